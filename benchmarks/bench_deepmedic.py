@@ -10,7 +10,7 @@ the producer needs a core, and one thread too many would be measured instead.
     GANSYNTH_DEEPMEDIC=FOLDER [GANSYNTH_DEEPMEDIC_PYTHON=PYTHON]
         python benchmarks/bench_deepmedic.py
         --data deepmedic:trainConfig.cfg --model modelConfig.cfg --generator RUN [--ratio 1:1]
-        [--rounds 3] [--subepochs 6] [--cases 4] [--segments 200] [--frozen]
+        [--rounds 3] [--subepochs 6] [--cases 4] [--segments 200] [--offline]
         [--name deepmedic]
 """
 
@@ -80,7 +80,7 @@ class Pair:
             args.data, "--generator", args.generator, "--ratio", args.ratio, "--deepmedic",
             self.checkout, "--deepmedic-python", self.python, "-o", out, "--set", "epochs=1",
             *(word for key in NUMBERS for word in ("--set", f"{key}={getattr(args, key)}")),
-            *(("--frozen",) if args.frozen else ()), "--", "-model", args.model, "-dev", "cpu",
+            *(("--offline",) if args.frozen else ()), "--", "-model", args.model, "-dev", "cpu",
         ]  # fmt: skip
         told = run(words)
         record = json.loads((out / "gansynth_session.json").read_text("utf-8"))
@@ -92,8 +92,8 @@ class Pair:
         from gansynth.core.source import SourceRequest
         from gansynth_deepmedic.configs import read_train_config
         from gansynth_deepmedic.layout import write_layout
-        from gansynth_deepmedic.shares import Share
         from gansynth_deepmedic.source import open_deepmedic
+        from gansynth_deepmedic.subepoch_shares import SubepochShare
 
         args = self.args
         source = open_deepmedic(SourceRequest.parse(args.data))
@@ -101,7 +101,7 @@ class Pair:
         repeats, rest = divmod(args.cases, len(cases))
         if rest:
             raise SystemExit(f"--cases {args.cases}: expected a multiple of {len(cases)}")
-        share = Share(args.cases, args.segments, args.cases, 0, repeats=repeats)
+        share = SubepochShare(args.cases, args.segments, args.cases, 0, repeats=repeats)
         config = read_train_config(Path(args.data.partition(":")[2]))
         values = {
             "numberOfEpochs": 1,
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--subepochs", type=int, default=6)
     parser.add_argument("--cases", type=int, default=4)
     parser.add_argument("--segments", type=int, default=200)
-    parser.add_argument("--frozen", action="store_true", help="a full bank, and no producer")
+    parser.add_argument("--offline", action="store_true", help="a full bank, and no producer")
     parser.add_argument("--name", default="deepmedic")
     args = parser.parse_args()
     if not (args.data and args.model and args.generator):

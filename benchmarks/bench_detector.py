@@ -77,26 +77,26 @@ def train(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_of(asked: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     """What ``gansynth augment`` would tell its child: config, source and job."""
-    from gansynth.core.adapter import Injection
+    from gansynth.core.adapter import MixConfig
     from gansynth.core.bank_options import BankSize
     from gansynth.core.ratio import Ratio
     from gansynth.core.source import SourceRequest
-    from gansynth_yolo.config import MIRROR, Choices, YoloConfig
+    from gansynth_yolo.config import MIRROR, YoloChoices, YoloConfig
     from gansynth_yolo.mirror import mirror
     from gansynth_yolo.source import open_yolo
 
     keys = ("detector", "epochs", "imgsz", "batch", "workers", "device")
     own = MOSAIC[asked["detector"]]
-    choices = Choices.read({key: str(asked[key]) for key in keys}, own)
+    choices = YoloChoices.read({key: str(asked[key]) for key in keys}, own)
     request = SourceRequest.parse(f"yolo:{asked['data']}")
     source = open_yolo(request)
-    injection = Injection(
+    mix_config = MixConfig(
         RunFolder(Path(asked["run"])), Ratio.parse("1:0" if asked["side"] == "stock" else "1:1"),
         frozen=asked["side"] == "frozen", size=BankSize(samples=asked["bank"]), device="cpu",
         judged=False,
     )  # fmt: skip
     output = Path(asked["output"])
-    config = YoloConfig(injection, choices, request.to_json(), output, patience=300.0)
+    config = YoloConfig(mix_config, choices, request.to_json(), output, patience=300.0)
     mirror(source, output / MIRROR)
     return config, source, config.job(source)
 

@@ -9,7 +9,7 @@ who are held out, white noise, training images blurred by one voxel, and trainin
 Fits are short: the table is of what ten minutes on a CPU give, not of what generators can be.
 
     python benchmarks/bench_evaluate.py [--sets phantoms hippocampus ...] [--number 64]
-        [--effort usual] [--scale 1] [--home FOLDER] [--name evaluate]
+        [--preset usual] [--scale 1] [--home FOLDER] [--name evaluate]
 
 With ``--home`` runs and evaluations are kept there, and what is there already is not done again.
 """
@@ -203,7 +203,7 @@ def evaluated(run: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The document of ``gansynth evaluate``, made if it is not there."""
     path = run / "evaluation" / "evaluation.json"
     if not path.exists():
-        words = ("-n", str(args.number), "--effort", args.effort, "--no-pictures")
+        words = ("-n", str(args.number), "--preset", args.effort, "--no-pictures")
         words = ("evaluate", str(run), *words, "--device", args.device)
         try:
             command(*words)
@@ -231,12 +231,14 @@ def controls(run: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
     from gansynth.core.schema import Case, Sample
     from gansynth.evaluation.evaluate import EvaluationOptions, assess, chosen_metrics
-    from gansynth.evaluation.opening import Wanted, open_evaluated
+    from gansynth.evaluation.open_samples import SampleSelection, open_evaluated
     from gansynth.metrics.comparison import EFFORTS
     from gansynth.runtime.progress import NullReporter
 
     silent = NullReporter()
-    gathered = open_evaluated(run, None, Wanted(4), device=args.device, root=None, reporter=silent)
+    gathered = open_evaluated(
+        run, None, SampleSelection(4), device=args.device, root=None, reporter=silent
+    )
     rng = np.random.default_rng(7)
     train = gathered.real(gathered.known.members, args.number, rng)
     others = gathered.real(gathered.known.others, args.number, rng)
@@ -296,7 +298,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--number", type=int, default=64, help="samples, and as many real crops")
-    parser.add_argument("--effort", default="usual")
+    parser.add_argument("--preset", default="usual")
     parser.add_argument("--scale", type=float, default=1.0, help="of the fits' steps")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--home", type=Path, help="keeps runs and evaluations")

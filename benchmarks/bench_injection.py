@@ -30,8 +30,8 @@ def fill_bank(source: Any, root: Path) -> Path:
     """A frozen bank from a generator fitted for two steps: real shapes, channels and extras."""
     from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth.core.registry import installed
-    from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.open_run import load_run
+    from gansynth.sampling.sampler import Sampler
 
     run = load_run(fit_generator(source, root / "run"))
     adapter = installed().adapter("nnunet")(source)
@@ -44,9 +44,9 @@ def fill_bank(source: Any, root: Path) -> Path:
         capacity=BANK,
     )
     writer = BankWriter.create(root / "bank", spec)
-    drawer = SampleDrawer(run, source)
+    sampler = Sampler(run, source)
     for first in range(0, BANK, spec.segment_samples):
-        samples = drawer.draw(first, spec.segment_samples)
+        samples = sampler.draw(first, spec.segment_samples)
         writer.publish([(s, adapter.finalise(s)) for s in samples])
     writer.finish()
     return root / "bank"
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200, help="training steps per side")
     parser.add_argument("--patch", type=int, default=48, help="edge of the patch, voxels")
     args = parser.parse_args()
-    from gansynth.core.injection import MixPlan
+    from gansynth.core.mix_config import MixerConfig
     from gansynth.core.ratio import Ratio
 
     os.environ.update(nnUNet_n_proc_DA="0")
@@ -78,7 +78,7 @@ def main() -> None:
         root = Path(folder)
         source = prepare_data(root, args.patch)
         bank = fill_bank(source, root)
-        hosts = {k: Host(source, MixPlan(bank, Ratio.parse(v))) for k, v in SIDES.items()}
+        hosts = {k: Host(source, MixerConfig(bank, Ratio.parse(v))) for k, v in SIDES.items()}
         hosts["without"] = Host(source)
         found = compare(hosts, args.rounds)
         shape = [len(source.schema.channels), *source.space.size]

@@ -22,11 +22,11 @@ from measures import label_recovery
 from gansynth.core.sample_request import SampleRequest
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.metrics.faithfulness import SegmenterOptions, train_segmenter
+from gansynth.metrics.faithfulness import EvaluationSegmenterOptions, train_segmenter
 from gansynth.runtime.progress import RichReporter
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 
 MOVED = ("flip", "rotate", "shift", "elastic")
 LEAST_OF_REAL, LEAST_OF_SHUFFLED = 0.6, 3.0
@@ -55,7 +55,7 @@ def main() -> None:
         batches,
         schema,
         space.size,
-        SegmenterOptions(steps=args.steps, seed=args.seed),
+        EvaluationSegmenterOptions(steps=args.steps, seed=args.seed),
         device=run.generator.device,
         reporter=RichReporter(),
     )
@@ -64,7 +64,7 @@ def main() -> None:
     real = [(c.image, c.labels) for c in held_out if c.labels is not None]
     found: dict[str, Any] = {}
     for name, edits in (("moved", MOVED), ("as_fitted", None), ("unedited", ())):
-        drawn = SampleDrawer(run, source, SampleRequest(edits=edits, seed=args.seed)).draw_raw(
+        drawn = Sampler(run, source, SampleRequest(edits=edits, seed=args.seed)).draw_raw(
             0, args.samples
         )
         pairs = [(s.image, s.labels) for s in drawn if s.labels is not None]

@@ -37,7 +37,12 @@ from lesion_data import DataSet, Shown, Swapped, around, crops, data_sets, whole
 
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Schema
-from gansynth.metrics.faithfulness import Segmenter, SegmenterOptions, mean_dice, train_segmenter
+from gansynth.metrics.faithfulness import (
+    EvaluationSegmenter,
+    EvaluationSegmenterOptions,
+    mean_dice,
+    train_segmenter,
+)
 
 LEAST_OF_REAL = 0.8
 BAR = "both: Dice in and around the new lesion >= 0.8 x real, and above copy-paste's"
@@ -78,36 +83,38 @@ def fit(data: DataSet, arm: str, seed: int, home: Path, args: argparse.Namespace
 
 def drawn(run: Path, seed: int, args: argparse.Namespace) -> tuple[list[Shown], float]:
     """Samples of a run in the generator's space, and seconds for each."""
-    from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.open_run import load_run
-    from gansynth.sampling.opening import open_source
+    from gansynth.sampling.run_source import open_source
+    from gansynth.sampling.sampler import Sampler
 
     opened = load_run(run, args.device)
     request = SampleRequest(seed, args.edits, lesions=LESIONS, keep_flawed=True)
-    drawer = SampleDrawer(opened, open_source(opened.request), request)
+    sampler = Sampler(opened, open_source(opened.request), request)
     began = time.perf_counter()
-    samples = [s for i in range(args.samples) for s in drawer.draw_raw(i, 1)]
+    samples = [s for i in range(args.samples) for s in sampler.draw_raw(i, 1)]
     seconds = (time.perf_counter() - began) / len(samples)
     shown = []
     for index, sample in enumerate(samples):
-        lesion = drawer.sampler.draw(index).lesion
+        lesion = sampler.sampler.draw(index).lesion
         if sample.labels is not None and lesion is not None and (lesion > 0).any():
             shown.append(Shown(sample.image, sample.labels, lesion > 0, f"{seed}/{index}"))
     return shown, seconds
 
 
-def judge(source: Any, space: Any, seed: int, args: argparse.Namespace) -> Segmenter:
+def judge(source: Any, space: Any, seed: int, args: argparse.Namespace) -> EvaluationSegmenter:
     """A segmenter trained on crops of a source's training cases."""
     from gansynth.data.batches import CaseBatches
     from gansynth.data.cache import CaseCache
 
     space = replace(space, grid="crop", size=(args.crop,) * len(space.size))
     batches = CaseBatches(CaseCache(source), space, seed=seed)
-    options = SegmenterOptions(steps=args.judge_steps, seed=seed)
+    options = EvaluationSegmenterOptions(steps=args.judge_steps, seed=seed)
     return train_segmenter(batches, space.generator_schema(source.schema), space.size, options)
 
 
-def scores(segmenter: Segmenter, shown: Sequence[Shown], schema: Schema) -> dict[str, Any]:
+def scores(
+    segmenter: EvaluationSegmenter, shown: Sequence[Shown], schema: Schema
+) -> dict[str, Any]:
     """Dice of each image: of all foreground, in and around its lesion, and of others' labels."""
     from scipy.ndimage import binary_dilation
 
@@ -185,7 +192,7 @@ def contrasts_of(one: Shown) -> Any:
     """Contrast of an image's lesions against their rims, (1, C); see ``gansynth.data``."""
     from gansynth.core.geometry import bounding_box
     from gansynth.core.schema import Boxes
-    from gansynth.data.rims import contrasts
+    from gansynth.data.lesion_rims import contrasts
 
     box = bounding_box(one.lesion)
     row = [*(part.start for part in box), *(part.stop for part in box)]
@@ -208,7 +215,7 @@ def power_of(one: Shown, schema: Schema) -> Any:
 def measure(data: DataSet, home: Path, args: argparse.Namespace) -> dict[str, Any]:
     """All arms and seeds on one data set."""
     from gansynth.sampling.open_run import load_run
-    from gansynth.sampling.opening import open_source
+    from gansynth.sampling.run_source import open_source
 
     fits: dict[str, list[dict[str, Any]]] = {arm: [] for arm in args.arms}
     shown: dict[str, list[Shown]] = {arm: [] for arm in args.arms}

@@ -58,11 +58,11 @@ class Live:
     """A live bank, its producer, and the steering of one trainer."""
 
     def __init__(self, source: Any, run: Path, root: Path, args: argparse.Namespace) -> None:
-        from gansynth.bank.draw_log import Tally
+        from gansynth.bank.draw_log import DrawCounter
         from gansynth.bank.producer_main import ProducerConfig
-        from gansynth.bank.supervisor import Keeper
-        from gansynth.bank.throttle import Steering
-        from gansynth.core.bank_options import Pacing
+        from gansynth.bank.supervisor import ProducerSupervisor
+        from gansynth.bank.throttle import ProducerThrottle
+        from gansynth.core.bank_options import RefreshPolicy
 
         self.bank, self.log, self.resting = root / "bank", root / "draws", False
         root.mkdir()
@@ -77,23 +77,23 @@ class Live:
             batch=BATCH,
             device=args.producer_device,
         )
-        self.keeper = Keeper.start(config, root / "producer.log")
-        self.keeper.wait(CAPACITY, 300)
-        self.tally = Tally(self.log)
-        self.steering = Steering(
-            self.bank, Pacing(overhead=BUDGET), lambda: self.tally.update().synthetic
+        self.supervisor = ProducerSupervisor.start(config, root / "producer.log")
+        self.supervisor.wait(CAPACITY, 300)
+        self.tally = DrawCounter(self.log)
+        self.steering = ProducerThrottle(
+            self.bank, RefreshPolicy(overhead=BUDGET), lambda: self.tally.update().synthetic
         )
 
     def rest(self) -> None:
         """Let the producer rest, and wait until it does."""
-        from gansynth.bank.pace import Pace, write_pace
         from gansynth.bank.spec import read_heartbeat
+        from gansynth.bank.throttle_state import ThrottleState, write_throttle_state
 
         if self.resting:
             return
         self.resting = True
         self.steering.pause()
-        write_pace(self.bank, Pace(REST, 0))
+        write_throttle_state(self.bank, ThrottleState(REST, 0))
         time.sleep(2.5)  # a heartbeat is up to a second old
         while read_heartbeat(self.bank).get("working_since") is not None:
             time.sleep(0.5)
@@ -117,13 +117,13 @@ class Live:
 
 def run_ratio(source: Any, run: Path, root: Path, args: argparse.Namespace, p: str) -> Any:
     """All blocks at one ratio."""
-    from gansynth.core.injection import MixPlan
+    from gansynth.core.mix_config import MixerConfig
     from gansynth.core.ratio import Ratio
 
     live = Live(source, run, root, args)
     hosts: list[Host] = []
     try:
-        plan = MixPlan[str](live.bank, Ratio.parse(RATIOS[p]), log=live.log)
+        plan = MixerConfig[str](live.bank, Ratio.parse(RATIOS[p]), log=live.log)
         mixed = Host(source, plan, args.device)
         hosts = [mixed, Host(source, None, args.device)]
         for _ in range(args.warmup):
@@ -143,7 +143,7 @@ def run_ratio(source: Any, run: Path, root: Path, args: argparse.Namespace, p: s
     finally:
         for host in hosts:
             host.close()
-        live.keeper.stop()
+        live.supervisor.stop()
     return {
         "seconds_per_step": sides.seconds,
         "loader_wait_seconds": sides.waits,

@@ -34,9 +34,9 @@ from gansynth.core.schema import FloatArray
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.fitting.fit import fit
 from gansynth.runtime.progress import RichReporter
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 
 DATA = Path(__file__).parents[1] / "../shared/data"
 CONTROLS = ("noise", "blurred mean")
@@ -84,7 +84,7 @@ def measure(request: SourceRequest, args: argparse.Namespace, scratch: Path) -> 
     """Fit each objective on a data set, and compare."""
     source = open_source(request)
     real = images_of(source, source.train_ids, args.number)
-    sides = {
+    comparison = {
         "held-out": images_of(source, source.held_out_ids, args.number),
         "noise": white_noise(real, args.number, np.random.default_rng(1)),
         "blurred mean": blurred_mean(real, args.number, np.random.default_rng(2)),
@@ -108,10 +108,10 @@ def measure(request: SourceRequest, args: argparse.Namespace, scratch: Path) -> 
             reporter=RichReporter(),
         )
         seconds = time.perf_counter() - began
-        drawer = SampleDrawer(load_run(out, args.device), source, None, 1)
-        sides[objective] = [s.image for s in drawer.draw_raw(0, args.number)]
+        sampler = Sampler(load_run(out, args.device), source, None, 1)
+        comparison[objective] = [s.image for s in sampler.draw_raw(0, args.number)]
         fits[objective] = {"seconds": seconds, "diversity": report["diversity"], **settings}
-    found = distances(sides, real, source.schema.spacing)
+    found = distances(comparison, real, source.schema.spacing)
     return {
         "source": source.name,
         "people": len({source.subject(case) for case in source.train_ids}),

@@ -40,7 +40,7 @@ def start(root: Path, run: Path, scratch: Path, ratio: str) -> subprocess.Popen[
     command = [
         *(sys.executable, "-m", "gansynth_cli", "augment", "--target", "nnunet"),
         *("--data", "nnunet:999", "-c", "3d_fullres", "--plans", PLANS, "--root", str(root)),
-        *("--generator", str(run), "--ratio", ratio, "--scratch", str(scratch)),
+        *("--generator", str(run), "--ratio", ratio, "--bank-dir", str(scratch)),
         *("--bank-size", "32", "--device", "cpu", "--json"),
         *("--set", "num_epochs=100000", "--set", "num_iterations_per_epoch=100"),
         *("--set", "num_val_iterations_per_epoch=1", "--", "-device", "cpu"),

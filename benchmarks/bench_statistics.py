@@ -31,27 +31,34 @@ from common import print_table, write
 from scipy import stats
 from table_statistics import parts
 
-from gansynth.metrics.stats.anova import Squares, Variance, components
+from gansynth.metrics.stats.anova import MeanSquares, VarianceComponents, components
 from gansynth.metrics.stats.compare import holm
 from gansynth.metrics.stats.inference import Inference
-from gansynth.metrics.stats.runs import Floats, Runs
-from gansynth.metrics.stats.simulation import Design, detectable, simulated
+from gansynth.metrics.stats.runs import Floats, RunValues
+from gansynth.metrics.stats.simulation import SimulationDesign, detectable, simulated
 from gansynth.metrics.stats.worth import worth
 
 LEVEL, POWER = 0.05, 0.8
-DESIGNS = [Design(3, 2, 20), Design(3, 2, 40), Design(5, 2, 20), Design(10, 1, 30)]
-FEW = [Design(2, 2, 20), Design(1, 3, 20), Design(1, 1, 20)]
+DESIGNS = [
+    SimulationDesign(3, 2, 20),
+    SimulationDesign(3, 2, 40),
+    SimulationDesign(5, 2, 20),
+    SimulationDesign(10, 1, 30),
+]
+FEW = [SimulationDesign(2, 2, 20), SimulationDesign(1, 3, 20), SimulationDesign(1, 1, 20)]
 RESAMPLES, AT_ONCE = 1000, 64
 PRINTED = 300
 """Experiments whose minimum detectable effect is looked at."""
 
 
-def points(draw: float, seed: float, case: float, draw_case: float, rest: float) -> Variance:
+def points(
+    draw: float, seed: float, case: float, draw_case: float, rest: float
+) -> VarianceComponents:
     """Variances from standard deviations."""
-    return Variance(draw**2, seed**2, case**2, draw_case**2, rest**2)
+    return VarianceComponents(draw**2, seed**2, case**2, draw_case**2, rest**2)
 
 
-NORMAL: dict[str, Variance] = {
+NORMAL: dict[str, VarianceComponents] = {
     "draws dominate": points(1, 0.3, 0.5, 0.3, 0.5),
     "seeds dominate": points(0.1, 1, 0.5, 0.3, 0.5),
     "cases dominate": points(0.1, 0.1, 2, 0.3, 1),
@@ -63,7 +70,7 @@ NORMAL: dict[str, Variance] = {
     "case noise alone": points(0, 0, 2, 0, 1.5),
     "residual noise alone": points(0, 0, 0, 0, 1.5),
 }
-SKEWED: dict[str, tuple[Variance, dict[str, float]]] = {
+SKEWED: dict[str, tuple[VarianceComponents, dict[str, float]]] = {
     "pilot, seeds 0.5, cases skewed 1": (points(0.3, 0.5, 2, 0.5, 1.5), {"case": 1}),
     "pilot, seeds 0.5, all skewed 1": (
         points(0.3, 0.5, 2, 0.5, 1.5),
@@ -85,7 +92,11 @@ def chunks(values: Floats) -> Iterator[Floats]:
 
 
 def errors(
-    design: Design, variance: Variance, skewness: dict[str, float], number: int, seed: int
+    design: SimulationDesign,
+    variance: VarianceComponents,
+    skewness: dict[str, float],
+    number: int,
+    seed: int,
 ) -> dict[str, float]:
     """Shares of experiments in which ``compare`` says this or that."""
     rng = np.random.default_rng(seed)
@@ -125,7 +136,7 @@ def moved(one: Inference, by: float) -> Inference:
     return replace(one, squares=replace(one.squares, mean=one.squares.mean + by))
 
 
-def satterthwaite(squares: Squares) -> Floats:
+def satterthwaite(squares: MeanSquares) -> Floats:
     """p of t with the degrees of freedom of 1946, without what ``reference`` does otherwise."""
     runs, cases = squares.runs - 1, squares.cases - 1
     parts = [(np.maximum(squares.case, squares.cross), cases)]
@@ -185,7 +196,7 @@ def families(number: int, arms: int = 8) -> list[dict[str, Any]]:
     rows = []
     for design in DESIGNS[0], DESIGNS[2]:
         for name in FAMILIES:
-            half = Variance(*(value / 2 for value in asdict(NORMAL[name]).values()))
+            half = VarianceComponents(*(value / 2 for value in asdict(NORMAL[name]).values()))
             rng = np.random.default_rng(design.draws)
             values = simulated(half, design, rng, number=number * (arms + 1))
             values = values.reshape(number, arms + 1, *values.shape[1:])
@@ -218,7 +229,11 @@ def _family(tables: Floats, shifted: int, rng: np.random.Generator) -> tuple[boo
 def estimated(number: int) -> list[dict[str, Any]]:
     """Mean of estimated components over the true ones, before negative ones become 0."""
     rows, truth = [], NORMAL["balanced"]
-    for design, kept in ((DESIGNS[0], None), (DESIGNS[2], None), (Design(4, 3, 20), UNBALANCED)):
+    for design, kept in (
+        (DESIGNS[0], None),
+        (DESIGNS[2], None),
+        (SimulationDesign(4, 3, 20), UNBALANCED),
+    ):
         rng = np.random.default_rng(design.draws)
         found = []
         for values in simulated(truth, design, rng, number=number):
@@ -271,13 +286,13 @@ def _worth(
     sizes: Sequence[int],
     n: int,
     true: int,
-    design: Design,
+    design: SimulationDesign,
     rng: np.random.Generator,
 ) -> tuple[bool, float | None, bool]:
     # What is easy for one network is easy for all: subjects differ by 6 points in common.
     common = 6 * rng.standard_normal(design.subjects)
 
-    def runs(mean: float) -> Runs:
+    def runs(mean: float) -> RunValues:
         return design.runs(simulated(NORMAL["balanced"], design, rng)[0] + common + mean)
 
     found = worth({size: runs(curve(size)) for size in sizes}, runs(curve(n + true)), n)

@@ -174,7 +174,7 @@ Lesions = list[tuple[npt.NDArray[np.float64], float]]
 def froc(work: Path, args: argparse.Namespace) -> None:
     """Simulate two arms, measure them as ``gansynth detections`` does, draw."""
     from gansynth.metrics.detection.arms import read_arms
-    from gansynth.metrics.detection.measuring import measure_arms
+    from gansynth.metrics.detection.measures import measure_arms
     from gansynth.metrics.detection.record import FILE, write_detections
     from gansynth.metrics.detection.report import draw_froc, markdown
 
@@ -188,17 +188,17 @@ def froc(work: Path, args: argparse.Namespace) -> None:
 
 def simulated(bias: float, seed: int) -> Any:
     """Detections of an arm; all arms have the same truth."""
-    from gansynth.metrics.detection.record import Detections, Seen, Truth
+    from gansynth.metrics.detection.record import Detections, ImageDetections, TrueBoxes
 
     truth, rng = np.random.default_rng(0), np.random.default_rng(seed)
     images = []
     for patient in range(PATIENTS):
         for z, here in enumerate(patient_of(truth)):
             boxes = np.array([box for box, _ in here]).reshape(-1, 4)
-            true = Truth(boxes, np.zeros(len(boxes), np.int64))
+            true = TrueBoxes(boxes, np.zeros(len(boxes), np.int64))
             found = found_by(bias, here, rng)
             name, who = f"p{patient:02}_{z:02}", f"p{patient:02}"
-            images.append(Seen(name, who, (SIDE, SIDE), true, found, who, z))
+            images.append(ImageDetections(name, who, (SIDE, SIDE), true, found, who, z))
     about = {"note": "simulated, no detector"}
     return Detections("simulated", ("lesion",), tuple(images), 0.5, "test", 1e-4, about=about)
 
@@ -219,7 +219,7 @@ def patient_of(rng: np.random.Generator) -> list[Lesions]:
 
 def found_by(bias: float, here: Lesions, rng: np.random.Generator) -> Any:
     """What an arm finds in one slice."""
-    from gansynth.metrics.detection.record import Found
+    from gansynth.metrics.detection.record import DetectedBoxes
 
     boxes, odds = [], []
     for box, plain in here:
@@ -233,7 +233,7 @@ def found_by(bias: float, here: Lesions, rng: np.random.Generator) -> Any:
     scores = 1 / (1 + np.exp(-np.array(odds)))
     kept = scores >= 1e-4
     kind = np.zeros(int(kept.sum()), np.int64)
-    return Found(np.array(boxes).reshape(-1, 4)[kept], scores[kept], kind)
+    return DetectedBoxes(np.array(boxes).reshape(-1, 4)[kept], scores[kept], kind)
 
 
 # -- lesions ---------------------------------------------------------------------------------------
@@ -271,17 +271,17 @@ def drawn(folder: Path) -> tuple[list[Any], list[Any]]:
     from bench_lesion import EDITS, LESIONS
 
     from gansynth.core.sample_request import SampleRequest
-    from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.open_run import load_run
-    from gansynth.sampling.opening import open_source
+    from gansynth.sampling.run_source import open_source
+    from gansynth.sampling.sampler import Sampler
 
     run = load_run(folder, "cpu")
     source = open_source(run.request)
-    drawer = SampleDrawer(
+    sampler = Sampler(
         run, source, SampleRequest(edits=EDITS, seed=0, keep_flawed=True, lesions=LESIONS)
     )
-    conditions = [drawer.sampler.draw(number) for number in range(LOOKED_AT)]
-    return conditions, drawer.draw_raw(0, LOOKED_AT)
+    conditions = [sampler.sampler.draw(number) for number in range(LOOKED_AT)]
+    return conditions, sampler.draw_raw(0, LOOKED_AT)
 
 
 def panel(image: Any, condition: Any, *, lines: bool) -> Picture:

@@ -16,7 +16,7 @@ PLANS = "gansynthSmallPlans"
 def prepare_data(root: Path, patch: int, features: Sequence[int] | None = None) -> Any:
     """Phantoms, preprocessed by nnU-Net, with small plans; the source of fold 0."""
     from gansynth.core.source import SourceRequest
-    from gansynth.sampling.opening import open_source
+    from gansynth.sampling.run_source import open_source
     from gansynth.testing.phantoms import write_nnunet_raw
     from gansynth_nnunet.plans import SmallPlans
     from gansynth_nnunet.prepare import prepare

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.core.schema import FloatArray, LabelArray
-from gansynth.core.source import Wrapped
+from gansynth.core.source import WrappedSource
 
 BRATS = Path(__file__).resolve().parents[1] / "../shared/data/brats2015_deepmedic"
 SUBJECTS = {
@@ -44,7 +44,7 @@ class DataSet:
     note: str
 
 
-class Swapped(Wrapped):
+class Swapped(WrappedSource):
     """A source whose held-out cases are the training ones, and the other way round."""
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import FloatArray, LabelArray, Schema
-from gansynth.metrics.faithfulness import Segmenter, mean_dice
+from gansynth.metrics.faithfulness import EvaluationSegmenter, mean_dice
 from gansynth.metrics.spectrum import radial_power
 
 Floats = npt.NDArray[np.float64]
@@ -144,7 +144,7 @@ def _deviation(images: FloatArray) -> Floats:
 
 
 def label_recovery(
-    segmenter: Segmenter, real: Iterable[Pair], synthetic: Iterable[Pair], schema: Schema
+    segmenter: EvaluationSegmenter, real: Iterable[Pair], synthetic: Iterable[Pair], schema: Schema
 ) -> dict[str, Any]:
     """Dice of the judge on real held-out pairs, on samples, and on samples with shuffled labels.
 

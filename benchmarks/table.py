@@ -13,7 +13,7 @@ from common import RESULTS
 from table_statistics import statistics
 
 
-def injection(doc: dict[str, Any]) -> list[str]:
+def mix_config(doc: dict[str, Any]) -> list[str]:
     """nnU-Net's step with a bank over without, and its loader's wait."""
     waits = doc["loader_wait_over_without"]
     return [
@@ -209,7 +209,7 @@ MAKERS = {
     "draws": draws,
     "gan_step": gan_step,
     "growth": growth,
-    "injection": injection,
+    "injection": mix_config,
     "label_recovery": label_recovery,
     "lesion": lesion,
     "live": live,

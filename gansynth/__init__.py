@@ -16,27 +16,40 @@ if TYPE_CHECKING:
     from gansynth.bank.producer import ProducerConfig
     from gansynth.bank.reader import BankReader
     from gansynth.bank.segment import BankSample
-    from gansynth.bank.supervisor import Keeper
+    from gansynth.bank.supervisor import ProducerSupervisor
     from gansynth.core.adapter import Adapter, HostArrays, HostOptions
-    from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult, SceneEdit
-    from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
-    from gansynth.core.findings import Checked, Finding
-    from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Stage, Step
+    from gansynth.core.case_pool import CaseContext
+    from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult
+    from gansynth.core.filter import (
+        Filter,
+        FilterOptions,
+        FilterRequest,
+        FilterResult,
+        FilterTrainingData,
+    )
+    from gansynth.core.findings import CheckReport, Finding
+    from gansynth.core.generator import (
+        Batch,
+        Generator,
+        GeneratorOptions,
+        Phase,
+        Stage,
+        TrainingStep,
+    )
     from gansynth.core.hookspecs import API_VERSION, hookimpl
     from gansynth.core.host_commands import (
+        CommandReport,
         DoctorRequest,
         ImportRequest,
         PrepareRequest,
-        Report,
         SplitsRequest,
     )
-    from gansynth.core.injection import Injection, MixPlan, Outcome
     from gansynth.core.lineage import CaseRecord, Lineage
     from gansynth.core.metric import Metric
+    from gansynth.core.mix_config import MixConfig, MixerConfig, TrainingResult
     from gansynth.core.ratio import Ratio
     from gansynth.core.registry import installed
     from gansynth.core.sample_request import SampleRequest
-    from gansynth.core.scene import Scene
     from gansynth.core.schedule import Schedule, choose_cases
     from gansynth.core.schema import (
         OUTSIDE,
@@ -51,16 +64,16 @@ if TYPE_CHECKING:
     )
     from gansynth.core.source import CaseSource, SourceRequest
     from gansynth.core.space import Space
-    from gansynth.data.reading import ReadOptions, parse_read, reads
+    from gansynth.data.read_options import ReadOptions, parse_read, register_read_options
     from gansynth.evaluation.audit import audit_exported
     from gansynth.evaluation.evaluate import evaluate
-    from gansynth.evaluation.memory import load_critic, realness
+    from gansynth.evaluation.memorisation import discriminator_scores, load_discriminator
     from gansynth.fitting.recipe import find_recipe
     from gansynth.hosts.batchgenerators_loader import mix_batches
     from gansynth.hosts.checks import check_mixing
     from gansynth.hosts.mixer import Mixer
     from gansynth.hosts.torch_dataset import mix
-    from gansynth.metrics.comparison import Halved, Sides
+    from gansynth.metrics.comparison import Comparison, SplitHalfMetric
     from gansynth.metrics.features import features_of
     from gansynth.runtime.errors import (
         DataFault,
@@ -70,29 +83,33 @@ if TYPE_CHECKING:
         TrainingFault,
         UsageFault,
     )
-    from gansynth.runtime.machine import Line
+    from gansynth.runtime.machine import DoctorLine
     from gansynth.runtime.options import read_settings
-    from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.open_run import load_run
-    from gansynth.sampling.opening import open_source
     from gansynth.sampling.replay import replay
+    from gansynth.sampling.run_source import open_source
+    from gansynth.sampling.sampler import Sampler
     from gansynth.testing import ToySource, check_adapter, check_generator
 
 __all__ = [
     "API_VERSION",
     "OUTSIDE",
     "Adapter",
-    "Asked",
     "BankReader",
     "BankSample",
     "Batch",
     "Boxes",
     "Case",
+    "CaseContext",
+    "CaseEdit",
     "CaseRecord",
     "CaseSource",
-    "Checked",
+    "CheckReport",
+    "CommandReport",
+    "Comparison",
     "Condition",
     "DataFault",
+    "DoctorLine",
     "DoctorRequest",
     "Edit",
     "EditContext",
@@ -101,55 +118,52 @@ __all__ = [
     "EnvironmentFault",
     "Filter",
     "FilterOptions",
+    "FilterRequest",
+    "FilterResult",
+    "FilterTrainingData",
     "Finding",
     "FloatArray",
     "GansynthError",
     "Generator",
     "GeneratorOptions",
-    "Halved",
     "HostArrays",
     "HostOptions",
     "ImportRequest",
-    "Injection",
     "IntegrityFault",
-    "Keeper",
     "LabelArray",
-    "Learning",
-    "Line",
     "Lineage",
     "Metric",
-    "MixPlan",
+    "MixConfig",
     "Mixer",
-    "Outcome",
+    "MixerConfig",
     "Phase",
     "PrepareRequest",
     "ProducerConfig",
+    "ProducerSupervisor",
     "Ratio",
     "ReadOptions",
-    "Report",
     "Sample",
-    "SampleDrawer",
     "SampleRequest",
-    "Scene",
-    "SceneEdit",
+    "Sampler",
     "Schedule",
     "Schema",
-    "Sides",
     "SourceRequest",
     "Space",
+    "SplitHalfMetric",
     "SplitsRequest",
     "Stage",
-    "Step",
     "ToySource",
     "TrainingFault",
+    "TrainingResult",
+    "TrainingStep",
     "UsageFault",
-    "Verdict",
     "__version__",
     "audit_exported",
     "check_adapter",
     "check_generator",
     "check_mixing",
     "choose_cases",
+    "discriminator_scores",
     "evaluate",
     "features_of",
     "fill_bank",
@@ -158,15 +172,14 @@ __all__ = [
     "installed",
     "keep_outside",
     "live_bank",
-    "load_critic",
+    "load_discriminator",
     "load_run",
     "mix",
     "mix_batches",
     "open_source",
     "parse_read",
     "read_settings",
-    "reads",
-    "realness",
+    "register_read_options",
     "replay",
     "summarise",
 ]
@@ -177,27 +190,40 @@ _HOMES = {
     "gansynth.bank.producer": {"ProducerConfig"},
     "gansynth.bank.reader": {"BankReader"},
     "gansynth.bank.segment": {"BankSample"},
-    "gansynth.bank.supervisor": {"Keeper"},
+    "gansynth.bank.supervisor": {"ProducerSupervisor"},
     "gansynth.core.adapter": {"Adapter", "HostArrays", "HostOptions"},
-    "gansynth.core.edit": {"Edit", "EditContext", "EditOptions", "EditResult", "SceneEdit"},
-    "gansynth.core.filter": {"Asked", "Filter", "FilterOptions", "Learning", "Verdict"},
-    "gansynth.core.findings": {"Checked", "Finding"},
-    "gansynth.core.generator": {"Batch", "Generator", "GeneratorOptions", "Phase", "Stage", "Step"},
+    "gansynth.core.edit": {"Edit", "EditContext", "EditOptions", "EditResult", "CaseEdit"},
+    "gansynth.core.filter": {
+        "FilterRequest",
+        "Filter",
+        "FilterOptions",
+        "FilterTrainingData",
+        "FilterResult",
+    },
+    "gansynth.core.findings": {"CheckReport", "Finding"},
+    "gansynth.core.generator": {
+        "Batch",
+        "Generator",
+        "GeneratorOptions",
+        "Phase",
+        "Stage",
+        "TrainingStep",
+    },
     "gansynth.core.hookspecs": {"API_VERSION", "hookimpl"},
     "gansynth.core.host_commands": {
         "DoctorRequest",
         "ImportRequest",
         "PrepareRequest",
-        "Report",
+        "CommandReport",
         "SplitsRequest",
     },
-    "gansynth.core.injection": {"Injection", "MixPlan", "Outcome"},
+    "gansynth.core.mix_config": {"MixConfig", "MixerConfig", "TrainingResult"},
     "gansynth.core.lineage": {"CaseRecord", "Lineage"},
     "gansynth.core.metric": {"Metric"},
     "gansynth.core.ratio": {"Ratio"},
     "gansynth.core.registry": {"installed"},
     "gansynth.core.sample_request": {"SampleRequest"},
-    "gansynth.core.scene": {"Scene"},
+    "gansynth.core.case_pool": {"CaseContext"},
     "gansynth.core.schedule": {"Schedule", "choose_cases"},
     "gansynth.core.schema": {
         "OUTSIDE",
@@ -212,16 +238,16 @@ _HOMES = {
     },
     "gansynth.core.source": {"CaseSource", "SourceRequest"},
     "gansynth.core.space": {"Space"},
-    "gansynth.data.reading": {"ReadOptions", "parse_read", "reads"},
+    "gansynth.data.read_options": {"ReadOptions", "parse_read", "register_read_options"},
     "gansynth.evaluation.audit": {"audit_exported"},
     "gansynth.evaluation.evaluate": {"evaluate"},
-    "gansynth.evaluation.memory": {"load_critic", "realness"},
+    "gansynth.evaluation.memorisation": {"load_discriminator", "discriminator_scores"},
     "gansynth.fitting.recipe": {"find_recipe"},
     "gansynth.hosts.batchgenerators_loader": {"mix_batches"},
     "gansynth.hosts.checks": {"check_mixing"},
     "gansynth.hosts.mixer": {"Mixer"},
     "gansynth.hosts.torch_dataset": {"mix"},
-    "gansynth.metrics.comparison": {"Halved", "Sides"},
+    "gansynth.metrics.comparison": {"SplitHalfMetric", "Comparison"},
     "gansynth.metrics.features": {"features_of"},
     "gansynth.runtime.errors": {
         "DataFault",
@@ -231,11 +257,11 @@ _HOMES = {
         "TrainingFault",
         "UsageFault",
     },
-    "gansynth.runtime.machine": {"Line"},
+    "gansynth.runtime.machine": {"DoctorLine"},
     "gansynth.runtime.options": {"read_settings"},
-    "gansynth.sampling.drawer": {"SampleDrawer"},
+    "gansynth.sampling.sampler": {"Sampler"},
     "gansynth.sampling.open_run": {"load_run"},
-    "gansynth.sampling.opening": {"open_source"},
+    "gansynth.sampling.run_source": {"open_source"},
     "gansynth.sampling.replay": {"replay"},
     "gansynth.testing": {"ToySource", "check_adapter", "check_generator"},
 }

@@ -13,7 +13,7 @@ from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
-from gansynth.evaluation.failures.job import FailureOptions, find_failures
+from gansynth.evaluation.hard_cases.job import FailureOptions, find_failures
 from gansynth.runtime.progress import NullReporter
 
 SIDE = 24

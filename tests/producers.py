@@ -105,7 +105,7 @@ def open_drawer(adapter, run, request, *, device):
 
 registry = Bag(adapter=lambda name: Adapter)
 for name, content in {
-    "gansynth.sampling.opening": {"open_source": open_source, "open_drawer": open_drawer},
+    "gansynth.sampling.run_source": {"open_source": open_source, "open_drawer": open_drawer},
     "gansynth.core.registry": {"installed": lambda: registry},
 }.items():
     sys.modules[name] = module = types.ModuleType(name)

@@ -14,7 +14,7 @@ from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.schema import Boxes, Case, Sample
 from gansynth.data.lesion_contrast import LesionContrast
-from gansynth.data.rims import tighten
+from gansynth.data.lesion_rims import tighten
 from gansynth.testing import ToySource
 
 
@@ -34,11 +34,11 @@ class Spots(Generator):
     contrast: LesionContrast | None = None
 
     @property
-    def labelling(self) -> Any:
+    def label_source(self) -> Any:
         return "none"
 
     @property
-    def heeds(self) -> Any:
+    def conditioned_on(self) -> Any:
         return frozenset({"boxes"})
 
     def networks(self) -> Any:
@@ -57,8 +57,10 @@ class Spots(Generator):
         found = state["contrast"]
         self.contrast = None if found is None else LesionContrast.from_json(found)
 
-    def flaw(self, sample: Sample) -> str:
-        return "" if self.contrast is None else self.contrast.flaw(sample.image, sample.boxes)
+    def reject_reason(self, sample: Sample) -> str:
+        return (
+            "" if self.contrast is None else self.contrast.reject_reason(sample.image, sample.boxes)
+        )
 
     def sample(self, conditions: Any, seeds: Any) -> list[Sample]:
         return [self.one(c, seed) for c, seed in zip(conditions, seeds, strict=True)]

@@ -12,7 +12,7 @@ import pytest
 
 from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.schema import Sample
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 
 DRY = pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import locked
+from gansynth.sampling.run_source import open_source
 from gansynth.training.checkpoint import latest
 from tests.disks import files_of_at_most
 from tests.processes import family, until

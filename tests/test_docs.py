@@ -35,12 +35,12 @@ PLACES = {
     "deepmedic settings": ("deepmedic.md", "gansynth_deepmedic.config.DeepMedicSettings"),
     "yolo settings": ("yolo.md", "gansynth_yolo.config.YoloSettings"),
     "yolo import": ("sources.md", "gansynth_yolo.import_slices.ImportSettings"),
-    "read volumes": ("sources.md", "gansynth.data.reading.VolumeOptions"),
+    "read volumes": ("sources.md", "gansynth.data.read_options.VolumeOptions"),
     "read slices": ("sources.md", "gansynth.data.slice_options.SliceOptions"),
     "read pictures": ("sources.md", "gansynth.data.picture_list.PictureOptions"),
     "read yolo": ("sources.md", "gansynth_yolo.options.YoloOptions"),
     "read deepmedic": ("sources.md", "gansynth_deepmedic.cases.DeepMedicOptions"),
-    "plan": ("benchmark.md", "gansynth.benchmark.plan.Plan"),
+    "plan": ("benchmark.md", "gansynth.benchmark.plan.BenchmarkPlan"),
     **{
         f"plan {part}": ("benchmark.md", f"gansynth.benchmark.plan.{part.capitalize()}Plan")
         for part in ("host", "generator", "arm", "split", "tune", "paper")

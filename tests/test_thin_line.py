@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gansynth.core.registry import installed
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth.testing import check_adapter, check_generator
 
 QUICK = (

@@ -10,40 +10,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from gansynth.bank.supply import read_patience
+from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import (
     Adapter,
     Content,
     DoctorRequest,
     HostArrays,
-    Injection,
     Mix,
-    Outcome,
+    MixConfig,
+    TrainingResult,
 )
-from gansynth.core.bank_options import BankPlan, BankSize
-from gansynth.core.injection import MixPlan
+from gansynth.core.bank_options import BankCapacity, BankSize
 from gansynth.core.lineage import CaseRecord
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.hosts.checks import check_drawing, plan_own_bank
-from gansynth.hosts.record import LEFT, check_new_folder, usual_output
-from gansynth.hosts.session import Once, training_in
-from gansynth.metrics.segmentation.account import asked_regions
+from gansynth.hosts.record import LEFT, check_new_folder, default_output
+from gansynth.hosts.session import CachedResult, training_in
+from gansynth.metrics.segmentation.results import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.machine import Line
+from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.progress import Reporter
-from gansynth_deepmedic.config import RUNS, Choices, DeepMedicSettings
+from gansynth_deepmedic.config import RUNS, DeepMedicChoices, DeepMedicSettings
 from gansynth_deepmedic.engine.settings import read_settings
-from gansynth_deepmedic.guards import SMALLEST, open_origin, sample_bytes
+from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
 from gansynth_deepmedic.insertion import HostCase
 from gansynth_deepmedic.layout import TRAIN, volume
-from gansynth_deepmedic.order import ORDER, PROGRESS
-from gansynth_deepmedic.record import Job, check_resumable, versions
+from gansynth_deepmedic.record import DeepMedicJob, check_resumable, versions
 from gansynth_deepmedic.session import DeepMedicSession
-from gansynth_deepmedic.shares import same_segments, share_on_the_fly
 from gansynth_deepmedic.source import DeepMedicSource
+from gansynth_deepmedic.subepoch_shares import same_segments, share_on_the_fly
 from gansynth_deepmedic.subepochs import DrawnCases
+from gansynth_deepmedic.training_order import ORDER, PROGRESS
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.model_config import ModelConfig
@@ -71,7 +71,7 @@ class DeepMedicAdapter(Adapter):
                 "configuration, expected deepmedic:trainConfig.cfg"
             )
         self.host = source
-        self._job = Once(self._new_job)
+        self._job = CachedResult(self._new_job)
         self._looked: set[Path | None] = set()
 
     @property
@@ -103,22 +103,22 @@ class DeepMedicAdapter(Adapter):
             )
 
     def inject(
-        self, dataset: Sequence[HostCase], plan: MixPlan[int], *, batch_size: int
+        self, dataset: Sequence[HostCase], plan: MixerConfig[int], *, batch_size: int
     ) -> DrawnCases:
         """Return the cases of one subepoch after another, for a user's training loop."""
         return DrawnCases(plan, dataset, volume)
 
     def check(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> None:
         """Check settings, the program and its options, the output, and the generator or bank."""
-        self._checked_job(injection, settings, options)
+        self._checked_job(mix_config, settings, options)
 
     def planned(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> Mapping[str, Any]:
         """Describe engine, cases and segments of a subepoch, and roundings for a dry run."""
-        job = self._job(injection, settings, options)
+        job = self._job(mix_config, settings, options)
         share = job.share
         each = share.segments // share.cases
         cases: dict[str, Any] = {"all": share.cases, "synthetic_at_most": job.slots}
@@ -135,7 +135,7 @@ class DeepMedicAdapter(Adapter):
             "cases_per_subepoch": cases,
             "segments_per_subepoch": segments,
             "said": list(share.notes),
-            "real_in_generator_space": injection.real_in_generator_space,
+            "real_in_generator_space": mix_config.real_in_generator_space,
             "versions": versions(job),
         }
 
@@ -157,11 +157,11 @@ class DeepMedicAdapter(Adapter):
         return [length for _ in mixes]
 
     def start(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
-    ) -> Outcome:
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
+    ) -> TrainingResult:
         """Train in a child process, and wait for its end; see ``Adapter.start``."""
         self.validate()
-        job = self._checked_job(injection, settings, options)
+        job = self._checked_job(mix_config, settings, options)
         with training_in(job.output, lambda: check_output(job)):
             return DeepMedicSession(job).run()
 
@@ -173,13 +173,13 @@ class DeepMedicAdapter(Adapter):
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return the label maps of the held-out cases; see ``Adapter.judged``."""
-        from gansynth_deepmedic.record import judged_files
+        from gansynth_deepmedic.record import prediction_files
 
-        return judged_files(self.host, folder)
+        return prediction_files(self.host, folder)
 
     def export(
         self,
-        injection: Injection,
+        mix_config: MixConfig,
         name: str,
         *,
         content: Content = "mixed",
@@ -191,77 +191,77 @@ class DeepMedicAdapter(Adapter):
         from gansynth_deepmedic.export import DeepMedicExport
 
         self.validate()
-        open_origin(injection, self.host, self.held_out)
-        check_drawing(self, injection)
-        export = DeepMedicExport(self.host, injection, name, content, size)
+        open_sample_source(mix_config, self.host, self.held_out)
+        check_drawing(self, mix_config)
+        export = DeepMedicExport(self.host, mix_config, name, content, size)
         return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
-    def doctor(cls, request: DoctorRequest) -> Iterator[Line]:
+    def doctor(cls, request: DoctorRequest) -> Iterator[DoctorLine]:
         """Check the checkout, its Python and the packages there."""
         from gansynth_deepmedic.program import doctor_lines
 
         return doctor_lines(request.settings.get("deepmedic"), request.settings.get("python"))
 
     def samples_drawn(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> int:
         """Return the cases of all subepochs."""
-        job = self._job(injection, settings, options)
+        job = self._job(mix_config, settings, options)
         return job.total * job.share.cases
 
-    def bank_plan(self, injection: Injection) -> BankPlan | None:
+    def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
         """Plan the sample bank of a run; see ``Adapter.bank_plan``."""
-        return plan_own_bank(self, injection, lambda manifest: sample_bytes(manifest, self.host))
+        return plan_own_bank(self, mix_config, lambda manifest: sample_bytes(manifest, self.host))
 
     # -- one training ------------------------------------------------------------------------------
 
     def _checked_job(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
-    ) -> Job:
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
+    ) -> DeepMedicJob:
         """Return one training after checks of settings, folder and sample source."""
-        self.check_ways(injection)
-        job = self._job(injection, settings, options)
+        self.check_ways(mix_config)
+        job = self._job(mix_config, settings, options)
         check_output(job)
-        check_drawing(self, injection)
+        check_drawing(self, mix_config)
         return job
 
     def _new_job(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
-    ) -> Job:
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
+    ) -> DeepMedicJob:
         """Return one training after all checks but that of its folder."""
         model = self.host.model
-        choices = Choices.read(settings, options, None if model is None else model.path)
+        choices = DeepMedicChoices.read(settings, options, None if model is None else model.path)
         config = choices.asked(self.host.config)
         network = self._network(choices)
         in_torch = choices.engine == "torch"
-        output = choices.output or usual_output(RUNS, self.host.name, injection)
-        return Job(
-            injection=injection,
+        output = choices.output or default_output(RUNS, self.host.name, mix_config)
+        return DeepMedicJob(
+            mix_config=mix_config,
             choices=choices,
             source=self.host,
             config=config,
             share=share_on_the_fly(
-                *(injection.ratio, config.cases, config.segments, config.batch),
+                *(mix_config.ratio, config.cases, config.segments, config.batch),
                 real=len(self.source.train_ids),
-                constant=injection.schedule.kind == "constant",
+                constant=mix_config.schedule.kind == "constant",
             ),
             output=output,
-            origin=open_origin(injection, self.host, self._held_out_of(injection)),
+            sample_source=open_sample_source(mix_config, self.host, self._held_out_of(mix_config)),
             regions=asked_regions(choices.regions, self.host),
             program=None if in_torch else choices.program(),
             engine=read_settings(choices.torch, config, network) if in_torch else None,
             patience=read_patience(),
         )
 
-    def _held_out_of(self, injection: Injection) -> tuple[CaseRecord, ...]:
+    def _held_out_of(self, mix_config: MixConfig) -> tuple[CaseRecord, ...]:
         """Return the records of held-out cases if a generator is used."""
-        generates = injection.ratio.p > 0 or injection.real_in_generator_space
+        generates = mix_config.ratio.p > 0 or mix_config.real_in_generator_space
         return self.held_out if generates else ()
 
-    def _network(self, choices: Choices) -> ModelConfig:
+    def _network(self, choices: DeepMedicChoices) -> ModelConfig:
         """Return the network's configuration, checked once with all data."""
-        from gansynth_deepmedic.usable import refuse_unusable
+        from gansynth_deepmedic.preflight import refuse_unusable
 
         config = self.host.config
         if config.weighted:
@@ -277,7 +277,7 @@ class DeepMedicAdapter(Adapter):
         return network
 
 
-def check_output(job: Job) -> None:
+def check_output(job: DeepMedicJob) -> None:
     """Reject a new output folder that is not empty, or a resumed one without a training.
 
     Raises:

@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gansynth.data.listing import SPLITS, SUBJECTS, Entry, Fault, VolumeSet, stem
-from gansynth.data.reading import (
+from gansynth.data.listing import SPLITS, SUBJECTS, CaseFiles, ListingFault, VolumeSet, stem
+from gansynth.data.read_options import (
     OF_BOXES,
     ClipWindow,
     CropSize,
@@ -32,9 +32,9 @@ from gansynth.data.reading import (
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.options import Needs
-from gansynth_deepmedic.configs import Listed, ModelConfig, TrainConfig
-from gansynth_deepmedic.divided import known_names
-from gansynth_deepmedic.order import SLOTS
+from gansynth_deepmedic.configs import ListedCase, ModelConfig, TrainConfig
+from gansynth_deepmedic.resplit import known_names
+from gansynth_deepmedic.training_order import SLOTS
 
 MANIFEST = "manifest.json"
 _DEEPEST = 4
@@ -42,17 +42,17 @@ _DEEPEST = 4
 
 
 @dataclass(frozen=True)
-class Cases:
+class ConfiguredCases:
     """The cases of a configuration."""
 
     listing: VolumeSet  # as a data set of volumes; cases are of part ``train`` or ``val``
-    listed: Mapping[str, Listed]  # case -> its files
+    listed: Mapping[str, ListedCase]  # case -> its files
     model: ModelConfig | None  # the network's configuration, if it is known
 
 
 def list_cases(
     kind: str, config: TrainConfig, model: ModelConfig | None, names: Sequence[str] | None
-) -> Cases:
+) -> ConfiguredCases:
     """Name the cases of a configuration, and collect faults without reading an image."""
     everything = (*config.train, *config.validation)
     parts = ["train"] * len(config.train) + ["val"] * len(config.validation)
@@ -62,7 +62,7 @@ def list_cases(
     faults = [*_channel_faults(config, model), *drawn, *_both_sides(listed, config)]
     faults += _missing(listed, {fault.case for fault in drawn})
     entries = [
-        Entry(case, tuple(file for file in files.channels if file), files.labels, part=part)
+        CaseFiles(case, tuple(file for file in files.channels if file), files.labels, part=part)
         for (case, files), part in zip(listed.items(), parts, strict=True)
     ]
     listing = VolumeSet(
@@ -78,7 +78,7 @@ def list_cases(
         faults=tuple(faults),
         unvalidated=not config.validation,
     )
-    return Cases(listing, listed, model)
+    return ConfiguredCases(listing, listed, model)
 
 
 def session(config: TrainConfig) -> str:
@@ -92,19 +92,19 @@ def class_labels(classes: int) -> dict[str, int]:
     return {"background": 0, **{f"label {number}": number for number in range(1, classes)}}
 
 
-def case_ids(cases: Sequence[Listed], channel: str) -> tuple[str, ...]:
+def case_ids(cases: Sequence[ListedCase], channel: str) -> tuple[str, ...]:
     """Return the shortest unique names of cases: of the folder, of the file, of both, ..."""
 
-    def file(case: Listed) -> str:
+    def file(case: ListedCase) -> str:
         first = _first(case)
         name = stem(first.name) or first.stem
         ending = f"_{channel}".casefold()
         return name[: -len(ending)] if name.casefold().endswith(ending) else name
 
-    def within(depth: int) -> Callable[[Listed], str]:
+    def within(depth: int) -> Callable[[ListedCase], str]:
         return lambda case: "_".join((*_first(case).parent.parts[-depth:], file(case)))
 
-    namings: list[Callable[[Listed], str]] = [
+    namings: list[Callable[[ListedCase], str]] = [
         lambda case: "" if case.labels is None else case.labels.parent.name,
         lambda case: _first(case).parent.name,
         file,
@@ -118,13 +118,13 @@ def case_ids(cases: Sequence[Listed], channel: str) -> tuple[str, ...]:
     return tuple(f"case_{number:04d}" for number in range(len(cases)))
 
 
-def _first(case: Listed) -> Path:
+def _first(case: ListedCase) -> Path:
     return next(file for file in case.channels if file is not None)
 
 
-def _channel_faults(config: TrainConfig, model: ModelConfig | None) -> Iterator[Fault]:
+def _channel_faults(config: TrainConfig, model: ModelConfig | None) -> Iterator[ListingFault]:
     if model is not None and model.channels != len(config.channels):
-        yield Fault(None, config.path, wrong_channels(config, model))
+        yield ListingFault(None, config.path, wrong_channels(config, model))
 
 
 def wrong_channels(config: TrainConfig, model: ModelConfig) -> DataFault:
@@ -135,7 +135,9 @@ def wrong_channels(config: TrainConfig, model: ModelConfig) -> DataFault:
     )
 
 
-def _missing(listed: Mapping[str, Listed], skipped: Collection[str | None]) -> Iterator[Fault]:
+def _missing(
+    listed: Mapping[str, ListedCase], skipped: Collection[str | None]
+) -> Iterator[ListingFault]:
     for case, files in listed.items():
         for file in files.files:
             if case not in skipped and not os.path.isfile(file):
@@ -143,10 +145,10 @@ def _missing(listed: Mapping[str, Listed], skipped: Collection[str | None]) -> I
                     f"{file}: missing, expected for case {case!r}; add it, or remove the case from "
                     "every list"
                 )
-                yield Fault(case, file, DataFault(message))
+                yield ListingFault(case, file, DataFault(message))
 
 
-def _synthetic(listed: Mapping[str, Listed]) -> Iterator[Fault]:
+def _synthetic(listed: Mapping[str, ListedCase]) -> Iterator[ListingFault]:
     """Yield faults of synthetic cases, which must not train a generator or validate."""
     exports: dict[Path, bool] = {}
     for case, files in listed.items():
@@ -158,7 +160,7 @@ def _synthetic(listed: Mapping[str, Listed]) -> Iterator[Fault]:
                     "generator and for validation; list the real files of the original "
                     "configuration"
                 )
-                yield Fault(case, file, IntegrityFault(message))
+                yield ListingFault(case, file, IntegrityFault(message))
                 break
 
 
@@ -178,7 +180,7 @@ def _export(folder: Path, exports: dict[Path, bool]) -> bool:
     return exports[folder]
 
 
-def _both_sides(listed: Mapping[str, Listed], config: TrainConfig) -> Iterator[Fault]:
+def _both_sides(listed: Mapping[str, ListedCase], config: TrainConfig) -> Iterator[ListingFault]:
     """Yield faults of images in both training and validation."""
     ids = list(listed)
     trained = {os.path.realpath(_first(listed[case])): case for case in ids[: len(config.train)]}
@@ -191,7 +193,7 @@ def _both_sides(listed: Mapping[str, Listed], config: TrainConfig) -> Iterator[F
                 f"in {config.validation_list}, to validate on (case {case!r}); expected each case "
                 "on one side; remove it from one"
             )
-            yield Fault(case, file, IntegrityFault(message))
+            yield ListingFault(case, file, IntegrityFault(message))
 
 
 def _native(value: object) -> object:

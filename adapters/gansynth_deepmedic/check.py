@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.core.findings import Checked, Finding
+from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.source import SourceRequest
 from gansynth.data.check import (
-    Seen,
+    CheckState,
     check_folds,
     check_values,
     in_order,
@@ -22,11 +22,10 @@ from gansynth.data.check import (
 from gansynth.data.folds import folds_of, subjects_of
 from gansynth.data.pairs import AFFINE_TOLERANCE, affine_difference
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
-from gansynth.runtime.files import Header, read_nifti, read_nifti_header
-from gansynth_deepmedic.cases import Cases, DeepMedicOptions
-from gansynth_deepmedic.configs import Listed, TrainConfig
-from gansynth_deepmedic.source import label_map, listed_by, notes
-from gansynth_deepmedic.usable import (
+from gansynth.runtime.files import NiftiHeader, read_nifti, read_nifti_header
+from gansynth_deepmedic.cases import ConfiguredCases, DeepMedicOptions
+from gansynth_deepmedic.configs import ListedCase, TrainConfig
+from gansynth_deepmedic.preflight import (
     Found,
     config_faults,
     content_faults,
@@ -34,6 +33,7 @@ from gansynth_deepmedic.usable import (
     refuse_unusable,
     roi_faults,
 )
+from gansynth_deepmedic.source import label_map, listed_by, notes
 
 __all__ = ["check_deepmedic", "refuse_unusable", "roi_faults"]
 
@@ -41,7 +41,7 @@ FRACTION = 1e-3
 """Tolerated distance of a label from a whole number; scaling by headers rounds."""
 
 
-def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
     """Find all faults of ``deepmedic:trainConfig.cfg``; every file is read.
 
     Raises:
@@ -55,7 +55,7 @@ def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]
     faults = [] if model is None else list(config_faults(config, model))
     findings += [Finding("error", None, file, str(fault)) for file, fault in faults]
     labels = options.labels or listing.labels
-    tally = Seen(
+    tally = CheckState(
         None if labels is None else frozenset(labels.values()),
         "--read labels" if options.labels or model is None else str(model.path),
     )
@@ -66,7 +66,7 @@ def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]
     if labels is not None:
         findings += unused_labels(config.path, tally)
     findings += _sides(request, config, cases, options, tally)
-    return Checked(listing.name, len(cases.listed), in_order(_each_once(findings)))
+    return CheckReport(listing.name, len(cases.listed), in_order(_each_once(findings)))
 
 
 def _each_once(findings: list[Finding]) -> list[Finding]:
@@ -75,7 +75,13 @@ def _each_once(findings: list[Finding]) -> list[Finding]:
 
 
 def _check_case(
-    case: str, listed: Listed, tally: Seen, cases: Cases, config: TrainConfig, *, trained: bool
+    case: str,
+    listed: ListedCase,
+    tally: CheckState,
+    cases: ConfiguredCases,
+    config: TrainConfig,
+    *,
+    trained: bool,
 ) -> Iterator[Finding]:
     """Check a case; its files are read completely."""
     assert listed.labels is not None
@@ -118,7 +124,7 @@ def _told(case: str, file: Path, faults: Iterator[Found]) -> Iterator[Finding]:
         yield Finding("error", case, file, str(fault))
 
 
-def _labels(case: str, file: Path, tally: Seen, cases: Cases) -> Iterator[Finding]:
+def _labels(case: str, file: Path, tally: CheckState, cases: ConfiguredCases) -> Iterator[Finding]:
     """Check the values of a label map."""
     try:
         array = read_nifti(file).array
@@ -134,10 +140,10 @@ def _labels(case: str, file: Path, tally: Seen, cases: Cases) -> Iterator[Findin
     yield from check_values(tally, case, file, labels)
 
 
-def _headers(case: str, listed: Listed) -> Iterator[Finding]:
+def _headers(case: str, listed: ListedCase) -> Iterator[Finding]:
     """Warn of files whose affine differs from the label map's; DeepMedic does not check."""
     assert listed.labels is not None
-    reference: Header | None = None
+    reference: NiftiHeader | None = None
     for file in dict.fromkeys((listed.labels, *listed.files)):
         try:
             header = read_nifti_header(file)
@@ -157,9 +163,9 @@ def _headers(case: str, listed: Listed) -> Iterator[Finding]:
 def _sides(
     request: SourceRequest,
     config: TrainConfig,
-    cases: Cases,
+    cases: ConfiguredCases,
     options: DeepMedicOptions,
-    tally: Seen,
+    tally: CheckState,
 ) -> Iterator[Finding]:
     """Yield subjects and identical images on both sides of the split."""
     listing = cases.listing

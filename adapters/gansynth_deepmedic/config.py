@@ -15,12 +15,12 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, read_settings, refuse_unaugmented
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.engine.settings import TorchSettings
-from gansynth_deepmedic.order import Engine
+from gansynth_deepmedic.training_order import Engine
 
 if TYPE_CHECKING:
     from gansynth.core.schema import Schema
     from gansynth_deepmedic.model_config import ModelConfig
-    from gansynth_deepmedic.program import Program
+    from gansynth_deepmedic.program import DeepMedicProgram
 
 
 class DeepMedicSettings(TorchSettings):
@@ -99,7 +99,7 @@ NO_ENGINE = (
 
 
 @dataclass(frozen=True)
-class Choices:
+class DeepMedicChoices:
     """The user's choices for a training."""
 
     engine: Engine  # deepmedic or torch
@@ -120,7 +120,7 @@ class Choices:
     @classmethod
     def read(
         cls, settings: Mapping[str, str], options: Sequence[str], model: Path | None = None
-    ) -> Choices:
+    ) -> DeepMedicChoices:
         """Check and convert ``--set`` values and arguments after ``--``.
 
         Raises:
@@ -137,7 +137,7 @@ class Choices:
                 f"-- {options[0]}: --engine torch has no command line of its own, expected --set "
                 "KEY=VALUE (model, device ...); leave out what follows --"
             )
-        program_options = _Options.read(options)
+        program_options = _DeepMedicRunOptions.read(options)
         if program_options.model is not None and read.model not in (None, program_options.model):
             raise UsageFault(
                 f"-- -model {program_options.model} and --set model={read.model}: expected one "
@@ -194,7 +194,7 @@ class Choices:
         values = {**self.numbers, **self.heavier, "folderForOutput": str(output)}
         return {**values, **dict.fromkeys(off)}
 
-    def program(self) -> Program:
+    def program(self) -> DeepMedicProgram:
         """The real program.
 
         Raises:
@@ -239,7 +239,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class _Options:
+class _DeepMedicRunOptions:
     """Arguments after ``--`` for ``deepMedicRun``, whose names may be shortened."""
 
     arguments: tuple[str, ...] = ()
@@ -248,7 +248,7 @@ class _Options:
     device: str = "cpu"
 
     @classmethod
-    def read(cls, options: Sequence[str]) -> _Options:
+    def read(cls, options: Sequence[str]) -> _DeepMedicRunOptions:
         values: dict[str, str] = {}
         arguments: list[str] = []
         left = list(options)

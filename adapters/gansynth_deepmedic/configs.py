@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.keys import Keys
-from gansynth_deepmedic.lists import Listed, Part, read_part
+from gansynth_deepmedic.keys import ConfigKeys
+from gansynth_deepmedic.lists import CaseLists, ListedCase, read_part
 from gansynth_deepmedic.literals import read_literals
 from gansynth_deepmedic.model_config import ModelConfig, read_model_config
 
 __all__ = [
-    "Listed",
+    "ListedCase",
     "ModelConfig",
     "TrainConfig",
     "read_literals",
@@ -46,9 +46,9 @@ class TrainConfig:
     values: Mapping[str, Any]  # every assignment of the file, in its order
     # names of the channels: the csv's columns, else distinguishing parts of the list files' names
     channels: tuple[str, ...]
-    train: tuple[Listed, ...]  # training cases, each once
+    train: tuple[ListedCase, ...]  # training cases, each once
     # validation cases, each once; empty without validation
-    validation: tuple[Listed, ...]
+    validation: tuple[ListedCase, ...]
     # names for the validation cases' predictions; empty if there are none
     predictions: tuple[str, ...]
     epochs: int  # numberOfEpochs (35)
@@ -69,7 +69,7 @@ class TrainConfig:
     pad: bool  # padInputImagesBool (True)
     normalised: tuple[bool, ...] = ()  # of each channel, whether DeepMedic normalises it itself
     # entries of the training and validation lists that repeat a case
-    repeated: tuple[Listed, ...] = ()
+    repeated: tuple[ListedCase, ...] = ()
     train_list: Path = Path()  # file that names the training cases' first channels
     validation_list: Path | None = None  # the same for validation; None without validation
     session: str = "trainSession"  # sessionName (trainSession)
@@ -95,10 +95,10 @@ def read_train_config(path: Path) -> TrainConfig:
             a missing first channel.
     """
     path = Path(os.path.abspath(path))
-    return _config(path, Keys(path, read_literals(path)))
+    return _config(path, ConfigKeys(path, read_literals(path)))
 
 
-def _config(path: Path, keys: Keys) -> TrainConfig:
+def _config(path: Path, keys: ConfigKeys) -> TrainConfig:
     on_samples, on_volumes = keys.flag(ON_SAMPLES, False), keys.flag(ON_VOLUMES, False)
     _refuse_schedule(keys, on_samples)
     train, held = _read_parts(keys, on_samples, on_volumes)
@@ -133,11 +133,13 @@ def _config(path: Path, keys: Keys) -> TrainConfig:
     )
 
 
-def _read_parts(keys: Keys, on_samples: bool, on_volumes: bool) -> tuple[Part, Part]:
+def _read_parts(
+    keys: ConfigKeys, on_samples: bool, on_volumes: bool
+) -> tuple[CaseLists, CaseLists]:
     """Read the training cases, and the validation cases if there is validation."""
     train = read_part(keys, "Training", "dataframe_train")
     if not (on_samples or on_volumes):
-        return train, Part(train.where, train.channels, ())
+        return train, CaseLists(train.where, train.channels, ())
     held = read_part(keys, "Validation", "dataframe_val", _NAMES)
     _compare(keys, train, held)
     if on_volumes and not held.predictions:
@@ -145,7 +147,7 @@ def _read_parts(keys: Keys, on_samples: bool, on_volumes: bool) -> tuple[Part, P
     return train, held
 
 
-def _refuse_schedule(keys: Keys, on_samples: bool) -> None:
+def _refuse_schedule(keys: ConfigKeys, on_samples: bool) -> None:
     """Reject a missing or incomplete learning-rate schedule, at which DeepMedic stops."""
     key = "typeOfLearningRateSchedule"
     kind = keys.one_of(key, SCHEDULES)
@@ -158,7 +160,7 @@ def _refuse_schedule(keys: Keys, on_samples: bool) -> None:
         )
 
 
-def _refuse_nameless(keys: Keys) -> None:
+def _refuse_nameless(keys: ConfigKeys) -> None:
     """Reject validation on whole volumes that saves predictions without names."""
     maps = keys.values.get("saveProbMapsForEachClassVal")
     saves = keys.flag("saveSegmentationVal", True) or keys.flag("saveIndividualFmsVal", False)
@@ -169,7 +171,7 @@ def _refuse_nameless(keys: Keys) -> None:
         )
 
 
-def _compare(keys: Keys, train: Part, held: Part) -> None:
+def _compare(keys: ConfigKeys, train: CaseLists, held: CaseLists) -> None:
     """Reject parts with different channels or orders of channels."""
     if len(train.channels) != len(held.channels):
         raise DataFault(
@@ -184,7 +186,7 @@ def _compare(keys: Keys, train: Part, held: Part) -> None:
         )
 
 
-def _proportions(keys: Keys, sampling: int) -> tuple[float, ...] | None:
+def _proportions(keys: ConfigKeys, sampling: int) -> tuple[float, ...] | None:
     """Read the shares of the categories, which DeepMedic uses for types 0 and 3 only."""
     key = "proportionOfSamplesToExtractPerCategoryTraining"
     if sampling not in (0, 3):
@@ -197,7 +199,7 @@ def _proportions(keys: Keys, sampling: int) -> tuple[float, ...] | None:
     return shares
 
 
-def _normalised(keys: Keys, channels: int) -> tuple[bool, ...]:
+def _normalised(keys: ConfigKeys, channels: int) -> tuple[bool, ...]:
     """Return which channels DeepMedic itself normalises to zero mean and unit variance."""
     table = keys.values.get(_SCORES)
     if table is None:

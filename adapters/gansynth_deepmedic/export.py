@@ -15,13 +15,20 @@ from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import __version__
 from gansynth_deepmedic.configs import PER_CLASS
+from gansynth_deepmedic.exported_samples import (
+    ExportedSample,
+    ExportedSamples,
+    SlotExport,
+    additions_for,
+    largest,
+    write_slots,
+)
 from gansynth_deepmedic.insertion import HostCase
-from gansynth_deepmedic.layout import MAPS, TRAIN, Layout, write_layout
+from gansynth_deepmedic.layout import MAPS, TRAIN, TrainingLayout, write_layout
+from gansynth_deepmedic.preflight import refuse_unusable
 from gansynth_deepmedic.real_space import bring_real, moved
-from gansynth_deepmedic.shares import Share, share_on_disk
-from gansynth_deepmedic.slots import Slot, SlotExport, Slots, additions_for, largest, write_slots
-from gansynth_deepmedic.usable import refuse_unusable
-from gansynth_deepmedic.weights import SamplingMaps
+from gansynth_deepmedic.sampling_maps import SamplingMaps
+from gansynth_deepmedic.subepoch_shares import SubepochShare, share_on_disk
 
 MANIFEST = "manifest.json"
 SPARE = 16
@@ -48,7 +55,7 @@ class DeepMedicExport(SlotExport):
     trains = "DeepMedic trains"
     for_schedules = "Train on the fly for a schedule: --deepmedic CHECKOUT, or --engine torch"
     fewer = "ask for fewer with --ratio, or train on the fly"
-    share: Share
+    share: SubepochShare
 
     # -- the order -------------------------------------------------------------------------------
 
@@ -92,13 +99,13 @@ class DeepMedicExport(SlotExport):
         """Return the repeats of real cases and the synthetic cases of every subepoch."""
         config, real = self.source.config, len(self.source.train_ids)
         cases = config.cases if alone is None else alone
-        share = share_on_disk(real, self.injection.ratio, cases, config.segments, config.batch)
+        share = share_on_disk(real, self.mix_config.ratio, cases, config.segments, config.batch)
         if alone is not None:
             text = "as many as a subepoch loads by the file; ask for another number with "
             text += "--bank-size"
             if self.size is not None:
                 text = f"--bank-size {self.size}"
-            elif self.injection.bank is not None:
+            elif self.mix_config.bank is not None:
                 text = "all that the bank holds"
             count = f"{cases} synthetic case(s) and no real one: {text}"
             share = replace(share, repeats=0, notes=(count, *share.notes))
@@ -120,7 +127,7 @@ class DeepMedicExport(SlotExport):
 
     def room(self) -> int:
         """Return the bytes of the files and of the bank."""
-        real = self.real if self.injection.real_in_generator_space else 0
+        real = self.real if self.mix_config.real_in_generator_space else 0
         needed = (self.samples + real) * self.sample_bytes
         if self.manifest is None:
             return needed
@@ -140,14 +147,14 @@ class DeepMedicExport(SlotExport):
             "data": self.source.name,
             "folder": str(self.folder),
             "content": "mixed",
-            "ratio": str(self.injection.ratio),
+            "ratio": str(self.mix_config.ratio),
             "realised": f"{listed}:{self.samples}",
             "synthetic_share": self.samples / self.share.cases,
             "cases_per_subepoch": {"real": listed, "synthetic": self.samples},
             "segments_per_subepoch": {"real": each * listed, "synthetic": each * self.samples},
             "real_cases": self.real,
             "each_real_case_listed": self.repeats,
-            "real_in_generator_space": self.injection.real_in_generator_space,
+            "real_in_generator_space": self.mix_config.real_in_generator_space,
             "said": [*self.share.notes, *_repeated(self.source.config.processes)],
             "record": str(self.folder / MANIFEST),
             "note": NOT_ANONYMOUS,
@@ -163,7 +170,7 @@ class DeepMedicExport(SlotExport):
         cases = self._real_cases(folder, reporter)
         slots = write_slots(self, folder, reader, cases, reporter)
         listed = cases
-        if self.injection.real_in_generator_space:
+        if self.mix_config.real_in_generator_space:
             listed = tuple(moved(case, folder, self.folder) for case in cases)
         additions = additions_for(self, folder, cases, slots)
         layout = write_layout(
@@ -175,8 +182,8 @@ class DeepMedicExport(SlotExport):
 
     def _real_cases(self, folder: Path, reporter: Reporter) -> tuple[HostCase, ...]:
         """Return the real training cases, converted through the generator's space if requested."""
-        source, run = self.source, self.injection.run
-        if not self.injection.real_in_generator_space:
+        source, run = self.source, self.mix_config.run
+        if not self.mix_config.real_in_generator_space:
             return tuple(source.host_case(case) for case in source.train_ids)
 
         assert run is not None  # see guards
@@ -184,7 +191,11 @@ class DeepMedicExport(SlotExport):
         return bring_real(source, space, folder, reporter)
 
     def _manifest(
-        self, reader: BankReader, slots: Slots, layout: Layout, rejected: Mapping[str, Any]
+        self,
+        reader: BankReader,
+        slots: ExportedSamples,
+        layout: TrainingLayout,
+        rejected: Mapping[str, Any],
     ) -> dict[str, Any]:
         description = self.describe()
         del description["record"]
@@ -205,7 +216,7 @@ class DeepMedicExport(SlotExport):
             "slots": {slot.name: _told(slot) for slot in slots.slots},
         }
 
-    def _where(self, slots: Slots) -> dict[str, Any]:
+    def _where(self, slots: ExportedSamples) -> dict[str, Any]:
         """Describe where DeepMedic may centre segments of synthetic cases."""
         size = largest(slots.slots)
         verb = "predict" if self.sampling.pad else "see"
@@ -232,7 +243,7 @@ def _repeated(processes: int) -> tuple[str, ...]:
     )
 
 
-def _told(slot: Slot) -> dict[str, Any]:
+def _told(slot: ExportedSample) -> dict[str, Any]:
     return {
         "case": slot.case,
         "corner": slot.corner,

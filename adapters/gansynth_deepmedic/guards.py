@@ -11,16 +11,16 @@ from math import prod
 from typing import Any, Literal
 
 from gansynth.bank.reader import BankReader, BankSample
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
-from gansynth.hosts.checks import Takes, check_origin
-from gansynth.hosts.origin import Origin, check_samples
+from gansynth.hosts.checks import HostLimits, check_origin
+from gansynth.hosts.sample_source import SampleSource, check_samples
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth_deepmedic.insertion import RIM, misfit, seat_of
+from gansynth_deepmedic.insertion import RIM, misfit, position_of
 from gansynth_deepmedic.source import DeepMedicSource
 
 SMALLEST = (2 * RIM,) * 3
@@ -31,9 +31,9 @@ SAYS = 4096
 """Bytes for a sample's metadata."""
 
 
-def open_origin(
-    injection: Injection, source: DeepMedicSource, held_out: Sequence[CaseRecord]
-) -> Origin | None:
+def open_sample_source(
+    mix_config: MixConfig, source: DeepMedicSource, held_out: Sequence[CaseRecord]
+) -> SampleSource | None:
     """Check the generator or bank of a training; None without a generator.
 
     Raises:
@@ -42,46 +42,46 @@ def open_origin(
         UsageFault: the run or bank is missing, has no weights, or its samples have no place in a
             volume.
     """
-    generates = injection.ratio.p > 0
-    if injection.real_in_generator_space and injection.run is None:
+    generates = mix_config.ratio.p > 0
+    if mix_config.real_in_generator_space and mix_config.run is None:
         raise UsageFault(
             "--real-in-generator-space: no run of a generator is named, expected the run of that "
             "space; name it by --generator"
         )
-    if not generates and not injection.real_in_generator_space:
+    if not generates and not mix_config.real_in_generator_space:
         return None
-    if injection.samples.boxes is not None:
+    if mix_config.samples.boxes is not None:
         raise UsageFault(
-            f"--boxes {injection.samples.boxes}: DeepMedic learns from labels, expected a "
+            f"--boxes {mix_config.samples.boxes}: DeepMedic learns from labels, expected a "
             "generator conditioned on labels; leave --boxes out"
         )
-    conditions = injection.samples.conditions
+    conditions = mix_config.samples.conditions
     if generates and conditions is not None:
         raise UsageFault(
-            f"--conditions {conditions['kind']}:{conditions['where']}: samples are inserted into "
-            "DeepMedic's training cases, expected conditions of these cases. Leave --conditions "
+            f"--condition-source {conditions['kind']}:{conditions['where']}: samples are inserted into "
+            "DeepMedic's training cases, expected conditions of these cases. Leave --condition-source "
             "out, or add those cases to the lists of training cases"
         )
-    takes = Takes(
+    takes = HostLimits(
         "DeepMedic",
         source,
         held_out,
         same=("channels",),
-        way_out=(
+        hint=(
             "Fit a generator on the training cases of this configuration: gansynth fit cgan3d "
             f"--data deepmedic:{source.request.where}"
         ),
         check_run=lambda run: check_space(run, source),
         check_bank=lambda reader: check_bank(reader, source),
     )
-    if injection.run is not None and (injection.bank is not None or not generates):
+    if mix_config.run is not None and (mix_config.bank is not None or not generates):
         # Its space counts: real cases are brought through it.
-        request = SampleRequest(edits=None if generates else injection.samples.edits)
-        run = replace(injection, bank=None, samples=request)
-        origin = check_origin(run, takes)
+        request = SampleRequest(edits=None if generates else mix_config.samples.edits)
+        run = replace(mix_config, bank=None, samples=request)
+        sample_source = check_origin(run, takes)
         if not generates:
-            return origin
-    return check_origin(injection, takes)
+            return sample_source
+    return check_origin(mix_config, takes)
 
 
 def check_space(run: RunFolder, source: DeepMedicSource) -> None:
@@ -99,7 +99,7 @@ def check_space(run: RunFolder, source: DeepMedicSource) -> None:
         )
     if space.grid != "crop":
         return
-    if "labels" not in manifest.get("heeds", ()):
+    if "labels" not in manifest.get("conditioned_on", ()):
         raise UsageFault(
             f"{folder}: {manifest['generator']} generates crops from noise, which have no real "
             f"case to be inserted into. Expected a generator conditioned on labels ({again}), or "
@@ -119,18 +119,20 @@ def check_bank(reader: BankReader, source: DeepMedicSource) -> None:
         DataFault: unknown labels, NaN, or no place in a training case; naming the sample.
         IntegrityFault: a damaged segment.
     """
-    from gansynth.sampling.admission import admit
+    from gansynth.sampling.quality_gate import validate_sample
 
     cases = {case: source.host_case(case) for case in source.train_ids}
 
     def look(sample: BankSample) -> None:
-        seat = seat_of(sample.provenance)
+        seat = position_of(sample.provenance)
         if seat is None or seat.case not in cases:
             case = "no case" if seat is None else f"the case {seat.case!r}"
             raise DataFault(f"is of {case}, expected one of the training cases")
         if why := misfit(cases[seat.case], sample):
             raise DataFault(why)
-        admit(Sample(sample.image, sample.labels), source.schema, SMALLEST, reader.spec.dtype)
+        validate_sample(
+            Sample(sample.image, sample.labels), source.schema, SMALLEST, reader.spec.dtype
+        )
 
     check_samples(reader, look)
 

@@ -25,7 +25,7 @@ RIM = 4
 OUTSIDE = -1
 """Label of voxels outside the region of interest (``gansynth.core.schema.OUTSIDE``)."""
 _BESIDE = "beside"
-"""Copy of ``gansynth.sampling.drawer.BESIDE``, whose module needs more than numpy."""
+"""Copy of ``gansynth.sampling.sampler.BESIDE``, whose module needs more than numpy."""
 MISSING = "-"
 """Entry of a list of files for a missing channel; DeepMedic fills it with zeros."""
 T = TypeVar("T", bound=np.generic)
@@ -62,7 +62,7 @@ class HostCase(Document, whole=True):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedCase:
     """One case for DeepMedic, in the files' axes and units."""
 
     image: npt.NDArray[np.float32]  # float32 (C, X, Y, Z)
@@ -76,7 +76,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Seat:
+class PatchPosition:
     """The position of a sample."""
 
     case: str  # id of the training case around it
@@ -84,7 +84,7 @@ class Seat:
     corner: tuple[int, int, int] | None
 
 
-def seat_of(provenance: Mapping[str, Any]) -> Seat | None:
+def position_of(provenance: Mapping[str, Any]) -> PatchPosition | None:
     """Return the position of a sample from its provenance, or None without one.
 
     A sample from noise has no case. If it is a whole volume, it replaces the case whose shape it
@@ -97,15 +97,15 @@ def seat_of(provenance: Mapping[str, Any]) -> Seat | None:
         return None
     corner = tuple(int(n) for n in placement.get("corner", ()))
     if not corner:
-        return Seat(str(case), None)
+        return PatchPosition(str(case), None)
     if not cropped or len(corner) != 3:
         return None
-    return Seat(str(case), (corner[0], corner[1], corner[2]))
+    return PatchPosition(str(case), (corner[0], corner[1], corner[2]))
 
 
 def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
     """Return why a sample cannot be inserted into a case, or ""; files are not read."""
-    seat, labels = seat_of(sample.provenance), sample.labels
+    seat, labels = position_of(sample.provenance), sample.labels
     shape = sample.image.shape[1:]
     if seat is None:
         return "it has no place in a volume; expected a crop of a case, or a whole volume"
@@ -131,7 +131,9 @@ def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
     return ""
 
 
-def insert(case: HostCase, real: Loaded, sample: BankSample | Sample, rim: int = RIM) -> Loaded:
+def insert(
+    case: HostCase, real: LoadedCase, sample: BankSample | Sample, rim: int = RIM
+) -> LoadedCase:
     """Insert a sample into a case.
 
     Within the patch the image is the sample's. It fades into the real one over ``rim`` voxels at
@@ -156,7 +158,7 @@ def insert(case: HostCase, real: Loaded, sample: BankSample | Sample, rim: int =
             "same lists. Fit it to them, or leave the sample out"
         )
     _check_files(case, real)
-    seat, labels = seat_of(sample.provenance), sample.labels
+    seat, labels = position_of(sample.provenance), sample.labels
     assert seat is not None, "see misfit"
     assert labels is not None, "see misfit"
     cut = _cut(seat, sample.image.shape[1:], case.shape, rim)
@@ -173,11 +175,11 @@ def insert(case: HostCase, real: Loaded, sample: BankSample | Sample, rim: int =
             drawn += np.float32(offset)
             _blend(case.view(image[channel])[cut.box], drawn, cut.weight, inside)
     np.copyto(case.view(target)[cut.box], labels[cut.part], where=inside & (cut.weight >= 0.5))
-    return Loaded(image, target, real.roi, core, case.id, name)
+    return LoadedCase(image, target, real.roi, core, case.id, name)
 
 
 @dataclass(frozen=True)
-class _Cut:
+class _PatchOverlap:
     """The part of a patch inside the volume."""
 
     box: tuple[slice, ...]  # of the volume
@@ -191,11 +193,13 @@ class _Cut:
         return whole
 
 
-def _cut(seat: Seat, size: Sequence[int], shape: Sequence[int], rim: int) -> _Cut | None:
+def _cut(
+    seat: PatchPosition, size: Sequence[int], shape: Sequence[int], rim: int
+) -> _PatchOverlap | None:
     """Return the overlap of a patch with a volume, or None."""
     if seat.corner is None:
         everything = tuple(slice(0, n) for n in shape)
-        return _Cut(everything, everything, np.ones((1, 1, 1), np.float32))
+        return _PatchOverlap(everything, everything, np.ones((1, 1, 1), np.float32))
     box, part, ramps = [], [], []
     for corner, length, extent in zip(seat.corner, size, shape, strict=True):
         first, last = max(corner, 0), min(corner + length, extent)
@@ -205,7 +209,7 @@ def _cut(seat: Seat, size: Sequence[int], shape: Sequence[int], rim: int) -> _Cu
         part.append(slice(first - corner, last - corner))
         ramps.append(_ramp(last - first, corner > 0, corner + length < extent, rim))
     weight = np.minimum(np.minimum(ramps[0][:, None, None], ramps[1][:, None]), ramps[2])
-    return _Cut(tuple(box), tuple(part), weight)
+    return _PatchOverlap(tuple(box), tuple(part), weight)
 
 
 def _ramp(length: int, before: bool, after: bool, rim: int) -> npt.NDArray[np.float32]:
@@ -234,7 +238,7 @@ def _blend(
 
 
 def _core(
-    case: HostCase, real: Loaded, cut: _Cut, inside: npt.NDArray[np.bool_], name: str
+    case: HostCase, real: LoadedCase, cut: _PatchOverlap, inside: npt.NDArray[np.bool_], name: str
 ) -> npt.NDArray[np.bool_]:
     """Return the mask of segment centres in a case with this patch, in the files' axes."""
     core = np.zeros(real.labels.shape, np.bool_)
@@ -248,7 +252,7 @@ def _core(
     return core
 
 
-def _check_files(case: HostCase, real: Loaded) -> None:
+def _check_files(case: HostCase, real: LoadedCase) -> None:
     """Reject a case whose files have changed since they were checked."""
     lain = case.view(real.labels).shape
     if lain != case.shape or real.image.shape != (len(case.channels), *real.labels.shape):

@@ -17,7 +17,7 @@ from gansynth_deepmedic.literals import excerpt
 Triple = tuple[int, int, int]
 
 
-class Keys:
+class ConfigKeys:
     """The assignments of a file, or a dictionary in it.
 
     Args:
@@ -33,7 +33,7 @@ class Keys:
         """Return whether the key is set."""
         return self.values.get(key) is not None
 
-    def odd(self, key: str, expected: str, way_out: str = "correct it") -> DataFault:
+    def odd(self, key: str, expected: str, hint: str = "correct it") -> DataFault:
         """Return the error for a missing or invalid key."""
         where = "" if self.path is None else f"{self.path}: "
         if not self.has(key) and not self.within:
@@ -41,7 +41,7 @@ class Keys:
             return DataFault(f"{where}no {key}, expected {expected}; add it.{near}")
         name = f"{self.within}[{key!r}]" if self.within else key
         value = excerpt(repr(self.values.get(key)))
-        return DataFault(f"{where}{name} is {value}, expected {expected}; {way_out}")
+        return DataFault(f"{where}{name} is {value}, expected {expected}; {hint}")
 
     def _fitting(self, key: str, default: Any, fits: Callable[[Any], bool], expected: str) -> Any:
         """Return a valid value, or the default of a missing key; without default it is required."""
@@ -151,7 +151,7 @@ class Keys:
 
     def table(
         self, key: str, allowed: Collection[str], needed: Collection[str] = ()
-    ) -> Keys | None:
+    ) -> ConfigKeys | None:
         """Return a dictionary of allowed keys, or None if the key is missing.
 
         Args:
@@ -170,7 +170,7 @@ class Keys:
         for name in needed:
             if name not in value:
                 raise self.odd(key, f"also {name!r} in it, None where it is not wanted")
-        return Keys(self.path, value, f"{self.within}[{key!r}]" if self.within else key)
+        return ConfigKeys(self.path, value, f"{self.within}[{key!r}]" if self.within else key)
 
     def _joined(self, path: str) -> Path:
         assert self.path is not None, "files are named by files"

@@ -20,10 +20,10 @@ from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, read_nifti, read_nifti_header
 from gansynth_deepmedic.configs import TrainConfig
-from gansynth_deepmedic.insertion import MISSING, HostCase, Loaded
-from gansynth_deepmedic.order import SLOTS
-from gansynth_deepmedic.shares import Share
+from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase
+from gansynth_deepmedic.subepoch_shares import SubepochShare
 from gansynth_deepmedic.subepochs import read_case
+from gansynth_deepmedic.training_order import SLOTS
 
 TRAIN = "train.cfg"
 ENDING = ".nii.gz"
@@ -50,7 +50,7 @@ _CASES, _SEGMENTS = "numOfCasesLoadedPerSubepoch", "numberTrainingSegmentsLoaded
 
 
 @dataclass(frozen=True)
-class Layout:
+class TrainingLayout:
     """What a training is to read."""
 
     folder: Path  # where it was written
@@ -63,7 +63,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Additions:
+class SyntheticAdditions:
     """Additional input of a training with synthetic cases on disk."""
 
     home: Path | None = None  # final name of the folder; None if it does not change
@@ -80,13 +80,13 @@ class Additions:
 def write_layout(
     config: TrainConfig,
     folder: Path,
-    share: Share,
+    share: SubepochShare,
     cases: Sequence[HostCase],
     slots: int,
     *,
     values: Mapping[str, Any] | None = None,
-    additions: Additions | None = None,
-) -> Layout:
+    additions: SyntheticAdditions | None = None,
+) -> TrainingLayout:
     """Write list files and ``train.cfg``, but no files of the slots.
 
     Every real case is listed ``share.repeats`` times by its files' paths. Then follow the slots,
@@ -97,7 +97,7 @@ def write_layout(
         UsageFault: a path that no list of files can hold.
         EnvironmentFault: the disk refuses.
     """
-    folder, extra = folder.absolute(), additions or Additions()
+    folder, extra = folder.absolute(), additions or SyntheticAdditions()
     home = extra.home or folder
     lists = _lists(config, home, cases, slots, share.repeats, extra)
     changed = _changed(config, home, share, lists, values or {}, extra)
@@ -108,7 +108,7 @@ def write_layout(
             (folder / list_file(name)).write_text(text, "utf-8")
         (folder / TRAIN).write_text(config_text(config, changed), "ascii")
     first = file_names(config.channels)[0]
-    return Layout(
+    return TrainingLayout(
         folder,
         folder / TRAIN,
         tuple(cases),
@@ -145,7 +145,7 @@ def _lists(
     cases: Sequence[HostCase],
     slots: int,
     repeats: int,
-    additions: Additions,
+    additions: SyntheticAdditions,
 ) -> dict[str, list[str]]:
     """Return name of each list -> its paths: real cases, then slots."""
 
@@ -189,10 +189,10 @@ Changes = dict[str, tuple[Any, str]]
 def _changed(
     config: TrainConfig,
     home: Path,
-    share: Share,
+    share: SubepochShare,
     lists: Mapping[str, Sequence[str]],
     values: Mapping[str, Any],
-    additions: Additions,
+    additions: SyntheticAdditions,
 ) -> Changes:
     changes: Changes = dict(absolute_paths(config))
     changes |= {
@@ -280,7 +280,7 @@ def volume(file: str) -> npt.NDArray[Any]:
     return read_nifti(file).array
 
 
-def read_host(case: HostCase) -> Loaded:
+def read_host(case: HostCase) -> LoadedCase:
     """A real case as its files have it."""
     return read_case(case, volume)
 
@@ -299,7 +299,7 @@ def write_case(
     folder: Path,
     channels: Sequence[str],
     case: HostCase,
-    loaded: Loaded,
+    loaded: LoadedCase,
     *,
     synthetic: bool = False,
 ) -> HostCase:

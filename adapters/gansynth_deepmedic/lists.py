@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.insertion import MISSING
-from gansynth_deepmedic.keys import Keys, joined
+from gansynth_deepmedic.keys import ConfigKeys, joined
 from gansynth_deepmedic.literals import excerpt, read_text
 
 MOST_BYTES = 16 << 20
@@ -26,7 +26,7 @@ _MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedCase:
     """One case of the list files (or the csv): absolute paths, not opened."""
 
     # file of each channel; None for a missing one (``-``)
@@ -44,17 +44,17 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Part:
+class CaseLists:
     """The cases of training or of validation."""
 
     where: Path  # file that names the first channels
     channels: tuple[str, ...]  # names of the channels, from the files
-    cases: tuple[Listed, ...]  # in the order of the lists, each once
-    repeated: tuple[Listed, ...] = ()  # entries that repeat a case
+    cases: tuple[ListedCase, ...]  # in the order of the lists, each once
+    repeated: tuple[ListedCase, ...] = ()  # entries that repeat a case
     predictions: tuple[str, ...] = ()  # names of the cases' predictions; empty if there are none
 
 
-def read_part(keys: Keys, part: str, table: str, names: str | None = None) -> Part:
+def read_part(keys: ConfigKeys, part: str, table: str, names: str | None = None) -> CaseLists:
     """Read the cases of ``Training`` or ``Validation``.
 
     Raises:
@@ -83,7 +83,7 @@ def read_part(keys: Keys, part: str, table: str, names: str | None = None) -> Pa
         _listed(columns[: len(lists) + 1 + (roi is not None)], len(lists), number)
         for number in range(len(each[0]))
     ]
-    return _once(Part(lists[0], told_apart(lists), tuple(cases)), called)
+    return _once(CaseLists(lists[0], told_apart(lists), tuple(cases)), called)
 
 
 def read_list(path: Path) -> list[str]:
@@ -123,7 +123,7 @@ def _equally_long(columns: Sequence[tuple[Path, list[str]]]) -> None:
             )
 
 
-def _listed(columns: Sequence[tuple[Path, list[str]]], channels: int, number: int) -> Listed:
+def _listed(columns: Sequence[tuple[Path, list[str]]], channels: int, number: int) -> ListedCase:
     files: list[Path | None] = []
     for index, (path, entries) in enumerate(columns):
         if entries[number] != MISSING:
@@ -138,15 +138,15 @@ def _listed(columns: Sequence[tuple[Path, list[str]]], channels: int, number: in
         files.append(None)
     others = files[channels:]
     roi = others[1] if len(others) > 1 else None
-    return Listed(tuple(files[:channels]), others[0], roi, number + 1)
+    return ListedCase(tuple(files[:channels]), others[0], roi, number + 1)
 
 
-def _once(part: Part, names: Sequence[str] | None) -> Part:
+def _once(part: CaseLists, names: Sequence[str] | None) -> CaseLists:
     """Remove repeated cases together with their names of predictions."""
     names = part.predictions if names is None else names
     keys: set[tuple[object, ...]] = set()
-    cases: list[Listed] = []
-    repeated: list[Listed] = []
+    cases: list[ListedCase] = []
+    repeated: list[ListedCase] = []
     called: list[str] = []
     for index, case in enumerate(part.cases):
         key = (case.channels, case.labels, case.roi)
@@ -156,10 +156,10 @@ def _once(part: Part, names: Sequence[str] | None) -> Part:
         keys.add(key)
         cases.append(case)
         called += names[index : index + 1]
-    return Part(part.where, part.channels, tuple(cases), tuple(repeated), tuple(called))
+    return CaseLists(part.where, part.channels, tuple(cases), tuple(repeated), tuple(called))
 
 
-def _read_table(path: Path) -> Part:
+def _read_table(path: Path) -> CaseLists:
     header, rows = _table(path)
     channels = sorted(name for name in header if name.startswith(_CHANNEL))
     for lacking in ([] if channels else [_CHANNEL + "NAME"]) + [_LABELS][_LABELS in header :]:
@@ -178,13 +178,13 @@ def _read_table(path: Path) -> Part:
                 )
         files = [joined(path.parent, cell[name]) for name in columns]
         roi = files[-1] if _ROI in header else None
-        cases.append(Listed(tuple(files[: len(channels)]), files[len(channels)], roi, number))
+        cases.append(ListedCase(tuple(files[: len(channels)]), files[len(channels)], roi, number))
     if not cases:
         raise DataFault(f"{path}: has no rows, expected one for each case; add some")
     column = header.index(_PREDICTION) if _PREDICTION in header else None
     called = () if column is None else tuple(row[column] for _, row in rows)
     names = tuple(name.removeprefix(_CHANNEL) for name in channels)
-    return Part(path, names, tuple(cases), predictions=called)
+    return CaseLists(path, names, tuple(cases), predictions=called)
 
 
 def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

@@ -33,7 +33,7 @@ _WAY_OUT = "write the value itself: configurations are never executed here"
 _LITERAL = "a number, a text, True, False, None, or a list, tuple or dict of these"
 
 
-class _Odd(Exception):
+class _NotALiteral(Exception):
     """Not a value; the message describes the code."""
 
 
@@ -65,8 +65,8 @@ def read_literals(path: Path) -> dict[str, Any]:
             value = _value(statement.value, DEEPEST)
             count += _count(value)
             if count > MOST_VALUES:
-                raise _Odd(f"with it the file has more than {MOST_VALUES} values")
-        except _Odd as odd:
+                raise _NotALiteral(f"with it the file has more than {MOST_VALUES} values")
+        except _NotALiteral as odd:
             source = excerpt(ast.get_source_segment(text, statement.value) or "")
             raise DataFault(
                 f"{path}: line {statement.lineno}: {keys[0]} is {source}, {odd}; expected "
@@ -172,7 +172,7 @@ def _named(node: ast.AST) -> str:
 def _value(node: ast.expr, depth: int) -> Any:
     """Return the value of a literal (_Odd: not a literal)."""
     if depth == 0:
-        raise _Odd("nested too deeply")
+        raise _NotALiteral("nested too deeply")
     if isinstance(node, ast.Constant):
         return _constant(node.value)
     if isinstance(node, ast.List | ast.Tuple):
@@ -184,7 +184,7 @@ def _value(node: ast.expr, depth: int) -> Any:
         return _SIGNS[type(node.op)](_number(_value(node.operand, depth - 1)))
     if isinstance(node, ast.BinOp):
         return _calculated(node, depth)
-    raise _Odd(_named(node))
+    raise _NotALiteral(_named(node))
 
 
 def _constant(value: object) -> Any:
@@ -192,17 +192,17 @@ def _constant(value: object) -> Any:
         return value
     if isinstance(value, int | float):
         return _bounded(value)
-    raise _Odd(f"of type {type(value).__name__}")
+    raise _NotALiteral(f"of type {type(value).__name__}")
 
 
 def _dict(node: ast.Dict, depth: int) -> dict[Any, Any]:
     entries: dict[Any, Any] = {}
     for key, value in zip(node.keys, node.values, strict=True):
         if key is None:
-            raise _Odd("a dict with another one in it")
+            raise _NotALiteral("a dict with another one in it")
         name = _value(key, depth - 1)
         if isinstance(name, list | tuple | dict):
-            raise _Odd(f"a dict with a {type(name).__name__} for a key")
+            raise _NotALiteral(f"a dict with a {type(name).__name__} for a key")
         entries[name] = _value(value, depth - 1)
     return entries
 
@@ -229,13 +229,13 @@ def _calculated(node: ast.BinOp, depth: int) -> Any:
     try:
         if isinstance(node.op, ast.Pow):
             if abs(y) > EXPONENT:
-                raise _Odd(f"a power of more than {EXPONENT}")
+                raise _NotALiteral(f"a power of more than {EXPONENT}")
             return _bounded(x**y)
         if type(node.op) in _OPERATORS:
             return _bounded(_OPERATORS[type(node.op)](x, y))
     except ArithmeticError as error:
-        raise _Odd(f"no number: {error}") from None
-    raise _Odd("code")
+        raise _NotALiteral(f"no number: {error}") from None
+    raise _NotALiteral("code")
 
 
 def _joined(kind: ast.operator, left: Any, right: Any) -> list[Any]:
@@ -245,12 +245,12 @@ def _joined(kind: ast.operator, left: Any, right: Any) -> list[Any]:
     elif isinstance(kind, ast.Mult) and type(left) is not type(right):
         items, times = (left, right) if isinstance(left, list) else (right, left)
         if not isinstance(times, int) or times * _count(items) > MOST_VALUES:
-            raise _Odd("a list that is repeated too often")
+            raise _NotALiteral("a list that is repeated too often")
         joined = items * times
     else:
-        raise _Odd("no sum of lists")
+        raise _NotALiteral("no sum of lists")
     if _count(joined) > MOST_VALUES:
-        raise _Odd(f"a list of more than {MOST_VALUES} values")
+        raise _NotALiteral(f"a list of more than {MOST_VALUES} values")
     return joined
 
 
@@ -264,7 +264,7 @@ def _count(value: Any) -> int:
 def _number(value: Any) -> int | float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    raise _Odd("calculated from what is no number")
+    raise _NotALiteral("calculated from what is no number")
 
 
 def _bounded(value: object) -> int | float:
@@ -272,4 +272,4 @@ def _bounded(value: object) -> int | float:
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
-    raise _Odd("no finite number, or a whole one of more than 63 bits")
+    raise _NotALiteral("no finite number, or a whole one of more than 63 bits")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.keys import Keys, Triple, is_whole
+from gansynth_deepmedic.keys import ConfigKeys, Triple, is_whole
 from gansynth_deepmedic.literals import read_literals
 
 ACTIVATIONS = ("linear", "relu", "prelu", "elu", "selu")
@@ -76,7 +76,7 @@ def read_model_config(path: Path) -> ModelConfig:
         DataFault: code, or a missing, invalid or inconsistent key.
     """
     path = Path(os.path.abspath(path))
-    keys = Keys(path, read_literals(path))
+    keys = ConfigKeys(path, read_literals(path))
     for old, new in _DEPRECATED.items():
         if keys.has(old):
             raise DataFault(
@@ -87,7 +87,7 @@ def read_model_config(path: Path) -> ModelConfig:
     return model
 
 
-def model_of(keys: Keys) -> ModelConfig:
+def model_of(keys: ConfigKeys) -> ModelConfig:
     """Return the network of some keys."""
     features = keys.wholes("numberFMsPerLayerNormal")
     kernels = _per_layer(keys, "kernelDimPerLayerNormal", len(features))
@@ -144,7 +144,7 @@ def _receptive(kernels: Sequence[Triple]) -> Triple:
 
 
 def _per_layer(
-    keys: Keys, key: str, layers: int, default: Sequence[Triple] | None = None
+    keys: ConfigKeys, key: str, layers: int, default: Sequence[Triple] | None = None
 ) -> tuple[Triple, ...]:
     kernels = keys.triples(key, default)
     if len(kernels) != layers:
@@ -152,7 +152,7 @@ def _per_layer(
     return kernels
 
 
-def _layers(keys: Keys, key: str, layers: int, least: int = 2) -> tuple[int, ...]:
+def _layers(keys: ConfigKeys, key: str, layers: int, least: int = 2) -> tuple[int, ...]:
     """Return numbers of layers, counted from 1."""
     numbers = keys.wholes(key, ())
     if not all(least <= number <= layers for number in numbers):
@@ -161,7 +161,7 @@ def _layers(keys: Keys, key: str, layers: int, least: int = 2) -> tuple[int, ...
 
 
 def _subsampled(
-    keys: Keys, features: tuple[int, ...]
+    keys: ConfigKeys, features: tuple[int, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[Triple, ...]]:
     """Return features and factors of each subsampled path; further paths repeat the last."""
     if not keys.flag("useSubsampledPathway", False):
@@ -180,7 +180,7 @@ def _subsampled(
     return tuple(low), tuple((x, y, z) for x, y, z in factors)
 
 
-def _nested(keys: Keys, key: str, default: list[int]) -> tuple[tuple[int, ...], ...]:
+def _nested(keys: ConfigKeys, key: str, default: list[int]) -> tuple[tuple[int, ...], ...]:
     """Return lists of whole numbers; a single list becomes a list of it."""
     value = keys.values.get(key)
     value = default if value is None else value
@@ -196,7 +196,7 @@ def _nested(keys: Keys, key: str, default: list[int]) -> tuple[tuple[int, ...], 
 
 
 def _low_kernels(
-    keys: Keys, kernels: tuple[Triple, ...], features: tuple[int, ...]
+    keys: ConfigKeys, kernels: tuple[Triple, ...], features: tuple[int, ...]
 ) -> tuple[Triple, ...]:
     """Return the kernels of a subsampled path, with the receptive field of the normal one."""
     key = "kernelDimPerLayerSubsampled"
@@ -207,7 +207,7 @@ def _low_kernels(
     return own_kernels
 
 
-def _dropout(keys: Keys, layers: int) -> tuple[float, ...]:
+def _dropout(keys: ConfigKeys, layers: int) -> tuple[float, ...]:
     if not keys.has("dropoutRatesFc"):
         return (0.0,) * (layers > 1) + (0.5,) * (layers - (layers > 1))
     rates = keys.numbers("dropoutRatesFc", low=0)
@@ -216,7 +216,7 @@ def _dropout(keys: Keys, layers: int) -> tuple[float, ...]:
     return rates or (0.0,) * layers
 
 
-def _initial(keys: Keys) -> tuple[str, float]:
+def _initial(keys: ConfigKeys) -> tuple[str, float]:
     value = keys.values.get("convWeightsInit")
     if value is None:
         return "fanIn", 2.0
@@ -226,7 +226,7 @@ def _initial(keys: Keys) -> tuple[str, float]:
     raise keys.odd("convWeightsInit", "['fanIn', 2] or ['normal', 0.01], say")
 
 
-def _padded(keys: Keys, key: str, kernels: Sequence[Triple]) -> tuple[bool, ...]:
+def _padded(keys: ConfigKeys, key: str, kernels: Sequence[Triple]) -> tuple[bool, ...]:
     """Return whether each layer is padded; None is rejected for kernels above one voxel."""
     value = keys.values.get(key)
     if value is None:

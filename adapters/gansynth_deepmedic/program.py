@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gansynth.runtime import child, version
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
-from gansynth.runtime.machine import Line
+from gansynth.runtime.machine import DoctorLine
 
 CHECKOUT = "GANSYNTH_DEEPMEDIC"
 PYTHON = "GANSYNTH_DEEPMEDIC_PYTHON"
@@ -70,7 +70,7 @@ print("found " + json.dumps(found))
 
 
 @dataclass(frozen=True)
-class Program:
+class DeepMedicProgram:
     """The real program."""
 
     checkout: Path  # its folder, absolute
@@ -81,7 +81,7 @@ class Program:
 
 def find_program(
     checkout: str | None, python: str | None, environ: Mapping[str, str] = os.environ
-) -> Program:
+) -> DeepMedicProgram:
     """Find and check a checkout and its Python, without importing TensorFlow or DeepMedic.
 
     Args:
@@ -92,7 +92,7 @@ def find_program(
         UsageFault: no checkout is named, or the folder is not one.
         EnvironmentFault: the Python cannot be started, is too old, or lacks a package.
     """
-    return Program(
+    return DeepMedicProgram(
         folder := find_checkout(checkout, environ),
         executable := find_python(python, environ),
         examine(executable, folder),
@@ -190,13 +190,13 @@ def look(python: Path) -> dict[str, str]:
     }
 
 
-def command(program: Program, order: Path) -> list[str]:
+def command(program: DeepMedicProgram, order: Path) -> list[str]:
     """Return the command that trains by an ``Order``; it imports gansynth by folder."""
     launch = Path(__file__).parent / "host" / "launch.py"
     return [str(program.python), str(launch), str(order), str(_package())]
 
 
-def environ_of(program: Program) -> dict[str, str]:
+def environ_of(program: DeepMedicProgram) -> dict[str, str]:
     """Return the environment for ``command``; nothing is written into the checkout.
 
     Unless the user sets them, threads are one fewer than cores. TensorFlow would take all, but the
@@ -216,49 +216,53 @@ def environ_of(program: Program) -> dict[str, str]:
 
 def doctor_lines(
     checkout: str | None = None, python: str | None = None, environ: Mapping[str, str] = os.environ
-) -> Iterator[Line]:
+) -> Iterator[DoctorLine]:
     """Yield the lines of ``gansynth doctor`` on DeepMedic: checkout, Python and packages."""
     if not (checkout or python or environ.get(CHECKOUT) or environ.get(PYTHON)):
         text = "not named; only for augmenting DeepMedic"
-        yield Line("note", "deepmedic", text, _GET_AND_NAME)
+        yield DoctorLine("note", "deepmedic", text, _GET_AND_NAME)
         return
     yield _checkout_line(checkout, environ)
     try:
         executable = find_python(python, environ)
         versions = look(executable)
     except EnvironmentFault as fault:
-        yield Line("note", "deepmedic's python", str(fault).partition("; ")[0], _make_environment())
+        yield DoctorLine(
+            "note", "deepmedic's python", str(fault).partition("; ")[0], _make_environment()
+        )
         return
     by = "--deepmedic-python" if python else f"${PYTHON}" if environ.get(PYTHON) else "gansynth's"
     yield _python_line(executable, versions, by)
     yield from _package_lines(executable, versions)
 
 
-def _checkout_line(checkout: str | None, environ: Mapping[str, str]) -> Line:
+def _checkout_line(checkout: str | None, environ: Mapping[str, str]) -> DoctorLine:
     try:
         folder = find_checkout(checkout, environ)
     except (DataFault, UsageFault) as fault:
-        return Line("note", "deepmedic", str(fault).partition("; ")[0], _GET_AND_NAME)
-    return Line("ok", "deepmedic", f"{folder} ({'--deepmedic' if checkout else f'${CHECKOUT}'})")
+        return DoctorLine("note", "deepmedic", str(fault).partition("; ")[0], _GET_AND_NAME)
+    return DoctorLine(
+        "ok", "deepmedic", f"{folder} ({'--deepmedic' if checkout else f'${CHECKOUT}'})"
+    )
 
 
-def _python_line(python: Path, versions: Mapping[str, str], by: str) -> Line:
+def _python_line(python: Path, versions: Mapping[str, str], by: str) -> DoctorLine:
     text = f"{versions['python']}, {python} ({by})"
     release = tuple(int(part) for part in re.findall(r"\d+", versions["python"])[:2])
     if release >= LEAST:
-        return Line("ok", "deepmedic's python", text)
+        return DoctorLine("ok", "deepmedic's python", text)
     advice = f"{text}; on the fly needs {'.'.join(map(str, LEAST))} or newer"
-    return Line("note", "deepmedic's python", advice, _make_environment())
+    return DoctorLine("note", "deepmedic's python", advice, _make_environment())
 
 
-def _package_lines(python: Path, versions: Mapping[str, str]) -> Iterator[Line]:
+def _package_lines(python: Path, versions: Mapping[str, str]) -> Iterator[DoctorLine]:
     there = [f"{package} {versions[package]}" for package in PACKAGES if versions[package]]
     missing = [package for package in PACKAGES if not versions[package]]
     if there:
-        yield Line("ok", "deepmedic's packages", ", ".join(there))
+        yield DoctorLine("ok", "deepmedic's packages", ", ".join(there))
     if missing:
         text = f"no {', '.join(missing)} there; DeepMedic needs it"
-        yield Line("note", "deepmedic's packages", text, _install(python, missing))
+        yield DoctorLine("note", "deepmedic's packages", text, _install(python, missing))
 
 
 def _lacks(folder: Path) -> str:

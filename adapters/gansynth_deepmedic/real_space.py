@@ -19,7 +19,7 @@ from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import disk_errors, read_json, whole_folder, write_json_atomic
 from gansynth.runtime.progress import Reporter
-from gansynth_deepmedic.insertion import MISSING, HostCase, Loaded
+from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase
 from gansynth_deepmedic.layout import folder_names, read_host, write_case
 from gansynth_deepmedic.source import DeepMedicSource
 
@@ -114,7 +114,7 @@ def _done(home: Path, order: dict[str, Any]) -> list[HostCase] | None:
     return written if record == order else None
 
 
-def _brought(source: DeepMedicSource, space: Space, case: HostCase) -> Loaded:
+def _brought(source: DeepMedicSource, space: Space, case: HostCase) -> LoadedCase:
     """Convert a case in the files' axes and units; labels outside the region do not change."""
     real, read = read_host(case), source.load(case.id)
     squeezed = space.to_generator(read)
@@ -130,4 +130,4 @@ def _brought(source: DeepMedicSource, space: Space, case: HostCase) -> Loaded:
         if case.channels[number] != MISSING:
             case.view(image[number])[...] = back.image[number] * np.float32(scale) + offset
     np.copyto(case.view(labels), back.labels, where=back.labels != OUTSIDE)
-    return Loaded(image, labels, real.roi, None, case.id)
+    return LoadedCase(image, labels, real.roi, None, case.id)

@@ -10,20 +10,20 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.prediction import Prediction
 from gansynth.hosts import record
-from gansynth.hosts.origin import Origin
 from gansynth.hosts.record import FILE, check_same, last_session, read_sessions, version_of
+from gansynth.hosts.sample_source import SampleSource
 from gansynth.metrics.segmentation.predictions import of_volumes
 from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
-from gansynth_deepmedic.config import Choices
-from gansynth_deepmedic.configs import Listed, TrainConfig
-from gansynth_deepmedic.program import Program
-from gansynth_deepmedic.shares import Share
+from gansynth_deepmedic.config import DeepMedicChoices
+from gansynth_deepmedic.configs import ListedCase, TrainConfig
+from gansynth_deepmedic.program import DeepMedicProgram
 from gansynth_deepmedic.source import DeepMedicSource
+from gansynth_deepmedic.subepoch_shares import SubepochShare
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.engine.settings import EngineSettings
@@ -37,29 +37,29 @@ WAY_OUT = "train it again, to its end"
 
 
 @dataclass(frozen=True)
-class Job:
+class DeepMedicJob:
     """One training that has passed every check."""
 
-    injection: Injection  # the mix and its options
-    choices: Choices  # the user's choices
+    mix_config: MixConfig  # the mix and its options
+    choices: DeepMedicChoices  # the user's choices
     source: DeepMedicSource  # the training cases
     config: TrainConfig  # the user's file with changed numbers
-    share: Share  # cases and segments of a subepoch
+    share: SubepochShare  # cases and segments of a subepoch
     output: Path  # folder for results
-    origin: Origin | None  # generator or bank; None without synthetic samples
+    sample_source: SampleSource | None  # generator or bank; None without synthetic samples
     regions: Regions  # regions for Dice and HD95
-    program: Program | None  # the real one; None for the torch engine
+    program: DeepMedicProgram | None  # the real one; None for the torch engine
     engine: EngineSettings | None  # settings of the torch engine; None for the real program
     patience: float  # seconds that a phase without real cases waits for a sample
 
     @property
     def slots(self) -> int:
         """Most synthetic slots of a subepoch."""
-        if self.injection.schedule.kind != "constant":
-            return self.share.cases if self.injection.ratio.p > 0 else 0
+        if self.mix_config.schedule.kind != "constant":
+            return self.share.cases if self.mix_config.ratio.p > 0 else 0
         if self.share.synthetic is not None:
             return self.share.synthetic
-        return min(self.share.cases, ceil(self.injection.ratio.p * self.share.cases))
+        return min(self.share.cases, ceil(self.mix_config.ratio.p * self.share.cases))
 
     @property
     def total(self) -> int:
@@ -67,11 +67,11 @@ class Job:
         return self.config.epochs * self.config.subepochs
 
 
-def describe(job: Job) -> dict[str, Any]:
+def describe(job: DeepMedicJob) -> dict[str, Any]:
     """Describe the data, mix and engine of one session."""
     choices = job.choices
     return {
-        **record.describe_session(job.injection, job.origin),
+        **record.describe_session(job.mix_config, job.sample_source),
         "data": str(job.config.path),
         "engine": choices.engine,
         "session": job.config.session,
@@ -85,7 +85,7 @@ def describe(job: Job) -> dict[str, Any]:
     }
 
 
-def versions(job: Job) -> dict[str, Any]:
+def versions(job: DeepMedicJob) -> dict[str, Any]:
     """Return the versions of the engine's packages, and the commit of the checkout."""
     if job.program is None:
         names = {name: version_of(name) for name in ("torch", "numpy", "nibabel")}
@@ -112,7 +112,7 @@ def commit_of(checkout: Path) -> str | None:
         return None
 
 
-def check_resumable(job: Job) -> None:
+def check_resumable(job: DeepMedicJob) -> None:
     """Reject a folder whose training differs from the one to resume.
 
     Raises:
@@ -205,7 +205,7 @@ def refuse_unmeasurable(source: DeepMedicSource, settings: Mapping[str, str]) ->
         )
 
 
-def judged_files(source: DeepMedicSource, folder: Path) -> dict[str, Prediction]:
+def prediction_files(source: DeepMedicSource, folder: Path) -> dict[str, Prediction]:
     """Return validation case -> predicted and true label map, without unlabelled cases.
 
     The torch engine writes them at the training's end. The real program writes them after epochs
@@ -245,7 +245,7 @@ def _of_engine(folder: Path) -> Iterator[tuple[str, Path]]:
     from gansynth_deepmedic.engine.infer import PREDICTIONS
     from gansynth_deepmedic.engine.train import VALIDATION
 
-    cases: list[Mapping[str, Any]] = read_json(folder / VALIDATION, way_out=WAY_OUT)["cases"]
+    cases: list[Mapping[str, Any]] = read_json(folder / VALIDATION, hint=WAY_OUT)["cases"]
     for case in cases:
         if "prediction" not in case:
             raise UsageFault(
@@ -266,6 +266,6 @@ def _of_program(source: DeepMedicSource, folder: Path) -> Iterator[tuple[str, Pa
         yield _first(listed), home / f"{stem}_{suffix}.nii.gz"
 
 
-def _first(listed: Listed) -> str:
+def _first(listed: ListedCase) -> str:
     """Return the first image of a case, by which the engine names it."""
     return os.path.realpath(next(file for file in listed.channels if file is not None))

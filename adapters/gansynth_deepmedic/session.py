@@ -9,51 +9,51 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gansynth.bank.supply import Demand
-from gansynth.core.adapter import Outcome
-from gansynth.core.injection import MixPlan
+from gansynth.bank.training_bank import BankRequirements
+from gansynth.core.adapter import TrainingResult
+from gansynth.core.mix_config import MixerConfig
 from gansynth.hosts.record import LOG
-from gansynth.hosts.session import Session
-from gansynth.metrics.segmentation.account import account_of
+from gansynth.hosts.session import HostSession
+from gansynth.metrics.segmentation.results import account_of
 from gansynth.runtime import processes
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth_deepmedic.guards import sample_bytes, stored
-from gansynth_deepmedic.layout import Layout, write_layout
-from gansynth_deepmedic.order import ORDER, PROGRESS, Order
+from gansynth_deepmedic.layout import TrainingLayout, write_layout
 from gansynth_deepmedic.program import command, environ_of
+from gansynth_deepmedic.progress_reader import SubepochCounts, watch
 from gansynth_deepmedic.real_space import bring_real
 from gansynth_deepmedic.record import (
     ANEW,
     COMPARED,
-    Job,
+    DeepMedicJob,
     checkpoint_of,
     describe,
     epochs_done,
-    judged_files,
     newest_checkpoint,
+    prediction_files,
 )
-from gansynth_deepmedic.watch import Subepoch, watch
+from gansynth_deepmedic.training_order import ORDER, PROGRESS, TrainingOrder
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.insertion import HostCase
 
 
-class DeepMedicSession(Session[int]):
+class DeepMedicSession(HostSession[int]):
     """Trains, reads the progress and records; ``run`` does it all."""
 
     compared = COMPARED
     anew = ANEW
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: DeepMedicJob) -> None:
         self.job = job
         first = epochs_done(job.output) if job.choices.resume else 0
-        super().__init__(job.injection, job.output, first, job.config.epochs)
-        self._subepochs: dict[int, Subepoch] = {}
+        super().__init__(job.mix_config, job.output, first, job.config.epochs)
+        self._subepochs: dict[int, SubepochCounts] = {}
         self._metrics: Mapping[str, Any] = {}
         self._ended = False
         self._checkpoint = None if not first else checkpoint_of(job.output)
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainingResult:
         """Train to the end. However it ends, no process is left and the record is written.
 
         Raises:
@@ -65,10 +65,10 @@ class DeepMedicSession(Session[int]):
         job = self.job
         self.open()
         ours = job.choices.engine == "torch"
-        note = job.injection.schedule.tuning_note(job.config.epochs, "epoch", ours=ours)
+        note = job.mix_config.schedule.tuning_note(job.config.epochs, "epoch", ours=ours)
         for text in filter(None, (*job.share.notes, note)):
             self.say(text)
-        ended: processes.Ended | None = None
+        ended: processes.ProcessResult | None = None
         try:
             cases = self._cases()
             self.start()
@@ -78,11 +78,16 @@ class DeepMedicSession(Session[int]):
             self.close(complete=ended is not None and ended.code == 0 and self._ended)
         processes.raise_if_failed(ended, f"{job.output}: the training ({job.choices.engine})")
         measured, why = account_of(
-            lambda folder: judged_files(job.source, folder), job.source, job.output, job.regions
+            lambda folder: prediction_files(job.source, folder), job.source, job.output, job.regions
         )
-        outcome = self.outcome(measured or self._metrics)
-        warnings = (*job.share.notes, *self._spread(), *outcome.warnings, *filter(None, [why]))
-        return replace(outcome, warnings=warnings)
+        training_result = self.training_result(measured or self._metrics)
+        warnings = (
+            *job.share.notes,
+            *self._spread(),
+            *training_result.warnings,
+            *filter(None, [why]),
+        )
+        return replace(training_result, warnings=warnings)
 
     def _spread(self) -> Iterator[str]:
         """Yield a warning about segments that could not be centred in their sample."""
@@ -99,28 +104,28 @@ class DeepMedicSession(Session[int]):
     def _cases(self) -> tuple[HostCase, ...]:
         """Return the real training cases, converted through the generator's space if requested."""
         job, source = self.job, self.job.source
-        if not job.injection.real_in_generator_space:
+        if not job.mix_config.real_in_generator_space:
             return tuple(source.host_case(case) for case in source.train_ids)
         from gansynth.runtime.progress import NullReporter
 
-        assert job.injection.run is not None, "checked"
+        assert job.mix_config.run is not None, "checked"
         self.say("converting the real training cases through the generator's space")
-        space = job.injection.run.space
+        space = job.mix_config.run.space
         return bring_real(source, space, job.output, NullReporter())
 
     def describe(self) -> dict[str, Any]:
-        """See ``Session.describe``."""
+        """See ``HostSession.describe``."""
         return describe(self.job)
 
-    def demand(self) -> Demand:
-        """See ``Session.demand``."""
-        job, origin = self.job, self.job.origin
-        run = None if origin is None or job.injection.ratio.p == 0 else origin.run
-        return Demand(
-            injection=job.injection,
+    def demand(self) -> BankRequirements:
+        """See ``HostSession.demand``."""
+        job, sample_source = self.job, self.job.sample_source
+        run = None if sample_source is None or job.mix_config.ratio.p == 0 else sample_source.run
+        return BankRequirements(
+            mix_config=job.mix_config,
             target="deepmedic",
             request=job.source.request.to_json(),
-            run_id=None if origin is None else origin.run_id,
+            run_id=None if sample_source is None else sample_source.run_id,
             cases=len(job.source.train_ids),
             sample_bytes=0 if run is None else sample_bytes(run.manifest, job.source),
             batch_size=job.slots,
@@ -132,10 +137,10 @@ class DeepMedicSession(Session[int]):
             gpus=job.choices.gpus,
         )
 
-    def make_plan(self) -> MixPlan[int]:
-        """See ``Session.make_plan``."""
+    def make_plan(self) -> MixerConfig[int]:
+        """See ``HostSession.make_plan``."""
         job, ids = self.job, self.job.source.train_ids
-        plan: MixPlan[int] = job.injection.plan(
+        plan: MixerConfig[int] = job.mix_config.plan(
             self.bank,
             self.log,
             batches=job.total,
@@ -147,11 +152,11 @@ class DeepMedicSession(Session[int]):
         return replace(plan, stream=(0,), patience=job.patience, workers=workers)
 
     def case(self, key: int) -> str:
-        """See ``Session.case``."""
+        """See ``HostSession.case``."""
         return self.job.source.train_ids[key]
 
     def more(self) -> dict[str, Any]:
-        """See ``Session.more``."""
+        """See ``HostSession.more``."""
         checkpoint = self._checkpoint
         if checkpoint is not None and checkpoint.is_absolute():
             checkpoint = checkpoint.relative_to(self.output)
@@ -168,17 +173,17 @@ class DeepMedicSession(Session[int]):
             log.write(f"{text}\n")
         super().tell(text)
 
-    def _order(self, cases: Sequence[HostCase]) -> Order:
-        job, choices, injection = self.job, self.job.choices, self.job.injection
+    def _order(self, cases: Sequence[HostCase]) -> TrainingOrder:
+        job, choices, mix_config = self.job, self.job.choices, self.job.mix_config
         values = choices.values(
-            job.source.config, job.output, augmented=injection.usual_augmentation
+            job.source.config, job.output, augmented=mix_config.usual_augmentation
         )
-        layout: Layout = write_layout(
+        layout: TrainingLayout = write_layout(
             job.source.config, job.output, job.share, cases, job.slots, values=values
         )
         loaded = () if self._checkpoint is None else ("-load", str(self._checkpoint))
         model = () if job.program is None else ("-model", str(choices.model))
-        return Order(
+        return TrainingOrder(
             engine=choices.engine,
             output=job.output,
             train_config=layout.train_config,
@@ -189,8 +194,8 @@ class DeepMedicSession(Session[int]):
             model_config=choices.model,
             done=self.first,
             subepochs=job.config.subepochs,
-            seed=injection.seed,
-            augment_synthetic=injection.augment_synthetic,
+            seed=mix_config.seed,
+            augment_synthetic=mix_config.augment_synthetic,
             checkout=None if job.program is None else job.program.checkout,
             arguments=(*model, *choices.arguments, *loaded) if job.program is not None else (),
             options={} if job.engine is None else job.engine.to_json(),
@@ -198,7 +203,7 @@ class DeepMedicSession(Session[int]):
 
     # -- while training --------------------------------------------------------------------------
 
-    def _train(self, order: Order) -> processes.Ended:
+    def _train(self, order: TrainingOrder) -> processes.ProcessResult:
         """Run the training process until it ends."""
         output, program = self.job.output, self.job.program
         with disk_errors(output):
@@ -219,7 +224,7 @@ class DeepMedicSession(Session[int]):
             self.step(*document["step"])
         elif "job" in document:
             job = document["job"]
-            subepoch = self._subepochs.setdefault(int(job["subepoch"]), Subepoch())
+            subepoch = self._subepochs.setdefault(int(job["subepoch"]), SubepochCounts())
             subepoch.jobs[int(job["place"])] = job
         elif "trained" in document:
             self._trained(int(document["trained"]))
@@ -229,7 +234,7 @@ class DeepMedicSession(Session[int]):
             self._ended, self._metrics = True, document["end"]
 
     def _trained(self, number: int) -> None:
-        subepoch = self._subepochs.setdefault(number, Subepoch())
+        subepoch = self._subepochs.setdefault(number, SubepochCounts())
         subepoch.trained = True
         self.say(f"subepoch {number + 1} of {self.job.total} trained on {subepoch.sentence()}")
         self.report()

@@ -18,26 +18,26 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
-from gansynth.core.source import Original, SourceRequest, Split
+from gansynth.core.source import FoldSplit, OriginalCase, SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file
 from gansynth.data.folds import absolute
 from gansynth.data.grid import canonical, canonical_shape, stored_axes
 from gansynth.data.nifti_source import VolumeSource
 from gansynth.data.pairs import LABELS, other_shape
-from gansynth.data.reading import parse_read, reads
+from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import Volume, read_nifti, read_nifti_header
-from gansynth_deepmedic.cases import Cases, DeepMedicOptions, class_labels, list_cases
+from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
+from gansynth_deepmedic.cases import ConfiguredCases, DeepMedicOptions, class_labels, list_cases
 from gansynth_deepmedic.configs import (
-    Listed,
+    ListedCase,
     ModelConfig,
     TrainConfig,
     read_model_config,
     read_train_config,
 )
-from gansynth_deepmedic.divided import config_of, is_divided
 from gansynth_deepmedic.insertion import MISSING, HostCase
+from gansynth_deepmedic.resplit import config_of, is_divided
 
 log = logging.getLogger("gansynth")
 
@@ -52,7 +52,11 @@ class DeepMedicSource(VolumeSource):
     model: ModelConfig | None  # the network's; None if it was not named
 
     def __init__(
-        self, request: SourceRequest, config: TrainConfig, cases: Cases, options: DeepMedicOptions
+        self,
+        request: SourceRequest,
+        config: TrainConfig,
+        cases: ConfiguredCases,
+        options: DeepMedicOptions,
     ) -> None:
         self.config, self.model = config, cases.model
         self._listed = cases.listed
@@ -60,7 +64,7 @@ class DeepMedicSource(VolumeSource):
 
     # -- what it has -----------------------------------------------------------------------------
 
-    def listed(self, case_id: str) -> Listed:
+    def listed(self, case_id: str) -> ListedCase:
         """Return the files of a case (DataFault: no such case)."""
         self.entry(case_id)
         return self._listed[case_id]
@@ -70,12 +74,12 @@ class DeepMedicSource(VolumeSource):
         """All cases that the configuration lists."""
         return tuple(self._listed)
 
-    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+    def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Split the cases into folds, each with its own configuration and lists.
 
         The cases are those of this configuration.
         """
-        from gansynth_deepmedic.divided import write_folds
+        from gansynth_deepmedic.resplit import write_folds
 
         return write_folds(self, self.config, self._listed, splits, folder)
 
@@ -122,7 +126,7 @@ class DeepMedicSource(VolumeSource):
         image[np.array(lacking)] = 0
         return replace(case, image=image)
 
-    def original(self, case_id: str) -> Original:
+    def original(self, case_id: str) -> OriginalCase:
         """Read a case in the form of its files, with labels outside the region of interest."""
         original = super().original(case_id)
         channels = self.listed(case_id).channels
@@ -172,7 +176,7 @@ class DeepMedicSource(VolumeSource):
         turned = canonical(read_nifti(file)._replace(affine=affine))[0]
         return how.units(turned.astype(np.float32))
 
-    def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
+    def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
         """Read a case with labels of -1 outside the region of interest."""
         image, labels, reference = self._arrays(case_id)
         listed = self.listed(case_id)
@@ -184,7 +188,7 @@ class DeepMedicSource(VolumeSource):
             raise empty_region(listed.roi)
         return image, np.where(region, labels, np.int16(OUTSIDE)), reference
 
-    def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
+    def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
         """Return reoriented image (C, D, H, W) and labels (D, H, W), and the label map's file."""
         listed = self.listed(case_id)
         assert listed.labels is not None
@@ -198,7 +202,7 @@ class DeepMedicSource(VolumeSource):
         ]
         return np.stack(channels), labels, reference
 
-    def _turned(self, file: Path, reference: Volume, labels: Path) -> npt.NDArray[Any]:
+    def _turned(self, file: Path, reference: NiftiVolume, labels: Path) -> npt.NDArray[Any]:
         """Return a file's array (D, H, W), reoriented like the label map."""
         volume = read_nifti(real_file(file, self.request))
         for problem in other_shape(file, volume.array.shape, labels, reference.array.shape):
@@ -227,7 +231,7 @@ class DeepMedicSource(VolumeSource):
         return class_labels(most + 1)
 
 
-@reads(DeepMedicOptions)
+@register_read_options(DeepMedicOptions)
 def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
     """Open ``deepmedic:trainConfig.cfg``.
 
@@ -243,7 +247,9 @@ def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
     return source
 
 
-def listed_by(request: SourceRequest) -> tuple[SourceRequest, TrainConfig, Cases, DeepMedicOptions]:
+def listed_by(
+    request: SourceRequest,
+) -> tuple[SourceRequest, TrainConfig, ConfiguredCases, DeepMedicOptions]:
     """Return a request with absolute paths, and its configuration, cases and options.
 
     Raises:

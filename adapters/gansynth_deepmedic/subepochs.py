@@ -20,11 +20,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.injection import MixPlan
-from gansynth.hosts.epoch_plan import Places, Table, count_places
-from gansynth.hosts.mixer import Mixer, Slot
+from gansynth.core.mix_config import MixerConfig
+from gansynth.hosts.epoch_plan import EpochPlan, EpochTable, count_places
+from gansynth.hosts.mixer import BatchItem, Mixer
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.insertion import MISSING, RIM, HostCase, Loaded, insert, misfit, seat_of
+from gansynth_deepmedic.insertion import (
+    MISSING,
+    RIM,
+    HostCase,
+    LoadedCase,
+    insert,
+    misfit,
+    position_of,
+)
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
@@ -35,7 +43,7 @@ _DRAW, _HOST = 20, 21
 
 
 @dataclass(frozen=True)
-class Place:
+class SubepochCase:
     """One slot of a subepoch."""
 
     subepoch: int  # counted from 0 over the whole training
@@ -45,7 +53,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Job:
+class SegmentJob:
     """A case with its segments."""
 
     subepoch: int  # counted from 0
@@ -57,7 +65,9 @@ class Job:
     spread: bool = False  # segments are also centred outside the sample
 
     @classmethod
-    def of(cls, place: Place, loaded: Loaded, segments: int, *, spread: bool) -> Job:
+    def of(
+        cls, place: SubepochCase, loaded: LoadedCase, segments: int, *, spread: bool
+    ) -> SegmentJob:
         """Describe how a slot was filled."""
         kind = "synthetic" if loaded.sample else "fallback" if place.synthetic else "real"
         where = place.subepoch, place.number
@@ -72,25 +82,25 @@ class Subepochs:
     """The cases of every subepoch; can be inherited through fork or pickled."""
 
     def __init__(
-        self, plan: MixPlan[int], cases: Sequence[HostCase], count: int, rim: int = RIM
+        self, plan: MixerConfig[int], cases: Sequence[HostCase], count: int, rim: int = RIM
     ) -> None:
         self.plan, self.cases, self.rim = plan, tuple(cases), rim
-        self.places = Places(plan, len(self.cases), count)
+        self.places = EpochPlan(plan, len(self.cases), count)
         self._mixer = Mixer(plan, self._refuse)
         self._index = {case.id: case for case in self.cases}
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def table(self, subepoch: int) -> Table:
+    def table(self, subepoch: int) -> EpochTable:
         """Return which slots of a subepoch are synthetic, and the real case of each."""
         return self.places.table(subepoch)
 
-    def order(self, subepoch: int) -> list[Place]:
+    def order(self, subepoch: int) -> list[SubepochCase]:
         """Return the slots of a subepoch, real and synthetic ones in random order."""
         table = self.table(subepoch)
         return [
-            Place(subepoch, number, int(table.real[number]), bool(table.synthetic[number]))
+            SubepochCase(subepoch, number, int(table.real[number]), bool(table.synthetic[number]))
             for number in range(len(self))
         ]
 
@@ -98,7 +108,7 @@ class Subepochs:
         """Return the random generator of a key, the same in every process."""
         return self.places.rng(_HOST, *key)
 
-    def load(self, place: Place, read: Read) -> Loaded:
+    def load(self, place: SubepochCase, read: Read) -> LoadedCase:
         """Return the case of a slot, counted in the plan's log.
 
         If a synthetic slot has no sample (``sample`` is empty), a real case replaces it.
@@ -110,16 +120,16 @@ class Subepochs:
         slot = self._slot(place)
         if slot.sample is None:
             return self.read(self.cases[slot.real], read)
-        seat = seat_of(slot.sample.provenance)
+        seat = position_of(slot.sample.provenance)
         assert seat is not None, "refused by the mixer"
         around = self._index[seat.case]
         return insert(around, self.read(around, read), slot.sample, self.rim)
 
-    def read(self, case: HostCase, read: Read) -> Loaded:
+    def read(self, case: HostCase, read: Read) -> LoadedCase:
         """Read a real case; see ``read_case``."""
         return read_case(case, read)
 
-    def _slot(self, place: Place) -> Slot[int]:
+    def _slot(self, place: SubepochCase) -> BatchItem[int]:
         rng = self.places.rng(_DRAW, place.subepoch, place.number)
         table = self.table(place.subepoch)
         fits = (lambda sample: not self._refuse(sample)) if place.synthetic else None
@@ -134,7 +144,7 @@ class Subepochs:
 
     def _refuse(self, sample: BankSample) -> str:
         """Return why a sample is not used, or "", from the sample alone."""
-        seat = seat_of(sample.provenance)
+        seat = position_of(sample.provenance)
         if seat is not None and seat.case not in self._index:
             return "a sample is of none of the training cases"
         # Of a sample without a place that is all there is to say, whichever case is asked about.
@@ -143,7 +153,7 @@ class Subepochs:
         return why and f"a sample cannot be inserted: {why}"
 
 
-def read_case(case: HostCase, read: Read) -> Loaded:
+def read_case(case: HostCase, read: Read) -> LoadedCase:
     """Read a real case in the form of its files; labels and region are rounded as in DeepMedic.
 
     Raises:
@@ -157,7 +167,7 @@ def read_case(case: HostCase, read: Read) -> Loaded:
     roi = None
     if case.roi is not None:
         roi = _whole(_like(labels, read(case.roi), case.roi, case))
-    return Loaded(image, labels, roi, None, case.id)
+    return LoadedCase(image, labels, roi, None, case.id)
 
 
 def _like(
@@ -177,7 +187,7 @@ def _whole(array: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
     return (array if array.dtype.kind in "iu" else np.rint(array)).astype(np.int16)
 
 
-class DrawnCases(Sequence[Loaded]):
+class DrawnCases(Sequence[LoadedCase]):
     """Real and synthetic cases; ``cases[i]`` is slot i of its current subepoch.
 
     A subepoch has every real case once and its share of synthetic ones. Each access of a slot moves
@@ -185,7 +195,7 @@ class DrawnCases(Sequence[Loaded]):
     """
 
     def __init__(
-        self, plan: MixPlan[int], cases: Sequence[HostCase], read: Read, first: int = 0
+        self, plan: MixerConfig[int], cases: Sequence[HostCase], read: Read, first: int = 0
     ) -> None:
         self.subepochs = Subepochs(plan, cases, count_places(plan.ratio, len(cases)), RIM)
         self._read, self._first = read, first
@@ -194,7 +204,7 @@ class DrawnCases(Sequence[Loaded]):
     def __len__(self) -> int:
         return len(self.subepochs)
 
-    def __getitem__(self, index: int) -> Loaded:  # type: ignore[override]
+    def __getitem__(self, index: int) -> LoadedCase:  # type: ignore[override]
         """Return the case of a slot: new arrays in the files' axes and units.
 
         Raises:

@@ -8,42 +8,42 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.supply import read_patience
+from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import (
     Adapter,
+    CommandReport,
     Content,
     DoctorRequest,
     HostArrays,
     ImportRequest,
-    Injection,
     Mix,
-    Outcome,
+    MixConfig,
     PrepareRequest,
-    Report,
     SplitsRequest,
+    TrainingResult,
 )
-from gansynth.core.bank_options import BankPlan, BankSize
-from gansynth.core.injection import MixPlan
+from gansynth.core.bank_options import BankCapacity, BankSize
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
-from gansynth.core.source import CaseSource, Split
+from gansynth.core.source import CaseSource, FoldSplit
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.launch import device_of, train_apart
-from gansynth.hosts.origin import Origin
 from gansynth.hosts.record import compare, read_sessions
-from gansynth.metrics.segmentation.account import account_of, asked_regions
+from gansynth.hosts.sample_source import SampleSource
+from gansynth.metrics.segmentation.results import account_of, asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
-from gansynth.runtime.machine import Line
+from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import Reporter
 from gansynth_nnunet import cascade, variants
 from gansynth_nnunet.class_locations import Key, encode, keys_of
-from gansynth_nnunet.config import MixConfig, NnunetSettings
+from gansynth_nnunet.config import NnunetSettings, TrainerMix
 from gansynth_nnunet.guards import check_origin, drawn_size, host_size, sample_bytes, takes_of
 from gansynth_nnunet.launch import TRAINER, parse_options, with_ext_trainer
-from gansynth_nnunet.mixed import MixedDataset
+from gansynth_nnunet.mixed import MixedNnunetDataset
 from gansynth_nnunet.plans import PrepareSettings
 from gansynth_nnunet.session import (
     ANEW,
@@ -51,7 +51,7 @@ from gansynth_nnunet.session import (
     COMPARED,
     SIDECAR,
     describe_session,
-    read_outcome,
+    read_training_result,
 )
 from gansynth_nnunet.source import NnunetSource
 
@@ -109,9 +109,9 @@ class NnunetAdapter(Adapter):
         """Return nnU-Net's own preprocessing of samples of raw scans; see ``Converter``."""
         if "plans" in source.host:
             return super().bring(source, space)
-        from gansynth_nnunet.foreign import Converter
+        from gansynth_nnunet.converter import SpaceConverter
 
-        return Converter(source, space, self.host)
+        return SpaceConverter(source, space, self.host)
 
     def validate(self) -> None:
         """Check the files that nnU-Net needs beside the cases, which the source has checked.
@@ -132,12 +132,14 @@ class NnunetAdapter(Adapter):
                     f"{self.host.configuration}"
                 )
 
-    def inject(self, dataset: Any, plan: MixPlan[str], *, batch_size: int) -> MixedDataset:
+    def inject(
+        self, dataset: Any, plan: MixerConfig[str], *, batch_size: int
+    ) -> MixedNnunetDataset:
         """Wrap an nnU-Net training data set; for users with their own trainer."""
-        return MixedDataset(dataset, plan, batch_size, len(self.schema.channels), self.keys)
+        return MixedNnunetDataset(dataset, plan, batch_size, len(self.schema.channels), self.keys)
 
     def check(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> None:
         """Check settings, nnU-Net's options, and the generator or bank.
 
@@ -147,17 +149,17 @@ class NnunetAdapter(Adapter):
                 of schedule than that of the continued training.
             DataFault: a bank of other channels or labels, or with an invalid sample.
         """
-        self.check_ways(injection)
+        self.check_ways(mix_config)
         parsed = parse_options(options)
-        config = self._config(injection, settings)
+        config = self._config(mix_config, settings)
         variants.check(self.trainer)
         asked_regions(settings.get("regions", ""), self.source)
-        if self.host.is_cascaded and injection.ratio.p > 0 and not config.cascade:
+        if self.host.is_cascaded and mix_config.ratio.p > 0 and not config.cascade:
             raise UsageFault(cascade.refusal(self.host.configuration))
-        origin = self._check(injection) if injection.ratio.p > 0 else None
+        sample_source = self._check(mix_config) if mix_config.ratio.p > 0 else None
         if parsed.c and any((self.output_folder / name).exists() for name in CHECKPOINTS):
             for session in read_sessions(self.output_folder / SIDECAR)[-1:]:
-                compare(session, describe_session(config, origin), None, COMPARED, ANEW)
+                compare(session, describe_session(config, sample_source), None, COMPARED, ANEW)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -189,35 +191,35 @@ class NnunetAdapter(Adapter):
         return [length for _ in mixes]
 
     def start(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
-    ) -> Outcome:
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
+    ) -> TrainingResult:
         """Train nnU-Net in a child process and wait for its end; see ``Adapter.start``."""
         self.validate()
-        self.check(injection, settings, options)
+        self.check(mix_config, settings, options)
         from gansynth.sampling.run import locked
 
-        config = self._config(injection, settings)
+        config = self._config(mix_config, settings)
         with locked(self.output_folder, "take other --data, --plans or --fold"):
-            self._train(self._write(config), options, injection.scratch)
+            self._train(self._write(config), options, mix_config.scratch)
             regions = asked_regions(settings.get("regions", ""), self.source)
             account = account_of(self.judged, self.source, self.output_folder, regions)
-            return read_outcome(self.output_folder, account)
+            return read_training_result(self.output_folder, account)
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Refuse files other than NIfTI, and a fold without held-out cases; see ``Adapter``."""
-        from gansynth_nnunet.judged import refuse_unmeasurable
+        from gansynth_nnunet.predictions import refuse_unmeasurable
 
         refuse_unmeasurable(self.host)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return label maps of the held-out cases; see ``Adapter.judged``."""
-        from gansynth_nnunet.judged import judged_files
+        from gansynth_nnunet.predictions import prediction_files
 
-        return judged_files(self.host, folder)
+        return prediction_files(self.host, folder)
 
     def export(
         self,
-        injection: Injection,
+        mix_config: MixConfig,
         name: str,
         *,
         content: Content = "mixed",
@@ -229,26 +231,26 @@ class NnunetAdapter(Adapter):
         from gansynth_nnunet.export import NnunetExport
 
         self.validate()
-        self.check(injection, {}, ())
-        export = NnunetExport(self.host, injection, name, content, size)
+        self.check(mix_config, {}, ())
+        export = NnunetExport(self.host, mix_config, name, content, size)
         return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
-    def import_dataset(cls, request: ImportRequest) -> Report:
+    def import_dataset(cls, request: ImportRequest) -> CommandReport:
         """Import a Decathlon folder as a raw data set; see ``Adapter.import_dataset``."""
         from gansynth_nnunet.msd import import_asked
 
         return import_asked(request)
 
     @classmethod
-    def prepare(cls, request: PrepareRequest) -> Report:
+    def prepare(cls, request: PrepareRequest) -> CommandReport:
         """Run nnU-Net's own planning and preprocessing; see ``Adapter.prepare``."""
         from gansynth_nnunet.prepare import prepare_asked
 
         return prepare_asked(request)
 
     @classmethod
-    def make_splits(cls, request: SplitsRequest) -> Sequence[Split]:
+    def make_splits(cls, request: SplitsRequest) -> Sequence[FoldSplit]:
         """Write ``splits_final.json``; see ``Adapter.make_splits``."""
         from gansynth_nnunet.splits import make_splits
 
@@ -257,7 +259,7 @@ class NnunetAdapter(Adapter):
         )
 
     @classmethod
-    def doctor(cls, request: DoctorRequest) -> Iterator[Line]:
+    def doctor(cls, request: DoctorRequest) -> Iterator[DoctorLine]:
         """Check nnU-Net's folders, its workers, and gansynth's trainer."""
         from gansynth.runtime.machine import cores
         from gansynth_nnunet.doctor import lines
@@ -272,7 +274,7 @@ class NnunetAdapter(Adapter):
             "nnUNet_def_n_proc": str(min(8, os.cpu_count() or 1)),  # nnU-Net: 8 on any machine
             **with_ext_trainer(dict(os.environ)),
             **host.root.variables(),
-            MixConfig.FILE: str(config),
+            TrainerMix.FILE: str(config),
         }
         command = [host.dataset, host.configuration, host.fold, "-p", self._plans]
         command += ["-tr", self.trainer, *options]
@@ -285,28 +287,28 @@ class NnunetAdapter(Adapter):
 
     # -- before ----------------------------------------------------------------------------------
 
-    def _config(self, injection: Injection, settings: Mapping[str, str]) -> MixConfig:
+    def _config(self, mix_config: MixConfig, settings: Mapping[str, str]) -> TrainerMix:
         """Return the configuration for the child process."""
         choices = read_settings(NnunetSettings, settings, self.name)
         self.trainer = variants.with_suffix(choices.trainer)
-        return MixConfig(
-            injection=injection,
+        return TrainerMix(
+            mix_config=mix_config,
             settings=choices.attributes,
             cascade=choices.cascade == "degraded",
             subjects=self.source.request.subjects,
-            held_out=self.held_out if injection.ratio.p > 0 else (),
+            held_out=self.held_out if mix_config.ratio.p > 0 else (),
             patience=read_patience(),
         )
 
-    def _check(self, injection: Injection) -> Origin:
+    def _check(self, mix_config: MixConfig) -> SampleSource:
         """Return the checked generator or bank of the samples."""
         takes = takes_of(self.host, self.held_out, self.sample_size, read=True)
-        origin = check_origin(injection, self.host, takes)
-        check_drawing(self, injection)
-        return origin
+        sample_source = check_origin(mix_config, self.host, takes)
+        check_drawing(self, mix_config)
+        return sample_source
 
     def samples_drawn(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> int | None:
         """Return the slots of all batches of nnU-Net's default trainer; None for others."""
         if "trainer" in settings and "num_epochs" not in settings:
@@ -315,9 +317,9 @@ class NnunetAdapter(Adapter):
         batches = int(settings.get("num_iterations_per_epoch", 250))
         return epochs * batches * self.host.batch_size
 
-    def bank_plan(self, injection: Injection) -> BankPlan | None:
+    def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
         """Return the size of the bank made from a run; see ``Adapter.bank_plan``."""
-        return plan_own_bank(self, injection, self._sample_bytes)
+        return plan_own_bank(self, mix_config, self._sample_bytes)
 
     def _sample_bytes(self, manifest: Mapping[str, Any]) -> int:
         schemes = self.host.config["normalization_schemes"]
@@ -330,7 +332,7 @@ class NnunetAdapter(Adapter):
             cascaded=self.host.is_cascaded,
         )
 
-    def _write(self, config: MixConfig) -> Path:
+    def _write(self, config: TrainerMix) -> Path:
         file = self.output_folder / "gansynth_config.json"
         with disk_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ class CentreCrop(BasicTransform):  # type: ignore[misc]
         return center_crop(segmentation, self.patch_size, pad_kwargs={"value": -1})
 
 
-class ByKind:
+class SplitAugmentation:
     """Passes real samples through one pipeline and synthetic ones through another.
 
     It shares ``last`` with the data set, which must be pickled or forked together with it.

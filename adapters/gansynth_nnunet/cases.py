@@ -19,7 +19,7 @@ from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault
 from gansynth.runtime.files import read_json, reading, sha256_file, write_json_atomic
 from gansynth_nnunet.dataset import LabelTable
 from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.plans import Plans
+from gansynth_nnunet.plans import NnunetPlans
 
 MAX_CASE_BYTES = 16 << 30
 """Largest accepted size of a decompressed array."""
@@ -46,9 +46,9 @@ class CaseFiles:
         way_out: hint for a damaged array, for messages.
     """
 
-    def __init__(self, folder: Path, way_out: str) -> None:
+    def __init__(self, folder: Path, hint: str) -> None:
         self.folder = folder
-        self.way_out = way_out
+        self.hint = hint
         hashes = hashes_of(folder)
         self._hashes: dict[str, Any] = read_json(hashes) if hashes.is_file() else {}
 
@@ -71,7 +71,7 @@ class CaseFiles:
         if noted and noted[0] == date and noted[1] != hashlib.sha256(data).hexdigest():
             raise IntegrityFault(
                 f"{path}: its SHA-256 is not the one noted when it was preprocessed, expected the "
-                f"same; the disk or a copy has damaged it; {self.way_out}"
+                f"same; the disk or a copy has damaged it; {self.hint}"
             )
         try:
             array = blosc2.ndarray_from_cframe(data, copy=True)
@@ -82,7 +82,7 @@ class CaseFiles:
         if len(shape) != 4 or dtype.kind not in "iuf" or not 0 < size <= MAX_CASE_BYTES:
             raise DataFault(
                 f"{path}: shape {shape} of {dtype}, expected numbers of shape (C, D, H, W), at "
-                f"most {MAX_CASE_BYTES} bytes; {self.way_out}"
+                f"most {MAX_CASE_BYTES} bytes; {self.hint}"
             )
         return array
 
@@ -105,7 +105,7 @@ class CaseFiles:
 
     def _damaged(self, path: Path, error: Exception) -> DataFault:
         words = " ".join(str(error).split())[:200] or type(error).__name__
-        return DataFault(f"{path}: damaged ({words}), expected a blosc2 array; {self.way_out}")
+        return DataFault(f"{path}: damaged ({words}), expected a blosc2 array; {self.hint}")
 
 
 class Preprocessed(CaseSource):
@@ -119,7 +119,7 @@ class Preprocessed(CaseSource):
 
     root: NnunetRoot
     dataset: str
-    plans: Plans
+    plans: NnunetPlans
     configuration: str
     config: dict[str, Any]
     dataset_json: Mapping[str, Any]

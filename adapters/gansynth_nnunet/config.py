@@ -14,9 +14,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from gansynth.bank.supply import PATIENCE, read_patience
-from gansynth.core.adapter import HostOptions, Injection
-from gansynth.core.bank_options import BankSize, Pacing
+from gansynth.bank.training_bank import PATIENCE, read_patience
+from gansynth.core.adapter import HostOptions, MixConfig
+from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
@@ -116,7 +116,7 @@ HOW_TO = (
 
 
 @dataclass(frozen=True)
-class MixConfig(Document):
+class TrainerMix(Document):
     """How synthetic samples enter one nnU-Net training.
 
     Attributes:
@@ -127,7 +127,7 @@ class MixConfig(Document):
         held_out: records of held-out cases already read, so that they are not read twice.
     """
 
-    injection: Injection
+    mix_config: MixConfig
     settings: Mapping[str, int | float] = field(default_factory=dict)
     cascade: bool = False
     subjects: str | None = None
@@ -137,21 +137,21 @@ class MixConfig(Document):
     FILE: ClassVar[str] = "GANSYNTH_CONFIG"
 
     def __post_init__(self) -> None:
-        refuse_unaugmented(self.settings, ["elastic"], usual=self.injection.usual_augmentation)
+        refuse_unaugmented(self.settings, ["elastic"], usual=self.mix_config.usual_augmentation)
 
     @property
     def generator(self) -> RunFolder | None:
         """The run that generates samples; None without samples or with an existing bank."""
-        mixing = self.injection.ratio.p > 0 and self.injection.bank is None
-        return self.injection.run if mixing else None
+        mixing = self.mix_config.ratio.p > 0 and self.mix_config.bank is None
+        return self.mix_config.run if mixing else None
 
     @property
     def bank(self) -> Path | None:
         """The existing bank to draw from, if any."""
-        return self.injection.bank if self.injection.ratio.p > 0 else None
+        return self.mix_config.bank if self.mix_config.ratio.p > 0 else None
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> MixConfig | None:
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> TrainerMix | None:
         """Read the configuration from the environment; None if unset (inference needs none).
 
         Raises:
@@ -172,7 +172,7 @@ class MixConfig(Document):
                 f"ratio {variables['RATIO']} needs synthetic samples, but none are made: {HOW_TO}"
             )
         return cls(
-            injection=_injection(variables),
+            mix_config=_injection(variables),
             settings=read_settings(
                 TrainerSettings, _pairs(variables["SET"]), "nnU-Net's trainer", "GANSYNTH_SET"
             ).attributes,
@@ -182,7 +182,7 @@ class MixConfig(Document):
         )
 
     @classmethod
-    def _from_file(cls, path: Path) -> MixConfig:
+    def _from_file(cls, path: Path) -> TrainerMix:
         try:
             return cls.from_json(json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -193,7 +193,7 @@ class MixConfig(Document):
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingInfo:
     """Facts of a training that its trainer knows when it opens its data sets."""
 
     dataset: str
@@ -233,18 +233,18 @@ def _pairs(text: str) -> dict[str, str]:
     return pairs
 
 
-def _injection(variables: Mapping[str, str]) -> Injection:
+def _injection(variables: Mapping[str, str]) -> MixConfig:
     """Return the injection that ``GANSYNTH_`` variables describe."""
     paths = {
         k: Path(variables[k]).absolute() if variables[k] else None for k in ("GENERATOR", "BANK")
     }
-    return Injection(
+    return MixConfig(
         run=None if paths["GENERATOR"] is None else RunFolder(paths["GENERATOR"]),
         ratio=Ratio.parse(variables["RATIO"]),
         schedule=Schedule.parse(variables["SCHEDULE"] or "constant"),
         frozen=_flag(variables, "FROZEN"),
         size=BankSize.parse(variables["BANK_SIZE"] or "64"),
-        pacing=Pacing.parse(
+        pacing=RefreshPolicy.parse(
             variables["REUSE"] or None, variables["REFRESH"] or None, variables["OVERHEAD"] or None
         ),
         bank=paths["BANK"],

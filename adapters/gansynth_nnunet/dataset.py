@@ -122,7 +122,7 @@ def raw_cases(folder: Path) -> RawSet:
         DataFault: ``dataset.json`` is missing or incomplete, or there is no case.
     """
     path = folder / "dataset.json"
-    doc = read_json(path, way_out="see nnU-Net's dataset format")
+    doc = read_json(path, hint="see nnU-Net's dataset format")
     ending = doc.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith("."):
         raise DataFault(f"{path}: file_ending is {ending!r}, expected for example '.nii.gz'")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.machine import Line
+from gansynth.runtime.machine import DoctorLine
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.paths import ROOT_VARIABLE, NnunetRoot
 
@@ -34,7 +34,7 @@ PURPOSE = {
 }
 
 
-def lines(root: str | None = None, *, quick: bool = False, cores: int = 1) -> Iterator[Line]:
+def lines(root: str | None = None, *, quick: bool = False, cores: int = 1) -> Iterator[DoctorLine]:
     """Check nnU-Net's environment; its version is checked with the other packages.
 
     Args:
@@ -52,20 +52,20 @@ def lines(root: str | None = None, *, quick: bool = False, cores: int = 1) -> It
 # -- folders -------------------------------------------------------------------------------------
 
 
-def folder_lines(root: str | None) -> Iterator[Line]:
+def folder_lines(root: str | None) -> Iterator[DoctorLine]:
     """Check nnU-Net's three folders: which setting names them, existence, and free space."""
     for name, text in NnunetRoot.find(root).variables().items():
         folder, named = Path(text), _named_by(name, root)
         paste = f"export {name}={shlex.quote(text)}"
         if not named:
-            yield Line(
+            yield DoctorLine(
                 "note",
                 name,
                 f"not set; gansynth takes {folder}, nnU-Net's own commands need it",
                 paste,
             )
         elif not folder.is_dir():
-            yield Line(
+            yield DoctorLine(
                 "note", name, f"{folder} is not there ({named})", f"mkdir -p {shlex.quote(text)}"
             )
         else:
@@ -78,61 +78,63 @@ def _named_by(name: str, root: str | None) -> str:
     return next((f"${v}" for v in (name, ROOT_VARIABLE) if os.environ.get(v)), "")
 
 
-def _room(name: str, folder: Path, named: str) -> Line:
+def _room(name: str, folder: Path, named: str) -> DoctorLine:
     free = shutil.disk_usage(folder).free
     text = f"{folder} ({named}), {free / 2**30:.1f} GiB free"
     if not os.access(folder, os.W_OK | os.X_OK):
         cure = f"make it writable (chmod u+w), or name another; {PURPOSE[name]} writes there"
-        return Line("note", name, f"{folder} ({named}) is not writable", cure)
+        return DoctorLine("note", name, f"{folder} ({named}) is not writable", cure)
     if free < LITTLE_SPACE:
-        return Line("note", name, text, "make room, or name a folder on a larger disk")
-    return Line("ok", name, text)
+        return DoctorLine("note", name, text, "make room, or name a folder on a larger disk")
+    return DoctorLine("ok", name, text)
 
 
 # -- processes -----------------------------------------------------------------------------------
 
 
-def worker_line(cores: int) -> Line:
+def worker_line(cores: int) -> DoctorLine:
     """Check the number of augmentation processes: more than cores slow each other down."""
     text, most = os.environ.get(WORKERS, ""), max(1, cores - 1)
     paste = f"export {WORKERS}={most}"
     if not text:
         finding = f"not set: gansynth augment takes 2, nnU-Net's own commands {DEFAULT_WORKERS}"
         if cores >= DEFAULT_WORKERS:
-            return Line("ok", WORKERS, finding)
-        return Line("note", WORKERS, f"{finding}, more than the {cores} cores here", paste)
+            return DoctorLine("ok", WORKERS, finding)
+        return DoctorLine("note", WORKERS, f"{finding}, more than the {cores} cores here", paste)
     if not text.isdigit():
-        return Line("note", WORKERS, f"{text!r} is no number, nnU-Net stops at it", paste)
+        return DoctorLine("note", WORKERS, f"{text!r} is no number, nnU-Net stops at it", paste)
     if int(text) > cores:
-        return Line("note", WORKERS, f"{text}, more than the {cores} cores here", paste)
-    return Line("ok", WORKERS, text)
+        return DoctorLine("note", WORKERS, f"{text}, more than the {cores} cores here", paste)
+    return DoctorLine("ok", WORKERS, text)
 
 
-def torchvision_line() -> Line:
+def torchvision_line() -> DoctorLine:
     """Check that torchvision's operators load: nnU-Net and the YOLO packages import it."""
     if importlib.util.find_spec("torchvision") is None:
-        return Line("ok", "torchvision", "not installed, nothing needs it")
+        return DoctorLine("ok", "torchvision", "not installed, nothing needs it")
     reason = torchvision_compat.failure()
     if not reason:
-        return Line("ok", "torchvision", "imports, its operators load")
+        return DoctorLine("ok", "torchvision", "imports, its operators load")
     finding = f"does not fit this torch ({reason}); gansynth copes, a host's own commands do not"
-    return Line("note", "torchvision", finding, _paste("PYTHONPATH", torchvision_compat.CPU_TORCH))
+    return DoctorLine(
+        "note", "torchvision", finding, _paste("PYTHONPATH", torchvision_compat.CPU_TORCH)
+    )
 
 
 # -- gansynth's trainer --------------------------------------------------------------------------
 
 
-def ext_trainer_line() -> Line:
+def ext_trainer_line() -> DoctorLine:
     """Check that nnU-Net's own commands can find gansynth's trainer."""
     value = os.environ.get(EXT_VARIABLE, "")
     here = EXT_TRAINER.resolve()
     if any(folder and Path(folder).resolve() == here for folder in value.split(os.pathsep)):
-        return Line("ok", EXT_VARIABLE, value)
+        return DoctorLine("ok", EXT_VARIABLE, value)
     finding = f"{value or 'not set'}: for nnUNetv2_train -tr {TRAINER}; gansynth augment sets it"
-    return Line("note", EXT_VARIABLE, finding, _paste(EXT_VARIABLE, EXT_TRAINER))
+    return DoctorLine("note", EXT_VARIABLE, finding, _paste(EXT_VARIABLE, EXT_TRAINER))
 
 
-def look_up_line() -> Line:
+def look_up_line() -> DoctorLine:
     """Look up gansynth's trainer by nnU-Net's own function, in the current environment."""
     name = f"nnUNetv2_train -tr {TRAINER}"
     command = [sys.executable, "-P", "-c", LOOK_UP, TRAINER]
@@ -141,13 +143,13 @@ def look_up_line() -> Line:
             command, capture_output=True, text=True, timeout=LOOK_UP_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Line("note", name, f"cannot be tried: {error}", "try it by hand")
+        return DoctorLine("note", name, f"cannot be tried: {error}", "try it by hand")
     if ended.returncode == 0:
-        return Line("ok", name, "finds its trainer")
+        return DoctorLine("ok", name, "finds its trainer")
     lines = ended.stderr.strip().splitlines() or ["no output"]
     cures = [line.cure for line in (ext_trainer_line(), torchvision_line()) if line.cure]
     cure = " && ".join(cures) or f"look at it: {shlex.join(command)}"
-    return Line("note", name, f"does not find its trainer: {lines[-1][:200]}", cure)
+    return DoctorLine("note", name, f"does not find its trainer: {lines[-1][:200]}", cure)
 
 
 def _paste(variable: str, folder: Path) -> str:

@@ -22,10 +22,10 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.ratio import listed_counts
 from gansynth.core.schema import LabelArray
 from gansynth.core.synthetic import KEY
-from gansynth.hosts.export import Export
+from gansynth.hosts.export import DataSetExport
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth.runtime.progress import Reporter, Task
+from gansynth.runtime.progress import ProgressTask, Reporter
 from gansynth.runtime.version import __version__
 from gansynth_nnunet import export_raw
 from gansynth_nnunet.class_locations import Key, keys_of
@@ -52,7 +52,7 @@ NOT_ANONYMOUS = (
 )
 
 
-class NnunetExport(Export):
+class NnunetExport(DataSetExport):
     """An nnU-Net data set, which nnU-Net finds by the number in its name."""
 
     target = "nnunet"
@@ -87,7 +87,7 @@ class NnunetExport(Export):
 
     def measure(self) -> int:
         """Return the bytes of one sample, uncompressed: float32 images, int16 labels."""
-        source, bank = self.source, self.injection.bank
+        source, bank = self.source, self.mix_config.bank
         size = patch = host_size(source.patch_size)
         if self.manifest is not None:
             size = drawn_size(self.manifest, source, patch)
@@ -99,32 +99,32 @@ class NnunetExport(Export):
         """Return case numbers: nnU-Net draws cases uniformly, so their share is the ratio's."""
         if alone is not None:
             return 0, alone
-        _, count, _ = listed_counts(len(self.source.train_ids), self.injection.ratio, 1, least=0)
+        _, count, _ = listed_counts(len(self.source.train_ids), self.mix_config.ratio, 1, least=0)
         if count < 1:
             raise UsageFault(self._uneven(count, ""))
         return 1, count
 
     def known(self) -> str:
-        """See ``Export.known``."""
+        """See ``DataSetExport.known``."""
         cases = len(self.source.train_ids)
         return (
             f"the ratio says how many already, {self.count(None)[1]} beside {cases} training cases"
         )
 
     def shortage(self, held: int) -> str:
-        """See ``Export.shortage``."""
-        return self._uneven(self.samples, f", the bank {self.injection.bank} holds {held}")
+        """See ``DataSetExport.shortage``."""
+        return self._uneven(self.samples, f", the bank {self.mix_config.bank} holds {held}")
 
     def _uneven(self, count: int, there: str) -> str:
         return (
-            f"--export with --ratio {self.injection.ratio}: {count} synthetic cases beside "
+            f"--export with --ratio {self.mix_config.ratio}: {count} synthetic cases beside "
             f"{len(self.source.train_ids)} training cases{there}; expected at least one, and no "
             "more than there are. Change --ratio"
         )
 
     def room(self) -> int:
         """Capacity of the bank."""
-        return self.samples * self.sample_bytes if self.injection.bank is None else 0
+        return self.samples * self.sample_bytes if self.mix_config.bank is None else 0
 
     # -- its content -----------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class NnunetExport(Export):
     @property
     def record(self) -> Path:
         """File outside of the data set, with a name of its own."""
-        run, folder = self.injection.run, self.folder
+        run, folder = self.mix_config.run, self.folder
         if run is not None:
             return run.folder / "exports" / f"{folder.name}.json"
         return folder.with_name(f"gansynth_export_{folder.name}.json")
@@ -185,7 +185,7 @@ class NnunetExport(Export):
     def write(
         self, folder: Path, reader: BankReader, rejected: Mapping[str, Any], reporter: Reporter
     ) -> Mapping[str, Any]:
-        """See ``Export.write``."""
+        """See ``DataSetExport.write``."""
         ids = dict(zip(self.names, reader.ids(), strict=False))  # a bank may hold more
         with reporter.task(self.samples + len(self.real) + len(self.held_out), "write") as bar:
             if self.content == "mixed":
@@ -220,7 +220,7 @@ class NnunetExport(Export):
             return {**document, "units": export_raw.units(source)}
         return {
             **document,
-            "ratio": str(self.injection.ratio),
+            "ratio": str(self.mix_config.ratio),
             "real_training_cases": len(self.real),
             "data": source.name,
             "configuration": source.configuration,
@@ -228,7 +228,7 @@ class NnunetExport(Export):
         }
 
     def _write_mixed(
-        self, folder: Path, reader: BankReader, ids: Mapping[str, str], bar: Task
+        self, folder: Path, reader: BankReader, ids: Mapping[str, str], bar: ProgressTask
     ) -> None:
         """Write plans, real and synthetic cases, their ground truth, and the fold."""
         self._write_documents(folder, tuple(ids))

@@ -16,8 +16,8 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
 from gansynth.core.synthetic import KEY
 from gansynth.runtime.files import write_json_atomic
-from gansynth.runtime.progress import Task
-from gansynth.sampling.sharing import nifti_bytes
+from gansynth.runtime.progress import ProgressTask
+from gansynth.sampling.deidentify import nifti_bytes
 from gansynth_nnunet.source import NnunetSource
 
 ENDING = ".nii.gz"
@@ -38,7 +38,7 @@ def write(
     name: str,
     reader: BankReader,
     ids: Mapping[str, str],
-    bar: Task,
+    bar: ProgressTask,
 ) -> None:
     """Write ``imagesTr``, ``labelsTr`` and ``dataset.json`` of samples: name -> id in the bank."""
     forward, spacing = source.plans.doc["transpose_forward"], source.schema.spacing

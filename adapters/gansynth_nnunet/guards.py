@@ -10,35 +10,37 @@ from typing import Any
 import numpy as np
 
 from gansynth.bank.reader import BankReader, BankSample
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import OUTSIDE, Sample, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.hosts import checks
-from gansynth.hosts.checks import Takes
-from gansynth.hosts.origin import Origin, check_samples, find_origin
+from gansynth.hosts.checks import HostLimits
+from gansynth.hosts.sample_source import SampleSource, check_samples, find_sample_source
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth_nnunet import foreign_guard
-from gansynth_nnunet.config import MixConfig, Training
-from gansynth_nnunet.foreign import kept_size
+from gansynth_nnunet import converter_guard
+from gansynth_nnunet.config import TrainerMix, TrainingInfo
+from gansynth_nnunet.converter import kept_size
 from gansynth_nnunet.source import NnunetSource, open_nnunet
 
 # -- the origin of samples -------------------------------------------------------------------------
 
 
-def open_origin(config: MixConfig, training: Training, source: NnunetSource) -> Origin:
+def open_sample_source(
+    config: TrainerMix, training: TrainingInfo, source: NnunetSource
+) -> SampleSource:
     """Open the generator or bank of a training's samples; see ``check_origin``."""
     held_out = _held_out(config, training, source)
     # The adapter, if there is one, has just compared the content of held-out cases.
     content = not config.held_out
     takes = takes_of(source, held_out, training.patch)
-    origin = check_origin(config.injection, source, takes, content=content)
-    if how := origin.described.get("conversion"):
+    sample_source = check_origin(config.mix_config, source, takes, content=content)
+    if how := sample_source.described.get("conversion"):
         training.say(
             f"gansynth: samples are converted by {how['by']}, in about {how['seconds']} s each"
         )
-    return origin
+    return sample_source
 
 
 def takes_of(
@@ -47,7 +49,7 @@ def takes_of(
     patch: Sequence[int],
     *,
     read: bool = False,
-) -> Takes:
+) -> HostLimits:
     """Return what a training requires of samples; ``read`` checks every sample of a bank."""
 
     def check_bank(reader: BankReader) -> None:
@@ -55,7 +57,7 @@ def takes_of(
         if read:
             check_samples(reader, lambda sample: _look(sample, reader, source.schema, patch))
 
-    return Takes(
+    return HostLimits(
         *("nnU-Net", source, held_out),
         same=("channels",),
         check_run=lambda run: check_size(run.folder, run.space, patch),
@@ -64,8 +66,8 @@ def takes_of(
 
 
 def check_origin(
-    injection: Injection, source: NnunetSource, takes: Takes, *, content: bool = True
-) -> Origin:
+    mix_config: MixConfig, source: NnunetSource, takes: HostLimits, *, content: bool = True
+) -> SampleSource:
     """Check the generator or bank that an injection names; a run of raw scans is allowed, too.
 
     Args:
@@ -76,21 +78,23 @@ def check_origin(
         UsageFault: a missing run or bank, or samples smaller than a patch.
         DataFault: other channels or labels.
     """
-    if injection.bank is not None:
-        return checks.check_origin(injection, takes)
-    origin = find_origin(injection)
-    run = origin.run
+    if mix_config.bank is not None:
+        return checks.check_origin(mix_config, takes)
+    sample_source = find_sample_source(mix_config)
+    run = sample_source.run
     assert run is not None  # for it is no bank
-    if not foreign_guard.is_foreign(run.manifest, source.host):
-        return checks.check_origin(injection, takes, origin)
+    if not converter_guard.needs_conversion(run.manifest, source.host):
+        return checks.check_origin(mix_config, takes, sample_source)
     checks.check_learnable(run, takes.name)
-    conversion = foreign_guard.check_foreign(run, source, takes.held_out, content=content)
-    foreign_guard.refuse_conditions(injection, run.manifest, source.host)
-    origin = replace(origin, described={**origin.described, "conversion": conversion})
-    return checks.check_asked(injection, origin, takes)
+    conversion = converter_guard.check_converter(run, source, takes.held_out, content=content)
+    converter_guard.refuse_conditions(mix_config, run.manifest, source.host)
+    sample_source = replace(
+        sample_source, described={**sample_source.described, "conversion": conversion}
+    )
+    return checks.check_asked(mix_config, sample_source, takes)
 
 
-def open_host(config: MixConfig, training: Training) -> NnunetSource:
+def open_host(config: TrainerMix, training: TrainingInfo) -> NnunetSource:
     """Open the source of a training's own cases."""
 
     subjects = config.subjects
@@ -108,7 +112,9 @@ def open_host(config: MixConfig, training: Training) -> NnunetSource:
     )
 
 
-def _held_out(config: MixConfig, training: Training, source: CaseSource) -> tuple[CaseRecord, ...]:
+def _held_out(
+    config: TrainerMix, training: TrainingInfo, source: CaseSource
+) -> tuple[CaseRecord, ...]:
     """Return records of nnU-Net's held-out cases, read now unless the adapter just did."""
     records = {record.id: record for record in config.held_out}
     ids = set(training.held_out_ids) | set(records)
@@ -156,14 +162,16 @@ def _check_labels(reader: BankReader, source: NnunetSource) -> None:
 
 def _look(sample: BankSample, reader: BankReader, schema: Schema, patch: Sequence[int]) -> None:
     """Refuse a stored sample by a producer's rules."""
-    from gansynth.sampling.admission import admit
+    from gansynth.sampling.quality_gate import validate_sample
 
     if sample.labels is None:
         raise UsageFault(
             "no labels, expected them: nnU-Net learns from nothing else. Fit the generator again "
             "with --with-mask, which generates both together"
         )
-    admit(Sample(sample.image, sample.labels), schema, host_size(patch), reader.spec.dtype)
+    validate_sample(
+        Sample(sample.image, sample.labels), schema, host_size(patch), reader.spec.dtype
+    )
 
 
 # -- sizes -----------------------------------------------------------------------------------------
@@ -179,7 +187,7 @@ def drawn_size(
     manifest: Mapping[str, Any], source: NnunetSource, patch: Sequence[int]
 ) -> tuple[int, ...]:
     """Return the largest size (D, H, W) of a run's samples in nnU-Net's voxels, or the patch."""
-    foreign = foreign_guard.is_foreign(manifest, source.host)
+    foreign = converter_guard.needs_conversion(manifest, source.host)
     return host_size((kept_size(source) if foreign else manifest["space"]["size"]) or patch)
 
 

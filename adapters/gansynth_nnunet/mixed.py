@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.hosts.mixer import Mixer
 from gansynth.runtime.errors import DataFault
 from gansynth_nnunet.cascade import PREVIOUS
@@ -32,7 +32,7 @@ class LastDraw:
     synthetic: bool | None = None
 
 
-class MixedDataset:
+class MixedNnunetDataset:
     """Replaces nnU-Net's training data set; everything but ``load_case`` is the real one's.
 
     It opens only real cases that are requested and that the plan's schedule allows. In a cascade
@@ -46,7 +46,7 @@ class MixedDataset:
     def __init__(
         self,
         real: Any,
-        plan: MixPlan[str],
+        plan: MixerConfig[str],
         batch_size: int,
         channels: int,
         keys: Sequence[Key] = (),

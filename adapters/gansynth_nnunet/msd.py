@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.host_commands import ImportRequest, Report
+from gansynth.core.host_commands import CommandReport, ImportRequest
 from gansynth.data.pairs import AFFINE_TOLERANCE, affine_difference
 from gansynth.data.subjects import read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import (
-    Volume,
+    NiftiVolume,
     disk_errors,
     path_inside,
     read_json,
@@ -62,7 +62,7 @@ class ImportReport:
 
 
 @dataclass
-class _Import:
+class _MsdImport:
     """State of one import: source, target, finished work."""
 
     source: Path
@@ -121,7 +121,7 @@ def import_msd(
     )
 
 
-def import_asked(request: ImportRequest) -> Report:
+def import_asked(request: ImportRequest) -> CommandReport:
     """Implement ``gansynth import msd:FOLDER nnunet:ID``; see ``import_msd``.
 
     Raises:
@@ -145,7 +145,7 @@ def import_asked(request: ImportRequest) -> Report:
     if report.subjects == report.cases:
         request.reporter.warn("every case is a subject of its own; name subjects with --subjects")
     then = ("prepare", f"nnunet:{request.where}", "-c", "3d_fullres")
-    return Report(vars(report), tuple(lines_of(report)), then)
+    return CommandReport(vars(report), tuple(lines_of(report)), then)
 
 
 def lines_of(report: ImportReport) -> Iterator[str]:
@@ -157,10 +157,10 @@ def lines_of(report: ImportReport) -> Iterator[str]:
     yield f"{len(report.folds)} folds, each holding out {' or '.join(map(str, held))} cases"
 
 
-def _open(source: Path, root: NnunetRoot, dataset_id: int | str) -> _Import:
+def _open(source: Path, root: NnunetRoot, dataset_id: int | str) -> _MsdImport:
     """Read the MSD ``dataset.json`` without writing anything."""
     path = source / "dataset.json"
-    doc = read_json(path, way_out="give the folder of one MSD task, for example Task04_Hippocampus")
+    doc = read_json(path, hint="give the folder of one MSD task, for example Task04_Hippocampus")
     if not re.fullmatch(r"0*[1-9]\d{0,2}", str(dataset_id)):
         raise UsageFault(f"dataset id is {dataset_id!r}, expected a number from 1 to 999")
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", str(doc.get("name") or source.resolve().name))
@@ -172,7 +172,7 @@ def _open(source: Path, root: NnunetRoot, dataset_id: int | str) -> _Import:
             "choose another id"
         )
     table = read_labels({"labels": _v2_labels(doc.get("labels"), path)}, str(path))
-    return _Import(
+    return _MsdImport(
         source, target, read_channels(doc, str(path)), table, _entries(source, doc, path)
     )
 
@@ -226,7 +226,7 @@ def _entries(source: Path, doc: Mapping[str, Any], path: Path) -> dict[str, tupl
     return dict(sorted(entries.items()))
 
 
-def _claim(job: _Import) -> None:
+def _claim(job: _MsdImport) -> None:
     """Make the target's folders, or resume in those of an earlier import of the same source."""
     marker = {"source_sha256": sha256_file(job.source / "dataset.json")}
     path = job.target / MARKER
@@ -247,7 +247,7 @@ def _claim(job: _Import) -> None:
     write_json_atomic(path, marker)
 
 
-def _write_dataset_json(job: _Import) -> None:
+def _write_dataset_json(job: _MsdImport) -> None:
     """Write it last: it marks the cases as complete. Unchanged, it keeps its date."""
     source_json = read_json(job.source / "dataset.json")
     about = ("description", "reference", "licence", "release")
@@ -267,7 +267,7 @@ def _write_dataset_json(job: _Import) -> None:
 # -- one case ------------------------------------------------------------------------------------
 
 
-def _import_case(job: _Import, case: str) -> None:
+def _import_case(job: _MsdImport, case: str) -> None:
     image, label = job.entries[case]
     images = [job.target / "imagesTr" / f"{case}_{c:04d}.nii.gz" for c in range(len(job.channels))]
     labels = job.target / "labelsTr" / f"{case}.nii.gz"
@@ -294,7 +294,9 @@ def _newer(target: Path, source: Path) -> bool:
     return target.is_file() and target.stat().st_mtime_ns >= source.stat().st_mtime_ns
 
 
-def _check_pair(job: _Import, image: Path, volume: Volume, label: Path, seg: Volume) -> None:
+def _check_pair(
+    job: _MsdImport, image: Path, volume: NiftiVolume, label: Path, seg: NiftiVolume
+) -> None:
     shape, channels = volume.array.shape[:3], len(job.channels)
     count = volume.array.shape[3] if volume.array.ndim == 4 else 1
     if count != channels:
@@ -322,7 +324,7 @@ def _check_pair(job: _Import, image: Path, volume: Volume, label: Path, seg: Vol
         )
 
 
-def _publish(job: _Import, source: Path, array: npt.NDArray[Any], target: Path) -> None:
+def _publish(job: _MsdImport, source: Path, array: npt.NDArray[Any], target: Path) -> None:
     """Copy a file byte for byte; compress it first if it is not compressed."""
     if source.suffix != ".gz":
         _rewrite(job, source, array, target)
@@ -334,7 +336,7 @@ def _publish(job: _Import, source: Path, array: npt.NDArray[Any], target: Path) 
     job.counts["copied"] += 1
 
 
-def _rewrite(job: _Import, source: Path, array: npt.NDArray[Any], target: Path) -> None:
+def _rewrite(job: _MsdImport, source: Path, array: npt.NDArray[Any], target: Path) -> None:
     """Write an array with its source file's header; every call gives the same bytes."""
     import nibabel as nib
 

@@ -24,14 +24,14 @@ _SHARED = ("data_identifier", "patch_size", "spacing")
 
 
 @dataclass(frozen=True)
-class Plans:
+class NnunetPlans:
     """A plans file, and its content."""
 
     path: Path
     doc: Mapping[str, Any]
 
     @classmethod
-    def read(cls, folder: Path, name: str) -> Plans:
+    def read(cls, folder: Path, name: str) -> NnunetPlans:
         """Read plans by name from the data set's folder in ``nnUNet_preprocessed``.
 
         Raises:
@@ -49,7 +49,7 @@ class Plans:
             raise UsageFault(
                 f"--plans {name!r}: no such plans in {folder}, expected one of: {', '.join(there)}"
             )
-        doc = read_json(path, way_out="plan again with: gansynth prepare --force")
+        doc = read_json(path, hint="plan again with: gansynth prepare --force")
         if not isinstance(doc.get("configurations"), dict):
             raise DataFault(f"{path}: configurations is missing, expected nnU-Net v2 plans")
         return cls(path, doc)
@@ -201,7 +201,7 @@ def write_small_plans(plans_json: Path, small: SmallPlans, configurations: Seque
     Raises:
         UsageFault: an unknown configuration, or a patch of the wrong number of axes.
     """
-    plans = Plans.read(plans_json.parent, plans_json.stem)
+    plans = NnunetPlans.read(plans_json.parent, plans_json.stem)
     if small.name == plans_json.stem:
         raise UsageFault(
             f"small plans: name {small.name!r} is that of nnU-Net's plans; choose another"

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from gansynth.core.findings import Finding
-from gansynth.core.host_commands import PrepareRequest, Report
+from gansynth.core.host_commands import CommandReport, PrepareRequest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
@@ -25,7 +25,7 @@ from gansynth_nnunet.dataset import RawSet, raw_cases
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.plans import (
     DEFAULT_PLANS,
-    Plans,
+    NnunetPlans,
     PrepareSettings,
     SmallPlans,
     write_small_plans,
@@ -87,9 +87,11 @@ def prepare(
         )
         raise_on_errors(findings)
     raw = raw_cases(root.raw / dataset)
-    job = _Job(root, dataset, raw, request.plans or DEFAULT_PLANS, num_processes, tell, seconds)
+    job = _PrepareJob(
+        root, dataset, raw, request.plans or DEFAULT_PLANS, num_processes, tell, seconds
+    )
     _plan(job, force)
-    plans = Plans.read(root.preprocessed / dataset, job.plans)
+    plans = NnunetPlans.read(root.preprocessed / dataset, job.plans)
     for configuration in configurations:
         plans.configuration(configuration)
     for configuration in configurations:
@@ -108,7 +110,7 @@ def prepare(
     )
 
 
-def prepare_asked(request: PrepareRequest) -> Report:
+def prepare_asked(request: PrepareRequest) -> CommandReport:
     """Implement ``gansynth prepare nnunet:ID``; see ``prepare``.
 
     Raises:
@@ -126,11 +128,13 @@ def prepare_asked(request: PrepareRequest) -> Report:
         )
     for finding in report.warnings:
         request.reporter.warn(finding.message)
-    return Report({**vars(report), "warnings": [vars(finding) for finding in report.warnings]})
+    return CommandReport(
+        {**vars(report), "warnings": [vars(finding) for finding in report.warnings]}
+    )
 
 
 @dataclass
-class _Job:
+class _PrepareJob:
     root: NnunetRoot
     dataset: str
     raw: RawSet
@@ -154,7 +158,7 @@ class _Job:
         return max(f.stat().st_mtime for f in files)
 
 
-def _plan(job: _Job, force: bool) -> None:
+def _plan(job: _PrepareJob, force: bool) -> None:
     path = job.folder / f"{job.plans}.json"
     whole = path.is_file() and _whole(job)
     if whole and path.stat().st_mtime >= job.newest() and not force:
@@ -188,16 +192,16 @@ def _plan(job: _Job, force: bool) -> None:
         job.tell("plan", 1, 1)
 
 
-def _whole(job: _Job) -> bool:
+def _whole(job: _PrepareJob) -> bool:
     """Whether the plans can be read: nnU-Net writes them non-atomically."""
     try:
-        Plans.read(job.folder, job.plans)
+        NnunetPlans.read(job.folder, job.plans)
     except DataFault:
         return False
     return True
 
 
-def _preprocess(job: _Job, plans: Plans, configuration: str, force: bool) -> None:
+def _preprocess(job: _PrepareJob, plans: NnunetPlans, configuration: str, force: bool) -> None:
     folder = plans.data_folder(configuration)
     cases = len(job.raw.images)
     if not force and _complete(folder, job):
@@ -220,7 +224,7 @@ def _preprocess(job: _Job, plans: Plans, configuration: str, force: bool) -> Non
     job.tell(configuration, cases, cases)
 
 
-def _complete(folder: Path, job: _Job) -> bool:
+def _complete(folder: Path, job: _PrepareJob) -> bool:
     """Whether every case exists and is newer than the raw data; nnU-Net writes its .pkl last."""
     done = {path.stem: path.stat().st_mtime for path in folder.glob("*.pkl")}
     return set(done) == set(job.raw.images) and min(done.values()) >= job.newest()
@@ -249,7 +253,7 @@ def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _nnunet(job: _Job) -> Iterator[None]:
+def _nnunet(job: _PrepareJob) -> Iterator[None]:
     """Run nnU-Net quietly, with its folders set, one thread per worker, and one-line errors."""
     environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     if os.environ.get(_WORKERS) == "0":  # allowed in training, breaks planning

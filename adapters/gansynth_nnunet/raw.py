@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from gansynth.core.findings import Checked, Finding
-from gansynth.core.source import SourceRequest, Split
+from gansynth.core.findings import CheckReport, Finding
+from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.data.check import (
-    Seen,
+    CheckState,
     check_case,
     check_folds,
     few_cases,
@@ -21,16 +21,16 @@ from gansynth.data.check import (
     unused_labels,
 )
 from gansynth.data.folds import absolute, read_splits
-from gansynth.data.listing import Entry, VolumeSet, pick
+from gansynth.data.listing import CaseFiles, VolumeSet, pick
 from gansynth.data.nifti_source import VolumeSource
-from gansynth.data.reading import ReadOptions, VolumeOptions, parse_read, reads
+from gansynth.data.read_options import ReadOptions, VolumeOptions, parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth_nnunet.dataset import NIFTI, RawSet, raw_cases
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.splits import SPLITS, SUBJECTS, known_subjects
 
 
-@reads(VolumeOptions)
+@register_read_options(VolumeOptions)
 def open_raw(request: SourceRequest) -> VolumeSource:
     """Open the cases of ``imagesTr`` and ``labelsTr`` with the folds of ``splits_final.json``.
 
@@ -68,13 +68,13 @@ def _with_channels(listing: VolumeSet, channels: Sequence[str] | None) -> Volume
 # -- the check -----------------------------------------------------------------------------------
 
 
-def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
     """List all faults of the raw data set of ``nnunet:ID`` or ``nnunet-raw:ID``."""
     parse_read(VolumeOptions if request.kind == "nnunet-raw" else ReadOptions, request)
     root = NnunetRoot.find(request.root)
     name = root.dataset(request.where)
     findings = check_raw(root, name, subjects=request.subjects, progress=progress)
-    return Checked(name, len(raw_cases(root.raw / name).images), findings)
+    return CheckReport(name, len(raw_cases(root.raw / name).images), findings)
 
 
 def check_raw(
@@ -93,7 +93,7 @@ def check_raw(
     raw = raw_cases(root.raw / dataset)
     listing = volume_set(raw, root.preprocessed / dataset)
     findings = list(_check_set(raw))
-    tally = Seen(raw.table.allowed, listing.where.name, raw.table.ignore)
+    tally = CheckState(raw.table.allowed, listing.where.name, raw.table.ignore)
     for number, entry in enumerate(listing.entries, start=1):
         if raw.ending in NIFTI:
             findings += check_case(entry, tally, listing)
@@ -118,7 +118,7 @@ def volume_set(raw: RawSet, preprocessed: Path) -> VolumeSet:
         f"nnunet-raw:{raw.folder.name}",
         raw.folder,
         raw.folder / "dataset.json",
-        tuple(Entry(case, raw.images[case], raw.labels[case]) for case in cases),
+        tuple(CaseFiles(case, raw.images[case], raw.labels[case]) for case in cases),
         channels=raw.channels,
         stacked=False,
         splits=preprocessed / SPLITS,
@@ -128,17 +128,17 @@ def volume_set(raw: RawSet, preprocessed: Path) -> VolumeSet:
 
 
 def _check_sides(
-    raw: RawSet, preprocessed: Path, subjects: str | None, tally: Seen
+    raw: RawSet, preprocessed: Path, subjects: str | None, tally: CheckState
 ) -> Iterator[Finding]:
     """Check subjects, and an existing split, for leakage."""
     path = preprocessed / SPLITS
-    folds: dict[str, Split] = {}
+    folds: dict[str, FoldSplit] = {}
     try:
         subject_of = known_subjects(preprocessed, raw.labels, subjects)
         for number, split in (read_splits(path) if path.is_file() else {}).items():
             train, val = ([c for c in split[k] if c in raw.labels] for k in ("train", "val"))
             if train and val:  # else the split is of other cases; opening the source reports it
-                folds[number] = Split(train=train, val=val)
+                folds[number] = FoldSplit(train=train, val=val)
     except GansynthError as error:
         yield Finding("error", None, raw.folder, str(error))
         return

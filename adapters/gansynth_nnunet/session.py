@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.bank.supply import Demand
-from gansynth.core.adapter import Outcome
-from gansynth.core.injection import MixPlan
+from gansynth.bank.training_bank import BankRequirements
+from gansynth.core.adapter import TrainingResult
+from gansynth.core.mix_config import MixerConfig
 from gansynth.hosts import record
-from gansynth.hosts.origin import Origin
-from gansynth.hosts.record import outcome_of, read_sessions
-from gansynth.hosts.session import Session
+from gansynth.hosts.record import read_sessions, training_result_of
+from gansynth.hosts.sample_source import SampleSource
+from gansynth.hosts.session import HostSession
 from gansynth.runtime.files import read_json
-from gansynth_nnunet.config import MixConfig, Training
-from gansynth_nnunet.guards import drawn_size, open_host, open_origin, sample_bytes
-from gansynth_nnunet.mixed import MixedDataset
+from gansynth_nnunet.config import TrainerMix, TrainingInfo
+from gansynth_nnunet.guards import drawn_size, open_host, open_sample_source, sample_bytes
+from gansynth_nnunet.mixed import MixedNnunetDataset
 from gansynth_nnunet.ranks import Tick, lead, wait_for_all
 
 SIDECAR = "gansynth.json"
@@ -35,7 +35,7 @@ OWN = "nnunet_validation"
 
 
 @dataclass(frozen=True)
-class Shared:
+class RankInfo:
     """Message of rank 0 to the other ranks: folders, and the subject of each training case."""
 
     log: Path
@@ -43,7 +43,7 @@ class Shared:
     subjects: Mapping[str, str]
 
 
-class NnunetSession(Session[str]):
+class NnunetSession(HostSession[str]):
     """Checks a generator or bank, makes the bank if there is none, and counts samples.
 
     In a data-parallel training rank 0 does this for the others, which only draw.
@@ -57,9 +57,9 @@ class NnunetSession(Session[str]):
     anew = ANEW
     records_false_start = False
 
-    def __init__(self, config: MixConfig, training: Training) -> None:
+    def __init__(self, config: TrainerMix, training: TrainingInfo) -> None:
         self.config, self.training = config, training
-        super().__init__(config.injection, training.output, training.epoch, training.epochs)
+        super().__init__(config.mix_config, training.output, training.epoch, training.epochs)
         try:
             self._shared = lead(training.rank, training.ranks, self._lead)
             self.log = self._shared.log
@@ -68,11 +68,13 @@ class NnunetSession(Session[str]):
             self.close()
             raise
 
-    def _lead(self, tick: Tick) -> Shared:
+    def _lead(self, tick: Tick) -> RankInfo:
         """Check, start the producer, and wait for samples; on rank 0."""
-        training, mixing = self.training, self.injection.ratio.p > 0
+        training, mixing = self.training, self.mix_config.ratio.p > 0
         self._source = source = open_host(self.config, training) if mixing else None
-        self._origin = None if source is None else open_origin(self.config, training, source)
+        self._sample_source = (
+            None if source is None else open_sample_source(self.config, training, source)
+        )
         self.open()
         if mixing and not training.held_out_ids:
             self.say(
@@ -80,31 +82,33 @@ class NnunetSession(Session[str]):
                 "checked, and the validation Dice is one on training cases"
             )
         # A finished training draws, too: its loaders fetch batches ahead.
-        self.supply.start()
-        self.supply.wait(tick)
+        self.training_bank.start()
+        self.training_bank.wait(tick)
         ids = training.train_ids
         subjects = {case: case if source is None else source.subject(case) for case in ids}
-        return Shared(self.log, self.bank, subjects)
+        return RankInfo(self.log, self.bank, subjects)
 
-    def wrap(self, real: Any) -> MixedDataset:
+    def wrap(self, real: Any) -> MixedNnunetDataset:
         """Return the training data set with synthetic samples mixed in."""
         training = self.training
-        return MixedDataset(real, self.plan, training.batch_size, training.channels, training.keys)
+        return MixedNnunetDataset(
+            real, self.plan, training.batch_size, training.channels, training.keys
+        )
 
     # -- its description -------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        """See ``Session.describe``."""
-        return describe_session(self.config, self._origin)
+        """See ``HostSession.describe``."""
+        return describe_session(self.config, self._sample_source)
 
-    def demand(self) -> Demand:
-        """See ``Session.demand``."""
+    def demand(self) -> BankRequirements:
+        """See ``HostSession.demand``."""
         training, source = self.training, self._source
-        return Demand(
-            injection=self.injection,
+        return BankRequirements(
+            mix_config=self.mix_config,
             target="nnunet",
             request={} if source is None else source.request.to_json(),
-            run_id=None if self._origin is None else self._origin.run_id,
+            run_id=None if self._sample_source is None else self._sample_source.run_id,
             cases=len(training.train_ids),
             sample_bytes=self._sample_bytes(),
             batch_size=training.batch_size,
@@ -118,22 +122,22 @@ class NnunetSession(Session[str]):
         )
 
     def _sample_bytes(self) -> int:
-        training, source, origin = self.training, self._source, self._origin
-        if source is None or origin is None or origin.run is None:  # no bank is made
+        training, source, sample_source = self.training, self._source, self._sample_source
+        if source is None or sample_source is None or sample_source.run is None:  # no bank is made
             return 0
-        size = drawn_size(origin.run.manifest, source, training.patch)
+        size = drawn_size(sample_source.run.manifest, source, training.patch)
         width = np.dtype(training.dtype).itemsize
         return sample_bytes(
             *(size, training.patch, training.channels, width, len(training.keys)),
             cascaded=source.is_cascaded,
         )
 
-    def make_plan(self) -> MixPlan[str]:
-        """See ``Session.make_plan``."""
+    def make_plan(self) -> MixerConfig[str]:
+        """See ``HostSession.make_plan``."""
         from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
         training = self.training
-        plan: MixPlan[str] = self.injection.plan(
+        plan: MixerConfig[str] = self.mix_config.plan(
             self._shared.bank,
             self.log,
             batches=training.epochs * training.batches,
@@ -160,19 +164,19 @@ class NnunetSession(Session[str]):
 
     def now(self) -> float:
         """Return the progress of drawing, which is slightly ahead of training."""
-        return 1.0 if self.plan.clock is None else self.plan.clock.now()
+        return 1.0 if self.plan.batch_counter is None else self.plan.batch_counter.now()
 
     def close(self, complete: bool = False) -> None:
-        """See ``Session.close``; if the training is complete, all ranks must call this."""
+        """See ``HostSession.close``; if the training is complete, all ranks must call this."""
         if complete and not self._closed:  # other ranks' workers may still be drawing
             wait_for_all(self.training.ranks)
         super().close(complete)
 
 
-def describe_session(config: MixConfig, origin: Origin | None) -> dict[str, Any]:
+def describe_session(config: TrainerMix, sample_source: SampleSource | None) -> dict[str, Any]:
     """Return what is mixed in and how; see ``gansynth.hosts.record``."""
     return {
-        **record.describe_session(config.injection, origin),
+        **record.describe_session(config.mix_config, sample_source),
         "cascade": config.cascade,
         "settings": dict(config.settings),
     }
@@ -181,7 +185,9 @@ def describe_session(config: MixConfig, origin: Origin | None) -> dict[str, Any]
 # -- the outcome -----------------------------------------------------------------------------------
 
 
-def read_outcome(folder: Path, account: tuple[Mapping[str, Any], str] = ({}, "")) -> Outcome:
+def read_training_result(
+    folder: Path, account: tuple[Mapping[str, Any], str] = ({}, "")
+) -> TrainingResult:
     """Return counts over all sessions of a training, and its validation on held-out cases.
 
     Args:
@@ -190,8 +196,8 @@ def read_outcome(folder: Path, account: tuple[Mapping[str, Any], str] = ({}, "")
     measured, why = account
     record = _own(folder)
     metrics = {**measured, **({OWN: record} if record else {})}
-    outcome = outcome_of(read_sessions(folder / SIDECAR), folder, metrics)
-    return replace(outcome, warnings=(*outcome.warnings, *filter(None, [why])))
+    training_result = training_result_of(read_sessions(folder / SIDECAR), folder, metrics)
+    return replace(training_result, warnings=(*training_result.warnings, *filter(None, [why])))
 
 
 def _own(folder: Path) -> dict[str, Any]:

@@ -18,16 +18,16 @@ import numpy as np
 
 from gansynth.core.lineage import guard_split
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import SourceRequest, Split
+from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.synthetic import refuse_named
-from gansynth.data.divided import divide
+from gansynth.data.resplit import write_resplit
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth_nnunet.cases import CaseFiles, Preprocessed
 from gansynth_nnunet.dataset import read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.plans import DEFAULT_PLANS, Plans
+from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans
 from gansynth_nnunet.splits import SPLITS, known_subjects
 
 log = logging.getLogger("gansynth")
@@ -71,11 +71,11 @@ class NnunetSource(Preprocessed):
         self.root = NnunetRoot.find(request.root)
         self.dataset = self.root.dataset(request.where)
         home = self.root.preprocessed / self.dataset
-        self.plans = Plans.read(home, request.plans or DEFAULT_PLANS)
+        self.plans = NnunetPlans.read(home, request.plans or DEFAULT_PLANS)
         self.configuration = request.configuration or DEFAULT_CONFIGURATION
         self.config = self.plans.configuration(self.configuration)
         path = home / "dataset.json"
-        self.dataset_json = read_json(path, way_out=self._prepare)
+        self.dataset_json = read_json(path, hint=self._prepare)
         self.labels = read_labels(self.dataset_json, str(path))
         self._channels = read_channels(self.dataset_json, str(path))
         self.folder = self.plans.data_folder(self.configuration)
@@ -137,7 +137,7 @@ class NnunetSource(Preprocessed):
         """Return the subject of a case."""
         return self._subjects[case_id]
 
-    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+    def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Split the cases into other folds: nnU-Net's three folders below ``folder``.
 
         They contain only the named cases. Results of a fold have one place below
@@ -145,7 +145,7 @@ class NnunetSource(Preprocessed):
         """
         from gansynth_nnunet.splits import write_root
 
-        return write_root(self, divide(self, self._ids, splits, folder))
+        return write_root(self, write_resplit(self, self._ids, splits, folder))
 
     @cached_property
     def schema(self) -> Schema:
@@ -224,7 +224,7 @@ class NnunetSource(Preprocessed):
 
     def predicted(self, case_id: str, file: Path) -> LabelArray:
         """Return nnU-Net's prediction of a raw case; see ``judged.preprocessed_labels``."""
-        from gansynth_nnunet.judged import preprocessed_labels
+        from gansynth_nnunet.predictions import preprocessed_labels
 
         return preprocessed_labels(self, case_id, file)
 
@@ -322,12 +322,12 @@ class NnunetSource(Preprocessed):
     def _id(self) -> str:
         return f"nnunet:{self.dataset[7:10]}"
 
-    def _splits(self, path: Path) -> tuple[Sequence[Split], bool]:
+    def _splits(self, path: Path) -> tuple[Sequence[FoldSplit], bool]:
         """Return the split, and whether it was made just now."""
         if not path.is_file():
             return self._default_splits(path), True
         splits: list[Any] = read_json(
-            path, expected=list, way_out=f"make it again: gansynth splits {self._id} --overwrite"
+            path, expected=list, hint=f"make it again: gansynth splits {self._id} --overwrite"
         )
         for number, split in enumerate(splits):
             parts = [split.get(k) for k in ("train", "val")] if isinstance(split, dict) else [None]
@@ -338,7 +338,7 @@ class NnunetSource(Preprocessed):
                 )
         return splits, False
 
-    def _default_splits(self, path: Path) -> Sequence[Split]:
+    def _default_splits(self, path: Path) -> Sequence[FoldSplit]:
         from nnunetv2.utilities.crossval_split import generate_crossval_split
 
         if len(self._ids) < 5:
@@ -348,7 +348,8 @@ class NnunetSource(Preprocessed):
             )
         splits = generate_crossval_split(sorted(self._ids), seed=12345, n_splits=5)
         return [
-            Split(train=list(map(str, s["train"])), val=list(map(str, s["val"]))) for s in splits
+            FoldSplit(train=list(map(str, s["train"])), val=list(map(str, s["val"])))
+            for s in splits
         ]
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from gansynth.core.source import SourceRequest, Split
-from gansynth.data.divided import Division, json_text, table_text, write_small
+from gansynth.core.source import FoldSplit, SourceRequest
+from gansynth.data.resplit import FoldFiles, json_text, table_text, write_small
 from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import (
@@ -47,7 +47,7 @@ def write_splits(
     seed: int = 0,
     *,
     overwrite: bool = False,
-) -> list[Split]:
+) -> list[FoldSplit]:
     """Write ``splits_final.json`` grouped by subject, and the cases' subjects beside it.
 
     Args:
@@ -83,7 +83,7 @@ def write_subjects(folder: Path, subject_of: Mapping[str, str]) -> None:
 
 def make_splits(
     request: SourceRequest, *, folds: int = 5, seed: int = 0, overwrite: bool = False
-) -> list[Split]:
+) -> list[FoldSplit]:
     """Implement ``gansynth splits nnunet:ID``: group the data set's cases by subject.
 
     Raises:
@@ -107,7 +107,7 @@ ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
 TRUTH = "gt_segmentations"
 
 
-def write_root(source: Preprocessed, division: Division) -> SourceRequest:
+def write_root(source: Preprocessed, division: FoldFiles) -> SourceRequest:
     """Write nnU-Net's folders for a split of a data set.
 
     Raises:

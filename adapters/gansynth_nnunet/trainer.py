@@ -20,7 +20,7 @@ from gansynth.runtime.child import cpu_threads
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_nnunet import augmentation, cascade, stock
 from gansynth_nnunet.class_locations import location_keys
-from gansynth_nnunet.config import HOW_TO, MixConfig, Training
+from gansynth_nnunet.config import HOW_TO, TrainerMix, TrainingInfo
 from gansynth_nnunet.cpu_inference import twice_if_faster
 from gansynth_nnunet.mixed import LastDraw
 from gansynth_nnunet.session import NnunetSession
@@ -34,7 +34,7 @@ else:
 class GANSynthMixin(Host):  # type: ignore[misc]
     """Mixes samples of a bank into the training data set of the nnU-Net trainer behind it.
 
-    The environment configures it (see ``MixConfig.from_environment``). Without configuration it can
+    The environment configures it (see ``TrainerMix.from_environment``). Without configuration it can
     be built, for inference and validation, but not trained.
     """
 
@@ -50,7 +50,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
     ) -> None:
         # nnU-Net reads this signature by name and repeats the arguments at inference: no others.
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.gansynth = MixConfig.from_environment()
+        self.gansynth = TrainerMix.from_environment()
         self.gansynth_session: NnunetSession | None = None
         self._last = LastDraw()
         self._asked_transforms = False
@@ -124,12 +124,12 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             return self._usual_transforms(*positional, **named)
         self._asked_transforms = True
         arguments = augmentation.arguments(positional, named)
-        if not self.gansynth.injection.usual_augmentation:
+        if not self.gansynth.mix_config.usual_augmentation:
             return augmentation.validation_pipeline(self, arguments)
         self.print_to_log_file(augmentation.SYNTHETIC_AS_DRAWN)
         plain = augmentation.plain_pipeline(self, arguments)
         usual = self._usual_transforms(*positional, **named)
-        return augmentation.ByKind(usual, plain, self._last)
+        return augmentation.SplitAugmentation(usual, plain, self._last)
 
     def _usual_transforms(self, *positional: Any, **named: Any) -> Any:
         """Return the variant's own transforms, with elastic deformation if requested."""
@@ -143,7 +143,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         rotation, dummy, initial, mirror = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
-        if self.gansynth is not None and not self.gansynth.injection.usual_augmentation:
+        if self.gansynth is not None and not self.gansynth.mix_config.usual_augmentation:
             self.print_to_log_file(augmentation.NO_AUGMENTATION)
             initial, mirror = self.configuration_manager.patch_size, None
             self.inference_allowed_mirroring_axes = None
@@ -151,18 +151,20 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
     @property
     def _augments_as_usual(self) -> bool:
-        injection = None if self.gansynth is None else self.gansynth.injection
-        return injection is None or (injection.usual_augmentation and injection.augment_synthetic)
+        mix_config = None if self.gansynth is None else self.gansynth.mix_config
+        return mix_config is None or (
+            mix_config.usual_augmentation and mix_config.augment_synthetic
+        )
 
     # -- while training --------------------------------------------------------------------------
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """Return the variant's own; the learning rate restarts with fine-tuning."""
         optimizer, scheduler = super().configure_optimizers()
-        schedule = Schedule() if self.gansynth is None else self.gansynth.injection.schedule
+        schedule = Schedule() if self.gansynth is None else self.gansynth.mix_config.schedule
         if note := schedule.tuning_note(self.num_epochs, "epoch", ours=True):
             self.print_to_log_file(f"gansynth: {note}")
-        return optimizer, Restarting(scheduler, schedule, self.num_epochs)
+        return optimizer, RestartingScheduler(scheduler, schedule, self.num_epochs)
 
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint atomically, under the variant's name.
@@ -206,13 +208,13 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         with twice_if_faster(self.network, shape):
             super().perform_actual_validation(save_probabilities)
 
-    def _gansynth_config(self) -> MixConfig:
+    def _gansynth_config(self) -> TrainerMix:
         if self.gansynth is None:
             raise UsageFault(f"nothing configures the synthetic samples to train with: {HOW_TO}")
         return self.gansynth
 
-    def _check_cascade(self, config: MixConfig, real: Any, validation: Any) -> None:
-        if config.injection.ratio.p > 0 and not config.cascade:
+    def _check_cascade(self, config: TrainerMix, real: Any, validation: Any) -> None:
+        if config.mix_config.ratio.p > 0 and not config.cascade:
             raise UsageFault(cascade.refusal(self.configuration_name))
         cascade.check_predictions(
             Path(self.folder_with_segs_from_previous_stage),
@@ -220,13 +222,13 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             self.configuration_manager.previous_stage_name,
         )
 
-    def _describe(self, real: Any, validation: Any) -> Training:
+    def _describe(self, real: Any, validation: Any) -> TrainingInfo:
         training = tuple(str(case) for case in real.identifiers)
         held_out = () if self.fold == "all" else tuple(str(c) for c in validation.identifiers)
         # Raw intensities may exceed the range of float16; normalised ones do not.
         schemes = self.configuration_manager.normalization_schemes
         ranks = torch.distributed.get_world_size() if self.is_ddp else 1
-        return Training(
+        return TrainingInfo(
             dataset=self.plans_manager.dataset_name,
             configuration=self.configuration_name,
             plans=self.plans_manager.plans_name,
@@ -253,7 +255,7 @@ class nnUNetTrainerGANSynth(GANSynthMixin, nnUNetTrainer):  # type: ignore[misc]
     """nnU-Net's default trainer with synthetic samples, under the name that nnU-Net looks up."""
 
 
-class Restarting:
+class RestartingScheduler:
     """Restarts an nnU-Net scheduler in each phase of a schedule."""
 
     def __init__(self, scheduler: Any, schedule: Schedule, epochs: int) -> None:

@@ -75,6 +75,6 @@ def judge(
         GansynthError: see ``load_segmenter``.
         DataFault: image and labels of a pair differ in shape.
     """
-    from gansynth_segmenter.judging import judge_pairs
+    from gansynth_segmenter.evaluation import evaluate_pairs
 
-    return judge_pairs(load_segmenter(folder, device), pairs)
+    return evaluate_pairs(load_segmenter(folder, device), pairs)

@@ -7,24 +7,24 @@ from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.supply import read_patience
-from gansynth.core.adapter import Adapter, HostArrays, Injection, Mix, Outcome
-from gansynth.core.bank_options import BankPlan
-from gansynth.core.injection import MixPlan
+from gansynth.bank.training_bank import read_patience
+from gansynth.core.adapter import Adapter, HostArrays, Mix, MixConfig, TrainingResult
+from gansynth.core.bank_options import BankCapacity
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing, plan_own_bank
-from gansynth.hosts.record import usual_output
-from gansynth.hosts.session import Once, training_in
-from gansynth.metrics.segmentation.account import asked_regions
+from gansynth.hosts.record import default_output
+from gansynth.hosts.session import CachedResult, training_in
+from gansynth.metrics.segmentation.results import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import refuse_unaugmented
-from gansynth_segmenter.guards import open_origin
-from gansynth_segmenter.mixed import Cutter, MixedCases, training_space
+from gansynth_segmenter.guards import open_sample_source
+from gansynth_segmenter.mixed import MixedCases, TrainingCrops, training_space
 from gansynth_segmenter.options import AUGMENTATION, RUNS, SegmenterOptions
-from gansynth_segmenter.record import Job, check_output
+from gansynth_segmenter.record import SegmenterJob, check_output
 from gansynth_segmenter.session import SegmenterSession
 
 SAYS = 4096
@@ -41,7 +41,7 @@ class SegmenterAdapter(Adapter):
 
     def __init__(self, source: CaseSource) -> None:
         super().__init__(source)
-        self._job = Once(self._new_job)
+        self._job = CachedResult(self._new_job)
 
     @property
     def sample_size(self) -> tuple[int, ...]:
@@ -73,10 +73,10 @@ class SegmenterAdapter(Adapter):
             )
 
     def check(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> None:
         """Check settings, the output, and the generator or bank."""
-        self._checked_job(injection, settings, options)
+        self._checked_job(mix_config, settings, options)
 
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
@@ -90,10 +90,10 @@ class SegmenterAdapter(Adapter):
         return [{"steps": str(steps)} for _ in mixes]
 
     def planned(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> Mapping[str, Any]:
         """Describe the network, its steps and its training space for a dry run."""
-        job = self._job(injection, settings, options)
+        job = self._job(mix_config, settings, options)
         return {
             "network": job.options.network,
             "steps": job.steps,
@@ -105,15 +105,15 @@ class SegmenterAdapter(Adapter):
         }
 
     def samples_drawn(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> int:
         """Return the samples of all steps."""
-        job = self._job(injection, settings, options)
+        job = self._job(mix_config, settings, options)
         return job.steps * job.options.batch_size
 
-    def bank_plan(self, injection: Injection) -> BankPlan | None:
+    def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
         """Plan the sample bank of a run; see ``Adapter.bank_plan``."""
-        return plan_own_bank(self, injection, self._sample_bytes)
+        return plan_own_bank(self, mix_config, self._sample_bytes)
 
     def _sample_bytes(self, manifest: Mapping[str, Any]) -> int:
         """Return the most bytes of a run's sample: image (float16) and labels (int16)."""
@@ -124,15 +124,15 @@ class SegmenterAdapter(Adapter):
             voxels = max(prod(self.source.shape(case)) for case in self.source.train_ids)
         return voxels * (2 * len(manifest["schema"]["channels"]) + 2) + SAYS
 
-    def inject(self, dataset: Any, plan: MixPlan[str], *, batch_size: int) -> MixedCases:
+    def inject(self, dataset: Any, plan: MixerConfig[str], *, batch_size: int) -> MixedCases:
         """Return the slots of batches, for a user's training loop. Nothing is augmented."""
-        cutter = Cutter(self.source, training_space(self.source, SegmenterOptions()))
+        cutter = TrainingCrops(self.source, training_space(self.source, SegmenterOptions()))
         cases = self.source.train_ids if dataset is None else dataset
         return MixedCases(cutter, plan, cases, batch_size)
 
     def start(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
-    ) -> Outcome:
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
+    ) -> TrainingResult:
         """Train, evaluate on the real held-out cases, and write both to the output folder.
 
         Raises:
@@ -140,38 +140,38 @@ class SegmenterAdapter(Adapter):
                 left.
         """
         self.validate()
-        job = self._checked_job(injection, settings, options)
+        job = self._checked_job(mix_config, settings, options)
         with training_in(job.output, lambda: check_output(job)):
             return SegmenterSession(job).run()
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Reject cases without files, and ``save_predictions=no``; see ``Adapter``."""
-        from gansynth_segmenter.judging import refuse_unmeasurable
+        from gansynth_segmenter.evaluation import refuse_unmeasurable
 
         saved = SegmenterOptions.read(settings).save_predictions
         refuse_unmeasurable(self.source, saved=saved)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return the label maps of the held-out cases; see ``Adapter.judged``."""
-        from gansynth_segmenter.judging import judged_files
+        from gansynth_segmenter.evaluation import prediction_files
 
-        return judged_files(self.source, folder)
+        return prediction_files(self.source, folder)
 
     # -- one training ------------------------------------------------------------------------------
 
     def _checked_job(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
-    ) -> Job:
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
+    ) -> SegmenterJob:
         """Return one training after checks of settings, folder and sample source."""
-        self.check_ways(injection)
-        job = self._job(injection, settings, options)
+        self.check_ways(mix_config)
+        job = self._job(mix_config, settings, options)
         check_output(job)
-        check_drawing(self, injection)
+        check_drawing(self, mix_config)
         return job
 
     def _new_job(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
-    ) -> Job:
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
+    ) -> SegmenterJob:
         """Return one training after all checks but that of its folder."""
         from gansynth.runtime.devices import pick_device, resolve
 
@@ -181,24 +181,26 @@ class SegmenterAdapter(Adapter):
                 "KEY=VALUE; leave what follows -- out"
             )
         choices = SegmenterOptions.read(settings)
-        refuse_unaugmented(settings, AUGMENTATION, usual=injection.usual_augmentation)
+        refuse_unaugmented(settings, AUGMENTATION, usual=mix_config.usual_augmentation)
         source = self.source
         space = training_space(source, choices)
         regions = asked_regions(choices.regions, source)
         resolve(choices.precision, pick_device(choices.device))
         output = Path(choices.output).expanduser() if choices.output else None
-        drawn = injection.ratio.p > 0
-        origin = open_origin(injection, source, space, self.held_out if drawn else ())
-        run = None if origin is None else origin.run
-        return Job(
-            injection=injection,
+        drawn = mix_config.ratio.p > 0
+        sample_source = open_sample_source(
+            mix_config, source, space, self.held_out if drawn else ()
+        )
+        run = None if sample_source is None else sample_source.run
+        return SegmenterJob(
+            mix_config=mix_config,
             options=choices,
             source=source,
             space=space,
             regions=regions,
             steps=choices.steps_for(len(source.train_ids)),
-            output=(output or usual_output(RUNS, source.name, injection)).absolute(),
-            origin=origin,
+            output=(output or default_output(RUNS, source.name, mix_config)).absolute(),
+            sample_source=sample_source,
             sample_bytes=0 if run is None else self._sample_bytes(run.manifest),
             patience=read_patience(),
         )

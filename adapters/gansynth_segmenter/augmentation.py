@@ -24,7 +24,7 @@ CONTROL = 16
 
 
 @dataclass(frozen=True)
-class Warp:
+class AugmentationWarp:
     """Ranges of the random warp."""
 
     rotate: float  # most degrees about each axis
@@ -42,7 +42,7 @@ class Warp:
         spacing: Sequence[float],
         fill: Sequence[float],
         pad_label: int,
-    ) -> Warp | None:
+    ) -> AugmentationWarp | None:
         """Return the warp of the settings, or None without augmentation."""
         if not (options.rotate or options.shift or options.elastic or options.flip):
             return None

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gansynth.bank.reader import BankReader, verify_bank
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.hosts.checks import Takes, check_origin
-from gansynth.hosts.origin import Origin
+from gansynth.hosts.checks import HostLimits, check_origin
+from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime.errors import UsageFault
 from gansynth_segmenter.mixed import misfit
 
 
-def open_origin(
-    injection: Injection, source: CaseSource, space: Space, held_out: Sequence[CaseRecord]
-) -> Origin | None:
+def open_sample_source(
+    mix_config: MixConfig, source: CaseSource, space: Space, held_out: Sequence[CaseRecord]
+) -> SampleSource | None:
     """Check the generator or bank of a training; None without synthetic samples.
 
     Raises:
@@ -27,21 +27,21 @@ def open_origin(
         UsageFault: the run or bank is missing, has no weights or label maps, or its samples are too
             small.
     """
-    if injection.ratio.p == 0:
+    if mix_config.ratio.p == 0:
         return None
-    takes = Takes(
+    takes = HostLimits(
         "segmenter",
         source,
         held_out,
         same=("channels", "labels"),
-        way_out=(
+        hint=(
             "Fit a generator on the training cases of this fold: gansynth fit cgan3d --data "
             f"{source.request.kind}:{source.request.where} --fold {source.fold}"
         ),
         check_run=lambda run: check_space(run, space, source),
         check_bank=lambda reader: _check_bank(reader, space),
     )
-    return check_origin(injection, takes)
+    return check_origin(mix_config, takes)
 
 
 def check_space(run: RunFolder, space: Space, source: CaseSource) -> None:

@@ -196,7 +196,7 @@ def load(folder: Path, device: str = "auto") -> Segmenter:
             f"{path}: missing, expected a segmenter; train one with gansynth augment --target "
             "segmenter -o DIR"
         )
-    document = read_json(path, way_out="train it again")
+    document = read_json(path, hint="train it again")
     missing = [key for key in KEYS if key not in document]
     if missing:
         raise IntegrityFault(f"{path}: lacks {', '.join(missing)}; expected them, train it again")

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schema import Case, FloatArray, LabelArray, replace_ignored
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.data.cache import CaseCache
-from gansynth.hosts.epoch_plan import Places
-from gansynth.hosts.mixer import Mixer, Slot
+from gansynth.hosts.epoch_plan import EpochPlan
+from gansynth.hosts.mixer import BatchItem, Mixer
 from gansynth.runtime.errors import UsageFault
 from gansynth_segmenter.options import SegmenterOptions
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
     from gansynth.core.generator import Batch, Stage
-    from gansynth_segmenter.augmentation import Warp
+    from gansynth_segmenter.augmentation import AugmentationWarp
 
 Pair = tuple[FloatArray, LabelArray]
 _SAMPLES, _MOVED = 2, 3
@@ -57,7 +57,7 @@ def training_space(source: CaseSource, options: SegmenterOptions) -> Space:
     return replace(space, grid="crop", size=patch)
 
 
-class Cutter:
+class TrainingCrops:
     """Crops real cases and samples to new arrays of the training size."""
 
     def __init__(self, source: CaseSource, space: Space) -> None:
@@ -83,7 +83,7 @@ class Cutter:
         case = Case(sample.id, "", sample.image.astype(np.float32), sample.labels)
         return self._arrays(self.space.to_generator(case, self.space.place(case, rng)))
 
-    def filled(self, slot: Slot[str], rng: np.random.Generator) -> Pair:
+    def filled(self, slot: BatchItem[str], rng: np.random.Generator) -> Pair:
         """Return the arrays of a slot."""
         if slot.sample is None:
             return self.real(slot.real, rng)
@@ -118,7 +118,7 @@ class MixedCases:
     """Slots of batches in the order of access, for a user's training loop."""
 
     def __init__(
-        self, cutter: Cutter, plan: MixPlan[str], cases: Sequence[str], batch_size: int
+        self, cutter: TrainingCrops, plan: MixerConfig[str], cases: Sequence[str], batch_size: int
     ) -> None:
         self.cutter, self.cases, self.batch_size = cutter, tuple(cases), batch_size
         self.mixer = Mixer(plan, cutter.misfit)
@@ -145,19 +145,19 @@ class SegmenterBatches:
 
     def __init__(
         self,
-        cutter: Cutter,
-        plan: MixPlan[str],
+        cutter: TrainingCrops,
+        plan: MixerConfig[str],
         cases: Sequence[str],
         *,
         batch_size: int,
-        warp: Warp | None = None,
+        warp: AugmentationWarp | None = None,
         augment_synthetic: bool = True,
     ) -> None:
         self.cutter, self.plan, self.cases = cutter, replace(plan, stream=()), tuple(cases)
         chosen = tuple(self.cases.index(case) for case in plan.chosen)
         # Not another type of plan: the mixer names cases by id, a table of places by number.
-        numbered = cast(MixPlan[int], replace(cast(Any, self.plan), chosen=chosen))
-        self.places = Places(numbered, len(self.cases), batch_size)
+        numbered = cast(MixerConfig[int], replace(cast(Any, self.plan), chosen=chosen))
+        self.places = EpochPlan(numbered, len(self.cases), batch_size)
         self.warp, self.augment_synthetic = warp, augment_synthetic
         self.mixer = Mixer(self.plan, cutter.misfit)
 

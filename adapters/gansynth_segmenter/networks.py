@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gansynth.core.generator import Generator, GeneratorOptions, Labelling, Phase, Step
+from gansynth.core.generator import Generator, GeneratorOptions, LabelSource, Phase, TrainingStep
 from gansynth.core.schema import Condition, Sample, Schema
 from gansynth.nn.networks import UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import one_hot, strides_for
@@ -98,9 +98,9 @@ class UNetSegmenter(Generator):
         return {"generator": net}
 
     @property
-    def labelling(self) -> Labelling:
+    def label_source(self) -> LabelSource:
         """The network predicts label maps."""
-        return "drawn"
+        return "generated"
 
     def phases(self) -> Sequence[Phase]:
         """Return one phase with one player."""
@@ -111,7 +111,7 @@ class UNetSegmenter(Generator):
         o = self.options
         return torch.optim.Adam(parameters, lr=o.learning_rate, betas=(o.beta1, 0.999))
 
-    def loss(self, step: Step) -> Mapping[str, Tensor]:
+    def loss(self, step: TrainingStep) -> Mapping[str, Tensor]:
         """Return the cross-entropy of all labels and the soft Dice loss of the foreground labels.
 
         Raises:

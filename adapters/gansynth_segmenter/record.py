@@ -7,11 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts import record
-from gansynth.hosts.origin import Origin
+from gansynth.hosts.sample_source import SampleSource
 from gansynth.metrics.segmentation.regions import Regions
 from gansynth_segmenter.options import WHAT_IS_TRAINED, SegmenterOptions
 
@@ -20,17 +20,17 @@ ANEW = "start anew without resume, into another folder"
 
 
 @dataclass(frozen=True)
-class Job:
+class SegmenterJob:
     """One training that has passed every check."""
 
-    injection: Injection  # the mix and its options
+    mix_config: MixConfig  # the mix and its options
     options: SegmenterOptions  # of the training
     source: CaseSource  # the real cases
     space: Space  # space of the network
     regions: Regions  # regions for Dice, with all labels
     steps: int  # of the whole training
     output: Path  # folder for results
-    origin: Origin | None  # generator or bank; None without synthetic samples
+    sample_source: SampleSource | None  # generator or bank; None without synthetic samples
     sample_bytes: int  # most bytes of a sample in a bank
     patience: float  # seconds that a phase without real cases waits for a sample
 
@@ -38,14 +38,14 @@ class Job:
     def seed(self) -> int:
         """The seed of weights, crops and augmentation."""
         seed = self.options.seed
-        return self.injection.seed if seed is None else seed
+        return self.mix_config.seed if seed is None else seed
 
 
-def describe(job: Job) -> dict[str, Any]:
+def describe(job: SegmenterJob) -> dict[str, Any]:
     """Describe the data, mix and settings of one session."""
     request = job.source.request
     return {
-        **record.describe_session(job.injection, job.origin),
+        **record.describe_session(job.mix_config, job.sample_source),
         "data": f"{request.kind}:{request.where}",
         "read": dict(request.read),
         "counted_in": "steps",
@@ -55,13 +55,13 @@ def describe(job: Job) -> dict[str, Any]:
     }
 
 
-def trained(job: Job) -> dict[str, Any]:
+def trained(job: SegmenterJob) -> dict[str, Any]:
     """Return the settings that determine the trained network and its data."""
     document = job.options.model_dump(mode="json", include=set(WHAT_IS_TRAINED))
     return {**document, "space": list(job.space.size), "grid": job.space.grid}
 
 
-def check_output(job: Job) -> None:
+def check_output(job: SegmenterJob) -> None:
     """Reject a folder that is not empty, or that holds a training with other settings.
 
     Raises:

@@ -13,16 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.bank.supply import Demand, Supply
-from gansynth.core.adapter import Outcome
-from gansynth.core.injection import MixPlan
-from gansynth.hosts.session import Session
+from gansynth.bank.training_bank import BankRequirements, TrainingBank
+from gansynth.core.adapter import TrainingResult
+from gansynth.core.mix_config import MixerConfig
+from gansynth.hosts.session import HostSession
 from gansynth.metrics.segmentation.evaluation import headline
 from gansynth.runtime.files import write_json_atomic
-from gansynth.runtime.progress import RichReporter, Task
+from gansynth.runtime.progress import ProgressTask, RichReporter
 from gansynth.runtime.signals import StopRequest, stop_request
-from gansynth_segmenter.mixed import Cutter, SegmenterBatches
-from gansynth_segmenter.record import ANEW, COMPARED, Job, describe, newest_step
+from gansynth_segmenter.mixed import SegmenterBatches, TrainingCrops
+from gansynth_segmenter.record import ANEW, COMPARED, SegmenterJob, describe, newest_step
 
 if TYPE_CHECKING:
     import torch
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from gansynth_segmenter.inference import Segmenter
 
 
-class SegmenterSession(Session[str]):
+class SegmenterSession(HostSession[str]):
     """Trains, evaluates and records; ``run`` does it all."""
 
     compared = COMPARED
     anew = ANEW
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: SegmenterJob) -> None:
         self.job = job
         first = newest_step(job.output) if job.options.resume else 0
-        super().__init__(job.injection, job.output, first, job.steps)
+        super().__init__(job.mix_config, job.output, first, job.steps)
         self._metrics: dict[str, Any] = {}
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainingResult:
         """Train and evaluate. However it ends, no process is left and the record is written.
 
         Raises:
@@ -60,27 +60,27 @@ class SegmenterSession(Session[str]):
                 self.start()
                 self.steer()
                 segmenter = self._train(stop)
-                self.supply.close()  # no producer during the evaluation
+                self.training_bank.close()  # no producer during the evaluation
                 self._judge(segmenter)
                 complete = True
             finally:
                 self.close(complete)
-        return self.outcome(self._metrics)
+        return self.training_result(self._metrics)
 
     # -- what it says of itself ------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        """See ``Session.describe``."""
+        """See ``HostSession.describe``."""
         return describe(self.job)
 
-    def demand(self) -> Demand:
-        """See ``Session.demand``."""
+    def demand(self) -> BankRequirements:
+        """See ``HostSession.demand``."""
         job = self.job
-        return Demand(
-            injection=job.injection,
+        return BankRequirements(
+            mix_config=job.mix_config,
             target="segmenter",
             request=job.source.request.to_json(),
-            run_id=None if job.origin is None else job.origin.run_id,
+            run_id=None if job.sample_source is None else job.sample_source.run_id,
             cases=len(job.source.train_ids),
             sample_bytes=job.sample_bytes,
             batch_size=job.options.batch_size,
@@ -91,10 +91,10 @@ class SegmenterSession(Session[str]):
             gpus=_gpus(job.options.device),
         )
 
-    def make_plan(self) -> MixPlan[str]:
-        """See ``Session.make_plan``."""
+    def make_plan(self) -> MixerConfig[str]:
+        """See ``HostSession.make_plan``."""
         job, source = self.job, self.job.source
-        plan: MixPlan[str] = job.injection.plan(
+        plan: MixerConfig[str] = job.mix_config.plan(
             self.bank,
             self.log,
             batches=job.steps,
@@ -104,7 +104,7 @@ class SegmenterSession(Session[str]):
         return replace(plan, seed=job.seed, patience=job.patience)
 
     def more(self) -> dict[str, Any]:
-        """See ``Session.more``."""
+        """See ``HostSession.more``."""
         return {"metrics_on_real_cases": self._metrics}
 
     # -- while training --------------------------------------------------------------------------
@@ -112,28 +112,28 @@ class SegmenterSession(Session[str]):
     def _train(self, stop: StopRequest) -> Segmenter:
         """Train the remaining steps."""
         from gansynth.runtime.devices import pick_device, seeded
-        from gansynth.training.checkpoint_manager import Callbacks
+        from gansynth.training.checkpoint_manager import TrainingCallbacks
         from gansynth.training.loop import FitOptions, train
-        from gansynth_segmenter.augmentation import Warp
+        from gansynth_segmenter.augmentation import AugmentationWarp
         from gansynth_segmenter.inference import Segmenter, describe, remember
         from gansynth_segmenter.networks import build
 
         job, options = self.job, self.job.options
-        cutter = Cutter(job.source, job.space)
+        cutter = TrainingCrops(job.source, job.space)
         with seeded(job.seed):
             generator = build(options, cutter.schema, job.space.size)
         segmenter = Segmenter(generator, job.source.schema, job.space, job.regions, options)
         document = {**describe(segmenter), "trained_on": list(job.source.train_ids)}
         self._say_what(generator, pick_device(options.device))
-        usual = job.injection.usual_augmentation
-        warp = Warp.of(options, cutter.schema.spacing, cutter.fill, job.space.pad_label)
+        usual = job.mix_config.usual_augmentation
+        warp = AugmentationWarp.of(options, cutter.schema.spacing, cutter.fill, job.space.pad_label)
         batches = SegmenterBatches(
             cutter,
             self.plan,
             job.source.train_ids,
             batch_size=options.batch_size,
             warp=warp if usual else None,
-            augment_synthetic=job.injection.augment_synthetic,
+            augment_synthetic=job.mix_config.augment_synthetic,
         )
 
         def checkpointed(path: Path, step: int) -> None:
@@ -148,7 +148,7 @@ class SegmenterSession(Session[str]):
             seed=job.seed,
             diversity=0,
         )
-        schedule = job.injection.schedule
+        schedule = job.mix_config.schedule
         train(
             generator,
             batches,
@@ -156,10 +156,10 @@ class SegmenterSession(Session[str]):
             rate=lambda step: loop.rate(schedule.restarted(step, job.steps)),
             device=pick_device(options.device),
             folder=job.output,
-            callbacks=Callbacks(
+            callbacks=TrainingCallbacks(
                 checkpoint=checkpointed,
                 metrics=lambda step, values: self.report(),
-                reporter=_Watching(self.supply),
+                reporter=_TrainingWatch(self.training_bank),
                 stop=stop,
             ),
         )
@@ -173,18 +173,18 @@ class SegmenterSession(Session[str]):
             f"{job.steps} of {job.options.batch_size} samples of "
             f"{' x '.join(map(str, job.space.size))} voxels"
         )
-        if note := job.injection.schedule.tuning_note(job.steps, "step", ours=True):
+        if note := job.mix_config.schedule.tuning_note(job.steps, "step", ours=True):
             self.say(note)
 
     # -- the end ---------------------------------------------------------------------------------
 
     def _judge(self, segmenter: Segmenter) -> None:
-        from gansynth_segmenter.judging import METRICS, PREDICTIONS, judge_held_out
+        from gansynth_segmenter.evaluation import METRICS, PREDICTIONS, evaluate_held_out
 
         job = self.job
         self.say(f"evaluating on {len(job.source.held_out_ids)} real held-out cases")
         folder = job.output / PREDICTIONS if job.options.save_predictions else None
-        metrics = judge_held_out(segmenter, job.source, folder, self.say)
+        metrics = evaluate_held_out(segmenter, job.source, folder, self.say)
         write_json_atomic(job.output / METRICS, {"steps": job.steps, **metrics})
         self._metrics = headline(metrics)
 
@@ -193,31 +193,31 @@ _LOOP = ("batch_size", "precision", "decay", "checkpoint_every", "log_every")
 """Settings that are passed on to the loop."""
 
 
-class _Watching(RichReporter):
+class _TrainingWatch(RichReporter):
     """Shows progress and reports every step to the supply."""
 
-    def __init__(self, supply: Supply) -> None:
+    def __init__(self, training_bank: TrainingBank) -> None:
         super().__init__()
-        self._supply = supply
+        self._training_bank = training_bank
 
     @contextmanager
-    def task(self, total: int, title: str, done: int = 0) -> Iterator[Task]:
+    def task(self, total: int, title: str, done: int = 0) -> Iterator[ProgressTask]:
         """See ``RichReporter.task``."""
         with super().task(total, "train" if title == "fit" else title, done) as task:
-            yield _Steps(task, self._supply)
+            yield _StepTask(task, self._training_bank)
 
 
-class _Steps:
+class _StepTask:
     """A progress task whose units are training steps."""
 
-    def __init__(self, task: Task, supply: Supply) -> None:
-        self._task, self._supply = task, supply
+    def __init__(self, task: ProgressTask, training_bank: TrainingBank) -> None:
+        self._task, self._training_bank = task, training_bank
         self._last = time.monotonic()
 
     def advance(self, n: int = 1, **figures: object) -> None:
         """Record a step, with the time it waited for its batch: the cost of a producer."""
         now = time.monotonic()
-        self._supply.step(self._last, now)
+        self._training_bank.step(self._last, now)
         self._task.advance(n, **figures)
         self._last = time.monotonic()
 

@@ -7,46 +7,46 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.supply import read_patience
+from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import (
     Adapter,
+    CommandReport,
     Content,
     DoctorRequest,
     HostArrays,
     ImportRequest,
-    Injection,
     Mix,
-    Outcome,
-    Report,
+    MixConfig,
+    TrainingResult,
 )
-from gansynth.core.bank_options import BankPlan, BankSize
-from gansynth.core.injection import MixPlan
+from gansynth.core.bank_options import BankCapacity, BankSize
 from gansynth.core.lineage import guard_host
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.launch import train_apart
-from gansynth.hosts.origin import check_schema
 from gansynth.hosts.record import (
     FILE,
     LEFT,
     check_new_folder,
-    outcome_of,
+    default_output,
     read_sessions,
-    usual_output,
+    training_result_of,
 )
+from gansynth.hosts.sample_source import check_schema
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
-from gansynth.runtime.machine import Line
+from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.progress import Reporter
-from gansynth_yolo.config import MIRROR, RUNS, Choices, YoloConfig, YoloSettings
+from gansynth_yolo.config import MIRROR, RUNS, YoloChoices, YoloConfig, YoloSettings
 from gansynth_yolo.detectors import detector
-from gansynth_yolo.guards import SAME, open_origin, sample_bytes, way_out
+from gansynth_yolo.evaluation import metrics_of
+from gansynth_yolo.guards import SAME, hint, open_sample_source, sample_bytes
 from gansynth_yolo.import_slices import ImportSettings, import_asked
-from gansynth_yolo.judging import metrics_of
-from gansynth_yolo.mixed import Slots
+from gansynth_yolo.mixed import EpochSlots
 from gansynth_yolo.session import check_resumable
 from gansynth_yolo.source import YoloSource
 
@@ -96,7 +96,7 @@ class YoloAdapter(Adapter):
     def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
         """Return samples of the same data set unchanged, whatever size they were read in."""
         guard_host(source.host, self.source.host)
-        check_schema(self.host.file.path, source.schema, self.schema, SAME, way_out(self.host))
+        check_schema(self.host.file.path, source.schema, self.schema, SAME, hint(self.host))
         return lambda sample: sample
 
     def validate(self) -> None:
@@ -108,12 +108,12 @@ class YoloAdapter(Adapter):
                 f"split of {host.file.path}"
             )
 
-    def inject(self, dataset: Any, plan: MixPlan[int], *, batch_size: int) -> Slots:
+    def inject(self, dataset: Any, plan: MixerConfig[int], *, batch_size: int) -> EpochSlots:
         """Return the slots of a detector's training set; only its length is used."""
-        return Slots(plan, len(dataset), self.host.file.channels)
+        return EpochSlots(plan, len(dataset), self.host.file.channels)
 
     def check(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> None:
         """Check settings, the detector and its options, the output, and the generator or bank.
 
@@ -123,22 +123,22 @@ class YoloAdapter(Adapter):
             EnvironmentFault: the detector is not installed, or has an unsupported version.
             DataFault: the generator or bank has other channels or classes.
         """
-        self.check_ways(injection)
-        if not injection.augment_synthetic:
+        self.check_ways(mix_config)
+        if not mix_config.augment_synthetic:
             raise UsageFault(
                 "--augment-synthetic no: detectors augment mosaics, in which real and synthetic "
-                "images meet; leave it out, or augment none: --no-usual-augmentation"
+                "images meet; leave it out, or augment none: --no-host-augmentation"
             )
-        config = self._config(injection, settings, options)
+        config = self._config(mix_config, settings, options)
         check_output(config)
-        if injection.ratio.p > 0:
-            self.check_origin(injection)
+        if mix_config.ratio.p > 0:
+            self.check_origin(mix_config)
         detector(config.choices.detector).check(config.job(self.host))
 
-    def check_origin(self, injection: Injection) -> None:
+    def check_origin(self, mix_config: MixConfig) -> None:
         """Check the generator or bank and the request to it; see ``check``."""
-        open_origin(injection, self.host, self.held_out)
-        check_drawing(self, injection)
+        open_sample_source(mix_config, self.host, self.held_out)
+        check_drawing(self, mix_config)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -177,14 +177,14 @@ class YoloAdapter(Adapter):
         return lengths
 
     def start(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
-    ) -> Outcome:
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
+    ) -> TrainingResult:
         """Train the detector in a child process, and evaluate it on real images."""
         self.validate()
-        self.check(injection, settings, options)
+        self.check(mix_config, settings, options)
         from gansynth.sampling.run import locked
 
-        config = self._config(injection, settings, options)
+        config = self._config(mix_config, settings, options)
         output = config.output
         with locked(output, "take another --set output="):
             check_output(config)  # another one may just have ended
@@ -197,14 +197,14 @@ class YoloAdapter(Adapter):
                     output,
                     "the detector's training",
                 ),
-                scratch=injection.scratch,
+                scratch=mix_config.scratch,
                 variables=os.environ,
             )
-            return outcome_of(read_sessions(output / FILE), output, metrics_of(output))
+            return training_result_of(read_sessions(output / FILE), output, metrics_of(output))
 
     def export(
         self,
-        injection: Injection,
+        mix_config: MixConfig,
         name: str,
         *,
         content: Content = "mixed",
@@ -217,47 +217,47 @@ class YoloAdapter(Adapter):
 
         if content == "mixed":
             self.validate()
-        export = YoloExport(self.host, injection, name, content, size)
-        self.check_origin(injection)
+        export = YoloExport(self.host, mix_config, name, content, size)
+        self.check_origin(mix_config)
         return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
-    def import_dataset(cls, request: ImportRequest) -> Report:
+    def import_dataset(cls, request: ImportRequest) -> CommandReport:
         """Write slices of labelled volumes as images with label files; see ``import_slices``."""
         return import_asked(request)
 
     @classmethod
-    def doctor(cls, request: DoctorRequest) -> Iterator[Line]:
+    def doctor(cls, request: DoctorRequest) -> Iterator[DoctorLine]:
         """Check whether the releases of both YOLO packages are supported."""
         from gansynth_yolo.doctor import lines
 
         return lines()
 
     def _config(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> YoloConfig:
         """Return the configuration of the child process."""
-        choices = Choices.read(settings, options)
-        output = usual_output(RUNS, self.host.name, injection)
+        choices = YoloChoices.read(settings, options)
+        output = default_output(RUNS, self.host.name, mix_config)
         return YoloConfig(
-            injection=injection,
+            mix_config=mix_config,
             choices=choices,
             request=self.source.request.to_json(),
             output=output if choices.output is None else Path(choices.output).absolute(),
             patience=read_patience(),
-            held_out=self.held_out if injection.ratio.p > 0 else (),
+            held_out=self.held_out if mix_config.ratio.p > 0 else (),
         )
 
     def samples_drawn(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> int:
         """Return the slots of all epochs."""
-        epochs = self._config(injection, settings, options).job(self.host).epochs
-        return epochs * count_places(injection.ratio, len(self.source.train_ids))
+        epochs = self._config(mix_config, settings, options).job(self.host).epochs
+        return epochs * count_places(mix_config.ratio, len(self.source.train_ids))
 
-    def bank_plan(self, injection: Injection) -> BankPlan | None:
+    def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
         """Plan the sample bank of a run; see ``Adapter.bank_plan``."""
-        return plan_own_bank(self, injection, sample_bytes)
+        return plan_own_bank(self, mix_config, sample_bytes)
 
 
 def check_output(config: YoloConfig) -> None:

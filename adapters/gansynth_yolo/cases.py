@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from gansynth.core.schema import Boxes, FloatArray
 from gansynth.data.picture_files import AGAIN, MAX_PIXELS, SUFFIXES, read_picture
-from gansynth.data.skull import WHOLE, Brain, find_brain
+from gansynth.data.skull import WHOLE, BrainMask, find_brain
 from gansynth.runtime.errors import DataFault, GansynthError
 from gansynth.runtime.files import reading
-from gansynth_yolo.labels import Labels, Rows, as_rows, corners
+from gansynth_yolo.labels import LabelRows, Rows, as_rows, corners
 
 log = logging.getLogger("gansynth")
 
@@ -36,8 +36,8 @@ class YoloImage:
     split: str
     image: Path
     label: Path
-    header: Header
-    labels: Labels
+    header: ImageHeader
+    labels: LabelRows
     labelled: bool
 
     @cached_property
@@ -74,7 +74,7 @@ class StrippedImage(YoloImage):
     """An image cropped to the brain; ``shape``, ``rows`` and ``boxes`` refer to the crop."""
 
     @cached_property
-    def brain(self) -> Brain:
+    def brain(self) -> BrainMask:
         """The brain's position in the file's image.
 
         Raises:
@@ -127,7 +127,7 @@ _TURNED = 274
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """The header of an image file.
 
     Attributes:
@@ -140,7 +140,7 @@ class Header:
     bits: int
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> ImageHeader:
     """Read a header without decoding the pixels.
 
     Raises:
@@ -175,7 +175,7 @@ def read_header(path: Path) -> Header:
             f"{path}: its EXIF orientation is {turned}, expected 1 (no rotation), because boxes "
             "would be ambiguous; save it without"
         )
-    return Header((height, width), mode != "RGB", 16 if mode.startswith("I;16") else 8)
+    return ImageHeader((height, width), mode != "RGB", 16 if mode.startswith("I;16") else 8)
 
 
 def read_pixels(path: Path) -> npt.NDArray[Any]:

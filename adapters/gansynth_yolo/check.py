@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.core.findings import Checked, Finding
+from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.schema import content_hash
 from gansynth.core.source import SourceRequest
 from gansynth.data.classes import without_cases
@@ -29,7 +29,7 @@ SPARE = {"classes.txt", "obj.names", "readme.txt", "notes.txt", "license.txt", "
 """Text files that tools write among label files."""
 
 
-def check_yolo(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+def check_yolo(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
     """Find all faults of ``yolo:data.yaml``; every image is decoded.
 
     Raises:
@@ -53,7 +53,7 @@ def check_yolo(request: SourceRequest, progress: Callable[[int, int], None]) -> 
     findings += _twice(source, by_hash, findings)
     findings += [*_lists(source), *_boxes(source), *_spare(source)]
     findings.sort(key=lambda finding: finding.level)  # errors before warnings
-    return Checked(source.name, len(images), findings)
+    return CheckReport(source.name, len(images), findings)
 
 
 def _check_image(image: YoloImage, by_hash: dict[str, list[YoloImage]]) -> Iterator[Finding]:

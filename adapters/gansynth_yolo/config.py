@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from gansynth.bank.supply import PATIENCE
-from gansynth.core.adapter import HostOptions, Injection
+from gansynth.bank.training_bank import PATIENCE
+from gansynth.core.adapter import HostOptions, MixConfig
 from gansynth.core.lineage import CaseRecord
 from gansynth.hosts.launch import device_of
 from gansynth.runtime.errors import IntegrityFault, UsageFault
@@ -66,7 +66,7 @@ class YoloSettings(HostOptions):
 
 
 @dataclass(frozen=True)
-class Choices:
+class YoloChoices:
     """The user's choices; see ``YoloSettings``. ``options`` are the detector's own."""
 
     detector: str = "libreyolo"
@@ -82,7 +82,7 @@ class Choices:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, settings: Mapping[str, str], options: Sequence[str]) -> Choices:
+    def read(cls, settings: Mapping[str, str], options: Sequence[str]) -> YoloChoices:
         """Check and convert ``--set`` values and arguments after ``--``.
 
         Raises:
@@ -136,8 +136,8 @@ class YoloConfig(Document):
         held_out: records of held-out cases that have been read already.
     """
 
-    injection: Injection
-    choices: Choices
+    mix_config: MixConfig
+    choices: YoloChoices
     request: Mapping[str, Any]
     output: Path
     patience: float = PATIENCE
@@ -173,9 +173,9 @@ class YoloConfig(Document):
             workers=choices.workers,
             cache=choices.cache,
             device=device_of(choices.device),
-            seed=self.injection.seed,
+            seed=self.mix_config.seed,
             output=self.output / WEIGHTS,
-            augment=self.injection.usual_augmentation,
+            augment=self.mix_config.usual_augmentation,
             resume=choices.resume,
             options=dict(choices.options),
         )

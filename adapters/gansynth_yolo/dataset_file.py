@@ -112,11 +112,11 @@ def printable(text: str) -> bool:
 
 
 def _document(path: Path) -> Mapping[str, Any]:
-    way_out = "expected data.yaml with path, train, val and names; correct it"
+    hint = "expected data.yaml with path, train, val and names; correct it"
     with reading(path):
         size = path.stat().st_size
         if size > MOST_BYTES:
-            raise DataFault(f"{path}: {size} bytes, expected at most {MOST_BYTES}; {way_out}")
+            raise DataFault(f"{path}: {size} bytes, expected at most {MOST_BYTES}; {hint}")
         data = path.read_bytes()
     try:
         doc = yaml.safe_load(data.decode("utf-8-sig"))
@@ -126,9 +126,9 @@ def _document(path: Path) -> Mapping[str, Any]:
         ) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         text = " ".join(str(error).split())[:200]
-        raise DataFault(f"{path}: not YAML: {text}; {way_out}") from error
+        raise DataFault(f"{path}: not YAML: {text}; {hint}") from error
     if not isinstance(doc, dict):
-        raise DataFault(f"{path}: holds a {type(doc).__name__}, {way_out}")
+        raise DataFault(f"{path}: holds a {type(doc).__name__}, {hint}")
     return doc
 
 

@@ -19,11 +19,11 @@ import numpy.typing as npt
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 
 if TYPE_CHECKING:
-    from gansynth_yolo.mixed import Slots
+    from gansynth_yolo.mixed import EpochSlots
 
 DETECTORS: Mapping[str, tuple[str, str, str]] = {
-    "libreyolo": ("gansynth_yolo.libre", "Libre", "yolo"),
-    "ultralytics": ("gansynth_yolo.agpl.ultra", "Ultra", "ultralytics"),
+    "libreyolo": ("gansynth_yolo.libre", "LibreDetector", "yolo"),
+    "ultralytics": ("gansynth_yolo.agpl.ultra", "UltralyticsDetector", "ultralytics"),
 }
 """Name of detector and package -> our module, its class, the extra that installs it."""
 
@@ -68,7 +68,7 @@ class DetectorJob:
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectedImage:
     """The detections in one image.
 
     Attributes:
@@ -82,7 +82,7 @@ class Found:
     labels: npt.NDArray[np.int64]
 
 
-class Watch(Protocol):
+class TrainingWatch(Protocol):
     """Receives the progress of a training."""
 
     def step(self, begin: float, end: float) -> None:
@@ -93,7 +93,7 @@ class Watch(Protocol):
 
 
 class Detector(Protocol):
-    """A detection library, unmodified, whose training data set is mixed by ``Slots``."""
+    """A detection library, unmodified, whose training data set is mixed by ``EpochSlots``."""
 
     @property
     def name(self) -> str:
@@ -107,13 +107,15 @@ class Detector(Protocol):
             EnvironmentFault: an unsupported version, or a missing device.
         """
 
-    def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
+    def train(self, job: DetectorJob, slots: EpochSlots, watch: TrainingWatch) -> Path:
         """Train with ``slots`` as an epoch, validate on real images, and return the best weights.
 
         Raises:
             TrainingFault: the training failed."""
 
-    def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
+    def predict(
+        self, job: DetectorJob, weights: Path, images: Sequence[Path]
+    ) -> list[DetectedImage]:
         """Detect objects in real images with trained weights.
 
         Least confidence ``KEPT``, overlap ``NMS_IOU``, at most ``MOST_FOUND`` an image.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gansynth.hosts.record import version_of
-from gansynth.runtime.machine import Line
+from gansynth.runtime.machine import DoctorLine
 from gansynth_yolo import libre_options
 from gansynth_yolo.agpl import options
 from gansynth_yolo.libraries import dotted, release_of
 
 
-def lines() -> Iterator[Line]:
+def lines() -> Iterator[DoctorLine]:
     """Check whether the release of each package is supported, without importing it."""
     for package, extra, releases, licence in (
         ("libreyolo", "yolo", (libre_options.LEAST, libre_options.BELOW), "MIT"),
@@ -25,10 +25,10 @@ def lines() -> Iterator[Line]:
         cure = f"pip install 'gansynth[{extra}]'"
         if not (version := version_of(package)):
             text = f"not installed; only for augmenting YOLO ({licence})"
-            yield Line("note", package, text, cure)
+            yield DoctorLine("note", package, text, cure)
         elif releases[0] <= release_of(version) < releases[1]:
-            yield Line("ok", package, f"{version} ({licence})")
+            yield DoctorLine("ok", package, f"{version} ({licence})")
         else:
             expected = f">={dotted(releases[0])},<{dotted(releases[1])}"
             text = f"{version}, gansynth augment needs {expected} ({licence})"
-            yield Line("note", package, text, cure)
+            yield DoctorLine("note", package, text, cure)

@@ -14,7 +14,7 @@ import yaml
 from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.ratio import Ratio, listed_counts, whole_parts
 from gansynth.core.synthetic import KEY
-from gansynth.hosts.export import Export, hashes_of, new_folder
+from gansynth.hosts.export import DataSetExport, hashes_of, new_folder
 from gansynth.report.png import png_bytes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
@@ -47,7 +47,7 @@ LINKED = (
 
 
 @dataclass(frozen=True)
-class Written:
+class ExportedImage:
     """A synthetic image on disk: its name, its sample's id, its number of boxes."""
 
     name: str
@@ -55,7 +55,7 @@ class Written:
     boxes: int
 
 
-class YoloExport(Export):
+class YoloExport(DataSetExport):
     """A folder of images and labels, and its ``data.yaml``."""
 
     target = "yolo"
@@ -86,8 +86,8 @@ class YoloExport(Export):
         """Return the bytes of one uncompressed sample: float32 images."""
         if self.manifest is not None:
             return 2 * sample_bytes(self.manifest)
-        assert self.injection.bank is not None
-        reader = BankReader(self.injection.bank)
+        assert self.mix_config.bank is not None
+        reader = BankReader(self.mix_config.bank)
         return sum(reader.read(held).image.size * 4 for held in reader.ids()[:1])
 
     @property
@@ -99,12 +99,12 @@ class YoloExport(Export):
         """Return the copies of each real image, and the synthetic images, for an exact R:S."""
         if alone is not None:
             return 0, alone
-        injection, images = self.injection, len(self.source.train_ids)
-        return exact_counts(images, injection.ratio, nearest=injection.nearest)
+        mix_config, images = self.mix_config, len(self.source.train_ids)
+        return exact_counts(images, mix_config.ratio, nearest=mix_config.nearest)
 
     def room(self) -> int:
         """Return the most bytes of the files (one per value) and of the bank."""
-        made = 0 if self.injection.bank is not None else self.sample_bytes
+        made = 0 if self.mix_config.bank is not None else self.sample_bytes
         return self.samples * (self.sample_bytes // 4 + made)
 
     # -- what is in it ---------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class YoloExport(Export):
             "data": self.source.name,
             "folder": str(self.folder),
             "content": self.content,
-            "ratio": str(self.injection.ratio),
+            "ratio": str(self.mix_config.ratio),
             "ratio_written": f"{listed}:{self.samples}",
             "synthetic_images": self.samples,
             "real_images": real,
@@ -146,7 +146,7 @@ class YoloExport(Export):
     def write(
         self, folder: Path, reader: BankReader, rejected: Mapping[str, Any], reporter: Reporter
     ) -> Mapping[str, Any]:
-        """See ``Export.write``."""
+        """See ``DataSetExport.write``."""
         splits = self._write_real(folder)
         ids = reader.ids()[: self.samples]
         written = []
@@ -194,7 +194,7 @@ class YoloExport(Export):
         splits.setdefault("train", [])
         return splits
 
-    def _write_sample(self, folder: Path, number: int, sample: BankSample) -> Written:
+    def _write_sample(self, folder: Path, number: int, sample: BankSample) -> ExportedImage:
         """Write one synthetic image of 8 bits and its label file."""
         if sample.boxes is None:
             raise DataFault(
@@ -210,7 +210,7 @@ class YoloExport(Export):
         (folder / "images" / SYNTHETIC / f"{name}.png").write_bytes(png_bytes(flat, synthetic=True))
         rows = as_rows(boxes[:, [1, 0, 3, 2]], labels, image.shape[:2])
         (folder / "labels" / SYNTHETIC / f"{name}.txt").write_text(label_text(rows), "utf-8")
-        return Written(name, sample.id, len(boxes))
+        return ExportedImage(name, sample.id, len(boxes))
 
     def _data_yaml(self, held_out: Sequence[str]) -> str:
         """Return ``data.yaml`` with absolute paths, or relative ones for sharing."""
@@ -229,7 +229,7 @@ class YoloExport(Export):
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
     def _manifest(
-        self, reader: BankReader, written: Sequence[Written], rejected: Mapping[str, Any]
+        self, reader: BankReader, written: Sequence[ExportedImage], rejected: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return the manifest that may be shared: without names and numbers of source images."""
         source, mixed = self.source, self.content == "mixed"
@@ -255,7 +255,7 @@ class YoloExport(Export):
             "note": self.note,
         }
         if mixed:
-            document["ratio"] = str(self.injection.ratio)
+            document["ratio"] = str(self.mix_config.ratio)
             document["each_real_image_listed"] = self.repeats
         return document
 

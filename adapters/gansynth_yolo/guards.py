@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
-from gansynth.hosts.checks import Takes, check_origin
-from gansynth.hosts.origin import Origin, check_schema
+from gansynth.hosts.checks import HostLimits, check_origin
+from gansynth.hosts.sample_source import SampleSource, check_schema
 from gansynth.runtime.errors import UsageFault
 
 SAME = ("channels", "box_classes")
@@ -24,7 +24,7 @@ BOXES = 4096
 """Bytes for a sample's boxes and metadata."""
 
 
-def way_out(source: CaseSource) -> str:
+def hint(source: CaseSource) -> str:
     """Return the hint how to fit a valid generator."""
     return (
         "Fit a generator on the training images of this data.yaml: gansynth fit cpggan --data "
@@ -32,9 +32,9 @@ def way_out(source: CaseSource) -> str:
     )
 
 
-def open_origin(
-    injection: Injection, source: CaseSource, held_out: Sequence[CaseRecord]
-) -> Origin | None:
+def open_sample_source(
+    mix_config: MixConfig, source: CaseSource, held_out: Sequence[CaseRecord]
+) -> SampleSource | None:
     """Check the generator or bank of a training; None without synthetic samples.
 
     Raises:
@@ -42,27 +42,27 @@ def open_origin(
         DataFault: other channels or classes.
         UsageFault: the run or bank is missing, has no weights, or has no boxes.
     """
-    if injection.ratio.p == 0:
+    if mix_config.ratio.p == 0:
         return None
-    takes = Takes(
+    takes = HostLimits(
         "yolo",
         source,
         held_out,
         needs="boxes",
         same=SAME,
-        way_out=way_out(source),
-        check_run=lambda run: _check_run(run, injection, source),
+        hint=hint(source),
+        check_run=lambda run: _check_run(run, mix_config, source),
     )
-    return check_origin(injection, takes)
+    return check_origin(mix_config, takes)
 
 
-def _check_run(run: RunFolder, injection: Injection, source: CaseSource) -> None:
-    if injection.samples.edits and run.manifest.get("labelling") != "asked":
+def _check_run(run: RunFolder, mix_config: MixConfig, source: CaseSource) -> None:
+    if mix_config.samples.edits and run.manifest.get("label_source") != "condition":
         raise UsageFault(
-            f"--edit {injection.samples.edits[0]}: {run.manifest['generator']} has boxes as its "
+            f"--edit {mix_config.samples.edits[0]}: {run.manifest['generator']} has boxes as its "
             "condition, not label maps that could be edited; leave --edit out, or see --boxes"
         )
-    check_schema(run.folder, run.schema, source.schema, SAME, way_out(source))
+    check_schema(run.folder, run.schema, source.schema, SAME, hint(source))
 
 
 # -- room in a bank --------------------------------------------------------------------------------

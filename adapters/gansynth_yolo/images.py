@@ -19,7 +19,7 @@ from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault
 from gansynth.runtime.files import reading, sha256_file
 from gansynth_yolo.cases import StrippedImage, YoloImage, read_header, read_pixels
 from gansynth_yolo.dataset_file import DatasetFile, check_inside, printable
-from gansynth_yolo.labels import Labels, read_labels
+from gansynth_yolo.labels import LabelRows, read_labels
 from gansynth_yolo.options import YoloOptions
 
 OTHERS = {".bmp", ".webp", ".gif", ".dng", ".mpo", ".pfm", ".heic", ".heif", ".avif", ".jp2",
@@ -32,7 +32,7 @@ Fault = tuple[str | None, Path, GansynthError]
 
 
 @dataclass
-class Listing:
+class ImageListing:
     """The images of a data set.
 
     Attributes:
@@ -51,7 +51,7 @@ class Listing:
         """Return the images of a split."""
         return tuple(image for image in self.images.values() if image.split == split)
 
-    def dealt(self, train: Sequence[str], val: Sequence[str]) -> Listing:
+    def dealt(self, train: Sequence[str], val: Sequence[str]) -> ImageListing:
         """Return the images in another split; those of neither side are left out."""
         sides = {"train": train, "val": val}
         images = {
@@ -62,12 +62,12 @@ class Listing:
         return replace(self, images=images)
 
 
-def list_images(file: DatasetFile, options: YoloOptions) -> Listing:
+def list_images(file: DatasetFile, options: YoloOptions) -> ImageListing:
     """List all images of a data set with their headers and label files."""
-    listing = Listing()
+    listing = ImageListing()
     shared: list[str] = []
     for split, entries in file.splits.items():
-        paths = _Paths(file, split, options, listing)
+        paths = _ImagePaths(file, split, options, listing)
         for entry in entries:
             paths.add(entry)
         if not paths.of_case and not any(fault[0] is None for fault in listing.faults):
@@ -88,11 +88,11 @@ def list_images(file: DatasetFile, options: YoloOptions) -> Listing:
     return listing
 
 
-class _Paths:
+class _ImagePaths:
     """Collects the images of one split."""
 
     def __init__(
-        self, file: DatasetFile, split: str, options: YoloOptions, listing: Listing
+        self, file: DatasetFile, split: str, options: YoloOptions, listing: ImageListing
     ) -> None:
         self.file = file
         self.split = split
@@ -223,13 +223,18 @@ def _case(path: Path, root: Path) -> str:
 
 
 def _image(
-    case: str, split: str, path: Path, file: DatasetFile, options: YoloOptions, listing: Listing
+    case: str,
+    split: str,
+    path: Path,
+    file: DatasetFile,
+    options: YoloOptions,
+    listing: ImageListing,
 ) -> YoloImage | None:
     """Read an image's header and labels; None and a fault if that fails."""
     label = label_path(path)
     try:
         header = read_header(path)
-        labels, labelled = Labels.none(), label.is_file()
+        labels, labelled = LabelRows.none(), label.is_file()
         if labelled:
             if not options.allow_outside:
                 check_inside(file.home, label, f"{path}: label file {label}")
@@ -270,7 +275,7 @@ PIECE = 4096
 """Bytes from the middle of a file that distinguish most files of one size."""
 
 
-def same_files(file: DatasetFile, listing: Listing) -> list[Fault]:
+def same_files(file: DatasetFile, listing: ImageListing) -> list[Fault]:
     """Return images of two splits that are one file, or two files of the same bytes.
 
     Files are compared by inode, then files of one size by content. Images of one constant value are

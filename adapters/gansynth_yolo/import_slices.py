@@ -17,14 +17,14 @@ from gansynth.core.adapter import HostOptions
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Case, FloatArray
 from gansynth.core.source import CaseSource
-from gansynth.data.reading import refuse_idle_read
+from gansynth.data.read_options import refuse_idle_read
 from gansynth.report.png import png_bytes, scaled
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder, write_json_atomic
 from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import counting
 from gansynth.runtime.version import __version__
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth_yolo.labels import as_rows, label_text
 
 MANIFEST = "manifest.json"
@@ -46,7 +46,7 @@ class ImportSettings(HostOptions):
 
 
 @dataclass
-class Report:
+class SliceImportReport:
     """Counts of the written data set.
 
     Attributes:
@@ -67,7 +67,7 @@ class Report:
     clipped: float = 0.0
 
 
-def import_asked(request: host_commands.ImportRequest) -> host_commands.Report:
+def import_asked(request: host_commands.ImportRequest) -> host_commands.CommandReport:
     """Run ``gansynth import slices:KIND:WHERE yolo:FOLDER``; see ``import_slices``.
 
     Raises:
@@ -92,7 +92,7 @@ def import_asked(request: host_commands.ImportRequest) -> host_commands.Report:
         )
     data = str(Path(request.where) / "data.yaml")
     then = ("check", f"yolo:{data}", "--read", f"volumes={VOLUMES}")
-    return host_commands.Report({**vars(report), "data": data}, then=then)
+    return host_commands.CommandReport({**vars(report), "data": data}, then=then)
 
 
 def import_slices(
@@ -103,7 +103,7 @@ def import_slices(
     backgrounds: float = 1.0,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Report:
+) -> SliceImportReport:
     """Write the 2D cases of a source as a YOLO data set, whole or not at all.
 
     ``train`` has the training cases of its fold, ``val`` those held out, so subjects do not
@@ -125,7 +125,9 @@ def import_slices(
     cases = {"train": source.train_ids, "val": source.held_out_ids}
     total = 2 * len(cases["train"]) + len(cases["val"])
     with whole_folder(folder) as temporary:
-        writer = _Writer(source, temporary, bits, backgrounds, seed, Report(str(folder)))
+        writer = _SliceWriter(
+            source, temporary, bits, backgrounds, seed, SliceImportReport(str(folder))
+        )
         writer.fit(_counted(cases["train"], 0, total, progress))
         done = len(cases["train"])
         for split, ids in cases.items():
@@ -145,7 +147,7 @@ def _counted(
         yield case_id
 
 
-class _Writer:
+class _SliceWriter:
     """Writes one data set."""
 
     def __init__(
@@ -155,7 +157,7 @@ class _Writer:
         bits: int,
         backgrounds: float,
         seed: int,
-        report: Report,
+        report: SliceImportReport,
     ) -> None:
         self.source = source
         self.folder = folder

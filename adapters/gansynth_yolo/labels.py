@@ -28,7 +28,7 @@ COLUMNS = ("class", "xc", "yc", "w", "h")
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelRows:
     """The content of a label file.
 
     Attributes:
@@ -41,12 +41,12 @@ class Labels:
     faults: tuple[DataFault, ...] = ()
 
     @classmethod
-    def none(cls, *faults: DataFault) -> Labels:
+    def none(cls, *faults: DataFault) -> LabelRows:
         """Return labels without rows."""
         return cls(np.zeros((0, 5)), (), faults)
 
 
-def read_labels(path: Path, names: Sequence[str], overshoot: float) -> Labels:
+def read_labels(path: Path, names: Sequence[str], overshoot: float) -> LabelRows:
     """Read a label file, and return its faults instead of raising them.
 
     Boxes may reach beyond the image by ``overshoot``, a share of its width and height.
@@ -57,7 +57,7 @@ def read_labels(path: Path, names: Sequence[str], overshoot: float) -> Labels:
     try:
         text = _text(path)
     except DataFault as fault:
-        return Labels.none(fault)
+        return LabelRows.none(fault)
     rows: dict[tuple[float, ...], None] = {}
     repeated: list[int] = []
     faults: list[DataFault] = []
@@ -75,7 +75,7 @@ def read_labels(path: Path, names: Sequence[str], overshoot: float) -> Labels:
         if row in rows:
             repeated.append(number)
         rows[row] = None
-    return Labels(np.array(list(rows)).reshape(-1, 5), tuple(repeated), tuple(faults))
+    return LabelRows(np.array(list(rows)).reshape(-1, 5), tuple(repeated), tuple(faults))
 
 
 def clipped(rows: Rows) -> Rows:

@@ -28,7 +28,7 @@ def train(config: YoloConfig) -> None:
     Raises:
         GansynthError: a fault of the data, generator, detector or machine.
     """
-    from gansynth_yolo.judging import judge
+    from gansynth_yolo.evaluation import judge
     from gansynth_yolo.mirror import mirror
     from gansynth_yolo.session import YoloSession
     from gansynth_yolo.source import open_yolo

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gansynth.runtime.errors import TrainingFault, UsageFault
-from gansynth_yolo.detectors import KEPT, MOST_FOUND, NMS_IOU, DetectorJob, Found, Watch
+from gansynth_yolo.detectors import (
+    KEPT,
+    MOST_FOUND,
+    NMS_IOU,
+    DetectedImage,
+    DetectorJob,
+    TrainingWatch,
+)
 from gansynth_yolo.libraries import best_of, check_cuda, check_size, one_line
 from gansynth_yolo.libre_options import (
     FAMILIES,
@@ -26,10 +33,10 @@ from gansynth_yolo.libre_options import (
 )
 
 if TYPE_CHECKING:
-    from gansynth_yolo.mixed import Slots
+    from gansynth_yolo.mixed import EpochSlots
 
 
-class Libre:
+class LibreDetector:
     """LibreYOLO (MIT): YOLOX and YOLOv9."""
 
     name = "libreyolo"
@@ -41,7 +48,7 @@ class Libre:
         settings(job)
         _check_device(job.device)
 
-    def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
+    def train(self, job: DetectorJob, slots: EpochSlots, watch: TrainingWatch) -> Path:
         """Train, and return the weights of the epoch that LibreYOLO rates best."""
         values = settings(job)
         weights = job.output.absolute() / "weights"
@@ -53,13 +60,15 @@ class Libre:
         # The second draws new weights, those that a model was opened with included.
         values |= {"resume": resume} if begin else {"pretrained": False}
         with silent_stdout():
-            from gansynth_yolo.libre_places import mixed_training
+            from gansynth_yolo.libre_dataset import mixed_training
 
             with one_line("libreyolo"), mixed_training(slots, watch):
-                _open(job, begin).train(**values, callbacks=_Told(slots, watch))
+                _open(job, begin).train(**values, callbacks=_TrainingCallbacks(slots, watch))
         return best_of(weights)
 
-    def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
+    def predict(
+        self, job: DetectorJob, weights: Path, images: Sequence[Path]
+    ) -> list[DetectedImage]:
         """Detect objects in image files, read as in training."""
         with silent_stdout():
             # Opened anew: after a training that was never validated a model is still in training
@@ -99,10 +108,10 @@ def epochs_done(weights: Path) -> int:
         ) from error
 
 
-class _Told:
+class _TrainingCallbacks:
     """LibreYOLO's callbacks: report to the watch, and synchronise slots with epochs."""
 
-    def __init__(self, slots: Slots, watch: Watch) -> None:
+    def __init__(self, slots: EpochSlots, watch: TrainingWatch) -> None:
         self._slots, self._watch = slots, watch
 
     def on_train_start(self, event: Any) -> None:
@@ -150,11 +159,11 @@ def _read(path: Path) -> Any:
     return image
 
 
-def _found(result: Any) -> Found:
+def _found(result: Any) -> DetectedImage:
     boxes = result.boxes
     scores = np.asarray(boxes.conf.cpu(), np.float32)
     order = np.argsort(-scores, kind="stable")
-    return Found(
+    return DetectedImage(
         np.asarray(boxes.xyxy.cpu(), np.float32).reshape(-1, 4)[order],
         scores[order],
         np.asarray(boxes.cls.cpu(), np.int64)[order],

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.bank.draw_log import DrawLog, Kind
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schema import Boxes, FloatArray
-from gansynth.hosts.epoch_plan import IntArray, Places, Table
-from gansynth.hosts.mixer import Mixer, Slot
+from gansynth.hosts.epoch_plan import EpochPlan, EpochTable, IntArray
+from gansynth.hosts.mixer import BatchItem, Mixer
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
@@ -35,7 +35,7 @@ _PRIMARY, _PARTNER = 10, 11
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ImageDraw:
     """The content of one slot of an epoch, or of a partner.
 
     Attributes:
@@ -54,7 +54,7 @@ class Drawn:
     provenance: Mapping[str, Any] | None = None
 
 
-class Slots:
+class EpochSlots:
     """The slots of a training set; can be inherited through fork or pickled.
 
     Args:
@@ -64,8 +64,8 @@ class Slots:
         done: epochs of earlier sessions of the training.
     """
 
-    def __init__(self, plan: MixPlan[int], real: int, channels: int, done: int = 0) -> None:
-        self.places = Places(plan, real)
+    def __init__(self, plan: MixerConfig[int], real: int, channels: int, done: int = 0) -> None:
+        self.places = EpochPlan(plan, real)
         self.real, self.channels, self.done = real, channels, done
         # Nothing of it is left behind by a killed process, and any way of starting one brings it.
         self._shared = multiprocessing.get_context("spawn").RawArray("q", len(self.places))
@@ -78,7 +78,7 @@ class Slots:
         self._primaries = Mixer(plan, self._refuse)
         self._partners = Mixer(replace(plan, log=log), self._refuse)
         self._again = None if log is None else DrawLog(log)
-        self._tables: dict[int, Table] = {}
+        self._tables: dict[int, EpochTable] = {}
         self._now = (self.done, 0, 0)
         self._pool: list[tuple[FloatArray, Classes, tuple[int, int]]] | None = None
 
@@ -94,7 +94,7 @@ class Slots:
 
     # -- what is drawn ---------------------------------------------------------------------------
 
-    def primary(self, index: int) -> Drawn:
+    def primary(self, index: int) -> ImageDraw:
         """Return the content of a slot in its next epoch; every call counts as one.
 
         Raises:
@@ -106,7 +106,7 @@ class Slots:
         turn = self._table(epoch).turn(index)
         return self._fill(self._primaries, epoch, index, (_PRIMARY, epoch, index), turn=turn)
 
-    def partner(self, index: int, annotated: IntArray | None = None) -> Drawn:
+    def partner(self, index: int, annotated: IntArray | None = None) -> ImageDraw:
         """Return the content of a slot as a partner of the primary that this process drew last.
 
         A mosaic's partners are unbiased if their indices are uniform over all slots. For a detector
@@ -121,7 +121,7 @@ class Slots:
         key = (_PARTNER, epoch, primary, number)
         return self._fill(self._partners, epoch, index, key, annotated)
 
-    def again(self, drawn: Drawn) -> bool:
+    def again(self, drawn: ImageDraw) -> bool:
         """Count a draw that a detector uses again as a partner.
 
         Returns:
@@ -165,7 +165,7 @@ class Slots:
         key: tuple[int, ...],
         annotated: IntArray | None = None,
         turn: int | None = None,
-    ) -> Drawn:
+    ) -> ImageDraw:
         table, rng = self._table(epoch), self.places.rng(*key)
         real, wish = int(table.real[index]), None
         if annotated is not None and len(annotated):
@@ -178,7 +178,7 @@ class Slots:
         slot = mixer.fill(real, table.mix, synthetic=synthetic, rng=rng, turn=turn, wish=wish)
         return self._drawn(slot)
 
-    def _table(self, epoch: int) -> Table:
+    def _table(self, epoch: int) -> EpochTable:
         table = self._tables.get(epoch)
         if table is None:
             while len(self._tables) > 2:  # an epoch's first places are asked for beside the last's
@@ -186,12 +186,12 @@ class Slots:
             table = self._tables[epoch] = self.places.table(epoch)
         return table
 
-    def _drawn(self, slot: Slot[int]) -> Drawn:
+    def _drawn(self, slot: BatchItem[int]) -> ImageDraw:
         if slot.sample is None:
-            return Drawn(slot.real, None, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+            return ImageDraw(slot.real, None, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
         image = pixels(slot.sample.image, self.channels)
         boxes, labels = corners(slot.sample.boxes)
-        return Drawn(slot.real, image, boxes, labels, slot.sample.id, slot.sample.provenance)
+        return ImageDraw(slot.real, image, boxes, labels, slot.sample.id, slot.sample.provenance)
 
     def _refuse(self, sample: BankSample) -> str:
         shape = sample.image.shape

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from gansynth.data.planes import PixelSpacing
-from gansynth.data.reading import ReadOptions, SkullStrip, SplitsFile
+from gansynth.data.read_options import ReadOptions, SkullStrip, SplitsFile
 from gansynth.runtime.option_kinds import Size2
 
 

@@ -8,21 +8,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.bank.draw_log import Counts, Tally
-from gansynth.bank.supply import Demand
-from gansynth.core.injection import MixPlan
+from gansynth.bank.draw_log import DrawCounter, DrawCounts
+from gansynth.bank.training_bank import BankRequirements
 from gansynth.core.lineage import CaseRecord
+from gansynth.core.mix_config import MixerConfig
 from gansynth.hosts import record
 from gansynth.hosts.epoch_plan import count_places
-from gansynth.hosts.origin import Origin
 from gansynth.hosts.record import FILE
-from gansynth.hosts.session import Session
+from gansynth.hosts.sample_source import SampleSource
+from gansynth.hosts.session import HostSession
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_yolo.config import YoloConfig
 from gansynth_yolo.detectors import DetectorJob
-from gansynth_yolo.guards import open_origin, sample_bytes
-from gansynth_yolo.mixed import PARTNERS, Slots
+from gansynth_yolo.guards import open_sample_source, sample_bytes
+from gansynth_yolo.mixed import PARTNERS, EpochSlots
 from gansynth_yolo.source import YoloSource
 
 COMPARED = (*record.COMPARED, "imgsz", "batch", "options")
@@ -34,7 +34,7 @@ LICENCES: Mapping[str, str] = {
 """Detector -> its licence and the consequences for a training."""
 
 
-class YoloSession(Session[int]):
+class YoloSession(HostSession[int]):
     """Checks generator or bank, creates a missing bank, and counts draws: a ``Watch``.
 
     Raises:
@@ -51,56 +51,56 @@ class YoloSession(Session[int]):
     def __init__(self, config: YoloConfig, source: YoloSource, job: DetectorJob) -> None:
         self.config, self.source, self.job = config, source, job
         first = epochs_done(config.output) if job.resume else 0
-        super().__init__(config.injection, config.output, first, job.epochs)
-        self._partners = Tally(self.log / PARTNERS)
+        super().__init__(config.mix_config, config.output, first, job.epochs)
+        self._partners = DrawCounter(self.log / PARTNERS)
         self._epochs: list[dict[str, Any]] = []
         try:
-            self._origin = open_origin(config.injection, source, self._held_out())
+            self._sample_source = open_sample_source(config.mix_config, source, self._held_out())
             self.open()
-            if note := config.injection.schedule.tuning_note(job.epochs, "epoch", ours=False):
+            if note := config.mix_config.schedule.tuning_note(job.epochs, "epoch", ours=False):
                 self.say(note)
             self.start()
             self.steer()
         except BaseException:
             self.close()
             raise
-        self.slots = Slots(self.plan, len(source.train_ids), job.channels, first)
+        self.slots = EpochSlots(self.plan, len(source.train_ids), job.channels, first)
 
     def _held_out(self) -> tuple[CaseRecord, ...]:
         """Return the records of held-out images; read them only if needed and not read yet."""
-        if self.config.held_out or self.injection.ratio.p == 0:
+        if self.config.held_out or self.mix_config.ratio.p == 0:
             return self.config.held_out
         return self.source.records(self.source.held_out_ids)
 
     # -- what it says of itself ------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        """See ``Session.describe``."""
-        return describe(self.config, self._origin)
+        """See ``HostSession.describe``."""
+        return describe(self.config, self._sample_source)
 
-    def demand(self) -> Demand:
-        """See ``Session.demand``."""
-        run = None if self._origin is None else self._origin.run
+    def demand(self) -> BankRequirements:
+        """See ``HostSession.demand``."""
+        run = None if self._sample_source is None else self._sample_source.run
         images = len(self.source.train_ids)
-        return Demand(
-            injection=self.injection,
+        return BankRequirements(
+            mix_config=self.mix_config,
             target="yolo",
             request=self.source.request.to_json(),
-            run_id=None if self._origin is None else self._origin.run_id,
+            run_id=None if self._sample_source is None else self._sample_source.run_id,
             cases=images,
             sample_bytes=0 if run is None else sample_bytes(run.manifest),
             batch_size=self.job.batch,
-            samples=self.total * count_places(self.injection.ratio, images),
+            samples=self.total * count_places(self.mix_config.ratio, images),
             output=self.output,
             say=self.tell,
             progress=self.now(),
             gpus=_gpus(self.job.device),
         )
 
-    def make_plan(self) -> MixPlan[int]:
-        """See ``Session.make_plan``."""
+    def make_plan(self) -> MixerConfig[int]:
+        """See ``HostSession.make_plan``."""
         ids = self.source.train_ids
-        plan: MixPlan[int] = self.injection.plan(
+        plan: MixerConfig[int] = self.mix_config.plan(
             self.bank,
             self.log,
             batches=self.total,
@@ -111,11 +111,11 @@ class YoloSession(Session[int]):
         return replace(plan, stream=(0,), patience=self.config.patience)
 
     def case(self, key: int) -> str:
-        """See ``Session.case``."""
+        """See ``HostSession.case``."""
         return self.source.train_ids[key]
 
     def more(self) -> dict[str, Any]:
-        """See ``Session.more``."""
+        """See ``HostSession.more``."""
         per_epoch = [{k: v for k, v in entry.items() if k != "so_far"} for entry in self._epochs]
         return {"partners": self.partners().to_json(), "per_epoch": per_epoch}
 
@@ -140,7 +140,7 @@ class YoloSession(Session[int]):
         self.pause()
         self.write()
 
-    def partners(self) -> Counts:
+    def partners(self) -> DrawCounts:
         """Return the counts of mosaic partners."""
         return self._partners.update()
 
@@ -188,7 +188,7 @@ def _gpus(device: str) -> tuple[int, ...]:
 # -- the record ------------------------------------------------------------------------------------
 
 
-def describe(config: YoloConfig, origin: Origin | None) -> dict[str, Any]:
+def describe(config: YoloConfig, sample_source: SampleSource | None) -> dict[str, Any]:
     """Describe the data, mix and detector of one session.
 
     Args:
@@ -197,7 +197,7 @@ def describe(config: YoloConfig, origin: Origin | None) -> dict[str, Any]:
     choices = asdict(config.choices)
     detector = config.choices.detector
     return {
-        **record.describe_session(config.injection, origin),
+        **record.describe_session(config.mix_config, sample_source),
         "data": config.request["where"],
         **{key: choices[key] for key in ("detector", "model", "imgsz", "batch", "options")},
         "licence": LICENCES[detector],

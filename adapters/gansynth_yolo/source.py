@@ -16,18 +16,18 @@ import numpy as np
 from gansynth.core.fingerprint import prints_of
 from gansynth.core.lineage import CaseRecord, guard_split
 from gansynth.core.schema import Boxes, Case, Schema, content_hash
-from gansynth.core.source import CaseSource, SourceRequest, Split
+from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file
-from gansynth.data.divided import divide
 from gansynth.data.folds import absolute, one_fold
 from gansynth.data.planes import resize
-from gansynth.data.reading import parse_read, reads
+from gansynth.data.read_options import parse_read, register_read_options
+from gansynth.data.resplit import write_resplit
 from gansynth.data.subjects import read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_yolo.cases import YoloImage, read_pixels, scaled
 from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
-from gansynth_yolo.images import Fault, Listing, list_images, same_files
+from gansynth_yolo.images import Fault, ImageListing, list_images, same_files
 from gansynth_yolo.options import YoloOptions
 
 LARGEST = 256
@@ -38,7 +38,7 @@ BACKGROUND = "background"
 """Class name of an image without boxes."""
 
 
-@reads(YoloOptions)
+@register_read_options(YoloOptions)
 def open_yolo(request: SourceRequest) -> YoloSource:
     """Open ``yolo:data.yaml``, or the folder it lies in.
 
@@ -72,10 +72,10 @@ class YoloSource(CaseSource):
                 "together"
             )
         self.file: DatasetFile = read_dataset_file(path, allow_outside=self.options.allow_outside)
-        self.everything: Listing = list_images(self.file, self.options)
-        self.listing: Listing = self._dealt()
+        self.everything: ImageListing = list_images(self.file, self.options)
+        self.listing: ImageListing = self._dealt()
 
-    def _dealt(self) -> Listing:
+    def _dealt(self) -> ImageListing:
         """Return the images, split into folds by ``--read splits=`` if it is given."""
         everything = self.everything
         if self.options.splits is None or self.fold == "all" or everything.faults:
@@ -88,9 +88,9 @@ class YoloSource(CaseSource):
         """The folder of ``data.yaml``, and the folder its paths are relative to."""
         return tuple(dict.fromkeys((self.file.home, self.file.root)))
 
-    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+    def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Split the images into other folds: two small files in a folder."""
-        return divide(self, self.everything.images, splits, folder).request(self.request)
+        return write_resplit(self, self.everything.images, splits, folder).request(self.request)
 
     def faults(self) -> list[Fault]:
         """Return all faults found without decoding an image; opening raises the first."""

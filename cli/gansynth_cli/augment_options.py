@@ -11,10 +11,10 @@ import click
 
 from gansynth.runtime.errors import UsageFault
 from gansynth_cli.common import Output, summary
-from gansynth_cli.typed import called, refuse_others, typed, typed_options
+from gansynth_cli.typed_options import called, refuse_others, typed, typed_options
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import Adapter, Content, Injection
+    from gansynth.core.adapter import Adapter, Content, MixConfig
     from gansynth.core.bank_options import BankSize
     from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import SourceRequest
@@ -111,7 +111,7 @@ MEANT = frozenset((*SOURCE, *SAMPLES, *REAL, *ASKED, *SAYING))
 
 def run_export(
     adapter: Adapter,
-    injection: Injection,
+    mix_config: MixConfig,
     name: str,
     content: Content | None,
     *,
@@ -124,17 +124,17 @@ def run_export(
         GansynthError: the adapter refuses the export.
     """
     document: Mapping[str, Any] = adapter.export(
-        injection,
+        mix_config,
         name,
         content=content or "mixed",
-        size=asked_size(injection),
+        size=asked_size(mix_config),
         dry_run=dry_run,
         reporter=out.reporter,
     )
-    if dry_run and injection.run and injection.bank is None and injection.ratio.p > 0:
+    if dry_run and mix_config.run and mix_config.bank is None and mix_config.ratio.p > 0:
         from gansynth.hosts.checks import seconds_of_a_sample
 
-        each = round(seconds_of_a_sample(adapter, injection), 3)
+        each = round(seconds_of_a_sample(adapter, mix_config), 3)
         document = {**document, "seconds_per_sample": each, "memory": "not measured"}
     out.result(document, summary(document))
 
@@ -164,9 +164,9 @@ def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> 
     return str(export if output is None else output)
 
 
-def asked_size(injection: Injection) -> BankSize | None:
+def asked_size(mix_config: MixConfig) -> BankSize | None:
     """Return ``--bank-size``, if it was given."""
-    return injection.size if "bank_size" in typed_options(click.get_current_context()) else None
+    return mix_config.size if "bank_size" in typed_options(click.get_current_context()) else None
 
 
 def check_options(export: str | None, output: Path | None, content: str | None) -> None:
@@ -214,12 +214,12 @@ nearest_option = click.option(
 )
 
 
-def warn_of_idle(injection: Injection, out: Output) -> None:
+def warn_of_idle(mix_config: MixConfig, out: Output) -> None:
     """Warn of options without effect where no sample is used, e.g. at a baseline's ratio."""
     from gansynth.runtime.options import idle
 
     context = click.get_current_context()
-    needs = dict.fromkeys(OF_SAMPLES if injection.ratio.p == 0 else (), "!ratio")
+    needs = dict.fromkeys(OF_SAMPLES if mix_config.ratio.p == 0 else (), "!ratio")
     for message in idle(typed_options(context), context.params, needs, typed, called):
         out.reporter.warn(message.partition(";")[0])
 
@@ -234,12 +234,12 @@ def host_data(
         DataFault: no run there.
     """
     from gansynth.core.source import SourceRequest
-    from gansynth.data.reading import refuse_idle_read
-    from gansynth.sampling.opening import requested, taken
+    from gansynth.data.read_options import refuse_idle_read
+    from gansynth.sampling.run_source import requested, resolve_request
 
     if data is not None:
         parsed = SourceRequest.parse(data)
         reading = {**reading, "kind": parsed.kind, "where": parsed.where}
     request = requested(reading, run)
     refuse_idle_read(request, reading["read"])
-    return request, "" if run is None else taken(request, reading)
+    return request, "" if run is None else resolve_request(request, reading)

@@ -169,7 +169,7 @@ def _with_request(data: Callable[..., Any], function: F) -> F:
 
         request = SourceRequest.parse(data, **{**reading, "fold": reading["fold"] or "0"})
         if not kwargs.get("recipe_name"):  # a recipe has its own reading options
-            from gansynth.data.reading import refuse_idle_read
+            from gansynth.data.read_options import refuse_idle_read
 
             refuse_idle_read(request, reading["read"])
         return function(*args, request=request, **kwargs)
@@ -220,7 +220,7 @@ set_option = pairs_option(
     "Change one setting (gansynth options NAME lists them); may be repeated.",
 )
 with_option = pairs_option(
-    "--with",
+    "--extra-source",
     "others",
     "tissues=nifti:adni",
     "Further source that a recipe needs, by its name; may be repeated.",
@@ -265,16 +265,17 @@ def with_samples(seed: str | None = None, *, classes: bool = False) -> Callable[
             "the default) or file:PATH.",
         ),
         click.option(
-            "--conditions",
+            "--condition-source",
+            "conditions",
             metavar="KIND:WHERE",
             help="Take conditions from the cases of this source (e.g. tumour-free ones) instead of "
             "the run's own training cases.",
         ),
         pairs_option(
-            "--conditions-read",
+            "--condition-source-read",
             "how",
             "fold=0",
-            "How to read --conditions: keys of its kind, fold (default: all its cases), "
+            "How to read --condition-source: keys of its kind, fold (default: all its cases), "
             "configuration, plans, subjects. Default: like the run's own cases. May be repeated.",
         ),
         click.option(
@@ -283,7 +284,10 @@ def with_samples(seed: str | None = None, *, classes: bool = False) -> Callable[
             help="How lesions are inserted into real images, for generators that do so.",
         ),
         click.option(
-            "--weights", type=FILE, help="Weight conditions by this file of gansynth failures."
+            "--sampling-weights",
+            "weights",
+            type=FILE,
+            help="Weight conditions by this file of gansynth hard-cases.",
         ),
         click.option(
             "--filter",
@@ -325,7 +329,7 @@ def with_real(help_text: str) -> Callable[[F], F]:
             "--real-read",
             "real_how",
             "fold=0",
-            "How to read --real; keys as for --conditions-read. May be repeated.",
+            "How to read --real; keys as for --condition-source-read. May be repeated.",
         ),
         read=read,
     )

@@ -21,6 +21,7 @@ from gansynth.runtime.errors import (
     EXIT_BUG,
     EXIT_SIGINT,
     EXIT_SIGTERM,
+    RENAMED,
     EnvironmentFault,
     GansynthError,
     UsageFault,
@@ -37,7 +38,7 @@ COMMANDS = {
     "prepare": ("prepare", "Plan and preprocess a data set with its target framework."),
     "cache": ("cache", "Copy the cases of any source into one HDF5 file that is fast to read."),
     "fit": ("fit", "Fit a generator on the training cases of one fold."),
-    "failures": ("failures", "Find hard cases by inner folds of the training cases."),
+    "hard-cases": ("hard_cases", "Find hard cases by inner folds of the training cases."),
     "sample": ("sample", "Generate labelled samples from a run."),
     "show": ("show", "Print where the files of a run are, and how far it has come."),
     "turing-test": ("turing_test", "Let raters tell real images from samples, on a local page."),
@@ -61,6 +62,8 @@ COMMANDS = {
     "doctor": ("doctor", "Report what this machine has, and what is missing."),
 }
 """Command -> (module below ``gansynth_cli.commands``, the line that ``gansynth --help`` shows)."""
+RENAMED_COMMANDS = {"failures": "hard-cases", "train": "fit"}
+"""A name of before, or of other programs -> the command."""
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Error numbers of a full or read-only disk."""
@@ -105,6 +108,8 @@ class Gansynth(click.Group):
         """Resolve a command as click does; an unknown one gets a suggestion."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             hint = did_you_mean(args[0], COMMANDS)
+            if args[0] in RENAMED_COMMANDS:
+                hint = f" It is called {RENAMED_COMMANDS[args[0]]!r}."
             ctx.fail(f"No such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
 
@@ -172,6 +177,8 @@ def _usage_line(error: click.ClickException) -> str:
     text = _one_line([error.format_message()])
     if isinstance(error, click.NoSuchOption) and error.option_name in DROPPED:
         text += f" It is gone: {DROPPED[error.option_name]}."
+    if isinstance(error, click.NoSuchOption) and error.option_name in RENAMED:
+        text = f"No such option: {error.option_name}. It is now {RENAMED[error.option_name]}."
     return f"{text}{'' if text.endswith(('.', '?')) else '.'} See: {path} --help"
 
 

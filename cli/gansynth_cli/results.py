@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth_cli.common import summary, table
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import Report
+    from gansynth.core.adapter import CommandReport
     from gansynth_cli.common import Output
 
 PATHS = ("sheet", "interpolation", "nearest", "record")
@@ -35,7 +35,7 @@ def counted(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
 
 
-def show_report(report: Report, out: Output) -> None:
+def show_report(report: CommandReport, out: Output) -> None:
     """Print the report of a framework's command, and the next command."""
     lines = list(report.lines) or summary(report.document)
     out.result(report.document, [*lines, *([then(*report.then)] if report.then else ())])
@@ -64,7 +64,7 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
         samples, real = (_short(diversity[key]) for key in ("samples", "real"))
         yield f"likeness of samples to each other: {samples}, of real images: {real} (mean MS-SSIM)"
     if label_maps := report.get("label_maps"):
-        yield f"generated label maps: {label_maps['flawed']:.0%} are rejected"
+        yield f"generated label maps: {label_maps['rejected']:.0%} are rejected"
     yield f"pictures: {Path(run) / 'samples'}"
     yield then("sample", run, "--sheet")
 
@@ -101,7 +101,7 @@ def lines_of_training(
         target: name of the framework.
         labels: name -> value.
     """
-    from gansynth.metrics.segmentation.account import lines_of, said_of
+    from gansynth.metrics.segmentation.results import lines_of, said_of
 
     real, synthetic = document["drawn_real"], document["drawn_synthetic"]
     yield f"{target}: trained; results are in {document['folder']}"
@@ -109,9 +109,9 @@ def lines_of_training(
     missed = document["fell_back"]
     lacked = f"; {missed} missing, real ones took their place" if missed else ""
     yield f"drawn: {real} real, {synthetic} synthetic ({shares}){lacked}"
-    supply = document["supply"]
-    if (often := supply.get("draws_per_sample")) is not None:
-        again = supply.get("restarts") or 0
+    training_bank = document["supply"]
+    if (often := training_bank.get("draws_per_sample")) is not None:
+        again = training_bank.get("restarts") or 0
         died = f"; their producer was started again {counted(again, 'time')}" if again else ""
         yield f"each synthetic sample was used {often:.3g} times{died}"
     metrics = document["metrics_on_real_cases"]
@@ -134,8 +134,8 @@ def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:
     """Yield where samples are, and their metrics."""
     each = report.get("seconds_per_sample")
     took = "" if each is None else f", {each:.2g} s each"
-    flaws = f"; {report['flawed']} would be rejected" if report.get("flawed") else ""
-    yield f"{counted(report['samples'], 'sample')} in {report['folder']}{took}{flaws}"
+    reject_reasons = f"; {report['rejected']} would be rejected" if report.get("rejected") else ""
+    yield f"{counted(report['samples'], 'sample')} in {report['folder']}{took}{reject_reasons}"
     for key in PATHS:
         if path := report.get(key):
             yield f"{key}: {path['sheet'] if isinstance(path, Mapping) else path}"
@@ -186,11 +186,11 @@ def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:
 
 def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """Yield the three answers, the alarms, and where the report is."""
-    from gansynth.evaluation.report.found import parts
-    from gansynth.report.document import Node
-    from gansynth.report.words import plain
+    from gansynth.evaluation.report.assessments import parts
+    from gansynth.report.document import JsonNode
+    from gansynth.report.numbers import plain
 
-    for part in parts(Node(dict(document))):
+    for part in parts(JsonNode(dict(document))):
         lines = [(sign.sign if sign else "", plain(line)) for sign, line in part.lines]
         if part.title == "Realism":  # the figures are in the report
             lines = [(sign, text.partition(":")[0]) for sign, text in lines]

@@ -22,9 +22,9 @@ import numpy as np
 from gansynth.bank.placement import place_bank
 from gansynth.bank.producer_main import ProducerConfig
 from gansynth.bank.reader import BankReader
-from gansynth.bank.supervisor import Keeper
+from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.conditions.boxes import anywhere
-from gansynth.core.null_adapter import NoHost
+from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
@@ -102,17 +102,17 @@ def fill(
         TrainingFault: the time limit is exceeded.
     """
     end = time.monotonic() + patience
-    keeper = Keeper.start(config, log, restarts=restarts)
+    supervisor = ProducerSupervisor.start(config, log, restarts=restarts)
     try:
-        keeper.wait(config.capacity, patience, progress)
-        while keeper.alive() and time.monotonic() < end:
+        supervisor.wait(config.capacity, patience, progress)
+        while supervisor.alive() and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
     finally:
-        keeper.stop()
-        for line in keeper.messages():
+        supervisor.stop()
+        for line in supervisor.messages():
             say(line)
-    if keeper.ended is not None:
-        raise keeper.ended
+    if supervisor.ended is not None:
+        raise supervisor.ended
     reader = BankReader(Path(config.bank))
     if reader.sha256 is None:
         raise TrainingFault(f"{config.bank}: not complete after {patience:g} s; call it again")
@@ -168,12 +168,12 @@ def live_bank(
             config = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
             _learn_filters(generator, config)
             log = Path(logs) / "producer.log"
-            with Keeper.start(config, log, restarts=restarts) as keeper:
-                keeper.wait(min(samples, BEGIN_WITH), patience)
+            with ProducerSupervisor.start(config, log, restarts=restarts) as supervisor:
+                supervisor.wait(min(samples, BEGIN_WITH), patience)
                 try:
                     yield place
                 finally:
-                    for line in keeper.messages():
+                    for line in supervisor.messages():
                         logger.warning("gansynth: %s", line)
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -182,8 +182,8 @@ def live_bank(
 def _learn_filters(run: RunFolder, config: ProducerConfig) -> None:
     """Fit filters in this process: a producer on the CPU has one thread and low priority."""
     if config.samples.filters:
-        from gansynth.sampling.filters.ahead import learn_ahead
-        from gansynth.sampling.opening import open_source
+        from gansynth.sampling.filters.pretrain import learn_ahead
+        from gansynth.sampling.run_source import open_source
 
         source = open_source(SourceRequest(**config.request))
         learn_ahead(run, config.samples.filters, source, device=config.device)
@@ -201,7 +201,7 @@ def _config(
     return ProducerConfig(
         run=str(run),
         request=run.request.to_json(),
-        target=NoHost.name,
+        target=NullAdapter.name,
         bank=str(folder),
         frozen=True,
         capacity=samples,

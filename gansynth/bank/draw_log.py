@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from gansynth.core.sample_request import SETTINGS
 
 if TYPE_CHECKING:
-    from gansynth.core.injection import Injection
+    from gansynth.core.mix_config import MixConfig
 
 Kind = Literal["real", "synthetic", "fallback", "stopped"]
 PATTERN = "draws-*.csv"
@@ -90,7 +90,7 @@ class DrawLog:
 
 
 @dataclass(frozen=True)
-class Counts:
+class DrawCounts:
     """Number of draws so far, including those that workers prefetched beyond training.
 
     Attributes:
@@ -154,7 +154,7 @@ class Counts:
         }
 
 
-class Tally:
+class DrawCounter:
     """Count the draws of a log folder; each update reads only new lines."""
 
     def __init__(self, folder: Path) -> None:
@@ -165,7 +165,7 @@ class Tally:
         self._ids = Counter[str]()
         self._reasons: dict[str, int] = {}
 
-    def update(self) -> Counts:
+    def update(self) -> DrawCounts:
         """Read the new lines of every process and return the counts."""
         for path in sorted(self.folder.glob(PATTERN)):
             read = self._read.get(path, 0)
@@ -178,7 +178,7 @@ class Tally:
             self._read[path] = read + len(whole)
             for row in csv.reader(io.StringIO(whole.decode("utf-8", "replace"))):
                 self._count(row)
-        return Counts(
+        return DrawCounts(
             real=self._kinds["real"] + self._kinds["fallback"],
             synthetic=self._kinds["synthetic"],
             fell_back=self._kinds["fallback"],
@@ -201,9 +201,9 @@ class Tally:
             self._stopped = source
 
 
-def summarise(folder: Path) -> Counts:
+def summarise(folder: Path) -> DrawCounts:
     """Count all draws of a log folder."""
-    return Tally(folder).update()
+    return DrawCounter(folder).update()
 
 
 # -- how often a sample is drawn ------------------------------------------------------------------
@@ -214,7 +214,7 @@ def different(draws: int, most: float = MOST_DRAWS) -> int:
     return math.ceil(draws / most)
 
 
-def foreseen(injection: Injection, draws: int, held: int) -> dict[str, Any]:
+def foreseen(mix_config: MixConfig, draws: int, held: int) -> dict[str, Any]:
     """Return what a dry run reports about ``draws`` draws from a bank of ``held`` samples.
 
     Returns:
@@ -222,10 +222,10 @@ def foreseen(injection: Injection, draws: int, held: int) -> dict[str, Any]:
         live one; ``reuse``, in words.
     """
     document: dict[str, Any] = {"synthetic_draws": draws}
-    if injection.frozen or injection.bank is not None:
+    if mix_config.frozen or mix_config.bank is not None:
         each = draws / max(1, held)
         document["draws_of_a_sample"] = round(each, 2)
-        return document | ({"reuse": text} if (text := too_few(injection, draws, held)) else {})
+        return document | ({"reuse": text} if (text := too_few(mix_config, draws, held)) else {})
     least = different(draws)
     return document | {
         "samples_to_make": least,
@@ -234,27 +234,27 @@ def foreseen(injection: Injection, draws: int, held: int) -> dict[str, Any]:
     }
 
 
-def too_few(injection: Injection, draws: int, held: int) -> str:
+def too_few(mix_config: MixConfig, draws: int, held: int) -> str:
     """Return a warning if samples of a frozen bank will be drawn too often, or ""."""
     if draws <= MOST_DRAWS * held:
         return ""
     return (
         f"each of {held} samples will be drawn {draws / max(1, held):.1f} times, more than "
-        f"{MOST_DRAWS}: {_larger(injection, draws)}"
+        f"{MOST_DRAWS}: {_larger(mix_config, draws)}"
     )
 
 
-def worn(injection: Injection, most: int, distinct: int, draws: int) -> str:
+def worn(mix_config: MixConfig, most: int, distinct: int, draws: int) -> str:
     """Return a warning if a sample was drawn ``most`` times, more than ``MOST_DRAWS``, or ""."""
     if most <= MOST_DRAWS:
         return ""
-    if injection.frozen or injection.bank is not None:
-        cure = _larger(injection, draws)
+    if mix_config.frozen or mix_config.bank is not None:
+        cure = _larger(mix_config, draws)
     else:
         cure = (
             "the producer makes too few. Let it cost more (--overhead 10%, or --reuse 4 for as "
             "many as it can), give it a device of its own (--device), or fill a bank first "
-            f"(--frozen --bank-size {different(draws)})"
+            f"(--offline --bank-size {different(draws)})"
         )
     return (
         f"{distinct} different samples were drawn up to {most} times each, more than {MOST_DRAWS}: "
@@ -262,7 +262,7 @@ def worn(injection: Injection, most: int, distinct: int, draws: int) -> str:
     )
 
 
-def _larger(injection: Injection, draws: int) -> str:
-    if injection.bank is not None:
+def _larger(mix_config: MixConfig, draws: int) -> str:
+    if mix_config.bank is not None:
         return f"give a bank of {different(draws)} samples, or train for fewer steps"
-    return f"take --bank-size {different(draws)}, or leave --frozen out"
+    return f"take --bank-size {different(draws)}, or leave --offline out"

@@ -12,7 +12,7 @@ from gansynth.bank.spec import HEARTBEAT, read_heartbeat
 
 
 @dataclass(frozen=True)
-class Limits:
+class HeartbeatLimits:
     """Time limits of the supervisor, in seconds unless stated otherwise.
 
     Attributes:
@@ -47,7 +47,7 @@ class Heartbeat:
         well: seconds that the producer has lived since its first batch.
     """
 
-    def __init__(self, bank: Path, pid: int, limits: Limits) -> None:
+    def __init__(self, bank: Path, pid: int, limits: HeartbeatLimits) -> None:
         self._bank, self._pid, self._limits = bank, pid, limits
         self.document: Mapping[str, Any] = {}
         self.well = 0.0

@@ -30,7 +30,7 @@ _PASS = 30
 
 
 @dataclass(frozen=True)
-class Team:
+class WorkerGroup:
     """The place of this process among the workers that draw in parallel.
 
     Attributes:
@@ -47,7 +47,7 @@ class Team:
     alone: tuple[int, ...] = ()
 
     @classmethod
-    def here(cls, workers: int = 1) -> Team:
+    def here(cls, workers: int = 1) -> WorkerGroup:
         """Return the team of this process; ``workers`` are started in turn, 1 if unknown."""
         identity = tuple(getattr(multiprocessing.current_process(), "_identity", ()))
         if not identity:
@@ -62,7 +62,7 @@ class Team:
         return cls(alone=identity)
 
 
-class Turns:
+class WorkerTurns:
     """Consecutive turns of this process.
 
     Args:
@@ -71,12 +71,12 @@ class Turns:
         name: file name part for the training's rank.
     """
 
-    def __init__(self, team: Team, folder: Path | None, name: str) -> None:
-        self._team, self._taken, self._file = team, 0, None
+    def __init__(self, worker_group: WorkerGroup, folder: Path | None, name: str) -> None:
+        self._team, self._taken, self._file = worker_group, 0, None
         self._first = 0
-        if folder is not None and team.started is not None:
-            self._file = folder / f"turns-{name}-{team.started}-{team.number}"
-            self._first = _taken_before(folder, name, team.started)
+        if folder is not None and worker_group.started is not None:
+            self._file = folder / f"turns-{name}-{worker_group.started}-{worker_group.number}"
+            self._first = _taken_before(folder, name, worker_group.started)
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
 
@@ -102,13 +102,13 @@ def _taken_before(folder: Path, name: str, started: int) -> int:
     return sizes
 
 
-class Passes:
+class BankPasses:
     """Draw each sample of a bank once before any is drawn again.
 
     Args:
         reader: reader of the bank.
         key: seed of the order of a frozen bank's passes; the same in all processes of a team.
-        team: see ``Team``.
+        team: see ``WorkerGroup``.
         turns: turns of this process, for draws without a given turn.
         rng: random generator of this process, for the order of a live bank's samples.
     """
@@ -117,12 +117,12 @@ class Passes:
         self,
         reader: BankReader,
         key: Sequence[int],
-        team: Team,
-        turns: Turns,
+        worker_group: WorkerGroup,
+        turns: WorkerTurns,
         rng: np.random.Generator,
     ) -> None:
         self.reader, self._key = reader, tuple(key)
-        self._team, self._turns, self._rng = team, turns, rng
+        self._team, self._turns, self._rng = worker_group, turns, rng
         self._ids: list[str] = []
         self._known: set[str] = set()
         self._waiting: list[str] = []

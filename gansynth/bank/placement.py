@@ -9,8 +9,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from gansynth.core.adapter import Injection
-from gansynth.core.bank_options import BankPlan
+from gansynth.core.adapter import MixConfig
+from gansynth.core.bank_options import BankCapacity
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
 
@@ -20,7 +20,7 @@ SHARED_MEMORY = Path("/dev/shm")
 _SCRATCH = re.compile(r"gansynth-.*-(\d+)-[a-z0-9_]+")
 
 
-def plan_bank(injection: Injection, cases: int, sample: int) -> BankPlan:
+def plan_bank(mix_config: MixConfig, cases: int, sample: int) -> BankCapacity:
     """Plan a bank; a live one holds at least two samples, so that one can be retired.
 
     Args:
@@ -31,10 +31,10 @@ def plan_bank(injection: Injection, cases: int, sample: int) -> BankPlan:
     Raises:
         UsageFault: the requested bytes have no room for two samples.
     """
-    held = injection.size.capacity(cases, sample)
-    held = held if injection.frozen else max(2, held)
+    held = mix_config.size.capacity(cases, sample)
+    held = held if mix_config.frozen else max(2, held)
     segment = min(SEGMENT, max(1, held // 2))
-    return BankPlan(held, segment, sample * (held + 4 * segment))
+    return BankCapacity(held, segment, sample * (held + 4 * segment))
 
 
 def place_bank(
@@ -58,15 +58,15 @@ def place_bank(
     notice = ""
     if scratch is not None:
         base = _writable(Path(scratch))
-        _check_room(base, bytes_needed, "name a larger disk by --scratch")
+        _check_room(base, bytes_needed, "name a larger disk by --bank-dir")
         notice = f"the bank is kept in {base}"
     elif why := _unfit(SHARED_MEMORY, bytes_needed):
         base = Path(tempfile.gettempdir())
-        way_out = "name a larger disk by --scratch (or set TMPDIR)"
-        _check_room(base, bytes_needed, way_out)
+        hint = "name a larger disk by --bank-dir (or set TMPDIR)"
+        _check_room(base, bytes_needed, hint)
         notice = (
             f"{why}: it is kept in {base} instead; enlarge shared memory (docker run --shm-size "
-            "8g), or name a folder by --scratch"
+            "8g), or name a folder by --bank-dir"
         )
     else:
         base = SHARED_MEMORY
@@ -85,17 +85,17 @@ def bank_place(bytes_needed: int, scratch: Path | None = None) -> Path:
 
 def _writable(folder: Path) -> Path:
     if folder.exists() and not folder.is_dir():
-        raise UsageFault(f"--scratch {folder}: is a file, expected a folder; name another one")
+        raise UsageFault(f"--bank-dir {folder}: is a file, expected a folder; name another one")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder.absolute()
 
 
-def _check_room(base: Path, needed: int, way_out: str) -> None:
+def _check_room(base: Path, needed: int, hint: str) -> None:
     if (free := _free(base)) < needed:
         raise EnvironmentFault(
             f"{base}: a bank needs {needed} bytes, {free} are free; make room, hold fewer samples "
-            f"(--bank-size), or {way_out}"
+            f"(--bank-size), or {hint}"
         )
 
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from gansynth.bank.pace import log_work, read_pace
 from gansynth.bank.reader import BankReader, BankWriter
-from gansynth.bank.rejected import Rejected
+from gansynth.bank.rejected_samples import RejectedSamples
+from gansynth.bank.throttle_state import log_work, read_throttle_state
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample, Schema
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.serialise import Document
-from gansynth.sampling.admission import Gate, admit
+from gansynth.sampling.quality_gate import QualityGate, validate_sample
 from gansynth.sampling.replay import noted
 
 if TYPE_CHECKING:
@@ -136,16 +136,16 @@ def produce(
         TrainingFault: more than half of the last 64 samples were rejected.
         EnvironmentFault: the disk is full.
     """
-    gate = Gate(writer.rejected)
-    rejects = Rejected(Path(config.rejected) if config.rejected else None, schema, _say)
-    pacer = _Pacer(writer, config)
+    gate = QualityGate(writer.rejected)
+    rejects = RejectedSamples(Path(config.rejected) if config.rejected else None, schema, _say)
+    pacer = _DutyCycle(writer, config)
     ready: list[tuple[Sample, HostArrays]] = []
 
     def add(index: int, sample: Sample) -> None:
         """Add a sample to the ready ones, unless it is rejected."""
         try:
             sample = sample if bring is None else bring(sample)
-            admit(sample, schema, min_size, writer.spec.dtype)
+            validate_sample(sample, schema, min_size, writer.spec.dtype)
             extras = finalise(sample)
         except DataFault as fault:
             rejects.keep(sample, fault, index)
@@ -211,7 +211,7 @@ def _beating(writer: BankWriter) -> Iterator[None]:
         thread.join(_BEAT_SECONDS)
 
 
-class _Pacer:
+class _DutyCycle:
     """Limit the producer of a live bank; it works without rest until training starts."""
 
     def __init__(self, writer: BankWriter, config: ProducerConfig) -> None:
@@ -238,7 +238,7 @@ class _Pacer:
 
     def _left(self, ready: int) -> float:
         """Return the seconds to rest from now; infinite while too few samples were drawn."""
-        config, pace = self.config, read_pace(self.writer.folder)
+        config, pace = self.config, read_throttle_state(self.writer.folder)
         if self.writer.state != "refreshing":  # reuse and refresh apply to full banks only
             duty = 1.0 if pace is None else pace.duty
             return self._end + (self._end - self._begin) * (1 - duty) / duty - time.monotonic()

@@ -34,7 +34,7 @@ _GRACE_SECONDS = 1.5
 """Time for an orderly end; with the poll interval, less than 3 s for an orphan."""
 
 
-class _Stop:
+class _StopSignal:
     """Stop on SIGTERM, SIGINT or the parent's end; a thread acts while C code blocks handlers."""
 
     def __init__(self, config: ProducerConfig) -> None:
@@ -81,43 +81,43 @@ class _Stop:
 
 def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     os.nice(NICENESS)  # before the heavy imports
-    from gansynth.core.null_adapter import NoHost
+    from gansynth.core.null_adapter import NullAdapter
     from gansynth.core.registry import installed
     from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import SourceRequest
-    from gansynth.sampling.opening import open_drawer, open_source
     from gansynth.sampling.replay import host_of, settings_of
+    from gansynth.sampling.run_source import open_drawer, open_source
 
     source = open_source(SourceRequest(**config.request))
-    adapter = (installed().adapter(config.target) if config.target else NoHost)(source)
+    adapter = (installed().adapter(config.target) if config.target else NullAdapter)(source)
     generator = RunFolder(Path(config.run))
-    drawer, bring = open_drawer(adapter, generator, config.samples, device=config.device)
-    run = drawer.run
+    sampler, bring = open_drawer(adapter, generator, config.samples, device=config.device)
+    run = sampler.run
     host = host_of(config.request, config.target, run, brought=bring is not None)
     spec = BankSpec(
         schema=adapter.schema,
-        lineage=drawer.lineage,
+        lineage=sampler.lineage,
         run_id=run.run_id,
         generator=run.manifest_sha256,
         frozen=config.frozen,
         capacity=config.capacity,
         segment_samples=config.segment_samples,
         dtype=config.dtype,
-        samples=drawer.request,
+        samples=sampler.request,
         max_bytes=None if config.frozen else config.max_bytes,
     )
     with _open_bank(Path(config.bank), spec) as writer:
         try:
             produce(
                 writer,
-                drawer.draw,
+                sampler.draw,
                 adapter.finalise,
                 config,
                 stop=stop,
                 schema=adapter.schema,
                 min_size=adapter.sample_size if bring is None else (),
                 bring=bring,
-                settings=settings_of(drawer, config.batch, config.dtype, host),
+                settings=settings_of(sampler, config.batch, config.dtype, host),
             )
         finally:
             if not writer.complete:
@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(arguments) != 1:
             raise UsageFault("usage: python -m gansynth.bank.producer_main CONFIG.json")
         config = ProducerConfig.from_json(read_json(arguments[0]))
-        stop = _Stop(config)
+        stop = _StopSignal(config)
         try:
             _run(config, stop)
         except RuntimeError as error:

@@ -43,7 +43,7 @@ _ATTEMPTS = 100
 """Retired segments a draw meets in a row before it gives up."""
 
 
-class _RetiredError(Exception):
+class _RetiredSegmentError(Exception):
     """A segment was retired between listing and reading."""
 
 
@@ -158,7 +158,7 @@ class BankReader:
             row = place - (self._ends[index - 1] if index else 0)
             try:
                 return self._read(number, row)
-            except _RetiredError:
+            except _RetiredSegmentError:
                 self._scan()
         return None
 
@@ -176,7 +176,7 @@ class BankReader:
             raise KeyError(sample_id)
         try:
             return self._read(number, row)
-        except _RetiredError:
+        except _RetiredSegmentError:
             raise KeyError(sample_id) from None
 
     def _read(self, number: int, row: int) -> BankSample:
@@ -187,7 +187,7 @@ class BankReader:
             path = self.folder / segment_name(number)
             # For a retired segment h5py raises FileNotFoundError, or OSError without errno.
             if not path.exists():
-                raise _RetiredError from None
+                raise _RetiredSegmentError from None
             if isinstance(error, OSError) and error.errno:
                 raise EnvironmentFault(
                     f"{path}: cannot be opened: {error}; expected a readable segment. Check "

@@ -58,7 +58,7 @@ class BankSample:
     provenance: dict[str, Any]
 
 
-class Header(NamedTuple):
+class SegmentHeader(NamedTuple):
     """Content of a segment's first bytes: hash, number, count of samples."""
 
     sha256: str
@@ -224,7 +224,7 @@ def _plain(value: Any) -> Any:
 # -- reading -------------------------------------------------------------------------------------
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> SegmentHeader:
     """Read a segment's first bytes.
 
     Raises:
@@ -235,7 +235,7 @@ def read_header(path: Path) -> Header:
         return _parse_header(path, stream.read(HEADER_BYTES))
 
 
-def _parse_header(path: Path, raw: bytes) -> Header:
+def _parse_header(path: Path, raw: bytes) -> SegmentHeader:
     try:
         if len(raw) < HEADER_BYTES or not raw.startswith(_MAGIC):
             raise ValueError("its first bytes are not a segment's")
@@ -243,12 +243,12 @@ def _parse_header(path: Path, raw: bytes) -> Header:
         if facts["format"] != FORMAT:
             raise ValueError(f"its format is {facts['format']}, expected {FORMAT}")
         digest = raw[len(_MAGIC) : _HASHED_FROM].decode("ascii")
-        return Header(digest, int(facts["number"]), int(facts["samples"]))
+        return SegmentHeader(digest, int(facts["number"]), int(facts["samples"]))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged(path, error) from error
 
 
-def check_segment(path: Path) -> Header:
+def check_segment(path: Path) -> SegmentHeader:
     """Hash a whole segment and compare.
 
     Raises:

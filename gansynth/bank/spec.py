@@ -98,7 +98,7 @@ def load_spec(folder: Path) -> BankSpec:
     path = folder / SPEC
     if not path.is_file():
         raise DataFault(f"{folder}: holds no {SPEC}, expected a sample bank; name another folder")
-    return BankSpec.from_json(read_json(path, way_out="delete the bank and make it again"))
+    return BankSpec.from_json(read_json(path, hint="delete the bank and make it again"))
 
 
 def read_heartbeat(folder: Path) -> Mapping[str, Any]:

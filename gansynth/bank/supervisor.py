@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.bank.heartbeat import Heartbeat, Limits
+from gansynth.bank.heartbeat import Heartbeat, HeartbeatLimits
 from gansynth.bank.producer import ProducerConfig
 from gansynth.bank.reader import BankReader
 from gansynth.bank.segment import list_segments
@@ -50,7 +50,7 @@ _PASSING = (EXIT_BUG, EnvironmentFault.exit_code)
 """Exit codes after which a restart may help; other faults would only recur."""
 
 
-class Keeper:
+class ProducerSupervisor:
     """A producer that is restarted when it dies; ``start`` makes one.
 
     Attributes:
@@ -61,13 +61,17 @@ class Keeper:
     """
 
     def __init__(
-        self, config: ProducerConfig, log: Path, restarts: int = 5, limits: Limits | None = None
+        self,
+        config: ProducerConfig,
+        log: Path,
+        restarts: int = 5,
+        limits: HeartbeatLimits | None = None,
     ) -> None:
         self.config = replace(config, parent=config.parent or os.getpid())
         self.log = log
         self.restarts = 0
         self.ended: GansynthError | None = None
-        self.limits = limits or Limits()
+        self.limits = limits or HeartbeatLimits()
         self._allowed = restarts
         self._in_a_row = 0
         self._said: deque[str] = deque()
@@ -85,8 +89,8 @@ class Keeper:
         log: Path,
         *,
         restarts: int = 5,
-        limits: Limits | None = None,
-    ) -> Keeper:
+        limits: HeartbeatLimits | None = None,
+    ) -> ProducerSupervisor:
         """Start a producer and keep it running.
 
         Args:
@@ -99,9 +103,9 @@ class Keeper:
         Raises:
             EnvironmentFault: the log cannot be written.
         """
-        keeper = cls(config, log, restarts, limits)
-        keeper._thread.start()
-        return keeper
+        supervisor = cls(config, log, restarts, limits)
+        supervisor._thread.start()
+        return supervisor
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -164,7 +168,7 @@ class Keeper:
         self._producer.stop()
         self._end_watchdog()
 
-    def __enter__(self) -> Keeper:
+    def __enter__(self) -> ProducerSupervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,7 +178,7 @@ class Keeper:
 
     def _begin(self, again: bool = False) -> None:
         self._before = self._newest()
-        self._producer = _Producer(self.config, self.log, again)
+        self._producer = _ProducerProcess(self.config, self.log, again)
         self._heartbeat = Heartbeat(Path(self.config.bank), self.process.pid, self.limits)
 
     def _newest(self) -> int:
@@ -283,7 +287,7 @@ def watchdog_command(config: ProducerConfig) -> list[str]:
     return [sys.executable, "-I", "-S", watchdog.__file__, str(config.parent), config.bank]
 
 
-class _Producer:
+class _ProducerProcess:
     """One process of a producer; ``again``: it follows one that died."""
 
     def __init__(self, config: ProducerConfig, log: Path, again: bool) -> None:

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from gansynth.bank.pace import Pace, Stretch, read_work, write_pace
 from gansynth.bank.spec import read_heartbeat
-from gansynth.core.bank_options import OVERHEAD, Pacing
+from gansynth.bank.throttle_state import Stretch, ThrottleState, read_work, write_throttle_state
+from gansynth.core.bank_options import OVERHEAD, RefreshPolicy
 
 _TICK_SECONDS = 2.0
 _TICK_COSTS, _TICK_MOST = 200.0, 10.0
@@ -65,7 +65,7 @@ _AT_ONCE, _DELAYED = _Window(6, 0, 1), _Window(24, 16, 8)
 """Without and with waiting for a loader: a slower loader shows some batches later."""
 
 
-class Steering:
+class ProducerThrottle:
     """Limit the producer of one live bank, and measure its cost for the training.
 
     Args:
@@ -75,7 +75,7 @@ class Steering:
             rarely.
     """
 
-    def __init__(self, bank: Path, pacing: Pacing, drawn: Callable[[], int]) -> None:
+    def __init__(self, bank: Path, pacing: RefreshPolicy, drawn: Callable[[], int]) -> None:
         self.bank, self.pacing = bank, pacing
         self.fault = ""
         """Why steering stopped; empty while it works."""
@@ -92,11 +92,11 @@ class Steering:
         self._working, self._since, self._longer = True, 0, 1.0
         self._pairs: list[tuple[float, float]] = []  # log of how much slower, seconds of work
         self._total, self._new = np.zeros(2), np.zeros(2)  # seconds of steps, of work beside them
-        self._renewal = _Renewal()
+        self._renewal = _RenewalTime()
         with self._safely():
             # Earlier work is ignored: it may be from before a reboot.
             self._read = len(read_work(bank))
-            write_pace(bank, Pace(self._pace, 0))
+            write_throttle_state(bank, ThrottleState(self._pace, 0))
 
     def step(self, begin: float, end: float) -> None:
         """Record a training step.
@@ -120,12 +120,14 @@ class Steering:
         """Exclude the time until the next step, e.g. at the end of an epoch."""
         self._last = self._due = -math.inf
         with self._safely():
-            write_pace(self.bank, Pace(min(self._pace, self.duty()), self._count))
+            write_throttle_state(
+                self.bank, ThrottleState(min(self._pace, self.duty()), self._count)
+            )
 
     def resume(self) -> None:
         """Write the duty again after another process has changed it."""
         with self._safely():
-            write_pace(self.bank, Pace(self._pace, self._count))
+            write_throttle_state(self.bank, ThrottleState(self._pace, self._count))
 
     def duty(self) -> float:
         """Return the share of time the producer may work within the overhead budget."""
@@ -196,7 +198,7 @@ class Steering:
         if self._rows[0][2] <= until:
             self._turn(*self._known(float(since), until))
         self._pace = self._hard if self._working else _REST
-        write_pace(self.bank, Pace(self._pace, self._count))
+        write_throttle_state(self.bank, ThrottleState(self._pace, self._count))
 
     def _known(self, since: float, until: float) -> tuple[Array, Array, Array]:
         """Return seconds of each step from ``since`` to ``until``: total, beside work, waiting."""
@@ -261,7 +263,9 @@ class Steering:
             with contextlib.suppress(
                 Exception
             ):  # so that the producer does not stay at a high duty
-                write_pace(self.bank, Pace(min(self._pace, self.duty() / 2), self._count))
+                write_throttle_state(
+                    self.bank, ThrottleState(min(self._pace, self.duty() / 2), self._count)
+                )
 
 
 def interval(pairs: list[tuple[float, float]], level: float) -> tuple[float, float, float]:
@@ -290,7 +294,7 @@ def _median(seconds: Array, size: int) -> float:
     return float(np.median(seconds[: count * size].reshape(count, size).mean(axis=1)))
 
 
-class _Renewal:
+class _RenewalTime:
     """Estimate from the heartbeat how long a full live bank takes to be replaced once."""
 
     def __init__(self) -> None:

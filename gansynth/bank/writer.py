@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gansynth.bank.pace import PACE, WORK
 from gansynth.bank.segment import encode_segment, list_segments, read_header, segment_name
 from gansynth.bank.spec import COMPLETE, HEARTBEAT, LOCK, SPEC, BankSpec, load_spec, read_heartbeat
+from gansynth.bank.throttle_state import PACE, WORK
 from gansynth.core.schema import Sample
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import (

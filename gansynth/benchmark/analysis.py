@@ -10,7 +10,7 @@ import numpy as np
 
 from gansynth.metrics.segmentation.table import measure_of
 from gansynth.metrics.stats.compare import compare, holm, interval_of_mean
-from gansynth.metrics.stats.runs import Runs
+from gansynth.metrics.stats.runs import RunValues
 from gansynth.metrics.stats.worth import worth
 
 LEARNT = 0.3
@@ -36,11 +36,11 @@ def analysed(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**results, "verdict": verdict({**document, **results})}
 
 
-Matrices = Mapping[tuple[str, int, str], Runs]
+Matrices = Mapping[tuple[str, int, str], RunValues]
 """Arm, size, measure -> values over runs and subjects."""
 
 
-def matrices_of(document: Mapping[str, Any]) -> dict[tuple[str, int, str], Runs]:
+def matrices_of(document: Mapping[str, Any]) -> dict[tuple[str, int, str], RunValues]:
     """Return values of finished runs by arm, size and measure; a subject's cases are averaged."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for run in document["runs"]:
@@ -56,7 +56,7 @@ def matrices_of(document: Mapping[str, Any]) -> dict[tuple[str, int, str], Runs]
             )
             draws = tuple(run["draw"] for run in runs)
             seeds = tuple(run["seed"] for run in runs)
-            matrices[arm, n, key] = Runs(values, draws, seeds, subjects)
+            matrices[arm, n, key] = RunValues(values, draws, seeds, subjects)
     return matrices
 
 
@@ -145,7 +145,7 @@ def _worth(document: Mapping[str, Any], matrices: Matrices) -> list[dict[str, An
     """Return how many extra real subjects would match each arm, on the primary measure."""
     # Learning curve: the control, and arms that differ from it only in the number of subjects.
     key, alike = document["primary"], _alike(document)
-    curve: dict[int, Runs] = {}
+    curve: dict[int, RunValues] = {}
     for like in alike:
         for (arm, n, measure), runs in matrices.items():
             if (arm, measure) == (like, key):
@@ -178,12 +178,12 @@ def _alike(document: Mapping[str, Any]) -> list[str]:
     return [control, *others]
 
 
-def _joined(first: Runs, second: Runs) -> Runs:
+def _joined(first: RunValues, second: RunValues) -> RunValues:
     """Join the runs of two arms with the same training; each training subset and seed once."""
     added = second.chosen(
         [key for key in second.keys if key not in set(first.keys)], first.subjects
     )
-    return Runs(
+    return RunValues(
         np.concatenate([first.values, added.values]),
         first.draws + added.draws,
         first.seeds + added.seeds,

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.benchmark.jobs.executor import parse_executor
-from gansynth.benchmark.looks import Looks
-from gansynth.benchmark.plan import Plan
-from gansynth.benchmark.running import Asked, open_study
-from gansynth.benchmark.specs import FIT, TRAIN, TUNE, Spec
-from gansynth.benchmark.study import Study
+from gansynth.benchmark.plan import BenchmarkPlan
+from gansynth.benchmark.running import BenchmarkRequest, open_study
+from gansynth.benchmark.specs import FIT, TRAIN, TUNE, ComputationSpec
+from gansynth.benchmark.study import BenchmarkStudy
+from gansynth.benchmark.test_set_log import TestSetLog
 from gansynth.benchmark.tuning import shortened
 from gansynth.runtime.files import folder_bytes, free_bytes
 
@@ -31,7 +31,9 @@ LEAST = 4
 """Minimum steps of a probe."""
 
 
-def estimate(plan: Plan, options: Asked, *, probe: bool, reporter: Reporter) -> dict[str, Any]:
+def estimate(
+    plan: BenchmarkPlan, options: BenchmarkRequest, *, probe: bool, reporter: Reporter
+) -> dict[str, Any]:
     """Estimate jobs by kind, finished jobs, sequential hours, and disk space.
 
     Times come from finished jobs. Without any, ``probe`` runs a few steps of a training and a fit
@@ -45,7 +47,7 @@ def estimate(plan: Plan, options: Asked, *, probe: bool, reporter: Reporter) -> 
         parse_executor(options.executor)
         study = open_study(plan, options if real else replace(options, folder=Path(scratch)))
         whole = (study.look, plan.hash, study.people, study.arms)
-        Looks(options.file).look(*whole, options.again, dry_run=True)
+        TestSetLog(options.file).look(*whole, options.again, dry_run=True)
         specs = study.specs()
         # An arm that is not chosen yet is most likely one that is trained anyway.
         left = [spec for spec in specs.values() if study.result(spec.key) is None]
@@ -65,11 +67,11 @@ Size = tuple[float, float]
 
 
 def _told(
-    plan: Plan,
-    options: Asked,
-    study: Study,
-    specs: Mapping[str, Spec],
-    left: Sequence[Spec],
+    plan: BenchmarkPlan,
+    options: BenchmarkRequest,
+    study: BenchmarkStudy,
+    specs: Mapping[str, ComputationSpec],
+    left: Sequence[ComputationSpec],
     sizes: Mapping[str, Sequence[Size]],
 ) -> dict[str, Any]:
     jobs: dict[str, Any] = {}
@@ -108,7 +110,7 @@ def _told(
     }
 
 
-def _slots(options: Asked) -> int | None:
+def _slots(options: BenchmarkRequest) -> int | None:
     """Return the number of parallel jobs; None if only a running cluster knows."""
     if not options.executor.startswith("local"):
         return None
@@ -122,7 +124,7 @@ def _typical(sizes: Sequence[Size]) -> tuple[float | None, float | None]:
     return round(statistics.median(seconds), 1), statistics.median(bytes_)
 
 
-def _known(study: Study, specs: Any, kind: str) -> list[Size]:
+def _known(study: BenchmarkStudy, specs: Any, kind: str) -> list[Size]:
     """Return seconds and bytes of finished jobs."""
     sizes = []
     for spec in specs:
@@ -133,9 +135,11 @@ def _known(study: Study, specs: Any, kind: str) -> list[Size]:
     return sizes
 
 
-def _probe(study: Study, left: Sequence[Spec], kind: str, folder: Path) -> list[Size]:
+def _probe(
+    study: BenchmarkStudy, left: Sequence[ComputationSpec], kind: str, folder: Path
+) -> list[Size]:
     """Return seconds and bytes of one job, extrapolated from two short ones; [] without a job."""
-    from gansynth.benchmark.worker import Work
+    from gansynth.benchmark.worker import WorkerJob
 
     # Trainings are probed without synthetic samples: reading a full sample bank costs little.
     alone = (spec for spec in left if spec.kind == kind and (kind == FIT or not spec.needs))
@@ -158,7 +162,7 @@ def _probe(study: Study, left: Sequence[Spec], kind: str, folder: Path) -> list[
         }
         work = {"spec": {**spec.document, name: part}, "places": places}
         began = time.monotonic()
-        _quietly(Work(work, folder / str(count)).run)
+        _quietly(WorkerJob(work, folder / str(count)).run)
         points.append((count, time.monotonic() - began))
     (a, first), (b, second) = points[0], points[-1]
     each = max(0.0, (second - first) / (b - a)) if b > a else 0.0
@@ -183,7 +187,7 @@ def _with_steps(settings: Mapping[str, str], count: int, steps: int) -> dict[str
     return changed if changed != settings else {**settings, "steps": str(count)}
 
 
-def _steps(study: Study, spec: Spec, kind: str) -> int:
+def _steps(study: BenchmarkStudy, spec: ComputationSpec, kind: str) -> int:
     """Return the steps of a full job."""
     if kind == TRAIN:
         return study.plan.host.steps
@@ -191,7 +195,7 @@ def _steps(study: Study, spec: Spec, kind: str) -> int:
     return int(steps) if steps else 1000
 
 
-def _tuning(plan: Plan, sizes: Mapping[str, Sequence[Size]]) -> Size:
+def _tuning(plan: BenchmarkPlan, sizes: Mapping[str, Sequence[Size]]) -> Size:
     """Return the size of one choice: inner trainings of every rung, and the fits."""
     most = max((len(arm.tune) for arm in plan.arms), default=0)
     count, trained = float(most), 0.0

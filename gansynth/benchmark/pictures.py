@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.benchmark.report.overlays import Overlay, overlay_png, worst_cases
-from gansynth.benchmark.study import JOBS, Study
+from gansynth.benchmark.study import JOBS, BenchmarkStudy
 from gansynth.benchmark.worker import PREDICTIONS
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource
@@ -21,7 +21,7 @@ from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.files import read_nifti
 
 
-def overlays_of(document: Mapping[str, Any], study: Study, most: int = 6) -> list[Overlay]:
+def overlays_of(document: Mapping[str, Any], study: BenchmarkStudy, most: int = 6) -> list[Overlay]:
     """Return pictures of the worst cases for a report; cases without files are left out."""
     runs = {(r["arm"], r["n"], r["draw"], r["seed"]): r for r in document["runs"]}
     overlays = []

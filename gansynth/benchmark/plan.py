@@ -73,13 +73,13 @@ def checked(check: Callable[..., object], *words: object) -> None:
         raise ValueError(str(fault)) from None
 
 
-class Closed(BaseModel):
+class ClosedModel(BaseModel):
     """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class HostPlan(Closed):
+class HostPlan(ClosedModel):
     """The framework that is trained, e.g. nnU-Net: the same for all arms."""
 
     target: str = Field(description="of gansynth augment: nnunet, segmenter, deepmedic, yolo")
@@ -98,7 +98,7 @@ class HostPlan(Closed):
         return self.title or made.get(self.target, self.target)
 
 
-class GeneratorPlan(Closed):
+class GeneratorPlan(ClosedModel):
     """A generator that is fitted on each training subset."""
 
     plugin: str = Field(description="registered name")
@@ -109,7 +109,7 @@ class GeneratorPlan(Closed):
     read: Settings = Field(default_factory=dict, description="as after --read, over the plan's")
 
 
-class ArmPlan(Closed):
+class ArmPlan(ClosedModel):
     """An experiment arm: one way to train the host."""
 
     name: str = Field(pattern=NAME, description="in tables and on the command line")
@@ -152,7 +152,7 @@ class ArmPlan(Closed):
         return self.ratio or ("1:1" if self.generator else "1:0")
 
 
-class SplitPlan(Closed):
+class SplitPlan(ClosedModel):
     """The split into training pool, development subjects and sealed test subjects.
 
     Either numbers of subjects, or ``fold`` of the data, whose held-out cases are the sealed ones.
@@ -173,7 +173,7 @@ class SplitPlan(Closed):
         return self
 
 
-class TunePlan(Closed):
+class TunePlan(ClosedModel):
     """Choice of an arm by successive halving on inner folds (Jamieson and Talwalkar 2016)."""
 
     folds: int = Field(3, ge=2, description="inner folds of the training subjects")
@@ -188,7 +188,7 @@ class TunePlan(Closed):
         return self
 
 
-class PaperPlan(Closed):
+class PaperPlan(ClosedModel):
     """A paper's table that the report shows beside our results."""
 
     title: str = Field(min_length=1, description="which table of which paper")
@@ -203,7 +203,7 @@ class PaperPlan(Closed):
         return self
 
 
-class Plan(Closed):
+class BenchmarkPlan(ClosedModel):
     """A benchmark."""
 
     name: str = Field(pattern=NAME, description="of the benchmark and its folder")
@@ -248,7 +248,7 @@ class Plan(Closed):
         return {**values, "arms": [_arm(entry) for entry in values["arms"]]}
 
     @model_validator(mode="after")
-    def _fits(self) -> Plan:
+    def _fits(self) -> BenchmarkPlan:
         names = [arm.name for arm in self.arms]
         duplicates = [name for name, count in Counter(names).items() if count > 1]
         if duplicates:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from gansynth.benchmark.arms import PRESET_GENERATORS
-from gansynth.benchmark.plan import ArmPlan, GeneratorPlan, Plan
+from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan, GeneratorPlan
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean, refuse_unknown
 from gansynth.runtime.files import read_yaml
@@ -19,7 +19,7 @@ SHOWN = "a plan in YAML: see docs/benchmark.md"
 Value = TypeVar("Value")
 
 
-def read_plan(path: Path, data: str | None = None) -> Plan:
+def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
     """Read a plan; relative paths in it start at its folder.
 
     Args:
@@ -34,7 +34,7 @@ def read_plan(path: Path, data: str | None = None) -> Plan:
     if data is not None:
         values["data"] = data
     try:
-        plan = Plan(**values)
+        plan = BenchmarkPlan(**values)
     except ValidationError as error:
         raise UsageFault(f"{path}: {_first(error)}") from None
     except TypeError as error:
@@ -65,7 +65,7 @@ def _first(error: ValidationError) -> str:
     return f"{key}: {message}{value}; expected {SHOWN}" if key else f"{message}; expected {SHOWN}"
 
 
-def check_names(plan: Plan, path: Path) -> None:
+def check_names(plan: BenchmarkPlan, path: Path) -> None:
     """Refuse unknown hosts, generators, recipes, settings, edits, lesions and filters.
 
     Raises:
@@ -77,7 +77,7 @@ def check_names(plan: Plan, path: Path) -> None:
         _check_asked(arm, f"{path}: arms.{arm.name}")
 
 
-def _check_host(plan: Plan, path: Path) -> None:
+def _check_host(plan: BenchmarkPlan, path: Path) -> None:
     target = plan.host.target
     adapter = _under(f"{path}: host.target", partial(installed().adapter, target))
     sections = {"host": plan.host.set, **{f"arms.{arm.name}": arm.set for arm in plan.arms}}
@@ -89,7 +89,7 @@ def _check_host(plan: Plan, path: Path) -> None:
         refuse_unknown(settings, adapter.Options.model_fields, of=target, named=named)
 
 
-def _check_generators(plan: Plan, path: Path) -> None:
+def _check_generators(plan: BenchmarkPlan, path: Path) -> None:
     plugins = set(installed().names("generators"))
     for arm in plan.arms:
         name = arm.generator

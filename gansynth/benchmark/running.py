@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.benchmark.analysis import analysed
-from gansynth.benchmark.division import DEVELOPMENT, SEALED
 from gansynth.benchmark.jobs.executor import parse_executor
-from gansynth.benchmark.jobs.graph import Phase, Report, run_jobs
+from gansynth.benchmark.jobs.graph import GraphReport, JobPhase, run_jobs
 from gansynth.benchmark.jobs.table import JobTable
-from gansynth.benchmark.looks import Looks
-from gansynth.benchmark.plan import ArmPlan, Plan
-from gansynth.benchmark.specs import Place
-from gansynth.benchmark.study import Study
+from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan
+from gansynth.benchmark.specs import TrainingPoint
+from gansynth.benchmark.study import BenchmarkStudy
+from gansynth.benchmark.subject_split import DEVELOPMENT, SEALED
+from gansynth.benchmark.test_set_log import TestSetLog
 from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic
 from gansynth.runtime.version import __version__
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchmarkRequest:
     """Options of one run of a benchmark.
 
     Attributes:
@@ -48,7 +48,7 @@ class Asked:
         return SEALED if self.sealed else DEVELOPMENT
 
 
-def open_study(plan: Plan, options: Asked) -> Study:
+def open_study(plan: BenchmarkPlan, options: BenchmarkRequest) -> BenchmarkStudy:
     """Open a plan on its data and the requested split.
 
     Raises:
@@ -57,12 +57,12 @@ def open_study(plan: Plan, options: Asked) -> Study:
     cached: dict[str, Mapping[str, Any]] = {}
     for file in options.caches:
         cached |= known_results(read_json(file))
-    return Study(plan, options.look, options.folder, arms=options.arms, cached=cached)
+    return BenchmarkStudy(plan, options.look, options.folder, arms=options.arms, cached=cached)
 
 
 def run_benchmark(
-    plan: Plan, options: Asked, *, quiet: bool = False
-) -> tuple[dict[str, Any], dict[str, Path], Report]:
+    plan: BenchmarkPlan, options: BenchmarkRequest, *, quiet: bool = False
+) -> tuple[dict[str, Any], dict[str, Path], GraphReport]:
     """Run the missing jobs, and write results and report.
 
     Returns:
@@ -73,7 +73,7 @@ def run_benchmark(
         Interrupted: all jobs have been stopped; finished ones are kept.
     """
     executor = parse_executor(options.executor)
-    study, looks = open_study(plan, options), Looks(options.file)
+    study, looks = open_study(plan, options), TestSetLog(options.file)
     number = looks.look(study.look, plan.hash, study.people, study.arms, options.again)
     report = _run(study, options, executor, quiet)
     document = document_of(study, report, looks.told(), number, machine())
@@ -92,7 +92,9 @@ def machine() -> dict[str, Any]:
     return {**facts, "python": platform.python_version(), "torch": version("torch")}
 
 
-def _run(study: Study, options: Asked, executor: Any, quiet: bool) -> Report:
+def _run(
+    study: BenchmarkStudy, options: BenchmarkRequest, executor: Any, quiet: bool
+) -> GraphReport:
     """Run all jobs; arms that are chosen on the way may add more."""
     specs = study.specs()
     with JobTable(quiet=quiet) as table:
@@ -106,7 +108,7 @@ def _run(study: Study, options: Asked, executor: Any, quiet: bool) -> Report:
 
 
 def write_results(
-    document: Mapping[str, Any], folder: Path, study: Study | None
+    document: Mapping[str, Any], folder: Path, study: BenchmarkStudy | None
 ) -> dict[str, Path]:
     """Write ``results.json`` and the reports, and return the files by name."""
     from gansynth.benchmark.report import write_report
@@ -136,7 +138,11 @@ DECIMALS = 6
 
 
 def document_of(
-    study: Study, report: Report, log: Sequence[Mapping[str, Any]], number: int, machine: Any
+    study: BenchmarkStudy,
+    report: GraphReport,
+    log: Sequence[Mapping[str, Any]],
+    number: int,
+    machine: Any,
 ) -> dict[str, Any]:
     """Return the results document of an evaluation on one split."""
     plan = study.plan
@@ -178,7 +184,7 @@ def document_of(
     return {**document, **analysed(document)}
 
 
-def run_of(study: Study, report: Report, place: Place) -> dict[str, Any]:
+def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> dict[str, Any]:
     """Return one training of the design as a row of ``runs``."""
     spec = study.spec(place)
     row: dict[str, Any] = {
@@ -223,7 +229,7 @@ def _arm(arm: ArmPlan) -> dict[str, Any]:
     return {**doc, "generator": arm.generator}
 
 
-def _published(plan: Plan) -> dict[str, Any]:
+def _published(plan: BenchmarkPlan) -> dict[str, Any]:
     """Return the plan without folders of this machine."""
     doc = plan.model_dump(mode="json", exclude={"root"})
     used = {arm.generator for arm in plan.arms if arm.generator is not None}
@@ -235,26 +241,26 @@ def _published(plan: Plan) -> dict[str, Any]:
     return {**doc, "data": f"{kind}:{where.rpartition('/')[2]}", "subjects": subjects}
 
 
-def _why(report: Report, key: str) -> dict[str, Any]:
+def _why(report: GraphReport, key: str) -> dict[str, Any]:
     for standing in report.standings:
         if standing.job.key == key:
-            failed = standing.phase is Phase.FAILED
+            failed = standing.phase is JobPhase.FAILED
             return {"status": "failed" if failed else "skipped", "error": standing.why or None}
     return {}
 
 
-def _failures(report: Report) -> list[dict[str, Any]]:
+def _failures(report: GraphReport) -> list[dict[str, Any]]:
     return [
         {
             "title": standing.job.title,
             "error": standing.why,
             "log": f"jobs/.work/{standing.log.name}",
         }
-        for standing in report.of(Phase.FAILED)
+        for standing in report.of(JobPhase.FAILED)
     ]
 
 
-def _tunings(study: Study) -> list[dict[str, Any]]:
+def _tunings(study: BenchmarkStudy) -> list[dict[str, Any]]:
     rows = []
     for place in study.choices():
         result = study.result(study.design.tune(place).key)
@@ -272,7 +278,7 @@ def _rounded(scores: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict
     }
 
 
-def _seconds(study: Study, key: str | None = None) -> float | None:
+def _seconds(study: BenchmarkStudy, key: str | None = None) -> float | None:
     """Return the seconds of a job; 0 without a job."""
     result = {"document": {"seconds": 0.0}} if key is None else study.result(key)
     return None if result is None else result["document"]["seconds"]

@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gansynth.benchmark.division import Division, largest_set
-from gansynth.benchmark.plan import ArmPlan, Plan
+from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan
+from gansynth.benchmark.subject_split import SubjectSplit, largest_set
 from gansynth.core.adapter import Adapter
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
@@ -32,7 +32,7 @@ SEEDS_OF_A_DRAW = 1000
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainingPoint:
     """One training of the design: arm, size, training subset, seed."""
 
     arm: str
@@ -50,7 +50,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Spec:
+class ComputationSpec:
     """One computation.
 
     Attributes:
@@ -69,19 +69,23 @@ class Spec:
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def fit_spec(data: Mapping[str, Any], generator: Mapping[str, Any], seed: int, title: str) -> Spec:
+def fit_spec(
+    data: Mapping[str, Any], generator: Mapping[str, Any], seed: int, title: str
+) -> ComputationSpec:
     """Fit a generator on the training cases of ``data``."""
-    return Spec(FIT, {**data, "kind": FIT, "generator": generator, "seed": seed}, title)
+    return ComputationSpec(FIT, {**data, "kind": FIT, "generator": generator, "seed": seed}, title)
 
 
-def train_spec(document: Mapping[str, Any], fit: Spec | None, title: str) -> Spec:
+def train_spec(
+    document: Mapping[str, Any], fit: ComputationSpec | None, title: str
+) -> ComputationSpec:
     """Train the host, with samples of a generator if one is fitted."""
     key = None if fit is None else fit.key
     needs = () if key is None else (key,)
-    return Spec(TRAIN, {**document, "kind": TRAIN, "generator": key}, title, needs)
+    return ComputationSpec(TRAIN, {**document, "kind": TRAIN, "generator": key}, title, needs)
 
 
-class Design:
+class BenchmarkDesign:
     """All computations of a plan on a data set.
 
     Args:
@@ -94,9 +98,9 @@ class Design:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: BenchmarkPlan,
         source: CaseSource,
-        division: Division,
+        division: SubjectSplit,
         judged: Sequence[str],
         adapter: Adapter,
     ) -> None:
@@ -112,7 +116,7 @@ class Design:
         subjects = self.division.training_set(size, draw, largest_set(self.plan))
         return self.division.cases_of(subjects)
 
-    def cases_of(self, place: Place) -> tuple[str, ...]:
+    def cases_of(self, place: TrainingPoint) -> tuple[str, ...]:
         """Return the training cases of a place, with the arm's factor on the subjects."""
         return self.training_cases(place.n * self.plan.arm(place.arm).real, place.draw)
 
@@ -140,23 +144,23 @@ class Design:
 
     # -- specs -----------------------------------------------------------------------------------
 
-    def fit(self, generator: str, cases: Sequence[str], seed: int, title: str) -> Spec:
+    def fit(self, generator: str, cases: Sequence[str], seed: int, title: str) -> ComputationSpec:
         """Fit a generator on training cases."""
         data = {**self._data, "train": self._known(cases)}
         options = self.plan.generator(generator).model_dump(mode="json")
         return fit_spec(data, options, seed, f"fit {generator}, {title}")
 
-    def fit_of(self, place: Place) -> Spec | None:
+    def fit_of(self, place: TrainingPoint) -> ComputationSpec | None:
         """Return the fit of a place's generator; None without a generator."""
         arm = self.plan.arm(place.arm)
         if arm.generator is None:
             return None
         per_seed = self.plan.fits == "seed"
-        seed = place.random if per_seed else Place("", place.n, place.draw, 0).random
+        seed = place.random if per_seed else TrainingPoint("", place.n, place.draw, 0).random
         title = f"N={place.n}, draw {place.draw}" + (f", seed {place.seed}" if per_seed else "")
         return self.fit(arm.generator, self.cases_of(place), seed, title)
 
-    def train(self, place: Place) -> Spec:
+    def train(self, place: TrainingPoint) -> ComputationSpec:
         """Return the training of a place."""
         arm, cases = self.plan.arm(place.arm), self.cases_of(place)
         document = {
@@ -171,14 +175,16 @@ class Design:
         }
         return train_spec(document, self.fit_of(place), f"train {place}")
 
-    def tune(self, place: Place) -> Spec:
+    def tune(self, place: TrainingPoint) -> ComputationSpec:
         """Return the choice among arms by inner folds of a training subset."""
         names = self.plan.arm(place.arm).tune
-        seed = Place("", place.n, place.draw, 0).random
+        seed = TrainingPoint("", place.n, place.draw, 0).random
         title = f"choose {place.arm}, N={place.n}, draw {place.draw}"
         return self.choice(names, self.training_cases(place.n, place.draw), seed, title)
 
-    def choice(self, names: Sequence[str], cases: Sequence[str], seed: int, title: str) -> Spec:
+    def choice(
+        self, names: Sequence[str], cases: Sequence[str], seed: int, title: str
+    ) -> ComputationSpec:
         """Return the choice among arms by inner folds of the given training cases."""
         plan = self.plan
         used = sorted({plan.arm(name).generator for name in names} - {None}, key=str)
@@ -202,7 +208,7 @@ class Design:
             "by": plan.judged_by,
             "seed": seed,
         }
-        return Spec(TUNE, document, title)
+        return ComputationSpec(TUNE, document, title)
 
     # -- the host --------------------------------------------------------------------------------
 
@@ -237,7 +243,7 @@ class Design:
         return bool(self.plan.regions) and "regions" in self.adapter.Options.model_fields
 
 
-def _check_regions(plan: Plan, source: CaseSource) -> None:
+def _check_regions(plan: BenchmarkPlan, source: CaseSource) -> None:
     """Refuse regions and measures that cannot be computed."""
     if plan.host.target == "yolo":
         return
@@ -265,7 +271,7 @@ def formulas(regions: Mapping[str, str]) -> str:
     return ",".join(f"{name}:{formula}" for name, formula in regions.items())
 
 
-def write_work(spec: Spec, places: Mapping[str, Any], folder: Path) -> Path:
+def write_work(spec: ComputationSpec, places: Mapping[str, Any], folder: Path) -> Path:
     """Write the input file of a worker process: the spec, and folders on this machine."""
     from gansynth.runtime.files import write_json_atomic
 

@@ -9,22 +9,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gansynth.benchmark.division import SEALED, Division, divide
-from gansynth.benchmark.jobs.job import WORK, Job
-from gansynth.benchmark.jobs.store import Store
-from gansynth.benchmark.plan import Plan
-from gansynth.benchmark.specs import FIT, Design, Place, Spec, write_work
-from gansynth.benchmark.words import RUN
+from gansynth.benchmark.command_lines import RUN
+from gansynth.benchmark.jobs.job import WORK, JobSpec
+from gansynth.benchmark.jobs.store import ResultStore
+from gansynth.benchmark.plan import BenchmarkPlan
+from gansynth.benchmark.specs import (
+    FIT,
+    BenchmarkDesign,
+    ComputationSpec,
+    TrainingPoint,
+    write_work,
+)
+from gansynth.benchmark.subject_split import SEALED, SubjectSplit, split_subjects
 from gansynth.core.adapter import Adapter
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.runtime.errors import UsageFault
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 
 JOBS = "jobs"
 
 
-class Study:
+class BenchmarkStudy:
     """A plan on one test split.
 
     Args:
@@ -38,7 +44,7 @@ class Study:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: BenchmarkPlan,
         look: str,
         folder: Path,
         *,
@@ -50,10 +56,10 @@ class Study:
         self.arms = _chosen(plan, arms)
         self.request = request_of(plan)
         self.source: CaseSource = open_source(self.request)
-        self.division: Division = divide(self.source, plan)
+        self.division: SubjectSplit = split_subjects(self.source, plan)
         self.judged = self.division.judged(look)
         adapter = host_of(plan, self.source)
-        self.design = Design(plan, self.source, self.division, self.judged, adapter)
+        self.design = BenchmarkDesign(plan, self.source, self.division, self.judged, adapter)
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -62,29 +68,29 @@ class Study:
 
     # -- the design ------------------------------------------------------------------------------
 
-    def places(self) -> Iterator[Place]:
+    def places(self) -> Iterator[TrainingPoint]:
         """Yield all trainings, subset by subset, so that early results cover all arms."""
         plan = self.plan
         for draw in range(plan.draws):
             for n in plan.sizes:
                 for seed in range(plan.seeds):
                     for arm in self.arms:
-                        yield Place(arm, n, draw, seed)
+                        yield TrainingPoint(arm, n, draw, seed)
 
-    def choices(self) -> Iterator[Place]:
+    def choices(self) -> Iterator[TrainingPoint]:
         """Yield the places where an arm is chosen: one for each training subset."""
         for place in self.places():
             if self.plan.arm(place.arm).tune and place.seed == 0:
                 yield place
 
-    def spec(self, place: Place) -> Spec | None:
+    def spec(self, place: TrainingPoint) -> ComputationSpec | None:
         """Return the training of a place; None while its arm is not chosen."""
         if not self.plan.arm(place.arm).tune:
             return self.design.train(place)
         chosen = self.chosen(place)
         return None if chosen is None else self.design.train(replace(place, arm=chosen))
 
-    def chosen(self, place: Place) -> str | None:
+    def chosen(self, place: TrainingPoint) -> str | None:
         """Return the arm chosen by inner folds for a training subset; None if not chosen yet."""
         result = self.result(self.design.tune(replace(place, seed=0)).key)
         return None if result is None else str(result["document"]["chosen"])
@@ -92,17 +98,17 @@ class Study:
     # -- jobs ------------------------------------------------------------------------------------
 
     @cached_property
-    def store(self) -> Store:
+    def store(self) -> ResultStore:
         """Results of all jobs."""
-        return Store(self.folder / JOBS)
+        return ResultStore(self.folder / JOBS)
 
     def result(self, key: str) -> Mapping[str, Any] | None:
         """Return the result of a job from the store or the cache; None if it is missing."""
         return self.store.result(key) if self.store.at_hand(key) else self.cached.get(key)
 
-    def specs(self) -> dict[str, Spec]:
+    def specs(self) -> dict[str, ComputationSpec]:
         """Return all computations known so far, by key; dependencies come first."""
-        specs: dict[str, Spec] = {}
+        specs: dict[str, ComputationSpec] = {}
         for place in self.places():
             spec = self.spec(place)
             if spec is None or spec.key in self.cached:
@@ -118,14 +124,14 @@ class Study:
                 specs.setdefault(spec.key, spec)
         return specs
 
-    def jobs(self, specs: Iterable[Spec]) -> list[Job]:
+    def jobs(self, specs: Iterable[ComputationSpec]) -> list[JobSpec]:
         """Return specs as jobs; writes the input files of their processes."""
         env, request = self.plan.host.env, self.request.to_json()
-        jobs = Jobs(self.folder, self.store, request, env)
+        jobs = JobFactory(self.folder, self.store, request, env)
         return [jobs.of(spec, self.judged) for spec in specs]
 
 
-def host_of(plan: Plan, source: CaseSource) -> Adapter:
+def host_of(plan: BenchmarkPlan, source: CaseSource) -> Adapter:
     """Open the adapter of the plan's host on its cases.
 
     Raises:
@@ -138,7 +144,7 @@ def host_of(plan: Plan, source: CaseSource) -> Adapter:
     return adapter
 
 
-def request_of(plan: Plan) -> SourceRequest:
+def request_of(plan: BenchmarkPlan) -> SourceRequest:
     """Return the request that opens a plan's data."""
     return SourceRequest.parse(
         plan.data,
@@ -151,7 +157,7 @@ def request_of(plan: Plan) -> SourceRequest:
     )
 
 
-def _chosen(plan: Plan, arms: Sequence[str]) -> tuple[str, ...]:
+def _chosen(plan: BenchmarkPlan, arms: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the requested arms and the control."""
     names = [arm.name for arm in plan.arms if not arm.candidate]
     for name in arms:
@@ -168,7 +174,7 @@ DATA, TOLD = "data", "work"
 
 
 @dataclass(frozen=True)
-class Jobs:
+class JobFactory:
     """Factory of jobs that share a folder and a data set.
 
     Attributes:
@@ -178,11 +184,11 @@ class Jobs:
     """
 
     folder: Path
-    store: Store
+    store: ResultStore
     request: Mapping[str, Any]
     env: Mapping[str, str]
 
-    def of(self, spec: Spec, held_out: Sequence[str]) -> Job:
+    def of(self, spec: ComputationSpec, held_out: Sequence[str]) -> JobSpec:
         """Return the job of a spec; writes the input file of its process."""
         places: dict[str, Any] = {"request": self.request}
         if spec.kind == FIT:
@@ -192,7 +198,7 @@ class Jobs:
         elif spec.needs:
             places["run"] = str(self.store.folder / spec.needs[0] / RUN)
         path = write_work(spec, places, self.folder / TOLD)
-        return Job(
+        return JobSpec(
             spec.key,
             spec.title,
             spec.kind,

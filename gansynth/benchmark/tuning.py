@@ -18,25 +18,25 @@ from statistics import mean, stdev
 from types import MappingProxyType
 from typing import Any
 
-from gansynth.benchmark.division import Division, divide, largest_set
+from gansynth.benchmark.command_lines import augment_words, fit_words
 from gansynth.benchmark.jobs.executor import parse_executor
-from gansynth.benchmark.jobs.graph import Progress, run_jobs
-from gansynth.benchmark.jobs.job import Job
-from gansynth.benchmark.jobs.store import Store
+from gansynth.benchmark.jobs.graph import GraphProgress, run_jobs
+from gansynth.benchmark.jobs.job import JobSpec
+from gansynth.benchmark.jobs.store import ResultStore
 from gansynth.benchmark.jobs.table import JobTable
-from gansynth.benchmark.plan import STEPS, Plan
-from gansynth.benchmark.specs import Design, Spec, fit_spec, train_spec
-from gansynth.benchmark.study import Jobs, host_of, request_of
-from gansynth.benchmark.words import augment_words, fit_words
-from gansynth.core.source import Split
+from gansynth.benchmark.plan import STEPS, BenchmarkPlan
+from gansynth.benchmark.specs import BenchmarkDesign, ComputationSpec, fit_spec, train_spec
+from gansynth.benchmark.study import JobFactory, host_of, request_of
+from gansynth.benchmark.subject_split import SubjectSplit, largest_set, split_subjects
+from gansynth.core.source import FoldSplit
 from gansynth.data.subjects import grouped_splits
 from gansynth.metrics.segmentation.table import measure_of
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 
 
-class Tuning:
+class TuningResult:
     """One choice of an arm."""
 
     def __init__(
@@ -47,12 +47,12 @@ class Tuning:
         *,
         executor: str = "local:1",
         env: Mapping[str, str] = MappingProxyType({}),
-        on_change: Callable[[Progress], None] = lambda progress: None,
+        on_change: Callable[[GraphProgress], None] = lambda progress: None,
     ) -> None:
         self.spec, self.places, self.folder = spec, places, folder
         self.executor, self.env, self.on_change = executor, env, on_change
         self._spent: dict[str, float] = {}
-        self.store = Store(folder / "inner")
+        self.store = ResultStore(folder / "inner")
         self.records = {case: [case, subject, sha] for case, subject, sha in spec["train"]}
         subjects = {case: subject for case, subject, _ in spec["train"]}
         self.folds = grouped_splits(list(subjects), subjects, spec["tune"]["folds"], spec["seed"])
@@ -63,7 +63,7 @@ class Tuning:
 
     # -- specs -----------------------------------------------------------------------------------
 
-    def fit(self, arm: str, fold: Split) -> Spec | None:
+    def fit(self, arm: str, fold: FoldSplit) -> ComputationSpec | None:
         """Return the fit of an arm's generator on an inner fold, for ``fit_share`` of its steps."""
         generator = self._generator(arm)
         if generator is None:
@@ -71,7 +71,7 @@ class Tuning:
         title = f"fit for {arm}, {self._called(fold)}"
         return fit_spec(self._shared(fold), generator, self.spec["seed"], title)
 
-    def train(self, arm: str, fold: Split, rung: int) -> Spec:
+    def train(self, arm: str, fold: FoldSplit, rung: int) -> ComputationSpec:
         """Return a training on an inner fold, for the rung's share of the steps."""
         share = self.spec["tune"]["rungs"][rung]
         host = {k: v for k, v in self.spec["host"][arm].items() if k != "generator"}
@@ -87,7 +87,7 @@ class Tuning:
         title = f"train {arm}, {self._called(fold)}, {share:.0%} of the steps"
         return train_spec(document, self.fit(arm, fold), title)
 
-    def _called(self, fold: Split) -> str:
+    def _called(self, fold: FoldSplit) -> str:
         return f"inner fold {self.folds.index(fold) + 1} of {len(self.folds)}"
 
     def _generator(self, arm: str) -> dict[str, Any] | None:
@@ -98,7 +98,7 @@ class Tuning:
         share = self.spec["tune"]["fit_share"]
         return {**generator, "set": shortened(generator["set"], share)}
 
-    def _shared(self, fold: Split) -> dict[str, Any]:
+    def _shared(self, fold: FoldSplit) -> dict[str, Any]:
         keys = ("format", "gansynth", "data", "configuration", "plans", "read")
         return {**{key: self.spec[key] for key in keys}, "train": self._of(fold["train"])}
 
@@ -133,8 +133,8 @@ class Tuning:
 
     def _scores(self, arms: Sequence[str], rung: int) -> dict[str, dict[str, float]]:
         """Return arm -> subject -> score, higher is better."""
-        jobs: dict[str, Job] = {}
-        made = Jobs(self.folder, self.store, self.places["request"], self.env)
+        jobs: dict[str, JobSpec] = {}
+        made = JobFactory(self.folder, self.store, self.places["request"], self.env)
         for arm in arms:
             for fold in self.folds:
                 for spec, held_out in (
@@ -226,8 +226,8 @@ def shortened(settings: Mapping[str, str], share: float) -> dict[str, str]:
 
 
 def tune(spec: Mapping[str, Any], places: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Choose among a spec's arms; see ``Tuning``."""
-    return Tuning(spec, places, folder).run()
+    """Choose among a spec's arms; see ``TuningResult``."""
+    return TuningResult(spec, places, folder).run()
 
 
 # -- gansynth tune ---------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ CHOICE = "choice.json"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TuningRequest:
     """Options of ``gansynth tune``.
 
     Attributes:
@@ -250,7 +250,9 @@ class Wanted:
     executor: str = "local"
 
 
-def open_choice(plan: Plan, options: Wanted) -> tuple[Spec, Design]:
+def open_choice(
+    plan: BenchmarkPlan, options: TuningRequest
+) -> tuple[ComputationSpec, BenchmarkDesign]:
     """Return the spec of a choice and its design; nothing is trained.
 
     Raises:
@@ -258,14 +260,14 @@ def open_choice(plan: Plan, options: Wanted) -> tuple[Spec, Design]:
     """
     parse_executor(options.executor)
     source = open_source(request_of(plan))
-    division = divide(source, plan)
-    design = Design(plan, source, division, (), host_of(plan, source))
+    division = split_subjects(source, plan)
+    design = BenchmarkDesign(plan, source, division, (), host_of(plan, source))
     cases = _cases(plan, division, options)
     names = candidates(plan)
     return design.choice(names, cases, options.draw, f"choose among {', '.join(names)}"), design
 
 
-def candidates(plan: Plan) -> tuple[str, ...]:
+def candidates(plan: BenchmarkPlan) -> tuple[str, ...]:
     """Return the arms to choose from: those that a tuned arm of the plan names, else all.
 
     Raises:
@@ -281,7 +283,9 @@ def candidates(plan: Plan) -> tuple[str, ...]:
     return names
 
 
-def choose_arm(plan: Plan, options: Wanted, *, quiet: bool = False) -> dict[str, Any]:
+def choose_arm(
+    plan: BenchmarkPlan, options: TuningRequest, *, quiet: bool = False
+) -> dict[str, Any]:
     """Choose an arm and write ``choice.json``; finished trainings are reused.
 
     Raises:
@@ -292,7 +296,7 @@ def choose_arm(plan: Plan, options: Wanted, *, quiet: bool = False) -> dict[str,
     places = {"request": design.source.request.to_json(), "held_out": []}
     with JobTable(quiet=quiet) as table:
         how: dict[str, Any] = {"executor": options.executor, "env": plan.host.env}
-        tuning = Tuning(spec.document, places, folder, on_change=table, **how)
+        tuning = TuningResult(spec.document, places, folder, on_change=table, **how)
         result = tuning.run()
     document = {
         **{"plan": plan.name, "plan_hash": plan.hash, "data": design.source.name},
@@ -304,7 +308,9 @@ def choose_arm(plan: Plan, options: Wanted, *, quiet: bool = False) -> dict[str,
     return document
 
 
-def commands(plan: Plan, design: Design, spec: Spec, chosen: str) -> list[str]:
+def commands(
+    plan: BenchmarkPlan, design: BenchmarkDesign, spec: ComputationSpec, chosen: str
+) -> list[str]:
     """Return the commands that train with the chosen arm."""
     host: Mapping[str, Any] = spec.document["host"][chosen]
     arm = {**spec.document["arms"][chosen]}
@@ -320,7 +326,7 @@ def commands(plan: Plan, design: Design, spec: Spec, chosen: str) -> list[str]:
     return [f"gansynth {shlex.join(words)}" for words in lines]
 
 
-def _cases(plan: Plan, division: Division, options: Wanted) -> tuple[str, ...]:
+def _cases(plan: BenchmarkPlan, division: SubjectSplit, options: TuningRequest) -> tuple[str, ...]:
     if options.size is None:
         return division.cases_of(division.pool)
     if options.size > len(division.pool):

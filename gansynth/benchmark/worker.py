@@ -15,14 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.benchmark.words import RUN, augment_words, fit_words
+from gansynth.benchmark.command_lines import RUN, augment_words, fit_words
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import MANIFEST
-from gansynth.core.source import CaseSource, SourceRequest, Split
+from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.runtime import child, processes
 from gansynth.runtime.errors import FAULTS, TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 
 if TYPE_CHECKING:
     from gansynth.core.prediction import Prediction
@@ -40,7 +40,7 @@ KEPT = ("ratio", "schedule", "drawn_real", "drawn_synthetic", "realised_syntheti
 KEPT_TOO = ("asked_synthetic_share", "fell_back", "supply", "warnings", "metrics_on_real_cases")
 
 
-class Work:
+class WorkerJob:
     """One job.
 
     Args:
@@ -110,7 +110,7 @@ class Work:
         source = open_source(self.request)
         train = [case for case, *_ in self.spec["train"]]
         judged = [case for case, *_ in self.spec.get("judged", ())] or self.places["held_out"]
-        split = Split(train=sorted(train), val=sorted(judged))
+        split = FoldSplit(train=sorted(train), val=sorted(judged))
         return replace(source.divided([split], folder), fold="0")
 
     def measured(self, source: CaseSource, results: Path) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def main() -> None:
     """Run one job; its error becomes the exit code."""
     work, folder = map(Path, sys.argv[1:])
     folder.mkdir(parents=True, exist_ok=True)
-    print(json.dumps(Work(read_json(work), folder).run()))
+    print(json.dumps(WorkerJob(read_json(work), folder).run()))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 BUILT_IN = {
     "identity": ("affine", "Identity"),
-    "elastic": ("elastic", "Elastic"),
+    "elastic": ("elastic", "ElasticEdit"),
     "flip": ("affine", "Flip"),
     "rotate": ("affine", "Rotate"),
-    "scale": ("affine", "Scale"),
+    "scale": ("affine", "ScaleEdit"),
     "shift": ("affine", "Shift"),
     "enlarge": ("morphology", "Enlarge"),
     "shrink": ("morphology", "Shrink"),
@@ -28,7 +28,7 @@ BUILT_IN = {
     "transplant": ("transplant", "Transplant"),
     "interpolate": ("interpolate", "Interpolate"),
     "merge": ("merge", "Merge"),
-    "place": ("place", "Place"),
+    "place": ("place", "PlaceEdit"),
     "size": ("size", "Size"),
 }
 """Edit name -> module below ``edits`` and class."""

@@ -122,7 +122,7 @@ class JitteredBoxes(BoxDrawer):
         count = len(own_boxes(case).labels)
         target, donors = self._count(count, context.another, rng)
         dropped = int(rng.integers(count)) if target < count else -1
-        place = _Place(case, [n for n in range(count) if n != dropped], self.options, rng)
+        place = _BoxPacking(case, [n for n in range(count) if n != dropped], self.options, rng)
         for number in place.waiting.copy():
             place.keep(number)
         for donor in donors if target > count else ():
@@ -149,7 +149,7 @@ class JitteredBoxes(BoxDrawer):
         return 1, [donor for donor in cases if len(own_boxes(donor).labels)]
 
 
-class _Place:
+class _BoxPacking:
     """The boxes of one sample, placed one after the other where each has room."""
 
     def __init__(

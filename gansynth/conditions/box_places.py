@@ -8,8 +8,8 @@ import numpy as np
 
 from gansynth.conditions.location_prior import PlacementPrior, ball_in, depth_of, depths, frame_of
 from gansynth.core.body_mask import share_inside
+from gansynth.core.case_pool import CaseContext
 from gansynth.core.geometry import Mask, Matrix
-from gansynth.core.scene import Scene
 from gansynth.core.schema import Boxes
 
 TRIES = 200
@@ -19,7 +19,7 @@ APART = 0.25
 
 
 @dataclass(frozen=True)
-class PutBoxes:
+class PlacedBoxes:
     """Boxes at their places in a scene.
 
     Attributes:
@@ -35,17 +35,17 @@ class PutBoxes:
     moved: list[list[float] | None]
 
 
-def put_boxes(
-    requested: Boxes, scene: Scene, rng: np.random.Generator, *, as_asked: bool
-) -> PutBoxes:
+def place_boxes(
+    requested: Boxes, case_context: CaseContext, rng: np.random.Generator, *, as_asked: bool
+) -> PlacedBoxes:
     """Place boxes where training cases have those of their class (``PlacementPrior``).
 
     A box lies in the body. Its lesion is at least as far from the body's outline as nine in ten of
     its class. It comes near no other box, but may cover one of the scene's own. With ``as_asked``,
     it stays at its requested place if there is room.
     """
-    frame, deep = frame_of(scene), depths(scene.body, frame_of(scene))
-    n, case_boxes = deep.ndim, scene.case.boxes
+    frame, deep = frame_of(case_context), depths(case_context.body, frame_of(case_context))
+    n, case_boxes = deep.ndim, case_context.case.boxes
     present = (
         Boxes(np.zeros((0, 2 * n), np.float32), np.zeros(0, np.int16))
         if case_boxes is None
@@ -57,15 +57,15 @@ def put_boxes(
     for box, label in zip(
         requested.coords.astype(np.float64), requested.labels.tolist(), strict=True
     ):
-        prior = PlacementPrior.learn_boxes(scene.room, label)
+        prior = PlacementPrior.learn_boxes(case_context.case_pool, label)
         allowed, middle = prior.allowed(deep), (box[:n] + box[n:]) / 2
-        places = frame.voxels(prior.spread(TRIES, n, rng, depth=depth_of(scene))) + 0.5
+        places = frame.voxels(prior.spread(TRIES, n, rng, depth=depth_of(case_context))) + 0.5
         shifts = np.concatenate([np.zeros((int(as_asked), n)), places - middle])
         moved.append(None)
         for shift in shifts:
             new = box + np.tile(shift, 2)
             others = [*rows, *present.coords[~_covered(new, present)]]
-            if _inside(new, scene.body, allowed) and not any(_near(new, o) for o in others):
+            if _inside(new, case_context.body, allowed) and not any(_near(new, o) for o in others):
                 moved[-1] = shift.tolist()
                 rows.append(new)
                 labels.append(label)
@@ -74,7 +74,7 @@ def put_boxes(
                 body |= allowed
                 break
     coords = np.array(rows, np.float32).reshape(-1, 2 * n)
-    return PutBoxes(Boxes(coords, np.array(labels, np.int16)), present, body, moved)
+    return PlacedBoxes(Boxes(coords, np.array(labels, np.int16)), present, body, moved)
 
 
 def _inside(box: Matrix, body: Mask, allowed: Mask) -> bool:

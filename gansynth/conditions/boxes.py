@@ -64,7 +64,7 @@ def anywhere(option: str | None) -> str | None:
 
 
 @dataclass(frozen=True)
-class Line:
+class BoxRow:
     """One box as it stands in the file: ``min..., max...`` in the order of array axes."""
 
     number: int
@@ -75,7 +75,7 @@ class Line:
 class BoxFile(BoxDrawer):
     """Images of boxes from a file, in its order and over again: sample ``i`` has image ``i``."""
 
-    def __init__(self, path: Path, groups: Sequence[Sequence[Line]]) -> None:
+    def __init__(self, path: Path, groups: Sequence[Sequence[BoxRow]]) -> None:
         self.path, self.groups = path, groups
         self._read: list[Boxes] | None = None
 
@@ -112,7 +112,7 @@ class BoxFile(BoxDrawer):
         boxes = self._read[number]
         return boxes, record(boxes, "file", file=self.path.name, image=number)
 
-    def _boxes(self, lines: Sequence[Line], schema: Schema, size: Sequence[int]) -> Boxes:
+    def _boxes(self, lines: Sequence[BoxRow], schema: Schema, size: Sequence[int]) -> Boxes:
         rows, labels = [], []
         for line in lines:
             labels.append(self._number(line, schema))
@@ -133,7 +133,7 @@ class BoxFile(BoxDrawer):
         coords = np.array(rows, np.float32).reshape(-1, 2 * len(size))
         return Boxes(coords, np.array(labels, np.int16))
 
-    def _number(self, line: Line, schema: Schema) -> int:
+    def _number(self, line: BoxRow, schema: Schema) -> int:
         names = schema.box_classes
         if line.name in names:
             return names.index(line.name)
@@ -145,12 +145,12 @@ class BoxFile(BoxDrawer):
         )
 
 
-def _groups(path: Path, text: str) -> list[list[Line]]:
+def _groups(path: Path, text: str) -> list[list[BoxRow]]:
     reader = csv.reader(text.splitlines(), strict=True)
     try:
         header = [word.strip() for word in next(reader, [])]
         axes, grouped = _header(path, header)
-        groups: dict[str, list[Line]] = {}
+        groups: dict[str, list[BoxRow]] = {}
         for row in reader:
             number, cells = reader.line_num, [cell.strip() for cell in row]
             if not any(cells):
@@ -187,7 +187,7 @@ def _header(path: Path, header: list[str]) -> tuple[int, bool]:
     )
 
 
-def _line(path: Path, number: int, cells: list[str], axes: int) -> Line:
+def _line(path: Path, number: int, cells: list[str], axes: int) -> BoxRow:
     name, values = cells[0], []
     for cell in cells[1:]:
         try:
@@ -202,4 +202,4 @@ def _line(path: Path, number: int, cells: list[str], axes: int) -> Line:
         raise DataFault(
             f"{path}, line {number}: the box is empty, expected min below max on every axis"
         )
-    return Line(number, name, (*low, *high))
+    return BoxRow(number, name, (*low, *high))

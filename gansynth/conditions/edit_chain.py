@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.registry import installed
-from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import Case, LabelArray
-from gansynth.data.cache import Placed
+from gansynth.data.cache import PlacedCase
 from gansynth.runtime.options import read_options
 
 ContextFn = Callable[[Case], LabelArray]
@@ -77,7 +77,7 @@ def replay_edits(
     return context
 
 
-class AskedMaps:
+class EditedLabelMaps:
     """Edits the label maps of cases; equal keys give equal maps.
 
     Args:
@@ -89,17 +89,17 @@ class AskedMaps:
 
     def __init__(
         self,
-        room: CasePool,
+        case_pool: CasePool,
         edits: Sequence[Edit],
         *,
         context: ContextFn | None = None,
         follows: bool = True,
     ) -> None:
-        self.room, self.edits = room, tuple(edits)
+        self.case_pool, self.edits = case_pool, tuple(edits)
         self.context, self.follows = context, follows
 
     def __call__(
-        self, case: Case, placed: Placed, key: np.random.SeedSequence
+        self, case: Case, placed: PlacedCase, key: np.random.SeedSequence
     ) -> tuple[LabelArray, LabelArray | None]:
         """Return the edited label map of a case, int16, and its context.
 
@@ -109,10 +109,12 @@ class AskedMaps:
             key: seeds everything random.
         """
         rng = np.random.default_rng(key)
-        body = None if self.room.space.cuts else partial(self.room.body, case)
-        scene = Scene(case.own, placed.origin, placed.shape, 0, self.room, None, body)
+        body = None if self.case_pool.space.cuts else partial(self.case_pool.body, case)
+        case_context = CaseContext(
+            case.own, placed.origin, placed.shape, 0, self.case_pool, None, body
+        )
         moved = self.context(case) if self.context is not None and self.follows else None
-        before = EditContext(scene.labels, self.room.schema, scene, moved)
+        before = EditContext(case_context.labels, self.case_pool.schema, case_context, moved)
         after, _ = apply_edits(before, self.edits, rng)
         labels = case.over(after.labels)
         if self.context is not None and not self.follows:

@@ -13,12 +13,12 @@ from typing import Any, Literal
 import numpy as np
 
 from gansynth.conditions.edit_chain import drawn_edits
-from gansynth.conditions.edits.moving import maps_space
-from gansynth.conditions.location_prior import looked_at
+from gansynth.conditions.edits.warp import maps_space
+from gansynth.conditions.location_prior import learning_cases
+from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.geometry import Mask, bounding_box, mask_of
 from gansynth.core.resample import crop_edge, crop_pad
-from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.space import Placement
 from gansynth.data.lesion_parts import parts
@@ -36,7 +36,7 @@ WHOLLY = 0.99
 
 
 @dataclass(frozen=True)
-class Donor:
+class LesionDonor:
     """A lesion with its surroundings.
 
     Attributes:
@@ -55,7 +55,7 @@ class Donor:
 
 
 @dataclass(frozen=True)
-class Cut:
+class LesionCrop:
     """Which lesion to cut out, and how.
 
     Attributes:
@@ -72,15 +72,15 @@ class Cut:
     into: tuple[int, ...]
     margin_mm: float
 
-    def __call__(self, room: CasePool) -> Donor:
+    def __call__(self, case_pool: CasePool) -> LesionDonor:
         """Cut the lesion out of the whole case."""
-        case = room.uncut(self.case_id, self.slice_index)
+        case = case_pool.uncut(self.case_id, self.slice_index)
         assert case.labels is not None, "donors are labelled"
-        lesion = self._lesion(case.labels, room.schema)
-        corner, size = self._box(lesion > 0, room.schema.spacing)
+        lesion = self._lesion(case.labels, case_pool.schema)
+        corner, size = self._box(lesion > 0, case_pool.schema.spacing)
         around = mask_of(case.labels, (0, *self.into)) | (lesion > 0)
         held = np.argwhere(lesion > 0)
-        return Donor(
+        return LesionDonor(
             labels=crop_pad(lesion, corner, size, 0),
             image=crop_edge(case.image, corner, size),
             known=crop_pad(around, corner, size, False),
@@ -103,7 +103,7 @@ class Cut:
         return tuple(corner), tuple(size)
 
 
-class Changing:
+class EditedLesion:
     """A label map on which edits are drawn or replayed, with an image that moves along.
 
     The image is moved when it is first read, because most tried lesions are not used. The mask of
@@ -113,11 +113,11 @@ class Changing:
         steps: edits with their parameters.
     """
 
-    def __init__(self, scene: Scene, usable: Mask) -> None:
-        self.scene, self.schema = scene, scene.room.schema
+    def __init__(self, case_context: CaseContext, usable: Mask) -> None:
+        self.case_context, self.schema = case_context, case_context.case_pool.schema
         self.values = (0, *self.schema.foreground)
         self.steps: list[dict[str, Any]] = []
-        self._context = EditContext(scene.labels, self.schema, scene)
+        self._context = EditContext(case_context.labels, self.schema, case_context)
         self._known = usable
         self._done: list[tuple[Edit, Mapping[str, Any], LabelArray]] = []
 
@@ -126,13 +126,13 @@ class Changing:
         """The labels after all edits so far."""
         return self._context.labels
 
-    def draw(self, edits: Sequence[Edit], rng: np.random.Generator) -> Changing:
+    def draw(self, edits: Sequence[Edit], rng: np.random.Generator) -> EditedLesion:
         """Draw and apply edits in order."""
         for edit, params, after in drawn_edits(self._context, edits, rng):
             self._note(edit, params, after)
         return self
 
-    def replay(self, edits: Mapping[str, Edit], steps: Sequence[Mapping[str, Any]]) -> Changing:
+    def replay(self, edits: Mapping[str, Edit], steps: Sequence[Mapping[str, Any]]) -> EditedLesion:
         """Apply recorded edits in order."""
         for step in steps:
             edit, params = edits[step["edit"]], step["params"]
@@ -161,11 +161,11 @@ class Changing:
     @cached_property
     def _stack(self) -> FloatArray:
         """The moved image, its known voxels and, unless ``together``, the share of each class."""
-        image, labels = self.scene.case.image, self.scene.labels
+        image, labels = self.case_context.case.image, self.case_context.labels
         classes = [] if self.together else [labels == value for value in self.values]
         stack = np.stack([*image, self._known, *classes], dtype=np.float32)
         # The image grows as if all were body, even where the labels do not.
-        open_scene = replace(self.scene, find_body=lambda: np.ones(labels.shape, bool))
+        open_scene = replace(self.case_context, find_body=lambda: np.ones(labels.shape, bool))
         pull: FloatArray | None = None
         for edit, params, before in self._done:
             if maps_space(edit):
@@ -182,12 +182,12 @@ class Changing:
     @property
     def image(self) -> FloatArray:
         """The moved image, float32 (C, ...)."""
-        return self._stack[: len(self.scene.case.image)]
+        return self._stack[: len(self.case_context.case.image)]
 
     @property
     def known(self) -> Mask:
         """Mask of voxels that come from known ones, and show no lesion that the labels lack."""
-        usable = self._stack[len(self.scene.case.image)] >= WHOLLY
+        usable = self._stack[len(self.case_context.case.image)] >= WHOLLY
         if self.together:
             return np.asarray(usable)
         lesion_share = self._shares[1:].sum(axis=0)
@@ -206,7 +206,7 @@ class Changing:
 
     @property
     def _shares(self) -> FloatArray:
-        return self._stack[len(self.scene.case.image) + 1 :]
+        return self._stack[len(self.case_context.case.image) + 1 :]
 
 
 def _composed(first: FloatArray, then: FloatArray) -> FloatArray:
@@ -231,7 +231,7 @@ def _pulled(stack: FloatArray, pull: FloatArray | None, images: int) -> FloatArr
     return out
 
 
-def dressed(change: Changing, seed: int) -> tuple[FloatArray, Mask]:
+def matched_intensities(change: EditedLesion, seed: int) -> tuple[FloatArray, Mask]:
     """Fit the image to the edited labels: float32 (C, ...), and a bool mask of usable voxels.
 
     ``seed`` seeds the noise where a class is filled in.
@@ -254,7 +254,7 @@ def dressed(change: Changing, seed: int) -> tuple[FloatArray, Mask]:
     )
     means = deviations = np.zeros((len(values), len(image)), np.float32)
     if lacking:
-        means, deviations = class_statistics(change.scene.room)
+        means, deviations = class_statistics(change.case_context.case_pool)
     noise = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
     filled = dress(
         torch.from_numpy(change.labels.astype(np.int64))[None],
@@ -268,20 +268,22 @@ def dressed(change: Changing, seed: int) -> tuple[FloatArray, Mask]:
     return filled[0].numpy(), usable
 
 
-def class_statistics(room: CasePool) -> tuple[FloatArray, FloatArray]:
+def class_statistics(case_pool: CasePool) -> tuple[FloatArray, FloatArray]:
     """Mean and standard deviation of each foreground class over training cases, computed once.
 
     Both are float32 (classes, C), in the generator's intensities; 0 for a class without voxels.
     """
-    return room.learnt("statistics of classes", _statistics)
+    return case_pool.learnt("statistics of classes", _statistics)
 
 
-def _statistics(room: CasePool) -> tuple[FloatArray, FloatArray]:
-    values, space = room.schema.foreground, replace(room.space, grid="native", size=())
-    sums = np.zeros((3, len(values), len(room.schema.channels)))
-    for case_id in looked_at(room):
-        resampled = room.space.grid == "resample"
-        case = room.uncut(case_id) if resampled else space.to_generator(room.cache(case_id))
+def _statistics(case_pool: CasePool) -> tuple[FloatArray, FloatArray]:
+    values, space = case_pool.schema.foreground, replace(case_pool.space, grid="native", size=())
+    sums = np.zeros((3, len(values), len(case_pool.schema.channels)))
+    for case_id in learning_cases(case_pool):
+        resampled = case_pool.space.grid == "resample"
+        case = (
+            case_pool.uncut(case_id) if resampled else space.to_generator(case_pool.cache(case_id))
+        )
         if case.labels is None:
             continue
         for row, value in enumerate(values):
@@ -293,8 +295,10 @@ def _statistics(room: CasePool) -> tuple[FloatArray, FloatArray]:
     return means.astype(np.float32), spread.astype(np.float32)
 
 
-def scene_of(donor: Donor, index: int, room: CasePool) -> Scene:
+def scene_of(donor: LesionDonor, index: int, case_pool: CasePool) -> CaseContext:
     """Return the scene in which a donor's lesion is edited: its own array, which is all body."""
     case = replace(donor.case, image=donor.image, labels=donor.labels, boxes=None)
     shape = donor.labels.shape
-    return Scene(case, Placement(), shape, index, room, find_body=lambda: np.ones(shape, bool))
+    return CaseContext(
+        case, Placement(), shape, index, case_pool, find_body=lambda: np.ones(shape, bool)
+    )

@@ -14,10 +14,17 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.edits.borrowing import BorrowOptions, draw_plane, lenders
-from gansynth.conditions.lesion_donors import Changing, Cut, Donor, dressed, scene_of
-from gansynth.conditions.lesion_grounds import (
-    Ground,
+from gansynth.conditions.edits.donor_selection import DonorEditOptions, donor_ids, draw_plane
+from gansynth.conditions.lesion_donors import (
+    EditedLesion,
+    LesionCrop,
+    LesionDonor,
+    matched_intensities,
+    scene_of,
+)
+from gansynth.conditions.location_prior import depth_of
+from gansynth.conditions.placement_region import (
+    PlacementRegion,
     Where,
     centres,
     corner_at,
@@ -26,10 +33,9 @@ from gansynth.conditions.lesion_grounds import (
     put_mask,
     signed_distance,
 )
-from gansynth.conditions.location_prior import depth_of
+from gansynth.core.case_pool import CaseContext
 from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask, mask_of, nearest_voxels
-from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.data.lesion_parts import parts
 from gansynth.runtime.errors import UsageFault
@@ -42,7 +48,7 @@ CLIPPED = 2 / 3
 DONORS = 4
 """Lesions that are tried until one has room."""
 OF_PLACES = ("what", "into", "inside", "shown", "apart_mm", "margin_mm", "mixing", "tries")
-_Edited = tuple[Donor, Changing, dict[str, Any]]
+_Edited = tuple[LesionDonor, EditedLesion, dict[str, Any]]
 
 
 class LesionOptions(OptionModel):
@@ -96,7 +102,7 @@ class LesionOptions(OptionModel):
 
 
 @dataclass(frozen=True)
-class Inserted:
+class PlacedLesion:
     """A lesion at its place in a scene.
 
     Attributes:
@@ -128,68 +134,76 @@ class LesionDrawer:
         """Whether backgrounds come one after the other, so that all pairs occur."""
         return self.options.pairs == "ordered"
 
-    def room_in(self, scene: Scene) -> float:
+    def room_in(self, case_context: CaseContext) -> float:
         """Share of a background's voxels in which lesions may lie."""
         if self.options.where == "own":
-            return float(mask_of(scene.labels, self._classes(scene)).any())
-        return float(self._ground(scene, self._classes(scene)).free.mean())
+            return float(mask_of(case_context.labels, self._classes(case_context)).any())
+        return float(self._ground(case_context, self._classes(case_context)).free.mean())
 
-    def draw(self, scene: Scene, edits: Sequence[Edit], rng: np.random.Generator) -> Inserted:
+    def draw(
+        self, case_context: CaseContext, edits: Sequence[Edit], rng: np.random.Generator
+    ) -> PlacedLesion:
         """Draw a lesion, changed by edits, for a background.
 
         Raises:
             UsageFault: options that name a class the schema lacks.
         """
         seed = int(rng.integers(2**32))
-        classes = self._classes(scene)
+        classes = self._classes(case_context)
         provenance: dict[str, Any] = {
             "where": self.options.where,
             "classes": list(classes),
             "seed": seed,
         }
         if self.options.where == "own":
-            if not mask_of(scene.labels, classes).any():
-                return _nothing(scene, {**provenance, "room": False})
-            return _redrawn(scene, _own(scene).draw(edits, rng), provenance)
-        ground = self._ground(scene, classes)
+            if not mask_of(case_context.labels, classes).any():
+                return _nothing(case_context, {**provenance, "room": False})
+            return _redrawn(case_context, _own(case_context).draw(edits, rng), provenance)
+        ground = self._ground(case_context, classes)
         provenance["into"] = None if self.options.into is None else list(self.options.into)
         provenance["apart_mm"] = self.options.apart_mm
-        for change, tight in self._attempts(scene, classes, edits, rng):
+        for change, tight in self._attempts(case_context, classes, edits, rng):
             placement = self._place(ground, change, rng, tight=tight)
             if placement is not None:
                 where = {**change[2], **placement, "room": True}
                 if self.options.mixing == "carve":
-                    where["carve_mm"] = draw_distance(change[1].labels, scene.room.schema, rng)
+                    where["carve_mm"] = draw_distance(
+                        change[1].labels, case_context.case_pool.schema, rng
+                    )
                 inserted = _brought(ground, change[1], {**provenance, **where})
                 if inserted.lesion.any():
                     return inserted
-        return _nothing(scene, {**provenance, "room": False})
+        return _nothing(case_context, {**provenance, "room": False})
 
     def replay(
-        self, scene: Scene, edits: Mapping[str, Edit], provenance: Mapping[str, Any]
-    ) -> Inserted:
+        self, case_context: CaseContext, edits: Mapping[str, Edit], provenance: Mapping[str, Any]
+    ) -> PlacedLesion:
         """Repeat the insertion of a recorded provenance, bit for bit, whatever the options."""
         placement, steps = dict(provenance["lesions"]), provenance["edits"]
         if not placement["room"]:
-            return _nothing(scene, placement)
+            return _nothing(case_context, placement)
         if placement["where"] == "own":
-            return _redrawn(scene, _own(scene).replay(edits, steps), placement)
+            return _redrawn(case_context, _own(case_context).replay(edits, steps), placement)
         into = None if placement["into"] is None else tuple(placement["into"])
-        ground = Ground(scene, tuple(placement["classes"]), into, placement["apart_mm"])
-        cut = Cut(
+        ground = PlacementRegion(
+            case_context, tuple(placement["classes"]), into, placement["apart_mm"]
+        )
+        cut = LesionCrop(
             placement["donor"],
             placement["slice"],
             placement["part"],
             ground.classes,
-            told_into(into, ground.classes, scene.room.schema),
+            lesion_provenance(into, ground.classes, case_context.case_pool.schema),
             placement["margin_mm"],
         )
-        donor = cut(scene.room)
-        donor_scene = scene_of(donor, scene.index, scene.room)
-        return _brought(ground, Changing(donor_scene, donor.known).replay(edits, steps), placement)
+        donor = cut(case_context.case_pool)
+        donor_scene = scene_of(donor, case_context.index, case_context.case_pool)
+        return _brought(
+            ground, EditedLesion(donor_scene, donor.known).replay(edits, steps), placement
+        )
 
-    def _classes(self, scene: Scene) -> tuple[int, ...]:
-        schema = scene.room.schema
+    def _classes(self, case_context: CaseContext) -> tuple[int, ...]:
+        schema = case_context.case_pool.schema
         chosen = tuple(sorted(set(self.options.classes or schema.foreground)))
         for key, values in (("classes", chosen), ("into", self.options.into or ())):
             unknown = sorted(set(values) - {0, *schema.foreground})
@@ -200,46 +214,48 @@ class LesionDrawer:
                 )
         return chosen
 
-    def _ground(self, scene: Scene, classes: tuple[int, ...]) -> Ground:
-        return Ground(scene, classes, self.options.into, self.options.apart_mm)
+    def _ground(self, case_context: CaseContext, classes: tuple[int, ...]) -> PlacementRegion:
+        return PlacementRegion(case_context, classes, self.options.into, self.options.apart_mm)
 
-    def _cuts(self, scene: Scene, classes: tuple[int, ...], rng: np.random.Generator) -> list[Cut]:
+    def _cuts(
+        self, case_context: CaseContext, classes: tuple[int, ...], rng: np.random.Generator
+    ) -> list[LesionCrop]:
         """Draw lesions to try, in order."""
-        room, depth = scene.room, depth_of(scene)
-        options = BorrowOptions(pairs=self.options.pairs)
-        ids = lenders(options, scene, classes, rng, DONORS)
-        into = told_into(self.options.into, classes, room.schema)
+        case_pool, depth = case_context.case_pool, depth_of(case_context)
+        options = DonorEditOptions(pairs=self.options.pairs)
+        ids = donor_ids(options, case_context, classes, rng, DONORS)
+        into = lesion_provenance(self.options.into, classes, case_pool.schema)
         cuts = []
         for number in range(DONORS if ids else 0):
             case_id = ids[number % len(ids)]
-            plane = draw_plane(room, case_id, classes, depth, rng)
-            labels = room.uncut(case_id, plane).labels
+            plane = draw_plane(case_pool, case_id, classes, depth, rng)
+            labels = case_pool.uncut(case_id, plane).labels
             if labels is None or not mask_of(labels, classes).any():
                 continue
             part = None
             if self.options.what == "one":
-                part = int(rng.integers(len(parts(labels, room.schema, classes))))
-            cuts.append(Cut(case_id, plane, part, classes, into, self.options.margin_mm))
+                part = int(rng.integers(len(parts(labels, case_pool.schema, classes))))
+            cuts.append(LesionCrop(case_id, plane, part, classes, into, self.options.margin_mm))
         return cuts
 
     def _attempts(
         self,
-        scene: Scene,
+        case_context: CaseContext,
         classes: tuple[int, ...],
         edits: Sequence[Edit],
         rng: np.random.Generator,
     ) -> Iterator[tuple[_Edited, bool]]:
         """Yield edited lesions to try; then all again, for places that clip them."""
         tried = []
-        for cut in self._cuts(scene, classes, rng):
-            change = _change(cut, scene, edits, rng)
+        for cut in self._cuts(case_context, classes, rng):
+            change = _change(cut, case_context, edits, rng)
             if change is not None:
                 tried.append(change)
                 yield change, False
         yield from ((change, True) for change in tried)
 
     def _place(
-        self, ground: Ground, edited: _Edited, rng: np.random.Generator, *, tight: bool
+        self, ground: PlacementRegion, edited: _Edited, rng: np.random.Generator, *, tight: bool
     ) -> dict[str, Any] | None:
         """Find a place for an edited lesion; None without room."""
         held, donor = np.argwhere(edited[1].labels > 0), edited[0]
@@ -255,7 +271,7 @@ class LesionDrawer:
         return None
 
 
-def told_into(
+def lesion_provenance(
     into: Sequence[int] | None, classes: Sequence[int], schema: Schema
 ) -> tuple[int, ...]:
     """Return label values around a lesion, besides 0: as requested, or all other classes."""
@@ -264,14 +280,14 @@ def told_into(
 
 
 def _change(
-    cut: Cut, scene: Scene, edits: Sequence[Edit], rng: np.random.Generator
+    cut: LesionCrop, case_context: CaseContext, edits: Sequence[Edit], rng: np.random.Generator
 ) -> _Edited | None:
     """Cut a lesion out and draw its edits; None if edits leave nothing."""
     for widened in range(CUTS):
         wide = replace(cut, margin_mm=cut.margin_mm * 2**widened)
-        donor = wide(scene.room)
-        donor_scene = scene_of(donor, scene.index, scene.room)
-        change = Changing(donor_scene, donor.known).draw(edits, rng)
+        donor = wide(case_context.case_pool)
+        donor_scene = scene_of(donor, case_context.index, case_context.case_pool)
+        change = EditedLesion(donor_scene, donor.known).draw(edits, rng)
         if not (change.labels > 0).any():
             return None
         if not change.touches:
@@ -280,36 +296,43 @@ def _change(
     return donor, change, {**provenance, "margin_mm": wide.margin_mm}
 
 
-def _own(scene: Scene) -> Changing:
-    return Changing(scene, np.asarray(scene.labels != OUTSIDE))
+def _own(case_context: CaseContext) -> EditedLesion:
+    return EditedLesion(case_context, np.asarray(case_context.labels != OUTSIDE))
 
 
-def _brought(ground: Ground, change: Changing, provenance: dict[str, Any]) -> Inserted:
+def _brought(
+    ground: PlacementRegion, change: EditedLesion, provenance: dict[str, Any]
+) -> PlacedLesion:
     """Put an edited lesion at its place."""
-    scene = ground.scene
-    image, usable = dressed(change, provenance["seed"])
+    case_context = ground.case_context
+    image, usable = matched_intensities(change, provenance["seed"])
     labels, taken = change.labels, None
     if "carve_mm" in provenance:
-        carved = signed_distance(labels > 0, scene.room.schema.spacing) <= provenance["carve_mm"]
+        carved = (
+            signed_distance(labels > 0, case_context.case_pool.schema.spacing)
+            <= provenance["carve_mm"]
+        )
         usable &= carved | (labels == 0)
         labels = np.where(carved, labels, np.int16(0))
         taken = carved & usable
     lesion, donor = put(ground, labels, image, usable, provenance["corner"])
     region = None if taken is None else (lesion > 0) | put_mask(ground, taken, provenance["corner"])
-    labels = np.where(lesion > 0, lesion, scene.labels)
-    return Inserted(labels, lesion, donor, region, change.steps, provenance)
+    labels = np.where(lesion > 0, lesion, case_context.labels)
+    return PlacedLesion(labels, lesion, donor, region, change.steps, provenance)
 
 
-def _redrawn(scene: Scene, change: Changing, provenance: dict[str, Any]) -> Inserted:
+def _redrawn(
+    case_context: CaseContext, change: EditedLesion, provenance: dict[str, Any]
+) -> PlacedLesion:
     """Draw a case's own foreground, edited, in its place."""
-    before, after, classes = scene.labels, change.labels, provenance["classes"]
+    before, after, classes = case_context.labels, change.labels, provenance["classes"]
     changed = before != after
     chosen = mask_of(after, classes) | (changed & (after > 0))
     emptied = np.asarray(changed & (after == 0))
-    image, usable = dressed(change, provenance["seed"])
-    image = _emptied_filled(image, usable, emptied, scene)
-    donor = np.where(usable | emptied, image, scene.case.image)
-    return Inserted(
+    image, usable = matched_intensities(change, provenance["seed"])
+    image = _emptied_filled(image, usable, emptied, case_context)
+    donor = np.where(usable | emptied, image, case_context.case.image)
+    return PlacedLesion(
         labels=after,
         lesion=np.where(chosen, after, np.int16(0)),
         donor=donor.astype(np.float32),
@@ -319,23 +342,25 @@ def _redrawn(scene: Scene, change: Changing, provenance: dict[str, Any]) -> Inse
     )
 
 
-def _emptied_filled(image: FloatArray, usable: Mask, emptied: Mask, scene: Scene) -> FloatArray:
+def _emptied_filled(
+    image: FloatArray, usable: Mask, emptied: Mask, case_context: CaseContext
+) -> FloatArray:
     """Fill an image with the nearest background where it still shows removed foreground."""
-    gaps, bare = emptied & ~usable, usable & (scene.labels == 0) & ~emptied
+    gaps, bare = emptied & ~usable, usable & (case_context.labels == 0) & ~emptied
     if not gaps.any() or not bare.any():
         return image
-    nearest: Any = nearest_voxels(bare, scene.room.schema.spacing)
+    nearest: Any = nearest_voxels(bare, case_context.case_pool.schema.spacing)
     out = image.copy()
-    out[:, gaps] = scene.case.image[:, *(index[gaps] for index in nearest)]
+    out[:, gaps] = case_context.case.image[:, *(index[gaps] for index in nearest)]
     return out
 
 
-def _nothing(scene: Scene, provenance: dict[str, Any]) -> Inserted:
+def _nothing(case_context: CaseContext, provenance: dict[str, Any]) -> PlacedLesion:
     """Return the background without a new lesion."""
-    return Inserted(
-        labels=scene.labels,
-        lesion=np.zeros_like(scene.labels),
-        donor=scene.case.image,
+    return PlacedLesion(
+        labels=case_context.labels,
+        lesion=np.zeros_like(case_context.labels),
+        donor=case_context.case.image,
         told=provenance,
     )
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gansynth.core.case_pool import CaseContext, CasePool, body_of, own_labels
 from gansynth.core.geometry import Mask, Matrix, bounding_box
-from gansynth.core.scene import CasePool, Scene, body_of, own_labels
 from gansynth.core.schema import Case
 from gansynth.data.lesion_parts import parts
 
@@ -42,19 +42,19 @@ class PlacementPrior:
     clearance: float = 0.0
 
     @classmethod
-    def learn(cls, room: CasePool, classes: Sequence[int] | None = None) -> PlacementPrior:
+    def learn(cls, case_pool: CasePool, classes: Sequence[int] | None = None) -> PlacementPrior:
         """Learn from (at most ``LOOKED_AT``) training cases, once for each room.
 
         A lesion is a connected part of the chosen classes together (None: of all foreground). Parts
         of less than a tenth of the case's largest are left out.
         """
-        chosen = tuple(sorted(classes or room.schema.foreground))
-        return room.learnt(f"placement prior of {chosen}", lambda r: cls(_centres(r, chosen)))
+        chosen = tuple(sorted(classes or case_pool.schema.foreground))
+        return case_pool.learnt(f"placement prior of {chosen}", lambda r: cls(_centres(r, chosen)))
 
     @classmethod
-    def learn_boxes(cls, room: CasePool, label: int) -> PlacementPrior:
+    def learn_boxes(cls, case_pool: CasePool, label: int) -> PlacementPrior:
         """Learn from boxes of a class of ``Schema.box_classes``, as ``learn`` does of lesions."""
-        return room.learnt(f"placement prior of boxes {label}", lambda r: _of_boxes(r, label))
+        return case_pool.learnt(f"placement prior of boxes {label}", lambda r: _of_boxes(r, label))
 
     def kernel(self, ndim: int) -> Matrix:
         """Standard deviation of the kernel (ndim,), in lengths of the body's box.
@@ -85,18 +85,18 @@ class PlacementPrior:
         body: Mask,
         rng: np.random.Generator,
         *,
-        frame: Frame | None = None,
+        frame: BodyBox | None = None,
         depth: float | None = None,
     ) -> tuple[int, ...]:
         """Draw a voxel of a non-empty body by the density of lesions' centres.
 
         Args:
-            frame: box around the whole body in the array's voxels (``frame_of(scene)``);
+            frame: box around the whole body in the array's voxels (``frame_of(case_context)``);
                 that around ``body`` if None.
-            depth: of a slice, ``depth_of(scene)``: lesions at about that depth count. None
+            depth: of a slice, ``depth_of(case_context)``: lesions at about that depth count. None
                 counts those of all slices alike.
         """
-        frame = frame or Frame.of(body)
+        frame = frame or BodyBox.of(body)
         if len(self.centres) and rng.random() >= FLOOR:
             spread = self.spread(DRAWS, body.ndim, rng, depth=depth)
             voxels = np.rint(frame.voxels(spread)).astype(int)
@@ -124,7 +124,7 @@ def anywhere(body: Mask, rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def place_drawer(
-    scene: Scene,
+    case_context: CaseContext,
     classes: Sequence[int] | None,
     where: str,
     allowed: Mask,
@@ -133,12 +133,12 @@ def place_drawer(
     """Return a function that draws voxels of a mask, by the prior or anywhere."""
     if where == "anywhere":
         return lambda: anywhere(allowed, rng)
-    prior = PlacementPrior.learn(scene.room, classes)
-    frame, depth = frame_of(scene), depth_of(scene)
+    prior = PlacementPrior.learn(case_context.case_pool, classes)
+    frame, depth = frame_of(case_context), depth_of(case_context)
     return lambda: prior.draw(allowed, rng, frame=frame, depth=depth)
 
 
-def depths(body: Mask, frame: Frame) -> Matrix:
+def depths(body: Mask, frame: BodyBox) -> Matrix:
     """Depth of voxels in a body: float64 of its shape, 0 beyond it; in lengths of its box.
 
     The array's border is no outline. In a body that fills the array, depths are infinite.
@@ -165,16 +165,16 @@ def ball_in(row: Matrix, shape: Sequence[int]) -> tuple[tuple[slice, ...], Mask]
     return at, inside if inside.any() else np.ones_like(inside)
 
 
-def _of_boxes(room: CasePool, label: int) -> PlacementPrior:
-    rows, free, cases = [np.empty((0, room.source.schema.ndim))], [], 0
-    first = looked_at(room)
-    for case_id in (*first, *sorted(set(room.ids) - set(first))):
-        case = whole(room, case_id)
+def _of_boxes(case_pool: CasePool, label: int) -> PlacementPrior:
+    rows, free, cases = [np.empty((0, case_pool.source.schema.ndim))], [], 0
+    first = learning_cases(case_pool)
+    for case_id in (*first, *sorted(set(case_pool.ids) - set(first))):
+        case = whole(case_pool, case_id)
         held = None if case.boxes is None else case.boxes.coords[case.boxes.labels == label]
         if held is None or not len(held):
             continue
         body = body_of(case)
-        frame = Frame.of(body)
+        frame = BodyBox.of(body)
         deep = depths(body, frame)
         for row in held.astype(np.float64):
             at, inside = ball_in(row, body.shape)
@@ -189,21 +189,21 @@ def _of_boxes(room: CasePool, label: int) -> PlacementPrior:
     )
 
 
-def _centres(room: CasePool, classes: Sequence[int]) -> Matrix:
-    rows = [np.empty((0, room.source.schema.ndim))]
-    for case_id in looked_at(room):
-        labels = whole(room, case_id).labels
+def _centres(case_pool: CasePool, classes: Sequence[int]) -> Matrix:
+    rows = [np.empty((0, case_pool.source.schema.ndim))]
+    for case_id in learning_cases(case_pool):
+        labels = whole(case_pool, case_id).labels
         if labels is None:
             continue
-        lesions = parts(labels, room.source.schema, classes)
+        lesions = parts(labels, case_pool.source.schema, classes)
         centres = [lesion.centroid for lesion in lesions if lesion.voxels * 10 >= lesions[0].voxels]
         if centres:
-            rows.append(whole_frame(room, case_id).relative(np.array(centres)))
+            rows.append(whole_frame(case_pool, case_id).relative(np.array(centres)))
     return np.concatenate(rows)
 
 
 @dataclass(frozen=True)
-class Frame:
+class BodyBox:
     """A box in an array's voxels; it may reach beyond the array, as a whole case beyond its crop.
 
     Attributes:
@@ -215,7 +215,7 @@ class Frame:
     high: tuple[float, ...]
 
     @classmethod
-    def of(cls, mask: Mask) -> Frame:
+    def of(cls, mask: Mask) -> BodyBox:
         """The bounding box of a mask; the whole array's if the mask is empty."""
         box = bounding_box(mask if mask.any() else np.ones_like(mask))
         return cls(tuple(float(s.start) for s in box), tuple(float(s.stop) for s in box))
@@ -233,72 +233,72 @@ class Frame:
         """Positions (N, n) in voxels of relative coordinates (N, n)."""
         return np.asarray(relative * self.size + np.asarray(self.low) - 0.5)
 
-    def last(self, n: int) -> Frame:
+    def last(self, n: int) -> BodyBox:
         """The box along the last ``n`` axes, for slices."""
-        return Frame(self.low[-n:], self.high[-n:])
+        return BodyBox(self.low[-n:], self.high[-n:])
 
-    def moved(self, by: Sequence[float]) -> Frame:
+    def moved(self, by: Sequence[float]) -> BodyBox:
         """The same box in an array that begins at ``by``."""
-        return Frame(
+        return BodyBox(
             tuple(a - b for a, b in zip(self.low, by, strict=True)),
             tuple(a - b for a, b in zip(self.high, by, strict=True)),
         )
 
 
-def looked_at(room: CasePool) -> tuple[str, ...]:
+def learning_cases(case_pool: CasePool) -> tuple[str, ...]:
     """Return the training cases to learn from: at most ``LOOKED_AT``, spread over sorted ids."""
-    count = len(room.ids)
+    count = len(case_pool.ids)
     if count <= LOOKED_AT:
-        return room.ids
-    return tuple(room.ids[i * count // LOOKED_AT] for i in range(LOOKED_AT))
+        return case_pool.ids
+    return tuple(case_pool.ids[i * count // LOOKED_AT] for i in range(LOOKED_AT))
 
 
-def whole(room: CasePool, case_id: str) -> Case:
+def whole(case_pool: CasePool, case_id: str) -> Case:
     """A training case before a slice or a crop is cut: labels without the ignore value."""
-    if room.space.grid == "resample":
-        return room.uncut(case_id)
-    return own_labels(room.cache(case_id), room.schema)
+    if case_pool.space.grid == "resample":
+        return case_pool.uncut(case_id)
+    return own_labels(case_pool.cache(case_id), case_pool.schema)
 
 
-def whole_frame(room: CasePool, case_id: str) -> Frame:
+def whole_frame(case_pool: CasePool, case_id: str) -> BodyBox:
     """The box around the body of a ``whole`` case, computed once."""
-    return room.learnt(f"frame of {case_id}", lambda r: Frame.of(body_of(whole(r, case_id))))
+    return case_pool.learnt(f"frame of {case_id}", lambda r: BodyBox.of(body_of(whole(r, case_id))))
 
 
-def frame_of(scene: Scene) -> Frame:
+def frame_of(case_context: CaseContext) -> BodyBox:
     """The box around the body of a scene's whole case, in the scene's own voxels.
 
     Of a cut case that is not in the room, and not wholly in the crop, only the shape is known. The
     box is then that of the case's array.
     """
-    corner, cut = scene.placement.corner, scene.case.image.shape[1:]
+    corner, cut = case_context.placement.corner, case_context.case.image.shape[1:]
     n = len(cut)
-    if not scene.room.space.cuts or not corner:
-        return Frame.of(scene.body)
-    if at_hand(scene):
-        return whole_frame(scene.room, scene.case.id).last(n).moved(corner)
-    shape = scene.shape[-n:]
+    if not case_context.case_pool.space.cuts or not corner:
+        return BodyBox.of(case_context.body)
+    if cached_prior(case_context):
+        return whole_frame(case_context.case_pool, case_context.case.id).last(n).moved(corner)
+    shape = case_context.shape[-n:]
     axes = zip(corner, cut, shape, strict=True)
     if all(first <= 0 and first + size >= length for first, size, length in axes):
-        return Frame.of(scene.body)
-    return Frame((0.0,) * n, tuple(map(float, shape))).moved(corner)
+        return BodyBox.of(case_context.body)
+    return BodyBox((0.0,) * n, tuple(map(float, shape))).moved(corner)
 
 
-def depth_of(scene: Scene) -> float | None:
+def depth_of(case_context: CaseContext) -> float | None:
     """Relative coordinate of a slice along the axis it was cut from; None for other scenes."""
-    plane = scene.placement.slice_index
+    plane = case_context.placement.slice_index
     if plane is None:
         return None
-    low, high = 0.0, float(scene.shape[0])
-    if at_hand(scene):
-        frame = whole_frame(scene.room, scene.case.id)
+    low, high = 0.0, float(case_context.shape[0])
+    if cached_prior(case_context):
+        frame = whole_frame(case_context.case_pool, case_context.case.id)
         low, high = frame.low[0], frame.high[0]
     return (plane + 0.5 - low) / (high - low)
 
 
-def at_hand(scene: Scene) -> bool:
+def cached_prior(case_context: CaseContext) -> bool:
     """Whether the whole case of a scene is one of its room's; False in resampled spaces."""
-    room, case_id = scene.room, scene.case.id
-    if case_id not in room.ids or room.space.grid == "resample":
+    case_pool, case_id = case_context.case_pool, case_context.case.id
+    if case_id not in case_pool.ids or case_pool.space.grid == "resample":
         return False
-    return tuple(room.cache(case_id).image.shape[1:]) == tuple(scene.shape)
+    return tuple(case_pool.cache(case_id).image.shape[1:]) == tuple(case_context.shape)

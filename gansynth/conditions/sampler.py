@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.conditions.box_drawers import BoxContext, BoxDrawer, record
-from gansynth.conditions.box_places import PutBoxes, put_boxes
+from gansynth.conditions.box_places import PlacedBoxes, place_boxes
 from gansynth.conditions.edit_chain import ContextFn, apply_edits, replay_edits
-from gansynth.conditions.edits.along import Mover
-from gansynth.conditions.edits.borrowing import alike
+from gansynth.conditions.edits.case_warp import CaseWarp
+from gansynth.conditions.edits.donor_selection import alike
 from gansynth.conditions.lesion_placement import LesionDrawer
-from gansynth.conditions.weights import Weights
+from gansynth.conditions.sampling_weights import SamplingWeights
 from gansynth.core.body_mask import shown_body
+from gansynth.core.case_pool import CaseContext, CasePool, own_labels
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.resample import crop_pad
-from gansynth.core.scene import CasePool, Scene, own_labels
 from gansynth.core.schema import (
     Case,
     Condition,
@@ -97,7 +97,7 @@ class ConditionSampler:
         lesions: LesionDrawer | None = None,
         moving: bool = False,
         base: CaseSource | None = None,
-        weights: Weights | None = None,
+        weights: SamplingWeights | None = None,
         context_follows: bool = True,
     ) -> None:
         lender, source = source, source if base is None else base
@@ -115,7 +115,7 @@ class ConditionSampler:
         self.boxes = boxes
         self.backgrounds = backgrounds
         self.lesions = lesions
-        self.moving = Mover(space, self.schema) if moving else None
+        self.moving = CaseWarp(space, self.schema) if moving else None
         self.weights = weights
         self.cache = CaseCache(source)
         self._bodies: dict[str, npt.NDArray[np.bool_]] = {}
@@ -123,9 +123,9 @@ class ConditionSampler:
         if classes is not None:
             self._ids = training_cases(source, classes, asked=f"--class {','.join(classes)}")
         if lender is source:
-            self.room = CasePool(self.cache, space, self._ids)
+            self.case_pool = CasePool(self.cache, space, self._ids)
         else:
-            self.room = CasePool(CaseCache(lender), space)
+            self.case_pool = CasePool(CaseCache(lender), space)
 
     def draw(self, index: int) -> Condition:
         """Return the ``index``-th condition of this seed: labels in the generator's space."""
@@ -135,7 +135,7 @@ class ConditionSampler:
 
     def _draw(self, index: int, rng: np.random.Generator) -> Condition:
         case, placement = self._place(rng, index if self._in_turns else None)
-        put: PutBoxes | None = None
+        put: PlacedBoxes | None = None
         told_boxes: dict[str, Any] = {}
         if self.backgrounds and self.boxes is not None:
             case, placement, put, told_boxes = self._with_room(self.boxes, index, rng)
@@ -152,20 +152,22 @@ class ConditionSampler:
         notes: dict[str, Any] = {}
         if self.labelled or placed.labels is not None:
             _check_labelled(placed)
-            scene = self._scene(placed, placement, case, index)
+            case_context = self._case_context(placed, placement, case, index)
             edits = self.edits if given_channels is None else ()
             if self.lesions is not None:
-                inserted = self.lesions.draw(scene, edits, rng)
+                inserted = self.lesions.draw(case_context, edits, rng)
                 labels, steps, notes["lesions"] = inserted.labels, inserted.steps, inserted.told
-                fields |= {"background": placed.image, "body": scene.body}
+                fields |= {"background": placed.image, "body": case_context.body}
                 fields |= {name: getattr(inserted, name) for name in ("lesion", "donor", "region")}
             elif self.moving is not None:
-                start = EditContext(self.moving.all_to_move(scene.labels), self.schema, scene)
+                start = EditContext(
+                    self.moving.all_to_move(case_context.labels), self.schema, case_context
+                )
                 steps = apply_edits(start, edits, rng)[1]
                 moved = self.moving(case, placement, _by_name(edits), steps)
                 labels, fields["moved"], notes["moved"] = moved.labels, moved.image, moved.told
             else:
-                start = EditContext(scene.labels, self.schema, scene, context)
+                start = EditContext(case_context.labels, self.schema, case_context, context)
                 after, steps = apply_edits(start, edits, rng)
                 labels, context = placed.over(after.labels), after.channels
         if self.context is not None and not follows:
@@ -199,13 +201,15 @@ class ConditionSampler:
             **fields,
         )
 
-    def _scene(self, placed: Case, placement: Placement, case: Case, index: int) -> Scene:
+    def _case_context(
+        self, placed: Case, placement: Placement, case: Case, index: int
+    ) -> CaseContext:
         placed = own_labels(placed, self.schema)
         turn = index // len(self._ids) if self._in_turns else None
         cut = self.space.cuts
         body = partial(self._body, case, placement) if cut else partial(self._kept, placed)
         shape = tuple(case.image.shape[1:])
-        return Scene(placed, placement, shape, index, self.room, turn, body)
+        return CaseContext(placed, placement, shape, index, self.case_pool, turn, body)
 
     def _kept(self, case: Case) -> npt.NDArray[np.bool_]:
         """Return the body of a case, cached."""
@@ -235,7 +239,7 @@ class ConditionSampler:
         roomiest, most = (case, placement), -1.0
         for _ in range(LOOKS if self.space.grid in ("crop", "slice") else 0):
             placed = self.space.to_generator(case, placement)
-            free = self.lesions.room_in(self._scene(placed, placement, case, index))
+            free = self.lesions.room_in(self._case_context(placed, placement, case, index))
             if free > most:
                 roomiest, most = (case, placement), free
             if free >= ROOM:
@@ -245,7 +249,7 @@ class ConditionSampler:
 
     def _with_room(
         self, drawer: BoxDrawer, index: int, rng: np.random.Generator
-    ) -> tuple[Case, Placement, PutBoxes, dict[str, Any]]:
+    ) -> tuple[Case, Placement, PlacedBoxes, dict[str, Any]]:
         """Place a training case's boxes in a case of similar body, preferably without boxes."""
         like = self._lender(index, rng)
         context = BoxContext(
@@ -255,27 +259,29 @@ class ConditionSampler:
         grounds = [self._ground(index, rng) for _ in range(TRIES)]
         grounds.sort(key=lambda at: (_boxed(at[2].case), -alike(at[2], like)))
         for ground in grounds[:GROUNDS]:
-            put = put_boxes(requested, ground[2], rng, as_asked=provenance["by"] == "file")
+            put = place_boxes(requested, ground[2], rng, as_asked=provenance["by"] == "file")
             if len(put.boxes.labels) or not len(requested.labels):
                 break
         provenance |= {"asked": provenance["coords"], "moved": put.moved, "like": like.case.id}
         return *ground[:2], put, {**provenance, **record(put.boxes, provenance["by"])}
 
-    def _ground(self, index: int, rng: np.random.Generator) -> tuple[Case, Placement, Scene]:
+    def _ground(self, index: int, rng: np.random.Generator) -> tuple[Case, Placement, CaseContext]:
         """Draw a case and a place in it, as a scene."""
         case, placement = self._place(rng)
         placed = self.space.to_generator(case, placement)
-        return case, placement, self._scene(placed, placement, case, index)
+        return case, placement, self._case_context(placed, placement, case, index)
 
-    def _lender(self, index: int, rng: np.random.Generator) -> Scene:
+    def _lender(self, index: int, rng: np.random.Generator) -> CaseContext:
         """Draw a case to borrow from and a place, with boxes there if possible."""
         for _ in range(TRIES):
-            case = self.room.cache(self.room.ids[int(rng.integers(len(self.room.ids)))])
+            case = self.case_pool.cache(
+                self.case_pool.ids[int(rng.integers(len(self.case_pool.ids)))]
+            )
             placement = self.space.place(case, rng)
             placed = self.space.to_generator(case, placement)
             if _boxed(placed):
                 break
-        return self._scene(placed, placement, case, index)
+        return self._case_context(placed, placement, case, index)
 
     def _placed(self, rng: np.random.Generator) -> Case:
         """Draw a training case at a place of the generator's space."""
@@ -291,10 +297,10 @@ class ConditionSampler:
         if self.moving is not None:
             return self.moving(case, placement, by_name, provenance["edits"]).labels
         placed = self.space.to_generator(case, placement)
-        scene = self._scene(placed, placement, case, int(provenance["index"]))
+        case_context = self._case_context(placed, placement, case, int(provenance["index"]))
         if self.lesions is not None:
-            return self.lesions.replay(scene, by_name, provenance).labels
-        start = EditContext(scene.labels, self.schema, scene)
+            return self.lesions.replay(case_context, by_name, provenance).labels
+        start = EditContext(case_context.labels, self.schema, case_context)
         return replay_edits(start, by_name, provenance["edits"]).labels
 
 

@@ -20,14 +20,14 @@ import numpy.typing as npt
 
 from gansynth.core.bank_options import BankSize
 from gansynth.core.host_commands import (
+    CommandReport,
     DoctorRequest,
     ImportRequest,
     PrepareRequest,
-    Report,
     SplitsRequest,
 )
-from gansynth.core.injection import Injection, Mix, MixPlan, Outcome
 from gansynth.core.lineage import CaseRecord, guard_host
+from gansynth.core.mix_config import Mix, MixConfig, MixerConfig, TrainingResult
 from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
@@ -35,25 +35,25 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import SetOptions
 
 if TYPE_CHECKING:
-    from gansynth.core.bank_options import BankPlan
+    from gansynth.core.bank_options import BankCapacity
     from gansynth.core.prediction import Prediction
-    from gansynth.core.source import Split
-    from gansynth.runtime.machine import Line
+    from gansynth.core.source import FoldSplit
+    from gansynth.runtime.machine import DoctorLine
     from gansynth.runtime.progress import Reporter
 
 __all__ = [
     "Adapter",
+    "CommandReport",
     "Content",
     "DoctorRequest",
     "HostArrays",
     "HostOptions",
     "ImportRequest",
-    "Injection",
     "Mix",
-    "Outcome",
+    "MixConfig",
     "PrepareRequest",
-    "Report",
     "SplitsRequest",
+    "TrainingResult",
 ]
 
 HostArrays = Mapping[str, npt.NDArray[np.generic]]
@@ -93,7 +93,7 @@ class Adapter(ABC):
 
     def __init__(self, source: CaseSource) -> None:
         self.source = source
-        self.samples_checked: Injection | None = None
+        self.samples_checked: MixConfig | None = None
 
     @property
     def schema(self) -> Schema:
@@ -148,7 +148,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def check(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> None:
         """Check everything about a training that is known before it starts, without writing.
 
@@ -166,13 +166,13 @@ class Adapter(ABC):
             UsageFault: a missing run or bank, or an invalid value.
         """
 
-    def check_ways(self, injection: Injection) -> None:
+    def check_ways(self, mix_config: MixConfig) -> None:
         """Refuse options of mixing that this host does not support, for training and exports.
 
         Raises:
             UsageFault: names the option and the hosts that support it.
         """
-        if injection.real_in_generator_space and not self.rewrites_real:
+        if mix_config.real_in_generator_space and not self.rewrites_real:
             raise UsageFault(
                 f"--real-in-generator-space: {self.name} takes real cases as they are, expected a "
                 "host that can bring them through the generator's space, such as deepmedic; leave "
@@ -234,17 +234,17 @@ class Adapter(ABC):
         )
 
     def planned(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> Mapping[str, Any]:
         """Return the host's plan of a training that passed ``check``, for dry runs; empty here."""
         return {}
 
-    def bank_plan(self, injection: Injection) -> BankPlan | None:
+    def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
         """Return the size of the bank that a training makes; None if none is made or unknown."""
         return None
 
     def samples_drawn(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> int | None:
         """Return how many samples, real and synthetic, a training draws; None if unknown.
 
@@ -253,7 +253,7 @@ class Adapter(ABC):
         return None
 
     @abstractmethod
-    def inject(self, dataset: Any, plan: MixPlan[Any], *, batch_size: int) -> Any:
+    def inject(self, dataset: Any, plan: MixerConfig[Any], *, batch_size: int) -> Any:
         """Wrap the host's *training* data set so that it serves the samples of a plan.
 
         Use ``gansynth.hosts.mixer.Mixer``: it implements ratio, schedule, counting and the fallback
@@ -262,8 +262,8 @@ class Adapter(ABC):
 
     @abstractmethod
     def start(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
-    ) -> Outcome:
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
+    ) -> TrainingResult:
         """Train the unmodified host with synthetic samples mixed in, and wait until it ends.
 
         Args:
@@ -297,7 +297,7 @@ class Adapter(ABC):
         Optional; the base class refuses. ``gansynth.metrics.segmentation.evaluate`` reads them.
 
         Args:
-            folder: of a finished training: ``Outcome.folder``.
+            folder: of a finished training: ``TrainingResult.folder``.
 
         Raises:
             UsageFault: the host writes no label maps, only its own metrics.
@@ -310,7 +310,7 @@ class Adapter(ABC):
 
     def export(
         self,
-        injection: Injection,
+        mix_config: MixConfig,
         name: str,
         *,
         content: Content = "mixed",
@@ -344,7 +344,7 @@ class Adapter(ABC):
     # -- commands for data sets, and doctor ------------------------------------------------------
 
     @classmethod
-    def import_dataset(cls, request: ImportRequest) -> Report:
+    def import_dataset(cls, request: ImportRequest) -> CommandReport:
         """Copy a data set into the host's own layout: ``gansynth import``.
 
         Optional; the base class refuses.
@@ -359,7 +359,7 @@ class Adapter(ABC):
         )
 
     @classmethod
-    def prepare(cls, request: PrepareRequest) -> Report:
+    def prepare(cls, request: PrepareRequest) -> CommandReport:
         """Plan and preprocess a data set for the host: ``gansynth prepare``.
 
         Optional; the base class refuses. Work already done is not repeated.
@@ -374,7 +374,7 @@ class Adapter(ABC):
         )
 
     @classmethod
-    def make_splits(cls, request: SplitsRequest) -> Sequence[Split]:
+    def make_splits(cls, request: SplitsRequest) -> Sequence[FoldSplit]:
         """Write the folds of a data set so that no subject is split: ``gansynth splits``.
 
         Optional; the base class refuses.
@@ -392,6 +392,6 @@ class Adapter(ABC):
         )
 
     @classmethod
-    def doctor(cls, request: DoctorRequest) -> Iterator[Line]:
+    def doctor(cls, request: DoctorRequest) -> Iterator[DoctorLine]:
         """Check what the host needs of this machine: ``gansynth doctor``. An error is one line."""
         return iter(())

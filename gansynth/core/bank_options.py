@@ -61,7 +61,7 @@ class BankSize:
 
 
 @dataclass(frozen=True)
-class Pacing(Document):
+class RefreshPolicy(Document):
     """Renewal rate of a live bank: one field is set; the default is an overhead of 2 %.
 
     ``reuse``: draws of a sample before it is replaced. ``refresh``: seconds to replace the whole
@@ -81,7 +81,7 @@ class Pacing(Document):
             object.__setattr__(self, "overhead", OVERHEAD)
 
     @classmethod
-    def parse(cls, reuse: str | None, refresh: str | None, overhead: str | None) -> Pacing:
+    def parse(cls, reuse: str | None, refresh: str | None, overhead: str | None) -> RefreshPolicy:
         """Parse ``--reuse 4``, ``--refresh 10min`` or ``--overhead 2%``; UsageFault otherwise."""
         return cls(
             None if reuse is None else _positive("--reuse", reuse, r"", "draws a sample, e.g. 4"),
@@ -114,7 +114,7 @@ def _seconds(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class BankPlan:
+class BankCapacity:
     """Planned size of a bank; ``bytes`` includes samples that are being written."""
 
     held: int

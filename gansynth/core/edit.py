@@ -10,8 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from gansynth.core.case_pool import CaseContext
 from gansynth.core.geometry import Mask
-from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import OptionModel
@@ -31,18 +31,22 @@ class EditContext:
 
     labels: LabelArray
     schema: Schema
-    scene: Scene | None = None
+    case_context: CaseContext | None = None
     channels: LabelArray | None = None
     image: FloatArray | None = None
 
     @property
     def body(self) -> Mask:
         """Where foreground may lie: the scene's body, or all voxels but ``OUTSIDE``."""
-        return np.asarray(self.labels != OUTSIDE) if self.scene is None else self.scene.body
+        return (
+            np.asarray(self.labels != OUTSIDE)
+            if self.case_context is None
+            else self.case_context.body
+        )
 
     def with_labels(self, labels: LabelArray) -> EditContext:
         """Return a context of other labels at the same place, without channels and image."""
-        return EditContext(labels, self.schema, self.scene)
+        return EditContext(labels, self.schema, self.case_context)
 
     def edited(self, edit: Edit, params: Mapping[str, Any]) -> EditContext:
         """Return this context after an edit."""
@@ -107,15 +111,15 @@ class Edit(ABC):
         """
 
 
-class SceneEdit(Edit):
+class CaseEdit(Edit):
     """An edit that needs the body of the case, or other cases, beside labels."""
 
-    def scene(self, context: EditContext) -> Scene:
+    def case_context(self, context: EditContext) -> CaseContext:
         """Return the scene of a context.
 
         Raises:
             UsageFault: the context holds labels alone.
         """
-        if context.scene is None:
+        if context.case_context is None:
             raise UsageFault(f"edit {self.name!r}: needs cases to borrow from, expected a scene")
-        return context.scene
+        return context.case_context

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gansynth.core.scene import CasePool, CropSource
+from gansynth.core.case_pool import CasePool, CropSource
 from gansynth.core.schema import Case, Condition, Sample, Schema
 from gansynth.runtime.options import OptionModel
 from gansynth.runtime.progress import Reporter
@@ -19,24 +19,24 @@ class FilterOptions(OptionModel):
 
 
 @dataclass(frozen=True)
-class Asked:
+class FilterRequest:
     """The request of a sample; ``base`` reads the real case at its place, if there is one."""
 
     condition: Condition
     base: Callable[[], Case] | None
-    room: CasePool
+    case_pool: CasePool
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FilterResult:
     """A filter's result: the reason of rejection or nothing, and the measured number, if any."""
 
-    flaw: str = ""
+    reject_reason: str = ""
     found: float | None = None
 
 
 @dataclass(frozen=True)
-class Learning:
+class FilterTrainingData:
     """The training data of a filter.
 
     ``crops.cut(case_id, rng)`` cuts training cases in the generator's space of ``size`` voxels.
@@ -67,18 +67,18 @@ class Filter(ABC):
         self.options = options if options is not None else self.Options()
 
     @abstractmethod
-    def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
+    def learn(self, learning: FilterTrainingData, folder: Path) -> Mapping[str, Any]:
         """Learn from training cases; return JSON of thresholds and measurements."""
 
     @abstractmethod
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
         """Restore what ``learn`` returned and wrote."""
 
-    def judge(self, sample: Sample, request: Asked) -> Verdict:
-        """Check a sample by ``flaw``; override it to return a number or to use the request."""
-        return Verdict(self.flaw(sample))
+    def judge(self, sample: Sample, request: FilterRequest) -> FilterResult:
+        """Check a sample by ``reject_reason``; override it to return a number or to use the request."""
+        return FilterResult(self.reject_reason(sample))
 
-    def flaw(self, sample: Sample) -> str:
+    def reject_reason(self, sample: Sample) -> str:
         """Return why to reject a sample, given in the generator's space; empty to accept it.
 
         Begin with the observation and continue with ``, expected ...``: equal beginnings count as

@@ -22,7 +22,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckReport:
     """The findings of one pass. ``findings``: errors first."""
 
     name: str
@@ -30,5 +30,5 @@ class Checked:
     findings: Sequence[Finding]
 
 
-Check = Callable[["SourceRequest", Callable[[int, int], None]], Checked]
+Check = Callable[["SourceRequest", Callable[[int, int], None]], CheckReport]
 """(request, progress(done, total)) -> all findings, in one pass over every file."""

@@ -16,7 +16,7 @@ ReadLabels = Callable[[tuple[slice, ...]], LabelArray]
 
 
 @dataclass(frozen=True)
-class Planes:
+class PlaneIndex:
     """Voxel counts of each label in each plane along the first axis, and bounding boxes.
 
     ``values``: int16 (V,), above 0, increasing. ``counts``: int64 (V, D). ``boxes``: int64 (V,
@@ -28,7 +28,7 @@ class Planes:
     boxes: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, labels: LabelArray) -> Planes:
+    def of(cls, labels: LabelArray) -> PlaneIndex:
         """Count the labels of a case."""
         from scipy.ndimage import find_objects
 
@@ -48,21 +48,23 @@ class Planes:
 
 
 @dataclass(frozen=True)
-class Outline:
+class ForegroundIndex:
     """The facts of a case that drawing a place needs; at most one plane of labels is read.
 
     ``planes``: None without labels. ``read``: the labels in a box.
     """
 
     shape: tuple[int, ...]
-    planes: Planes | None = None
+    planes: PlaneIndex | None = None
     read: ReadLabels | None = None
 
     @classmethod
-    def of(cls, case: Case) -> Outline:
+    def of(cls, case: Case) -> ForegroundIndex:
         """Return the outline of a case in memory."""
         shape, labels = case.image.shape[1:], case.labels
-        return cls(shape) if labels is None else cls(shape, Planes.of(labels), labels.__getitem__)
+        return (
+            cls(shape) if labels is None else cls(shape, PlaneIndex.of(labels), labels.__getitem__)
+        )
 
     def foreground_voxel(self, rng: np.random.Generator) -> Voxel | None:
         """Draw a voxel of a label above 0, each label equally likely; None if there is none."""

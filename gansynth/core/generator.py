@@ -78,7 +78,7 @@ class Batch:
 
 
 @dataclass
-class Step:
+class TrainingStep:
     """The current step, as its phases see it.
 
     A step's batch may be split among processes and accumulated parts. Random numbers from ``randn``
@@ -139,7 +139,7 @@ class Phase:
     """
 
     player: str
-    loss: Callable[[Step], Mapping[str, Tensor]]
+    loss: Callable[[TrainingStep], Mapping[str, Tensor]]
     interval: int = 1
     offset: int = 0
     after: Callable[[], None] | None = None
@@ -149,14 +149,14 @@ class Phase:
         return index % self.interval == self.offset
 
 
-Labelling = Literal["asked", "drawn", "none"]
-"""Origin of the samples' label maps; see ``Generator.labelling``."""
+LabelSource = Literal["condition", "generated", "none"]
+"""Origin of the samples' label maps; see ``Generator.label_source``."""
 
 Heeded = Literal["labels", "boxes", "class", "foreground", "background", "lesion", "image"]
-"""Parts of a condition that samples may follow; see ``Generator.heeds``."""
+"""Parts of a condition that samples may follow; see ``Generator.conditioned_on``."""
 
 
-class Memory(Protocol):
+class TrainingBuffer(Protocol):
     """Training state beside the weights (an image pool, say); saved in checkpoints."""
 
     def state(self) -> dict[str, Tensor]:
@@ -189,7 +189,7 @@ class Generator(ABC):
         self.schema = schema
         self.size = tuple(size)
         self.options = options
-        self.memories: dict[str, Memory] = {}
+        self.memories: dict[str, TrainingBuffer] = {}
         self.nets: dict[str, nn.Module] = self.networks()
         self.device = torch.device("cpu")
         self.precision: Precision = "auto"  # of sampling
@@ -220,17 +220,17 @@ class Generator(ABC):
         return "linear"
 
     @property
-    def labelling(self) -> Labelling:
+    def label_source(self) -> LabelSource:
         """Origin of the label maps of its samples.
 
         ``asked``: the conditions; training needs labelled cases. ``drawn``: generated together with
         the image, so conditions are not edited. ``none``: samples have no label maps, and no host
         that learns from labels takes them.
         """
-        return "asked"
+        return "condition"
 
     @property
-    def heeds(self) -> frozenset[Heeded]:
+    def conditioned_on(self) -> frozenset[Heeded]:
         """Parts of a condition that its samples follow; other parts are ignored.
 
         ``labels``: its label map. ``boxes``: its boxes; training needs cases with lists of boxes.
@@ -240,7 +240,7 @@ class Generator(ABC):
         ``image``: the image of its case, moved along with its label map (``moved``); edits are then
         spatial maps only.
         """
-        return frozenset({"labels"} if self.labelling == "asked" else ())
+        return frozenset({"labels"} if self.label_source == "condition" else ())
 
     @property
     def default_lesions(self) -> str | None:
@@ -307,11 +307,11 @@ class Generator(ABC):
         """Return channels float32 (K, D, H, W) of a case that are given as input, or None."""
         return None
 
-    def flaw(self, sample: Sample) -> str:
+    def reject_reason(self, sample: Sample) -> str:
         """Return why to reject a sample of this generator, or nothing.
 
         Called for every sample, in the generator's space. The reason is written into the sample's
-        provenance as ``flaw``, and the sample enters no bank. Begin with the observation and
+        provenance as ``reject_reason``, and the sample enters no bank. Begin with the observation and
         continue with ``, expected ...``: equal beginnings count as one reason.
         """
         return ""

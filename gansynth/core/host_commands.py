@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Report:
+class CommandReport:
     """A command's report, to read and as JSON; ``then``: arguments of the next command."""
 
     document: Mapping[str, Any]

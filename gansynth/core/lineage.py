@@ -63,8 +63,8 @@ class Lineage(Document, later=("ancestors",), whole=True):
     def everyone(self) -> Iterator[Lineage]:
         """Yield this lineage, then all ancestors, recursively."""
         yield self
-        for ancestor in self.ancestors:
-            yield from ancestor.everyone()
+        for parent_run in self.ancestors:
+            yield from parent_run.everyone()
 
     def joined(self, *others: Lineage) -> Lineage:
         """Return this lineage with others as ancestors, without duplicates."""
@@ -87,7 +87,7 @@ class Lineage(Document, later=("ancestors",), whole=True):
         return replace(
             self,
             cases=tuple(case.plain for case in self.cases),
-            ancestors=tuple(ancestor.plain for ancestor in self.ancestors),
+            ancestors=tuple(parent_run.plain for parent_run in self.ancestors),
         )
 
 
@@ -112,7 +112,7 @@ def guard(
     *,
     kind: str = "generator",
     dataset: str | None = None,
-    way_out: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD",
+    hint: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD",
 ) -> None:
     """Refuse held-out cases among those seen (see ``matches``), ancestors included.
 
@@ -129,12 +129,12 @@ def guard(
             raise IntegrityFault(
                 f"leakage: the {maker} of {lineage.dataset or 'unknown data'} fold {lineage.fold} "
                 f"has seen {len(leaks)} held-out case(s): {some_names(leaks)}; expected none. "
-                f"{way_out}"
+                f"{hint}"
             )
 
 
 @dataclass(frozen=True)
-class Match:
+class LineageMatch:
     """How a case matches one seen: ``id``, ``content``, ``image``, ``print``, ``subject``."""
 
     kind: str
@@ -147,7 +147,7 @@ class Match:
         return f"{phrases[self.kind]} {self.case_id}" if self.kind in phrases else "the case itself"
 
 
-def matches(maker: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[str, Match]:
+def matches(maker: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[str, LineageMatch]:
     """Return the cases that share an id, image or subject with a case seen, ancestors excluded.
 
     Contents and images are compared across data sets. Ids and subjects are compared within one data
@@ -162,7 +162,7 @@ def matches(maker: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[s
     prints = alike(
         [c.prints for c in maker.cases], [c.prints for c in cases], axes=(3,) if same else (2, 3)
     )
-    matched: dict[str, Match] = {}
+    matched: dict[str, LineageMatch] = {}
     for index, case in enumerate(cases):
         ways = (
             ("id", ids.get(case.id)),
@@ -171,7 +171,9 @@ def matches(maker: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[s
             ("print", maker.cases[prints[index]].id if index in prints else None),
             ("subject", subjects.get(case.subject)),
         )
-        match = next((Match(way, case_id) for way, case_id in ways if case_id is not None), None)
+        match = next(
+            (LineageMatch(way, case_id) for way, case_id in ways if case_id is not None), None
+        )
         if match is not None:
             matched[case.id] = match
     return matched

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gansynth.core.adapter import Adapter, HostArrays, Injection, Outcome
-from gansynth.core.injection import MixPlan
+from gansynth.core.adapter import Adapter, HostArrays, MixConfig, TrainingResult
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schema import Sample
 from gansynth.runtime.errors import UsageFault
 
 
-class NoHost(Adapter):
+class NullAdapter(Adapter):
     """Stands in for a host where there is none; samples stay unchanged."""
 
     name = ""
@@ -29,16 +29,16 @@ class NoHost(Adapter):
         """Do nothing."""
 
     def check(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
     ) -> None:
         """Do nothing: there is no training."""
 
-    def inject(self, dataset: Any, plan: MixPlan[Any], *, batch_size: int) -> Any:
+    def inject(self, dataset: Any, plan: MixerConfig[Any], *, batch_size: int) -> Any:
         """Refuse; use ``gansynth.mix``."""
         raise UsageFault("there is no host to train; expected gansynth.mix(dataset, bank, ratio)")
 
     def start(
-        self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
-    ) -> Outcome:
+        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
+    ) -> TrainingResult:
         """Refuse; there is no host to train."""
         raise UsageFault("there is no host to train; expected gansynth.mix(dataset, bank, ratio)")

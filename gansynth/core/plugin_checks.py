@@ -18,12 +18,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MARKER = f"{hookspecs.hookimpl.project_name}_impl"
 
 
-class Unfit(Exception):
+class InvalidPlugin(Exception):
     """A plugin, or an object it registered, is unusable: the reason and a hint."""
 
 
 @contextlib.contextmanager
-def strangers_code() -> Iterator[None]:
+def guard_plugin_code() -> Iterator[None]:
     """Run plugin code: its output goes to stderr, and an attempt to exit raises Unfit."""
     try:
         # A command's stdout is data: one JSON document with --json.
@@ -32,7 +32,7 @@ def strangers_code() -> Iterator[None]:
     except SystemExit as stop:
         if stop.code == EXIT_SIGTERM:  # not the plugin: the process received SIGTERM
             raise
-        raise Unfit(f"SystemExit: {stop.code}") from stop
+        raise InvalidPlugin(f"SystemExit: {stop.code}") from stop
 
 
 def check_api(plugin: object, distribution: str) -> None:
@@ -41,14 +41,16 @@ def check_api(plugin: object, distribution: str) -> None:
 
     version = getattr(plugin, API_NAME, hookspecs.API_VERSION)
     if not isinstance(version, int) or isinstance(version, bool):
-        raise Unfit(f"{API_NAME} is {version!r}, expected a whole number, {hookspecs.API_VERSION}")
+        raise InvalidPlugin(
+            f"{API_NAME} is {version!r}, expected a whole number, {hookspecs.API_VERSION}"
+        )
     if version > hookspecs.API_VERSION:
-        raise Unfit(
+        raise InvalidPlugin(
             f"made for plugin API {version}, gansynth {__version__} has {hookspecs.API_VERSION}; "
             "install a newer gansynth: pip install -U gansynth"
         )
     if version < hookspecs.OLDEST_API:
-        raise Unfit(
+        raise InvalidPlugin(
             f"made for plugin API {version}, gansynth {__version__} needs {hookspecs.OLDEST_API} "
             f"or newer; install a newer {distribution}: pip install -U {distribution}"
         )
@@ -59,17 +61,17 @@ def check_marked(plugin: object, kinds: tuple[str, ...]) -> None:
     for kind in kinds:
         hook = getattr(plugin, f"register_{kind}", None)
         if hook is not None and getattr(hook, MARKER, None) is None:
-            raise Unfit(f"register_{kind} is not marked @hookimpl, expected it to be")
+            raise InvalidPlugin(f"register_{kind} is not marked @hookimpl, expected it to be")
 
 
 def check_offer(kind: str, name: object, load: object) -> None:
     """Refuse (Unfit) a name that cannot be typed, or a loader that is no function."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise Unfit(
+        raise InvalidPlugin(
             f"register_{kind}: name {name!r}, expected letters, digits, '_', '-' and '.' only"
         )
     if not callable(load) or isinstance(load, type):
-        raise Unfit(
+        raise InvalidPlugin(
             f"register_{kind}: {name!r} comes with {_shown(load)}, expected a function without "
             "arguments that returns the object, such as: lambda: TheClass"
         )
@@ -79,27 +81,31 @@ def check_loaded(kind: str, loaded: object) -> None:
     """Refuse (Unfit) an object that a loader returned if it has the wrong type for its kind."""
     if kind == "recipes":
         if not isinstance(loaded, Path):
-            raise Unfit(f"load() returned {_shown(loaded)}, expected the pathlib.Path of a file")
+            raise InvalidPlugin(
+                f"load() returned {_shown(loaded)}, expected the pathlib.Path of a file"
+            )
         return
     base = _BASES.get(kind)
     if base is None:
         if not callable(loaded):
-            raise Unfit(f"load() returned {_shown(loaded)}, expected a function")
+            raise InvalidPlugin(f"load() returned {_shown(loaded)}, expected a function")
         return
     expected = base()
     if not isinstance(loaded, type) or not issubclass(loaded, expected):
-        raise Unfit(
+        raise InvalidPlugin(
             f"load() returned {_shown(loaded)}, expected a subclass of gansynth.{expected.__name__}"
         )
     missing = sorted(getattr(loaded, "__abstractmethods__", ()))
     if missing:
-        raise Unfit(f"{loaded.__name__} lacks {', '.join(missing)}, expected it to define them")
+        raise InvalidPlugin(
+            f"{loaded.__name__} lacks {', '.join(missing)}, expected it to define them"
+        )
 
 
 def one_line(error: BaseException) -> str:
     """Format an exception as one line."""
     text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, Unfit) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, InvalidPlugin) else f"{type(error).__name__}: {text}"
 
 
 def _shown(thing: object) -> str:

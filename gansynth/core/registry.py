@@ -13,13 +13,13 @@ import pluggy
 
 from gansynth.core import hookspecs
 from gansynth.core.plugin_checks import (
-    Unfit,
+    InvalidPlugin,
     check_api,
     check_loaded,
     check_marked,
     check_offer,
+    guard_plugin_code,
     one_line,
-    strangers_code,
 )
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
 
@@ -36,7 +36,7 @@ KINDS = ("generators", "adapters", "sources", "edits", "checks", "metrics", "rec
 
 
 @dataclass(frozen=True)
-class Origin:
+class PluginOrigin:
     """The installed distribution that holds a plugin."""
 
     distribution: str
@@ -52,7 +52,7 @@ class Registry:
 
     plugins: dict[str, Any] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
-    origins: dict[str, Origin] = field(default_factory=dict)
+    origins: dict[str, PluginOrigin] = field(default_factory=dict)
     loaders: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = field(
         default_factory=lambda: {kind: {} for kind in KINDS}
     )
@@ -101,7 +101,7 @@ class Registry:
         }
         return {kind: names for kind, names in offered.items() if names}
 
-    def add(self, plugin: object, name: str, origin: Origin | None = None) -> None:
+    def add(self, plugin: object, name: str, origin: PluginOrigin | None = None) -> None:
         """Register a plugin object under an entry-point name; a failing one is listed as broken."""
         if origin is not None:
             self.origins[name] = origin
@@ -113,7 +113,7 @@ class Registry:
             check_offer(kind, label, load)
             taken = self.loaders[kind].get(label) or offers[kind].get(label)
             if taken is not None:
-                raise Unfit(f"{kind[:-1]} {label!r} is already registered by {taken[0]!r}")
+                raise InvalidPlugin(f"{kind[:-1]} {label!r} is already registered by {taken[0]!r}")
             offers[kind][label] = (name, load)
 
         with self._isolated(name):
@@ -160,7 +160,7 @@ class Registry:
             raise UsageFault(self._unknown(kind, name))
         plugin, load = self.loaders[kind][name]
         try:
-            with strangers_code():
+            with guard_plugin_code():
                 loaded = load()
                 check_loaded(kind, loaded)
         except GansynthError:
@@ -175,7 +175,7 @@ class Registry:
     def _isolated(self, name: str) -> Iterator[None]:
         """Catch every error of a plugin and record it as a line in ``broken``."""
         try:
-            with strangers_code():
+            with guard_plugin_code():
                 yield
         except Exception as error:
             self.broken[name] = one_line(error)
@@ -190,8 +190,8 @@ class Registry:
         )
 
 
-def _origin(point: EntryPoint) -> Origin | None:
-    return None if point.dist is None else Origin(point.dist.name, point.dist.version)
+def _origin(point: EntryPoint) -> PluginOrigin | None:
+    return None if point.dist is None else PluginOrigin(point.dist.name, point.dist.version)
 
 
 def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:

@@ -17,7 +17,7 @@ from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import sha256_file
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
 KEYS = (
     *("run_id", "generator", "options", "schema", "space", "lineage", "edits", "request"),
     *("config", "state", "weights"),
@@ -25,7 +25,7 @@ KEYS = (
 """Keys that every manifest holds."""
 
 
-class Described:
+class RunDescription:
     """Properties of a run, derived from its ``folder`` and ``manifest``."""
 
     folder: Path
@@ -68,7 +68,7 @@ class Described:
 
 
 @dataclass(frozen=True)
-class RunFolder(Described):
+class RunFolder(RunDescription):
     """A run whose weights are not loaded; its manifest is read at first use."""
 
     folder: Path

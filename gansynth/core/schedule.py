@@ -26,7 +26,7 @@ FORMS = "constant, finetune:10%@80% or anneal:50%-100%"
 
 
 @dataclass(frozen=True)
-class Mix:
+class ScheduledMix:
     """The samples that may be drawn at one moment of a training.
 
     ``p``: share of synthetic samples. ``real``: ``all``; ``none`` (a missing sample is waited for);
@@ -91,15 +91,15 @@ class Schedule:
         if self.kind == "anneal" and ratio.p == 0:
             raise UsageFault(f"--ratio {ratio} with --schedule {self}: nothing to anneal")
 
-    def at(self, progress: float, ratio: Ratio) -> Mix:
+    def at(self, progress: float, ratio: Ratio) -> ScheduledMix:
         """Return what may be drawn at a moment. ``progress``: of the training, 0 to 1."""
         p = ratio.p
         if self.kind == "finetune" and progress >= self.begin:
-            return Mix(0.0, "chosen")
+            return ScheduledMix(0.0, "chosen")
         if self.kind == "anneal":
             left = (self.end - progress) / (self.end - self.begin)
             p *= min(1.0, max(0.0, left))
-        return Mix(p, "none" if p >= 1 else "all")
+        return ScheduledMix(p, "none" if p >= 1 else "all")
 
     def turn(self, total: int) -> int:
         """Return the first of ``total`` steps (or epochs) whose middle is in fine-tuning."""

@@ -58,7 +58,7 @@ class SourceRequest(Document, later=("synthetic",)):
 
 
 @dataclass(frozen=True)
-class Original:
+class OriginalCase:
     """A case as stored in its files, on the grid of the source's ``load``.
 
     Attributes:
@@ -184,7 +184,7 @@ class CaseSource(ABC):
         """Return the spacing of a case's arrays, in ``unit``; here that of all cases."""
         return self.schema.spacing
 
-    def original(self, case_id: str) -> Original:
+    def original(self, case_id: str) -> OriginalCase:
         """Return a case as stored in its files; UsageFault: unsupported, as in the base class."""
         raise UsageFault(
             f"{self.name}: cases of {self.request.kind}: have no way back to whole volumes as "
@@ -215,7 +215,7 @@ class CaseSource(ABC):
             "to their voxels; expected volumes as their files hold them: nnunet-raw:, nifti:, msd:"
         )
 
-    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+    def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Return the same cases in other folds, for any process to open; no image is copied.
 
         Fold k trains on ``splits[k]["train"]`` and holds out ``splits[k]["val"]``, of any cases of
@@ -254,7 +254,7 @@ class CaseSource(ABC):
         return Lineage(self.name, self.fold, records, dict(self.host), self.ancestors)
 
 
-class Wrapped(CaseSource):
+class WrappedSource(CaseSource):
     """A source derived from another one; it delegates all that a subclass does not override."""
 
     def __init__(self, base: CaseSource) -> None:
@@ -329,7 +329,7 @@ class Wrapped(CaseSource):
         return self.base.ancestors
 
 
-class Split(TypedDict):
+class FoldSplit(TypedDict):
     """One fold: its training and its held-out cases."""
 
     train: list[str]

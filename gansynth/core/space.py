@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.foreground import Outline
+from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.resample import crop_edge, crop_pad, draw_corner, resample
 from gansynth.core.schema import OUTSIDE, Boxes, Case, FloatArray, Sample, Schema
 from gansynth.runtime.errors import UsageFault
@@ -109,12 +109,12 @@ class Space(Document, later=("frame", "nearest"), whole=True):
 
     # -- drawing a place -------------------------------------------------------------------------
 
-    def place(self, case: Case | Outline, rng: np.random.Generator) -> Placement:
+    def place(self, case: Case | ForegroundIndex, rng: np.random.Generator) -> Placement:
         """Draw where to cut: foreground-centred for two thirds of the draws, else anywhere."""
         shape: Sequence[int] = case.image.shape[1:] if isinstance(case, Case) else case.shape
         if not self.cuts:
             return Placement(self.frame_corner(shape))
-        centre, outline = None, Outline.of(case) if isinstance(case, Case) else case
+        centre, outline = None, ForegroundIndex.of(case) if isinstance(case, Case) else case
         if outline.planes is not None and rng.random() < FOREGROUND_SHARE:
             centre = outline.foreground_voxel(rng)
         slice_index = None

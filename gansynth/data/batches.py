@@ -10,7 +10,7 @@ import numpy as np
 
 from gansynth.core.schema import Boxes, Case, LabelArray, replace_ignored
 from gansynth.core.space import Space
-from gansynth.data.cache import CaseCache, Placed
+from gansynth.data.cache import CaseCache, PlacedCase
 from gansynth.runtime.errors import DataFault
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 RequestedMaps = Callable[
-    [Case, Placed, np.random.SeedSequence], tuple[LabelArray, LabelArray | None]
+    [Case, PlacedCase, np.random.SeedSequence], tuple[LabelArray, LabelArray | None]
 ]
 """(case in the generator's space, where it was cut, seed) -> edited label map, and context."""
 MOST_REFUSED = 1000
@@ -54,7 +54,7 @@ class CaseBatches:
         self.context = context
         self.accepts = accepts
         self.asked = asked
-        self._whole: dict[str, tuple[Placed, Case]] = {}
+        self._whole: dict[str, tuple[PlacedCase, Case]] = {}
         self._bytes = 0
 
     def __call__(self, step: int, stage: Stage, which: range) -> Batch:
@@ -70,7 +70,7 @@ class CaseBatches:
         return batch
 
     def _asked(
-        self, step: int, which: range, drawn: Sequence[Placed], cases: Sequence[Case]
+        self, step: int, which: range, drawn: Sequence[PlacedCase], cases: Sequence[Case]
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return label maps for synthetic samples, and their context."""
         import torch
@@ -85,7 +85,7 @@ class CaseBatches:
         maps = [context for _, context in maps_of if context is not None]
         return labels, torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
 
-    def _accepted(self, step: int, number: int) -> tuple[Placed, Case]:
+    def _accepted(self, step: int, number: int) -> tuple[PlacedCase, Case]:
         """Draw an accepted case at a place, before and after it is cut."""
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
         ids = self.cache.source.train_ids
@@ -102,7 +102,7 @@ class CaseBatches:
         """Cut one case at a drawn place of the generator's space."""
         return self._brought(case_id, rng)[1]
 
-    def _brought(self, case_id: str, rng: np.random.Generator) -> tuple[Placed, Case]:
+    def _brought(self, case_id: str, rng: np.random.Generator) -> tuple[PlacedCase, Case]:
         """Place and cut a case; whole cases are cached in the generator's space."""
         if self.space.cuts:
             placed = self.cache.place(case_id, self.space, rng)
@@ -118,14 +118,14 @@ class CaseBatches:
             self._whole[case_id] = entry
         return entry
 
-    def _cut(self, drawn: Placed) -> Case:
+    def _cut(self, drawn: PlacedCase) -> Case:
         placed = self.space.to_generator(drawn.case, drawn.placement)
         if placed.labels is None:
             return placed
         schema = self.space.generator_schema(self.cache.source.schema)
         return replace(placed, labels=replace_ignored(placed.labels, schema))
 
-    def _padding(self, drawn: Sequence[Placed]) -> Tensor | None:
+    def _padding(self, drawn: Sequence[PlacedCase]) -> Tensor | None:
         import torch
 
         masks = [self.space.padding(d.shape, d.origin) for d in drawn]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gansynth.core.foreground import Outline
+from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import CaseSource
@@ -29,7 +29,7 @@ class PatchSource(CaseSource):
         """Bytes of images and labels of all training cases, as ``load`` returns them."""
 
     @abstractmethod
-    def outline(self, case_id: str) -> Outline:
+    def outline(self, case_id: str) -> ForegroundIndex:
         """Shape of a case and where its foreground lies, without reading its image."""
 
     @abstractmethod
@@ -55,7 +55,7 @@ READ_AGAIN = 256
 """Evicted cases that are read again, after which the user is warned."""
 
 
-class Placed(NamedTuple):
+class PlacedCase(NamedTuple):
     """A place in a whole case (``origin``), and in the part that is read (``placement``)."""
 
     case: Case
@@ -65,7 +65,7 @@ class Placed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Held:
+class _CachedCase:
     """A case in memory; its labels are counted once, when a place is first drawn."""
 
     case: Case
@@ -76,8 +76,8 @@ class _Held:
         return self.case.image.nbytes + (0 if labels is None else labels.nbytes)
 
     @cached_property
-    def outline(self) -> Outline:
-        return Outline.of(self.case)
+    def outline(self) -> ForegroundIndex:
+        return ForegroundIndex.of(self.case)
 
 
 class CaseCache:
@@ -86,7 +86,7 @@ class CaseCache:
     def __init__(self, source: CaseSource, max_bytes: int = 2 << 30) -> None:
         self.source = source
         self.max_bytes = max_bytes
-        self._cases: OrderedDict[str, _Held] = OrderedDict()
+        self._cases: OrderedDict[str, _CachedCase] = OrderedDict()
         self._bytes = 0
         self._gone: set[str] = set()
         self._again = 0
@@ -96,17 +96,17 @@ class CaseCache:
         """Return a case, read from the source if it is not in memory."""
         return self._get(case_id).case
 
-    def place(self, case_id: str, space: Space, rng: np.random.Generator) -> Placed:
+    def place(self, case_id: str, space: Space, rng: np.random.Generator) -> PlacedCase:
         """Draw a place in a case; of sources larger than the cache, only that part is read."""
         if self._in_parts is not None and space.cuts:
             outline = self._in_parts.outline(case_id)
             origin = space.place(outline, rng)
             box, placement = space.part(outline.shape, origin)
             part = self._in_parts.load_part(case_id, box)
-            return Placed(part, placement, outline.shape, origin)
+            return PlacedCase(part, placement, outline.shape, origin)
         held = self._get(case_id)
         origin = space.place(held.outline if space.cuts else held.case, rng)
-        return Placed(held.case, origin, held.case.image.shape[1:], origin)
+        return PlacedCase(held.case, origin, held.case.image.shape[1:], origin)
 
     def lineage(self) -> Lineage:
         """Return the source's lineage, reading cases through this cache."""
@@ -135,7 +135,7 @@ class CaseCache:
             return source
         return None
 
-    def _get(self, case_id: str) -> _Held:
+    def _get(self, case_id: str) -> _CachedCase:
         if self._locked[0] != os.getpid():  # forked, perhaps while another thread held it
             self._locked = os.getpid(), threading.Lock()
         with self._locked[1]:
@@ -143,7 +143,7 @@ class CaseCache:
                 self._cases.move_to_end(case_id)
                 return self._cases[case_id]
             self._tell_if_again(case_id)
-            held = self._cases[case_id] = _Held(self.source.load(case_id))
+            held = self._cases[case_id] = _CachedCase(self.source.load(case_id))
             self._bytes += held.nbytes
             while self._bytes > self.max_bytes and len(self._cases) > 1:
                 name, gone = self._cases.popitem(last=False)

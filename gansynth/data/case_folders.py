@@ -15,14 +15,14 @@ from pathlib import Path
 from gansynth.data.listing import (
     SPLITS,
     SUBJECTS,
+    CaseFiles,
     Collector,
-    Entry,
     VolumeSet,
     like_labels,
     pick,
     stem,
 )
-from gansynth.data.reading import VolumeOptions
+from gansynth.data.read_options import VolumeOptions
 from gansynth.runtime.errors import DataFault
 
 LABELS = ("seg", "dseg", "label", "mask")
@@ -38,7 +38,7 @@ _GLIOMA_2023 = re.compile(r"BraTS-(GLI|SSA)-\d{5}-\d{3}")
 
 
 @dataclass(frozen=True)
-class Home:
+class CaseFolder:
     """The folder of one case; ``files``: suffix after the folder's name -> file names."""
 
     folder: Path
@@ -51,7 +51,7 @@ class Home:
         return self.folder.name
 
 
-def case_homes(folder: Path) -> list[Home]:
+def case_homes(folder: Path) -> list[CaseFolder]:
     """Return the case folders of a folder, at most one level further down, sorted by path."""
     homes = []
     for child in _folders(folder):
@@ -66,7 +66,7 @@ def _folders(folder: Path) -> Iterator[Path]:
             yield child
 
 
-def _home(folder: Path) -> Home:
+def _home(folder: Path) -> CaseFolder:
     files: dict[str, tuple[str, ...]] = {}
     others = []
     start = len(folder.name)
@@ -79,10 +79,14 @@ def _home(folder: Path) -> Home:
             files[suffix] = (*files.get(suffix, ()), name)
         else:
             others.append(name)
-    return Home(folder, {suffix: names for suffix, names in files.items() if suffix}, tuple(others))
+    return CaseFolder(
+        folder, {suffix: names for suffix, names in files.items() if suffix}, tuple(others)
+    )
 
 
-def list_homes(kind: str, folder: Path, homes: list[Home], options: VolumeOptions) -> VolumeSet:
+def list_homes(
+    kind: str, folder: Path, homes: list[CaseFolder], options: VolumeOptions
+) -> VolumeSet:
     """List case folders: channels as requested (else UsageFault), or those of half the cases."""
     collector = Collector(folder, options.allow_absolute)
     counts = Counter(suffix for home in homes for suffix in home.files)
@@ -124,7 +128,7 @@ def _refuse_alike(collector: Collector, channels: list[str]) -> None:
         collector.fault(None, collector.root, DataFault(message))
 
 
-def _add(collector: Collector, home: Home, channels: list[str], label: str | None) -> None:
+def _add(collector: Collector, home: CaseFolder, channels: list[str], label: str | None) -> None:
     images = [_file(collector, home, channel) for channel in channels]
     drawn = None if label is None else _file(collector, home, label)
     paths = [file for file in images if file is not None]
@@ -132,10 +136,10 @@ def _add(collector: Collector, home: Home, channels: list[str], label: str | Non
         return
     match = _PERSON.fullmatch(home.case)
     subject = None if match is None else match["person"]
-    collector.add(Entry(home.case, tuple(paths), drawn, subject))
+    collector.add(CaseFiles(home.case, tuple(paths), drawn, subject))
 
 
-def _file(collector: Collector, home: Home, suffix: str) -> Path | None:
+def _file(collector: Collector, home: CaseFolder, suffix: str) -> Path | None:
     """Return a case's file, present or not; None, and a fault, if its path is not allowed."""
     names = home.files.get(suffix)
     if names is None:
@@ -158,7 +162,7 @@ def _file(collector: Collector, home: Home, suffix: str) -> Path | None:
     return collector.file(where, str(home.folder), home.case)
 
 
-def _like(home: Home) -> tuple[str, str]:
+def _like(home: CaseFolder) -> tuple[str, str]:
     """Return the common beginning and ending of a case's file names."""
     name = next(iter(home.files.values()))[0]
     short = stem(name) or ""
@@ -166,7 +170,7 @@ def _like(home: Home) -> tuple[str, str]:
 
 
 def _likely(
-    homes: list[Home], channels: list[str], label: str | None
+    homes: list[CaseFolder], channels: list[str], label: str | None
 ) -> tuple[Mapping[str, int], ...]:
     """Return the label names of BraTS, if the channels are BraTS's."""
     if label != "seg" or not channels or not BRATS.issuperset(channels):

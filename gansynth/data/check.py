@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.findings import Checked, Finding
-from gansynth.core.source import SourceRequest, Split
+from gansynth.core.findings import CheckReport, Finding
+from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.data.folds import folds_of, guard, split_file, subjects_of
 from gansynth.data.grid import canonical_spacing, same_spacing
-from gansynth.data.listing import Entry, VolumeSet, missing
+from gansynth.data.listing import CaseFiles, VolumeSet, missing
 from gansynth.data.pairs import LABELS, likely_labels, mismatches, odd_labels
-from gansynth.data.reading import VolumeOptions
+from gansynth.data.read_options import VolumeOptions
 from gansynth.runtime.errors import EnvironmentFault, GansynthError
-from gansynth.runtime.files import Volume, read_nifti
+from gansynth.runtime.files import NiftiVolume, read_nifti
 
 
 @dataclass
-class Seen:
+class CheckState:
     """Values collected over all cases; ``content``: hash of a case's images -> the cases.
 
     ``allowed``: label values the data set names; None if it names none. ``channels``: number of
@@ -45,11 +45,11 @@ def check_volumes(
     request: SourceRequest,
     options: VolumeOptions,
     progress: Callable[[int, int], None],
-) -> Checked:
+) -> CheckReport:
     """Read every file to its last byte and list all faults, errors first."""
     labels = options.labels or listing.labels
     named = "--read labels" if options.labels else listing.where.name
-    content = Seen(None if labels is None else frozenset(labels.values()), named)
+    content = CheckState(None if labels is None else frozenset(labels.values()), named)
     content.ignore = None if labels is None else labels.get("ignore")
     content.channels = listing.total or len(options.channels or ()) or None
     findings = [Finding("error", f.case, f.file, str(f.error)) for f in listing.faults]
@@ -61,7 +61,7 @@ def check_volumes(
     findings += _check_labels(listing, content)
     findings += _check_spacing(listing, options, content)
     findings += _check_sides(listing, request, options, content)
-    return Checked(listing.name, len(listing.entries), in_order(findings))
+    return CheckReport(listing.name, len(listing.entries), in_order(findings))
 
 
 def in_order(findings: list[Finding]) -> list[Finding]:
@@ -79,17 +79,17 @@ def few_cases(where: Path, count: int) -> Iterator[Finding]:
 # -- one case ------------------------------------------------------------------------------------
 
 
-def missing_files(entry: Entry) -> Iterator[Finding]:
+def missing_files(entry: CaseFiles) -> Iterator[Finding]:
     """Report the missing files of a case."""
     for file in entry.files:
         if not file.is_file():
             yield Finding("error", entry.case, file, str(missing(file, entry.case)))
 
 
-def check_case(entry: Entry, content: Seen, listing: VolumeSet) -> Iterator[Finding]:
+def check_case(entry: CaseFiles, content: CheckState, listing: VolumeSet) -> Iterator[Finding]:
     """Read a case's files and compare each with its labels, or with its first image."""
     case = entry.case
-    reference: tuple[Path, Volume] | None = None
+    reference: tuple[Path, NiftiVolume] | None = None
     digest = hashlib.sha256()
     absent = list(missing_files(entry))
     yield from absent
@@ -132,7 +132,7 @@ def _hash(digest: Any, array: npt.NDArray[Any]) -> bool:
 
 
 def _check_image(
-    content: Seen, listing: VolumeSet, case: str, file: Path, array: npt.NDArray[Any]
+    content: CheckState, listing: VolumeSet, case: str, file: Path, array: npt.NDArray[Any]
 ) -> Iterator[Finding]:
     count = array.shape[3] if array.ndim == 4 else 1
     if listing.stacked:
@@ -152,7 +152,7 @@ def _check_image(
 
 
 def check_values(
-    content: Seen, case: str, file: Path, array: npt.NDArray[Any]
+    content: CheckState, case: str, file: Path, array: npt.NDArray[Any]
 ) -> Iterator[Finding]:
     """Report unknown labels in a label map, or a label map without foreground."""
     values = np.unique(array)
@@ -195,7 +195,7 @@ def _check_labelled(listing: VolumeSet) -> Iterator[Finding]:
         yield Finding("warning", None, listing.where, text)
 
 
-def _check_labels(listing: VolumeSet, content: Seen) -> Iterator[Finding]:
+def _check_labels(listing: VolumeSet, content: CheckState) -> Iterator[Finding]:
     if not listing.labelled:
         return
     if content.allowed is None:
@@ -207,7 +207,7 @@ def _check_labels(listing: VolumeSet, content: Seen) -> Iterator[Finding]:
     yield from unused_labels(listing.where, content)
 
 
-def unused_labels(where: Path, content: Seen) -> Iterator[Finding]:
+def unused_labels(where: Path, content: CheckState) -> Iterator[Finding]:
     """Report labels that are named but occur in no case."""
     unused = sorted((content.allowed or frozenset()) - content.values)
     if unused:
@@ -218,7 +218,9 @@ def unused_labels(where: Path, content: Seen) -> Iterator[Finding]:
         yield Finding("warning", None, where, text)
 
 
-def _check_spacing(listing: VolumeSet, options: VolumeOptions, content: Seen) -> Iterator[Finding]:
+def _check_spacing(
+    listing: VolumeSet, options: VolumeOptions, content: CheckState
+) -> Iterator[Finding]:
     each = list(content.spacing.values())
     if options.spacing is not None or not each:
         return
@@ -236,7 +238,7 @@ def _check_spacing(listing: VolumeSet, options: VolumeOptions, content: Seen) ->
 
 
 def _check_sides(
-    listing: VolumeSet, request: SourceRequest, options: VolumeOptions, content: Seen
+    listing: VolumeSet, request: SourceRequest, options: VolumeOptions, content: CheckState
 ) -> Iterator[Finding]:
     """Report faults of subjects and splits, and images on both sides of a split."""
     try:
@@ -250,7 +252,7 @@ def _check_sides(
 
 
 def check_folds(
-    where: Path, subject_of: Mapping[str, str], folds: Mapping[str, Split]
+    where: Path, subject_of: Mapping[str, str], folds: Mapping[str, FoldSplit]
 ) -> Iterator[Finding]:
     """Report folds without cases on a side, or with a subject on both sides."""
     for number, split in folds.items():
@@ -268,7 +270,7 @@ def check_folds(
 
 
 def same_content(
-    where: Path, content: Mapping[str, list[str]], folds: Mapping[str, Split]
+    where: Path, content: Mapping[str, list[str]], folds: Mapping[str, FoldSplit]
 ) -> Iterator[Finding]:
     """Report cases with the same image: an error where they lie on both sides of a fold."""
     for cases in content.values():

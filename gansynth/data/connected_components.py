@@ -19,7 +19,7 @@ Numbered = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Parts:
+class LabelComponents:
     """The parts of one value of a label map, the largest first.
 
     ``numbered``: int32 (D, H, W) or (H, W), the number of a voxel's part, 0 for none. ``numbers``,
@@ -31,7 +31,7 @@ class Parts:
     sizes: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, mask: Mask, corners: bool = True) -> Parts:
+    def of(cls, mask: Mask, corners: bool = True) -> LabelComponents:
         """Return the parts of a mask, connected across corners or across faces only."""
         from scipy.ndimage import generate_binary_structure, label
 
@@ -42,21 +42,27 @@ class Parts:
         order = np.argsort(-sizes, kind="stable")
         return cls(numbered, order + 1, sizes[order])
 
-    def enclosed(self) -> Parts:
+    def enclosed(self) -> LabelComponents:
         """Return the parts that do not reach an edge of the map."""
         faces = [np.take(self.numbered, end, axis) for axis in range(self.numbered.ndim)
                  for end in (0, -1)]  # fmt: skip
         reaching = np.unique(np.concatenate([face.ravel() for face in faces]))
         inside = ~np.isin(self.numbers, reaching)
-        return Parts(self.numbered, self.numbers[inside], self.sizes[inside])
+        return LabelComponents(self.numbered, self.numbers[inside], self.sizes[inside])
 
 
-def parts_of(labels: LabelArray, value: int) -> Parts:
+def parts_of(labels: LabelArray, value: int) -> LabelComponents:
     """Return the parts of a label; of background or outside (value <= 0), the enclosed ones."""
-    return Parts.of(labels == value) if value > 0 else Parts.of(labels == value, False).enclosed()
+    return (
+        LabelComponents.of(labels == value)
+        if value > 0
+        else LabelComponents.of(labels == value, False).enclosed()
+    )
 
 
-def take_away(labels: LabelArray, parts: Parts, doomed: npt.NDArray[np.int64]) -> None:
+def remove_component(
+    labels: LabelArray, parts: LabelComponents, doomed: npt.NDArray[np.int64]
+) -> None:
     """Set the voxels of some parts to their neighbours' commonest label (int16), in place."""
     from scipy.ndimage import binary_dilation, find_objects
 
@@ -87,7 +93,7 @@ def boxes_of(labels: LabelArray, schema: Schema, least: int = 1) -> Boxes:
     return Boxes(shaped, np.array(classes, np.int16))
 
 
-def _boxes(parts: Parts, least: int) -> list[list[int]]:
+def _boxes(parts: LabelComponents, least: int) -> list[list[int]]:
     from scipy.ndimage import find_objects
 
     places: list[Any] = find_objects(parts.numbered)

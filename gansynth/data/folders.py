@@ -11,16 +11,16 @@ from gansynth.data.case_folders import case_homes, list_homes
 from gansynth.data.listing import (
     SPLITS,
     SUBJECTS,
+    CaseFiles,
     Collector,
-    Entry,
-    Names,
+    DataSetNames,
     VolumeSet,
     like_labels,
     pick,
     read_names,
     stem,
 )
-from gansynth.data.reading import VolumeOptions
+from gansynth.data.read_options import VolumeOptions
 from gansynth.runtime.errors import DataFault, UsageFault
 
 PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
@@ -82,10 +82,10 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
             only = [files.get(None, folder / images / f"{case}.nii.gz")]
             if not stacked:
                 collector.fault(case, only[0], _one_way(only[0]))
-            collector.add(Entry(case, tuple(only), label))
+            collector.add(CaseFiles(case, tuple(only), label))
             continue
         paths = [files.get(n, folder / images / f"{case}_{n:04d}.nii.gz") for n in chosen]
-        collector.add(Entry(case, tuple(paths), label))
+        collector.add(CaseFiles(case, tuple(paths), label))
     called = _names(collector, folder, count, names, options)
     return VolumeSet(
         f"{kind}:{folder.resolve().name}",
@@ -152,7 +152,7 @@ def _names(
     collector: Collector,
     folder: Path,
     count: int | None,
-    given_names: Names | None,
+    given_names: DataSetNames | None,
     options: VolumeOptions,
 ) -> tuple[str, ...] | None:
     """Return names of the channels to read; None if only the files tell their number."""
@@ -242,7 +242,7 @@ def _add_bids(
             )
             collector.fault(case, several[1], DataFault(message))
     collector.add(
-        Entry(
+        CaseFiles(
             case,
             tuple(f[0] for f in files),
             (drawn[0] if drawn else lacking / f"{case}_dseg.nii.gz") if labelled else None,

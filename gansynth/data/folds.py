@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.lineage import guard_split
-from gansynth.core.source import SourceRequest, Split
+from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.data.listing import VolumeSet
-from gansynth.data.reading import VolumeOptions
+from gansynth.data.read_options import VolumeOptions
 from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
@@ -32,7 +32,7 @@ def subjects_of(listing: VolumeSet, request: str | None) -> dict[str, str]:
 
 def folds_of(
     listing: VolumeSet, subject_of: Mapping[str, str], options: VolumeOptions
-) -> dict[str, Split]:
+) -> dict[str, FoldSplit]:
     """Return every fold by its number, as text.
 
     Splits come from the first of these: a requested JSON, the layout's columns, the JSON beside it,
@@ -49,7 +49,7 @@ def folds_of(
         folds = {"0": _named(listing, part_of)}
     elif parts:
         folds = {
-            number: Split(
+            number: FoldSplit(
                 train=[c for c, part in part_of.items() if part != number],
                 val=[c for c, part in part_of.items() if part == number],
             )
@@ -64,14 +64,14 @@ def folds_of(
     return folds
 
 
-def _named(listing: VolumeSet, part_of: Mapping[str, str]) -> Split:
+def _named(listing: VolumeSet, part_of: Mapping[str, str]) -> FoldSplit:
     odd = [case for case, part in part_of.items() if part not in ("train", "val")]
     if odd:
         raise DataFault(
             f"{listing.where}: case {odd[0]!r} has split {part_of[odd[0]]!r}, expected train, val "
             "or test for every case; complete the column"
         )
-    return Split(
+    return FoldSplit(
         train=[case for case, part in part_of.items() if part == "train"],
         val=[case for case, part in part_of.items() if part == "val"],
     )
@@ -83,21 +83,21 @@ def _dealt(
     options: VolumeOptions,
     ids: list[str],
     tested: bool,
-) -> dict[str, Split]:
+) -> dict[str, FoldSplit]:
     count = len({subject_of[case] for case in ids})
     if count < options.folds:
         if tested and count:  # there are test cases to hold out, and no folds are needed
-            return {"0": Split(train=ids, val=[])}
-        way_out = f"say --read folds={count}, or" if count > 1 else "add cases, or"
+            return {"0": FoldSplit(train=ids, val=[])}
+        hint = f"say --read folds={count}, or" if count > 1 else "add cases, or"
         raise DataFault(
             f"{listing.where}: {count} subject(s) for {options.folds} folds, expected at least "
-            f"one for each; {way_out} hold nothing out: --fold all"
+            f"one for each; {hint} hold nothing out: --fold all"
         )
     splits = grouped_splits(ids, subject_of, options.folds, options.seed)
     return {str(number): split for number, split in enumerate(splits)}
 
 
-def read_folds(path: Path, cases: Collection[str], where: Path) -> dict[str, Split]:
+def read_folds(path: Path, cases: Collection[str], where: Path) -> dict[str, FoldSplit]:
     """Every fold of a JSON of splits, as ``read_splits``; DataFault for unknown cases."""
     folds = read_splits(path)
     for number, split in folds.items():
@@ -121,10 +121,10 @@ def absolute(request: SourceRequest, where: str | Path = "") -> SourceRequest:
     return replace(request, where=path, subjects=subjects, read=read)
 
 
-def read_splits(path: Path) -> dict[str, Split]:
+def read_splits(path: Path) -> dict[str, FoldSplit]:
     """Every fold of a JSON list of ``{"train": [...], "val": [...]}``; DataFault if it is none."""
-    folds: dict[str, Split] = {}
-    for number, doc in enumerate(read_json(path, expected=list, way_out=_REPAIR)):
+    folds: dict[str, FoldSplit] = {}
+    for number, doc in enumerate(read_json(path, expected=list, hint=_REPAIR)):
         sides: list[Any] = [doc.get(k) for k in ("train", "val")] if isinstance(doc, dict) else []
         if not sides or not all(
             isinstance(side, list) and side and all(isinstance(case, str) for case in side)
@@ -134,7 +134,7 @@ def read_splits(path: Path) -> dict[str, Split]:
                 f"{path}: fold {number} is {doc!r:.80}, expected lists of cases under train and "
                 f"val; {_REPAIR}"
             )
-        folds[str(number)] = Split(train=sides[0], val=sides[1])
+        folds[str(number)] = FoldSplit(train=sides[0], val=sides[1])
     if not folds:
         raise DataFault(f"{path}: holds no fold, expected at least one; {_REPAIR}")
     return folds
@@ -150,7 +150,7 @@ def choose_fold(
     """
     if fold == "all":
         test = {entry.case for entry in listing.entries if entry.part == "test"}
-        split = Split(
+        split = FoldSplit(
             train=[entry.case for entry in listing.entries if entry.case not in test],
             val=sorted(test),
         )
@@ -190,7 +190,7 @@ def one_fold(
     return tuple(sorted(folds[fold]["train"])), tuple(sorted(folds[fold]["val"]))
 
 
-def guard(where: Path, subject_of: Mapping[str, str], fold: str, split: Split) -> None:
+def guard(where: Path, subject_of: Mapping[str, str], fold: str, split: FoldSplit) -> None:
     """Refuse a split with a subject, or a case, on both sides (IntegrityFault)."""
     guard_split(
         [(case, subject_of[case]) for case in split["train"]],

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gansynth.core import resample as regrid
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.runtime.errors import DataFault
-from gansynth.runtime.files import MAX_VOLUME_BYTES, Volume
+from gansynth.runtime.files import MAX_VOLUME_BYTES, NiftiVolume
 
 ORIENTATION = "RAS, read as (z, y, x)"
 """D runs from feet to head, H from back to front, W from left to right."""
@@ -19,7 +19,7 @@ SAME = 0.01
 """Spacings closer than this share of each other count as one."""
 
 
-def canonical(volume: Volume) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
+def canonical(volume: NiftiVolume) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
     """Turn and flip a volume until it runs as ``ORIENTATION``; its spacing (z, y, x) in mm."""
     from nibabel import orientations
 

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.findings import Checked, Finding
-from gansynth.core.foreground import Outline
+from gansynth.core.findings import CheckReport, Finding
+from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.lineage import CaseRecord, Lineage, guard_split
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema, content_hash
-from gansynth.core.source import CaseSource, Original, SourceRequest, Split
+from gansynth.core.source import CaseSource, FoldSplit, OriginalCase, SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.cache import PatchSource, part_boxes
 from gansynth.data.h5_format import (
-    Entry,
-    Index,
+    CacheIndex,
+    CaseEntry,
     checked,
     damaged,
     group,
@@ -45,7 +45,7 @@ class H5Source(PatchSource):
     def __init__(self, request: SourceRequest) -> None:
         self.path = Path(request.where).expanduser().absolute()
         self.request = replace(request, where=str(self.path))
-        self.index: Index = read_index(self.path)
+        self.index: CacheIndex = read_index(self.path)
         self._numbers = {entry.id: n for n, entry in enumerate(self.index.cases)}
         self._open: tuple[int, Any] | None = None
         self._source: CaseSource | None = None
@@ -124,7 +124,7 @@ class H5Source(PatchSource):
         ]
         guard_split(*sides, fold=self.fold, repair="correct the original, and cache it again")
 
-    def original(self, case_id: str) -> Original:
+    def original(self, case_id: str) -> OriginalCase:
         """Return a case from the files of the original source, which must still be there."""
         from gansynth.data.views import open_plain
 
@@ -135,7 +135,7 @@ class H5Source(PatchSource):
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+    def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Refused (UsageFault): a cache holds one fold, read as its training cases say."""
         made_from = f"{self.index.request['kind']}:{self.index.request['where']}"
         raise UsageFault(
@@ -157,11 +157,11 @@ class H5Source(PatchSource):
             boxes = None if entry.boxes is None else part_boxes(self._boxes(entry), box)
         return Case(case_id, entry.subject, image, labels, boxes, entry.label_class)
 
-    def outline(self, case_id: str) -> Outline:
+    def outline(self, case_id: str) -> ForegroundIndex:
         """Shape and foreground of a case; drawing a voxel reads one plane of the labels."""
         entry = self._entry(case_id)
         if not entry.labelled:
-            return Outline(entry.shape)
+            return ForegroundIndex(entry.shape)
         axes = len(entry.shape)
 
         def read(box: tuple[slice, ...]) -> LabelArray:
@@ -173,7 +173,7 @@ class H5Source(PatchSource):
             table = self._file[f"{self._group(entry)}/planes"][()]
             if table.ndim != 2 or table.shape[1] != 1 + 2 * axes + entry.shape[0]:
                 raise ValueError(f"planes is of shape {table.shape}")
-        return Outline(entry.shape, unpack_planes(table, axes), read)
+        return ForegroundIndex(entry.shape, unpack_planes(table, axes), read)
 
     def shape(self, case_id: str) -> tuple[int, ...]:
         """Spatial shape of a case, from the index."""
@@ -184,7 +184,7 @@ class H5Source(PatchSource):
         voxel = 4 * len(self.schema.channels) + 2
         return sum(int(np.prod(self.shape(case))) * voxel for case in self.train_ids)
 
-    def _entry(self, case_id: str) -> Entry:
+    def _entry(self, case_id: str) -> CaseEntry:
         if case_id not in self._numbers:
             raise DataFault(
                 f"{self.path}: holds no case {case_id!r}, expected one of {len(self._numbers)}, "
@@ -192,17 +192,17 @@ class H5Source(PatchSource):
             )
         return self.index.cases[self._numbers[case_id]]
 
-    def _group(self, entry: Entry) -> str:
+    def _group(self, entry: CaseEntry) -> str:
         return group(self._numbers[entry.id])
 
-    def _image(self, entry: Entry) -> Any:
+    def _image(self, entry: CaseEntry) -> Any:
         shape = (len(self.schema.channels), *entry.shape)
         return checked(self._file, f"{self._group(entry)}/image", shape, "f")
 
-    def _labels(self, entry: Entry) -> Any:
+    def _labels(self, entry: CaseEntry) -> Any:
         return checked(self._file, f"{self._group(entry)}/labels", entry.shape, "i")
 
-    def _boxes(self, entry: Entry) -> Boxes:
+    def _boxes(self, entry: CaseEntry) -> Boxes:
         count = int(entry.boxes or 0)
         shape = (count, 2 * len(entry.shape))
         coords = checked(self._file, f"{self._group(entry)}/boxes", shape, "f")
@@ -228,7 +228,7 @@ class H5Source(PatchSource):
         return {**self.__dict__, "_open": None}
 
 
-def check_h5(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+def check_h5(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
     """Check ``h5:FILE``: every chunk of every case is read."""
     fold = read_index(Path(request.where).expanduser()).fold
     source = H5Source(replace(request, fold=fold))
@@ -245,4 +245,4 @@ def check_h5(request: SourceRequest, progress: Callable[[int, int], None]) -> Ch
         except GansynthError as fault:
             findings.append(Finding("error", entry.id, source.path, str(fault)))
     progress(total, total)
-    return Checked(source.name, total, findings)
+    return CheckReport(source.name, total, findings)

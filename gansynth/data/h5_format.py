@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.fingerprint import Prints
-from gansynth.core.foreground import Planes
+from gansynth.core.foreground import PlaneIndex
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import Schema
 from gansynth.core.space import Space
@@ -40,7 +40,7 @@ HDF5_SAYS = (OSError, LookupError, ValueError, RuntimeError, TypeError, Attribut
 
 
 @dataclass(frozen=True)
-class Entry(Document, later=("label_class", "image", "prints")):
+class CaseEntry(Document, later=("label_class", "image", "prints")):
     """One case; hashes are for lineage (``sha256``) and of what reading gives back (``stored``).
 
     ``boxes``: how many; None if there is no list. ``label_class``, ``image``, ``prints`` are not
@@ -65,7 +65,7 @@ class Entry(Document, later=("label_class", "image", "prints")):
 
 
 @dataclass(frozen=True)
-class Index(Document):
+class CacheIndex(Document):
     """The index of a cache. ``dtype``: type of stored images, ``float32`` or ``float16``."""
 
     name: str
@@ -75,7 +75,7 @@ class Index(Document):
     request: Mapping[str, Any]
     train: tuple[str, ...]
     held_out: tuple[str, ...]
-    cases: tuple[Entry, ...]
+    cases: tuple[CaseEntry, ...]
     dtype: str
     ancestors: tuple[Lineage, ...] = ()
 
@@ -85,7 +85,7 @@ class Index(Document):
         return json.dumps(doc, allow_nan=False).encode()
 
     @classmethod
-    def from_bytes(cls, raw: bytes) -> Index:
+    def from_bytes(cls, raw: bytes) -> CacheIndex:
         """Read what ``to_bytes`` wrote."""
         doc = json.loads(raw)
         del doc["format"]
@@ -100,17 +100,17 @@ def group(number: int) -> str:
 # -- planes --------------------------------------------------------------------------------------
 
 
-def pack_planes(planes: Planes) -> npt.NDArray[np.int64]:
+def pack_planes(planes: PlaneIndex) -> npt.NDArray[np.int64]:
     """Counts of a case's labels as one table: value, box, then a column per plane."""
     rows, axes, _ = planes.boxes.shape
     boxes = planes.boxes.reshape(rows, 2 * axes)
     return np.hstack([planes.values[:, None].astype(np.int64), boxes, planes.counts])
 
 
-def unpack_planes(table: npt.NDArray[np.int64], axes: int) -> Planes:
+def unpack_planes(table: npt.NDArray[np.int64], axes: int) -> PlaneIndex:
     """Read what ``pack_planes`` wrote."""
     boxes = table[:, 1 : 1 + 2 * axes].reshape(len(table), axes, 2)
-    return Planes(table[:, 0].astype(np.int16), table[:, 1 + 2 * axes :], boxes)
+    return PlaneIndex(table[:, 0].astype(np.int16), table[:, 1 + 2 * axes :], boxes)
 
 
 # -- reading -------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def open_file(path: Path) -> Any:
         return h5py.File(path, "r", locking=False, rdcc_nbytes=0)
 
 
-def read_index(path: Path) -> Index:
+def read_index(path: Path) -> CacheIndex:
     """Read the index of a cache; DataFault: none, damaged, or of another format."""
     with open_file(path) as file, hdf5(path):
         version = file.attrs.get("gansynth cache")
@@ -176,7 +176,7 @@ def read_index(path: Path) -> Index:
         raw = stored[()].tobytes()
         if hashlib.sha256(raw).hexdigest() != file.attrs.get("index sha256"):
             raise ValueError("its index is not the one that was written")
-        return Index.from_bytes(raw)
+        return CacheIndex.from_bytes(raw)
 
 
 def dataset(file: Any, name: str) -> Any:

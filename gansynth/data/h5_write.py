@@ -16,11 +16,19 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.foreground import Planes
+from gansynth.core.foreground import PlaneIndex
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Case, Schema, content_hash
 from gansynth.core.source import CaseSource
-from gansynth.data.h5_format import FORMAT, LIBVER, Entry, Index, group, pack_planes, read_index
+from gansynth.data.h5_format import (
+    FORMAT,
+    LIBVER,
+    CacheIndex,
+    CaseEntry,
+    group,
+    pack_planes,
+    read_index,
+)
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, publish_file, reserve, temporary_beside
 
@@ -54,12 +62,12 @@ def write_h5(
     refuse_existing(path)
     ids = sorted({*source.train_ids, *source.held_out_ids})
     filters = {} if compression == "none" else {"compression": compression}
-    with contextlib.closing(_Writer(path, np.dtype(dtype), chunk, filters)) as writer:
+    with contextlib.closing(_H5Writer(path, np.dtype(dtype), chunk, filters)) as writer:
         for done, case_id in enumerate(ids):
             progress(done, len(ids))
             case = source.load(case_id)
             writer.add(case, source.schema, _record(source, case))
-        index = Index(
+        index = CacheIndex(
             name=source.name,
             fold=source.fold,
             schema=source.schema,
@@ -118,7 +126,7 @@ def estimate(source: CaseSource, path: Path, *, dtype: Dtype, chunk: int) -> dic
     }
 
 
-class _Writer:
+class _H5Writer:
     """Writes a cache; reserves space first, because HDF5 crashes at exit on a full disk."""
 
     def __init__(
@@ -126,7 +134,7 @@ class _Writer:
     ) -> None:
         import h5py
 
-        self.entries: list[Entry] = []
+        self.entries: list[CaseEntry] = []
         self._path = path
         self._dtype = dtype
         self._chunk = chunk
@@ -149,7 +157,7 @@ class _Writer:
         """Write one case."""
         case.validate(schema)
         image, name = _stored(case, self._dtype), group(len(self.entries))
-        table = None if case.labels is None else pack_planes(Planes.of(case.labels))
+        table = None if case.labels is None else pack_planes(PlaneIndex.of(case.labels))
         needed = _needed(case, self._dtype, self._chunk) + (0 if table is None else table.nbytes)
         with _writing(self._path, needed):
             self._reserve(needed, self._file.id.get_filesize())
@@ -164,7 +172,7 @@ class _Writer:
                 self._put(f"{name}/box_labels", classes.astype(np.int16), classes.shape)
             self._file.flush()
         self.entries.append(
-            Entry(
+            CaseEntry(
                 id=record.id,
                 subject=record.subject,
                 sha256=record.sha256,
@@ -178,7 +186,7 @@ class _Writer:
             )
         )
 
-    def publish(self, index: Index) -> None:
+    def publish(self, index: CacheIndex) -> None:
         """Write the index, and give the file its name."""
         raw = index.to_bytes()
         with _writing(self._path, len(raw)):

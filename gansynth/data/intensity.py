@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import FloatArray
-from gansynth.data.reading import Modality
+from gansynth.data.read_options import Modality
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.serialise import Document
 
@@ -24,7 +24,7 @@ VOXELS = 100_000
 
 
 @dataclass(frozen=True)
-class Intensity(Document, later=("low", "high", "mean", "std")):
+class ChannelNormalisation(Document, later=("low", "high", "mean", "std")):
     """Normalisation of a channel; ``low`` to ``std``, in the file's units, for CT only."""
 
     modality: Modality
@@ -77,7 +77,7 @@ def draw_foreground(
 
 def ct_intensities(
     where: str, foreground: Iterable[FloatArray], window: tuple[float, float] | None
-) -> tuple[Intensity, ...]:
+) -> tuple[ChannelNormalisation, ...]:
     """Fit the normalisation of CT channels.
 
     ``foreground``: voxels (C, N) of each training case, CT channels only. Raises DataFault: no
@@ -93,5 +93,7 @@ def ct_intensities(
     for channel in voxels:
         low, high = window or np.percentile(channel, PERCENTILES)
         mean, std = float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))
-        intensities.append(Intensity("ct", *(round(float(v), 4) for v in (low, high, mean, std))))
+        intensities.append(
+            ChannelNormalisation("ct", *(round(float(v), 4) for v in (low, high, mean, std)))
+        )
     return tuple(intensities)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema
 from gansynth.data.connected_components import boxes_of
-from gansynth.data.reading import BoxesAsked
+from gansynth.data.read_options import BoxesAsked
 from gansynth.runtime.errors import DataFault, UsageFault
 
 _ONE = Schema(("mask",), {"background": 0, "lesion": 1}, (1.0, 1.0), "HW")

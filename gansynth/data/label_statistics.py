@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
-from gansynth.data.connected_components import Mask, Parts, parts_of, take_away
+from gansynth.data.connected_components import LabelComponents, Mask, parts_of, remove_component
 from gansynth.runtime.serialise import Document
 
 QUANTILES = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
@@ -34,7 +34,7 @@ ROUGHER, ROUGHER_LABEL = 1.25, 1.5
 Borders within a lesion differ more between subjects than its outline."""
 
 
-class Seen(NamedTuple):
+class MapStatistics(NamedTuple):
     """Counts of one value in one map: voxels, sizes of its parts, largest first, ``roughness``."""
 
     area: int
@@ -66,7 +66,7 @@ class LabelPrior(Document):
     least: int = 0
 
     @classmethod
-    def of(cls, value: int, name: str, maps: Sequence[Seen]) -> LabelPrior:
+    def of(cls, value: int, name: str, maps: Sequence[MapStatistics]) -> LabelPrior:
         """Summarise the counts of maps, one entry for each."""
         labelled = [entry for entry in maps if entry.area]
         areas = np.array([entry.area for entry in labelled])
@@ -108,7 +108,7 @@ class LabelPrior(Document):
         parts = self.parts if self.area else None
         return {"share": round(self.share, 4), "area": self.median, "parts": parts}
 
-    def doomed(self, parts: Parts) -> npt.NDArray[np.int64]:
+    def doomed(self, parts: LabelComponents) -> npt.NDArray[np.int64]:
         """Return numbers of parts to remove: those that nearly no training map has."""
         gone = (parts.sizes < self.speck) | (np.arange(len(parts.sizes)) >= self.most)
         # The largest is the label itself: it goes only where maps without the label are known, and
@@ -117,7 +117,7 @@ class LabelPrior(Document):
             gone[0] = self.share < 1 and parts.sizes.sum() < self.range[0]
         return parts.numbers[gone]
 
-    def flaw(self, labels: LabelArray, always: bool) -> str:
+    def reject_reason(self, labels: LabelArray, always: bool) -> str:
         """Return why the label makes a map, int16, unlike training maps; empty if it does not."""
         area = int(np.count_nonzero(labels == self.value))
         if not area:
@@ -154,13 +154,13 @@ class LabelPrior(Document):
         )
 
 
-def look(labels: LabelArray, value: int) -> Seen:
+def measure_map(labels: LabelArray, value: int) -> MapStatistics:
     """Count one value in a map; all counts are 0 where the value is absent."""
     mask = labels == value
     area = int(np.count_nonzero(mask))
     if not area:
-        return Seen(0, [], 0.0)
-    return Seen(area, parts_of(labels, value).sizes.tolist(), roughness(mask))
+        return MapStatistics(0, [], 0.0)
+    return MapStatistics(area, parts_of(labels, value).sizes.tolist(), roughness(mask))
 
 
 def roughness(mask: Mask) -> float:
@@ -222,12 +222,12 @@ class LabelPriors(Document):
 
     @classmethod
     def _of(cls, label_maps: Iterable[LabelArray], names: Mapping[int, str]) -> LabelPriors:
-        by_value: dict[int, list[Seen]] = {value: [] for value in names}
-        together: list[Seen] = []
+        by_value: dict[int, list[MapStatistics]] = {value: [] for value in names}
+        together: list[MapStatistics] = []
         for labels in label_maps:
-            together.append(look((labels > 0).astype(np.int16), 1))
+            together.append(measure_map((labels > 0).astype(np.int16), 1))
             for value, rows in by_value.items():
-                rows.append(look(labels, value))
+                rows.append(measure_map(labels, value))
         priors = tuple(LabelPrior.of(value, names[value], rows) for value, rows in by_value.items())
         whole = LabelPrior.of(1, "all labels", together)
         return cls(len(together), 1 - whole.share, priors, whole)
@@ -246,7 +246,7 @@ class LabelPriors(Document):
                 parts = parts_of(cleaned, prior.value)
                 doomed = prior.doomed(parts)
                 if doomed.size and parts.sizes[0] < cleaned.size:
-                    take_away(cleaned, parts, doomed)
+                    remove_component(cleaned, parts, doomed)
                     changed = True
         return cleaned
 
@@ -272,7 +272,7 @@ class LabelPriors(Document):
         strewn_of = ((p.title, p.strewn(drawn == p.value)) for p in self.priors if p.value > 0)
         return next((f"{title} {strewn}" for title, strewn in strewn_of if strewn), "")
 
-    def flaw(self, labels: LabelArray) -> str:
+    def reject_reason(self, labels: LabelArray) -> str:
         """Return why a map is unlike all training maps, in one line; empty if it is not.
 
         The area of a label may exceed the central 99 % of training areas by a factor of 1.5. The
@@ -290,8 +290,10 @@ class LabelPriors(Document):
                 f"foreground covers {foreground} voxels, expected at least {self.whole.least} as "
                 "in the training label maps"
             )
-        flaws = (prior.flaw(labels, enough) for prior in self.priors if prior.value != 0)
-        return next((flaw for flaw in flaws if flaw), "")
+        reject_reasons = (
+            prior.reject_reason(labels, enough) for prior in self.priors if prior.value != 0
+        )
+        return next((reject_reason for reject_reason in reject_reasons if reject_reason), "")
 
     def compare(self, label_maps: Iterable[LabelArray]) -> dict[str, Any]:
         """Compare frequency, area and parts of generated maps with the training maps, as JSON.

@@ -13,7 +13,7 @@ import numpy as np
 
 from gansynth.core.body_mask import Mask, organ_mask, share_inside
 from gansynth.core.schema import Boxes, Case, FloatArray
-from gansynth.data.rims import Numbers, contrasts
+from gansynth.data.lesion_rims import Numbers, contrasts
 from gansynth.runtime.serialise import from_json, to_json
 
 SHARE = 0.05
@@ -59,7 +59,7 @@ class ClassContrast:
 
 @dataclass(frozen=True)
 class LesionContrast:
-    """The least contrast of each class of boxes, for ``Generator.flaw``; None without boxes.
+    """The least contrast of each class of boxes, for ``Generator.reject_reason``; None without boxes.
 
     A class is not checked if it has fewer than 20 training boxes, or if its boxes hardly differ
     from other places in the body.
@@ -94,7 +94,7 @@ class LesionContrast:
             }
         )
 
-    def flaw(self, image: FloatArray, boxes: Boxes | None) -> str:
+    def reject_reason(self, image: FloatArray, boxes: Boxes | None) -> str:
         """Return why a sample (C, ...) is rejected; empty if it is not."""
         if boxes is None or not len(boxes.labels):
             return ""

@@ -9,11 +9,11 @@ import numpy as np
 
 from gansynth.core.geometry import Mask, bounding_box, centroid, mask_of
 from gansynth.core.schema import LabelArray, Schema
-from gansynth.data.connected_components import Parts
+from gansynth.data.connected_components import LabelComponents
 
 
 @dataclass(frozen=True)
-class Part:
+class LesionPart:
     """One connected piece of chosen classes, with the foreground that it wraps completely.
 
     ``labels``: int16, cut to ``box``; 0 where the part is not. ``shape``: of the whole array.
@@ -61,7 +61,7 @@ class Part:
 
 def parts(
     labels: LabelArray, schema: Schema, classes: Sequence[int] | None = None, *, least: int = 1
-) -> list[Part]:
+) -> list[LesionPart]:
     """Return the connected pieces of chosen classes, the largest first, ties in array order.
 
     Pieces are connected by faces, edges and corners. Foreground that a piece wraps completely
@@ -70,13 +70,13 @@ def parts(
     from scipy.ndimage import find_objects
 
     chosen = labels > 0 if classes is None else mask_of(labels, classes)
-    components = Parts.of(_with_nested(labels, chosen))
+    components = LabelComponents.of(_with_nested(labels, chosen))
     boxes = find_objects(components.numbered)
     out = []
     for number in components.numbers[components.sizes >= least].tolist():
         box = boxes[number - 1]
         cut = np.where(components.numbered[box] == number, labels[box], np.int16(0))
-        out.append(Part(cut, box, labels.shape, schema.spacing))
+        out.append(LesionPart(cut, box, labels.shape, schema.spacing))
     return out
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.source import SourceRequest
-from gansynth.data.reading import complete_labels
+from gansynth.data.read_options import complete_labels
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault, did_you_mean
 from gansynth.runtime.files import path_inside, read_json
 
@@ -27,7 +27,7 @@ SUBJECTS = "subjects.csv"
 
 
 @dataclass(frozen=True)
-class Entry:
+class CaseFiles:
     """The expected files of one case: one per channel, or one with the channels last.
 
     ``part``: ``train``, ``val``, ``test``, the number of the fold that holds it out, or empty.
@@ -51,7 +51,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Fault:
+class ListingFault:
     """A fault found without reading files, and the error that opening the source raises."""
 
     case: str | None
@@ -79,7 +79,7 @@ class VolumeSet:
     name: str
     root: Path
     where: Path
-    entries: tuple[Entry, ...]
+    entries: tuple[CaseFiles, ...]
     channels: tuple[str, ...] | None
     stacked: bool
     splits: Path
@@ -87,7 +87,7 @@ class VolumeSet:
     total: int | None = None
     picked: tuple[int, ...] | None = None
     labels: Mapping[str, int] | None = None
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[ListingFault, ...] = ()
     unvalidated: bool = False
     likely: tuple[Mapping[str, int], ...] = ()
     normalised: bool = False
@@ -110,12 +110,12 @@ class Collector:
         self.where = where
         self.root = where if where.is_dir() else where.parent
         self.allow = allow
-        self.faults: list[Fault] = []
-        self._entries: dict[str, Entry] = {}
+        self.faults: list[ListingFault] = []
+        self._entries: dict[str, CaseFiles] = {}
 
     def fault(self, case: str | None, file: Path, error: GansynthError) -> None:
         """Record a fault."""
-        self.faults.append(Fault(case, file, error))
+        self.faults.append(ListingFault(case, file, error))
 
     def file(self, text: str, what: str, case: str | None = None) -> Path | None:
         """Return the path of a file of the data set; None, and a fault, if it is not allowed."""
@@ -132,12 +132,12 @@ class Collector:
         try:
             path_inside(self.root, text, key=what)
         except GansynthError as error:
-            way_out = " or allow it: --read allow_absolute=yes"
-            self.fault(case, self.where, type(error)(f"{error},{way_out}"))
+            hint = " or allow it: --read allow_absolute=yes"
+            self.fault(case, self.where, type(error)(f"{error},{hint}"))
             return None
         return self.root / text
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: CaseFiles) -> None:
         """Add a case; a second one of the same name is a fault."""
         if entry.case in self._entries:
             message = (
@@ -148,7 +148,7 @@ class Collector:
             return
         self._entries[entry.case] = entry
 
-    def entries(self, expected: str) -> tuple[Entry, ...]:
+    def entries(self, expected: str) -> tuple[CaseFiles, ...]:
         """The cases by id; none, or names that clash, are faults."""
         same: dict[str, list[str]] = defaultdict(list)
         for case in self._entries:
@@ -198,7 +198,7 @@ FILE = "dataset.json"
 
 
 @dataclass(frozen=True)
-class Names:
+class DataSetNames:
     """Names in a folder's ``dataset.json``; None where it has none.
 
     ``normalised``: intensities are used as stored, as ``gansynth sample`` writes them. ``spacing``:
@@ -212,13 +212,13 @@ class Names:
     spacing: tuple[float, ...] | None = None
 
 
-def read_names(folder: Path) -> Names | None:
+def read_names(folder: Path) -> DataSetNames | None:
     """``channel_names`` and ``labels`` as nnU-Net writes them, if any; DataFault if unfit."""
     path = folder / FILE
     if not path.is_file():
         return None
-    doc = read_json(path, way_out="see docs/sources.md")
-    return Names(
+    doc = read_json(path, hint="see docs/sources.md")
+    return DataSetNames(
         path,
         _channels(path, doc.get("channel_names")),
         _labels(path, doc.get("labels")),

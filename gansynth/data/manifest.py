@@ -8,8 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gansynth.data.listing import SPLITS, SUBJECTS, Collector, Entry, VolumeSet, like_labels, stem
-from gansynth.data.reading import VolumeOptions
+from gansynth.data.listing import (
+    SPLITS,
+    SUBJECTS,
+    CaseFiles,
+    Collector,
+    VolumeSet,
+    like_labels,
+    stem,
+)
+from gansynth.data.read_options import VolumeOptions
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth.runtime.files import MAX_JSON_BYTES, read_json, reading
 
@@ -71,7 +79,7 @@ def _csv_rows(path: Path) -> Rows:
 
 
 def _json_rows(path: Path) -> Rows:
-    doc = read_json(path, expected=object, way_out="see docs/sources.md")
+    doc = read_json(path, expected=object, hint="see docs/sources.md")
     rows = doc.get("cases") if isinstance(doc, dict) else doc
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataFault(
@@ -126,7 +134,7 @@ def _entry(
     row: dict[str, str],
     channels: tuple[str, ...],
     labelled: bool,
-) -> Entry | None:
+) -> CaseFiles | None:
     """Return a row's case; None, and a fault, if it is incomplete or leads out of the folder."""
     path = collector.where
     label = row.get("label", "")
@@ -153,4 +161,4 @@ def _entry(
     if (labelled and drawn is None) or len(images) < len(channels):
         return None
     subject = next((row[s] for s in SUBJECT if row.get(s)), None)
-    return Entry(case, images, drawn, subject, part)
+    return CaseFiles(case, images, drawn, subject, part)

@@ -6,18 +6,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.findings import Checked
+from gansynth.core.findings import CheckReport
 from gansynth.core.source import SourceRequest
 from gansynth.data.check import check_volumes
 from gansynth.data.folds import absolute
-from gansynth.data.listing import SPLITS, SUBJECTS, Collector, Entry, VolumeSet, located, stem
+from gansynth.data.listing import SPLITS, SUBJECTS, CaseFiles, Collector, VolumeSet, located, stem
 from gansynth.data.nifti_source import VolumeSource
-from gansynth.data.reading import VolumeOptions, complete_labels, parse_read, reads
+from gansynth.data.read_options import (
+    VolumeOptions,
+    complete_labels,
+    parse_read,
+    register_read_options,
+)
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth.runtime.files import read_json
 
 
-@reads(VolumeOptions)
+@register_read_options(VolumeOptions)
 def open_msd(request: SourceRequest) -> VolumeSource:
     """Open ``msd:FOLDER``. Raises DataFault: no usable ``dataset.json``; as ``VolumeSource``."""
     options = parse_read(VolumeOptions, request)
@@ -26,7 +31,7 @@ def open_msd(request: SourceRequest) -> VolumeSource:
     )
 
 
-def check_msd(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+def check_msd(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
     """Check ``msd:FOLDER`` for all faults."""
     options = parse_read(VolumeOptions, request)
     listing = list_msd(located(request, folder=True), options)
@@ -36,7 +41,7 @@ def check_msd(request: SourceRequest, progress: Callable[[int, int], None]) -> C
 def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
     """List what ``dataset.json`` names; DataFault: unusable, UsageFault: unknown channels."""
     path = folder / "dataset.json"
-    doc = read_json(path, way_out="give the folder of one MSD task, for example Task04_Hippocampus")
+    doc = read_json(path, hint="give the folder of one MSD task, for example Task04_Hippocampus")
     names = _numbered(doc, path)
     training = doc.get("training")
     if not isinstance(training, list):
@@ -110,4 +115,4 @@ def _add(collector: Collector, path: Path, number: int, entry: Any) -> None:
         collector.file(label, f"{where}: label", case),
     )
     if files[0] is not None and files[1] is not None:
-        collector.add(Entry(case, (files[0],), files[1]))
+        collector.add(CaseFiles(case, (files[0],), files[1]))

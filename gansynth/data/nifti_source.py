@@ -18,11 +18,9 @@ import numpy.typing as npt
 
 from gansynth.core.resample import pick, resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CaseSource, Original, SourceRequest, Split
+from gansynth.core.source import CaseSource, FoldSplit, OriginalCase, SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file
-from gansynth.data.between import between_record, interpolate_slices
-from gansynth.data.divided import divide
 from gansynth.data.folds import choose_fold, subjects_of
 from gansynth.data.grid import (
     ORIENTATION,
@@ -34,13 +32,15 @@ from gansynth.data.grid import (
     same_spacing,
     stored_axes,
 )
-from gansynth.data.intensity import Intensity, by_name, ct_intensities, draw_foreground
+from gansynth.data.intensity import ChannelNormalisation, by_name, ct_intensities, draw_foreground
 from gansynth.data.label_boxes import LabelBoxes, box_record
-from gansynth.data.listing import Entry, VolumeSet
+from gansynth.data.listing import CaseFiles, VolumeSet
 from gansynth.data.pairs import likely_labels, mismatches, odd_labels, whole_labels
-from gansynth.data.reading import VolumeOptions
+from gansynth.data.read_options import VolumeOptions
+from gansynth.data.resplit import write_resplit
+from gansynth.data.slice_interpolation import between_record, interpolate_slices
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import Volume, read_nifti, read_nifti_header
+from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
 
 log = logging.getLogger("gansynth")
 
@@ -100,9 +100,9 @@ class VolumeSource(CaseSource):
         homes = {file.parent for entry in self.listing.entries for file in entry.files}
         return root, *sorted(home for home in homes if not home.is_relative_to(root))
 
-    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+    def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Split the cases into other folds: ``splits.json`` and ``subjects.csv`` in a folder."""
-        return divide(self, self._subjects, splits, folder).request(self.request)
+        return write_resplit(self, self._subjects, splits, folder).request(self.request)
 
     @property
     def _listed_fold(self) -> str:
@@ -166,7 +166,7 @@ class VolumeSource(CaseSource):
             raise DataFault(f"{self.entry(case_id).reference}: {fault}; {self._way_out}") from fault
         return case if self._boxes is None else replace(case, boxes=self._boxes.of_case(case))
 
-    def original(self, case_id: str) -> Original:
+    def original(self, case_id: str) -> OriginalCase:
         """Case in its files' intensities, on the grid of ``load``; UsageFault: no labels."""
         array, labels, reference = self._arrays(case_id)
         if labels is None:
@@ -185,7 +185,7 @@ class VolumeSource(CaseSource):
         by_axis = {axis: size for (axis, _), size in zip(turn, reference.spacing, strict=True)}
         sizes = (by_axis[2], by_axis[1], by_axis[0])
         spacing = tuple(s * (o / n) for s, o, n in zip(sizes, old, new, strict=True))
-        return Original(image, labels, spacing, turn, units, exact=new == old)
+        return OriginalCase(image, labels, spacing, turn, units, exact=new == old)
 
     def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
         """The image in its files' own units and on their grid, and their affine."""
@@ -220,7 +220,7 @@ class VolumeSource(CaseSource):
             return shape
         return resampled_shape(shape, spacing, self._spacing)
 
-    def entry(self, case_id: str) -> Entry:
+    def entry(self, case_id: str) -> CaseFiles:
         """The files of a case. Raises DataFault: there is no such case."""
         if case_id not in self._entries:
             raise DataFault(
@@ -229,11 +229,11 @@ class VolumeSource(CaseSource):
             )
         return self._entries[case_id]
 
-    def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
+    def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
         """Read the arrays that ``load`` starts from; a subclass may change the labels."""
         return self._arrays(case_id)
 
-    def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
+    def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
         """Image (C, D, H, W) as stored, labels (D, H, W) if any, and the file of reference."""
         entry = self.entry(case_id)
         labels: LabelArray | None = None
@@ -247,10 +247,12 @@ class VolumeSource(CaseSource):
         channels = [self._channels_of(f, reference, entry.reference) for f in entry.images]
         return np.concatenate(channels), labels, reference
 
-    def _image(self, file: Path) -> Volume:
+    def _image(self, file: Path) -> NiftiVolume:
         return read_nifti(real_file(file, self.request), ndim=(3, 4)[: 1 + self.listing.stacked])
 
-    def _channels_of(self, file: Path, reference: Volume, reference_file: Path) -> npt.NDArray[Any]:
+    def _channels_of(
+        self, file: Path, reference: NiftiVolume, reference_file: Path
+    ) -> npt.NDArray[Any]:
         volume = reference if file == reference_file else self._image(file)
         for problem in mismatches(file, volume, reference_file, reference):
             raise DataFault(problem)
@@ -319,10 +321,10 @@ class VolumeSource(CaseSource):
         return {"background": 0, **{f"label {v}": v for v in sorted(values - {0})}}
 
     @cached_property
-    def intensities(self) -> tuple[Intensity, ...]:
+    def intensities(self) -> tuple[ChannelNormalisation, ...]:
         """How each channel is normalised."""
         ct = [i for i, modality in enumerate(self.modality) if modality == "ct"]
-        how = [Intensity(modality) for modality in self.modality]
+        how = [ChannelNormalisation(modality) for modality in self.modality]
         if not ct:
             return tuple(how)
         rng = np.random.default_rng(self.options.seed)

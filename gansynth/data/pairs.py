@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gansynth.core.schema import LabelArray
 from gansynth.runtime.errors import DataFault
-from gansynth.runtime.files import Volume
+from gansynth.runtime.files import NiftiVolume
 
 AFFINE_TOLERANCE = 1e-3
 """Largest difference of affine entries (mm) between the files of a case."""
@@ -19,7 +19,9 @@ LABELS = 256
 """Largest number of different values in a label map."""
 
 
-def mismatches(file: Path, volume: Volume, reference_file: Path, reference: Volume) -> list[str]:
+def mismatches(
+    file: Path, volume: NiftiVolume, reference_file: Path, reference: NiftiVolume
+) -> list[str]:
     """List how a file's grid differs from that of another file of its case."""
     problems = other_shape(file, volume.array.shape, reference_file, reference.array.shape)
     difference = affine_difference(volume.affine, reference.affine)

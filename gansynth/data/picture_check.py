@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-from gansynth.core.findings import Checked, Finding
+from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.schema import content_hash
 from gansynth.core.source import SourceRequest
 from gansynth.data.classes import without_cases
 from gansynth.data.picture_files import read_picture
-from gansynth.data.picture_list import Picture
+from gansynth.data.picture_list import PictureFiles
 from gansynth.data.pictures import Kind, PictureSource, kind_of, unlike
 from gansynth.data.skull import WHOLE, find_brain
 from gansynth.runtime.errors import GansynthError
 
 
-def check_pictures(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+def check_pictures(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
     """Check ``pictures:FOLDER`` for all faults; every file is decoded."""
     source = PictureSource(request)
     listing = source.found
@@ -29,12 +29,12 @@ def check_pictures(request: SourceRequest, progress: Callable[[int, int], None])
     progress(len(listing.pictures), len(listing.pictures))
     findings += _check_set(source, content, kinds)
     findings.sort(key=lambda finding: finding.level)  # errors before warnings
-    return Checked(source.name, len(listing.pictures), findings)
+    return CheckReport(source.name, len(listing.pictures), findings)
 
 
 def _check_picture(
     source: PictureSource,
-    picture: Picture,
+    picture: PictureFiles,
     content: dict[str, list[str]],
     kinds: dict[Kind, list[str]],
 ) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.planes import PixelSpacing, Windows
-from gansynth.data.reading import (
+from gansynth.data.read_options import (
     OF_BOXES,
     OF_SPLITS,
     LabelNames,
@@ -93,7 +93,7 @@ class PictureOptions(ReadOptions):
 
 
 @dataclass(frozen=True)
-class Picture:
+class PictureFiles:
     """The files of one case; ``case`` is the image's path below its folder without its ending."""
 
     case: str
@@ -107,7 +107,7 @@ class PictureSet:
     """A folder of pictures. ``faults``: (case, file, error). ``spare``: masks without an image."""
 
     folder: Path
-    pictures: dict[str, Picture] = field(default_factory=dict)
+    pictures: dict[str, PictureFiles] = field(default_factory=dict)
     masked: bool = False
     classes: tuple[str, ...] = ()
     faults: list[tuple[str | None, Path, GansynthError]] = field(default_factory=list)
@@ -134,7 +134,9 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
     listing.classes = tuple(sorted(set(class_of.values())))
     for case, path in files.items():
         number = listing.classes.index(class_of[case]) if case in class_of else None
-        listing.pictures[case] = Picture(case, path, drawn.pop(f"{case}{suffix}", None), number)
+        listing.pictures[case] = PictureFiles(
+            case, path, drawn.pop(f"{case}{suffix}", None), number
+        )
     listing.spare = sorted(drawn.values())
     if not files:
         message = f"{images}: no picture ({', '.join(SUFFIXES)}) in it, expected one for each case"

@@ -15,19 +15,19 @@ import numpy.typing as npt
 from gansynth.core.prediction import SlicePosition
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import SourceRequest, Split
+from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file
-from gansynth.data.divided import divide
-from gansynth.data.flat import FlatSource
 from gansynth.data.folds import absolute, one_fold
 from gansynth.data.label_boxes import LabelBoxes, box_record
 from gansynth.data.listing import located, picture_keys
 from gansynth.data.picture_files import full_range, picture_shape, read_picture
-from gansynth.data.picture_list import Picture, PictureOptions, PictureSet, list_pictures
+from gansynth.data.picture_list import PictureFiles, PictureOptions, PictureSet, list_pictures
 from gansynth.data.planes import per_channel, rescale, resize
-from gansynth.data.reading import parse_read, reads
+from gansynth.data.read_options import parse_read, register_read_options
+from gansynth.data.resplit import write_resplit
 from gansynth.data.skull import find_brain
+from gansynth.data.source_2d import FlatSource
 from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 
@@ -39,7 +39,7 @@ BINARY = {0: 0, 1: 1, 255: 1}
 """Numbers in mask files that name no labels -> label."""
 
 
-@reads(PictureOptions)
+@register_read_options(PictureOptions)
 def open_pictures(request: SourceRequest) -> PictureSource:
     """Open ``pictures:FOLDER``.
 
@@ -88,9 +88,9 @@ class PictureSource(FlatSource):
         """The subject of a picture."""
         return self._subjects[case_id]
 
-    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+    def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Split the pictures into other folds: two small files in a folder."""
-        return divide(self, self.found.pictures, splits, folder).request(self.request)
+        return write_resplit(self, self.found.pictures, splits, folder).request(self.request)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -237,7 +237,7 @@ class PictureSource(FlatSource):
         """Label -> its number in the masks; of a foreground without a name, 255."""
         return {label: number for number, label in self._numbers.items()}
 
-    def _picture(self, case_id: str) -> Picture:
+    def _picture(self, case_id: str) -> PictureFiles:
         if case_id not in self.found.pictures:
             raise DataFault(
                 f"{self.found.folder}: no picture {case_id!r}, expected one of "

@@ -12,12 +12,12 @@ from pydantic import BeforeValidator
 from gansynth.core.resample import resample
 from gansynth.core.schema import Case, FloatArray
 from gansynth.core.space import scale_boxes
-from gansynth.data.reading import positive, words
+from gansynth.data.read_options import positive, words
 from gansynth.runtime.errors import UsageFault
 
 
 @dataclass(frozen=True)
-class Window:
+class IntensityWindow:
     """The intensities, or percentiles, of a channel that become 0 and 1, clipped."""
 
     low: float
@@ -32,7 +32,9 @@ class Window:
         return float(low), float(max(high, low + 1e-6))
 
 
-def per_channel(windows: Sequence[Window] | None, channels: int) -> tuple[Window, ...] | None:
+def per_channel(
+    windows: Sequence[IntensityWindow] | None, channels: int
+) -> tuple[IntensityWindow, ...] | None:
     """A window for each channel, one alone for all; UsageFault: another number of them."""
     if windows is None or len(windows) == channels:
         return None if windows is None else tuple(windows)
@@ -56,7 +58,7 @@ def _windows(value: Any) -> Any:
     return tuple(map(_window, words(value))) if isinstance(value, str) else value
 
 
-def _window(text: str) -> Window:
+def _window(text: str) -> IntensityWindow:
     low, colon, high = text.partition(":")
     percent = low.endswith("%") and high.endswith("%")
     try:
@@ -70,14 +72,14 @@ def _window(text: str) -> Window:
         raise ValueError(
             "expected LOW:HIGH, for example -100:240 (intensities) or 1%:99% (percentiles)"
         )
-    return Window(*pair, percent)
+    return IntensityWindow(*pair, percent)
 
 
 def _spacing(value: Any) -> Any:
     return positive(value, 2, "expected one positive number, or two: y,x")
 
 
-Windows = Annotated[tuple[Window, ...], BeforeValidator(_windows)]
+Windows = Annotated[tuple[IntensityWindow, ...], BeforeValidator(_windows)]
 PixelSpacing = Annotated[tuple[float, float], BeforeValidator(_spacing)]
 """Pixel size in mm along y,x; one number for both."""
 

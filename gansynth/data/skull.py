@@ -44,14 +44,14 @@ WHOLE = 0.9
 
 
 @dataclass(frozen=True)
-class Brain:
+class BrainMask:
     """Where the brain is in a slice of ``size`` (rows, columns)."""
 
     size: tuple[int, int]
     packed: bytes
 
     @classmethod
-    def of(cls, mask: Mask) -> Brain:
+    def of(cls, mask: Mask) -> BrainMask:
         """Of a mask (H, W) that is true somewhere."""
         return cls((mask.shape[0], mask.shape[1]), np.packbits(mask).tobytes())
 
@@ -100,7 +100,7 @@ class Brain:
         return np.array(shares, np.float64)
 
 
-def find_brain(image: npt.NDArray[Any]) -> Brain:
+def find_brain(image: npt.NDArray[Any]) -> BrainMask:
     """Find the brain in an axial slice (H, W), (H, W, 3) or (3, H, W); dark is low.
 
     What has no scalp is taken to be stripped already. Where nothing is found, all of the slice is.
@@ -112,9 +112,9 @@ def find_brain(image: npt.NDArray[Any]) -> Brain:
     small = ndimage.gaussian_filter(grey, step / 2 + 0.25)[::step, ::step]
     mask = _mask(np.pad(small, 1))[1:-1, 1:-1]
     if not mask.any():
-        return Brain.of(np.ones(grey.shape, np.bool_))
+        return BrainMask.of(np.ones(grey.shape, np.bool_))
     rows, columns = grey.shape
-    return Brain.of(mask.repeat(step, 0).repeat(step, 1)[:rows, :columns])
+    return BrainMask.of(mask.repeat(step, 0).repeat(step, 1)[:rows, :columns])
 
 
 def _grey(image: npt.NDArray[Any]) -> FloatArray:

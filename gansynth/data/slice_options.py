@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.planes import Windows
-from gansynth.data.reading import INNER, OF_BOXES, LeastVoxels, OfLabels, ReadOptions, Words
+from gansynth.data.read_options import INNER, OF_BOXES, LeastVoxels, OfLabels, ReadOptions, Words
 from gansynth.data.views import open_plain
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.option_kinds import Size2
@@ -30,7 +30,7 @@ Side = Literal["array", "inferior", "superior", "posterior", "anterior", "left",
 
 
 @dataclass(frozen=True)
-class Indices:
+class SliceRange:
     """Ranges of slices, both ends included, by number or by share of the axis."""
 
     ranges: tuple[tuple[float, float], ...]
@@ -60,7 +60,7 @@ def _indices(value: Any) -> Any:
             )
         ranges.append((first, last))
         percent.append(shares)
-    return Indices(tuple(ranges), tuple(percent))
+    return SliceRange(tuple(ranges), tuple(percent))
 
 
 class SliceOptions(ReadOptions):
@@ -76,7 +76,7 @@ class SliceOptions(ReadOptions):
     plane: Literal["axial", "coronal", "sagittal"] = Field(
         "axial", description="cut across the first, second or third axis of the volumes' arrays"
     )
-    slices: Annotated[Indices, BeforeValidator(_indices)] | None = Field(
+    slices: Annotated[SliceRange, BeforeValidator(_indices)] | None = Field(
         None, description="numbers from 0, `80-149`, or shares of the axis, `10%-90%`; else all"
     )
     count_from: Side = Field(

@@ -14,22 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.core.findings import Checked, Finding
+from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.lineage import Lineage
 from gansynth.core.prediction import SlicePosition
 from gansynth.core.registry import installed
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import SourceRequest, Split
+from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.core.space import Space, boxes_of_slice
 from gansynth.data.cache import CaseCache, PatchSource, cut_case
 from gansynth.data.classes import without_cases
-from gansynth.data.flat import FlatSource
 from gansynth.data.label_boxes import LabelBoxes, box_record
 from gansynth.data.planes import per_channel, rescale, resize
-from gansynth.data.reading import parse_read, reads
+from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.data.slice_choice import SliceChoice
 from gansynth.data.slice_options import AXIS, SliceOptions, inner_read, open_inner, split_read
+from gansynth.data.source_2d import FlatSource
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 
 STRIDE = 8
@@ -38,7 +38,7 @@ VOLUME_BYTES = 1 << 30
 """Volumes held in memory, so that neighbouring slices need no second reading."""
 
 
-@reads(SliceOptions)
+@register_read_options(SliceOptions)
 class SliceSource(FlatSource):
     """Slices of the volumes of one fold; ``axis`` of (D, H, W) is cut across.
 
@@ -104,10 +104,10 @@ class SliceSource(FlatSource):
         """Those of the volumes."""
         return self.inner.places
 
-    def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
+    def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Split the volumes into other folds: all slices of a volume go where one is named."""
         volumes = [
-            Split(train=self._volumes_of(split["train"]), val=self._volumes_of(split["val"]))
+            FoldSplit(train=self._volumes_of(split["train"]), val=self._volumes_of(split["val"]))
             for split in splits
         ]
         inner = self.inner.divided(volumes, folder)
@@ -334,7 +334,7 @@ class SliceSource(FlatSource):
         return tuple(ceil(n / STRIDE) * STRIDE for n in np.max(shapes, axis=0).tolist())
 
 
-def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
     """Check ``slices:INNER`` for all faults: its volumes, then the choice of slices."""
     slice_request, inner_request = split_read(request)
     parse_read(SliceOptions, slice_request)
@@ -347,4 +347,4 @@ def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -
             findings += without_cases(source, source.choice.classes, path)
         except GansynthError as fault:
             findings.insert(0, Finding("error", None, path, str(fault)))
-    return Checked(f"slices:{checked.name}", slices or checked.cases, findings)
+    return CheckReport(f"slices:{checked.name}", slices or checked.cases, findings)

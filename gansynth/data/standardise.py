@@ -13,7 +13,7 @@ from torch import Tensor
 from gansynth.core.schema import FloatArray
 
 
-class Intensities:
+class ChannelStatistics:
     """``mean`` and ``deviation`` (above 0) of each channel, float64 (C,), in the source's units."""
 
     def __init__(self, channels: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.core.source import Split
+from gansynth.core.source import FoldSplit
 from gansynth.runtime.errors import DataFault, UsageFault
 
 
@@ -25,15 +25,15 @@ def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
     path = Path(text)
     if text.lower().endswith(".csv") or path.is_file():
         subjects = read_column(path, "subject", "subject_group")
-        where, way_out = f"{path}", "add a line for each case"
+        where, hint = f"{path}", "add a line for each case"
     else:
         subjects = _from_pattern(text, ids)
-        where, way_out = f"--subjects {text!r}", "correct the expression, or give a CSV"
+        where, hint = f"--subjects {text!r}", "correct the expression, or give a CSV"
     missing = [case for case in ids if not subjects.get(case)]
     if missing:
         raise DataFault(
             f"{where}: {len(missing)} case(s) have no subject, {missing[0]!r} first; expected one "
-            f"for each of {len(ids)}; {way_out}"
+            f"for each of {len(ids)}; {hint}"
         )
     return {case: subjects[case] for case in ids}
 
@@ -84,7 +84,7 @@ def read_column(path: Path, *names: str) -> dict[str, str]:
 
 def grouped_splits(
     ids: Iterable[str], subject_of: Mapping[str, str], folds: int, seed: int
-) -> list[Split]:
+) -> list[FoldSplit]:
     """K folds of about equal numbers of cases in which no subject is on both sides.
 
     Subjects are shuffled by the seed, then assigned, those with most cases first, each to the
@@ -107,7 +107,7 @@ def grouped_splits(
         fold_of[subject] = loads.index(min(loads))
         loads[fold_of[subject]] += counts[subject]
     return [
-        Split(
+        FoldSplit(
             train=[c for c in ids if fold_of[subject_of[c]] != fold],
             val=[c for c in ids if fold_of[subject_of[c]] == fold],
         )

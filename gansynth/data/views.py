@@ -22,10 +22,10 @@ import numpy.typing as npt
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CaseSource, SourceRequest, Wrapped
+from gansynth.core.source import CaseSource, SourceRequest, WrappedSource
 from gansynth.core.space import Space
 from gansynth.data.classes import class_numbers
-from gansynth.data.reading import options_of
+from gansynth.data.read_options import options_of
 from gansynth.runtime.errors import UsageFault, did_you_mean
 
 HOME = "home"
@@ -62,12 +62,12 @@ OpenLabeller = Callable[[CaseSource], LabelDrawer]
 """Opens what draws label maps of a source's cases."""
 
 
-def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:
+def open_view(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:
     """A source through a view; as it is if there is none, or if it is a view already."""
-    return source if not view or isinstance(source, View) else View(source, view)
+    return source if not view or isinstance(source, SourceView) else SourceView(source, view)
 
 
-class View(Wrapped):
+class SourceView(WrappedSource):
     """A source with some of the channels, the cases of some classes, or more labels.
 
     Its records are those of the whole cases. ``labeller`` opens what draws label maps, if anything
@@ -148,7 +148,7 @@ class View(Wrapped):
         return None if self._open_labeller is None else self._open_labeller(self.base)
 
 
-class _Renamed(Wrapped):
+class _RenamedChannels(WrappedSource):
     """A source whose channels are called otherwise, as another data set calls the same ones."""
 
     def __init__(self, base: CaseSource, names: Mapping[str, str]) -> None:
@@ -168,13 +168,13 @@ def renamed(base: CaseSource, names: Mapping[str, str]) -> CaseSource:
     if not names:
         return base
     channel_numbers(base.schema, names)
-    return _Renamed(base, names)
+    return _RenamedChannels(base, names)
 
 
-def behind(source: CaseSource) -> CaseSource:
+def unwrap(source: CaseSource) -> CaseSource:
     """Return the source behind a view; all of its held-out cases stay held out."""
-    source = source.base if isinstance(source, View) else source
-    return source.base if isinstance(source, _Renamed) else source
+    source = source.base if isinstance(source, SourceView) else source
+    return source.base if isinstance(source, _RenamedChannels) else source
 
 
 def merged_schema(schema: Schema, drawn: Schema, by: str, shift: int) -> Schema:
@@ -230,4 +230,4 @@ def open_plain(request: SourceRequest) -> CaseSource:
     """Open a source whose labels no generator draws; ``sampling.opening`` opens any other."""
     opener: Callable[[SourceRequest], CaseSource] = installed().load("sources", request.kind)
     options_of(opener, request)
-    return viewed(opener(replace(request, view={})), request.view)
+    return open_view(opener(replace(request, view={})), request.view)

@@ -38,8 +38,8 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import reading
 from gansynth.runtime.serialise import Document
 from gansynth.sampling.identifiers import (
-    Name,
-    Names,
+    Identifier,
+    Identifiers,
     marks,
     names_of,
     names_of_case,
@@ -58,7 +58,7 @@ _IMAGE = re.compile(
 
 
 @dataclass(frozen=True)
-class Audit(Document):
+class AuditReport(Document):
     """The findings in a folder.
 
     Attributes:
@@ -78,7 +78,7 @@ def audit_export(
     *,
     sources: CaseSource | None = None,
     harmless: Collection[str] = (),
-) -> Audit:
+) -> AuditReport:
     """Search every file of a folder that is to be shared.
 
     Args:
@@ -102,10 +102,10 @@ def audit_export(
     if sources is not None:
         names_sought += _names_of_source(sources, folder.resolve())
         harmless = (*harmless, *words_of_schema(sources.schema))
-    names, findings = Names(names_sought, harmless), list[Finding]()
+    names, findings = Identifiers(names_sought, harmless), list[AuditFinding]()
     for path in paths:
-        look_at(path, Look(str(path.relative_to(folder)), names, findings))
-    return Audit(folder.resolve().name, len(files), tuple(_listed(findings)))
+        inspect_file(path, FileInspection(str(path.relative_to(folder)), names, findings))
+    return AuditReport(folder.resolve().name, len(files), tuple(_listed(findings)))
 
 
 def audit_exported(
@@ -114,7 +114,7 @@ def audit_exported(
     run: Path | None = None,
     bank: Path | None = None,
     sources: CaseSource | None = None,
-) -> Audit:
+) -> AuditReport:
     """Search samples exported from a run or a sample bank, which provide lineage and source.
 
     Args:
@@ -133,7 +133,7 @@ def audit_exported(
         )
     from gansynth.bank.spec import load_spec
     from gansynth.core.run_folder import RunFolder
-    from gansynth.sampling.opening import open_source
+    from gansynth.sampling.run_source import open_source
 
     if bank is not None:
         spec = load_spec(bank)
@@ -147,7 +147,7 @@ def audit_exported(
     return audit_export(folder, drew.lineage, sources=sources, harmless=words)
 
 
-def _names_of_source(source: CaseSource, export: Path) -> Iterator[Name]:
+def _names_of_source(source: CaseSource, export: Path) -> Iterator[Identifier]:
     """Names of all cases, including held-out ones, image files, and parent folders."""
     for case_id in (*source.train_ids, *source.held_out_ids):
         yield from names_of_case(case_id, source.subject(case_id))
@@ -157,26 +157,26 @@ def _names_of_source(source: CaseSource, export: Path) -> Iterator[Name]:
             image = _IMAGE.fullmatch(path.name)
             if image and export not in path.resolve().parents:  # the export may be in the source
                 homes[image[1]].add(path.parent)
-    yield from (Name(stem, "file") for stem, at in homes.items() if len(at) < MOST_FOLDERS)
+    yield from (Identifier(stem, "file") for stem, at in homes.items() if len(at) < MOST_FOLDERS)
     request = source.request
     texts = (request.where, request.root, request.subjects, *request.read.values())
     written = [text.rpartition(":")[2] for text in texts if text]
     for place in (*source.places, *(Path(text) for text in written if os.path.isabs(text))):
         for part in Path(os.path.abspath(place)).parts[1:]:
-            yield Name(part, "folder")
+            yield Identifier(part, "folder")
 
 
-def _this_machine() -> Iterator[Name]:
+def _this_machine() -> Iterator[Identifier]:
     """The user and the machine."""
     with contextlib.suppress(OSError, KeyError, ImportError):
-        yield Name(getpass.getuser(), "user")
+        yield Identifier(getpass.getuser(), "user")
     with contextlib.suppress(RuntimeError):
-        yield Name(Path.home().name, "user")
+        yield Identifier(Path.home().name, "user")
     if node := platform.node():
-        yield Name(node, "machine")
+        yield Identifier(node, "machine")
 
 
-def _listed(findings: Iterable[Finding]) -> Iterator[str]:
+def _listed(findings: Iterable[AuditFinding]) -> Iterator[str]:
     """One line for each finding; of many that differ in names and numbers only the first."""
     kinds: dict[str, dict[str, str]] = {}
     for finding in findings:
@@ -208,7 +208,7 @@ DAMAGED = (
 _GZIP_HEAD = 512
 
 
-class Finding(NamedTuple):
+class AuditFinding(NamedTuple):
     """One problem in a file."""
 
     file: str
@@ -219,16 +219,16 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Look:
+class FileInspection:
     """The search of one file: its path in the folder, the names, and the findings."""
 
     file: str
-    names: Names
-    findings: list[Finding]
+    names: Identifiers
+    findings: list[AuditFinding]
 
     def odd(self, place: str, problem: str) -> None:
         """Record a problem, whoever it names."""
-        self.findings.append(Finding(self.file, f"{place}: {problem}"))
+        self.findings.append(AuditFinding(self.file, f"{place}: {problem}"))
 
     def text(self, place: str, text: str, *, key: str = "", odd: str = "") -> None:
         """Search the value of a key; ``odd`` is the problem if any text is present."""
@@ -243,7 +243,7 @@ class Look:
             self.odd(place, "; ".join(problems))
 
 
-def look_at(path: Path, look: Look) -> None:
+def inspect_file(path: Path, look: FileInspection) -> None:
     """Search the name of a file, folder or link, and the file itself; links are not followed.
 
     Raises:
@@ -274,7 +274,7 @@ def look_at(path: Path, look: Look) -> None:
 # -- texts ----------------------------------------------------------------------------------------
 
 
-def _read_text(path: Path, look: Look) -> None:
+def _read_text(path: Path, look: FileInspection) -> None:
     """Search a text line by line; a line ``key: value`` is treated as YAML."""
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         look.text(f"line {number}", line)
@@ -283,11 +283,11 @@ def _read_text(path: Path, look: Look) -> None:
             look.odd(f"line {number}", f"names {short}")
 
 
-def _read_json(path: Path, look: Look) -> None:
+def _read_json(path: Path, look: FileInspection) -> None:
     _walk(json.loads(path.read_text("utf-8")), "", look)
 
 
-def _walk(value: Any, place: str, look: Look, key: str = "") -> None:
+def _walk(value: Any, place: str, look: FileInspection, key: str = "") -> None:
     """Search a JSON document; a list's entries are values of its key."""
     if isinstance(value, dict):
         for name, entry in value.items():
@@ -301,7 +301,7 @@ def _walk(value: Any, place: str, look: Look, key: str = "") -> None:
         look.text(f"value of {place!r:.200}", str(value), key=key)
 
 
-def _read_table(path: Path, look: Look) -> None:
+def _read_table(path: Path, look: FileInspection) -> None:
     with open(path, encoding="utf-8", newline="") as stream:
         rows = list(csv.reader(stream))
     head = rows[0] if rows else []
@@ -314,7 +314,7 @@ def _read_table(path: Path, look: Look) -> None:
 # -- images ---------------------------------------------------------------------------------------
 
 
-def _read_nifti(path: Path, look: Look) -> None:
+def _read_nifti(path: Path, look: FileInspection) -> None:
     """Search the headers: samples have spacing and the mark, nothing else."""
     _look_at_gzip(path, look)
     image: Any = nib.load(path)
@@ -344,7 +344,7 @@ def _of_a_scan(affine: Any) -> bool:
     return bool(affine[:3, 3].any() or (np.count_nonzero(affine[:3, :3], axis=0) > 1).any())
 
 
-def _look_at_gzip(path: Path, look: Look) -> None:
+def _look_at_gzip(path: Path, look: FileInspection) -> None:
     with open(path, "rb") as raw:
         head = raw.read(_GZIP_HEAD)
     if head[:2] == b"\x1f\x8b" and head[3:8] != bytes(5):
@@ -352,7 +352,7 @@ def _look_at_gzip(path: Path, look: Look) -> None:
         look.text("gzip header", text, odd=f"has a time or a name, {text!r:.80}, expected neither")
 
 
-def _read_png(path: Path, look: Look) -> None:
+def _read_png(path: Path, look: FileInspection) -> None:
     """Search texts and other metadata, including those after the pixels."""
     with Image.open(path, formats=("PNG",)) as picture:
         picture.load()
@@ -370,7 +370,7 @@ def _as_text(value: Any) -> str:
 
 
 _NIFTI, _TEXT = ("NIfTI", _read_nifti), ("text", _read_text)
-KINDS: dict[str, tuple[str, Callable[[Path, Look], None]]] = {
+KINDS: dict[str, tuple[str, Callable[[Path, FileInspection], None]]] = {
     **dict.fromkeys((".nii", ".nii.gz"), _NIFTI),
     ".png": ("PNG", _read_png),
     ".json": ("JSON", _read_json),

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.evaluation.gathering import Gathered
-from gansynth.evaluation.opening import Wanted, open_evaluated
-from gansynth.metrics.comparison import EFFORTS, Effort, Evaluated, Plain, Sides
-from gansynth.metrics.estimate import Figure, Floats
+from gansynth.evaluation.evaluation_data import EvaluationData
+from gansynth.evaluation.open_samples import SampleSelection, open_evaluated
+from gansynth.metrics.comparison import EFFORTS, Comparison, Effort, FunctionMetric, IntervalMetric
+from gansynth.metrics.estimate import Estimate, Floats
 from gansynth.metrics.intensity import BINS, edges_of, histogram_metric
 from gansynth.metrics.spectrum import BANDS, frequencies, spectrum_metric
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -24,12 +24,12 @@ from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
     from gansynth.core.schema import Schema
-    from gansynth.evaluation.memory import Pairs
-    from gansynth.metrics.comparison import Evaluated, Image
-    from gansynth.metrics.estimate import Figure
-    from gansynth.metrics.recovery import Judges
+    from gansynth.evaluation.memorisation import Pairs
+    from gansynth.metrics.comparison import Image, IntervalMetric
+    from gansynth.metrics.estimate import Estimate
+    from gansynth.metrics.recovery import FoldSegmenters
 
-VERSION = 1
+VERSION = 2
 DOCUMENT = "evaluation.json"
 
 STRIP = 6
@@ -49,7 +49,7 @@ class EvaluationOptions:
 
     parts: Sequence[str] = PARTS
     metrics: Sequence[str] = ()
-    effort: Effort = EFFORTS["usual"]
+    effort: Effort = EFFORTS["standard"]
     pictures: bool = True
     exported: Path | None = None
 
@@ -63,7 +63,7 @@ class EvaluationOptions:
 
 
 @dataclass(frozen=True)
-class Assessed:
+class EvaluationResult:
     """The result of an evaluation."""
 
     document: dict[str, Any]
@@ -77,7 +77,7 @@ def evaluate(
     real: Mapping[str, Any] | None = None,
     *,
     out: Path | None = None,
-    sample_options: Wanted | None = None,
+    sample_options: SampleSelection | None = None,
     options: EvaluationOptions | None = None,
     device: str = "auto",
     data: str | None = None,
@@ -100,124 +100,134 @@ def evaluate(
         UsageFault: an unknown metric, a bank without real cases.
         DataFault: no run or bank, no such folder, too few or incompatible images.
     """
-    sample_options, options = sample_options or Wanted(), options or EvaluationOptions()
+    sample_options, options = sample_options or SampleSelection(), options or EvaluationOptions()
     reporter = reporter or NullReporter()
     metrics = chosen_metrics(options.metrics)  # fail before the slow sampling
     if options.exported is not None and not options.exported.is_dir():
         raise DataFault(f"--exported {options.exported}: no such folder; name one that is there")
-    clock = _Clock()
+    clock = _Timer()
     with clock("samples"):
         gathered = open_evaluated(
             folder, real, sample_options, device=device, data=data, root=root, reporter=reporter
         )
-        sides = gathered.sides(
+        comparison = gathered.comparison(
             sample_options.number, sample_options.request.seed, options.effort, device, reporter
         )
-    assessed = assess(gathered, sides, metrics, options, clock)
+    assessed = assess(gathered, comparison, metrics, options, clock)
     out = out or _usual_folder(folder, gathered.kind)
-    return {**assessed.document, "files": _write(assessed, sides.schema, out)}
+    return {**assessed.document, "files": _write(assessed, comparison.schema, out)}
 
 
 def assess(
-    gathered: Gathered,
-    sides: Sides,
-    metrics: Mapping[str, Evaluated],
+    gathered: EvaluationData,
+    comparison: Comparison,
+    metrics: Mapping[str, IntervalMetric],
     options: EvaluationOptions,
-    clock: _Clock | None = None,
-) -> Assessed:
+    clock: _Timer | None = None,
+) -> EvaluationResult:
     """Evaluate gathered images."""
-    from gansynth.evaluation.memory import measure_memory
-    from gansynth.evaluation.words import alarms, sentences
+    from gansynth.evaluation.memorisation import measure_memory
+    from gansynth.evaluation.summary import alarms, sentences
 
-    clock = clock or _Clock()
+    clock = clock or _Timer()
     document: dict[str, Any] = {"version": VERSION, "gansynth": __version__}
-    document |= gathered.told(sides)
-    figures: list[Figure] = []
-    judges: Judges | None = None
+    document |= gathered.told(comparison)
+    figures: list[Estimate] = []
+    judges: FoldSegmenters | None = None
     pairs: Pairs = ()
     if "realism" in options.parts:
-        figures, left_out, seconds = measure_realism(metrics, sides, options.metrics)
+        figures, left_out, seconds = measure_realism(metrics, comparison, options.metrics)
         clock.seconds |= seconds
         document["figures"] = [figure.to_json() for figure in figures]
         document["left_out"] = left_out
         if not options.metrics:
             with clock("curves"):
-                document["curves"] = curves(sides)
+                document["curves"] = curves(comparison)
     if "faithfulness" in options.parts:
         with clock("faithfulness"):
-            document["faithfulness"], judges = _faithfulness(gathered, sides)
+            document["faithfulness"], judges = _faithfulness(gathered, comparison)
     if "memorisation" in options.parts:
         with clock("memorisation"):
-            document["memorisation"], pairs = measure_memory(gathered, sides)
+            document["memorisation"], pairs = measure_memory(gathered, comparison)
     if options.exported is not None:
         document["identity"] = _audited(options.exported, gathered)
     pictures: dict[str, bytes] = {}
     if "maps" in options.parts:
         with clock("maps"):
-            document["maps"], pictures = _maps(gathered, sides, judges, options)
+            document["maps"], pictures = _maps(gathered, comparison, judges, options)
     document["alarms"] = alarms(document, figures)
     document["words"] = sentences(document, figures)
     document["seconds"] = {name: round(value, 2) for name, value in clock.seconds.items()}
     if not options.pictures:
-        return Assessed(document, {}, (), {})
-    return Assessed(document, pictures, pairs, _strip(sides))
+        return EvaluationResult(document, {}, (), {})
+    return EvaluationResult(document, pictures, pairs, _strip(comparison))
 
 
-def _strip(sides: Sides) -> dict[str, list[bytes]]:
+def _strip(comparison: Comparison) -> dict[str, list[bytes]]:
     """The first images of each side."""
     from gansynth.report.png import thumbnail
 
-    sides_shown: dict[str, Sequence[Image]] = {"real": sides.real, "synthetic": sides.samples}
+    sides_shown: dict[str, Sequence[Image]] = {
+        "real": comparison.real,
+        "synthetic": comparison.samples,
+    }
     return {
-        side: [thumbnail(image.image, sides.window, image.labels) for image in images[:STRIP]]
+        side: [thumbnail(image.image, comparison.window, image.labels) for image in images[:STRIP]]
         for side, images in sides_shown.items()
     }
 
 
-def _faithfulness(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Judges | None]:
+def _faithfulness(
+    gathered: EvaluationData, comparison: Comparison
+) -> tuple[dict[str, Any], FoldSegmenters | None]:
     """``faithfulness`` of the document, or only the reason why there is none."""
-    from gansynth.metrics.faithfulness import SegmenterOptions
-    from gansynth.metrics.recovery import map_of, recover, train_judges
+    from gansynth.metrics.faithfulness import EvaluationSegmenterOptions
+    from gansynth.metrics.recovery import map_of, recover, train_fold_segmenters
 
-    cases, steps = gathered.known, sides.effort.judge
-    every: list[Image] = [*sides.samples, *sides.real]
-    maps = [map_of(image, sides.schema) for image in every]
+    cases, steps = gathered.known, comparison.effort.judge
+    every: list[Image] = [*comparison.samples, *comparison.real]
+    maps = [map_of(image, comparison.schema) for image in every]
     if any(labels is None for labels in maps):
         side = (
             "samples"
-            if any(labels is None for labels in maps[: len(sides.samples)])
+            if any(labels is None for labels in maps[: len(comparison.samples)])
             else "real cases"
         )
         return {"why": f"the {side} have neither label maps nor boxes"}, None
     people = {i: cases.people[i] for i in gathered.reference}
     try:
-        options = SegmenterOptions(steps=steps)
-        judges = train_judges(gathered.reference, people, gathered.cut, sides, options)
+        options = EvaluationSegmenterOptions(steps=steps)
+        judges = train_fold_segmenters(
+            gathered.reference, people, gathered.cut, comparison, options
+        )
     except DataFault as error:
         return {"why": " ".join(str(error).split())}, None
     count = len(set(people.values()))
-    of_boxes = not sides.schema.foreground
+    of_boxes = not comparison.schema.foreground
     target = "boxes, filled in" if of_boxes else "labels"
     judge = {
         "judge": f"two small U-Nets that find {target}, of {steps} steps, each trained on half of "
         f"the {count} subjects and tested on the other half",
         "steps": steps,
     }
-    return {**judge, **recover(judges, sides)}, judges
+    return {**judge, **recover(judges, comparison)}, judges
 
 
 def _maps(
-    gathered: Gathered, sides: Sides, judges: Judges | None, options: EvaluationOptions
+    gathered: EvaluationData,
+    comparison: Comparison,
+    judges: FoldSegmenters | None,
+    options: EvaluationOptions,
 ) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    from gansynth.evaluation.maps import Shown, draw_maps
+    from gansynth.evaluation.maps import MapImages, draw_maps
 
-    mapped = Shown.of(gathered, sides)
+    mapped = MapImages.of(gathered, comparison)
     segmenter = None if judges is None else judges.segmenters[0]
-    maps = draw_maps(gathered, sides, mapped, segmenter=segmenter)
-    return maps, mapped.pictures(sides) if options.pictures else {}
+    maps = draw_maps(gathered, comparison, mapped, segmenter=segmenter)
+    return maps, mapped.pictures(comparison) if options.pictures else {}
 
 
-def _audited(folder: Path, gathered: Gathered) -> dict[str, Any]:
+def _audited(folder: Path, gathered: EvaluationData) -> dict[str, Any]:
     from gansynth.evaluation.audit import audit_export
 
     return audit_export(folder, gathered.lineage, sources=gathered.source).to_json()
@@ -229,8 +239,8 @@ def _usual_folder(folder: Path, kind: str) -> Path:
     return folder.with_name(f"{folder.resolve().name}-evaluation")
 
 
-def _write(result: Assessed, schema: Schema, out: Path) -> dict[str, str]:
-    from gansynth.evaluation.memory import write_copies
+def _write(result: EvaluationResult, schema: Schema, out: Path) -> dict[str, str]:
+    from gansynth.evaluation.memorisation import write_copies
     from gansynth.evaluation.report import write_report
 
     document = result.document
@@ -243,7 +253,7 @@ def _write(result: Assessed, schema: Schema, out: Path) -> dict[str, str]:
     return {name: str(path) for name, path in files.items()}
 
 
-class _Clock:
+class _Timer:
     """Seconds by part of the evaluation."""
 
     def __init__(self) -> None:
@@ -264,7 +274,7 @@ BARS = 64
 """Bars of a plotted histogram."""
 
 
-def chosen_metrics(names: Sequence[str]) -> dict[str, Evaluated]:
+def chosen_metrics(names: Sequence[str]) -> dict[str, IntervalMetric]:
     """Metrics by name; by default all registered ones that can be calibrated on real subjects.
 
     Raises:
@@ -276,14 +286,14 @@ def chosen_metrics(names: Sequence[str]) -> dict[str, Evaluated]:
     usual = [name for name in installed().names("metrics") if name not in PAIRED]
     loaded = load_metrics(names or usual)
     return {
-        name: metric if isinstance(metric, Evaluated) else Plain(metric, name)
+        name: metric if isinstance(metric, IntervalMetric) else FunctionMetric(metric, name)
         for name, metric in loaded.items()
     }
 
 
 def measure_realism(
-    metrics: Mapping[str, Evaluated], sides: Sides, requested: Sequence[str] = ()
-) -> tuple[list[Figure], list[dict[str, str]], dict[str, float]]:
+    metrics: Mapping[str, IntervalMetric], comparison: Comparison, requested: Sequence[str] = ()
+) -> tuple[list[Estimate], list[dict[str, str]], dict[str, float]]:
     """Figures of all metrics.
 
     Returns:
@@ -293,12 +303,12 @@ def measure_realism(
         DataFault: a requested metric needs more, or other, images.
         UsageFault: a requested metric fails.
     """
-    figures: list[Figure] = []
+    figures: list[Estimate] = []
     left_out, seconds = [], dict[str, float]()
     for name, metric in metrics.items():
         began = time.perf_counter()
         try:
-            figures += [replace(figure, metric=name) for figure in metric.figures(sides)]
+            figures += [replace(figure, metric=name) for figure in metric.figures(comparison)]
         except (DataFault, UsageFault) as error:  # too few images, or a third-party metric fails
             if name in requested or len(metrics) == 1:
                 raise
@@ -307,13 +317,13 @@ def measure_realism(
     return figures, left_out, seconds
 
 
-def curves(sides: Sides) -> dict[str, Any]:
+def curves(comparison: Comparison) -> dict[str, Any]:
     """``curves`` of the document: power by frequency, and intensities by channel and label."""
-    return {"spectrum": _spectra(sides), "intensities": _intensities(sides)}
+    return {"spectrum": _spectra(comparison), "intensities": _intensities(comparison)}
 
 
-def _spectra(sides: Sides) -> list[dict[str, Any]]:
-    numbers, schema = spectrum_metric.numbers(sides), sides.schema
+def _spectra(comparison: Comparison) -> list[dict[str, Any]]:
+    numbers, schema = spectrum_metric.numbers(comparison), comparison.schema
     rows = []
     for channel in schema.channels:
         bands = [numbers[f"{channel} band {band}"] for band in range(1, BANDS + 1)]
@@ -327,13 +337,13 @@ def _spectra(sides: Sides) -> list[dict[str, Any]]:
     return rows
 
 
-def _intensities(sides: Sides) -> list[dict[str, Any]]:
-    sets = histogram_metric.prepared(sides)
-    edges, names = edges_of(sides), list(sides.schema.channels)
+def _intensities(comparison: Comparison) -> list[dict[str, Any]]:
+    sets = histogram_metric.prepared(comparison)
+    edges, names = edges_of(comparison), list(comparison.schema.channels)
     titles = {
         f"{channel}{', ' + label if label else ''}": (number, label)
         for number, channel in enumerate(names)
-        for label in (None, *sides.schema.labels)
+        for label in (None, *comparison.schema.labels)
     }
     step = BINS // BARS
     rows = []

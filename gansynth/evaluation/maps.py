@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import Case, FloatArray, Sample
-from gansynth.evaluation.gathering import Gathered
-from gansynth.metrics.comparison import Image, Sides
+from gansynth.evaluation.evaluation_data import EvaluationData
+from gansynth.metrics.comparison import Comparison, Image
 from gansynth.metrics.estimate import Floats
 from gansynth.metrics.features import features_of
 from gansynth.metrics.nearest_search import GRID, pool
@@ -25,14 +25,14 @@ from gansynth.runtime.errors import DataFault
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from gansynth.metrics.faithfulness import Segmenter
+    from gansynth.metrics.faithfulness import EvaluationSegmenter
 
 MOST = 120
 """Most points of a side."""
 
 
 @dataclass(frozen=True)
-class Shown:
+class MapImages:
     """Images on a map.
 
     Attributes:
@@ -40,19 +40,19 @@ class Shown:
     """
 
     images: Sequence[Image]
-    sides: Sequence[str]
+    comparison: Sequence[str]
     names: Sequence[str]
     kinds: Sequence[str | None]
 
     @classmethod
-    def of(cls, gathered: Gathered, sides: Sides) -> Shown:
+    def of(cls, gathered: EvaluationData, comparison: Comparison) -> MapImages:
         """Select images of each side, including held-out subjects."""
-        cases, rng = gathered.known, np.random.default_rng((sides.seed, 4))
+        cases, rng = gathered.known, np.random.default_rng((comparison.seed, 4))
         others: Sequence[Case] = ()
         if cases.members and cases.others:
-            others = gathered.real(cases.others, min(MOST, len(sides.real)), rng)
-        real = list(sides.real)[:MOST]
-        images: list[Image] = [*list(sides.samples)[:MOST], *real, *others]
+            others = gathered.real(cases.others, min(MOST, len(comparison.real)), rng)
+        real = list(comparison.real)[:MOST]
+        images: list[Image] = [*list(comparison.samples)[:MOST], *real, *others]
         count = len(images) - len(real) - len(others)
         crops: dict[str, int] = {}
         names = [f"sample {n}" for n in range(count)]
@@ -60,48 +60,48 @@ class Shown:
             crops[case.id] = crops.get(case.id, 0) + 1
             names.append(f"{case.id} #{crops[case.id]}")
         named = ["synthetic"] * count + ["training"] * len(real) + ["held-out"] * len(others)
-        return cls(images, named, names, [_kind(image, sides) for image in images])
+        return cls(images, named, names, [_kind(image, comparison) for image in images])
 
     def points(self, places: npt.NDArray[np.floating]) -> list[dict[str, Any]]:
         """Points as JSON for the document."""
         return [
             {"x": round(float(x), 4), "y": round(float(y), 4), "side": s, "kind": k, "name": n}
-            for (x, y), s, k, n in zip(places, self.sides, self.kinds, self.names, strict=True)
+            for (x, y), s, k, n in zip(places, self.comparison, self.kinds, self.names, strict=True)
         ]
 
-    def pictures(self, sides: Sides) -> dict[str, bytes]:
+    def pictures(self, comparison: Comparison) -> dict[str, bytes]:
         """Name -> PNG."""
         return {
-            name: thumbnail(image.image, sides.window, image.labels)
+            name: thumbnail(image.image, comparison.window, image.labels)
             for name, image in zip(self.names, self.images, strict=True)
         }
 
 
-def _kind(image: Image, sides: Sides) -> str | None:
+def _kind(image: Image, comparison: Comparison) -> str | None:
     if isinstance(image, Sample):
         name = image.provenance.get("class")
         return None if name is None else str(name)
-    return None if image.label_class is None else sides.schema.classes[image.label_class]
+    return None if image.label_class is None else comparison.schema.classes[image.label_class]
 
 
 def draw_maps(
-    gathered: Gathered,
-    sides: Sides,
-    mapped: Shown,
+    gathered: EvaluationData,
+    comparison: Comparison,
+    mapped: MapImages,
     *,
-    segmenter: Segmenter | None = None,
+    segmenter: EvaluationSegmenter | None = None,
 ) -> list[dict[str, Any]]:
     """``maps`` of the document; with the fold's segmenter if there is one."""
     rows: list[tuple[str, str, str, Floats]] = [
         (
             *("images", "t-SNE of images"),
             f"intensities on a grid of at most {GRID} blocks an axis",
-            _coarse(mapped.images, sides),
+            _coarse(mapped.images, comparison),
         ),
         (
             *("features", "t-SNE of features"),
             "features of a network trained without labels on the fold's images",
-            features_of(sides).of(mapped.images, "trained").whole,
+            features_of(comparison).of(mapped.images, "trained").whole,
         ),
     ]
     if segmenter is not None:
@@ -112,22 +112,22 @@ def draw_maps(
     return [
         {
             **{"key": key, "title": title, "what": description},
-            "points": mapped.points(embed(features, seed=sides.seed)),
+            "points": mapped.points(embed(features, seed=comparison.seed)),
         }
         for key, title, description, features in rows
     ]
 
 
-def _coarse(images: Sequence[Image], sides: Sides) -> Floats:
+def _coarse(images: Sequence[Image], comparison: Comparison) -> Floats:
     """Windowed intensities of blocks, flat: (N, blocks)."""
     factors = [-(-n // GRID) for n in images[0].image.shape[1:]]
-    low, high = (b.reshape(-1, *[1] * len(factors)) for b in sides.window.T)
+    low, high = (b.reshape(-1, *[1] * len(factors)) for b in comparison.window.T)
     spread = np.maximum(high - low, 1e-6)
     rows = [pool((image.image - low) / spread, factors).ravel() for image in images]
     return np.stack(rows).astype(np.float64)
 
 
-def _last(segmenter: Segmenter, mapped: Shown) -> Floats:
+def _last(segmenter: EvaluationSegmenter, mapped: MapImages) -> Floats:
     """Mean input of the last layer: (N, K)."""
     entered: list[Floats] = []
 

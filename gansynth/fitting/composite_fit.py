@@ -13,18 +13,18 @@ from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting import fit as fitting
-from gansynth.fitting.composite_plan import Plan, PlannedPart, make_plan
+from gansynth.fitting.composite_plan import CompositePlan, PlannedPart, make_plan
 from gansynth.fitting.composite_spec import ChainSpec, Spec
-from gansynth.fitting.pipeline import How, Pipeline
+from gansynth.fitting.pipeline import FitArguments, Pipeline
 from gansynth.fitting.setup import same_run, write_config
-from gansynth.report.sheets import write_sheet
+from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import sha256_file, write_json_atomic
 from gansynth.sampling.composite import least_labelled
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import COMPOSITE, NOTHING, PARTS, new_manifest
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 
 COLUMNS = 8
 """Samples on the preview grid of all parts together."""
@@ -38,7 +38,7 @@ def fit_composite(
     settings: Mapping[str, str],
     edits: Sequence[str] | None,
     recipe: str = "",
-    **how: Unpack[How],
+    **how: Unpack[FitArguments],
 ) -> dict[str, Any]:
     """Fit every part of a composite run, in order; finished ones are kept.
 
@@ -57,7 +57,7 @@ def fit_composite(
     _guard_own_data(plan)
     # In a chain, a setting without effect for one part may be another's.
     typed = () if recipe or isinstance(spec, ChainSpec) else tuple(settings)
-    return _Parts(out, plan, typed, recipe, how).run()
+    return _CompositeRun(out, plan, typed, recipe, how).run()
 
 
 def _beginning(folder: Path, part: str) -> Path:
@@ -74,7 +74,7 @@ def _beginning(folder: Path, part: str) -> Path:
     )
 
 
-def _guard_own_data(plan: Plan) -> None:
+def _guard_own_data(plan: CompositePlan) -> None:
     """Refuse data of a part that include held-out cases of the composite's fold."""
     requests = [part.request for part in plan.parts if part.own_data]
     held_out = plan.source.records(plan.source.held_out_ids) if requests else []
@@ -83,7 +83,7 @@ def _guard_own_data(plan: Plan) -> None:
         guard(lineage, held_out, kind="part's data", dataset=plan.source.name)
 
 
-class _Parts(Pipeline[PlannedPart]):
+class _CompositeRun(Pipeline[PlannedPart]):
     """A composite run; its manifest is written after every part."""
 
     title = "part {0.name!r}"
@@ -91,7 +91,7 @@ class _Parts(Pipeline[PlannedPart]):
     skip_message = "fitted already, kept"
 
     def __init__(
-        self, out: Path, plan: Plan, typed: Collection[str], recipe: str, how: How
+        self, out: Path, plan: CompositePlan, typed: Collection[str], recipe: str, how: FitArguments
     ) -> None:
         super().__init__(out, plan.parts, how)
         self.plan, self.typed, self.recipe = plan, typed, recipe
@@ -111,7 +111,7 @@ class _Parts(Pipeline[PlannedPart]):
             start = _beginning(start, step.name)
         elif step.init_from is not None and not self.dry_run:
             start = self.out / PARTS / step.init_from
-        how: How = {**self.how, "init_from": start, "resume": True}
+        how: FitArguments = {**self.how, "init_from": start, "resume": True}
         return fitting.fit(
             step.generator,
             replace(step.request, view=view),
@@ -207,15 +207,17 @@ class _Parts(Pipeline[PlannedPart]):
         lineages = Lineage.from_json(manifest["lineage"]).everyone()
         # A part on a subset of the cases, those of a class, adds nothing to the lineage.
         joined = lineage.joined(
-            *(ancestor for ancestor in lineages if not ancestor.within(lineage))
+            *(parent_run for parent_run in lineages if not parent_run.within(lineage))
         )
         self.manifest["lineage"] = joined.to_json()
         for entry in self.manifest[PARTS]:
             if entry["name"] == step.name:
                 entry["manifest_sha256"] = sha256_file(self.out / step.folder / MANIFEST)
         self.manifest["steps"] = max(self.manifest["steps"], manifest["steps"])
-        labelling = (whole.get("labelling", "asked") for whole in (self.manifest, manifest))
-        self.manifest["labelling"] = least_labelled(labelling)
+        label_source = (
+            whole.get("label_source", "condition") for whole in (self.manifest, manifest)
+        )
+        self.manifest["label_source"] = least_labelled(label_source)
         self._write()
 
     def report(self, reports: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,9 +251,9 @@ class _Parts(Pipeline[PlannedPart]):
     def _sheet(self) -> Path:
         path = self.out / "samples" / "composite.png"
         run = load_run(self.out, self.device)
-        drawer = SampleDrawer(run, self.plan.source, SampleRequest(edits=tuple(self.plan.edits)))
-        samples = drawer.draw_raw(0, COLUMNS)
-        real = [drawer.beside(sample) for sample in samples]
+        sampler = Sampler(run, self.plan.source, SampleRequest(edits=tuple(self.plan.edits)))
+        samples = sampler.draw_raw(0, COLUMNS)
+        real = [sampler.matching_real_case(sample) for sample in samples]
         path.parent.mkdir(exist_ok=True)
-        write_sheet(path, samples, real, drawer.sampler.schema, title="all parts")
+        write_sample_grid(path, samples, real, sampler.sampler.schema, title="all parts")
         return path

@@ -12,20 +12,20 @@ from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.views import View, channel_numbers, draws_labels, given_channels
+from gansynth.data.views import SourceView, channel_numbers, draws_labels, given_channels
 from gansynth.fitting.composite_spec import PartSpec, PerChannel, PerClass, Spec
-from gansynth.fitting.pipeline import Step
+from gansynth.fitting.pipeline import PipelineStep
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import split_settings
-from gansynth.sampling.drawn_labels import viewed
-from gansynth.sampling.opening import open_source
-from gansynth.sampling.request_parsing import Asks, check_edits
+from gansynth.sampling.label_maps import viewed
+from gansynth.sampling.request_parsing import Capabilities, check_edits
 from gansynth.sampling.run import COMPOSITE, PARTS
+from gansynth.sampling.run_source import open_source
 from gansynth.training.loop import FitOptions
 
 
 @dataclass(frozen=True)
-class PlannedPart(Step):
+class PlannedPart(PipelineStep):
     """A part before it is fitted; its view has no ``home`` yet.
 
     Attributes:
@@ -44,7 +44,7 @@ class PlannedPart(Step):
 
 
 @dataclass(frozen=True)
-class Plan:
+class CompositePlan:
     """A resolved and checked composite run; part ``labels_by`` generates label maps."""
 
     source: CaseSource
@@ -88,7 +88,7 @@ def make_plan(
     request: SourceRequest,
     settings: Mapping[str, str],
     edits: Sequence[str] | None,
-) -> Plan:
+) -> CompositePlan:
     """Resolve a composite run. Arguments are as in ``fit_composite``.
 
     Raises:
@@ -99,7 +99,7 @@ def make_plan(
         return _plan_classes(spec, source, settings, edits)
     if isinstance(spec, PerChannel):
         spec = spec.chain(source.schema)
-    planner = _Planner(source, {part.init_from for part in spec.parts} - {None})
+    planner = _CompositePlanner(source, {part.init_from for part in spec.parts} - {None})
     for part_spec in spec.parts:
         try:
             planner.add(part_spec, settings)
@@ -109,12 +109,12 @@ def make_plan(
     names = edits if edits is not None else spec.edits
     chosen = planner.default_edits if names is None else tuple(names)
     build_edits(chosen)
-    return Plan(planner.source, tuple(planner.parts), chosen, planner.labels_by)
+    return CompositePlan(planner.source, tuple(planner.parts), chosen, planner.labels_by)
 
 
 def _plan_classes(
     spec: PerClass, source: CaseSource, settings: Mapping[str, str], edits: Sequence[str] | None
-) -> Plan:
+) -> CompositePlan:
     """Plan one part for each class; the whole source has the cases of all classes."""
     cls = installed().generator(spec.generator)
     _, options = split_settings(settings, FitOptions, cls.Options, generator=spec.generator)
@@ -125,9 +125,9 @@ def _plan_classes(
         )
     parts = spec.classes(source)
     built = _build(cls, options, source)
-    check_edits(edits or (), Asks.by(built))
+    check_edits(edits or (), Capabilities.by(built))
     all_classes = [name for names in parts.values() for name in names]
-    chosen = View(source, {"classes": all_classes})
+    chosen = SourceView(source, {"classes": all_classes})
     whole = source if chosen.train_ids == source.train_ids else chosen
     channels, texts = source.schema.channels, dict(settings)
     planned = []
@@ -135,10 +135,10 @@ def _plan_classes(
         request = replace(source.request, view={"classes": list(classes)})
         step = (name, f"{PARTS}/{name}", spec.generator, texts, request)
         planned.append(PlannedPart(*step, channels, classes=classes))
-    usual = cls.default_edits if built.labelling == "asked" else ()
+    usual = cls.default_edits if built.label_source == "condition" else ()
     names = tuple(usual if edits is None else edits)
     build_edits(names)
-    return Plan(whole, tuple(planned), names, None)
+    return CompositePlan(whole, tuple(planned), names, None)
 
 
 def _build(cls: type[Generator], options: GeneratorOptions, source: CaseSource) -> Generator:
@@ -149,7 +149,7 @@ def _build(cls: type[Generator], options: GeneratorOptions, source: CaseSource) 
         return cls(source.space.generator_schema(source.schema), source.space.size, options)
 
 
-class _Planner:
+class _CompositePlanner:
     """Adds parts in order, and tracks the outputs of earlier ones."""
 
     def __init__(self, source: CaseSource, beginnings: Collection[str | None] = ()) -> None:
@@ -181,8 +181,8 @@ class _Planner:
         begins = spec.name in self._beginnings
         self._check_beginning(spec)
         draws = () if begins else self._draws(channels, options)
-        # Built only for plugins that override ``labelling``: large networks take seconds.
-        if cls.labelling is not Generator.labelling:
+        # Built only for plugins that override ``label_source``: large networks take seconds.
+        if cls.label_source is not Generator.label_source:
             _refuse_noise(_build(cls, options, viewed(base, view)))
         if draws and spec.data is not None:
             _check_same_arrays(base, self.source, draws)
@@ -270,7 +270,7 @@ def _seen(spec: PartSpec, options: GeneratorOptions, channels: Sequence[str]) ->
 
 def _refuse_noise(built: Generator) -> None:
     """Refuse parts from noise: all channels of a sample must show the same anatomy."""
-    if built.labelling != "asked":
+    if built.label_source != "condition":
         raise UsageFault(
             f"generator {built.name!r} generates images from noise, so its anatomy would differ "
             "from that of the other parts; expected a generator from label maps (cgan3d). Fit "

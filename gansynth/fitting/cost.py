@@ -26,14 +26,14 @@ from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.cost_estimate import forecast, parameters
-from gansynth.fitting.previews import COLUMNS
-from gansynth.fitting.scaling import timed
-from gansynth.fitting.setup import Job, resolve
-from gansynth.report.sheets import write_sheet
+from gansynth.fitting.sample_grids import COLUMNS
+from gansynth.fitting.setup import FitJob, resolve
+from gansynth.fitting.step_times import timed
+from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.drawer import sampler_for
-from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.sampling.sampler import sampler_for
+from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import train
 
 MEASURED_STEPS = 3
@@ -78,11 +78,11 @@ def resident_mib(device: torch.device) -> int:
 # -- a dry run -------------------------------------------------------------------------------------
 
 
-def measure(job: Job, out: Path, *, simulated: bool = True) -> dict[str, Any]:
+def measure(job: FitJob, out: Path, *, simulated: bool = True) -> dict[str, Any]:
     """Return the cost of a fit into ``out``: sizes, parameters, FLOPs, memory and time.
 
     Memory and FLOPs are simulated (``gansynth.fitting.cost_estimate``). A few real steps, a preview
-    grid and checkpoints are timed in a temporary folder (``gansynth.fitting.scaling``).
+    grid and checkpoints are timed in a temporary folder (``gansynth.fitting.step_times``).
     ``simulated`` False always runs full-size steps.
     """
     rng = np.random.default_rng(job.options.seed)
@@ -123,7 +123,7 @@ def measure(job: Job, out: Path, *, simulated: bool = True) -> dict[str, Any]:
     }
 
 
-def timed_at(job: Job, stage: Stage | None = None) -> tuple[float, float, float]:
+def timed_at(job: FitJob, stage: Stage | None = None) -> tuple[float, float, float]:
     """Measure seconds of a step, a checkpoint and, in the last stage, a preview grid."""
     with tempfile.TemporaryDirectory() as folder:
         steps, saving = _timed_steps(job, Path(folder), stage)
@@ -132,13 +132,13 @@ def timed_at(job: Job, stage: Stage | None = None) -> tuple[float, float, float]
     return float(np.median(steps)), saving, drawing
 
 
-def _timed_steps(job: Job, folder: Path, stage: Stage | None) -> tuple[list[float], float]:
+def _timed_steps(job: FitJob, folder: Path, stage: Stage | None) -> tuple[list[float], float]:
     """Return seconds of each step after the first, and of writing a checkpoint."""
     ticks: list[float] = []
     never = {"sample_every": 10**9, "checkpoint_every": 10**9}
     update = {"steps": MEASURED_STEPS + 1, "log_every": 1, **never}
     options = job.options.model_copy(update=update)
-    callbacks = Callbacks(
+    callbacks = TrainingCallbacks(
         metrics=lambda step, values: ticks.append(time.perf_counter()),
         checkpoint=lambda path, step: ticks.append(time.perf_counter()),
     )
@@ -152,7 +152,7 @@ def _timed_steps(job: Job, folder: Path, stage: Stage | None) -> tuple[list[floa
     return steps, saving
 
 
-def _timed_sheet(job: Job, folder: Path) -> float:
+def _timed_sheet(job: FitJob, folder: Path) -> float:
     began = time.perf_counter()
     sampler = sampler_for(
         job.generator, job.source, job.space, SampleRequest(edits=tuple(job.edits))
@@ -161,7 +161,7 @@ def _timed_sheet(job: Job, folder: Path) -> float:
     samples = [job.generator.sample([c], [c.latent_seed])[0] for c in conditions]
     rng = np.random.default_rng(0)
     real = [job.crops.cut(job.source.train_ids[0], rng) for _ in samples]
-    write_sheet(folder / "sheet.png", samples, real, job.generator.schema, title="")
+    write_sample_grid(folder / "sheet.png", samples, real, job.generator.schema, title="")
     return time.perf_counter() - began
 
 
@@ -215,7 +215,7 @@ def fit_into(
     return {**settings, **changes}
 
 
-def _ladder(job: Job, settings: Mapping[str, str]) -> Iterator[tuple[dict[str, str], float]]:
+def _ladder(job: FitJob, settings: Mapping[str, str]) -> Iterator[tuple[dict[str, str], float]]:
     """Yield ever stronger changes, each with its expected share of memory."""
     changes: dict[str, str] = {}
     options, share = job.generator.options, 1.0

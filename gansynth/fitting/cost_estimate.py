@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gansynth.core.generator import Batch, Generator, Phase, Stage, Step
-from gansynth.fitting.fake_tensors import Faked, Watched, autocast_of_cuda
-from gansynth.fitting.setup import Job
+from gansynth.core.generator import Batch, Generator, Phase, Stage, TrainingStep
+from gansynth.fitting.fake_tensors import CountingMode, FakeCountingMode, autocast_of_cuda
+from gansynth.fitting.setup import FitJob
 from gansynth.runtime.devices import resolve
-from gansynth.runtime.distributed import Team
+from gansynth.runtime.distributed import ProcessGroup
 from gansynth.training.loop import Batches, FitOptions, backward
-from gansynth.training.state import Learner
+from gansynth.training.state import TrainingState
 
 LONGEST_PERIOD = 10_000
 """Most steps to search for kinds of steps (players take turns, penalties are lazy)."""
@@ -40,7 +40,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class StageCost:
     """Steps of one stage."""
 
     stage: Stage
@@ -50,7 +50,7 @@ class Stretch:
     batch_size: int  # real cases a step
 
 
-def forecast(job: Job) -> tuple[Cost | None, dict[str, Any]]:
+def forecast(job: FitJob) -> tuple[Cost | None, dict[str, Any]]:
     """Return the cost of a job's steps, and a report: FLOPs, memory, memory by variant.
 
     A generator whose steps cannot be simulated (e.g. they depend on values) has no cost, and the
@@ -70,12 +70,12 @@ def forecast(job: Job) -> tuple[Cost | None, dict[str, Any]]:
     }
 
 
-def estimate(job: Job) -> Cost:
+def estimate(job: FitJob) -> Cost:
     """Return the cost of a job's steps with its settings."""
     return _cost(job, job.generator.options, resolve(job.options.precision, job.device) != "fp32")
 
 
-def variants(job: Job, cost_as_set: Cost) -> list[dict[str, Any]]:
+def variants(job: FitJob, cost_as_set: Cost) -> list[dict[str, Any]]:
     """Return memory (MiB) and FLOPs a step by precision, and by ``checkpointing`` if available.
 
     A variant that cannot be simulated has None for both. ``cost_as_set``: cost of the job with its
@@ -107,48 +107,48 @@ def mib(size: float) -> int:
     return math.ceil(size / 2**20)
 
 
-def _cost(job: Job, options: Any, half: bool) -> Cost:
+def _cost(job: FitJob, options: Any, half: bool) -> Cost:
     original = job.generator
     with torch.random.fork_rng(devices=[]):
         generator = type(original)(original.schema, original.size, options)
     generator.load_state(original.state())
-    return imagine(generator, job.batches, job.options, half)
+    return fake_batch(generator, job.batches, job.options, half)
 
 
-def imagine(generator: Generator, batches: Batches, options: FitOptions, half: bool) -> Cost:
+def fake_batch(generator: Generator, batches: Batches, options: FitOptions, half: bool) -> Cost:
     """Run ``simulate`` on fake tensors; the generator cannot be used afterwards."""
-    watched = Faked()
+    watched = FakeCountingMode()
     with torch.random.fork_rng(devices=[]):
         watched.take(*generator.nets.values())
-        return simulate(generator, batches, options, watched, half)
+        return simulate_steps(generator, batches, options, watched, half)
 
 
 @autocast_of_cuda()
-def simulate(
-    generator: Generator, batches: Batches, options: FitOptions, watched: Watched, half: bool
+def simulate_steps(
+    generator: Generator, batches: Batches, options: FitOptions, watched: CountingMode, half: bool
 ) -> Cost:
     """Run one step of each kind of a fit, after one to warm up, and count.
 
     The generator is on the watched device, and is trained. One batch per stage is read, for its
-    shape. With ``Faked``, nothing is computed. ``half``: bf16 autocast, on the CPU as on CUDA
+    shape. With ``FakeCountingMode``, nothing is computed. ``half``: bf16 autocast, on the CPU as on CUDA
     (fp16 needs the same).
     """
     with watched:
-        learner = Learner.of(generator, torch.amp.GradScaler(enabled=False))
-    _as_on_cuda(learner)
-    watched.hold(learner.every_tensor())
+        training_state = TrainingState.of(generator, torch.amp.GradScaler(enabled=False))
+    _as_on_cuda(training_state)
+    watched.hold(training_state.every_tensor())
     total, steps = 0.0, 0
     each: list[tuple[float, int]] = []
     for stretch in stretches(options, list(generator.stages())):
         batch = batches(stretch.first, stretch.stage, range(1))
-        each.append(_mean_step(generator, batch, learner, options, watched, half, stretch))
+        each.append(_mean_step(generator, batch, training_state, options, watched, half, stretch))
         total, steps = total + each[-1][0] * stretch.steps, steps + stretch.steps
     return Cost(total / max(1, steps), total, max(peak for _, peak in each), tuple(each))
 
 
-def stretches(options: FitOptions, stages: Sequence[Stage]) -> list[Stretch]:
+def stretches(options: FitOptions, stages: Sequence[Stage]) -> list[StageCost]:
     """Divide the steps of a fit into stages; a fit of no steps has the last stage only."""
-    result: list[Stretch] = []
+    result: list[StageCost] = []
     first, images, until = 0, 0, 0.0
     for stage in stages:
         last = stage is stages[-1] or stage.images is None
@@ -157,7 +157,7 @@ def stretches(options: FitOptions, stages: Sequence[Stage]) -> list[Stretch]:
         left = options.steps - first
         steps = left if last else min(left, max(0, math.ceil((until - images) / size)))
         if steps or (last and not result):
-            result.append(Stretch(stage, first, images, steps, size))
+            result.append(StageCost(stage, first, images, steps, size))
         first, images = first + steps, images + steps * size
         if last:
             break
@@ -178,9 +178,9 @@ def parameters(generator: Generator) -> dict[str, int]:
     return {k: sum(p.numel() for p in net.parameters()) for k, net in generator.nets.items()}
 
 
-def _as_on_cuda(learner: Learner) -> None:
+def _as_on_cuda(training_state: TrainingState) -> None:
     """Set ``foreach`` where an optimiser leaves it to torch, as on CUDA."""
-    for optimizer in learner.optimizers.values():
+    for optimizer in training_state.optimizers.values():
         for group in optimizer.param_groups:
             if "foreach" in group and group["foreach"] is None and not group.get("fused"):
                 group["foreach"] = True
@@ -189,11 +189,11 @@ def _as_on_cuda(learner: Learner) -> None:
 def _mean_step(
     generator: Generator,
     batch: Batch,
-    learner: Learner,
+    training_state: TrainingState,
     options: FitOptions,
-    watched: Watched,
+    watched: CountingMode,
     half: bool,
-    stretch: Stretch,
+    stretch: StageCost,
 ) -> tuple[float, int]:
     """Return FLOPs of the mean step of one stage, and peak bytes."""
     stage, total = stretch.stage, stretch.batch_size
@@ -201,13 +201,13 @@ def _mean_step(
     parts = _parts(batch, total // options.accumulate, options.accumulate, watched)
     scaler, kind = torch.amp.GradScaler(enabled=False), watched.device.type
     dtype = torch.bfloat16 if half else None
-    shares: list[Step] = []
+    shares: list[TrainingStep] = []
 
     def take(index: int) -> None:
         nonlocal shares
-        which = Team().shares(total, options.accumulate)
+        which = ProcessGroup().shares(total, options.accumulate)
         shares = [
-            Step(
+            TrainingStep(
                 generator.prepare(part, stage), stage, index, stretch.images,
                 alpha=0.5 if stage.fade else 1.0, rng=rng.manual_seed(0), key=index,
                 first=numbers.start, total=total,
@@ -215,13 +215,13 @@ def _mean_step(
             for part, numbers in zip(parts, which, strict=True)
         ]  # fmt: skip
         for phase in (phase for phase in phases if phase.due(index)):
-            backward(generator, phase, shares, learner, scaler, kind, dtype)
+            backward(generator, phase, shares, training_state, scaler, kind, dtype)
             if options.clip_norm:
-                nn.utils.clip_grad_norm_(learner.parameters(phase.player), options.clip_norm)
-            learner.optimizers[phase.player].step()
+                nn.utils.clip_grad_norm_(training_state.parameters(phase.player), options.clip_norm)
+            training_state.optimizers[phase.player].step()
             if phase.after is not None:
                 phase.after()
-        learner.average(0.5)
+        training_state.average(0.5)
 
     step_kinds = kinds(phases, stretch.first, stretch.steps)
     flops, peak = 0.0, 0
@@ -235,7 +235,7 @@ def _mean_step(
     return flops, peak + sum(_to_come(memory) for memory in generator.memories.values())
 
 
-def _parts(batch: Batch, size: int, count: int, watched: Watched) -> list[Batch]:
+def _parts(batch: Batch, size: int, count: int, watched: CountingMode) -> list[Batch]:
     """Return the parts of a batch on the watched device, made of its first sample."""
 
     def placed(tensor: Tensor) -> Tensor:

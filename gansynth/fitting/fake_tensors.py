@@ -32,7 +32,7 @@ FULL_ON_CPU = ("max_pool3d", "avg_pool3d")
 """Operations on large features that autocast makes fp32 on one device and not on the other."""
 
 
-class Watched(TorchDispatchMode):
+class CountingMode(TorchDispatchMode):
     """Counts bytes of storages on a device, and FLOPs; tensors compute as usual.
 
     FLOPs are those of convolutions and matrix products: forward, backward and recomputed. A
@@ -90,8 +90,8 @@ class Watched(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
 
 
-class Faked(Watched):
-    """``Watched`` on torch's fake tensors, which have shapes and no numbers.
+class FakeCountingMode(CountingMode):
+    """``CountingMode`` on torch's fake tensors, which have shapes and no numbers.
 
     Floats that a program reads are 1, integers 0, and a mask selects every voxel. Fake tensors are
     on the CPU: a torch without CUDA has no others. CPU-only code paths are limited to tensors of
@@ -109,7 +109,7 @@ class Faked(Watched):
             for name, tensor in [*module.named_parameters(recurse=False), *buffers]:
                 setattr(module, name, self._fake.from_tensor(tensor))
 
-    def __enter__(self) -> Faked:
+    def __enter__(self) -> FakeCountingMode:
         self._fake.__enter__()
         super().__enter__()
         return self

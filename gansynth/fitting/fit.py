@@ -15,19 +15,19 @@ from gansynth.core.source import SourceRequest
 from gansynth.fitting.cost import fit_into, measure, peak_mib
 from gansynth.fitting.label_report import report_label_maps
 from gansynth.fitting.mode_collapse import DiversityMonitor
-from gansynth.fitting.previews import Preview, final_sheets
-from gansynth.fitting.setup import Job, open_folder, refuse_full_disk, rehearse, resolve
-from gansynth.fitting.warm_start import Ancestor
+from gansynth.fitting.sample_grids import SampleGrid, final_sheets
+from gansynth.fitting.setup import FitJob, open_folder, refuse_full_disk, rehearse, resolve
+from gansynth.fitting.warm_start import ParentRun
 from gansynth.metrics.spectrum import spectrum_ratio
 from gansynth.report.figures import write_curves
 from gansynth.runtime.devices import pick_device
-from gansynth.runtime.distributed import Team, team
+from gansynth.runtime.distributed import ProcessGroup, process_group
 from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import remove_temporaries, sha256_file, write_json_atomic
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
 from gansynth.sampling.run import Run, locked
-from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import TrainReport, steps_for, train
 
 SPECTRUM_SAMPLES = 16
@@ -76,28 +76,28 @@ def fit(
         Interrupted: by SIGTERM or SIGINT, after a checkpoint.
     """
     began = time.perf_counter()
-    with stop_request() as stop, team(pick_device(device)) as processes:
-        reporter = reporter if processes.leads else NullReporter()
+    with stop_request() as stop, process_group(pick_device(device)) as processes:
+        reporter = reporter if processes.is_main else NullReporter()
         chosen = dict(settings)
         if memory is not None:
             arguments = (generator, request, settings, edits, device)
             chosen = processes.tell(
-                fit_into(*arguments, memory, out, reporter) if processes.leads else None
+                fit_into(*arguments, memory, out, reporter) if processes.is_main else None
             )
         job = resolve(generator, request, chosen, edits, device, typed)
         job.recipe = recipe
         _check_growth(job, reporter)
         if init_from is not None:
-            job.ancestor = Ancestor.open(init_from)
+            job.parent_run = ParentRun.open(init_from)
         refuse_full_disk(job, out)
         if dry_run:
-            if not processes.leads:
+            if not processes.is_main:
                 return {}
             rehearse(job, out, resume, reporter)
             return measure(job, out)
-        with locked(out) if processes.leads else nullcontext():
+        with locked(out) if processes.is_main else nullcontext():
             manifest = None
-            if processes.leads:
+            if processes.is_main:
                 remove_temporaries(out)
                 manifest = open_folder(job, out, resume, reporter)
             run = Run(out, job.generator, processes.tell(manifest))
@@ -105,13 +105,13 @@ def fit(
             report = _train(job, run, log, reporter, stop, processes)
             for note in report.notes:
                 reporter.warn(note)
-            if not processes.leads:
+            if not processes.is_main:
                 return {}
             finished = _finish(job, run, report, reporter)
             return {**finished, "total_seconds": round(time.perf_counter() - began, 2)}
 
 
-def _check_growth(job: Job, reporter: Reporter) -> None:
+def _check_growth(job: FitJob, reporter: Reporter) -> None:
     """Warn if a run ends before its generator has grown to its full size."""
     stages, options = list(job.generator.stages()), job.options
     images = sum(stage.images or 0 for stage in stages[:-1]) + stages[-1].fade
@@ -125,12 +125,17 @@ def _check_growth(job: Job, reporter: Reporter) -> None:
 
 
 def _train(
-    job: Job, run: Run, log: Sequence[str], reporter: Reporter, stop: StopRequest, processes: Team
+    job: FitJob,
+    run: Run,
+    log: Sequence[str],
+    reporter: Reporter,
+    stop: StopRequest,
+    processes: ProcessGroup,
 ) -> TrainReport:
     from gansynth.training.loggers import open_loggers
 
     out, manifest = run.folder, run.manifest
-    preview, monitor = Preview(job, run), _monitor(job, run, reporter)
+    preview, monitor = SampleGrid(job, run), _monitor(job, run, reporter)
 
     def remember(path: Path, step: int) -> None:
         weights = path / "ema.safetensors"
@@ -142,7 +147,7 @@ def _train(
         manifest["complete"] = step >= job.options.steps or not job.generator.phases()
         write_json_atomic(out / MANIFEST, manifest)
 
-    names = log if processes.leads else ()
+    names = log if processes.is_main else ()
     with open_loggers(names, out, job.config(), warn=reporter.warn) as loggers:
 
         def look(step: int) -> None:
@@ -150,7 +155,7 @@ def _train(
             if monitor is not None:
                 loggers.scalars(step, monitor(step))
 
-        callbacks = Callbacks(
+        callbacks = TrainingCallbacks(
             checkpoint=remember,
             preview=look,
             metrics=loggers.scalars,
@@ -165,10 +170,10 @@ def _train(
                 device=job.device,
                 folder=out,
                 callbacks=callbacks,
-                team=processes,
+                process_group=processes,
             )
         except TrainingFault as fault:
-            if not processes.leads:  # the first process reports for all
+            if not processes.is_main:  # the first process reports for all
                 raise SystemExit(fault.exit_code) from fault
             curves = _draw_curves(out)
             raise TrainingFault(f"{fault}. Drawn in {curves}" if curves else str(fault)) from fault
@@ -180,9 +185,9 @@ def _train(
             raise
 
 
-def _monitor(job: Job, run: Run, reporter: Reporter) -> DiversityMonitor | None:
+def _monitor(job: FitJob, run: Run, reporter: Reporter) -> DiversityMonitor | None:
     """Return the monitor of a generator from noise; None for others, or if turned off."""
-    if job.generator.labelling == "asked" or not job.options.diversity:
+    if job.generator.label_source == "condition" or not job.options.diversity:
         return None
     return DiversityMonitor(job, run, reporter)
 
@@ -194,7 +199,7 @@ def _draw_curves(out: Path) -> Path | None:
     return write_curves(out / "metrics.csv", out / "samples" / "curves.png")
 
 
-def _finish(job: Job, run: Run, trained: TrainReport, reporter: Reporter) -> dict[str, Any]:
+def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> dict[str, Any]:
     ratio = spectrum(job, run)
     _draw_curves(run.folder)
     monitor = _monitor(job, run, reporter)
@@ -219,9 +224,9 @@ def _finish(job: Job, run: Run, trained: TrainReport, reporter: Reporter) -> dic
     }
 
 
-def spectrum(job: Job, run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
+def spectrum(job: FitJob, run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return the radial power spectrum of samples over that of real crops, (C, bands)."""
-    samples = job.drawer(run, 1).draw_raw(0, SPECTRUM_SAMPLES)
+    samples = job.sampler(run, 1).draw_raw(0, SPECTRUM_SAMPLES)
     rng = np.random.default_rng(job.options.seed + 1)
     ids = rng.choice(job.source.train_ids, SPECTRUM_SAMPLES)
     real = [job.crops.cut(str(i), rng).image for i in ids]

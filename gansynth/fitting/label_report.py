@@ -11,11 +11,11 @@ import numpy as np
 
 from gansynth.core.schema import LabelArray
 from gansynth.data.label_statistics import LabelPriors
-from gansynth.fitting.setup import Job
+from gansynth.fitting.setup import FitJob
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.admission import reason_of
+from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.sampling.run import Run
 
 FOUND = "label_maps.json"
@@ -28,24 +28,30 @@ MANY_FLAWED = 0.25
 """Share of rejected samples above which a fit warns; above one half no bank is filled."""
 
 
-def report_label_maps(job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
+def report_label_maps(job: FitJob, run: Run, reporter: Reporter) -> dict[str, Any]:
     """Compare generated label maps with those of training crops, and warn of differences.
 
     Returns:
-        ``label_maps``: ``LabelPriors.compare``'s JSON, with ``flawed``, the share of rejected
-        samples, and ``flaws``, their number by reason. Empty for a generator that does not
+        ``label_maps``: ``LabelPriors.compare``'s JSON, with ``rejected``, the share of rejected
+        samples, and ``reject_reasons``, their number by reason. Empty for a generator that does not
         generate label maps.
     """
-    if job.generator.labelling != "drawn":
+    if job.generator.label_source != "generated":
         return {}
-    samples = job.drawer(run, 1).draw_raw(0, SAMPLES)
+    samples = job.sampler(run, 1).draw_raw(0, SAMPLES)
     priors = LabelPriors.fit(_training(job), job.generator.schema)
     compared = priors.compare(s.labels for s in samples if s.labels is not None)
     for name, shares in compared["labels"].items():
         reporter.say(f"label maps, {name}: {_told(shares['samples'], shares['training'])}")
-    reasons = (s.provenance.get("flaw") for s in samples)
-    flaws = Counter(reason_of(DataFault(flaw)) for flaw in reasons if flaw)
-    document = {**compared, "flawed": round(flaws.total() / SAMPLES, 4), "flaws": dict(flaws)}
+    reasons = (s.provenance.get("reject_reason") for s in samples)
+    reject_reasons = Counter(
+        reject_reason_of(DataFault(reject_reason)) for reject_reason in reasons if reject_reason
+    )
+    document = {
+        **compared,
+        "rejected": round(reject_reasons.total() / SAMPLES, 4),
+        "reject_reasons": dict(reject_reasons),
+    }
     write_json_atomic(run.folder / FOUND, document)
     warn_of_label_maps(run.folder, reporter)
     return {"label_maps": document}
@@ -54,21 +60,21 @@ def report_label_maps(job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
 def warn_of_label_maps(folder: Path, reporter: Reporter) -> None:
     """Warn of label maps that were bad in the fit of a run, or of its parts."""
     for file in sorted(folder.rglob(FOUND)):
-        report = read_json(file, way_out="remove it, or fit again")
+        report = read_json(file, hint="remove it, or fit again")
         for warning in report["warnings"]:
             reporter.warn(
                 f"label maps: {warning}; train longer, or inspect: gansynth sample RUN --sheet"
             )
-        if report["flawed"] > MANY_FLAWED:
-            most = Counter(report["flaws"]).most_common(3)
+        if report["rejected"] > MANY_FLAWED:
+            most = Counter(report["reject_reasons"]).most_common(3)
             reasons = "; ".join(f"{n} times {reason}" for reason, n in most)
             reporter.warn(
-                f"label maps: {report['flawed']:.0%} of {report['samples']} samples would be "
+                f"label maps: {report['rejected']:.0%} of {report['samples']} samples would be "
                 f"rejected ({reasons}), expected at most {MANY_FLAWED:.0%}; train longer"
             )
 
 
-def _training(job: Job) -> Iterator[LabelArray]:
+def _training(job: FitJob) -> Iterator[LabelArray]:
     """Yield label maps of training crops."""
     rng = np.random.default_rng(job.options.seed + 2)
     ids = [str(i) for i in rng.permutation(np.array(job.source.train_ids))[:CROPS]]

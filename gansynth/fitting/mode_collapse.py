@@ -13,9 +13,9 @@ import numpy as np
 
 from gansynth.core.generator import Generator
 from gansynth.core.schema import Case
-from gansynth.fitting.setup import Job
+from gansynth.fitting.setup import FitJob
 from gansynth.metrics.comparison import Window, window_of
-from gansynth.metrics.diversity import PAIRS, Likeness, owners_of, pairwise, windowed
+from gansynth.metrics.diversity import PAIRS, MeanSimilarity, owners_of, pairwise, windowed
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run import Run
@@ -40,12 +40,12 @@ PATIENCE = 5
 
 
 @dataclass(frozen=True)
-class Finding:
+class DiversityReading:
     """Similarity of samples, and of real cases, after an optimiser step."""
 
     step: int
-    samples: Likeness
-    real: Likeness
+    samples: MeanSimilarity
+    real: MeanSimilarity
 
     @property
     def lost(self) -> float:
@@ -64,13 +64,13 @@ class Finding:
         return [str(self.step), *(f"{number:.6g}" for number in numbers)]
 
     @classmethod
-    def parse(cls, row: Sequence[str]) -> Finding:
+    def parse(cls, row: Sequence[str]) -> DiversityReading:
         """Read back ``row``."""
         a, b, c, d = map(float, row[1:])
-        return cls(int(row[0]), Likeness(a, b, 0), Likeness(c, d, 0))
+        return cls(int(row[0]), MeanSimilarity(a, b, 0), MeanSimilarity(c, d, 0))
 
 
-def collapsed(findings: Sequence[Finding], steps: int) -> bool:
+def collapsed(findings: Sequence[DiversityReading], steps: int) -> bool:
     """Return whether the last of the findings lies in a collapse.
 
     Samples of a new generator are all similar and diverge as it learns. So a collapse begins where
@@ -90,12 +90,12 @@ def collapsed(findings: Sequence[Finding], steps: int) -> bool:
     return inside
 
 
-def read_findings(path: Path) -> list[Finding]:
+def read_findings(path: Path) -> list[DiversityReading]:
     """Read the findings of a ``diversity.csv``; none if it does not exist."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [Finding.parse(row) for row in list(csv.reader(file))[1:]]
+        return [DiversityReading.parse(row) for row in list(csv.reader(file))[1:]]
 
 
 class DiversityMonitor:
@@ -104,10 +104,10 @@ class DiversityMonitor:
     ``options.diversity`` samples are generated; ``diversity.csv`` is in the run's folder.
     """
 
-    def __init__(self, job: Job, run: Run, reporter: Reporter) -> None:
+    def __init__(self, job: FitJob, run: Run, reporter: Reporter) -> None:
         self.job, self.path, self.reporter = job, run.folder / FILE, reporter
         self.number, self.seed = job.options.diversity, job.options.seed + 2
-        self.drawer = job.drawer(run, 2)
+        self.sampler = job.sampler(run, 2)
 
     def __call__(self, step: int) -> dict[str, float]:
         """Measure, write a line, and warn if necessary.
@@ -116,7 +116,7 @@ class DiversityMonitor:
         ``diversity/samples`` and ``diversity/real``, for the run's loggers.
         """
         before = [finding for finding in read_findings(self.path) if finding.step < step]
-        current = Finding(step, self._likeness_of_samples(), self._real[1])
+        current = DiversityReading(step, self._likeness_of_samples(), self._real[1])
         self._write([*before, current])
         was, now = (collapsed(f, self.job.options.steps) for f in (before, [*before, current]))
         if now and not was:
@@ -137,16 +137,16 @@ class DiversityMonitor:
         means = {"samples": last.samples.mean, "real": last.real.mean}
         return {k: round(v, 4) if np.isfinite(v) else None for k, v in means.items()}
 
-    def _likeness_of_samples(self) -> Likeness:
+    def _likeness_of_samples(self) -> MeanSimilarity:
         starts = range(0, self.number, AT_ONCE)
-        parts = [self.drawer.draw_raw(i, min(AT_ONCE, self.number - i)) for i in starts]
+        parts = [self.sampler.draw_raw(i, min(AT_ONCE, self.number - i)) for i in starts]
         drawn = [sample for part in parts for sample in part]
         kinds = [sample.provenance.get(self._by) for sample in drawn]
         images = windowed([sample.image for sample in drawn], self._real[0])
         return pairwise(images, PAIRS, np.random.default_rng(self.seed), kinds=kinds)
 
     @cached_property
-    def _real(self) -> tuple[Window, Likeness]:
+    def _real(self) -> tuple[Window, MeanSimilarity]:
         """Return window and similarity of real crops, of as many subjects as possible."""
         rng, source = np.random.default_rng(self.seed), self.job.source
         order = [str(case_id) for case_id in rng.permutation(source.train_ids)]
@@ -163,8 +163,8 @@ class DiversityMonitor:
     @property
     def _by(self) -> str:
         """Return the condition of a generator, as named in the provenance of samples."""
-        heeds = self.job.generator.heeds
-        return next((kind for kind in ("class", "foreground") if kind in heeds), "none")
+        conditioned_on = self.job.generator.conditioned_on
+        return next((kind for kind in ("class", "foreground") if kind in conditioned_on), "none")
 
     def _kind(self, case: Case) -> str | None:
         """Return the condition of a real case; None without conditions."""
@@ -174,12 +174,12 @@ class DiversityMonitor:
             return "with" if (case.labels > 0).any() else "without"
         return None
 
-    def _write(self, findings: Sequence[Finding]) -> None:
+    def _write(self, findings: Sequence[DiversityReading]) -> None:
         rows = [COLUMNS, *(finding.row() for finding in findings)]
         write_bytes_atomic(self.path, "".join(",".join(row) + "\n" for row in rows).encode())
 
 
-def _numbers(finding: Finding) -> str:
+def _numbers(finding: DiversityReading) -> str:
     return (
         f"step {finding.step}, mean MS-SSIM of pairs of samples {finding.samples.mean:.2f} +- "
         f"{finding.samples.error:.2f}, of real cases {finding.real.mean:.2f} +- "
@@ -187,7 +187,7 @@ def _numbers(finding: Finding) -> str:
     )
 
 
-def _alarm(finding: Finding, generator: Generator, cause: str = "mode collapse") -> str:
+def _alarm(finding: DiversityReading, generator: Generator, cause: str = "mode collapse") -> str:
     """Return one line with numbers, likely cause and hint."""
     ways, options = ["lower rates (--set lr_generator=...)"], generator.options
     if getattr(options, "objective", "wgan-gp") != "wgan-gp":

@@ -16,14 +16,14 @@ from typing import Any, ClassVar, Generic, Required, TypedDict, TypeVar
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.devices import pick_device
-from gansynth.runtime.distributed import Team, team
+from gansynth.runtime.distributed import ProcessGroup, process_group
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.files import remove_temporaries, sha256_file
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.sampling.run import check_lockable, locked
 
 
-class How(TypedDict, total=False):
+class FitArguments(TypedDict, total=False):
     """Arguments of ``fit`` that are the same for all steps."""
 
     device: str
@@ -36,7 +36,7 @@ class How(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Step:
+class PipelineStep:
     """One run before it is fitted; ``folder`` is relative, ``.`` is the pipeline's own."""
 
     name: str
@@ -46,7 +46,7 @@ class Step:
     request: SourceRequest
 
 
-S = TypeVar("S", bound=Step)
+S = TypeVar("S", bound=PipelineStep)
 
 
 class Pipeline(ABC, Generic[S]):
@@ -64,7 +64,7 @@ class Pipeline(ABC, Generic[S]):
     skip_message: ClassVar[str]
     tries_all: ClassVar[bool] = False
 
-    def __init__(self, out: Path, steps: Sequence[S], how: How) -> None:
+    def __init__(self, out: Path, steps: Sequence[S], how: FitArguments) -> None:
         self.out, self.steps, self.how = out, steps, how
         self.device, self.dry_run = how.get("device", "auto"), how.get("dry_run", False)
 
@@ -103,22 +103,24 @@ class Pipeline(ABC, Generic[S]):
         Returns:
             A JSON-able report; empty in all but the first of several processes.
         """
-        with team(pick_device(self.device)) as processes:
+        with process_group(pick_device(self.device)) as processes:
             if self.dry_run:
                 check_lockable(self.out)
             # A run in the pipeline's own folder locks it itself.
             apart = all(step.folder != "." for step in self.steps)
-            hold = processes.leads and apart and not self.dry_run
+            hold = processes.is_main and apart and not self.dry_run
             with locked(self.out) if hold else nullcontext():
                 if hold:
                     remove_temporaries(self.out)
-                whole = processes.tell(self.open() if processes.leads else [])
+                whole = processes.tell(self.open() if processes.is_main else [])
                 reports = self._fit_all([] if self.dry_run else whole, processes)
-                return self.report(reports) if processes.leads else {}
+                return self.report(reports) if processes.is_main else {}
 
-    def _fit_all(self, whole: Collection[str], processes: Team) -> dict[str, dict[str, Any]]:
+    def _fit_all(
+        self, whole: Collection[str], processes: ProcessGroup
+    ) -> dict[str, dict[str, Any]]:
         """Fit the steps that are not whole; raise an error after the last step tried."""
-        silent = self.dry_run or not processes.leads
+        silent = self.dry_run or not processes.is_main
         reporter = NullReporter() if silent else self.how["reporter"]
         note = (lambda *_: None) if silent else self.note
         reports: dict[str, dict[str, Any]] = {}

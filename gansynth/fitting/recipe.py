@@ -54,11 +54,11 @@ def _yes_no(value: Any) -> Any:
 Read = Annotated[dict[str, str], BeforeValidator(_yes_no)]
 
 
-class _Strict(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RunSpec(_Strict):
+class RunSpec(_StrictModel):
     """One set of a recipe, or one for each channel."""
 
     name: str = Field(
@@ -89,7 +89,7 @@ class RunSpec(_Strict):
         return self
 
 
-class Scale(_Strict):
+class RecipeScale(_StrictModel):
     """Overrides for every set, for another amount of work."""
 
     summary: str = Field("", description="what it is for")
@@ -97,7 +97,7 @@ class Scale(_Strict):
     set: dict[str, Any] = Field(default_factory=dict, description="over the sets'")
 
 
-class RecipeSpec(_Strict):
+class RecipeSpec(_StrictModel):
     """Content of a recipe's file."""
 
     summary: str = Field(min_length=1, description="one line")
@@ -120,13 +120,13 @@ class RecipeSpec(_Strict):
     needs: dict[str, str] = Field(
         default_factory=dict,
         description="further sources that parts name as their data, {tissues}: what each has to "
-        "be; KIND:WHERE of them is said after --with",
+        "be; KIND:WHERE of them is said after --extra-source",
     )
     runs: tuple[RunSpec, ...] = Field((RunSpec(),), min_length=1, description="its sets, in order")
     open: tuple[str, ...] = Field(
         (), description="what the paper left open, and what was chosen; a sentence each"
     )
-    scale: dict[str, Scale] = Field(default_factory=dict, description="by name, for --scale")
+    scale: dict[str, RecipeScale] = Field(default_factory=dict, description="by name, for --scale")
     reports: dict[str, Any] = Field(default_factory=dict, description="what the paper reports")
 
 
@@ -244,10 +244,10 @@ class Recipe:
         for name, scale in spec.scale.items():
             yield f"scale.{name}.set", spec.generator, overlay(base, texts(scale.set))
 
-    def scaled(self, name: str | None) -> Scale:
+    def scaled(self, name: str | None) -> RecipeScale:
         """Return the overrides of a scale, none for None. Raises UsageFault: it is unknown."""
         if name is None:
-            return Scale()
+            return RecipeScale()
         if name not in self.spec.scale:
             scales = self.spec.scale
             raise UsageFault(
@@ -300,7 +300,7 @@ def check_settings(
 
 def _check_read(spec: RecipeSpec, read: Mapping[str, str]) -> None:
     from gansynth.core.source import SourceRequest
-    from gansynth.data.reading import VolumeOptions, parse_read
+    from gansynth.data.read_options import VolumeOptions, parse_read
     from gansynth.data.slice_options import SliceOptions
 
     if spec.source != "slices":  # other sources check their keys when opened

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_fit import fit_composite
-from gansynth.fitting.pipeline import How, Pipeline
+from gansynth.fitting.pipeline import FitArguments, Pipeline
 from gansynth.fitting.recipe_plan import PlannedSet, RecipePlan
 from gansynth.runtime.errors import FAULTS, GansynthError, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, sha256_file, write_json_atomic
@@ -25,7 +25,7 @@ FILE = "recipe.json"
 VERSION = 1
 
 
-def fit_recipe(plan: RecipePlan, out: Path, **how: Unpack[How]) -> dict[str, Any]:
+def fit_recipe(plan: RecipePlan, out: Path, **how: Unpack[FitArguments]) -> dict[str, Any]:
     """Fit every set of a recipe; finished ones are kept, the others are resumed.
 
     ``out`` holds the run folders of the sets; for one run, it is the run folder. ``how``
@@ -48,10 +48,10 @@ def fit_recipe(plan: RecipePlan, out: Path, **how: Unpack[How]) -> dict[str, Any
         )
     for note in plan.notes:
         how["reporter"].say(note)
-    return _Sets(out, plan, how).run()
+    return _RecipeRuns(out, plan, how).run()
 
 
-class _Sets(Pipeline[PlannedSet]):
+class _RecipeRuns(Pipeline[PlannedSet]):
     """A recipe's sets, and ``recipe.json``."""
 
     title = "set {0.name!r} ({1} of {2})"
@@ -59,7 +59,7 @@ class _Sets(Pipeline[PlannedSet]):
     skip_message = "finished already, kept"
     tries_all = True
 
-    def __init__(self, out: Path, plan: RecipePlan, how: How) -> None:
+    def __init__(self, out: Path, plan: RecipePlan, how: FitArguments) -> None:
         super().__init__(out, plan.sets, how)
         self.plan, self.recipe = plan, plan.recipe
         self.entries: dict[str, dict[str, Any]] = {}
@@ -114,7 +114,7 @@ class _Sets(Pipeline[PlannedSet]):
         """Read an existing file; refuse a folder that holds something else."""
         name, path = self.recipe.name, self.out / FILE
         if path.exists():
-            before = read_json(path, way_out="remove it; finished sets are then checked again")
+            before = read_json(path, hint="remove it; finished sets are then checked again")
             if before.get("recipe") != name:
                 raise UsageFault(
                     f"{path}: of recipe {before.get('recipe')!r}, expected {name!r}; choose "

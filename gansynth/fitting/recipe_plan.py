@@ -1,7 +1,7 @@
 """Plan of a recipe on a data set: its sets, each with data, settings and folder.
 
 A set may be a composite run that also learns from further sources. Shin et al. 2018 learn tissues
-of T1 on patients without tumours: ``--with tissues=nifti:adni/``.
+of T1 on patients without tumours: ``--extra-source tissues=nifti:adni/``.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from types import MappingProxyType
 from typing import Any
 
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.reading import refuse_idle_read
+from gansynth.data.read_options import refuse_idle_read
 from gansynth.data.slice_options import split_read
 from gansynth.fitting.composite_spec import ChainSpec, PartSpec, PerChannel, PerClass, Spec, texts
-from gansynth.fitting.pipeline import Step
+from gansynth.fitting.pipeline import PipelineStep
 from gansynth.fitting.recipe import CHANNEL, Recipe, RunSpec, check_settings, filled
-from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean, said_of
+from gansynth.runtime.errors import GansynthError, UsageFault, describe_error, did_you_mean
 from gansynth.runtime.files import folder_name
 from gansynth.runtime.options import overlay
 from gansynth.runtime.version import __version__
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 
 GRID = ("frame", "whole", "resampling", "size", "spacing")
 """Keys of ``read`` that all sources of a recipe share."""
 ASKED = ("fold", "configuration", "plans", "subjects")
-"""Keys of ``--with-read`` that are fields of the request."""
+"""Keys of ``--extra-source-read`` that are fields of the request."""
 
 
 @dataclass(frozen=True)
-class PlannedSet(Step):
+class PlannedSet(PipelineStep):
     """One set, resolved.
 
     Attributes:
@@ -231,8 +231,8 @@ def _others_of(
     """Return the further sources of a recipe by name, each as fields of its ``PartSpec``."""
     needs = recipe.spec.needs
     for option, name in [
-        *(("--with", name) for name in data),
-        *(("--with-read", key.partition(".")[0]) for key in read),
+        *(("--extra-source", name) for name in data),
+        *(("--extra-source-read", key.partition(".")[0]) for key in read),
     ]:
         if name not in needs:
             raise UsageFault(
@@ -242,7 +242,7 @@ def _others_of(
     missing = next((name for name in needs if name not in data), None)
     if missing is not None:
         raise UsageFault(
-            f"--recipe {recipe.name}: needs {missing}: {needs[missing]}; name it: --with "
+            f"--recipe {recipe.name}: needs {missing}: {needs[missing]}; name it: --extra-source "
             f"{missing}=KIND:WHERE"
         )
     sources: dict[str, dict[str, Any]] = {}
@@ -255,7 +255,7 @@ def _others_of(
                 (fields if field in ASKED else reading)[field] = value
         sources[name] = {"data": data[name], "read": reading, **fields}
         if recipe.spec.channels:
-            with said_of("--read ", f"--with-read {name}."):
+            with describe_error("--read ", f"--extra-source-read {name}."):
                 source = open_source(SourceRequest.parse(data[name], read=reading, **fields))
             theirs = recipe.called(source.schema.channels, of=data[name])
             ours = recipe.called(channels)

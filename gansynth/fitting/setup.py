@@ -13,29 +13,29 @@ import numpy as np
 import torch
 import yaml
 
-from gansynth.conditions.edit_chain import AskedMaps, build_edits
+from gansynth.conditions.edit_chain import EditedLabelMaps, build_edits
+from gansynth.core.case_pool import CasePool
 from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, plain_host
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.scene import CasePool
 from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.data.views import needed
-from gansynth.fitting.warm_start import Ancestor, begin, descend
+from gansynth.fitting.warm_start import ParentRun, apply_warm_start, extend_lineage
 from gansynth.runtime.devices import pick_device, seeded
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import free_bytes, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.drawer import SampleDrawer
-from gansynth.sampling.opening import open_source
-from gansynth.sampling.request_parsing import Asks, check_edits
+from gansynth.sampling.request_parsing import Capabilities, check_edits
 from gansynth.sampling.run import Run, check_lockable, new_manifest
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 from gansynth.training.checkpoint import KEPT, bytes_of
 from gansynth.training.loggers import flat
 from gansynth.training.loop import Batches, FitOptions, steps_for
@@ -47,7 +47,7 @@ SHEETS = 4 << 20
 
 
 @dataclass
-class Job:
+class FitJob:
     """Everything a fit needs.
 
     Attributes:
@@ -68,7 +68,7 @@ class Job:
     batches: Batches
     crops: CaseBatches
     device: torch.device
-    ancestor: Ancestor | None = None
+    parent_run: ParentRun | None = None
     recipe: str = ""
 
     def config(self) -> dict[str, Any]:
@@ -81,8 +81,8 @@ class Job:
             "fit": self.options.model_dump(mode="json"),
             "options": self.generator.options.model_dump(mode="json"),
         }
-        if self.ancestor is not None:
-            config["init_from"] = self.ancestor.run_id
+        if self.parent_run is not None:
+            config["init_from"] = self.parent_run.run_id
         return {**config, "recipe": self.recipe} if self.recipe else config
 
     def observed(self, rng: np.random.Generator) -> Iterator[Case]:
@@ -91,7 +91,7 @@ class Job:
         A generator of label maps sees several crops of each if there are few cases: slices and
         places differ, and it rejects what it has not seen.
         """
-        least = OBSERVED if self.generator.labelling == "drawn" else 0
+        least = OBSERVED if self.generator.label_source == "generated" else 0
         return self.shown(self.source.train_ids, rng, least)
 
     def shown(self, ids: Sequence[str], rng: np.random.Generator, least: int) -> Iterator[Case]:
@@ -103,10 +103,10 @@ class Job:
         for index in range(least - len(ids) if several else 0):
             yield self.crops.cut(several[index % len(several)], rng)
 
-    def drawer(self, run: Run, offset: int = 0) -> SampleDrawer:
+    def sampler(self, run: Run, offset: int = 0) -> Sampler:
         """Return a drawer of samples; other offsets to the fit's seed give other samples."""
         request = SampleRequest(self.options.seed + offset, tuple(self.edits))
-        return SampleDrawer(run, self.source, request)
+        return Sampler(run, self.source, request)
 
     def _has_several(self, case_id: str) -> bool:
         """Return whether crops of a case can show different voxels."""
@@ -126,7 +126,7 @@ def resolve(
     edits: Sequence[str] | None,
     device: str,
     typed: Collection[str] = (),
-) -> Job:
+) -> FitJob:
     """Open the source and build the generator, writing nothing. Arguments are as in ``fit``."""
     cls = installed().generator(name)
     defaults = {key: json.dumps(value) for key, value in cls.loop.items()}
@@ -145,7 +145,7 @@ def resolve(
     space = source.space
     built = build(space)
     check_labels(built, source)
-    check_edits(edits or (), Asks.by(built))
+    check_edits(edits or (), Capabilities.by(built))
     _refuse_untrained(built, {key: settings[key] for key in typed})
     if built.intensity == "tanh":
         space = space.with_window(cache(i) for i in source.train_ids)
@@ -160,7 +160,7 @@ def resolve(
     maps = _asked_maps(built, small, cache)
     # The same object if possible: whole cases are then held once.
     batches = crops if loop.patch is None and maps is None else cut(small, asked=maps)
-    return Job(source, cache, space, built, loop, names, batches, crops, picked)
+    return FitJob(source, cache, space, built, loop, names, batches, crops, picked)
 
 
 def _refuse_untrained(built: Generator, typed: Mapping[str, str]) -> None:
@@ -172,7 +172,7 @@ def _refuse_untrained(built: Generator, typed: Mapping[str, str]) -> None:
         )
 
 
-def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> AskedMaps | None:
+def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> EditedLabelMaps | None:
     """Return the source of edited label maps for training; None: those of the cases."""
     if not generator.fit_edits:
         return None
@@ -185,20 +185,20 @@ def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> AskedMa
         )
     pool = CasePool(cache, space)
     follows = generator.context_follows
-    return AskedMaps(pool, edits, context=generator.context, follows=follows)
+    return EditedLabelMaps(pool, edits, context=generator.context, follows=follows)
 
 
 def check_labels(generator: Generator, source: CaseSource) -> None:
     """Refuse cases without labels or boxes, for a generator that learns from them."""
-    if "boxes" in generator.heeds and not source.schema.box_classes:
+    if "boxes" in generator.conditioned_on and not source.schema.box_classes:
         raise UsageFault(
             f"{source.name}: its cases have no boxes, expected some: {generator.name} generates "
             "images from boxes. Read a yolo: data set, or boxes of label maps: --data slices:... "
             "--read boxes=yes"
         )
-    if generator.labelling == "none" or source.schema.foreground:
+    if generator.label_source == "none" or source.schema.foreground:
         return
-    if generator.labelling == "drawn":
+    if generator.label_source == "generated":
         raise UsageFault(
             f"{source.name}: its cases have no label maps, expected some: {generator.name} is set "
             "to generate them with the images. Add them, or leave --with-mask out"
@@ -228,7 +228,7 @@ def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:
     return replace(space, size=patch)
 
 
-def refuse_full_disk(job: Job, out: Path) -> None:
+def refuse_full_disk(job: FitJob, out: Path) -> None:
     """Refuse a disk without room for a run's checkpoints: those kept, and a new one."""
     files = (out / "checkpoints").rglob("*")
     used = sum(path.stat().st_size for path in files if path.is_file())
@@ -241,14 +241,14 @@ def refuse_full_disk(job: Job, out: Path) -> None:
         )
 
 
-def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[str, Any]:
+def open_folder(job: FitJob, out: Path, resume: bool, reporter: Reporter) -> dict[str, Any]:
     """Start a run folder, or resume an existing one of the same run."""
     config = job.config()
     lineage, manifest = check_folder(job, out, resume, reporter)
     if manifest is not None:
         job.generator.load_state(manifest["state"])
         if not _begun(out):
-            begin(job.generator, job.ancestor, reporter)
+            apply_warm_start(job.generator, job.parent_run, reporter)
         manifest["config"] = config
         write_config(out, config)
         return manifest
@@ -257,10 +257,10 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
     manifest = {
         **new_manifest(job.generator.name, job.source, job.space, lineage, job.edits),
         "options": config["options"],
-        "labelling": job.generator.labelling,
-        "heeds": sorted(job.generator.heeds),
+        "label_source": job.generator.label_source,
+        "conditioned_on": sorted(job.generator.conditioned_on),
         "config": config,
-        "init_from": begin(job.generator, job.ancestor, reporter),
+        "init_from": apply_warm_start(job.generator, job.parent_run, reporter),
         "state": job.generator.state(),
     }
     write_config(out, config)
@@ -269,7 +269,7 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
 
 
 def check_folder(
-    job: Job, out: Path, resume: bool, reporter: Reporter
+    job: FitJob, out: Path, resume: bool, reporter: Reporter
 ) -> tuple[Lineage, dict[str, Any] | None]:
     """Read and hash all cases, and compare them with the content of a run folder; no writing.
 
@@ -281,8 +281,8 @@ def check_folder(
         f"{len(job.source.held_out_ids)} held out; reading and hashing"
     )
     lineage = job.cache.lineage()
-    if job.ancestor is not None:
-        lineage = descend(job.source, lineage, job.ancestor)
+    if job.parent_run is not None:
+        lineage = extend_lineage(job.source, lineage, job.parent_run)
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
         same_run(out, manifest, job.config(), lineage, resume)
@@ -299,11 +299,11 @@ def _begun(out: Path) -> bool:
     return next((out / "checkpoints").glob("step-*"), None) is not None
 
 
-def rehearse(job: Job, out: Path, resume: bool, reporter: Reporter) -> None:
+def rehearse(job: FitJob, out: Path, resume: bool, reporter: Reporter) -> None:
     """Run the checks of ``open_folder``, without writing."""
     check_lockable(out)
     check_folder(job, out, resume, reporter)
-    begin(job.generator, job.ancestor, reporter)
+    apply_warm_start(job.generator, job.parent_run, reporter)
 
 
 def write_config(out: Path, config: Mapping[str, Any]) -> None:

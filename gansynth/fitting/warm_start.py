@@ -20,7 +20,7 @@ from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, guard
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
-from gansynth.data.views import behind
+from gansynth.data.views import unwrap
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.open_run import build_generator, check_weights
@@ -32,13 +32,13 @@ Axes = Mapping[str, tuple[int, Sequence[str]]]
 
 
 @dataclass(frozen=True)
-class Ancestor(RunFolder):
+class ParentRun(RunFolder):
     """A run with initial weights; ``weights`` is the checked file of its averages."""
 
     weights: Path
 
     @classmethod
-    def open(cls, folder: Path) -> Ancestor:
+    def open(cls, folder: Path) -> ParentRun:
         """Open a run to start from.
 
         Raises:
@@ -64,7 +64,7 @@ class Ancestor(RunFolder):
 
 
 @dataclass
-class Inherited:
+class WarmStart:
     """Result of copying weights to a generator.
 
     Attributes:
@@ -91,32 +91,32 @@ class Inherited:
         return f"{text}: {self.share:.0%} of all weights"
 
 
-def descend(source: CaseSource, lineage: Lineage, ancestor: Ancestor) -> Lineage:
+def extend_lineage(source: CaseSource, lineage: Lineage, parent_run: ParentRun) -> Lineage:
     """Return the lineage of a run with an ancestor.
 
     Reads the source's held-out cases. Raises IntegrityFault: the ancestor has seen one of them.
     """
-    whole = behind(source)
+    whole = unwrap(source)
     held_out = whole.records(whole.held_out_ids)
-    name = f"run {ancestor.run_id}"
-    guard(ancestor.lineage, held_out, kind=name, dataset=source.name)
+    name = f"run {parent_run.run_id}"
+    guard(parent_run.lineage, held_out, kind=name, dataset=source.name)
     here = {case.sha256 for case in lineage.cases}
-    if any(case.sha256 in here for case in ancestor.lineage.cases):  # the same data set, renamed
-        guard(ancestor.lineage, held_out, kind=name)
-    return lineage.joined(ancestor.lineage)
+    if any(case.sha256 in here for case in parent_run.lineage.cases):  # the same data set, renamed
+        guard(parent_run.lineage, held_out, kind=name)
+    return lineage.joined(parent_run.lineage)
 
 
-def inherit(generator: Generator, ancestor: Ancestor) -> Inherited:
+def warm_start(generator: Generator, parent_run: ParentRun) -> WarmStart:
     """Copy an ancestor's weights, in place.
 
     Raises:
         UsageFault: nothing fits.
     """
-    original = build_generator(ancestor)
-    taken = take_over(generator, named_axes(original), ancestor.tensors())
+    original = build_generator(parent_run)
+    taken = copy_weights(generator, named_axes(original), parent_run.tensors())
     if generator.nets and taken.share < LEAST:
         raise UsageFault(
-            f"--init-from {ancestor.folder}: {taken.share:.1%} of the weights fit"
+            f"--init-from {parent_run.folder}: {taken.share:.1%} of the weights fit"
             f"{_options(generator, original)}; expected a run of the same generator and width, at "
             f"least {LEAST:.0%}. Leave --init-from out, or set the same options"
         )
@@ -124,12 +124,12 @@ def inherit(generator: Generator, ancestor: Ancestor) -> Inherited:
 
 
 @torch.no_grad()
-def take_over(generator: Generator, theirs: Axes, tensors: Mapping[str, Tensor]) -> Inherited:
+def copy_weights(generator: Generator, theirs: Axes, tensors: Mapping[str, Tensor]) -> WarmStart:
     """Copy tensors by name, and by channel where axes are named, in place.
 
     ``tensors``: by ``network/tensor``. ``theirs``: channel axes of their generator.
     """
-    mine, taken = named_axes(generator), Inherited()
+    mine, taken = named_axes(generator), WarmStart()
     numbers, inherited = 0, 0.0
     for name, net in generator.nets.items():
         vectors = _spectral_vectors(net)
@@ -242,20 +242,20 @@ def _settle(net: nn.Module) -> None:
 # -- reports --------------------------------------------------------------------------------------
 
 
-def begin(
-    generator: Generator, ancestor: Ancestor | None, reporter: Reporter
+def apply_warm_start(
+    generator: Generator, parent_run: ParentRun | None, reporter: Reporter
 ) -> dict[str, Any] | None:
     """Copy an ancestor's weights, if there is one; return what was copied for the manifest."""
-    if ancestor is None:
+    if parent_run is None:
         return None
-    taken = inherit(generator, ancestor)
-    reporter.say(f"--init-from {ancestor.folder}: {taken}")
-    differing = differing_options(generator, ancestor.manifest["options"])
+    taken = warm_start(generator, parent_run)
+    reporter.say(f"--init-from {parent_run.folder}: {taken}")
+    differing = differing_options(generator, parent_run.manifest["options"])
     if differing:
-        reporter.warn(f"--init-from {ancestor.folder}: options differ: {'; '.join(differing)}")
+        reporter.warn(f"--init-from {parent_run.folder}: options differ: {'; '.join(differing)}")
     return {
-        "run_id": ancestor.run_id,
-        "manifest_sha256": ancestor.manifest_sha256,
+        "run_id": parent_run.run_id,
+        "manifest_sha256": parent_run.manifest_sha256,
         "whole": len(taken.whole),
         "partial": {name: list(channels) for name, channels in taken.partial.items()},
         "fresh": len(taken.fresh),

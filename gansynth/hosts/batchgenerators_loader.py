@@ -18,8 +18,8 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.resample import crop_pad, draw_corner
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import OUTSIDE, Schema
+from gansynth.hosts.mix_setup import MixDescription, MixSetup, make_mix_setup
 from gansynth.hosts.mixer import Mixer
-from gansynth.hosts.mixture import Mixed, Mixture, make_mixture
 from gansynth.runtime.errors import DataFault, UsageFault
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def mix_batches(
             "not chosen. Train with mix_batches(loader, bank, '0:1') first, then go on with a "
             "loader of gansynth.choose_cases(...); or use gansynth.mix on a data set"
         )
-    mixture = make_mixture(
+    mixture = make_mix_setup(
         bank,
         ratio,
         schedule=schedule,
@@ -94,13 +94,13 @@ def mix_batches(
     return MixedBatches(loader, mixture, _patch(loader, shape) if alone else (), dtypes, foreground)
 
 
-class MixedBatches(Mixed):
+class MixedBatches(MixDescription):
     """The result of ``mix_batches``. Unknown attributes are those of the loader."""
 
     def __init__(
         self,
         loader: Any,
-        mixture: Mixture,
+        mixture: MixSetup,
         patch: tuple[int, ...],
         dtypes: tuple[str, str],
         foreground: float,

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal
 from gansynth.bank.placement import bank_place, plan_bank
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.core.lineage import CaseRecord, claim, guard, guard_host
-from gansynth.hosts.origin import Origin, check_schema, find_origin
+from gansynth.hosts.sample_source import SampleSource, check_schema, find_sample_source
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.sampling.opening import open_beside, open_drawer
-from gansynth.sampling.request_parsing import Asks, check_request, check_texts
+from gansynth.sampling.request_parsing import Capabilities, check_request, check_texts
+from gansynth.sampling.run_source import open_drawer, open_matching_real
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import Adapter, Injection
-    from gansynth.core.bank_options import BankPlan
+    from gansynth.core.adapter import Adapter, MixConfig
+    from gansynth.core.bank_options import BankCapacity
     from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import CaseSource
 
 
 @dataclass(frozen=True)
-class Takes:
+class HostLimits:
     """What a training needs of its samples; ``check_origin`` refuses anything else.
 
     Attributes:
@@ -40,12 +40,12 @@ class Takes:
     held_out: Sequence[CaseRecord]
     needs: Literal["labels", "boxes"] = "labels"
     same: tuple[str, ...] = ()
-    way_out: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD"
+    hint: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD"
     check_run: Callable[[RunFolder], None] = lambda run: None
     check_bank: Callable[[BankReader], object] = lambda reader: verify_bank(reader.folder)
 
 
-def check_mixing(adapter: Adapter, injection: Injection) -> None:
+def check_mixing(adapter: Adapter, mix_config: MixConfig) -> None:
     """Check leakage, space, and labels of samples for a training.
 
     The adapter's ``validate`` comes first. With the ratio R:0 samples are not checked.
@@ -54,15 +54,17 @@ def check_mixing(adapter: Adapter, injection: Injection) -> None:
         IntegrityFault: leakage, or a generator or bank made for another data set or space.
         UsageFault: there is no run or bank, or it does not support a request.
     """
-    adapter.check_ways(injection)
-    if injection.ratio.p == 0:
+    adapter.check_ways(mix_config)
+    if mix_config.ratio.p == 0:
         return
-    takes = Takes(adapter.name, adapter.source, adapter.held_out, adapter.needs)
-    check_origin(injection, takes)
-    check_drawing(adapter, injection)
+    takes = HostLimits(adapter.name, adapter.source, adapter.held_out, adapter.needs)
+    check_origin(mix_config, takes)
+    check_drawing(adapter, mix_config)
 
 
-def check_origin(injection: Injection, takes: Takes, origin: Origin | None = None) -> Origin:
+def check_origin(
+    mix_config: MixConfig, takes: HostLimits, sample_source: SampleSource | None = None
+) -> SampleSource:
     """Check the origin of samples, and return it with everything that it has seen.
 
     Raises:
@@ -70,27 +72,29 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
         DataFault: another schema.
         UsageFault: the training cannot use the samples, or a request is not supported; with a hint.
     """
-    if injection.bank is not None:
-        refuse_with_bank(injection)
-    origin = origin or find_origin(injection)
-    source, origin_kind = takes.source, "generator" if origin.bank is None else "bank"
-    if origin.run is not None:
-        check_learnable(origin.run, takes.name, takes.needs)
-    guard_host(origin.lineage.host, source.host, kind=origin_kind)
+    if mix_config.bank is not None:
+        refuse_with_bank(mix_config)
+    sample_source = sample_source or find_sample_source(mix_config)
+    source, origin_kind = takes.source, "generator" if sample_source.bank is None else "bank"
+    if sample_source.run is not None:
+        check_learnable(sample_source.run, takes.name, takes.needs)
+    guard_host(sample_source.lineage.host, source.host, kind=origin_kind)
     # First as another data set, then as the same one.
-    for name in dict.fromkeys((source.name, origin.lineage.dataset)):
-        guard(origin.lineage, takes.held_out, kind=origin_kind, dataset=name, way_out=takes.way_out)
-    if origin.bank is not None:
-        spec, folder = origin.bank.spec, origin.bank.folder
+    for name in dict.fromkeys((source.name, sample_source.lineage.dataset)):
+        guard(
+            sample_source.lineage, takes.held_out, kind=origin_kind, dataset=name, hint=takes.hint
+        )
+    if sample_source.bank is not None:
+        spec, folder = sample_source.bank.spec, sample_source.bank.folder
         check_schema(folder, spec.schema, source.schema, takes.same, "Make the bank again")
-        takes.check_bank(origin.bank)
-        return origin
+        takes.check_bank(sample_source.bank)
+        return sample_source
     from gansynth.sampling.open_run import check_weights
 
-    assert origin.run is not None  # for it is no bank
-    takes.check_run(origin.run)
-    check_weights(origin.run)
-    return check_asked(injection, origin, takes)
+    assert sample_source.run is not None  # for it is no bank
+    takes.check_run(sample_source.run)
+    check_weights(sample_source.run)
+    return check_asked(mix_config, sample_source, takes)
 
 
 def check_learnable(
@@ -109,42 +113,44 @@ def check_learnable(
             "without --set target=labels"
         )
     if needs == "boxes":
-        if "boxes" not in manifest.get("heeds", ()):
+        if "boxes" not in manifest.get("conditioned_on", ()):
             raise UsageFault(
                 f"{folder}: {manifest['generator']} takes no boxes, and {target} learns "
                 "from them; fit a generator that does, such as cpggan"
             )
         return
-    if manifest.get("labelling") == "none":
+    if manifest.get("label_source") == "none":
         raise UsageFault(
             f"{folder}: {manifest['generator']} draws images without label maps, and {target} "
             "learns from labels; fit it again with --with-mask, which draws both together"
         )
 
 
-def refuse_with_bank(injection: Injection) -> None:
+def refuse_with_bank(mix_config: MixConfig) -> None:
     """Refuse conditions and filters for samples that come from a bank.
 
     Raises:
         UsageFault: naming the option.
     """
-    request = injection.samples
+    request = mix_config.samples
     options = {
         "--boxes": request.boxes,
-        "--conditions": request.conditions and "{kind}:{where}".format(**request.conditions),
+        "--condition-source": request.conditions and "{kind}:{where}".format(**request.conditions),
         "--lesions": request.lesions,
-        "--weights": request.weights,
+        "--sampling-weights": request.weights,
         "--filter": request.filters[0] if request.filters else None,
     }
     for option, value in options.items():
         if value is not None:
             raise UsageFault(
-                f"{option} {value}: samples come from the bank {injection.bank}, which fixes "
+                f"{option} {value}: samples come from the bank {mix_config.bank}, which fixes "
                 f"their conditions; leave {option} out"
             )
 
 
-def check_asked(injection: Injection, origin: Origin, takes: Takes) -> Origin:
+def check_asked(
+    mix_config: MixConfig, sample_source: SampleSource, takes: HostLimits
+) -> SampleSource:
     """Check all requests for a run's samples, and return the origin with all source cases.
 
     Raises:
@@ -152,26 +158,26 @@ def check_asked(injection: Injection, origin: Origin, takes: Takes) -> Origin:
         DataFault: another source's cases cannot be read.
         IntegrityFault: one of these is held out.
     """
-    from gansynth.conditions.external_source import open_base
-    from gansynth.conditions.weights import Weights
+    from gansynth.conditions.condition_source import open_base
+    from gansynth.conditions.sampling_weights import SamplingWeights
 
-    request, run, host = injection.samples, origin.run, takes.source
+    request, run, host = mix_config.samples, sample_source.run, takes.source
     assert run is not None  # for it is no bank
-    check_request(request, Asks.of(run))
+    check_request(request, Capabilities.of(run))
     check_texts(request)
     if request.weights is not None:
-        weights = Weights.read(Path(request.weights))
+        weights = SamplingWeights.read(Path(request.weights))
         weights.check(run.lineage, run.schema.labels)
         weights.guard(takes.held_out, host.name)
     if request.conditions is None:
-        return origin
-    lineage = open_base(request.conditions, open_beside(run, host)).lineage()
-    way_out = "Leave these cases out of it, or name another source"
-    guard(lineage, takes.held_out, kind="--conditions", dataset=host.name, way_out=way_out)
-    return replace(origin, lineage=origin.lineage.joined(lineage))
+        return sample_source
+    lineage = open_base(request.conditions, open_matching_real(run, host)).lineage()
+    hint = "Leave these cases out of it, or name another source"
+    guard(lineage, takes.held_out, kind="--condition-source", dataset=host.name, hint=hint)
+    return replace(sample_source, lineage=sample_source.lineage.joined(lineage))
 
 
-def check_drawing(adapter: Adapter, injection: Injection) -> None:
+def check_drawing(adapter: Adapter, mix_config: MixConfig) -> None:
     """Check that a run, or a bank, has samples of the training's own cases.
 
     It is the last check, and opens the generator as a producer will. Every training case is read
@@ -184,24 +190,24 @@ def check_drawing(adapter: Adapter, injection: Injection) -> None:
     """
     from gansynth.runtime.devices import pick_device
 
-    if injection.ratio.p == 0 or injection == adapter.samples_checked:
+    if mix_config.ratio.p == 0 or mix_config == adapter.samples_checked:
         return
-    pick_device(injection.device)
-    adapter.bank_plan(injection)
-    if injection.bank is not None:
-        _check_bank(injection.bank, adapter)
+    pick_device(mix_config.device)
+    adapter.bank_plan(mix_config)
+    if mix_config.bank is not None:
+        _check_bank(mix_config.bank, adapter)
     else:
-        assert injection.run is not None  # see Injection
-        drawer, _ = open_drawer(
-            adapter, injection.run, injection.samples, device="cpu", learn=False
+        assert mix_config.run is not None  # see Injection
+        sampler, _ = open_drawer(
+            adapter, mix_config.run, mix_config.samples, device="cpu", learn=False
         )
-        drawer.check_cases()
-    adapter.samples_checked = injection
+        sampler.check_cases()
+    adapter.samples_checked = mix_config
 
 
 def plan_own_bank(
-    adapter: Adapter, injection: Injection, sample_bytes: Callable[[Mapping[str, Any]], int]
-) -> BankPlan | None:
+    adapter: Adapter, mix_config: MixConfig, sample_bytes: Callable[[Mapping[str, Any]], int]
+) -> BankCapacity | None:
     """Plan the bank that is filled from a run; None if there is none.
 
     Args:
@@ -211,13 +217,13 @@ def plan_own_bank(
         UsageFault: ``--bank-size`` has no room for two samples.
     """
 
-    if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
+    if mix_config.run is None or mix_config.bank is not None or mix_config.ratio.p == 0:
         return None
-    size = sample_bytes(injection.run.manifest)
-    return plan_bank(injection, len(adapter.source.train_ids), size)
+    size = sample_bytes(mix_config.run.manifest)
+    return plan_bank(mix_config, len(adapter.source.train_ids), size)
 
 
-def seconds_of_a_sample(adapter: Adapter, injection: Injection) -> float:
+def seconds_of_a_sample(adapter: Adapter, mix_config: MixConfig) -> float:
     """Draw two samples as a producer would, and return the seconds that the second takes.
 
     Raises:
@@ -225,15 +231,15 @@ def seconds_of_a_sample(adapter: Adapter, injection: Injection) -> float:
     """
     from gansynth.runtime.devices import producer_device
 
-    assert injection.run is not None
-    device = producer_device(injection.device, ())
-    drawer, bring = open_drawer(
-        adapter, injection.run, injection.samples, device=device, learn=False
+    assert mix_config.run is not None
+    device = producer_device(mix_config.device, ())
+    sampler, bring = open_drawer(
+        adapter, mix_config.run, mix_config.samples, device=device, learn=False
     )
     began = 0.0
     for index in range(2):
         began = time.perf_counter()
-        sample = drawer.draw(index, 1)[0]
+        sample = sampler.draw(index, 1)[0]
         adapter.finalise(sample if bring is None else bring(sample))
     return time.perf_counter() - began
 
@@ -257,10 +263,10 @@ def _check_bank(folder: Path, adapter: Adapter) -> None:
 
 
 def plan_training(
-    adapter: Adapter, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+    adapter: Adapter, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
 ) -> dict[str, Any]:
     """Return a dry run's report of what ``start`` would do, once ``check`` has passed."""
-    from gansynth.sampling.filters.ahead import planned_filters
+    from gansynth.sampling.filters.pretrain import planned_filters
 
     source = adapter.source
     return {
@@ -270,50 +276,50 @@ def plan_training(
         "fold": source.fold,
         "training_cases": len(source.train_ids),
         "held_out_cases": len(source.held_out_ids),
-        "generator": None if injection.run is None else str(injection.run),
-        "ratio": str(injection.ratio),
-        "schedule": str(injection.schedule),
-        "synthetic_share": injection.schedule.share_of(injection.ratio),
-        **injection.samples.to_json(),
-        **_planned_bank(adapter, injection, adapter.samples_drawn(injection, settings, options)),
-        **planned_filters(injection.run, injection.samples.filters),
-        **adapter.planned(injection, settings, options),
+        "generator": None if mix_config.run is None else str(mix_config.run),
+        "ratio": str(mix_config.ratio),
+        "schedule": str(mix_config.schedule),
+        "synthetic_share": mix_config.schedule.share_of(mix_config.ratio),
+        **mix_config.samples.to_json(),
+        **_planned_bank(adapter, mix_config, adapter.samples_drawn(mix_config, settings, options)),
+        **planned_filters(mix_config.run, mix_config.samples.filters),
+        **adapter.planned(mix_config, settings, options),
         "training_time_and_memory": f"not known: {adapter.name} is not run. gansynth benchmark "
         "--dry-run measures a training",
         "settings": dict(settings),
         "host_options": list(options),
-        "leakage": claim(find_origin(injection).lineage)
-        if injection.ratio.p > 0
+        "leakage": claim(find_sample_source(mix_config).lineage)
+        if mix_config.ratio.p > 0
         else "none: no synthetic sample is drawn",
     }
 
 
-def _planned_bank(adapter: Adapter, injection: Injection, samples: int | None) -> dict[str, Any]:
+def _planned_bank(adapter: Adapter, mix_config: MixConfig, samples: int | None) -> dict[str, Any]:
     """Describe the bank: its room, how it is refreshed, and the draws of each sample."""
-    if injection.ratio.p == 0:
+    if mix_config.ratio.p == 0:
         return {"bank": "none"}
     from gansynth.bank.draw_log import foreseen
-    from gansynth.bank.supply import LIVE_FILL
+    from gansynth.bank.training_bank import LIVE_FILL
 
-    if injection.bank is not None:
-        held = BankReader(injection.bank).count()
-        document: dict[str, Any] = {"bank": f"{injection.bank} (existing)"}
+    if mix_config.bank is not None:
+        held = BankReader(mix_config.bank).count()
+        document: dict[str, Any] = {"bank": f"{mix_config.bank} (existing)"}
     else:
-        unit = " samples" if injection.size.samples is not None else ""
-        kind = "frozen" if injection.frozen else f"kept fresh, {injection.pacing}"
-        planned = adapter.bank_plan(injection)
+        unit = " samples" if mix_config.size.samples is not None else ""
+        kind = "frozen" if mix_config.frozen else f"kept fresh, {mix_config.pacing}"
+        planned = adapter.bank_plan(mix_config)
         held, needed = (0, None) if planned is None else (planned.held, planned.bytes)
-        each = seconds_of_a_sample(adapter, injection)
-        first = held if injection.frozen else min(held, LIVE_FILL)
+        each = seconds_of_a_sample(adapter, mix_config)
+        first = held if mix_config.frozen else min(held, LIVE_FILL)
         document = {
-            "bank": f"{injection.size}{unit}, {kind}",
+            "bank": f"{mix_config.size}{unit}, {kind}",
             "bank_bytes": needed,
             "seconds_per_sample": round(each, 3),
             "seconds_before_training": round(each * first, 1) if held else None,
         }
         if needed is not None:
-            document["bank_place"] = str(bank_place(needed, injection.scratch))
+            document["bank_place"] = str(bank_place(needed, mix_config.scratch))
     if samples is not None:
-        draws = round(samples * injection.schedule.share_of(injection.ratio))
-        document |= foreseen(injection, draws, held)
+        draws = round(samples * mix_config.schedule.share_of(mix_config.ratio))
+        document |= foreseen(mix_config, draws, held)
     return document

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gansynth.runtime.machine import GIB, Line
+from gansynth.runtime.machine import GIB, DoctorLine
 from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -38,12 +38,14 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def examine() -> Iterator[Line]:
+def examine() -> Iterator[DoctorLine]:
     """Check everything that needs no target framework."""
     from gansynth.runtime import machine
 
-    yield Line("ok", "gansynth", __version__)
-    yield Line("ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}")
+    yield DoctorLine("ok", "gansynth", __version__)
+    yield DoctorLine(
+        "ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}"
+    )
     requirements = _wanted()
     for package in (*ESSENTIAL, *HOSTS):
         yield package_line(package, requirements, essential=package in ESSENTIAL)
@@ -57,7 +59,7 @@ def examine() -> Iterator[Line]:
 # -- packages ------------------------------------------------------------------------------------
 
 
-def package_line(package: str, requirements: Mapping[str, Any], *, essential: bool) -> Line:
+def package_line(package: str, requirements: Mapping[str, Any], *, essential: bool) -> DoctorLine:
     """Check one package: installed, of a suitable version, and importable."""
     state: Literal["bad", "note"] = "bad" if essential else "note"
     needs = requirements.get(package, "")
@@ -66,13 +68,15 @@ def package_line(package: str, requirements: Mapping[str, Any], *, essential: bo
         installed = version(package)
         importlib.import_module(package.replace("-", "_"))
     except PackageNotFoundError:
-        return Line(state, package, "not installed", install)
+        return DoctorLine(state, package, "not installed", install)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return Line(state, package, f"does not import: {reason}", f"{install} --force-reinstall")
+        return DoctorLine(
+            state, package, f"does not import: {reason}", f"{install} --force-reinstall"
+        )
     if str(needs) and installed not in needs:
-        return Line(state, package, f"{installed}, gansynth needs {needs}", install)
-    return Line("ok", package, installed)
+        return DoctorLine(state, package, f"{installed}, gansynth needs {needs}", install)
+    return DoctorLine("ok", package, installed)
 
 
 def _wanted() -> dict[str, Any]:
@@ -86,54 +90,54 @@ def _wanted() -> dict[str, Any]:
     return {need.name: need.specifier for need in needed if need.marker is None}
 
 
-def extra_lines() -> Iterator[Line]:
+def extra_lines() -> Iterator[DoctorLine]:
     """Check optional packages; none of them is imported."""
     for package, (purpose, install) in EXTRAS.items():
         try:
-            yield Line("ok", package, f"{version(package)} (for {purpose})")
+            yield DoctorLine("ok", package, f"{version(package)} (for {purpose})")
         except PackageNotFoundError:
             cure = f"pip install '{install}'"
-            yield Line("note", package, f"not installed; only for {purpose}", cure)
+            yield DoctorLine("note", package, f"not installed; only for {purpose}", cure)
 
 
-def plugin_lines() -> Iterator[Line]:
+def plugin_lines() -> Iterator[DoctorLine]:
     """List the plugins, and those that are left out."""
     from gansynth.core.registry import installed
 
     registry = installed()
-    yield Line("ok", "plugins", ", ".join(registry.plugins))
+    yield DoctorLine("ok", "plugins", ", ".join(registry.plugins))
     for name, reason in registry.broken.items():
         cure = "update or remove its package; gansynth plugins says more"
-        yield Line("note", f"plugin {name}", f"left out: {reason}", cure)
+        yield DoctorLine("note", f"plugin {name}", f"left out: {reason}", cure)
 
 
-def host_lines(request: DoctorRequest) -> Iterator[Line]:
+def host_lines(request: DoctorRequest) -> Iterator[DoctorLine]:
     """Collect the lines of every registered adapter; one that fails to load is a line, too."""
-    from gansynth.core.plugin_checks import one_line, strangers_code
+    from gansynth.core.plugin_checks import guard_plugin_code, one_line
     from gansynth.core.registry import installed
 
     registry = installed()
     for name in registry.names("adapters"):
         try:
-            with strangers_code():
+            with guard_plugin_code():
                 lines = list(registry.adapter(name).doctor(request))
         except Exception as error:  # a failing adapter does not stop the others
             origin = registry.origins.get(registry.loaders["adapters"][name][0])
             package = f"gansynth_{name}" if origin is None else origin.distribution
             cure = f"if a package is missing or torn: pip install --force-reinstall {package}"
-            lines = [Line("note", name, f"cannot be checked: {one_line(error)}", cure)]
+            lines = [DoctorLine("note", name, f"cannot be checked: {one_line(error)}", cure)]
         yield from lines
 
 
 # -- devices -------------------------------------------------------------------------------------
 
 
-def device_lines() -> Iterator[Line]:
+def device_lines() -> Iterator[DoctorLine]:
     """List the devices torch can use, and those that ``--device auto`` takes."""
     try:
         import torch
     except Exception:
-        yield Line("bad", "device", "unknown without torch", "pip install torch")
+        yield DoctorLine("bad", "device", "unknown without torch", "pip install torch")
         return
     with warnings.catch_warnings(record=True) as notes:  # torch warns about an old driver
         warnings.simplefilter("always")
@@ -142,14 +146,14 @@ def device_lines() -> Iterator[Line]:
         yield _no_cuda(torch.version.cuda, [str(w.message) for w in notes])
     for index in range(count):
         yield _cuda(torch, index)
-    yield Line("ok", "auto", _auto(count))
+    yield DoctorLine("ok", "auto", _auto(count))
 
 
-def _no_cuda(built_for: str | None, notes: list[str]) -> Line:
+def _no_cuda(built_for: str | None, notes: list[str]) -> DoctorLine:
     driver = DRIVER.exists() or shutil.which("nvidia-smi") is not None
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if built_for is None and not driver:
-        return Line("ok", "device", "cpu (no CUDA device, and a torch built for the CPU)")
+        return DoctorLine("ok", "device", "cpu (no CUDA device, and a torch built for the CPU)")
     if built_for is None:
         status = "cpu: this torch is built for the CPU, but there is an NVIDIA driver"
         cure = "install a CUDA build: https://pytorch.org/get-started"
@@ -163,10 +167,10 @@ def _no_cuda(built_for: str | None, notes: list[str]) -> Line:
     else:
         status = f"cpu: torch is built for CUDA {built_for}, but there is no NVIDIA driver"
         cure = "install the driver (in a container: docker run --gpus all), if there is a GPU"
-    return Line("note", "device", status, cure)
+    return DoctorLine("note", "device", status, cure)
 
 
-def _cuda(torch: Any, index: int) -> Line:
+def _cuda(torch: Any, index: int) -> DoctorLine:
     cuda = f"cuda:{index}"
     try:
         name, major = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)[0]
@@ -178,14 +182,16 @@ def _cuda(torch: Any, index: int) -> Line:
         }
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return Line("note", cuda, f"cannot be used: {reason}", "look at it with nvidia-smi")
+        return DoctorLine("note", cuda, f"cannot be used: {reason}", "look at it with nvidia-smi")
     state = f"{name}, {free:.1f} GiB free of {total:.1f}"
     if architectures and major not in architectures:
         state += f"; this torch has no code for its architecture (sm_{major}x)"
-        return Line("note", cuda, state, "install another build: https://pytorch.org/get-started")
+        return DoctorLine(
+            "note", cuda, state, "install another build: https://pytorch.org/get-started"
+        )
     if free < total / 4:
-        return Line("note", cuda, state, "other processes use it: nvidia-smi lists them")
-    return Line("ok", cuda, state)
+        return DoctorLine("note", cuda, state, "other processes use it: nvidia-smi lists them")
+    return DoctorLine("ok", cuda, state)
 
 
 def _auto(count: int) -> str:
@@ -199,7 +205,7 @@ def _auto(count: int) -> str:
     return f"training on cuda:0, the producer on {producer}{shared}"
 
 
-def scratch_banks() -> Iterator[Line]:
+def scratch_banks() -> Iterator[DoctorLine]:
     """List banks that a killed training left behind; they hold memory until they are removed."""
     from gansynth.bank import placement
 
@@ -212,8 +218,8 @@ def scratch_banks() -> Iterator[Line]:
         if dead:
             text = f"{len(group)} left by processes that have ended, {size:.2f} GiB"
             cure = shlex.join(["rm", "-r", *(str(folder) for folder, _ in group)])
-            yield Line("note", "scratch banks", text, cure)
+            yield DoctorLine("note", "scratch banks", text, cure)
         else:
-            yield Line("ok", "scratch banks", f"{len(group)} in use, {size:.2f} GiB")
+            yield DoctorLine("ok", "scratch banks", f"{len(group)} in use, {size:.2f} GiB")
     if not banks:
-        yield Line("ok", "scratch banks", "none left behind")
+        yield DoctorLine("ok", "scratch banks", "none left behind")

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio, whole_parts
-from gansynth.core.schedule import Mix
+from gansynth.core.schedule import ScheduledMix
 
 IntArray = npt.NDArray[np.int64]
 _ORDER, _SYNTHETIC, _STAND_IN, _CHOSEN = range(4)
 
 
 @dataclass(frozen=True)
-class Table:
+class EpochTable:
     """The places of one epoch.
 
     Attributes:
@@ -34,7 +34,7 @@ class Table:
         drawn: synthetic samples of all earlier epochs.
     """
 
-    mix: Mix
+    mix: ScheduledMix
     synthetic: npt.NDArray[np.bool_]
     real: IntArray
     drawn: int
@@ -54,7 +54,7 @@ def count_places(ratio: Ratio, real: int) -> int:
 
 
 @dataclass(frozen=True)
-class Places:
+class EpochPlan:
     """The tables of a training; the same in every process.
 
     At a constant ratio the first ``real`` places hold every real case once, and the rest are
@@ -67,7 +67,7 @@ class Places:
         count: places of an epoch; None for every real case once and its synthetic share.
     """
 
-    plan: MixPlan[int]
+    plan: MixerConfig[int]
     real: int
     count: int | None = None
 
@@ -85,42 +85,42 @@ class Places:
         """Whether every epoch holds every real case once, in its first places."""
         return self.count is None and self.plan.schedule.kind == "constant"
 
-    def table(self, epoch: int) -> Table:
+    def table(self, epoch: int) -> EpochTable:
         """Return the table of an epoch, counted from 0."""
         mix, drawn = self._mix(epoch), self._drawn(epoch)
         if mix.real == "chosen":
-            return Table(mix, np.zeros(len(self), np.bool_), self._chosen(epoch), drawn)
+            return EpochTable(mix, np.zeros(len(self), np.bool_), self._chosen(epoch), drawn)
         synthetic = self._synthetic(epoch)
         if self._whole and self.plan.ratio.real == 0 and synthetic.all():
-            return Table(mix, synthetic, np.arange(self.real), drawn)
+            return EpochTable(mix, synthetic, np.arange(self.real), drawn)
         if self._whole:
             first, count = epoch * (len(self) - self.real), len(self) - self.real
             others = self._cycle(range(self.real), first, count, _STAND_IN)
-            return Table(mix, synthetic, np.concatenate([np.arange(self.real), others]), drawn)
+            return EpochTable(mix, synthetic, np.concatenate([np.arange(self.real), others]), drawn)
         real = np.empty(len(self), np.int64)
         for places, first, stream in (
             (~synthetic, epoch * len(self) - drawn, _ORDER),
             (synthetic, drawn, _STAND_IN),
         ):
             real[places] = self._cycle(range(self.real), first, int(places.sum()), stream)
-        return Table(mix, synthetic, real, drawn)
+        return EpochTable(mix, synthetic, real, drawn)
 
     def rng(self, *key: int) -> np.random.Generator:
         """Return a random generator for this key, the same in every process."""
         seed = (self.plan.seed, *self.plan.stream)
         return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
-    def _mix(self, epoch: int) -> Mix:
+    def _mix(self, epoch: int) -> ScheduledMix:
         """Return the mix of an epoch: the schedule's mean over it, or its phase halfway."""
         plan = self.plan
-        if plan.clock is None:
+        if plan.batch_counter is None:
             return plan.schedule.at(0.0, plan.ratio)
-        total = plan.clock.total
+        total = plan.batch_counter.total
         if plan.schedule.kind == "finetune":
             return plan.schedule.at(min(1.0, (epoch + 0.5) / total), plan.ratio)
         begin, end = (min(1.0, e / total) for e in (epoch, epoch + 1))
         share = plan.schedule.share_of(plan.ratio, begin, end)
-        return Mix(share, "none" if share >= 1 else "all")
+        return ScheduledMix(share, "none" if share >= 1 else "all")
 
     def _synthetic(self, epoch: int) -> npt.NDArray[np.bool_]:
         """Return which places of an epoch are synthetic."""
@@ -136,12 +136,12 @@ class Places:
     def _drawn(self, epoch: int) -> int:
         """Count the synthetic samples of all earlier epochs."""
         plan = self.plan
-        if plan.clock is None:
+        if plan.batch_counter is None:
             requested = epoch * plan.ratio.p
         elif plan.schedule.kind == "finetune":
             requested = min(epoch, self._turn)
         else:
-            total = plan.clock.total
+            total = plan.batch_counter.total
             share = plan.schedule.share_of(plan.ratio, 0.0, min(1.0, epoch / total))
             last = plan.schedule.at(1.0, plan.ratio).p
             requested = min(epoch, total) * share + max(0, epoch - total) * last
@@ -150,7 +150,9 @@ class Places:
     @property
     def _turn(self) -> int:
         """Return the first epoch of fine-tuning."""
-        return self.plan.schedule.turn(1 if self.plan.clock is None else self.plan.clock.total)
+        return self.plan.schedule.turn(
+            1 if self.plan.batch_counter is None else self.plan.batch_counter.total
+        )
 
     def _chosen(self, epoch: int) -> IntArray:
         return self._cycle(self.plan.chosen, (epoch - self._turn) * len(self), len(self), _CHOSEN)

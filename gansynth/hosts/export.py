@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gansynth.bank.reader import BankReader
 from gansynth.bank.spec import read_heartbeat
-from gansynth.hosts.origin import find_origin
+from gansynth.hosts.sample_source import find_sample_source
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import (
     disk_errors,
@@ -28,12 +28,12 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.deidentify import forget_times, record_of, refuse_real_images
 from gansynth.sampling.identifiers import names_in
-from gansynth.sampling.sharing import forget_times, record_of, refuse_real_images
 
 if TYPE_CHECKING:
     from gansynth.bank.producer_main import ProducerConfig
-    from gansynth.core.adapter import Content, Injection
+    from gansynth.core.adapter import Content, MixConfig
     from gansynth.core.bank_options import BankSize
     from gansynth.core.source import CaseSource
 
@@ -41,7 +41,7 @@ SEGMENT = 16
 """Largest number of samples in a segment."""
 
 
-class Export(ABC):
+class DataSetExport(ABC):
     """One data set to be written; an adapter defines its name, its size and its files.
 
     The constructor checks the request, and ``run`` executes it.
@@ -74,20 +74,20 @@ class Export(ABC):
     def __init__(
         self,
         source: CaseSource,
-        injection: Injection,
+        mix_config: MixConfig,
         name: str,
         content: Content,
         size: BankSize | None,
     ) -> None:
-        self.source, self.injection, self.content, self.size = source, injection, content, size
+        self.source, self.mix_config, self.content, self.size = source, mix_config, content, size
         self.folder = self.place(name)
         self.check_order()
-        origin = find_origin(injection)
-        self.manifest = None if origin.run is None else origin.run.manifest
-        self.generator = origin.described["manifest_sha256"]
-        if content == "synthetic" and origin.run is not None:
+        sample_source = find_sample_source(mix_config)
+        self.manifest = None if sample_source.run is None else sample_source.run.manifest
+        self.generator = sample_source.described["manifest_sha256"]
+        if content == "synthetic" and sample_source.run is not None:
             otherwise = "export --content mixed for yourself"
-            refuse_real_images(origin.run, "--content synthetic", otherwise)
+            refuse_real_images(sample_source.run, "--content synthetic", otherwise)
         self.sample_bytes = self.measure()
         self._count()
         self._check_room()
@@ -142,7 +142,7 @@ class Export(ABC):
             UsageFault: with a hint.
         """
         raise UsageFault(
-            f"{self.option} with --ratio {self.injection.ratio}: does not say how many "
+            f"{self.option} with --ratio {self.mix_config.ratio}: does not say how many "
             f"{self.unit}s; give --bank-size N, or 3x for three for each training {self.unit}"
         )
 
@@ -155,7 +155,7 @@ class Export(ABC):
         """Return the message for a bank that holds too few samples."""
         listed = self.repeats * len(self.source.train_ids)
         return (
-            f"-o with --bank {self.injection.bank}: holds {held} samples, expected {self.samples} "
+            f"-o with --bank {self.mix_config.bank}: holds {held} samples, expected {self.samples} "
             f"beside {listed} real {self.unit}s listed; change --ratio, or take --generator"
         )
 
@@ -168,33 +168,33 @@ class Export(ABC):
 
     def check_order(self) -> None:
         """Refuse a request that makes no data set; an adapter adds its own checks."""
-        injection, option = self.injection, self.option
-        if injection.schedule.kind != "constant":
+        mix_config, option = self.mix_config, self.option
+        if mix_config.schedule.kind != "constant":
             raise UsageFault(
-                f"{option} with --schedule {injection.schedule}: a data set on disk cannot change "
+                f"{option} with --schedule {mix_config.schedule}: a data set on disk cannot change "
                 f"while {self.trains}; expected a constant ratio. {self.for_schedules}"
             )
-        if injection.ratio.p == 0:
+        if mix_config.ratio.p == 0:
             raise UsageFault(
-                f"{option} with --ratio {injection.ratio}: asks for no synthetic {self.unit}; "
+                f"{option} with --ratio {mix_config.ratio}: asks for no synthetic {self.unit}; "
                 "expected more than 0, for example 1:2"
             )
-        if injection.bank is not None and not BankReader(injection.bank).spec.frozen:
+        if mix_config.bank is not None and not BankReader(mix_config.bank).spec.frozen:
             raise UsageFault(
-                f"{option} with --bank {injection.bank}: that bank is refreshed, its samples come "
+                f"{option} with --bank {mix_config.bank}: that bank is refreshed, its samples come "
                 "and go; expected a frozen one, or --generator"
             )
 
     def _count(self) -> None:
-        injection, size, cases = self.injection, self.size, len(self.source.train_ids)
-        held = None if injection.bank is None else BankReader(injection.bank).count()
+        mix_config, size, cases = self.mix_config, self.size, len(self.source.train_ids)
+        held = None if mix_config.bank is None else BankReader(mix_config.bank).count()
         alone = None
         if self.alone:
             samples = held if size is None else size.capacity(cases, self.sample_bytes)
             alone = self.unsaid() if samples is None else samples
         elif size is not None:
             raise UsageFault(
-                f"{self.option} with --bank-size {size} and --ratio {injection.ratio}: "
+                f"{self.option} with --bank-size {size} and --ratio {mix_config.ratio}: "
                 f"{self.known()}; leave --bank-size out, or take --ratio 0:1"
             )
         self.repeats, self.samples = self.count(alone)
@@ -206,7 +206,7 @@ class Export(ABC):
     @property
     def alone(self) -> bool:
         """Whether there are synthetic cases only, in the number that the user gives."""
-        return self.injection.ratio.real == 0
+        return self.mix_config.ratio.real == 0
 
     def _check_room(self) -> None:
         """Check the disk space: a bank holds the samples uncompressed until the end."""
@@ -237,7 +237,7 @@ class Export(ABC):
                 details = self.write(folder, reader, rejected, reporter)
                 if self.content == "synthetic":
                     forget_times(folder)
-            if self.injection.bank is None:
+            if self.mix_config.bank is None:
                 shutil.rmtree(reader.folder, ignore_errors=True)
             publish_dir(folder, self.folder)
         return {**self.describe(), **details, "rejected": rejected}
@@ -270,22 +270,22 @@ class Export(ABC):
 
     def _fill(self, reporter: Reporter) -> BankReader:
         """Return the given bank, or one that a producer fills now."""
-        injection = self.injection
-        if injection.bank is not None:
-            return BankReader(injection.bank)
+        mix_config = self.mix_config
+        if mix_config.bank is not None:
+            return BankReader(mix_config.bank)
         from gansynth.bank.api import fill
-        from gansynth.sampling.filters.ahead import learn_ahead
+        from gansynth.sampling.filters.pretrain import learn_ahead
 
         learn_ahead(
-            injection.run,
-            injection.samples.filters,
+            mix_config.run,
+            mix_config.samples.filters,
             self.source,
             target=self.target,
-            device=injection.device,
+            device=mix_config.device,
             reporter=reporter,
         )
         config = self.order()
-        take_up(config, self.generator)
+        resume_export(config, self.generator)
         reported = 0
         with reporter.task(config.capacity, "sample") as bar:
 
@@ -294,14 +294,14 @@ class Export(ABC):
                 bar.advance(count - reported)
                 reported = count
 
-            log, restarts = self.build / "producer.log", injection.restarts
+            log, restarts = self.build / "producer.log", mix_config.restarts
             return fill(config, log, restarts=restarts, progress=progress, say=reporter.say)
 
     def order(self) -> ProducerConfig:
         """Return the configuration of the producer."""
         from gansynth.bank.producer_main import ProducerConfig
 
-        injection, samples, run = self.injection, self.drawn, self.injection.run
+        mix_config, samples, run = self.mix_config, self.drawn, self.mix_config.run
         assert run is not None, "for there is no bank"
         return ProducerConfig(
             run=str(run),
@@ -311,9 +311,9 @@ class Export(ABC):
             frozen=True,
             capacity=samples,
             segment_samples=min(SEGMENT, samples),
-            samples=injection.samples,
+            samples=mix_config.samples,
             rejected=str(run.folder / "exports" / f"{self.folder.name}_rejected"),
-            device=injection.device,
+            device=mix_config.device,
             parent=os.getpid(),
             dtype="float32",
         )
@@ -323,7 +323,7 @@ class Export(ABC):
     @property
     def record(self) -> Path:
         """The file with the source cases of each sample, outside of the data set."""
-        run = self.injection.run
+        run = self.mix_config.run
         return record_of(None if run is None else run.folder, self.folder)
 
     def made_by(self, reader: BankReader) -> dict[str, Any]:
@@ -373,7 +373,7 @@ def hashes_of(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(files)}
 
 
-def take_up(config: ProducerConfig, generator: str) -> None:
+def resume_export(config: ProducerConfig, generator: str) -> None:
     """Remove the leftovers of a killed export, unless request and generator's SHA-256 are equal."""
     order = {k: v for k, v in config.to_json().items() if k not in ("parent", "device")}
     order = json.loads(json.dumps({**order, "generator": generator}))

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, Generic
 import numpy as np
 
 from gansynth.bank.draw_log import DrawLog, Kind
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import SlotAllocator
-from gansynth.core.schedule import Key, Mix
+from gansynth.core.schedule import Key, ScheduledMix
 from gansynth.runtime.errors import TrainingFault
 
 if TYPE_CHECKING:
-    from gansynth.bank.passes import Passes, Turns
+    from gansynth.bank.passes import BankPasses, WorkerTurns
     from gansynth.bank.reader import BankReader, BankSample
 
 WISHES = 20
@@ -51,7 +51,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 @dataclass(frozen=True)
-class Slot(Generic[Key]):
+class BatchItem(Generic[Key]):
     """Content of a slot: a synthetic sample, or else the real case of this id."""
 
     real: Key
@@ -66,7 +66,7 @@ class Mixer(Generic[Key]):
     """
 
     def __init__(
-        self, plan: MixPlan[Key], refuse: Callable[[BankSample], str] | None = None
+        self, plan: MixerConfig[Key], refuse: Callable[[BankSample], str] | None = None
     ) -> None:
         self.plan = plan
         self._refuse = refuse
@@ -78,7 +78,7 @@ class Mixer(Generic[Key]):
         self._wish: Callable[[BankSample], bool] | None = None
 
     @property
-    def phase(self) -> Mix:
+    def phase(self) -> ScheduledMix:
         """The mix of the batch that this process began last."""
         return self._mix
 
@@ -90,7 +90,7 @@ class Mixer(Generic[Key]):
                 self._begin()
             return self._rng
 
-    def slot(self, real: Key, batch_size: int) -> Slot[Key]:
+    def slot(self, real: Key, batch_size: int) -> BatchItem[Key]:
         """Fill the next slot, for frameworks that request case by case.
 
         Args:
@@ -109,7 +109,7 @@ class Mixer(Generic[Key]):
             self._place += 1
             return self._fill(real, self._place - 1 in self._synthetic)
 
-    def batch(self, real: Sequence[Key]) -> list[Slot[Key]]:
+    def batch(self, real: Sequence[Key]) -> list[BatchItem[Key]]:
         """Fill a whole batch, for frameworks that name all its real cases at once.
 
         Raises:
@@ -127,13 +127,13 @@ class Mixer(Generic[Key]):
     def fill(
         self,
         real: Key,
-        mix: Mix,
+        mix: ScheduledMix,
         *,
         synthetic: bool,
         rng: np.random.Generator,
         turn: int | None = None,
         wish: Callable[[BankSample], bool] | None = None,
-    ) -> Slot[Key]:
+    ) -> BatchItem[Key]:
         """Fill a slot whose content is planned in advance.
 
         Args:
@@ -161,8 +161,8 @@ class Mixer(Generic[Key]):
         slots, *others = (np.random.default_rng(child) for child in key.spawn(5))
         self._draws, self._cases, self._rng, self._order = others
         self._slots = SlotAllocator(slots)
-        self._turns: Turns | None = None
-        self._passes: Passes | None = None
+        self._turns: WorkerTurns | None = None
+        self._passes: BankPasses | None = None
         self._looked, self._stale = -np.inf, ""
         self._place = 0
         self._pid = os.getpid()
@@ -174,12 +174,12 @@ class Mixer(Generic[Key]):
         self.__init__(**state)  # type: ignore[misc]
 
     def _start_batch(self, size: int) -> None:
-        clock = self.plan.clock
-        progress = 0.0 if clock is None else clock.tick()
+        batch_counter = self.plan.batch_counter
+        progress = 0.0 if batch_counter is None else batch_counter.tick()
         self._mix = self.plan.schedule.at(progress, self.plan.ratio)
         self._synthetic = self._slots.allocate(self._mix.p, size)
 
-    def _fill(self, real: Key, synthetic: bool, turn: int | None = None) -> Slot[Key]:
+    def _fill(self, real: Key, synthetic: bool, turn: int | None = None) -> BatchItem[Key]:
         if not synthetic:
             return self._give_real(real, "real", "")
         sample, reason = self._draw(turn)
@@ -190,14 +190,14 @@ class Mixer(Generic[Key]):
         if self._log is not None:
             provenance = sample.provenance
             self._log.append("synthetic", sample.id, str(provenance.get("case", "")), provenance)
-        return Slot(real, sample)
+        return BatchItem(real, sample)
 
-    def _give_real(self, real: Key, kind: Kind, reason: str) -> Slot[Key]:
+    def _give_real(self, real: Key, kind: Kind, reason: str) -> BatchItem[Key]:
         if self._mix.real == "chosen" and real not in self._chosen:
             real = self.plan.chosen[int(self._cases.integers(len(self.plan.chosen)))]
         if self._log is not None:
             self._log.append(kind, str(real), reason)
-        return Slot(real)
+        return BatchItem(real)
 
     def _draw(self, turn: int | None = None) -> tuple[BankSample | None, str]:
         """Draw a sample; or return None and the reason."""
@@ -216,17 +216,17 @@ class Mixer(Generic[Key]):
         reason = self._refuse(sample) if self._refuse is not None else ""
         return (None, reason) if reason else (sample, "")
 
-    def _open(self, bank: Path) -> Passes:
-        from gansynth.bank.passes import Passes, Team, Turns
+    def _open(self, bank: Path) -> BankPasses:
+        from gansynth.bank.passes import BankPasses, WorkerGroup, WorkerTurns
         from gansynth.bank.reader import BankReader
 
-        plan, team = self.plan, Team.here(self.plan.workers)
+        plan, worker_group = self.plan, WorkerGroup.here(self.plan.workers)
         if self._turns is None:  # a reopened bank continues at its turn
-            self._turns = Turns(team, plan.log, "_".join(map(str, plan.stream)))
+            self._turns = WorkerTurns(worker_group, plan.log, "_".join(map(str, plan.stream)))
         reader = BankReader(bank, handles=OPEN)
-        return Passes(reader, (plan.seed, *plan.stream), team, self._turns, self._order)
+        return BankPasses(reader, (plan.seed, *plan.stream), worker_group, self._turns, self._order)
 
-    def _wished(self, passes: Passes, turn: int | None) -> BankSample | None:
+    def _wished(self, passes: BankPasses, turn: int | None) -> BankSample | None:
         sample = passes.draw(turn)
         for _ in range(WISHES - 1 if self._wish is not None else 0):
             if sample is None or self._wish is None or self._wish(sample):

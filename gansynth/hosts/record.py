@@ -12,10 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gansynth.bank.supply import REJECTED
-from gansynth.core.adapter import Injection, Outcome
+from gansynth.bank.training_bank import REJECTED
+from gansynth.core.adapter import MixConfig, TrainingResult
 from gansynth.core.lineage import Lineage
-from gansynth.hosts.origin import Origin
+from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 
@@ -43,9 +43,9 @@ _MEANS = ("refresh_seconds", "overhead", "overhead_low", "overhead_high", "duty"
 """Values averaged over sessions, weighted by their draws."""
 
 
-def usual_output(runs: Path, name: str, injection: Injection) -> Path:
+def default_output(runs: Path, name: str, mix_config: MixConfig) -> Path:
     """Return the default folder of a training's results."""
-    words = f"{name.rpartition(':')[2]}_{injection.ratio}".replace(":", "-")
+    words = f"{name.rpartition(':')[2]}_{mix_config.ratio}".replace(":", "-")
     return (runs / re.sub(r"[^\w.-]+", "-", words)).absolute()
 
 
@@ -58,17 +58,17 @@ def check_new_folder(output: Path, left: Callable[[str], bool], option: str = "-
     Raises:
         UsageFault: with a hint.
     """
-    way_out = f"take another: {option}"
+    hint = f"take another: {option}"
     if output.exists() and not output.is_dir():
-        raise UsageFault(f"{output}: is a file, expected a folder; {way_out}")
+        raise UsageFault(f"{output}: is a file, expected a folder; {hint}")
     held = sorted(path.name for path in output.iterdir()) if output.exists() else []
     extra = [name for name in held if not left(name)]
     if extra:
         if FILE in extra:
-            way_out += ", or go on with the training in it: --set resume=yes"
+            hint += ", or go on with the training in it: --set resume=yes"
         raise UsageFault(
             f"{output}: holds {extra[0]}{' and more' if extra[1:] else ''}, expected a new "
-            f"or empty folder; {way_out}"
+            f"or empty folder; {hint}"
         )
 
 
@@ -122,22 +122,22 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
     return [session for session in sessions if isinstance(session, dict)]
 
 
-def describe_session(injection: Injection, origin: Origin | None) -> dict[str, Any]:
+def describe_session(mix_config: MixConfig, sample_source: SampleSource | None) -> dict[str, Any]:
     """Describe what is mixed in and how, without settings of this machine."""
-    document = {k: v for k, v in injection.to_json().items() if k not in _MINE}
-    described = None if origin is None else dict(origin.described)
+    document = {k: v for k, v in mix_config.to_json().items() if k not in _MINE}
+    described = None if sample_source is None else dict(sample_source.described)
     return {
         **document,
-        "bank": _bank(injection, described or {}),
+        "bank": _bank(mix_config, described or {}),
         "generator": described,
-        "lineage": None if origin is None else _lineage(origin.lineage),
+        "lineage": None if sample_source is None else _lineage(sample_source.lineage),
     }
 
 
-def _bank(injection: Injection, generator: Mapping[str, Any]) -> str:
-    if injection.ratio.p == 0:
+def _bank(mix_config: MixConfig, generator: Mapping[str, Any]) -> str:
+    if mix_config.ratio.p == 0:
         return "none"
-    if injection.bank is None:
+    if mix_config.bank is None:
         return "filled by a producer"
     return f"existing, SHA-256 {generator.get('bank_sha256')}"
 
@@ -165,7 +165,11 @@ def compare(
         )
     origins = [session.get("lineage") for session in (before, now)]
     if all(origins):
-        datasets = [f"{origin['dataset']} fold {origin['fold']}" for origin in origins if origin]
+        datasets = [
+            f"{sample_source['dataset']} fold {sample_source['fold']}"
+            for sample_source in origins
+            if sample_source
+        ]
         if datasets[0] != datasets[1]:
             raise IntegrityFault(
                 f"lineage: the training to be continued used samples of {datasets[0]}, now "
@@ -195,23 +199,23 @@ def _lineage(lineage: Lineage) -> dict[str, Any]:
         "cases": [case.plain.to_json() for case in lineage.cases],
     }
     if lineage.ancestors:
-        document["ancestors"] = [_lineage(ancestor) for ancestor in lineage.ancestors]
+        document["ancestors"] = [_lineage(parent_run) for parent_run in lineage.ancestors]
     return document
 
 
 # -- over all sessions ---------------------------------------------------------------------------
 
 
-def outcome_of(
+def training_result_of(
     sessions: Sequence[Mapping[str, Any]], folder: Path, metrics: Mapping[str, Any]
-) -> Outcome:
+) -> TrainingResult:
     """Summarise a training over all its sessions, with its metrics on real cases."""
     drawn = [session["drawn"] for session in sessions]
     total = {k: sum(d[k] for d in drawn) for k in ("real", "synthetic", "fell_back")}
     reasons: Counter[str] = Counter()
     for counts in drawn:
         reasons.update(counts["reasons"])
-    return Outcome(
+    return TrainingResult(
         folder=folder,
         drawn_real=total["real"],
         drawn_synthetic=total["synthetic"],
@@ -219,7 +223,7 @@ def outcome_of(
         metrics=metrics,
         reasons=dict(reasons),
         asked=_mean(sessions, [session.get("asked") for session in sessions]),
-        supply=_supply(sessions),
+        training_bank=_training_bank(sessions),
         warnings=(
             *(text for session in sessions for text in session.get("changes", ())),
             *(doc["worn"] for session in sessions if "worn" in (doc := session.get("supply", {}))),
@@ -227,7 +231,7 @@ def outcome_of(
     )
 
 
-def _supply(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _training_bank(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Summarise the producers of all sessions."""
     each = [session.get("supply", {}) for session in sessions]
     document: dict[str, Any] = {}
@@ -236,12 +240,12 @@ def _supply(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         synthetic = sum(session["drawn"]["synthetic"] for session in sessions)
         document["draws_per_sample"] = round(synthetic / distinct, 4)
     for key in _MEANS:
-        mean = _mean(sessions, [supply.get(key) for supply in each])
+        mean = _mean(sessions, [training_bank.get(key) for training_bank in each])
         if mean is not None:
             document[key] = mean
-    if any("restarts" in supply for supply in each):
-        document["restarts"] = sum(supply.get("restarts", 0) for supply in each)
-    ended = [supply["ended"] for supply in each if supply.get("ended")]
+    if any("restarts" in training_bank for training_bank in each):
+        document["restarts"] = sum(training_bank.get("restarts", 0) for training_bank in each)
+    ended = [training_bank["ended"] for training_bank in each if training_bank.get("ended")]
     return document | ({"ended": ended[-1]} if ended else {})
 
 

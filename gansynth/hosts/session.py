@@ -18,10 +18,10 @@ from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from gansynth.bank.draw_log import Counts, Tally
+from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.spec import SPEC
-from gansynth.bank.supply import Demand, Supply
-from gansynth.core.injection import Injection, MixPlan, Outcome
+from gansynth.bank.training_bank import BankRequirements, TrainingBank
+from gansynth.core.mix_config import MixConfig, MixerConfig, TrainingResult
 from gansynth.core.schedule import Key
 from gansynth.hosts.record import (
     ANEW,
@@ -29,8 +29,8 @@ from gansynth.hosts.record import (
     DRAWS,
     FILE,
     compare,
-    outcome_of,
     read_sessions,
+    training_result_of,
 )
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
@@ -39,7 +39,7 @@ from gansynth.runtime.version import __version__
 T = TypeVar("T")
 
 
-class Session(ABC, Generic[Key]):
+class HostSession(ABC, Generic[Key]):
     """One session of a training; an adapter defines what is trained.
 
     Args:
@@ -59,19 +59,19 @@ class Session(ABC, Generic[Key]):
     """How to start a new training, for messages."""
     records_false_start: ClassVar[bool] = True
     """Whether a session that drew nothing is recorded, too."""
-    plan: MixPlan[Key]
+    plan: MixerConfig[Key]
 
-    def __init__(self, injection: Injection, output: Path, first: int, total: int) -> None:
-        self.injection, self.output, self.total = injection, output, total
+    def __init__(self, mix_config: MixConfig, output: Path, first: int, total: int) -> None:
+        self.mix_config, self.output, self.total = mix_config, output, total
         self.first = self.done = first
         self._pid = os.getpid()
         # Two sessions of one process may begin in the same second, and have separate logs.
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{self._pid}"
         self.log = output / DRAWS / stamp
-        self._tally = Tally(self.log)
+        self._tally = DrawCounter(self.log)
         self._earlier: list[dict[str, Any]] = []
         self._described: dict[str, Any] = {}
-        self._supply: Supply | None = None
+        self._training_bank: TrainingBank | None = None
         self._closed = False
         atexit.register(self.close)
 
@@ -82,11 +82,11 @@ class Session(ABC, Generic[Key]):
         """Return the training's requirements for its bank."""
 
     @abstractmethod
-    def demand(self) -> Demand:
+    def demand(self) -> BankRequirements:
         """What the training wants of its bank."""
 
     @abstractmethod
-    def make_plan(self) -> MixPlan[Key]:
+    def make_plan(self) -> MixerConfig[Key]:
         """Return the plan of what is mixed in, with the draws logged in ``log``."""
 
     def more(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Session(ABC, Generic[Key]):
         self._described = {**described, "of_epochs": self.total, "changes": changes}
         for change in changes:
             self.say(f"WARNING: since the last session: {change}")
-        self._supply = Supply(self.demand())
+        self._training_bank = TrainingBank(self.demand())
 
     def start(self) -> None:
         """Start the producer and wait for samples, if there is anything left to train.
@@ -128,55 +128,55 @@ class Session(ABC, Generic[Key]):
             TrainingFault: the bank does not fill.
         """
         if self.first < self.total:
-            self.supply.start()
-            self.supply.wait()
+            self.training_bank.start()
+            self.training_bank.wait()
 
     def steer(self) -> None:
         """Make the plan, and begin to count draws and to limit the producer."""
         self.plan = self.make_plan()
-        self._tally = Tally(self.log)
-        if self._supply is not None:
-            self._supply.steer(self.counts, lambda: self.partners().synthetic)
+        self._tally = DrawCounter(self.log)
+        if self._training_bank is not None:
+            self._training_bank.steer(self.counts, lambda: self.partners().synthetic)
 
     @property
-    def supply(self) -> Supply:
+    def training_bank(self) -> TrainingBank:
         """The bank and its producer, once the session is open."""
-        assert self._supply is not None
-        return self._supply
+        assert self._training_bank is not None
+        return self._training_bank
 
     @property
     def bank(self) -> Path | None:
         """The bank; None also if its producer died before it wrote the description."""
-        bank = self.supply.bank
+        bank = self.training_bank.bank
         return bank if bank is not None and (bank / SPEC).exists() else None
 
     # -- while training --------------------------------------------------------------------------
 
     def step(self, begin: float, end: float) -> None:
         """Record a training step, ``time.monotonic()`` at its begin and end; never raises."""
-        if self._supply is not None:
-            self._supply.step(begin, end)
+        if self._training_bank is not None:
+            self._training_bank.step(begin, end)
 
     def pause(self) -> None:
-        """Record the end of an epoch; see ``Supply.pause``."""
-        self.supply.pause(self.now())
+        """Record the end of an epoch; see ``TrainingBank.pause``."""
+        self.training_bank.pause(self.now())
 
     def report(self) -> None:
         """Write new messages about the producer and the samples."""
-        for message in self.supply.messages():
+        for message in self.training_bank.messages():
             self.say(message)
 
     def say(self, line: str) -> None:
         """Write a line for the user, with the name of its sender."""
         self.tell(f"gansynth: {line}")
 
-    def counts(self) -> Counts:
+    def counts(self) -> DrawCounts:
         """Return the draws of all workers so far."""
         return self._tally.update()
 
-    def partners(self) -> Counts:
+    def partners(self) -> DrawCounts:
         """Return the additional draws, where a framework draws several samples for one place."""
-        return Counts()
+        return DrawCounts()
 
     def now(self) -> float:
         """Return the progress, 0 to 1."""
@@ -185,18 +185,22 @@ class Session(ABC, Generic[Key]):
     def asked(self) -> float:
         """Return the requested share of synthetic samples in this session until now."""
         begin = min(1.0, self.first / self.total)
-        return self.injection.schedule.share_of(self.injection.ratio, begin, self.now())
+        return self.mix_config.schedule.share_of(self.mix_config.ratio, begin, self.now())
 
     def sentence(self) -> str:
         """Describe the draws and the producer's work in words."""
         text = self.counts().sentence(self.asked())
-        producer = "" if self._supply is None else self._supply.sentence()
+        producer = "" if self._training_bank is None else self._training_bank.sentence()
         return f"{text}, {producer}" if producer else text
 
     def stopped(self) -> str:
         """Return why drawing stopped, in any worker; empty if it did not."""
         why = self.counts().stopped or self.partners().stopped
-        ended = self._supply and self._supply.keeper and self._supply.keeper.ended
+        ended = (
+            self._training_bank
+            and self._training_bank.supervisor
+            and self._training_bank.supervisor.ended
+        )
         return f"{why}. The producer had ended: {ended}" if why and ended else why
 
     def write(self, complete: bool = False) -> None:
@@ -208,7 +212,7 @@ class Session(ABC, Generic[Key]):
             "chosen": [self.case(key) for key in self.plan.chosen] if self._planned else [],
             "drawn": counts.to_json(),
             "asked": round(self.asked(), 6),
-            "supply": self.supply.summary(counts),
+            "supply": self.training_bank.summary(counts),
             **self.more(),
         }
         sessions = [*self._earlier, this]
@@ -226,10 +230,10 @@ class Session(ABC, Generic[Key]):
             return
         self._closed = True
         atexit.unregister(self.close)
-        if self._supply is None:
+        if self._training_bank is None:
             return
         try:
-            self._supply.close()
+            self._training_bank.close()
         finally:
             if self._planned or self.records_false_start:
                 with contextlib.suppress(OSError):  # the output may be closed
@@ -240,12 +244,12 @@ class Session(ABC, Generic[Key]):
     def _planned(self) -> bool:
         return hasattr(self, "plan")
 
-    def outcome(self, metrics: Mapping[str, Any]) -> Outcome:
+    def training_result(self, metrics: Mapping[str, Any]) -> TrainingResult:
         """Summarise all sessions of the training."""
-        return outcome_of(read_sessions(self.output / self.file), self.output, metrics)
+        return training_result_of(read_sessions(self.output / self.file), self.output, metrics)
 
 
-class Once(Generic[T]):
+class CachedResult(Generic[T]):
     """Cache of a function's last result; other arguments compute it anew.
 
     A command asks several times for one training, whose samples are then checked only once.

@@ -19,8 +19,8 @@ from torch.utils.data import Dataset, IterableDataset
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.mixer import Mixer, Slot
-from gansynth.hosts.mixture import Mixed, Mixture, make_mixture
+from gansynth.hosts.mix_setup import MixDescription, MixSetup, make_mix_setup
+from gansynth.hosts.mixer import BatchItem, Mixer
 from gansynth.runtime.errors import UsageFault
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def mix(
     schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
     if batch_size is None and schedule.kind != "constant":
         raise UsageFault(f"schedule {schedule}: counts batches, expected batch_size=N")
-    mixture = make_mixture(
+    mixture = make_mix_setup(
         bank,
         ratio,
         schedule=schedule,
@@ -133,13 +133,13 @@ def _check_labelled(bank: Path) -> None:
         )
 
 
-class MixedDataset(Mixed, Dataset[Any]):
+class MixedDataset(MixDescription, Dataset[Any]):
     """The result of ``mix``. Unknown attributes are those of the data set."""
 
     def __init__(
         self,
         dataset: Any,
-        mixture: Mixture,
+        mixture: MixSetup,
         as_item: Callable[[BankSample], Any] | None,
         transform: Callable[[Any], Any] | None,
         batch_size: int,
@@ -179,7 +179,7 @@ class MixedDataset(Mixed, Dataset[Any]):
             raise IndexError(f"item {place} of {size}")
         return place % size
 
-    def _items(self, slots: Sequence[Slot[int]]) -> list[Any]:
+    def _items(self, slots: Sequence[BatchItem[int]]) -> list[Any]:
         real = iter(self._open([slot.real for slot in slots if slot.sample is None]))
         items = [next(real) if s.sample is None else self._as_item(s.sample) for s in slots]
         return items if self._transform is None else [self._transform(item) for item in items]

@@ -18,10 +18,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gansynth.core.schema import Case, Sample, Schema
-from gansynth.metrics.comparison import Evaluated, Image, Sides
+from gansynth.metrics.comparison import Comparison, Image, IntervalMetric
 from gansynth.metrics.encoder import CROP, cosine, descend
-from gansynth.metrics.estimate import Figure, Floats, Indices, drawn_anew, halves, middle, numbered
-from gansynth.metrics.features import AT_ONCE, Looked, features_of, pictures
+from gansynth.metrics.estimate import (
+    Estimate,
+    Floats,
+    Indices,
+    drawn_anew,
+    halves,
+    median_estimate,
+    numbered,
+)
+from gansynth.metrics.features import AT_ONCE, AxisFeatures, features_of, pictures
 from gansynth.runtime.devices import pick_device, seeded
 
 PERMUTATIONS = 999
@@ -33,7 +41,7 @@ BATCH, RATE = 32, 3e-3
 Bools = npt.NDArray[np.bool_]
 
 
-class C2ST(Evaluated):
+class C2ST(IntervalMetric):
     """A classifier's accuracy, with a permutation p and a bootstrap interval over subjects."""
 
     method: ClassVar[str]
@@ -42,56 +50,64 @@ class C2ST(Evaluated):
 
     @abstractmethod
     def judged(
-        self, images: Sequence[Image], synthetic: Bools, owners: Sequence[str], sides: Sides
-    ) -> Judged:
+        self,
+        images: Sequence[Image],
+        synthetic: Bools,
+        owners: Sequence[str],
+        comparison: Comparison,
+    ) -> Classified:
         """Classify images that lie on one of two sides (N,)."""
 
     def __call__(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
         """Return accuracy and p."""
-        sides = Sides(samples, real, schema)
-        result = self._judge(sides)
-        return {"accuracy": result.accuracy, "p": result.p(sides.rng("c2st"))}
+        comparison = Comparison(samples, real, schema)
+        result = self._judge(comparison)
+        return {"accuracy": result.accuracy, "p": result.p(comparison.rng("c2st"))}
 
-    def figures(self, sides: Sides) -> list[Figure]:
+    def figures(self, comparison: Comparison) -> list[Estimate]:
         """Return the accuracy as a figure."""
-        self.check(sides)
-        result = self._judge(sides)
-        low, high = result.interval(sides.rng("c2st people"))
+        self.check(comparison)
+        result = self._judge(comparison)
+        low, high = result.interval(comparison.rng("c2st people"))
         reals = [
-            self._between(sides, split.control, split.real).accuracy
-            for split in halves(sides.drawn_of, sides.people, self.rounds, sides.rng("c2st halves"))
+            self._between(comparison, split.control, split.real).accuracy
+            for split in halves(
+                comparison.drawn_of, comparison.people, self.rounds, comparison.rng("c2st halves")
+            )
         ]
         # A few rounds give no interval, so the range of chance for so few subjects is used.
         apart = 2 * result.error
         return [
-            Figure(
+            Estimate(
                 "", "accuracy", self.title, f"accuracy of {self.method}; 0.5 is chance", "half",
                 result.accuracy, low, high, float(np.mean(reals)),
                 min(*reals, 0.5 - apart), max(*reals, 0.5 + apart),
-                p=result.p(sides.rng("c2st")), images=result.count // 2, splits=self.rounds,
+                p=result.p(comparison.rng("c2st")), images=result.count // 2, splits=self.rounds,
             )
         ]  # fmt: skip
 
-    def _judge(self, sides: Sides) -> Judged:
+    def _judge(self, comparison: Comparison) -> Classified:
         """Classify as many samples as real crops."""
-        count = min(len(sides.samples), len(sides.real))
-        chosen = np.sort(sides.rng("c2st samples").permutation(len(sides.samples))[:count])
-        real = np.sort(sides.rng("c2st real").permutation(len(sides.real))[:count])
-        images = [*(sides.samples[n] for n in chosen), *(sides.real[n] for n in real)]
-        owners = [*(sides.drawn_of[n] for n in chosen), *(sides.people[n] for n in real)]
-        return self.judged(images, np.arange(2 * count) < count, owners, sides)
+        count = min(len(comparison.samples), len(comparison.real))
+        chosen = np.sort(
+            comparison.rng("c2st samples").permutation(len(comparison.samples))[:count]
+        )
+        real = np.sort(comparison.rng("c2st real").permutation(len(comparison.real))[:count])
+        images = [*(comparison.samples[n] for n in chosen), *(comparison.real[n] for n in real)]
+        owners = [*(comparison.drawn_of[n] for n in chosen), *(comparison.people[n] for n in real)]
+        return self.judged(images, np.arange(2 * count) < count, owners, comparison)
 
-    def _between(self, sides: Sides, first: Indices, second: Indices) -> Judged:
+    def _between(self, comparison: Comparison, first: Indices, second: Indices) -> Classified:
         """Classify real subjects against real subjects."""
         numbers = [*first, *second]
-        images = [sides.real[n] for n in numbers]
-        owners = [sides.people[n] for n in numbers]
-        return self.judged(images, np.arange(len(numbers)) < len(first), owners, sides)
+        images = [comparison.real[n] for n in numbers]
+        owners = [comparison.people[n] for n in numbers]
+        return self.judged(images, np.arange(len(numbers)) < len(first), owners, comparison)
 
 
-class Judged:
+class Classified:
     """A classifier's predictions for images, and the uncertainty of its accuracy.
 
     ``synthetic``: (N,), sides. ``says``: sides -> above 0 synthetic, below 0 real; 0 counts half.
@@ -118,13 +134,13 @@ class Judged:
         """Share of permutations, by blocks of a subject, with at least this accuracy."""
         accuracy, as_good = self.accuracy, 0
         for _ in range(PERMUTATIONS):
-            sides = permuted(self.synthetic, self.owner, rng)
-            as_good += _balanced(self.scores(sides), sides) >= accuracy - 1e-12
+            comparison = permuted(self.synthetic, self.owner, rng)
+            as_good += _balanced(self.scores(comparison), comparison) >= accuracy - 1e-12
         return (1 + as_good) / (1 + PERMUTATIONS)
 
     def interval(self, rng: np.random.Generator) -> tuple[float, float]:
         """95 % interval of the accuracy, by resampling subjects."""
-        return middle(self._drawn(rng))
+        return median_estimate(self._drawn(rng))
 
     @property
     def error(self) -> float:
@@ -171,25 +187,29 @@ class NearestC2ST(C2ST):
     rounds = 10
 
     def judged(
-        self, images: Sequence[Image], synthetic: Bools, owners: Sequence[str], sides: Sides
-    ) -> Judged:
+        self,
+        images: Sequence[Image],
+        synthetic: Bools,
+        owners: Sequence[str],
+        comparison: Comparison,
+    ) -> Classified:
         """Classify by features of the trained network."""
-        return judged_by_neighbours(self._rows(images, sides), synthetic, owners)
+        return classified_by_neighbours(self._rows(images, comparison), synthetic, owners)
 
-    def _rows(self, images: Sequence[Image], sides: Sides) -> Floats:
+    def _rows(self, images: Sequence[Image], comparison: Comparison) -> Floats:
         """Features of images of either side, each computed once."""
-        features = features_of(sides)
-        mine = _whole(features.of(sides.samples, "trained"), sides.samples)
-        real = _whole(features.of(sides.real, "trained"), sides.real)
+        features = features_of(comparison)
+        mine = _whole(features.of(comparison.samples, "trained"), comparison.samples)
+        real = _whole(features.of(comparison.real, "trained"), comparison.real)
         rows = mine | real
         return np.stack([rows[id(image)] for image in images])
 
 
-def _whole(looked: Looked, images: Sequence[Image]) -> dict[int, Floats]:
+def _whole(looked: AxisFeatures, images: Sequence[Image]) -> dict[int, Floats]:
     return dict(zip(map(id, images), looked.whole, strict=True))
 
 
-def judged_by_neighbours(rows: Floats, synthetic: Bools, owners: Sequence[str]) -> Judged:
+def classified_by_neighbours(rows: Floats, synthetic: Bools, owners: Sequence[str]) -> Classified:
     """Classify by nearest neighbours in features (N, K); k is the odd root of the number of others.
 
     Lopez-Paz & Oquab 2017, sec. 3.
@@ -204,10 +224,10 @@ def judged_by_neighbours(rows: Floats, synthetic: Bools, owners: Sequence[str]) 
     near: Indices = np.argsort(apart, axis=1)[:, :count]
     shares = others / np.maximum(others.sum(1, keepdims=True), 1)
 
-    def says(sides: Bools) -> Floats:
-        return np.asarray(sides[near].mean(1) - shares @ sides)
+    def says(comparison: Bools) -> Floats:
+        return np.asarray(comparison[near].mean(1) - shares @ comparison)
 
-    return Judged(synthetic, says, owners)
+    return Classified(synthetic, says, owners)
 
 
 class NetworkC2ST(C2ST):
@@ -218,16 +238,20 @@ class NetworkC2ST(C2ST):
     rounds = 2
 
     def judged(
-        self, images: Sequence[Image], synthetic: Bools, owners: Sequence[str], sides: Sides
-    ) -> Judged:
+        self,
+        images: Sequence[Image],
+        synthetic: Bools,
+        owners: Sequence[str],
+        comparison: Comparison,
+    ) -> Classified:
         """Classify by networks that were not trained on these subjects."""
-        planes = pictures([image.image for image in images], sides.window)
+        planes = pictures([image.image for image in images], comparison.window)
         scores = np.zeros(len(images))
-        parts = _parted(owners, sides.rng("c2st folds"))
+        parts = _parted(owners, comparison.rng("c2st folds"))
         for fold, (train, test) in enumerate((parts, parts[::-1])):
-            net = _trained(planes, synthetic, train, sides, fold)
-            scores[test] = _asked(net, planes, test, pick_device(sides.device))
-        return Judged(synthetic, lambda _: scores, owners)
+            net = _trained(planes, synthetic, train, comparison, fold)
+            scores[test] = _asked(net, planes, test, pick_device(comparison.device))
+        return Classified(synthetic, lambda _: scores, owners)
 
 
 class Classifier(nn.Module):
@@ -257,11 +281,11 @@ def _parted(owners: Sequence[str], rng: np.random.Generator) -> tuple[Indices, I
 
 
 def _trained(
-    planes: Sequence[Tensor], synthetic: Bools, train: Indices, sides: Sides, fold: int
+    planes: Sequence[Tensor], synthetic: Bools, train: Indices, comparison: Comparison, fold: int
 ) -> Classifier:
     """Train on balanced batches of both sides; large slices are cropped."""
-    device = pick_device(sides.device)
-    with seeded(sides.seed + fold):
+    device = pick_device(comparison.device)
+    with seeded(comparison.seed + fold):
         net = Classifier(planes[0].shape[2]).to(device).train()
     kinds = [train[synthetic[train]], train[~synthetic[train]]]
     if not all(map(len, kinds)):  # all subjects of one side are in the other half
@@ -269,15 +293,15 @@ def _trained(
     target = (torch.arange(BATCH) < BATCH // 2).float().to(device)
 
     def loss(step: int) -> Tensor:
-        rng = np.random.default_rng((sides.seed, fold, step))
+        rng = np.random.default_rng((comparison.seed, fold, step))
         plane = planes[int(rng.integers(len(planes)))]
         chosen = np.concatenate([rng.choice(kind, BATCH // 2) for kind in kinds])
         batch = _part(plane[torch.from_numpy(chosen)], rng).to(device)
         return F.binary_cross_entropy_with_logits(net(batch), target)
 
-    steps = sides.effort.classifier
+    steps = comparison.effort.classifier
     rate = cosine(RATE, steps)
-    descend(net.parameters(), loss, rate, steps, sides.reporter, "two-sample test")
+    descend(net.parameters(), loss, rate, steps, comparison.reporter, "two-sample test")
     return net.eval()
 
 

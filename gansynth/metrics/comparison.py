@@ -1,6 +1,6 @@
 """Metrics by name, the two sides of an evaluation, and metrics calibrated on real subjects.
 
-Any function of samples and real cases is a metric, called for every half. ``Halved`` reads each
+Any function of samples and real cases is a metric, called for every half. ``SplitHalfMetric`` reads each
 image once and is faster.
 """
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gansynth.core.metric import Metric
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
-from gansynth.metrics.estimate import Better, Figure, Indices, halves, summarised
+from gansynth.metrics.estimate import Better, Estimate, Indices, halves, summarised
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.progress import NullReporter, Reporter
 
@@ -42,13 +42,13 @@ class Effort:
 
 EFFORTS: Mapping[str, Effort] = {
     "quick": Effort(20, 80, 60, 100),
-    "usual": Effort(),
+    "standard": Effort(),
     "thorough": Effort(100, 1000, 600, 1500),
 }
 
 
 @dataclass
-class Sides:
+class Comparison:
     """Samples, image (C, D, H, W) or (C, H, W), and real crops of the same space and size.
 
     ``drawn_of``: the subject whose case a sample is based on, or a unique name.
@@ -60,7 +60,7 @@ class Sides:
     drawn_of: Sequence[str] = ()
     people: Sequence[str] = ()
     seed: int = 0
-    effort: Effort = EFFORTS["usual"]
+    effort: Effort = EFFORTS["standard"]
     device: str = "auto"
     reporter: Reporter = field(default_factory=NullReporter)
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
@@ -95,7 +95,7 @@ def window_of(images: Sequence[FloatArray]) -> Window:
     return np.array(bounds, np.float32)
 
 
-class Evaluated(ABC):
+class IntervalMetric(ABC):
     """A metric whose figures have intervals and a scale."""
 
     title: ClassVar[str]
@@ -108,27 +108,27 @@ class Evaluated(ABC):
         """Return named numbers, as any metric does."""
 
     @abstractmethod
-    def figures(self, sides: Sides) -> list[Figure]:
+    def figures(self, comparison: Comparison) -> list[Estimate]:
         """Return its figures; the caller sets ``metric``. DataFault: images are missing."""
 
-    def check(self, sides: Sides) -> None:
+    def check(self, comparison: Comparison) -> None:
         """Refuse too few images. Raises DataFault: naming both sides."""
-        if min(len(sides.samples), len(sides.real)) < self.least:
+        if min(len(comparison.samples), len(comparison.real)) < self.least:
             raise DataFault(
-                f"{self.title.lower()}: {len(sides.samples)} sample(s) and {len(sides.real)} real "
+                f"{self.title.lower()}: {len(comparison.samples)} sample(s) and {len(comparison.real)} real "
                 f"image(s), expected at least {self.least} of each; generate more with -n"
             )
 
 
-class Halved(Evaluated):
+class SplitHalfMetric(IntervalMetric):
     """A metric that reads each image once and then compares subsets of them."""
 
     @abstractmethod
-    def prepare(self, images: Sequence[Image], sides: Sides) -> Any:
+    def prepare(self, images: Sequence[Image], comparison: Comparison) -> Any:
         """Return what is cached of images: indexable by an array of numbers, or a dict of such."""
 
     @abstractmethod
-    def compare(self, prepared: Any, real: Any, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Any, real: Any, comparison: Comparison) -> Mapping[str, float]:
         """Return named numbers of some prepared images compared with some real ones."""
 
     @abstractmethod
@@ -147,47 +147,54 @@ class Halved(Evaluated):
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
         """Compare all samples with all real cases."""
-        sides = Sides(samples, real, schema)
-        return self.compare(self.prepare(samples, sides), self.prepare(real, sides), sides)
-
-    def prepared(self, sides: Sides) -> tuple[Any, Any]:
-        """Return the prepared samples and real images, each read once."""
-        return sides.once(
-            ("prepared", self),
-            lambda: (self.prepare(sides.samples, sides), self.prepare(sides.real, sides)),
+        comparison = Comparison(samples, real, schema)
+        return self.compare(
+            self.prepare(samples, comparison), self.prepare(real, comparison), comparison
         )
 
-    def numbers(self, sides: Sides) -> dict[str, dict[str, float | None]]:
-        """Name -> value, interval, scale, difference: see ``summarised``."""
-        return sides.once(("numbers", self), lambda: self._numbers(sides))
+    def prepared(self, comparison: Comparison) -> tuple[Any, Any]:
+        """Return the prepared samples and real images, each read once."""
+        return comparison.once(
+            ("prepared", self),
+            lambda: (
+                self.prepare(comparison.samples, comparison),
+                self.prepare(comparison.real, comparison),
+            ),
+        )
 
-    def _numbers(self, sides: Sides) -> dict[str, dict[str, float | None]]:
-        self.check(sides)
-        mine, real = self.prepared(sides)
-        rng, people = sides.rng("halves"), len(set(sides.people))
+    def numbers(self, comparison: Comparison) -> dict[str, dict[str, float | None]]:
+        """Name -> value, interval, scale, difference: see ``summarised``."""
+        return comparison.once(("numbers", self), lambda: self._numbers(comparison))
+
+    def _numbers(self, comparison: Comparison) -> dict[str, dict[str, float | None]]:
+        self.check(comparison)
+        mine, real = self.prepared(comparison)
+        rng, people = comparison.rng("halves"), len(set(comparison.people))
         pairs = [
             (
-                self.compare(_picked(mine, split.samples), _picked(real, split.real), sides),
-                self.compare(_picked(real, split.control), _picked(real, split.real), sides),
+                self.compare(_picked(mine, split.samples), _picked(real, split.real), comparison),
+                self.compare(_picked(real, split.control), _picked(real, split.real), comparison),
             )
-            for split in halves(sides.drawn_of, sides.people, sides.effort.splits, rng)
+            for split in halves(
+                comparison.drawn_of, comparison.people, comparison.effort.splits, rng
+            )
         ]
         values, reals = [numbers for numbers, _ in pairs], [numbers for _, numbers in pairs]
         return summarised(values, reals, people, {name: self.bounds(name) for name in values[0]})
 
-    def figures(self, sides: Sides) -> list[Figure]:
+    def figures(self, comparison: Comparison) -> list[Estimate]:
         """Return the figures of the report's table."""
-        images = min(len(sides.samples), len(sides.real)) // 2
+        images = min(len(comparison.samples), len(comparison.real)) // 2
         figures = []
-        for name, numbers in self.numbers(sides).items():
+        for name, numbers in self.numbers(comparison).items():
             if self.headline(name):
                 description, better = self.told(name)
-                figure = Figure("", name, self.title, description, better, None, images=images)
-                figures.append(replace(figure, splits=sides.effort.splits, **numbers))  # type: ignore[arg-type]
+                figure = Estimate("", name, self.title, description, better, None, images=images)
+                figures.append(replace(figure, splits=comparison.effort.splits, **numbers))  # type: ignore[arg-type]
         return figures
 
 
-class Plain(Halved):
+class FunctionMetric(SplitHalfMetric):
     """Any function of samples and real cases, called for every half."""
 
     title = ""
@@ -197,14 +204,14 @@ class Plain(Halved):
         self.metric = metric
         self.title = name  # type: ignore[misc]
 
-    def prepare(self, images: Sequence[Image], sides: Sides) -> list[Image]:
+    def prepare(self, images: Sequence[Image], comparison: Comparison) -> list[Image]:
         """Return the images themselves."""
         return list(images)
 
-    def compare(self, prepared: Any, real: Any, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Any, real: Any, comparison: Comparison) -> Mapping[str, float]:
         """Call the function."""
-        samples = [as_sample(image, sides.schema) for image in prepared]
-        numbers = measure({self.title: self.metric}, samples, list(real), sides.schema)
+        samples = [as_sample(image, comparison.schema) for image in prepared]
+        numbers = measure({self.title: self.metric}, samples, list(real), comparison.schema)
         return {k: np.nan if v is None else v for k, v in numbers[self.title].items()}
 
     def bounds(self, name: str) -> tuple[float, float]:

@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth.metrics.comparison import Halved, Image, Sides
+from gansynth.metrics.comparison import Comparison, Image, SplitHalfMetric
 from gansynth.metrics.estimate import Better, Floats
-from gansynth.metrics.features import KINDS, WORDS, Kind, Looked, features_of, pictures
+from gansynth.metrics.features import KINDS, WORDS, AxisFeatures, Kind, features_of, pictures
 
 MOST = 500
 """Most rows used to estimate a kernel's width."""
@@ -41,39 +41,43 @@ SMALLEST = 16
 """Least edge in pixels of a level."""
 
 
-Kept = dict[str, Looked]
+Kept = dict[str, AxisFeatures]
 """Features by kind of network."""
 
 
-class OfFeatures(Halved):
+class FeatureMetric(SplitHalfMetric):
     """A metric of network features; its figures are named by the networks."""
 
     quantity: ClassVar[str]
     better: ClassVar[Better] = "lower"
     kinds: ClassVar[Sequence[Kind]] = KINDS
 
-    def prepare(self, images: Sequence[Image], sides: Sides) -> Kept:
+    def prepare(self, images: Sequence[Image], comparison: Comparison) -> Kept:
         """Features of both networks."""
-        return {kind: features_of(sides).of(images, kind) for kind in self.kinds}
+        return {kind: features_of(comparison).of(images, kind) for kind in self.kinds}
 
     def told(self, name: str) -> tuple[str, Better]:
         """Name the network."""
         return f"{self.quantity} {WORDS[name]}", self.better
 
 
-class Distance(OfFeatures):
+class FeatureDistance(FeatureMetric):
     """One distance for each network."""
 
-    def compare(self, prepared: Kept, real: Kept, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Kept, real: Kept, comparison: Comparison) -> Mapping[str, float]:
         """Distances by network."""
-        return {kind: self.between(prepared[kind], real[kind], kind, sides) for kind in self.kinds}
+        return {
+            kind: self.between(prepared[kind], real[kind], kind, comparison) for kind in self.kinds
+        }
 
     @abstractmethod
-    def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
+    def between(
+        self, features: AxisFeatures, real: AxisFeatures, kind: Kind, comparison: Comparison
+    ) -> float:
         """Distance between the features of some images and of real ones, of one network."""
 
 
-class Unbiased(Distance):
+class UnbiasedDistance(FeatureDistance):
     """A distance whose estimate may be negative."""
 
     def bounds(self, name: str) -> tuple[float, float]:
@@ -81,52 +85,59 @@ class Unbiased(Distance):
         return -math.inf, math.inf
 
 
-class MMD(Unbiased):
+class MMD(UnbiasedDistance):
     """``mmd``: features of whole images."""
 
     title = "Maximum mean discrepancy (MMD)"
     quantity = "squared MMD, Gaussian kernel of the median width, of features"
 
-    def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
+    def between(
+        self, features: AxisFeatures, real: AxisFeatures, kind: Kind, comparison: Comparison
+    ) -> float:
         """Squared MMD; the kernel width is that of all real images."""
-        width = sides.once(
-            f"width {kind}", lambda: median_width(features_of(sides).of(sides.real, kind).whole)
+        width = comparison.once(
+            f"width {kind}",
+            lambda: median_width(features_of(comparison).of(comparison.real, kind).whole),
         )
         return distance_of_kernels(features.whole, real.whole, width)
 
 
-class KID(Unbiased):
+class KID(UnbiasedDistance):
     """``kid``: features of slices, mean over axes."""
 
     title = "Kernel inception distance (KID)"
     quantity = "squared MMD, cubic kernel, of features of slices"
 
-    def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
+    def between(
+        self, features: AxisFeatures, real: AxisFeatures, kind: Kind, comparison: Comparison
+    ) -> float:
         """Squared MMD with a cubic kernel."""
         pairs = zip(features.slices, real.slices, strict=True)
         return float(np.mean([distance_of_kernels(a, b, None) for a, b in pairs]))
 
 
-class Frechet(Distance):
+class Frechet(FeatureDistance):
     """``frechet``: features of slices, mean over axes."""
 
     title = "Fréchet distance"
     quantity = "Fréchet distance of features of slices"
 
-    def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
+    def between(
+        self, features: AxisFeatures, real: AxisFeatures, kind: Kind, comparison: Comparison
+    ) -> float:
         """Fréchet distance."""
         pairs = zip(features.slices, real.slices, strict=True)
         return float(np.mean([frechet_distance(a, b) for a, b in pairs]))
 
 
-class Manifold(OfFeatures):
+class Manifold(FeatureMetric):
     """``manifold``: features of whole images, by the trained network."""
 
     title = "Precision, recall, density, coverage"
     kinds = ("trained",)
     least = 4 * (NEAREST + 1)
 
-    def compare(self, prepared: Kept, real: Kept, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Kept, real: Kept, comparison: Comparison) -> Mapping[str, float]:
         """The four shares."""
         return manifold_shares(prepared["trained"].whole, real["trained"].whole)
 
@@ -222,32 +233,35 @@ Projected = dict[str, Floats]
 """Patches on random directions: name of a level -> float32 (N, patches, DIRECTIONS)."""
 
 
-class SlicedWasserstein(Halved):
+class SlicedWasserstein(SplitHalfMetric):
     """``sliced-wasserstein``: by level, fine to coarse, and their mean."""
 
     title = "Sliced Wasserstein distance (SWD)"
 
-    def prepare(self, images: Sequence[Image], sides: Sides) -> Projected:
+    def prepare(self, images: Sequence[Image], comparison: Comparison) -> Projected:
         """Projected patches of every slice, in standard deviations of the real ones."""
-        real = sides.once("real patches", lambda: self._patches(sides.real, sides))
-        mine = real if images is sides.real else self._patches(images, sides)
-        channels = len(sides.schema.channels)
+        real = comparison.once("real patches", lambda: self._patches(comparison.real, comparison))
+        mine = real if images is comparison.real else self._patches(images, comparison)
+        channels = len(comparison.schema.channels)
         return {
-            name: _projected(rows, real[name], channels, sides.seed) for name, rows in mine.items()
+            name: _projected(rows, real[name], channels, comparison.seed)
+            for name, rows in mine.items()
         }
 
-    def _patches(self, images: Sequence[Image], sides: Sides) -> dict[str, Tensor]:
+    def _patches(self, images: Sequence[Image], comparison: Comparison) -> dict[str, Tensor]:
         """Name of a level -> float32 (N, patches, C * PATCH * PATCH)."""
         levels: dict[str, list[Tensor]] = {}
-        for axis, plane in enumerate(pictures([i.image for i in images], sides.window)):
-            rng = np.random.default_rng((sides.seed, axis))
+        for axis, plane in enumerate(pictures([i.image for i in images], comparison.window)):
+            rng = np.random.default_rng((comparison.seed, axis))
             for level, picture in enumerate(pyramid(plane.flatten(0, 1))):
                 rows = cut_patches(picture, rng).reshape(len(images), -1, plane.shape[2] * PATCH**2)
                 levels.setdefault(f"level {level + 1}", []).append(rows)
         # A level that is too large for an axis uses the other axes.
         return {name: torch.cat(rows, 1) for name, rows in levels.items()}
 
-    def compare(self, prepared: Projected, real: Projected, sides: Sides) -> Mapping[str, float]:
+    def compare(
+        self, prepared: Projected, real: Projected, comparison: Comparison
+    ) -> Mapping[str, float]:
         """Distances by level."""
         distances = {
             name: sliced_wasserstein(_flat(rows), _flat(real[name]))

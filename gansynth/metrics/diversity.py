@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
-from gansynth.metrics.comparison import Halved, Image, Sides, Window, window_of
+from gansynth.metrics.comparison import Comparison, Image, SplitHalfMetric, Window, window_of
 from gansynth.metrics.estimate import Better, Floats, Indices, numbered
 
 MOST_PAIRS = 600
@@ -36,7 +36,7 @@ K1, K2 = 0.01, 0.03
 """Stabilising shares of the data range, ibid."""
 
 
-class Diversity(Halved):
+class Diversity(SplitHalfMetric):
     """MS-SSIM of pairs of different subjects (Odena et al. 2017)."""
 
     title = "Diversity (MS-SSIM of pairs)"
@@ -45,19 +45,21 @@ class Diversity(Halved):
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
         """``likenesses`` of samples and real cases, with errors, and within classes."""
-        return likenesses(samples, real, schema)
+        return mean_similarities(samples, real, schema)
 
-    def prepare(self, images: Sequence[Image], sides: Sides) -> Alike:
+    def prepare(self, images: Sequence[Image], comparison: Comparison) -> PairSimilarities:
         """MS-SSIM of pairs of images that belong to different subjects."""
-        owners = sides.people if images is sides.real else sides.drawn_of
+        owners = comparison.people if images is comparison.real else comparison.drawn_of
         owner = numbered(owners)
-        stacked = windowed([image.image for image in images], sides.window)
-        first, second = _pairs(owner[:, None] != owner, MOST_PAIRS, sides.rng("pairs"))
+        stacked = windowed([image.image for image in images], comparison.window)
+        first, second = _pairs(owner[:, None] != owner, MOST_PAIRS, comparison.rng("pairs"))
         matrix = np.full((len(stacked), len(stacked)), np.nan)
         matrix[first, second] = _likeness(stacked, first, second)
-        return Alike(matrix)
+        return PairSimilarities(matrix)
 
-    def compare(self, prepared: Alike, real: Alike, sides: Sides) -> Mapping[str, float]:
+    def compare(
+        self, prepared: PairSimilarities, real: PairSimilarities, comparison: Comparison
+    ) -> Mapping[str, float]:
         """Mean of the one side alone."""
         return {"ms_ssim": prepared.mean}
 
@@ -71,13 +73,13 @@ class Diversity(Halved):
 
 
 @dataclass(frozen=True)
-class Alike:
+class PairSimilarities:
     """MS-SSIM of pairs of images, (N, N), upper triangle; NaN where not computed."""
 
     matrix: Floats
 
-    def __getitem__(self, index: Indices) -> Alike:
-        return Alike(self.matrix[np.ix_(index, index)])
+    def __getitem__(self, index: Indices) -> PairSimilarities:
+        return PairSimilarities(self.matrix[np.ix_(index, index)])
 
     @property
     def mean(self) -> float:
@@ -86,7 +88,7 @@ class Alike:
         return float(finite.mean()) if finite.size else float("nan")
 
 
-def likenesses(
+def mean_similarities(
     samples: Sequence[Sample], real: Sequence[Case], schema: Schema
 ) -> Mapping[str, float]:
     """Mean MS-SSIM of pairs of samples and of real cases.
@@ -107,11 +109,11 @@ def likenesses(
         a = [i for i, kind in enumerate(sample_classes) if not name or kind == name]
         b = [i for i, kind in enumerate(real_classes) if not name or kind == name]
         rng = np.random.default_rng(0)
-        sides = {
+        comparison = {
             "samples": pairwise(drawn[a], PAIRS, rng),
             "real": pairwise(true[b], PAIRS, rng, owners=owners[b].tolist()),
         }
-        for side, likeness in sides.items():
+        for side, likeness in comparison.items():
             of = f"{side} {name}".rstrip()
             numbers |= {f"ms_ssim {of}": likeness.mean, f"ms_ssim {of} error": likeness.error}
     return numbers
@@ -127,7 +129,7 @@ def owners_of(cases: Sequence[Case]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class MeanSimilarity:
     """Mean MS-SSIM of pairs, 0 to 1, and its standard error; NaN if unknown."""
 
     mean: float
@@ -142,7 +144,7 @@ def pairwise(
     *,
     owners: Sequence[Hashable] | None = None,
     kinds: Sequence[Hashable] | None = None,
-) -> Likeness:
+) -> MeanSimilarity:
     """Mean MS-SSIM of random pairs of images, float32 (N, C, D, H, W) or (N, C, H, W), 0 to 1.
 
     Pairs have different ``owners`` and equal ``kinds``. Pairs share images, so they are not
@@ -153,9 +155,11 @@ def pairwise(
     fit = (owner[:, None] != owner) & (which[:, None] == which)
     first, second = _pairs(fit, pairs, rng)
     if not len(first):
-        return Likeness(float("nan"), float("nan"), 0)
+        return MeanSimilarity(float("nan"), float("nan"), 0)
     scores = _likeness(images, first, second)
-    return Likeness(float(scores.mean()), _error(scores, owner[first], owner[second]), len(scores))
+    return MeanSimilarity(
+        float(scores.mean()), _error(scores, owner[first], owner[second]), len(scores)
+    )
 
 
 def _pairs(fit: npt.NDArray[np.bool_], most: int, rng: np.random.Generator) -> tuple[Indices, ...]:

@@ -24,7 +24,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """The value of a metric for samples, with other real subjects as the scale.
 
     Attributes: ``low``, ``high``: 95 % interval of ``value``, None if unknown. ``real``: the same
@@ -98,14 +98,14 @@ def drawn_anew(owner: Indices, rng: np.random.Generator) -> Indices:
     return np.bincount(rng.integers(people, size=people), minlength=people)[owner]
 
 
-def middle(values: Sequence[float] | Floats) -> tuple[float, float]:
+def median_estimate(values: Sequence[float] | Floats) -> tuple[float, float]:
     """Range of the middle 95 % of values."""
     low, high = np.percentile(values, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
     return float(low), float(high)
 
 
 @dataclass(frozen=True)
-class Split:
+class HalfComparison:
     """Samples, real subjects in their place, and the subjects both are compared with."""
 
     samples: Indices
@@ -115,7 +115,7 @@ class Split:
 
 def halves(
     drawn_of: Sequence[str], people: Sequence[str], count: int, rng: np.random.Generator
-) -> Iterator[Split]:
+) -> Iterator[HalfComparison]:
     """Split real subjects in two halves repeatedly, each with half of the samples.
 
     ``drawn_of``: the subject of each sample. Raises DataFault: fewer than two subjects, or fewer
@@ -131,7 +131,7 @@ def halves(
         first, second = _dealt(people, rng)
         chosen, _ = _dealt(drawn_of, rng)
         size = min(len(first), len(second), len(chosen))
-        yield Split(*(np.sort(side[:size]) for side in (chosen, first, second)))
+        yield HalfComparison(*(np.sort(side[:size]) for side in (chosen, first, second)))
 
 
 def _dealt(owners: Sequence[str], rng: np.random.Generator) -> tuple[Indices, Indices]:
@@ -158,7 +158,7 @@ def summarised(
     people: int,
     bounds: Mapping[str, tuple[float, float]],
 ) -> dict[str, dict[str, float | None]]:
-    """Means over splits, with intervals: name -> numbers of ``Figure``.
+    """Means over splits, with intervals: name -> numbers of ``Estimate``.
 
     Intervals are by the delete-half jackknife (Shao & Wu 1989, Ann. Stat. 17:1176): values of
     splits vary about their mean as the mean about the truth. Student's t is for few subjects.
@@ -177,7 +177,7 @@ def summarised(
         }
         finite = real[np.isfinite(real)]
         if finite.size:
-            low, high = middle(finite)
+            low, high = median_estimate(finite)
             numbers |= {"real": float(finite.mean()), "real_low": low, "real_high": high}
         summary[name] = numbers
     return summary

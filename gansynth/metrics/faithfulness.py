@@ -27,7 +27,7 @@ from gansynth.training.loop import Batches
 
 
 @dataclass(frozen=True)
-class SegmenterOptions:
+class EvaluationSegmenterOptions:
     """Options of the small U-Net, for two cores; ``lr`` decays to 0 (polynomial, power 0.9)."""
 
     steps: int = 400
@@ -38,7 +38,7 @@ class SegmenterOptions:
     seed: int = 0
 
 
-class Segmenter:
+class EvaluationSegmenter:
     """A trained segmenter; ``net``: (B, C, ...) -> (B, K, ...) logits of ``values``."""
 
     def __init__(self, net: nn.Module, values: Sequence[int], device: torch.device) -> None:
@@ -82,11 +82,11 @@ def train_segmenter(
     batches: Batches,
     schema: Schema,
     size: Sequence[int],
-    options: SegmenterOptions,
+    options: EvaluationSegmenterOptions,
     *,
     device: torch.device | None = None,
     reporter: Reporter | None = None,
-) -> Segmenter:
+) -> EvaluationSegmenter:
     """Train the segmenter on real cases, with flips and intensity augmentation."""
     device = device or torch.device("cpu")
     values = tuple(v for v in schema.label_values if v != OUTSIDE)
@@ -105,16 +105,16 @@ def train_segmenter(
         return options.lr * float((1 - step / options.steps) ** 0.9)
 
     descend(net.parameters(), loss, rate, options.steps, reporter, "segmenter")
-    return Segmenter(net, values, device)
+    return EvaluationSegmenter(net, values, device)
 
 
 def load_segmenter(
     path: Path,
     schema: Schema,
     size: Sequence[int],
-    options: SegmenterOptions,
+    options: EvaluationSegmenterOptions,
     device: torch.device | None = None,
-) -> Segmenter:
+) -> EvaluationSegmenter:
     """Load a saved segmenter. Raises ValueError: the weights are of another network."""
     from safetensors import SafetensorError
     from safetensors.torch import load_model
@@ -127,11 +127,11 @@ def load_segmenter(
         load_model(net, str(path))
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
-    return Segmenter(net.to(device), values, device)
+    return EvaluationSegmenter(net.to(device), values, device)
 
 
 def _unet(
-    schema: Schema, size: Sequence[int], classes: int, options: SegmenterOptions
+    schema: Schema, size: Sequence[int], classes: int, options: EvaluationSegmenterOptions
 ) -> nn.Module:
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
@@ -154,10 +154,10 @@ def _unet(
         nonlin=nn.LeakyReLU,
         nonlin_kwargs={"inplace": True},
     )
-    return _Padded(net, [math.prod(axis) for axis in zip(*strides, strict=True)])
+    return _PaddedNetwork(net, [math.prod(axis) for axis in zip(*strides, strict=True)])
 
 
-class _Padded(nn.Module):
+class _PaddedNetwork(nn.Module):
     """A network whose strides must divide the size, padded to accept any size."""
 
     def __init__(self, net: nn.Module, divisors: Sequence[int]) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gansynth.core.schema import FloatArray
-from gansynth.metrics.comparison import Image, Sides, Window
+from gansynth.metrics.comparison import Comparison, Image, Window
 from gansynth.metrics.encoder import Encoder, EncoderOptions, make_encoder, train_encoder
 from gansynth.metrics.estimate import Floats, Indices
 from gansynth.runtime.devices import pick_device
@@ -39,15 +39,15 @@ SLICES = 3
 class Features:
     """Features of samples and real images, each computed once."""
 
-    def __init__(self, sides: Sides) -> None:
-        self.sides = sides
-        self.options = EncoderOptions(sides.effort.features, seed=sides.seed)
-        self.device = pick_device(sides.device)
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        self.options = EncoderOptions(comparison.effort.features, seed=comparison.seed)
+        self.device = pick_device(comparison.device)
         # The images are kept, too: another list could reuse the id of a deleted one.
-        self._kept: dict[tuple[int, str], tuple[Sequence[Image], Looked]] = {}
+        self._kept: dict[tuple[int, str], tuple[Sequence[Image], AxisFeatures]] = {}
         self._scales: dict[str, list[Floats]] = {}
 
-    def of(self, images: Sequence[Image], kind: Kind) -> Looked:
+    def of(self, images: Sequence[Image], kind: Kind) -> AxisFeatures:
         """Features of images, in standard deviations of the real images' features."""
         key = id(images), kind
         if key not in self._kept:
@@ -55,14 +55,16 @@ class Features:
             scaled = zip(raw, self._scale(kind), strict=True)
             self._kept[key] = (
                 images,
-                Looked([np.clip((f - mean) / away, -MOST, MOST) for f, (mean, away) in scaled]),
+                AxisFeatures(
+                    [np.clip((f - mean) / away, -MOST, MOST) for f, (mean, away) in scaled]
+                ),
             )
         return self._kept[key][1]
 
     def _scale(self, kind: Kind) -> list[Floats]:
         """Mean and standard deviation (2, K) of each feature of real slices, by axis."""
         if kind not in self._scales:
-            flat = [f.reshape(-1, f.shape[-1]) for f in self._raw(self.sides.real, kind)]
+            flat = [f.reshape(-1, f.shape[-1]) for f in self._raw(self.comparison.real, kind)]
             self._scales[kind] = [np.stack([f.mean(0), np.maximum(f.std(0), 1e-6)]) for f in flat]
         return self._scales[kind]
 
@@ -71,32 +73,32 @@ class Features:
         return [_looked(encoder, plane, self.device) for plane in self._pictures(images)]
 
     def _pictures(self, images: Sequence[Image]) -> list[Tensor]:
-        return pictures([image.image for image in images], self.sides.window)
+        return pictures([image.image for image in images], self.comparison.window)
 
     @cached_property
     def _random(self) -> Encoder:
-        return make_encoder(len(self.sides.schema.channels), self.options.seed).to(self.device)
+        return make_encoder(len(self.comparison.schema.channels), self.options.seed).to(self.device)
 
     @cached_property
     def _trained(self) -> Encoder:
-        learnt = [plane.flatten(0, 1) for plane in self._pictures(self.sides.real)]
-        reporter = self.sides.reporter
+        learnt = [plane.flatten(0, 1) for plane in self._pictures(self.comparison.real)]
+        reporter = self.comparison.reporter
         return train_encoder(learnt, self.options, device=self.device, reporter=reporter)
 
 
-def features_of(sides: Sides) -> Features:
+def features_of(comparison: Comparison) -> Features:
     """Feature networks of both sides; trained on first use and cached with the sides."""
-    return sides.once("features", lambda: Features(sides))
+    return comparison.once("features", lambda: Features(comparison))
 
 
-class Looked:
+class AxisFeatures:
     """Features of images by axis, float64 (N, S, K), of S slices of each image."""
 
     def __init__(self, planes: Sequence[Floats]) -> None:
         self.planes = list(planes)
 
-    def __getitem__(self, index: Indices) -> Looked:
-        return Looked([plane[index] for plane in self.planes])
+    def __getitem__(self, index: Indices) -> AxisFeatures:
+        return AxisFeatures([plane[index] for plane in self.planes])
 
     def __len__(self) -> int:
         return len(self.planes[0])

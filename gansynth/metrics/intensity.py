@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
-from gansynth.metrics.comparison import Halved, Image, Sides
+from gansynth.metrics.comparison import Comparison, Image, SplitHalfMetric
 from gansynth.metrics.estimate import Better, Floats, Indices
 
 BINS = 512
@@ -22,17 +22,19 @@ MOST = 1_000_000
 
 
 @dataclass(frozen=True)
-class Counted:
+class IntensityHistograms:
     """Histograms: name of a channel (and label) -> counts (N, BINS), and the bins' edges."""
 
     counts: Mapping[str, Floats]
     edges: Mapping[str, Floats]
 
-    def __getitem__(self, index: Indices) -> Counted:
-        return Counted({name: rows[index] for name, rows in self.counts.items()}, self.edges)
+    def __getitem__(self, index: Indices) -> IntensityHistograms:
+        return IntensityHistograms(
+            {name: rows[index] for name, rows in self.counts.items()}, self.edges
+        )
 
 
-class Intensities(Halved):
+class HistogramMetric(SplitHalfMetric):
     """1-Wasserstein distances of intensities, in standard deviations of the real ones."""
 
     title = "Intensities"
@@ -43,16 +45,16 @@ class Intensities(Halved):
         """``distances`` of channels and labels, of all voxels without binning."""
         return distances(samples, real, schema)
 
-    def prepare(self, images: Sequence[Image], sides: Sides) -> Counted:
+    def prepare(self, images: Sequence[Image], comparison: Comparison) -> IntensityHistograms:
         """Histograms of each image, by channel, and by label where all images have label maps."""
-        edges = edges_of(sides)
-        every: list[Image] = [*sides.samples, *sides.real]
+        edges = edges_of(comparison)
+        every: list[Image] = [*comparison.samples, *comparison.real]
         labelled = all(image.labels is not None for image in every)
-        names = {k: v for k, v in sides.schema.labels.items() if v != sides.schema.ignore}
+        names = {k: v for k, v in comparison.schema.labels.items() if v != comparison.schema.ignore}
         counts: dict[str, list[Floats]] = {}
         bins: dict[str, Floats] = {}
         for image in images:
-            for channel, title in enumerate(sides.schema.channels):
+            for channel, title in enumerate(comparison.schema.channels):
                 values, channel_edges = image.image[channel], edges[channel]
                 parts = {title: values.ravel()}
                 for name, value in names.items() if labelled else ():
@@ -60,9 +62,11 @@ class Intensities(Halved):
                 for name, part in parts.items():
                     counts.setdefault(name, []).append(_counted(part, channel_edges))
                     bins[name] = channel_edges
-        return Counted({name: np.stack(rows) for name, rows in counts.items()}, bins)
+        return IntensityHistograms({name: np.stack(rows) for name, rows in counts.items()}, bins)
 
-    def compare(self, prepared: Counted, real: Counted, sides: Sides) -> Mapping[str, float]:
+    def compare(
+        self, prepared: IntensityHistograms, real: IntensityHistograms, comparison: Comparison
+    ) -> Mapping[str, float]:
         """Distances by channel and label; NaN for a label that one side lacks."""
         return {
             name: _distance(rows.sum(0), real.counts[name].sum(0), prepared.edges[name])
@@ -74,9 +78,9 @@ class Intensities(Halved):
         return f"1-Wasserstein distance in deviations of the real ones, {name}", "lower"
 
 
-def edges_of(sides: Sides) -> Floats:
+def edges_of(comparison: Comparison) -> Floats:
     """Edges of the bins of each channel: (C, BINS + 1)."""
-    low, high = sides.window.astype(np.float64).T
+    low, high = comparison.window.astype(np.float64).T
     wide = np.maximum(high - low, 1e-6) * MARGIN
     return np.linspace(low - wide, high + wide, BINS + 1, axis=1)
 
@@ -112,8 +116,8 @@ def distances(
             continue
         for name, value in names.items():
             where = ([labels == value for labels in side] for side in (maps[0], maps[1]))
-            sides = zip(pictures, where, strict=True)
-            numbers[f"{title} {name}"] = distance(*(_values(i, channel, w) for i, w in sides))
+            comparison = zip(pictures, where, strict=True)
+            numbers[f"{title} {name}"] = distance(*(_values(i, channel, w) for i, w in comparison))
     return numbers
 
 
@@ -147,4 +151,4 @@ def _thinned(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return values[:: -(-len(values) // MOST)]
 
 
-histogram_metric = Intensities()
+histogram_metric = HistogramMetric()

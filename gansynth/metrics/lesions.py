@@ -13,7 +13,7 @@ import numpy as np
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.schema import Boxes, Case, FloatArray, Sample, Schema, content_hash
 from gansynth.data.lesion_contrast import LesionContrast, told_apart
-from gansynth.data.rims import Numbers, contrasts
+from gansynth.data.lesion_rims import Numbers, contrasts
 from gansynth.runtime.errors import UsageFault
 
 SIDED = 10
@@ -24,7 +24,7 @@ INTERVAL = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
-class Found:
+class BoxContrasts:
     """Contrast of one side: of each image in its own boxes, and in another image's."""
 
     matched: Numbers
@@ -62,12 +62,12 @@ def lesions_metric(
     rng = np.random.default_rng(0)
     once = {(case.id, content_hash(case.image)): case for case in real}
     contrast = LesionContrast.fit(once.values(), schema.box_classes, rng=rng)
-    sides = {
+    comparison = {
         "samples": [(s.image, s.boxes, str(i)) for i, s in enumerate(samples)],
         "real": [(c.image, c.boxes, c.subject) for c in once.values()],
     }
     numbers: dict[str, float] = {}
-    for side, items in sides.items():
+    for side, items in comparison.items():
         with_boxes = [(i, b, who) for i, b, who in items if b is not None and len(b.labels)]
         pairs = [(image, boxes) for image, boxes, _ in with_boxes]
         result, measured = _look(pairs, contrast, rng)
@@ -77,7 +77,7 @@ def lesions_metric(
 
 def _look(
     pairs: Sequence[tuple[FloatArray, Boxes]], contrast: LesionContrast, rng: np.random.Generator
-) -> tuple[Found, list[int]]:
+) -> tuple[BoxContrasts, list[int]]:
     """Contrast of one side, and the indices of the images in which it could be measured."""
     order = rng.permutation(len(pairs))
     partner = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
@@ -93,11 +93,11 @@ def _look(
             rows.append((both[0], both[1]))
             measured.append(index)
     if not rows:
-        return Found(np.full(1, np.nan), np.full(1, np.nan), float("nan")), []
+        return BoxContrasts(np.full(1, np.nan), np.full(1, np.nan), float("nan")), []
     matched, shuffled = zip(*rows, strict=True)
     apart = told_apart(np.concatenate(matched), np.concatenate(shuffled))
     means = [np.array([float(values.mean()) for values in side]) for side in (matched, shuffled)]
-    return Found(means[0], means[1], apart), measured
+    return BoxContrasts(means[0], means[1], apart), measured
 
 
 def _values(measured: Numbers, boxes: Boxes, contrast: LesionContrast) -> Numbers:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.metrics.estimate import LEVEL, Floats, Indices, drawn_anew, middle, numbered
+from gansynth.metrics.estimate import LEVEL, Floats, Indices, drawn_anew, median_estimate, numbered
 
 SUBSETS = 60
 """Random subsets of as many training subjects as held-out ones."""
@@ -27,7 +27,7 @@ MARGIN = 0.05
 
 
 @dataclass(frozen=True)
-class People:
+class SubjectDistances:
     """Distances (N, subjects) to the nearest case of each subject; infinite for an image's own."""
 
     distances: Floats
@@ -36,7 +36,7 @@ class People:
     @classmethod
     def of(
         cls, table: Floats, people: Sequence[str], own_people: Sequence[str | None] = ()
-    ) -> People:
+    ) -> SubjectDistances:
         """Reduce distances to cases (N, cases); ``own_people``: subjects to ignore."""
         names = sorted(set(people))
         where = {name: n for n, name in enumerate(names)}
@@ -56,7 +56,7 @@ class People:
 
 
 @dataclass(frozen=True)
-class Nearer:
+class TrainingNearness:
     """Whether samples lie nearer to training subjects than to as many held-out ones.
 
     ``value``: share that do; 0.5 without memorisation. Interval: 95 %, None below four subjects a
@@ -74,18 +74,20 @@ class Nearer:
         return {**vars(self), "expected": 0.5}
 
 
-def nearer(train: People, held_out: People, rng: np.random.Generator) -> Nearer:
+def nearer(
+    train: SubjectDistances, held_out: SubjectDistances, rng: np.random.Generator
+) -> TrainingNearness:
     """Compare distances of the same samples to both groups."""
     both = np.concatenate([train.distances, held_out.distances], axis=1)
     count, total = train.distances.shape[1], both.shape[1]
     size = min(count, total - count)
-    sides = np.arange(total) < count
-    value = _share(both, sides, size, SUBSETS, rng)
+    comparison = np.arange(total) < count
+    value = _share(both, comparison, size, SUBSETS, rng)
     as_near = 0
     for _ in range(PERMUTATIONS):
-        dealt = rng.permutation(sides)
+        dealt = rng.permutation(comparison)
         # With few subjects the true sides recur often; they count as equally near.
-        same = bool((dealt == sides).all())
+        same = bool((dealt == comparison).all())
         as_near += same or _share(both, dealt, size, SUBSETS // 6, rng) >= value - 1e-12
     low = high = None
     if size >= 4:
@@ -93,12 +95,12 @@ def nearer(train: People, held_out: People, rng: np.random.Generator) -> Nearer:
         # shares is about their standard error (as in ``figure.summarised``).
         rows = max(2, len(both) // 2)
         half = [
-            _share(both[rng.permutation(len(both))[:rows]], sides, size // 2, 1, rng)
+            _share(both[rng.permutation(len(both))[:rows]], comparison, size // 2, 1, rng)
             for _ in range(4 * SUBSETS)
         ]
         away = 1.96 * float(np.std(half, ddof=1))
         low, high = max(0.0, value - away), min(1.0, value + away)
-    return Nearer(value, low, high, (1 + as_near) / (1 + PERMUTATIONS), size)
+    return TrainingNearness(value, low, high, (1 + as_near) / (1 + PERMUTATIONS), size)
 
 
 def _share(
@@ -131,7 +133,7 @@ def ratio_of_medians(
     if not np.isfinite(mine).any() or not np.isfinite(real).any():
         return {"value": None, "low": None, "high": None}
     drawn = [_median(mine, of, rng) / _median(real, people, rng) for _ in range(500)]
-    low, high = middle(drawn)
+    low, high = median_estimate(drawn)
     value = float(np.median(mine) / max(float(np.median(real)), 1e-9))
     return {"value": value, "low": low, "high": high}
 
@@ -143,7 +145,7 @@ def _median(values: Floats, owners: Sequence[str], rng: np.random.Generator) -> 
 
 
 @dataclass(frozen=True)
-class Copies:
+class NearCopies:
     """Near-copies among samples: number -> nearest case, ratio, whether it is the sample's own
     case.
 
@@ -181,7 +183,7 @@ FEWEST = 3
 
 
 @dataclass(frozen=True)
-class Attack:
+class MembershipAttack:
     """How well an attack, ``distance`` or ``discriminator``, distinguishes members from others.
 
     ``auc``: probability that a member scores higher than another subject, with its 95 % interval.
@@ -203,14 +205,18 @@ class Attack:
         return {**vars(self), **numbers}
 
 
-def attack_by(name: str, text: str, members: Sequence[float], others: Sequence[float]) -> Attack:
+def attack_by(
+    name: str, text: str, members: Sequence[float], others: Sequence[float]
+) -> MembershipAttack:
     """Evaluate an attack by its scores, one for each subject; higher means a member."""
     from scipy.stats import mannwhitneyu
 
     test = mannwhitneyu(members, others, alternative="greater")
     auc = float(test.statistic) / (len(members) * len(others))
     low, high = auc_interval(auc, len(members), len(others))
-    return Attack(name, text, auc, low, high, float(test.pvalue), len(members), len(others))
+    return MembershipAttack(
+        name, text, auc, low, high, float(test.pvalue), len(members), len(others)
+    )
 
 
 def auc_interval(auc: float, first: int, second: int) -> tuple[float, float]:
@@ -243,7 +249,7 @@ def auc_interval(auc: float, first: int, second: int) -> tuple[float, float]:
     return end(0.0), end(1.0)
 
 
-def by_person(scores: Floats, people: Sequence[str]) -> dict[str, float]:
+def nearest_by_subject(scores: Floats, people: Sequence[str]) -> dict[str, float]:
     """Subject -> the highest score of its cases."""
     best: dict[str, float] = {}
     for score, person in zip(scores.tolist(), people, strict=True):

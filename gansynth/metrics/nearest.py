@@ -17,7 +17,7 @@ import numpy as np
 
 from gansynth.core.schema import Case, Sample
 from gansynth.core.space import Placement, Space
-from gansynth.metrics.nearest_search import Cases, Load, Query, Search
+from gansynth.metrics.nearest_search import Load, NearestSearch, SearchedCases, SearchQuery
 from gansynth.runtime.progress import NullReporter, Reporter
 
 REAL = 64
@@ -29,8 +29,8 @@ slices held-out real ones have 1.08, copies with a fifth of noise 0.34, blurred 
 
 
 @dataclass(frozen=True)
-class Near:
-    """The nearest case of a sample; ``ratio``: to the usual distance, ``margin``: `Search.run`."""
+class NearestCase:
+    """The nearest case of a sample; ``ratio``: to the usual distance, ``margin``: `NearestSearch.run`."""
 
     case: str
     placement: Placement
@@ -49,10 +49,10 @@ class Near:
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestCases:
     """The nearest training case of each sample; ``usual``: median distance of real crops."""
 
-    near: tuple[Near, ...]
+    near: tuple[NearestCase, ...]
     usual: float | None
     compared: int
     margins: tuple[float, ...] = ()
@@ -85,7 +85,7 @@ class Nearest:
         }
 
 
-class Loadable(Cases, Protocol):
+class CaseLoader(SearchedCases, Protocol):
     """Cases that can be read."""
 
     def load(self, case_id: str) -> Case:
@@ -94,33 +94,33 @@ class Loadable(Cases, Protocol):
 
 def find_nearest(
     samples: Sequence[Sample],
-    source: Loadable,
+    source: CaseLoader,
     space: Space,
     *,
     load: Load | None = None,
     real: int = REAL,
     seed: int = 0,
     reporter: Reporter | None = None,
-) -> Nearest:
+) -> NearestCases:
     """Find the nearest training case of each sample; each case is read at most twice.
 
     ``samples``: in the generator's space, all of one shape; at least one. ``load``: reads a case.
     """
-    search = Search(source, space, samples[0].image.shape[1:], load or source.load)
+    search = NearestSearch(source, space, samples[0].image.shape[1:], load or source.load)
     rng = np.random.default_rng(seed)
     usual_ones = search.draw(real, rng)
     search.learn_scale([query.image for query in usual_ones])
-    queries = [Query(s.image) for s in samples] + usual_ones
+    queries = [SearchQuery(s.image) for s in samples] + usual_ones
     for query in queries:
         query.image = query.image / search.scale
     with (reporter or NullReporter()).task(len(source.train_ids), "nearest real case") as bar:
         results = search.run(queries, bar.advance)
     usual = _median([d for d, _, _ in results[len(samples) :] if np.isfinite(d)])
     near = tuple(
-        Near(case, placement, distance, distance / usual if usual else None, margin)
+        NearestCase(case, placement, distance, distance / usual if usual else None, margin)
         for (distance, case, placement), margin in zip(results, search.margins, strict=True)
     )
-    return Nearest(
+    return NearestCases(
         near[: len(samples)], usual, search.compared, tuple(search.margins[len(samples) :])
     )
 

@@ -31,14 +31,14 @@ Found = tuple[float, str, Placement]
 
 
 @dataclass
-class Query:
+class SearchQuery:
     """A search image (C, *size) in deviations; crops of ``subject`` are excluded."""
 
     image: FloatArray
     subject: str | None = None
 
 
-class Cases(Protocol):
+class SearchedCases(Protocol):
     """The part of a source that is searched: all or some of its training cases."""
 
     @property
@@ -49,10 +49,12 @@ class Cases(Protocol):
         """The subject of a case."""
 
 
-class Search:
+class NearestSearch:
     """Search the training cases of a source; ``scale``: channels' deviations, (C, 1, ...)."""
 
-    def __init__(self, source: Cases, space: Space, size: Sequence[int], load: Load) -> None:
+    def __init__(
+        self, source: SearchedCases, space: Space, size: Sequence[int], load: Load
+    ) -> None:
         self.source, self.load, self.size = source, load, tuple(size)
         self.space = replace(space, grid="crop", size=self.size) if not space.size else space
         self.factors = tuple(-(-n // GRID) for n in self.size)
@@ -60,7 +62,7 @@ class Search:
         self.compared = 0
         self.margins: list[float] = []
 
-    def draw(self, count: int, rng: np.random.Generator) -> list[Query]:
+    def draw(self, count: int, rng: np.random.Generator) -> list[SearchQuery]:
         """Cut real crops as training does."""
         ids = self.source.train_ids
         chosen = sorted(rng.choice(len(ids), count, replace=len(ids) < count).tolist())
@@ -68,7 +70,7 @@ class Search:
         for number in chosen:
             case = self.load(ids[number])
             image = self.space.to_generator(case, self.space.place(case, rng)).image
-            queries.append(Query(image, self.source.subject(case.id)))
+            queries.append(SearchQuery(image, self.source.subject(case.id)))
         return queries
 
     def learn_scale(self, images: Sequence[FloatArray]) -> None:
@@ -78,13 +80,15 @@ class Search:
         deviation = stacked.std(axis=axes, keepdims=True)[0]
         self.scale = np.asarray(np.maximum(deviation, 1e-6), np.float32)
 
-    def run(self, queries: Sequence[Query], tick: Callable[[], None]) -> list[Found]:
+    def run(self, queries: Sequence[SearchQuery], tick: Callable[[], None]) -> list[Found]:
         """Return distance, case and position of the nearest match of each query; infinite if there
         is none.
 
         Sets ``margins``: the distance over that to the next subject, 0 to 1.
         """
-        best = _Best([pool(q.image, self.factors) for q in queries], [q.subject for q in queries])
+        best = _BestMatches(
+            [pool(q.image, self.factors) for q in queries], [q.subject for q in queries]
+        )
         for case_id in self.source.train_ids:
             subject = self.source.subject(case_id)
             case = self.load(case_id)
@@ -108,7 +112,7 @@ class Search:
         self.margins = [_margin(distances) for distances in apart]
         return nearest
 
-    def table(self, queries: Sequence[Query], tick: Callable[[], None]) -> FloatArray:
+    def table(self, queries: Sequence[SearchQuery], tick: Callable[[], None]) -> FloatArray:
         """Distance of each query to each case on the coarse grid: (queries, cases)."""
         rows = np.stack([pool(q.image, self.factors).ravel() for q in queries]).astype(np.float64)
         squares = (rows**2).sum(axis=1)
@@ -182,7 +186,7 @@ def _margin(apart: Mapping[str, Sequence[float]]) -> float:
     return nearest[0] / following if following else 1.0
 
 
-class _Best:
+class _BestMatches:
     """The nearest positions of each query so far, on the coarse grid."""
 
     def __init__(self, queries: Sequence[FloatArray], subjects: Sequence[str | None]) -> None:

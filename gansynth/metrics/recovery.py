@@ -16,11 +16,11 @@ import torch
 
 from gansynth.core.generator import Batch, Stage
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema
-from gansynth.metrics.comparison import Image, Sides
-from gansynth.metrics.estimate import Floats, drawn_anew, middle, numbered
+from gansynth.metrics.comparison import Comparison, Image
+from gansynth.metrics.estimate import Floats, drawn_anew, median_estimate, numbered
 from gansynth.metrics.faithfulness import (
-    Segmenter,
-    SegmenterOptions,
+    EvaluationSegmenter,
+    EvaluationSegmenterOptions,
     dice_by_label,
     train_segmenter,
 )
@@ -39,14 +39,14 @@ Cut = Callable[[str, np.random.Generator], Case]
 
 
 @dataclass(frozen=True)
-class Judges:
+class FoldSegmenters:
     """Segmenters, and the subjects each was trained on."""
 
-    segmenters: Sequence[Segmenter]
+    segmenters: Sequence[EvaluationSegmenter]
     trained_on: Sequence[frozenset[str]]
     schema: Schema
 
-    def unseen(self, person: str) -> list[Segmenter]:
+    def unseen(self, person: str) -> list[EvaluationSegmenter]:
         """Segmenters not trained on a subject: one for a training subject, both for others."""
         pairs = zip(self.segmenters, self.trained_on, strict=True)
         return [segmenter for segmenter, subjects in pairs if person not in subjects]
@@ -82,9 +82,13 @@ def filled(boxes: Boxes, size: Sequence[int]) -> LabelArray:
     return label_map
 
 
-def train_judges(
-    ids: Sequence[str], people: Mapping[str, str], cut: Cut, sides: Sides, options: SegmenterOptions
-) -> Judges:
+def train_fold_segmenters(
+    ids: Sequence[str],
+    people: Mapping[str, str],
+    cut: Cut,
+    comparison: Comparison,
+    options: EvaluationSegmenterOptions,
+) -> FoldSegmenters:
     """Train a segmenter on each half of the subjects. DataFault: there is only one."""
     names = sorted({people[i] for i in ids})
     if len(names) < 2:
@@ -92,23 +96,25 @@ def train_judges(
             f"faithfulness: all {len(ids)} training case(s) are of one subject, expected at least "
             "two: a segmenter is tested on subjects it was not trained on"
         )
-    order = sides.rng("judges").permutation(len(names))
+    order = comparison.rng("judges").permutation(len(names))
     first = frozenset(names[n] for n in order[: len(names) // 2])
     halves, segmenters = (first, frozenset(names) - first), []
-    schema = labelled_schema(sides.schema)
+    schema = labelled_schema(comparison.schema)
     for number, half in enumerate(halves):
-        batches = _Crops([i for i in ids if people[i] in half], cut, sides.schema, sides.seed)
+        batches = _Crops(
+            [i for i in ids if people[i] in half], cut, comparison.schema, comparison.seed
+        )
         segmenters.append(
             train_segmenter(
                 batches,
                 schema,
-                sides.real[0].image.shape[1:],
-                replace(options, seed=sides.seed + number),
-                device=pick_device(sides.device),
-                reporter=sides.reporter,
+                comparison.real[0].image.shape[1:],
+                replace(options, seed=comparison.seed + number),
+                device=pick_device(comparison.device),
+                reporter=comparison.reporter,
             )
         )
-    return Judges(segmenters, halves, schema)
+    return FoldSegmenters(segmenters, halves, schema)
 
 
 class _Crops:
@@ -131,7 +137,7 @@ class _Crops:
 
 
 @dataclass(frozen=True)
-class Found:
+class RecoveredLabels:
     """Dice of each image and label, (N, labels), NaN where undefined, and the images' owners."""
 
     dice: Floats
@@ -155,13 +161,13 @@ class Found:
         return _mean_of_known(self.dice, 0)
 
 
-def recover(judges: Judges, sides: Sides) -> dict[str, Any]:
+def recover(judges: FoldSegmenters, comparison: Comparison) -> dict[str, Any]:
     """Dice of segmenters on samples and real subjects, label by label, for the report."""
     values = judges.schema.foreground
     names = [n for n, v in judges.schema.labels.items() if v in values]
-    real, _ = _judged(judges, sides.real, sides.people, sides.schema)
-    mine, shuffled = _judged(judges, sides.samples, sides.drawn_of, sides.schema)
-    rng = sides.rng("recovery")
+    real, _ = _judged(judges, comparison.real, comparison.people, comparison.schema)
+    mine, shuffled = _judged(judges, comparison.samples, comparison.drawn_of, comparison.schema)
+    rng = comparison.rng("recovery")
     drawn = {"real": real.drawn(rng), "synthetic": mine.drawn(rng)}
     means = {"real": real.means(), "synthetic": mine.means(), "shuffled": shuffled.means()}
     rows = [
@@ -180,14 +186,14 @@ def recover(judges: Judges, sides: Sides) -> dict[str, Any]:
         },
         {k: _mean_of_known(v, 1) for k, v in drawn.items()},
     )
-    counts = {"samples": len(sides.samples), "real_cases": len(sides.real)}
+    counts = {"samples": len(comparison.samples), "real_cases": len(comparison.real)}
     whole = {"label": "mean", **mean, **counts}
     return {"labels": rows, "mean": whole, "finding": _finding(whole)}
 
 
 def _judged(
-    judges: Judges, images: Sequence[Image], owners: Sequence[str], schema: Schema
-) -> tuple[Found, Found]:
+    judges: FoldSegmenters, images: Sequence[Image], owners: Sequence[str], schema: Schema
+) -> tuple[RecoveredLabels, RecoveredLabels]:
     """Dice with an image's own map, and mean Dice with those of up to eight others."""
     values, truths = judges.schema.foreground, [map_of(image, schema) for image in images]
     matched, others = [], []
@@ -196,7 +202,7 @@ def _judged(
         wrong = [truths[(n + 1 + k) % len(truths)] for k in range(min(8, len(truths) - 1))]
         matched.append(_means(predicted, [truth], values))
         others.append(_means(predicted, wrong, values))
-    return Found(np.array(matched), owners), Found(np.array(others), owners)
+    return RecoveredLabels(np.array(matched), owners), RecoveredLabels(np.array(others), owners)
 
 
 def _means(
@@ -223,7 +229,7 @@ def _row(means: Mapping[str, float], drawn: Mapping[str, Floats]) -> dict[str, f
         row[name] = _known(means[name])
     for name, rows in {**drawn, "ratio": ratios}.items():
         finite = rows[np.isfinite(rows)]
-        low, high = map(_known, middle(finite)) if finite.size else (None, None)
+        low, high = map(_known, median_estimate(finite)) if finite.size else (None, None)
         row |= {f"{name}_low": low, f"{name}_high": high}
     return row
 

@@ -15,7 +15,7 @@ from gansynth.core.body_mask import organ_mask
 from gansynth.core.geometry import Mask, bounding_box
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema, content_hash
 from gansynth.data.lesion_parts import parts
-from gansynth.data.rims import Numbers, spread
+from gansynth.data.lesion_rims import Numbers, spread
 from gansynth.runtime.errors import UsageFault
 
 PLACES = ("edge", "rim")

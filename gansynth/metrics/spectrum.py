@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
-from gansynth.metrics.comparison import Halved, Image, Sides
+from gansynth.metrics.comparison import Comparison, Image, SplitHalfMetric
 from gansynth.metrics.estimate import Better, Floats
 
 BANDS = 8
@@ -51,7 +51,7 @@ def spectrum_ratio(
     return ratio
 
 
-class Spectrum(Halved):
+class Spectrum(SplitHalfMetric):
     """``spectrum``: power ratio per channel and band, mean distance from 1, and high bands."""
 
     title = "Radial power spectrum"
@@ -62,13 +62,15 @@ class Spectrum(Halved):
         """``{"T1 band 1": 0.98, ...}``; NaN in bands without a frequency in small images."""
         return self._bands(_powers(samples, schema), _powers(real, schema), schema)
 
-    def prepare(self, images: Sequence[Image], sides: Sides) -> Floats:
+    def prepare(self, images: Sequence[Image], comparison: Comparison) -> Floats:
         """Radial power (N, C, bands) of each image."""
-        return _powers(images, sides.schema)
+        return _powers(images, comparison.schema)
 
-    def compare(self, prepared: Floats, real: Floats, sides: Sides) -> Mapping[str, float]:
+    def compare(
+        self, prepared: Floats, real: Floats, comparison: Comparison
+    ) -> Mapping[str, float]:
         """Distance, power of the highest third of the bands, and all ratios."""
-        ratios = self._bands(prepared, real, sides.schema)
+        ratios = self._bands(prepared, real, comparison.schema)
         logs = np.log(np.maximum(list(ratios.values()), 1e-12)).reshape(-1, BANDS)
         high = logs[:, -(-2 * BANDS // 3) :]
         summed = {

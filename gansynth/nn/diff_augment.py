@@ -14,7 +14,7 @@ from typing import Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from gansynth.core.generator import Step
+from gansynth.core.generator import TrainingStep
 from gansynth.runtime.errors import UsageFault, did_you_mean
 
 ChangeName = Literal[
@@ -83,7 +83,9 @@ class DiscriminatorAugment:
         self._seen = torch.zeros(2, dtype=torch.float64)  # sum of signs, samples
         self._index, self._images = 0, 0  # where the step that last changed p began
 
-    def __call__(self, step: Step, image: Tensor, condition: Condition) -> tuple[Tensor, Condition]:
+    def __call__(
+        self, step: TrainingStep, image: Tensor, condition: Condition
+    ) -> tuple[Tensor, Condition]:
         """Change a batch of pairs; every call takes new random numbers of the step.
 
         ``image``: (B, C, D, H, W) or (B, C, H, W), with B samples as in the step's share, else
@@ -121,7 +123,7 @@ class DiscriminatorAugment:
         # Read in ``_adapt`` only: reading waits for the device.
         self._seen = self._seen.to(sums.device) + sums
 
-    def _adapt(self, step: Step) -> None:
+    def _adapt(self, step: TrainingStep) -> None:
         """Adapt p at the beginning of a step, if that is due."""
         if not self.adaptive or step.index - self._index < self.interval:
             return
@@ -166,7 +168,7 @@ def _check(policy: Sequence[str], p: float | Literal["adaptive"]) -> None:
 
 
 @dataclass(frozen=True)
-class Change:
+class Augmentation:
     """A change: (samples (B, C, ...), hit mask (B,), uniform numbers (B, n)) -> samples."""
 
     apply: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -245,13 +247,13 @@ def _on_axis(numbers: Tensor, axis: int, x: Tensor) -> Tensor:
     return numbers.view(len(x), 1, *(-1 if a == axis else 1 for a in range(x.ndim - 2)))
 
 
-CHANGES: Mapping[str, Change] = {
-    "brightness": Change(_brightness),
-    "contrast": Change(_contrast),
-    "saturation": Change(_saturation),
-    "flip": Change(_flip, spatial=True, per_axis=True),
-    "rotate90": Change(_rotate90, spatial=True),
-    "translation": Change(_translation, spatial=True, per_axis=True),
-    "translation_edge": Change(partial(_translation, edge=True), spatial=True, per_axis=True),
-    "cutout": Change(_cutout, spatial=True, per_axis=True),
+CHANGES: Mapping[str, Augmentation] = {
+    "brightness": Augmentation(_brightness),
+    "contrast": Augmentation(_contrast),
+    "saturation": Augmentation(_saturation),
+    "flip": Augmentation(_flip, spatial=True, per_axis=True),
+    "rotate90": Augmentation(_rotate90, spatial=True),
+    "translation": Augmentation(_translation, spatial=True, per_axis=True),
+    "translation_edge": Augmentation(partial(_translation, edge=True), spatial=True, per_axis=True),
+    "cutout": Augmentation(_cutout, spatial=True, per_axis=True),
 }

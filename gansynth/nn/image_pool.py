@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth.core.generator import Step
+from gansynth.core.generator import TrainingStep
 
 _POOL = 0x706F6F6C
 """Separates the pool's random numbers from others that are keyed by step and sample."""
@@ -34,7 +34,7 @@ class ImagePool:
     def __len__(self) -> int:
         return len(self._stored)
 
-    def query(self, step: Step, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def query(self, step: TrainingStep, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Replace samples of a batch, tensors (B, ...), by stored ones of equal shapes and types.
 
         Stored samples carry no gradient. A sample of another size or type empties the pool first.

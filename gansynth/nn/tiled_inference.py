@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from gansynth.nn.networks.resize import Transposed, interpolate, matrix
+from gansynth.nn.networks.resize import TransposedConv, interpolate, matrix
 from gansynth.nn.networks.unet import UNetGenerator
 
 Window = tuple[slice, ...]
@@ -237,7 +237,7 @@ class _TiledUNet:
                 norm.forward.inner = tile.inner
                 try:
                     draw(tile.outer)
-                except Gathered:
+                except TileCounted:
                     continue
                 raise AssertionError("a normalisation was not reached")
             norm.forward.settle()
@@ -261,14 +261,14 @@ def _reach(modules: Iterable[nn.Module]) -> int:
     kernels = [
         max(module.kernel_size) // 2
         for top in modules
-        if not isinstance(top, Transposed)
+        if not isinstance(top, TransposedConv)
         for module in top.modules()
         if isinstance(module, nn.Conv2d | nn.Conv3d)
     ]
     return sum(kernels) + 1
 
 
-class Gathered(Exception):
+class TileCounted(Exception):
     """Ends the pass of a tile whose statistics were gathered."""
 
 
@@ -283,14 +283,14 @@ class SharedNorm:
         self.statistics: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Gather statistics of (B, C, ...) and raise ``Gathered``, or normalise it."""
+        """Gather statistics of (B, C, ...) and raise ``TileCounted``, or normalise it."""
         groups = getattr(self.norm, "num_groups", x.shape[1])
         if self.statistics is None:
             index: Any = (..., *self.inner)
             core = x[index].double().reshape(len(x), groups, -1)
             self.sums = self.sums + torch.stack((core.sum(2), core.square().sum(2)))
             self.count += core.shape[2]
-            raise Gathered
+            raise TileCounted
         mean, scale = self.statistics.repeat_interleave(x.shape[1] // groups, dim=2)
         if self.norm.weight is not None:
             scale = scale * self.norm.weight

@@ -10,14 +10,14 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
-from gansynth.report.words import Line
+from gansynth.report.numbers import Line
 
 RESULTS = "results.json"
 """File name of a benchmark's document, beside its report."""
 
 
 @dataclass(frozen=True)
-class Words:
+class Paragraph:
     """A paragraph; ``tone`` is text, note or warning."""
 
     line: Line
@@ -26,7 +26,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Items:
+class BulletList:
     """A list of sentences under a title."""
 
     title: str
@@ -35,7 +35,7 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Terms:
+class Definitions:
     """Definitions of terms; ``links``: those rows that consist of links alone, in HTML."""
 
     rows: Sequence[tuple[str, Line]]
@@ -44,7 +44,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column of a table.
 
     Attributes:
@@ -58,7 +58,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table; the first cell is its heading.
 
     Attributes:
@@ -68,7 +68,7 @@ class Row:
         pointer: to the place of its numbers, if it is one place.
     """
 
-    cells: Sequence[Line | Markup] | Mapping[Column, Line | Markup]
+    cells: Sequence[Line | Markup] | Mapping[TableColumn, Line | Markup]
     group: str = ""
     tone: str = ""
     pointer: str = ""
@@ -91,17 +91,21 @@ class Table:
     """
 
     caption: str
-    columns: Sequence[Column]
-    rows: Sequence[Row]
+    columns: Sequence[TableColumn]
+    rows: Sequence[TableRow]
     layout: str = "plain"
     groups: str = "arm"
     kind: ClassVar[str] = "table"
 
     @classmethod
-    def of(cls, caption: str, rows: Sequence[Row], layout: str, groups: str = "arm") -> Table:
+    def of(cls, caption: str, rows: Sequence[TableRow], layout: str, groups: str = "arm") -> Table:
         """Return a table of rows, at least one, that name their columns."""
         return cls(
-            caption, [key for key in rows[0].cells if isinstance(key, Column)], rows, layout, groups
+            caption,
+            [key for key in rows[0].cells if isinstance(key, TableColumn)],
+            rows,
+            layout,
+            groups,
         )
 
 
@@ -114,7 +118,7 @@ class Panels:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Drawing:
     """Raw markup, and its text where nothing can be drawn.
 
     Attributes:
@@ -128,7 +132,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Key:
+class Legend:
     """The legend of a drawing: marks with words."""
 
     items: Sequence[tuple[str, str]]
@@ -141,7 +145,7 @@ def data_uri(png: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportImage:
     """An image with its caption; ``address`` is a data URI."""
 
     address: str
@@ -150,15 +154,15 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageRow:
     """Images side by side."""
 
-    items: Sequence[Picture]
+    items: Sequence[ReportImage]
     kind: ClassVar[str] = "pictures"
 
 
 @dataclass(frozen=True)
-class Listing:
+class CodeBlock:
     """Verbatim text, and its place in the document."""
 
     text: str
@@ -167,7 +171,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class More:
+class Details:
     """Blocks that are collapsed at first."""
 
     title: str
@@ -175,7 +179,18 @@ class More:
     kind: ClassVar[str] = "more"
 
 
-Block = Words | Items | Terms | Table | Panels | Drawn | Key | Pictures | Listing | More
+Block = (
+    Paragraph
+    | BulletList
+    | Definitions
+    | Table
+    | Panels
+    | Drawing
+    | Legend
+    | ImageRow
+    | CodeBlock
+    | Details
+)
 
 
 @dataclass(frozen=True)
@@ -188,7 +203,7 @@ class Section:
     blocks: Sequence[Block] = field(default_factory=tuple)
 
 
-class Sign(Enum):
+class Marker(Enum):
     """Marks of a finding; the lower-case name is its class in the style sheet."""
 
     @property
@@ -198,7 +213,7 @@ class Sign(Enum):
 
 
 @dataclass(frozen=True)
-class Part:
+class PartSummary:
     """Verdict on one part: its title, its description, and the findings.
 
     A sign is None where the text is the document's own.
@@ -206,7 +221,7 @@ class Part:
 
     title: str
     description: str
-    lines: Sequence[tuple[Sign | None, Line]]
+    lines: Sequence[tuple[Marker | None, Line]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +249,7 @@ class Report:
     scope: Line
     warnings: Sequence[Line] = ()
     lead: Sequence[Block] = ()
-    parts: Sequence[Part] = ()
+    parts: Sequence[PartSummary] = ()
     parts_title: str = "Arm by arm"
     answers_first: bool = False
     pictures: Sequence[Block] = ()

@@ -17,7 +17,7 @@ _SAFE = "~!$&'()*+;=:@?"
 
 
 @dataclass(frozen=True)
-class Node:
+class JsonNode:
     """One place of a JSON document; the value of a missing place is None.
 
     Attributes:
@@ -27,16 +27,16 @@ class Node:
     value: Any
     pointer: str = ""
 
-    def __getitem__(self, key: str | int) -> Node:
+    def __getitem__(self, key: str | int) -> JsonNode:
         """Return a member by name, or an item by its index; never raises."""
         value = None
         if isinstance(self.value, dict) and isinstance(key, str):
             value = self.value.get(key)
         elif isinstance(self.value, list) and isinstance(key, int) and key < len(self.value):
             value = self.value[key]
-        return Node(value, f"{self.pointer}/{_token(key)}")
+        return JsonNode(value, f"{self.pointer}/{_token(key)}")
 
-    def __iter__(self) -> Iterator[Node]:
+    def __iter__(self) -> Iterator[JsonNode]:
         """Iterate over the items of a list; other values have none."""
         for index in range(len(self.value) if isinstance(self.value, list) else 0):
             yield self[index]
@@ -45,7 +45,7 @@ class Node:
         """Whether the place has content; 0 and false count as content."""
         return self.value is not None and self.value not in ("", [], {})
 
-    def members(self) -> Iterator[tuple[str, Node]]:
+    def members(self) -> Iterator[tuple[str, JsonNode]]:
         """Yield names and members of an object; other values have none."""
         for key in self.value if isinstance(self.value, dict) else ():
             yield key, self[key]

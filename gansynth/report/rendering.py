@@ -17,20 +17,20 @@ from markupsafe import Markup, escape
 from gansynth.report.blocks import (
     RESULTS,
     Block,
-    Drawn,
-    Items,
-    Listing,
-    More,
-    Part,
-    Pictures,
+    BulletList,
+    CodeBlock,
+    Definitions,
+    Details,
+    Drawing,
+    ImageRow,
+    Paragraph,
+    PartSummary,
     Report,
-    Row,
     Table,
-    Terms,
-    Words,
+    TableRow,
 )
 from gansynth.report.document import fragment
-from gansynth.report.words import Line, plain
+from gansynth.report.numbers import Line, plain
 from gansynth.runtime.files import disk_errors, write_bytes_atomic
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _engine() -> Environment:
     return engine
 
 
-def _in_groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def _in_groups(rows: Sequence[TableRow]) -> list[tuple[str, list[TableRow]]]:
     return [(group, list(members)) for group, members in groupby(rows, lambda row: row.group)]
 
 
@@ -161,7 +161,7 @@ def markdown(report: Report) -> str:
     return "\n\n".join([*parts, _line(report.footer)]) + "\n"
 
 
-def _part(part: Part) -> str:
+def _part(part: PartSummary) -> str:
     return f"- **{_line([part.title])}**: " + " ".join(_line(line) for _, line in part.lines)
 
 
@@ -170,23 +170,23 @@ def _warning(line: Line) -> str:
 
 
 def _block(block: Block) -> list[str]:
-    if isinstance(block, Words):
+    if isinstance(block, Paragraph):
         return [_warning(block.line) if block.tone == "warning" else _line(block.line)]
-    if isinstance(block, Drawn):
+    if isinstance(block, Drawing):
         return [_line(block.text)] * bool(block.text)
-    if isinstance(block, Items):
+    if isinstance(block, BulletList):
         return ["\n".join([_line([block.title]), "", *(f"- {_line(li)}" for li in block.lines)])]
-    if isinstance(block, Terms):
+    if isinstance(block, Definitions):
         rows = [row for row in block.rows if row not in block.links]
         return ["\n".join(f"- {_line([term])}: {_line(line)}" for term, line in rows)]
     if isinstance(block, Table):
         return [_table(block)]
-    if isinstance(block, Pictures):
+    if isinstance(block, ImageRow):
         return ["\n".join(f"- {_line(picture.caption)}" for picture in block.items)]
-    if isinstance(block, Listing):
+    if isinstance(block, CodeBlock):
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", block.text)), default=0))
         return [f"{fence}yaml\n{block.text.rstrip()}\n{fence}"]
-    if isinstance(block, More):
+    if isinstance(block, Details):
         inner = [text for part in block.blocks for text in _block(part)]
         return [f"### {_line([block.title])}", *inner] if inner else []
     return []  # drawings, and what their signs mean
@@ -205,7 +205,7 @@ def _table(table: Table) -> str:
     return f"**{_line([table.caption])}**\n\n" + "\n".join(lines)
 
 
-def _row(row: Row, indices: list[int], grouped: bool) -> list[str]:
+def _row(row: TableRow, indices: list[int], grouped: bool) -> list[str]:
     values = row.shown
     cells = [cell for i in indices if not isinstance(cell := values[i], Markup)]
     return [_line([row.group])] * grouped + [_line(cell) for cell in cells]

@@ -12,7 +12,7 @@ from itertools import count
 
 from markupsafe import Markup, escape
 
-from gansynth.report.words import Linked, rounded
+from gansynth.report.numbers import LinkedNumber, rounded
 
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 LOG_STEPS: tuple[tuple[float, ...], ...] = (
@@ -168,12 +168,14 @@ def mark(shape: str, x: float, y: float, class_: str) -> Markup:
     return tag("use", href=f"#mark-{shape}", x=across(x), y=y, class_=class_)
 
 
-def sourced(number: Linked, *elements: Markup) -> Markup:
+def sourced(number: LinkedNumber, *elements: Markup) -> Markup:
     """Group the elements of a number with its source."""
     return tag("g", tag("title", escape(number.source)), *elements, data_pointer=number.pointer)
 
 
-def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -> list[Markup]:
+def whisker(
+    axis: Axis, ends: Sequence[tuple[float | None, LinkedNumber]], y: float
+) -> list[Markup]:
     """Draw an interval with its ends; an arrow where it goes beyond the axis.
 
     Args:

@@ -28,7 +28,7 @@ HUNG_UP = ("by peer", "Socket closed", "Broken pipe", "remote process exited")
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes of one training.
 
     Attributes:
@@ -40,7 +40,7 @@ class Team:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes the run folder and shows progress."""
         return self.rank == 0
 
@@ -101,7 +101,7 @@ class Team:
         """Return the first process's value in all of them; plain JSON types only."""
         if self.size == 1:
             return value
-        box = [value if self.leads else None]
+        box = [value if self.is_main else None]
         dist.broadcast_object_list(box, 0)
         return box[0]
 
@@ -117,7 +117,7 @@ def expected_size() -> int:
 
 
 @contextlib.contextmanager
-def team(device: torch.device) -> Iterator[Team]:
+def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started; without it, a team of one.
 
     Args:
@@ -127,10 +127,10 @@ def team(device: torch.device) -> Iterator[Team]:
         EnvironmentFault: they cannot connect, or one of them ends before the others.
     """
     if expected_size() == 1:
-        yield Team()
+        yield ProcessGroup()
         return
     if dist.is_initialized():  # by a composite run, around the fits of its parts
-        yield Team(dist.get_rank(), dist.get_world_size())
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size())
         return
     cuda = device if device.type == "cuda" else None
     if cuda is not None:
@@ -145,7 +145,7 @@ def team(device: torch.device) -> Iterator[Team]:
             f"({' '.join(str(error).split())}); expected MASTER_ADDR:MASTER_PORT to be reachable"
         ) from error
     try:
-        yield Team(dist.get_rank(), dist.get_world_size())
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size())
     except RuntimeError as error:
         if not any(words in str(error) for words in HUNG_UP):
             raise

@@ -82,7 +82,7 @@ DROPPED = {
 
 
 @contextmanager
-def said_of(option: str, typed: str) -> Iterator[None]:
+def describe_error(option: str, typed: str) -> Iterator[None]:
     """Replace an option in raised messages by the one that the user typed (``--fit-set``).
 
     Args:
@@ -93,6 +93,25 @@ def said_of(option: str, typed: str) -> Iterator[None]:
         yield
     except GansynthError as fault:
         raise type(fault)(str(fault).replace(option, typed)) from fault
+
+
+RENAMED = {
+    "--usual-augmentation": "--host-augmentation",
+    "--no-usual-augmentation": "--no-host-augmentation",
+    "--frozen": "--offline",
+    "--with": "--extra-source",
+    "--with-read": "--extra-source-read",
+    "--keep-going": "--allow-empty-bank",
+    "--scratch": "--bank-dir",
+    "--look-again": "--reopen-test-set",
+    "--sealed": "--test-set",
+    "--for-sharing": "--deidentify",
+    "--effort": "--preset",
+    "--conditions": "--condition-source",
+    "--conditions-read": "--condition-source-read",
+    "--weights": "--sampling-weights",
+}
+"""Option of before -> what it is called now."""
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

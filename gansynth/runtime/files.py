@@ -20,8 +20,8 @@ from typing import Any
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.nifti import (
     MAX_VOLUME_BYTES,
-    Header,
-    Volume,
+    NiftiHeader,
+    NiftiVolume,
     read_nifti,
     read_nifti_header,
     reading,
@@ -29,8 +29,8 @@ from gansynth.runtime.nifti import (
 
 __all__ = [
     "MAX_VOLUME_BYTES",
-    "Header",
-    "Volume",
+    "NiftiHeader",
+    "NiftiVolume",
     "disk_errors",
     "folder_bytes",
     "free_bytes",
@@ -67,7 +67,7 @@ _DISK = {
 }
 
 
-def read_json(path: str | Path, *, expected: type = dict, way_out: str = "repair the file") -> Any:
+def read_json(path: str | Path, *, expected: type = dict, hint: str = "repair the file") -> Any:
     """Read a JSON file of bounded size and given top-level type.
 
     Raises:
@@ -76,15 +76,14 @@ def read_json(path: str | Path, *, expected: type = dict, way_out: str = "repair
     path = Path(path)
     with reading(path):
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise DataFault(f"{path}: larger than {MAX_JSON_BYTES} bytes, expected JSON; {way_out}")
+            raise DataFault(f"{path}: larger than {MAX_JSON_BYTES} bytes, expected JSON; {hint}")
         try:
             doc = json.loads(path.read_bytes())
         except (ValueError, RecursionError) as error:
-            raise DataFault(f"{path}: not valid JSON: {error}; {way_out}") from error
+            raise DataFault(f"{path}: not valid JSON: {error}; {hint}") from error
     if not isinstance(doc, expected):
         raise DataFault(
-            f"{path}: top level is a {type(doc).__name__}, expected a {expected.__name__}; "
-            f"{way_out}"
+            f"{path}: top level is a {type(doc).__name__}, expected a {expected.__name__}; {hint}"
         )
     return doc
 

@@ -21,7 +21,7 @@ LITTLE_TEMPORARY, LITTLE_MEMORY = 2 * GIB, 4 * GIB
 FILES, PROCESSES = 1024, 1024
 
 
-def lines() -> Iterator[Line]:
+def lines() -> Iterator[DoctorLine]:
     """Yield all checks of the machine."""
     yield threads()
     yield memory()
@@ -44,21 +44,21 @@ def cores() -> int:
     return count
 
 
-def threads() -> Line:
+def threads() -> DoctorLine:
     """Check the cores, and whether each process will start a thread for every one of them."""
     count, setting = cores(), os.environ.get("OMP_NUM_THREADS")
     if setting is None and count > 1:
-        return Line(
+        return DoctorLine(
             "note",
             "threads",
             f"{count} cores; OMP_NUM_THREADS is not set. Where cores are shared with other jobs, "
             "more threads than free cores slow training down many times",
             "export OMP_NUM_THREADS=1",
         )
-    return Line("ok", "threads", f"{count} cores, OMP_NUM_THREADS={setting}")
+    return DoctorLine("ok", "threads", f"{count} cores, OMP_NUM_THREADS={setting}")
 
 
-def memory() -> Line:
+def memory() -> DoctorLine:
     """Check free memory, within a container's limit."""
     import psutil
 
@@ -71,8 +71,8 @@ def memory() -> Line:
     text = f"{free / GIB:.1f} GiB free of {total / GIB:.1f}{limited}"
     if free < LITTLE_MEMORY:
         cure = "end other programs, or use fewer workers: export nnUNet_n_proc_DA=2"
-        return Line("note", "memory", text, cure)
-    return Line("ok", "memory", text)
+        return DoctorLine("note", "memory", text, cure)
+    return DoctorLine("ok", "memory", text)
 
 
 def _cgroup(name: str) -> str:
@@ -86,12 +86,12 @@ def _cgroup(name: str) -> str:
 # -- disks ---------------------------------------------------------------------------------------
 
 
-def shared_memory() -> Line:
+def shared_memory() -> DoctorLine:
     """Check shared memory for banks; as much again as a bank takes has to stay free."""
     name = str(SHARED)
-    fallback = "elsewhere banks go to the temporary folder, or to --scratch FOLDER"
+    fallback = "elsewhere banks go to the temporary folder, or to --bank-dir FOLDER"
     if not os.access(SHARED, os.W_OK):
-        return Line("note", name, "not there, or not writable", fallback)
+        return DoctorLine("note", name, "not there, or not writable", fallback)
     usage = shutil.disk_usage(SHARED)
     fits = usage.free // (2 * SAMPLE)
     text = (
@@ -99,25 +99,25 @@ def shared_memory() -> Line:
         "samples of 4 x 96x96x96"
     )
     if fits < SAMPLES:
-        return Line("note", name, text, f"enlarge it (docker run --shm-size 8g); {fallback}")
-    return Line("ok", name, text)
+        return DoctorLine("note", name, text, f"enlarge it (docker run --shm-size 8g); {fallback}")
+    return DoctorLine("ok", name, text)
 
 
-def temporary() -> Line:
+def temporary() -> DoctorLine:
     """Check the temporary folder, which takes banks that shared memory cannot."""
     folder = Path(tempfile.gettempdir())
     free = shutil.disk_usage(folder).free
     text = f"{folder}, {free / GIB:.1f} GiB free"
     if free < LITTLE_TEMPORARY:
         cure = "make room, or name a folder on a larger disk: export TMPDIR=FOLDER"
-        return Line("note", "temporary files", text, cure)
-    return Line("ok", "temporary files", text)
+        return DoctorLine("note", "temporary files", text, cure)
+    return DoctorLine("ok", "temporary files", text)
 
 
 # -- limits --------------------------------------------------------------------------------------
 
 
-def limits() -> Iterator[Line]:
+def limits() -> Iterator[DoctorLine]:
     """Check the limits of open files and processes."""
     try:
         import resource
@@ -129,16 +129,16 @@ def limits() -> Iterator[Line]:
     ):
         soft, _ = resource.getrlimit(kind)
         if soft == resource.RLIM_INFINITY:
-            yield Line("ok", name, "no limit")
+            yield DoctorLine("ok", name, "no limit")
         elif soft < least:
             cure = f"ulimit {option} {4 * least}"
-            yield Line("note", name, f"at most {soft}; workers may need more", cure)
+            yield DoctorLine("note", name, f"at most {soft}; workers may need more", cure)
         else:
-            yield Line("ok", name, f"at most {soft}")
+            yield DoctorLine("ok", name, f"at most {soft}")
 
 
 @dataclass(frozen=True)
-class Line:
+class DoctorLine:
     """Result of one check.
 
     Attributes:

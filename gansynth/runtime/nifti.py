@@ -54,7 +54,7 @@ def reading(path: Path) -> Iterator[None]:
         raise EnvironmentFault(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-class Volume(NamedTuple):
+class NiftiVolume(NamedTuple):
     """Content of a NIfTI file.
 
     Attributes:
@@ -69,7 +69,7 @@ class Volume(NamedTuple):
     spacing: tuple[float, float, float]
 
 
-class _Layout(NamedTuple):
+class _NiftiLayout(NamedTuple):
     """Layout of the voxels according to a NIfTI header."""
 
     shape: tuple[int, ...]
@@ -95,7 +95,7 @@ def read_nifti(
     max_bytes: int = MAX_VOLUME_BYTES,
     ndim: Collection[int] = (3,),
     finite: bool = True,
-) -> Volume:
+) -> NiftiVolume:
     """Read a ``.nii`` or ``.nii.gz`` file whole, to the last byte of its checksum.
 
     Args:
@@ -117,7 +117,7 @@ def read_nifti(
     return _read(path, gzip.GzipFile, max_bytes, ndim, finite)
 
 
-class Header(NamedTuple):
+class NiftiHeader(NamedTuple):
     """Header of a NIfTI file; its voxels have not been read.
 
     Attributes:
@@ -135,7 +135,7 @@ class Header(NamedTuple):
 
 def read_nifti_header(
     path: str | Path, *, max_bytes: int = MAX_VOLUME_BYTES, ndim: Collection[int] = (3, 4)
-) -> Header:
+) -> NiftiHeader:
     """Read the header of a ``.nii`` or ``.nii.gz`` file; refuse headers as ``read_nifti`` does.
 
     Raises:
@@ -145,7 +145,7 @@ def read_nifti_header(
     with _opened(path) as (stream, packed):
         layout, _ = _read_layout(path, stream)
         _refuse_unwanted(path, layout, max_bytes, ndim, packed)
-    return Header(layout.shape, layout.affine, layout.dtype, layout.scaled)
+    return NiftiHeader(layout.shape, layout.affine, layout.dtype, layout.scaled)
 
 
 def _read(
@@ -154,7 +154,7 @@ def _read(
     max_bytes: int,
     ndim: Collection[int],
     finite: bool,
-) -> Volume:
+) -> NiftiVolume:
     with _opened(path, gunzip) as (stream, packed):
         layout, done = _read_layout(path, stream)
         _refuse_unwanted(path, layout, max_bytes, ndim, packed)
@@ -180,7 +180,7 @@ def _opened(
             yield stream, True
 
 
-def _count(path: Path, gunzip: type[gzip.GzipFile], layout: _Layout) -> None:
+def _count(path: Path, gunzip: type[gzip.GzipFile], layout: _NiftiLayout) -> None:
     """Count the bytes of a suspiciously small file before allocating memory for its voxels."""
     most = layout.offset + layout.nbytes + TRAILING_BYTES
     with _opened(path, gunzip) as (stream, _):
@@ -191,14 +191,14 @@ def _count(path: Path, gunzip: type[gzip.GzipFile], layout: _Layout) -> None:
                 raise _too_much(path, layout)
 
 
-def _too_much(path: Path, layout: _Layout) -> DataFault:
+def _too_much(path: Path, layout: _NiftiLayout) -> DataFault:
     return DataFault(
         f"{path}: holds more than the {layout.nbytes} bytes its header announces; {AGAIN}"
     )
 
 
 def _refuse_unwanted(
-    path: Path, layout: _Layout, max_bytes: int, ndim: Collection[int], packed: bool
+    path: Path, layout: _NiftiLayout, max_bytes: int, ndim: Collection[int], packed: bool
 ) -> None:
     if len(layout.shape) not in ndim:
         expected = " or ".join(f"{n}D" for n in sorted(ndim))
@@ -210,8 +210,8 @@ def _refuse_unwanted(
 
 
 def _read_voxels(
-    path: Path, stream: IO[bytes] | gzip.GzipFile, layout: _Layout, done: int, finite: bool
-) -> Volume:
+    path: Path, stream: IO[bytes] | gzip.GzipFile, layout: _NiftiLayout, done: int, finite: bool
+) -> NiftiVolume:
     _skip(path, stream, layout.offset - done)
     array = np.empty(layout.shape, layout.dtype, order="F")
     _fill(path, stream, array)
@@ -223,7 +223,7 @@ def _read_voxels(
     return _scaled(path, layout, array, finite)
 
 
-def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[_Layout, int]:
+def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[_NiftiLayout, int]:
     """Read the header; return the layout and how many bytes were consumed."""
     import nibabel as nib
     from nibabel.spatialimages import HeaderDataError
@@ -239,7 +239,7 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[_Layout
         header = kind(block, check=False)
         shape = tuple(int(n) for n in header.get_data_shape())
         slope, inter = header.get_slope_inter()
-        layout = _Layout(
+        layout = _NiftiLayout(
             shape,
             np.dtype(header.get_data_dtype()),
             int(header["vox_offset"]),
@@ -268,7 +268,9 @@ def _spacing(path: Path, pixdim: npt.NDArray[Any]) -> tuple[float, float, float]
     return x, y, z
 
 
-def _refuse_absurd(path: Path, layout: _Layout, size: int, max_bytes: int, packed: bool) -> None:
+def _refuse_absurd(
+    path: Path, layout: _NiftiLayout, size: int, max_bytes: int, packed: bool
+) -> None:
     affine = layout.affine
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise DataFault(
@@ -323,7 +325,7 @@ def _fill(path: Path, stream: IO[bytes] | gzip.GzipFile, array: npt.NDArray[Any]
         done += len(chunk)
 
 
-def _scaled(path: Path, layout: _Layout, array: npt.NDArray[Any], finite: bool) -> Volume:
+def _scaled(path: Path, layout: _NiftiLayout, array: npt.NDArray[Any], finite: bool) -> NiftiVolume:
     array = array.astype(layout.dtype.newbyteorder("="), copy=False)
     if layout.scaled:
         wide = np.result_type(array.dtype, np.float32)
@@ -334,4 +336,4 @@ def _scaled(path: Path, layout: _Layout, array: npt.NDArray[Any], finite: bool) 
             f"{path}: {nan} NaN and {inf} infinite voxel(s), expected finite values; replace them, "
             "or leave the case out"
         )
-    return Volume(array, layout.affine, layout.spacing)
+    return NiftiVolume(array, layout.affine, layout.spacing)

@@ -352,8 +352,8 @@ def idle(
             (clause for clause in clauses if not any(_holds(atom, get) for atom in clause)), None
         )
         if unmet is not None:
-            why, way_out = _reason(unmet, get, named, called)
-            yield f"{named(key)}: has no effect {why}; {way_out}, or leave {called(key)} out"
+            why, hint = _reason(unmet, get, named, called)
+            yield f"{named(key)}: has no effect {why}; {hint}, or leave {called(key)} out"
 
 
 def _reason(
@@ -396,7 +396,7 @@ def refuse_unaugmented(settings: Mapping[str, Any], keys: Iterable[str], *, usua
     Raises:
         UsageFault: names the first of them.
     """
-    off = "--no-usual-augmentation"
+    off = "--no-host-augmentation"
     needs = {key: f"!{off}" for key in keys if settings.get(key)}
     refuse_idle(
         needs, {off: not usual}, needs, lambda k: off if k == off else f"--set {k}={settings[k]}"

@@ -1,6 +1,6 @@
 """Child processes: their output is kept, signals are forwarded, and none is left behind.
 
-``run`` shows a command's output and handles Ctrl-C for it. ``Command`` can be asked to stop within
+``run`` shows a command's output and handles Ctrl-C for it. ``ChildCommand`` can be asked to stop within
 a time limit. The started process's side is in ``child``.
 """
 
@@ -38,7 +38,7 @@ SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProcessResult:
     """Result of a command.
 
     Attributes:
@@ -79,7 +79,7 @@ def run(
     log: Path | None = None,
     *,
     document: bool = False,
-) -> Ended:
+) -> ProcessResult:
     """Run a command that ends with this process; show its output on stderr; wait for its end.
 
     SIGINT and SIGTERM reach it once, from here, since it has its own session. A signal that this
@@ -95,7 +95,7 @@ def run(
         EnvironmentFault: the log cannot be written.
     """
     environ = {**environ, PARENT: str(os.getpid())}
-    command = Command(words, environ, log=log, show=True, document=document)
+    command = ChildCommand(words, environ, log=log, show=True, document=document)
     if threading.current_thread() is not threading.main_thread():
         return command.run()  # only the main thread may handle signals
     signals = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
@@ -107,7 +107,7 @@ def run(
             signal.signal(number, handler)
 
 
-def raise_if_stopped(ended: Ended) -> None:
+def raise_if_stopped(ended: ProcessResult) -> None:
     """Raise KeyboardInterrupt, or SystemExit with 143, after a forwarded signal."""
     if ended.stopped == signal.SIGINT:
         raise KeyboardInterrupt
@@ -115,7 +115,7 @@ def raise_if_stopped(ended: Ended) -> None:
         raise SystemExit(EXIT_SIGTERM)
 
 
-def raise_if_failed(ended: Ended, name: str) -> None:
+def raise_if_failed(ended: ProcessResult, name: str) -> None:
     """Raise this process's own error for a failed command, quoting its last line.
 
     Raises:
@@ -132,7 +132,7 @@ def raise_if_failed(ended: Ended, name: str) -> None:
     raise TrainingFault(f"{name} failed ({ending}): {line}")
 
 
-class Command:
+class ChildCommand:
     """A command in its own session; if it fails, its remaining processes are killed.
 
     Args:
@@ -165,7 +165,7 @@ class Command:
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped, self._asked = 0, 0.0
 
-    def run(self, started: Callable[[], None] = lambda: None) -> Ended:
+    def run(self, started: Callable[[], None] = lambda: None) -> ProcessResult:
         """Run it and wait for its end; only ``started`` may start threads.
 
         Raises:
@@ -179,11 +179,11 @@ class Command:
                 line = f"{error.filename}: cannot be run: {error.strerror}"
                 if log is not None:
                     log.write(f"{line}\n".encode())
-                return Ended(0, NOT_FOUND, 0.0, line)
+                return ProcessResult(0, NOT_FOUND, 0.0, line)
             started()
             pipe = child.stderr if self._document else child.stdout
-            errors = _Stream(pipe, log, TAIL, show=self._show, hold=not self._document)
-            output = _Stream(child.stdout, log, MAX_JSON_BYTES) if self._document else None
+            errors = _LogStream(pipe, log, TAIL, show=self._show, hold=not self._document)
+            output = _LogStream(child.stdout, log, MAX_JSON_BYTES) if self._document else None
             code = self._wait(child)
             for stream in filter(None, (errors, output)):
                 stream.join()
@@ -191,7 +191,7 @@ class Command:
             errors.release()
         text = "" if output is None else output.text()
         seconds = time.monotonic() - began
-        return Ended(child.pid, code, seconds, errors.text(), text, self._stopped)
+        return ProcessResult(child.pid, code, seconds, errors.text(), text, self._stopped)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Ask it to stop; may be called from a signal handler or another thread.
@@ -254,7 +254,7 @@ class Command:
             _kill_group(self._child.pid)
 
 
-class _Stream:
+class _LogStream:
     """A thread that logs and shows lines from a pipe; ``hold`` delays the line of a fault."""
 
     def __init__(

@@ -21,7 +21,7 @@ PLAIN_SHARE = 0.05
 """... or after this share of the work, but at most one per second."""
 
 
-class Task(Protocol):
+class ProgressTask(Protocol):
     """One piece of work of known length."""
 
     def advance(self, n: int = 1, **values: object) -> None:
@@ -37,7 +37,7 @@ class Reporter(Protocol):
     def warn(self, text: str) -> None:
         """Show the user one line, even if quiet."""
 
-    def task(self, total: int, title: str, done: int = 0) -> AbstractContextManager[Task]:
+    def task(self, total: int, title: str, done: int = 0) -> AbstractContextManager[ProgressTask]:
         """Open a task of ``total`` units, ``done`` of them finished before; leaving closes it."""
 
 
@@ -51,7 +51,7 @@ class NullReporter:
         """Drop the line."""
 
     @contextmanager
-    def task(self, total: int, title: str, done: int = 0) -> Iterator[Task]:
+    def task(self, total: int, title: str, done: int = 0) -> Iterator[ProgressTask]:
         """Yield a task that reports nothing."""
         yield _Silent()
 
@@ -87,7 +87,7 @@ class RichReporter:
         self._write(f"warning: {text}")
 
     @contextmanager
-    def task(self, total: int, title: str, done: int = 0) -> Iterator[Task]:
+    def task(self, total: int, title: str, done: int = 0) -> Iterator[ProgressTask]:
         """Show a bar on a terminal, else a plain line now and then; nothing if quiet."""
         if self._quiet:
             yield _Silent()
@@ -98,7 +98,7 @@ class RichReporter:
             yield _Plain(self._write, total, title, done, self._clock)
 
     @contextmanager
-    def _bar(self, total: int, title: str, done: int) -> Iterator[Task]:
+    def _bar(self, total: int, title: str, done: int) -> Iterator[ProgressTask]:
         # Tasks may nest; rich draws one live display at a time, so the outermost owns it.
         outermost = self._bars is None
         bars = self._bars or _new_bars(self._target())
@@ -184,7 +184,7 @@ class _Plain:
 def counting(reporter: Reporter, title: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a ``progress(done, total)`` callback that drives a reporter's task."""
     with ExitStack() as stack:
-        tasks: list[Task] = []
+        tasks: list[ProgressTask] = []
         before = 0
 
         def progress(done: int, total: int) -> None:

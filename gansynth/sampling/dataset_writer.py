@@ -18,8 +18,8 @@ import numpy.typing as npt
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import OUTSIDE, Boxes, FloatArray, LabelArray, Schema
 from gansynth.core.synthetic import KEY
+from gansynth.data.case_writer import csv_text, write_volume
 from gansynth.data.listing import FILE
-from gansynth.data.written import csv_text, write_volume
 from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.version import __version__
 

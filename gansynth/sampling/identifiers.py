@@ -65,7 +65,7 @@ _MARKS = (
 _OWN = re.compile(r"^/(?:dev|proc)/")
 
 
-class Name(NamedTuple):
+class Identifier(NamedTuple):
     """A name to search for, and its kind: ``case``, ``subject``, ``folder`` ..."""
 
     text: str
@@ -80,13 +80,13 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(word.casefold() for word in _WORD.findall(text))
 
 
-def tells(words: tuple[str, ...]) -> bool:
+def leaks(words: tuple[str, ...]) -> bool:
     """Return whether a name of these words is specific in any context."""
     whole = "".join(words)
     return len(whole) >= (LEAST_DIGITS if whole.isdigit() else LEAST_LETTERS)
 
 
-class Names:
+class Identifiers:
     """Names to search for in texts.
 
     Args:
@@ -94,23 +94,23 @@ class Names:
         harmless: texts that identify nobody, such as names of channels and labels.
     """
 
-    def __init__(self, names: Iterable[Name], harmless: Collection[str] = ()) -> None:
+    def __init__(self, names: Iterable[Identifier], harmless: Collection[str] = ()) -> None:
         free = {words_of(text) for text in harmless}
-        by_words: dict[tuple[str, ...], Name] = {}
+        by_words: dict[tuple[str, ...], Identifier] = {}
         for name in names:
             words = words_of(name.text)
             if words and words not in free and not _says_nothing(words, name):
                 by_words.setdefault(words, name)
-        self._short = {words: name for words, name in by_words.items() if not tells(words)}
-        self._by_first: dict[str, list[tuple[tuple[str, ...], Name]]] = {}
+        self._short = {words: name for words, name in by_words.items() if not leaks(words)}
+        self._by_first: dict[str, list[tuple[tuple[str, ...], Identifier]]] = {}
         for words in sorted(by_words.keys() - self._short.keys(), key=lambda w: (-len(w), w)):
             self._by_first.setdefault(words[0], []).append((words, by_words[words]))
 
-    def within(self, text: str) -> list[Name]:
+    def within(self, text: str) -> list[Identifier]:
         """Return the names in a text, each once, the longest where several begin at one place."""
         return list(dict.fromkeys(name for name, _, _ in self._found(text)))
 
-    def valued(self, key: str, value: str) -> list[Name]:
+    def valued(self, key: str, value: str) -> list[Identifier]:
         """Return the names in the value of a key; short ones too if the key is personal."""
         names = self.within(value)
         short = self._short.get(words_of(value))
@@ -132,7 +132,7 @@ class Names:
             return [self.blanked(entry) for entry in value]
         return value
 
-    def _found(self, text: str) -> Iterator[tuple[Name, int, int]]:
+    def _found(self, text: str) -> Iterator[tuple[Identifier, int, int]]:
         """Yield the names in a text with begin and end, from left to right."""
         spans = [(m[0].casefold(), *m.span()) for m in _WORD.finditer(text)]
         done = 0
@@ -154,31 +154,31 @@ def words_of_schema(schema: Schema) -> tuple[str, ...]:
     return (*schema.channels, *schema.labels, *schema.classes, *schema.box_classes)
 
 
-def names_in(lineage: Lineage, schema: Schema) -> Names:
+def names_in(lineage: Lineage, schema: Schema) -> Identifiers:
     """Return the names to remove from the texts of shared samples."""
-    return Names(names_of(lineage), words_of_schema(schema))
+    return Identifiers(names_of(lineage), words_of_schema(schema))
 
 
-def names_of(lineage: Lineage) -> Iterator[Name]:
+def names_of(lineage: Lineage) -> Iterator[Identifier]:
     """Yield the cases, subjects and data sets of a lineage and of its ancestors."""
-    for ancestor in lineage.everyone():
-        yield Name(
-            ancestor.dataset.rpartition(":")[2].replace("\\", "/").rstrip("/").rpartition("/")[2],
+    for parent_run in lineage.everyone():
+        yield Identifier(
+            parent_run.dataset.rpartition(":")[2].replace("\\", "/").rstrip("/").rpartition("/")[2],
             "data set",
         )
-        for case in ancestor.cases:
+        for case in parent_run.cases:
             yield from names_of_case(case.id, case.subject)
             for digest in filter(None, (case.sha256, case.image, *case.prints)):
-                yield Name(digest, "content hash of a case")
+                yield Identifier(digest, "content hash of a case")
 
 
-def names_of_case(case_id: str, subject: str) -> Iterator[Name]:
+def names_of_case(case_id: str, subject: str) -> Iterator[Identifier]:
     """Yield the names of a case, of the volume that it is a slice of, and of its subject."""
-    yield Name(case_id, "case")
+    yield Identifier(case_id, "case")
     if "/" in case_id:  # a slice, which is named after its volume
-        yield Name(case_id.split("/", 1)[0], "case")
+        yield Identifier(case_id.split("/", 1)[0], "case")
     if subject != case_id:
-        yield Name(subject, "subject")
+        yield Identifier(subject, "subject")
 
 
 def marks(text: str) -> list[str]:
@@ -191,7 +191,7 @@ def marks(text: str) -> list[str]:
     return list(texts)
 
 
-def _says_nothing(words: tuple[str, ...], name: Name) -> bool:
+def _says_nothing(words: tuple[str, ...], name: Identifier) -> bool:
     """Return whether exports contain a name anyway; a case's or subject's id counts as a whole."""
     if NEUTRAL.fullmatch(name.text) is not None:
         return True

@@ -13,10 +13,10 @@ import numpy as np
 
 from gansynth.core.schema import Case, Sample
 from gansynth.metrics.nearest import find_nearest
-from gansynth.report.sheets import write_mosaic
+from gansynth.report.image_grid import write_image_grid
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Generator
@@ -34,9 +34,7 @@ def walks(generator: Generator) -> bool:
     return type(generator).interpolate is not Generator.interpolate
 
 
-def write_interpolation(
-    drawer: SampleDrawer, folder: Path, rows: int, steps: int
-) -> dict[str, Any]:
+def write_interpolation(drawer: Sampler, folder: Path, rows: int, steps: int) -> dict[str, Any]:
     """Write ``interpolation.png``: each row leads from one sample's latent to the next one's.
 
     Row ``i`` begins with sample ``2 i`` of the drawer's seed and ends at the latent of the next
@@ -62,7 +60,7 @@ def write_interpolation(
         for row, even in enumerate(evenness)
     ]
     cells = list(zip(captions, walked, strict=True))
-    path = write_mosaic(folder / "interpolation.png", cells, drawer.run.generator.schema)
+    path = write_image_grid(folder / "interpolation.png", cells, drawer.run.generator.schema)
     return {
         "sheet": str(path),
         "evenness": [None if even is None else round(even, 4) for even in evenness],
@@ -71,7 +69,7 @@ def write_interpolation(
 
 
 def write_nearest(
-    drawer: SampleDrawer,
+    drawer: Sampler,
     samples: Sequence[Sample],
     folder: Path,
     reporter: Reporter,
@@ -98,7 +96,9 @@ def write_nearest(
         for n in nearest.near[:SHOWN]
     ]
     cells = list(zip(captions, pairs, strict=True))
-    sheet = write_mosaic(folder / "nearest.png", cells, drawer.run.generator.schema, across=ACROSS)
+    sheet = write_image_grid(
+        folder / "nearest.png", cells, drawer.run.generator.schema, across=ACROSS
+    )
     document = nearest.to_json()
     for entry, sample in zip(document["samples"], samples, strict=True):
         entry["index"], entry["seed"] = sample.provenance["index"], sample.provenance["seed"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.core.run_folder import MANIFEST, Described, RunFolder
+from gansynth.core.run_folder import MANIFEST, RunDescription, RunFolder
 from gansynth.data.views import draws_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import path_inside, sha256_file
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from gansynth.core.generator import Generator
     from gansynth.runtime.devices import Precision
-    from gansynth.sampling.composite import Together
+    from gansynth.sampling.composite import CompositeBase
 
 
-def check_weights(run: Described) -> Path:
+def check_weights(run: RunDescription) -> Path:
     """Return the weights' file (of a composite: the folder) if it matches the manifest.
 
     Raises:
@@ -95,7 +95,7 @@ def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Pat
         generator.nets[name].load_state_dict(state, strict=False)
 
 
-def build_generator(run: Described) -> Generator:
+def build_generator(run: RunDescription) -> Generator:
     """Build a run's generator with fresh weights; torch's random state is kept.
 
     Raises:
@@ -136,22 +136,24 @@ def _first_line(error: Exception) -> str:
     return f"{where} is {first['input']!r}: {first['msg']}{further}"
 
 
-def load_composite(run: Described, device: str) -> Together:
+def load_composite(run: RunDescription, device: str) -> CompositeBase:
     """Open the parts that generate images, each checked against the composite's manifest.
 
     Raises:
         UsageFault: not all parts are fitted yet.
         IntegrityFault: a part has changed, or the parts do not fit together.
     """
-    from gansynth.sampling.composite import ClassComposite, Composite, Part
+    from gansynth.sampling.composite import CompositeGenerator, CompositePart, PerClassGenerator
 
     check_parts(run)
     folder, space = run.folder, run.space
     taking_part = [part for part in run.manifest[PARTS] if part["draws"] != NOTHING]
-    parts = [Part(p["name"], load_run(part_folder(folder, p), device)) for p in taking_part]
+    parts = [
+        CompositePart(p["name"], load_run(part_folder(folder, p), device)) for p in taking_part
+    ]
     schema = space.generator_schema(run.schema)
     if all(part.classes for part in parts):
-        return ClassComposite(schema, space, parts)
+        return PerClassGenerator(schema, space, parts)
     parts = [part for part in parts if not draws_labels(part.run.generator.options)]
     missing = sorted(set(schema.channels) - {c for part in parts for c in part.draws})
     if missing:
@@ -159,10 +161,10 @@ def load_composite(run: Described, device: str) -> Together:
             f"{folder / MANIFEST}: no part draws channel(s) {', '.join(missing)}; expected one for "
             "each. Fit the run again"
         )
-    return Composite(schema, space, parts)
+    return CompositeGenerator(schema, space, parts)
 
 
-def check_parts(run: Described) -> Path:
+def check_parts(run: RunDescription) -> Path:
     """Return the folder of the parts if every one of them is complete and unchanged.
 
     Raises:

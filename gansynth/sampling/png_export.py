@@ -23,19 +23,19 @@ import yaml
 from gansynth.core.schema import Boxes, FloatArray, Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.data.written import yolo_lines
+from gansynth.data.case_writer import yolo_lines
 from gansynth.report.png import outlined, png_bytes, scaled
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import __version__
-from gansynth.sampling.admission import reason_of
 from gansynth.sampling.dataset_writer import write_names
-from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.deidentify import check_new, forget_times
 from gansynth.sampling.identifiers import names_in
-from gansynth.sampling.png_manifest import Manifest
+from gansynth.sampling.png_manifest import PngManifest
+from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.sampling.replay import noted, settings_of
-from gansynth.sampling.sharing import check_new, forget_times
+from gansynth.sampling.sampler import Sampler
 
 COLOUR = ("red", "green", "blue")
 AT_ONCE = 16
@@ -70,7 +70,7 @@ class PngOptions:
 
 
 def export_pictures(
-    drawer: SampleDrawer,
+    drawer: Sampler,
     n: int,
     out: Path,
     options: PngOptions,
@@ -99,7 +99,7 @@ def export_pictures(
     began, batch = time.perf_counter(), min(AT_ONCE, n)
     settings = settings_of(drawer, batch, "float32")
     with whole_folder(out) as temporary:
-        writer = _Writer(temporary, drawer, windows, options)
+        writer = _PngWriter(temporary, drawer, windows, options)
         with reporter.task(n, "sample") as bar, disk_errors(out):
             for first in range(0, n, batch):
                 for sample in drawer.draw(first, batch)[: n - first]:
@@ -109,22 +109,27 @@ def export_pictures(
             if drawn is not None:
                 drawn(writer.told)
             forget_times(temporary)
-    flaws = writer.manifest.flaws
-    if flaws:
-        counts = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
+    reject_reasons = writer.manifest.reject_reasons
+    if reject_reasons:
+        counts = "; ".join(
+            f"{count} x {reject_reason}"
+            for reject_reason, count in reject_reasons.most_common(TOLD)
+        )
         outcome = "but kept" if options.keep_flawed else "and left out; --keep-flawed keeps them"
-        reporter.warn(f"{out}: {flaws.total()} of {n} samples were rejected {outcome}: {counts}")
+        reporter.warn(
+            f"{out}: {reject_reasons.total()} of {n} samples were rejected {outcome}: {counts}"
+        )
     return {
         "folder": str(out),
         "samples": len(writer.manifest.rows),
-        "flawed": flaws.total(),
+        "rejected": reject_reasons.total(),
         "window": {name: list(w) for name, w in writer.manifest.windows.items()},
         "clipped": writer.manifest.clipped,
         "seconds_per_sample": (time.perf_counter() - began) / max(n, 1),
     }
 
 
-def check_export(drawer: SampleDrawer, out: Path) -> None:
+def check_export(drawer: Sampler, out: Path) -> None:
     """Refuse an impossible export before anything is generated.
 
     Raises:
@@ -151,10 +156,10 @@ def find_windows(text: str, source: CaseSource, space: Space) -> tuple[tuple[flo
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from gansynth.data.planes import Window, Windows
+    from gansynth.data.planes import IntensityWindow, Windows
 
     try:
-        parsed: Sequence[Window] = TypeAdapter(Windows).validate_python(text)
+        parsed: Sequence[IntensityWindow] = TypeAdapter(Windows).validate_python(text)
     except ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UsageFault(f"--window {text}: {message}") from None
@@ -182,13 +187,13 @@ def _intensities(source: CaseSource) -> list[FloatArray]:
     return list(np.concatenate(parts, axis=1))
 
 
-class _Writer:
+class _PngWriter:
     """Write the files of samples into a folder that is not yet visible."""
 
     def __init__(
         self,
         folder: Path,
-        drawer: SampleDrawer,
+        drawer: Sampler,
         windows: Sequence[tuple[float, float]],
         options: PngOptions,
     ) -> None:
@@ -200,7 +205,7 @@ class _Writer:
         # Three colours fit into one file, but Pillow supports none of 16 bits.
         self.names = names_in(drawer.lineage, drawer.source.schema)
         self.colour = self.schema.channels == COLOUR and options.bits == 8
-        self.manifest = Manifest(
+        self.manifest = PngManifest(
             {
                 "run": drawer.run.run_id,
                 "generator": drawer.run.generator.name,
@@ -215,10 +220,12 @@ class _Writer:
     def add(self, sample: Sample) -> None:
         """Write a sample's files, unless it is rejected."""
         provenance = dict(sample.provenance)
-        flaw = self.names.blanked(str(sample.provenance.get("flaw", "")))
-        if flaw:
-            sample = replace(sample, provenance={**sample.provenance, "flaw": flaw})
-            self.manifest.flaws[reason_of(flaw)] += 1
+        reject_reason = self.names.blanked(str(sample.provenance.get("reject_reason", "")))
+        if reject_reason:
+            sample = replace(
+                sample, provenance={**sample.provenance, "reject_reason": reject_reason}
+            )
+            self.manifest.reject_reasons[reject_reason_of(reject_reason)] += 1
             if not self.options.keep_flawed:
                 return
         sample = flat(sample)

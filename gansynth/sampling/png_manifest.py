@@ -17,9 +17,20 @@ from gansynth.core.synthetic import KEY
 from gansynth.data.connected_components import boxes_of
 from gansynth.runtime.files import folder_name, write_bytes_atomic, write_json_atomic
 
-VERSION = 1
+VERSION = 2
 COLUMNS = (
-    *("case", "file", "mask", "overlay", "index", "seed", "class", "areas", "boxes", "flaw"),
+    *(
+        "case",
+        "file",
+        "mask",
+        "overlay",
+        "index",
+        "seed",
+        "class",
+        "areas",
+        "boxes",
+        "reject_reason",
+    ),
     *("window", "run", "generator", "gansynth", "sha256", "mask_sha256"),
 )
 """Columns of ``manifest.csv``; ``pictures:`` takes classes from ``case`` and ``class``."""
@@ -29,7 +40,7 @@ Files = Mapping[str, Sequence[tuple[str, str]]]
 
 
 @dataclass
-class Manifest:
+class PngManifest:
     """Content of ``manifest.json`` and ``manifest.csv``.
 
     Attributes:
@@ -46,7 +57,7 @@ class Manifest:
     bits: int
     one_file: bool
     rows: list[dict[str, Any]] = field(default_factory=list)
-    flaws: Counter[str] = field(default_factory=Counter)
+    reject_reasons: Counter[str] = field(default_factory=Counter)
     pixels: list[int] = field(default_factory=lambda: [0, 0])
 
     @property
@@ -89,7 +100,7 @@ class Manifest:
                     {"label": names.get(value, str(value)), "box": [round(float(e), 2) for e in b]}
                     for value, b in pairs
                 ],
-                "flaw": provenance.get("flaw", ""),
+                "reject_reason": provenance.get("reject_reason", ""),
                 **{
                     kind: [{"file": name, "sha256": digest} for name, digest in listed]
                     for kind, listed in files.items()
@@ -113,7 +124,7 @@ class Manifest:
             "bits": self.bits,
             "window": {name: list(window) for name, window in self.windows.items()},
             "clipped": self.clipped,
-            "flaws": dict(self.flaws),
+            "reject_reasons": dict(self.reject_reasons),
             "read": self._read(),
             "samples": self.rows,
         }
@@ -146,7 +157,7 @@ class Manifest:
 
         low_high = (f"{low:.6g}:{high:.6g}" for low, high in self.windows.values())
         return {
-            **{key: row[key] for key in ("case", "index", "seed", "class", "flaw")},
+            **{key: row[key] for key in ("case", "index", "seed", "class", "reject_reason")},
             **self.made,
             "file": listed("images", "file"),
             "mask": listed("mask", "file"),

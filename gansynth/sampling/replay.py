@@ -25,8 +25,8 @@ from gansynth.core.schema import Sample, Schema, content_hash
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault, did_you_mean
 
 if TYPE_CHECKING:
-    from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.run import Run
+    from gansynth.sampling.sampler import Sampler
 
 FORMS = (
     "FILE:LINE of a draw log (draws-*.csv), or FILE:NAME of a JSON file with samples' provenance "
@@ -40,7 +40,7 @@ logger = logging.getLogger("gansynth")
 
 
 def settings_of(
-    drawer: SampleDrawer, batch: int, dtype: str, host: Mapping[str, Any] | None = None
+    drawer: Sampler, batch: int, dtype: str, host: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return the generation settings for the provenance; JSON.
 
@@ -104,7 +104,7 @@ def _machine(device: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Record:
+class SampleRecord:
     """The record of a generated sample.
 
     Attributes:
@@ -119,7 +119,7 @@ class Record:
     settings: Mapping[str, Any]
 
     @classmethod
-    def of(cls, provenance: Mapping[str, Any], name: str) -> Record:
+    def of(cls, provenance: Mapping[str, Any], name: str) -> SampleRecord:
         """Read a sample's provenance.
 
         Raises:
@@ -143,7 +143,7 @@ class Record:
             ) from None
 
 
-def read_record(text: str) -> Record:
+def read_record(text: str) -> SampleRecord:
     """Read ``FILE:LINE`` of a draw log, or ``FILE:NAME`` of a JSON file with provenance.
 
     Raises:
@@ -162,7 +162,7 @@ def read_record(text: str) -> Record:
         with reading(path):
             lines = path.read_text("utf-8").splitlines()
         return _line(text, lines, which)
-    doc = read_json(path, way_out=f"expected {FORMS}")
+    doc = read_json(path, hint=f"expected {FORMS}")
     samples = doc.get("samples", doc.get("slots"))
     if not isinstance(samples, dict):
         raise DataFault(f"{path}: has no samples, expected {FORMS}")
@@ -172,10 +172,10 @@ def read_record(text: str) -> Record:
             f"{next(iter(samples), None)!r}.{did_you_mean(which, samples)}"
         )
     provenance = samples[which]
-    return Record.of(provenance.get("provenance", provenance), text)
+    return SampleRecord.of(provenance.get("provenance", provenance), text)
 
 
-def _line(text: str, lines: list[str], which: str) -> Record:
+def _line(text: str, lines: list[str], which: str) -> SampleRecord:
     number = int(which) if which.isdecimal() else 0
     if not 0 < number <= len(lines):
         raise UsageFault(
@@ -191,14 +191,14 @@ def _line(text: str, lines: list[str], which: str) -> Record:
     settings = next((r[2] for r in reversed(rows) if r[0] == SETTINGS), None)
     if settings is None or len(row) < 5:
         raise UsageFault(f"--replay {text}: line {number} has no sample's number; {OLD}")
-    return Record(text, int(row[3]), row[4], json.loads(settings))
+    return SampleRecord(text, int(row[3]), row[4], json.loads(settings))
 
 
 # -- drawing again -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayedSample:
     """A replayed sample.
 
     Attributes:
@@ -238,22 +238,24 @@ def replay(
         UsageFault: no such record, or no run.
         IntegrityFault: another run generated it, or its cases have changed.
     """
-    again = draw_again(Path(run), record, device=device, root=root)
+    again = regenerate(Path(run), record, device=device, root=root)
     if again.differs:
         logger.warning("%s", again.differs)
     return again.sample
 
 
-def draw_again(
+def regenerate(
     folder: Path, record: str | Mapping[str, Any], *, device: str = "auto", root: str | None = None
-) -> Replayed:
+) -> ReplayedSample:
     """Replay a record like ``replay``, but return the difference instead of a warning."""
     from gansynth.core.run_folder import RunFolder
     from gansynth.sampling.open_run import load_run
 
     run = RunFolder(folder)
     _ = run.manifest  # raises unless this is a run
-    entry = read_record(record) if isinstance(record, str) else Record.of(record, "provenance")
+    entry = (
+        read_record(record) if isinstance(record, str) else SampleRecord.of(record, "provenance")
+    )
     settings = entry.settings
     digest = run.manifest_sha256
     if digest != settings["generator"]:
@@ -270,27 +272,27 @@ def draw_again(
     image = np.asarray(sample.image).astype(dtype).astype(np.float32)
     provenance = {**sample.provenance, "settings": dict(settings), "sha256": entry.sha256}
     differs = "" if same else _differs(entry, str(opened.generator.device))
-    return Replayed(replace(sample, image=image, provenance=provenance), schema, differs)
+    return ReplayedSample(replace(sample, image=image, provenance=provenance), schema, differs)
 
 
-def _draw(run: Run, record: Record, root: str | None) -> tuple[Sample, Schema]:
-    from gansynth.core.null_adapter import NoHost
+def _draw(run: Run, record: SampleRecord, root: str | None) -> tuple[Sample, Schema]:
+    from gansynth.core.null_adapter import NullAdapter
     from gansynth.core.registry import installed
     from gansynth.core.sample_request import SampleRequest
     from gansynth.core.source import SourceRequest
-    from gansynth.sampling.drawer import SampleDrawer
-    from gansynth.sampling.opening import open_source, source_for
+    from gansynth.sampling.run_source import open_source, source_for
+    from gansynth.sampling.sampler import Sampler
 
     settings = record.settings
     host = settings.get("host")
     request = run.request if host is None else SourceRequest(**host["request"])
     source = open_source(request if root is None else replace(request, root=root))
     target = host["target"] if host is not None else ""
-    adapter = (installed().adapter(target) if target else NoHost)(source)
+    adapter = (installed().adapter(target) if target else NullAdapter)(source)
     run_source, bring = source_for(run, adapter)
     # It was admitted, or is requested anyway.
     options = replace(SampleRequest.among(settings), filters=(), keep_flawed=True)
-    drawer = SampleDrawer(run, run_source, options)
+    drawer = Sampler(run, run_source, options)
     batch = int(settings["batch"])
     first = record.index - record.index % batch
     sample = drawer.draw(first, batch)[record.index - first]
@@ -318,7 +320,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _differs(record: Record, device: str) -> str:
+def _differs(record: SampleRecord, device: str) -> str:
     now = _machine(device)
     then = {key: record.settings[key] for key in now}
     text = f"{record.name}: not the same to the bit as what was drawn"

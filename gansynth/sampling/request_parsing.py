@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.sample_request import SampleRequest
-from gansynth.runtime.errors import UsageFault, said_of
+from gansynth.runtime.errors import UsageFault, describe_error
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Generator
-    from gansynth.core.run_folder import Described
+    from gansynth.core.run_folder import RunDescription
 
 OWN, NONE = "own", "none"
 """Values of ``--filter``: apply the generator's own checks, or no checks."""
 _REQUEST = ("fold", "configuration", "plans", "subjects", "root")
-"""Keys of ``--conditions-read`` that are not the source's own."""
+"""Keys of ``--condition-source-read`` that are not the source's own."""
 _BY_NAME = ("nnunet", "nnunet-raw")
 """Kinds whose data sets have names, not paths."""
 
@@ -65,12 +65,12 @@ def read_request(
 def read_real(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the source of ``--real``, as JSON of a ``SourceRequest``; None for the run's own.
 
-    It is read like the run's own unless ``how`` says otherwise, as ``--conditions`` is.
+    It is read like the run's own unless ``how`` says otherwise, as ``--condition-source`` is.
 
     Raises:
         UsageFault: naming the option.
     """
-    with said_of("--conditions", "--real"):
+    with describe_error("--condition-source", "--real"):
         return _conditions(text, how)
 
 
@@ -91,9 +91,9 @@ def check_texts(request: SampleRequest) -> None:
 
         lesion_drawer(request.lesions).options.refuse_idle(f"--lesions {request.lesions}")
     if request.weights is not None:
-        from gansynth.conditions.weights import Weights
+        from gansynth.conditions.sampling_weights import SamplingWeights
 
-        Weights.read(Path(request.weights))
+        SamplingWeights.read(Path(request.weights))
     if request.filters:
         from gansynth.sampling.filters.fitted import build_filters
 
@@ -137,13 +137,15 @@ def _conditions(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | No
     if text is None:
         for key, value in how.items():
             raise UsageFault(
-                f"--conditions-read {key}={value}: expected --conditions "
+                f"--condition-source-read {key}={value}: expected --condition-source "
                 "KIND:WHERE beside it; add it, or see --read"
             )
         return None
     kind, colon, where = text.partition(":")
     if not (kind and colon and where):
-        raise UsageFault(f"--conditions {text!r}: expected KIND:WHERE, for example nifti:healthy/")
+        raise UsageFault(
+            f"--condition-source {text!r}: expected KIND:WHERE, for example nifti:healthy/"
+        )
     _check_kind(text, kind)
     request: dict[str, Any] = {"kind": kind, "where": _anywhere(kind, where)}
     request |= {key: value for key, value in how.items() if key in _REQUEST}
@@ -159,7 +161,7 @@ def _check_kind(text: str, kind: str) -> None:
     try:
         installed().load("sources", kind)
     except UsageFault as fault:
-        raise UsageFault(f"--conditions {text}: {fault}") from fault
+        raise UsageFault(f"--condition-source {text}: {fault}") from fault
 
 
 def _anywhere(kind: str, where: str) -> str:
@@ -177,7 +179,7 @@ def _anywhere(kind: str, where: str) -> str:
 
 
 @dataclass(frozen=True)
-class Asks:
+class Capabilities:
     """The conditions that a generator supports.
 
     Attributes:
@@ -187,84 +189,91 @@ class Asks:
     """
 
     name: str
-    heeds: frozenset[str]
-    labelling: str
+    conditioned_on: frozenset[str]
+    label_source: str
     parts: bool = False
 
     @classmethod
-    def by(cls, generator: Generator, parts: bool = False) -> Asks:
+    def by(cls, generator: Generator, parts: bool = False) -> Capabilities:
         """Return the conditions that an opened generator supports."""
-        return cls(generator.name, frozenset(generator.heeds), generator.labelling, parts)
+        return cls(
+            generator.name, frozenset(generator.conditioned_on), generator.label_source, parts
+        )
 
     @classmethod
-    def of(cls, run: Described) -> Asks:
+    def of(cls, run: RunDescription) -> Capabilities:
         """Return the conditions that a run supports, without loading its weights."""
         manifest = run.manifest
-        heeds, labelling = manifest.get("heeds", ()), manifest.get("labelling", "asked")
-        return cls(str(manifest["generator"]), frozenset(heeds), labelling, per_class(manifest))
+        conditioned_on, label_source = (
+            manifest.get("conditioned_on", ()),
+            manifest.get("label_source", "condition"),
+        )
+        return cls(
+            str(manifest["generator"]), frozenset(conditioned_on), label_source, per_class(manifest)
+        )
 
 
-def check_request(request: SampleRequest, asks: Asks) -> None:
+def check_request(request: SampleRequest, capabilities: Capabilities) -> None:
     """Refuse a request that a generator does not support.
 
     Raises:
         UsageFault: naming the option.
     """
-    check_edits(request.edits or (), asks)
-    if request.boxes is not None and "boxes" not in asks.heeds:
+    check_edits(request.edits or (), capabilities)
+    if request.boxes is not None and "boxes" not in capabilities.conditioned_on:
         raise UsageFault(
-            f"--boxes {request.boxes}: {asks.name} takes no boxes, expected a generator "
+            f"--boxes {request.boxes}: {capabilities.name} takes no boxes, expected a generator "
             "that does, such as cpggan; leave --boxes out"
         )
-    if request.lesions is not None and "lesion" not in asks.heeds:
+    if request.lesions is not None and "lesion" not in capabilities.conditioned_on:
         raise UsageFault(
-            f"--lesions {request.lesions}: {asks.name} draws no lesions into real images, expected "
+            f"--lesions {request.lesions}: {capabilities.name} draws no lesions into real images, expected "
             "a generator that does, such as copypaste; leave --lesions out"
         )
-    if request.weights is not None and asks.labelling != "asked":
+    if request.weights is not None and capabilities.label_source != "condition":
         raise UsageFault(
-            f"--weights {request.weights}: {asks.name} takes no label maps to weight; "
-            "expected a generator that does, such as cgan3d; leave --weights out"
+            f"--sampling-weights {request.weights}: {capabilities.name} takes no label maps to weight; "
+            "expected a generator that does, such as cgan3d; leave --sampling-weights out"
         )
     if request.conditions is not None:
-        _check_conditions(request.conditions, asks)
+        _check_conditions(request.conditions, capabilities)
 
 
-def check_edits(edits: Sequence[str], asks: Asks) -> None:
+def check_edits(edits: Sequence[str], capabilities: Capabilities) -> None:
     """Refuse unknown edits, and edits for a generator that takes no label maps.
 
     Raises:
         UsageFault: naming the first edit.
     """
-    if edits and asks.labelling != "asked":
-        made = "its own label maps" if asks.labelling == "drawn" else "no label maps"
+    if edits and capabilities.label_source != "condition":
+        made = "its own label maps" if capabilities.label_source == "generated" else "no label maps"
         raise UsageFault(
-            f"--edit {edits[0]}: {asks.name} draws {made}, so there is none to "
+            f"--edit {edits[0]}: {capabilities.name} draws {made}, so there is none to "
             "edit; leave --edit out"
         )
-    if edits and "image" in asks.heeds:
+    if edits and "image" in capabilities.conditioned_on:
         from gansynth.conditions.edit_chain import build_edits
-        from gansynth.conditions.edits.along import check_moving
+        from gansynth.conditions.edits.case_warp import check_warp
 
-        check_moving(asks.name, build_edits(edits))
+        check_warp(capabilities.name, build_edits(edits))
 
 
-def _check_conditions(conditions: Mapping[str, Any], asks: Asks) -> None:
-    option = f"--conditions {conditions['kind']}:{conditions['where']}"
-    if asks.parts:
+def _check_conditions(conditions: Mapping[str, Any], capabilities: Capabilities) -> None:
+    option = f"--condition-source {conditions['kind']}:{conditions['where']}"
+    if capabilities.parts:
         raise UsageFault(
-            f"{option}: {asks.name} is a generator for each class of its own source's cases, "
-            "expected one for all cases; leave --conditions out"
+            f"{option}: {capabilities.name} is a generator for each class of its own source's cases, "
+            "expected one for all cases; leave --condition-source out"
         )
-    if asks.labelling != "asked":
+    if capabilities.label_source != "condition":
         raise UsageFault(
-            f"{option}: {asks.name} takes no label maps that could be another source's, "
-            "expected a generator that does, such as cgan3d; leave --conditions out"
+            f"{option}: {capabilities.name} takes no label maps that could be another source's, "
+            "expected a generator that does, such as cgan3d; leave --condition-source out"
         )
-    if "boxes" in asks.heeds:
+    if "boxes" in capabilities.conditioned_on:
         raise UsageFault(
-            f"{option}: {asks.name} takes boxes, which are those of its own training cases; "
-            "leave --conditions out, or see --boxes"
+            f"{option}: {capabilities.name} takes boxes, which are those of its own training cases; "
+            "leave --condition-source out, or see --boxes"
         )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.lineage import Lineage
-from gansynth.core.run_folder import VERSION, Described
+from gansynth.core.run_folder import VERSION, RunDescription
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
@@ -36,7 +36,7 @@ NOTHING = "nothing"
 
 
 @dataclass
-class Run(Described):
+class Run(RunDescription):
     """A run with at least a checkpoint, ready to generate samples.
 
     Attributes:
@@ -64,8 +64,8 @@ def new_manifest(
         "space": space.to_json(),
         "lineage": lineage.to_json(),
         "edits": list(edits),
-        "labelling": "asked",
-        "heeds": [],
+        "label_source": "condition",
+        "conditioned_on": [],
         "request": source.request.to_json(),
         "config": {},
         "state": {},
@@ -122,16 +122,16 @@ def check_lockable(folder: Path) -> None:
         )
 
 
-def _held(folder: Path, way_out: str = "choose another -o") -> EnvironmentFault:
+def _held(folder: Path, hint: str = "choose another -o") -> EnvironmentFault:
     holder = folder / ".holder"
     who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
     return EnvironmentFault(
-        f"{folder}: locked by {who}; expected one process per folder. Wait for it, or {way_out}"
+        f"{folder}: locked by {who}; expected one process per folder. Wait for it, or {hint}"
     )
 
 
 @contextlib.contextmanager
-def locked(folder: Path, way_out: str = "choose another -o") -> Iterator[None]:
+def locked(folder: Path, hint: str = "choose another -o") -> Iterator[None]:
     """Lock a run folder for this process alone.
 
     Raises:
@@ -143,18 +143,16 @@ def locked(folder: Path, way_out: str = "choose another -o") -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentFault(
-            f"{folder}: cannot be made ({error.strerror}), expected a writable place; {way_out}"
+            f"{folder}: cannot be made ({error.strerror}), expected a writable place; {hint}"
         ) from error
     holder = folder / ".holder"
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise _held(folder, way_out) from None
+        raise _held(folder, hint) from None
     except OSError as error:
-        raise EnvironmentFault(
-            f"{folder}: cannot be locked ({error.strerror}); {way_out}"
-        ) from error
+        raise EnvironmentFault(f"{folder}: cannot be locked ({error.strerror}); {hint}") from error
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         with disk_errors(holder):
@@ -175,6 +173,6 @@ def seen_classes(run: Run) -> Sequence[str]:
     return classes
 
 
-def heeds_classes(run: Run) -> bool:
+def conditioned_on_classes(run: Run) -> bool:
     """Return whether samples have the requested class; from noise alone they may not."""
-    return len(seen_classes(run)) == 1 or not run.generator.heeds.isdisjoint(OF_A_CLASS)
+    return len(seen_classes(run)) == 1 or not run.generator.conditioned_on.isdisjoint(OF_A_CLASS)

@@ -10,30 +10,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gansynth.conditions.external_source import open_base
+from gansynth.conditions.condition_source import open_base
 from gansynth.core.resample import pick
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource
+from gansynth.data.case_writer import file_name
 from gansynth.data.views import draws_labels, given_channels
-from gansynth.data.written import file_name
 from gansynth.metrics.comparison import Measured, load_metrics, measure
-from gansynth.report.sheets import write_sheet
+from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import folder_name, whole_folder
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.admission import reason_of
 from gansynth.sampling.dataset_writer import DatasetWriter, made_by
-from gansynth.sampling.drawer import SampleDrawer
-from gansynth.sampling.drawn_labels import Labeller, viewed
-from gansynth.sampling.identifiers import names_in
-from gansynth.sampling.inspect import ROWS, write_interpolation, write_nearest
-from gansynth.sampling.open_run import load_run
-from gansynth.sampling.opening import open_moved
-from gansynth.sampling.png_export import TOLD, PngOptions, check_export, export_pictures
-from gansynth.sampling.replay import draw_again, noted, settings_of
-from gansynth.sampling.run import Run
-from gansynth.sampling.sharing import (
+from gansynth.sampling.deidentify import (
     check_new,
     check_sharing,
     forget_times,
@@ -41,6 +31,16 @@ from gansynth.sampling.sharing import (
     record_of,
     shareable,
 )
+from gansynth.sampling.identifiers import names_in
+from gansynth.sampling.inspect import ROWS, write_interpolation, write_nearest
+from gansynth.sampling.label_maps import LabelMapSampler, viewed
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.png_export import TOLD, PngOptions, check_export, export_pictures
+from gansynth.sampling.quality_gate import reject_reason_of
+from gansynth.sampling.replay import noted, regenerate, settings_of
+from gansynth.sampling.run import Run
+from gansynth.sampling.run_source import open_moved
+from gansynth.sampling.sampler import Sampler
 
 NUMBER = 16
 """Default number of samples."""
@@ -102,16 +102,16 @@ def sample_run(
             "--class": request.classes,
             "--boxes": request.boxes,
             "--lesions": request.lesions,
-            "--weights": request.weights,
+            "--sampling-weights": request.weights,
             "--filter": request.filters,
             "--nearest": nearest,
             "--interpolate": interpolate,
-            "--for-sharing": for_sharing,
+            "--deidentify": for_sharing,
         }
         for option in (option for option, value in options.items() if value):
             raise UsageFault(
                 f"{option}: {run} draws label maps of images and keeps the images; expected "
-                f"--conditions SOURCE, -n, -o and --sheet alone. Leave {option} out"
+                f"--condition-source SOURCE, -n, -o and --sheet alone. Leave {option} out"
             )
         place = new_place(out, run / "samples" / "label-maps")
         return predict_cases(
@@ -122,7 +122,7 @@ def sample_run(
             reporter=reporter,
         )
     n = NUMBER if n is None else n
-    drawer = SampleDrawer(opened, source, request, reporter)
+    drawer = Sampler(opened, source, request, reporter)
     name = "-".join((f"seed-{request.seed}", *map(folder_name, request.classes or ())))
     usual = run / "samples" / name
     kind = "-png" if png is not None else "-shared" if for_sharing else ""
@@ -153,7 +153,9 @@ def sample_run(
         real = [_placed(drawer, sample) for sample in drawn]
         given_names = given_channels(opened.generator.options)
         schema, path = drawer.sampler.schema, sheets / "sheet.png"
-        report["sheet"] = str(write_sheet(path, drawn, real, schema, given_channels=given_names))
+        report["sheet"] = str(
+            write_sample_grid(path, drawn, real, schema, given_channels=given_names)
+        )
     if nearest:
         samples = [drawer.draw_raw(index, 1)[0] for index in range(min(n, COMPARED))]
         report["nearest"] = write_nearest(drawer, samples, usual, reporter)
@@ -161,7 +163,7 @@ def sample_run(
 
 
 def _write_volumes(
-    drawer: SampleDrawer,
+    drawer: Sampler,
     n: int,
     out: Path,
     anew: bool,
@@ -170,7 +172,7 @@ def _write_volumes(
     keep: Callable[[Mapping[str, Mapping[str, Any]]], None] | None,
 ) -> dict[str, Any]:
     """Write samples as a data set; the first go into ``drawn``, the provenance to ``keep``."""
-    seconds, flaws = 0.0, Counter[str]()
+    seconds, reject_reasons = 0.0, Counter[str]()
     settings = settings_of(drawer, 1, "float32")
     origins: dict[str, Mapping[str, Any]] = {}
     names = names_in(drawer.lineage, drawer.source.schema)
@@ -183,8 +185,8 @@ def _write_volumes(
                 began = time.perf_counter()
                 sample = noted(drawer.draw(index, 1)[0], settings)
                 seconds += time.perf_counter() - began
-                if flaw := sample.provenance.get("flaw"):
-                    flaws[reason_of(str(flaw))] += 1
+                if reject_reason := sample.provenance.get("reject_reason"):
+                    reject_reasons[reject_reason_of(str(reject_reason))] += 1
                 name = f"sample-{index:04d}"
                 origins[name] = sample.provenance
                 facts = sample.provenance if keep is None else shareable(drawer.run, sample, names)
@@ -196,14 +198,17 @@ def _write_volumes(
         if keep is not None:
             keep(origins)
             forget_times(folder)
-    if flaws:
-        counts = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
-        reporter.warn(f"{out}: {flaws.total()} of {n} samples fail admission: {counts}")
+    if reject_reasons:
+        counts = "; ".join(
+            f"{count} x {reject_reason}"
+            for reject_reason, count in reject_reasons.most_common(TOLD)
+        )
+        reporter.warn(f"{out}: {reject_reasons.total()} of {n} samples fail admission: {counts}")
     return {
         "folder": str(out),
         "samples": n,
-        "flawed": flaws.total(),
-        "flaws": dict(flaws),
+        "rejected": reject_reasons.total(),
+        "reject_reasons": dict(reject_reasons),
         "seconds_per_sample": seconds / max(n, 1),
     }
 
@@ -235,7 +240,7 @@ def predict_cases(
     run_source = viewed(source, run.request.view)
     cases = run_source if conditions is None else open_base(conditions, run_source, labelled=False)
     ids = cases.train_ids[:n]
-    labeller, pairs = Labeller(run, cases.schema), list[tuple[Sample, Case]]()
+    labeller, pairs = LabelMapSampler(run, cases.schema), list[tuple[Sample, Case]]()
     began = time.perf_counter()
     schema = replace(cases.schema, labels=run.schema.labels)
     made = {"drawn_by": made_by(run, cases)["drawn_by"]}
@@ -259,7 +264,7 @@ def predict_cases(
         path = out / "sheet.png"
         names = schema.channels
         report["sheet"] = str(
-            write_sheet(path, samples, real, schema, given_channels=names, drawn=True)
+            write_sample_grid(path, samples, real, schema, given_channels=names, drawn=True)
         )
     return report
 
@@ -283,7 +288,7 @@ def replay_run(
         A JSON-able report: folder, number and seed, and whether it is the same to the bit.
     """
     place = new_place(out, run / "samples" / "replay")
-    again = draw_again(run, record, device=device, root=root)
+    again = regenerate(run, record, device=device, root=root)
     sample, provenance = again.sample, again.sample.provenance
     made = {"normalised": True, "drawn_by": {"run": provenance["run"]}}
     with whole_folder(place, anew=out is None) as folder:
@@ -308,9 +313,9 @@ def new_place(out: Path | None, usual: Path) -> Path:
     return out or usual
 
 
-def _placed(drawer: SampleDrawer, sample: Sample) -> Case:
+def _placed(drawer: Sampler, sample: Sample) -> Case:
     """Return the real case of a sample's condition, at the same place, in the adapter's space."""
-    case = drawer.beside(sample)
+    case = drawer.matching_real_case(sample)
     placed = Sample(case.image, case.labels, case.boxes)
     host = drawer.run.space.to_host(placed, sample.provenance["shape"])
     return replace(case, image=host.image, labels=host.labels, boxes=host.boxes)
@@ -334,7 +339,7 @@ def measure_run(
     metrics = load_metrics(names)
     opened = load_run(run, device)
     source = open_moved(opened, data, root)
-    drawer = SampleDrawer(opened, source, request)
+    drawer = Sampler(opened, source, request)
     samples = drawer.draw_raw(0, number)
-    real = [drawer.beside(sample) for sample in samples]
+    real = [drawer.matching_real_case(sample) for sample in samples]
     return measure(metrics, samples, real, opened.generator.schema)

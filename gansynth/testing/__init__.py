@@ -6,7 +6,7 @@ Both return a report of named checks instead of stopping at the first failure. A
 
 from gansynth.testing.adapters import check_adapter
 from gansynth.testing.generators import check_generator
-from gansynth.testing.report import Check, CheckReport
+from gansynth.testing.report import Check, ConformanceReport
 from gansynth.testing.toy import ToySource
 
-__all__ = ["Check", "CheckReport", "ToySource", "check_adapter", "check_generator"]
+__all__ = ["Check", "ConformanceReport", "ToySource", "check_adapter", "check_generator"]

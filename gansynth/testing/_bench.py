@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.conditions.lesion_placement import Inserted, lesion_drawer
-from gansynth.core.scene import CasePool, Scene
+from gansynth.conditions.lesion_placement import PlacedLesion, lesion_drawer
+from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.schema import Boxes, Case, Condition, LabelArray, Schema
 from gansynth.core.space import Placement
 from gansynth.data.cache import CaseCache
 from gansynth.runtime.devices import seeded
 from gansynth.runtime.errors import UsageFault
-from gansynth.testing.report import Broken, CheckReport, Skip
+from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
 from gansynth.testing.toy import ToySource, without_blobs
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ PLACES = "where=anywhere,inside=0.6,tries=100"
 TRIES = 50
 
 
-class Bench:
+class GeneratorBench:
     """One generator on toy cases of one number of axes."""
 
     def __init__(
-        self, report: CheckReport, cls: type[Generator], options: dict[str, Any], axes: int
+        self, report: ConformanceReport, cls: type[Generator], options: dict[str, Any], axes: int
     ) -> None:
         self.report, self.cls, self.options = report, cls, options
         self.generator: Generator
@@ -50,7 +50,7 @@ class Bench:
 
     @property
     def heeds_boxes(self) -> bool:
-        return "boxes" in self.generator.heeds
+        return "boxes" in self.generator.conditioned_on
 
     def check(self, name: str, function: Callable[[], object]) -> bool:
         return self.report.run(f"{self.source.schema.ndim}d: {name}", function)
@@ -58,7 +58,7 @@ class Bench:
     def build(self) -> None:
         """Build the networks; they have parameters unless there is nothing to train."""
         generator = self.new()
-        if "boxes" not in generator.heeds:  # most data sets have no boxes
+        if "boxes" not in generator.conditioned_on:  # most data sets have no boxes
             self._use(ToySource(self.schema.ndim))
             generator = self.new()
         if generator.intensity == "tanh":
@@ -67,14 +67,14 @@ class Bench:
             generator = self.new()
         parameters = sum(p.numel() for net in generator.nets.values() for p in net.parameters())
         if generator.phases() and not parameters:
-            raise Broken("has phases to train but no parameters")
+            raise CheckFailed("has phases to train but no parameters")
         self.generator = generator
         self.train_cases = [self.space.to_generator(c) for c in self.source.cases()]
         self.held_out = [
             self.space.to_generator(c) for c in self.source.cases(self.source.held_out_ids)
         ]
         self.reference = self.held_out
-        if "lesion" in generator.heeds:
+        if "lesion" in generator.conditioned_on:
             self.lesions = LesionCases(generator, self.source, self.space, len(self.held_out))
             self.held_out = self.lesions.cases
 
@@ -84,7 +84,7 @@ class Bench:
             try:
                 return self.cls(self.schema, self.space.size, self.cls.Options(**self.options))
             except UsageFault as refusal:
-                raise Skip(f"refused: {refusal}") from refusal
+                raise CheckSkipped(f"refused: {refusal}") from refusal
 
     def train(self, fit: Fit, steps: int) -> None:
         self.generator.observe(self.train_cases)
@@ -98,7 +98,7 @@ class Bench:
             boxes=copied_boxes(case.boxes) if self.heeds_boxes else None,
             label_class=case.label_class,
             context=self.generator.context(case),
-            moved=case.image.copy() if "image" in self.generator.heeds else None,
+            moved=case.image.copy() if "image" in self.generator.conditioned_on else None,
             latent_seed=seed,
             provenance={"case": case.id},
         )
@@ -108,20 +108,24 @@ class LesionCases:
     """Lesions of toy training cases, placed into held-out toy bodies without lesions."""
 
     def __init__(self, generator: Generator, source: CaseSource, space: Space, count: int) -> None:
-        self._drawer = lesion_drawer(PLACES, generator.default_lesions)
-        self._room = CasePool(CaseCache(source), space)
+        self._sampler = lesion_drawer(PLACES, generator.default_lesions)
+        self._case_pool = CasePool(CaseCache(source), space)
         bodies = [without_blobs(source.load(i), n) for n, i in enumerate(source.held_out_ids)]
         self.bodies = [space.to_generator(body) for body in bodies[:count]]
         self._shape = source.load(source.train_ids[0]).image.shape[1:]
         self.inserted = [self._insert(n, body) for n, body in enumerate(self.bodies)]
 
-    def _insert(self, number: int, body: Case) -> Inserted:
-        scene = Scene(body, Placement((0,) * len(self._shape)), self._shape, number, self._room)
+    def _insert(self, number: int, body: Case) -> PlacedLesion:
+        case_context = CaseContext(
+            body, Placement((0,) * len(self._shape)), self._shape, number, self._case_pool
+        )
         for attempt in range(TRIES):
-            inserted = self._drawer.draw(scene, (), np.random.default_rng((number, attempt)))
-            if set(np.unique(inserted.lesion)) >= set(self._room.schema.foreground):
+            inserted = self._sampler.draw(
+                case_context, (), np.random.default_rng((number, attempt))
+            )
+            if set(np.unique(inserted.lesion)) >= set(self._case_pool.schema.foreground):
                 return inserted
-        raise Skip(f"no place for a lesion in {TRIES} tries of {self._drawer.options}")
+        raise CheckSkipped(f"no place for a lesion in {TRIES} tries of {self._sampler.options}")
 
     @property
     def cases(self) -> list[Case]:

@@ -13,8 +13,8 @@ from gansynth.core.geometry import Mask
 from gansynth.core.schema import OUTSIDE, Boxes, Condition, FloatArray, LabelArray
 from gansynth.data.blending import drawn_in, hole, rim_voxels
 from gansynth.testing._bench import LesionCases, copied_boxes
-from gansynth.testing._sample_checks import SAME, VISIBLE, Draws
-from gansynth.testing.report import Broken, Skip
+from gansynth.testing._sample_checks import SAME, VISIBLE, SampleChecks
+from gansynth.testing.report import CheckFailed, CheckSkipped
 
 TIGHTENED = "tightened_to"
 """Provenance key of samples with shrunk boxes: the remaining share of each box."""
@@ -28,10 +28,10 @@ LEAST = 0.5
 """Minimum share of the real lesions' contrast."""
 
 
-class BoxDraws:
+class BoxSampleChecks:
     """Checks of samples with boxes, one method each."""
 
-    def __init__(self, draws: Draws) -> None:
+    def __init__(self, draws: SampleChecks) -> None:
         self.draws = draws
         self.requested = [copied_boxes(case.boxes) for case in draws.cases]
 
@@ -39,10 +39,10 @@ class BoxDraws:
         """Boxes equal the condition's, or lie within them and the provenance records it."""
         for sample, requested in zip(self.draws.samples, self.requested, strict=True):
             if sample.boxes is None:
-                raise Broken("a sample has no boxes, expected the condition's")
+                raise CheckFailed("a sample has no boxes, expected the condition's")
             boxes = sample.boxes
             if not np.array_equal(boxes.labels, requested.labels):
-                raise Broken(
+                raise CheckFailed(
                     f"box classes are {boxes.labels.tolist()}, expected the condition's "
                     f"{requested.labels.tolist()} in their order"
                 )
@@ -51,7 +51,7 @@ class BoxDraws:
             within &= (boxes.coords[:, axes:] <= requested.coords[:, axes:]).all()
             same = np.array_equal(boxes.coords, requested.coords)
             if not same and not (within and TIGHTENED in sample.provenance):
-                raise Broken(
+                raise CheckFailed(
                     "boxes differ from the condition's, expected the same, or smaller ones within "
                     f"them with {TIGHTENED!r} in the sample's provenance"
                 )
@@ -85,7 +85,7 @@ class BoxDraws:
                 values.append(float(change[where].mean()))
         within, elsewhere = (float(np.mean(values)) for values in changes)
         if not within > elsewhere:
-            raise Broken(
+            raise CheckFailed(
                 f"with boxes instead of none images change by {within:.3g} in the boxes and by "
                 f"{elsewhere:.3g} elsewhere, expected more in them"
             )
@@ -94,7 +94,7 @@ class BoxDraws:
         """Conditions are not modified."""
         for condition, requested in zip(self.draws.inputs, self.requested, strict=True):
             if not np.array_equal(copied_boxes(condition.boxes).coords, requested.coords):
-                raise Broken("sample() wrote into a condition's boxes")
+                raise CheckFailed("sample() wrote into a condition's boxes")
 
 
 def _inside(boxes: Boxes, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
@@ -105,10 +105,10 @@ def _inside(boxes: Boxes, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     return inside
 
 
-class LesionDraws:
+class LesionSampleChecks:
     """Checks of samples with lesions in real images, one method each."""
 
-    def __init__(self, draws: Draws, cases: LesionCases) -> None:
+    def __init__(self, draws: SampleChecks, cases: LesionCases) -> None:
         self.draws, self.cases = draws, cases
         self.requested = [cases.condition(case, 0) for case in draws.cases]
 
@@ -124,14 +124,14 @@ class LesionDraws:
     def kept(self) -> None:
         """Beyond the rim the sample equals the background exactly."""
         if all(s.provenance.get(CHANGED) == "changed" for s in self.draws.samples):
-            raise Skip("the whole image is changed")
+            raise CheckSkipped("the whole image is changed")
         for sample, requested, hollow in zip(
             self.draws.samples, self.requested, self.holes, strict=True
         ):
             where = ~hollow & (_labels(requested) != OUTSIDE)
             differing = int((sample.image != _image(requested))[:, where].any(axis=0).sum())
             if differing:
-                raise Broken(
+                raise CheckFailed(
                     f"{differing} voxel(s) beyond the rim differ from the background, expected "
                     f"identical values, or {CHANGED!r}: 'changed' in the provenance"
                 )
@@ -143,7 +143,9 @@ class LesionDraws:
             change = (sample.image - _image(requested))[:, where]
             apart = float(np.sqrt(np.mean(change**2)))
             if not apart > VISIBLE * self.draws.deviation:
-                raise Broken(f"lesions differ from the background by {apart:.3g}, expected more")
+                raise CheckFailed(
+                    f"lesions differ from the background by {apart:.3g}, expected more"
+                )
 
     def contrast(self) -> None:
         """Lesions contrast with the background like those of the training cases."""
@@ -151,7 +153,7 @@ class LesionDraws:
         real_means, drawn_means = np.mean(real, axis=0), np.mean(drawn, axis=0)
         share = float((real_means * drawn_means).sum() / np.square(real_means).sum())
         if not share >= LEAST:
-            raise Broken(
+            raise CheckFailed(
                 f"lesions have {share:.2f} of the real lesions' contrast to the background, "
                 f"expected at least {LEAST}"
             )
@@ -182,13 +184,13 @@ class LesionDraws:
             self.draws.generator.sample([replace(condition, latent_seed=s)], [s])[0] for s in seeds
         ]
         if all(np.array_equal(sample.image, first.image) for sample in drawn):
-            raise Skip("the condition holds all randomness")
+            raise CheckSkipped("the condition holds all randomness")
         apart = [np.sqrt(np.mean((sample.image - first.image) ** 2)) for sample in drawn]
         if not max(apart) > SAME * self.draws.deviation:
-            raise Broken(f"{SEEDS} seeds give images that differ by {max(apart):.3g}")
+            raise CheckFailed(f"{SEEDS} seeds give images that differ by {max(apart):.3g}")
 
     def nothing(self) -> None:
-        """A sample without a lesion, for lack of room, is rejected by ``flaw``."""
+        """A sample without a lesion, for lack of room, is rejected by ``reject_reason``."""
         condition, seed = self.draws.conditions()[0], self.draws.seeds[0]
         bare = self.cases.bodies[0]
         provenance = {**condition.provenance, "lesions": {"where": "prior", "room": False}}
@@ -202,8 +204,8 @@ class LesionDraws:
         )
         sample = self.draws.generator.sample([empty], [seed])[0]
         sample = replace(sample, provenance={**provenance, **sample.provenance})
-        if not self.draws.generator.flaw(sample):
-            raise Broken(
+        if not self.draws.generator.reject_reason(sample):
+            raise CheckFailed(
                 "flaw() accepts a sample without a lesion, for which there was no room. It may be "
                 "a copy of a real case; expected gansynth.conditions.lesion_placement.no_room"
             )
@@ -214,7 +216,7 @@ class LesionDraws:
             for name in ("background", "lesion", "donor", "region"):
                 # Here None equals only None: numpy compares it as an array of one object.
                 if not np.array_equal(getattr(condition, name), getattr(requested, name)):
-                    raise Broken(f"sample() wrote into a condition's {name}")
+                    raise CheckFailed(f"sample() wrote into a condition's {name}")
 
 
 def _labels(condition: Condition) -> LabelArray:

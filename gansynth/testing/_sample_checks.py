@@ -15,12 +15,12 @@ from torch import Tensor
 
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.testing._bench import copied
-from gansynth.testing.report import Broken, Skip
+from gansynth.testing.report import CheckFailed, CheckSkipped
 from gansynth.testing.toy import contrasts, label_share
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Generator
-    from gansynth.testing._bench import Bench
+    from gansynth.testing._bench import GeneratorBench
 
 SAME = 1e-4
 """Samples are equal if they differ by less than this share of the real images' deviation."""
@@ -38,10 +38,10 @@ SAME_NUMBER = 1e-3
 """Scores are equal if they differ by less than this share of the largest."""
 
 
-class Draws:
+class SampleChecks:
     """Samples of held-out label maps and their checks, one method each."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: GeneratorBench) -> None:
         self.bench = bench
         self.generator, self.schema = bench.generator, bench.schema
         self.cases = bench.held_out[:DRAWN]
@@ -71,13 +71,13 @@ class Draws:
             for c, requested in zip(conditions, self.requested, strict=True)
         )
         if len(self.samples) != len(conditions):
-            raise Broken(f"{len(self.samples)} samples of {len(conditions)} conditions")
+            raise CheckFailed(f"{len(self.samples)} samples of {len(conditions)} conditions")
 
     def shape(self) -> None:
         expected = (len(self.schema.channels), *self.bench.space.size)
         for sample in self.samples:
             if sample.image.shape != expected or sample.image.dtype != np.float32:
-                raise Broken(
+                raise CheckFailed(
                     f"image is {sample.image.dtype} {sample.image.shape}, "
                     f"expected float32 {expected}"
                 )
@@ -85,30 +85,30 @@ class Draws:
     def finite(self) -> None:
         bad = sum(int((~np.isfinite(sample.image)).sum()) for sample in self.samples)
         if bad:
-            raise Broken(f"{bad} NaN or infinite voxel(s), expected finite values")
+            raise CheckFailed(f"{bad} NaN or infinite voxel(s), expected finite values")
 
     def not_constant(self) -> None:
         for channel, name in enumerate(self.schema.channels):
             least = min(float(sample.image[channel].std()) for sample in self.samples)
             if least <= VISIBLE * self.deviation:
-                raise Broken(f"channel {name!r} has deviation {least:.3g}, expected an image")
+                raise CheckFailed(f"channel {name!r} has deviation {least:.3g}, expected an image")
 
     def labels_kept(self) -> None:
         self._needs_labels("asked")
         self._known_labels()
         for sample, requested in zip(self.samples, self.requested, strict=True):
             if not np.array_equal(copied(sample.labels), requested):
-                raise Broken("labels differ from the condition's (int16, -1 included)")
+                raise CheckFailed("labels differ from the condition's (int16, -1 included)")
 
     def labels_drawn(self) -> None:
-        """Each image has its own label map, or none, according to ``labelling``."""
-        labelling = self.generator.labelling
+        """Each image has its own label map, or none, according to ``label_source``."""
+        label_source = self.generator.label_source
         count = sum(sample.labels is not None for sample in self.samples)
-        expected = len(self.samples) if labelling == "drawn" else 0
+        expected = len(self.samples) if label_source == "generated" else 0
         if count != expected:
-            raise Broken(
+            raise CheckFailed(
                 f"{count} of {len(self.samples)} samples have labels, expected {expected} from a "
-                f"generator whose labelling is {labelling!r}"
+                f"generator whose labelling is {label_source!r}"
             )
         self._known_labels()
 
@@ -118,7 +118,7 @@ class Draws:
         for sample, labels in zip(self.samples, self.labels(), strict=True):
             apart = np.abs(sample.image[:, labels == OUTSIDE] - fill)
             if apart.max(initial=0) > SAME * self.deviation:
-                raise Broken(
+                raise CheckFailed(
                     f"images differ by {apart.max():.3g} from schema.outside_fill where labels are "
                     f"{OUTSIDE}, expected that constant"
                 )
@@ -139,8 +139,10 @@ class Draws:
     def seeds_matter(self) -> None:
         condition, seed = self.conditions()[0], self.seeds[0]
         second = self.generator.sample([replace(condition, latent_seed=seed + 1)], [seed + 1])[0]
-        if "image" in self.generator.heeds and np.array_equal(second.image, self.samples[0].image):
-            raise Skip("the condition holds all randomness")
+        if "image" in self.generator.conditioned_on and np.array_equal(
+            second.image, self.samples[0].image
+        ):
+            raise CheckSkipped("the condition holds all randomness")
         self.differ(second, self.samples[0], "two seeds with the same labels")
 
     def labels_matter(self) -> None:
@@ -159,7 +161,7 @@ class Draws:
         real = label_share(*self.held_out())
         drawn = label_share([sample.image for sample in self.samples], self.labels())
         if not drawn >= FAITHFUL * real:
-            raise Broken(
+            raise CheckFailed(
                 f"labels explain {drawn:.2f} of the samples' variance and {real:.2f} of the real "
                 f"images'; expected at least {FAITHFUL * real:.2f}"
             )
@@ -173,23 +175,25 @@ class Draws:
             for maps in (labels, self.requested)
         )
         if sampled != requested:
-            raise Broken(f"samples show the labels {sampled} in all, expected {requested}")
+            raise CheckFailed(f"samples show the labels {sampled} in all, expected {requested}")
         drawn = contrasts([sample.image for sample in self.samples], labels)
         norms = float(np.linalg.norm(real) * np.linalg.norm(drawn))
         agreement = float(real @ drawn) / norms if norms > 0 else 0.0
         if not agreement >= CONTRAST:
-            raise Broken(
+            raise CheckFailed(
                 f"the labels' mean intensities correlate {agreement:.2f} with the real ones, "
                 f"expected at least {CONTRAST}"
             )
 
     def inputs_untouched(self) -> None:
         if self.tampered:
-            raise Broken("sample() wrote into a condition's labels")
+            raise CheckFailed("sample() wrote into a condition's labels")
 
     def random_state_untouched(self) -> None:
         if self.touched:
-            raise Broken(f"sample() changed the global random state of {', '.join(self.touched)}")
+            raise CheckFailed(
+                f"sample() changed the global random state of {', '.join(self.touched)}"
+            )
 
     def state_reloads(self) -> None:
         twin = self.bench.new()
@@ -205,31 +209,33 @@ class Draws:
         condition, ends = self.conditions()[0], (self.seeds[0], self.seeds[0] + 1)
         walk = self.generator.interpolate(condition, ends, 3)
         if len(walk) != 3:
-            raise Broken(f"interpolate() returned {len(walk)} samples, expected 3")
+            raise CheckFailed(f"interpolate() returned {len(walk)} samples, expected 3")
         alone = self.generator.sample([condition] * 2, ends)
         self._same([walk[0], walk[-1]], alone, "the ends of an interpolation")
         self.differ(walk[1], walk[0], "the middle and the start of an interpolation")
 
     def labels(self) -> list[LabelArray]:
         """Return the samples' labels: the requested ones, or those the generator produced."""
-        if self.generator.labelling == "asked":
+        if self.generator.label_source == "condition":
             return self.requested
         return [copied(sample.labels) for sample in self.samples]
 
-    def _needs_labels(self, labelling: str = "") -> None:
+    def _needs_labels(self, label_source: str = "") -> None:
         if self.samples[0].labels is None:
-            raise Skip("generates no labels")
-        if labelling and self.generator.labelling != labelling:
-            raise Skip("generates its own labels")
+            raise CheckSkipped("generates no labels")
+        if label_source and self.generator.label_source != label_source:
+            raise CheckSkipped("generates its own labels")
 
     def _known_labels(self) -> None:
         values = set(self.schema.label_values)
         for labels in (sample.labels for sample in self.samples if sample.labels is not None):
             unknown = sorted(set(np.unique(labels).tolist()) - values)
             if unknown:
-                raise Broken(f"label value(s) {unknown} unknown, expected among {sorted(values)}")
+                raise CheckFailed(
+                    f"label value(s) {unknown} unknown, expected among {sorted(values)}"
+                )
             if labels.dtype != np.int16 or labels.shape != self.bench.space.size:
-                raise Broken(
+                raise CheckFailed(
                     f"labels are {labels.dtype} {labels.shape}, expected int16 "
                     f"{self.bench.space.size}"
                 )
@@ -239,7 +245,7 @@ class Draws:
             float(np.abs(a.image - b.image).max()) for a, b in zip(actual, expected, strict=True)
         )
         if not apart <= SAME * self.deviation:
-            raise Broken(
+            raise CheckFailed(
                 f"samples differ by {apart:.3g} for {when}, expected at most "
                 f"{SAME * self.deviation:.3g}"
             )
@@ -247,7 +253,7 @@ class Draws:
     def differ(self, first: Sample, second: Sample, inputs: str) -> None:
         apart = float(np.sqrt(np.mean((first.image - second.image) ** 2)))
         if not apart > VISIBLE * self.deviation:
-            raise Broken(
+            raise CheckFailed(
                 f"{inputs} give images that differ by {apart:.3g} (root mean square), expected "
                 f"more than {VISIBLE * self.deviation:.3g}"
             )
@@ -262,13 +268,13 @@ def check_realness(generator: Generator, cases: Sequence[Case]) -> None:
         numbers = _ask(generator, accepted)
         touched = [name for name, value in random_states().items() if value != states[name]]
     if numbers is None:
-        raise Skip("no discriminator with realness")
+        raise CheckSkipped("no discriminator with realness")
     if tuple(numbers.shape) != (len(accepted),):
-        raise Broken(
+        raise CheckFailed(
             f"{tuple(numbers.shape)} for {len(accepted)} cases, expected ({len(accepted)},)"
         )
     if not numbers.isfinite().all():
-        raise Broken("NaN or infinite, expected finite numbers")
+        raise CheckFailed("NaN or infinite, expected finite numbers")
     alone = [_ask(generator, [case]) for case in accepted]
     turned = _ask(generator, accepted[::-1])
     _same(
@@ -280,7 +286,7 @@ def check_realness(generator: Generator, cases: Sequence[Case]) -> None:
     after = _state(generator)
     touched += [name for name in before if before[name] != after.get(name)]
     if touched:
-        raise Broken(f"realness() changed {touched[0]}, expected no side effects")
+        raise CheckFailed(f"realness() changed {touched[0]}, expected no side effects")
 
 
 def _ask(generator: Generator, cases: Sequence[Case]) -> Tensor | None:
@@ -294,11 +300,11 @@ def _ask(generator: Generator, cases: Sequence[Case]) -> Tensor | None:
 def _same(expected: Tensor, parts: Sequence[Tensor], when: str) -> None:
     together = torch.cat(list(parts)) if parts else expected[:0]
     if together.shape != expected.shape:
-        raise Broken(f"{len(together)} numbers {when}, expected {len(expected)}")
+        raise CheckFailed(f"{len(together)} numbers {when}, expected {len(expected)}")
     apart = float((together - expected).abs().max())
     most = SAME_NUMBER * float(expected.abs().max())
     if not apart <= most:
-        raise Broken(f"numbers differ by {apart:.3g} {when}, expected at most {most:.3g}")
+        raise CheckFailed(f"numbers differ by {apart:.3g} {when}, expected at most {most:.3g}")
 
 
 def _state(generator: Generator) -> dict[str, bytes]:

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.adapter import Adapter, HostArrays
-from gansynth.core.injection import Injection, MixPlan
 from gansynth.core.lineage import Lineage
+from gansynth.core.mix_config import MixConfig, MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample
 from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import GansynthError
-from gansynth.testing.report import Broken, CheckReport, Skip
+from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
 
 MakeDataset = Callable[[], Any]
 """Makes the host's training data set, with real cases only."""
@@ -38,7 +38,7 @@ def check_adapter(
     workspace: Path,
     dataset: MakeDataset | None = None,
     draw: Draw | None = None,
-) -> CheckReport:
+) -> ConformanceReport:
     """Check an adapter that was opened on (small) real data of its host; nothing is raised.
 
     Args:
@@ -47,8 +47,8 @@ def check_adapter(
         dataset: makes the host's training data set; without it ``inject`` is not checked.
         draw: reads one slot of such a data set, as the host would.
     """
-    report = CheckReport(adapter.name)
-    trial = _Trial(adapter, workspace, dataset, draw)
+    report = ConformanceReport(adapter.name)
+    trial = _AdapterTrial(adapter, workspace, dataset, draw)
     report.run("validates", adapter.validate)
     report.run("split by id", trial.split_by_id)
     report.run("split by subject", trial.split_by_subject)
@@ -67,7 +67,7 @@ def check_adapter(
     return report
 
 
-class _Trial:
+class _AdapterTrial:
     """An adapter under test and its checks, one method each."""
 
     def __init__(
@@ -84,28 +84,28 @@ class _Trial:
         train, held_out = self.source.train_ids, self.source.held_out_ids
         both = sorted(set(train) & set(held_out))
         if both:
-            raise Broken(f"{both[:4]} are both training and held-out cases")
+            raise CheckFailed(f"{both[:4]} are both training and held-out cases")
         if not train:
-            raise Broken("there is no training case")
+            raise CheckFailed("there is no training case")
         if list(train) != sorted(train) or list(held_out) != sorted(held_out):
-            raise Broken("train_ids and held_out_ids must be sorted")
+            raise CheckFailed("train_ids and held_out_ids must be sorted")
 
     def split_by_subject(self) -> None:
         train = {self.source.subject(case) for case in self.source.train_ids}
         both = sorted(train & {self.source.subject(case) for case in self.source.held_out_ids})
         if both:
-            raise Broken(f"subjects {both[:4]} have both training and held-out cases")
+            raise CheckFailed(f"subjects {both[:4]} have both training and held-out cases")
 
     def loads(self) -> None:
         case = self.source.load(self.source.train_ids[0])
         case.validate(self.source.schema)
         if self.source.content(case.id) != self.source.record(case.id).sha256:
-            raise Broken(f"case {case.id!r}: its content differs from its record")
+            raise CheckFailed(f"case {case.id!r}: its content differs from its record")
         if getattr(case, self.adapter.needs) is None:
-            raise Broken(f"case {case.id!r} has no {self.adapter.needs}")
+            raise CheckFailed(f"case {case.id!r} has no {self.adapter.needs}")
         labels = np.dtype(np.int16) if case.labels is None else case.labels.dtype
         if case.image.dtype != np.float32 or labels != np.int16:
-            raise Broken(
+            raise CheckFailed(
                 f"case {case.id!r} is {case.image.dtype} and {labels}, expected float32 and int16"
             )
         self.case = case
@@ -127,9 +127,9 @@ class _Trial:
         space = self.source.space
         image, labels = cut(self.case, space, placement)
         if (sample.labels is None) != (labels is None):
-            raise Broken("labels get lost or appear on the way back")
+            raise CheckFailed("labels get lost or appear on the way back")
         if sample.image.shape != image.shape:
-            raise Broken(f"image comes back as {sample.image.shape}, expected {image.shape}")
+            raise CheckFailed(f"image comes back as {sample.image.shape}, expected {image.shape}")
         sample.validate(self.source.schema)
         if space.grid == "resample":
             return  # its values are interpolated
@@ -140,10 +140,12 @@ class _Trial:
             image, tolerance = np.clip(image, low, high), 1e-4 * float((high - low).max())
         same = labels is None or sample.labels is None or np.array_equal(sample.labels, labels)
         if not same:
-            raise Broken("labels come back changed")
+            raise CheckFailed("labels come back changed")
         self._boxes_come_back(sample, placement)
         if np.abs(sample.image - image).max() > tolerance:
-            raise Broken(f"intensities come back off by {np.abs(sample.image - image).max():.3g}")
+            raise CheckFailed(
+                f"intensities come back off by {np.abs(sample.image - image).max():.3g}"
+            )
 
     def _boxes_come_back(self, sample: Sample, placement: Placement) -> None:
         """In 2D, boxes inside the image come back exactly; others are cropped or left out."""
@@ -157,13 +159,13 @@ class _Trial:
         moved = np.clip(boxes.coords - corner, 0, size)
         expected = moved[(moved[:, :2] < moved[:, 2:]).all(axis=1)].tolist()
         if sample.boxes is None or not np.allclose(sorted(actual), sorted(expected), atol=1e-3):
-            raise Broken(f"boxes come back as {actual[:3]}, expected {expected[:3]}")
+            raise CheckFailed(f"boxes come back as {actual[:3]}, expected {expected[:3]}")
 
     def sample_size(self) -> None:
         _, sample = self.placed()
         size, least = sample.image.shape[1:], self.adapter.sample_size
         if len(size) != len(least) or any(s < n for s, n in zip(size, least, strict=True)):
-            raise Broken(f"samples have {size} voxels, expected at least {least} for the host")
+            raise CheckFailed(f"samples have {size} voxels, expected at least {least} for the host")
 
     # -- the host --------------------------------------------------------------------------------
 
@@ -172,23 +174,25 @@ class _Trial:
         first, again = self.adapter.finalise(sample), self.adapter.finalise(sample)
         for name, array in first.items():
             if not isinstance(array, np.ndarray) or array.dtype == object:
-                raise Broken(f"{name!r} is {type(array).__name__}, expected a plain numpy array")
+                raise CheckFailed(
+                    f"{name!r} is {type(array).__name__}, expected a plain numpy array"
+                )
         if first.keys() != again.keys() or any(
             not np.array_equal(first[name], again[name]) for name in first
         ):
-            raise Broken("the same sample gives different arrays the second time")
+            raise CheckFailed("the same sample gives different arrays the second time")
 
     def leak(self) -> None:
         """A sample bank of a generator that has seen a held-out case must be refused."""
         if not self.source.held_out_ids:
-            raise Skip("the source has no held-out case")
+            raise CheckSkipped("the source has no held-out case")
         bank = self.bank("leak", 1, seen_case=self.source.held_out_ids[0])
-        injection = Injection(run=None, ratio=Ratio(1, 1), bank=bank)
+        mix_config = MixConfig(run=None, ratio=Ratio(1, 1), bank=bank)
         try:
-            self.adapter.check(injection, {}, ())
+            self.adapter.check(mix_config, {}, ())
         except GansynthError:
             return
-        raise Broken(
+        raise CheckFailed(
             "check accepts a bank that has seen a held-out case; call hosts.checks.check_mixing"
         )
 
@@ -206,12 +210,12 @@ class _Trial:
         synthetic = [self.is_synthetic(arrays) for arrays in drawn]
         expected, spread = ratio.p * len(drawn), np.sqrt(BATCHES) / 2
         if abs(sum(synthetic) - expected) > (0 if exact else SIGMAS * spread):
-            raise Broken(
+            raise CheckFailed(
                 f"{sum(synthetic)} of {len(drawn)} draws are synthetic at {ratio}, expected "
                 f"{'exactly' if exact else 'about'} {expected:g}"
             )
         if exact and any(sum(synthetic[i : i + 2]) != 1 for i in range(0, len(synthetic), 2)):
-            raise Broken(
+            raise CheckFailed(
                 f"a batch of two at {ratio} does not have exactly one synthetic sample; stratify"
             )
 
@@ -221,7 +225,7 @@ class _Trial:
             drawn = [self.is_synthetic(self._draw(data, slot)) for slot in range(len(data))]
             expected = ratio.p * len(data)
             if abs(sum(drawn) - expected) >= 1:
-                raise Broken(
+                raise CheckFailed(
                     f"{sum(drawn)} of {len(data)} places of epoch {epoch} are synthetic at "
                     f"{ratio}, expected {expected:g}"
                 )
@@ -229,7 +233,7 @@ class _Trial:
     def empty_bank(self) -> None:
         drawn = self.drawn(self.bank("empty", 0), Ratio(1, 1), 8)
         if any(self.is_synthetic(arrays) for arrays in drawn):
-            raise Broken("an empty bank gave a synthetic sample")
+            raise CheckFailed("an empty bank gave a synthetic sample")
 
     def broken_bank(self, how: str) -> None:
         """Reading continues if the bank breaks, with real cases if necessary."""
@@ -249,7 +253,7 @@ class _Trial:
             array[...] = np.array(TAMPER).astype(array.dtype)
         again = self._draw(data, 1)
         if any((array == np.array(TAMPER).astype(array.dtype)).any() for array in again):
-            raise Broken("the host can write into the bank, expected copies of its samples")
+            raise CheckFailed("the host can write into the bank, expected copies of its samples")
 
     # -- tools -----------------------------------------------------------------------------------
 
@@ -298,9 +302,9 @@ class _Trial:
 
     def _injected(self, bank: Path, ratio: Ratio) -> Any:
         if self.make_dataset is None or self.draw_slot is None:
-            raise Skip("no data set of the host was given")
+            raise CheckSkipped("no data set of the host was given")
         return self.adapter.inject(
-            self.make_dataset(), MixPlan(bank, ratio, patience=1), batch_size=2
+            self.make_dataset(), MixerConfig(bank, ratio, patience=1), batch_size=2
         )
 
     def _draw(self, data: Any, slot: int) -> Sequence[npt.NDArray[Any]]:

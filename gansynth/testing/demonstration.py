@@ -21,7 +21,7 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_bytes_atomic, write_json_atomic
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import Outcome
+    from gansynth.core.adapter import TrainingResult
     from gansynth.runtime.progress import Reporter
 
 PHANTOM = (
@@ -220,26 +220,26 @@ def _fit(
 
 def _augment(
     request: SourceRequest, run: Path, size: DemoSize, seed: int, reporter: Reporter
-) -> Outcome:
-    from gansynth.core.adapter import Injection
+) -> TrainingResult:
+    from gansynth.core.adapter import MixConfig
     from gansynth.core.bank_options import BankSize
     from gansynth.core.ratio import Ratio
     from gansynth.core.registry import installed
     from gansynth.core.run_folder import RunFolder
     from gansynth.core.sample_request import SampleRequest
-    from gansynth.sampling.opening import open_source
+    from gansynth.sampling.run_source import open_source
 
     reporter.say("training nnU-Net, half of its samples synthetic; its log follows")
     adapter = installed().adapter("nnunet")(open_source(request))
     adapter.validate()
-    injection = Injection(
+    mix_config = MixConfig(
         *(RunFolder(run), Ratio(1, 1)), size=BankSize(samples=32), samples=SampleRequest(seed)
     )
-    return adapter.start(injection, size.host, ())
+    return adapter.start(mix_config, size.host, ())
 
 
 def _pictures(
-    request: SourceRequest, out: Path, outcome: Outcome, seed: int, reporter: Reporter
+    request: SourceRequest, out: Path, outcome: TrainingResult, seed: int, reporter: Reporter
 ) -> dict[str, str]:
     from gansynth.core.sample_request import SampleRequest
     from gansynth.sampling.sample import sample_run
@@ -265,13 +265,13 @@ def _pictures(
     return {name: str(path.relative_to(out)) for name, path in files.items()}
 
 
-def _overlays(request: SourceRequest, outcome: Outcome, path: Path) -> Path:
+def _overlays(request: SourceRequest, outcome: TrainingResult, path: Path) -> Path:
     """Draw truth and prediction of held-out phantoms on the FLAIR channel."""
     import nibabel as nib
     import numpy as np
 
-    from gansynth.report.sheets import write_overlays
-    from gansynth.sampling.opening import open_source
+    from gansynth.report.image_grid import write_overlays
+    from gansynth.sampling.run_source import open_source
 
     assert request.root is not None
     schema = open_source(request).schema
@@ -295,7 +295,7 @@ def _axial(image: Any) -> Any:
 
 def _summary(
     fitted: Mapping[str, Any],
-    outcome: Outcome,
+    outcome: TrainingResult,
     seconds: Mapping[str, float],
     files: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -310,7 +310,7 @@ def _summary(
         "drawn_real": outcome.drawn_real,
         "drawn_synthetic": outcome.drawn_synthetic,
         "fell_back": outcome.fell_back,
-        "supply": dict(outcome.supply),
+        "supply": dict(outcome.training_bank),
         "validation_on_held_out_phantoms": dict(outcome.metrics),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "files": dict(files),

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gansynth.core.schema import Case
-from gansynth.testing.report import CheckReport
+from gansynth.testing.report import ConformanceReport
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Batch, Generator, Stage
-    from gansynth.testing._bench import Bench, Fit
+    from gansynth.testing._bench import Fit, GeneratorBench
 
 
 def check_generator(
@@ -23,7 +23,7 @@ def check_generator(
     ndim: Sequence[int] = (3, 2),
     steps: int = 60,
     fit: Fit | None = None,
-) -> CheckReport:
+) -> ConformanceReport:
     """Fit a generator briefly on toy cases and check its samples of held-out label maps.
 
     A generator that refuses a number of axes by ``UsageFault`` is not checked there.
@@ -37,11 +37,11 @@ def check_generator(
     Returns:
         Named checks, e.g. ``3d: faithful``; checks that need a failed one are left out.
     """
-    from gansynth.testing._bench import Bench
+    from gansynth.testing._bench import GeneratorBench
 
-    report = CheckReport(getattr(cls, "name", cls.__name__))
+    report = ConformanceReport(getattr(cls, "name", cls.__name__))
     for axes in ndim:
-        bench = Bench(report, cls, dict(options or {}), axes)
+        bench = GeneratorBench(report, cls, dict(options or {}), axes)
         if bench.check("builds", bench.build) and bench.check(
             "trains", partial(bench.train, fit or fit_briefly, steps)
         ):
@@ -62,30 +62,30 @@ def fit_briefly(generator: Generator, cases: Sequence[Case], steps: int) -> obje
     return train(generator, batches, FitOptions.model_validate(loop))
 
 
-def _check_samples(bench: Bench) -> None:
+def _check_samples(bench: GeneratorBench) -> None:
     from gansynth.core.generator import Generator as base
-    from gansynth.testing._lesion_checks import BoxDraws, LesionDraws
-    from gansynth.testing._sample_checks import Draws, check_realness
+    from gansynth.testing._lesion_checks import BoxSampleChecks, LesionSampleChecks
+    from gansynth.testing._sample_checks import SampleChecks, check_realness
 
-    draws = Draws(bench)
+    draws = SampleChecks(bench)
     # The other checks need these three.
     for name, check in (("draws", draws.draw), ("shape", draws.shape), ("finite", draws.finite)):
         if not bench.check(name, check):
             return
     bench.check("not constant", draws.not_constant)
     bench.check("labels kept", draws.labels_kept)
-    if bench.generator.labelling != "asked":
+    if bench.generator.label_source != "condition":
         bench.check("labels drawn", draws.labels_drawn)
     bench.check("outside", draws.outside)
     bench.check("repeatable", draws.repeatable)
     bench.check("batch-independent", draws.batch_independent)
-    lesions = None if bench.lesions is None else LesionDraws(draws, bench.lesions)
+    lesions = None if bench.lesions is None else LesionSampleChecks(draws, bench.lesions)
     bench.check("seeds matter", draws.seeds_matter if lesions is None else lesions.seeds_matter)
     bench.check("labels matter", draws.labels_matter)
     bench.check("faithful", draws.faithful)
     bench.check("contrast", draws.contrast)
     if bench.heeds_boxes:
-        boxes = BoxDraws(draws)
+        boxes = BoxSampleChecks(draws)
         bench.check("boxes kept", boxes.kept)
         bench.check("boxes matter", boxes.matter)
         bench.check("boxes act in place", boxes.in_place)

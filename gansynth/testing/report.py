@@ -11,11 +11,11 @@ from gansynth.runtime.errors import IntegrityFault
 Verdict = Literal["passed", "failed", "skipped"]
 
 
-class Broken(Exception):
+class CheckFailed(Exception):
     """Raised by a failed check, with the finding and the expectation."""
 
 
-class Skip(Exception):
+class CheckSkipped(Exception):
     """Raised by a check that is not applicable, with the reason."""
 
 
@@ -29,7 +29,7 @@ class Check:
 
 
 @dataclass
-class CheckReport:
+class ConformanceReport:
     """The results of the checks.
 
     Attributes:
@@ -54,9 +54,9 @@ class CheckReport:
         """Run one check; its error becomes the message. Return True if it passed."""
         try:
             check()
-        except Skip as reason:
+        except CheckSkipped as reason:
             self.checks.append(Check(name, "skipped", str(reason)))
-        except Broken as fault:
+        except CheckFailed as fault:
             self.checks.append(Check(name, "failed", str(fault)))
         except (Exception, SystemExit) as error:
             text = " ".join(str(error).split())

@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from gansynth.runtime.distributed import Team
+from gansynth.runtime.distributed import ProcessGroup
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import StopRequest
 from gansynth.training import checkpoint
-from gansynth.training.state import Learner
+from gansynth.training.state import TrainingState
 
 MOST_ROLLBACKS = 3
 """Most rollbacks of a run before it fails."""
 
 
 @dataclass
-class Callbacks:
+class TrainingCallbacks:
     """Callbacks of a training, called in the first process only.
 
     ``checkpoint``: called with each published or resumed checkpoint and its step. ``stop``:
@@ -36,33 +36,33 @@ class Callbacks:
     stop: StopRequest = field(default_factory=StopRequest)
 
 
-class Shelf:
+class CheckpointManager:
     """Checkpoints of a run folder, for the training loop."""
 
     def __init__(
         self,
         folder: Path | None,
-        learner: Learner,
+        training_state: TrainingState,
         identity: Mapping[str, Any],
-        callbacks: Callbacks,
-        team: Team,
+        callbacks: TrainingCallbacks,
+        process_group: ProcessGroup,
     ) -> None:
         self.folder = None if folder is None else folder / "checkpoints"
-        self.learner, self.identity = learner, identity
-        self.callbacks, self.team = callbacks, team
+        self.training_state, self.identity = training_state, identity
+        self.callbacks, self.process_group = callbacks, process_group
 
-    def take_up(self, announce_start: bool) -> tuple[int | None, list[str]]:
+    def resume(self, announce_start: bool) -> tuple[int | None, list[str]]:
         """Resume from the newest whole checkpoint; return its step (None without one) and notes."""
         newest = None if self.folder is None else checkpoint.latest(self.folder)
         # No process may publish or drop a checkpoint while others look for the newest.
-        self.team.wait()
+        self.process_group.wait()
         if newest is None:
             return None, []
-        self.learner.restore(newest)
+        self.training_state.restore(newest)
         step: int = newest.state["step"]
-        if self.team.leads:  # an earlier process may have been killed before
+        if self.process_group.is_main:  # an earlier process may have been killed before
             checkpoint.drop_old(newest.folder.parent, newest.folder)
-        if (step or announce_start) and self.team.leads:
+        if (step or announce_start) and self.process_group.is_main:
             # A killed process may not have recorded this checkpoint.
             self.callbacks.checkpoint(newest.folder, step)
         return step, newest.passed_over + self._not_identical(newest.state)
@@ -71,39 +71,39 @@ class Shelf:
         """Write a checkpoint; return what is non-finite instead. Without a folder, do nothing."""
         if self.folder is None:
             return ""
-        tensors = self.learner.tensors()
+        tensors = self.training_state.tensors()
         non_finite = (name for name, value in tensors.items() if not torch.isfinite(value).all())
         name = next(non_finite, "")
         fault = f"{name} holds NaN or infinite values after step {step}" if name else ""
         # Processes hold tensors of their own (pool, batch statistics): all continue, or none.
-        if self.team.any(bool(fault), self.learner.generator.device):
+        if self.process_group.any(bool(fault), self.training_state.generator.device):
             fault = fault or f"another process holds NaN or infinite values after step {step}"
         if fault:
             return fault
-        if self.team.leads:
+        if self.process_group.is_main:
             with disk_errors(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-            state = {**self.learner.state(), **self.identity}
-            path = checkpoint.save(self.folder, step, tensors, self.learner.averages, state)
+            state = {**self.training_state.state(), **self.identity}
+            path = checkpoint.save(self.folder, step, tensors, self.training_state.averages, state)
             if announce:
                 self.callbacks.checkpoint(path, step)
-        self.team.wait()
+        self.process_group.wait()
         return ""
 
     def clear(self) -> tuple[None, list[str]]:
         """Delete the checkpoints of an earlier run; return no step and no notes."""
-        if self.folder is not None and self.team.leads:
+        if self.folder is not None and self.process_group.is_main:
             shutil.rmtree(self.folder, ignore_errors=True)
         return None, []
 
     def roll_back(self, fault: str) -> int:
         """Return to the newest checkpoint and halve the rates; return its step."""
         assert self.folder is not None
-        count = self.learner.rollbacks + 1
+        count = self.training_state.rollbacks + 1
         newest = checkpoint.latest(self.folder)
         assert newest is not None, "the start was published"
-        self.learner.restore(newest)
-        self.learner.rollbacks = count
+        self.training_state.restore(newest)
+        self.training_state.rollbacks = count
         step: int = newest.state["step"]
         self.callbacks.reporter.warn(
             f"training: {fault}, expected finite numbers; back to step {step} at {0.5**count:g} of "
@@ -114,9 +114,9 @@ class Shelf:
     def preview(self, step: int) -> None:
         """Write a preview grid of the averaged weights in the first process, unless stopping."""
         stop = self.callbacks.stop
-        if self.team.leads and self.callbacks.preview is not None and not stop.number:
+        if self.process_group.is_main and self.callbacks.preview is not None and not stop.number:
             # Signals are deferred here: live weights must be whole when they are checkpointed.
-            with self.learner.averaged(), stop.giving_up():
+            with self.training_state.averaged(), stop.giving_up():
                 self.callbacks.preview(step)
 
     def _not_identical(self, state: Mapping[str, Any]) -> list[str]:
@@ -126,10 +126,10 @@ class Shelf:
             for key, value in self.identity.items()
             if key in state and state[key] != value
         ]
-        if self.team.size > 1 and self.learner.generator.memories:
-            held = ", ".join(self.learner.generator.memories)
+        if self.process_group.size > 1 and self.training_state.generator.memories:
+            held = ", ".join(self.training_state.generator.memories)
             notes.append(
-                f"resumed with the first process's {held} in all {self.team.size}: the run goes "
+                f"resumed with the first process's {held} in all {self.process_group.size}: the run goes "
                 "on, but not bit for bit"
             )
         return notes

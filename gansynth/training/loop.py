@@ -18,16 +18,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gansynth.core.generator import Batch, Generator, Phase, Stage, Step
+from gansynth.core.generator import Batch, Generator, Phase, Stage, TrainingStep
 from gansynth.runtime.devices import HALF, Precision, device_name, resolve, set_seed, tf32
-from gansynth.runtime.distributed import Team
+from gansynth.runtime.distributed import ProcessGroup
 from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.option_kinds import Size
 from gansynth.runtime.options import Needs, SetOptions
 from gansynth.runtime.signals import Interrupted
-from gansynth.training.checkpoint_manager import MOST_ROLLBACKS, Callbacks, Shelf
+from gansynth.training.checkpoint_manager import (
+    MOST_ROLLBACKS,
+    CheckpointManager,
+    TrainingCallbacks,
+)
 from gansynth.training.loggers import MetricsLog, short_losses
-from gansynth.training.state import Learner
+from gansynth.training.state import TrainingState
 
 Batches = Callable[[int, Stage, range], Batch]
 """(step, stage, numbers of samples) -> real cases on the CPU, the same for the same arguments.
@@ -112,8 +116,8 @@ def train(
     device: torch.device | None = None,
     folder: Path | None = None,
     resume: bool = True,
-    callbacks: Callbacks | None = None,
-    team: Team | None = None,
+    callbacks: TrainingCallbacks | None = None,
+    process_group: ProcessGroup | None = None,
     rate: Callable[[int], float] | None = None,
     stages: Sequence[Stage] | None = None,
 ) -> TrainReport:
@@ -125,38 +129,42 @@ def train(
     """
     # -- Set up precision, optimisers, averages.
     device = device or torch.device("cpu")
-    team, callbacks, rate = team or Team(), callbacks or Callbacks(), rate or options.rate
+    process_group, callbacks, rate = (
+        process_group or ProcessGroup(),
+        callbacks or TrainingCallbacks(),
+        rate or options.rate,
+    )
     precision = resolve(options.precision, device)
     half = HALF.get(precision)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     generator.to(device).precision = options.precision if precision == "fp32" else "auto"
     phases = generator.phases()
     stages = list(generator.stages() if stages is None else stages)
-    learner = Learner.of(generator, scaler)
-    team.broadcast(learner.every_tensor())
+    training_state = TrainingState.of(generator, scaler)
+    process_group.broadcast(training_state.every_tensor())
     identity = {
         "precision": precision,
         **({"tf32": tf32(device)} if precision == "fp32" else {}),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "processes": team.size,
+        "processes": process_group.size,
         "accumulate": options.accumulate,
         "decay": [options.decay, options.steps] if options.decay != "none" else None,
     }
-    shelf = Shelf(folder, learner, identity, callbacks, team)
+    shelf = CheckpointManager(folder, training_state, identity, callbacks, process_group)
 
     # -- Resume an earlier run, or publish the start as the first checkpoint.
     steps = options.steps if phases else 0
     for stage in stages:
-        team.shares(stage.batch_size or options.batch_size, options.accumulate)
-    start, notes = shelf.take_up(steps == 0) if resume else shelf.clear()
+        process_group.shares(stage.batch_size or options.batch_size, options.accumulate)
+    start, notes = shelf.resume(steps == 0) if resume else shelf.clear()
     if start is None:
         start, fault = 0, shelf.publish(0, announce=steps == 0)
         if fault:
             raise TrainingFault(f"training: {fault}; expected finite weights to start from")
     if 0 < start < steps:
         callbacks.reporter.say(f"resuming from step {start} of {steps}")
-    log = MetricsLog(folder if team.leads else None, start)
+    log = MetricsLog(folder if process_group.is_main else None, start)
     began, last_losses, previewed = time.perf_counter(), dict[str, float](), False
 
     # -- The loop.
@@ -170,47 +178,49 @@ def train(
         def fetch(index: int, images: int) -> Any:
             stage, alpha = _stage_at(stages, images)
             total = stage.batch_size or options.batch_size
-            which = team.shares(total, options.accumulate)
+            which = process_group.shares(total, options.accumulate)
             read = loader.submit(lambda: [batches(index, stage, numbers) for numbers in which])
             return stage, alpha, total, which, read
 
         index = start
-        pending = fetch(index, learner.images) if index < steps else None
+        pending = fetch(index, training_state.images) if index < steps else None
         while index < steps:
             # Fetch: this step's cases were read during the last step; start reading the next ones.
             assert pending is not None
             stage, alpha, total, which, read = pending
             parts = [batch.to(device) for batch in read.result()]
-            images_seen = learner.images + total
+            images_seen = training_state.images + total
             pending = fetch(index + 1, images_seen) if index + 1 < steps else None
 
             # Key random numbers by seed and step, and by the number of rollbacks.
-            key = (options.seed * 1_000_003 + index) * (MOST_ROLLBACKS + 1) + learner.rollbacks
-            set_seed(key * team.size + team.rank, device)
+            key = (options.seed * 1_000_003 + index) * (
+                MOST_ROLLBACKS + 1
+            ) + training_state.rollbacks
+            set_seed(key * process_group.size + process_group.rank, device)
             shares = [
-                Step(
-                    generator.prepare(part, stage), stage, index, learner.images, alpha=alpha,
+                TrainingStep(
+                    generator.prepare(part, stage), stage, index, training_state.images, alpha=alpha,
                     rng=torch.Generator(device).manual_seed(key), key=key,
-                    first=numbers.start, total=total, mean=team.mean,
+                    first=numbers.start, total=total, mean=process_group.mean,
                 )
                 for part, numbers in zip(parts, which, strict=True)
             ]  # fmt: skip
-            learner.set_rates(rate(index))
+            training_state.set_rates(rate(index))
 
             # Step each player on the loss of its phase, the others frozen.
             fault = ""
             for phase in (p for p in phases if p.due(index)):
-                optimizer = learner.optimizers[phase.player]
+                optimizer = training_state.optimizers[phase.player]
                 names, losses = backward(
-                    generator, phase, shares, learner, scaler, device.type, half
+                    generator, phase, shares, training_state, scaler, device.type, half
                 )
-                means = team.mean(losses).tolist()
+                means = process_group.mean(losses).tolist()
                 values = dict(zip((f"{phase.player}/{k}" for k in names), means, strict=True))
                 fault = _not_finite(values, index)
                 if fault:
                     break
-                parameters = learner.parameters(phase.player)
-                team.average_gradients(parameters)
+                parameters = training_state.parameters(phase.player)
+                process_group.average_gradients(parameters)
                 if options.clip_norm:
                     scaler.unscale_(optimizer)
                     torch.nn.utils.clip_grad_norm_(parameters, options.clip_norm)
@@ -223,12 +233,12 @@ def train(
             # Average the weights that generate samples; the half-life grows early in a run.
             done, at = index + 1, time.perf_counter() - began
             if not fault:
-                learner.images = images_seen
+                training_state.images = images_seen
                 half_life = min(options.ema_half_life, 0.05 * images_seen)
-                learner.average(0.5 ** (total / half_life) if half_life > 0 else 0.0)
+                training_state.average(0.5 ** (total / half_life) if half_life > 0 else 0.0)
 
                 # Log; checkpoint; write a preview grid; stop on a signal, after a checkpoint.
-                log.add({"rate": rate(index) * 0.5**learner.rollbacks})
+                log.add({"rate": rate(index) * 0.5**training_state.rollbacks})
                 if done % options.log_every == 0 or done == steps:
                     last_losses = log.write(done, images_seen, at)
                     callbacks.metrics(done, last_losses)
@@ -240,7 +250,7 @@ def train(
                 if not fault and (due or (at > FIRST_PREVIEW and not previewed)):
                     previewed = True
                     shelf.preview(done)
-                signal = team.any(callbacks.stop(), device)
+                signal = process_group.any(callbacks.stop(), device)
                 if signal and not published:
                     fault = shelf.publish(done)
                 if signal and not fault:
@@ -248,26 +258,26 @@ def train(
 
             # Non-finite: roll back to the last checkpoint at half the rates, up to three times.
             if fault:
-                if learner.rollbacks == MOST_ROLLBACKS or folder is None:
-                    raise _fault(fault, learner.rollbacks, folder, generator.if_not_finite)
+                if training_state.rollbacks == MOST_ROLLBACKS or folder is None:
+                    raise _fault(fault, training_state.rollbacks, folder, generator.if_not_finite)
                 done = shelf.roll_back(fault)
                 log.rewind(done)
-                pending = fetch(done, learner.images)
+                pending = fetch(done, training_state.images)
             index = done
 
     # -- Load the averaged weights.
-    learner.load_averages()
+    training_state.load_averages()
     return TrainReport(
-        max(steps, start), learner.images, start, time.perf_counter() - began, last_losses,
-        learner.rollbacks, notes,
+        max(steps, start), training_state.images, start, time.perf_counter() - began, last_losses,
+        training_state.rollbacks, notes,
     )  # fmt: skip
 
 
 def backward(
     generator: Generator,
     phase: Phase,
-    shares: Sequence[Step],
-    learner: Learner,
+    shares: Sequence[TrainingStep],
+    training_state: TrainingState,
     scaler: torch.amp.GradScaler,
     kind: str,
     half: torch.dtype | None,
@@ -280,7 +290,7 @@ def backward(
     players = generator.players()
     for name, net in generator.nets.items():
         net.train().requires_grad_(name in players[phase.player])
-    learner.optimizers[phase.player].zero_grad(set_to_none=True)
+    training_state.optimizers[phase.player].zero_grad(set_to_none=True)
     losses = []
     for step in shares:
         with torch.autocast(kind, half, enabled=half is not None):

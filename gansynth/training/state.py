@@ -15,7 +15,7 @@ from gansynth.training import checkpoint
 
 
 @dataclass
-class Learner:
+class TrainingState:
     """Training state of a generator."""
 
     generator: Generator
@@ -27,7 +27,7 @@ class Learner:
     _rates: dict[str, list[float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, generator: Generator, scaler: torch.amp.GradScaler) -> Learner:
+    def of(cls, generator: Generator, scaler: torch.amp.GradScaler) -> TrainingState:
         """Return the state of a generator at the start of its training."""
         nets = generator.nets
         optimizers = {

@@ -22,12 +22,12 @@ from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArra
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.nn.tiled_inference import Window, cut
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
-from gansynth_cgan3d.lesion import Insertion
+from gansynth_cgan3d.lesion import LesionInsertion
 from gansynth_cgan3d.options import CGANOptions
 
 
 @dataclass(frozen=True)
-class Told:
+class ConditionInputs:
     """Conditions of a batch before they are encoded as channels; None for parts not in use.
 
     ``labels``, ``context``: int64 (B, D, H, W) or (B, H, W). ``given``: float32 (B, K, ...).
@@ -36,7 +36,7 @@ class Told:
     labels: Tensor | None
     context: Tensor | None
     given: Tensor | None
-    insertion: Insertion | None = None
+    insertion: LesionInsertion | None = None
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -47,7 +47,7 @@ class Told:
         return tuple(self.given.shape[2:])
 
 
-class Conditions:
+class ConditionEncoder:
     """Encodes label maps, context and given channels as condition channels.
 
     ``names``: ``label:0``, ``body``, ``context:1``, ``given:T1``, ``hole``, ``start:T1``.
@@ -83,18 +83,20 @@ class Conditions:
         )
         self.names = (*self.judged, *(f"start:{name}" for name in channels if inserts))
 
-    def of_batch(self, batch: Batch) -> Told:
+    def of_batch(self, batch: Batch) -> ConditionInputs:
         """Return the conditions of a training batch; DataFault: a case has no labels."""
         given_image = batch.image[:, self.given] if self.given else None
         if batch.labels is None:
             raise DataFault("cgan3d: a training case has no labels, expected a label map for each")
-        return Told(batch.labels if self.labelled else None, batch.context, given_image)
+        return ConditionInputs(batch.labels if self.labelled else None, batch.context, given_image)
 
-    def asked_of_batch(self, batch: Batch) -> Told:
+    def asked_of_batch(self, batch: Batch) -> ConditionInputs:
         """Return the requested conditions of a training batch, where they differ from its own."""
-        return Told(batch.asked, batch.asked_context, None)
+        return ConditionInputs(batch.asked, batch.asked_context, None)
 
-    def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Told:
+    def of_conditions(
+        self, conditions: Sequence[Condition], device: torch.device
+    ) -> ConditionInputs:
         """Return conditions as one batch; DataFault: labels or channels are missing."""
         labels = context = given_images = None
         if self.labelled:
@@ -107,9 +109,9 @@ class Conditions:
         if self.given:
             images = [_asked(c.given, "given", len(self.given)) for c in conditions]
             given_images = _stacked(images, device).float()
-        return Told(labels, context, given_images)
+        return ConditionInputs(labels, context, given_images)
 
-    def channels(self, conditioning: Told, window: Window | None = None) -> Tensor:
+    def channels(self, conditioning: ConditionInputs, window: Window | None = None) -> Tensor:
         """Return condition channels float32 (B, len(names), ...), of a window or the volume."""
 
         def part(x: Tensor) -> Tensor:
@@ -204,7 +206,7 @@ class ContextClusters:
         self.centres = None if centres is None else np.array(centres, np.float64)
 
 
-class Body:
+class BodyChannel:
     """Body mask of images; the last mask is cached, as each image is requested twice."""
 
     def __init__(self) -> None:
@@ -218,7 +220,7 @@ class Body:
         return last[1]
 
 
-def body_map(case: Case, body_of: Body) -> LabelArray:
+def body_map(case: Case, body_of: BodyChannel) -> LabelArray:
     """Return 1 in the body outside the foreground, else 0: int16 (D, H, W).
 
     Doncenco 2022 (sec. 2.3) and Sun et al. 2020 (MM-GAN, sec. V-A) give the brain around the tumour

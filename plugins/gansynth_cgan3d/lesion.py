@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth.core.generator import Batch, Step
+from gansynth.core.generator import Batch, TrainingStep
 from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
 from gansynth.data.blending import drawn_in, dress, fade, hole, rim_voxels, soft, steps_from
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
@@ -36,7 +36,7 @@ GAIN = 0.15
 
 
 @dataclass(frozen=True)
-class Insertion:
+class LesionInsertion:
     """The images and masks of a batch of insertions.
 
     ``background``: float32 (B, C, ...). ``hole``: bool (B, 1, ...), the voxels that may change.
@@ -55,7 +55,7 @@ class Insertion:
         return torch.where(self.hole, mixed, self.background)
 
 
-class Inserting:
+class LesionInserter:
     """Makes insertions from conditions or real cases; UsageFault: an unknown lesion label."""
 
     def __init__(self, schema: Schema, options: CGANOptions) -> None:
@@ -73,7 +73,7 @@ class Inserting:
         inner = tuple(slice(n // MARGIN, n - n // MARGIN) for n in case.labels.shape)
         return int(np.isin(case.labels[inner], self.values).sum()) >= LEAST
 
-    def of_step(self, step: Step) -> Insertion:
+    def of_step(self, step: TrainingStep) -> LesionInsertion:
         """Return the insertion in a step's real cases, which the generator learns to undo."""
         batch = step.batch
         assert batch.labels is not None, "training cases have labels"
@@ -87,7 +87,7 @@ class Inserting:
             start = soft(background, donor, mask, self.rim)
         return self._insertion(background, mask, beyond, start)
 
-    def of_real(self, batch: Batch) -> Insertion:
+    def of_real(self, batch: Batch) -> LesionInsertion:
         """Return insertions of real cases: the hole is the case's lesion and stays empty."""
         assert batch.labels is not None, "training cases have labels"
         beyond = self._unknown(batch, batch.labels)
@@ -99,7 +99,7 @@ class Inserting:
         beyond = (labels == OUTSIDE)[:, None]
         return beyond if batch.padding is None else beyond | batch.padding[:, None]
 
-    def _enlarged(self, step: Step, lesion: Tensor) -> Tensor:
+    def _enlarged(self, step: TrainingStep, lesion: Tensor) -> Tensor:
         """Return lesions, half of them enlarged at random by some voxels of their rim."""
         shape = lesion.shape[2:]
         amount = (2 * step.rand(1, *[1] * len(shape)) - 1).clamp_min(0)
@@ -108,7 +108,7 @@ class Inserting:
         reach = F.interpolate(coarse, shape, mode=mode, align_corners=True) * 2 * amount
         return lesion | (steps_from(lesion, self.rim) < reach.clamp_max(1))
 
-    def _disguised(self, step: Step, image: Tensor, lesion: Tensor) -> Tensor:
+    def _disguised(self, step: TrainingStep, image: Tensor, lesion: Tensor) -> Tensor:
         """Return real lesions mirrored and with another contrast, on their own label map."""
         pull = _mirror(step, lesion > 0)
         donor, donor_lesion = _pulled(image, pull), _pulled(lesion[:, None], pull)[:, 0]
@@ -134,7 +134,9 @@ class Inserting:
 
     # -- conditions ------------------------------------------------------------------------------
 
-    def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Insertion:
+    def of_conditions(
+        self, conditions: Sequence[Condition], device: torch.device
+    ) -> LesionInsertion:
         """Return the insertions of conditions; DataFault: no background, lesion or donor."""
 
         for key in ("background", "lesion", "donor"):
@@ -169,14 +171,14 @@ class Inserting:
 
     def _insertion(
         self, background: Tensor, mask: Tensor, beyond: Tensor, start: Tensor | None
-    ) -> Insertion:
+    ) -> LesionInsertion:
         """Return an insertion; ``beyond`` is left out of its hole, no start means neutral."""
         region = hole(mask, self.rim) & ~beyond
         if start is None:
             neutral = self.statistics.neutral.to(background.device)
             start = neutral.reshape(1, -1, *[1] * (background.ndim - 2))
         weight = torch.where(region, fade(mask, self.rim), 0.0)
-        return Insertion(background, region, weight, torch.where(region, start, background))
+        return LesionInsertion(background, region, weight, torch.where(region, start, background))
 
     def _lesion(self, labels: Tensor) -> Tensor:
         """Return the voxels of lesions, bool (B, 1, ...)."""
@@ -208,7 +210,7 @@ def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted(lesions[name] for name in names or lesions))
 
 
-def _mirror(step: Step, mask: Tensor) -> list[Tensor]:
+def _mirror(step: TrainingStep, mask: Tensor) -> list[Tensor]:
     """Return source indices of a mirroring about a mask's centroid, int64 (B, n) per axis."""
     axes = mask.ndim - 1
     flipped = step.rand(axes) < 0.5
@@ -244,7 +246,7 @@ def _pulled(x: Tensor, pull: Sequence[Tensor]) -> Tensor:
     return x
 
 
-def _softened(step: Step, x: Tensor) -> Tensor:
+def _softened(step: TrainingStep, x: Tensor) -> Tensor:
     """Return (B, C, ...) shifted along each axis by up to ``SOFT`` voxels, interpolated."""
     axes = x.ndim - 2
     off = SOFT * step.rand(axes)

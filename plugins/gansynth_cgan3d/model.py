@@ -25,10 +25,16 @@ from gansynth.nn.networks.perceptor import Perceptor
 from gansynth.nn.networks.spectral import settled
 from gansynth.nn.tiled_inference import draw_tiled, tile_edge
 from gansynth.runtime.devices import autocast, resolve
-from gansynth_cgan3d.conditions import Body, Conditions, ContextClusters, Told, body_map
-from gansynth_cgan3d.lesion import Inserting, Insertion, lesion_values
-from gansynth_cgan3d.local import Around, Judge, whole
-from gansynth_cgan3d.objective import Objective
+from gansynth_cgan3d.conditions import (
+    BodyChannel,
+    ConditionEncoder,
+    ConditionInputs,
+    ContextClusters,
+    body_map,
+)
+from gansynth_cgan3d.discriminators import Discriminator, LesionWindow, whole
+from gansynth_cgan3d.lesion import LesionInserter, LesionInsertion, lesion_values
+from gansynth_cgan3d.objective import CGANObjective
 from gansynth_cgan3d.options import CGANOptions
 
 __all__ = ["CGAN3D", "CGANOptions"]
@@ -54,10 +60,10 @@ class CGAN3D(Generator):
     def networks(self) -> dict[str, nn.Module]:
         """Return U-Net, PatchGANs, and a segmenter for a loss; none for ``stage=coarse``."""
         o = self.options
-        self.clusters, self.bodies = ContextClusters(o.context), Body()
-        self.inserting = Inserting(self.schema, o) if o.insert == "lesion" else None
-        self.conditions = Conditions(self.schema, o)
-        self.objective = Objective(self)
+        self.clusters, self.bodies = ContextClusters(o.context), BodyChannel()
+        self.inserting = LesionInserter(self.schema, o) if o.insert == "lesion" else None
+        self.conditions = ConditionEncoder(self.schema, o)
+        self.objective = CGANObjective(self)
         if o.pool:
             self.memories["pool"] = self.objective.pool
         if o.augment and o.augment_p == "adaptive":
@@ -129,7 +135,7 @@ class CGAN3D(Generator):
 
     @property
     def condition_channels(self) -> tuple[str, ...]:
-        """Names of the condition channels in order; see ``Conditions.names``."""
+        """Names of the condition channels in order; see ``ConditionEncoder.names``."""
         return self.conditions.names
 
     @property
@@ -161,21 +167,21 @@ class CGAN3D(Generator):
         return cast(UNetGenerator, self.nets["generator"])
 
     @property
-    def judges(self) -> list[Judge]:
+    def judges(self) -> list[Discriminator]:
         """The discriminators, the global one first."""
-        judges = [Judge("discriminator", "", 1.0, self.nets["discriminator"], whole)]
+        judges = [Discriminator("discriminator", "", 1.0, self.nets["discriminator"], whole)]
         if "local" in self.nets:
             view, weight = self._around(), self.options.local_weight
-            judges.append(Judge("local", "local_", weight, self.nets["local"], view))
+            judges.append(Discriminator("local", "local_", weight, self.nets["local"], view))
         return judges
 
-    def _around(self) -> Around:
+    def _around(self) -> LesionWindow:
         names = list(self.conditions.judged)
         if self.inserting is not None:
-            return Around((names.index("hole"),), self.options.local_size)
+            return LesionWindow((names.index("hole"),), self.options.local_size)
         values = lesion_values(self.schema, self.options.lesions)
         channels = tuple(names.index(f"label:{value}") for value in values)
-        return Around(channels, self.options.local_size)
+        return LesionWindow(channels, self.options.local_size)
 
     def players(self) -> Mapping[str, tuple[str, ...]]:
         """Return one player per network; the discriminators share one."""
@@ -192,7 +198,7 @@ class CGAN3D(Generator):
     # -- training --------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:
-        """Return the phases of ``Objective``; none for ``stage=coarse``."""
+        """Return the phases of ``CGANObjective``; none for ``stage=coarse``."""
         return self.objective.phases() if self.nets else ()
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -238,9 +244,13 @@ class CGAN3D(Generator):
     # -- conditions ------------------------------------------------------------------------------
 
     @property
-    def heeds(self) -> frozenset[Heeded]:
+    def conditioned_on(self) -> frozenset[Heeded]:
         """Labels; with ``insert=lesion`` also the lesion and its background."""
-        return super().heeds if self.inserting is None else super().heeds | {"lesion"}
+        return (
+            super().conditioned_on
+            if self.inserting is None
+            else super().conditioned_on | {"lesion"}
+        )
 
     @property
     def default_lesions(self) -> str | None:
@@ -249,7 +259,7 @@ class CGAN3D(Generator):
             return None
         return f"classes={'+'.join(map(str, self.inserting.values))}"
 
-    def flaw(self, sample: Sample) -> str:
+    def reject_reason(self, sample: Sample) -> str:
         """Return a reason to reject a sample: there was no room for its lesion."""
         return "" if self.inserting is None else no_room(sample.provenance)
 
@@ -275,7 +285,7 @@ class CGAN3D(Generator):
         return np.ascontiguousarray(case.image[channels]) if channels else None
 
     def finished(
-        self, drawn: Tensor, labels: Tensor | None, insertion: Insertion | None = None
+        self, drawn: Tensor, labels: Tensor | None, insertion: LesionInsertion | None = None
     ) -> Tensor:
         """Return the network's output as the discriminator and the user see it.
 
@@ -322,7 +332,7 @@ class CGAN3D(Generator):
                 ]
         return samples
 
-    def _told(self, conditions: Sequence[Condition]) -> Told:
+    def _told(self, conditions: Sequence[Condition]) -> ConditionInputs:
         conditioning = self.conditions.of_conditions(conditions, self.device)
         if self.inserting is None:
             return conditioning
@@ -346,7 +356,7 @@ class CGAN3D(Generator):
             return 1
         return max(1, min(most, VOXELS_AT_ONCE // math.prod(size)))
 
-    def _draw(self, conditioning: Told, seeds: Sequence[int]) -> Tensor:
+    def _draw(self, conditioning: ConditionInputs, seeds: Sequence[int]) -> Tensor:
         net, size, conditions = self.net, conditioning.size, self.conditions
         edge = tile_edge(net, size, self.options.sample_tile)
         latents = self._latents(net.latent_shapes(size), seeds)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth.core.generator import Batch, Phase, Stage, Step
+from gansynth.core.generator import Batch, Phase, Stage, TrainingStep
 from gansynth.core.schema import Schema
 from gansynth.nn import losses
 from gansynth.nn.diff_augment import DiscriminatorAugment
@@ -23,43 +23,43 @@ from gansynth.nn.image_pool import ImagePool
 from gansynth.nn.networks import UNetGenerator
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.nn.networks.perceptor import Perceptor
-from gansynth_cgan3d.conditions import Conditions, Told
-from gansynth_cgan3d.lesion import Inserting, Insertion
-from gansynth_cgan3d.local import Judge, Pair
+from gansynth_cgan3d.conditions import ConditionEncoder, ConditionInputs
+from gansynth_cgan3d.discriminators import Discriminator, Pair
+from gansynth_cgan3d.lesion import LesionInserter, LesionInsertion
 from gansynth_cgan3d.options import CGANOptions
 
 
-class GAN(Protocol):
+class CGANNetworks(Protocol):
     """The part of ``CGAN3D`` that the losses use."""
 
     schema: Schema
     options: CGANOptions
     nets: dict[str, nn.Module]
-    conditions: Conditions
-    inserting: Inserting | None
+    conditions: ConditionEncoder
+    inserting: LesionInserter | None
 
     @property
     def net(self) -> UNetGenerator:
         """The generator's network."""
 
     @property
-    def judges(self) -> list[Judge]:
+    def judges(self) -> list[Discriminator]:
         """The discriminators, the global one first."""
 
     def finished(
-        self, drawn: Tensor, labels: Tensor | None, insertion: Insertion | None = None
+        self, drawn: Tensor, labels: Tensor | None, insertion: LesionInsertion | None = None
     ) -> Tensor:
         """Return the network's output as the discriminator and the user see it."""
 
 
-class Objective:
+class CGANObjective:
     """Losses of the generator, the discriminator and the perceptual segmenter.
 
     A *pair* is an image (or label probabilities) and its condition. With ``fit_edits`` synthetic
     pairs have other conditions. Both images are then compared where the conditions are equal.
     """
 
-    def __init__(self, gan: GAN) -> None:
+    def __init__(self, gan: CGANNetworks) -> None:
         self.gan, self.options = gan, gan.options
         self.loss = losses.ADVERSARIAL[self.options.loss]
         self.pool = ImagePool(self.options.pool)
@@ -85,7 +85,7 @@ class Objective:
 
     # -- the generator -----------------------------------------------------------------------------
 
-    def generator(self, step: Step) -> Mapping[str, Tensor]:
+    def generator(self, step: TrainingStep) -> Mapping[str, Tensor]:
         """Return the generator's losses: adversarial, L1, feature matching, perceptual."""
         o = self.options
         fake, real = self._draw(step), self._real(step)
@@ -100,7 +100,9 @@ class Objective:
             terms["perceptual"] = o.perceptual * perceived
         return terms
 
-    def _fooled(self, step: Step, judge: Judge, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
+    def _fooled(
+        self, step: TrainingStep, judge: Discriminator, fake: Tensor, real: Tensor
+    ) -> dict[str, Tensor]:
         """Return the generator's losses from one discriminator; the global one adds L1."""
         o = self.options
         image, condition = judge.view((fake, self._asked(step)))
@@ -121,7 +123,7 @@ class Objective:
             terms["feature_matching"] = judge.weight * o.feature_matching * matching
         return {judge.prefix + name: term for name, term in terms.items()}
 
-    def _draw(self, step: Step) -> Tensor:
+    def _draw(self, step: TrainingStep) -> Tensor:
         """Generate samples; voxels outside the body and padding get their known values."""
         net, batch, condition = self.gan.net, step.batch, self._channels(step, synthetic=True)
         latents = [step.randn(*shape) for shape in net.latent_shapes(condition.shape[2:])]
@@ -132,7 +134,7 @@ class Objective:
             fake = torch.where(batch.padding[:, None], self._real(step), fake)
         return fake
 
-    def _l1(self, step: Step, fake: Tensor, real: Tensor) -> Tensor:
+    def _l1(self, step: TrainingStep, fake: Tensor, real: Tensor) -> Tensor:
         alike = self._alike(step)
         if self.options.l1_mask == "foreground":
             assert step.batch.labels is not None
@@ -150,7 +152,7 @@ class Objective:
 
     # -- the discriminators ------------------------------------------------------------------------
 
-    def discriminator(self, step: Step) -> Mapping[str, Tensor]:
+    def discriminator(self, step: TrainingStep) -> Mapping[str, Tensor]:
         """Return the losses of all discriminators."""
         fake, fake_condition = self._fake(step)
         fake, fake_condition = self.pool.query(step, fake, fake_condition)
@@ -163,8 +165,8 @@ class Objective:
 
     def _told_apart(
         self,
-        step: Step,
-        judge: Judge,
+        step: TrainingStep,
+        judge: Discriminator,
         of_real: Pair,
         of_fake: Pair,
     ) -> dict[str, Tensor]:
@@ -187,7 +189,7 @@ class Objective:
             terms["gp"] = self.options.gp * penalty
         return terms
 
-    def _fake(self, step: Step) -> tuple[Tensor, Tensor]:
+    def _fake(self, step: TrainingStep) -> tuple[Tensor, Tensor]:
         """Return this step's synthetic pair; generate one if the generator has not."""
         condition = self._asked(step)
         if "fake" in step.scratch:
@@ -197,8 +199,8 @@ class Objective:
 
     def _penalty(
         self,
-        step: Step,
-        judge: Judge,
+        step: TrainingStep,
+        judge: Discriminator,
         real: Tensor,
         condition: Tensor,
         fake: Tensor,
@@ -208,7 +210,7 @@ class Objective:
         between = torch.lerp(fake_condition.float(), condition.float(), share)
         return losses.gradient_penalty(lambda image: judge(image, between)[0], real, fake, share)
 
-    def r1(self, step: Step) -> Mapping[str, Tensor]:
+    def r1(self, step: TrainingStep) -> Mapping[str, Tensor]:
         """Return R1, weighted for the steps in between (lazy, Karras et al. 2020)."""
         weight, terms = self.options.r1 * self.options.r1_every, dict[str, Tensor]()
         for judge in self.gan.judges:
@@ -221,7 +223,7 @@ class Objective:
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor:
         """Return mean logits of real pairs over patches, heads, discriminators: float32 (B,)."""
-        step = Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
+        step = TrainingStep(batch, stage, 0, 0, torch.Generator(batch.image.device))
         conditioning, inserting = self.gan.conditions.of_batch(batch), self.gan.inserting
         if inserting is not None:
             conditioning = replace(conditioning, insertion=inserting.of_real(batch))
@@ -236,7 +238,7 @@ class Objective:
 
     # -- the perceptual segmenter ------------------------------------------------------------------
 
-    def perceptor(self, step: Step) -> Mapping[str, Tensor]:
+    def perceptor(self, step: TrainingStep) -> Mapping[str, Tensor]:
         """Return the cross-entropy of the segmenter on real images."""
         assert step.batch.labels is not None
         target = one_hot(step.batch.labels, self.gan.schema.label_values).argmax(1)
@@ -245,7 +247,7 @@ class Objective:
 
     # -- pairs -------------------------------------------------------------------------------------
 
-    def _told(self, step: Step) -> Told:
+    def _told(self, step: TrainingStep) -> ConditionInputs:
         """Return the conditions of the step's cases, made once per step."""
         if "told" not in step.scratch:
             conditioning, inserting = self.gan.conditions.of_batch(step.batch), self.gan.inserting
@@ -253,10 +255,10 @@ class Objective:
                 with torch.no_grad(), torch.autocast(step.batch.image.device.type, enabled=False):
                     conditioning = replace(conditioning, insertion=inserting.of_step(step))
             step.scratch["told"] = conditioning
-        result: Told = step.scratch["told"]
+        result: ConditionInputs = step.scratch["told"]
         return result
 
-    def _channels(self, step: Step, *, synthetic: bool = False) -> Tensor:
+    def _channels(self, step: TrainingStep, *, synthetic: bool = False) -> Tensor:
         """Return condition channels of the step's cases (B, K, ...), made once per step."""
         conditions, edited = self.gan.conditions, synthetic and step.batch.asked is not None
         key = "asked" if edited else "condition"
@@ -266,21 +268,21 @@ class Objective:
         channels: Tensor = step.scratch[key]
         return channels
 
-    def _condition(self, step: Step) -> Tensor:
+    def _condition(self, step: TrainingStep) -> Tensor:
         """Return the condition of real images that discriminators see."""
         return self._channels(step)[:, : len(self.gan.conditions.judged)]
 
-    def _asked(self, step: Step) -> Tensor:
+    def _asked(self, step: TrainingStep) -> Tensor:
         """Return the condition of samples that discriminators see."""
         return self._channels(step, synthetic=True)[:, : len(self.gan.conditions.judged)]
 
-    def _alike(self, step: Step) -> Tensor | None:
+    def _alike(self, step: TrainingStep) -> Tensor | None:
         """Return where samples and real images have equal conditions, bool (B, 1, ...)."""
         if step.batch.asked is None:
             return None
         return (self._condition(step) == self._asked(step)).all(1, keepdim=True)
 
-    def _real(self, step: Step) -> Tensor:
+    def _real(self, step: TrainingStep) -> Tensor:
         """Return the generator's target: image channels, or one-hot labels."""
         drawn = self.gan.conditions.drawn
         if drawn:

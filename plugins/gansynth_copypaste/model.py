@@ -35,7 +35,7 @@ class CopyPaste(Generator):
     options: CopyPasteOptions
 
     @property
-    def heeds(self) -> frozenset[Heeded]:
+    def conditioned_on(self) -> frozenset[Heeded]:
         """Labels, and which of them is the lesion."""
         return frozenset({"labels", "lesion"})
 
@@ -56,7 +56,7 @@ class CopyPaste(Generator):
         """See ``Generator.sample``; DataFault: a condition has no lesion to paste."""
         return [self._one(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
 
-    def flaw(self, sample: Sample) -> str:
+    def reject_reason(self, sample: Sample) -> str:
         """Return why a sample is a copy of a real case: its lesion is unchanged, or missing."""
         lesions = sample.provenance.get("lesions", {})
         if lesions.get("changed") is False:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth.core.generator import Batch, Step
+from gansynth.core.generator import Batch, TrainingStep
 from gansynth.core.schema import Boxes
 from gansynth.data.batches import stack_boxes
 from gansynth.runtime.errors import UsageFault
@@ -41,7 +41,7 @@ def batch_maps(batch: Batch, classes: int) -> Tensor:
     return box_maps(batch.boxes, batch.box_labels, classes, batch.image.shape[2:])
 
 
-def asked_maps(requested: Sequence[Boxes | None], classes: int, size: Sequence[int]) -> Tensor:
+def requested_maps(requested: Sequence[Boxes | None], classes: int, size: Sequence[int]) -> Tensor:
     """Return the maps of the boxes requested for samples; UsageFault: an unknown class."""
     box_lists = [NONE if boxes is None else boxes for boxes in requested]
     for boxes in box_lists:
@@ -100,7 +100,7 @@ def within(boxes: Tensor, windows: Tensor, edge: int) -> Tensor:
     return torch.cat(((boxes[..., :2] - low) * scale, (boxes[..., 2:] - low) * scale), -1)
 
 
-def crops(step: Step, image: Tensor, classes: int, edge: int, margin: float) -> Tensor:
+def crops(step: TrainingStep, image: Tensor, classes: int, edge: int, margin: float) -> Tensor:
     """Crop the square around one random box of each sample, with its box maps."""
     count = boxes_of_each(step.batch)
     # In float32 the product can reach its bound.

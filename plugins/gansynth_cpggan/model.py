@@ -17,19 +17,19 @@ from gansynth.core.generator import (
     Generator,
     GeneratorOptions,
     Heeded,
-    Labelling,
+    LabelSource,
     Phase,
     Stage,
 )
 from gansynth.core.schema import Boxes, Case, Condition, Sample
 from gansynth.data.lesion_contrast import LesionContrast
-from gansynth.data.standardise import Intensities
+from gansynth.data.standardise import ChannelStatistics
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_cpggan.boxes import boxes_of_each
-from gansynth_cpggan.drawing import WINDOWS, Drawing
-from gansynth_cpggan.networks import Growth, Judge, Painter
-from gansynth_cpggan.objective import Objective
+from gansynth_cpggan.networks import GrowthSchedule, ProgressiveDiscriminator, ProgressiveGenerator
+from gansynth_cpggan.objective import CPGGANObjective
 from gansynth_cpggan.options import CPGGANOptions
+from gansynth_cpggan.sampling import WINDOWS, CPGGANSampler
 
 __all__ = ["CPGGAN", "CPGGANOptions"]
 
@@ -59,15 +59,15 @@ class CPGGAN(Generator):
                 "them (docs/sources.md), or use condition=none"
             )
         size = (o.roi_size, o.roi_size) if self.lesions else self.size
-        self.growth = Growth.of(size, o.width, o.max_width)
+        self.growth = GrowthSchedule.of(size, o.width, o.max_width)
         self.edge = self.growth.edges[-1]
-        self.intensities = Intensities(len(schema.channels))
+        self.intensities = ChannelStatistics(len(schema.channels))
         self.counts = [0] * self.kinds
-        self.objective, self.drawing = Objective(self), Drawing(self)
+        self.objective, self.drawing = CPGGANObjective(self), CPGGANSampler(self)
         self.contrast: LesionContrast | None = None
         channels, classes = len(schema.channels), len(schema.box_classes)
-        self.painter = Painter(self.growth, o.latent, self.kinds, channels, classes)
-        judge = Judge(self.growth, self.kinds, channels, classes, o.spp)
+        self.painter = ProgressiveGenerator(self.growth, o.latent, self.kinds, channels, classes)
+        judge = ProgressiveDiscriminator(self.growth, self.kinds, channels, classes, o.spp)
         return {"generator": self.painter, "discriminator": judge}
 
     @property
@@ -86,12 +86,12 @@ class CPGGAN(Generator):
         return self.options.output
 
     @property
-    def labelling(self) -> Labelling:
+    def label_source(self) -> LabelSource:
         """Samples have boxes, no label maps."""
         return "none"
 
     @property
-    def heeds(self) -> frozenset[Heeded]:
+    def conditioned_on(self) -> frozenset[Heeded]:
         """Boxes; the class with ``condition=class``; the background slice with ``mode=roi``."""
         inputs: set[Heeded] = {"boxes"}
         if self.kinds:
@@ -153,7 +153,7 @@ class CPGGAN(Generator):
     # -- training ----------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:
-        """Return the phases of ``Objective``."""
+        """Return the phases of ``CPGGANObjective``."""
         return self.objective.phases()
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -263,7 +263,7 @@ class CPGGAN(Generator):
         """Return samples from one latent to another; boxes and the first end's class stay."""
         return self.drawing.walk(condition, ends, steps)
 
-    def flaw(self, sample: Sample) -> str:
+    def reject_reason(self, sample: Sample) -> str:
         """Return why a sample is rejected: no room for a lesion, or low contrast in a box."""
         moved = sample.provenance.get("boxes", {}).get("moved")
         if moved and not any(moved):
@@ -277,4 +277,4 @@ class CPGGAN(Generator):
         if self.lesions:  # boxes of the real slice come first and are not checked
             first = len(drawn.labels) - len(sample.provenance[WINDOWS])
             drawn = Boxes(drawn.coords[first:], drawn.labels[first:])
-        return self.contrast.flaw(sample.image, drawn)
+        return self.contrast.reject_reason(sample.image, drawn)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gansynth.core.generator import Batch
 from gansynth.core.schema import Schema
-from gansynth.data.standardise import Intensities
+from gansynth.data.standardise import ChannelStatistics
 from gansynth.nn.networks.progressive import (
     EqualisedConv2d,
     EqualisedLinear,
@@ -35,14 +35,14 @@ PYRAMID = (1, 2, 4)
 
 
 @dataclass(frozen=True)
-class Growth:
+class GrowthSchedule:
     """Edges (4, 8, ...) and features of both networks, from coarse to fine."""
 
     edges: tuple[int, ...]
     widths: tuple[int, ...]
 
     @classmethod
-    def of(cls, size: Sequence[int], width: int, most: int) -> Growth:
+    def of(cls, size: Sequence[int], width: int, most: int) -> GrowthSchedule:
         """Return the growth to a size with ``width`` features; UsageFault: no power of 2."""
         edge = size[0] if size else 0
         if len(size) != 2 or size[0] != size[1] or edge < FIRST or edge & (edge - 1):
@@ -56,13 +56,13 @@ class Growth:
         return cls(edges, tuple(min(most, width * edge // e) for e in edges))
 
 
-class Painter(nn.Module):
+class ProgressiveGenerator(nn.Module):
     """The generator, of latents and box maps: Karras et al. 2018, table 2, with maps."""
 
     grown: Tensor
 
     def __init__(
-        self, growth: Growth, latent: int, kinds: int, channels: int, classes: int
+        self, growth: GrowthSchedule, latent: int, kinds: int, channels: int, classes: int
     ) -> None:
         super().__init__()
         self.growth, self.told = growth, kinds
@@ -102,13 +102,15 @@ class Painter(nn.Module):
         return image if coarse is None else torch.lerp(coarse, image.to(coarse.dtype), alpha)
 
 
-class Judge(nn.Module):
+class ProgressiveDiscriminator(nn.Module):
     """The critic, of images with box maps: Karras et al. 2018, table 2, with maps.
 
     Classes enter by projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 4).
     """
 
-    def __init__(self, growth: Growth, kinds: int, channels: int, classes: int, spp: bool) -> None:
+    def __init__(
+        self, growth: GrowthSchedule, kinds: int, channels: int, classes: int, spp: bool
+    ) -> None:
         super().__init__()
         self.growth, self.channels, self.spp = growth, channels, spp
         w = growth.widths
@@ -166,7 +168,7 @@ def _unit(x: Tensor) -> Tensor:
     return pixel_norm(leaky(x))
 
 
-class GAN(Protocol):
+class CPGGANNetworks(Protocol):
     """The part of ``CPGGAN`` that losses and sampling use."""
 
     name: ClassVar[str]
@@ -174,10 +176,10 @@ class GAN(Protocol):
     size: tuple[int, ...]
     options: CPGGANOptions
     nets: dict[str, nn.Module]
-    painter: Painter
-    growth: Growth
+    painter: ProgressiveGenerator
+    growth: GrowthSchedule
     edge: int
-    intensities: Intensities
+    intensities: ChannelStatistics
     counts: list[int]
     device: torch.device
     precision: Precision

@@ -9,19 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth.core.generator import Batch, Phase, Stage, Step
+from gansynth.core.generator import Batch, Phase, Stage, TrainingStep
 from gansynth.nn import losses
 from gansynth.nn.diff_augment import DiscriminatorAugment
 from gansynth.nn.networks.progressive import half, twice
 from gansynth.runtime.errors import UsageFault
 from gansynth_cpggan.boxes import batch_maps, boxes_of_each, crop, crops
-from gansynth_cpggan.networks import GAN
+from gansynth_cpggan.networks import CPGGANNetworks
 
 
-class Objective:
+class CPGGANObjective:
     """Losses; a *pair* is a standardised image and its box maps, (B, C + classes, ...)."""
 
-    def __init__(self, gan: GAN) -> None:
+    def __init__(self, gan: CPGGANNetworks) -> None:
         self.gan, self.options = gan, gan.options
         self.augment = DiscriminatorAugment(self.options.augment, self.options.augment_p)
 
@@ -33,7 +33,7 @@ class Objective:
             Phase("discriminator", self.discriminator),
         )
 
-    def generator(self, step: Step) -> Mapping[str, Tensor]:
+    def generator(self, step: TrainingStep) -> Mapping[str, Tensor]:
         """Return the generator's loss: the negative critic value of synthetic pairs."""
         level = self._level(step)
         self.gan.painter.grown.fill_(level - 1 + step.alpha if level else 0.0)
@@ -41,7 +41,7 @@ class Objective:
         step.scratch["fake"] = fake.detach()
         return {"value": losses.wgan_generator([self._judge(step, self._changed(step, fake))])}
 
-    def discriminator(self, step: Step) -> Mapping[str, Tensor]:
+    def discriminator(self, step: TrainingStep) -> Mapping[str, Tensor]:
         """Return the critic's losses; real images with another's boxes count as synthetic."""
         real, fake = self._changed(step, self._real(step)), self._changed(step, self._fake(step))
         share = self.options.mismatch if self._group(step) > 1 else 0.0
@@ -64,7 +64,7 @@ class Objective:
 
     def realness(self, batch: Batch, stage: Stage, alpha: float) -> Tensor:
         """Return the critic's value (B,) of real pairs, each alone; the mean over lesions."""
-        gan, step = self.gan, Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
+        gan, step = self.gan, TrainingStep(batch, stage, 0, 0, torch.Generator(batch.image.device))
         step.alpha = alpha
         level, kinds = self._level(step), gan.told(batch)
 
@@ -84,7 +84,7 @@ class Objective:
 
     # -- pairs -------------------------------------------------------------------------------------
 
-    def _judge(self, step: Step, pair: Tensor) -> Tensor:
+    def _judge(self, step: TrainingStep, pair: Tensor) -> Tensor:
         """Return values (B, 1) of pairs, or of several concatenated batches."""
         kinds = self.gan.told(step.batch)
         if kinds is not None:
@@ -99,21 +99,21 @@ class Objective:
         assert stage.size is not None, "each stage has a size"
         return self.gan.growth.edges.index(stage.size[0])
 
-    def _level(self, step: Step) -> int:
+    def _level(self, step: TrainingStep) -> int:
         return self.level(step.stage)
 
-    def _group(self, step: Step) -> int:
+    def _group(self, step: TrainingStep) -> int:
         """Return the size of a group: ``minibatch``, or a divisor that fits the batch."""
         return math.gcd(self.options.minibatch, len(step.batch.image))
 
-    def _mismatched(self, step: Step, real: Tensor) -> Tensor:
+    def _mismatched(self, step: TrainingStep, real: Tensor) -> Tensor:
         """Return real images with the boxes of the next in their group (Reed et al. 2016)."""
         image, maps = self._split(real)
         groups = maps.reshape(-1, self._group(step), *maps.shape[1:])
         others = groups.roll(1, 1).flatten(0, 1)
         return torch.cat((image, others), 1)
 
-    def _changed(self, step: Step, pair: Tensor) -> Tensor:
+    def _changed(self, step: TrainingStep, pair: Tensor) -> Tensor:
         """Return augmented pairs; intensities change in the image alone."""
         if not self.options.augment:
             return pair
@@ -123,14 +123,14 @@ class Objective:
         channels = len(self.gan.schema.channels)
         return pair[:, :channels], pair[:, channels:]
 
-    def _draw(self, step: Step) -> Tensor:
+    def _draw(self, step: TrainingStep) -> Tensor:
         maps = self._split(self._real(step))[1]
         latents = step.randn(self.options.latent)
         kinds = self.gan.told(step.batch)
         image = self.gan.drawn(latents, maps, self._level(step), step.alpha, kinds)
         return torch.cat((image, maps), 1)
 
-    def _fake(self, step: Step) -> Tensor:
+    def _fake(self, step: TrainingStep) -> Tensor:
         """Return this step's synthetic pairs; generate them if the generator has not."""
         if "fake" not in step.scratch:
             with torch.no_grad():
@@ -138,7 +138,7 @@ class Objective:
         fake: Tensor = step.scratch["fake"]
         return fake
 
-    def _real(self, step: Step) -> Tensor:
+    def _real(self, step: TrainingStep) -> Tensor:
         """Return real pairs at the stage's size, flipped, and blurred while it fades in."""
         if "real" not in step.scratch:
             step.scratch["real"] = self._prepared(step)
@@ -146,7 +146,7 @@ class Objective:
         return real
 
     @torch.no_grad()
-    def _prepared(self, step: Step) -> Tensor:
+    def _prepared(self, step: TrainingStep) -> Tensor:
         batch, gan = step.batch, self.gan
         if gan.lesions:
             classes, margin = len(gan.schema.box_classes), self.options.roi_margin
@@ -174,7 +174,7 @@ class Objective:
             )
         return self.gan.standardised(batch.image)
 
-    def _at_level(self, step: Step, pair: Tensor) -> Tensor:
+    def _at_level(self, step: TrainingStep, pair: Tensor) -> Tensor:
         """Return full-size pairs at the stage's size, blurred while it fades in."""
         gan = self.gan
         edge = gan.growth.edges[self._level(step)]
@@ -185,7 +185,7 @@ class Objective:
             pair = torch.cat((torch.lerp(twice(half(image)), image, step.alpha), maps), 1)
         return pair
 
-    def _flipped(self, step: Step, pair: Tensor) -> Tensor:
+    def _flipped(self, step: TrainingStep, pair: Tensor) -> Tensor:
         axes = {"none": (), "h": (-1,), "v": (-2,), "hv": (-1, -2)}[self.options.flips]
         for axis in axes:
             pair = torch.where(step.rand(1, 1, 1) < 0.5, pair.flip(axis), pair)

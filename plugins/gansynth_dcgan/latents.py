@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gansynth.core.generator import Step
+from gansynth.core.generator import TrainingStep
 
 Prior = Literal["normal", "uniform"]
 
 
-def of_step(step: Step, prior: Prior, numbers: int) -> Tensor:
+def of_step(step: TrainingStep, prior: Prior, numbers: int) -> Tensor:
     """Return the latents (B, numbers) of a training step."""
     return step.randn(numbers) if prior == "normal" else 2 * step.rand(numbers) - 1
 

@@ -18,22 +18,22 @@ from gansynth.core.generator import (
     Generator,
     GeneratorOptions,
     Heeded,
-    Labelling,
+    LabelSource,
     Phase,
     Stage,
 )
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.label_statistics import LabelPriors
-from gansynth.data.standardise import Intensities
+from gansynth.data.standardise import ChannelStatistics
 from gansynth.runtime.devices import autocast, resolve
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth_dcgan.asked import Asked, stacked
 from gansynth_dcgan.latents import between, of_seed
 from gansynth_dcgan.masks import LabelChannels
-from gansynth_dcgan.networks import Judge, Painter, Pyramid
-from gansynth_dcgan.objective import Objective
+from gansynth_dcgan.networks import DCGANDiscriminator, DCGANGenerator, FeaturePyramid
+from gansynth_dcgan.objective import DCGANObjective
 from gansynth_dcgan.options import DCGANOptions, Norm
+from gansynth_dcgan.sample_kinds import SampleKinds, stacked
 
 __all__ = ["DCGAN", "DCGANOptions"]
 
@@ -63,17 +63,19 @@ class DCGAN(Generator):
                 "dcgan: generates images of one size, expected a source that has one; for slices: "
                 "and pictures: use --read resize=64x64"
             )
-        self.masks, self.asked = LabelChannels(self.schema, o), Asked(self.schema, o)
-        self.intensities = Intensities(len(self.schema.channels))
+        self.masks, self.asked = LabelChannels(self.schema, o), SampleKinds(self.schema, o)
+        self.intensities = ChannelStatistics(len(self.schema.channels))
         self.priors: LabelPriors | None = None
-        self.objective = Objective(self)
+        self.objective = DCGANObjective(self)
         if o.augment and o.augment_p == "adaptive":
             self.memories["augment"] = self.objective.augment
-        pyramid = Pyramid.of(self.size, o.width, o.max_width)
+        pyramid = FeaturePyramid.of(self.size, o.width, o.max_width)
         channels, kinds = len(self.schema.channels) + len(self.masks), len(self.asked)
         return {
-            "generator": Painter(pyramid, o.latent, kinds, channels, o.g_norm),
-            "discriminator": Judge(pyramid, channels, kinds, self.d_norm, o.d_activation),
+            "generator": DCGANGenerator(pyramid, o.latent, kinds, channels, o.g_norm),
+            "discriminator": DCGANDiscriminator(
+                pyramid, channels, kinds, self.d_norm, o.d_activation
+            ),
         }
 
     @property
@@ -87,12 +89,12 @@ class DCGAN(Generator):
         return self.options.output
 
     @property
-    def labelling(self) -> Labelling:
+    def label_source(self) -> LabelSource:
         """Whether label maps are generated with the images: option ``with_mask``."""
-        return "drawn" if self.options.with_mask else "none"
+        return "generated" if self.options.with_mask else "none"
 
     @property
-    def heeds(self) -> frozenset[Heeded]:
+    def conditioned_on(self) -> frozenset[Heeded]:
         """The class of a case, or whether it has foreground: option ``condition``."""
         condition = self.options.condition
         return frozenset() if condition == "none" else frozenset({condition})
@@ -105,7 +107,7 @@ class DCGAN(Generator):
         )
         kinds = tuple(f"{self.asked.by}:{name}" for name in self.asked.names)
         latents = tuple(f"latent:{i}" for i in range(self.options.latent))
-        last = len(cast(Painter, self.nets["generator"]).layers) - 1
+        last = len(cast(DCGANGenerator, self.nets["generator"]).layers) - 1
         axes: dict[str, tuple[int, Sequence[str]]] = {
             "generator/first.weight": (1, (*latents, *kinds)),
             f"generator/layers.{last}.weight": (1, channels),
@@ -126,7 +128,7 @@ class DCGAN(Generator):
     # -- training ----------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:
-        """Return the phases of ``Objective``."""
+        """Return the phases of ``DCGANObjective``."""
         return self.objective.phases()
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -300,8 +302,8 @@ class DCGAN(Generator):
             image[:, labels == OUTSIDE] = fill[:, None]
         return Sample(image, labels, boxes_of(labels, self.schema), provenance)
 
-    def flaw(self, sample: Sample) -> str:
+    def reject_reason(self, sample: Sample) -> str:
         """Return why a label map is rejected: it is unlike every training label map."""
         if self.priors is None or sample.labels is None:
             return ""
-        return sample.provenance.get(NOISE) or self.priors.flaw(sample.labels)
+        return sample.provenance.get(NOISE) or self.priors.reject_reason(sample.labels)

@@ -26,7 +26,7 @@ DEVIATION = 0.02
 
 
 @dataclass(frozen=True)
-class Pyramid:
+class FeaturePyramid:
     """Sizes and channels of the features, coarsest first; ``size``: of the image, in voxels."""
 
     size: tuple[int, ...]
@@ -35,7 +35,7 @@ class Pyramid:
     widths: tuple[int, ...]
 
     @classmethod
-    def of(cls, size: Sequence[int], width: int, most: int) -> Pyramid:
+    def of(cls, size: Sequence[int], width: int, most: int) -> FeaturePyramid:
         """Return the pyramid of an image size (voxels per axis, any)."""
         halvings = [max(0, round(math.log2(n / BASE))) for n in size]
         levels = max(1, *halvings)
@@ -52,11 +52,11 @@ class Pyramid:
         return [part for m in reversed(surplus) for part in (m // 2, m - m // 2)]
 
 
-class Painter(nn.Module):
+class DCGANGenerator(nn.Module):
     """The generator: latents in, channels out. ``kinds``: number of kinds; 0 for none."""
 
     def __init__(
-        self, pyramid: Pyramid, numbers: int, kinds: int, channels: int, norm: Norm = "batch"
+        self, pyramid: FeaturePyramid, numbers: int, kinds: int, channels: int, norm: Norm = "batch"
     ) -> None:
         super().__init__()
         self.pyramid, self.told = pyramid, kinds
@@ -85,10 +85,12 @@ class Painter(nn.Module):
         return F.pad(x, [-margin for margin in self.pyramid.margins])
 
 
-class Judge(nn.Module):
+class DCGANDiscriminator(nn.Module):
     """The discriminator: one value per sample; kinds by projection (Miyato & Koyama 2018)."""
 
-    def __init__(self, pyramid: Pyramid, channels: int, kinds: int, norm: Norm, act: str) -> None:
+    def __init__(
+        self, pyramid: FeaturePyramid, channels: int, kinds: int, norm: Norm, act: str
+    ) -> None:
         super().__init__()
         self.pyramid = pyramid
         ndim, widths = len(pyramid.size), pyramid.widths[::-1]

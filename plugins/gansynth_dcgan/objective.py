@@ -12,19 +12,19 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from gansynth.core.generator import Batch, Phase, Stage, Step
+from gansynth.core.generator import Batch, Phase, Stage, TrainingStep
 from gansynth.core.schema import Schema
-from gansynth.data.standardise import Intensities
+from gansynth.data.standardise import ChannelStatistics
 from gansynth.nn import losses
 from gansynth.nn.diff_augment import DiscriminatorAugment
 from gansynth.runtime.errors import UsageFault
-from gansynth_dcgan.asked import Asked
 from gansynth_dcgan.latents import of_step
 from gansynth_dcgan.masks import LabelChannels
 from gansynth_dcgan.options import DCGANOptions, Norm
+from gansynth_dcgan.sample_kinds import SampleKinds
 
 
-class GAN(Protocol):
+class DCGANNetworks(Protocol):
     """The part of ``DCGAN`` that the losses use."""
 
     schema: Schema
@@ -32,8 +32,8 @@ class GAN(Protocol):
     options: DCGANOptions
     nets: dict[str, nn.Module]
     masks: LabelChannels
-    asked: Asked
-    intensities: Intensities
+    asked: SampleKinds
+    intensities: ChannelStatistics
 
     @property
     def d_norm(self) -> Norm:
@@ -43,10 +43,10 @@ class GAN(Protocol):
         """Return images and probabilities of labels."""
 
 
-class Objective:
+class DCGANObjective:
     """Losses of both players, on standardised images followed by label channels."""
 
-    def __init__(self, gan: GAN) -> None:
+    def __init__(self, gan: DCGANNetworks) -> None:
         self.gan, self.options = gan, gan.options
         self.loss = losses.ADVERSARIAL[
             "nonsaturating" if self.options.objective == "gan" else "wgan"
@@ -64,13 +64,13 @@ class Objective:
             Phase("discriminator", self.discriminator, after=clip),
         )
 
-    def generator(self, step: Step) -> Mapping[str, Tensor]:
+    def generator(self, step: TrainingStep) -> Mapping[str, Tensor]:
         """Return the generator's loss."""
         fake = self._draw(step)
         step.scratch["fake"] = fake.detach()
         return {"adversarial": self.loss.generator([self._judge(step, self._changed(step, fake))])}
 
-    def discriminator(self, step: Step) -> Mapping[str, Tensor]:
+    def discriminator(self, step: TrainingStep) -> Mapping[str, Tensor]:
         """Return the discriminator's losses."""
         real, fake = self._changed(step, self._real(step)), self._changed(step, self._fake(step))
         if self.gan.d_norm == "batch":
@@ -88,7 +88,7 @@ class Objective:
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor:
         """Return values of real cases without augmentation, float32 (B,); higher is more real."""
-        step = Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
+        step = TrainingStep(batch, stage, 0, 0, torch.Generator(batch.image.device))
         return self._judge(step, self._real(step)).float()[:, 0]
 
     def _clip(self) -> None:
@@ -96,7 +96,7 @@ class Objective:
 
     # -- samples -----------------------------------------------------------------------------------
 
-    def _judge(self, step: Step, samples: Tensor) -> Tensor:
+    def _judge(self, step: TrainingStep, samples: Tensor) -> Tensor:
         """Return values (B, 1) of samples, or of several concatenated batches."""
         kinds = self.gan.asked.of_batch(step.batch)
         if kinds is not None:
@@ -104,7 +104,7 @@ class Objective:
         values: Tensor = self.gan.nets["discriminator"](samples, kinds)
         return values
 
-    def _changed(self, step: Step, samples: Tensor) -> Tensor:
+    def _changed(self, step: TrainingStep, samples: Tensor) -> Tensor:
         """Return augmented samples; intensities change in the image alone."""
         if not self.options.augment:
             return samples
@@ -114,11 +114,11 @@ class Objective:
             return self.augment(step, image, None)[0]
         return torch.cat(self.augment(step, image, mask), 1)
 
-    def _draw(self, step: Step) -> Tensor:
+    def _draw(self, step: TrainingStep) -> Tensor:
         latents = of_step(step, self.options.latent_prior, self.options.latent)
         return self._seen(*self.gan.drawn(latents, self.gan.asked.of_batch(step.batch)))
 
-    def _fake(self, step: Step) -> Tensor:
+    def _fake(self, step: TrainingStep) -> Tensor:
         """Return this step's samples; generate them if the generator has not."""
         if "fake" not in step.scratch:
             with torch.no_grad():
@@ -126,7 +126,7 @@ class Objective:
         fake: Tensor = step.scratch["fake"]
         return fake
 
-    def _real(self, step: Step) -> Tensor:
+    def _real(self, step: TrainingStep) -> Tensor:
         batch = step.batch
         if tuple(batch.image.shape[2:]) != self.gan.size:
             raise UsageFault(

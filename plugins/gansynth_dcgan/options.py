@@ -18,7 +18,7 @@ MaskOutput = Literal["soft", "hard", "linear"]
 
 
 @dataclass(frozen=True)
-class Usual:
+class PaperDefaults:
     """The training settings of an objective's paper; without ``beta1`` the optimizer is RMSprop."""
 
     lr: float
@@ -29,14 +29,14 @@ class Usual:
     mask_output: MaskOutput
 
 
-USUAL: Mapping[str, Usual] = {
+USUAL: Mapping[str, PaperDefaults] = {
     # Radford et al. 2016 (arXiv:1511.06434), sec. 4.
-    "gan": Usual(2e-4, 0.5, 0.999, 1, "batch", "linear"),
+    "gan": PaperDefaults(2e-4, 0.5, 0.999, 1, "batch", "linear"),
     # Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1.
-    "wgan": Usual(5e-5, None, 0.0, 5, "batch", "soft"),
+    "wgan": PaperDefaults(5e-5, None, 0.0, 5, "batch", "soft"),
     # Gulrajani et al. 2017 (arXiv:1704.00028), algorithm 1; sec. 4: no batch norm in the critic.
     # Their layer norm gives smoother images here: see ``masks.py``.
-    "wgan-gp": Usual(1e-4, 0.0, 0.9, 5, "instance", "soft"),
+    "wgan-gp": PaperDefaults(1e-4, 0.0, 0.9, 5, "instance", "soft"),
 }
 
 
@@ -107,7 +107,7 @@ class DCGANOptions(GeneratorOptions):
     )
 
     @property
-    def usual(self) -> Usual:
+    def usual(self) -> PaperDefaults:
         """The training settings of the objective's paper."""
         return USUAL[self.objective]
 

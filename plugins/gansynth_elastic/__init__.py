@@ -14,4 +14,4 @@ if TYPE_CHECKING:
 @hookimpl
 def register_generators(register: Callable[[str, Callable[[], type[Generator]]], None]) -> None:
     """Register ``elastic``."""
-    register("elastic", lazily("gansynth_elastic.model:Elastic"))
+    register("elastic", lazily("gansynth_elastic.model:ElasticGenerator"))

@@ -19,7 +19,7 @@ from gansynth.runtime.errors import DataFault
 from gansynth_elastic.options import ElasticOptions
 
 
-class Elastic(Generator):
+class ElasticGenerator(Generator):
     """The control: training cases with a plain deformation."""
 
     name: ClassVar[str] = "elastic"
@@ -29,7 +29,7 @@ class Elastic(Generator):
     options: ElasticOptions
 
     @property
-    def heeds(self) -> frozenset[Heeded]:
+    def conditioned_on(self) -> frozenset[Heeded]:
         """Labels, and the image that was deformed with them."""
         return frozenset({"labels", "image"})
 
@@ -45,7 +45,7 @@ class Elastic(Generator):
         """See ``Generator.sample``; DataFault: a condition has no deformed image."""
         return [self._one(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
 
-    def flaw(self, sample: Sample) -> str:
+    def reject_reason(self, sample: Sample) -> str:
         """Return why a sample is a near-copy of a real case, or nothing."""
         moved: Mapping[str, float] | None = sample.provenance.get("moved")
         least = self.options.least_voxels

@@ -21,13 +21,13 @@ from click.testing import CliRunner, Result
 from gansynth.bank.producer_main import ProducerConfig, _run
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.adapter import Adapter
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.registry import installed
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.record import DRAWS, FILE
 from gansynth.runtime import processes
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from tests.deepmedic_sets import toy_deepmedic
 from tests.yolo_sets import toy_yolo
 
@@ -80,7 +80,7 @@ class Kit:
         """Words that name other data or another fold, and what is said of these."""
         raise NotImplementedError
 
-    def batches(self, plan: MixPlan[Any], count: int) -> Iterator[list[bool]]:
+    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         """What is synthetic of each batch, or epoch, as the host's own loader makes it."""
         raise NotImplementedError
 
@@ -225,7 +225,7 @@ def in_process(words: Sequence[str], environ: Mapping[str, str], log: Path, **_:
                 signal.signal(number, handler)
     log.write_text(said.getvalue())
     stopped = {143: signal.SIGTERM, 130: signal.SIGINT}.get(code, 0)
-    return processes.Ended(0, code, 0.0, said.getvalue(), stopped=stopped)
+    return processes.ProcessResult(0, code, 0.0, said.getvalue(), stopped=stopped)
 
 
 def stop_after_first(patch: pytest.MonkeyPatch, kind: type, name: str) -> None:
@@ -296,7 +296,7 @@ class NnunetKit(Kit):
         held_out = open_source(replace(self.request, fold="1")).held_out_ids
         return (*self.where, "--fold", "1"), ["leakage", "fold 0", *held_out, "--fold"]
 
-    def batches(self, plan: MixPlan[Any], count: int) -> Iterator[list[bool]]:
+    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
         from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -358,7 +358,7 @@ class DeepMedicKit(Kit):
         says = ["deepmedic:other", "not the one the run was fitted on"]
         return ("--data", f"deepmedic:{other.train}"), says
 
-    def batches(self, plan: MixPlan[Any], count: int) -> Iterator[list[bool]]:
+    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         adapter: Any = self.adapter()
         cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
         mixed = adapter.inject(cases, plan, batch_size=3)
@@ -366,9 +366,9 @@ class DeepMedicKit(Kit):
             yield [lit(mixed[place].image) for place in range(len(mixed))]
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
-        from gansynth_deepmedic.order import Progress
+        from gansynth_deepmedic.training_order import ProgressWriter
 
-        stop_after_first(patch, Progress, "tell")
+        stop_after_first(patch, ProgressWriter, "tell")
 
     def renamed(self, folder: Path) -> Kit:
         shutil.copytree(self.home, folder)
@@ -394,13 +394,13 @@ class SegmenterKit(DeepMedicKit):
         short = (f"steps={2 * epochs}", "checkpoint_every=2", "batch_size=2", "width=4", "levels=2")
         return tuple(f"--set={one}" for one in (*short, "device=cpu", "precision=fp32"))
 
-    def batches(self, plan: MixPlan[Any], count: int) -> Iterator[list[bool]]:
+    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         from gansynth.core.generator import Stage
-        from gansynth_segmenter.mixed import Cutter, SegmenterBatches, training_space
+        from gansynth_segmenter.mixed import SegmenterBatches, TrainingCrops, training_space
         from gansynth_segmenter.options import SegmenterOptions
 
         source = self.adapter().source
-        cutter = Cutter(source, training_space(source, SegmenterOptions()))
+        cutter = TrainingCrops(source, training_space(source, SegmenterOptions()))
         mixed = SegmenterBatches(cutter, plan, source.train_ids, batch_size=3)
         for step in range(count):
             yield [lit(image) for image in mixed(step, Stage(), range(3)).image]
@@ -435,9 +435,9 @@ class NoDetector:
         return Path(job.output) / "weights.pt"
 
     def predict(self, job: Any, weights: Path, images: Sequence[Path]) -> list[Any]:
-        from gansynth_yolo.detectors import Found
+        from gansynth_yolo.detectors import DetectedImage
 
-        nothing = Found(
+        nothing = DetectedImage(
             np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
         )
         return [nothing for _ in images]
@@ -465,7 +465,7 @@ class YoloKit(Kit):
         other = toy_yolo(self.folder / "other", seed=1)
         return ("--data", f"yolo:{other}"), ["yolo:other", "not the one the run was fitted on"]
 
-    def batches(self, plan: MixPlan[Any], count: int) -> Iterator[list[bool]]:
+    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         slots = self.adapter().inject(range(16), plan, batch_size=3)
         for _ in range(count):
             drawn = [slots.primary(place).image for place in range(len(slots))]

@@ -12,20 +12,20 @@ import pytest
 from click.testing import Result
 
 from gansynth.bank.draw_log import summarise
-from gansynth.bank.supervisor import Keeper
-from gansynth.core.adapter import Injection
+from gansynth.bank.supervisor import ProducerSupervisor
+from gansynth.core.adapter import MixConfig
 from gansynth.core.fingerprint import prints_of
-from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import Lineage
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import SourceRequest
-from gansynth.hosts.checks import Takes, check_origin
-from gansynth.hosts.origin import Origin
+from gansynth.hosts.checks import HostLimits, check_origin
+from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime import processes
 from gansynth.runtime.errors import GansynthError, IntegrityFault
 from gansynth.runtime.files import sha256_file
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from tests.adapters.kits import HOSTS, Kit, command, kit_of
 from tests.conftest import content
@@ -42,7 +42,7 @@ def idle(monkeypatch) -> None:
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(processes, "run", started)
-    monkeypatch.setattr(Keeper, "start", started)
+    monkeypatch.setattr(ProducerSupervisor, "start", started)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_host_itself_refuses_a_leak_whoever_starts_it(kit):
     settings |= {"engine": "torch"} if kit.host == "deepmedic" else {}
     settings |= {"output": str(kit.output)} if kit.held_by_user else {}
     with pytest.raises(IntegrityFault, match="leakage"):
-        kit.adapter().start(Injection(None, Ratio(1, 1), bank=bank), settings, ())
+        kit.adapter().start(MixConfig(None, Ratio(1, 1), bank=bank), settings, ())
     assert not kit.output.exists()
 
 
@@ -295,10 +295,10 @@ def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
     new = {"subject": "new", "sha256": "1" * 64, "image": "1" * 64}
     record = replace(held_out[0], **{**new, **seen})
     run = RunFolder.known(Path("run"), {"generator": "any", "options": {}})
-    origin = Origin(Lineage("toy:elsewhere", "0", (record,), source.host), {}, run)
-    injection = Injection(run, Ratio(1, 1))
+    origin = SampleSource(Lineage("toy:elsewhere", "0", (record,), source.host), {}, run)
+    mix_config = MixConfig(run, Ratio(1, 1))
     with pytest.raises(IntegrityFault, match=says):
-        check_origin(injection, Takes("any", source, held_out), origin)
+        check_origin(mix_config, HostLimits("any", source, held_out), origin)
 
 
 # -- the ratio -------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
 @pytest.mark.parametrize("ratio", ["1:1", "2:1", "1:3", "0:1"])
 def test_the_ratio_is_exact_over_many_batches_and_logged_draw_by_draw(kit, ratio):
     asked, log = Ratio.parse(ratio), kit.folder / "draws"
-    plan: MixPlan[Any] = MixPlan(kit.bank(), asked, log=log)
+    plan: MixerConfig[Any] = MixerConfig(kit.bank(), asked, log=log)
     drawn = synthetic = 0
     for batch in kit.batches(plan, 12):
         drawn += len(batch)

@@ -15,7 +15,7 @@ import pytest
 
 from gansynth import replay
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.bank.supply import Supply
+from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.run_folder import RunFolder
 from gansynth.sampling.run import locked
 from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
@@ -183,7 +183,7 @@ def test_without_a_sample_no_training_begins(kit, dry, refuse):
 
 
 def test_missing_samples_are_counted_and_end_the_training_with_5(kit, dry, run_cli, one_line):
-    result = run_cli(*kit.training(dry, "--keep-going", "--json"))
+    result = run_cli(*kit.training(dry, "--allow-empty-bank", "--json"))
     (session,) = kit.sessions()
     drawn = session["drawn"]
     half = drawn["real"] // 2
@@ -196,7 +196,7 @@ def test_missing_samples_are_counted_and_end_the_training_with_5(kit, dry, run_c
 
 
 def test_strict_stops_at_the_first_missing_sample(kit, dry, run_cli, one_line):
-    result = run_cli(*kit.training(dry, "--keep-going", "--strict"))
+    result = run_cli(*kit.training(dry, "--allow-empty-bank", "--strict"))
     one_line(result.exit_code, result.stderr, 5, ["no synthetic sample", "strict is set"])
     assert not kit.sessions()[-1]["complete"]
 
@@ -210,20 +210,20 @@ def unlocked(folder: Path) -> bool:
 
 
 def test_nobody_and_no_bank_is_left_of_a_training_that_does_not_begin(kit, run_cli, monkeypatch):
-    made: list[Supply] = []
+    made: list[TrainingBank] = []
 
-    def wait(self: Supply, *_: object) -> None:
+    def wait(self: TrainingBank, *_: object) -> None:
         made.append(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Supply, "wait", wait)
+    monkeypatch.setattr(TrainingBank, "wait", wait)
     words = kit.words(*kit.where, "--generator", kit.run, "--device", "cpu", *kit.lasting())
     assert run_cli(*words).exit_code == 130
-    (supply,) = made
-    assert supply.bank is not None
-    assert not supply.bank.exists()
-    assert supply.keeper is not None
-    assert not supply.keeper.alive()
+    (training_bank,) = made
+    assert training_bank.bank is not None
+    assert not training_bank.bank.exists()
+    assert training_bank.supervisor is not None
+    assert not training_bank.supervisor.alive()
     assert family(kit.output) == []
     assert unlocked(kit.output)
 

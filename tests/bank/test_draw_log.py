@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from gansynth.bank.draw_log import Counts, DrawLog, Tally, summarise
+from gansynth.bank.draw_log import DrawCounter, DrawCounts, DrawLog, summarise
 
 
 def test_what_was_drawn_is_counted(tmp_path):
@@ -18,7 +18,7 @@ def test_what_was_drawn_is_counted(tmp_path):
     log.append("real", "p1", "")
     log.append("fallback", "p2", "the bank is empty")
     log.append("stopped", "", "no more")
-    assert summarise(tmp_path / "draws") == Counts(
+    assert summarise(tmp_path / "draws") == DrawCounts(
         real=2,
         synthetic=3,
         fell_back=1,
@@ -30,7 +30,7 @@ def test_what_was_drawn_is_counted(tmp_path):
 
 
 def test_shares_are_of_what_was_drawn_and_of_what_was_asked_for():
-    counts = Counts(real=6, synthetic=2, fell_back=2, distinct=1, reasons={"empty": 2})
+    counts = DrawCounts(real=6, synthetic=2, fell_back=2, distinct=1, reasons={"empty": 2})
     assert (counts.realised, counts.reuse, counts.missing) == (0.25, 2.0, 0.5)
     assert "2 of 8 samples drawn were synthetic (25.0%, asked 50.0%)" in counts.sentence(0.5)
     assert "2 real ones in place of a missing synthetic one (empty)" in counts.sentence(0.5)
@@ -42,7 +42,7 @@ def test_nothing_drawn_is_no_division_by_zero(tmp_path):
 
 
 def test_a_tally_reads_only_whole_new_lines(tmp_path):
-    tally, path = Tally(tmp_path), tmp_path / "draws-host-1.csv"
+    tally, path = DrawCounter(tmp_path), tmp_path / "draws-host-1.csv"
     path.write_text("real,a,\nsynthetic,b")
     assert (tally.update().real, tally.update().synthetic) == (1, 0)
     path.write_text("real,a,\nsynthetic,b,c\n")
@@ -52,7 +52,7 @@ def test_a_tally_reads_only_whole_new_lines(tmp_path):
 def test_lines_that_are_none_of_ours_are_not_counted(tmp_path):
     lines = b"real,a,\nreal\nsomething,b,c\n\xff\xfe,\nreal,b,\n"
     (tmp_path / "draws-host-1.csv").write_bytes(lines)
-    assert summarise(tmp_path) == Counts(real=2)
+    assert summarise(tmp_path) == DrawCounts(real=2)
 
 
 def work(log, times, kill=False):

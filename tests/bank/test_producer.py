@@ -14,15 +14,15 @@ import numpy as np
 import psutil
 import pytest
 
-from gansynth.bank.pace import Pace, read_work, write_pace
 from gansynth.bank.producer_main import ProducerConfig, main, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
-from gansynth.bank.supervisor import Keeper
+from gansynth.bank.supervisor import ProducerSupervisor
+from gansynth.bank.throttle_state import ThrottleState, read_work, write_throttle_state
 from gansynth.core.lineage import Lineage
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
-from gansynth.sampling.admission import admit, reason_of
+from gansynth.sampling.quality_gate import reject_reason_of, validate_sample
 from tests.processes import until
 from tests.producers import CONFIG, config_of, gone, killed_host, put_stand_in
 
@@ -123,7 +123,7 @@ HALF_OUTSIDE = np.where(np.arange(4)[:, None, None] > 1, 1, np.full(SIZE, -1)).a
 )
 def test_a_bad_sample_is_not_admitted_and_the_reason_named(sample, words):
     with pytest.raises(DataFault, match=words):
-        admit(sample, SCHEMA, SIZE)
+        validate_sample(sample, SCHEMA, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -138,16 +138,16 @@ def test_a_bad_sample_is_not_admitted_and_the_reason_named(sample, words):
     ids=["plain", "unlabelled", "one-empty-channel", "outside", "box"],
 )
 def test_a_good_sample_is_admitted(sample):
-    admit(sample, SCHEMA, SIZE)
-    admit(replace(sample, image=sample.image * 70000), SCHEMA, SIZE, "float32")
+    validate_sample(sample, SCHEMA, SIZE)
+    validate_sample(replace(sample, image=sample.image * 70000), SCHEMA, SIZE, "float32")
 
 
 def test_equal_reasons_count_as_one_whatever_their_numbers():
     faults = []
     for value in (70000, 1.5e6):
         with pytest.raises(DataFault) as caught:
-            admit(spoilt(image=image_with(value)), SCHEMA, SIZE)
-        faults.append(reason_of(caught.value))
+            validate_sample(spoilt(image=image_with(value)), SCHEMA, SIZE)
+        faults.append(reject_reason_of(caught.value))
     assert faults == ["image overflows float16, its largest value is #"] * 2
 
 
@@ -266,14 +266,14 @@ def draw_later(first: int, count: int) -> list[Sample]:
 def test_a_bank_is_filled_without_rest_until_its_host_trains(tmp_path, told, filled):
     (tmp_path / "bank").mkdir()
     if told:
-        write_pace(tmp_path / "bank", Pace(duty=1e-6, drawn=0))
+        write_throttle_state(tmp_path / "bank", ThrottleState(duty=1e-6, drawn=0))
     found = refresh(tmp_path, 2 if filled else 0, duty=1e-6).published
     assert (found == 2) == filled
 
 
 def test_no_sample_is_replaced_before_it_was_drawn_as_often_as_asked(tmp_path):
     (tmp_path / "bank").mkdir()
-    write_pace(tmp_path / "bank", Pace(duty=1.0, drawn=35))
+    write_throttle_state(tmp_path / "bank", ThrottleState(duty=1.0, drawn=35))
     assert refresh(tmp_path, 2 + 7, reuse=5).published == 2 + 7
 
 
@@ -294,7 +294,7 @@ def test_the_hosts_word_on_duty_counts_also_in_the_midst_of_a_rest(tmp_path):
 
         def stop():
             if writer.published == 2:
-                write_pace(tmp_path / "bank", Pace(duty=1.0, drawn=0))
+                write_throttle_state(tmp_path / "bank", ThrottleState(duty=1.0, drawn=0))
             return writer.published > 5
 
         fill(writer, config, stop=stop)
@@ -348,9 +348,9 @@ def start(tmp_path, monkeypatch):
     monkeypatch.setattr("gansynth.bank.supervisor._STOP_SECONDS", 120)
     started = []
 
-    def starter(where: str = "ok", **changes) -> Keeper:
+    def starter(where: str = "ok", **changes) -> ProducerSupervisor:
         config = config_of(tmp_path, where, **changes)
-        started.append(Keeper.start(config, tmp_path / "producer.log", restarts=0))
+        started.append(ProducerSupervisor.start(config, tmp_path / "producer.log", restarts=0))
         return started[-1]
 
     yield starter

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from gansynth.bank.draw_log import Counts, foreseen
-from gansynth.bank.supply import HEAD_START_SECONDS, Demand, Supply
-from gansynth.core.adapter import Injection
-from gansynth.core.bank_options import BankSize, Pacing
+from gansynth.bank.draw_log import DrawCounts, foreseen
+from gansynth.bank.training_bank import HEAD_START_SECONDS, BankRequirements, TrainingBank
+from gansynth.core.adapter import MixConfig
+from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
-from gansynth.hosts.record import outcome_of
+from gansynth.hosts.record import training_result_of
 from gansynth.runtime.errors import TrainingFault
 
 HALF = Ratio(1, 1)
@@ -43,48 +43,48 @@ def supply_of(tmp_path):
     """Makes a supply: ``supply_of(draws=643, held=64)``; its ``said`` is what the user is told."""
 
     def make(draws: int, held: int = 64, made: int = 1000, **changes: Any) -> Any:
-        injection = Injection(
+        mix_config = MixConfig(
             RunFolder(tmp_path / "run"), HALF, size=BankSize(samples=held), **changes
         )
         said: list[str] = []
-        demand = Demand(
-            injection, "toy", {}, "run", 10, 1, 1, 2 * draws, tmp_path, said.append
+        demand = BankRequirements(
+            mix_config, "toy", {}, "run", 10, 1, 1, 2 * draws, tmp_path, said.append
         )  # fmt: skip
-        supply: Any = Supply(demand)
-        supply.bank, supply._capacity, supply.said = tmp_path, held, said
-        supply.keeper = Producer(made)
-        return supply
+        training_bank: Any = TrainingBank(demand)
+        training_bank.bank, training_bank._capacity, training_bank.said = tmp_path, held, said
+        training_bank.supervisor = Producer(made)
+        return training_bank
 
     return make
 
 
 def test_a_live_bank_is_filled_first_as_far_as_it_takes(supply_of):
-    supply = supply_of(draws=90)
-    supply.wait()
-    assert [count for count, _ in supply.keeper.asked] == [16, 23]
+    training_bank = supply_of(draws=90)
+    training_bank.wait()
+    assert [count for count, _ in training_bank.supervisor.asked] == [16, 23]
     longer = supply_of(draws=643)
     longer.wait()
-    assert longer.keeper.asked[1] == (64, HEAD_START_SECONDS)
+    assert longer.supervisor.asked[1] == (64, HEAD_START_SECONDS)
 
 
 def test_a_slow_producer_keeps_nobody_waiting_for_more_than_the_least(supply_of):
-    supply = supply_of(draws=643, made=16)
-    supply.wait()
-    assert supply.fault is None
+    training_bank = supply_of(draws=643, made=16)
+    training_bank.wait()
+    assert training_bank.fault is None
     with pytest.raises(TrainingFault):
         supply_of(draws=643, made=15).wait()
 
 
 def test_what_is_asked_of_a_sample_is_asked_of_the_head_start_too(supply_of):
-    supply = supply_of(draws=400, pacing=Pacing(reuse=10))
-    supply.wait()
-    assert supply.keeper.asked[1][0] == 40
+    training_bank = supply_of(draws=400, pacing=RefreshPolicy(reuse=10))
+    training_bank.wait()
+    assert training_bank.supervisor.asked[1][0] == 40
 
 
 def test_a_frozen_bank_that_is_too_small_is_said_before_training(supply_of):
-    supply = supply_of(draws=643, frozen=True)
-    supply.wait()
-    (said,) = [line for line in supply.said if "WARNING" in line]
+    training_bank = supply_of(draws=643, frozen=True)
+    training_bank.wait()
+    (said,) = [line for line in training_bank.said if "WARNING" in line]
     assert "each of 64 samples will be drawn 10.0 times, more than 4" in said
     assert "--bank-size 161" in said
     enough = supply_of(draws=256, frozen=True)
@@ -93,21 +93,21 @@ def test_a_frozen_bank_that_is_too_small_is_said_before_training(supply_of):
 
 
 def test_a_sample_drawn_too_often_is_said_once_with_the_cure(supply_of):
-    supply, counts = supply_of(draws=643), Counts(synthetic=160, distinct=47, most=4)
-    supply._counts = lambda: counts
-    assert supply.messages() == []
-    counts = Counts(synthetic=643, distinct=47, most=19)
-    (said,) = supply.messages()
+    training_bank, counts = supply_of(draws=643), DrawCounts(synthetic=160, distinct=47, most=4)
+    training_bank._counts = lambda: counts
+    assert training_bank.messages() == []
+    counts = DrawCounts(synthetic=643, distinct=47, most=19)
+    (said,) = training_bank.messages()
     assert "47 different samples were drawn up to 19 times each, more than 4" in said
     assert "--overhead" in said
-    assert supply.messages() == []
-    assert "47 different" in supply.summary(counts)["worn"]
+    assert training_bank.messages() == []
+    assert "47 different" in training_bank.summary(counts)["worn"]
 
 
 def test_the_end_says_it_too(tmp_path):
     drawn = {"real": 1, "synthetic": 9, "fell_back": 0, "reasons": {}, "distinct_synthetic": 1}
     session = {"drawn": drawn, "supply": {"worn": "drawn up to 9 times"}}
-    assert outcome_of([session], tmp_path, {}).warnings == ("drawn up to 9 times",)
+    assert training_result_of([session], tmp_path, {}).warnings == ("drawn up to 9 times",)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,6 @@ def test_the_end_says_it_too(tmp_path):
     ],
 )
 def test_a_dry_run_knows_how_often(how, held, key, number):
-    told = foreseen(Injection(RunFolder(Path("run")), HALF, **how), 643, held)
+    told = foreseen(MixConfig(RunFolder(Path("run")), HALF, **how), 643, held)
     assert (told["synthetic_draws"], told[key]) == (643, number)
     assert ("reuse" in told) == (held == 64)

@@ -15,18 +15,18 @@ import numpy as np
 import psutil
 import pytest
 
-from gansynth.bank.heartbeat import Heartbeat, Limits
-from gansynth.bank.pace import Pace, write_pace
+from gansynth.bank.heartbeat import Heartbeat, HeartbeatLimits
 from gansynth.bank.reader import BankReader, BankSample, BankWriter, verify_bank
 from gansynth.bank.segment import SegmentFile
 from gansynth.bank.spec import HEARTBEAT
-from gansynth.bank.supervisor import Keeper
+from gansynth.bank.supervisor import ProducerSupervisor
+from gansynth.bank.throttle_state import ThrottleState, write_throttle_state
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
 from tests.processes import until
 from tests.producers import config_of, put_stand_in
 
-QUICK = Limits(backoff=0.05, look=0.1)
-Start = Callable[..., Keeper]
+QUICK = HeartbeatLimits(backoff=0.05, look=0.1)
+Start = Callable[..., ProducerSupervisor]
 
 
 @pytest.fixture
@@ -35,15 +35,17 @@ def keep(tmp_path, monkeypatch) -> Iterator[Start]:
     put_stand_in(tmp_path, monkeypatch)
     kept = []
 
-    def start(where: str = "ok", limits: Limits = QUICK, restarts: int = 5, **changes) -> Keeper:
+    def start(
+        where: str = "ok", limits: HeartbeatLimits = QUICK, restarts: int = 5, **changes
+    ) -> ProducerSupervisor:
         config = config_of(tmp_path, where, **changes)
         log = tmp_path / "producer.log"
-        kept.append(Keeper.start(config, log, restarts=restarts, limits=limits))
+        kept.append(ProducerSupervisor.start(config, log, restarts=restarts, limits=limits))
         return kept[-1]
 
     yield start
-    for keeper in kept:
-        keeper.stop()
+    for supervisor in kept:
+        supervisor.stop()
     assert children() == []
 
 
@@ -56,17 +58,17 @@ def children() -> list[str]:
     return [line for line in lines if "gansynth" in line]
 
 
-def pid_of(keeper: Keeper) -> int:
-    return keeper.process.pid
+def pid_of(supervisor: ProducerSupervisor) -> int:
+    return supervisor.process.pid
 
 
-def kill(keeper: Keeper) -> None:
+def kill(supervisor: ProducerSupervisor) -> None:
     """Kill the producer, and wait until another one has published something."""
-    before, pid = keeper.restarts, pid_of(keeper)
-    newest = BankReader(keeper.config.bank).ids()[-1]
+    before, pid = supervisor.restarts, pid_of(supervisor)
+    newest = BankReader(supervisor.config.bank).ids()[-1]
     os.kill(pid, signal.SIGKILL)
-    until(lambda: keeper.restarts > before)
-    until(lambda: BankReader(keeper.config.bank).ids()[-1] > newest)
+    until(lambda: supervisor.restarts > before)
+    until(lambda: BankReader(supervisor.config.bank).ids()[-1] > newest)
 
 
 def is_whole(sample: BankSample) -> bool:
@@ -79,8 +81,8 @@ def is_whole(sample: BankSample) -> bool:
 
 
 def test_readers_meet_only_whole_samples_over_deaths_which_are_told_and_counted(keep, tmp_path):
-    keeper = keep(frozen=False, duty=0.5, restarts=1)
-    keeper.wait(13, 300)
+    supervisor = keep(frozen=False, duty=0.5, restarts=1)
+    supervisor.wait(13, 300)
     whole: list[bool] = []
     done = threading.Event()
 
@@ -97,7 +99,7 @@ def test_readers_meet_only_whole_samples_over_deaths_which_are_told_and_counted(
         path = max((tmp_path / "bank").glob("segment-*.h5"))
         held = SegmentFile(path)
         for _ in range(2):  # it counts anew once a segment is published
-            kill(keeper)
+            kill(supervisor)
         until(lambda: not path.exists())
         assert is_whole(held.read(0))
         held.close()
@@ -106,32 +108,34 @@ def test_readers_meet_only_whole_samples_over_deaths_which_are_told_and_counted(
         done.set()
         thread.join()
     assert all(whole)
-    told = [("SIGKILL" in line, "(restart 1 of at most 1" in line) for line in keeper.messages()]
+    told = [
+        ("SIGKILL" in line, "(restart 1 of at most 1" in line) for line in supervisor.messages()
+    ]
     assert told == [(True, True)] * 2
-    assert keeper.messages() == []
-    assert keeper.log.read_text().count("--- started, ") == 2
-    assert (keeper.alive(), keeper.restarts, keeper.ended) == (True, 2, None)
-    keeper.stop()
+    assert supervisor.messages() == []
+    assert supervisor.log.read_text().count("--- started, ") == 2
+    assert (supervisor.alive(), supervisor.restarts, supervisor.ended) == (True, 2, None)
+    supervisor.stop()
     assert verify_bank(tmp_path / "bank") == 3
 
 
 @pytest.mark.slow
 def test_a_producer_that_rests_and_dies_again_and_again_was_well(keep):
-    keeper = keep(frozen=False, duty=1e-6, restarts=1, limits=replace(QUICK, well=0.3))
-    keeper.wait(13, 300)
+    supervisor = keep(frozen=False, duty=1e-6, restarts=1, limits=replace(QUICK, well=0.3))
+    supervisor.wait(13, 300)
     for _ in range(3):
-        until(lambda: keeper._heartbeat.well >= 0.3)
-        pid = pid_of(keeper)
+        until(lambda: supervisor._heartbeat.well >= 0.3)
+        pid = pid_of(supervisor)
         os.kill(pid, signal.SIGKILL)
-        until(lambda pid=pid: pid_of(keeper) != pid)  # type: ignore[misc]
-    assert (keeper.restarts, keeper.ended) == (3, None)
+        until(lambda pid=pid: pid_of(supervisor) != pid)  # type: ignore[misc]
+    assert (supervisor.restarts, supervisor.ended) == (3, None)
 
 
 def test_a_frozen_bank_whose_producers_die_gets_the_content_of_any_other(keep, tmp_path):
-    keeper = keep(f"once kill {tmp_path / 'marker'}", segment_samples=2, batch=2)
-    keeper.wait(13, 300)
-    until(lambda: not keeper.alive())
-    assert (keeper.restarts, keeper.ended) == (1, None)
+    supervisor = keep(f"once kill {tmp_path / 'marker'}", segment_samples=2, batch=2)
+    supervisor.wait(13, 300)
+    until(lambda: not supervisor.alive())
+    assert (supervisor.restarts, supervisor.ended) == (1, None)
     first = BankReader(tmp_path / "bank").sha256
     (tmp_path / "bank").rename(tmp_path / "other")
     # Of the same request, which samples note; the marker is there, so that this one is not killed.
@@ -143,54 +147,54 @@ def test_a_frozen_bank_whose_producers_die_gets_the_content_of_any_other(keep, t
 
 
 def test_a_producer_that_keeps_dying_is_given_up_and_whoever_waits_learns_why(keep):
-    keeper = keep("bug", restarts=2)
+    supervisor = keep("bug", restarts=2)
     with pytest.raises(TrainingFault, match=r"exit code 1 .*KeyError: 'a bug'; given up after 2"):
-        keeper.wait(13, 300)
-    assert not keeper.alive()
-    assert keeper.restarts == 2
-    assert keeper.log.read_text().count("KeyError: 'a bug'") == 3
-    *before, last = keeper.messages()
+        supervisor.wait(13, 300)
+    assert not supervisor.alive()
+    assert supervisor.restarts == 2
+    assert supervisor.log.read_text().count("KeyError: 'a bug'") == 3
+    *before, last = supervisor.messages()
     said = [f"started again in {s} s (restart {n} of at most 2" for s, n in ((0.05, 1), (0.1, 2))]
     assert [words in line for words, line in zip(said, before, strict=True)] == [True, True]
-    assert last == f"{keeper.ended}; it is not started again"
+    assert last == f"{supervisor.ended}; it is not started again"
     assert "\n" not in last
 
 
 def test_waiting_ends_when_time_is_up_and_a_killed_producer_is_named(keep):
-    keeper = keep("slow", restarts=0, segment_samples=4)
-    keeper.wait(4, 300)
+    supervisor = keep("slow", restarts=0, segment_samples=4)
+    supervisor.wait(4, 300)
     with pytest.raises(TrainingFault, match=r"4 of 13 samples after 0\.2 s"):
-        keeper.wait(13, 0.2)
-    assert keeper.alive()
-    keeper.process.kill()
+        supervisor.wait(13, 0.2)
+    assert supervisor.alive()
+    supervisor.process.kill()
     with pytest.raises(EnvironmentFault, match="SIGKILL"):
-        keeper.wait(13, 300)
+        supervisor.wait(13, 300)
 
 
 def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(tmp_path):
-    class Unstarted(Keeper):
+    class Unstarted(ProducerSupervisor):
         def _begin(self, again: bool = False) -> None:
             pass
 
-    keeper = Unstarted(config_of(tmp_path, frozen=False), tmp_path / "log")
+    supervisor = Unstarted(config_of(tmp_path, frozen=False), tmp_path / "log")
     for held in (13, 5, 4):
-        keeper._tell_full({"squeezed": held < 13, "held": held})
-    (said,) = keeper.messages()
+        supervisor._tell_full({"squeezed": held < 13, "held": held})
+    (said,) = supervisor.messages()
     assert "the bank holds 5 samples instead of 13" in said
 
 
 def test_a_fault_that_would_come_again_is_not_tried_again(keep):
-    keeper = keep("data")
+    supervisor = keep("data")
     with pytest.raises(DataFault, match="look for them"):
-        keeper.wait(13, 300)
-    assert (keeper.restarts, isinstance(keeper.ended, DataFault)) == (0, True)
-    assert "not started again" in keeper.messages()[0]
+        supervisor.wait(13, 300)
+    assert (supervisor.restarts, isinstance(supervisor.ended, DataFault)) == (0, True)
+    assert "not started again" in supervisor.messages()[0]
 
 
 # -- hung ----------------------------------------------------------------------------------------
 
 
-MOMENTS = Limits(look=1.0, silent=8.0, start=20.0, batch=10.0, usual=20.0)
+MOMENTS = HeartbeatLimits(look=1.0, silent=8.0, start=20.0, batch=10.0, usual=20.0)
 
 
 @pytest.mark.parametrize(
@@ -238,19 +242,19 @@ def test_a_producer_counts_as_hung_by_what_its_heart_says(
     ids=["frozen", "endless-batch"],
 )
 def test_a_hung_producer_is_killed_and_another_one_started(keep, tmp_path, what, limits, words):
-    keeper = keep(f"once {what} {tmp_path / 'marker'}", limits)
-    pid = pid_of(keeper)
-    keeper.wait(13, 300)
-    assert keeper.restarts >= 1  # on a busy machine the next one may be silent for as long
+    supervisor = keep(f"once {what} {tmp_path / 'marker'}", limits)
+    pid = pid_of(supervisor)
+    supervisor.wait(13, 300)
+    assert supervisor.restarts >= 1  # on a busy machine the next one may be silent for as long
     assert not psutil.pid_exists(pid)
-    assert words in keeper.messages()[0]
+    assert words in supervisor.messages()[0]
 
 
 @pytest.mark.slow
 def test_a_producer_that_takes_long_and_shows_it_lives_is_left_alone(keep):
-    keeper = keep("lengthy", replace(QUICK, silent=8.0), capacity=1)
-    keeper.wait(1, 300)
-    assert keeper.restarts == 0
+    supervisor = keep("lengthy", replace(QUICK, silent=8.0), capacity=1)
+    supervisor.wait(1, 300)
+    assert supervisor.restarts == 0
 
 
 # -- devices -------------------------------------------------------------------------------------
@@ -264,10 +268,10 @@ def test_a_producer_that_takes_long_and_shows_it_lives_is_left_alone(keep):
     ],
 )
 def test_where_the_device_has_no_room_the_producer_goes_on_on_the_cpu(keep, tmp_path, what, said):
-    keeper = keep(what, device="cuda:7")
-    keeper.wait(13, 300)
-    assert (keeper.restarts, keeper.config.device) == (1, "cpu")
-    death, move = sorted(keeper.messages())[::-1]
+    supervisor = keep(what, device="cuda:7")
+    supervisor.wait(13, 300)
+    assert (supervisor.restarts, supervisor.config.device) == (1, "cpu")
+    death, move = sorted(supervisor.messages())[::-1]
     assert "cuda:7 has no memory left for the producer, or is another" in death + move
     lines = (tmp_path / "producer.log").read_text().splitlines()
     assert lines[0].startswith(f"no room on the device: cuda:7: {said}")
@@ -281,22 +285,22 @@ def test_where_the_device_has_no_room_the_producer_goes_on_on_the_cpu(keep, tmp_
 def test_a_stop_in_the_midst_of_a_restart_leaves_no_process(keep):
     rng = random.Random(0)
     for _ in range(6):
-        keeper = keep(frozen=False, limits=replace(QUICK, backoff=0.02), temporary=True)
-        keeper.wait(1, 300)
-        os.kill(pid_of(keeper), signal.SIGKILL)
+        supervisor = keep(frozen=False, limits=replace(QUICK, backoff=0.02), temporary=True)
+        supervisor.wait(1, 300)
+        os.kill(pid_of(supervisor), signal.SIGKILL)
         time.sleep(0.2 * rng.random())
-        keeper.stop()
-        assert not keeper.alive()
+        supervisor.stop()
+        assert not supervisor.alive()
         assert children() == []
 
 
 def test_while_no_producer_does_a_janitor_watches_over_a_scratch_bank(keep):
-    keeper = keep(frozen=False, limits=Limits(backoff=1000), temporary=True)
-    keeper.wait(13, 300)
-    os.kill(pid_of(keeper), signal.SIGKILL)
+    supervisor = keep(frozen=False, limits=HeartbeatLimits(backoff=1000), temporary=True)
+    supervisor.wait(13, 300)
+    os.kill(pid_of(supervisor), signal.SIGKILL)
     until(lambda: "watchdog.py" in " ".join(children()))
-    assert keeper.alive()
-    keeper.stop()  # it does not wait for the next start
+    assert supervisor.alive()
+    supervisor.stop()  # it does not wait for the next start
     assert children() == []
 
 
@@ -304,14 +308,14 @@ def test_while_no_producer_does_a_janitor_watches_over_a_scratch_bank(keep):
 
 
 def test_what_was_made_before_a_death_counts_for_the_reuse_asked_for(keep, tmp_path):
-    keeper = keep(frozen=False, capacity=4, batch=1, segment_samples=1, reuse=10)
-    keeper.wait(4, 300)
-    write_pace(tmp_path / "bank", Pace(duty=1.0, drawn=80))
+    supervisor = keep(frozen=False, capacity=4, batch=1, segment_samples=1, reuse=10)
+    supervisor.wait(4, 300)
+    write_throttle_state(tmp_path / "bank", ThrottleState(duty=1.0, drawn=80))
     last = "000011-00"
     until(lambda: BankReader(tmp_path / "bank").ids()[-1] == last)
-    os.kill(pid_of(keeper), signal.SIGKILL)
-    until(lambda: keeper.restarts == 1)
-    keeper.stop()
+    os.kill(pid_of(supervisor), signal.SIGKILL)
+    until(lambda: supervisor.restarts == 1)
+    supervisor.stop()
     with BankWriter.attach(tmp_path / "bank") as writer:
         assert writer.total == 12
     assert BankReader(tmp_path / "bank").ids()[-1] == last
@@ -319,4 +323,4 @@ def test_what_was_made_before_a_death_counts_for_the_reuse_asked_for(keep, tmp_p
 
 def test_a_log_that_cannot_be_written_is_an_environment_fault(tmp_path):
     with pytest.raises(EnvironmentFault, match="cannot be written"):
-        Keeper.start(config_of(tmp_path), Path(tmp_path / "nowhere/producer.log"))
+        ProducerSupervisor.start(config_of(tmp_path), Path(tmp_path / "nowhere/producer.log"))

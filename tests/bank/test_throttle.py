@@ -11,12 +11,12 @@ import numpy.typing as npt
 import pytest
 
 from gansynth.bank import throttle
-from gansynth.bank.pace import Pace, log_work, read_pace
 from gansynth.bank.spec import HEARTBEAT
-from gansynth.bank.throttle import Steering
-from gansynth.core.bank_options import Pacing
+from gansynth.bank.throttle import ProducerThrottle
+from gansynth.bank.throttle_state import ThrottleState, log_work, read_throttle_state
+from gansynth.core.bank_options import RefreshPolicy
 
-BUDGET = Pacing(overhead=0.02)
+BUDGET = RefreshPolicy(overhead=0.02)
 MOST = 0.72
 Array = npt.NDArray[np.float64]
 
@@ -42,7 +42,7 @@ class Loop:
         self,
         bank: Path,
         slowdown: float,
-        pacing: Pacing = BUDGET,
+        pacing: RefreshPolicy = BUDGET,
         seed: int = 0,
         stretch: float = 1.0,
     ) -> None:
@@ -53,14 +53,14 @@ class Loop:
         self.alone = self.worked = self.paused = self.done = 0.0
         self.published = 0
         self.duties: list[float] = []
-        self.steering = Steering(bank, pacing, lambda: 7)
+        self.steering = ProducerThrottle(bank, pacing, lambda: 7)
         self.steering._chance.seed(seed)
 
     def run(self, steps: int, needs: Array | None = None, epoch: int = 0) -> None:
         """Train for so many steps, or those that take so long alone; validate after epochs."""
         found = 0.4 * np.exp(0.1 * self.rng.normal(size=steps)) if needs is None else needs
         for number, need in enumerate(found, 1):
-            self.pace = read_pace(self.bank)
+            self.pace = read_throttle_state(self.bank)
             self.duties.append(0.0 if self.pace is None else self.pace.duty)
             begin = self.now
             self.alone += need
@@ -68,7 +68,7 @@ class Loop:
             self.steering.step(begin, self.now)
             if epoch and number % epoch == 0:
                 self.steering.pause()
-                self.pace, begin = read_pace(self.bank), self.now
+                self.pace, begin = read_throttle_state(self.bank), self.now
                 self.advance(until=self.now + 10)
                 self.paused += self.now - begin
 
@@ -200,15 +200,15 @@ def test_neither_gaps_nor_the_time_between_epochs_count(tmp_path):
 
 
 def test_between_epochs_the_producer_does_not_work_without_rest(tmp_path):
-    steering = Steering(tmp_path, BUDGET, lambda: 0)
+    steering = ProducerThrottle(tmp_path, BUDGET, lambda: 0)
     steering.step(1.0, 2.0)
-    assert read_pace(tmp_path) == Pace(1.0, 0)
+    assert read_throttle_state(tmp_path) == ThrottleState(1.0, 0)
     steering.pause()
-    told = read_pace(tmp_path)
+    told = read_throttle_state(tmp_path)
     assert told is not None
     assert told.duty == steering.duty() <= 0.25
     steering.step(50.0, 51.0)
-    assert read_pace(tmp_path) == Pace(1.0, 0)
+    assert read_throttle_state(tmp_path) == ThrottleState(1.0, 0)
 
 
 # -- hosts that wait for their loader --------------------------------------------------------------
@@ -229,7 +229,7 @@ def prefetched(bank: Path, workers: int, seed: int = 0) -> tuple[Loop, float]:
             if loop is None:
                 now = max(now, batch) + seconds
                 continue
-            loop.pace = read_pace(loop.bank)
+            loop.pace = read_throttle_state(loop.bank)
             loop.advance(work=batch - loop.done)
             begin = loop.now
             loop.advance(until=begin + seconds)
@@ -261,7 +261,7 @@ def test_a_producer_that_costs_nothing_may_work_hard_but_never_without_rest(tmp_
 
 
 def test_while_nothing_is_known_the_duty_is_modest(tmp_path):
-    steering = Steering(tmp_path, BUDGET, lambda: 0)
+    steering = ProducerThrottle(tmp_path, BUDGET, lambda: 0)
     assert steering.summary() == {}
     assert 0 < steering.duty() <= 0.25
 
@@ -273,7 +273,7 @@ def test_the_duty_is_not_below_what_even_a_standstill_would_allow(tmp_path):
 
 
 def test_with_reuse_or_refresh_the_producer_is_limited_by_those_alone(tmp_path):
-    loop = Loop(tmp_path, 0.3, Pacing(reuse=4))
+    loop = Loop(tmp_path, 0.3, RefreshPolicy(reuse=4))
     loop.run(400)
     assert set(loop.duties) == {0.9, 1e-6}  # a short rest now and then, to compare with
     assert loop.duty > 0.7
@@ -302,7 +302,7 @@ def test_an_overhead_that_is_hardly_known_is_not_told(tmp_path, monkeypatch):
 
 
 def test_the_renewal_is_the_time_in_which_as_much_is_published_as_is_held(tmp_path):
-    steering = Steering(tmp_path, Pacing(), lambda: 0)
+    steering = ProducerThrottle(tmp_path, RefreshPolicy(), lambda: 0)
     for second in range(0, 200, 2):
         beat = {"total": 64 + 16 * (second // 30), "held": 64, "state": "refreshing"}
         (tmp_path / HEARTBEAT).write_text(json.dumps(beat))
@@ -312,7 +312,7 @@ def test_the_renewal_is_the_time_in_which_as_much_is_published_as_is_held(tmp_pa
 
 
 def test_a_bank_without_a_producer_has_nothing_to_say(tmp_path):
-    steering = Steering(tmp_path, Pacing(), lambda: 0)
+    steering = ProducerThrottle(tmp_path, RefreshPolicy(), lambda: 0)
     for second in range(100):
         steering.step(second, second + 1)
     assert (steering.summary(), steering.sentence()) == ({}, "")
@@ -327,7 +327,7 @@ def test_work_of_before_a_reboot_is_not_counted(tmp_path):
 
 
 def test_a_bank_that_has_gone_harms_nobody(tmp_path):
-    steering = Steering(tmp_path / "gone", Pacing(), lambda: 0)
+    steering = ProducerThrottle(tmp_path / "gone", RefreshPolicy(), lambda: 0)
     steering.step(0, 3)
     assert steering.summary() == {}
 
@@ -336,18 +336,18 @@ def test_a_failure_is_told_once_and_never_raised(tmp_path):
     def drawn() -> int:
         raise OSError("no log")
 
-    steering = Steering(tmp_path, Pacing(overhead=0.02), drawn)
+    steering = ProducerThrottle(tmp_path, RefreshPolicy(overhead=0.02), drawn)
     for second in range(20):
         steering.step(second, second + 1)
     assert steering.sentence() == "steering stopped: OSError: no log"
-    left = read_pace(tmp_path)
+    left = read_throttle_state(tmp_path)
     assert left is not None
     assert left.duty <= 0.1
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"working_since": "x", "total": "y", "held": 1}'])
 def test_a_heartbeat_that_makes_no_sense_harms_nobody(tmp_path, text):
-    steering = Steering(tmp_path, Pacing(), lambda: 0)
+    steering = ProducerThrottle(tmp_path, RefreshPolicy(), lambda: 0)
     log_work(tmp_path, 1, 2)
     (tmp_path / HEARTBEAT).write_text(text)
     for second in range(30):

@@ -12,11 +12,11 @@ from unittest.mock import patch
 
 import numpy as np
 
-from gansynth.benchmark.division import SEALED, divide
-from gansynth.benchmark.jobs.store import Store
-from gansynth.benchmark.plan import Plan
-from gansynth.benchmark.specs import Design, Spec
-from gansynth.benchmark.study import Study, request_of
+from gansynth.benchmark.jobs.store import ResultStore
+from gansynth.benchmark.plan import BenchmarkPlan
+from gansynth.benchmark.specs import BenchmarkDesign, ComputationSpec
+from gansynth.benchmark.study import BenchmarkStudy, request_of
+from gansynth.benchmark.subject_split import SEALED, split_subjects
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Schema
@@ -102,24 +102,26 @@ def people() -> Iterator[None]:
         installed().remove("people")
 
 
-def plan_of(**changes: Any) -> Plan:
+def plan_of(**changes: Any) -> BenchmarkPlan:
     """``PLAN`` with other values; mappings are put over its own."""
     merged = {
         key: {**PLAN[key], **value} if isinstance(PLAN.get(key), dict) else value
         for key, value in changes.items()
     }
-    return Plan(**{**PLAN, **merged})
+    return BenchmarkPlan(**{**PLAN, **merged})
 
 
-def design_of(plan: Plan | None = None, look: str = SEALED, changed: str = "") -> Design:
+def design_of(
+    plan: BenchmarkPlan | None = None, look: str = SEALED, changed: str = ""
+) -> BenchmarkDesign:
     plan = plan or plan_of()
     source = People(request_of(plan), changed)
-    division = divide(source, plan)
+    division = split_subjects(source, plan)
     adapter = installed().adapter(plan.host.target)(source)
-    return Design(plan, source, division, division.judged(look), adapter)
+    return BenchmarkDesign(plan, source, division, division.judged(look), adapter)
 
 
-def scores_of(spec: Spec) -> dict[str, dict[str, float | None]]:
+def scores_of(spec: ComputationSpec) -> dict[str, dict[str, float | None]]:
     """Made-up scores of a training: the same for the same spec, better with more cases."""
     doc = spec.document
     rng = np.random.default_rng(int(spec.key[:8], 16))
@@ -135,14 +137,14 @@ def scores_of(spec: Spec) -> dict[str, dict[str, float | None]]:
     }
 
 
-def finish(store: Store, key: str, document: Mapping[str, Any]) -> None:
+def finish(store: ResultStore, key: str, document: Mapping[str, Any]) -> None:
     folder = store.folder / key
     folder.mkdir(parents=True, exist_ok=True)
     result = {"key": key, "rc": 0, "device": "cpu", "document": dict(document)}
     write_json_atomic(folder / "result.json", result)
 
 
-def finish_all(study: Study, chosen: str = "default") -> None:
+def finish_all(study: BenchmarkStudy, chosen: str = "default") -> None:
     """Put results of all jobs into a study's store, also of those that come of a choice."""
     before: set[str] = set()
     while set(specs := study.specs()) != before:

@@ -22,14 +22,14 @@ import yaml
 from click.testing import CliRunner, Result
 
 from gansynth.benchmark import running, tuning, worker
-from gansynth.benchmark.jobs.graph import Phase, Progress, Report, Standing
-from gansynth.benchmark.plan import Plan
+from gansynth.benchmark.jobs.graph import GraphProgress, GraphReport, JobPhase, JobStatus
+from gansynth.benchmark.plan import BenchmarkPlan
 from gansynth.benchmark.plan_file import read_plan
-from gansynth.benchmark.study import Study
-from gansynth.benchmark.tuning import Wanted, open_choice
+from gansynth.benchmark.study import BenchmarkStudy
+from gansynth.benchmark.tuning import TuningRequest, open_choice
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth_cli.main import cli
 from tests.conftest import save_nifti
 from tests.flat_sets import EACH, FLAT, slices
@@ -50,7 +50,7 @@ def gansynth(*words: object) -> Result:
     return CliRunner().invoke(cli, [str(word) for word in words])
 
 
-def run_here(jobs: Any, store: Any, executor: Any, *, on_change: Any) -> Report:
+def run_here(jobs: Any, store: Any, executor: Any, *, on_change: Any) -> GraphReport:
     """Runs jobs in this process; what they are told is what processes are told."""
     standings = []
     for job in sorted(jobs, key=lambda job: len(job.needs)):
@@ -62,9 +62,9 @@ def run_here(jobs: Any, store: Any, executor: Any, *, on_change: Any) -> Report:
                 worker.main()
             result = {"key": job.key, "rc": 0, "device": "cpu"}
             store.finish(job.key, folder, result | {"document": json.loads(said.getvalue())})
-        standings.append(Standing(job, Phase.DONE, Path("log.txt")))
-        on_change(Progress(standings, 1))
-    return Report(tuple(standings), 0.0)
+        standings.append(JobStatus(job, JobPhase.DONE, Path("log.txt")))
+        on_change(GraphProgress(standings, 1))
+    return GraphReport(tuple(standings), 0.0)
 
 
 def command_here(words: list[str]) -> tuple[float, Any]:
@@ -94,7 +94,7 @@ def toy(tmp_path_factory):
     (home / "people.csv").write_text("\n".join(["case,subject", *rows]) + "\n")
     (home / "plan.yaml").write_text(yaml.safe_dump(PLAN))
     before = snapshot(home / "data")
-    words = ("benchmark", home / "plan.yaml", "-o", home / "out", "--sealed", "--json")
+    words = ("benchmark", home / "plan.yaml", "-o", home / "out", "--test-set", "--json")
     done = gansynth(*words)
     assert done.exit_code == 0, done.output
     document = json.loads((home / "out" / "results.json").read_text())
@@ -149,7 +149,7 @@ def test_what_is_done_is_not_done_again_is_the_same_look_and_a_cache_for_somebod
     assert {p: p.stat().st_mtime_ns for p in toy.home.glob("out/jobs/*/result.json")} == results
     assert len((toy.home / "plan.looks.jsonl").read_text().splitlines()) == 1
     dry = ("--cache", toy.home / "out" / "results.json", "--dry-run", "--no-probe", "--json")
-    told = gansynth(*toy.words[:3], toy.home / "other", "--sealed", *dry)
+    told = gansynth(*toy.words[:3], toy.home / "other", "--test-set", *dry)
     assert told.exit_code == 0, told.stderr
     assert json.loads(told.stdout)["jobs"].get("train", {"left": 0})["left"] == 0
 
@@ -157,8 +157,8 @@ def test_what_is_done_is_not_done_again_is_the_same_look_and_a_cache_for_somebod
 @pytest.mark.parametrize(
     ("changes", "options", "code", "says"),
     [
-        ({"host": {**PLAN["host"], "steps": 4}}, ["--sealed"], 6, "--look-again"),
-        ({"split": {**PLAN["split"], "development": 0}}, [], 2, "--sealed"),
+        ({"host": {**PLAN["host"], "steps": 4}}, ["--test-set"], 6, "--reopen-test-set"),
+        ({"split": {**PLAN["split"], "development": 0}}, [], 2, "--test-set"),
     ],
     ids=["another plan may not look without a reason", "for development there is nobody"],
 )
@@ -192,22 +192,22 @@ def plan_in(home: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", FLAT)
 def test_people_are_dealt_out_with_all_their_slices(kind, tmp_path):
     plan = read_plan(plan_in(tmp_path, kind))
-    study = Study(plan, "development", tmp_path / "out")
+    study = BenchmarkStudy(plan, "development", tmp_path / "out")
     assert len(study.people) == 2
     assert len(study.judged) == 2 * EACH
-    spec, _ = open_choice(plan, Wanted(tmp_path / "tune"))
+    spec, _ = open_choice(plan, TuningRequest(tmp_path / "tune"))
     assert {person for _, person, _ in spec.document["train"]}.isdisjoint(study.people)
 
 
 @pytest.mark.parametrize("kind", FLAT)
 def test_what_cannot_be_measured_is_refused_before_any_job(kind, tmp_path):
-    plan: Plan = read_plan(plan_in(tmp_path, kind))
+    plan: BenchmarkPlan = read_plan(plan_in(tmp_path, kind))
     host = plan.host.model_copy(update={"set": {**plan.host.set, "save_predictions": "no"}})
     plan = plan.model_copy(update={"host": host})
     with pytest.raises(UsageFault, match="save_predictions=yes"):
-        Study(plan, "development", tmp_path / "out")
+        BenchmarkStudy(plan, "development", tmp_path / "out")
     with pytest.raises(UsageFault, match="save_predictions=yes"):
-        open_choice(plan, Wanted(tmp_path / "tune"))
+        open_choice(plan, TuningRequest(tmp_path / "tune"))
     assert not (tmp_path / "out").exists()
 
 

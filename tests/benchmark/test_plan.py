@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gansynth.benchmark.arms import PRESET_GENERATORS, PRESETS
-from gansynth.benchmark.plan import ArmPlan, Plan
+from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan
 from gansynth.benchmark.plan_file import read_plan
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.ratio import Ratio
@@ -243,7 +243,7 @@ def changed(path: str, value: Any) -> str:
     for key in outer:
         at = at[int(key)] if isinstance(at, list) else at.setdefault(key, {})
     at[int(last) if isinstance(at, list) else last] = value
-    return Plan(**document).hash
+    return BenchmarkPlan(**document).hash
 
 
 FOR_PEOPLE: dict[str, Any] = {
@@ -293,7 +293,7 @@ def test_our_own_plans_can_be_read(file):
 GENERATORS = sorted({str(p["generator"]) for p in PRESETS.values() if "generator" in p})
 
 
-def plan_with(arm: object, **more: object) -> Plan:
+def plan_with(arm: object, **more: object) -> BenchmarkPlan:
     return plan_of(arms=["default", arm], **more)
 
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from gansynth.benchmark.jobs.graph import Phase, Report, Standing
+from gansynth.benchmark.jobs.graph import GraphReport, JobPhase, JobStatus
 from gansynth.benchmark.running import document_of, known_results
-from gansynth.benchmark.specs import Place
-from gansynth.benchmark.study import Study
+from gansynth.benchmark.specs import TrainingPoint
+from gansynth.benchmark.study import BenchmarkStudy
 from gansynth.runtime.errors import UsageFault
 from tests.benchmark.people import WHERE, finish_all, people, plan_of
 
 TUNED = {"name": "tuned", "tune": ["default", "fading"]}
 FADING = {"name": "fading", "generator": "elastic", "bank": "4x", "candidate": True}
-NOTHING = Report((), 0.0)
+NOTHING = GraphReport((), 0.0)
 ARMS = ["default", {"name": "pasted", "from": "copy-paste"}, "double", FADING, TUNED]
 
 
@@ -29,18 +29,18 @@ def _offered() -> Iterator[None]:
         yield
 
 
-def study_of(folder: Path, look: str = "sealed", seeds: int = 2, **more: Any) -> Study:
+def study_of(folder: Path, look: str = "sealed", seeds: int = 2, **more: Any) -> BenchmarkStudy:
     plan = plan_of(arms=ARMS, tune={"folds": 2}, fits="draw", seeds=seeds)
-    return Study(plan, look, folder, **more)
+    return BenchmarkStudy(plan, look, folder, **more)
 
 
-def told(study: Study, report: Report = NOTHING) -> dict[str, Any]:
+def told(study: BenchmarkStudy, report: GraphReport = NOTHING) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(json.dumps(document_of(study, report, [], 1, {})))
     return found
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Study, dict[str, Any]]:
+def finished(tmp_path_factory) -> tuple[BenchmarkStudy, dict[str, Any]]:
     study = study_of(tmp_path_factory.mktemp("out"))
     finish_all(study, chosen="fading")
     return study, told(study)
@@ -53,7 +53,7 @@ def known(finished) -> Any:
 
 def test_every_place_of_the_design_is_in_the_document_with_the_scores_of_its_job(finished):
     study, found = finished
-    places = [Place(r["arm"], r["n"], r["draw"], r["seed"]) for r in found["runs"]]
+    places = [TrainingPoint(r["arm"], r["n"], r["draw"], r["seed"]) for r in found["runs"]]
     assert places == list(study.places())
     assert len(places) == 4 * 2 * 2 * 2
     assert set(found["arms"]) == {"default", "pasted", "double", "tuned"}
@@ -122,19 +122,19 @@ def test_another_look_trains_anew_what_the_same_choice_was(known, tmp_path):
 def test_what_failed_is_told_with_its_words_and_what_needed_it_is_skipped(tmp_path):
     study = study_of(tmp_path)
     finish_all(study)
-    fit = study.design.fit_of(Place("pasted", 2, 0, 0))
-    train = study.design.train(Place("default", 2, 1, 1))
+    fit = study.design.fit_of(TrainingPoint("pasted", 2, 0, 0))
+    train = study.design.train(TrainingPoint("default", 2, 1, 1))
     assert fit is not None
     specs = [spec for place in study.places() if (spec := study.spec(place)) is not None]
     lost = {spec.key for spec in specs if fit.key in spec.needs or spec.key == train.key}
     jobs = {job.key: job for job in study.jobs(study.specs().values())}
     for key in lost:
         (study.store.folder / key / "result.json").unlink()
-    phases = {key: (Phase.SKIPPED, "needs the fit") for key in lost}
-    phases |= {fit.key: (Phase.FAILED, "no lesions"), train.key: (Phase.FAILED, "NaN")}
-    report = Report(
+    phases = {key: (JobPhase.SKIPPED, "needs the fit") for key in lost}
+    phases |= {fit.key: (JobPhase.FAILED, "no lesions"), train.key: (JobPhase.FAILED, "NaN")}
+    report = GraphReport(
         tuple(
-            Standing(jobs[key], phase, Path(f"{key}.log"), why=why)
+            JobStatus(jobs[key], phase, Path(f"{key}.log"), why=why)
             for key, (phase, why) in phases.items()
         ),
         1.0,

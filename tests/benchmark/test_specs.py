@@ -16,9 +16,15 @@ from typing import Any
 import click
 import pytest
 
-from gansynth.benchmark.division import DEVELOPMENT
-from gansynth.benchmark.specs import Design, Place, Spec, formulas, write_work
-from gansynth.benchmark.words import augment_words, each, fit_words, source_words
+from gansynth.benchmark.command_lines import augment_words, each, fit_words, source_words
+from gansynth.benchmark.specs import (
+    BenchmarkDesign,
+    ComputationSpec,
+    TrainingPoint,
+    formulas,
+    write_work,
+)
+from gansynth.benchmark.subject_split import DEVELOPMENT
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
@@ -32,20 +38,20 @@ from tests.benchmark.people import WHERE, design_of, plan_of
 
 PASTED = {"name": "pasted", "from": "copy-paste", "bank": "3x"}
 TUNED = {"name": "tuned", "tune": ["default", "pasted"]}
-PLACE = Place("pasted", 2, 0, 0)
+PLACE = TrainingPoint("pasted", 2, 0, 0)
 
 
 def pasted(**changes: Any) -> Any:
     return ["default", {**PASTED, **changes}, "double"]
 
 
-def fit_of(design: Design, place: Place) -> Spec:
+def fit_of(design: BenchmarkDesign, place: TrainingPoint) -> ComputationSpec:
     fit = design.fit_of(place)
     assert fit is not None
     return fit
 
 
-def keys(design: Design) -> dict[str, str]:
+def keys(design: BenchmarkDesign) -> dict[str, str]:
     """Keys of a training without and with samples, and of its fit."""
     fit = fit_of(design, PLACE)
     real = design.train(replace(PLACE, arm="default"))
@@ -55,18 +61,21 @@ def keys(design: Design) -> dict[str, str]:
 USUAL = keys(design_of())
 
 
-def changed(design: Design) -> set[str]:
+def changed(design: BenchmarkDesign) -> set[str]:
     return {name for name, key in keys(design).items() if key != USUAL[name]}
 
 
 def test_twice_the_people_of_a_size_is_that_of_the_double_size():
     design = design_of()
     for draw, seed in ((0, 0), (0, 1), (1, 1)):
-        double, plain = Place("double", 2, draw, seed), Place("default", 4, draw, seed)
+        double, plain = (
+            TrainingPoint("double", 2, draw, seed),
+            TrainingPoint("default", 4, draw, seed),
+        )
         assert design.train(double).key == design.train(plain).key
-    assert design.train(Place("double", 4, 0, 0)).key not in (
-        design.train(Place("default", 4, 0, 0)).key,
-        design.train(Place("double", 2, 0, 0)).key,
+    assert design.train(TrainingPoint("double", 4, 0, 0)).key not in (
+        design.train(TrainingPoint("default", 4, 0, 0)).key,
+        design.train(TrainingPoint("double", 2, 0, 0)).key,
     )
 
 
@@ -121,13 +130,15 @@ def test_an_arm_of_another_name_is_the_same_computation():
 
 def test_a_chosen_arm_is_that_arm():
     design = design_of(plan_of(arms=[*pasted(), TUNED], tune={"folds": 2}))
-    assert design.train(replace(Place("tuned", 2, 0, 0), arm="pasted")).key == USUAL["train"]
+    assert (
+        design.train(replace(TrainingPoint("tuned", 2, 0, 0), arm="pasted")).key == USUAL["train"]
+    )
 
 
 @pytest.mark.parametrize("arm", ["default", "pasted"])
 def test_seeds_draws_and_sizes_are_other_computations(arm):
     design = design_of()
-    places = [Place(arm, n, d, s) for n in (2, 4) for d in (0, 1) for s in (0, 1)]
+    places = [TrainingPoint(arm, n, d, s) for n in (2, 4) for d in (0, 1) for s in (0, 1)]
     assert len({design.train(place).key for place in places}) == len(places)
     trains, fits = zip(*((design.train(p), design.fit_of(p)) for p in places), strict=True)
     assert {spec.document["seed"] for spec in trains} == {0, 1, 1000, 1001}
@@ -167,7 +178,7 @@ def test_a_fit_learns_from_the_training_cases_alone():
     assert design.train(replace(PLACE, arm="default")).document["generator"] is None
 
 
-def specs() -> list[Spec]:
+def specs() -> list[ComputationSpec]:
     """One of each kind, of a plan whose data lies at an absolute path."""
     plan = plan_of(
         arms=[*pasted(), "heavier", TUNED],
@@ -177,8 +188,8 @@ def specs() -> list[Spec]:
         regions={"WT": "1+2"},
     )
     design = design_of(plan)
-    trains = [design.train(Place(arm, 2, 0, 0)) for arm in ("default", "pasted", "heavier")]
-    return [fit_of(design, PLACE), *trains, design.tune(Place("tuned", 2, 0, 0))]
+    trains = [design.train(TrainingPoint(arm, 2, 0, 0)) for arm in ("default", "pasted", "heavier")]
+    return [fit_of(design, PLACE), *trains, design.tune(TrainingPoint("tuned", 2, 0, 0))]
 
 
 @pytest.mark.parametrize("spec", specs(), ids=lambda spec: spec.title)
@@ -295,7 +306,7 @@ def source_of(params: Mapping[str, Any]) -> SourceRequest:
 
 def spec_of(arm: str = "default", **changes: Any) -> dict[str, Any]:
     design = design_of(plan_of(**changes))
-    return dict(design.train(Place(arm, 2, 1, 1)).document)
+    return dict(design.train(TrainingPoint(arm, 2, 1, 1)).document)
 
 
 def words_of(arm: str, **changes: Any) -> str:
@@ -324,7 +335,7 @@ def mine(**changes: Any) -> str:
 @pytest.mark.parametrize(
     ("arm", "middle"),
     [
-        ("none", f"--ratio 1:0 {SCHEDULE} --no-usual-augmentation"),
+        ("none", f"--ratio 1:0 {SCHEDULE} --no-host-augmentation"),
         ("double", f"--ratio 1:0 {SCHEDULE}"),
         ("elastic", DRAWN),
         ("copy-paste", DRAWN),
@@ -345,8 +356,8 @@ def test_the_command_of_an_arm(arm, middle):
     ("changes", "says"),
     [
         ({}, ""),
-        ({"bank": "3x"}, "--frozen --bank-size 3x "),
-        ({"bank": 64}, "--frozen --bank-size 64 "),
+        ({"bank": "3x"}, "--offline --bank-size 3x "),
+        ({"bank": 64}, "--offline --bank-size 64 "),
         ({"edits": ["identity", "shift:max_mm=2"]}, "--edit identity --edit shift:max_mm=2 "),
         ({"filters": ["faithful"]}, "--filter faithful "),
         ({"boxes": "training"}, "--boxes training "),

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from gansynth.benchmark import study, tuning
-from gansynth.benchmark.jobs.graph import Phase, Report, Standing
-from gansynth.benchmark.jobs.job import Job
-from gansynth.benchmark.plan import Plan
-from gansynth.benchmark.specs import Spec
+from gansynth.benchmark.jobs.graph import GraphReport, JobPhase, JobStatus
+from gansynth.benchmark.jobs.job import JobSpec
+from gansynth.benchmark.plan import BenchmarkPlan
+from gansynth.benchmark.specs import ComputationSpec
 from gansynth.benchmark.tuning import (
     CHOICE,
-    Tuning,
-    Wanted,
+    TuningRequest,
+    TuningResult,
     choose,
     choose_arm,
     going_on,
@@ -38,7 +38,7 @@ ARMS = [
 ]
 
 
-def plan(**changes: Any) -> Plan:
+def plan(**changes: Any) -> BenchmarkPlan:
     """A plan that chooses among four arms, on six people of nine."""
     usual: dict[str, Any] = {
         "arms": ARMS,
@@ -50,14 +50,14 @@ def plan(**changes: Any) -> Plan:
     return plan_of(**{**usual, **changes})
 
 
-def choice(plan: Plan, seed: int = 0) -> Spec:
+def choice(plan: BenchmarkPlan, seed: int = 0) -> ComputationSpec:
     names = next(arm.tune for arm in plan.arms if arm.tune)
     design = design_of(plan)
     return design.choice(names, design.training_cases(plan.sizes[-1], 0), seed, "choose")
 
 
-def open_tuning(folder: Path, plan: Plan, seed: int = 0) -> Tuning:
-    return Tuning(choice(plan, seed).document, {"request": {"kind": "people"}}, folder)
+def open_tuning(folder: Path, plan: BenchmarkPlan, seed: int = 0) -> TuningResult:
+    return TuningResult(choice(plan, seed).document, {"request": {"kind": "people"}}, folder)
 
 
 Scoring = Callable[[Mapping[str, Any], str], float | None]
@@ -70,7 +70,7 @@ class Race:
         self.score, self.key = score, key
         self.told: list[dict[str, Any]] = []
 
-    def __call__(self, jobs: Any, store: Any, executor: Any, *, on_change: Any) -> Report:
+    def __call__(self, jobs: Any, store: Any, executor: Any, *, on_change: Any) -> GraphReport:
         standings = []
         for job in jobs:
             told = read_json(Path(job.argv[3]))
@@ -82,8 +82,8 @@ class Race:
                 scores = {case: self.score(told["spec"], case) for case in cases}
                 document["scores"] = {self.key: scores}
             finish(store, job.key, document)
-            standings.append(Standing(job, Phase.DONE, Path("log.txt")))
-        return Report(tuple(standings), 0.0)
+            standings.append(JobStatus(job, JobPhase.DONE, Path("log.txt")))
+        return GraphReport(tuple(standings), 0.0)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [told for told in self.told if told["spec"]["kind"] == kind]
@@ -294,15 +294,15 @@ def test_trainings_get_the_run_and_the_hosts_variables(race, tmp_path):
         assert told["places"].get("run") == run
     made.told.clear()
     env = {"THREADS": "1"}
-    Tuning(choice(plan()).document, {"request": {}}, tmp_path / "other", env=env).run()
+    TuningResult(choice(plan()).document, {"request": {}}, tmp_path / "other", env=env).run()
     assert {json.dumps(told["env"]) for told in made.of("train")} == {json.dumps(env)}
 
 
 def test_a_failure_is_told_with_its_own_words(tmp_path, monkeypatch):
-    def fail(jobs: Any, *_: Any, **__: Any) -> Report:
+    def fail(jobs: Any, *_: Any, **__: Any) -> GraphReport:
         one, other, *_ = jobs
-        failed = Standing(one, Phase.FAILED, Path("log.txt"), why="losses are NaN")
-        return Report((failed, Standing(other, Phase.SKIPPED, Path("log.txt"))), 0.0)
+        failed = JobStatus(one, JobPhase.FAILED, Path("log.txt"), why="losses are NaN")
+        return GraphReport((failed, JobStatus(other, JobPhase.SKIPPED, Path("log.txt"))), 0.0)
 
     monkeypatch.setattr(tuning, "run_jobs", fail)
     with pytest.raises(TrainingFault, match="losses are NaN") as refused:
@@ -376,18 +376,18 @@ print(json.dumps({"seconds": 1.0, "scores": {"dice/mean": scores}}))
 def test_a_race_of_two_rungs_that_broke_off_is_taken_up_and_may_be_typed_again(
     tmp_path, monkeypatch, capsys
 ):
-    def toy(key: str, title: str, kind: str, argv: tuple[str, ...], **more: Any) -> Job:
+    def toy(key: str, title: str, kind: str, argv: tuple[str, ...], **more: Any) -> JobSpec:
         words = (sys.executable, "-c", TOY_HOST, *argv[3:], str(tmp_path))
-        return Job(key, title, kind, words, **more)
+        return JobSpec(key, title, kind, words, **more)
 
     def typed() -> dict[str, Any]:
         with people():
-            return choose_arm(made, Wanted(tmp_path / "tune", size=6, executor="local:2"))
+            return choose_arm(made, TuningRequest(tmp_path / "tune", size=6, executor="local:2"))
 
     def begun() -> Counter[str]:
         return Counter((tmp_path / "begun").read_text().split())
 
-    monkeypatch.setattr(study, "Job", toy)
+    monkeypatch.setattr(study, "JobSpec", toy)
     made = plan(arms=["default", {"name": "pasted", "from": "copy-paste"}], tune={"folds": 2})
     with pytest.raises(TrainingFault, match="the second rung broke off"):
         typed()

@@ -20,13 +20,13 @@ import pytest
 from PIL import Image
 
 from gansynth.benchmark import worker
-from gansynth.benchmark.worker import Work, going_on, over_labels, own_run
+from gansynth.benchmark.worker import WorkerJob, going_on, over_labels, own_run
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import SourceRequest
-from gansynth.data.flat import FlatSource
+from gansynth.data.source_2d import FlatSource
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, TrainingFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from tests.benchmark.jobs.small import gone
 from tests.flat_sets import FLAT
 from tests.processes import until
@@ -225,7 +225,7 @@ def typed(monkeypatch, job) -> Callable[[dict[str, Any]], list[str]]:
 
     def attempt(document: dict[str, Any]) -> list[str]:
         with pytest.raises(TrainingFault, match="killed"):
-            Work(document, job).run()
+            WorkerJob(document, job).run()
         return lines[-1]
 
     monkeypatch.setattr(worker, "command", fail)
@@ -280,7 +280,7 @@ def finished(monkeypatch, job) -> Callable[..., dict[str, Any]]:
             return 12.5, {"folder": str(out), "ratio": "1:0", "drawn_real": 9, "secret": "a host's"}
 
         monkeypatch.setattr(worker, "command", train)
-        found = Work(document, job).run()
+        found = WorkerJob(document, job).run()
         assert sorted(os.listdir(job)) == ["predictions"]
         kept = {job / "predictions" / file for file in found["predictions"].values()}
         assert len(kept) == len(found["predictions"])
@@ -371,4 +371,4 @@ def test_a_person_on_both_sides_is_refused(data, job, monkeypatch):
     document = training(data)
     document["spec"] |= {"judged": rows(["p1_b"]), "train": rows(["p1_a"])}
     with pytest.raises(IntegrityFault, match="p1"):
-        Work(document, job).run()
+        WorkerJob(document, job).run()

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from gansynth.core.adapter import Adapter, HostOptions, Outcome
-from gansynth.core.bank_options import BankPlan
+from gansynth.core.adapter import Adapter, HostOptions, TrainingResult
+from gansynth.core.bank_options import BankCapacity
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import CaseRecord
@@ -123,21 +123,21 @@ class Host(Adapter):
         if self.source.request.configuration == "impossible":
             raise UsageFault("--configuration impossible: not in the plans")
 
-    def bank_plan(self, injection):
-        return BankPlan(64, 16, 1000)
+    def bank_plan(self, mix_config):
+        return BankCapacity(64, 16, 1000)
 
-    def check(self, injection, settings, options):
-        check_mixing(self, injection)
+    def check(self, mix_config, settings, options):
+        check_mixing(self, mix_config)
 
     def inject(self, dataset, plan, *, batch_size):
         raise NotImplementedError
 
-    def start(self, injection, settings, options):
-        self.started.append((injection, dict(settings), tuple(options)))
+    def start(self, mix_config, settings, options):
+        self.started.append((mix_config, dict(settings), tuple(options)))
         missing, found = self.fell_back, {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}}
         reasons = {"the bank is empty": missing}
         counts = (100 + missing, 100 - missing, missing)
-        return Outcome(Path("results"), *counts, found, reasons, warnings=self.warnings)
+        return TrainingResult(Path("results"), *counts, found, reasons, warnings=self.warnings)
 
 
 @hookimpl

@@ -14,7 +14,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.data.picture_files import read_picture
 from gansynth.fitting.fit import fit
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from tests.spots import replay, spots_plugin
 
 
@@ -101,6 +101,6 @@ def test_augment_hands_boxes_and_filter_on(toys, run, run_json, tmp_path, monkey
     augment = ("augment", "--target", "toyhost", "--data", "toy:3", "--ratio", "1:1")
     run_json(*augment, "--generator", run, "--boxes", "file:boxes.csv", "--filter", "none")
     run_json(*augment, "--generator", run)
-    asked = [injection.samples for injection, _, _ in toys.started]
+    asked = [mix_config.samples for mix_config, _, _ in toys.started]
     assert (asked[0].boxes, asked[0].keep_flawed) == (f"file:{boxes}", True)
     assert asked[1] == SampleRequest()

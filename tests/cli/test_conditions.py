@@ -1,4 +1,4 @@
-"""``--conditions``, ``--filter`` and their like: what they hand on, draw and refuse."""
+"""``--condition-source``, ``--filter`` and their like: what they hand on, draw and refuse."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.sample_request import SampleRequest
 from tests.cli.conftest import READ, SHAPE, save
 
@@ -41,7 +41,7 @@ def train(run: Path) -> set[str]:
 
 
 def test_tumours_of_training_cases_land_in_cases_of_another_source(run, run_json, free, tmp_path):
-    out, asked = tmp_path / "out", ("--conditions", f"nifti:{free}", *TRANSPLANT)
+    out, asked = tmp_path / "out", ("--condition-source", f"nifti:{free}", *TRANSPLANT)
     document = run_json("sample", run, *asked, "-n", 4, "--sheet", "-o", out)
     assert len(train(run)) == 4
     told = json.loads((out / "provenance.json").read_text())["samples"].values()
@@ -59,7 +59,15 @@ def augment(run, data):
 
     def words(folder: Path, *more: object) -> tuple[object, ...]:
         own = ("--data", f"nifti:{data}", *READ, "--generator", run, "--ratio", "1:1")
-        return ("augment", "--target", "toyhost", *own, "--conditions", f"nifti:{folder}", *more)
+        return (
+            "augment",
+            "--target",
+            "toyhost",
+            *own,
+            "--condition-source",
+            f"nifti:{folder}",
+            *more,
+        )
 
     return words
 
@@ -69,9 +77,9 @@ def test_another_source_that_shares_nothing_is_let_in(augment, run_json, free, t
     assert document["leakage"].startswith("none")
     assert document["conditions"] == {"kind": "nifti", "where": str(free)}
     run_json(*augment(free))
-    ((injection, _, _),) = toys.started
-    assert injection.samples == SampleRequest(conditions={"kind": "nifti", "where": str(free)})
-    assert Injection.from_json(json.loads(json.dumps(injection.to_json()))) == injection
+    ((mix_config, _, _),) = toys.started
+    assert mix_config.samples == SampleRequest(conditions={"kind": "nifti", "where": str(free)})
+    assert MixConfig.from_json(json.loads(json.dumps(mix_config.to_json()))) == mix_config
 
 
 @pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "bare"])
@@ -86,7 +94,7 @@ def test_a_held_out_scan_is_found_in_another_source(
         for name in "abc":
             save(leaking / "labels" / f"{name}.nii.gz", np.zeros(SHAPE, np.int16))
         shutil.copy(data / "labels" / f"{scan}.nii.gz", leaking / "labels" / "other.nii.gz")
-    says = ["leakage", scan, "other", "--conditions"]
+    says = ["leakage", scan, "other", "--condition-source"]
     refuse(*augment(leaking, "--dry-run"), code=6, says=says, keep=[run])
 
 
@@ -94,7 +102,7 @@ def test_cases_of_ones_own_data_set_are_those_of_ones_own_fold(
     augment, run, run_json, refuse, data
 ):
     assert run_json(*augment(data, "--dry-run"))["leakage"].startswith("none")
-    asked = augment(data, "--conditions-read", "fold=all", "--dry-run")
+    asked = augment(data, "--condition-source-read", "fold=all", "--dry-run")
     refuse(*asked, code=6, says=["leakage", min(set("abcdef") - train(run))])
 
 

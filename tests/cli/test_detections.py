@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.metrics.detection.record import FILE, Found, write_detections
+from gansynth.metrics.detection.record import FILE, DetectedBoxes, write_detections
 from tests.metrics.detection.simulated import document, drawn, seen
 
 BOX = (10, 10, 20, 20)
@@ -21,7 +21,7 @@ def trained(tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("runs"), drawn(1, 60, per_subject=4)
     write_detections(folder / "real" / FILE, found)
     surer = [
-        replace(s, found=Found(s.found.boxes, np.sqrt(s.found.scores), s.found.labels))
+        replace(s, found=DetectedBoxes(s.found.boxes, np.sqrt(s.found.scores), s.found.labels))
         for s in found.images
     ]
     write_detections(folder / "both" / FILE, replace(found, images=tuple(surer[::-1])))

@@ -16,7 +16,7 @@ from gansynth.core.adapter import DoctorRequest
 from gansynth.core.hookspecs import hookimpl
 from gansynth.hosts import doctor
 from gansynth.runtime import machine, torchvision_compat
-from gansynth.runtime.machine import Line
+from gansynth.runtime.machine import DoctorLine
 from gansynth_deepmedic.program import doctor_lines
 from gansynth_nnunet import doctor as nnunet
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
@@ -28,7 +28,7 @@ QUICK = DoctorRequest(None, quick=True, settings={})
 GIB = 2**30
 
 
-def says(line: Line, state: str, *words: str) -> None:
+def says(line: DoctorLine, state: str, *words: str) -> None:
     assert line.state == state
     assert [w for w in words if w not in line.text] == [], line.text
     assert bool(line.cure) == (state != "ok")
@@ -39,7 +39,7 @@ def asked(monkeypatch):
     """Doctor without the imports that take seconds; what hosts are asked."""
     told: list[DoctorRequest] = []
 
-    def nothing(asked: DoctorRequest) -> list[Line]:
+    def nothing(asked: DoctorRequest) -> list[DoctorLine]:
         told.append(asked)
         return []
 

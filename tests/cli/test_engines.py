@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from gansynth.core.adapter import Injection
-from gansynth.core.null_adapter import NoHost
+from gansynth.core.adapter import MixConfig
+from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.ratio import Ratio
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.checks import check_mixing
 from gansynth.runtime.errors import UsageFault
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth_cli.augment_options import host_settings
 from tests.yolo_sets import toy_yolo
 
@@ -89,9 +89,9 @@ def test_what_a_target_does_not_know_or_is_said_twice_is_refused(asked, says):
 
 
 def test_real_cases_stay_as_they_are_in_hosts_that_know_nothing_else(toy_source):
-    host = NoHost(open_source(SourceRequest("toy", "3")))
-    host.check_ways(Injection(None, Ratio(1, 0)))
-    asked = Injection(None, Ratio(1, 0), real_in_generator_space=True)
+    host = NullAdapter(open_source(SourceRequest("toy", "3")))
+    host.check_ways(MixConfig(None, Ratio(1, 0)))
+    asked = MixConfig(None, Ratio(1, 0), real_in_generator_space=True)
     for check in (host.check_ways, lambda how: check_mixing(host, how)):
         with pytest.raises(UsageFault, match=r"--real-in-generator-space: .* deepmedic"):
             check(asked)

@@ -10,12 +10,12 @@ import pytest
 
 from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.hookspecs import hookimpl
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 from tests.cli.conftest import registered
 
-QUICK = ("--effort", "quick", "-n", 16, "--device", "cpu")
+QUICK = ("--preset", "quick", "-n", 16, "--device", "cpu")
 CHEAP = (*QUICK, "--metric", "spectrum", "--metric", "diversity", "--only", "realism")
 
 
@@ -77,7 +77,7 @@ def test_the_seed_and_what_is_asked_of_samples_decide_what_is_found(run, run_jso
 
 def test_an_export_is_searched_for_names(run, run_json, tmp_path):
     clean, leaky = tmp_path / "clean", tmp_path / "leaky"
-    run_json("sample", run, "-n", 2, "--for-sharing", "-o", clean)
+    run_json("sample", run, "-n", 2, "--deidentify", "-o", clean)
     leaky.mkdir()
     (leaky / "toy_03.txt").write_text("nothing", encoding="utf-8")
     found = run_json("evaluate", run, *CHEAP, "--exported", leaky)
@@ -91,7 +91,7 @@ def test_an_export_is_searched_for_names(run, run_json, tmp_path):
 def test_a_bank_is_evaluated_as_its_run_is(run, run_json, refuse, tmp_path):
     opened = load_run(run, "cpu")
     source = open_source(opened.request)
-    drawer, bank = SampleDrawer(opened, source), tmp_path / "bank"
+    drawer, bank = Sampler(opened, source), tmp_path / "bank"
     made = (source.schema, drawer.lineage, opened.run_id, opened.manifest_sha256)
     with BankWriter.create(bank, BankSpec(*made, True, 16, dtype="float32")) as writer:
         writer.publish([(sample, {}) for sample in drawer.draw(0, 16)])
@@ -122,7 +122,7 @@ def test_a_strangers_metric_is_in_the_report_unless_it_fails_or_wants_more_sampl
         register("brightness", lambda: brightness)
 
     with registered(SimpleNamespace(register_metrics=metrics)):
-        found = run_json("evaluate", run, "-n", 8, "--effort", "quick", "--only", "realism")
+        found = run_json("evaluate", run, "-n", 8, "--preset", "quick", "--only", "realism")
     (figure,) = [one for one in found["figures"] if one["metric"] == "brightness"]
     assert figure["name"] == "brighter"
     assert figure["real_low"] < figure["real_high"]

@@ -35,6 +35,6 @@ def test_of_a_host_all_its_commands_are_printed(run_cli):
     assert run_cli("options", "spectrum").stdout == "metric spectrum: has no options\n"
 
 
-@pytest.mark.parametrize("name", ["lesions", "boxes", "failures"])
+@pytest.mark.parametrize("name", ["lesions", "boxes", "hard-cases"])
 def test_what_is_not_registered_and_has_options_is_printed(run_json, name):
     assert run_json("options", name)["tables"][-1]["options"]

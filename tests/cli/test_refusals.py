@@ -19,7 +19,7 @@ SEGMENTER = "augment --target segmenter --data example:3d --ratio 1:1"
 FIT = "fit means -o out --data toy:3"
 DCGAN = "fit dcgan -o out --data"
 OF_ILL = "sample {of_ill} -n 1"
-FREE = f"{OF_ILL} --conditions nifti:{{free}} --conditions-read"
+FREE = f"{OF_ILL} --condition-source nifti:{{free}} --condition-source-read"
 SLICES = "import slices:nifti:{ill} yolo:out --read folds=2 --read 'channels=channel 0'"
 BOXES = "--read boxes=lesion:1+2 --read modality=none"
 NEW = "plugins new"
@@ -35,14 +35,14 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "evaluate run --host trained": "the fold's own segmenter",
     # Options that have no effect.
     f"{SEGMENTER} --bank b --bank-size 9": "--bank-size 9: has no effect with --bank b",
-    f"{SEGMENTER} --generator g --frozen --reuse 3": "--reuse 3: has no effect with --frozen",
+    f"{SEGMENTER} --generator g --offline --reuse 3": "--reuse 3: has no effect with --offline",
     f"{SEGMENTER} --generator g --nearest": "--nearest: has no effect without --output",
     f"{SEGMENTER}": ("--generator is missing", "add --generator RUN", "--ratio 1:0"),
-    "benchmark plan.yaml --look-again why": "--look-again why: has no effect without --sealed",
+    "benchmark plan.yaml --reopen-test-set why": "--reopen-test-set why: has no effect without --test-set",
     "demo -o out --channels T1": "--channels T1: has no effect without --phantoms=deepmedic",
     "evaluate run --real-read fold=1": "--real-read fold=1: has no effect without --real",
     "evaluate run --only maps --metric spectrum": "spectrum: has no effect without --only=realism",
-    "failures --data example:3d -o f.json --predictions p --steps 9": "--steps 9: has no effect "
+    "hard-cases --data example:3d -o f.json --predictions p --steps 9": "--steps 9: has no effect "
     "with --predictions p",
     f"{FIT} --only one": "--only one: has no effect without --recipe",
     f"{FIT} --scale one": "--scale one: has no effect without --recipe",
@@ -113,9 +113,12 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "sample {toy} --metric spectrun": ("'spectrun' is unknown", "Did you mean 'spectrum'?"),
     "sample {toy} --boxes jitter:postion=1": "Did you mean 'position'",
     "sample {toy} --boxes jitter": ("jitter: means is not asked for boxes", "leave --boxes out"),
-    f"{OF_ILL} --conditions somewhere": "expected KIND:WHERE",
-    f"{OF_ILL} --conditions nifty:x": "Did you mean 'nifti'?",
-    f"{OF_ILL} --conditions-read fold=0": ("--conditions-read fold=0", "without --conditions"),
+    f"{OF_ILL} --condition-source somewhere": "expected KIND:WHERE",
+    f"{OF_ILL} --condition-source nifty:x": "Did you mean 'nifti'?",
+    f"{OF_ILL} --condition-source-read fold=0": (
+        "--condition-source-read fold=0",
+        "without --condition-source",
+    ),
     f"{OF_ILL} --filter own --filter none": "--filter none with --filter own",
     f"{OF_ILL} --filter none --filter range": "--filter none with --filter range",
     f"{OF_ILL} --filter sieve": "filter 'sieve' is unknown",
@@ -126,8 +129,8 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{FREE} channels=T1,T2": "its channels are T1, T2, those of the run T1, FLAIR",
     f"{FREE} spacing=1.5": ("1.5 x 1.5 x 1.5 mm", "1 x 1 x 1 mm", "-read spacing=1,1,1"),
     f"{FREE} modality=none": ("intensity is", "mr"),
-    f"{FREE} folds=1": "--conditions-read folds=1",
-    f"{FREE} spacin=1": ("--conditions-read spacin=1", "Did you mean 'spacing'?"),
+    f"{FREE} folds=1": "--condition-source-read folds=1",
+    f"{FREE} spacin=1": ("--condition-source-read spacin=1", "Did you mean 'spacing'?"),
     # augment
     f"{AUGMENT} --set num_epoch=3": "Did you mean 'num_epochs'?",
     f"{AUGMENT} --ratio half": "expected REAL:SYNTHETIC",
@@ -166,10 +169,10 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{NEW} cli": "a plugin or package gansynth_cli is installed already",
     f"{NEW} spots --kind network": "'network' is not one of",
     f"{NEW} spots -o {{free}}": ("exists already", "choose another -o"),
-    "papers shin2018 --data nifti:x --with tissues=nifti:y --dry-run --fit-set stepz=3": (
+    "papers shin2018 --data nifti:x --extra-source tissues=nifti:y --dry-run --fit-set stepz=3": (
         "--fit-set stepz: cgan3d has no such setting"
     ),
-    "papers shin2018 --data nifti:x --with tissues=nifti:y --dry-run --host-set stepz=3": (
+    "papers shin2018 --data nifti:x --extra-source tissues=nifti:y --dry-run --host-set stepz=3": (
         "--host-set stepz: "
     ),
 }
@@ -179,7 +182,7 @@ KINDS = {
     "yolo": f"{NO}.yaml", "deepmedic": f"{NO}.cfg", "nnunet": "999", "nnunet-raw": "999",
 }  # fmt: skip
 TAKE_DATA = (
-    *("fit dcgan -o out --data", "cache -o out.h5", "check", "failures -o out.json --data"),
+    *("fit dcgan -o out --data", "cache -o out.h5", "check", "hard-cases -o out.json --data"),
     "augment --target segmenter --generator {no} --ratio 1:1 --data",
 )
 MISSING: dict[str, str | tuple[str, ...]] = {
@@ -190,11 +193,11 @@ MISSING: dict[str, str | tuple[str, ...]] = {
     "sample {no}": "",
     "sample {toy} --replay {no}.csv:3": "at-all.csv:3: no file nowhere/at-all.csv, expected FILE",
     "sample {free}": "gansynth fit",
-    "sample {of_ill} --weights {no}.json": ("at-all.json", "no such file"),
-    f"{OF_ILL} --conditions nifti:{{no}}": ("--conditions nifti:nowhere", "no such"),
+    "sample {of_ill} --sampling-weights {no}.json": ("at-all.json", "no such file"),
+    f"{OF_ILL} --condition-source nifti:{{no}}": ("--condition-source nifti:nowhere", "no such"),
     "evaluate {no}": "",
     "evaluate {free}": ("free", "gansynth fit"),
-    "evaluate {of_ill} --weights {no}.json": "",
+    "evaluate {of_ill} --sampling-weights {no}.json": "",
     "evaluate {of_ill} --real nifti:{no}": "",
     "evaluate {of_ill} --exported {no}": "",
     "evaluate {small} --real toy:3": "--real toy:3",
@@ -203,7 +206,7 @@ MISSING: dict[str, str | tuple[str, ...]] = {
     "turing-test {no} --results": "",
     "turing-test {of_ill} --instructions {no}.txt": "",
     "turing-test {of_ill} --real nifti:{no}": "",
-    "turing-test {of_ill} --weights {no}.json": "",
+    "turing-test {of_ill} --sampling-weights {no}.json": "",
     f"{TURING} --results": ("session.json", "gansynth turing-test RUN"),
     f"{TURING} --resume": ("session.json", "gansynth turing-test RUN"),
     f"{DCGAN} example:2d --init-from {{no}}": "",
@@ -214,8 +217,8 @@ MISSING: dict[str, str | tuple[str, ...]] = {
     "augment --target segmenter --data nifti:{ill} --ratio 1:1 --generator {no}": "",
     "augment --target segmenter --data nifti:{ill} --ratio 1:1 --bank {no}": "",
     "augment --target segmenter --data nifti:{ill} --ratio 1:1 --generator {of_ill} "
-    "--weights {no}.json": "",
-    "failures --data nifti:{ill} -o out.json --predictions {no}": "",
+    "--sampling-weights {no}.json": "",
+    "hard-cases --data nifti:{ill} -o out.json --predictions {no}": "",
     "benchmark {no}.yaml": "",
     "tune {no}.yaml": "",
     "papers {no}.yaml --data example:2d": "",

@@ -38,7 +38,7 @@ DEMO = {
     "seconds": {"fit": 30.0, "augment": 60.0}, "files": {"sample sheet": "samples/sheet.png"},
 }  # fmt: skip
 SAMPLED = {
-    "folder": "runs/g0/samples/seed-0", "samples": 1, "flawed": 1, "flaws": {"odd": 1},
+    "folder": "runs/g0/samples/seed-0", "samples": 1, "rejected": 1, "reject_reasons": {"odd": 1},
     "seconds_per_sample": 0.7931, "sheet": "sheet.png",
     "metrics": {"spectrum": {"high": 0.1234, "bands": [1.0] * 16}},
 }  # fmt: skip
@@ -136,7 +136,7 @@ def test_a_benchmark_is_told_by_its_sentence_its_differences_and_the_next_comman
 def test_a_look_at_the_development_split_is_followed_by_the_sealed_one():
     whole = [run for run in documents.full()["runs"] if run["status"] == "done"]
     look = {"split": "development", "number": 1, "log": []}
-    assert "with --sealed" in benchmarked(runs=whole, look=look)[-1]
+    assert "with --test-set" in benchmarked(runs=whole, look=look)[-1]
     assert benchmarked(runs=whole)[-1] == "report: out/report.html"
 
 

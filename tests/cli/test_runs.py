@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankSpec, BankWriter
-from gansynth.core.adapter import Injection
-from gansynth.core.bank_options import BankSize, Pacing
+from gansynth.core.adapter import MixConfig
+from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 
 DATA = ("--data", "toy:3")
 TOYHOST = ("augment", "--target", "toyhost", *DATA, "--ratio")
@@ -92,20 +92,27 @@ def test_a_sample_is_drawn_again_from_its_provenance(run, run_json, tmp_path):
 def test_augment_hands_on_everything_it_was_told(run, run_cli, toys, tmp_path):
     result = run_cli(
         *augment(run, "--bank-size", "2GB", "--strict", "--edit", "flip", "--seed", 5),
-        *("--schedule", "anneal:50%-100%", "--refresh", "10min", "--scratch", tmp_path),
-        *("--restarts", 2, "--keep-going", "--no-usual-augmentation", "--augment-synthetic", "no"),
+        *("--schedule", "anneal:50%-100%", "--refresh", "10min", "--bank-dir", tmp_path),
+        *(
+            "--restarts",
+            2,
+            "--allow-empty-bank",
+            "--no-host-augmentation",
+            "--augment-synthetic",
+            "no",
+        ),
         *("--device", "cpu", "--set", "num_epochs=3", "--", "--npz", "-x"),
     )
     assert result.exit_code == 0, result.stderr
     assert toys.started == [
         (
-            Injection(
+            MixConfig(
                 samples=SampleRequest(edits=("flip",), seed=5),
                 run=RunFolder(run),
                 ratio=Ratio(1, 1),
                 schedule=Schedule("anneal", begin=0.5, end=1.0),
                 size=BankSize(bytes=2 * 10**9),
-                pacing=Pacing(refresh=600),
+                pacing=RefreshPolicy(refresh=600),
                 scratch=tmp_path,
                 device="cpu",
                 restarts=2,

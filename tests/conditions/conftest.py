@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask
 from gansynth.core.registry import installed
-from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space
@@ -143,14 +143,16 @@ class _Maps(_Cases):
         return case_id.partition("_")[0]
 
 
-def _scene(labels: LabelArray | None = None, schema: Schema | None = None, index: int = 0) -> Scene:
+def _case_context(
+    labels: LabelArray | None = None, schema: Schema | None = None, index: int = 0
+) -> CaseContext:
     """A label map as the case at hand, ``case0`` of ``sub0``, among others to borrow from."""
     if labels is None:
         labels = _toy(schema.ndim, schema.spacing) if schema is not None else _toy()
     source = _Cases(labels, schema or _schema(labels.ndim))
     case = source.load("case0")
     source.opened.clear()
-    return Scene(case, Placement(), labels.shape, index, CasePool(CaseCache(source), Space()))
+    return CaseContext(case, Placement(), labels.shape, index, CasePool(CaseCache(source), Space()))
 
 
 @pytest.fixture(scope="session")
@@ -174,8 +176,8 @@ def ball() -> Callable[..., LabelArray]:
 
 
 @pytest.fixture(scope="session")
-def scene() -> Callable[..., Scene]:
-    return _scene
+def case_context() -> Callable[..., CaseContext]:
+    return _case_context
 
 
 @pytest.fixture(scope="session")
@@ -183,17 +185,17 @@ def maps() -> Callable[..., _Maps]:
     return _Maps
 
 
-def _room(cases: Mapping[str, LabelArray], schema: Schema = THREE) -> CasePool:
+def _case_pool(cases: Mapping[str, LabelArray], schema: Schema = THREE) -> CasePool:
     return CasePool(CaseCache(_Maps(cases, schema)), Space())
 
 
 @pytest.fixture(scope="session")
-def room() -> Callable[..., CasePool]:
-    return _room
+def case_pool() -> Callable[..., CasePool]:
+    return _case_pool
 
 
 @pytest.fixture
 def tumours() -> CasePool:
     """Four people; their tumours, of a core in a shell, lie and weigh differently."""
     seats = ((8, 8, 8), (8, 16, 10), (15, 9, 18), (14, 15, 16))
-    return _room({f"p{i}": with_ball(body(), s, 4 + i / 2, 1, 2) for i, s in enumerate(seats)})
+    return _case_pool({f"p{i}": with_ball(body(), s, 4 + i / 2, 1, 2) for i, s in enumerate(seats)})

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.registry import installed
-from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.space import Placement
 from gansynth.data.lesion_parts import parts
@@ -46,30 +46,32 @@ def pieces(labels: LabelArray, value: int) -> int:
 
 
 def at(
-    room: CasePool,
+    case_pool: CasePool,
     case_id: str,
     index: int = 0,
     turn: int | None = None,
     labels: LabelArray | None = None,
-) -> Scene:
+) -> CaseContext:
     """A whole case of a room as a scene, or a stranger with labels of its own."""
-    case = room.cut(case_id if labels is None else room.ids[0], Placement())
+    case = case_pool.cut(case_id if labels is None else case_pool.ids[0], Placement())
     if labels is not None:
         image = np.where(labels == OUTSIDE, 0, 100)[None].astype(np.float32)
         case = Case("other", "other", image, labels)
-    return Scene(case, Placement(), case.image.shape[1:], index, room, turn)
+    return CaseContext(case, Placement(), case.image.shape[1:], index, case_pool, turn)
 
 
-def run(edit: Edit, scene: Scene, seed: int = 0) -> tuple[dict[str, Any], LabelArray]:
+def run(edit: Edit, case_context: CaseContext, seed: int = 0) -> tuple[dict[str, Any], LabelArray]:
     """Parameters and labels; that these are what JSON of the parameters gives is checked."""
-    schema = scene.room.schema
-    context = EditContext(scene.labels, schema, scene)
+    schema = case_context.case_pool.schema
+    context = EditContext(case_context.labels, schema, case_context)
     params = edit.draw(context, np.random.default_rng(seed))
-    before = scene.labels.copy()
+    before = case_context.labels.copy()
     after = edit.apply(context, params).labels
     read = json.loads(json.dumps(params))
-    again = installed().edit(edit.name)().apply(EditContext(before, schema, scene), read).labels
+    again = (
+        installed().edit(edit.name)().apply(EditContext(before, schema, case_context), read).labels
+    )
     assert np.array_equal(after, again)
-    assert np.array_equal(before, scene.labels)
+    assert np.array_equal(before, case_context.labels)
     assert np.array_equal(after == OUTSIDE, before == OUTSIDE)
     return params, after

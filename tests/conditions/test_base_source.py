@@ -12,9 +12,9 @@ import pytest
 
 from gansynth.bank.producer_main import ProducerConfig
 from gansynth.bank.spec import BankSpec
-from gansynth.conditions.external_source import inherited, open_base
-from gansynth.conditions.external_views import BaseSource
-from gansynth.core.adapter import Injection
+from gansynth.conditions.condition_source import inherited_request, open_base
+from gansynth.conditions.condition_views import ConditionSource
+from gansynth.core.adapter import MixConfig
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import Lineage, guard
 from gansynth.core.ratio import Ratio
@@ -26,9 +26,9 @@ from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.hosts.record import compare, describe_session
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.sampling.request_parsing import Asks, check_request, read_request, split_asked
-from gansynth_deepmedic.guards import open_origin
-from gansynth_nnunet.foreign_guard import refuse_conditions
+from gansynth.sampling.request_parsing import Capabilities, check_request, read_request, split_asked
+from gansynth_deepmedic.guards import open_sample_source
+from gansynth_nnunet.converter_guard import refuse_conditions
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0, 1.0))
 SHAPE = (4, 5, 6)
@@ -77,7 +77,7 @@ def test_channels_and_labels_come_as_the_runs_own_and_the_outside_stays():
     labels = {"background": 0, "rim": 1, "core": 4}
     schema = replace(SCHEMA, channels=("FLAIR", "T1"), labels=labels, has_outside=True)
     other, own = Shelf(schema, numbered(1, 4, 0, OUTSIDE)), replace(SCHEMA, has_outside=True)
-    base = BaseSource(other, own)
+    base = ConditionSource(other, own)
     assert base.schema is own
     assert np.rint(base.load("a").image.mean(axis=(1, 2, 3)) / 10).tolist() == [2, 1]
     assert labels_of(base, "a").ravel()[:4].tolist() == [2, 1, 0, OUTSIDE]
@@ -85,24 +85,24 @@ def test_channels_and_labels_come_as_the_runs_own_and_the_outside_stays():
 
 
 def test_cases_without_labels_are_wholly_background_and_that_is_said_once(caplog):
-    base = BaseSource(Shelf(), SCHEMA)
+    base = ConditionSource(Shelf(), SCHEMA)
     with caplog.at_level(logging.WARNING, "gansynth"):
         assert not labels_of(base, "a").any()
         base.load("b")
     assert [r.getMessage() for r in caplog.records] == [
-        "--conditions shelf:shelf: cases without labels (a, for one) count as wholly background"
+        "--condition-source shelf:shelf: cases without labels (a, for one) count as wholly background"
     ]
 
 
 def test_lineage_is_of_the_cases_as_they_are_handed_out():
-    base = BaseSource(Shelf(replace(SCHEMA, channels=("FLAIR", "T1"))), SCHEMA)
+    base = ConditionSource(Shelf(replace(SCHEMA, channels=("FLAIR", "T1"))), SCHEMA)
     lineage, case = base.lineage(), base.load("b")
     assert (lineage.dataset, lineage.fold, lineage.cases[1].subject) == ("shelf", "all", "b")
     assert lineage.cases[1].sha256 == content_hash(case.image, case.labels) == base.content("b")
 
 
 def test_an_image_that_is_held_out_is_found_whatever_its_labels_are():
-    base = BaseSource(Shelf(), SCHEMA)
+    base = ConditionSource(Shelf(), SCHEMA)
     host = Shelf(labels=numbered(1, 2), name="host")
     guard(base.lineage(), host.records(host.held_out_ids), dataset=host.name)
     host.load = lambda case_id: replace(Shelf.load(host, "b"), id=case_id)  # type: ignore[method-assign]
@@ -126,7 +126,7 @@ def test_an_image_that_is_held_out_is_found_whatever_its_labels_are():
 )
 def test_what_does_not_fit_is_refused(schema, own, says):
     with pytest.raises(UsageFault, match=says):
-        BaseSource(Shelf(replace(SCHEMA, **schema)), replace(SCHEMA, **own))
+        ConditionSource(Shelf(replace(SCHEMA, **schema)), replace(SCHEMA, **own))
 
 
 @pytest.fixture
@@ -197,15 +197,15 @@ def test_how_it_is_read_is_as_the_runs_own_cases_unless_said():
     own = SourceRequest(
         "nifti", "/ill", "2", "3d", "p", "s.csv", "/root", {"spacing": "1", "labels": "x:1"}
     )
-    other = inherited({"kind": "nifti", "where": "/free", "read": {"modality": "mr"}}, own)
+    other = inherited_request({"kind": "nifti", "where": "/free", "read": {"modality": "mr"}}, own)
     assert other == SourceRequest(
         "nifti", "/free", "all", "3d", "p", None, "/root", {"spacing": "1", "modality": "mr"}
     )
-    assert inherited({"kind": "nifti", "where": "/ill"}, own) == own
+    assert inherited_request({"kind": "nifti", "where": "/ill"}, own) == own
     told = {"kind": "nifti", "where": "/ill", "fold": "1", "read": {"spacing": "2"}}
-    assert inherited(told, own).fold == "1"
-    assert inherited(told, own).read == {"spacing": "2", "labels": "x:1"}
-    assert inherited({"kind": "msd", "where": "x"}, own) == SourceRequest("msd", "x", "all")
+    assert inherited_request(told, own).fold == "1"
+    assert inherited_request(told, own).read == {"spacing": "2", "labels": "x:1"}
+    assert inherited_request({"kind": "msd", "where": "x"}, own) == SourceRequest("msd", "x", "all")
 
 
 ASKING = SampleRequest(
@@ -217,10 +217,10 @@ ASKING = SampleRequest(
 
 
 def test_documents_without_it_still_read_and_those_with_it_too():
-    plain = Injection(RunFolder(Path("run")), Ratio(1, 1))
+    plain = MixConfig(RunFolder(Path("run")), Ratio(1, 1))
     document = plain.to_json()
     del document["lesions"]
-    assert Injection.from_json(document).samples == SampleRequest()
+    assert MixConfig.from_json(document).samples == SampleRequest()
     for asking in (SampleRequest(), ASKING):
         config = ProducerConfig("run", {}, "toy", "bank", True, 3, samples=asking)
         assert ProducerConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
@@ -230,7 +230,7 @@ def test_documents_without_it_still_read_and_those_with_it_too():
 
 def test_a_training_that_goes_on_with_something_else_asked_says_so():
     one, other = (
-        describe_session(Injection(RunFolder(Path("run")), Ratio(1, 1), samples=asking), None)
+        describe_session(MixConfig(RunFolder(Path("run")), Ratio(1, 1), samples=asking), None)
         for asking in (SampleRequest(), ASKING)
     )
     assert compare(one, one, None) == []
@@ -270,28 +270,30 @@ def test_filters_stand_beside_the_generators_own_judgement(filters, keep_flawed,
 
 
 @pytest.mark.parametrize(
-    ("heeds", "labelling", "parts", "says"),
+    ("conditioned_on", "label_source", "parts", "says"),
     [
         ({"labels"}, "asked", True, "a generator for each class"),
         ({"boxes"}, "asked", False, "takes boxes"),
         (set(), "drawn", False, "takes no label maps"),
     ],
 )
-def test_generators_that_cannot_take_other_cases_refuse_them(heeds, labelling, parts, says):
+def test_generators_that_cannot_take_other_cases_refuse_them(
+    conditioned_on, label_source, parts, says
+):
     asking = SampleRequest(conditions={"kind": "nifti", "where": "/free"})
-    refusing = Asks("it", frozenset(heeds), labelling, parts)
+    refusing = Capabilities("it", frozenset(conditioned_on), label_source, parts)
     with pytest.raises(UsageFault, match=says):
         check_request(asking, refusing)
-    check_request(asking, Asks("it", frozenset({"labels"}), "asked"))
+    check_request(asking, Capabilities("it", frozenset({"labels"}), "asked"))
     check_request(SampleRequest(), refusing)
 
 
 def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them():
-    injection = Injection(RunFolder(Path("run")), Ratio(1, 1), samples=ASKING)
-    with pytest.raises(UsageFault, match="leave --conditions out"):
-        open_origin(injection, None, ())  # type: ignore[arg-type]
+    mix_config = MixConfig(RunFolder(Path("run")), Ratio(1, 1), samples=ASKING)
+    with pytest.raises(UsageFault, match="leave --condition-source out"):
+        open_sample_source(mix_config, None, ())  # type: ignore[arg-type]
     manifest = {"lineage": Lineage("x", "0", (), {}).to_json()}
     with pytest.raises(UsageFault, match="within the training scans"):
-        refuse_conditions(injection, manifest, {"plans": "p"})
+        refuse_conditions(mix_config, manifest, {"plans": "p"})
     manifest = {"lineage": Lineage("x", "0", (), {"plans": "p"}).to_json()}
-    refuse_conditions(injection, manifest, {"plans": "p"})
+    refuse_conditions(mix_config, manifest, {"plans": "p"})

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from gansynth.conditions.box_places import PutBoxes, put_boxes
+from gansynth.conditions.box_places import PlacedBoxes, place_boxes
 from gansynth.conditions.boxes import box_drawer
-from gansynth.conditions.location_prior import KERNEL, Frame, PlacementPrior, depths
+from gansynth.conditions.location_prior import KERNEL, BodyBox, PlacementPrior, depths
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import organ_mask
-from gansynth.core.scene import CasePool, Scene
+from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.schema import Boxes, Condition
 from gansynth.core.space import Placement
 from gansynth.data.cache import CaseCache
@@ -23,7 +23,7 @@ def heads() -> Heads:
 
 
 @pytest.fixture(scope="module")
-def room(heads) -> CasePool:
+def case_pool(heads) -> CasePool:
     return CasePool(CaseCache(heads), heads.space)
 
 
@@ -40,10 +40,12 @@ def boxes(*rows: tuple[float, ...], label: int = 1) -> Boxes:
     return Boxes(coords, np.full(len(rows), label, np.int16))
 
 
-def put(room: CasePool, asked: Boxes, *, case: str = "h01", as_asked: bool = False) -> PutBoxes:
-    found = room.cache(case)
-    scene = Scene(found, Placement(), found.image.shape[1:], 0, room)
-    return put_boxes(asked, scene, np.random.default_rng(0), as_asked=as_asked)
+def put(
+    case_pool: CasePool, asked: Boxes, *, case: str = "h01", as_asked: bool = False
+) -> PlacedBoxes:
+    found = case_pool.cache(case)
+    case_context = CaseContext(found, Placement(), found.image.shape[1:], 0, case_pool)
+    return place_boxes(asked, case_context, np.random.default_rng(0), as_asked=as_asked)
 
 
 def test_no_box_lies_on_the_skull_or_beyond_it(drawn):
@@ -57,11 +59,11 @@ def test_no_box_lies_on_the_skull_or_beyond_it(drawn):
     assert count > DRAWS / 2
 
 
-def test_lesions_of_a_class_lie_where_the_class_does(drawn, heads, room):
+def test_lesions_of_a_class_lie_where_the_class_does(drawn, heads, case_pool):
     away: dict[int, list[float]] = {0: [], 1: []}
-    seat = PlacementPrior.learn_boxes(room, 0).centres.mean(axis=0)
+    seat = PlacementPrior.learn_boxes(case_pool, 0).centres.mean(axis=0)
     for condition in drawn:
-        frame = Frame.of(organ_mask(condition.background))
+        frame = BodyBox.of(organ_mask(condition.background))
         middles = (condition.boxes.coords[:, :2] + condition.boxes.coords[:, 2:]) / 2 - 0.5
         for middle, label in zip(frame.relative(middles), condition.boxes.labels, strict=True):
             away[int(label)].append(float(np.abs(middle - seat).max()))
@@ -70,18 +72,18 @@ def test_lesions_of_a_class_lie_where_the_class_does(drawn, heads, room):
     assert np.median(away[1]) > 2 * KERNEL
 
 
-def test_a_box_stays_where_it_is_asked_for_if_there_is_room(room):
-    own = room.cache("h01").boxes.coords[0]
+def test_a_box_stays_where_it_is_asked_for_if_there_is_room(case_pool):
+    own = case_pool.cache("h01").boxes.coords[0]
     free = (44, 30, 50, 36) if own[0] > 60 or own[2] < 40 or own[1] > 45 else (44, 56, 50, 62)
-    kept = put(room, boxes(free), as_asked=True)
+    kept = put(case_pool, boxes(free), as_asked=True)
     assert kept.moved == [[0, 0]]
-    skull = put(room, boxes((2, 2, 8, 8)), as_asked=True)
+    skull = put(case_pool, boxes((2, 2, 8, 8)), as_asked=True)
     assert skull.moved[0] not in (None, [0, 0])
 
 
-def test_boxes_keep_their_distance(room):
+def test_boxes_keep_their_distance(case_pool):
     asked = boxes(*[(0, 0, 8, 8)] * 6)
-    found = put(room, asked)
+    found = put(case_pool, asked)
     rows = [*found.present.coords, *found.boxes.coords]
     assert len(rows) > 3
     for number, one in enumerate(rows):
@@ -90,8 +92,8 @@ def test_boxes_keep_their_distance(room):
             assert gap.max() > 1.9
 
 
-def test_a_box_without_any_room_is_left_out(room):
-    found = put(room, boxes((5, 5, 90, 90)))
+def test_a_box_without_any_room_is_left_out(case_pool):
+    found = put(case_pool, boxes((5, 5, 90, 90)))
     assert len(found.boxes.labels) == 0
     assert found.moved == [None]
     assert len(found.present.labels) == 1
@@ -99,4 +101,4 @@ def test_a_box_without_any_room_is_left_out(room):
 
 def test_a_body_that_fills_the_image_has_no_outline():
     full = np.ones((8, 8), bool)
-    assert PlacementPrior(np.empty((0, 2)), 0.3).allowed(depths(full, Frame.of(full))).all()
+    assert PlacementPrior(np.empty((0, 2)), 0.3).allowed(depths(full, BodyBox.of(full))).all()

@@ -9,7 +9,7 @@ import pytest
 from gansynth.conditions.edit_chain import build_edit
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.schema import OUTSIDE, LabelArray
-from gansynth.data.connected_components import Parts
+from gansynth.data.connected_components import LabelComponents
 from gansynth.data.lesion_parts import parts
 
 INNER = {
@@ -51,7 +51,7 @@ def drawn(schema):
 
 
 def pieces(labels: LabelArray) -> int:
-    return len(Parts.of(labels > 0).sizes)
+    return len(LabelComponents.of(labels > 0).sizes)
 
 
 @pytest.mark.parametrize("inner", sorted(INNER))

@@ -12,7 +12,7 @@ from gansynth.core.schema import Case, Condition, Schema
 from gansynth.core.space import Placement, Space
 from gansynth.testing import ToySource
 from gansynth_cgan3d.model import CGAN3D
-from gansynth_elastic.model import Elastic
+from gansynth_elastic.model import ElasticGenerator
 
 DRAWS = 24
 
@@ -64,7 +64,7 @@ def beyond(source: ToySource, condition: Condition) -> tuple[int, int]:
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_no_more_labels_lie_beyond_a_stripped_body_than_in_its_case(ndim):
     source = Stripped(ndim)
-    moved = [beyond(source, c) for c in drawn(source, Elastic.default_edits)]
+    moved = [beyond(source, c) for c in drawn(source, ElasticGenerator.default_edits)]
     assert sum(after > before for after, before in moved) >= DRAWS / 8  # else nothing is tested
     kept = [beyond(source, c) for c in drawn(source, CGAN3D.default_edits)]
     assert all(after <= before for after, before in kept)
@@ -74,7 +74,9 @@ def test_where_all_is_body_nothing_is_taken_away():
     source = Within()
     assert organ_mask(source.load("toy_00").image).all()
     pairs = zip(
-        drawn(source, CGAN3D.default_edits), drawn(source, Elastic.default_edits), strict=True
+        drawn(source, CGAN3D.default_edits),
+        drawn(source, ElasticGenerator.default_edits),
+        strict=True,
     )
     for kept, moved in pairs:
         assert kept.labels is not None

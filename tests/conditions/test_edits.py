@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gansynth.conditions.edit_chain import apply_edits
-from gansynth.conditions.edits.morphology import Growing
-from gansynth.conditions.edits.moving import Move
+from gansynth.conditions.edits.morphology import VolumeEdit
 from gansynth.conditions.edits.shared import keeps_classes
+from gansynth.conditions.edits.warp import WarpEdit
+from gansynth.core.case_pool import CaseContext
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.registry import installed
-from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, LabelArray
 from gansynth.runtime.errors import UsageFault
 
@@ -47,7 +47,7 @@ ADDS = {"merge", "transplant"}
 ONE_WAY = {"identity", "clip", "drop", "merge"}
 """Edits with nothing to choose from there: no lesion can be spared, one other person has some."""
 CHOOSES = [n for n in EVERY if "classes" in installed().edit(n).Options.model_fields]
-MOVES = [n for n in CHOOSES if issubclass(installed().edit(n), Move | Growing)]
+MOVES = [n for n in CHOOSES if issubclass(installed().edit(n), WarpEdit | VolumeEdit)]
 SPACINGS = [(1.0, 1.0, 1.0), (3.0, 0.8, 1.1), (1.0, 1.5)]
 WAYS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in EVERY] + [
     (name, {"classes": classes}) for name in CHOOSES for classes in ((2,), (1,), (2, 4))
@@ -60,14 +60,16 @@ def strong(make):
 
 
 @pytest.fixture(scope="session")
-def setting(scene, toy, schema) -> Callable[[tuple[float, ...]], Scene]:
+def setting(case_context, toy, schema) -> Callable[[tuple[float, ...]], CaseContext]:
     """The toy map among cases to borrow from, one scene for each spacing."""
-    return cache(lambda spacing: scene(toy(len(spacing), spacing), schema(len(spacing), spacing)))
+    return cache(
+        lambda spacing: case_context(toy(len(spacing), spacing), schema(len(spacing), spacing))
+    )
 
 
-def edited(edit: Edit, there: Scene, seed: int) -> tuple[dict[str, Any], LabelArray]:
+def edited(edit: Edit, there: CaseContext, seed: int) -> tuple[dict[str, Any], LabelArray]:
     """Draw and apply an edit of a scene's own labels."""
-    context = EditContext(there.labels, there.room.schema, there)
+    context = EditContext(there.labels, there.case_pool.schema, there)
     params = edit.draw(context, np.random.default_rng(seed))
     return params, edit.apply(context, params).labels
 
@@ -94,9 +96,9 @@ def test_an_edit_goes_by_its_registered_name_and_describes_its_options(name):
 @pytest.mark.parametrize("spacing", SPACINGS, ids=len)
 @quick
 @given(seed=seeds)
-def test_an_edit_keeps_the_contract(name, chosen, spacing, seed, strong, setting, scene):
+def test_an_edit_keeps_the_contract(name, chosen, spacing, seed, strong, setting, case_context):
     there, edit, rng = setting(spacing), strong(name, **chosen), np.random.default_rng(seed)
-    labels, names = there.labels, there.room.schema
+    labels, names = there.labels, there.case_pool.schema
     context = rng.integers(0, 6, labels.shape).astype(np.int16)
     image = there.case.image
     inputs = [array.copy() for array in (labels, image, context)]
@@ -128,7 +130,7 @@ def test_an_edit_keeps_the_contract(name, chosen, spacing, seed, strong, setting
     # Read back from JSON, by an edit with other options, and cases that nothing was learnt from.
     drawn, once = edited(edit, there, seed)
     assert edited(edit, there, seed)[0] == drawn, "the generator alone decides what is drawn"
-    fresh = EditContext(labels, names, scene(labels, names))
+    fresh = EditContext(labels, names, case_context(labels, names))
     document = json.loads(json.dumps(drawn))
     assert np.array_equal(installed().edit(name)().apply(fresh, document).labels, once)
 
@@ -137,12 +139,12 @@ def test_an_edit_keeps_the_contract(name, chosen, spacing, seed, strong, setting
 @settings(quick, max_examples=3)
 @given(seed=seeds, shape=st.lists(st.integers(1, 7), min_size=2, max_size=3), some=st.booleans())
 def test_an_edit_survives_labels_without_any_anatomy(
-    name, seed, shape, some, strong, scene, schema
+    name, seed, shape, some, strong, case_context, schema
 ):
     rng, names = np.random.default_rng(seed), schema(len(shape))
     labels = rng.choice(np.array([OUTSIDE, 0, 0, 1, 2, 4], np.int16), shape)
     edit = strong(name, **({"classes": (1, 4)} if some and name in CHOOSES else {}))
-    after = edited(edit, scene(labels, names), seed)[1]
+    after = edited(edit, case_context(labels, names), seed)[1]
     assert np.array_equal(after == OUTSIDE, labels == OUTSIDE)
     assert set(np.unique(after)) <= set(names.label_values)
     if name not in ADDS:
@@ -151,13 +153,13 @@ def test_an_edit_survives_labels_without_any_anatomy(
 
 @pytest.mark.parametrize("name", sorted(set(EVERY) - ADDS))
 def test_a_map_without_foreground_or_the_chosen_class_stays_as_it_is(
-    name, strong, ball, scene, schema
+    name, strong, ball, case_context, schema
 ):
     for fill in (0, OUTSIDE):
         labels = np.full((6, 5, 4), fill, np.int16)
-        assert np.array_equal(edited(strong(name), scene(labels, schema()), 0)[1], labels)
+        assert np.array_equal(edited(strong(name), case_context(labels, schema()), 0)[1], labels)
     if name in CHOOSES:
-        params, after = edited(strong(name, classes=(2,)), scene(ball(), schema()), 0)
+        params, after = edited(strong(name, classes=(2,)), case_context(ball(), schema()), 0)
         assert np.array_equal(after, ball())
         assert name not in MOVES or params == {"strength": 0.0, "tries": 0}
 
@@ -179,7 +181,7 @@ def test_a_class_that_the_schema_lacks_is_refused(name, strong, setting):
 @given(seed=seeds, chain=st.lists(st.sampled_from(EVERY), min_size=2, max_size=5))
 def test_edits_compose_and_replay_in_order(spacing, seed, chain, strong, setting):
     there, rng = setting(spacing), np.random.default_rng(seed)
-    labels, names = there.labels, there.room.schema
+    labels, names = there.labels, there.case_pool.schema
     edits = [strong(name, share=0.7) for name in chain]
     given = EditContext(labels, names, there, np.maximum(labels, 0))
     done, steps = apply_edits(given, edits, rng)
@@ -197,7 +199,7 @@ def test_edits_compose_and_replay_in_order(spacing, seed, chain, strong, setting
 def test_an_edit_is_applied_to_its_share_of_conditions(share, make, setting):
     there = setting(SPACINGS[2])
     edit, rng = make("shift", share=share), np.random.default_rng(0)
-    context = EditContext(there.labels, there.room.schema, there)
+    context = EditContext(there.labels, there.case_pool.schema, there)
     counts = [len(apply_edits(context, [edit], rng)[1]) for _ in range(200)]
     assert np.mean(counts) == pytest.approx(share, abs=0.08)
 

@@ -9,7 +9,7 @@ from gansynth.conditions.edits.morphology import change_volume
 from gansynth.conditions.edits.nesting import keeps_nesting, wrapped_classes
 from gansynth.core.edit import EditContext
 from gansynth.core.schema import OUTSIDE
-from gansynth.data.connected_components import Parts
+from gansynth.data.connected_components import LabelComponents
 
 quick = settings(max_examples=8, deadline=None, database=None, derandomize=True)
 spacings = st.sampled_from([(1.0, 1.0, 1.0), (3.0, 0.8, 1.1), (1.0, 1.5)])
@@ -20,7 +20,7 @@ def counts(labels, *values) -> list[int]:
 
 
 def pieces(labels, value=1) -> int:
-    return len(Parts.of(labels == value).sizes)
+    return len(LabelComponents.of(labels == value).sizes)
 
 
 @quick
@@ -32,9 +32,9 @@ def test_the_volume_comes_out_to_the_voxel(factor, spacing, ball):
     assert np.array_equal(change_volume(labels, labels > 0, 1 + 1e-6, spacing), labels)
 
 
-def test_growth_ends_where_the_body_does(make, toy, scene, schema):
+def test_growth_ends_where_the_body_does(make, toy, case_context, schema):
     labels = np.maximum(toy(), 0)  # the image alone shows where the body is
-    there, edit = scene(labels, schema()), make("enlarge", low=16, high=16)
+    there, edit = case_context(labels, schema()), make("enlarge", low=16, high=16)
     there.__dict__["body"] = toy() != OUTSIDE
     params = edit.draw(EditContext(labels, schema(), there), np.random.default_rng(0))
     after = edit.apply(EditContext(labels, schema(), there), params).labels

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from gansynth.conditions.box_drawers import own_boxes
-from gansynth.conditions.box_places import put_boxes
+from gansynth.conditions.box_places import place_boxes
 from gansynth.conditions.boxes import box_drawer
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.location_prior import PlacementPrior
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.conditions.weights import Weights
+from gansynth.conditions.sampling_weights import SamplingWeights
+from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import EditContext
 from gansynth.core.registry import installed
-from gansynth.core.scene import CasePool, Scene
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Placement, Space
 from gansynth.data.cache import CaseCache
@@ -52,9 +52,11 @@ CHAIN = build_edits(["elastic:correlation_mm=6", "rotate", "scale", "shift:max_m
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.8, 1.1), (1.0, 1.5)], ids=str)
 @pytest.mark.parametrize("name", sorted(installed().names("edits")))
-def test_edits_draw_and_make_what_they_did(name, spacing, make, scene, toy, schema, unchanged):
+def test_edits_draw_and_make_what_they_did(
+    name, spacing, make, case_context, toy, schema, unchanged
+):
     edit, names = installed().edit(name), schema(len(spacing), spacing)
-    there = scene(toy(len(spacing), spacing), names)
+    there = case_context(toy(len(spacing), spacing), names)
     channels = np.arange(there.labels.size, dtype=np.int16).reshape(there.labels.shape) % 7
     context = EditContext(there.labels, names, there, channels, there.case.image)
     chosen = CHOSEN if "classes" in edit.Options.model_fields else ({},)
@@ -104,13 +106,13 @@ def test_boxes_are_what_they_were(text, unchanged):
 
 def test_what_is_learnt_of_places_is_what_it_was(toy, maps, schema, unchanged):
     heads = Heads()
-    room = CasePool(CaseCache(heads), heads.space)
+    case_pool = CasePool(CaseCache(heads), heads.space)
     for label in (0, 1):
-        unchanged(f"places of class {label}", PlacementPrior.learn_boxes(room, label))
+        unchanged(f"places of class {label}", PlacementPrior.learn_boxes(case_pool, label))
     found = heads.load("h01")
-    scene = Scene(found, Placement(), found.image.shape[1:], 0, room)
+    case_context = CaseContext(found, Placement(), found.image.shape[1:], 0, case_pool)
     rng, asked = np.random.default_rng(0), own_boxes(heads.load("h03"))
-    put = put_boxes(asked, scene, rng, as_asked=False)
+    put = place_boxes(asked, case_context, rng, as_asked=False)
     unchanged("boxes put", [put.boxes, put.present, put.moved])
     labels = {f"p{i}": toy(width=22 + 2 * i) for i in range(4)}
     pool = CasePool(CaseCache(maps(labels, schema())), Space())
@@ -124,7 +126,7 @@ def misses_small(case: Any) -> bool:
 
 
 def test_weights_are_what_they_were(tmp_path, unchanged):
-    weights = Weights.read(failures_of(misses_small, tmp_path))
+    weights = SamplingWeights.read(failures_of(misses_small, tmp_path))
     for space in (Space(), Space("crop", (8, 20, 20), pad_label=0), Space("slice", (20, 20))):
         sampler = ConditionSampler(Blobs(), space, CHAIN[:1], seed=5, weights=weights)
         for index in range(3):

@@ -113,9 +113,9 @@ def test_it_replays_from_json_to_the_bit_in_any_order(text):
         c = source.draw(index)
         told = json.loads(json.dumps(c.provenance))
         case, where = source.source.load(told["case"]), Placement.from_json(told["placement"])
-        scene = source._scene(case, where, case, index)
+        case_context = source._case_context(case, where, case, index)
         by_name = {edit.name: edit for edit in source.edits}
-        again = LesionDrawer().replay(scene, by_name, told)  # whatever its options
+        again = LesionDrawer().replay(case_context, by_name, told)  # whatever its options
         for key in ("labels", "lesion", "donor", "region"):
             assert np.array_equal(getattr(again, key), getattr(c, key)), key
         assert again.told == told["lesions"]

@@ -8,14 +8,14 @@ from scipy.ndimage import gaussian_filter
 
 from gansynth.conditions.location_prior import (
     FLOOR,
-    Frame,
+    BodyBox,
     PlacementPrior,
     depth_of,
     frame_of,
-    looked_at,
+    learning_cases,
 )
+from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.geometry import Mask, Matrix
-from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
@@ -33,12 +33,12 @@ def lesion_at(
 
 
 def density_of(
-    prior: PlacementPrior, body: Mask, frame: Frame | None = None, depth: float | None = None
+    prior: PlacementPrior, body: Mask, frame: BodyBox | None = None, depth: float | None = None
 ) -> Matrix:
     """How likely a lesion's centre is at each voxel of a body: what draws have to follow."""
     points, weights = prior._at(body.ndim, depth)
     counts = np.zeros(body.shape)
-    frame = frame or Frame.of(body)
+    frame = frame or BodyBox.of(body)
     voxels = np.rint(frame.voxels(points)).astype(int)
     inside = ((voxels >= 0) & (voxels < body.shape)).all(axis=1)
     np.add.at(counts, tuple(voxels[inside].T), weights[inside])
@@ -50,15 +50,15 @@ def density_of(
 
 
 @pytest.fixture
-def room(maps: Callable[..., CaseSource], schema: Callable[..., Schema]) -> CasePool:
+def case_pool(maps: Callable[..., CaseSource], schema: Callable[..., Schema]) -> CasePool:
     """Six cases with their lesions in the first quarter of the body along every axis."""
     cases = {f"p{i}": lesion_at((4 + i % 2, 5, 6 + i // 3)) for i in range(6)}
     return CasePool(CaseCache(maps(cases, schema())), Space())
 
 
-def test_draws_follow_the_density(room):
+def test_draws_follow_the_density(case_pool):
     body = lesion_at((4, 5, 6)) != OUTSIDE
-    prior, rng = PlacementPrior.learn(room), np.random.default_rng(0)
+    prior, rng = PlacementPrior.learn(case_pool), np.random.default_rng(0)
     drawn = np.array([prior.draw(body, rng) for _ in range(1500)])
     assert body[tuple(drawn.T)].all()
     density = density_of(prior, body)
@@ -71,45 +71,47 @@ def test_draws_follow_the_density(room):
     assert 0 < far.mean() < FLOOR
 
 
-def test_it_is_learnt_once_from_training_cases_alone(room):
-    first = PlacementPrior.learn(room, (1, 2))
-    assert set(room.source.opened) == set(room.ids)
-    room.source.opened.clear()
-    assert PlacementPrior.learn(room, (2, 1)) is first
-    assert room.source.opened == []
+def test_it_is_learnt_once_from_training_cases_alone(case_pool):
+    first = PlacementPrior.learn(case_pool, (1, 2))
+    assert set(case_pool.source.opened) == set(case_pool.ids)
+    case_pool.source.opened.clear()
+    assert PlacementPrior.learn(case_pool, (2, 1)) is first
+    assert case_pool.source.opened == []
 
 
 def test_a_slice_takes_the_lesions_of_its_depth(maps, schema):
     deep, shallow = lesion_at((4, 5, 20)), lesion_at((14, 5, 5))
     source, space = maps({"p0": deep, "p1": shallow}, schema()), Space("slice", (24, 28))
-    room = CasePool(CaseCache(source), space)
+    case_pool = CasePool(CaseCache(source), space)
     placement = Placement((0, 0), 5)
-    scene = Scene(room.cut("p0", placement), placement, deep.shape, 0, room)
-    prior = PlacementPrior.learn(room)
-    frame, depth = frame_of(scene), depth_of(scene)
+    case_context = CaseContext(case_pool.cut("p0", placement), placement, deep.shape, 0, case_pool)
+    prior = PlacementPrior.learn(case_pool)
+    frame, depth = frame_of(case_context), depth_of(case_context)
     assert depth == pytest.approx((5.5 - 2) / 16)
-    density = density_of(prior, scene.body, frame=frame, depth=depth)
+    density = density_of(prior, case_context.body, frame=frame, depth=depth)
     assert density[:, 15:].sum() > 0.9
     rng = np.random.default_rng(0)
-    drawn = [prior.draw(scene.body, rng, frame=frame, depth=depth) for _ in range(100)]
+    drawn = [prior.draw(case_context.body, rng, frame=frame, depth=depth) for _ in range(100)]
     assert np.mean([place[1] > 14 for place in drawn]) > 0.85
-    either = density_of(prior, scene.body, frame=frame)
+    either = density_of(prior, case_context.body, frame=frame)
     assert 0.4 < either[:, 15:].sum() < 0.6
 
 
 def test_the_frame_of_a_crop_is_that_of_its_whole_case(maps, schema):
     labels = lesion_at((4, 5, 6))
-    room = CasePool(CaseCache(maps({"p0": labels}, schema())), Space("crop", (8, 8, 8)))
+    case_pool = CasePool(CaseCache(maps({"p0": labels}, schema())), Space("crop", (8, 8, 8)))
     placement = Placement((10, 3, -2))
-    scene = Scene(room.cut("p0", placement), placement, labels.shape, 0, room)
-    assert frame_of(scene) == Frame((-8.0, -1.0, 4.0), (8.0, 19.0, 28.0))
-    stranger = Scene(scene.case, placement, (20, 24, 30), 0, room)
-    assert frame_of(stranger) == Frame((-10.0, -3.0, 2.0), (10.0, 21.0, 32.0))
+    case_context = CaseContext(
+        case_pool.cut("p0", placement), placement, labels.shape, 0, case_pool
+    )
+    assert frame_of(case_context) == BodyBox((-8.0, -1.0, 4.0), (8.0, 19.0, 28.0))
+    stranger = CaseContext(case_context.case, placement, (20, 24, 30), 0, case_pool)
+    assert frame_of(stranger) == BodyBox((-10.0, -3.0, 2.0), (10.0, 21.0, 32.0))
 
 
 def test_a_few_of_many_cases_are_looked_at_always_the_same(maps, schema):
     source = maps({f"p{i:03}": lesion_at((4, 5, 6)) for i in range(100)}, schema())
-    chosen = looked_at(CasePool(CaseCache(source), Space()))
+    chosen = learning_cases(CasePool(CaseCache(source), Space()))
     assert len(set(chosen)) == 64
-    assert chosen == looked_at(CasePool(CaseCache(source), Space())) == tuple(sorted(chosen))
+    assert chosen == learning_cases(CasePool(CaseCache(source), Space())) == tuple(sorted(chosen))
     assert chosen[-1] > "p090"

@@ -126,7 +126,7 @@ def test_a_crop_knows_the_body_of_its_whole_case():
     drawing = ConditionSampler(Memory(space), space)
     for corner in ((0, 7, 7), (7, 7, 7), (0, 0, 0)):
         placement = Placement(corner)
-        body = drawing._scene(space.to_generator(case, placement), placement, case, 0).body
+        body = drawing._case_context(space.to_generator(case, placement), placement, case, 0).body
         inside = tuple(slice(c, c + 10) for c in corner)
         assert body.sum() == pytest.approx(ball[inside].sum(), rel=0.1, abs=3)
         assert body.shape == (10, 10, 10)

@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import ks_2samp
 
 from gansynth.conditions.edits.size import learnt_sizes
+from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import EditContext
-from gansynth.core.scene import CasePool, Scene
 from gansynth.core.space import Placement, Space
 from gansynth.data.lesion_parts import parts
 from tests.conditions.rooms import THREE, at, body, run, with_ball
@@ -23,48 +23,48 @@ Pool = Callable[..., CasePool]
 def mixed(make):
     """Interpolates with a weight."""
 
-    def mix(scene: Scene, weight: float, seed: int = 0, **options: Any) -> Any:
-        return run(make("interpolate", low=weight, high=weight, **options), scene, seed)
+    def mix(case_context: CaseContext, weight: float, seed: int = 0, **options: Any) -> Any:
+        return run(make("interpolate", low=weight, high=weight, **options), case_context, seed)
 
     return mix
 
 
 def test_the_ends_are_the_two_shapes(tumours, mixed):
-    scene = at(tumours, "p0")
-    assert np.array_equal(mixed(scene, 0.0)[1], scene.labels)
-    params, after = mixed(scene, 1.0)
+    case_context = at(tumours, "p0")
+    assert np.array_equal(mixed(case_context, 0.0)[1], case_context.labels)
+    params, after = mixed(case_context, 1.0)
     donor = tumours.source.maps[params["donor"]]
     assert params["strength"] == 1
     for value in (1, 2):
         assert (after == value).sum() == pytest.approx((donor == value).sum(), rel=0.02)
-    middles = [np.argwhere(m > 0).mean(axis=0) for m in (after, scene.labels)]
+    middles = [np.argwhere(m > 0).mean(axis=0) for m in (after, case_context.labels)]
     assert np.abs(middles[0] - middles[1]).max() < 0.5
 
 
 def test_volumes_lie_between_and_follow_the_weight(tumours, mixed):
-    scene, volumes = at(tumours, "p0", turn=2), []
+    case_context, volumes = at(tumours, "p0", turn=2), []
     for weight in (0.0, 0.25, 0.5, 0.75, 1.0):
-        params, after = mixed(scene, weight, pairs="ordered")
+        params, after = mixed(case_context, weight, pairs="ordered")
         assert (params["donor"], params["weight"]) == ("p3", weight)
         volumes.append([int((after == value).sum()) for value in (1, 2)])
         for step in (*np.eye(3, dtype=int), *-np.eye(3, dtype=int)):
-            beside = np.argwhere(after == 2) + step
-            assert (after[tuple(beside.T)] > 0).all(), "the core is bare"
+            matching_real_case = np.argwhere(after == 2) + step
+            assert (after[tuple(matching_real_case.T)] > 0).all(), "the core is bare"
     for found in zip(*volumes, strict=True):
         assert list(found) == sorted(found)
         assert found[0] < found[-1]
     assert volumes[0][0] < volumes[2][0] < volumes[4][0]
 
 
-def test_people_with_other_classes_are_not_mixed(room, make):
+def test_people_with_other_classes_are_not_mixed(case_pool, make):
     seat = (8, 8, 8)
     cases = {"p0": with_ball(body(), seat, 4, 1, 2), "p1": with_ball(body(), seat, 4, 1)}
-    params, _ = run(make("interpolate"), at(room(cases), "p0"))
+    params, _ = run(make("interpolate"), at(case_pool(cases), "p0"))
     assert params["strength"] == 0
 
 
 @pytest.fixture
-def spots(room: Pool) -> CasePool:
+def spots(case_pool: Pool) -> CasePool:
     """Cases with two lesions each, all of class 1 in the body's lower half; other tissue above."""
     cases = {}
     for i in range(5):
@@ -72,22 +72,22 @@ def spots(room: Pool) -> CasePool:
         labels = with_ball(labels, (8 + i % 2, 18, 19), 2.3, 1)
         labels[30:36, 5:20, 5:20] = 4
         cases[f"p{i}"] = labels
-    return room(cases)
+    return case_pool(cases)
 
 
 @pytest.mark.parametrize("each", [False, True])
 def test_lesions_move_whole_to_where_there_is_room(each, spots, make):
-    scene = at(spots, "p0")
-    own = parts(scene.labels, THREE, (1, 2))
+    case_context = at(spots, "p0")
+    own = parts(case_context.labels, THREE, (1, 2))
     edit, moved = make("place", classes=(1, 2), each=each, where="anywhere"), 0
     for seed in range(10):
-        params, after = run(edit, scene, seed)
+        params, after = run(edit, case_context, seed)
         if params["strength"] == 0:
             continue
         moved += 1
         for value in (1, 2, 4):
-            assert (after == value).sum() == (scene.labels == value).sum()
-        assert np.array_equal(after == 4, scene.labels == 4)
+            assert (after == value).sum() == (case_context.labels == value).sum()
+        assert np.array_equal(after == 4, case_context.labels == 4)
         assert len(params["shifts"]) == (2 if each else 1)
         for part, shift in zip(own, params["shifts"] * (1 if each else 2), strict=True):
             pairs = zip(part.box, shift, strict=True)
@@ -97,11 +97,11 @@ def test_lesions_move_whole_to_where_there_is_room(each, spots, make):
 
 
 def test_places_follow_the_prior(spots, make):
-    scene = at(spots, "p0")
+    case_context = at(spots, "p0")
 
     def low(where: str) -> float:
         edit = make("place", classes=(1, 2), each=True, where=where)
-        found = [parts(run(edit, scene, seed)[1], THREE, (1, 2)) for seed in range(30)]
+        found = [parts(run(edit, case_context, seed)[1], THREE, (1, 2)) for seed in range(30)]
         return float(np.mean([part.centroid[0] < 14 for each in found for part in each]))
 
     assert low("prior") > 0.85
@@ -114,12 +114,14 @@ def test_places_follow_the_prior(spots, make):
 )
 def test_the_image_goes_along(name, options, spots, sizes, make):
     """An image that shows the labels shows the edited labels where lesions lie."""
-    scene = at(spots, "p0") if name == "place" else at(sizes, "p2")
+    case_context = at(spots, "p0") if name == "place" else at(sizes, "p2")
     edit = make(name, classes=(1, 2), **options)
-    params, after = run(edit, scene, 1)
+    params, after = run(edit, case_context, 1)
     assert params["strength"] == 1
-    image = np.where(np.isin(scene.labels, (1, 2)), scene.labels, 0)[None].astype(np.float32)
-    moved = edit.apply(EditContext(scene.labels, THREE, image=image), params).image
+    image = np.where(np.isin(case_context.labels, (1, 2)), case_context.labels, 0)[None].astype(
+        np.float32
+    )
+    moved = edit.apply(EditContext(case_context.labels, THREE, image=image), params).image
     lesion = np.isin(after, (1, 2))
     # Where labels take the nearest voxel, an image is interpolated between two.
     assert np.abs(moved[0] - after)[lesion].mean() < (0.01 if name == "place" else 0.2)
@@ -127,10 +129,12 @@ def test_the_image_goes_along(name, options, spots, sizes, make):
 
 
 @pytest.fixture
-def sizes(room: Pool) -> CasePool:
+def sizes(case_pool: Pool) -> CasePool:
     """Cases with one nested lesion each, mostly large, some small; and tissue that stays."""
     radii = [3.0, 3.4, 4.0, 6.0, 6.5, 7.0]
-    return room({f"p{i}": with_ball(body(), (12, 13, 14), r, 1, 2) for i, r in enumerate(radii)})
+    return case_pool(
+        {f"p{i}": with_ball(body(), (12, 13, 14), r, 1, 2) for i, r in enumerate(radii)}
+    )
 
 
 @pytest.fixture
@@ -138,8 +142,8 @@ def resized(make, sizes):
     """Volumes that come of the second smallest lesion."""
 
     def volumes(count: int = 40, **options: Any) -> npt.NDArray[np.float64]:
-        edit, scene = make("size", max_factor=4.0, **options), at(sizes, "p1")
-        after = [run(edit, scene, seed)[1] for seed in range(count)]
+        edit, case_context = make("size", max_factor=4.0, **options), at(sizes, "p1")
+        after = [run(edit, case_context, seed)[1] for seed in range(count)]
         assert all({1, 2} <= set(np.unique(a)) for a in after)
         return np.array([(a > 0).sum() for a in after], float)
 
@@ -166,15 +170,15 @@ def test_small_ones_come_more_often_the_stronger_the_bias(resized):
 
 
 @pytest.fixture
-def shown(room: Pool) -> Scene:
+def shown(case_pool: Pool) -> CaseContext:
     """A case whose body only the image shows, and a lesion that sticks out of it a little."""
     labels = with_ball(np.zeros((24, 26, 28), np.int16), (6, 10, 10), 3.5, 1)
     labels[14:19, 3:23, 3:25] = 4
-    pool = room({"p0": labels, "p1": with_ball(labels, (9, 13, 14), 5, 1)})
+    pool = case_pool({"p0": labels, "p1": with_ball(labels, (9, 13, 14), 5, 1)})
     case = at(pool, "p0").case
     image = np.zeros_like(case.image)
     image[:, 4:20, 3:-3, 3:-3] = 100
-    return Scene(replace(case, image=image), Placement(), (24, 26, 28), 0, pool)
+    return CaseContext(replace(case, image=image), Placement(), (24, 26, 28), 0, pool)
 
 
 @pytest.mark.parametrize(("name", "draws"), [("place", 60), ("size", 8)])
@@ -200,7 +204,7 @@ def test_where_the_image_shows_the_body_lesions_stay_in_it(name, draws, shown, m
 def test_a_lesion_that_a_crop_cuts_off_stays(name, sizes, make):
     pool = CasePool(sizes.cache, Space("crop", (12, 12, 12)))
     placement = Placement((12, 8, 8))
-    scene = Scene(pool.cut("p3", placement), placement, (24, 26, 28), 0, pool)
-    params, after = run(make(name), scene)
+    case_context = CaseContext(pool.cut("p3", placement), placement, (24, 26, 28), 0, pool)
+    params, after = run(make(name), case_context)
     assert params["strength"] == 0
-    assert np.array_equal(after, scene.labels)
+    assert np.array_equal(after, case_context.labels)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gansynth.core.bank_options import BankSize, Pacing
+from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.runtime.errors import UsageFault
 
 
@@ -48,10 +48,10 @@ def test_a_size_without_room_for_two_samples_is_refused_with_one_that_has_it():
     ],
 )
 def test_a_pacing_is_read_and_said(options, expected, words):
-    pacing = Pacing.parse(*options)
+    pacing = RefreshPolicy.parse(*options)
     assert {k: v for k, v in pacing.to_json().items() if v is not None} == expected
     assert str(pacing) == words
-    assert Pacing(**pacing.to_json()) == pacing
+    assert RefreshPolicy(**pacing.to_json()) == pacing
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_a_pacing_is_read_and_said(options, expected, words):
 )
 def test_what_is_no_pacing_is_refused(options, words):
     with pytest.raises(UsageFault, match=words):
-        Pacing.parse(*options)
+        RefreshPolicy.parse(*options)

@@ -21,7 +21,7 @@ from gansynth.report.png import png_bytes
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import read_nifti
 from gansynth.sampling.dataset_writer import DatasetWriter
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from tests.conftest import DATA
 
 SHAPE = (28, 32, 24)

@@ -14,7 +14,7 @@ from gansynth.core.hookspecs import API_VERSION, hookimpl
 from gansynth.core.registry import GROUP, KINDS, installed, load_registry
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 
 GOOD = """
 from gansynth.core.generator import Generator

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.ratio import Ratio
-from gansynth.core.schedule import Mix, Schedule, choose_cases
+from gansynth.core.schedule import Schedule, ScheduledMix, choose_cases
 from gansynth.runtime.errors import UsageFault
 
 ALL_REAL, HALF, ONLY = Ratio(1, 0), Ratio(1, 1), Ratio(0, 1)
@@ -56,20 +56,20 @@ def test_a_ratio_that_a_schedule_has_no_use_for_is_refused(text, ratio):
 @pytest.mark.parametrize(
     ("text", "ratio", "progress", "expected"),
     [
-        ("constant", HALF, 0.0, Mix(0.5, "all")),
-        ("constant", HALF, 1.0, Mix(0.5, "all")),
-        ("constant", ALL_REAL, 0.5, Mix(0.0, "all")),
-        ("constant", ONLY, 0.5, Mix(1.0, "none")),
-        ("finetune:10%@80%", ONLY, 0.0, Mix(1.0, "none")),
-        ("finetune:10%@80%", ONLY, 0.7999, Mix(1.0, "none")),
-        ("finetune:10%@80%", ONLY, 0.8, Mix(0.0, "chosen")),
-        ("finetune:10%@80%", ONLY, 1.0, Mix(0.0, "chosen")),
-        ("anneal:50%-100%", HALF, 0.5, Mix(0.5, "all")),
-        ("anneal:50%-100%", HALF, 0.75, Mix(0.25, "all")),
-        ("anneal:50%-75%", HALF, 0.9, Mix(0.0, "all")),
+        ("constant", HALF, 0.0, ScheduledMix(0.5, "all")),
+        ("constant", HALF, 1.0, ScheduledMix(0.5, "all")),
+        ("constant", ALL_REAL, 0.5, ScheduledMix(0.0, "all")),
+        ("constant", ONLY, 0.5, ScheduledMix(1.0, "none")),
+        ("finetune:10%@80%", ONLY, 0.0, ScheduledMix(1.0, "none")),
+        ("finetune:10%@80%", ONLY, 0.7999, ScheduledMix(1.0, "none")),
+        ("finetune:10%@80%", ONLY, 0.8, ScheduledMix(0.0, "chosen")),
+        ("finetune:10%@80%", ONLY, 1.0, ScheduledMix(0.0, "chosen")),
+        ("anneal:50%-100%", HALF, 0.5, ScheduledMix(0.5, "all")),
+        ("anneal:50%-100%", HALF, 0.75, ScheduledMix(0.25, "all")),
+        ("anneal:50%-75%", HALF, 0.9, ScheduledMix(0.0, "all")),
         # Before it changes, a ratio of 0:1 is a phase of synthetic samples only, as everywhere.
-        ("anneal:50%-100%", ONLY, 0.25, Mix(1.0, "none")),
-        ("anneal:50%-100%", ONLY, 0.75, Mix(0.5, "all")),
+        ("anneal:50%-100%", ONLY, 0.25, ScheduledMix(1.0, "none")),
+        ("anneal:50%-100%", ONLY, 0.75, ScheduledMix(0.5, "all")),
     ],
 )
 def test_what_may_be_drawn_at_a_moment(text, ratio, progress, expected):

@@ -11,11 +11,11 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from gansynth.core.findings import Checked, Finding
+from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.data.h5_write import write_h5
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from tests.deepmedic_sets import toy_deepmedic
 from tests.yolo_sets import toy_yolo
 
@@ -47,11 +47,11 @@ def opened(where: Any, kind: str = "nifti", **options: Any) -> Any:
     return open_source(request(where, kind, **options))
 
 
-def check(where: Any, kind: str = "nifti", **options: Any) -> Checked:
+def check(where: Any, kind: str = "nifti", **options: Any) -> CheckReport:
     return check_request(request(where, kind, **options))
 
 
-def check_request(asked: SourceRequest) -> Checked:
+def check_request(asked: SourceRequest) -> CheckReport:
     return installed().check(asked.kind)(asked, lambda done, total: None)
 
 

@@ -8,13 +8,13 @@ import torch
 
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.schema import Schema
-from gansynth.data.between import interpolate_slices
 from gansynth.data.blending import dress, fade, match_rim, poisson, soft
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.label_statistics import LabelPriors, roughness
 from gansynth.data.lesion_contrast import LesionContrast
-from gansynth.data.rims import contrasts, tighten
+from gansynth.data.lesion_rims import contrasts, tighten
 from gansynth.data.skull import find_brain
+from gansynth.data.slice_interpolation import interpolate_slices
 from tests import spots
 from tests.conftest import toy_case
 from tests.data import sets
@@ -65,7 +65,9 @@ def test_what_is_learnt_of_label_maps_is_what_it_was(unchanged):
     noisy = [np.where(rng.random(m.shape) < p, rng.integers(0, 3, m.shape), m).astype(np.int16)
              for m, p in zip(maps, np.linspace(0, 0.3, 12), strict=True)]  # fmt: skip
     cleaned = [priors.clean(one) for one in noisy]
-    said = [(priors.noise(a, b), priors.flaw(a)) for a, b in zip(noisy, cleaned, strict=True)]
+    said = [
+        (priors.noise(a, b), priors.reject_reason(a)) for a, b in zip(noisy, cleaned, strict=True)
+    ]
     unchanged("label maps cleaned", cleaned)
     unchanged("label maps judged", said)
     unchanged("label maps compared", priors.compare(noisy))
@@ -81,7 +83,7 @@ def test_what_is_learnt_of_lesions_is_what_it_was(unchanged):
     loose = spots.boxes_of((9, 9, 23, 25), (24, 20, 36, 39), (30, 8, 38, 16), labels=[0, 1, 1])
     for index, case in enumerate(cases[:4]):
         found = [contrasts(case.image, loose), tighten(case.image, loose)]
-        unchanged(f"contrasts {index}", [*found, known.flaw(case.image, loose)])
+        unchanged(f"contrasts {index}", [*found, known.reject_reason(case.image, loose)])
         unchanged(f"bodies {index}", organ_mask(case.image))
 
 

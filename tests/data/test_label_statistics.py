@@ -113,7 +113,7 @@ def test_what_was_cleaned_is_clean(seed, axes):
 
 
 def test_maps_of_the_same_kind_have_no_flaw(priors):
-    assert {priors.flaw(blob(i)) for i in range(100, 200)} == {""}
+    assert {priors.reject_reason(blob(i)) for i in range(100, 200)} == {""}
 
 
 def much() -> np.ndarray:
@@ -140,14 +140,16 @@ def little() -> np.ndarray:
     ids=["much", "little", "missing", "nothing"],
 )  # fmt: skip
 def test_what_training_maps_never_show_is_a_flaw(priors, labels, begins, ends):
-    flaw = priors.flaw(labels)
-    assert flaw.startswith(begins)
-    assert flaw.endswith(ends)
+    reject_reason = priors.reject_reason(labels)
+    assert reject_reason.startswith(begins)
+    assert reject_reason.endswith(ends)
 
 
 def test_a_label_that_some_training_maps_lack_may_be_missing():
-    assert not LabelPriors.fit(map(rare, range(40)), FLAT).flaw(np.zeros((32, 32), np.int16))
-    said = LabelPriors.fit(map(tiny, range(400)), FLAT).flaw(with_voxels((16, 16)))
+    assert not LabelPriors.fit(map(rare, range(40)), FLAT).reject_reason(
+        np.zeros((32, 32), np.int16)
+    )
+    said = LabelPriors.fit(map(tiny, range(400)), FLAT).reject_reason(with_voxels((16, 16)))
     assert said == "foreground covers 1 voxels, expected at least 71 as in the training label maps"
 
 
@@ -155,7 +157,7 @@ def test_crumbs_of_the_right_area_are_a_flaw(priors):
     labels = np.zeros((32, 32), np.int16)
     labels[::3, ::3] = 1
     labels[10:14, 10:14] = 2
-    assert "label 1 (edema) has " in priors.flaw(labels)
+    assert "label 1 (edema) has " in priors.reject_reason(labels)
 
 
 def tiny(seed: int) -> np.ndarray:
@@ -173,7 +175,7 @@ def strewn(count: int, seed: int = 0) -> np.ndarray:
 def refused(priors: LabelPriors, drawn: np.ndarray) -> str:
     """Why a map that was drawn enters no bank."""
     cleaned = priors.clean(drawn)
-    return priors.noise(drawn, cleaned) or priors.flaw(cleaned)
+    return priors.noise(drawn, cleaned) or priors.reject_reason(cleaned)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6, 20, 50])
@@ -227,13 +229,13 @@ def test_priors_without_shapes_are_still_read(priors):
         del prior["rough"], prior["least"]
     before = LabelPriors.from_json(doc)
     assert before.noise(strewn(40), strewn(40)) == ""
-    assert before.flaw(blob(100)) == ""
+    assert before.reject_reason(blob(100)) == ""
 
 
 def test_no_training_map_says_nothing():
     priors = LabelPriors.fit([], FLAT)
     assert priors.noise(strewn(40), blob(0)) == ""
-    assert priors.flaw(blob(0)) == ""
+    assert priors.reject_reason(blob(0)) == ""
     assert np.array_equal(priors.clean(blob(0)), blob(0))
 
 

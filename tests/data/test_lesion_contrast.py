@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.schema import Boxes, Case
 from gansynth.data.lesion_contrast import LesionContrast
-from gansynth.data.rims import contrasts, tighten
-from gansynth.sampling.admission import reason_of
+from gansynth.data.lesion_rims import contrasts, tighten
+from gansynth.sampling.quality_gate import reject_reason_of
 from tests.spots import boxes_of, picture, spotted
 
 ONE, TWO = (12, 12, 20, 22), (26, 24, 34, 36)
@@ -92,9 +92,9 @@ def learnt(count: int = 30, **changes: Any) -> LesionContrast:
 
 def test_a_sample_with_lesions_in_its_boxes_has_no_flaw_one_without_has():
     known, sample = learnt(), of(99, labels=[0, 1])
-    assert known.flaw(sample.image, sample.boxes) == ""
+    assert known.reject_reason(sample.image, sample.boxes) == ""
     bare = of(99, ONE).image
-    said = known.flaw(bare, sample.boxes)
+    said = known.reject_reason(bare, sample.boxes)
     assert said.startswith("lesion contrast ")
     assert " in box 2 of class node, expected at least " in said
     assert "brighter than its rim" in said
@@ -102,9 +102,9 @@ def test_a_sample_with_lesions_in_its_boxes_has_no_flaw_one_without_has():
 
 def test_flaws_that_differ_in_numbers_only_are_one_reason():
     known, boxes = learnt(), boxes_of(ONE, TWO, labels=[0, 0])
-    said = [known.flaw(of(50 + i, rows).image, boxes) for i, rows in enumerate((ONE, TWO))]
+    said = [known.reject_reason(of(50 + i, rows).image, boxes) for i, rows in enumerate((ONE, TWO))]
     assert said[0] != said[1]
-    assert {reason_of(s) for s in said} == {"lesion contrast # in box # of class core"}
+    assert {reject_reason_of(s) for s in said} == {"lesion contrast # in box # of class core"}
 
 
 def test_a_class_that_may_be_either_is_judged_by_its_strength():
@@ -112,15 +112,15 @@ def test_a_class_that_may_be_either_is_judged_by_its_strength():
     cases = [replace(c, image=-c.image) if i % 2 else c for i, c in enumerate(cases)]
     known = LesionContrast.fit(cases, ("core",))
     for case in cases[:2]:
-        assert known.flaw(case.image, case.boxes) == ""
-    assert known.flaw(cases[0].image, boxes_of(TWO)) != ""
+        assert known.reject_reason(case.image, case.boxes) == ""
+    assert known.reject_reason(cases[0].image, boxes_of(TWO)) != ""
 
 
 def test_few_training_boxes_judge_nobody_and_nobody_judges_what_has_no_box():
     image = of(99, ONE).image
-    assert learnt(19).flaw(image, boxes_of(TWO)) == ""
-    assert LesionContrast.fit([], ("core",)).flaw(image, boxes_of(ONE)) == ""
-    assert learnt().flaw(image, None) == learnt().flaw(image, boxes_of()) == ""
+    assert learnt(19).reject_reason(image, boxes_of(TWO)) == ""
+    assert LesionContrast.fit([], ("core",)).reject_reason(image, boxes_of(ONE)) == ""
+    assert learnt().reject_reason(image, None) == learnt().reject_reason(image, boxes_of()) == ""
 
 
 def test_a_class_that_cannot_be_told_from_other_places_judges_nobody():
@@ -130,7 +130,7 @@ def test_a_class_that_cannot_be_told_from_other_places_judges_nobody():
     found = known.classes["core"]
     assert found is not None
     assert not found.judged
-    assert known.flaw(of(99, ONE).image, boxes_of(TWO)) == ""
+    assert known.reject_reason(of(99, ONE).image, boxes_of(TWO)) == ""
 
 
 def test_what_was_learnt_is_numbers_and_is_read_back():

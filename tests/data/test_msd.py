@@ -10,7 +10,7 @@ import pytest
 
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.splits import SPLITS
 from tests.conftest import DATA
 from tests.data.sets import SHAPE, check, check_request, opened, request, save

@@ -8,7 +8,7 @@ import pytest
 
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from tests.data.sets import save, save_picture
 
 WHOLE = [(0, 2, 3, 6, 9), (0, 8, 10, 11, 12)]

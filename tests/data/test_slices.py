@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
-from gansynth.core.findings import Checked, Finding
+from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import guard
 from gansynth.core.registry import installed
 from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import SourceRequest
 from gansynth.data.h5_write import write_h5
-from gansynth.data.reading import VolumeOptions
+from gansynth.data.read_options import VolumeOptions
 from gansynth.data.slices import SliceSource, check_slices
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from tests.data.sets import save
 
@@ -60,7 +60,7 @@ def volumes():
 
     @hookimpl
     def register_checks(register):
-        register("volumes", lambda: lambda request, progress: Checked("volumes:x", 16, []))
+        register("volumes", lambda: lambda request, progress: CheckReport("volumes:x", 16, []))
 
     plugin = SimpleNamespace(register_sources=register_sources, register_checks=register_checks)
     installed().add(plugin, "volumes")
@@ -320,16 +320,16 @@ def test_slices_of_no_volumes_are_refused(where):
 
 
 def test_check_tells_what_is_wrong_with_volumes_and_choice(monkeypatch):
-    def found(**read: str) -> Checked:
+    def found(**read: str) -> CheckReport:
         return check_slices(request(**read), lambda done, total: None)
 
-    assert found() == Checked("slices:volumes:x", 16 * 14, [])
+    assert found() == CheckReport("slices:volumes:x", 16 * 14, [])
     assert [f.level for f in found(slices="90-99").findings] == ["error"]
     (warning,) = found(classes="foreground", slices="8").findings
     assert warning.level == "warning"
     assert "no training case of fold 0 is of class 'without'" in warning.message
     damaged = Finding("error", "a", Path("a"), "damaged")
-    inner = ("volumes", lambda: lambda request, progress: Checked("volumes:x", 3, [damaged]))
+    inner = ("volumes", lambda: lambda request, progress: CheckReport("volumes:x", 3, [damaged]))
     monkeypatch.setitem(installed().loaders["checks"], "volumes", inner)
     assert found().findings == [damaged]
 

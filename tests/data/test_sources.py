@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gansynth.core.registry import installed
-from gansynth.core.source import CaseSource, SourceRequest, Split
+from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.data.h5_write import write_h5
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from tests.data import sets
 from tests.dividing import assert_same_cases, state
@@ -20,8 +20,8 @@ from tests.dividing import assert_same_cases, state
 HOSTS = ("nnunet", "nnunet-raw")
 DIVISIBLE = ("nifti", "manifest", "msd", "pictures")
 SPLITS = [
-    Split(train=["carl_1", "anna_1", "carl_2"], val=["bert_1"]),
-    Split(train=["bert_1"], val=["dora_1", "anna_2"]),
+    FoldSplit(train=["carl_1", "anna_1", "carl_2"], val=["bert_1"]),
+    FoldSplit(train=["bert_1"], val=["dora_1", "anna_2"]),
 ]
 
 
@@ -186,14 +186,14 @@ def test_the_request_needs_no_working_directory(home, tmp_path, monkeypatch):
 def test_again_the_same_is_written_again(pairs, tmp_path):
     request = pairs.divided(SPLITS, tmp_path / "new")
     before = {path: path.read_bytes() for path in (tmp_path / "new").iterdir()}
-    reordered = [Split(train=s["train"][::-1], val=s["val"] * 2) for s in SPLITS]
+    reordered = [FoldSplit(train=s["train"][::-1], val=s["val"] * 2) for s in SPLITS]
     assert pairs.divided(reordered, tmp_path / "new") == request
     assert {path: path.read_bytes() for path in (tmp_path / "new").iterdir()} == before
 
 
 def test_what_was_dealt_out_is_dealt_out_again(pairs, tmp_path):
     first = open_source(pairs.divided(SPLITS, tmp_path / "outer"))
-    inner = [Split(train=["carl_1", "carl_2"], val=["anna_1"])]
+    inner = [FoldSplit(train=["carl_1", "carl_2"], val=["anna_1"])]
     second = open_source(first.divided(inner, tmp_path / "inner"))
     assert (second.train_ids, second.held_out_ids) == (("carl_1", "carl_2"), ("anna_1",))
 
@@ -209,7 +209,7 @@ def test_neither_another_split_nor_another_data_set_is_written_over(pairs, tmp_p
 
 def test_a_person_on_both_sides_is_a_leak(home, tmp_path):
     with pytest.raises(IntegrityFault, match="anna"):
-        home[1].divided([Split(train=["anna_1"], val=["anna_2", "bert_1"])], tmp_path / "new")
+        home[1].divided([FoldSplit(train=["anna_1"], val=["anna_2", "bert_1"])], tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -217,9 +217,9 @@ def test_a_person_on_both_sides_is_a_leak(home, tmp_path):
     ("splits", "says"),
     [
         ([], "no fold"),
-        ([Split(train=["anna_1"], val=[])], "no case under val"),
-        ([Split(train=[], val=["anna_1"])], "no case under train"),
-        ([Split(train=["anna_1", "nobody"], val=["bert_1"])], "'nobody'"),
+        ([FoldSplit(train=["anna_1"], val=[])], "no case under val"),
+        ([FoldSplit(train=[], val=["anna_1"])], "no case under train"),
+        ([FoldSplit(train=["anna_1", "nobody"], val=["bert_1"])], "'nobody'"),
     ],
 )
 def test_splits_that_cannot_be_are_refused(pairs, tmp_path, splits, says):
@@ -229,7 +229,7 @@ def test_splits_that_cannot_be_are_refused(pairs, tmp_path, splits, says):
 
 def test_a_kind_that_cannot_be_dealt_out_says_what_can(made, tmp_path):
     with pytest.raises(UsageFault, match=r"cases of toy: .* expected .* nnunet:, nnunet-raw:"):
-        ToySource().divided([Split(train=["toy_00"], val=["toy_01"])], tmp_path)
+        ToySource().divided([FoldSplit(train=["toy_00"], val=["toy_01"])], tmp_path)
     folder, cache = made("h5")
     with pytest.raises(UsageFault, match=f"expected what it was made from: nifti:{folder}"):
         cache.divided(SPLITS, tmp_path / "new")
@@ -237,26 +237,26 @@ def test_a_kind_that_cannot_be_dealt_out_says_what_can(made, tmp_path):
 
 def test_slices_go_where_their_volumes_go(made, tmp_path):
     source = made("slices")[1]
-    splits = [Split(train=["anna_1/sag003", "carl_1/sag000"], val=["bert_1/sag003"])]
+    splits = [FoldSplit(train=["anna_1/sag003", "carl_1/sag000"], val=["bert_1/sag003"])]
     other = open_source(source.divided(splits, tmp_path / "new"))
     assert (other.name, other.subject("bert_1/sag003")) == (source.name, "bert")
     assert {case.split("/")[0] for case in other.train_ids} == {"anna_1", "carl_1"}
     assert other.held_out_ids == tuple(f"bert_1/sag{n:03d}" for n in range(6))
     with pytest.raises(UsageFault, match=r"no case 'anna_1'.*correct the split"):
-        source.divided([Split(train=["anna_1"], val=["bert_1/sag003"])], tmp_path / "odd")
+        source.divided([FoldSplit(train=["anna_1"], val=["bert_1/sag003"])], tmp_path / "odd")
 
 
 def test_slices_are_as_before(made, tmp_path):
     request = made("slices")[1].request
     read = {"folds": "3", "plane": "sagittal", "inner.modality": "none", "window": "0:200"}
     slices = open_source(replace(request, read=read))
-    splits = [Split(train=list(slices.held_out_ids), val=list(slices.train_ids))]
+    splits = [FoldSplit(train=list(slices.held_out_ids), val=list(slices.train_ids))]
     other = open_source(slices.divided(splits, tmp_path / "new"))
     assert (other.train_ids, other.host) == (slices.held_out_ids, slices.host)
     assert_same_cases(slices, other, (slices.train_ids[0], slices.held_out_ids[-1]))
 
 
-def with_split(source: CaseSource, tmp_path: Path, split: Split, fold: str = "0") -> CaseSource:
+def with_split(source: CaseSource, tmp_path: Path, split: FoldSplit, fold: str = "0") -> CaseSource:
     (tmp_path / "mine.json").write_text(json.dumps([split]))
     read = {**source.request.read, "splits": str(tmp_path / "mine.json")}
     return open_source(replace(source.request, fold=fold, read=read))
@@ -272,8 +272,8 @@ def test_a_split_by_option_counts_before_all_else(kind, tmp_path):
 @pytest.mark.parametrize(
     ("split", "fold", "fault", "says"),
     [
-        (Split(train=["anna_1"], val=["anna_2"]), "0", IntegrityFault, r"anna.*mine\.json"),
-        (Split(train=["anna_1"], val=["nobody"]), "0", DataFault,
+        (FoldSplit(train=["anna_1"], val=["anna_2"]), "0", IntegrityFault, r"anna.*mine\.json"),
+        (FoldSplit(train=["anna_1"], val=["nobody"]), "0", DataFault,
          r"mine\.json: fold 0 names 1 case.*'nobody'"),
         (SPLITS[0], "1", UsageFault, "--fold '1'"),
     ],

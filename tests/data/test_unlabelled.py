@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gansynth.core.generator import Generator, Labelling
+from gansynth.core.generator import Generator, LabelSource
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Sample
@@ -99,7 +99,7 @@ class Noise(Generator):
     """Draws noise about the training cases' mean; no networks."""
 
     name = "noise"
-    labelling: Labelling = "none"
+    label_source: LabelSource = "none"
     mean = 0.0
 
     def networks(self):
@@ -127,7 +127,7 @@ class Both(Noise):
     """As it would be with masks."""
 
     name = "both"
-    labelling: Labelling = "drawn"
+    label_source: LabelSource = "generated"
 
 
 @pytest.fixture

@@ -81,14 +81,16 @@ def intensities(random: np.random.Generator) -> list[dict[str, Any]]:
     found = []
     for channel in ("T1", "FLAIR"):
         for label, centre in ((None, 0.9), ("lesion", 1.7)):
-            sides = {}
+            comparison = {}
             for side, moved in (("real", 0.0), ("synthetic", 0.12)):
                 density = np.exp(-0.5 * ((middles - centre - moved) / 0.35) ** 2)
                 density += 0.02 * random.random(40)
                 if label is None:
                     density[middles < -0.85] += 14
-                sides[side] = (density / density.sum() / 0.1).tolist()
-            found.append({"channel": channel, "label": label, "edges": edges.tolist(), **sides})
+                comparison[side] = (density / density.sum() / 0.1).tolist()
+            found.append(
+                {"channel": channel, "label": label, "edges": edges.tolist(), **comparison}
+            )
     return found
 
 

@@ -10,27 +10,27 @@ from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource
 from gansynth.data.cache import CaseCache
 from gansynth.evaluation.evaluate import EvaluationOptions, assess, chosen_metrics
-from gansynth.evaluation.gathering import Gathered, Known, own_names
-from gansynth.metrics.comparison import Effort, Sides
+from gansynth.evaluation.evaluation_data import EvaluationData, KnownSubjects, own_names
+from gansynth.metrics.comparison import Comparison, Effort
 from gansynth.runtime.progress import NullReporter
 from gansynth.testing import ToySource
 
 LITTLE = Effort(splits=16, features=10, classifier=10, judge=100)
 
 
-def gathered(samples: Sequence[Sample], source: CaseSource | None = None) -> Gathered:
+def gathered(samples: Sequence[Sample], source: CaseSource | None = None) -> EvaluationData:
     """Samples of a run that was fitted on the source's training cases."""
     source = source or ToySource(2)
     cache, lineage = CaseCache(source), source.lineage()
-    names, known = own_names(samples, lineage), Known.of(source, lineage, cache)
-    return Gathered(
+    names, known = own_names(samples, lineage), KnownSubjects.of(source, lineage, cache)
+    return EvaluationData(
         *("run", "toy-run", "toy", samples, names, source, source.space, source.schema),
         *(known, lineage, cache),
     )
 
 
-def compared(found: Gathered, number: int = 16) -> Sides:
-    return found.sides(number, 0, LITTLE, "cpu", NullReporter())
+def compared(found: EvaluationData, number: int = 16) -> Comparison:
+    return found.comparison(number, 0, LITTLE, "cpu", NullReporter())
 
 
 def assessed(samples: Sequence[Sample], *parts: str, metrics: Sequence[str] = ()) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.evaluation.evaluate import EvaluationOptions, evaluate
-from gansynth.evaluation.opening import Wanted
+from gansynth.evaluation.open_samples import SampleSelection
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_spec import PerChannel
 from gansynth.metrics import METRICS
@@ -115,7 +115,7 @@ FLAT = {"width": 4, "max_width": 8, "latent": 4, "batch_size": 4, "steps": 4, "d
 def evaluated(run, *parts):
     metrics = ("spectrum", "diversity") if "realism" in parts else ()
     options = EvaluationOptions(parts, metrics, effort=LITTLE, pictures=False)
-    wanted = Wanted(request=SampleRequest(keep_flawed=True), number=12)
+    wanted = SampleSelection(request=SampleRequest(keep_flawed=True), number=12)
     return evaluate(run, sample_options=wanted, options=options, device="cpu")
 
 

@@ -8,11 +8,11 @@ from urllib.parse import unquote
 
 import pytest
 
+from gansynth.evaluation.report.assessments import decimals, shortest
 from gansynth.evaluation.report.curves import intensities
-from gansynth.evaluation.report.found import decimals, shortest
-from gansynth.evaluation.report.realism import Scale
+from gansynth.evaluation.report.realism import RealRange
 from gansynth.report.blocks import Panels
-from gansynth.report.document import Node
+from gansynth.report.document import JsonNode
 from gansynth.report.svg import Drawings, LogAxis
 from tests.benchmark.html_tree import parsed
 from tests.benchmark.tracing import check_link, loose, resolve, strings, traced
@@ -60,7 +60,7 @@ def test_no_number_stands_without_a_link(name):
 
 
 def scale(**more):
-    return Scale.of(Node(figure("m", "n", "t", 0.1, 0.3, 0.1) | more))
+    return RealRange.of(JsonNode(figure("m", "n", "t", 0.1, 0.3, 0.1) | more))
 
 
 @pytest.mark.parametrize(
@@ -177,15 +177,15 @@ def test_pictures_are_embedded_once_and_told_with_the_kind_that_any_map_knows():
     ],
 )
 def test_the_narrowest_interval_says_how_many_decimals_count(value, width, places):
-    widths = [(Node(width[0]), Node(width[1]))] if width else []
-    assert decimals([Node(value)], widths) == places
+    widths = [(JsonNode(width[0]), JsonNode(width[1]))] if width else []
+    assert decimals([JsonNode(value)], widths) == places
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(1, "1"), (1.5, "1.5"), (1e-5, "0.00001"), (0.9375, "0.9375"), (0, "0")]
 )
 def test_what_is_exact_has_no_more_decimals_than_it_takes(value, text):
-    assert shortest(Node(value)).text == text
+    assert shortest(JsonNode(value)).text == text
 
 
 def test_pointers_of_awkward_names_are_escaped_in_addresses():
@@ -199,7 +199,7 @@ def histogram(**densities):
     """What is drawn of a distribution: both outlines, and what is written."""
     edges = list(range(len(densities["real"]) + 1))
     node = {"channel": "T1", "label": None, "edges": edges, **densities}
-    blocks = intensities(Node({"curves": {"intensities": [node]}}), Drawings())
+    blocks = intensities(JsonNode({"curves": {"intensities": [node]}}), Drawings())
     ((_, drawing),) = next(b.items for b in blocks if isinstance(b, Panels))
     found = parsed(str(drawing))
     outlines = [e.attributes["points"].split() for e in found.all("polyline")]

@@ -14,21 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Stage, Step
+from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Stage, TrainingStep
 from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
-from gansynth.fitting import cost, scaling
+from gansynth.fitting import cost, step_times
 from gansynth.fitting.cost import fit_into, measure, parse_bytes
 from gansynth.fitting.cost_estimate import (
     estimate,
+    fake_batch,
     forecast,
-    imagine,
     kinds,
     parameters,
-    simulate,
+    simulate_steps,
     stretches,
 )
-from gansynth.fitting.fake_tensors import Watched
+from gansynth.fitting.fake_tensors import CountingMode
 from gansynth.fitting.setup import resolve
 from gansynth.nn.networks import blocks, lean_norm
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
@@ -66,7 +66,7 @@ def loop(**changes: Any) -> FitOptions:
 
 
 def imagined(half: bool = False, size: tuple[int, ...] = SMALL, **own: Any) -> Any:
-    return imagine(cgan(size, **own), blank(size), loop(), half)
+    return fake_batch(cgan(size, **own), blank(size), loop(), half)
 
 
 # -- simulated -------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ class OneLayer(Generator):
     def phases(self) -> list[Phase]:
         return [Phase("generator", self.loss, interval=2)]
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
+    def loss(self, step: TrainingStep) -> dict[str, Tensor]:
         return {"mean": self.nets["generator"](step.batch.image).mean()}
 
     def sample(self, conditions: Any, seeds: Any) -> Any:
@@ -94,7 +94,7 @@ def test_flops_and_bytes_are_those_counted_by_hand():
     flat = Schema(("T1", "T2"), {"background": 0}, (1.0, 1.0), "HW")
     generator = OneLayer(flat, (64, 64), GeneratorOptions())
     assert parameters(generator) == {"generator": 5 * 2 * 9 + 5}
-    found = imagine(generator, blank((64, 64)), loop(steps=10), False)
+    found = fake_batch(generator, blank((64, 64)), loop(steps=10), False)
     forward = 2 * (2 * 5 * 9) * 2 * 64 * 64
     # Forward and the weights' gradient, every other step.
     assert (found.flops, found.total) == (forward, 10 * forward)
@@ -127,8 +127,8 @@ def test_the_simulated_peak_is_that_of_real_steps(own, half, monkeypatch):
     """Of real steps that are counted alike, without what only a CPU does."""
     monkeypatch.setattr(lean_norm, "_lean", lambda x, norm: False)
     monkeypatch.setattr(blocks.Conv3d, "_enough", lambda self, x: 0)
-    watched = Watched(torch.device("cpu"))
-    real = simulate(cgan(**own), blank(SMALL), loop(), watched, half)
+    watched = CountingMode(torch.device("cpu"))
+    real = simulate_steps(cgan(**own), blank(SMALL), loop(), watched, half)
     found = imagined(half, **own)
     assert found.flops == real.flops
     assert found.peak == pytest.approx(real.peak, rel=0.01)
@@ -152,7 +152,7 @@ def test_a_full_pool_is_counted():
     assert many.peak - some.peak == pytest.approx(49 * sample, rel=0.05)
 
 
-def nothing(step: Step) -> dict[str, Tensor]:
+def nothing(step: TrainingStep) -> dict[str, Tensor]:
     return {}
 
 
@@ -233,9 +233,9 @@ def test_what_would_take_too_long_is_worked_out_from_smaller_crops(
     soon, toy_fit, tmp_path, monkeypatch
 ):
     if soon is not None:
-        monkeypatch.setattr(scaling, "SOON", soon)
-        monkeypatch.setattr(scaling, "PATIENCE", soon)
-        monkeypatch.setattr(scaling, "SMALLEST_EDGE", 16)
+        monkeypatch.setattr(step_times, "SOON", soon)
+        monkeypatch.setattr(step_times, "PATIENCE", soon)
+        monkeypatch.setattr(step_times, "SMALLEST_EDGE", 16)
     report = toy_fit(tmp_path / "run", dry_run=True, steps=600)
     assert report["time_from"] == ("measured" if soon is None else "extrapolated from 16x16")
     same = report["memory_mib"] == report["memory_predicted_mib"] > 0
@@ -247,8 +247,8 @@ def test_what_would_take_too_long_is_worked_out_from_smaller_crops(
     ("patience", "smaller"), [pytest.param(1e9, 0, marks=pytest.mark.slow), (0.0, 3)]
 )
 def test_every_stage_of_a_growing_gan_is_timed(shared_yolo, patience, smaller, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(scaling, "SOON", 0.0)
-    monkeypatch.setattr(scaling, "PATIENCE", patience)
+    monkeypatch.setattr(step_times, "SOON", 0.0)
+    monkeypatch.setattr(step_times, "PATIENCE", patience)
     settings = {"steps": "30", "batch_size": "4", "stage_images": "20", "fade_images": "0"}
     request = SourceRequest("yolo", str(shared_yolo), read={"size": "32x32"})
     job = resolve("cpggan", request, {**settings, "width": "2", "max_width": "4"}, None, "cpu")
@@ -258,7 +258,7 @@ def test_every_stage_of_a_growing_gan_is_timed(shared_yolo, patience, smaller, m
         seen.append(stage.size[0])
         return stage.size[0] * (stage.batch_size or 4), 0.5, 0.25
 
-    found = scaling.timed(job, forecast(job)[0], measured)
+    found = step_times.timed(job, forecast(job)[0], measured)
     assert seen == [4, 8, 16, 32]
     # 20 images of each size are 5 steps of 4; the last size has the other 15 steps.
     assert found.step == 4 * (5 * (4 + 8 + 16) + 15 * 32) / 30

@@ -23,7 +23,7 @@ from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Placement
 from gansynth.data.label_statistics import LabelPriors
-from gansynth.fitting import previews
+from gansynth.fitting import sample_grids
 from gansynth.fitting.label_report import report_label_maps, warn_of_label_maps
 from gansynth.fitting.setup import OBSERVED, open_folder, resolve
 from gansynth.report.figures import read_metrics
@@ -283,7 +283,7 @@ def test_every_sheet_shows_the_same_conditions_beside_the_cases_they_came_from(
     def keep(path, samples, real, schema, **told):
         drawn.append((samples, real))
 
-    monkeypatch.setattr(previews, "write_sheet", keep)
+    monkeypatch.setattr(sample_grids, "write_sample_grid", keep)
     toy_fit(tmp_path, steps=4, sample_every=2, edits=())
     first, last, source = drawn[0][0], drawn[-1][0], ToySource(2)
     seeds = [[s.provenance["latent_seed"] for s in sheet] for sheet in (first, last)]
@@ -305,7 +305,7 @@ class Copier(Generator):
     """Draws noise, and with it label maps of its training cases as they are."""
 
     name = "copier"
-    labelling: Any = "drawn"
+    label_source: Any = "generated"
 
     def networks(self):
         return {}
@@ -320,8 +320,8 @@ class Copier(Generator):
     def drawn(self, labels):
         return labels
 
-    def flaw(self, sample):
-        return self.priors.flaw(sample.labels)
+    def reject_reason(self, sample):
+        return self.priors.reject_reason(sample.labels)
 
     def sample(self, conditions, seeds):
         made = []
@@ -362,7 +362,7 @@ def reported(toy_source, tmp_path):
 def test_label_maps_as_those_of_training_raise_no_warning_and_have_a_line_each(reported):
     report, recorder = reported(Copier)
     found = json.loads(json.dumps(report["label_maps"]))
-    assert (found["warnings"], found["flawed"], recorder.warned) == ([], 0.0, [])
+    assert (found["warnings"], found["rejected"], recorder.warned) == ([], 0.0, [])
     cases = map(ToySource(2).load, ToySource(2).train_ids)
     areas = [np.count_nonzero(case.labels == 1) for case in cases]
     assert found["labels"]["one"]["training"]["area"] == np.median(areas)
@@ -380,13 +380,13 @@ def test_a_label_that_is_never_drawn_is_warned_of(reported):
 
 def test_many_flawed_samples_are_warned_of_with_the_reason(reported):
     report, recorder = reported(other("filler", drawn=lambda self, labels: np.ones_like(labels)))
-    assert report["label_maps"]["flaws"] == {"label # (one) covers # voxels": 64}
+    assert report["label_maps"]["reject_reasons"] == {"label # (one) covers # voxels": 64}
     assert "100% of 64 samples have a flaw" in recorder.warned[-1]
     assert "64 times label # (one) covers # voxels" in recorder.warned[-1]
 
 
 def test_a_generator_that_is_asked_for_labels_has_no_such_report(reported):
-    assert reported(other("asked", labelling="asked"))[0] == {}
+    assert reported(other("condition", label_source="condition"))[0] == {}
 
 
 def test_many_slices_of_few_volumes_are_observed_and_equal_crops_once(toy_nnunet, toy_source):

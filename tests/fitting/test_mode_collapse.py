@@ -16,13 +16,13 @@ from gansynth.core.registry import installed
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
-from gansynth.fitting.mode_collapse import PATIENCE, DiversityMonitor, Finding, collapsed
+from gansynth.fitting.mode_collapse import PATIENCE, DiversityMonitor, DiversityReading, collapsed
 from gansynth.fitting.setup import open_folder, resolve
-from gansynth.metrics.diversity import Likeness
+from gansynth.metrics.diversity import MeanSimilarity
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.run import Run
 from gansynth.testing import ToySource
-from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import train
 from tests.recorder import Recorder
 
@@ -52,7 +52,7 @@ class Stub(Generator):
 
     name = "stub"
     Options: ClassVar[type[GeneratorOptions]] = StubOptions
-    labelling = "none"
+    label_source = "none"
     options: StubOptions
 
     def networks(self):
@@ -60,7 +60,7 @@ class Stub(Generator):
         return {"generator": self.counting}
 
     @property
-    def heeds(self):
+    def conditioned_on(self):
         return {"foreground"} & {self.options.condition}
 
     def phases(self):
@@ -112,7 +112,7 @@ class Watch:
         def look(step: int) -> None:
             self.monitor(step)
 
-        callbacks = Callbacks(preview=look if looks else None)
+        callbacks = TrainingCallbacks(preview=look if looks else None)
         train(self.job.generator, self.job.batches, self.job.options, callbacks=callbacks)
         nets = self.job.generator.nets.values()
         return [v.clone() for net in nets for v in net.state_dict().values()]
@@ -185,7 +185,7 @@ NEVER = [0.99] * (PATIENCE + 2)
 )
 def test_a_collapse_is_a_lasting_loss_of_what_was_there(samples, told, error, steps):
     findings = [
-        Finding(number, Likeness(sample, error, 9), Likeness(0.2, 0.01, 9))
+        DiversityReading(number, MeanSimilarity(sample, error, 9), MeanSimilarity(0.2, 0.01, 9))
         for number, sample in enumerate(samples, 1)
     ]
     found = [n for n in range(len(findings)) if collapsed(findings[: n + 1], steps)]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.conditions.external_source import open_base
-from gansynth.conditions.external_views import ChainBase
+from gansynth.conditions.condition_source import open_base
+from gansynth.conditions.condition_views import ChainConditionSource
 from gansynth.core.body_mask import body_mask, organ_mask
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
@@ -27,12 +27,12 @@ from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.fitting.warm_start import label_meanings
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.drawer import SampleDrawer
-from gansynth.sampling.drawn_labels import Labeller
+from gansynth.sampling.label_maps import LabelMapSampler
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import Run
+from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sample import sample_run
+from gansynth.sampling.sampler import Sampler
 from tests.plugins import paper_data
 from tests.plugins.paper_data import LABELS, SEQUENCES, SIZE, TISSUES
 
@@ -63,13 +63,13 @@ def chain(_brains, tmp_path_factory) -> Path:
     return out
 
 
-def drawer(folder: Path, **asked: Any) -> SampleDrawer:
+def drawer(folder: Path, **asked: Any) -> Sampler:
     run = load_run(folder)
     source = open_source(own_request(folder, run.manifest))
-    return SampleDrawer(run, source, SampleRequest(**asked))
+    return Sampler(run, source, SampleRequest(**asked))
 
 
-def of_case(told: SampleDrawer, index: int) -> tuple[Any, Any]:
+def of_case(told: Sampler, index: int) -> tuple[Any, Any]:
     """A condition, and its case."""
     condition: Any = told.sampler.draw(index)
     case: Any = told.sampler.cache(condition.provenance["case"])
@@ -161,7 +161,7 @@ def healthy(monkeypatch):
 
 def test_a_tumour_comes_to_lie_on_a_tumour_free_brain_of_t1_alone(chain, healthy):
     told = drawer(chain, edits=("transplant",), conditions=CALLED)
-    assert isinstance(told.base, ChainBase)
+    assert isinstance(told.base, ChainConditionSource)
     drawn: Any = told.draw(0, 4)
     for sample in drawn:
         assert sample.image.shape == (4, *SIZE)
@@ -176,13 +176,13 @@ def test_a_tumour_comes_to_lie_on_a_tumour_free_brain_of_t1_alone(chain, healthy
 
 def test_without_t1_by_its_name_it_is_refused_with_the_way_out(chain):
     own: Any = open_source(own_request(chain, load_run(chain).manifest))
-    assert isinstance(open_base({**CALLED, "where": "tumours"}, own), ChainBase)
+    assert isinstance(open_base({**CALLED, "where": "tumours"}, own), ChainConditionSource)
     plain = paper_data.Brains(SourceRequest("brains", "healthy"))
     other = replace(plain.schema, channels=("t1ce",), labels={"background": 0})
     bare = type("Bare", (paper_data.Brains,), {"schema": property(lambda self: other)})
     source: Any = bare(plain.request)
     with pytest.raises(UsageFault, match="expected t1 among them, of which tissues draws"):
-        ChainBase(source, own)
+        ChainConditionSource(source, own)
 
 
 # -- parts by themselves ---------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_the_tumour_is_predicted_on_images_without_labels(chain, tmp_path, monke
     ("option", "asked"),
     [
         ("--edit", {"request": SampleRequest(edits=("shift",))}),
-        ("--for-sharing", {"for_sharing": True}),
+        ("--deidentify", {"for_sharing": True}),
     ],
 )
 def test_what_is_asked_of_samples_is_refused_of_label_maps(chain, tmp_path, option, asked):
@@ -247,7 +247,7 @@ def test_tissues_are_drawn_at_the_size_they_were_learnt_at_and_none_beyond_its_f
 
     monkeypatch.setattr(run.generator, "sample", everywhere)
     source = open_source(TUMOURS)
-    labels = Labeller(run, source.schema).draw(source.load("p0"), source.schema)
+    labels = LabelMapSampler(run, source.schema).draw(source.load("p0"), source.schema)
     assert shown == [(1, *size)]
     wanted = np.full(SIZE, 0 if framed else 3, np.int16)
     wanted[2:-2, 2:-2, 2:-2] = 3
@@ -260,9 +260,12 @@ def test_tissues_are_drawn_at_the_size_they_were_learnt_at_and_none_beyond_its_f
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"others": {}}, "needs tissues: T1 volumes .* --with tissues=KIND:WHERE"),
-        ({"others": {**HEALTHY, "tisues": "x:y"}}, "--with tisues: .* Did you mean 'tissues'?"),
-        ({"others": HEALTHY, "others_read": {"tissue.size": "1"}}, "--with-read tissue: "),
+        ({"others": {}}, "needs tissues: T1 volumes .* --extra-source tissues=KIND:WHERE"),
+        (
+            {"others": {**HEALTHY, "tisues": "x:y"}},
+            "--extra-source tisues: .* Did you mean 'tissues'?",
+        ),
+        ({"others": HEALTHY, "others_read": {"tissue.size": "1"}}, "--extra-source-read tissue: "),
         ({"others": {"tissues": "nowhere"}}, "expected KIND:WHERE"),
     ],
     ids=["missing", "slip", "read", "no kind"],

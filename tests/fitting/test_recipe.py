@@ -20,7 +20,7 @@ from gansynth.fitting.recipe_plan import RecipePlan, plan_recipe
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import overlay
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from gansynth.training.loop import steps_for
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gansynth.core.run_folder import own_request, read_manifest
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from tests.conftest import DATA
 
 pytestmark = [pytest.mark.slow, pytest.mark.data]

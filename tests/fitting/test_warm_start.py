@@ -18,7 +18,7 @@ from gansynth.core.run_folder import read_manifest
 from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
-from gansynth.fitting.warm_start import named_axes, take_over
+from gansynth.fitting.warm_start import copy_weights, named_axes
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.open_run import load_run
 from gansynth.testing import ToySource
@@ -105,7 +105,7 @@ OLD = ("T1", "T2")
 )
 def test_channels_are_taken_over_by_name(new, partial, first, second):
     old, fresh = small(*OLD, seed=0), [weight.clone() for weight in weights(new)]
-    taken = take_over(new, named_axes(old), tensors(old))
+    taken = copy_weights(new, named_axes(old), tensors(old))
     found, had = weights(new), weights(old)
     for axis, (where, count) in enumerate(((first, 4), (second, 2))):
         for place in range(count):
@@ -123,7 +123,7 @@ def test_channels_are_taken_over_by_name(new, partial, first, second):
 def test_other_shapes_stay_fresh():
     old, new = small("T1", seed=0), small("T1")
     given = {k: v[:2] if k == "net/first.weight" else v for k, v in tensors(old).items()}
-    assert take_over(new, old.channel_axes(), given).fresh == ["net/first.weight"]
+    assert copy_weights(new, old.channel_axes(), given).fresh == ["net/first.weight"]
 
 
 @pytest.mark.parametrize("channels", [("T1",), ("T1", "FLAIR")], ids=["whole", "partial"])
@@ -132,7 +132,7 @@ def test_a_normalised_weight_has_norm_one_at_once(channels):
     old, new = small("T1", seed=0), small(*channels)
     with torch.no_grad():
         old.nets["net"].second.parametrizations.weight.original.mul_(100)
-    take_over(new, named_axes(old), tensors(old))
+    copy_weights(new, named_axes(old), tensors(old))
     normalised = new.nets["net"].eval().second.weight.flatten(1)
     assert torch.linalg.matrix_norm(normalised, 2).item() == pytest.approx(1, abs=1e-4)
 
@@ -151,22 +151,22 @@ def start(out: Path, **changes: Any) -> Recorder:
 
 
 @pytest.fixture(scope="module")
-def ancestor(toy_source, tmp_path_factory) -> Path:
+def parent_run(toy_source, tmp_path_factory) -> Path:
     out: Path = tmp_path_factory.mktemp("ancestor") / "run"
     start(out)
     return out
 
 
 @pytest.fixture(scope="module")
-def heir(ancestor: Path, tmp_path_factory: Any) -> tuple[Path, Recorder]:
+def heir(parent_run: Path, tmp_path_factory: Any) -> tuple[Path, Recorder]:
     """Started from the ancestor, not yet trained."""
     out: Path = tmp_path_factory.mktemp("heir") / "run"
-    return out, start(out, steps=0, init_from=ancestor)
+    return out, start(out, steps=0, init_from=parent_run)
 
 
-def test_a_run_starts_from_the_ancestors_averages_and_discriminator_and_says_so(ancestor, heir):
-    found, live = newest(heir[0]), newest(ancestor)
-    averages = load_file(ancestor / "checkpoints" / "step-00000002" / "ema.safetensors")
+def test_a_run_starts_from_the_ancestors_averages_and_discriminator_and_says_so(parent_run, heir):
+    found, live = newest(heir[0]), newest(parent_run)
+    averages = load_file(parent_run / "checkpoints" / "step-00000002" / "ema.safetensors")
     assert all(torch.equal(found[f"net/{k}"], v) for k, v in averages.items())
     assert all(torch.equal(found[f"ema/{k}"], v) for k, v in averages.items())
     judge = [k for k in live if k.startswith("net/discriminator/") and k[-2:] not in ("_u", "_v")]
@@ -174,45 +174,47 @@ def test_a_run_starts_from_the_ancestors_averages_and_discriminator_and_says_so(
     assert all(torch.equal(found[k], live[k]) for k in judge)
     told = [text for text in heir[1].said if text.startswith("--init-from")]
     assert "0 fresh: 100% of all weights" in told[0]
-    old, new = read_manifest(ancestor), read_manifest(heir[0])
+    old, new = read_manifest(parent_run), read_manifest(heir[0])
     record = new["init_from"]
     assert (record["run_id"], old["init_from"]) == (old["run_id"], None)
     assert (record["partial"], record["fresh"], record["share"]) == ({}, 0, 1.0)
     assert "ancestors" not in new["lineage"]  # of the same fold: not told twice
 
 
-def test_resuming_does_not_inherit_again_but_where_there_is_no_checkpoint(ancestor, heir, tmp_path):
+def test_resuming_does_not_inherit_again_but_where_there_is_no_checkpoint(
+    parent_run, heir, tmp_path
+):
     run = tmp_path / "run"
     shutil.copytree(heir[0], run)
     shutil.rmtree(run / "checkpoints")  # killed before the first one
-    start(run, steps=0, init_from=ancestor)
+    start(run, steps=0, init_from=parent_run)
     assert read_manifest(run)["weights"] == read_manifest(heir[0])["weights"]
-    said = start(run, init_from=ancestor).said
+    said = start(run, init_from=parent_run).said
     trained = read_manifest(run)["weights"]["sha256"]
-    said += start(run, init_from=ancestor).said
+    said += start(run, init_from=parent_run).said
     assert read_manifest(run)["weights"]["sha256"] == trained
     assert not any("weights" in text for text in said if "--init-from" in text)
     with pytest.raises(UsageFault, match="init_from is None, was"):
         start(heir[0])  # without its ancestor it is another run
 
 
-def test_other_options_are_said_and_nothing_that_fits_is_refused(ancestor, tmp_path):
-    warned = start(tmp_path / "run", steps=0, width=8, init_from=ancestor).warned
+def test_other_options_are_said_and_nothing_that_fits_is_refused(parent_run, tmp_path):
+    warned = start(tmp_path / "run", steps=0, width=8, init_from=parent_run).warned
     assert any("options differ: width is 8, was 4" in text for text in warned)
     with pytest.raises(UsageFault, match=r"of the weights fit \(d_width is 8, was 4; width is 8"):
-        start(tmp_path / "new", width=8, d_width=8, init_from=ancestor)
+        start(tmp_path / "new", width=8, d_width=8, init_from=parent_run)
     assert not (tmp_path / "new" / "manifest.json").exists()
 
 
-def test_a_dry_run_tells_and_writes_nothing(ancestor, tmp_path):
-    said = start(tmp_path / "run", init_from=ancestor, dry_run=True).said
+def test_a_dry_run_tells_and_writes_nothing(parent_run, tmp_path):
+    said = start(tmp_path / "run", init_from=parent_run, dry_run=True).said
     assert any("100% of all weights" in text for text in said)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_damaged_weights_are_refused(ancestor, tmp_path):
-    shutil.copytree(ancestor, tmp_path / "old")
-    (tmp_path / "old" / read_manifest(ancestor)["weights"]["path"]).write_bytes(b"damaged")
+def test_damaged_weights_are_refused(parent_run, tmp_path):
+    shutil.copytree(parent_run, tmp_path / "old")
+    (tmp_path / "old" / read_manifest(parent_run)["weights"]["path"]).write_bytes(b"damaged")
     with pytest.raises(IntegrityFault, match="SHA-256"):
         start(tmp_path / "run", init_from=tmp_path / "old")
 
@@ -227,10 +229,10 @@ def change_lineage(run: Path, **entries: Any) -> None:
 
 
 @pytest.fixture
-def elsewhere(ancestor: Path, tmp_path: Path) -> Path:
+def elsewhere(parent_run: Path, tmp_path: Path) -> Path:
     """An ancestor that has seen the same cases in another data set, under other names."""
-    shutil.copytree(ancestor, tmp_path / "elsewhere")
-    cases = read_manifest(ancestor)["lineage"]["cases"]
+    shutil.copytree(parent_run, tmp_path / "elsewhere")
+    cases = read_manifest(parent_run)["lineage"]["cases"]
     renamed = [{**case, "id": f"x{i}", "subject": f"x{i}"} for i, case in enumerate(cases)]
     change_lineage(tmp_path / "elsewhere", dataset="msd:Other", cases=renamed)
     return tmp_path / "elsewhere"

@@ -14,9 +14,9 @@ import torch
 
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 
 REQUEST = SourceRequest("toy", "3")
 ON_CPU = os.environ.get("GANSYNTH_GPU_TESTS_ON") == "cpu"
@@ -58,6 +58,6 @@ def fitted(out: Path, settings: Mapping[str, object], edits: tuple[str, ...]) ->
     return out
 
 
-def drawer_on(run: Path, device: str, asking: SampleRequest | None = None) -> SampleDrawer:
+def drawer_on(run: Path, device: str, asking: SampleRequest | None = None) -> Sampler:
     """Draws samples of a run."""
-    return SampleDrawer(load_run(run, device), open_source(REQUEST), asking or SampleRequest())
+    return Sampler(load_run(run, device), open_source(REQUEST), asking or SampleRequest())

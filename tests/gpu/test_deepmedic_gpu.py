@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from gansynth.core.generator import Stage, Step
+from gansynth.core.generator import Stage, TrainingStep
 from gansynth.runtime.devices import autocast
-from gansynth_deepmedic.engine.geometry import Geometry
+from gansynth_deepmedic.engine.geometry import SegmentGeometry
 from gansynth_deepmedic.engine.network import default_model
 from gansynth_deepmedic.engine.segmenter import NETWORK, SegmentBatch
-from gansynth_deepmedic.engine.train import Task, Training
+from gansynth_deepmedic.engine.train import TorchTraining, TrainingTask
 from tests.adapters.deepmedic.engine_orders import order_of
 from tests.deepmedic_sets import toy_deepmedic
 
@@ -26,15 +26,17 @@ TINY: dict[str, Any] = {
 }
 
 
-def training(folder: Path, device: torch.device, precision: str = "fp32", **model: Any) -> Training:
+def training(
+    folder: Path, device: torch.device, precision: str = "fp32", **model: Any
+) -> TorchTraining:
     """A training that has not begun; without dropout, so that devices can be compared."""
     toy = toy_deepmedic(folder / "toy", values=TINY, model={"dropoutRatesFc": [0.0, 0.0], **model})
     settings = {"device": device.type, "precision": precision}
-    return Training(Task.of(order_of(toy, folder / "out", settings)), print)
+    return TorchTraining(TrainingTask.of(order_of(toy, folder / "out", settings)), print)
 
 
-def segments(task: Task, count: int = 4) -> dict[str, Tensor]:
-    geometry = Geometry.from_model(task.model)
+def segments(task: TrainingTask, count: int = 4) -> dict[str, Tensor]:
+    geometry = SegmentGeometry.from_model(task.model)
     generator = torch.Generator().manual_seed(1)
 
     def noise(*size: int) -> Tensor:
@@ -45,7 +47,7 @@ def segments(task: Task, count: int = 4) -> dict[str, Tensor]:
     return {"high": noise(*geometry.segment), **low, "labels": labels}
 
 
-def step(one: Training, items: dict[str, Tensor]) -> float:
+def step(one: TorchTraining, items: dict[str, Tensor]) -> float:
     """One step of the loop, as far as networks and losses go."""
     segmenter = one.segmenter
     if not hasattr(segmenter, "optimiser"):
@@ -55,7 +57,7 @@ def step(one: Training, items: dict[str, Tensor]) -> float:
     segmenter.optimiser.zero_grad()
     batch = SegmentBatch.of(items).to(one.device)
     with autocast(one.device, one.bf16):
-        (loss,) = one.loss(Step(batch, Stage(), 0, 0, torch.Generator(one.device))).values()
+        (loss,) = one.loss(TrainingStep(batch, Stage(), 0, 0, torch.Generator(one.device))).values()
     torch.autograd.backward(loss)
     segmenter.optimiser.step()
     return float(loss.detach())
@@ -95,7 +97,7 @@ def test_what_was_begun_here_goes_on_there(device, tmp_path):
     one = training(tmp_path, device)
     one.run()
     task = training(tmp_path, torch.device("cpu")).task
-    other = Training(replace(task, order=replace(task.order, done=2)), print)
+    other = TorchTraining(replace(task, order=replace(task.order, done=2)), print)
     other.run()
     there, here = one.segmenter, other.segmenter
     pairs = zip(there.network.parameters(), here.network.parameters(), strict=True)
@@ -108,7 +110,7 @@ def test_what_was_begun_here_goes_on_there(device, tmp_path):
 def test_the_default_network_takes_a_step(cuda, tmp_path):
     """DeepMedic's example at its own size: ten segments of 37^3."""
     task = replace(training(tmp_path, cuda, "bf16").task, model=default_model(3, 2))
-    one = Training(task, print)
+    one = TorchTraining(task, print)
     torch.cuda.reset_peak_memory_stats(cuda)
     losses = [step(one, segments(task, 10)) for _ in range(8)]
     assert losses[-1] < losses[0]

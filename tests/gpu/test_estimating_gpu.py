@@ -8,8 +8,8 @@ import torch
 
 from gansynth.core.generator import Batch, Generator, Stage
 from gansynth.core.schema import Schema
-from gansynth.fitting.cost_estimate import imagine, simulate
-from gansynth.fitting.fake_tensors import Watched
+from gansynth.fitting.cost_estimate import fake_batch, simulate_steps
+from gansynth.fitting.fake_tensors import CountingMode
 from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.model import CGAN3D
 
@@ -43,7 +43,7 @@ DEEP = {"double": True, "skip": "concat", "up": "nearest", "down": "maxpool", "d
 def test_the_simulated_peak_is_near_the_allocators(cuda, precision, checkpointing, own):
     options = FitOptions(steps=3, batch_size=2, precision=precision)
     changes = {**own, "checkpointing": checkpointing}
-    expected = imagine(cgan(**changes), batches, options, precision == "bf16").peak
+    expected = fake_batch(cgan(**changes), batches, options, precision == "bf16").peak
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(cuda)
     torch.cuda.reset_peak_memory_stats(cuda)
@@ -58,8 +58,8 @@ def test_the_simulated_peak_is_near_the_allocators(cuda, precision, checkpointin
 def test_simulated_steps_make_the_tensors_that_real_ones_make(cuda, precision, own):
     """Counted alike, so workspaces are no excuse."""
     options, half = FitOptions(steps=3, batch_size=2), precision == "bf16"
-    expected = imagine(cgan(**own), batches, options, half)
+    expected = fake_batch(cgan(**own), batches, options, half)
     generator = cgan(**own).to(cuda)
-    happened = simulate(generator, batches, options, Watched(cuda), half)
+    happened = simulate_steps(generator, batches, options, CountingMode(cuda), half)
     assert expected.flops == happened.flops
     assert expected.peak == pytest.approx(happened.peak, rel=0.03)

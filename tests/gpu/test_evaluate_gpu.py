@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gansynth.metrics.c2st import network_c2st
-from gansynth.metrics.comparison import Sides
+from gansynth.metrics.comparison import Comparison
 from gansynth.metrics.distribution import frechet_metric
 from gansynth.metrics.features import features_of
 from tests.evaluation.gatherings import LITTLE, gathered, noise, strangers
@@ -14,20 +14,20 @@ from tests.gpu.conftest import ON_CPU
 WHERE = "cpu" if ON_CPU else "cuda"
 
 
-def sides(samples, device: str) -> Sides:
+def comparison(samples, device: str) -> Comparison:
     from gansynth.runtime.progress import NullReporter
 
-    return gathered(samples).sides(16, 0, LITTLE, device, NullReporter())
+    return gathered(samples).comparison(16, 0, LITTLE, device, NullReporter())
 
 
 @pytest.fixture(scope="module")
 def on_device():
-    return sides(strangers(), WHERE)
+    return comparison(strangers(), WHERE)
 
 
 def test_features_without_training_are_those_of_the_cpu(on_device):
     own = features_of(on_device).of(on_device.samples, "random").whole
-    other = sides(strangers(), "cpu")
+    other = comparison(strangers(), "cpu")
     assert own == pytest.approx(features_of(other).of(other.samples, "random").whole, abs=1e-2)
 
 
@@ -37,7 +37,7 @@ def test_figures_of_trained_features_are_finite(on_device):
 
 
 def test_a_classifier_trained_there_tells_noise():
-    (figure,) = network_c2st.figures(sides(noise(), WHERE))
+    (figure,) = network_c2st.figures(comparison(noise(), WHERE))
     assert figure.value is not None
     assert figure.value > 0.8
 

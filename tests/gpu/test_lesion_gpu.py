@@ -59,5 +59,5 @@ def test_a_filter_learns_and_judges_on_the_device(run, device):
     asked = ("faithful:steps=4,width=4,levels=2,crops=4",)
     asking = SampleRequest(lesions=ROOMY.lesions, filters=asked)
     samples = drawing(run, device.type, asking).draw_raw(0, 3)
-    assert all("admitted" in s.provenance or "flaw" in s.provenance for s in samples)
+    assert all("admitted" in s.provenance or "reject_reason" in s.provenance for s in samples)
     assert list((run / "filters").glob("faithful-*"))

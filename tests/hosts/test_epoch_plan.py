@@ -10,21 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.core.clock import Clock
-from gansynth.core.injection import MixPlan
+from gansynth.core.batch_counter import BatchCounter
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio, whole_parts
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.epoch_plan import Places, Table
+from gansynth.hosts.epoch_plan import EpochPlan, EpochTable
 
 
 def plan_of(
     ratio: str, schedule: str = "constant", rounds: int | None = None, **more: Any
-) -> MixPlan[int]:
-    clock = None if rounds is None else Clock(Path("never-written"), rounds)
-    return MixPlan(None, Ratio.parse(ratio), Schedule.parse(schedule), clock, **{"seed": 5, **more})
+) -> MixerConfig[int]:
+    batch_counter = None if rounds is None else BatchCounter(Path("never-written"), rounds)
+    return MixerConfig(
+        None, Ratio.parse(ratio), Schedule.parse(schedule), batch_counter, **{"seed": 5, **more}
+    )
 
 
-def tables(places: Places, rounds: int) -> list[Table]:
+def tables(places: EpochPlan, rounds: int) -> list[EpochTable]:
     return [places.table(n) for n in range(rounds)]
 
 
@@ -48,7 +50,7 @@ def test_a_ratio_in_the_smallest_whole_numbers(ratio, parts):
 @settings(max_examples=150, deadline=None)
 @given(ratio=RATIOS, real=st.integers(1, 9), count=st.integers(1, 14), rounds=st.integers(1, 12))
 def test_a_number_of_places_of_ones_own_is_as_exact_as_it_can_be(ratio, real, count, rounds):
-    places = Places(plan_of(f"{ratio[0]}:{ratio[1]}"), real, count)
+    places = EpochPlan(plan_of(f"{ratio[0]}:{ratio[1]}"), real, count)
     share = Fraction(ratio[1], sum(ratio))
     found = tables(places, rounds)
     counts = [int(table.synthetic.sum()) for table in found]
@@ -68,11 +70,11 @@ def test_a_number_of_places_of_ones_own_is_as_exact_as_it_can_be(ratio, real, co
 
 
 def test_the_places_of_synthetic_ones_are_not_always_the_same():
-    places = Places(plan_of("1:1"), 10, 6)
+    places = EpochPlan(plan_of("1:1"), 10, 6)
     where = {tuple(table.synthetic.nonzero()[0].tolist()) for table in tables(places, 12)}
     assert len(where) > 4
-    again = tables(Places(plan_of("1:1"), 10, 6), 12)
-    other = tables(Places(plan_of("1:1", seed=6), 10, 6), 12)
+    again = tables(EpochPlan(plan_of("1:1"), 10, 6), 12)
+    other = tables(EpochPlan(plan_of("1:1", seed=6), 10, 6), 12)
     for one, same in zip(tables(places, 12), again, strict=True):
         assert np.array_equal(one.synthetic, same.synthetic)
         assert np.array_equal(one.real, same.real)
@@ -83,7 +85,7 @@ def test_the_places_of_synthetic_ones_are_not_always_the_same():
 
 
 def test_annealing_uses_real_cases_evenly_and_ends_with_them_only():
-    places = Places(plan_of("1:2", "anneal", rounds=9), 4, 6)
+    places = EpochPlan(plan_of("1:2", "anneal", rounds=9), 4, 6)
     found = tables(places, 12)
     counts = [int(table.synthetic.sum()) for table in found]
     assert counts == sorted(counts, reverse=True)
@@ -98,7 +100,7 @@ def test_annealing_uses_real_cases_evenly_and_ends_with_them_only():
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_the_chosen_are_drawn_in_fine_tuning_only(count):
     plan = plan_of("0:1", "finetune:40%@50%", rounds=8, chosen=(1, 4))
-    found = tables(Places(plan, 5, count), 8)
+    found = tables(EpochPlan(plan, 5, count), 8)
     assert [int(table.synthetic.sum()) for table in found] == [count] * 4 + [0] * 4
     assert [table.mix.real for table in found] == ["none"] * 4 + ["chosen"] * 4
     used = Counter(int(n) for table in found[4:] for n in table.real)
@@ -109,4 +111,4 @@ def test_the_chosen_are_drawn_in_fine_tuning_only(count):
 @pytest.mark.parametrize(("real", "count"), [(0, None), (3, 0), (3, -2)])
 def test_nothing_to_deal_out_is_a_bug_of_the_caller(real, count):
     with pytest.raises(ValueError, match="expected at least 1"):
-        Places(plan_of("1:1"), real, count)
+        EpochPlan(plan_of("1:1"), real, count)

@@ -17,11 +17,11 @@ import torch
 
 from gansynth.bank.draw_log import summarise
 from gansynth.bank.segment import sample_id, segment_name
-from gansynth.core.clock import Clock
-from gansynth.core.injection import MixPlan
+from gansynth.core.batch_counter import BatchCounter
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.mixer import Mixer, Slot
+from gansynth.hosts.mixer import BatchItem, Mixer
 from gansynth.runtime.errors import TrainingFault
 
 HALF, ONLY = Ratio(1, 1), Ratio(0, 1)
@@ -38,19 +38,21 @@ def mixer(toy_bank, tmp_path, log):
 
     def make(ratio, bank=None, *, schedule="constant", batches=100, refuse=None, **plan):
         told = Schedule.parse(schedule)
-        clock = None if told.kind == "constant" else Clock(tmp_path / "batches", batches)
+        batch_counter = (
+            None if told.kind == "constant" else BatchCounter(tmp_path / "batches", batches)
+        )
         chosen = (3, 7) if told.kind == "finetune" else ()
-        plan = {"clock": clock, "chosen": chosen, "log": log, "patience": 0.2} | plan
-        return Mixer(MixPlan(bank, ratio, told, **plan), refuse)
+        plan = {"clock": batch_counter, "chosen": chosen, "log": log, "patience": 0.2} | plan
+        return Mixer(MixerConfig(bank, ratio, told, **plan), refuse)
 
     return make
 
 
-def kinds(slots: Iterable[Slot[Any]]) -> str:
+def kinds(slots: Iterable[BatchItem[Any]]) -> str:
     return "".join("R" if slot.sample is None else "s" for slot in slots)
 
 
-def drawn_ids(slots: Iterable[Slot[Any]]) -> list[str]:
+def drawn_ids(slots: Iterable[BatchItem[Any]]) -> list[str]:
     return [slot.sample.id for slot in slots if slot.sample is not None]
 
 
@@ -261,9 +263,9 @@ def test_fine_tuning_draws_chosen_cases_and_nothing_else(mixer, toy_bank, log):
 )
 def test_a_plan_without_what_its_schedule_needs_is_none(tmp_path, schedule, missing):
     told = Schedule.parse(schedule)
-    clock = Clock(tmp_path / "batches", 1) if missing == "cases chosen" else None
+    batch_counter = BatchCounter(tmp_path / "batches", 1) if missing == "cases chosen" else None
     with pytest.raises(ValueError, match=missing):
-        MixPlan(tmp_path, ONLY, told, clock=clock, chosen=())
+        MixerConfig(tmp_path, ONLY, told, batch_counter=batch_counter, chosen=())
 
 
 # -- schedules over whole trainings, many processes ------------------------------------------------

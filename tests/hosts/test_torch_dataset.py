@@ -296,7 +296,7 @@ def test_every_call_counts_for_itself_in_a_folder_of_its_own(cases, toy_bank, tm
 
 TEMPORARY = """
 import os
-from gansynth.hosts.mixture import Mixed, make_mixture
+from gansynth.hosts.mix_setup import Mixed, make_mixture
 from gansynth.hosts.mixer import Mixer
 mixed = make_mixture(None, "1:0")
 Mixer(mixed.plan).batch(range(3))

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from gansynth.core.schema import Boxes, Case, FloatArray, Sample, Schema
-from gansynth.metrics.comparison import Effort, Sides
+from gansynth.metrics.comparison import Comparison, Effort
 
 SCHEMA = Schema(
     ("one", "two"), {"background": 0, "bright": 1}, (1.0, 1.0), "HW", box_classes=("core",)
@@ -53,6 +53,6 @@ def noise(image: FloatArray) -> FloatArray:
     return np.asarray(drawn, np.float32)
 
 
-def sides(samples: Sequence[Sample], real: Sequence[Case], **more: object) -> Sides:
+def comparison(samples: Sequence[Sample], real: Sequence[Case], **more: object) -> Comparison:
     """Beside real people; samples are of nobody unless it is said."""
-    return Sides(samples, real, SCHEMA, effort=LITTLE, device="cpu", **more)  # type: ignore[arg-type]
+    return Comparison(samples, real, SCHEMA, effort=LITTLE, device="cpu", **more)  # type: ignore[arg-type]

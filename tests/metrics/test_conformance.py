@@ -11,22 +11,22 @@ import pytest
 
 from gansynth.core.registry import installed
 from gansynth.metrics import METRICS
-from gansynth.metrics.c2st import judged_by_neighbours, permuted
-from gansynth.metrics.comparison import Evaluated, measure
-from gansynth.metrics.estimate import Figure
+from gansynth.metrics.c2st import classified_by_neighbours, permuted
+from gansynth.metrics.comparison import IntervalMetric, measure
+from gansynth.metrics.estimate import Estimate
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
-from tests.metrics.people import SCHEMA, blurred, changed, noise, people, same, sides
+from tests.metrics.people import SCHEMA, blurred, changed, comparison, noise, people, same
 
 EVERY = {name: installed().metric(name) for name in METRICS}
-FIGURES = {name: metric for name, metric in EVERY.items() if isinstance(metric, Evaluated)}
+FIGURES = {name: metric for name, metric in EVERY.items() if isinstance(metric, IntervalMetric)}
 NETWORKS = ("mmd", "kid", "frechet", "manifold", "c2st-knn", "c2st-cnn")
 REAL = people(14, seed=0)
-Found = Mapping[str, Mapping[str, Figure]]
+Found = Mapping[str, Mapping[str, Estimate]]
 
 
 def figures_of(samples: Any, **more: Any) -> Found:
     """All figures, by metric and name; networks are trained once."""
-    compared = sides(samples, REAL, **more)
+    compared = comparison(samples, REAL, **more)
     return {name: {f.name: f for f in m.figures(compared)} for name, m in FIGURES.items()}
 
 
@@ -73,7 +73,7 @@ def test_nobody_can_tell_strangers_and_anybody_can_tell_noise(strangers, noisy, 
 def test_blur_is_seen_in_the_spectrum_and_in_the_finest_patches_alone():
     others = people(14, seed=3)
     of = [case.subject for case in others]
-    compared = sides(changed(others, blurred), REAL, drawn_of=of)
+    compared = comparison(changed(others, blurred), REAL, drawn_of=of)
     found: Any = {f.name: f for n in ("spectrum", "sliced-wasserstein")
              for f in FIGURES[n].figures(compared)}  # fmt: skip
     assert (found["high"].finding, found["high"].value < 0.1) == ("unlike real", True)
@@ -117,7 +117,7 @@ def test_real_cases_themselves_are_as_real_as_can_be(metric):
 @pytest.mark.parametrize("few", ["samples", "real"])
 def test_too_few_images_are_refused_with_both_numbers(metric, few):
     own, real = people(10, seed=1), people(10, seed=0)
-    compared = sides(changed(own[:3] if few == "samples" else own, same),
+    compared = comparison(changed(own[:3] if few == "samples" else own, same),
                      real[:3] if few == "real" else real)  # fmt: skip
     counts = r"3 sample\(s\) and 20 real" if few == "samples" else r"20 sample\(s\) and 3 real"
     with pytest.raises(DataFault, match=rf"{counts} image\(s\), expected at least \d+ of each"):
@@ -144,7 +144,7 @@ def test_a_metric_that_is_unknown_or_fails_is_named():
 
 
 def test_one_picture_for_all_is_less_diverse():
-    figure = FIGURES["diversity"].figures(sides(changed(REAL[:1] * 28, same), REAL))[0]
+    figure = FIGURES["diversity"].figures(comparison(changed(REAL[:1] * 28, same), REAL))[0]
     assert figure.value == pytest.approx(1, abs=1e-3)
     assert figure.finding == "unlike real"
 
@@ -155,7 +155,7 @@ def test_findings_of_strangers_are_seldom_wrong(count):
     found = []
     for seed in range(count):
         real, others = people(8, 100 + seed), people(8, 200 + seed)
-        compared = sides(changed(others, same), real, drawn_of=[c.subject for c in others])
+        compared = comparison(changed(others, same), real, drawn_of=[c.subject for c in others])
         for metric in sorted(set(FIGURES) - set(NETWORKS)):
             found += [figure.finding for figure in FIGURES[metric].figures(compared)]
     assert found.count("unlike real") / len(found) < 0.05
@@ -185,7 +185,7 @@ APART = {"difference_low": 0.1, "difference_high": 0.2}
     ],
 )
 def test_a_finding_is_of_the_band_and_of_the_difference(better, value, numbers, finding):
-    assert Figure("m", "n", "t", "w", better, value, **numbers).finding == finding
+    assert Estimate("m", "n", "t", "w", better, value, **numbers).finding == finding
 
 
 def test_pictures_of_one_person_are_no_witnesses_for_each_other():
@@ -194,7 +194,7 @@ def test_pictures_of_one_person_are_no_witnesses_for_each_other():
     rows = np.repeat(10 * rng.standard_normal((24, 4)), 5, axis=0)
     rows += 0.01 * rng.standard_normal(rows.shape)
     owners = np.repeat(np.arange(24), 5).astype(str).tolist()
-    found = judged_by_neighbours(rows, np.repeat(np.arange(24) < 12, 5), owners)
+    found = classified_by_neighbours(rows, np.repeat(np.arange(24) < 12, 5), owners)
     assert 0.3 < found.accuracy < 0.7
     assert found.p(rng) > 0.05
 
@@ -207,7 +207,7 @@ def test_p_of_a_two_sample_test_is_uniform_where_nothing_is_to_be_told():
         rows = np.repeat(rng.standard_normal((16, 3)), 2, axis=0)
         rows += 0.2 * rng.standard_normal(rows.shape)
         owners = np.repeat(np.arange(16), 2).astype(str).tolist()
-        found = judged_by_neighbours(rows, np.repeat(np.arange(16) < 8, 2), owners)
+        found = classified_by_neighbours(rows, np.repeat(np.arange(16) < 8, 2), owners)
         small.append(found.p(rng) < 0.2)
     assert 0.02 <= np.mean(small) <= 0.4
 

@@ -9,7 +9,7 @@ import torch
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.metrics.comparison import window_of
-from gansynth.metrics.diversity import Likeness, ms_ssim, owners_of, pairwise, windowed
+from gansynth.metrics.diversity import MeanSimilarity, ms_ssim, owners_of, pairwise, windowed
 
 SCHEMA = Schema(("one",), {"background": 0}, (1.0, 1.0), "HW", classes=("cold", "warm"))
 
@@ -27,7 +27,7 @@ def copies(number: int, *of: torch.Tensor) -> torch.Tensor:
     return torch.cat([one + torch.from_numpy(n) for one, n in zip(of, noise, strict=True)])
 
 
-def likeness(images: torch.Tensor, pairs: int = 500, **more) -> Likeness:
+def likeness(images: torch.Tensor, pairs: int = 500, **more) -> MeanSimilarity:
     return pairwise(images, pairs, np.random.default_rng(0), **more)
 
 

@@ -14,17 +14,17 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.metrics.faithfulness import (
-    Segmenter,
-    SegmenterOptions,
+    EvaluationSegmenter,
+    EvaluationSegmenterOptions,
     _augment,
     mean_dice,
     train_segmenter,
 )
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 
-FEW = SegmenterOptions(steps=30, batch_size=4, width=6, levels=2, lr=2e-2)
+FEW = EvaluationSegmenterOptions(steps=30, batch_size=4, width=6, levels=2, lr=2e-2)
 SOURCE = ToySource(2)
 
 
@@ -57,7 +57,7 @@ def test_real_cases_score_as_real_ones_and_shuffled_labels_much_lower(judge):
     assert label_recovery(judge, REAL, turned, SOURCE.schema)["synthetic_over_real"] < 0.6
 
 
-class Oracle(Segmenter):
+class Oracle(EvaluationSegmenter):
     """Finds exactly what an image shows."""
 
     def __init__(self):
@@ -138,8 +138,8 @@ TINY = {
 def test_drawn_masks_are_recovered_above_shuffled_ones(toy_fit, tmp_path):
     toy_fit(tmp_path / "run", generator="dcgan", own=TINY, edits=())
     run = load_run(tmp_path / "run")
-    judge = trained(SegmenterOptions(steps=120, batch_size=8), run.space)
-    drawn = SampleDrawer(run, SOURCE, SampleRequest(seed=1)).draw_raw(0, 32)
+    judge = trained(EvaluationSegmenterOptions(steps=120, batch_size=8), run.space)
+    drawn = Sampler(run, SOURCE, SampleRequest(seed=1)).draw_raw(0, 32)
     samples = [(s.image, s.labels) for s in drawn if s.labels is not None]
     found = label_recovery(judge, REAL, samples, run.generator.schema)
     assert found["synthetic"] > 0.6 * found["real"]

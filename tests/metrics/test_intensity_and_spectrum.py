@@ -157,14 +157,14 @@ def test_an_interval_is_as_wide_as_other_images_make_the_distance_differ():
 
 def test_controls_have_the_real_mean_and_deviation_and_are_far_while_other_real_ones_are_near():
     rng = np.random.default_rng(0)
-    sides = {"real": pictures(24, 1)}
+    comparison = {"real": pictures(24, 1)}
     for control in (white_noise, blurred_mean):
-        sides[control.__name__] = made = control(REAL, 24, rng)
+        comparison[control.__name__] = made = control(REAL, 24, rng)
         assert [image.dtype for image in made] == 24 * [np.float32]
         for statistic in (np.mean, np.std):
             own, true = (statistic(np.stack(i), axis=(0, 2, 3)) for i in (made, REAL))
             assert own == pytest.approx(true, abs=1e-3)
-    found = {k: s["spectrum"] for k, s in distances(sides, REAL, ONES[:2]).items()}
+    found = {k: s["spectrum"] for k, s in distances(comparison, REAL, ONES[:2]).items()}
     assert found["real"].high < 0.5 < min(found["white_noise"].low, found["blurred_mean"].low)
 
 
@@ -185,10 +185,10 @@ def test_a_wgan_gps_samples_are_nearer_than_noise_a_blurred_mean_and_those_of_it
         return [s.image for s in generator.sample([Condition()] * 192, range(192))]
 
     real = [crops.cut(i, rng).image for i in ids * 16]
-    sides = {"noise": white_noise(real, 192, rng), "mean": blurred_mean(real, 192, rng)}
-    sides["first"] = drawn()
+    comparison = {"noise": white_noise(real, 192, rng), "mean": blurred_mean(real, 192, rng)}
+    comparison["first"] = drawn()
     train(generator, crops, FitOptions(steps=1500, batch_size=16))
-    found = distances({**sides, "wgan-gp": drawn()}, real, ONES[:2])
+    found = distances({**comparison, "wgan-gp": drawn()}, real, ONES[:2])
     own = found.pop("wgan-gp")
     for side in found.values():
         assert own["spectrum"].high < side["spectrum"].low

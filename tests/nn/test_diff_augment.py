@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from gansynth.core.generator import Batch, Stage, Step
+from gansynth.core.generator import Batch, Stage, TrainingStep
 from gansynth.nn.diff_augment import ChangeName, DiscriminatorAugment
 from gansynth.runtime.errors import UsageFault
 
@@ -17,10 +17,12 @@ SPATIAL = ("flip", "rotate90", "translation", "translation_edge", "cutout")
 SIZES = {2: (8, 8), 3: (6, 8, 8)}
 
 
-def step(index: int = 0, count: int = 16, first: int = 0, total: int = 0, images: int = 0) -> Step:
+def step(
+    index: int = 0, count: int = 16, first: int = 0, total: int = 0, images: int = 0
+) -> TrainingStep:
     rng = torch.Generator().manual_seed(index)
     batch = Batch(torch.zeros(count, 1, 2, 2))
-    return Step(batch, Stage(), index, images, rng, first=first, total=total or count)
+    return TrainingStep(batch, Stage(), index, images, rng, first=first, total=total or count)
 
 
 def pictures(count: int = 16, channels: int = 2, size: Sequence[int] = (8, 8)) -> Tensor:

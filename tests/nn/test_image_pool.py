@@ -8,14 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from gansynth.core.generator import Batch, Stage, Step
+from gansynth.core.generator import Batch, Stage, TrainingStep
 from gansynth.nn.image_pool import ImagePool
 
 
-def step(index: int, count: int, first: int = 0, total: int = 0) -> Step:
+def step(index: int, count: int, first: int = 0, total: int = 0) -> TrainingStep:
     batch = Batch(torch.zeros(count, 1, 2, 2))
     rng = torch.Generator().manual_seed(index)
-    return Step(batch, Stage(), index, 0, rng, key=1000 + index, first=first, total=total or count)
+    return TrainingStep(
+        batch, Stage(), index, 0, rng, key=1000 + index, first=first, total=total or count
+    )
 
 
 def numbered(first: int, count: int, *size: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from gansynth.core.registry import installed
 from gansynth.core.schema import Case, LabelArray, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
-from gansynth.data.reading import VolumeOptions
+from gansynth.data.read_options import VolumeOptions
 from gansynth.fitting.composite_spec import texts
 from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_plan import PlannedSet, plan_recipe

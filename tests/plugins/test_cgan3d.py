@@ -12,7 +12,7 @@ import torch
 from gansynth.core.schema import OUTSIDE, Condition
 from gansynth.data.batches import CaseBatches, batch_of
 from gansynth.data.cache import CaseCache
-from gansynth.evaluation.memory import realness
+from gansynth.evaluation.memorisation import discriminator_scores
 from gansynth.nn import tiled_inference
 from gansynth.runtime.devices import native_bf16
 from gansynth.testing import ToySource
@@ -260,7 +260,7 @@ def test_realness_is_the_mean_over_patches_and_heads():
         logits, _ = generator.nets["discriminator"].eval()(torch.cat((batch.image, told), 1))
     assert len(logits) == 2
     wanted = (logits[0].mean((1, 2, 3)) + logits[1].mean((1, 2, 3))) / 2
-    asked: Any = realness(generator, cases())
+    asked: Any = discriminator_scores(generator, cases())
     np.testing.assert_allclose(asked, wanted, rtol=1e-5)
     stages = [replace(generator.stages()[-1], size=size) for size in (None, (8, 8))]
     found = [generator.realness(batch, stage) for stage in stages]  # it does not grow
@@ -274,7 +274,7 @@ LESION = {"insert": "lesion", "lesions": ["lesion"], "rim_mm": 2, "local_size": 
 def test_the_label_map_beside_a_case_counts(own):
     generator = seen(**own)
     others = [replace(c, labels=np.roll(c.labels, 3, -1)) for c in cases() if c.labels is not None]
-    one, other = realness(generator, cases()), realness(generator, others)
+    one, other = discriminator_scores(generator, cases()), discriminator_scores(generator, others)
     assert one is not None
     assert (one != other).all()
 
@@ -282,10 +282,10 @@ def test_the_label_map_beside_a_case_counts(own):
 def test_both_discriminators_of_a_lesion_count():
     generator, found = seen(**LESION), []
     for name in ("discriminator", "local"):
-        before: Any = realness(generator, cases())
+        before: Any = discriminator_scores(generator, cases())
         with torch.no_grad():
             generator.nets[name].layout.bias += 1.0
-        found.append(realness(generator, cases()) - before)
+        found.append(discriminator_scores(generator, cases()) - before)
     # One of four heads each.
     np.testing.assert_allclose(found, 0.25, atol=1e-5)
 

@@ -10,22 +10,22 @@ import torch
 
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.core.generator import Batch, Stage, Step
+from gansynth.core.generator import Batch, Stage, TrainingStep
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
 from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_plan import plan_recipe
-from gansynth.fitting.warm_start import named_axes, take_over
+from gansynth.fitting.warm_start import copy_weights, named_axes
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions, train
+from gansynth_cgan3d.discriminators import corners, windows
 from gansynth_cgan3d.lesion import _mirror
-from gansynth_cgan3d.local import corners, windows
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 
 SIZE = (18, 22)
@@ -86,7 +86,7 @@ def batch(which: range) -> Batch:
 
 def step(which: range = range(2), key: int = 5) -> Any:
     rng = torch.Generator().manual_seed(key)
-    return Step(batch(which), Stage(), 0, 0, rng, 5, total=len(which))
+    return TrainingStep(batch(which), Stage(), 0, 0, rng, 5, total=len(which))
 
 
 def run(generator: Any, steps: int = 2) -> Any:
@@ -107,11 +107,11 @@ def within(mask: np.ndarray, reach: float) -> np.ndarray:
 
 def test_what_it_heeds_and_what_is_put_where_by_default():
     generator = build()
-    assert generator.heeds == {"labels", "lesion"}
+    assert generator.conditioned_on == {"labels", "lesion"}
     assert lesion_drawer(generator.default_lesions).options.classes == (2,)
     assert build(lesions=()).default_lesions is None
     whole = CGAN3D(SCHEMA, SIZE, CGANOptions.model_validate(TINY))
-    assert whole.heeds == {"labels"}
+    assert whole.conditioned_on == {"labels"}
     assert whole.default_lesions is None
     alone = build(local=0)
     assert set(alone.nets) == set(whole.nets) == {"generator", "discriminator"}
@@ -181,11 +181,11 @@ def test_a_volume_drawn_in_tiles_is_the_same():
 
 def test_no_room_is_a_flaw():
     generator = build()
-    for room, said in ((False, "no room for a lesion, expected"), (True, "")):
-        told = {"lesions": {"room": room}}
-        flaw = generator.flaw(generator.sample([asked(provenance=told)], [0])[0])
-        assert flaw.startswith(said)
-        assert bool(flaw) == bool(said)
+    for case_pool, said in ((False, "no room for a lesion, expected"), (True, "")):
+        told = {"lesions": {"room": case_pool}}
+        reject_reason = generator.reject_reason(generator.sample([asked(provenance=told)], [0])[0])
+        assert reject_reason.startswith(said)
+        assert bool(reject_reason) == bool(said)
 
 
 # -- what it learns from ---------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def test_a_run_of_another_recipe_starts_from_whole_images_by_channel_names():
         for key, value in net.state_dict().items()
     }
     generator = build()
-    taken = take_over(generator, named_axes(source), tensors)
+    taken = copy_weights(generator, named_axes(source), tensors)
     names = ["label:-1", "label:background", "label:organ", "label:lesion"]
     assert taken.partial["generator/stem.weight"] == names
     judged = next(v for k, v in taken.partial.items() if k.startswith("discriminator/"))
@@ -283,11 +283,11 @@ def test_a_fit_leaves_a_run_that_draws_into_real_cases(toy_source, tmp_path, sta
     out = tmp_path / "run"
     fit("cgan3d", TOYS, out, settings=settings, edits=None, device="cpu", reporter=NullReporter())
     opened, source = load_run(out, "cpu"), open_source(TOYS)
-    drawer = SampleDrawer(opened, source, SampleRequest(seed=1, lesions=ROOMY))
+    drawer = Sampler(opened, source, SampleRequest(seed=1, lesions=ROOMY))
     sample = next(s for s in drawer.draw(0, 8) if s.provenance["lesions"]["room"])
     steps = [step["edit"] for step in sample.provenance["edits"]]
     assert steps == ["elastic", "scale", "rotate", "clip"]
-    background = drawer.beside(sample).image
+    background = drawer.matching_real_case(sample).image
     assert 0.2 < (sample.image == background).all(0).mean() < 1
     told = opened.manifest["state"]["lesions"]
     assert opened.generator.state() == {"lesions": told}
@@ -306,7 +306,7 @@ def test_conditions_come_from_a_lesion_drawer():
         assert condition.lesion is not None
         assert condition.background is not None
         shown = condition.lesion > 0
-        assert shown.any() == (generator.flaw(sample) == "")
+        assert shown.any() == (generator.reject_reason(sample) == "")
         far = ~within(shown, 2) if shown.any() else ...
         assert (sample.image[:, far] == condition.background[:, far]).all()
 

@@ -21,14 +21,14 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Condition
 from gansynth.core.source import SourceRequest
 from gansynth.data.batches import batch_of
-from gansynth.evaluation.memory import realness
+from gansynth.evaluation.memorisation import discriminator_scores
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.options import parse
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource, check_generator
 from gansynth.testing._sample_checks import check_realness
 from gansynth.training.loop import FitOptions, train
@@ -125,10 +125,10 @@ def test_its_discriminator_says_how_real_a_case_is_whoever_else_is_asked(kind, o
     generator = seen(kind, **own)
     check_realness(generator, cases())
     torch.manual_seed(1)
-    one: Any = realness(generator, cases())
+    one: Any = discriminator_scores(generator, cases())
     plain = {k: v for k, v in own.items() if not k.startswith("augment")}
     for other in (generator, seen(kind, **plain)):  # what it sees is not augmented
-        again: Any = realness(other, cases())
+        again: Any = discriminator_scores(other, cases())
         assert np.array_equal(one, again)
     assert len(np.unique(one)) == len(one)
 
@@ -340,9 +340,9 @@ def test_what_the_cases_have_none_of_is_refused(kind, own, schema, says):
         ("cpggan", {"condition": "class"}, "label_class", "condition=none"),
     ],
 )
-def test_a_case_that_lacks_what_is_learnt_is_named(kind, own, lacks, way_out):
+def test_a_case_that_lacks_what_is_learnt_is_named(kind, own, lacks, hint):
     bad: Any = {lacks: None}
-    with pytest.raises(DataFault, match=f"case 'c1'.*{way_out}"):
+    with pytest.raises(DataFault, match=f"case 'c1'.*{hint}"):
         build(kind, **own).observe([case(), case(1, **bad)])
 
 
@@ -409,8 +409,8 @@ def test_without_what_it_is_told_a_discriminator_is_not_asked(kind, own, lacks):
 def test_nobody_is_asked_without_a_lesion_or_networks():
     none = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int16))
     lesions = seen("cpggan", mode="roi", roi_size=8)
-    assert realness(lesions, [case(0), replace(case(1), boxes=none)]) is None
-    assert realness(seen("cgan3d", **LESION, stage="coarse"), cases()) is None
+    assert discriminator_scores(lesions, [case(0), replace(case(1), boxes=none)]) is None
+    assert discriminator_scores(seen("cgan3d", **LESION, stage="coarse"), cases()) is None
 
 
 # -- walks -----------------------------------------------------------------------------------------
@@ -534,7 +534,7 @@ def test_a_run_is_complete_and_has_the_lineage_and_options_of_its_fit(run):
     assert (manifest["complete"], manifest["generator"]) == (True, run.kind)
     assert manifest["steps"] == (4 if learns(run.kind) else 0)
     generator = load_run(run.folder, "cpu").generator
-    assert sorted(generator.heeds) == manifest["heeds"]
+    assert sorted(generator.conditioned_on) == manifest["conditioned_on"]
     own = OWN.get(run.kind, {})
     assert {key: manifest["options"][key] for key in own} == own
     if not learns(run.kind):
@@ -548,7 +548,7 @@ def test_samples_of_a_run_are_finite_and_the_seeds_own(run):
     opened, source = load_run(run.folder, "cpu"), open_source(SourceRequest("toys", run.where))
 
     def draw(first: int, count: int, seed: int = 5) -> list[Any]:
-        return SampleDrawer(opened, source, SampleRequest(seed=seed)).draw(first, count)
+        return Sampler(opened, source, SampleRequest(seed=seed)).draw(first, count)
 
     samples, others = draw(0, 3), draw(0, 3, seed=6)
     size = source.space.size

@@ -14,37 +14,37 @@ import torch
 
 from gansynth.conditions.boxes import box_drawer
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.core.generator import Batch, Stage, Step
+from gansynth.core.generator import Batch, Stage, TrainingStep
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Condition, FloatArray, Sample
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.batches import batch_of
-from gansynth.evaluation.memory import realness
+from gansynth.evaluation.memorisation import discriminator_scores
 from gansynth.fitting.composite_spec import PerClass, texts
 from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_plan import plan_recipe
-from gansynth.fitting.warm_start import named_axes, take_over
+from gansynth.fitting.warm_start import copy_weights, named_axes
 from gansynth.nn.networks.progressive import half, twice
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import split_settings
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 from gansynth.training.loop import FitOptions, steps_for
 from gansynth_cli.commands.detections import paper_arms
 from gansynth_cpggan.blend import SOFT, blend, bounded
 from gansynth_cpggan.boxes import (
-    asked_maps,
     batch_maps,
     box_maps,
     crops,
+    requested_maps,
     resampled,
     squares,
     within,
 )
-from gansynth_cpggan.drawing import WINDOWS, Order
 from gansynth_cpggan.model import CPGGAN, CPGGANOptions
-from gansynth_cpggan.networks import PYRAMID, Growth, spatial_pyramid
+from gansynth_cpggan.networks import PYRAMID, GrowthSchedule, spatial_pyramid
+from gansynth_cpggan.sampling import WINDOWS, ImageRequest
 from tests.boxed_heads import Heads, on_skull
 from tests.conftest import DATA
 from tests.plugins import toys
@@ -62,7 +62,7 @@ def seen(**options: Any) -> Any:
     return toys.seen("cpggan", **options)
 
 
-def at(generator: CPGGAN, level: int, alpha: float = 1.0) -> Step:
+def at(generator: CPGGAN, level: int, alpha: float = 1.0) -> TrainingStep:
     """A step of a resolution."""
     now = step(generator, cases())
     now.stage, now.alpha = generator.stages()[level], alpha
@@ -82,7 +82,7 @@ def noise(generator: CPGGAN) -> torch.Tensor:
 
 
 def test_a_map_holds_the_share_of_each_voxels_area():
-    maps = asked_maps([boxes((1.25, 0.5, 3.0, 2.75), labels=(1,))], 2, (4, 4))
+    maps = requested_maps([boxes((1.25, 0.5, 3.0, 2.75), labels=(1,))], 2, (4, 4))
     rows, columns = np.array([0, 0.75, 1, 0]), np.array([0.5, 1, 0.75, 0])
     assert np.allclose(maps[0, 1], np.outer(rows, columns))
     assert maps[0, 0].abs().max() == 0
@@ -92,19 +92,19 @@ def test_a_box_of_any_size_leaves_its_whole_area_at_every_resolution():
     asked = boxes((10.3, 20.6, 11.1, 21.9))
     for edge in (64, 32, 16, 8, 4):
         scaled = Boxes((asked.coords * (edge / 64)).astype(np.float32), asked.labels)
-        maps = asked_maps([scaled], 1, (edge, edge))
+        maps = requested_maps([scaled], 1, (edge, edge))
         assert float(maps.sum()) * (64 / edge) ** 2 == pytest.approx(0.8 * 1.3, rel=1e-4)
 
 
 def test_halving_a_map_is_drawing_the_box_at_half_the_size():
     asked = boxes((3.2, 1.7, 9.9, 14.1), (11, 2, 15, 6.5), labels=(0, 1))
     halved = Boxes((asked.coords / 2).astype(np.float32), asked.labels)
-    fine, coarse = asked_maps([asked], 2, (16, 16)), asked_maps([halved], 2, (8, 8))
+    fine, coarse = requested_maps([asked], 2, (16, 16)), requested_maps([halved], 2, (8, 8))
     assert torch.allclose(half(fine), coarse, atol=1e-6)
 
 
 def test_rows_that_hold_no_box_leave_nothing():
-    two = asked_maps([boxes(), boxes((0, 0, 2, 2), (1, 1, 3, 3))], 1, (4, 4))
+    two = requested_maps([boxes(), boxes((0, 0, 2, 2), (1, 1, 3, 3))], 1, (4, 4))
     assert two[0].abs().max() == 0
     assert two[1].max() == 1  # where boxes overlap, too
     alone = box_maps(torch.rand(1, 3, 4), torch.full((1, 3), -1), 2, (4, 4))
@@ -115,7 +115,7 @@ def test_rows_that_hold_no_box_leave_nothing():
 
 
 def test_features_halve_as_edges_double_and_the_usual_networks_are_small():
-    growth = Growth.of((64, 64), 16, 64)
+    growth = GrowthSchedule.of((64, 64), 16, 64)
     assert growth.edges == (4, 8, 16, 32, 64)
     assert growth.widths == (64, 64, 64, 32, 16)
     usual = CPGGAN(SCHEMA, (256, 256), CPGGANOptions()).nets.values()
@@ -125,7 +125,7 @@ def test_features_halve_as_edges_double_and_the_usual_networks_are_small():
 @pytest.mark.parametrize("size", [(), (48, 48), (64, 32), (2, 2), (16, 16, 16)])
 def test_other_sizes_are_refused_with_the_way_out(size):
     with pytest.raises(UsageFault, match=r"expected 64 x 64.*--read size=128x128"):
-        Growth.of(size, 16, 64)
+        GrowthSchedule.of(size, 16, 64)
 
 
 def test_a_layer_that_has_not_faded_in_shows_nothing_of_itself():
@@ -209,7 +209,7 @@ def test_a_real_image_with_anothers_boxes_is_one_of_the_same_group():
 def test_boxes_are_flipped_with_their_images(flips):
     generator = build(flips=flips, mismatch=0)
     # Images that show their boxes.
-    drawn = [replace(c, image=asked_maps([c.boxes], 2, SIZE)[0].numpy()) for c in cases(8)]
+    drawn = [replace(c, image=requested_maps([c.boxes], 2, SIZE)[0].numpy()) for c in cases(8)]
     now = step(generator, drawn)
     real = generator.objective._real(now)
     assert torch.equal(real[:, :2], real[:, 2:])
@@ -232,9 +232,9 @@ def test_cpggans_lesions_count_alike_in_how_real_they_are():
     generator = seen(mode="roi", roi_size=8)
     apart = [boxes((1, 1, 3, 3)), boxes((12, 12, 14, 14), labels=[1])]
     both = boxes((1, 1, 3, 3), (12, 12, 14, 14), labels=[0, 1])
-    wanted: Any = realness(generator, [case(1, boxes=one) for one in apart])
+    wanted: Any = discriminator_scores(generator, [case(1, boxes=one) for one in apart])
     assert wanted[0] != wanted[1]
-    found: Any = realness(generator, [case(1, boxes=both)])
+    found: Any = discriminator_scores(generator, [case(1, boxes=both)])
     np.testing.assert_allclose(found, [wanted.mean()], rtol=1e-5)
 
 
@@ -285,7 +285,7 @@ def test_a_class_can_be_asked_for_and_is_else_as_frequent_as_in_training():
     drawn = generator.sample([Condition(label_class=k) for k in (0, 1)], [4, 4])
     assert [s.provenance["class"] for s in drawn] == ["a", "b"]
     assert not np.allclose(drawn[0].image, drawn[1].image)
-    assert generator.heeds == {"boxes", "class"}
+    assert generator.conditioned_on == {"boxes", "class"}
     open_ = generator.sample([Condition()] * 16, range(16))
     assert {s.provenance["class"] for s in open_} == {"a", "b"}
     told = [s.provenance["class_from"] for s in (drawn[0], open_[0])]
@@ -314,13 +314,15 @@ def bright(seed: int, edge: int = 32) -> Any:
 
 def test_a_box_without_a_lesion_is_a_flaw_unless_all_are_admitted():
     known, empty = [bright(i) for i in range(40)], boxes((24, 24, 29, 29))
-    for admit, flawed in (("contrast", True), ("none", False)):
+    for admit, rejected in (("contrast", True), ("none", False)):
         generator, twin = build((32, 32), admit=admit), build((32, 32), admit=admit)
         generator.observe(known)
         twin.load_state(json.loads(json.dumps(generator.state())))
         for one in (generator, twin):
-            assert one.flaw(Sample(known[0].image, None, known[0].boxes)) == ""
-            assert ("contrast" in one.flaw(Sample(known[0].image, None, empty))) == flawed
+            assert one.reject_reason(Sample(known[0].image, None, known[0].boxes)) == ""
+            assert (
+                "contrast" in one.reject_reason(Sample(known[0].image, None, empty))
+            ) == rejected
 
 
 def test_a_run_of_other_box_classes_and_channels_starts_from_it():
@@ -328,7 +330,7 @@ def test_a_run_of_other_box_classes_and_channels_starts_from_it():
     spec = replace(SCHEMA, channels=("FLAIR", "T1"), box_classes=("cyst", "bleeding"))
     new = build(spec=spec)
     tensors = {f"{n}/{k}": v for n, net in old.nets.items() for k, v in net.state_dict().items()}
-    taken = take_over(new, named_axes(old), tensors)
+    taken = copy_weights(new, named_axes(old), tensors)
     assert taken.fresh == []
     assert taken.partial["discriminator/image.2.weight"] == ["image:T1", "box:cyst"]
     one, other = (g.nets["discriminator"].image[2].weight for g in (old, new))
@@ -388,7 +390,7 @@ def cut(image: torch.Tensor, coords: Any, labels: Any, *size: Any) -> torch.Tens
         boxes=torch.tensor(coords, dtype=torch.float32).expand(*many),
         box_labels=torch.tensor([labels] * len(image)),
     )
-    now = Step(batch, Stage(), 0, 0, torch.Generator().manual_seed(0))
+    now = TrainingStep(batch, Stage(), 0, 0, torch.Generator().manual_seed(0))
     return crops(now, image, *size)
 
 
@@ -492,10 +494,12 @@ def test_the_slices_own_lesions_are_no_flaw():
         known.append(case(seed, image=image, boxes=boxes((20, 20, 28, 28))))
     generator.observe(known)
     told = {"boxes": {"moved": [None]}, WINDOWS: []}
-    assert "no room" in generator.flaw(Sample(slice_of(3), None, boxes(), told))
+    assert "no room" in generator.reject_reason(Sample(slice_of(3), None, boxes(), told))
     bare = Sample(slice_of(3), None, boxes((20, 20, 28, 28)), {WINDOWS: []})
-    assert generator.flaw(bare) == ""
-    assert "contrast" in generator.flaw(Sample(bare.image, None, bare.boxes, {WINDOWS: [[0] * 4]}))
+    assert generator.reject_reason(bare) == ""
+    assert "contrast" in generator.reject_reason(
+        Sample(bare.image, None, bare.boxes, {WINDOWS: [[0] * 4]})
+    )
 
 
 def test_no_pixel_of_a_skull_changes():
@@ -517,15 +521,15 @@ def test_no_pixel_of_a_skull_changes():
 
 def test_maps_of_lesions_are_those_of_their_squares(monkeypatch):
     """What is asked when a lesion is drawn is what was seen of such a box in training."""
-    generator, orders = lesions(), list[Order]()
+    generator, orders = lesions(), list[ImageRequest]()
 
-    def note(asked: Sequence[Order]) -> list[FloatArray]:
+    def note(asked: Sequence[ImageRequest]) -> list[FloatArray]:
         orders.extend(asked)
         return [np.zeros((1, 8, 8), np.float32) for _ in asked]
 
     monkeypatch.setattr(generator.drawing, "_images", note)
     generator.sample([into((30, 20, 36, 28))], [0])
-    shown = asked_maps([orders[0].boxes], 1, (8, 8))
+    shown = requested_maps([orders[0].boxes], 1, (8, 8))
     # 8 of 16 voxels wide, 6 of 16 high.
     assert float(shown.mean()) == pytest.approx(8 * 6 / 16**2)
 
@@ -556,9 +560,9 @@ def fit(data, tmp_path, run_cli) -> Callable[..., Any]:
     return run
 
 
-def drawer(folder: Path, **options: Any) -> SampleDrawer:
+def drawer(folder: Path, **options: Any) -> Sampler:
     run = load_run(folder, "cpu")
-    return SampleDrawer(run, open_source(run.request), SampleRequest(**options))
+    return Sampler(run, open_source(run.request), SampleRequest(**options))
 
 
 def test_samples_of_a_run_have_boxes_like_those_of_its_cases(fit, tmp_path):

@@ -12,15 +12,15 @@ from torch import Tensor
 from gansynth.core.schema import OUTSIDE, Case, Condition
 from gansynth.data.batches import batch_of
 from gansynth.data.connected_components import boxes_of
-from gansynth.evaluation.memory import realness
-from gansynth.fitting.warm_start import named_axes, take_over
+from gansynth.evaluation.memorisation import discriminator_scores
+from gansynth.fitting.warm_start import copy_weights, named_axes
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing.phantoms import LiverOptions, make_liver
 from gansynth.training import checkpoint
 from gansynth.training.loop import FitOptions, train
 from gansynth_dcgan.latents import between
 from gansynth_dcgan.model import DCGAN
-from gansynth_dcgan.networks import Pyramid
+from gansynth_dcgan.networks import FeaturePyramid
 from tests.plugins import toys
 from tests.plugins.toys import FILL, SCHEMA, SIZE, case, cases, learn, step, trained, weights
 
@@ -41,7 +41,7 @@ def seen(*of: Case, **options: Any) -> Any:
 
 @pytest.mark.parametrize("side", [64, 128, 256])
 def test_features_begin_at_four_voxels_and_channels_halve_as_they_double(side):
-    pyramid = Pyramid.of((side, side), 64, 512)
+    pyramid = FeaturePyramid.of((side, side), 64, 512)
     assert pyramid.base == (4, 4)
     assert pyramid.widths[-4:] == (512, 256, 128, 64)
     assert set(pyramid.widths[:-4]) <= {512}
@@ -58,7 +58,7 @@ def test_any_size_will_do(size):
 
 
 def test_what_is_drawn_is_cut_in_its_middle_and_a_size_there_must_be():
-    assert Pyramid.of((56, 48), 4, 8).margins == [0, 0, 4, 4]
+    assert FeaturePyramid.of((56, 48), 4, 8).margins == [0, 0, 4, 4]
     with pytest.raises(UsageFault, match="expected a source that has one"):
         build((), SCHEMA)
 
@@ -140,7 +140,7 @@ def test_a_walk_keeps_the_kind_that_was_drawn_first():
 
 
 def test_label_maps_are_drawn_or_there_are_none():
-    assert (build().labelling, build(**MASK).labelling) == ("none", "drawn")
+    assert (build().label_source, build(**MASK).label_source) == ("none", "generated")
     sample = trained(build()).sample([Condition(labels=case().labels)], [1])[0]
     assert (sample.labels, sample.boxes) == (None, None)
 
@@ -196,12 +196,12 @@ def test_a_map_like_no_training_map_or_that_was_made_anew_is_a_flaw():
     generator = seen(*cases(20), **MASK)
     sample = generator.sample([ANY], [0])[0]
     assert sample.provenance["cleaned"] > 0.05
-    flaw = generator.flaw(replace(sample, labels=case().labels))
-    assert "had to be cleaned" in flaw
-    assert flaw == sample.provenance["label_noise"]
+    reject_reason = generator.reject_reason(replace(sample, labels=case().labels))
+    assert "had to be cleaned" in reject_reason
+    assert reject_reason == sample.provenance["label_noise"]
     clean = replace(sample, labels=case().labels, provenance={"cleaned": 0.01})
-    assert generator.flaw(clean) == ""
-    assert "expected" in generator.flaw(replace(clean, labels=np.zeros(SIZE, np.int16)))
+    assert generator.reject_reason(clean) == ""
+    assert "expected" in generator.reject_reason(replace(clean, labels=np.zeros(SIZE, np.int16)))
 
 
 # -- state -----------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def flat(generator: DCGAN) -> dict[str, Tensor]:
 def test_channels_are_taken_over_by_name():
     old = build(spec=replace(SCHEMA, channels=("T2",), outside_fill=(0.0,)), **MASK)
     new = build(**MASK, condition="class")
-    taken = take_over(new, named_axes(old), flat(old))
+    taken = copy_weights(new, named_axes(old), flat(old))
     last = "generator/layers.1.weight"
     assert taken.partial[last] == [
         "image:T2", "label:-1", "label:background", "label:organ", "label:lesion"
@@ -375,7 +375,7 @@ def test_realness_is_the_discriminators_value_at_rest():
     generator = seen(objective="gan")
     found = generator.intensities.standardised(batch_of(cases()).image)
     wanted = generator.nets["discriminator"].eval()(found)[:, 0].detach().numpy()
-    asked: Any = realness(generator, cases())
+    asked: Any = discriminator_scores(generator, cases())
     np.testing.assert_allclose(asked, wanted, rtol=1e-5)
 
 
@@ -400,7 +400,7 @@ def test_an_overfitted_discriminator_tells_those_it_has_seen_from_others():
     batch = batch_of(known)
 
     def area() -> float:
-        one, other = realness(generator, known), realness(generator, others)
+        one, other = discriminator_scores(generator, known), discriminator_scores(generator, others)
         assert one is not None
         assert other is not None
         return float((one[:, None] > other).mean())

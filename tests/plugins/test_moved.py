@@ -24,12 +24,12 @@ from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.request_parsing import Asks, check_request
+from gansynth.sampling.request_parsing import Capabilities, check_request
 from gansynth.testing import ToySource, check_generator
 from gansynth.testing.toy import without_blobs
 from gansynth_cgan3d.model import CGAN3D
 from gansynth_copypaste.model import CopyPaste, change_image, change_lesion
-from gansynth_elastic.model import Elastic
+from gansynth_elastic.model import ElasticGenerator
 
 CHANGED: dict[str, Any] = {"gamma": 0.4, "contrast": 0.3, "brightness": 0.5}
 ROOMY = "where=anywhere,apart_mm=1,inside=0.5,tries=200"
@@ -47,7 +47,9 @@ def build(kind: str, ndim: int = 3, **options: Any) -> Any:
     return cls(source.schema, source.space.size, cls.Options.model_validate(options))
 
 
-def conditions(ndim: int = 3, edits=Elastic.default_edits, count: int = 4) -> list[Condition]:
+def conditions(
+    ndim: int = 3, edits=ElasticGenerator.default_edits, count: int = 4
+) -> list[Condition]:
     """Of cases that are moved along."""
     source = ToySource(ndim)
     drawn = ConditionSampler(source, source.space, build_edits(edits), seed=5, moving=True)
@@ -80,7 +82,7 @@ def test_an_elastic_sample_is_the_case_as_it_was_moved(ndim):
         assert np.array_equal(sample.labels, c.labels)  # type: ignore[arg-type]
         assert not np.shares_memory(sample.image, c.moved)
     *moves, clip = CGAN3D.default_edits  # a GAN is asked for the same shapes
-    assert (tuple(moves), clip) == (Elastic.default_edits, "clip:to=image")
+    assert (tuple(moves), clip) == (ElasticGenerator.default_edits, "clip:to=image")
 
 
 @pytest.mark.parametrize("option", CHANGED)
@@ -103,7 +105,7 @@ def test_intensities_change_in_the_body_alone_by_the_seed_alone(option):
 
 
 @pytest.mark.parametrize(
-    ("edit", "options", "flawed"),
+    ("edit", "options", "rejected"),
     [
         ("elastic", {}, False),
         ("elastic:amplitude_mm=0", {}, True),
@@ -114,10 +116,10 @@ def test_intensities_change_in_the_body_alone_by_the_seed_alone(option):
         ("flip:probability=1", {}, False),
     ],
 )
-def test_a_near_copy_is_a_flaw(edit, options, flawed):
+def test_a_near_copy_is_a_flaw(edit, options, rejected):
     generator = build("elastic", **options)
-    found = {generator.flaw(s) for s in drawn_of(generator, conditions(edits=[edit]))}
-    assert {text[:11] for text in found} == ({"a near-copy"} if flawed else {""})
+    found = {generator.reject_reason(s) for s in drawn_of(generator, conditions(edits=[edit]))}
+    assert {text[:11] for text in found} == ({"a near-copy"} if rejected else {""})
     assert len(found) == 1
 
 
@@ -182,9 +184,9 @@ def test_a_lesion_changes_by_what_it_shows_and_an_image_in_the_body_only():
 def test_samples_that_are_copies_are_flaws(told, said):
     provenance = {"lesions": told} if told else {}
     sample = Sample(np.zeros((2, 4, 4), np.float32), provenance=provenance)
-    flaw = build("copypaste").flaw(sample)
-    assert flaw.startswith(said)
-    assert bool(flaw) == bool(said)
+    reject_reason = build("copypaste").reject_reason(sample)
+    assert reject_reason.startswith(said)
+    assert bool(reject_reason) == bool(said)
 
 
 # -- cheats that check_generator finds -------------------------------------------------------------
@@ -216,7 +218,7 @@ class Pale(CopyPaste):
 
 
 class Silent(CopyPaste):
-    def flaw(self, sample):
+    def reject_reason(self, sample):
         return ""
 
 
@@ -271,7 +273,7 @@ def test_a_run_is_sampled_and_shown(kind, fitted, run_cli, tmp_path):
         placed = [t["lesions"] for t in told if t["lesions"]["room"]]
         assert placed
         assert all(t["apart_mm"] == 1 and t["donor"] in ToySource().train_ids for t in placed)
-        assert all(bool(t.get("flaw")) != t["lesions"]["room"] for t in told)
+        assert all(bool(t.get("reject_reason")) != t["lesions"]["room"] for t in told)
     assert run_cli("show", fitted / kind).exit_code == 0
 
 
@@ -280,11 +282,11 @@ def test_an_edit_that_leaves_the_image_behind_is_refused(fitted, refuse, tmp_pat
     asked = ("-o", tmp_path / "out", "--device=cpu", "--edit", "transplant")
     refuse("sample", run, "-n", "1", *asked, code=2, says=[says])
     refuse("fit", "elastic", "--data", "toy:3", *asked, code=2, says=[says])
-    asks = Asks.of(RunFolder(run))  # as a host does, before it starts
-    check_request(SampleRequest(edits=("rotate",)), asks)
+    capabilities = Capabilities.of(RunFolder(run))  # as a host does, before it starts
+    check_request(SampleRequest(edits=("rotate",)), capabilities)
     with pytest.raises(UsageFault, match="--edit enlarge: elastic moves"):
-        check_request(SampleRequest(edits=("enlarge",)), asks)
-    assert load_run(run, "cpu").edits == Elastic.default_edits
+        check_request(SampleRequest(edits=("enlarge",)), capabilities)
+    assert load_run(run, "cpu").edits == ElasticGenerator.default_edits
 
 
 @pytest.mark.slow

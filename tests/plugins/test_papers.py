@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
-from gansynth.core.generator import Step
+from gansynth.core.generator import TrainingStep
 from gansynth.core.registry import installed
 from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
@@ -31,7 +31,7 @@ from gansynth.fitting.setup import resolve
 from gansynth.nn.networks import PatchDiscriminator, UNetGenerator
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import overlay
-from gansynth_cpggan.networks import Judge, Painter
+from gansynth_cpggan.networks import ProgressiveDiscriminator, ProgressiveGenerator
 from gansynth_segmenter.networks import build as build_segmenter
 from gansynth_segmenter.options import SegmenterOptions
 from tests.plugins import paper_data
@@ -146,7 +146,7 @@ def entering(net: nn.Module, size: tuple[int, ...]) -> tuple[int, ...]:
     if isinstance(net, UNetGenerator | PatchDiscriminator):
         first = next(m for m in net.modules() if isinstance(m, nn.Conv3d | nn.Conv2d))
         return (1, first.in_channels, *size)
-    if isinstance(net, Judge):
+    if isinstance(net, ProgressiveDiscriminator):
         return (1, 2, *size)
     linear: Any = getattr(net, "first", None)
     return (1, 1, *size) if linear is None else (1, linear.in_features)
@@ -156,9 +156,13 @@ def called(net: nn.Module, seen: Tensor, size: tuple[int, ...]) -> Any:
     """What a network makes of what enters it; a progressive one at its full size."""
     if isinstance(net, UNetGenerator):
         return net(seen, [torch.empty(1, *shape) for shape in net.latent_shapes(size)])
-    if isinstance(net, Painter):
+    if isinstance(net, ProgressiveGenerator):
         return net(seen, torch.empty(1, 1, *size), len(net.growth.edges) - 1, 1.0)
-    return net(seen, len(net.growth.edges) - 1, 1.0, 1) if isinstance(net, Judge) else net(seen)
+    return (
+        net(seen, len(net.growth.edges) - 1, 1.0, 1)
+        if isinstance(net, ProgressiveDiscriminator)
+        else net(seen)
+    )
 
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -445,10 +449,10 @@ def job_of(name: str, **changes: str) -> Any:
     return resolve("cgan3d", SourceRequest("brains", "tumours"), settings, None, "cpu")
 
 
-def stepped(job: Any, count: int) -> Step:
+def stepped(job: Any, count: int) -> TrainingStep:
     stage = job.generator.stages()[0]
     rng = torch.Generator().manual_seed(0)
-    return Step(job.batches(0, stage, range(count)), stage, 0, 0, rng, total=count)
+    return TrainingStep(job.batches(0, stage, range(count)), stage, 0, 0, rng, total=count)
 
 
 @pytest.fixture(scope="module")

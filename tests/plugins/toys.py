@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gansynth.core.generator import Batch, Generator, Step
+from gansynth.core.generator import Batch, Generator, TrainingStep
 from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, Boxes, Case, Schema
 from gansynth.data.batches import batch_of
@@ -90,12 +90,12 @@ def seen(kind: str, *of: Case, **options: Any) -> Any:
     return made
 
 
-def step(generator: Generator, of: Sequence[Case], first: int = 0, total: int = 0) -> Step:
+def step(generator: Generator, of: Sequence[Case], first: int = 0, total: int = 0) -> TrainingStep:
     """A step of the last stage."""
     batch = batch_of(of, generator.context)
     rng = torch.Generator().manual_seed(5)
     stage = generator.stages()[-1]
-    return Step(batch, stage, 0, 0, rng, 5, first=first, total=total or len(of))
+    return TrainingStep(batch, stage, 0, 0, rng, 5, first=first, total=total or len(of))
 
 
 def learn(generator: Generator, steps: int = 2, **options: Any) -> Any:

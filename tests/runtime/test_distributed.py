@@ -18,7 +18,7 @@ import pytest
 
 from gansynth.core.run_folder import read_manifest
 from gansynth.report.figures import read_metrics
-from gansynth.runtime.distributed import Team
+from gansynth.runtime.distributed import ProcessGroup
 from gansynth.runtime.errors import UsageFault
 from gansynth.training import checkpoint
 from gansynth.training.loop import train
@@ -169,15 +169,15 @@ def test_images_are_counted_once(ran):
     ],
 )
 def test_a_batch_is_shared_out_in_order(size, parts, shares):
-    assert [Team(rank, size).shares(4, parts) for rank in range(size)] == shares
+    assert [ProcessGroup(rank, size).shares(4, parts) for rank in range(size)] == shares
 
 
 @pytest.mark.parametrize(("total", "size", "parts"), [(3, 2, 1), (4, 2, 4), (1, 2, 1)])
 def test_a_batch_that_cannot_be_shared_out_is_refused_with_one_that_can(total, size, parts):
     with pytest.raises(UsageFault, match=rf"batch_size={total}: .* --set batch_size=\d+") as caught:
-        Team(0, size).shares(total, parts)
+        ProcessGroup(0, size).shares(total, parts)
     offered = int(str(caught.value).rpartition("=")[2])
-    assert len(Team(0, size).shares(offered, parts)) == parts
+    assert len(ProcessGroup(0, size).shares(offered, parts)) == parts
 
 
 # -- the command -----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pydantic import Field
 from gansynth.conditions.lesion_placement import LesionOptions
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
-from gansynth.evaluation.failures.job import FailureOptions
+from gansynth.evaluation.hard_cases.job import FailureOptions
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.option_kinds import Size, Size2, Size3

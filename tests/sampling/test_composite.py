@@ -16,7 +16,7 @@ from gansynth.core.run_folder import read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Schema
 from gansynth.core.source import SourceRequest
-from gansynth.data.views import View
+from gansynth.data.views import SourceView
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_plan import make_plan
@@ -25,10 +25,10 @@ from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed
-from gansynth.sampling.drawer import SampleDrawer
-from gansynth.sampling.drawn_labels import viewed
+from gansynth.sampling.label_maps import viewed
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sample import sample_run
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 
 TINY = {"width": 4, "levels": 1, "d_width": 4, "d_levels": 1, "batch_size": 1, "precision": "fp32"}
@@ -136,7 +136,7 @@ def fits(monkeypatch) -> list[str]:
 
 
 def drawn(folder: Path, **options: Any) -> list[Any]:
-    return SampleDrawer(load_run(folder, "cpu"), ToySource(2), SampleRequest(**options)).draw(0, 3)
+    return Sampler(load_run(folder, "cpu"), ToySource(2), SampleRequest(**options)).draw(0, 3)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_own_data_with_held_out_cases_are_refused_before_anything_is_fitted(tmp_
 
 
 def test_a_view_shows_some_channels_of_the_whole_cases_record():
-    source, view = ToySource(2), View(ToySource(2), {"channels": ["second"]})
+    source, view = ToySource(2), SourceView(ToySource(2), {"channels": ["second"]})
     assert np.array_equal(view.load("toy_03").image, source.load("toy_03").image[1:])
     assert view.schema.channels == ("second",)
     assert view.record("toy_03") == source.record("toy_03")
@@ -276,7 +276,7 @@ def test_another_labeller_is_refused(chained, tmp_path):
         stream.write(" ")
     part = load_run(tmp_path / "run" / "parts" / "one", "cpu")
     with pytest.raises(IntegrityFault, match="has changed since it drew the label maps"):
-        SampleDrawer(part, ToySource(2))
+        Sampler(part, ToySource(2))
 
 
 def test_parts_are_ordinary_runs_under_one_folder(joint):
@@ -386,7 +386,7 @@ def test_a_dry_run_measures_every_part_and_writes_nothing(tmp_path):
 
 def test_every_channel_is_its_parts_for_the_same_labels(joint):
     whole = load_run(joint, "cpu").generator
-    drawer = SampleDrawer(load_run(joint, "cpu"), ToySource(2))
+    drawer = Sampler(load_run(joint, "cpu"), ToySource(2))
     condition: Any = drawer.sampler.draw(0)
     sample: Any = whole.sample([condition], [7])[0]
     for number, name in enumerate(("first", "second")):
@@ -399,7 +399,7 @@ def test_every_channel_is_its_parts_for_the_same_labels(joint):
 
 def test_a_sample_is_the_same_whatever_the_batch(chained):
     together = drawn(chained)
-    drawer = SampleDrawer(load_run(chained, "cpu"), ToySource(2))
+    drawer = Sampler(load_run(chained, "cpu"), ToySource(2))
     for index in (2, 0):
         alone = drawer.draw(index, 1)[0]
         assert np.array_equal(alone.image, together[index].image)
@@ -417,7 +417,7 @@ def test_a_part_is_given_what_was_drawn_before_in_its_own_units(chained, monkeyp
         return draw(conditions, seeds)
 
     monkeypatch.setattr(two.generator, "sample", spy)
-    sample = SampleDrawer(run, ToySource(2)).draw(0, 1)[0]
+    sample = Sampler(run, ToySource(2)).draw(0, 1)[0]
     case = Case("", "", np.concatenate([sample.image[:1]] * 2))
     expected = two.space.to_generator(case).image[:1]
     assert np.allclose(told[0].given, expected, atol=1e-6)
@@ -426,7 +426,7 @@ def test_a_part_is_given_what_was_drawn_before_in_its_own_units(chained, monkeyp
 
 
 def test_samples_have_the_sources_labels_and_channels(chained):
-    drawer: Any = SampleDrawer(load_run(chained, "cpu"), ToySource(2))
+    drawer: Any = Sampler(load_run(chained, "cpu"), ToySource(2))
     for index, sample in enumerate(drawer.draw(0, 6)):
         sample.validate(ToySource(2).schema)
         asked = drawer.sampler.draw(index).labels

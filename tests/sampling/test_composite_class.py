@@ -16,7 +16,7 @@ from gansynth.core.registry import installed
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
-from gansynth.data.views import View
+from gansynth.data.views import SourceView
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_plan import make_plan
@@ -25,9 +25,9 @@ from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed
-from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.describe import describe_run
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.show import describe_run
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 
 TINY = {"width": 4, "max_width": 8, "latent": 4, "batch_size": 4, "diversity": False}
@@ -127,8 +127,8 @@ def run(both: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def drawer(folder: Path, **options: Any) -> SampleDrawer:
-    return SampleDrawer(load_run(folder, "cpu"), Kinds(), SampleRequest(**options))
+def drawer(folder: Path, **options: Any) -> Sampler:
+    return Sampler(load_run(folder, "cpu"), Kinds(), SampleRequest(**options))
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_classes_may_be_joined_and_those_without_a_training_case_are_left_out():
 
 
 def test_a_view_shows_the_cases_of_some_classes():
-    view = View(Kinds(), {"classes": ["metastasis"]})
+    view = SourceView(Kinds(), {"classes": ["metastasis"]})
     assert view.train_ids == ("toy_01", "toy_04", "toy_10")
     assert view.held_out_ids == ("toy_13",)
     assert (view.schema, view.label_class("toy_04")) == (Kinds().schema, 1)
@@ -216,8 +216,13 @@ def test_parts_are_ordinary_runs_under_one_folder(both):
         ("parts/cyst", ["cyst"]),
         ("parts/metastasis", ["metastasis"]),
     ]
-    told = {key: manifest[key] for key in ("generator", "complete", "labelling", "edits")}
-    assert told == {"generator": "composite", "complete": True, "labelling": "drawn", "edits": []}
+    told = {key: manifest[key] for key in ("generator", "complete", "label_source", "edits")}
+    assert told == {
+        "generator": "composite",
+        "complete": True,
+        "label_source": "generated",
+        "edits": [],
+    }
     assert (both / "samples" / "composite.png").read_bytes()[:4] == b"\x89PNG"
     found = describe_run(both)
     assert (found["state"], [part["name"] for part in found["parts"]]) == (
@@ -272,10 +277,12 @@ def test_a_part_judges_its_samples_in_units_of_its_own(both, monkeypatch):
     parts = {part.name: part.run for part in whole.run.generator.parts}  # type: ignore[attr-defined]
     for name, part in parts.items():
         monkeypatch.setattr(
-            part.generator, "flaw", lambda s, name=name: f"{name}: {np.abs(s.image).max():.3f}"
+            part.generator,
+            "reject_reason",
+            lambda s, name=name: f"{name}: {np.abs(s.image).max():.3f}",
         )
     for sample in whole.draw_raw(0, 4):
-        name, _, most = sample.provenance["flaw"].partition(": ")
+        name, _, most = sample.provenance["reject_reason"].partition(": ")
         assert name == sample.provenance["class"]
         assert 0 < float(most) <= 1
 
@@ -299,7 +306,7 @@ def test_label_maps_are_edited_where_they_are_asked_for(tmp_path):
         asked: Any = whole.sampler.draw(index).labels
         assert np.array_equal(sample.labels, asked)
         assert [step["edit"] for step in sample.provenance["edits"]] == ["flip"]
-    assert read_manifest(tmp_path / "run")["labelling"] == "asked"
+    assert read_manifest(tmp_path / "run")["label_source"] == "condition"
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ import pytest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.data.picture_files import read_picture
-from gansynth.report.sheets import EDGE, GAP, LINE, write_mosaic
+from gansynth.report.image_grid import EDGE, GAP, LINE, write_image_grid
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.inspect import write_interpolation, write_nearest
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sample import sample_run
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 
 OWN = {"width": 4, "max_width": 8, "batch_size": 2, "with_mask": "yes", "diversity": 0}
@@ -31,8 +31,8 @@ def fitted_gan(toy_fit, tmp_path_factory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def drawer(fitted_gan) -> SampleDrawer:
-    return SampleDrawer(load_run(fitted_gan[0], "cpu"), ToySource(2))
+def drawer(fitted_gan) -> Sampler:
+    return Sampler(load_run(fitted_gan[0], "cpu"), ToySource(2))
 
 
 def look(run: Path, n: int = 2, **options: Any) -> Any:
@@ -147,7 +147,7 @@ def item(value: float, labels: Any = None) -> Sample:
 def test_a_mosaic_shows_each_item_in_its_place(tmp_path):
     schema = Schema(("T1",), {"background": 0, "organ": 1}, (1.0, 1.0), "HW")
     cells = [(f"cell {i}", [item(i / 10), item(0.5 + i / 10)]) for i in range(5)]
-    picture = read_picture(write_mosaic(tmp_path / "deep" / "a.png", cells, schema, across=4))
+    picture = read_picture(write_image_grid(tmp_path / "deep" / "a.png", cells, schema, across=4))
     height, width = LINE + EDGE + GAP, EDGE + GAP
     assert picture.shape == (2 * height, 8 * width, 3)
     middles = picture[LINE + EDGE // 2 :: height, EDGE // 2 :: width, 0] / 255
@@ -161,7 +161,7 @@ def test_labels_are_outlined_in_the_first_channel_only(tmp_path):
     labels[2:5, 2:5] = 1
     both = Sample(np.repeat(item(0.5).image, 2, axis=0), labels)
     real = Case("a", "a", both.image)
-    picture = read_picture(write_mosaic(tmp_path / "a.png", [("", [both, real])], schema))
+    picture = read_picture(write_image_grid(tmp_path / "a.png", [("", [both, real])], schema))
     first, second = np.split(picture, 2)
     coloured = np.ptp(first.astype(int), axis=-1) > 50
     assert coloured[:, : EDGE + GAP].sum() == 4 * (3 * EDGE // 8) - 4

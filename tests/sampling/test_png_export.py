@@ -25,8 +25,8 @@ from gansynth.runtime import files
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling import png_export
+from gansynth.sampling.deidentify import TIME
 from gansynth.sampling.png_export import PngOptions, check_export, export_pictures, find_windows
-from gansynth.sampling.sharing import TIME
 from gansynth.testing import ToySource
 
 LABELS = {"background": 0, "organ": 2, "lesion": 300}
@@ -36,11 +36,13 @@ TOLD = {"case": "Mustermann_03", "subject": "Mustermann", "dataset": "nifti:/hom
 class Drawer:
     """Draws noise with labels, as a run's drawer would."""
 
-    flaw = "label 2 (organ) lies apart, expected in one piece"
+    reject_reason = "label 2 (organ) lies apart, expected in one piece"
 
-    def __init__(self, channels: tuple[str, ...] = ("T1",), flaws: int = 0, **changes: Any) -> None:
+    def __init__(
+        self, channels: tuple[str, ...] = ("T1",), reject_reasons: int = 0, **changes: Any
+    ) -> None:
         self.schema = Schema(channels, LABELS, (0.5, 0.75), "HW")
-        self.flaws, self.changes = flaws, changes
+        self.reject_reasons, self.changes = reject_reasons, changes
         generator = SimpleNamespace(schema=self.schema, name="dcgan", size=(16, 24), device="cpu")
         space = Space("crop", (16, 24))
         self.run = SimpleNamespace(
@@ -64,8 +66,8 @@ class Drawer:
         labels = np.zeros((16, 24), np.int16)
         labels[2:5, 3:9], labels[10:12, 20:24], labels[15] = 2, 300, -1
         told = {**TOLD, "index": index, "seed": 5, "placement": {"corner": [0, 0]}}
-        if index < self.flaws:
-            told["flaw"] = self.flaw
+        if index < self.reject_reasons:
+            told["reject_reason"] = self.reject_reason
         sample = Sample(image, labels, provenance=told)
         return replace(sample, **self.changes)
 
@@ -93,7 +95,7 @@ def read_back(out: Path, number: int | None = 0) -> Any:
 def written(tmp_path_factory) -> tuple[Path, Any]:
     """An export of three samples with overlays, the first flawed; and its report."""
     out: Path = tmp_path_factory.mktemp("written") / "out"
-    return out, export(out, Drawer(flaws=1), overlay=True, keep_flawed=True)
+    return out, export(out, Drawer(reject_reasons=1), overlay=True, keep_flawed=True)
 
 
 def test_an_export_is_images_masks_and_a_manifest(tmp_path):
@@ -103,7 +105,11 @@ def test_an_export_is_images_masks_and_a_manifest(tmp_path):
     wanted = {f"out/{kind}/{name}" for kind in ("images", "masks") for name in samples}
     about = ("dataset.json", "manifest.csv", "manifest.json")
     assert names == wanted | {f"out/{name}" for name in about}
-    assert (report["folder"], report["samples"], report["flawed"]) == (str(tmp_path / "out"), 3, 0)
+    assert (report["folder"], report["samples"], report["rejected"]) == (
+        str(tmp_path / "out"),
+        3,
+        0,
+    )
 
 
 def test_pictures_reads_it_as_it_lies(tmp_path):
@@ -188,8 +194,8 @@ def test_the_manifest_says_what_each_file_shows(written):
         {"label": "organ", "box": [2, 3, 5, 9]},
         {"label": "lesion", "box": [10, 20, 12, 24]},
     ]
-    flaws = [line["flaw"] for line in lines(out)]
-    assert flaws == ["label 2 (organ) lies apart, expected in one piece", "", ""]
+    reject_reasons = [line["reject_reason"] for line in lines(out)]
+    assert reject_reasons == ["label 2 (organ) lies apart, expected in one piece", "", ""]
 
 
 def test_the_table_has_a_line_for_each_sample(tmp_path):
@@ -221,12 +227,14 @@ def test_nothing_names_a_patient_or_a_path(written):
 
 
 def test_a_flaw_names_no_case_either(tmp_path):
-    drawer = Drawer(flaws=1)
-    drawer.flaw = "filter 'novel': a copy, expected none, found 0.12 from case Mustermann_03"
+    drawer = Drawer(reject_reasons=1)
+    drawer.reject_reason = (
+        "filter 'novel': a copy, expected none, found 0.12 from case Mustermann_03"
+    )
     export(tmp_path / "out", drawer, keep_flawed=True)
     told = "filter 'novel': a copy, expected none, found 0.12 from case ?"
-    assert [line["flaw"] for line in lines(tmp_path / "out")] == [told, "", ""]
-    assert document(tmp_path / "out")["samples"][0]["flaw"] == told
+    assert [line["reject_reason"] for line in lines(tmp_path / "out")] == [told, "", ""]
+    assert document(tmp_path / "out")["samples"][0]["reject_reason"] == told
 
 
 def test_pictures_hold_pixels_and_the_mark_of_samples_only(written):
@@ -240,7 +248,7 @@ def test_pictures_hold_pixels_and_the_mark_of_samples_only(written):
 
 
 def test_equal_exports_are_equal_to_the_byte(written, tmp_path):
-    export(tmp_path / "out", Drawer(flaws=1), overlay=True, keep_flawed=True)
+    export(tmp_path / "out", Drawer(reject_reasons=1), overlay=True, keep_flawed=True)
     folders = (written[0], tmp_path / "out")
     one, two = ({p.relative_to(o): p.read_bytes() for p in o.rglob("*.*")} for o in folders)
     assert one == two
@@ -263,13 +271,13 @@ def test_flawed_samples_are_left_out_and_counted(tmp_path):
     said: list[str] = []
     heard: Any = NullReporter()
     heard.warn = said.append
-    drawer: Any = Drawer(flaws=2)
+    drawer: Any = Drawer(reject_reasons=2)
     report = export_pictures(drawer, 5, tmp_path / "out", PngOptions(window="-2:2"), heard)
-    assert (report["samples"], report["flawed"]) == (3, 2)
+    assert (report["samples"], report["rejected"]) == (3, 2)
     left = [line["case"] for line in lines(tmp_path / "out")]
     assert left == ["sample-0002", "sample-0003", "sample-0004"]
     assert "2 of 5 samples were rejected and left out" in said[0]
-    assert document(tmp_path / "out")["flaws"] == {"label # (organ) lies apart": 2}
+    assert document(tmp_path / "out")["reject_reasons"] == {"label # (organ) lies apart": 2}
 
 
 def test_percentiles_are_those_of_training_cases():

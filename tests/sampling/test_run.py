@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from gansynth.core.run_folder import manifest_sha256, read_manifest
 from gansynth.core.schema import Condition
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.sampling.describe import describe_run
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import locked
-from gansynth.sampling.show import describe_run
 
 FIRST, LAST = ("checkpoints/step-00000002", "checkpoints/step-00000004")
 
@@ -170,8 +170,8 @@ def test_every_file_it_names_is_there(run):
 
 def test_an_unfinished_run_is_not_damaged_and_ancestors_are_counted(run):
     lineage = json.loads((run / "manifest.json").read_text())["lineage"]
-    ancestor = {**lineage, "dataset": "other", "cases": lineage["cases"][:3]}
-    change(run, complete=False, weights=None, lineage={**lineage, "ancestors": [ancestor]})
+    parent_run = {**lineage, "dataset": "other", "cases": lineage["cases"][:3]}
+    change(run, complete=False, weights=None, lineage={**lineage, "ancestors": [parent_run]})
     found = describe_run(run)
     assert (found["state"], found["wrong"]) == ("unfinished", [])
     assert found["lineage"]["ancestors"][0]["cases"] == 3

@@ -16,7 +16,7 @@ from PIL import Image
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.runtime.errors import UsageFault
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth.testing import demonstration
 from gansynth.testing.phantoms import (
     BRATS_LABELS,

@@ -26,7 +26,7 @@ from gansynth.testing.phantoms import (
 )
 from gansynth.testing.phantoms._anatomy import random_warp, resample
 from gansynth.testing.phantoms._phantom import CONTRASTS, JITTER
-from gansynth.testing.phantoms._tumour import choose_seat, push_aside
+from gansynth.testing.phantoms._tumour import choose_site, push_aside
 
 pytest.importorskip("nilearn", reason="nilearn, which ships the MNI152 maps, is not installed")
 
@@ -106,7 +106,7 @@ def test_no_warp_folds_the_tissue(deformation_mm):
     for seed in range(2):
         rng = np.random.default_rng(seed)
         warp = random_warp(rng, atlas, options)
-        seat = choose_seat(rng, atlas, warp, resample(atlas.tissue, warp), options)
+        seat = choose_site(rng, atlas, warp, resample(atlas.tissue, warp), options)
         warp = push_aside(rng, seat, warp, options)
         # Beyond the grid the pulled-back warp is undefined; two voxels stay clear of it.
         gradient = np.stack([np.stack(np.gradient(component)) for component in warp])
@@ -117,11 +117,11 @@ def test_no_warp_folds_the_tissue(deformation_mm):
 def test_mass_effect_moves_tissue_away_from_the_tumour():
     atlas, rng = load_atlas(4.0), np.random.default_rng(0)
     still = random_warp(rng, atlas, STILL)
-    seat = choose_seat(rng, atlas, still, atlas.tissue, STILL)
+    seat = choose_site(rng, atlas, still, atlas.tissue, STILL)
     pushed = push_aside(rng, seat, still, STILL)
-    beside = (seat.centre[0], seat.centre[1], seat.centre[2] + 3)
+    matching_real_case = (seat.centre[0], seat.centre[1], seat.centre[2] + 3)
     # Tissue found 3 voxels beside the centre lay nearer to it before.
-    assert 0.5 < pushed[2][beside] - still[2][seat.centre] < 2.8
+    assert 0.5 < pushed[2][matching_real_case] - still[2][seat.centre] < 2.8
 
 
 def test_the_atlas_is_symmetric_and_the_phantom_is_not(phantoms):

@@ -14,7 +14,7 @@ from torch import nn
 from gansynth.core.generator import Generator, GeneratorOptions, Phase
 from gansynth.core.schema import OUTSIDE, Boxes, Sample
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.testing import CheckReport, ToySource, check_generator
+from gansynth.testing import ConformanceReport, ToySource, check_generator
 from gansynth.testing.toy import MEANS, TEXTURE, label_share, smooth_noise
 from tests.spots import Spots, boxes_of
 
@@ -61,7 +61,7 @@ class Honest(Generator):
 class DrawsLabels(Honest):
     """Label maps of its own: a training case's, moved by as much as the seed and the walk say."""
 
-    labelling = "drawn"
+    label_source = "generated"
     known: Any = None
 
     def observe(self, cases):
@@ -212,7 +212,7 @@ CHEATS: dict[str, tuple[type[Generator], str]] = {
 """What it is, and the checks that it fails."""
 
 
-def checked(generator: type[Generator], **asked: Any) -> CheckReport:
+def checked(generator: type[Generator], **asked: Any) -> ConformanceReport:
     return check_generator(generator, ndim=(2,), **asked)
 
 

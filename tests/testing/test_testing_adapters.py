@@ -13,7 +13,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.hosts.checks import check_mixing
 from gansynth.hosts.mixer import Mixer
 from gansynth.runtime.errors import UsageFault
-from gansynth.testing import CheckReport, ToySource, check_adapter
+from gansynth.testing import ConformanceReport, ToySource, check_adapter
 
 
 class Mixed:
@@ -41,17 +41,17 @@ class ToyAdapter(Adapter):
     def validate(self):
         pass
 
-    def check(self, injection, settings, options):
-        check_mixing(self, injection)
+    def check(self, mix_config, settings, options):
+        check_mixing(self, mix_config)
 
     def inject(self, dataset, plan, *, batch_size):
         return Mixed(dataset, plan, batch_size)
 
-    def start(self, injection, settings, options):
+    def start(self, mix_config, settings, options):
         raise NotImplementedError
 
 
-def report_of(folder, adapter=ToyAdapter, source=ToySource) -> CheckReport:
+def report_of(folder, adapter=ToyAdapter, source=ToySource) -> ConformanceReport:
     cases = [ToySource(2).load(i) for i in ToySource(2).train_ids]
     return check_adapter(
         adapter(source(2)),

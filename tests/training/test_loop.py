@@ -20,7 +20,7 @@ from gansynth.report.figures import read_metrics
 from gansynth.runtime.errors import TrainingFault
 from gansynth.training import checkpoint
 from gansynth.training import loop as training
-from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loggers import short_losses
 from gansynth.training.loop import FitOptions, _stage_at, train
 from tests.recorder import Recorder
@@ -129,10 +129,10 @@ class Told(Recorder):
 
 def test_what_is_gone_on_with_is_said_and_counted_and_each_players_loss_shown(tmp_path):
     first, again = Told(), Told()
-    losses = run(tmp_path, callbacks=Callbacks(reporter=first), steps=3).losses
+    losses = run(tmp_path, callbacks=TrainingCallbacks(reporter=first), steps=3).losses
     assert first.shown == {"G": losses["generator/realism"], "C": losses["critic/gap"]}
     assert first.said == []
-    run(tmp_path, callbacks=Callbacks(reporter=again), steps=5)
+    run(tmp_path, callbacks=TrainingCallbacks(reporter=again), steps=5)
     assert again.said == ["resuming from step 3 of 5"]
     assert again.tasks == [(5, 3)]
 
@@ -285,7 +285,7 @@ def test_the_average_halves_what_is_half_life_images_old(tmp_path, half_life):
     held = generator.nets["generator"].state_dict()
     wanted = {k: v.double() for k, v in held.items() if v.is_floating_point()}
     steps: list[dict[str, torch.Tensor]] = []
-    noted = Callbacks(checkpoint=lambda path, step: steps.append(live(newest(tmp_path))))
+    noted = TrainingCallbacks(checkpoint=lambda path, step: steps.append(live(newest(tmp_path))))
     every = {"steps": 12, "batch_size": 2, "checkpoint_every": 1}
     run(tmp_path, generator, noted, **every, ema_half_life=half_life)
     for index, weights in enumerate(steps):
@@ -305,7 +305,7 @@ def test_a_preview_sees_the_averages_and_training_does_not(tmp_path):
     def look(step):
         seen.append((step, watched.nets["generator"].state_dict()["0.weight"].clone()))
 
-    run(tmp_path / "watched", watched, Callbacks(preview=look), sample_every=2)
+    run(tmp_path / "watched", watched, TrainingCallbacks(preview=look), sample_every=2)
     assert [step for step, _ in seen] == [2, 4]
     assert torch.equal(seen[-1][1], newest(tmp_path / "plain")["ema/generator/0.weight"])
     assert differing(newest(tmp_path / "plain"), newest(tmp_path / "watched")) == []

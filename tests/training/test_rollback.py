@@ -11,7 +11,7 @@ from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.errors import TrainingFault
-from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import train
 from tests.recorder import Recorder
 from tests.training.zoo.members import ZOO, ZooSource, differing, loop, member, newest, toy_batches
@@ -58,7 +58,7 @@ def run(folder, generator, **options):
     """Train it; the report, and what was warned of."""
     reporter = Recorder()
     chosen = loop("mmgan", **{"steps": 12, "decay": "none", **options})
-    callbacks = Callbacks(reporter=reporter)
+    callbacks = TrainingCallbacks(reporter=reporter)
     report = train(generator, toy_batches("mmgan"), chosen, folder=folder, callbacks=callbacks)
     return report, reporter.warned
 

@@ -16,7 +16,7 @@ import pytest
 from gansynth.core.run_folder import read_manifest
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.signals import SAME_REQUEST, Interrupted, stop_request
-from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import train
 from tests.processes import until
 from tests.training.zoo.members import STEPS, ZOO, differing, loop, member, newest, toy_batches
@@ -188,7 +188,7 @@ def stopped_by(folder: Path, **callbacks: Any) -> None:
     """Train until a callback has had a signal sent to this process."""
     options = loop("mmgan", steps=12, decay="none", sample_every=5, checkpoint_every=100)
     with stop_request() as stop:
-        calls = Callbacks(stop=stop, **callbacks)
+        calls = TrainingCallbacks(stop=stop, **callbacks)
         with pytest.raises(Interrupted):
             train(member("mmgan"), toy_batches("mmgan"), options, folder=folder, callbacks=calls)
 

@@ -15,7 +15,7 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.signals import Interrupted
 from gansynth.training import loop as training
 from gansynth.training import state
-from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import train
 from tests.training.zoo.members import (
     STEPS,
@@ -65,7 +65,7 @@ def test_it_trains_every_player_and_goes_on_to_the_bit_where_it_was_cut_off(tmp_
 
     for cut, begun in zip(CUTS.get(name, (5,)), (0, *CUTS.get(name, ())), strict=False):
         torch.manual_seed(cut)  # whatever state another process starts in
-        stop = Callbacks(stop=StopAfter(cut - begun))
+        stop = TrainingCallbacks(stop=StopAfter(cut - begun))
         with pytest.raises(Interrupted):
             run(name, tmp_path / "cut", callbacks=stop)
         held = newest(tmp_path / "cut")

@@ -32,8 +32,8 @@ from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 
 HERE = Path(__file__).parent
@@ -147,7 +147,7 @@ def compare(what: str, found: dict[str, Any]) -> None:
 def samples_of(run: Path, data: str) -> dict[str, Any]:
     """Images, labels and boxes of three samples."""
     source = Unseen(asked(data))
-    drawer = SampleDrawer(load_run(run, "cpu"), source, SampleRequest(seed=5))
+    drawer = Sampler(load_run(run, "cpu"), source, SampleRequest(seed=5))
     arrays: dict[str, Any] = {}
     for number, sample in enumerate(drawer.draw(0, 3)):
         boxes = sample.boxes.coords if sample.boxes is not None else None

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth_deepmedic.engine.geometry import Geometry, Triple
-from gansynth_deepmedic.keys import Keys
+from gansynth_deepmedic.engine.geometry import SegmentGeometry, Triple
+from gansynth_deepmedic.keys import ConfigKeys
 
 KEY = "augm_sample_prms_tr"
 PLANES: Mapping[str, tuple[int, int]] = {"xy": (0, 1), "yz": (1, 2), "xz": (0, 2)}
@@ -25,7 +25,7 @@ Moments = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Change:
+class SegmentChange:
     """The augmentation of one segment."""
 
     shift: npt.NDArray[np.float32]  # float32 (C,), added first
@@ -52,7 +52,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class SegmentAugmentation:
     """The distribution of random augmentations of segments."""
 
     shift: Moments | None = None  # of intensities; None for none
@@ -63,23 +63,25 @@ class Augmentation:
     rotate90: tuple[tuple[float, ...] | None, ...] = (None, None, None)
 
     @classmethod
-    def usual(cls, axis: int = 0) -> Augmentation:
+    def usual(cls, axis: int = 0) -> SegmentAugmentation:
         """Return the augmentation of DeepMedic's example: intensities and mirroring."""
         reflect = tuple(0.5 * (n == axis) for n in range(3))
         return cls((0.0, 0.05), (1.0, 0.01), reflect)
 
     @classmethod
-    def from_values(cls, path: Path | None, values: Mapping[str, Any]) -> Augmentation | None:
+    def from_values(
+        cls, path: Path | None, values: Mapping[str, Any]
+    ) -> SegmentAugmentation | None:
         """Read ``augm_sample_prms_tr`` of a configuration, or the older keys; None without.
 
         Raises:
             DataFault: naming the key.
         """
-        keys, augmentation = Keys(path, values), cls()
+        keys, augmentation = ConfigKeys(path, values), cls()
         if parts := keys.table(KEY, ("hist_dist", "reflect", "rotate90")):
             pair, planes = ("shift", "scale"), tuple(PLANES)
-            intensities = parts.table("hist_dist", pair, pair) or Keys(path, {})
-            turns = parts.table("rotate90", planes, planes) or Keys(path, {})
+            intensities = parts.table("hist_dist", pair, pair) or ConfigKeys(path, {})
+            turns = parts.table("rotate90", planes, planes) or ConfigKeys(path, {})
             augmentation = cls(
                 _moments(intensities, "shift"),
                 _moments(intensities, "scale"),
@@ -100,7 +102,7 @@ class Augmentation:
             )
         return None if augmentation == cls() else augmentation
 
-    def check(self, geometry: Geometry, path: Path | None = None) -> None:
+    def check(self, geometry: SegmentGeometry, path: Path | None = None) -> None:
         """Reject rotations of planes in which segments are not square.
 
         Raises:
@@ -114,19 +116,19 @@ class Augmentation:
                 and not all(_square(s, axes) for s in shapes)
             ):
                 value = {plane: dict(zip(TURNS, chances, strict=True))}
-                raise Keys(path, value, f"{KEY}['rotate90']").odd(
+                raise ConfigKeys(path, value, f"{KEY}['rotate90']").odd(
                     plane,
                     f"no turns by 90 or 270 degrees: segments of {geometry.segment} are not square "
                     "in this plane",
                 )
 
-    def draw(self, channels: int, rng: np.random.Generator) -> Change:
+    def draw(self, channels: int, rng: np.random.Generator) -> SegmentChange:
         """Draw the augmentation of the next segment."""
         mirrored = rng.random(3) < self.reflect
         turned = [
             0 if chances is None else int(rng.choice(4, p=chances)) for chances in self.rotate90
         ]
-        return Change(
+        return SegmentChange(
             _draw(self.shift, 0.0, channels, rng),
             _draw(self.scale, 1.0, channels, rng),
             tuple(bool(flag) for flag in mirrored),
@@ -141,12 +143,12 @@ def _draw(
     return rng.normal(mean, std, channels).astype(np.float32)
 
 
-def _moments(keys: Keys, key: str) -> Moments | None:
+def _moments(keys: ConfigKeys, key: str) -> Moments | None:
     parts = keys.table(key, ("mu", "std"), ("mu", "std"))
     return None if parts is None else (parts.number("mu"), parts.number("std", low=0))
 
 
-def _chances(keys: Keys, plane: str) -> tuple[float, ...] | None:
+def _chances(keys: ConfigKeys, plane: str) -> tuple[float, ...] | None:
     """Return the probabilities of quarter turns, normalised as DeepMedic accepts any sum."""
     turns = keys.table(plane, TURNS, TURNS)
     if turns is None:

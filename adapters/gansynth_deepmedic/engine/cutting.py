@@ -16,18 +16,18 @@ import numpy.typing as npt
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_nifti
 from gansynth_deepmedic.configs import FORE_BACKGROUND, PER_CLASS, category_masks
-from gansynth_deepmedic.engine.augment import Augmentation
+from gansynth_deepmedic.engine.augment import SegmentAugmentation
 from gansynth_deepmedic.engine.geometry import (
-    Geometry,
     Image,
+    SegmentGeometry,
     corner_mean,
     high_segment,
     low_context,
     padded,
 )
-from gansynth_deepmedic.engine.volumes import Affine, ZScore
-from gansynth_deepmedic.insertion import Loaded
-from gansynth_deepmedic.keys import Keys
+from gansynth_deepmedic.engine.volumes import RandomAffine, ZScore
+from gansynth_deepmedic.insertion import LoadedCase
+from gansynth_deepmedic.keys import ConfigKeys
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.configs import ModelConfig, TrainConfig
@@ -48,40 +48,40 @@ _KEYS = {
 
 
 @dataclass(frozen=True)
-class Cutting:
+class SegmentCutter:
     """Preprocessing of a case, sampling of segments, and their augmentation."""
 
-    sampling: Sampling  # where segments are centred
+    sampling: CentreSampling  # where segments are centred
     # whether volumes are padded by the margin that is not predicted (padInputImagesBool)
     pad: bool = True
     normalise: ZScore | None = None  # of intensities (norm_zscore_prms); None for none
     # rotation and zoom of volumes (augm_img_prms_tr); None for none
-    affine: Affine | None = None
+    affine: RandomAffine | None = None
     # augmentation of segments (augm_sample_prms_tr); None for none
-    augment: Augmentation | None = None
+    augment: SegmentAugmentation | None = None
 
     @classmethod
-    def from_configs(cls, config: TrainConfig, model: ModelConfig) -> Cutting:
+    def from_configs(cls, config: TrainConfig, model: ModelConfig) -> SegmentCutter:
         """Read the cutting of training cases from the configuration (DataFault: naming the key)."""
         path, values, channels = config.path, config.values, len(config.channels)
-        augment = Augmentation.from_values(path, values)
+        augment = SegmentAugmentation.from_values(path, values)
         if augment is not None:
-            augment.check(Geometry.from_model(model), path)
+            augment.check(SegmentGeometry.from_model(model), path)
         return cls(
-            Sampling.from_config(config, model.classes),
+            CentreSampling.from_config(config, model.classes),
             config.pad,
             ZScore.from_values(path, values, channels),
-            Affine.from_values(path, values, channels),
+            RandomAffine.from_values(path, values, channels),
             augment,
         )
 
-    def for_validation(self, config: TrainConfig) -> Cutting:
+    def for_validation(self, config: TrainConfig) -> SegmentCutter:
         """Return the cutting for validation on segments: no augmentation, and validation's centres.
 
         Raises:
             DataFault: naming the key.
         """
-        sampling = Sampling.from_config(config, self.sampling.classes, "validation")
+        sampling = CentreSampling.from_config(config, self.sampling.classes, "validation")
         return replace(self, sampling=sampling, affine=None, augment=None)
 
 
@@ -94,7 +94,7 @@ class Segments:
     labels: npt.NDArray[np.int16]  # int16 (N, *output), of the predicted part
 
     @classmethod
-    def empty(cls, count: int, channels: int, geometry: Geometry) -> Segments:
+    def empty(cls, count: int, channels: int, geometry: SegmentGeometry) -> Segments:
         """Allocate arrays for ``count`` segments."""
         return cls(
             np.empty((count, channels, *geometry.segment), np.float32),
@@ -104,8 +104,11 @@ class Segments:
 
 
 def prepared(
-    case: Loaded, geometry: Geometry, cutting: Cutting, rng: np.random.Generator | None = None
-) -> Loaded:
+    case: LoadedCase,
+    geometry: SegmentGeometry,
+    cutting: SegmentCutter,
+    rng: np.random.Generator | None = None,
+) -> LoadedCase:
     """Pad, normalise, and randomly rotate a case.
 
     Raises:
@@ -132,15 +135,15 @@ def prepared(
 
 
 def cut(
-    case: Loaded,
-    geometry: Geometry,
-    cutting: Cutting,
+    case: LoadedCase,
+    geometry: SegmentGeometry,
+    cutting: SegmentCutter,
     rng: np.random.Generator,
     into: Segments,
     rows: IntArray,
     *,
     augment: bool = True,
-) -> Centres:
+) -> SegmentCentres:
     """Cut random segments of a case.
 
     Args:
@@ -179,7 +182,7 @@ def cut(
     return centres
 
 
-def _refuse_odd(case: Loaded, classes: int) -> None:
+def _refuse_odd(case: LoadedCase, classes: int) -> None:
     shapes = {case.image.shape[1:], case.labels.shape}
     shapes |= set() if case.roi is None else {case.roi.shape}
     if len(shapes) > 1:
@@ -216,7 +219,7 @@ def read_volume(file: str) -> npt.NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class CentreSampling:
     """The distribution of centres."""
 
     kind: int = PER_CLASS  # one of ``configs.SAMPLINGS``
@@ -227,14 +230,14 @@ class Sampling:
     @classmethod
     def from_config(
         cls, config: TrainConfig, classes: int, which: Literal["train", "validation"] = "train"
-    ) -> Sampling:
+    ) -> CentreSampling:
         """Read the sampling of a configuration, for training or for validation on samples.
 
         Raises:
             DataFault: weight maps, which are not supported here, or invalid proportions.
         """
         kind = config.sampling if which == "train" else config.sampling_validation
-        keys, (shares, maps) = Keys(config.path, config.values), _KEYS[which]
+        keys, (shares, maps) = ConfigKeys(config.path, config.values), _KEYS[which]
         if keys.has(maps):
             expected = "no weight maps where torch trains; leave it out, or use DeepMedic"
             raise keys.odd(maps, expected)
@@ -263,7 +266,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Centres:
+class SegmentCentres:
     """Centres of segments in one case."""
 
     voxels: IntArray  # int64 (N, 3)
@@ -272,8 +275,8 @@ class Centres:
 
 
 def draw_centres(
-    sampling: Sampling,
-    geometry: Geometry,
+    sampling: CentreSampling,
+    geometry: SegmentGeometry,
     count: int,
     rng: np.random.Generator,
     *,
@@ -281,7 +284,7 @@ def draw_centres(
     roi: npt.NDArray[np.int16] | None,
     core: BoolArray | None = None,
     name: str = "case",
-) -> Centres:
+) -> SegmentCentres:
     """Draw centres with replacement whose segments lie in the volume.
 
     Args:
@@ -312,7 +315,7 @@ def draw_centres(
             voxels = np.stack(np.unravel_index(np.concatenate(flat), inner.shape), axis=1)
             voxels = voxels.astype(np.int64) + [cut.start for cut in box]
             kinds = np.repeat(np.arange(len(counts)), counts)
-            return Centres(voxels, kinds, core is None or limit is not None)
+            return SegmentCentres(voxels, kinds, core is None or limit is not None)
     raise DataFault(
         f"{name}: no voxel to centre a segment at. The region of interest, or the sampled classes, "
         f"have no voxel far enough from the border for segments of {geometry.segment}. Leave the "
@@ -320,7 +323,7 @@ def draw_centres(
     )
 
 
-def _shares(sampling: Sampling, present: list[bool]) -> npt.NDArray[np.float64] | None:
+def _shares(sampling: CentreSampling, present: list[bool]) -> npt.NDArray[np.float64] | None:
     """Return each category's share without absent ones, or None if all are absent."""
     proportions = np.asarray(sampling.proportions or (1.0,) * sampling.categories)
     shares: npt.NDArray[np.float64] = np.where(present, proportions, 0.0)

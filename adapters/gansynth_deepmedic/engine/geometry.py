@@ -33,7 +33,7 @@ def _three(values: Iterable[T]) -> tuple[T, T, T]:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class SegmentGeometry:
     """Segments of one size, in voxels along the axes of the array."""
 
     segment: Triple  # input of the path at full resolution
@@ -55,12 +55,12 @@ class Geometry:
             raise ValueError(f"factors are {self.factors}, expected numbers from 1")
 
     @classmethod
-    def cubes(cls, segment: int, receptive: int, factors: Sequence[int] = ()) -> Geometry:
+    def cubes(cls, segment: int, receptive: int, factors: Sequence[int] = ()) -> SegmentGeometry:
         """Return the geometry of cubic segments."""
         return cls((segment,) * 3, (receptive,) * 3, tuple((n, n, n) for n in factors))
 
     @classmethod
-    def from_model(cls, model: ModelConfig, which: Which = "train") -> Geometry:
+    def from_model(cls, model: ModelConfig, which: Which = "train") -> SegmentGeometry:
         """Return the segments of a network in training, validation or inference.
 
         Raises:
@@ -139,7 +139,7 @@ def corner_mean(image: Image) -> Image:
     return mean
 
 
-def high_segment(image: Image, start: Sequence[int], geometry: Geometry) -> Image:
+def high_segment(image: Image, start: Sequence[int], geometry: SegmentGeometry) -> Image:
     """Return the segment (C, *segment) of an image (C, X, Y, Z) at ``start``: a view."""
     return image[(slice(None), *geometry.box(start))]
 
@@ -165,7 +165,7 @@ def low_context(
     image: Image,
     start: Sequence[int],
     factor: Sequence[int],
-    geometry: Geometry,
+    geometry: SegmentGeometry,
     outside: Image | None = None,
 ) -> Image:
     """Return every factor-th voxel around a segment (C, *low), without averaging.
@@ -192,7 +192,7 @@ def low_context(
 
 
 def tiles(
-    shape: Sequence[int], geometry: Geometry, roi: npt.NDArray[np.generic] | None = None
+    shape: Sequence[int], geometry: SegmentGeometry, roi: npt.NDArray[np.generic] | None = None
 ) -> list[Triple]:
     """Return the first voxels of segments whose predictions cover a volume without its margin.
 
@@ -212,7 +212,9 @@ def tiles(
     return [start for start in starts if roi[geometry.box(start)].any()]
 
 
-def padding(shape: Sequence[int], geometry: Geometry, pad: bool = True) -> list[tuple[int, int]]:
+def padding(
+    shape: Sequence[int], geometry: SegmentGeometry, pad: bool = True
+) -> list[tuple[int, int]]:
     """Return the padding of a volume: voxels before and after along each axis."""
     widths = []
     for length, size, (before, after) in zip(shape, geometry.segment, geometry.margin, strict=True):

@@ -16,10 +16,10 @@ from torch import Tensor
 from gansynth.metrics.segmentation.regions import Regions, Scores, dice, mean_dice
 from gansynth.runtime.devices import autocast
 from gansynth.runtime.files import disk_errors, write_bytes_atomic
-from gansynth_deepmedic.configs import Listed, TrainConfig
-from gansynth_deepmedic.engine.cutting import Cutting, prepared
+from gansynth_deepmedic.configs import ListedCase, TrainConfig
+from gansynth_deepmedic.engine.cutting import SegmentCutter, prepared
 from gansynth_deepmedic.engine.geometry import (
-    Geometry,
+    SegmentGeometry,
     Triple,
     corner_mean,
     high_segment,
@@ -29,7 +29,7 @@ from gansynth_deepmedic.engine.geometry import (
     tiles,
 )
 from gansynth_deepmedic.engine.network import DualPath
-from gansynth_deepmedic.insertion import MISSING, HostCase, Loaded
+from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase
 from gansynth_deepmedic.subepochs import Read, read_case
 
 PREDICTIONS = "predictions"
@@ -45,13 +45,13 @@ class Predictor:
     """Applies a network to whole volumes."""
 
     network: DualPath  # on its device
-    geometry: Geometry  # of the tiles (segmentsDimInference)
-    cutting: Cutting  # padding and normalisation of volumes
+    geometry: SegmentGeometry  # of the tiles (segmentsDimInference)
+    cutting: SegmentCutter  # padding and normalisation of volumes
     device: torch.device  # of the network
     bf16: bool = False  # whether it computes in bfloat16
     batch: int = 10  # segments at once
 
-    def labels(self, case: Loaded) -> npt.NDArray[np.int16]:
+    def labels(self, case: LoadedCase) -> npt.NDArray[np.int16]:
         """Return the likeliest label of every voxel (X, Y, Z), 0 outside the region of interest.
 
         Without padding, the rim stays 0, because its receptive field leaves the volume.
@@ -66,7 +66,7 @@ class Predictor:
         labels = labels[whole]
         return labels if case.roi is None else np.where(case.roi > 0, labels, 0).astype(np.int16)
 
-    def probabilities(self, case: Loaded) -> npt.NDArray[np.float32]:
+    def probabilities(self, case: LoadedCase) -> npt.NDArray[np.float32]:
         """Return the probability of every label (classes, X, Y, Z), 0 where nothing is predicted.
 
         Raises:
@@ -80,7 +80,7 @@ class Predictor:
         shares = shares[(slice(None), *whole)]
         return shares if case.roi is None else shares * (case.roi > 0)
 
-    def ready(self, case: Loaded) -> tuple[Loaded, tuple[slice, ...]]:
+    def ready(self, case: LoadedCase) -> tuple[LoadedCase, tuple[slice, ...]]:
         """Return a padded case, at least as large as a segment, and the volume's slices in it."""
         ready = prepared(case, self.geometry, self.cutting)
         margin = self.geometry.margin if self.cutting.pad else ((0, 0),) * 3
@@ -91,10 +91,10 @@ class Predictor:
             image = np.asarray(padded(ready.image, missing), np.float32)
             labels = np.asarray(padded(ready.labels, missing), np.int16)
             roi = None if ready.roi is None else np.pad(ready.roi, missing)
-            ready = Loaded(image, labels, roi, None, ready.case)
+            ready = LoadedCase(image, labels, roi, None, ready.case)
         return ready, whole
 
-    def segments(self, case: Loaded) -> Iterator[tuple[Triple, Tensor]]:
+    def segments(self, case: LoadedCase) -> Iterator[tuple[Triple, Tensor]]:
         """Yield first voxel and logits (classes, X, Y, Z) of every segment of a prepared case.
 
         Segments are predicted in order, ``batch`` at once.
@@ -125,7 +125,7 @@ def placed(array: npt.NDArray[np.float32] | Tensor, device: torch.device) -> Ten
 
 
 @dataclass(frozen=True)
-class Held:
+class ValidationCase:
     """A validation case."""
 
     name: str  # of its prediction's file
@@ -133,19 +133,19 @@ class Held:
     truth: bool  # whether it has labels
 
 
-def held_cases(config: TrainConfig) -> tuple[Held, ...]:
+def held_cases(config: TrainConfig) -> tuple[ValidationCase, ...]:
     """Return the validation cases of a configuration with the names of their predictions."""
     names = list(config.predictions) or [f"case_{n}" for n in range(len(config.validation))]
-    cases: list[Held] = []
+    cases: list[ValidationCase] = []
     for name, listed in zip(names, config.validation, strict=True):
         stem = Path(name).name.removesuffix(".gz").removesuffix(".nii")
         if any(stem == case.name for case in cases):
             stem = f"{stem}_{listed.line}"
-        cases.append(Held(stem, host_case(listed, stem), listed.labels is not None))
+        cases.append(ValidationCase(stem, host_case(listed, stem), listed.labels is not None))
     return tuple(cases)
 
 
-def host_case(listed: Listed, name: str) -> HostCase:
+def host_case(listed: ListedCase, name: str) -> HostCase:
     """Return a listed case for reading; the orientation of its files is not used."""
     return HostCase(
         name,
@@ -158,7 +158,7 @@ def host_case(listed: Listed, name: str) -> HostCase:
     )
 
 
-def read_held(held: Held, read: Read) -> Loaded:
+def read_held(held: ValidationCase, read: Read) -> LoadedCase:
     """Read a validation case; missing labels are 0.
 
     Raises:
@@ -175,7 +175,11 @@ def read_held(held: Held, read: Read) -> Loaded:
 
 
 def validate(
-    predictor: Predictor, cases: Sequence[Held], read: Read, regions: Regions, folder: Path | None
+    predictor: Predictor,
+    cases: Sequence[ValidationCase],
+    read: Read,
+    regions: Regions,
+    folder: Path | None,
 ) -> dict[str, Any]:
     """Segment whole cases, and compare them with the truth if there is one.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gansynth.runtime.child import entry, limit_threads
 from gansynth.runtime.errors import UsageFault
-from gansynth_deepmedic.order import Order
+from gansynth_deepmedic.training_order import TrainingOrder
 
 
 def _say(text: str) -> None:
@@ -25,9 +25,9 @@ def main(arguments: Sequence[str]) -> int:
     def work() -> None:
         if len(arguments) != 1:
             raise UsageFault("usage: python -m gansynth_deepmedic.engine.launch ORDER.json")
-        from gansynth_deepmedic.engine.train import Task, Training
+        from gansynth_deepmedic.engine.train import TorchTraining, TrainingTask
 
-        training = Training(Task.of(Order.read(Path(arguments[0]))), _say)
+        training = TorchTraining(TrainingTask.of(TrainingOrder.read(Path(arguments[0]))), _say)
         limit_threads(training.device.type)
         training.run()
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gansynth_deepmedic.configs import ModelConfig
-from gansynth_deepmedic.keys import Keys
+from gansynth_deepmedic.keys import ConfigKeys
 from gansynth_deepmedic.model_config import model_of
 
 Kernel = tuple[int, int, int]
@@ -46,7 +46,7 @@ def default_model(classes: int, channels: int) -> ModelConfig:
         "segmentsDimVal": [17, 17, 17],
         "segmentsDimInference": [45, 45, 45],
     }
-    return model_of(Keys(None, values))
+    return model_of(ConfigKeys(None, values))
 
 
 class RollingNorm(nn.Module):

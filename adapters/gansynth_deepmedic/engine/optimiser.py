@@ -145,7 +145,7 @@ class Rates:
         self.divided, self.best, self.best_at, self.lowered_at = 0, 0.0, done, done
 
     def state(self) -> dict[str, Tensor]:
-        """Return the state for a checkpoint; see ``gansynth.core.generator.Memory``."""
+        """Return the state for a checkpoint; see ``gansynth.core.generator.TrainingBuffer``."""
         return {key: torch.tensor(getattr(self, key), dtype=torch.float64) for key in self._kept}
 
     def load(self, state: Mapping[str, Tensor]) -> None:

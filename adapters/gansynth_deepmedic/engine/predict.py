@@ -12,14 +12,14 @@ import torch
 
 from gansynth.runtime.devices import pick_device, resolve
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.configs import Listed
-from gansynth_deepmedic.engine.cutting import Cutting, read_volume
-from gansynth_deepmedic.engine.geometry import Geometry
-from gansynth_deepmedic.engine.infer import Held, Predictor, host_case, read_held
+from gansynth_deepmedic.configs import ListedCase
+from gansynth_deepmedic.engine.cutting import SegmentCutter, read_volume
+from gansynth_deepmedic.engine.geometry import SegmentGeometry
+from gansynth_deepmedic.engine.infer import Predictor, ValidationCase, host_case, read_held
 from gansynth_deepmedic.engine.network import DualPath
 from gansynth_deepmedic.engine.segmenter import load_network
-from gansynth_deepmedic.engine.train import Task
-from gansynth_deepmedic.order import ORDER, Order
+from gansynth_deepmedic.engine.train import TrainingTask
+from gansynth_deepmedic.training_order import ORDER, TrainingOrder
 
 
 def predict(
@@ -48,21 +48,21 @@ def predict(
         IntegrityFault: every checkpoint is damaged.
     """
     folder = Path(training)
-    task = Task.of(Order.read(folder / ORDER))
+    task = TrainingTask.of(TrainingOrder.read(folder / ORDER))
     if len(channels) != task.model.channels or all(file is None for file in channels):
         raise DataFault(
             f"{len(channels)} channel(s) {[str(file) for file in channels]}, expected "
             f"{task.model.channels}, at least one of them a file, as {task.config.path} has"
         )
     files = tuple(None if file is None else Path(file) for file in channels)
-    listed = Listed(files, None, None if roi is None else Path(roi), 1)
-    case = read_held(Held("case", host_case(listed, "case"), truth=False), read_volume)
+    listed = ListedCase(files, None, None if roi is None else Path(roi), 1)
+    case = read_held(ValidationCase("case", host_case(listed, "case"), truth=False), read_volume)
     network, where = DualPath(task.model), pick_device(device)
     load_network(network, folder)
     return Predictor(
         network.to(where, memory_format=torch.channels_last_3d),  # type: ignore[call-overload]
-        Geometry.from_model(task.model, "inference"),
-        Cutting.from_configs(task.config, task.model),
+        SegmentGeometry.from_model(task.model, "inference"),
+        SegmentCutter.from_configs(task.config, task.model),
         where,
         resolve(precision, where) == "bf16",
     ).labels(case)

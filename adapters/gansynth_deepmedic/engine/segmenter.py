@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Step
+from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, TrainingStep
 from gansynth.core.schema import Condition, Sample, Schema
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.training import checkpoint
@@ -24,7 +24,7 @@ from gansynth_deepmedic.engine.infer import (
 )
 from gansynth_deepmedic.engine.network import DualPath
 from gansynth_deepmedic.engine.optimiser import Optimiser, Rates
-from gansynth_deepmedic.engine.segments import Drawn
+from gansynth_deepmedic.engine.segments import SubepochSegments
 from gansynth_deepmedic.engine.settings import EngineSettings
 
 CHECKPOINTS = "checkpoints"
@@ -39,10 +39,10 @@ class SegmentBatch(Batch):
     """Segments (``image``) and the labels of their predicted part (``labels``)."""
 
     low: tuple[Tensor, ...] = ()  # their surroundings (B, C, X, Y, Z) for each subsampled path
-    held: Drawn | None = None  # to validate on, before the first batch of a subepoch
+    held: SubepochSegments | None = None  # to validate on, before the first batch of a subepoch
 
     @classmethod
-    def of(cls, items: Mapping[str, Tensor], held: Drawn | None = None) -> SegmentBatch:
+    def of(cls, items: Mapping[str, Tensor], held: SubepochSegments | None = None) -> SegmentBatch:
         """Copy a batch of ``DeepMedicSegments.batch``."""
         low = (value.clone() for name, value in items.items() if name.startswith("low_"))
         return cls(items["high"].clone(), items["labels"], low=tuple(low), held=held)
@@ -68,7 +68,7 @@ class DualPathSegmenter(Generator):
         self,
         model: ModelConfig,
         settings: EngineSettings,
-        loss: Callable[[Step], Mapping[str, Tensor]],
+        loss: Callable[[TrainingStep], Mapping[str, Tensor]],
     ) -> None:
         self.model, self.how, self._loss = model, settings.optimisation, loss
         self.rates = Rates(settings.rates, self.how.rate, self.how.momentum)

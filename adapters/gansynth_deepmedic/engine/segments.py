@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.engine.augment import Augmentation
-from gansynth_deepmedic.engine.cutting import Cutting, IntArray, Sampling, Segments, cut
-from gansynth_deepmedic.engine.geometry import Geometry
+from gansynth_deepmedic.engine.augment import SegmentAugmentation
+from gansynth_deepmedic.engine.cutting import CentreSampling, IntArray, SegmentCutter, Segments, cut
+from gansynth_deepmedic.engine.geometry import SegmentGeometry
 from gansynth_deepmedic.insertion import OUTSIDE, HostCase
-from gansynth_deepmedic.subepochs import Job, Place, Read, Subepochs
+from gansynth_deepmedic.subepochs import Read, SegmentJob, SubepochCase, Subepochs
 
 _SHARE, _SHUFFLE, _CUT = 30, 31, 32
 logger = logging.getLogger("gansynth")
@@ -36,13 +36,13 @@ _AS_THEY_ARE = ((2, 1), (1, 1), (0, 1))
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SubepochSegments:
     """All segments of a subepoch, shuffled."""
 
     subepoch: int  # counted from 0
     segments: Segments  # arrays of N of them
     synthetic: npt.NDArray[np.bool_]  # bool (N,), whether each is of a synthetic case
-    jobs: tuple[Job, ...]  # the cases of the segments
+    jobs: tuple[SegmentJob, ...]  # the cases of the segments
 
 
 class DeepMedicSegments(Dataset[dict[str, Tensor]]):
@@ -61,7 +61,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
         subepochs: the cases of each subepoch.
         read: a function that reads a file: ``cutting.read_volume``.
         geometry: geometry of the segments.
-        cutting: their sampling and augmentation: ``Cutting.from_configs``.
+        cutting: their sampling and augmentation: ``SegmentCutter.from_configs``.
         segments: segments of a subepoch, at least one for each case.
         seed: seed of sampling and augmentation, beside that of the subepochs.
         augment: whether segments are augmented.
@@ -73,8 +73,8 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
         self,
         subepochs: Subepochs,
         read: Read,
-        geometry: Geometry,
-        cutting: Cutting,
+        geometry: SegmentGeometry,
+        cutting: SegmentCutter,
         *,
         segments: int,
         seed: int = 0,
@@ -91,7 +91,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
         self.segments, self.seed = segments, seed
         self.augment, self.augment_synthetic = augment, augment_synthetic
         self._tell = tell
-        self._now: Drawn | None = None
+        self._now: SubepochSegments | None = None
 
     @classmethod
     def of(
@@ -150,10 +150,13 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
         count = cases_per_subepoch or count_places(mixed, len(hosts))
         top = max(int(labels.max()) for _, labels, _ in cases.values()) + 1
         return cls(
-            Subepochs(MixPlan(bank, mixed, seed=seed), hosts, count),
+            Subepochs(MixerConfig(bank, mixed, seed=seed), hosts, count),
             read,
-            Geometry.cubes(segment, receptive, factors),
-            Cutting(Sampling(classes=max(2, classes or top)), augment=Augmentation.usual(axis=2)),
+            SegmentGeometry.cubes(segment, receptive, factors),
+            SegmentCutter(
+                CentreSampling(classes=max(2, classes or top)),
+                augment=SegmentAugmentation.usual(axis=2),
+            ),
             segments=segments,
             seed=seed,
             augment=augment,
@@ -186,11 +189,11 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
         }
 
     @property
-    def jobs(self) -> tuple[Job, ...]:
+    def jobs(self) -> tuple[SegmentJob, ...]:
         """The cases of the current segments."""
         return () if self._now is None else self._now.jobs
 
-    def set_subepoch(self, k: int, drawn: Drawn | None = None) -> None:
+    def set_subepoch(self, k: int, drawn: SubepochSegments | None = None) -> None:
         """Change to a subepoch (DataFault, TrainingFault: see ``draw``)."""
         if drawn is None:
             self._now = None  # two subepochs need twice the memory
@@ -202,7 +205,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
             assert self._tell is not None
             self._tell(job=job.to_json())
 
-    def draw(self, k: int) -> Drawn:
+    def draw(self, k: int) -> SubepochSegments:
         """Return the segments of subepoch k without changing state; another thread may draw ahead.
 
         Raises:
@@ -220,9 +223,9 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
         for place, indices in zip(places, rows, strict=True):
             jobs.append(self._fill(place, segments, indices))
             synthetic[indices] = bool(jobs[-1].sample)
-        return Drawn(k, segments, synthetic, tuple(jobs))
+        return SubepochSegments(k, segments, synthetic, tuple(jobs))
 
-    def _fill(self, place: Place, segments: Segments, rows: IntArray) -> Job:
+    def _fill(self, place: SubepochCase, segments: Segments, rows: IntArray) -> SegmentJob:
         """Cut the segments of one slot, and release its volume."""
         case = self.subepochs.load(place, self.read)
         augment = self.augment and (self.augment_synthetic or not case.sample)
@@ -236,9 +239,9 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
                 case.sample,
                 self.geometry.segment,
             )
-        return Job.of(place, case, len(rows), spread=not where.restricted)
+        return SegmentJob.of(place, case, len(rows), spread=not where.restricted)
 
-    def _counts(self, places: Sequence[Place]) -> list[int]:
+    def _counts(self, places: Sequence[SubepochCase]) -> list[int]:
         """Return the segments of each slot; a remainder is shared to keep R:S of the segments."""
         each, remainder = divmod(self.segments, len(places))
         counts = [each] * len(places)

@@ -19,8 +19,8 @@ from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings as read_options
 from gansynth.runtime.serialise import Document
 from gansynth_deepmedic.configs import ModelConfig, TrainConfig
-from gansynth_deepmedic.engine.geometry import Geometry, Which
-from gansynth_deepmedic.keys import Keys
+from gansynth_deepmedic.engine.geometry import SegmentGeometry, Which
+from gansynth_deepmedic.keys import ConfigKeys
 
 
 class TorchSettings(HostOptions):
@@ -135,8 +135,8 @@ def read_settings(
     options = read_options(TorchSettings, settings, "the torch engine")
     refuse_unable(train, model)
     for which in get_args(Which):
-        Geometry.from_model(model, which)
-    values = Keys(train.path, train.values)
+        SegmentGeometry.from_model(model, which)
+    values = ConfigKeys(train.path, train.values)
     if not isinstance(values.values.get("saveSegmentationVal", True), bool | None):
         raise values.odd("saveSegmentationVal", "True or False")
     save = values.flag("saveSegmentationVal", True)
@@ -191,7 +191,7 @@ def refuse_unable(train: TrainConfig, model: ModelConfig) -> None:
                 )
 
 
-def _optimisation(values: Keys) -> Optimisation:
+def _optimisation(values: ConfigKeys) -> Optimisation:
     kinds: tuple[OptimiserKind, ...] = ("sgd", "adam", "rmsprop")
     kind = kinds[values.whole("sgd0orAdam1orRms2", 2, 0, 2)]
     eps = ("epsilonAdam", 1e-8) if kind == "adam" else ("epsilonRms", 1e-4)
@@ -210,7 +210,7 @@ def _optimisation(values: Keys) -> Optimisation:
     )
 
 
-def _rates(values: Keys, train: TrainConfig) -> RateSchedule:
+def _rates(values: ConfigKeys, train: TrainConfig) -> RateSchedule:
     kind = values.one_of("typeOfLearningRateSchedule", get_args(ScheduleKind), "poly")
     wait_key = "numEpochsToWaitBeforeLoweringLr"
     wait = values.number(wait_key, 5 if kind == "auto" else train.epochs / 3, 0)
@@ -239,7 +239,7 @@ def _rates(values: Keys, train: TrainConfig) -> RateSchedule:
     )
 
 
-def _losses(values: Keys, train: TrainConfig, classes: int) -> Losses:
+def _losses(values: ConfigKeys, train: TrainConfig, classes: int) -> Losses:
     weights = _table(values, "losses_and_weights", {"xentr": 1.0})
     for name, weight in weights.items():
         if name not in ("xentr", "iou", "dsc") or not _is_weight(weight):
@@ -272,7 +272,7 @@ def _losses(values: Keys, train: TrainConfig, classes: int) -> Losses:
     )
 
 
-def _table(values: Keys, key: str, default: Mapping[str, Any]) -> Mapping[str, Any]:
+def _table(values: ConfigKeys, key: str, default: Mapping[str, Any]) -> Mapping[str, Any]:
     table = values.values[key] if values.has(key) else default
     if not isinstance(table, Mapping):
         raise values.odd(key, "a dictionary")
@@ -291,7 +291,7 @@ def _is_list(value: object, length: int) -> bool:
     )
 
 
-def _validation(values: Keys, train: TrainConfig, save: bool) -> Validation:
+def _validation(values: ConfigKeys, train: TrainConfig, save: bool) -> Validation:
     return Validation(
         samples=train.validates_on_samples,
         segments=values.whole("numberValidationSegmentsLoadedOnGpuPerSubep", 3000, 1),

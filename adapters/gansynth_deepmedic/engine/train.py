@@ -18,16 +18,16 @@ from typing import Any
 
 from torch import Tensor
 
-from gansynth.core.generator import Stage, Step
-from gansynth.core.injection import MixPlan
+from gansynth.core.generator import Stage, TrainingStep
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.metrics.segmentation.regions import with_labels
 from gansynth.runtime.devices import pick_device, resolve, seeded
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import NullReporter
-from gansynth.runtime.progress import Task as Progressing
-from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.runtime.progress import ProgressTask as Progressing
+from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import FitOptions, train
 from gansynth_deepmedic.configs import (
     ModelConfig,
@@ -35,13 +35,13 @@ from gansynth_deepmedic.configs import (
     read_model_config,
     read_train_config,
 )
-from gansynth_deepmedic.engine.cutting import Cutting, read_volume
-from gansynth_deepmedic.engine.geometry import Geometry
+from gansynth_deepmedic.engine.cutting import SegmentCutter, read_volume
+from gansynth_deepmedic.engine.geometry import SegmentGeometry
 from gansynth_deepmedic.engine.infer import (
     PREDICTIONS,
     Confusion,
-    Held,
     Predictor,
+    ValidationCase,
     held_cases,
     validate,
 )
@@ -54,10 +54,10 @@ from gansynth_deepmedic.engine.segmenter import (
     SegmentBatch,
     go_on,
 )
-from gansynth_deepmedic.engine.segments import DeepMedicSegments, Drawn
+from gansynth_deepmedic.engine.segments import DeepMedicSegments, SubepochSegments
 from gansynth_deepmedic.engine.settings import EngineSettings
-from gansynth_deepmedic.order import PROGRESS, Order, Progress
 from gansynth_deepmedic.subepochs import Subepochs
+from gansynth_deepmedic.training_order import PROGRESS, ProgressWriter, TrainingOrder
 
 VALIDATION = "validation.json"
 _HELD = 1
@@ -65,16 +65,16 @@ _HELD = 1
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """An order with its configurations and settings."""
 
-    order: Order
+    order: TrainingOrder
     config: TrainConfig
     model: ModelConfig
     settings: EngineSettings
 
     @classmethod
-    def of(cls, order: Order) -> Task:
+    def of(cls, order: TrainingOrder) -> TrainingTask:
         """Read the configurations that an order names.
 
         Raises:
@@ -88,9 +88,9 @@ class Task:
         return cls(order, read_train_config(order.train_config), model, settings)
 
     @cached_property
-    def cutting(self) -> Cutting:
+    def cutting(self) -> SegmentCutter:
         """The cutting of training cases."""
-        return Cutting.from_configs(self.config, self.model)
+        return SegmentCutter.from_configs(self.config, self.model)
 
     def training(self, tell: Callable[..., None]) -> DeepMedicSegments:
         """Return the training segments (DataFault: fewer than a batch, or than cases)."""
@@ -104,7 +104,7 @@ class Task:
         return DeepMedicSegments(
             order.made(),
             read_volume,
-            Geometry.from_model(self.model),
+            SegmentGeometry.from_model(self.model),
             self.cutting,
             segments=config.segments,
             seed=order.seed,
@@ -112,18 +112,20 @@ class Task:
             tell=tell,
         )
 
-    def held_segments(self, held: tuple[Held, ...]) -> DeepMedicSegments | None:
+    def held_segments(self, held: tuple[ValidationCase, ...]) -> DeepMedicSegments | None:
         """Return the segments of real validation cases; None without validation on segments."""
         cases = tuple(case.case for case in held if case.truth)
         validation = self.settings.validation
         if not validation.samples or not cases:
             return None
-        plan: MixPlan[int] = MixPlan(None, Ratio(1, 0), seed=self.order.seed, stream=(_HELD,))
+        plan: MixerConfig[int] = MixerConfig(
+            None, Ratio(1, 0), seed=self.order.seed, stream=(_HELD,)
+        )
         count = min(self.config.cases, len(cases))
         return DeepMedicSegments(
             Subepochs(plan, cases, count),
             read_volume,
-            Geometry.from_model(self.model, "validation"),
+            SegmentGeometry.from_model(self.model, "validation"),
             self.cutting.for_validation(self.config),
             segments=max(validation.segments, count),
             seed=self.order.seed,
@@ -131,7 +133,7 @@ class Task:
         )
 
 
-class Training:
+class TorchTraining:
     """One session of a training; ``run`` does it all.
 
     Args:
@@ -145,10 +147,10 @@ class Training:
     """
 
     def __init__(
-        self, task: Task, say: Callable[[str], None], progress: Progress | None = None
+        self, task: TrainingTask, say: Callable[[str], None], progress: ProgressWriter | None = None
     ) -> None:
         self.task, self.say = task, say
-        self.tell = (progress or Progress(task.order.output / PROGRESS)).tell
+        self.tell = (progress or ProgressWriter(task.order.output / PROGRESS)).tell
         self.device = pick_device(task.settings.device)
         self.bf16 = resolve(task.settings.precision, self.device) == "bf16"
         with seeded(task.order.seed):
@@ -159,7 +161,9 @@ class Training:
         self.steps = len(self.segments) // task.config.batch
         self.each = self.steps * task.order.subepochs
         self._over: Future[None] = Future()
-        self._ahead: tuple[int, Future[tuple[Drawn, Drawn | None]]] | None = None
+        self._ahead: tuple[int, Future[tuple[SubepochSegments, SubepochSegments | None]]] | None = (
+            None
+        )
         self._seen = Confusion(task.settings.classes), list[float]()
         self._metrics: dict[str, Any] = {}
         self._end: dict[str, Any] | None = None
@@ -192,10 +196,10 @@ class Training:
             folder=order.output,
             resume=first > 0,
             rate=self._rate,
-            callbacks=Callbacks(
+            callbacks=TrainingCallbacks(
                 checkpoint=lambda path, step: self._checkpointed(step // self.each, first),
                 metrics=self._epoch_ended,
-                reporter=_Steps(self.say, self._stepped, self._over),
+                reporter=_StepListener(self.say, self._stepped, self._over),
             ),
         )
         end = self.volumes(config.epochs) if self._end is None else self._end
@@ -217,7 +221,7 @@ class Training:
 
     # -- what the loop asks for ------------------------------------------------------------------
 
-    def _draw(self, k: int) -> tuple[Drawn, Drawn | None]:
+    def _draw(self, k: int) -> tuple[SubepochSegments, SubepochSegments | None]:
         """Return the training and validation segments of subepoch k."""
         held = None if self.held_segments is None else self.held_segments.draw(k)
         return self.segments.draw(k), held
@@ -249,7 +253,7 @@ class Training:
             self.segmenter.rates.restart(epoch)
         return self.segmenter.set_epoch(schedule.restarted(epoch, epochs))
 
-    def _loss(self, step: Step) -> dict[str, Tensor]:
+    def _loss(self, step: TrainingStep) -> dict[str, Tensor]:
         """Return the loss of a step; validation segments are evaluated before each subepoch."""
         if step.index % self.each == 0:
             self._seen = Confusion(self.task.settings.classes), []
@@ -259,7 +263,7 @@ class Training:
         self._index, self._began = step.index, time.monotonic()
         return self.loss(step)
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
+    def loss(self, step: TrainingStep) -> dict[str, Tensor]:
         """Return the loss of a step's segments, without L1 and L2."""
         batch = step.batch
         assert isinstance(batch, SegmentBatch)
@@ -301,7 +305,7 @@ class Training:
 
     # -- validation ------------------------------------------------------------------------------
 
-    def _look(self, drawn: Drawn) -> None:
+    def _look(self, drawn: SubepochSegments) -> None:
         """Evaluate the network on validation segments before a subepoch."""
         assert self.held_segments is not None
         self.held_segments.set_subepoch(drawn.subepoch, drawn)
@@ -327,7 +331,7 @@ class Training:
         output, settings = self.task.order.output, self.task.settings
         predictor = Predictor(
             self.segmenter.network,
-            Geometry.from_model(self.task.model, "inference"),
+            SegmentGeometry.from_model(self.task.model, "inference"),
             self.task.cutting,
             self.device,
             self.bf16,
@@ -344,7 +348,7 @@ class Training:
         return {"dice": scores["mean"]} if scores["mean"] else {}
 
 
-class _Steps(NullReporter):
+class _StepListener(NullReporter):
     """Receives every step and warning of the loop."""
 
     def __init__(

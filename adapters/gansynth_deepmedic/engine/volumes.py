@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gansynth_deepmedic.keys import Keys
+from gansynth_deepmedic.keys import ConfigKeys
 
 _SCORES = "norm_zscore_prms"
 _OF_SCORES = (
@@ -76,7 +76,7 @@ class ZScore:
         Raises:
             DataFault: naming the key.
         """
-        parts = Keys(path, values).table(_SCORES, _OF_SCORES)
+        parts = ConfigKeys(path, values).table(_SCORES, _OF_SCORES)
         if parts is None:
             return None
         whole = parts.flag("apply_to_all_channels", False)
@@ -134,7 +134,7 @@ class ZScore:
 
 
 @dataclass(frozen=True)
-class Affine:
+class RandomAffine:
     """The distribution of random rotations and zooms of volumes."""
 
     prob: float = 0.0  # probability of a transformation
@@ -149,7 +149,7 @@ class Affine:
     @classmethod
     def from_values(
         cls, path: Path | None, values: Mapping[str, Any], channels: int
-    ) -> Affine | None:
+    ) -> RandomAffine | None:
         """Read ``augm_img_prms_tr['affine']`` of a configuration; None without.
 
         Its ``seed`` is ignored, and ``cval`` is unused, as in DeepMedic.
@@ -157,7 +157,7 @@ class Affine:
         Raises:
             DataFault: naming the key.
         """
-        table = Keys(path, values).table(_AFFINE, ("affine",), ("affine",))
+        table = ConfigKeys(path, values).table(_AFFINE, ("affine",), ("affine",))
         parts = None if table is None else table.table("affine", _OF_AFFINE)
         if parts is None:
             return None
@@ -238,13 +238,13 @@ def transformed(
     return result
 
 
-def _order(keys: Keys, key: str, default: int) -> int:
+def _order(keys: ConfigKeys, key: str, default: int) -> int:
     if keys.has(key) and not _is_order(keys.values[key]):
         raise keys.odd(key, "an order of interpolation, 0, 1, 2 or 3")
     return int(keys.values[key]) if keys.has(key) else default
 
 
-def _orders(keys: Keys, channels: int, key: str = "interp_order_imgs") -> tuple[int, ...]:
+def _orders(keys: ConfigKeys, channels: int, key: str = "interp_order_imgs") -> tuple[int, ...]:
     orders = keys.values.get(key)
     if not isinstance(orders, list | tuple):
         return (_order(keys, key, 1),)

@@ -19,7 +19,7 @@ from typing import Any
 
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth_deepmedic.host.serving import Serving
-from gansynth_deepmedic.host.watching import Saver, Session
+from gansynth_deepmedic.host.watching import WatchedSaver, WatchedSession
 
 Function = Callable[..., Any]
 _POLL_SECONDS = 1.0
@@ -103,7 +103,7 @@ def _patch_training(serving: Serving) -> None:
         if arguments["train_or_val"] != "train":
             return original(**arguments)
         result = original(
-            **{**arguments, "sessionTf": Session(arguments["sessionTf"], serving.step)}
+            **{**arguments, "sessionTf": WatchedSession(arguments["sessionTf"], serving.step)}
         )
         serving.trained()
         return result
@@ -117,7 +117,7 @@ def _patch_training(serving: Serving) -> None:
         with serving.remembering():
             _check(serving, arguments)
             prefix = str(arguments["fileToSaveTrainedCnnModelTo"])
-            saver = Saver(arguments["saver_all"], lambda path: serving.saved(path, prefix))
+            saver = WatchedSaver(arguments["saver_all"], lambda path: serving.saved(path, prefix))
             serving.code = original(**{**arguments, "saver_all": saver})
             return serving.code
 

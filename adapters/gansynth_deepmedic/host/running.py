@@ -30,8 +30,8 @@ from gansynth.runtime.errors import (
 from gansynth_deepmedic.host.bridge import bridge
 from gansynth_deepmedic.host.patches import patch
 from gansynth_deepmedic.host.serving import Serving, refuse_test
-from gansynth_deepmedic.host.watching import Heard, listen
-from gansynth_deepmedic.order import Order
+from gansynth_deepmedic.host.watching import OutputListener, listen
+from gansynth_deepmedic.training_order import TrainingOrder
 
 SCRIPT = "deepMedicRun"
 _MODEL, _TRAIN = "-model", "-train"
@@ -45,7 +45,7 @@ def run(path: Path) -> int:
         # DeepMedic would catch a KeyboardInterrupt, and wait for its sampling to end first.
         signal.signal(signal.SIGINT, _interrupt)
     try:
-        train(Order.read(path))
+        train(TrainingOrder.read(path))
     except GansynthError as fault:
         sys.stderr.write(f"{FAULT}{' '.join(str(fault).split())}\n")
         return fault.exit_code
@@ -64,7 +64,7 @@ def end_when_told() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def train(order: Order) -> None:
+def train(order: TrainingOrder) -> None:
     """Train the user's DeepMedic.
 
     Raises:
@@ -89,7 +89,7 @@ def train(order: Order) -> None:
     serving.progress.tell(end={"dice": serving.metrics} if serving.metrics else {})
 
 
-def _prepare(order: Order, checkout: Path, heard: Heard) -> Serving:
+def _prepare(order: TrainingOrder, checkout: Path, heard: OutputListener) -> Serving:
     """Import DeepMedic, add missing functions, and hook in ``Serving``."""
     with contextlib.suppress(ValueError):  # where the system cannot fork
         # Its processes inherit what is patched; newer Pythons start them otherwise.
@@ -111,7 +111,7 @@ def _prepare(order: Order, checkout: Path, heard: Heard) -> Serving:
     return serving
 
 
-def _arguments(order: Order) -> list[str]:
+def _arguments(order: TrainingOrder) -> list[str]:
     """Return DeepMedic's command line."""
     model: tuple[str, ...] = ()
     if order.model_config is not None and _MODEL not in order.arguments:
@@ -119,7 +119,7 @@ def _arguments(order: Order) -> list[str]:
     return [*model, *order.arguments, _TRAIN, str(order.train_config)]
 
 
-def _judge(serving: Serving, heard: Heard, ended: SystemExit | None, began: float) -> None:
+def _judge(serving: Serving, heard: OutputListener, ended: SystemExit | None, began: float) -> None:
     """Raise the cause of a failed training."""
     if serving.fault is not None:
         raise serving.fault

@@ -29,10 +29,16 @@ from gansynth.runtime.errors import (
     TrainingFault,
     UsageFault,
 )
-from gansynth_deepmedic.host.watching import Centres, Heard, Mask, core_as_weights, dice_of
-from gansynth_deepmedic.insertion import Loaded
-from gansynth_deepmedic.order import PROGRESS, Order, Progress
-from gansynth_deepmedic.subepochs import Job, Place, Read, Subepochs
+from gansynth_deepmedic.host.watching import (
+    Mask,
+    OutputListener,
+    SyntheticCentres,
+    core_as_weights,
+    dice_of,
+)
+from gansynth_deepmedic.insertion import LoadedCase
+from gansynth_deepmedic.subepochs import Read, SegmentJob, SubepochCase, Subepochs
+from gansynth_deepmedic.training_order import PROGRESS, ProgressWriter, TrainingOrder
 
 PATIENCE = 45.0
 """Seconds to wait for a case in a forked process; after 60 DeepMedic restarts it."""
@@ -51,9 +57,9 @@ class Serving:
         metrics: mean Dice on whole validation cases.
     """
 
-    def __init__(self, order: Order, heard: Heard) -> None:
+    def __init__(self, order: TrainingOrder, heard: OutputListener) -> None:
         self.order, self._heard = order, heard
-        self.progress = Progress(order.output / PROGRESS)
+        self.progress = ProgressWriter(order.output / PROGRESS)
         self.subepochs: Subepochs = order.made()
         self.fault: GansynthError | None = None
         self.code: int | None = None
@@ -63,7 +69,7 @@ class Serving:
         self._epoch = order.done
         self._first, self._ends = order.done * order.subepochs, -1
         self._drawn = self._trained = self._validated = 0
-        self._training, self._subepoch, self._places = False, 0, list[Place]()
+        self._training, self._subepoch, self._places = False, 0, list[SubepochCase]()
         self._losses: list[float] = []
         self._job = threading.local()
 
@@ -220,14 +226,14 @@ class Serving:
             finally:
                 del self._job.case
             spread = (
-                isinstance(arguments["sampling_type"], Centres)
+                isinstance(arguments["sampling_type"], SyntheticCentres)
                 and arguments["sampling_type"].spread
             )
             if spread:
                 self._log(
                     arguments, "no segment fits where it is synthetic: taken from the whole case"
                 )
-            done = Job.of(place, loaded, len(result[1]), spread=spread)
+            done = SegmentJob.of(place, loaded, len(result[1]), spread=spread)
             self.progress.tell(job=done.to_json())
             return result
 
@@ -235,7 +241,7 @@ class Serving:
         self, original: Callable[[], Any], weights: Sequence[Sequence[str]] | None
     ) -> tuple[Any, Any, Any, Any]:
         """Return a case's channels (C, X, Y, Z), labels, region of interest and weight maps."""
-        case: tuple[Place, Loaded, Read] | None = getattr(self._job, "case", None)
+        case: tuple[SubepochCase, LoadedCase, Read] | None = getattr(self._job, "case", None)
         if case is None:
             return original()  # type: ignore[no-any-return]
         place, loaded, read = case
@@ -248,13 +254,13 @@ class Serving:
         return loaded.image.astype(np.float64), loaded.labels, loaded.roi, maps
 
     def _told(
-        self, arguments: dict[str, Any], loaded: Loaded, mask: Mask, seed: int
+        self, arguments: dict[str, Any], loaded: LoadedCase, mask: Mask, seed: int
     ) -> dict[str, Any]:
         """Return the arguments of DeepMedic's own function for this case."""
         changed: dict[str, Any] = {}
         if loaded.core is not None:
             segment = arguments["inp_shapes_per_path"][0]
-            changed["sampling_type"] = Centres(arguments["sampling_type"], mask, segment)
+            changed["sampling_type"] = SyntheticCentres(arguments["sampling_type"], mask, segment)
         if loaded.sample and not self.order.augment_synthetic:
             changed |= {"augm_img_prms": None, "augm_sample_prms": None}
         elif (

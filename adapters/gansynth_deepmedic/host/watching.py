@@ -23,7 +23,7 @@ Mask = Callable[[Sequence[int], Sequence[int]], npt.NDArray[Any]]
 """Segment and volume size (x, y, z) -> mask of centres of whole segments."""
 
 
-class Session:
+class WatchedSession:
     """A TensorFlow session that reports the times of training steps."""
 
     def __init__(self, original: Any, note: Callable[[float, float, float], None]) -> None:
@@ -41,7 +41,7 @@ class Session:
         return getattr(self._original, name)
 
 
-class Saver:
+class WatchedSaver:
     """A saver that reports every checkpoint."""
 
     def __init__(self, original: Any, note: Callable[[str], None]) -> None:
@@ -57,7 +57,7 @@ class Saver:
         return getattr(self._original, name)
 
 
-class Heard:
+class OutputListener:
     """A stream that passes on printed text and records DeepMedic's errors.
 
     DeepMedic prints a caught exception as a traceback, and the cause of its end in a line with
@@ -88,9 +88,9 @@ class Heard:
         return getattr(self._stream, name)
 
 
-def listen() -> Heard:
+def listen() -> OutputListener:
     """Record printed text from now on."""
-    heard = Heard(sys.stdout)
+    heard = OutputListener(sys.stdout)
     sys.stdout = heard
     return heard
 
@@ -120,7 +120,7 @@ def dice_of(means: Mapping[str, Sequence[Any]] | None) -> dict[str, float]:
     return {name: float(score) for name, score in pairs if not isinstance(score, str)}
 
 
-class Centres:
+class SyntheticCentres:
     """A sampling type for one synthetic case, which wraps the original one.
 
     The mask of the synthetic part replaces DeepMedic's weight maps, because these are padded and

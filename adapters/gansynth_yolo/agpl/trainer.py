@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gansynth.core.schema import FloatArray
-    from gansynth_yolo.detectors import Watch
-    from gansynth_yolo.mixed import Classes, Drawn, Slots
+    from gansynth_yolo.detectors import TrainingWatch
+    from gansynth_yolo.mixed import Classes, EpochSlots, ImageDraw
 
 STRIDE = 32
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedImage:
     """The content of a slot, in the form of a loaded image of ultralytics.
 
     Attributes:
@@ -40,12 +40,12 @@ class Loaded:
         shape: rows and columns of the sample before scaling; its boxes refer to them.
     """
 
-    drawn: Drawn
+    drawn: ImageDraw
     image: Any = None
     shape: tuple[int, int] = (0, 0)
 
 
-class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
+class MixedUltralyticsDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
     """The real images, then a slot for each synthetic one. An index is a slot.
 
     ultralytics calls ``__getitem__`` for the images of an epoch: primaries, counted exactly. It
@@ -59,7 +59,7 @@ class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
         DataFault: ultralytics leaves out images of the training set.
     """
 
-    def __init__(self, *args: Any, slots: Slots, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, slots: EpochSlots, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if len(self.labels) != slots.real:
             raise DataFault(
@@ -68,7 +68,7 @@ class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
             )
         self.slots = slots
         # By place, oldest first; a mosaic lists the keys.
-        self.buffer: dict[int, Loaded] = {}
+        self.buffer: dict[int, LoadedImage] = {}
         self._needed = Counter[int]()  # real image -> places of the buffer that it fills
         self._add_places()
         if self.augment:
@@ -110,7 +110,7 @@ class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
                 }
             )
 
-    def _keep(self, place: int, loaded: Loaded) -> None:
+    def _keep(self, place: int, loaded: LoadedImage) -> None:
         """Store a primary as a possible partner, and drop the oldest one."""
         if not self.augment or self.cache == "ram":
             return
@@ -122,7 +122,7 @@ class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
         if 1 < len(self.buffer) >= self.max_buffer_length:
             self._forget(self.buffer.pop(next(iter(self.buffer))))
 
-    def _forget(self, loaded: Loaded) -> None:
+    def _forget(self, loaded: LoadedImage) -> None:
         if loaded.image is None:
             self._needed[loaded.drawn.real] -= 1
             self._release(loaded.drawn.real)
@@ -132,10 +132,10 @@ class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
         if self.augment and self.cache != "ram" and not self._needed[real]:
             self.ims[real] = self.im_hw0[real] = self.im_hw[real] = None
 
-    def _load(self, drawn: Drawn) -> Loaded:
+    def _load(self, drawn: ImageDraw) -> LoadedImage:
         """Return a drawn entry; a sample is scaled as ultralytics scales an image."""
         if drawn.image is None:
-            return Loaded(drawn)
+            return LoadedImage(drawn)
         height, width = shape = drawn.image.shape[:2]
         scale = self.imgsz / max(height, width)
         image: Any = np.ascontiguousarray(drawn.image[..., ::-1])
@@ -143,9 +143,9 @@ class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
             size = [min(math.ceil(side * scale), self.imgsz) for side in (width, height)]
             image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         image = image if image.ndim == 3 else image[..., None]
-        return Loaded(replace(drawn, image=None), image, shape)
+        return LoadedImage(replace(drawn, image=None), image, shape)
 
-    def _label(self, loaded: Loaded) -> dict[str, Any]:
+    def _label(self, loaded: LoadedImage) -> dict[str, Any]:
         """Return ultralytics' label of an image, new each time because it is modified."""
         drawn, image, before = loaded.drawn, loaded.image, loaded.shape
         if image is None:
@@ -182,7 +182,9 @@ def _annotated(boxes: FloatArray, classes: Classes, shape: tuple[int, int]) -> d
 class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
     """Trains on slots instead of images, and reports progress."""
 
-    def __init__(self, slots: Slots, watch: Watch, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, slots: EpochSlots, watch: TrainingWatch, settings: Mapping[str, Any]
+    ) -> None:
         self.slots, self.watch = slots, watch
         self._began, self._open = 0.0, False
         super().__init__(overrides=dict(settings))
@@ -199,7 +201,7 @@ class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
         if mode != "train":
             return super().build_dataset(img_path, mode, batch)
         model: Any = self.model
-        return MixedDataset(
+        return MixedUltralyticsDataset(
             img_path=img_path,
             imgsz=self.args.imgsz,
             batch_size=batch,

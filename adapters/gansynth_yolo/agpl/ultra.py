@@ -17,17 +17,17 @@ from gansynth_yolo.detectors import (
     KEPT,
     MOST_FOUND,
     NMS_IOU,
+    DetectedImage,
     DetectorJob,
-    Found,
-    Watch,
+    TrainingWatch,
 )
 from gansynth_yolo.libraries import best_of, check_cuda, check_size, one_line
 
 if TYPE_CHECKING:
-    from gansynth_yolo.mixed import Slots
+    from gansynth_yolo.mixed import EpochSlots
 
 
-class Ultra:
+class UltralyticsDetector:
     """ultralytics (AGPL-3.0)."""
 
     name = "ultralytics"
@@ -39,7 +39,7 @@ class Ultra:
         settings(job)
         _check_device(job.device)
 
-    def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
+    def train(self, job: DetectorJob, slots: EpochSlots, watch: TrainingWatch) -> Path:
         """Train, and return the weights of the epoch that ultralytics rates best."""
         values = settings(job)
         weights = job.output.absolute() / "weights"
@@ -54,7 +54,9 @@ class Ultra:
                 MixedTrainer(slots, watch, values).train()
         return best_of(weights)
 
-    def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
+    def predict(
+        self, job: DetectorJob, weights: Path, images: Sequence[Path]
+    ) -> list[DetectedImage]:
         """Detect objects in image files, read as in training."""
         model = engine().YOLO(str(weights))
         detections = []
@@ -98,10 +100,10 @@ def _read(path: Path, channels: int) -> Any:
     return image
 
 
-def _found(result: Any) -> Found:
+def _found(result: Any) -> DetectedImage:
     boxes = result.boxes.cpu().numpy()
     order = np.argsort(-boxes.conf, kind="stable")
-    return Found(
+    return DetectedImage(
         boxes.xyxy[order].astype(np.float32),
         boxes.conf[order].astype(np.float32),
         boxes.cls[order].astype(np.int64),

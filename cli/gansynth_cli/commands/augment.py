@@ -32,12 +32,12 @@ from gansynth_cli.common import (
     with_samples,
 )
 from gansynth_cli.results import lines_of_training
-from gansynth_cli.typed import with_needs
+from gansynth_cli.typed_options import with_needs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gansynth.core.adapter import Adapter, Content, Injection
+    from gansynth.core.adapter import Adapter, Content, MixConfig
 
 
 @click.command(
@@ -84,7 +84,9 @@ if TYPE_CHECKING:
     "for 80 % of the training, then only 10 % of the real cases).",
 )
 @click.option("--bank", type=FOLDER, help="Use this existing sample bank; make none.")
-@click.option("--frozen", is_flag=True, help="Fill the sample bank once, instead of on the fly.")
+@click.option(
+    "--offline", "frozen", is_flag=True, help="Fill the sample bank once, instead of on the fly."
+)
 @click.option(
     "--bank-size",
     default="64",
@@ -100,7 +102,9 @@ if TYPE_CHECKING:
     help="Most slowdown of the training by the producer, whose pace is measured and adapted "
     "(default 2%).",
 )
-@click.option("--scratch", type=FOLDER, help="Folder for the bank, instead of shared memory.")
+@click.option(
+    "--bank-dir", "scratch", type=FOLDER, help="Folder for the bank, instead of shared memory."
+)
 @click.option(
     "--restarts",
     type=click.IntRange(min=0),
@@ -109,9 +113,12 @@ if TYPE_CHECKING:
     help="Restarts in a row of a producer that died.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first missing synthetic sample.")
-@click.option("--keep-going", is_flag=True, help="Start even without a synthetic sample.")
 @click.option(
-    "--usual-augmentation/--no-usual-augmentation",
+    "--allow-empty-bank", "keep_going", is_flag=True, help="Start even without a synthetic sample."
+)
+@click.option(
+    "--host-augmentation/--no-host-augmentation",
+    "usual_augmentation",
     default=True,
     help="Keep the framework's own augmentation (default), or train without.",
 )
@@ -186,14 +193,14 @@ def command(
     from gansynth.core.registry import installed
     from gansynth.core.run_folder import RunFolder
     from gansynth.hosts.checks import plan_training
-    from gansynth.sampling.opening import open_taken
+    from gansynth.sampling.run_source import open_resolved
 
     generator = None if run is None else RunFolder(run)
-    injection = injection_from({**how, "run": generator})
+    mix_config = injection_from({**how, "run": generator})
     cls = installed().adapter(target)
     refuse_unknown(settings, cls.Options.model_fields, of=target)
     request, taken = host_data(data, reading, generator)  # reads the run folder
-    warn_of_idle(injection, out)
+    warn_of_idle(mix_config, out)
     if taken:
         out.reporter.say(f"as {run} was fitted: {taken}")
     settings, output = host_settings(
@@ -209,66 +216,66 @@ def command(
         exports=cls.exports != "nothing",
     )
     check_options(export, output, content)
-    adapter = cls(open_taken(request, by_user="data " not in taken))
-    adapter.check_ways(injection)
+    adapter = cls(open_resolved(request, by_user="data " not in taken))
+    adapter.check_ways(mix_config)
     if export is not None or output is not None:
         name = data_set_name(adapter, export, output)
-        run_export(adapter, injection, name, content, dry_run=dry_run, out=out)
+        run_export(adapter, mix_config, name, content, dry_run=dry_run, out=out)
         return
     adapter.validate()
-    adapter.check(injection, settings, options)
-    _warn_of_run(injection, out)
+    adapter.check(mix_config, settings, options)
+    _warn_of_run(mix_config, out)
     if dry_run:
-        planned = plan_training(adapter, injection, settings, options)
+        planned = plan_training(adapter, mix_config, settings, options)
         out.result(planned, summary(planned))
         return
-    _learn_filters(adapter, injection, out)
-    outcome = adapter.start(injection, settings, options)
-    for warning in outcome.warnings:
+    _learn_filters(adapter, mix_config, out)
+    training_result = adapter.start(mix_config, settings, options)
+    for warning in training_result.warnings:
         out.reporter.warn(warning)
-    document = outcome.describe(injection)
+    document = training_result.describe(mix_config)
     labels = adapter.source.schema.labels
     out.result(document, lines_of_training(document, adapter.name, labels))
-    outcome.refuse_missing()
+    training_result.refuse_missing()
 
 
-def _warn_of_run(injection: Injection, out: Output) -> None:
+def _warn_of_run(mix_config: MixConfig, out: Output) -> None:
     """Repeat the warnings of the generator's fit."""
     from gansynth.fitting.label_report import warn_of_label_maps
 
-    if injection.run is not None and injection.ratio.p > 0:
-        warn_of_label_maps(injection.run.folder, out.reporter)
+    if mix_config.run is not None and mix_config.ratio.p > 0:
+        warn_of_label_maps(mix_config.run.folder, out.reporter)
 
 
-def _learn_filters(adapter: Adapter, injection: Injection, out: Output) -> None:
+def _learn_filters(adapter: Adapter, mix_config: MixConfig, out: Output) -> None:
     """Train filters now, with progress, and not in the producer."""
-    from gansynth.sampling.filters.ahead import learn_ahead
+    from gansynth.sampling.filters.pretrain import learn_ahead
 
-    if injection.ratio.p > 0:
+    if mix_config.ratio.p > 0:
         learn_ahead(
-            injection.run,
-            injection.samples.filters,
+            mix_config.run,
+            mix_config.samples.filters,
             adapter.source,
             target=adapter.name,
-            device=injection.device,
+            device=mix_config.device,
             reporter=out.reporter,
         )
 
 
-def injection_from(how: Mapping[str, Any]) -> Injection:
+def injection_from(how: Mapping[str, Any]) -> MixConfig:
     """Return how samples are mixed in, from the options.
 
     Raises:
         UsageFault: names the wrong option.
     """
-    from gansynth.core.adapter import Injection
-    from gansynth.core.bank_options import BankSize, Pacing
+    from gansynth.core.adapter import MixConfig
+    from gansynth.core.bank_options import BankSize, RefreshPolicy
     from gansynth.core.ratio import Ratio
     from gansynth.core.schedule import Schedule
 
     read = dict(how)
-    pacing = Pacing.parse(read.pop("reuse"), read.pop("refresh"), read.pop("overhead"))
-    return Injection(
+    pacing = RefreshPolicy.parse(read.pop("reuse"), read.pop("refresh"), read.pop("overhead"))
+    return MixConfig(
         ratio=Ratio.parse(read.pop("ratio")),
         schedule=Schedule.parse(read.pop("schedule")),
         size=BankSize.parse(read.pop("bank_size")),

@@ -18,13 +18,13 @@ from gansynth_cli.common import (
     table,
     with_output,
 )
-from gansynth_cli.typed import with_needs
+from gansynth_cli.typed_options import with_needs
 
 
 @click.command(
     epilog=examples(
         "gansynth benchmark plan.yaml --dry-run",
-        "gansynth benchmark plan.yaml --sealed --executor local:2 -o results/gain",
+        "gansynth benchmark plan.yaml --test-set --executor local:2 -o results/gain",
     )
 )
 @with_needs({"no_probe": "dry_run", "again": "sealed"})
@@ -40,9 +40,9 @@ from gansynth_cli.typed import with_needs
     metavar="NAME",
     help="Run this experiment arm only; may be repeated.",
 )
-@click.option("--sealed", is_flag=True, help="Evaluate on the sealed test set, once.")
+@click.option("--test-set", "sealed", is_flag=True, help="Evaluate on the sealed test set, once.")
 @click.option(
-    "--look-again",
+    "--reopen-test-set",
     "again",
     default="",
     metavar="REASON",
@@ -81,11 +81,11 @@ def command(
     are kept. A training that fails is named in the report, and tried again next time.
     """
     from gansynth.benchmark.plan_file import read_plan
-    from gansynth.benchmark.running import Asked, run_benchmark
+    from gansynth.benchmark.running import BenchmarkRequest, run_benchmark
 
     plan = read_plan(plan_file, data)
     folder = output or Path("runs") / "benchmarks" / plan.name
-    request = Asked(file=plan_file, folder=folder, **how)
+    request = BenchmarkRequest(file=plan_file, folder=folder, **how)
     if dry_run:
         from gansynth.benchmark.estimate import estimate, lines_of_estimate
 
@@ -108,11 +108,11 @@ def _short(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
     """Yield the verdict, a line for each comparison, and where the report is."""
-    from gansynth.benchmark.division import DEVELOPMENT
-    from gansynth.benchmark.report.study import Study
+    from gansynth.benchmark.report.study import ReportData
+    from gansynth.benchmark.subject_split import DEVELOPMENT
 
     yield document["verdict"]["sentence"]
-    show = Study(document).show
+    show = ReportData(document).show
     rows: list[tuple[object, ...]] = [
         ("arm", "N", f"{show.title}, {show.unit}", "95 % interval", "p (Holm)", "detectable")
     ]
@@ -132,4 +132,4 @@ def _lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[st
     if missing := sum(run["status"] != "done" for run in document["runs"]):
         yield f"next: the same command again; {missing} trainings have no result yet"
     elif document["look"]["split"] == DEVELOPMENT:
-        yield "next: the same command with --sealed, once the plan is final"
+        yield "next: the same command with --test-set, once the plan is final"

@@ -74,7 +74,7 @@ def command(
     """
     from gansynth.data.h5_write import estimate, refuse_existing, write_h5
     from gansynth.runtime.progress import counting
-    from gansynth.sampling.opening import open_source
+    from gansynth.sampling.run_source import open_source
 
     refuse_existing(path)
     source = open_source(request)

@@ -39,7 +39,7 @@ def command(
     """
     from gansynth.core.registry import installed
     from gansynth.core.source import SourceRequest
-    from gansynth.data.reading import refuse_idle_read
+    from gansynth.data.read_options import refuse_idle_read
     from gansynth.runtime.progress import counting
 
     request = SourceRequest.parse(data, subjects=subjects, read=read, root=root)

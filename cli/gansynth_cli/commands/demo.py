@@ -8,7 +8,7 @@ import click
 
 from gansynth_cli.common import FOLDER, Output, examples, seed_option, with_output
 from gansynth_cli.results import lines_of_demo, lines_of_phantoms
-from gansynth_cli.typed import with_needs
+from gansynth_cli.typed_options import with_needs
 
 
 @click.command(

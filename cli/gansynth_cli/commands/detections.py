@@ -11,7 +11,7 @@ import click
 from gansynth_cli.common import FOLDER, Output, examples, table, with_output
 
 if TYPE_CHECKING:
-    from gansynth.metrics.detection.measuring import Asked
+    from gansynth.metrics.detection.measures import DetectionMeasures
 
 SHARE = click.FloatRange(0, 1)
 RECIPE = "han2019-cpggan"
@@ -102,10 +102,10 @@ def command(
     must use the same images, and drop double boxes alike. Intervals are over patients. Each arm is
     compared with the first.
     """
-    from gansynth.metrics.detection.measuring import Asked
+    from gansynth.metrics.detection.measures import DetectionMeasures
     from gansynth.metrics.detection.report import write_tables
 
-    request = Asked(ious, confidence, bootstrap, seed, not any_class, boxes)
+    request = DetectionMeasures(ious, confidence, bootstrap, seed, not any_class, boxes)
     document = _measured(arms, split, request, out)
     if paper:
         document["paper"] = {"note": PAPER_NOTE, "arms": paper_arms()}
@@ -126,9 +126,11 @@ def paper_arms() -> list[dict[str, Any]]:
     return arms
 
 
-def _measured(arms: tuple[str, ...], split: str, request: Asked, out: Output) -> dict[str, Any]:
+def _measured(
+    arms: tuple[str, ...], split: str, request: DetectionMeasures, out: Output
+) -> dict[str, Any]:
     from gansynth.metrics.detection.arms import read_arms
-    from gansynth.metrics.detection.measuring import measure_arms
+    from gansynth.metrics.detection.measures import measure_arms
     from gansynth.runtime.progress import counting
 
     read = read_arms(arms, split=split)

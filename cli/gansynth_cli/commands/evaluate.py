@@ -19,13 +19,13 @@ from gansynth_cli.common import (
     with_samples,
 )
 from gansynth_cli.results import lines_of_evaluation
-from gansynth_cli.typed import with_needs
+from gansynth_cli.typed_options import with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.sample_request import SampleRequest
 
 # As in gansynth.metrics.comparison and gansynth.evaluation.evaluate, which take time to import.
-EFFORTS = ("quick", "usual", "thorough")
+EFFORTS = ("quick", "standard", "thorough")
 PARTS = ("realism", "faithfulness", "memorisation", "maps")
 
 
@@ -70,9 +70,10 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
     help="Measure realism by this metric only; may be repeated. See: gansynth plugins",
 )
 @click.option(
-    "--effort",
+    "--preset",
+    "effort",
     type=click.Choice(EFFORTS),
-    default="usual",
+    default="standard",
     show_default=True,
     help="How long networks are trained, and how often subjects are split into halves.",
 )
@@ -114,14 +115,14 @@ def command(
     patients' images: leave them out (--no-pictures) before you share it.
     """
     from gansynth.evaluation.evaluate import EvaluationOptions, evaluate
-    from gansynth.evaluation.opening import Wanted
+    from gansynth.evaluation.open_samples import SampleSelection
     from gansynth.metrics.comparison import EFFORTS as KNOWN
 
     report_document = evaluate(
         folder,
         real,
         out=report,
-        sample_options=Wanted(number, samples),
+        sample_options=SampleSelection(number, samples),
         options=EvaluationOptions(parts or PARTS, metrics, KNOWN[effort], pictures, exported),
         device=device,
         data=data,

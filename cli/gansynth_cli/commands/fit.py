@@ -25,7 +25,7 @@ from gansynth_cli.common import (
     with_source,
 )
 from gansynth_cli.results import lines_of_fit
-from gansynth_cli.typed import with_needs
+from gansynth_cli.typed_options import with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
@@ -67,7 +67,7 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
 @click.option("--scale", metavar="NAME", help="Settings of the recipe for another amount of work.")
 @with_option
 @pairs_option(
-    "--with-read",
+    "--extra-source-read",
     "others_read",
     "tissues.channels=T1",
     "How to read that source, where it differs from the cases; may be repeated.",
@@ -233,8 +233,8 @@ def lines_of_cost(report: Mapping[str, Any]) -> list[str]:
     if "flops_per_step" in report:
         step, total = (_short(report[f"flops_{k}"]) for k in ("per_step", "total"))
         rows.insert(2, ("work", f"{step}FLOP a step, {total}FLOP in all", "-"))
-    beside = bool(report.get("paper"))
-    lines = table(rows) if beside else table(row[:2] for row in rows[1:])
+    matching_real_case = bool(report.get("paper"))
+    lines = table(rows) if matching_real_case else table(row[:2] for row in rows[1:])
     return [*lines, *lines_of_variants(report), *([report["why"]] if "why" in report else [])]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import click
 
-from gansynth.runtime.errors import refuse_unknown, said_of
+from gansynth.runtime.errors import describe_error, refuse_unknown
 from gansynth_cli.common import (
     Output,
     examples,
@@ -66,7 +66,7 @@ def command(
     from gansynth.core.registry import installed
     from gansynth.core.source import SourceRequest
 
-    with said_of("--data", "import"):
+    with describe_error("--data", "import"):
         to = SourceRequest.parse(target)
     host = installed().adapter(to.kind)
     refuse_unknown(settings, host.ImportOptions.model_fields, of=f"import to {to.kind}")

@@ -94,10 +94,10 @@ def _others() -> dict[str, tuple[str, str, type[BaseModel]]]:
     """Return models of options that are not registered."""
     from gansynth.conditions.box_drawers import JitterOptions
     from gansynth.conditions.lesion_placement import LesionOptions
-    from gansynth.evaluation.failures.job import FailureOptions
+    from gansynth.evaluation.hard_cases.job import FailureOptions
 
     return {
         "lesions": ("placement of", "--lesions KEY=VALUE,...", LesionOptions),
         "boxes": ("jittered", "--boxes jitter:KEY=VALUE,...", JitterOptions),
-        "failures": ("command", "gansynth failures --set KEY=VALUE", FailureOptions),
+        "hard-cases": ("command", "gansynth hard-cases --set KEY=VALUE", FailureOptions),
     }

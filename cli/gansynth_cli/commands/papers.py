@@ -24,15 +24,15 @@ from gansynth_cli.common import (
     with_option,
     with_output,
 )
-from gansynth_cli.typed import with_needs
+from gansynth_cli.typed_options import with_needs
 
 if TYPE_CHECKING:
-    from gansynth.benchmark.papers.running import Table
+    from gansynth.benchmark.papers.table_run import PaperTableRun
 
 
 @click.command(
     epilog=examples(
-        "gansynth papers shin2018 --data nifti:brats/ --with tissues=nifti:tissues/ --dry-run",
+        "gansynth papers shin2018 --data nifti:brats/ --extra-source tissues=nifti:tissues/ --dry-run",
         "gansynth papers han2019-cpggan --data yolo:data.yaml -o papers/han2019",
     )
 )
@@ -100,7 +100,7 @@ def command(
     train for equally many optimiser steps. They are evaluated on real held-out cases. --dry-run
     prints the commands and the paper's table. Without -o only the table is left.
     """
-    from gansynth.benchmark.papers.running import papers, write
+    from gansynth.benchmark.papers.table_run import papers, write
 
     with ExitStack() as stack:
         home = folder or (Path("papers") / Path(plan).stem if dry_run else None)
@@ -137,11 +137,11 @@ def _table(
     home: Path,
     request: Mapping[str, Any],
     out: Output,
-) -> Table:
+) -> PaperTableRun:
     """Return the table of a command line; the data are opened, so that faults show at once."""
-    from gansynth.benchmark.papers.commands import Asked, Commands
+    from gansynth.benchmark.papers.commands import PaperArguments, PaperCommands
     from gansynth.benchmark.papers.plan import find_plan
-    from gansynth.benchmark.papers.running import Table
+    from gansynth.benchmark.papers.table_run import PaperTableRun
 
     plan = find_plan(name)
     if request["steps"] is not None and request["epochs"] is not None:
@@ -153,8 +153,8 @@ def _table(
     chosen = [arm for arm in plan.arms if (arm.name in arms if arms else not arm.optional)]
     settings = {"fit": request["fit_set"], "host": request["host_set"]}
     options = {key: value for key, value in request.items() if key not in ("fit_set", "host_set")}
-    commands = Commands(plan, Asked(out=home, **options, **settings))
+    commands = PaperCommands(plan, PaperArguments(out=home, **options, **settings))
     trained = plan.hosts_for(commands.asked.kind, hosts)
     commands.check_settings(trained)
     assert commands.source is not None
-    return Table(commands, trained, chosen, seeds, out.reporter.say)
+    return PaperTableRun(commands, trained, chosen, seeds, out.reporter.say)

@@ -21,7 +21,7 @@ from gansynth_cli.common import (
 
 if TYPE_CHECKING:
     from gansynth.core.registry import Registry
-    from gansynth.testing import CheckReport
+    from gansynth.testing import ConformanceReport
 
 
 @click.group(
@@ -171,6 +171,6 @@ def _origin(registry: Registry, plugin: str) -> str:
     return str(registry.origins.get(plugin) or "-")
 
 
-def lines_of(report: CheckReport) -> list[str]:
+def lines_of(report: ConformanceReport) -> list[str]:
     """Return a check report as aligned lines."""
     return table((check.verdict, check.name, check.message) for check in report.checks)

@@ -20,7 +20,7 @@ from gansynth_cli.common import (
     with_samples,
 )
 from gansynth_cli.results import lines_of_samples
-from gansynth_cli.typed import refuse_others, with_needs
+from gansynth_cli.typed_options import refuse_others, with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.sample_request import SampleRequest
@@ -129,7 +129,8 @@ with_sheets = option_group(
 @with_sheets
 @with_png
 @click.option(
-    "--for-sharing",
+    "--deidentify",
+    "for_sharing",
     is_flag=True,
     help="Files for sharing: the cases behind the samples are recorded in RUN only. Refused "
     "where samples hold parts of real images.",
@@ -158,7 +159,7 @@ def command(
     RUN is a folder that gansynth fit wrote. The same seed gives the same samples. They are written
     as a data set that nifti:FOLDER reads (PNG files: pictures:FOLDER). A run may generate label
     maps of images, e.g. a part of a chain, RUN/parts/NAME. It then writes images and label maps of
-    --conditions SOURCE, or of its own training cases.
+    --condition-source SOURCE, or of its own training cases.
     """
     from gansynth.metrics.comparison import load_metrics
     from gansynth.sampling.sample import NUMBER, measure_run, replay_run, sample_run

@@ -23,7 +23,7 @@ def command(run: Path, out: Output) -> None:
     RUN is a folder that gansynth fit wrote, or is writing. An unfinished or damaged run is shown as
     far as possible. Exit code 6 if something is damaged.
     """
-    from gansynth.sampling.show import describe_run
+    from gansynth.sampling.describe import describe_run
 
     document = describe_run(run)
     out.result(document, _lines(document))
@@ -38,8 +38,8 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     lineage = document["lineage"]
     facts = {k: v for k, v in document.items() if k not in apart and v not in (None, [], {})}
     facts["lineage"] = {k: v for k, v in lineage.items() if k != "ancestors"}
-    for number, ancestor in enumerate(lineage["ancestors"], 1):
-        facts[f"ancestor {number}"] = {k: v for k, v in ancestor.items() if k != "ancestors"}
+    for number, parent_run in enumerate(lineage["ancestors"], 1):
+        facts[f"ancestor {number}"] = {k: v for k, v in parent_run.items() if k != "ancestors"}
     yield from summary(facts)
     yield ""
     yield from table(_places(document["files"]))

@@ -17,7 +17,7 @@ from gansynth_cli.common import (
     executor_option,
     with_output,
 )
-from gansynth_cli.typed import with_needs
+from gansynth_cli.typed_options import with_needs
 
 
 @click.command(
@@ -59,10 +59,10 @@ def command(
     error. Subjects that the plan evaluates on, sealed or not, are not read.
     """
     from gansynth.benchmark.plan_file import read_plan
-    from gansynth.benchmark.tuning import Wanted, candidates, choose_arm, open_choice
+    from gansynth.benchmark.tuning import TuningRequest, candidates, choose_arm, open_choice
 
     plan = read_plan(plan_file, data)
-    request = Wanted(folder=output or Path("runs") / "tune" / plan.name, **how)
+    request = TuningRequest(folder=output or Path("runs") / "tune" / plan.name, **how)
     if dry_run:
         spec, design = open_choice(plan, request)
         facts = {

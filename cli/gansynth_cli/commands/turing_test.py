@@ -22,11 +22,11 @@ from gansynth_cli.common import (
     with_real,
     with_samples,
 )
-from gansynth_cli.typed import called, typed_options, with_needs
+from gansynth_cli.typed_options import called, typed_options, with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.sample_request import SampleRequest
-    from gansynth.evaluation.turing import Session
+    from gansynth.evaluation.turing import StudySession
 
 
 with_session = option_group(
@@ -158,7 +158,7 @@ def command(
 
 def _prepared(
     run: Path, folder: Path, options_given: Mapping[str, Any], where: Mapping[str, Any], out: Output
-) -> Session:
+) -> StudySession:
     from gansynth.evaluation.turing import TuringOptions, prepare_session
 
     options = TuringOptions(**options_given)
@@ -201,7 +201,7 @@ def _telling(browse: bool) -> Callable[[str, Callable[[], None]], None]:
 
 
 def _lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
-    from gansynth.evaluation.turing.words import rows
+    from gansynth.evaluation.turing.summary import rows
 
     if document["raters"]:
         yield from table(rows(document))

@@ -1,9 +1,9 @@
 """One attempt at a job, in its own process: ``python -m gansynth.benchmark.jobs.attempt``.
 
-Every executor starts this process, on any machine, and writes an ``Order`` to its stdin. The
+Every executor starts this process, on any machine, and writes an ``AttemptSpec`` to its stdin. The
 process takes the job's lock, runs the command, and publishes the result. It ends the command and
 itself when its stdin is closed, so nothing outlives the executor. ``start`` starts it; an
-``Ending`` is its outcome.
+``AttemptResult`` is its outcome.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gansynth.benchmark.jobs.job import Job
+from gansynth.benchmark.jobs.job import JobSpec
 from gansynth.benchmark.jobs.machine import describe, device_names
-from gansynth.benchmark.jobs.store import Store, Trace
+from gansynth.benchmark.jobs.store import AttemptTrace, ResultStore
 from gansynth.runtime.child import FAULT
 from gansynth.runtime.errors import EXIT_SIGTERM, EnvironmentFault, GansynthError
 from gansynth.runtime.files import disk_errors
-from gansynth.runtime.processes import Command, Ended
+from gansynth.runtime.processes import ChildCommand, ProcessResult
 from gansynth.runtime.serialise import Document
 from gansynth.runtime.version import __version__
 
@@ -41,7 +41,7 @@ PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
-class Order(Document):
+class AttemptSpec(Document):
     """The input of an attempt.
 
     Attributes:
@@ -49,7 +49,7 @@ class Order(Document):
         grace: seconds for the command to stop.
     """
 
-    job: Job
+    job: JobSpec
     store: Path
     cwd: Path
     run: str
@@ -60,13 +60,13 @@ class Order(Document):
         return json.dumps(self.to_json()).encode() + b"\n"
 
     @classmethod
-    def from_line(cls, line: bytes) -> Order:
+    def from_line(cls, line: bytes) -> AttemptSpec:
         """Parse a line from ``to_line``."""
         return cls.from_json(json.loads(line))
 
 
 @dataclass(frozen=True)
-class Ending:
+class AttemptResult:
     """The outcome of an attempt.
 
     Attributes:
@@ -83,7 +83,7 @@ def start(line: bytes, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start an attempt.
 
     Args:
-        line: the order, as ``Order.to_line`` makes it.
+        line: the order, as ``AttemptSpec.to_line`` makes it.
         environ: environment variables of the command; the job's own take precedence.
 
     Returns:
@@ -106,7 +106,7 @@ def start(line: bytes, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
 def main() -> int:
     """Read an order from stdin, and attempt it."""
     try:
-        return attempt(Order.from_line(_first_line()))
+        return attempt(AttemptSpec.from_line(_first_line()))
     except GansynthError as error:
         print(f"{FAULT}{error}", flush=True)
         return error.exit_code
@@ -123,7 +123,7 @@ def _first_line() -> bytes:
     return bytes(line)
 
 
-def attempt(order: Order) -> int:
+def attempt(order: AttemptSpec) -> int:
     """Attempt a job.
 
     Returns:
@@ -133,7 +133,7 @@ def attempt(order: Order) -> int:
         EnvironmentFault: a file cannot be written, the store cannot be locked, or a needed result
             is not visible here.
     """
-    store, key = Store(order.store), order.job.key
+    store, key = ResultStore(order.store), order.job.key
     with store.lock(key) as mine:
         if not mine:
             return HELD
@@ -150,18 +150,18 @@ def attempt(order: Order) -> int:
         return _run(order, store)
 
 
-def _run(order: Order, store: Store) -> int:
+def _run(order: AttemptSpec, store: ResultStore) -> int:
     job, former = order.job, store.trace(order.job.key)
     spent = former.seconds if former and job.resumable else 0.0
     attempts = (former.attempts if former else 0) + 1
     environ = {**os.environ, **job.env}
     work = store.work_folder(job)
-    about = Trace(order.run, platform.node(), os.getpid(), _now(), attempts, spent)
+    about = AttemptTrace(order.run, platform.node(), os.getpid(), _now(), attempts, spent)
     store.leave_trace(job.key, about)
     log = store.work / f"{job.key}.log"
     with disk_errors(log), log.open("a", encoding="utf-8") as stream:
         stream.write(f"# attempt {attempts} on {about.machine}, {about.since}\n")
-    command = Command(
+    command = ChildCommand(
         job.command(work), environ, cwd=order.cwd, log=log, document=True, grace=order.grace
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -175,11 +175,13 @@ def _run(order: Order, store: Store) -> int:
         return DONE
     line = "stopped" if ended.stopped else ended.line
     print(line, flush=True)
-    store.leave_trace(job.key, Trace(**{**vars(about), "seconds": spent, "line": line}))
+    store.leave_trace(job.key, AttemptTrace(**{**vars(about), "seconds": spent, "line": line}))
     return STOPPED if ended.stopped else FAILED
 
 
-def _result(job: Job, ended: Ended, seconds: float, attempts: int, device: str) -> dict[str, Any]:
+def _result(
+    job: JobSpec, ended: ProcessResult, seconds: float, attempts: int, device: str
+) -> dict[str, Any]:
     return {
         "key": job.key,
         "title": job.title,
@@ -196,7 +198,7 @@ def _result(job: Job, ended: Ended, seconds: float, attempts: int, device: str) 
     }
 
 
-def _stop_when_deserted(command: Command) -> None:
+def _stop_when_deserted(command: ChildCommand) -> None:
     """Stop the command when our stdin is closed."""
     while os.read(sys.stdin.fileno(), 4096):
         pass

@@ -21,7 +21,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Protocol
 
-from gansynth.benchmark.jobs.attempt import PATIENCE, Ending, Order, start
+from gansynth.benchmark.jobs.attempt import PATIENCE, AttemptResult, AttemptSpec, start
 from gansynth.benchmark.jobs.machine import THREADS, VISIBLE, cuda_devices
 from gansynth.runtime.child import PARENT
 from gansynth.runtime.errors import EnvironmentFault, UsageFault, did_you_mean
@@ -49,10 +49,10 @@ class Executor(Protocol):
             GansynthError: a requirement is missing.
         """
 
-    def submit(self, order: Order) -> None:
+    def submit(self, order: AttemptSpec) -> None:
         """Start an attempt, or queue it; its handle is the job's key."""
 
-    def wait(self, seconds: float) -> list[Ending]:
+    def wait(self, seconds: float) -> list[AttemptResult]:
         """Return attempts that ended, each once; waits up to ``seconds`` for the first.
 
         The executor restarts attempts of a lost machine on another one.
@@ -127,7 +127,7 @@ class LocalExecutor:
 
     def __init__(self, slots: int | None = None, devices: tuple[str, ...] | None = None) -> None:
         self._asked, self._devices = slots, devices
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, _RunningAttempt] = {}
 
     @property
     def slots(self) -> int:
@@ -150,12 +150,12 @@ class LocalExecutor:
         if os.name != "posix":
             raise EnvironmentFault(f"jobs run on Linux and macOS; this is {os.name!r}")
 
-    def submit(self, order: Order) -> None:
+    def submit(self, order: AttemptSpec) -> None:
         """Start an attempt in a free slot."""
         taken = {running.slot for running in self._running.values()}
         slot = next(number for number in range(self.slots) if number not in taken)
         process = start(order.to_line(), self.environ(slot))
-        self._running[order.job.key] = _Running(process, slot, order.grace)
+        self._running[order.job.key] = _RunningAttempt(process, slot, order.grace)
 
     def environ(self, slot: int) -> dict[str, str]:
         """Return the environment variables of jobs in a slot."""
@@ -165,7 +165,7 @@ class LocalExecutor:
             variables[VISIBLE] = self.devices[slot % len(self.devices)]
         return variables
 
-    def wait(self, seconds: float) -> list[Ending]:
+    def wait(self, seconds: float) -> list[AttemptResult]:
         """Return attempts that ended."""
         pipes = {running.process.stdout: key for key, running in self._running.items()}
         if not pipes:
@@ -174,12 +174,14 @@ class LocalExecutor:
         # A pipe closes when its process ends; it may hold a few last lines.
         return [self._end(pipes[pipe]) for pipe in wait(list(pipes), seconds)]  # type: ignore[arg-type, index]
 
-    def _end(self, key: str) -> Ending:
+    def _end(self, key: str) -> AttemptResult:
         process = self._running.pop(key).process
         assert process.stdout is not None
         with process:
             lines = process.stdout.read().decode("utf-8", "replace").split("\n")
-        return Ending(key, process.returncode, next((x for x in reversed(lines) if x.strip()), ""))
+        return AttemptResult(
+            key, process.returncode, next((x for x in reversed(lines) if x.strip()), "")
+        )
 
     def cancel(self) -> None:
         """Close the stdin of each attempt, which stops it, and wait."""
@@ -206,7 +208,7 @@ class LocalExecutor:
 
 
 @dataclass(frozen=True)
-class _Running:
+class _RunningAttempt:
     process: subprocess.Popen[bytes]
     slot: int
     grace: float

@@ -20,7 +20,7 @@ WORK = "{work}"
 
 
 @dataclass(frozen=True)
-class Job(Document):
+class JobSpec(Document):
     """A command, addressed by its content.
 
     Attributes:
@@ -55,14 +55,14 @@ class Job(Document):
         return [sys.executable, "-m", "gansynth_cli", *words]
 
 
-def in_order(jobs: Iterable[Job], store: Path) -> list[Job]:
+def in_order(jobs: Iterable[JobSpec], store: Path) -> list[JobSpec]:
     """Sort jobs so that each comes after its needs, else in the given order.
 
     Raises:
         UsageFault: a key is invalid or used twice, a need is not a job, or needs are circular. Also
             if a job has no words, or its folder is outside of ``store``.
     """
-    by_key: dict[str, Job] = {}
+    by_key: dict[str, JobSpec] = {}
     for job in jobs:
         if job.key in by_key:
             titles = f"{by_key[job.key].title!r} and {job.title!r}"
@@ -84,7 +84,7 @@ def in_order(jobs: Iterable[Job], store: Path) -> list[Job]:
         raise UsageFault(f"jobs need each other: {round_}; expected no cycle") from None
 
 
-def _check(job: Job, store: Path) -> None:
+def _check(job: JobSpec, store: Path) -> None:
     if not KEY.fullmatch(job.key):
         raise UsageFault(f"job {job.title!r}: key {job.key!r}: expected 16 to 64 digits 0-9 a-f")
     if not job.argv:

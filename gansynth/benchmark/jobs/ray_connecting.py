@@ -36,7 +36,7 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-class Connection:
+class RayConnection:
     """Connection of a driver to the cluster of RAY_ADDRESS, or to the one on this machine.
 
     While it is open, stdout of Ray's threads goes to a file. An existing connection of the program
@@ -61,11 +61,11 @@ class Connection:
         sys.excepthook = hook
         self.ray: Any = ray
         self.lost = False
-        self._aside: _Aside | None = None
+        self._aside: _QuietStdout | None = None
         self._looked = self._heard = time.monotonic()
         if not ray.is_initialized():
             self._connect(os.environ.get(ADDRESS) or "auto")
-            self._aside = _Aside(sys.stdout, log)
+            self._aside = _QuietStdout(sys.stdout, log)
             sys.stdout = cast(TextIO, self._aside)
 
     def check(self) -> bool:
@@ -156,7 +156,7 @@ def _unreachable(address: str, timeout: float) -> OSError | None:
 
 
 # Ray reports lost nodes on stdout, whatever ``log_to_driver`` says, which would break ``--json``.
-class _Aside:
+class _QuietStdout:
     """A stdout that redirects Ray's output to a file."""
 
     def __init__(self, stdout: TextIO, log: Path) -> None:

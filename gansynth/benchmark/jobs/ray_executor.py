@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gansynth.benchmark.jobs.attempt import PATIENCE, Ending, Order, start
+from gansynth.benchmark.jobs.attempt import PATIENCE, AttemptResult, AttemptSpec, start
 from gansynth.benchmark.jobs.machine import THREADS
-from gansynth.benchmark.jobs.ray_connecting import Connection, first_line
+from gansynth.benchmark.jobs.ray_connecting import RayConnection, first_line
 from gansynth.benchmark.jobs.store import UNDER_WAY
 from gansynth.runtime.child import FAULT, PARENT
 from gansynth.runtime.errors import EnvironmentFault
@@ -41,14 +41,14 @@ LOOK = 5.0
 
 
 @dataclass(frozen=True)
-class Token:
+class SharedFileProbe:
     """A file in the store that every node must be able to read."""
 
     path: Path
     text: str
 
     @classmethod
-    def write(cls, store: Path) -> Token:
+    def write(cls, store: Path) -> SharedFileProbe:
         """Write a token into a store.
 
         Raises:
@@ -85,8 +85,8 @@ class RayExecutor:
         self.cpus, self.gpus = cpus, gpus
         self._ray: Any = None
         self._task: Any = None
-        self._connection: Connection | None = None
-        self._token: Token | None = None
+        self._connection: RayConnection | None = None
+        self._token: SharedFileProbe | None = None
         self._tasks: dict[Any, str] = {}
         self._slots, self._looked, self._grace = 1, -math.inf, 0.0
 
@@ -111,17 +111,17 @@ class RayExecutor:
             EnvironmentFault: Ray or the cluster is missing, no node has enough CPUs and GPUs, or a
                 node does not see the store or has another version.
         """
-        self._connection = Connection(store / UNDER_WAY / TOLD)
+        self._connection = RayConnection(store / UNDER_WAY / TOLD)
         self._ray = self._connection.ray
         self._task = self._ray.remote(_attempt)
-        self._token = Token.write(store)
+        self._token = SharedFileProbe.write(store)
         nodes = self._nodes()
         if self.gpus is None:
             self.gpus = 1 if any(node["Resources"].get("GPU") for node in nodes) else 0
         self._check_room(nodes)
         self._check_nodes(nodes)
 
-    def submit(self, order: Order) -> None:
+    def submit(self, order: AttemptSpec) -> None:
         """Submit a task to Ray."""
         task = self._task.options(
             num_cpus=self.cpus,
@@ -134,7 +134,7 @@ class RayExecutor:
         self._tasks[reference] = order.job.key
         self._grace = max(self._grace, order.grace)
 
-    def wait(self, seconds: float) -> list[Ending]:
+    def wait(self, seconds: float) -> list[AttemptResult]:
         """Return attempts that ended.
 
         Raises:
@@ -151,15 +151,15 @@ class RayExecutor:
             ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
         return [self._end(reference) for reference in ended]
 
-    def _end(self, reference: Any) -> Ending:
+    def _end(self, reference: Any) -> AttemptResult:
         key = self._tasks.pop(reference)
         try:
             code, words = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            return Ending(key, LOST, f"lost by Ray: {first_line(error)}")
+            return AttemptResult(key, LOST, f"lost by Ray: {first_line(error)}")
         if code == NOT_SHARED:
             raise EnvironmentFault(words)
-        return Ending(key, code, words)
+        return AttemptResult(key, code, words)
 
     def cancel(self) -> None:
         """Interrupt the tasks, which stop their jobs gracefully, and wait."""
@@ -239,13 +239,13 @@ class RayExecutor:
 # -- on a node -------------------------------------------------------------------------------------
 
 
-def _look(token: Token) -> str | None:
+def _look(token: SharedFileProbe) -> str | None:
     """Return the version of gansynth on a node; None if the node does not see the token."""
     return __version__ if token.seen() else None
 
 
 def _attempt(
-    line: bytes, token: Token, passed_on: Mapping[str, str], grace: float
+    line: bytes, token: SharedFileProbe, passed_on: Mapping[str, str], grace: float
 ) -> tuple[int, str]:
     """Run an attempt as a task; return its exit code and last line."""
     # The attempt runs while its stdin is open, so it ends with this worker.
@@ -269,7 +269,7 @@ def _attempt(
     return process.returncode, words.removeprefix(FAULT)
 
 
-def _not_shared(where: str, token: Token | None) -> str:
+def _not_shared(where: str, token: SharedFileProbe | None) -> str:
     folder = token.path.parent if token else "the store"
     return (
         f"{where}: does not see {folder}; expected a file system that all nodes share under the "

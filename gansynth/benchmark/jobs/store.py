@@ -1,10 +1,10 @@
 """Results of jobs: a folder per job, named by its key and published atomically.
 
-    STORE/KEY/result.json         the result: see ``Store.result``
+    STORE/KEY/result.json         the result: see ``ResultStore.result``
     STORE/KEY/log.txt             output of the command, over all attempts
     STORE/KEY/...                 files of the command
     STORE/.work/KEY.lock          held by the running attempt
-    STORE/.work/KEY.json          that attempt, or the last one: ``Trace``
+    STORE/.work/KEY.json          that attempt, or the last one: ``AttemptTrace``
     STORE/.work/KEY.log           its log, until it is published
     STORE/.work/KEY[-ATTEMPT]/    its folder, until it is published
 
@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gansynth.benchmark.jobs.job import Job
+from gansynth.benchmark.jobs.job import JobSpec
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
 from gansynth.runtime.files import (
     disk_errors,
@@ -41,7 +41,7 @@ SIGHT = 60.0
 
 
 @dataclass(frozen=True)
-class Trace:
+class AttemptTrace:
     """An attempt at a job: the running one, or the last one that failed.
 
     Attributes:
@@ -63,7 +63,7 @@ class Trace:
     line: str = ""
 
 
-class Store:
+class ResultStore:
     """A folder of results.
 
     Args:
@@ -153,14 +153,14 @@ class Store:
         with self.lock(key) as mine:
             return not mine
 
-    def trace(self, key: str) -> Trace | None:
+    def trace(self, key: str) -> AttemptTrace | None:
         """Return the running attempt, or the last failed one; None if there is none."""
         try:
-            return Trace(**read_json(self.work / f"{key}.json"))
+            return AttemptTrace(**read_json(self.work / f"{key}.json"))
         except (GansynthError, TypeError):
             return None
 
-    def leave_trace(self, key: str, trace: Trace) -> None:
+    def leave_trace(self, key: str, trace: AttemptTrace) -> None:
         """Write the trace of an attempt.
 
         Raises:
@@ -170,7 +170,7 @@ class Store:
         with disk_errors(path):
             replace_text(path, json.dumps(asdict(trace)))
 
-    def work_folder(self, job: Job) -> Path:
+    def work_folder(self, job: JobSpec) -> Path:
         """Return the work folder of an attempt; only for the holder of the job's lock.
 
         Files of earlier attempts are deleted, unless the job is resumable.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
-from gansynth.benchmark.jobs.graph import FINE, Phase, Progress, Standing
+from gansynth.benchmark.jobs.graph import FINE, GraphProgress, JobPhase, JobStatus
 from gansynth.runtime.progress import clock_text
 from gansynth.runtime.signals import Interrupted
 
@@ -24,8 +24,8 @@ SHOWN = 12
 """Running jobs listed on a terminal; elsewhere three."""
 TAIL = 4096
 """Bytes at the end of a log that are searched for its last line."""
-UNDER_WAY = (Phase.RUNNING, Phase.ELSEWHERE)
-TO_COME = (Phase.WAITING, Phase.QUEUED)
+UNDER_WAY = (JobPhase.RUNNING, JobPhase.ELSEWHERE)
+TO_COME = (JobPhase.WAITING, JobPhase.QUEUED)
 
 
 class JobTable:
@@ -49,8 +49,8 @@ class JobTable:
         self._live: Live | None = None
         self._console: Console | None = None
         self._began = self._written = clock()
-        self._phases: dict[str, Phase] | None = None
-        self._progress: Progress | None = None
+        self._phases: dict[str, JobPhase] | None = None
+        self._progress: GraphProgress | None = None
 
     def __enter__(self) -> Self:
         """Open the table if stderr is a terminal."""
@@ -78,7 +78,7 @@ class JobTable:
                 self._clock(),
             )
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: GraphProgress) -> None:
         """Show the current state of all jobs."""
         now = self._clock()
         self._progress = progress
@@ -88,7 +88,7 @@ class JobTable:
         elif not self._quiet and now - self._written >= PLAIN_SECONDS:
             self._say(_status(progress, now), now)
 
-    def _tell_news(self, progress: Progress, now: float) -> None:
+    def _tell_news(self, progress: GraphProgress, now: float) -> None:
         """Write a line for each job that ended since the last call."""
         before, self._phases = self._phases, {s.job.key: s.phase for s in progress.standings}
         if before is None or before.keys() != self._phases.keys():
@@ -99,7 +99,7 @@ class JobTable:
             if before[standing.job.key] is standing.phase:
                 continue
             line = news(standing)
-            if standing.phase is Phase.FAILED:
+            if standing.phase is JobPhase.FAILED:
                 self._say(f"warning: {line}", now)
             elif line and not self._quiet and self._live is None:
                 self._say(f"{line}  ({_counts(progress, now)})", now)
@@ -119,15 +119,15 @@ class JobTable:
 # -- in words --------------------------------------------------------------------------------------
 
 
-def news(standing: Standing) -> str:
+def news(standing: JobStatus) -> str:
     """Return the outcome of a job in one line; empty while it waits or runs."""
     title = f"{standing.job.group}: {standing.job.title}"
-    if standing.phase in (Phase.DONE, Phase.FOUND):
+    if standing.phase in (JobPhase.DONE, JobPhase.FOUND):
         took = "" if standing.seconds is None else f" in {clock_text(standing.seconds)}"
         return f"{title}: done{took}"
-    if standing.phase is Phase.FAILED:
+    if standing.phase is JobPhase.FAILED:
         return f"{title}: failed: {standing.why}; log: {standing.log}"
-    return f"{title}: skipped: {standing.why}" if standing.phase is Phase.SKIPPED else ""
+    return f"{title}: skipped: {standing.why}" if standing.phase is JobPhase.SKIPPED else ""
 
 
 def last_line(log: Path) -> str:
@@ -142,7 +142,7 @@ def last_line(log: Path) -> str:
     return lines[-1] if lines else ""
 
 
-def remaining(progress: Progress, now: float) -> float | None:
+def remaining(progress: GraphProgress, now: float) -> float | None:
     """Return seconds until all jobs are done; None if a job's time is unknown.
 
     A job's time is the median of finished jobs of its group, else its estimate. All slots are
@@ -161,7 +161,7 @@ def remaining(progress: Progress, now: float) -> float | None:
     return max(sum(left) / progress.slots, max(left)) if left else 0.0
 
 
-def _medians(standings: Sequence[Standing]) -> Mapping[str, float]:
+def _medians(standings: Sequence[JobStatus]) -> Mapping[str, float]:
     seconds: dict[str, list[float]] = {}
     for standing in standings:
         if standing.seconds is not None:
@@ -169,14 +169,14 @@ def _medians(standings: Sequence[Standing]) -> Mapping[str, float]:
     return {group: statistics.median(values) for group, values in seconds.items()}
 
 
-def _count(standings: Sequence[Standing], *phases: Phase) -> int:
+def _count(standings: Sequence[JobStatus], *phases: JobPhase) -> int:
     return sum(standing.phase in phases for standing in standings)
 
 
-def _counts(progress: Progress, now: float) -> str:
+def _counts(progress: GraphProgress, now: float) -> str:
     standings, left = progress.standings, remaining(progress, now)
     words = [f"{_count(standings, *FINE)}/{len(standings)} done"]
-    for phases, name in ((UNDER_WAY, "running"), ((Phase.FAILED,), "failed")):
+    for phases, name in ((UNDER_WAY, "running"), ((JobPhase.FAILED,), "failed")):
         if count := _count(standings, *phases):
             words.append(f"{count} {name}")
     if left:
@@ -184,13 +184,13 @@ def _counts(progress: Progress, now: float) -> str:
     return ", ".join(words)
 
 
-def _beginning(progress: Progress) -> str:
+def _beginning(progress: GraphProgress) -> str:
     standings = progress.standings
     done = _count(standings, *FINE)
     return f"{len(standings)} jobs: {done} done already, {len(standings) - done} to run"
 
 
-def _status(progress: Progress, now: float) -> str:
+def _status(progress: GraphProgress, now: float) -> str:
     running = [
         f"{standing.job.title} {clock_text(now - standing.began)}"
         for standing in progress.standings
@@ -203,7 +203,7 @@ def _status(progress: Progress, now: float) -> str:
 # -- as a table ------------------------------------------------------------------------------------
 
 
-def picture(progress: Progress, now: float, elapsed: float) -> Group:
+def picture(progress: GraphProgress, now: float, elapsed: float) -> Group:
     """Return the table: a row for each group, then running jobs with their last log lines."""
     from rich.console import Group
     from rich.text import Text
@@ -217,7 +217,7 @@ def picture(progress: Progress, now: float, elapsed: float) -> Group:
     )
 
 
-def _groups(progress: Progress, now: float) -> Table:
+def _groups(progress: GraphProgress, now: float) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -226,22 +226,22 @@ def _groups(progress: Progress, now: float) -> Table:
         table.add_column(name, justify="right")
     typical = _medians(progress.standings)
     for group, standings in _by_group(progress.standings):
-        bad = "red" if _count(standings, Phase.FAILED) else ""
+        bad = "red" if _count(standings, JobPhase.FAILED) else ""
         each = typical.get(group)
         table.add_row(
             group,
             f"{_count(standings, *FINE)}/{len(standings)}",
             str(_count(standings, *UNDER_WAY)),
             str(_count(standings, *TO_COME)),
-            str(_count(standings, Phase.FAILED)),
-            str(_count(standings, Phase.SKIPPED)),
+            str(_count(standings, JobPhase.FAILED)),
+            str(_count(standings, JobPhase.SKIPPED)),
             "" if each is None else clock_text(each),
             style=bad,
         )
     return table
 
 
-def _running(progress: Progress, now: float) -> Table:
+def _running(progress: GraphProgress, now: float) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -252,7 +252,7 @@ def _running(progress: Progress, now: float) -> Table:
     running = [s for s in progress.standings if s.phase in UNDER_WAY]
     for standing in running[:SHOWN]:
         line = last_line(standing.log)
-        if standing.phase is Phase.ELSEWHERE:
+        if standing.phase is JobPhase.ELSEWHERE:
             line = "by another run"
         took = clock_text(now - standing.began)
         table.add_row(Text(standing.job.title), took, Text(line))
@@ -261,9 +261,9 @@ def _running(progress: Progress, now: float) -> Table:
     return table
 
 
-def _by_group(standings: Sequence[Standing]) -> Iterator[tuple[str, Sequence[Standing]]]:
+def _by_group(standings: Sequence[JobStatus]) -> Iterator[tuple[str, Sequence[JobStatus]]]:
     """Yield groups in the order of their first jobs, then all jobs if there are several groups."""
-    groups: dict[str, list[Standing]] = {}
+    groups: dict[str, list[JobStatus]] = {}
     for standing in standings:
         groups.setdefault(standing.job.group, []).append(standing)
     yield from groups.items()

@@ -10,15 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gansynth.benchmark.papers.plan import ALL, Arm, Host, Plan, read_formulas
-from gansynth.benchmark.words import each, source_words
+from gansynth.benchmark.command_lines import each, source_words
+from gansynth.benchmark.papers.plan import ALL, PaperArm, PaperHost, PaperTablePlan, read_formulas
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.options import overlay
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 
 LENGTHS = ("steps", "epochs")
 """Settings of a host's training length."""
@@ -29,7 +29,7 @@ OUTPUT = {"yolo": ("--set", "output=")}
 
 
 @dataclass(frozen=True)
-class Asked:
+class PaperArguments:
     """Options of the command line; settings and reads are key -> text.
 
     Attributes:
@@ -62,14 +62,14 @@ class Asked:
         return self.data.partition(":")[0]
 
 
-class Commands:
+class PaperCommands:
     """Words after ``gansynth`` for a plan on given data.
 
     Raises:
         UsageFault: the scale is unknown, or the regions are not valid.
     """
 
-    def __init__(self, plan: Plan, options: Asked) -> None:
+    def __init__(self, plan: PaperTablePlan, options: PaperArguments) -> None:
         self.plan, self.asked = plan, options
         self.regions = read_formulas(options.regions, plan.regions)
         if options.scale is not None and options.scale not in plan.scales:
@@ -150,7 +150,7 @@ class Commands:
         if not plan.spec.alone:
             words += [word for name in names for word in ("--only", plan.generators[name])]
         words += source_words(self._request(self.read))
-        words += [word for source in options.others for word in ("--with", source)]
+        words += [word for source in options.others for word in ("--extra-source", source)]
         words += each("--set", overlay(plan.set, options.fit))
         return [*words, "-o", str(self._generators)]
 
@@ -187,7 +187,7 @@ class Commands:
         named = [f"{key}:{formula}" for key, formula in self.regions.items() if formula != ALL]
         return {**settings, **({"regions": ",".join(named)} if named else {})}
 
-    def lengths(self, name: str, arms: Sequence[Arm]) -> dict[str, dict[str, str]]:
+    def lengths(self, name: str, arms: Sequence[PaperArm]) -> dict[str, dict[str, str]]:
         """Return, by arm, settings that give all arms the same number of steps.
 
         Without a number of steps, the longest arm has the host's own epochs.
@@ -205,7 +205,9 @@ class Commands:
         """Whether a host's real training cases are mapped through the generator's space."""
         return self.plan.hosts[name].real_in_generator_space and not self.asked.as_stored
 
-    def augment(self, name: str, arm: Arm, seed: int, settings: Mapping[str, str]) -> list[str]:
+    def augment(
+        self, name: str, arm: PaperArm, seed: int, settings: Mapping[str, str]
+    ) -> list[str]:
         """Return the command that trains one arm of a host."""
         host = self.plan.hosts[name]
         drawn = arm.generator is not None
@@ -221,14 +223,14 @@ class Commands:
         if arm.schedule != "constant":
             words += ["--schedule", arm.schedule]
         if drawn:
-            words += ["--frozen", "--bank-size", arm.bank]
+            words += ["--offline", "--bank-size", arm.bank]
             words += [word for edit in arm.edits or () for word in ("--edit", edit)]
         words += _flags(host, squeezed)
         words += [*each("--set", settings), "--seed", str(seed)]
         option, key = OUTPUT.get(str(host.target), ("-o", ""))
         return [*words, option, f"{key}{self.folder(name, arm, seed)}"]
 
-    def folder(self, name: str, arm: Arm, seed: int) -> Path:
+    def folder(self, name: str, arm: PaperArm, seed: int) -> Path:
         """Return the folder of one training."""
         plain = re.sub(r"[^A-Za-z0-9]+", "-", arm.name).strip("-")
         return self.asked.out / name / f"{plain}-{seed}"
@@ -254,6 +256,6 @@ def bare(word: str) -> str:
     return re.sub(r"(?:^|(?<=[=:]))/\S*/", "", word)
 
 
-def _flags(host: Host, squeezed: bool) -> list[str]:
-    words = [] if host.usual_augmentation else ["--no-usual-augmentation"]
+def _flags(host: PaperHost, squeezed: bool) -> list[str]:
+    words = [] if host.usual_augmentation else ["--no-host-augmentation"]
     return [*words, *(["--real-in-generator-space"] if squeezed else [])]

@@ -25,7 +25,7 @@ arm on every host::
     scales: {tiny: {hosts: {unet: {steps: 100}}}}
 
 A detector's table has ``columns`` instead of regions: heading -> key of the figure in
-``gansynth.metrics.detection.measuring.summary``.
+``gansynth.metrics.detection.measures.summary``.
 
 Unknown keys and arms of unknown generators are refused. All arms of a host train for the same
 number of optimiser steps, which is a setting of the host.
@@ -41,7 +41,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from gansynth.benchmark.plan import Closed, Settings
+from gansynth.benchmark.plan import ClosedModel, Settings
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
@@ -58,7 +58,7 @@ ALL = "all"
 Formula = Annotated[str, Field(pattern=r"^(all|\d+(\+\d+)*)$")]
 
 
-class Host(Closed):
+class PaperHost(ClosedModel):
     """A network trained on real and synthetic cases: a part of the table."""
 
     title: str = Field(min_length=1, description="as in the paper")
@@ -87,7 +87,7 @@ class Host(Closed):
     )
 
     @model_validator(mode="after")
-    def _ours_or_others(self) -> Host:
+    def _ours_or_others(self) -> PaperHost:
         if self.code == "others":
             if self.target or self.set or not (self.why and self.instead):
                 raise ValueError("code: others needs why and instead, and neither target nor set")
@@ -96,7 +96,7 @@ class Host(Closed):
         return self
 
 
-class Arm(Closed):
+class PaperArm(ClosedModel):
     """An experiment arm: one training of every host."""
 
     name: str = Field(min_length=1, description="as in the table")
@@ -109,7 +109,7 @@ class Arm(Closed):
     optional: bool = Field(False, description="trained only if named (--only)")
 
     @model_validator(mode="after")
-    def _fits(self) -> Arm:
+    def _fits(self) -> PaperArm:
         Schedule.parse(self.schedule)
         BankSize.parse(self.bank)
         if (Ratio.parse(self.ratio).p > 0) != (self.generator is not None):
@@ -117,14 +117,14 @@ class Arm(Closed):
         return self
 
 
-class Scale(Closed):
+class PaperScale(ClosedModel):
     """Settings for another amount of work, beside the recipe's scale of the same name."""
 
     summary: str = Field("", description="what it is for")
     hosts: dict[str, Settings] = Field(default_factory=dict, description="over a host's")
 
 
-class Figure(Closed):
+class ReportedNumber(ClosedModel):
     """One number of a paper."""
 
     mean: float
@@ -135,7 +135,7 @@ class Figure(Closed):
         return f"{self.mean:.4f}".removesuffix("0") + suffix
 
 
-class Plan(Closed):
+class PaperTablePlan(ClosedModel):
     """A table of a paper."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -153,13 +153,13 @@ class Plan(Closed):
     figures: Literal["mean", "mean and deviation"] = Field(
         "mean", description="what an entry of the report is: means of the regions, or both of one"
     )
-    hosts: dict[str, Host] = Field(min_length=1)
-    arms: tuple[Arm, ...] = Field(min_length=1)
+    hosts: dict[str, PaperHost] = Field(min_length=1)
+    arms: tuple[PaperArm, ...] = Field(min_length=1)
     open: tuple[str, ...] = Field((), description="what the paper left open, and what was chosen")
-    scales: dict[str, Scale] = Field(default_factory=dict)
+    scales: dict[str, PaperScale] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _names_fit(self) -> Plan:
+    def _names_fit(self) -> PaperTablePlan:
         if bool(self.regions) == bool(self.columns):
             raise ValueError("expected regions or columns")
         names = [arm.name for arm in self.arms]
@@ -198,7 +198,7 @@ class Plan(Closed):
         """Names of the measures of every arm."""
         return list(self.regions or self.columns)
 
-    def figure(self, host: str, arm: Arm, measure: str) -> Figure | None:
+    def figure(self, host: str, arm: PaperArm, measure: str) -> ReportedNumber | None:
         """Return the paper's figure; None if it reports none.
 
         Raises:
@@ -211,10 +211,10 @@ class Plan(Closed):
         for key in (*where.split("/"), arm.figures):
             report = report[key]
         if self.figures == "mean and deviation":
-            return Figure(mean=report[0], deviation=report[1])
+            return ReportedNumber(mean=report[0], deviation=report[1])
         index = self.measures.index(measure)
         deviations = self.hosts[host].deviations.get(arm.figures)
-        return Figure(
+        return ReportedNumber(
             mean=report[index], deviation=None if deviations is None else deviations[index]
         )
 
@@ -239,11 +239,11 @@ class Plan(Closed):
         return [name for name, host in self.hosts.items() if host.code == "others"]
 
 
-def _takes(host: Host, kind: str) -> bool:
+def _takes(host: PaperHost, kind: str) -> bool:
     return host.code == "ours" and (not host.kinds or kind in host.kinds)
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path) -> PaperTablePlan:
     """Read a plan from a file.
 
     Raises:
@@ -251,7 +251,7 @@ def read_plan(path: Path) -> Plan:
     """
     document, _ = read_yaml(path, "a plan in YAML")
     try:
-        plan = Plan.model_validate(document)
+        plan = PaperTablePlan.model_validate(document)
     except ValidationError as error:
         raise UsageFault(f"{path}: {_first(error)}; correct it") from None
     sets = {run.name for run in plan.spec.spec.runs}
@@ -264,7 +264,7 @@ def read_plan(path: Path) -> Plan:
     return plan
 
 
-def find_plan(text: str) -> Plan:
+def find_plan(text: str) -> PaperTablePlan:
     """Return a plan by its recipe's name or by its file.
 
     Raises:

@@ -7,22 +7,28 @@ from statistics import median
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.study import Arm, Finding, Study, ends_of, finding_of
+from gansynth.benchmark.report.study import (
+    ComparisonOutcome,
+    ReportArm,
+    ReportData,
+    ends_of,
+    finding_of,
+)
 from gansynth.benchmark.report.verdict import why_not
-from gansynth.report.blocks import Block, Column, Key, More, Row, Table, Words
-from gansynth.report.document import Node
-from gansynth.report.svg import Axis, Drawings, block, grid, line, mark, ruler, sourced, whisker
-from gansynth.report.words import (
+from gansynth.report.blocks import Block, Details, Legend, Paragraph, Table, TableColumn, TableRow
+from gansynth.report.document import JsonNode
+from gansynth.report.numbers import (
     NOTHING,
     Line,
-    Linked,
-    Show,
+    LinkedNumber,
+    NumberFormat,
     interval,
     number,
     plain,
     probability,
     whole,
 )
+from gansynth.report.svg import Axis, Drawings, block, grid, line, mark, ruler, sourced, whisker
 
 HEIGHT = 30.0
 MIDDLE = HEIGHT / 2
@@ -30,13 +36,13 @@ EDGES = 4.0, 96.0
 BEYOND = 2.5
 """The axis ends at this multiple of the median interval, so that outliers do not dominate."""
 MARKS = {
-    Finding.GAIN: "up",
-    Finding.LOSS: "down",
-    Finding.SAME: "diamond",
-    Finding.UNCLEAR: "ring",
+    ComparisonOutcome.GAIN: "up",
+    ComparisonOutcome.LOSS: "down",
+    ComparisonOutcome.SAME: "diamond",
+    ComparisonOutcome.UNCLEAR: "ring",
 }
 WORTH = "Extra real cases that would have brought as much"
-FOREST_KEY = Key(
+FOREST_KEY = Legend(
     (
         ("up gain", "gain shown"),
         ("down loss", "loss shown"),
@@ -50,10 +56,10 @@ FOREST_KEY = Key(
 )
 
 
-def differences(study: Study, drawings: Drawings) -> list[Block]:
+def differences(study: ReportData, drawings: Drawings) -> list[Block]:
     """Return forest plots: of the primary measure, and collapsed ones of the other measures."""
     if not study.root["comparisons"]:
-        return [Words(["No comparison was finished."], "note")]
+        return [Paragraph(["No comparison was finished."], "note")]
     blocks: list[Block] = []
     for name, show in study.measures.items():
         if not any(node for *_, node in study.entries("comparisons", study.others, name)):
@@ -63,18 +69,22 @@ def differences(study: Study, drawings: Drawings) -> list[Block]:
         if name == study.primary:
             blocks += [table, FOREST_KEY, *_reach(study)]
         else:
-            blocks.append(More(f"{show.title}, {show.unit}: {way} is better", [table]))
+            blocks.append(Details(f"{show.title}, {show.unit}: {way} is better", [table]))
     return blocks
 
 
-def _reach(study: Study) -> list[Block]:
+def _reach(study: ReportData) -> list[Block]:
     """Return a note on what the intervals generalise to."""
     entries = study.entries("comparisons", study.others, study.primary)
     reach = dict.fromkeys(text for *_, node in entries if (text := node["generalises"].text))
-    return [Words([f"The intervals speak for other: {'; '.join(reach)}."], "note")] if reach else []
+    return (
+        [Paragraph([f"The intervals speak for other: {'; '.join(reach)}."], "note")]
+        if reach
+        else []
+    )
 
 
-def _forest(study: Study, drawings: Drawings, measure: str, show: Show) -> Table:
+def _forest(study: ReportData, drawings: Drawings, measure: str, show: NumberFormat) -> Table:
     rows = study.entries("comparisons", study.others, measure)
     axis = _forest_axis([node for *_, node in rows], show)
     sides = ("control better", "arm better") if show.up else ("arm better", "control better")
@@ -84,12 +94,12 @@ def _forest(study: Study, drawings: Drawings, measure: str, show: Show) -> Table
     )
     ends = (f"◂ {sides[0]}", f"{sides[1]} ▸")
     head = ruler(drawings, axis, title, description, ends, sign=True)
-    column = Column(title, "drawing", head)
+    column = TableColumn(title, "drawing", head)
     made = [_forest_row(study, drawings, axis, column, show, *row) for row in rows]
     return Table.of(title, made, "forest")
 
 
-def _forest_axis(comparisons: Sequence[Node], show: Show) -> Axis:
+def _forest_axis(comparisons: Sequence[JsonNode], show: NumberFormat) -> Axis:
     reaches, others = [], [0.0]
     for node in comparisons:
         ends = [end.number for end in ends_of(node)]
@@ -102,23 +112,26 @@ def _forest_axis(comparisons: Sequence[Node], show: Show) -> Axis:
 
 
 def _forest_row(
-    study: Study,
+    study: ReportData,
     drawings: Drawings,
     axis: Axis,
-    column: Column,
-    show: Show,
-    arm: Arm,
+    column: TableColumn,
+    show: NumberFormat,
+    arm: ReportArm,
     n: int,
-    node: Node,
-) -> Row:
+    node: JsonNode,
+) -> TableRow:
     finding = finding_of(node, show)
     low, high = ends_of(node)
-    words: list[str | Linked] = [f"{finding.sign} {finding.words}"]
-    if finding is Finding.UNCLEAR and why_not(study, node):
+    words: list[str | LinkedNumber] = [f"{finding.sign} {finding.words}"]
+    if finding is ComparisonOutcome.UNCLEAR and why_not(study, node):
         words.append(" after Holm")
-    if finding in (Finding.GAIN, Finding.LOSS) and node["equivalent"].value is True:
+    if (
+        finding in (ComparisonOutcome.GAIN, ComparisonOutcome.LOSS)
+        and node["equivalent"].value is True
+    ):
         words.append(", within the margin")
-    missing = finding is Finding.MISSING
+    missing = finding is ComparisonOutcome.MISSING
     numbers: list[Line] = [
         [show.difference(node["difference"])],
         interval(show.difference(low), show.difference(high)),
@@ -126,20 +139,25 @@ def _forest_row(
         [show.size(node["mde"])],
     ]
     difference, span, p, mde = [[NOTHING]] * 4 if missing else numbers
-    cells: dict[Column, Line | Markup] = {
-        Column("N", "short"): [whole(study.size_node(n))],
+    cells: dict[TableColumn, Line | Markup] = {
+        TableColumn("N", "short"): [whole(study.size_node(n))],
         column: _forest_drawing(drawings, axis, show, node, finding, f"{arm.title}, N = {n}"),
-        Column("difference"): difference,
-        Column("95 % CI"): span,
-        Column("p (Holm)"): p,
-        Column("MDE"): mde,
-        Column("finding", "short"): words,
+        TableColumn("difference"): difference,
+        TableColumn("95 % CI"): span,
+        TableColumn("p (Holm)"): p,
+        TableColumn("MDE"): mde,
+        TableColumn("finding", "short"): words,
     }
-    return Row(cells, arm.title, finding.name.lower(), "" if missing else node.pointer)
+    return TableRow(cells, arm.title, finding.name.lower(), "" if missing else node.pointer)
 
 
 def _forest_drawing(
-    drawings: Drawings, axis: Axis, show: Show, node: Node, finding: Finding, name: str
+    drawings: Drawings,
+    axis: Axis,
+    show: NumberFormat,
+    node: JsonNode,
+    finding: ComparisonOutcome,
+    name: str,
 ) -> Markup:
     drawn = grid(axis, HEIGHT)
     margin, mde = node["margin"].number, node["mde"].number
@@ -147,7 +165,7 @@ def _forest_drawing(
         edges = (axis.at(-margin * show.scale), axis.at(margin * show.scale))
         drawn.insert(0, sourced(show.size(node["margin"]), block(*edges, 0, HEIGHT, "band")))
     drawn.append(line(axis.at(0), 0, axis.at(0), HEIGHT, "zero"))
-    if finding is Finding.MISSING:
+    if finding is ComparisonOutcome.MISSING:
         return drawings.drawing(name, "Nothing was finished.", HEIGHT, *drawn)
     if mde is not None:
         ticks = [x for x in (-mde * show.scale, mde * show.scale) if axis.low <= x <= axis.high]
@@ -167,7 +185,7 @@ def _forest_drawing(
     return drawings.drawing(name, described, HEIGHT, *drawn)
 
 
-def _shown(link: Linked) -> float | None:
+def _shown(link: LinkedNumber) -> float | None:
     """Return the value in the units of the axis."""
     return None if link.value is None else link.value * link.scale
 
@@ -175,11 +193,11 @@ def _shown(link: Linked) -> float | None:
 # -- worth ---------------------------------------------------------------------------------------
 
 
-def worth(study: Study, drawings: Drawings) -> list[Block]:
+def worth(study: ReportData, drawings: Drawings) -> list[Block]:
     """Return the equivalent number of extra real cases of each arm."""
     entries = [entry for entry in study.entries("worth", study.others) if entry[-1]]
     if not entries:
-        return [Words(["This could not be worked out."], "note")]
+        return [Paragraph(["This could not be worked out."], "note")]
     reach = [v for *_, node in entries if (v := node["cases"].number) is not None]
     ends = [v for *_, node in entries for k in ("low", "high") if (v := node[k].number) is not None]
     if not reach:
@@ -189,23 +207,29 @@ def worth(study: Study, drawings: Drawings) -> list[Block]:
     title = "worth so many extra real cases"
     description = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} real cases."
     head = ruler(drawings, axis, title, description, sign=True)
-    column = Column(title, "drawing", head)
+    column = TableColumn(title, "drawing", head)
     made = [_worth_row(study, drawings, axis, column, *entry) for entry in entries]
     return [Table.of(WORTH, made, "worth")]
 
 
-def _not_worked_out(study: Study, entries: Sequence[tuple[Arm, int, Node]]) -> Table:
+def _not_worked_out(study: ReportData, entries: Sequence[tuple[ReportArm, int, JsonNode]]) -> Table:
     rows = [
-        Row([[whole(study.size_node(n))], [node["reason"].text or NOTHING]], arm.title)
+        TableRow([[whole(study.size_node(n))], [node["reason"].text or NOTHING]], arm.title)
         for arm, n, node in entries
     ]
-    columns = (Column("N", "short"), Column("why it could not be worked out", "words"))
+    columns = (TableColumn("N", "short"), TableColumn("why it could not be worked out", "words"))
     return Table(WORTH, columns, rows, "grouped")
 
 
 def _worth_row(
-    study: Study, drawings: Drawings, axis: Axis, column: Column, arm: Arm, n: int, node: Node
-) -> Row:
+    study: ReportData,
+    drawings: Drawings,
+    axis: Axis,
+    column: TableColumn,
+    arm: ReportArm,
+    n: int,
+    node: JsonNode,
+) -> TableRow:
     cases, *ends = (number(node[k], 1, sign=True) for k in ("cases", "low", "high"))
     drawn = grid(axis, HEIGHT)
     drawn.append(line(axis.at(0), 0, axis.at(0), HEIGHT, "zero"))
@@ -216,11 +240,11 @@ def _worth_row(
     description = (
         node["reason"].text or f"{cases.text} cases, 95 % CI {ends[0].text} to {ends[1].text}"
     )
-    cells: dict[Column, Line | Markup] = {
-        Column("N", "short"): [whole(study.size_node(n))],
+    cells: dict[TableColumn, Line | Markup] = {
+        TableColumn("N", "short"): [whole(study.size_node(n))],
         column: drawings.drawing(f"{arm.title}, N = {n}", description, HEIGHT, *drawn),
-        Column("cases"): [cases],
-        Column("95 % CI"): interval(*ends) if at is None else [ends[0], " to ", ends[1]],
-        Column("note", "words"): [node["reason"].text],
+        TableColumn("cases"): [cases],
+        TableColumn("95 % CI"): interval(*ends) if at is None else [ends[0], " to ", ends[1]],
+        TableColumn("note", "words"): [node["reason"].text],
     }
-    return Row(cells, arm.title, pointer=node.pointer)
+    return TableRow(cells, arm.title, pointer=node.pointer)

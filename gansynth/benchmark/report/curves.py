@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.study import Arm, Study
-from gansynth.report.blocks import Block, Key, Panels, Words
-from gansynth.report.document import Node
+from gansynth.benchmark.report.study import ReportArm, ReportData
+from gansynth.report.blocks import Block, Legend, Panels, Paragraph
+from gansynth.report.document import JsonNode
+from gansynth.report.numbers import Line, NumberFormat
 from gansynth.report.svg import (
     BOTTOM,
     HEIGHT,
@@ -27,23 +28,22 @@ from gansynth.report.svg import (
     stretched,
     tag,
 )
-from gansynth.report.words import Line, Show
 
 ASIDE = 2.5
 """Horizontal offset of an arm's points from the control's, in percent of the width."""
-CURVE_KEY = Key(
+CURVE_KEY = Legend(
     (("dot control", "control, with its 95 % CI"), ("square arm", "arm, with its 95 % CI"))
 )
 
 
-def curves(study: Study, drawings: Drawings) -> list[Block]:
+def curves(study: ReportData, drawings: Drawings) -> list[Block]:
     """Return the control's learning curve over real cases, with the points of each arm."""
     show, primary = study.show, study.primary
     entries = study.entries("means", study.arms, primary)
     means = {(arm.key, n): node for arm, n, node in entries}
     ends = [node[k].number for node in means.values() for k in ("low", "high", "mean")]
     if all(end is None for end in ends):
-        return [Words(["No training was finished."], "note")]
+        return [Paragraph(["No training was finished."], "note")]
     down = Axis.over(
         [e * show.scale for e in ends if e is not None], BOTTOM, TOP, about=5, tight=True
     )
@@ -54,11 +54,11 @@ def curves(study: Study, drawings: Drawings) -> list[Block]:
     ]
     across_ = "real training subjects" if len(study.sizes) > 1 else "one size only: no curve"
     note = f"{show.title}, {show.unit}, over {across_}; all panels have the same axes."
-    return [Words([note], "note"), Panels(panels), CURVE_KEY]
+    return [Paragraph([note], "note"), Panels(panels), CURVE_KEY]
 
 
 def _curve(
-    study: Study, drawings: Drawings, down: Axis, arm: Arm, means: Mapping[int, Node]
+    study: ReportData, drawings: Drawings, down: Axis, arm: ReportArm, means: Mapping[int, JsonNode]
 ) -> tuple[Line, Markup]:
     where = _places(study.sizes)
     drawn = frame(down, [(where[n], str(n)) for n in study.sizes])
@@ -75,7 +75,7 @@ def _curve(
     return [arm.title], drawings.drawing(arm.title, " ".join(sentences), HEIGHT, *drawn)
 
 
-def _said(show: Show, mean: Node) -> str:
+def _said(show: NumberFormat, mean: JsonNode) -> str:
     return show.value(mean["mean"]).text
 
 
@@ -92,7 +92,7 @@ def _places(sizes: Sequence[int]) -> dict[int, float]:
 
 
 def _joined(
-    study: Study, down: Axis, where: Mapping[int, float], means: Mapping[int, Node]
+    study: ReportData, down: Axis, where: Mapping[int, float], means: Mapping[int, JsonNode]
 ) -> list[Markup]:
     """Return the line through the control's means, and the band of their intervals."""
     scale = study.show.scale
@@ -109,7 +109,9 @@ def _joined(
     return [band, *(line(x1, a[1], x2, b[1], "control") for (x1, a), (x2, b) in pairs)]
 
 
-def _point(show: Show, down: Axis, x: float, mean: Node, shape: str, class_: str) -> list[Markup]:
+def _point(
+    show: NumberFormat, down: Axis, x: float, mean: JsonNode, shape: str, class_: str
+) -> list[Markup]:
     drawn = []
     low, middle, high = (mean[k].number for k in ("low", "mean", "high"))
     if low is not None and high is not None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.benchmark.report.study import Study
-from gansynth.report.document import Node
+from gansynth.benchmark.report.study import ReportData
+from gansynth.report.document import JsonNode
 from gansynth.report.png import enlarged, png_bytes, rgb, scaled
 from gansynth.runtime.errors import DataFault
 
@@ -29,7 +29,7 @@ Labels = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
-class Worst:
+class WorstCase:
     """A test case with a bad score.
 
     Attributes:
@@ -61,12 +61,12 @@ class Worst:
 class Overlay:
     """A picture of such a case, as PNG; ``caption`` describes it."""
 
-    worst: Worst
+    worst: WorstCase
     png: bytes
     caption: str = ""
 
 
-def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[Worst]:
+def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[WorstCase]:
     """Choose the worst test cases by the primary measure.
 
     Returns:
@@ -74,16 +74,16 @@ def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[Worst]:
         second worst cases follow, and so on. A loss is against the control of the same draw and
         seed. No case appears twice for an arm.
     """
-    study = Study(document)
+    study = ReportData(document)
     queues = [_lowest(study), *sorted(_losses(study), key=lambda q: -q[0].lost)]
     turns = [worst for turn in zip_longest(*queues) for worst in turn if worst is not None]
     return turns[:most]
 
 
-def _lowest(study: Study) -> list[Worst]:
+def _lowest(study: ReportData) -> list[WorstCase]:
     """Return the control's cases, worst first, each with its worst run."""
     cases = [
-        _worst(study, run, Node(None), case, score, Node(None))
+        _worst(study, run, JsonNode(None), case, score, JsonNode(None))
         for run in study.runs(study.control, status="done")
         for case, score in run["scores"][study.primary].members()
         if score.number is not None
@@ -91,7 +91,7 @@ def _lowest(study: Study) -> list[Worst]:
     return _once(sorted(cases, key=lambda worst: study.show.better(worst.value)))
 
 
-def _losses(study: Study) -> list[list[Worst]]:
+def _losses(study: ReportData) -> list[list[WorstCase]]:
     """Return the cases with losses of each arm, greatest loss first; no arms without losses."""
     queues = []
     for arm in study.others:
@@ -108,10 +108,15 @@ def _losses(study: Study) -> list[list[Worst]]:
 
 
 def _worst(
-    study: Study, run: Node, control: Node, case: str, score: Node, reference: Node
-) -> Worst:
+    study: ReportData,
+    run: JsonNode,
+    control: JsonNode,
+    case: str,
+    score: JsonNode,
+    reference: JsonNode,
+) -> WorstCase:
     n, draw, seed = (int(run[key].number or 0) for key in ("n", "draw", "seed"))
-    return Worst(
+    return WorstCase(
         arm=run["arm"].text,
         n=n,
         draw=draw,
@@ -125,7 +130,7 @@ def _worst(
     )
 
 
-def _once(cases: list[Worst]) -> list[Worst]:
+def _once(cases: list[WorstCase]) -> list[WorstCase]:
     """Return each case once, in order."""
     return list({worst.case: worst for worst in reversed(cases)}.values())[::-1]
 

@@ -8,29 +8,38 @@ from typing import Any
 from gansynth.benchmark.report import comparing, records, subjects, tables
 from gansynth.benchmark.report.curves import curves
 from gansynth.benchmark.report.overlays import Overlay
-from gansynth.benchmark.report.study import Study
+from gansynth.benchmark.report.study import ReportData
 from gansynth.benchmark.report.verdict import numbers, said, verdict_of
-from gansynth.report.blocks import RESULTS, More, Part, Report, Section, Sign, Terms, Words
-from gansynth.report.document import Node
+from gansynth.report.blocks import (
+    RESULTS,
+    Definitions,
+    Details,
+    Marker,
+    Paragraph,
+    PartSummary,
+    Report,
+    Section,
+)
+from gansynth.report.document import JsonNode
+from gansynth.report.numbers import Line, LinkedNumber, derived, of_runs, plain, whole
 from gansynth.report.svg import Drawings
-from gansynth.report.words import Line, Linked, derived, of_runs, plain, whole
 
 STATISTICS = "docs/statistics.md"
 
 
 def compose(document: Mapping[str, Any], overlays: Sequence[Overlay] = ()) -> Report:
     """Compose a report from a results document."""
-    study, drawings = Study(document), Drawings()
+    study, drawings = ReportData(document), Drawings()
     root = study.root
     words = verdict_of(study)
     arms = []
     for arm in study.others:
         stored, lines = root["verdict"]["per_arm"][arm.key], words.per_arm[arm.key]
         matches = not stored.text or stored.text == said(lines)
-        sentences: Sequence[tuple[Sign | None, Line]] = lines
+        sentences: Sequence[tuple[Marker | None, Line]] = lines
         if not matches:
-            sentences = [(None, [Linked(stored.text, stored.text, stored.pointer)])]
-        arms.append(Part(arm.title, arm.node["what"].text, sentences))
+            sentences = [(None, [LinkedNumber(stored.text, stored.text, stored.pointer)])]
+        arms.append(PartSummary(arm.title, arm.node["what"].text, sentences))
     return Report(
         name=root["title"].text or root["name"].text or "benchmark",
         sentence=_said(root["verdict"]["sentence"], words.sentence),
@@ -42,18 +51,18 @@ def compose(document: Mapping[str, Any], overlays: Sequence[Overlay] = ()) -> Re
     )
 
 
-def _said(stored: Node, worked_out: Line) -> Line:
+def _said(stored: JsonNode, worked_out: Line) -> Line:
     """Return the stored sentence; with links for its numbers if it equals the computed one."""
     if not stored.text or stored.text == plain(worked_out):
         return worked_out
-    return [Linked(stored.text, stored.text, stored.pointer)]
+    return [LinkedNumber(stored.text, stored.text, stored.pointer)]
 
 
-def _scope(study: Study) -> Line:
+def _scope(study: ReportData) -> Line:
     """Return the setting of the comparison in one line."""
     root = study.root
     data, host, look = root["data"], root["host"], root["look"]
-    line: list[str | Linked] = [host["title"].text or host["target"].text or "A host unknown"]
+    line: list[str | LinkedNumber] = [host["title"].text or host["target"].text or "A host unknown"]
     if host["steps"]:
         line += [", ", whole(host["steps"]), " optimiser steps in every arm"]
     if data["name"]:
@@ -72,7 +81,7 @@ def _scope(study: Study) -> Line:
     return [*line, *_finished(study), "."]
 
 
-def _finished(study: Study) -> Line:
+def _finished(study: ReportData) -> Line:
     runs = list(study.root["runs"])
     done = [run for run in runs if run["status"].text == "done"]
     if not runs:
@@ -86,7 +95,7 @@ def _finished(study: Study) -> Line:
     return [" · ", *count, " of ", total, " trainings finished"]
 
 
-def _warnings(study: Study) -> list[Line]:
+def _warnings(study: ReportData) -> list[Line]:
     """Return warnings that precede all numbers."""
     root, warnings = study.root, list[Line]()
     log = list(root["look"]["log"])
@@ -117,18 +126,22 @@ def _warnings(study: Study) -> list[Line]:
     return [*warnings, *([node.text] for node in root["warnings"] if node.text)]
 
 
-def _footer(root: Node) -> Line:
-    line: list[str | Linked] = [f"gansynth {root['gansynth'].text or 'of an unknown version'}"]
+def _footer(root: JsonNode) -> Line:
+    line: list[str | LinkedNumber] = [
+        f"gansynth {root['gansynth'].text or 'of an unknown version'}"
+    ]
     if root["plan_hash"]:
         line.append(f" · plan {root['plan_hash'].text}")
     return line
 
 
-def _sections(study: Study, drawings: Drawings, overlays: Sequence[Overlay]) -> tuple[Section, ...]:
+def _sections(
+    study: ReportData, drawings: Drawings, overlays: Sequence[Overlay]
+) -> tuple[Section, ...]:
     compared = comparing.differences(study, drawings)
     everything = tables.comparisons(study)
     if everything:
-        compared.append(More("Every number of every comparison", everything))
+        compared.append(Details("Every number of every comparison", everything))
     drawn = [*tables.ratios(study), *tables.chosen(study)]
     sections = [
         Section("differences", "Difference to the control", "Differences", compared),
@@ -155,7 +168,7 @@ def _sections(study: Study, drawings: Drawings, overlays: Sequence[Overlay]) -> 
     return tuple(section for section in sections if section.blocks)
 
 
-def _reading(study: Study) -> tuple[Words | Terms, ...]:
+def _reading(study: ReportData) -> tuple[Paragraph | Definitions, ...]:
     lines = (
         "Every arm trains the same host for as many steps on the same real cases; each difference "
         "is paired by test case, draw and seed, and its interval holds the true one in 95 % of "
@@ -177,7 +190,7 @@ def _reading(study: Study) -> tuple[Words | Terms, ...]:
     )
     note = f"How all this is computed and checked: {STATISTICS}."
     return (
-        *(Words([line]) for line in lines),
-        Terms((*terms, *links), links),
-        Words([note], "note"),
+        *(Paragraph([line]) for line in lines),
+        Definitions((*terms, *links), links),
+        Paragraph([note], "note"),
     )

@@ -4,67 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gansynth.benchmark.report.overlays import Overlay, Worst, worst_cases
-from gansynth.benchmark.report.study import Study
+from gansynth.benchmark.report.overlays import Overlay, WorstCase, worst_cases
+from gansynth.benchmark.report.study import ReportData
 from gansynth.report.blocks import (
     Block,
-    Column,
-    Key,
-    Listing,
-    More,
-    Picture,
-    Pictures,
-    Row,
+    CodeBlock,
+    Details,
+    ImageRow,
+    Legend,
+    Paragraph,
+    ReportImage,
     Table,
-    Words,
+    TableColumn,
+    TableRow,
     data_uri,
 )
-from gansynth.report.document import Node
-from gansynth.report.words import NOTHING, Line, Linked, Show, number, whole
+from gansynth.report.document import JsonNode
+from gansynth.report.numbers import NOTHING, Line, LinkedNumber, NumberFormat, number, whole
 
-OVERLAY_KEY = Key((("truth", "truth, solid"), ("predicted", "prediction, dashed")))
+OVERLAY_KEY = Legend((("truth", "truth, solid"), ("predicted", "prediction, dashed")))
 
 
-def worst(study: Study, overlays: Sequence[Overlay]) -> list[Block]:
+def worst(study: ReportData, overlays: Sequence[Overlay]) -> list[Block]:
     """Return the cases with the greatest losses, with their pictures if there are any."""
     chosen = worst_cases(study.root.value)
     if not chosen and not overlays:
-        return [Words(["There are no scores of single cases."], "note")]
+        return [Paragraph(["There are no scores of single cases."], "note")]
     blocks: list[Block] = []
     if overlays:
-        blocks += [OVERLAY_KEY, Pictures([_picture(study, o) for o in overlays])]
+        blocks += [OVERLAY_KEY, ImageRow([_picture(study, o) for o in overlays])]
     else:
-        blocks.append(Words(["No pictures were made."], "note"))
+        blocks.append(Paragraph(["No pictures were made."], "note"))
     show = study.show
     columns = [
-        *(Column(title, "words") for title in ("case", "arm")),
-        *(Column(title, "short") for title in ("N", "draw", "seed")),
-        *(Column(f"{column}, {show.unit}") for column in ("control", "arm")),
+        *(TableColumn(title, "words") for title in ("case", "arm")),
+        *(TableColumn(title, "short") for title in ("N", "draw", "seed")),
+        *(TableColumn(f"{column}, {show.unit}") for column in ("control", "arm")),
     ]
     rows = [_worst_row(study, case) for case in chosen]
     caption = f"{show.title}: worst cases of the control, and greatest losses of the arms"
     return [*blocks, *([Table(caption, columns, rows)] if rows else [])]
 
 
-def _worst_row(study: Study, case: Worst) -> Row:
+def _worst_row(study: ReportData, case: WorstCase) -> TableRow:
     run = study.root["runs"][int(case.pointer.split("/")[2])]
-    value = study.show.value(Node(case.value, case.pointer))
+    value = study.show.value(JsonNode(case.value, case.pointer))
     reference: Line = [NOTHING]
     if case.control is not None:
-        reference = [study.show.value(Node(case.control, case.reference))]
+        reference = [study.show.value(JsonNode(case.control, case.reference))]
     ends: list[Line] = [reference, [value]] if case.control is not None else [[value], reference]
     place: list[Line] = [[whole(run[key])] for key in ("n", "draw", "seed")]
-    return Row([[case.case], [study.title(case.arm)], *place, *ends])
+    return TableRow([[case.case], [study.title(case.arm)], *place, *ends])
 
 
-def _picture(study: Study, overlay: Overlay) -> Picture:
+def _picture(study: ReportData, overlay: Overlay) -> ReportImage:
     worst = overlay.worst
     title = study.title(worst.arm)
     place = {key: getattr(worst, key) for key in ("draw", "seed")}
     runs = study.runs(worst.arm, worst.n)
-    run = next((r for r in runs if all(r[k].value == v for k, v in place.items())), Node(None))
+    run = next((r for r in runs if all(r[k].value == v for k, v in place.items())), JsonNode(None))
     show = study.measures.get(worst.measure, study.show)
-    caption: list[str | Linked] = [f"{worst.case}, {title}"]
+    caption: list[str | LinkedNumber] = [f"{worst.case}, {title}"]
     if run:
         for word, key in (("N = ", "n"), ("draw ", "draw"), ("seed ", "seed")):
             caption += [f", {word}", whole(run[key])]
@@ -75,10 +75,10 @@ def _picture(study: Study, overlay: Overlay) -> Picture:
     if overlay.caption:
         caption.append(f". {overlay.caption}")
     described = f"{worst.case} under {title}: outlines of truth and prediction"
-    return Picture(data_uri(overlay.png), described, caption)
+    return ReportImage(data_uri(overlay.png), described, caption)
 
 
-def _beside(study: Study, worst: Worst, show: Show) -> Line:
+def _beside(study: ReportData, worst: WorstCase, show: NumberFormat) -> Line:
     """Return the case's score under the control of the same draw and seed."""
     if worst.arm != study.control:
         for run in study.runs(study.control, worst.n, status="done"):
@@ -89,34 +89,34 @@ def _beside(study: Study, worst: Worst, show: Show) -> Line:
     return []
 
 
-def paper(study: Study) -> list[Block]:
+def paper(study: ReportData) -> list[Block]:
     """Return a paper's table, each of its numbers beside ours."""
     node = study.root["paper"]
     if not node:
         return []
     names = [column.text for column in node["columns"]]
-    columns = [Column("", "words")]
-    columns += [Column(f"{name}, {source}") for name in names for source in ("paper", "ours")]
+    columns = [TableColumn("", "words")]
+    columns += [TableColumn(f"{name}, {source}") for name in names for source in ("paper", "ours")]
     rows = [
-        Row([[row["name"].text], *_side_by_side(row, len(names))], pointer=row.pointer)
+        TableRow([[row["name"].text], *_side_by_side(row, len(names))], pointer=row.pointer)
         for row in node["rows"]
     ]
     return [Table(node["title"].text or "A paper's table", columns, rows)]
 
 
-def _side_by_side(row: Node, count: int) -> list[Line]:
+def _side_by_side(row: JsonNode, count: int) -> list[Line]:
     pairs = [(row["paper"][index], row["ours"][index]) for index in range(count)]
     return [[number(node, 3) if node else NOTHING] for pair in pairs for node in pair]
 
 
-def looks(study: Study) -> list[Block]:
+def looks(study: ReportData) -> list[Block]:
     """Return the log of accesses to the test data."""
     log = list(study.root["look"]["log"])
     if not log:
-        return [Words(["No look is on record."], "note")]
+        return [Paragraph(["No look is on record."], "note")]
     titles = ("look", "split", "when", "plan", "arms", "reason")
     rows = [
-        Row(
+        TableRow(
             [
                 [whole(entry["look"])],
                 *([entry[key].text or NOTHING] for key in ("split", "when", "plan_hash")),
@@ -127,25 +127,25 @@ def looks(study: Study) -> list[Block]:
         )
         for entry in log
     ]
-    columns = [Column(t, "words" if t in ("arms", "reason") else "short") for t in titles]
+    columns = [TableColumn(t, "words" if t in ("arms", "reason") else "short") for t in titles]
     return [Table("Every look so far", columns, rows)]
 
 
-def failures(study: Study) -> list[Block]:
+def failures(study: ReportData) -> list[Block]:
     """Return failed jobs, and trainings without a result."""
     blocks: list[Block] = []
     rows = [
-        Row([[node[key].text or NOTHING] for key in ("title", "error", "log")])
+        TableRow([[node[key].text or NOTHING] for key in ("title", "error", "log")])
         for node in study.root["failures"]
     ]
     if rows:
-        columns = [Column(title, "words") for title in ("job", "error", "log")]
+        columns = [TableColumn(title, "words") for title in ("job", "error", "log")]
         blocks.append(Table("Failed jobs", columns, rows))
     missing = [run for run in study.root["runs"] if run["status"].text != "done"]
     if missing:
         titles = ("arm", "N", "draw", "seed", "status", "error")
         rows = [
-            Row(
+            TableRow(
                 [
                     [study.title(run["arm"].text)],
                     *([whole(run[key])] for key in ("n", "draw", "seed")),
@@ -155,20 +155,20 @@ def failures(study: Study) -> list[Block]:
             )
             for run in missing
         ]
-        columns = [Column(t, "words" if t in ("arm", "error") else "short") for t in titles]
+        columns = [TableColumn(t, "words" if t in ("arm", "error") else "short") for t in titles]
         blocks.append(Table("Trainings without a result", columns, rows))
-    return blocks or [Words(["Nothing failed."], "note")]
+    return blocks or [Paragraph(["Nothing failed."], "note")]
 
 
-def plan(study: Study) -> list[Block]:
+def plan(study: ReportData) -> list[Block]:
     """Return the plan with its remarks, and the machine."""
     import yaml
 
     remarks = study.root["open"] or study.root["plan"]["open"]
-    blocks: list[Block] = [Words([node.text], "note") for node in remarks if node.text]
+    blocks: list[Block] = [Paragraph([node.text], "note") for node in remarks if node.text]
     for key, title in (("plan", "The plan"), ("machine", "The machine")):
         node = study.root[key]
         if node:
             text = yaml.safe_dump(node.value, sort_keys=False, allow_unicode=True, width=96)
-            blocks.append(More(title, [Listing(text, node.pointer)]))
-    return blocks or [Words(["The results do not tell the plan."], "note")]
+            blocks.append(Details(title, [CodeBlock(text, node.pointer)]))
+    return blocks or [Paragraph(["The results do not tell the plan."], "note")]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gansynth.report.blocks import Sign
-from gansynth.report.document import Node
-from gansynth.report.words import Show
+from gansynth.report.blocks import Marker
+from gansynth.report.document import JsonNode
+from gansynth.report.numbers import NumberFormat
 
 NO_NETWORK = ("elastic", "copypaste")
 """Generators without a network: the rivals of a GAN."""
@@ -18,7 +18,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Arm:
+class ReportArm:
     """An experiment arm.
 
     Attributes:
@@ -29,14 +29,14 @@ class Arm:
     key: str
     title: str
     kind: str
-    node: Node
+    node: JsonNode
 
 
-class Study:
+class ReportData:
     """A results document, any part of which may be missing."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self.root = Node(dict(document))
+        self.root = JsonNode(dict(document))
 
     @cached_property
     def control(self) -> str:
@@ -51,20 +51,29 @@ class Study:
         return named or next((key for key, _ in self.root["measures"].members()), "")
 
     @cached_property
-    def measures(self) -> dict[str, Show]:
+    def measures(self) -> dict[str, NumberFormat]:
         """Display settings of each measure, the primary one first."""
-        measures = {name: Show.of(node, name) for name, node in self.root["measures"].members()}
+        measures = {
+            name: NumberFormat.of(node, name) for name, node in self.root["measures"].members()
+        }
         for list_ in ("comparisons", "means"):
             for node in self.root[list_]:
-                measures.setdefault(node["measure"].text, Show.of(Node(None), node["measure"].text))
+                measures.setdefault(
+                    node["measure"].text, NumberFormat.of(JsonNode(None), node["measure"].text)
+                )
         measures.pop("", None)
-        first = {self.primary: measures.get(self.primary) or Show.of(Node(None), self.primary)}
+        first = {
+            self.primary: measures.get(self.primary)
+            or NumberFormat.of(JsonNode(None), self.primary)
+        }
         return {**first, **measures} if self.primary else measures
 
     @property
-    def show(self) -> Show:
+    def show(self) -> NumberFormat:
         """Display settings of the primary measure."""
-        return self.measures.get(self.primary) or Show.of(Node(None), "the primary measure")
+        return self.measures.get(self.primary) or NumberFormat.of(
+            JsonNode(None), "the primary measure"
+        )
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -75,11 +84,11 @@ class Study:
         ]
         return sorted({int(n) for n in numbers if n is not None})
 
-    def _column(self, part: str) -> list[Node]:
+    def _column(self, part: str) -> list[JsonNode]:
         return [node["n"] for node in self.root[part]]
 
     @cached_property
-    def arms(self) -> list[Arm]:
+    def arms(self) -> list[ReportArm]:
         """Arms in the document's order, the control first; also arms that only results name."""
         keys = [key for key, _ in self.root["arms"].members()]
         for part in ("runs", "comparisons", "means"):
@@ -87,14 +96,16 @@ class Study:
         keys = [self.control, *dict.fromkeys(keys)] if self.control in keys else keys
         return [self._arm(key) for key in dict.fromkeys(keys) if key]
 
-    def _arm(self, key: str) -> Arm:
+    def _arm(self, key: str) -> ReportArm:
         node = self.root["arms"][key]
-        return Arm(key, node["title"].text or key, self._kind(key, node), node)
+        return ReportArm(key, node["title"].text or key, self._kind(key, node), node)
 
-    def _kind(self, key: str, node: Node) -> str:
+    def _kind(self, key: str, node: JsonNode) -> str:
         if key == self.control:
             return "control"
-        planned = next((a for a in self.root["plan"]["arms"] if a["name"].text == key), Node(None))
+        planned = next(
+            (a for a in self.root["plan"]["arms"] if a["name"].text == key), JsonNode(None)
+        )
         if any((arm["real"].number or 1) > 1 for arm in (planned, node)):
             return "yardstick"
         if planned["tune"] or node["tune"] or any(run["chosen"] for run in self.runs(key)):
@@ -104,7 +115,7 @@ class Study:
         return "rival" if not plugin or plugin in NO_NETWORK else "gan"
 
     @property
-    def others(self) -> list[Arm]:
+    def others(self) -> list[ReportArm]:
         """All arms except the control."""
         return [arm for arm in self.arms if arm.kind != "control"]
 
@@ -112,31 +123,31 @@ class Study:
         """Return an arm's title."""
         return self.root["arms"][key]["title"].text or key
 
-    def size_node(self, n: int) -> Node:
+    def size_node(self, n: int) -> JsonNode:
         """Return a node with a number of training subjects."""
         nodes = [node for node in self.root["sizes"] if node.number == n]
         nodes += [node for p in ("runs", "means", "comparisons") for node in self._column(p)]
-        return next((node for node in nodes if node.number == n), Node(n))
+        return next((node for node in nodes if node.number == n), JsonNode(n))
 
-    def places(self, arms: Sequence[Arm]) -> Iterator[tuple[Arm, int]]:
+    def places(self, arms: Sequence[ReportArm]) -> Iterator[tuple[ReportArm, int]]:
         """Yield each of the arms at each size."""
         for arm in arms:
             for n in self.sizes:
                 yield arm, n
 
     def entries(
-        self, part: str, arms: Sequence[Arm], measure: str = ""
-    ) -> list[tuple[Arm, int, Node]]:
+        self, part: str, arms: Sequence[ReportArm], measure: str = ""
+    ) -> list[tuple[ReportArm, int, JsonNode]]:
         """Return the entries of a list for arms at each size; an empty node where there is none."""
         return [(arm, n, self.entry(part, arm.key, n, measure)) for arm, n in self.places(arms)]
 
-    def entry(self, part: str, arm: str, n: int, measure: str = "") -> Node:
+    def entry(self, part: str, arm: str, n: int, measure: str = "") -> JsonNode:
         """Return the entry of a list for an arm, a size and, if given, a measure."""
-        return self._entries.get((part, arm, n, measure), Node(None))
+        return self._entries.get((part, arm, n, measure), JsonNode(None))
 
     @cached_property
-    def _entries(self) -> dict[tuple[str, str, int, str], Node]:
-        entries: dict[tuple[str, str, int, str], Node] = {}
+    def _entries(self) -> dict[tuple[str, str, int, str], JsonNode]:
+        entries: dict[tuple[str, str, int, str], JsonNode] = {}
         for part in ("comparisons", "means", "worth", "costs"):
             for node in self.root[part]:
                 n, measure = node["n"].number, node["measure"].text
@@ -145,13 +156,13 @@ class Study:
         return entries
 
     @cached_property
-    def _by_place(self) -> dict[tuple[str, float | None], list[Node]]:
-        groups: dict[tuple[str, float | None], list[Node]] = {}
+    def _by_place(self) -> dict[tuple[str, float | None], list[JsonNode]]:
+        groups: dict[tuple[str, float | None], list[JsonNode]] = {}
         for run in self.root["runs"]:
             groups.setdefault((run["arm"].text, run["n"].number), []).append(run)
         return groups
 
-    def runs(self, arm: str, n: int | None = None, *, status: str | None = None) -> list[Node]:
+    def runs(self, arm: str, n: int | None = None, *, status: str | None = None) -> list[JsonNode]:
         """Return the runs of an arm, optionally of one size or status."""
         return [
             run
@@ -161,7 +172,7 @@ class Study:
             if status in (None, run["status"].text)
         ]
 
-    def pairs(self, arm: str, n: int) -> list[tuple[Node, Node]]:
+    def pairs(self, arm: str, n: int) -> list[tuple[JsonNode, JsonNode]]:
         """Return pairs of finished runs of the control and an arm with the same draw and seed."""
         controls = {_place(run): run for run in self.runs(self.control, n, status="done")}
         runs = self.runs(arm, n, status="done")
@@ -173,14 +184,14 @@ class Study:
         return bool(self.root["look"]["split"].value == "development")
 
 
-def _place(run: Node) -> tuple[float | None, float | None]:
+def _place(run: JsonNode) -> tuple[float | None, float | None]:
     return run["draw"].number, run["seed"].number
 
 
 # -- findings -------------------------------------------------------------------------------------
 
 
-class Finding(Sign):
+class ComparisonOutcome(Marker):
     """Finding of a comparison with the control; the value is its sign and its name."""
 
     GAIN = ("▲", "gain")
@@ -195,17 +206,21 @@ class Finding(Sign):
         return str(self.value[1])
 
 
-def finding_of(comparison: Node, show: Show) -> Finding:
+def finding_of(comparison: JsonNode, show: NumberFormat) -> ComparisonOutcome:
     """Return the finding of a comparison."""
     interval = comparison["interval"]
     low, high, p = interval["low"].number, interval["high"].number, comparison["p_holm"].number
     if comparison["difference"].number is None:
-        return Finding.MISSING
+        return ComparisonOutcome.MISSING
     if low is not None and high is not None and p is not None and p < LEVEL and low * high > 0:
-        return Finding.GAIN if show.better(low) > 0 else Finding.LOSS
-    return Finding.SAME if comparison["equivalent"].value is True else Finding.UNCLEAR
+        return ComparisonOutcome.GAIN if show.better(low) > 0 else ComparisonOutcome.LOSS
+    return (
+        ComparisonOutcome.SAME
+        if comparison["equivalent"].value is True
+        else ComparisonOutcome.UNCLEAR
+    )
 
 
-def ends_of(comparison: Node) -> list[Node]:
+def ends_of(comparison: JsonNode) -> list[JsonNode]:
     """Return both ends of an interval, the lower one first."""
     return [comparison["interval"]["low"], comparison["interval"]["high"]]

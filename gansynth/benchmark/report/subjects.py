@@ -8,9 +8,20 @@ from functools import cached_property
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.study import Arm, Study
-from gansynth.report.blocks import Block, Column, Key, More, Panels, Row, Table, Terms, Words
-from gansynth.report.document import Node, pattern
+from gansynth.benchmark.report.study import ReportArm, ReportData
+from gansynth.report.blocks import (
+    Block,
+    Definitions,
+    Details,
+    Legend,
+    Panels,
+    Paragraph,
+    Table,
+    TableColumn,
+    TableRow,
+)
+from gansynth.report.document import JsonNode, pattern
+from gansynth.report.numbers import NOTHING, Line, LinkedNumber, derived, index_of, rounded, whole
 from gansynth.report.svg import (
     BOTTOM,
     HEIGHT,
@@ -24,10 +35,9 @@ from gansynth.report.svg import (
     sourced,
 )
 from gansynth.report.svg import words as text
-from gansynth.report.words import NOTHING, Line, Linked, derived, index_of, rounded, whole
 
 BEFORE, AFTER = 30.0, 82.0
-KEY = Key((("rise", "better with the arm"), ("fall", "worse, or the same")))
+KEY = Legend((("rise", "better with the arm"), ("fall", "worse, or the same")))
 BAR = 30.0
 WRITTEN = 0.14
 """Minimum share for a label on a part of a bar."""
@@ -42,18 +52,18 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedSubjects:
     """An arm and the control on the same test subjects.
 
     Attributes:
         runs: the arm's, of the same draws and seeds in the same order.
     """
 
-    study: Study
-    arm: Arm
+    study: ReportData
+    arm: ReportArm
     n: int
-    controls: Sequence[Node]
-    runs: Sequence[Node]
+    controls: Sequence[JsonNode]
+    runs: Sequence[JsonNode]
 
     @cached_property
     def subjects(self) -> Mapping[str, Sequence[str]]:
@@ -61,7 +71,7 @@ class Paired:
         return subjects(self.study, [*self.controls, *self.runs])
 
     @cached_property
-    def ends(self) -> dict[str, tuple[Linked, Linked]]:
+    def ends(self) -> dict[str, tuple[LinkedNumber, LinkedNumber]]:
         """Means of the control and the arm by subject."""
         return {
             subject: (mean(self.study, self.controls, cases), mean(self.study, self.runs, cases))
@@ -73,19 +83,19 @@ class Paired:
         control, arm = self.ends[subject]
         return self.study.show.better(arm.value - control.value) > 0
 
-    def counts(self) -> tuple[Linked, Linked]:
+    def counts(self) -> tuple[LinkedNumber, LinkedNumber]:
         """Return the number of subjects that are better with the arm, and of all subjects."""
         cases = [case for group in self.subjects.values() for case in group]
         of = _scores(self.study, [*self.controls, *self.runs], cases)
         better = sum(map(self.rises, self.subjects))
         counts = {"better": better, "subjects": len(self.subjects)}
         first, second = (
-            Linked(str(count), count, "/runs", 1.0, how, of) for how, count in counts.items()
+            LinkedNumber(str(count), count, "/runs", 1.0, how, of) for how, count in counts.items()
         )
         return first, second
 
 
-def subjects(study: Study, runs: Sequence[Node]) -> dict[str, list[str]]:
+def subjects(study: ReportData, runs: Sequence[JsonNode]) -> dict[str, list[str]]:
     """Return test subjects, each with its cases that have a score in all runs."""
     scores = [run["scores"][study.primary] for run in runs]
     subject_of = study.root["subjects"]
@@ -96,36 +106,38 @@ def subjects(study: Study, runs: Sequence[Node]) -> dict[str, list[str]]:
     return groups
 
 
-def mean(study: Study, runs: Sequence[Node], cases: Sequence[str]) -> Linked:
+def mean(study: ReportData, runs: Sequence[JsonNode], cases: Sequence[str]) -> LinkedNumber:
     """Return a subject's mean of the primary measure over runs and cases."""
     nodes = [run["scores"][study.primary][case] for run in runs for case in cases]
     show, of = study.show, _scores(study, runs, cases)
     return derived("mean", nodes, show.decimals, of=of, holder="/runs", scale=show.scale)
 
 
-def _scores(study: Study, runs: Sequence[Node], cases: Sequence[str]) -> str:
+def _scores(study: ReportData, runs: Sequence[JsonNode], cases: Sequence[str]) -> str:
     return pattern("runs", [index_of(run) for run in runs], "scores", study.primary, cases)
 
 
-def slopes(study: Study, drawings: Drawings) -> list[Block]:
+def slopes(study: ReportData, drawings: Drawings) -> list[Block]:
     """Return, for each arm and size, lines from the control to the arm for each test subject."""
     comparisons = []
     for arm, n in study.places(study.others):
         pairs = study.pairs(arm.key, n)
-        comparisons.append(Paired(study, arm, n, [c for c, _ in pairs], [r for _, r in pairs]))
+        comparisons.append(
+            PairedSubjects(study, arm, n, [c for c, _ in pairs], [r for _, r in pairs])
+        )
     comparisons = [paired for paired in comparisons if paired.subjects]
     if not comparisons:
-        return [Words(["No arm was finished together with the control."], "note")]
+        return [Paragraph(["No arm was finished together with the control."], "note")]
     scale = study.show.scale
     values = [end.value * scale for p in comparisons for ends in p.ends.values() for end in ends]
     down = Axis.over(values, BOTTOM, TOP, about=6, tight=True)
     panels = [_panel(drawings, down, paired) for paired in comparisons]
     way = "higher" if study.show.up else "lower"
     note = f"{study.show.title}, {study.show.unit}, {way} is better; all panels have the same axes."
-    return [Words([note], "note"), Panels(panels), KEY, *_tables(study)]
+    return [Paragraph([note], "note"), Panels(panels), KEY, *_tables(study)]
 
 
-def _panel(drawings: Drawings, down: Axis, paired: Paired) -> tuple[Line, Markup]:
+def _panel(drawings: Drawings, down: Axis, paired: PairedSubjects) -> tuple[Line, Markup]:
     drawn = frame(down, [(BEFORE, "control"), (AFTER, "arm")])
     scale = paired.study.show.scale
     for subject, (control, arm) in paired.ends.items():
@@ -142,7 +154,7 @@ def _panel(drawings: Drawings, down: Axis, paired: Paired) -> tuple[Line, Markup
     return [*title, *counts], drawings.drawing(name, description, HEIGHT, *drawn)
 
 
-def _tables(study: Study) -> list[Block]:
+def _tables(study: ReportData) -> list[Block]:
     """Return the numbers of the lines, over all finished runs of an arm at a size."""
     rows = []
     for n in study.sizes:
@@ -153,17 +165,19 @@ def _tables(study: Study) -> list[Block]:
                 [mean(study, arm_runs, cases)] if arm_runs else [NOTHING]
                 for arm_runs in runs.values()
             ]
-            rows.append(Row([[subject], [whole(study.size_node(n))], *ends]))
-    columns = [Column("subject", "words"), Column("N", "short")]
-    columns += [Column(arm.title) for arm in study.arms]
+            rows.append(TableRow([[subject], [whole(study.size_node(n))], *ends]))
+    columns = [TableColumn("subject", "words"), TableColumn("N", "short")]
+    columns += [TableColumn(arm.title) for arm in study.arms]
     caption = f"{study.show.title}, {study.show.unit}: mean over all finished runs"
-    return [More("Numbers of every test subject", [Table(caption, columns, rows)])] if rows else []
+    return (
+        [Details("Numbers of every test subject", [Table(caption, columns, rows)])] if rows else []
+    )
 
 
 # -- spread ---------------------------------------------------------------------------------------
 
 
-def spread(study: Study, drawings: Drawings) -> list[Block]:
+def spread(study: ReportData, drawings: Drawings) -> list[Block]:
     """Return a bar for each comparison of the primary measure, in shares of the variance."""
     rows = []
     for arm, n, comparison in study.entries("comparisons", study.others, study.primary):
@@ -171,37 +185,39 @@ def spread(study: Study, drawings: Drawings) -> list[Block]:
         if sum(spread_parts(node).values()) > 0:
             rows.append(_spread_row(study, drawings, arm, n, node))
     if not rows:
-        return [Words(["The variance could not be split."], "note")]
-    columns = [Column("N", "short"), Column("shares of the variance, %", "drawing")]
-    columns += [Column(name) for name, _ in PARTS.values()]
-    key = Key(tuple((f"part {part}", name) for part, (name, _) in PARTS.items()))
-    terms = Terms([(name, [meaning]) for name, meaning in PARTS.values()])
+        return [Paragraph(["The variance could not be split."], "note")]
+    columns = [TableColumn("N", "short"), TableColumn("shares of the variance, %", "drawing")]
+    columns += [TableColumn(name) for name, _ in PARTS.values()]
+    key = Legend(tuple((f"part {part}", name) for part, (name, _) in PARTS.items()))
+    terms = Definitions([(name, [meaning]) for name, meaning in PARTS.values()])
     table = Table("Variance of the differences to the control, %", columns, rows, "spread")
     return [table, key, terms]
 
 
-def spread_parts(node: Node) -> dict[str, float]:
+def spread_parts(node: JsonNode) -> dict[str, float]:
     """Return the parts of a variance; negative estimates count as zero."""
     return {part: max(0.0, node[part].number or 0.0) for part in PARTS}
 
 
-def _spread_row(study: Study, drawings: Drawings, arm: Arm, n: int, node: Node) -> Row:
+def _spread_row(
+    study: ReportData, drawings: Drawings, arm: ReportArm, n: int, node: JsonNode
+) -> TableRow:
     values = spread_parts(node)
     shares = {part: value / sum(values.values()) for part, value in values.items()}
     of = pattern(*node.pointer.split("/")[1:], list(PARTS))
     links = [
-        Linked(rounded(100 * s, 0), s, node[part].pointer, 100.0, "share", of)
+        LinkedNumber(rounded(100 * s, 0), s, node[part].pointer, 100.0, "share", of)
         if node[part].number is not None
-        else Linked(NOTHING, None, node[part].pointer)
+        else LinkedNumber(NOTHING, None, node[part].pointer)
         for part, s in shares.items()
     ]
     description = ", ".join(f"{PARTS[k][0]} {f.text} %" for k, f in zip(PARTS, links, strict=True))
     bar = drawings.drawing(f"{arm.title}, N = {n}", description, BAR, *_bar(links))
     cells: list[Line | Markup] = [[whole(study.size_node(n))], bar, *([f] for f in links)]
-    return Row(cells, arm.title, pointer=node.pointer)
+    return TableRow(cells, arm.title, pointer=node.pointer)
 
 
-def _bar(shares: Sequence[Linked]) -> list[Markup]:
+def _bar(shares: Sequence[LinkedNumber]) -> list[Markup]:
     drawn, start = [], 0.0
     for part, share in zip(PARTS, shares, strict=True):
         size = 100 * (share.value or 0.0)

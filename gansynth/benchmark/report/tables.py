@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.study import Study, ends_of
-from gansynth.report.blocks import Block, Column, Row, Table, Terms, Words
-from gansynth.report.document import Node
-from gansynth.report.words import (
+from gansynth.benchmark.report.study import ReportData, ends_of
+from gansynth.report.blocks import Block, Definitions, Paragraph, Table, TableColumn, TableRow
+from gansynth.report.document import JsonNode
+from gansynth.report.numbers import (
     NOTHING,
     Line,
-    Linked,
+    LinkedNumber,
     derived,
     joined,
     number,
@@ -26,7 +26,7 @@ from gansynth.report.words import (
 SPENT = ("train", "fit", "tune")
 
 
-def means(study: Study) -> list[Block]:
+def means(study: ReportData) -> list[Block]:
     """Return the means of every measure."""
     rows = []
     for arm, n in study.places(study.arms):
@@ -38,11 +38,11 @@ def means(study: Study) -> list[Block]:
         for name, show in study.measures.items():
             values = (show.value(nodes[name][k]) for k in ("mean", "low", "high"))
             cells.append(with_interval(*values) if nodes[name] else [NOTHING])
-        rows.append(Row([*cells, [whole(runs)]], arm.title))
+        rows.append(TableRow([*cells, [whole(runs)]], arm.title))
     if not rows:
-        return [Words(["No training was finished."], "note")]
+        return [Paragraph(["No training was finished."], "note")]
     titles = [f"{s.title}, {s.unit}, {'↑' if s.up else '↓'}" for s in study.measures.values()]
-    columns = [Column("N", "short"), *map(Column, titles), Column("runs")]
+    columns = [TableColumn("N", "short"), *map(TableColumn, titles), TableColumn("runs")]
     note = "Means with 95 % confidence intervals. ↑ higher is better, ↓ lower is better."
     terms = [
         (show.title, [text])
@@ -50,15 +50,15 @@ def means(study: Study) -> list[Block]:
         if (text := study.root["measures"][name]["says"].text)
     ]
     table = Table("Means of all measures", columns, rows, "grouped")
-    return [Words([note], "note"), table, *([Terms(terms)] if terms else [])]
+    return [Paragraph([note], "note"), table, *([Definitions(terms)] if terms else [])]
 
 
-def comparisons(study: Study) -> list[Block]:
+def comparisons(study: ReportData) -> list[Block]:
     """Return every number of every comparison."""
     blocks: list[Block] = []
     for name, show in study.measures.items():
         rows = [
-            Row(_comparison(study, name, n, node), arm.title, pointer=node.pointer)
+            TableRow(_comparison(study, name, n, node), arm.title, pointer=node.pointer)
             for arm, n, node in study.entries("comparisons", study.arms, name)
             if node
         ]
@@ -67,7 +67,9 @@ def comparisons(study: Study) -> list[Block]:
     return blocks
 
 
-def _comparison(study: Study, measure: str, n: int, node: Node) -> dict[Column, Line | Markup]:
+def _comparison(
+    study: ReportData, measure: str, n: int, node: JsonNode
+) -> dict[TableColumn, Line | Markup]:
     show = study.measures[measure]
     low, high = ends_of(node)
     numbers: dict[str, Line] = {
@@ -87,13 +89,13 @@ def _comparison(study: Study, measure: str, n: int, node: Node) -> dict[Column, 
         **{key: [whole(node[key])] for key in ("runs", "draws", "seeds", "subjects", "dropped")},
     }
     return {
-        Column("N", "short"): [whole(study.size_node(n))],
-        **{Column(title): line for title, line in numbers.items()},
-        Column("holds for other", "words"): [node["generalises"].text],
+        TableColumn("N", "short"): [whole(study.size_node(n))],
+        **{TableColumn(title): line for title, line in numbers.items()},
+        TableColumn("holds for other", "words"): [node["generalises"].text],
     }
 
 
-def ratios(study: Study) -> list[Block]:
+def ratios(study: ReportData) -> list[Block]:
     """Return requested and realised shares of synthetic samples."""
     rows = []
     for arm, n in study.places(study.arms):
@@ -105,42 +107,46 @@ def ratios(study: Study) -> list[Block]:
         of = of_runs(runs, "fell_back")
         lacked = derived("sum", [run["fell_back"] for run in runs], of=of, holder="/runs")
         cells: list[Line] = [[whole(study.size_node(n))], *([share] for share in shares)]
-        rows.append(Row([*cells, [lacked]], arm.title))
+        rows.append(TableRow([*cells, [lacked]], arm.title))
     if not rows:
-        return [Words(["No finished training drew synthetic samples."], "note")]
+        return [Paragraph(["No finished training drew synthetic samples."], "note")]
     titles = ("asked, %", "drawn, %", "least, %", "most, %", "samples missing")
-    columns = [Column("N", "short"), *map(Column, titles)]
+    columns = [TableColumn("N", "short"), *map(TableColumn, titles)]
     note = "Where a synthetic sample was missing, a real one was taken instead."
     table = Table("Share of synthetic samples, over finished runs", columns, rows, "grouped")
-    return [table, Words([note], "note")]
+    return [table, Paragraph([note], "note")]
 
 
-def _share(how: str, runs: Sequence[Node], key: str) -> Linked:
+def _share(how: str, runs: Sequence[JsonNode], key: str) -> LinkedNumber:
     nodes = [run[key] for run in runs]
     return derived(how, nodes, 1, of=of_runs(runs, key), holder="/runs", scale=100.0)
 
 
-def chosen(study: Study) -> list[Block]:
+def chosen(study: ReportData) -> list[Block]:
     """Return the arms that inner folds chose for each training subset, for tuned arms."""
-    rows: dict[tuple[str, float | None, float | None], Row] = {}
+    rows: dict[tuple[str, float | None, float | None], TableRow] = {}
     for arm, n in study.places(study.arms):
         for run in study.runs(arm.key, n):
             if run["chosen"]:
                 cells: list[Line] = [[whole(run["n"])], [whole(run["draw"])], [run["chosen"].text]]
                 key = (arm.key, run["n"].number, run["draw"].number)
-                rows.setdefault(key, Row(cells, arm.title, pointer=run["chosen"].pointer))
-    columns = [Column("N", "short"), Column("draw", "short"), Column("chosen", "words")]
+                rows.setdefault(key, TableRow(cells, arm.title, pointer=run["chosen"].pointer))
+    columns = [
+        TableColumn("N", "short"),
+        TableColumn("draw", "short"),
+        TableColumn("chosen", "words"),
+    ]
     caption = "Chosen among arms by inner folds of the training subjects"
     return [Table(caption, columns, list(rows.values()), "grouped")] if rows else []
 
 
-def costs(study: Study) -> list[Block]:
+def costs(study: ReportData) -> list[Block]:
     """Return total hours, and the time of one training of each arm."""
     entries = [entry for entry in study.entries("costs", study.arms) if entry[-1]]
     keys = ("train_s", "fit_s", "tune_s", "added_s")
     unit, length = time_unit(node[key].number for *_, node in entries for key in keys)
     rows = [
-        Row(
+        TableRow(
             [[whole(study.size_node(n))], *([number(node[k], 1, scale=1 / length)] for k in keys)],
             arm.title,
             pointer=node.pointer,
@@ -148,14 +154,14 @@ def costs(study: Study) -> list[Block]:
         for arm, n, node in entries
     ]
     titles = ("training the host", "fitting the generator", "tuning", "added")
-    columns = [Column("N", "short"), *(Column(f"{title}, {unit}") for title in titles)]
+    columns = [TableColumn("N", "short"), *(TableColumn(f"{title}, {unit}") for title in titles)]
     table = Table("What one training takes", columns, rows, "grouped")
-    return [Words(_device_hours(study)), *([table] if rows else [])]
+    return [Paragraph(_device_hours(study)), *([table] if rows else [])]
 
 
-def _device_hours(study: Study) -> Line:
+def _device_hours(study: ReportData) -> Line:
     """Return the time of use of each kind of device."""
-    devices: dict[str, list[Node]] = {}
+    devices: dict[str, list[JsonNode]] = {}
     for run in study.root["runs"]:
         if run["seconds"]:
             devices.setdefault(run["device"].text or "unknown device", []).append(run)

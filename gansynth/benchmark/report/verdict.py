@@ -6,12 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gansynth.benchmark.report.study import LEVEL, Arm, Finding, Study, ends_of, finding_of
-from gansynth.report.document import Node, pattern
-from gansynth.report.words import (
+from gansynth.benchmark.report.study import (
+    LEVEL,
+    ComparisonOutcome,
+    ReportArm,
+    ReportData,
+    ends_of,
+    finding_of,
+)
+from gansynth.report.document import JsonNode, pattern
+from gansynth.report.numbers import (
     Line,
-    Linked,
-    Show,
+    LinkedNumber,
+    NumberFormat,
     derived,
     joined,
     of_runs,
@@ -28,15 +35,15 @@ NAMED = 3
 
 
 @dataclass(frozen=True)
-class Place:
+class ArmResult:
     """The finding for one arm at one size."""
 
-    arm: Arm
+    arm: ReportArm
     n: int
-    finding: Finding
-    node: Node
+    finding: ComparisonOutcome
+    node: JsonNode
 
-    def gain(self, show: Show) -> float:
+    def gain(self, show: NumberFormat) -> float:
         """Return the stored difference with the sign such that positive is better."""
         return show.better(self.node["difference"].number or 0.0)
 
@@ -50,7 +57,7 @@ class Verdict:
     """
 
     sentence: Line
-    per_arm: Mapping[str, Sequence[tuple[Finding, Line]]]
+    per_arm: Mapping[str, Sequence[tuple[ComparisonOutcome, Line]]]
 
 
 def verdict(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,19 +71,19 @@ def verdict(document: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``sentence``: one sentence with host and sizes. ``per_arm``: words for each other arm.
     """
-    words = verdict_of(Study(document))
+    words = verdict_of(ReportData(document))
     return {
         "sentence": plain(words.sentence),
         "per_arm": {arm: said(lines) for arm, lines in words.per_arm.items()},
     }
 
 
-def said(lines: Sequence[tuple[Finding, Line]]) -> str:
+def said(lines: Sequence[tuple[ComparisonOutcome, Line]]) -> str:
     """Return the findings of an arm as one text."""
     return " ".join(plain(line) for _, line in lines)
 
 
-def verdict_of(study: Study) -> Verdict:
+def verdict_of(study: ReportData) -> Verdict:
     """Return the verdict of a study, with links for its numbers."""
     places = places_of(study)
     clauses = _clauses(study, places)
@@ -84,22 +91,24 @@ def verdict_of(study: Study) -> Verdict:
     return Verdict(sentence, {arm.key: _arm_words(study, arm, places) for arm in study.others})
 
 
-def places_of(study: Study) -> list[Place]:
+def places_of(study: ReportData) -> list[ArmResult]:
     """Return the finding of each other arm at each size."""
     return [
-        Place(arm, n, finding_of(node, study.show), node)
+        ArmResult(arm, n, finding_of(node, study.show), node)
         for arm, n, node in study.entries("comparisons", study.others, study.primary)
     ]
 
 
-def numbers(nodes: Sequence[Node]) -> Line:
+def numbers(nodes: Sequence[JsonNode]) -> Line:
     """Join numbers of training subjects: 6, 12 and 24."""
     return joined([[whole(node)] for node in nodes])
 
 
-def _setting(study: Study) -> Line:
+def _setting(study: ReportData) -> Line:
     host = study.root["host"]
-    words: list[str | Linked] = ["Development look, no test result: o" * study.development or "O"]
+    words: list[str | LinkedNumber] = [
+        "Development look, no test result: o" * study.development or "O"
+    ]
     words.append(f"n {host['title'].text or host['target'].text or 'a host that is not named'}")
     if study.sizes:
         words += [", trained on ", *numbers([study.size_node(n) for n in study.sizes])]
@@ -109,29 +118,29 @@ def _setting(study: Study) -> Line:
     return [*words, ": "]
 
 
-def _clauses(study: Study, places: Sequence[Place]) -> list[Line]:
+def _clauses(study: ReportData, places: Sequence[ArmResult]) -> list[Line]:
     title = study.show.title
     if not study.others:
         return [["nothing is compared, for no arm but the control was trained"]]
-    if all(place.finding is Finding.MISSING for place in places):
+    if all(place.finding is ComparisonOutcome.MISSING for place in places):
         return [[f"nothing can be said, for no comparison on {title} was finished"]]
     yardsticks = [place for place in places if place.arm.kind == "yardstick"]
     compared = [place for place in places if place not in yardsticks]
     clauses = [*_effects(study, compared), *_unshown(study, compared)]
-    if any(place.finding is Finding.GAIN for place in yardsticks):
-        gains = [place for place in yardsticks if place.finding is Finding.GAIN]
+    if any(place.finding is ComparisonOutcome.GAIN for place in yardsticks):
+        gains = [place for place in yardsticks if place.finding is ComparisonOutcome.GAIN]
         clauses.append(["to compare: by ", *_amounts(study, gains)])
-    elif any(place.finding is not Finding.MISSING for place in yardsticks):
+    elif any(place.finding is not ComparisonOutcome.MISSING for place in yardsticks):
         clauses.append(["no gain is shown even for ", *_names(study, yardsticks)])
     return [*clauses, *_limits(places)]
 
 
-def _effects(study: Study, compared: Sequence[Place]) -> list[Line]:
+def _effects(study: ReportData, compared: Sequence[ArmResult]) -> list[Line]:
     """Return clauses on gains and losses, and whether they need a GAN."""
     title = study.show.title
-    by = {finding: [p for p in compared if p.finding is finding] for finding in Finding}
-    learnt = [place for place in by[Finding.GAIN] if place.arm.kind != "rival"]
-    unlearnt = [place for place in by[Finding.GAIN] if place.arm.kind == "rival"]
+    by = {finding: [p for p in compared if p.finding is finding] for finding in ComparisonOutcome}
+    learnt = [place for place in by[ComparisonOutcome.GAIN] if place.arm.kind != "rival"]
+    unlearnt = [place for place in by[ComparisonOutcome.GAIN] if place.arm.kind == "rival"]
     clauses: list[Line] = []
     if learnt:
         clauses.append([f"{title} is better by ", *_amounts(study, learnt)])
@@ -139,20 +148,23 @@ def _effects(study: Study, compared: Sequence[Place]) -> list[Line]:
         start = "without a GAN by " if learnt else f"{title} is better without a GAN, by "
         clauses.append([start, *_amounts(study, unlearnt)])
     clauses += [line for line in [_rival_clause(study, learnt, compared)] if line]
-    if by[Finding.LOSS]:
-        clauses.append([f"{title} is worse by ", *_amounts(study, by[Finding.LOSS])])
+    if by[ComparisonOutcome.LOSS]:
+        clauses.append([f"{title} is worse by ", *_amounts(study, by[ComparisonOutcome.LOSS])])
     return clauses
 
 
-def _unshown(study: Study, compared: Sequence[Place]) -> list[Line]:
+def _unshown(study: ReportData, compared: Sequence[ArmResult]) -> list[Line]:
     """Return clauses on arms without an effect, without a finding, and without results."""
     title, clauses = study.show.title, list[Line]()
-    by = {finding: [p for p in compared if p.finding is finding] for finding in Finding}
-    if by[Finding.SAME]:
-        margin = study.show.size(by[Finding.SAME][0].node["margin"])
-        words: Line = [f"{title} changes by ", *_amounts(study, by[Finding.SAME], signed=True)]
+    by = {finding: [p for p in compared if p.finding is finding] for finding in ComparisonOutcome}
+    if by[ComparisonOutcome.SAME]:
+        margin = study.show.size(by[ComparisonOutcome.SAME][0].node["margin"])
+        words: Line = [
+            f"{title} changes by ",
+            *_amounts(study, by[ComparisonOutcome.SAME], signed=True),
+        ]
         clauses.append([*words, ", no effect beyond ± ", margin, f" {study.show.unit}"])
-    if unclear := by[Finding.UNCLEAR]:
+    if unclear := by[ComparisonOutcome.UNCLEAR]:
         words = [f"{title} changes by ", *_amounts(study, unclear, signed=True)]
         clauses.append([*words, ", so neither gain nor loss is shown"])
         clauses += [
@@ -161,12 +173,12 @@ def _unshown(study: Study, compared: Sequence[Place]) -> list[Line]:
             if (why := why_not(study, place.node))
         ]
         clauses += [line for line in [_power(study, [place.node for place in unclear])] if line]
-    if by[Finding.MISSING]:
-        clauses.append(["nothing was finished of ", *_names(study, by[Finding.MISSING])])
+    if by[ComparisonOutcome.MISSING]:
+        clauses.append(["nothing was finished of ", *_names(study, by[ComparisonOutcome.MISSING])])
     return clauses
 
 
-def _limits(places: Sequence[Place]) -> list[Line]:
+def _limits(places: Sequence[ArmResult]) -> list[Line]:
     """Return a clause on what the intervals do not generalise to, if anything."""
     texts = {text for place in places if (text := place.node["generalises"].text)}
     lacking = [word for word in SPOKEN_FOR if any(word not in text for text in texts)]
@@ -175,7 +187,7 @@ def _limits(places: Sequence[Place]) -> list[Line]:
     )
 
 
-def _amounts(study: Study, places: Sequence[Place], *, signed: bool = False) -> Line:
+def _amounts(study: ReportData, places: Sequence[ArmResult], *, signed: bool = False) -> Line:
     """Return effects with their arms, the largest first; ``signed``: with the stored sign."""
     ordered = sorted(places, key=lambda place: -abs(place.gain(study.show)))
     arms = list(_by_arm(ordered).values())
@@ -188,7 +200,7 @@ def _amounts(study: Study, places: Sequence[Place], *, signed: bool = False) -> 
     return [*line, ", within the margin that makes no difference"] if small else line
 
 
-def _amount(study: Study, places: Sequence[Place], unit: str, signed: bool) -> Line:
+def _amount(study: ReportData, places: Sequence[ArmResult], unit: str, signed: bool) -> Line:
     """Return an effect with its interval; of several, the range of effects and of intervals."""
     show = study.show
     upwards = places[0].gain(show) > 0
@@ -198,7 +210,7 @@ def _amount(study: Study, places: Sequence[Place], unit: str, signed: bool) -> L
     effects = [write(place.node["difference"]) for place in ordered[:: -1 if turned else 1]]
     lows, highs = zip(*(ends_of(place.node) for place in places), strict=True)
     finite = [[end for end in ends if end.number is not None] for ends in (lows, highs)]
-    line: list[str | Linked] = [effects[0]]
+    line: list[str | LinkedNumber] = [effects[0]]
     line += [" to ", effects[-1]] if effects[0].text != effects[-1].text else []
     if not finite[0] or not finite[1]:
         return [*line, unit, f" ({NO_INTERVAL})"]
@@ -211,14 +223,14 @@ def _amount(study: Study, places: Sequence[Place], unit: str, signed: bool) -> L
     return [*line, unit, f" ({intervals}", write(low), " to ", write(high), ")"]
 
 
-def _by_arm(places: Sequence[Place]) -> dict[str, list[Place]]:
-    groups: dict[str, list[Place]] = {}
+def _by_arm(places: Sequence[ArmResult]) -> dict[str, list[ArmResult]]:
+    groups: dict[str, list[ArmResult]] = {}
     for place in places:
         groups.setdefault(place.arm.key, []).append(place)
     return groups
 
 
-def _names(study: Study, places: Sequence[Place]) -> Line:
+def _names(study: ReportData, places: Sequence[ArmResult]) -> Line:
     """Return the names of arms, each with its sizes unless these are all sizes."""
     arms = _by_arm(places)
     named: list[Line] = []
@@ -230,7 +242,7 @@ def _names(study: Study, places: Sequence[Place]) -> Line:
     return joined([*named, *([["others"]] if len(arms) > NAMED else [])])
 
 
-def _power(study: Study, comparisons: Sequence[Node]) -> Line:
+def _power(study: ReportData, comparisons: Sequence[JsonNode]) -> Line:
     """Return a clause on the range of minimum detectable effects."""
     powered = [node for node in comparisons if node["mde"].number is not None]
     within = [node["mde"] for node in powered if not _beyond(node, study.show)]
@@ -247,13 +259,13 @@ def _power(study: Study, comparisons: Sequence[Node]) -> Line:
     return ["a gain of ", *between, detectable]
 
 
-def _beyond(comparison: Node, show: Show) -> bool:
+def _beyond(comparison: JsonNode, show: NumberFormat) -> bool:
     """Whether the detectable effect exceeds the largest gain possible over the control."""
     control, mde = comparison["mean_control"].number, comparison["mde"].number
     return control is not None and mde is not None and mde > show.room(control)
 
 
-def why_not(study: Study, comparison: Node) -> Line:
+def why_not(study: ReportData, comparison: JsonNode) -> Line:
     """Return why an interval that excludes zero shows no effect; empty if it includes zero."""
     low, high = (end.number for end in ends_of(comparison))
     if low is None or high is None or low * high <= 0:
@@ -265,12 +277,14 @@ def why_not(study: Study, comparison: Node) -> Line:
     family = [c["p"] for c in study.root["comparisons"] if c["measure"].text == measure]
     of = pattern("comparisons", [int(node.pointer.split("/")[2]) for node in family], "p")
     count = derived("count", family, of=of, holder="/comparisons")
-    words: list[str | Linked] = ["leaves zero out, but p ", *probability_words(p)]
+    words: list[str | LinkedNumber] = ["leaves zero out, but p ", *probability_words(p)]
     words += [" is ", probability(corrected), " after Holm's correction for ", count]
     return [*words, " comparisons"]
 
 
-def rivals(study: Study, place: Place, places: Sequence[Place]) -> list[tuple[Place, bool]]:
+def rivals(
+    study: ReportData, place: ArmResult, places: Sequence[ArmResult]
+) -> list[tuple[ArmResult, bool]]:
     """Return arms without a GAN that match an arm, or may do so, at the same size.
 
     Returns:
@@ -280,17 +294,23 @@ def rivals(study: Study, place: Place, places: Sequence[Place]) -> list[tuple[Pl
     show, matches = study.show, []
     difference = place.node["difference"].number
     for rival in places:
-        if rival.arm.kind != "rival" or rival.n != place.n or rival.finding is Finding.MISSING:
+        if (
+            rival.arm.kind != "rival"
+            or rival.n != place.n
+            or rival.finding is ComparisonOutcome.MISSING
+        ):
             continue
         low, high = (end.number for end in ends_of(rival.node))
-        if rival.finding is Finding.GAIN and rival.gain(show) >= place.gain(show):
+        if rival.finding is ComparisonOutcome.GAIN and rival.gain(show) >= place.gain(show):
             matches.append((rival, True))
         elif low is not None and high is not None and difference is not None:
             matches += [(rival, False)] * (low <= difference <= high)
     return matches
 
 
-def _rival_clause(study: Study, gains: Sequence[Place], places: Sequence[Place]) -> Line:
+def _rival_clause(
+    study: ReportData, gains: Sequence[ArmResult], places: Sequence[ArmResult]
+) -> Line:
     """Return a clause on whether the largest gain of a GAN needs a GAN."""
     if not gains:
         return []
@@ -305,16 +325,18 @@ def _rival_clause(study: Study, gains: Sequence[Place], places: Sequence[Place])
     return []
 
 
-def _arm_words(study: Study, arm: Arm, places: Sequence[Place]) -> list[tuple[Finding, Line]]:
+def _arm_words(
+    study: ReportData, arm: ReportArm, places: Sequence[ArmResult]
+) -> list[tuple[ComparisonOutcome, Line]]:
     arm_places = [place for place in places if place.arm.key == arm.key]
     lines = [(place.finding, _place_words(study, place, places)) for place in arm_places]
-    return lines or [(Finding.MISSING, ["Nothing was finished."])]
+    return lines or [(ComparisonOutcome.MISSING, ["Nothing was finished."])]
 
 
-def _place_words(study: Study, place: Place, places: Sequence[Place]) -> Line:
+def _place_words(study: ReportData, place: ArmResult, places: Sequence[ArmResult]) -> Line:
     show, node = study.show, place.node
-    start: list[str | Linked] = ["At N = ", whole(study.size_node(place.n)), " "]
-    if place.finding is Finding.MISSING:
+    start: list[str | LinkedNumber] = ["At N = ", whole(study.size_node(place.n)), " "]
+    if place.finding is ComparisonOutcome.MISSING:
         return [*start, "nothing was finished", *_unfinished(study, place), "."]
     effect: Line = [show.difference(node["difference"]), f" {show.unit}"]
     if any(end.number is None for end in ends_of(node)):
@@ -323,13 +345,13 @@ def _place_words(study: Study, place: Place, places: Sequence[Place]) -> Line:
     effect = [*effect, " (95 % CI ", *ends, ")"]
     p = [", p ", *probability_words(node["p_holm"]), " after Holm"]
     margin: Line = ["± ", show.size(node["margin"]), f" {show.unit}"]
-    if place.finding in (Finding.GAIN, Finding.LOSS):
+    if place.finding in (ComparisonOutcome.GAIN, ComparisonOutcome.LOSS):
         within: Line = ()
         if node["equivalent"].value is True:
             within = [", yet within the margin of ", *margin]
         line = [*start, f"a {place.finding.words} is shown: ", *effect, *p, *within, "."]
         return [*line, *_rival_words(study, place, places)]
-    if place.finding is Finding.SAME:
+    if place.finding is ComparisonOutcome.SAME:
         within = [", p ", *probability_words(node["equivalence_p"]), " for lying within"]
         return [*start, "there is no effect beyond ", *margin, ": ", *effect, *within, "."]
     line = [*start[:-1], ": ", *effect, *p, ", so neither gain nor loss is shown"]
@@ -339,27 +361,27 @@ def _place_words(study: Study, place: Place, places: Sequence[Place]) -> Line:
     return [*line, ".", *_rival_words(study, place, places)]
 
 
-def _rival_words(study: Study, place: Place, places: Sequence[Place]) -> Line:
+def _rival_words(study: ReportData, place: ArmResult, places: Sequence[ArmResult]) -> Line:
     """Return a sentence on arms without a GAN, if this arm or they show a gain."""
-    if place.arm.kind not in ("gan", "tuned") or place.finding is Finding.LOSS:
+    if place.arm.kind not in ("gan", "tuned") or place.finding is ComparisonOutcome.LOSS:
         return []
     for rival, as_well in rivals(study, place, places):
         gain = study.show.difference(rival.node["difference"])
         if as_well:
-            does = "does as well" if place.finding is Finding.GAIN else "shows a gain"
+            does = "does as well" if place.finding is ComparisonOutcome.GAIN else "shows a gain"
             return [f" “{rival.arm.title}” {does} without a GAN (", gain, ")."]
-        if place.finding is Finding.GAIN:
+        if place.finding is ComparisonOutcome.GAIN:
             return [f" “{rival.arm.title}” (", gain, ", without a GAN) is not told apart from it."]
     return []
 
 
-def probability_words(node: Node) -> Line:
+def probability_words(node: JsonNode) -> Line:
     """Return a p-value with its sign: = 0.034, or < 0.001."""
     text = probability(node)
     return [text] if text.text.startswith("<") else ["= ", text]
 
 
-def _unfinished(study: Study, place: Place) -> Line:
+def _unfinished(study: ReportData, place: ArmResult) -> Line:
     """Return the numbers of failed runs and of all runs."""
     runs = study.runs(place.arm.key, place.n)
     failed = [run for run in runs if run["status"].text == "failed"]

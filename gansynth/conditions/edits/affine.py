@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from gansynth.conditions.edits.moving import Move, MoveOptions
 from gansynth.conditions.edits.shared import ordered
+from gansynth.conditions.edits.warp import WarpEdit, WarpOptions
 from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask, Matrix, affine_coordinates, centroid, random_direction
 from gansynth.core.schema import FloatArray, Schema
@@ -34,7 +34,7 @@ class Identity(Edit):
         return EditResult(context.labels.copy())
 
 
-class FlipOptions(MoveOptions):
+class FlipOptions(WarpOptions):
     """Along which axes to mirror, how often, and about what."""
 
     axes: tuple[int, ...] = Field(
@@ -50,7 +50,7 @@ class FlipOptions(MoveOptions):
     )
 
 
-class Flip(Move):
+class Flip(WarpEdit):
     """Mirrors labels along one axis, drawn from ``axes``; exact, voxel by voxel."""
 
     name: ClassVar[str] = "flip"
@@ -60,7 +60,7 @@ class Flip(Move):
     options: FlipOptions
 
     def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
-        """See ``Move.draw``; ``strength`` is 0 for those conditions that are not to be flipped.
+        """See ``WarpEdit.draw``; ``strength`` is 0 for those conditions that are not to be flipped.
 
         Raises:
             UsageFault: if the options name a class or an axis that the schema lacks.
@@ -88,19 +88,19 @@ class Flip(Move):
     def coordinates(
         self, shape: Sequence[int], schema: Schema, params: Mapping[str, Any]
     ) -> FloatArray:
-        """See ``Move.coordinates``."""
+        """See ``WarpEdit.coordinates``."""
         pull = np.indices(shape, np.float32)
         pull[params["axis"]] = params["mirror"] - pull[params["axis"]]
         return pull
 
 
-class RotateOptions(MoveOptions):
+class RotateOptions(WarpOptions):
     """How far to turn."""
 
     max_deg: float = Field(15.0, ge=0, le=180, description="largest angle either way, degrees")
 
 
-class Rotate(Move):
+class Rotate(WarpEdit):
     """Turns labels about their centroid, in mm: about any axis in 3D, in the plane in 2D."""
 
     name: ClassVar[str] = "rotate"
@@ -121,7 +121,7 @@ class Rotate(Move):
     def coordinates(
         self, shape: Sequence[int], schema: Schema, params: Mapping[str, Any]
     ) -> FloatArray:
-        """See ``Move.coordinates``."""
+        """See ``WarpEdit.coordinates``."""
         # The pull turns back; in voxels a turn in mm is a shear where spacings differ.
         back = rotation(-math.radians(params["angle_deg"]), params["axis"])
         mm = np.array(schema.spacing)
@@ -138,7 +138,7 @@ def rotation(angle: float, axis: Sequence[float]) -> Matrix:
     return np.asarray(np.eye(3) + s * cross + (1 - c) * cross @ cross)
 
 
-class ScaleOptions(MoveOptions):
+class ScaleEditOptions(WarpOptions):
     """How much to scale."""
 
     low: float = Field(0.8, ge=0.25, le=4, description="smallest factor on lengths, no unit")
@@ -147,12 +147,12 @@ class ScaleOptions(MoveOptions):
     _ordered = model_validator(mode="after")(ordered)
 
 
-class Scale(Move):
+class ScaleEdit(WarpEdit):
     """Scales labels about their centroid by one factor on all axes, drawn log-uniformly."""
 
     name: ClassVar[str] = "scale"
-    Options: ClassVar[type[EditOptions]] = ScaleOptions
-    options: ScaleOptions
+    Options: ClassVar[type[EditOptions]] = ScaleEditOptions
+    options: ScaleEditOptions
 
     def draw_move(
         self, moved: Mask, schema: Schema, rng: np.random.Generator, strength: float
@@ -164,7 +164,7 @@ class Scale(Move):
     def coordinates(
         self, shape: Sequence[int], schema: Schema, params: Mapping[str, Any]
     ) -> FloatArray:
-        """See ``Move.coordinates``."""
+        """See ``WarpEdit.coordinates``."""
         matrix = np.eye(len(shape)) / params["factor"]
         return affine_coordinates(shape, matrix, params["centre"])
 
@@ -173,7 +173,7 @@ class Scale(Move):
         return float(params["factor"] ** schema.ndim)
 
 
-class ShiftOptions(MoveOptions):
+class ShiftOptions(WarpOptions):
     """How far to shift."""
 
     max_mm: float = Field(
@@ -181,7 +181,7 @@ class ShiftOptions(MoveOptions):
     )
 
 
-class Shift(Move):
+class Shift(WarpEdit):
     """Moves labels by the same vector everywhere, drawn evenly from a ball (2D: a disc)."""
 
     name: ClassVar[str] = "shift"
@@ -198,7 +198,7 @@ class Shift(Move):
     def coordinates(
         self, shape: Sequence[int], schema: Schema, params: Mapping[str, Any]
     ) -> FloatArray:
-        """See ``Move.coordinates``."""
+        """See ``WarpEdit.coordinates``."""
         voxels = np.array(params["shift_mm"]) / np.array(schema.spacing)
         matrix = np.c_[np.eye(len(shape)), -voxels]
         return affine_coordinates(shape, matrix, (0.0,) * len(shape))

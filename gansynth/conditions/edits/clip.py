@@ -51,7 +51,7 @@ class Clip(Edit):
             ``margin_mm``: the option's, halved until every class keeps at least 30 % of its voxels.
             The last of 8 tries has no margin. None clips nothing.
         """
-        by_image = self.options.to == "image" and context.scene is not None
+        by_image = self.options.to == "image" and context.case_context is not None
         params: dict[str, Any] = {"border": self.options.border}
         params |= {"to": "image"} if by_image else {}
         labels = _shown(context) if by_image else context.labels
@@ -82,11 +82,15 @@ def _clipped(labels: LabelArray, margin: float, border: bool, schema: Schema) ->
 
 def _shown(context: EditContext) -> LabelArray:
     """Remove foreground outside of the image's body; foreground of the case counts as body."""
-    labels, scene = context.labels, context.scene
-    if scene is None:
+    labels, case_context = context.labels, context.case_context
+    if case_context is None:
         return labels
-    outside, space = ~scene.body & (scene.labels <= 0), scene.room.space
-    beyond = space.padding(scene.shape, scene.placement) if scene.placement.corner else None
+    outside, space = ~case_context.body & (case_context.labels <= 0), case_context.case_pool.space
+    beyond = (
+        space.padding(case_context.shape, case_context.placement)
+        if case_context.placement.corner
+        else None
+    )
     if not (outside if beyond is None else outside & ~beyond).any():
         return labels
     return np.where((labels > 0) & outside, np.int16(0), labels)

@@ -19,11 +19,11 @@ from gansynth.conditions.edits.shared import (
     keeps_classes,
     settled,
 )
-from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult, SceneEdit
+from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask
 from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, LabelArray
-from gansynth.data.lesion_parts import Part, parts
+from gansynth.data.lesion_parts import LesionPart, parts
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import fill_options
 
@@ -49,7 +49,7 @@ class ComponentsOptions(EditOptions):
             edit = installed().edit(name)
         except UsageFault as fault:
             raise ValueError(str(fault)) from None
-        if issubclass(edit, SceneEdit | Components):
+        if issubclass(edit, CaseEdit | Components):
             raise ValueError(f"{name} cannot edit a part alone; use it without components")
         return name
 
@@ -86,7 +86,7 @@ class Components(Edit):
             UsageFault: if the options name a class the schema lacks.
         """
         classes = chosen_classes(self.name, self.options.classes, context.schema)
-        task = _Given(context, classes, _inner(self.options.edit, self.options.inner))
+        task = _PartInput(context, classes, _inner(self.options.edit, self.options.inner))
         place, now = task.numbered(), context.with_labels(context.labels)
         steps: list[dict[str, Any]] = []
         for number, part in enumerate(task.parts[:MOST]):
@@ -112,7 +112,7 @@ class Components(Edit):
 
 
 @dataclass(frozen=True)
-class _Step:
+class _EditedPart:
     """One edited part."""
 
     params: dict[str, Any]
@@ -132,7 +132,7 @@ class _Step:
 
 
 @dataclass(frozen=True)
-class _Given:
+class _PartInput:
     """Labels whose parts are edited, the classes of parts, and the inner edit."""
 
     context: EditContext
@@ -140,7 +140,7 @@ class _Given:
     inner: Edit
 
     @cached_property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[LesionPart]:
         return parts(self.context.labels, self.context.schema, self.classes)
 
     @cached_property
@@ -160,7 +160,7 @@ class _Given:
         whole = np.where(outside, np.int16(OUTSIDE), self.parts[number].whole())
         return self.context.with_labels(whole)
 
-    def step(self, now: EditContext, number: int, params: dict[str, Any]) -> _Step:
+    def step(self, now: EditContext, number: int, params: dict[str, Any]) -> _EditedPart:
         """Edit a part, and write it into labels that hold the unedited part."""
         part, alone = self.parts[number], self.alone(number).labels
         moved = replace(now, labels=alone).edited(self.inner, params)
@@ -174,7 +174,7 @@ class _Given:
             moved = replace(moved, image=np.where(new, moved.image, now.image))
         left = np.asarray((alone > 0) & ~new)
         after = settled(moved, np.where(new, whole, without), left)
-        return _Step(params, alone, whole, new, replace(now, **after._asdict()))
+        return _EditedPart(params, alone, whole, new, replace(now, **after._asdict()))
 
 
 def _inner(name: str, options: Mapping[str, Any]) -> Edit:
@@ -182,10 +182,10 @@ def _inner(name: str, options: Mapping[str, Any]) -> Edit:
     return cls(fill_options(cls.Options, options, f"edit {name!r}"))
 
 
-def _replayed(context: EditContext, params: Mapping[str, Any]) -> Iterator[_Step]:
+def _replayed(context: EditContext, params: Mapping[str, Any]) -> Iterator[_EditedPart]:
     if not params["parts"]:
         return
-    task, now = _Given(context, params["classes"], installed().edit(params["edit"])()), context
+    task, now = _PartInput(context, params["classes"], installed().edit(params["edit"])()), context
     for drawn in params["parts"]:
         step = task.step(now, drawn["part"], drawn["params"])
         yield step

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.edits.moving import Move, MoveOptions
+from gansynth.conditions.edits.warp import WarpEdit, WarpOptions
 from gansynth.core.edit import EditOptions
 from gansynth.core.geometry import Mask, Matrix
 from gansynth.core.schema import FloatArray, Schema
@@ -22,7 +22,7 @@ REACH = 3
 """How far beyond the array nodes are laid, in widths; farther ones weigh about 1 % or less."""
 
 
-class ElasticOptions(MoveOptions):
+class ElasticEditOptions(WarpOptions):
     """How strongly and how finely to deform."""
 
     amplitude_mm: float = Field(
@@ -41,12 +41,12 @@ class ElasticOptions(MoveOptions):
     )
 
 
-class Elastic(Move):
+class ElasticEdit(WarpEdit):
     """Deforms labels by Gaussian-smooth noise, seeded by a number in the parameters."""
 
     name: ClassVar[str] = "elastic"
-    Options: ClassVar[type[EditOptions]] = ElasticOptions
-    options: ElasticOptions
+    Options: ClassVar[type[EditOptions]] = ElasticEditOptions
+    options: ElasticEditOptions
 
     def draw_move(
         self, moved: Mask, schema: Schema, rng: np.random.Generator, strength: float
@@ -60,7 +60,7 @@ class Elastic(Move):
     def coordinates(
         self, shape: Sequence[int], schema: Schema, params: Mapping[str, Any]
     ) -> FloatArray:
-        """See ``Move.coordinates``."""
+        """See ``WarpEdit.coordinates``."""
         field = SmoothField(params["seed"], shape, schema.spacing, params["correlation_mm"])
         return field.coordinates(params["amplitude_mm"])
 

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from gansynth.conditions.edits.borrowing import (
-    Borrowing,
-    BorrowOptions,
-    Loan,
+from gansynth.conditions.edits.donor_selection import (
+    DonorCase,
+    DonorEdit,
+    DonorEditOptions,
+    choose_donor,
+    donor_ids,
     draw_plane,
-    lend,
-    lenders,
 )
 from gansynth.conditions.edits.nesting import keeps_nesting
 from gansynth.conditions.edits.shared import (
@@ -26,6 +26,7 @@ from gansynth.conditions.edits.shared import (
     replaced,
 )
 from gansynth.conditions.location_prior import depth_of, frame_of
+from gansynth.core.case_pool import CaseContext
 from gansynth.core.edit import EditContext, EditOptions, EditResult
 from gansynth.core.geometry import (
     Mask,
@@ -36,9 +37,8 @@ from gansynth.core.geometry import (
     mask_of,
     pull_labels,
 )
-from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
-from gansynth.data.connected_components import Parts
+from gansynth.data.connected_components import LabelComponents
 
 WEAKER = (1.0, 0.5, 0.25, 0.125)
 """Shares of the drawn weight that are tried, in order."""
@@ -46,7 +46,7 @@ TURN = np.cos(np.deg2rad(60))
 """Cosine of the widest angle that a principal axis is turned by."""
 
 
-class InterpolateOptions(BorrowOptions):
+class InterpolateOptions(DonorEditOptions):
     """Which case lends its shape, and the range of its weight."""
 
     low: float = Field(0.2, ge=0, le=1, description="smallest weight of the other's shape")
@@ -55,7 +55,7 @@ class InterpolateOptions(BorrowOptions):
     _ordered = model_validator(mode="after")(ordered)
 
 
-class Interpolate(Borrowing):
+class Interpolate(DonorEdit):
     """Interpolates shapes of two subjects by signed distances (Raya and Udupa 1990), by class.
 
     The other shape is first aligned with the case's. Of three alignments the one with most overlap
@@ -72,21 +72,23 @@ class Interpolate(Borrowing):
 
     def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Draw ``weight`` and the lending case (``donor``, ``plane``); ``matrix`` aligns it."""
-        labels, scene = context.labels, self.scene(context)
+        labels, case_context = context.labels, self.case_context(context)
         chosen = chosen_classes(self.name, self.options.classes, context.schema)
         classes = chosen or list(context.schema.foreground)
         own_labels = np.where(mask_of(labels, classes), labels, np.int16(0))
         weight = float(rng.uniform(self.options.low, self.options.high))
         tries = 0
-        for donor in lenders(self.options, scene, classes, rng) if own_labels.any() else ():
-            plane = draw_plane(scene.room, donor, classes, depth_of(scene), rng)
-            loan = lend(scene.room, donor, plane, classes)
+        for donor in (
+            donor_ids(self.options, case_context, classes, rng) if own_labels.any() else ()
+        ):
+            plane = draw_plane(case_context.case_pool, donor, classes, depth_of(case_context), rng)
+            loan = choose_donor(case_context.case_pool, donor, plane, classes)
             if set(np.unique(loan.labels)) != set(np.unique(own_labels)) | {0}:
                 continue
-            matrix, centre = _aligned(own_labels, loan, context.schema, scene)
+            matrix, centre = _aligned(own_labels, loan, context.schema, case_context)
             params: dict[str, Any] = {"classes": chosen, "donor": donor, "plane": plane}
             params |= {"matrix": matrix.tolist(), "centre": list(centre)}
-            mixer = _Mixer(
+            mixer = _ShapeInterpolator(
                 own_labels, _brought(loan, params, own_labels.shape), context.schema.spacing
             )
             for share in WEAKER:
@@ -104,12 +106,16 @@ class Interpolate(Borrowing):
             return replaced(context, labels.copy())
         classes = params["classes"] or schema.foreground
         own_labels = np.where(mask_of(labels, classes), labels, np.int16(0))
-        loan = lend(self.scene(context).room, params["donor"], params["plane"], classes)
-        mixer = _Mixer(own_labels, _brought(loan, params, own_labels.shape), schema.spacing)
+        loan = choose_donor(
+            self.case_context(context).case_pool, params["donor"], params["plane"], classes
+        )
+        mixer = _ShapeInterpolator(
+            own_labels, _brought(loan, params, own_labels.shape), schema.spacing
+        )
         return replaced(context, _written(context, mixer(params["weight"]), params))
 
 
-class _Mixer:
+class _ShapeInterpolator:
     """Mixes two label maps of one shape; distances are measured once."""
 
     def __init__(self, own_labels: LabelArray, lent: LabelArray, spacing: Sequence[float]) -> None:
@@ -159,11 +165,11 @@ def _written(context: EditContext, mixed: LabelArray, params: Mapping[str, Any])
     return np.where((mixed > 0) & within, mixed, left)
 
 
-def _good(labels: LabelArray, own_labels: LabelArray, loan: Loan, after: LabelArray) -> bool:
+def _good(labels: LabelArray, own_labels: LabelArray, loan: DonorCase, after: LabelArray) -> bool:
     """Whether classes are kept, nested as before, and in no more pieces than in both cases."""
 
     def pieces(label_map: LabelArray, value: int) -> int:
-        return int(Parts.of(label_map == value).sizes.size)
+        return int(LabelComponents.of(label_map == value).sizes.size)
 
     values = np.unique(own_labels[own_labels > 0]).tolist()
     return (
@@ -179,14 +185,14 @@ def _good(labels: LabelArray, own_labels: LabelArray, loan: Loan, after: LabelAr
 
 
 def _aligned(
-    own_labels: LabelArray, loan: Loan, schema: Schema, scene: Scene
+    own_labels: LabelArray, loan: DonorCase, schema: Schema, case_context: CaseContext
 ) -> tuple[Matrix, tuple[float, ...]]:
     """Return the matrix (n, n + 1) about a centre, in voxels, with which the loan overlaps most."""
     here, there = own_labels > 0, loan.labels > 0
     middle, lent_middle = np.array(centroid(here)), np.array(centroid(there))
     mm = np.array(schema.spacing)
     turned = np.diag(1 / mm) @ _turn(here, there, mm) @ np.diag(mm)
-    at_same = loan.frame.voxels(frame_of(scene).relative(middle[None]))[0]
+    at_same = loan.frame.voxels(frame_of(case_context).relative(middle[None]))[0]
     pulls = [
         (np.eye(len(mm)), np.rint(lent_middle - middle)),
         (turned, lent_middle - middle),
@@ -226,7 +232,7 @@ def _axes(mask: Mask, mm: Matrix) -> Matrix | None:
     return np.asarray(np.linalg.eigh(np.cov(points.T))[1])
 
 
-def _brought(loan: Loan, params: Mapping[str, Any], shape: Sequence[int]) -> LabelArray:
+def _brought(loan: DonorCase, params: Mapping[str, Any], shape: Sequence[int]) -> LabelArray:
     """The loan in the scene's array, int16; 0 elsewhere."""
     pull = affine_coordinates(shape, np.array(params["matrix"]), params["centre"])
     return pull_labels(loan.labels, pull)

@@ -34,7 +34,7 @@ from gansynth.conditions.edits.shared import (
 from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask, bounding_box, fill_nearest, mask_of
 from gansynth.core.schema import OUTSIDE, LabelArray
-from gansynth.data.connected_components import Parts
+from gansynth.data.connected_components import LabelComponents
 
 Indices = tuple[npt.NDArray[np.intp], ...]
 STRENGTHS = tuple(0.5**k for k in range(8))
@@ -46,7 +46,7 @@ SMOOTH = 2.0
 """Width of the Gaussian, voxels, that ranks voxels at equal distance by their enclosure."""
 
 
-class GrowingOptions(EditOptions):
+class VolumeOptions(EditOptions):
     """Which classes change their volume, and how much."""
 
     classes: Classes = Field(
@@ -58,7 +58,7 @@ class GrowingOptions(EditOptions):
     _ordered = model_validator(mode="after")(ordered)
 
 
-class Growing(Edit):
+class VolumeEdit(Edit):
     """An edit that changes the volume of chosen classes by a drawn factor.
 
     The factor is drawn log-uniformly. Its logarithm is halved until every class keeps at least 30 %
@@ -67,7 +67,7 @@ class Growing(Edit):
     label, and the image mirrored at its border.
     """
 
-    options: GrowingOptions
+    options: VolumeOptions
 
     def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Draw ``factor`` on the volume (2D: on the area).
@@ -98,14 +98,14 @@ class Growing(Edit):
         return settled(context, after, after != labels)
 
 
-class EnlargeOptions(GrowingOptions):
+class EnlargeOptions(VolumeOptions):
     """How much to enlarge."""
 
     low: float = Field(1.2, ge=1, le=16, description="smallest factor on the volume, no unit")
     high: float = Field(2.0, ge=1, le=16, description="largest factor on the volume, no unit")
 
 
-class Enlarge(Growing):
+class Enlarge(VolumeEdit):
     """Grows chosen classes outwards, as far as there is room in the body.
 
     They grow over background, and over the class around them where they are nested; a class that
@@ -116,14 +116,14 @@ class Enlarge(Growing):
     Options: ClassVar[type[EditOptions]] = EnlargeOptions
 
 
-class ShrinkOptions(GrowingOptions):
+class ShrinkOptions(VolumeOptions):
     """How much to shrink."""
 
     low: float = Field(0.5, ge=0.05, le=1, description="smallest factor on the volume, no unit")
     high: float = Field(0.8, ge=0.05, le=1, description="largest factor on the volume, no unit")
 
 
-class Shrink(Growing):
+class Shrink(VolumeEdit):
     """Erodes chosen classes from the outside.
 
     Their voxels become the class around them where they are nested, else background. No body
@@ -190,7 +190,7 @@ def _growth(
     solid = filled(chosen)
     distance, index = _distance(solid, spacing)
     value, wrapped = labels[index], inner[index]
-    bodies = Parts.of(solid).numbered
+    bodies = LabelComponents.of(solid).numbered
     nested = nested_bodies(labels, bodies)[bodies[index]]
     bare = labels == 0
     allowed = (around & nested & ~(wrapped & beside(bare))) | (bare & ~wrapped)
@@ -216,7 +216,7 @@ def _shrink(labels: LabelArray, chosen: Mask, count: int, spacing: Sequence[floa
     box = bounding_box(chosen, margin=1)
     cut, own_mask = labels[box], chosen[box]
     solid = filled(own_mask)
-    components = Parts.of(solid)
+    components = LabelComponents.of(solid)
     bodies = components.numbered
     nested = nested_bodies(cut, bodies)
     outer = cut == 0
@@ -246,7 +246,7 @@ def _worn(solid: Mask, may: Mask, order: npt.NDArray[np.intp], count: int) -> Ma
     for _ in range(ROUNDS):
         taken[:] = False
         taken.ravel()[order[:count]] = True
-        remaining = Parts.of(solid & ~taken)
+        remaining = LabelComponents.of(solid & ~taken)
         held = np.isin(remaining.numbers, np.unique(remaining.numbered[solid & ~may]))
         fragments = remaining.numbers[
             ~held & (remaining.sizes < CRUMB * remaining.sizes.max(initial=0))

@@ -8,11 +8,11 @@ import numpy as np
 from pydantic import Field
 
 from gansynth.conditions.edits.shared import Classes, close_left
+from gansynth.core.case_pool import CaseContext
 from gansynth.core.edit import EditContext, EditOptions
 from gansynth.core.geometry import Mask, Matrix, bounding_box, nearest_voxels
-from gansynth.core.scene import Scene
 from gansynth.core.schema import FloatArray, LabelArray, Schema
-from gansynth.data.lesion_parts import Part, parts
+from gansynth.data.lesion_parts import LesionPart, parts
 
 LEAST = 4
 """Lesions of fewer voxels are left as they are."""
@@ -35,7 +35,7 @@ class PieceOptions(EditOptions):
 
 def lesions(
     labels: LabelArray, schema: Schema, classes: Sequence[int] | None, each: bool
-) -> list[Part]:
+) -> list[LesionPart]:
     """Return connected pieces of chosen classes, the largest first, or all of them as one.
 
     With ``each`` there are at most ``MOST``, of at least ``LEAST`` voxels, without fragments.
@@ -51,15 +51,15 @@ def lesions(
         mask[part.box] |= part.mask
     box = bounding_box(mask)
     cut = np.where(mask[box], labels[box], np.int16(0))
-    return [Part(cut, box, labels.shape, schema.spacing)]
+    return [LesionPart(cut, box, labels.shape, schema.spacing)]
 
 
-def cut_by_crop(part: Part, scene: Scene) -> bool:
+def cut_by_crop(part: LesionPart, case_context: CaseContext) -> bool:
     """Whether a lesion may go on beyond the crop, where its shape is unknown."""
-    return bool(scene.placement.corner) and part.cut_off
+    return bool(case_context.placement.corner) and part.cut_off
 
 
-def taken(labels: LabelArray, part: Part) -> LabelArray:
+def taken(labels: LabelArray, part: LesionPart) -> LabelArray:
     """Remove a part from labels; the class it was nested in fills the gap."""
     mask = np.zeros(labels.shape, bool)
     mask[part.box] = part.mask

@@ -19,10 +19,10 @@ from gansynth.conditions.edits.pieces import (
 )
 from gansynth.conditions.edits.shared import chosen_classes, replaced, unchanged
 from gansynth.conditions.location_prior import place_drawer
-from gansynth.core.edit import EditContext, EditOptions, EditResult, SceneEdit
+from gansynth.core.edit import CaseEdit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask
 from gansynth.core.schema import LabelArray
-from gansynth.data.lesion_parts import Part
+from gansynth.data.lesion_parts import LesionPart
 
 DRAWS = 64
 """Places that are drawn for a lesion until there is room at one."""
@@ -37,7 +37,7 @@ class PlaceOptions(PieceOptions):
     )
 
 
-class Place(SceneEdit):
+class PlaceEdit(CaseEdit):
     """Moves lesions to places where there is room: in the body, off other foreground.
 
     Size and shape stay. A lesion without room stays where it is, and so does one that a crop cuts
@@ -50,23 +50,23 @@ class Place(SceneEdit):
 
     def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Draw ``shifts``, in voxels, of the lesions; zeros of those that stay."""
-        labels, schema, scene = context.labels, context.schema, self.scene(context)
+        labels, schema, case_context = context.labels, context.schema, self.case_context(context)
         chosen, each = chosen_classes(self.name, self.options.classes, schema), self.options.each
         pieces = lesions(labels, schema, chosen, each)
-        if not pieces or not scene.body.any():
+        if not pieces or not case_context.body.any():
             return unchanged("no lesion, or no body")
-        draw = place_drawer(scene, chosen, self.options.where, scene.body, rng)
+        draw = place_drawer(case_context, chosen, self.options.where, case_context.body, rng)
         now, shifts = labels, []
         for part in pieces:
             shifts.append([0] * labels.ndim)
-            if cut_by_crop(part, scene):
+            if cut_by_crop(part, case_context):
                 continue
             left = taken(now, part)
-            room = scene.body & (left == 0)
-            least = float(scene.body[part.box][part.mask].mean())
+            case_pool = case_context.body & (left == 0)
+            least = float(case_context.body[part.box][part.mask].mean())
             for _ in range(DRAWS):
                 shift = np.rint(np.subtract(draw(), part.centroid)).astype(int).tolist()
-                if _has_room(part, shift, room, left == 0, least):
+                if _has_room(part, shift, case_pool, left == 0, least):
                     shifts[-1], now = shift, _placed(left, part, shift)
                     break
         if not np.any(shifts):
@@ -85,13 +85,13 @@ class Place(SceneEdit):
         return replaced(context, now, pull_image(context, itertools.starmap(_landing, moves)))
 
 
-def _landing(part: Part, shift: list[int]) -> Landing:
+def _landing(part: LesionPart, shift: list[int]) -> Landing:
     here, there = _boxes(part, shift)
     n = len(shift)
     return there, part.mask[here], np.column_stack([np.eye(n), np.negative(shift)]), (0.0,) * n
 
 
-def _boxes(part: Part, shift: list[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def _boxes(part: LesionPart, shift: list[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """What of a moved part lies in the array: within the part's box, and in the array."""
     here, there = [], []
     for cut, by, length in zip(part.box, shift, part.shape, strict=True):
@@ -101,18 +101,20 @@ def _boxes(part: Part, shift: list[int]) -> tuple[tuple[slice, ...], tuple[slice
     return tuple(here), tuple(there)
 
 
-def _has_room(part: Part, shift: list[int], room: Mask, free: Mask, least: float) -> bool:
+def _has_room(
+    part: LesionPart, shift: list[int], case_pool: Mask, free: Mask, least: float
+) -> bool:
     """Whether a moved part lies in the array, off others, and no less in the body than before."""
     if not any(shift):
         return False
     here, there = _boxes(part, shift)
     if part.mask[here].shape != part.labels.shape:
         return False
-    inside = free[there][part.mask], room[there][part.mask]
+    inside = free[there][part.mask], case_pool[there][part.mask]
     return bool(inside[0].all() and inside[1].mean() >= least)
 
 
-def _placed(left: LabelArray, part: Part, shift: list[int]) -> LabelArray:
+def _placed(left: LabelArray, part: LesionPart, shift: list[int]) -> LabelArray:
     """Labels with a part at its new place, as far as that is free."""
     out = left.copy()
     here, there = _boxes(part, shift)

@@ -20,12 +20,12 @@ from gansynth.conditions.edits.pieces import (
     taken,
 )
 from gansynth.conditions.edits.shared import chosen_classes, keeps_classes, replaced, unchanged
-from gansynth.conditions.location_prior import looked_at, whole
-from gansynth.core.edit import EditContext, EditOptions, EditResult, SceneEdit
+from gansynth.conditions.location_prior import learning_cases, whole
+from gansynth.core.case_pool import CasePool
+from gansynth.core.edit import CaseEdit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask, Matrix, affine_coordinates, pull_labels
-from gansynth.core.scene import CasePool
 from gansynth.core.schema import LabelArray
-from gansynth.data.lesion_parts import Part
+from gansynth.data.lesion_parts import LesionPart
 from gansynth.runtime.options import Needs
 
 TRIES = 8
@@ -59,7 +59,7 @@ class SizeOptions(PieceOptions):
     )
 
 
-class Size(SceneEdit):
+class Size(CaseEdit):
     """Scales lesions about their centroids, nested classes together, to sizes drawn for them.
 
     A lesion grows within the body and around other foreground. Where a drawn size has no room, or
@@ -73,11 +73,11 @@ class Size(SceneEdit):
 
     def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Draw ``factors`` on lengths, one for each lesion; 1 of those that stay."""
-        labels, schema, scene = context.labels, context.schema, self.scene(context)
+        labels, schema, case_context = context.labels, context.schema, self.case_context(context)
         options = self.options
         chosen = chosen_classes(self.name, options.classes, schema)
         pieces = lesions(labels, schema, chosen, options.each)
-        sizes = learnt_sizes(scene.room, chosen, options.each)
+        sizes = learnt_sizes(case_context.case_pool, chosen, options.each)
         sizes = sizes[sizes >= options.min_mm3]
         if not pieces or not sizes.size:
             return unchanged("no lesion here, or none in training cases")
@@ -85,14 +85,14 @@ class Size(SceneEdit):
         now, factors = labels, []
         for part in pieces:
             factors.append(1.0)
-            if cut_by_crop(part, scene) or part.volume < options.min_mm3:
+            if cut_by_crop(part, case_context) or part.volume < options.min_mm3:
                 continue
             left = taken(now, part)
             for _ in range(TRIES):
                 drawn = rng.choice(sizes, p=weights / weights.sum())
                 factor = self._factor(part, drawn * np.exp(SPREAD * rng.standard_normal()))
-                if _has_room(part, factor, left, scene.body):
-                    factors[-1], now = factor, _resized(left, part, factor, scene.body)
+                if _has_room(part, factor, left, case_context.body):
+                    factors[-1], now = factor, _resized(left, part, factor, case_context.body)
                     break
         if factors == [1.0] * len(factors):
             return unchanged("no room")
@@ -109,49 +109,49 @@ class Size(SceneEdit):
                 now = _resized(taken(now, part), part, factor, context.body)
         return replaced(context, now, pull_image(context, itertools.starmap(_landing, resized)))
 
-    def _factor(self, part: Part, volume: float) -> float:
+    def _factor(self, part: LesionPart, volume: float) -> float:
         limit = self.options.max_factor
         factor = (volume / part.volume) ** (1 / len(part.shape))
         return float(np.clip(factor, 1 / limit, limit))
 
 
-def learnt_sizes(room: CasePool, classes: Sequence[int] | None, each: bool) -> Matrix:
+def learnt_sizes(case_pool: CasePool, classes: Sequence[int] | None, each: bool) -> Matrix:
     """Volumes in mm^3 (2D: areas in mm^2) of training cases' lesions, sorted: float64 (N,).
 
     At most ``LOOKED_AT`` cases are read. Without ``each``, all lesions of a case, or of a slice,
     count as one.
     """
-    chosen = sorted(classes or room.schema.foreground)
+    chosen = sorted(classes or case_pool.schema.foreground)
 
-    def learn(room: CasePool) -> Matrix:
+    def learn(case_pool: CasePool) -> Matrix:
         volumes: list[float] = []
-        for case_id in looked_at(room):
-            for labels in _maps(room, case_id, chosen):
-                parts = lesions(labels, room.schema, chosen, each)
+        for case_id in learning_cases(case_pool):
+            for labels in _maps(case_pool, case_id, chosen):
+                parts = lesions(labels, case_pool.schema, chosen, each)
                 volumes += [part.volume for part in parts if part.voxels >= LEAST]
         return np.sort(np.array(volumes, np.float64))
 
-    return room.learnt(f"sizes of {chosen}, each {each}", learn)
+    return case_pool.learnt(f"sizes of {chosen}, each {each}", learn)
 
 
-def _maps(room: CasePool, case_id: str, classes: Sequence[int]) -> list[LabelArray]:
+def _maps(case_pool: CasePool, case_id: str, classes: Sequence[int]) -> list[LabelArray]:
     """A case's label map, or those of some of its slices that hold the classes."""
-    labels = whole(room, case_id).labels
+    labels = whole(case_pool, case_id).labels
     if labels is None:
         return []
-    if room.space.grid != "slice":
+    if case_pool.space.grid != "slice":
         return [labels]
     planes = np.flatnonzero(np.isin(labels, list(classes)).any(axis=(1, 2)))
     steps = np.linspace(0, len(planes) - 1, min(PLANES, len(planes))).round().astype(int)
     return [labels[plane] for plane in planes[steps].tolist()]
 
 
-def _landing(part: Part, factor: float) -> Landing:
+def _landing(part: LesionPart, factor: float) -> Landing:
     (box, cut), n = _scaled(part, factor), len(part.shape)
     return box, cut > 0, np.column_stack([np.eye(n) / factor, np.zeros(n)]), part.centroid
 
 
-def _scaled(part: Part, factor: float) -> tuple[tuple[slice, ...], LabelArray]:
+def _scaled(part: LesionPart, factor: float) -> tuple[tuple[slice, ...], LabelArray]:
     """A part scaled about its centroid: where in the array, and its labels there."""
     box = []
     for cut, centre, length in zip(part.box, part.centroid, part.shape, strict=True):
@@ -167,7 +167,7 @@ def _scaled(part: Part, factor: float) -> tuple[tuple[slice, ...], LabelArray]:
 
 
 def _written(
-    left: LabelArray, part: Part, factor: float, body: Mask
+    left: LabelArray, part: LesionPart, factor: float, body: Mask
 ) -> tuple[tuple[slice, ...], LabelArray, LabelArray]:
     """Where a scaled part lies, its labels there, and those of them that have room."""
     box, cut = _scaled(part, factor)
@@ -177,7 +177,7 @@ def _written(
     return box, cut, np.where(free, cut, np.int16(0))
 
 
-def _has_room(part: Part, factor: float, left: LabelArray, body: Mask) -> bool:
+def _has_room(part: LesionPart, factor: float, left: LabelArray, body: Mask) -> bool:
     box, cut, written = _written(left, part, factor, body)
     if factor == 1 or np.count_nonzero(written) < KEPT * np.count_nonzero(cut):
         return False
@@ -186,7 +186,7 @@ def _has_room(part: Part, factor: float, left: LabelArray, body: Mask) -> bool:
     return complete and keeps_nesting(part.labels, np.where(written > 0, written, left[box]))
 
 
-def _resized(left: LabelArray, part: Part, factor: float, body: Mask) -> LabelArray:
+def _resized(left: LabelArray, part: LesionPart, factor: float, body: Mask) -> LabelArray:
     box, _, written = _written(left, part, factor, body)
     out = left.copy()
     out[box] = np.where(written > 0, written, out[box])

@@ -7,9 +7,19 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from gansynth.evaluation.report.found import listed
-from gansynth.report.blocks import Block, Column, Key, More, Panels, Row, Table, Words
-from gansynth.report.document import Node
+from gansynth.evaluation.report.assessments import listed
+from gansynth.report.blocks import (
+    Block,
+    Details,
+    Legend,
+    Panels,
+    Paragraph,
+    Table,
+    TableColumn,
+    TableRow,
+)
+from gansynth.report.document import JsonNode
+from gansynth.report.numbers import Line, finite, interval, number
 from gansynth.report.svg import (
     BOTTOM,
     HEIGHT,
@@ -28,10 +38,9 @@ from gansynth.report.svg import (
     tag,
 )
 from gansynth.report.svg import words as text
-from gansynth.report.words import Line, finite, interval, number
 
 SPREAD_KEYS = ("low", "high", "real_low", "real_high")
-SPECTRUM_KEY = Key(
+SPECTRUM_KEY = Legend(
     (
         ("line synthetic", "samples, with their 95 % CI"),
         ("band", "other real subjects"),
@@ -41,7 +50,7 @@ SPECTRUM_KEY = Key(
 
 AT_ONCE = 6
 """Distributions within labels shown openly; more are collapsed."""
-INTENSITIES_KEY = Key((("line synthetic", "samples"), ("area real", "real images")))
+INTENSITIES_KEY = Legend((("line synthetic", "samples"), ("area real", "real images")))
 FLOOR = 118.0
 """Bottom of a distribution, in pixels."""
 ROOF = 14.0
@@ -52,13 +61,13 @@ TRIFLE = 0.003
 """Smallest share of a panel's height at which outer bins are drawn."""
 
 
-def curves(root: Node, drawings: Drawings) -> list[Block]:
+def curves(root: JsonNode, drawings: Drawings) -> list[Block]:
     """Spectra and distributions, or a note that there are none."""
     blocks = [*spectra(root, drawings), *intensities(root, drawings)]
-    return blocks or [Words(["No curves were computed."], "note")]
+    return blocks or [Paragraph(["No curves were computed."], "note")]
 
 
-def spectra(root: Node, drawings: Drawings) -> list[Block]:
+def spectra(root: JsonNode, drawings: Drawings) -> list[Block]:
     """Power of samples over that of real images, a panel for each channel."""
     nodes = [node for node in root["curves"]["spectrum"] if finite(node["ratio"])]
     if not nodes:
@@ -76,14 +85,14 @@ def spectra(root: Node, drawings: Drawings) -> list[Block]:
     )
     panels = [_spectrum(drawings, down, along, node) for node in nodes]
     return [
-        Words([note], "note"),
+        Paragraph([note], "note"),
         Panels(panels),
         SPECTRUM_KEY,
-        More("Numbers of the spectra", [_bands(nodes)]),
+        Details("Numbers of the spectra", [_bands(nodes)]),
     ]
 
 
-def _spectrum(drawings: Drawings, down: Axis, along: Axis, node: Node) -> tuple[Line, Markup]:
+def _spectrum(drawings: Drawings, down: Axis, along: Axis, node: JsonNode) -> tuple[Line, Markup]:
     drawn = frame(down, [(along.at(t), along.words(t)) for t in along.ticks])
     edges = [_places(node, key, down, along) for key in ("real_low", "real_high")]
     drawn.insert(0, sourced(listed(node["real_high"]), stretched(HEIGHT, *_filled(*edges))))
@@ -112,7 +121,7 @@ def _spectrum(drawings: Drawings, down: Axis, along: Axis, node: Node) -> tuple[
 Place = tuple[float, float] | None
 
 
-def _places(node: Node, key: str, down: Axis, along: Axis) -> list[Place]:
+def _places(node: JsonNode, key: str, down: Axis, along: Axis) -> list[Place]:
     """Points of a curve; None where a number is unknown or has no logarithm."""
     places: list[Place] = []
     for frequency, value in zip(node["frequency"], node[key], strict=False):
@@ -137,7 +146,7 @@ def _filled(lows: Sequence[Place], highs: Sequence[Place]) -> list[Markup]:
     return drawn
 
 
-def _bands(nodes: Sequence[Node]) -> Table:
+def _bands(nodes: Sequence[JsonNode]) -> Table:
     """Every number of the spectra."""
     rows = []
     for node in nodes:
@@ -149,16 +158,16 @@ def _bands(nodes: Sequence[Node]) -> Table:
                 interval(low, high),
                 interval(first, last),
             ]
-            rows.append(Row(cells, node["channel"].text))
+            rows.append(TableRow(cells, node["channel"].text))
     titles = ("frequency, 1/mm", "ratio", "95 % CI", "other real subjects")
-    columns = [Column(title) for title in titles]
+    columns = [TableColumn(title) for title in titles]
     return Table("Power of samples over real images", columns, rows, "grouped", "channel")
 
 
 # -- intensities ----------------------------------------------------------------------------------
 
 
-def intensities(root: Node, drawings: Drawings) -> list[Block]:
+def intensities(root: JsonNode, drawings: Drawings) -> list[Block]:
     """Distributions of intensities, of whole channels and within labels."""
     nodes = [
         node
@@ -170,23 +179,23 @@ def intensities(root: Node, drawings: Drawings) -> list[Block]:
     whole = [_histogram(drawings, node) for node in nodes if not node["label"]]
     parts = [_histogram(drawings, node) for node in nodes if node["label"]]
     note = "How intensities are distributed; each panel has its own axes."
-    blocks: list[Block] = [Words([note], "note")]
+    blocks: list[Block] = [Paragraph([note], "note")]
     if len(parts) > AT_ONCE:
-        return [*blocks, Panels(whole), INTENSITIES_KEY, More("Within labels", [Panels(parts)])]
+        return [*blocks, Panels(whole), INTENSITIES_KEY, Details("Within labels", [Panels(parts)])]
     return [*blocks, Panels([*whole, *parts]), INTENSITIES_KEY]
 
 
-def _histogram(drawings: Drawings, node: Node) -> tuple[Line, Markup]:
-    sides = {key: [bin.number or 0.0 for bin in node[key]] for key in ("real", "synthetic")}
+def _histogram(drawings: Drawings, node: JsonNode) -> tuple[Line, Markup]:
+    comparison = {key: [bin.number or 0.0 for bin in node[key]] for key in ("real", "synthetic")}
     densities = sorted(
-        [v for densities_of in sides.values() for v in densities_of], reverse=True
+        [v for densities_of in comparison.values() for v in densities_of], reverse=True
     ) or [1.0]
     top = _top(densities)
-    edges, sides = _trimmed(finite(node["edges"]), sides, TRIFLE * top)
+    edges, comparison = _trimmed(finite(node["edges"]), comparison, TRIFLE * top)
     along = Axis.over(edges, LEFT - 12, RIGHT, about=4, tight=True)
     down = Axis(0.0, top, (), FLOOR, ROOF)
     drawn = [line(along.start, FLOOR, along.end, FLOOR, "grid")]
-    for side, densities_of in sides.items():
+    for side, densities_of in comparison.items():
         steps = corners_of(_steps(edges, densities_of, along, down))
         shape = tag("polyline", points=steps, class_=f"curve {side}")
         drawn.append(sourced(listed(node[side]), stretched(FLOOR + 2, shape)))
@@ -196,19 +205,22 @@ def _histogram(drawings: Drawings, node: Node) -> tuple[Line, Markup]:
     channel, label = node["channel"].text or "Channel without a name", node["label"].text
     name = f"{channel}, {label}" if label else channel
     summary = "; ".join(
-        f"{side} highest at {_mode(edges, densities_of)}" for side, densities_of in sides.items()
+        f"{side} highest at {_mode(edges, densities_of)}"
+        for side, densities_of in comparison.items()
     )
     return [name], drawings.drawing(f"Intensities, {name}", f"{summary}.", FLOOR + 20, *drawn)
 
 
 def _trimmed(
-    edges: list[float], sides: dict[str, list[float]], least: float
+    edges: list[float], comparison: dict[str, list[float]], least: float
 ) -> tuple[list[float], dict[str, list[float]]]:
     """Remove bins at both ends that are too low to be visible, keeping at least one."""
-    visible = [i for densities in sides.values() for i, v in enumerate(densities) if v > least]
+    visible = [i for densities in comparison.values() for i, v in enumerate(densities) if v > least]
     visible = [i for i in visible if i + 1 < len(edges)] or [0, len(edges) - 2]
     first, last = min(visible), max(visible) + 1
-    return edges[first : last + 1], {key: densities[first:last] for key, densities in sides.items()}
+    return edges[first : last + 1], {
+        key: densities[first:last] for key, densities in comparison.items()
+    }
 
 
 def _top(densities: Sequence[float]) -> float:

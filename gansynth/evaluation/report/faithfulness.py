@@ -6,25 +6,25 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from gansynth.report.blocks import Block, Column, Key, Row, Table, Words
-from gansynth.report.document import Node
-from gansynth.report.svg import Axis, Drawings, grid, mark, ruler, sourced, whisker
-from gansynth.report.words import (
+from gansynth.report.blocks import Block, Legend, Paragraph, Table, TableColumn, TableRow
+from gansynth.report.document import JsonNode
+from gansynth.report.numbers import (
     Line,
-    Linked,
+    LinkedNumber,
     Three,
+    link_number,
     number,
     plain,
     three,
-    told,
     value_of,
     whole,
     with_interval,
 )
+from gansynth.report.svg import Axis, Drawings, grid, mark, ruler, sourced, whisker
 
 HEIGHT = 60.0
 EDGES = 4.0, 96.0
-KEY = Key(
+KEY = Legend(
     (
         ("square real", "real cases"),
         ("up synthetic", "samples with their own labels"),
@@ -39,24 +39,24 @@ MEANING = (
 )
 
 
-def faithfulness(root: Node, drawings: Drawings) -> list[Block]:
+def faithfulness(root: JsonNode, drawings: Drawings) -> list[Block]:
     """Dice for each label on real cases, samples, and samples with shuffled labels."""
     node = root["faithfulness"]
     entries = [entry for entry in [*node["labels"], node["mean"]] if _known(entry)]
     if not entries:
-        why: Line = [": ", told(node["why"])] if node["why"] else []
-        return [Words(["Faithfulness to labels was not computed", *why, "."], "note")]
-    blocks: list[Block] = [Words([MEANING])]
+        why: Line = [": ", link_number(node["why"])] if node["why"] else []
+        return [Paragraph(["Faithfulness to labels was not computed", *why, "."], "note")]
+    blocks: list[Block] = [Paragraph([MEANING])]
     if node["judge"]:
-        blocks.append(Words(["Segmenter: ", told(node["judge"]), "."], "note"))
+        blocks.append(Paragraph(["Segmenter: ", link_number(node["judge"]), "."], "note"))
     return [*blocks, _table(entries, drawings), KEY]
 
 
-def _known(entry: Node) -> bool:
+def _known(entry: JsonNode) -> bool:
     return any(entry[key].number is not None for key in ("real", "synthetic", "shuffled"))
 
 
-def _table(entries: Sequence[Node], drawings: Drawings) -> Table:
+def _table(entries: Sequence[JsonNode], drawings: Drawings) -> Table:
     axis = Axis.over([0.0, 1.0], *EDGES)
     description = f"Axis from {axis.words(0)} to {axis.words(1)}; higher is better."
     head = ruler(drawings, axis, "Dice", description, ("", "better ▸"))
@@ -65,7 +65,7 @@ def _table(entries: Sequence[Node], drawings: Drawings) -> Table:
     return Table.of(caption, rows, "faithful")
 
 
-def _row(drawings: Drawings, axis: Axis, head: Markup, entry: Node) -> Row:
+def _row(drawings: Drawings, axis: Axis, head: Markup, entry: JsonNode) -> TableRow:
     real, samples, ratio = (three(entry, 2, key) for key in ("real", "synthetic", "ratio"))
     shuffled = number(entry["shuffled"], 2)
     name = entry["label"].text or "without a name"
@@ -74,23 +74,23 @@ def _row(drawings: Drawings, axis: Axis, head: Markup, entry: Node) -> Row:
         f"shuffled labels {shuffled.text}."
     )
     drawn = _drawn(axis, real, samples, shuffled)
-    cells: dict[Column, Line | Markup] = {
-        Column("label", "words"): [name],
-        Column("Dice", "drawing", head): drawings.drawing(
+    cells: dict[TableColumn, Line | Markup] = {
+        TableColumn("label", "words"): [name],
+        TableColumn("Dice", "drawing", head): drawings.drawing(
             f"Dice, {name}", described, HEIGHT, *drawn
         ),
-        Column("real cases"): with_interval(*real),
-        Column("samples"): with_interval(*samples),
-        Column("shuffled labels"): [shuffled],
-        Column("ratio"): with_interval(*ratio),
-        Column("number of samples"): [whole(entry["samples"])],
-        Column("number of real cases"): [whole(entry["real_cases"])],
+        TableColumn("real cases"): with_interval(*real),
+        TableColumn("samples"): with_interval(*samples),
+        TableColumn("shuffled labels"): [shuffled],
+        TableColumn("ratio"): with_interval(*ratio),
+        TableColumn("number of samples"): [whole(entry["samples"])],
+        TableColumn("number of real cases"): [whole(entry["real_cases"])],
     }
     tone = "mean" if entry.pointer.endswith("/mean") else ""
-    return Row(cells, tone=tone, pointer=entry.pointer)
+    return TableRow(cells, tone=tone, pointer=entry.pointer)
 
 
-def _drawn(axis: Axis, real: Three, samples: Three, shuffled: Linked) -> list[Markup]:
+def _drawn(axis: Axis, real: Three, samples: Three, shuffled: LinkedNumber) -> list[Markup]:
     """Real cases, samples and shuffled labels, one below the other."""
     drawn = grid(axis, HEIGHT)
     lanes = (("square", "real", real, 10.0), ("up", "synthetic", samples, 30.0))

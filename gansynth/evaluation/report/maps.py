@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from gansynth.evaluation.report.found import RESULTS, sentence
-from gansynth.report.blocks import Block, Drawn, More, Words, data_uri
-from gansynth.report.document import Node, pattern
+from gansynth.evaluation.report.assessments import RESULTS, sentence
+from gansynth.report.blocks import Block, Details, Drawing, Paragraph, data_uri
+from gansynth.report.document import JsonNode, pattern
+from gansynth.report.numbers import Line, LinkedNumber, derived, index_of, joined, number
 from gansynth.report.rendering import html
 from gansynth.report.svg import across, tag
-from gansynth.report.words import Line, Linked, derived, index_of, joined, number
 
 SIDES = {
     "training": ("dot", "real, training"),
@@ -38,7 +38,7 @@ WARNING = (
 
 
 @dataclass(frozen=True)
-class Shown:
+class MapPoint:
     """A point with known coordinates.
 
     Attributes:
@@ -47,7 +47,7 @@ class Shown:
         y: share of the height.
     """
 
-    node: Node
+    node: JsonNode
     side: str
     x: float
     y: float
@@ -60,13 +60,13 @@ class Shown:
         return ", ".join(part for part in parts if part) or "without a name"
 
 
-def maps(root: Node, pictures: Mapping[str, bytes]) -> list[Block]:
+def maps(root: JsonNode, pictures: Mapping[str, bytes]) -> list[Block]:
     """All maps, and all pictures by their names."""
     drawn = [(node, points) for node in root["maps"] if (points := _placed(node))]
     keys = {name: f"picture-{index}" for index, name in enumerate(pictures)}
     blocks: list[Block] = []
     if not drawn:
-        blocks.append(Words(["No map was made."], "note"))
+        blocks.append(Paragraph(["No map was made."], "note"))
     else:
         hint = f"{HINT}{' to see its image.' if pictures else ' to see its name.'}"
         inner = Markup("").join(_map(node, points, keys) for node, points in drawn)
@@ -74,20 +74,20 @@ def maps(root: Node, pictures: Mapping[str, bytes]) -> list[Block]:
             [_title(node), ": ", *_counts(node, points)] for node, points in drawn
         ]
         blocks += [
-            Words([NOTE]),
-            Words([hint], "note"),
-            Drawn(tag("div", inner, class_="maps"), joined(summary, ". ", ". ")),
+            Paragraph([NOTE]),
+            Paragraph([hint], "note"),
+            Drawing(tag("div", inner, class_="maps"), joined(summary, ". ", ". ")),
         ]
     if pictures:
         blocks.append(_gallery(pictures, keys, [points for _, points in drawn]))
     return blocks
 
 
-def _title(node: Node) -> str:
+def _title(node: JsonNode) -> str:
     return node["title"].text or node["key"].text or "A map without a name"
 
 
-def _placed(node: Node) -> list[Shown]:
+def _placed(node: JsonNode) -> list[MapPoint]:
     """Points in drawing order; one unit has the same length in both directions."""
     placed = [p for p in node["points"] if p["x"].number is not None and p["y"].number is not None]
     if not placed:
@@ -97,7 +97,7 @@ def _placed(node: Node) -> list[Shown]:
     middle = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
     inside = 100 * (1 - 2 * MARGIN)
     points = [
-        Shown(
+        MapPoint(
             point,
             point["side"].text or "unknown",
             50 + inside * (x - middle[0]) / unit / WIDE,
@@ -109,7 +109,7 @@ def _placed(node: Node) -> list[Shown]:
     return sorted(points, key=lambda p: order.index(p.side) if p.side in order else -1)
 
 
-def _map(node: Node, placed: Sequence[Shown], keys: Mapping[str, str]) -> Markup:
+def _map(node: JsonNode, placed: Sequence[MapPoint], keys: Mapping[str, str]) -> Markup:
     """A map with controls for its sides."""
     kinds = list(dict.fromkeys(p.node["kind"].text for p in placed))
     kinds = kinds if 1 < len(kinds) <= KINDS else []
@@ -134,13 +134,15 @@ def _map(node: Node, placed: Sequence[Shown], keys: Mapping[str, str]) -> Markup
     )
 
 
-def _sides(points: Sequence[Shown]) -> list[tuple[str, str, str]]:
+def _sides(points: Sequence[MapPoint]) -> list[tuple[str, str, str]]:
     """Class, name and mark of each side that has points."""
     present = {point.side for point in points}
     return [(key, name, shape) for key, (shape, name) in SIDES.items() if key in present]
 
 
-def _point(point: Shown, keys: Mapping[str, str], kinds: Sequence[str], *, first: bool) -> Markup:
+def _point(
+    point: MapPoint, keys: Mapping[str, str], kinds: Sequence[str], *, first: bool
+) -> Markup:
     """A point; the first one receives the keyboard focus."""
     shape = SIDES.get(point.side, ("diamond", ""))[0]
     side = point.side if point.side in SIDES else "elsewhere"
@@ -179,14 +181,14 @@ def _card() -> Markup:
     return tag("div", tag("p", class_="who"), tag("p", place), class_="card", hidden="")
 
 
-def _counts(node: Node, points: Sequence[Shown]) -> Line:
+def _counts(node: JsonNode, points: Sequence[MapPoint]) -> Line:
     """Number of points of each side."""
     steps = node.pointer.split("/")[1:]
     counts: list[Line] = []
     for side in dict.fromkeys(point.side for point in points):
         nodes = [p.node for p in points if p.side == side]
         of = pattern(*steps, "points", sorted(index_of(n) for n in nodes), "side")
-        count: Linked = derived("count", nodes, of=of, holder=f"{node.pointer}/points")
+        count: LinkedNumber = derived("count", nodes, of=of, holder=f"{node.pointer}/points")
         counts.append([count, f" {SIDES[side][1] if side in SIDES else side}"])
     perplexity = node["perplexity"]
     perplexity_text: Line = ["; perplexity ", number(perplexity, 0)] if perplexity else []
@@ -194,8 +196,8 @@ def _counts(node: Node, points: Sequence[Shown]) -> Line:
 
 
 def _gallery(
-    pictures: Mapping[str, bytes], keys: Mapping[str, str], maps: Sequence[Sequence[Shown]]
-) -> More:
+    pictures: Mapping[str, bytes], keys: Mapping[str, str], maps: Sequence[Sequence[MapPoint]]
+) -> Details:
     """Every picture once; points refer to them."""
     words = {p.node["name"].text: p.words for points in reversed(maps) for p in points}
     figures = [
@@ -208,7 +210,7 @@ def _gallery(
         for name, png in pictures.items()
     ]
     note = ["Pictures are in report.html only."]
-    return More("All pictures", [Drawn(tag("div", *figures, class_="gallery"), note)])
+    return Details("All pictures", [Drawing(tag("div", *figures, class_="gallery"), note)])
 
 
 def _image(png: bytes, described: str) -> Markup:

@@ -7,25 +7,25 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from gansynth.evaluation.report.found import decimals, sentence
-from gansynth.report.blocks import Block, Column, Key, More, Row, Table, Words
-from gansynth.report.document import Node
-from gansynth.report.svg import Axis, Drawings, block, grid, line, mark, ruler, sourced, whisker
-from gansynth.report.words import (
+from gansynth.evaluation.report.assessments import decimals, sentence
+from gansynth.report.blocks import Block, Details, Legend, Paragraph, Table, TableColumn, TableRow
+from gansynth.report.document import JsonNode
+from gansynth.report.numbers import (
     NOTHING,
     Line,
-    Linked,
+    LinkedNumber,
     Three,
     finite,
     interval,
+    link_number,
     number,
     probability,
     three,
-    told,
     value_of,
     whole,
     with_interval,
 )
+from gansynth.report.svg import Axis, Drawings, block, grid, line, mark, ruler, sourced, whisker
 
 AT_ONCE = 12
 """Near-copies listed openly; more are collapsed."""
@@ -44,7 +44,7 @@ EDGES = 4.0, 96.0
 QUANTILES = range(5)
 CHANCE = 0.5
 """AUC of a random attack."""
-BOX_KEY = Key(
+BOX_KEY = Legend(
     (
         ("part box synthetic", "half of the samples"),
         ("part box other", "half of the real cases"),
@@ -52,7 +52,7 @@ BOX_KEY = Key(
         ("median", "the middle one"),
     )
 )
-CHANCE_KEY = Key(
+CHANCE_KEY = Legend(
     (
         ("dot arm", "found"),
         ("whisker", "95 % confidence interval"),
@@ -65,20 +65,20 @@ ATTACKS = {
 }
 
 
-def memorisation(root: Node, drawings: Drawings) -> list[Block]:
+def memorisation(root: JsonNode, drawings: Drawings) -> list[Block]:
     """Distances, shares and attacks, near-copies."""
     node = root["memorisation"]
     blocks = [*distances(node, drawings), *chances(node, drawings), *_ratios(node), *_copies(node)]
     if not blocks:
-        why: Line = [": ", told(node["why"])] if node["why"] else []
-        return [Words(["Memorisation was not tested", *why, "."], "note")]
-    return [Words([MEANING]), *blocks]
+        why: Line = [": ", link_number(node["why"])] if node["why"] else []
+        return [Paragraph(["Memorisation was not tested", *why, "."], "note")]
+    return [Paragraph([MEANING]), *blocks]
 
 
 # -- distances -----------------------------------------------------------------------------------
 
 
-def distances(node: Node, drawings: Drawings) -> list[Block]:
+def distances(node: JsonNode, drawings: Drawings) -> list[Block]:
     """A box plot for each side: distances to the nearest case of another subject."""
     entries = [entry for entry in node["distances"] if finite(entry["quantiles"])]
     if not entries:
@@ -94,24 +94,26 @@ def distances(node: Node, drawings: Drawings) -> list[Block]:
     return [Table.of(caption, rows, "distances"), BOX_KEY]
 
 
-def _distance(drawings: Drawings, axis: Axis, head: Markup, entry: Node, places: int) -> Row:
+def _distance(
+    drawings: Drawings, axis: Axis, head: Markup, entry: JsonNode, places: int
+) -> TableRow:
     name = entry["of"].text or "without a name"
     q = [number(entry["quantiles"][index], places) for index in QUANTILES]
     class_ = "synthetic" if name.startswith("synthetic") else "other"
     described = f"Middle {q[2].text}, half within {q[1].text} to {q[3].text}."
     box = drawings.drawing(name, described, HEIGHT, *_box(axis, q, class_))
-    cells: dict[Column, Line | Markup] = {
-        Column("distance of", "words"): [name],
-        Column("distance", "drawing", head): box,
-        Column("middle"): [q[2]],
-        Column("half lie within"): interval(q[1], q[3]),
-        Column("9 of 10 lie within"): interval(q[0], q[4]),
-        Column("number"): [whole(entry["count"])],
+    cells: dict[TableColumn, Line | Markup] = {
+        TableColumn("distance of", "words"): [name],
+        TableColumn("distance", "drawing", head): box,
+        TableColumn("middle"): [q[2]],
+        TableColumn("half lie within"): interval(q[1], q[3]),
+        TableColumn("9 of 10 lie within"): interval(q[0], q[4]),
+        TableColumn("number"): [whole(entry["count"])],
     }
-    return Row(cells, pointer=entry.pointer)
+    return TableRow(cells, pointer=entry.pointer)
 
 
-def _box(axis: Axis, quantiles: Sequence[Linked], class_: str) -> list[Markup]:
+def _box(axis: Axis, quantiles: Sequence[LinkedNumber], class_: str) -> list[Markup]:
     """Whisker from the first to the last quantile, box from the second to the fourth."""
     drawn = grid(axis, HEIGHT)
     drawn += whisker(axis, [(value_of(quantiles[i]), quantiles[i]) for i in (0, 4)], MIDDLE)
@@ -131,10 +133,10 @@ def _box(axis: Axis, quantiles: Sequence[Linked], class_: str) -> list[Markup]:
 
 
 @dataclass(frozen=True)
-class Chance:
+class ChanceComparison:
     """A result with the value expected by chance."""
 
-    node: Node
+    node: JsonNode
     name: str
     how: Line
     value: Three
@@ -142,7 +144,7 @@ class Chance:
     expected_text: Line
 
 
-def chances(node: Node, drawings: Drawings) -> list[Block]:
+def chances(node: JsonNode, drawings: Drawings) -> list[Block]:
     """The share nearer to training, and attacks, each with the value of chance."""
     nearer = node["nearer"]
     entries = [_nearer(nearer)] if nearer["value"].number is not None else []
@@ -157,13 +159,13 @@ def chances(node: Node, drawings: Drawings) -> list[Block]:
     return [Table.of(caption, rows, "chances"), CHANCE_KEY]
 
 
-def _found(node: Node, key: str) -> Three:
+def _found(node: JsonNode, key: str) -> Three:
     middle, low, high = (number(node[k], 2) for k in (key, "low", "high"))
     return middle, low, high
 
 
-def _nearer(node: Node) -> Chance:
-    return Chance(
+def _nearer(node: JsonNode) -> ChanceComparison:
+    return ChanceComparison(
         node,
         "Samples nearer to training",
         [
@@ -177,9 +179,9 @@ def _nearer(node: Node) -> Chance:
     )
 
 
-def _attack(node: Node) -> Chance:
+def _attack(node: JsonNode) -> ChanceComparison:
     key = node["attack"].text
-    return Chance(
+    return ChanceComparison(
         node,
         ATTACKS.get(key, f"Membership, AUC{f': {key}' if key else ''}"),
         [
@@ -195,7 +197,7 @@ def _attack(node: Node) -> Chance:
     )
 
 
-def _chance(drawings: Drawings, axis: Axis, head: Markup, entry: Chance) -> Row:
+def _chance(drawings: Drawings, axis: Axis, head: Markup, entry: ChanceComparison) -> TableRow:
     drawn = grid(axis, HEIGHT)
     if entry.expected is not None:
         at = axis.at(entry.expected)
@@ -205,30 +207,30 @@ def _chance(drawings: Drawings, axis: Axis, head: Markup, entry: Chance) -> Row:
     if (value := value_of(middle)) is not None:
         drawn.append(sourced(middle, mark("dot", axis.at(value), MIDDLE, "arm")))
     described = f"{middle.text}, 95 % CI {ends[0].text} to {ends[1].text}."
-    cells: dict[Column, Line | Markup] = {
-        Column("what", "words"): [entry.name],
-        Column("how", "words"): entry.how,
-        Column("beside chance", "drawing", head): drawings.drawing(
+    cells: dict[TableColumn, Line | Markup] = {
+        TableColumn("what", "words"): [entry.name],
+        TableColumn("how", "words"): entry.how,
+        TableColumn("beside chance", "drawing", head): drawings.drawing(
             entry.name, described, HEIGHT, *drawn
         ),
-        Column("found, 95 % CI"): with_interval(*entry.value),
-        Column("expected"): entry.expected_text,
-        Column("p"): [probability(entry.node["p"])],
+        TableColumn("found, 95 % CI"): with_interval(*entry.value),
+        TableColumn("expected"): entry.expected_text,
+        TableColumn("p"): [probability(entry.node["p"])],
     }
-    return Row(cells, pointer=entry.node.pointer)
+    return TableRow(cells, pointer=entry.node.pointer)
 
 
 # -- in words -------------------------------------------------------------------------------------
 
 
-def _ratios(node: Node) -> list[Block]:
+def _ratios(node: JsonNode) -> list[Block]:
     """How much nearer samples lie, as text."""
     ratio, own_case = node["ratio"], node["own"]
     blocks: list[Block] = []
     if ratio["value"].number is not None:
         start = "The median distance to training cases is "
         end = " times that of held-out real cases; without memorisation about 1 is expected."
-        blocks.append(Words([start, *with_interval(*three(ratio, 2)), end]))
+        blocks.append(Paragraph([start, *with_interval(*three(ratio, 2)), end]))
     if own_case["ratio"].number is not None:
         line: Line = [
             "To the case whose labels a sample is based on it is ",
@@ -237,28 +239,28 @@ def _ratios(node: Node) -> list[Block]:
             whole(own_case["samples"]),
             " samples).",
         ]
-        blocks.append(Words(line))
+        blocks.append(Paragraph(line))
     return blocks
 
 
-def _copies(node: Node) -> list[Block]:
+def _copies(node: JsonNode) -> list[Block]:
     """Number of near-copies, and their cases."""
     copies = node["copies"]
     if not copies:
         return []
     counted = copies["count"].number is not None
-    blocks: list[Block] = [Words(count_of(copies))] if counted else []
+    blocks: list[Block] = [Paragraph(count_of(copies))] if counted else []
     pairs = [pair for pair in copies["pairs"] if pair["case"] or pair["sample"]]
     if pairs:
         table = _pairs(pairs)
-        blocks.append(Words([OWNER], "warning"))
-        blocks.append(table if len(pairs) <= AT_ONCE else More("All near-copies", [table]))
+        blocks.append(Paragraph([OWNER], "warning"))
+        blocks.append(table if len(pairs) <= AT_ONCE else Details("All near-copies", [table]))
     return blocks
 
 
-def count_of(copies: Node) -> Line:
+def count_of(copies: JsonNode) -> Line:
     """Number of near-copies, and their definition."""
-    line: list[str | Linked] = [whole(copies["count"]), " of ", whole(copies["of"])]
+    line: list[str | LinkedNumber] = [whole(copies["count"]), " of ", whole(copies["of"])]
     line.append(" samples are near-copies of training cases")
     if copies["threshold"].number is not None:
         line += [" (nearer than ", number(copies["threshold"], 2), " times the usual distance"]
@@ -270,10 +272,10 @@ def count_of(copies: Node) -> Line:
     return [*line, "."]
 
 
-def _pairs(pairs: Sequence[Node]) -> Table:
+def _pairs(pairs: Sequence[JsonNode]) -> Table:
     words = {True: "yes", False: "no"}
     rows = [
-        Row(
+        TableRow(
             [
                 [whole(pair["sample"])],
                 [pair["case"].text or NOTHING],
@@ -284,6 +286,10 @@ def _pairs(pairs: Sequence[Node]) -> Table:
         )
         for pair in pairs
     ]
-    columns = [Column("sample", "short"), Column("training case", "words"), Column("distance")]
-    columns.append(Column("based on its labels", "short"))
+    columns = [
+        TableColumn("sample", "short"),
+        TableColumn("training case", "words"),
+        TableColumn("distance"),
+    ]
+    columns.append(TableColumn("based on its labels", "short"))
     return Table("Near-copies; distances in usual ones", columns, rows)

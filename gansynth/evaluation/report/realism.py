@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from gansynth.evaluation.report.found import decimals, found, known, title_of
-from gansynth.report.blocks import Block, Column, Key, More, Row, Table, Words
-from gansynth.report.document import Node
-from gansynth.report.svg import Axis, Drawings, block, line, mark, sourced, whisker
-from gansynth.report.svg import words as text
-from gansynth.report.words import (
+from gansynth.evaluation.report.assessments import assessment_of, decimals, known, title_of
+from gansynth.report.blocks import Block, Details, Legend, Paragraph, Table, TableColumn, TableRow
+from gansynth.report.document import JsonNode
+from gansynth.report.numbers import (
     NOTHING,
     Line,
-    Linked,
+    LinkedNumber,
     Three,
     finite,
     interval,
@@ -27,6 +25,8 @@ from gansynth.report.words import (
     whole,
     with_interval,
 )
+from gansynth.report.svg import Axis, Drawings, block, line, mark, sourced, whisker
+from gansynth.report.svg import words as text
 
 HEIGHT = 30.0
 MIDDLE = HEIGHT / 2
@@ -35,7 +35,7 @@ NEARER, LEAST, FARTHEST = 3.0, 5.0, 100.0
 """Extent of the axis in half widths of the band: to the left, and least and most to the right."""
 TICKS = (2, 5, 10, 20, 50, 100)
 CHANCE = 0.5
-FIGURES_KEY = Key(
+FIGURES_KEY = Legend(
     (
         ("diamond same", "like real"),
         ("down loss", "unlike real"),
@@ -50,7 +50,7 @@ FIGURES_KEY = Key(
 
 
 @dataclass(frozen=True)
-class Scale:
+class RealRange:
     """Scale of a figure relative to the band of other real subjects.
 
     Within the band, -1 to 1, it is linear; outside it is logarithmic. Further right is less like
@@ -65,7 +65,7 @@ class Scale:
     way: float
 
     @classmethod
-    def of(cls, figure: Node) -> Scale | None:
+    def of(cls, figure: JsonNode) -> RealRange | None:
         """A figure's scale; None if its band is unknown or has no width."""
         low, high = figure["real_low"].number, figure["real_high"].number
         value = figure["value"].number
@@ -88,24 +88,26 @@ def _bent(times: float) -> float:
     return times if far <= 1 else math.copysign(1 + math.log(far), times)
 
 
-def figures(root: Node, drawings: Drawings) -> list[Block]:
+def figures(root: JsonNode, drawings: Drawings) -> list[Block]:
     """All figures with a drawing each, every number of them, and skipped metrics."""
     nodes = known(root)
     blocks: list[Block] = []
     if nodes:
-        blocks += [_table(nodes, drawings), FIGURES_KEY, More("Every number", [_numbers(nodes)])]
+        blocks += [_table(nodes, drawings), FIGURES_KEY, Details("Every number", [_numbers(nodes)])]
     else:
-        blocks.append(Words(["No figure of realism was computed."], "note"))
+        blocks.append(Paragraph(["No figure of realism was computed."], "note"))
     left = [node for node in root["left_out"] if node["metric"] or node["why"]]
     if left:
-        rows = [Row([[node[key].text or NOTHING] for key in ("metric", "why")]) for node in left]
-        columns = [Column("metric", "short"), Column("why", "words")]
+        rows = [
+            TableRow([[node[key].text or NOTHING] for key in ("metric", "why")]) for node in left
+        ]
+        columns = [TableColumn("metric", "short"), TableColumn("why", "words")]
         blocks.append(Table("Left out", columns, rows))
     return blocks
 
 
-def _table(nodes: Sequence[Node], drawings: Drawings) -> Table:
-    scales = [Scale.of(figure) for figure in nodes]
+def _table(nodes: Sequence[JsonNode], drawings: Drawings) -> Table:
+    scales = [RealRange.of(figure) for figure in nodes]
     ends = [
         scale.at(value)
         for figure, scale in zip(nodes, scales, strict=True)
@@ -136,31 +138,33 @@ def _head(drawings: Drawings, axis: Axis) -> Markup:
     )
 
 
-def _row(drawings: Drawings, axis: Axis, head: Markup, figure: Node, scale: Scale | None) -> Row:
+def _row(
+    drawings: Drawings, axis: Axis, head: Markup, figure: JsonNode, scale: RealRange | None
+) -> TableRow:
     samples, real = (three(figure, _places(figure), key) for key in ("value", "real"))
-    finding = found(figure["finding"])
+    finding = assessment_of(figure["finding"])
     finding_text = figure["finding"].text or "not known"
     description = ". ".join(p.rstrip(".") for k in ("what", "note") if (p := figure[k].text))
     name = ", ".join(filter(None, (title_of(figure), figure["name"].text)))
-    sides = [plain(with_interval(*side)) for side in (samples, real)]
-    described = f"Samples {sides[0]}, other real subjects {sides[1]}: {finding_text}."
+    comparison = [plain(with_interval(*side)) for side in (samples, real)]
+    described = f"Samples {comparison[0]}, other real subjects {comparison[1]}: {finding_text}."
     drawn = _drawn(axis, scale, figure, samples, real)
-    cells: dict[Column, Line | Markup] = {
-        Column("figure", "words"): [figure["name"].text or NOTHING],
-        Column("what it is", "words"): [description],
-        Column("beside other real subjects", "drawing", head): drawings.drawing(
+    cells: dict[TableColumn, Line | Markup] = {
+        TableColumn("figure", "words"): [figure["name"].text or NOTHING],
+        TableColumn("what it is", "words"): [description],
+        TableColumn("beside other real subjects", "drawing", head): drawings.drawing(
             name, described, HEIGHT, *drawn
         ),
-        Column("samples"): with_interval(*samples),
-        Column("real subjects"): with_interval(*real),
-        Column("p"): [probability(figure["p"])] if figure["p"] else [],
-        Column("finding", "short"): [f"{finding.sign} {finding_text}"],
+        TableColumn("samples"): with_interval(*samples),
+        TableColumn("real subjects"): with_interval(*real),
+        TableColumn("p"): [probability(figure["p"])] if figure["p"] else [],
+        TableColumn("finding", "short"): [f"{finding.sign} {finding_text}"],
     }
-    return Row(cells, title_of(figure), finding.name.lower(), figure.pointer)
+    return TableRow(cells, title_of(figure), finding.name.lower(), figure.pointer)
 
 
 def _drawn(
-    axis: Axis, scale: Scale | None, figure: Node, samples: Three, real: Three
+    axis: Axis, scale: RealRange | None, figure: JsonNode, samples: Three, real: Three
 ) -> list[Markup]:
     """A row: band, middle value, chance, interval and mark."""
     values = [value for number in (*samples, *real) if (value := value_of(number)) is not None]
@@ -173,7 +177,7 @@ def _drawn(
         ends = [(t, "start" if t == axis.low else "end") for t in (axis.low, axis.high)]
         drawn += [text(axis.at(t), HEIGHT - 1, axis.words(t), "tick", side) for t, side in ends]
 
-    def at(number: Linked) -> float | None:
+    def at(number: LinkedNumber) -> float | None:
         value = value_of(number)
         return value if scale is None or value is None else scale.at(value)
 
@@ -182,7 +186,7 @@ def _drawn(
         x = axis.at(scale.at(CHANCE) if scale else CHANCE)
         drawn.append(line(x, 0, x, HEIGHT, "mde"))
     drawn += whisker(axis, [(at(number), number) for number in samples[1:]], MIDDLE)
-    value, finding = at(samples[0]), found(figure["finding"])
+    value, finding = at(samples[0]), assessment_of(figure["finding"])
     if value is not None:
         inside = axis.low <= value <= axis.high
         shape = finding.shape if inside else "right" if value > axis.high else "left"
@@ -190,7 +194,7 @@ def _drawn(
     return drawn
 
 
-def _band(axis: Axis, real: Sequence[tuple[float | None, Linked]]) -> list[Markup]:
+def _band(axis: Axis, real: Sequence[tuple[float | None, LinkedNumber]]) -> list[Markup]:
     """The range of other real subjects, and their middle value."""
     (middle, source), (low, first), (high, last) = real
     drawn = []
@@ -204,7 +208,7 @@ def _band(axis: Axis, real: Sequence[tuple[float | None, Linked]]) -> list[Marku
     return drawn
 
 
-def _numbers(nodes: Sequence[Node]) -> Table:
+def _numbers(nodes: Sequence[JsonNode]) -> Table:
     """Every number of every figure."""
     titles = ("samples", "95 % CI", "other real subjects", "95 %", "difference", "95 % CI", "p",
               "better", "images", "splits")  # fmt: skip
@@ -217,17 +221,17 @@ def _numbers(nodes: Sequence[Node]) -> Table:
             cells += [[middle], interval(low, high)]
         cells += [[probability(figure["p"])], [_better(figure)]]
         cells += [[whole(figure[key])] for key in ("images", "splits")]
-        rows.append(Row(cells, title_of(figure), pointer=figure.pointer))
-    columns = [Column("figure", "words"), *(Column(title) for title in titles)]
+        rows.append(TableRow(cells, title_of(figure), pointer=figure.pointer))
+    columns = [TableColumn("figure", "words"), *(TableColumn(title) for title in titles)]
     return Table("Every number of every figure", columns, rows, "grouped", "metric")
 
 
-def _places(figure: Node) -> int:
+def _places(figure: JsonNode) -> int:
     """Decimals of all numbers of a figure."""
     pairs = [(figure[f"{k}low"], figure[f"{k}high"]) for k in ("", "real_", "difference_")]
     return decimals([figure["value"], figure["real"]], pairs)
 
 
-def _better(figure: Node) -> str:
+def _better(figure: JsonNode) -> str:
     words = {"real": "as real", "half": "0.5, chance"}
     return words.get(figure["better"].text, figure["better"].text) or NOTHING

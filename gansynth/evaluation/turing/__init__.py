@@ -10,10 +10,10 @@ from __future__ import annotations
 from gansynth.evaluation.turing.options import TuringOptions
 from gansynth.evaluation.turing.report import results, write_results
 from gansynth.evaluation.turing.server import serve
-from gansynth.evaluation.turing.session import Session, open_session, prepare_session
+from gansynth.evaluation.turing.session import StudySession, open_session, prepare_session
 
 __all__ = [
-    "Session",
+    "StudySession",
     "TuringOptions",
     "open_session",
     "prepare_session",

@@ -30,7 +30,7 @@ Answers = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Share:
+class Proportion:
     """A share with its exact interval.
 
     Attributes:
@@ -47,21 +47,21 @@ class Share:
     worth: float
 
 
-def share_of(correct: float, answers: float) -> Share:
+def proportion_of(correct: float, answers: float) -> Proportion:
     """A share of independent answers; numbers need not be whole (Korn and Graubard)."""
     from scipy.special import betainc, betaincinv
 
     if answers <= 0:
-        return Share(None, 0.0, 1.0, 1.0, 0.0)
+        return Proportion(None, 0.0, 1.0, 1.0, 0.0)
     wrong, tail = answers - correct, (1 - CONFIDENCE) / 2
     low = float(betaincinv(correct, wrong + 1, tail)) if correct > 0 else 0.0
     high = float(betaincinv(correct + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
     fewer = min(correct, wrong)  # two-sided: P(at most so few) of a fair coin, doubled
     p = min(1.0, 2 * float(betainc(answers - fewer, fewer + 1, 0.5)))
-    return Share(correct / answers, low, high, p, answers)
+    return Proportion(correct / answers, low, high, p, answers)
 
 
-def share_of_several(correct: Answers, *, others: bool = False) -> Share:
+def pooled_proportion(correct: Answers, *, others: bool = False) -> Proportion:
     """The common share of several raters who answered the same images.
 
     Args:
@@ -74,7 +74,7 @@ def share_of_several(correct: Answers, *, others: bool = False) -> Share:
     value, cells = float(correct.mean()), correct.size
     freedom = min(raters, images) - 1 if others else images - 1
     if freedom < 1:
-        return share_of(value, 1)
+        return proportion_of(value, 1)
     away: Floats = correct.astype(np.float64) - value
     simple = value * (1 - value) / cells
     if simple == 0:  # all equal: all answers to an image, or of a rater, count as one
@@ -83,8 +83,8 @@ def share_of_several(correct: Answers, *, others: bool = False) -> Share:
         spread = _variance(away, others)
         stretched = (t.ppf((1 + CONFIDENCE) / 2, cells - 1) / _t(freedom)) ** 2
         worth = cells * min(1.0, simple / spread if spread > 0 else 1.0) * float(stretched)
-    share = share_of(value * worth, worth)
-    return Share(value, share.low, share.high, share.p, worth)
+    share = proportion_of(value * worth, worth)
+    return Proportion(value, share.low, share.high, share.p, worth)
 
 
 def _variance(away: Floats, others: bool) -> float:

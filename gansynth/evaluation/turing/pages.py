@@ -28,7 +28,7 @@ from gansynth.evaluation.turing.raters import (
     same_name,
     seat_of,
 )
-from gansynth.evaluation.turing.session import Session
+from gansynth.evaluation.turing.session import StudySession
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ Own = Callable[[Rater], Mapping[str, Any]]
 
 
 def make_app(
-    session: Session, token: str, raters: list[Rater], own_table: Own | None
+    session: StudySession, token: str, raters: list[Rater], own_table: Own | None
 ) -> web.Application:
     """Create the web application of a session.
 
@@ -82,7 +82,7 @@ class _Pages:
     """Request handlers; one process, one thread."""
 
     def __init__(
-        self, session: Session, token: str, raters: list[Rater], own_table: Own | None
+        self, session: StudySession, token: str, raters: list[Rater], own_table: Own | None
     ) -> None:
         self.session, self.token, self.raters, self.own_table = session, token, raters, own_table
         self._link, self._seat = (f"gansynth-{session.id}-{role}" for role in ("link", "rater"))

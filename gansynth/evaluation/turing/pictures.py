@@ -21,19 +21,19 @@ from gansynth.core.schema import FloatArray, Schema, content_hash
 from gansynth.core.source import CaseSource
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.evaluation.turing.choosing import Chosen, choose, groups_of
+from gansynth.evaluation.turing.image_selection import ChosenImage, choose, groups_of
 from gansynth.evaluation.turing.options import REAL, SYNTHETIC, TuringOptions
 from gansynth.report.png import scaled
 from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.admission import admit, reason_of
-from gansynth.sampling.opening import open_real
+from gansynth.sampling.quality_gate import reject_reason_of, validate_sample
+from gansynth.sampling.run_source import open_real
 
 if TYPE_CHECKING:
     from gansynth.core.lineage import Lineage
     from gansynth.core.source import CaseSource
-    from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.run import Run
+    from gansynth.sampling.sampler import Sampler
 
 Bytes = npt.NDArray[np.uint8]
 LARGEST = 4 << 30
@@ -47,7 +47,7 @@ DRAWN = 4
 
 
 @dataclass(frozen=True)
-class Pictures:
+class StudyImages:
     """The shown images, and their secret key.
 
     Attributes:
@@ -62,14 +62,14 @@ class Pictures:
     about: dict[str, Any]
 
 
-def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Reporter) -> Pictures:
+def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Reporter) -> StudyImages:
     """Cut real images, generate as many samples, and shuffle them.
 
     Raises:
         UsageFault: fewer cases than images, an unknown class or channel, or too many bytes.
         TrainingFault: most samples are rejected.
     """
-    maker = _Maker(run, source, options)
+    maker = _ImageMaker(run, source, options)
     with reporter.task(2 * options.n * len(maker.groups), "image") as bar:
         maker.measure()
         for group in maker.groups:
@@ -78,7 +78,7 @@ def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Repor
     order = list(range(len(maker.images)))
     secrets.SystemRandom().shuffle(order)
     schema = replace(maker.schema, channels=tuple(maker.schema.channels[i] for i in maker.kept))
-    return Pictures(
+    return StudyImages(
         _stacked([maker.images[i] for i in order]),
         [maker.key[i] for i in order],
         schema,
@@ -86,7 +86,7 @@ def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Repor
     )
 
 
-class _Maker:
+class _ImageMaker:
     """Makes both kinds of images of a run: ``measure``, ``draw`` each group, then ``cut``."""
 
     def __init__(self, run: Run, source: CaseSource, options: TuringOptions) -> None:
@@ -98,14 +98,14 @@ class _Maker:
         self._check_bytes()
         self.images: list[Bytes] = []
         self.key: list[dict[str, Any]] = []
-        self.about: dict[str, Any] = {"flawed": 0}
+        self.about: dict[str, Any] = {"rejected": 0}
         self._used: set[str] = set()
-        self._drawers: dict[str | None, SampleDrawer] = {}
+        self._drawers: dict[str | None, Sampler] = {}
 
     @cached_property
     def real(self) -> CaseSource:
         """The source of the real images."""
-        own_source = self._drawer(None).source
+        own_source = self._sampler(None).source
         return own_source if self.options.real is None else open_real(self.options.real, own_source)
 
     @cached_property
@@ -116,38 +116,38 @@ class _Maker:
     def measure(self) -> None:
         """Fit the display window on real images of the same pool, not on those shown."""
         chosen, _ = choose(self.real, self.options, self.rng)
-        cut = Cutter(self.real, self.run, self.rng)
+        cut = RealImageCutter(self.real, self.run, self.rng)
         order = self.rng.permutation(len(chosen))[:MEASURED].tolist()
         measured = {chosen[i].case: chosen[i] for i in order}
         self.windows = find_windows([cut(case) for case in measured])
 
     def draw(self, group: str | None, advance: Callable[[int], None]) -> None:
         """Generate samples, of a class if one is named, and skip rejected ones."""
-        drawer, n = self._drawer(group), self.options.n
-        flaws = Counter[str]()
+        sampler, n = self._sampler(group), self.options.n
+        reject_reasons = Counter[str]()
         at_once = AT_ONCE[self.schema.ndim]
         made = first = 0
         while made < n:
             if first > DRAWN * n + at_once:
-                raise TrainingFault(_mostly_flawed(self.run, first, flaws))
-            for sample in drawer.draw_raw(first, min(at_once, n - made)):
+                raise TrainingFault(_mostly_flawed(self.run, first, reject_reasons))
+            for sample in sampler.draw_raw(first, min(at_once, n - made)):
                 first += 1
                 try:
-                    admit(sample, self.schema, (), "float32")
+                    validate_sample(sample, self.schema, (), "float32")
                 except DataFault as fault:
-                    flaws[reason_of(fault)] += 1
+                    reject_reasons[reject_reason_of(fault)] += 1
                     continue
                 self._used.add(str(sample.provenance.get("case")))
                 provenance = {"class": group, "seed": self.seed, "index": first - 1}
                 self._add(sample.image, SYNTHETIC, provenance)
                 made += 1
                 advance(1)
-        self.about["flawed"] += flaws.total()
+        self.about["rejected"] += reject_reasons.total()
 
     def cut(self, advance: Callable[[int], None]) -> None:
         """Cut the real images, if possible from cases that no sample is based on."""
         chosen, origin = choose(self.real, self.options, self.rng, used=self._used)
-        cut = Cutter(self.real, self.run, self.rng)
+        cut = RealImageCutter(self.real, self.run, self.rng)
         for image in chosen:
             provenance = {
                 "class": image.label_class,
@@ -158,7 +158,7 @@ class _Maker:
             advance(1)
         self.about |= self._about(chosen, origin)
 
-    def _about(self, chosen: Sequence[Chosen], origin: str) -> dict[str, Any]:
+    def _about(self, chosen: Sequence[ChosenImage], origin: str) -> dict[str, Any]:
         sequences = Counter(image.sequence for image in chosen if image.sequence is not None)
         cases = {image.case for image in chosen}
         return {
@@ -190,15 +190,15 @@ class _Maker:
         self.images.append(flat.reshape(shape))
         self.key.append({"truth": truth, **provenance})
 
-    def _drawer(self, group: str | None) -> SampleDrawer:
+    def _sampler(self, group: str | None) -> Sampler:
         """The sampler of a group; created once, because filters may have to be fitted."""
-        from gansynth.sampling.drawer import SampleDrawer
+        from gansynth.sampling.sampler import Sampler
 
         if group not in self._drawers:
             options = self.options
             classes = (group,) if group is not None else options.classes
             request = replace(options.samples, seed=self.seed, classes=classes or None)
-            self._drawers[group] = SampleDrawer(self.run, self.own_source, request)
+            self._drawers[group] = Sampler(self.run, self.own_source, request)
         return self._drawers[group]
 
     def _check_bytes(self) -> None:
@@ -234,10 +234,12 @@ def _stacked(images: Sequence[Bytes]) -> Bytes:
     return whole
 
 
-def _mostly_flawed(run: Run, drawn: int, flaws: Counter[str]) -> str:
-    reasons = "; ".join(f"{count} times {flaw}" for flaw, count in flaws.most_common(3))
+def _mostly_flawed(run: Run, drawn: int, reject_reasons: Counter[str]) -> str:
+    reasons = "; ".join(
+        f"{count} times {reject_reason}" for reject_reason, count in reject_reasons.most_common(3)
+    )
     return (
-        f"{run.folder}: {flaws.total()} of {drawn} samples are rejected ({reasons}), expected "
+        f"{run.folder}: {reject_reasons.total()} of {drawn} samples are rejected ({reasons}), expected "
         "images to show. Look at them: gansynth sample RUN --sheet; train longer, or use "
         "--filter none"
     )
@@ -254,7 +256,7 @@ TRIES = 50
 Windows = tuple[tuple[float, float], ...]
 
 
-class Cutter:
+class RealImageCutter:
     """Cuts distinct real images in a run's space, at positions that training accepts."""
 
     def __init__(self, source: CaseSource, run: Run, rng: np.random.Generator) -> None:
@@ -303,7 +305,9 @@ def find_windows(images: Sequence[FloatArray]) -> Windows:
     return tuple((float(a), float(max(b, a + 1e-6))) for a, b in ends)
 
 
-def seen_by_run(source: CaseSource, chosen: Sequence[Chosen], lineage: Lineage) -> Collection[str]:
+def seen_by_run(
+    source: CaseSource, chosen: Sequence[ChosenImage], lineage: Lineage
+) -> Collection[str]:
     """The chosen cases that the run or its ancestors were trained on."""
     cases = [source.record(case) for case in {image.case for image in chosen}]
     matched = [matches(image, cases, source.name) for image in lineage.everyone()]

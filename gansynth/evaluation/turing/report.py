@@ -21,13 +21,13 @@ from gansynth.evaluation.turing.inference import (
     detectable,
     fleiss_kappa,
     median,
+    pooled_proportion,
     power_of,
-    share_of,
-    share_of_several,
+    proportion_of,
 )
 from gansynth.evaluation.turing.options import REAL, SYNTHETIC
 from gansynth.evaluation.turing.raters import Rater, read_raters
-from gansynth.evaluation.turing.session import Session, read_key, read_session
+from gansynth.evaluation.turing.session import StudySession, read_key, read_session
 
 VERSION = 1
 Record = Mapping[str, Any]
@@ -39,7 +39,7 @@ CELLS = {
 }
 
 
-def results(session: Session | Path) -> dict[str, Any]:
+def results(session: StudySession | Path) -> dict[str, Any]:
     """Count the answers of a session so far.
 
     Args:
@@ -52,9 +52,9 @@ def results(session: Session | Path) -> dict[str, Any]:
         UsageFault: no session there.
         IntegrityFault: key or answers are damaged.
     """
-    from gansynth.evaluation.turing.words import conclusions, warnings
+    from gansynth.evaluation.turing.summary import conclusions, warnings
 
-    folder = session.folder if isinstance(session, Session) else session
+    folder = session.folder if isinstance(session, StudySession) else session
     document = read_session(folder)
     key = read_key(folder, document)
     raters = read_raters(folder, len(key))
@@ -79,7 +79,7 @@ def results(session: Session | Path) -> dict[str, Any]:
     return counted
 
 
-def write_results(session: Session | Path) -> tuple[dict[str, Any], dict[str, str]]:
+def write_results(session: StudySession | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Count the answers, and write numbers, table and every single answer into the folder.
 
     Returns:
@@ -88,7 +88,7 @@ def write_results(session: Session | Path) -> tuple[dict[str, Any], dict[str, st
     Raises:
         EnvironmentFault: the disk refuses.
     """
-    from gansynth.evaluation.turing.words import csv_of, markdown
+    from gansynth.evaluation.turing.summary import csv_of, markdown
     from gansynth.runtime.files import write_bytes_atomic, write_json_atomic
 
     document = results(session)
@@ -147,9 +147,9 @@ def table_of(rows: Sequence[Record]) -> dict[str, Any]:
     return {
         "answers": len(rows),
         "correct": sum(right),
-        "accuracy": asdict(share_of(sum(right), len(rows))),
-        "real_recognised": asdict(share_of(right[0], of[0])),
-        "synthetic_recognised": asdict(share_of(right[1], of[1])),
+        "accuracy": asdict(proportion_of(sum(right), len(rows))),
+        "real_recognised": asdict(proportion_of(right[0], of[0])),
+        "synthetic_recognised": asdict(proportion_of(right[1], of[1])),
         **count,
         "said_real": count["real_as_real"] + count["synthetic_as_real"],
         "median_seconds": {**times, "all": median([row["seconds"] for row in rows])},
@@ -203,8 +203,8 @@ def _clustered(table: dict[str, Any], correct: Any) -> dict[str, Any]:
     others = len(correct) >= LEAST_RATERS
     return {
         **table,
-        "accuracy": asdict(share_of_several(correct)),
-        "accuracy_of_others": asdict(share_of_several(correct, others=True)) if others else None,
+        "accuracy": asdict(pooled_proportion(correct)),
+        "accuracy_of_others": asdict(pooled_proportion(correct, others=True)) if others else None,
         "real_recognised": {"value": table["real_recognised"]["value"]},
         "synthetic_recognised": {"value": table["synthetic_recognised"]["value"]},
     }

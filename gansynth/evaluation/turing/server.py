@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gansynth.evaluation.turing.raters import Rater, read_raters
-from gansynth.evaluation.turing.session import Session, read_access, remember_port
+from gansynth.evaluation.turing.session import StudySession, read_access, remember_port
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
@@ -43,7 +43,7 @@ def check_server() -> None:
 
 
 def serve(
-    session: Session,
+    session: StudySession,
     *,
     port: int | None = None,
     ready: Ready = lambda link, stop: None,
@@ -81,7 +81,7 @@ def serve(
         raise Interrupted(stopping.number)
 
 
-def _app(session: Session, token: str, raters: list[Rater]) -> web.Application:
+def _app(session: StudySession, token: str, raters: list[Rater]) -> web.Application:
     from gansynth.evaluation.turing.pages import make_app
 
     def own(rater: Rater) -> Mapping[str, Any]:

@@ -38,7 +38,7 @@ OWN, OWN_FOLDER = 0o600, 0o700
 
 
 @dataclass(frozen=True)
-class Session:
+class StudySession:
     """An opened session, without its key.
 
     Attributes:
@@ -86,7 +86,7 @@ def prepare_session(
     data: str | None = None,
     root: str | None = None,
     reporter: Reporter | None = None,
-) -> Session:
+) -> StudySession:
     """Prepare a session of a run atomically, or open the one made with these options.
 
     Args:
@@ -110,7 +110,7 @@ def prepare_session(
         )
     from gansynth.evaluation.turing.pictures import gather
     from gansynth.sampling.open_run import load_run
-    from gansynth.sampling.opening import open_moved
+    from gansynth.sampling.run_source import open_moved
 
     opened = load_run(run, device)
     source = open_moved(opened, data, root)
@@ -144,7 +144,7 @@ def prepare_session(
     return open_session(folder)
 
 
-def open_session(folder: Path) -> Session:
+def open_session(folder: Path) -> StudySession:
     """Open a prepared session.
 
     Raises:
@@ -163,7 +163,7 @@ def open_session(folder: Path) -> Session:
         images = np.load(folder / IMAGES, allow_pickle=False)
     except ValueError as error:
         raise IntegrityFault(f"{folder / IMAGES}: damaged ({error}), expected an array") from None
-    return Session(folder, document, images)
+    return StudySession(folder, document, images)
 
 
 def read_session(folder: Path) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def _check_same(folder: Path, document: Mapping[str, Any], options: TuringOption
 
 def _damaged_if_unread(path: Path) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = read_json(path, way_out="restore it from a copy")
+        document: dict[str, Any] = read_json(path, hint="restore it from a copy")
     except DataFault as fault:
         raise IntegrityFault(str(fault)) from fault
     return document

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.metrics.detection.record import FILE, Detections, Seen, file_of, read_detections
+from gansynth.metrics.detection.record import (
+    FILE,
+    Detections,
+    ImageDetections,
+    file_of,
+    read_detections,
+)
 from gansynth.runtime.errors import DataFault, UsageFault
 
 CLOSE = 2e-3
@@ -96,7 +102,7 @@ def _shown(value: object) -> str:
     return "unknown" if value is None else str(value)
 
 
-def _difference(a: Seen, b: Seen) -> str:
+def _difference(a: ImageDetections, b: ImageDetections) -> str:
     """The first key on which two arms disagree about an image."""
     for key in ("subject", "shape", "volume", "slice"):
         if getattr(a, key) != getattr(b, key):

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from gansynth.metrics.detection.matching import MISS, Flags, Pool
+from gansynth.metrics.detection.matching import MISS, Flags, PooledDetections
 from gansynth.metrics.detection.record import Array, Numbers
 from gansynth.metrics.detection.resampling import (
     FEW,
-    Estimate,
+    BootstrapEstimate,
     chunks,
     counted,
     everyone,
@@ -37,7 +37,7 @@ score is the mean."""
 
 
 @dataclass(frozen=True)
-class Curves:
+class FrocCurves:
     """FROC curves of B resamples, J points each, rising, float64 (B, J); nan without lesions."""
 
     fps: Array
@@ -65,7 +65,7 @@ class Curves:
 class Froc:
     """The free-response curve of one row of ``match``, precomputed for many resamples."""
 
-    def __init__(self, pool: Pool, hits: Numbers) -> None:
+    def __init__(self, pool: PooledDetections, hits: Numbers) -> None:
         scores, owner = pool.scores[pool.falling], pool.owner[pool.falling]
         hit = hits[pool.falling] != MISS
         # Detections of equal score are one group. Only groups that hit something raise the curve.
@@ -80,14 +80,14 @@ class Froc:
         self._lesions = pool.per_subject(pool.true_owner)
         self._slices = pool.per_subject(pool.subject)
 
-    def __call__(self, weights: Array) -> Curves:
+    def __call__(self, weights: Array) -> FrocCurves:
         """Curves of resamples with weights (B, P)."""
         true, false = _summed(self._true, weights), _summed(self._false, weights)
         lesions = np.broadcast_to((weights @ self._lesions)[:, None], true.shape)
-        return Curves(false / (weights @ self._slices)[:, None], ratio(true, lesions))
+        return FrocCurves(false / (weights @ self._slices)[:, None], ratio(true, lesions))
 
 
-def froc(pool: Pool, hits: Numbers) -> Curves:
+def froc(pool: PooledDetections, hits: Numbers) -> FrocCurves:
     """Sensitivity against false positives per slice over all confidences: one curve (B = 1)."""
     return Froc(pool, hits)(everyone(len(pool.subjects)))
 
@@ -100,7 +100,7 @@ def _summed(steps: sparse.csr_array, weights: Array) -> Array:
 
 
 def sensitivity(
-    pool: Pool,
+    pool: PooledDetections,
     hits: Numbers,
     *,
     confidence: float = CONFIDENCE,
@@ -119,7 +119,7 @@ def sensitivity(
 
 
 def false_positives(
-    pool: Pool,
+    pool: PooledDetections,
     hits: Numbers,
     *,
     confidence: float = CONFIDENCE,
@@ -139,11 +139,11 @@ TINY = 1e-9
 
 
 @dataclass(frozen=True)
-class Arm:
+class FrocArm:
     """One detector's detections and a row of ``match``; arms share images and patients."""
 
     name: str
-    pool: Pool
+    pool: PooledDetections
     hits: Numbers
     confidence: float = CONFIDENCE
 
@@ -174,7 +174,7 @@ class AtEqualFps:
     fps: float
     held_sensitivity: float
     asked_sensitivity: float
-    difference: Estimate
+    difference: BootstrapEstimate
     reached: bool
     ended: float
     units: int
@@ -222,7 +222,9 @@ class AtEqualFps:
         }
 
 
-def at_equal_fps(held: Arm, compared: Arm, weights: Array, unit: str = "patients") -> AtEqualFps:
+def at_equal_fps(
+    held: FrocArm, compared: FrocArm, weights: Array, unit: str = "patients"
+) -> AtEqualFps:
     """Sensitivity of one arm at the other's false positives per slice, weights (B, P)."""
     once = everyone(weights.shape[1])
     fps, mine, yours, ended = _once(held, compared, once)
@@ -243,7 +245,7 @@ def at_equal_fps(held: Arm, compared: Arm, weights: Array, unit: str = "patients
     )
 
 
-def _once(held: Arm, compared: Arm, weights: Array) -> tuple[Array, Array, Array, Flags]:
+def _once(held: FrocArm, compared: FrocArm, weights: Array) -> tuple[Array, Array, Array, Flags]:
     """False positives, both sensitivities, and whether the curve ended, each (B,)."""
     fps, mine = held.working(weights)
     curves = compared.curves(weights)

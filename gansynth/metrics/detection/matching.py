@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.metrics.detection.record import Array, Detections, Numbers, Seen
+from gansynth.metrics.detection.record import Array, Detections, ImageDetections, Numbers
 
 Flags = npt.NDArray[np.bool_]
 MISS = -1
@@ -23,7 +23,7 @@ MISS = -1
 
 
 @dataclass(frozen=True)
-class Pool:
+class PooledDetections:
     """All images of a detections document in flat arrays: N detections, T lesions, I images.
 
     Attributes:
@@ -74,13 +74,13 @@ class Pool:
         return np.bincount(owners, minlength=len(self.subjects)).astype(np.float64)
 
 
-def pooled(detections: Detections, *, by_class: bool = True) -> Pool:
+def pool_detections(detections: Detections, *, by_class: bool = True) -> PooledDetections:
     """Pool a document's images; a volume or image replaces an unknown patient."""
     images = detections.images
     numbers: dict[tuple[str, str], int] = {}
     subject = [numbers.setdefault(_patient(image), len(numbers)) for image in images]
     counts = np.arange(len(images))
-    pool = Pool(
+    pool = PooledDetections(
         detections.names,
         tuple(name for _, name in numbers),
         np.array(subject, np.int64),
@@ -98,7 +98,7 @@ def pooled(detections: Detections, *, by_class: bool = True) -> Pool:
     return replace(pool, names=("any class",), labels=labels, true_labels=true_labels)
 
 
-def _patient(image: Seen) -> tuple[str, str]:
+def _patient(image: ImageDetections) -> tuple[str, str]:
     """Kind and name of an image's patient, as far as known."""
     names = {"subject": image.subject, "volume": image.volume, "image": image.id}
     return next((kind, name) for kind, name in names.items() if name is not None)
@@ -124,7 +124,7 @@ def overlaps(a: Array, b: Array) -> Array:
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def match(pool: Pool, ious: Sequence[float]) -> Numbers:
+def match(pool: PooledDetections, ious: Sequence[float]) -> Numbers:
     """Match detections with lesions at overlaps above 0: int64 (len(ious), N), or ``MISS``."""
     hits = np.full((len(ious), len(pool.scores)), MISS, np.int64)
     for detections, true in _by_image(pool):
@@ -140,7 +140,7 @@ def match(pool: Pool, ious: Sequence[float]) -> Numbers:
     return hits
 
 
-def _by_image(pool: Pool) -> Iterator[tuple[slice, slice]]:
+def _by_image(pool: PooledDetections) -> Iterator[tuple[slice, slice]]:
     """Slices of the detections and the lesions of each image that has both."""
     edges = np.arange(pool.images + 1)
     detections = np.searchsorted(pool.image, edges)

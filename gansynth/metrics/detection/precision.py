@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from scipy import sparse
 
-from gansynth.metrics.detection.matching import MISS, Flags, Pool, match
+from gansynth.metrics.detection.matching import MISS, Flags, PooledDetections, match
 from gansynth.metrics.detection.record import Array, Numbers
 from gansynth.metrics.detection.resampling import counted, everyone, ratio
 
@@ -36,7 +36,12 @@ class Precision:
     """
 
     def __init__(
-        self, pool: Pool, hits: Numbers, *, rule: Rule = ALL_POINTS, most: int | None = None
+        self,
+        pool: PooledDetections,
+        hits: Numbers,
+        *,
+        rule: Rule = ALL_POINTS,
+        most: int | None = None,
     ) -> None:
         order = pool.falling if most is None else pool.falling[surest(pool, most)[pool.falling]]
         self.rule = rule
@@ -72,7 +77,7 @@ class Precision:
 
 
 def average_precision(
-    pool: Pool, hits: Numbers, *, rule: Rule = ALL_POINTS, most: int | None = None
+    pool: PooledDetections, hits: Numbers, *, rule: Rule = ALL_POINTS, most: int | None = None
 ) -> Array:
     """Average precision of every class at every overlap, (Q, K), as ``Precision`` has it."""
     precision: Array = Precision(pool, hits, rule=rule, most=most)(everyone(len(pool.subjects)))[0]
@@ -86,12 +91,12 @@ def mean_over(precisions: Array) -> Array:
     return ratio(total, there.sum(axis=(1, 2)).astype(np.float64))
 
 
-def coco_map(pool: Pool) -> Precision:
+def coco_map(pool: PooledDetections) -> Precision:
     """COCO's mAP at [.5:.95] of resamples, by its ``mean``."""
     return Precision(pool, match(pool, COCO_IOUS), rule=COCO, most=COCO_MOST)
 
 
-def surest(pool: Pool, most: int) -> Flags:
+def surest(pool: PooledDetections, most: int) -> Flags:
     """Whether a detection is among the ``most`` confident of its image and class: bool (N,)."""
     order = np.lexsort((np.arange(len(pool.scores)), -pool.scores, pool.labels, pool.image))
     group = pool.image[order] * len(pool.names) + pool.labels[order]
@@ -111,7 +116,7 @@ class _Ranked:
     lesions: Array
 
 
-def _ranked(pool: Pool, hits: Numbers, order: Numbers, label: int) -> _Ranked:
+def _ranked(pool: PooledDetections, hits: Numbers, order: Numbers, label: int) -> _Ranked:
     hit = hits[:, order] != MISS
     rows = np.flatnonzero(hit.any(axis=0))
     row = np.searchsorted(rows, np.arange(len(order)))

@@ -61,7 +61,7 @@ ClassArray = Annotated[Numbers, _read_as(list[Whole], np.int64, -1)]
 
 
 @dataclass(frozen=True)
-class Truth:
+class TrueBoxes:
     """True boxes of one image: float64 (N, 4), none of zero area, and classes int64 (N,)."""
 
     __pydantic_config__ = STRICT
@@ -71,8 +71,8 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Detections in one image: as ``Truth``, and scores float64 (N,), 0 to 1."""
+class DetectedBoxes:
+    """Detections in one image: as ``TrueBoxes``, and scores float64 (N,), 0 to 1."""
 
     __pydantic_config__ = STRICT
 
@@ -82,7 +82,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageDetections:
     """One image of ``shape`` (height, width) in pixels, with true and detected boxes.
 
     ``subject``: None if unknown; then the volume is used, or else the image. ``volume``: that it is
@@ -94,8 +94,8 @@ class Seen:
     id: Name
     subject: Name | None
     shape: tuple[Above, Above]
-    truth: Truth
-    found: Found
+    truth: TrueBoxes
+    found: DetectedBoxes
     volume: Name | None = None
     slice: int | None = None
 
@@ -112,7 +112,7 @@ class Detections:
 
     detector: Name
     names: Annotated[tuple[Name, ...], Field(min_length=1)]
-    images: Annotated[tuple[Seen, ...], Field(min_length=1)]
+    images: Annotated[tuple[ImageDetections, ...], Field(min_length=1)]
     iou_nms: Share | None
     split: Name = "val"
     confidence: Share | None = None
@@ -246,7 +246,9 @@ def _first(error: ValidationError, data: bytes) -> str:
         image, where = f"image {number if name is None else repr(name)}: ", where[2:]
     key = ".".join(map(str, where)) or "the entry"
     if first["type"] == "unexpected_keyword_argument":
-        kind = {"truth": Truth, "found": Found}.get(str(where[0]), Seen if image else _Document)
+        kind = {"truth": TrueBoxes, "found": DetectedBoxes}.get(
+            str(where[0]), ImageDetections if image else _Document
+        )
         keys = [entry.name for entry in fields(kind)]
         hint = did_you_mean(str(where[-1]), keys)
         return f"{image}{key}: unknown key, expected one of {', '.join(keys)}.{hint}"
@@ -281,7 +283,7 @@ def _problems(detections: Detections) -> list[str]:
     return problems
 
 
-def _problem(image: Seen, detections: Detections) -> str | None:
+def _problem(image: ImageDetections, detections: Detections) -> str | None:
     """The first error of one image."""
     prefix = f"image {image.id!r}"
     height, width = image.shape

@@ -22,7 +22,7 @@ AT_ONCE = 250
 
 
 @dataclass(frozen=True)
-class Estimate:
+class BootstrapEstimate:
     """A number of all patients, and the middle 95 % of its resamples; nan: undefined."""
 
     value: float
@@ -49,20 +49,20 @@ def chunks(weights: Array) -> Iterator[Array]:
     yield from (weights[first : first + AT_ONCE] for first in range(0, len(weights), AT_ONCE))
 
 
-def estimate(measure: Callable[[Array], Array], weights: Array) -> Estimate:
+def estimate(measure: Callable[[Array], Array], weights: Array) -> BootstrapEstimate:
     """A number with its interval; ``measure``: weights (B, P) to (B,), nan where undefined."""
     value = float(measure(everyone(weights.shape[1]))[0])
     return with_interval(value, [measure(part) for part in chunks(weights)])
 
 
-def with_interval(value: float, resampled: list[Array], level: float = LEVEL) -> Estimate:
+def with_interval(value: float, resampled: list[Array], level: float = LEVEL) -> BootstrapEstimate:
     """A number and its percentile interval, without undefined resamples."""
     values = np.concatenate([np.empty(0), *resampled])
     values = values[~np.isnan(values)]
     if not len(values):
-        return Estimate(value, np.nan, np.nan)
+        return BootstrapEstimate(value, np.nan, np.nan)
     low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
-    return Estimate(value, float(low), float(high))
+    return BootstrapEstimate(value, float(low), float(high))
 
 
 def counted(rows: Numbers, subjects: Numbers, shape: tuple[int, int]) -> sparse.csr_array:

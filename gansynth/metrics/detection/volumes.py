@@ -19,16 +19,16 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from gansynth.metrics.detection.free_response import CONFIDENCE
-from gansynth.metrics.detection.matching import MISS, Flags, Pool, areas, intersections
+from gansynth.metrics.detection.matching import MISS, Flags, PooledDetections, areas, intersections
 from gansynth.metrics.detection.record import Array, Detections, Numbers
-from gansynth.metrics.detection.resampling import Estimate, estimate, ratio
+from gansynth.metrics.detection.resampling import BootstrapEstimate, estimate, ratio
 
 SHARED = 0.5
 THIRDS = ("small", "medium", "large")
 
 
 @dataclass(frozen=True)
-class Places:
+class SlicePositions:
     """Where I images lie in V volumes: int64 (I,) volume and slice, (V,) patient of a volume."""
 
     volume: Numbers
@@ -36,7 +36,7 @@ class Places:
     subject: Numbers
 
 
-def places(detections: Detections, pool: Pool) -> Places | str:
+def places(detections: Detections, pool: PooledDetections) -> SlicePositions | str:
     """Positions of images in volumes, or why they are unknown."""
     images = detections.images
     unknown = sum(image.volume is None for image in images)
@@ -46,7 +46,7 @@ def places(detections: Detections, pool: Pool) -> Places | str:
     volume = np.array([names[str(image.volume)] for image in images])
     subject = np.zeros(len(names), np.int64)
     subject[volume] = pool.subject
-    return Places(volume, np.array([int(s.slice or 0) for s in images]), subject)
+    return SlicePositions(volume, np.array([int(s.slice or 0) for s in images]), subject)
 
 
 def linked(boxes: Array, labels: Numbers, volume: Numbers, level: Numbers) -> Numbers:
@@ -72,11 +72,11 @@ def linked(boxes: Array, labels: Numbers, volume: Numbers, level: Numbers) -> Nu
 
 
 @dataclass(frozen=True)
-class Lesions:
+class LesionVolumes:
     """Lesions of volumes, and which were found: ``least`` boxes of a lesion must be hit."""
 
-    pool: Pool
-    places: Places
+    pool: PooledDetections
+    places: SlicePositions
     hits: Numbers
     confidence: float = CONFIDENCE
     least: int = 1
@@ -145,7 +145,7 @@ class Lesions:
     def measure(self, weights: Array) -> dict[str, Any]:
         """All metrics, with intervals over resamples (B, P), in JSON's types."""
 
-        def of(chosen: Flags | None) -> Estimate:
+        def of(chosen: Flags | None) -> BootstrapEstimate:
             return estimate(lambda w: self.sensitivity(w, chosen), weights)
 
         return {

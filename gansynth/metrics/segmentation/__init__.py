@@ -1,7 +1,7 @@
 """Case-by-case evaluation of a trained segmenter: ``evaluate``. Rules: docs/measures.md."""
 
 from gansynth.core.prediction import LabelMaps, Prediction
-from gansynth.metrics.segmentation.evaluation import Evaluation, evaluate
+from gansynth.metrics.segmentation.evaluation import SegmentationEvaluation, evaluate
 from gansynth.metrics.segmentation.regions import Regions, read_regions, regions_of, with_labels
 from gansynth.metrics.segmentation.segmentation import measure_case
 from gansynth.metrics.segmentation.table import (
@@ -16,11 +16,11 @@ __all__ = [
     "DETECTION",
     "MEASURES",
     "SEGMENTATION",
-    "Evaluation",
     "LabelMaps",
     "Measure",
     "Prediction",
     "Regions",
+    "SegmentationEvaluation",
     "evaluate",
     "measure_case",
     "measure_of",

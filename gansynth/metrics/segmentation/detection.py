@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.metrics.detection.free_response import CONFIDENCE, RATES, TINY, Curves, Froc
+from gansynth.metrics.detection.free_response import CONFIDENCE, RATES, TINY, Froc, FrocCurves
 from gansynth.metrics.detection.free_response import false_positives as fps_per_image
-from gansynth.metrics.detection.matching import match, pooled
+from gansynth.metrics.detection.matching import match, pool_detections
 from gansynth.metrics.detection.precision import Precision
 from gansynth.metrics.detection.record import Array, Detections
 from gansynth.metrics.detection.resampling import everyone
@@ -39,7 +39,7 @@ def measure_detections(
     volume or an image.
     """
     _check(iou, false_positives, confidence)
-    pool = pooled(detections)
+    pool = pool_detections(detections)
     names, weights = pool.subjects, everyone(len(pool.subjects))
     if len(set(names)) < len(names):
         raise DataFault(
@@ -53,7 +53,7 @@ def measure_detections(
 
     def measured(weights: Array) -> Iterator[tuple[str, Array]]:
         fps = np.repeat(whole.fps, len(weights), axis=0)
-        sensitivity = Curves(fps, curves(weights).sensitivity).at(list(false_positives))
+        sensitivity = FrocCurves(fps, curves(weights).sensitivity).at(list(false_positives))
         yield from zip(keys, sensitivity.T, strict=True)
         yield "froc", sensitivity.mean(axis=1)
         yield "fp_per_image", fps_per_image(pool, hits, confidence=confidence, weights=weights)

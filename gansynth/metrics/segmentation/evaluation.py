@@ -11,7 +11,7 @@ import numpy as np
 
 from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.metrics.segmentation.regions import Regions, dice
-from gansynth.metrics.segmentation.segmentation import Options, measure_case
+from gansynth.metrics.segmentation.segmentation import MeasureOptions, measure_case
 from gansynth.metrics.segmentation.table import SEGMENTATION
 
 Values = dict[str, float | None]
@@ -31,7 +31,7 @@ RULE = (
 
 
 @dataclass
-class Counts:
+class UndefinedCounts:
     """How often HD95 of a region lacks a surface, over volumes (or slices)."""
 
     images: int = 0
@@ -48,7 +48,7 @@ class Counts:
 
 
 @dataclass
-class Evaluation:
+class SegmentationEvaluation:
     """Metrics of a training's held-out cases; ``unit`` (``mm``, ``px``) is of distances.
 
     ``distances``: ``volumes``, or ``slices`` where computed within each, see ``RULE``. ``per_case``
@@ -62,7 +62,7 @@ class Evaluation:
     per_case: dict[str, Values] = field(default_factory=dict)
     per_subject: dict[str, Values] = field(default_factory=dict)
     voxels: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
-    counts: dict[str, Counts] = field(default_factory=dict)
+    counts: dict[str, UndefinedCounts] = field(default_factory=dict)
 
     def means(self) -> Values:
         """Means over the subjects that have a value; None where none has."""
@@ -91,22 +91,22 @@ def headline(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluate(
-    predictions: Mapping[str, Prediction], regions: Regions, **options: Unpack[Options]
-) -> Evaluation:
+    predictions: Mapping[str, Prediction], regions: Regions, **options: Unpack[MeasureOptions]
+) -> SegmentationEvaluation:
     """Measure every held-out case of a training; ``options`` as of ``measure_case``.
 
     Raises DataFault, EnvironmentFault: a file is missing, damaged or on another grid. UsageFault:
     an invalid option.
     """
-    options = {**Options(measures=("dice", "hd95")), **options}
+    options = {**MeasureOptions(measures=("dice", "hd95")), **options}
     units = {prediction.unit for prediction in predictions.values()} or {"mm"}
     whole = _without_gaps(predictions.values())
-    evaluation = Evaluation(
+    evaluation = SegmentationEvaluation(
         regions,
         "mm" if units == {"mm"} else "px",
         "volumes" if whole else "slices",
         {case: prediction.subject for case, prediction in predictions.items()},
-        counts={name: Counts() for name, _ in regions},
+        counts={name: UndefinedCounts() for name, _ in regions},
     )
     for subject, cases in groupby(
         sorted(predictions.items(), key=lambda item: _place(*item)), lambda item: item[1].subject
@@ -143,7 +143,9 @@ def _without_gaps(predictions: Iterable[Prediction]) -> bool:
     return all(b - a == 1 for each in stacks.values() for a, b in pairwise(sorted(each)))
 
 
-def _measured(evaluation: Evaluation, cases: Mapping[str, Prediction], options: Options) -> Values:
+def _measured(
+    evaluation: SegmentationEvaluation, cases: Mapping[str, Prediction], options: MeasureOptions
+) -> Values:
     """Measure a volume, or slices that belong together, and update the counts."""
     maps = {case: prediction.read() for case, prediction in cases.items()}
     at = next(iter(cases.values())).position
@@ -163,12 +165,12 @@ def _measured(evaluation: Evaluation, cases: Mapping[str, Prediction], options: 
     return _of_maps(volume, evaluation.regions, options)
 
 
-def _of_maps(both: LabelMaps, regions: Regions, options: Options) -> Values:
+def _of_maps(both: LabelMaps, regions: Regions, options: MeasureOptions) -> Values:
     return measure_case(both.predicted, both.truth, both.spacing, regions, **options)
 
 
 def _of_slices(
-    maps: Sequence[LabelMaps], each: Sequence[Values], regions: Regions, options: Options
+    maps: Sequence[LabelMaps], each: Sequence[Values], regions: Regions, options: MeasureOptions
 ) -> Values:
     """Slices with gaps: overlaps and lesions over all of them, mean distances within each."""
     measures = options.get("measures", tuple(SEGMENTATION))
@@ -200,7 +202,7 @@ def _voxels(both: LabelMaps, regions: Regions, ignore: int | None) -> dict[str, 
     }
 
 
-def _count(counts: Mapping[str, Counts], voxels: Mapping[str, Mapping[str, int]]) -> None:
+def _count(counts: Mapping[str, UndefinedCounts], voxels: Mapping[str, Mapping[str, int]]) -> None:
     for name, numbers in voxels.items():
         counts[name].add(numbers["truth"], numbers["predicted"])
 

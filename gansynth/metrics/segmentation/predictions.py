@@ -9,21 +9,21 @@ import numpy as np
 
 from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.core.source import CaseSource
-from gansynth.data.flat import FlatSource
 from gansynth.data.pairs import mismatches, whole_labels
+from gansynth.data.source_2d import FlatSource
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_nifti
 
 
 def of_volumes(
-    source: CaseSource, files: Mapping[str, tuple[Path, Path]], way_out: str
+    source: CaseSource, files: Mapping[str, tuple[Path, Path]], hint: str
 ) -> dict[str, Prediction]:
     """Predictions in NIfTI files, on their own grid, in mm; DataFault: a file is missing."""
     for case, pair in files.items():
         for kind, file in zip(("predicted", "true"), pair, strict=True):
             if not file.is_file():
                 raise DataFault(
-                    f"{file}: missing, expected the {kind} label map of case {case!r}; {way_out}"
+                    f"{file}: missing, expected the {kind} label map of case {case!r}; {hint}"
                 )
     return {
         case: Prediction(source.subject(case), predicted, _nifti(predicted, truth))
@@ -43,12 +43,12 @@ def _nifti(predicted: Path, truth: Path) -> Callable[[], LabelMaps]:
     return read
 
 
-def of_slices(source: FlatSource, files: Mapping[str, Path], way_out: str) -> dict[str, Prediction]:
+def of_slices(source: FlatSource, files: Mapping[str, Path], hint: str) -> dict[str, Prediction]:
     """Predictions in PNG files, on the pixels of the cases' files; DataFault: one is missing."""
     for case, file in files.items():
         if not file.is_file():
             raise DataFault(
-                f"{file}: missing, expected the predicted label map of case {case!r}; {way_out}"
+                f"{file}: missing, expected the predicted label map of case {case!r}; {hint}"
             )
 
     def reader(case: str, file: Path) -> Callable[[], LabelMaps]:

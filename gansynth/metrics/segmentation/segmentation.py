@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.geometry import bounding_box
-from gansynth.data.connected_components import Parts
+from gansynth.data.connected_components import LabelComponents
 from gansynth.metrics.segmentation.regions import Array, Mask, Regions, scored, without_ignored
 from gansynth.metrics.segmentation.table import SEGMENTATION, check_asked
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -25,7 +25,7 @@ ROUNDING = 1e-4
 """Share by which a distance may exceed the tolerance: headers keep spacings as float32."""
 
 
-class Options(TypedDict, total=False):
+class MeasureOptions(TypedDict, total=False):
     """Measurement options; see ``measure_case``."""
 
     measures: Sequence[str]
@@ -64,7 +64,7 @@ def measure_case(
     predicted, truth = predicted[box], truth[box]
     values: dict[str, float | None] = {}
     for name, labels in regions:
-        both = _Both(np.isin(predicted, labels), np.isin(truth, labels), mm)
+        both = _RegionPair(np.isin(predicted, labels), np.isin(truth, labels), mm)
         numbers = dict(both.measured(measures, tolerance_mm, overlap, diagonal))
         values |= {f"{measure}/{name}": value for measure, value in numbers.items()}
     return values
@@ -96,7 +96,7 @@ def _box(predicted: Array, truth: Array, regions: Regions) -> tuple[slice, ...]:
     return bounding_box(there) if there.any() else (slice(0, 1),) * there.ndim
 
 
-class _Both:
+class _RegionPair:
     """One region in both maps."""
 
     def __init__(self, predicted: Mask, truth: Mask, spacing: Sequence[float]) -> None:
@@ -152,7 +152,7 @@ def _surface(mask: Mask, spacing: Sequence[float]) -> Distances:
 
 def _found(lesions: Mask, mask: Mask, overlap: float) -> float | None:
     """Share of a mask's connected components that another mask covers; None if it has none."""
-    parts = Parts.of(lesions)
+    parts = LabelComponents.of(lesions)
     if not len(parts.sizes):
         return None
     covered = np.bincount(parts.numbered[mask], minlength=len(parts.sizes) + 1)[parts.numbers]

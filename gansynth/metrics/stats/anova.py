@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.metrics.stats.runs import Floats, Runs
+from gansynth.metrics.stats.runs import Floats, RunValues
 
 
 @dataclass(frozen=True)
-class Squares:
+class MeanSquares:
     """Mean squares of tables (..., repetitions, subjects); 0 where there is only one.
 
     Expectations, with R repetitions, S subjects, variances v: ``run`` S v_run + v_cross, ``case`` R
@@ -31,7 +31,7 @@ class Squares:
     cases: int
 
     @classmethod
-    def of(cls, tables: Floats) -> Squares:
+    def of(cls, tables: Floats) -> MeanSquares:
         """Compute from tables (..., repetitions, subjects) of at least one each, without NaN."""
         runs, cases = tables.shape[-2:]
         mean = tables.mean(axis=(-2, -1))
@@ -62,7 +62,7 @@ def _mean_square(deviations: Floats, freedom: int) -> Floats:
 
 
 @dataclass(frozen=True)
-class Variance:
+class VarianceComponents:
     """Variance components in squared units of the measure; None if not estimable.
 
     With one seed a draw, ``draw`` includes the seeds' part and ``rest`` that of ``draw_case``. With
@@ -76,17 +76,17 @@ class Variance:
     rest: float | None
 
 
-def variance(runs: Runs) -> Variance:
+def variance(runs: RunValues) -> VarianceComponents:
     """Variance components by the method of moments; negative estimates become 0.
 
     Draws weigh the same (unweighted means): the harmonic mean of b_i seeds stands for their number.
     Incomplete subjects are excluded.
     """
     estimates = components(runs)
-    return Variance(*(None if value is None else max(value, 0.0) for value in estimates))
+    return VarianceComponents(*(None if value is None else max(value, 0.0) for value in estimates))
 
 
-def components(runs: Runs) -> tuple[float | None, ...]:
+def components(runs: RunValues) -> tuple[float | None, ...]:
     """Unbiased variance components, as in ``variance``, without truncation at 0."""
     runs = runs.complete()
     owner = np.array(runs.draws)
@@ -97,7 +97,7 @@ def components(runs: Runs) -> tuple[float | None, ...]:
     seeds = float(1 / np.mean(1 / counts))
     within = _within(runs.values, owner)
     seed_square, residual = within or (0.0, 0.0)
-    table = Squares.of(runs.table())
+    table = MeanSquares.of(runs.table())
     run, crossed = float(table.run), float(table.cross)
     draw = seed = case = draw_case = left = None
     if within:
@@ -116,7 +116,7 @@ def _within(values: Floats, owner: npt.NDArray[np.int64]) -> tuple[float, float]
     seed = residual = 0.0
     freedom, subjects = 0, values.shape[1]
     for draw in np.unique(owner):
-        squares = Squares.of(values[owner == draw])
+        squares = MeanSquares.of(values[owner == draw])
         freedom += squares.runs - 1
         seed += float(squares.run) * (squares.runs - 1)
         residual += float(squares.cross) * (squares.runs - 1) * (subjects - 1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gansynth.metrics.stats.anova import Squares
+from gansynth.metrics.stats.anova import MeanSquares
 from gansynth.metrics.stats.reference import degrees
 from gansynth.metrics.stats.runs import Floats
 
@@ -25,7 +25,7 @@ MOST_SHIFT, MOST_BEND = 0.5, 0.15
 
 
 @dataclass(frozen=True)
-class Bend:
+class SkewCorrection:
     """Skewness of t: z is about s + shift + bend s^2, s standard normal; Hall's cubic (1992)."""
 
     shift: Floats
@@ -44,10 +44,10 @@ class Bend:
 
 
 @dataclass(frozen=True)
-class Resamples:
+class BootstrapResamples:
     """Means and mean squares (..., resamples) under a true mean of 0."""
 
-    squares: Squares
+    squares: MeanSquares
 
     @property
     def t(self) -> Floats:
@@ -55,11 +55,11 @@ class Resamples:
         error = self.squares.standard_error
         return np.where(error > 0, self.squares.mean / np.where(error > 0, error, 1.0), 0.0)
 
-    def bend(self, level: float) -> Bend:
+    def bend(self, level: float) -> SkewCorrection:
         """Skewness of t by least squares on quantiles of both tails; 0 for few subjects."""
         if self.squares.cases < FEW:
             nothing = np.zeros(self.squares.mean.shape[:-1])
-            return Bend(nothing, nothing)
+            return SkewCorrection(nothing, nothing)
         scores = np.sort(_score(self.t, degrees(self.squares, level)), axis=-1)
         last = scores.shape[-1] - 1
         index = (SHARES * last).astype(int)
@@ -70,12 +70,12 @@ class Resamples:
         bend = (x * middle).sum(axis=-1) / np.where(spread > 0, spread, 1.0)
         bend = np.clip(bend, -MOST_BEND, MOST_BEND)
         shift = middle.mean(axis=-1) - bend * square.mean(axis=-1)
-        return Bend(np.clip(shift, -MOST_SHIFT, MOST_SHIFT), bend)
+        return SkewCorrection(np.clip(shift, -MOST_SHIFT, MOST_SHIFT), bend)
 
 
 def resample(
-    squares: Squares, columns: Floats | None, resamples: int, rng: np.random.Generator
-) -> Resamples:
+    squares: MeanSquares, columns: Floats | None, resamples: int, rng: np.random.Generator
+) -> BootstrapResamples:
     """Resample tables (...); ``columns``: mean of each subject, None if normal."""
     mean, case = _of_subjects(squares, columns, resamples, rng)
     runs, both = squares.runs - 1, (squares.runs - 1) * (squares.cases - 1)
@@ -85,11 +85,11 @@ def resample(
     mean = mean + np.sqrt((run - cross) / cells) * rng.standard_normal(resamples)
     run = run * (rng.chisquare(runs, resamples) / runs) if runs else np.zeros_like(mean)
     cross = cross * (rng.chisquare(both, resamples) / both) if both else np.zeros_like(mean)
-    return Resamples(replace(squares, mean=mean, run=run, case=case, cross=cross))
+    return BootstrapResamples(replace(squares, mean=mean, run=run, case=case, cross=cross))
 
 
 def _of_subjects(
-    squares: Squares, columns: Floats | None, resamples: int, rng: np.random.Generator
+    squares: MeanSquares, columns: Floats | None, resamples: int, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Mean over subjects resampled with replacement, and its mean square (..., resamples)."""
     cases, shape = squares.cases, (*squares.mean.shape, resamples)

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from gansynth.metrics.stats.anova import Variance, variance
+from gansynth.metrics.stats.anova import VarianceComponents, variance
 from gansynth.metrics.stats.bounds import ANY, within
 from gansynth.metrics.stats.inference import Inference
-from gansynth.metrics.stats.runs import Floats, Runs, paired
+from gansynth.metrics.stats.runs import Floats, RunValues, paired
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.serialise import Document
 
@@ -30,7 +30,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Comparison(Document):
+class ArmComparison(Document):
     """An experiment arm and its control: one measure and training size, paired by run and subject.
 
     None marks what the runs cannot tell: without two test subjects there is no interval.
@@ -57,7 +57,7 @@ class Comparison(Document):
     margin: float
     equivalent: bool
     equivalence_p: float | None
-    variance: Variance
+    variance: VarianceComponents
     runs: int
     draws: int
     seeds: int
@@ -78,15 +78,15 @@ class Comparison(Document):
 
 
 def compare(
-    arm: Runs,
-    control: Runs,
+    arm: RunValues,
+    control: RunValues,
     *,
     margin: float,
     confidence: float = 0.95,
     power: float = 0.8,
     resamples: int = 5000,
     seed: int = 0,
-) -> Comparison:
+) -> ArmComparison:
     """Compare an arm with its control, with the interval of a studentised hierarchical bootstrap.
 
     p and the two one-sided tests invert it. ``margin``: difference that counts as none, in units of
@@ -97,7 +97,7 @@ def compare(
     means = [_mean(each.chosen(pairs.keys, pairs.subjects)) for each in (arm, control)]
     inference = _infer(pairs, 1 - confidence, resamples, seed)
     apart = None if inference is None else float(inference.equivalence(margin))
-    return Comparison(
+    return ArmComparison(
         difference=_mean(pairs),
         interval=_interval(inference),
         p=None if inference is None else float(inference.p()),
@@ -121,7 +121,7 @@ def compare(
 
 
 def interval_of_mean(
-    runs: Runs,
+    runs: RunValues,
     *,
     bounds: tuple[float, float] = ANY,
     resamples: int = 5000,
@@ -160,8 +160,8 @@ def wilcoxon(table: Floats) -> float | None:
     return float(stats.wilcoxon(differences).pvalue)
 
 
-def generalises(runs: Runs) -> str:
-    """What a result on these runs generalises to; see ``Comparison``."""
+def generalises(runs: RunValues) -> str:
+    """What a result on these runs generalises to; see ``ArmComparison``."""
     if len(runs.subjects) < 2 or not runs.draws:
         return NOTHING
     if len(set(runs.draws)) > 1:
@@ -169,7 +169,7 @@ def generalises(runs: Runs) -> str:
     return "seeds, subjects" if len(runs.draws) > 1 else "subjects"
 
 
-def _infer(runs: Runs, level: float, resamples: int, seed: int) -> Inference | None:
+def _infer(runs: RunValues, level: float, resamples: int, seed: int) -> Inference | None:
     if generalises(runs) == NOTHING:
         return None
     return Inference.of(runs.table(), level, resamples, np.random.default_rng(seed))
@@ -181,7 +181,7 @@ def _interval(inference: Inference | None) -> Interval:
     )
 
 
-def _mean(runs: Runs) -> float | None:
+def _mean(runs: RunValues) -> float | None:
     table = runs.table()
     return float(table.mean()) if table.size else None
 

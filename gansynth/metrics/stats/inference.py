@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gansynth.metrics.stats.anova import Squares
-from gansynth.metrics.stats.bootstrap import Bend, Resamples, resample
+from gansynth.metrics.stats.anova import MeanSquares
+from gansynth.metrics.stats.bootstrap import BootstrapResamples, SkewCorrection, resample
 from gansynth.metrics.stats.reference import degrees, p_of
 from gansynth.metrics.stats.runs import Floats
 
@@ -22,18 +22,18 @@ class Inference:
     ``error``: standard error of the mean. ``level``: of two-sided tests, 1 - confidence.
     """
 
-    squares: Squares
+    squares: MeanSquares
     error: Floats
     level: float
-    bend: Bend
-    resamples: Resamples
+    bend: SkewCorrection
+    resamples: BootstrapResamples
 
     @classmethod
     def of(
         cls, tables: Floats, level: float, resamples: int, rng: np.random.Generator
     ) -> Inference:
         """Compute from tables (..., repetitions, subjects) of two or more subjects, without NaN."""
-        squares = Squares.of(tables)
+        squares = MeanSquares.of(tables)
         error, largest = squares.standard_error, np.abs(tables).max(axis=(-2, -1))
         error = np.where(error <= EXACT * largest, 0.0, error)
         drawn = resample(squares, tables.mean(axis=-2), resamples, rng)

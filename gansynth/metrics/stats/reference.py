@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gansynth.metrics.stats.anova import Squares
+from gansynth.metrics.stats.anova import MeanSquares
 from gansynth.metrics.stats.runs import Floats
 
 FLOOR = 0.85
@@ -23,7 +23,7 @@ LEAST_P = 1e-12
 """Smallest p."""
 
 
-def degrees(squares: Squares, level: float | Floats) -> Floats:
+def degrees(squares: MeanSquares, level: float | Floats) -> Floats:
     """Degrees of freedom (...) of the standard error, for a two-sided test at a level (...)."""
     cross, total = squares.cross, squares.total
     safe = np.where(total > 0, total, 1.0)
@@ -40,7 +40,7 @@ def degrees(squares: Squares, level: float | Floats) -> Floats:
     return np.clip(safe**2 / np.where(spread > 0, spread, safe**2), 1.0, MOST)
 
 
-def p_of(t: Floats, squares: Squares) -> Floats:
+def p_of(t: Floats, squares: MeanSquares) -> Floats:
     """Two-sided p of t values (...): the smallest level at which a test rejects."""
     from scipy.special import stdtr
 
@@ -54,7 +54,7 @@ def p_of(t: Floats, squares: Squares) -> Floats:
     return np.exp(high)
 
 
-def quantile(squares: Squares, level: float) -> Floats:
+def quantile(squares: MeanSquares, level: float) -> Floats:
     """Critical value (...): |t| exceeds it with probability ``level``."""
     from scipy.special import stdtrit
 

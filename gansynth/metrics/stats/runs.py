@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunValues:
     """Values of one measure, float64 (runs, subjects): means over a subject's volumes, NaN for
     none.
 
@@ -56,16 +56,16 @@ class Runs:
 
     def chosen(
         self, keys: Sequence[tuple[int, int]], subjects: Sequence[str], dropped: int = 0
-    ) -> Runs:
+    ) -> RunValues:
         """Select runs and subjects in the given order; all must exist."""
         row = {key: index for index, key in enumerate(self.keys)}
         column = {name: index for index, name in enumerate(self.subjects)}
         rows, columns = [row[key] for key in keys], [column[name] for name in subjects]
         values = self.values[np.ix_(rows, columns)]
         draws, seeds = tuple(key[0] for key in keys), tuple(key[1] for key in keys)
-        return Runs(values, draws, seeds, tuple(subjects), dropped)
+        return RunValues(values, draws, seeds, tuple(subjects), dropped)
 
-    def complete(self) -> Runs:
+    def complete(self) -> RunValues:
         """Drop and count the subjects without a value in one of the runs."""
         lacking = np.isnan(self.values).sum(axis=0)
         names = [name for name, lacks in zip(self.subjects, lacking, strict=True) if not lacks]
@@ -81,14 +81,14 @@ class Runs:
         return np.stack([self.values[owner == draw].mean(axis=0) for draw in draws])
 
 
-def paired(arm: Runs, control: Runs) -> Runs:
+def paired(arm: RunValues, control: RunValues) -> RunValues:
     """Differences arm - control over shared complete runs and subjects; others are ``dropped``."""
     keys = [key for key in arm.keys if key in set(control.keys)]
     shared = [name for name in arm.subjects if name in set(control.subjects)]
     ours, theirs = arm.chosen(keys, shared), control.chosen(keys, shared)
     values = ours.values - theirs.values
     alone = len(set(arm.subjects) ^ set(control.subjects))
-    return Runs(values, ours.draws, ours.seeds, ours.subjects, alone).complete()
+    return RunValues(values, ours.draws, ours.seeds, ours.subjects, alone).complete()
 
 
 def _twice(each: Sequence[object]) -> object | None:

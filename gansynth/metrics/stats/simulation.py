@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gansynth.metrics.stats.anova import Squares, Variance
-from gansynth.metrics.stats.bootstrap import Bend, resample
+from gansynth.metrics.stats.anova import MeanSquares, VarianceComponents
+from gansynth.metrics.stats.bootstrap import SkewCorrection, resample
 from gansynth.metrics.stats.inference import Inference
-from gansynth.metrics.stats.runs import Floats, Runs
+from gansynth.metrics.stats.runs import Floats, RunValues
 from gansynth.runtime.errors import UsageFault
 
 
 @dataclass(frozen=True)
-class Design:
+class SimulationDesign:
     """Numbers of draws, seeds and subjects."""
 
     draws: int
@@ -26,9 +26,9 @@ class Design:
         if min(self.draws, self.seeds, self.subjects) < 1:
             raise UsageFault(f"design: {self}, expected at least one of each")
 
-    def runs(self, values: Floats) -> Runs:
+    def runs(self, values: Floats) -> RunValues:
         """Convert values (draws, seeds, subjects) to runs."""
-        return Runs(
+        return RunValues(
             values.reshape(-1, self.subjects),
             tuple(draw for draw in range(self.draws) for _ in range(self.seeds)),
             tuple(range(self.seeds)) * self.draws,
@@ -37,8 +37,8 @@ class Design:
 
 
 def simulated(
-    variance: Variance,
-    design: Design,
+    variance: VarianceComponents,
+    design: SimulationDesign,
     rng: np.random.Generator,
     *,
     number: int = 1,
@@ -75,8 +75,8 @@ def _standard(shape: tuple[int, ...], skewness: float, rng: np.random.Generator)
 
 
 def detectable(
-    variance: Variance,
-    design: Design,
+    variance: VarianceComponents,
+    design: SimulationDesign,
     *,
     confidence: float = 0.95,
     power: float = 0.8,
@@ -95,7 +95,7 @@ def detectable(
         case, cross = part["case"] + part["draw_case"], part["rest"]
     if runs == 1:
         run, case, cross = 0.0, case + cross, 0.0
-    squares = Squares(
+    squares = MeanSquares(
         np.zeros(()),
         np.array(design.subjects * run + cross if runs > 1 else 0.0),
         np.array(runs * case + cross),
@@ -104,6 +104,6 @@ def detectable(
         design.subjects,
     )
     drawn = resample(squares, None, resamples, np.random.default_rng(seed))
-    straight = Bend(np.zeros(()), np.zeros(()))
+    straight = SkewCorrection(np.zeros(()), np.zeros(()))
     error = squares.standard_error
     return float(Inference(squares, error, 1 - confidence, straight, drawn).detectable(power))

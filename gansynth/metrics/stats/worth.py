@@ -15,10 +15,10 @@ from typing import Literal
 
 import numpy as np
 
-from gansynth.metrics.stats.anova import Squares
+from gansynth.metrics.stats.anova import MeanSquares
 from gansynth.metrics.stats.inference import EXACT
 from gansynth.metrics.stats.reference import p_of, quantile
-from gansynth.metrics.stats.runs import Floats, Runs
+from gansynth.metrics.stats.runs import Floats, RunValues
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.serialise import Document
 
@@ -29,7 +29,7 @@ STEPS = 512
 
 
 @dataclass(frozen=True)
-class Worth(Document):
+class WorthInCases(Document):
     """The value of an arm in real cases.
 
     Attributes:
@@ -60,25 +60,25 @@ class Worth(Document):
 
 
 def worth(
-    curve: Mapping[int, Runs],
-    arm: Runs,
+    curve: Mapping[int, RunValues],
+    arm: RunValues,
     n: int,
     *,
     better: Literal["higher", "lower"] = "higher",
     confidence: float = 0.95,
-) -> Worth:
+) -> WorthInCases:
     """Value of an arm in extra real cases, by a curve: number of cases -> one measure."""
     _check(curve, n, better, confidence)
     sizes = sorted(curve)
     each, dropped = _tables([arm, *(curve[size] for size in sizes)])
     tables = np.stack(each) if better == "higher" else -np.stack(each)
-    fit = _Curve(np.array(sizes), tables[1:], tables[0], 1 - confidence)
+    fit = _LearningCurve(np.array(sizes), tables[1:], tables[0], 1 - confidence)
     empty = not tables.size
     rise = None if empty else float(tables[-1].mean() - tables[1].mean())
     rise_p = None if empty else fit.rise_p()
     size, beyond = (None, None) if empty else fit.reached()
     low, high = (None, None) if rise is None or rise <= 0 else fit.limits()
-    return Worth(
+    return WorthInCases(
         n=n,
         cases=None if size is None else size - n,
         low=None if low is None else low - n,
@@ -96,7 +96,7 @@ def worth(
 
 
 @dataclass(frozen=True)
-class _Curve:
+class _LearningCurve:
     """Tables (sizes, repetitions, subjects) of the curve and (repetitions, subjects) of the arm."""
 
     sizes: Floats
@@ -143,7 +143,7 @@ class _Curve:
         """Two-sided p of the hypothesis that the curve's end equals its start."""
         if min(self.arm.shape) < 2:
             return None
-        squares = Squares.of(self.tables[-1] - self.tables[0])
+        squares = MeanSquares.of(self.tables[-1] - self.tables[0])
         if squares.standard_error <= EXACT * np.abs(self.tables).max():
             return 0.0 if squares.mean else 1.0
         return float(p_of(squares.mean / squares.standard_error, squares))
@@ -152,7 +152,7 @@ class _Curve:
         """Arm - curve at sizes, over the significant difference: beyond +-1 it is significant."""
         knots, units = np.log(self.sizes), np.eye(len(self.sizes))
         weights = np.stack([np.interp(logs, knots, unit) for unit in units], axis=-1)
-        squares = Squares.of(self.arm - np.tensordot(weights, self.tables, 1))
+        squares = MeanSquares.of(self.arm - np.tensordot(weights, self.tables, 1))
         reach = squares.standard_error * quantile(squares, self.level)
         return np.asarray(squares.mean / np.maximum(reach, EXACT * np.abs(self.tables).max()))
 
@@ -170,7 +170,7 @@ def _monotone(heights: Floats) -> Floats:
     return np.asarray(isotonic_regression(heights), np.float64)
 
 
-def _tables(runs: Sequence[Runs]) -> tuple[list[Floats], int]:
+def _tables(runs: Sequence[RunValues]) -> tuple[list[Floats], int]:
     """Tables of shared repetitions and subjects, and the number of excluded subjects."""
     named = [part.subjects for part in runs]
     shared = [name for name in named[0] if all(name in subjects for subjects in named[1:])]
@@ -217,7 +217,7 @@ def _reason(
     return "; ".join(reasons) or None
 
 
-def _check(curve: Mapping[int, Runs], n: int, better: str, confidence: float) -> None:
+def _check(curve: Mapping[int, RunValues], n: int, better: str, confidence: float) -> None:
     if len(curve) < 2:
         raise UsageFault(f"worth: a curve of {len(curve)} size(s), expected at least two sizes N")
     for size in (*curve, n):

@@ -75,7 +75,7 @@ def conv(
     return spectral_norm(built) if spectral else built
 
 
-class Conv4(nn.Module):
+class PixConv(nn.Module):
     """Convolution of pix2pix (Isola et al. 2017, sec. 6.1) in 2D or 3D: kernel 4, padding 1.
 
     An axis with a stride has ``ceil(n / stride)`` voxels of ``n`` afterwards. An axis with kernel 4
@@ -120,7 +120,7 @@ def downsampling(
     if kind == "strided":
         return conv(ndim, cin, cout, 3, stride, spectral=spectral)
     if kind == "strided4":
-        return Conv4(ndim, cin, cout, stride, spectral=spectral)
+        return PixConv(ndim, cin, cout, stride, spectral=spectral)
     pool = nn.MaxPool3d if ndim == 3 else nn.MaxPool2d
     return nn.Sequential(
         pool(stride, stride, ceil_mode=True), conv(ndim, cin, cout, 3, spectral=spectral)
@@ -164,7 +164,7 @@ def activated(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     return features
 
 
-class Layer(nn.Sequential):
+class ConvLayer(nn.Sequential):
     """A convolution (or downsampling), a normalisation and an activation."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class Layer(nn.Sequential):
         return activated(self[0](x), self[1], self[2])
 
 
-class Unit(Layer):
+class ConvUnit(ConvLayer):
     """Convolution with kernel 3, normalisation, activation; keeps size and channels."""
 
     def __init__(
@@ -185,7 +185,7 @@ class Unit(Layer):
         )
 
 
-class Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """Two convolutions with a shortcut (He et al. 2016, fig. 2)."""
 
     def __init__(
@@ -193,7 +193,7 @@ class Residual(nn.Module):
     ) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            Unit(ndim, channels, norm, act, spectral=spectral),
+            ConvUnit(ndim, channels, norm, act, spectral=spectral),
             conv(ndim, channels, channels, 3, spectral=spectral),
             normalisation(norm, ndim, channels),
         )

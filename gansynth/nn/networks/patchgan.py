@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from gansynth.nn.networks.blocks import (
     Activation,
-    Conv4,
     Down,
     Norm,
+    PixConv,
     activation,
     conv,
     downsampling,
@@ -72,7 +72,7 @@ class PatchDiscriminator(nn.Module):
         )
         if ending:
             wide = [any(s[axis] > 1 for s in strides) for axis in range(ndim)]
-            last = partial(Conv4, ndim, stride=(1,) * ndim, wide=wide, spectral=spectral)
+            last = partial(PixConv, ndim, stride=(1,) * ndim, wide=wide, spectral=spectral)
             widths.append(min(2 * widths[-1], 8 * width))
             self.down.append(last(widths[-2], widths[-1]))
             self.layout: nn.Module = last(widths[-1], 1)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from gansynth.nn.networks.blocks import Unit, conv, downsampling
+from gansynth.nn.networks.blocks import ConvUnit, conv, downsampling
 from gansynth.nn.networks.resize import enlarge
 
 
@@ -35,7 +35,7 @@ class Perceptor(nn.Module):
             ]
         )
         # Instance normalisation: a loss must not mix the samples of a batch.
-        self.then = nn.ModuleList(Unit(ndim, w, "instance", "leaky_relu") for w in widths)
+        self.then = nn.ModuleList(ConvUnit(ndim, w, "instance", "leaky_relu") for w in widths)
         self.verdicts = nn.ModuleList(conv(ndim, w, classes, 1) for w in widths)
 
     def features(self, image: Tensor) -> list[Tensor]:

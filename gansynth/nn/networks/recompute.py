@@ -26,7 +26,7 @@ def recomputed(
     """Return ``function(*inputs)``, recomputed in the backward pass; it calls ``modules`` once."""
     if not torch.is_grad_enabled():
         return function(*inputs)
-    replay = _Replay(modules)
+    replay = _RecomputeState(modules)
     result: Result = checkpoint(
         function,
         *inputs,
@@ -37,7 +37,7 @@ def recomputed(
     return result
 
 
-class _Replay:
+class _RecomputeState:
     """State that the second pass needs from the first."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:

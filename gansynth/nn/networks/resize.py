@@ -88,7 +88,7 @@ def _taps(mode: Interpolation, t: Array) -> list[tuple[int, Array]]:
     return [(-1, far(t + 1)), (0, near(t)), (1, near(1 - t)), (2, far(2 - t))]
 
 
-class Transposed(nn.Module):
+class TransposedConv(nn.Module):
     """A transposed convolution with a stride (Isola et al. 2017: kernel 4)."""
 
     def __init__(

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from gansynth.nn.networks.blocks import (
     Activation,
     Blocks,
+    ConvLayer,
+    ConvUnit,
     Down,
-    Layer,
     Norm,
-    Residual,
-    Unit,
+    ResidualBlock,
     activated,
     activation,
     conv,
@@ -33,7 +33,7 @@ from gansynth.nn.networks.blocks import (
     shrunk,
 )
 from gansynth.nn.networks.recompute import recomputed
-from gansynth.nn.networks.resize import Transposed, Up, enlarge
+from gansynth.nn.networks.resize import TransposedConv, Up, enlarge
 
 Skip = Literal["add", "concat"]
 Narrow = Literal["before", "after", "none"]
@@ -114,7 +114,7 @@ class UNetGenerator(nn.Module):
         self.act = activation(style.activation)
         self.stem = self._stem(in_channels, width)
         self.down = nn.ModuleList(self._downward(i) for i in range(len(self.strides)))
-        self.middle = Unit(
+        self.middle = ConvUnit(
             ndim, self.widths[-1], style.norm, style.activation, spectral=style.spectral
         )
         self._build_upward(width)
@@ -123,7 +123,7 @@ class UNetGenerator(nn.Module):
         self.image = (
             self._conv(width, out_channels, 1)
             if self.outer is None
-            else Transposed(ndim, width, out_channels, self.outer, spectral=style.spectral)
+            else TransposedConv(ndim, width, out_channels, self.outer, spectral=style.spectral)
         )
         self.refine_down = nn.ModuleList(self._refine(w) for w in self.widths[:-1])
         self.refine_middle = self._refine(self.widths[-1])
@@ -142,7 +142,7 @@ class UNetGenerator(nn.Module):
 
     def _downward(self, i: int) -> nn.Module:
         style, (cin, cout) = self.style, self.widths[i : i + 2]
-        return Layer(
+        return ConvLayer(
             downsampling(
                 style.down, self.ndim, cin, cout, self.strides[i], spectral=style.spectral
             ),
@@ -167,14 +167,14 @@ class UNetGenerator(nn.Module):
     def _narrowing(self, i: int) -> nn.Module:
         style, (cout, cin) = self.style, self.widths[i : i + 2]
         if style.up == "transposed":
-            return Transposed(self.ndim, cin, cout, self.strides[i], spectral=style.spectral)
+            return TransposedConv(self.ndim, cin, cout, self.strides[i], spectral=style.spectral)
         if style.narrow == "none":
             return nn.Identity()
         return self._conv(cin, cout, 1 if style.narrow == "before" else 3)
 
     def _refine(self, width: int) -> nn.Sequential:
         style = self.style
-        block = Residual if style.blocks == "residual" else Unit
+        block = ResidualBlock if style.blocks == "residual" else ConvUnit
         count = (style.blocks == "residual") + style.double
         return nn.Sequential(
             *(

@@ -16,7 +16,7 @@ from types import ModuleType
 CURE = Path(__file__).resolve().parent.parent / "torchvision_compat.py"
 
 
-class _Cure:
+class _TorchvisionFix:
     """Stands in front of the import system until torchvision is asked for, once."""
 
     @classmethod
@@ -42,5 +42,5 @@ def _run_next() -> None:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
-sys.meta_path.insert(0, _Cure)
+sys.meta_path.insert(0, _TorchvisionFix)
 _run_next()

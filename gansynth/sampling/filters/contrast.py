@@ -1,6 +1,6 @@
 """Filter ``contrast``: lesions differ from their rims as much as real ones do.
 
-It is the measure of ``gansynth.data.rims`` for label maps instead of boxes. It compares the
+It is the measure of ``gansynth.data.lesion_rims`` for label maps instead of boxes. It compares the
 distribution of voxels in a component with that around it, in the channel that shows the class best.
 """
 
@@ -14,15 +14,21 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
+from gansynth.core.case_pool import body_of
+from gansynth.core.filter import (
+    Filter,
+    FilterOptions,
+    FilterRequest,
+    FilterResult,
+    FilterTrainingData,
+)
 from gansynth.core.geometry import Mask
-from gansynth.core.scene import body_of
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
 from gansynth.data.lesion_contrast import FEW as FEW_PIECES
 from gansynth.data.lesion_contrast import PLACES, TOLD_APART, ClassContrast, class_contrast
-from gansynth.data.lesion_parts import Part, parts
-from gansynth.data.rims import FEW, NOTICED, Numbers, gap, spread
-from gansynth.sampling.filters.learning import drawn, labelled
+from gansynth.data.lesion_parts import LesionPart, parts
+from gansynth.data.lesion_rims import FEW, NOTICED, Numbers, gap, spread
+from gansynth.sampling.filters.training_data import drawn, labelled
 
 
 class ContrastOptions(FilterOptions):
@@ -60,7 +66,7 @@ class ContrastFilter(Filter):
     _schema: Schema
     _known: Mapping[int, ClassContrast]
 
-    def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
+    def learn(self, learning: FilterTrainingData, folder: Path) -> Mapping[str, Any]:
         """Measure real lesions, and places of their shape without a lesion."""
         labelled(self.name, learning)
         schema, values = learning.schema, self._wanted(learning.schema)
@@ -116,11 +122,11 @@ class ContrastFilter(Filter):
             if fields["judged"]
         }
 
-    def judge(self, sample: Sample, request: Asked) -> Verdict:
+    def judge(self, sample: Sample, request: FilterRequest) -> FilterResult:
         """Measure a sample's lesions; the weakest one counts."""
         labels, lesion = sample.labels, request.condition.lesion
         if labels is None or not self._known:
-            return Verdict()
+            return FilterResult()
         body = _body(sample.image, labels)
         worst: tuple[float, float, int, ClassContrast] | None = None
         for value, part in self._pieces(labels, self._schema, tuple(self._known)):
@@ -132,13 +138,13 @@ class ContrastFilter(Filter):
                 if worst is None or contrast - reference.least < worst[0]:
                     worst = (contrast - reference.least, contrast, value, reference)
         if worst is None:
-            return Verdict()
+            return FilterResult()
         over, contrast, value, reference = worst
         if over >= 0:
-            return Verdict(found=contrast)
+            return FilterResult(found=contrast)
         name = next(name for name, number in self._schema.labels.items() if number == value)
         way = {1: ", brighter than its rim", -1: ", darker than its rim", 0: ""}[reference.sign]
-        return Verdict(
+        return FilterResult(
             f"lesion contrast {contrast:.2f} of label {name!r}, expected at least "
             f"{reference.least:.2f}{way}",
             contrast,
@@ -160,7 +166,7 @@ class ContrastFilter(Filter):
 
     def _pieces(
         self, labels: LabelArray, schema: Schema, values: Sequence[int]
-    ) -> Iterator[tuple[int, Part]]:
+    ) -> Iterator[tuple[int, LesionPart]]:
         for value in values:
             for part in parts(labels, schema, (value,), least=self.options.least_voxels):
                 if (part.labels == value).sum() >= self.options.least_voxels:
@@ -172,7 +178,7 @@ def _body(image: FloatArray, labels: LabelArray) -> Mask:
 
 
 def _row(
-    image: FloatArray, labels: LabelArray, part: Part, value: int, body: Mask, rim: int
+    image: FloatArray, labels: LabelArray, part: LesionPart, value: int, body: Mask, rim: int
 ) -> list[Numbers]:
     """Return the contrast of a component in each channel, (C,); nothing if it has no rim."""
     from scipy.ndimage import binary_dilation, generate_binary_structure
@@ -196,7 +202,9 @@ def _row(
     return [np.array([gap(c[inside], c[ring], n) for c, n in zip(cut, noticed, strict=True)])]
 
 
-def _elsewhere(part: Part, labels: LabelArray, body: Mask, rng: np.random.Generator) -> Part | None:
+def _elsewhere(
+    part: LesionPart, labels: LabelArray, body: Mask, rng: np.random.Generator
+) -> LesionPart | None:
     """Move the component to body with hardly any foreground; None if no place is found soon."""
     free = np.argwhere(body)
     size = np.array([s.stop - s.start for s in part.box])

@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
+from gansynth.core.filter import (
+    Filter,
+    FilterOptions,
+    FilterRequest,
+    FilterResult,
+    FilterTrainingData,
+)
 from gansynth.core.schema import LabelArray, Sample, Schema
-from gansynth.sampling.filters.learning import drawn, labelled
+from gansynth.sampling.filters.training_data import drawn, labelled
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Batch, Stage
-    from gansynth.metrics.faithfulness import Segmenter
+    from gansynth.metrics.faithfulness import EvaluationSegmenter
 
 WEIGHTS = "segmenter.safetensors"
 WEAK = 0.5
@@ -57,11 +63,11 @@ class FaithfulFilter(Filter):
     name = "faithful"
     Options = FaithfulOptions
     options: FaithfulOptions
-    _segmenter: Segmenter
+    _segmenter: EvaluationSegmenter
     _classes: Sequence[int]
     _least: float
 
-    def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
+    def learn(self, learning: FilterTrainingData, folder: Path) -> Mapping[str, Any]:
         """Train the segmenter, and evaluate it on real cases of other subjects."""
         import torch
 
@@ -70,7 +76,7 @@ class FaithfulFilter(Filter):
         labelled(self.name, learning)
         segmenter_options = self._segmenter_options()
         segmenter = train_segmenter(
-            _Batches(learning, segmenter_options.seed),
+            _FilterBatches(learning, segmenter_options.seed),
             learning.schema,
             learning.size,
             segmenter_options,
@@ -113,25 +119,25 @@ class FaithfulFilter(Filter):
         """Build the segmenter from its weights."""
         import torch
 
-        from gansynth.metrics.faithfulness import SegmenterOptions, load_segmenter
+        from gansynth.metrics.faithfulness import EvaluationSegmenterOptions, load_segmenter
 
         self._segmenter = load_segmenter(
             folder / WEIGHTS,
             schema,
             state["size"],
-            SegmenterOptions(**state["segmenter"]),
+            EvaluationSegmenterOptions(**state["segmenter"]),
             torch.device(device),
         )
         self._classes, self._least = schema.foreground, float(state["least"])
 
-    def judge(self, sample: Sample, request: Asked) -> Verdict:
+    def judge(self, sample: Sample, request: FilterRequest) -> FilterResult:
         """Segment a sample and compare with its labels."""
         if sample.labels is None:
-            return Verdict()
+            return FilterResult()
         dice = self._dice(self._segmenter.predict(sample.image), sample.labels)
         if dice is None or dice >= self._least:
-            return Verdict(found=dice)
-        return Verdict(
+            return FilterResult(found=dice)
+        return FilterResult(
             f"Dice {dice:.2f} of its labels with what a segmenter finds, expected at least "
             f"{self._least:.2f}",
             dice,
@@ -145,16 +151,16 @@ class FaithfulFilter(Filter):
         return mean_dice(predicted, truth, there) if there else None
 
     def _segmenter_options(self) -> Any:
-        from gansynth.metrics.faithfulness import SegmenterOptions
+        from gansynth.metrics.faithfulness import EvaluationSegmenterOptions
 
         keys = ("steps", "batch_size", "width", "levels", "seed")
-        return SegmenterOptions(**{key: getattr(self.options, key) for key in keys})
+        return EvaluationSegmenterOptions(**{key: getattr(self.options, key) for key in keys})
 
 
-class _Batches:
+class _FilterBatches:
     """Crops of the training cases, keyed by step."""
 
-    def __init__(self, learning: Learning, seed: int) -> None:
+    def __init__(self, learning: FilterTrainingData, seed: int) -> None:
         self.learning, self.seed = learning, seed
 
     def __call__(self, step: int, stage: Stage, which: range) -> Batch:

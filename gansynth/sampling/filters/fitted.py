@@ -14,10 +14,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.filter import Asked, Filter
+from gansynth.core.filter import Filter, FilterRequest
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
-from gansynth.core.run_folder import Described
+from gansynth.core.run_folder import RunDescription
 from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
@@ -32,8 +32,8 @@ from gansynth.runtime.files import (
 )
 from gansynth.runtime.options import read_options
 from gansynth.runtime.progress import NullReporter, Reporter
-from gansynth.sampling.drawn_labels import viewed
-from gansynth.sampling.filters.learning import learning_of
+from gansynth.sampling.filters.training_data import learning_of
+from gansynth.sampling.label_maps import viewed
 
 FOLDER, STATE = "filters", "filter.json"
 VERSION = 1
@@ -78,7 +78,7 @@ class LearntFilters:
 
     @classmethod
     def load(
-        cls, run: Described, texts: Sequence[str], schema: Schema, device: str = "cpu"
+        cls, run: RunDescription, texts: Sequence[str], schema: Schema, device: str = "cpu"
     ) -> LearntFilters:
         """Load the fitted filters of a run's folder.
 
@@ -102,28 +102,28 @@ class LearntFilters:
             lineage = cases if lineage is None else _both(lineage, cases)
         return cls(filters, lineage)
 
-    def judged(self, sample: Sample, request: Asked) -> Sample:
+    def judged(self, sample: Sample, request: FilterRequest) -> Sample:
         """Return the sample with the filters' results in its provenance.
 
         ``admitted`` has the number of each filter. The first flaw ends the checks, and is stored
-        under ``flaw``.
+        under ``reject_reason``.
         """
         provenance = dict(sample.provenance)
-        if not self.filters or provenance.get("flaw"):
+        if not self.filters or provenance.get("reject_reason"):
             return sample
         scores: dict[str, float] = {}
         for item in self.filters:
             verdict = item.judge(sample, request)
             if verdict.found is not None:
                 scores[item.name] = round(float(verdict.found), 4)
-            if verdict.flaw:
-                provenance["flaw"] = f"filter {item.name!r}: {verdict.flaw}"
+            if verdict.reject_reason:
+                provenance["reject_reason"] = f"filter {item.name!r}: {verdict.reject_reason}"
                 break
         return replace(sample, provenance={**provenance, ADMITTED: scores})
 
 
 def ensure_learnt(
-    run: Described,
+    run: RunDescription,
     source: CaseSource,
     filters: Sequence[str],
     device: str = "cpu",
@@ -162,7 +162,7 @@ def folder_of(run: Path, item: Filter) -> Path:
 
 
 def _learn(
-    run: Described,
+    run: RunDescription,
     source: CaseSource,
     schema: Schema,
     item: Filter,
@@ -197,7 +197,7 @@ def _read(
             f"{folder}: filter {item.name!r} has not been learnt there; learn it first"
         )
     try:
-        doc: Mapping[str, Any] = read_json(path, way_out=_AGAIN)
+        doc: Mapping[str, Any] = read_json(path, hint=_AGAIN)
     except DataFault as fault:
         raise IntegrityFault(str(fault)) from None
     if doc.get("version") != VERSION or doc.get("sha256") != _digest(doc):

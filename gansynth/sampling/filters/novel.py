@@ -20,11 +20,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
+from gansynth.core.filter import (
+    Filter,
+    FilterOptions,
+    FilterRequest,
+    FilterResult,
+    FilterTrainingData,
+)
 from gansynth.core.geometry import Mask
 from gansynth.core.schema import FloatArray, Sample, Schema
-from gansynth.metrics.nearest_search import Query, Search
-from gansynth.sampling.filters.learning import drawn
+from gansynth.metrics.nearest_search import NearestSearch, SearchQuery
+from gansynth.sampling.filters.training_data import drawn
 
 if TYPE_CHECKING:
     from gansynth.core.source import CaseSource
@@ -60,7 +66,7 @@ class NovelFilter(Filter):
     _usual: float | None
     _scale: FloatArray
 
-    def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
+    def learn(self, learning: FilterTrainingData, folder: Path) -> Mapping[str, Any]:
         """Measure how far real crops lie from the nearest ones of other subjects."""
         source, space, cache = (
             learning.crops.cache.source,
@@ -71,10 +77,10 @@ class NovelFilter(Filter):
         rng = np.random.default_rng(self.options.seed)
         numbers = rng.permutation(len(ids))[: max(2, 2 * self.options.search)].tolist()
         searched_ids = sorted(ids[n] for n in numbers)
-        search = Search(_Some(source, searched_ids), space, learning.size, cache)
+        search = NearestSearch(_CaseSubset(source, searched_ids), space, learning.size, cache)
         crops = list(drawn(learning, searched_ids, self.options.crops, self.options.seed))
         search.learn_scale([case.image for case in crops])
-        queries = [Query(c.image / search.scale, source.subject(c.id)) for c in crops]
+        queries = [SearchQuery(c.image / search.scale, source.subject(c.id)) for c in crops]
         with learning.reporter.task(len(searched_ids), "distances of real cases") as bar:
             distances = [d for d, _, _ in search.run(queries, bar.advance) if np.isfinite(d)]
         usual = float(np.median(distances)) if distances else 0.0
@@ -90,13 +96,13 @@ class NovelFilter(Filter):
         self._usual = None if state["usual"] is None else float(state["usual"])
         self._scale = np.array(state["scale"], np.float32).reshape(-1, *[1] * schema.ndim)
 
-    def judge(self, sample: Sample, request: Asked) -> Verdict:
+    def judge(self, sample: Sample, request: FilterRequest) -> FilterResult:
         """Compare a sample with the cases that it could be a copy of."""
         condition = request.condition
         if condition.lesion is not None and condition.background is not None:
             return self._lesion(sample, condition.lesion > 0, request)
         if condition.background is not None or self._usual is None:
-            return Verdict()
+            return FilterResult()
         to_base = self._own(sample, request)
         if to_base is not None and to_base < self.options.ratio:
             case = condition.provenance.get("case", "?")
@@ -105,16 +111,16 @@ class NovelFilter(Filter):
         if searched is not None and searched[0] < self.options.ratio:
             return self._copy("a training case", searched[0], f"case {searched[1]}")
         ratios = [r for r in (to_base, searched[0] if searched else None) if r is not None]
-        return Verdict(found=min(ratios) if ratios else None)
+        return FilterResult(found=min(ratios) if ratios else None)
 
-    def _copy(self, original: str, ratio: float, where: str) -> Verdict:
-        return Verdict(
+    def _copy(self, original: str, ratio: float, where: str) -> FilterResult:
+        return FilterResult(
             f"a copy of {original}, expected at least {self.options.ratio:g} of the usual distance "
             f"between real cases, found {ratio:.2f} from {where}",
             ratio,
         )
 
-    def _own(self, sample: Sample, request: Asked) -> float | None:
+    def _own(self, sample: Sample, request: FilterRequest) -> float | None:
         """Return the relative distance from the case of its condition; None if there is none."""
         if request.base is None or self._usual is None:
             return None
@@ -125,47 +131,49 @@ class NovelFilter(Filter):
         new = apart[apart > GIVEN]
         return float(np.sqrt((new**2).mean())) / self._usual if new.size else 0.0
 
-    def _nearest(self, sample: Sample, request: Asked) -> tuple[float, str] | None:
+    def _nearest(self, sample: Sample, request: FilterRequest) -> tuple[float, str] | None:
         """Return the relative distance from the nearest of some training cases, and its id."""
-        room, usual = request.room, self._usual
-        if not self.options.search or not room.ids or usual is None:
+        case_pool, usual = request.case_pool, self._usual
+        if not self.options.search or not case_pool.ids or usual is None:
             return None
         index = int(request.condition.provenance.get("index", 0))
-        order = np.random.default_rng((self.options.seed, index)).permutation(len(room.ids))
-        searched_ids = sorted(room.ids[n] for n in order[: self.options.search].tolist())
+        order = np.random.default_rng((self.options.seed, index)).permutation(len(case_pool.ids))
+        searched_ids = sorted(case_pool.ids[n] for n in order[: self.options.search].tolist())
         size = sample.image.shape[1:]
-        search = Search(_Some(room.source, searched_ids), room.space, size, room.cache)
+        search = NearestSearch(
+            _CaseSubset(case_pool.source, searched_ids), case_pool.space, size, case_pool.cache
+        )
         search.scale = self._scale
-        distance, case, _ = search.run([Query(sample.image / self._scale)], lambda: None)[0]
+        distance, case, _ = search.run([SearchQuery(sample.image / self._scale)], lambda: None)[0]
         return (distance / usual, case) if np.isfinite(distance) else None
 
-    def _lesion(self, sample: Sample, new: Mask, request: Asked) -> Verdict:
+    def _lesion(self, sample: Sample, new: Mask, request: FilterRequest) -> FilterResult:
         """Check a new lesion alone."""
         condition = request.condition
         assert condition.background is not None, "checked by ``judge``"
         if not new.any():
-            return Verdict("a copy of its background, expected a lesion in it", 0.0)
+            return FilterResult("a copy of its background, expected a lesion in it", 0.0)
         apart = (sample.image - condition.background) / self._scale
         distance = float(np.sqrt((apart[:, new] ** 2).mean()))
         if distance < UNCHANGED:
-            return Verdict(
+            return FilterResult(
                 "a lesion like its background, expected one that differs by at least "
                 f"{UNCHANGED:g} deviations, found {distance:.2f}",
                 distance,
             )
         if condition.donor is None:
-            return Verdict()
+            return FilterResult()
         alike = _correlation(sample.image[:, new], condition.donor[:, new])
         if alike > self.options.correlation and not _edited(condition.provenance):
-            return Verdict(
+            return FilterResult(
                 "a copy of its donor's lesion, expected a correlation of at most "
                 f"{self.options.correlation:g}, or edits of it (--edit), found {alike:.2f}",
                 alike,
             )
-        return Verdict(found=alike)
+        return FilterResult(found=alike)
 
 
-class _Some:
+class _CaseSubset:
     """A source with some of its training cases."""
 
     def __init__(self, source: CaseSource, ids: Sequence[str]) -> None:

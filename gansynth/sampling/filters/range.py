@@ -10,10 +10,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
-from gansynth.core.scene import body_of
+from gansynth.core.case_pool import body_of
+from gansynth.core.filter import (
+    Filter,
+    FilterOptions,
+    FilterRequest,
+    FilterResult,
+    FilterTrainingData,
+)
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema
-from gansynth.sampling.filters.learning import drawn
+from gansynth.sampling.filters.training_data import drawn
 
 Numbers = npt.NDArray[np.float64]
 ENDS = (0.01, 0.99)
@@ -56,7 +62,7 @@ class RangeFilter(Filter):
     _most: float
     _schema: Schema
 
-    def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
+    def learn(self, learning: FilterTrainingData, folder: Path) -> Mapping[str, Any]:
         """Measure training crops, and how far others exceed their range."""
         self._schema = learning.schema
         rows: dict[str, list[Numbers]] = {}
@@ -91,16 +97,16 @@ class RangeFilter(Filter):
         self._known, self._most = state["labels"], float(state["most"])
         self._schema = schema
 
-    def judge(self, sample: Sample, request: Asked) -> Verdict:
+    def judge(self, sample: Sample, request: FilterRequest) -> FilterResult:
         """Measure how far a sample exceeds the ranges."""
         beyond, where = self._worst(sample.image, sample.labels)
         if not np.isfinite(beyond) or beyond > self._most:
-            return Verdict(
+            return FilterResult(
                 f"{where} by {beyond:.2f} deviations beyond training cases, expected at most "
                 f"{self._most:.2f}",
                 beyond if np.isfinite(beyond) else None,
             )
-        return Verdict(found=beyond)
+        return FilterResult(found=beyond)
 
     def _worst(self, image: FloatArray, labels: LabelArray | None) -> tuple[float, str]:
         """Return the largest excess in deviations, and where it is; 0 for none."""

@@ -137,7 +137,7 @@ def draw_labels(phantom: LiverPhantom, options: LiverOptions) -> NDArray[np.int1
 
     Other slices are interpolated if `options.completed`, else empty.
     """
-    from gansynth.data.between import interpolate_slices
+    from gansynth.data.slice_interpolation import interpolate_slices
 
     first = int(phantom.labels.sum(axis=(1, 2)).argmax()) % options.every
     drawn = np.zeros_like(phantom.labels)

@@ -12,7 +12,7 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.testing.phantoms._anatomy import personal_tissue, random_warp, resample, smooth_field
 from gansynth.testing.phantoms._atlas import Array, Atlas, load_atlas
 from gansynth.testing.phantoms._options import CHANNELS, PhantomOptions
-from gansynth.testing.phantoms._tumour import choose_seat, grow, push_aside
+from gansynth.testing.phantoms._tumour import choose_site, grow, push_aside
 
 # Signal relative to the channel's gain, of CSF, GM, WM, oedema, core, rim. The values differ enough
 # that the jitter of one subject cannot change their order.
@@ -97,7 +97,7 @@ def make_phantom(
     brain = (maps.sum(axis=0) > 0.5).astype(
         np.float32
     )  # before the mass effect: the skull is rigid
-    seat = choose_seat(lesion, atlas, warp, maps, options)
+    seat = choose_site(lesion, atlas, warp, maps, options)
     maps = resample(atlas.tissue, push_aside(lesion, seat, warp, options))
     tissue = personal_tissue(body, maps, brain, options)
     labels = grow(lesion, seat, tissue, options)

@@ -14,16 +14,16 @@ from gansynth.testing.phantoms._options import LABELS, PhantomOptions
 
 
 @dataclass(frozen=True)
-class Seat:
+class TumourSite:
     """Centre and size of a tumour."""
 
     centre: tuple[int, ...]  # voxels, (d, h, w)
     radius_mm: float  # mm, core with its rim
 
 
-def choose_seat(
+def choose_site(
     rng: np.random.Generator, atlas: Atlas, warp: Array, maps: Array, options: PhantomOptions
-) -> Seat:
+) -> TumourSite:
     """Sample a place in the white matter of the upper hemispheres, deep enough for the tumour.
 
     `warp` `(3, D, H, W)` and `maps` `(3, D, H, W)` describe the healthy anatomy.
@@ -36,10 +36,12 @@ def choose_seat(
     places = np.flatnonzero(allowed)
     # Tumours too large to fit are placed at the deepest voxel.
     place = int(rng.choice(places)) if places.size else int(np.argmax(depth))
-    return Seat(tuple(int(i) for i in np.unravel_index(place, depth.shape)), radius)
+    return TumourSite(tuple(int(i) for i in np.unravel_index(place, depth.shape)), radius)
 
 
-def push_aside(rng: np.random.Generator, seat: Seat, warp: Array, options: PhantomOptions) -> Array:
+def push_aside(
+    rng: np.random.Generator, seat: TumourSite, warp: Array, options: PhantomOptions
+) -> Array:
     """Return `warp (3, D, H, W)`, in voxels, with the tissue around the seat moved outward.
 
     Tissue now at distance r was at r (1 - a exp(-(r/s)^2)) before, which increases with r for every
@@ -53,7 +55,9 @@ def push_aside(rng: np.random.Generator, seat: Seat, warp: Array, options: Phant
     return resample(warp, centre + offset * (1 - pull).astype(np.float32))
 
 
-def _distance(rng: np.random.Generator, seat: Seat, shape: tuple[int, ...], mm: float) -> Array:
+def _distance(
+    rng: np.random.Generator, seat: TumourSite, shape: tuple[int, ...], mm: float
+) -> Array:
     """Return the distance from the tumour's bumpy surface `(D, H, W)` in mm, negative inside."""
     offset = voxel_grid(shape) - np.array(seat.centre, dtype=np.float32)[:, None, None, None]
     axis = rng.standard_normal(3)
@@ -68,7 +72,7 @@ def _distance(rng: np.random.Generator, seat: Seat, shape: tuple[int, ...], mm: 
 
 
 def grow(
-    rng: np.random.Generator, seat: Seat, tissue: Array, options: PhantomOptions
+    rng: np.random.Generator, seat: TumourSite, tissue: Array, options: PhantomOptions
 ) -> NDArray[np.int16]:
     """Return labels `(D, H, W)`: one connected tumour of core, enhancing rim and oedema.
 

@@ -44,7 +44,7 @@ GLIOMA = ("radius_mm", "rim_mm", "oedema_mm", "mass_effect")
 
 
 @dataclass(frozen=True, eq=False)
-class Slice:
+class SliceImage:
     """One picture and the boxes in it."""
 
     name: str
@@ -99,7 +99,7 @@ def _split_of(index: int, n: int) -> str:
     return "val" if index < n - test else "test"
 
 
-def _slices(phantom: MetastasisPhantom, subject: str) -> Iterator[Slice]:
+def _slices(phantom: MetastasisPhantom, subject: str) -> Iterator[SliceImage]:
     """Yield slices with enough brain, in which each lesion is large enough or absent."""
     edge, mm = edge_of(phantom.spacing[0]), phantom.spacing[0]
     brain = phantom.image > 0
@@ -112,7 +112,7 @@ def _slices(phantom: MetastasisPhantom, subject: str) -> Iterator[Slice]:
         pixels, lesions = (_square(v[z], middle, edge)[::-1] for v in (grey, phantom.lesions))
         sizes = np.bincount(lesions.ravel())[1:]
         if (sizes[sizes > 0] >= FEWEST_PIXELS).all():
-            yield Slice(f"{subject}_z{number:03d}", pixels, _boxes(lesions))
+            yield SliceImage(f"{subject}_z{number:03d}", pixels, _boxes(lesions))
 
 
 def edge_of(spacing_mm: float) -> int:
@@ -133,7 +133,7 @@ def _boxes(lesions: NDArray[np.int16]) -> list[tuple[int, int, int, int]]:
     return [(x.start, y.start, x.stop, y.stop) for y, x in (f for f in extents if f is not None)]
 
 
-def _write_slices(base: Path, split: str, slices: list[Slice]) -> None:
+def _write_slices(base: Path, split: str, slices: list[SliceImage]) -> None:
     for part in ("images", "labels"):
         (base / part / split).mkdir(parents=True, exist_ok=True)
     for picture in slices:
@@ -150,7 +150,7 @@ def _line(box: tuple[int, int, int, int], height: int, width: int) -> str:
     return "0 " + " ".join(f"{number:.6f}" for number in numbers) + "\n"
 
 
-def _count(counts: dict[str, int], lesions: int, slices: list[Slice]) -> None:
+def _count(counts: dict[str, int], lesions: int, slices: list[SliceImage]) -> None:
     """Add one subject to the counts of its split."""
     new = {
         "subjects": 1,

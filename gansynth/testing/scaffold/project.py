@@ -21,7 +21,7 @@ LONGEST = 40
 
 
 @dataclass(frozen=True)
-class Kind:
+class PluginKind:
     """One kind of plugin; ``{}`` stands for its name."""
 
     registered: str  # name of the kind in the registry
@@ -33,42 +33,42 @@ class Kind:
 
 
 KINDS = {
-    "generator": Kind(
+    "generator": PluginKind(
         "generators",
         "generator",
         "{}Generator",
         "Generator {}: a small conditional GAN.",
         "gansynth fit {} --data example:2d -o runs/{} --set steps=300",
     ),
-    "edit": Kind(
+    "edit": PluginKind(
         "edits",
         "edit",
         "{}Edit",
         "Edit {}: changes the label maps that samples are generated from.",
         "gansynth sample RUN -n 8 --sheet --edit {}",
     ),
-    "filter": Kind(
+    "filter": PluginKind(
         "filters",
         "filter",
         "{}Filter",
         "Filter {}: rejects samples.",
         "gansynth sample RUN -n 8 --filter {}",
     ),
-    "metric": Kind(
+    "metric": PluginKind(
         "metrics",
         "metric",
         "measure",
         "Metric {}: compares samples with real cases.",
         "gansynth sample RUN -n 8 --metric {}",
     ),
-    "source": Kind(
+    "source": PluginKind(
         "sources",
         "source",
         "{}Source",
         "Source {}: reads labelled cases.",
         "gansynth fit dcgan --data {}:FOLDER -o runs/{}",
     ),
-    "adapter": Kind(
+    "adapter": PluginKind(
         "adapters",
         "adapter",
         "{}Adapter",
@@ -81,7 +81,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Project:
+class PluginProject:
     """A project to be written."""
 
     folder: Path
@@ -90,7 +90,7 @@ class Project:
     files: dict[str, str]  # path below the folder -> text
 
 
-def plan_project(name: str, kind: str = "generator", folder: Path | None = None) -> Project:
+def plan_project(name: str, kind: str = "generator", folder: Path | None = None) -> PluginProject:
     """Plan the project of a plugin; nothing is written.
 
     The plugin registers ``name``, its package is ``gansynth_NAME``, and the default folder is
@@ -134,10 +134,10 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
         f"tests/test_{name}.py": f"test_{kind}.py",
     }
     files = {path: _render(template, words) for path, template in templates.items()}
-    return Project(folder, distribution, package, files)
+    return PluginProject(folder, distribution, package, files)
 
 
-def write_project(project: Project) -> None:
+def write_project(project: PluginProject) -> None:
     """Write a project atomically.
 
     Raises:

@@ -79,7 +79,7 @@ def make(tmp_path) -> Callable[..., Toy]:
 
 @pytest.fixture
 def changed_run(crop_run, tmp_path) -> Callable[..., Path]:
-    """A copy of the run whose manifest is another: ``changed_run(heeds=[])``."""
+    """A copy of the run whose manifest is another: ``changed_run(conditioned_on=[])``."""
 
     def make(**values: Any) -> Path:
         folder = Path(tmp_path / "changed")

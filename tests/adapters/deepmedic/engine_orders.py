@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth_deepmedic.configs import read_model_config, read_train_config
 from gansynth_deepmedic.engine.infer import host_case
 from gansynth_deepmedic.engine.settings import read_settings
-from gansynth_deepmedic.engine.train import Task, Training
-from gansynth_deepmedic.order import ORDER, PROGRESS, Order
+from gansynth_deepmedic.engine.train import TorchTraining, TrainingTask
+from gansynth_deepmedic.training_order import ORDER, PROGRESS, TrainingOrder
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
 
 def order_of(
     toy: Toy, output: Path, settings: Mapping[str, str] | None = None, **changes: Any
-) -> Order:
+) -> TrainingOrder:
     """A training on real cases only, on one CPU thread, in full precision unless told otherwise."""
     config, model = read_train_config(toy.train), read_model_config(toy.model)
     chosen = {"device": "cpu", "precision": "fp32", **(settings or {})}
@@ -33,13 +33,13 @@ def order_of(
         "output": output,
         "train_config": toy.train,
         "model_config": toy.model,
-        "plan": MixPlan(None, Ratio(1, 0)),
+        "plan": MixerConfig(None, Ratio(1, 0)),
         "cases": tuple(cases),
         "count": config.cases,
         "subepochs": config.subepochs,
         "options": read_settings(chosen, config, model).to_json(),
     }
-    return Order(**{**plain, **changes})
+    return TrainingOrder(**{**plain, **changes})
 
 
 SMALL: dict[str, Any] = {
@@ -62,8 +62,10 @@ def small_toy(folder: Path, val: int = 1, **values: Any) -> Toy:
     return toy_deepmedic(folder, train=3, val=val, shape=(22, 20, 18), values=values, model=model)
 
 
-def train(order: Order, said: list[str] | None = None) -> dict[str, Any]:
-    return dict(Training(Task.of(order), (said if said is not None else []).append).run())
+def train(order: TrainingOrder, said: list[str] | None = None) -> dict[str, Any]:
+    return dict(
+        TorchTraining(TrainingTask.of(order), (said if said is not None else []).append).run()
+    )
 
 
 def lines(output: Path) -> list[dict[str, Any]]:
@@ -90,7 +92,7 @@ def assert_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> N
     assert [key for key in one if not torch.equal(one[key], two[key])] == []
 
 
-def written(order: Order) -> Path:
+def written(order: TrainingOrder) -> Path:
     path = order.output / ORDER
     path.write_text(json.dumps(order.to_json()))
     return path

@@ -13,12 +13,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
 from gansynth.runtime.files import write_json_atomic
 from gansynth_deepmedic.insertion import HostCase
-from gansynth_deepmedic.order import ORDER, PROGRESS, SLOTS, Order
+from gansynth_deepmedic.training_order import ORDER, PROGRESS, SLOTS, TrainingOrder
 from tests.adapters.deepmedic.arrays import write_bank
 from tests.deepmedic_sets import CHANNELS, TRAIN_VALUES, Toy, toy_deepmedic
 
@@ -33,7 +33,7 @@ FILES = (*CHANNELS, "labels", "roi")
 class Training:
     """One training, ready to start: its order and the order's file, the data set, the draw log."""
 
-    order: Order
+    order: TrainingOrder
     path: Path
     toy: Toy
     log: Path
@@ -113,7 +113,7 @@ def training(
     if "plan" not in more:
         bank = write_bank(folder / "bank", [bright(cases[n % 4], n) for n in range(40)])
         parts = (bank, Ratio.parse(ratio))
-        more["plan"] = MixPlan[int](*parts, seed=7, stream=(0,), log=log, patience=1.0)
+        more["plan"] = MixerConfig[int](*parts, seed=7, stream=(0,), log=log, patience=1.0)
     fields: dict[str, Any] = {
         "engine": "deepmedic",
         "output": folder / "out",
@@ -126,7 +126,7 @@ def training(
         "seed": 3,
         "arguments": ("-dev", "cpu"),
     }
-    order = Order(**{**fields, **more})
+    order = TrainingOrder(**{**fields, **more})
     order.output.mkdir()
     path = order.output / ORDER
     write_json_atomic(path, order.to_json())

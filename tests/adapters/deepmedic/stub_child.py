@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 from gansynth_deepmedic.layout import volume
-from gansynth_deepmedic.order import PROGRESS, Order, Progress
+from gansynth_deepmedic.training_order import PROGRESS, ProgressWriter, TrainingOrder
 
 
 def main() -> int:
     """Go through the order; returns the exit code."""
-    order, wrong = Order.read(Path(sys.argv[1])), os.environ.get("STUB", "")
-    progress, subepochs = Progress(order.output / PROGRESS), order.made()
+    order, wrong = TrainingOrder.read(Path(sys.argv[1])), os.environ.get("STUB", "")
+    progress, subepochs = ProgressWriter(order.output / PROGRESS), order.made()
     epochs = int(order.train_config.read_text().split("numberOfEpochs = ")[1].split()[0])
     for epoch in range(order.done, epochs):
         if wrong == "fails" and epoch == 1:

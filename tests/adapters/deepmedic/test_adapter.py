@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.adapter import Injection
-from gansynth.core.injection import MixPlan
+from gansynth.core.adapter import MixConfig
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
-from gansynth.hosts.record import usual_output
+from gansynth.hosts.record import default_output
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth.testing import check_adapter
 from gansynth_deepmedic import guards
 from gansynth_deepmedic.adapter import OURS, DeepMedicAdapter
-from gansynth_deepmedic.config import RUNS, Choices
-from gansynth_deepmedic.engine.volumes import Affine
+from gansynth_deepmedic.config import RUNS, DeepMedicChoices
+from gansynth_deepmedic.engine.volumes import RandomAffine
 from gansynth_deepmedic.guards import SMALLEST, sample_bytes
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
@@ -83,7 +83,7 @@ def test_a_sample_without_labels_is_not_let_in(adapter):
 
 def test_cases_are_drawn_subepoch_by_subepoch(adapter, crop_bank):
     cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
-    drawn = adapter.inject(cases, MixPlan(crop_bank(), Ratio(2, 1)), batch_size=2)
+    drawn = adapter.inject(cases, MixerConfig(crop_bank(), Ratio(2, 1)), batch_size=2)
     assert len(drawn) == 6
     rounds = [[drawn[place] for place in range(6)] for _ in range(3)]
     for one in rounds:
@@ -168,10 +168,10 @@ def test_what_a_training_that_never_began_left_is_no_obstacle(adapter, tmp_path)
     for name in (*OURS, "list_flair.cfg"):
         (tmp_path / name).touch()
     asked = {**TORCH, "output": str(tmp_path)}
-    adapter.check(Injection(None, Ratio(1, 0)), asked, ())
+    adapter.check(MixConfig(None, Ratio(1, 0)), asked, ())
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(UsageFault, match="take another"):
-        adapter.check(Injection(None, Ratio(1, 0)), asked, ())
+        adapter.check(MixConfig(None, Ratio(1, 0)), asked, ())
 
 
 @pytest.mark.parametrize(
@@ -187,18 +187,18 @@ def test_samples_without_a_place_in_a_volume_are_refused(
     augment, crop_run, changed_run, space, says
 ):
     own = json.loads((crop_run / "manifest.json").read_text())["space"]
-    changes: dict[str, Any] = {"space": {**own, **space}} if space else {"heeds": []}
+    changes: dict[str, Any] = {"space": {**own, **space}} if space else {"conditioned_on": []}
     augment(run=changed_run(**changes), code=2, says=says)
 
 
 def test_whole_volumes_may_be_of_noise(adapter, changed_run, crop_run):
     own = json.loads((crop_run / "manifest.json").read_text())["space"]
-    run = RunFolder(changed_run(heeds=[], space={**own, "grid": "resample"}))
-    adapter.check(Injection(run, Ratio(1, 1), device="cpu"), TORCH, ())
+    run = RunFolder(changed_run(conditioned_on=[], space={**own, "grid": "resample"}))
+    adapter.check(MixConfig(run, Ratio(1, 1), device="cpu"), TORCH, ())
 
 
 def test_samples_of_a_bank_need_a_place_in_a_training_case(adapter, crop_bank):
-    adapter.check(Injection(None, Ratio(1, 1), bank=crop_bank()), TORCH, ())
+    adapter.check(MixConfig(None, Ratio(1, 1), bank=crop_bank()), TORCH, ())
     for name, told, says in (
         ("held", {"case": adapter.source.held_out_ids[0]}, "expected one of the training cases"),
         ("noise", {"case": ""}, "is of no case"),
@@ -206,31 +206,31 @@ def test_samples_of_a_bank_need_a_place_in_a_training_case(adapter, crop_bank):
     ):
         bank = crop_bank(name, 1, **told)
         with pytest.raises(DataFault, match=says):
-            adapter.check(Injection(None, Ratio(1, 1), bank=bank), TORCH, ())
+            adapter.check(MixConfig(None, Ratio(1, 1), bank=bank), TORCH, ())
 
 
 def test_a_command_looks_at_the_samples_of_a_bank_once(adapter, crop_bank, monkeypatch):
     looked = []
     monkeypatch.setattr(guards, "check_bank", lambda reader, source: looked.append(reader.folder))
-    injection = Injection(None, Ratio(1, 1), bank=crop_bank())
+    mix_config = MixConfig(None, Ratio(1, 1), bank=crop_bank())
     for ask in (adapter.check, adapter.planned, adapter.samples_drawn):
-        ask(injection, TORCH, ())
-    assert looked == [injection.bank]
-    adapter.check(injection, {**TORCH, "epochs": "3"}, ())
-    assert looked == [injection.bank] * 2
+        ask(mix_config, TORCH, ())
+    assert looked == [mix_config.bank]
+    adapter.check(mix_config, {**TORCH, "epochs": "3"}, ())
+    assert looked == [mix_config.bank] * 2
 
 
 def test_a_dry_run_says_what_a_subepoch_holds(adapter, crop_run, tmp_path):
     settings = {**TORCH, "cases": "7", "output": str(tmp_path / "o")}
-    injection = Injection(RunFolder(crop_run), Ratio(1, 2), device="cpu")
-    planned = adapter.planned(injection, settings, ())
+    mix_config = MixConfig(RunFolder(crop_run), Ratio(1, 2), device="cpu")
+    planned = adapter.planned(mix_config, settings, ())
     assert planned["cases_per_subepoch"] == {"real": 2, "synthetic": 4}
     assert planned["segments_per_subepoch"] == {"real": 20, "synthetic": 40}
     assert any("7 in the file, 6 now" in said for said in planned["said"])
     assert (planned["engine"], planned["output"]) == ("torch", str(tmp_path / "o"))
     schedule = Schedule.parse("anneal:0%-100%")
-    injection = replace(injection, ratio=Ratio(1, 1), schedule=schedule)
-    planned = adapter.planned(injection, TORCH, ())
+    mix_config = replace(mix_config, ratio=Ratio(1, 1), schedule=schedule)
+    planned = adapter.planned(mix_config, TORCH, ())
     assert planned["cases_per_subepoch"] == {"all": 6, "synthetic_at_most": 6}
     assert planned["segments_per_subepoch"] == {"all": 60, "of_each_case": 10}
 
@@ -238,17 +238,21 @@ def test_a_dry_run_says_what_a_subepoch_holds(adapter, crop_run, tmp_path):
 def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = {"deepmedic": "dm", "epochs": "3"}
-    choices = Choices.read(settings, ["-mod", "m.cfg", "-dev=cuda1", "-resetopt", "-load", "c"])
+    choices = DeepMedicChoices.read(
+        settings, ["-mod", "m.cfg", "-dev=cuda1", "-resetopt", "-load", "c"]
+    )
     assert choices.engine == "deepmedic"
     assert choices.checkout == tmp_path / "dm"
     assert choices.model == tmp_path / "m.cfg"
     assert choices.arguments == ("-dev", "cuda1", "-load", str(tmp_path / "c"), "-resetopt")
     assert choices.numbers == {"numberOfEpochs": 3}
     assert choices.gpus == (1,)
-    assert Choices.read(settings, ["-model", "m.cfg"]).gpus == ()
+    assert DeepMedicChoices.read(settings, ["-model", "m.cfg"]).gpus == ()
     # A Python may be named as programs are.
     for named, found in (("python3.12", "python3.12"), ("env/bin/python", "{here}/env/bin/python")):
-        choices = Choices.read({"engine": "deepmedic", "python": named}, ["-model", "m.cfg"])
+        choices = DeepMedicChoices.read(
+            {"engine": "deepmedic", "python": named}, ["-model", "m.cfg"]
+        )
         assert str(choices.python) == found.format(here=tmp_path)
 
 
@@ -274,22 +278,24 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
 )
 def test_options_that_are_not_the_users_to_give_are_refused(options, settings, says):
     with pytest.raises(UsageFault, match=says):
-        Choices.read({"engine": "deepmedic", **settings}, options.split())
+        DeepMedicChoices.read({"engine": "deepmedic", **settings}, options.split())
 
 
 def test_cases_are_turned_as_asked_whatever_the_file_says(adapter):
     config = adapter.host.config
-    choices = Choices.read({**TORCH, "affine": "0.5"}, ())
-    assert Affine.from_values(None, choices.asked(config).values, 2) == Affine(prob=0.5)
+    choices = DeepMedicChoices.read({**TORCH, "affine": "0.5"}, ())
+    assert RandomAffine.from_values(None, choices.asked(config).values, 2) == RandomAffine(prob=0.5)
     written = choices.values(config, Path("out"), augmented=True)
     assert written["augm_img_prms_tr"] == {"affine": {"prob": 0.5}}
     with pytest.raises(UsageFault, match=r"--set affine=0\.5: has no effect with --no-usual"):
         choices.values(config, Path("out"), augmented=False)
-    as_it_is = Choices.read(TORCH, ()).values(config, Path("out"), augmented=True)
+    as_it_is = DeepMedicChoices.read(TORCH, ()).values(config, Path("out"), augmented=True)
     assert "augm_img_prms_tr" not in as_it_is
 
 
 def test_results_go_where_their_name_says(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    found = usual_output(RUNS, "deepmedic:brain scans", Injection(RunFolder(tmp_path), Ratio(1, 2)))
+    found = default_output(
+        RUNS, "deepmedic:brain scans", MixConfig(RunFolder(tmp_path), Ratio(1, 2))
+    )
     assert found == tmp_path / "runs" / "deepmedic" / "brain-scans_1-2"

@@ -12,7 +12,7 @@ from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_nifti_header
 from gansynth_deepmedic.check import check_deepmedic, refuse_unusable, roi_faults
 from gansynth_deepmedic.configs import read_literals, read_model_config, read_train_config
-from gansynth_deepmedic.usable import centre_range
+from gansynth_deepmedic.preflight import centre_range
 from tests.deepmedic_sets import (
     AFFINE,
     Toy,

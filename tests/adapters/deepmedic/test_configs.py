@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth_deepmedic.cases import case_ids
 from gansynth_deepmedic.configs import (
-    Listed,
+    ListedCase,
     TrainConfig,
     read_literals,
     read_model_config,
@@ -220,7 +220,7 @@ def test_everything_that_the_file_says_is_read(toy):
     assert (found.validates_on_samples, found.validates_on_volumes) == (True, True)
     folder = toy.folder / "data/pat_00"
     files = [folder / f"{name}.nii.gz" for name in ("flair", "t1c", "labels", "roi")]
-    assert found.train[0] == Listed((files[0], files[1]), files[2], files[3], 1)
+    assert found.train[0] == ListedCase((files[0], files[1]), files[2], files[3], 1)
     assert [case.line for case in found.train] == [1, 2]
     assert found.validation[0].channels[0] == toy.folder / "data/pat_02/flair.nii.gz"
 
@@ -467,7 +467,7 @@ def test_a_table_goes_before_the_lists_and_its_channels_are_sorted(mine):
     assert found.channels == ("flair", "t1c")
     home = mine.folder
     channels = (home.parent / "f.nii.gz", home / "t.nii.gz")
-    assert found.train == (Listed(channels, Path("/g.nii.gz"), home / "r.nii.gz", 1),)
+    assert found.train == (ListedCase(channels, Path("/g.nii.gz"), home / "r.nii.gz", 1),)
     assert len(found.validation) == 2
     lines(mine, "val.csv", f"{HEADER},prediction_filename", f"{ROW},p.nii.gz")
     found = read(mine, dataframe_val="val.csv", namesForPredictionsPerCaseVal=None)
@@ -479,7 +479,7 @@ def test_quotes_and_blanks_are_read_as_pandas_reads_them(mine):
     lines(mine, "train.csv", "channel_a, ground_truth", '"a,1.nii.gz", g.nii.gz', "")
     found = read(mine, dataframe_train="train.csv", **UNVALIDATED)
     home = mine.folder
-    assert found.train == (Listed((home / "a,1.nii.gz",), home / "g.nii.gz", None, 1),)
+    assert found.train == (ListedCase((home / "a,1.nii.gz",), home / "g.nii.gz", None, 1),)
     assert found.channels == ("a",)
 
 
@@ -541,7 +541,7 @@ def test_cases_have_the_shortest_name_that_tells_them_apart(texts, names):
     for number, text in enumerate(texts, start=1):
         image, _, labels = text.partition(" ")
         drawn = Path("/data") / (labels or str(Path(image).with_name("labels.nii.gz")))
-        cases.append(Listed((Path("/data") / image,), drawn, None, number))
+        cases.append(ListedCase((Path("/data") / image,), drawn, None, number))
     found = case_ids(cases, "flair")
     assert len({case.casefold() for case in found}) == len(cases)
     assert names is None or found == names

@@ -17,7 +17,7 @@ import pytest
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.engine.cutting import read_volume
 from gansynth_deepmedic.engine.geometry import (
-    Geometry,
+    SegmentGeometry,
     corner_mean,
     high_segment,
     low_context,
@@ -48,16 +48,19 @@ Array = npt.NDArray[Any]
 )
 def test_sizes_that_cannot_be_are_refused(segment, receptive, factors, head):
     with pytest.raises(ValueError, match="expected"):
-        Geometry(segment, receptive, factors, head)
+        SegmentGeometry(segment, receptive, factors, head)
 
 
 def test_a_volume_that_is_too_small_has_no_centres():
-    allowed = Geometry.cubes(13, 7).centres((20, 12, 3))
+    allowed = SegmentGeometry.cubes(13, 7).centres((20, 12, 3))
     assert [cut.stop - cut.start for cut in allowed] == [8, 0, 0]
 
 
 def test_fully_connected_layers_without_padding_predict_less_of_the_same():
-    plain, losing = Geometry.cubes(13, 7, (3,)), replace(Geometry.cubes(13, 7, (3,)), head=(2,) * 3)
+    plain, losing = (
+        SegmentGeometry.cubes(13, 7, (3,)),
+        replace(SegmentGeometry.cubes(13, 7, (3,)), head=(2,) * 3),
+    )
     assert (losing.output, losing.low) == ((5, 5, 5), plain.low)
     assert losing.margin == ((4, 4),) * 3
     assert losing.predicted((0, 0, 0)) == (slice(4, 9),) * 3
@@ -65,23 +68,23 @@ def test_fully_connected_layers_without_padding_predict_less_of_the_same():
 
 def test_sizes_come_from_the_model(tmp_path):
     model = read_model_config(toy_deepmedic(tmp_path, train=1, val=0).model)
-    assert Geometry.from_model(model) == Geometry.cubes(13, 7, (3,))
-    assert Geometry.from_model(model, "inference").segment == (19, 19, 19)
+    assert SegmentGeometry.from_model(model) == SegmentGeometry.cubes(13, 7, (3,))
+    assert SegmentGeometry.from_model(model, "inference").segment == (19, 19, 19)
     small = replace(model, segment_validation=(9, 11, 13))
-    assert Geometry.from_model(small, "validation").output == (3, 5, 7)
+    assert SegmentGeometry.from_model(small, "validation").output == (3, 5, 7)
     losing = replace(model, fc_kernels=((3, 3, 3), (1, 1, 1)), fc_padded=(False, False))
-    assert Geometry.from_model(losing).output == (5, 5, 5)
+    assert SegmentGeometry.from_model(losing).output == (5, 5, 5)
     kept = replace(losing, fc_padded=(True, False))
-    assert Geometry.from_model(kept) == Geometry.from_model(model)
+    assert SegmentGeometry.from_model(kept) == SegmentGeometry.from_model(model)
     even = replace(model, kernels=((2, 3, 3), *model.kernels[1:]))
     for odd in (replace(model, padded=(True, False, False)), even):
         with pytest.raises(DataFault, match=r"modelConfig\.cfg: segmentsDimTrain .*padType"):
-            Geometry.from_model(odd)
+            SegmentGeometry.from_model(odd)
 
 
-def geometry_of(entry: dict[str, Any]) -> Geometry:
+def geometry_of(entry: dict[str, Any]) -> SegmentGeometry:
     segment, receptive, factor = (tuple(entry[key]) for key in ("segment", "receptive", "factor"))
-    return Geometry(segment, receptive, (factor,))
+    return SegmentGeometry(segment, receptive, (factor,))
 
 
 def gathered(image: Array, positions: Sequence[Sequence[int]]) -> Array:
@@ -155,7 +158,7 @@ def test_contexts_differ_from_deepmedics_by_the_grid_at_low_borders_only():
 
 def test_a_context_beyond_the_volume_is_its_corners_mean():
     image = volume((9, 10, 11)).astype(np.float32)
-    geometry = Geometry.cubes(9, 7, (5,))
+    geometry = SegmentGeometry.cubes(9, 7, (5,))
     context = low_context(image, (0, 0, 1), (5, 5, 5), geometry)
     fill = image[:, [0, -1]][:, :, [0, -1]][..., [0, -1]].mean(axis=(1, 2, 3))
     np.testing.assert_array_equal(corner_mean(image), fill)
@@ -168,7 +171,7 @@ def test_a_context_beyond_the_volume_is_its_corners_mean():
 
 @pytest.mark.parametrize("entry", REFERENCE["tiles"])
 def test_tiles_are_deepmedics(entry):
-    geometry, roi = Geometry(tuple(entry["segment"]), tuple(entry["receptive"])), None
+    geometry, roi = SegmentGeometry(tuple(entry["segment"]), tuple(entry["receptive"])), None
     if entry["roi"]:
         roi = np.zeros(entry["shape"], np.int16)
         roi[3:12, 4:9, 2:8] = 1
@@ -180,7 +183,7 @@ def test_tiles_are_deepmedics(entry):
 @pytest.mark.parametrize("entry", REFERENCE["padding"])
 def test_padding_is_deepmedics(entry):
     receptive, shape = tuple(entry["receptive"]), entry["shape"]
-    geometry = Geometry(receptive, receptive)
+    geometry = SegmentGeometry(receptive, receptive)
     widths = padding(shape, geometry)
     assert widths == list(geometry.margin)
     labels = padded(label_map(shape), widths)
@@ -190,14 +193,14 @@ def test_padding_is_deepmedics(entry):
 
 
 def test_a_small_volume_is_padded_to_a_segment():
-    geometry = Geometry.cubes(19, 7)
+    geometry = SegmentGeometry.cubes(19, 7)
     assert padding((10, 12, 30), geometry) == [(3, 6), (3, 4), (3, 3)]
     assert padding((10, 19, 30), geometry, pad=False) == [(0, 9), (0, 0), (0, 0)]
 
 
 @pytest.mark.data
 def test_segments_of_a_real_subject_are_deepmedics():
-    known, geometry = REFERENCE["brats"], Geometry.cubes(25, 17, (3,))
+    known, geometry = REFERENCE["brats"], SegmentGeometry.cubes(25, 17, (3,))
     files = (str(BRATS / known["case"] / BRATS_FILES[name]) for name in ("flair", "t1c", "labels"))
     *channels, labels = (padded(read_volume(file), geometry.margin) for file in files)
     image = np.stack(channels).astype(np.float32)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.engine.augment import Augmentation, Change
-from gansynth_deepmedic.engine.cutting import Centres, Sampling, draw_centres
-from gansynth_deepmedic.engine.geometry import Geometry
-from gansynth_deepmedic.engine.volumes import Affine, ZScore, matrix, transformed
+from gansynth_deepmedic.engine.augment import SegmentAugmentation, SegmentChange
+from gansynth_deepmedic.engine.cutting import CentreSampling, SegmentCentres, draw_centres
+from gansynth_deepmedic.engine.geometry import SegmentGeometry
+from gansynth_deepmedic.engine.volumes import RandomAffine, ZScore, matrix, transformed
 from tests.adapters.deepmedic.reference.formula import MODULUS, digest, label_map, volume
 
 REFERENCE = json.loads((Path(__file__).parent / "reference/reference.json").read_text())
-SMALL = Geometry.cubes(7, 5)
+SMALL = SegmentGeometry.cubes(7, 5)
 CFG = Path("/cases/trainConfig.cfg")
 SHAPE = (18, 17, 16)
 
@@ -28,13 +28,13 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 @pytest.mark.parametrize("known", REFERENCE["shares"])
 def test_segments_are_shared_out_among_classes_as_deepmedic_does(known):
-    sampling = Sampling(known["kind"], known["classes"], known["proportions"])
+    sampling = CentreSampling(known["kind"], known["classes"], known["proportions"])
     labels = np.full((20, 20, 20), 0 if known["kind"] == 0 else 99, np.int16)
     for category, present in enumerate(known["present"]):
         value = category if known["kind"] == 3 else int(category == 0)  # foreground comes first
         if present:
             labels[:, :, 4 * category : 4 * category + 4] = value
-    sizes, many = Geometry.cubes(1, 1), known["count"]
+    sizes, many = SegmentGeometry.cubes(1, 1), known["count"]
     drawn = draw_centres(sampling, sizes, many, rng(), labels=labels, roi=None)
     counts = np.bincount(drawn.categories, minlength=len(known["present"]))
     assert counts.sum() == known["count"]
@@ -44,10 +44,10 @@ def test_segments_are_shared_out_among_classes_as_deepmedic_does(known):
 
 def drawn_in(
     roi: Any, core: Any = None, count: int = 300, seed: int = 0, shape: Any = SHAPE
-) -> Centres:
+) -> SegmentCentres:
     """Centres in three classes."""
     where: dict[str, Any] = {"labels": label_map(shape), "roi": roi, "core": core, "name": "pat_9"}
-    return draw_centres(Sampling(classes=3), SMALL, count, rng(seed), **where)
+    return draw_centres(CentreSampling(classes=3), SMALL, count, rng(seed), **where)
 
 
 def test_what_does_not_come_out_even_goes_to_classes_at_random():
@@ -60,7 +60,7 @@ def test_what_does_not_come_out_even_goes_to_classes_at_random():
 def test_categories_are_deepmedics_masks(known):
     shape = REFERENCE["maps"]["shape"]
     allowed = volume(shape, 1)[0] < MODULUS / 2 if known["roi"] else np.ones(shape, np.bool_)
-    places = Sampling(known["kind"], 4).places(label_map(shape), allowed)
+    places = CentreSampling(known["kind"], 4).places(label_map(shape), allowed)
     assert [digest(found, "i8") for found in places] == known["voxels"]
 
 
@@ -95,7 +95,7 @@ def test_a_case_without_a_centre_is_named(roi, shape, says):
 
 @pytest.mark.parametrize("known", REFERENCE["changes"])
 def test_segments_are_changed_as_deepmedic_does(known):
-    augmentation = Augmentation.from_values(CFG, {"augm_sample_prms_tr": known["values"]})
+    augmentation = SegmentAugmentation.from_values(CFG, {"augm_sample_prms_tr": known["values"]})
     assert augmentation is not None
     change = augmentation.draw(2, rng())
     assert digest(change.of_image(volume((9, 9, 9)))) == known["high"]
@@ -104,10 +104,10 @@ def test_segments_are_changed_as_deepmedic_does(known):
 
 
 def test_intensities_are_shifted_then_scaled_per_channel():
-    change = Change(np.float32([1, 2]), np.float32([3, 0.5]), (False,) * 3, (0, 0, 0))  # type: ignore
+    change = SegmentChange(np.float32([1, 2]), np.float32([3, 0.5]), (False,) * 3, (0, 0, 0))  # type: ignore
     image = np.ones((2, 3, 3, 3), np.float32)
     np.testing.assert_array_equal(change.of_image(image)[:, 0, 0, 0], [6, 1.5])
-    drawn = [Augmentation.usual().draw(2, rng(seed)) for seed in range(400)]
+    drawn = [SegmentAugmentation.usual().draw(2, rng(seed)) for seed in range(400)]
     shifts, scales = (np.array([getattr(c, name) for c in drawn]) for name in ("shift", "scale"))
     assert np.abs(shifts.mean(axis=0)).max() < 0.01
     np.testing.assert_allclose(shifts.std(axis=0), 0.05, rtol=0.15)
@@ -117,16 +117,18 @@ def test_intensities_are_shifted_then_scaled_per_channel():
 
 
 def test_axes_are_mirrored_planes_and_volumes_turned_as_often_as_asked_for():
-    augmentation = Augmentation(reflect=(0.5, 0.0, 1.0), rotate90=(None, (0.5, 0, 0, 0.5), None))
+    augmentation = SegmentAugmentation(
+        reflect=(0.5, 0.0, 1.0), rotate90=(None, (0.5, 0, 0, 0.5), None)
+    )
     drawn = [augmentation.draw(1, rng(seed)) for seed in range(400)]
     mirrored = np.array([change.mirrored for change in drawn])
     np.testing.assert_allclose(mirrored.mean(axis=0), [0.5, 0, 1], atol=0.08)
     turned = Counter(change.turned for change in drawn)
     assert set(turned) == {(0, 0, 0), (0, 3, 0)}
     np.testing.assert_allclose(turned[0, 3, 0] / 400, 0.5, atol=0.08)
-    share = sum(Affine(prob=0.3).draw(rng(seed)) is not None for seed in range(400)) / 400
+    share = sum(RandomAffine(prob=0.3).draw(rng(seed)) is not None for seed in range(400)) / 400
     assert abs(share - 0.3) < 0.07
-    assert Affine(prob=0.0).draw(rng()) is None
+    assert RandomAffine(prob=0.0).draw(rng()) is None
 
 
 EXAMPLE: dict[str, Any] = {
@@ -143,11 +145,13 @@ OLDER: dict[str, Any] = {
 
 
 def test_the_example_configuration_and_older_keys_are_read():
-    def found(value: Any) -> Augmentation | None:
-        return Augmentation.from_values(CFG, {"augm_sample_prms_tr": value})
+    def found(value: Any) -> SegmentAugmentation | None:
+        return SegmentAugmentation.from_values(CFG, {"augm_sample_prms_tr": value})
 
-    assert found(EXAMPLE) == Augmentation.from_values(CFG, OLDER) == Augmentation.usual()
-    assert found(None) is Augmentation.from_values(CFG, {}) is None
+    assert (
+        found(EXAMPLE) == SegmentAugmentation.from_values(CFG, OLDER) == SegmentAugmentation.usual()
+    )
+    assert found(None) is SegmentAugmentation.from_values(CFG, {}) is None
     turning = {**EXAMPLE["rotate90"], "yz": {"0": 1, "90": 1, "180": 0, "270": 2}}
     turned = found({"rotate90": turning})
     assert turned is not None
@@ -155,8 +159,8 @@ def test_the_example_configuration_and_older_keys_are_read():
 
 
 READS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "augm_sample_prms_tr": lambda values: Augmentation.from_values(CFG, values),
-    "augm_img_prms_tr": lambda values: Affine.from_values(CFG, values, 2),
+    "augm_sample_prms_tr": lambda values: SegmentAugmentation.from_values(CFG, values),
+    "augm_img_prms_tr": lambda values: RandomAffine.from_values(CFG, values, 2),
     "norm_zscore_prms": lambda values: ZScore.from_values(CFG, values, 2),
 }
 NEGATIVE = {"xy": {"0": 1, "90": -1, "180": 0, "270": 0}, "yz": None, "xz": None}
@@ -197,11 +201,11 @@ def test_odd_augmentation_and_normalisation_are_named(key, value, says):
 
 
 def test_planes_that_are_not_square_cannot_be_turned():
-    flat = Geometry((9, 7, 9), (5, 5, 5))
-    turning = Augmentation(rotate90=((0.5, 0.5, 0, 0), None, None))
+    flat = SegmentGeometry((9, 7, 9), (5, 5, 5))
+    turning = SegmentAugmentation(rotate90=((0.5, 0.5, 0, 0), None, None))
     with pytest.raises(DataFault, match=r"\['rotate90'\]\['xy'\].*\(9, 7, 9\) are not square"):
         turning.check(flat, CFG)
-    Augmentation(rotate90=((0.5, 0, 0.5, 0), None, (0, 0.5, 0, 0.5))).check(flat, CFG)
+    SegmentAugmentation(rotate90=((0.5, 0, 0.5, 0), None, (0, 0.5, 0, 0.5))).check(flat, CFG)
 
 
 @pytest.mark.parametrize("known", REFERENCE["affine"]["rows"])
@@ -219,7 +223,7 @@ def test_volumes_are_turned_as_deepmedic_does(known):
 
 
 def test_labels_region_and_core_follow_a_turned_image():
-    affine, labels = Affine(prob=1.0, orders=(0,)), label_map((12, 15, 10))
+    affine, labels = RandomAffine(prob=1.0, orders=(0,)), label_map((12, 15, 10))
     change = affine.draw(rng(3))
     assert change is not None
     turned = affine.of_labels(labels, change)
@@ -236,11 +240,11 @@ def test_labels_region_and_core_follow_a_turned_image():
 
 
 def test_the_affine_of_a_configuration_is_read():
-    def found(value: Any) -> Affine | None:
-        return Affine.from_values(CFG, {"augm_img_prms_tr": value}, 2)
+    def found(value: Any) -> RandomAffine | None:
+        return RandomAffine.from_values(CFG, {"augm_img_prms_tr": value}, 2)
 
     values = {"prob": 0.5, "max_rot_xyz": (10, 20, 30), "interp_order_imgs": [2, 1]}
-    assert found({"affine": values}) == Affine(0.5, (10.0, 20.0, 30.0), 0.1, (2, 1))
+    assert found({"affine": values}) == RandomAffine(0.5, (10.0, 20.0, 30.0), 0.1, (2, 1))
     for nothing in (None, {"affine": None}, {"affine": {"prob": 0.0, "max_scaling": 0.1}}):
         assert found(nothing) is None
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from gansynth.core.clock import Clock
-from gansynth.core.generator import Step
-from gansynth.core.injection import MixPlan
+from gansynth.core.batch_counter import BatchCounter
+from gansynth.core.generator import TrainingStep
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.runtime import child
@@ -22,8 +22,8 @@ from gansynth_deepmedic.engine import launch
 from gansynth_deepmedic.engine.cutting import read_volume
 from gansynth_deepmedic.engine.infer import RULE
 from gansynth_deepmedic.engine.predict import predict
-from gansynth_deepmedic.engine.train import VALIDATION, Task, Training
-from gansynth_deepmedic.order import PROGRESS, Order, Progress
+from gansynth_deepmedic.engine.train import VALIDATION, TorchTraining, TrainingTask
+from gansynth_deepmedic.training_order import PROGRESS, ProgressWriter, TrainingOrder
 from tests.adapters.deepmedic.engine_orders import (
     SMALL,
     assert_same,
@@ -87,7 +87,7 @@ def test_drawing_ahead_changes_nothing(make, tmp_path):
     toy = make(numberOfEpochs=1)
     order = order_of(toy, tmp_path / "ahead")
     train(order)
-    write_config(toy.train, {**Task.of(order).config.values, "num_processes_sampling": -1})
+    write_config(toy.train, {**TrainingTask.of(order).config.values, "num_processes_sampling": -1})
     train(order_of(toy, tmp_path / "now"))
     assert_same(weights(tmp_path / "ahead", 1), weights(tmp_path / "now", 1))
 
@@ -134,15 +134,18 @@ def test_fine_tuning_has_a_learning_rate_of_its_own(
     toy.change(**{**SMALL, "numberOfEpochs": 8, "numberOfSubepochs": 1})
     source = toy.source()
     cases = tuple(source.host_case(case) for case in source.train_ids)
-    schedule, clock = Schedule.parse("finetune:50%@50%"), Clock(tmp_path / "never", 8)
-    plan = MixPlan[int](crop_bank(), Ratio(0, 1), schedule, clock, chosen=(0,))
+    schedule, batch_counter = (
+        Schedule.parse("finetune:50%@50%"),
+        BatchCounter(tmp_path / "never", 8),
+    )
+    plan = MixerConfig[int](crop_bank(), Ratio(0, 1), schedule, batch_counter, chosen=(0,))
     rates: list[float] = []
 
-    def loss(training: Training, step: Step) -> dict[str, torch.Tensor]:
+    def loss(training: TorchTraining, step: TrainingStep) -> dict[str, torch.Tensor]:
         rates.append(training.segmenter.optimiser.param_groups[0]["lr"])
         return {"loss": training.segmenter.network.bias.bias.sum() * 0}
 
-    monkeypatch.setattr(Training, "loss", loss)
+    monkeypatch.setattr(TorchTraining, "loss", loss)
     train(order_of(toy, tmp_path / "out", plan=plan, cases=cases))
     first, second = rates[: len(rates) // 2], rates[len(rates) // 2 :]
     assert first == second
@@ -163,7 +166,7 @@ def test_what_cannot_be_trained_is_named(make, tmp_path, values, fault, says):
 
 
 def test_weights_that_are_no_numbers_are_not_kept(make, tmp_path):
-    training = Training(Task.of(order_of(make(), tmp_path / "out")), print)
+    training = TorchTraining(TrainingTask.of(order_of(make(), tmp_path / "out")), print)
     with torch.no_grad():
         training.segmenter.network.bias.bias[0] = math.nan
     with pytest.raises(TrainingFault, match="bias holds NaN or infinite values after step 0"):
@@ -175,10 +178,10 @@ class Cut(Exception):
     """Ends a training in the middle."""
 
 
-class Stops(Progress):
+class Stops(ProgressWriter):
     """Ends a training after so many steps."""
 
-    def __init__(self, order: Order, steps: int) -> None:
+    def __init__(self, order: TrainingOrder, steps: int) -> None:
         super().__init__(order.output / PROGRESS)
         self.left = steps
 
@@ -189,13 +192,13 @@ class Stops(Progress):
             raise Cut
 
 
-def cut_in_the_third_epoch(order: Order) -> None:
+def cut_in_the_third_epoch(order: TrainingOrder) -> None:
     with pytest.raises(Cut):
-        Training(Task.of(order), print, Stops(order, 2 * 2 * 3 + 4)).run()
+        TorchTraining(TrainingTask.of(order), print, Stops(order, 2 * 2 * 3 + 4)).run()
 
 
 def test_what_goes_wrong_while_drawing_ahead_is_raised(make, tmp_path):
-    training = Training(Task.of(order_of(make(val=0), tmp_path / "out")), print)
+    training = TorchTraining(TrainingTask.of(order_of(make(val=0), tmp_path / "out")), print)
     draw = training._draw
 
     def failing(k: int) -> Any:
@@ -211,7 +214,7 @@ def test_what_goes_wrong_while_drawing_ahead_is_raised(make, tmp_path):
 
 def test_nobody_waits_for_segments_where_a_training_ends(make, tmp_path):
     order = order_of(make(val=0), tmp_path / "out")
-    training = Training(Task.of(order), print, Stops(order, 3))
+    training = TorchTraining(TrainingTask.of(order), print, Stops(order, 3))
     draw, never = training._draw, threading.Event()
 
     def drawn(k: int) -> Any:
@@ -271,7 +274,7 @@ def test_a_training_goes_on_with_batches_of_another_size(make, tmp_path):
     toy, output = make(val=0, numberOfEpochs=2), tmp_path / "out"
     order = order_of(toy, output)
     train(order)
-    values = {**Task.of(order).config.values, "batchsize_train": 3}
+    values = {**TrainingTask.of(order).config.values, "batchsize_train": 3}
     write_config(toy.train, {**values, "numberOfEpochs": 3})
     train(order_of(toy, output, done=2))
     assert len(told(output, "step")) == 2 * 2 * 12 // 4 + 2 * 12 // 3
@@ -305,7 +308,10 @@ def test_the_process_trains_and_its_network_predicts(make, tmp_path, monkeypatch
     order = order_of(make(numberOfEpochs=1, numberOfSubepochs=1), output)
     assert launch.main([str(written(order))]) == 0
     assert "a network of" in capfd.readouterr().err
-    listed, how = Task.of(order).config.validation[0], {"device": "cpu", "precision": "fp32"}
+    listed, how = (
+        TrainingTask.of(order).config.validation[0],
+        {"device": "cpu", "precision": "fp32"},
+    )
     found = predict(output, listed.channels, listed.roi, **how)  # type: ignore[arg-type]
     assert (found == read_volume(str(output / "predictions" / "pred_03.nii.gz"))).all()
     bare = predict(output, [None, listed.channels[1]], **how)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
@@ -33,11 +33,11 @@ from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import read_model_config, read_train_config
+from gansynth_deepmedic.exported_samples import write_slots
 from gansynth_deepmedic.insertion import insert
 from gansynth_deepmedic.layout import folder_names, read_host
-from gansynth_deepmedic.slots import write_slots
+from gansynth_deepmedic.sampling_maps import SamplingMaps
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
-from gansynth_deepmedic.weights import SamplingMaps
 from tests.adapters.deepmedic.orders import run
 from tests.conftest import content
 from tests.deepmedic_sets import Toy, stored, toy_deepmedic
@@ -103,8 +103,8 @@ def export(of: tuple[Toy, Path], out: Path, ratio: str = "1:2", **asked: Any) ->
     data, bank = of
     given = {k: asked.pop(k) for k in ("content", "size", "dry_run") if k in asked}
     adapter = DeepMedicAdapter(opened(data, **asked.pop("read", {})))
-    injection = Injection(None, Ratio.parse(ratio), **{"bank": bank, **asked})
-    return dict(adapter.export(injection, str(out), reporter=NullReporter(), **given))
+    mix_config = MixConfig(None, Ratio.parse(ratio), **{"bank": bank, **asked})
+    return dict(adapter.export(mix_config, str(out), reporter=NullReporter(), **given))
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
@@ -278,8 +278,8 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     crop_run, shared_deepmedic, tmp_path, monkeypatch
 ):
     run, asked = RunFolder(crop_run), SampleRequest(seed=3)
-    injection = Injection(run, Ratio(1, 1), samples=asked, device="cpu")
-    injection = replace(injection, real_in_generator_space=True)
+    mix_config = MixConfig(run, Ratio(1, 1), samples=asked, device="cpu")
+    mix_config = replace(mix_config, real_in_generator_space=True)
     out, before = tmp_path / "out", content(shared_deepmedic.folder)
     adapter, kept = DeepMedicAdapter(opened(shared_deepmedic)), dict[str, int]()
 
@@ -296,11 +296,11 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr("gansynth_deepmedic.export.write_layout", stop)
         with pytest.raises(DataFault, match="stopped"):
-            adapter.export(injection, str(out), reporter=NullReporter())
+            adapter.export(mix_config, str(out), reporter=NullReporter())
     (left,) = tmp_path.iterdir()
     made = segments()
     monkeypatch.setattr("gansynth_deepmedic.export.write_slots", look)
-    told = adapter.export(injection, str(out), reporter=NullReporter())
+    told = adapter.export(mix_config, str(out), reporter=NullReporter())
     assert kept == made != {}
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert (told["realised"], told["real_in_generator_space"]) == ("4:4", True)

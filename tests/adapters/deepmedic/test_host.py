@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from gansynth.bank.draw_log import summarise
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
 from gansynth.runtime.errors import GansynthError
@@ -28,10 +28,10 @@ from gansynth_deepmedic import program
 from gansynth_deepmedic.host import bridge
 from gansynth_deepmedic.host.serving import PATIENCE, Serving, refuse_test
 from gansynth_deepmedic.host.watching import (
-    Centres,
-    Heard,
-    Saver,
-    Session,
+    OutputListener,
+    SyntheticCentres,
+    WatchedSaver,
+    WatchedSession,
     core_as_weights,
     dice_of,
 )
@@ -58,9 +58,9 @@ VALUE, SHIFT, CHANCE = 0, 5, -1
 TWO: dict[str, Any] = {"epochs": 2, "subepochs": 2, "val": 1}
 
 
-def here(checkout: Path) -> program.Program:
+def here(checkout: Path) -> program.DeepMedicProgram:
     """A program that this Python runs."""
-    return program.Program(checkout, Path(sys.executable), {})
+    return program.DeepMedicProgram(checkout, Path(sys.executable), {})
 
 
 def started(made: Training, checkout: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -179,7 +179,9 @@ def test_a_patch_too_small_for_a_segment_is_sampled_around_and_said(tmp_path, en
     size = (2, 2, 2)
     told = {"case": "pat_00", "shape": [28, 32, 36], "placement": {"corner": [0, 0, 0]}}
     patch = Sample(np.full((2, *size), BRIGHT, np.float32), np.ones(size, np.int16), None, told)
-    plan: MixPlan[int] = MixPlan(write_bank(tmp_path / "small", [patch]), Ratio(1, 2), stream=(0,))
+    plan: MixerConfig[int] = MixerConfig(
+        write_bank(tmp_path / "small", [patch]), Ratio(1, 2), stream=(0,)
+    )
     made, printed = ends(0, mode=mode, plan=plan, roi=False)
     spread = {job["kind"]: job.get("spread", False) for job in made.told("job")}
     assert spread == {"synthetic": True, "real": False}
@@ -217,7 +219,9 @@ def test_arguments_that_are_not_for_it(ends, arguments, says):
 @pytest.mark.parametrize("mode", [-1, 2])
 def test_a_fault_of_ours_keeps_its_words(ends, tmp_path, mode):
     """Whatever the program makes of it; it may come from a forked process."""
-    plan: MixPlan[int] = MixPlan(tmp_path / "nowhere", Ratio(0, 1), stream=(0,), patience=0.1)
+    plan: MixerConfig[int] = MixerConfig(
+        tmp_path / "nowhere", Ratio(0, 1), stream=(0,), patience=0.1
+    )
     _, said = ends(5, mode=mode, plan=plan)
     assert "no synthetic sample after 0.1 s" in said
     assert "no real case may be drawn now" in said
@@ -261,13 +265,13 @@ def test_it_is_told_which_order():
 @pytest.fixture(scope="module")
 def order(tmp_path_factory) -> Any:
     """Of four cases and six slots, three of six cases synthetic."""
-    plan: MixPlan[int] = MixPlan(None, Ratio(1, 1), patience=300.0)
+    plan: MixerConfig[int] = MixerConfig(None, Ratio(1, 1), patience=300.0)
     return training(tmp_path_factory.mktemp("order") / "toy", plan=plan).order
 
 
 @pytest.fixture
 def serving(order) -> Serving:
-    return Serving(order, Heard(io.StringIO()))
+    return Serving(order, OutputListener(io.StringIO()))
 
 
 def lists(one: Serving, slots: int = 6) -> list[list[str]]:
@@ -438,7 +442,7 @@ def test_centres_lie_where_the_case_is_synthetic_if_a_whole_segment_fits_there(w
     core[where] = True
     rng = np.random.default_rng(0)
     labels, roi = (rng.integers(0, 3, (9, 9, 9)).astype(np.uint8) for _ in range(2))
-    centres = Centres(Uniform(), edges, (5, 5, 5))
+    centres = SyntheticCentres(Uniform(), edges, (5, 5, 5))
     maps = centres.derive_sampling_maps_per_cat(core_as_weights(core), labels, roi, (9, 9, 9))
     wanted = [roi, labels] if spread else [(roi > 0) & core, (labels > 0) & core]
     for found, one in zip(maps, wanted, strict=True):
@@ -452,7 +456,7 @@ def test_centres_lie_where_the_case_is_synthetic_if_a_whole_segment_fits_there(w
 def test_only_runs_that_are_fed_are_steps():
     noted: list[tuple[float, ...]] = []
     original = SimpleNamespace(run=lambda fetches, feed_dict: [0.25, None], graph="graph")
-    session = Session(original, lambda *step: noted.append(step))
+    session = WatchedSession(original, lambda *step: noted.append(step))
     assert session.graph == "graph"
     session.run(["cost"])
     assert noted == []
@@ -465,7 +469,7 @@ def test_only_runs_that_are_fed_are_steps():
 def test_a_checkpoint_is_noted_once_it_is_there():
     seen: list[str] = []
     original = SimpleNamespace(save=lambda session, path, **named: seen.append("saved"))
-    Saver(original, seen.append).save(None, "path", write_meta_graph=False)
+    WatchedSaver(original, seen.append).save(None, "path", write_meta_graph=False)
     assert seen == ["saved", "path"]
 
 
@@ -486,7 +490,7 @@ def test_a_checkpoint_is_noted_once_it_is_there():
 )  # fmt: skip
 def test_why_it_ended(printed, reason):
     stream = io.StringIO()
-    heard = Heard(stream)
+    heard = OutputListener(stream)
     for text in printed:
         heard.write(text)
     assert stream.getvalue() == "".join(printed)

@@ -15,8 +15,8 @@ import torch
 from gansynth.metrics.segmentation.regions import dice, with_labels
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_deepmedic.configs import ModelConfig, read_model_config, read_train_config
-from gansynth_deepmedic.engine.cutting import Cutting, read_volume
-from gansynth_deepmedic.engine.geometry import Geometry, padded
+from gansynth_deepmedic.engine.cutting import SegmentCutter, read_volume
+from gansynth_deepmedic.engine.geometry import SegmentGeometry, padded
 from gansynth_deepmedic.engine.infer import (
     Confusion,
     Predictor,
@@ -26,7 +26,7 @@ from gansynth_deepmedic.engine.infer import (
 )
 from gansynth_deepmedic.engine.network import DualPath
 from gansynth_deepmedic.engine.segmenter import load_network
-from gansynth_deepmedic.insertion import Loaded
+from gansynth_deepmedic.insertion import LoadedCase
 from tests.deepmedic_sets import MODEL_VALUES, Toy, toy_deepmedic, write_config
 
 CLASSES = with_labels((), range(1, 3))
@@ -44,7 +44,7 @@ def toy(tmp_path_factory) -> Toy:
 def network(model: ModelConfig) -> DualPath:
     """One whose labels are not all the same."""
     torch.manual_seed(0)
-    net, geometry = DualPath(model).eval(), Geometry.from_model(model)
+    net, geometry = DualPath(model).eval(), SegmentGeometry.from_model(model)
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.ndim == 1:
@@ -58,15 +58,17 @@ def network(model: ModelConfig) -> DualPath:
 @pytest.fixture(scope="module")
 def ours(toy) -> Predictor:
     config, model = read_train_config(toy.train), read_model_config(toy.model)
-    cutting, device = Cutting.from_configs(config, model), torch.device("cpu")
-    return Predictor(network(model), Geometry.from_model(model, "inference"), cutting, device)
+    cutting, device = SegmentCutter.from_configs(config, model), torch.device("cpu")
+    return Predictor(
+        network(model), SegmentGeometry.from_model(model, "inference"), cutting, device
+    )
 
 
-def case_of(shape: Sequence[int], *, roi: bool = True) -> Loaded:
+def case_of(shape: Sequence[int], *, roi: bool = True) -> LoadedCase:
     image = np.random.default_rng(0).normal(0, 1, (2, *shape)).astype(np.float32)
     region = np.zeros(shape, np.int16)
     region[2:-3, 3:-2, 1:-4] = 1
-    return Loaded(image, np.zeros(shape, np.int16), region if roi else None, None, "case")
+    return LoadedCase(image, np.zeros(shape, np.int16), region if roi else None, None, "case")
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -75,7 +77,7 @@ def test_tiles_are_one_large_convolution(ours, tmp_path, shape, batch):
     """The last tile along an axis overlaps its neighbour, and nothing shows of that."""
     values = {**MODEL_VALUES, "useSubsampledPathway": False}
     model = read_model_config(write_config(tmp_path / "model.cfg", values))
-    sizes, net = Geometry.from_model(model, "inference"), network(model)
+    sizes, net = SegmentGeometry.from_model(model, "inference"), network(model)
     plain = replace(ours, network=net, geometry=sizes, batch=batch)
     case = case_of(shape, roi=False)
     image = np.asarray(padded(case.image, sizes.margin), np.float32)
@@ -90,7 +92,9 @@ def test_tiles_are_one_large_convolution(ours, tmp_path, shape, batch):
 
 def test_tiles_with_subsampled_paths_are_one_large_convolution(ours):
     """Where tiles begin on the grid of the subsampled path, it sees the same in both ways."""
-    tiled = replace(ours, geometry=Geometry.cubes(15, 7, (3,)))  # predicts 9, three coarse voxels
+    tiled = replace(
+        ours, geometry=SegmentGeometry.cubes(15, 7, (3,))
+    )  # predicts 9, three coarse voxels
     case = case_of((27, 18, 36), roi=False)
     whole = replace(tiled, geometry=replace(tiled.geometry, segment=(33, 24, 42)))
     np.testing.assert_allclose(tiled.probabilities(case), whole.probabilities(case), atol=1e-5)
@@ -118,7 +122,9 @@ def test_it_normalises_as_training_does(ours, toy):
     """Images in other units give the same labels where DeepMedic normalises."""
     config, model = read_train_config(toy.train), read_model_config(toy.model)
     values = {**config.values, "norm_zscore_prms": {"apply_to_all_channels": True}}
-    scoring = replace(ours, cutting=Cutting.from_configs(replace(config, values=values), model))
+    scoring = replace(
+        ours, cutting=SegmentCutter.from_configs(replace(config, values=values), model)
+    )
     case = case_of((20, 20, 20))
     other = replace(case, image=case.image * 50 + 7)
     assert (scoring.labels(case) == scoring.labels(other)).all()

@@ -13,18 +13,25 @@ from nibabel.orientations import apply_orientation
 from gansynth.bank.reader import BankReader
 from gansynth.core.schema import Sample
 from gansynth.runtime.errors import DataFault
-from gansynth.sampling.drawer import BESIDE
+from gansynth.sampling.sampler import BESIDE
 from gansynth_deepmedic import insertion
-from gansynth_deepmedic.insertion import HostCase, Loaded, Seat, insert, misfit, seat_of
+from gansynth_deepmedic.insertion import (
+    HostCase,
+    LoadedCase,
+    PatchPosition,
+    insert,
+    misfit,
+    position_of,
+)
 from tests.adapters.deepmedic.arrays import WAYS, Volume, patch, stored_as, volume, write_bank
 
 
-def loaded(of: Volume) -> Loaded:
+def loaded(of: Volume) -> LoadedCase:
     """What DeepMedic would read."""
     stored = of.host.stored
     roi = None if of.roi is None else stored_as(of.roi, stored)
     image = np.stack([stored_as(channel, stored) for channel in of.image])
-    return Loaded(image, stored_as(of.labels, stored), roi, None, of.host.id)
+    return LoadedCase(image, stored_as(of.labels, stored), roi, None, of.host.id)
 
 
 def placed(*corner: int, index: int | None = None) -> dict[str, Any]:
@@ -34,11 +41,11 @@ def placed(*corner: int, index: int | None = None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("provenance", "seat"),
     [
-        ({"case": "a", "placement": placed(1, -2, 3)}, Seat("a", (1, -2, 3))),
-        ({"case": "a", "placement": placed()}, Seat("a", None)),
+        ({"case": "a", "placement": placed(1, -2, 3)}, PatchPosition("a", (1, -2, 3))),
+        ({"case": "a", "placement": placed()}, PatchPosition("a", None)),
         ({"case": "a", "placement": placed(1, 2, index=4)}, None),
         ({"case": "a", "placement": placed(1, 2)}, None),
-        ({"beside": {"case": "a", "placement": placed()}}, Seat("a", None)),
+        ({"beside": {"case": "a", "placement": placed()}}, PatchPosition("a", None)),
         ({"beside": {"case": "a", "placement": placed(1, 2, 3)}}, None),
         ({"case": "a"}, None),
         ({}, None),
@@ -46,7 +53,7 @@ def placed(*corner: int, index: int | None = None) -> dict[str, Any]:
     ids=["crop", "whole", "slice", "flat", "noise-whole", "noise-crop", "no-placement", "nothing"],
 )
 def test_the_seat_of_a_sample(provenance, seat):
-    assert seat_of(provenance) == seat
+    assert position_of(provenance) == seat
     assert insertion._BESIDE == BESIDE  # as samples tell it
 
 
@@ -152,10 +159,10 @@ def test_any_patch_anywhere(data):
 
 
 @pytest.mark.parametrize("beside", [False, True])
-def test_a_whole_volume_is_the_samples_wherever_there_is_interest(beside):
+def test_a_whole_volume_is_the_samples_wherever_there_is_interest(matching_real_case):
     of = volume(stored=WAYS[13], missing=[0])
     sample = patch(of, None)
-    if beside:
+    if matching_real_case:
         told = {key: sample.provenance[key] for key in ("case", "placement")}
         sample = replace(sample, provenance={"shape": list(of.host.shape), "beside": told})
     found = insert(of.host, loaded(of), sample)

@@ -8,18 +8,20 @@ import pytest
 from gansynth.runtime.errors import UsageFault
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.insertion import MISSING, HostCase
-from gansynth_deepmedic.layout import Additions, Layout, file_names, write_layout
-from gansynth_deepmedic.shares import Share
+from gansynth_deepmedic.layout import SyntheticAdditions, TrainingLayout, file_names, write_layout
+from gansynth_deepmedic.subepoch_shares import SubepochShare
 from tests.deepmedic_sets import Toy, toy_deepmedic, write_config
 
-SHARE = Share(cases=6, segments=60, real=2, synthetic=4)
+SHARE = SubepochShare(cases=6, segments=60, real=2, synthetic=4)
 
 
 def toy(folder: Path, **asked: Any) -> Toy:
     return toy_deepmedic(folder, train=2, val=1, shape=(12, 12, 12), **asked)
 
 
-def laid_out(data: Toy, folder: Path, share: Share = SHARE, slots: int = 4, **asked: Any) -> Layout:
+def laid_out(
+    data: Toy, folder: Path, share: SubepochShare = SHARE, slots: int = 4, **asked: Any
+) -> TrainingLayout:
     config, cases = read_train_config(data.train), []
     for number, one in enumerate(config.train):
         channels = tuple(MISSING if path is None else str(path) for path in one.channels)
@@ -37,7 +39,7 @@ def executed(path: Path) -> dict[str, Any]:
     return values
 
 
-def listed(layout: Layout, name: str) -> list[str]:
+def listed(layout: TrainingLayout, name: str) -> list[str]:
     """What DeepMedic makes of a list: lines without comments, stripped."""
     lines = (layout.folder / f"list_{name}.cfg").read_text("utf-8").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
@@ -56,7 +58,7 @@ def test_lists_hold_real_cases_then_slots_in_one_order(tmp_path):
 def test_what_is_missing_stays_missing(tmp_path):
     data = toy(tmp_path / "set", roi=False)
     (data.folder / "training_t1c.cfg").write_text("./data/pat_00/t1c.nii.gz\n-\n")
-    additions = Additions(lacking=[(), (1,), (), (1,)])
+    additions = SyntheticAdditions(lacking=[(), (1,), (), (1,)])
     layout = laid_out(data, tmp_path / "out", additions=additions)
     assert [path == MISSING for path in listed(layout, "t1c")] == [False, True] + [False, True] * 2
     assert MISSING not in listed(layout, "flair")
@@ -111,7 +113,7 @@ def test_train_cfg_has_the_users_values_in_their_order(tmp_path):
 
 
 def test_cases_and_segments_are_those_of_the_share_and_said(tmp_path):
-    share = Share(cases=12, segments=240, real=4, synthetic=8)
+    share = SubepochShare(cases=12, segments=240, real=4, synthetic=8)
     layout = laid_out(toy(tmp_path / "set"), tmp_path / "out", share)
     values = executed(layout.train_config)
     assert values["numOfCasesLoadedPerSubepoch"] == 12

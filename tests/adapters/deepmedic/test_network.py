@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gansynth_deepmedic.configs import ModelConfig, read_model_config, read_train_config
 from gansynth_deepmedic.engine import network
-from gansynth_deepmedic.engine.geometry import Geometry
+from gansynth_deepmedic.engine.geometry import SegmentGeometry
 from gansynth_deepmedic.engine.network import (
     Dropout,
     DualPath,
@@ -36,7 +36,7 @@ def model_of(folder: Path, **values: Any) -> ModelConfig:
     return read_model_config(write_config(folder / "model.cfg", {**MODEL_VALUES, **values}))
 
 
-def random_low(geometry: Geometry, count: int = 1) -> list[Tensor]:
+def random_low(geometry: SegmentGeometry, count: int = 1) -> list[Tensor]:
     return [torch.randn(count, 2, *size) for size in geometry.low]
 
 
@@ -147,7 +147,7 @@ def test_parameters_are_those_of_deepmedics_examples(tmp_path):
     counts[3291] = model_of(tmp_path, **tiny)
     for count, model in counts.items():
         assert sum(p.numel() for p in DualPath(model).parameters()) == count
-    geometry = Geometry.from_model(default_model(5, 2))
+    geometry = SegmentGeometry.from_model(default_model(5, 2))
     assert geometry.output == (21, 21, 21)
     assert geometry.low == ((23, 23, 23), (21, 21, 21))
 
@@ -201,7 +201,7 @@ def test_a_residual_connection_with_fewer_features_than_before_keeps_the_first()
 
 def test_low_rank_layers_keep_the_size_of_whole_ones(tmp_path):
     model = model_of(tmp_path, lowerRankLayersNormal=[2], lowerRankLayersSubsampled=[])
-    geometry, net = Geometry.from_model(model), DualPath(model)
+    geometry, net = SegmentGeometry.from_model(model), DualPath(model)
     # none in the subsampled path, as the file says
     (low_rank,) = [module for module in net.modules() if isinstance(module, LowRankConvolution)]
     weights = list(low_rank.weights)
@@ -215,7 +215,7 @@ def test_low_rank_layers_keep_the_size_of_whole_ones(tmp_path):
 def test_padding_of_the_fully_connected_layers(tmp_path, padding):
     kernels = [[3, 3, 3], [1, 1, 1]]
     model = model_of(tmp_path, kernelDimPerLayerFC=kernels, padTypePerLayerFC=[padding, None])
-    geometry = Geometry.from_model(model)
+    geometry = SegmentGeometry.from_model(model)
     out = DualPath(model)(torch.randn(1, 2, *geometry.segment), random_low(geometry))
     assert out.shape == (1, 3, *geometry.output)
     assert geometry.output == ((5, 5, 5) if padding == "VALID" else (7, 7, 7))
@@ -236,7 +236,7 @@ def test_voxels_without_a_class_count_for_nothing():
 def test_bf16_computes_what_fp32_does(tmp_path):
     model = model_of(tmp_path)
     torch.manual_seed(0)
-    net, geometry = DualPath(model).eval(), Geometry.from_model(model)
+    net, geometry = DualPath(model).eval(), SegmentGeometry.from_model(model)
     given = torch.randn(2, 2, *geometry.segment), random_low(geometry, 2)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         rough = net(*given).float()

@@ -116,7 +116,7 @@ def test_a_python_that_cannot_run_it(checkout, python, text, words):
 
 
 def test_the_command_and_its_environment(checkout, tmp_path, monkeypatch):
-    here = program.Program(checkout, Path("/env/bin/python"), {})
+    here = program.DeepMedicProgram(checkout, Path("/env/bin/python"), {})
     python, launch, order, package = program.command(here, tmp_path / "order.json")
     assert (python, order) == ("/env/bin/python", str(tmp_path / "order.json"))
     assert Path(launch).parts[-3:] == ("gansynth_deepmedic", "host", "launch.py")
@@ -158,7 +158,7 @@ def test_doctor_is_content(checkout, python, monkeypatch):
     assert lines[1].found == f"3.12.1, {path} (--deepmedic-python)"
     assert "tensorflow 1.2.3" in lines[2].found
     found = program.find_program(str(checkout), str(path), {})
-    assert found == program.Program(checkout, path, EVERYTHING)
+    assert found == program.DeepMedicProgram(checkout, path, EVERYTHING)
 
 
 def test_doctor_names_what_is_missing_and_the_command_that_installs_it(python, monkeypatch):

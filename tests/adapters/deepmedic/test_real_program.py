@@ -34,7 +34,7 @@ NORMALISE = {
 
 
 @pytest.fixture(scope="module")
-def real() -> program.Program:
+def real() -> program.DeepMedicProgram:
     return program.find_program(None, None)
 
 
@@ -49,7 +49,7 @@ def train(real) -> Callable[..., tuple[Training, str]]:
     return run_it
 
 
-def ended(real: program.Program, made: Training, code: int = 0) -> str:
+def ended(real: program.DeepMedicProgram, made: Training, code: int = 0) -> str:
     """Train to an exit code: the line that says why it failed."""
     python, *launch = program.command(real, made.path)
     words = [python, str(PROBE), str(made.toy.folder / "served.jsonl"), *launch]

@@ -15,7 +15,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.progress import NullReporter
-from gansynth_deepmedic.insertion import MISSING, misfit, seat_of
+from gansynth_deepmedic.insertion import MISSING, misfit, position_of
 from gansynth_deepmedic.layout import write_case
 from gansynth_deepmedic.real_space import bring_real, whole_space
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
@@ -147,6 +147,6 @@ def test_a_frame_is_seated_as_a_crop_is(data):
     told = {"case": case.id, "placement": placement.to_json(), "shape": case.image.shape[1:]}
     sample = source.space.to_host(Sample(inside.image, inside.labels, None, told))
     assert misfit(host, sample) == ""
-    seat = seat_of(told)
+    seat = position_of(told)
     assert seat is not None
     assert seat.corner == source.space.frame_corner(host.shape)

@@ -15,30 +15,30 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.configs import read_train_config
-from gansynth_deepmedic.engine.augment import Augmentation
+from gansynth_deepmedic.engine.augment import SegmentAugmentation
 from gansynth_deepmedic.engine.cutting import (
-    Cutting,
-    Sampling,
+    CentreSampling,
+    SegmentCutter,
     Segments,
     cut,
     prepared,
 )
-from gansynth_deepmedic.engine.geometry import Geometry, high_segment, padded
+from gansynth_deepmedic.engine.geometry import SegmentGeometry, high_segment, padded
 from gansynth_deepmedic.engine.segments import DeepMedicSegments
-from gansynth_deepmedic.engine.volumes import Affine, ZScore
-from gansynth_deepmedic.insertion import Loaded
+from gansynth_deepmedic.engine.volumes import RandomAffine, ZScore
+from gansynth_deepmedic.insertion import LoadedCase
 from gansynth_deepmedic.model_config import read_model_config
 from gansynth_deepmedic.subepochs import Subepochs
 from tests.adapters.deepmedic.arrays import Volume, patch, reader, volume, write_bank
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
-SIZES = Geometry.cubes(9, 5, (3,))
-PLAIN = Cutting(Sampling(classes=3))
-CHANGED = replace(PLAIN, augment=Augmentation.usual())
+SIZES = SegmentGeometry.cubes(9, 5, (3,))
+PLAIN = SegmentCutter(CentreSampling(classes=3))
+CHANGED = replace(PLAIN, augment=SegmentAugmentation.usual())
 SYNTHETIC = 1000.0
 """Samples are so bright; real cases are about 10, 30 and 50."""
 
@@ -57,17 +57,17 @@ def case_of(number: int) -> Volume:
 CASES = tuple(case_of(number) for number in range(3))
 
 
-def loaded(number: int = 0, **more: Any) -> Loaded:
+def loaded(number: int = 0, **more: Any) -> LoadedCase:
     """A case as its files have it, or with other arrays."""
     files, host = CASES[number].files, CASES[number].host
     assert host.roi is not None
     image = np.stack([files[channel] for channel in host.channels])
     own = {"image": image, "labels": files[host.labels], "roi": files[host.roi], "core": None}
-    return Loaded(**{**own, **more}, case=host.id)
+    return LoadedCase(**{**own, **more}, case=host.id)
 
 
 def cut_of(
-    case: Loaded, cutting: Cutting, count: int, seed: int = 0, *, augment: bool = True
+    case: LoadedCase, cutting: SegmentCutter, count: int, seed: int = 0, *, augment: bool = True
 ) -> Segments:
     into, rng = Segments.empty(count, 2, SIZES), np.random.default_rng(seed)
     cut(case, SIZES, cutting, rng, into, np.arange(count), augment=augment)
@@ -96,8 +96,8 @@ def test_a_core_is_not_mirrored_into_the_padding():
 def test_volumes_turn_with_their_labels():
     labels = loaded().labels
     case = loaded(image=labels[None].repeat(2, axis=0).astype(np.float32))
-    turning = Augmentation(reflect=(0.5, 0.5, 0.5), rotate90=((0.25,) * 4,) * 3)
-    cutting = replace(PLAIN, affine=Affine(prob=1.0, orders=(0,)), augment=turning)
+    turning = SegmentAugmentation(reflect=(0.5, 0.5, 0.5), rotate90=((0.25,) * 4,) * 3)
+    cutting = replace(PLAIN, affine=RandomAffine(prob=1.0, orders=(0,)), augment=turning)
     into = cut_of(case, cutting, 20)
     np.testing.assert_array_equal(into.high[:, 1, 2:-2, 2:-2, 2:-2], into.labels)
     turned = prepared(case, SIZES, cutting, np.random.default_rng(0))
@@ -109,7 +109,7 @@ def test_volumes_turn_with_their_labels():
 def test_a_case_is_left_as_it_was():
     case = loaded()
     before = case.image.copy(), case.labels.copy()
-    cut_of(case, replace(CHANGED, normalise=ZScore(), affine=Affine(prob=1.0), pad=False), 4)
+    cut_of(case, replace(CHANGED, normalise=ZScore(), affine=RandomAffine(prob=1.0), pad=False), 4)
     np.testing.assert_array_equal(case.image, before[0])
     np.testing.assert_array_equal(case.labels, before[1])
 
@@ -146,13 +146,16 @@ def toy(tmp_path_factory) -> Toy:
 
 def test_what_is_done_comes_from_the_configurations(toy):
     config, model = read_train_config(toy.train), read_model_config(toy.model)
-    found = Cutting.from_configs(config, model)
-    sampling, reflecting = Sampling(3, 3, (2.0, 1.0, 1.0)), Augmentation(reflect=(0.5, 0.0, 0.0))
-    assert found == Cutting(sampling, False, ZScore(), Affine(prob=0.5), reflecting)
-    assert found.for_validation(config) == Cutting(Sampling(1, 3), False, ZScore())
+    found = SegmentCutter.from_configs(config, model)
+    sampling, reflecting = (
+        CentreSampling(3, 3, (2.0, 1.0, 1.0)),
+        SegmentAugmentation(reflect=(0.5, 0.0, 0.0)),
+    )
+    assert found == SegmentCutter(sampling, False, ZScore(), RandomAffine(prob=0.5), reflecting)
+    assert found.for_validation(config) == SegmentCutter(CentreSampling(1, 3), False, ZScore())
     values = {**config.values, "weightedMapsForSamplingEachCategoryTrain": ["./a.cfg"]}
     with pytest.raises(DataFault, match=r"trainConfig\.cfg: weightedMaps.*no weight maps"):
-        Cutting.from_configs(replace(config, values=values), model)
+        SegmentCutter.from_configs(replace(config, values=values), model)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +165,7 @@ def bank(tmp_path_factory) -> Path:
 
 
 def made(bank: Path | None, ratio: str = "1:1", cases: int = 4, **more: Any) -> DeepMedicSegments:
-    plan: MixPlan[int] = MixPlan(bank, Ratio.parse(ratio), seed=3, patience=0.2)
+    plan: MixerConfig[int] = MixerConfig(bank, Ratio.parse(ratio), seed=3, patience=0.2)
     subepochs = Subepochs(plan, [one.host for one in CASES], cases)
     asked: dict[str, Any] = {"segments": 8 * cases, **more}
     cutting = asked.pop("cutting", PLAIN)
@@ -225,7 +228,7 @@ def test_real_and_synthetic_segments_are_shuffled_together(bank):
     assert int((flags[1:] != flags[:-1]).sum()) > 12
 
 
-def found_in(image: Any, high: Any, sizes: Geometry = SIZES) -> list[tuple[int, ...]]:
+def found_in(image: Any, high: Any, sizes: SegmentGeometry = SIZES) -> list[tuple[int, ...]]:
     """Where in an image (C, X, Y, Z) a segment begins."""
     starts = [tuple(int(n) for n in at) for at in np.argwhere(image[0] == float(high[0, 0, 0, 0]))]
     return [s for s in starts if np.array_equal(high_segment(image, s, sizes), high)]
@@ -311,7 +314,7 @@ def test_jobs_are_told_when_their_subepoch_begins(bank):
 
 
 def test_synthetic_cases_are_augmented_like_real_ones_unless_asked_otherwise(bank):
-    shifting = replace(PLAIN, augment=Augmentation(shift=(0.5, 0.0)))
+    shifting = replace(PLAIN, augment=SegmentAugmentation(shift=(0.5, 0.0)))
     plain = whole(made(bank))
     for changed, expected in ((True, 0.5), (False, 0.0)):
         found = whole(made(bank, cutting=shifting, augment_synthetic=changed))
@@ -353,7 +356,7 @@ def test_cases_in_memory_are_cut_in_their_own_axes(bank):
     bright = {int(value) for value in found["high"][found["synthetic"]][:, 0, 4, 4, 4]}
     assert bright <= {int(SYNTHETIC) + n for n in range(12)}
     other = DeepMedicSegments.of(cases, bank, "1:2", **asked)
-    assert other.cutting.augment == Augmentation((0.0, 0.05), (1.0, 0.01), (0.0, 0.0, 0.5))
+    assert other.cutting.augment == SegmentAugmentation((0.0, 0.05), (1.0, 0.01), (0.0, 0.0, 0.5))
     assert [job.sample for job in other.draw(0).jobs] == [job.sample for job in data.jobs]
 
 

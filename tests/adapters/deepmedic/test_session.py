@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.core.adapter import Injection, Outcome
+from gansynth.core.adapter import MixConfig, TrainingResult
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
@@ -18,18 +18,18 @@ from gansynth.hosts.record import FILE, LOG
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_deepmedic import session
 from gansynth_deepmedic.adapter import DeepMedicAdapter
-from gansynth_deepmedic.config import Choices
+from gansynth_deepmedic.config import DeepMedicChoices
 from gansynth_deepmedic.literals import read_literals
-from gansynth_deepmedic.order import ORDER, Order
-from gansynth_deepmedic.program import Program
+from gansynth_deepmedic.program import DeepMedicProgram
+from gansynth_deepmedic.progress_reader import LineFollower, watch
 from gansynth_deepmedic.record import commit_of, newest_checkpoint
-from gansynth_deepmedic.watch import Lines, watch
+from gansynth_deepmedic.training_order import ORDER, TrainingOrder
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.deepmedic_sets import Toy, toy_deepmedic
 from tests.processes import until
 
 STUB = Path(__file__).with_name("stub_child.py")
-Train = Callable[..., Outcome]
+Train = Callable[..., TrainingResult]
 
 
 def adapter_of(toy: Toy) -> DeepMedicAdapter:
@@ -37,10 +37,12 @@ def adapter_of(toy: Toy) -> DeepMedicAdapter:
 
 
 @pytest.fixture
-def program(monkeypatch, tmp_path) -> Program:
+def program(monkeypatch, tmp_path) -> DeepMedicProgram:
     """A checkout of the small program that goes about its work as DeepMedic does."""
-    found = Program(write_fake(tmp_path / "dm"), Path(sys.executable), {"tensorflow": "2.0"})
-    monkeypatch.setattr(Choices, "program", lambda self: found)
+    found = DeepMedicProgram(
+        write_fake(tmp_path / "dm"), Path(sys.executable), {"tensorflow": "2.0"}
+    )
+    monkeypatch.setattr(DeepMedicChoices, "program", lambda self: found)
     return found
 
 
@@ -57,14 +59,18 @@ def train(crop_bank, shared_deepmedic, tmp_path) -> Train:
     """Trains two epochs of two subepochs by a bank of six at 1:2: ``train(ratio=Ratio(1, 1))``."""
     adapter = adapter_of(shared_deepmedic)
 
-    def run(settings: dict[str, str] | None = None, output: str = "out", **changes: Any) -> Outcome:
+    def run(
+        settings: dict[str, str] | None = None, output: str = "out", **changes: Any
+    ) -> TrainingResult:
         small = {"engine": "deepmedic", "epochs": "2", "subepochs": "2"}
         asked = {**small, "output": str(tmp_path / output), **(settings or {})}
         bank = tmp_path / "bank"
         bank = bank if bank.exists() else crop_bank()
-        injection = replace(Injection(None, Ratio(1, 2), bank=bank, device="cpu"), **changes)
-        outcome: Outcome = adapter.start(injection, asked, ["-model", str(shared_deepmedic.model)])
-        return outcome
+        mix_config = replace(MixConfig(None, Ratio(1, 2), bank=bank, device="cpu"), **changes)
+        training_result: TrainingResult = adapter.start(
+            mix_config, asked, ["-model", str(shared_deepmedic.model)]
+        )
+        return training_result
 
     return run
 
@@ -84,7 +90,7 @@ def cases_of(last: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 def test_every_subepoch_is_counted_and_exact(train, program, tmp_path, capfd):
-    outcome = train()
+    training_result = train()
     document, last = record_of(tmp_path / "out"), last_of(tmp_path / "out")
     assert document["complete"]
     assert last["epochs"] == [0, 2]
@@ -96,8 +102,12 @@ def test_every_subepoch_is_counted_and_exact(train, program, tmp_path, capfd):
     assert last["bank"].startswith("existing, SHA-256 ")
     assert last["versions"] == {"tensorflow": "2.0", "deepmedic": "unknown"}
     assert len(last["lineage"]["cases"]) == 4
-    assert (outcome.drawn_real, outcome.drawn_synthetic, outcome.fell_back) == (8, 16, 0)
-    assert outcome.metrics == {"dice": {"foreground": 0.5, "1": 0.25}}
+    assert (
+        training_result.drawn_real,
+        training_result.drawn_synthetic,
+        training_result.fell_back,
+    ) == (8, 16, 0)
+    assert training_result.metrics == {"dice": {"foreground": 0.5, "1": 0.25}}
     said = capfd.readouterr().err
     assert "gansynth: subepoch 1 of 4 trained on 2 real and 4 synthetic cases (20 and 40 " in said
     assert "gansynth: epoch 2 of 2: dice foreground 0.5, dice 1 0.25" in said
@@ -108,7 +118,7 @@ def test_every_subepoch_is_counted_and_exact(train, program, tmp_path, capfd):
 def test_the_process_is_told_what_was_asked(train, stub, shared_deepmedic, tmp_path):
     asked = SampleRequest(seed=7)
     train(settings={"cases": "3", "processes": "2"}, samples=asked, augment_synthetic=False)
-    order = Order.read(tmp_path / "out" / ORDER)
+    order = TrainingOrder.read(tmp_path / "out" / ORDER)
     assert (order.engine, order.count, order.subepochs, order.seed) == ("deepmedic", 3, 2, 7)
     assert not order.augment_synthetic
     assert len(order.slots) == 2
@@ -125,28 +135,28 @@ def test_without_augmentation_the_configuration_has_none(stub, tmp_path):
     toy = toy_deepmedic(tmp_path / "augmented", train=1, val=0, values=values)
     for usual, output in ((True, "with"), (False, "without")):
         settings = {"engine": "deepmedic", "output": str(tmp_path / output), "cases": "1"}
-        injection = Injection(None, Ratio(1, 0), usual_augmentation=usual)
-        adapter_of(toy).start(injection, settings, ["-model", str(toy.model)])
+        mix_config = MixConfig(None, Ratio(1, 0), usual_augmentation=usual)
+        adapter_of(toy).start(mix_config, settings, ["-model", str(toy.model)])
         written = read_literals(tmp_path / output / "train.cfg")
         assert [written[key] for key in values] == [of if usual else None for of in values.values()]
 
 
 def test_real_cases_alone_need_no_generator_bank_or_producer(train, stub, tmp_path):
-    outcome = train(ratio=Ratio(1, 0), bank=None)
+    training_result = train(ratio=Ratio(1, 0), bank=None)
     last = last_of(tmp_path / "out")
     assert last["bank"] == "none"
     assert last["generator"] is last["lineage"] is None
-    assert (outcome.drawn_synthetic, outcome.fell_back) == (0, 0)
+    assert (training_result.drawn_synthetic, training_result.fell_back) == (0, 0)
     # As many cases as there are: each is loaded once.
     assert cases_of(last) == [(4, 0)] * 4
     assert not (tmp_path / "out" / "gansynth_producer.log").exists()
 
 
 def test_what_is_rounded_is_said_and_recorded(train, stub, tmp_path, capfd):
-    outcome = train(settings={"cases": "5"})
-    assert any("5 in the file, 6 now" in text for text in outcome.warnings)
+    training_result = train(settings={"cases": "5"})
+    assert any("5 in the file, 6 now" in text for text in training_result.warnings)
     assert "gansynth: numOfCasesLoadedPerSubepoch: 5 in the file" in capfd.readouterr().err
-    *said, unmeasured = outcome.warnings
+    *said, unmeasured = training_result.warnings
     assert last_of(tmp_path / "out")["said"] == said
     assert unmeasured.startswith("no Dice and HD95")  # the stub predicts nothing
 
@@ -172,7 +182,7 @@ def test_an_empty_bank_gives_real_cases_and_they_are_counted(
 
 def test_real_cases_come_through_the_generators_space(train, stub, crop_run, tmp_path):
     train(real_in_generator_space=True, run=RunFolder(crop_run))
-    order = Order.read(tmp_path / "out" / ORDER)
+    order = TrainingOrder.read(tmp_path / "out" / ORDER)
     home = str(tmp_path / "out" / "real")
     assert all(case.channels[0].startswith(home) for case in order.cases)
     assert all(Path(file).is_file() for case in order.cases for file in case.channels)
@@ -210,19 +220,19 @@ def test_a_training_that_fails_keeps_its_record_and_is_gone_on_with(failed, trai
     assert not record_of(failed)["complete"]
     assert last_of(failed)["epochs"] == [0, 1]
     assert last_of(failed)["drawn"]["synthetic"] == 8
-    outcome = train({"resume": "yes"})
+    training_result = train({"resume": "yes"})
     document = record_of(failed)
     assert document["complete"]
     assert [one["epochs"] for one in document["sessions"]] == [[0, 1], [1, 2]]
     numbers = [one["subepoch"] for last in document["sessions"] for one in last["per_subepoch"]]
     assert numbers == [1, 2, 3, 4]
-    assert (outcome.drawn_real, outcome.drawn_synthetic) == (8, 16)
-    order = Order.read(failed / ORDER)
+    assert (training_result.drawn_real, training_result.drawn_synthetic) == (8, 16)
+    order = TrainingOrder.read(failed / ORDER)
     assert order.done == 1
     at = order.arguments.index("-load")
     assert order.arguments[at + 1].endswith("out/saved_models/toy/toy.0.model.ckpt")
     train(output="whole")
-    whole = Order.read(tmp_path / "whole" / ORDER).made()
+    whole = TrainingOrder.read(tmp_path / "whole" / ORDER).made()
     assert whole.order(3) == order.made().order(3)
 
 
@@ -243,7 +253,7 @@ def test_another_training_or_checkpoint_is_not_gone_on_with(failed, train, share
     ):
         with pytest.raises(UsageFault, match=says):
             adapter_of(shared_deepmedic).check(
-                Injection(None, Ratio(1, 0)), {**small, **settings}, ()
+                MixConfig(None, Ratio(1, 0)), {**small, **settings}, ()
             )
 
 
@@ -257,7 +267,7 @@ def test_the_newest_checkpoint_is_neither_the_first_nor_the_final_one(tmp_path):
 
 
 def test_lines_are_read_once_and_whole(tmp_path):
-    lines = Lines(tmp_path / "told")
+    lines = LineFollower(tmp_path / "told")
     assert list(lines.new()) == []
     for text, found in (('{"a": 1}\n{"a"', [{"a": 1}]), (": 2}\n", [{"a": 2}]), ("", [])):
         with (tmp_path / "told").open("a") as file:

@@ -10,7 +10,7 @@ import pytest
 
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth_deepmedic.configs import read_literals
 from gansynth_deepmedic.insertion import MISSING, HostCase
 from gansynth_deepmedic.source import DeepMedicSource

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import summarise
-from gansynth.core.clock import Clock
-from gansynth.core.injection import MixPlan
+from gansynth.core.batch_counter import BatchCounter
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
-from gansynth.hosts.epoch_plan import Places
+from gansynth.hosts.epoch_plan import EpochPlan
 from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault
-from gansynth_deepmedic.insertion import Loaded
-from gansynth_deepmedic.order import ORDER, PROGRESS, Order, Progress
-from gansynth_deepmedic.subepochs import Place, Subepochs
+from gansynth_deepmedic.insertion import LoadedCase
+from gansynth_deepmedic.subepochs import SubepochCase, Subepochs
+from gansynth_deepmedic.training_order import ORDER, PROGRESS, ProgressWriter, TrainingOrder
 from tests.adapters.deepmedic.arrays import WAYS, patch, reader, volume, write_bank
 
 VOLUMES = tuple(
@@ -43,15 +43,15 @@ def bank(tmp_path_factory) -> Path:
     return write_bank(tmp_path_factory.mktemp("bank") / "bank", samples_of(24))
 
 
-def plan_of(bank: Path | None, ratio: str = "1:2", **more: Any) -> MixPlan[int]:
-    return MixPlan(bank, Ratio.parse(ratio), **{"seed": 5, "patience": 0.2, **more})
+def plan_of(bank: Path | None, ratio: str = "1:2", **more: Any) -> MixerConfig[int]:
+    return MixerConfig(bank, Ratio.parse(ratio), **{"seed": 5, "patience": 0.2, **more})
 
 
-def made(plan: MixPlan[int], count: int = 6, **more: Any) -> Subepochs:
+def made(plan: MixerConfig[int], count: int = 6, **more: Any) -> Subepochs:
     return Subepochs(plan, [one.host for one in VOLUMES], count, **more)
 
 
-def load(subepochs: Subepochs, subepoch: int) -> list[tuple[Place, Loaded]]:
+def load(subepochs: Subepochs, subepoch: int) -> list[tuple[SubepochCase, LoadedCase]]:
     return [(place, subepochs.load(place, READ)) for place in subepochs.order(subepoch)]
 
 
@@ -198,8 +198,13 @@ def test_a_replaced_file_of_a_real_case_stops_it(tmp_path):
 
 
 def test_the_chosen_only_are_loaded_in_fine_tuning(bank, tmp_path):
-    schedule, clock = Schedule.parse("finetune:50%@50%"), Clock(tmp_path / "clock", 4)
-    plan = plan_of(bank, "0:1", schedule=schedule, chosen=(0, 3), log=tmp_path, clock=clock)
+    schedule, batch_counter = (
+        Schedule.parse("finetune:50%@50%"),
+        BatchCounter(tmp_path / "clock", 4),
+    )
+    plan = plan_of(
+        bank, "0:1", schedule=schedule, chosen=(0, 3), log=tmp_path, batch_counter=batch_counter
+    )
     subepochs = made(plan, 4)
     found = [[one for _, one in load(subepochs, n)] for n in range(4)]
     assert [sum(bool(one.sample) for one in part) for part in found] == [4, 4, 0, 0]
@@ -254,12 +259,12 @@ def test_a_copy_refuses_what_the_original_does(tmp_path):
     assert (counts.real, counts.synthetic, counts.fell_back) == (6, 0, 4)
 
 
-def order_of(folder: Path, **more: Any) -> Order:
-    plan = MixPlan(
+def order_of(folder: Path, **more: Any) -> TrainingOrder:
+    plan = MixerConfig(
         folder / "bank",
         Ratio(0.0, 1.0),
         Schedule.parse("finetune:33.3333333%@12.3456789%"),
-        Clock(folder / "clock", 12, 3),
+        BatchCounter(folder / "clock", 12, 3),
         chosen=(0, 1),
         seed=3,
         stream=(0, 4),
@@ -284,34 +289,38 @@ def order_of(folder: Path, **more: Any) -> Order:
         "arguments": ("-dev", "cpu"),
         "options": {"batch": 4, "paths": {"low": [3, 5]}},
     }
-    return Order(**(wanted | more))
+    return TrainingOrder(**(wanted | more))
 
 
-def plain(plan: MixPlan[int]) -> MixPlan[int]:
+def plain(plan: MixerConfig[int]) -> MixerConfig[int]:
     """Without its clock, which is equal to no other."""
-    return replace(plan, clock=None, schedule=Schedule(), ratio=Ratio(1, 1))
+    return replace(plan, batch_counter=None, schedule=Schedule(), ratio=Ratio(1, 1))
 
 
 def test_a_plan_comes_back_from_json_to_the_last_digit(tmp_path):
     plan = order_of(tmp_path).plan
-    again: MixPlan[int] = MixPlan.from_json(json.loads(json.dumps(plan.to_json())))
+    again: MixerConfig[int] = MixerConfig.from_json(json.loads(json.dumps(plan.to_json())))
     assert plain(again) == plain(plan)
     assert (again.ratio, again.schedule) == (plan.ratio, plan.schedule)
-    clock, other = plan.clock, again.clock
-    assert clock is not None
+    batch_counter, other = plan.batch_counter, again.batch_counter
+    assert batch_counter is not None
     assert other is not None
-    assert (other.file, other.total, other.start) == (clock.file, clock.total, clock.start)
-    tables = [Places(one, 2, 5).table(1) for one in (plan, again)]
+    assert (other.file, other.total, other.start) == (
+        batch_counter.file,
+        batch_counter.total,
+        batch_counter.start,
+    )
+    tables = [EpochPlan(one, 2, 5).table(1) for one in (plan, again)]
     assert np.array_equal(tables[0].real, tables[1].real)
     for ratio in ((1 / 3, 2 / 7), (1234567.0, 7654321.0), (1.0, 0.0)):
-        simple: MixPlan[str] = MixPlan(None, Ratio(*ratio), chosen=("a", "b"), strict=True)
-        assert MixPlan.from_json(json.loads(json.dumps(simple.to_json()))) == simple
+        simple: MixerConfig[str] = MixerConfig(None, Ratio(*ratio), chosen=("a", "b"), strict=True)
+        assert MixerConfig.from_json(json.loads(json.dumps(simple.to_json()))) == simple
 
 
 def test_paths_are_absolute_in_json(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    own: dict[str, Any] = {"clock": Clock("clock", 1), "log": Path("log")}
-    document = MixPlan[int](Path("bank"), Ratio(1, 1), **own).to_json()
+    own: dict[str, Any] = {"clock": BatchCounter("clock", 1), "log": Path("log")}
+    document = MixerConfig[int](Path("bank"), Ratio(1, 1), **own).to_json()
     found = [document["bank"], document["log"], document["clock"][0]]
     assert found == [str(tmp_path / name) for name in ("bank", "log", "clock")]
 
@@ -324,14 +333,14 @@ TORCH |= {"slots": (), "arguments": (), "options": {}}
 def test_an_order_comes_back_from_its_file(tmp_path, more):
     order = order_of(tmp_path, **more)
     (tmp_path / ORDER).write_text(json.dumps(order.to_json()))
-    again = Order.read(tmp_path / ORDER)
+    again = TrainingOrder.read(tmp_path / ORDER)
     assert replace(again, plan=plain(again.plan)) == replace(order, plan=plain(order.plan))
     assert again.to_json() == order.to_json()
     assert (len(again.made()), again.made().rim, again.made().cases) == (6, 2, order.cases)
 
 
-def damaged(change: Callable[[dict[str, Any]], object]) -> Callable[[Order], str]:
-    def text(order: Order) -> str:
+def damaged(change: Callable[[dict[str, Any]], object]) -> Callable[[TrainingOrder], str]:
+    def text(order: TrainingOrder) -> str:
         document = json.loads(json.dumps(order.to_json()))
         change(document)
         return json.dumps(document)
@@ -347,7 +356,7 @@ def damaged(change: Callable[[dict[str, Any]], object]) -> Callable[[Order], str
         (damaged(lambda doc: doc["plan"].update(ratio="1:1")), "TypeError"),
         (damaged(lambda doc: doc["plan"].update(other=1)), "TypeError: .*other"),
         (damaged(lambda doc: doc["plan"].update(chosen=[])), "needs the cases chosen"),
-        (damaged(lambda doc: doc["plan"].update(clock=["c", 0, 0])), "clock: 0 batches"),
+        (damaged(lambda doc: doc["plan"].update(batch_counter=["c", 0, 0])), "clock: 0 batches"),
         (damaged(lambda doc: doc.update(cases=["a"])), "TypeError"),
         (damaged(lambda doc: doc["cases"][0].update(units=[1])), "TypeError"),
         (damaged(lambda doc: doc.update(output=None)), "TypeError"),
@@ -362,10 +371,10 @@ def damaged(change: Callable[[dict[str, Any]], object]) -> Callable[[Order], str
 def test_a_damaged_order_is_named_once(tmp_path, text, words):
     path = tmp_path / ORDER
     with pytest.raises(IntegrityFault, match=f"^{path}: .*start anew"):
-        Order.read(path)
+        TrainingOrder.read(path)
     path.write_text(text(order_of(tmp_path)))
     with pytest.raises(IntegrityFault, match=f"^{path}: .*{words}") as caught:
-        Order.read(path)
+        TrainingOrder.read(path)
     assert "\n" not in str(caught.value)
     assert str(caught.value).count(str(path)) == 1
 
@@ -376,7 +385,7 @@ def told(folder: Path) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def tell_many(progress: Progress, who: int, start: Any) -> None:
+def tell_many(progress: ProgressWriter, who: int, start: Any) -> None:
     start.wait()
     for number in range(300):
         progress.tell(job={"who": who, "number": number, "sample": "x" * (number % 90)})
@@ -384,7 +393,7 @@ def tell_many(progress: Progress, who: int, start: Any) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_lines_are_whole_whoever_writes(tmp_path, method):
-    progress = Progress(tmp_path / PROGRESS)
+    progress = ProgressWriter(tmp_path / PROGRESS)
     progress.tell(step=[1.0, 2.0])
     context = multiprocessing.get_context(method)
     start = context.Barrier(2)
@@ -403,6 +412,6 @@ def test_lines_are_whole_whoever_writes(tmp_path, method):
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
-    progress = pickle.loads(pickle.dumps(Progress(tmp_path / PROGRESS)))
+    progress = pickle.loads(pickle.dumps(ProgressWriter(tmp_path / PROGRESS)))
     progress.tell(epoch=np.int64(1), metrics={"dice": np.float32(0.5)})
     assert told(tmp_path) == [{"epoch": 1, "metrics": {"dice": 0.5}}]

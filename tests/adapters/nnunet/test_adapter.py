@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gansynth.bank.placement import place_bank, plan_bank, remove_banks_of
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
@@ -28,7 +28,7 @@ from gansynth.runtime.files import write_json_atomic
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.guards import check_size, sample_bytes
 from gansynth_nnunet.launch import parse_options
-from gansynth_nnunet.session import SIDECAR, describe_session, read_outcome
+from gansynth_nnunet.session import SIDECAR, describe_session, read_training_result
 from gansynth_nnunet.source import open_nnunet
 from tests.processes import until
 
@@ -41,8 +41,8 @@ def adapter(toy_nnunet):
     return NnunetAdapter(open_nnunet(toy_nnunet.request()))
 
 
-def injection(bank: Path, **rest: Any) -> Injection:
-    return Injection(RunFolder(bank / "no-run"), Ratio(1, 1), bank=bank, **rest)
+def mix_config(bank: Path, **rest: Any) -> MixConfig:
+    return MixConfig(RunFolder(bank / "no-run"), Ratio(1, 1), bank=bank, **rest)
 
 
 def test_a_sample_is_at_least_a_patch_or_one_slice(adapter, toy_nnunet):
@@ -88,7 +88,7 @@ def test_what_nnunet_would_not_understand_starts_nothing(
     adapter, frozen_bank, settings, options, message
 ):
     with pytest.raises(UsageFault) as caught:
-        adapter.start(injection(frozen_bank()), settings, options)
+        adapter.start(mix_config(frozen_bank()), settings, options)
     assert message in str(caught.value)
     assert not adapter.output_folder.exists()
 
@@ -117,13 +117,13 @@ def test_samples_smaller_than_a_patch_are_refused(space, patch, fits):
 
 @pytest.mark.parametrize("said", ["nnUNetTrainerDA5", "nnUNetTrainerDA5GANSynth"])
 def test_results_go_where_nnunet_puts_those_of_the_variant(adapter, frozen_bank, said):
-    adapter.check(injection(frozen_bank()), {"trainer": said}, ())
+    adapter.check(mix_config(frozen_bank()), {"trainer": said}, ())
     assert adapter.trainer == "nnUNetTrainerDA5GANSynth"
     assert adapter.output_folder.parent.name.startswith("nnUNetTrainerDA5GANSynth__")
 
 
 def test_an_outcome_sums_all_sessions_and_holds_nnunets_dice(tmp_path):
-    supply = {"restarts": 1, "overhead": 0.01, "refresh_seconds": 40.0, "ended": "killed"}
+    training_bank = {"restarts": 1, "overhead": 0.01, "refresh_seconds": 40.0, "ended": "killed"}
     sessions = [
         {
             "drawn": {
@@ -131,7 +131,7 @@ def test_an_outcome_sums_all_sessions_and_holds_nnunets_dice(tmp_path):
                 "distinct_synthetic": counts[1] // 2,
                 "reasons": {"the bank is empty": counts[2]},
             },
-            **{"asked": 0.75, "supply": supply, "changes": ["edits"]},
+            **{"asked": 0.75, "supply": training_bank, "changes": ["edits"]},
         }
         for counts in ((10, 10, 1), (0, 60, 3))
     ]
@@ -140,22 +140,33 @@ def test_an_outcome_sums_all_sessions_and_holds_nnunets_dice(tmp_path):
     per_label = {"1": {"Dice": 0.8}, "2": {"Dice": float("nan")}}
     summary = {"foreground_mean": {"Dice": 0.8}, "mean": per_label}
     (tmp_path / "validation" / "summary.json").write_text(json.dumps(summary))
-    outcome = read_outcome(tmp_path)
-    assert (outcome.drawn_real, outcome.drawn_synthetic, outcome.realised) == (10, 70, 0.875)
-    assert (outcome.fell_back, dict(outcome.reasons)) == (4, {"the bank is empty": 4})
+    training_result = read_training_result(tmp_path)
+    assert (
+        training_result.drawn_real,
+        training_result.drawn_synthetic,
+        training_result.realised,
+    ) == (10, 70, 0.875)
+    assert (training_result.fell_back, dict(training_result.reasons)) == (
+        4,
+        {"the bank is empty": 4},
+    )
     own = {"dice": 0.8, "dice_per_label": {"1": 0.8, "2": None}}
-    assert outcome.metrics == {"nnunet_validation": own}
-    assert outcome.supply == {**supply, "draws_per_sample": 2.0, "restarts": 2}
-    assert (outcome.asked, outcome.warnings) == (0.75, ("edits", "edits"))
+    assert training_result.metrics == {"nnunet_validation": own}
+    assert training_result.training_bank == {
+        **training_bank,
+        "draws_per_sample": 2.0,
+        "restarts": 2,
+    }
+    assert (training_result.asked, training_result.warnings) == (0.75, ("edits", "edits"))
     for key in ("asked", "supply", "changes"):  # not in records of earlier versions
         del sessions[0][key], sessions[1][key]
     (tmp_path / "gansynth.json").write_text(json.dumps({"sessions": sessions}))
-    assert read_outcome(tmp_path).asked is None
+    assert read_training_result(tmp_path).asked is None
 
 
 def test_the_room_of_a_bank_is_known_before_and_too_little_is_refused(adapter, fitted):
-    def sized(size: BankSize) -> Injection:
-        return Injection(RunFolder(fitted), Ratio(1, 1), size=size)
+    def sized(size: BankSize) -> MixConfig:
+        return MixConfig(RunFolder(fitted), Ratio(1, 1), size=size)
 
     planned = adapter.bank_plan(sized(BankSize(samples=10)))
     one = sample_bytes(tuple(adapter.source.space.size), adapter.sample_size, 2, 2, 4)
@@ -167,13 +178,13 @@ def test_the_room_of_a_bank_is_known_before_and_too_little_is_refused(adapter, f
 
 @pytest.mark.parametrize(("frozen", "held"), [(True, 1), (False, 2)])
 def test_a_live_bank_holds_two_samples_at_least(tmp_path, frozen, held):
-    one = Injection(RunFolder(tmp_path), Ratio(1, 1), frozen=frozen, size=BankSize(samples=1))
+    one = MixConfig(RunFolder(tmp_path), Ratio(1, 1), frozen=frozen, size=BankSize(samples=1))
     assert plan_bank(one, 4, 1000).held == held
 
 
 def test_what_cannot_be_continued_is_refused_before_anything_starts(toy_copy, frozen_bank):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
-    first = injection(frozen_bank())
+    first = mix_config(frozen_bank())
     described = describe_session(adapter._config(first, {}), adapter._check(first))
     adapter.output_folder.mkdir(parents=True)
     sessions = [{"epochs": [0, 1], **described, "of_epochs": None, "changes": []}]
@@ -186,7 +197,7 @@ def test_what_cannot_be_continued_is_refused_before_anything_starts(toy_copy, fr
         adapter.check(other, {}, ("--c",))
 
 
-def run(code: str, log: Path) -> processes.Ended:
+def run(code: str, log: Path) -> processes.ProcessResult:
     return processes.run([sys.executable, "-c", code], os.environ, log)
 
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankReader
-from gansynth.core.adapter import Injection
-from gansynth.core.injection import MixPlan
+from gansynth.core.adapter import MixConfig
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.cascade import PREVIOUS, PreviousStage, border_scores, confuse
-from gansynth_nnunet.mixed import MixedDataset
-from gansynth_nnunet.plans import Plans
+from gansynth_nnunet.mixed import MixedNnunetDataset
+from gansynth_nnunet.plans import NnunetPlans
 from gansynth_nnunet.source import open_nnunet
 from tests.adapters.nnunet.conftest import crops_bank
 from tests.conftest import Toy
@@ -153,7 +153,7 @@ def test_the_stages_are_read_from_the_plans(adapter):
 
 
 def test_a_generator_of_full_resolution_serves_its_cascade(toy):
-    plans = Plans.read(toy.preprocessed, toy.plans)
+    plans = NnunetPlans.read(toy.preprocessed, toy.plans)
     assert plans.first_of("3d_cascade_fullres") == "3d_fullres"
     assert plans.first_of("3d_lowres") == "3d_lowres"
     hosts = [
@@ -170,8 +170,8 @@ class Real:
     folder_with_segs_from_previous_stage = "predicted_next_stage"
 
 
-def mixed(folder: Path) -> MixedDataset:
-    return MixedDataset(Real(), MixPlan(folder, Ratio(0, 1)), 2, 2)
+def mixed(folder: Path) -> MixedNnunetDataset:
+    return MixedNnunetDataset(Real(), MixerConfig(folder, Ratio(0, 1)), 2, 2)
 
 
 def test_samples_bring_the_previous_stage_from_the_bank(adapter, bank):
@@ -196,8 +196,8 @@ def test_it_is_refused_with_the_reason_and_the_way_out_unless_asked_for(toy, ada
         code=2,
         says=("too good a prior", "--set cascade=degraded", "GANSYNTH_CASCADE=1"),
     )
-    injection = Injection(None, Ratio(1, 1), bank=folder)
-    adapter.check(injection, {"cascade": "degraded"}, ())
+    mix_config = MixConfig(None, Ratio(1, 1), bank=folder)
+    adapter.check(mix_config, {"cascade": "degraded"}, ())
 
 
 @pytest.mark.parametrize(
@@ -226,13 +226,13 @@ def test_a_cascade_is_trained_with_synthetic_samples(toy, bank, cheap_nnunet):
 
     prepare(toy.request(plans=None), ("3d_lowres",), num_processes=1)
     first = NnunetAdapter(open_nnunet(toy.request(configuration="3d_lowres", fold="all")))
-    first.start(Injection(None, Ratio.parse("1:0")), QUICK, ("-device", "cpu"))
+    first.start(MixConfig(None, Ratio.parse("1:0")), QUICK, ("-device", "cpu"))
     predicted = first.output_folder.parent / "predicted_next_stage" / "3d_cascade_fullres"
     assert len(list(predicted.glob("*.b2nd"))) == 6
 
     second = NnunetAdapter(open_nnunet(toy.request(configuration="3d_cascade_fullres")))
-    injection = Injection(None, Ratio.parse("1:1"), bank=bank(second), augment_synthetic=False)
+    mix_config = MixConfig(None, Ratio.parse("1:1"), bank=bank(second), augment_synthetic=False)
     settings = {**QUICK, "cascade": "degraded"}
-    outcome = second.start(injection, settings, ("-device", "cpu"))
-    assert (outcome.realised, outcome.fell_back) == (0.5, 0)
-    assert 0 <= outcome.metrics["dice"]["foreground"] <= 1
+    training_result = second.start(mix_config, settings, ("-device", "cpu"))
+    assert (training_result.realised, training_result.fell_back) == (0.5, 0)
+    assert 0 <= training_result.metrics["dice"]["foreground"] <= 1

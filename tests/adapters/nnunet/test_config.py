@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.core.adapter import Injection
-from gansynth.core.bank_options import BankSize, Pacing
+from gansynth.core.adapter import MixConfig
+from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
-from gansynth_nnunet.config import MixConfig
+from gansynth_nnunet.config import TrainerMix
 
 DRAWN = {"RATIO": "1:1", "GENERATOR": "g"}
 
 
-def told(**said: object) -> MixConfig | None:
+def told(**said: object) -> TrainerMix | None:
     """What these variables say, their names without GANSYNTH_."""
-    return MixConfig.from_environment({f"GANSYNTH_{k}": str(v) for k, v in said.items()})
+    return TrainerMix.from_environment({f"GANSYNTH_{k}": str(v) for k, v in said.items()})
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def told(**said: object) -> MixConfig | None:
         ({"SET": "elastic=1.5"}, "less than or equal to 1"),
         (
             {"SET": "elastic=0.5", "USUAL_AUGMENTATION": "0"},
-            "--set elastic=0.5: has no effect with --no-usual-augmentation",
+            "--set elastic=0.5: has no effect with --no-host-augmentation",
         ),
         ({"SET": "num_epochs"}, "has no '='"),
         ({"FROZEN": "maybe"}, "GANSYNTH_FROZEN=maybe"),
@@ -57,11 +57,11 @@ def test_a_wrong_variable_is_named(said, message):
 
 
 def test_a_silent_environment_says_nothing():
-    assert MixConfig.from_environment({"PATH": "/bin"}) is None
+    assert TrainerMix.from_environment({"PATH": "/bin"}) is None
 
 
 def test_what_the_adapter_writes_is_read_back(tmp_path):
-    config = MixConfig(
+    config = TrainerMix(
         everything(tmp_path / "g0"),
         settings={"num_epochs": 3, "initial_lr": 0.1},
         patience=7.0,
@@ -69,12 +69,12 @@ def test_what_the_adapter_writes_is_read_back(tmp_path):
     )
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config.to_json()))
-    assert MixConfig.from_environment({"GANSYNTH_CONFIG": str(file)}) == config
+    assert TrainerMix.from_environment({"GANSYNTH_CONFIG": str(file)}) == config
 
 
-def everything(run: Path) -> Injection:
+def everything(run: Path) -> MixConfig:
     """No option as it is by default."""
-    injection = Injection(
+    mix_config = MixConfig(
         samples=SampleRequest(
             edits=("elastic", "flip"),
             boxes="training",
@@ -93,7 +93,7 @@ def everything(run: Path) -> Injection:
         schedule=Schedule.parse("anneal:50%-90%"),
         frozen=True,
         size=BankSize.parse("3x"),
-        pacing=Pacing(reuse=4),
+        pacing=RefreshPolicy(reuse=4),
         bank=run / "bank",
         scratch=run / "scratch",
         device="cuda:1",
@@ -103,14 +103,14 @@ def everything(run: Path) -> Injection:
         usual_augmentation=False,
         augment_synthetic=False,
     )
-    plain = Injection(RunFolder(run), Ratio.parse("1:1"))
+    plain = MixConfig(RunFolder(run), Ratio.parse("1:1"))
     same = [
-        f.name for f in fields(Injection) if getattr(plain, f.name) == getattr(injection, f.name)
+        f.name for f in fields(MixConfig) if getattr(plain, f.name) == getattr(mix_config, f.name)
     ]
     # nnU-Net's real cases are what its own preprocessing makes of them: that is refused. The last
     # one is of data sets on disk.
     assert same == ["run", "real_in_generator_space", "nearest"], "name every option"
-    return injection
+    return mix_config
 
 
 def test_variables_say_all_that_the_options_of_augment_do(tmp_path):
@@ -140,7 +140,7 @@ def test_variables_say_all_that_the_options_of_augment_do(tmp_path):
     }
     config = told(**said)
     assert config is not None
-    assert config.injection == everything(tmp_path)
+    assert config.mix_config == everything(tmp_path)
     assert config.patience == 0.5
 
 
@@ -154,7 +154,7 @@ def test_variables_say_all_that_the_options_of_augment_do(tmp_path):
 def test_an_edits_options_go_with_it(said, edits):
     config = told(**DRAWN, EDITS=said)
     assert config is not None
-    assert config.injection.samples.edits == edits
+    assert config.mix_config.samples.edits == edits
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])

@@ -96,7 +96,7 @@ def test_label_maps_that_are_drawn_know_no_ignore_label(nnunet, ready, run_cli, 
     assert fit.exit_code == 0, fit.stderr
     trainer = ready("2d", GENERATOR=tmp_path / "run", BANK_SIZE=8, FILTER="none", DEVICE="cpu")
     train, _ = trainer.get_dataloaders()
-    reader = BankReader(trainer.gansynth_session.supply.bank)
+    reader = BankReader(trainer.gansynth_session.training_bank.bank)
     maps = [np.asarray(reader.read(sample).labels) for sample in reader.ids()]
     next(train)
     assert {1, 2} <= set(np.unique(np.stack(maps)).tolist()) <= {-1, 0, 1, 2}

@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankReader
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.evaluation.audit import audit_exported
-from gansynth.hosts.export import take_up
+from gansynth.hosts.export import resume_export
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.sharing import TIME
+from gansynth.sampling.deidentify import TIME
 from gansynth_nnunet import export_raw
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.export import NnunetExport, case_properties
@@ -51,7 +51,7 @@ class Exports:
     def __call__(self, name, *, ratio="1:2", content="mixed", bank=None, size=None, **place):
         place = {"configuration": self.configuration, **place}
         return NnunetAdapter(open_nnunet(self.toy.request(**place))).export(
-            Injection(None, Ratio.parse(ratio), bank=bank or self.bank),
+            MixConfig(None, Ratio.parse(ratio), bank=bank or self.bank),
             name,
             content=content,
             size=size and BankSize.parse(size),
@@ -334,12 +334,12 @@ def test_only_samples_of_the_same_order_are_taken_up_again(toy_copy, fitted):
     kept = []
     for seed in (0, 0, 1):
         asked = SampleRequest(seed=seed)
-        injection = Injection(RunFolder(fitted), Ratio(1, 1), samples=asked, device="cpu")
-        export = NnunetExport(adapter.host, injection, MIXED, "mixed", None)
+        mix_config = MixConfig(RunFolder(fitted), Ratio(1, 1), samples=asked, device="cpu")
+        export = NnunetExport(adapter.host, mix_config, MIXED, "mixed", None)
         segment = export.build / "bank" / "segment-000000.h5"
         segment.parent.mkdir(parents=True, exist_ok=True)
         kept.append(segment.exists())
-        take_up(export.order(), export.generator)
+        resume_export(export.order(), export.generator)
         segment.parent.mkdir(exist_ok=True)
         kept.append(segment.exists())
         segment.touch()

@@ -12,15 +12,15 @@ import pytest
 from gansynth.bank.api import fill_bank
 from gansynth.bank.producer_main import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.class_locations import decode
 from gansynth_nnunet.source import open_nnunet
@@ -52,7 +52,7 @@ def fill(toy: Toy, run: Path, bank: Path, capacity: int = 6) -> BankReader:
     """What a producer does, in this process."""
     adapter: Any = NnunetAdapter(open_nnunet(toy.request(configuration="2d")))
     opened = load_run(run, "cpu")
-    drawer = SampleDrawer(opened, adapter.source)
+    drawer = Sampler(opened, adapter.source)
     told: dict[str, Any] = {"frozen": True, "capacity": capacity, "segment_samples": 3}
     spec = BankSpec(adapter.schema, opened.lineage, opened.run_id, opened.manifest_sha256, **told)
     request = adapter.source.request.to_json()
@@ -93,7 +93,7 @@ def test_a_bank_of_images_alone_is_refused_with_the_way_out(runs, toy_nnunet, tm
     opened = load_run(runs["bare"], "cpu")
     spec = BankSpec(adapter.schema, opened.lineage, "toy", "0" * 64, frozen=True, capacity=2)
     with BankWriter.create(tmp_path / "bank", spec) as writer:
-        writer.publish([(s, {}) for s in SampleDrawer(opened, adapter.source).draw(0, 2)])
+        writer.publish([(s, {}) for s in Sampler(opened, adapter.source).draw(0, 2)])
         writer.finish()
     words = ("augment", "--target", "nnunet", *flat(toy_nnunet), "--bank", tmp_path / "bank")
     says = ("000000-00: no labels", "--with-mask")
@@ -159,7 +159,7 @@ def run(fitted, two, tmp_path) -> Path:
 @pytest.fixture
 def check(two, run) -> Callable[[], None]:
     """Checks that nnU-Net may train on samples with conditions of the other data set."""
-    asked = Injection(RunFolder(run), Ratio(1, 1), samples=ASKED, device="cpu")
+    asked = MixConfig(RunFolder(run), Ratio(1, 1), samples=ASKED, device="cpu")
     return lambda: NnunetAdapter(open_nnunet(two.request())).check(asked, {}, ())
 
 
@@ -187,9 +187,9 @@ def test_other_intensities_are_refused(two, check):
 def test_the_outside_of_other_cases_stays_outside(two, run):
     opened = load_run(run, "cpu")
     source = open_source(opened.request)
-    drawer = SampleDrawer(opened, source, ASKED)
+    drawer = Sampler(opened, source, ASKED)
     for sample in drawer.draw_raw(0, 3):
-        real = drawer.beside(sample)
+        real = drawer.matching_real_case(sample)
         assert sample.provenance["dataset"] == "nnunet:Dataset502_Other"
         assert np.array_equal(sample.labels == OUTSIDE, real.labels == OUTSIDE)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth_nnunet.session import read_outcome
+from gansynth_nnunet.session import read_training_result
 from tests.adapters.nnunet.conftest import log_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -56,9 +56,13 @@ def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, empty_bank, 
     ours = build(configuration)
     assert_equal(trained(ours), stock)
     assert "WARNING: there is no synthetic sample" in log_of(ours)
-    outcome, real = read_outcome(Path(ours.output_folder)), 5 * ours.batch_size
-    assert (outcome.drawn_real, outcome.drawn_synthetic, outcome.fell_back) == (real, 0, real // 2)
-    assert "holds no sample" in outcome.supply["ended"]
+    training_result, real = read_training_result(Path(ours.output_folder)), 5 * ours.batch_size
+    assert (
+        training_result.drawn_real,
+        training_result.drawn_synthetic,
+        training_result.fell_back,
+    ) == (real, 0, real // 2)
+    assert "holds no sample" in training_result.training_bank["ended"]
 
 
 @pytest.mark.slow

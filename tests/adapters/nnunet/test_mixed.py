@@ -17,14 +17,14 @@ from gansynth import replay
 from gansynth.bank.draw_log import summarise
 from gansynth.bank.producer_main import ProducerConfig, _run
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.replay import Record, read_record
+from gansynth.sampling.replay import SampleRecord, read_record
 from gansynth_nnunet.class_locations import decode, encode, location_keys
-from gansynth_nnunet.mixed import MixedDataset
+from gansynth_nnunet.mixed import MixedNnunetDataset
 from gansynth_nnunet.source import open_nnunet
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -39,13 +39,13 @@ def real(toy_nnunet):
     return nnUNetDatasetBlosc2(str(source.folder), list(source.train_ids))
 
 
-def mix(real: Any, bank: Path, p: float, keys: Any = (), **plan: Any) -> MixedDataset:
+def mix(real: Any, bank: Path, p: float, keys: Any = (), **plan: Any) -> MixedNnunetDataset:
     """Real cases (two channels) with the share p of a bank's samples, in batches of two."""
-    told: MixPlan[str] = MixPlan(bank, Ratio(1 - p, p), **plan)
-    return MixedDataset(real, told, 2, 2, keys)
+    told: MixerConfig[str] = MixerConfig(bank, Ratio(1 - p, p), **plan)
+    return MixedNnunetDataset(real, told, 2, 2, keys)
 
 
-def draw(mixed: MixedDataset, times: int) -> list[Any]:
+def draw(mixed: MixedNnunetDataset, times: int) -> list[Any]:
     return [mixed.load_case(mixed.identifiers[i % len(mixed.identifiers)]) for i in range(times)]
 
 
@@ -177,8 +177,8 @@ def host(request, toy_nnunet, fitted, tmp_path_factory) -> Host:
         how["samples"] = SampleRequest(edits=("shift", "flip"), filters=filters)
     words = (str(fitted), source.request.to_json(), "nnunet", str(bank))
     real = nnUNetDatasetBlosc2(str(source.folder), list(source.train_ids))
-    plan: MixPlan[str] = MixPlan(bank, Ratio(0, 1), log=folder / "draws")
-    mixed = functools.cache(lambda: MixedDataset(real, plan, 2, 2))
+    plan: MixerConfig[str] = MixerConfig(bank, Ratio(0, 1), log=folder / "draws")
+    mixed = functools.cache(lambda: MixedNnunetDataset(real, plan, 2, 2))
     drawn: list[Any] = []
 
     def stop() -> bool:
@@ -189,8 +189,8 @@ def host(request, toy_nnunet, fitted, tmp_path_factory) -> Host:
 
     with pytest.MonkeyPatch.context() as patch:
         generator = type(load_run(fitted, "cpu").generator)
-        flaw = staticmethod(lambda sample: "odd" * (sample.provenance["index"] % 3 == 0))
-        patch.setattr(generator, "flaw", lambda self, sample: flaw(sample))
+        reject_reason = staticmethod(lambda sample: "odd" * (sample.provenance["index"] % 3 == 0))
+        patch.setattr(generator, "reject_reason", lambda self, sample: reject_reason(sample))
         _run(ProducerConfig(*words, device="cpu", **how), stop)
     drawn += [mixed().load_case(source.train_ids[0]) for _ in range(DRAWS - len(drawn))]
     got = [(image, labels[0]) for image, labels, *_ in drawn]
@@ -263,7 +263,7 @@ def test_a_record_that_is_none_is_refused(host):
 def test_a_record_that_says_otherwise_what_was_asked_is_refused():
     told = {"index": 0, "seed": 0, "sha256": "f", "settings": {"asking": {"lesions": "what=one"}}}
     with pytest.raises(UsageFault, match="provenance: was written by another version of gansynth"):
-        Record.of(told, "provenance")
+        SampleRecord.of(told, "provenance")
 
 
 def test_an_exported_case_comes_back_from_the_exports_record(toy_copy, fitted, tmp_path, run_cli):

@@ -35,7 +35,7 @@ def epochs(number: int, iterations: int = 2, **more: object) -> str:
 
 
 def kill_producer(session: Any) -> None:
-    os.kill(read_heartbeat(session.supply.bank)["pid"], signal.SIGKILL)
+    os.kill(read_heartbeat(session.training_bank.bank)["pid"], signal.SIGKILL)
 
 
 def test_a_producer_that_died_is_started_again_and_the_log_says_so(ready, fitted):
@@ -43,7 +43,7 @@ def test_a_producer_that_died_is_started_again_and_the_log_says_so(ready, fitted
     trainer.get_dataloaders()
     session = trainer.gansynth_session
     kill_producer(session)
-    until(lambda: session.supply.keeper.restarts == 1)
+    until(lambda: session.training_bank.supervisor.restarts == 1)
     session.epoch(1)
     log = log_of(trainer)
     said = ("killed by SIGKILL", "started again", "1 restart")
@@ -57,7 +57,7 @@ def test_training_goes_on_with_what_a_producer_given_up_has_made(ready, fitted):
     train, _ = trainer.get_dataloaders()
     session = trainer.gansynth_session
     kill_producer(session)
-    until(lambda: not session.supply.keeper.alive())
+    until(lambda: not session.training_bank.supervisor.alive())
     for _ in range(4):
         next(train)
     session.epoch(1)
@@ -74,11 +74,11 @@ def test_its_producer_ends_when_no_more_samples_are_needed(ready, fitted, tmp_pa
     train, _ = trainer.get_dataloaders()
     session = trainer.gansynth_session
     session.epoch(0)
-    assert session.supply.bank.parent == tmp_path / "here"
-    assert session.supply.keeper.alive()
+    assert session.training_bank.bank.parent == tmp_path / "here"
+    assert session.training_bank.supervisor.alive()
     next(train)
     session.epoch(1)
-    assert not session.supply.keeper.alive()
+    assert not session.training_bank.supervisor.alive()
     assert "no more samples are needed" in log_of(trainer)
     assert "no producer any more" not in log_of(trainer)
 
@@ -92,8 +92,10 @@ def test_where_no_real_case_may_be_drawn_it_never_starts_without(ready, empty_ba
 def test_it_starts_even_without_a_bank_if_that_is_wanted(ready, fitted, monkeypatch):
     died = TrainingFault("producer: killed by SIGKILL")  # before it had described its bank
     told = {"alive.return_value": False, "messages.return_value": [], "wait.side_effect": died}
-    keeper = Mock(restarts=3, ended=died, **told)
-    monkeypatch.setattr("gansynth.bank.supervisor.Keeper.start", lambda *_, **__: keeper)
+    supervisor = Mock(restarts=3, ended=died, **told)
+    monkeypatch.setattr(
+        "gansynth.bank.supervisor.ProducerSupervisor.start", lambda *_, **__: supervisor
+    )
     trainer = ready(GENERATOR=fitted, KEEP_GOING=1, **LIVE)
     train, _ = trainer.get_dataloaders()
     for _ in range(2):
@@ -123,10 +125,10 @@ def test_a_step_that_cannot_be_measured_stops_nothing(ready):
     trainer = ready()
     trainer.get_tr_and_val_datasets()
     session = trainer.gansynth_session
-    session.supply._steering = Broken()
+    session.training_bank._steering = Broken()
     session.step(0, 1)
     session.step(1, 2)
-    session.supply._steering = None
+    session.training_bank._steering = None
     assert log_of(trainer).count("cost is no longer measured: OSError: no") == 1
 
 
@@ -359,11 +361,11 @@ def test_one_producer_serves_both_ranks_which_draw_differently(two, build, told,
         trainer = on_cpu(build)
         trainer.run_training()
         session, folder = trainer.gansynth_session, trainer.output_folder
-        where, leads = (
+        where, is_main = (
             (str(session.plan.bank), str(session.plan.log), folder),
-            bool(session._supply),
+            bool(session._training_bank),
         )
-        return {"where": where, "leads": leads, "batch": trainer.batch_size, "pid": os.getpid()}
+        return {"where": where, "leads": is_main, "batch": trainer.batch_size, "pid": os.getpid()}
 
     first, second = (end["result"] for end in two(work))
     bank, log, folder = map(Path, first["where"])

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.source import CaseSource, SourceRequest, Split
+from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import NnunetSource, open_nnunet
 from gansynth_nnunet.splits import known_subjects, write_splits
@@ -115,8 +115,8 @@ def test_another_split_is_overwritten_only_if_asked_and_kept(tmp_path):
 
 PERSON = r"(p\d+)_"
 SPLITS = [
-    Split(train=["p3_left", "p1_left", "p1_right"], val=["p2_left"]),
-    Split(train=["p2_left"], val=["p1_left", "p3_left"]),
+    FoldSplit(train=["p3_left", "p1_left", "p1_right"], val=["p2_left"]),
+    FoldSplit(train=["p2_left"], val=["p1_left", "p3_left"]),
 ]
 NAMED = ("p1_left", "p1_right", "p2_left", "p3_left")
 
@@ -147,7 +147,7 @@ def test_images_are_linked_and_not_copied_also_where_again_dealt_out(source, toy
     first = open_nnunet(source.divided(SPLITS, tmp_path / "outer"))
     links = [path for path in (tmp_path / "outer").rglob("*") if path.is_symlink()]
     assert len(links) == 4 * len(NAMED) + 1  # image, labels, properties, truth; the raw data set
-    inner = [Split(train=["p1_left"], val=["p3_left"])]
+    inner = [FoldSplit(train=["p1_left"], val=["p3_left"])]
     second = open_nnunet(first.divided(inner, tmp_path / "inner"))
     assert (second.train_ids, second.held_out_ids) == (("p1_left",), ("p3_left",))
     links.append(second.folder / "p1_left.b2nd")  # not by way of the other folder
@@ -173,7 +173,7 @@ def test_the_same_is_written_again_and_another_split_is_not(source, tmp_path):
 
 def test_a_person_on_both_sides_is_a_leak(source, tmp_path):
     with pytest.raises(IntegrityFault, match="p1_right and p1_left"):
-        source.divided([Split(train=["p1_left"], val=["p1_right"])], tmp_path / "new")
+        source.divided([FoldSplit(train=["p1_left"], val=["p1_right"])], tmp_path / "new")
 
 
 @pytest.fixture
@@ -213,8 +213,8 @@ def test_a_generator_of_scans_dealt_out_alike_enters(source, raw, tmp_path, run_
     result = run_cli("fit", "cgan3d", *words, "--set=steps=2", "-q")
     assert result.exit_code == 0, result.stderr
     host = open_nnunet(source.divided(SPLITS, tmp_path / "host"))
-    injection = Injection(RunFolder(tmp_path / "run"), Ratio.parse("1:1"), device="cpu")
-    NnunetAdapter(host).check(injection, {}, [])
+    mix_config = MixConfig(RunFolder(tmp_path / "run"), Ratio.parse("1:1"), device="cpu")
+    NnunetAdapter(host).check(mix_config, {}, [])
     others = open_nnunet(replace(host.request, fold="1"))
     with pytest.raises(IntegrityFault, match="leakage"):
-        NnunetAdapter(others).check(injection, {}, [])
+        NnunetAdapter(others).check(mix_config, {}, [])

@@ -19,7 +19,7 @@ from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault, Us
 from gansynth.runtime.files import read_json
 from gansynth_nnunet import variants
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
-from gansynth_nnunet.mixed import MixedDataset
+from gansynth_nnunet.mixed import MixedNnunetDataset
 from gansynth_nnunet.session import NnunetSession
 from tests.adapters.nnunet.conftest import log_of, read_checkpoint, sidecar
 from tests.processes import until
@@ -38,7 +38,7 @@ def test_nnunets_own_loaders_draw_from_the_bank(ready, configuration):
     assert all(np.isfinite(b["data"].numpy()).all() for b in batches)
     counts = trainer.gansynth_session.counts()  # with nnU-Net's own first batch
     assert (counts.real, counts.synthetic, counts.fell_back) == (6, 6, 0)
-    assert not isinstance(validation.data_loader._data, MixedDataset)
+    assert not isinstance(validation.data_loader._data, MixedNnunetDataset)
     assert (next(validation)["target"][0] >= 0).all()
 
 
@@ -59,7 +59,7 @@ def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(ready, fit
     train, _ = trainer.get_dataloaders()
     shutil.rmtree(run)  # it is not needed any more
     session = trainer.gansynth_session
-    bank = session.supply.bank
+    bank = session.training_bank.bank
     assert BankReader(bank).count() == 4
     assert "waiting for 4 synthetic samples" in log_of(trainer)
     for _ in range(7):
@@ -67,7 +67,7 @@ def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(ready, fit
     assert 2 <= session.counts().distinct <= 4
     session.epoch(1)
     session.close()
-    assert not session.supply.keeper.alive()
+    assert not session.training_bank.supervisor.alive()
     assert not bank.exists()
     recorded = sidecar(trainer)["sessions"][0]
     assert recorded["epochs"] == [0, 1]
@@ -231,7 +231,7 @@ def test_a_users_own_trainer_is_composed_too(ready, own):
     own("class Mine(nnUNetTrainer):\n    batches = 7\n")
     trainer = ready(name="MineGANSynth")
     assert (base(trainer), trainer.batches) == ("Mine", 7)
-    assert isinstance(trainer.get_tr_and_val_datasets()[0], MixedDataset)
+    assert isinstance(trainer.get_tr_and_val_datasets()[0], MixedNnunetDataset)
 
 
 def test_a_composition_that_the_user_wrote_is_left_to_the_user(ready, own):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.adapter import Injection, Outcome
+from gansynth.core.adapter import MixConfig, TrainingResult
 from gansynth.core.ratio import Ratio
 from gansynth.testing import ToySource
 
@@ -55,19 +55,21 @@ def bank_of(tmp_path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def train(bank_of, tmp_path) -> Callable[..., Outcome]:
+def train(bank_of, tmp_path) -> Callable[..., TrainingResult]:
     """Trains on toy cases: ``train("out", {"steps": "8"}, ratio=Ratio(1, 1))``."""
     from gansynth_segmenter.adapter import SegmenterAdapter
 
-    def run(output: str, settings: dict[str, str] | None = None, **changes: Any) -> Outcome:
+    def run(output: str, settings: dict[str, str] | None = None, **changes: Any) -> TrainingResult:
         source = changes.pop("source", None) or ToySource(3)
         ratio = changes.get("ratio", Ratio(1, 1))
         bank = tmp_path / "bank"
         if ratio.p > 0 and not bank.exists():
             bank_of(source)
-        usual = Injection(None, ratio, bank=bank if ratio.p > 0 else None, device="cpu")
+        usual = MixConfig(None, ratio, bank=bank if ratio.p > 0 else None, device="cpu")
         asked = {**TINY, "output": str(tmp_path / output), **(settings or {})}
-        outcome: Outcome = SegmenterAdapter(source).start(replace(usual, **changes), asked, [])
-        return outcome
+        training_result: TrainingResult = SegmenterAdapter(source).start(
+            replace(usual, **changes), asked, []
+        )
+        return training_result
 
     return run

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
@@ -118,16 +118,16 @@ def test_room_for_a_sample_is_reckoned_by_what_comes_back_to_the_source():
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_settings_that_cannot_be_are_refused(settings, says, tmp_path):
-    injection = Injection(None, Ratio(1, 0), device="cpu")
+    mix_config = MixConfig(None, Ratio(1, 0), device="cpu")
     output = {"output": str(tmp_path / "o")}
     with pytest.raises(UsageFault, match=says):
-        SegmenterAdapter(ToySource(3)).check(injection, {**output, **settings}, [])
+        SegmenterAdapter(ToySource(3)).check(mix_config, {**output, **settings}, [])
     assert not (tmp_path / "o").exists()
 
 
 def test_it_has_no_command_line():
     with pytest.raises(UsageFault, match="no command line"):
-        SegmenterAdapter(ToySource(3)).check(Injection(None, Ratio(1, 0)), {}, ["-x"])
+        SegmenterAdapter(ToySource(3)).check(MixConfig(None, Ratio(1, 0)), {}, ["-x"])
 
 
 def test_two_hundred_epochs_are_counted_in_samples_of_the_real_cases():
@@ -148,16 +148,16 @@ class SmallCrops(ToySource):
 
 
 def test_a_bank_of_samples_that_are_too_small_is_refused(bank_of):
-    injection = Injection(None, Ratio(1, 1), bank=bank_of(SmallCrops(3)))
+    mix_config = MixConfig(None, Ratio(1, 1), bank=bank_of(SmallCrops(3)))
     says = r"samples have \(8, 16, 16\) voxels, expected at least \(16, 16, 16\)"
     with pytest.raises(UsageFault, match=says):
-        SegmenterAdapter(ToySource(3)).check(injection, {}, [])
+        SegmenterAdapter(ToySource(3)).check(mix_config, {}, [])
 
 
 def test_a_dry_run_says_what_would_be_trained(tmp_path):
     settings = {"output": str(tmp_path / "o"), "network": "pix2pix", "steps": "7", "device": "cpu"}
-    injection, adapter = Injection(None, Ratio(1, 0)), SegmenterAdapter(ToySource(3))
-    told = adapter.planned(injection, settings, [])
+    mix_config, adapter = MixConfig(None, Ratio(1, 0)), SegmenterAdapter(ToySource(3))
+    told = adapter.planned(mix_config, settings, [])
     assert (told["network"], told["steps"], told["output"]) == ("pix2pix", 7, str(tmp_path / "o"))
     assert told["trained_on"] == {"grid": "crop", "size": [16, 16, 16]}
-    assert adapter.samples_drawn(injection, settings, []) == 14
+    assert adapter.samples_drawn(mix_config, settings, []) == 14

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import summarise
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
@@ -20,9 +20,9 @@ from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth.runtime.signals import Interrupted
 from gansynth.testing import ToySource
 from gansynth_segmenter import judge, load_segmenter
-from gansynth_segmenter.augmentation import Warp
+from gansynth_segmenter.augmentation import AugmentationWarp
 from gansynth_segmenter.inference import FILE
-from gansynth_segmenter.mixed import Cutter, SegmenterBatches
+from gansynth_segmenter.mixed import SegmenterBatches, TrainingCrops
 
 
 def session_of(output: Path, number: int = -1) -> dict[str, Any]:
@@ -61,11 +61,11 @@ def test_the_count_is_off_by_less_than_a_sample_at_every_step(train, tmp_path, r
 
 
 def test_real_cases_alone_need_no_generator_and_none_is_held_out(train, tmp_path):
-    outcome = train("out", {"steps": "6", "batch_size": "2"}, ratio=Ratio(1, 0))
-    assert (outcome.drawn_real, outcome.drawn_synthetic) == (12, 0)
+    training_result = train("out", {"steps": "6", "batch_size": "2"}, ratio=Ratio(1, 0))
+    assert (training_result.drawn_real, training_result.drawn_synthetic) == (12, 0)
     session = session_of(tmp_path / "out")
     assert (session["bank"], session["counted_in"]) == ("none", "steps")
-    assert set(outcome.metrics["dice"]) == {"foreground", "1", "2"}
+    assert set(training_result.metrics["dice"]) == {"foreground", "1", "2"}
     assert {row[1] for row in drawn_in(tmp_path / "out")} == set(ToySource(3).train_ids)
 
 
@@ -93,8 +93,8 @@ def batches(bank_of, tmp_path):
     bank = bank_of(source)
 
     def make(warp: Any = None, **changes: Any) -> SegmenterBatches:
-        plan: MixPlan[str] = MixPlan(bank, Ratio(1, 1), seed=3)
-        cutter = Cutter(source, source.space)
+        plan: MixerConfig[str] = MixerConfig(bank, Ratio(1, 1), seed=3)
+        cutter = TrainingCrops(source, source.space)
         kept = {"batch_size": 4, **changes}
         return SegmenterBatches(cutter, plan, source.train_ids, warp=warp, **kept)
 
@@ -146,11 +146,11 @@ def test_seeds_choose_cases_and_weights(train, tmp_path):
 def test_usual_augmentation_can_be_left_out(train, monkeypatch, usual):
     moved: list[int] = []
 
-    def count(self: Warp, image: Any, labels: Any, rng: np.random.Generator) -> Any:
+    def count(self: AugmentationWarp, image: Any, labels: Any, rng: np.random.Generator) -> Any:
         moved.append(1)
         return image, labels
 
-    monkeypatch.setattr(Warp, "__call__", count)
+    monkeypatch.setattr(AugmentationWarp, "__call__", count)
     train("out", ratio=Ratio(1, 0), usual_augmentation=usual)
     assert len(moved) == (8 if usual else 0)
 
@@ -161,8 +161,8 @@ LEARNS = {"steps": "60", "width": "8", "levels": "3", "learning_rate": "5e-3"}
 
 
 def test_it_learns_what_the_blobs_look_like_and_can_be_loaded(train, tmp_path):
-    outcome = train("out", {**LEARNS, "regions": "both:1+2"}, ratio=Ratio(1, 0))
-    dice = outcome.metrics["dice"]
+    training_result = train("out", {**LEARNS, "regions": "both:1+2"}, ratio=Ratio(1, 0))
+    dice = training_result.metrics["dice"]
     assert dice["foreground"] > 0.8
     assert dice["both"] == dice["foreground"]
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -185,13 +185,13 @@ def test_it_learns_what_the_blobs_look_like_and_can_be_loaded(train, tmp_path):
 def test_pix2pix_learns_too(train):
     # On so few voxels the levels that drop features out are all there are.
     asked = {**LEARNS, "network": "pix2pix", "steps": "300", "learning_rate": "2e-3"}
-    outcome = train("out", {**asked, "dropout": "0"}, ratio=Ratio(1, 0))
-    assert outcome.metrics["dice"]["foreground"] > 0.45
+    training_result = train("out", {**asked, "dropout": "0"}, ratio=Ratio(1, 0))
+    assert training_result.metrics["dice"]["foreground"] > 0.45
 
 
 def test_two_axes_work_the_same(train):
-    outcome = train("out", LEARNS, ratio=Ratio(1, 0), source=ToySource(2))
-    assert outcome.metrics["dice"]["foreground"] > 0.6
+    training_result = train("out", LEARNS, ratio=Ratio(1, 0), source=ToySource(2))
+    assert training_result.metrics["dice"]["foreground"] > 0.6
 
 
 # -- going on --------------------------------------------------------------------------------------

@@ -21,13 +21,13 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import PATTERN, summarise
-from gansynth.core.clock import Clock
-from gansynth.core.injection import MixPlan
+from gansynth.core.batch_counter import BatchCounter
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import GansynthError
 from gansynth_yolo.detectors import DETECTORS, DetectorJob, detector
-from gansynth_yolo.mixed import PARTNERS, Slots
+from gansynth_yolo.mixed import PARTNERS, EpochSlots
 
 ROOT = Path(__file__).parents[3]
 STOPPED = "stopped by the test"
@@ -90,17 +90,17 @@ class Notes:
             raise RuntimeError(STOPPED)
 
 
-def slots_of(job: DetectorJob, told: dict[str, Any], done: int = 0) -> Slots:
+def slots_of(job: DetectorJob, told: dict[str, Any], done: int = 0) -> EpochSlots:
     """Places of the toy data set's training images."""
     log = job.output.parent / "log"
     how: dict[str, Any] = {
         "schedule": Schedule.parse(told.get("schedule", "constant")),
         "patience": 1,
     }
-    how |= {"clock": Clock(log.with_name("clock"), job.epochs), "seed": 5, "log": log}
+    how |= {"clock": BatchCounter(log.with_name("clock"), job.epochs), "seed": 5, "log": log}
     how |= {"chosen": tuple(told.get("chosen", ())), "strict": told.get("strict", False)}
-    plan = MixPlan[int](Path(told["bank"]), Ratio.parse(told.get("ratio", "1:1")), **how)
-    return Slots(plan, len(images_of(job.data, "train")), job.channels, done)
+    plan = MixerConfig[int](Path(told["bank"]), Ratio.parse(told.get("ratio", "1:1")), **how)
+    return EpochSlots(plan, len(images_of(job.data, "train")), job.channels, done)
 
 
 @contextmanager
@@ -220,7 +220,7 @@ def draw(name: str, job: DetectorJob, told: dict[str, Any]) -> Any:
     from ultralytics.cfg import get_cfg
     from ultralytics.data.utils import check_det_dataset
 
-    from gansynth_yolo.agpl.trainer import MixedDataset
+    from gansynth_yolo.agpl.trainer import MixedUltralyticsDataset
 
     counts = []
     for cache, ratio in told["ways"]:
@@ -230,7 +230,7 @@ def draw(name: str, job: DetectorJob, told: dict[str, Any]) -> Any:
             data = check_det_dataset(str(job.data))
             how = {"img_path": data["train"], "imgsz": job.imgsz, "batch_size": job.batch}
             how |= {"data": data, "augment": True, "hyp": get_cfg(overrides=overrides)}
-            mixed = MixedDataset(slots=slots, cache=cache, **how)
+            mixed = MixedUltralyticsDataset(slots=slots, cache=cache, **how)
         counts.append(go_through(mixed, slots, told["passes"]))
         for key, log in (("primaries", slots.places.plan.log), ("partners", None)):
             drawn = summarise(log or job.output.parent / "log" / PARTNERS)
@@ -238,7 +238,7 @@ def draw(name: str, job: DetectorJob, told: dict[str, Any]) -> Any:
     return counts
 
 
-def go_through(mixed: Any, slots: Slots, passes: int) -> dict[str, Any]:
+def go_through(mixed: Any, slots: EpochSlots, passes: int) -> dict[str, Any]:
     """Ask for every place once a pass; look at which real images stay in memory."""
     random.seed(1)
     most, held = 0, True

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.sampling.opening import open_drawer
+from gansynth.sampling.run_source import open_drawer
 from gansynth.testing import check_adapter
 from gansynth_yolo.adapter import OURS, YoloAdapter, check_output
-from gansynth_yolo.config import Choices, YoloConfig
+from gansynth_yolo.config import YoloChoices, YoloConfig
 from tests.yolo_sets import opened, toy_yolo
 
 
@@ -113,7 +113,7 @@ def test_what_cannot_be_is_refused(augment, words, says):
 def test_an_output_that_holds_something_is_left_alone(augment, shared_yolo, tmp_path):
     for name in OURS:  # what a training that never began left is no obstacle
         (tmp_path / name).touch()
-    check_output(YoloConfig(Injection(None, Ratio(1, 0)), Choices(), {}, tmp_path))
+    check_output(YoloConfig(MixConfig(None, Ratio(1, 0)), YoloChoices(), {}, tmp_path))
     (tmp_path / "thesis.txt").touch()
     augment("--set", f"output={tmp_path}", code=2, says=["holds thesis.txt", "--set output="])
 
@@ -124,26 +124,28 @@ def test_other_data_and_generators_that_heed_no_boxes_are_refused(
     pictures = f"pictures:{shared_yolo.parent / 'images' / 'train'}"
     words = ("augment", "--target", "yolo", "--data", pictures, "--ratio", "1:0")
     refuse(*words, code=2, says=["expected yolo:data.yaml"])
-    run = changed(box_run, tmp_path / "run", heeds=[])
+    run = changed(box_run, tmp_path / "run", conditioned_on=[])
     augment(run=run, code=2, says=["not asked for boxes", "cpggan"])
     samples = SampleRequest(boxes="training")
-    asked = Injection(None, Ratio(1, 1), samples=samples, bank=tmp_path / "bank")
+    asked = MixConfig(None, Ratio(1, 1), samples=samples, bank=tmp_path / "bank")
     with pytest.raises(UsageFault, match="--boxes training: samples come from the bank"):
         adapter_of(shared_yolo).check_origin(asked)
 
 
 def test_options_of_the_detector_are_read_as_yaml():
-    choices = Choices.read({}, ["mosaic=0.5", "flipud=true", "scale=[0.5, 1]", "name=x", "resume"])
+    choices = YoloChoices.read(
+        {}, ["mosaic=0.5", "flipud=true", "scale=[0.5, 1]", "name=x", "resume"]
+    )
     assert choices.options == {"mosaic": 0.5, "flipud": True, "scale": [0.5, 1], "name": "x"}
     assert choices.resume
 
 
 def test_what_the_child_is_told_is_read_back(box_run, tmp_path):
     samples = SampleRequest(boxes="training", keep_flawed=True)
-    injection = Injection(RunFolder(box_run), Ratio(1, 2), samples=samples)
-    choices = Choices.read({"imgsz": "64"}, ["mosaic=0"])
+    mix_config = MixConfig(RunFolder(box_run), Ratio(1, 2), samples=samples)
+    choices = YoloChoices.read({"imgsz": "64"}, ["mosaic=0"])
     request = SourceRequest("yolo", "data.yaml").to_json()
-    config, file = YoloConfig(injection, choices, request, tmp_path, 2.5), tmp_path / "config.json"
+    config, file = YoloConfig(mix_config, choices, request, tmp_path, 2.5), tmp_path / "config.json"
     file.write_text(json.dumps(config.to_json()))
     assert YoloConfig.read(file) == config
     file.write_text("{}")

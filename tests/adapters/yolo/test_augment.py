@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.source import Split
+from gansynth.core.source import FoldSplit
 from gansynth.hosts.record import FILE
 from gansynth.metrics.detection.record import read_detections
-from gansynth_yolo.judging import true_boxes
+from gansynth_yolo.evaluation import true_boxes
 from tests.adapters.yolo.detector_child import needs
 from tests.conftest import content
 from tests.dividing import state
@@ -115,7 +115,7 @@ def test_libreyolo_trains_on_a_fold_and_its_last_weights_are_judged(shared_yolo,
     before = state(shared_yolo.parent)
     train = [case for case in source.train_ids if not case.startswith("train/p01")]
     train += [image.case for image in source.images["test"]]
-    request = source.divided([Split(train=train, val=["train/p01_z000"])], tmp_path / "new")
+    request = source.divided([FoldSplit(train=train, val=["train/p01_z000"])], tmp_path / "new")
     read = (word for key, value in request.read.items() for word in ("--read", f"{key}={value}"))
     more = ("--subjects", request.subjects, *read, "--", "eval_interval=0")
     said = augmented(request.where, None, tmp_path / "out", *more, ratio="1:0")

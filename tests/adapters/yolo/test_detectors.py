@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 import gansynth_yolo
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth_yolo import libre_options
 from gansynth_yolo.agpl import options as ultra_options
 from gansynth_yolo.detectors import DETECTORS, detector
 from gansynth_yolo.mirror import mirror
-from gansynth_yolo.mixed import Slots
+from gansynth_yolo.mixed import EpochSlots
 from tests.adapters.yolo.banks import fill_bank
 from tests.adapters.yolo.detector_child import STOPPED, job_of, needs, refusal, run_jobs
 from tests.conftest import content
@@ -351,12 +351,12 @@ def libre_job(toy: Toy, **more: Any) -> Any:
 def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw(libre):
     from libreyolo.data.dataset import YOLODataset
 
-    from gansynth_yolo.libre_places import EvenBatches, MixedDataset
+    from gansynth_yolo.libre_dataset import EvenBatchSampler, MixedLibreDataset
 
-    slots = Slots(MixPlan(Path(libre.bank), Ratio(1, 1)), REAL, 1)
+    slots = EpochSlots(MixerConfig(Path(libre.bank), Ratio(1, 1)), REAL, 1)
     images = sorted((libre.user / "images" / "train").iterdir(), reverse=True)
     labels = [libre.user / "labels" / "train" / f"{path.stem}.txt" for path in images]
-    data = MixedDataset(slots, img_files=images, label_files=labels, img_size=128)
+    data = MixedLibreDataset(slots, img_files=images, label_files=labels, img_size=128)
     stock = YOLODataset(img_files=data.img_files, label_files=data.label_files, img_size=128)
     assert data.img_files == sorted(data.img_files)
     for index in range(REAL):
@@ -374,7 +374,7 @@ def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw
         shown = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
         assert np.abs(np.subtract(shown, [left, top, right, bottom])).max() <= 1
     for count, sizes in ((33, [7, 7, 7, 6, 6]), (16, [8, 8])):
-        batches = list(EvenBatches(range(count), 8))
+        batches = list(EvenBatchSampler(range(count), 8))
         assert [len(b) for b in batches] == sizes
         assert sorted(place for b in batches for place in b) == list(range(count))
 

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from gansynth.bank.reader import BankReader
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
@@ -59,8 +59,8 @@ def bank(shared_yolo, tmp_path_factory) -> Path:
 
 def run_export(data: Path, out: Path, ratio: str, asked: dict[str, Any]) -> dict[str, Any]:
     given = {k: asked.pop(k) for k in ("content", "size", "dry_run") if k in asked}
-    injection = Injection(asked.pop("run", None), Ratio.parse(ratio), **asked)
-    told = YoloAdapter(opened(data)).export(injection, str(out), reporter=NullReporter(), **given)
+    mix_config = MixConfig(asked.pop("run", None), Ratio.parse(ratio), **asked)
+    told = YoloAdapter(opened(data)).export(mix_config, str(out), reporter=NullReporter(), **given)
     return dict(told)
 
 
@@ -197,7 +197,7 @@ def test_what_is_to_be_shared_names_no_case_and_no_place(export, bank, tmp_path,
 
 def test_real_images_with_new_lesions_are_not_shared(shared_yolo, box_run, tmp_path):
     run = Path(shutil.copytree(box_run, tmp_path / "run"))
-    told = {**manifest_of(run), "heeds": ["boxes", "background"]}
+    told = {**manifest_of(run), "conditioned_on": ["boxes", "background"]}
     (run / "manifest.json").write_text(json.dumps(told))
     asked = {"run": RunFolder(run), "device": "cpu", "content": "synthetic", "size": SIX}
     with pytest.raises(UsageFault, match=r"puts lesions into real cases.*--content mixed"):
@@ -257,7 +257,7 @@ def test_a_bank_that_is_kept_fresh_or_has_seen_a_held_out_image_is_refused(
     [
         ("--export Dataset510_Plus", ["--export Dataset510_Plus", "-o DIR"]),
         ("-o new --export Dataset510_Plus", ["leave one out"]),
-        ("-o new --frozen", ["--frozen: has no effect with --bank"]),
+        ("-o new --offline", ["--offline: has no effect with --bank"]),
         ("-o new -- mosaic=0", ["-o with host options after --"]),
         ("--content synthetic", ["--content synthetic", "-o DIR"]),
     ],

@@ -12,12 +12,12 @@ import pytest
 from torch.utils.data import DataLoader
 
 from gansynth.bank.draw_log import summarise
-from gansynth.core.clock import Clock
-from gansynth.core.injection import MixPlan
+from gansynth.core.batch_counter import BatchCounter
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import TrainingFault
-from gansynth_yolo.mixed import PARTNERS, Drawn, Slots, pixels
+from gansynth_yolo.mixed import PARTNERS, EpochSlots, ImageDraw, pixels
 from tests.adapters.yolo.banks import write_bank
 
 
@@ -28,18 +28,18 @@ def bank(tmp_path_factory) -> Path:
 
 def slots_of(
     bank: Path, ratio: str = "1:1", *, channels: int = 1, done: int = 0, **more: Any
-) -> Slots:
+) -> EpochSlots:
     """The places of ten real images."""
-    plan = MixPlan[int](bank, Ratio.parse(ratio), **{"seed": 5, **more})
-    return Slots(plan, 10, channels, done)
+    plan = MixerConfig[int](bank, Ratio.parse(ratio), **{"seed": 5, **more})
+    return EpochSlots(plan, 10, channels, done)
 
 
-def number(drawn: Drawn) -> int:
+def number(drawn: ImageDraw) -> int:
     """Which sample of the toy bank it is; minus one minus its index for a real image."""
     return -1 - drawn.real if drawn.image is None else int(drawn.id.split("-")[1])
 
 
-def epochs_of(slots: Slots, epochs: int = 1) -> list[list[int]]:
+def epochs_of(slots: EpochSlots, epochs: int = 1) -> list[list[int]]:
     return [[number(slots.primary(i)) for i in range(len(slots))] for _ in range(epochs)]
 
 
@@ -101,8 +101,8 @@ def test_what_is_kept_of_a_draw_counts_as_a_partner_unless_a_schedule_forbids_it
     assert all(slots.again(slots.primary(place)) for place in (0, 1, 10))
     partners = summarise(tmp_path / "log" / PARTNERS)
     assert (partners.real, partners.synthetic) == (2, 1)
-    clock = Clock(tmp_path / "never-written", 4)
-    annealing = slots_of(bank, schedule=Schedule.parse("anneal"), clock=clock)
+    batch_counter = BatchCounter(tmp_path / "never-written", 4)
+    annealing = slots_of(bank, schedule=Schedule.parse("anneal"), batch_counter=batch_counter)
     assert not annealing.again(annealing.primary(0))
 
 
@@ -147,7 +147,7 @@ def test_training_stops_where_no_real_image_may_stand_in(tmp_path, told, place):
 class Numbers:
     """A torch data set (by duck typing) of which sample fills a place."""
 
-    slots: Slots
+    slots: EpochSlots
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -168,7 +168,7 @@ def test_workers_draw_what_one_process_draws(bank, workers):
     assert loaded == epochs_of(slots_of(bank, "2:3"), 3)
 
 
-def ask(slots: Slots, index: int) -> list[int]:
+def ask(slots: EpochSlots, index: int) -> list[int]:
     return [number(slots.primary(index)) for _ in range(2)]
 
 
@@ -180,10 +180,10 @@ def test_epochs_drawn_ahead_are_epochs_of_their_own(bank):
     assert found == epochs_of(slots_of(bank), 2)
 
 
-_inherited: list[Slots] = []
+_inherited: list[EpochSlots] = []
 
 
-def inherit(slots: Slots) -> None:
+def inherit(slots: EpochSlots) -> None:
     _inherited[:] = [slots]
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.bank.supply import Supply
-from gansynth.core.adapter import Injection
+from gansynth.bank.training_bank import TrainingBank
+from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.record import FILE
 from gansynth.runtime.errors import UsageFault
-from gansynth_yolo.config import Choices, YoloConfig
+from gansynth_yolo.config import YoloChoices, YoloConfig
 from gansynth_yolo.session import YoloSession, check_resumable
 from gansynth_yolo.source import YoloSource
 from tests.adapters.yolo.banks import fill_bank
@@ -38,9 +38,9 @@ def source(shared_yolo) -> YoloSource:
 def config(source, tmp_path) -> YoloConfig:
     """Real images only; tests change what they need."""
     (tmp_path / "out").mkdir()
-    choices = Choices(epochs=EPOCHS, imgsz=64, batch=8, device="cpu")
-    injection = Injection(None, Ratio(1, 0), device="cpu", size=BankSize(samples=8))
-    return YoloConfig(injection, choices, source.request.to_json(), tmp_path / "out")
+    choices = YoloChoices(epochs=EPOCHS, imgsz=64, batch=8, device="cpu")
+    mix_config = MixConfig(None, Ratio(1, 0), device="cpu", size=BankSize(samples=8))
+    return YoloConfig(mix_config, choices, source.request.to_json(), tmp_path / "out")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def banked(config, source, tmp_path) -> YoloConfig:
 
 
 def mixing(config: YoloConfig, **changes: Any) -> YoloConfig:
-    return replace(config, injection=replace(config.injection, **changes))
+    return replace(config, mix_config=replace(config.mix_config, **changes))
 
 
 @pytest.fixture
@@ -112,9 +112,16 @@ def test_every_epoch_is_counted_and_told_of_and_the_primary_ratio_is_exact(opene
     assert last["bank"].startswith("existing, SHA-256 ")
     assert last["generator"]["bank_sha256"] in last["bank"]
     assert len(last["lineage"]["cases"]) == REAL
-    outcome = session.outcome({"map_50": 0.25})
-    assert (outcome.drawn_real, outcome.drawn_synthetic) == (EPOCHS * REAL, EPOCHS * REAL)
-    assert (outcome.asked, outcome.fell_back, outcome.metrics) == (0.5, 0, {"map_50": 0.25})
+    training_result = session.training_result({"map_50": 0.25})
+    assert (training_result.drawn_real, training_result.drawn_synthetic) == (
+        EPOCHS * REAL,
+        EPOCHS * REAL,
+    )
+    assert (training_result.asked, training_result.fell_back, training_result.metrics) == (
+        0.5,
+        0,
+        {"map_50": 0.25},
+    )
     said = "\n".join(session.said)
     for words in (
         "epoch 1 of 3 had places for 16 real and 16 synthetic images",
@@ -148,19 +155,19 @@ def test_fine_tuning_draws_of_chosen_subjects_only(opened, banked, source):
 
 
 def test_nothing_is_left_of_a_session_that_does_not_begin(opened, config, box_run, monkeypatch):
-    made: list[Supply] = []
+    made: list[TrainingBank] = []
 
-    def wait(self: Supply) -> None:
+    def wait(self: TrainingBank) -> None:
         made.append(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Supply, "wait", wait)
+    monkeypatch.setattr(TrainingBank, "wait", wait)
     with pytest.raises(KeyboardInterrupt):
         opened(mixing(config, run=RunFolder(box_run), ratio=Ratio(1, 1)))
     assert made[0].bank is not None
     assert not made[0].bank.exists()
-    assert made[0].keeper is not None
-    assert not made[0].keeper.alive()
+    assert made[0].supervisor is not None
+    assert not made[0].supervisor.alive()
 
 
 def test_a_training_that_is_continued_adds_a_session_and_another_one_is_not_gone_on_with(
@@ -175,7 +182,7 @@ def test_a_training_that_is_continued_adds_a_session_and_another_one_is_not_gone
     go_through(second, first=1)
     document = record_of(config.output)
     assert [one["epochs"] for one in document["sessions"]] == [[0, 1], [1, EPOCHS]]
-    assert second.outcome({}).drawn_real == EPOCHS * REAL
+    assert second.training_result({}).drawn_real == EPOCHS * REAL
     for change, says in (
         ({"model": "yolox-s"}, "a training of the model yolox-n, not of yolox-s"),
         ({"detector": "ultralytics"}, "a training of the detector libreyolo"),

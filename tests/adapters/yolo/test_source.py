@@ -11,7 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from gansynth.core.source import SourceRequest, Split
+from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth_yolo.cases import scaled
@@ -218,8 +218,8 @@ def test_the_real_data_set_is_read(tmp_path):
 
 
 SPLITS = [
-    Split(train=["val/p06_z004", "train/p01_z000"], val=["test/p07_z000", "train/p02_z004"]),
-    Split(train=["train/p03_z008"], val=["train/p04_z012"]),
+    FoldSplit(train=["val/p06_z004", "train/p01_z000"], val=["test/p07_z000", "train/p02_z004"]),
+    FoldSplit(train=["train/p03_z008"], val=["train/p04_z012"]),
 ]
 READ = {"volumes": r"(p\d+)_z(\d+)", "size": "64x64"}
 
@@ -254,7 +254,7 @@ def test_a_volume_on_both_sides_is_a_leak_and_without_a_split_there_is_one_fold(
 ):
     source = opened(shared_yolo, read=READ)
     with pytest.raises(IntegrityFault, match="p01"):
-        source.divided([Split(train=[FIRST], val=["train/p01_z001"])], tmp_path)
+        source.divided([FoldSplit(train=[FIRST], val=["train/p01_z001"])], tmp_path)
     with pytest.raises(UsageFault, match="has one split, expected 0"):
         open_yolo(replace(source.request, fold="1"))
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 
 from gansynth.benchmark.jobs.executor import LocalExecutor
-from gansynth.benchmark.jobs.graph import Report, run_jobs
-from gansynth.benchmark.jobs.job import Job
-from gansynth.benchmark.jobs.store import Store
+from gansynth.benchmark.jobs.graph import GraphReport, run_jobs
+from gansynth.benchmark.jobs.job import JobSpec
+from gansynth.benchmark.jobs.store import ResultStore
 from tests.processes import until
 
 HEAD = """
@@ -46,17 +46,17 @@ class Small:
     """A store in a temporary folder, and jobs for it."""
 
     tmp: Path
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[JobSpec] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = Store(self.tmp / "store")
+        self.store = ResultStore(self.tmp / "store")
         self.marks = self.tmp / "marks"
         self.marks.mkdir()
 
-    def add(self, name: str, code: str = "", *, needs: Sequence[str] = (), **more) -> Job:
+    def add(self, name: str, code: str = "", *, needs: Sequence[str] = (), **more) -> JobSpec:
         """A job that runs some code in ``work``; ``needs`` are names of others."""
         words = (sys.executable, "-c", HEAD + code, "{work}", str(self.marks), name)
-        job = Job(
+        job = JobSpec(
             key_of(name),
             name,
             more.pop("group", "toy"),
@@ -68,7 +68,7 @@ class Small:
         self.jobs = [other for other in self.jobs if other.key != job.key] + [job]
         return job
 
-    def run(self, slots: int = 2, **more) -> Report:
+    def run(self, slots: int = 2, **more) -> GraphReport:
         return run_jobs(self.jobs, self.store, LocalExecutor(slots, ()), **more)
 
     def runs(self, name: str) -> int:
@@ -77,7 +77,7 @@ class Small:
     def document(self, name: str):
         return self.store.result(key_of(name))["document"]
 
-    def phases(self, report: Report) -> dict[str, str]:
+    def phases(self, report: GraphReport) -> dict[str, str]:
         return {standing.job.title: standing.phase.name for standing in report.standings}
 
     @contextlib.contextmanager

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from gansynth.benchmark.jobs.attempt import main
-from gansynth.benchmark.jobs.store import Store
+from gansynth.benchmark.jobs.store import ResultStore
 from tests.benchmark.jobs.small import Small, gone, key_of
 from tests.processes import until
 
@@ -180,4 +180,4 @@ def test_an_attempt_without_an_order_says_so(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "stdin", empty)
         assert main() == 4
     assert "no order on stdin" in capsys.readouterr().out
-    assert Store(tmp_path / "store").trace("0" * 16) is None
+    assert ResultStore(tmp_path / "store").trace("0" * 16) is None

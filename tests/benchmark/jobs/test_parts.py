@@ -9,9 +9,9 @@ import pytest
 from gansynth.benchmark.jobs.executor import LocalExecutor, parse_executor
 from gansynth.benchmark.jobs.machine import cuda_devices, device_names
 from gansynth.benchmark.jobs.ray_executor import RayExecutor
-from gansynth.benchmark.jobs.store import Store, Trace
+from gansynth.benchmark.jobs.store import AttemptTrace, ResultStore
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
-from gansynth.runtime.processes import NOT_FOUND, Command, document_of, last_words
+from gansynth.runtime.processes import NOT_FOUND, ChildCommand, document_of, last_words
 from tests.benchmark.jobs.small import Small, key_of
 
 
@@ -62,8 +62,8 @@ RESULT = {"key": KEY, "rc": 0, "document": None}
 
 
 @pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store")
+def store(tmp_path) -> ResultStore:
+    return ResultStore(tmp_path / "store")
 
 
 def test_a_result_that_is_not_there_is_named_and_not_waited_for_for_ever(store):
@@ -87,7 +87,7 @@ def test_a_published_folder_has_its_log_and_leaves_no_trace(store, tmp_path):
     work.mkdir()
     (work / "weights").touch()
     store.log(KEY).write_text("said")
-    store.leave_trace(KEY, Trace("run", "here", 1, "now", 1, 0.0))
+    store.leave_trace(KEY, AttemptTrace("run", "here", 1, "now", 1, 0.0))
     store.finish(KEY, work, RESULT)
     files = {path.name for path in (store.folder / KEY).iterdir()}
     assert files == {"log.txt", "result.json", "weights"}
@@ -96,7 +96,7 @@ def test_a_published_folder_has_its_log_and_leaves_no_trace(store, tmp_path):
 
 
 def test_a_job_is_held_by_one_at_a_time(store):
-    other = Store(store.folder)
+    other = ResultStore(store.folder)
     with store.lock(KEY) as mine:
         assert mine
         assert other.held(KEY)
@@ -117,7 +117,7 @@ def test_an_empty_folder_is_for_every_attempt_but_a_resumable_one(small: Small):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(EnvironmentFault, match=r"file/\.work: cannot be written"):
-        Store(tmp_path / "file")
+        ResultStore(tmp_path / "file")
 
 
 def test_local_has_as_many_slots_as_asked():
@@ -192,7 +192,7 @@ def test_the_last_words_are_the_fault_or_the_last_line(code, errors, output, lin
 
 
 def run(tmp_path: Path, *words: str):
-    return Command(words, {}, cwd=tmp_path, log=tmp_path / "log", grace=1).run()
+    return ChildCommand(words, {}, cwd=tmp_path, log=tmp_path / "log", grace=1).run()
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,9 @@ def test_a_program_that_cannot_be_run_is_named(tmp_path, word, says):
 
 
 def test_a_folder_to_work_in_that_is_not_there_is_named(tmp_path):
-    command = Command([sys.executable], {}, cwd=tmp_path / "none", log=tmp_path / "log", grace=1)
+    command = ChildCommand(
+        [sys.executable], {}, cwd=tmp_path / "none", log=tmp_path / "log", grace=1
+    )
     assert command.run().line == f"{tmp_path / 'none'}: cannot be run: No such file or directory"
 
 

@@ -11,8 +11,8 @@ from importlib.util import find_spec
 import psutil
 import pytest
 
-from gansynth.benchmark.jobs.attempt import DONE, Order
-from gansynth.benchmark.jobs.ray_executor import NOT_SHARED, RayExecutor, Token, _attempt
+from gansynth.benchmark.jobs.attempt import DONE, AttemptSpec
+from gansynth.benchmark.jobs.ray_executor import NOT_SHARED, RayExecutor, SharedFileProbe, _attempt
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from tests.benchmark.jobs.clusters import Cluster, running_head
 from tests.benchmark.jobs.small import Small, gone, key_of
@@ -170,8 +170,8 @@ def test_no_cluster_is_ever_started_nor_waited_for(
 
 def attempted(small: Small, name: str, code: str = "") -> tuple[int, str]:
     """What a node does with a job, done here."""
-    order = Order(small.add(name, code), small.store.folder, small.tmp, "run")
-    return _attempt(order.to_line(), Token.write(small.store.folder), {}, 5)
+    order = AttemptSpec(small.add(name, code), small.store.folder, small.tmp, "run")
+    return _attempt(order.to_line(), SharedFileProbe.write(small.store.folder), {}, 5)
 
 
 def test_a_node_runs_a_job_and_says_how_it_ended(small: Small):
@@ -180,7 +180,7 @@ def test_a_node_runs_a_job_and_says_how_it_ended(small: Small):
 
 
 def test_a_node_runs_nothing_without_the_store(small: Small, monkeypatch):
-    monkeypatch.setattr(Token, "seen", lambda token: False)
+    monkeypatch.setattr(SharedFileProbe, "seen", lambda token: False)
     code, words = attempted(small, "one")
     assert (code, small.runs("one")) == (NOT_SHARED, 0)
     assert f"does not see {small.store.work}" in words
@@ -188,6 +188,6 @@ def test_a_node_runs_nothing_without_the_store(small: Small, monkeypatch):
 
 def test_another_file_is_not_the_token(tmp_path):
     (tmp_path / "token").write_text("other")
-    assert not Token(tmp_path / "token", "mine").seen(patience=0)
-    assert not Token(tmp_path / "none", "mine").seen(patience=0)
-    assert Token(tmp_path / "token", "other").seen(patience=0)
+    assert not SharedFileProbe(tmp_path / "token", "mine").seen(patience=0)
+    assert not SharedFileProbe(tmp_path / "none", "mine").seen(patience=0)
+    assert SharedFileProbe(tmp_path / "token", "other").seen(patience=0)

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gansynth.benchmark.jobs.graph import Phase, Progress, Standing
-from gansynth.benchmark.jobs.job import Job
+from gansynth.benchmark.jobs.graph import GraphProgress, JobPhase, JobStatus
+from gansynth.benchmark.jobs.job import JobSpec
 from gansynth.benchmark.jobs.table import JobTable, last_line, picture, remaining
 from gansynth.runtime.signals import Interrupted
 
 LOG = Path("none")
 
 
-def standing(title: str, phase: Phase, group: str = "fit", estimate=None, **more) -> Standing:
-    job = Job("0" * 16 + title, title, group, ("x",), folder=Path(), estimate_s=estimate)
-    return Standing(job, phase, more.pop("log", LOG), **more)
+def standing(title: str, phase: JobPhase, group: str = "fit", estimate=None, **more) -> JobStatus:
+    job = JobSpec("0" * 16 + title, title, group, ("x",), folder=Path(), estimate_s=estimate)
+    return JobStatus(job, phase, more.pop("log", LOG), **more)
 
 
 class Terminal(io.StringIO):
@@ -33,42 +33,46 @@ class Clock:
 
 def test_what_remains_is_by_the_median_of_the_group():
     seconds = {"a": 9.0, "b": 10.0, "c": 99.0}
-    done = [standing(name, Phase.DONE, seconds=took) for name, took in seconds.items()]
-    left = [standing(name, Phase.WAITING, estimate=1000) for name in "def"]
-    assert [remaining(Progress([*done, *left], slots), 0) for slots in (1, 2, 64)] == [30, 15, 10]
+    done = [standing(name, JobPhase.DONE, seconds=took) for name, took in seconds.items()]
+    left = [standing(name, JobPhase.WAITING, estimate=1000) for name in "def"]
+    assert [remaining(GraphProgress([*done, *left], slots), 0) for slots in (1, 2, 64)] == [
+        30,
+        15,
+        10,
+    ]
 
 
 def test_what_remains_counts_what_running_ones_have_behind_them_and_may_be_unknown():
-    running = standing("a", Phase.RUNNING, estimate=100, began=50.0)
-    assert [remaining(Progress([running], 1), now) for now in (80, 1000)] == [70, 0]
-    other = standing("a", Phase.DONE, "train", seconds=5)
-    assert remaining(Progress([other, standing("b", Phase.WAITING)], 1), 0) is None
+    running = standing("a", JobPhase.RUNNING, estimate=100, began=50.0)
+    assert [remaining(GraphProgress([running], 1), now) for now in (80, 1000)] == [70, 0]
+    other = standing("a", JobPhase.DONE, "train", seconds=5)
+    assert remaining(GraphProgress([other, standing("b", JobPhase.WAITING)], 1), 0) is None
 
 
 @pytest.mark.parametrize(
     ("phases", "quiet", "lines"),
     [
         (
-            [Phase.WAITING, Phase.RUNNING, Phase.DONE],
+            [JobPhase.WAITING, JobPhase.RUNNING, JobPhase.DONE],
             False,
             ["2 jobs: 1 done already, 1 to run", "fit: b: done in 0:05  (2/2 done)"],
         ),
         (
-            [Phase.WAITING, Phase.SKIPPED],
+            [JobPhase.WAITING, JobPhase.SKIPPED],
             False,
             ["2 jobs: 1 done already, 1 to run", "fit: b: skipped: no  (1/2 done)"],
         ),
-        ([Phase.RUNNING, Phase.FAILED], True, ["warning: fit: b: failed: no; log: none"]),
-        ([Phase.RUNNING, Phase.DONE], True, []),
+        ([JobPhase.RUNNING, JobPhase.FAILED], True, ["warning: fit: b: failed: no; log: none"]),
+        ([JobPhase.RUNNING, JobPhase.DONE], True, []),
     ],
 )
 def test_a_line_says_what_is_done_and_what_is_left(phases, quiet, lines):
     stream = io.StringIO()
-    done = standing("a", Phase.FOUND, seconds=61)
+    done = standing("a", JobPhase.FOUND, seconds=61)
     with JobTable(stream, quiet=quiet) as table:
         for phase in phases:
-            job = standing("b", phase, seconds=5 if phase is Phase.DONE else None, why="no")
-            table(Progress([done, job], 1))
+            job = standing("b", phase, seconds=5 if phase is JobPhase.DONE else None, why="no")
+            table(GraphProgress([done, job], 1))
     assert stream.getvalue().splitlines() == lines
 
 
@@ -87,11 +91,11 @@ def test_who_stops_it_is_told_how_to_go_on_and_whatever_else_ends_it_says_so_its
     quiet, error, said
 ):
     stream = io.StringIO()
-    jobs = [standing("a", Phase.DONE, seconds=1), standing("b", Phase.RUNNING)]
+    jobs = [standing("a", JobPhase.DONE, seconds=1), standing("b", JobPhase.RUNNING)]
 
     def run() -> None:
         with JobTable(stream, quiet=quiet) as table:
-            table(Progress(jobs, 1))
+            table(GraphProgress(jobs, 1))
             raise error
 
     with pytest.raises(type(error)):
@@ -103,8 +107,8 @@ def test_one_table_is_told_of_several_runs_of_jobs():
     stream = io.StringIO()
     with JobTable(stream) as table:
         for title in "ab":
-            table(Progress([standing(title, Phase.WAITING)], 1))
-            table(Progress([standing(title, Phase.DONE, seconds=5)], 1))
+            table(GraphProgress([standing(title, JobPhase.WAITING)], 1))
+            table(GraphProgress([standing(title, JobPhase.DONE, seconds=5)], 1))
     assert stream.getvalue().splitlines() == [
         line
         for title in "ab"
@@ -114,10 +118,10 @@ def test_one_table_is_told_of_several_runs_of_jobs():
 
 def test_a_long_silence_is_broken():
     stream, clock = io.StringIO(), Clock()
-    running = [standing(name, Phase.RUNNING, estimate=300) for name in "abcd"]
+    running = [standing(name, JobPhase.RUNNING, estimate=300) for name in "abcd"]
     with JobTable(stream, clock=clock) as table:
         for clock.now in (0.0, 30.0, 59.0, 60.0, 61.0):
-            table(Progress(running, 4))
+            table(GraphProgress(running, 4))
     assert stream.getvalue().splitlines()[1:] == [
         "0/4 done, 4 running, ETA 4:00: a 1:00, b 1:00, c 1:00 and 1 more"
     ]
@@ -126,16 +130,16 @@ def test_a_long_silence_is_broken():
 def test_groups_are_counted_and_running_jobs_show_the_last_line_of_their_logs(tmp_path):
     (tmp_path / "log").write_text("step 1\nstep 120/400  loss 0.3\n\n")
     standings = [
-        standing("a", Phase.DONE, seconds=60),
-        standing("b", Phase.RUNNING, began=10.0, log=tmp_path / "log"),
-        standing("c", Phase.FAILED, "train"),
-        standing("d", Phase.SKIPPED, "train"),
-        standing("e", Phase.QUEUED, "train", estimate=100),
-        standing("f", Phase.ELSEWHERE, "train", began=40.0, estimate=100),
+        standing("a", JobPhase.DONE, seconds=60),
+        standing("b", JobPhase.RUNNING, began=10.0, log=tmp_path / "log"),
+        standing("c", JobPhase.FAILED, "train"),
+        standing("d", JobPhase.SKIPPED, "train"),
+        standing("e", JobPhase.QUEUED, "train", estimate=100),
+        standing("f", JobPhase.ELSEWHERE, "train", began=40.0, estimate=100),
     ]
     console = Console(file=io.StringIO(), width=100)
     with console.capture() as capture:
-        console.print(picture(Progress(standings, 1), now=45.0, elapsed=45.0))
+        console.print(picture(GraphProgress(standings, 1), now=45.0, elapsed=45.0))
     assert [" ".join(line.split()) for line in capture.get().splitlines()] == [
         "done running waiting failed skipped each",
         "fit 1/2 1 0 0 0 1:00",
@@ -150,8 +154,8 @@ def test_groups_are_counted_and_running_jobs_show_the_last_line_of_their_logs(tm
 def test_failures_stay_above_the_table():
     stream = Terminal()
     with JobTable(stream) as table:
-        table(Progress([standing("a", Phase.RUNNING, estimate=9)], 1))
-        table(Progress([standing("a", Phase.FAILED, why="no such case")], 1))
+        table(GraphProgress([standing("a", JobPhase.RUNNING, estimate=9)], 1))
+        table(GraphProgress([standing("a", JobPhase.FAILED, why="no such case")], 1))
     assert "warning: fit: a: failed: no such case; log: none" in stream.getvalue()
     assert "elapsed" in stream.getvalue()
 

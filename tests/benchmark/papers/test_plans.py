@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 from gansynth.benchmark.papers import plan as plans
-from gansynth.benchmark.papers import running as tables
+from gansynth.benchmark.papers import table_run as tables
 from gansynth.benchmark.papers.commands import said
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
@@ -22,7 +22,7 @@ from gansynth.core.registry import installed
 from gansynth.core.schedule import choose_cases
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth_cli.main import cli
-from gansynth_deepmedic.shares import share_on_the_fly
+from gansynth_deepmedic.subepoch_shares import share_on_the_fly
 from gansynth_segmenter.options import SegmenterOptions
 from tests.deepmedic_sets import toy_deepmedic
 from tests.yolo_sets import toy_yolo
@@ -70,7 +70,7 @@ def test_a_plan_names_what_there_is_and_its_settings_are_accepted(name):
     plan = plans.find_plan(name)  # reads it, with its recipe and that recipe's sets
     assert plan.name == name
     assert set(plan.scales) <= set(plan.spec.spec.scale)
-    assert "set" not in plans.Arm.model_fields  # no arm has a length of its own
+    assert "set" not in plans.PaperArm.model_fields  # no arm has a length of its own
     for host, told in plan.hosts.items():
         if told.code == "ours":
             assert told.target is not None
@@ -227,7 +227,7 @@ def typed(data):
 
     def run(name: str, *words: str) -> Any:
         own = {"doncenco2022": ["--regions", "WT:1+2,TC:2,ET:2"],
-               "shin2018": ["--with", "tissues=nifti:tissues"]}.get(name, [])  # fmt: skip
+               "shin2018": ["--extra-source", "tissues=nifti:tissues"]}.get(name, [])  # fmt: skip
         where = [] if "--data" in words else ["--data", data[name], *own]
         return CliRunner().invoke(cli, ["papers", name, *where, *words])
 
@@ -265,7 +265,7 @@ def test_a_dry_run_prints_the_commands(dry, data, name, scale):
     for words in augments:
         assert words[:3] == ["gansynth", "augment", "--target"]
         assert {f"{k}={v}" for k, v in read.items()} <= set(after(words, "--read"))
-        assert ("--frozen" in words) == (after(words, "--ratio") != ["1:0"])
+        assert ("--offline" in words) == (after(words, "--ratio") != ["1:0"])
 
 
 def test_a_dry_run_of_real_cases_is_one_that_gansynth_understands(dry, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from gansynth.core.source import SourceRequest
-from gansynth.sampling.sharing import nifti_bytes
+from gansynth.sampling.deidentify import nifti_bytes
 
 CASES = ("muster_01", "muster_02", "beispiel_01", "beispiel_02")
 PEOPLE = r"([a-z]+)_\d+"

@@ -19,7 +19,7 @@ from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.data.nifti import open_nifti
 from gansynth.evaluation.audit import audit_export, audit_exported
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.sampling.identifiers import Name, Names, marks
+from gansynth.sampling.identifiers import Identifier, Identifiers, marks
 from tests.evaluation.audit.exported import CASES, png, volume, write_clean, write_source
 
 
@@ -206,8 +206,9 @@ def test_an_export_in_the_sources_own_folder_does_not_name_itself(tmp_path):
     assert audit_export(out, source.lineage(), sources=source).findings == ()
 
 
-KNOWN = Names(
-    Name(text, "case") for text in ("1", "004", "p1", "p1_left", "123456", "ab7", "sample-0003")
+KNOWN = Identifiers(
+    Identifier(text, "case")
+    for text in ("1", "004", "p1", "p1_left", "123456", "ab7", "sample-0003")
 )
 
 
@@ -266,7 +267,7 @@ def test_short_names_are_found_in_files_by_their_keys(out, file, text):
     ids=["folders", "harmless", "longer hide shorter"],
 )
 def test_what_names_somebody(names, harmless, text, wanted):
-    known = Names([Name(*name) for name in names], harmless=harmless)
+    known = Identifiers([Identifier(*name) for name in names], harmless=harmless)
     assert [str(name) for name in known.within(text)] == wanted
 
 

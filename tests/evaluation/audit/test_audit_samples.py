@@ -14,9 +14,9 @@ from gansynth.evaluation.audit import audit_exported
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.deidentify import record_of, refuse_real_images
 from gansynth.sampling.png_export import PngOptions
 from gansynth.sampling.sample import sample_run
-from gansynth.sampling.sharing import record_of, refuse_real_images
 from tests.evaluation.audit.exported import write_source
 
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "steps": 1, "batch_size": 1}
@@ -108,7 +108,7 @@ def test_label_maps_that_are_not_edited_are_told(runs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("heeds", "given", "part", "says"),
+    ("conditioned_on", "given", "part", "says"),
     [
         (["labels", "lesion"], [], [], "puts lesions into real cases"),
         (["labels", "image"], [], [], "moves real cases"),
@@ -117,21 +117,23 @@ def test_label_maps_that_are_not_edited_are_told(runs, tmp_path):
     ],
     ids=["lesions", "moved", "given", "a part"],
 )
-def test_samples_with_real_images_in_them_are_refused(runs, tmp_path, heeds, given, part, says):
-    manifest = {"heeds": heeds, "options": {"given": given}}
+def test_samples_with_real_images_in_them_are_refused(
+    runs, tmp_path, conditioned_on, given, part, says
+):
+    manifest = {"conditioned_on": conditioned_on, "options": {"given": given}}
     if part:
         folder = shutil.copytree(runs / "deep", tmp_path / "parts" / "rare")
         told = json.loads((folder / "manifest.json").read_text())
-        (folder / "manifest.json").write_text(json.dumps({**told, "heeds": part}))
+        (folder / "manifest.json").write_text(json.dumps({**told, "conditioned_on": part}))
         manifest["parts"] = [{"name": "rare"}]
     run = RunFolder.known(tmp_path if part else runs / "deep", manifest)
-    with pytest.raises(UsageFault, match=rf"--for-sharing: .*{says}.*(?i:leave it out)"):
-        refuse_real_images(run, "--for-sharing", "leave it out")
+    with pytest.raises(UsageFault, match=rf"--deidentify: .*{says}.*(?i:leave it out)"):
+        refuse_real_images(run, "--deidentify", "leave it out")
 
 
 def test_the_command_has_the_option(runs, run_cli, tmp_path):
     asked = ("-n", 1, "-o", tmp_path / "out", "--device", "cpu", "--edit", "shift", "--json")
-    done = run_cli("sample", runs / "deep", *asked, "--for-sharing")
+    done = run_cli("sample", runs / "deep", *asked, "--deidentify")
     assert done.exit_code == 0, done.stderr
     assert Path(json.loads(done.stdout)["record"]).parent == runs / "deep" / "exports"
     assert audit_exported(tmp_path / "out", run=runs / "deep").findings == ()

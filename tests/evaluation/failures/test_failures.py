@@ -1,4 +1,4 @@
-"""``gansynth failures``: every training lesion judged by a host that had not seen its case."""
+"""``gansynth hard-cases``: every training lesion judged by a host that had not seen its case."""
 # mypy: disallow-untyped-calls=False
 
 import json
@@ -11,29 +11,35 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from gansynth.conditions.failures_lesions import Frame, Judged, Lesion, judge, lesions_in
-from gansynth.conditions.failures_risk import Risk
-from gansynth.conditions.weights import write_failures
+from gansynth.conditions.risk_model import RiskModel
+from gansynth.conditions.sampling_weights import write_failures
+from gansynth.conditions.scored_lesions import (
+    CropFrame,
+    Lesion,
+    ScoredLesion,
+    lesions_in,
+    score_lesions,
+)
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.folds import read_splits
-from gansynth.evaluation.failures.hosts import (
+from gansynth.evaluation.hard_cases.hosts import (
     InnerSource,
     by_windows,
     inner_folds,
     predicted_files,
     training_space,
 )
-from gansynth.evaluation.failures.job import FailureOptions, find_failures
-from gansynth.hosts.checks import Takes, check_asked
-from gansynth.hosts.origin import find_origin
+from gansynth.evaluation.hard_cases.job import FailureOptions, find_failures
+from gansynth.hosts.checks import HostLimits, check_asked
+from gansynth.hosts.sample_source import find_sample_source
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 from tests.blobs import Blobs, blobs, failures_of
 from tests.conftest import save_nifti
@@ -57,7 +63,7 @@ def found_in(source, out, options=TINY, **more):
 
 def framed(shape, spacing=None):
     n = len(shape)
-    return Frame(spacing or (1.0,) * n, (0.0,) * n, (1.0,) * n, shape, ((0.0, 1.0),) * n)
+    return CropFrame(spacing or (1.0,) * n, (0.0,) * n, (1.0,) * n, shape, ((0.0, 1.0),) * n)
 
 
 def test_a_lesion_has_a_size_a_place_in_the_body_and_a_class():
@@ -86,7 +92,7 @@ def test_lesions_are_judged_one_by_one():
     truth[20:24, 20:24] = 2  # as another class
     seen[20:24, 20:24] = 1
     seen[10:14, 14:18] = 1  # touches no lesion: no lesion's failure
-    found = judge(truth, seen, (1, 2), framed(truth.shape), least=1)
+    found = score_lesions(truth, seen, (1, 2), framed(truth.shape), least=1)
     by = {tuple(np.round(np.array(j.lesion.place) * 30 - 0.5).astype(int)): j for j in found}
     assert len(by) == 5
     assert by[4, 4].dice == pytest.approx(2 * 8 / (8 + 16))
@@ -101,7 +107,7 @@ def judged(number, failed, label=None, size=None):
     rng = np.random.default_rng(number)
     diameter = rng.uniform(2, 20) if size is None else size
     lesion = Lesion(label or 1 + number % 2, diameter**3, diameter, tuple(rng.uniform(0, 1, 3)))
-    return Judged(lesion, 1.0 - failed(lesion), 1.0)
+    return ScoredLesion(lesion, 1.0 - failed(lesion), 1.0)
 
 
 def small(lesion):
@@ -109,7 +115,7 @@ def small(lesion):
 
 
 def risk_of(lesions):
-    return Risk.fit(lesions, {1: "one", 2: "two"}, "DHW", 10.0)
+    return RiskModel.fit(lesions, {1: "one", 2: "two"}, "DHW", 10.0)
 
 
 def test_few_lesions_say_little_and_many_say_much_and_none_that_failed_nothing():
@@ -133,7 +139,7 @@ def test_a_class_that_is_small_is_not_blamed_twice_and_a_risk_survives_json():
     one, two = (risk.of(Lesion(label, 27, 3.0, None)) for label in (1, 2))
     assert one == pytest.approx(two, rel=0.25)
     assert one > 3 * risk.of(Lesion(1, 1000, 12.0, None))
-    assert Risk.from_json(json.loads(json.dumps(risk.to_json()))) == risk
+    assert RiskModel.from_json(json.loads(json.dumps(risk.to_json()))) == risk
 
 
 def test_inner_folds_have_training_cases_only_and_keep_people_together():
@@ -141,8 +147,8 @@ def test_inner_folds_have_training_cases_only_and_keep_people_together():
     folds = inner_folds(source, 3, 0)
     assert sorted(c for f in folds for c in f["val"]) == list(source.train_ids)
     for fold in folds:
-        sides = [{source.subject(c) for c in fold[side]} for side in ("train", "val")]
-        assert not sides[0] & sides[1]
+        comparison = [{source.subject(c) for c in fold[side]} for side in ("train", "val")]
+        assert not comparison[0] & comparison[1]
     assert folds == inner_folds(source, 3, 0) != inner_folds(source, 3, 1)
     with pytest.raises(IntegrityFault, match="'case_33' is no training case"):
         InnerSource(source, folds[0]).load("case_33")
@@ -311,7 +317,7 @@ def test_a_prediction_of_another_grid_or_label_is_refused(volumes, shape, affine
 
 def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volumes):
     data = ("--data", f"nifti:{volumes / 'data'}", "--read", "folds=3", "--inner", "2")
-    result = run_cli("failures", *data, "--write-splits", volumes / "inner.json", "--json")
+    result = run_cli("hard-cases", *data, "--write-splits", volumes / "inner.json", "--json")
     assert result.exit_code == 0, result.stderr
     source = opened(volumes, folds="3")
     folds = read_splits(volumes / "inner.json")
@@ -323,12 +329,12 @@ def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volume
             name = f"{case}.nii.gz"
             (volumes / f"p{number}" / name).symlink_to(volumes / "data" / "labels" / name)
         told += ["--predictions", volumes / f"p{number}"]
-    result = run_cli("failures", *data, *told, "-o", volumes / "f.json")
+    result = run_cli("hard-cases", *data, *told, "-o", volumes / "f.json")
     assert result.exit_code == 0, result.stderr
     assert "lesions  4" in result.stdout
     assert "class" in result.stdout
     (volumes / "p0" / f"{source.held_out_ids[0]}.nii.gz").touch()
-    result = run_cli("failures", *data, *told, "-o", volumes / "g.json")
+    result = run_cli("hard-cases", *data, *told, "-o", volumes / "g.json")
     assert (result.exit_code, source.held_out_ids[0] in result.stderr) == (6, True)
 
 
@@ -368,7 +374,7 @@ def toy_run(toy_fit, tmp_path_factory):
 
 def drawer(folder, weights="f.json", source=None):
     asking = SampleRequest(weights=str(folder / weights))
-    return SampleDrawer(load_run(folder / "run", "cpu"), source or ToySource(2), asking)
+    return Sampler(load_run(folder / "run", "cpu"), source or ToySource(2), asking)
 
 
 def test_samples_are_drawn_by_weights(toy_run):
@@ -380,7 +386,7 @@ def test_samples_are_drawn_by_weights(toy_run):
 
 
 def test_the_command_draws_samples_by_weights(run_cli, toy_run, tmp_path):
-    asked = ("sample", toy_run / "run", "-n", "2", "--device", "cpu", "-q", "--weights")
+    asked = ("sample", toy_run / "run", "-n", "2", "--device", "cpu", "-q", "--sampling-weights")
     result = run_cli(*asked, toy_run / "f.json", "-o", tmp_path / "samples")
     assert result.exit_code == 0, result.stderr
     (tmp_path / "bad.json").write_text((toy_run / "f.json").read_text()[:900])
@@ -415,13 +421,13 @@ def test_weights_of_a_held_out_case_or_of_another_fold_are_refused(toy_run):
 def test_a_host_is_checked_before_anything_starts(toy_run):
     source = ToySource(2)
     asking = SampleRequest(weights=str(toy_run / "f.json"))
-    injection: Any = SimpleNamespace(samples=asking, bank=None, run=RunFolder(toy_run / "run"))
+    mix_config: Any = SimpleNamespace(samples=asking, bank=None, run=RunFolder(toy_run / "run"))
     held_out = source.records(source.held_out_ids)
-    origin = find_origin(injection)
-    check_asked(injection, origin, Takes("toy", source, held_out))
+    origin = find_sample_source(mix_config)
+    check_asked(mix_config, origin, HostLimits("toy", source, held_out))
     seen = replace(source.record("toy_03"), id="other", subject="other")
     with pytest.raises(IntegrityFault, match="same content as toy_03"):
-        check_asked(injection, origin, Takes("toy", source, [*held_out, seen]))
+        check_asked(mix_config, origin, HostLimits("toy", source, [*held_out, seen]))
 
 
 @pytest.mark.parametrize(("kind", "unit"), [("pictures", "px"), ("slices", "mm")])

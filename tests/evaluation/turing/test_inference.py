@@ -11,9 +11,9 @@ from gansynth.evaluation.turing.inference import (
     detectable,
     fleiss_kappa,
     median,
+    pooled_proportion,
     power_of,
-    share_of,
-    share_of_several,
+    proportion_of,
 )
 
 
@@ -21,7 +21,7 @@ from gansynth.evaluation.turing.inference import (
     ("correct", "answers"), [(70, 100), (54, 100), (50, 100), (0, 10), (10, 10), (1, 7), (3, 3)]
 )
 def test_a_raters_interval_and_p_are_exact(correct, answers):
-    found, known = share_of(correct, answers), binomtest(correct, answers)
+    found, known = proportion_of(correct, answers), binomtest(correct, answers)
     interval = known.proportion_ci(0.95, method="exact")
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
     assert found.p == pytest.approx(known.pvalue, abs=1e-12)
@@ -29,7 +29,7 @@ def test_a_raters_interval_and_p_are_exact(correct, answers):
 
 
 def test_of_no_answer_nothing_is_said():
-    found = share_of(0, 0)
+    found = proportion_of(0, 0)
     assert (found.value, found.low, found.high, found.p) == (None, 0, 1, 1)
 
 
@@ -52,7 +52,7 @@ def test_nineteen_of_twenty_pooled_intervals_hold_the_truth(others, spread, roun
     rng, inside = np.random.default_rng(1), 0
     for _ in range(rounds):
         correct, of_these = answers(4, 60, spread, rng)
-        found = share_of_several(correct, others=others)
+        found = pooled_proportion(correct, others=others)
         inside += found.low <= (0.6 if others else of_these) <= found.high
     assert inside / rounds >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / rounds)
 
@@ -60,11 +60,11 @@ def test_nineteen_of_twenty_pooled_intervals_hold_the_truth(others, spread, roun
 def test_answers_that_all_agree_count_once_and_independent_ones_nearly_all():
     rng = np.random.default_rng(0)
     one = rng.random(100) < 0.6
-    pooled, alone = share_of_several(np.tile(one, (4, 1))), share_of(int(one.sum()), 100)
+    pooled, alone = pooled_proportion(np.tile(one, (4, 1))), proportion_of(int(one.sum()), 100)
     assert pooled.value == alone.value
     assert pooled.worth == pytest.approx(100, rel=0.03)
     assert (pooled.low, pooled.high) == pytest.approx((alone.low, alone.high), abs=0.005)
-    assert 700 < (share_of_several(rng.random((5, 200)) < 0.6).worth or 0) <= 1000
+    assert 700 < (pooled_proportion(rng.random((5, 200)) < 0.6).worth or 0) <= 1000
 
 
 def test_the_pooled_interval_is_never_narrower_than_that_of_independent_answers():
@@ -72,22 +72,25 @@ def test_the_pooled_interval_is_never_narrower_than_that_of_independent_answers(
     for _ in range(20):
         correct = rng.random((3, 40)) < 0.5
         correct[:, ::2] = ~correct[:, 1::2]  # less spread than chance has
-        found, simple = share_of_several(correct), share_of(float(correct.sum()), correct.size)
+        found, simple = (
+            pooled_proportion(correct),
+            proportion_of(float(correct.sum()), correct.size),
+        )
         assert found.worth <= correct.size
         assert found.high - found.low >= simple.high - simple.low - 1e-9
 
 
 def test_two_raters_say_little_of_others():
     correct = np.random.default_rng(0).random((2, 100)) < 0.6
-    found = share_of_several(correct, others=True)
+    found = pooled_proportion(correct, others=True)
     assert (found.low < 0.2, found.high > 0.9) == (True, True)
 
 
 @pytest.mark.parametrize("all_right", [True, False])
 def test_raters_who_are_all_right_or_all_wrong_count_as_one(all_right):
-    found = share_of_several(np.full((3, 20), all_right))
+    found = pooled_proportion(np.full((3, 20), all_right))
     assert (found.value, found.worth) == (float(all_right), 20)
-    assert share_of_several(np.full((3, 20), all_right), others=True).worth == 3
+    assert pooled_proportion(np.full((3, 20), all_right), others=True).worth == 3
 
 
 FLEISS = np.array(

@@ -15,14 +15,20 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.evaluation.turing.options import TuringOptions
-from gansynth.evaluation.turing.pictures import Cutter, Pictures, _stacked, find_windows, gather
+from gansynth.evaluation.turing.pictures import (
+    RealImageCutter,
+    StudyImages,
+    _stacked,
+    find_windows,
+    gather,
+)
 from gansynth.fitting.fit import fit
 from gansynth.report.png import scaled
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 
 SOURCE = ToySource(2)
@@ -36,7 +42,7 @@ def toy_run(toy_fit, tmp_path_factory):
     return load_run(run, "cpu")
 
 
-def gathered(run, source=None, **options) -> Pictures:
+def gathered(run, source=None, **options) -> StudyImages:
     asked = TuringOptions(**{"n": 4, "seed": 3, **options})
     return gather(run, source or SOURCE, asked, NullReporter())
 
@@ -59,7 +65,7 @@ def test_held_out_cases_and_samples_are_shown_in_one_window_to_the_byte(toy_run)
     assert {told["case"] for _, told in of(found, "real")} == set(SOURCE.held_out_ids)
     for image, told in of(found, "real"):
         assert np.array_equal(image[:, 0], seen(found, SOURCE.load(told["case"]).image))
-    drawn = SampleDrawer(toy_run, SOURCE, SampleRequest(seed=3)).draw_raw(0, 4)
+    drawn = Sampler(toy_run, SOURCE, SampleRequest(seed=3)).draw_raw(0, 4)
     for image, told in of(found, "synthetic"):
         assert np.array_equal(image[:, 0], seen(found, drawn[told["index"]].image))
 
@@ -107,7 +113,7 @@ def test_what_there_is_not_is_refused(toy_run, options, says):
 
 def test_too_many_bytes_are_refused_before_anything_is_drawn(toy_run, monkeypatch):
     monkeypatch.setattr("gansynth.evaluation.turing.pictures.LARGEST", 8 * 2 * 32 * 32 - 1)
-    monkeypatch.setattr(SampleDrawer, "draw_raw", None)
+    monkeypatch.setattr(Sampler, "draw_raw", None)
     with pytest.raises(UsageFault, match="use fewer, or one --channel"):
         gathered(toy_run)
 
@@ -138,7 +144,7 @@ def cutter(run, edge=None):
     run = replace(run)
     if edge:
         run.manifest = {**run.manifest, "space": Space("crop", (edge, edge)).to_json()}
-    return Cutter(SOURCE, run, np.random.default_rng(0))
+    return RealImageCutter(SOURCE, run, np.random.default_rng(0))
 
 
 def test_a_case_is_cut_at_another_place_each_time_and_once_if_it_has_but_one(toy_run):
@@ -162,12 +168,12 @@ def test_places_that_training_would_not_learn_from_are_passed_over(toy_run, monk
 
 
 def test_flawed_samples_are_left_out_and_counted(toy_run, monkeypatch):
-    flaws = iter(["ugly, expected better", "", "ugly, expected better", *[""] * 99])
-    monkeypatch.setattr(toy_run.generator, "flaw", lambda sample: next(flaws))
+    reject_reasons = iter(["ugly, expected better", "", "ugly, expected better", *[""] * 99])
+    monkeypatch.setattr(toy_run.generator, "reject_reason", lambda sample: next(reject_reasons))
     found = gathered(toy_run)
-    assert found.about["flawed"] == 2
+    assert found.about["rejected"] == 2
     assert sorted(t["index"] for _, t in of(found, "synthetic")) == [1, 3, 4, 5]
-    monkeypatch.setattr(toy_run.generator, "flaw", lambda sample: "ugly, expected better")
+    monkeypatch.setattr(toy_run.generator, "reject_reason", lambda sample: "ugly, expected better")
     with pytest.raises(TrainingFault, match=r"samples are rejected \(\d+ times ugly\)"):
         gathered(toy_run)
 

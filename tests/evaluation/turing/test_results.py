@@ -13,11 +13,17 @@ from scipy.stats import binomtest
 from gansynth.evaluation.turing import results, write_results
 from gansynth.evaluation.turing.raters import new_rater
 from gansynth.evaluation.turing.session import VERSION
-from gansynth.evaluation.turing.words import rows
+from gansynth.evaluation.turing.summary import rows
 from gansynth.runtime.errors import DataFault, IntegrityFault
 
 R, S = "real", "synthetic"
-ABOUT = {"source": "nifti:phantoms", "from": "held-out", "cases": 50, "seen_by_run": 0, "flawed": 0}
+ABOUT = {
+    "source": "nifti:phantoms",
+    "from": "held-out",
+    "cases": 50,
+    "seen_by_run": 0,
+    "rejected": 0,
+}
 
 
 @pytest.fixture
@@ -202,9 +208,9 @@ def test_two_raters_agree_as_kappa_says_and_say_nothing_of_others(session):
 
 
 def test_what_helps_samples_is_pointed_out(session):
-    about = {"flawed": 7, "seen_by_run": 12, "shared_with_samples": 3}
-    flawed, first, second = results(session(images(), **about))["warnings"]
-    assert "7 samples were rejected and left out" in flawed
+    about = {"rejected": 7, "seen_by_run": 12, "shared_with_samples": 3}
+    rejected, first, second = results(session(images(), **about))["warnings"]
+    assert "7 samples were rejected and left out" in rejected
     assert "12 of the 50 real cases are training cases" in first
     assert "3 real cases also have samples based on them" in second
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gansynth.metrics.detection.matching import match, pooled
-from gansynth.metrics.detection.record import Detections, Found, Seen, Truth
+from gansynth.metrics.detection.matching import match, pool_detections
+from gansynth.metrics.detection.record import DetectedBoxes, Detections, ImageDetections, TrueBoxes
 
 SIDE = 64
 A, B, ELSEWHERE = (0, 0, 10, 10), (20, 0, 30, 10), (40, 40, 50, 50)
@@ -24,26 +24,26 @@ def seen(
     classes: tuple[Sequence[int], Sequence[int]] | None = None,
     subject: str | None = None,
     place: tuple[str, int] | None = None,
-) -> Seen:
+) -> ImageDetections:
     """An image; class 0 throughout unless ``classes`` has those of truth and detections."""
     of_truth, of_found = classes or ([0] * len(true), [0] * len(found))
-    return Seen(
+    return ImageDetections(
         name,
         subject,
         (SIDE, SIDE),
-        Truth(boxes(*true), np.array(of_truth, np.int64)),
-        Found(boxes(*found), np.array(scores, float), np.array(of_found, np.int64)),
+        TrueBoxes(boxes(*true), np.array(of_truth, np.int64)),
+        DetectedBoxes(boxes(*found), np.array(scores, float), np.array(of_found, np.int64)),
         *(place or (None, None)),
     )
 
 
-def document(*images: Seen, names: Sequence[str] = ("lesion",), **rest) -> Detections:
+def document(*images: ImageDetections, names: Sequence[str] = ("lesion",), **rest) -> Detections:
     return Detections("toy", tuple(names), images, rest.pop("iou_nms", 0.5), **rest)
 
 
 def measured(detections: Detections, iou: float = 0.5):
     """All images together, and which lesion each detection hits."""
-    pool = pooled(detections)
+    pool = pool_detections(detections)
     return pool, match(pool, (iou,))[0]
 
 
@@ -73,7 +73,7 @@ def drawn(
             both[:, 2:] = np.maximum(both[:, 2:], both[:, :2] + grid)
         return both
 
-    def one(number: int) -> Seen:
+    def one(number: int) -> ImageDetections:
         true = some(int(rng.integers(0, 5) * rng.integers(0, 2)))
         near = np.repeat(true, 2, axis=0)
         if grid is None:
@@ -86,12 +86,12 @@ def drawn(
         scores = rng.random(len(found))
         if ties is not None:
             scores = np.ceil(scores * ties) / ties
-        return Seen(
+        return ImageDetections(
             f"{number:04}",
             f"p{number // per_subject}",
             (SIDE, SIDE),
-            Truth(true, rng.integers(0, classes, len(true))),
-            Found(found, scores, rng.integers(0, classes, len(found))),
+            TrueBoxes(true, rng.integers(0, classes, len(true))),
+            DetectedBoxes(found, scores, rng.integers(0, classes, len(found))),
             f"v{number // per_subject}",
             number % per_subject,
         )

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.metrics.detection import Asked, froc, measure_arms
-from gansynth.metrics.detection.free_response import Arm, AtEqualFps, at_equal_fps, sensitivity
-from gansynth.metrics.detection.matching import pooled
-from gansynth.metrics.detection.record import Found
+from gansynth.metrics.detection import DetectionMeasures, froc, measure_arms
+from gansynth.metrics.detection.free_response import AtEqualFps, FrocArm, at_equal_fps, sensitivity
+from gansynth.metrics.detection.matching import pool_detections
+from gansynth.metrics.detection.record import DetectedBoxes
 from gansynth.metrics.detection.report import number
 from gansynth.metrics.detection.resampling import (
-    Estimate,
+    BootstrapEstimate,
     estimate,
     everyone,
     resamples,
     with_interval,
 )
-from gansynth.metrics.detection.volumes import Lesions, linked, places
+from gansynth.metrics.detection.volumes import LesionVolumes, linked, places
 from tests.metrics.detection.simulated import (
     ELSEWHERE,
     A,
@@ -37,7 +37,7 @@ FOUND = drawn(1, 60, per_subject=4)
 
 def arm(name, detections, confidence=0.5):
     pool, hits = measured(detections)
-    return Arm(name, pool, hits, confidence)
+    return FrocArm(name, pool, hits, confidence)
 
 
 def weights_of(arm, times=200):
@@ -45,7 +45,7 @@ def weights_of(arm, times=200):
 
 
 def changed(detections, change):
-    """The same with other ``Found`` in each image."""
+    """The same with other ``DetectedBoxes`` in each image."""
     images = tuple(replace(s, found=change(s.found)) for s in detections.images)
     return replace(detections, images=images)
 
@@ -70,12 +70,12 @@ def test_more_of_everything_is_not_better():
     assert eager.working(once)[0] > plain.working(once)[0] + 0.5
     for held, asked in ((plain, eager), (eager, plain)):
         compared = at_equal_fps(held, asked, weights_of(plain))
-        assert compared.difference == Estimate(0, 0, 0)
+        assert compared.difference == BootstrapEstimate(0, 0, 0)
         assert compared.verdict().endswith("no difference shown.")
 
 
 def test_a_curve_that_ends_before_is_said_to():
-    cut = changed(FOUND, lambda f: Found(*(v[f.scores > 0.8] for v in vars(f).values())))
+    cut = changed(FOUND, lambda f: DetectedBoxes(*(v[f.scores > 0.8] for v in vars(f).values())))
     plain, short = arm("real", FOUND), arm("short", cut)
     compared = at_equal_fps(plain, short, weights_of(plain))
     assert (compared.reached, compared.ended) == (False, 1)
@@ -102,20 +102,22 @@ def test_a_curve_that_ends_before_is_said_to():
     ],
 )
 def test_the_verdict_claims_no_more_than_the_interval(difference, units, reached, says):
-    compared = AtEqualFps("A", "B", 1, 0.5, 0.6, Estimate(*difference), reached, 0, units, 200)
+    compared = AtEqualFps(
+        "A", "B", 1, 0.5, 0.6, BootstrapEstimate(*difference), reached, 0, units, 200
+    )
     assert says in compared.verdict()
 
 
 def test_differences_are_of_the_same_patients():
     """Paired: an arm that always finds one lesion more has a difference that hardly varies."""
     rng = np.random.default_rng(0)
-    sides: list[Any] = [[], []]
+    comparison: list[Any] = [[], []]
     for n in range(40):
         hit = [A, B] if rng.random() >= 0.5 else [B]  # nobody finds A in half of them
-        for side, score in zip(sides, (0.1, 0.9), strict=True):
+        for side, score in zip(comparison, (0.1, 0.9), strict=True):
             scores = [0.9, score][-len(hit) :]
             side.append(seen(f"{n}", [A, B], hit, scores, subject=f"{n}"))
-    held, asked = (arm("", document(*side)) for side in sides)
+    held, asked = (arm("", document(*side)) for side in comparison)
     found = at_equal_fps(held, asked, weights_of(held))
     assert vars(found.difference) == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
     alone = with_interval(0, [held.working(weights_of(held))[1]])
@@ -203,7 +205,7 @@ def lesions(*images, confidence=0.5, least=1, iou=0.5):
     pool, hits = measured(document(*images), iou)
     where = places(document(*images), pool)
     assert not isinstance(where, str)
-    return Lesions(pool, where, hits, confidence, least)
+    return LesionVolumes(pool, where, hits, confidence, least)
 
 
 TWO = (
@@ -261,12 +263,12 @@ def test_without_lesions_nothing_is_found():
 def test_images_that_do_not_say_where_they_lie_are_said_to():
     found = document(seen("0", place=("v", 0)), seen("1"))
     says = "1 of 2 images do not say of which volume they are a slice"
-    assert places(found, pooled(found)) == says
+    assert places(found, pool_detections(found)) == says
 
 
 @pytest.fixture(scope="module")
 def of_arm():
-    (found,) = measure_arms({"a": FOUND}, Asked(resamples=300, confidence=0.3))["arms"]
+    (found,) = measure_arms({"a": FOUND}, DetectionMeasures(resamples=300, confidence=0.3))["arms"]
     return found
 
 
@@ -298,7 +300,7 @@ def test_the_drawn_curve_is_the_curve_within_its_band_up_to_its_end(of_arm):
 
 def test_a_document_is_json_even_where_nothing_is_defined():
     empty = document(seen("x"), names=("a", "b"))
-    told = measure_arms({"a": empty, "b": empty}, Asked(resamples=20))
+    told = measure_arms({"a": empty, "b": empty}, DetectionMeasures(resamples=20))
     assert json.loads(json.dumps(told, allow_nan=False))["arms"][0]["map"]["value"] is None
     assert "nothing to compare" in told["equal_fps"][0]["verdict"]
 
@@ -306,14 +308,14 @@ def test_a_document_is_json_even_where_nothing_is_defined():
 def test_progress_is_told_to_the_end():
     told = []
     arms = {"a": FOUND, "b": FOUND}
-    measure_arms(arms, Asked(resamples=0), progress=lambda *counts: told.append(counts))
+    measure_arms(arms, DetectionMeasures(resamples=0), progress=lambda *counts: told.append(counts))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize(("confidence", "warned"), [(0.3, True), (0.4, False)])
 def test_curves_that_end_at_the_working_point_are_said_to(confidence, warned):
     short = replace(FOUND, confidence=0.3)
-    asked = Asked(confidence=confidence, resamples=0)
+    asked = DetectionMeasures(confidence=confidence, resamples=0)
     said = measure_arms({"a": short, "b": short}, asked)["warnings"]
     assert any("no arm can be asked" in text for text in said) == bool(said) == warned
 

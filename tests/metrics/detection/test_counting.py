@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gansynth.metrics.detection.free_response import RATES, Froc, false_positives, froc, sensitivity
-from gansynth.metrics.detection.matching import MISS, match, overlaps, pooled
+from gansynth.metrics.detection.matching import MISS, match, overlaps, pool_detections
 from gansynth.metrics.detection.precision import (
     ALL_POINTS,
     COCO,
@@ -69,14 +69,14 @@ WRONG = seen("x", [A, B], [A, B], [0.9, 0.8], classes=([0, 1], [1, 1]))
     ],
 )
 def test_which_lesion_is_hit(images, iou, options, expected):
-    pool = pooled(document(*images, names=("a", "b")), **options)
+    pool = pool_detections(document(*images, names=("a", "b")), **options)
     assert match(pool, (iou,))[0].tolist() == expected
 
 
 @pytest.mark.parametrize("name", TIES)
 def test_lower_overlaps_hit_more_and_every_hit_overlaps_once_and_is_of_the_class(name):
     for seed in range(10):
-        pool = pooled(drawn(seed, **TIES[name]))
+        pool = pool_detections(drawn(seed, **TIES[name]))
         ious = (0.75, 0.5, 0.25, 0.1)
         before: set[int] = set()
         for iou, row in zip(ious, match(pool, ious), strict=True):
@@ -92,12 +92,12 @@ def test_lower_overlaps_hit_more_and_every_hit_overlaps_once_and_is_of_the_class
 
 def test_hits_do_not_depend_on_detections_of_lower_score():
     found = drawn(3, images=30)
-    pool = pooled(found)
+    pool = pool_detections(found)
     kept = []
     for image in found.images:
         sure = {k: v[image.found.scores >= 0.4] for k, v in vars(image.found).items()}
         kept.append(replace(image, found=replace(image.found, **sure)))
-    alone = match(pooled(replace(found, images=tuple(kept))), (0.5,))[0]
+    alone = match(pool_detections(replace(found, images=tuple(kept))), (0.5,))[0]
     np.testing.assert_array_equal(alone, match(pool, (0.5,))[0][pool.scores >= 0.4])
 
 
@@ -106,7 +106,7 @@ def test_where_the_patient_is_unknown_the_volume_is_one_or_else_the_image():
         *(seen("p"), seen("a", subject="p"), seen("b", subject="p", place=("p", 0))),
         *(seen("c", place=("p", 1)), seen("d", place=("p", 2))),
     )
-    assert pooled(document(*images)).subject.tolist() == [0, 1, 1, 2, 2]
+    assert pool_detections(document(*images)).subject.tolist() == [0, 1, 1, 2, 2]
 
 
 HAND = document(
@@ -267,7 +267,7 @@ DRAWN = {
 @pytest.mark.parametrize("library", ["pycocotools", "faster_coco_eval"])
 @pytest.mark.parametrize("name", DRAWN)
 def test_coco_precisions_are_those_of_coco(name, library):
-    pool = pooled(DRAWN[name])
+    pool = pool_detections(DRAWN[name])
     ours = average_precision(pool, match(pool, COCO_IOUS), rule=COCO, most=COCO_MOST)
     np.testing.assert_allclose(ours, theirs(DRAWN[name], library), rtol=0, atol=1e-12)
 
@@ -278,14 +278,14 @@ def test_coco_precisions_are_those_of_coco(name, library):
 def test_precision_by_hand(rule, expected):
     image = seen("x", [A, B], [A, ELSEWHERE, B], [0.9, 0.8, 0.7])
     other = seen("y", found=[A], scores=[0.1])
-    pool = pooled(document(image, other, names=("lesion", "unseen")))
+    pool = pool_detections(document(image, other, names=("lesion", "unseen")))
     found = average_precision(pool, match(pool, (0.5,)), rule=rule)[0]
     np.testing.assert_allclose(found, [expected, np.nan])
 
 
 def test_a_class_without_lesions_does_not_count_and_one_without_detections_is_0():
     image = seen("x", [A, B], [A, A], [0.9, 0.8], classes=([0, 1], [0, 2]))
-    pool = pooled(document(image, names=("a", "b", "c")))
+    pool = pool_detections(document(image, names=("a", "b", "c")))
     precision = Precision(pool, match(pool, (0.5,)))
     np.testing.assert_array_equal(precision(np.ones((1, 1)))[0, 0], [1, 0, np.nan])
     np.testing.assert_array_equal(precision.mean(np.ones((1, 1))), [0.5])
@@ -293,5 +293,5 @@ def test_a_class_without_lesions_does_not_count_and_one_without_detections_is_0(
 
 def test_only_the_surest_of_an_image_and_class_count():
     scores, labels = [0.1, 0.9, 0.5, 0.5, 0.7], [0, 0, 0, 0, 1]
-    pool = pooled(document(seen("x", found=[A] * 5, scores=scores, classes=([], labels))))
+    pool = pool_detections(document(seen("x", found=[A] * 5, scores=scores, classes=([], labels))))
     assert surest(pool, 2).tolist() == [False, True, True, False, True]

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.record import FILE
 from gansynth.metrics.segmentation import evaluate
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
-from gansynth.sampling.opening import open_source
+from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import read_train_config
@@ -56,9 +56,9 @@ def nnunet(tmp_path) -> Any:
 
 
 def test_nnunet_validates_beside_its_truth(nnunet):
-    from gansynth_nnunet.judged import judged_files
+    from gansynth_nnunet.predictions import prediction_files
 
-    found = judged_files(nnunet, nnunet.results)
+    found = prediction_files(nnunet, nnunet.results)
     assert list(found) == ["a", "b"]
     assert perfect(found)
     assert found["a"].file == nnunet.results / "validation" / "a.nii.gz"
@@ -73,12 +73,12 @@ def test_nnunet_validates_beside_its_truth(nnunet):
     ],
 )
 def test_nnunet_without_predictions_volumes_or_held_out_cases_is_refused(nnunet, changes, says):
-    from gansynth_nnunet.judged import judged_files
+    from gansynth_nnunet.predictions import prediction_files
 
     for key, value in changes.items():
         setattr(nnunet, key, value)
     with pytest.raises(DataFault if "c.nii" in says else UsageFault, match=says):
-        judged_files(nnunet, nnunet.results)
+        prediction_files(nnunet, nnunet.results)
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_nnunets_own_dice_is_ours(toy_copy):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
     iterations = {f"num_{which}iterations_per_epoch": "1" for which in ("", "val_")}
     quick = {"num_epochs": "1", **iterations}
-    outcome = adapter.start(Injection(None, Ratio(1, 0)), quick, ("-device", "cpu"))
+    outcome = adapter.start(MixConfig(None, Ratio(1, 0)), quick, ("-device", "cpu"))
     found = evaluate(adapter.judged(outcome.folder), ONE, measures=("dice",)).per_case
     assert set(found) == set(adapter.source.held_out_ids)
     assert any(value for case in found.values() for value in case.values())
@@ -117,14 +117,14 @@ def volumes(tmp_path) -> Callable[..., SourceRequest]:
 
 def segmented(request: SourceRequest, output: Path, *, keep: bool = True) -> Any:
     """An adapter whose training has predicted each held-out case as ``load`` has it, and that."""
-    from gansynth_segmenter.judging import METRICS, PREDICTIONS, judge_held_out
+    from gansynth_segmenter.evaluation import METRICS, PREDICTIONS, evaluate_held_out
 
     source = open_source(request)
     truth = iter([source.load(case).labels for case in source.held_out_ids])
     sure: Any = SimpleNamespace(
         predict=lambda image: next(truth), schema=source.schema, regions=ONE
     )
-    found = judge_held_out(sure, source, output / PREDICTIONS if keep else None)
+    found = evaluate_held_out(sure, source, output / PREDICTIONS if keep else None)
     output.mkdir(exist_ok=True)
     write_json_atomic(output / METRICS, found)
     adapter = SegmenterAdapter(source)

@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 
 from gansynth.core.prediction import SlicePosition
-from gansynth.metrics.detection import average_precision, false_positives, froc, match, pooled
+from gansynth.metrics.detection import (
+    average_precision,
+    false_positives,
+    froc,
+    match,
+    pool_detections,
+)
 from gansynth.metrics.segmentation import LabelMaps, Prediction, evaluate
-from gansynth.metrics.segmentation.account import FILE, account_of, lines_of, said_of
 from gansynth.metrics.segmentation.detection import measure_detections
 from gansynth.metrics.segmentation.evaluation import headline
 from gansynth.metrics.segmentation.predictions import of_volumes
+from gansynth.metrics.segmentation.results import FILE, account_of, lines_of, said_of
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from tests.conftest import save_nifti
@@ -200,7 +206,7 @@ def test_a_person_is_judged_where_all_images_have_so_many_false_positives():
 def test_all_together_have_the_numbers_of_gansynth_detections(seed):
     detections = drawn(seed, 40)
     found = measure_detections(detections, iou=0.25)["pooled"]
-    pool = pooled(detections)
+    pool = pool_detections(detections)
     hits = match(pool, (0.25, 0.5))
     curve = froc(pool, hits[0])
     assert found["froc"] == pytest.approx(float(curve.score()[0]))
@@ -214,7 +220,7 @@ def test_all_together_have_the_numbers_of_gansynth_detections(seed):
 def test_weighed_by_their_lesions_persons_have_the_pooled_sensitivity_for_a_mean(seed):
     detections = drawn(seed, 40)
     found = measure_detections(detections)
-    pool = pooled(detections)
+    pool = pool_detections(detections)
     lesions = dict(zip(pool.subjects, pool.per_subject(pool.true_owner), strict=True))
     with_some = {p for p, count in lesions.items() if count}
     assert with_some

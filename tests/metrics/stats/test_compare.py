@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gansynth.metrics.stats.anova import Variance
+from gansynth.metrics.stats.anova import VarianceComponents
 from gansynth.metrics.stats.compare import (
-    Comparison,
+    ArmComparison,
     Interval,
     compare,
     holm,
@@ -18,26 +18,26 @@ from gansynth.metrics.stats.compare import (
     wilcoxon,
 )
 from gansynth.metrics.stats.inference import Inference
-from gansynth.metrics.stats.runs import Runs
-from gansynth.metrics.stats.simulation import Design, simulated
+from gansynth.metrics.stats.runs import RunValues
+from gansynth.metrics.stats.simulation import SimulationDesign, simulated
 from gansynth.runtime.errors import DataFault, UsageFault
 
-DESIGN = Design(3, 2, 20)
-TRUTH = Variance(0.25, 0.25, 4, 0.25, 2)
+DESIGN = SimulationDesign(3, 2, 20)
+TRUTH = VarianceComponents(0.25, 0.25, 4, 0.25, 2)
 
 
-def arms(design: Design = DESIGN, gain: float = 0.0) -> tuple[Runs, Runs]:
+def arms(design: SimulationDesign = DESIGN, gain: float = 0.0) -> tuple[RunValues, RunValues]:
     control, arm = simulated(TRUTH, design, np.random.default_rng(0), number=2)
     return design.runs(80 + arm + gain), design.runs(80 + control)
 
 
-def small(values) -> Runs:
+def small(values) -> RunValues:
     table = np.array(values, float)
     names = tuple(map(str, range(table.shape[1])))
-    return Runs(table, tuple(range(len(table))), (0,) * len(table), names)
+    return RunValues(table, tuple(range(len(table))), (0,) * len(table), names)
 
 
-def of(differences, **options) -> Comparison:
+def of(differences, **options) -> ArmComparison:
     arm = small(differences)
     return compare(arm, replace(arm, values=np.zeros_like(arm.values)), margin=0.5, **options)
 
@@ -111,7 +111,9 @@ def test_holm_by_hand(ps, corrected):
 
 
 def test_draws_weigh_the_same():
-    arm = Runs(np.array([[4.0, 4.0], [6.0, 6.0], [1.0, 1.0]]), (0, 0, 1), (0, 1, 0), ("a", "b"))
+    arm = RunValues(
+        np.array([[4.0, 4.0], [6.0, 6.0], [1.0, 1.0]]), (0, 0, 1), (0, 1, 0), ("a", "b")
+    )
     control = replace(arm, values=np.zeros((3, 2)))
     assert compare(arm, control, margin=1).difference == pytest.approx((5 + 1) / 2)
 
@@ -128,20 +130,20 @@ def test_the_same_seed_gives_the_same_json_which_comes_back_or_is_refused_with_w
     found = compare(*arms(), margin=0.5)
     assert compare(*arms(), margin=0.5) == found
     doc = json.loads(json.dumps({**found.to_json(), "arm": "elastic"}, allow_nan=False))
-    assert Comparison.from_json(doc) == found
+    assert ArmComparison.from_json(doc) == found
     del doc["mde"]
     with pytest.raises(DataFault, match="mde"):
-        Comparison.from_json(doc)
+        ArmComparison.from_json(doc)
 
 
 @pytest.mark.parametrize(
     ("design", "said"),
     [
-        (Design(3, 2, 20), "draws, seeds, subjects"),
-        (Design(3, 1, 20), "draws, seeds, subjects"),
-        (Design(1, 3, 20), "seeds, subjects"),
-        (Design(1, 1, 20), "subjects"),
-        (Design(3, 2, 1), "nothing"),
+        (SimulationDesign(3, 2, 20), "draws, seeds, subjects"),
+        (SimulationDesign(3, 1, 20), "draws, seeds, subjects"),
+        (SimulationDesign(1, 3, 20), "seeds, subjects"),
+        (SimulationDesign(1, 1, 20), "subjects"),
+        (SimulationDesign(3, 2, 1), "nothing"),
     ],
 )
 def test_it_says_for_what_it_holds(design, said):

@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.metrics.stats.anova import Squares, Variance, components, variance
-from gansynth.metrics.stats.bootstrap import FEW, Bend, Resamples, resample
+from gansynth.metrics.stats.anova import MeanSquares, VarianceComponents, components, variance
+from gansynth.metrics.stats.bootstrap import FEW, BootstrapResamples, SkewCorrection, resample
 from gansynth.metrics.stats.bounds import within
 from gansynth.metrics.stats.compare import interval_of_mean
-from gansynth.metrics.stats.runs import Floats, Runs, paired
-from gansynth.metrics.stats.simulation import Design, simulated
+from gansynth.metrics.stats.runs import Floats, RunValues, paired
+from gansynth.metrics.stats.simulation import SimulationDesign, simulated
 from gansynth.runtime.errors import UsageFault
 
 NONE = float("nan")
 
 
-def runs(values, draws=(0, 0, 1), seeds=(0, 1, 0), subjects=("a", "b")) -> Runs:
-    return Runs(np.array(values, float), draws, seeds, subjects)
+def runs(values, draws=(0, 0, 1), seeds=(0, 1, 0), subjects=("a", "b")) -> RunValues:
+    return RunValues(np.array(values, float), draws, seeds, subjects)
 
 
 def test_values_are_paired_by_run_and_subject_whatever_their_order():
@@ -69,18 +69,18 @@ def test_what_is_no_table_of_runs_is_refused_by_name(change, named):
     assert "\n" not in str(caught.value)
 
 
-TRUTH = Variance(draw=1.0, seed=0.5, case=4.0, draw_case=0.5, rest=2.0)
+TRUTH = VarianceComponents(draw=1.0, seed=0.5, case=4.0, draw_case=0.5, rest=2.0)
 
 
 def test_mean_squares_of_a_table_of_two_by_two_by_hand():
-    found = Squares.of(np.array([[1.0, 2.0], [3.0, 8.0]]))
+    found = MeanSquares.of(np.array([[1.0, 2.0], [3.0, 8.0]]))
     # Means 3.5; rows 1.5, 5.5; columns 2, 5; what is left is +-1.
     assert [float(x) for x in (found.mean, found.run, found.case, found.cross)] == [3.5, 16, 9, 4]
     assert found.standard_error == pytest.approx(np.sqrt((16 + 9 - 4) / 4))
 
 
 def test_a_component_that_comes_out_negative_does_not_shrink_the_error():
-    quiet = Squares.of(np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]))
+    quiet = MeanSquares.of(np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]))
     assert quiet.run == 0
     assert quiet.total == quiet.cross > 0
 
@@ -90,7 +90,7 @@ UNBALANCED = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (3, 0), (3, 1)]
 
 @pytest.mark.parametrize("kept", [None, UNBALANCED], ids=["balanced", "unbalanced"])
 def test_components_are_right_on_average(kept):
-    design = Design(4, 3, 8)
+    design = SimulationDesign(4, 3, 8)
     found: list[Any] = []
     for values in simulated(TRUTH, design, np.random.default_rng(1), number=600):
         every = design.runs(values)
@@ -100,8 +100,8 @@ def test_components_are_right_on_average(kept):
 
 
 def test_a_negative_estimate_becomes_zero():
-    design = Design(3, 2, 4)
-    rng, noise = np.random.default_rng(0), Variance(0, 0, 0, 0, 1)
+    design = SimulationDesign(3, 2, 4)
+    rng, noise = np.random.default_rng(0), VarianceComponents(0, 0, 0, 0, 1)
     for values in simulated(noise, design, rng, number=20):
         raw, kept = components(design.runs(values)), variance(design.runs(values))
         assert list(asdict(kept).values()) == [max(value, 0) for value in raw if value is not None]
@@ -110,8 +110,8 @@ def test_a_negative_estimate_becomes_zero():
 @pytest.mark.parametrize(
     ("design", "known"),
     [
-        (Design(400, 1, 50), {"draw": 1.5, "rest": 2.5}),
-        (Design(1, 400, 50), {"seed": 0.5, "rest": 2.0}),
+        (SimulationDesign(400, 1, 50), {"draw": 1.5, "rest": 2.5}),
+        (SimulationDesign(1, 400, 50), {"seed": 0.5, "rest": 2.0}),
     ],
 )
 def test_what_cannot_be_told_apart_is_part_of_the_rest(design, known):
@@ -130,44 +130,46 @@ def test_too_little_is_none_and_not_zero(shape, known):
     draws, seeds, subjects = shape
     values = np.random.default_rng(0).normal(size=(draws * seeds, subjects))
     owner = tuple(draw for draw in range(draws) for _ in range(seeds))
-    found = variance(Runs(values, owner, (0, 1)[:seeds] * draws, tuple("abcde")[:subjects]))
+    found = variance(RunValues(values, owner, (0, 1)[:seeds] * draws, tuple("abcde")[:subjects]))
     assert {name for name, value in asdict(found).items() if value is not None} == known
 
 
-def drawn(table: Floats, number: int = 20_000) -> Resamples:
+def drawn(table: Floats, number: int = 20_000) -> BootstrapResamples:
     rng = np.random.default_rng(0)
-    return resample(Squares.of(table), table.mean(axis=-2), number, rng)
+    return resample(MeanSquares.of(table), table.mean(axis=-2), number, rng)
 
 
-def table(design: Design, variance: tuple[float, ...], skewness: float = 0.0) -> Floats:
+def table(design: SimulationDesign, variance: tuple[float, ...], skewness: float = 0.0) -> Floats:
     rng = np.random.default_rng(0)
-    values = simulated(Variance(*variance), design, rng, skewness={"case": skewness})
+    values = simulated(VarianceComponents(*variance), design, rng, skewness={"case": skewness})
     return np.asarray(values[0].mean(axis=1))
 
 
 USUAL = (0.3, 0.3, 4, 0.3, 2)
 
 
-@pytest.mark.parametrize("design", [Design(4, 2, 30), Design(3, 2, FEW - 2)], ids=str)
+@pytest.mark.parametrize(
+    "design", [SimulationDesign(4, 2, 30), SimulationDesign(3, 2, FEW - 2)], ids=str
+)
 def test_means_spread_as_the_standard_error_says(design):
     values = table(design, USUAL)
     spread = drawn(values).squares.mean.std()
-    assert spread == pytest.approx(float(Squares.of(values).standard_error), rel=0.03)
+    assert spread == pytest.approx(float(MeanSquares.of(values).standard_error), rel=0.03)
 
 
 def test_mean_squares_are_on_average_those_of_the_table():
-    values = table(Design(4, 2, 30), USUAL)
-    found, own = drawn(values).squares, Squares.of(values)
+    values = table(SimulationDesign(4, 2, 30), USUAL)
+    found, own = drawn(values).squares, MeanSquares.of(values)
     for name in ("run", "case", "cross"):
         assert getattr(found, name).mean() == pytest.approx(float(getattr(own, name)), rel=0.03)
 
 
 def test_the_bend_is_nearly_that_of_an_edgeworth_expansion():
     # Hall 1992: P(t <= x) = Phi(x) + skewness / 6 (2 x^2 + 1) phi(x), the mean's skewness.
-    values = table(Design(6, 2, 60), (0.01, 0.01, 4, 0.01, 0.1), skewness=3)
+    values = table(SimulationDesign(6, 2, 60), (0.01, 0.01, 4, 0.01, 0.1), skewness=3)
     columns = values.mean(axis=0) - values.mean()
     third = (columns**3).mean() / len(columns) ** 2
-    skewness = third / float(Squares.of(values).standard_error) ** 3
+    skewness = third / float(MeanSquares.of(values).standard_error) ** 3
     assert skewness > 0.1
     found = drawn(values, 100_000).bend(0.05)
     assert found.bend == pytest.approx(-skewness / 3, rel=0.25)
@@ -175,7 +177,7 @@ def test_the_bend_is_nearly_that_of_an_edgeworth_expansion():
 
 
 def test_too_few_subjects_have_no_skewness_and_a_seed_is_a_seed():
-    values = table(Design(4, 2, FEW - 1), USUAL, skewness=2)
+    values = table(SimulationDesign(4, 2, FEW - 1), USUAL, skewness=2)
     found = drawn(values, 500)
     bend = found.bend(0.05)
     assert not bend.shift.any()
@@ -185,7 +187,7 @@ def test_too_few_subjects_have_no_skewness_and_a_seed_is_a_seed():
 
 @pytest.mark.parametrize("bend", [-0.15, -0.05, 0.0, 0.05, 0.15])
 def test_scores_come_back_and_keep_their_order(bend):
-    it = Bend(np.array(0.1), np.array(bend))
+    it = SkewCorrection(np.array(0.1), np.array(bend))
     scores = np.linspace(-6, 6, 201)
     bent = it.bent(scores)
     assert it.straight(bent) == pytest.approx(scores, abs=1e-9)
@@ -237,7 +239,7 @@ def test_of_few_runs_the_interval_of_a_mean_holds_the_truth_and_lies_within(numb
         score = 3 + rng.normal(0, 0.3, (3, 1, 1)) + rng.normal(0, 0.2, (3, 2, 1))
         score = score + rng.normal(0, 0.6, 10) + rng.normal(0, 0.4, (3, 2, 10))
         values = 1 / (1 + np.exp(-score.reshape(6, 10)))
-        every = Runs(values, (0, 0, 1, 1, 2, 2), (0, 1) * 3, tuple("abcdefghij"))
+        every = RunValues(values, (0, 0, 1, 1, 2, 2), (0, 1) * 3, tuple("abcdefghij"))
         plain = interval_of_mean(every, resamples=200)
         found = interval_of_mean(every, bounds=SHARE, resamples=200)
         assert found.low is not None

@@ -6,26 +6,31 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.metrics.stats.anova import Variance
-from gansynth.metrics.stats.runs import Runs
-from gansynth.metrics.stats.simulation import Design, simulated
-from gansynth.metrics.stats.worth import Worth, worth
+from gansynth.metrics.stats.anova import VarianceComponents
+from gansynth.metrics.stats.runs import RunValues
+from gansynth.metrics.stats.simulation import SimulationDesign, simulated
+from gansynth.metrics.stats.worth import WorthInCases, worth
 from gansynth.runtime.errors import UsageFault
 
-DESIGN = Design(3, 2, 20)
-TRUTH = Variance(0.25, 0.25, 4, 0.25, 2.25)
-LITTLE = Variance(1e-4, 1e-4, 1e-4, 1e-4, 1e-4)
+DESIGN = SimulationDesign(3, 2, 20)
+TRUTH = VarianceComponents(0.25, 0.25, 4, 0.25, 2.25)
+LITTLE = VarianceComponents(1e-4, 1e-4, 1e-4, 1e-4, 1e-4)
 
 
-def runs(mean: float, variance: Variance = LITTLE, seed: int = 99, design: Design = DESIGN) -> Runs:
+def runs(
+    mean: float,
+    variance: VarianceComponents = LITTLE,
+    seed: int = 99,
+    design: SimulationDesign = DESIGN,
+) -> RunValues:
     return design.runs(mean + simulated(variance, design, np.random.default_rng(seed))[0])
 
 
-def curve(means: dict[int, float], variance: Variance = LITTLE) -> dict[int, Runs]:
+def curve(means: dict[int, float], variance: VarianceComponents = LITTLE) -> dict[int, RunValues]:
     return {size: runs(mean, variance, seed=size) for size, mean in means.items()}
 
 
-def exactly(mean: float) -> Runs:
+def exactly(mean: float) -> RunValues:
     return replace(runs(mean), values=np.full((6, 20), mean))
 
 
@@ -108,7 +113,7 @@ def test_less_is_better_for_a_distance():
     arm = runs(82)
     found = worth(mirrored, replace(arm, values=-arm.values), 6, better="lower")
     assert found == worth(RISING, arm, 6)
-    assert Worth(**json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
+    assert WorthInCases(**json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
 
 
 def test_an_arm_that_is_the_control_is_worth_nothing():
@@ -123,7 +128,11 @@ def test_draws_and_subjects_that_not_all_have_are_left_out():
     assert (found.repetitions, found.subjects, found.dropped) == (2, 15, 5)
 
 
-@pytest.mark.parametrize("design", [Design(1, 1, 20), Design(3, 2, 1), Design(1, 1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "design",
+    [SimulationDesign(1, 1, 20), SimulationDesign(3, 2, 1), SimulationDesign(1, 1, 1)],
+    ids=str,
+)
 def test_one_run_or_subject_has_no_limits(design):
     each = {size: runs(mean, seed=size, design=design) for size, mean in ((6, 80), (12, 84))}
     found = worth(each, runs(82, design=design), 6)

@@ -19,7 +19,7 @@ from gansynth.nn.networks.progressive import (
     pixel_norm,
     twice,
 )
-from gansynth.nn.networks.resize import Transposed, enlarge, interpolate, matrix
+from gansynth.nn.networks.resize import TransposedConv, enlarge, interpolate, matrix
 
 FORMATS = (torch.contiguous_format, torch.channels_last_3d)
 
@@ -223,7 +223,7 @@ def test_half_precision_goes_in_and_out_but_not_between():
 
 @pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2)])
 def test_a_transposed_convolution_enlarges_by_its_stride(stride):
-    layer = Transposed(3, 2, 4, stride)
+    layer = TransposedConv(3, 2, 4, stride)
     wanted = tuple(n * s for n, s in zip((3, 4, 5), stride, strict=True))
     assert layer(torch.zeros(1, 2, 3, 4, 5)).shape == (1, 4, *wanted)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gansynth.fitting.fake_tensors import Watched
+from gansynth.fitting.fake_tensors import CountingMode
 from gansynth.nn.networks import PatchDiscriminator, UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import (
-    Conv4,
+    PixConv,
     activation,
     conv,
     normalisation,
@@ -319,7 +319,7 @@ def test_checkpointing_takes_less_memory(style, share):
     for on in (False, True):
         net = unet(size, 3, checkpointing=on, **style)
         given = images(1, 3, *size), latents(net, size)
-        with Watched(torch.device("cpu")) as watched:
+        with CountingMode(torch.device("cpu")) as watched:
             net(*given).square().mean().backward()
         peaks.append(watched.peak)
     assert peaks[1] < share * peaks[0], peaks
@@ -331,7 +331,7 @@ def test_tiles_take_less_than_half_of_it():
     net = unet(size, 3).eval()
     condition, drawn = images(1, 3, *size), latents(net, size)
     for draw in (net, lambda c, z: draw_tiled(net, lambda w: cut(c, w), size, z, 16)):
-        with Watched(torch.device("cpu")) as watched:
+        with CountingMode(torch.device("cpu")) as watched:
             draw(condition, drawn)
         peaks.append(watched.peak)
     assert peaks[1] < 0.5 * peaks[0], peaks
@@ -372,7 +372,7 @@ def test_a_convolution_keeps_the_size(kernel):
 
 @pytest.mark.parametrize(("size", "wanted"), [((8, 9, 7), (4, 5, 7)), ((10, 4, 3), (5, 2, 3))])
 def test_a_convolution_four_wide_strides_like_the_others(size, wanted):
-    assert Conv4(3, 1, 2, (2, 2, 1))(torch.zeros(1, 1, *size)).shape == (1, 2, *wanted)
+    assert PixConv(3, 1, 2, (2, 2, 1))(torch.zeros(1, 1, *size)).shape == (1, 2, *wanted)
 
 
 def test_activations_are_what_they_are_called_and_groups_divide_the_channels():

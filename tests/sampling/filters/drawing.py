@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.filter import Asked
+from gansynth.core.case_pool import CasePool
+from gansynth.core.filter import FilterRequest
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.scene import CasePool
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
 from gansynth.data.cache import CaseCache
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import Run
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 from gansynth.testing.toy import MEANS, TEXTURE, smooth_noise
 
@@ -57,18 +57,20 @@ def opened(folder: Path, drawing: Drawing = as_asked) -> Run:
 
 def drawer(
     folder: Path, filters: Sequence[str], drawing: Drawing = as_asked, **told: Any
-) -> SampleDrawer:
+) -> Sampler:
     """Draws samples, and has them judged."""
     request = SampleRequest(edits=(), filters=tuple(filters))
-    return SampleDrawer(opened(folder, drawing), ToySource(2), request, **told)
+    return Sampler(opened(folder, drawing), ToySource(2), request, **told)
 
 
-def flaws(samples: Sequence[Sample]) -> list[str]:
+def reject_reasons(samples: Sequence[Sample]) -> list[str]:
     """What was found wrong with samples."""
-    return [str(sample.provenance.get("flaw", "")) for sample in samples]
+    return [str(sample.provenance.get("reject_reason", "")) for sample in samples]
 
 
-def asked(room: CasePool | None = None, **condition: Any) -> Asked:
+def asked(case_pool: CasePool | None = None, **condition: Any) -> FilterRequest:
     """What a sample was asked to be, for a filter by itself."""
     source = ToySource(2)
-    return Asked(Condition(**condition), None, room or CasePool(CaseCache(source), source.space))
+    return FilterRequest(
+        Condition(**condition), None, case_pool or CasePool(CaseCache(source), source.space)
+    )

@@ -10,7 +10,7 @@ import pytest
 import gansynth
 from gansynth.bank.producer_main import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.core.null_adapter import NoHost
+from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Condition, FloatArray
@@ -19,7 +19,7 @@ from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.filters.ahead import learn_ahead, planned_filters
+from gansynth.sampling.filters.pretrain import learn_ahead, planned_filters
 from gansynth.sampling.sample import sample_run
 from gansynth.testing import ToySource
 from tests.sampling.filters.drawing import TINY, as_asked, drawer
@@ -36,7 +36,7 @@ def fill(run: Path, folder: Path, filters: list[str], drawing: Any = as_asked) -
     config = ProducerConfig(str(run), request, "", str(folder / "bank"), **told)
     with BankWriter.create(folder / "bank", spec) as writer:
         produce(
-            *(writer, drawn.draw, NoHost(source).finalise, config),
+            *(writer, drawn.draw, NullAdapter(source).finalise, config),
             stop=lambda: False,
             schema=source.schema,
             min_size=(),
@@ -110,10 +110,10 @@ def test_drawn_samples_are_judged_too(run, tmp_path):
     request = SampleRequest(filters=("range:tolerance=0",))
     where = {"out": tmp_path / "out", "device": "cpu"}
     report = sample_run(run, 2, request=request, **where, reporter=NullReporter())
-    assert report["flawed"] == sum(report["flaws"].values()) == 2
-    assert all(reason.startswith("filter 'range': ") for reason in report["flaws"])
+    assert report["rejected"] == sum(report["reject_reasons"].values()) == 2
+    assert all(reason.startswith("filter 'range': ") for reason in report["reject_reasons"])
     told = read_json(tmp_path / "out" / "provenance.json")["samples"]["sample-0000"]
-    assert told["flaw"].startswith("filter 'range': ")
+    assert told["reject_reason"].startswith("filter 'range': ")
 
 
 @pytest.mark.slow

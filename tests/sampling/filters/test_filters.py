@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gansynth.core.filter import Asked
+from gansynth.core.case_pool import CasePool
+from gansynth.core.filter import FilterRequest
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.scene import CasePool
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
 from gansynth.data.cache import CaseCache
 from gansynth.runtime.errors import UsageFault
-from gansynth.sampling.admission import reason_of
 from gansynth.sampling.filters.fitted import build_filters, ensure_learnt
+from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.testing import ToySource
 from gansynth.testing.toy import MEANS
-from tests.sampling.filters.drawing import TINY, as_asked, drawer, flaws, real
+from tests.sampling.filters.drawing import TINY, as_asked, drawer, real, reject_reasons
 
 SHARE = "contrast:few=8"
 
@@ -32,7 +32,7 @@ def learnt(fitted):
 def judge(filters, image, labels, **condition) -> Sample:
     """A sample with what was found."""
     source = ToySource(2)
-    asked = Asked(
+    asked = FilterRequest(
         Condition(labels=labels, **condition), None, CasePool(CaseCache(source), source.space)
     )
     found: Sample = filters.judged(Sample(image.astype(np.float32), labels), asked)
@@ -52,7 +52,7 @@ def _pair(source: ToySource, case: str) -> tuple[FloatArray, LabelArray]:
 
 
 def share(samples) -> float:
-    return float(np.mean([flaw == "" for flaw in flaws(samples)]))
+    return float(np.mean([reject_reason == "" for reject_reason in reject_reasons(samples)]))
 
 
 # -- real cases ------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ def share(samples) -> float:
 @pytest.mark.parametrize("text", [TINY, SHARE, "range", "novel"])
 def test_real_cases_of_others_pass_as_promised(learnt, text):
     found = of_real(learnt(text)) + of_real(learnt(text), seed=6)
-    assert share(found) >= 0.85, flaws(found)
+    assert share(found) >= 0.85, reject_reasons(found)
 
 
 def test_a_stricter_quantile_keeps_more_real_cases_out(learnt):
@@ -79,9 +79,9 @@ def test_faithful_keeps_shuffled_labels_out(learnt):
     for one, other in zip(source.train_ids, source.train_ids[1:], strict=False):
         others.append(judge(filters, source.load(one).image, source.load(other).labels))
     assert share(others) <= 0.2
-    assert {reason_of(flaw) for flaw in flaws(others) if flaw} == {
-        "filter 'faithful': Dice # of its labels with what a segmenter finds"
-    }
+    assert {
+        reject_reason_of(reject_reason) for reject_reason in reject_reasons(others) if reject_reason
+    } == {"filter 'faithful': Dice # of its labels with what a segmenter finds"}
     dice = [sample.provenance["admitted"]["faithful"] for sample in own]
     assert min(dice) > 0.3
     assert max(dice) <= 1
@@ -111,7 +111,7 @@ def test_a_small_class_is_not_looked_for(learnt):
     labels = np.zeros((32, 32), np.int16)
     labels[3:5, 3:5] = 1
     found = judge(learnt(TINY), real(labels, np.random.default_rng(0)), labels)
-    assert flaws([found]) == [""]
+    assert reject_reasons([found]) == [""]
     assert found.provenance["admitted"] == {}
 
 
@@ -127,7 +127,7 @@ def test_contrast_keeps_lesions_out_that_have_been_blurred_away(learnt):
         faded.append(judge(filters, flat, labels))
         assert judge(filters, gaussian_filter(image, (0, 0.3, 0.3)), labels)
     assert share(faded) == 0
-    reasons = {reason_of(flaw) for flaw in flaws(faded)}
+    reasons = {reject_reason_of(reject_reason) for reject_reason in reject_reasons(faded)}
     assert reasons <= {
         f"filter 'contrast': lesion contrast # of label {n!r}" for n in ("one", "two")
     }
@@ -139,7 +139,7 @@ def test_contrast_with_the_wrong_sign_is_kept_out(learnt):
     source = ToySource(2, seed=5)
     _, labels = _pair(source, "toy_00")
     found = judge(learnt(SHARE), real(labels, np.random.default_rng(0), means), labels)
-    assert "than its rim" in flaws([found])[0]
+    assert "than its rim" in reject_reasons([found])[0]
 
 
 def test_contrast_of_too_few_lesions_is_not_judged(learnt):
@@ -156,8 +156,8 @@ def test_contrast_looks_at_a_new_lesion_alone(learnt):
     lesion[20:26, 20:26] = 1
     both = np.maximum(labels, lesion)
     image = real(lesion, np.random.default_rng(0))  # the old one cannot be seen
-    assert flaws([judge(learnt(SHARE), image, both)]) != [""]
-    assert flaws([judge(learnt(SHARE), image, both, lesion=lesion)]) == [""]
+    assert reject_reasons([judge(learnt(SHARE), image, both)]) != [""]
+    assert reject_reasons([judge(learnt(SHARE), image, both, lesion=lesion)]) == [""]
 
 
 def test_neighbours_of_a_class_are_not_each_others_rim(learnt):
@@ -189,11 +189,11 @@ def test_contrast_of_a_class_that_is_not_there_is_refused(run):
 )
 def test_range_keeps_intensities_out_that_no_case_has(learnt, change, reason):
     image, labels = _pair(ToySource(2, seed=5), "toy_03")
-    assert flaws([judge(learnt("range"), image, labels)]) == [""]
-    (flaw,) = flaws([judge(learnt("range"), change(image, labels), labels)])
-    assert flaw.startswith("filter 'range': ")
-    assert reason in flaw
-    assert "beyond training cases, expected at most" in flaw
+    assert reject_reasons([judge(learnt("range"), image, labels)]) == [""]
+    (reject_reason,) = reject_reasons([judge(learnt("range"), change(image, labels), labels)])
+    assert reject_reason.startswith("filter 'range': ")
+    assert reason in reject_reason
+    assert "beyond training cases, expected at most" in reject_reason
 
 
 # -- novel -----------------------------------------------------------------------------------------
@@ -209,13 +209,16 @@ def test_novel_keeps_copies_out_wherever_they_lie(fitted):
         return np.roll(case.image, 1, axis=1)
 
     own = drawer(fitted, ["novel"], copied).draw(0, 3)
-    reasons = {reason_of(flaw) for flaw in flaws(own)}
+    reasons = {reject_reason_of(reject_reason) for reject_reason in reject_reasons(own)}
     assert reasons == {"filter 'novel': a copy of its own case"}
     found = drawer(fitted, ["novel:search=12"], another).draw_raw(0, 3)
-    said = [flaw for flaw, s in zip(flaws(found), found, strict=True)
+    said = [reject_reason for reject_reason, s in zip(reject_reasons(found), found, strict=True)
             if s.provenance["case"] != "toy_04"]  # fmt: skip
     assert said
-    assert all("a copy of a training case" in flaw and "toy_04" in flaw for flaw in said)
+    assert all(
+        "a copy of a training case" in reject_reason and "toy_04" in reject_reason
+        for reject_reason in said
+    )
     assert share(drawer(fitted, ["novel"]).draw(0, 6)) == 1
 
 
@@ -249,8 +252,8 @@ def test_of_a_lesion_in_a_real_image_only_the_lesion_counts(learnt, drawn, edits
         learnt("novel"), image, lesion, lesion=asked_of, background=background, donor=donor,
         provenance={"edits": [{"edit": name, "params": {}} for name in edits]},
     )  # fmt: skip
-    (flaw,) = flaws([found])
-    assert reason_of(flaw) == (f"filter 'novel': {reason}" if reason else "")
+    (reject_reason,) = reject_reasons([found])
+    assert reject_reason_of(reject_reason) == (f"filter 'novel': {reason}" if reason else "")
 
 
 def test_boxes_filled_in_a_real_image_are_not_judged(learnt):

@@ -16,11 +16,11 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder, read_manifest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.sampling.admission import reason_of
 from gansynth.sampling.filters.fitted import build_filters, ensure_learnt, folder_of, to_learn
-from gansynth.sampling.filters.learning import split
+from gansynth.sampling.filters.training_data import split
+from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.testing import ToySource
-from tests.sampling.filters.drawing import as_asked, drawer, flaws
+from tests.sampling.filters.drawing import as_asked, drawer, reject_reasons
 
 
 class BrightOptions(FilterOptions):
@@ -45,7 +45,7 @@ class Bright(Filter):
     def load(self, state, folder, schema, device):
         self.most = state["brightest"] + self.options.most
 
-    def flaw(self, sample):
+    def reject_reason(self, sample):
         found = float(sample.image.max())
         return f"too bright ({found:g}), expected less" if found > self.most else ""
 
@@ -77,9 +77,11 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 def test_a_strangers_filter_keeps_samples_out_and_says_why(run):
     good = drawer(run, ["bright"]).draw(0, 3)
-    assert flaws(good) == ["", "", ""]
+    assert reject_reasons(good) == ["", "", ""]
     bad = drawer(run, ["bright:most=0"], lambda c, rng: 100 + as_asked(c, rng)).draw(0, 1)
-    assert [reason_of(flaw) for flaw in flaws(bad)] == ["filter 'bright': too bright (#)"]
+    assert [reject_reason_of(reject_reason) for reject_reason in reject_reasons(bad)] == [
+        "filter 'bright': too bright (#)"
+    ]
 
 
 def test_a_filter_learns_once_and_other_options_are_another_filter(run):

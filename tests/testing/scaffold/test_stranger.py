@@ -21,11 +21,11 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 import gansynth
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import MixConfig
 from gansynth.core.edit import EditContext
-from gansynth.core.filter import Learning
+from gansynth.core.filter import FilterTrainingData
 from gansynth.core.hookspecs import API_VERSION
-from gansynth.core.injection import MixPlan
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import KINDS as REGISTRY_KINDS
 from gansynth.core.registry import Registry, installed
@@ -199,14 +199,14 @@ def test_every_hook_has_an_example():
 def test_the_examples_of_a_generator_and_an_adapter_work(example):
     check_generator(example("generators", "means"), ndim=(2, 3), steps=0).raise_if_failed()
     adapter = example("adapters", "nothing")(ToySource())
-    assert adapter.start(Injection(RunFolder(Path()), Ratio(1, 0)), {}, ()).drawn_real == 0
+    assert adapter.start(MixConfig(RunFolder(Path()), Ratio(1, 0)), {}, ()).drawn_real == 0
 
 
 def test_the_example_of_inject_mixes(toy_bank):
     (code,) = re.findall(r"```python\n(from gansynth import Mixer\n.*?)```", GUIDE, re.S)
     names: dict[str, Any] = {}
     exec(compile(code, "docs/plugins.md, inject", "exec"), names)
-    mixed = names["Mixed"](["real"] * 8, MixPlan(toy_bank(), Ratio(1, 1)), 2)
+    mixed = names["Mixed"](["real"] * 8, MixerConfig(toy_bank(), Ratio(1, 1)), 2)
     items = [mixed[i] for i in range(8)]
     assert [items[i : i + 2].count("real") for i in range(0, 8, 2)] == [1] * 4
     assert {item[0].dtype.name for item in items if item != "real"} == {"float32"}
@@ -245,14 +245,14 @@ def test_the_example_of_a_filter_keeps_blurred_samples_out(example, tmp_path):
     source, cls = ToySource(), example("filters", "sharp")
     crops = CaseBatches(CaseCache(source), source.space)
     ids = source.train_ids
-    learning = Learning(crops, ids, ids, source.schema, (16,) * 3, "cpu", NullReporter())
+    learning = FilterTrainingData(crops, ids, ids, source.schema, (16,) * 3, "cpu", NullReporter())
     state = json.loads(json.dumps(cls().learn(learning, tmp_path)))
     judge = cls()
     judge.load(state, tmp_path, source.schema, "cpu")
     image = source.load("toy_12").image
-    assert judge.flaw(Sample(image)) == ""
+    assert judge.reject_reason(Sample(image)) == ""
     blurred = gaussian_filter(image, (0, 2, 2, 2))
-    assert judge.flaw(Sample(blurred)).startswith("sharpness 0.")
+    assert judge.reject_reason(Sample(blurred)).startswith("sharpness 0.")
 
 
 def test_the_example_of_a_recipe_fits_its_generator(example, tmp_path):

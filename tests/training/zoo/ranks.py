@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from gansynth.core.generator import Generator
-from gansynth.runtime.distributed import Team, team
+from gansynth.runtime.distributed import ProcessGroup, process_group
 from gansynth.runtime.progress import NullReporter
 from gansynth.runtime.signals import Interrupted, StopRequest
-from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import train
 from tests.training.zoo.members import StopAfter, loop, member, toy_batches
 
@@ -54,14 +54,14 @@ def falling_ill(generator: Generator, what: str) -> None:
     generator.phases = lambda: (ill, *others)  # type: ignore[method-assign]
 
 
-def run(job: Any, processes: Team) -> dict[str, Any]:
+def run(job: Any, processes: ProcessGroup) -> dict[str, Any]:
     """One training, as one of the processes sees it."""
     mine = job.get("on_rank_1", "") if processes.rank == 1 else ""
     generator, words = member(job["name"]), Words()
     if job.get("on_rank_1") in ("loss", "buffer"):
         falling_ill(generator, mine)
     stop = StopAfter(3) if mine == "stop" else StopRequest()
-    callbacks = Callbacks(reporter=words, stop=stop)
+    callbacks = TrainingCallbacks(reporter=words, stop=stop)
     options, saw = loop(job["name"], **job["options"]), dict[str, Any]()
     try:
         report = train(
@@ -70,7 +70,7 @@ def run(job: Any, processes: Team) -> dict[str, Any]:
             options,
             folder=Path(job["folder"]),
             callbacks=callbacks,
-            team=processes,
+            process_group=processes,
         )
         saw = {"rollbacks": report.rollbacks, "notes": report.notes, "images": report.images}
     except Interrupted as stopped:
@@ -83,7 +83,7 @@ def run(job: Any, processes: Team) -> dict[str, Any]:
 
 def main(jobs: Path) -> None:
     """Do all jobs, one after the other."""
-    with team(torch.device("cpu")) as processes:
+    with process_group(torch.device("cpu")) as processes:
         seen = [run(job, processes) for job in json.loads(jobs.read_text())]
         jobs.with_name(f"rank{processes.rank}.json").write_text(json.dumps(seen))
 

@@ -1,0 +1,193 @@
+"""A DeepMedic data set split into folds, each with its own configuration and lists.
+
+``CASES`` beside each configuration holds the names of the cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gansynth.core.source import FoldSplit, SourceRequest
+from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.resplit import FILE, table_text, write_resplit, write_small
+from gansynth.data.subjects import read_column
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import disk_errors
+from gansynth_deepmedic.configs import ON_VOLUMES, ListedCase, TrainConfig
+from gansynth_deepmedic.insertion import MISSING
+from gansynth_deepmedic.layout import (
+    LABELS,
+    MAPS,
+    ROI,
+    Changes,
+    absolute_paths,
+    config_text,
+    file_names,
+    list_file,
+    listable,
+)
+
+MAPS_VALIDATION = "weightedMapsForSamplingEachCategoryVal"
+EVERY = "numberOfEpochsBetweenFullInferenceOnValImages"
+_SIDES = {"train": "Training", "val": "Validation"}
+CONFIG = "trainConfig.cfg"
+CASES = "gansynth_cases.csv"
+"""Names of the cases of a configuration beside it; columns ``case`` and ``file``."""
+
+
+def write_folds(
+    source: VolumeSource,
+    config: TrainConfig,
+    listed: Mapping[str, ListedCase],
+    splits: Sequence[FoldSplit],
+    folder: Path,
+) -> SourceRequest:
+    """Write a configuration for each fold, ``fold_0/trainConfig.cfg`` and so on.
+
+    Raises:
+        UsageFault: sampling maps, which validation cases lack; regions of interest of some cases
+            only; a comma in a channel's name; and as ``divide``.
+        IntegrityFault, EnvironmentFault: as ``divide``.
+    """
+    maps = next((key for key in (MAPS, MAPS_VALIDATION) if config.values.get(key)), None)
+    if maps is not None:
+        raise UsageFault(
+            f"{config.path}: {maps}: held-out cases would need such maps, but have none; "
+            "expected sampling by labels (typeOfSamplingForTraining). Remove that key"
+        )
+    odd = next((name for name in source.channels if "," in name), None)
+    if odd is not None:
+        raise UsageFault(f"{config.path}: channel {odd!r}: expected no comma; name it otherwise")
+    division = write_resplit(source, listed, splits, folder)
+    for number, split in enumerate(division.splits):
+        _write_fold(source, config, listed, split, fold_folder(division.folder, str(number)))
+    return replace(
+        source.request,
+        where=str(division.folder),
+        fold="0",
+        subjects=str(division.subjects),
+        read={**source.request.read, "channels": ",".join(source.channels)},
+    )
+
+
+def _write_fold(
+    source: VolumeSource,
+    config: TrainConfig,
+    listed: Mapping[str, ListedCase],
+    split: FoldSplit,
+    folder: Path,
+) -> None:
+    tables = ("dataframe_train", "dataframe_val")
+    values = {key: value for key, value in config.values.items() if key not in tables}
+    config = replace(config, values=values)
+    with disk_errors(folder):
+        folder.mkdir(exist_ok=True)
+    sides = {"train": split["train"], "val": split["val"]}
+    changes = absolute_paths(config) | _apart(source.name, config, folder)
+    for side, cases in sides.items():
+        files = {case: listed[case] for case in cases}
+        changes |= _lists(config, source.channels, side, files, folder)
+    names = folder / "names.cfg"
+    _write(names, [f"{case}.nii.gz" for case in split["val"]])
+    changes["namesForPredictionsPerCaseVal"] = str(names), "held-out cases"
+    rows = [(case, str(listed[case].files[0])) for side in sides.values() for case in side]
+    write_small(folder / CASES, table_text(("case", "file"), rows))
+    write_small(folder / CONFIG, config_text(config, changes))
+
+
+def _lists(
+    config: TrainConfig,
+    channels: Sequence[str],
+    side: str,
+    cases: Mapping[str, ListedCase],
+    folder: Path,
+) -> Changes:
+    """Write the lists of one side, and return the keys that name them."""
+    each = list(cases.values())
+    columns: dict[str, list[Path | None]] = {
+        name: [listed.channels[number] for listed in each]
+        for number, name in enumerate(file_names(channels))
+    }
+    part, why = _SIDES[side], "split into folds"
+    changes: Changes = {}
+    paths = {name: folder / f"{side}_{list_file(name)}" for name in (*columns, LABELS, ROI)}
+    changes[f"channels{part}"] = [str(paths[name]) for name in columns], why
+    columns[LABELS] = [listed.labels for listed in each]
+    changes[f"gtLabels{part}"] = str(paths[LABELS]), why
+    regions = [listed.roi for listed in each]
+    if any(regions):
+        lacking = [case for case, roi in zip(cases, regions, strict=True) if roi is None]
+        if lacking:
+            raise UsageFault(
+                f"{config.path}: case {lacking[0]!r} has no region of interest, and others "
+                f"under {side} have, expected all or none; list them, or split other cases"
+            )
+        columns[ROI] = regions
+        changes[f"roiMasks{part}"] = str(paths[ROI]), why
+    elif f"roiMasks{part}" in config.values:
+        changes[f"roiMasks{part}"] = None, why
+    for name, files in columns.items():
+        _write(paths[name], [MISSING if file is None else str(file) for file in files])
+    return changes
+
+
+def _apart(data: str, config: TrainConfig, folder: Path) -> Changes:
+    """Return changes that separate the results from the user's and enable validation."""
+    changes: Changes = {"folderForOutput": (str(folder / "output"), "apart from the user's")}
+    if config.values.get("sessionName") is None:
+        changes["sessionName"] = data.partition(":")[2], "the data set's name"
+    if not (config.validates_on_samples or config.validates_on_volumes):
+        changes[ON_VOLUMES] = True, "so that cases are held out"
+        changes[EVERY] = config.epochs, "at the end only"
+    return changes
+
+
+def _write(path: Path, lines: Sequence[str]) -> None:
+    write_small(path, "".join(f"{listable(line)}\n" for line in lines))
+
+
+def fold_folder(folder: Path, fold: str) -> Path:
+    """Return the folder of a fold's configuration."""
+    return folder / f"fold_{fold}"
+
+
+def is_divided(where: str) -> bool:
+    """Return whether a path is a folder with a configuration for each fold."""
+    return (Path(where) / FILE).is_file()
+
+
+def config_of(request: SourceRequest) -> Path:
+    """Return the ``trainConfig.cfg`` of a request with an absolute path.
+
+    Raises:
+        UsageFault: a folder of folds has no such fold.
+    """
+    if not is_divided(request.where):
+        return Path(request.where)
+    path = fold_folder(Path(request.where), request.fold) / CONFIG
+    if not path.is_file():
+        raise UsageFault(
+            f"--fold {request.fold!r}: no {path}, expected one of the folds of {request.where}: "
+            "0, 1, ..."
+        )
+    return path
+
+
+def known_names(config: TrainConfig, cases: Sequence[ListedCase]) -> tuple[str, ...] | None:
+    """Return the names that cases had before the split into folds; None without ``CASES``.
+
+    Raises:
+        DataFault: the names are of other cases.
+    """
+    path = config.path.parent / CASES
+    if not path.is_file():
+        return None
+    names = read_column(path, "file")
+    if list(names.values()) != [str(case.files[0]) for case in cases]:
+        raise DataFault(
+            f"{path}: names other files than the first channels that {config.path} lists, expected "
+            "the same in the same order; split the cases again, or remove it"
+        )
+    return tuple(names)

@@ -1,0 +1,147 @@
+"""Numbers of real cases, synthetic cases and segments of a subepoch for an exact R:S.
+
+Stock DeepMedic loads a random part of the listed cases. So R:S is exact on disk only if every
+subepoch loads all listed cases. On the fly a subepoch loads about as many cases as the user's file
+says. It never loads more than the real cases and their share: two real cases at 1:2 give subepochs
+of six.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gansynth.core.ratio import Ratio, listed_counts, whole_parts
+from gansynth.hosts.epoch_plan import count_places
+
+MOST_REPEATS = 8
+"""Most times that a real case is listed to reach R:S exactly."""
+MOST_TIMES = 2
+"""Most cases of a subepoch on the fly, relative to the user's file."""
+CASES = "numOfCasesLoadedPerSubepoch"
+SEGMENTS = "numberTrainingSegmentsLoadedOnGpuPerSubep"
+
+
+@dataclass(frozen=True)
+class SubepochShare:
+    """Cases and segments of one subepoch."""
+
+    cases: int  # cases of a subepoch, real and synthetic
+    # segments of a subepoch. With real and synthetic cases, a multiple of ``cases`` for equal
+    # numbers, and of the batch size, so that no batch is dropped
+    segments: int
+    # real cases of a subepoch; None if it varies (a schedule, or a ratio that is not exact in so
+    # few cases)
+    real: int | None
+    synthetic: int | None  # synthetic cases; None as for ``real``
+    repeats: int = 1  # how often each real case is listed (on disk; else 1)
+    # notes on roundings and on differences from the user's file
+    notes: tuple[str, ...] = ()
+
+
+def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int) -> SubepochShare:
+    """Return the share of stock DeepMedic, which is exact only if it loads all listed cases.
+
+    Without real cases (R = 0), there are as many synthetic ones as the user's file loads.
+    """
+    if whole_parts(ratio)[0] == 0:
+        taken, changed = _one_kind(cases, segments)
+        return SubepochShare(cases, taken, 0, cases, notes=changed)
+    repeats, synthetic, even = listed_counts(real, ratio, MOST_REPEATS, int(ratio.p > 0))
+    total = repeats * real + synthetic
+    notes = []
+    if not even:
+        notes.append(
+            f"ratio {ratio}: is not exact with {real} real cases, each listed up to "
+            f"{MOST_REPEATS} times; it is {repeats * real}:{synthetic}, {synthetic / total:.2%} "
+            f"synthetic where {ratio.p:.2%} was asked"
+        )
+    if total != cases:
+        listed = "once" if repeats == 1 else f"{repeats} times"
+        text = (
+            f"{CASES}: {cases} in the file, {total} now: each real case is listed {listed}, and "
+            "every subepoch loads all that is listed"
+        )
+        advice = "; loading takes longer. On the fly a subepoch loads about as many as before"
+        notes.append(text + (advice if total > cases else ""))
+    taken, changed = _segments(total, segments, batch)
+    return SubepochShare(total, taken, repeats * real, synthetic, repeats, (*notes, *changed))
+
+
+def share_on_the_fly(
+    ratio: Ratio, cases: int, segments: int, batch: int, *, real: int, constant: bool
+) -> SubepochShare:
+    """Return the share of a training on the fly."""
+    listed = count_places(ratio, real)
+    total, why = cases, ""
+    if listed < cases:
+        total, why = listed, f"{real} real case(s) and their share of synthetic ones"
+        if ratio.real == 0:
+            why = "as many as there are real cases"
+    dealt: tuple[int | None, int | None] = (None, None)
+    notes = []
+    if constant:
+        parts = whole_parts(ratio)
+        unit = sum(parts)
+        if unit <= MOST_TIMES * cases:
+            count = max(1, (2 * total + unit) // (2 * unit)) * unit
+            if count != total:
+                total, why = (count, f"a multiple of {unit}, so that each is {ratio} exactly")
+            dealt = parts[0] * total // unit, parts[1] * total // unit
+        else:
+            notes.append(_uneven(ratio, total))
+    if total != cases:
+        notes.append(f"{CASES}: {cases} in the file, {total} now: {why}")
+    one_kind = constant and ratio.p in (0.0, 1.0)
+    taken, changed = _one_kind(total, segments) if one_kind else _segments(total, segments, batch)
+    return SubepochShare(total, taken, *dealt, notes=(*notes, *changed))
+
+
+def same_segments(
+    mixes: Sequence[tuple[Ratio, bool]], cases: int, segments: int, batch: int, *, real: int
+) -> int:
+    """Return the segments of a subepoch for equal steps of trainings at several ratios.
+
+    With real and synthetic cases, they are a multiple of the cases and of the batch. The least
+    number for all ratios is taken, but never less than in the user's file.
+    """
+    while True:
+        largest = max(
+            share_on_the_fly(ratio, cases, segments, batch, real=real, constant=constant).segments
+            for ratio, constant in mixes
+        )
+        if largest == segments:
+            return segments
+        segments = largest
+
+
+def _uneven(ratio: Ratio, cases: int) -> str:
+    """Return the note for subepochs whose synthetic cases vary by one."""
+    synthetic = ratio.p * cases
+    return (
+        f"ratio {ratio}: is not exact in {cases} cases; in each subepoch "
+        f"{math.floor(synthetic)} or {math.ceil(synthetic)} of {cases} are synthetic, and the "
+        "remainder is carried over to the next"
+    )
+
+
+def _one_kind(cases: int, segments: int) -> tuple[int, tuple[str, ...]]:
+    """Return the segments of cases of one kind: those of the user's file, as no ratio is needed."""
+    if cases <= segments:
+        return segments, ()
+    text = f"{SEGMENTS}: {segments} in the file, {cases} now: one of each of {cases} cases"
+    return cases, (text,)
+
+
+def _segments(cases: int, segments: int, batch: int) -> tuple[int, tuple[str, ...]]:
+    """Return the segments of a subepoch: at least those of the file, equal for each case."""
+    step = math.lcm(cases, batch)
+    taken = max(1, -(-segments // step)) * step
+    if taken == segments:
+        return taken, ()
+    text = (
+        f"{SEGMENTS}: {segments} in the file, {taken} now: as many of each of {cases} cases, in "
+        f"whole batches of {batch}"
+    )
+    return taken, (text,)

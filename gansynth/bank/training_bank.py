@@ -1,0 +1,388 @@
+"""The bank of one training: an existing one, or one that a producer fills and keeps fresh.
+
+All adapters share it. A training process makes a ``TrainingBank`` of its ``BankRequirements``. It calls ``start``
+and ``wait`` before its first batch, ``step`` and ``pause`` during training, and ``close`` at the
+end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gansynth.bank.draw_log import MOST_DRAWS, DrawCounts, different, too_few, worn
+from gansynth.bank.placement import plan_bank
+from gansynth.core.adapter import MixConfig
+from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
+
+if TYPE_CHECKING:
+    from gansynth.bank.producer_main import ProducerConfig
+    from gansynth.bank.supervisor import ProducerSupervisor
+    from gansynth.bank.throttle import ProducerThrottle
+
+LIVE_FILL = 16
+"""Samples of a live bank that a training waits for, or one batch if that is more."""
+FILL_SECONDS = 1800.0
+"""Time limit for filling the bank."""
+HEAD_START_SECONDS = 60.0
+"""Further time that a training with a live bank waits for a larger stock.
+
+The stock is as many samples as are needed so that none is drawn more than ``MOST_DRAWS`` times, or
+a full bank.
+"""
+_TURN_SECONDS = 20.0
+"""Interval in which rank 0, waiting for the bank, informs the other ranks."""
+PATIENCE = 300.0
+"""Seconds a synthetic-only phase waits for a sample before it stops (``GANSYNTH_PATIENCE``)."""
+REJECTED = "gansynth_rejected"
+"""Folder beside a training's results with pictures of rejected samples."""
+
+
+@dataclass(frozen=True)
+class BankRequirements:
+    """What one training requires of its supply.
+
+    Attributes:
+        injection: options of the synthetic samples.
+        target: name of the adapter.
+        request: the training's own source, a ``SourceRequest`` as JSON.
+        run_id: id of the generator's run; None where there is none, or none is needed.
+        cases: number of training cases.
+        sample_bytes: most bytes of one sample in a bank.
+        batch_size: samples of a training step.
+        samples: real and synthetic samples that the whole training draws.
+        output: folder of the training's results, for the producer's log.
+        say: writes a line to the training's log.
+        dtype: storage type of images.
+        progress: progress of the training when it starts, 0 to 1.
+        ranks: number of training processes; this is the first.
+        gpus: CUDA devices used by the training alone.
+    """
+
+    mix_config: MixConfig
+    target: str
+    request: Mapping[str, Any]
+    run_id: str | None
+    cases: int
+    sample_bytes: int
+    batch_size: int
+    samples: int
+    output: Path
+    say: Callable[[str], None]
+    dtype: Literal["float16", "float32"] = "float16"
+    progress: float = 0.0
+    ranks: int = 1
+    gpus: tuple[int, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Share of synthetic samples in the rest of the training."""
+        return self.share_from(self.progress)
+
+    @property
+    def draws(self) -> int:
+        """Synthetic samples that are still to be drawn."""
+        return round(self.samples * (1 - self.progress) * self.share)
+
+    def share_from(self, now: float) -> float:
+        """Return the share of synthetic samples in the training after progress ``now``."""
+        return self.mix_config.schedule.share_of(self.mix_config.ratio, now, 1.0)
+
+
+class TrainingBank:
+    """Make a bank if there is none, wait for it, and remove it in the end.
+
+    Attributes:
+        bank: the folder to draw from; None if nothing synthetic will be drawn.
+        keeper: supervisor of the producer, if there is one.
+        fault: why there was no sample when training started anyway.
+    """
+
+    def __init__(self, demand: BankRequirements) -> None:
+        self.demand = demand
+        self.bank = demand.mix_config.bank if demand.mix_config.ratio.p > 0 else None
+        self.supervisor: ProducerSupervisor | None = None
+        self.fault: GansynthError | None = None
+        self._steering: ProducerThrottle | None = None
+        self._counts: Callable[[], DrawCounts] = DrawCounts
+        self._said_worn = False
+        self._own: Path | None = None
+        self._told_of_end = False
+        self._measuring = True
+
+    # -- the producer ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Make a bank and start its producer, if samples are needed and there is no bank yet.
+
+        Raises:
+            EnvironmentFault: there is no room for the bank.
+            UsageFault: ``--bank-size`` has no room for two samples, or there is no such device.
+        """
+        demand = self.demand
+        if demand.run_id is not None and self.bank is None and demand.share > 0:
+            self._start_producer(demand.run_id)
+
+    def _start_producer(self, run_id: str) -> None:
+        from gansynth.bank.placement import place_bank
+        from gansynth.bank.supervisor import ProducerSupervisor
+
+        demand, mix_config = self.demand, self.demand.mix_config
+        planned = plan_bank(mix_config, demand.cases, demand.sample_bytes)
+        self._capacity = planned.held
+        folder, notice = place_bank(run_id, planned.bytes, mix_config.scratch)
+        self.bank = self._own = folder
+        if notice:
+            demand.say(f"gansynth: {notice}")
+        self.supervisor = ProducerSupervisor.start(
+            producer_config(demand, folder, planned.held, planned.segment),
+            demand.output / "gansynth_producer.log",
+            restarts=mix_config.restarts,
+        )
+
+    # -- the beginning ---------------------------------------------------------------------------
+
+    def wait(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Wait until the bank holds enough to start with, or set ``fault``.
+
+        Args:
+            tick: called regularly during the wait, where several processes train.
+
+        Raises:
+            GansynthError: the bank did not fill, and real cases may not replace samples.
+        """
+        if self.bank is None:
+            return
+        try:
+            if self.supervisor is not None:
+                self._wait_for_producer(self.supervisor, tick)
+            else:
+                self._look(self.bank)
+        except (TrainingFault, EnvironmentFault) as fault:
+            if not self._may_start_empty:
+                raise
+            self.fault = fault
+            self.demand.say(
+                f"gansynth: WARNING: there is no synthetic sample ({fault}); training starts "
+                "anyway (--allow-empty-bank). Real cases replace samples, and are counted"
+            )
+
+    @property
+    def _may_start_empty(self) -> bool:
+        mix_config = self.demand.mix_config
+        mix = mix_config.schedule.at(self.demand.progress, mix_config.ratio)
+        return mix_config.keep_going and mix.real == "all"
+
+    def _wait_for_producer(self, supervisor: ProducerSupervisor, tick: Callable[[], None]) -> None:
+        demand, capacity = self.demand, self._capacity
+        if demand.mix_config.frozen:
+            self._wait_for(supervisor, capacity, FILL_SECONDS, tick)
+            self._say_if_few(capacity)
+            return
+        least = min(max(LIVE_FILL, demand.batch_size), capacity)
+        self._wait_for(supervisor, least, FILL_SECONDS, tick)
+        most = demand.mix_config.pacing.reuse or MOST_DRAWS
+        enough = min(capacity, different(demand.draws, most))
+        if enough > least:
+            # Training has not started, so the producer slows nothing down.
+            with contextlib.suppress(TrainingFault):
+                self._wait_for(supervisor, enough, HEAD_START_SECONDS, tick)
+
+    def _wait_for(
+        self, supervisor: ProducerSupervisor, samples: int, seconds: float, tick: Callable[[], None]
+    ) -> None:
+        self.demand.say(f"gansynth: waiting for {samples} synthetic samples")
+
+        def progress(count: int) -> None:
+            self.demand.say(f"gansynth: {count} of {samples} synthetic samples")
+
+        turn = _TURN_SECONDS if self.demand.ranks > 1 else seconds
+        end = time.monotonic() + seconds
+        while True:
+            left = end - time.monotonic()
+            try:
+                supervisor.wait(samples, min(left, turn), progress)
+                return
+            except TrainingFault as fault:
+                if left <= turn or not supervisor.alive():
+                    raise supervisor.ended or fault from fault
+            tick()
+
+    def _look(self, bank: Path) -> None:
+        from gansynth.bank.reader import BankReader
+
+        held = BankReader(bank).count()
+        if held == 0:
+            raise TrainingFault(f"{bank}: holds no sample, expected at least 1; fill it first")
+        self._say_if_few(held)
+
+    def _say_if_few(self, held: int) -> None:
+        """Warn if samples of a frozen bank will be drawn too often."""
+        if warning := too_few(self.demand.mix_config, self.demand.draws, held):
+            self._said_worn = True
+            self.demand.say(f"gansynth: WARNING: {warning}")
+
+    # -- while training --------------------------------------------------------------------------
+
+    def steer(
+        self, counts: Callable[[], DrawCounts], partners: Callable[[], int] = lambda: 0
+    ) -> None:
+        """Begin to measure and limit the cost of a live producer.
+
+        Args:
+            counts: returns the draws so far.
+            partners: returns the synthetic samples drawn beside these.
+        """
+        self._counts = counts
+        if self.supervisor is None or self.demand.mix_config.frozen or self.bank is None:
+            return
+        from gansynth.bank.throttle import ProducerThrottle
+
+        self._steering = ProducerThrottle(
+            self.bank,
+            self.demand.mix_config.pacing,
+            lambda: counts().synthetic + partners(),
+        )
+
+    def step(self, begin: float, end: float) -> None:
+        """Record a training step, ``time.monotonic()`` at its begin and end; never raises."""
+        if self._steering is not None and self._measuring:
+            try:
+                self._steering.step(begin, end)
+            except Exception as error:  # training goes on if measuring fails
+                self._measuring = False
+                self.demand.say(
+                    f"gansynth: WARNING: the producer's cost is no longer measured: "
+                    f"{type(error).__name__}: {error}"
+                )
+
+    def pause(self, now: float) -> None:
+        """Record the end of an epoch, and end the producer once no more samples are needed.
+
+        Args:
+            now: the training's progress.
+        """
+        if self._steering is not None:
+            self._steering.pause()
+        if (
+            self.supervisor is not None
+            and self.demand.share_from(now) == 0
+            and self.supervisor.alive()
+        ):
+            self.supervisor.stop()
+            self._told_of_end = True
+            self._measuring = False  # steps without a producer are not comparable
+            self.demand.say("gansynth: the producer has ended: no more samples are needed")
+
+    def messages(self) -> list[str]:
+        """Return new messages about the producer and the samples."""
+        lines = [] if self.supervisor is None else self.supervisor.messages()
+        if not self._said_worn and (often := self.worn(self._counts())):
+            self._said_worn = True
+            lines.append(f"WARNING: {often}")
+        ended = None if self.supervisor is None else self.supervisor.ended
+        if ended is not None and self.fault is None and not self._told_of_end:
+            self._told_of_end = True
+            lines.append(
+                "WARNING: there is no producer any more; training goes on with the samples in the "
+                "bank. Two minutes after its last heartbeat real cases replace them, where the "
+                "schedule has any. They are counted"
+            )
+        return lines
+
+    def worn(self, counts: DrawCounts) -> str:
+        """Return a warning about samples that were drawn too often, or ""."""
+        return worn(self.demand.mix_config, counts.most, counts.distinct, self.demand.draws)
+
+    def sentence(self) -> str:
+        """Describe the producer's work in words; empty without one."""
+        text = "" if self._steering is None else self._steering.sentence()
+        parts = [f"bank {text}" if text.startswith("renewed") else text]
+        if self.supervisor is not None and self.supervisor.restarts:
+            again = self.supervisor.restarts
+            parts.append(f"{again} restart{'s' if again > 1 else ''}")
+        return "; ".join(part for part in parts if part)
+
+    def summary(self, counts: DrawCounts) -> dict[str, Any]:
+        """Return the facts of the producer for the record."""
+        if self.supervisor is None:
+            document: dict[str, Any] = {}
+        else:
+            document = {"restarts": self.supervisor.restarts}
+        if self._steering is not None:
+            document |= self._steering.summary()
+        if counts.synthetic:
+            document["draws_per_sample"] = round(counts.reuse, 4)
+        if often := self.worn(counts):
+            document["worn"] = often
+        fault = self.fault or (self.supervisor.ended if self.supervisor is not None else None)
+        return document | ({} if fault is None else {"ended": str(fault)})
+
+    def close(self) -> None:
+        """Stop the producer, and remove the bank if it was made here."""
+        try:
+            if self.supervisor is not None:
+                self.supervisor.stop()
+        finally:  # a signal may interrupt the wait for the producer's end
+            if self._own is not None:
+                shutil.rmtree(self._own, ignore_errors=True)
+
+
+def producer_config(
+    demand: BankRequirements, bank: Path, held: int, segment: int
+) -> ProducerConfig:
+    """Return the configuration of a training's producer.
+
+    Args:
+        demand: requirements of the training.
+        bank: the folder to fill.
+        held: samples the bank holds.
+        segment: samples of a segment.
+
+    Raises:
+        UsageFault: there is no such device.
+    """
+    from gansynth.bank.producer_main import ProducerConfig
+    from gansynth.runtime.devices import producer_device
+
+    mix_config = demand.mix_config
+    return ProducerConfig(
+        run=str(mix_config.run),
+        request=dict(demand.request),
+        target=demand.target,
+        bank=str(bank),
+        frozen=mix_config.frozen,
+        capacity=held,
+        segment_samples=segment,
+        samples=mix_config.samples,
+        rejected=str(demand.output / REJECTED),
+        device=producer_device(mix_config.device, demand.gpus),
+        parent=os.getpid(),
+        dtype=demand.dtype,
+        temporary=True,
+        reuse=mix_config.pacing.reuse,
+        refresh=mix_config.pacing.refresh,
+        max_bytes=mix_config.size.bytes,
+    )
+
+
+def read_patience(environ: Mapping[str, str] = os.environ) -> float:
+    """Read ``GANSYNTH_PATIENCE``, in seconds.
+
+    Raises:
+        UsageFault: it is not a valid number.
+    """
+    text = environ.get("GANSYNTH_PATIENCE", "")
+    try:
+        seconds = float(text) if text else PATIENCE
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UsageFault(f"GANSYNTH_PATIENCE={text}: expected seconds, for example 300")
+    return seconds

@@ -1,0 +1,111 @@
+"""Split of subjects into training pool, development and sealed test set; fixed by the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gansynth.benchmark.plan import BenchmarkPlan, SplitPlan
+from gansynth.core.source import CaseSource
+from gansynth.runtime.errors import DataFault, UsageFault
+
+DEVELOPMENT, SEALED = "development", "sealed"
+
+
+@dataclass(frozen=True)
+class SubjectSplit:
+    """The subjects of a data set, split into pool, development and sealed.
+
+    Attributes:
+        pool: subjects that training subsets are sampled from, in shuffled order.
+        cases: subject -> its cases, sorted.
+        seed: seeds the sampling of training subsets.
+    """
+
+    pool: tuple[str, ...]
+    development: tuple[str, ...]
+    sealed: tuple[str, ...]
+    cases: Mapping[str, tuple[str, ...]]
+    seed: int
+
+    def judged(self, look: str) -> tuple[str, ...]:
+        """Return the evaluated cases of a split, sorted.
+
+        Raises:
+            UsageFault: the plan has no subjects for it.
+        """
+        subjects = self.sealed if look == SEALED else self.development
+        if not subjects:
+            raise UsageFault(
+                f"split.{look}: 0 subjects, expected at least 1 to evaluate on; set it in the plan"
+                + (", or use the sealed split: --test-set" if look == DEVELOPMENT else "")
+            )
+        return self.cases_of(subjects)
+
+    def cases_of(self, subjects: Sequence[str]) -> tuple[str, ...]:
+        """Return all cases of the subjects, sorted."""
+        return tuple(sorted(case for subject in subjects for case in self.cases[subject]))
+
+    def training_set(self, size: int, draw: int, largest: int) -> tuple[str, ...]:
+        """Return the subjects of one training subset.
+
+        Subsets are disjoint until the pool is used up, then it is reshuffled. A smaller subset of
+        the same draw lies within the larger ones.
+
+        Args:
+            draw: number of the training subset, from 0.
+        """
+        rounds = len(self.pool) // largest
+        again, place = divmod(draw, rounds)
+        order = np.random.default_rng((self.seed, 1, again)).permutation(len(self.pool))
+        chosen = order[place * largest : place * largest + size]
+        return tuple(sorted(self.pool[i] for i in chosen))
+
+
+def split_subjects(source: CaseSource, plan: BenchmarkPlan) -> SubjectSplit:
+    """Split a data set's subjects as the plan says.
+
+    Raises:
+        DataFault: the data set has too few subjects.
+    """
+    cases: dict[str, list[str]] = {}
+    for case in sorted({*source.train_ids, *source.held_out_ids}):
+        cases.setdefault(source.subject(case), []).append(case)
+    by_subject = {subject: tuple(ids) for subject, ids in cases.items()}
+    split = plan.split
+    parts = _of_fold(source, split) if split.fold is not None else _dealt(sorted(by_subject), split)
+    pool, development, sealed = parts
+    needed = max(largest_set(plan), split.pool or 0)
+    if len(pool) < needed:
+        raise DataFault(
+            f"{source.name}: {len(by_subject)} subject(s), {len(development)} for development and "
+            f"{len(sealed)} sealed. This leaves {len(pool)} for training sets, expected at least "
+            f"{needed}; lower sizes, real or split of the plan"
+        )
+    return SubjectSplit(pool, development, sealed, by_subject, split.seed)
+
+
+def largest_set(plan: BenchmarkPlan) -> int:
+    """Return the number of subjects of the largest training subset of any arm."""
+    return max(plan.sizes) * max(arm.real for arm in plan.arms)
+
+
+def _dealt(subjects: Sequence[str], split: SplitPlan) -> tuple[tuple[str, ...], ...]:
+    """Return pool, development, sealed. Sealed ones come first, so no other key affects them."""
+    order = np.random.default_rng((split.seed, 0)).permutation(len(subjects))
+    shuffled = [subjects[i] for i in order]
+    assert split.sealed is not None
+    first, second = split.sealed, split.sealed + split.development
+    last = len(subjects) if split.pool is None else second + split.pool
+    return tuple(shuffled[second:last]), tuple(shuffled[first:second]), tuple(shuffled[:first])
+
+
+def _of_fold(source: CaseSource, split: SplitPlan) -> tuple[tuple[str, ...], ...]:
+    """Return pool and development from the training cases, sealed from the held-out ones."""
+    sealed = tuple(sorted({source.subject(case) for case in source.held_out_ids}))
+    subjects = sorted({source.subject(case) for case in source.train_ids} - set(sealed))
+    order = np.random.default_rng((split.seed, 0)).permutation(len(subjects))
+    shuffled = [subjects[i] for i in order]
+    return tuple(shuffled[split.development :]), tuple(shuffled[: split.development]), sealed

@@ -1,0 +1,165 @@
+"""Find places for a lesion in a real case, and put it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.conditions.lesion_donors import LesionDonor
+from gansynth.conditions.location_prior import frame_of, place_drawer, whole_frame
+from gansynth.core.case_pool import CaseContext
+from gansynth.core.geometry import Mask, mask_of
+from gansynth.core.resample import crop_pad
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+
+Where = Literal["prior", "anywhere", "same", "own"]
+HALF = 0.5
+"""Share of mixed regions that are smaller than the lesion."""
+MOST = 0.1
+"""Share of the array to which the size of larger lesions is limited."""
+
+
+@dataclass(frozen=True)
+class PlacementRegion:
+    """The places in a scene where lesions may lie.
+
+    Attributes:
+        scene: the background.
+        classes: label values of lesions.
+        into: label values on which a lesion may lie, besides 0; None for all but ``classes``.
+        apart_mm: distance kept from the scene's own lesions.
+    """
+
+    case_context: CaseContext
+    classes: tuple[int, ...]
+    into: tuple[int, ...] | None
+    apart_mm: float
+
+    @cached_property
+    def allowed(self) -> Mask:
+        """The body, or its requested parts."""
+        labels = self.case_context.labels
+        if self.into is None:
+            return self.case_context.body
+        return self.case_context.body & mask_of(labels, self.into)
+
+    @cached_property
+    def taken(self) -> Mask:
+        """The scene's own lesions, and what is near them."""
+        import torch
+
+        from gansynth.data.blending import hole, rim_voxels
+
+        lesions = mask_of(self.case_context.labels, self.classes)
+        rim = rim_voxels(self.apart_mm, self.case_context.case_pool.schema.spacing)
+        near: Mask = hole(torch.from_numpy(lesions)[None, None], rim)[0, 0].numpy()
+        return near
+
+    @cached_property
+    def free(self) -> Mask:
+        """Mask of voxels for a lesion's centre."""
+        return np.asarray(self.allowed & ~self.taken)
+
+    def share(
+        self,
+        held: npt.NDArray[np.intp],
+        least: float,
+        least_in_array: float,
+        *,
+        tight: bool = False,
+    ) -> float | None:
+        """Return the share of a lesion's voxels on allowed ground; None if the place is unfit.
+
+        Args:
+            held: int (N, n), its voxels; some may lie beyond the array.
+            least: required share, of the voxels in the array.
+            least_in_array: share of all voxels that must lie in the array.
+            tight: it may overlap the scene's own lesions, and is clipped there.
+        """
+        shape = np.array(self.free.shape)
+        in_array = held[((held >= 0) & (held < shape)).all(axis=1)]
+        if not len(in_array) or len(in_array) < least_in_array * min(
+            len(held), MOST * self.free.size
+        ):
+            return None
+        at = tuple(in_array.T)
+        inside = float((self.free if tight else self.allowed)[at].mean())
+        return None if inside < least or (not tight and self.taken[at].any()) else inside
+
+
+def centres(
+    ground: PlacementRegion, donor: LesionDonor, where: Where, tries: int, rng: np.random.Generator
+) -> Iterator[tuple[int, ...]]:
+    """Yield voxels for the middle of a donor's lesion, in the order to try.
+
+    ``where`` is ``prior``, ``anywhere`` (``tries`` voxels each) or ``same`` (one voxel).
+    """
+    case_context, free = ground.case_context, ground.free
+    if where == "same":
+        donor_frame = whole_frame(case_context.case_pool, donor.case.id).last(free.ndim)
+        there = frame_of(case_context).voxels(donor_frame.relative(np.array([donor.centre])))[0]
+        yield tuple(int(i) for i in np.rint(there))
+        return
+    if not free.any():
+        return
+    draw = place_drawer(case_context, ground.classes, where, free, rng)
+    yield from (draw() for _ in range(tries))
+
+
+def corner_at(held: npt.NDArray[np.intp], centre: Sequence[int]) -> tuple[int, ...]:
+    """Return the start of an array that brings the middle of its voxels (N, n) to a centre."""
+    middle = held.mean(axis=0).tolist()
+    return tuple(int(c) - round(m) for c, m in zip(centre, middle, strict=True))
+
+
+def put(
+    ground: PlacementRegion,
+    labels: LabelArray,
+    image: FloatArray,
+    usable: Mask,
+    corner: Sequence[int],
+) -> tuple[LabelArray, FloatArray]:
+    """Put a lesion and its image into the background's arrays, starting at ``corner``.
+
+    The lesion is clipped to free ground. The image is the background's own where the donor's is not
+    ``usable``, and outside the body.
+    """
+    case_context = ground.case_context
+    back, shape = tuple(-c for c in corner), case_context.labels.shape
+    lesion = crop_pad(labels, back, shape, 0)
+    lesion[~ground.free | (case_context.labels == OUTSIDE)] = 0
+    useful = crop_pad(usable, back, shape, False) & case_context.body
+    donor_image = crop_pad(image, back, shape, 0.0)
+    return lesion, np.where(useful, donor_image, case_context.case.image)
+
+
+def put_mask(ground: PlacementRegion, mask: Mask, corner: Sequence[int]) -> Mask:
+    """Put a mask into the background's array, clipped to free ground."""
+    back = tuple(-c for c in corner)
+    return np.asarray(crop_pad(mask, back, ground.free.shape, False) & ground.free)
+
+
+def signed_distance(mask: Mask, spacing: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Distance from a mask's surface in mm, negative in the mask."""
+    from scipy.ndimage import distance_transform_edt
+
+    within = distance_transform_edt(mask, sampling=spacing)
+    return np.asarray(distance_transform_edt(~mask, sampling=spacing) - within)
+
+
+def draw_distance(labels: LabelArray, schema: Schema, rng: np.random.Generator) -> float:
+    """Draw the distance of the cut from a lesion's surface, mm (Zhang et al. 2021, CarveMix).
+
+    Half of the draws cut within the lesion, down to half its depth. The others cut around it, as
+    far out as it is deep. No cut reaches a face of the array.
+    """
+    distance = signed_distance(labels > 0, schema.spacing)
+    deepest = -float(distance.min())
+    drawn = rng.uniform(-deepest / 2, 0) if rng.random() < HALF else rng.uniform(0, deepest)
+    faces = [np.take(distance, end, axis) for axis in range(labels.ndim) for end in (0, -1)]
+    return float(min(drawn, min(float(face.min()) for face in faces) - min(schema.spacing)))

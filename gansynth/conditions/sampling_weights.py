@@ -1,0 +1,247 @@
+"""Weights of conditions: draw more of what the target framework gets wrong.
+
+Sampling, importance resampling (Rubin 1988): several conditions are drawn, and one is kept with a
+probability in proportion to its weight. ``gansynth hard-cases`` computes weights on inner folds of
+the training cases. They are bounded, so that every condition keeps a chance. The file is JSON with
+a hash of its own content. It names cases and holds numbers, no image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gansynth.conditions.risk_model import RiskModel
+from gansynth.conditions.scored_lesions import CropFrame, Lesion, Span, lesions_in
+from gansynth.core.lineage import CaseRecord, Lineage, guard, same_data, same_host
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import read_json, write_json_atomic
+
+if TYPE_CHECKING:
+    from gansynth.core.schema import Condition, Schema
+    from gansynth.core.source import CaseSource
+
+FORMAT, VERSION = "gansynth hard-cases", 1
+AGAIN = "make it again: gansynth hard-cases --data KIND:WHERE --fold FOLD -o FILE"
+Draw = Callable[[int, np.random.Generator], "Condition"]
+"""(index, rng) -> a condition."""
+_AGAIN = f"{AGAIN[0].upper()}{AGAIN[1:]}"
+
+
+@dataclass(frozen=True)
+class SamplingWeights:
+    """Draws several candidates for each condition, and chooses one by its weight.
+
+    Attributes:
+        sha256: of the file's content.
+        candidates: number of candidates for each condition.
+        least: voxels; smaller parts of a label map do not count.
+        risk: relative failure rates of lesions.
+        bodies: case -> extent of its body.
+        labels: label name -> value, of the evaluated cases.
+        lineage: the evaluated cases.
+    """
+
+    path: Path
+    sha256: str
+    candidates: int
+    least: int
+    risk: RiskModel
+    bodies: Mapping[str, Span]
+    labels: Mapping[str, int]
+    lineage: Lineage
+
+    @classmethod
+    def read(cls, path: Path) -> SamplingWeights:
+        """Read a file that ``gansynth hard-cases`` wrote.
+
+        Raises:
+            UsageFault: no such file, or of another kind or version.
+            IntegrityFault: a damaged one.
+        """
+        doc = read_failures(path)
+        try:
+            return cls(
+                path=path,
+                sha256=str(doc["sha256"]),
+                candidates=_positive(doc["options"]["candidates"]),
+                least=_positive(doc["options"]["least"]),
+                risk=RiskModel.from_json(doc["risk"]),
+                bodies={
+                    str(case): tuple((float(low), float(high)) for low, high in entry["body"])
+                    for case, entry in doc["cases"].items()
+                },
+                labels={str(name): int(value) for name, value in doc["labels"].items()},
+                lineage=Lineage.from_json(doc["lineage"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise IntegrityFault(
+                f"{path}: not as gansynth hard-cases writes it ({type(error).__name__}: {error}), "
+                f"expected its tables; {AGAIN}"
+            ) from error
+
+    def choose(self, draw: Draw, schema: Schema, seed: int, index: int) -> Condition:
+        """Return the ``index``-th condition of a seed; always the same.
+
+        ``draw`` gets the index and a random generator for each candidate.
+        """
+        rng = np.random.default_rng(np.random.SeedSequence((seed, index, self.candidates)))
+        chosen, chosen_weight, total = None, (0, 1.0), 0.0
+        # One by one (Chao 1982): all at once would hold as many images.
+        for number in range(self.candidates):
+            candidate_rng = np.random.default_rng(np.random.SeedSequence((seed, index, number)))
+            drawn = draw(index, candidate_rng)
+            weight = self.weigh(drawn, schema)
+            total += weight
+            if rng.random() * total < weight:
+                chosen, chosen_weight = drawn, (number, weight)
+        assert chosen is not None, "the first candidate is always taken"
+        noted = {
+            "sha256": self.sha256,
+            "candidate": chosen_weight[0],
+            "of": self.candidates,
+            "weight": round(chosen_weight[1], 6),
+        }
+        return replace(chosen, provenance={**chosen.provenance, "weights": noted})
+
+    def weigh(self, condition: Condition, schema: Schema) -> float:
+        """Weight of a condition: the mean over its lesions; 1 without labels."""
+        return self.risk.of_all(self.lesions(condition, schema))
+
+    def lesions(self, condition: Condition, schema: Schema) -> list[Lesion]:
+        """The lesions of a condition that are weighed: the new ones, if it says which."""
+        labels = condition.labels if condition.lesion is None else condition.lesion
+        if labels is None:
+            return []
+        frame = self._frame(condition.provenance, labels.shape, schema)
+        return lesions_in(labels, schema.foreground, frame, least=self.least)
+
+    def _frame(
+        self, provenance: Mapping[str, Any], shape: tuple[int, ...], schema: Schema
+    ) -> CropFrame:
+        case, placement = tuple(provenance["shape"]), provenance["placement"]
+        # The body of a case of another data set, or read otherwise, is not known.
+        same_data_set = provenance["dataset"] == self.lineage.dataset
+        body = self.bodies.get(provenance["case"]) if same_data_set else None
+        if body is not None and len(body) != len(case):
+            body = None
+        unscaled = (1.0,) * len(case)
+        if placement["corner"]:
+            plane = placement["slice_index"]
+            origin = (*(() if plane is None else (plane,)), *placement["corner"])
+            return CropFrame(schema.spacing, tuple(map(float, origin)), unscaled, case, body)
+        scale = tuple(n / m for n, m in zip(case, shape, strict=True))
+        spacing = tuple(mm * k for mm, k in zip(schema.spacing, scale, strict=True))
+        return CropFrame(spacing, (0.0,) * len(case), scale, case, body)
+
+    # -- whose they are --------------------------------------------------------------------------
+
+    def check(self, lineage: Lineage, labels: Mapping[str, int]) -> None:
+        """Refuse weights that are not of a run's own training cases; no case is read for it.
+
+        Raises:
+            IntegrityFault: of another data set, fold or labels, or of cases changed since.
+        """
+        judged = self.lineage
+        if not same_data(judged.dataset, lineage.dataset) or judged.fold != lineage.fold:
+            raise IntegrityFault(
+                f"--sampling-weights {self.path}: made of {judged.dataset} fold {judged.fold}, the run has "
+                f"seen {lineage.dataset} fold {lineage.fold}; expected the same. {_AGAIN}"
+            )
+        odd = [name for name, value in self.labels.items() if labels.get(name) != value]
+        if odd:
+            raise IntegrityFault(
+                f"--sampling-weights {self.path}: label {odd[0]!r} is {self.labels[odd[0]]} there, the run "
+                f"has {dict(labels)}; expected the same. {_AGAIN}"
+            )
+        if judged.dataset != lineage.dataset or not same_host(judged.host, lineage.host):
+            return
+        hashes = {case.id: case.sha256 for case in lineage.cases}
+        changed = [c.id for c in judged.cases if hashes.get(c.id, c.sha256) != c.sha256]
+        if changed:
+            raise IntegrityFault(
+                f"--sampling-weights {self.path}: {len(changed)} case(s) are not those the run has seen, "
+                f"{changed[0]!r} first; expected the same content. {_AGAIN}"
+            )
+
+    def guard(self, held_out: Iterable[CaseRecord], dataset: str) -> None:
+        """Refuse weights that have seen a held-out case, its subject or its content.
+
+        Raises:
+            IntegrityFault: naming the cases.
+        """
+        model = f"host behind --sampling-weights {self.path}"
+        guard(self.lineage, held_out, kind=model, dataset=dataset, hint=_AGAIN)
+
+
+def open_sampling_weights(path: Path, lineage: Lineage, source: CaseSource) -> SamplingWeights:
+    """Read weights and check that they come from a run's own training cases.
+
+    Raises:
+        UsageFault, IntegrityFault: see ``SamplingWeights.read``, ``SamplingWeights.check`` and ``SamplingWeights.guard``.
+    """
+    weights = SamplingWeights.read(path)
+    weights.check(lineage, source.schema.labels)
+    weights.guard((CaseRecord(i, source.subject(i), "") for i in source.held_out_ids), source.name)
+    return weights
+
+
+def _positive(value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is no positive number")
+    return value
+
+
+# -- the file -------------------------------------------------------------------------------------
+
+
+def write_failures(path: Path, document: Mapping[str, Any]) -> str:
+    """Write a file of weights; return its hash.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    content = {"format": FORMAT, "version": VERSION, **document}
+    digest = _digest(content)
+    write_json_atomic(path, {**content, "sha256": digest})
+    return digest
+
+
+def read_failures(path: Path) -> dict[str, Any]:
+    """Read what ``write_failures`` wrote.
+
+    Raises:
+        DataFault: no such file.
+        UsageFault: none of this kind or version.
+        IntegrityFault: it is not as it was written.
+    """
+    if not path.is_file():
+        raise DataFault(f"{path}: no such file, expected one of failures; {AGAIN}")
+    try:
+        document: dict[str, Any] = read_json(path, hint=AGAIN)
+    except DataFault as fault:
+        raise IntegrityFault(str(fault)) from fault
+    header = document.get("format"), document.get("version")
+    if header != (FORMAT, VERSION):
+        raise UsageFault(
+            f"{path}: format is {header[0]!r}, version {header[1]!r}, expected {FORMAT!r}, version "
+            f"{VERSION}; {AGAIN}"
+        )
+    noted = document.pop("sha256", None)
+    if noted != _digest(document):
+        raise IntegrityFault(
+            f"{path}: its content does not have the SHA-256 it was written with, expected the "
+            f"same; it was changed or damaged; {AGAIN}"
+        )
+    return {**document, "sha256": noted}
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,207 @@
+"""Lesions by size, place and class, and how well the target framework found them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import gamma, pi
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.geometry import Mask, bounding_box, nearest_voxels
+from gansynth.core.schema import LabelArray
+from gansynth.data.connected_components import LabelComponents
+
+FOUND = 0.1
+"""Dice from which a lesion counts as found."""
+Span = tuple[tuple[float, float], ...]
+"""Start and end along each axis, as shares of a case's shape."""
+
+
+@dataclass(frozen=True)
+class CropFrame:
+    """Position of an array in its case.
+
+    Attributes:
+        spacing: of the array's voxels, in the source's unit: mm, or px where no size is known.
+        origin: the case's voxel at the array's first voxel, per axis of the case.
+        scale: the case's voxels per voxel of the array, per axis of the case.
+        shape: of the case.
+        body: extent of the case's body, as shares of the shape; None where unknown.
+    """
+
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    scale: tuple[float, ...]
+    shape: tuple[int, ...]
+    body: Span | None
+
+    def place(self, centre: Sequence[float]) -> tuple[float, ...] | None:
+        """Return the place of an array's voxel in the body, 0 to 1 per axis of the case."""
+        if self.body is None:
+            return None
+        # Of a slice the array lacks the case's first axis.
+        inner = (0.0,) * (len(self.shape) - len(centre)) + tuple(centre)
+        axes = zip(inner, self.origin, self.scale, self.shape, self.body, strict=True)
+        each = ((o + (c + 0.5) * k) / n - low for c, o, k, n, (low, _) in axes)
+        spans = (max(high - low, 1e-6) for low, high in self.body)
+        return tuple(min(max(x / span, 0.0), 1.0) for x, span in zip(each, spans, strict=True))
+
+    def cuts(self, box: Sequence[slice], shape: Sequence[int]) -> bool:
+        """Whether a part of the array may go on in the case beyond the array."""
+        first = len(self.shape) - len(shape)
+        axes = zip(
+            box, shape, self.origin[first:], self.scale[first:], self.shape[first:], strict=True
+        )
+        return any(
+            (a.start == 0 and start > 0) or (a.stop == n and start + n * k < end)
+            for a, n, start, k, end in axes
+        )
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A connected part of one class.
+
+    Attributes:
+        label: the class's value.
+        size: in the cube of the source's unit; of a slice in its square.
+        diameter: of the ball, or the disc, of that size, in the source's unit.
+        place: of its centre in the body, 0 to 1 per axis of the case; None where unknown.
+        cut_off: whether it may go on beyond the array, so that its size is unknown.
+    """
+
+    label: int
+    size: float
+    diameter: float
+    place: tuple[float, ...] | None
+    cut_off: bool = False
+
+
+@dataclass(frozen=True)
+class ScoredLesion:
+    """A lesion, and how well a prediction found it.
+
+    Attributes:
+        dice: of the lesion and the voxels of its class predicted there.
+        recall: share of its voxels predicted as its class.
+    """
+
+    lesion: Lesion
+    dice: float
+    recall: float
+
+    @property
+    def found(self) -> bool:
+        """Whether the Dice is at least ``FOUND``."""
+        return self.dice >= FOUND
+
+
+def lesions_in(
+    labels: LabelArray, values: Sequence[int], frame: CropFrame, *, least: int
+) -> list[Lesion]:
+    """Return all lesions of some classes; parts of less than ``least`` voxels do not count."""
+    return [
+        _lesion(part, value, labels.shape, frame)
+        for value in values
+        for part in _parts(labels, value, least)
+    ]
+
+
+def score_lesions(
+    labels: LabelArray,
+    predicted: LabelArray,
+    values: Sequence[int],
+    frame: CropFrame,
+    *,
+    least: int,
+) -> list[ScoredLesion]:
+    """Evaluate a prediction on every lesion of a case.
+
+    Predicted voxels belong to the nearest lesion of their class, if their connected piece touches
+    one. Pieces that touch no lesion do not count.
+    """
+    judged: list[ScoredLesion] = []
+    for value in values:
+        parts = list(_parts(labels, value, least))
+        if not parts:
+            continue
+        owner = _owners(labels.shape, parts, predicted == value, frame.spacing)
+        for number, part in enumerate(parts, 1):
+            marked = int(np.count_nonzero(owner == number))
+            right = int(np.count_nonzero(predicted[part.box][part.mask] == value))
+            total = int(np.count_nonzero(part.mask))
+            lesion = _lesion(part, value, labels.shape, frame)
+            judged.append(ScoredLesion(lesion, 2 * right / (marked + total), right / total))
+    return judged
+
+
+@dataclass(frozen=True)
+class _LesionVoxels:
+    """A lesion's voxels within a box, and the box in the whole array."""
+
+    mask: Mask
+    box: tuple[slice, ...]
+
+
+def _parts(labels: LabelArray, value: int, least: int) -> Iterator[_LesionVoxels]:
+    from scipy.ndimage import find_objects
+
+    mask = labels == value
+    if not mask.any():
+        return
+    near = bounding_box(mask)
+    parts = LabelComponents.of(mask[near])
+    boxes = find_objects(parts.numbered)
+    for number in parts.numbers[parts.sizes >= least].tolist():
+        box = boxes[number - 1]
+        moved = [slice(a.start + b.start, a.start + b.stop) for a, b in zip(near, box, strict=True)]
+        yield _LesionVoxels(np.asarray(parts.numbered[box] == number), tuple(moved))
+
+
+def _lesion(part: _LesionVoxels, value: int, shape: Sequence[int], frame: CropFrame) -> Lesion:
+    size = int(np.count_nonzero(part.mask)) * float(np.prod(frame.spacing))
+    starts = [axis.start for axis in part.box]
+    centre = [float(c.mean()) + s for c, s in zip(np.nonzero(part.mask), starts, strict=True)]
+    return Lesion(
+        label=value,
+        size=size,
+        diameter=diameter(size, len(shape)),
+        place=frame.place(centre),
+        cut_off=frame.cuts(part.box, shape),
+    )
+
+
+def diameter(size: float, axes: int) -> float:
+    """Return the diameter of a ball (3 axes) or disc (2) of a size."""
+    unit = pi ** (axes / 2) / gamma(axes / 2 + 1)
+    return float(2 * (size / unit) ** (1 / axes))
+
+
+def _owners(
+    shape: tuple[int, ...], parts: Sequence[_LesionVoxels], marked: Mask, spacing: Sequence[float]
+) -> npt.NDArray[np.int32]:
+    """Number each marked voxel by the lesion it belongs to, from 1; 0 for none."""
+    truth = np.zeros(shape, np.int32)
+    for number, part in enumerate(parts, 1):
+        truth[part.box][part.mask] = number
+    pieces = LabelComponents.of(marked)
+    touching = np.zeros(len(pieces.numbers) + 1, bool)
+    touching[pieces.numbered[truth > 0]] = True
+    touching[0] = False
+    assigned = touching[pieces.numbered]
+    if len(parts) == 1 or not assigned.any():
+        return np.where(assigned, np.int32(1), np.int32(0))
+    box = bounding_box(assigned | (truth > 0))
+    nearest = nearest_voxels(truth[box] > 0, spacing)
+    owner = np.zeros(shape, np.int32)
+    owner[box] = np.where(assigned[box], truth[box][nearest], np.int32(0))
+    return owner
+
+
+def body_span(body: Mask) -> Span:
+    """Return the extent of a body in its case, as shares of the shape."""
+    box = bounding_box(body)
+    axes = zip(box, body.shape, strict=True)
+    return tuple((a.start / n, a.stop / n) for a, n in axes)

@@ -1,0 +1,188 @@
+"""The training cases as edits and filters see them: a pool of cases, and the current one."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.body_mask import shown_body
+from gansynth.core.geometry import Mask, bounding_box
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, replace_ignored
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Placement, Space
+
+T = TypeVar("T")
+Box = tuple[slice, ...]
+MAPS = 1 << 29
+"""Size of a pool's cache of label maps, in bytes."""
+
+
+class CaseReader(Protocol):
+    """Reads cases of a source, and may cache some."""
+
+    source: CaseSource
+
+    def __call__(self, case_id: str) -> Case:
+        """Return a case in its source's voxels."""
+
+    @property
+    def at_hand(self) -> frozenset[str]:
+        """Ids of the cases in memory."""
+
+
+class CropSource(Protocol):
+    """Cuts training cases in the generator's space."""
+
+    space: Space
+
+    @property
+    def cache(self) -> CaseReader:
+        """The reader of whole cases."""
+
+    def cut(self, case_id: str, rng: np.random.Generator) -> Case:
+        """Cut a case at a random place in the generator's space."""
+
+
+class CasePool:
+    """Training cases of a run that edits may borrow from, in the generator's space.
+
+    Attributes:
+        cache: reads whole cases of its ``source``; only training cases are opened.
+        space: the generator's.
+        schema: of the generator's space.
+        ids: cases to borrow from, sorted; all training cases by default.
+    """
+
+    def __init__(self, cache: CaseReader, space: Space, ids: Sequence[str] | None = None) -> None:
+        self.cache, self.source, self.space = cache, cache.source, space
+        self.schema: Schema = space.generator_schema(self.source.schema)
+        self.ids = tuple(sorted(self.source.train_ids if ids is None else ids))
+        self._learnt: dict[str, Any] = {}
+        self._maps: OrderedDict[str, tuple[tuple[int, ...], Box, LabelArray]] = OrderedDict()
+
+    def cut(self, case_id: str, placement: Placement) -> Case:
+        """Cut a case as the generator sees it, labels without the ignore value."""
+        return own_labels(self.space.to_generator(self.cache(case_id), placement), self.schema)
+
+    def uncut(self, case_id: str, slice_index: int | None = None) -> Case:
+        """Return a whole case, or slice, in the generator's voxels and intensities."""
+        case = self.cache(case_id)
+        if self.space.grid == "resample":
+            return self.cut(case_id, Placement())
+        shape = case.image.shape[1:]
+        if self.space.grid == "slice":
+            assert slice_index is not None, "a slice must be named"
+            whole = replace(self.space, size=tuple(shape[1:]))
+            corner = (0,) * (len(shape) - 1)
+            case = whole.to_generator(case, Placement(corner, slice_index))
+        else:
+            case = replace(self.space, grid="native", size=()).to_generator(case)
+        return own_labels(case, self.schema)
+
+    def label_map(self, case_id: str) -> LabelArray:
+        """Return the case's own foreground in the generator's voxels, int16, uncropped.
+
+        Cached as the bounding box alone, since images would take too much memory.
+        """
+        if case_id not in self._maps:
+            labels = self._whole_labels(case_id)
+            box = bounding_box(labels > 0)
+            self._maps[case_id] = labels.shape, box, np.maximum(labels[box], 0)
+            held = [labels.nbytes for _, _, labels in self._maps.values()]
+            while sum(held) > MAPS and len(held) > 1:
+                self._maps.popitem(last=False)
+                held.pop(0)
+        self._maps.move_to_end(case_id)
+        shape, box, labels = self._maps[case_id]
+        whole = np.zeros(shape, np.int16)
+        whole[box] = labels
+        return whole
+
+    def body(self, case: Case) -> Mask:
+        """Return the visible body of a training case, computed once and cached as bits.
+
+        The space must have only one placement for the case.
+        """
+
+        def find(_: CasePool) -> npt.NDArray[np.uint8]:
+            return np.packbits(shown_body(case.image))
+
+        shape = case.image.shape[1:]
+        bits = np.unpackbits(self.learnt(f"body of {case.id}", find), count=math.prod(shape))
+        return bits.reshape(shape).astype(bool)
+
+    def _whole_labels(self, case_id: str) -> LabelArray:
+        case = own_labels(self.cache(case_id), self.schema)
+        if case.labels is None:
+            case = replace(case, labels=np.zeros(case.image.shape[1:], np.int16))
+        if self.space.grid == "resample":
+            bare = replace(case, image=case.image[:0], boxes=None)
+            case = replace(self.space, window=None).to_generator(bare)
+        assert case.labels is not None
+        return case.labels
+
+    def others(self, subject: str) -> tuple[str, ...]:
+        """Return the cases of other subjects; all cases if there is no other subject."""
+        ids = tuple(i for i in self.ids if self.source.subject(i) != subject)
+        return ids or self.ids
+
+    def learnt(self, key: str, learn: Callable[[CasePool], T]) -> T:
+        """Return statistics of the training cases, computed once: ``learn(pool)``, by name."""
+        if key not in self._learnt:
+            self._learnt[key] = learn(self)
+        value: T = self._learnt[key]
+        return value
+
+
+@dataclass(frozen=True)
+class CaseContext:
+    """The place where an edit is applied.
+
+    ``case``: as the generator sees it, unedited, without ignore values. ``case_pool``: cases to borrow
+    from. ``find_body``: finds the body of the whole case within this place; None where the scene
+    is the whole case.
+    """
+
+    case: Case
+    placement: Placement
+    shape: tuple[int, ...]
+    index: int
+    case_pool: CasePool
+    turn: int | None = None
+    find_body: Callable[[], Mask] | None = None
+
+    @property
+    def labels(self) -> LabelArray:
+        """Labels of the unedited case."""
+        assert self.case.labels is not None, "conditions are drawn of labelled cases"
+        return self.case.labels
+
+    @cached_property
+    def body(self) -> Mask:
+        """Where foreground may lie: within the visible body and never outside."""
+        return body_of(self.case, self.find_body)
+
+
+def own_labels(case: Case, schema: Schema) -> Case:
+    """Return a case with its own labels alone, without the ignore value."""
+    case = case.own
+    if case.labels is None:
+        return case
+    return replace(case, labels=replace_ignored(case.labels, schema))
+
+
+def body_of(case: Case, find_body: Callable[[], Mask] | None = None) -> Mask:
+    """Return the body in a case, bool: voxels not labelled outside, else derived from the image."""
+    if case.labels is None:
+        return shown_body(case.image) if find_body is None else find_body()
+    body: Mask = case.labels != OUTSIDE
+    if body.all() or not body.any():
+        body = shown_body(case.image) if find_body is None else find_body()
+    return np.asarray(body & (case.labels != OUTSIDE))

@@ -1,0 +1,115 @@
+"""Cases as files: volumes on the grid of their own, 2D maps as PNG, boxes as CSV or for YOLO."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.resample import pick
+from gansynth.core.schema import Boxes, FloatArray, LabelArray
+from gansynth.core.source import CaseSource
+from gansynth.core.synthetic import marked
+from gansynth.data.grid import canonical_shape
+from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.source_2d import FlatSource
+from gansynth.runtime.files import disk_errors, read_nifti_header, write_bytes_atomic
+
+
+def write_prediction(
+    source: CaseSource, case_id: str, labels: LabelArray, folder: Path
+) -> Path | None:
+    """Write a label map; None where the case is of no file of its own.
+
+    ``labels``: int16 (D, H, W), on the grid of ``source.load``; each voxel of the file takes the
+    nearest. Raises EnvironmentFault: the disk refuses.
+    """
+    if isinstance(source, FlatSource):
+        path = folder.joinpath(*map(file_name, case_id.split("/"))).with_suffix(".png")
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomic(path, _png(source.encode_labels(case_id, labels)))
+        return path
+    if not isinstance(source, VolumeSource) or source.options.between is not None:
+        return None
+    header = read_nifti_header(source.entry(case_id).reference)
+    shape = canonical_shape(header.shape, header.affine)
+    path = folder / f"{file_name(case_id)}.nii.gz"
+    return write_volume(path, pick(labels, shape), header.affine)
+
+
+def file_name(case_id: str) -> str:
+    """A case's name as files may be called."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", case_id)
+
+
+def write_volume(
+    path: Path,
+    array: LabelArray | FloatArray,
+    affine: np.ndarray[Any, np.dtype[np.float64]],
+    *,
+    synthetic: bool = False,
+) -> Path:
+    """Write a volume (D, H, W) of ``ORIENTATION`` for a file of that affine: always equal bytes."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, _nifti(array, affine, synthetic))
+    return path
+
+
+def _png(numbers: npt.NDArray[np.uint16]) -> bytes:
+    """A grey PNG of 8 bits, or of 16 where numbers need them."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    small = numbers.max(initial=0) < 256
+    Image.fromarray(numbers.astype(np.uint8) if small else numbers).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def _nifti(
+    array: LabelArray | FloatArray,
+    affine: np.ndarray[Any, np.dtype[np.float64]],
+    synthetic: bool = False,
+) -> bytes:
+    import nibabel as nib
+    from nibabel import orientations
+
+    turn = orientations.io_orientation(affine)
+    back = orientations.ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), turn)
+    image = nib.Nifti1Image(orientations.apply_orientation(array.T, back), affine)
+    image.header.set_xyzt_units("mm")
+    return gzip.compress((marked(image) if synthetic else image).to_bytes(), 4, mtime=0)
+
+
+def csv_text(boxes: Boxes, names: Sequence[str]) -> str:
+    """``class,xmin,ymin,xmax,ymax`` (volumes: with z) in voxels; ``--boxes file:`` reads it."""
+    axes = boxes.coords.shape[1] // 2
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(["class", *(f"{axis}{end}" for end in ("min", "max") for axis in "xyz"[:axes])])
+    for row, label in zip(boxes.coords, boxes.labels.tolist(), strict=True):
+        name = names[label] if 0 <= label < len(names) else str(label)
+        ends = [*row[:axes][::-1], *row[axes:][::-1]]  # array axes are the other way round
+        table.writerow([name, *(f"{end:.9g}" for end in ends)])
+    return stream.getvalue()
+
+
+def yolo_lines(boxes: Boxes, size: Sequence[int]) -> str:
+    """``class x_centre y_centre width height`` as shares of the image; empty without boxes."""
+    height, width = size
+    lines = []
+    for (top, left, bottom, right), label in zip(
+        boxes.coords.astype(float).tolist(), boxes.labels.tolist(), strict=True
+    ):
+        middle = (left + right) / 2 / width, (top + bottom) / 2 / height
+        sides = (right - left) / width, (bottom - top) / height
+        lines.append(" ".join([str(label), *(f"{value:.8g}" for value in (*middle, *sides))]))
+    return "".join(f"{line}\n" for line in lines)

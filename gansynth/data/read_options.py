@@ -1,0 +1,304 @@
+"""``--read KEY=VALUE``: each kind of source has a model of its own keys; nothing else is accepted.
+
+Values are split at commas. They are no YAML, to which ``-100:40`` is a number of base sixty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.option_kinds import Size3
+from gansynth.runtime.options import Needs, OptionModel, read_model, refuse_idle
+
+INNER = "inner."
+"""Prefix of keys that go to the inner source, even where both have the key."""
+
+
+class ReadOptions(OptionModel):
+    """Base of every kind's options; ``passes_on``: other keys are those of a source behind."""
+
+    passes_on: ClassVar[bool] = False
+
+    @classmethod
+    def behind(cls, request: SourceRequest) -> SourceRequest | None:
+        """The request of the source behind, which gets the keys that this one passes on."""
+        return None
+
+
+Options = TypeVar("Options", bound=ReadOptions)
+Opener = TypeVar("Opener", bound=Callable[..., Any])
+
+
+def register_read_options(model: type[ReadOptions]) -> Callable[[Opener], Opener]:
+    """Attach the model of ``--read`` keys to an opener of sources; without it, there are none."""
+
+    def mark(opener: Opener) -> Opener:
+        opener.read_options = model  # type: ignore[attr-defined]
+        return opener
+
+    return mark
+
+
+def options_of(opener: Callable[..., Any], request: SourceRequest) -> ReadOptions:
+    """Parse the ``--read`` options of a request. Raises UsageFault: as ``parse_read``."""
+    model: type[ReadOptions] = getattr(opener, "read_options", ReadOptions)
+    return parse_read(model, request)
+
+
+def refuse_idle_read(request: SourceRequest, typed: Collection[str]) -> None:
+    """Refuse (UsageFault) ``--read`` keys typed by a user that have no effect."""
+    from gansynth.core.registry import installed
+
+    opener = installed().load("sources", request.kind)
+    try:
+        options = options_of(opener, request)
+    except UsageFault:
+        return
+    keys = options.model_fields_set.intersection(typed)
+    refuse_idle(keys, options, options.needs, partial(_as_typed, request))
+    if (behind := options.behind(request)) is not None:
+        refuse_idle_read(behind, [key.removeprefix(INNER) for key in set(typed) - keys])
+
+
+def parse_read(model: type[Options], request: SourceRequest) -> Options:
+    """Read a request's ``--read`` values; UsageFault: an unknown key, or a value that is unfit."""
+    fields = model.model_fields
+    for key, text in request.read.items():
+        if key not in fields and not model.passes_on:
+            raise UsageFault(
+                f"--read {key}={text}: {request.kind}: has no such key, expected one of: "
+                f"{', '.join(fields) or 'none'}.{did_you_mean(key, fields)}"
+            )
+    values = {key: text for key, text in request.read.items() if key in fields}
+    return read_model(model, values, partial(_as_typed, request))
+
+
+def _as_typed(request: SourceRequest, key: str) -> str:
+    return f"--read {key or ','.join(request.read)}={request.read.get(key, '')}"
+
+
+OF_BOXES: Needs = {"least": "boxes"}
+OF_SPLITS: Needs = {"folds": "!splits", "seed": "!splits"}
+"""Keys that these shared keys need beside them."""
+
+# -- kinds of values -----------------------------------------------------------------------------
+
+
+def words(value: Any) -> Any:
+    """Split a text at its commas."""
+    return tuple(w.strip() for w in value.split(",")) if isinstance(value, str) else value
+
+
+def triple(value: Any) -> Any:
+    """Split a text into three; one alone stands for all three."""
+    split = words(value)
+    return split * 3 if isinstance(split, tuple) and len(split) == 1 else split
+
+
+def positive(value: Any, count: int, expected: str) -> Any:
+    """Read positive numbers; one alone stands for all ``count`` of them."""
+    try:
+        numbers = tuple(float(v) for v in words(value))
+    except (TypeError, ValueError):
+        numbers = ()
+    numbers = numbers * count if len(numbers) == 1 else numbers
+    if len(numbers) != count or not all(0 < v < float("inf") for v in numbers):
+        raise ValueError(expected)
+    return numbers
+
+
+def _spacing(value: Any) -> Any:
+    if value in (None, "native"):
+        return value
+    return positive(value, 3, "expected native, one positive number, or three: z,y,x")
+
+
+def _pair(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    low, colon, high = value.partition(":")
+    try:
+        pair = float(low), float(high)
+    except ValueError:
+        pair = (0.0, 0.0)
+    if not colon or not -float("inf") < pair[0] < pair[1] < float("inf"):
+        raise ValueError("expected LOW:HIGH, two numbers, the lower one first")
+    return pair
+
+
+def _label_names(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    named: dict[str, int] = {}
+    for word in words(value):
+        name, colon, number = word.rpartition(":")
+        if not (colon and name.strip() and number.isdecimal() and int(number) < 2**15):
+            raise ValueError(f"{word!r} is not NAME:NUMBER, expected NAME:NUMBER,NAME:NUMBER,...")
+        if name.strip() in named or int(number) in named.values():
+            raise ValueError(f"{word!r} occurs twice, expected each name and number once")
+        named[name.strip()] = int(number)
+    return complete_labels(named)
+
+
+def complete_labels(named: Mapping[str, int]) -> dict[str, int]:
+    """Labels by increasing value, with a background of 0 where none is named."""
+    background = {} if 0 in named.values() else {"background": 0}
+    return dict(sorted({**background, **named}.items(), key=lambda item: item[1]))
+
+
+def _boxes_asked(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.casefold() in ("yes", "no"):
+        return "yes" if value.casefold() == "yes" else None
+    named: dict[str, tuple[int, ...]] = {}
+    for word in words(value):
+        name, colon, numbers = word.rpartition(":")
+        each = [number.strip() for number in numbers.split("+")]
+        if not (colon and name.strip() and all(n.isdecimal() and 0 < int(n) < 2**15 for n in each)):
+            raise ValueError(
+                f"{word!r} is not NAME:NUMBER+NUMBER+..., expected yes, or for example "
+                "tumour:1+2+3+4,core:4"
+            )
+        if name.strip() in named:
+            raise ValueError(f"{name.strip()!r} occurs twice, expected each name once")
+        named[name.strip()] = tuple(sorted({int(n) for n in each}))
+    return named
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(words)]
+LabelNames = Annotated[dict[str, int], BeforeValidator(_label_names)]
+Modality = Literal["mr", "ct", "none"]
+Modalities = Annotated[tuple[Modality, ...], BeforeValidator(words)]
+Window = Annotated[tuple[float, float], BeforeValidator(_pair)]
+Spacing = Annotated[tuple[float, float, float] | Literal["native"], BeforeValidator(_spacing)]
+BoxesAsked = Literal["yes"] | dict[str, tuple[int, ...]]
+"""``yes``: a class for each label; else names of classes, and the label numbers of each."""
+OfLabels = Annotated[
+    BoxesAsked | None,
+    BeforeValidator(_boxes_asked),
+    Field(
+        description="`yes`: a box around each connected part of each label, with the label's name "
+        "as class. `NAME:1+2+4,NAME:3`: around parts of these labels together. Default: no boxes"
+    ),
+]
+LeastVoxels = Annotated[
+    int, Field(ge=1, description="least voxels of a part that gets a box; see `boxes`")
+]
+"""Smallest part with a box."""
+ClipWindow = Annotated[
+    Window | None,
+    Field(
+        description="LOW:HIGH that CT channels are clipped to, in HU; else the 0.5 and 99.5 "
+        "percentiles of the training cases' foreground",
+    ),
+]
+CropSize = Annotated[
+    Size3 | None,
+    Field(
+        description="voxels along z,y,x (or one number) of the crops a generator works on. "
+        "Default: the training cases' median, at most 128, a multiple of 8",
+    ),
+]
+Frame = Annotated[
+    Size3 | None,
+    Field(
+        description="voxels along z,y,x (or one number) around the middle of every case, which a "
+        "generator sees instead of crops of `size`. A smaller case repeats its border",
+    ),
+]
+Whole = Annotated[
+    Size3 | None,
+    Field(
+        description="voxels along z,y,x (or one number) that every case, or its `frame`, is "
+        "resampled to, instead of crops of `size`. Samples are resampled back to the case's grid",
+    ),
+]
+SkullStrip = Annotated[
+    bool,
+    Field(
+        description="`yes`: what is not brain becomes 0, and the image is cropped to the brain; "
+        "boxes and masks are cropped along. For axial T1 slices, see below"
+    ),
+]
+SplitsFile = Annotated[
+    str | None,
+    Field(
+        description='JSON list of folds, each `{"train": [cases], "val": [cases]}`, which '
+        "overrides all other splits"
+    ),
+]
+Resampling = Annotated[
+    Literal["linear", "nearest"],
+    Field(
+        description="how `whole` resamples images, there and back; labels always take the nearest "
+        "voxel"
+    ),
+]
+"""Of ``whole``; `nearest` makes no new values."""
+
+
+def check_whole(size: object, frame: object, whole: object) -> None:
+    """Refuse crops and whole volumes at once. Raises ValueError: with the way out."""
+    option = "frame" if whole is None else "whole"
+    if size is not None and not (frame is None and whole is None):
+        raise ValueError(
+            f"size is of crops, {option} of whole volumes, expected one of them; leave the other "
+            "out"
+        )
+
+
+class VolumeOptions(ReadOptions):
+    """How volumes are read; common to all kinds that read NIfTI files."""
+
+    needs: ClassVar[Needs] = {**OF_BOXES, **OF_SPLITS, "resampling": "whole"}
+
+    channels: Words | None = Field(
+        None, description="names of the channels; where the source names its own, those to read"
+    )
+    labels: LabelNames | None = Field(
+        None,
+        description="NAME:NUMBER,... of the labels; what the source says, else the values found in "
+        "the training cases",
+    )
+    modality: Modalities | None = Field(
+        None,
+        description="`mr` (z-score over the case's nonzero voxels), `ct` (clip, then z-score, by "
+        "the training cases' foreground) or `none`. One for all channels or one for each. Default: "
+        "`ct` for a channel called CT, else `mr`",
+    )
+    window: ClipWindow = None
+    spacing: Spacing | None = Field(
+        None,
+        description="voxel size in mm along z,y,x (or one number) that cases are resampled to, or "
+        "`native`: never. Default: the training cases' median; cases within 1 % of it stay",
+    )
+    size: CropSize = None
+    frame: Frame = None
+    whole: Whole = None
+    resampling: Resampling = "linear"
+    splits: SplitsFile = None
+    folds: int = Field(5, ge=2, description="number of folds, where the source has no split")
+    seed: int = Field(12345, ge=0, description="seed of the split of subjects into folds")
+    allow_absolute: bool = Field(
+        False, description="`yes`: files may lie outside of the source's folder"
+    )
+    boxes: OfLabels = None
+    least: LeastVoxels = 1
+    between: int | None = Field(
+        None,
+        ge=2,
+        description="N: only every N-th slice along z is labelled. Slices between two labelled "
+        "ones, at most N apart, are filled by linear interpolation of shapes. Default: as stored",
+    )
+
+    @model_validator(mode="after")
+    def _crops_or_whole(self) -> Self:
+        check_whole(self.size, self.frame, self.whole)
+        return self

@@ -1,0 +1,287 @@
+"""Finding hard cases of a target framework: the command ``gansynth hard-cases``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from gansynth.conditions.risk_model import RiskModel
+from gansynth.conditions.sampling_weights import write_failures
+from gansynth.conditions.scored_lesions import CropFrame, ScoredLesion, body_span, score_lesions
+from gansynth.core.body_mask import organ_mask
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, replace_ignored
+from gansynth.core.source import CaseSource, FoldSplit
+from gansynth.evaluation.hard_cases.hosts import (
+    Host,
+    InnerSource,
+    inner_folds,
+    predicted_files,
+    small_host,
+    training_space,
+)
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.options import Needs, OptionModel
+from gansynth.runtime.progress import Reporter
+
+
+class FailureOptions(OptionModel):
+    """Options of ``gansynth hard-cases``."""
+
+    needs: ClassVar[Needs] = dict.fromkeys(
+        ("steps", "batch_size", "width", "levels", "lr", "patch"), "!predictions"
+    )
+
+    inner: int = Field(3, ge=2, description="inner folds")
+    steps: int = Field(400, ge=1, description="optimiser steps of each small segmenter")
+    batch_size: int = Field(2, ge=1, description="crops a step")
+    width: int = Field(12, ge=1, description="its features at full resolution")
+    levels: int = Field(4, ge=1, description="its resolutions")
+    lr: float = Field(3e-3, gt=0, description="AdamW's peak rate")
+    patch: int = Field(64, ge=8, description="longest edge of its crops, voxels")
+    least: int = Field(4, ge=1, description="voxels; smaller parts of a label map do not count")
+    candidates: int = Field(8, ge=2, le=64, description="random conditions of which one is chosen")
+    bound: float = Field(10.0, gt=1, le=1000, description="largest weight over smallest")
+    seed: int = Field(
+        0, ge=0, description="splits subjects into folds, and seeds the small segmenters"
+    )
+
+
+def find_failures(
+    source: CaseSource,
+    out: Path | None,
+    options: FailureOptions,
+    *,
+    predictions: Sequence[Path] = (),
+    write_splits: Path | None = None,
+    device: str = "auto",
+    dry_run: bool = False,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Evaluate every lesion of a fold's training cases by a segmenter not trained on its case.
+
+    Args:
+        source: the fold; its held-out cases are never opened.
+        out: the file to write; None to write only splits.
+        options: see ``FailureOptions``.
+        predictions: folders with predicted label maps of the training cases; empty for a small
+            segmenter that is trained here.
+        write_splits: file for the inner folds, in nnU-Net's format.
+        device: of the small segmenter: ``auto``, ``cpu``, ``cuda:0``.
+
+    Returns:
+        A JSON-able report: cases, inner folds, lesions, and the table of weights.
+
+    Raises:
+        UsageFault: cases without labels, or an existing file.
+        DataFault: fewer subjects than inner folds, a missing or incompatible prediction, or no
+            lesion at all.
+        IntegrityFault: a prediction of a held-out case.
+    """
+    began = time.perf_counter()
+    for path in filter(None, (out, write_splits)):
+        _refuse_old(path)
+    if not source.schema.foreground:
+        raise UsageFault(
+            f"{source.name}: its cases have no label maps, expected some: hard cases are "
+            "found by them; use labelled cases"
+        )
+    folds = inner_folds(source, options.inner, options.seed)
+    files = predicted_files(source, predictions) if predictions else {}
+    report: dict[str, Any] = {
+        "data": source.name,
+        "fold": source.fold,
+        "cases": len(source.train_ids),
+        "inner": [{"train": len(f["train"]), "val": len(f["val"])} for f in folds],
+        "host": "predictions" if predictions else "small segmenter",
+    }
+    if out is not None and not predictions:
+        from gansynth.runtime.devices import pick_device
+
+        pick_device(device)
+    if dry_run:
+        cost = "not measured" if predictions else f"not measured: {len(folds)} small segmenters"
+        return {
+            **{"dry_run": True, **report, "options": options.model_dump()},
+            "time_and_memory": cost,
+        }
+    if write_splits is not None:
+        write_json_atomic(write_splits, folds)
+        report["splits"] = str(write_splits)
+    if out is None:
+        return report
+    if files:
+        read = _from_files(source, files, reporter)
+    else:
+        read = _from_segmenters(source, folds, options, device, reporter)
+    judged, document = _document(source, folds, options, report["host"], read)
+    _warn_of_unlearnt(document["risk"], report["host"], reporter)
+    digest = write_failures(out, document)
+    missed = sum(not lesion.found for lesion in judged)
+    return {
+        **report,
+        "file": str(out),
+        "sha256": digest,
+        "lesions": len(judged),
+        "missed": missed,
+        "risk": document["risk"],
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def _warn_of_unlearnt(risk: Mapping[str, Any], host: str, reporter: Reporter) -> None:
+    """Warn of classes that were never found: these are not learnt, not hard."""
+    ways = "train longer: --steps, or evaluate your own model: --predictions"
+    if host == "predictions":
+        ways = "check the model's training"
+    for factor in risk["factors"]:
+        for row in factor["bins"] if factor["name"] == "class" else ():
+            if row["lesions"] and row["missed"] == row["lesions"]:
+                reporter.warn(
+                    f"class {row['name']!r}: none of {row['lesions']} lesion(s) found: the "
+                    "segmenter has not learnt it, so its weight is meaningless, expected some "
+                    f"to be found; {ways}"
+                )
+
+
+def _refuse_old(path: Path) -> None:
+    if path.exists():
+        raise UsageFault(
+            f"{path}: exists already, expected a new file; choose another, or remove it"
+        )
+
+
+# -- predictions ---------------------------------------------------------------------------------
+
+Read = tuple[Case, LabelArray, int]
+"""A case, its prediction, and the inner fold that held it out."""
+
+
+def _from_segmenters(
+    source: CaseSource,
+    folds: Sequence[FoldSplit],
+    options: FailureOptions,
+    device: str,
+    reporter: Reporter,
+) -> Iterator[Read]:
+    from gansynth.metrics.faithfulness import EvaluationSegmenterOptions
+    from gansynth.runtime.devices import pick_device
+
+    keys = ("steps", "batch_size", "width", "levels", "lr", "seed")
+    how = EvaluationSegmenterOptions(**{key: getattr(options, key) for key in keys})
+    where = pick_device(device)
+    for number, split in enumerate(folds):
+        inner = InnerSource(source, split)
+        reporter.say(f"inner fold {number}: {len(split['train'])} cases to learn from")
+        space = training_space(inner, options.patch)
+        host: Host = small_host(inner, space, how, device=where, reporter=reporter)
+        with reporter.task(len(inner.held_out_ids), f"inner fold {number}: judging") as bar:
+            for case_id in inner.held_out_ids:
+                case = inner.load(case_id)
+                yield case, host(case), number
+                bar.advance()
+
+
+def _from_files(
+    source: CaseSource, files: Mapping[str, Path], reporter: Reporter
+) -> Iterator[Read]:
+    with reporter.task(len(files), "judging") as bar:
+        for case_id in sorted(files):
+            case = source.load(case_id)
+            yield case, source.predicted(case_id, files[case_id]), -1
+            bar.advance()
+
+
+# -- the document ----------------------------------------------------------------------------------
+
+
+def _document(
+    source: CaseSource,
+    folds: Sequence[FoldSplit],
+    options: FailureOptions,
+    host: str,
+    read: Iterable[Read],
+) -> tuple[list[ScoredLesion], dict[str, Any]]:
+    schema = source.schema
+    cases: dict[str, Any] = {}
+    records: list[CaseRecord] = []
+    judged: list[ScoredLesion] = []
+    rows: list[dict[str, Any]] = []
+    for case, predicted, number in read:
+        record = source.record(case.id, {case.id: case}.__getitem__)
+        span, lesions = _judged(source, case, predicted, options.least)
+        cases[case.id] = {"body": [list(axis) for axis in span], "inner": number}
+        records.append(record)
+        judged += lesions
+        rows += [_row(case.id, lesion) for lesion in lesions]
+    if not judged:
+        raise DataFault(
+            f"{source.name} fold {source.fold}: no lesion of {options.least} voxels or more in "
+            f"{len(cases)} training case(s), expected some; lower --set least="
+        )
+    names = {value: name for name, value in schema.labels.items() if value in schema.foreground}
+    risk = RiskModel.fit(judged, names, schema.axes, options.bound, source.unit)
+    lineage = Lineage(
+        source.name,
+        source.fold,
+        tuple(sorted(records, key=lambda lesion: lesion.id)),
+        dict(source.host),
+        source.ancestors,
+    )
+    document = {
+        "data": source.request.to_json(),
+        "host": host,
+        "options": options.model_dump(),
+        "labels": dict(schema.labels),
+        "unit": source.unit,
+        "lineage": lineage.to_json(),
+        "inner": [dict(split) for split in folds] if host != "predictions" else [],
+        "cases": cases,
+        "risk": risk.to_json(),
+        "lesions": rows,
+    }
+    return judged, document
+
+
+def _judged(
+    source: CaseSource, case: Case, predicted: LabelArray, least: int
+) -> tuple[tuple[tuple[float, float], ...], list[ScoredLesion]]:
+    """Span of a case's body, and its lesions."""
+    if case.labels is None:
+        raise DataFault(
+            f"{source.name}: case {case.id!r} has no labels, expected them of every training case"
+        )
+    shape = case.labels.shape
+    if predicted.shape != shape:
+        raise DataFault(
+            f"{source.name}: the prediction of case {case.id!r} has shape {predicted.shape}, the "
+            f"case {shape}; expected equal"
+        )
+    unit_scale = (1.0,) * len(shape)
+    body = case.labels != OUTSIDE
+    span = body_span(organ_mask(case.image) if body.all() or not body.any() else body)
+    frame = CropFrame(source.schema.spacing, (0.0,) * len(shape), unit_scale, shape, span)
+    unknown = case.labels == source.schema.ignore if source.schema.ignore is not None else ~body
+    labels = replace_ignored(case.labels, source.schema)
+    marked = np.where(unknown | ~body, np.int16(0), predicted)
+    return span, score_lesions(labels, marked, source.schema.foreground, frame, least=least)
+
+
+def _row(case_id: str, judged: ScoredLesion) -> dict[str, Any]:
+    lesion = judged.lesion
+    return {
+        "case": case_id,
+        "label": lesion.label,
+        "size": round(lesion.size, 4),
+        "diameter": round(lesion.diameter, 4),
+        "place": None if lesion.place is None else [round(x, 4) for x in lesion.place],
+        "dice": round(judged.dice, 4),
+        "recall": round(judged.recall, 4),
+        "found": judged.found,
+    }

@@ -1,0 +1,402 @@
+"""Memorisation: distances of samples to training subjects and to held-out ones.
+
+A run's discriminator is tested, too. It is in the checkpoints only: the manifest has the weights
+that generate samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.run_folder import MANIFEST, read_manifest
+from gansynth.core.schema import Case, Sample, Schema
+from gansynth.evaluation.evaluation_data import EvaluationData
+from gansynth.metrics.comparison import Comparison
+from gansynth.metrics.estimate import Floats
+from gansynth.metrics.memorisation import (
+    FEWEST,
+    MembershipAttack,
+    NearCopies,
+    SubjectDistances,
+    TrainingNearness,
+    attack_by,
+    least_margin,
+    nearer,
+    nearest_by_subject,
+    quantiles,
+    ratio_of_medians,
+)
+from gansynth.metrics.nearest import COPY, find_nearest
+from gansynth.metrics.nearest_search import Load, NearestSearch, SearchQuery
+from gansynth.runtime.errors import IntegrityFault
+from gansynth.sampling.open_run import load_run
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from gansynth.core.generator import Generator
+
+FINELY = 128
+"""Most samples whose nearest case is searched in full resolution."""
+USUAL = 24
+"""Real crops whose nearest other subject defines the usual distance."""
+SHOWN, ACROSS = 32, 4
+"""Pairs in a preview grid, and in a row of it."""
+CROPS = 4
+"""Crops of a case for the discriminator."""
+OWN = 0.5
+"""Factor on that ratio for the case whose labels a sample is based on. Informative labels alone
+halve the distance."""
+CHANCE = 0.05
+"""p below which samples count as nearer to training subjects than to others."""
+
+
+class CaseSubset:
+    """A subset of a source's cases, for a search."""
+
+    def __init__(self, ids: Sequence[str], people: Mapping[str, str], load: Load) -> None:
+        self.train_ids, self._people, self._load = tuple(ids), people, load
+
+    def load(self, case_id: str) -> Case:
+        """Read a case."""
+        return self._load(case_id)
+
+    def subject(self, case_id: str) -> str:
+        """The subject of a case."""
+        return self._people[case_id]
+
+
+Pairs = Sequence[tuple[str, tuple[Sample, Case]]]
+"""Captions, with a sample and its nearest real crop."""
+
+
+def measure_memory(
+    gathered: EvaluationData, comparison: Comparison
+) -> tuple[dict[str, Any], Pairs]:
+    """``memorisation`` of the document, and near-copies beside the cases they copy.
+
+    Without training cases the document holds only the reason.
+    """
+    cases = gathered.known
+    if not cases.members:
+        why = (
+            f"{gathered.source.name} holds none of the cases that {gathered.name} was fitted on, "
+            "so memorisation cannot be tested; name them with --real"
+        )
+        return {"why": why}, ()
+    looked = _SubjectDistances(gathered, comparison)
+    rng = comparison.rng("memory")
+    document: dict[str, Any] = {
+        "unit": "deviations of real intensities, on a grid of at most 16 blocks an axis",
+        "distances": looked.distances(rng),
+        "nearer": None,
+        "ratio": looked.ratio(rng),
+        "own": looked.own(),
+    }
+    near = None
+    if min(len(looked.to_train.names), len(looked.to_others.names)) >= FEWEST:
+        near = nearer(looked.to_train, looked.to_others, rng)
+        document["nearer"] = near.to_json()
+    copies, pairs = near_copies(gathered, comparison)
+    attacks = [*looked.attacks(), *asked_discriminator(gathered, comparison)]
+    document["copies"] = copies.to_json()
+    document["membership"] = [attack.to_json() for attack in attacks]
+    document["finding"] = _finding(copies, near, attacks)
+    return document, pairs
+
+
+def _finding(
+    copies: NearCopies, near: TrainingNearness | None, attacks: Sequence[MembershipAttack]
+) -> str:
+    """``copies``, ``nearer to training`` or ``not shown``."""
+    if copies.pairs:
+        return "copies"
+    by_distance = [a for a in attacks if a.attack == "distance" and a.p < CHANCE]
+    close = near is not None and near.p < CHANCE and near.value > 0.5
+    return "nearer to training" if close or by_distance else "not shown"
+
+
+class _SubjectDistances:
+    """Coarse distances of samples and real crops to subjects, except their own."""
+
+    def __init__(self, gathered: EvaluationData, comparison: Comparison) -> None:
+        self.gathered, self.comparison = gathered, comparison
+        cases, rng = gathered.known, np.random.default_rng((comparison.seed, 2))
+        self.others = gathered.real(cases.others, len(comparison.real), rng) if cases.others else []
+        images = [s.image for s in comparison.samples]
+        real = [c.image for c in comparison.real]
+        ids = (*cases.members, *cases.others)
+        every_case = CaseSubset(ids, cases.people, gathered.cache)
+        search = NearestSearch(every_case, gathered.space, gathered.size, gathered.cache)
+        search.learn_scale(real)
+        queries = [
+            SearchQuery(i / search.scale) for i in (*images, *real, *(c.image for c in self.others))
+        ]
+        with comparison.reporter.task(len(ids), "distances to subjects") as bar:
+            table = search.table(queries, bar.advance).astype(np.float64)
+        first, second = len(images), len(images) + len(real)
+        members = len(cases.members)
+        self.samples = table[:first]
+        theirs = [cases.people[i] for i in cases.members]
+        strange = [cases.people[i] for i in cases.others]
+        self.to_train = SubjectDistances.of(table[:first, :members], theirs, comparison.drawn_of)
+        self.to_all = SubjectDistances.of(table[:first, :members], theirs)
+        self.to_others = SubjectDistances.of(table[:first, members:], strange, comparison.drawn_of)
+        self.real_to_train = SubjectDistances.of(
+            table[first:second, :members], theirs, comparison.people
+        )
+        self.others_to_train = SubjectDistances.of(table[second:, :members], theirs)
+
+    def distances(self, rng: np.random.Generator) -> list[dict[str, Any]]:
+        """Quantiles of distances to equal numbers of training and held-out subjects."""
+        others = len(self.to_others.names)
+        members = len(self.to_train.names)
+        size = min(others, members) if others else members
+        chosen = np.sort(rng.permutation(members)[:size])
+        words = f"{size} training subjects"
+        rows = [
+            (f"synthetic to {words}", self.to_train.nearest(chosen)),
+            (f"real training to {words}, except their own", self.real_to_train.nearest(chosen)),
+        ]
+        if others:
+            held_out = np.arange(others)[:size]
+            rows.insert(
+                1, (f"synthetic to {size} held-out subjects", self.to_others.nearest(held_out))
+            )
+            rows.insert(2, (f"held-out to {words}", self.others_to_train.nearest(chosen)))
+        return [
+            {"of": title, "quantiles": quantiles(values), "count": int(np.isfinite(values).sum())}
+            for title, values in rows
+        ]
+
+    def ratio(self, rng: np.random.Generator) -> dict[str, float | None]:
+        """Median distance of samples to training subjects over that of other real subjects."""
+        mine = self.to_train.nearest()
+        if self.others:
+            people = [self.gathered.known.people[c.id] for c in self.others]
+            return ratio_of_medians(
+                mine, self.others_to_train.nearest(), self.comparison.drawn_of, people, rng
+            )
+        real = self.real_to_train.nearest()
+        return ratio_of_medians(mine, real, self.comparison.drawn_of, self.comparison.people, rng)
+
+    def own(self) -> dict[str, Any] | None:
+        """Distance of samples to their own subjects, in usual distances."""
+        columns = {name: n for n, name in enumerate(self.to_all.names)}
+        pairs = [(n, columns[p]) for n, p in enumerate(self.comparison.drawn_of) if p in columns]
+        usual = self.real_to_train.nearest()
+        usual = usual[np.isfinite(usual)]
+        if not pairs or not usual.size:
+            return None
+        near = [float(self.to_all.distances[n, column]) for n, column in pairs]
+        return {"ratio": round(float(np.median(near) / np.median(usual)), 4), "samples": len(near)}
+
+    def attacks(self) -> list[MembershipAttack]:
+        """Membership by distance to all samples, and to those of other subjects' labels."""
+        cases = self.gathered.known
+        members = [cases.people[i] for i in cases.members]
+        others = [cases.people[i] for i in cases.others]
+        if min(len(set(members)), len(set(others))) < FEWEST:
+            return []
+        drawn_of = np.array(self.comparison.drawn_of)
+        drawn_of_members = not set(members).isdisjoint(drawn_of.tolist())
+        attacks = []
+        for description, apart in (
+            ("distance to the nearest sample", False),
+            ("distance to the nearest sample that is not based on that subject's labels", True),
+        ):
+            if apart and not drawn_of_members:
+                continue
+            to_members, to_others = np.split(self.samples, [len(members)], axis=1)
+            scores = (
+                _score(to_members, members, drawn_of if apart else None),
+                _score(to_others, others, None),
+            )
+            mine, theirs = (
+                list(nearest_by_subject(s, p).values())
+                for s, p in zip(scores, (members, others), strict=True)
+            )
+            attacks.append(attack_by("distance", description, mine, theirs))
+        return attacks
+
+
+def _score(table: Floats, people: Sequence[str], drawn_of: np.ndarray[Any, Any] | None) -> Floats:
+    """Negative distance of each case to the nearest sample (N, cases)."""
+    scores = []
+    for column, person in zip(table.T, people, strict=True):
+        if drawn_of is not None:
+            column = column[drawn_of != person]
+        scores.append(-float(column.min()) if column.size else -np.inf)
+    return np.array(scores)
+
+
+def near_copies(gathered: EvaluationData, comparison: Comparison) -> tuple[NearCopies, Pairs]:
+    """Near-copies among the first samples, by their nearest case in full resolution."""
+    cases = gathered.known
+    subset = CaseSubset(cases.members, cases.people, gathered.cache)
+    samples = list(comparison.samples)[:FINELY]
+    nearest = find_nearest(
+        samples,
+        subset,
+        gathered.space,
+        real=USUAL,
+        seed=comparison.seed,
+        reporter=comparison.reporter,
+    )
+    least = least_margin(np.array(nearest.margins))
+    pairs, examples = {}, []
+    for number, near in enumerate(nearest.near):
+        own_case = cases.people.get(near.case) == comparison.drawn_of[number]
+        most = COPY * OWN if own_case else COPY
+        if near.ratio is not None and near.ratio < most and near.margin <= least:
+            pairs[number] = (near.case, near.ratio, own_case)
+            real = gathered.space.to_generator(gathered.cache(near.case), near.placement)
+            examples.append((f"sample {number} | {near.case}", (samples[number], real)))
+    return NearCopies(pairs, len(samples), COPY, least), examples
+
+
+def asked_discriminator(gathered: EvaluationData, comparison: Comparison) -> list[MembershipAttack]:
+    """Membership inference by the run's discriminator, if it is available."""
+    from gansynth.runtime.devices import pick_device
+
+    cases = gathered.known
+    people = {i: cases.people[i] for i in (*cases.members, *cases.others)}
+    theirs, strange = ({people[i] for i in side} for side in (cases.members, cases.others))
+    if gathered.run is None or min(len(theirs), len(strange)) < FEWEST:
+        return []
+    critic = load_discriminator(gathered.run.folder, pick_device(comparison.device))
+    if critic is None:
+        return []
+    scores: dict[str, list[float]] = {}
+    for number, case_id in enumerate(people):
+        rng = np.random.default_rng((comparison.seed, 3, number))
+        crops = [gathered.cut(case_id, rng) for _ in range(CROPS if gathered.space.cuts else 1)]
+        scores_of_case = discriminator_scores(critic, crops)
+        if scores_of_case is None:
+            return []
+        scores.setdefault(people[case_id], []).append(float(scores_of_case.mean()))
+    means = {person: float(np.mean(values)) for person, values in scores.items()}
+    description = "realness score of the run's discriminator, which is in the run folder only"
+    mine = [means[p] for p in sorted(theirs)]
+    return [attack_by("discriminator", description, mine, [means[p] for p in sorted(strange)])]
+
+
+def write_copies(
+    folder: Path, memory: Mapping[str, Any] | None, pairs: Pairs, schema: Schema
+) -> dict[str, Path]:
+    """Write ``near_copies.csv``, one pair a line, and ``near_copies.png`` of the first pairs.
+
+    They identify training cases, so they stay in the folder. Older files are removed.
+    """
+    import csv
+    import io
+
+    from gansynth.report.image_grid import write_image_grid
+    from gansynth.runtime.files import write_bytes_atomic
+
+    rows = ((memory or {}).get("copies") or {}).get("pairs") or ()
+    paths = {name: folder / name for name in ("near_copies.csv", "near_copies.png")}
+    for path in paths.values():
+        path.unlink(missing_ok=True)
+    written: dict[str, Path] = {}
+    if rows:
+        stream = io.StringIO()
+        table = csv.DictWriter(stream, ("sample", "case", "ratio", "own"), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        written["near_copies.csv"] = paths["near_copies.csv"]
+        write_bytes_atomic(paths["near_copies.csv"], stream.getvalue().encode())
+    if pairs:
+        cells = [(caption, pair) for caption, pair in pairs[:SHOWN]]
+        written["near_copies.png"] = write_image_grid(
+            paths["near_copies.png"], cells, schema, across=ACROSS
+        )
+    return written
+
+
+# -- the run's discriminator -----------------------------------------------------------------------
+
+BANK = "bank.json"
+AT_ONCE = 16
+"""Batch size of the discriminator."""
+
+
+def load_discriminator(run: Path, device: torch.device) -> Generator | None:
+    """Load a run's generator with the discriminator of its newest complete checkpoint.
+
+    The generating network has averaged weights, as in ``load_run``; all other networks have the
+    last ones.
+
+    Composite runs have none: their parts use other channels or classes, units and labels, so their
+    scores do not combine. Test a part, ``RUN/parts/NAME``, on its own cases instead.
+
+    Returns:
+        None without a discriminator: no such network, a run without checkpoints, a composite run, a
+            bank.
+
+    Raises:
+        UsageFault: the folder is none of these.
+        IntegrityFault: the run, or every checkpoint of it, is damaged.
+    """
+    from gansynth.training import checkpoint
+
+    if (run / BANK).is_file() and not (run / MANIFEST).is_file():
+        return None
+    manifest, folder = read_manifest(run), run / "checkpoints"
+    if "parts" in manifest or not any(folder.glob(f"step-*/{checkpoint.TENSORS}")):
+        return None
+    saved = checkpoint.latest(folder)
+    generator = load_run(run, str(device)).generator
+    names = [name for name in generator.nets if name not in generator.ema]
+    if saved is None or not names:
+        return None
+    for name in names:
+        prefix = f"net/{name}/"
+        net = {k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)}
+        _check(saved.folder, name, generator.nets[name].state_dict(), net)
+        generator.nets[name].load_state_dict(net)
+    return generator
+
+
+def _check(
+    folder: Path, name: str, expected: Mapping[str, Tensor], saved: Mapping[str, Tensor]
+) -> None:
+    shapes = {k: v.shape for k, v in expected.items()}, {k: v.shape for k, v in saved.items()}
+    differing = [k for k in expected.keys() | saved.keys() if shapes[0].get(k) != shapes[1].get(k)]
+    if differing:
+        first = min(differing)
+        raise IntegrityFault(
+            f"{folder}: {len(differing)} tensor(s) do not fit network {name!r}, first {first}: "
+            f"{shapes[1].get(first)}, expected {shapes[0].get(first)}; this run was made by "
+            "another version of its plugin. Fit it again"
+        )
+
+
+def discriminator_scores(
+    generator: Generator, cases: Sequence[Case]
+) -> npt.NDArray[np.float32] | None:
+    """Realness scores of a discriminator for cases, float32 (N,); higher is more real.
+
+    Args:
+        generator: of ``load_discriminator``; its last stage is used.
+        cases: in the generator's space, of one size, with their conditions.
+
+    Returns:
+        None where there are no scores (``Generator.realness``).
+    """
+    from gansynth.data.batches import batch_of
+
+    stage, scores = generator.stages()[-1], []
+    for start in range(0, len(cases), AT_ONCE):
+        batch = batch_of(cases[start : start + AT_ONCE], generator.context)
+        values = generator.realness(generator.prepare(batch.to(generator.device), stage), stage)
+        if values is None:
+            return None
+        scores.append(values.cpu().numpy())
+    return np.concatenate(scores) if scores else np.zeros(0, np.float32)

@@ -1,0 +1,202 @@
+"""Findings: a sign with its word for each part, and one or two lines of text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from gansynth.report.blocks import Marker, PartSummary
+from gansynth.report.document import JsonNode, pattern
+from gansynth.report.numbers import (
+    Line,
+    LinkedNumber,
+    derived,
+    finite,
+    index_of,
+    joined,
+    number,
+    three,
+    whole,
+    with_interval,
+)
+
+RESULTS = "evaluation.json"
+"""File name of the document, beside the report."""
+MOST_DECIMALS = 4
+
+
+class Assessment(Marker):
+    """A finding; the value is its sign in text."""
+
+    SAME = "◆"
+    LOSS = "▼"
+    UNCLEAR = "○"
+    MISSING = "–"
+
+    @property
+    def shape(self) -> str:
+        """Its mark in drawings."""
+        return {"SAME": "diamond", "LOSS": "down"}.get(self.name, "ring")
+
+
+FINDINGS = {
+    "like real": Assessment.SAME,
+    "unlike real": Assessment.LOSS,
+    "unclear": Assessment.UNCLEAR,
+    "faithful": Assessment.SAME,
+    "partly": Assessment.UNCLEAR,
+    "no more than shuffled labels": Assessment.LOSS,
+    "copies": Assessment.LOSS,
+    "nearer to training": Assessment.LOSS,
+    "not shown": Assessment.UNCLEAR,
+}
+
+
+def assessment_of(finding: JsonNode) -> Assessment:
+    """The sign of a finding; unknown words count as unclear."""
+    return FINDINGS.get(finding.text, Assessment.UNCLEAR) if finding else Assessment.MISSING
+
+
+def decimals(nodes: Iterable[JsonNode], widths: Iterable[tuple[JsonNode, JsonNode]] = ()) -> int:
+    """Decimals that a column of numbers needs.
+
+    Args:
+        widths: both ends of their intervals. The narrowest has two significant digits; without
+            intervals the largest number has three.
+    """
+    ends = [finite(pair) for pair in widths]
+    narrow = [width for pair in ends if len(pair) == 2 and (width := pair[1] - pair[0]) > 0]
+    sizes = [abs(value) for node in nodes if (value := node.number)]
+    size, digits = (min(narrow), 1) if narrow else (max(sizes, default=1.0), 2)
+    return min(max(digits - math.floor(math.log10(size)), 0), MOST_DECIMALS)
+
+
+def shortest(node: JsonNode) -> LinkedNumber:
+    """A number with as few decimals as possible."""
+    value = node.number or 0.0
+    exact = (d for d in range(12) if abs(round(value, d) - value) <= 1e-4 * abs(value))
+    return number(node, next(exact, 12))
+
+
+def sentence(text: str) -> Line:
+    """Text as a sentence that others follow; nothing if empty."""
+    text = text.strip().rstrip(".")
+    return [f"{text[0].upper()}{text[1:]}. "] if text else []
+
+
+def listed(node: JsonNode) -> LinkedNumber:
+    """A list of numbers as a whole, for drawings of all of them."""
+    count = len(node.value) if isinstance(node.value, list) else 0
+    return LinkedNumber("", f"a list of {count}", node.pointer)
+
+
+def known(root: JsonNode) -> list[JsonNode]:
+    """The figures with any known value."""
+    return [
+        figure
+        for figure in root["figures"]
+        if figure["finding"] or any(figure[key].number is not None for key in ("value", "real"))
+    ]
+
+
+def title_of(figure: JsonNode) -> str:
+    """A figure's heading."""
+    return figure["title"].text or figure["metric"].text or "Without a name"
+
+
+# -- part by part ---------------------------------------------------------------------------------
+
+Lines = Sequence[tuple[Marker | None, Line]]
+LABELS = {
+    "faithful": "Samples show what their labels say",
+    "partly": "Samples show some of what their labels say",
+    "no more than shuffled labels": "Samples show no more of their labels than of others",
+    "unclear": "Whether samples show what their labels say is unclear",
+}
+REMEMBERED = {
+    "copies": "Samples repeat training cases",
+    "nearer to training": "Samples lie nearer to training subjects than to others",
+    "not shown": "Memorisation is not shown, which does not rule it out",
+}
+
+
+def parts(root: JsonNode) -> list[PartSummary]:
+    """Realism, labels, memorisation."""
+    return [
+        PartSummary(
+            "Realism", "Do samples look like images of other real subjects?", _realism(root)
+        ),
+        PartSummary(
+            "Labels", "Do samples show what their labels say?", _labels(root["faithfulness"])
+        ),
+        PartSummary(
+            "Memorisation", "Do samples repeat training cases?", _memory(root["memorisation"])
+        ),
+    ]
+
+
+def _realism(root: JsonNode) -> Lines:
+    figures = known(root)
+    lines = []
+    for sign in Assessment:
+        chosen = [figure for figure in figures if assessment_of(figure["finding"]) is sign]
+        if chosen:
+            indices = [index_of(figure) for figure in chosen]
+            of = pattern("figures", indices, "finding")
+            count = derived("count", chosen, of=of, holder="/figures")
+            of = pattern("figures", [index_of(figure) for figure in figures], "finding")
+            total = derived("count", figures, of=of, holder="/figures")
+            word = {"SAME": "like real", "LOSS": "unlike real", "UNCLEAR": "unclear"}
+            start: Line = [f"{word.get(sign.name, 'not known').capitalize()} in ", count, " of "]
+            names = joined([[name] for name in _names(chosen, figures)])
+            lines.append((sign, [*start, total, " figures: ", *names, "."]))
+    return lines or [(Assessment.MISSING, ["Not computed."])]
+
+
+def _names(chosen: Sequence[JsonNode], figures: Sequence[JsonNode]) -> list[str]:
+    """Each title once, with the names of its figures if only some are selected."""
+    titles = [title_of(figure) for figure in figures]
+    names_of: dict[str, list[str]] = {}
+    for figure in chosen:
+        names_of.setdefault(title_of(figure), []).append(figure["name"].text or "without a name")
+    return [
+        title if len(names) == titles.count(title) else f"{title} ({'; '.join(names)})"
+        for title, names in names_of.items()
+    ]
+
+
+def _labels(node: JsonNode) -> Lines:
+    if not node["finding"]:
+        return [(Assessment.MISSING, ["Not computed."])]
+    words = LABELS.get(node["finding"].text, node["finding"].text)
+    mean = node["mean"]
+    if mean["synthetic"].number is None:
+        return [(assessment_of(node["finding"]), [f"{words}."])]
+    line: Line = [
+        f"{words}: Dice ",
+        *with_interval(*three(mean, 2, "synthetic")),
+        ", on real cases ",
+        number(mean["real"], 2),
+        ", with shuffled labels ",
+        number(mean["shuffled"], 2),
+        ".",
+    ]
+    return [(assessment_of(node["finding"]), line)]
+
+
+def _memory(node: JsonNode) -> Lines:
+    if not node["finding"]:
+        return [(Assessment.MISSING, ["Not tested."])]
+    words = REMEMBERED.get(node["finding"].text, node["finding"].text)
+    lines: list[tuple[Marker | None, Line]] = [(assessment_of(node["finding"]), [f"{words}."])]
+    details: list[Line] = []
+    if node["copies"]["count"].number is not None:
+        copies = node["copies"]
+        details.append([whole(copies["count"]), " of ", whole(copies["of"]), " are near-copies"])
+    nearer = node["nearer"]
+    if nearer["value"].number is not None:
+        share = number(nearer["value"], 0, scale=100.0)
+        details.append([share, " % lie nearer to training than to held-out subjects"])
+    if details:
+        lines[0] = (lines[0][0], [f"{words}: ", *joined(details), "."])
+    return lines

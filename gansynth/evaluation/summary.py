@@ -1,0 +1,254 @@
+"""Conclusions of an evaluation in sentences: what is shown, what is not, and alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gansynth.metrics.estimate import Estimate
+
+BLURRED, NOISY = 0.5, 2.0
+"""Power in the highest frequencies, as a ratio to real, at which an alarm is raised."""
+UNFAITHFUL = "no more than shuffled labels"
+POWER = 0.5
+"""Smallest share of the real Dice without an alarm."""
+
+
+def alarms(document: Mapping[str, Any], figures: Sequence[Estimate]) -> list[dict[str, str]]:
+    """Problems and how to solve them, one line each."""
+    alarms_found = [*_texture(figures), *_diversity(figures)]
+    faithful = document.get("faithfulness") or {}
+    row = faithful.get("mean") or {}
+    if faithful.get("finding") == UNFAITHFUL:
+        alarms_found.append(
+            (
+                "faithfulness",
+                f"samples do not show what their labels say: Dice {row['synthetic']:.2f}, with "
+                f"other samples' labels {row['shuffled']:.2f}, real {row['real']:.2f}; a "
+                "segmenter would learn wrong labels. Fit longer, or with a stronger label loss",
+            )
+        )
+    memory = document.get("memorisation") or {}
+    copies = memory.get("copies") or {}
+    if copies.get("count"):
+        alarms_found.append(
+            (
+                "memorisation",
+                f"{copies['count']} of {copies['of']} samples are near-copies of training cases: "
+                "sharing them shares these. They are listed in near_copies.csv. More cases, fewer "
+                "steps, a smaller generator or more edits help",
+            )
+        )
+    elif memory.get("finding") == "nearer to training":
+        alarms_found.append(
+            (
+                "memorisation",
+                "samples lie nearer to training subjects than to others: they reveal, better than "
+                "chance, who the training subjects are",
+            )
+        )
+    identity = document.get("identity") or {}
+    if identity.get("findings"):
+        alarms_found.append(
+            (
+                "identity",
+                f"{len(identity['findings'])} trace(s) of where samples come from, or files "
+                f"not read, in {identity.get('folder', 'the export')}: see the list; export again",
+            )
+        )
+    return [{"key": key, "text": text} for key, text in alarms_found]
+
+
+def _texture(figures: Sequence[Estimate]) -> list[tuple[str, str]]:
+    """Blur and noise, beyond the range of real subjects."""
+    for figure in figures:
+        if (figure.metric, figure.name) != ("spectrum", "high") or figure.value is None:
+            continue
+        if figure.finding != "unlike real":
+            return []
+        share = f"{figure.value:.2g} times the real power in the highest third of frequencies"
+        if figure.value < BLURRED:
+            return [
+                (
+                    "spectrum",
+                    f"samples are blurred: they have {share}; a segmenter would not learn real "
+                    "texture. Lower the share of L1, or fit longer with the adversarial loss",
+                )
+            ]
+        if figure.value > NOISY:
+            return [
+                (
+                    "spectrum",
+                    f"samples are noisy: they have {share}; look for checkerboards and grain "
+                    "(gansynth sample --sheet)",
+                )
+            ]
+    return []
+
+
+def _diversity(figures: Sequence[Estimate]) -> list[tuple[str, str]]:
+    for figure in figures:
+        if figure.metric != "diversity" or figure.finding != "unlike real":
+            continue
+        if figure.value is not None and figure.real is not None and figure.value > figure.real:
+            lost = (figure.value - figure.real) / max(1 - figure.real, 1e-6)
+            return [
+                (
+                    "diversity",
+                    f"samples are more alike than real subjects: mean MS-SSIM of pairs "
+                    f"{figure.value:.2f}, of real subjects {figure.real:.2f}; "
+                    + (
+                        "mode collapse. An earlier checkpoint, or another objective, may be better"
+                        if lost > 0.3
+                        else "they add less than as many real subjects would"
+                    ),
+                )
+            ]
+    return []
+
+
+def sentences(document: Mapping[str, Any], figures: Sequence[Estimate]) -> dict[str, list[str]]:
+    """``words`` of the document."""
+    claims: list[str] = []
+    hidden: list[str] = []
+    _say_realism(figures, claims, hidden)
+    _say_faithfulness(document.get("faithfulness"), claims, hidden)
+    _say_memory(document, claims, hidden)
+    _say_identity(document.get("identity"), claims, hidden)
+    return {"shown": claims, "not_shown": hidden}
+
+
+def _say_realism(figures: Sequence[Estimate], claims: list[str], hidden: list[str]) -> None:
+    if not figures:
+        return
+    unlike = [f for f in figures if f.finding == "unlike real"]
+    tests = [f for f in figures if f.p is not None]
+    distinguishing = [f for f in tests if f.finding == "unlike real"]
+    names = sorted({f.title for f in unlike if f.p is None})
+    if distinguishing:
+        best = max(distinguishing, key=lambda f: f.value or 0)
+        claims.append(
+            f"Samples are distinguishable from real subjects: {best.title} has an accuracy of "
+            f"{best.value:.2f} (p = {best.p:.3g}), where 0.5 is chance."
+        )
+    elif tests:
+        hidden.append(
+            "It is not shown that samples are like real subjects: the two-sample tests cannot "
+            f"distinguish them with {min(f.images for f in tests)} images on each side. Better "
+            "tests, more images or a radiologist (gansynth turing-test) may."
+        )
+    if names:
+        claims.append(
+            f"{len(unlike)} of {len(figures)} figures lie beyond the range of other real subjects: "
+            f"{'; '.join(names) if names else 'the tests'}."
+        )
+    elif not unlike:
+        hidden.append(
+            f"None of {len(figures)} figures lies beyond the range of other real subjects. Each of "
+            "them detects some differences only."
+        )
+
+
+def _say_faithfulness(
+    result: Mapping[str, Any] | None, claims: list[str], hidden: list[str]
+) -> None:
+    if result is None:
+        return
+    if "why" in result:
+        hidden.append(f"Whether samples show what their labels say is not known: {result['why']}.")
+        return
+    row, finding = result["mean"], result["finding"]
+    if finding == "unclear":
+        real = row["real"]
+        dice = "nothing" if real is None else f"a Dice of {real:.2f}"
+        hidden.append(
+            "Whether samples show what their labels say is not known: a segmenter of the fold "
+            f"has {dice} in unseen real subjects, too little for a conclusion."
+        )
+        return
+    verdict = {
+        "faithful": "Samples show what their labels say as well as real cases do",
+        "partly": "Samples show what their labels say less well than real cases do",
+        UNFAITHFUL: "Samples do not show what their labels say",
+    }[finding]
+    claims.append(
+        f"{verdict}: the Dice of the fold's segmenter is {row['synthetic']:.2f}, in unseen real "
+        f"subjects {row['real']:.2f}, with other samples' labels {row['shuffled']:.2f}."
+    )
+
+
+def _say_memory(document: Mapping[str, Any], claims: list[str], hidden: list[str]) -> None:
+    result = document.get("memorisation")
+    if result is None:
+        return
+    if "why" in result:
+        hidden.append(f"Whether training cases are memorised is not known: {result['why']}.")
+        return
+    copies, near = result["copies"], result["nearer"]
+    if copies["count"]:
+        claims.append(
+            f"{copies['count']} of {copies['of']} samples are near-copies of training cases."
+        )
+    else:
+        hidden.append(
+            f"None of {copies['of']} samples is a near-copy of a training case. This does not show "
+            "that no further sample is one, nor that nobody can be recognised."
+        )
+    _say_nearer(near, claims, hidden)
+    for attack in result["membership"]:
+        text = (
+            f"{attack['attack']} ({attack['what']}): area {attack['auc']:.2f} "
+            f"({attack['low']:.2f} to {attack['high']:.2f}), {attack['members']} training "
+            f"subjects and {attack['others']} others"
+        )
+        if attack["p"] < 0.05:
+            claims.append(f"An attacker can identify training subjects by {text}.")
+        else:
+            hidden.append(
+                f"It is not shown that an attacker can identify training subjects by {text}."
+            )
+    to_own = result.get("own")
+    if to_own:
+        hidden.append(
+            "Samples are based on the label maps of training cases, which are the anatomy of those "
+            f"subjects, edited or not. Samples lie at {to_own['ratio']:.2f} of the usual "
+            "distance to them."
+        )
+    hidden.append(
+        "An attack that fails here does not bound other attacks. Nothing in this report makes "
+        "samples anonymous."
+    )
+
+
+def _say_identity(result: Mapping[str, Any] | None, claims: list[str], hidden: list[str]) -> None:
+    if result is None:
+        return
+    where = f"{result['files']} files of {result['folder']}"
+    if result["findings"]:
+        count = len(result["findings"])
+        claims.append(f"{where} reveal their source, or were not read: {count} finding(s).")
+    else:
+        hidden.append(
+            f"Nothing that names a patient or a source was found in {where}: not in file names, "
+            "texts, headers or PNG metadata. The audit compares no images; see memorisation above."
+        )
+
+
+def _say_nearer(near: Mapping[str, Any] | None, claims: list[str], hidden: list[str]) -> None:
+    if near is None:
+        hidden.append(
+            "Whether samples lie nearer to training subjects than to others is not known: fewer "
+            "than three subjects are held out; name other subjects' cases with --real."
+        )
+        return
+    share = (
+        f"{near['value']:.2f} of the samples lie nearer to training subjects than to as many "
+        f"({near['people']}) others"
+    )
+    if near["p"] < 0.05 and near["value"] > 0.5:
+        claims.append(f"{share}, where 0.5 is expected without memorisation (p = {near['p']:.3g}).")
+    else:
+        hidden.append(
+            f"Memorisation is not shown by distances: {share}, where 0.5 is expected "
+            f"(p = {near['p']:.3g})."
+        )

@@ -1,0 +1,52 @@
+"""Preview grids during a fit: the same conditions and seeds each time, beside real cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gansynth.data.views import draws_labels, given_channels
+from gansynth.fitting.setup import FitJob
+from gansynth.report.image_grid import write_sample_grid
+from gansynth.runtime.progress import Reporter
+from gansynth.sampling.inspect import ROWS, SHOWN, STEPS, walks, write_interpolation, write_nearest
+from gansynth.sampling.run import Run
+
+COLUMNS = 8
+"""Samples on a preview grid."""
+
+
+class SampleGrid:
+    """Writes ``samples/step-XXXXXXXX.png`` with the current weights of the generator."""
+
+    def __init__(self, job: FitJob, run: Run) -> None:
+        self.job, self.folder, self.sampler = job, run.folder / "samples", job.sampler(run)
+
+    def __call__(self, step: int) -> Path:
+        """Write a preview grid; return its path."""
+        samples = [self.sampler.draw_raw(index, 1)[0] for index in range(COLUMNS)]
+        path = self.folder / f"step-{step:08d}.png"
+        real = [self.sampler.matching_real_case(sample) for sample in samples]
+        options, schema = self.job.generator.options, self.job.generator.schema
+        write_sample_grid(
+            *(path, samples, real, schema),
+            title=f"step {step}",
+            given_channels=given_channels(options),
+            drawn=draws_labels(options),
+        )
+        return path
+
+
+def final_sheets(job: FitJob, run: Run, reporter: Reporter) -> dict[str, Any]:
+    """Write the preview grids at the end of a fit; return their paths for its report."""
+    paths: dict[str, Any] = {}
+    from_noise = job.generator.label_source != "condition"
+    if not from_noise and not walks(job.generator):
+        return paths
+    sampler, folder = job.sampler(run), run.folder / "samples"
+    if walks(job.generator):
+        paths["interpolation"] = write_interpolation(sampler, folder, ROWS, STEPS)
+    if from_noise:
+        samples = sampler.draw_raw(0, SHOWN)
+        paths["nearest"] = write_nearest(sampler, samples, folder, reporter, load=job.cache)
+    return paths

@@ -1,0 +1,107 @@
+"""Admission to a sample bank: all checks run here, once, so that drawing a sample costs nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from gansynth.core.schema import OUTSIDE, Boxes, Sample, Schema
+from gansynth.runtime.errors import DataFault, TrainingFault
+
+CONSTANT = 1e-6
+"""Standard deviation at or below which an image counts as constant."""
+WINDOW = 64
+"""Samples over which the share of rejections is monitored; more than half stops the producer."""
+
+
+def validate_sample(
+    sample: Sample, schema: Schema, min_size: Sequence[int], dtype: str = "float16"
+) -> None:
+    """Check a sample before it enters a bank.
+
+    Args:
+        sample: in the adapter's space, image (C, D, H, W) or (C, H, W).
+        min_size: smallest spatial size in voxels, per axis; empty for any.
+
+    Raises:
+        DataFault: wrong axes, channels or labels, NaN, too small a size, or values that overflow
+            the dtype. A constant image, boxes outside the image, or a flaw found by the generator.
+    """
+    if sample.provenance.get("reject_reason"):
+        raise DataFault(f"sample: {sample.provenance['reject_reason']}")
+    sample.validate(schema)
+    size = sample.image.shape[1:]
+    if min_size and any(n < least for n, least in zip(size, min_size, strict=True)):
+        raise DataFault(
+            f"sample: size is {size} voxels, expected at least {tuple(min_size)}; fit the "
+            "generator with a larger size"
+        )
+    with np.errstate(
+        over="ignore"
+    ):  # an overflow becomes infinite and is detected in the next line
+        stored = np.asarray(sample.image).astype(dtype)
+    if not np.isfinite(stored).all():
+        raise DataFault(
+            f"sample: image overflows {dtype}, its largest value is "
+            f"{float(np.abs(sample.image).max()):g}; store float32, or check the generator"
+        )
+    inside = ... if sample.labels is None else sample.labels != OUTSIDE
+    # One channel with contrast is enough, so mostly only the first one is checked.
+    if not any(c[inside].size and c[inside].std(dtype=np.float64) > CONSTANT for c in stored):
+        raise DataFault(
+            "sample: image is constant in every channel, expected contrast; the generator may have "
+            "collapsed"
+        )
+    if sample.boxes is not None:
+        _admit_boxes(sample.boxes, size)
+
+
+def _admit_boxes(boxes: Boxes, size: tuple[int, ...]) -> None:
+    axes = len(size)
+    if boxes.coords.shape[1] != 2 * axes:
+        raise DataFault(
+            f"sample: boxes have {boxes.coords.shape[1]} coordinates, expected {2 * axes}"
+        )
+    inside = (boxes.coords[:, :axes] >= 0) & (boxes.coords[:, axes:] <= np.array(size))
+    if not inside.all():  # NaN counts as outside
+        raise DataFault(
+            f"sample: {int((~inside.all(axis=1)).sum())} of {len(boxes.coords)} boxes leave the "
+            f"image of {size} voxels, expected all inside"
+        )
+
+
+class QualityGate:
+    """Count rejections by reason, and stop a generator whose samples are mostly rejected."""
+
+    def __init__(self, rejected: Counter[str]) -> None:
+        self.rejected = rejected
+        self._recent: deque[bool] = deque(maxlen=WINDOW)
+
+    def accept(self) -> None:
+        """Record an admitted sample."""
+        self._recent.append(False)
+
+    def reject(self, fault: DataFault) -> None:
+        """Record a rejected sample.
+
+        Raises:
+            TrainingFault: more than half of the last 64 were rejected, with the reasons.
+        """
+        self.rejected[reject_reason_of(fault)] += 1
+        self._recent.append(True)
+        if 2 * sum(self._recent) > WINDOW:
+            reasons = "; ".join(f"{n} times {r}" for r, n in self.rejected.most_common(3))
+            raise TrainingFault(
+                f"producer: {sum(self._recent)} of the last {len(self._recent)} samples were "
+                f"rejected ({reasons}), the last one: {fault}. Look at the generator's samples: "
+                "gansynth sample RUN --sheet; train it longer or again"
+            )
+
+
+def reject_reason_of(fault: DataFault | str) -> str:
+    """Return the fault in a few words without numbers, so that equal reasons count as one."""
+    reason = re.split(r", expected|; |\. ", str(fault), maxsplit=1)[0]
+    return re.sub(r"(?<!\w)-?\d[\d.e+-]*", "#", reason.removeprefix("sample: "))

@@ -1,0 +1,281 @@
+"""Sampling from a run: conditions from its training source, images from its generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from gansynth.conditions.boxes import USUAL, box_drawer
+from gansynth.conditions.condition_source import open_base
+from gansynth.conditions.edit_chain import build_edits
+from gansynth.conditions.lesion_placement import lesion_drawer
+from gansynth.conditions.sampler import ConditionSampler
+from gansynth.conditions.sampling_weights import SamplingWeights, open_sampling_weights
+from gansynth.core.filter import FilterRequest
+from gansynth.core.generator import Generator
+from gansynth.core.lineage import Lineage, guard_host
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schema import Case, Condition, Sample
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Placement, Space
+from gansynth.data.views import SourceView, draws_labels
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.progress import Reporter
+from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
+from gansynth.sampling.label_maps import viewed
+from gansynth.sampling.request_parsing import Capabilities, check_request, per_class
+from gansynth.sampling.run import Run, check_case, conditioned_on_classes, seen_classes
+
+BESIDE = "beside"
+"""Provenance key of the real case that preview grids show beside an unconditional sample."""
+OF_A_CASE = ("case", "placement", "edits")
+"""Provenance keys that an unconditional sample lacks, since it comes from no case."""
+
+
+class Sampler:
+    """Generate samples of a run in its adapter's space; sample ``i`` of a seed is always the same.
+
+    Args:
+        source: the run's training source, whose content must be what the run has seen.
+        request: conditions and filters of the samples; unfitted filters are fitted now.
+        learn: False leaves out unfitted filters: nothing is trained or written.
+
+    Attributes:
+        source: real cases with the channels and labels that samples have.
+        base: another source whose cases condition the samples; None for the run's own.
+        filters: fitted filters; they write their results into the provenance.
+        request: conditions and filters, with the run's own edits where none were named.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        source: CaseSource,
+        request: SampleRequest | None = None,
+        reporter: Reporter | None = None,
+        learn: bool = True,
+    ) -> None:
+        source = viewed(source, run.request.view)
+        check_source(run, source)
+        # A composite run's samples have its source's labels, without those a part has generated.
+        composite = "parts" in run.manifest and "labels_by" in source.request.view
+        self.source = source.base if composite and isinstance(source, SourceView) else source
+        self.run = run
+        self._unchecked = {case.id: case.sha256 for case in run.lineage.cases}
+        generator, request = run.generator, request or SampleRequest()
+        check_request(request, Capabilities.by(generator, per_class(run.manifest)))
+        check_classes(run, request.classes or ())
+        self.base = None
+        if request.conditions is not None:
+            labelled = not draws_labels(generator.options)
+            self.base = open_base(request.conditions, source, labelled=labelled)
+        if request.edits is None:
+            request = replace(request, edits=run.edits)
+        self.request = request
+        weights = None
+        if request.weights is not None:
+            weights = open_sampling_weights(Path(request.weights), run.lineage, source)
+        self.sampler = sampler_for(
+            generator, source, run.space, request, base=self.base, weights=weights
+        )
+        filters, device = request.filters, str(generator.device)
+        if not learn:
+            filters = tuple(text for text in filters if not to_learn(run.folder, [text]))
+        self.filters = ensure_learnt(run, source, filters, device, reporter)
+
+    @property
+    def lineage(self) -> Lineage:
+        """Every case that samples may depend on: seen by run or filters, or of another source."""
+        others = [] if self.base is None else [self.base.lineage()]
+        if self.filters.lineage is not None:
+            others.append(self.filters.lineage)
+        return self.run.lineage.joined(*others)
+
+    def draw(self, first: int, count: int) -> list[Sample]:
+        """Generate samples ``first`` to ``first + count - 1`` in the adapter's space.
+
+        Returns:
+            Samples with image float32 (C, D, H, W), labels int16 (D, H, W).
+        """
+        space = self.run.space
+        return [space.to_host(s, s.provenance["shape"]) for s in self.draw_raw(first, count)]
+
+    def draw_raw(self, first: int, count: int) -> list[Sample]:
+        """Generate the same samples in the generator's own space."""
+        conditions = [self._condition(i) for i in range(first, first + count)]
+        drawn = {c.provenance["case"] for c in conditions} if self.base is None else set()
+        for case_id in (drawn | self.sampler.case_pool.cache.at_hand) & self._unchecked.keys():
+            self._check_content(case_id)
+        samples = self.run.generator.sample(conditions, [c.latent_seed for c in conditions])
+        # The condition's provenance is added here, whatever the plugin returns.
+        traced = [
+            replace(s, provenance={**c.provenance, **s.provenance})
+            for s, c in zip(samples, conditions, strict=True)
+        ]
+        judged = map(self._judged, traced, conditions)
+        return [self._finish(sample) for sample in judged]
+
+    def _condition(self, index: int) -> Condition:
+        """Return a sample's condition; without a class if the generator ignores classes."""
+        drawn = self.sampler.draw(index)
+        if drawn.label_class is None or conditioned_on_classes(self.run):
+            return drawn
+        provenance = {key: value for key, value in drawn.provenance.items() if key != "class"}
+        return replace(drawn, label_class=None, provenance=provenance)
+
+    def interpolate(self, first: int, steps: int) -> list[Sample]:
+        """Interpolate from sample ``first`` to the latent of the next, in the generator's own
+        space.
+
+        All samples have the condition of the first one.
+
+        Raises:
+            UsageFault: the generator has no latent space.
+        """
+        condition = self._condition(first)
+        ends = condition.latent_seed, self._condition(first + 1).latent_seed
+        return self.run.generator.interpolate(condition, ends, steps)
+
+    def matching_real_case(self, sample: Sample) -> Case:
+        """Return the real case of a sample's condition, at the same place, in the generator's
+        space.
+
+        For an unconditional sample it is any training case.
+        """
+        where = sample.provenance.get(BESIDE, sample.provenance)
+        placement = Placement.from_json(where["placement"])
+        # A composite run's conditions come through a view; its real cases are the source's own.
+        cached = self.base is not None or self.source is self.sampler.source
+        load = self.sampler.cache if cached else self.source.load
+        return self.run.space.to_generator(load(where["case"]), placement)
+
+    def check_cases(self) -> None:
+        """Read all training cases, and refuse any that differs from what the run has seen.
+
+        Raises:
+            IntegrityFault: naming the first such case.
+        """
+        for case_id in sorted(
+            self._unchecked.keys() & set(self.sampler.case_pool.source.train_ids)
+        ):
+            self._check_content(case_id)
+
+    def _check_content(self, case_id: str) -> None:
+        """Refuse a case that is not the one the run has seen; each is checked once."""
+        case_pool, expected = self.sampler.case_pool, self._unchecked[case_id]
+        check_case(self.run.folder, case_pool.source, case_id, expected, case_pool.cache)
+        del self._unchecked[case_id]
+
+    def _judged(self, sample: Sample, condition: Condition) -> Sample:
+        """Write into the provenance the flaw that the generator or a filter finds, if any."""
+        reject_reason = "" if self.request.keep_flawed else self.run.generator.reject_reason(sample)
+        if reject_reason:
+            return replace(sample, provenance={**sample.provenance, "reject_reason": reject_reason})
+        drawn_of = None
+        if "labels" in self.run.generator.conditioned_on:
+            drawn_of = partial(self._drawn_of, condition)
+        return self.filters.judged(
+            sample, FilterRequest(condition, drawn_of, self.sampler.case_pool)
+        )
+
+    def _drawn_of(self, condition: Condition) -> Case:
+        """Return the case of a condition, as it was seen then."""
+        provenance = condition.provenance
+        case = self.sampler.cache(provenance["case"])
+        return self.run.space.to_generator(case, Placement.from_json(provenance["placement"]))
+
+    def _finish(self, sample: Sample) -> Sample:
+        """Clear the padding as in the source's own crops, and record the run."""
+        conditioned_on = self.run.generator.conditioned_on
+        if "boxes" in conditioned_on:  # boxes are a case's, or like a case's; the rest is generated
+            return replace(sample, provenance={**sample.provenance, "run": self.run.run_id})
+        if "labels" not in conditioned_on:  # the sample belongs to no case or place
+            provenance = {k: v for k, v in sample.provenance.items() if k not in OF_A_CASE}
+            provenance[BESIDE] = {k: sample.provenance[k] for k in ("case", "placement")}
+            return replace(sample, provenance={**provenance, "run": self.run.run_id})
+        placement = Placement.from_json(sample.provenance["placement"])
+        cleared = self.run.space.clear_padding(sample, sample.provenance["shape"], placement)
+        return replace(cleared, provenance={**sample.provenance, "run": self.run.run_id})
+
+
+def sampler_for(
+    generator: Generator,
+    source: CaseSource,
+    space: Space,
+    request: SampleRequest,
+    *,
+    base: CaseSource | None = None,
+    weights: SamplingWeights | None = None,
+) -> ConditionSampler:
+    """Return the sampler of the conditions that a generator heeds."""
+    conditioned_on, drawn_in = generator.conditioned_on, None
+    if "lesion" in conditioned_on:
+        drawn_in = lesion_drawer(request.lesions, generator.default_lesions)
+    return ConditionSampler(
+        source,
+        space,
+        build_edits(request.edits or ()),
+        seed=request.seed,
+        context=generator.context,
+        context_follows=generator.context_follows,
+        given=generator.given,
+        labelled=generator.label_source == "condition" and not draws_labels(generator.options),
+        classes=request.classes,
+        boxes=box_drawer(request.boxes or USUAL) if "boxes" in conditioned_on else None,
+        backgrounds="background" in conditioned_on,
+        lesions=drawn_in,
+        moving="image" in conditioned_on,
+        base=base,
+        weights=weights,
+    )
+
+
+def check_classes(run: Run, classes: Sequence[str]) -> None:
+    """Refuse classes of samples if the generator is not conditioned on classes.
+
+    Raises:
+        UsageFault: naming the first class.
+    """
+    parts = [part.run for part in getattr(run.generator, "parts", ())]
+    runs = [
+        part_run for part_run in parts if not set(classes).isdisjoint(seen_classes(part_run))
+    ] or [run]
+    for part_run in runs if classes else ():
+        fitted = seen_classes(part_run)
+        if not conditioned_on_classes(part_run) and not (fitted and set(fitted) <= set(classes)):
+            raise UsageFault(
+                f"--class {classes[0]}: {part_run.folder} was fitted to draw samples of any of its "
+                "classes, expected one fitted with --set condition=class, or with --per-class"
+            )
+
+
+def check_source(run: Run, source: CaseSource) -> None:
+    """Refuse a source whose training cases are not the ones the run was fitted on.
+
+    No case is read. ``Sampler`` checks the content of a case when it uses it.
+
+    Raises:
+        IntegrityFault: naming space or cases that differ.
+    """
+    lineage = run.lineage
+    guard_host(lineage.host, source.host)
+    schema, expected = source.schema, run.schema
+    # The source of a composite run may have more labels, generated by one of its parts.
+    same_labels = expected.labels.items() <= schema.labels.items()
+    if (schema.channels, schema.axes) != (expected.channels, expected.axes) or not same_labels:
+        raise IntegrityFault(
+            f"{run.folder}: fitted on the channels {', '.join(expected.channels)} "
+            f"({expected.axes}) and labels {dict(expected.labels)}, the source has "
+            f"{', '.join(schema.channels)} ({schema.axes}) and {dict(schema.labels)}; expected the "
+            "same. Fit again"
+        )
+    unseen = sorted(set(source.train_ids) - {c.id for c in lineage.cases})
+    if unseen:
+        raise IntegrityFault(
+            f"{run.folder}: fitted on {lineage.dataset} fold {lineage.fold}. {len(unseen)} of "
+            f"{len(source.train_ids)} training case(s) of {source.name} fold {source.fold} are "
+            f"not in that fit, first {unseen[0]}; expected the same data set and split. Name them "
+            "(--data, --fold), or fit again"
+        )

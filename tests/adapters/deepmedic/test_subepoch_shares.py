@@ -1,0 +1,127 @@
+"""How many cases and segments a subepoch has."""
+
+import math
+from fractions import Fraction
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gansynth.core.mix_config import MixerConfig
+from gansynth.core.ratio import Ratio
+from gansynth.hosts.epoch_plan import EpochPlan
+from gansynth_deepmedic.subepoch_shares import (
+    MOST_REPEATS,
+    SubepochShare,
+    share_on_disk,
+    share_on_the_fly,
+)
+
+WHOLE = st.tuples(st.integers(0, 12), st.integers(1, 12))
+GIVEN = {
+    "parts": st.one_of(WHOLE, st.sampled_from([(2813, 4000), (1, 50), (97, 3), (1, 0)])),
+    "tenths": st.booleans(),
+    "real": st.integers(1, 40),
+    "cases": st.integers(1, 60),
+    "segments": st.integers(1, 3000),
+    "batch": st.integers(1, 24),
+}
+
+
+def ratio_of(parts: tuple[int, int], tenths: bool) -> Ratio:
+    return Ratio(parts[0] / 10, parts[1] / 10) if tenths else Ratio(*map(float, parts))
+
+
+def told(share: SubepochShare, word: str) -> bool:
+    return any(word in text for text in share.notes)
+
+
+def check(share: SubepochShare, cases: int, segments: int, batch: int, *, one_kind: bool) -> None:
+    assert share.cases >= 1
+    assert told(share, "numberTrainingSegments") == (share.segments != segments)
+    assert told(share, "numOfCases") == (share.cases != cases)
+    if one_kind:  # the user's own number of steps
+        assert share.segments == max(segments, share.cases)
+        return
+    assert share.segments % share.cases == 0
+    assert share.segments % batch == 0
+    assert share.segments >= max(segments, share.cases)
+    assert share.segments - segments < math.lcm(share.cases, batch)
+
+
+@settings(max_examples=150, deadline=None)
+@given(**GIVEN)
+def test_on_disk_everything_listed_is_exact_or_it_is_said(
+    parts, tenths, real, cases, segments, batch
+):
+    share = share_on_disk(real, ratio_of(parts, tenths), cases, segments, batch)
+    check(share, cases, segments, batch, one_kind=parts[0] == 0)
+    assert share.real is not None
+    assert share.synthetic is not None
+    assert share.cases == share.real + share.synthetic
+    if parts[0] == 0:
+        assert (share.real, share.synthetic, share.repeats) == (0, cases, 1)
+        return
+    per_real = Fraction(parts[1], parts[0])
+    even = [n for n in range(1, MOST_REPEATS + 1) if (n * real * per_real).denominator == 1]
+    assert share.real == share.repeats * real
+    assert (share.synthetic > 0) == (parts[1] > 0)
+    assert told(share, "is not exact") == (not even)
+    if even:
+        assert share.repeats == even[0]
+        assert share.synthetic == share.real * per_real
+        return
+    wanted = per_real / (1 + per_real)
+    off = abs(Fraction(share.synthetic, share.cases) - wanted)
+    for n in range(1, MOST_REPEATS + 1):
+        # the nearest counts of synthetic cases beside n times the real ones; one of them at least
+        nearest = math.floor(n * real * per_real)
+        for count in (max(1, nearest), nearest + 1):
+            assert abs(Fraction(count, n * real + count) - wanted) >= off
+
+
+def test_what_is_said_names_keys_and_numbers():
+    share = share_on_disk(3, Ratio.parse("100:1"), 20, 1000, 10)
+    assert share.notes == (
+        "ratio 100:1: is not exact with 3 real cases, each listed up to 8 times; it is "
+        "24:1, 4.00% synthetic where 0.99% was asked",
+        "numOfCasesLoadedPerSubepoch: 20 in the file, 25 now: each real case is listed 8 times, "
+        "and every subepoch loads all that is listed; loading takes longer. On the fly a "
+        "subepoch loads about as many as before",
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(constant=st.booleans(), **GIVEN)
+def test_on_the_fly_a_subepoch_is_exact_or_left_to_the_next(
+    constant, parts, tenths, real, cases, segments, batch
+):
+    ratio = ratio_of(parts, tenths)
+    share = share_on_the_fly(ratio, cases, segments, batch, real=real, constant=constant)
+    check(share, cases, segments, batch, one_kind=constant and 0 in parts)
+    assert share.repeats == 1
+    unit = sum(parts) // math.gcd(*parts)
+    even = constant and unit <= 2 * cases
+    assert told(share, "is not exact") == (constant and not even)
+    listed = real if parts[0] == 0 else real + math.ceil(Fraction(real * parts[1], parts[0]))
+    asked = min(cases, listed)
+    if not even:
+        assert (share.cases, share.real, share.synthetic) == (asked, None, None)
+        return
+    assert share.real is not None
+    assert share.synthetic is not None
+    assert share.cases == share.real + share.synthetic <= 2 * cases
+    assert share.real * parts[1] == share.synthetic * parts[0]
+    assert abs(share.cases - asked) <= max(unit / 2, unit - asked)
+    assert share.cases + unit - asked > asked - share.cases
+    places = EpochPlan(MixerConfig(None, ratio), real, share.cases)
+    assert {int(places.table(n).synthetic.sum()) for n in range(3)} == {share.synthetic}
+
+
+def test_what_is_left_over_is_said():
+    ratio = Ratio.parse("2813:4000")
+    share = share_on_the_fly(ratio, 50, 1000, 10, real=2813, constant=True)
+    assert (share.cases, share.real, share.synthetic) == (50, None, None)
+    assert share.notes == (
+        "ratio 2813:4000: is not exact in 50 cases; in each subepoch 29 or 30 of 50 are "
+        "synthetic, and the remainder is carried over to the next",
+    )

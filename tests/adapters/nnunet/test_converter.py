@@ -1,0 +1,381 @@
+"""Generators of raw scans: nnU-Net's own preprocessor brings their samples into its space."""
+
+import json
+import shutil
+from dataclasses import replace
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from gansynth.bank.producer_main import ProducerConfig, _run
+from gansynth.bank.reader import BankReader
+from gansynth.core.lineage import Lineage
+from gansynth.core.resample import resample
+from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Placement, Space
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.sampling.run_source import open_source
+from gansynth_nnunet.converter import SpaceConverter
+from gansynth_nnunet.converter_guard import check_content, check_seen, rehearse
+from gansynth_nnunet.source import open_nnunet
+from tests.adapters.nnunet.conftest import log_of, sidecar
+from tests.conftest import FIT
+
+AFFINE = np.array([[0, 0, -0.9, 30], [1.3, 0, 0, -10], [0, -2.5, 0, 5], [0, 0, 0, 1.0]])
+"""The file's x runs to the front, y to the feet, z to the left; each has its own spacing."""
+FORWARD = [1, 2, 0]
+
+
+@pytest.fixture(scope="module")
+def skewed(toy_nnunet, tmp_path_factory):
+    """The toy data set with turned axes, anisotropic spacing and a transposition, preprocessed."""
+    root = tmp_path_factory.mktemp("skewed") / "root"
+    toy = replace(toy_nnunet, root=shutil.copytree(toy_nnunet.root, root))
+    for file in toy.raw.glob("*Tr/*.nii.gz"):
+        array = np.asanyarray(nib.Nifti1Image.from_filename(file).dataobj)
+        if file.parent.name == "imagesTr":
+            array = array * tissue(file.name.removesuffix(".nii.gz")[:-5], array.shape)
+        nib.save(nib.Nifti1Image(array[:, 2:, :-3], AFFINE), file)
+    path = toy.preprocessed / f"{toy.plans}.json"
+    plans = json.loads(path.read_text())
+    plans |= {"transpose_forward": FORWARD, "transpose_backward": [2, 0, 1]}
+    plans["configurations"]["3d_fullres"] |= {"spacing": [2.0, 1.0, 1.0], "patch_size": [8, 8, 8]}
+    path.write_text(json.dumps(plans))
+    preprocess(toy)
+    return toy
+
+
+def tissue(case: str, shape: tuple[int, ...]) -> np.ndarray:
+    """What makes one scan unlike another, where organs lie alike: factors around 1."""
+    coarse = np.random.default_rng(list(case.encode())).uniform(0.6, 1.4, (8, 8, 8))
+    blocks = tuple(np.indices(shape) * 8 // np.reshape(shape, (3, 1, 1, 1)))
+    factors: np.ndarray = coarse[blocks]
+    return factors.astype("f4")
+
+
+def preprocess(toy, configuration="3d_fullres") -> None:
+    """Have nnU-Net preprocess the raw files, as its own command does."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    plans = PlansManager(str(toy.preprocessed / f"{toy.plans}.json"))
+    config = plans.get_configuration(configuration)
+    doc = json.loads((toy.raw / "dataset.json").read_text())
+    shutil.rmtree(toy.preprocessed / config.data_identifier)
+    (toy.preprocessed / config.data_identifier).mkdir()
+    for file in (toy.raw / "labelsTr").iterdir():
+        case = file.name.removesuffix(".nii.gz")
+        config.preprocessor_class(verbose=False).run_case_save(
+            str(toy.preprocessed / config.data_identifier / case),
+            [str(toy.raw / f"imagesTr/{case}_{c:04d}.nii.gz") for c in range(2)],
+            str(file),
+            *(plans, config, doc),
+        )
+
+
+def opened(toy, kind: str, **read):
+    """The same scans through a source of a kind."""
+    where = {"nnunet-raw": "501", "nifti": str(toy.raw), "slices": "nnunet-raw:501"}
+    if kind == "nifti":
+        read = {"channels": "T1,FLAIR", "labels": "organ:1,lesion:2", **read}
+    fold = "all" if kind == "nifti" else "0"
+    return open_source(SourceRequest(kind, where[kind], fold=fold, root=str(toy.root), read=read))
+
+
+def as_sample(case, space=None, placement=None) -> Sample:
+    """A real case as if a generator had drawn it."""
+    if space is not None:
+        case = space.to_generator(case, placement)
+    told = {"case": case.id, "seed": 0, "index": 0}
+    if placement is not None:
+        told["placement"] = placement.to_json()
+    return Sample(case.image, case.labels, provenance=told)
+
+
+CROP = Space("crop", (18, 16, 16), pad_label=0)
+
+
+def brought(toy, kind="nnunet-raw", number=0, corner=None, **read) -> tuple[Any, Any, Any]:
+    """A training case, or a crop, on a sample's way; and what nnU-Net has made of it."""
+    host, source = open_nnunet(toy.request()), opened(toy, kind, **read)
+    case = source.load(source.train_ids[number])
+    if corner is None:
+        space, sample = Space(), as_sample(case)
+    else:
+        space, sample = CROP, as_sample(case, CROP, Placement(corner))
+    return *SpaceConverter(source, space, host).whole(sample), host.load(case.id)
+
+
+def places(whole, part) -> set[tuple[int, ...]]:
+    """Where a part is found in an array, to the bit."""
+    windows = np.lib.stride_tricks.sliding_window_view(whole, part.shape)
+    same = (windows == part).all(axis=(-3, -2, -1))
+    return {tuple(map(int, at)) for at in np.argwhere(same)}
+
+
+def part(wanted, labels) -> np.ndarray:
+    """The image of a case at the one place where it has these labels."""
+    (at,) = places(wanted.labels, labels)
+    box = tuple(slice(first, first + n) for first, n in zip(at, labels.shape, strict=True))
+    found: np.ndarray = wanted.image[(slice(None), *box)]
+    return found
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [("nnunet-raw", {}), ("nifti", {}), ("nnunet-raw", {"channels": "FLAIR,T1"})],
+)
+def test_a_real_case_becomes_what_nnunet_made_of_it_to_the_bit(skewed, kind, read, number):
+    image, labels, wanted = brought(skewed, kind, number, modality="none", **read)
+    assert np.array_equal(image, wanted.image)
+    assert np.array_equal(labels, wanted.labels)
+
+
+def test_z_scores_are_undone_with_the_scans_own_statistics(skewed):
+    image, labels, wanted = brought(skewed, modality="mr")
+    assert np.array_equal(labels, wanted.labels)  # the outside is found, though none of it is zero
+    np.testing.assert_allclose(image, wanted.image, atol=2e-5)
+
+
+def test_other_spacing_is_resampled_from_what_it_really_is(skewed):
+    image, labels, wanted = brought(skewed, spacing="1.2")
+    image, drawn = resample(image, labels, wanted.labels.shape)
+    assert np.abs(np.subtract(labels.shape, wanted.labels.shape)).max() <= 2
+    assert np.mean(drawn == wanted.labels) > 0.9
+    assert np.corrcoef(image[1].ravel(), wanted.image[1].ravel())[0, 1] > 0.8
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw", spacing="1.2")
+    assert rehearse(skewed.root, source, Space(), host, wanted.id) > 0
+
+
+@pytest.mark.parametrize("corner", [(2, 3, 1), (-4, 8, 3)])
+def test_a_real_crop_becomes_that_part_of_nnunets_own_case(skewed, corner):
+    image, labels, wanted = brought(skewed, number=1, corner=corner, modality="none")
+    assert image.shape[1:] != wanted.labels.shape
+    assert places(wanted.labels, labels) & places(wanted.image[1], image[1])
+
+
+def test_a_crop_of_z_scores_meets_its_surroundings_in_the_scanners_units(skewed):
+    image, labels, wanted = brought(skewed, number=1, corner=(2, 3, 1), modality="mr")
+    np.testing.assert_allclose(image, part(wanted, labels), atol=2e-5)
+
+
+def test_no_voxel_of_the_real_case_is_in_a_sample(skewed):
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw", modality="none")
+    space, case = Space("crop", (14, 14, 13), pad_label=0), source.load(source.train_ids[1])
+    convert, rng = SpaceConverter(source, space, host), np.random.default_rng(0)
+    for first in range(4, 9):
+        placement = Placement((first, first, 4))
+        drawn = rng.normal(500, 1, (2, *space.size)).astype(np.float32)
+        made = Sample(drawn, np.full(space.size, 2, np.int16), provenance={"case": case.id})
+        told = {"case": case.id, "placement": placement.to_json()}
+        _, labels = convert.whole(replace(made, provenance=told))
+        assert (labels == 2).all()
+
+
+def test_the_outside_is_that_of_the_real_case_whatever_was_drawn_there(skewed):
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw", modality="mr")
+    case, rng = source.load(source.train_ids[0]), np.random.default_rng(0)
+    noisy = replace(case, image=case.image + rng.normal(0, 0.01, case.image.shape))
+    image, labels = SpaceConverter(source, Space(), host).whole(as_sample(noisy))
+    wanted: Any = host.load(case.id)
+    assert np.array_equal(labels, wanted.labels)
+    np.testing.assert_allclose(image, wanted.image, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "reader", ["NibabelIO", "NibabelIOWithReorient", "SimpleITKIOWithReorient"]
+)
+def test_each_reader_has_its_own_axes(skewed, tmp_path, reader):
+    toy = replace(skewed, root=shutil.copytree(skewed.root, tmp_path / "root"))
+    path = toy.preprocessed / f"{toy.plans}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_reader_writer": reader}))
+    preprocess(toy)
+    image, labels, wanted = brought(toy, modality="none")
+    assert np.array_equal(labels, wanted.labels)
+    assert np.array_equal(image, wanted.image)
+
+
+def test_a_large_sample_is_cut_to_what_a_patch_reaches_and_always_the_same(skewed):
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
+    convert = SpaceConverter(source, Space(), host)
+    sample = as_sample(source.load(source.train_ids[0]))
+    whole = convert.whole(sample)[0].shape[1:]
+    first, again = convert(sample), convert(sample)
+    assert first.image.shape[1:] == tuple(map(min, whole, host.space.size)) != whole
+    assert np.array_equal(first.image, again.image)
+    assert first.provenance["converted_by"] == "nnU-Net's preprocessor"
+    first.validate(host.schema)
+
+
+def test_what_nnunet_would_pad_where_it_pads_no_real_case_is_refused(skewed):
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
+    space = Space("crop", (16, 5, 16), pad_label=0)
+    case = source.load(source.train_ids[0])
+    with pytest.raises(DataFault, match=r"expected at least the patch \(8, 8, 8\)"):
+        SpaceConverter(source, space, host)(as_sample(case, space, Placement((4, 8, 4))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "read", "reader", "fault", "says"),
+    [
+        ("nifti", {"channels": "T1,T2"}, None, DataFault, "--read channels=T1,FLAIR"),
+        ("nifti", {"labels": "organ:2,lesion:1"}, None, DataFault, "labels=organ:1,lesion:2"),
+        ("slices", {}, None, UsageFault, "makes slices"),
+        ("nnunet-raw", {}, "Tiff3DIO", UsageFault, "Tiff3DIO, whose order of axes is unknown"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_with_the_words_that_cure_it(
+    skewed, kind, read, reader, fault, says
+):
+    host = open_nnunet(skewed.request())
+    if reader is not None:
+        host.plans.doc["image_reader_writer"] = reader  # type: ignore[index]
+    with pytest.raises(fault, match=says):
+        SpaceConverter(opened(skewed, kind, **read), Space(), host)
+
+
+def seen(source, **changes) -> Lineage:
+    lineage: Lineage = replace(source.lineage(), dataset="nifti:elsewhere")
+    first, *rest = lineage.cases
+    return replace(lineage, cases=(replace(first, **changes), *rest))
+
+
+@pytest.mark.parametrize("what", ["held out", "unknown", "subject", "content"])
+def test_all_a_generator_has_seen_must_be_training_cases_by_id(skewed, what):
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
+    held = host.records(host.held_out_ids)
+    guilty = {
+        "held out": ({"id": held[0].id}, "the case itself"),
+        "unknown": ({"id": "stranger"}, "'stranger' first; expected training cases only"),
+        "subject": ({"subject": held[0].subject}, "same subject as"),
+        "content": ({"sha256": source.record(held[0].id).sha256}, "same content as"),
+    }
+    changes, says = guilty[what]
+
+    def check(lineage) -> None:
+        check_seen(skewed.root, lineage, host, held)
+        check_content(lineage, source, held)
+
+    check(seen(source))
+    with pytest.raises(IntegrityFault, match=says):
+        check(seen(source, **changes))
+
+
+def test_held_out_scans_that_are_not_there_are_told(skewed, caplog):
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
+    held = (replace(host.records(host.held_out_ids)[0], id="elsewhere", subject="nobody"),)
+    check_content(source.lineage(), source, held)
+    assert "1 of 1 held-out cases are not in nnunet-raw:Dataset501_Toy" in caplog.text
+
+
+def test_a_real_case_that_comes_out_otherwise_is_refused(skewed, monkeypatch):
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
+    one, other = source.train_ids[:2]
+    assert rehearse(skewed.root, source, Space(), host, one) > 0
+    load = host.load
+    monkeypatch.setattr(host, "load", lambda case: load(other))
+    with pytest.raises(DataFault, match="expected the same scan"):
+        rehearse(skewed.root, source, Space(), host, one)
+    monkeypatch.setattr(host, "load", lambda case: replace(load(one), image=-load(one).image))
+    with pytest.raises(DataFault, match="images correlate with -"):
+        rehearse(skewed.root, source, Space(), host, one)
+
+
+@pytest.fixture(scope="module")
+def paper_run(skewed):
+    """A run in a paper's shape: whole cases, coarser along one axis, values in [-1, 1]."""
+    from gansynth_cli.main import cli
+
+    open_nnunet(skewed.request())  # makes the split, which nnunet-raw: keeps to
+    run = skewed.root.with_name("paper")
+    how = ["--read=spacing=4,1.3,1", "--read=size=16,24,24", "--set=output=tanh", "--set=steps=1"]
+    tiny = [f"--set={option}" for option in ("width=4", "d_width=4", "levels=2", "d_levels=1")]
+    data = ["--data", "nnunet-raw:501", "--root", str(skewed.root), "--device", "cpu"]
+    arguments = ["fit", "cgan3d", *data, *how, *tiny, "-o", str(run), "-q"]
+    cli.main(arguments, standalone_mode=False)
+    return run
+
+
+def test_a_dry_run_accepts_a_papers_generator(skewed, paper_run, run_cli):
+    given = ("--target", "nnunet", *skewed.options, "--generator", paper_run, "--device", "cpu")
+    result = run_cli("augment", *given, "--ratio", "1:1", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    says = "none found: compared by ids, subjects, identical and near-identical images"
+    assert says in result.stdout
+
+
+def test_the_same_generator_for_another_fold_is_refused(skewed, paper_run, refuse):
+    given = ("--target", "nnunet", *skewed.options, "--fold", "1", "--generator", paper_run)
+    says = ["leakage", "the case itself"]
+    refuse("augment", *given, "--ratio", "1:1", "--dry-run", code=6, says=says)
+
+
+def test_a_producer_fills_a_bank_with_converted_samples(skewed, paper_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.nice", lambda steps: 0)  # this process has more tests to run
+    request = skewed.request().to_json()
+    config = ProducerConfig(
+        str(paper_run), request, "nnunet", str(tmp_path / "bank"), True, 4, device="cpu"
+    )
+    _run(config, lambda: False)
+    reader, host = BankReader(tmp_path / "bank"), open_nnunet(skewed.request())
+    assert reader.spec.schema == host.schema
+    for name in reader.ids():
+        sample = reader.read(name)
+        assert sample.provenance["converted_by"] == "nnU-Net's preprocessor"
+        Sample(sample.image, sample.labels).validate(host.schema)
+        assert sample.labels is not None
+        assert abs(sample.image[:, sample.labels >= 0].mean()) < 1  # z-scores again
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # nnU-Net's and torch's, of each other's deprecations
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+def test_nnunet_trains_on_a_generator_of_raw_scans(
+    ready, skewed, run_cli, tmp_path, monkeypatch, configuration
+):
+    preprocess(skewed, configuration)
+    open_nnunet(skewed.request())
+    data = ("--data", "nnunet-raw:501", "--root", skewed.root, "-o", tmp_path / "run")
+    assert run_cli("fit", "cgan3d", *data, *FIT, "--set=steps=1", "-q").exit_code == 0
+    monkeypatch.setenv("nnUNet_preprocessed", str(skewed.preprocessed.parent))
+    told = {"GENERATOR": tmp_path / "run", "DEVICE": "cpu", "EDITS": "flip"}
+    trainer = ready(configuration, FROZEN="1", BANK_SIZE="4", **told)
+    trainer.run_training()
+    (session,) = sidecar(trainer)["sessions"]
+    assert session["generator"]["conversion"]["by"] == "nnU-Net's preprocessor"
+    assert session["drawn"]["synthetic"] > 0 == session["drawn"]["fell_back"]
+    assert "samples are converted by nnU-Net's preprocessor" in log_of(trainer)
+
+
+@pytest.mark.parametrize("whole", ["16,16,16", "8,8,8"])
+def test_a_frame_takes_its_place_in_the_scan_it_came_from(skewed, whole):
+    """The middle of a scan, resampled or not, comes back to where it was; the rest is not drawn."""
+    host = open_nnunet(skewed.request())
+    framed = opened(skewed, "nnunet-raw", modality="none", frame="16,16,16", whole=whole)
+    space, case = framed.space, framed.load(framed.train_ids[0])
+    placement = space.place(case, np.random.default_rng(0))
+    sample = space.to_host(as_sample(case, space, placement), case.image.shape[1:])
+    image, labels = SpaceConverter(framed, space, host).whole(sample)
+    wanted: Any = host.load(case.id)
+    windows = np.lib.stride_tricks.sliding_window_view(wanted.labels, labels.shape)
+    agree = (windows == labels).mean(axis=(-3, -2, -1)).max()
+    if whole == "16,16,16":
+        np.testing.assert_allclose(image, part(wanted, labels), atol=1e-4)
+    else:
+        assert 0.6 < agree < 1
+
+
+def test_channels_of_raw_scans_are_picked_by_name_in_the_order_asked(skewed):
+    both = opened(skewed, "nnunet-raw", modality="none")
+    turned = opened(skewed, "nnunet-raw", modality="none", channels="flair,T1")
+    one = opened(skewed, "nnunet-raw", modality="none", channels="FLAIR")
+    case = both.train_ids[0]
+    image = both.load(case).image
+    assert (turned.schema.channels, one.schema.channels) == (("flair", "T1"), ("FLAIR",))
+    assert np.array_equal(turned.load(case).image, image[::-1])
+    assert np.array_equal(one.load(case).image, image[1:])
+    with pytest.raises(UsageFault, match="has no channel 'T2'"):
+        opened(skewed, "nnunet-raw", channels="T2")

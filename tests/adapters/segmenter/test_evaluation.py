@@ -1,0 +1,276 @@
+"""Dice, whole cases on their own grid, label maps as files, and how samples are moved."""
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from gansynth.core.resample import pick
+from gansynth.core.schema import Case, Schema
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.data.nifti_source import VolumeSource
+from gansynth.metrics.segmentation.regions import dice, read_regions, with_labels
+from gansynth.runtime.errors import DataFault
+from gansynth.sampling.run_source import open_source
+from gansynth_segmenter import inference
+from gansynth_segmenter.augmentation import AugmentationWarp, rotation
+from gansynth_segmenter.evaluation import evaluate_held_out, evaluate_pairs
+from gansynth_segmenter.inference import Segmenter, _windows
+from gansynth_segmenter.networks import UNetOptions, UNetSegmenter, probabilities, soft_dice
+from gansynth_segmenter.options import SegmenterOptions
+
+SCHEMA = Schema(("T1",), {"background": 0, "oedema": 1, "core": 2}, (1.0, 1.0, 1.0))
+REGIONS = with_labels(read_regions("WT:1+2", SCHEMA.foreground), SCHEMA.foreground)
+
+
+def labels_of(shape: tuple[int, ...] = (6, 6, 6)) -> np.ndarray:
+    labels = np.zeros(shape, np.int16)
+    labels[1:4, 2:5, 1:5], labels[2, 3, 2:4] = 1, 2
+    return labels
+
+
+# -- Dice ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "ignore", "scores"),
+    [
+        ([1, 1, 0, 2], [1, 1, 0, 2], None, {"foreground": 1, "1": 1, "2": 1, "WT": 1}),
+        ([0, 0, 0, 0], [1, 1, 0, 2], None, {"foreground": 0, "1": 0, "2": 0, "WT": 0}),
+        ([1, 0, 1, 2], [1, 1, 0, 2], None, {"foreground": 2 / 3, "1": 0.5, "2": 1, "WT": 2 / 3}),
+        ([1, 2], [1, 0], None, {"foreground": 2 / 3, "1": 1, "2": None, "WT": 2 / 3}),
+        ([1, 1], [1, 3], 3, {"foreground": 1, "1": 1, "2": None, "WT": 1}),
+    ],
+    ids=["perfect", "empty", "overlap", "none there", "ignored"],
+)
+def test_dice_is_twice_the_overlap_over_both_sizes(predicted, truth, ignore, scores):
+    drawn, known = (np.array([values], np.int16) for values in (predicted, truth))
+    found = dice(drawn, known, REGIONS, ignore=ignore)
+    assert {name: one["dice"] for name, one in found.items()} == pytest.approx(scores)
+
+
+def test_soft_dice_of_certain_right_answers_is_0():
+    wanted = torch.zeros(1, 2, 4, 4, 4)
+    wanted[0, 0, :2] = 1
+    assert float(soft_dice(wanted, wanted)) == pytest.approx(0)
+    assert float(soft_dice(1 - wanted, wanted)) > 0.9
+
+
+# -- whole cases -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def thresholding(monkeypatch):
+    """A segmenter that sees through its image: voxel by voxel, its value is its label."""
+
+    def see(generator: Any, images: torch.Tensor, seed: int = 0) -> torch.Tensor:
+        seen.append(tuple(images.shape))
+        chosen = images[:, 0].round().clamp(0, 2).long()
+        return torch.nn.functional.one_hot(chosen, 3).movedim(-1, 1).float()
+
+    seen: list[tuple[int, ...]] = []
+    monkeypatch.setattr(inference, "probabilities", see)
+
+    def make(space: Space) -> tuple[Segmenter, list[tuple[int, ...]]]:
+        net = UNetSegmenter(SCHEMA, (8, 8, 8), UNetOptions(width=4, levels=1))
+        return Segmenter(net, SCHEMA, space, REGIONS, SegmenterOptions()), seen
+
+    return make
+
+
+@pytest.mark.parametrize("shape", [(20, 13, 8), (5, 8, 30), (8, 8, 8)])
+def test_windows_give_every_voxel_its_own_label(thresholding, shape):
+    segmenter, seen = thresholding(Space("crop", (8, 8, 8), pad_label=0))
+    case = Case("case", "case", np.ones((1, *shape), np.float32))
+    weighed = segmenter.by_windows(case, lambda part: probabilities(segmenter.generator, part))
+    np.testing.assert_allclose(weighed.sum(axis=0), 1, rtol=1e-5)
+    truth = np.random.default_rng(0).integers(0, 3, shape).astype(np.int16)
+    np.testing.assert_array_equal(segmenter.predict(truth[None].astype(np.float32)), truth)
+    assert {batch[2:] for batch in seen} == {(8, 8, 8)}
+
+
+def test_windows_overlap_and_end_at_the_borders():
+    found = list(_windows((20, 8, 9), (8, 8, 8), 0.5))
+    starts = [sorted({window[axis].start for window in found}) for axis in range(3)]
+    assert starts == [[0, 4, 8, 12], [0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("frame", "shape"), [((8, 12, 8), (10, 12, 14)), ((8, 12, 8), (6, 14, 8)), ((), (8, 12, 8))]
+)
+def test_a_whole_case_comes_back_to_its_own_grid(thresholding, frame, shape):
+    space = Space("resample", (4, 6, 4), pad_label=0, frame=frame, nearest=True)
+    segmenter, seen = thresholding(space)
+    coarse = np.random.default_rng(1).integers(0, 3, (4, 6, 4)).astype(np.int16)
+    fine = coarse.repeat(2, 0).repeat(2, 1).repeat(2, 2)  # of the frame's shape
+    truth = np.zeros(shape, np.int16)
+    corner = [(n - f) // 2 for n, f in zip(shape, fine.shape, strict=True)]
+    inner = tuple(slice(max(c, 0), c + f) for c, f in zip(corner, fine.shape, strict=True))
+    part = tuple(
+        slice(max(-c, 0), max(-c, 0) + min(n, c + f) - max(c, 0))
+        for c, f, n in zip(corner, fine.shape, shape, strict=True)
+    )
+    truth[inner] = fine[part]
+    np.testing.assert_array_equal(segmenter.predict(truth[None].astype(np.float32)), truth)
+    assert seen[-1] == (1, 1, 4, 6, 4)
+
+
+def test_a_frame_has_background_beyond_it(thresholding):
+    segmenter, _ = thresholding(Space("resample", (4, 4, 4), frame=(8, 8, 8), pad_label=0))
+    found = segmenter.predict(np.ones((1, 12, 8, 8), np.float32))
+    assert found[2:10].min() == 1
+    assert found[:2].max() == found[10:].max() == 0
+
+
+def test_images_of_other_channels_are_refused(thresholding):
+    segmenter, _ = thresholding(Space("crop", (8, 8, 8), pad_label=0))
+    with pytest.raises(DataFault, match=r"image has 2 channel\(s\), expected 1"):
+        segmenter.predict(np.zeros((2, 8, 8, 8), np.float32))
+    with pytest.raises(DataFault, match="pair 0: labels have shape"):
+        evaluate_pairs(segmenter, [(np.zeros((1, 8, 8, 8), np.float32), labels_of())])
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+AFFINE = np.array([[0, 0, -2.0, 5], [1.0, 0, 0, -3], [0, 3.0, 0, 7], [0, 0, 0, 1]])
+"""Axes that are turned in a circle, one of them read backwards: not undone by doing it twice."""
+
+
+@pytest.fixture
+def volumes(tmp_path) -> Path:
+    """Three cases of one channel, whose image is twice the label map; shapes differ."""
+    for number in range(3):
+        truth = labels_of((6, 7 + number, 8))
+        for kind, array in (("images", 2 * truth.astype(np.float32)), ("labels", truth)):
+            path = tmp_path / "set" / kind / f"c{number}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(gzip.compress(nib.Nifti1Image(array, AFFINE).to_bytes(), 1))
+    return Path(tmp_path / "set")
+
+
+READ = {"folds": "3", "modality": "none", "channels": "T1"}
+
+
+def changing(thresholding: Any, space: Space, change: Any, schema: Schema = SCHEMA) -> Segmenter:
+    """A segmenter that looks at a changed image."""
+
+    class Changing(Segmenter):
+        def predict(self, image: Any) -> Any:
+            return super().predict(change(image))
+
+    plain, _ = thresholding(space)
+    return Changing(plain.generator, schema, plain.space, plain.regions, plain.options)
+
+
+@pytest.mark.parametrize("spacing", ["native", "1"])
+def test_label_maps_are_written_on_the_grid_of_the_cases_file(
+    thresholding, volumes, tmp_path, spacing
+):
+    read = {**READ, "spacing": spacing}
+    source = open_source(SourceRequest("nifti", str(volumes), fold="0", read=read))
+    assert isinstance(source, VolumeSource)
+    halving = changing(thresholding, replace(source.space, size=(8, 8, 8)), lambda x: x / 2)
+    found = evaluate_held_out(halving, source, tmp_path / "out")
+    (case,) = source.held_out_ids
+    assert found["predictions"] == {case: f"{case}.nii.gz"}
+    written: Any = nib.load(tmp_path / "out" / f"{case}.nii.gz")
+    truth: Any = nib.load(volumes / "labels" / f"{case}.nii.gz")
+    assert written.shape == truth.shape
+    np.testing.assert_allclose(written.affine, truth.affine)
+    assert found["dice"]["WT"] > (0.999 if spacing == "native" else 0.7)
+    if spacing == "native":
+        np.testing.assert_array_equal(written.get_fdata(), truth.get_fdata())
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize(("ignore", "expected"), [(2, True), (None, False)])
+def test_voxels_without_a_known_truth_do_not_count(thresholding, volumes, ignore, expected):
+    read = {**READ, "spacing": "native"}
+    source = open_source(SourceRequest("nifti", str(volumes), fold="0", read=read))
+    # Label 2 is taken for 1.
+    clipping = changing(
+        thresholding,
+        Space("crop", (8, 8, 8), pad_label=0),
+        lambda x: np.minimum(x / 2, 1),
+        replace(SCHEMA, ignore=ignore),
+    )
+    found = evaluate_held_out(clipping, source, None)
+    assert (found["dice"]["1"] == 1) is expected
+    assert found["predictions"] == {}
+
+
+def test_files_voxels_take_the_label_of_the_nearest_one():
+    labels = np.array([[[1, 2]]], np.int16)
+    assert pick(labels, (2, 1, 6))[:, 0].tolist() == [[1, 1, 1, 2, 2, 2]] * 2
+    fine = np.array([[[0, 1, 2, 3, 4, 5]]], np.int16)
+    assert pick(fine, (1, 1, 2)).ravel().tolist() == [1, 4]
+
+
+# -- usual augmentation ----------------------------------------------------------------------------
+
+
+def warp_of(**settings: str) -> AugmentationWarp | None:
+    usual = {"rotate": "0", "shift": "0", "elastic": "0"}
+    options = SegmenterOptions.read({**usual, **settings})
+    return AugmentationWarp.of(options, (1.0, 1.0, 1.0), (0.0,), -1)
+
+
+def moved(
+    warp: AugmentationWarp | None, seed: int = 0, shape: tuple[int, ...] = (9, 10, 11)
+) -> Any:
+    labels = labels_of(shape)
+    assert warp is not None
+    return labels, warp(labels[None].astype(np.float32), labels, np.random.default_rng(seed))
+
+
+def test_nothing_asked_for_is_nothing_done():
+    assert warp_of() is None
+    labels, (image, drawn) = moved(warp_of(rotate="1e-9"))
+    np.testing.assert_array_equal(drawn, labels)
+    np.testing.assert_allclose(image[0], labels, atol=1e-4)
+
+
+def test_an_image_is_moved_as_its_label_map_is():
+    before, (image, drawn) = moved(warp_of(rotate="20", shift="0.1", elastic="1"))
+    assert (drawn != before).mean() > 0.02
+    inside = drawn >= 0
+    assert np.corrcoef(image[0][inside], drawn[inside])[0, 1] > 0.8
+    again = moved(warp_of(rotate="20", shift="0.1", elastic="1"))[1]
+    np.testing.assert_array_equal(again[0], image)
+    other = moved(warp_of(rotate="20", shift="0.1", elastic="1"), seed=1)[1]
+    assert not np.array_equal(other[1], drawn)
+
+
+def test_beyond_the_border_is_what_the_space_pads_with():
+    _, (image, drawn) = moved(warp_of(shift="0.49"), seed=1)
+    assert (drawn == -1).any()
+    assert set(np.unique(drawn)) <= {-1, 0, 1, 2}
+    assert np.abs(image[0][drawn == -1]).max() == 0
+
+
+def test_half_of_the_samples_are_mirrored_left_to_right():
+    results = [moved(warp_of(flip="yes"), seed) for seed in range(20)]
+    mirrored = [np.array_equal(drawn, labels[..., ::-1]) for labels, (_, drawn) in results]
+    kept = [np.array_equal(drawn, labels) for labels, (_, drawn) in results]
+    assert all(a != b for a, b in zip(mirrored, kept, strict=True))
+    assert 4 <= sum(mirrored) <= 16
+
+
+def test_turns_are_of_the_body_and_not_of_its_grid():
+    turn = rotation(np.array([30.0, -10.0, 5.0]), 3)
+    np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
+    warp = warp_of(rotate="90")
+    assert warp is not None
+    flat = replace(warp, spacing=(1.0, 1.0, 4.0))
+    places = flat._grid((9, 9, 9), np.random.default_rng(0)) - 4
+    mm = places * torch.tensor([1.0, 1.0, 4.0]).view(-1, 1, 1, 1)
+    at = torch.stack(torch.meshgrid(*(torch.arange(9.0) - 4,) * 3, indexing="ij"))
+    before = (at * torch.tensor([1.0, 1.0, 4.0]).view(-1, 1, 1, 1)).norm(dim=0)
+    np.testing.assert_allclose(mm.norm(dim=0), before, rtol=1e-4, atol=1e-4)

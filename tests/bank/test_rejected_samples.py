@@ -1,0 +1,172 @@
+"""Rejected samples: kept as pictures with their reasons, not too many, and never in the way."""
+# mypy: disallow-untyped-calls=False
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.bank.producer import ProducerConfig, produce
+from gansynth.bank.reader import BankSpec, BankWriter
+from gansynth.bank.rejected_samples import EACH, LINES, MOST, RejectedSamples, preview
+from gansynth.core.lineage import Lineage
+from gansynth.core.schema import Boxes, Sample, Schema
+from gansynth.data.picture_files import read_picture
+from gansynth.runtime.errors import DataFault, TrainingFault
+from tests.spots import boxes_of, spotted
+
+SCHEMA = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("core",))
+
+
+def sample(index: int = 0, **changes: Any) -> Sample:
+    case = spotted(index, (12, 12, 20, 22))
+    told = {"index": index, "seed": 5, "run": "0123"}
+    return Sample(**{"image": case.image, "boxes": case.boxes, "provenance": told, **changes})
+
+
+def lines(folder: Path) -> list[Any]:
+    return [json.loads(line) for line in (folder / LINES).read_text().splitlines()]
+
+
+def supervisor(folder: Path, said: list[str] | None = None) -> RejectedSamples:
+    return RejectedSamples(folder, SCHEMA, ([] if said is None else said).append)
+
+
+def test_a_rejected_sample_is_a_picture_and_a_line(tmp_path):
+    supervisor(tmp_path / "r").keep(
+        sample(), DataFault("lesion contrast 0.1 in box 1, expected 1"), 7
+    )
+    (line,) = lines(tmp_path / "r")
+    assert line["reason"] == "lesion contrast # in box #"
+    assert line["fault"] == "lesion contrast 0.1 in box 1, expected 1"
+    assert (line["index"], line["provenance"]["seed"]) == (7, 5)
+    assert line["boxes"] == [[0, 12, 12, 20, 22]]
+    shown = read_picture(tmp_path / "r" / line["picture"], "image")
+    assert 96 in shown.shape  # 48 pixels, twice as large
+
+
+def test_its_boxes_are_drawn(tmp_path):
+    shown: Any = preview(sample(), SCHEMA)
+    colours = shown.max(axis=2) - shown.min(axis=2)
+    rows, columns = np.nonzero(colours)
+    assert (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1) == (24, 24, 40, 44)
+    bare: Any = preview(sample(boxes=None), SCHEMA)
+    assert (bare.max(axis=2) == bare.min(axis=2)).all()
+
+
+def test_only_the_first_of_each_reason_and_so_many_in_all_are_kept(tmp_path, monkeypatch):
+    assert (EACH, MOST) == (32, 200)
+    monkeypatch.setattr("gansynth.bank.rejected_samples.EACH", 3)
+    monkeypatch.setattr("gansynth.bank.rejected_samples.MOST", 8)
+    kept = supervisor(tmp_path)
+    for index in range(20):
+        kept.keep(sample(), DataFault(f"{'abcd'[index % 4]} is wrong, expected right"), index)
+        kept.keep(sample(), DataFault("a is wrong, expected right"), index)
+    told = [line["reason"] for line in lines(tmp_path)]
+    assert len(told) == len(list(tmp_path.glob("*.png"))) == 8
+    assert max(told.count(reason) for reason in set(told)) == 3
+
+
+def test_a_producer_that_is_started_again_goes_on_counting(tmp_path):
+    for _ in range(EACH):
+        supervisor(tmp_path).keep(sample(), DataFault("a, expected b"), 0)
+    with open(tmp_path / LINES, "a") as stream:
+        stream.write('{"reason": "torn')
+    supervisor(tmp_path).keep(sample(), DataFault("a, expected b"), 0)
+    assert len(list(tmp_path.glob("*.png"))) == EACH
+
+
+BROKEN: dict[str, Any] = {
+    "nan": {"image": np.full((1, 48, 48), np.nan, np.float32)},
+    "axes": {"image": np.zeros((48, 48), np.float32)},
+    "no image": {"image": "none"},
+    "nothing": {"image": np.zeros((1, 0, 48), np.float32)},
+    "labels": {"labels": np.zeros((3, 3), np.int16)},
+    "boxes of a volume": {"boxes": boxes_of((1, 1, 1, 2, 2, 2))},
+    "boxes outside": {"boxes": boxes_of((-9, -9, 99, 99), (60, 60, 70, 70))},
+    "no boxes": {"boxes": boxes_of()},
+    "provenance": {"provenance": {"path": Path("x"), "array": np.zeros(2)}},
+}
+
+
+@pytest.mark.parametrize("changes", BROKEN.values(), ids=BROKEN)
+def test_whatever_is_wrong_with_a_sample_it_is_noted_and_nothing_raised(tmp_path, changes):
+    said: list[str] = []
+    kept = supervisor(tmp_path, said)
+    kept.keep(sample(**changes), DataFault("wrong, expected right"), 0)
+    kept.keep(sample(), DataFault("wrong, expected right"), 1)
+    assert (len(lines(tmp_path)), said) == (2, [])
+
+
+def test_volumes_show_the_slice_of_their_largest_box(tmp_path):
+    image = np.zeros((1, 6, 20, 20), np.float32)
+    image[0, 4] = np.arange(20)
+    box = Boxes(np.array([[3, 2, 2, 6, 9, 9]], np.float32), np.zeros(1, np.int16))
+    shown: Any = preview(Sample(image, None, box), SCHEMA)
+    assert shown.max() == 255  # the slice that is not empty
+    assert (shown.max(axis=2) != shown.min(axis=2)).any()
+
+
+def test_large_images_are_thinned():
+    shown: Any = preview(sample(image=np.zeros((1, 2000, 1500), np.float32)), SCHEMA)
+    assert max(shown.shape) <= 512
+
+
+def test_a_full_disk_is_told_once_and_the_rest_goes_on(tmp_path, monkeypatch):
+    said: list[str] = []
+    kept = supervisor(tmp_path / "file" / "folder", said)
+    (tmp_path / "file").write_text("no folder")
+    for index in range(3):
+        kept.keep(sample(), DataFault("a, expected b"), index)
+    (line,) = said
+    assert "rejected samples are no longer kept as pictures: " in line
+    assert "Not a directory" in line
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    RejectedSamples(None, SCHEMA, said.append).keep(sample(), DataFault("a"), 0)
+    assert (list(tmp_path.iterdir()), said) == ([], [])
+
+
+def produced(folder: Path, draw: Callable[[int], Sample]) -> dict[str, int]:
+    """A bank of six samples; how many were rejected, by reason, beside pictures in ``rejected``."""
+    bank, rejected = str(folder / "bank"), str(folder / "rejected")
+    spec = BankSpec(SCHEMA, Lineage("toy", "0", ()), "run", "0" * 64, True, 6, segment_samples=3)
+    config = ProducerConfig("run", {}, "", bank, True, 6, rejected=rejected)
+
+    def batch(first: int, count: int) -> list[Sample]:
+        return [draw(index) for index in range(first, first + count)]
+
+    how: dict[str, Any] = {"stop": lambda: False, "schema": SCHEMA, "min_size": ()}
+    with BankWriter.create(folder / "bank", spec) as writer:
+        produce(writer, batch, lambda _: {}, config, **how)
+        return dict(writer.rejected)
+
+
+def test_a_producer_keeps_what_its_gate_rejects(tmp_path):
+    reject_reason = {
+        "reject_reason": "lesion contrast 0.1 in box 1 of class core, expected at least 0.4"
+    }
+
+    def draw(index: int) -> Sample:
+        return sample(
+            index, provenance={"index": index, **(reject_reason if index % 3 == 0 else {})}
+        )
+
+    counted = produced(tmp_path, draw)
+    told = lines(tmp_path / "rejected")
+    assert [line["index"] for line in told] == [0, 3, 6, 9]
+    assert counted == {"lesion contrast # in box # of class core": 4}
+    assert {line["reason"] for line in told} == set(counted)
+
+
+def test_the_rejected_are_there_when_a_producer_gives_up(tmp_path):
+    bad = sample(provenance={"reject_reason": "dull, expected contrast"})
+    with pytest.raises(TrainingFault):
+        produced(tmp_path, lambda _: bad)
+    assert len(lines(tmp_path / "rejected")) == EACH

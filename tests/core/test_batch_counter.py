@@ -1,0 +1,65 @@
+"""The clock: one ticket a batch, whoever asks, and how far the training has come."""
+
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from gansynth.core.batch_counter import BatchCounter
+from gansynth.runtime.errors import UsageFault
+
+PROCESSES, TICKS = 4, 2000
+
+
+def fork(work: Callable[[Path], None], out: Path) -> BaseProcess:
+    process = multiprocessing.get_context("fork").Process(target=work, args=(out,))
+    process.start()
+    return process
+
+
+def test_it_runs_from_0_to_1(tmp_path):
+    batch_counter = BatchCounter(tmp_path / "sub" / "batches", total=4)
+    assert batch_counter.now() == 0
+    assert [batch_counter.tick() for _ in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
+    assert batch_counter.now() == 1
+
+
+def test_it_goes_on_where_earlier_sessions_ended(tmp_path):
+    batch_counter = BatchCounter(tmp_path / "batches", total=10, start=5)
+    assert batch_counter.now() == 0.5
+    assert [batch_counter.tick(), batch_counter.tick()] == [0.5, 0.6]
+
+
+def test_processes_together_draw_every_ticket_once(tmp_path):
+    total = PROCESSES * TICKS
+    batch_counter = BatchCounter(tmp_path / "batches", total=total + 1)
+    first = batch_counter.tick()  # open in the parent, which a fork then inherits
+
+    together = multiprocessing.get_context("fork").Barrier(PROCESSES)
+
+    def work(out: Path) -> None:
+        together.wait()
+        out.write_text("\n".join(repr(batch_counter.tick()) for _ in range(TICKS)))
+
+    outs = [tmp_path / f"process-{i}" for i in range(PROCESSES)]
+    workers = [fork(work, out) for out in outs]
+    for worker in workers:
+        worker.join()
+    drawn = [first, *(float(line) for out in outs for line in out.read_text().split())]
+    assert sorted(drawn) == [place / (total + 1) for place in range(total + 1)]
+
+
+def test_a_copy_by_pickle_counts_on(tmp_path):
+    batch_counter = BatchCounter(tmp_path / "batches", total=10)
+    batch_counter.tick()
+    copy = pickle.loads(pickle.dumps(batch_counter))
+    assert [copy.tick(), batch_counter.tick(), copy.now()] == [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize(("total", "start"), [(0, 0), (-1, 0), (10, -1)])
+def test_a_training_of_no_batches_is_refused(tmp_path, total, start):
+    with pytest.raises(UsageFault, match="expected at least 1"):
+        BatchCounter(tmp_path / "batches", total, start)

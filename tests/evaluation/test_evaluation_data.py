@@ -1,0 +1,136 @@
+"""What is compared: who was trained on, crops person after person; and what is refused."""
+# mypy: disallow-untyped-calls=False
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.data.cache import CaseCache
+from gansynth.evaluation.evaluation_data import KnownSubjects, own_names
+from gansynth.evaluation.open_samples import check_alike
+from gansynth.runtime.errors import DataFault
+from gansynth.testing import ToySource
+from tests.evaluation.gatherings import as_samples, compared, gathered, strangers
+
+
+class Siblings(ToySource):
+    """Two neighbours are one person."""
+
+    def subject(self, case_id):
+        return f"person_{int(case_id[-2:]) // 2}"
+
+
+class Kinds(ToySource):
+    """Every third case is of the second class."""
+
+    @property
+    def schema(self):
+        return replace(super().schema, classes=("cyst", "other"))
+
+    def label_class(self, case_id):
+        return int(int(case_id[-2:]) % 3 == 0)
+
+
+def known_of(source, seen=None):
+    return KnownSubjects.of(source, seen or source.lineage(), CaseCache(source))
+
+
+def test_members_are_those_of_the_lineage_also_by_content_under_another_name():
+    source = ToySource(2)
+    known = known_of(source)
+    assert (known.members, known.others) == (source.train_ids, source.held_out_ids)
+    cases = tuple(replace(c, id=f"x{c.id}") for c in source.lineage().cases)
+    seen = replace(source.lineage(), dataset="elsewhere", cases=cases)
+    assert known_of(source, seen).members == source.train_ids
+
+
+def test_relatives_of_members_are_neither():
+    source = Siblings(2)
+    known = known_of(source, Lineage(source.name, "0", source.records(source.train_ids[:3])))
+    assert known.members == ("toy_00", "toy_01", "toy_02")
+    assert known.others[0] == "toy_04"
+
+
+def test_crops_are_dealt_out_person_after_person():
+    found = gathered(strangers(), Siblings(2))
+    real = found.real(found.known.members, 9, np.random.default_rng(0))
+    people = [found.known.people[case.id] for case in real]
+    assert sorted(people[:6]) == [f"person_{n}" for n in range(6)]
+    assert len(real) == len({case.id for case in real}) == 9
+
+
+def test_a_sample_is_of_whom_it_was_drawn_of():
+    drawn = strangers()
+    drawn[1] = replace(drawn[1], provenance={"case": "toy_05"})
+    seen = Lineage("toy:2", "0", (CaseRecord("toy_05", "Jane", "0"),))
+    assert own_names(drawn, seen)[:3] == ["sample 0", "Jane", "sample 2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda image: image[:1], "sample 3: has 1 channel(s), expected 2 (first, second)"),
+        (lambda image: image[:, :8], "sample 3: has 8 x 32 voxels, expected 32 x 32"),
+        (lambda image: image * np.float32("nan"), "sample 3: holds 2048 NaN or infinite voxel(s)"),
+        (lambda image: image * 0 + 7, "sample 3: is constant (7 everywhere), expected an image"),
+        (None, "3 sample(s), expected at least 4"),
+    ],
+    ids=["channels", "size", "nan", "constant", "few"],
+)
+def test_samples_that_cannot_be_compared_are_named(change, says):
+    drawn = strangers()
+    drawn = [*drawn[:3], replace(drawn[3], image=change(drawn[3].image))] if change else drawn[:3]
+    with pytest.raises(DataFault) as caught:
+        compared(gathered(drawn))
+    assert says in str(caught.value)
+    assert str(caught.value).startswith("sample 3") == bool(change)
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"channels": ("first", "third")}, "its channels are first, second, samples of X have"),
+        ({"spacing": (1.0, 2.0)}, "its spacing is 1 x 1 mm, samples of X have 1 x 2 mm"),
+        ({"labels": {"background": 0, "one": 2}}, "label 'one' is 1, samples of X have 2"),
+        (ToySource(3).schema, "its axes are HW, samples of X have DHW"),
+    ],
+    ids=["channels", "spacing", "labels", "axes"],
+)
+def test_real_cases_of_another_kind_are_refused(schema, says):
+    source = ToySource(2)
+    wanted = replace(source.schema, **schema) if isinstance(schema, dict) else schema
+    with pytest.raises(DataFault, match=f"--real toy:2: {says}"):
+        check_alike(source, wanted, "X")
+
+
+class Dark(ToySource):
+    """The left half of every case is empty, and so are most small crops."""
+
+    def load(self, case_id):
+        case = super().load(case_id)
+        image = case.image.copy()
+        image[:, :, :28] = 0
+        return replace(case, image=image, labels=None)
+
+
+def test_empty_places_of_real_cases_are_passed_over():
+    source = Dark(2)
+    found = gathered(as_samples(source.cases()), source)
+    found.space = replace(found.space, size=(8, 8))
+    real = found.real(found.known.members, 12, np.random.default_rng(0))
+    assert found.empty > 0
+    assert all(case.image.std() > 0 for case in real)
+
+
+def test_samples_of_a_class_are_held_against_cases_of_that_class_and_others_against_all():
+    source = Kinds(2)
+    known = known_of(source)
+    others = [replace(s, provenance={"class": "other"}) for s in strangers()]
+    found = known.like(others, source)
+    assert found.members == ("toy_00", "toy_03", "toy_06", "toy_09")
+    assert found.others == ("toy_12", "toy_15")
+    assert known.like([strangers()[0], *others[1:]], source) is known
+    with pytest.raises(DataFault, match="has no case of the samples"):
+        known.like([replace(s, provenance={"class": "rare"}) for s in others], source)

@@ -1,0 +1,258 @@
+"""Memory: distances to people by hand, near-copies, and what a run's discriminator finds real."""
+# mypy: disallow-untyped-calls=False
+
+import csv
+import shutil
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gansynth.core.run_folder import MANIFEST, read_manifest
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.evaluation.memorisation import (
+    discriminator_scores,
+    load_discriminator,
+    measure_memory,
+    write_copies,
+)
+from gansynth.metrics.memorisation import (
+    SubjectDistances,
+    least_margin,
+    nearer,
+    quantiles,
+    ratio_of_medians,
+)
+from gansynth.metrics.nearest_search import NearestSearch, SearchQuery, _margin
+from gansynth.runtime.errors import DataFault, IntegrityFault
+from gansynth.runtime.files import write_json_atomic
+from gansynth.testing import ToySource
+from gansynth.training import checkpoint
+from tests.conftest import content
+from tests.evaluation.gatherings import compared, copies, gathered, strangers
+
+SOURCE = ToySource(2)
+TABLE = np.array([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])
+OWNERS = ("ann", "ann", "bob", "cid")
+
+
+def test_a_person_is_as_near_as_the_nearest_case_and_oneself_does_not_count():
+    people = SubjectDistances.of(TABLE, OWNERS, [None, None])
+    assert list(people.names) == ["ann", "bob", "cid"]
+    assert people.distances.tolist() == [[1, 3, 4], [3, 2, 1]]
+    people = SubjectDistances.of(TABLE, OWNERS, ["ann", "nobody"])
+    assert people.nearest().tolist() == [3, 1]
+    assert people.nearest(np.array([0])).tolist() == [np.inf, 3]
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        # A margin is the nearest over the next person; a copy's must be less than real images'.
+        (_margin({"ann": [1.0, 2.0], "bob": [4.0, 3.0]}), 1 / 3),
+        (_margin({"ann": [1.0, 2.0]}), 0.5),
+        (_margin({}), 1),
+        (least_margin(np.array([0.5, 0.6, 0.7, 0.8])), 0.515),
+        (least_margin(np.full(20, 0.99)), 0.9),
+        (quantiles(np.array([1.0, 2.0, 3.0, np.inf])), [1.1, 1.5, 2.0, 2.5, 2.9]),
+        (quantiles(np.array([np.inf])), [None] * 5),
+    ],
+)
+def test_margins_and_quantiles_by_hand(found, wanted):
+    assert found == pytest.approx(wanted)
+
+
+def near(shift, people=8):
+    """Distances to training people are smaller by ``shift``."""
+    rng = np.random.default_rng(0)
+    train, others = rng.normal(10, 1, (2, 60, people))
+    names = [f"p{n}" for n in range(people)]
+    return nearer(SubjectDistances(train - shift, names), SubjectDistances(others, names), rng)
+
+
+def test_without_memory_half_of_the_samples_are_nearer_and_with_it_more():
+    found, more = near(0), near(1.0)
+    assert found.value == pytest.approx(0.5, abs=0.1)
+    assert (found.low or 1) < 0.5 < (found.high or 0)
+    assert (found.p > 0.05, found.people) == (True, 8)
+    assert (more.value > 0.7, more.p < 0.01) == (True, True)
+
+
+def test_of_few_people_there_is_no_interval_and_p_cannot_be_small():
+    found = near(0, people=3)
+    assert (found.low, found.high) == (None, None)
+    assert near(2.0, people=2).p >= 0.1  # six ways to deal out four people
+
+
+def test_one_near_person_alone_is_no_memory():
+    """All samples are alike and lie near one training person: that happens by chance."""
+    rng = np.random.default_rng(0)
+    distances = np.tile(rng.normal(10, 1, 12), (40, 1))
+    distances[:, 0] = 1
+    names = [f"p{n}" for n in range(12)]
+    found = nearer(
+        SubjectDistances(distances[:, :8], names[:8]),
+        SubjectDistances(distances[:, 8:], names[8:]),
+        rng,
+    )
+    assert found.p > 0.05
+
+
+class Alone(ToySource):
+    """One person is held out."""
+
+    @property
+    def held_out_ids(self):
+        return super().held_out_ids[:1]
+
+
+def test_of_one_held_out_person_nothing_is_said():
+    found = gathered(strangers(), Alone(2))
+    document, _ = measure_memory(found, compared(found))
+    assert (document["nearer"], document["membership"]) == (None, [])
+
+
+def test_a_ratio_of_medians_has_an_interval():
+    rng = np.random.default_rng(0)
+    owners = [str(n) for n in range(40)]
+    found = ratio_of_medians(rng.normal(5, 1, 40), rng.normal(10, 1, 40), owners, owners, rng)
+    low, value, high = (found[key] or 0 for key in ("low", "value", "high"))
+    assert value == pytest.approx(0.5, abs=0.06)
+    assert 0 < low < value < high < 0.6
+
+
+def test_a_table_of_distances_is_that_of_a_search():
+    search = NearestSearch(SOURCE, SOURCE.space, (32, 32), SOURCE.load)
+    queries = search.draw(4, np.random.default_rng(0))
+    search.learn_scale([query.image for query in queries])
+    scaled = [SearchQuery(query.image / search.scale) for query in queries]
+    table = search.table(scaled, lambda: None)
+    assert table.shape == (4, 12)
+    whole = [SOURCE.train_ids[row.argmin()] for row in table]
+    assert [case for _, case, _ in search.run(scaled, lambda: None)] == whole
+    assert table.min(axis=1) == pytest.approx(0, abs=0.05)
+
+
+def test_near_copies_are_files_of_their_own_which_do_not_stay(tmp_path):
+    found = gathered(copies())
+    document, pairs = measure_memory(found, compared(found))
+    assert [caption for caption, _ in pairs][:2] == ["sample 0 | toy_00", "sample 1 | toy_01"]
+    sample, real = pairs[0][1]
+    assert np.abs(sample.image - real.image).max() < 0.2
+    pair = {"sample": 3, "case": 'case, of "Jane"', "ratio": 0.1, "own": False}
+    document["copies"]["pairs"] = [pair]
+    files = write_copies(tmp_path, document, pairs, SOURCE.schema)
+    with files["near_copies.csv"].open(newline="", encoding="utf-8") as file:
+        assert list(csv.DictReader(file)) == [{k: str(v) for k, v in pair.items()}]
+    assert files["near_copies.png"].read_bytes().startswith(b"\x89PNG")
+    assert write_copies(tmp_path, {"copies": {"pairs": []}}, (), SOURCE.schema) == {}
+    assert not list(tmp_path.iterdir())
+
+
+CPU = torch.device("cpu")
+NEWEST, BEFORE = (f"checkpoints/step-0000000{n}" for n in (6, 4))
+
+
+@pytest.fixture(scope="module")
+def run(toy_fit, tmp_path_factory):
+    """Six steps of a tiny dcgan on toy cases."""
+    folder = tmp_path_factory.mktemp("critic") / "run"
+    own = {"width": 4, "latent": 4, "objective": "gan", "diversity": 0}
+    toy_fit(folder, generator="dcgan", own=own, edits=None, steps=6, batch_size=4)
+    return folder
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return shutil.copytree(run, tmp_path / "copy")
+
+
+def cases():
+    cut = CaseBatches(CaseCache(SOURCE), SOURCE.space)
+    return [cut.cut(i, np.random.default_rng(0)) for i in SOURCE.train_ids]
+
+
+def is_of(critic, step, run, networks=("discriminator",)):
+    """Whether networks are those that were trained up to a step, the generator averaged."""
+    found: Any = checkpoint.latest(run / "checkpoints")
+    assert str(found.folder).endswith(step)
+    prefixes = {"discriminator": "net", "generator": "ema"}
+    for name in networks:
+        own = critic.nets[name].state_dict()
+        kept = {k: found.tensors.get(f"{prefixes[name]}/{name}/{k}") for k in own}
+        same = [torch.equal(own[k], v) for k, v in kept.items() if v is not None]
+        assert same
+        assert all(same)
+
+
+def test_every_case_gets_a_number_by_what_was_trained_last_and_nothing_is_written(run):
+    before = content(run)
+    critic: Any = load_discriminator(run, CPU)
+    is_of(critic, NEWEST, run, ("discriminator", "generator"))
+    found: Any = discriminator_scores(critic, cases())
+    assert (found.shape, len(np.unique(found))) == ((12,), 12)
+    assert content(run) == before
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(copy):
+    newest = copy / NEWEST / "tensors.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"\0")
+    is_of(load_discriminator(copy, CPU), BEFORE, copy)
+
+
+def damage_all(copy):
+    for path in copy.glob("checkpoints/*/tensors.safetensors"):
+        path.write_bytes(b"nothing")
+
+
+def other_weights(copy):
+    shutil.copy(copy / BEFORE / "ema.safetensors", copy / NEWEST / "ema.safetensors")
+
+
+def other_plugin(copy):
+    manifest = read_manifest(copy)
+    manifest["options"]["d_norm"] = "none"
+    write_json_atomic(copy / MANIFEST, manifest)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (damage_all, "every checkpoint is damaged"),
+        (other_weights, "SHA-256"),
+        (other_plugin, "do not fit network 'discriminator', first"),
+    ],
+)
+def test_checkpoints_that_are_damaged_or_anothers_are_a_fault(copy, spoil, says):
+    spoil(copy)
+    with pytest.raises(IntegrityFault, match=says):
+        load_discriminator(copy, CPU)
+
+
+@pytest.mark.parametrize("pattern", ["checkpoints/*", "checkpoints/*/tensors.safetensors"])
+def test_a_run_whose_checkpoints_were_removed_has_none(copy, pattern):
+    for path in copy.glob(pattern):
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    assert load_discriminator(copy, CPU) is None
+
+
+def test_a_run_without_networks_and_a_bank_have_none_and_any_other_folder_is_refused(
+    toy_fit, tmp_path
+):
+    toy_fit(tmp_path / "run", generator="copypaste", own={}, edits=None)
+    assert load_discriminator(tmp_path / "run", CPU) is None
+    with pytest.raises(DataFault, match=r"no manifest\.json here"):
+        load_discriminator(tmp_path, CPU)
+    (tmp_path / "bank.json").write_text("{}")
+    assert load_discriminator(tmp_path, CPU) is None
+
+
+def test_cases_without_what_it_is_told_get_no_number(toy_fit, tmp_path):
+    toy_fit(tmp_path / "run", steps=1)
+    asked = cases()
+    critic: Any = load_discriminator(tmp_path / "run", CPU)
+    assert discriminator_scores(critic, asked) is not None
+    assert discriminator_scores(critic, [replace(case, labels=None) for case in asked]) is None

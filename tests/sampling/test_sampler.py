@@ -1,0 +1,268 @@
+"""Drawing samples of a run: the same one whatever the batch, NIfTI, provenance, its own source."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from gansynth import replay
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schema import Boxes, Schema
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.dataset_writer import DatasetWriter
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sample import replay_run, sample_run
+from gansynth.sampling.sampler import Sampler
+from gansynth.testing import ToySource
+
+SPACING = (3.0, 1.5, 0.75)
+
+
+@pytest.fixture(scope="module")
+def runs(toy_fit, tmp_path_factory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("runs")
+    toy_fit(base / "flat", steps=2)
+    tiny = {"width": 4, "levels": 1, "d_width": 4, "d_levels": 1, "output": "tanh", "context": 2}
+    toy_fit(base / "deep", data="3", steps=1, own=tiny, edits=("shift", "flip"))
+    return {"flat": base / "flat", "deep": base / "deep"}
+
+
+@pytest.fixture
+def deep(runs) -> Any:
+    return load_run(runs["deep"], "cpu")
+
+
+@pytest.fixture
+def drawer(deep) -> Any:
+    return Sampler(deep, ToySource(3), SampleRequest(seed=4))
+
+
+def load(path: Path) -> Any:
+    return nib.load(path)
+
+
+def sample(run: Path, n: int, **options: Any) -> Any:
+    return sample_run(run, n, device="cpu", reporter=NullReporter(), **options)
+
+
+def test_a_sample_is_the_same_whatever_the_batch(drawer, deep):
+    together = drawer.draw(0, 4)
+    again: Any = Sampler(deep, ToySource(3), SampleRequest(seed=4))
+    for index in (3, 0, 2):
+        alone = again.draw(index, 1)[0]
+        assert np.array_equal(alone.image, together[index].image)
+        assert np.array_equal(alone.labels, together[index].labels)
+        assert alone.provenance == together[index].provenance
+
+
+def test_drawing_leaves_the_random_state_alone(drawer):
+    before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
+    drawer.draw(0, 2)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert str(np.random.get_state()) == before[1]  # noqa: NPY002
+
+
+def test_provenance_names_run_case_edits_and_seeds(drawer, deep):
+    told = json.loads(json.dumps(drawer.draw(1, 1)[0].provenance))
+    assert told["run"] == deep.run_id
+    assert told["case"] in ToySource(3).train_ids
+    assert [step["edit"] for step in told["edits"]] == ["shift", "flip"]
+    assert (told["index"], told["seed"], told["generator"]) == (1, 4, "cgan3d")
+    assert told["latent_seed"] >= 0
+
+
+def test_provenance_replays_to_the_same_labels(drawer):
+    for drawn in drawer.draw_raw(0, 3):
+        told = json.loads(json.dumps(drawn.provenance))
+        assert np.array_equal(drawer.sampler.replay(told), drawn.labels)
+
+
+def test_samples_go_back_to_the_sources_units(drawer, deep):
+    """A window maps to [-1, 1]; the host's samples lie in the window, the outside at its fill."""
+    raw, host = drawer.draw_raw(0, 1)[0], drawer.draw(0, 1)[0]
+    assert np.abs(raw.image).max() <= 1
+    for channel, (low, high) in enumerate(deep.space.window):
+        assert low - 1e-5 <= host.image[channel].min()
+        assert host.image[channel].max() <= high + 1e-5
+    assert host.image[:, host.labels == -1] == pytest.approx(0, abs=1e-6)
+
+
+class Resplit(ToySource):
+    """One of the held-out cases has become a training case."""
+
+    @property
+    def train_ids(self):
+        return tuple(self._cases)[:13]
+
+
+class Respaced(ToySource):
+    """Preprocessed anew, to another spacing."""
+
+    @property
+    def space(self):
+        return replace(super().space, host={"spacing": [2.0, 2.0, 2.0]})
+
+
+class Recoloured(ToySource):
+    """The same cases by name, preprocessed in another way."""
+
+    def load(self, case_id):
+        case = super().load(case_id)
+        return replace(case, image=case.image * np.float32(1.5))
+
+
+class Renamed(ToySource):
+    """The same arrays, whose channels mean something else."""
+
+    @property
+    def schema(self):
+        return replace(super().schema, channels=("second", "first"))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (Resplit(3), "not in that fit, first toy_12"),
+        (Respaced(3), "spacing"),
+        (ToySource(2), r"\(DHW\).* \(HW\)"),
+        (Renamed(3), "fitted on the channels first, second .* has second, first"),
+    ],
+)
+def test_a_source_that_is_not_its_own_is_refused(deep, source, message):
+    with pytest.raises(IntegrityFault, match=message):
+        Sampler(deep, source)
+
+
+def test_a_case_with_another_content_is_refused_when_it_is_drawn_from(deep):
+    drawer = Sampler(deep, Recoloured(3))
+    with pytest.raises(IntegrityFault, match=r"case 'toy_.*' of toy:3 is not the one"):
+        drawer.draw(0, 1)
+
+
+def test_resampled_samples_go_back_to_their_cases_shape(toy_fit, tmp_path, monkeypatch):
+    monkeypatch.setattr(ToySource, "space", property(lambda self: Space("resample", (16, 20))))
+    toy_fit(tmp_path / "run", steps=0)
+    report = sample(tmp_path / "run", 1, sheet=True)
+    images = load(Path(report["folder"]) / "images/sample-0000_0000.nii.gz")
+    assert (images.shape, Path(report["sheet"]).exists()) == ((32, 32, 1), True)
+
+
+@pytest.fixture(scope="module")
+def written(runs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("written")
+    return out, sample(runs["deep"], 5, out=out, sheet=True, request=SampleRequest(4))
+
+
+def read_back(folder: Path, kind: str = "nifti") -> Any:
+    """What a user's next command opens, with nothing said but who has drawn it."""
+    return open_source(SourceRequest(kind, str(folder), fold="all", synthetic="run"))
+
+
+def test_samples_are_a_data_set(written):
+    files = {str(p.relative_to(written[0])) for p in written[0].rglob("*") if p.is_file()}
+    images = {f"images/sample-{i:04d}_{c:04d}.nii.gz" for i in range(5) for c in range(2)}
+    labels = {f"labels/sample-{i:04d}.nii.gz" for i in range(5)}
+    assert files == images | labels | {"dataset.json", "provenance.json", "sheet.png"}
+    source = open_source(SourceRequest("nifti", str(written[0])))
+    assert (len(source.train_ids), len(source.held_out_ids)) == (4, 1)  # folds to fit on
+    told = json.loads((written[0] / "dataset.json").read_text())  # nnU-Net's
+    assert told["channel_names"] == {"0": "first", "1": "second"}
+    assert (told["numTraining"], told["file_ending"]) == (5, ".nii.gz")
+    assert told["labels"] == dict(ToySource(3).schema.labels)
+
+
+def test_nifti_reads_the_drawn_samples_as_they_lie(written, drawer):
+    """No intensity is normalised again; what lay outside is background."""
+    drawn, read = drawer.draw(1, 1)[0], read_back(written[0]).load("sample-0001")
+    assert np.array_equal(read.image, drawn.image)
+    assert np.array_equal(read.labels, np.maximum(drawn.labels, 0))
+    found, own = read_back(written[0]).schema, ToySource(3).schema
+    assert (found.channels, found.spacing) == (own.channels, own.spacing)
+    assert found.labels == own.labels
+
+
+def test_the_drawn_samples_are_no_real_cases_and_read_as_asked(written):
+    plain = SourceRequest("nifti", str(written[0]), fold="all")
+    with pytest.raises(IntegrityFault, match=r"made by gansynth.*--synthetic-source RUN"):
+        open_source(plain).load("sample-0001")
+    asked = open_source(replace(plain, read={"modality": "mr"}, synthetic="run"))
+    one, other = (source.load("sample-0001") for source in (asked, read_back(written[0])))
+    assert not np.array_equal(one.image, other.image)
+
+
+def test_written_provenance_replays_to_the_written_sample(written, runs, tmp_path):
+    record = f"{written[0]}/provenance.json:sample-0001"
+    again: Any = replay(runs["deep"], record)
+    read = read_back(written[0]).load("sample-0001")
+    assert np.array_equal(again.image, read.image)
+    assert np.array_equal(np.maximum(again.labels, 0), read.labels)
+    out, quiet = tmp_path / "again", NullReporter()
+    report = replay_run(runs["deep"], record, out=out, device="cpu", reporter=quiet)
+    assert (report["sample"], report["same_to_the_bit"]) == (1, True)
+    assert np.array_equal(read_back(out).load("sample-0001").image, read.image)
+
+
+def test_samples_lie_in_the_run_folder_unless_told_otherwise(runs, tmp_path):
+    shutil.copytree(runs["flat"], tmp_path / "run")
+    reports = [sample(tmp_path / "run", n, request=SampleRequest(3)) for n in (2, 1)]
+    folder = tmp_path / "run" / "samples" / "seed-3"
+    assert [report["folder"] for report in reports] == [str(folder)] * 2
+    assert [path.name for path in (folder / "labels").iterdir()] == ["sample-0000.nii.gz"]
+    assert "sheet" not in reports[1]
+
+
+def test_a_named_folder_that_holds_something_is_left_alone(runs, tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UsageFault, match="exists already, expected a new folder"):
+        sample(runs["flat"], 1, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_slices_are_volumes_of_one(runs, tmp_path):
+    sample(runs["flat"], 1, out=tmp_path / "out")
+    drawn = Sampler(load_run(runs["flat"], "cpu"), ToySource(2)).draw(0, 1)[0]
+    read = read_back(tmp_path / "out").load("sample-0000")
+    assert np.array_equal(read.image[:, 0], drawn.image)
+    assert read_back(tmp_path / "out").schema.spacing == (1.0, *ToySource(2).schema.spacing)
+
+
+def write(folder: Path, image: Any, labels: Any = None, **more: Any) -> Any:
+    names = {"background": 0, "organ": 1}
+    schema = Schema(("a", "b")[: len(image)], names, SPACING, **more.pop("schema", {}))
+    writer = DatasetWriter(folder, schema, {"normalised": True})
+    writer.add("case", image, labels, **more)
+    writer.finish()
+    return read_back(folder)
+
+
+def test_spacing_is_in_the_header(tmp_path):
+    image = np.random.default_rng(0).normal(size=(2, 4, 5, 6)).astype(np.float32)
+    source = write(tmp_path, image, np.ones((4, 5, 6), np.int16))
+    assert np.array_equal(source.load("case").image, image)
+    assert source.schema.spacing == SPACING
+    assert load(tmp_path / "labels/case.nii.gz").header.get_zooms() == SPACING[::-1]
+
+
+def test_no_labels_means_no_label_files(tmp_path):
+    source = write(tmp_path, np.ones((1, 4, 5, 6), np.float32))
+    assert source.load("case").labels is None
+    assert not (tmp_path / "labels").exists()
+    assert "labels" not in json.loads((tmp_path / "dataset.json").read_text())
+
+
+def test_boxes_are_a_table_beside_the_images(tmp_path):
+    boxes = Boxes(np.array([[0, 1, 2, 2, 3, 4]], np.float32), np.zeros(1, np.int16))
+    classes = {"box_classes": ("core",)}
+    write(tmp_path, np.ones((1, 4, 5, 6), np.float32), boxes=boxes, schema=classes)
+    table = (tmp_path / "boxes/case.csv").read_text().splitlines()
+    assert table == ["class,xmin,ymin,zmin,xmax,ymax,zmax", "core,2,1,0,4,3,2"]
