@@ -58,8 +58,10 @@ def open_sample_source(
     conditions = mix_config.samples.conditions
     if generates and conditions is not None:
         raise UsageFault(
-            f"--condition-source {conditions['kind']}:{conditions['where']}: samples are inserted into "
-            "DeepMedic's training cases, expected conditions of these cases. Leave --condition-source "
+            f"--condition-source {conditions['kind']}:{conditions['where']}: samples are inserted "
+            "into "
+            "DeepMedic's training cases, expected conditions of these cases. Leave "
+            "--condition-source "
             "out, or add those cases to the lists of training cases"
         )
     takes = HostLimits(

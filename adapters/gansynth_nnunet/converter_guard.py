@@ -59,7 +59,8 @@ def refuse_conditions(
     conditions = mix_config.samples.conditions
     if conditions is not None and needs_conversion(manifest, host):
         raise UsageFault(
-            f"--condition-source {conditions['kind']}:{conditions['where']}: samples of {mix_config.run} "
+            f"--condition-source {conditions['kind']}:{conditions['where']}: samples of "
+            f"{mix_config.run} "
             f"are converted by {BY} within their own training scans, expected a generator "
             "fitted on nnunet: data, and conditions of such; or leave --condition-source out"
         )

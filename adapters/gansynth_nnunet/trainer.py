@@ -34,8 +34,8 @@ else:
 class GANSynthMixin(Host):  # type: ignore[misc]
     """Mixes samples of a bank into the training data set of the nnU-Net trainer behind it.
 
-    The environment configures it (see ``TrainerMix.from_environment``). Without configuration it can
-    be built, for inference and validation, but not trained.
+    The environment configures it (see ``TrainerMix.from_environment``). Without configuration it
+    can be built, for inference and validation, but not trained.
     """
 
     elastic = 0.0

@@ -1,8 +1,8 @@
 """The bank of one training: an existing one, or one that a producer fills and keeps fresh.
 
-All adapters share it. A training process makes a ``TrainingBank`` of its ``BankRequirements``. It calls ``start``
-and ``wait`` before its first batch, ``step`` and ``pause`` during training, and ``close`` at the
-end.
+All adapters share it. A training process makes a ``TrainingBank`` of its ``BankRequirements``. It
+calls ``start`` and ``wait`` before its first batch, ``step`` and ``pause`` during training, and
+``close`` at the end.
 """
 
 from __future__ import annotations

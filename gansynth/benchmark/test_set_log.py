@@ -68,7 +68,8 @@ class TestSetLog:
             raise IntegrityFault(
                 f"{self.path}: the sealed subjects were accessed {len(earlier)} time(s), last on "
                 f"{last['when']} by plan {last['plan_hash']}; this plan is {plan_hash}. Expected "
-                "one access: use the development split, or give a reason with --reopen-test-set REASON. "
+                "one access: use the development split, or give a reason with --reopen-test-set "
+                "REASON. "
                 "Every report will show it."
             )
         number: int = 1 + sum(entry["split"] == split for entry in self.entries)

@@ -34,7 +34,7 @@ _OF_CT = "foreground_intensity_properties_per_channel"
 def open_base(
     request_json: Mapping[str, Any], source: CaseSource, *, labelled: bool = True
 ) -> ConditionSource:
-    """Open the source that ``--condition-source`` names: a ``SourceRequest`` as JSON, with defaults.
+    """Open the source of ``--condition-source``: a ``SourceRequest`` as JSON, with defaults.
 
     Unless ``labelled``, all cases of the run's own data set count, because none is learnt from.
 

@@ -119,7 +119,8 @@ class ChainConditionSource(ConditionSource):
     """Cases of another source in a chain, with the label maps that a generator draws of them.
 
     Raises:
-        UsageFault: as ``ConditionSource``; or neither tissue labels nor the channels to draw them of.
+        UsageFault: as ``ConditionSource``; or neither tissue labels nor the channels to draw them
+            of.
     """
 
     def __init__(self, base: CaseSource, view: SourceView) -> None:

@@ -151,13 +151,15 @@ class SamplingWeights:
         judged = self.lineage
         if not same_data(judged.dataset, lineage.dataset) or judged.fold != lineage.fold:
             raise IntegrityFault(
-                f"--sampling-weights {self.path}: made of {judged.dataset} fold {judged.fold}, the run has "
+                f"--sampling-weights {self.path}: made of {judged.dataset} fold {judged.fold}, "
+                "the run has "
                 f"seen {lineage.dataset} fold {lineage.fold}; expected the same. {_AGAIN}"
             )
         odd = [name for name, value in self.labels.items() if labels.get(name) != value]
         if odd:
             raise IntegrityFault(
-                f"--sampling-weights {self.path}: label {odd[0]!r} is {self.labels[odd[0]]} there, the run "
+                f"--sampling-weights {self.path}: label {odd[0]!r} is {self.labels[odd[0]]} "
+                "there, the run "
                 f"has {dict(labels)}; expected the same. {_AGAIN}"
             )
         if judged.dataset != lineage.dataset or not same_host(judged.host, lineage.host):
@@ -166,7 +168,8 @@ class SamplingWeights:
         changed = [c.id for c in judged.cases if hashes.get(c.id, c.sha256) != c.sha256]
         if changed:
             raise IntegrityFault(
-                f"--sampling-weights {self.path}: {len(changed)} case(s) are not those the run has seen, "
+                f"--sampling-weights {self.path}: {len(changed)} case(s) are not those the run "
+                "has seen, "
                 f"{changed[0]!r} first; expected the same content. {_AGAIN}"
             )
 
@@ -184,7 +187,8 @@ def open_sampling_weights(path: Path, lineage: Lineage, source: CaseSource) -> S
     """Read weights and check that they come from a run's own training cases.
 
     Raises:
-        UsageFault, IntegrityFault: see ``SamplingWeights.read``, ``SamplingWeights.check`` and ``SamplingWeights.guard``.
+        UsageFault, IntegrityFault: see ``SamplingWeights.read``, ``SamplingWeights.check`` and
+            ``SamplingWeights.guard``.
     """
     weights = SamplingWeights.read(path)
     weights.check(lineage, source.schema.labels)

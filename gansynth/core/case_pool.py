@@ -145,9 +145,9 @@ class CasePool:
 class CaseContext:
     """The place where an edit is applied.
 
-    ``case``: as the generator sees it, unedited, without ignore values. ``case_pool``: cases to borrow
-    from. ``find_body``: finds the body of the whole case within this place; None where the scene
-    is the whole case.
+    ``case``: as the generator sees it, unedited, without ignore values. ``case_pool``: cases to
+    borrow from. ``find_body``: finds the body of the whole case within this place; None where the
+    scene is the whole case.
     """
 
     case: Case

@@ -75,7 +75,7 @@ class Filter(ABC):
         """Restore what ``learn`` returned and wrote."""
 
     def judge(self, sample: Sample, request: FilterRequest) -> FilterResult:
-        """Check a sample by ``reject_reason``; override it to return a number or to use the request."""
+        """Check a sample by ``reject_reason``; override it to return a number as well."""
         return FilterResult(self.reject_reason(sample))
 
     def reject_reason(self, sample: Sample) -> str:

@@ -311,8 +311,8 @@ class Generator(ABC):
         """Return why to reject a sample of this generator, or nothing.
 
         Called for every sample, in the generator's space. The reason is written into the sample's
-        provenance as ``reject_reason``, and the sample enters no bank. Begin with the observation and
-        continue with ``, expected ...``: equal beginnings count as one reason.
+        provenance as ``reject_reason``, and the sample enters no bank. Begin with the observation
+        and continue with ``, expected ...``: equal beginnings count as one reason.
         """
         return ""
 

@@ -59,7 +59,7 @@ class ClassContrast:
 
 @dataclass(frozen=True)
 class LesionContrast:
-    """The least contrast of each class of boxes, for ``Generator.reject_reason``; None without boxes.
+    """The least contrast of each class of boxes, for ``reject_reason``; None without boxes.
 
     A class is not checked if it has fewer than 20 training boxes, or if its boxes hardly differ
     from other places in the body.

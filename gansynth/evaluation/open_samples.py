@@ -133,7 +133,8 @@ def _drawn(
             first += count
     if not samples:
         raise DataFault(
-            f"{sampler.run.folder}: all of {first} samples are rejected, expected some to evaluate; "
+            f"{sampler.run.folder}: all of {first} samples are rejected, expected some to "
+            "evaluate; "
             "look at them (gansynth sample --sheet), or evaluate them anyway: --filter none"
         )
     return samples, rejected

@@ -130,8 +130,8 @@ def simulate_steps(
     """Run one step of each kind of a fit, after one to warm up, and count.
 
     The generator is on the watched device, and is trained. One batch per stage is read, for its
-    shape. With ``FakeCountingMode``, nothing is computed. ``half``: bf16 autocast, on the CPU as on CUDA
-    (fp16 needs the same).
+    shape. With ``FakeCountingMode``, nothing is computed. ``half``: bf16 autocast, on the CPU as on
+    CUDA (fp16 needs the same).
     """
     with watched:
         training_state = TrainingState.of(generator, torch.amp.GradScaler(enabled=False))

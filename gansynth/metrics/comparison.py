@@ -1,7 +1,7 @@
 """Metrics by name, the two sides of an evaluation, and metrics calibrated on real subjects.
 
-Any function of samples and real cases is a metric, called for every half. ``SplitHalfMetric`` reads each
-image once and is faster.
+Any function of samples and real cases is a metric, called for every half. ``SplitHalfMetric`` reads
+each image once and is faster.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ class IntervalMetric(ABC):
         """Refuse too few images. Raises DataFault: naming both sides."""
         if min(len(comparison.samples), len(comparison.real)) < self.least:
             raise DataFault(
-                f"{self.title.lower()}: {len(comparison.samples)} sample(s) and {len(comparison.real)} real "
+                f"{self.title.lower()}: {len(comparison.samples)} sample(s) and "
+                f"{len(comparison.real)} real "
                 f"image(s), expected at least {self.least} of each; generate more with -n"
             )
 

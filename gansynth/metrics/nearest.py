@@ -30,7 +30,10 @@ slices held-out real ones have 1.08, copies with a fifth of noise 0.34, blurred 
 
 @dataclass(frozen=True)
 class NearestCase:
-    """The nearest case of a sample; ``ratio``: to the usual distance, ``margin``: `NearestSearch.run`."""
+    """The nearest case of a sample.
+
+    ``ratio``: to the usual distance. ``margin``: see ``NearestSearch.run``.
+    """
 
     case: str
     placement: Placement

@@ -1,7 +1,7 @@
 """Child processes: their output is kept, signals are forwarded, and none is left behind.
 
-``run`` shows a command's output and handles Ctrl-C for it. ``ChildCommand`` can be asked to stop within
-a time limit. The started process's side is in ``child``.
+``run`` shows a command's output and handles Ctrl-C for it. ``ChildCommand`` can be asked to stop
+within a time limit. The started process's side is in ``child``.
 """
 
 from __future__ import annotations

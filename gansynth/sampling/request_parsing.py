@@ -227,12 +227,14 @@ def check_request(request: SampleRequest, capabilities: Capabilities) -> None:
         )
     if request.lesions is not None and "lesion" not in capabilities.conditioned_on:
         raise UsageFault(
-            f"--lesions {request.lesions}: {capabilities.name} draws no lesions into real images, expected "
+            f"--lesions {request.lesions}: {capabilities.name} draws no lesions into real images, "
+            "expected "
             "a generator that does, such as copypaste; leave --lesions out"
         )
     if request.weights is not None and capabilities.label_source != "condition":
         raise UsageFault(
-            f"--sampling-weights {request.weights}: {capabilities.name} takes no label maps to weight; "
+            f"--sampling-weights {request.weights}: {capabilities.name} takes no label maps to "
+            "weight; "
             "expected a generator that does, such as cgan3d; leave --sampling-weights out"
         )
     if request.conditions is not None:
@@ -262,7 +264,8 @@ def _check_conditions(conditions: Mapping[str, Any], capabilities: Capabilities)
     option = f"--condition-source {conditions['kind']}:{conditions['where']}"
     if capabilities.parts:
         raise UsageFault(
-            f"{option}: {capabilities.name} is a generator for each class of its own source's cases, "
+            f"{option}: {capabilities.name} is a generator for each class of its own source's "
+            "cases, "
             "expected one for all cases; leave --condition-source out"
         )
     if capabilities.label_source != "condition":
@@ -272,7 +275,8 @@ def _check_conditions(conditions: Mapping[str, Any], capabilities: Capabilities)
         )
     if "boxes" in capabilities.conditioned_on:
         raise UsageFault(
-            f"{option}: {capabilities.name} takes boxes, which are those of its own training cases; "
+            f"{option}: {capabilities.name} takes boxes, which are those of its own training "
+            "cases; "
             "leave --condition-source out, or see --boxes"
         )
 

@@ -129,7 +129,8 @@ class CheckpointManager:
         if self.process_group.size > 1 and self.training_state.generator.memories:
             held = ", ".join(self.training_state.generator.memories)
             notes.append(
-                f"resumed with the first process's {held} in all {self.process_group.size}: the run goes "
+                f"resumed with the first process's {held} in all {self.process_group.size}: the "
+                "run goes "
                 "on, but not bit for bit"
             )
         return notes

@@ -199,7 +199,8 @@ def train(
             set_seed(key * process_group.size + process_group.rank, device)
             shares = [
                 TrainingStep(
-                    generator.prepare(part, stage), stage, index, training_state.images, alpha=alpha,
+                    generator.prepare(part, stage), stage, index,
+                    training_state.images, alpha=alpha,
                     rng=torch.Generator(device).manual_seed(key), key=key,
                     first=numbers.start, total=total, mean=process_group.mean,
                 )

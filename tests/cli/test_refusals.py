@@ -38,7 +38,8 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{SEGMENTER} --generator g --offline --reuse 3": "--reuse 3: has no effect with --offline",
     f"{SEGMENTER} --generator g --nearest": "--nearest: has no effect without --output",
     f"{SEGMENTER}": ("--generator is missing", "add --generator RUN", "--ratio 1:0"),
-    "benchmark plan.yaml --reopen-test-set why": "--reopen-test-set why: has no effect without --test-set",
+    "benchmark plan.yaml --reopen-test-set why": "--reopen-test-set why: has no effect without "
+    "--test-set",
     "demo -o out --channels T1": "--channels T1: has no effect without --phantoms=deepmedic",
     "evaluate run --real-read fold=1": "--real-read fold=1: has no effect without --real",
     "evaluate run --only maps --metric spectrum": "spectrum: has no effect without --only=realism",

@@ -90,7 +90,8 @@ def test_cases_without_labels_are_wholly_background_and_that_is_said_once(caplog
         assert not labels_of(base, "a").any()
         base.load("b")
     assert [r.getMessage() for r in caplog.records] == [
-        "--condition-source shelf:shelf: cases without labels (a, for one) count as wholly background"
+        "--condition-source shelf:shelf: cases without labels (a, for one) count as wholly "
+        "background"
     ]
 
 

@@ -146,7 +146,7 @@ def drawn(folder: Path, **options: Any) -> list[Any]:
         ([FIRST, {"name": "two"}], "part 'two': part 'one' generates channel 'first' already"),
         ([SECOND, FIRST], "part 'two': given 'first': no earlier part generates it"),
         ([{"name": "one", "channels": ["frist"]}], "Did you mean 'first'"),
-        ([{**FIRST, "labels_by": "two"}], "labels_by 'two': expected an earlier part that generates"),
+        ([{**FIRST, "labels_by": "two"}], "labels_by 'two': expected an earlier part that"),
         ([FIRST, {**SECOND, "labels_by": "one"}], "labels_by 'one': expected an earlier part"),
         ([{"name": "one", "set": {"context": 2}}], "set context: composite runs have no"),
         ([{"name": "one", "set": {"widht": 8}}], "part 'one': .*Did you mean 'width'"),

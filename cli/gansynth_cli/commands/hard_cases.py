@@ -74,8 +74,8 @@ def command(
     """Find hard cases by inner folds of the training cases.
 
     Every lesion of a fold's training cases is evaluated by a segmenter trained without its case.
-    The file has failure rates by size, place and class of lesions. --sampling-weights FILE then takes hard
-    conditions more often (docs/hard_cases.md). The fold's held-out cases are not opened.
+    The file has failure rates by size, place and class of lesions. --sampling-weights FILE then
+    takes hard conditions more often (docs/hard_cases.md). The fold's held-out cases are not opened.
     """
     from gansynth.evaluation.hard_cases.job import FailureOptions, find_failures
     from gansynth.runtime.options import parse, refuse_idle

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "gansynth papers shin2018 --data nifti:brats/ --extra-source tissues=nifti:tissues/ --dry-run",
+        "gansynth papers shin2018 --data nifti:brats/ --extra-source tissues=nifti:tissues/ "
+        "--dry-run",
         "gansynth papers han2019-cpggan --data yolo:data.yaml -o papers/han2019",
     )
 )

@@ -239,7 +239,8 @@ def _mostly_flawed(run: Run, drawn: int, reject_reasons: Counter[str]) -> str:
         f"{count} times {reject_reason}" for reject_reason, count in reject_reasons.most_common(3)
     )
     return (
-        f"{run.folder}: {reject_reasons.total()} of {drawn} samples are rejected ({reasons}), expected "
+        f"{run.folder}: {reject_reasons.total()} of {drawn} samples are rejected ({reasons}), "
+        "expected "
         "images to show. Look at them: gansynth sample RUN --sheet; train longer, or use "
         "--filter none"
     )

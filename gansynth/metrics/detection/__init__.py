@@ -1,8 +1,8 @@
 """Lesion detection metrics from detected and true boxes.
 
-``measure_arms(read_arms([...]), DetectionMeasures(resamples=2000))`` is the whole comparison. For one number:
-``pool = pooled(read_detections(file))``, ``hits = match(pool, (0.5, 0.25))``, then for example
-``froc(pool, hits[0]).at([1, 4])``. Weights of patients give the same numbers of a resample.
+``measure_arms(read_arms([...]), DetectionMeasures(resamples=2000))`` is the whole comparison. For
+one number: ``pool = pooled(read_detections(file))``, ``hits = match(pool, (0.5, 0.25))``, then for
+example ``froc(pool, hits[0]).at([1, 4])``. Weights of patients give the same numbers of a resample.
 """
 
 from gansynth.metrics.detection.arms import read_arms
