@@ -113,7 +113,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "sample {toy} --replay a.csv:3 -n 2": "--replay with --number: the record has",
     "sample {toy} --metric spectrun": ("'spectrun' is unknown", "Did you mean 'spectrum'?"),
     "sample {toy} --boxes jitter:postion=1": "Did you mean 'position'",
-    "sample {toy} --boxes jitter": ("jitter: means is not asked for boxes", "leave --boxes out"),
+    "sample {toy} --boxes jitter": ("jitter: means takes no boxes", "leave --boxes out"),
     f"{OF_ILL} --condition-source somewhere": "expected KIND:WHERE",
     f"{OF_ILL} --condition-source nifty:x": "Did you mean 'nifti'?",
     f"{OF_ILL} --condition-source-read fold=0": (
@@ -138,7 +138,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{AUGMENT} --target toyhorst": "Did you mean 'toyhost'?",
     f"{AUGMENT} -c impossible": "--configuration impossible: not in the plans",
     f"{AUGMENT} --bank-size 0": "--bank-size '0'",
-    f"{AUGMENT} --boxes jitter": ("means is not asked for boxes", "leave --boxes out"),
+    f"{AUGMENT} --boxes jitter": ("means takes no boxes", "leave --boxes out"),
     "augment --target toyhost --data toy:3 --ratio 1:1": "--generator is missing",
     # evaluate, turing-test
     "evaluate {toy} --real toys:3": ("--real toys:3", "toy"),

@@ -228,7 +228,7 @@ def test_splits_that_cannot_be_are_refused(pairs, tmp_path, splits, says):
 
 
 def test_a_kind_that_cannot_be_dealt_out_says_what_can(made, tmp_path):
-    with pytest.raises(UsageFault, match=r"cases of toy: .* expected .* nnunet:, nnunet-raw:"):
+    with pytest.raises(UsageFault, match=r"cases of toy cannot .* expected nnunet:, nnunet-raw:"):
         ToySource().divided([FoldSplit(train=["toy_00"], val=["toy_01"])], tmp_path)
     folder, cache = made("h5")
     with pytest.raises(UsageFault, match=f"expected what it was made from: nifti:{folder}"):

@@ -129,7 +129,7 @@ def test_too_few_images_are_refused_with_both_numbers(metric, few):
 )
 def test_samples_without_what_a_metric_needs_are_refused(metric, lacks):
     bare = [type(s)(s.image) for s in changed(REAL[:4], same)]
-    with pytest.raises(UsageFault, match=f"--metric {metric}: .*{lacks}, expected those of"):
+    with pytest.raises(UsageFault, match=f"--metric {metric}: .*{lacks}, expected a generator"):
         EVERY[metric](bare, REAL[:4], SCHEMA)
 
 
