@@ -115,12 +115,12 @@ for name, content in {
 HOST = """
 import json, sys, time
 from pathlib import Path
-from gansynth.bank.supervisor import Keeper
+from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.bank.producer_main import ProducerConfig
 config = ProducerConfig.from_json(json.loads(sys.argv[1]))
-keeper = Keeper.start(config, Path(sys.argv[2]), restarts=0)
-keeper.wait(1, 300)
-while sys.argv[3] == "over" and keeper.alive():
+supervisor = ProducerSupervisor.start(config, Path(sys.argv[2]), restarts=0)
+supervisor.wait(1, 300)
+while sys.argv[3] == "over" and supervisor.alive():
     time.sleep(0.01)
 print("ready", flush=True)
 time.sleep(60)
@@ -149,9 +149,9 @@ def gone(process: psutil.Process) -> bool:
 
 
 def killed_host(folder: Path, config: ProducerConfig, when: str) -> list[psutil.Process]:
-    """Run a host with a keeper, and kill it; returns the children it had then.
+    """Run a host with a supervisor, and kill it; returns the children it had then.
 
-    ``when``: its bank holds a sample (``begun``); its keeper keeps nothing any more (``over``).
+    ``when``: its bank holds a sample (``begun``); its supervisor watches nothing any more (``over``).
     """
     (folder / "sitecustomize.py").write_text(STAND_IN)
     host = subprocess.Popen(

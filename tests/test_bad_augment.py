@@ -126,7 +126,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "cut": (cut, ("manifest.json", "damaged", "fit the run again")),
     "no object": (lambda run: (run / "manifest.json").write_text("[]"), ("holds a list",)),
     "lacks a key": (manifest(lineage=None), ("lacks lineage", "fit the run again")),
-    "of tomorrow": (manifest(version=9), ("'version' is 9, expected 1",)),
+    "of tomorrow": (manifest(version=9), ("'version' is 9, expected 2",)),
     "weights": (weights, ("ema.safetensors", "SHA-256", "expected")),
     "weights elsewhere": (
         manifest(weights={"path": "../../x", "sha256": "0"}),

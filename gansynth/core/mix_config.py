@@ -246,6 +246,6 @@ class MixerConfig(Document, Generic[Key], whole=True):
     def __post_init__(self) -> None:
         self.schedule.check(self.ratio)
         if self.batch_counter is None and self.schedule.kind != "constant":
-            raise ValueError(f"schedule {self.schedule}: needs a clock")
+            raise ValueError(f"schedule {self.schedule}: needs a batch_counter")
         if self.schedule.kind == "finetune" and not self.chosen:
             raise ValueError(f"schedule {self.schedule}: needs the cases chosen for fine-tuning")

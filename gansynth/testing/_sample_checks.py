@@ -94,7 +94,7 @@ class SampleChecks:
                 raise CheckFailed(f"channel {name!r} has deviation {least:.3g}, expected an image")
 
     def labels_kept(self) -> None:
-        self._needs_labels("asked")
+        self._needs_labels("condition")
         self._known_labels()
         for sample, requested in zip(self.samples, self.requested, strict=True):
             if not np.array_equal(copied(sample.labels), requested):
@@ -108,7 +108,7 @@ class SampleChecks:
         if count != expected:
             raise CheckFailed(
                 f"{count} of {len(self.samples)} samples have labels, expected {expected} from a "
-                f"generator whose labelling is {label_source!r}"
+                f"generator whose label_source is {label_source!r}"
             )
         self._known_labels()
 
@@ -146,7 +146,7 @@ class SampleChecks:
         self.differ(second, self.samples[0], "two seeds with the same labels")
 
     def labels_matter(self) -> None:
-        self._needs_labels("asked")
+        self._needs_labels("condition")
         seed = self.seeds[0]
         second = self.generator.sample([replace(self.conditions()[1], latent_seed=seed)], [seed])[0]
         self.differ(second, self.samples[0], "two label maps with the same seed")

@@ -23,8 +23,8 @@ HOME = {"GANSYNTH_DEEPMEDIC": "dm"}
 def chosen(settings: dict[str, str] | None = None, **asked: Any) -> Any:
     keys = ("engine", "deepmedic", "python", "detector")
     said = {key: asked.pop(key) for key in keys if key in asked}
-    usual: dict[str, Any] = {"said": said, "output": OUT, "options": (), "environ": {}}
-    usual |= {"known": KNOWN, "target": "deepmedic"}
+    usual: dict[str, Any] = {"host_options": said, "output": OUT, "options": (), "environ": {}}
+    usual |= {"keys": KNOWN, "target": "deepmedic"}
     return host_settings(settings or {}, **{**usual, **asked})
 
 
@@ -51,9 +51,9 @@ def chosen(settings: dict[str, str] | None = None, **asked: Any) -> Any:
             None,
         ),
         # Other targets have no engines, and keep what is theirs.
-        ({"settings": {"a": "b"}, "target": "yolo", "known": {}, "options": ("m=1",)},
+        ({"settings": {"a": "b"}, "target": "yolo", "keys": {}, "options": ("m=1",)},
          {"a": "b"}, OUT),
-        ({"detector": "ultralytics", "target": "yolo", "known": {"detector": ""}},
+        ({"detector": "ultralytics", "target": "yolo", "keys": {"detector": ""}},
          {"detector": "ultralytics"}, OUT),
     ],
 )  # fmt: skip
@@ -74,11 +74,11 @@ def test_what_trains_and_where_its_results_go(asked, settings, folder):
             {"settings": {"python": "a"}, "python": Path("b")},
             "--deepmedic-python b and --set python=a",
         ),
-        ({"target": "yolo", "known": {}, "engine": "torch"}, "engine torch: yolo has no engines"),
-        ({"target": "yolo", "known": {}, "deepmedic": DM}, "--deepmedic dm: yolo has no engines"),
-        ({"target": "yolo", "known": {}, "python": DM}, "--deepmedic-python dm: yolo has no engi"),
+        ({"target": "yolo", "keys": {}, "engine": "torch"}, "engine torch: yolo has no engines"),
+        ({"target": "yolo", "keys": {}, "deepmedic": DM}, "--deepmedic dm: yolo has no engines"),
+        ({"target": "yolo", "keys": {}, "python": DM}, "--deepmedic-python dm: yolo has no engi"),
         (
-            {"target": "nnunet", "known": {}, "detector": "ultralytics"},
+            {"target": "nnunet", "keys": {}, "detector": "ultralytics"},
             "nnunet is no detector, expected --target yolo",
         ),
     ],

@@ -168,7 +168,10 @@ def test_a_generator_of_images_is_fitted_on_them_and_drawn_from(pairs, tmp_path,
     ("generator", "says"),
     [
         ("cgan3d", "its cases have no label maps, expected some: cgan3d generates images"),
-        ("both", "expected some for both to draw with the images; .* leave --with-mask out"),
+        (
+            "both",
+            "expected some: both is set to generate them with the images.* leave --with-mask out",
+        ),
     ],
 )
 def test_a_generator_that_learns_from_labels_refuses_them_at_once(

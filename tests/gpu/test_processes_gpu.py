@@ -14,13 +14,13 @@ NCCL = """
 import sys
 import torch
 from gansynth.runtime import distributed
-from gansynth.runtime.distributed import Team, team
+from gansynth.runtime.distributed import ProcessGroup, process_group
 
 device = torch.device(sys.argv[1], *([0] if sys.argv[1] == "cuda" else []))
 distributed.expected_size = lambda: 2  # so that a world of one is joined as well
-with team(device) as processes:
+with process_group(device) as processes:
     assert (processes.rank, processes.size) == (0, 1)
-    two = Team(0, 2)  # sums are those of one process, means are half of them
+    two = ProcessGroup(0, 2)  # sums are those of one process, means are half of them
     net = torch.nn.Conv3d(2, 4, 3).to(device).to(memory_format=torch.channels_last_3d)
     two.broadcast(net.state_dict().values())
     net(torch.ones(1, 2, 4, 4, 4, device=device)).sum().backward()

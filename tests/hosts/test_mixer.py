@@ -42,7 +42,12 @@ def mixer(toy_bank, tmp_path, log):
             None if told.kind == "constant" else BatchCounter(tmp_path / "batches", batches)
         )
         chosen = (3, 7) if told.kind == "finetune" else ()
-        plan = {"clock": batch_counter, "chosen": chosen, "log": log, "patience": 0.2} | plan
+        plan = {
+            "batch_counter": batch_counter,
+            "chosen": chosen,
+            "log": log,
+            "patience": 0.2,
+        } | plan
         return Mixer(MixerConfig(bank, ratio, told, **plan), refuse)
 
     return make
@@ -259,7 +264,7 @@ def test_fine_tuning_draws_chosen_cases_and_nothing_else(mixer, toy_bank, log):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "missing"), [("anneal", "clock"), ("finetune:10%@80%", "cases chosen")]
+    ("schedule", "missing"), [("anneal", "batch_counter"), ("finetune:10%@80%", "cases chosen")]
 )
 def test_a_plan_without_what_its_schedule_needs_is_none(tmp_path, schedule, missing):
     told = Schedule.parse(schedule)

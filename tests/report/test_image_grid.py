@@ -53,12 +53,12 @@ def sheet(tmp_path):
 def test_a_case_is_real_and_synthetic_of_each_channel_then_its_label(sheet, ndim):
     schema = ToySource(ndim).schema
     alone = size(sheet(samples(ndim, 1), [], schema))
-    matching_real_case = size(sheet(samples(ndim, 1), cases(ndim, 1), schema))
+    with_real = size(sheet(samples(ndim, 1), cases(ndim, 1), schema))
     more = size(sheet(samples(ndim, 3), cases(ndim, 3), schema))
     panel = alone[1] / 3  # two channels, and the label
-    assert matching_real_case[1] == pytest.approx(5 * panel, rel=0.02)
-    assert more[1] == matching_real_case[1]
-    assert more[0] > 2.5 * matching_real_case[0]
+    assert with_real[1] == pytest.approx(5 * panel, rel=0.02)
+    assert more[1] == with_real[1]
+    assert more[0] > 2.5 * with_real[0]
 
 
 def headings_of(*args: Any, **asked: Any) -> list[str]:
@@ -71,7 +71,11 @@ def headings_of(*args: Any, **asked: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("labelled", "asked", "headings"),
     [
-        (True, {"given": ("first",)}, ["given first", "real second", "synthetic second", "label"]),
+        (
+            True,
+            {"given_channels": ("first",)},
+            ["given first", "real second", "synthetic second", "label"],
+        ),
         (True, {"drawn": True}, ["real label", "drawn label"]),
         (False, {"drawn": True}, ["drawn label"]),
     ],

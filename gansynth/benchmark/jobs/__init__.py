@@ -2,13 +2,13 @@
 
     from gansynth.benchmark.jobs.executor import parse_executor
     from gansynth.benchmark.jobs.graph import run_jobs
-    from gansynth.benchmark.jobs.job import Job
-    from gansynth.benchmark.jobs.store import Store
+    from gansynth.benchmark.jobs.job import JobSpec
+    from gansynth.benchmark.jobs.store import ResultStore
     from gansynth.benchmark.jobs.table import JobTable
 
-    store = Store("out/jobs")
+    store = ResultStore("out/jobs")
     words = ("fit", "cgan3d", "--data", "nnunet:004", "-o", "{work}/run", "--json")
-    fit = Job(key, "cgan, N=6", "fit", words, folder=store.folder / key)
+    fit = JobSpec(key, "cgan, N=6", "fit", words, folder=store.folder / key)
     with JobTable() as table:
         report = run_jobs([fit], store, parse_executor("local:2"), on_change=table)
     report.raise_if_failed()

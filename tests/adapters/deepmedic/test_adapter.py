@@ -287,7 +287,7 @@ def test_cases_are_turned_as_asked_whatever_the_file_says(adapter):
     assert RandomAffine.from_values(None, choices.asked(config).values, 2) == RandomAffine(prob=0.5)
     written = choices.values(config, Path("out"), augmented=True)
     assert written["augm_img_prms_tr"] == {"affine": {"prob": 0.5}}
-    with pytest.raises(UsageFault, match=r"--set affine=0\.5: has no effect with --no-usual"):
+    with pytest.raises(UsageFault, match=r"--set affine=0\.5: has no effect with --no-host"):
         choices.values(config, Path("out"), augmented=False)
     as_it_is = DeepMedicChoices.read(TORCH, ()).values(config, Path("out"), augmented=True)
     assert "augm_img_prms_tr" not in as_it_is

@@ -398,7 +398,7 @@ import os, signal, sys
 from pathlib import Path
 from gansynth_deepmedic.host import running
 def train(order): pass
-running.train, running.Order.read = train, lambda path: None
+running.train, running.TrainingOrder.read = train, lambda path: None
 assert running.run(Path("order.json")) == 0
 assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
 if (child := os.fork()) == 0:

@@ -319,9 +319,9 @@ def test_a_plan_comes_back_from_json_to_the_last_digit(tmp_path):
 
 def test_paths_are_absolute_in_json(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    own: dict[str, Any] = {"clock": BatchCounter("clock", 1), "log": Path("log")}
+    own: dict[str, Any] = {"batch_counter": BatchCounter("clock", 1), "log": Path("log")}
     document = MixerConfig[int](Path("bank"), Ratio(1, 1), **own).to_json()
-    found = [document["bank"], document["log"], document["clock"][0]]
+    found = [document["bank"], document["log"], document["batch_counter"][0]]
     assert found == [str(tmp_path / name) for name in ("bank", "log", "clock")]
 
 

@@ -97,7 +97,11 @@ def slots_of(job: DetectorJob, told: dict[str, Any], done: int = 0) -> EpochSlot
         "schedule": Schedule.parse(told.get("schedule", "constant")),
         "patience": 1,
     }
-    how |= {"clock": BatchCounter(log.with_name("clock"), job.epochs), "seed": 5, "log": log}
+    how |= {
+        "batch_counter": BatchCounter(log.with_name("clock"), job.epochs),
+        "seed": 5,
+        "log": log,
+    }
     how |= {"chosen": tuple(told.get("chosen", ())), "strict": told.get("strict", False)}
     plan = MixerConfig[int](Path(told["bank"]), Ratio.parse(told.get("ratio", "1:1")), **how)
     return EpochSlots(plan, len(images_of(job.data, "train")), job.channels, done)

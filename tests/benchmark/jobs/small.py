@@ -26,12 +26,12 @@ RUNNER = """
 import json, sys
 from gansynth.benchmark.jobs.executor import parse_executor
 from gansynth.benchmark.jobs.graph import run_jobs
-from gansynth.benchmark.jobs.job import Job
-from gansynth.benchmark.jobs.store import Store
+from gansynth.benchmark.jobs.job import JobSpec
+from gansynth.benchmark.jobs.store import ResultStore
 
 store, executor, grace = sys.argv[1:]
-jobs = [Job.from_json(doc) for doc in json.load(sys.stdin)]
-report = run_jobs(jobs, Store(store), parse_executor(executor), grace=float(grace))
+jobs = [JobSpec.from_json(doc) for doc in json.load(sys.stdin)]
+report = run_jobs(jobs, ResultStore(store), parse_executor(executor), grace=float(grace))
 print(*report.lines(), sep="\\n")
 sys.exit(0 if report.ok else 5)
 """

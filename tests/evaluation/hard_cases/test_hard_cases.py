@@ -355,7 +355,7 @@ def test_what_cannot_be_is_one_line_and_a_dry_run_writes_nothing(
 ):
     (tmp_path / "old.json").touch()
     put = {"NEW": tmp_path / "new.json", "OLD": tmp_path / "old.json"}
-    asked = ("failures", "--data", "blobs:a", *(put.get(o, o) for o in options))
+    asked = ("hard-cases", "--data", "blobs:a", *(put.get(o, o) for o in options))
     if code:
         refuse(*asked, code=code, says=says, keep=[tmp_path])
     else:
