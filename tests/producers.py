@@ -151,7 +151,7 @@ def gone(process: psutil.Process) -> bool:
 def killed_host(folder: Path, config: ProducerConfig, when: str) -> list[psutil.Process]:
     """Run a host with a supervisor, and kill it; returns the children it had then.
 
-    ``when``: its bank holds a sample (``begun``); its supervisor watches nothing any more (``over``).
+    ``when``: its bank holds a sample (``begun``); its supervisor is done (``over``).
     """
     (folder / "sitecustomize.py").write_text(STAND_IN)
     host = subprocess.Popen(
