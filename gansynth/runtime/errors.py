@@ -112,6 +112,8 @@ RENAMED = {
     "--weights": "--sampling-weights",
 }
 """Option of before -> what it is called now."""
+ELSEWHERE = {"pix2pix": "cgan3d"}
+"""Name that other programs use -> the name here."""
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
@@ -121,7 +123,10 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     """
     if word in DROPPED:
         return f" {word} is gone: {DROPPED[word]}"
-    close = difflib.get_close_matches(word, list(names), n=1)
+    names = list(names)
+    if ELSEWHERE.get(word) in names:
+        return f" {word} is called {ELSEWHERE[word]!r} here."
+    close = difflib.get_close_matches(word, names, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
