@@ -273,9 +273,9 @@ def test_filters_stand_beside_the_generators_own_judgement(filters, keep_flawed,
 @pytest.mark.parametrize(
     ("conditioned_on", "label_source", "parts", "says"),
     [
-        ({"labels"}, "asked", True, "a generator for each class"),
-        ({"boxes"}, "asked", False, "takes boxes"),
-        (set(), "drawn", False, "takes no label maps"),
+        ({"labels"}, "condition", True, "a generator for each class"),
+        ({"boxes"}, "condition", False, "takes boxes"),
+        (set(), "generated", False, "takes no label maps"),
     ],
 )
 def test_generators_that_cannot_take_other_cases_refuse_them(
@@ -285,16 +285,16 @@ def test_generators_that_cannot_take_other_cases_refuse_them(
     refusing = Capabilities("it", frozenset(conditioned_on), label_source, parts)
     with pytest.raises(UsageFault, match=says):
         check_request(asking, refusing)
-    check_request(asking, Capabilities("it", frozenset({"labels"}), "asked"))
+    check_request(asking, Capabilities("it", frozenset({"labels"}), "condition"))
     check_request(SampleRequest(), refusing)
 
 
 def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them():
     mix_config = MixConfig(RunFolder(Path("run")), Ratio(1, 1), samples=ASKING)
-    with pytest.raises(UsageFault, match="leave --condition-source out"):
+    with pytest.raises(UsageFault, match="Leave --condition-source out"):
         open_sample_source(mix_config, None, ())  # type: ignore[arg-type]
     manifest = {"lineage": Lineage("x", "0", (), {}).to_json()}
-    with pytest.raises(UsageFault, match="within the training scans"):
+    with pytest.raises(UsageFault, match="within their own training scans"):
         refuse_conditions(mix_config, manifest, {"plans": "p"})
     manifest = {"lineage": Lineage("x", "0", (), {"plans": "p"}).to_json()}
     refuse_conditions(mix_config, manifest, {"plans": "p"})
