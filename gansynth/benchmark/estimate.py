@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth.benchmark.access_log import AccessLog
 from gansynth.benchmark.jobs.executor import parse_executor
 from gansynth.benchmark.plan import BenchmarkPlan
 from gansynth.benchmark.running import BenchmarkRequest, open_study
 from gansynth.benchmark.specs import FIT, TRAIN, TUNE, ComputationSpec
 from gansynth.benchmark.study import BenchmarkStudy
-from gansynth.benchmark.test_set_log import TestSetLog
 from gansynth.benchmark.tuning import shortened
 from gansynth.runtime.files import folder_bytes, free_bytes
 
@@ -47,7 +47,7 @@ def estimate(
         parse_executor(options.executor)
         study = open_study(plan, options if real else replace(options, folder=Path(scratch)))
         whole = (study.look, plan.hash, study.people, study.arms)
-        TestSetLog(options.file).look(*whole, options.again, dry_run=True)
+        AccessLog(options.file).look(*whole, options.again, dry_run=True)
         specs = study.specs()
         # An arm that is not chosen yet is most likely one that is trained anyway.
         left = [spec for spec in specs.values() if study.result(spec.key) is None]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gansynth.benchmark.access_log import AccessLog
 from gansynth.benchmark.analysis import analysed
 from gansynth.benchmark.jobs.executor import parse_executor
 from gansynth.benchmark.jobs.graph import GraphReport, JobPhase, run_jobs
@@ -16,7 +17,6 @@ from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan
 from gansynth.benchmark.specs import TrainingPoint
 from gansynth.benchmark.study import BenchmarkStudy
 from gansynth.benchmark.subject_split import DEVELOPMENT, SEALED
-from gansynth.benchmark.test_set_log import TestSetLog
 from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic
 from gansynth.runtime.version import __version__
 
@@ -73,7 +73,7 @@ def run_benchmark(
         Interrupted: all jobs have been stopped; finished ones are kept.
     """
     executor = parse_executor(options.executor)
-    study, looks = open_study(plan, options), TestSetLog(options.file)
+    study, looks = open_study(plan, options), AccessLog(options.file)
     number = looks.look(study.look, plan.hash, study.people, study.arms, options.again)
     report = _run(study, options, executor, quiet)
     document = document_of(study, report, looks.told(), number, machine())

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from gansynth.benchmark.access_log import AccessLog
 from gansynth.benchmark.analysis import analysed
 from gansynth.benchmark.plan_file import read_plan
-from gansynth.benchmark.test_set_log import TestSetLog
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 GAINS = BENCHMARKS / "gains"
@@ -55,7 +55,7 @@ def test_results_are_of_the_plan_as_it_is(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_look_is_in_the_log(name):
-    looks = TestSetLog(GAINS / f"{name}.yaml")
+    looks = AccessLog(GAINS / f"{name}.yaml")
     look = results(name)["look"]
     assert look["log"] == looks.told()
     last = [entry for entry in looks.entries if entry["split"] == look["split"]][-1]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gansynth.benchmark import running
+from gansynth.benchmark.access_log import AccessLog, person_hash
 from gansynth.benchmark.estimate import estimate
 from gansynth.benchmark.running import BenchmarkRequest, run_benchmark
 from gansynth.benchmark.study import request_of
@@ -21,7 +22,6 @@ from gansynth.benchmark.subject_split import (
     largest_set,
     split_subjects,
 )
-from gansynth.benchmark.test_set_log import TestSetLog, person_hash
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from tests.benchmark.people import People, people, plan_of
@@ -154,7 +154,7 @@ def look(
     plan: Path, plan_hash: str = "one", *, split: str = "sealed", who: tuple[str, ...] = PEOPLE,
     again: str = "",
 ) -> int:  # fmt: skip
-    return TestSetLog(plan).look(split, plan_hash, who, ["default", "gan"], again)
+    return AccessLog(plan).look(split, plan_hash, who, ["default", "gan"], again)
 
 
 def lines(plan: Path) -> list[str]:
@@ -163,7 +163,7 @@ def lines(plan: Path) -> list[str]:
 
 def test_a_look_says_who_looked_when_with_what_and_nobodys_name_can_be_read(plan):
     assert look(plan) == 1
-    (entry,) = TestSetLog(plan).told()
+    (entry,) = AccessLog(plan).told()
     assert (entry["split"], entry["plan_hash"], entry["look"]) == ("sealed", "one", 1)
     assert (entry["arms"], entry["reason"]) == (["default", "gan"], None)
     assert entry["when"].endswith("Z")
@@ -208,7 +208,7 @@ def test_one_person_seen_before_is_enough_to_refuse(plan):
 def test_a_reason_lets_it_look_again_and_is_kept(plan):
     look(plan)
     assert look(plan, "two", again="the first had a bug") == 2
-    assert [entry["reason"] for entry in TestSetLog(plan).told()] == [None, "the first had a bug"]
+    assert [entry["reason"] for entry in AccessLog(plan).told()] == [None, "the first had a bug"]
     assert look(plan, "two") == 2
     assert look(plan) == 1
 
@@ -233,7 +233,7 @@ def log(plan) -> Path:
 def refused_at(plan: Path, log: Path, line: int, rows: list[str]) -> None:
     log.write_text("\n".join(rows) + "\n")
     with pytest.raises(IntegrityFault, match=rf"line {line} .*version control"):
-        TestSetLog(plan)
+        AccessLog(plan)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -268,7 +268,7 @@ def test_a_log_from_before_lines_had_hashes_of_their_own_goes_on(plan):
     plan.with_name("gain.looks.jsonl").write_text(json.dumps(entry, sort_keys=True) + "\n")
     assert look(plan) == 1
     assert look(plan, "two", again="a bug") == 2
-    assert len(TestSetLog(plan).entries) == 2
+    assert len(AccessLog(plan).entries) == 2
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -293,7 +293,7 @@ def test_a_look_is_written_down_before_the_first_job_runs(plan, asked, monkeypat
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(plan_of(), asked, quiet=True)
     assert seen == [(8 + 20, 1)]  # fits, and trainings, of which some arms share four
-    assert TestSetLog(plan).told()[0]["plan_hash"] == plan_of().hash
+    assert AccessLog(plan).told()[0]["plan_hash"] == plan_of().hash
 
 
 DRY = partial(estimate, probe=False, reporter=NullReporter())
@@ -310,4 +310,4 @@ def test_nothing_is_run_for_a_plan_that_is_refused(plan, asked, monkeypatch, sta
 
 def test_a_dry_run_is_no_look(plan, asked):
     DRY(plan_of(), asked)
-    assert TestSetLog(plan).told() == []
+    assert AccessLog(plan).told() == []

@@ -331,7 +331,7 @@ def test_what_the_cases_have_none_of_is_refused(kind, own, schema, says):
 
 
 @pytest.mark.parametrize(
-    ("kind", "own", "lacks", "way_out"),
+    ("kind", "own", "lacks", "hint"),
     [
         ("dcgan", {"condition": "class"}, "label_class", "condition=none"),
         ("dcgan", {"condition": "foreground"}, "labels", "condition=none"),

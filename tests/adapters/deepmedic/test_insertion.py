@@ -159,10 +159,10 @@ def test_any_patch_anywhere(data):
 
 
 @pytest.mark.parametrize("beside", [False, True])
-def test_a_whole_volume_is_the_samples_wherever_there_is_interest(matching_real_case):
+def test_a_whole_volume_is_the_samples_wherever_there_is_interest(beside):
     of = volume(stored=WAYS[13], missing=[0])
     sample = patch(of, None)
-    if matching_real_case:
+    if beside:
         told = {key: sample.provenance[key] for key in ("case", "placement")}
         sample = replace(sample, provenance={"shape": list(of.host.shape), "beside": told})
     found = insert(of.host, loaded(of), sample)

@@ -21,7 +21,7 @@ from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
 ENDING, OWN = ".looks.jsonl", "hash"
 
 
-class TestSetLog:
+class AccessLog:
     """The access log of one plan.
 
     Raises:
