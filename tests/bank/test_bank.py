@@ -129,15 +129,15 @@ def test_float32_is_kept_to_the_bit_where_asked(bank):
     ids=["ragged", "stacked", "empty", "scalar", "bool", "ragged-3d"],
 )
 def test_extras_keep_shape_dtype_and_values(bank, arrays):
-    name, matching_real_case = "class_locations:[1, 2] / é", np.arange(3, dtype=np.int16)
-    told = [(make_sample(k), {name: a, "b": matching_real_case + k}) for k, a in enumerate(arrays)]
+    name, beside = "class_locations:[1, 2] / é", np.arange(3, dtype=np.int16)
+    told = [(make_sample(k), {name: a, "b": beside + k}) for k, a in enumerate(arrays)]
     reader = made(bank, told)
     for k, array in enumerate(arrays):
         found = reader.read(f"000000-0{k}").extras
         assert set(found) == {name, "b"}
         assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
         same(found[name], array)
-        same(found["b"], matching_real_case + k)
+        same(found["b"], beside + k)
 
 
 def test_samples_of_different_sizes_share_a_segment(bank):

@@ -48,8 +48,8 @@ def test_volumes_lie_between_and_follow_the_weight(tumours, mixed):
         assert (params["donor"], params["weight"]) == ("p3", weight)
         volumes.append([int((after == value).sum()) for value in (1, 2)])
         for step in (*np.eye(3, dtype=int), *-np.eye(3, dtype=int)):
-            matching_real_case = np.argwhere(after == 2) + step
-            assert (after[tuple(matching_real_case.T)] > 0).all(), "the core is bare"
+            beside = np.argwhere(after == 2) + step
+            assert (after[tuple(beside.T)] > 0).all(), "the core is bare"
     for found in zip(*volumes, strict=True):
         assert list(found) == sorted(found)
         assert found[0] < found[-1]

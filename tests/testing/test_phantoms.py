@@ -119,9 +119,9 @@ def test_mass_effect_moves_tissue_away_from_the_tumour():
     still = random_warp(rng, atlas, STILL)
     seat = choose_site(rng, atlas, still, atlas.tissue, STILL)
     pushed = push_aside(rng, seat, still, STILL)
-    matching_real_case = (seat.centre[0], seat.centre[1], seat.centre[2] + 3)
+    beside = (seat.centre[0], seat.centre[1], seat.centre[2] + 3)
     # Tissue found 3 voxels beside the centre lay nearer to it before.
-    assert 0.5 < pushed[2][matching_real_case] - still[2][seat.centre] < 2.8
+    assert 0.5 < pushed[2][beside] - still[2][seat.centre] < 2.8
 
 
 def test_the_atlas_is_symmetric_and_the_phantom_is_not(phantoms):

@@ -275,8 +275,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--brats", type=Path)
-    matching_real_case = Path(__file__).with_name("reference.json")
-    parser.add_argument("-o", "--output", type=Path, default=matching_real_case)
+    beside = Path(__file__).with_name("reference.json")
+    parser.add_argument("-o", "--output", type=Path, default=beside)
     asked = parser.parse_args()
     sys.path.insert(0, str(asked.checkout))
     import scipy
