@@ -39,7 +39,7 @@ def hashes_of(folder: Path) -> Path:
     return folder.with_name(f"gansynth_{folder.name}.json")
 
 
-class CaseFiles:
+class PreprocessedArrays:
     """The arrays of one preprocessed folder.
 
     Args:

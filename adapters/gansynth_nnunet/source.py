@@ -24,7 +24,7 @@ from gansynth.core.synthetic import refuse_named
 from gansynth.data.resplit import write_resplit
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
-from gansynth_nnunet.cases import CaseFiles, Preprocessed
+from gansynth_nnunet.cases import Preprocessed, PreprocessedArrays
 from gansynth_nnunet.dataset import read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans
@@ -79,7 +79,7 @@ class NnunetSource(Preprocessed):
         self.labels = read_labels(self.dataset_json, str(path))
         self._channels = read_channels(self.dataset_json, str(path))
         self.folder = self.plans.data_folder(self.configuration)
-        self._files = CaseFiles(self.folder, self._again)
+        self._files = PreprocessedArrays(self.folder, self._again)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._ids = self._find_cases()
         self._subjects = known_subjects(home, self._ids, request.subjects)

@@ -46,7 +46,7 @@ SMOOTH = 2.0
 """Width of the Gaussian, voxels, that ranks voxels at equal distance by their enclosure."""
 
 
-class VolumeOptions(EditOptions):
+class VolumeEditOptions(EditOptions):
     """Which classes change their volume, and how much."""
 
     classes: Classes = Field(
@@ -67,7 +67,7 @@ class VolumeEdit(Edit):
     label, and the image mirrored at its border.
     """
 
-    options: VolumeOptions
+    options: VolumeEditOptions
 
     def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Draw ``factor`` on the volume (2D: on the area).
@@ -98,7 +98,7 @@ class VolumeEdit(Edit):
         return settled(context, after, after != labels)
 
 
-class EnlargeOptions(VolumeOptions):
+class EnlargeOptions(VolumeEditOptions):
     """How much to enlarge."""
 
     low: float = Field(1.2, ge=1, le=16, description="smallest factor on the volume, no unit")
@@ -116,7 +116,7 @@ class Enlarge(VolumeEdit):
     Options: ClassVar[type[EditOptions]] = EnlargeOptions
 
 
-class ShrinkOptions(VolumeOptions):
+class ShrinkOptions(VolumeEditOptions):
     """How much to shrink."""
 
     low: float = Field(0.5, ge=0.05, le=1, description="smallest factor on the volume, no unit")
