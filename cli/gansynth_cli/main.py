@@ -62,8 +62,6 @@ COMMANDS = {
     "doctor": ("doctor", "Report what this machine has, and what is missing."),
 }
 """Command -> (module below ``gansynth_cli.commands``, the line that ``gansynth --help`` shows)."""
-RENAMED_COMMANDS = {"failures": "hard-cases", "train": "fit"}
-"""A name of before, or of other programs -> the command."""
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Error numbers of a full or read-only disk."""
@@ -108,8 +106,6 @@ class Gansynth(click.Group):
         """Resolve a command as click does; an unknown one gets a suggestion."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             hint = did_you_mean(args[0], COMMANDS)
-            if args[0] in RENAMED_COMMANDS:
-                hint = f" It is called {RENAMED_COMMANDS[args[0]]!r}."
             ctx.fail(f"No such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
 

@@ -1,8 +1,8 @@
 """The supervisor of a producer: it starts it, watches its heartbeat, and restarts it after a crash.
 
-    with Keeper.start(config, log) as keeper:
-        keeper.wait(16, timeout=1800)
-        ...                                  # train; now and then: for line in keeper.messages()
+    with ProducerSupervisor.start(config, log) as supervisor:
+        supervisor.wait(16, timeout=1800)
+        ...                            # train; now and then: for line in supervisor.messages()
 
 The supervisor is a thread in the training's main process, which forks workers. The thread therefore
 holds no lock while it waits, imports nothing, and neither prints nor logs. The training fetches its

@@ -110,10 +110,11 @@ RENAMED = {
     "--conditions": "--condition-source",
     "--conditions-read": "--condition-source-read",
     "--weights": "--sampling-weights",
+    "failures": "hard-cases",
+    "train": "fit",
+    "pix2pix": "cgan3d",
 }
-"""Option of before -> what it is called now."""
-ELSEWHERE = {"pix2pix": "cgan3d"}
-"""Name that other programs use -> the name here."""
+"""Name of before, or of other programs -> what it is called here."""
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
@@ -124,8 +125,8 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     if word in DROPPED:
         return f" {word} is gone: {DROPPED[word]}"
     names = list(names)
-    if ELSEWHERE.get(word) in names:
-        return f" {word} is called {ELSEWHERE[word]!r} here."
+    if RENAMED.get(word) in names:
+        return f" It is called {RENAMED[word]!r}."
     close = difflib.get_close_matches(word, names, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -141,7 +142,7 @@ def refuse_unknown(
 
     Args:
         settings: keys to check.
-        known: valid keys.
+        names: valid keys.
         of: their owner, for the message.
         named: formats a key for the message.
 

@@ -33,6 +33,11 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{DCGAN} slices:nifti:. --read selector=s": "--read slices=40-110",
     f"{DCGAN} toy:2 --set privacy_epsilon=8": "docs/privacy.md",
     "evaluate run --host trained": "the fold's own segmenter",
+    # Names of before, and of other programs.
+    "failures --data example:3d": "It is called 'hard-cases'",
+    "train cgan3d": "It is called 'fit'",
+    "fit pix2pix --data example:2d -o out": "It is called 'cgan3d'",
+    "augment --frozen": "--frozen. It is now --offline",
     # Options that have no effect.
     f"{SEGMENTER} --bank b --bank-size 9": "--bank-size 9: has no effect with --bank b",
     f"{SEGMENTER} --generator g --offline --reuse 3": "--reuse 3: has no effect with --offline",
