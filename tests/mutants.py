@@ -252,24 +252,17 @@ def run(
 
 
 def table(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Both runs side by side, by package, as Markdown."""
-    ends = {(each["file"], each["index"]): each for each in after}
+    """How many mutants of two runs were tried and killed, by package, as Markdown."""
     rows: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
-    for each in before:
-        package = "/".join(Path(each["file"]).parts[:2])
-        now = ends[each["file"], each["index"]]["killed"]
-        for name in (package, "all"):
-            row = rows[name]
-            row[0] += 1
-            row[1] += each["killed"]
-            row[2] += now
-            row[3] += each["killed"] and now
-    yield "| package | mutants | killed before | killed after | of those killed before |"
+    for column, run_results in ((0, before), (2, after)):
+        for each in run_results:
+            for name in ("/".join(Path(each["file"]).parts[:2]), "all"):
+                rows[name][column] += 1
+                rows[name][column + 1] += each["killed"]
+    yield "| package | tried before | killed | tried after | killed |"
     yield "|---|--:|--:|--:|--:|"
-    for name, (number, first, second, both) in sorted(
-        rows.items(), key=lambda row: row[0] == "all"
-    ):
-        yield f"| {name} | {number} | {first} | {second} | {both / first if first else 1:.1%} |"
+    for name in sorted(rows, key=lambda name: (name == "all", name)):
+        yield f"| {name} | {' | '.join(map(str, rows[name]))} |"
 
 
 def _preload() -> None:
