@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.benchmark.access_log import AccessLog
 from gansynth.benchmark.jobs.executor import parse_executor
 from gansynth.benchmark.plan import BenchmarkPlan
+from gansynth.benchmark.report.study import NO_NETWORK
 from gansynth.benchmark.running import BenchmarkRequest, open_study
 from gansynth.benchmark.specs import FIT, TRAIN, TUNE, ComputationSpec
 from gansynth.benchmark.study import BenchmarkStudy
@@ -143,7 +144,7 @@ def _probe(
 
     # Trainings are probed without synthetic samples: reading a full sample bank costs little.
     alone = (spec for spec in left if spec.kind == kind and (kind == FIT or not spec.needs))
-    spec = next(alone, None)
+    spec = next((spec for spec in alone if kind == TRAIN or _plugin(spec) not in NO_NETWORK), None)
     if spec is None:
         return []
     name = "generator" if kind == FIT else "host"
@@ -167,6 +168,11 @@ def _probe(
     (a, first), (b, second) = points[0], points[-1]
     each = max(0.0, (second - first) / (b - a)) if b > a else 0.0
     return [(first + each * (steps - a), float(folder_bytes(folder / str(tried[-1]))))]
+
+
+def _plugin(spec: ComputationSpec) -> str:
+    """Return the plugin of a fit."""
+    return str(spec.document["generator"]["plugin"])
 
 
 def _quietly(run: Callable[[], object]) -> None:
