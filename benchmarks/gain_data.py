@@ -14,6 +14,8 @@ import argparse
 from pathlib import Path
 
 SUBJECTS, SPACING_MM = 44, 4.0
+AIR, MEAN = 0.1, 90
+"""lgg: share of the largest value below which a pixel is air; mean grey value of the others."""
 
 
 def main() -> None:
@@ -48,21 +50,33 @@ def main() -> None:
 
 
 def shrink(source: Path, out: Path, edge: int) -> None:
-    """Write pictures of ``edge`` pixels: means of what a pixel covers, and its most frequent label.
+    """Write pictures of ``edge`` pixels, all patients' heads of one mean grey value.
 
-    The benchmark then trains and evaluates on one grid, and reads a sixteenth of the bytes.
+    A pixel is the mean of those it covers; its label is the most frequent one. The benchmark then
+    trains and evaluates on one grid, and reads a sixteenth of the bytes.
     """
     import numpy as np
     from PIL import Image
 
+    def blocks(path: Path) -> np.ndarray:
+        with Image.open(path) as picture:
+            whole = np.asarray(picture, np.float32)
+        return whole.reshape(edge, len(whole) // edge, edge, -1).mean((1, 3))
+
+    def write(kind: str, name: str, pixels: np.ndarray) -> None:
+        Image.fromarray(pixels.astype(np.uint8)).save(out / kind / name)
+
+    patients: dict[str, dict[str, np.ndarray]] = {}
+    for path in sorted((source / "images").glob("*.png")):
+        patients.setdefault(path.stem.rpartition("_")[0], {})[path.name] = blocks(path)
     for kind in ("images", "labels"):
         (out / kind).mkdir(parents=True, exist_ok=True)
-        for path in sorted((source / kind).glob("*.png")):
-            with Image.open(path) as picture:
-                whole = np.asarray(picture, np.float32)
-            blocks = whole.reshape(edge, len(whole) // edge, edge, -1).mean((1, 3))
-            pixels = blocks.round() if kind == "images" else blocks >= 0.5
-            Image.fromarray(pixels.astype(np.uint8)).save(out / kind / path.name)
+    for pictures in patients.values():
+        tissue = np.stack(list(pictures.values()))
+        tissue = tissue[tissue > AIR * tissue.max()]
+        for name, pixels in pictures.items():
+            write("images", name, (MEAN * pixels / tissue.mean()).round().clip(0, 255))
+            write("labels", name, blocks(source / "labels" / name) >= 0.5)
 
 
 if __name__ == "__main__":

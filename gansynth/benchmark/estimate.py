@@ -143,10 +143,12 @@ def _probe(
     from gansynth.benchmark.worker import WorkerJob
 
     # Trainings are probed without synthetic samples: reading a full sample bank costs little.
-    alone = (spec for spec in left if spec.kind == kind and (kind == FIT or not spec.needs))
-    spec = next((spec for spec in alone if kind == TRAIN or _plugin(spec) not in NO_NETWORK), None)
-    if spec is None:
+    alone = [spec for spec in left if spec.kind == kind and (kind == FIT or not spec.needs)]
+    if kind == FIT:
+        alone = _learning(alone)
+    if not alone:
         return []
+    spec = alone[0]
     name = "generator" if kind == FIT else "host"
     steps = _steps(study, spec, kind)
     tried = sorted(
@@ -170,9 +172,11 @@ def _probe(
     return [(first + each * (steps - a), float(folder_bytes(folder / str(tried[-1]))))]
 
 
-def _plugin(spec: ComputationSpec) -> str:
-    """Return the plugin of a fit."""
-    return str(spec.document["generator"]["plugin"])
+def _learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:
+    """Return the fits with training steps, those whose plan sets steps first."""
+    generators = {fit.key: fit.document["generator"] for fit in fits}
+    learning = [fit for fit in fits if generators[fit.key]["plugin"] not in NO_NETWORK]
+    return sorted(learning, key=lambda fit: "steps" not in generators[fit.key]["set"])
 
 
 def _quietly(run: Callable[[], object]) -> None:
