@@ -145,7 +145,7 @@ def _probe(
     # Trainings are probed without synthetic samples: reading a full sample bank costs little.
     alone = [spec for spec in left if spec.kind == kind and (kind == FIT or not spec.needs)]
     if kind == FIT:
-        alone = _learning(alone)
+        alone = learning(alone)
     if not alone:
         return []
     spec = alone[0]
@@ -172,11 +172,11 @@ def _probe(
     return [(first + each * (steps - a), float(folder_bytes(folder / str(tried[-1]))))]
 
 
-def _learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:
+def learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:
     """Return the fits with training steps, those whose plan sets steps first."""
     generators = {fit.key: fit.document["generator"] for fit in fits}
-    learning = [fit for fit in fits if generators[fit.key]["plugin"] not in NO_NETWORK]
-    return sorted(learning, key=lambda fit: "steps" not in generators[fit.key]["set"])
+    trained = [fit for fit in fits if generators[fit.key]["plugin"] not in NO_NETWORK]
+    return sorted(trained, key=lambda fit: "steps" not in generators[fit.key]["set"])
 
 
 def _quietly(run: Callable[[], object]) -> None:
