@@ -1,5 +1,7 @@
 """Writes the tables of ``gains/README.md``, and the lines of ``README.md``, from the results.
 
+Verdicts and reports beside the results are worded anew first; no number changes.
+
 python benchmarks/gain_page.py
 """
 
@@ -12,7 +14,7 @@ from typing import Any
 
 HERE = Path(__file__).parent / "gains"
 PAGE = HERE / "README.md"
-NAMES = ("hippocampus", "phantoms", "phantoms_longer", "figshare")
+NAMES = ("lgg", "hippocampus", "phantoms", "phantoms_longer", "figshare")
 README = HERE.parents[1] / "README.md"
 OURS, END_OURS = "<!-- gains -->\n", "<!-- /gains -->"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
@@ -98,6 +100,18 @@ def readme(text: str) -> str:
     return f"{head}{OURS}{body}{END_OURS}{rest.partition(END_OURS)[2]}"
 
 
+def worded() -> None:
+    """Write the verdict of each results document, and its reports, in today's words."""
+    from gansynth.benchmark.report.verdict import verdict
+    from gansynth.benchmark.running import write_results
+
+    for path in (HERE / name / "results.json" for name in NAMES):
+        if path.is_file():
+            document = json.loads(path.read_text(encoding="utf-8"))
+            write_results({**document, "verdict": verdict(document)}, path.parent, None)
+
+
 if __name__ == "__main__":
+    worded()
     for file, made in ((PAGE, page), (README, readme)):
         file.write_text(made(file.read_text(encoding="utf-8")), encoding="utf-8")

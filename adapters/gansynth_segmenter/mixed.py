@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from gansynth_segmenter.augmentation import AugmentationWarp
 
 Pair = tuple[FloatArray, LabelArray]
-_SAMPLES, _MOVED = 2, 3
+_SAMPLES, _MOVED, _FOREGROUND = 2, 3, 4
 """Numbers in the seeds: numpy takes (1, 2) and (1, 2, 0) for the same."""
 
 
@@ -141,7 +142,10 @@ class MixedCases:
 
 
 class SegmenterBatches:
-    """Batches for ``gansynth.training.loop.train``: the same for the same seed, step and bank."""
+    """Batches for ``gansynth.training.loop.train``: the same for the same seed, step and bank.
+
+    ``foreground``: share of the real samples drawn from training cases with a label above 0.
+    """
 
     def __init__(
         self,
@@ -152,7 +156,9 @@ class SegmenterBatches:
         batch_size: int,
         warp: AugmentationWarp | None = None,
         augment_synthetic: bool = True,
+        foreground: float = 0.0,
     ) -> None:
+        self.foreground = foreground
         self.cutter, self.plan, self.cases = cutter, replace(plan, stream=()), tuple(cases)
         chosen = tuple(self.cases.index(case) for case in plan.chosen)
         # Not another type of plan: the mixer names cases by id, a table of places by number.
@@ -176,7 +182,7 @@ class SegmenterBatches:
         for number in which:
             rng = self._rng(_SAMPLES, step, number)
             slot = self.mixer.fill(
-                self.cases[int(table.real[number])],
+                self._real(int(table.real[number]), step, number),
                 table.mix,
                 synthetic=bool(table.synthetic[number]),
                 rng=rng,
@@ -189,6 +195,21 @@ class SegmenterBatches:
         image = torch.from_numpy(np.stack([image for image, _ in pairs]))
         labels = torch.from_numpy(np.stack([labels for _, labels in pairs]).astype(np.int64))
         return Batch(image, labels)
+
+    def _real(self, turn: int, step: int, number: int) -> str:
+        """Return the case whose turn it is, or one with foreground in its place."""
+        rng = self._rng(_FOREGROUND, step, number)
+        if not self.foreground or rng.random() >= self.foreground or not self._labelled:
+            return self.cases[turn]
+        return self._labelled[rng.integers(len(self._labelled))]
+
+    @cached_property
+    def _labelled(self) -> tuple[str, ...]:
+        """Cases with a label above background; reads all cases."""
+        labels = {case: self.cutter.cache(case).labels for case in self.cases}
+        return tuple(
+            case for case, found in labels.items() if found is not None and found.max() > 0
+        )
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence((self.plan.seed, *key)))

@@ -70,6 +70,13 @@ class SegmenterOptions(HostOptions):
         None,
         description="voxels z,y,x of training crops, in place of the source's own",
     )
+    foreground: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the real samples that are drawn from training cases with a label "
+        "above background; the others are drawn from all",
+    )
     overlap: float = Field(
         0.5, ge=0, lt=1, description="share by which windows overlap in prediction"
     )
@@ -146,6 +153,6 @@ class SegmenterOptions(HostOptions):
 
 WHAT_IS_TRAINED: Sequence[str] = (
     *("network", "batch_size", "width", "levels", "learning_rate", "beta1", "decay", "l1"),
-    *("dropout", "patch", "rotate", "shift", "elastic", "flip"),
+    *("dropout", "patch", "foreground", "rotate", "shift", "elastic", "flip"),
 )
 """Settings that must stay the same when a training is resumed."""

@@ -134,6 +134,7 @@ class SegmenterSession(HostSession[str]):
             batch_size=options.batch_size,
             warp=warp if usual else None,
             augment_synthetic=job.mix_config.augment_synthetic,
+            foreground=options.foreground,
         )
 
         def checkpointed(path: Path, step: int) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.benchmark.access_log import AccessLog
 from gansynth.benchmark.jobs.executor import parse_executor
 from gansynth.benchmark.plan import BenchmarkPlan
+from gansynth.benchmark.report.study import NO_NETWORK
 from gansynth.benchmark.running import BenchmarkRequest, open_study
 from gansynth.benchmark.specs import FIT, TRAIN, TUNE, ComputationSpec
 from gansynth.benchmark.study import BenchmarkStudy
@@ -142,10 +143,12 @@ def _probe(
     from gansynth.benchmark.worker import WorkerJob
 
     # Trainings are probed without synthetic samples: reading a full sample bank costs little.
-    alone = (spec for spec in left if spec.kind == kind and (kind == FIT or not spec.needs))
-    spec = next(alone, None)
-    if spec is None:
+    alone = [spec for spec in left if spec.kind == kind and (kind == FIT or not spec.needs)]
+    if kind == FIT:
+        alone = learning(alone)
+    if not alone:
         return []
+    spec = alone[0]
     name = "generator" if kind == FIT else "host"
     steps = _steps(study, spec, kind)
     tried = sorted(
@@ -167,6 +170,13 @@ def _probe(
     (a, first), (b, second) = points[0], points[-1]
     each = max(0.0, (second - first) / (b - a)) if b > a else 0.0
     return [(first + each * (steps - a), float(folder_bytes(folder / str(tried[-1]))))]
+
+
+def learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:
+    """Return the fits with training steps, those whose plan sets steps first."""
+    generators = {fit.key: fit.document["generator"] for fit in fits}
+    trained = [fit for fit in fits if generators[fit.key]["plugin"] not in NO_NETWORK]
+    return sorted(trained, key=lambda fit: "steps" not in generators[fit.key]["set"])
 
 
 def _quietly(run: Callable[[], object]) -> None:

@@ -113,7 +113,8 @@ class BenchmarkDesign:
 
     def training_cases(self, size: int, draw: int) -> tuple[str, ...]:
         """Return the cases of a training subset, sorted."""
-        subjects = self.division.training_set(size, draw, largest_set(self.plan))
+        least, largest = self.plan.sizes[0], largest_set(self.plan)
+        subjects = self.division.training_set(size, draw, least, largest)
         return self.division.cases_of(subjects)
 
     def cases_of(self, place: TrainingPoint) -> tuple[str, ...]:

@@ -48,19 +48,26 @@ class SubjectSplit:
         """Return all cases of the subjects, sorted."""
         return tuple(sorted(case for subject in subjects for case in self.cases[subject]))
 
-    def training_set(self, size: int, draw: int, largest: int) -> tuple[str, ...]:
+    def training_set(self, size: int, draw: int, least: int, largest: int) -> tuple[str, ...]:
         """Return the subjects of one training subset.
 
-        Subsets are disjoint until the pool is used up, then it is reshuffled. A smaller subset of
-        the same draw lies within the larger ones.
+        Subsets are disjoint until the pool is used up. From then on only the smallest subsets are,
+        until they have used it up too; then it is reshuffled. A smaller subset of the same draw
+        lies within the larger ones.
 
         Args:
             draw: number of the training subset, from 0.
+            least: subjects of the smallest training subset.
+            largest: subjects of the largest training subset.
         """
-        rounds = len(self.pool) // largest
-        again, place = divmod(draw, rounds)
-        order = np.random.default_rng((self.seed, 1, again)).permutation(len(self.pool))
-        chosen = order[place * largest : place * largest + size]
+        count = len(self.pool)
+        rounds = count // largest if count >= 2 * largest else 0
+        again, place, step = 0, draw, largest
+        if draw >= rounds:
+            again, place = divmod(draw - rounds, count // least)
+            again, step = again + (rounds > 0), least
+        order = np.random.default_rng((self.seed, 1, again)).permutation(count)
+        chosen = order[(place * step + np.arange(size)) % count]
         return tuple(sorted(self.pool[i] for i in chosen))
 
 

@@ -334,4 +334,5 @@ def _cases(plan: BenchmarkPlan, division: SubjectSplit, options: TuningRequest) 
             f"--size {options.size}: expected at most the {len(division.pool)} subjects of the pool"
         )
     largest = max(options.size, largest_set(plan))
-    return division.cases_of(division.training_set(options.size, options.draw, largest))
+    least = min(options.size, plan.sizes[0])
+    return division.cases_of(division.training_set(options.size, options.draw, least, largest))

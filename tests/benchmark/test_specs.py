@@ -17,10 +17,12 @@ import click
 import pytest
 
 from gansynth.benchmark.command_lines import augment_words, each, fit_words, source_words
+from gansynth.benchmark.estimate import learning
 from gansynth.benchmark.specs import (
     BenchmarkDesign,
     ComputationSpec,
     TrainingPoint,
+    fit_spec,
     formulas,
     write_work,
 )
@@ -449,3 +451,9 @@ def test_settings_of_any_kind_are_words():
     assert each("--set", {"a": 1, "b": "x y", "c": True, "d": [1, 2]}) == [
         *("--set", "a=1", "--set", "b=x y", "--set", "c=true", "--set", "d=[1, 2]"),
     ]
+
+
+def test_a_dry_run_times_fits_with_training_steps_those_with_a_number_first():
+    generators = [("copypaste", {}), ("cgan3d", {}), ("cgan3d", {"steps": "9"})]
+    fits = [fit_spec({}, {"plugin": name, "set": given}, 0, "") for name, given in generators]
+    assert learning(fits) == [fits[2], fits[1]]

@@ -54,7 +54,7 @@ def test_nobody_is_on_two_sides_and_all_cases_of_a_person_go_together(seed, fold
         assert len(cases) == sum(int(person[1:]) % 3 + 1 for person in side)
     judged = {case for look in (DEVELOPMENT, SEALED) for case in found.judged(look)}
     for draw in range(6):
-        trained = set(found.cases_of(found.training_set(4, draw, 4)))
+        trained = set(found.cases_of(found.training_set(4, draw, 4, 4)))
         assert trained
         assert not trained & judged
 
@@ -73,15 +73,16 @@ def test_the_sealed_people_stay_whatever_else_the_plan_says(seed):
 
 def test_another_seed_deals_otherwise_and_the_same_one_the_same():
     assert len({divided(seed=seed).sealed for seed in SEEDS}) > 6
-    assert len({divided(seed=seed).training_set(4, 0, 8) for seed in SEEDS}) > 6
-    assert divided().training_set(4, 1, 8) == divided().training_set(4, 1, 8)
+    assert len({divided(seed=seed).training_set(4, 0, 4, 8) for seed in SEEDS}) > 6
+    assert divided().training_set(4, 1, 4, 8) == divided().training_set(4, 1, 4, 8)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_draws_share_nobody_as_long_as_the_pool_lasts(seed):
     found = divided(development=0, seed=seed)  # eleven people
     first, later = (
-        [set(found.training_set(3, draw, 3)) for draw in draws] for draws in (range(3), range(3, 6))
+        [set(found.training_set(3, draw, 3, 3)) for draw in draws]
+        for draws in (range(3), range(3, 6))
     )
     assert len(set.union(*first)) == len(set.union(*later)) == 9
     assert sorted(map(sorted, first)) != sorted(map(sorted, later))
@@ -91,9 +92,19 @@ def test_draws_share_nobody_as_long_as_the_pool_lasts(seed):
 @pytest.mark.parametrize("draw", range(4))
 def test_a_smaller_set_of_a_draw_lies_within_its_larger_one(seed, draw):
     found = divided(development=0, seed=seed)
-    sets = [set(found.training_set(size, draw, 5)) for size in (1, 2, 4, 5)]
+    sets = [set(found.training_set(size, draw, 1, 5)) for size in (1, 2, 4, 5)]
     assert [len(one) for one in sets] == [1, 2, 4, 5]
     assert all(one < other for one, other in pairwise(sets))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_small_draws_share_nobody_where_large_ones_must(seed):
+    found = divided(development=0, seed=seed)  # eleven people
+    small, large = (
+        [set(found.training_set(size, draw, 3, 8)) for draw in range(3)] for size in (3, 8)
+    )
+    assert len(set.union(*small)) == 9
+    assert all(one < other for one, other in zip(small, large, strict=True))
 
 
 def test_an_arm_of_twice_the_people_doubles_the_largest_set():

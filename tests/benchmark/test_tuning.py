@@ -340,7 +340,7 @@ def test_no_process_hears_of_anybody_else(race):
     outside = set(design.judged) | {
         case
         for person in design.division.cases
-        if person not in design.division.training_set(6, 0, 6)
+        if person not in design.division.training_set(6, 0, 6, 6)
         for case in design.division.cases[person]
     }
     _, made = race(LEVELS)

@@ -87,7 +87,7 @@ def verdict_of(study: ReportData) -> Verdict:
     """Return the verdict of a study, with links for its numbers."""
     places = places_of(study)
     clauses = _clauses(study, places)
-    sentence = [*_setting(study), *joined(clauses, "; ", "; "), "."]
+    sentence = [*_insensitive(study, places), *_setting(study), *joined(clauses, "; ", "; "), "."]
     return Verdict(sentence, {arm.key: _arm_words(study, arm, places) for arm in study.others})
 
 
@@ -102,6 +102,15 @@ def places_of(study: ReportData) -> list[ArmResult]:
 def numbers(nodes: Sequence[JsonNode]) -> Line:
     """Join numbers of training subjects: 6, 12 and 24."""
     return joined([[whole(node)] for node in nodes])
+
+
+def _insensitive(study: ReportData, places: Sequence[ArmResult]) -> Line:
+    """Return a sentence on sizes where more real cases show no gain; no arm could show one."""
+    yardsticks = [place for place in places if place.arm.kind == "yardstick"]
+    shown = {place.n for place in yardsticks if place.finding is ComparisonOutcome.GAIN}
+    names = _names(study, [place for place in yardsticks if place.n not in shown])
+    why: Line = [*names, " is not shown to help. "] if names else ["no arm has more real cases. "]
+    return ["This plan cannot tell what helps: ", *why] if names or not shown else []
 
 
 def _setting(study: ReportData) -> Line:
@@ -127,11 +136,8 @@ def _clauses(study: ReportData, places: Sequence[ArmResult]) -> list[Line]:
     yardsticks = [place for place in places if place.arm.kind == "yardstick"]
     compared = [place for place in places if place not in yardsticks]
     clauses = [*_effects(study, compared), *_unshown(study, compared)]
-    if any(place.finding is ComparisonOutcome.GAIN for place in yardsticks):
-        gains = [place for place in yardsticks if place.finding is ComparisonOutcome.GAIN]
+    if gains := [place for place in yardsticks if place.finding is ComparisonOutcome.GAIN]:
         clauses.append(["to compare: by ", *_amounts(study, gains)])
-    elif any(place.finding is not ComparisonOutcome.MISSING for place in yardsticks):
-        clauses.append(["no gain is shown even for ", *_names(study, yardsticks)])
     return [*clauses, *_limits(places)]
 
 

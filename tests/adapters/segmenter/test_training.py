@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,21 @@ def test_usual_augmentation_can_be_left_out(train, monkeypatch, usual):
     monkeypatch.setattr(AugmentationWarp, "__call__", count)
     train("out", ratio=Ratio(1, 0), usual_augmentation=usual)
     assert len(moved) == (8 if usual else 0)
+
+
+def test_cases_with_foreground_can_be_drawn_more_often(train, tmp_path, monkeypatch):
+    load, only = ToySource.load, ToySource(3).train_ids[0]
+
+    def emptied(self: ToySource, case_id: str) -> Any:
+        case = load(self, case_id)
+        assert case.labels is not None
+        return case if case_id == only else replace(case, labels=np.minimum(case.labels, 0))
+
+    monkeypatch.setattr(ToySource, "load", emptied)
+    train("all", {"steps": "8"}, ratio=Ratio(1, 0))
+    train("out", {"steps": "8", "foreground": "1"}, ratio=Ratio(1, 0))
+    assert {row[1] for row in drawn_in(tmp_path / "all")} > {only}
+    assert {row[1] for row in drawn_in(tmp_path / "out")} == {only}
 
 
 # -- what comes of it ------------------------------------------------------------------------------
