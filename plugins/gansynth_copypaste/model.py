@@ -42,7 +42,7 @@ class CopyPaste(Generator):
     @property
     def default_lesions(self) -> str:
         """The default of ``--lesions``: distance to other lesions, and option ``mixing``."""
-        return f"apart_mm={max(self.options.rim_mm or 0, 3.0)},mixing={self.options.mixing}"
+        return f"apart_mm={max(self.options.rim_mm, 3.0)},mixing={self.options.mixing}"
 
     def networks(self) -> dict[str, nn.Module]:
         """Return none."""

@@ -20,12 +20,11 @@ class CopyPasteOptions(GeneratorOptions):
         description="none: a hard edge; soft: the donor fades out across the rim; poisson: the "
         "donor's gradients with the background around them",
     )
-    rim_mm: float | None = Field(
-        None,
+    rim_mm: float = Field(
+        3.0,
         ge=0,
         le=100,
-        description="how far beyond the lesion the image may change, mm; none: one voxel; 0: "
-        "nowhere",
+        description="how far beyond the lesion the image may change, mm; 0: nowhere",
     )
     match: bool = Field(
         False,
