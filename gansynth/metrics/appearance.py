@@ -8,6 +8,7 @@ flatter.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -66,58 +67,56 @@ class Appearance(IntervalMetric):
         """
         beside = [real[n] if n < len(real) else None for n in range(len(samples))]
         once = {(case.id, content_hash(case.image)): case for case in real}.values()
-        mine, _ = lesions_of(samples, beside, schema)
-        theirs, who = lesions_of(list(once), (), schema)
+        mine, _, classes = lesions_of(samples, beside, schema)
+        theirs, who, _ = lesions_of(list(once), (), schema, classes)
         return numbers_of(mine, theirs, [list(once)[n].subject for n in who], schema)
 
     def figures(self, comparison: Comparison) -> list[Estimate]:
         """Medians over lesions, and the range of real subjects' medians, each without its own."""
         self.check(comparison)
         schema = comparison.schema
-        mine, owner = lesions_of(comparison.samples, comparison.beside, schema)
-        theirs, who = lesions_of(comparison.real, (), schema)
+        mine, owner, classes = lesions_of(comparison.samples, comparison.beside, schema)
+        theirs, who, _ = lesions_of(comparison.real, (), schema, classes)
         own = [comparison.drawn_of[n] for n in owner]
         of = [comparison.people[n] for n in who]
+        images = min(len(set(own)), len(set(of)))
         rng = comparison.rng("appearance")
         figures = []
         for channel, name in enumerate(schema.channels):
             for at, place in list(enumerate(PLACES))[LOOK:]:
-                columns = mine[:, channel, at], theirs[:, channel, at]
-                numbers = _beside(columns[0], own, columns[1], of, place.startswith("grain"), rng)
                 word, _, band = place.partition(" ")
-                figure = {"title": self.title, "what": WHAT[word].format(band), "better": "real"}
-                images = min(len(set(own)), len(set(of)))
-                figures.append(Estimate("", f"{name} {place}", **figure, images=images, **numbers))
+                sides = (mine[:, channel, at], own), (theirs[:, channel, at], of)
+                what = WHAT[word].format(band)
+                figure = Estimate("", f"{name} {place}", self.title, what, "real", None)
+                numbers = _beside(*sides, ratio=word == "grain", rng=rng)
+                figures.append(replace(figure, images=images, **numbers))  # type: ignore[arg-type]
         return figures
 
 
+Figures = tuple[Numbers, Sequence[str]]
+"""A figure of each lesion, and its subject."""
+
+
 def _beside(
-    values: Numbers,
-    own: Sequence[str],
-    real: Numbers,
-    of: Sequence[str],
-    ratio: bool,
-    rng: np.random.Generator,
+    mine: Figures, theirs: Figures, *, ratio: bool, rng: np.random.Generator
 ) -> dict[str, float | None]:
     """Numbers of an ``Estimate``: medians of lesions; the range is of the subjects' medians."""
-    values, own = _finite(values, own)
-    real, of = _finite(real, of)
+    (values, own), (real, of) = _finite(*mine), _finite(*theirs)
     people = np.array(of, object)
     each = np.array([np.median(real[people == person]) for person in dict.fromkeys(of)])
     if not len(values) or len(each) < 2:
         return {"value": None}
     # A subject is compared with the others, as samples are with all.
-    unit, apart = 1.0, each
+    unit, others = 1.0, each
     if ratio:
         unit = float(np.median(each))
-        apart = each / [np.median(np.delete(each, n)) for n in range(len(each))]
-    low, high = np.quantile(apart, RANGE, method="weibull")
+        others = each / [np.median(np.delete(each, n)) for n in range(len(each))]
+    low, high = np.quantile(others, RANGE, method="weibull")
     middle = float(np.median(each))
     owner, drawn = numbered(own), []
     for _ in range(RESAMPLED):
-        mine = np.median(np.repeat(values, drawn_anew(owner, rng)))
-        theirs = np.median(rng.choice(each, len(each)))
-        drawn.append((mine / unit, (mine - theirs) / unit))
+        median = np.median(np.repeat(values, drawn_anew(owner, rng)))
+        drawn.append((median / unit, (median - np.median(rng.choice(each, len(each)))) / unit))
     ends = [median_estimate(column) for column in np.array(drawn).T]
     value = float(np.median(values))
     return {
@@ -134,24 +133,38 @@ def _finite(values: Numbers, of: Sequence[str]) -> tuple[Numbers, list[str]]:
 
 
 def lesions_of(
-    images: Sequence[Image], beside: Sequence[Case | None], schema: Schema
-) -> tuple[Numbers, list[int]]:
-    """Figures (N, C, places) of all lesions, and the number of each one's image.
+    images: Sequence[Image],
+    beside: Sequence[Case | None],
+    schema: Schema,
+    classes: Sequence[int] = (),
+) -> tuple[Numbers, list[int], Sequence[int]]:
+    """Figures (N, C, places) of all lesions, the number of each one's image, and their classes.
 
-    ``beside``: the real case of each sample, or nothing. UsageFault: no image has labels.
+    ``beside``: the real case of each sample, or nothing. ``classes``: label values of lesions; if
+    none, those that are new to the cases beside, or the foreground. UsageFault: no image has
+    labels.
     """
     if not any(image.labels is not None for image in images):
         raise UsageFault(
             "--metric appearance: samples have no label maps, expected a generator conditioned on "
             "labels, such as copypaste; leave it out"
         )
+    pairs = zip(images, (*beside, *[None] * len(images)), strict=False)
+    new = [new_voxels(i, case) if isinstance(i, Sample) else None for i, case in pairs]
+    if not classes:
+        pairs = zip(images, new, strict=True)
+        seen = {v for i, mask in pairs if mask is not None for v in np.unique(_labels(i)[mask])}
+        classes = sorted(seen) or schema.foreground
     rows, who = [np.zeros((0, len(schema.channels), len(PLACES)))], []
-    for number, image in enumerate(images):
-        case = beside[number] if number < len(beside) else None
-        new = new_voxels(image, case) if isinstance(image, Sample) else None
-        rows.append(profiles(image.image, image.labels, new, schema))
+    for number, (image, mask) in enumerate(zip(images, new, strict=True)):
+        rows.append(profiles(image.image, image.labels, mask, schema, classes))
         who += [number] * len(rows[-1])
-    return np.concatenate(rows), who
+    return np.concatenate(rows), who, classes
+
+
+def _labels(image: Image) -> LabelArray:
+    assert image.labels is not None, "new voxels are of labels"
+    return image.labels
 
 
 def numbers_of(
@@ -208,33 +221,38 @@ def new_voxels(sample: Sample, beside: Case | None) -> Mask | None:
 
 
 def profiles(
-    image: FloatArray, labels: LabelArray | None, new: Mask | None, schema: Schema
+    image: FloatArray,
+    labels: LabelArray | None,
+    new: Mask | None,
+    schema: Schema,
+    classes: Sequence[int] = (),
 ) -> Numbers:
     """Figures of the lesions in an image: (N, C, places), NaN if undefined.
 
     A gradient is the mean difference of voxels on both sides of a surface, per mm. Of the surfaces
     one to six voxels out, the steepest counts. Another lesion's voxels, and the body's border, are
     excluded. All are over the deviation of the body around lesions, and powers over its square.
-    ``image``: float32 (C, D, H, W) or (C, H, W). ``labels``: int16; each connected component of the
-    foreground is a lesion. ``new``: the lesions' voxels.
+    ``image``: float32 (C, D, H, W) or (C, H, W). ``labels``: int16; each connected component of
+    ``classes``, or of the foreground, is a lesion. ``new``: the lesions' voxels.
     """
     from scipy.ndimage import binary_erosion
 
     empty = np.zeros((0, len(image), len(PLACES)))
     if labels is None or not (labels > 0).any():
         return empty
+    held = np.isin(labels, classes) if len(classes) else labels > 0
     body = labels != OUTSIDE if (labels == OUTSIDE).any() else organ_mask(image)
     # Only tissue around lesions: inserted lesions and their size must not influence the scale.
-    around = body & (labels <= 0) if (body & (labels <= 0)).any() else body
+    around = body & ~held if (body & ~held).any() else body
     scales = np.array([max(spread(channel[around]), 1e-6) for channel in image])[:, None]
     # A voxel at the body's border is partly outside.
-    body = binary_erosion(body, border_value=1) | (labels > 0)
-    lesions = np.asarray(labels > 0 if new is None else new, np.int16)
+    body = binary_erosion(body, border_value=1) | held
+    lesions = np.asarray(held if new is None else new, np.int16)
     rows = []
     for part in parts(lesions, schema, (1,), least=LEAST):
         lesion = part.whole() > 0
         window = bounding_box(lesion, margin=REACH + 2)
-        usable = (body & ((labels <= 0) | lesion))[window]
+        usable = (body & (~held | lesion))[window]
         cut = image[(slice(None), *window)] / scales.reshape(-1, *[1] * lesion.ndim)
         rows.append(_profile(cut, lesion[window], usable, schema.spacing))
     return np.stack(rows) if rows else empty
