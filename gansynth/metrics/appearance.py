@@ -149,22 +149,21 @@ def lesions_of(
             "--metric appearance: samples have no label maps, expected a generator conditioned on "
             "labels, such as copypaste; leave it out"
         )
-    pairs = zip(images, (*beside, *[None] * len(images)), strict=False)
-    new = [new_voxels(i, case) if isinstance(i, Sample) else None for i, case in pairs]
+    cases = (*beside, *[None] * len(images))
+    new = [new_voxels(*pair) for pair in zip(images, cases, strict=False)]
     if not classes:
-        pairs = zip(images, new, strict=True)
-        seen = {v for i, mask in pairs if mask is not None for v in np.unique(_labels(i)[mask])}
+        seen = {
+            int(value)
+            for image, mask in zip(images, new, strict=True)
+            if image.labels is not None and mask is not None
+            for value in np.unique(image.labels[mask])
+        }
         classes = sorted(seen) or schema.foreground
     rows, who = [np.zeros((0, len(schema.channels), len(PLACES)))], []
     for number, (image, mask) in enumerate(zip(images, new, strict=True)):
         rows.append(profiles(image.image, image.labels, mask, schema, classes))
         who += [number] * len(rows[-1])
     return np.concatenate(rows), who, classes
-
-
-def _labels(image: Image) -> LabelArray:
-    assert image.labels is not None, "new voxels are of labels"
-    return image.labels
 
 
 def numbers_of(
@@ -208,9 +207,9 @@ def within_range(values: Numbers, of: Numbers) -> Numbers:
     return out
 
 
-def new_voxels(sample: Sample, beside: Case | None) -> Mask | None:
+def new_voxels(sample: Image, beside: Case | None) -> Mask | None:
     """Mask of a sample's foreground that is new to the case beside it; None if unknown."""
-    about = sample.provenance
+    about = sample.provenance if isinstance(sample, Sample) else {}
     if sample.labels is None or beside is None or beside.labels is None or "lesions" not in about:
         return None
     if dict(about["lesions"]).get("where") == "own":  # foreground generated again in its place
