@@ -8,7 +8,8 @@ Fits every arm by the documented command on the training cases, draws samples of
   together it has seen in training. The other is trained on the held-out cases, which no generator
   has seen, and held against real crops of the training cases.
 - the seam: how many gradients across the new lesions' edges and rims lie within the range of real
-  ones (``gansynth.metrics.seams``); contrast of lesions; power in bands of frequency, over real.
+  ones (``gansynth.metrics.appearance``); contrast of lesions; power in bands of frequency, over
+  real.
 
 Lesions go into whole volumes, the same ones to the same places in every arm. Segmenters are trained
 on crops and asked on crops: of samples around the new lesion, of real ones around theirs. Intervals
@@ -170,14 +171,14 @@ def above(one: dict[str, Any], other: dict[str, Any], key: str = "lesion") -> di
 
 def looks(shown: Sequence[Shown], real: Sequence[Shown], schema: Schema) -> dict[str, Any]:
     """Seam, contrast and spectrum of samples' lesions beside real ones."""
-    from gansynth.metrics.seams import seam_numbers, seams
+    from gansynth.metrics.appearance import numbers_of, profiles
 
     def rows(side: Sequence[Shown]) -> list[Any]:
-        return [seams(one.image, one.labels, one.lesion, schema) for one in side]
+        return [profiles(one.image, one.labels, one.lesion, schema) for one in side]
 
     each = rows(real)
     who = [one.who for one, found in zip(real, each, strict=True) for _ in found]
-    seam = seam_numbers(np.concatenate(rows(shown)), np.concatenate(each), who, schema)
+    seam = numbers_of(np.concatenate(rows(shown)), np.concatenate(each), who, schema)
     contrast = {
         name: [float(np.nanmedian(c)) for c in np.concatenate([contrasts_of(s) for s in side]).T]
         for name, side in (("samples", shown), ("real", real))

@@ -30,8 +30,14 @@ PRECISION = 1e-6
 """Relative residual at which ``poisson`` is solved."""
 
 
-def rim_voxels(rim_mm: float, spacing: Sequence[float]) -> tuple[int, ...]:
-    """Width of the rim of so many mm in voxels along each axis, rounded up; 0 for no rim."""
+def rim_voxels(rim_mm: float | None, spacing: Sequence[float]) -> tuple[int, ...]:
+    """Width of the rim of so many mm in voxels along each axis, rounded up; None is one voxel.
+
+    More than the one voxel that a lesion's border shares with its surroundings is a halo: it
+    changes tissue whose label says background.
+    """
+    if rim_mm is None:
+        return (1,) * len(spacing)
     return tuple(math.ceil(rim_mm / mm - SLACK) for mm in spacing)
 
 

@@ -268,7 +268,7 @@ class _Timer:
 
 # -- realism ---------------------------------------------------------------------------------------
 
-PAIRED = ("lesions", "seam")
+PAIRED = ("lesions",)
 """Metrics of samples beside their own cases: other subjects cannot replace these."""
 BARS = 64
 """Bars of a plotted histogram."""

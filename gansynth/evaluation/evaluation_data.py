@@ -92,6 +92,7 @@ class EvaluationData:
         drawn_of: the subject whose case a sample is based on, or a unique name.
         run: the opened run; None for a bank.
         empty: skipped real crops: constant, or not what the generator learns from.
+        beside: the real case of each sample, at its place; none where no lesion was put into it.
     """
 
     kind: str
@@ -108,6 +109,7 @@ class EvaluationData:
     run: Run | None = None
     rejected: int = 0
     empty: int = 0
+    beside: Sequence[Case | None] = ()
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -177,7 +179,8 @@ class EvaluationData:
         check_images([case.image for case in real], names, self.schema, self.size)
         people = [self.known.people[case.id] for case in real]
         return Comparison(
-            self.samples, real, self.schema, self.drawn_of, people, seed, effort, device, reporter
+            *(self.samples, real, self.schema, self.drawn_of, self.beside, people),
+            *(seed, effort, device, reporter),
         )
 
     def told(self, comparison: Comparison) -> dict[str, Any]:

@@ -112,6 +112,9 @@ def _open_run(
         cache,
         run,
         rejected,
+        beside=[
+            sampler.matching_real_case(s) if "lesions" in s.provenance else None for s in samples
+        ],
     )
 
 

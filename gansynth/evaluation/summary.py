@@ -16,7 +16,7 @@ POWER = 0.5
 
 def alarms(document: Mapping[str, Any], figures: Sequence[Estimate]) -> list[dict[str, str]]:
     """Problems and how to solve them, one line each."""
-    alarms_found = [*_texture(figures), *_diversity(figures)]
+    alarms_found = [*_texture(figures), *_diversity(figures), *_lesions(figures)]
     faithful = document.get("faithfulness") or {}
     row = faithful.get("mean") or {}
     if faithful.get("finding") == UNFAITHFUL:
@@ -105,6 +105,31 @@ def _diversity(figures: Sequence[Estimate]) -> list[tuple[str, str]]:
                 )
             ]
     return []
+
+
+LESIONS = {
+    "contrast": "stand out from their surroundings by {} deviations of the body; fit longer, "
+    "or take another checkpoint",
+    "halo": "change tissue outside of their labels by {} deviations of the body; a segmenter would "
+    "learn wrong outlines, use a smaller rim_mm",
+    "grain 4": "have {} times the real power at the highest frequencies; look at some (gansynth "
+    "sample --sheet), another checkpoint may be better",
+}
+"""What is wrong with lesions beyond the range of other subjects', and what helps."""
+
+
+def _lesions(figures: Sequence[Estimate]) -> list[tuple[str, str]]:
+    alarms_found = []
+    for figure in figures:
+        if figure.metric != "appearance" or figure.finding != "unlike real":
+            continue
+        for name in LESIONS:
+            if figure.name.endswith(f" {name}"):
+                others = f"(real subjects: {figure.real_low:.2g} to {figure.real_high:.2g})"
+                what = LESIONS[name].format(f"{figure.value:.2g} {others}")
+                channel = figure.name.removesuffix(f" {name}")
+                alarms_found.append(("appearance", f"{channel}: lesions {what}"))
+    return alarms_found
 
 
 def sentences(document: Mapping[str, Any], figures: Sequence[Estimate]) -> dict[str, list[str]]:

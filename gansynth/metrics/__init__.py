@@ -22,7 +22,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "c2st-knn": ("c2st", "nearest_c2st"),
     "c2st-cnn": ("c2st", "network_c2st"),
     "lesions": ("lesions", "lesions_metric"),
-    "seam": ("seams", "seam_metric"),
+    "appearance": ("appearance", "appearance_metric"),
 }
 """Metric -> module of this package, and its name there."""
 

@@ -51,13 +51,15 @@ EFFORTS: Mapping[str, Effort] = {
 class Comparison:
     """Samples, image (C, D, H, W) or (C, H, W), and real crops of the same space and size.
 
-    ``drawn_of``: the subject whose case a sample is based on, or a unique name.
+    ``drawn_of``: the subject whose case a sample is based on, or a unique name. ``beside``: that
+    case at the sample's place, if a lesion was put into it; empty if unknown.
     """
 
     samples: Sequence[Sample]
     real: Sequence[Case]
     schema: Schema
     drawn_of: Sequence[str] = ()
+    beside: Sequence[Case | None] = ()
     people: Sequence[str] = ()
     seed: int = 0
     effort: Effort = EFFORTS["standard"]

@@ -31,13 +31,18 @@ def radial_power(image: FloatArray, spacing: tuple[float, ...]) -> npt.NDArray[n
         shape[axis] = n
         centred = centred * np.hanning(n + 2)[1:-1].reshape(shape)
     power = np.abs(np.fft.fftn(centred, axes=axes)) ** 2 / np.prod(image.shape[1:])
-    grids = [np.fft.fftfreq(n, d=mm) for n, mm in zip(image.shape[1:], spacing, strict=True)]
+    return by_band(power, spacing, BANDS)
+
+
+def by_band(power: Floats, spacing: Sequence[float], bands: int) -> Floats:
+    """Mean (C, bands) of a power spectrum (C, ...), as ``fftn`` orders it; see ``radial_power``."""
+    grids = [np.fft.fftfreq(n, d=mm) for n, mm in zip(power.shape[1:], spacing, strict=True)]
     radius = np.sqrt(sum(g**2 for g in np.meshgrid(*grids, indexing="ij")))
     nyquist = 0.5 / max(spacing)
-    band = np.minimum((radius / nyquist * BANDS).astype(int), BANDS)
-    counts = np.bincount(band.ravel(), minlength=BANDS + 1)[:BANDS]
-    sums = [np.bincount(band.ravel(), p.ravel(), minlength=BANDS + 1)[:BANDS] for p in power]
-    result: npt.NDArray[np.float64] = np.stack(sums) / np.where(counts, counts, np.nan)
+    band = np.minimum((radius / nyquist * bands).astype(int), bands)
+    counts = np.bincount(band.ravel(), minlength=bands + 1)[:bands]
+    sums = [np.bincount(band.ravel(), p.ravel(), minlength=bands + 1)[:bands] for p in power]
+    result: Floats = np.stack(sums) / np.where(counts, counts, np.nan)
     return result
 
 

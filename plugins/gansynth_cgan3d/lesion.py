@@ -27,6 +27,8 @@ LEAST = 4
 """Lesion voxels that a crop needs in its inner part to be used for training."""
 MARGIN = 8
 """A crop's border, which does not count, is its edge divided by this."""
+ENLARGED = 3
+"""Most voxels by which a hole is enlarged in training: what it shows is not always lesion."""
 GRID = 4
 """Edge of the grid of random numbers that enlarges holes in training."""
 SOFT = 0.2
@@ -100,13 +102,14 @@ class LesionInserter:
         return beyond if batch.padding is None else beyond | batch.padding[:, None]
 
     def _enlarged(self, step: TrainingStep, lesion: Tensor) -> Tensor:
-        """Return lesions, half of them enlarged at random by some voxels of their rim."""
+        """Return lesions, half of them enlarged at random, by less than ``ENLARGED`` voxels."""
         shape = lesion.shape[2:]
         amount = (2 * step.rand(1, *[1] * len(shape)) - 1).clamp_min(0)
         coarse = step.rand(1, *[min(GRID, n) for n in shape])
         mode = "trilinear" if len(shape) == 3 else "bilinear"
         reach = F.interpolate(coarse, shape, mode=mode, align_corners=True) * 2 * amount
-        return lesion | (steps_from(lesion, self.rim) < reach.clamp_max(1))
+        widest = rim_voxels(ENLARGED * min(self.schema.spacing), self.schema.spacing)
+        return lesion | (steps_from(lesion, widest) < reach.clamp_max(1))
 
     def _disguised(self, step: TrainingStep, image: Tensor, lesion: Tensor) -> Tensor:
         """Return real lesions mirrored and with another contrast, on their own label map."""

@@ -140,7 +140,9 @@ class CGANOptions(GeneratorOptions):
     lesions: Names = Field(
         (), description="labels of lesions, for insert and local; none: all foreground"
     )
-    rim_mm: float = Field(4.0, ge=0, description="width of the redrawn rim around a lesion, mm")
+    rim_mm: float | None = Field(
+        None, ge=0, description="width of the soft edge around a lesion's mask, mm; none: one voxel"
+    )
     residual: bool = Field(
         False,
         description="generate the difference from the coarse insertion, not the image (stage=both)",

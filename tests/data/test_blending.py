@@ -33,6 +33,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_rims_are_rounded_up_along_each_axis():
     assert rim_voxels(3, (1, 0.6, 5)) == (3, 5, 1)
     assert rim_voxels(0, (1, 1)) == (0, 0)
+    assert rim_voxels(None, (1, 0.6, 5)) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

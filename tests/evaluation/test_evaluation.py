@@ -97,8 +97,9 @@ def test_noise_is_unfaithful():
         (shuffled, "faithfulness", (), "faithfulness", "no more than shuffled labels"),
         (blurred, "realism", ("spectrum",), "spectrum", "blurred"),
         (lambda: strangers()[:1] * 16, "realism", ("diversity",), "diversity", ""),
+        (noise, "realism", ("appearance",), "appearance", "stand out from their surround"),
     ],
-    ids=["shuffled", "blurred", "one image"],
+    ids=["shuffled", "blurred", "one image", "salt"],
 )
 def test_each_flaw_raises_its_own_alarm_alone(samples, part, metrics, alarm, says):
     found = assessed(samples(), part, metrics=metrics)

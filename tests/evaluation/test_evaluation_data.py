@@ -9,8 +9,10 @@ import pytest
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.data.cache import CaseCache
 from gansynth.evaluation.evaluation_data import KnownSubjects, own_names
-from gansynth.evaluation.open_samples import check_alike
+from gansynth.evaluation.open_samples import SampleSelection, check_alike, open_evaluated
+from gansynth.metrics.appearance import new_voxels
 from gansynth.runtime.errors import DataFault
+from gansynth.runtime.progress import NullReporter
 from gansynth.testing import ToySource
 from tests.evaluation.gatherings import as_samples, compared, gathered, strangers
 
@@ -59,6 +61,20 @@ def test_crops_are_dealt_out_person_after_person():
     people = [found.known.people[case.id] for case in real]
     assert sorted(people[:6]) == [f"person_{n}" for n in range(6)]
     assert len(real) == len({case.id for case in real}) == 9
+
+
+def test_beside_a_lesion_put_into_a_case_is_that_case_and_only_what_is_new_counts(
+    toy_fit, tmp_path
+):
+    toy_fit(tmp_path / "run", generator="copypaste", own={}, edits=None)
+    found = open_evaluated(
+        *(tmp_path / "run", None, SampleSelection(6)), device="cpu", reporter=NullReporter()
+    )
+    for sample, case in zip(found.samples, found.beside, strict=True):
+        assert sample.labels is not None
+        new = new_voxels(sample, case)
+        assert new is not None
+        assert 0 < new.sum() < (sample.labels > 0).sum()
 
 
 def test_a_sample_is_of_whom_it_was_drawn_of():

@@ -100,7 +100,7 @@ REFLEXIVE: dict[str, dict[str, float]] = {
     "spectrum": {f"{channel} band {band}": 1 for channel in SCHEMA.channels for band in (2, 5, 8)},
     "histogram": {"one": 0, "two background": 0, "two bright": 0},
     "sliced-wasserstein": {"mean": 0, "level 1": 0},
-    "seam": {"in range": 1},
+    "appearance": {"in range": 1},
 }
 
 
@@ -109,7 +109,7 @@ def test_real_cases_themselves_are_as_real_as_can_be(metric):
     real = people(12, seed=0)
     found = EVERY[metric](changed(real, same), real, SCHEMA)
     assert {name: found[name] for name in REFLEXIVE[metric]} == pytest.approx(
-        REFLEXIVE[metric], abs=0.06 if metric == "seam" else 1e-6
+        REFLEXIVE[metric], abs=0.06 if metric == "appearance" else 1e-6
     )
 
 
@@ -125,7 +125,8 @@ def test_too_few_images_are_refused_with_both_numbers(metric, few):
 
 
 @pytest.mark.parametrize(
-    ("metric", "lacks"), [("lesions", "samples have no boxes"), ("seam", "have no label maps")]
+    ("metric", "lacks"),
+    [("lesions", "samples have no boxes"), ("appearance", "have no label maps")],
 )
 def test_samples_without_what_a_metric_needs_are_refused(metric, lacks):
     bare = [type(s)(s.image) for s in changed(REAL[:4], same)]

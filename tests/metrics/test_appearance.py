@@ -1,15 +1,22 @@
-"""The metric ``seam``: real lesions are in range, pasted ones with a step or a smear are not."""
+"""The metric ``appearance``: real lesions are in range; a step, a smear, a halo, salt are not."""
 # mypy: disallow-untyped-calls=False
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.ndimage import binary_dilation, gaussian_filter
+from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
 
 from gansynth.core.schema import OUTSIDE, Case, Sample, Schema
-from gansynth.metrics.comparison import measure
-from gansynth.metrics.seams import REACH, new_voxels, seam_metric, seams
+from gansynth.metrics.appearance import (
+    LOOK,
+    PLACES,
+    REACH,
+    appearance_metric,
+    new_voxels,
+    profiles,
+)
+from gansynth.metrics.comparison import Comparison, measure
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0), "HW")
 SHAPE = (64, 64)
@@ -42,7 +49,7 @@ FIRST, KNOWN, OTHERS = CASES[0], CASES[:40], CASES[40:]
 
 
 def measured(samples, real=KNOWN):
-    return seam_metric(samples, real, SCHEMA)
+    return appearance_metric(samples, real, SCHEMA)
 
 
 def around(case, voxels):
@@ -90,13 +97,13 @@ def test_a_smeared_edge_is_out_of_range_as_well():
 
 
 def test_gradients_are_in_deviations_of_the_body_per_mm():
-    once = seams(FIRST.image, FIRST.labels, None, SCHEMA)
+    once = profiles(FIRST.image, FIRST.labels, None, SCHEMA)
     scaled = 40 * FIRST.image + 7 * (FIRST.labels != OUTSIDE)
-    again = seams(scaled.astype(np.float32), FIRST.labels, None, SCHEMA)
-    assert once.shape == (1, 2, 2)
-    np.testing.assert_allclose(again, once, rtol=1e-4)
-    coarse = seams(FIRST.image, FIRST.labels, None, replace(SCHEMA, spacing=(2.0, 2.0)))
-    np.testing.assert_allclose(coarse, once / 2)
+    again = profiles(scaled.astype(np.float32), FIRST.labels, None, SCHEMA)
+    assert once.shape == (1, 2, len(PLACES))
+    np.testing.assert_allclose(again, once, rtol=1e-3)
+    coarse = profiles(FIRST.image, FIRST.labels, None, replace(SCHEMA, spacing=(2.0, 2.0)))
+    np.testing.assert_allclose(coarse[..., :2], once[..., :2] / 2)
 
 
 def test_of_a_lesion_put_into_a_case_only_what_is_new_counts():
@@ -122,10 +129,10 @@ def test_what_belongs_to_another_lesion_is_left_out():
     grain = np.random.default_rng(0).normal(1, 0.1, (1, *SHAPE))
     image = (grain + lesion + 50 * bright).astype(np.float32)
     labels = np.where(disc((32, 32), 30), lesion, OUTSIDE).astype(np.int16)
-    together = seams(image, labels, lesion, SCHEMA)[0]
+    together = profiles(image, labels, lesion, SCHEMA)[0]
     labels[bright] = 2
-    alone = seams(image, labels, lesion, SCHEMA)[0]
-    assert (alone * 3 < together).all()
+    alone = profiles(image, labels, lesion, SCHEMA)[0]
+    assert (alone[..., :2] * 3 < together[..., :2]).all()
 
 
 def test_each_piece_is_a_lesion_and_crumbs_are_none():
@@ -133,7 +140,7 @@ def test_each_piece_is_a_lesion_and_crumbs_are_none():
     labels[disc((16, 16), 6) | disc((48, 48), 6)] = 1
     labels[30, 2:6] = 1
     image = np.random.default_rng(0).normal(size=(2, *SHAPE)).astype(np.float32)
-    assert seams(image, labels, None, SCHEMA).shape == (2, 2, 2)
+    assert profiles(image, labels, None, SCHEMA).shape == (2, 2, len(PLACES))
 
 
 def test_rims_end_within_reach_on_coarse_slices():
@@ -142,9 +149,9 @@ def test_rims_end_within_reach_on_coarse_slices():
     labels[2:5, disc((32, 32), 8)] = 1
     image = np.random.default_rng(0).normal(0, 0.1, (1, *labels.shape)).astype(np.float32)
     schema = Schema(("T1",), SCHEMA.labels, (5.0, 1.0, 1.0))
-    plain = seams(image, labels, None, schema)[0, 0]
+    plain = profiles(image, labels, None, schema)[0, 0]
     ring = disc((32, 32), 8 + REACH - 2)
-    stepped = seams((image + 2 * ring).astype(np.float32), labels, None, schema)[0, 0]
+    stepped = profiles((image + 2 * ring).astype(np.float32), labels, None, schema)[0, 0]
     assert stepped[1] > 2 * plain[1]
 
 
@@ -155,5 +162,92 @@ def test_no_lesions_and_no_reference_are_said_and_not_guessed(lacking, said):
         sample = Sample(CASES[7].image, np.minimum(CASES[7].labels, 0))
     else:
         real = [replace(c, labels=np.minimum(c.labels, 0)) for c in real]
-    found = measure({"seam": seam_metric}, [sample], real, SCHEMA)["seam"]
+    found = measure({"it": appearance_metric}, [sample], real, SCHEMA)["it"]
     assert (found[said], found["in range"]) == (0, None)
+
+
+# -- contrast, halo, grain -------------------------------------------------------------------------
+
+
+def look(image, lesion):
+    """The last places of one lesion in a head of deviation 1."""
+    labels = np.where(disc((32, 32), 30), lesion, OUTSIDE).astype(np.int16)
+    grain = np.random.default_rng(0).normal(size=(1, *SHAPE))
+    row = profiles((grain + image).astype(np.float32), labels, None, ONE)[0, 0]
+    return dict(zip(PLACES[LOOK:], row[LOOK:], strict=True))
+
+
+ONE = replace(SCHEMA, channels=("T1",))
+LESION = disc((32, 32), 8)
+
+
+@pytest.mark.parametrize(("voxels", "halo"), [(0, 0.0), (2, 1.5)])
+def test_contrast_and_halo_are_in_deviations_of_the_body(voxels, halo):
+    ring = (distance_transform_edt(~LESION) < voxels + 0.5) & ~LESION
+    found = look(4.0 * LESION + 1.5 * ring, LESION)
+    assert found["contrast"] == pytest.approx(4, abs=0.3)
+    assert found["halo"] == pytest.approx(halo, abs=0.25)
+
+
+def test_grain_of_white_noise_is_its_variance_whatever_the_contrast():
+    rng = np.random.default_rng(1)
+    noisy = [9.0 * LESION + 3 * rng.normal(size=SHAPE) * LESION for _ in range(20)]
+    bands = [[look(image, LESION)[f"grain {band}"] for band in (2, 3, 4)] for image in noisy]
+    np.testing.assert_allclose(np.mean(bands, axis=0), 1 + 9, rtol=0.1)
+
+
+def test_a_small_lesion_has_no_grain():
+    assert np.isnan(look(0.0, disc((32, 32), 2.5))["grain 4"])
+
+
+def haloed(case):
+    ring = around(case, 2) & (case.labels == 0)
+    return case.image + 2 * case.image[:, case.labels == 0].std(axis=1)[:, None, None] * ring
+
+
+def salted(case):
+    salt = np.random.default_rng(0).normal(size=SHAPE) * (case.labels > 0)
+    return case.image + case.image[:, case.labels == 0].std(axis=1)[:, None, None] * salt
+
+
+def bright(case):
+    return case.image * (1 + (case.labels > 0))
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [(None, ""), (haloed, "halo"), (salted, "grain 4"), (bright, "contrast")],
+    ids=["none", "halo", "salt", "contrast"],
+)
+def test_figures_are_like_other_peoples_unless_something_is_wrong(change, place):
+    samples = [
+        Sample((change(c) if change else c.image).astype(np.float32), c.labels) for c in OTHERS
+    ]
+    of = [case.subject for case in OTHERS]
+    found = {f.name: f for f in appearance_metric.figures(Comparison(samples, KNOWN, SCHEMA, of))}
+    for channel in SCHEMA.channels:
+        for name in (*("contrast", "halo"), "grain 4"):
+            expected = "unlike real" if name == place else "like real"
+            if name == place or not place:
+                assert found[f"{channel} {name}"].finding == expected
+
+
+def test_one_subject_has_no_range_of_others():
+    samples = [Sample(c.image, c.labels) for c in OTHERS]
+    real = [replace(c, subject="s") for c in KNOWN]
+    figures = appearance_metric.figures(Comparison(samples, real, SCHEMA))
+    assert {f.finding for f in figures} == {"unclear"}
+
+
+def test_what_surrounds_a_lesion_may_have_a_label():
+    """A tumour of a labelled organ: its surroundings are the organ's, and organs are no lesions."""
+    of = []
+    for case in CASES[:6]:
+        organ = np.where((case.labels == 0) & disc((32, 32), 28), np.int16(1), case.labels)
+        of.append(replace(case, labels=np.where(case.labels > 0, np.int16(2), organ)))
+    told = {"lesions": {"donor": "c1"}}
+    samples = [Sample(c.image, c.labels, provenance={**told, "case": c.id}) for c in of]
+    beside = [replace(c, labels=np.minimum(c.labels, 1)) for c in of]
+    found = appearance_metric.figures(Comparison(samples * 2, of * 2, SCHEMA, (), beside * 2))
+    assert all(f.value == pytest.approx(f.real, rel=0.3, abs=0.2) for f in found)
+    assert all((f.value or 0) > 1 for f in found if f.name.endswith("contrast"))

@@ -1,0 +1,339 @@
+"""Do lesions look like other people's? Contrast, halo, grain, and the gradients at their edges.
+
+Each figure of the samples' lesions lies beside those of real subjects' lesions. A halo is what is
+brighter or darker outside of the mask than farther off. An artefact at the edge is steeper, a smear
+flatter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.body_mask import organ_mask
+from gansynth.core.geometry import Mask, bounding_box
+from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema, content_hash
+from gansynth.data.lesion_parts import parts
+from gansynth.data.lesion_rims import Numbers, spread
+from gansynth.metrics.comparison import Comparison, Image, IntervalMetric
+from gansynth.metrics.estimate import Estimate, drawn_anew, median_estimate, numbered
+from gansynth.metrics.spectrum import by_band
+from gansynth.runtime.errors import UsageFault
+
+GRAIN = 4
+"""Bands of frequency inside a lesion."""
+PLACES = ("edge", "rim", "contrast", "halo", *(f"grain {band}" for band in range(1, GRAIN + 1)))
+"""Figures of a lesion: gradients at its edge and the steepest in the rim around, then its look."""
+LOOK = PLACES.index("contrast")
+REACH = 6
+"""Width of the rim around a lesion, in voxels of the finest axis."""
+NEAR, FAR = slice(1, 3), slice(4, REACH + 1)
+"""Shells of a voxel just outside the mask, and those that are its surroundings."""
+FACES = 12
+"""Fewest pairs of voxels for a gradient, and fewest voxels for a mean of a shell."""
+LEAST = 8
+"""Smallest component of the foreground, in voxels, that is a lesion."""
+GRAINY = 32
+"""Fewest voxels of a lesion for its spectrum."""
+RANGE = (0.025, 0.975)
+"""Quantiles of the real lesions' figures that bound the range."""
+RESAMPLED = 500
+"""Bootstrap samples of the intervals."""
+WHAT = {
+    "contrast": "mean of lesions minus that of their surroundings, 4 to 6 voxels off, in "
+    "deviations of the body",
+    "halo": "mean of the 2 voxels just outside the mask minus that of the surroundings, in "
+    "deviations of the body",
+    "grain": "power inside lesions over real, band {} of 4 (4: finest)",
+}
+
+
+class Appearance(IntervalMetric):
+    """``appearance``: contrast, halo and grain of lesions, with real subjects' as the range."""
+
+    title = "Lesions"
+
+    def __call__(
+        self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
+    ) -> Mapping[str, float]:
+        """Medians by channel and place, of samples and of real lesions, and shares in range.
+
+        Where a sample has its real case beside it, only new voxels count. ``in range`` is the share
+        of lesions' gradients between the real ones' 2.5 and 97.5 percentile, ``real in range`` that
+        of real ones against other subjects. UsageFault: no sample has labels.
+        """
+        beside = [real[n] if n < len(real) else None for n in range(len(samples))]
+        once = {(case.id, content_hash(case.image)): case for case in real}.values()
+        mine, _, classes = lesions_of(samples, beside, schema)
+        theirs, who, _ = lesions_of(list(once), (), schema, classes)
+        return numbers_of(mine, theirs, [list(once)[n].subject for n in who], schema)
+
+    def figures(self, comparison: Comparison) -> list[Estimate]:
+        """Medians over lesions, and the range of real subjects' medians, each without its own."""
+        self.check(comparison)
+        schema = comparison.schema
+        mine, owner, classes = lesions_of(comparison.samples, comparison.beside, schema)
+        theirs, who, _ = lesions_of(comparison.real, (), schema, classes)
+        own = [comparison.drawn_of[n] for n in owner]
+        of = [comparison.people[n] for n in who]
+        images = min(len(set(own)), len(set(of)))
+        rng = comparison.rng("appearance")
+        figures = []
+        for channel, name in enumerate(schema.channels):
+            for at, place in list(enumerate(PLACES))[LOOK:]:
+                word, _, band = place.partition(" ")
+                sides = (mine[:, channel, at], own), (theirs[:, channel, at], of)
+                what = WHAT[word].format(band)
+                figure = Estimate("", f"{name} {place}", self.title, what, "real", None)
+                numbers = _beside(*sides, ratio=word == "grain", rng=rng)
+                figures.append(replace(figure, images=images, **numbers))  # type: ignore[arg-type]
+        return figures
+
+
+Figures = tuple[Numbers, Sequence[str]]
+"""A figure of each lesion, and its subject."""
+
+
+def _beside(
+    mine: Figures, theirs: Figures, *, ratio: bool, rng: np.random.Generator
+) -> dict[str, float | None]:
+    """Numbers of an ``Estimate``: medians of lesions; the range is of the subjects' medians."""
+    (values, own), (real, of) = _finite(*mine), _finite(*theirs)
+    people = np.array(of, object)
+    each = np.array([np.median(real[people == person]) for person in dict.fromkeys(of)])
+    if not len(values) or len(each) < 2:
+        return {"value": None}
+    # A subject is compared with the others, as samples are with all.
+    unit, others = 1.0, each
+    if ratio:
+        unit = float(np.median(each))
+        others = each / [np.median(np.delete(each, n)) for n in range(len(each))]
+    low, high = np.quantile(others, RANGE, method="weibull")
+    middle = float(np.median(each))
+    owner, drawn = numbered(own), []
+    for _ in range(RESAMPLED):
+        median = np.median(np.repeat(values, drawn_anew(owner, rng)))
+        drawn.append((median / unit, (median - np.median(rng.choice(each, len(each)))) / unit))
+    ends = [median_estimate(column) for column in np.array(drawn).T]
+    value = float(np.median(values))
+    return {
+        **{"value": value / unit, "low": ends[0][0], "high": ends[0][1]},
+        **{"real": middle / unit, "real_low": float(low), "real_high": float(high)},
+        **{"difference": (value - middle) / unit},
+        **{"difference_low": ends[1][0], "difference_high": ends[1][1]},
+    }
+
+
+def _finite(values: Numbers, of: Sequence[str]) -> tuple[Numbers, list[str]]:
+    kept = np.isfinite(values)
+    return values[kept], [name for name, keep in zip(of, kept, strict=True) if keep]
+
+
+def lesions_of(
+    images: Sequence[Image],
+    beside: Sequence[Case | None],
+    schema: Schema,
+    classes: Sequence[int] = (),
+) -> tuple[Numbers, list[int], Sequence[int]]:
+    """Figures (N, C, places) of all lesions, the number of each one's image, and their classes.
+
+    ``beside``: the real case of each sample, or nothing. ``classes``: label values of lesions; if
+    none, those that are new to the cases beside, or the foreground. UsageFault: no image has
+    labels.
+    """
+    if not any(image.labels is not None for image in images):
+        raise UsageFault(
+            "--metric appearance: samples have no label maps, expected a generator conditioned on "
+            "labels, such as copypaste; leave it out"
+        )
+    cases = (*beside, *[None] * len(images))
+    new = [new_voxels(*pair) for pair in zip(images, cases, strict=False)]
+    if not classes:
+        seen = {
+            int(value)
+            for image, mask in zip(images, new, strict=True)
+            if image.labels is not None and mask is not None
+            for value in np.unique(image.labels[mask])
+        }
+        classes = sorted(seen) or schema.foreground
+    rows, who = [np.zeros((0, len(schema.channels), len(PLACES)))], []
+    for number, (image, mask) in enumerate(zip(images, new, strict=True)):
+        rows.append(profiles(image.image, image.labels, mask, schema, classes))
+        who += [number] * len(rows[-1])
+    return np.concatenate(rows), who, classes
+
+
+def numbers_of(
+    drawn: Numbers, real: Numbers, of: Sequence[str], schema: Schema
+) -> dict[str, float]:
+    """Compute named numbers from figures (N, C, places) of samples and (M, C, places) of real."""
+    subjects = np.array(of, object)
+    others = np.full(real.shape, np.nan)
+    for subject in dict.fromkeys(of):
+        same = subjects == subject
+        others[same] = within_range(real[same], real[~same])
+    inside = within_range(drawn, real)
+    numbers = {
+        "in range": _mean(inside[..., :LOOK]),
+        "real in range": _mean(others[..., :LOOK]),
+        "lesions": float(len(drawn)),
+        "real lesions": float(len(real)),
+    }
+    for channel, name in enumerate(schema.channels):
+        for at, place in enumerate(PLACES):
+            numbers |= {
+                f"{name} {place} in range": _mean(inside[:, channel, at]),
+                f"{name} {place}": _median(drawn[:, channel, at]),
+                f"{name} {place} real": _median(real[:, channel, at]),
+            }
+    return numbers
+
+
+def within_range(values: Numbers, of: Numbers) -> Numbers:
+    """1 where a value (N, C, P) lies in the range of (M, C, P), 0 where not, else NaN."""
+    out = np.full(values.shape, np.nan)
+    for place in np.ndindex(values.shape[1:]):
+        reference = of[(slice(None), *place)]
+        reference = reference[np.isfinite(reference)]
+        if reference.size:
+            # Weibull quantiles hold a further real value with the stated probability, even if few.
+            low, high = np.quantile(reference, RANGE, method="weibull")
+            column = values[(slice(None), *place)]
+            within = ((column >= low) & (column <= high)).astype(np.float64)
+            out[(slice(None), *place)] = np.where(np.isfinite(column), within, np.nan)
+    return out
+
+
+def new_voxels(sample: Image, beside: Case | None) -> Mask | None:
+    """Mask of a sample's foreground that is new to the case beside it; None if unknown."""
+    about = sample.provenance if isinstance(sample, Sample) else {}
+    if sample.labels is None or beside is None or beside.labels is None or "lesions" not in about:
+        return None
+    if dict(about["lesions"]).get("where") == "own":  # foreground generated again in its place
+        return None
+    if beside.id != about.get("case") or beside.labels.shape != sample.labels.shape:
+        return None
+    return np.asarray((sample.labels > 0) & (sample.labels != beside.labels))
+
+
+def profiles(
+    image: FloatArray,
+    labels: LabelArray | None,
+    new: Mask | None,
+    schema: Schema,
+    classes: Sequence[int] = (),
+) -> Numbers:
+    """Figures of the lesions in an image: (N, C, places), NaN if undefined.
+
+    A gradient is the mean difference of voxels on both sides of a surface, per mm. Of the surfaces
+    one to six voxels out, the steepest counts. Another lesion's voxels, and the body's border, are
+    excluded. All are over the deviation of the body around lesions, and powers over its square.
+    ``image``: float32 (C, D, H, W) or (C, H, W). ``labels``: int16; each connected component of
+    ``classes``, or of the foreground, is a lesion. ``new``: the lesions' voxels.
+    """
+    from scipy.ndimage import binary_erosion
+
+    empty = np.zeros((0, len(image), len(PLACES)))
+    if labels is None or not (labels > 0).any():
+        return empty
+    held = np.isin(labels, classes) if len(classes) else labels > 0
+    body = labels != OUTSIDE if (labels == OUTSIDE).any() else organ_mask(image)
+    # Only tissue around lesions: inserted lesions and their size must not influence the scale.
+    around = body & ~held if (body & ~held).any() else body
+    scales = np.array([max(spread(channel[around]), 1e-6) for channel in image])[:, None]
+    # A voxel at the body's border is partly outside.
+    body = binary_erosion(body, border_value=1) | held
+    lesions = np.asarray(held if new is None else new, np.int16)
+    rows = []
+    for part in parts(lesions, schema, (1,), least=LEAST):
+        lesion = part.whole() > 0
+        window = bounding_box(lesion, margin=REACH + 2)
+        usable = (body & (~held | lesion))[window]
+        cut = image[(slice(None), *window)] / scales.reshape(-1, *[1] * lesion.ndim)
+        rows.append(_profile(cut, lesion[window], usable, schema.spacing))
+    return np.stack(rows) if rows else empty
+
+
+def _profile(
+    image: FloatArray, lesion: Mask, usable: Mask, spacing: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """Figures of one lesion: (C, places)."""
+    from scipy.ndimage import distance_transform_edt
+
+    away = distance_transform_edt(~lesion, sampling=spacing)
+    # Shell 0 is the lesion. Other shells end half-way between voxels, so that none lies on one.
+    ends = (np.arange(REACH + 1) + 0.5) * min(spacing)
+    shell = np.where(lesion, 0, np.maximum(np.searchsorted(ends, away), 1))
+    gradients = _gradients(image, shell, usable, spacing)
+    rim = gradients[1 : REACH + 1]
+    finite = np.isfinite(rim).any(axis=0)
+    steepest = np.where(finite, np.nanmax(np.where(finite, rim, 0.0), axis=0), np.nan)
+    inside, near, far = (
+        _shell_mean(image, shell, usable, part) for part in (slice(0, 1), NEAR, FAR)
+    )
+    look = [gradients[0], steepest, inside - far, near - far]
+    return np.column_stack([*look, _grain(image, lesion, spacing)])
+
+
+def _gradients(
+    image: FloatArray, shell: npt.NDArray[np.intp], usable: Mask, spacing: Sequence[float]
+) -> Numbers:
+    """Mean absolute difference per mm across the end of each shell, (shells, C)."""
+    shells = REACH + 2
+    sums, counts = np.zeros((shells, len(image))), np.zeros(shells)
+    for axis, mm in enumerate(spacing):
+        before = (slice(None),) * axis
+        here, there = (*before, slice(None, -1)), (*before, slice(1, None))
+        across = (shell[here] != shell[there]) & usable[here] & usable[there]
+        at = np.minimum(shell[here], shell[there])[across]
+        counts += np.bincount(at, minlength=shells)
+        steps = np.abs(np.diff(image, axis=axis + 1))[:, across] / mm
+        for channel, values in enumerate(steps):
+            sums[:, channel] += np.bincount(at, values, minlength=shells)
+    enough = (counts >= FACES)[:, None]
+    return np.where(enough, sums / np.maximum(counts, 1)[:, None], np.nan)
+
+
+def _shell_mean(
+    image: FloatArray, shell: npt.NDArray[np.intp], usable: Mask, part: slice
+) -> Numbers:
+    """Mean of each channel over shells, (C,); NaN with too few voxels outside a lesion."""
+    where = usable & (shell >= part.start) & (shell < part.stop)
+    if where.sum() < (FACES if part.start else 1):
+        return np.full(len(image), np.nan)
+    return np.asarray(image[:, where].mean(axis=1, dtype=np.float64))
+
+
+def _grain(image: FloatArray, lesion: Mask, spacing: Sequence[float]) -> Numbers:
+    """Power inside a lesion by band of frequency, (C, bands); NaN in a small one.
+
+    The lesion's mask, with a soft edge, is the window. White noise has its variance in each band.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    if lesion.sum() < GRAINY:
+        return np.full((len(image), GRAIN), np.nan)
+    # The array's border is an edge as well.
+    depth = distance_transform_edt(np.pad(lesion, 1), sampling=spacing)
+    inner = tuple(slice(1, -1) for _ in lesion.shape)
+    window = np.clip(depth[inner] / (2 * min(spacing)), 0, 1)
+    axes = tuple(range(1, image.ndim))
+    means = (image * window).sum(axes, keepdims=True) / window.sum()
+    power = np.abs(np.fft.fftn((image - means) * window, axes=axes)) ** 2
+    return by_band(power / (window**2).sum(), spacing, GRAIN)
+
+
+def _mean(values: Numbers) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")
+
+
+def _median(values: Numbers) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else float("nan")
+
+
+appearance_metric = Appearance()
