@@ -12,11 +12,11 @@ from gansynth.data.lesion_parts import LesionPart
 
 NEAR, FAR = 1.5, 4.5
 """Distances in voxels between which the tissue around a lesion is measured."""
-WIDTHS = (0.7, 1.4, 2.8)
+WIDTHS = (0.7, 1.4, 2.8, 5.6)
 """Gaussians, voxels, between the bands of a texture."""
 LEAST = 8
 """Least voxels to measure a texture in."""
-ROUNDS, LOUDEST = 10, 3.0
+ROUNDS, LOUDEST = 20, 6.0
 """Rounds in which noise is fitted to its spread within a mask; limit of a band's gain."""
 
 
@@ -48,7 +48,8 @@ def measured(image: FloatArray, mask: Mask, tissue: Matrix) -> Matrix:
     inner = _interior(mask)
     centred = image[:, inner] - image[:, inner].mean(axis=1, keepdims=True)
     scores = centred / np.maximum(centred.std(axis=1, keepdims=True), 1e-6)
-    grain = np.log(_spreads(image, inner)).ravel(), (scores @ scores.T / inner.sum()).ravel()
+    spreads = np.sqrt(np.square(_bands_in(image, inner)).mean(axis=2))
+    grain = np.log(spreads + 1e-6).ravel(), (scores @ scores.T / inner.sum()).ravel()
     return np.concatenate([image[:, mask].mean(axis=1) - tissue, *grain])
 
 
@@ -61,9 +62,11 @@ def drawn_grain(measures: Matrix, count: int, mask: Mask, rng: np.random.Generat
     bands = _bands(noise, np.ones_like(mask))
     bands /= np.maximum(bands.std(axis=tuple(range(2, bands.ndim)), keepdims=True), 1e-6)
     inner, gains = _interior(mask), spreads
+    seen = np.stack([_bands_in(band, inner) for band in bands])  # measuring is linear
+    products = np.einsum("ibcn,jbcn->ijbc", seen, seen) / inner.sum()
     for _ in range(ROUNDS):
-        field = np.einsum("bc,bc...->c...", gains, bands)
-        gains = np.minimum(gains * spreads / _spreads(field, inner), LOUDEST * spreads)
+        now = np.sqrt(np.maximum(np.einsum("ic,jc,ijbc->bc", gains, gains, products), 1e-12))
+        gains = np.minimum(gains * spreads / now, LOUDEST * spreads)
     field = np.einsum("bc,bc...->c...", gains, bands)[:, mask]
     return np.asarray(field - field.mean(axis=1, keepdims=True))
 
@@ -88,7 +91,7 @@ def _bands(image: Matrix, mask: Mask) -> Matrix:
     return np.array([*(fine - coarse for fine, coarse in pairwise(levels)), levels[-1]])
 
 
-def _spreads(image: Matrix | FloatArray, mask: Mask) -> Matrix:
-    """Standard deviation of each band about the mean in a mask, (bands, C)."""
+def _bands_in(image: Matrix | FloatArray, mask: Mask) -> Matrix:
+    """Part what deviates from the mean in a mask's N voxels into bands, (bands, C, N)."""
     mean = image[:, mask].mean(axis=1).reshape(-1, *[1] * mask.ndim)
-    return np.asarray(np.sqrt(np.square(_bands(image - mean, mask)[:, :, mask]).mean(2)) + 1e-6)
+    return _bands(image - mean, mask)[:, :, mask]

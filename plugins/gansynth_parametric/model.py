@@ -19,11 +19,11 @@ from gansynth.core.generator import Generator, GeneratorOptions, Heeded, Phase
 from gansynth.core.geometry import Mask, Matrix, mask_of
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.lesion_parts import lesion_values, parts
-from gansynth.data.lesion_texture import LEAST, WIDTHS, drawn_grain, measured, tissue_around
+from gansynth.data.lesion_texture import LEAST, drawn_grain, measured, tissue_around
 from gansynth.runtime.errors import DataFault
 
-MOST, LIKE = 1000, 12
-"""Lesions that are kept; least number of the most similar ones, of which one is varied."""
+MOST, LIKE, BORDER = 1000, 12, 0.5
+"""Lesions kept; least number of similar ones, of which one is varied; Gaussian between classes."""
 
 
 class ParametricOptions(GeneratorOptions):
@@ -154,7 +154,7 @@ class Parametric(Generator):
                 level[:, where] = block[:count, None] / share[where].mean()
                 noise[:, where] = drawn_grain(block, count, where, rng)
         # The levels of neighbouring classes run into each other.
-        weight = np.maximum(gaussian_filter(mask.astype(float), WIDTHS[0]), 1e-6)
-        level = np.stack([gaussian_filter(channel, WIDTHS[0]) for channel in level]) / weight
+        weight = np.maximum(gaussian_filter(mask.astype(float), BORDER), 1e-6)
+        level = np.stack([gaussian_filter(channel, BORDER) for channel in level]) / weight
         target = tissue.reshape(-1, *[1] * labels.ndim) + level + noise
         return np.where(mask, image + share * (target - image), image).astype(np.float32)

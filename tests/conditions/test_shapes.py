@@ -232,5 +232,5 @@ def test_a_blob_without_noise_is_an_ellipsoid_and_other_seeds_give_other_shapes(
     here = at(case_pool({"p0": labels}), "p0")
     smooth = run(make("blob", rough=0), here)[1]
     assert 2 * ((smooth > 0) & (labels > 0)).sum() > 1.9 * (labels > 0).sum()
-    rough = [run(make("blob"), here, seed)[1] for seed in (0, 1)]
-    assert not np.array_equal(*rough)
+    one, two = (run(make("blob"), here, seed)[1] for seed in (0, 1))
+    assert not np.array_equal(one, two)

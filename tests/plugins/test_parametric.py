@@ -58,7 +58,7 @@ def test_the_grain_is_as_loud_in_each_band_as_in_training_lesions(generator):
         (sample,) = generator.sample([asked(index)], [index])
         rows += generator._measured(replace(scene(index), image=sample.image))
     drawn, real = np.array(rows).mean(axis=0), generator.table.mean(axis=0)
-    bands = slice(1 + 2 + 14 + 2, 1 + 2 + 14 + 2 + 6)  # of the core: but for the coarsest
+    bands = slice(1 + 2 + 16 + 2, 1 + 2 + 16 + 2 + 6)  # of the core: the three finest of five
     np.testing.assert_allclose(drawn[bands], real[bands], atol=0.25)
     assert drawn[-2] > 0.8, "channels with one grain keep it"
 
@@ -70,7 +70,7 @@ def test_drawn_grain_measures_as_what_it_was_drawn_for():
     image = np.zeros_like(case.image)
     image[:, mask] = drawn_grain(measures, 2, mask, rng)
     again = measured(image, mask, np.zeros(2))
-    np.testing.assert_allclose(again[2:10], measures[2:10], atol=0.1)
+    np.testing.assert_allclose(again[2:12], measures[2:12], atol=0.1)
 
 
 def test_tissue_is_measured_around_a_lesion_and_not_in_others():
