@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.core.schema import Case, Condition, Schema
+from gansynth.core.schema import Case, Condition, LabelArray, Schema
 from gansynth.data.lesion_parts import parts
 from gansynth.data.lesion_texture import drawn_grain, measured, tissue_around
 from gansynth.runtime.errors import DataFault
@@ -18,9 +18,13 @@ LEVELS = np.array([[1.0, 2.0, 4.0], [1.0, 0.5, 0.0]])
 """Of each channel (row): tissue, rim, core; noise of deviation 0.1 is added."""
 
 
+def lesion(index: int) -> LabelArray:
+    return with_ball(np.zeros((SIDE, SIDE), np.int16), (20 + index % 8, 24), 9, core=2)
+
+
 def scene(index: int) -> Case:
     """A body full of tissue with a lesion; both channels have the same grain."""
-    labels = with_ball(np.zeros((SIDE, SIDE), np.int16), (20 + index % 8, 24), 9, core=2)
+    labels = lesion(index)
     noise = 0.1 * np.random.default_rng(index).standard_normal(labels.shape)
     image = (LEVELS[:, labels] + noise).astype(np.float32)
     return Case(f"c{index}", f"c{index}", image, labels)
@@ -35,20 +39,19 @@ def generator() -> Parametric:
 
 def asked(index: int) -> Condition:
     """Of a body without a lesion."""
-    case = scene(index)
-    bare = replace(case, labels=np.zeros_like(case.labels))
-    image = LEVELS[:, bare.labels] + (case.image - LEVELS[:, case.labels])
-    return Condition(case.labels, background=image.astype(np.float32), lesion=case.labels)
+    labels = lesion(index)
+    image = scene(index).image - LEVELS[:, labels] + LEVELS[:, np.zeros_like(labels)]
+    return Condition(labels, background=image.astype(np.float32), lesion=labels)
 
 
 def test_each_class_has_its_contrast_and_nothing_beyond_the_mask_changes(generator):
     for index in range(4):
-        condition = asked(index)
+        condition, labels = asked(index), lesion(index)
         (sample,) = generator.sample([condition], [index])
-        lesion = condition.lesion
-        assert np.array_equal(sample.image[:, lesion == 0], condition.background[:, lesion == 0])
+        assert condition.background is not None
+        assert np.array_equal(sample.image[:, labels == 0], condition.background[:, labels == 0])
         for value in (1, 2):
-            means = sample.image[:, lesion == value].mean(axis=1)
+            means = sample.image[:, labels == value].mean(axis=1)
             np.testing.assert_allclose(means, LEVELS[:, value], atol=0.25)
 
 
@@ -65,7 +68,7 @@ def test_the_grain_is_as_loud_in_each_band_as_in_training_lesions(generator):
 
 def test_drawn_grain_measures_as_what_it_was_drawn_for():
     case, rng = scene(0), np.random.default_rng(0)
-    mask = case.labels == 1
+    mask = np.asarray(lesion(0) == 1)
     measures = measured(case.image, mask, np.zeros(2))
     image = np.zeros_like(case.image)
     image[:, mask] = drawn_grain(measures, 2, mask, rng)
@@ -75,8 +78,8 @@ def test_drawn_grain_measures_as_what_it_was_drawn_for():
 
 def test_tissue_is_measured_around_a_lesion_and_not_in_others():
     case = scene(0)
-    (part,) = parts(case.labels, SCHEMA)
-    _, tissue = tissue_around(part, case.image, case.labels == 0)
+    (part,) = parts(lesion(0), SCHEMA)
+    _, tissue = tissue_around(part, case.image, np.asarray(lesion(0) == 0))
     np.testing.assert_allclose(tissue, LEVELS[:, 0], atol=0.05)
 
 
