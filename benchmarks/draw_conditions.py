@@ -79,6 +79,7 @@ PICTURES = {
     "merge": Picture("merge:tissues=4+5", tissues=True),
     "place": Picture("place"),
     "size": Picture("size:like=small"),
+    "blob": Picture("blob"),
 }
 
 

@@ -27,6 +27,7 @@ PLACES = {
     "dcgan": ("dcgan.md", "gansynth_dcgan.options.DCGANOptions"),
     "cpggan": ("cpggan.md", "gansynth_cpggan.options.CPGGANOptions"),
     "copypaste": ("lesions.md", "gansynth_copypaste.options.CopyPasteOptions"),
+    "parametric": ("lesions.md", "gansynth_parametric.model.ParametricOptions"),
     "elastic": ("elastic.md", "gansynth_elastic.options.ElasticOptions"),
     "lesions": ("lesions.md", "gansynth.conditions.lesion_placement.LesionOptions"),
     "segmenter": ("segmenter.md", "gansynth_segmenter.options.SegmenterOptions"),

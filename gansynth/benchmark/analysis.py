@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from statistics import mean
 from typing import Any
 
@@ -27,6 +28,7 @@ def analysed(document: Mapping[str, Any]) -> dict[str, Any]:
     results: dict[str, Any] = {
         "measures": _measures(document, matrices),
         "comparisons": _comparisons(document, matrices),
+        "baselines": _baselines(document, matrices),
         "means": _means(matrices),
         "worth": _worth(document, matrices),
         "costs": _costs(document),
@@ -78,20 +80,45 @@ def _comparisons(document: Mapping[str, Any], matrices: Matrices) -> list[dict[s
         family = []
         for (arm, n, measure), runs in matrices.items():
             baseline = matrices.get((control, n, key))
-            if measure != key or arm == control or baseline is None:
-                continue
-            margin = _margin(document, key)
-            comparison = compare(runs, baseline, margin=margin or NO_MARGIN).to_json()
-            if margin is None:
-                comparison |= {"margin": None, "equivalent": False, "equivalence_p": None}
-            if not _possible(comparison["interval"], key):
-                comparison["interval"] = {"low": None, "high": None}
-            family.append({"arm": arm, "n": n, "measure": key, **comparison})
-        for name in ("p", "wilcoxon_p"):
-            for row, corrected in zip(family, holm([r[name] for r in family]), strict=True):
-                row[f"{name}_holm"] = corrected
-        rows += family
+            if measure == key and arm != control and baseline is not None:
+                family.append({"arm": arm, **_compared(document, key, n, runs, baseline)})
+        rows += _corrected(family)
     return rows
+
+
+def _baselines(document: Mapping[str, Any], matrices: Matrices) -> list[dict[str, Any]]:
+    """Compare GAN arms with arms without a network on the primary measure, Holm over all."""
+    from gansynth.benchmark.report.study import ReportData
+
+    study, key, rows = ReportData(document), document["primary"], []
+    gans = [arm.key for arm in study.arms if arm.kind in ("gan", "tuned")]
+    for arm, baseline, n in product(gans, study.baselines, study.sizes):
+        runs, others = matrices.get((arm, n, key)), matrices.get((baseline.key, n, key))
+        if runs is not None and others is not None:
+            row = _compared(document, key, n, runs, others)
+            rows.append({"arm": arm, "baseline": baseline.key, **row})
+    return _corrected(rows)
+
+
+def _compared(
+    document: Mapping[str, Any], key: str, n: int, runs: RunValues, others: RunValues
+) -> dict[str, Any]:
+    """Compare two arms on a measure, without what the measure does not allow."""
+    margin = _margin(document, key)
+    comparison = compare(runs, others, margin=margin or NO_MARGIN).to_json()
+    if margin is None:
+        comparison |= {"margin": None, "equivalent": False, "equivalence_p": None}
+    if not _possible(comparison["interval"], key):
+        comparison["interval"] = {"low": None, "high": None}
+    return {"n": n, "measure": key, **comparison}
+
+
+def _corrected(family: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add p after Holm's correction over a family of comparisons."""
+    for name in ("p", "wilcoxon_p"):
+        for row, corrected in zip(family, holm([r[name] for r in family]), strict=True):
+            row[f"{name}_holm"] = corrected
+    return family
 
 
 def _possible(interval: Mapping[str, float | None], key: str) -> bool:

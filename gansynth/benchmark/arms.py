@@ -35,6 +35,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "what": "lesions of one case in the image of another, no network",
         "generator": "copypaste",
     },
+    "parametric": {
+        "title": "parametric lesions",
+        "what": "lesions of sampled contrast and grain in real images, no network and no copy",
+        "generator": "parametric",
+    },
     "coarse-paste": {
         "title": "coarse paste and cGAN",
         "what": "lesions pasted coarsely, then refined by a conditional GAN",

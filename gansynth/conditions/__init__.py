@@ -30,6 +30,7 @@ BUILT_IN = {
     "merge": ("merge", "Merge"),
     "place": ("place", "PlaceEdit"),
     "size": ("size", "Size"),
+    "blob": ("blob", "Blob"),
 }
 """Edit name -> module below ``edits`` and class."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from gansynth.core.geometry import Mask, bounding_box, centroid, mask_of
 from gansynth.core.schema import LabelArray, Schema
 from gansynth.data.connected_components import LabelComponents
+from gansynth.runtime.errors import UsageFault, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -88,3 +89,17 @@ def _with_nested(labels: LabelArray, chosen: Mask) -> Mask:
     out = chosen.copy()
     out[box] |= binary_fill_holes(chosen[box]) & (labels[box] > 0)
     return out
+
+
+def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
+    """Return label values by lesion name, all foreground if no name; UsageFault: none exists."""
+    lesions = {name: value for name, value in schema.labels.items() if value in schema.foreground}
+    if not lesions:
+        raise UsageFault("lesions: labels have no foreground, expected lesion labels")
+    for name in names:
+        if name not in lesions:
+            raise UsageFault(
+                f"lesions: {name!r} is no foreground label, expected one of {', '.join(lesions)}."
+                f"{did_you_mean(name, list(lesions))}"
+            )
+    return tuple(sorted(lesions[name] for name in names or lesions))

@@ -41,7 +41,7 @@ from gansynth.training.loggers import flat
 from gansynth.training.loop import Batches, FitOptions, steps_for
 
 OBSERVED = 256
-"""Least crops that a generator of label maps observes before training."""
+"""Least crops that a generator of label maps, or one without networks, observes."""
 SHEETS = 4 << 20
 """Approximate bytes of preview grids and tables."""
 
@@ -89,9 +89,10 @@ class FitJob:
         """Yield what a generator observes before training: a crop of each training case.
 
         A generator of label maps sees several crops of each if there are few cases: slices and
-        places differ, and it rejects what it has not seen.
+        places differ, and it rejects what it has not seen. So does one that only observes.
         """
-        least = OBSERVED if self.generator.label_source == "generated" else 0
+        only = self.generator.label_source == "generated" or not self.generator.phases()
+        least = OBSERVED if only else 0
         return self.shown(self.source.train_ids, rng, least)
 
     def shown(self, ids: Sequence[str], rng: np.random.Generator, least: int) -> Iterator[Case]:

@@ -20,7 +20,8 @@ from torch import Tensor
 from gansynth.core.generator import Batch, TrainingStep
 from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
 from gansynth.data.blending import drawn_in, dress, fade, hole, rim_voxels, soft, steps_from
-from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
+from gansynth.data.lesion_parts import lesion_values
+from gansynth.runtime.errors import DataFault
 from gansynth_cgan3d.options import CGANOptions
 
 LEAST = 4
@@ -197,20 +198,6 @@ class LesionInserter:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state`` returned."""
         self.statistics.load_json(state.get("lesions", {}))
-
-
-def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
-    """Return label values by lesion name, all foreground if no name; UsageFault: none exists."""
-    lesions = {name: value for name, value in schema.labels.items() if value in schema.foreground}
-    if not lesions:
-        raise UsageFault("insert=lesion: labels have no foreground, expected lesion labels")
-    for name in names:
-        if name not in lesions:
-            raise UsageFault(
-                f"lesions: {name!r} is no foreground label, expected one of {', '.join(lesions)}."
-                f"{did_you_mean(name, list(lesions))}"
-            )
-    return tuple(sorted(lesions[name] for name in names or lesions))
 
 
 def _mirror(step: TrainingStep, mask: Tensor) -> list[Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gansynth.conditions.lesion_placement import no_room
 from gansynth.core.generator import Batch, Generator, GeneratorOptions, Heeded, Phase, Stage
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
+from gansynth.data.lesion_parts import lesion_values
 from gansynth.nn.networks import PatchDiscriminator, UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import strides_for
 from gansynth.nn.networks.perceptor import Perceptor
@@ -33,7 +34,7 @@ from gansynth_cgan3d.conditions import (
     body_map,
 )
 from gansynth_cgan3d.discriminators import Discriminator, LesionWindow, whole
-from gansynth_cgan3d.lesion import LesionInserter, LesionInsertion, lesion_values
+from gansynth_cgan3d.lesion import LesionInserter, LesionInsertion
 from gansynth_cgan3d.objective import CGANObjective
 from gansynth_cgan3d.options import CGANOptions
 

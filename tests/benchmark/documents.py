@@ -80,7 +80,9 @@ def made_up(made: Made) -> dict[str, Any]:
         for r in document["runs"] if r["status"] == "failed"
     ]  # fmt: skip
     found = analysed(document)
-    return document | {key: found[key] for key in ("comparisons", "means", "worth", "costs")}
+    return document | {
+        key: found[key] for key in ("comparisons", "baselines", "means", "worth", "costs")
+    }
 
 
 def _heading(made: Made) -> dict[str, Any]:

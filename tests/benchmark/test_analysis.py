@@ -299,3 +299,17 @@ def test_a_papers_numbers_stand_beside_ours_of_the_largest_training_sets():
     told = {row["name"]: (row["paper"], row["ours"]) for row in found["paper"]["rows"]}
     assert told == {"default": ([0.9], [ours]), "gan": ([0.8], [None])}
     assert "N = 12" in found["paper"]["title"]
+
+
+def test_a_gan_is_compared_with_each_arm_without_a_network_on_the_primary_measure():
+    levels = {"default": 0.5, "heavier": 0.51, "paste": 0.53, "drawn": 0.56, "gan": 0.6}
+    made = document(experiment(levels, DICE, "nsd/WT"))
+    for arm, plugin in (("paste", "copypaste"), ("drawn", "parametric"), ("gan", "cgan3d")):
+        made["arms"][arm]["generator"] = plugin
+    rows = analysed(made)["baselines"]
+    assert [(r["arm"], r["baseline"], r["measure"]) for r in rows] == [
+        ("gan", "paste", DICE),
+        ("gan", "drawn", DICE),
+    ]
+    assert [r["difference"] for r in rows] == pytest.approx([0.07, 0.04], abs=0.004)
+    assert [r["p_holm"] for r in rows] == holm([r["p"] for r in rows])

@@ -300,6 +300,7 @@ def plan_with(arm: object, **more: object) -> BenchmarkPlan:
 def test_the_controls_and_the_ways_to_use_a_gan_are_there_and_no_two_are_the_same():
     assert {
         *("default", "none", "heavier", "double", "elastic", "copy-paste", "coarse-paste"),
+        "parametric",
         *("whole", "unedited", "interpolated", "dcgan", "cpggan", "synthetic-only", "pretrain"),
     } == set(PRESETS)
     words = {"title", "what"}

@@ -14,7 +14,7 @@ from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import EditContext
 from gansynth.core.space import Placement, Space
 from gansynth.data.lesion_parts import parts
-from tests.conditions.rooms import THREE, at, body, run, with_ball
+from tests.conditions.rooms import THREE, at, body, pieces, run, with_ball
 
 Pool = Callable[..., CasePool]
 
@@ -208,3 +208,29 @@ def test_a_lesion_that_a_crop_cuts_off_stays(name, sizes, make):
     params, after = run(make(name), case_context)
     assert params["strength"] == 0
     assert np.array_equal(after, case_context.labels)
+
+
+# -- blobs -----------------------------------------------------------------------------------------
+
+
+def test_a_blob_has_the_lesions_classes_volumes_and_place_and_another_shape(case_pool, make):
+    labels = with_ball(body(), (12, 13, 14), 6, core=2)
+    here = at(case_pool({"p0": labels}), "p0")
+    params, after = run(make("blob"), here)
+    assert params["strength"] == 1
+    for value in (1, 2):
+        assert (after == value).sum() == (labels == value).sum()
+        assert pieces(after, value) == 1
+    assert np.abs(np.argwhere(after > 0).mean(axis=0) - (12, 13, 14)).max() < 1.5
+    assert ((after > 0) != (labels > 0)).sum() > 0.2 * (labels > 0).sum()
+    for step in (*np.eye(3, dtype=int), *-np.eye(3, dtype=int)):
+        assert (after[tuple((np.argwhere(after == 2) + step).T)] > 0).all(), "the core is bare"
+
+
+def test_a_blob_without_noise_is_an_ellipsoid_and_other_seeds_give_other_shapes(case_pool, make):
+    labels = with_ball(body(), (12, 13, 14), 6)
+    here = at(case_pool({"p0": labels}), "p0")
+    smooth = run(make("blob", rough=0), here)[1]
+    assert 2 * ((smooth > 0) & (labels > 0)).sum() > 1.9 * (labels > 0).sum()
+    one, two = (run(make("blob"), here, seed)[1] for seed in (0, 1))
+    assert not np.array_equal(one, two)

@@ -49,6 +49,8 @@ from tests.plugins.toys import (
 from tests.training.zoo.members import newest
 
 GENERATORS = installed().names("generators")
+UNLEARNED = ("copypaste", "elastic", "parametric")
+"""Generators without networks."""
 
 # -- with every option -----------------------------------------------------------------------------
 
@@ -204,6 +206,8 @@ CONTRACTS: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
     ("copypaste", {"match": True}, (3, 2), 0),
     ("copypaste", {"mixing": "carve"}, (3, 2), 0),
     ("copypaste", {"image_level": 0.5}, (3, 2), 0),
+    ("parametric", {}, (3, 2), 0),
+    ("parametric", {"edge": 2, "variety": 0}, (2,), 0),
     ("elastic", {}, (3, 2), 0),
     ("elastic", {"gamma": 0.4, "contrast": 0.3, "brightness": 0.5}, (3, 2), 0),
     ("dcgan", {"objective": "gan", "lr_generator": 2e-3}, (2,), 50),
@@ -243,7 +247,7 @@ def test_it_keeps_the_contract_of_generators(kind, own, ndim, steps, request):
     for check in report.checks:
         verdicts[check.verdict].add(check.name.partition(": ")[2])
     assert verdicts["failed"] <= UNLEARNT.get(kind, set()), report
-    if kind in ("copypaste", "elastic"):
+    if kind in UNLEARNED:
         name = request.node.callspec.id
         wanted = next((v for k, v in SKIPPED.items() if name.endswith(k)), set())
         assert verdicts["skipped"] == wanted
@@ -377,6 +381,7 @@ WHOLE = Condition(
         ("cpggan", {}, Condition(boxes=FAR), "a box of class 2, expected classes 0 to 1"),
         ("cpggan", {"mode": "roi", "roi_size": 8}, Condition(boxes=NEAR), "has no background"),
         ("copypaste", {}, Condition(labels=maps((16, 16))), "no background and donor"),
+        ("parametric", {}, Condition(labels=maps((16, 16))), "no background and lesion"),
         ("elastic", {}, Condition(labels=maps((16, 16))), "no image that was moved along"),
     ],
     ids=str,
@@ -470,7 +475,7 @@ def quick(values: Sequence[Any], long: Sequence[Any]) -> list[Any]:
 
 
 def learns(kind: str) -> bool:
-    return kind in TINY or kind not in ("copypaste", "elastic")
+    return kind in TINY or kind not in UNLEARNED
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -67,7 +67,7 @@ def differences(study: ReportData, drawings: Drawings) -> list[Block]:
         table = _forest(study, drawings, name, show)
         way = "higher" if show.up else "lower"
         if name == study.primary:
-            blocks += [table, FOREST_KEY, *_reach(study)]
+            blocks += [table, FOREST_KEY, *_reach(study), *_against_baselines(study)]
         else:
             blocks.append(Details(f"{show.title}, {show.unit}: {way} is better", [table]))
     return blocks
@@ -82,6 +82,26 @@ def _reach(study: ReportData) -> list[Block]:
         if reach
         else []
     )
+
+
+def _against_baselines(study: ReportData) -> list[Block]:
+    """Return a table of GAN arms against each arm without a network, if there are both."""
+    show, rows = study.show, list[TableRow]()
+    for node in study.root["baselines"]:
+        finding = finding_of(node, show)
+        cells: dict[TableColumn, Line | Markup] = {
+            TableColumn("N", "short"): [whole(node["n"])],
+            TableColumn("against", "words"): [study.title(node["baseline"].text)],
+            TableColumn("difference"): [show.difference(node["difference"])],
+            TableColumn("95 % CI"): interval(*(show.difference(end) for end in ends_of(node))),
+            TableColumn("p (Holm)"): [probability(node["p_holm"])],
+            TableColumn("MDE"): [show.size(node["mde"])],
+            TableColumn("finding", "short"): [f"{finding.sign} {finding.words}"],
+        }
+        title = study.title(node["arm"].text)
+        rows.append(TableRow(cells, title, finding.name.lower(), node.pointer))
+    caption = f"{show.title}: what a GAN adds to the arms without one, {show.unit}"
+    return [Table.of(caption, rows, "grouped")] if rows else []
 
 
 def _forest(study: ReportData, drawings: Drawings, measure: str, show: NumberFormat) -> Table:

@@ -11,7 +11,7 @@ from gansynth.report.blocks import Marker
 from gansynth.report.document import JsonNode
 from gansynth.report.numbers import NumberFormat
 
-NO_NETWORK = ("elastic", "copypaste")
+NO_NETWORK = ("elastic", "copypaste", "parametric")
 """Generators without a network: the rivals of a GAN."""
 LEVEL = 0.05
 """Significance level of p after Holm's correction."""
@@ -118,6 +118,11 @@ class ReportData:
     def others(self) -> list[ReportArm]:
         """All arms except the control."""
         return [arm for arm in self.arms if arm.kind != "control"]
+
+    @property
+    def baselines(self) -> list[ReportArm]:
+        """Arms whose samples no network draws: copy-paste and the like."""
+        return [arm for arm in self.arms if arm.kind == "rival" and arm.node["generator"]]
 
     def title(self, key: str) -> str:
         """Return an arm's title."""

@@ -1,0 +1,160 @@
+"""``parametric``: a lesion of sampled contrast and grain in a real image. It has no networks.
+
+The fit measures training lesions: each class's contrast to the tissue around the lesion, and its
+grain. A new lesion varies the measures of one that is like it in size and tissue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+from torch import nn
+
+from gansynth.conditions.lesion_placement import no_room
+from gansynth.core.body_mask import organ_mask
+from gansynth.core.generator import Generator, GeneratorOptions, Heeded, Phase
+from gansynth.core.geometry import Mask, Matrix, mask_of
+from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
+from gansynth.data.lesion_parts import lesion_values, parts
+from gansynth.data.lesion_texture import LEAST, drawn_grain, measured, tissue_around
+from gansynth.runtime.errors import DataFault
+
+MOST, LIKE, BORDER = 1000, 12, 0.5
+"""Lesions kept; least number of similar ones, of which one is varied; Gaussian between classes."""
+
+
+class ParametricOptions(GeneratorOptions):
+    """Options of ``parametric``."""
+
+    edge: float = Field(
+        1.25, ge=1, le=20, description="width of the soft edge within a lesion, voxels; 1: hard"
+    )
+    variety: float = Field(
+        0.3, ge=0, le=2, description="variation of a training lesion's contrast and grain; 0: none"
+    )
+    lesions: tuple[str, ...] = Field((), description="labels of lesions; none: all foreground")
+
+
+class Parametric(Generator):
+    """The rival of lesion generators that learns no network and copies no voxel."""
+
+    name: ClassVar[str] = "parametric"
+    Options: ClassVar[type[GeneratorOptions]] = ParametricOptions
+    default_edits: ClassVar[tuple[str, ...]] = ("blob:share=0.5", "flip", "rotate", "elastic")
+    options: ParametricOptions
+
+    @property
+    def conditioned_on(self) -> frozenset[Heeded]:
+        """Labels, and which of them is the lesion."""
+        return frozenset({"labels", "lesion"})
+
+    @property
+    def default_lesions(self) -> str:
+        """The default of ``--lesions``: the classes of option ``lesions``."""
+        return f"classes={'+'.join(map(str, self.values))}"
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return none."""
+        self.values = lesion_values(self.schema, self.options.lesions)
+        return {}
+
+    def phases(self) -> Sequence[Phase]:
+        """Return none: there is nothing to train."""
+        return ()
+
+    def observe(self, cases: Iterable[Case]) -> None:
+        """Measure the lesions of training cases; DataFault: there are none."""
+        rows = [row for case in cases for row in self._measured(case)]
+        if not rows:
+            raise DataFault(
+                f"{self.name}: the training cases show no lesion of {LEAST} voxels, expected some; "
+                "name the lesions' labels with --set lesions=NAME"
+            )
+        table = np.array(rows[:: len(rows) // MOST + 1])
+        for column in table.T:  # a class that a lesion lacks is another lesion's
+            lacks = np.isnan(column)
+            column[lacks] = np.resize(column[~lacks] if not lacks.all() else 0.0, lacks.sum())
+        self.table = table.round(5)
+
+    def state(self) -> dict[str, Any]:
+        """Return the lesions' measures."""
+        return {"lesions": self.table.tolist()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state`` returned."""
+        self.table = np.array(state["lesions"])
+
+    def reject_reason(self, sample: Sample) -> str:
+        """Return a reason to reject a sample: there was no room for its lesion."""
+        return no_room(sample.provenance)
+
+    def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
+        """See ``Generator.sample``; DataFault: a condition has no background and lesion."""
+        rngs = map(np.random.default_rng, seeds)
+        return [self._one(c, rng) for c, rng in zip(conditions, rngs, strict=True)]
+
+    def _one(self, condition: Condition, rng: np.random.Generator) -> Sample:
+        image, labels, lesion = condition.background, condition.labels, condition.lesion
+        if image is None or labels is None or lesion is None:
+            raise DataFault(
+                f"{self.name}: a condition has no background and lesion, expected both; make "
+                "conditions with a LesionDrawer"
+            )
+        free, out, row = self._tissue(image, labels), image.copy(), None
+        if condition.region is not None and condition.donor is not None:  # what a lesion vacated
+            out = np.where(condition.region & (lesion == 0), condition.donor, out)
+        for part in parts(lesion, self.schema):
+            box, tissue = tissue_around(part, out, free)
+            row = self._lesion_like(part.voxels, tissue, rng) if row is None else row
+            local = out[(slice(None), *box)]
+            local[:] = self._drawn(local, part.whole()[box], tissue, row, rng)
+        return Sample(out, labels.copy(), provenance=condition.provenance)
+
+    def _tissue(self, image: FloatArray, labels: LabelArray) -> Mask:
+        """Return the body without lesions."""
+        return np.asarray(organ_mask(image) & (labels != OUTSIDE) & ~mask_of(labels, self.values))
+
+    def _measured(self, case: Case) -> Iterator[Matrix]:
+        """Yield log size, tissue (C,), and the measures of each class, of each lesion."""
+        labels = np.zeros(self.size, np.int16) if case.labels is None else case.labels
+        free = self._tissue(case.image, labels)
+        for part in parts(labels, self.schema, self.values, least=LEAST):
+            box, tissue = tissue_around(part, case.image, free)
+            local, held = case.image[(slice(None), *box)], part.whole()[box]
+            blocks = [measured(local, held == value, tissue) for value in self.values]
+            yield np.concatenate([[np.log(part.voxels)], tissue, *blocks])
+
+    def _lesion_like(self, voxels: int, tissue: Matrix, rng: np.random.Generator) -> Matrix:
+        """Draw a similar training lesion, and vary it as two others differ."""
+        here = np.array([np.log(voxels), *tissue])
+        seen = self.table[:, : len(here)]
+        apart = np.square((seen - here) / np.maximum(seen.std(axis=0), 1e-6)).sum(axis=1)
+        near = self.table[np.argsort(apart, kind="stable")[: max(LIKE, len(seen) // 3)]]
+        first, second, third = near[rng.integers(len(near), size=3)]
+        middle, by = near.mean(axis=0), self.options.variety
+        varied = first - middle + by * (second - third) / np.sqrt(2)
+        return np.asarray(middle + varied / np.sqrt(1 + by**2))  # spread as the lesions are
+
+    def _drawn(
+        self, image: FloatArray, labels: LabelArray, tissue: Matrix, row: Matrix, rng: Any
+    ) -> FloatArray:
+        """Return an image (C, ...) with a lesion drawn within its labels alone."""
+        from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+        mask, count = labels > 0, len(image)
+        share = np.clip(distance_transform_edt(mask) / self.options.edge, 0, 1)
+        level, noise = np.zeros((2, *image.shape))
+        blocks = row[1 + count :].reshape(len(self.values), -1)
+        for value, block in zip(self.values, blocks, strict=True):
+            where = labels == value
+            if where.any():
+                level[:, where] = block[:count, None] / share[where].mean()
+                noise[:, where] = drawn_grain(block, count, where, rng)
+        # The levels of neighbouring classes run into each other.
+        weight = np.maximum(gaussian_filter(mask.astype(float), BORDER), 1e-6)
+        level = np.stack([gaussian_filter(channel, BORDER) for channel in level]) / weight
+        target = tissue.reshape(-1, *[1] * labels.ndim) + level + noise
+        return np.where(mask, image + share * (target - image), image).astype(np.float32)
