@@ -130,10 +130,8 @@ def test_another_fit_in_the_same_folder_is_refused(toy_nnunet, run, refuse, more
 # -- signals -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_fit_ends_soon_and_goes_on_later(toy_nnunet, run, run_cli, number, code):
     command = fit(toy_nnunet, run, "--set=steps=100000", "--set=checkpoint_every=1")
     with subprocess.Popen([*GANSYNTH, *command], stderr=subprocess.PIPE, text=True) as child:

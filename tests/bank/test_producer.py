@@ -390,7 +390,8 @@ def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(start, tmp_pa
     assert verify_bank(tmp_path / "bank") == 3
 
 
-@pytest.mark.parametrize("where", [pytest.param("slow", marks=pytest.mark.slow), "stubborn"])
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["slow", "stubborn"])
 def test_a_producer_in_the_midst_of_drawing_ends_on_sigterm(start, tmp_path, where):
     producer = start(where, segment_samples=4)
     producer.wait(4, 300)
@@ -417,6 +418,7 @@ def test_a_producer_ends_when_its_parent_was_killed(tmp_path, where, temporary):
     assert Path(config.bank).exists() != temporary
 
 
+@pytest.mark.slow
 def test_what_earlier_producers_said_is_kept_and_not_taken_for_the_last_words(start):
     first = start("fault", segment_samples=4)
     with pytest.raises(EnvironmentFault, match=r"plug it in .*with 4 of 13 samples"):
@@ -451,6 +453,7 @@ def test_a_complete_scratch_bank_is_watched_over_by_a_small_process(start, tmp_p
     assert gone(janitor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "changes"),
     [("ok", {"frozen": True}), ("fault", {"frozen": False})],

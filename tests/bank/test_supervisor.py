@@ -80,6 +80,7 @@ def is_whole(sample: BankSample) -> bool:
     return same and np.array_equal(sample.labels, image[0] > 1)
 
 
+@pytest.mark.slow
 def test_readers_meet_only_whole_samples_over_deaths_which_are_told_and_counted(keep, tmp_path):
     supervisor = keep(frozen=False, duty=0.5, restarts=1)
     supervisor.wait(13, 300)
@@ -131,6 +132,7 @@ def test_a_producer_that_rests_and_dies_again_and_again_was_well(keep):
     assert (supervisor.restarts, supervisor.ended) == (3, None)
 
 
+@pytest.mark.slow
 def test_a_frozen_bank_whose_producers_die_gets_the_content_of_any_other(keep, tmp_path):
     supervisor = keep(f"once kill {tmp_path / 'marker'}", segment_samples=2, batch=2)
     supervisor.wait(13, 300)
@@ -146,6 +148,7 @@ def test_a_frozen_bank_whose_producers_die_gets_the_content_of_any_other(keep, t
     assert BankReader(tmp_path / "bank").sha256 == first
 
 
+@pytest.mark.slow
 def test_a_producer_that_keeps_dying_is_given_up_and_whoever_waits_learns_why(keep):
     supervisor = keep("bug", restarts=2)
     with pytest.raises(TrainingFault, match=r"exit code 1 .*KeyError: 'a bug'; given up after 2"):
@@ -260,12 +263,10 @@ def test_a_producer_that_takes_long_and_shows_it_lives_is_left_alone(keep):
 # -- devices -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "said"),
-    [
-        ("memory", "CUDA out of memory. Tried"),
-        pytest.param("busy", "CUDA error: CUDA-cap", marks=pytest.mark.slow),
-    ],
+    [("memory", "CUDA out of memory. Tried"), ("busy", "CUDA error: CUDA-cap")],
 )
 def test_where_the_device_has_no_room_the_producer_goes_on_on_the_cpu(keep, tmp_path, what, said):
     supervisor = keep(what, device="cuda:7")
@@ -307,6 +308,7 @@ def test_while_no_producer_does_a_janitor_watches_over_a_scratch_bank(keep):
 # -- what a restart must not forget --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_was_made_before_a_death_counts_for_the_reuse_asked_for(keep, tmp_path):
     supervisor = keep(frozen=False, capacity=4, batch=1, segment_samples=1, reuse=10)
     supervisor.wait(4, 300)

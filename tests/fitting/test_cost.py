@@ -134,6 +134,7 @@ def test_the_simulated_peak_is_that_of_real_steps(own, half, monkeypatch):
     assert found.peak == pytest.approx(real.peak, rel=0.01)
 
 
+@pytest.mark.slow
 def test_checkpointing_and_bf16_lower_the_peak_and_checkpointing_computes_more():
     deep: dict[str, Any] = {"double": True, "d_norm": "instance"}
     plain, half = imagined(**deep), imagined(True, **deep)
@@ -209,14 +210,12 @@ def test_a_dry_run_has_a_forecast_or_says_why_not(toy_source, monkeypatch):
     assert "cannot be simulated: TypeError" in told["why"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "own"),
     [
         ("2", {**TINY, "insert": "lesion"}),
-        pytest.param(
-            *("2", {**TINY, "augment": "flip,cutout", "augment_p": "adaptive"}),
-            marks=pytest.mark.slow,
-        ),
+        ("2", {**TINY, "augment": "flip,cutout", "augment_p": "adaptive"}),
     ],
     ids=["lesion", "augmented"],
 )
@@ -243,9 +242,8 @@ def test_what_would_take_too_long_is_worked_out_from_smaller_crops(
     assert report["estimated_seconds"] > 600 * report["seconds_per_step"] - 0.1
 
 
-@pytest.mark.parametrize(
-    ("patience", "smaller"), [pytest.param(1e9, 0, marks=pytest.mark.slow), (0.0, 3)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("patience", "smaller"), [(1e9, 0), (0.0, 3)])
 def test_every_stage_of_a_growing_gan_is_timed(shared_yolo, patience, smaller, monkeypatch):  # noqa: F811
     monkeypatch.setattr(step_times, "SOON", 0.0)
     monkeypatch.setattr(step_times, "PATIENCE", patience)

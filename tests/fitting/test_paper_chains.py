@@ -79,6 +79,7 @@ def of_case(told: Sampler, index: int) -> tuple[Any, Any]:
 # -- shin2018: the chain ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_chain_has_seen_both_sources_and_its_parts_draw_what_the_paper_draws(chain):
     manifest = read_manifest(chain)
     lineage = Lineage.from_json(manifest["lineage"])

@@ -84,9 +84,8 @@ def server() -> Iterator["subprocess.Popen[str]"]:
 
 
 # Of MM-GAN with its pool full; of cpggan within its second fade.
-@pytest.mark.parametrize(
-    "name", [n if n == "mmgan" else pytest.param(n, marks=pytest.mark.slow) for n in ZOO]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ZOO)
 def test_killed_again_and_again_a_run_ends_as_if_never_killed(server, tmp_path, name):
     """In a step, with a checkpoint half written, and before old checkpoints are dropped."""
     steps = STEPS.get(name, 12)

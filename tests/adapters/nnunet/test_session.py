@@ -38,6 +38,7 @@ def kill_producer(session: Any) -> None:
     os.kill(read_heartbeat(session.training_bank.bank)["pid"], signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_producer_that_died_is_started_again_and_the_log_says_so(ready, fitted):
     trainer = ready(GENERATOR=fitted, **LIVE)
     trainer.get_dataloaders()

@@ -35,6 +35,7 @@ def seated(site):
     return site, site.join("Dr. Ito", years=12)
 
 
+@pytest.mark.slow
 def test_it_listens_on_this_machines_own_address_only(site):
     found = psutil.Process().net_connections(kind="inet")
     addresses = {c.laddr.ip for c in found if c.status == "LISTEN" and c.laddr.port == site.port}
