@@ -135,10 +135,11 @@ class LesionDrawer:
         return self.options.pairs == "ordered"
 
     def room_in(self, case_context: CaseContext) -> float:
-        """Share of a background's voxels in which lesions may lie."""
+        """Room for lesions in a background, as a share of what is enough: 0 to 1."""
+        classes = self._classes(case_context)
         if self.options.where == "own":
-            return float(mask_of(case_context.labels, self._classes(case_context)).any())
-        return float(self._ground(case_context, self._classes(case_context)).free.mean())
+            return float(mask_of(case_context.labels, classes).any())
+        return self._ground(case_context, classes).room
 
     def draw(
         self, case_context: CaseContext, edits: Sequence[Edit], rng: np.random.Generator
@@ -162,17 +163,18 @@ class LesionDrawer:
         ground = self._ground(case_context, classes)
         provenance["into"] = None if self.options.into is None else list(self.options.into)
         provenance["apart_mm"] = self.options.apart_mm
+        unlikely: list[tuple[_Edited, dict[str, Any]]] = []
         for change, tight in self._attempts(case_context, classes, edits, rng):
             placement = self._place(ground, change, rng, tight=tight)
-            if placement is not None:
-                where = {**change[2], **placement, "room": True}
-                if self.options.mixing == "carve":
-                    where["carve_mm"] = draw_distance(
-                        change[1].labels, case_context.case_pool.schema, rng
-                    )
-                inserted = _brought(ground, change[1], {**provenance, **where})
-                if inserted.lesion.any():
-                    return inserted
+            if placement is None:
+                continue
+            if "unlikely" in placement:
+                unlikely.append((change, placement))
+            elif inserted := self._insert(ground, change, {**provenance, **placement}, rng):
+                return inserted
+        for change, placement in sorted(unlikely, key=lambda at: -at[1]["likely"]):
+            if inserted := self._insert(ground, change, {**provenance, **placement}, rng):
+                return inserted
         return _nothing(case_context, {**provenance, "room": False})
 
     def replay(
@@ -215,7 +217,8 @@ class LesionDrawer:
         return chosen
 
     def _ground(self, case_context: CaseContext, classes: tuple[int, ...]) -> PlacementRegion:
-        return PlacementRegion(case_context, classes, self.options.into, self.options.apart_mm)
+        options = self.options
+        return PlacementRegion(case_context, classes, options.into, options.apart_mm, options.where)
 
     def _cuts(
         self, case_context: CaseContext, classes: tuple[int, ...], rng: np.random.Generator
@@ -257,18 +260,42 @@ class LesionDrawer:
     def _place(
         self, ground: PlacementRegion, edited: _Edited, rng: np.random.Generator, *, tight: bool
     ) -> dict[str, Any] | None:
-        """Find a place for an edited lesion; None without room."""
+        """Find a place for an edited lesion, the likeliest if none is likely; None without room."""
         held, donor = np.argwhere(edited[1].labels > 0), edited[0]
-        options = self.options
+        options, known = self.options, ground.surroundings
         least = options.inside * (CLIPPED if tight else 1)
-        places = centres(ground, donor, options.where, options.tries, rng)
-        for tried, centre in enumerate(places, start=1):
+        likeliest: dict[str, Any] | None = None
+        for tried, centre in enumerate(centres(ground, donor, len(held), options.tries, rng), 1):
             corner = corner_at(held, centre)
-            inside = ground.share(held + np.array(corner), least, options.shown, tight=tight)
-            if inside is not None:
-                placement = {"corner": list(corner), "tries": tried, "inside": round(inside, 4)}
-                return {**placement, "clipped": True} if tight else placement
-        return None
+            shares = ground.share(held + np.array(corner), least, options.shown, tight=tight)
+            if shares is None:
+                continue
+            inside, likely = (round(share, 4) for share in shares)
+            placement = {"corner": list(corner), "tries": tried, "inside": inside}
+            placement |= {"clipped": True} if tight else {}
+            if known is None:
+                return placement
+            placement["likely"] = likely
+            if likely >= known.share:
+                return placement
+            if likeliest is None or likely > likeliest["likely"]:
+                likeliest = {**placement, "unlikely": True}
+        return likeliest
+
+    def _insert(
+        self,
+        ground: PlacementRegion,
+        change: _Edited,
+        placement: dict[str, Any],
+        rng: np.random.Generator,
+    ) -> PlacedLesion | None:
+        """Put an edited lesion at its place; None if nothing of it is left."""
+        placement = {**change[2], **placement, "room": True}
+        if self.options.mixing == "carve":
+            schema = ground.case_context.case_pool.schema
+            placement["carve_mm"] = draw_distance(change[1].labels, schema, rng)
+        inserted = _brought(ground, change[1], placement)
+        return inserted if inserted.lesion.any() else None
 
 
 def lesion_provenance(
