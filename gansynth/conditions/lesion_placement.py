@@ -29,13 +29,14 @@ from gansynth.conditions.placement_region import (
     centres,
     corner_at,
     draw_distance,
+    fill_emptied,
     put,
     put_mask,
     signed_distance,
 )
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.edit import Edit
-from gansynth.core.geometry import Mask, mask_of, nearest_voxels
+from gansynth.core.geometry import Mask, mask_of
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.data.lesion_parts import parts
 from gansynth.runtime.errors import UsageFault
@@ -163,17 +164,14 @@ class LesionDrawer:
         ground = self._ground(case_context, classes)
         provenance["into"] = None if self.options.into is None else list(self.options.into)
         provenance["apart_mm"] = self.options.apart_mm
-        unlikely: list[tuple[_Edited, dict[str, Any]]] = []
-        for change, tight in self._attempts(case_context, classes, edits, rng):
-            placement = self._place(ground, change, rng, tight=tight)
-            if placement is None:
-                continue
-            if "unlikely" in placement:
-                unlikely.append((change, placement))
-            elif inserted := self._insert(ground, change, {**provenance, **placement}, rng):
-                return inserted
-        for change, placement in sorted(unlikely, key=lambda at: -at[1]["likely"]):
-            if inserted := self._insert(ground, change, {**provenance, **placement}, rng):
+        for change, placement in self._places(ground, edits, rng):
+            where = {**change[2], **placement, "room": True}
+            if self.options.mixing == "carve":
+                where["carve_mm"] = draw_distance(
+                    change[1].labels, case_context.case_pool.schema, rng
+                )
+            inserted = _brought(ground, change[1], {**provenance, **where})
+            if inserted.lesion.any():
                 return inserted
         return _nothing(case_context, {**provenance, "room": False})
 
@@ -242,30 +240,39 @@ class LesionDrawer:
         return cuts
 
     def _attempts(
-        self,
-        case_context: CaseContext,
-        classes: tuple[int, ...],
-        edits: Sequence[Edit],
-        rng: np.random.Generator,
+        self, case_context: CaseContext, edits: Sequence[Edit], rng: np.random.Generator
     ) -> Iterator[tuple[_Edited, bool]]:
         """Yield edited lesions to try; then all again, for places that clip them."""
         tried = []
-        for cut in self._cuts(case_context, classes, rng):
+        for cut in self._cuts(case_context, self._classes(case_context), rng):
             change = _change(cut, case_context, edits, rng)
             if change is not None:
                 tried.append(change)
                 yield change, False
         yield from ((change, True) for change in tried)
 
+    def _places(
+        self, ground: PlacementRegion, edits: Sequence[Edit], rng: np.random.Generator
+    ) -> Iterator[tuple[_Edited, dict[str, Any]]]:
+        """Yield edited lesions with room, and their places; those at unlikely ones last."""
+        unlikely = []
+        for change, tight in self._attempts(ground.case_context, edits, rng):
+            placement = self._place(ground, change, rng, tight=tight)
+            if placement is not None and "unlikely" in placement:
+                unlikely.append((change, placement))
+            elif placement is not None:
+                yield change, placement
+        yield from sorted(unlikely, key=lambda at: -at[1]["likely"])
+
     def _place(
         self, ground: PlacementRegion, edited: _Edited, rng: np.random.Generator, *, tight: bool
     ) -> dict[str, Any] | None:
         """Find a place for an edited lesion, the likeliest if none is likely; None without room."""
-        held, donor = np.argwhere(edited[1].labels > 0), edited[0]
-        options, known = self.options, ground.surroundings
+        held, options, known = np.argwhere(edited[1].labels > 0), self.options, ground.surroundings
         least = options.inside * (CLIPPED if tight else 1)
         likeliest: dict[str, Any] | None = None
-        for tried, centre in enumerate(centres(ground, donor, len(held), options.tries, rng), 1):
+        places = centres(ground, edited[0], len(held), options.tries, rng)
+        for tried, centre in enumerate(places, start=1):
             corner = corner_at(held, centre)
             shares = ground.share(held + np.array(corner), least, options.shown, tight=tight)
             if shares is None:
@@ -281,21 +288,6 @@ class LesionDrawer:
             if likeliest is None or likely > likeliest["likely"]:
                 likeliest = {**placement, "unlikely": True}
         return likeliest
-
-    def _insert(
-        self,
-        ground: PlacementRegion,
-        change: _Edited,
-        placement: dict[str, Any],
-        rng: np.random.Generator,
-    ) -> PlacedLesion | None:
-        """Put an edited lesion at its place; None if nothing of it is left."""
-        placement = {**change[2], **placement, "room": True}
-        if self.options.mixing == "carve":
-            schema = ground.case_context.case_pool.schema
-            placement["carve_mm"] = draw_distance(change[1].labels, schema, rng)
-        inserted = _brought(ground, change[1], placement)
-        return inserted if inserted.lesion.any() else None
 
 
 def lesion_provenance(
@@ -357,7 +349,7 @@ def _redrawn(
     chosen = mask_of(after, classes) | (changed & (after > 0))
     emptied = np.asarray(changed & (after == 0))
     image, usable = matched_intensities(change, provenance["seed"])
-    image = _emptied_filled(image, usable, emptied, case_context)
+    image = fill_emptied(image, usable, emptied, case_context)
     donor = np.where(usable | emptied, image, case_context.case.image)
     return PlacedLesion(
         labels=after,
@@ -367,19 +359,6 @@ def _redrawn(
         steps=change.steps,
         told={**provenance, "room": bool(chosen.any()), "changed": bool(changed.any())},
     )
-
-
-def _emptied_filled(
-    image: FloatArray, usable: Mask, emptied: Mask, case_context: CaseContext
-) -> FloatArray:
-    """Fill an image with the nearest background where it still shows removed foreground."""
-    gaps, bare = emptied & ~usable, usable & (case_context.labels == 0) & ~emptied
-    if not gaps.any() or not bare.any():
-        return image
-    nearest: Any = nearest_voxels(bare, case_context.case_pool.schema.spacing)
-    out = image.copy()
-    out[:, gaps] = case_context.case.image[:, *(index[gaps] for index in nearest)]
-    return out
 
 
 def _nothing(case_context: CaseContext, provenance: dict[str, Any]) -> PlacedLesion:

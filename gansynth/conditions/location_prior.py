@@ -120,7 +120,9 @@ class PlacementPrior:
                     return tuple(voxel)
         return anywhere(body, rng)
 
-    def _at(self, ndim: int, depth: float | None, diameter: float | None) -> tuple[Matrix, Matrix]:
+    def _at(
+        self, ndim: int, depth: float | None, diameter: float | None = None
+    ) -> tuple[Matrix, Matrix]:
         """Centres (N, ndim) and their weights (N,)."""
         away = np.zeros(len(self.centres))
         if depth is not None and self.centres.shape[1] != ndim:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from gansynth.conditions.lesion_donors import LesionDonor
 from gansynth.conditions.lesion_surroundings import LesionSurroundings
 from gansynth.conditions.location_prior import frame_of, place_drawer, whole_frame
 from gansynth.core.case_pool import CaseContext
-from gansynth.core.geometry import Mask, mask_of
+from gansynth.core.geometry import Mask, mask_of, nearest_voxels
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 
@@ -197,3 +197,16 @@ def draw_distance(labels: LabelArray, schema: Schema, rng: np.random.Generator) 
     drawn = rng.uniform(-deepest / 2, 0) if rng.random() < HALF else rng.uniform(0, deepest)
     faces = [np.take(distance, end, axis) for axis in range(labels.ndim) for end in (0, -1)]
     return float(min(drawn, min(float(face.min()) for face in faces) - min(schema.spacing)))
+
+
+def fill_emptied(
+    image: FloatArray, usable: Mask, emptied: Mask, case_context: CaseContext
+) -> FloatArray:
+    """Fill an image with the nearest background where it still shows removed foreground."""
+    gaps, bare = emptied & ~usable, usable & (case_context.labels == 0) & ~emptied
+    if not gaps.any() or not bare.any():
+        return image
+    nearest: Any = nearest_voxels(bare, case_context.case_pool.schema.spacing)
+    out = image.copy()
+    out[:, gaps] = case_context.case.image[:, *(index[gaps] for index in nearest)]
+    return out
