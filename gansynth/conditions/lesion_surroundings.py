@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -168,7 +169,7 @@ def _grounds(case_pool: CasePool, classes: tuple[int, ...]) -> Iterator[tuple[st
         case = native_case(case_pool, case_id)
         body, levels = body_of(case), _levels_of(case_pool, case_id, classes)
         frame = BodyBox.of(body)
-        planes: list[tuple[int, ...]] = [()]
+        planes: list[tuple[Any, ...]] = [()]
         if case_pool.space.grid == "slice":
             held = np.flatnonzero(lesions.any(axis=(1, 2))).tolist()
             planes, frame = [(plane,) for plane in some(held, PLANES)], frame.last(2)

@@ -1,4 +1,5 @@
 """New lesions lie on tissue and at depths like those of real ones."""
+# mypy: disallow-untyped-calls=False
 
 from dataclasses import replace
 
