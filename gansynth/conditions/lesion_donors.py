@@ -14,7 +14,7 @@ import numpy as np
 
 from gansynth.conditions.edit_chain import drawn_edits
 from gansynth.conditions.edits.warp import maps_space
-from gansynth.conditions.location_prior import learning_cases
+from gansynth.conditions.location_prior import learning_cases, native_case
 from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.geometry import Mask, bounding_box, mask_of
@@ -277,13 +277,10 @@ def class_statistics(case_pool: CasePool) -> tuple[FloatArray, FloatArray]:
 
 
 def _statistics(case_pool: CasePool) -> tuple[FloatArray, FloatArray]:
-    values, space = case_pool.schema.foreground, replace(case_pool.space, grid="native", size=())
+    values = case_pool.schema.foreground
     sums = np.zeros((3, len(values), len(case_pool.schema.channels)))
     for case_id in learning_cases(case_pool):
-        resampled = case_pool.space.grid == "resample"
-        case = (
-            case_pool.uncut(case_id) if resampled else space.to_generator(case_pool.cache(case_id))
-        )
+        case = native_case(case_pool, case_id)
         if case.labels is None:
             continue
         for row, value in enumerate(values):

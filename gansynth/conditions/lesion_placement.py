@@ -29,13 +29,14 @@ from gansynth.conditions.placement_region import (
     centres,
     corner_at,
     draw_distance,
+    fill_emptied,
     put,
     put_mask,
     signed_distance,
 )
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.edit import Edit
-from gansynth.core.geometry import Mask, mask_of, nearest_voxels
+from gansynth.core.geometry import Mask, mask_of
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.data.lesion_parts import parts
 from gansynth.runtime.errors import UsageFault
@@ -135,10 +136,11 @@ class LesionDrawer:
         return self.options.pairs == "ordered"
 
     def room_in(self, case_context: CaseContext) -> float:
-        """Share of a background's voxels in which lesions may lie."""
+        """Room for lesions in a background, as a share of what is enough: 0 to 1."""
+        classes = self._classes(case_context)
         if self.options.where == "own":
-            return float(mask_of(case_context.labels, self._classes(case_context)).any())
-        return float(self._ground(case_context, self._classes(case_context)).free.mean())
+            return float(mask_of(case_context.labels, classes).any())
+        return self._ground(case_context, classes).room
 
     def draw(
         self, case_context: CaseContext, edits: Sequence[Edit], rng: np.random.Generator
@@ -162,17 +164,15 @@ class LesionDrawer:
         ground = self._ground(case_context, classes)
         provenance["into"] = None if self.options.into is None else list(self.options.into)
         provenance["apart_mm"] = self.options.apart_mm
-        for change, tight in self._attempts(case_context, classes, edits, rng):
-            placement = self._place(ground, change, rng, tight=tight)
-            if placement is not None:
-                where = {**change[2], **placement, "room": True}
-                if self.options.mixing == "carve":
-                    where["carve_mm"] = draw_distance(
-                        change[1].labels, case_context.case_pool.schema, rng
-                    )
-                inserted = _brought(ground, change[1], {**provenance, **where})
-                if inserted.lesion.any():
-                    return inserted
+        for change, placement in self._places(ground, edits, rng):
+            where = {**change[2], **placement, "room": True}
+            if self.options.mixing == "carve":
+                where["carve_mm"] = draw_distance(
+                    change[1].labels, case_context.case_pool.schema, rng
+                )
+            inserted = _brought(ground, change[1], {**provenance, **where})
+            if inserted.lesion.any():
+                return inserted
         return _nothing(case_context, {**provenance, "room": False})
 
     def replay(
@@ -215,7 +215,8 @@ class LesionDrawer:
         return chosen
 
     def _ground(self, case_context: CaseContext, classes: tuple[int, ...]) -> PlacementRegion:
-        return PlacementRegion(case_context, classes, self.options.into, self.options.apart_mm)
+        options = self.options
+        return PlacementRegion(case_context, classes, options.into, options.apart_mm, options.where)
 
     def _cuts(
         self, case_context: CaseContext, classes: tuple[int, ...], rng: np.random.Generator
@@ -239,36 +240,54 @@ class LesionDrawer:
         return cuts
 
     def _attempts(
-        self,
-        case_context: CaseContext,
-        classes: tuple[int, ...],
-        edits: Sequence[Edit],
-        rng: np.random.Generator,
+        self, case_context: CaseContext, edits: Sequence[Edit], rng: np.random.Generator
     ) -> Iterator[tuple[_Edited, bool]]:
         """Yield edited lesions to try; then all again, for places that clip them."""
         tried = []
-        for cut in self._cuts(case_context, classes, rng):
+        for cut in self._cuts(case_context, self._classes(case_context), rng):
             change = _change(cut, case_context, edits, rng)
             if change is not None:
                 tried.append(change)
                 yield change, False
         yield from ((change, True) for change in tried)
 
+    def _places(
+        self, ground: PlacementRegion, edits: Sequence[Edit], rng: np.random.Generator
+    ) -> Iterator[tuple[_Edited, dict[str, Any]]]:
+        """Yield edited lesions with room, and their places; those at unlikely ones last."""
+        unlikely = []
+        for change, tight in self._attempts(ground.case_context, edits, rng):
+            placement = self._place(ground, change, rng, tight=tight)
+            if placement is not None and "unlikely" in placement:
+                unlikely.append((change, placement))
+            elif placement is not None:
+                yield change, placement
+        yield from sorted(unlikely, key=lambda at: -at[1]["likely"])
+
     def _place(
         self, ground: PlacementRegion, edited: _Edited, rng: np.random.Generator, *, tight: bool
     ) -> dict[str, Any] | None:
-        """Find a place for an edited lesion; None without room."""
-        held, donor = np.argwhere(edited[1].labels > 0), edited[0]
-        options = self.options
+        """Find a place for an edited lesion, the likeliest if none is likely; None without room."""
+        held, options, known = np.argwhere(edited[1].labels > 0), self.options, ground.surroundings
         least = options.inside * (CLIPPED if tight else 1)
-        places = centres(ground, donor, options.where, options.tries, rng)
+        likeliest: dict[str, Any] | None = None
+        places = centres(ground, edited[0], len(held), options.tries, rng)
         for tried, centre in enumerate(places, start=1):
             corner = corner_at(held, centre)
-            inside = ground.share(held + np.array(corner), least, options.shown, tight=tight)
-            if inside is not None:
-                placement = {"corner": list(corner), "tries": tried, "inside": round(inside, 4)}
-                return {**placement, "clipped": True} if tight else placement
-        return None
+            shares = ground.share(held + np.array(corner), least, options.shown, tight=tight)
+            if shares is None:
+                continue
+            inside, likely = (round(share, 4) for share in shares)
+            placement = {"corner": list(corner), "tries": tried, "inside": inside}
+            placement |= {"clipped": True} if tight else {}
+            if known is None:
+                return placement
+            placement["likely"] = likely
+            if likely >= known.share:
+                return placement
+            if likeliest is None or likely > likeliest["likely"]:
+                likeliest = {**placement, "unlikely": True}
+        return likeliest
 
 
 def lesion_provenance(
@@ -330,7 +349,7 @@ def _redrawn(
     chosen = mask_of(after, classes) | (changed & (after > 0))
     emptied = np.asarray(changed & (after == 0))
     image, usable = matched_intensities(change, provenance["seed"])
-    image = _emptied_filled(image, usable, emptied, case_context)
+    image = fill_emptied(image, usable, emptied, case_context)
     donor = np.where(usable | emptied, image, case_context.case.image)
     return PlacedLesion(
         labels=after,
@@ -340,19 +359,6 @@ def _redrawn(
         steps=change.steps,
         told={**provenance, "room": bool(chosen.any()), "changed": bool(changed.any())},
     )
-
-
-def _emptied_filled(
-    image: FloatArray, usable: Mask, emptied: Mask, case_context: CaseContext
-) -> FloatArray:
-    """Fill an image with the nearest background where it still shows removed foreground."""
-    gaps, bare = emptied & ~usable, usable & (case_context.labels == 0) & ~emptied
-    if not gaps.any() or not bare.any():
-        return image
-    nearest: Any = nearest_voxels(bare, case_context.case_pool.schema.spacing)
-    out = image.copy()
-    out[:, gaps] = case_context.case.image[:, *(index[gaps] for index in nearest)]
-    return out
 
 
 def _nothing(case_context: CaseContext, provenance: dict[str, Any]) -> PlacedLesion:

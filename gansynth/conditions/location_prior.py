@@ -7,7 +7,8 @@ face. So places in bodies of different size, or in a crop and the whole case, ca
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from gansynth.core.geometry import Mask, Matrix, bounding_box
 from gansynth.core.schema import Case
 from gansynth.data.lesion_parts import parts
 
+T = TypeVar("T")
 KERNEL = 0.04
 """Widest kernel around each centre: its standard deviation, as a share of the body's length."""
 CLOSEST = 0.1
@@ -26,6 +28,8 @@ DRAWS = 64
 """Draws around learnt centres until one lies in the body."""
 LOOKED_AT = 64
 """Largest number of training cases that statistics are learnt from."""
+LIKE = np.log(2)
+"""Kernel on the logarithm of a lesion's diameter: lesions half or twice as large count little."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,12 @@ class PlacementPrior:
         centres: float64 (N, n) with n the axes of whole cases, (N, 3) for slices too; 0 to 1
             within the body's box. Without any (N = 0), every place is alike.
         clearance: least distance from the body's outline, in lengths of that box.
+        diameters: float64 (N,) of the lesions (see ``diameter``); None if unknown.
     """
 
     centres: Matrix
     clearance: float = 0.0
+    diameters: Matrix | None = None
 
     @classmethod
     def learn(cls, case_pool: CasePool, classes: Sequence[int] | None = None) -> PlacementPrior:
@@ -49,7 +55,7 @@ class PlacementPrior:
         of less than a tenth of the case's largest are left out.
         """
         chosen = tuple(sorted(classes or case_pool.schema.foreground))
-        return case_pool.learnt(f"placement prior of {chosen}", lambda r: cls(_centres(r, chosen)))
+        return case_pool.learnt(f"placement prior of {chosen}", lambda r: _of_lesions(r, chosen))
 
     @classmethod
     def learn_boxes(cls, case_pool: CasePool, label: int) -> PlacementPrior:
@@ -71,10 +77,16 @@ class PlacementPrior:
         return np.asarray((depth > 0) & (depth >= self.clearance))
 
     def spread(
-        self, count: int, ndim: int, rng: np.random.Generator, *, depth: float | None = None
+        self,
+        count: int,
+        ndim: int,
+        rng: np.random.Generator,
+        *,
+        depth: float | None = None,
+        diameter: float | None = None,
     ) -> Matrix:
-        """Draw relative coordinates (count, ndim), in the body or not; ``depth`` as below."""
-        points, weights = self._at(ndim, depth)
+        """Draw relative coordinates (count, ndim), in the body or not; options as in ``draw``."""
+        points, weights = self._at(ndim, depth, diameter)
         if not len(points):
             return rng.random((count, ndim))
         picked = points[rng.choice(len(points), count, p=weights / weights.sum())]
@@ -87,6 +99,7 @@ class PlacementPrior:
         *,
         frame: BodyBox | None = None,
         depth: float | None = None,
+        diameter: float | None = None,
     ) -> tuple[int, ...]:
         """Draw a voxel of a non-empty body by the density of lesions' centres.
 
@@ -95,10 +108,11 @@ class PlacementPrior:
                 that around ``body`` if None.
             depth: of a slice, ``depth_of(case_context)``: lesions at about that depth count. None
                 counts those of all slices alike.
+            diameter: of the lesion to place; centres of lesions about as large count more.
         """
         frame = frame or BodyBox.of(body)
         if len(self.centres) and rng.random() >= FLOOR:
-            spread = self.spread(DRAWS, body.ndim, rng, depth=depth)
+            spread = self.spread(DRAWS, body.ndim, rng, depth=depth, diameter=diameter)
             voxels = np.rint(frame.voxels(spread)).astype(int)
             inside = ((voxels >= 0) & (voxels < body.shape)).all(axis=1)
             for voxel in voxels[inside].tolist():
@@ -106,15 +120,16 @@ class PlacementPrior:
                     return tuple(voxel)
         return anywhere(body, rng)
 
-    def _at(self, ndim: int, depth: float | None) -> tuple[Matrix, Matrix]:
+    def _at(
+        self, ndim: int, depth: float | None, diameter: float | None = None
+    ) -> tuple[Matrix, Matrix]:
         """Centres (N, ndim) and their weights (N,)."""
-        if self.centres.shape[1] == ndim:
-            return self.centres, np.ones(len(self.centres))
-        weights = np.ones(len(self.centres))
-        if depth is not None and len(weights):
-            away = np.square((self.centres[:, 0] - depth) / KERNEL) / 2
-            weights = np.exp(away.min() - away)
-        return self.centres[:, 1:], weights
+        away = np.zeros(len(self.centres))
+        if depth is not None and self.centres.shape[1] != ndim:
+            away += np.square((self.centres[:, 0] - depth) / KERNEL) / 2
+        if diameter is not None and self.diameters is not None:
+            away += np.square(np.log(self.diameters / diameter) / LIKE) / 2
+        return self.centres[:, -ndim:], np.exp(away.min(initial=np.inf) - away)
 
 
 def anywhere(body: Mask, rng: np.random.Generator) -> tuple[int, ...]:
@@ -129,13 +144,18 @@ def place_drawer(
     where: str,
     allowed: Mask,
     rng: np.random.Generator,
+    voxels: int | None = None,
 ) -> Callable[[], tuple[int, ...]]:
-    """Return a function that draws voxels of a mask, by the prior or anywhere."""
+    """Return a function that draws voxels of a mask, by the prior or anywhere.
+
+    ``voxels`` of the lesion: by the prior, places of lesions about as large are preferred.
+    """
     if where == "anywhere":
         return lambda: anywhere(allowed, rng)
     prior = PlacementPrior.learn(case_context.case_pool, classes)
     frame, depth = frame_of(case_context), depth_of(case_context)
-    return lambda: prior.draw(allowed, rng, frame=frame, depth=depth)
+    size = None if voxels is None else frame.diameter(voxels)
+    return lambda: prior.draw(allowed, rng, frame=frame, depth=depth, diameter=size)
 
 
 def depths(body: Mask, frame: BodyBox) -> Matrix:
@@ -189,17 +209,19 @@ def _of_boxes(case_pool: CasePool, label: int) -> PlacementPrior:
     )
 
 
-def _centres(case_pool: CasePool, classes: Sequence[int]) -> Matrix:
-    rows = [np.empty((0, case_pool.source.schema.ndim))]
+def _of_lesions(case_pool: CasePool, classes: Sequence[int]) -> PlacementPrior:
+    rows, diameters = [np.empty((0, case_pool.source.schema.ndim))], []
     for case_id in learning_cases(case_pool):
         labels = whole(case_pool, case_id).labels
         if labels is None:
             continue
         lesions = parts(labels, case_pool.source.schema, classes)
-        centres = [lesion.centroid for lesion in lesions if lesion.voxels * 10 >= lesions[0].voxels]
-        if centres:
-            rows.append(whole_frame(case_pool, case_id).relative(np.array(centres)))
-    return np.concatenate(rows)
+        lesions = [lesion for lesion in lesions if lesion.voxels * 10 >= lesions[0].voxels]
+        if lesions:
+            frame = whole_frame(case_pool, case_id)
+            rows.append(frame.relative(np.array([lesion.centroid for lesion in lesions])))
+            diameters += [frame.diameter(lesion.voxels) for lesion in lesions]
+    return PlacementPrior(np.concatenate(rows), diameters=np.array(diameters))
 
 
 @dataclass(frozen=True)
@@ -225,6 +247,10 @@ class BodyBox:
         """Voxels per axis: float64 (n,)."""
         return np.subtract(self.high, self.low, dtype=np.float64)
 
+    def diameter(self, voxels: int) -> float:
+        """Edge of a cube, or square, of so many voxels, in lengths of the box (their mean)."""
+        return float((voxels / self.size.prod()) ** (1 / len(self.size)))
+
     def relative(self, voxels: Matrix) -> Matrix:
         """Relative coordinates (N, n) of positions (N, n) in voxels."""
         return np.asarray((voxels + 0.5 - np.asarray(self.low)) / self.size)
@@ -247,10 +273,13 @@ class BodyBox:
 
 def learning_cases(case_pool: CasePool) -> tuple[str, ...]:
     """Return the training cases to learn from: at most ``LOOKED_AT``, spread over sorted ids."""
-    count = len(case_pool.ids)
-    if count <= LOOKED_AT:
-        return case_pool.ids
-    return tuple(case_pool.ids[i * count // LOOKED_AT] for i in range(LOOKED_AT))
+    return tuple(some(case_pool.ids, LOOKED_AT))
+
+
+def some(rows: Sequence[T], most: int) -> list[T]:
+    """Return all rows, or ``most`` of them, evenly spread."""
+    count = max(len(rows), most)
+    return list(rows) if count == most else [rows[i * count // most] for i in range(most)]
 
 
 def whole(case_pool: CasePool, case_id: str) -> Case:
@@ -258,6 +287,14 @@ def whole(case_pool: CasePool, case_id: str) -> Case:
     if case_pool.space.grid == "resample":
         return case_pool.uncut(case_id)
     return own_labels(case_pool.cache(case_id), case_pool.schema)
+
+
+def native_case(case_pool: CasePool, case_id: str) -> Case:
+    """A ``whole`` case in the generator's intensities."""
+    if case_pool.space.grid != "slice":
+        return case_pool.uncut(case_id)
+    native = replace(case_pool.space, grid="native", size=())
+    return own_labels(native.to_generator(case_pool.cache(case_id)), case_pool.schema)
 
 
 def whole_frame(case_pool: CasePool, case_id: str) -> BodyBox:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.conditions.lesion_donors import LesionDonor
+from gansynth.conditions.lesion_surroundings import LesionSurroundings
 from gansynth.conditions.location_prior import frame_of, place_drawer, whole_frame
 from gansynth.core.case_pool import CaseContext
-from gansynth.core.geometry import Mask, mask_of
+from gansynth.core.geometry import Mask, mask_of, nearest_voxels
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 
@@ -22,6 +23,10 @@ HALF = 0.5
 """Share of mixed regions that are smaller than the lesion."""
 MOST = 0.1
 """Share of the array to which the size of larger lesions is limited."""
+
+
+ROOM = 0.25
+"""Share of the array where lesions may lie that is enough."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,14 @@ class PlacementRegion:
         classes: label values of lesions.
         into: label values on which a lesion may lie, besides 0; None for all but ``classes``.
         apart_mm: distance kept from the scene's own lesions.
+        where: how places are chosen; ``prior`` learns of real lesions' surroundings.
     """
 
     case_context: CaseContext
     classes: tuple[int, ...]
     into: tuple[int, ...] | None
     apart_mm: float
+    where: Where = "anywhere"
 
     @cached_property
     def allowed(self) -> Mask:
@@ -65,6 +72,29 @@ class PlacementRegion:
         """Mask of voxels for a lesion's centre."""
         return np.asarray(self.allowed & ~self.taken)
 
+    @cached_property
+    def surroundings(self) -> LesionSurroundings | None:
+        """Tissue and depth at real lesions, if places are learnt and images show it."""
+        if self.where != "prior" or not len(self.case_context.case.image):
+            return None
+        return LesionSurroundings.learn(self.case_context.case_pool, self.classes)
+
+    @cached_property
+    def likely(self) -> Mask:
+        """Mask of voxels like those at real lesions; all if nothing is known of these."""
+        if self.surroundings is None:
+            return np.ones(self.free.shape, bool)
+        return self.surroundings.likely(self.case_context, self.classes)
+
+    @property
+    def room(self) -> float:
+        """Room for lesions, as a share of what is enough: 0 to 1."""
+        enough, known = min(1.0, float(self.free.mean()) / ROOM), self.surroundings
+        bare = self.case_context.body & ~mask_of(self.case_context.labels, self.classes)
+        if known is None or not known.room or not bare.any():
+            return enough
+        return enough * min(1.0, float(self.likely[bare].mean()) / known.room)
+
     def share(
         self,
         held: npt.NDArray[np.intp],
@@ -72,8 +102,8 @@ class PlacementRegion:
         least_in_array: float,
         *,
         tight: bool = False,
-    ) -> float | None:
-        """Return the share of a lesion's voxels on allowed ground; None if the place is unfit.
+    ) -> tuple[float, float] | None:
+        """Return the shares of a lesion's voxels on allowed and on likely ground; None: no room.
 
         Args:
             held: int (N, n), its voxels; some may lie beyond the array.
@@ -89,25 +119,29 @@ class PlacementRegion:
             return None
         at = tuple(in_array.T)
         inside = float((self.free if tight else self.allowed)[at].mean())
-        return None if inside < least or (not tight and self.taken[at].any()) else inside
+        if inside < least or (not tight and self.taken[at].any()):
+            return None
+        return inside, float(self.likely[at].mean())
 
 
 def centres(
-    ground: PlacementRegion, donor: LesionDonor, where: Where, tries: int, rng: np.random.Generator
+    ground: PlacementRegion, donor: LesionDonor, voxels: int, tries: int, rng: np.random.Generator
 ) -> Iterator[tuple[int, ...]]:
-    """Yield voxels for the middle of a donor's lesion, in the order to try.
+    """Yield places for the middle of a donor's lesion of ``voxels``, in the order to try.
 
-    ``where`` is ``prior``, ``anywhere`` (``tries`` voxels each) or ``same`` (one voxel).
+    By ``ground.where``: ``prior``, ``anywhere`` (``tries`` places each) or ``same`` (one place).
     """
     case_context, free = ground.case_context, ground.free
-    if where == "same":
+    if ground.where == "same":
         donor_frame = whole_frame(case_context.case_pool, donor.case.id).last(free.ndim)
         there = frame_of(case_context).voxels(donor_frame.relative(np.array([donor.centre])))[0]
         yield tuple(int(i) for i in np.rint(there))
         return
     if not free.any():
         return
-    draw = place_drawer(case_context, ground.classes, where, free, rng)
+    likely = free & ground.likely
+    allowed = likely if likely.any() else free
+    draw = place_drawer(case_context, ground.classes, ground.where, allowed, rng, voxels)
     yield from (draw() for _ in range(tries))
 
 
@@ -163,3 +197,16 @@ def draw_distance(labels: LabelArray, schema: Schema, rng: np.random.Generator) 
     drawn = rng.uniform(-deepest / 2, 0) if rng.random() < HALF else rng.uniform(0, deepest)
     faces = [np.take(distance, end, axis) for axis in range(labels.ndim) for end in (0, -1)]
     return float(min(drawn, min(float(face.min()) for face in faces) - min(schema.spacing)))
+
+
+def fill_emptied(
+    image: FloatArray, usable: Mask, emptied: Mask, case_context: CaseContext
+) -> FloatArray:
+    """Fill an image with the nearest background where it still shows removed foreground."""
+    gaps, bare = emptied & ~usable, usable & (case_context.labels == 0) & ~emptied
+    if not gaps.any() or not bare.any():
+        return image
+    nearest: Any = nearest_voxels(bare, case_context.case_pool.schema.spacing)
+    out = image.copy()
+    out[:, gaps] = case_context.case.image[:, *(index[gaps] for index in nearest)]
+    return out

@@ -42,8 +42,6 @@ GROUNDS = 4
 """Number of these that are tried for room for boxes."""
 LOOKS = 8
 """Places that are tried for room for a lesion."""
-ROOM = 0.25
-"""Share of a place's voxels where lesions may lie, from which it is taken at once."""
 BODIES = 64
 """Cases whose bodies are cached."""
 GivenFn = Callable[[Case], FloatArray | None]
@@ -239,10 +237,10 @@ class ConditionSampler:
         roomiest, most = (case, placement), -1.0
         for _ in range(LOOKS if self.space.grid in ("crop", "slice") else 0):
             placed = self.space.to_generator(case, placement)
-            free = self.lesions.room_in(self._case_context(placed, placement, case, index))
-            if free > most:
-                roomiest, most = (case, placement), free
-            if free >= ROOM:
+            room = self.lesions.room_in(self._case_context(placed, placement, case, index))
+            if room > most:
+                roomiest, most = (case, placement), room
+            if room >= 1:
                 break
             case, placement = self._place(rng, index if self._in_turns else None)
         return roomiest

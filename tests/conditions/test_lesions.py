@@ -106,7 +106,9 @@ def test_labels_hold_the_lesion_in_the_body_and_the_donor_shows_it_there(ndim, t
         assert np.array_equal(c.donor[:, outside], c.background[:, outside])
 
 
-@pytest.mark.parametrize("text", [ROOMY, f"{ROOMY},what=one,mixing=carve", "where=own"])
+@pytest.mark.parametrize(
+    "text", [ROOMY, f"{ROOMY},what=one,mixing=carve", "where=own", "inside=0.6,tries=200"]
+)
 def test_it_replays_from_json_to_the_bit_in_any_order(text):
     source = sampler(text, edits=(*EDITS, Widens()), base=text != "where=own")
     for index in (3, 0, 2):

@@ -51,7 +51,9 @@ RUNS: Mapping[str, tuple[str, str, Mapping[str, object], tuple[str, ...]]] = {
     "dcgan wgan-gp": ("dcgan", "unseen:2", {"width": 4, "with_mask": "yes"}, ()),
     "copypaste": ("copypaste", "unseen:3", {}, ()),
     "elastic": ("elastic", "unseen:3", {}, ()),
+    "parametric": ("parametric", "unseen:3", {}, ()),
 }
+UNTRAINED = ("copypaste", "elastic", "parametric")
 LEARNT = tuple(
     name for name, (generator, *_) in RUNS.items() if generator in name and RUNS[name][2]
 )
@@ -90,7 +92,7 @@ def fitted(tmp_path_factory) -> Callable[[str], Path]:
     def run(name: str) -> Path:
         if name not in made:
             generator, data, own, edits = RUNS[name]
-            known = {**LOOP, **own} if generator not in ("copypaste", "elastic") else own
+            known = {**LOOP, **own} if generator not in UNTRAINED else own
             fit(
                 generator,
                 asked(data),

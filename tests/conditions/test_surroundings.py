@@ -1,0 +1,125 @@
+"""New lesions lie on tissue and at depths like those of real ones."""
+# mypy: disallow-untyped-calls=False
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gansynth.conditions.lesion_placement import lesion_drawer
+from gansynth.conditions.lesion_surroundings import LesionSurroundings
+from gansynth.conditions.location_prior import PlacementPrior
+from gansynth.conditions.placement_region import PlacementRegion
+from gansynth.conditions.sampler import ConditionSampler
+from gansynth.core.case_pool import CaseContext
+from gansynth.core.schema import Case, Schema
+from gansynth.core.space import Placement, Space
+from gansynth.testing import ToySource
+
+SIDE = {2: 48, 3: 28}
+EYE, SKULL = 2, 1
+
+
+def anatomy(ndim):
+    """A head: 0 for air, 1 for skull, 2 for an eye, 3 for the brain."""
+    side = SIDE[ndim]
+    grid = (np.indices((side,) * ndim) + 0.5) / side - 0.5
+    away = np.sqrt((grid**2).sum(axis=0))
+    kinds = np.select([away > 0.45, away > 0.37], [0, SKULL], 3)
+    eye = np.sqrt(((grid - np.r_[-0.18, np.zeros(ndim - 1)].reshape(-1, *[1] * ndim)) ** 2).sum(0))
+    return np.where(eye < 0.15, EYE, kinds)
+
+
+class Heads(ToySource):
+    """Lesions in the brain, off the eye; each subject has a grey scale of its own."""
+
+    def __init__(self, ndim, count=6, seen=1.0):
+        super().__init__(ndim)
+        kinds, self._cases = anatomy(ndim), {}
+        for number in range(count):
+            rng = np.random.default_rng(number)
+            labels = np.zeros(kinds.shape, np.int16)
+            while not labels.any() or (kinds[labels > 0] != 3).any():
+                centre = rng.uniform(0, SIDE[ndim], ndim).reshape(-1, *[1] * ndim)
+                labels = (np.sqrt(((np.indices(kinds.shape) - centre) ** 2).sum(0)) < 3).astype(
+                    np.int16
+                )
+            grey = np.array([0.0, 3.0, 0.3, 1.0])[kinds] + (kinds > 0) * rng.normal(
+                0, 0.1, kinds.shape
+            )
+            channels = np.stack([grey + labels, np.where(kinds > 0, 4 - grey, 0) + labels]) * seen
+            image = (channels * (1 + 9 * number)).astype(np.float32)
+            self._cases[f"head_{number}"] = Case(f"head_{number}", f"head_{number}", image, labels)
+
+    @property
+    def schema(self):
+        return Schema(("a", "b"), {"bg": 0, "tumour": 1}, (1.0,) * len(self._shape),
+                      "DHW"[-len(self._shape):])  # fmt: skip
+
+    @property
+    def train_ids(self):
+        return tuple(self._cases)
+
+
+def sampler(ndim, text="apart_mm=1", **how):
+    return ConditionSampler(Heads(ndim, **how), Space(), seed=3, lesions=lesion_drawer(text))
+
+
+def on_foreign_tissue(source, count=12):
+    kinds, drawn = anatomy(source.schema.ndim), [source.draw(index) for index in range(count)]
+    return np.mean([(kinds[c.lesion > 0] != 3).mean() for c in drawn if (c.lesion > 0).any()])
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_new_lesions_keep_off_tissue_that_surrounds_no_real_one(ndim):
+    assert on_foreign_tissue(sampler(ndim, "apart_mm=1,where=anywhere")) > 0.25
+    assert on_foreign_tissue(sampler(ndim)) < 0.05
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_few_subjects_leave_likely_places(count):
+    source = sampler(2, count=count)
+    told = [source.draw(index).provenance["lesions"] for index in range(10)]
+    assert all(p["room"] and p["likely"] > 0.7 for p in told)
+    assert np.mean(["unlikely" in p for p in told]) < 0.3
+
+
+def context(source, change=lambda image: image):
+    case = source.cache("head_0")
+    case = replace(case, image=change(case.image))
+    return CaseContext(case, Placement(), case.image.shape[1:], 0, source.case_pool)
+
+
+def test_where_no_place_is_likely_the_likeliest_is_taken_and_counted():
+    source = sampler(2)
+    noise = np.random.default_rng(0).choice([0.01, 3.0], (2, 48, 48)) * (anatomy(2) > 0)
+    drawer = source.lesions
+    placed = drawer.draw(
+        context(source, lambda _: noise.astype(np.float32)), (), np.random.default_rng(0)
+    )
+    assert placed.told["room"]
+    assert placed.told["unlikely"]
+
+
+def test_a_case_without_an_image_has_places_as_before():
+    source = sampler(2)
+    bare = PlacementRegion(context(source, lambda image: image[:0]), (1,), None, 1.0, "prior")
+    assert bare.surroundings is None
+    assert bare.likely.all()
+
+
+def test_of_slices_depth_and_tissue_are_those_of_slices():
+    source = ConditionSampler(
+        Heads(3), Space("slice", (28, 28)), seed=3, lesions=lesion_drawer(None)
+    )
+    known = LesionSurroundings.learn(source.case_pool, (1,))
+    assert known is not None
+    assert 0.05 < known.depth < 0.3
+    assert known.low.shape == (4,)
+
+
+def test_a_lesion_prefers_the_places_of_lesions_of_its_size():
+    prior = PlacementPrior(np.array([[0.2, 0.2], [0.8, 0.8]]), diameters=np.array([0.05, 0.3]))
+    rng = np.random.default_rng(0)
+    assert (prior.spread(100, 2, rng, diameter=0.05) < 0.5).mean() > 0.9
+    assert (prior.spread(100, 2, rng, diameter=0.3) > 0.5).mean() > 0.9
