@@ -18,7 +18,7 @@ DEMO        ?= runs/demo
 BIN         := $(VENV)/bin
 PIP         := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL     := $(PIP) install $(if $(V),,-q) -c constraints.txt
-PYTEST      := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q --progress
+PYTEST      := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --progress
 READY       := $(VENV)/.ready
 READY_DEV   := $(VENV)/.ready-dev
 READY_ALL   := $(VENV)/.ready-all

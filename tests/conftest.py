@@ -36,6 +36,22 @@ CASES = ("p1_left", "p1_right", "p2_left", "p2_right", "p3_left", "p3_right")
 SHAPE = (24, 28, 24)
 CONFIGURATIONS = ("3d_fullres", "2d")
 
+LONGEST = (
+    *("adapters/yolo/test_augment", "adapters/yolo/test_detectors", "plugins/test_conformance"),
+    *("bank/test_producer", "adapters/test_conformance_training", "adapters/test_conformance"),
+    *("adapters/nnunet/test_trainer", "adapters/segmenter/test_training", "training/test_stopped"),
+    *("evaluation/test_evaluation", "fitting/test_cost", "bank/test_supervisor", "test_packaging"),
+    *("adapters/deepmedic/test_session", "adapters/nnunet/test_session", "plugins/test_papers"),
+    *(
+        "adapters/deepmedic/test_host",
+        "adapters/deepmedic/test_export",
+        "benchmark/jobs/test_graph",
+    ),
+    *("benchmark/jobs/test_killed", "benchmark/test_end_to_end", "cli/test_evaluate"),
+    *("cli/test_fit_recipe", "testing/test_phantoms", "testing/test_phantom_sets"),
+)
+"""Files that take more than some five seconds, the longest first."""
+
 
 def pytest_addoption(parser):
     parser.addoption("--progress", action="store_true", help="a line of progress instead of dots")
@@ -44,6 +60,12 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--progress") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config))
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that none is left for the end alone."""
+    ranks = {f"tests/{name}.py": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(ranks)))
 
 
 def pytest_runtest_setup(item):
