@@ -7,6 +7,7 @@ which labels do not describe.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 from gansynth.core.body_mask import body_mask
 from gansynth.core.generator import Batch
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Schema
+from gansynth.data.standardise import ChannelStatistics
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.nn.tiled_inference import Window, cut
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
@@ -47,6 +49,24 @@ class ConditionInputs:
         return tuple(self.given.shape[2:])
 
 
+class ImageUnits:
+    """Mean and deviation of real images outside the holes of a batch, (B, C, 1, ...)."""
+
+    def __init__(self, insertion: LesionInsertion) -> None:
+        image, known = insertion.background.float(), (~insertion.hole).float()
+        axes = tuple(range(2, image.ndim))
+        count = known.sum(axes, keepdim=True).clamp_min(1)
+        self.mean = (image * known).sum(axes, keepdim=True) / count
+        square = ((image - self.mean).square() * known).sum(axes, keepdim=True) / count
+        self.deviation = square.sqrt().clamp_min(1e-6)
+
+    def standardised(self, image: Tensor) -> Tensor:
+        return (image - self.mean) / self.deviation
+
+    def restored(self, image: Tensor) -> Tensor:
+        return image * self.deviation + self.mean
+
+
 class ConditionEncoder:
     """Encodes label maps, context and given channels as condition channels.
 
@@ -73,6 +93,7 @@ class ConditionEncoder:
                 f"given: {', '.join(options.given)} are all channels, none is left to generate; "
                 "give fewer, or generate labels: target=labels"
             )
+        self.intensities = ChannelStatistics(len(channels)) if options.standardise else None
         inserts = options.insert == "lesion"
         self.judged: tuple[str, ...] = (
             *(f"label:{v}" for v in schema.label_values if self.labelled),
@@ -131,8 +152,18 @@ class ConditionEncoder:
         if conditioning.given is not None:
             parts.append(part(conditioning.given))
         if conditioning.insertion is not None:
-            parts += [part(conditioning.insertion.hole).float(), part(conditioning.insertion.start)]
+            start = self.standardised(conditioning.insertion.start, conditioning.insertion)
+            start = part(start)
+            parts += [part(conditioning.insertion.hole).float(), start]
         return torch.cat(parts, 1)
+
+    def standardised(self, image: Tensor, insertion=None) -> Tensor:
+        """Return images as the networks see them: in units of ``standardise``, else unchanged."""
+        if self.intensities is None:
+            return image
+        if os.environ.get("GRAIN_UNIT") == "image":
+            return ImageUnits(insertion).standardised(image)
+        return self.intensities.standardised(image)
 
     def _apart(self, labels: Tensor, body: Tensor) -> Tensor:
         """Return the body channel (B, 1, ...) and remove the body from the background channel."""

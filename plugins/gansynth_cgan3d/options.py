@@ -55,6 +55,9 @@ class CGANOptions(GeneratorOptions):
     output: Literal["linear", "tanh"] = Field(
         "linear", description="linear: unbounded z-scores; tanh: needs a recorded window"
     )
+    standardise: bool = Field(
+        False, description="networks see images of mean 0 and deviation 1, for sources that are not"
+    )
     # -- discriminator
     d_width: int = Field(32, ge=4, description="discriminator features at full resolution")
     d_levels: int = Field(3, ge=1, le=6, description="resolutions of the discriminator")
@@ -75,6 +78,9 @@ class CGANOptions(GeneratorOptions):
     )
     # -- losses
     loss: AdversarialName = Field("lsgan", description="the adversarial loss of both players")
+    logits: Literal["all", "hole"] = Field(
+        "all", description="patches that count in the adversarial loss; hole: of lesion and rim"
+    )
     adversarial: float = Field(1.0, ge=0, description="weight of the adversarial term")
     l1: float = Field(5.0, ge=0, description="weight of the L1 term")
     l1_lowpass: int = Field(4, ge=1, description="L1 compares means of cubes of this edge, voxels")
@@ -88,7 +94,8 @@ class CGANOptions(GeneratorOptions):
     )
     gp: float = Field(0, ge=0, description="weight of the gradient penalty (WGAN-GP: 10)")
     r1: float = Field(0, ge=0, description="weight of R1, the gradient penalty at real images")
-    r1_every: int = Field(16, ge=1, description="steps between R1's steps")
+    r2: float = Field(0, ge=0, description="weight of R2, the gradient penalty at samples")
+    r1_every: int = Field(16, ge=1, description="steps between the steps of R1 and R2")
     clip_weights: float = Field(
         0, ge=0, description="clip the discriminator's weights to this (WGAN: 0.01); 0: off"
     )
@@ -234,7 +241,7 @@ _NEEDS: Needs = {
     "output": "target=image",
     "l1_lowpass": "l1, l1_mask!=foreground, target=image",
     "l1_mask": "l1",
-    "r1_every": "r1",
+    "r1_every": "r1 or r2",
     "augment_p": "augment",
     "lr_perceptor": "perceptual",
     "body_of": "body",
