@@ -129,7 +129,12 @@ def main() -> None:
         }
         if args.sheet:
             sheet(args.sheet / f"{run.name}.png", shown, real)
-    head = ("run", *(f"{a:g}-{b:g}" for a, b in zip(BANDS, BANDS[1:], strict=False)), "contrast", "losses")
+    head = (
+        "run",
+        *(f"{a:g}-{b:g}" for a, b in zip(BANDS, BANDS[1:], strict=False)),
+        "contrast",
+        "losses",
+    )
     lines = [
         (name, *one["power_over_real"], one["contrast_over_real"], one["losses"])
         for name, one in found.items()

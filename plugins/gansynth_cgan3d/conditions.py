@@ -7,7 +7,6 @@ which labels do not describe.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +19,14 @@ from torch import Tensor
 from gansynth.core.body_mask import body_mask
 from gansynth.core.generator import Batch
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Schema
-from gansynth.data.standardise import ChannelStatistics
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.nn.tiled_inference import Window, cut
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth_cgan3d.lesion import LesionInsertion
 from gansynth_cgan3d.options import CGANOptions
+
+LEAST_DEVIATION = 1e-6
+"""Deviation of an image below which it is even."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,34 @@ class ConditionInputs:
         return tuple(self.given.shape[2:])
 
 
+@dataclass(frozen=True)
 class ImageUnits:
-    """Mean and deviation of real images outside the holes of a batch, (B, C, 1, ...)."""
+    """Mean and deviation (B, C, 1, ...) of real images around their lesions, for the networks.
 
-    def __init__(self, insertion: LesionInsertion) -> None:
+    Each image has its own: a source may hold grey values from 0 to 1, or of several scanners.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def around(cls, insertion: LesionInsertion) -> ImageUnits:
+        """Return the units of a batch; voxels of the hole do not count."""
         image, known = insertion.background.float(), (~insertion.hole).float()
         axes = tuple(range(2, image.ndim))
         count = known.sum(axes, keepdim=True).clamp_min(1)
-        self.mean = (image * known).sum(axes, keepdim=True) / count
-        square = ((image - self.mean).square() * known).sum(axes, keepdim=True) / count
-        self.deviation = square.sqrt().clamp_min(1e-6)
+        mean = (image * known).sum(axes, keepdim=True) / count
+        square = ((image - mean).square() * known).sum(axes, keepdim=True) / count
+        deviation = square.sqrt()
+        return cls(mean, torch.where(deviation > LEAST_DEVIATION, deviation, 1.0))
 
     def standardised(self, image: Tensor) -> Tensor:
+        """Return images (B, C, ...) in these units."""
         return (image - self.mean) / self.deviation
 
-    def restored(self, image: Tensor) -> Tensor:
-        return image * self.deviation + self.mean
+    def restored(self, image: Tensor, *, residual: bool = False) -> Tensor:
+        """Return images, or differences of images, in the source's units."""
+        return image * self.deviation if residual else image * self.deviation + self.mean
 
 
 class ConditionEncoder:
@@ -93,7 +106,6 @@ class ConditionEncoder:
                 f"given: {', '.join(options.given)} are all channels, none is left to generate; "
                 "give fewer, or generate labels: target=labels"
             )
-        self.intensities = ChannelStatistics(len(channels)) if options.standardise else None
         inserts = options.insert == "lesion"
         self.judged: tuple[str, ...] = (
             *(f"label:{v}" for v in schema.label_values if self.labelled),
@@ -152,18 +164,16 @@ class ConditionEncoder:
         if conditioning.given is not None:
             parts.append(part(conditioning.given))
         if conditioning.insertion is not None:
-            start = self.standardised(conditioning.insertion.start, conditioning.insertion)
-            start = part(start)
-            parts += [part(conditioning.insertion.hole).float(), start]
+            start, units = conditioning.insertion.start, self.units(conditioning.insertion)
+            start = start if units is None else units.standardised(start)
+            parts += [part(conditioning.insertion.hole).float(), part(start)]
         return torch.cat(parts, 1)
 
-    def standardised(self, image: Tensor, insertion=None) -> Tensor:
-        """Return images as the networks see them: in units of ``standardise``, else unchanged."""
-        if self.intensities is None:
-            return image
-        if os.environ.get("GRAIN_UNIT") == "image":
-            return ImageUnits(insertion).standardised(image)
-        return self.intensities.standardised(image)
+    def units(self, insertion: LesionInsertion | None) -> ImageUnits | None:
+        """Return the units in which networks see images; None: those of the source."""
+        if insertion is None or not self.options.standardise:
+            return None
+        return ImageUnits.around(insertion)
 
     def _apart(self, labels: Tensor, body: Tensor) -> Tensor:
         """Return the body channel (B, 1, ...) and remove the body from the background channel."""

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from gansynth.conditions.lesion_placement import no_room
 from gansynth.core.generator import Batch, Generator, GeneratorOptions, Heeded, Phase, Stage
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
-from gansynth.nn.losses import ADVERSARIAL
 from gansynth.nn.networks import PatchDiscriminator, UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import strides_for
 from gansynth.nn.networks.perceptor import Perceptor
@@ -220,17 +219,12 @@ class CGAN3D(Generator):
         """Fit the context clusters, or the lesion statistics of ``insert=lesion``."""
         if self.inserting is not None:
             self.inserting.statistics.fit(cases)
-            if self.conditions.intensities is not None:
-                s, u = self.inserting.statistics, self.conditions.intensities
-                u.mean, u.deviation = s.neutral.double().numpy(), s.deviations.mean(0).double().numpy()
         else:
             self.clusters.fit(cases)
 
     def state(self) -> dict[str, Any]:
         """Return the cluster centres or lesion statistics: intensities, no image."""
-        units = self.conditions.intensities
-        state = self.clusters.to_json() if self.inserting is None else self.inserting.state()
-        return state if units is None else {**state, "intensities": units.to_json()}
+        return self.clusters.to_json() if self.inserting is None else self.inserting.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state`` returned."""
@@ -238,8 +232,6 @@ class CGAN3D(Generator):
             self.clusters.load_json(state)
         else:
             self.inserting.load_state(state)
-        if self.conditions.intensities is not None and "intensities" in state:
-            self.conditions.intensities.load_json(state["intensities"])
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
         """Return the discriminators' mean logit of real pairs; None without labels or context."""
@@ -252,10 +244,7 @@ class CGAN3D(Generator):
     @property
     def chance_losses(self) -> Mapping[str, float]:
         """Losses of the discriminators for pure guessing; none for ``loss=wgan``."""
-        chance = ADVERSARIAL[self.options.loss].chance
-        if not self.nets or chance is None:
-            return {}
-        return {f"discriminator/{judge.prefix}adversarial": chance for judge in self.judges}
+        return self.objective.chance_losses() if self.nets else {}
 
     # -- conditions ------------------------------------------------------------------------------
 
@@ -308,17 +297,10 @@ class CGAN3D(Generator):
         Outside the body images get the schema's constant. Label logits (B, values, ...) become
         probabilities. A lesion is put into its real image.
         """
-        units = self.conditions.intensities
         if insertion is not None:
             residual = self.options.residual and self.options.stage == "both"
-            import os
-            from gansynth_cgan3d.conditions import ImageUnits
-            if units is not None and os.environ.get("GRAIN_UNIT") == "image":
-                units = ImageUnits(insertion)
-            if units is not None and residual:
-                drawn = units.restored(drawn) - units.restored(torch.zeros_like(drawn))
-            elif units is not None:
-                drawn = units.restored(drawn)
+            units = self.conditions.units(insertion)
+            drawn = drawn if units is None else units.restored(drawn, residual=residual)
             return insertion.composed(drawn + insertion.start if residual else drawn)
         if not self.conditions.drawn:
             return drawn.softmax(1)

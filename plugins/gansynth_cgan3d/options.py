@@ -55,9 +55,6 @@ class CGANOptions(GeneratorOptions):
     output: Literal["linear", "tanh"] = Field(
         "linear", description="linear: unbounded z-scores; tanh: needs a recorded window"
     )
-    standardise: bool = Field(
-        False, description="networks see images of mean 0 and deviation 1, for sources that are not"
-    )
     # -- discriminator
     d_width: int = Field(32, ge=4, description="discriminator features at full resolution")
     d_levels: int = Field(3, ge=1, le=6, description="resolutions of the discriminator")
@@ -148,6 +145,11 @@ class CGANOptions(GeneratorOptions):
         (), description="labels of lesions, for insert and local; none: all foreground"
     )
     rim_mm: float = Field(4.0, ge=0, description="width of the redrawn rim around a lesion, mm")
+    standardise: bool = Field(
+        False,
+        description="networks see each image in deviations of what lies around its lesion, "
+        "whatever the source's units are",
+    )
     residual: bool = Field(
         False,
         description="generate the difference from the coarse insertion, not the image (stage=both)",
@@ -231,6 +233,8 @@ class CGANOptions(GeneratorOptions):
             "stage: only for insert=lesion; add it": not lesion and self.stage != "both",
             "body: the background shows the body already; leave it out with insert=lesion": lesion
             and self.body,
+            "standardise: only for insert=lesion; add it": not lesion and self.standardise,
+            "logits=hole: only for insert=lesion; add it": not lesion and self.logits == "hole",
             "l1_mask=hole: only for insert=lesion; add it": not lesion and self.l1_mask == "hole",
         }
 
@@ -247,6 +251,7 @@ _NEEDS: Needs = {
     "body_of": "body",
     "lesions": "insert=lesion or local",
     "rim_mm": "insert=lesion",
+    "standardise": "insert=lesion",
     "residual": "insert=lesion, stage=both",
     "local_size": "insert=lesion or local, local!=0",
 }
