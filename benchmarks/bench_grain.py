@@ -1,8 +1,9 @@
 """Grain of lesions that a run draws into real images, beside the lesions it was fitted on.
 
 Power inside lesions by band of frequency, contrast to the tissue around them (both in deviations of
-the image around the lesion), and the discriminators' losses. The spectrum is that of the lesion less its mean, tapered at its edge; real
-and new lesions have like shapes, so that the taper weighs on both alike.
+the image around the lesion), and the discriminators' losses. The spectrum is that of the lesion
+less its mean, tapered at its edge; real and new lesions have like shapes, so that the taper weighs
+on both alike.
 
     gansynth fit cgan3d --recipe lesion --data ... -o RUN
     python benchmarks/bench_grain.py RUN [RUN ...] [--samples 120] [--sheet FOLDER] [--name NAME]
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,8 @@ EDGE = 32
 """Edge of the window around a lesion in a sheet, voxels."""
 
 
-def power_inside(one: Shown) -> tuple[Any, float]:
-    """Power (bands,) of an image's first channel inside its lesion, and its weight."""
+def power_inside(one: Shown) -> Any:
+    """Power (bands,) of an image's first channel inside its lesion, a voxel."""
     from scipy.ndimage import distance_transform_edt
 
     taper = np.clip(distance_transform_edt(np.pad(one.lesion, 1)) / 2, 0, 1)
@@ -42,18 +44,20 @@ def power_inside(one: Shown) -> tuple[Any, float]:
     axes = np.meshgrid(*[np.fft.fftfreq(n) for n in image.shape], indexing="ij")
     band = np.digitize(np.sqrt(sum(a**2 for a in axes)), BANDS)
     inside = [power[band == i].mean() for i in range(1, len(BANDS))]
-    return np.array(inside), float((taper**2).sum())
+    return np.array(inside) / (taper**2).sum()
 
 
 def spectrum(shown: Sequence[Shown]) -> Any:
-    """Mean power in lesions of at least ``LEAST`` voxels, a voxel, by band."""
+    """Geometric mean of the power in lesions of at least ``LEAST`` voxels, by band.
+
+    A bright donor in a dark image would outweigh all others in an arithmetic one.
+    """
     rows = [power_inside(one) for one in shown if one.lesion.sum() >= LEAST]
-    powers, weights = zip(*rows, strict=True)
-    return np.sum(powers, axis=0) / np.sum(weights)
+    return np.exp(np.mean(np.log(rows), axis=0))
 
 
 def contrast(shown: Sequence[Shown]) -> float:
-    """Mean intensity in lesions less that 2 to 4 voxels around them."""
+    """Median of the mean intensity in lesions less that 2 to 4 voxels around them."""
     from scipy.ndimage import distance_transform_edt
 
     gaps = []
@@ -62,7 +66,7 @@ def contrast(shown: Sequence[Shown]) -> float:
         ring = (away > 2) & (away <= 4) & (one.labels == 0)
         gap = one.image[0][one.lesion].mean() - one.image[0][ring].mean()
         gaps.append(gap / one.image[0].std(where=~one.lesion))
-    return float(np.nanmean(gaps))
+    return float(np.nanmedian(gaps))
 
 
 def drawn(run: Path, count: int, device: str) -> tuple[list[Shown], list[Shown]]:
@@ -129,17 +133,12 @@ def main() -> None:
         }
         if args.sheet:
             sheet(args.sheet / f"{run.name}.png", shown, real)
-    head = (
-        "run",
-        *(f"{a:g}-{b:g}" for a, b in zip(BANDS, BANDS[1:], strict=False)),
-        "contrast",
-        "losses",
-    )
+    bands = [f"{a:g}-{b:g}" for a, b in pairwise(BANDS)]
     lines = [
         (name, *one["power_over_real"], one["contrast_over_real"], one["losses"])
         for name, one in found.items()
     ]
-    print_table([head, *lines])
+    print_table([("run", *bands, "contrast", "losses"), *lines])
     if args.name:
         write(args.name, {"bands_cycles_per_voxel": BANDS, "samples": args.samples, "runs": found})
 

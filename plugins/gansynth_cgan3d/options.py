@@ -152,7 +152,8 @@ class CGANOptions(GeneratorOptions):
     )
     residual: bool = Field(
         False,
-        description="generate the difference from the coarse insertion, not the image (stage=both)",
+        description="generate the difference from the coarse insertion, at first none, not the "
+        "image (stage=both)",
     )
     local: float | None = Field(
         None,
@@ -200,6 +201,11 @@ class CGANOptions(GeneratorOptions):
             if applies:
                 raise ValueError(message)
         return self
+
+    @property
+    def draws_difference(self) -> bool:
+        """Whether the network's output is added to the coarse insertion."""
+        return self.insert == "lesion" and self.stage == "both" and self.residual
 
     @property
     def local_weight(self) -> float:
