@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -87,6 +88,16 @@ def drawn(run: Path, count: int, device: str) -> tuple[list[Shown], list[Shown]]
     return shown, whole(source, opened.space, source.train_ids)
 
 
+def settings(run: Path) -> dict[str, Any]:
+    """Steps, and options that are not the generator's default."""
+    from gansynth.core.registry import installed
+
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    default = installed().generator(manifest["generator"]).Options().model_dump(mode="json")
+    changed = {k: v for k, v in manifest["options"].items() if v != default.get(k)}
+    return {"generator": manifest["generator"], "steps": manifest["steps"], **changed}
+
+
 def losses(run: Path) -> dict[str, float]:
     """The last losses of a run's discriminators."""
     path = run / "metrics.csv"
@@ -129,6 +140,7 @@ def main() -> None:
         found[run.name] = {
             "power_over_real": [round(float(v), 3) for v in ratio],
             "contrast_over_real": round(gap, 3),
+            "settings": settings(run),
             "losses": {k: round(v, 4) for k, v in losses(run).items()},
         }
         if args.sheet:
