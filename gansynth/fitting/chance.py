@@ -54,8 +54,7 @@ class ChanceMonitor:
             )
             self.reporter.warn(
                 f"discriminator at chance: {losses}, expected a loss below that of guessing. It "
-                "cannot tell samples from real cases, so artefacts (grain like salt, blur) go "
-                "unpunished: look at the samples. A stronger one may help: --set "
-                "spectral_norm=false with r1=1, or intensities of mean 0 and deviation 1"
+                "punishes nothing then, be it grain or blur: look at the samples. Images in units of "
+                "0 to 1 are a usual cause; a stronger discriminator: --set spectral_norm=false"
             )
         return shares
