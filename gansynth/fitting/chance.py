@@ -54,7 +54,7 @@ class ChanceMonitor:
             )
             self.reporter.warn(
                 f"discriminator at chance: {losses}, expected a loss below that of guessing. It "
-                "punishes nothing then, be it grain or blur: look at the samples. Images in units of "
-                "0 to 1 are a usual cause; a stronger discriminator: --set spectral_norm=false"
+                "punishes nothing then, be it grain or blur: look at the samples. A usual cause "
+                "are images in units of 0 to 1; a stronger discriminator: --set spectral_norm=false"
             )
         return shares

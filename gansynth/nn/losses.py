@@ -62,39 +62,24 @@ def wgan_generator(fake: Heads) -> Tensor:
     return _heads(lambda f: -f.mean(), fake)
 
 
-def relativistic_discriminator(real: Heads, fake: Heads) -> Tensor:
-    """Return -log σ(D(x) - D(G(z))): Huang et al. 2024 (R3GAN, arXiv:2501.05441, eq. 2)."""
-    return _heads(lambda r, f: F.softplus(f - r).mean(), real, fake)
-
-
-def relativistic_generator(fake: Heads, real: Heads) -> Tensor:
-    """Return -log σ(D(G(z)) - D(x)): Huang et al. 2024 (R3GAN, arXiv:2501.05441, eq. 2)."""
-    return _heads(lambda f, r: F.softplus(r - f).mean(), fake, real)
-
-
 @dataclass(frozen=True)
 class Adversarial:
-    """Losses of both players.
-
-    ``midpoint``: logit between real and synthetic, if any. ``paired``: the generator's loss takes
-    the logits of real images, too.
-    """
+    """Losses of both players; ``midpoint``: logit between real and synthetic, if any."""
 
     discriminator: Callable[[Heads, Heads], Tensor]
-    generator: Callable[..., Tensor]
+    generator: Callable[[Heads], Tensor]
     midpoint: float | None
-    paired: bool = False
 
     @property
     def chance(self) -> float | None:
         """The discriminator's loss if it cannot tell real from synthetic; None: any."""
-        if self.midpoint is None and not self.paired:
+        if self.midpoint is None:
             return None
-        logits = [torch.tensor([self.midpoint or 0.0])]
+        logits = [torch.tensor([self.midpoint])]
         return float(self.discriminator(logits, logits))
 
 
-AdversarialName = Literal["nonsaturating", "lsgan", "hinge", "wgan", "relativistic"]
+AdversarialName = Literal["nonsaturating", "lsgan", "hinge", "wgan"]
 """Keys of ``ADVERSARIAL``, for a plugin's option."""
 
 ADVERSARIAL: Mapping[AdversarialName, Adversarial] = {
@@ -102,7 +87,6 @@ ADVERSARIAL: Mapping[AdversarialName, Adversarial] = {
     "lsgan": Adversarial(lsgan_discriminator, lsgan_generator, 0.5),
     "hinge": Adversarial(hinge_discriminator, hinge_generator, 0.0),
     "wgan": Adversarial(wgan_critic, wgan_generator, None),
-    "relativistic": Adversarial(relativistic_discriminator, relativistic_generator, None, True),
 }
 
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, cast
 
@@ -77,8 +77,8 @@ class CGANObjective:
             Phase("generator", self.generator, pace, pace - 1),
             Phase("discriminator", self.discriminator, turns, after=self._clip),
         ]
-        if o.r1 or o.r2:
-            phases.append(Phase("discriminator", self.penalties, o.r1_every))
+        if o.r1:
+            phases.append(Phase("discriminator", self.r1, o.r1_every))
         if o.perceptual:
             phases.append(Phase("perceptor", self.perceptor))
         return phases
@@ -115,22 +115,17 @@ class CGANObjective:
         image, condition = judge.view((fake, self._asked(step)))
         before = step.rng.get_state()
         logits, features = judge(*self.augment(step, image, condition))
-        real_logits: list[Tensor] = []
-        real_features: list[Tensor] = []
-        if o.feature_matching or self.loss.paired:
+        terms = {"adversarial": judge.weight * o.adversarial * self.loss.generator(logits)}
+        if o.l1 and not judge.prefix:  # counted once, with the global discriminator
+            terms["l1"] = o.l1 * self._l1(step, fake, real)
+        if o.feature_matching:
             if self.options.augment:
                 # The real pair gets the same augmentation, or features would not correspond.
                 step.rng.set_state(before)
             with torch.no_grad():
-                real_logits, real_features = judge(
+                _, real_features = judge(
                     *self.augment(step, *judge.view((real, self._condition(step))))
                 )
-        sides = (logits, real_logits) if self.loss.paired else (logits,)
-        adversarial = self._counted(self.loss.generator, condition, *sides)
-        terms = {"adversarial": judge.weight * o.adversarial * adversarial}
-        if o.l1 and not judge.prefix:  # counted once, with the global discriminator
-            terms["l1"] = o.l1 * self._l1(step, fake, real)
-        if o.feature_matching:
             matching = losses.feature_matching(real_features, features)
             terms["feature_matching"] = judge.weight * o.feature_matching * matching
         return {judge.prefix + name: term for name, term in terms.items()}
@@ -196,8 +191,7 @@ class CGANObjective:
             reals, fakes = [h[0] for h in halves], [h[1] for h in halves]
         if not judge.prefix:
             self.augment.observe(reals)
-        adversarial = self._counted(self.loss.discriminator, condition, reals, fakes)
-        terms = {"adversarial": adversarial}
+        terms = {"adversarial": self.loss.discriminator(reals, fakes)}
         if self.options.gp:
             penalty = self._penalty(step, judge, real, condition, fake, fake_condition)
             terms["gp"] = self.options.gp * penalty
@@ -224,40 +218,16 @@ class CGANObjective:
         between = torch.lerp(fake_condition.float(), condition.float(), share)
         return losses.gradient_penalty(lambda image: judge(image, between)[0], real, fake, share)
 
-    def penalties(self, step: TrainingStep) -> Mapping[str, Tensor]:
-        """Return R1 and R2, weighted for the steps in between (lazy, Karras et al. 2020)."""
-        o, terms = self.options, dict[str, Tensor]()
-        sides = {"r1": (o.r1, self._real(step), self._condition(step))}
-        if o.r2:
-            sides["r2"] = (o.r2, *self._fake(step))
+    def r1(self, step: TrainingStep) -> Mapping[str, Tensor]:
+        """Return R1, weighted for the steps in between (lazy, Karras et al. 2020)."""
+        weight, terms = self.options.r1 * self.options.r1_every, dict[str, Tensor]()
         for judge in self.gan.judges:
-            for name, (weight, *pair) in sides.items():
-                if not weight:
-                    continue
-                image, condition = judge.view((pair[0], pair[1]))
-                images = image.detach().requires_grad_()
-                with torch.autocast(images.device.type, enabled=False):
-                    logits, _ = judge(images, condition)
-                    penalty = losses.r1(images, logits)
-                    terms[judge.prefix + name] = weight * o.r1_every * penalty
+            image, condition = judge.view((self._real(step), self._condition(step)))
+            images = image.detach().requires_grad_()
+            with torch.autocast(images.device.type, enabled=False):
+                logits, _ = judge(images, condition)
+                terms[f"{judge.prefix}r1"] = weight * losses.r1(images, logits)
         return terms
-
-    def _counted(
-        self, loss: Callable[..., Tensor], condition: Tensor, *sides: Sequence[Tensor]
-    ) -> Tensor:
-        """Return a loss of logits per head, of all patches or of those in the hole alone."""
-        if self.options.logits == "all":
-            return loss(*sides)
-        at = self.gan.conditions.judged.index("hole")
-        hole = condition[:, at : at + 1]
-        pool = F.adaptive_max_pool3d if hole.ndim == 5 else F.adaptive_max_pool2d
-        inside = [pool(hole, head.shape[2:]) > 0.5 for head in sides[0]]
-        # Each sample counts alike, however large its hole is.
-        each = [
-            loss(*([h[b][m[b]] for h, m in zip(heads, inside, strict=True)] for heads in sides))
-            for b in range(len(hole))
-        ]
-        return torch.stack(each).mean()
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor:
         """Return mean logits of real pairs over patches, heads, discriminators: float32 (B,)."""

@@ -75,9 +75,6 @@ class CGANOptions(GeneratorOptions):
     )
     # -- losses
     loss: AdversarialName = Field("lsgan", description="the adversarial loss of both players")
-    logits: Literal["all", "hole"] = Field(
-        "all", description="patches that count in the adversarial loss; hole: of lesion and rim"
-    )
     adversarial: float = Field(1.0, ge=0, description="weight of the adversarial term")
     l1: float = Field(5.0, ge=0, description="weight of the L1 term")
     l1_lowpass: int = Field(4, ge=1, description="L1 compares means of cubes of this edge, voxels")
@@ -91,8 +88,7 @@ class CGANOptions(GeneratorOptions):
     )
     gp: float = Field(0, ge=0, description="weight of the gradient penalty (WGAN-GP: 10)")
     r1: float = Field(0, ge=0, description="weight of R1, the gradient penalty at real images")
-    r2: float = Field(0, ge=0, description="weight of R2, the gradient penalty at samples")
-    r1_every: int = Field(16, ge=1, description="steps between the steps of R1 and R2")
+    r1_every: int = Field(16, ge=1, description="steps between R1's steps")
     clip_weights: float = Field(
         0, ge=0, description="clip the discriminator's weights to this (WGAN: 0.01); 0: off"
     )
@@ -240,7 +236,6 @@ class CGANOptions(GeneratorOptions):
             "body: the background shows the body already; leave it out with insert=lesion": lesion
             and self.body,
             "standardise: only for insert=lesion; add it": not lesion and self.standardise,
-            "logits=hole: only for insert=lesion; add it": not lesion and self.logits == "hole",
             "l1_mask=hole: only for insert=lesion; add it": not lesion and self.l1_mask == "hole",
         }
 
@@ -251,7 +246,7 @@ _NEEDS: Needs = {
     "output": "target=image",
     "l1_lowpass": "l1, l1_mask!=foreground, target=image",
     "l1_mask": "l1",
-    "r1_every": "r1 or r2",
+    "r1_every": "r1",
     "augment_p": "augment",
     "lr_perceptor": "perceptual",
     "body_of": "body",

@@ -47,7 +47,6 @@ def test_no_chance_level_no_warning(tmp_path: Path) -> None:
         ("lsgan", 0.25),
         ("hinge", 2.0),
         ("nonsaturating", 1.3863),
-        ("relativistic", 0.6931),
         ("wgan", None),
     ],
 )

@@ -1,1 +1,0 @@
-lesion_grain.py
