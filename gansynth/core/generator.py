@@ -337,6 +337,11 @@ class Generator(ABC):
         """
         return None
 
+    @property
+    def chance_losses(self) -> Mapping[str, float]:
+        """Discriminators' losses by name in ``metrics.csv``, and their values for pure guessing."""
+        return {}
+
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """Put every network into evaluation mode without gradients; restore its mode after."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import SourceRequest
+from gansynth.fitting.chance import ChanceMonitor
 from gansynth.fitting.cost import fit_into, measure, peak_mib
 from gansynth.fitting.label_report import report_label_maps
 from gansynth.fitting.mode_collapse import DiversityMonitor
@@ -28,6 +29,7 @@ from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
 from gansynth.sampling.run import Run, locked
 from gansynth.training.checkpoint_manager import TrainingCallbacks
+from gansynth.training.loggers import FILE as LOSSES
 from gansynth.training.loop import TrainReport, steps_for, train
 
 SPECTRUM_SAMPLES = 16
@@ -136,6 +138,7 @@ def _train(
 
     out, manifest = run.folder, run.manifest
     preview, monitor = SampleGrid(job, run), _monitor(job, run, reporter)
+    chance = ChanceMonitor(out / LOSSES, job.generator.chance_losses, reporter)
 
     def remember(path: Path, step: int) -> None:
         weights = path / "ema.safetensors"
@@ -144,6 +147,7 @@ def _train(
             "sha256": sha256_file(weights),
         }
         manifest["steps"] = step
+        manifest["at_chance"] = chance()
         manifest["complete"] = step >= job.options.steps or not job.generator.phases()
         write_json_atomic(out / MANIFEST, manifest)
 
@@ -218,6 +222,7 @@ def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> 
         "spectrum_ratio": [
             [None if np.isnan(v) else round(float(v), 4) for v in row] for row in ratio
         ],
+        "at_chance": run.manifest.get("at_chance", {}),
         "diversity": None if monitor is None else monitor.report(trained.steps),
         **report_label_maps(job, run, reporter),
         **sheets,

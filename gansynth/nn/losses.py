@@ -70,6 +70,14 @@ class Adversarial:
     generator: Callable[[Heads], Tensor]
     midpoint: float | None
 
+    @property
+    def chance(self) -> float | None:
+        """The discriminator's loss if it cannot tell real from synthetic; None: any."""
+        if self.midpoint is None:
+            return None
+        logits = [torch.tensor([self.midpoint])]
+        return float(self.discriminator(logits, logits))
+
 
 AdversarialName = Literal["nonsaturating", "lsgan", "hinge", "wgan"]
 """Keys of ``ADVERSARIAL``, for a plugin's option."""

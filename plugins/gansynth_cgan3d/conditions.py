@@ -25,6 +25,9 @@ from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth_cgan3d.lesion import LesionInsertion
 from gansynth_cgan3d.options import CGANOptions
 
+LEAST_DEVIATION = 1e-6
+"""Deviation of an image below which it is even."""
+
 
 @dataclass(frozen=True)
 class ConditionInputs:
@@ -45,6 +48,36 @@ class ConditionInputs:
             return tuple(self.labels.shape[1:])
         assert self.given is not None, "options guarantee labels or given channels"
         return tuple(self.given.shape[2:])
+
+
+@dataclass(frozen=True)
+class ImageUnits:
+    """Mean and deviation (B, C, 1, ...) of real images around their lesions, for the networks.
+
+    Each image has its own: a source may hold grey values from 0 to 1, or of several scanners.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def around(cls, insertion: LesionInsertion) -> ImageUnits:
+        """Return the units of a batch; voxels of the hole do not count."""
+        image, known = insertion.background.float(), (~insertion.hole).float()
+        axes = tuple(range(2, image.ndim))
+        count = known.sum(axes, keepdim=True).clamp_min(1)
+        mean = (image * known).sum(axes, keepdim=True) / count
+        square = ((image - mean).square() * known).sum(axes, keepdim=True) / count
+        deviation = square.sqrt()
+        return cls(mean, torch.where(deviation > LEAST_DEVIATION, deviation, 1.0))
+
+    def standardised(self, image: Tensor) -> Tensor:
+        """Return images (B, C, ...) in these units."""
+        return (image - self.mean) / self.deviation
+
+    def restored(self, image: Tensor, *, residual: bool = False) -> Tensor:
+        """Return images, or differences of images, in the source's units."""
+        return image * self.deviation if residual else image * self.deviation + self.mean
 
 
 class ConditionEncoder:
@@ -131,8 +164,16 @@ class ConditionEncoder:
         if conditioning.given is not None:
             parts.append(part(conditioning.given))
         if conditioning.insertion is not None:
-            parts += [part(conditioning.insertion.hole).float(), part(conditioning.insertion.start)]
+            start, units = conditioning.insertion.start, self.units(conditioning.insertion)
+            start = start if units is None else units.standardised(start)
+            parts += [part(conditioning.insertion.hole).float(), part(start)]
         return torch.cat(parts, 1)
+
+    def units(self, insertion: LesionInsertion | None) -> ImageUnits | None:
+        """Return the units in which networks see images; None: those of the source."""
+        if insertion is None or not self.options.standardise:
+            return None
+        return ImageUnits.around(insertion)
 
     def _apart(self, labels: Tensor, body: Tensor) -> Tensor:
         """Return the body channel (B, 1, ...) and remove the body from the background channel."""

@@ -106,16 +106,13 @@ class CGAN3D(Generator):
             dropout=o.dropout,
             checkpointing=o.checkpointing,
         )
-        return UNetGenerator(
-            self.schema.ndim,
-            len(self.condition_channels),
-            len(self.target_channels),
-            o.width,
-            strides,
-            o.output if self.conditions.drawn else "linear",
-            o.max_width,
-            style=style,
-        )
+        ndim, output = self.schema.ndim, o.output if self.conditions.drawn else "linear"
+        cin, cout = len(self.condition_channels), len(self.target_channels)
+        net = UNetGenerator(ndim, cin, cout, o.width, strides, output, o.max_width, style=style)
+        if o.draws_difference and not o.g_spectral_norm:  # 0 has no norm to divide by
+            for parameter in net.image.parameters():
+                nn.init.zeros_(parameter)
+        return net
 
     def _discriminator(self, strides: Sequence[tuple[int, ...]]) -> PatchDiscriminator:
         o = self.options
@@ -242,6 +239,11 @@ class CGAN3D(Generator):
         with self.at_rest():
             return self.objective.realness(batch, stage)
 
+    @property
+    def chance_losses(self) -> Mapping[str, float]:
+        """Losses of the discriminators for pure guessing; none for ``loss=wgan``."""
+        return self.objective.chance_losses() if self.nets else {}
+
     # -- conditions ------------------------------------------------------------------------------
 
     @property
@@ -294,7 +296,9 @@ class CGAN3D(Generator):
         probabilities. A lesion is put into its real image.
         """
         if insertion is not None:
-            residual = self.options.residual and self.options.stage == "both"
+            residual = self.options.draws_difference
+            units = self.conditions.units(insertion)
+            drawn = drawn if units is None else units.restored(drawn, residual=residual)
             return insertion.composed(drawn + insertion.start if residual else drawn)
         if not self.conditions.drawn:
             return drawn.softmax(1)

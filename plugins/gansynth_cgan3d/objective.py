@@ -83,6 +83,13 @@ class CGANObjective:
             phases.append(Phase("perceptor", self.perceptor))
         return phases
 
+    def chance_losses(self) -> dict[str, float]:
+        """Return the adversarial losses of discriminators that guess, by name of the loss."""
+        if self.loss.chance is None:
+            return {}
+        names = [f"discriminator/{judge.prefix}adversarial" for judge in self.gan.judges]
+        return dict.fromkeys(names, self.loss.chance)
+
     # -- the generator -----------------------------------------------------------------------------
 
     def generator(self, step: TrainingStep) -> Mapping[str, Tensor]:
@@ -130,6 +137,7 @@ class CGANObjective:
         insertion = self._told(step).insertion
         labels = batch.labels if batch.asked is None else batch.asked
         fake = self.gan.finished(net(condition, latents), labels, insertion)
+        fake = self._standardised(step, fake)
         if batch.padding is not None:
             fake = torch.where(batch.padding[:, None], self._real(step), fake)
         return fake
@@ -286,7 +294,16 @@ class CGANObjective:
         """Return the generator's target: image channels, or one-hot labels."""
         drawn = self.gan.conditions.drawn
         if drawn:
-            image = step.batch.image
+            image = self._standardised(step, step.batch.image)
             return image if len(drawn) == image.shape[1] else image[:, drawn]
         assert step.batch.labels is not None
         return one_hot(step.batch.labels, self.gan.schema.label_values)
+
+    def _standardised(self, step: TrainingStep, image: Tensor) -> Tensor:
+        """Return images as the networks see them: option ``standardise``."""
+        if not self.options.standardise:
+            return image
+        if "units" not in step.scratch:
+            step.scratch["units"] = self.gan.conditions.units(self._told(step).insertion)
+        standardised: Tensor = step.scratch["units"].standardised(image)
+        return standardised

@@ -143,9 +143,15 @@ class CGANOptions(GeneratorOptions):
     rim_mm: float | None = Field(
         None, ge=0, description="width of the soft edge around a lesion's mask, mm; none: one voxel"
     )
+    standardise: bool = Field(
+        False,
+        description="networks see each image in deviations of what lies around its lesion, "
+        "whatever the source's units are",
+    )
     residual: bool = Field(
         False,
-        description="generate the difference from the coarse insertion, not the image (stage=both)",
+        description="generate the difference from the coarse insertion, at first none, not the "
+        "image (stage=both)",
     )
     local: float | None = Field(
         None,
@@ -195,6 +201,11 @@ class CGANOptions(GeneratorOptions):
         return self
 
     @property
+    def draws_difference(self) -> bool:
+        """Whether the network's output is added to the coarse insertion."""
+        return self.insert == "lesion" and self.stage == "both" and self.residual
+
+    @property
     def local_weight(self) -> float:
         """Weight of the local discriminator."""
         return float(self.insert == "lesion") if self.local is None else self.local
@@ -226,6 +237,7 @@ class CGANOptions(GeneratorOptions):
             "stage: only for insert=lesion; add it": not lesion and self.stage != "both",
             "body: the background shows the body already; leave it out with insert=lesion": lesion
             and self.body,
+            "standardise: only for insert=lesion; add it": not lesion and self.standardise,
             "l1_mask=hole: only for insert=lesion; add it": not lesion and self.l1_mask == "hole",
         }
 
@@ -242,6 +254,7 @@ _NEEDS: Needs = {
     "body_of": "body",
     "lesions": "insert=lesion or local",
     "rim_mm": "insert=lesion",
+    "standardise": "insert=lesion",
     "residual": "insert=lesion, stage=both",
     "local_size": "insert=lesion or local, local!=0",
 }

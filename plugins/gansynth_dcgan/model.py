@@ -181,6 +181,12 @@ class DCGAN(Generator):
         priors = state["labels"]
         self.priors = None if priors is None else LabelPriors.from_json(priors)
 
+    @property
+    def chance_losses(self) -> Mapping[str, float]:
+        """Loss of the discriminator for pure guessing; none for critics."""
+        chance = self.objective.loss.chance
+        return {} if chance is None else {"discriminator/adversarial": chance}
+
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
         """Return the discriminator's value of real cases; None without their kind or labels."""
         labelled = self.options.with_mask or self.asked.by == "foreground"

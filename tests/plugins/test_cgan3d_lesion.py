@@ -245,6 +245,16 @@ def test_what_is_drawn_beyond_the_hole_costs_nothing():
     assert costs == pytest.approx([0, 1])
 
 
+def test_units_of_the_source_have_no_influence():
+    generator, condition = build(standardise=True), asked()
+    run(generator)
+    scaled = replace(
+        condition, background=condition.background / 20 + 3, donor=condition.donor / 20 + 3
+    )
+    image, other = (s.image for s in generator.sample([condition, scaled], [3, 3]))
+    np.testing.assert_allclose(20 * (other - 3), image, atol=2e-3)
+
+
 @pytest.mark.parametrize("at", [(9, 11), (1, 20), (17, 4)])
 def test_the_local_window_holds_the_lesion_whole_as_far_as_the_crop_goes(at):
     mask = within(np.array([[(r, c) == at for c in range(22)] for r in range(18)]), 2.5)

@@ -1,0 +1,54 @@
+"""The monitor of discriminators at chance: when it warns, and when it is quiet."""
+
+from pathlib import Path
+
+import pytest
+
+from gansynth.fitting.chance import LEAST, ChanceMonitor
+from gansynth.nn.losses import ADVERSARIAL
+from tests.recorder import Recorder
+
+NAME = "discriminator/adversarial"
+
+
+def curve(folder: Path, losses: list[float]) -> Path:
+    path = folder / "metrics.csv"
+    path.write_text("\n".join(["step," + NAME, *(f"1,{loss}" for loss in losses), ""]))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("losses", "warned"),
+    [
+        ([0.251] * LEAST, True),
+        ([0.1] * LEAST + [0.249] * LEAST, True),
+        ([0.249] * LEAST + [0.2] * (LEAST + 1), False),
+        ([0.25] * (LEAST - 1), False),
+        ([float("nan")] * LEAST, False),
+    ],
+    ids=["from the start", "half of the fit", "less than half", "too few lines", "not finite"],
+)
+def test_a_discriminator_at_chance_for_long_is_reported_once(
+    tmp_path: Path, losses: list[float], warned: bool
+) -> None:
+    recorder = Recorder()
+    monitor = ChanceMonitor(curve(tmp_path, losses), {NAME: 0.25}, recorder)
+    assert bool(monitor()) is bool(monitor()) is warned
+    assert len(recorder.warned) == warned
+
+
+def test_no_chance_level_no_warning(tmp_path: Path) -> None:
+    assert ChanceMonitor(curve(tmp_path, [0.0] * LEAST), {}, Recorder())() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "chance"),
+    [
+        ("lsgan", 0.25),
+        ("hinge", 2.0),
+        ("nonsaturating", 1.3863),
+        ("wgan", None),
+    ],
+)
+def test_the_loss_of_guessing(name: str, chance: float | None) -> None:
+    assert ADVERSARIAL[name].chance == (chance if chance is None else pytest.approx(chance, 1e-4))  # type: ignore[index]
