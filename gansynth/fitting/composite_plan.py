@@ -168,8 +168,6 @@ class _CompositePlanner:
         _, options = split_settings(texts, FitOptions, cls.Options, generator=spec.generator)
         if getattr(options, "context", 0):
             raise UsageFault("set context: composite runs have no context channels; leave it out")
-        if "context" in cls.Options.model_fields:  # by default the training cases determine it
-            texts = {**texts, "context": "0"}
         view: dict[str, Any] = {"names": dict(spec.names)} if spec.names else {}
         base = viewed(self._open(spec), view)
         channels = _seen(spec, options, base.schema.channels)
