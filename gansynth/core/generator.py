@@ -289,6 +289,13 @@ class Generator(ABC):
         """Convert a batch to the input of a stage (resize it, say)."""
         return batch
 
+    def automatic_options(self, cases: Iterable[Case]) -> tuple[GeneratorOptions, str]:
+        """Return the options with automatic ones determined, and a line about them, or nothing.
+
+        Called once, before a fit. ``cases``: training crops in the generator's space.
+        """
+        return self.options, ""
+
     def observe(self, cases: Iterable[Case]) -> None:  # noqa: B027 (optional, not abstract)
         """Compute plain statistics of the training cases (generator's space) before training."""
 

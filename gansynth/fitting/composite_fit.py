@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from gansynth.core.lineage import Lineage, guard
+from gansynth.core.registry import installed
 from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
@@ -112,11 +113,14 @@ class _CompositeRun(Pipeline[PlannedPart]):
         elif step.init_from is not None and not self.dry_run:
             start = self.out / PARTS / step.init_from
         how: FitArguments = {**self.how, "init_from": start, "resume": True}
+        known = installed().generator(step.generator).Options.model_fields
+        # Parts of a chain get no context when sampling: training cases must not determine it.
+        none = {"context": "0"} if "context" in known and not step.classes else {}
         return fitting.fit(
             step.generator,
             replace(step.request, view=view),
             folder,
-            settings=step.settings,
+            settings={**step.settings, **none},
             edits=self.plan.edits,
             typed=self.typed,
             recipe=self.recipe,

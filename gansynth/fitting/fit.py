@@ -88,6 +88,8 @@ def fit(
             )
         job = resolve(generator, request, chosen, edits, device, typed)
         job.recipe = recipe
+        if job.reason:
+            reporter.say(job.reason)
         _check_growth(job, reporter)
         if init_from is not None:
             job.parent_run = ParentRun.open(init_from)

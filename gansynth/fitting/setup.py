@@ -40,6 +40,8 @@ from gansynth.training.checkpoint import KEPT, bytes_of
 from gansynth.training.loggers import flat
 from gansynth.training.loop import Batches, FitOptions, steps_for
 
+CROPS = 32
+"""Most training crops that determine automatic options."""
 OBSERVED = 256
 """Least crops that a generator of label maps, or one without networks, observes."""
 SHEETS = 4 << 20
@@ -57,6 +59,7 @@ class FitJob:
         crops: cases cut in the whole space, for previews and statistics.
         ancestor: the run with the initial weights, if any.
         recipe: description of the recipe; empty without one.
+        reason: why automatic options are as they are; empty without such.
     """
 
     source: CaseSource
@@ -70,6 +73,7 @@ class FitJob:
     device: torch.device
     parent_run: ParentRun | None = None
     recipe: str = ""
+    reason: str = ""
 
     def config(self) -> dict[str, Any]:
         """Return the resolved settings, as in ``config.yaml``."""
@@ -151,6 +155,9 @@ def resolve(
     if built.intensity == "tanh":
         space = space.with_window(cache(i) for i in source.train_ids)
         built = build(space)
+    options, reason = built.automatic_options(_some_crops(cache, space, loop.seed))
+    if options != built.options:
+        built = build(space)
     if loop.epochs is not None:
         images = loop.epochs * len(source.train_ids)
         steps = steps_for(images, list(built.stages()), loop.batch_size)
@@ -161,7 +168,14 @@ def resolve(
     maps = _asked_maps(built, small, cache)
     # The same object if possible: whole cases are then held once.
     batches = crops if loop.patch is None and maps is None else cut(small, asked=maps)
-    return FitJob(source, cache, space, built, loop, names, batches, crops, picked)
+    return FitJob(source, cache, space, built, loop, names, batches, crops, picked, reason=reason)
+
+
+def _some_crops(cache: CaseCache, space: Space, seed: int) -> Iterator[Case]:
+    """Yield crops of training cases, spread over all."""
+    ids, rng, crops = cache.source.train_ids, np.random.default_rng(seed), CaseBatches(cache, space)
+    for index in np.linspace(0, len(ids) - 1, min(len(ids), CROPS)).round().astype(int):
+        yield crops.cut(ids[index], rng)
 
 
 def _refuse_untrained(built: Generator, typed: Mapping[str, str]) -> None:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
+from gansynth.data.label_share import label_share
 from gansynth.testing._bench import copied
 from gansynth.testing.report import CheckFailed, CheckSkipped
-from gansynth.testing.toy import contrasts, label_share
+from gansynth.testing.toy import contrasts
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Generator
@@ -158,8 +159,10 @@ class SampleChecks:
 
     def faithful(self) -> None:
         self._needs_labels()
-        real = label_share(*self.held_out())
-        drawn = label_share([sample.image for sample in self.samples], self.labels())
+        real = label_share(zip(*self.held_out(), strict=True))
+        drawn = label_share(
+            zip([sample.image for sample in self.samples], self.labels(), strict=True)
+        )
         if not drawn >= FAITHFUL * real:
             raise CheckFailed(
                 f"labels explain {drawn:.2f} of the samples' variance and {real:.2f} of the real "

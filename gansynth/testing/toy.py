@@ -134,23 +134,6 @@ def smooth_noise(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray
     return smooth
 
 
-def label_share(images: Sequence[FloatArray], labels: Sequence[LabelArray]) -> float:
-    """Return the share of the variance in the body that lies between labels (eta squared), 0 to 1.
-
-    Args:
-        images: each (C, D, H, W) or (C, H, W).
-        labels: each (D, H, W) or (H, W), in the same order.
-    """
-    values, drawn = _inside(images, labels)
-    total = values.var(axis=1)
-    means = values.mean(axis=1, keepdims=True)
-    between = np.zeros(len(values))
-    for label in np.unique(drawn):
-        part = values[:, drawn == label]
-        between += part.shape[1] / values.shape[1] * (part.mean(axis=1) - means[:, 0]) ** 2
-    return float(np.mean(between / np.maximum(total, 1e-12)))
-
-
 def contrasts(images: Sequence[FloatArray], labels: Sequence[LabelArray]) -> FloatArray:
     """Return the mean of each label minus the mean of all labels' means, per channel; flat."""
     values, drawn = _inside(images, labels)

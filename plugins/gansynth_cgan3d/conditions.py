@@ -19,6 +19,7 @@ from torch import Tensor
 from gansynth.core.body_mask import body_mask
 from gansynth.core.generator import Batch
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Schema
+from gansynth.data.label_share import label_share
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.nn.tiled_inference import Window, cut
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
@@ -110,7 +111,7 @@ class ConditionEncoder:
         self.judged: tuple[str, ...] = (
             *(f"label:{v}" for v in schema.label_values if self.labelled),
             *("body" for _ in range(options.body)),
-            *(f"context:{i}" for i in range(1, options.context + 1)),
+            *(f"context:{i}" for i in range(1, (options.context or 0) + 1)),
             *(f"given:{name}" for name in options.given),
             *("hole" for _ in range(inserts)),
         )
@@ -198,6 +199,25 @@ def _stacked(arrays: Sequence[npt.NDArray[Any]], device: torch.device) -> Tensor
 SMOOTHING = 1.0
 """Standard deviation in voxels of the blur before clustering; it removes fine texture."""
 VOXELS_PER_CASE = 2000
+
+
+EXPLAINED, CLUSTERS = 0.4, 4
+"""Share of variance below which labels say too little of the surroundings; clusters used then."""
+
+
+def with_context(options: CGANOptions, cases: Iterable[Case]) -> tuple[CGANOptions, str]:
+    """Return options with a number for ``context``, and a line about it if it is above 0."""
+    if options.context is not None:
+        return options, ""
+    shown = options.body or bool(options.given) or options.insert == "lesion"
+    share = 1.0 if shown else label_share((case.image, case.labels) for case in cases)
+    if not share < EXPLAINED:  # NaN: nothing in the body
+        return options.model_copy(update={"context": 0}), ""
+    return options.model_copy(update={"context": CLUSTERS}), (
+        f"context={CLUSTERS}: labels explain {share:.0%} of the images' variance, less than "
+        f"{EXPLAINED:.0%}, so intensity clusters of the background are conditions, too; "
+        "labels alone: --set context=0"
+    )
 
 
 class ContextClusters:

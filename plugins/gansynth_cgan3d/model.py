@@ -32,6 +32,7 @@ from gansynth_cgan3d.conditions import (
     ConditionInputs,
     ContextClusters,
     body_map,
+    with_context,
 )
 from gansynth_cgan3d.discriminators import Discriminator, LesionWindow, whole
 from gansynth_cgan3d.lesion import LesionInserter, LesionInsertion
@@ -61,7 +62,7 @@ class CGAN3D(Generator):
     def networks(self) -> dict[str, nn.Module]:
         """Return U-Net, PatchGANs, and a segmenter for a loss; none for ``stage=coarse``."""
         o = self.options
-        self.clusters, self.bodies = ContextClusters(o.context), BodyChannel()
+        self.clusters, self.bodies = ContextClusters(o.context or 0), BodyChannel()
         self.inserting = LesionInserter(self.schema, o) if o.insert == "lesion" else None
         self.conditions = ConditionEncoder(self.schema, o)
         self.objective = CGANObjective(self)
@@ -209,6 +210,10 @@ class CGAN3D(Generator):
         }[player]
         return torch.optim.Adam(parameters, lr=rate, betas=(o.beta1, o.beta2), foreach=True)
 
+    def automatic_options(self, cases: Iterable[Case]) -> tuple[CGANOptions, str]:
+        """Return options with a number for ``context``, and why it is above 0."""
+        return with_context(self.options, cases)
+
     def accepts(self, case: Case) -> bool:
         """Accept any case; with ``insert=lesion`` only crops that show a lesion."""
         return self.inserting is None or self.inserting.accepts(case)
@@ -249,11 +254,8 @@ class CGAN3D(Generator):
     @property
     def conditioned_on(self) -> frozenset[Heeded]:
         """Labels; with ``insert=lesion`` also the lesion and its background."""
-        return (
-            super().conditioned_on
-            if self.inserting is None
-            else super().conditioned_on | {"lesion"}
-        )
+        lesion: frozenset[Heeded] = frozenset(() if self.inserting is None else {"lesion"})
+        return super().conditioned_on | lesion
 
     @property
     def default_lesions(self) -> str | None:

@@ -108,8 +108,12 @@ class CGANOptions(GeneratorOptions):
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first moment decay")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second moment decay")
     # -- condition and target
-    context: int = Field(
-        0, ge=0, le=16, description="intensity clusters of the background as condition; 0: none"
+    context: int | None = Field(
+        None,
+        ge=0,
+        le=16,
+        description="intensity clusters of the background as condition; 0: none; default 4 where "
+        "labels explain less than 40 % of the training images' variance, else 0",
     )
     body: bool = Field(
         False,
@@ -184,10 +188,10 @@ class CGANOptions(GeneratorOptions):
             "target=labels: name the input channels, given=...": self.target == "labels"
             and not self.given,
             "target=labels: makes no image; use context=0 and perceptual=0": self.target == "labels"
-            and (self.context > 0 or self.perceptual > 0),
+            and (bool(self.context) or self.perceptual > 0),
             "narrow=none: use skip=concat, and an up that is not transposed": self.narrow == "none"
             and (self.skip != "concat" or self.up == "transposed"),
-            "body: context shows the body already; use context=0": self.body and self.context > 0,
+            "body: context shows the body already; use context=0": self.body and bool(self.context),
             "body: needs label maps as condition; leave target=labels out": self.body
             and self.target == "labels",
             "local: needs label maps as condition; leave target=labels out": bool(self.local)
@@ -229,7 +233,7 @@ class CGANOptions(GeneratorOptions):
             "insert=lesion: returns the real background exactly; use output=linear": lesion
             and self.output != "linear",
             "insert=lesion: the background is the context already; use context=0": lesion
-            and self.context > 0,
+            and bool(self.context),
             "insert=lesion: generates all channels; leave given and target out": lesion
             and (bool(self.given) or self.target != "image"),
             "pool: would store real backgrounds in checkpoints; use pool=0": lesion

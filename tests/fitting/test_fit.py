@@ -33,6 +33,7 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import Run
 from gansynth.testing import ToySource
 from gansynth.training import loop
+from gansynth_cgan3d import conditions
 from tests.recorder import Recorder
 
 
@@ -96,6 +97,15 @@ def test_options_cases_weights_and_completion_are_written_down_and_no_path(share
     assert (manifest["steps"], manifest["complete"]) == (4, True)
     assert manifest["weights"]["path"] == "checkpoints/step-00000004/ema.safetensors"
     assert manifest["space"]["window"] is None  # a linear generator keeps the source's units
+
+
+def test_an_automatic_option_is_recorded_as_a_number_and_explained(toy_fit, tmp_path, monkeypatch):
+    monkeypatch.setattr(conditions, "EXPLAINED", 1.1)
+    reporter = Recorder()
+    for steps in (1, 2):  # the second one resumes
+        toy_fit(tmp_path / "run", steps=steps, reporter=reporter)
+    assert read_manifest(tmp_path / "run")["options"]["context"] == 4
+    assert sum("context=4: labels explain" in line for line in reporter.said) == 2
 
 
 def test_the_report_is_json_with_a_spectrum_per_channel(shared):

@@ -19,7 +19,7 @@ from gansynth.testing import ToySource
 from gansynth.testing.generators import fit_briefly
 from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d import model
-from gansynth_cgan3d.conditions import ContextClusters
+from gansynth_cgan3d.conditions import ContextClusters, with_context
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 from tests.plugins import toys
 from tests.plugins.toys import FILL, SCHEMA, SIZE, TINY, cases, learn, maps, step, trained
@@ -315,6 +315,27 @@ def test_the_generators_state_holds_the_clusters():
     assert np.array_equal(twin.context(cases()[0]), generator.context(cases()[0]))
     assert none.context(cases()[0]) is None
     assert none.state() == {"centres": None}
+
+
+@pytest.mark.parametrize(
+    ("own", "tumour_alone", "number"),
+    [
+        ({}, True, 4),
+        ({}, False, 0),
+        ({"context": 2}, True, 2),
+        ({"context": 0}, True, 0),
+        ({"body": True}, True, 0),
+        ({"given": ("T1",)}, True, 0),
+        ({"insert": "lesion"}, True, 0),
+    ],
+)
+def test_context_is_automatic_where_labels_explain_little(own, tumour_alone, number):
+    known = [replace(c, image=c.image + 9 * (c.labels == 1)) for c in cases()]
+    if tumour_alone:
+        known = [replace(c, labels=np.asarray(c.labels) * (c.labels != 1)) for c in known]
+    chosen, reason = with_context(CGANOptions(**own), iter(known))
+    assert chosen.context == number
+    assert ("--set context=0" in reason) == (number == 4)
 
 
 def test_context_is_trained_on_and_shows_in_the_image():

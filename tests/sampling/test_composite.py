@@ -289,6 +289,15 @@ def test_parts_are_ordinary_runs_under_one_folder(joint):
     assert (joint / "samples" / "composite.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_training_cases_determine_no_context_of_a_part(monkeypatch, tmp_path):
+    def stop(*_: Any, settings: Any, **__: Any) -> None:
+        raise KeyboardInterrupt(f"context={settings['context']}")
+
+    monkeypatch.setattr(fitting, "fit", stop)
+    with pytest.raises(KeyboardInterrupt, match="context=0"):
+        compose(tmp_path / "run")
+
+
 def test_a_composite_has_seen_what_its_parts_have(joint, chained):
     assert load_run(joint, "cpu").lineage == ToySource(2).lineage()
     names = [one.dataset for one in load_run(chained, "cpu").lineage.everyone()]

@@ -15,7 +15,7 @@ from gansynth.core.generator import Generator, GeneratorOptions, Phase
 from gansynth.core.schema import OUTSIDE, Boxes, Sample
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.testing import ConformanceReport, ToySource, check_generator
-from gansynth.testing.toy import MEANS, TEXTURE, label_share, smooth_noise
+from gansynth.testing.toy import MEANS, TEXTURE, smooth_noise
 from tests.spots import Spots, boxes_of
 
 
@@ -301,12 +301,6 @@ def test_toy_contrasts_are_the_documented_ones():
     assert case.labels is not None
     means = [case.image[:, case.labels == label].mean(axis=1) for label in (0, 1, 2)]
     assert np.allclose(np.transpose(means), MEANS, atol=0.1)
-
-
-@pytest.mark.parametrize(("image", "share"), [([[1, 1], [3, 3]], 1), ([[1, 3], [1, 3]], 0)])
-def test_label_share_is_one_for_flat_labels_and_zero_for_noise(image, share):
-    labels = [np.array([[0, 0], [1, 1]], np.int16)]
-    assert label_share([np.array([image], np.float32)], labels) == pytest.approx(share)
 
 
 def asked(one: Any) -> type[Generator]:
