@@ -121,9 +121,12 @@ def test_what_is_learnt_of_places_is_what_it_was(toy, maps, schema, unchanged):
     unchanged("parts", [[p.box, p.labels, p.volume, p.cut_off] for p in parts(toy(), schema())])
 
 
+def misses_small(case: Any) -> bool:
+    return volume_of(case.labels) < 300
+
+
 def test_weights_are_what_they_were(tmp_path, unchanged):
-    missed = failures_of(lambda case: volume_of(case.labels) < 300, tmp_path)
-    weights = SamplingWeights.read(missed)
+    weights = SamplingWeights.read(failures_of(misses_small, tmp_path))
     for space in (Space(), Space("crop", (8, 20, 20), pad_label=0), Space("slice", (20, 20))):
         sampler = ConditionSampler(Blobs(), space, CHAIN[:1], seed=5, weights=weights)
         for index in range(3):
