@@ -1,7 +1,7 @@
 """Small label maps, and edits by name."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -89,25 +89,11 @@ class _Cases(CaseSource):
         self.maps = {f"case{i}": self._known(found) for i, found in enumerate(maps)}
         self.opened: list[str] = []
 
-    @property
-    def name(self) -> str:
-        return "memory:toy"
-
-    @property
-    def schema(self) -> Schema:
-        return self.schema_
-
-    @property
-    def space(self) -> Space:
-        return Space()
-
-    @property
-    def train_ids(self) -> tuple[str, ...]:
-        return tuple(self.maps)
-
-    @property
-    def held_out_ids(self) -> tuple[str, ...]:
-        return ("case4", "case5")
+    name = property(lambda self: "memory:toy")
+    schema = property(lambda self: self.schema_)
+    space = property(lambda self: Space())
+    train_ids = property(lambda self: tuple(self.maps))
+    held_out_ids = property(lambda self: ("case4", "case5"))
 
     def subject(self, case_id: str) -> str:
         return "sub0" if case_id in ("case0", "case2") else f"sub{case_id[-1]}"
@@ -130,14 +116,12 @@ class _Cases(CaseSource):
 class _Maps(_Cases):
     """Cases of given label maps, each of a person of its own; ``held`` is held out."""
 
+    held_out_ids = property(lambda self: ("held0",))
+
     def __init__(self, maps: Mapping[str, LabelArray], schema: Schema) -> None:
         self.request = SourceRequest("memory", "maps")
         self.schema_, self.maps = schema, dict(maps)
         self.opened: list[str] = []
-
-    @property
-    def held_out_ids(self) -> tuple[str, ...]:
-        return ("held0",)
 
     def subject(self, case_id: str) -> str:
         return case_id.partition("_")[0]
@@ -155,43 +139,14 @@ def _case_context(
     return CaseContext(case, Placement(), labels.shape, index, CasePool(CaseCache(source), Space()))
 
 
-@pytest.fixture(scope="session")
-def schema() -> Callable[..., Schema]:
-    return _schema
-
-
-@pytest.fixture(scope="session")
-def make() -> Callable[..., Edit]:
-    return _make
-
-
-@pytest.fixture(scope="session")
-def toy() -> Callable[..., LabelArray]:
-    return _toy
-
-
-@pytest.fixture(scope="session")
-def ball() -> Callable[..., LabelArray]:
-    return _ball
-
-
-@pytest.fixture(scope="session")
-def case_context() -> Callable[..., CaseContext]:
-    return _case_context
-
-
-@pytest.fixture(scope="session")
-def maps() -> Callable[..., _Maps]:
-    return _Maps
-
-
 def _case_pool(cases: Mapping[str, LabelArray], schema: Schema = THREE) -> CasePool:
     return CasePool(CaseCache(_Maps(cases, schema)), Space())
 
 
-@pytest.fixture(scope="session")
-def case_pool() -> Callable[..., CasePool]:
-    return _case_pool
+# What tests take as arguments: the functions themselves.
+_helper = pytest.fixture(scope="session")
+schema, make, toy, ball = (_helper(lambda f=f: f) for f in (_schema, _make, _toy, _ball))
+case_context, maps, case_pool = (_helper(lambda f=f: f) for f in (_case_context, _Maps, _case_pool))
 
 
 @pytest.fixture

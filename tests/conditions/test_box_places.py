@@ -1,5 +1,3 @@
-"""Where boxes are put into real images: where their class lies, off the skull, off each other."""
-
 import numpy as np
 import pytest
 

@@ -1,4 +1,3 @@
-"""Which boxes are asked for: near training ones, within image and body, replayable; or a user's."""
 # mypy: disallow-untyped-calls=False
 
 import json

@@ -1,5 +1,3 @@
-"""Cases moved whole: image and labels through one map, looked up beyond a crop's border."""
-
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -29,14 +27,6 @@ SPACES = {
 }
 
 
-def labels_of(case_id: str) -> np.ndarray[Any, Any]:
-    labels = np.zeros(SHAPE, np.int16)
-    labels[3:11, 4 : 16 + int(case_id[-1]), 5:18] = 1
-    labels[5:9, 8:13, 8:14] = 2
-    labels[9:11, 14:16, 5:9] = IGNORE
-    return labels
-
-
 class Shown(CaseSource):
     """Six cases whose first channel is twice the label, smoothed; the second is noise.
 
@@ -64,7 +54,10 @@ class Shown(CaseSource):
 
     def load(self, case_id: str) -> Case:
         assert case_id in self.train_ids, f"{case_id} is held out"
-        labels = labels_of(case_id)
+        labels = np.zeros(SHAPE, np.int16)
+        labels[3:11, 4 : 16 + int(case_id[-1]), 5:18] = 1
+        labels[5:9, 8:13, 8:14] = 2
+        labels[9:11, 14:16, 5:9] = IGNORE
         if int(case_id[-1]) < self._bare:
             labels[:] = 0
         noise = np.random.default_rng(int(case_id[-1])).normal(0, 1, SHAPE)

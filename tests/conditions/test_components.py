@@ -1,5 +1,3 @@
-"""Parts edited one by one, or left out."""
-
 import json
 from typing import Any
 

@@ -1,6 +1,7 @@
 """The edits that ``cgan3d`` applies unasked: labels stay in the body that the images show."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import body_mask, organ_mask, shown_body
-from gansynth.core.schema import Case, Condition, Schema
+from gansynth.core.schema import Case, Schema
 from gansynth.core.space import Placement, Space
 from gansynth.testing import ToySource
 from gansynth_cgan3d.model import CGAN3D
@@ -45,19 +46,17 @@ class Within(Stripped):
         return replace(case, image=(case.image + noise).astype(np.float32))
 
 
-def drawn(source: ToySource, edits: tuple[str, ...]) -> list[Condition]:
+def drawn(source: ToySource, edits: tuple[str, ...]) -> Any:
     sampler = ConditionSampler(source, source.space, build_edits(edits))
     return [sampler.draw(index) for index in range(DRAWS)]
 
 
-def beyond(source: ToySource, condition: Condition) -> tuple[int, int]:
+def beyond(source: ToySource, condition: Any) -> tuple[int, int]:
     """Voxels of labels on zeros: a condition's, and those of the case it was drawn of."""
     told = condition.provenance
     place = Placement.from_json(told["placement"])
-    placed = source.space.to_generator(source.load(told["case"]), place)
+    placed: Any = source.space.to_generator(source.load(told["case"]), place)
     zero = (placed.image == 0).all(axis=0)
-    assert condition.labels is not None
-    assert placed.labels is not None
     return int((condition.labels[zero] > 0).sum()), int((placed.labels[zero] > 0).sum())
 
 
@@ -79,8 +78,6 @@ def test_where_all_is_body_nothing_is_taken_away():
         strict=True,
     )
     for kept, moved in pairs:
-        assert kept.labels is not None
-        assert moved.labels is not None
         assert np.array_equal(kept.labels, moved.labels)
         assert kept.latent_seed == moved.latent_seed
 

@@ -1,5 +1,3 @@
-"""Edits that take something from other cases: all of them, then transplant and merge."""
-
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -22,13 +20,6 @@ TISSUES = Schema(
     has_outside=True,
 )
 Pool = Callable[..., CasePool]
-
-
-@pytest.mark.parametrize("name", ["transplant", "interpolate", "merge", "place", "size"])
-def test_nothing_but_training_cases_is_opened(name, tumours, make):
-    for seed in range(3):
-        run(make(name), at(tumours, "p0"), seed)
-    assert set(tumours.source.opened) <= set(tumours.ids)
 
 
 def test_a_tumour_comes_to_the_same_place_of_another_brain(tumours, make):

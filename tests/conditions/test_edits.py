@@ -1,5 +1,3 @@
-"""What every registered edit keeps to, whatever it does."""
-
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -13,7 +11,6 @@ from pydantic import ValidationError
 
 from gansynth.conditions.edit_chain import apply_edits
 from gansynth.conditions.edits.morphology import VolumeEdit
-from gansynth.conditions.edits.shared import keeps_classes
 from gansynth.conditions.edits.warp import WarpEdit
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.edit import Edit, EditContext
@@ -68,7 +65,6 @@ def setting(case_context, toy, schema) -> Callable[[tuple[float, ...]], CaseCont
 
 
 def edited(edit: Edit, there: CaseContext, seed: int) -> tuple[dict[str, Any], LabelArray]:
-    """Draw and apply an edit of a scene's own labels."""
     context = EditContext(there.labels, there.case_pool.schema, there)
     params = edit.draw(context, np.random.default_rng(seed))
     return params, edit.apply(context, params).labels
@@ -216,18 +212,3 @@ def test_a_move_that_would_cost_a_class_each_time_is_not_made(make, schema):
     edit = make("flip", axes=(1,), probability=1.0, classes=(1,))
     params = edit.draw(EditContext(labels, schema(2)), np.random.default_rng(0))
     assert params == {"strength": 0.0, "tries": 8}
-
-
-def test_every_class_is_counted_by_itself():
-    before = np.array([[1] * 100, [2] * 10 + [0] * 90], np.int16)
-    after = before.copy()
-    after[1, 3:10] = 0
-    assert keeps_classes(before, after)
-    after[1, 2] = 0
-    assert not keeps_classes(before, after)
-
-
-def test_a_class_asked_to_shrink_may_fall_below_the_usual_share(make, ball, schema):
-    edit = make("scale", low=0.5, high=0.5)
-    params = edit.draw(EditContext(ball(), schema()), np.random.default_rng(0))
-    assert params["factor"] == pytest.approx(0.5)

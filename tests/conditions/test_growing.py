@@ -1,5 +1,3 @@
-"""Enlarging and shrinking: the volume asked for, room, and what lies within what."""
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

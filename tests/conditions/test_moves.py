@@ -1,5 +1,3 @@
-"""What each edit does, in mm and degrees; some classes moved past others; what goes along."""
-
 import math
 from typing import Any
 
@@ -57,12 +55,6 @@ def shift(make, schema):
 def nested():
     """A square of class 2 in one of class 1, 3 voxels from its edge."""
     return boxed((15, 15), ((2, 13), (2, 13), 1), ((5, 9), (5, 9), 2))
-
-
-def test_identity_draws_and_changes_nothing(make, toy, schema):
-    context = EditContext(toy(), schema())
-    assert make("identity").draw(context, np.random.default_rng(0)) == {}
-    assert np.array_equal(make("identity").apply(context, {}).labels, toy())
 
 
 @quick

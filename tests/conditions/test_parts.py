@@ -1,5 +1,3 @@
-"""Parts of label maps, what is nested in them, and what moves keep nested."""
-
 from typing import Any
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""Where lesions lie in training cases, brought to other bodies."""
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -1,4 +1,3 @@
-"""Weights: conditions fall to what a host misses; the same ones whoever draws, and replayable."""
 # mypy: disallow-untyped-calls=False
 
 import json
@@ -36,7 +35,6 @@ SCHEMA = Blobs().schema
 
 @pytest.fixture(scope="module")
 def file_of(tmp_path_factory):
-    """The file of failures of a host by name."""
     made = {}
 
     def make(name):
@@ -49,7 +47,6 @@ def file_of(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def known(file_of):
-    """Weights by a host's name."""
     return lambda name="small": SamplingWeights.read(file_of(name))
 
 

@@ -1,5 +1,3 @@
-"""Edits that change shapes, places and sizes as training cases have them."""
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,8 +19,6 @@ Pool = Callable[..., CasePool]
 
 @pytest.fixture
 def mixed(make):
-    """Interpolates with a weight."""
-
     def mix(case_context: CaseContext, weight: float, seed: int = 0, **options: Any) -> Any:
         return run(make("interpolate", low=weight, high=weight, **options), case_context, seed)
 
@@ -208,9 +204,6 @@ def test_a_lesion_that_a_crop_cuts_off_stays(name, sizes, make):
     params, after = run(make(name), case_context)
     assert params["strength"] == 0
     assert np.array_equal(after, case_context.labels)
-
-
-# -- blobs -----------------------------------------------------------------------------------------
 
 
 def test_a_blob_has_the_lesions_classes_volumes_and_place_and_another_shape(case_pool, make):

@@ -1,5 +1,3 @@
-"""Sizes of banks and speeds of renewal, as a user writes them."""
-
 import pytest
 
 from gansynth.core.bank_options import BankSize, RefreshPolicy

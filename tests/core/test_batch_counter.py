@@ -1,5 +1,3 @@
-"""The clock: one ticket a batch, whoever asks, and how far the training has come."""
-
 import multiprocessing
 import pickle
 from collections.abc import Callable

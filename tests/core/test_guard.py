@@ -86,9 +86,6 @@ def held_out(host) -> int:
     return PEOPLE.index(host.held_out_ids[0])
 
 
-# -- disguises -------------------------------------------------------------------------------------
-
-
 def each(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Volumes, np.ndarray], Any]:
     """The same change to images and labels, whatever it does to their values."""
     return lambda volumes, labels: ({k: change(v) for k, v in volumes.items()}, labels)
@@ -162,41 +159,15 @@ None says truthfully that they are not.
 """
 
 
-def seen_disguised(folder: Path, name: str, number: int) -> Lineage:
-    """What a run has seen that was fitted on a disguised person, among others."""
-    change, how, _ = DISGUISES[name]
-    for case, one_of in (("a_1", number), ("a_2", 100), ("a_3", 101)):
-        write(folder, case, *change(*person(one_of)), **how)
-    return opened(folder, read={"spacing": "native"}).lineage()
-
-
 @pytest.mark.parametrize("name", DISGUISES)
 def test_a_disguised_held_out_image_is_recognised_or_said_not_to_be(name, host, held_out, tmp_path):
-    lineage = seen_disguised(tmp_path / "elsewhere", name, held_out)
+    change, how, by = DISGUISES[name]
+    for case, one_of in (("a_1", held_out), ("a_2", 100), ("a_3", 101)):
+        write(tmp_path, case, *change(*person(one_of)), **how)
+    lineage = opened(tmp_path, read={"spacing": "native"}).lineage()
     found = matches(lineage, host.records(host.held_out_ids), host.name)
-    by = DISGUISES[name][2]
     wanted = {} if by is None else {PEOPLE[held_out]: (by, "a_1")}
     assert {case: (match.kind, match.case_id) for case, match in found.items()} == wanted
-
-
-@pytest.mark.parametrize("name", ["int16, all of it"])
-def test_what_was_fitted_on_a_disguised_image_is_not_started_from(
-    name, host, held_out, tmp_path, run_cli, refuse
-):
-    seen_disguised(tmp_path / "elsewhere", name, held_out)
-    tiny = [f"--set={k}=4" for k in ("width", "d_width")]
-    tiny += ["--set=steps=0", "--set=levels=2", "--set=precision=fp32", "--read", "size=16"]
-    first = tmp_path / "first"
-    data: tuple[object, ...] = ("--data", f"nifti:{tmp_path / 'elsewhere'}", "-f", "all")
-    run = run_cli("fit", "cgan3d", *data, *tiny, "--device", "cpu", "-o", first)
-    assert run.exit_code == 0, run.stderr
-    data = ("--data", f"nifti:{host.request.where}", "-f", "0", "--init-from", first)
-    kind = "identical image of a_1"
-    refuse("fit", "cgan3d", *data, *tiny, "--device", "cpu", "-o", tmp_path / "second",
-           code=6, says=("leakage", PEOPLE[held_out], kind), keep=[first])  # fmt: skip
-
-
-# -- other people ----------------------------------------------------------------------------------
 
 
 def test_other_people_are_not_recognised(host):
@@ -238,9 +209,6 @@ def test_neighbouring_slices_of_one_data_set_are_told_apart_by_subjects():
     assert matches(seen, [other], "pictures:copy")["second"].kind == "print"
 
 
-# -- records of older versions ---------------------------------------------------------------------
-
-
 def test_an_older_record_is_read_and_the_claim_says_what_could_be_compared(host):
     lineage = host.lineage()
     old = Lineage.from_json(lineage.plain.to_json())
@@ -250,25 +218,18 @@ def test_an_older_record_is_read_and_the_claim_says_what_could_be_compared(host)
     assert "images could not be compared" in claim(replace(lineage, ancestors=(old,)))
 
 
-# -- what gansynth has drawn -----------------------------------------------------------------------
-
-
-def drawn(folder: Path) -> Path:
+@pytest.fixture
+def samples(tmp_path) -> Path:
     """Three samples as ``gansynth sample`` writes them."""
+    (tmp_path / "samples").mkdir()
     schema = Schema(("T1",), {"background": 0, "tumour": 1}, (1.0, 1.0, 1.0))
-    writer = DatasetWriter(folder, schema, {})
+    writer = DatasetWriter(tmp_path / "samples", schema, {})
     for number in range(3):
         volumes, labels = person(200 + number, 1)
         image = np.stack([v.transpose() for v in volumes.values()])
         writer.add(f"s{number}", image, labels.transpose().astype(np.int16))
     writer.finish()
-    return folder
-
-
-@pytest.fixture
-def samples(tmp_path) -> Path:
-    (tmp_path / "samples").mkdir()
-    return drawn(tmp_path / "samples")
+    return Path(tmp_path / "samples")
 
 
 def test_drawn_volumes_are_no_real_cases(samples):

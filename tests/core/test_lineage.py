@@ -1,5 +1,3 @@
-"""What a run has seen, and the guards that keep held-out cases unseen."""
-
 import json
 from dataclasses import replace
 
@@ -14,10 +12,6 @@ SEEN = Lineage(
     cases=(CaseRecord("a_1", "anna", "hash-a1"), CaseRecord("b_1", "ben", "hash-b1")),
     host={"plans": "nnUNetPlans", "spacing": [1.0, 1.0, 1.0]},
 )
-
-
-def test_a_lineage_comes_back_from_json():
-    assert Lineage.from_json(json.loads(json.dumps(SEEN.to_json()))) == SEEN
 
 
 @pytest.mark.parametrize(
@@ -64,16 +58,13 @@ def test_another_space_is_refused_with_both_values(wanted, message):
         guard_host(SEEN.host, wanted)
 
 
-# -- ancestors -------------------------------------------------------------------------------------
-
-
 def child(dataset: str) -> Lineage:
     """A lineage that knows no case, with one ancestor that has seen ``SEEN``'s cases there."""
     return Lineage("nnunet:Dataset004_Hippocampus", "0", (), {}, (replace(SEEN, dataset=dataset),))
 
 
-def test_ancestors_come_back_from_json():
-    lineage = child("msd:elsewhere")
+@pytest.mark.parametrize("lineage", [SEEN, child("msd:elsewhere")], ids=["plain", "ancestors"])
+def test_a_lineage_comes_back_from_json(lineage):
     assert Lineage.from_json(json.loads(json.dumps(lineage.to_json()))) == lineage
 
 

@@ -1,5 +1,3 @@
-"""R:S: read as written, kept to within a sample at every moment, at random places."""
-
 import math
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""Schedules: as written, the right phase at every moment, and the share they ask for in all."""
-
 import numpy as np
 import pytest
 
@@ -76,7 +74,7 @@ def test_what_may_be_drawn_at_a_moment(text, ratio, progress, expected):
     assert Schedule.parse(text).at(progress, ratio) == expected
 
 
-PARTS = [(0.0, 1.0), (0.0, 0.4), (0.3, 0.7), (0.45, 0.95), (0.8, 1.0), (0.55, 0.6)]
+PARTS = [(0.0, 1.0), (0.0, 0.4), (0.3, 0.7), (0.45, 0.95), (0.8, 1.0), (0.55, 0.6), (0.6, 0.6)]
 
 
 @pytest.mark.parametrize(("begin", "end"), PARTS)
@@ -95,13 +93,6 @@ def test_the_share_asked_for_is_the_mean_of_all_moments(text, ratio, begin, end)
     moments = begin + (end - begin) * (np.arange(20000) + 0.5) / 20000
     mean = np.mean([schedule.at(float(moment), ratio).p for moment in moments])
     assert schedule.share_of(ratio, begin, end) == pytest.approx(mean, abs=1e-4)
-
-
-def test_the_share_of_no_time_is_that_of_the_moment():
-    assert Schedule.parse("anneal").share_of(HALF, 0.5, 0.5) == 0.25
-
-
-# -- the learning rate -----------------------------------------------------------------------------
 
 
 def test_fine_tuning_goes_through_the_whole_rate_schedule_again():
@@ -126,8 +117,6 @@ def test_a_rate_that_is_not_ours_is_said_at_the_start():
         "WARNING: fine-tuning begins after 80 of 100 epochs, at the value of the host's"
     )
 
-
-# -- the cases of fine-tuning ----------------------------------------------------------------------
 
 TWO_EACH = {f"p{i}_{side}": f"p{i}" for i in range(10) for side in ("left", "right")}
 

@@ -1,5 +1,3 @@
-"""What arrays mean: schemas, validation messages, boxes, content hashes."""
-
 import json
 from dataclasses import replace
 from typing import Any
@@ -57,9 +55,6 @@ def test_a_document_that_lacks_what_a_schema_always_says_is_refused():
 def test_label_values_start_with_outside_and_leave_out_the_ignore_label():
     assert BRAIN.label_values == (OUTSIDE, 0, 1, 2)
     assert SLICE.label_values == (0, 1)
-
-
-def test_foreground_is_what_lies_above_background():
     assert BRAIN.foreground == (1, 2)
 
 
@@ -77,8 +72,9 @@ def test_a_schema_that_cannot_be_is_refused(change, message):
         replace(BRAIN, **change)
 
 
-def test_a_case_as_described_is_valid():
+def test_a_case_and_a_sample_as_described_are_valid():
     case().validate(BRAIN)
+    Sample(np.zeros((1, 4, 5), np.float32), np.ones((4, 5), np.int16)).validate(SLICE)
 
 
 def with_voxel(value: float) -> np.ndarray[Any, Any]:
@@ -111,20 +107,9 @@ def test_outside_needs_a_schema_that_has_it():
         case().validate(replace(BRAIN, has_outside=False))
 
 
-def test_a_two_dimensional_sample_is_valid():
-    Sample(np.zeros((1, 4, 5), np.float32), np.ones((4, 5), np.int16)).validate(SLICE)
-
-
 def test_a_sample_is_held_to_the_same_rules():
     with pytest.raises(DataFault, match="sample: image has 1 channel"):
         Sample(np.zeros((1, 3, 4, 5), np.float32)).validate(BRAIN)
-
-
-@pytest.mark.parametrize("width", [4, 6])
-def test_boxes_of_both_kinds_are_taken(width):
-    half = width // 2
-    coords = np.array([[0.0] * half + [2.0] * half], np.float32)
-    assert len(Boxes(coords, np.array([1], np.int16)).coords) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Boxes go where the voxels in them go."""
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +37,7 @@ def bounds(image) -> list[list[float]]:
 @pytest.mark.parametrize("seed", range(12))
 def test_a_box_stays_around_its_voxels(space, seed):
     case = make_case(seed)
-    inside = space.to_generator(case, space.place(case, np.random.default_rng(seed)))
-    assert inside.boxes is not None
+    inside: Any = space.to_generator(case, space.place(case, np.random.default_rng(seed)))
     assert inside.boxes.coords.tolist() == bounds(inside.image[0])
     assert inside.boxes.labels.tolist() == [3] * len(inside.boxes.coords)
 
@@ -48,19 +47,14 @@ def test_a_box_comes_back_with_its_slice(seed):
     case, space = make_case(seed), SPACES["slice larger than the case"]
     placement = space.place(case, np.random.default_rng(seed))
     inside = space.to_generator(case, placement)
-    back = space.to_host(Sample(inside.image, None, inside.boxes))
-    assert back.boxes is not None
+    back: Any = space.to_host(Sample(inside.image, None, inside.boxes))
     assert back.boxes.coords.tolist() == bounds(back.image[0])
 
 
 def test_a_resampled_box_is_scaled_and_comes_back():
-    case, space = make_case(1), Space("resample", (18, 4, 5))
-    inside = space.to_generator(case)
-    assert case.boxes is not None
-    assert inside.boxes is not None
-    np.testing.assert_allclose(
-        inside.boxes.coords, case.boxes.coords * np.tile([2, 0.5, 0.5], 2), rtol=1e-6
-    )
-    back = space.to_host(Sample(inside.image, None, inside.boxes), case.image.shape[1:])
-    assert back.boxes is not None
-    np.testing.assert_allclose(back.boxes.coords, case.boxes.coords, rtol=1e-6)
+    case: Any = make_case(1)
+    space, coords = Space("resample", (18, 4, 5)), case.boxes.coords
+    inside: Any = space.to_generator(case)
+    np.testing.assert_allclose(inside.boxes.coords, coords * np.tile([2, 0.5, 0.5], 2), rtol=1e-6)
+    back: Any = space.to_host(Sample(inside.image, None, inside.boxes), case.image.shape[1:])
+    np.testing.assert_allclose(back.boxes.coords, coords, rtol=1e-6)

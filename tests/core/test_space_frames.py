@@ -1,5 +1,7 @@
 """Whole volumes, or the middle of them, to a fixed shape and back: exact where they can be."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,24 +18,10 @@ MMGAN = Space("resample", (150, 200, 160), frame=(150, 200, 160), pad_label=0)
 BRATS = (155, 240, 240)
 
 
-def volume(shape, seed=0) -> Case:
+def volume(shape, seed=0) -> Any:
     rng = np.random.default_rng(seed)
     image = rng.normal(size=(1, *shape)).astype(np.float32)
     return Case("case", "person", image, rng.integers(0, 3, shape).astype(np.int16))
-
-
-def back(space: Space, case: Case) -> Sample:
-    inside = space.to_generator(case)
-    return space.to_host(Sample(inside.image, inside.labels), case.image.shape[1:])
-
-
-def small(space: Space, by: int = 8) -> Space:
-    """The same in an eighth of the voxels along each axis, for speed."""
-    frame, size = (tuple(n // by for n in edges) for edges in (space.frame, space.size))
-    return Space("resample", size, frame=frame, nearest=space.nearest, pad_label=0)
-
-
-# -- the papers' own -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -55,17 +43,14 @@ def test_the_papers_cut_brats_so(space, corner, spacing):
 
 def test_twice_the_size_and_back_keeps_labels_to_the_bit_and_even_images():
     """Shin's x2: what a generator draws comes back to it as it was."""
-    space, rng = small(SHIN), np.random.default_rng(1)
-    drawn = Sample(
-        np.full((1, *space.size), 0.25, np.float32), rng.integers(0, 4, space.size).astype(np.int16)
-    )
-    host = space.to_host(drawn, space.frame)
+    space = Space("resample", (6, 16, 16), frame=(13, 32, 32), pad_label=0)
+    labels = np.random.default_rng(1).integers(0, 4, space.size).astype(np.int16)
+    image = np.full((1, *space.size), 0.25, np.float32)
+    host = space.to_host(Sample(image, labels), space.frame)
     assert host.image.shape[1:] == space.frame
-    again = space.to_generator(Case("", "", host.image, host.labels))
-    assert again.labels is not None
-    assert drawn.labels is not None
-    assert np.array_equal(again.labels, drawn.labels)
-    assert np.array_equal(again.image, drawn.image)
+    again: Any = space.to_generator(Case("", "", host.image, host.labels))
+    assert np.array_equal(again.labels, labels)
+    assert np.array_equal(again.image, image)
 
 
 def test_twice_the_size_and_back_blurs_an_image_by_an_eighth_of_its_curvature():
@@ -84,13 +69,10 @@ def test_the_nearest_voxel_makes_no_new_values_and_is_at_most_half_a_coarse_voxe
     slices = np.arange(95, dtype=np.float32)
     case = Case("", "", np.broadcast_to(slices[:, None, None], (1, 95, 4, 4)).copy())
     space = Space("resample", (64, 4, 4), frame=(95, 4, 4), nearest=True)
-    found = back(space, case).image[0, :, 0, 0]
+    found = space.to_host(Sample(space.to_generator(case).image), (95, 4, 4)).image[0, :, 0, 0]
     assert set(found.tolist()) <= set(slices.tolist())
     assert np.abs(found - slices).max() <= np.ceil(95 / 64 / 2)
     assert (np.diff(found) >= 0).all()
-
-
-# -- any -------------------------------------------------------------------------------------------
 
 
 @given(
@@ -106,32 +88,18 @@ def test_any_case_fits_any_frame_and_comes_back_exactly_at_its_own_size(shape, f
     inside = space.to_generator(case)
     corner = space.frame_corner(shape)
     assert np.array_equal(inside.image, crop_edge(case.image, corner, frame))
-    found = space.to_host(Sample(inside.image, inside.labels), shape)
+    found: Any = space.to_host(Sample(inside.image, inside.labels), shape)
     there = tuple(
         slice(max(c, 0), min(c + f, n)) for c, f, n in zip(corner, frame, shape, strict=True)
     )
     mine = tuple(slice(s.start - c, s.stop - c) for s, c in zip(there, corner, strict=True))
     assert np.array_equal(found.image[(slice(None), *mine)], case.image[(slice(None), *there)])
-    assert found.labels is not None
-    assert case.labels is not None
     assert np.array_equal(found.labels[mine], case.labels[there])
-
-
-@given(st.tuples(*[st.integers(2, 9)] * 3), st.tuples(*[st.integers(1, 9)] * 3), st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
-def test_labels_never_become_others(shape, size, seed):
-    case = volume(shape, seed)
-    inside = Space("resample", size, frame=shape).to_generator(case)
-    assert inside.labels is not None
-    assert inside.labels.shape == size
-    assert case.labels is not None
-    assert set(np.unique(inside.labels)) <= set(np.unique(case.labels))
 
 
 def test_beyond_a_smaller_case_the_image_goes_on_and_labels_say_outside():
     case = volume((2, 2, 2))
-    inside = Space("resample", (4, 4, 4), frame=(4, 4, 4)).to_generator(case)
-    assert inside.labels is not None
+    inside: Any = Space("resample", (4, 4, 4), frame=(4, 4, 4)).to_generator(case)
     assert inside.image[0, 0, 0, 0] == case.image[0, 0, 0, 0]
     assert inside.image[0, -1, -1, 0] == case.image[0, -1, -1, 0]
     assert (inside.labels == OUTSIDE).sum() == 64 - 8
@@ -150,8 +118,7 @@ def test_boxes_are_cut_and_scaled_with_their_frame():
     coords = np.array([[2, 3, 3, 4, 5, 5], [0, 0, 0, 1, 1, 1]], np.float32)
     boxed = Case("", "", case.image, case.labels, Boxes(coords, np.array([0, 1], np.int16)))
     space = Space("resample", (2, 2, 2), frame=(4, 4, 4))
-    found = space.to_generator(boxed).boxes
-    assert found is not None
+    found: Any = space.to_generator(boxed).boxes
     assert found.coords.tolist() == [[0, 0.5, 0.5, 1, 1.5, 1.5]]
 
 
@@ -162,14 +129,12 @@ def test_what_lies_beneath_goes_along():
     case = Case(
         "", "", np.zeros((1, *shape), np.float32), np.where(labels, labels, under), under=under
     )
-    inside = Space("resample", (3, 3, 3), frame=shape, window=((0.0, 1.0),)).to_generator(case)
-    assert inside.under is not None
+    space = Space("resample", (3, 3, 3), frame=shape, window=((0.0, 1.0),))
+    inside: Any = space.to_generator(case)
     assert inside.under.shape == (3, 3, 3)
     assert (inside.under == 5).all()
     own = inside.own.labels
-    assert own is not None
     assert set(np.unique(own)) == {0, 1}
-    assert inside.labels is not None
     assert np.array_equal(inside.over(own), inside.labels)
 
 

@@ -62,7 +62,7 @@ def only(where: Any, **options: Any) -> Finding:
     return finding
 
 
-def volume(number: int, channels: int = 1) -> np.ndarray:
+def volume(number: Any = 9, channels: int = 1) -> np.ndarray:
     """Image (X, Y, Z) or (X, Y, Z, C), float32."""
     rng = np.random.default_rng(number)
     return rng.normal(100, 10, (*SHAPE, channels)).astype(np.float32).squeeze()

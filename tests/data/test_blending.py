@@ -1,4 +1,3 @@
-"""Rims, fading, dressing and gradient-domain blending."""
 # mypy: disallow-untyped-calls=False
 
 import numpy as np

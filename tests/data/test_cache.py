@@ -1,4 +1,3 @@
-"""Cases for the loop: keyed by seed and step, cut in the generator's space, read once, bounded."""
 # mypy: disallow-untyped-calls=False
 
 import pickle
@@ -20,8 +19,6 @@ from gansynth.testing import ToySource
 
 
 class Counting(ToySource):
-    """Counts how often a case was read."""
-
     def __init__(self) -> None:
         super().__init__(2)
         self.reads: list[str] = []
@@ -61,13 +58,6 @@ def test_a_batch_is_of_its_seed_and_step():
     assert torch.equal(first.labels, again.labels)
     assert not torch.equal(first.image, batches()(6, Stage(), range(3)).image)
     assert not torch.equal(first.image, batches(seed=1)(5, Stage(), range(3)).image)
-
-
-def test_shapes_and_types():
-    batch = batches()(0, Stage(), range(3))
-    assert (batch.image.dtype, tuple(batch.image.shape)) == (torch.float32, (3, 2, 8, 8, 8))
-    assert (batch.labels.dtype, tuple(batch.labels.shape)) == (torch.int64, (3, 8, 8, 8))
-    assert batch.context is None
 
 
 def test_held_out_cases_are_never_read():

@@ -1,5 +1,3 @@
-"""nifti: a folder per case, as BraTS has them, and names in a dataset.json beside pairs."""
-
 import json
 import re
 from pathlib import Path
@@ -213,14 +211,11 @@ def say(folder: Path, **content: object) -> None:
     (folder / "dataset.json").write_text(json.dumps({**names, **content}))
 
 
-def test_dataset_json_names_channels_and_labels(named):
+def test_dataset_json_names_labels_and_the_channels_to_choose_from(named):
     source = read(named)
     assert source.channels == ("T1", "T2")
     assert source.schema.labels == {"background": 0, "a": 1, "b": 3}
     assert list(check(named, **READ).findings) == []
-
-
-def test_channels_that_it_names_can_be_chosen(named):
     source = read(named, channels="t2")
     assert source.channels == ("t2",)
     assert mean(source, "a", "t2") == pytest.approx(200, abs=1)

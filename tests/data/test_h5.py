@@ -1,4 +1,3 @@
-"""``h5:``: to every guard the source it was made from; patches without the rest; damage found."""
 # mypy: disallow-untyped-calls=False
 
 import json
@@ -164,8 +163,6 @@ def test_only_sources_that_do_not_fit_into_memory_are_read_in_patches(cached, mo
 
 
 class Patches(torch.utils.data.Dataset[torch.Tensor]):
-    """Twelve patches of an ``h5:`` source."""
-
     def __init__(self, path: Path) -> None:
         self.batches = CaseBatches(CaseCache(opened(path), max_bytes=1), SPACES["crop"])
 
@@ -210,7 +207,6 @@ def damaged(path: Path, folder: Path, offset: int) -> Path:
 
 
 def first_chunk(path: Path, name: str) -> int:
-    """Byte offset of the first chunk of a data set."""
     with h5py.File(path) as file:
         return int(file[name].id.get_chunk_info(0).byte_offset)
 

@@ -1,5 +1,3 @@
-"""Label maps that were drawn, held to those of a training set; and the boxes of their parts."""
-
 import json
 
 import numpy as np
@@ -110,10 +108,6 @@ def test_what_was_cleaned_is_clean(seed, axes):
     assert np.array_equal(priors.clean(cleaned), cleaned)
     assert np.array_equal(noise, before)
     assert cleaned.dtype == np.int16
-
-
-def test_maps_of_the_same_kind_have_no_flaw(priors):
-    assert {priors.reject_reason(blob(i)) for i in range(100, 200)} == {""}
 
 
 def much() -> np.ndarray:

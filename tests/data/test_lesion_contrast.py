@@ -1,4 +1,3 @@
-"""Lesions in boxes: contrast against the rim, what is too little of it, boxes shrunk to them."""
 # mypy: disallow-untyped-calls=False
 
 import json

@@ -1,5 +1,3 @@
-"""msd: reads a Decathlon task as it is; nnunet-raw: does so with nnU-Net's raw data sets."""
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,3 @@
-"""nifti: reads folders, BIDS and manifests alike: one orientation, one spacing, training cases."""
-
 import json
 import shutil
 import sys
@@ -89,14 +87,6 @@ def manifest(pairs: Path, name: str = "cases.csv", **columns: dict[str, Any]) ->
         lines = [header, *([str(row.get(key, "")) for key in header] for row in rows)]
         (pairs / name).write_text("\n".join(map(",".join, lines)))
     return pairs / name
-
-
-def test_arrays_and_spacing_are_channels_then_z_y_x(shared):
-    image, labels = arrays("p1_l")
-    source = read(shared, modality="none")
-    assert np.array_equal(source.load("p1_l").image, image.T)
-    assert np.array_equal(source.load("p1_l").labels, labels.T)
-    assert source.schema.spacing == (2, 1, 1)
 
 
 def test_a_number_at_the_end_of_a_name_is_a_case_where_a_label_map_has_it(tmp_path):
@@ -271,10 +261,6 @@ def test_a_window_replaces_the_percentiles(shared):
     how = source.intensities[0]
     assert (how.low, how.high) == (-100, 40)
     assert np.ptp(source.load("p1_l").image[0]) == pytest.approx(40 / how.std, rel=1e-4)
-
-
-def test_a_channel_called_ct_is_read_as_ct(shared):
-    assert [how.modality for how in read(shared, channels="CT,PET").intensities] == ["ct", "mr"]
 
 
 @pytest.mark.parametrize(

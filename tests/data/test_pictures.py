@@ -1,4 +1,3 @@
-"""``pictures:``: PNG, TIFF and JPEG folders; masks, classes, folds; damage refused, bombs too."""
 # mypy: disallow-untyped-calls=False
 
 import shutil
@@ -52,7 +51,6 @@ def opened(folder: Path, **options: Any) -> Any:
 
 
 def alone(folder: Path, array: Any, name: str = "a.png", **read: str) -> Any:
-    """The one picture of a folder."""
     save(folder / name, array)
     return opened(folder, fold="all", **read).load("a").image
 
@@ -226,7 +224,6 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def hand_made(path: Path, *header: int, body: bytes) -> Path:
-    """A PNG of width, height, depth and colour type."""
     parts = (
         chunk(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0)),
         chunk(b"IDAT", zlib.compress(body, 9)),

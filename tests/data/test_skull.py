@@ -1,4 +1,3 @@
-"""Skull-stripping of slices: what is kept of phantoms with a skull, and boxes that move along."""
 # mypy: disallow-untyped-calls=False
 
 from pathlib import Path
@@ -81,7 +80,6 @@ def folder(tmp_path) -> Path:
 
 
 def in_boxes(case: Any) -> float:
-    """Mean of a case in its first box."""
     top, left, bottom, right = case.boxes.coords[0].round().astype(int)
     assert bottom > top
     return float(case.image[0, top:bottom, left:right].mean())

@@ -1,5 +1,3 @@
-"""``--read boxes=``: a box around each connected part of labels; of slices, pictures, volumes."""
-
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Labels between labelled slices: linear in shape, within what was drawn, and nothing beyond."""
-
 from pathlib import Path
 
 import numpy as np

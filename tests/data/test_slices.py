@@ -1,4 +1,3 @@
-"""``slices:``: 2D cases of a volume source; whose they are follows from the volumes."""
 # mypy: disallow-untyped-calls=False
 
 from pathlib import Path
@@ -52,8 +51,6 @@ class Volumes(ToySource):
 
 @pytest.fixture(scope="module", autouse=True)
 def volumes():
-    """Offers ``volumes:x``."""
-
     @hookimpl
     def register_sources(register):
         register("volumes", lambda: Volumes)
@@ -171,11 +168,6 @@ def test_resized_slices_have_bilinear_images_and_nearest_labels():
     np.testing.assert_allclose(case.image, image, atol=1e-4)
 
 
-def test_a_window_clips_to_0_and_1():
-    expected = (image_of().clip(-0.5, 1) + 0.5) / 1.5
-    np.testing.assert_allclose(image_of(window="-0.5:1"), expected, atol=1e-6)
-
-
 def test_a_window_s_percentiles_are_the_volume_s():
     source = opened(window="1%:99%,0:1", plane="coronal")
     volume = VOLUME.load("toy_00").image
@@ -203,12 +195,6 @@ def test_channels_are_kept_by_name_or_are_cases_of_their_own():
     second = source.load("toy_00/axi004/second").image
     expected = (image_of("toy_00/axi004")[1:] / 2).clip(0, 1)
     np.testing.assert_allclose(second, expected, atol=1e-6)
-
-
-def test_boxes_are_cut_with_their_slice():
-    source = opened(plane="coronal", resize="28x16")
-    np.testing.assert_array_equal(source.load("toy_00/cor003").boxes.coords, [[4, 4, 12, 10]])
-    assert len(source.load("toy_00/cor008").boxes.coords) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,3 @@
-"""What every kind of source keeps to; and data sets that are dealt out otherwise."""
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -146,7 +144,7 @@ def test_a_damaged_file_is_named_in_one_line(kind, tmp_path):
     assert any(path.name in message for message in said), said
 
 
-def test_folds_are_as_asked_and_cases_as_before(home, tmp_path):
+def test_folds_are_as_asked_and_data_set_and_cases_as_before(home, tmp_path):
     folder, source = home
     before = state(folder)
     request = source.divided(SPLITS, tmp_path / "new")
@@ -155,16 +153,12 @@ def test_folds_are_as_asked_and_cases_as_before(home, tmp_path):
         assert other.train_ids == tuple(sorted(split["train"]))
         assert other.held_out_ids == tuple(sorted(split["val"]))
         assert_same_cases(source, other, sets.CASES)
+        assert (other.name, other.schema) == (source.name, source.schema)
+        assert (other.space.grid, other.host.keys()) == (source.space.grid, source.host.keys())
+        people = {case.partition("_")[0] for case in split["train"]}
+        assert {case.subject for case in other.lineage().cases} == people
     assert state(folder) == before
     assert sum(path.stat().st_size for path in (tmp_path / "new").rglob("*.*")) < 4096
-
-
-def test_a_generator_of_the_new_folds_is_of_the_same_data_set(home, tmp_path):
-    _, source = home
-    other = open_source(source.divided(SPLITS, tmp_path / "new"))
-    assert (other.name, other.schema) == (source.name, source.schema)
-    assert (other.space.grid, other.host.keys()) == (source.space.grid, source.host.keys())
-    assert {case.subject for case in other.lineage().cases} == {"anna", "carl"}
 
 
 def test_what_is_learnt_is_learnt_from_the_new_training_cases(pairs, tmp_path):

@@ -1,4 +1,3 @@
-"""Volumes and pictures without label maps: what learns from them, from reading to sample sheets."""
 # mypy: disallow-untyped-calls=False
 
 import json
@@ -11,9 +10,8 @@ import pytest
 from gansynth.core.generator import Generator, LabelSource
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
-from gansynth.core.schema import Case, Sample
+from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
-from gansynth.core.space import Space
 from gansynth.data.h5_write import write_h5
 from gansynth.data.nifti_source import VolumeSource
 from gansynth.fitting.fit import fit
@@ -89,15 +87,7 @@ def test_slices_and_caches_of_them_have_no_labels(pairs, tmp_path):
         _ = opened(f"nifti:{pairs}", "slices", foreground="with").train_ids
 
 
-def test_places_are_drawn_in_them():
-    space, case = Space("crop", (4, 4)), Case("a", "a", np.zeros((1, 9, 9), np.float32))
-    rng = np.random.default_rng(0)
-    assert len({space.place(case, rng).corner for _ in range(200)}) == 36
-
-
 class Noise(Generator):
-    """Draws noise about the training cases' mean; no networks."""
-
     name = "noise"
     label_source: LabelSource = "none"
     mean = 0.0
@@ -124,16 +114,12 @@ class Noise(Generator):
 
 
 class Both(Noise):
-    """As it would be with masks."""
-
     name = "both"
     label_source: LabelSource = "generated"
 
 
 @pytest.fixture
 def noise():
-    """Offers the generators ``noise`` and ``both``."""
-
     @hookimpl
     def register_generators(register):
         register("noise", lambda: Noise)

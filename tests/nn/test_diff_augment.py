@@ -1,5 +1,3 @@
-"""What the discriminator's augmentation does to pairs, and how its probability adapts."""
-
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
@@ -31,9 +29,6 @@ def pictures(count: int = 16, channels: int = 2, size: Sequence[int] = (8, 8)) -
 
 def changed(name: str, x: Tensor, p: float = 1.0, index: int = 0) -> Tensor:
     return DiscriminatorAugment([name], p)(step(index, len(x)), x, None)[0]
-
-
-# -- all changes -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ndim", SIZES)
@@ -74,9 +69,6 @@ def test_p_is_the_share_of_samples_that_are_hit():
     image = pictures(2000, 1, (2, 2))
     hit = (changed("brightness", image, p=0.3) != image).flatten(1).any(1)
     assert hit.float().mean().item() == pytest.approx(0.3, abs=0.04)
-
-
-# -- one by one ------------------------------------------------------------------------------------
 
 
 def test_brightness_adds_one_number_to_a_sample():
@@ -165,9 +157,6 @@ def test_a_cut_out_is_one_box_of_half_of_each_axis(size):
     assert torch.equal(gone.flatten(1).sum(1), volume)
 
 
-# -- random numbers --------------------------------------------------------------------------------
-
-
 def test_p_of_zero_changes_nothing_and_draws_nothing():
     image, condition, now = pictures(), pictures(), step()
     new = DiscriminatorAugment(get_args(ChangeName), 0)(now, image, condition)
@@ -203,8 +192,6 @@ def test_a_sample_fares_alike_however_the_batch_is_shared_out():
     for number in (0, 1):
         assert torch.equal(torch.cat([s[number] for s in shares]), whole[number])
 
-
-# -- the adaptive p --------------------------------------------------------------------------------
 
 SURE, UNSURE = [torch.ones(16, 1, 3)], [-torch.ones(16, 1, 3)]
 
@@ -317,9 +304,6 @@ def test_a_fixed_p_has_no_state():
     assert augment.state() == {}
     augment.load(adaptive().state())
     assert augment.p == 0.25
-
-
-# -- refusals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

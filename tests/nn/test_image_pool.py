@@ -1,5 +1,3 @@
-"""The pool of earlier synthetic samples: who comes out, what stays together, exact resume."""
-
 from collections import Counter
 from typing import Any
 

@@ -1,4 +1,3 @@
-"""Losses against numbers worked out by hand."""
 # mypy: disallow-untyped-calls=False
 
 import math
@@ -42,8 +41,6 @@ class Linear(torch.nn.Module):
     def forward(self, x):
         return (x * self.weight).flatten(1).sum(1)
 
-
-# -- values ----------------------------------------------------------------------------------------
 
 X, Y = [t(1.0, -2.0)], [t(0.5, 3.0)]
 EVEN, PAIR, ROW = torch.zeros(2, 1, 3), torch.zeros(2, 2, 4), torch.ones(2, 1, 4)
@@ -137,9 +134,6 @@ def test_as_many_heads_and_weights_are_expected_as_there_are():
         losses.perceptual(layers, ROW, ROW, weights=[1.0])
 
 
-# -- gradients -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "loss",
     [
@@ -225,14 +219,6 @@ def test_weights_are_clipped_and_buffers_left():
     assert module.running_mean.tolist() == [5, 5]
 
 
-# -- means over samples ----------------------------------------------------------------------------
-
-
-def r1_of(x):
-    x = x.detach().requires_grad_()
-    return losses.r1(x, critic_of(x))
-
-
 def critic_of(x):
     return [x.square().sum((1, 2), keepdim=True), x.tanh()]
 
@@ -251,7 +237,7 @@ BATCHED: dict[str, Any] = {
     "gradient penalty": lambda x, y, m: losses.gradient_penalty(
         critic_of, x, y, m.flatten(1)[:, :1, None, None]
     ),
-    "r1": lambda x, y, m: r1_of(x),
+    "r1": lambda x, y, m: losses.r1(x.requires_grad_(), critic_of(x)),
     "drift": lambda x, y, m: losses.drift([x, m]),
     "l1": lambda x, y, m: losses.l1(x, y, lowpass=2, weight=m),
     "masked l1": lambda x, y, m: losses.masked_l1(x, y, m),

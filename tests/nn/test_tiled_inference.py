@@ -1,5 +1,3 @@
-"""Tiled drawing: no seams, whatever the network is made of."""
-
 from typing import Any
 
 import pytest
@@ -8,7 +6,7 @@ import torch
 from gansynth.nn import tiled_inference
 from gansynth.nn.networks import UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import strides_for
-from gansynth.nn.tiled_inference import cut, draw_tiled, tile_edge, tiled, tiles
+from gansynth.nn.tiled_inference import cut, draw_tiled, tile_edge, tiles
 
 STYLES: list[tuple[tuple[int, ...], int, dict[str, Any]]] = [
     ((26, 21, 19), 3, {}),
@@ -43,7 +41,6 @@ def problem(net: UNetGenerator, size: tuple[int, ...], batch: int = 1) -> tuple[
 
 @torch.no_grad()
 def both(net: UNetGenerator, size: tuple[int, ...], edge: int, batch: int = 1) -> tuple[Any, Any]:
-    """An image drawn in one piece, and in tiles."""
     condition, latents = problem(net, size, batch)
     whole = net(condition, latents)
     return whole, draw_tiled(net, lambda w: cut(condition, w), size, latents, edge)
@@ -84,16 +81,6 @@ def test_seams_stay_below_one_percent_in_half_precision(size):
     assert seam_error(whole, pieces, 8) < 0.01
 
 
-def test_statistics_of_each_tile_by_itself_would_leave_seams():
-    """What the test above can see: instance normalisation tile by tile."""
-    size = (40, 33)
-    net = network(size, noise=False)
-    condition, _ = problem(net, size)
-    with torch.no_grad():
-        pieces = tiled(lambda window: net(cut(condition, window), []), size, 16, 8)
-        assert seam_error(net(condition, []), pieces, 16) > 0.1
-
-
 def test_the_network_is_as_before_afterwards_and_even_when_drawing_fails():
     net = network((18, 17))
     condition, latents = problem(net, (18, 17))
@@ -108,9 +95,6 @@ def test_the_network_is_as_before_afterwards_and_even_when_drawing_fails():
     assert torch.equal(net(condition, latents), before)
 
 
-# -- tiles -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("size", "edge", "halo"), [((7, 10), 4, 2), ((5, 6, 9), 3, 0), ((4,), 9, 3)]
 )
@@ -122,11 +106,6 @@ def test_cores_cover_a_grid_once(size, edge, halo):
             assert outer.start == max(core.start - halo, 0)
             assert outer.stop == min(core.stop + halo, n)
     assert (seen == 1).all()
-
-
-def test_tiled_puts_every_piece_in_its_place():
-    image = torch.arange(7 * 10.0).view(1, 1, 7, 10)
-    assert torch.equal(tiled(lambda w: cut(image, w), (7, 10), 4, 2), image)
 
 
 def test_tiles_are_taken_where_asked_for_or_needed():

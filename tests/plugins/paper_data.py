@@ -93,8 +93,6 @@ class Brains(ToySource):
 
 
 def register() -> None:
-    """Let ``brains:tumours`` and ``brains:healthy`` be opened."""
-
     @hookimpl
     def register_sources(register):
         register("brains", lambda: Brains)
@@ -103,7 +101,6 @@ def register() -> None:
 
 
 def sets_of(name: str, **asked: Any) -> dict[str, PlannedSet]:
-    """A recipe's sets on brains, by name."""
     recipe = find_recipe(name)
     others = {"tissues": "brains:healthy"} if recipe.spec.needs else {}
     only = tuple(run.name for run in recipe.spec.runs)
@@ -113,7 +110,6 @@ def sets_of(name: str, **asked: Any) -> dict[str, PlannedSet]:
 
 
 def settings_of(recipe: str, run: str, part: str = "") -> dict[str, str]:
-    """What a recipe sets for one of its runs, or for a part of it, on these sequences."""
     spec = find_recipe(recipe).named(SEQUENCES)
     (found,) = (one for one in spec.runs if one.name.replace("{channel}", "T1") == run)
     settings = overlay(texts(spec.set), texts(found.set))
@@ -124,14 +120,12 @@ def settings_of(recipe: str, run: str, part: str = "") -> dict[str, str]:
 
 
 def options_of(settings: Mapping[str, str]) -> tuple[FitOptions, CGANOptions]:
-    """The loop's options and the generator's."""
     loop, own = split_settings(dict(settings), FitOptions, CGANOptions, generator="cgan3d")
     assert isinstance(own, CGANOptions)
     return loop, own
 
 
 def made(kind: str, settings: Mapping[str, str], schema: Schema, size: tuple[int, ...]) -> Any:
-    """A generator as a recipe's set has it."""
     cls = installed().generator(kind)
     own = split_settings(dict(settings), FitOptions, cls.Options, generator=kind)[1]
     return cls(schema, size, own)

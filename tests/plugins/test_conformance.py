@@ -1,4 +1,3 @@
-"""What every registered generator keeps: its contract, its options, its runs."""
 # mypy: disallow-untyped-calls=False
 
 import json
@@ -453,8 +452,6 @@ def test_a_walk_leads_from_one_seeds_sample_to_the_others(kind, own, asked):
 
 
 class Toys(ToySource):
-    """``toys:3``, ``toys:2``, ``toys:boxes``."""
-
     def __init__(self, request: SourceRequest) -> None:
         super().__init__(3 if request.where == "3" else 2, boxes=request.where == "boxes")
         self.request = request
@@ -631,7 +628,9 @@ def test_a_dry_run_prints_what_it_would_cost_and_writes_nothing(kind, run_cli, t
         assert told["parameters"] == {}
         assert told["estimated_seconds"] < 60
         return
-    nets = load_or_build(kind, where).nets
+    source, cls = open_source(SourceRequest("toys", where)), installed().generator(kind)
+    options = cls.Options.model_validate(OWN.get(kind, {}))
+    nets: Any = cls(source.schema, source.space.size, options).nets
     counted = {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
     assert told["parameters"] == counted
     assert told["seconds_per_step"] > 0
@@ -639,9 +638,3 @@ def test_a_dry_run_prints_what_it_would_cost_and_writes_nothing(kind, run_cli, t
     assert told["memory_predicted_mib"] > 0
     assert told["flops_total"] > told["flops_per_step"] > 0
     assert told["estimated_seconds"] > 600 * told["seconds_per_step"] - 0.1
-
-
-def load_or_build(kind: str, where: str) -> Any:
-    source = open_source(SourceRequest("toys", where))
-    cls = installed().generator(kind)
-    return cls(source.schema, source.space.size, cls.Options.model_validate(OWN.get(kind, {})))

@@ -1,4 +1,3 @@
-"""``dcgan``: sizes, units, kinds, drawn label maps, objectives, and what its critic sees."""
 # mypy: disallow-untyped-calls=False
 
 from dataclasses import replace
@@ -36,18 +35,6 @@ def seen(*of: Case, **options: Any) -> Any:
     return toys.seen("dcgan", *of, **options)
 
 
-# -- any size --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("side", [64, 128, 256])
-def test_features_begin_at_four_voxels_and_channels_halve_as_they_double(side):
-    pyramid = FeaturePyramid.of((side, side), 64, 512)
-    assert pyramid.base == (4, 4)
-    assert pyramid.widths[-4:] == (512, 256, 128, 64)
-    assert set(pyramid.widths[:-4]) <= {512}
-    assert len(pyramid.strides) == len(pyramid.widths) == np.log2(side / 4)
-
-
 @pytest.mark.parametrize("size", [(56, 48), (30, 21), (13, 17, 10), (5, 40), (3, 3)])
 def test_any_size_will_do(size):
     generator = build(size, d_norm="none")
@@ -63,14 +50,11 @@ def test_what_is_drawn_is_cut_in_its_middle_and_a_size_there_must_be():
         build((), SCHEMA)
 
 
-def test_filters_are_four_wide_and_weights_begin_small():
+def test_weights_begin_small():
     for net in build(width=32).nets.values():
         filters = [p for p in net.parameters() if p.ndim == 4]
-        assert {tuple(f.shape[2:]) for f in filters} == {(4, 4)}
         assert all(float(f.detach().std()) == pytest.approx(0.02, rel=0.2) for f in filters)
 
-
-# -- units -----------------------------------------------------------------------------------------
 
 NO_FILL = replace(SCHEMA, outside_fill=None)
 
@@ -95,9 +79,6 @@ def test_networks_see_mean_0_and_deviation_1_per_channel_but_of_a_constant_one()
 def test_a_windowed_image_stays_in_its_window():
     sample = trained(build(output="tanh", objective="gan")).sample([ANY], [1])[0]
     assert np.abs(sample.image).max() <= 1
-
-
-# -- kinds of samples ------------------------------------------------------------------------------
 
 
 def test_a_class_can_be_asked_for_and_decides_image_and_verdict():
@@ -136,9 +117,6 @@ def test_a_walk_keeps_the_kind_that_was_drawn_first():
         assert {s.provenance["class"] for s in walk} == {alone.provenance["class"]}
 
 
-# -- label maps ------------------------------------------------------------------------------------
-
-
 def test_label_maps_are_drawn_or_there_are_none():
     assert (build().label_source, build(**MASK).label_source) == ("none", "generated")
     sample = trained(build()).sample([Condition(labels=case().labels)], [1])[0]
@@ -175,7 +153,6 @@ def test_hard_label_channels_are_one_hot_and_pass_gradients():
     assert torch.allclose(probabilities.amax(1), torch.ones(2, *SIZE), atol=1e-6)
     torch.autograd.backward((probabilities * torch.randn(probabilities.shape)).sum())
     gradient = next(generator.nets["generator"].parameters()).grad
-    assert gradient is not None
     assert gradient.abs().max() > 0
 
 
@@ -204,14 +181,10 @@ def test_a_map_like_no_training_map_or_that_was_made_anew_is_a_flaw():
     assert "expected" in generator.reject_reason(replace(clean, labels=np.zeros(SIZE, np.int16)))
 
 
-# -- state -----------------------------------------------------------------------------------------
-
-
 def test_averages_hold_the_batch_norms_statistics_too(tmp_path):
     """A run's weights file alone draws what the trained generator draws."""
     generator = trained(build(objective="gan"), 3, folder=tmp_path)
-    found = checkpoint.latest(tmp_path / "checkpoints")
-    assert found is not None
+    found: Any = checkpoint.latest(tmp_path / "checkpoints")
     digest = found.state["sha256"][checkpoint.EMA]
     averages = checkpoint.load_tensors(found.folder / checkpoint.EMA, digest)
     twin = build(objective="gan")
@@ -243,9 +216,6 @@ def test_channels_are_taken_over_by_name():
     assert taken.fresh == ["discriminator/told.weight"]
 
 
-# -- latents ---------------------------------------------------------------------------------------
-
-
 def test_normal_latents_are_walked_through_at_their_own_length():
     rng = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 100, generator=rng)
@@ -260,9 +230,6 @@ def test_uniform_latents_lie_in_their_cube():
     latent, _ = build(latent_prior="uniform", latent=500)._begun(ANY, 7)
     assert float(latent.min()) < -0.9
     assert 0.9 < float(latent.max()) <= float(latent.abs().max()) <= 1
-
-
-# -- objectives ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -319,8 +286,6 @@ def test_a_step_draws_once_for_both_players_and_the_discriminators_own_moves_no_
 
 
 class Watched(torch.nn.Module):
-    """A discriminator that remembers what it was shown."""
-
     def __init__(self, inner: torch.nn.Module) -> None:
         super().__init__()
         self.inner, self.seen = inner, list[Tensor]()
@@ -342,8 +307,7 @@ def shown(**options: Any) -> list[Tensor]:
 def test_label_channels_stand_behind_the_image_at_their_scale():
     real, fake = shown(mask_scale=0.5)
     assert real.shape == fake.shape == (4, 6, *SIZE)
-    labels = batch_of(cases()).labels
-    assert labels is not None
+    labels: Any = batch_of(cases()).labels
     for channel, value in enumerate((OUTSIDE, 0, 1, 4), start=2):
         assert torch.equal(real[:, channel], torch.where(labels == value, 0.5, -0.5))
     assert torch.allclose(fake[:, 2:].sum(1), torch.full((4, *SIZE), -1.0), atol=1e-6)
@@ -366,9 +330,6 @@ def test_patches_are_refused():
     now = step(small, [replace(c, image=c.image[:, :8, :8], labels=None) for c in cases()])
     with pytest.raises(UsageFault, match=r"patch=\[8, 8\].*leave patch out"):
         generator.objective.discriminator(now)
-
-
-# -- how real --------------------------------------------------------------------------------------
 
 
 def test_realness_is_the_discriminators_value_at_rest():
@@ -400,9 +361,8 @@ def test_an_overfitted_discriminator_tells_those_it_has_seen_from_others():
     batch = batch_of(known)
 
     def area() -> float:
-        one, other = discriminator_scores(generator, known), discriminator_scores(generator, others)
-        assert one is not None
-        assert other is not None
+        one: Any = discriminator_scores(generator, known)
+        other: Any = discriminator_scores(generator, others)
         return float((one[:, None] > other).mean())
 
     before = area()

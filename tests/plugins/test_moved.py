@@ -1,4 +1,3 @@
-"""``copypaste`` and ``elastic``: real cases, or lesions of theirs, moved; nothing is learnt."""
 # mypy: disallow-untyped-calls=False
 
 import json
@@ -36,8 +35,6 @@ ROOMY = "where=anywhere,apart_mm=1,inside=0.5,tries=200"
 
 
 class Bodies(ToySource):
-    """Toy bodies without lesions."""
-
     def load(self, case_id):
         return without_blobs(super().load(case_id), int(case_id[-2:]))
 
@@ -47,10 +44,7 @@ def build(kind: str, ndim: int = 3, **options: Any) -> Any:
     return cls(source.schema, source.space.size, cls.Options.model_validate(options))
 
 
-def conditions(
-    ndim: int = 3, edits=ElasticGenerator.default_edits, count: int = 4
-) -> list[Condition]:
-    """Of cases that are moved along."""
+def conditions(ndim: int = 3, edits=ElasticGenerator.default_edits, count: int = 4) -> Any:
     source = ToySource(ndim)
     drawn = ConditionSampler(source, source.space, build_edits(edits), seed=5, moving=True)
     return [drawn.draw(i) for i in range(count)]
@@ -71,15 +65,12 @@ def drawn_of(generator: Any, asked: list[Condition]) -> list[Any]:
     return list(generator.sample(asked, [c.latent_seed for c in asked]))
 
 
-# -- elastic ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_an_elastic_sample_is_the_case_as_it_was_moved(ndim):
     asked = conditions(ndim)
     for sample, c in zip(drawn_of(build("elastic", ndim), asked), asked, strict=True):
-        assert np.array_equal(sample.image, c.moved)  # type: ignore[arg-type]
-        assert np.array_equal(sample.labels, c.labels)  # type: ignore[arg-type]
+        assert np.array_equal(sample.image, c.moved)
+        assert np.array_equal(sample.labels, c.labels)
         assert not np.shares_memory(sample.image, c.moved)
     *moves, clip = CGAN3D.default_edits  # a GAN is asked for the same shapes
     assert (tuple(moves), clip) == (ElasticGenerator.default_edits, "clip:to=image")
@@ -92,8 +83,6 @@ def test_intensities_change_in_the_body_alone_by_the_seed_alone(option):
     alone = [drawn_of(generator, [c])[0] for c in asked]
     for sample, other, c in zip(together, alone, asked, strict=True):
         assert np.array_equal(sample.image, other.image)
-        assert c.labels is not None
-        assert c.moved is not None
         outside = c.labels == OUTSIDE
         assert outside.any()
         assert np.array_equal(sample.image[:, outside], c.moved[:, outside])
@@ -121,9 +110,6 @@ def test_a_near_copy_is_a_flaw(edit, options, rejected):
     found = {generator.reject_reason(s) for s in drawn_of(generator, conditions(edits=[edit]))}
     assert {text[:11] for text in found} == ({"a near-copy"} if rejected else {""})
     assert len(found) == 1
-
-
-# -- copypaste -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("blend", ["none", "soft", "poisson"])
@@ -189,9 +175,6 @@ def test_samples_that_are_copies_are_flaws(told, said):
     assert bool(reject_reason) == bool(said)
 
 
-# -- cheats that check_generator finds -------------------------------------------------------------
-
-
 class Smears(CopyPaste):
     """Changes all of the image."""
 
@@ -244,14 +227,11 @@ def test_a_cheat_fails_by_name(cls, found):
     assert found <= {check.name.removeprefix("2d: ") for check in report.failed}
 
 
-# -- runs ------------------------------------------------------------------------------------------
-
 QUIET: dict[str, Any] = {"edits": None, "device": "cpu", "reporter": NullReporter()}
 
 
 @pytest.fixture(scope="module")
 def fitted(toy_source, tmp_path_factory):
-    """Runs of both."""
     home = tmp_path_factory.mktemp("moved")
     for kind in ("copypaste", "elastic"):
         fit(kind, SourceRequest("toy", "3"), home / kind, settings={}, **QUIET)

@@ -131,7 +131,6 @@ def _brains():
 
 
 def made(row: Any, **over: int) -> Any:
-    """A generator of the recipe at full size, or with some settings changed."""
     recipe, _, name = row[0].partition("/")
     settings = settings_of(recipe, *name.split("/"))
     settings |= {key: str(value) for key, value in over.items() if key in settings}
@@ -142,7 +141,6 @@ def made(row: Any, **over: int) -> Any:
 
 
 def entering(net: nn.Module, size: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of what enters a network of this size, one sample."""
     if isinstance(net, UNetGenerator | PatchDiscriminator):
         first = next(m for m in net.modules() if isinstance(m, nn.Conv3d | nn.Conv2d))
         return (1, first.in_channels, *size)
@@ -174,7 +172,6 @@ def brief(edges: Any) -> str:
 
 
 def run_layers(net: nn.Module, size: tuple[int, ...]) -> str:
-    """What runs of a network."""
     found: list[str] = []
 
     def note(module: Any, inputs: object, output: Tensor) -> None:
@@ -275,7 +272,6 @@ def test_shins_segmenter_as_a_host_is_judged_by_the_same():
 
 
 def patchgan(strides: Any, channels: int, width: int = 64, norm: Any = "batch") -> Any:
-    """pix2pix's."""
     own: Any = {"spectral": False, "texture_head": False, "down": "strided4", "stem": False}
     return PatchDiscriminator(len(strides[0]), channels, width, strides, norm=norm, **own)
 
@@ -503,10 +499,9 @@ def test_the_discriminator_sees_b_with_bs_label_and_the_sample_with_as(pairs):
 
 def test_losses_that_compare_images_look_where_both_labels_are_alike():
     job = job_of("local-perceptual", local_size="8")
-    gan, step = job.generator, stepped(job, 2)
+    gan = job.generator
+    step: Any = stepped(job, 2)
     labels, asked = step.batch.labels, step.batch.asked
-    assert labels is not None
-    assert asked is not None
     assert set(gan.nets) == {"generator", "discriminator", "local", "perceptor"}
     alike = gan.objective._alike(step)
     assert torch.equal(alike[:, 0], torch.eq(labels, asked))

@@ -1,6 +1,5 @@
-"""``parametric``: contrast and grain are those of training lesions, drawn within the mask alone."""
-
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +36,7 @@ def generator() -> Parametric:
     return made
 
 
-def asked(index: int) -> Condition:
+def asked(index: int) -> Any:
     """Of a body without a lesion."""
     labels = lesion(index)
     image = scene(index).image - LEVELS[:, labels] + LEVELS[:, np.zeros_like(labels)]
@@ -48,7 +47,6 @@ def test_each_class_has_its_contrast_and_nothing_beyond_the_mask_changes(generat
     for index in range(4):
         condition, labels = asked(index), lesion(index)
         (sample,) = generator.sample([condition], [index])
-        assert condition.background is not None
         assert np.array_equal(sample.image[:, labels == 0], condition.background[:, labels == 0])
         for value in (1, 2):
             means = sample.image[:, labels == value].mean(axis=1)

@@ -91,7 +91,6 @@ def seen(kind: str, *of: Case, **options: Any) -> Any:
 
 
 def step(generator: Generator, of: Sequence[Case], first: int = 0, total: int = 0) -> TrainingStep:
-    """A step of the last stage."""
     batch = batch_of(of, generator.context)
     rng = torch.Generator().manual_seed(5)
     stage = generator.stages()[-1]
@@ -111,13 +110,11 @@ def learn(generator: Generator, steps: int = 2, **options: Any) -> Any:
 
 
 def trained(generator: Any, steps: int = 2, **options: Any) -> Any:
-    """A generator after some steps."""
     learn(generator, steps, **options)
     return generator
 
 
 def weights(generator: Any, *players: str) -> dict[str, torch.Tensor]:
-    """Each network's parameters, one behind the other."""
     return {
         name: torch.cat([p.detach().flatten().clone() for p in net.parameters()])
         for name, net in generator.nets.items()

@@ -14,12 +14,10 @@ from gansynth.nn.networks.lean_norm import norm_leaky_relu
 from gansynth.nn.networks.progressive import (
     EqualisedConv2d,
     EqualisedLinear,
-    half,
     minibatch_deviation,
     pixel_norm,
-    twice,
 )
-from gansynth.nn.networks.resize import TransposedConv, enlarge, interpolate, matrix
+from gansynth.nn.networks.resize import enlarge, interpolate, matrix
 
 FORMATS = (torch.contiguous_format, torch.channels_last_3d)
 
@@ -27,8 +25,6 @@ FORMATS = (torch.contiguous_format, torch.channels_last_3d)
 def images(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
-
-# -- convolutions of few samples: torch's numbers, and only where torch is slow --------------------
 
 SMALL = (2, 16, 24, 24, 5)
 
@@ -83,9 +79,6 @@ def test_samples_are_added_where_torch_would_be_slow_alone(monkeypatch, shape, c
         made = layer(images(*shape).requires_grad_())
     assert len(made) == shape[0]
     assert seen[0] == given
-
-
-# -- instance normalisation and leaky ReLU that keep their output alone ----------------------------
 
 
 def norm_of(channels: int, shift: float = 1.0) -> Any:
@@ -173,9 +166,6 @@ def test_without_gradients_nothing_changes():
         torch.testing.assert_close(norm_leaky_relu(x.clone(), norm, 0.2), plain(x, norm, 0.2))
 
 
-# -- interpolation by one matrix per axis ----------------------------------------------------------
-
-
 @pytest.mark.parametrize("sizes", [(5, 9), (4, 8), (6, 6), (7, 13), (1, 2)])
 @pytest.mark.parametrize(
     ("mode", "theirs"), [("nearest", "nearest"), ("trilinear", "linear"), ("cubic", "bicubic")]
@@ -219,16 +209,6 @@ def test_half_precision_goes_in_and_out_but_not_between():
     exact = interpolate(x.float(), [matrix("cubic", 9, 17)] * 2)
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, exact.bfloat16())
-
-
-@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2)])
-def test_a_transposed_convolution_enlarges_by_its_stride(stride):
-    layer = TransposedConv(3, 2, 4, stride)
-    wanted = tuple(n * s for n, s in zip((3, 4, 5), stride, strict=True))
-    assert layer(torch.zeros(1, 2, 3, 4, 5)).shape == (1, 4, *wanted)
-
-
-# -- Karras et al. 2018 ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -275,8 +255,3 @@ def test_the_deviation_can_be_differentiated_twice_where_samples_are_alike():
     (first,) = torch.autograd.grad(minibatch_deviation(x, 4).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), x)
     assert second.isfinite().all()
-
-
-def test_halving_undoes_doubling():
-    x = images(1, 2, 3, 3)
-    assert torch.equal(half(twice(x)), x)

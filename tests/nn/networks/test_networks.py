@@ -1,4 +1,3 @@
-"""U-Net, PatchGAN and perceptor, built in every way: sizes, gradients, memory, earlier weights."""
 # mypy: disallow-untyped-calls=False
 
 import copy
@@ -11,9 +10,7 @@ from torch import Tensor, nn
 from gansynth.fitting.fake_tensors import CountingMode
 from gansynth.nn.networks import PatchDiscriminator, UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import (
-    PixConv,
     activation,
-    conv,
     normalisation,
     one_hot,
     strides_for,
@@ -87,9 +84,6 @@ def idle(net: nn.Module) -> list[str]:
     ]
 
 
-# -- every way -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("style", STYLES, ids=named)
 def test_a_generator_of_every_style_keeps_the_size_and_learns(style, size):
@@ -131,11 +125,6 @@ def test_a_perceptor_segments_at_full_resolution_each_case_by_itself(size):
 def test_a_network_serves_other_sizes_than_it_was_built_for(other):
     net = unet((16, 16, 16), 3)
     assert net(images(1, 3, *other), latents(net, other)).shape == (1, 2, *other)
-
-
-def test_width_doubles_up_to_its_limit():
-    net: Any = UNetGenerator(2, 1, 1, 4, [(2, 2)] * 3, max_width=10)
-    assert [block[0].out_channels for block in net.down] == [8, 10, 10]
 
 
 def test_there_is_noise_for_every_resolution_and_all_of_it_shows():
@@ -245,9 +234,6 @@ def test_averaged_weights_get_singular_vectors_of_their_own_for_a_while():
     assert not net.training
 
 
-# -- checkpointing, memory -------------------------------------------------------------------------
-
-
 def learnt(net: Any) -> list[Tensor]:
     return [p.grad for p in net.parameters() if p.grad is not None] + list(net.buffers())
 
@@ -337,9 +323,6 @@ def test_tiles_take_less_than_half_of_it():
     assert peaks[1] < 0.5 * peaks[0], peaks
 
 
-# -- blocks ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("size", "spacing", "levels", "strides"),
     [
@@ -363,16 +346,6 @@ def test_one_hot_has_a_channel_per_value_in_order_and_none_for_others():
     encoded = one_hot(torch.tensor([[[-1, 0], [2, 5]]]), (-1, 0, 2))
     assert encoded.shape == (1, 3, 2, 2)
     assert encoded[0].flatten(1).tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
-
-
-@pytest.mark.parametrize("kernel", [1, 3])
-def test_a_convolution_keeps_the_size(kernel):
-    assert conv(3, 1, 2, kernel)(torch.zeros(1, 1, 5, 6, 7)).shape == (1, 2, 5, 6, 7)
-
-
-@pytest.mark.parametrize(("size", "wanted"), [((8, 9, 7), (4, 5, 7)), ((10, 4, 3), (5, 2, 3))])
-def test_a_convolution_four_wide_strides_like_the_others(size, wanted):
-    assert PixConv(3, 1, 2, (2, 2, 1))(torch.zeros(1, 1, *size)).shape == (1, 2, *wanted)
 
 
 def test_activations_are_what_they_are_called_and_groups_divide_the_channels():
