@@ -1,20 +1,18 @@
 """Volumes in memory with one lesion each, and hosts that miss some of them."""
 # mypy: disallow-untyped-calls=False
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
-from gansynth.core.hookspecs import hookimpl
-from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.evaluation.hard_cases.job import FailureOptions, find_failures
 from gansynth.runtime.progress import NullReporter
+from tests.offered import offered
 
 SIDE = 24
 SPACING = (2.0, 1.0, 1.0)
@@ -109,17 +107,6 @@ def failures_of(misses: Misses, folder: Path, **options) -> Path:
     return folder / "failures.json"
 
 
-@contextmanager
-def blobs() -> Iterator[None]:
+def blobs() -> AbstractContextManager[None]:
     """Offers ``blobs:``."""
-
-    @hookimpl
-    def register_sources(register):
-        register("blobs", lambda: Blobs)
-
-    installed().add(SimpleNamespace(register_sources=register_sources), "blobs")
-    try:
-        assert "blobs" not in installed().broken, installed().broken
-        yield
-    finally:
-        installed().remove("blobs")
+    return offered("blobs", sources={"blobs": Blobs})

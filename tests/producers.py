@@ -8,11 +8,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from gansynth.bank.producer_main import ProducerConfig
+from gansynth.bank.producer_main import ProducerConfig, produce
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.null_adapter import NullAdapter
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ProducerConfig(
@@ -138,6 +141,25 @@ def config_of(folder: Path, where: str = "ok", **changes) -> ProducerConfig:
     """What a producer of the stand-in is told; its bank lies in a folder."""
     request = {"kind": "toy", "where": where}
     return replace(CONFIG, request=request, bank=str(folder / "bank"), **changes)
+
+
+def fill_here(
+    folder: Path, drawer: Any, capacity: int, segment: int = 3, **told: Any
+) -> BankReader:
+    """What a producer does, in this process: ``folder / "bank"`` with a sampler's samples."""
+    source, run = drawer.source, drawer.run
+    bank = folder / "bank"
+    spec = BankSpec(
+        source.schema, drawer.lineage, run.run_id, run.manifest_sha256, True, capacity, segment
+    )
+    config = replace(CONFIG, bank=str(bank), capacity=capacity, segment_samples=segment, **told)
+    host, how = NullAdapter(source), {"schema": source.schema, "min_size": run.space.size}
+    with BankWriter.create(bank, spec) as writer:
+        try:
+            produce(writer, drawer.draw, host.finalise, config, stop=lambda: False, **how)
+        finally:
+            (folder / "counts.json").write_text(json.dumps(dict(writer.rejected)))
+    return BankReader(bank)
 
 
 def gone(process: psutil.Process) -> bool:

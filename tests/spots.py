@@ -1,21 +1,18 @@
 """A generator that draws bright spots into boxes, without networks; and what it is tried on."""
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from gansynth.core.generator import Generator, GeneratorOptions
-from gansynth.core.hookspecs import hookimpl
-from gansynth.core.registry import installed
 from gansynth.core.schema import Boxes, Case, Sample
 from gansynth.data.lesion_contrast import LesionContrast
 from gansynth.data.lesion_rims import tighten
 from gansynth.testing import ToySource
+from tests.offered import offered
 
 
 class SpotsOptions(GeneratorOptions):
@@ -152,23 +149,6 @@ class SpottedSource(ToySource):
         return tuple(self._cases)[48:]
 
 
-@hookimpl
-def _generators(register: Any) -> None:
-    register("spots", lambda: Spots)
-
-
-@hookimpl
-def _sources(register: Any) -> None:
-    register("spotted", lambda: SpottedSource)
-
-
-@contextmanager
-def spots_plugin() -> Iterator[None]:
+def spots_plugin() -> AbstractContextManager[None]:
     """Registers generator ``spots`` and source ``spotted:any``."""
-    plugin = SimpleNamespace(register_generators=_generators, register_sources=_sources)
-    installed().add(plugin, "spots")
-    try:
-        assert "spots" not in installed().broken, json.dumps(installed().broken)
-        yield
-    finally:
-        installed().remove("spots")
+    return offered("spots", generators={"spots": Spots}, sources={"spotted": SpottedSource})

@@ -17,9 +17,6 @@ Spoil = Callable[[Path], object]
 IMAGE, LABEL = "imagesTr/p2_left_0001.nii.gz", "labelsTr/p2_left.nii.gz"
 
 
-# -- ways to spoil a file ------------------------------------------------------------------------
-
-
 def cut_in_half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -94,9 +91,6 @@ def test_a_data_set_of_one_case_is_refused(toy_copy, refuse):
     refuse("prepare", *data, code=3, says=says, keep=[toy_copy.root])
 
 
-# -- importing -----------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def task(toy_copy) -> Path:
     """The toy data set in the Decathlon's layout: channels on a fourth axis."""
@@ -152,9 +146,6 @@ def test_a_spoilt_file_is_not_imported_and_the_import_goes_on_once_repaired(
     assert len(list((target / "labelsTr").iterdir())) == 6
 
 
-# -- preprocessed arrays -------------------------------------------------------------------------
-
-
 def rewrite_array(path: Path, change: Change) -> None:
     """As nnU-Net would write it: another date, and so no noted hash to compare with."""
     import blosc2
@@ -208,32 +199,19 @@ def second_training_case(toy: Any) -> str:
     return open_nnunet(toy.request()).train_ids[1]
 
 
-# -- slips of the keyboard -----------------------------------------------------------------------
-
 FIT = ("fit", "cgan3d", "--data", "nnunet:501", "-c", "3d_fullres")
 AUGMENT: tuple[str, ...] = ("augment", "--target", "nnunet", *FIT[2:])
 AUGMENT += ("--generator", "no-run", "--ratio", "1:1")
 SLIPS = [
-    ((*FIT, "--set", "step=5"), ("--set step=5", "Did you mean 'steps'?")),
-    ((*FIT, "--set", "steps=many"), ("--set steps=many", "a whole number", "optimiser steps")),
-    ((*FIT, "--set", "width=1"), ("--set width=1", "greater than or equal to 4")),
-    ((*FIT, "--set", "steps"), ("'steps'", "KEY=VALUE")),
-    (("fit", "cgan3", *FIT[2:]), ("cgan3", "'cgan3d'")),
     ((*FIT, "-c", "3d_fulres"), ("'3d_fulres'", "one of: 2d, 3d_fullres")),
     ((*FIT, "--plans", "mine"), ("--plans 'mine'", "gansynthSmallPlans, nnUNetPlans")),
     ((*FIT, "--fold", "7"), ("--fold '7'", "expected 0 to 4 or 'all'")),
     ((*FIT, "--fold", "-1"), ("--fold '-1'", "expected 0 to 4 or 'all'")),
     ((*FIT, "--data", "nnunet:777"), ("nnunet:777", "one of: Dataset501_Toy")),
-    ((*FIT, "--data", "nunet:501"), ("nunet", "'nnunet'")),
-    ((*FIT, "--edit", "elastik"), ("elastik", "'elastic'")),
-    ((*AUGMENT, "--target", "nnunett"), ("nnunett", "'nnunet'")),
-    ((*AUGMENT, "--set", "num_epoch=5"), ("num_epoch", "Did you mean 'num_epochs'?")),
-    ((*AUGMENT, "--ratio", "half"), ("'half'", "REAL:SYNTHETIC", "1:1")),
     ((*AUGMENT, "--ratio", "0:0"), ("'0:0'", "above 0")),
     ((*AUGMENT, "--ratio", "-1:1"), ("'-1:1'", "not negative")),
     ((*AUGMENT, "--ratio", "nan:1"), ("'nan:1'", "finite")),
     ((*AUGMENT, "--ratio", "1:2:3"), ("'1:2:3'", "REAL:SYNTHETIC")),
-    (AUGMENT, ("no-run", "no manifest.json", "gansynth fit")),
 ]
 
 
@@ -243,5 +221,5 @@ def test_a_slip_is_told_with_what_there_is(toy_nnunet, refuse, tmp_path, command
     second_training_case(toy_nnunet)
     out = ("-o", tmp_path / "run") if command[0] == "fit" else ()
     rest = (*out, "--root", toy_nnunet.root, *dry)
-    code = 3 if says[0] in ("nnunet:777", "no-run") else 2
+    code = 3 if says[0] == "nnunet:777" else 2
     refuse(*command, *rest, code=code, says=says, keep=[toy_nnunet.root, tmp_path])

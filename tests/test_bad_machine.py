@@ -1,7 +1,6 @@
 """Full disks, signals and two processes at once: what was finished stays, and work goes on."""
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from gansynth.sampling.run import locked
 from gansynth.sampling.run_source import open_source
 from gansynth.training.checkpoint import latest
 from tests.disks import files_of_at_most
@@ -41,9 +39,6 @@ def last_step(run: Path) -> int:
     assert found is not None
     assert found.passed_over == []
     return int(found.state["step"])
-
-
-# -- a full disk ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [1000, 20_000], ids=["manifest", "checkpoint"])
@@ -100,36 +95,6 @@ def test_a_full_disk_ends_an_import_which_goes_on_later(toy_copy, run_cli, one_l
     assert run_cli("check", "nnunet:502", "--root", toy_copy.root).exit_code == 0
 
 
-# -- two at once ---------------------------------------------------------------------------------
-
-
-def test_a_second_process_in_a_run_folder_is_told_who_is_there(toy_nnunet, run, refuse, run_cli):
-    command = fit(toy_nnunet, run, "--set=steps=3")
-    with locked(run, "go"):
-        says = (str(run), f"locked by pid {os.getpid()} since", "another -o")
-        refuse(*command, code=4, says=says, keep=[run])
-    result = run_cli(*command)
-    assert result.exit_code == 0, result.stderr
-
-
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        (("--set=beta1=0.4",), "options.beta1 is 0.4, was 0.5"),
-        (("--set=seed=1",), "fit.seed is 1, was 0"),
-        (("--fold=1",), "data.fold is '1', was '0'"),
-        (("--edit=flip",), "edits is ['flip']"),
-        (("--no-resume",), "holds a run already"),
-    ],
-)
-def test_another_fit_in_the_same_folder_is_refused(toy_nnunet, run, refuse, more, says):
-    command = fit(toy_nnunet, run, "--set=steps=3", *more)
-    refuse(*command, code=2, says=(str(run), says, "another -o"), keep=[run])
-
-
-# -- signals -------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_fit_ends_soon_and_goes_on_later(toy_nnunet, run, run_cli, number, code):
@@ -153,54 +118,16 @@ def steps(run: Path) -> list[int]:
     return [int(path.name[5:]) for path in (run / "checkpoints").glob("step-*")]
 
 
-# -- the whole way -------------------------------------------------------------------------------
-
-LIAR = '''
-import numpy as np
-from gansynth.core.generator import Generator
-from gansynth.core.hookspecs import hookimpl
-from gansynth.core.schema import Sample
-
-
-class Liar(Generator):
-    """Noise, with a label that nobody knows."""
-
-    name = "liar"
-
-    def networks(self):
-        return {}
-
-    def phases(self):
-        return []
-
-    def sample(self, conditions, seeds):
-        return [self.one(*drawn) for drawn in zip(conditions, seeds, strict=True)]
-
-    def one(self, condition, seed):
-        shape = (len(self.schema.channels), *condition.labels.shape)
-        image = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-        labels = np.where(condition.labels == 0, 9, condition.labels)
-        return Sample(image, labels.astype(np.int16), provenance=condition.provenance)
-
-
-@hookimpl
-def register_generators(register):
-    register("liar", lambda: Liar)
-'''
-
-
-def real(command: tuple[object, ...], size: int | None = None, way: str = "") -> Any:
+def real(command: tuple[object, ...], size: int) -> Any:
     """Run the command in a process of its own, on a disk that is full after so many bytes."""
 
     def limit() -> None:
-        if size is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
     return subprocess.run(
         [*GANSYNTH, *map(str, command)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((way, os.environ.get("PYTHONPATH", "")))},
         preexec_fn=limit,
         timeout=200,
     )
@@ -210,24 +137,6 @@ def augment(toy: Any, run: Path) -> tuple[object, ...]:
     kept = ("augment", "--target", "nnunet", *toy.options, "--generator", run, "--ratio", "1:1")
     short = ("num_epochs=1", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1")
     return (*kept, "--device", "cpu", *(f"--set={s}" for s in short))
-
-
-@pytest.mark.slow
-def test_a_generator_of_unknown_labels_only_ends_the_training_before_it_begins(
-    toy_copy, tmp_path, one_line
-):
-    (tmp_path / "liar.py").write_text(LIAR)
-    info = tmp_path / "liar-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: liar\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gansynth]\nliar = liar\n")
-    run, way = tmp_path / "run", str(tmp_path)
-    fitted = real(("fit", "liar", *toy_copy.options, "-o", run), way=way)
-    assert fitted.returncode == 0, fitted.stderr
-    ended = real(augment(toy_copy, run), way=way)
-    says = ("samples were rejected", "label value(s) [9]", "gansynth sample RUN --sheet")
-    one_line(ended.returncode, ended.stderr, 5, says)
-    assert family(toy_copy.root) == []
 
 
 @pytest.mark.slow

@@ -85,11 +85,6 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     assert found | NOT_IMPORTED == declared
 
 
-def test_every_module_has_a_docstring():
-    assert ROOT / "gansynth" / "__init__.py" in MODULES
-    assert [path for path in MODULES if not ast.get_docstring(parsed(path))] == []
-
-
 def test_gansynth_offers_the_same_names_to_programs_and_to_type_checkers():
     face = parsed(ROOT / "gansynth" / "__init__.py")
     (block,) = (node for node in face.body if isinstance(node, ast.If))
@@ -108,6 +103,11 @@ def test_gansynth_offers_the_same_names_to_programs_and_to_type_checkers():
     [
         ("import gansynth_cli.main", "gansynth_cli.main"),
         ("from gansynth import BankReader, Mixer, Ratio, hookimpl", "gansynth.core.ratio"),
+        (
+            "from gansynth.training.loggers import open_loggers; from pathlib import Path; "
+            "open_loggers([], Path('nowhere'), {}).close()",
+            "gansynth.training.loggers",
+        ),
         ("import gansynth_nnunet.adapter", "gansynth.sampling.run_source"),
         ("import gansynth_deepmedic.adapter", "gansynth.sampling.run_source"),
         ("import gansynth_segmenter.adapter", "gansynth.sampling.run_source"),
@@ -115,6 +115,7 @@ def test_gansynth_offers_the_same_names_to_programs_and_to_type_checkers():
 )
 def test_what_is_light_is_imported_without_the_heavy_libraries(statement, module):
     heavy = {"torch", "nnunetv2", "scipy", "sklearn", "matplotlib"}
+    heavy |= {"tensorboard", "wandb", "mlflow"}
     code = f"import sys; {statement}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60

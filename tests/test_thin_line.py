@@ -15,11 +15,7 @@ from gansynth.core.registry import installed
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import check_adapter, check_generator
 
-QUICK = (
-    "num_epochs=1",
-    "num_iterations_per_epoch=3",
-    "num_val_iterations_per_epoch=1",
-)
+QUICK = ("num_epochs=1", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1")
 
 
 def type_in(*words: object, timeout: float = 280) -> subprocess.CompletedProcess[str]:

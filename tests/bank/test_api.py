@@ -1,5 +1,3 @@
-"""Banks for one's own training: filled once, or kept fresh by a process of their own."""
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,3 @@
-"""The producer: what it admits, how it fills and refreshes, how it ends."""
-
 import json
 import math
 import os
@@ -22,7 +20,7 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
-from gansynth.sampling.quality_gate import reject_reason_of, validate_sample
+from gansynth.sampling.quality_gate import validate_sample
 from tests.processes import until
 from tests.producers import CONFIG, config_of, gone, killed_host, put_stand_in
 
@@ -77,9 +75,6 @@ def stop_after(calls: int) -> Callable[[], bool]:
 def indices(folder: Path) -> list[int]:
     reader = BankReader(folder)
     return [reader.read(i).provenance["index"] for i in reader.ids()]
-
-
-# -- admission -----------------------------------------------------------------------------------
 
 
 def good() -> Sample:
@@ -140,18 +135,6 @@ def test_a_bad_sample_is_not_admitted_and_the_reason_named(sample, words):
 def test_a_good_sample_is_admitted(sample):
     validate_sample(sample, SCHEMA, SIZE)
     validate_sample(replace(sample, image=sample.image * 70000), SCHEMA, SIZE, "float32")
-
-
-def test_equal_reasons_count_as_one_whatever_their_numbers():
-    faults = []
-    for value in (70000, 1.5e6):
-        with pytest.raises(DataFault) as caught:
-            validate_sample(spoilt(image=image_with(value)), SCHEMA, SIZE)
-        faults.append(reject_reason_of(caught.value))
-    assert faults == ["image overflows float16, its largest value is #"] * 2
-
-
-# -- the loop ------------------------------------------------------------------------------------
 
 
 def test_a_frozen_bank_is_filled_in_order_without_the_rejected_and_finished(tmp_path):
@@ -320,7 +303,9 @@ def test_a_generator_that_mostly_fails_stops_with_the_reasons(tmp_path):
 
     with (
         BankWriter.create(tmp_path / "bank", SPEC) as writer,
-        pytest.raises(TrainingFault, match=r"33 of the last 33 .* NaN") as caught,
+        pytest.raises(
+            TrainingFault, match=r"33 of the last 33 .* NaN.*gansynth sample RUN --sheet"
+        ) as caught,
     ):
         fill(writer, draw=bad)
     assert drawn == 36
@@ -335,9 +320,6 @@ def test_a_sample_the_adapter_cannot_finalise_is_rejected(tmp_path):
 
     assert filled(tmp_path / "bank", finalise=refuse_first).rejected["no voxel of label #"] == 1
     assert indices(tmp_path / "bank")[0] == 1
-
-
-# -- the process ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -432,9 +414,6 @@ def test_what_earlier_producers_said_is_kept_and_not_taken_for_the_last_words(st
     said = producer.log.read_text().splitlines()
     assert said[0] == "the GPU is gone; plug it in"
     assert said[1].startswith("--- started, ")
-
-
-# -- the janitor ---------------------------------------------------------------------------------
 
 
 def test_a_complete_scratch_bank_is_watched_over_by_a_small_process(start, tmp_path):

@@ -126,13 +126,6 @@ def test_a_full_disk_is_told_once_and_the_rest_goes_on(tmp_path, monkeypatch):
     assert "Not a directory" in line
 
 
-def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    said: list[str] = []
-    RejectedSamples(None, SCHEMA, said.append).keep(sample(), DataFault("a"), 0)
-    assert (list(tmp_path.iterdir()), said) == ([], [])
-
-
 def produced(folder: Path, draw: Callable[[int], Sample]) -> dict[str, int]:
     """A bank of six samples; how many were rejected, by reason, beside pictures in ``rejected``."""
     bank, rejected = str(folder / "bank"), str(folder / "rejected")

@@ -1,6 +1,7 @@
 """Samples that are drawn too often: foreseen, said once while training, and at the end."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +109,18 @@ def test_the_end_says_it_too(tmp_path):
     drawn = {"real": 1, "synthetic": 9, "fell_back": 0, "reasons": {}, "distinct_synthetic": 1}
     session = {"drawn": drawn, "supply": {"worn": "drawn up to 9 times"}}
     assert training_result_of([session], tmp_path, {}).warnings == ("drawn up to 9 times",)
+
+
+def test_a_signal_while_the_producer_is_ended_leaves_no_bank(tmp_path):
+    def cut_short() -> None:
+        raise SystemExit(143)
+
+    training_bank, bank = TrainingBank.__new__(TrainingBank), tmp_path / "bank"
+    bank.mkdir()
+    training_bank.supervisor, training_bank._own = SimpleNamespace(stop=cut_short), bank  # type: ignore[assignment]
+    with pytest.raises(SystemExit):
+        training_bank.close()
+    assert not bank.exists()
 
 
 @pytest.mark.parametrize(

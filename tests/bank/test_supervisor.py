@@ -194,9 +194,6 @@ def test_a_fault_that_would_come_again_is_not_tried_again(keep):
     assert "not started again" in supervisor.messages()[0]
 
 
-# -- hung ----------------------------------------------------------------------------------------
-
-
 MOMENTS = HeartbeatLimits(look=1.0, silent=8.0, start=20.0, batch=10.0, usual=20.0)
 
 
@@ -260,13 +257,9 @@ def test_a_producer_that_takes_long_and_shows_it_lives_is_left_alone(keep):
     assert supervisor.restarts == 0
 
 
-# -- devices -------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("what", "said"),
-    [("memory", "CUDA out of memory. Tried"), ("busy", "CUDA error: CUDA-cap")],
+    ("what", "said"), [("memory", "CUDA out of memory. Tried"), ("busy", "CUDA error: CUDA-cap")]
 )
 def test_where_the_device_has_no_room_the_producer_goes_on_on_the_cpu(keep, tmp_path, what, said):
     supervisor = keep(what, device="cuda:7")
@@ -277,9 +270,6 @@ def test_where_the_device_has_no_room_the_producer_goes_on_on_the_cpu(keep, tmp_
     lines = (tmp_path / "producer.log").read_text().splitlines()
     assert lines[0].startswith(f"no room on the device: cuda:7: {said}")
     assert lines[1].startswith("--- started, ")
-
-
-# -- the end -------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -303,9 +293,6 @@ def test_while_no_producer_does_a_janitor_watches_over_a_scratch_bank(keep):
     assert supervisor.alive()
     supervisor.stop()  # it does not wait for the next start
     assert children() == []
-
-
-# -- what a restart must not forget --------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -127,9 +127,6 @@ def needs(seed: int, steps: int, noise: float = 0.1, drift: float = 0.0) -> Arra
     return np.asarray(alone * np.where(rng.random(steps) < 0.03, rng.uniform(1.5, 5, steps), 1))
 
 
-# -- the promise -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "slowdown", [0.3, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.0, 0.05, 1.0))]
 )
@@ -211,9 +208,6 @@ def test_between_epochs_the_producer_does_not_work_without_rest(tmp_path):
     assert read_throttle_state(tmp_path) == ThrottleState(1.0, 0)
 
 
-# -- hosts that wait for their loader --------------------------------------------------------------
-
-
 def prefetched(bank: Path, workers: int, seed: int = 0) -> tuple[Loop, float]:
     """A host whose worker processes are slowed down, and by how much that slowed it down itself."""
     rng = np.random.default_rng(seed)
@@ -250,20 +244,11 @@ def test_what_is_felt_batches_later_counts_too(tmp_path, workers):
     assert found["overhead"] == pytest.approx(overhead, rel=0.35)
 
 
-# -- the duty --------------------------------------------------------------------------------------
-
-
 def test_a_producer_that_costs_nothing_may_work_hard_but_never_without_rest(tmp_path):
     loop = Loop(tmp_path, 0.0)
     loop.run(0, needs(0, 1500, noise=0.02))
     assert 0.4 < loop.duty <= MOST < 1
     assert min(loop.duties) < 0.01
-
-
-def test_while_nothing_is_known_the_duty_is_modest(tmp_path):
-    steering = ProducerThrottle(tmp_path, BUDGET, lambda: 0)
-    assert steering.summary() == {}
-    assert 0 < steering.duty() <= 0.25
 
 
 def test_the_duty_is_not_below_what_even_a_standstill_would_allow(tmp_path):
@@ -311,25 +296,12 @@ def test_the_renewal_is_the_time_in_which_as_much_is_published_as_is_held(tmp_pa
     assert steering.sentence().startswith("renewed every 2.0 min")
 
 
-def test_a_bank_without_a_producer_has_nothing_to_say(tmp_path):
-    steering = ProducerThrottle(tmp_path, RefreshPolicy(), lambda: 0)
-    for second in range(100):
-        steering.step(second, second + 1)
-    assert (steering.summary(), steering.sentence()) == ({}, "")
-
-
 def test_work_of_before_a_reboot_is_not_counted(tmp_path):
     for begin in range(10**6, 10**6 + 100, 10):  # clocks have started anew since
         log_work(tmp_path, begin, begin + 5)
     loop = Loop(tmp_path, 0.3)
     loop.run(800)
     assert loop.steering.summary()["duty"] == pytest.approx(loop.duty, rel=0.15)
-
-
-def test_a_bank_that_has_gone_harms_nobody(tmp_path):
-    steering = ProducerThrottle(tmp_path / "gone", RefreshPolicy(), lambda: 0)
-    steering.step(0, 3)
-    assert steering.summary() == {}
 
 
 def test_a_failure_is_told_once_and_never_raised(tmp_path):
@@ -345,10 +317,16 @@ def test_a_failure_is_told_once_and_never_raised(tmp_path):
     assert left.duty <= 0.1
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"working_since": "x", "total": "y", "held": 1}'])
-def test_a_heartbeat_that_makes_no_sense_harms_nobody(tmp_path, text):
-    steering = ProducerThrottle(tmp_path, RefreshPolicy(), lambda: 0)
-    log_work(tmp_path, 1, 2)
-    (tmp_path / HEARTBEAT).write_text(text)
-    for second in range(30):
+SENSELESS = '{"working_since": "x", "total": "y", "held": 1}'
+
+
+@pytest.mark.parametrize("heartbeat", ["none", "no bank", "", "[]", SENSELESS])
+def test_without_a_heartbeat_that_makes_sense_there_is_nothing_to_say(tmp_path, heartbeat):
+    bank = tmp_path / "gone" if heartbeat == "no bank" else tmp_path
+    steering = ProducerThrottle(bank, RefreshPolicy(), lambda: 0)
+    if not heartbeat.startswith("no"):
+        log_work(tmp_path, 1, 2)
+        (tmp_path / HEARTBEAT).write_text(heartbeat)
+    for second in range(100):
         steering.step(second, second + 1)
+    assert (steering.summary(), steering.sentence()) == ({}, "")

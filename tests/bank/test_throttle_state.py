@@ -1,5 +1,3 @@
-"""What a host and its producer tell each other."""
-
 import pytest
 
 from gansynth.bank.throttle_state import (
@@ -11,13 +9,6 @@ from gansynth.bank.throttle_state import (
     read_work,
     write_throttle_state,
 )
-
-
-def test_a_pace_comes_back(tmp_path):
-    write_throttle_state(tmp_path, ThrottleState(0.25, 7))
-    write_throttle_state(tmp_path, ThrottleState(0.5, 8))
-    assert read_throttle_state(tmp_path) == ThrottleState(0.5, 8)
-    assert [p.name for p in tmp_path.iterdir()] == [PACE]
 
 
 @pytest.mark.parametrize(

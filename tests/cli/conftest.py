@@ -5,10 +5,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import filelock
@@ -20,13 +18,12 @@ from pydantic import Field
 from gansynth.core.adapter import Adapter, HostOptions, TrainingResult
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.generator import Generator, GeneratorOptions
-from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import CaseRecord
-from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.hosts.checks import check_mixing
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
+from tests.offered import offered
 
 
 class MeansOptions(GeneratorOptions):
@@ -140,43 +137,18 @@ class Host(Adapter):
         return TrainingResult(Path("results"), *counts, found, reasons, warnings=self.warnings)
 
 
-@hookimpl
-def _generators(register):
-    register("means", lambda: Means)
-    register("constant", lambda: Constant)
-
-
-@hookimpl
-def _sources(register):
-    register("toy", lambda: Folded)
-
-
-@hookimpl
-def _adapters(register):
-    register("toyhost", lambda: Host)
-
-
-PLUGIN = SimpleNamespace(
-    register_generators=_generators, register_sources=_sources, register_adapters=_adapters
-)
-
-
-@contextmanager
-def registered(plugin: Any, name: str = "stranger") -> Iterator[None]:
-    """A plugin is there for a while, whether it loads or not."""
-    installed().add(plugin, name)
-    try:
-        yield
-    finally:
-        installed().remove(name)
+OFFERED: dict[str, dict[str, Any]] = {
+    "generators": {"means": Means, "constant": Constant},
+    "sources": {"toy": Folded},
+    "adapters": {"toyhost": Host},
+}
 
 
 @pytest.fixture
 def toys() -> Iterator[type[Host]]:
     """Registers generators ``means`` and ``constant``, source ``toy:3``, host ``toyhost``."""
     Host.started.clear()
-    with registered(PLUGIN, "toys"):
-        assert "toys" not in installed().broken, installed().broken
+    with offered("toys", **OFFERED):
         yield Host
 
 
@@ -238,7 +210,7 @@ def world(tmp_path_factory) -> Path:
             scans(folder / "free", "abc", 1, lesions=False)
             runs = {"toy": ("toy:3",), "small": ("toy:2", "--set", "grain=0.1")}
             runs["of_ill"] = (f"nifti:{ill}", *READ)
-            with registered(PLUGIN, "toys"):
+            with offered("toys", **OFFERED):
                 for name, data in runs.items():
                     words = ["fit", "means", "-q", "-o", str(folder / name), "--data", *data]
                     cli.main(words, standalone_mode=False)

@@ -1,5 +1,3 @@
-"""sample and augment of generators that are asked for boxes."""
-
 import csv
 import json
 from pathlib import Path
@@ -21,14 +19,9 @@ from tests.spots import replay, spots_plugin
 @pytest.fixture(scope="module")
 def spots_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("boxes")
-    quiet: dict[str, Any] = {
-        "settings": {},
-        "edits": None,
-        "device": "cpu",
-        "reporter": NullReporter(),
-    }
+    quiet: dict[str, Any] = {"device": "cpu", "reporter": NullReporter()}
     with spots_plugin():
-        fit("spots", SourceRequest("spotted", "any"), folder, **quiet)
+        fit("spots", SourceRequest("spotted", "any"), folder, settings={}, edits=None, **quiet)
         yield folder
 
 

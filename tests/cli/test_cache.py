@@ -1,5 +1,3 @@
-"""``gansynth cache``: one file, then everything as with the original."""
-
 import json
 
 import pytest

@@ -1,5 +1,3 @@
-"""``--condition-source``, ``--filter`` and their like: what they hand on, draw and refuse."""
-
 import json
 import shutil
 from pathlib import Path
@@ -59,15 +57,7 @@ def augment(run, data):
 
     def words(folder: Path, *more: object) -> tuple[object, ...]:
         own = ("--data", f"nifti:{data}", *READ, "--generator", run, "--ratio", "1:1")
-        return (
-            "augment",
-            "--target",
-            "toyhost",
-            *own,
-            "--condition-source",
-            f"nifti:{folder}",
-            *more,
-        )
+        return "augment", "--target=toyhost", *own, f"--condition-source=nifti:{folder}", *more
 
     return words
 
@@ -104,6 +94,3 @@ def test_cases_of_ones_own_data_set_are_those_of_ones_own_fold(
     assert run_json(*augment(data, "--dry-run"))["leakage"].startswith("none")
     asked = augment(data, "--condition-source-read", "fold=all", "--dry-run")
     refuse(*asked, code=6, says=["leakage", min(set("abcdef") - train(run))])
-
-
-# -- slips -----------------------------------------------------------------------------------------

@@ -1,5 +1,3 @@
-"""``gansynth detections``: the table, the verdicts, the files, and what it refuses."""
-
 import json
 from dataclasses import replace
 from typing import Any

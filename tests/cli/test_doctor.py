@@ -1,8 +1,4 @@
-"""doctor: each thing that may be wrong with a machine gets its line and its cure."""
-
 import json
-import os
-import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +18,7 @@ from gansynth_nnunet import doctor as nnunet
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_yolo import doctor as yolo
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
-from tests.cli.conftest import registered
+from tests.offered import registered
 
 QUICK = DoctorRequest(None, quick=True, settings={})
 GIB = 2**30
@@ -136,6 +132,10 @@ def one_yolo(number: int) -> Any:
     return lambda: list(yolo.lines())[number]
 
 
+def room() -> DoctorLine:
+    return nnunet._room("nnUNet_raw", Path.cwd(), "--root")
+
+
 def low(number: int) -> Any:
     return lambda: list(machine.limits())[number]
 
@@ -194,6 +194,8 @@ SAID: list[tuple[Any, dict[str, Any], str, str]] = [
     (nnunet.ext_trainer_line, {EXT: None}, "note", f"export {EXT}={EXT_TRAINER}"),
     (nnunet.ext_trainer_line, {EXT: "/mine"}, "note", f"export {EXT}={EXT_TRAINER}:/mine"),
     (nnunet.ext_trainer_line, {EXT: f"/mine:{EXT_TRAINER}"}, "ok", ""),
+    (room, {"os.access": lambda *_: False}, "note", "is not writable~chmod u+w"),
+    (room, {"os.access": lambda *_: True, **disk(GIB)}, "note", "1.0 GiB free~make room"),
     (nnunet.torchvision_line, fits(""), "ok", ""),
     (nnunet.torchvision_line, {**fits("nms is missing"), "PYTHONPATH": None}, "note",
      f"nms is missing~export PYTHONPATH={torchvision_compat.CPU_TORCH}"),
@@ -277,14 +279,6 @@ def test_each_folder_says_who_names_it_or_what_to_type(bare, monkeypatch):
     says(preprocessed, "note", "is not there ($GANSYNTH_NNUNET_ROOT)")
     says(results, "ok", "nnUNet_results ($GANSYNTH_NNUNET_ROOT)", "GiB free")
     assert all("--root" in line.found for line in nnunet.folder_lines(str(bare)))
-
-
-def test_a_folder_that_cannot_be_written_and_a_full_one(bare, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda *arguments: False)
-    says(nnunet._room("nnUNet_raw", bare, "--root"), "note", "is not writable", "chmod u+w")
-    monkeypatch.setattr(os, "access", lambda *arguments: True)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=GIB))
-    says(nnunet._room("nnUNet_raw", bare, "--root"), "note", "1.0 GiB free", "make room")
 
 
 def test_nnunets_own_search_tells_why_it_fails_unless_it_is_left_out(bare, monkeypatch):

@@ -1,19 +1,15 @@
-"""gansynth evaluate on toy plugins and a bank: what it writes, prints and refuses."""
-
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gansynth.bank.reader import BankSpec, BankWriter
-from gansynth.core.hookspecs import hookimpl
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
-from tests.cli.conftest import registered
+from tests.offered import offered
 
 QUICK = ("--preset", "quick", "-n", 16, "--device", "cpu")
 CHEAP = (*QUICK, "--metric", "spectrum", "--metric", "diversity", "--only", "realism")
@@ -116,12 +112,7 @@ def test_a_strangers_metric_is_in_the_report_unless_it_fails_or_wants_more_sampl
     def brightness(samples, real, schema):
         return {"brighter": float(samples[0].image.mean() - real[0].image.mean())}
 
-    @hookimpl
-    def metrics(register):
-        register("broken", lambda: broken)
-        register("brightness", lambda: brightness)
-
-    with registered(SimpleNamespace(register_metrics=metrics)):
+    with offered("metrics", metrics={"broken": broken, "brightness": brightness}):
         found = run_json("evaluate", run, "-n", 8, "--preset", "quick", "--only", "realism")
     (figure,) = [one for one in found["figures"] if one["metric"] == "brightness"]
     assert figure["name"] == "brighter"

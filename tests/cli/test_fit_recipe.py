@@ -1,21 +1,17 @@
-"""``fit --recipe``: a folder of ordinary runs, one failing or interrupted set, and what is kept."""
-
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import read_manifest
 from gansynth.fitting import fit as fitting
 from gansynth.fitting import inventory
 from gansynth_cli.commands.fit import lines_of_sets
 from gansynth_dcgan.model import DCGAN
-from tests.cli.conftest import registered
+from tests.offered import offered
 
 DATA = ("--data", "example:3d", "--device", "cpu")
 SETS = [{"name": "a"}, {"name": "b", "set": {"grain": 0.3}, "reports": {"hours": 2}}]
@@ -202,11 +198,6 @@ def test_a_folder_of_something_else_is_left_alone(toys, run, recipe, run_json, r
 
 def test_a_recipe_that_does_not_load_is_unusable(tmp_path):
     (tmp_path / "odd.yaml").write_text("summary: odd")
-
-    @hookimpl
-    def hook(register):
-        register("odd", lambda: tmp_path / "odd.yaml")
-
-    with registered(SimpleNamespace(register_recipes=hook)):
+    with offered("odd", recipes={"odd": tmp_path / "odd.yaml"}):
         assert "odd.yaml: paper is" in inventory.unusable(installed())["recipes"]["odd"]
         assert "odd" not in inventory.recipes(installed())

@@ -1,5 +1,3 @@
-"""The group: help, laziness, and one line and one exit code for every kind of error."""
-
 import errno
 import re
 import shlex

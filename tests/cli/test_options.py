@@ -1,5 +1,3 @@
-"""``gansynth options NAME``: every key that can be set, from the models that read it."""
-
 import pytest
 
 from gansynth.core.registry import installed

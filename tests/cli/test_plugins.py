@@ -1,5 +1,3 @@
-"""plugins: what is there, what is broken, and whether it keeps its contract."""
-
 import tomllib
 from types import SimpleNamespace
 
@@ -9,7 +7,7 @@ import pytest
 from gansynth import __version__
 from gansynth.core.hookspecs import API_VERSION, hookimpl
 from gansynth.testing.scaffold.project import KINDS
-from tests.cli.conftest import registered
+from tests.offered import offered, registered
 
 RECIPES = ["doncenco2022", "lesion", "mmgan2020", "mmgan2020-liver", "shin2018"]
 
@@ -36,13 +34,9 @@ def test_what_is_broken_idle_or_does_not_load_is_listed_with_its_reason(run_cli,
     def unlucky(register):
         raise RuntimeError("no\nlicence")
 
-    @hookimpl
-    def vague(register):
-        register("hollow", lambda: None)
-
     with (
         registered(SimpleNamespace(register_edits=unlucky), "unlucky"),
-        registered(SimpleNamespace(register_metrics=vague), "vague"),
+        offered("vague", metrics={"hollow": None}),
         registered(SimpleNamespace(), "idle"),
     ):
         shown = run_cli("plugins", "list").stdout
@@ -121,13 +115,10 @@ def metrics():
     def bad(samples, real, schema):
         raise ZeroDivisionError("by\nzero")
 
-    @hookimpl
-    def hook(register):
-        register("sizes", lambda: sizes)
-        register("odd", lambda: lambda samples, real, schema: {"value": float("nan")})
-        register("bad", lambda: bad)
+    def odd(samples, real, schema):
+        return {"value": float("nan")}
 
-    with registered(SimpleNamespace(register_metrics=hook)):
+    with offered("metrics", metrics={"sizes": sizes, "odd": odd, "bad": bad}):
         yield
 
 

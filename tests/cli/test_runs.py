@@ -1,5 +1,3 @@
-"""fit, sample and augment: what they hand on, print and refuse, on toy plugins."""
-
 import json
 from pathlib import Path
 
@@ -93,14 +91,8 @@ def test_augment_hands_on_everything_it_was_told(run, run_cli, toys, tmp_path):
     result = run_cli(
         *augment(run, "--bank-size", "2GB", "--strict", "--edit", "flip", "--seed", 5),
         *("--schedule", "anneal:50%-100%", "--refresh", "10min", "--bank-dir", tmp_path),
-        *(
-            "--restarts",
-            2,
-            "--allow-empty-bank",
-            "--no-host-augmentation",
-            "--augment-synthetic",
-            "no",
-        ),
+        *("--restarts=2", "--allow-empty-bank", "--no-host-augmentation"),
+        "--augment-synthetic=no",
         *("--device", "cpu", "--set", "num_epochs=3", "--", "--npz", "-x"),
     )
     assert result.exit_code == 0, result.stderr

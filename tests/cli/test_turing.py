@@ -1,5 +1,3 @@
-"""``gansynth turing-test``: what it hands on, prints and refuses, on toy plugins."""
-
 import json
 import sys
 from pathlib import Path

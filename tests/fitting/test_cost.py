@@ -1,4 +1,3 @@
-"""What a fit would cost, simulated and measured; and the choice of what fits into a memory."""
 # mypy: disallow-untyped-calls=False
 
 import json
@@ -67,9 +66,6 @@ def loop(**changes: Any) -> FitOptions:
 
 def imagined(half: bool = False, size: tuple[int, ...] = SMALL, **own: Any) -> Any:
     return fake_batch(cgan(size, **own), blank(size), loop(), half)
-
-
-# -- simulated -------------------------------------------------------------------------------------
 
 
 class OneLayer(Generator):
@@ -174,9 +170,6 @@ def test_a_volume_that_fits_nowhere_here_takes_no_memory():
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert found.peak > 10 * 2**30
     assert grown / (2**20 if sys.platform == "darwin" else 2**10) < 600  # the weights, twice
-
-
-# -- of a job --------------------------------------------------------------------------------------
 
 
 def test_estimating_leaves_everything_as_it_was(toy_source):
@@ -302,9 +295,6 @@ def test_a_reader_sees_the_paper_beside_it():
         assert said in text
 
 
-# -- a memory --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "size"),
     [("16GB", 16 * 10**9), ("1.5 GiB", 3 << 29), ("800m", 800 * 10**6), ("4096", 4096)],
@@ -385,9 +375,6 @@ def test_training_crops_are_as_large_as_asked_and_samples_are_whole(toy_source):
     job = resolve("cgan3d", TOY, settings, None, "cpu")
     assert job.batches(0, Stage(), range(2)).image.shape == (2, 2, 8, 8, 8)
     assert job.crops(0, Stage(), range(2)).image.shape == (2, 2, 16, 16, 16)
-
-
-# -- for real --------------------------------------------------------------------------------------
 
 
 def fit(toy: Any, *more: object) -> dict[str, Any]:

@@ -1,13 +1,9 @@
-"""``fit``: the run folder it leaves, what it resumes and refuses, its sheets, its label maps."""
 # mypy: disallow-untyped-calls=False
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,8 +12,6 @@ import torch
 import yaml
 
 from gansynth.core.generator import Generator, GeneratorOptions
-from gansynth.core.hookspecs import hookimpl
-from gansynth.core.registry import installed
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
@@ -34,22 +28,8 @@ from gansynth.sampling.run import Run
 from gansynth.testing import ToySource
 from gansynth.training import loop
 from gansynth_cgan3d import conditions
+from tests.offered import offered
 from tests.recorder import Recorder
-
-
-@contextmanager
-def registered(cls: type[Generator]) -> Iterator[None]:
-    """Offers a generator."""
-
-    @hookimpl
-    def register_generators(register):
-        register(cls.name, lambda: cls)
-
-    installed().add(SimpleNamespace(register_generators=register_generators), cls.name)
-    try:
-        yield
-    finally:
-        installed().remove(cls.name)
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +52,6 @@ def steps(run: Path) -> list[float]:
 def digest(run: Path) -> str:
     found: str = read_manifest(run)["weights"]["sha256"]
     return found
-
-
-# -- what it leaves --------------------------------------------------------------------------------
 
 
 def test_a_run_folder_holds_what_the_documentation_says(shared):
@@ -116,9 +93,6 @@ def test_the_report_is_json_with_a_spectrum_per_channel(shared):
     assert all(value > 0 for row in report["spectrum_ratio"] for value in row)
     assert report["diversity"] is None  # of what is asked for labels
     assert not [text for text in shared[2].said if "spectrum" in text]
-
-
-# -- resuming --------------------------------------------------------------------------------------
 
 
 def test_more_steps_go_on_from_the_last_are_written_down_and_are_the_same(
@@ -163,9 +137,6 @@ def test_a_manifest_behind_its_checkpoints_catches_up(run, toy_fit):
     (run / "manifest.json").write_text(json.dumps(late))
     toy_fit(run)
     assert read_manifest(run) == whole
-
-
-# -- refusing, in a dry run as well ----------------------------------------------------------------
 
 
 def fewer_cases(patch, run):
@@ -224,7 +195,9 @@ def test_what_is_not_the_same_run_is_refused_by_name(
 def test_two_processes_do_not_share_a_folder(held, toy_fit):
     folder, holder = held
     for dry_run in (False, True):
-        with pytest.raises(EnvironmentFault, match=rf"locked by pid {holder.pid} since"):
+        with pytest.raises(
+            EnvironmentFault, match=rf"locked by pid {holder.pid} since .*another -o"
+        ):
             toy_fit(folder, dry_run=dry_run)
 
 
@@ -233,9 +206,6 @@ def test_a_dry_run_leaves_a_run_alone(run, toy_fit):
     report = toy_fit(run, dry_run=True, steps=600)
     assert report["parameters"]["generator"] > report["parameters"]["discriminator"] > 0
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
-
-
-# -- a generator with nothing to train -------------------------------------------------------------
 
 
 class ShiftOptions(GeneratorOptions):
@@ -264,7 +234,7 @@ class Shift(Generator):
 
 
 def test_it_is_complete_at_once_has_its_window_and_is_resumed(toy_fit, tmp_path):
-    with registered(Shift):
+    with offered("shift", generators={"shift": Shift}):
         for _ in range(2):
             report = toy_fit(tmp_path / "run", generator="shift", own={"shift": [1, 2]})
         assert report["steps"] == 0
@@ -273,9 +243,6 @@ def test_it_is_complete_at_once_has_its_window_and_is_resumed(toy_fit, tmp_path)
         window = load_run(tmp_path / "run", "cpu").space.window
     assert window is not None
     assert all(low < -0.5 < 0.5 < high for low, high in window)
-
-
-# -- sheets ----------------------------------------------------------------------------------------
 
 
 def test_the_first_sheet_does_not_wait_for_its_turn(toy_fit, tmp_path, monkeypatch):
@@ -306,9 +273,6 @@ def test_every_sheet_shows_the_same_conditions_beside_the_cases_they_came_from(
         placed = source.space.to_generator(source.load(case.id), at)
         assert np.array_equal(case.image, placed.image)
         assert np.array_equal(sample.labels, np.asarray(placed.labels))
-
-
-# -- what is said of label maps that a generator draws itself --------------------------------------
 
 
 class Copier(Generator):
@@ -356,7 +320,7 @@ def reported(toy_source, tmp_path):
     """
 
     def report(cls):
-        with registered(cls):
+        with offered(cls.name, generators={cls.name: cls}):
             job = resolve(cls.name, SourceRequest("toy", "2"), {}, None, "cpu")
         (tmp_path / "run").mkdir()
         manifest = open_folder(job, tmp_path / "run", False, NullReporter())

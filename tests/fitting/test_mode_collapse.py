@@ -2,7 +2,6 @@
 # mypy: disallow-untyped-calls=False
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,8 +10,6 @@ import torch
 from torch import nn
 
 from gansynth.core.generator import Generator, GeneratorOptions, Phase
-from gansynth.core.hookspecs import hookimpl
-from gansynth.core.registry import installed
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
@@ -24,6 +21,7 @@ from gansynth.sampling.run import Run
 from gansynth.testing import ToySource
 from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import train
+from tests.offered import offered
 from tests.recorder import Recorder
 
 
@@ -85,15 +83,8 @@ class Stub(Generator):
 
 @pytest.fixture(autouse=True)
 def stub(toy_source):
-    @hookimpl
-    def register_generators(register):
-        register("stub", lambda: Stub)
-
-    installed().add(SimpleNamespace(register_generators=register_generators), "stub")
-    try:
+    with offered("stub", generators={"stub": Stub}):
         yield
-    finally:
-        installed().remove("stub")
 
 
 class Watch:
@@ -122,9 +113,6 @@ class Watch:
             self.job.generator.nets["generator"].get_buffer("count").fill_(step)
             seen = self.monitor(step)
         return seen
-
-
-# -- when it warns ---------------------------------------------------------------------------------
 
 
 def test_a_collapse_is_told_once_and_that_it_is_over(tmp_path):
@@ -190,9 +178,6 @@ def test_a_collapse_is_a_lasting_loss_of_what_was_there(samples, told, error, st
     ]
     found = [n for n in range(len(findings)) if collapsed(findings[: n + 1], steps)]
     assert found == told
-
-
-# -- what it leaves --------------------------------------------------------------------------------
 
 
 def lines(out: Path) -> list[str]:

@@ -1,4 +1,3 @@
-"""The papers' recipes fitted and sampled: chains, further sources, bodies, tumour-free brains."""
 # mypy: disallow-untyped-calls=False
 
 import json
@@ -76,9 +75,6 @@ def of_case(told: Sampler, index: int) -> tuple[Any, Any]:
     return condition, case
 
 
-# -- shin2018: the chain ---------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_the_chain_has_seen_both_sources_and_its_parts_draw_what_the_paper_draws(chain):
     manifest = read_manifest(chain)
@@ -143,8 +139,6 @@ def test_edits_change_the_tumour_and_tissues_show_where_it_has_been(chain, edit)
     assert np.array_equal(sample.under, asked)  # type: ignore[arg-type]
 
 
-# -- on tumour-free brains -------------------------------------------------------------------------
-
 CALLED: dict[str, Any] = {"kind": "brains", "where": "healthy"}
 
 
@@ -184,9 +178,6 @@ def test_without_t1_by_its_name_it_is_refused_with_the_way_out(chain):
     source: Any = bare(plain.request)
     with pytest.raises(UsageFault, match="expected t1 among them, of which tissues draws"):
         ChainConditionSource(source, own)
-
-
-# -- parts by themselves ---------------------------------------------------------------------------
 
 
 def maps_of(chain: Path, part: str, out: Path, **asked: Any) -> Any:
@@ -255,9 +246,6 @@ def test_tissues_are_drawn_at_the_size_they_were_learnt_at_and_none_beyond_its_f
     assert np.array_equal(labels, wanted)
 
 
-# -- further sources -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
@@ -284,9 +272,6 @@ def test_cases_that_cannot_be_read_and_parts_from_later_ones_are_refused(tmp_pat
     spec = ChainSpec(parts=(late, PartSpec(name="b", generator="cgan3d")))
     with pytest.raises(UsageFault, match="part 'a': init_from 'b': expected an earlier part"):
         make_plan(spec, TUMOURS, {}, None)
-
-
-# -- mmgan2020 and doncenco2022 --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -350,9 +335,6 @@ def test_the_others_fit_and_draw(tmp_path, recipe, name, own):
     if name:
         assert all(np.isfinite(value) for value in report["sets"][name]["losses"].values())
         assert sample.provenance["edits"][0]["edit"] == "transplant"
-
-
-# -- bodies ----------------------------------------------------------------------------------------
 
 
 def test_a_body_is_what_differs_from_an_even_background_or_what_otsu_says():

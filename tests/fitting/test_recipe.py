@@ -1,16 +1,13 @@
-"""Recipes: what is in the files that are shipped, what is refused, what they come to on data."""
 # mypy: disallow-untyped-calls=False
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from gansynth.core.generator import Stage
-from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.data.grid import ORIENTATION
@@ -23,6 +20,7 @@ from gansynth.runtime.options import overlay
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from gansynth.training.loop import steps_for
+from tests.offered import offered
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(path.stem for path in ROOT.glob("plugins/*/recipes/*.yaml"))
@@ -67,9 +65,6 @@ def plan(write):
     return planned
 
 
-# -- those that are shipped ------------------------------------------------------------------------
-
-
 def test_every_file_is_registered_under_its_name():
     found, origins = installed().loaders["recipes"], installed().origins
     ours = {name for name in found if str(origins.get(found[name][0])).startswith("gansynth ")}
@@ -103,13 +98,8 @@ class Brats(ToySource):
 
 @pytest.fixture
 def brats():
-    @hookimpl
-    def register_sources(register):
-        register("brats", lambda: Brats)
-
-    installed().add(SimpleNamespace(register_sources=register_sources), "brats")
-    yield SourceRequest("brats", "x")
-    installed().remove("brats")
+    with offered("brats", sources={"brats": Brats}):
+        yield SourceRequest("brats", "x")
 
 
 @pytest.mark.parametrize(("objective", "rate"), [("gan", 2e-4), ("wgan", 5e-5)])
@@ -129,9 +119,6 @@ def test_han2018_is_what_its_section_3_says_and_has_its_six_sets(brats, objectiv
     assert [read.get("channels") for read in reads] == ["T1", "T1c", "T2", "FLAIR", None, None]
     assert [read.get("concat") for read in reads] == [None] * 4 + ["yes"] * 2
     assert set(spec.reports["visual_turing_test"]) == {"about", *names}
-
-
-# -- what is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -176,9 +163,6 @@ def test_what_is_no_recipe_is_one_line(tmp_path, text):
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(DataFault, match="no such file, expected a recipe"):
         find_recipe(str(tmp_path / "none.yaml"))
-
-
-# -- on data ---------------------------------------------------------------------------------------
 
 
 def test_there_is_a_set_for_each_channel_and_one_for_all(plan):
@@ -262,8 +246,6 @@ def test_what_does_not_fit_is_refused_before_anything_begins(plan, asked, says):
         plan(**asked)
     assert says in str(fault.value)
 
-
-# -- epochs ----------------------------------------------------------------------------------------
 
 TINY = {"width": "4", "levels": "2", "d_width": "4", "d_levels": "1"}
 

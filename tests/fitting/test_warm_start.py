@@ -1,4 +1,3 @@
-"""``--init-from``: what is taken over, channel by channel; what the ancestor has seen is kept."""
 # mypy: disallow-untyped-calls=False
 
 import json
@@ -73,8 +72,6 @@ def weights(generator: Small) -> tuple[Tensor, Tensor]:
     return held["net/first.weight"], held["net/second.parametrizations.weight.original"]
 
 
-# -- channels --------------------------------------------------------------------------------------
-
 OLD = ("T1", "T2")
 
 
@@ -135,9 +132,6 @@ def test_a_normalised_weight_has_norm_one_at_once(channels):
     copy_weights(new, named_axes(old), tensors(old))
     normalised = new.nets["net"].eval().second.weight.flatten(1)
     assert torch.linalg.matrix_norm(normalised, 2).item() == pytest.approx(1, abs=1e-4)
-
-
-# -- runs ------------------------------------------------------------------------------------------
 
 
 def start(out: Path, **changes: Any) -> Recorder:
@@ -217,9 +211,6 @@ def test_damaged_weights_are_refused(parent_run, tmp_path):
     (tmp_path / "old" / read_manifest(parent_run)["weights"]["path"]).write_bytes(b"damaged")
     with pytest.raises(IntegrityFault, match="SHA-256"):
         start(tmp_path / "run", init_from=tmp_path / "old")
-
-
-# -- lineage ---------------------------------------------------------------------------------------
 
 
 def change_lineage(run: Path, **entries: Any) -> None:

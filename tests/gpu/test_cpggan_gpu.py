@@ -1,4 +1,3 @@
-"""``cpggan`` on a GPU: its samples, precisions, lesions alone, memory."""
 # mypy: disallow-untyped-calls=False
 
 from typing import Any

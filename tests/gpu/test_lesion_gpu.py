@@ -1,4 +1,3 @@
-"""Lesions in real images, and filters, on a GPU."""
 # mypy: disallow-untyped-calls=False
 
 from dataclasses import replace

@@ -1,4 +1,3 @@
-"""Runs, samples, banks and contracts on a GPU."""
 # mypy: disallow-untyped-calls=False
 
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import torch
 from gansynth.core.generator import Batch, Generator, Stage
 from gansynth.core.schema import Case, Condition
 from gansynth.training.loop import FitOptions, train
-from tests.gpu.conftest import REQUEST, drawer_on, fitted
+from tests.gpu.conftest import drawer_on, fitted
 from tests.training.zoo.members import member
 
 pytestmark = pytest.mark.usefixtures("toy_source")
@@ -61,33 +60,10 @@ def apart(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def test_a_bank_is_filled_on_the_gpu_and_read_on_the_cpu(run, device, tmp_path):
-    from gansynth.bank.producer_main import ProducerConfig, produce
-    from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+    from tests.producers import fill_here
 
     drawer = drawer_on(run, device.type)
-    source, opened = drawer.source, drawer.run
-    spec = BankSpec(source.schema, opened.lineage, opened.run_id, "f", True, 7, 3)
-    config = ProducerConfig(
-        run=str(run),
-        request=REQUEST.to_json(),
-        target="toy",
-        bank=str(tmp_path / "bank"),
-        frozen=True,
-        capacity=7,
-        segment_samples=3,
-        device=device.type,
-    )
-    with BankWriter.create(tmp_path / "bank", spec) as writer:
-        produce(
-            writer,
-            drawer.draw,
-            lambda sample: {},
-            config,
-            stop=lambda: False,
-            schema=source.schema,
-            min_size=(16, 16, 16),
-        )
-    reader = BankReader(tmp_path / "bank")
+    reader = fill_here(tmp_path, drawer, 7, device=device.type)
     assert len(reader.ids()) == 7
     assert all(np.isfinite(reader.read(i).image).all() for i in reader.ids())
 

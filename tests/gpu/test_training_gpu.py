@@ -1,4 +1,3 @@
-"""Training on a GPU: precisions, checkpoints that move, memory, every GAN of the zoo."""
 # mypy: disallow-untyped-calls=False
 
 import json

@@ -109,35 +109,21 @@ def test_a_device_goes_by_its_model(monkeypatch):
     assert (device_name(CUDA), device_name(CPU)) == ("GPU 1", "cpu")
 
 
-# -- which device the producer gets beside a training ----------------------------------------------
-
-
 @pytest.mark.parametrize(
-    ("there", "training", "device"),
+    ("asked", "there", "training", "device"),
     [
-        (0, (), "cpu"),
-        (1, (0,), "cuda:0"),
-        (1, (), "cuda:0"),
-        (2, (0,), "cuda:1"),
-        (2, (1,), "cuda:0"),
-        (4, (0, 1), "cuda:2"),
-        (2, (1, 0), "cuda:1"),
+        *(("auto", 0, (), "cpu"), ("auto", 1, (0,), "cuda:0"), ("auto", 1, (), "cuda:0")),
+        *(("auto", 2, (0,), "cuda:1"), ("auto", 2, (1,), "cuda:0"), ("auto", 2, (1, 0), "cuda:1")),
+        *(("auto", 4, (0, 1), "cuda:2"), ("cpu", 2, (0,), "cpu")),
+        *(("cuda", 2, (0,), "cuda:0"), ("cuda:1", 2, (0,), "cuda:1")),
     ],
 )
-def test_auto_is_a_device_the_training_leaves_free_if_there_is_one(
-    monkeypatch, there, training, device
+def test_the_producer_gets_what_was_asked_for_or_what_the_training_leaves_free(
+    monkeypatch, asked, there, training, device
 ):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
-    assert producer_device("auto", training) == device
-
-
-@pytest.mark.parametrize(
-    ("asked", "device"), [("cpu", "cpu"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1")]
-)
-def test_a_device_that_is_asked_for_is_taken(monkeypatch, asked, device):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert producer_device(asked, (0,)) == device
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    assert producer_device(asked, training) == device
 
 
 @pytest.mark.parametrize(

@@ -181,40 +181,20 @@ def test_a_batch_that_cannot_be_shared_out_is_refused_with_one_that_can(total, s
     assert len(ProcessGroup(0, size).shares(offered, parts)) == parts
 
 
-# -- the command -----------------------------------------------------------------------------------
-
 LOOP = ("batch_size=2", "precision=fp32", "log_every=1", "checkpoint_every=1000")
 SETTINGS = tuple(f"--set={setting}" for setting in LOOP)
 
 
 def zoo_fit(out: Path, *settings: str) -> AbstractContextManager["subprocess.Popen[str]"]:
     """``torchrun -m gansynth_cli fit`` with the zoo in it."""
-    fit = (
-        "-m",
-        "tests.training.zoo.command",
-        "fit",
-        "zoo_slow",
-        "--data",
-        "zoo:16",
-        "--device",
-        "cpu",
-    )
+    fit = ("-m", "tests.training.zoo.command", "fit", "zoo_slow", "--data=zoo:16", "--device=cpu")
     return torchrun(*fit, "-q", "-o", str(out), *SETTINGS, *settings)
 
 
 @pytest.mark.slow
 def test_the_command_runs_under_torchrun_and_one_process_speaks(toy_nnunet, tmp_path):
     tiny = [f"--set={s}" for s in ("width=4", "d_width=4", "levels=2", "steps=4")]
-    fit = (
-        "fit",
-        "cgan3d",
-        *toy_nnunet.options,
-        "--device",
-        "cpu",
-        "--json",
-        "-o",
-        tmp_path / "run",
-    )
+    fit = ("fit", "cgan3d", *toy_nnunet.options, "--device=cpu", "--json", "-o", tmp_path / "run")
     with torchrun("-m", "gansynth_cli", *map(str, fit), *SETTINGS, *tiny) as run:
         stdout, stderr = run.communicate(timeout=100)
     assert run.returncode == 0, stderr

@@ -1,5 +1,3 @@
-"""Damaged files are caught and named; what we write is there whole or not at all."""
-
 import contextlib
 import gzip
 import multiprocessing
@@ -78,9 +76,6 @@ def decoder(request, monkeypatch):
         assert nifti._IGZIP is not None
 
 
-# -- sound files ---------------------------------------------------------------------------------
-
-
 @pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32", "float64"])
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
@@ -124,9 +119,6 @@ def test_an_almost_empty_label_map_is_no_bomb(tmp_path):
     assert read_nifti(path).array.sum() == 1
 
 
-# -- damaged files -------------------------------------------------------------------------------
-
-
 @pytest.mark.usefixtures("decoder")
 def test_sixty_flipped_bits_are_all_caught(tmp_path):
     data = packed(volume((12, 11, 10)))
@@ -159,29 +151,12 @@ def test_damage_is_called_the_same_whatever_decompresses(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("decoder")
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99, "all but its checksum"])
 def test_a_cut_off_gzip_file_is_called_truncated(tmp_path, share):
     data = packed(volume((20, 20, 20)))
-    path = store(tmp_path / "x.nii.gz", data[: int(share * len(data))])
+    kept = -8 if isinstance(share, str) else int(share * len(data))
+    path = store(tmp_path / "x.nii.gz", data[:kept])
     with pytest.raises(DataFault, match=f"truncated at byte {path.stat().st_size}"):
-        read_nifti(path)
-
-
-@pytest.mark.usefixtures("decoder")
-def test_a_lost_checksum_is_noticed(tmp_path):
-    with pytest.raises(DataFault, match="truncated"):
-        read_nifti(store(tmp_path / "x.nii.gz", packed(volume())[:-8]))
-
-
-def test_a_cut_off_plain_file_is_called_truncated(tmp_path):
-    with pytest.raises(DataFault, match=r"truncated at byte 400, header announces 772"):
-        read_nifti(store(tmp_path / "x.nii", plain(volume())[:400]))
-
-
-@pytest.mark.usefixtures("decoder")
-def test_a_gzip_stream_shorter_than_its_header_says_is_truncated(tmp_path):
-    path = store(tmp_path / "x.nii.gz", gzip.compress(plain(volume())[:-10]))
-    with pytest.raises(DataFault, match="truncated, 410 bytes of voxels of the 420"):
         read_nifti(path)
 
 
@@ -215,14 +190,6 @@ def test_the_limit_is_the_callers(tmp_path):
         read_nifti(path, max_bytes=100)
 
 
-def test_nan_and_infinite_voxels_are_counted(tmp_path):
-    array = volume(dtype="float32")
-    array[0, 0, :2], array[1, 1, 1] = np.nan, np.inf
-    path = store(tmp_path / "x.nii.gz", packed(array))
-    with pytest.raises(DataFault, match="2 NaN and 1 infinite"):
-        read_nifti(path)
-
-
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -244,14 +211,17 @@ def test_a_nonsensical_header_field_is_named(tmp_path, fields, said):
         read_nifti(store(tmp_path / "x.nii.gz", packed(volume(), **fields)))
 
 
-def test_four_axes_are_read_where_asked_for(tmp_path):
-    path = store(tmp_path / "x.nii.gz", packed(volume((4, 3, 2, 5))))
-    assert read_nifti(path, ndim=(3, 4)).array.shape == (4, 3, 2, 5)
+HOLED = volume(dtype="float32")
+HOLED[0, 0, :2], HOLED[1, 1, 1] = np.nan, np.inf
 
 
+@pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
+        ("x.nii", plain(volume())[:400], "truncated at byte 400, header announces 772"),
+        ("x.nii.gz", gzip.compress(plain(volume())[:-10]), "truncated, 410 bytes of voxels of the"),
+        ("x.nii.gz", packed(HOLED), "2 NaN and 1 infinite"),
         ("x.nii.gz", b"", "not a gzip file"),
         ("x.nii.gz", b"version https://git-lfs.github.com/spec/v1\n", "not a gzip file"),
         ("x.nii", b"", "only 0 bytes"),
@@ -259,14 +229,9 @@ def test_four_axes_are_read_where_asked_for(tmp_path):
         ("x.nii", bytes(2000), "not a NIfTI header|expected"),
     ],
 )
-def test_what_is_no_nifti_file_is_said_to_be_none(tmp_path, name, data, said):
+def test_what_is_no_nifti_file_or_not_a_whole_one_is_said(tmp_path, name, data, said):
     with pytest.raises(DataFault, match=said):
         read_nifti(store(tmp_path / name, data))
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DataFault, match=r"gone\.nii\.gz: no such file"):
-        read_nifti(tmp_path / "gone.nii.gz")
 
 
 def test_no_mutant_of_a_header_raises_anything_untyped(tmp_path):
@@ -281,9 +246,6 @@ def test_no_mutant_of_a_header_raises_anything_untyped(tmp_path):
         except GansynthError:
             outcomes.add("fault")
     assert outcomes == {"read", "fault"}
-
-
-# -- JSON and paths ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -318,9 +280,6 @@ def test_a_path_that_stays_inside_is_resolved(tmp_path, name):
     assert path_inside(tmp_path, name, key="x") == (tmp_path / name).resolve()
 
 
-# -- publishing ----------------------------------------------------------------------------------
-
-
 def test_a_full_disk_is_told_with_bytes_needed_and_free_and_leaves_the_old_file(tmp_path):
     path = store(tmp_path / "x", b"old")
     with (
@@ -335,12 +294,6 @@ def test_a_full_disk_is_told_with_bytes_needed_and_free_and_leaves_the_old_file(
 def test_a_vanished_folder_is_an_environment_fault(tmp_path):
     with pytest.raises(EnvironmentFault, match="the folder is not there"):
         write_bytes_atomic(tmp_path / "gone" / "x", b"1")
-
-
-def test_json_written_is_json_read(tmp_path):
-    document = {"ä": [1, 2.5, None], "b": {"c": True}}
-    write_json_atomic(tmp_path / "x.json", document)
-    assert read_json(tmp_path / "x.json") == document
 
 
 def test_nan_never_reaches_a_json_file(tmp_path):
@@ -373,14 +326,6 @@ def test_what_an_interrupted_writer_left_is_removed(tmp_path):
     store(tmp_path / "x", b"1")
     remove_temporaries(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
-
-
-def test_a_folder_is_published_whole(tmp_path):
-    (tmp_path / "t" / "sub").mkdir(parents=True)
-    store(tmp_path / "t" / "sub" / "x", b"1")
-    publish_dir(tmp_path / "t", tmp_path / "final")
-    assert (tmp_path / "final" / "sub" / "x").read_bytes() == b"1"
-    assert not (tmp_path / "t").exists()
 
 
 def test_a_published_folder_is_not_overwritten(tmp_path):

@@ -1,5 +1,3 @@
-"""A full disk: seen before a fit begins, and named by every writer, with the bytes."""
-
 import shutil
 import subprocess
 import sys

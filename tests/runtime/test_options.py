@@ -153,9 +153,10 @@ class Sized(SetOptions):
         ("plane=64", (64, 64)),
         ("volume=8X9 x 10", (8, 9, 10)),
         ("volume=8", (8, 8, 8)),
+        *(("note=2024", "2024"), ("note=1:30", "1:30"), ("cache=off", "off")),
     ],
 )
-def test_a_size_is_written_one_way_and_commas_are_read_too(text, wanted):
+def test_a_size_is_written_one_way_commas_are_read_too_and_a_text_stays_as_typed(text, wanted):
     key, _, value = text.partition("=")
     assert getattr(parse(Sized, {key: value}), key) == wanted
 
@@ -176,16 +177,6 @@ def test_what_is_no_size_is_told_the_form(text, says):
         parse(Sized, {key: value})
     assert f"--set {text}: {says}" in str(fault.value)
 
-
-@pytest.mark.parametrize(
-    ("text", "wanted"), [("note=2024", "2024"), ("note=1:30", "1:30"), ("cache=off", "off")]
-)
-def test_a_text_stays_what_was_typed(text, wanted):
-    key, _, value = text.partition("=")
-    assert getattr(parse(Sized, {key: value}), key) == wanted
-
-
-# -- what is declared is so ------------------------------------------------------------------------
 
 TINY: dict[str, dict[str, Any]] = {
     "dcgan": {"width": 4, "max_width": 4, "latent": 4},

@@ -1,5 +1,3 @@
-"""``--set``: whose option it is, what type it has, what was probably meant."""
-
 import pytest
 from pydantic import BaseModel, Field, model_validator
 
@@ -31,11 +29,6 @@ class Own(BaseModel):
 
 def split(**settings: str) -> tuple[Loop, Own]:
     return split_settings(settings, Loop, Own, generator="gen")
-
-
-def test_each_setting_finds_its_model():
-    loop, own = split(steps="7", rate="0.5")
-    assert (loop.steps, own.rate) == (7, 0.5)
 
 
 def test_a_name_that_both_have_reaches_both():
@@ -74,11 +67,6 @@ def test_a_value_that_cannot_be_is_shown_with_the_reason(settings, says):
 @pytest.mark.parametrize("options", [FitOptions, CGANOptions])
 def test_every_option_says_what_it_means(options):
     assert all(field.description for field in options.model_fields.values())
-
-
-def test_a_slip_has_the_nearest_name():
-    with pytest.raises(UsageFault, match=r"--set stesp=3: gen has no .* Did you mean 'steps'\?"):
-        split(stesp="3")
 
 
 def test_without_a_near_name_all_are_listed():

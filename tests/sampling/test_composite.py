@@ -1,17 +1,12 @@
-"""Composite runs: what is refused before anything is fitted, what parts see, what they draw."""
-
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gansynth.core.hookspecs import hookimpl
-from gansynth.core.registry import installed
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Schema
@@ -27,9 +22,9 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed
 from gansynth.sampling.label_maps import viewed
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.sample import sample_run
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
+from tests.offered import offered
 
 TINY = {"width": 4, "levels": 1, "d_width": 4, "d_levels": 1, "batch_size": 1, "precision": "fp32"}
 REQUEST = SourceRequest("toy", "2")
@@ -58,15 +53,8 @@ class People(ToySource):
 
 @pytest.fixture(scope="module", autouse=True)
 def people(toy_source):
-    @hookimpl
-    def register_sources(register):
-        register("people", lambda: lambda request: People(int(request.where)))
-
-    installed().add(SimpleNamespace(register_sources=register_sources), "people")
-    try:
+    with offered("people", sources={"people": lambda request: People(int(request.where))}):
         yield
-    finally:
-        installed().remove("people")
 
 
 def chain(*parts: dict[str, Any]) -> ChainSpec:
@@ -74,11 +62,7 @@ def chain(*parts: dict[str, Any]) -> ChainSpec:
     return ChainSpec.model_validate({"parts": whole})
 
 
-TISSUES = {
-    "name": "tissues",
-    "data": "people:1",
-    "set": {"target": "labels", "given": ["first"]},
-}
+TISSUES = {"name": "tissues", "data": "people:1", "set": {"target": "labels", "given": ["first"]}}
 FIRST = {"name": "one", "channels": ["first"]}
 SECOND = {"name": "two", "set": {"given": ["first"], "output": "tanh"}}
 CHAIN = chain(TISSUES, {**FIRST, "labels_by": "tissues"}, {**SECOND, "labels_by": "tissues"})
@@ -444,13 +428,6 @@ def test_samples_have_the_sources_labels_and_channels(chained):
     assert drawer.sampler.schema.labels["tissues:one"] == 3
 
 
-def test_samples_are_written_with_a_sheet(chained, tmp_path):
-    options: dict[str, Any] = {"device": "cpu", "reporter": NullReporter(), "sheet": True}
-    report = sample_run(chained, 2, out=tmp_path, **options)
-    assert (report["samples"], (tmp_path / "images/sample-0001_0001.nii.gz").exists()) == (2, True)
-    assert Path(report["sheet"]).exists()
-
-
 def test_the_command_line_fits_and_samples_a_chain(run_cli, tmp_path):
     (tmp_path / "chain.yaml").write_text(
         "edits: [flip]\n"
@@ -462,7 +439,8 @@ def test_the_command_line_fits_and_samples_a_chain(run_cli, tmp_path):
     chain, out = tmp_path / "chain.yaml", tmp_path / "run"
     fit = ("fit", chain, "--data", "toy:2", "-o", out, "--device", "cpu", *options)
     assert run_cli(*fit).exit_code == 0
-    assert run_cli("sample", out, "-n", 1, "--device", "cpu").exit_code == 0
+    assert run_cli("sample", out, "-n", 1, "--sheet", "--device", "cpu").exit_code == 0
+    assert list(out.rglob("sheet.png"))
     assert "fitted already, kept" in run_cli(*fit).stderr
 
 

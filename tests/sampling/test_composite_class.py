@@ -4,15 +4,12 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.core.hookspecs import hookimpl
-from gansynth.core.registry import installed
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
@@ -29,6 +26,7 @@ from gansynth.sampling.describe import describe_run
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
+from tests.offered import offered
 
 TINY = {"width": 4, "max_width": 8, "latent": 4, "batch_size": 4, "diversity": False}
 SMALL = {"width": 4, "levels": 1, "d_width": 4, "d_levels": 1, "batch_size": 1}
@@ -76,19 +74,14 @@ class Kinds(ToySource):
 
 @pytest.fixture(scope="module", autouse=True)
 def kinds(toy_source):
-    @hookimpl
-    def register_sources(register):
-        register("kinds", lambda: lambda request: Kinds(request.where))
-
-    installed().add(SimpleNamespace(register_sources=register_sources), "kinds")
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        offered("kinds", sources={"kinds": lambda request: Kinds(request.where)}),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         # What each fit ends with is tested elsewhere, and would take most of the time here.
         patch.setattr(fitting, "final_sheets", lambda *_: {})
         patch.setattr(fitting, "report_label_maps", lambda *_: {})
-        try:
-            yield
-        finally:
-            installed().remove("kinds")
+        yield
 
 
 def compose(out: Path, spec: Any = BOTH, *, edits: Any = None, **changes: Any) -> Any:

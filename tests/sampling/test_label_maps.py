@@ -1,45 +1,22 @@
-"""Samples with label maps of their own on their way into a bank."""
-
 import json
 from pathlib import Path
 
 import numpy as np
 
-from gansynth.bank.producer_main import ProducerConfig, produce
-from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.core.null_adapter import NullAdapter
+from gansynth.bank.reader import BankReader
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.source import SourceRequest
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
+from tests.producers import fill_here
 
 TINY = {"width": 4, "latent": 8}
 
 
-def told(run: Path, bank: Path, capacity: int) -> ProducerConfig:
-    request = SourceRequest("toy", "2").to_json()
-    return ProducerConfig(
-        str(run), request, "", str(bank), frozen=True, capacity=capacity, segment_samples=4
-    )
-
-
-def fill(run: Path, bank: Path, capacity: int = 4) -> BankReader:
-    """What a producer does, in this process."""
-    opened, source = load_run(run, "cpu"), open_source(SourceRequest("toy", "2"))
-    drawer, schema = Sampler(opened, source), source.schema
-    spec = BankSpec(
-        schema, opened.lineage, opened.run_id, opened.manifest_sha256, True, capacity, 4
-    )
-    with BankWriter.create(bank, spec) as writer:
-        config, host = told(run, bank, capacity), NullAdapter(source)
-        produce(
-            *(writer, drawer.draw, host.finalise, config),
-            stop=lambda: False,
-            schema=schema,
-            min_size=(),
-        )
-    return BankReader(bank)
+def fill(run: Path, folder: Path) -> BankReader:
+    drawer = Sampler(load_run(run, "cpu"), open_source(SourceRequest("toy", "2")))
+    return fill_here(folder, drawer, 4, 4)
 
 
 def lenient(run: Path) -> Path:
@@ -53,7 +30,7 @@ def lenient(run: Path) -> Path:
 def test_boxes_of_flat_samples_arrive_around_the_labels_that_were_drawn(toy_fit, tmp_path):
     own = {**TINY, "with_mask": "yes"}
     toy_fit(tmp_path / "run", generator="dcgan", own=own, steps=1, batch_size=4, edits=None)
-    reader = fill(lenient(tmp_path / "run"), tmp_path / "bank")
+    reader = fill(lenient(tmp_path / "run"), tmp_path)
     found = [reader.read(sample) for sample in reader.ids()]
     assert len(found) == 4
     boxed = 0
@@ -76,7 +53,7 @@ def test_boxes_of_flat_samples_arrive_around_the_labels_that_were_drawn(toy_fit,
 def test_images_alone_are_kept_as_such(toy_fit, tmp_path):
     toy_fit(tmp_path / "run", generator="dcgan", own=TINY, steps=1, batch_size=4, edits=None)
     assert read_manifest(tmp_path / "run")["label_source"] == "none"
-    reader = fill(tmp_path / "run", tmp_path / "bank")
+    reader = fill(tmp_path / "run", tmp_path)
     sample = reader.read(reader.ids()[0])
     assert (sample.labels, sample.boxes) == (None, None)
     assert sample.image.ndim == 3

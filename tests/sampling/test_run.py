@@ -1,5 +1,3 @@
-"""Run folders: opened anywhere, refused and shown with what is wrong with them; one holder."""
-
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gansynth.core.run_folder import manifest_sha256, read_manifest
+from gansynth.core.run_folder import read_manifest
 from gansynth.core.schema import Condition
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.sampling.describe import describe_run
@@ -55,15 +53,6 @@ def test_the_weights_are_the_averaged_ones(shared):
     saved = load_file(shared / LAST / "ema.safetensors")
     assert all(torch.equal(net[k.partition("/")[2]], v) for k, v in saved.items())
     assert len(saved) == len(net)
-
-
-def test_a_run_tells_what_it_was_fitted_on(shared):
-    opened = load_run(shared, "cpu")
-    assert (opened.lineage.dataset, len(opened.lineage.cases)) == ("toy:2", 12)
-    assert (opened.request.kind, opened.edits) == ("toy", ("flip",))
-    assert opened.space.size == (32, 32)
-    assert opened.schema.channels == ("first", "second")
-    assert opened.manifest_sha256 == manifest_sha256(shared)
 
 
 def of_options(**options: object) -> Any:

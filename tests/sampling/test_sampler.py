@@ -1,5 +1,3 @@
-"""Drawing samples of a run: the same one whatever the batch, NIfTI, provenance, its own source."""
-
 import json
 import shutil
 from dataclasses import replace

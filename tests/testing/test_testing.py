@@ -4,14 +4,14 @@
 import itertools
 import re
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from gansynth.core.generator import Generator, GeneratorOptions, Phase
+from gansynth.core.generator import Generator, Phase
 from gansynth.core.schema import OUTSIDE, Boxes, Sample
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.testing import ConformanceReport, ToySource, check_generator
@@ -267,20 +267,6 @@ def test_a_generator_may_refuse_a_number_of_axes_but_not_everything():
     assert not report.failed
     with pytest.raises(IntegrityFault, match="no check passed"):
         report.raise_if_failed()
-
-
-def test_options_reach_the_generator():
-    class Dull(GeneratorOptions):
-        dull: bool = False
-
-    class Optional(Honest):
-        Options: ClassVar[type[GeneratorOptions]] = Dull
-
-        def average(self, labels):
-            return super().average(labels) * (not self.options.model_dump()["dull"])
-
-    assert failed(Optional) == set()
-    assert failed(Optional, options={"dull": True}) == {"faithful", "contrast"}
 
 
 def test_a_report_names_what_failed_and_what_was_found():

@@ -2,8 +2,6 @@
 
 import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +105,6 @@ def test_one_that_fails_is_one_warning_and_the_others_go_on():
     assert (fragile.calls, sturdy.calls) == (2, -90)
 
 
-# -- TensorBoard -----------------------------------------------------------------------------------
-
-
 def events(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -138,16 +133,6 @@ def test_tensorboard_takes_back_what_a_rollback_takes_back(tmp_path):
     assert [(e.step, e.value) for e in events(tmp_path).Scalars("a")] == [(1, 1.0), (2, 20.0)]
 
 
-def test_tensorboard_is_imported_by_those_who_ask_only():
-    code = (
-        "import sys; from pathlib import Path; from gansynth.training.loggers import open_loggers; "
-        "open_loggers([], Path('nowhere'), {}).close(); "
-        "print(*sorted({'torch', 'tensorboard', 'wandb', 'mlflow'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.stdout.strip(), done.stderr) == ("", "")
-
-
 def test_a_fit_logs_what_metrics_csv_has(tmp_path, run_cli):
     from gansynth.report.figures import read_metrics
 
@@ -166,9 +151,6 @@ def test_a_slip_in_log_costs_no_time(tmp_path, refuse):
     said = ["--log tensorbord", "Did you mean 'tensorboard'?"]
     refuse("fit", "cgan3d", "--data", "example:2d", "-o", tmp_path / "run", "--log", "tensorbord",
            code=2, says=said, keep=[tmp_path])  # fmt: skip
-
-
-# -- those that CI does not install ----------------------------------------------------------------
 
 
 THEIR_WARNINGS = pytest.mark.filterwarnings("ignore")

@@ -1,4 +1,3 @@
-"""The training loop: resuming to the bit, players, averages, stages, metrics, faults."""
 # mypy: disallow-untyped-calls=False
 
 import json
@@ -107,9 +106,6 @@ def live(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k[4:]: v for k, v in tensors.items() if k.startswith("net/generator/")}
 
 
-# -- resuming --------------------------------------------------------------------------------------
-
-
 class Told(Recorder):
     """Notes progress, too."""
 
@@ -161,9 +157,6 @@ def test_not_to_resume_starts_anew(tmp_path):
     assert train(duel(), noise, options, folder=tmp_path, resume=False).resumed_at == 0
 
 
-# -- faults ----------------------------------------------------------------------------------------
-
-
 def test_an_ill_run_names_its_loss_and_leaves_its_last_checkpoint_and_metrics(tmp_path):
     with pytest.raises(TrainingFault, match=r"loss generator/realism is nan at step 3"):
         run(tmp_path, duel(ill_at=3), steps=6)
@@ -201,9 +194,6 @@ def test_a_reader_that_fails_is_heard():
         train(duel(), batches, FitOptions(steps=1))
 
 
-# -- metrics ---------------------------------------------------------------------------------------
-
-
 def test_resumed_metrics_equal_uninterrupted_ones_and_drop_a_line_that_was_cut_off(tmp_path):
     run(tmp_path / "whole")
     run(tmp_path / "cut", steps=2)
@@ -239,9 +229,6 @@ def test_a_loss_that_comes_in_later_gets_a_column(tmp_path):
     assert np.isnan(read_metrics(tmp_path / "metrics.csv")["critic/gap"][:2]).all()
 
 
-# -- what is random --------------------------------------------------------------------------------
-
-
 def global_states() -> Iterator[bytes]:
     yield torch.get_rng_state().numpy().tobytes()
     yield json.dumps(random.getstate()).encode()
@@ -266,9 +253,6 @@ def test_another_seed_is_another_run():
         run(None, generator, seed=seed)
         ends.append(generator.nets["generator"].state_dict()["0.weight"])
     assert not torch.equal(*ends)
-
-
-# -- averages --------------------------------------------------------------------------------------
 
 
 def test_no_half_life_means_the_live_weights(tmp_path):
@@ -309,23 +293,6 @@ def test_a_preview_sees_the_averages_and_training_does_not(tmp_path):
     assert [step for step, _ in seen] == [2, 4]
     assert torch.equal(seen[-1][1], newest(tmp_path / "plain")["ema/generator/0.weight"])
     assert differing(newest(tmp_path / "plain"), newest(tmp_path / "watched")) == []
-
-
-# -- players, phases, stages -----------------------------------------------------------------------
-
-
-def test_phases_see_the_prepared_batch():
-    sizes: list[tuple[int, ...]] = []
-
-    def judge(self, step):
-        sizes.append(tuple(step.batch.image.shape[2:]))
-        return Duel._judge(self, step)
-
-    def prepare(self, batch, stage):
-        return Batch(batch.image[..., :5, :5])
-
-    run(None, duel(_judge=judge, prepare=prepare), steps=1)
-    assert sizes == [(5, 5)]
 
 
 def test_the_other_player_is_frozen_meanwhile():

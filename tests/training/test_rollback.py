@@ -2,17 +2,15 @@
 # mypy: disallow-untyped-calls=False
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from gansynth.core.hookspecs import hookimpl
-from gansynth.core.registry import installed
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.errors import TrainingFault
 from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import train
+from tests.offered import offered
 from tests.recorder import Recorder
 from tests.training.zoo.members import ZOO, ZooSource, differing, loop, member, newest, toy_batches
 from tests.training.zoo.paired import MMGAN
@@ -167,24 +165,8 @@ def test_weights_that_are_ill_from_the_start_are_a_fault(tmp_path):
 
 @pytest.fixture
 def ill_generator():
-    """Registers generator ``zoo_ill`` and source ``zoo``."""
-
-    @hookimpl
-    def register_generators(register):
-        register("zoo_ill", lambda: Ill)
-
-    @hookimpl
-    def register_sources(register):
-        register("zoo", lambda: ZooSource)
-
-    plugin = SimpleNamespace(
-        register_generators=register_generators, register_sources=register_sources
-    )
-    installed().add(plugin, "ill_generator")
-    try:
+    with offered("ill", generators={"zoo_ill": Ill}, sources={"zoo": ZooSource}):
         yield
-    finally:
-        installed().remove("ill_generator")
 
 
 def test_the_command_gives_up_with_the_curve_drawn_and_named(

@@ -80,9 +80,6 @@ def server() -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-# -- killed ----------------------------------------------------------------------------------------
-
-
 # Of MM-GAN with its pool full; of cpggan within its second fade.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
@@ -122,9 +119,6 @@ def test_a_start_that_is_gone_on_from_is_not_written_again(tmp_path):
             train(member("wgan_gp"), killed, loop("wgan_gp"), folder=tmp_path)
         seen.append((tmp_path / "checkpoints" / "step-00000000").stat().st_ino)
     assert seen[0] == seen[1]
-
-
-# -- told to stop ----------------------------------------------------------------------------------
 
 
 @pytest.fixture

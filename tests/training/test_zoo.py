@@ -1,4 +1,3 @@
-"""The GANs of the papers run through the one loop, and stop and go on to the bit."""
 # mypy: disallow-untyped-calls=False
 
 import inspect
@@ -46,9 +45,6 @@ def weights(generator):
     return {f"{n}/{k}": v.detach() for n, net in nets for k, v in net.named_parameters()}
 
 
-# -- every member ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ZOO)
 def test_it_trains_every_player_and_goes_on_to_the_bit_where_it_was_cut_off(tmp_path, name):
     before = {k: v.clone() for k, v in weights(member(name)).items()}
@@ -85,9 +81,6 @@ def test_the_loop_has_no_branch_of_any_gans_own():
             assert f"import {word}" not in source
         for word in ("isinstance", "generator.name", "gansynth.nn", "gansynth_"):
             assert word not in source
-
-
-# -- shares, norms, rates, fades -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [n for n, chosen in ZOO.items() if chosen.shared])
@@ -170,10 +163,7 @@ def test_layers_fade_in_over_a_stages_first_images():
 def test_a_stages_batch_that_cannot_be_shared_out_is_refused_before_training():
     stages = (Stage((4, 4), 4, 12), Stage((8, 8), 3))
     steps = []
-    changes = {
-        "stages": lambda self: stages,
-        "prepare": lambda self, batch, stage: steps.append(1),
-    }
+    changes = {"stages": lambda self: stages, "prepare": lambda self, batch, stage: steps.append(1)}
     with pytest.raises(UsageFault, match=r"batch_size=3: expected a multiple of 2"):
         run("cpggan", None, changes, accumulate=2)
     assert steps == []

@@ -1,5 +1,3 @@
-"""A run on toy cases, for filters to learn from."""
-
 import shutil
 from pathlib import Path
 

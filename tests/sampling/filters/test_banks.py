@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 import gansynth
-from gansynth.bank.producer_main import ProducerConfig, produce
-from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.core.null_adapter import NullAdapter
+from gansynth.bank.reader import BankReader
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Condition, FloatArray
@@ -22,27 +20,15 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.filters.pretrain import learn_ahead, planned_filters
 from gansynth.sampling.sample import sample_run
 from gansynth.testing import ToySource
+from tests.producers import fill_here
 from tests.sampling.filters.drawing import TINY, as_asked, drawer
 
 SOME = 6
 
 
 def fill(run: Path, folder: Path, filters: list[str], drawing: Any = as_asked) -> BankReader:
-    """What a producer does, in this process."""
-    source, drawn = ToySource(2), drawer(run, filters, drawing)
-    spec = BankSpec(source.schema, drawn.lineage, "run", "0" * 64, True, SOME, 3)
-    request = SourceRequest("toy", "2").to_json()
-    told: dict[str, Any] = {"frozen": True, "capacity": SOME, "rejected": str(folder / "rejected")}
-    config = ProducerConfig(str(run), request, "", str(folder / "bank"), **told)
-    with BankWriter.create(folder / "bank", spec) as writer:
-        produce(
-            *(writer, drawn.draw, NullAdapter(source).finalise, config),
-            stop=lambda: False,
-            schema=source.schema,
-            min_size=(),
-        )
-        (folder / "counts.json").write_text(json.dumps(dict(writer.rejected)))
-    return BankReader(folder / "bank")
+    drawn = drawer(run, filters, drawing)
+    return fill_here(folder, drawn, SOME, rejected=str(folder / "rejected"))
 
 
 def noise(condition: Condition, rng: np.random.Generator) -> FloatArray:

@@ -10,7 +10,7 @@ from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
 from gansynth.data.cache import CaseCache
 from gansynth.runtime.errors import UsageFault
-from gansynth.sampling.filters.fitted import build_filters, ensure_learnt
+from gansynth.sampling.filters.fitted import ensure_learnt
 from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.testing import ToySource
 from gansynth.testing.toy import MEANS
@@ -55,9 +55,6 @@ def share(samples) -> float:
     return float(np.mean([reject_reason == "" for reject_reason in reject_reasons(samples)]))
 
 
-# -- real cases ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("text", [TINY, SHARE, "range", "novel"])
 def test_real_cases_of_others_pass_as_promised(learnt, text):
     found = of_real(learnt(text)) + of_real(learnt(text), seed=6)
@@ -68,9 +65,6 @@ def test_a_stricter_quantile_keeps_more_real_cases_out(learnt):
     lax = of_real(learnt(SHARE))
     strict = of_real(learnt(f"{SHARE},quantile=0.5,factor=1"))
     assert share(strict) < share(lax)
-
-
-# -- faithful --------------------------------------------------------------------------------------
 
 
 def test_faithful_keeps_shuffled_labels_out(learnt):
@@ -113,9 +107,6 @@ def test_a_small_class_is_not_looked_for(learnt):
     found = judge(learnt(TINY), real(labels, np.random.default_rng(0)), labels)
     assert reject_reasons([found]) == [""]
     assert found.provenance["admitted"] == {}
-
-
-# -- contrast --------------------------------------------------------------------------------------
 
 
 def test_contrast_keeps_lesions_out_that_have_been_blurred_away(learnt):
@@ -175,9 +166,6 @@ def test_contrast_of_a_class_that_is_not_there_is_refused(run):
         ensure_learnt(RunFolder(run), ToySource(2), ["contrast:classes=onee"])
 
 
-# -- range -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -194,9 +182,6 @@ def test_range_keeps_intensities_out_that_no_case_has(learnt, change, reason):
     assert reject_reason.startswith("filter 'range': ")
     assert reason in reject_reason
     assert "beyond training cases, expected at most" in reject_reason
-
-
-# -- novel -----------------------------------------------------------------------------------------
 
 
 def test_novel_keeps_copies_out_wherever_they_lie(fitted):
@@ -260,19 +245,6 @@ def test_boxes_filled_in_a_real_image_are_not_judged(learnt):
     background, _, lesion = lesion_case()
     found = judge(learnt("novel"), background, lesion, background=background)
     assert found.provenance == {"admitted": {}}
-
-
-# -- all of them -----------------------------------------------------------------------------------
-
-
-def test_the_filters_are_registered_with_their_units():
-    from gansynth.core.registry import installed
-
-    names = installed().names("filters")
-    assert {"contrast", "faithful", "novel", "range"} <= set(names)
-    for one in build_filters([n for n in names if n in ("contrast", "faithful", "novel", "range")]):
-        for key, field in one.Options.model_fields.items():
-            assert field.description, (one.name, key)
 
 
 def test_every_filter_that_was_asked_says_what_it_found(fitted):

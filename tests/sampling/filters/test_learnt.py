@@ -11,15 +11,14 @@ import pytest
 
 import gansynth.sampling.filters.fitted as learnt
 from gansynth.core.filter import Filter, FilterOptions
-from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import Lineage
-from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder, read_manifest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.filters.fitted import build_filters, ensure_learnt, folder_of, to_learn
 from gansynth.sampling.filters.training_data import split
 from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.testing import ToySource
+from tests.offered import offered
 from tests.sampling.filters.drawing import as_asked, drawer, reject_reasons
 
 
@@ -50,18 +49,11 @@ class Bright(Filter):
         return f"too bright ({found:g}), expected less" if found > self.most else ""
 
 
-class Plugin:
-    @hookimpl
-    def register_filters(self, register):
-        register("bright", lambda: Bright)
-
-
 @pytest.fixture(autouse=True)
 def plugin():
     Bright.learnt.clear()
-    installed().add(Plugin(), "stranger")
-    yield
-    installed().remove("stranger")
+    with offered("stranger", filters={"bright": Bright}):
+        yield
 
 
 def state_of(run: Path, text: str = "bright") -> Path:
@@ -93,11 +85,6 @@ def test_a_filter_learns_once_and_other_options_are_another_filter(run):
     assert to_learn(run, ["bright"]) == []
     left = [path.name for path in (run / "filters").iterdir() if path.name != ".lock"]
     assert len(left) == 2, left
-
-
-def test_without_filters_nothing_is_written(run):
-    assert ensure_learnt(RunFolder(run), ToySource(2), ()).lineage is None
-    assert not (run / "filters").exists()
 
 
 def test_two_at_once_learn_once(run):
