@@ -67,9 +67,8 @@ def train(bank_of, tmp_path) -> Callable[..., TrainingResult]:
             bank_of(source)
         usual = MixConfig(None, ratio, bank=bank if ratio.p > 0 else None, device="cpu")
         asked = {**TINY, "output": str(tmp_path / output), **(settings or {})}
-        training_result: TrainingResult = SegmenterAdapter(source).start(
-            replace(usual, **changes), asked, []
-        )
-        return training_result
+        start = SegmenterAdapter(source).start
+        result: TrainingResult = start(replace(usual, **changes), asked, [])
+        return result
 
     return run
