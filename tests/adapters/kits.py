@@ -63,8 +63,6 @@ class Kit:
         self.output = folder / "out"
         self.prepare()
 
-    # -- what a host says ------------------------------------------------------------------------
-
     home: Path
     request: SourceRequest
 
@@ -91,8 +89,6 @@ class Kit:
     def renamed(self, folder: Path) -> Kit:
         """The same data in a folder of another name."""
         raise NotImplementedError
-
-    # -- what all have ---------------------------------------------------------------------------
 
     @property
     def to(self) -> tuple[str, ...]:
@@ -204,9 +200,6 @@ def lit(image: Any) -> bool:
     return bool(image.max() >= MARK)
 
 
-# -- a training in this process --------------------------------------------------------------------
-
-
 def in_process(words: Sequence[str], environ: Mapping[str, str], log: Path, **_: Any) -> Any:
     """Stands in for ``processes.run``: a child's ``main`` in this process."""
     said = io.StringIO()
@@ -238,9 +231,6 @@ def stop_after_first(patch: pytest.MonkeyPatch, kind: type, name: str) -> None:
             raise SystemExit(143)
 
     patch.setattr(kind, name, stopping)
-
-
-# -- the hosts -------------------------------------------------------------------------------------
 
 
 class NnunetKit(Kit):
