@@ -12,11 +12,12 @@ import psutil
 import pytest
 
 from gansynth import replay
-from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.bank.reader import BankReader
 from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.run_folder import RunFolder
 from gansynth.sampling.run import locked
 from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
+from tests.banks import write_bank
 from tests.conftest import content
 from tests.processes import family, until
 from tests.producers import gone
@@ -179,10 +180,8 @@ def real_cases(kit: Kit) -> set[str]:
 @pytest.fixture
 def dry(kit) -> Path:
     """A live bank that nobody fills."""
-    source, folder = kit.adapter().source, Path(kit.folder / "dry")
-    spec = BankSpec(source.schema, source.lineage(), "toy", "0" * 64, frozen=False, capacity=4)
-    BankWriter.create(folder, spec).close()
-    return folder
+    source = kit.adapter().source
+    return write_bank(kit.folder / "dry", source.schema, source.lineage(), frozen=False)
 
 
 def test_without_a_sample_no_training_begins(kit, dry, refuse):

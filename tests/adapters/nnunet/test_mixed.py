@@ -14,7 +14,7 @@ import pytest
 from gansynth import replay
 from gansynth.bank.draw_log import summarise
 from gansynth.bank.producer_main import ProducerConfig, _run
-from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.bank.reader import BankReader
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import SampleRequest
@@ -24,6 +24,7 @@ from gansynth.sampling.replay import SampleRecord, read_record
 from gansynth_nnunet.class_locations import decode, encode, location_keys
 from gansynth_nnunet.mixed import MixedNnunetDataset
 from gansynth_nnunet.source import open_nnunet
+from tests.banks import write_bank
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -70,8 +71,7 @@ def test_everything_else_is_the_real_data_sets(real, frozen_bank):
 def test_a_bank_of_one_channel_is_refused_for_data_of_two(real, toy_nnunet, tmp_path):
     source = open_nnunet(toy_nnunet.request())
     schema = replace(source.schema, channels=("T1",), outside_fill=(0.0,))
-    spec = BankSpec(schema, source.lineage(), "toy", "0" * 64, frozen=True, capacity=1)
-    BankWriter.create(tmp_path / "one", spec).close()
+    write_bank(tmp_path / "one", schema, source.lineage())
     with pytest.raises(DataFault, match=r"1 channel\(s\), the training cases 2"):
         mix(real, tmp_path / "one", 0.5)
 
