@@ -1,10 +1,13 @@
 """What the tests of ``divided`` share: a folder's state, and equal cases."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
+from gansynth.sampling.run_source import open_source
 
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:
@@ -30,3 +33,19 @@ def assert_same_cases(one: CaseSource, other: CaseSource, ids: tuple[str, ...]) 
             np.testing.assert_array_equal(first.boxes.coords, second.boxes.coords)
         assert one.record(case_id) == other.record(case_id)
         assert one.content(case_id) == one.record(case_id).sha256
+
+
+def divided(
+    source: CaseSource, splits: Sequence[FoldSplit], folder: Path, data: Path
+) -> SourceRequest:
+    """Deal a data set out: folds are as asked, cases, name and data set as before."""
+    before = state(data)
+    request = source.divided(splits, folder)
+    for number, split in enumerate(splits):
+        other = open_source(replace(request, fold=str(number)))
+        assert other.train_ids == tuple(sorted(split["train"]))
+        assert other.held_out_ids == tuple(sorted(split["val"]))
+        assert_same_cases(source, other, (*other.train_ids, *other.held_out_ids))
+        assert (other.name, other.host, other.schema) == (source.name, source.host, source.schema)
+    assert state(data) == before
+    return request

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gansynth.bank.producer_main import ProducerConfig, _run
-from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Adapter
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.registry import installed
@@ -28,6 +28,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.hosts.record import DRAWS, FILE
 from gansynth.runtime import processes
 from gansynth.sampling.run_source import open_source
+from tests.banks import write_bank
 from tests.deepmedic_sets import toy_deepmedic
 from tests.yolo_sets import toy_yolo
 
@@ -63,8 +64,6 @@ class Kit:
         self.output = folder / "out"
         self.prepare()
 
-    # -- what a host says ------------------------------------------------------------------------
-
     home: Path
     request: SourceRequest
 
@@ -91,8 +90,6 @@ class Kit:
     def renamed(self, folder: Path) -> Kit:
         """The same data in a folder of another name."""
         raise NotImplementedError
-
-    # -- what all have ---------------------------------------------------------------------------
 
     @property
     def to(self) -> tuple[str, ...]:
@@ -155,15 +152,11 @@ class Kit:
 
     def bank(self, name: str = "bank", samples: int = 6, **changes: Any) -> Path:
         """A bank whose samples are training cases, brighter by ``MARK`` + their number."""
-        adapter, folder = self.adapter(), self.folder / name
+        adapter = self.adapter()
         source = adapter.source
-        spec = BankSpec(source.schema, source.lineage(), "toy", "0" * 64, True, max(1, samples))
-        spec = replace(spec, dtype="float32", **changes)
-        with BankWriter.create(folder, spec) as writer:
-            if samples:
-                writer.publish([marked(adapter, number) for number in range(samples)])
-                writer.finish()
-        return folder
+        told: dict[str, Any] = {"schema": source.schema, "lineage": source.lineage(), **changes}
+        pairs = [marked(adapter, number) for number in range(samples)]
+        return write_bank(self.folder / name, pairs=pairs, dtype="float32", **told)
 
     def filled(self, samples: int = 4) -> Path:
         """A bank that the generator has filled, without a process of its own."""
@@ -204,9 +197,6 @@ def lit(image: Any) -> bool:
     return bool(image.max() >= MARK)
 
 
-# -- a training in this process --------------------------------------------------------------------
-
-
 def in_process(words: Sequence[str], environ: Mapping[str, str], log: Path, **_: Any) -> Any:
     """Stands in for ``processes.run``: a child's ``main`` in this process."""
     said = io.StringIO()
@@ -238,9 +228,6 @@ def stop_after_first(patch: pytest.MonkeyPatch, kind: type, name: str) -> None:
             raise SystemExit(143)
 
     patch.setattr(kind, name, stopping)
-
-
-# -- the hosts -------------------------------------------------------------------------------------
 
 
 class NnunetKit(Kit):

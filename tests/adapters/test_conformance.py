@@ -1,5 +1,3 @@
-"""What every host must refuse before anything starts, plan, mix exactly, and export."""
-
 import json
 import shutil
 from collections.abc import Callable
@@ -19,11 +17,12 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
+from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.checks import HostLimits, check_origin
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime import processes
-from gansynth.runtime.errors import GansynthError, IntegrityFault
+from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import sha256_file
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
@@ -54,9 +53,6 @@ def refused(refuse) -> Callable[..., None]:
         assert not kit.output.exists()
 
     return run
-
-
-# -- what samples were made of ---------------------------------------------------------------------
 
 
 def seen_with(kit: Kit, how: str) -> tuple[dict[str, Any], str]:
@@ -124,6 +120,19 @@ def test_other_data_or_another_fold_than_the_fits_are_refused(kit, refused):
     refused(kit, *words, "--generator", kit.run, code=6, says=says)
 
 
+@EXPORTING
+def test_data_of_another_kind_are_refused(kit):
+    with pytest.raises(UsageFault, match=f"expected {kit.host}:"):
+        type(kit.adapter())(ToySource(3))
+
+
+def test_a_sample_without_labels_or_boxes_is_not_let_in(kit):
+    adapter = kit.adapter()
+    case = adapter.source.load(adapter.source.train_ids[0])
+    with pytest.raises(DataFault, match="no boxes" if kit.host == "yolo" else "no labels"):
+        adapter.finalise(Sample(case.image))
+
+
 def test_a_bank_of_another_space_is_refused(kit, refused):
     lineage = kit.adapter().source.lineage()
     key = list(lineage.host)[-1]
@@ -163,9 +172,6 @@ def test_a_folder_that_holds_something_is_left_alone(kit, refuse):
     for dry in ((), ("--dry-run",)):
         refuse(*kit.training(kit.bank("real" + "".join(dry)), *dry), code=2, says=says)
     assert content(kit.output).keys() == {"thesis.txt"}
-
-
-# -- a dry run -------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -224,9 +230,6 @@ def test_data_and_fold_are_the_generators_and_it_says_so(planned):
     told = f"as {planned.kit.run} was fitted: data {asked['kind']}:{asked['where']}"
     assert told in planned.result.stderr
     assert "fold 0" in planned.result.stderr
-
-
-# -- data of another name --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -301,9 +304,6 @@ def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
         check_origin(mix_config, HostLimits("any", source, held_out), origin)
 
 
-# -- the ratio -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("ratio", ["1:1", "2:1", "1:3", "0:1"])
 def test_the_ratio_is_exact_over_many_batches_and_logged_draw_by_draw(kit, ratio):
     asked, log = Ratio.parse(ratio), kit.folder / "draws"
@@ -316,9 +316,6 @@ def test_the_ratio_is_exact_over_many_batches_and_logged_draw_by_draw(kit, ratio
     counts = summarise(log)
     assert (counts.real, counts.synthetic, counts.fell_back) == (drawn - synthetic, synthetic, 0)
     assert counts.distinct == 6
-
-
-# -- exports ---------------------------------------------------------------------------------------
 
 
 @dataclass

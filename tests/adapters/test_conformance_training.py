@@ -1,5 +1,3 @@
-"""What every host must do while it trains: by the command, on toy data, in this process."""
-
 import json
 import os
 import signal
@@ -14,11 +12,12 @@ import psutil
 import pytest
 
 from gansynth import replay
-from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.bank.reader import BankReader
 from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.run_folder import RunFolder
 from gansynth.sampling.run import locked
 from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
+from tests.banks import write_bank
 from tests.conftest import content
 from tests.processes import family, until
 from tests.producers import gone
@@ -31,9 +30,6 @@ def in_process(monkeypatch, request) -> None:
     """No training has a process of its own, but for those that are killed."""
     if request.node.get_closest_marker("slow") is None:
         in_this_process(monkeypatch)
-
-
-# -- a training by a generator's bank --------------------------------------------------------------
 
 
 @dataclass
@@ -113,7 +109,17 @@ def test_nobody_works_on_after_a_training(trained):
     assert family(trained.kit.output) == []
 
 
-# -- a schedule, and going on ----------------------------------------------------------------------
+def test_real_cases_alone_need_no_generator_bank_or_producer(kit, run_cli):
+    words = kit.words(*kit.where, *kit.lasting(), "--json", ratio="1:0")
+    result = run_cli(*words)
+    assert result.exit_code == 0, result.stderr
+    said, (session,) = json.loads(result.stdout), kit.sessions()
+    assert said["drawn_real"] == session["drawn"]["real"] > 0
+    assert said["drawn_synthetic"] == said["fell_back"] == session["drawn"]["synthetic"] == 0
+    assert (session["bank"], session["generator"], session["lineage"]) == ("none", None, None)
+    assert real_cases(kit) <= set(kit.adapter().source.train_ids)
+    assert not (kit.output / "gansynth_producer.log").exists()
+
 
 TUNING = ("--schedule", "finetune:30%@50%")
 
@@ -159,23 +165,23 @@ def test_what_is_gone_on_with_draws_the_same_chosen_cases(continued):
     source = continued.adapter().source
     assert first["chosen"] == second["chosen"] != []
     assert set(second["chosen"]) < set(source.train_ids)
-    lines = [line.split(",")[:2] for log in continued.logs() for line in log.read_text().split()]
+    assert real_cases(continued) <= set(second["chosen"])
+
+
+def real_cases(kit: Kit) -> set[str]:
+    """Cases that are in the draw logs."""
+    lines = [line.split(",")[:2] for log in kit.logs() for line in log.read_text().split()]
     real = {case for kind, case in lines if kind == "real"}
-    if continued.host in ("deepmedic", "yolo"):  # these count cases by their index
-        real = {source.train_ids[int(index)] for index in real}
-    assert real <= set(second["chosen"])
-
-
-# -- no sample -------------------------------------------------------------------------------------
+    if kit.host in ("deepmedic", "yolo"):  # these count cases by their index
+        real = {kit.adapter().source.train_ids[int(index)] for index in real}
+    return real
 
 
 @pytest.fixture
 def dry(kit) -> Path:
     """A live bank that nobody fills."""
-    source, folder = kit.adapter().source, Path(kit.folder / "dry")
-    spec = BankSpec(source.schema, source.lineage(), "toy", "0" * 64, frozen=False, capacity=4)
-    BankWriter.create(folder, spec).close()
-    return folder
+    source = kit.adapter().source
+    return write_bank(kit.folder / "dry", source.schema, source.lineage(), frozen=False)
 
 
 def test_without_a_sample_no_training_begins(kit, dry, refuse):
@@ -199,9 +205,6 @@ def test_strict_stops_at_the_first_missing_sample(kit, dry, run_cli, one_line):
     result = run_cli(*kit.training(dry, "--allow-empty-bank", "--strict"))
     one_line(result.exit_code, result.stderr, 5, ["no synthetic sample", "strict is set"])
     assert not kit.sessions()[-1]["complete"]
-
-
-# -- the end of it ---------------------------------------------------------------------------------
 
 
 def unlocked(folder: Path) -> bool:

@@ -1,5 +1,3 @@
-"""``gansynth.mix_batches``: samples in the slots of a batchgenerators loader."""
-
 import pickle
 from typing import Any
 
@@ -105,9 +103,6 @@ def test_what_the_loader_keeps_is_not_written_into(toy_bank):
     assert not kept.any()
 
 
-# -- phases ----------------------------------------------------------------------------------------
-
-
 def test_synthetic_only_never_asks_the_loader(toy_bank):
     loader = Cases()
     mixed = gansynth.mix_batches(loader, toy_bank(), "0:1", dtypes=("float16", "int8"))
@@ -145,9 +140,6 @@ def test_annealing_from_synthetic_only_begins_to_ask_when_it_may(toy_bank):
         asked.append(loader.asked)
     # At 50 % all are synthetic still, and no real case may be drawn.
     assert asked == [0, 0, 0, 0, 0, 1, 2, 3]
-
-
-# -- under the augmenters --------------------------------------------------------------------------
 
 
 def augmentation() -> Any:
@@ -231,9 +223,6 @@ def test_everything_else_is_the_loaders(toy_bank):
     assert (mixed.thread_id, mixed._loader.was_initialized, mixed.batch_size) == (1, True, 2)
     assert not hasattr(gansynth.mix_batches(Cases(), toy_bank("other"), "1:1"), "was_initialized")
     assert not hasattr(mixed, "no_such_thing")
-
-
-# -- what is refused -------------------------------------------------------------------------------
 
 
 class Bare:

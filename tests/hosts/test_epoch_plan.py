@@ -1,5 +1,3 @@
-"""What belongs in every place of every round of a training."""
-
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""The example of MONAI in docs/mixing.md, as it stands there."""
-
 from typing import Any
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""The example of TorchIO in docs/mixing.md, as it stands there."""
-
 import importlib
 from typing import Any
 

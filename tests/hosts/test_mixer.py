@@ -1,5 +1,3 @@
-"""The mixer: ratio, phases, what happens without a sample, processes, and the host's own state."""
-
 import multiprocessing
 import os
 import pickle
@@ -36,7 +34,7 @@ def log(tmp_path):
 def mixer(toy_bank, tmp_path, log):
     """Makes a mixer of real cases 0, 1, 2, ...: ``mixer(Ratio(1, 1), bank, patience=1)``."""
 
-    def make(ratio, bank=None, *, schedule="constant", batches=100, refuse=None, **plan):
+    def make(ratio, bank=None, *, schedule="constant", batches=100, **plan):
         told = Schedule.parse(schedule)
         batch_counter = (
             None if told.kind == "constant" else BatchCounter(tmp_path / "batches", batches)
@@ -48,7 +46,7 @@ def mixer(toy_bank, tmp_path, log):
             "log": log,
             "patience": 0.2,
         } | plan
-        return Mixer(MixerConfig(bank, ratio, told, **plan), refuse)
+        return Mixer(MixerConfig(bank, ratio, told, **plan))
 
     return make
 
@@ -59,9 +57,6 @@ def kinds(slots: Iterable[BatchItem[Any]]) -> str:
 
 def drawn_ids(slots: Iterable[BatchItem[Any]]) -> list[str]:
     return [slot.sample.id for slot in slots if slot.sample is not None]
-
-
-# -- slots -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("p", "size"), [(0.5, 2), (0.3, 18), (0.25, 1), (0.75, 3), (1.0, 2)])
@@ -91,27 +86,6 @@ def test_a_host_may_change_from_slots_to_batches_and_back(mixer, toy_bank):
     assert kinds(mixed.slot(i, 4) for i in range(4)).count("s") == 2
 
 
-def test_a_real_slot_is_the_case_that_the_host_asked_for(mixer, toy_bank):
-    slots = mixer(HALF, toy_bank()).batch([5, 9, 5, 1])
-    assert [slot.real for slot in slots] == [5, 9, 5, 1]
-    assert kinds(slots).count("s") == 2
-
-
-def test_without_synthetic_samples_no_bank_is_needed(mixer, log):
-    mixer(Ratio(1, 0)).batch(range(6))
-    assert (summarise(log).real, summarise(log).synthetic) == (6, 0)
-
-
-def test_the_same_seed_draws_the_same_and_another_stream_does_not(mixer, toy_bank):
-    bank = toy_bank(samples=64)
-    one, same, other = (
-        drawn_ids(mixer(ONLY, bank, stream=stream).batch(range(20)))
-        for stream in ((0, 0), (0, 0), (1, 0))
-    )
-    assert one == same
-    assert one != other
-
-
 def test_what_is_drawn_is_logged_by_id_and_source(mixer, toy_bank, log):
     slots = mixer(HALF, toy_bank()).batch([4, 5])
     (path,) = log.glob("draws-*.csv")
@@ -119,9 +93,6 @@ def test_what_is_drawn_is_logged_by_id_and_source(mixer, toy_bank, log):
         f"real,{s.real}," if s.sample is None else f"synthetic,{s.sample.id},case_1" for s in slots
     ]
     assert path.read_text().splitlines() == expected
-
-
-# -- a bank is used up before a sample comes again -------------------------------------------------
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -163,9 +134,6 @@ def test_a_turn_says_the_sample_whoever_draws(mixer, toy_bank):
     assert ids[6] == ids[2]
 
 
-# -- no sample: what the phase says ----------------------------------------------------------------
-
-
 def test_a_mixed_phase_takes_the_real_case_and_counts_it(mixer, toy_bank, log):
     slots = mixer(HALF, toy_bank(samples=0, frozen=False)).batch(range(8))
     counts = summarise(log)
@@ -190,12 +158,6 @@ def test_whatever_ails_a_bank_a_mixed_phase_goes_on(mixer, toy_bank, log, troubl
     before = summarise(log).fell_back
     mixed.batch(range(4))
     assert (before, summarise(log).fell_back) == (0, 2)
-
-
-def test_a_refused_sample_counts_as_missing_with_the_reason(mixer, toy_bank, log):
-    slots = mixer(HALF, toy_bank(), refuse=lambda sample: "too green").batch(range(4))
-    assert kinds(slots) == "RRRR"
-    assert summarise(log).reasons == {"too green": 2}
 
 
 def test_a_stale_bank_has_nothing_to_give_until_it_lives_again(mixer, toy_bank, log, monkeypatch):
@@ -273,9 +235,6 @@ def test_a_plan_without_what_its_schedule_needs_is_none(tmp_path, schedule, miss
         MixerConfig(tmp_path, ONLY, told, batch_counter=batch_counter, chosen=())
 
 
-# -- schedules over whole trainings, many processes ------------------------------------------------
-
-
 def fork(work: Callable[[int], Any], times: int) -> list[int | None]:
     """Exit codes of so many processes that do work(0), work(1), ... at the same time."""
     context = multiprocessing.get_context("fork")
@@ -313,19 +272,6 @@ def test_a_whole_training_draws_the_share_that_its_schedule_asks_for(
     told = Schedule.parse(schedule)
     asked = sum(size * told.at(batch / batches, ratio).p for batch in range(batches))
     assert abs(counts.synthetic - asked) <= workers
-
-
-# -- processes, threads, and the host's own state --------------------------------------------------
-
-
-def test_forked_workers_do_not_repeat_each_other_or_their_parent(mixer, toy_bank, log):
-    mixed = mixer(ONLY, toy_bank(samples=64))
-    mixed.batch(range(20))
-    for _ in range(2):  # one after the other, as the workers of two epochs
-        assert fork(lambda _: mixed.batch(range(20)), 1) == [0]
-    orders = [path.read_text() for path in log.glob("draws-*.csv")]
-    assert [text.count("synthetic") for text in orders] == [20, 20, 20]
-    assert len(set(orders)) == 3
 
 
 def test_a_pickle_carries_nothing_open_and_draws_on(mixer, toy_bank):

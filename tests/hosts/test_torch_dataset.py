@@ -1,5 +1,3 @@
-"""``gansynth.mix``: any map-style torch data set, in any process, opened no further than asked."""
-
 import copy
 import os
 import pickle
@@ -60,9 +58,6 @@ def epoch(loader: Any) -> list[int]:
     return [int(v) for batch in loader for v in batch["image"][:, 0, 0, 0, 0]]
 
 
-# -- what it gives ---------------------------------------------------------------------------------
-
-
 def test_its_length_stays_and_real_items_are_untouched(cases, toy_bank):
     mixed = gansynth.mix(cases, toy_bank(), "1:1", batch_size=2)
     assert len(mixed) == ITEMS
@@ -102,9 +97,6 @@ def test_the_transform_is_for_both_kinds(cases, toy_bank):
     assert len({value >= 100 for value in values(kinds)}) == 2
 
 
-# -- batches ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_batch_of_a_loader_holds_the_share(cases, toy_bank, workers):
     mixed = gansynth.mix(cases, toy_bank(), "1:1")
@@ -139,9 +131,6 @@ def test_the_order_of_a_batch_stays_and_items_are_opened_together(toy_bank):
 def test_the_page_s_example_runs(example, cases, toy_bank):
     mixed = example("torch", real=cases, bank=toy_bank())["mixed"]
     assert (mixed.counts().real, mixed.counts().synthetic) == (ITEMS // 2, ITEMS // 2)
-
-
-# -- processes -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("persistent", [False, True], ids=["new workers", "persistent workers"])
@@ -190,9 +179,6 @@ def test_a_pickle_and_a_copy_draw_on_and_are_counted(cases, toy_bank):
         assert isinstance(other, MixedDataset)
         assert len(values(other)) == ITEMS
     assert mixed.counts().real + mixed.counts().synthetic == 1 + 2 * ITEMS
-
-
-# -- phases ----------------------------------------------------------------------------------------
 
 
 def test_synthetic_only_without_a_sample_stops_and_opens_no_real_item(cases, toy_bank):
@@ -271,9 +257,6 @@ def test_such_samples_that_come_later_are_counted_as_missing(cases, tmp_path, to
     assert mixed.counts().reasons == {"sample 000000-00 has no labels": 1}
 
 
-# -- what stands around it -------------------------------------------------------------------------
-
-
 def test_everything_else_is_the_data_sets(cases, toy_bank):
     mixed = gansynth.mix(cases, toy_bank(), "1:1")
     assert mixed.colour == "blue"
@@ -329,8 +312,3 @@ def test_importing_stays_light(imported, heavy):
     code = f"import sys, {imported}; print({heavy!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
-
-
-def test_what_the_package_offers_is_there_when_it_is_asked_for():
-    assert callable(gansynth.mix)
-    assert not hasattr(gansynth, "no_such_thing")

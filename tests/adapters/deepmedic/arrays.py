@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import Sample, Schema
 from gansynth_deepmedic.insertion import MISSING, HostCase
+from tests import banks
 
 Array = npt.NDArray[Any]
 STRAIGHT = ((0, 1), (1, 1), (2, 1))
@@ -130,10 +130,5 @@ def write_bank(folder: Path, samples: Sequence[Sample]) -> Path:
     labels = {"background": 0, "rim": 1, "core": 2}
     schema = Schema(channels, labels, (1.0,) * 3, has_outside=True)
     lineage = Lineage("deepmedic:toy", "0", (CaseRecord("pat_1", "pat_1", "1" * 64),))
-    told = (schema, lineage, "toy", "0" * 64)
-    spec = BankSpec(*told, frozen=True, capacity=max(1, len(samples)), dtype="float32")
-    with BankWriter.create(folder, spec) as writer:
-        if samples:
-            writer.publish([(sample, {}) for sample in samples])
-            writer.finish()
-    return folder
+    pairs: banks.Pairs = [(sample, {}) for sample in samples]
+    return banks.write_bank(folder, schema, lineage, pairs, dtype="float32")

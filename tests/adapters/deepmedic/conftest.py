@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.source import SourceRequest
+from tests.banks import write_bank
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
 CROP = (16, 16, 16)
@@ -98,7 +99,6 @@ def crop_bank(shared_deepmedic, tmp_path) -> Callable[..., Path]:
     Sample i is 100 + i all over, of label 1; it lies in the middle of training case i (again from
     the first one after the last).
     """
-    from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth.core.schema import Sample
 
     source = shared_deepmedic.source()
@@ -114,12 +114,7 @@ def crop_bank(shared_deepmedic, tmp_path) -> Callable[..., Path]:
         return Sample(image, np.ones(CROP, np.int16), None, told), {}
 
     def make(name: str = "bank", count: int = 6, **provenance: Any) -> Path:
-        told = (source.schema, source.lineage(), "toy", "0" * 64)
-        spec = BankSpec(*told, frozen=True, capacity=max(1, count))
-        with BankWriter.create(tmp_path / name, spec) as writer:
-            if count:
-                writer.publish([sample(number, provenance) for number in range(count)])
-                writer.finish()
-        return Path(tmp_path / name)
+        pairs = [sample(number, provenance) for number in range(count)]
+        return write_bank(tmp_path / name, source.schema, source.lineage(), pairs)
 
     return make

@@ -83,18 +83,9 @@ def training(
 ) -> Training:
     """Everything for one training.
 
-    Args:
-        folder: made.
-        ratio: real:synthetic.
-        mode: num_processes_sampling.
-        epochs: of the training.
-        subepochs: of an epoch.
-        count: cases of a subepoch.
-        listed: slots in the lists; None for as many as cases.
-        segments: of a subepoch.
-        val: validation cases.
-        values: further or other keys of the configuration.
-        more: further or other fields of the order; or ``model`` or ``roi`` of the toy data set.
+    ``mode`` is num_processes_sampling, ``count`` the cases of a subepoch, ``listed`` the slots in
+    the lists (None for as many); ``values`` go into the configuration, ``more`` into the order,
+    but ``model`` and ``roi`` into the toy data set.
     """
     made = {key: more.pop(key) for key in ("model", "roi") if key in more}
     counts = {"numberOfEpochs": epochs, "numberOfSubepochs": subepochs}

@@ -16,17 +16,14 @@ from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Schedule
-from gansynth.core.schema import Sample
-from gansynth.core.source import SourceRequest
 from gansynth.hosts.record import default_output
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.sampling.run_source import open_source
 from gansynth.testing import check_adapter
 from gansynth_deepmedic import guards
 from gansynth_deepmedic.adapter import OURS, DeepMedicAdapter
 from gansynth_deepmedic.config import RUNS, DeepMedicChoices
 from gansynth_deepmedic.engine.volumes import RandomAffine
-from gansynth_deepmedic.guards import SMALLEST, sample_bytes
+from gansynth_deepmedic.guards import sample_bytes
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
 TORCH = {"engine": "torch"}
@@ -74,13 +71,6 @@ def test_it_keeps_the_contract_of_adapters(adapter, tmp_path):
     assert {check.verdict for check in report.checks} == {"passed"}, report.failed
 
 
-def test_a_sample_without_labels_is_not_let_in(adapter):
-    image = np.zeros((2, *SMALLEST), np.float32)
-    assert adapter.finalise(Sample(image, np.zeros(SMALLEST, np.int16))) == {}
-    with pytest.raises(DataFault, match="no labels"):
-        adapter.finalise(Sample(image))
-
-
 def test_cases_are_drawn_subepoch_by_subepoch(adapter, crop_bank):
     cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
     drawn = adapter.inject(cases, MixerConfig(crop_bank(), Ratio(2, 1)), batch_size=2)
@@ -111,14 +101,12 @@ def test_room_for_a_sample_is_reckoned_by_crop_or_by_the_largest_case(adapter, c
     ("more", "says"),
     [
         (["--set", "epochs=0"], ["--set epochs=0", "greater than or equal to 1"]),
-        (["--set", "processes=-2"], ["--set processes=-2", "greater than or equal to -1"]),
         (["--set", "resume=maybe"], ["--set resume=maybe", "yes or no"]),
         (["--set", "resume=yes"], ["gansynth_session.json", "resume=yes"]),
         (["--set", "epoch=3"], ["--set epoch", "Did you mean 'epochs'?"]),
         (["--set", "device=tpu"], ["--set device=tpu", "cuda"]),
         (["--set", "engine=deepmedic"], ["--engine torch and --set engine=deepmedic"]),
         (["--deepmedic", "."], ["--deepmedic .: has no effect without engine=deepmedic"]),
-        (["--deepmedic-python", "p"], ["--deepmedic-python p: has no effect without engine="]),
         (["--", "-dev", "cpu"], ["-- -dev", "--engine torch has no command line"]),
         (["--fold", "all"], ["--fold all", "expected fold 0"]),
         (["--boxes", "training"], ["--boxes training", "labels"]),
@@ -157,11 +145,6 @@ def test_data_that_deepmedic_is_not_trained_on_are_refused(
 ):
     data = shared_deepmedic if made is None else toy_deepmedic(tmp_path / "toy", train=2, **made)
     augment(*more, data=data, run=None, ratio="1:0", code=code, says=says)
-
-
-def test_other_data_than_deepmedics_own_are_refused(toy_source):
-    with pytest.raises(UsageFault, match=r"toy:3: .* expected deepmedic:trainConfig.cfg"):
-        DeepMedicAdapter(open_source(SourceRequest("toy", "3")))
 
 
 def test_what_a_training_that_never_began_left_is_no_obstacle(adapter, tmp_path):
@@ -260,7 +243,6 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
     ("options", "settings", "says"),
     [
         ("-train t.cfg", {}, "-- -train: --data sets the training data"),
-        ("-tr t.cfg", {}, "-- -tr: --data sets"),
         ("-t t.cfg", {}, "-- -t: --data sets"),
         ("-test t.cfg", {}, "-- -test: gansynth augment only trains"),
         ("-model", {}, "-- -model: expected a value"),
@@ -271,10 +253,9 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
         ("-model a", {"device": "cpu"}, "--set device=cpu: .* effect without engine=torch"),
         ("", {}, "--set model: DeepMedic has no network of its own"),
         ("", {"engine": "keras"}, "--engine keras: expected 'deepmedic' or 'torch'"),
-        ("-model a", {"affine": "2"}, "--set affine=2: .* less than or equal to 1"),
         ("-model a", {"affine": "nan"}, "--set affine=nan: expected a number"),
     ],
-    ids=range(14),
+    ids=range(12),
 )
 def test_options_that_are_not_the_users_to_give_are_refused(options, settings, says):
     with pytest.raises(UsageFault, match=says):

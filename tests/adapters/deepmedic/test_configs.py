@@ -1,5 +1,3 @@
-"""Configurations, lists and tables: what has a value, what is refused, and in which words."""
-
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -81,38 +79,23 @@ def test_assignments_keep_their_order_and_the_last_one_counts(tmp_path):
 
 CODE = {
     "import": ("import os", "line 1: import os, an import; expected KEY = VALUE"),
-    "from": ("from os import path", "an import"),
     "call": (
         "a = 1\nkey = open('x').read()",
         "line 2: key is open('x').read(), a call; expected a number, a text, True, False, None, "
         f"or a list, tuple or dict of these; write the value itself: {NEVER}",
     ),
-    "inner call": ("key = [1, [print()]]", "line 1: key is [1, [print()]], a call"),
     "key of a dict": ("key = {print(): 1}", "a call"),
     "name": ("a = 1\nkey = a", "line 2: key is a, another key's name"),
-    "attribute": ("key = os.environ", "an attribute"),
     "f-string": ("key = f'{1}'", "a text with expressions in it"),
-    "index": ("key = [1][0]", "an index"),
-    "lambda": ("key = lambda: 1", "a function"),
-    "comprehension": ("key = [i for i in (1, 2)]", "a loop"),
-    "choice": ("key = 1 if True else 2", "a condition"),
     "if": ("if True:\n    key = 1", "line 1: if True: key = 1, a condition"),
-    "for": ("for key in (1,):\n    pass", "a loop"),
-    "function": ("def key():\n    pass", "a function"),
     "augmented": ("key = 1\nkey += 1", "line 2: key += 1, a change of an earlier value"),
     "deleted": ("key = 1\ndel key", "line 2: del key, code"),
     "unpacked": ("a, b = 1, 2", "line 1: a, b = 1, 2, code; expected KEY = VALUE"),
-    "into a list": ("a[0] = 1", "code"),
-    "walrus": ("key = (a := 1)", "code"),
     "bare call": ("print('x')", "line 1: print('x'), code; expected KEY = VALUE"),
-    "star": ("key = [*(1, 2)]", "code"),
     "dict in dict": ("key = {**{}}", "a dict with another one in it"),
     "list as key": ("key = {(1,): 1}", "a dict with a tuple for a key"),
-    "set": ("key = {1}", "a set"),
     "bytes": ("key = b'x'", "of type bytes"),
-    "complex": ("key = 1j", "of type complex"),
     "text times": ("key = 'x' * 9", "calculated from what is no number"),
-    "not": ("key = not True", "code"),
     "bits": ("key = 1 << 9", "code"),
     "by zero": ("key = 1 / 0", "no number: division by zero"),
     "a negative root": ("key = (-8) ** 0.5", "no finite number"),
@@ -130,7 +113,6 @@ CODE = {
     "control characters": ("key = '\x1b[31m' + x", "'?[31m' + x, another key's name"),
     "deep brackets": ("key = " + "[" * 70 + "]" * 70, "nested too deeply"),
     "deeper brackets": ("key = " + "[" * 5000 + "]" * 5000, "too many nested parentheses"),
-    "a long sum": ("key = " + "1+" * 200 + "1", "nested too deeply"),
     "a longer sum": ("key = " + "1+" * 100_000 + "1", "nested too deeply"),
     "many signs": ("key = " + "-" * 100_000 + "1", "nested too deeply"),
     "another byte": ("a = 1\nb = '\udcff'\n", "line 2: holds byte 0xff, expected UTF-8 text; save"),
@@ -166,18 +148,6 @@ def test_what_is_no_file_is_refused(tmp_path):
     assert "is a folder" in refused(tmp_path, UsageFault)
 
 
-def one_line(read: Reader, path: Path) -> bool:
-    """Whether reading ends in a typed fault, which then has one line."""
-    try:
-        read(path)
-    except GansynthError as fault:
-        said = str(fault)
-    else:
-        return False
-    assert "\n" not in said
-    return True
-
-
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_damaged_configuration_is_read_or_a_typed_fault(toy, data):
@@ -195,7 +165,12 @@ def test_a_damaged_configuration_is_read_or_a_typed_fault(toy, data):
         end = at + data.draw(st.integers(0, 4))
         text = text[:at] + data.draw(st.text(max_size=3)) + text[end:]
     path.write_bytes(data.draw(st.binary(max_size=60)) if how == "bytes" else text.encode())
-    one_line(read_train_config, path)
+    said = ""
+    try:
+        read_train_config(path)
+    except GansynthError as typed:
+        said = str(typed)
+    assert "\n" not in said
 
 
 def test_what_the_file_does_not_say_is_deepmedics_default(toy):
@@ -209,33 +184,9 @@ def test_what_the_file_does_not_say_is_deepmedics_default(toy):
     assert found.pad
     assert (found.validation, found.predictions, found.validation_list) == ((), (), None)
     assert [case.roi for case in found.train] == [None, None]
-
-
-def test_everything_that_the_file_says_is_read(toy):
-    found = read_train_config(toy.train)
-    assert found.path == toy.train
-    assert dict(found.values) == read_literals(toy.train)
-    assert found.channels == ("flair", "t1c")
-    assert found.predictions == ("pred_02.nii.gz",)
-    assert (found.validates_on_samples, found.validates_on_volumes) == (True, True)
-    folder = toy.folder / "data/pat_00"
-    files = [folder / f"{name}.nii.gz" for name in ("flair", "t1c", "labels", "roi")]
-    assert found.train[0] == ListedCase((files[0], files[1]), files[2], files[3], 1)
-    assert [case.line for case in found.train] == [1, 2]
-    assert found.validation[0].channels[0] == toy.folder / "data/pat_02/flair.nii.gz"
-
-
-def test_lists_to_validate_on_count_only_if_something_is_validated(toy):
+    # Lists to validate on count only if something is validated.
     off = {**UNVALIDATED, "channelsValidation": ["nowhere.cfg"]}
     assert read_train_config(changed(toy, **off)).validation == ()
-
-
-def test_channels_that_deepmedic_normalises_itself(toy):
-    score: dict[str, Any] = {"apply_to_all_channels": True}
-    assert read_train_config(changed(toy, norm_zscore_prms=score)).normalised == (True, True)
-    score = {"apply_per_channel": [False, True]}
-    found = read_train_config(changed(toy, norm_zscore_prms=score))
-    assert (found.normalised, found.normalise) == ((False, True), True)
 
 
 SCHEDULE, NAMES = "typeOfLearningRateSchedule", "namesForPredictionsPerCaseVal"
@@ -244,22 +195,16 @@ SHARES, SAMPLING = "proportionOfSamplesToExtractPerCategoryTraining", "typeOfSam
 Cases = Mapping[str, tuple[dict[str, Any], str]]
 TRAIN: Cases = {
     "no schedule": ({SCHEDULE: None}, f"no {SCHEDULE}, expected one of stable, predef, poly, auto"),
-    "another schedule": ({SCHEDULE: "cosine"}, f"{SCHEDULE} is 'cosine', expected one of stable"),
     "no epochs of a schedule": ({SCHEDULE: "predef"}, "no predefinedSchedule, expected a list"),
     "a schedule that needs validation": (
         {SCHEDULE: "auto", ON_SAMPLES: None},
         f"{SCHEDULE} is 'auto', expected {ON_SAMPLES} = True with it; set it, or choose another",
     ),
-    "no batch size": (
-        {"batchsize_train": None}, "no batchsize_train, expected a whole number from 1 on; add it.",
-    ),
     "half a batch": ({"batchsize_train": 2.5}, "batchsize_train is 2.5, expected a whole number"),
     "a flag for a number": ({"numberOfEpochs": True}, "numberOfEpochs is True, expected a whole"),
-    "no epochs": ({"numberOfEpochs": 0}, "numberOfEpochs is 0, expected a whole number from 1"),
     "a text for a flag": ({ON_SAMPLES: "yes"}, f"{ON_SAMPLES} is 'yes', expected True or False"),
     "no channels": ({"channelsTraining": None}, "no channelsTraining, expected a list of files"),
     "a text for channels": ({"channelsTraining": "./x"}, "channelsTraining is './x', expected a"),
-    "no labels": ({"gtLabelsTraining": None}, "no gtLabelsTraining, expected the path of a file"),
     "no labels to validate on": ({"gtLabelsValidation": None}, "no gtLabelsValidation, expected"),
     "no names": ({NAMES: None}, f"no {NAMES}, expected a file that lists a name for each"),
     "another sampling": ({SAMPLING: 4}, "is 4, expected one of 0, 1, 2, 3"),
@@ -315,7 +260,6 @@ def test_the_toy_network(tmp_path):
 FC = {"kernelDimPerLayerFC": [[3, 3, 3], [1, 1, 1]]}
 MODEL: Cases = {
     "no classes": ({"numberOfOutputClasses": None}, "no numberOfOutputClasses, expected a whole"),
-    "one class": ({"numberOfOutputClasses": 1}, "numberOfOutputClasses is 1, expected a whole"),
     "no layers": ({"numberFMsPerLayerNormal": []}, "numberFMsPerLayerNormal is [], expected a"),
     "a kernel too few": (
         {"kernelDimPerLayerNormal": [[3, 3, 3]]},
@@ -485,19 +429,15 @@ def test_quotes_and_blanks_are_read_as_pandas_reads_them(mine):
 
 TABLES = {
     "no channels": ("ground_truth\ng\n", "columns are ['ground_truth'], expected one called chann"),
-    "no labels": ("channel_a\na\n", "columns are ['channel_a'], expected one called ground_truth"),
     "no rows": ("channel_a,ground_truth\n", "has no rows, expected one for each case; add some"),
-    "nothing": ("", "columns are [], expected one called channel_NAME"),
     "a column twice": ("channel_a,channel_a\n", "column 'channel_a' occurs twice, expected once"),
     "an empty cell": (
         "channel_a,ground_truth\na,g\n,g\n",
         "line 3: channel_a is '', expected a path (a table cannot leave a channel out); complete "
         "it, or use list files",
     ),
-    "a missing channel": ("channel_a,ground_truth\n-,g\n", "line 2: channel_a is '-', expected a"),
     "an empty region": ("channel_a,ground_truth,roi_mask\na,g,\n", "line 2: roi_mask is '', exp"),
     "a cell too many": ("channel_a,ground_truth\na,g,h\n", "line 2: 3 cell(s), expected 2 as in"),
-    "an open quote": ('channel_a,ground_truth\n"a,g\n', "line 2: 1 cell(s), expected 2"),
 }
 
 
@@ -513,12 +453,9 @@ def test_a_table_that_deepmedic_would_stop_at_is_refused(toy, name):
     ("paths", "names"),
     [
         ("trainChannels_flair.cfg trainChannels_t1c.cfg", ("flair", "t1c")),
-        ("flair-train.txt t1c-train.txt", ("flair", "t1c")),
         ("x_t1_pre_list x_t1_post_list", ("pre", "post")),
-        ("c_t1.cfg c_t1_gd.cfg", ("t1", "t1_gd")),
         ("flair/list.cfg t1c/list.cfg", ("flair", "t1c")),
         ("a/b/x.cfg c/b/x.cfg", ("channel 0", "channel 1")),
-        ("trainChannels_flair.cfg", ("channel 0",)),
     ],
 )
 def test_channels_are_called_what_tells_their_lists_apart(paths, names):

@@ -1,5 +1,3 @@
-"""Sizes, and what is cut of a volume, against what DeepMedic's own functions cut."""
-
 from __future__ import annotations
 
 import itertools
@@ -15,7 +13,6 @@ import numpy.typing as npt
 import pytest
 
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.engine.cutting import read_volume
 from gansynth_deepmedic.engine.geometry import (
     SegmentGeometry,
     corner_mean,
@@ -29,7 +26,7 @@ from gansynth_deepmedic.engine.geometry import (
 from gansynth_deepmedic.model_config import read_model_config
 from tests.adapters.deepmedic.orders import run
 from tests.adapters.deepmedic.reference.formula import digest, label_map, volume
-from tests.deepmedic_sets import BRATS, BRATS_FILES, toy_deepmedic
+from tests.deepmedic_sets import toy_deepmedic
 
 HERE = Path(__file__).parent
 REFERENCE = json.loads((HERE / "reference/reference.json").read_text())
@@ -51,21 +48,6 @@ def test_sizes_that_cannot_be_are_refused(segment, receptive, factors, head):
         SegmentGeometry(segment, receptive, factors, head)
 
 
-def test_a_volume_that_is_too_small_has_no_centres():
-    allowed = SegmentGeometry.cubes(13, 7).centres((20, 12, 3))
-    assert [cut.stop - cut.start for cut in allowed] == [8, 0, 0]
-
-
-def test_fully_connected_layers_without_padding_predict_less_of_the_same():
-    plain, losing = (
-        SegmentGeometry.cubes(13, 7, (3,)),
-        replace(SegmentGeometry.cubes(13, 7, (3,)), head=(2,) * 3),
-    )
-    assert (losing.output, losing.low) == ((5, 5, 5), plain.low)
-    assert losing.margin == ((4, 4),) * 3
-    assert losing.predicted((0, 0, 0)) == (slice(4, 9),) * 3
-
-
 def test_sizes_come_from_the_model(tmp_path):
     model = read_model_config(toy_deepmedic(tmp_path, train=1, val=0).model)
     assert SegmentGeometry.from_model(model) == SegmentGeometry.cubes(13, 7, (3,))
@@ -73,7 +55,9 @@ def test_sizes_come_from_the_model(tmp_path):
     small = replace(model, segment_validation=(9, 11, 13))
     assert SegmentGeometry.from_model(small, "validation").output == (3, 5, 7)
     losing = replace(model, fc_kernels=((3, 3, 3), (1, 1, 1)), fc_padded=(False, False))
-    assert SegmentGeometry.from_model(losing).output == (5, 5, 5)
+    found = SegmentGeometry.from_model(losing)
+    assert (found.output, found.margin) == ((5, 5, 5), ((4, 4),) * 3)
+    assert found.predicted((0, 0, 0)) == (slice(4, 9),) * 3
     kept = replace(losing, fc_padded=(True, False))
     assert SegmentGeometry.from_model(kept) == SegmentGeometry.from_model(model)
     even = replace(model, kernels=((2, 3, 3), *model.kernels[1:]))
@@ -156,19 +140,6 @@ def test_contexts_differ_from_deepmedics_by_the_grid_at_low_borders_only():
     assert looked >= 10
 
 
-def test_a_context_beyond_the_volume_is_its_corners_mean():
-    image = volume((9, 10, 11)).astype(np.float32)
-    geometry = SegmentGeometry.cubes(9, 7, (5,))
-    context = low_context(image, (0, 0, 1), (5, 5, 5), geometry)
-    fill = image[:, [0, -1]][:, :, [0, -1]][..., [0, -1]].mean(axis=(1, 2, 3))
-    np.testing.assert_array_equal(corner_mean(image), fill)
-    assert context.shape == (2, 7, 7, 7)
-    np.testing.assert_array_equal(context[:, 0, 0, 0], fill)
-    np.testing.assert_array_equal(context[:, -1, -1, -1], fill)
-    given = low_context(image, (0, 0, 1), (5, 5, 5), geometry, np.array([-5, 7], np.float32))
-    np.testing.assert_array_equal(given[:, 0, 0, 0], [-5, 7])
-
-
 @pytest.mark.parametrize("entry", REFERENCE["tiles"])
 def test_tiles_are_deepmedics(entry):
     geometry, roi = SegmentGeometry(tuple(entry["segment"]), tuple(entry["receptive"])), None
@@ -190,25 +161,6 @@ def test_padding_is_deepmedics(entry):
     assert list(labels.shape) == entry["padded"]
     assert digest(labels, "i2") == entry["labels"]
     assert digest(padded(volume(shape), widths)) == entry["image"]
-
-
-def test_a_small_volume_is_padded_to_a_segment():
-    geometry = SegmentGeometry.cubes(19, 7)
-    assert padding((10, 12, 30), geometry) == [(3, 6), (3, 4), (3, 3)]
-    assert padding((10, 19, 30), geometry, pad=False) == [(0, 9), (0, 0), (0, 0)]
-
-
-@pytest.mark.data
-def test_segments_of_a_real_subject_are_deepmedics():
-    known, geometry = REFERENCE["brats"], SegmentGeometry.cubes(25, 17, (3,))
-    files = (str(BRATS / known["case"] / BRATS_FILES[name]) for name in ("flair", "t1c", "labels"))
-    *channels, labels = (padded(read_volume(file), geometry.margin) for file in files)
-    image = np.stack(channels).astype(np.float32)
-    for entry in known["segments"]:
-        start = geometry.start(entry["centre"])
-        assert digest(high_segment(image, start, geometry)) == entry["high"]
-        assert digest(low_context(image, start, (3, 3, 3), geometry)) == entry["low"]
-        assert digest(labels[geometry.predicted(start)], "i2") == entry["labels"]
 
 
 @pytest.mark.deepmedic

@@ -1,5 +1,3 @@
-"""Centres, augmentation and normalisation of the torch engine, against DeepMedic's where it can."""
-
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -173,7 +171,6 @@ BOTH = {"apply_to_all_channels": True, "apply_per_channel": [True, True]}
         ("augm_sample_prms_tr", [], r" is \[\], expected a dictionary"),
         ("augm_sample_prms_tr", {"reflct": None}, "found 'reflct'.* Did you mean 'reflect'"),
         ("augm_sample_prms_tr", {"reflect": (0.5, 0.0)}, r"\['reflect'\] is \(0.5, 0.0\), .*3 num"),
-        ("augm_sample_prms_tr", {"reflect": (0.5, 0.0, 2)}, "3 numbers from 0 to 1"),
         ("augm_sample_prms_tr", {"hist_dist": {"shift": None}}, r"\['hist_dist'\] .*also 'scale'"),
         ("augm_sample_prms_tr", {"hist_dist": {"shift": {"mu": 0, "std": "0."}, "scale": None}},
          r"\['hist_dist'\]\['shift'\]\['std'\] is '0.', expected a number from 0 on"),

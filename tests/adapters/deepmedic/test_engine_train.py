@@ -1,5 +1,3 @@
-"""Training of the torch engine: what it learns, tells and keeps, and how it goes on."""
-
 import json
 import math
 import threading

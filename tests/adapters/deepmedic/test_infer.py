@@ -1,5 +1,3 @@
-"""Whole volumes by segments, Dice, and what is written of them."""
-
 import json
 import math
 from collections.abc import Sequence

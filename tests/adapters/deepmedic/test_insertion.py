@@ -1,5 +1,3 @@
-"""Where samples belong, and what a real case looks like with one in it."""
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,20 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import apply_orientation
 
-from gansynth.bank.reader import BankReader
 from gansynth.core.schema import Sample
 from gansynth.runtime.errors import DataFault
 from gansynth.sampling.sampler import BESIDE
 from gansynth_deepmedic import insertion
 from gansynth_deepmedic.insertion import (
-    HostCase,
     LoadedCase,
     PatchPosition,
     insert,
     misfit,
     position_of,
 )
-from tests.adapters.deepmedic.arrays import WAYS, Volume, patch, stored_as, volume, write_bank
+from tests.adapters.deepmedic.arrays import WAYS, Volume, patch, stored_as, volume
 
 
 def loaded(of: Volume) -> LoadedCase:
@@ -136,11 +132,6 @@ def test_a_patch_lies_where_it_was_cut_however_the_files_lie(stored):
     assert np.array_equal(of.host.view(both)[0], of.image[0])
 
 
-def test_a_host_case_comes_back_from_json():
-    host = volume(stored=WAYS[9], missing=[1]).host
-    assert HostCase.from_json(host.to_json()) == host
-
-
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_patch_anywhere(data):
@@ -193,12 +184,11 @@ FITS = patch(OF, (1, 1, 1), (4, 4, 4))
         (replace(FITS, image=np.full((2, 4, 4, 4), np.nan, np.float32)), "not finite"),
         (patch(OF, (6, 0, 0), (4, 4, 4), label=1), r"its place \(6, 0, 0\) is beyond"),
         (patch(OF, None, (5, 6, 6)), r"of shape \(5, 6, 6\), case 'pat_1' has \(6, 6, 6\)"),
-        (patch(OF, (1, 1, 1), (4, 4, 4), shape=[9, 9, 9]), r"of shape \(9, 9, 9\)"),
         (patch(OF, (1, 1, 1), (4, 4, 4), case="pat_7"), "of the case 'pat_7'"),
         (patch(OF, (1, 1, 1), (4, 4, 4), placement=placed(1, 1, index=2)), "no place in a volume"),
         (replace(FITS, labels=np.full((4, 4, 4), -1, np.int16)), "region of interest"),
     ],
-    ids=range(10),
+    ids=range(9),
 )
 def test_what_does_not_fit_is_named(sample, words):
     with pytest.raises(DataFault, match=f"^sample: .*{words}.* [Ff]it"):
@@ -212,19 +202,10 @@ OWN = loaded(OF)
     ("real", "says"),
     [
         (loaded(volume(shape=(6, 6, 5))), r"labels\.nii\.gz: .* shape \(6, 6, 5\).*have changed"),
-        (replace(OWN, image=OWN.image[:1]), "have changed"),
         (replace(OWN, roi=np.zeros((6, 6, 6), np.int16)), r"roi\.nii\.gz, though its labels say"),
     ],
-    ids=["shape", "channels", "region"],
+    ids=["shape", "region"],
 )
 def test_a_case_that_has_been_replaced_is_named(real, says):
     with pytest.raises(DataFault, match=says):
         insert(OF.host, real, FITS)
-
-
-def test_the_id_of_a_sample_is_kept(tmp_path):
-    bank = write_bank(tmp_path / "bank", [FITS])
-    drawn = BankReader(bank).draw(np.random.default_rng(0))
-    assert drawn is not None
-    assert insert(OF.host, loaded(OF), drawn).sample == drawn.id
-    assert insert(OF.host, loaded(OF), FITS).sample == "sample"

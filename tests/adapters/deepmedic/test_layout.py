@@ -1,5 +1,3 @@
-"""List files and train.cfg, as DeepMedic and gansynth itself read them."""
-
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +41,6 @@ def listed(layout: TrainingLayout, name: str) -> list[str]:
     """What DeepMedic makes of a list: lines without comments, stripped."""
     lines = (layout.folder / f"list_{name}.cfg").read_text("utf-8").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-
-def test_lists_hold_real_cases_then_slots_in_one_order(tmp_path):
-    layout = laid_out(toy(tmp_path / "set"), tmp_path / "out")
-    for name in ("flair", "t1c", "labels", "roi"):
-        real = [str(tmp_path / f"set/data/pat_{n:02d}/{name}.nii.gz") for n in range(2)]
-        slots = [str(tmp_path / f"out/synth/slot_{n:04d}/{name}.nii.gz") for n in range(4)]
-        assert listed(layout, name) == real + slots
-    assert layout.slots == tuple(listed(layout, "flair")[2:])
-    assert not (tmp_path / "out/synth").exists()
 
 
 def test_what_is_missing_stays_missing(tmp_path):

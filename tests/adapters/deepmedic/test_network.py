@@ -1,5 +1,3 @@
-"""The torch engine's network, losses, optimisers and schedules against DeepMedic's own numbers."""
-
 # mypy: disallow-untyped-calls=False
 import json
 import math

@@ -1,5 +1,3 @@
-"""The user's checkout and its Python: found, examined, and what doctor says of them."""
-
 import os
 import shlex
 import sys
@@ -141,12 +139,6 @@ def doctor(*asked: Any) -> tuple[list[str], list[Any]]:
     names = ["deepmedic", "deepmedic's python", "deepmedic's packages", "deepmedic's packages"]
     assert [line.what for line in lines] == names[: len(lines)]
     return [line.state for line in lines], lines
-
-
-def test_doctor_has_nothing_to_say_unless_asked():
-    states, lines = doctor(None, None, {})
-    assert states == ["note"]
-    assert CHECKOUT in lines[0].cure
 
 
 def test_doctor_is_content(checkout, python, monkeypatch):

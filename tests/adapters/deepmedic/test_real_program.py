@@ -14,6 +14,7 @@ import pytest
 
 from gansynth.bank.draw_log import summarise
 from gansynth.hosts.record import FILE
+from gansynth.runtime.files import read_json
 from gansynth_deepmedic import program
 from tests.adapters.deepmedic.orders import BRIGHT, Training, run, training
 from tests.conftest import content
@@ -186,9 +187,8 @@ def command(data: Toy, run: Path, output: Path, *more: object) -> list[str]:
     return [str(word) for word in words]
 
 
-def document_of(output: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((output / FILE).read_text())
-    return document
+def document_of(output: Path) -> Any:
+    return read_json(output / FILE)
 
 
 @pytest.mark.parametrize(

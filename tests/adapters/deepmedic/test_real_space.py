@@ -1,5 +1,3 @@
-"""Real cases that have been through a generator's space: what is written, and what stays."""
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,6 +1,3 @@
-"""One DeepMedic training: its bank, the process that trains, what is counted and recorded."""
-
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,9 +10,9 @@ from gansynth.core.adapter import MixConfig, TrainingResult
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schedule import Schedule
 from gansynth.hosts.record import FILE, LOG
 from gansynth.runtime.errors import TrainingFault, UsageFault
+from gansynth.runtime.files import read_json
 from gansynth_deepmedic import session
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.config import DeepMedicChoices
@@ -67,22 +64,19 @@ def train(crop_bank, shared_deepmedic, tmp_path) -> Train:
         bank = tmp_path / "bank"
         bank = bank if bank.exists() else crop_bank()
         mix_config = replace(MixConfig(None, Ratio(1, 2), bank=bank, device="cpu"), **changes)
-        training_result: TrainingResult = adapter.start(
-            mix_config, asked, ["-model", str(shared_deepmedic.model)]
-        )
-        return training_result
+        model = ["-model", str(shared_deepmedic.model)]
+        result: TrainingResult = adapter.start(mix_config, asked, model)
+        return result
 
     return run
 
 
-def record_of(output: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((output / FILE).read_text())
-    return document
+def record_of(output: Path) -> Any:
+    return read_json(output / FILE)
 
 
-def last_of(output: Path) -> dict[str, Any]:
-    last: dict[str, Any] = record_of(output)["sessions"][-1]
-    return last
+def last_of(output: Path) -> Any:
+    return record_of(output)["sessions"][-1]
 
 
 def cases_of(last: dict[str, Any]) -> list[tuple[int, int]]:
@@ -90,7 +84,7 @@ def cases_of(last: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 def test_every_subepoch_is_counted_and_exact(train, program, tmp_path, capfd):
-    training_result = train()
+    result = train()
     document, last = record_of(tmp_path / "out"), last_of(tmp_path / "out")
     assert document["complete"]
     assert last["epochs"] == [0, 2]
@@ -102,12 +96,8 @@ def test_every_subepoch_is_counted_and_exact(train, program, tmp_path, capfd):
     assert last["bank"].startswith("existing, SHA-256 ")
     assert last["versions"] == {"tensorflow": "2.0", "deepmedic": "unknown"}
     assert len(last["lineage"]["cases"]) == 4
-    assert (
-        training_result.drawn_real,
-        training_result.drawn_synthetic,
-        training_result.fell_back,
-    ) == (8, 16, 0)
-    assert training_result.metrics == {"dice": {"foreground": 0.5, "1": 0.25}}
+    assert (result.drawn_real, result.drawn_synthetic, result.fell_back) == (8, 16, 0)
+    assert result.metrics == {"dice": {"foreground": 0.5, "1": 0.25}}
     said = capfd.readouterr().err
     assert "gansynth: subepoch 1 of 4 trained on 2 real and 4 synthetic cases (20 and 40 " in said
     assert "gansynth: epoch 2 of 2: dice foreground 0.5, dice 1 0.25" in said
@@ -141,17 +131,6 @@ def test_without_augmentation_the_configuration_has_none(stub, tmp_path):
         assert [written[key] for key in values] == [of if usual else None for of in values.values()]
 
 
-def test_real_cases_alone_need_no_generator_bank_or_producer(train, stub, tmp_path):
-    training_result = train(ratio=Ratio(1, 0), bank=None)
-    last = last_of(tmp_path / "out")
-    assert last["bank"] == "none"
-    assert last["generator"] is last["lineage"] is None
-    assert (training_result.drawn_synthetic, training_result.fell_back) == (0, 0)
-    # As many cases as there are: each is loaded once.
-    assert cases_of(last) == [(4, 0)] * 4
-    assert not (tmp_path / "out" / "gansynth_producer.log").exists()
-
-
 def test_what_is_rounded_is_said_and_recorded(train, stub, tmp_path, capfd):
     training_result = train(settings={"cases": "5"})
     assert any("5 in the file, 6 now" in text for text in training_result.warnings)
@@ -159,14 +138,6 @@ def test_what_is_rounded_is_said_and_recorded(train, stub, tmp_path, capfd):
     *said, unmeasured = training_result.warnings
     assert last_of(tmp_path / "out")["said"] == said
     assert unmeasured.startswith("no Dice and HD95")  # the stub predicts nothing
-
-
-def test_fine_tuning_draws_of_chosen_cases_only(train, stub, tmp_path):
-    train(schedule=Schedule.parse("finetune:25%@50%"), ratio=Ratio(0, 1))
-    last = last_of(tmp_path / "out")
-    assert len(last["chosen"]) == 1
-    assert set(last["chosen"]) < {f"pat_0{number}" for number in range(4)}
-    assert cases_of(last) == [(0, 4)] * 2 + [(4, 0)] * 2
 
 
 def test_an_empty_bank_gives_real_cases_and_they_are_counted(

@@ -1,5 +1,3 @@
-"""``deepmedic:``: cases as DeepMedic sees them, in gansynth's axes, and the way back."""
-
 import itertools
 import json
 import os
@@ -277,11 +275,7 @@ def test_the_networks_classes_are_the_labels(toy, tmp_path):
     assert dict(named.schema.labels) == {"background": 0, "rim": 1, "core": 2}
     said = refused(toy, UsageFault, read=of(5, labels="rim:1,core:5"))
     assert "names 5, but numberOfOutputClasses of" in said
-    assert refused(toy, DataFault, "pat_00", read=of(2)) == (
-        f"{toy.file('labels')}: holds label 2, expected whole numbers from 0 to 1, as "
-        f"numberOfOutputClasses of {tmp_path / 'm.cfg'} says; correct the file or the number of "
-        "classes"
-    )
+    assert "holds label 2" in refused(toy, DataFault, "pat_00", read=of(2))
 
 
 def test_a_class_that_no_training_case_has_leaves_no_gap(mine):

@@ -1,5 +1,3 @@
-"""How many cases and segments a subepoch has."""
-
 import math
 from fractions import Fraction
 

@@ -11,6 +11,7 @@ import pytest
 
 from gansynth.runtime import torchvision_compat
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
+from tests.banks import write_bank
 from tests.conftest import crop_samples
 
 
@@ -100,15 +101,11 @@ def read_checkpoint(path: Path) -> Any:
 @pytest.fixture
 def empty_bank(toy_nnunet, tmp_path) -> Callable[..., Path]:
     """Makes a live bank that nobody fills: ``empty_bank("2d")``."""
-    from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth_nnunet.source import open_nnunet
 
     def make(configuration: str = "3d_fullres") -> Path:
         source = open_nnunet(toy_nnunet.request(configuration=configuration))
-        lineage = source.lineage()
-        spec = BankSpec(source.schema, lineage, "toy", "0" * 64, frozen=False, capacity=4)
-        BankWriter.create(tmp_path / "empty", spec).close()
-        return Path(tmp_path / "empty")
+        return write_bank(tmp_path / "empty", source.schema, source.lineage(), frozen=False)
 
     return make
 
@@ -136,11 +133,5 @@ def nan_run(fitted, tmp_path) -> Path:
 
 def crops_bank(adapter: Any, folder: Path, samples: int) -> Path:
     """A frozen bank of training crops with what an adapter adds to them."""
-    from gansynth.bank.reader import BankSpec, BankWriter
-
-    lineage = adapter.source.lineage()
-    spec = BankSpec(adapter.schema, lineage, "toy", "0" * 64, frozen=True, capacity=samples)
-    with BankWriter.create(folder, spec) as writer:
-        writer.publish(crop_samples(adapter, samples))
-        writer.finish()
-    return folder
+    pairs = crop_samples(adapter, samples)
+    return write_bank(folder, adapter.schema, adapter.source.lineage(), pairs)

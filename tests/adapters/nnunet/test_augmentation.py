@@ -1,5 +1,3 @@
-"""nnU-Net's augmentation: on, off, off for synthetic samples, heavier; in nnU-Net's own loader."""
-
 import multiprocessing
 import pickle
 from concurrent.futures import ProcessPoolExecutor

@@ -1,5 +1,3 @@
-"""A cascade's second stage: refused unless asked for, and what stands in for the first."""
-
 import functools
 import json
 from collections.abc import Callable

@@ -24,6 +24,7 @@ from gansynth.sampling.sampler import Sampler
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.class_locations import decode
 from gansynth_nnunet.source import open_nnunet
+from tests.banks import Pairs, write_bank
 from tests.conftest import Toy
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -91,10 +92,8 @@ def test_what_cannot_be_drawn_is_refused_with_the_way_out(
 def test_a_bank_of_images_alone_is_refused_with_the_way_out(runs, toy_nnunet, tmp_path, refuse):
     adapter: Any = NnunetAdapter(open_nnunet(toy_nnunet.request(configuration="2d")))
     opened = load_run(runs["bare"], "cpu")
-    spec = BankSpec(adapter.schema, opened.lineage, "toy", "0" * 64, frozen=True, capacity=2)
-    with BankWriter.create(tmp_path / "bank", spec) as writer:
-        writer.publish([(s, {}) for s in Sampler(opened, adapter.source).draw(0, 2)])
-        writer.finish()
+    pairs: Pairs = [(sample, {}) for sample in Sampler(opened, adapter.source).draw(0, 2)]
+    write_bank(tmp_path / "bank", adapter.schema, opened.lineage, pairs)
     words = ("augment", "--target", "nnunet", *flat(toy_nnunet), "--bank", tmp_path / "bank")
     says = ("000000-00: no labels", "--with-mask")
     refuse(*words, "--ratio", "1:1", "--dry-run", code=2, says=says)

@@ -56,13 +56,10 @@ def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, empty_bank, 
     ours = build(configuration)
     assert_equal(trained(ours), stock)
     assert "WARNING: there is no synthetic sample" in log_of(ours)
-    training_result, real = read_training_result(Path(ours.output_folder)), 5 * ours.batch_size
-    assert (
-        training_result.drawn_real,
-        training_result.drawn_synthetic,
-        training_result.fell_back,
-    ) == (real, 0, real // 2)
-    assert "holds no sample" in training_result.training_bank["ended"]
+    result, real = read_training_result(Path(ours.output_folder)), 5 * ours.batch_size
+    drawn = (result.drawn_real, result.drawn_synthetic, result.fell_back)
+    assert drawn == (real, 0, real // 2)
+    assert "holds no sample" in result.training_bank["ended"]
 
 
 @pytest.mark.slow

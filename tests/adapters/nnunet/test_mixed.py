@@ -1,5 +1,3 @@
-"""nnU-Net's training data set with samples in it: what its loader gets, and replay."""
-
 import csv
 import functools
 import json
@@ -16,7 +14,7 @@ import pytest
 from gansynth import replay
 from gansynth.bank.draw_log import summarise
 from gansynth.bank.producer_main import ProducerConfig, _run
-from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.bank.reader import BankReader
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import SampleRequest
@@ -26,6 +24,7 @@ from gansynth.sampling.replay import SampleRecord, read_record
 from gansynth_nnunet.class_locations import decode, encode, location_keys
 from gansynth_nnunet.mixed import MixedNnunetDataset
 from gansynth_nnunet.source import open_nnunet
+from tests.banks import write_bank
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -72,8 +71,7 @@ def test_everything_else_is_the_real_data_sets(real, frozen_bank):
 def test_a_bank_of_one_channel_is_refused_for_data_of_two(real, toy_nnunet, tmp_path):
     source = open_nnunet(toy_nnunet.request())
     schema = replace(source.schema, channels=("T1",), outside_fill=(0.0,))
-    spec = BankSpec(schema, source.lineage(), "toy", "0" * 64, frozen=True, capacity=1)
-    BankWriter.create(tmp_path / "one", spec).close()
+    write_bank(tmp_path / "one", schema, source.lineage())
     with pytest.raises(DataFault, match=r"1 channel\(s\), the training cases 2"):
         mix(real, tmp_path / "one", 0.5)
 
@@ -88,15 +86,11 @@ def test_a_pickle_carries_nothing_open_and_draws_on(real, frozen_bank, tmp_path)
     assert summarise(tmp_path / "draws").synthetic == 2
 
 
-def region_manager() -> Any:
+def test_locations_come_back_for_regions_and_the_ignore_label():
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-    labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
-    return LabelManager(labels, regions_class_order=[1, 2])
-
-
-def test_locations_come_back_for_regions_and_the_ignore_label():
-    keys = location_keys(region_manager())
+    names = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
+    keys = location_keys(LabelManager(names, regions_class_order=[1, 2]))
     labels = np.random.default_rng(0).integers(-1, 3, (9, 8, 7)).astype(np.int16)
     found = decode(encode(labels, keys), keys)
     assert set(found) == {(1, 2), 2, (-1, 0, 1, 2)}
@@ -109,26 +103,6 @@ def test_locations_come_back_for_regions_and_the_ignore_label():
 def test_a_label_that_does_not_occur_has_its_key_all_the_same():
     found = decode(encode(np.zeros((4, 4, 4), np.int16), (1, (1, 2))), (1, (1, 2), 5))
     assert {key: len(voxels) for key, voxels in found.items()} == {1: 0, (1, 2): 0, 5: 0}
-
-
-def test_nnunets_loader_takes_samples_of_regions_with_an_ignore_label(
-    real, toy_nnunet, frozen_bank, tmp_path
-):
-    from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-
-    manager = region_manager()
-    keys = location_keys(manager)
-    sample: Any = BankReader(frozen_bank()).read("000000-00")
-    source = open_nnunet(toy_nnunet.request())
-    spec = BankSpec(source.schema, source.lineage(), "toy", "0" * 64, frozen=True, capacity=1)
-    with BankWriter.create(tmp_path / "regions", spec) as writer:
-        writer.publish([(sample, encode(sample.labels, keys))])
-    mixed = mix(real, tmp_path / "regions", 1, keys=keys)
-    loader = nnUNetDataLoader(mixed, 2, (20, 20, 20), (16, 16, 16), manager, 0.33)
-    batches = [loader.generate_train_batch() for _ in range(4)]
-    assert all(batch["data"].shape == (2, 2, 20, 20, 20) for batch in batches)
-    # The last of two slots is one that must hold foreground.
-    assert all((batch["target"][1] > 0).any() for batch in batches)
 
 
 def test_forced_foreground_is_spread_over_the_labels(real, frozen_bank):
@@ -217,17 +191,6 @@ def test_the_log_has_the_samples_number_not_its_place_in_the_bank(host):
 def test_a_live_bank_has_some_of_them_no_more(host):
     held = set(BankReader(host.bank).ids())
     assert ({row[1] for row in host.rows.values()} <= held) == host.frozen
-
-
-def test_a_crop_that_was_padded_comes_back_too(host):
-    reader = BankReader(host.bank)
-    told = [reader.read(name).provenance for name in reader.ids()]
-    padded = [one for one in told if min(one["placement"]["corner"]) < 0]
-    assert padded
-    again = replay(host.run, padded[0])
-    assert again.labels is not None
-    assert (again.labels == -1).any()
-    assert (again.image[:, again.labels == -1] == 0).all()
 
 
 def test_another_run_does_not_replay_it(host, tmp_path):

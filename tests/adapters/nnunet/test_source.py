@@ -1,5 +1,3 @@
-"""The source reads exactly nnU-Net's fold, and refuses what would leak or be misread."""
-
 import json
 import os
 import subprocess
@@ -81,6 +79,8 @@ def test_the_schema_and_the_space_are_those_of_data_set_and_plans(source):
     assert dict(schema.labels) == {"background": 0, "organ": 1, "lesion": 2}
     assert (schema.spacing, schema.axes) == ((1.0, 1.0, 1.0), "DHW")
     assert schema.label_values == (-1, 0, 1, 2)
+    assert (source.load(source.train_ids[0]).labels == -1).any()
+    assert schema.outside_fill == (0.0, 0.0)
     assert (source.space.grid, source.space.size) == ("crop", (24, 24, 24))
     assert (source.patch_size, source.batch_size) == ((16, 24, 16), 2)
 
@@ -103,11 +103,6 @@ def test_neither_torch_nor_nnunet_is_imported(toy_nnunet):
         "assert not {'torch', 'nnunetv2'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
-def test_outside_the_body_images_are_zero_and_the_schema_says_so(source):
-    assert (source.load(source.train_ids[0]).labels == -1).any()
-    assert source.schema.outside_fill == (0.0, 0.0)
 
 
 def test_an_outside_that_varies_has_to_be_drawn(toy_copy):
@@ -181,23 +176,6 @@ def test_2d_takes_the_slice_distance_from_the_original_data(toy_copy):
     assert open_nnunet(toy_copy.request(configuration="2d")).schema.spacing == (5.0, 1.0, 1.0)
 
 
-def test_the_host_record_survives_json_and_tells_configurations_and_plans_apart(source, toy_nnunet):
-    assert json.loads(json.dumps(source.host)) == source.host
-    assert source.host["patch_size"] == [16, 24, 16]
-    assert source.host["normalization_schemes"] == ["ZScoreNormalization"] * 2
-    for change in ({"configuration": "2d"}, {"plans": "nnUNetPlans"}):
-        assert open_nnunet(toy_nnunet.request(**change)).host != source.host
-
-
-def test_an_inherited_configuration_is_resolved(toy_copy):
-    path = toy_copy.preprocessed / f"{toy_copy.plans}.json"
-    plans = read_json(path)
-    plans["configurations"]["3d_big"] = {"inherits_from": "3d_fullres", "batch_size": 4}
-    write_json_atomic(path, plans)
-    source = open_nnunet(toy_copy.request(configuration="3d_big"))
-    assert (source.batch_size, source.patch_size) == (4, (16, 24, 16))
-
-
 def test_missing_splits_are_made_as_nnunet_makes_them(toy_copy, caplog):
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
@@ -242,10 +220,8 @@ REFUSED: list[tuple[Spoil | None, dict[str, str], type[Exception], str]] = [
     (TWICE, {}, IntegrityFault, "p1_left and p1_left"),
     (TOO_FEW, {}, DataFault, r"need 5 cases, found 4; .* --folds 2"),
     (split([{"train": ["p1_left"], "val": []}]), {}, DataFault, "val holds no case"),
-    (split([{"train": [], "val": ["p1_left"]}]), {}, DataFault, "train holds no case"),
     (split([{"train": ["x"], "val": ["p1_left"]}]), {}, DataFault, "train holds 'x', which is not"),
     (split([{"train": "p1_left"}]), {}, DataFault, "fold 0 is"),
-    (split([3]), {}, DataFault, "fold 0 is 3"),
     (split({}), {}, DataFault, "is a dict, expected a list"),
     (None, {"configuration": "3d_lowres"}, UsageFault, "not in .*, expected one of: 2d, 3d_fullre"),
     (None, {"plans": "other"}, UsageFault, "expected one of: gansynthSmallPlans, nnUNetPlans"),

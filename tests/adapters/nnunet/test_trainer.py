@@ -1,5 +1,3 @@
-"""The trainer inside unmodified nnU-Net, and its variants: what they mix, refuse, report."""
-
 import inspect
 import os
 import pickle
@@ -40,15 +38,6 @@ def test_nnunets_own_loaders_draw_from_the_bank(ready, configuration):
     assert (counts.real, counts.synthetic, counts.fell_back) == (6, 6, 0)
     assert not isinstance(validation.data_loader._data, MixedNnunetDataset)
     assert (next(validation)["target"][0] >= 0).all()
-
-
-def test_a_ratio_of_none_needs_no_bank(build, told):
-    told(RATIO="1:0")
-    trainer = build()
-    trainer.initialize()
-    trainer.get_dataloaders()
-    counts = trainer.gansynth_session.counts()
-    assert (counts.real, counts.synthetic) == (2, 0)
 
 
 def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(ready, fitted, tmp_path):
@@ -202,8 +191,6 @@ def base(trainer: Any) -> str:
         ("nnUNetTrainerDA5", "num_epochs", 1000),
         ("nnUNetTrainer_5epochs", "num_epochs", 5),
         ("nnUNetTrainerNoMirroring", "inference_allowed_mirroring_axes", None),
-        ("nnUNetTrainer_probabilisticOversampling", "probabilistic_oversampling", True),
-        ("nnUNetTrainerNoDeepSupervision", "enable_deep_supervision", False),
         ("nnUNetTrainer_onlyMirror01_DA5", "inference_allowed_mirroring_axes", (0, 1)),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from gansynth.core.adapter import MixConfig, TrainingResult
 from gansynth.core.ratio import Ratio
 from gansynth.testing import ToySource
+from tests.banks import Pairs, write_bank
 
 TINY = {"steps": "4", "width": "4", "levels": "2", "device": "cpu", "precision": "fp32"}
 
@@ -32,13 +33,11 @@ def bank_of(tmp_path) -> Callable[..., Path]:
 
     Sample i is training case i; its image is marked by 100 + i in one voxel.
     """
-    from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth.core.schema import Sample
 
     def make(source: Any, name: str = "bank", samples: int = 6, lineage: Any = None) -> Path:
         seen = source.lineage() if lineage is None else lineage
-        spec = BankSpec(source.schema, seen, "toy", "0" * 64, frozen=True, capacity=samples)
-        pairs: list[tuple[Sample, dict[str, Any]]] = []
+        pairs: Pairs = []
         for number, case_id in enumerate(source.train_ids[:samples]):
             case = source.load(case_id)
             inside = source.space.to_generator(case)
@@ -46,10 +45,7 @@ def bank_of(tmp_path) -> Callable[..., Path]:
             image = np.array(back.image)
             image[(0,) * image.ndim] = 100 + number
             pairs.append((Sample(image, back.labels, provenance={"case": case_id}), {}))
-        with BankWriter.create(tmp_path / name, spec) as writer:
-            writer.publish(pairs)
-            writer.finish()
-        return Path(tmp_path / name)
+        return write_bank(tmp_path / name, source.schema, seen, pairs, capacity=samples)
 
     return make
 
@@ -67,9 +63,8 @@ def train(bank_of, tmp_path) -> Callable[..., TrainingResult]:
             bank_of(source)
         usual = MixConfig(None, ratio, bank=bank if ratio.p > 0 else None, device="cpu")
         asked = {**TINY, "output": str(tmp_path / output), **(settings or {})}
-        training_result: TrainingResult = SegmenterAdapter(source).start(
-            replace(usual, **changes), asked, []
-        )
-        return training_result
+        start = SegmenterAdapter(source).start
+        result: TrainingResult = start(replace(usual, **changes), asked, [])
+        return result
 
     return run

@@ -1,5 +1,3 @@
-"""Dice, whole cases on their own grid, label maps as files, and how samples are moved."""
-
 import gzip
 import json
 from dataclasses import replace
@@ -11,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.core.resample import pick
 from gansynth.core.schema import Case, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
@@ -22,7 +19,7 @@ from gansynth.sampling.run_source import open_source
 from gansynth_segmenter import inference
 from gansynth_segmenter.augmentation import AugmentationWarp, rotation
 from gansynth_segmenter.evaluation import evaluate_held_out, evaluate_pairs
-from gansynth_segmenter.inference import Segmenter, _windows
+from gansynth_segmenter.inference import Segmenter
 from gansynth_segmenter.networks import UNetOptions, UNetSegmenter, probabilities, soft_dice
 from gansynth_segmenter.options import SegmenterOptions
 
@@ -34,9 +31,6 @@ def labels_of(shape: tuple[int, ...] = (6, 6, 6)) -> np.ndarray:
     labels = np.zeros(shape, np.int16)
     labels[1:4, 2:5, 1:5], labels[2, 3, 2:4] = 1, 2
     return labels
-
-
-# -- Dice ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -61,9 +55,6 @@ def test_soft_dice_of_certain_right_answers_is_0():
     wanted[0, 0, :2] = 1
     assert float(soft_dice(wanted, wanted)) == pytest.approx(0)
     assert float(soft_dice(1 - wanted, wanted)) > 0.9
-
-
-# -- whole cases -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -94,12 +85,6 @@ def test_windows_give_every_voxel_its_own_label(thresholding, shape):
     truth = np.random.default_rng(0).integers(0, 3, shape).astype(np.int16)
     np.testing.assert_array_equal(segmenter.predict(truth[None].astype(np.float32)), truth)
     assert {batch[2:] for batch in seen} == {(8, 8, 8)}
-
-
-def test_windows_overlap_and_end_at_the_borders():
-    found = list(_windows((20, 8, 9), (8, 8, 8), 0.5))
-    starts = [sorted({window[axis].start for window in found}) for axis in range(3)]
-    assert starts == [[0, 4, 8, 12], [0], [0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -136,8 +121,6 @@ def test_images_of_other_channels_are_refused(thresholding):
     with pytest.raises(DataFault, match="pair 0: labels have shape"):
         evaluate_pairs(segmenter, [(np.zeros((1, 8, 8, 8), np.float32), labels_of())])
 
-
-# -- files -----------------------------------------------------------------------------------------
 
 AFFINE = np.array([[0, 0, -2.0, 5], [1.0, 0, 0, -3], [0, 3.0, 0, 7], [0, 0, 0, 1]])
 """Axes that are turned in a circle, one of them read backwards: not undone by doing it twice."""
@@ -204,16 +187,6 @@ def test_voxels_without_a_known_truth_do_not_count(thresholding, volumes, ignore
     found = evaluate_held_out(clipping, source, None)
     assert (found["dice"]["1"] == 1) is expected
     assert found["predictions"] == {}
-
-
-def test_files_voxels_take_the_label_of_the_nearest_one():
-    labels = np.array([[[1, 2]]], np.int16)
-    assert pick(labels, (2, 1, 6))[:, 0].tolist() == [[1, 1, 1, 2, 2, 2]] * 2
-    fine = np.array([[[0, 1, 2, 3, 4, 5]]], np.int16)
-    assert pick(fine, (1, 1, 2)).ravel().tolist() == [1, 4]
-
-
-# -- usual augmentation ----------------------------------------------------------------------------
 
 
 def warp_of(**settings: str) -> AugmentationWarp | None:

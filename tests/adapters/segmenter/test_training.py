@@ -1,5 +1,3 @@
-"""Trainings of a few steps: what they draw, keep, go on from, and report."""
-
 import csv
 import json
 import os
@@ -46,9 +44,6 @@ def weights_of(output: Path) -> dict[str, Any]:
     return {k: v.numpy() for k, v in segmenter.generator.nets["generator"].state_dict().items()}
 
 
-# -- what is drawn ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("ratio", "size"), [(Ratio(5, 1), 1), (Ratio(1, 1), 2), (Ratio(1, 3), 3)])
 def test_the_count_is_off_by_less_than_a_sample_at_every_step(train, tmp_path, ratio, size):
     train("out", {"steps": "12", "batch_size": str(size)}, ratio=ratio)
@@ -59,15 +54,6 @@ def test_the_count_is_off_by_less_than_a_sample_at_every_step(train, tmp_path, r
     drawn = [row[1] for row in rows if row[0] == "synthetic"]
     for first in range(0, len(drawn), 6):  # the bank is used up before a sample comes again
         assert len(set(drawn[first : first + 6])) == len(drawn[first : first + 6])
-
-
-def test_real_cases_alone_need_no_generator_and_none_is_held_out(train, tmp_path):
-    training_result = train("out", {"steps": "6", "batch_size": "2"}, ratio=Ratio(1, 0))
-    assert (training_result.drawn_real, training_result.drawn_synthetic) == (12, 0)
-    session = session_of(tmp_path / "out")
-    assert (session["bank"], session["counted_in"]) == ("none", "steps")
-    assert set(training_result.metrics["dice"]) == {"foreground", "1", "2"}
-    assert {row[1] for row in drawn_in(tmp_path / "out")} == set(ToySource(3).train_ids)
 
 
 def test_fine_tuning_has_a_learning_rate_of_its_own(train, tmp_path):
@@ -171,8 +157,6 @@ def test_cases_with_foreground_can_be_drawn_more_often(train, tmp_path, monkeypa
     assert {row[1] for row in drawn_in(tmp_path / "out")} == {only}
 
 
-# -- what comes of it ------------------------------------------------------------------------------
-
 LEARNS = {"steps": "60", "width": "8", "levels": "3", "learning_rate": "5e-3"}
 
 
@@ -208,9 +192,6 @@ def test_pix2pix_learns_too(train):
 def test_two_axes_work_the_same(train):
     training_result = train("out", LEARNS, ratio=Ratio(1, 0), source=ToySource(2))
     assert training_result.metrics["dice"]["foreground"] > 0.6
-
-
-# -- going on --------------------------------------------------------------------------------------
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import Boxes, FloatArray, Sample, Schema
+from tests import banks
 
 SEEN = Lineage("toy:3", "0", (CaseRecord("case_1", "person_1", "1" * 64),))
 
@@ -19,23 +19,15 @@ def fill_bank(
     *,
     schema: Schema | None = None,
     seen: Lineage = SEEN,
-    frozen: bool = True,
     **more: Any,
 ) -> Path:
     """Write a bank of images and their boxes, all of class 0; ``more`` is of ``BankSpec``."""
     schema = schema or Schema(("grey",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("x",))
-    capacity = max(1, len(drawn))
-    spec = BankSpec(schema, seen, "toy", "0" * 64, frozen=frozen, capacity=capacity, **more)
-    pairs: list[tuple[Sample, dict[str, Any]]] = []
+    pairs: banks.Pairs = []
     for image, coords in drawn:
         boxes = Boxes(coords, np.zeros(len(coords), np.int16))
         pairs.append((Sample(image, None, boxes, {"case": seen.cases[0].id}), {}))
-    with BankWriter.create(folder, spec) as writer:
-        if pairs:
-            writer.publish(pairs)
-        if pairs and frozen:
-            writer.finish()
-    return folder
+    return banks.write_bank(folder, schema, seen, pairs, **more)
 
 
 def write_bank(

@@ -1,5 +1,3 @@
-"""``gansynth augment --target yolo``: real detectors trained by the command, and its ends."""
-
 import json
 import subprocess
 import sys
@@ -13,6 +11,7 @@ import pytest
 from gansynth.core.source import FoldSplit
 from gansynth.hosts.record import FILE
 from gansynth.metrics.detection.record import read_detections
+from gansynth.runtime.files import read_json
 from gansynth_yolo.evaluation import true_boxes
 from tests.adapters.yolo.detector_child import needs
 from tests.conftest import content
@@ -28,9 +27,8 @@ BOTH = pytest.mark.parametrize(
 )
 
 
-def record_of(output: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((output / FILE).read_text())
-    return document
+def record_of(output: Path) -> Any:
+    return read_json(output / FILE)
 
 
 def bank_of(output: Path) -> Path:

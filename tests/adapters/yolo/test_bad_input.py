@@ -1,5 +1,3 @@
-"""What is wrong with a YOLO data set is one line: file, line or key, value, what was expected."""
-
 import os
 import shutil
 from collections.abc import Callable
@@ -99,13 +97,9 @@ LINES = {
     "0 0.5 0.5 nan 0.1": "w is 'nan', expected a finite number",
     "0 0.5 0.5 1e999 0.1": "the box reaches from",
     "1 0.5 0.5 0.1 0.1": "class is 1, expected a whole number from 0 to 0",
-    "1e99 0.5 0.5 0.1 0.1": "class is 1e99",
-    "0.5 0.5 0.5 0.1 0.1": "class is 0.5",
     "-1 0.5 0.5 0.1 0.1": "class is -1",
     "0 0.5 0.5 0 0.1": "w and h are 0 and 0.1, expected both above 0",
-    "0 0.5 0.5 0.1 -0.1": "w and h are 0.1 and -0.1",
     "0 0.99 0.5 0.1 0.1": "to x 1.04, y 0.55, expected shares of the image, 0 to 1",
-    "0 0.5 0.02 0.1 0.1": "from x 0.45, y -0.03",
     "0 32 32 10 10": "are these pixels?",
 }
 LISTED = {"name": "train.txt", "train": "train.txt"}
@@ -118,7 +112,6 @@ BAD: list[tuple[Change, str]] = [
     (picture(64, 64, 3), f"{IMAGE}~is RGB, expected grey as 27 of 28"),
     (colour_others, f"{IMAGE}~is grey, expected RGB"),
     (text(b"", IMAGE), f"{IMAGE}~no PNG file~copy it from its source again"),
-    (text(b"\x89PNG\r\n\x1a\n", IMAGE), f"{IMAGE}~no PNG file~copy it from its source again"),
     (picture(8, 64), f"{IMAGE}~8 x 64 pixels, expected at least 10 x 10"),
     (picture(64, 64, 4), f"{IMAGE}~mode RGBA, expected grey of 8 or 16 bits"),
     (picture(64, 64, exif=TURNED), f"{IMAGE}~EXIF orientation is 6"),
@@ -127,7 +120,6 @@ BAD: list[tuple[Change, str]] = [
     # data.yaml.
     (keys(val=None), "data.yaml: ~val: missing, expected a folder of images"),
     (keys(train=""), "data.yaml: ~train: '', expected a folder of images"),
-    (keys(train=3), "data.yaml: ~train: 3, expected a folder"),
     (keys(train="pictures"), "data.yaml: ~train: 'pictures' is neither a folder nor"),
     (keys(nc=2), "data.yaml: ~nc: 2, but names has 1, expected equal"),
     (keys(nc="one"), "data.yaml: ~nc: 'one', expected the number of classes"),
@@ -141,9 +133,7 @@ BAD: list[tuple[Change, str]] = [
     (empty_folder, "train: no image (.png, "),
     (text("a: [", "data.yaml"), "data.yaml: ~not YAML"),
     (text("- 1", "data.yaml"), "data.yaml: ~holds a list"),
-    (text("", "data.yaml"), "data.yaml: ~holds a NoneType"),
     (text(b"names: \xff", "data.yaml"), "data.yaml: ~byte 7 is not UTF-8"),
-    (text("train: 2020-99-99", "data.yaml"), "data.yaml: ~not YAML"),
     (text("names: !!python/object/apply:os.getcwd []\n", "data.yaml"), "not YAML"),
     (text(f"{IMAGE}\nimages/train/gone.png\n", **LISTED), "train.txt: line 2: no image~gone.png"),
     (text(b"images/train/a.png\n\xff\n", **LISTED), "train.txt: line 2: not UTF-8"),
@@ -153,7 +143,6 @@ LEAKS: list[tuple[Change, str]] = [
     *((keys(**{key: f"../other/images/{key}"}), f"data.yaml: {key}: ~'../other~allow_outside=yes")
       for key in ("train", "val", "test")),
     (keys(path="../other"), "data.yaml: path: ~'../other~allow_outside=yes"),
-    (lambda home: keys(path=str(home.parent))(home), "data.yaml: path: ~allow_outside=yes"),
     (keys(train="../images/train"), "'../images/train' ('images/train' is there)"),
     (moved_out(IMAGE), f"{IMAGE}~leads out of~allow_outside=yes"),
     (moved_out(LABEL), f"{LABEL}~leads out of"),

@@ -1,5 +1,3 @@
-"""Detectors: what they are told and refuse, and how they train with places filled from a bank."""
-
 import importlib.metadata
 import importlib.util
 import re
@@ -174,12 +172,6 @@ def test_ultralytics_is_imported_late_by_one_package_and_offline(done):
     files = [file for shelf in shelves for file in shelf.rglob("*.py")]
     importing = [f for f in files if re.search(r"(import|from) ultralytics", f.read_text())]
     assert {file.parent.name for file in importing} == {"agpl"}
-
-
-def test_no_option_is_both_ours_and_refused_and_augmentation_off_is_off_throughout():
-    for options in (libre_options, ultra_options):
-        assert not set(options.OURS) & set(options.REFUSED)
-        assert not any(options.NO_AUGMENTATION.values())
 
 
 @pytest.mark.parametrize(("name", "extra"), [("libreyolo", "yolo"), ("ultralytics", "ultralytics")])

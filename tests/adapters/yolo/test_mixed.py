@@ -1,5 +1,3 @@
-"""What fills the places of a detector's training set."""
-
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass

@@ -1,23 +1,17 @@
-"""One training of a detector: its bank and producer, what is counted, and what it comes to."""
-
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
-from gansynth.core.schedule import Schedule
 from gansynth.hosts.record import FILE
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import read_json
 from gansynth_yolo.config import YoloChoices, YoloConfig
 from gansynth_yolo.session import YoloSession, check_resumable
 from gansynth_yolo.source import YoloSource
@@ -88,15 +82,10 @@ def go_through(session: YoloSession, epochs: int = EPOCHS, first: int = 0) -> No
         session.close(complete=True)
 
 
-def record_of(output: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((output / FILE).read_text())
-    return document
-
-
 def test_every_epoch_is_counted_and_told_of_and_the_primary_ratio_is_exact(opened, banked):
     session = opened(banked)
     go_through(session)
-    document = record_of(banked.output)
+    document = read_json(banked.output / FILE)
     (last,) = document["sessions"]
     assert document["complete"]
     assert last["epochs"] == [0, EPOCHS]
@@ -112,16 +101,9 @@ def test_every_epoch_is_counted_and_told_of_and_the_primary_ratio_is_exact(opene
     assert last["bank"].startswith("existing, SHA-256 ")
     assert last["generator"]["bank_sha256"] in last["bank"]
     assert len(last["lineage"]["cases"]) == REAL
-    training_result = session.training_result({"map_50": 0.25})
-    assert (training_result.drawn_real, training_result.drawn_synthetic) == (
-        EPOCHS * REAL,
-        EPOCHS * REAL,
-    )
-    assert (training_result.asked, training_result.fell_back, training_result.metrics) == (
-        0.5,
-        0,
-        {"map_50": 0.25},
-    )
+    result = session.training_result({"map_50": 0.25})
+    assert (result.drawn_real, result.drawn_synthetic) == (EPOCHS * REAL, EPOCHS * REAL)
+    assert (result.asked, result.fell_back, result.metrics) == (0.5, 0, {"map_50": 0.25})
     said = "\n".join(session.said)
     for words in (
         "epoch 1 of 3 had places for 16 real and 16 synthetic images",
@@ -134,42 +116,6 @@ def test_every_epoch_is_counted_and_told_of_and_the_primary_ratio_is_exact(opene
     assert "speed" not in said
 
 
-def test_real_images_alone_need_no_generator_bank_or_producer(opened, config):
-    session = opened(config)
-    assert len(session.slots) == REAL
-    go_through(session)
-    (last,) = record_of(config.output)["sessions"]
-    assert last["bank"] == "none"
-    assert last["generator"] is last["lineage"] is None
-    assert (last["drawn"]["real"], last["drawn"]["synthetic"]) == (EPOCHS * REAL, 0)
-    assert not (config.output / "gansynth_producer.log").exists()
-
-
-def test_fine_tuning_draws_of_chosen_subjects_only(opened, banked, source):
-    session = opened(mixing(banked, ratio=Ratio(0, 1), schedule=Schedule.parse("finetune:10%@50%")))
-    go_through(session, 2)
-    chosen = record_of(banked.output)["sessions"][0]["chosen"]
-    assert len(chosen) == 2
-    indices = {source.train_ids.index(case) for case in chosen}
-    assert {session.slots.primary(i).real for i in range(REAL)} <= indices
-
-
-def test_nothing_is_left_of_a_session_that_does_not_begin(opened, config, box_run, monkeypatch):
-    made: list[TrainingBank] = []
-
-    def wait(self: TrainingBank) -> None:
-        made.append(self)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(TrainingBank, "wait", wait)
-    with pytest.raises(KeyboardInterrupt):
-        opened(mixing(config, run=RunFolder(box_run), ratio=Ratio(1, 1)))
-    assert made[0].bank is not None
-    assert not made[0].bank.exists()
-    assert made[0].supervisor is not None
-    assert not made[0].supervisor.alive()
-
-
 def test_a_training_that_is_continued_adds_a_session_and_another_one_is_not_gone_on_with(
     opened, config
 ):
@@ -180,7 +126,7 @@ def test_a_training_that_is_continued_adds_a_session_and_another_one_is_not_gone
     check_resumable(more)
     second = opened(more)
     go_through(second, first=1)
-    document = record_of(config.output)
+    document = read_json(config.output / FILE)
     assert [one["epochs"] for one in document["sessions"]] == [[0, 1], [1, EPOCHS]]
     assert second.training_result({}).drawn_real == EPOCHS * REAL
     for change, says in (

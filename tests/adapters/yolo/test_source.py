@@ -1,5 +1,3 @@
-"""``yolo:``: images with boxes, their split kept or dealt out otherwise; what detectors see."""
-
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -7,21 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
 from gansynth.core.source import FoldSplit, SourceRequest
-from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth_yolo.cases import scaled
 from gansynth_yolo.check import check_yolo
 from gansynth_yolo.images import label_path
-from gansynth_yolo.labels import as_rows, corners, label_text, read_labels
 from gansynth_yolo.mirror import mirror, mirrored
 from gansynth_yolo.source import open_yolo
 from tests.conftest import DATA, content
-from tests.dividing import assert_same_cases, state
+from tests.dividing import divided
 from tests.yolo_sets import opened, toy_yolo, write_image, write_yaml
 
 REAL = DATA / "figshare_brain_tumor_axial_yolo"
@@ -67,16 +62,6 @@ def test_a_case_is_its_pixels_and_its_boxes(source, shared_yolo):
     empty = [i.case for i in source.images["train"] if not len(i.rows)]
     assert len(empty) == 4
     assert source.load(empty[0]).boxes.coords.shape == (0, 4)
-
-
-def test_batches_have_boxes(shared_yolo):
-    job = resolve("dcgan", SourceRequest("yolo", str(shared_yolo)), {}, None, "cpu")
-    batch = job.batches(0, job.generator.stages()[0], range(4))
-    assert batch.image.shape == (4, 1, 64, 64)
-    assert batch.boxes is not None
-    assert batch.box_labels is not None
-    assert batch.boxes.shape[0] == 4
-    assert torch.equal(batch.box_labels == -1, (batch.boxes == 0).all(-1))
 
 
 def one(folder: Path, rows: int, columns: int) -> Path:
@@ -188,18 +173,6 @@ def test_an_image_is_of_the_class_of_its_largest_box(tmp_path):
         assert case.label_class == expected
 
 
-def test_boxes_go_to_a_label_file_and_back(tmp_path):
-    rng = np.random.default_rng(0)
-    low = rng.uniform(0, 40, (50, 2))
-    boxes = np.hstack([low, low + rng.uniform(1, 23, (50, 2))]).astype(np.float32)
-    rows = as_rows(boxes, rng.integers(0, 3, 50), (64, 80))
-    (tmp_path / "a.txt").write_text(label_text(rows))
-    back = read_labels(tmp_path / "a.txt", ("a", "b", "c"), 0.01)
-    assert back.faults == ()
-    np.testing.assert_array_equal(back.rows[:, 0], rows[:, 0])
-    np.testing.assert_allclose(corners(back.rows, (64, 80)), boxes, atol=1e-4)
-
-
 @pytest.mark.data
 def test_the_real_data_set_is_read(tmp_path):
     numbers = sorted(map(str, (REAL / "images").iterdir()))
@@ -225,16 +198,8 @@ READ = {"volumes": r"(p\d+)_z(\d+)", "size": "64x64"}
 
 
 def test_images_dealt_out_otherwise_are_the_same_data_set_to_all(shared_yolo, tmp_path):
-    source, before = opened(shared_yolo, read=READ), state(shared_yolo.parent)
-    request = source.divided(SPLITS, tmp_path / "new")
-    for number, split in enumerate(SPLITS):
-        other = open_yolo(replace(request, fold=str(number)))
-        assert other.train_ids == tuple(sorted(split["train"]))
-        assert other.held_out_ids == tuple(sorted(split["val"]))
-        assert_same_cases(source, other, (*other.train_ids, *other.held_out_ids))
-    assert state(shared_yolo.parent) == before
-    first = open_yolo(request)
-    assert (first.name, first.host, first.schema) == (source.name, source.host, source.schema)
+    source = opened(shared_yolo, read=READ)
+    first = open_yolo(divided(source, SPLITS, tmp_path / "new", shared_yolo.parent))
     assert first.subject("val/p06_z004") == "p06"
     # A detector is shown the new sides.
     mirror(first, tmp_path / "mirror")

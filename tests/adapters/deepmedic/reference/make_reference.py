@@ -1,10 +1,9 @@
 """Write ``reference.json``: what DeepMedic's own functions give, for the tests beside it.
 
-    PYTHON -m tests.adapters.deepmedic.reference.make_reference CHECKOUT [--brats FOLDER] [-o FILE]
+    PYTHON -m tests.adapters.deepmedic.reference.make_reference CHECKOUT [-o FILE]
 
 PYTHON needs numpy below 2, nibabel below 5 and scipy, as DeepMedic does, but no TensorFlow;
 CHECKOUT is github.com/deepmedic/deepmedic. Volumes come from a formula, so nothing else is stored.
-``--brats`` adds segments of a real subject of BRATS 2015, by their checksums.
 """
 
 from __future__ import annotations
@@ -253,28 +252,9 @@ def changes() -> list[Any]:
     return found
 
 
-def brats(sampling: Any, preprocessing: Any, folder: Path) -> dict[str, Any]:
-    """Segments of a real subject, by their checksums."""
-    load = module("dataManagement.io").load_volume
-    geometry = ((25, 25, 25), (17, 17, 17), (3, 3, 3))
-    case = folder / "brats_2013_pat0005_1"
-    names = ("Flair_subtrMeanDivStd", "T1c_subtrMeanDivStd", "OTMultiClass")
-    flair, t1c, labels = (load(str(case / (name + ".nii.gz"))) for name in names)
-    stack = np.stack([flair, t1c]).astype("f8")
-    image, labels, *_ = preprocessing.pad_imgs_of_case(
-        stack, labels, None, None, True, [[8, 8]] * 3
-    )
-    allowed = np.argwhere(labels[40:-40, 40:-40, 40:-40] > 0) + 40
-    rng = np.random.RandomState(SEED)
-    centres = allowed[rng.choice(len(allowed), 12)].tolist()
-    segments = [cut(sampling, image, labels, centre, geometry) for centre in centres]
-    return {"case": case.name, "segments": segments}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("checkout", type=Path)
-    parser.add_argument("--brats", type=Path)
     beside = Path(__file__).with_name("reference.json")
     parser.add_argument("-o", "--output", type=Path, default=beside)
     asked = parser.parse_args()
@@ -296,7 +276,6 @@ def main() -> None:
         "normalisation": normalisation(log, preprocessing),
         "affine": affine(),
         "changes": changes(),
-        "brats": brats(sampling, preprocessing, asked.brats) if asked.brats else None,
     }
     asked.output.write_text(lines(found, 4) + "\n")
 
