@@ -1,5 +1,4 @@
 """A real browser, and what any report must do in it."""
-# mypy: disallow-untyped-calls=False
 
 import contextlib
 from pathlib import Path

@@ -3,8 +3,6 @@
 Scores are made up so that they fit together; what follows of them is what ``analysed`` says.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import math
@@ -36,8 +34,6 @@ PLUGINS = {"cgan": "cgan3d", "elastic": "elastic", "paste": "copypaste"}
 
 @dataclass
 class Made:
-    """What a made-up document is made of."""
-
     arms: dict[str, tuple[str, str | None, float]] = field(default_factory=lambda: dict(ARMS))
     measures: dict[str, dict[str, str]] = field(
         default_factory=lambda: {
@@ -157,7 +153,6 @@ def _run(made: Made, arm: str, n: int, draw: int, seed: int) -> dict[str, Any]:
 
 
 def _as(measure: dict[str, str], dice: float) -> float:
-    """A Dice as another measure would see it."""
     return 14 * max(0.0, 1 - dice) if measure["better"] == "lower" else min(1.0, dice)
 
 

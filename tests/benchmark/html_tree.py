@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from itertools import pairwise
 
 EMPTY = {"meta", "link", "img", "br", "input"}
 
@@ -64,3 +68,50 @@ def parsed(text: str) -> Element:
     builder.close()
     assert builder.here is builder.root, f"<{builder.here.name}> is not closed"
     return builder.root
+
+
+def check_speaks_for_itself(page: Element) -> None:
+    """Headings in order, names that are unique and lead somewhere, tables and drawings told."""
+    levels = [int(h.name[1]) for h in page.all("h1", "h2", "h3", "h4")]
+    assert (levels[0], levels.count(1)) == (1, 1)
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+    ids = [e.attributes["id"] for e in page.all() if "id" in e.attributes]
+    assert len(ids) == len(set(ids))
+    for element in page.all():
+        for key in ("aria-labelledby", "aria-describedby", "data-picture"):
+            assert element.attributes.get(key, ids[0]) in ids
+        if element.name in ("a", "use") and element.attributes.get("href", "").startswith("#"):
+            assert element.attributes["href"][1:] in ids
+    for table in page.all("table"):
+        assert next(table.all("caption")).text.strip()
+        assert all("scope" in head.attributes for head in table.all("th"))
+    for drawing in page.all("svg"):
+        if drawing.attributes.get("role") == "img":
+            assert next(drawing.all("title")).text.strip()
+            assert next(drawing.all("desc")).text.strip()
+        if drawing.attributes.get("role") == "listbox":
+            assert "aria-label" in drawing.attributes
+    assert all(image.attributes["alt"] for image in page.all("img"))
+
+
+def check_inert(page: Element, script: str, file: str) -> None:
+    """Nothing is run but a script, nothing loaded, and links lead to the numbers' file alone."""
+    assert [s.text for s in page.all("script")] == [script]
+    assert not [k for e in page.all() for k in e.attributes if k.startswith("on") or k == "style"]
+    links = [e.attributes[k] for e in page.all() for k in ("href", "src") if k in e.attributes]
+    assert {link.split("#")[0] for link in links if not link.startswith("data:")} == {"", file}
+    policy = next(page.all("head")).children[3]  # before all that it is about
+    assert isinstance(policy, Element)
+    parts = dict(p.split(" ", 1) for p in policy.attributes["content"].split("; "))
+    assert (parts["default-src"], parts["img-src"]) == ("'none'", "data:")
+    for kind in ("style", "script"):
+        digest = hashlib.sha256(next(page.all(kind)).text.encode()).digest()
+        assert parts[f"{kind}-src"] == f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def whole_tables(markdown: str) -> int:
+    """How many tables there are, each with as many cells in every line."""
+    tables = re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE)
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    return len(tables)

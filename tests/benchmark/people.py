@@ -1,7 +1,4 @@
 """A data set of people in memory, plans on it, and designs, studies and results made of both."""
-# mypy: disallow-untyped-calls=False
-
-from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,3 @@
-"""What statistics say of a results document: pairs, families, margins, the curve, costs."""
-
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

@@ -2,9 +2,6 @@
 
 Jobs are run here, one after the other; ``slow`` tests leave them to processes, as users do.
 """
-# mypy: disallow-untyped-calls=False
-
-from __future__ import annotations
 
 import io
 import json
@@ -29,10 +26,9 @@ from gansynth.benchmark.study import BenchmarkStudy
 from gansynth.benchmark.tuning import TuningRequest, open_choice
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
-from gansynth.sampling.run_source import open_source
 from gansynth_cli.main import cli
 from tests.conftest import save_nifti
-from tests.flat_sets import EACH, FLAT, slices
+from tests.flat_sets import EACH, FLAT
 
 SMALL = {"width": "4", "levels": "2", "patch": "16", "precision": "fp32", "device": "cpu"}
 PLAN: dict[str, Any] = {
@@ -209,14 +205,6 @@ def test_what_cannot_be_measured_is_refused_before_any_job(kind, tmp_path):
     with pytest.raises(UsageFault, match="save_predictions=yes"):
         open_choice(plan, TuningRequest(tmp_path / "tune"))
     assert not (tmp_path / "out").exists()
-
-
-def test_a_slice_knows_its_volume_and_its_place_there(tmp_path):
-    source = open_source(slices(tmp_path / "set", folds="3"))
-    found = [source.position(case) for case in source.held_out_ids]  # type: ignore[attr-defined]
-    people = {source.subject(case) for case in source.held_out_ids}
-    assert {(at.stack, at.thickness) for at in found} == {(person, 3.0) for person in people}
-    assert [at.index for at in found] == [0, 1, 2, 3] * 2
 
 
 def typed(*words: object) -> Any:

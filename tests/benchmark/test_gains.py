@@ -1,7 +1,3 @@
-"""What is published in ``benchmarks`` is what its results say, of the plans beside them."""
-
-from __future__ import annotations
-
 import json
 import re
 import sys

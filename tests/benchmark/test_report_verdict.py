@@ -1,5 +1,3 @@
-"""The verdict claims what its intervals show, and no more."""
-
 from copy import deepcopy
 from functools import partial
 from typing import Any

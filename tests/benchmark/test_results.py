@@ -1,7 +1,3 @@
-"""What becomes of finished jobs in the results document, and that it is a cache."""
-
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -73,12 +69,6 @@ def test_a_tuned_arm_says_what_was_chosen_and_costs_the_choice(finished):
         assert (row["seconds"]["fit"] > 0) == (row["arm"] in ("tuned", "pasted"))
     assert [(t["n"], t["draw"]) for t in found["tunings"]] == [(2, 0), (4, 0), (2, 1), (4, 1)]
     assert {t["chosen"] for t in found["tunings"]} == {"fading"}
-
-
-def test_the_yardstick_extends_the_learning_curve(finished):
-    rows = [row for row in finished[1]["worth"] if row["arm"] == "pasted"]
-    assert [(row["n"], row["smallest"], row["largest"]) for row in rows] == [(2, 2, 8), (4, 2, 8)]
-    assert not [row for row in finished[1]["worth"] if row["arm"] == "double"]
 
 
 def test_the_published_plan_tells_generators_and_no_folder(finished):

@@ -1,7 +1,3 @@
-"""Equal computations have equal keys, others do not; and each is what a user would type."""
-
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -24,7 +20,6 @@ from gansynth.benchmark.specs import (
     TrainingPoint,
     fit_spec,
     formulas,
-    write_work,
 )
 from gansynth.benchmark.subject_split import DEVELOPMENT
 from gansynth.core.registry import installed
@@ -32,7 +27,6 @@ from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import read_json
 from gansynth_cli.commands.augment import command as augment
 from gansynth_cli.commands.augment import injection_from
 from gansynth_cli.commands.fit import command as fit
@@ -54,7 +48,6 @@ def fit_of(design: BenchmarkDesign, place: TrainingPoint) -> ComputationSpec:
 
 
 def keys(design: BenchmarkDesign) -> dict[str, str]:
-    """Keys of a training without and with samples, and of its fit."""
     fit = fit_of(design, PLACE)
     real = design.train(replace(PLACE, arm="default"))
     return {"real": real.key, "train": design.train(PLACE).key, "fit": fit.key}
@@ -65,20 +58,6 @@ USUAL = keys(design_of())
 
 def changed(design: BenchmarkDesign) -> set[str]:
     return {name for name, key in keys(design).items() if key != USUAL[name]}
-
-
-def test_twice_the_people_of_a_size_is_that_of_the_double_size():
-    design = design_of()
-    for draw, seed in ((0, 0), (0, 1), (1, 1)):
-        double, plain = (
-            TrainingPoint("double", 2, draw, seed),
-            TrainingPoint("default", 4, draw, seed),
-        )
-        assert design.train(double).key == design.train(plain).key
-    assert design.train(TrainingPoint("double", 4, 0, 0)).key not in (
-        design.train(TrainingPoint("default", 4, 0, 0)).key,
-        design.train(TrainingPoint("double", 2, 0, 0)).key,
-    )
 
 
 EQUAL: list[dict[str, Any]] = [
@@ -128,13 +107,6 @@ def test_an_arm_of_another_name_is_the_same_computation():
     renamed = design_of(plan_of(arms=arms)).train(replace(PLACE, arm="third"))
     assert renamed.key == USUAL["train"]
     assert "third" in renamed.title
-
-
-def test_a_chosen_arm_is_that_arm():
-    design = design_of(plan_of(arms=[*pasted(), TUNED], tune={"folds": 2}))
-    assert (
-        design.train(replace(TrainingPoint("tuned", 2, 0, 0), arm="pasted")).key == USUAL["train"]
-    )
 
 
 @pytest.mark.parametrize("arm", ["default", "pasted"])
@@ -205,15 +177,6 @@ def test_a_document_says_neither_where_nor_when(spec):
     assert spec.title not in text
 
 
-def test_a_document_names_each_case_with_its_person_and_content():
-    design = design_of()
-    train = design.train(PLACE).document["train"]
-    assert [case for case, *_ in train] == sorted(case for case, *_ in train)
-    records = [design.source.record(case) for case, *_ in train]
-    assert train == [[one.id, one.subject, one.sha256] for one in records]
-    assert [person for _, person, _ in train] == [design.source.subject(c) for c, *_ in train]
-
-
 def test_regions_are_told_to_hosts_that_take_them():
     design = design_of(plan_of(regions={"WT": "1+2", "ET": "2"}))
     assert design.train(PLACE).document["host"]["set"]["regions"] == "WT:1+2,ET:2"
@@ -232,13 +195,6 @@ def test_a_choice_knows_its_candidates_and_no_judged_case():
     judged = set(design_of().judged)
     assert judged
     assert not [case for case in judged if case in json.dumps(tune)]
-
-
-def test_what_a_process_is_told_is_the_document_and_where_things_lie(tmp_path):
-    spec = design_of().train(PLACE)
-    path = write_work(spec, {"run": "/runs/g"}, tmp_path / "work")
-    assert path.name == f"{spec.key}.json"
-    assert read_json(path) == {"spec": spec.document, "places": {"run": "/runs/g"}}
 
 
 @pytest.mark.slow
@@ -449,7 +405,7 @@ def test_a_source_is_opened_as_it_was():
 
 def test_settings_of_any_kind_are_words():
     assert each("--set", {"a": 1, "b": "x y", "c": True, "d": [1, 2]}) == [
-        *("--set", "a=1", "--set", "b=x y", "--set", "c=true", "--set", "d=[1, 2]"),
+        *("--set", "a=1", "--set", "b=x y", "--set", "c=true", "--set", "d=[1, 2]")
     ]
 
 

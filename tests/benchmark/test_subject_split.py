@@ -1,10 +1,6 @@
-"""Who is trained on and who is judged on: nobody is on both sides, and no look goes unseen."""
-
-from __future__ import annotations
-
 import json
 from functools import partial
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +11,7 @@ from gansynth.benchmark.access_log import AccessLog, person_hash
 from gansynth.benchmark.estimate import estimate
 from gansynth.benchmark.running import BenchmarkRequest, run_benchmark
 from gansynth.benchmark.study import request_of
-from gansynth.benchmark.subject_split import (
-    DEVELOPMENT,
-    SEALED,
-    SubjectSplit,
-    largest_set,
-    split_subjects,
-)
+from gansynth.benchmark.subject_split import DEVELOPMENT, SEALED, SubjectSplit, split_subjects
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from tests.benchmark.people import People, people, plan_of
@@ -89,15 +79,6 @@ def test_draws_share_nobody_as_long_as_the_pool_lasts(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("draw", range(4))
-def test_a_smaller_set_of_a_draw_lies_within_its_larger_one(seed, draw):
-    found = divided(development=0, seed=seed)
-    sets = [set(found.training_set(size, draw, 1, 5)) for size in (1, 2, 4, 5)]
-    assert [len(one) for one in sets] == [1, 2, 4, 5]
-    assert all(one < other for one, other in pairwise(sets))
-
-
-@pytest.mark.parametrize("seed", SEEDS)
 def test_small_draws_share_nobody_where_large_ones_must(seed):
     found = divided(development=0, seed=seed)  # eleven people
     small, large = (
@@ -105,11 +86,6 @@ def test_small_draws_share_nobody_where_large_ones_must(seed):
     )
     assert len(set.union(*small)) == 9
     assert all(one < other for one, other in zip(small, large, strict=True))
-
-
-def test_an_arm_of_twice_the_people_doubles_the_largest_set():
-    assert largest_set(plan_of()) == 8
-    assert largest_set(plan_of(arms=["default"])) == 4
 
 
 def test_the_folds_held_out_people_are_the_sealed_ones():

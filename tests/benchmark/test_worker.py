@@ -1,7 +1,3 @@
-"""One job in its own process: its command, how that ended, and what is measured then."""
-
-from __future__ import annotations
-
 import gzip
 import json
 import os

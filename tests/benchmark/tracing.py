@@ -1,5 +1,4 @@
 """Numbers of a report, traced to the document they are from; and colours that are told apart."""
-# mypy: disallow-untyped-calls=False
 
 import itertools
 import re
@@ -30,7 +29,6 @@ def resolve(document: Any, pointer: str) -> Any:
 
 
 def expand(text: str) -> list[str]:
-    """The pointers that a pattern stands for, in order."""
     choices: Iterable[list[str]] = (
         re.sub(r"[{}]", "", part).split(",") for part in text.split("/")[1:]
     )
@@ -47,7 +45,6 @@ def subjects_of(document, pointers):
 
 
 def better(document, pointers):
-    """How many subjects are better in the second half of the runs than in the first."""
     runs = list(dict.fromkeys(pointer.split("/")[2] for pointer in pointers))
     half = set(runs[len(runs) // 2 :])
     before, after = (

@@ -1,15 +1,11 @@
 """Made-up documents of evaluations: everything, next to nothing, and what is between."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image
-
-__all__ = ["EVERY", "HOSTILE", "pictures"]
 
 HOSTILE = "<script>alert(1)</script>\"'&{{7*7}}|`]("
 KINDS = ("meningioma", "glioma", "pituitary")
@@ -112,7 +108,6 @@ def points(
 
 
 def maps(random: np.random.Generator) -> list[dict[str, Any]]:
-    """One of images, with kinds, and one of features without."""
     told = {"images": "slices of 32 × 32, after 50 principal components",
             "features": "features of a small network that was trained on these images"}  # fmt: skip
     return [
@@ -123,7 +118,6 @@ def maps(random: np.random.Generator) -> list[dict[str, Any]]:
 
 
 def dice(label: str, real: float, synthetic: float, shuffled: float) -> dict[str, Any]:
-    """How well a segmenter finds a label."""
     return {
         "label": label, "real": real, "real_low": real - 0.04, "real_high": real + 0.03,
         "synthetic": synthetic, "synthetic_low": synthetic - 0.05,
@@ -163,7 +157,6 @@ def memorisation() -> dict[str, Any]:
 
 
 def full() -> dict[str, Any]:
-    """Everything there is."""
     random = np.random.default_rng(3)
     return {
         "version": 1, "gansynth": "0.9.0",
@@ -204,7 +197,6 @@ def full() -> dict[str, Any]:
 
 
 def minimal() -> dict[str, Any]:
-    """Next to nothing."""
     return {"version": 1}
 
 

@@ -34,7 +34,6 @@ def compared(found: EvaluationData, number: int = 16) -> Comparison:
 
 
 def assessed(samples: Sequence[Sample], *parts: str, metrics: Sequence[str] = ()) -> dict[str, Any]:
-    """The document of an evaluation."""
     found = gathered(samples)
     options = EvaluationOptions(parts, metrics, effort=LITTLE, pictures=False)
     return assess(found, compared(found), chosen_metrics(metrics), options).document
@@ -70,6 +69,5 @@ def noise() -> list[Sample]:
 
 
 def shuffled() -> list[Sample]:
-    """Everybody has another one's labels."""
     drawn = strangers()
     return [Sample(a.image, b.labels) for a, b in zip(drawn, [*drawn[5:], *drawn[:5]], strict=True)]

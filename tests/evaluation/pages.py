@@ -1,5 +1,4 @@
 """Reports of all made-up documents, written once."""
-# mypy: disallow-untyped-calls=False
 
 import json
 import tempfile
@@ -28,7 +27,6 @@ def write(name, folder):
 
 @cache
 def written(name):
-    """A document, its page and its Markdown."""
     with tempfile.TemporaryDirectory() as folder:
         document, paths = write(name, Path(folder) / "made" / "here")
         assert set(paths) == {"report.html", "report.md"}
@@ -38,12 +36,10 @@ def written(name):
 
 @cache
 def page(name):
-    """The tree of a report."""
     return parsed(written(name)[1])
 
 
 def section(name, key):
-    """One section of a report."""
     return next(s for s in page(name).all("section") if s.attributes["id"] == key)
 
 

@@ -1,7 +1,6 @@
 """What must come out right: copies found, shuffled labels and noise unfaithful, blur seen; kinds
 of runs; and the page of docs.
 """
-# mypy: disallow-untyped-calls=False
 
 import re
 import runpy

@@ -1,6 +1,3 @@
-"""What is compared: who was trained on, crops person after person; and what is refused."""
-# mypy: disallow-untyped-calls=False
-
 from dataclasses import replace
 
 import numpy as np

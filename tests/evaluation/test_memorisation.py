@@ -1,6 +1,3 @@
-"""Memory: distances to people by hand, near-copies, and what a run's discriminator finds real."""
-# mypy: disallow-untyped-calls=False
-
 import csv
 import shutil
 from dataclasses import replace
@@ -102,8 +99,6 @@ def test_one_near_person_alone_is_no_memory():
 
 
 class Alone(ToySource):
-    """One person is held out."""
-
     @property
     def held_out_ids(self):
         return super().held_out_ids[:1]

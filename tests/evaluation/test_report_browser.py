@@ -1,6 +1,3 @@
-"""The report in a real browser: phone and desktop, light and dark, mouse, keyboard and finger."""
-# mypy: disallow-untyped-calls=False
-
 import pytest
 
 from tests.benchmark.browsing import SIZES, chromium, opened_quietly
@@ -35,7 +32,6 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, folder):
-    """Opens the full report in a window, which is closed in the end."""
     contexts = []
 
     def open_page(**window):
@@ -143,15 +139,6 @@ def test_a_tap_shows_a_points_picture_and_its_place(opened):
     assert page.evaluate(WIDTH) == 360
     page.locator(".plot").first.tap(position={"x": 4, "y": 4})
     assert card(page).count() == 0
-
-
-def test_a_number_says_where_it_is_from(opened):
-    page = opened()
-    page.locator(".figures a.n").first.focus()
-    page.keyboard.press("Enter")
-    assert page.locator("#source-place").inner_text() == "/figures/0/value = 0.31"
-    assert page.locator("#source-open").get_attribute("href") == "evaluation.json#/figures/0/value"
-    assert page.locator("#source-open").inner_text() == "Open evaluation.json"
 
 
 def test_it_reads_without_scripts(opened):

@@ -1,6 +1,3 @@
-"""Every number of an evaluation's report can be traced, and lies where it ought to."""
-# mypy: disallow-untyped-calls=False
-
 import math
 import re
 from itertools import pairwise

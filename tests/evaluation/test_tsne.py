@@ -1,6 +1,3 @@
-"""Maps of features, and the pictures on them."""
-# mypy: disallow-untyped-calls=False
-
 import io
 from typing import Any
 

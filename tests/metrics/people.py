@@ -16,7 +16,6 @@ LITTLE = Effort(splits=30, features=25, classifier=25, judge=60)
 
 
 def people(count: int, seed: int, per_person: int = 2, size: int = 32) -> list[Case]:
-    """Cases ``SEED-PERSON-NUMBER``."""
     cases = []
     for person in range(count):
         rng = np.random.default_rng((seed, person))
@@ -33,7 +32,6 @@ def people(count: int, seed: int, per_person: int = 2, size: int = 32) -> list[C
 
 
 def changed(cases: Sequence[Case], change: Callable[[FloatArray], FloatArray]) -> list[Sample]:
-    """Cases in the place of samples."""
     return [
         Sample(change(case.image).astype(np.float32), case.labels, case.boxes) for case in cases
     ]

@@ -1,6 +1,3 @@
-"""The metric ``appearance``: real lesions are in range; a step, a smear, a halo, salt are not."""
-# mypy: disallow-untyped-calls=False
-
 from dataclasses import replace
 
 import numpy as np
@@ -8,14 +5,7 @@ import pytest
 from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
 
 from gansynth.core.schema import OUTSIDE, Case, Sample, Schema
-from gansynth.metrics.appearance import (
-    LOOK,
-    PLACES,
-    REACH,
-    appearance_metric,
-    new_voxels,
-    profiles,
-)
+from gansynth.metrics.appearance import LOOK, PLACES, REACH, appearance_metric, new_voxels, profiles
 from gansynth.metrics.comparison import Comparison, measure
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0), "HW")

@@ -144,12 +144,6 @@ def test_a_metric_that_is_unknown_or_fails_is_named():
         installed().metric("spectrun")
 
 
-def test_one_picture_for_all_is_less_diverse():
-    figure = FIGURES["diversity"].figures(comparison(changed(REAL[:1] * 28, same), REAL))[0]
-    assert figure.value == pytest.approx(1, abs=1e-3)
-    assert figure.finding == "unlike real"
-
-
 @pytest.mark.parametrize("count", [3, pytest.param(12, marks=pytest.mark.slow)])
 def test_findings_of_strangers_are_seldom_wrong(count):
     """Of metrics without networks, over many pairs of sides: at most a few in a hundred."""

@@ -1,6 +1,3 @@
-"""Histograms in deviations of real ones, spectra in mm, and what a WGAN-GP comes to by both."""
-# mypy: disallow-untyped-calls=False
-
 import numpy as np
 import pytest
 import torch

@@ -1,6 +1,3 @@
-"""The metric ``lesions``: more contrast in own boxes than in shuffled ones, and how surely."""
-# mypy: disallow-untyped-calls=False
-
 from dataclasses import replace
 
 import numpy as np

@@ -2,7 +2,6 @@
 
 Pictures of 64 pixels are blocks of noise, 8 pixels wide; they are compared on blocks of 4 first.
 """
-# mypy: disallow-untyped-calls=False
 
 import zlib
 from collections import Counter

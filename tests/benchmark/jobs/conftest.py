@@ -1,5 +1,3 @@
-"""What the tests of jobs share."""
-
 import pytest
 
 from tests.benchmark.jobs.small import Small

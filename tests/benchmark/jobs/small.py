@@ -22,6 +22,9 @@ import json, os, pathlib, signal, subprocess, sys, time
 work = pathlib.Path(sys.argv[1])
 pathlib.Path(sys.argv[2]).joinpath(f"{sys.argv[3]}-{os.getpid()}").touch()
 """
+FOREVER = "time.sleep(600)"
+FIRST_TIME_FOREVER = "sum(1 for _ in pathlib.Path(sys.argv[2]).glob(sys.argv[3] + '-*')) > 1 or "
+FIRST_TIME_FOREVER += FOREVER
 RUNNER = """
 import json, sys
 from gansynth.benchmark.jobs.executor import parse_executor
@@ -43,8 +46,6 @@ def key_of(name: str) -> str:
 
 @dataclass
 class Small:
-    """A store in a temporary folder, and jobs for it."""
-
     tmp: Path
     jobs: list[JobSpec] = field(default_factory=list)
 

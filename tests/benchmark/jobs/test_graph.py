@@ -1,8 +1,4 @@
-"""What is computed, in which order, and what is not."""
-
-import json
 import shutil
-import sys
 
 import pytest
 
@@ -129,10 +125,3 @@ def test_words_of_gansynth_need_no_path(small: Small):
     small.jobs[0] = type(job)(job.key, "help", "toy", ("--version",), folder=job.folder)
     assert small.run().ok
     assert "gansynth" in small.store.log(job.key).read_text()
-
-
-def test_jobs_survive_the_way_to_another_process(small: Small):
-    job = small.add("one", needs=["two"], env={"A": "b"}, resumable=True)
-    assert type(job).from_json(json.loads(json.dumps(job.to_json()))) == job
-    assert job.command(small.tmp / "w")[3] == str(small.tmp / "w")
-    assert job.command(small.tmp)[0] == sys.executable

@@ -1,5 +1,3 @@
-"""Runs, attempts and commands that are killed: nothing lives on, nothing done is lost."""
-
 import re
 import signal
 import sys
@@ -10,14 +8,11 @@ import pytest
 
 from gansynth.benchmark.jobs.attempt import main
 from gansynth.benchmark.jobs.store import ResultStore
-from tests.benchmark.jobs.small import Small, gone, key_of
+from tests.benchmark.jobs.small import FIRST_TIME_FOREVER, FOREVER, Small, gone, key_of
 from tests.processes import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
-FOREVER = "time.sleep(600)"
-FIRST_TIME_FOREVER = "sum(1 for _ in pathlib.Path(sys.argv[2]).glob(sys.argv[3] + '-*')) > 1 or "
-FIRST_TIME_FOREVER += FOREVER
 STUBBORN = """
 def asked(*_):
     (work.parents[2] / "asked").touch()
@@ -54,10 +49,7 @@ def test_a_killed_run_leaves_no_process_and_the_next_computes_only_what_is_missi
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [
-        (signal.SIGINT, 130),
-        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
-    ],
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
 def test_a_run_that_is_told_to_stop_stops_its_jobs_first(small: Small, number, code):
     small.add("done")

@@ -1,5 +1,3 @@
-"""Jobs, the store, executors and commands: what they take, say and refuse."""
-
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -103,15 +101,6 @@ def test_a_job_is_held_by_one_at_a_time(store):
         with other.lock(KEY) as too:
             assert not too
     assert not other.held(KEY)
-
-
-def test_an_empty_folder_is_for_every_attempt_but_a_resumable_one(small: Small):
-    once, kept = small.add("once"), small.add("kept", resumable=True)
-    for job in (once, kept):
-        (small.store.work_folder(job) / "left").touch()
-    assert list(small.store.work_folder(once).iterdir()) == []
-    assert [path.name for path in small.store.work_folder(kept).iterdir()] == ["left"]
-    assert len(list(small.store.work.iterdir())) == 2
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

@@ -1,5 +1,3 @@
-"""Jobs on a Ray cluster: a real one of two nodes on this machine, and what is said without one."""
-
 import shutil
 import signal
 import subprocess
@@ -15,11 +13,9 @@ from gansynth.benchmark.jobs.attempt import DONE, AttemptSpec
 from gansynth.benchmark.jobs.ray_executor import NOT_SHARED, RayExecutor, SharedFileProbe, _attempt
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from tests.benchmark.jobs.clusters import Cluster, running_head
-from tests.benchmark.jobs.small import Small, gone, key_of
+from tests.benchmark.jobs.small import FIRST_TIME_FOREVER, FOREVER, Small, gone, key_of
 from tests.processes import until
 
-FIRST_TIME_FOREVER = "sum(1 for _ in pathlib.Path(sys.argv[2]).glob(sys.argv[3] + '-*')) > 1 or "
-FIRST_TIME_FOREVER += "time.sleep(600)"
 HANGING = """
 time.sleep(2)
 doomed = pathlib.Path("{doomed}")
@@ -80,8 +76,8 @@ class TestCluster:
         ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
     )
     def test_jobs_end_with_the_run(self, small: Small, cluster, number, code):
-        small.add("long", "time.sleep(600)")
-        small.add("queued", "time.sleep(600)")
+        small.add("long", FOREVER)
+        small.add("queued", FOREVER)
         with small.runner("ray", env=cluster.environ) as runner:
             command = small.command_of("long")
             runner.send_signal(number)
@@ -122,7 +118,7 @@ def _nodes(small: Small, names: list[str]) -> set[int]:
 @needs_ray
 def test_a_run_ends_when_the_head_is_lost(small: Small):
     small.add("done")
-    small.add("long", "time.sleep(600)", needs=["done"])
+    small.add("long", FOREVER, needs=["done"])
     with running_head() as cluster, small.runner("ray", env=cluster.environ) as runner:
         small.command_of("long")
         (head,) = (p for p in cluster.processes() if p.name() == "gcs_server")

@@ -1,5 +1,3 @@
-"""What is shown while jobs run."""
-
 import io
 from pathlib import Path
 

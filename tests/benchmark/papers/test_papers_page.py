@@ -1,5 +1,3 @@
-"""``docs/papers.md``: its commands work as they stand, on an empty folder."""
-
 import json
 import os
 import re

@@ -1,5 +1,3 @@
-"""Plans of papers' tables: they ask for what exists, their arms and figures are the papers'."""
-
 import json
 import re
 import shlex
@@ -106,10 +104,7 @@ ARMS: dict[str, tuple[list[Any], dict[str, str] | None]] = {
     "mmgan2020": ([*MIXED, TUNED], GLIOMAS),
     "mmgan2020-liver": (MIXED, {"tumour": "all"}),
     "doncenco2022": (
-        [
-            *(REAL, *[(0.5, 1, "constant")] * 2),
-            *((1.0, n, "constant") for n in (1, 1, 2, 2, 3, 3)),
-        ],
+        [*(REAL, *[(0.5, 1, "constant")] * 2), *((1.0, n, "constant") for n in (1, 1, 2, 2, 3, 3))],
         GLIOMAS,
     ),
     "han2019-cpggan": ([REAL, *[(4000 / 6813, 1.422, "constant")] * 2], None),
@@ -223,8 +218,6 @@ def test_a_wrong_plan_is_refused(tmp_path, other, told):
 
 @pytest.fixture
 def typed(data):
-    """What ``gansynth papers`` comes to with a plan on its data."""
-
     def run(name: str, *words: str) -> Any:
         own = {"doncenco2022": ["--regions", "WT:1+2,TC:2,ET:2"],
                "shin2018": ["--extra-source", "tissues=nifti:tissues"]}.get(name, [])  # fmt: skip

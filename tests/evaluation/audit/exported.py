@@ -40,7 +40,6 @@ def write_source(folder: Path) -> SourceRequest:
 
 
 def made_up(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Any:
-    """An image of nobody."""
     return np.random.default_rng((99, seed)).normal(100, 20, shape).astype(np.float32)
 
 

@@ -1,6 +1,3 @@
-"""The audit of exports: it finds each kind of leak and nothing else, and nothing where none is."""
-# mypy: disallow-untyped-calls=False
-
 import gzip
 import json
 import os
@@ -35,7 +32,6 @@ def out(tmp_path):
 
 @pytest.fixture
 def found(source, out):
-    """Findings in ``out``."""
     return lambda: audit_export(out, source.lineage(), sources=source).findings
 
 
@@ -242,10 +238,7 @@ def test_short_names_count_as_the_value_of_a_key_that_says_so(key, value, wanted
 
 @pytest.mark.parametrize(
     ("file", "text"),
-    [
-        *(("a.json", '{"case": "004"}'), ("a.csv", "case,n\n004,1\n")),
-        ("a.yaml", "case: '004'\n"),
-    ],
+    [*(("a.json", '{"case": "004"}'), ("a.csv", "case,n\n004,1\n")), ("a.yaml", "case: '004'\n")],
 )
 def test_short_names_are_found_in_files_by_their_keys(out, file, text):
     (out / file).write_text(text)

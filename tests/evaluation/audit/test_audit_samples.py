@@ -1,6 +1,3 @@
-"""``gansynth sample`` from fit to folder: what is for sharing passes the audit."""
-# mypy: disallow-untyped-calls=False
-
 import json
 import shutil
 from dataclasses import replace
@@ -18,18 +15,9 @@ from gansynth.sampling.deidentify import record_of, refuse_real_images
 from gansynth.sampling.png_export import PngOptions
 from gansynth.sampling.sample import sample_run
 from tests.evaluation.audit.exported import write_source
+from tests.recorder import Recorder
 
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "steps": 1, "batch_size": 1}
-
-
-class Heard(NullReporter):
-    """Remembers warnings."""
-
-    def __init__(self):
-        self.said: list[str] = []
-
-    def warn(self, text):
-        self.said.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +35,10 @@ def runs(tmp_path_factory):
 
 def draw(run, out, edits=("shift",), **more):
     """Three samples; what was warned of."""
-    heard = Heard()
+    heard = Recorder()
     request = SampleRequest(edits=edits)
     sample_run(run, 3, out=out, device="cpu", request=request, reporter=heard, **more)
-    return heard.said
+    return heard.warned
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,3 @@
-"""``gansynth hard-cases``: every training lesion judged by a host that had not seen its case."""
-# mypy: disallow-untyped-calls=False
-
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -44,6 +41,7 @@ from gansynth.testing import ToySource
 from tests.blobs import Blobs, blobs, failures_of
 from tests.conftest import save_nifti
 from tests.flat_sets import FLAT
+from tests.recorder import Recorder
 
 QUIET = NullReporter()
 TINY = FailureOptions(inner=2, steps=2, width=4, levels=2, patch=16, least=1)
@@ -56,7 +54,6 @@ def kinds():
 
 
 def found_in(source, out, options=TINY, **more):
-    """The report, and the document that was written."""
     report = find_failures(source, out, options, **{"device": "cpu", "reporter": QUIET, **more})
     return report, json.loads(out.read_text())
 
@@ -224,14 +221,12 @@ def named(folder, *cases):
 
 @pytest.mark.parametrize("learnt", [True, False])
 def test_a_class_that_is_never_found_comes_with_a_warning(tmp_path, learnt):
-    said: list[str] = []
-    reporter: Any = NullReporter()
-    reporter.warn = said.append
+    reporter = Recorder()
     source: Any = Blobs()
     folder = named(tmp_path / "p", *source.train_ids)
     source.misses = lambda case: case.labels.max() == 2 and not (learnt and case.id == "case_01")
     found_in(source, tmp_path / "f.json", predictions=[folder], reporter=reporter)
-    assert ["'two': none of 16" in line for line in said] == ([] if learnt else [True])
+    assert ["'two': none of 16" in line for line in reporter.warned] == ([] if learnt else [True])
 
 
 def test_the_same_predictions_make_the_same_file(tmp_path):
@@ -395,8 +390,6 @@ def test_the_command_draws_samples_by_weights(run_cli, toy_run, tmp_path):
 
 
 class Fewer(ToySource):
-    """The first training case is held out now."""
-
     @property
     def train_ids(self):
         return super().train_ids[1:]

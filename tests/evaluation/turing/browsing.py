@@ -1,10 +1,7 @@
 """A rater with a real browser: pages opened, images answered, pixels read."""
-# mypy: disallow-untyped-calls=False
 
-from pathlib import Path
 from typing import Any
 
-CHROMIUM = Path("/usr/bin/chromium")
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 PHONE: dict[str, Any] = {
     "viewport": {"width": 360, "height": 740},
@@ -37,7 +34,6 @@ def opened(browser: Any, link: str, **window: Any) -> Any:
 
 
 def begun(browser: Any, link: str, name: str = "Dr. Ito", **window: Any) -> Any:
-    """A page that shows the first image."""
     page = opened(browser, link, **window)
     page.fill("#name", name)
     page.click("text=Begin")
@@ -53,13 +49,11 @@ def wait_for(page: Any, number: int) -> None:
 
 
 def pixels(page: Any, channel: int = 0) -> list[int]:
-    """Grey values of a canvas, row by row."""
     found: list[int] = page.locator("canvas").nth(channel).evaluate(PIXELS)
     return found
 
 
 def drag(page: Any, dx: float, dy: float) -> None:
-    """Drag on the image with the mouse."""
     box = page.locator(".frame").first.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)

@@ -1,6 +1,3 @@
-"""Two tiny runs on phantoms, of slices and of volumes, with a session of each; a browser."""
-# mypy: disallow-untyped-calls=False
-
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +8,7 @@ import pytest
 
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.progress import NullReporter
-from tests.evaluation.turing.browsing import CHROMIUM
+from tests.benchmark.browsing import chromium
 
 LOOP = {"steps": "2", "precision": "fp32"}
 FLAT = {**LOOP, "batch_size": "2", "width": "4", "latent": "8"}
@@ -68,13 +65,5 @@ def deep_session(made: SimpleNamespace, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def browser():
-    """A real one, without a window."""
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not there")
-    with sync.sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), headless=True, args=["--no-sandbox"]
-        )
+    with chromium() as found:
         yield found
-        found.close()

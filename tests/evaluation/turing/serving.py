@@ -17,8 +17,6 @@ from gansynth.evaluation.turing.raters import Rater, read_raters
 
 @dataclass
 class Answered:
-    """What a server sent."""
-
     status: int
     headers: list[tuple[str, str]]
     body: bytes
@@ -93,7 +91,6 @@ class Visitor:
         return self.post("/answer", {"image": image, "answer": said, "ms": 1500.04, **more})
 
     def finish(self, state: Any, said: str = "real") -> Any:
-        """Answer all that is left."""
         while state["image"] is not None:
             state = self.answer(state["image"], said).json
         return state
@@ -130,7 +127,6 @@ def raters_of(folder: Path) -> list[Rater]:
 
 
 def change(folder: Path, **asked: Any) -> None:
-    """Change what a session was asked to be."""
     path = folder / "session.json"
     document = json.loads(path.read_text())
     document["asked"] |= asked

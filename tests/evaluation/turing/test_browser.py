@@ -1,6 +1,3 @@
-"""Whole sessions in a real browser, what everybody needs of the pages, and looking at images."""
-# mypy: disallow-untyped-calls=False
-
 from typing import Any
 
 import numpy as np

@@ -1,6 +1,3 @@
-"""Which real images are shown: people as often, sequences in equal proportion, held out first."""
-# mypy: disallow-untyped-calls=False
-
 from collections import Counter
 from dataclasses import replace
 from typing import Any

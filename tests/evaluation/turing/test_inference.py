@@ -1,5 +1,3 @@
-"""Intervals, agreement and power, against scipy, published examples and simulation."""
-
 from typing import Any
 
 import numpy as np

@@ -1,6 +1,3 @@
-"""A server that is killed in the middle of a session, started again, and ended with Ctrl-C."""
-# mypy: disallow-untyped-calls=False
-
 import contextlib
 import json
 import re

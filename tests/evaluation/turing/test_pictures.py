@@ -1,6 +1,3 @@
-"""Both kinds of images come on one way: cuts, windows, bytes; flawed samples are left out."""
-# mypy: disallow-untyped-calls=False
-
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
@@ -36,7 +33,6 @@ SOURCE = ToySource(2)
 
 @pytest.fixture(scope="module")
 def toy_run(toy_fit, tmp_path_factory):
-    """A run of ``cgan3d`` on flat toy cases; opened."""
     run = tmp_path_factory.mktemp("pictures") / "run"
     toy_fit(run, steps=1)
     return load_run(run, "cpu")

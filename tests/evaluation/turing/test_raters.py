@@ -1,6 +1,3 @@
-"""Answers on the disk: acknowledged ones stay, a torn last line goes, other damage is told."""
-# mypy: disallow-untyped-calls=False
-
 import errno
 import json
 import os
@@ -79,13 +76,6 @@ def test_a_full_disk_leaves_the_file_as_it_was_and_counts_nothing(rater, monkeyp
     assert (rater.path.read_bytes(), rater.done) == (before, 1)
     with pytest.raises(UsageFault):  # only the current image can be answered
         rater.answer(rater.names[2], "real", TIMES)
-
-
-def test_every_rater_has_another_order_and_other_names(folder):
-    several = [new_rater(folder, f"rater {n}", None, 50) for n in range(4)]
-    names = {name for one in several for name in one.names}
-    assert len({tuple(one.order) for one in several}) == 4
-    assert (len(names), {len(name) for name in names}) == (200, {24})
 
 
 def append(rater, data):

@@ -1,20 +1,14 @@
-"""The pages without a browser: who gets in, what is taken, and that nothing tells the truth."""
-# mypy: disallow-untyped-calls=False
-
 import json
 import os
 import socket
-import sys
 from collections import Counter
-from types import FrameType
 from typing import Any
 
 import psutil
 import pytest
 
 from gansynth.evaluation.turing import open_session, results
-from gansynth.evaluation.turing.pages import FILES, HEADERS, _Pages
-from gansynth.evaluation.turing.raters import new_rater, seat_of
+from gansynth.evaluation.turing.pages import FILES, HEADERS
 from gansynth.evaluation.turing.session import read_access
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
 from tests.evaluation.turing.serving import Visitor, change, raters_of, served
@@ -31,7 +25,6 @@ def site(flat_session):
 
 @pytest.fixture
 def seated(site):
-    """A visitor who has begun, and what the page knows then."""
     return site, site.join("Dr. Ito", years=12)
 
 
@@ -288,41 +281,6 @@ def test_the_pages_source_says_nothing_of_any_image(seated):
     assert {found.status for found in before} == {200}
     site.answer(state["image"])
     assert [site.get(path).body for path in paths] == [found.body for found in before]
-
-
-def test_every_image_costs_the_same_steps(flat_session):
-    """Handlers are run by hand, their calls counted: time itself is too noisy to be compared."""
-    import asyncio
-
-    from aiohttp.test_utils import make_mocked_request
-
-    session = open_session(flat_session)
-    token, _ = read_access(flat_session)
-    rater = new_rater(flat_session, "x", None, len(session.images))
-    pages = _Pages(session, token, [rater], None)
-    seat = f"gansynth-{session.id}-rater={seat_of(rater, token)}"
-    cookie = f"gansynth-{session.id}-link={token}; {seat}"
-    loop, counts = asyncio.new_event_loop(), []
-    for name in rater.names:
-        request = make_mocked_request(
-            "GET", f"/image/{name}", {"Cookie": cookie}, match_info={"name": name}
-        )
-        calls = Counter[str]()
-
-        def count(frame: FrameType, event: str, _: Any, calls: Counter[str] = calls) -> None:
-            calls[f"{event} {frame.f_code.co_name}"] += 1
-
-        sys.setprofile(count)
-        try:
-            found = loop.run_until_complete(pages.image(request))
-        finally:
-            sys.setprofile(None)
-        assert found.status == 200
-        counts.append(calls)
-        rater.answers.append({"answer": "real"})
-    loop.close()
-    # The last image alone has no other at hand after it.
-    assert all(one == counts[1] for one in counts[1:-1])
 
 
 def test_results_are_shown_after_the_last_answer_and_only_if_they_are_to_be(flat_session):

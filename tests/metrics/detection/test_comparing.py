@@ -1,6 +1,3 @@
-"""Arms at equal false positives, resampled patients, lesions of volumes, and all as a document."""
-# mypy: disallow-untyped-calls=False
-
 import json
 from dataclasses import replace
 from typing import Any
@@ -273,7 +270,6 @@ def of_arm():
 
 
 def estimates(part):
-    """Every number with an interval in a document."""
     if isinstance(part, dict) and part.keys() == {"value", "low", "high"}:
         yield part
     elif isinstance(part, dict | list):
@@ -303,13 +299,6 @@ def test_a_document_is_json_even_where_nothing_is_defined():
     told = measure_arms({"a": empty, "b": empty}, DetectionMeasures(resamples=20))
     assert json.loads(json.dumps(told, allow_nan=False))["arms"][0]["map"]["value"] is None
     assert "nothing to compare" in told["equal_fps"][0]["verdict"]
-
-
-def test_progress_is_told_to_the_end():
-    told = []
-    arms = {"a": FOUND, "b": FOUND}
-    measure_arms(arms, DetectionMeasures(resamples=0), progress=lambda *counts: told.append(counts))
-    assert told == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize(("confidence", "warned"), [(0.3, True), (0.4, False)])

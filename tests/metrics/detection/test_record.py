@@ -1,6 +1,3 @@
-"""The detections document: what is written is read again, and nonsense is named."""
-# mypy: disallow-untyped-calls=False
-
 import json
 from dataclasses import replace
 

@@ -1,5 +1,3 @@
-"""Where hosts leave label maps of held-out cases: found, and measured, as they write them."""
-
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +29,6 @@ TURNED = np.array([[0, 0, -2.0, 5], [1.0, 0, 0, -3], [0, 3.0, 0, 7], [0, 0, 0, 1
 
 
 def perfect(judged: Any) -> bool:
-    """Whether all cases were predicted as they are."""
     found = evaluate(judged, ONE, measures=("dice", "nsd")).per_case
     return bool(found) and all(set(case.values()) == {1.0} for case in found.values())
 
@@ -204,7 +201,6 @@ def test_what_could_not_be_measured_is_refused_before_a_training(volumes):
 
 @pytest.fixture(scope="module")
 def deepmedic(tmp_path_factory) -> Toy:
-    """One training and two validation cases."""
     folder = tmp_path_factory.mktemp("toy")
     return toy_deepmedic(folder, train=1, val=2, shape=(18, 17, 16))
 

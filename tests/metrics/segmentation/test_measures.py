@@ -1,5 +1,3 @@
-"""What is measured of one case: by hand, as MONAI has it, and what holds whatever the case."""
-
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,6 @@ from gansynth.metrics.segmentation.regions import (
     with_labels,
 )
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import read_nifti
-from tests.deepmedic_sets import phantom
 from tests.metrics.segmentation.shapes import ONE, blobs, line, measured
 
 pytestmark = [
@@ -25,13 +21,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:the prediction of class .* is all 0:UserWarning"),
 ]
 ROOT = Path(__file__).parents[3]
-HIPPOCAMPUS = ROOT.parent / "shared" / "data" / "msd_task04_hippocampus" / "labelsTr"
 NAMES = ("dice", "hd95", "nsd", "lesion_sensitivity", "lesion_precision")
 PERFECT = dict(zip(NAMES, (1, 0, 1, 1, 1), strict=True))
 
 
 def marked(shape: tuple[int, ...], *places: Any) -> Any:
-    """A map with label 1 at some places."""
     labels = np.zeros(shape, np.int16)
     for place in places:
         labels[place] = 1
@@ -100,15 +94,9 @@ CASES = [((14, 12, 10), (2.5, 0.7, 1.1)), ((30, 26), (0.8, 1.3)), ((9, 9, 9), (1
 
 @pytest.fixture(params=range(9))
 def case(request) -> Any:
-    """Prediction, truth and spacing."""
     shape, spacing = CASES[request.param % 3]
     rng = np.random.default_rng(request.param)
     return blobs(rng, shape), blobs(rng, shape), spacing
-
-
-def test_a_perfect_prediction_is_perfect(case):
-    _, truth, spacing = case
-    assert measured(truth, truth, spacing) == PERFECT
 
 
 def test_prediction_and_truth_change_places(case):
@@ -131,12 +119,6 @@ def test_neither_units_nor_axes_nor_background_around_matter(case):
     slab = measured(predicted[None], truth[None], (7.0, *spacing), tolerance_mm=1.5)
     for other in (wide, turned, padded, slab):
         assert other == pytest.approx(one)
-
-
-def test_surfaces_agree_the_more_the_more_is_tolerated(case):
-    found = [measured(*case, tolerance_mm=mm)["nsd"] or 0 for mm in (0, 2, 99)]
-    assert found == sorted(found)
-    assert found[0] < found[-1] == 1
 
 
 def test_inputs_stay_as_they_are(case):
@@ -183,19 +165,6 @@ def test_blobs_are_measured_as_by_monai(shape, spacing, seed):
     assert_monais(np.where(rng.random(shape) < 0.02, 1 - truth, truth), truth, spacing, 1.5)
 
 
-def test_a_phantoms_lesion_is_measured_as_by_monai():
-    labels = phantom(np.random.default_rng(1), (30, 28, 26))[1]
-    assert_monais(np.roll(labels, (1, -2, 3), (0, 1, 2)), labels, (0.9, 0.9, 4.5), 2.0)
-
-
-@pytest.mark.data
-@pytest.mark.skipif(not HIPPOCAMPUS.is_dir(), reason="../shared/data is absent")
-def test_another_persons_hippocampus_is_measured_as_by_monai():
-    one, other = (read_nifti(file).array for file in sorted(HIPPOCAMPUS.glob("*.nii.gz"))[:2])
-    box = tuple(slice(n) for n in map(min, one.shape, other.shape))
-    assert_monais(one[box], other[box], (1.0, 1.0, 1.0))
-
-
 def test_lesions_are_those_of_cc3d():
     cc3d = pytest.importorskip("cc3d")
     rng = np.random.default_rng(3)
@@ -231,8 +200,6 @@ def test_every_measure_is_in_the_table_and_only_what_is_asked_is_measured():
     assert list(measured(ROW, ROW, (1, 1))) == list(SEGMENTATION) == list(NAMES)
     assert list(measured(ROW, ROW, (1, 1), measures=("nsd", "dice"))) == ["nsd", "dice"]
     assert measure_of("sensitivity@FP=0.5") is MEASURES["sensitivity"]
-    lower = {name for name, one in MEASURES.items() if one.better == "lower"}
-    assert lower == {"hd95", "fp_per_image"}
     with pytest.raises(UsageFault, match=r"^hd59/WT: no measure.*Did you mean 'hd95'"):
         measure_of("hd59/WT")
 

@@ -4,12 +4,12 @@
 """
 
 import json
-import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from benchmarks.table_statistics import page
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "statistics.md"
@@ -24,20 +24,11 @@ def results() -> dict[str, Any]:
     return found
 
 
-def tables(doc: dict[str, Any]) -> dict[str, str]:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        made: dict[str, str] = import_module("table_statistics").page(doc)
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
-    return made
-
-
 @pytest.mark.parametrize(
     "name", ["false positives", "3 x 2 x 20", "5 x 2 x 20", "holm", "variance", "worth"]
 )
 def test_the_page_has_what_was_simulated(name):
-    part = f"<!-- {name} -->\n{tables(results())[name]}\n<!-- /{name} -->"
+    part = f"<!-- {name} -->\n{page(results())[name]}\n<!-- /{name} -->"
     assert part in PAGE.read_text(encoding="utf-8"), "run: python tests/metrics/stats/test_page.py"
 
 
@@ -67,7 +58,7 @@ def test_families_stay_at_five_percent():
 
 if __name__ == "__main__":
     text = PAGE.read_text(encoding="utf-8")
-    for key, table in tables(results()).items():
+    for key, table in page(results()).items():
         head, _, rest = text.partition(f"<!-- {key} -->\n")
         text = f"{head}<!-- {key} -->\n{table}\n{rest[rest.index(f'<!-- /{key} -->') :]}"
     PAGE.write_text(text, encoding="utf-8")

@@ -1,5 +1,3 @@
-"""What a comparison is made of: pairs of runs, mean squares, resamples, bounds."""
-
 import math
 from dataclasses import asdict
 from typing import Any

@@ -3,7 +3,6 @@
 Shares are held to what they ought to be within 3.5 standard errors of the simulation. The same seed
 draws the same experiments, so a test fails always or never. One design and scenario is quick.
 """
-# mypy: disallow-untyped-calls=False
 
 from dataclasses import replace
 from operator import attrgetter

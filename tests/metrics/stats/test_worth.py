@@ -1,5 +1,3 @@
-"""Worth in real cases: by hand where nothing is random, and its interval's coverage where it is."""
-
 import json
 from dataclasses import replace
 
@@ -114,12 +112,6 @@ def test_less_is_better_for_a_distance():
     found = worth(mirrored, replace(arm, values=-arm.values), 6, better="lower")
     assert found == worth(RISING, arm, 6)
     assert WorthInCases(**json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
-
-
-def test_an_arm_that_is_the_control_is_worth_nothing():
-    found = worth(RISING, RISING[6], 6)
-    assert (found.cases, found.beyond) == (0, None)
-    assert worth(RISING, RISING[12], 12).cases == pytest.approx(0, abs=1e-9)
 
 
 def test_draws_and_subjects_that_not_all_have_are_left_out():

@@ -43,12 +43,12 @@ class Slow(MMGAN):
         if step.index == 4:
             dawdle("step")
         time.sleep(0.005)
-        return super()._paint(step)  # type: ignore[no-untyped-call]
+        return super()._paint(step)
 
     def sample(self, conditions: Any, seeds: Any) -> Any:
         """Draw, sooner or later."""
         dawdle("preview")
-        return super().sample(conditions, seeds)  # type: ignore[no-untyped-call]
+        return super().sample(conditions, seeds)
 
 
 class SlowSource(ZooSource):
