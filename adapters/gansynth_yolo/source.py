@@ -361,13 +361,10 @@ def fitted(case: Case, size: tuple[int, int], *, stretch: bool) -> Case:
     inner = tuple(min(n, max(1, round(o * scale))) for n, o in zip(size, shape, strict=True))
     case = resize(case, inner)
     top, left = ((n - i) // 2 for n, i in zip(size, inner, strict=True))
-    window = slice(top, top + inner[0]), slice(left, left + inner[1])
-    image = np.zeros((len(case.image), *size), np.float32)
-    image[:, *window] = case.image
-    labels, boxes = case.labels, case.boxes
-    if labels is not None:
-        labels = np.zeros(size, np.int16)
-        labels[window] = case.labels
+    around = ((top, size[0] - inner[0] - top), (left, size[1] - inner[1] - left))
+    image = np.pad(case.image, ((0, 0), *around))
+    labels = None if case.labels is None else np.pad(case.labels, around)
+    boxes = case.boxes
     if boxes is not None:
         moved = boxes.coords + np.array([top, left, top, left], np.float32)
         boxes = Boxes(moved.astype(np.float32), boxes.labels)

@@ -94,7 +94,7 @@ def test_the_plans_of_the_lab_seal_the_same_people_and_have_a_yardstick():
 
 
 @pytest.fixture
-def slices(tmp_path) -> Path:
+def slices(tmp_path):
     """Three slices of two patients, 256 x 256; the first has a tumour."""
     for name, grey in (("TCGA_A_1_003", 60), ("TCGA_A_1_004", 80), ("TCGA_B_2_001", 200)):
         tumour = np.zeros((256, 256), np.uint8)
@@ -109,7 +109,8 @@ def test_the_labs_slices_are_one_volume_a_patient_for_nnunet(slices, tmp_path):
     lgg = script("lgg_data")
     lgg.nnunet_raw(slices, tmp_path / "root", 64)
     folder = tmp_path / "root" / "nnUNet_raw" / lgg.DATASET
-    labels = nibabel.load(folder / "labelsTr" / "TCGA_A_1.nii.gz").get_fdata()
+    volume: Any = nibabel.load(folder / "labelsTr" / "TCGA_A_1.nii.gz")
+    labels = volume.get_fdata()
     assert labels.shape == (64, 64, 2)
     assert labels[..., 0].sum() == labels[5:10, 10:20, 0].sum() == 50  # x, y, z
     assert sorted(p.name for p in (folder / "imagesTr").iterdir()) == [
@@ -123,7 +124,10 @@ def test_the_labs_boxes_lie_around_its_masks(slices, tmp_path, monkeypatch):
     monkeypatch.setattr(lgg, "TRAINING", 1)
     lgg.yolo(slices, tmp_path / "out", 128)
     source = open_yolo(SourceRequest("yolo", str(tmp_path / "out"), read={"masks": "yes"}))
-    case = source.load("train/TCGA_A_1_003")
-    assert case.boxes.coords.round(2).tolist() == [[20, 10, 40, 20]]
-    assert source.boxes_around(case.labels).coords.tolist() == [[20, 10, 40, 20]]
-    assert not len(source.load("train/TCGA_A_1_004").boxes.coords)
+    case, without = (source.load(f"train/TCGA_A_1_00{n}") for n in (3, 4))
+    assert case.labels is not None
+    for boxes in (case.boxes, source.boxes_around(case.labels)):
+        assert boxes is not None
+        assert boxes.coords.round(2).tolist() == [[20, 10, 40, 20]]
+    assert without.boxes is not None
+    assert not len(without.boxes.coords)

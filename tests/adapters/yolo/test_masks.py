@@ -1,6 +1,7 @@
 """``yolo:`` with label maps beside the boxes: generators of lesions feed detectors, too."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,10 @@ MASKED = {"masks": "yes"}
 FIRST = "train/p01_z000"
 
 
+def source_of(data: Path, **asked: Any) -> Any:
+    return opened(data, **asked)
+
+
 def mask_of(data: Path, case: str = FIRST) -> Path:
     return data.parent / f"masks/{case}.png"
 
@@ -31,7 +36,7 @@ def mask_of(data: Path, case: str = FIRST) -> Path:
 def masked(tmp_path) -> Path:
     """``data.yaml`` of a tiny data set whose masks are the insides of its boxes."""
     data = toy_yolo(tmp_path / "set", train=8, val=4, test=0, backgrounds=0)
-    source = opened(data)
+    source = source_of(data)
     for case in (*source.train_ids, *source.held_out_ids):
         labels = np.zeros(source.shape(case), np.uint8)
         for top, left, bottom, right in source.load(case).boxes.coords.round().astype(int):
@@ -42,7 +47,7 @@ def masked(tmp_path) -> Path:
 
 
 def test_a_case_has_its_label_map_and_the_same_content(masked):
-    source, plain = opened(masked, read=MASKED), opened(masked)
+    source, plain = source_of(masked, read=MASKED), source_of(masked)
     case = source.load(FIRST)
     case.validate(source.schema)
     assert dict(source.schema.labels) == {"background": 0, "lesion": 1}
@@ -52,7 +57,7 @@ def test_a_case_has_its_label_map_and_the_same_content(masked):
 
 
 def test_label_maps_are_padded_as_their_images(masked):
-    source = opened(masked, read={**MASKED, "size": "64x96"})
+    source = source_of(masked, read={**MASKED, "size": "64x96"})
     labels = source.load(FIRST).labels
     np.testing.assert_array_equal(labels[:, 16:80], np.asarray(Image.open(mask_of(masked))))
     assert labels.sum() == labels[:, 16:80].sum()
@@ -61,10 +66,10 @@ def test_label_maps_are_padded_as_their_images(masked):
 def test_boxes_are_drawn_around_parts_that_are_large_enough(masked):
     labels = np.zeros((64, 64), np.int16)
     labels[4:10, 20:25], labels[40, 40] = 1, 1
-    boxes = opened(masked, read={**MASKED, "least": "2"}).boxes_around(labels)
+    boxes = source_of(masked, read={**MASKED, "least": "2"}).boxes_around(labels)
     assert boxes.coords.tolist() == [[4, 20, 10, 25]]
     assert boxes.labels.tolist() == [0]
-    assert opened(masked).boxes_around(labels) is None
+    assert source_of(masked).boxes_around(labels) is None
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,7 @@ def test_boxes_are_drawn_around_parts_that_are_large_enough(masked):
 def test_an_unusable_label_map_is_refused(masked, change, says):
     change(mask_of(masked))
     with pytest.raises(DataFault, match=says):
-        opened(masked, read=MASKED).load(FIRST)
+        source_of(masked, read=MASKED).load(FIRST)
 
 
 def test_keys_and_classes_that_do_not_fit_are_refused(masked):
@@ -87,20 +92,21 @@ def test_keys_and_classes_that_do_not_fit_are_refused(masked):
     splits = {"train": "images/train", "val": "images/val"}
     write_yaml(masked.parent, {**splits, "names": {0: "background"}, "nc": 1, "channels": 1})
     with pytest.raises(UsageFault, match=r"masks=yes: .* names a class"):
-        opened(masked, read=MASKED)
+        source_of(masked, read=MASKED)
 
 
 @pytest.mark.parametrize("plugin", ["copypaste", "parametric"])
 def test_pasted_lesions_feed_a_detector(masked, tmp_path, plugin):
     asked = SourceRequest("yolo", str(masked), read=MASKED)
-    quiet = {"settings": {}, "edits": None, "device": "cpu", "reporter": NullReporter()}
-    fit(plugin, asked, tmp_path / "run", **quiet)  # type: ignore[arg-type]
-    adapter = YoloAdapter(opened(masked, read=MASKED))
+    fit(plugin, asked, tmp_path / "run", settings={}, edits=None, reporter=NullReporter())
+    source = source_of(masked, read=MASKED)
+    adapter = YoloAdapter(source)
     adapter.check_origin(MixConfig(RunFolder(tmp_path / "run"), Ratio(1, 1)))
     run = load_run(RunFolder(tmp_path / "run"), "cpu")
-    for sample in Sampler(run, adapter.source).draw(0, 4):
+    samples: Any = Sampler(run, source).draw(0, 4)
+    for sample in samples:
         adapter.finalise(sample)
-        assert len(sample.boxes.coords) == len(adapter.source.boxes_around(sample.labels).coords)
+        assert len(sample.boxes.coords) == len(source.boxes_around(sample.labels).coords)
         covered = np.zeros_like(sample.labels)
         for top, left, bottom, right in sample.boxes.coords.astype(int):
             covered[top:bottom, left:right] = 1
