@@ -162,10 +162,15 @@ class _ImagePaths:
 
 def label_path(image: Path) -> Path:
     """Return an image's label file: the last ``/images/`` of its path becomes ``/labels/``."""
-    parts = list(image.with_suffix(".txt").parts)
+    return beside(image, "labels", ".txt")
+
+
+def beside(image: Path, folder: str, suffix: str) -> Path:
+    """Return the file that has another folder for the last ``/images/`` of an image's path."""
+    parts = list(image.with_suffix(suffix).parts)
     places = [n for n, part in enumerate(parts[:-1]) if part == "images"]
     if places:
-        parts[places[-1]] = "labels"
+        parts[places[-1]] = folder
     return Path(*parts)
 
 

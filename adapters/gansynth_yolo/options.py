@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from gansynth.data.planes import PixelSpacing
 from gansynth.data.read_options import ReadOptions, SkullStrip, SplitsFile
 from gansynth.runtime.option_kinds import Size2
+from gansynth.runtime.options import Needs
 
 
 def _two_groups(value: Any) -> Any:
@@ -29,6 +30,8 @@ def _two_groups(value: Any) -> Any:
 
 class YoloOptions(ReadOptions):
     """Options for reading a YOLO data set."""
+
+    needs: ClassVar[Needs] = {"least": "masks"}
 
     size: Size2 | None = Field(
         None,
@@ -71,6 +74,14 @@ class YoloOptions(ReadOptions):
     )
     spacing: PixelSpacing = Field(
         (1.0, 1.0), description="size of the files' pixels in mm along y,x (one number for both)"
+    )
+    masks: bool = Field(
+        False,
+        description="`yes`: each image has a label map, a PNG of the same name with `/masks/` for "
+        "the last `/images/` of its path. 0 is background, 1 the first class, 2 the second",
+    )
+    least: int = Field(
+        1, ge=1, description="least pixels of a part of a sample's label map that gets a box"
     )
     splits: SplitsFile = None
     allow_outside: bool = Field(

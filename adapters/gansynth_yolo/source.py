@@ -15,11 +15,12 @@ import numpy as np
 
 from gansynth.core.fingerprint import prints_of
 from gansynth.core.lineage import CaseRecord, guard_split
-from gansynth.core.schema import Boxes, Case, Schema, content_hash
+from gansynth.core.schema import Boxes, Case, LabelArray, Schema, content_hash
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file
 from gansynth.data.folds import absolute, one_fold
+from gansynth.data.label_boxes import LabelBoxes
 from gansynth.data.planes import resize
 from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.data.resplit import write_resplit
@@ -28,6 +29,7 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_yolo.cases import YoloImage, read_pixels, scaled
 from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
 from gansynth_yolo.images import Fault, ImageListing, list_images, same_files
+from gansynth_yolo.masks import missing_masks, read_mask
 from gansynth_yolo.options import YoloOptions
 
 LARGEST = 256
@@ -96,6 +98,7 @@ class YoloSource(CaseSource):
         """Return all faults found without decoding an image; opening raises the first."""
         faults = list(self.listing.faults)
         faults += [*self._kind_faults(), *same_files(self.file, self.listing)]
+        faults += missing_masks(self.listing) if self.options.masks else []
         if faults:
             return faults
         if not any(len(image.rows) for image in self.listing.of("train")):
@@ -158,19 +161,24 @@ class YoloSource(CaseSource):
 
     @cached_property
     def schema(self) -> Schema:
-        """The channels (grey, or red, green, blue) and the box classes of ``data.yaml``."""
+        """The channels (grey, or red, green, blue) and the box classes of ``data.yaml``.
+
+        With label maps the classes are their labels, too.
+        """
         channels = ("grey",) if self.grey else ("red", "green", "blue")
         classes: tuple[str, ...] = ()
         if self.options.classes == "boxes":
             classes = (BACKGROUND, *self.file.names)
-            if BACKGROUND in self.file.names:
-                raise UsageFault(
-                    f"--read classes=boxes: {self.file.path} names a class {BACKGROUND!r}, which "
-                    "means images without boxes; expected another name; rename it"
-                )
+        masks = self.options.masks
+        if (classes or masks) and BACKGROUND in self.file.names:
+            raise UsageFault(
+                f"--read {'classes=boxes' if classes else 'masks=yes'}: {self.file.path} names a "
+                f"class {BACKGROUND!r}, which means no lesion; expected another name; rename it"
+            )
+        labels = {name: number for number, name in enumerate(self.file.names, 1) if masks}
         return Schema(
             channels,
-            {"background": 0},
+            {BACKGROUND: 0, **labels},
             self._spacing(),
             axes="HW",
             classes=classes,
@@ -209,16 +217,26 @@ class YoloSource(CaseSource):
     def load(self, case_id: str) -> Case:
         """Read one image: float32 (C, H, W), 0 to 1, of ``size``; boxes in its pixels.
 
+        With ``masks``, labels are int16 (H, W), else None.
+
         Raises:
-            DataFault: an unknown or damaged image.
+            DataFault: an unknown or damaged image or label map.
         """
         image = self.image(case_id)
         real_file(image.image, self.request)
         pixels = scaled(image.pixels(), grey=self.grey)
         boxes = Boxes(image.boxes, image.rows[:, 0].astype(np.int16))
         number = self.label_class(case_id)
-        case = Case(case_id, self.subject(case_id), pixels, None, boxes, number)
+        labels = read_mask(image, len(self.file.names)) if self.options.masks else None
+        case = Case(case_id, self.subject(case_id), pixels, labels, boxes, number)
         return fitted(case, self.size, stretch=self.options.fit == "stretch")
+
+    def boxes_around(self, labels: LabelArray) -> Boxes | None:
+        """Boxes around the connected parts of a sample's label map; None without ``masks``."""
+        if not self.options.masks:
+            return None
+        numbers = {name: (number,) for number, name in enumerate(self.file.names, 1)}
+        return LabelBoxes(numbers, self.options.least).of(labels)
 
     def shape(self, case_id: str) -> tuple[int, ...]:
         """Rows and columns of the arrays of ``load``."""
@@ -343,10 +361,11 @@ def fitted(case: Case, size: tuple[int, int], *, stretch: bool) -> Case:
     inner = tuple(min(n, max(1, round(o * scale))) for n, o in zip(size, shape, strict=True))
     case = resize(case, inner)
     top, left = ((n - i) // 2 for n, i in zip(size, inner, strict=True))
-    image = np.zeros((len(case.image), *size), np.float32)
-    image[:, top : top + inner[0], left : left + inner[1]] = case.image
+    around = ((top, size[0] - inner[0] - top), (left, size[1] - inner[1] - left))
+    image = np.pad(case.image, ((0, 0), *around))
+    labels = None if case.labels is None else np.pad(case.labels, around)
     boxes = case.boxes
     if boxes is not None:
         moved = boxes.coords + np.array([top, left, top, left], np.float32)
         boxes = Boxes(moved.astype(np.float32), boxes.labels)
-    return replace(case, image=image, boxes=boxes)
+    return replace(case, image=image, labels=labels, boxes=boxes)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from gansynth.core.fingerprint import prints_of
 from gansynth.core.lineage import CaseRecord, Lineage, read_lineage
-from gansynth.core.schema import Case, FloatArray, LabelArray, Schema, content_hash
+from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.serialise import Document
@@ -215,6 +215,13 @@ class CaseSource(ABC):
             "to their voxels; expected volumes as their files hold them: nnunet-raw:, nifti:, msd:"
         )
 
+    def boxes_around(self, labels: LabelArray) -> Boxes | None:
+        """Return the boxes of a sample's label map, for hosts that learn from boxes, or None.
+
+        ``labels``: int16, in the generator's voxels.
+        """
+        return None
+
     def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Return the same cases in other folds, for any process to open; no image is copied.
 
@@ -296,6 +303,10 @@ class WrappedSource(CaseSource):
     def subject(self, case_id: str) -> str:
         """Return the subject of a case."""
         return self.base.subject(case_id)
+
+    def boxes_around(self, labels: LabelArray) -> Boxes | None:
+        """Return the boxes of a sample's label map, or None."""
+        return self.base.boxes_around(labels)
 
     def label_class(self, case_id: str) -> int | None:
         """Return the number of a case's class; None without classes."""

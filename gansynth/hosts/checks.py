@@ -113,12 +113,14 @@ def check_learnable(
             "without --set target=labels"
         )
     if needs == "boxes":
-        if "boxes" not in manifest.get("conditioned_on", ()):
+        if "boxes" in manifest.get("conditioned_on", ()):
+            return
+        if not (run.schema.foreground and run.schema.box_classes):
             raise UsageFault(
-                f"{folder}: {manifest['generator']} takes no boxes, and {target} learns "
-                "from them; fit a generator that does, such as cpggan"
+                f"{folder}: {manifest['generator']} takes no boxes, and {target} learns from "
+                "them; fit a generator that does, such as cpggan, or give label maps to the fit "
+                "(--read masks=yes), around whose parts boxes are drawn"
             )
-        return
     if manifest.get("label_source") == "none":
         raise UsageFault(
             f"{folder}: {manifest['generator']} draws images without label maps, and {target} "

@@ -115,7 +115,7 @@ class Sampler:
             for s, c in zip(samples, conditions, strict=True)
         ]
         judged = map(self._judged, traced, conditions)
-        return [self._finish(sample) for sample in judged]
+        return [self._boxed(self._finish(sample)) for sample in judged]
 
     def _condition(self, index: int) -> Condition:
         """Return a sample's condition; without a class if the generator ignores classes."""
@@ -185,6 +185,12 @@ class Sampler:
         provenance = condition.provenance
         case = self.sampler.cache(provenance["case"])
         return self.run.space.to_generator(case, Placement.from_json(provenance["placement"]))
+
+    def _boxed(self, sample: Sample) -> Sample:
+        """Add the boxes of the label map, if the source draws boxes around labels."""
+        if sample.boxes is not None or sample.labels is None:
+            return sample
+        return replace(sample, boxes=self.source.boxes_around(sample.labels))
 
     def _finish(self, sample: Sample) -> Sample:
         """Clear the padding as in the source's own crops, and record the run."""
