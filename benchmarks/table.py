@@ -218,7 +218,7 @@ MAKERS = {
     "soak": soak,
     "statistics": statistics,
 }
-ELSEWHERE = ("evaluate.json", "guard.json", "grain_", "papers_")
+ELSEWHERE = ("evaluate.json", "guard.json", "grain_", "papers_", "places.json")
 """Beginnings of files whose tables are in the docs; ``results/README.md`` says where."""
 
 

@@ -569,6 +569,7 @@ print(sorted(heavy & {{name.partition(".")[0] for name in sys.modules}}))
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_no_torn_segment(bank):
     BankWriter.create(bank, LIVE).close()
     segment: list[Any] = [(make_sample(7, (40, 40, 40)), {})] * 4

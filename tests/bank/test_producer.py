@@ -389,9 +389,10 @@ def test_a_bank_made_otherwise_is_not_taken_up(start, tmp_path):
     assert BankReader(tmp_path / "bank").count() == 13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "temporary"),
-    [("ok", False), pytest.param("slow", True, marks=pytest.mark.slow), ("stubborn", True)],
+    [("ok", False), ("slow", True), ("stubborn", True)],
 )
 def test_a_producer_ends_when_its_parent_was_killed(tmp_path, where, temporary):
     config = config_of(tmp_path, where, frozen=False, segment_samples=4, temporary=temporary)

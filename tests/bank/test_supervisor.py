@@ -230,13 +230,11 @@ def test_a_producer_counts_as_hung_by_what_its_heart_says(
     assert heart.well == (len(moments) if usual else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "limits", "words"),
     [
-        pytest.param(
-            *("freeze", replace(QUICK, silent=8.0), "hung, no sign of life for"),
-            marks=pytest.mark.slow,
-        ),
+        ("freeze", replace(QUICK, silent=8.0), "hung, no sign of life for"),
         ("sleep", replace(QUICK, batch=0.7, usual=1.0), "s at one batch"),
     ],
     ids=["frozen", "endless-batch"],

@@ -101,7 +101,6 @@ def assert_close(folder: Path, tmp_path: Path, name: str, **options: Any) -> Non
     assert apart(name, newest(folder), whole) < ROUNDING * apart(name, whole, start)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SHARED)
 def test_two_processes_end_where_one_with_the_whole_batch_does(ran, tmp_path, name):
     assert_close(ran[name][0], tmp_path, name, **{**WHOLE, "steps": STEPS.get(name, 8)})

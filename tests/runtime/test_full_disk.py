@@ -16,6 +16,7 @@ REQUEST = SourceRequest("example", "2d")
 SETTINGS = {"steps": "2", "width": "8", "max_width": "16", "n_critic": "1", "precision": "fp32"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare to mount a tmpfs")
 def test_a_fit_on_a_full_disk_ends_before_it_begins(tmp_path):
     disk = tmp_path / "disk"

@@ -136,6 +136,7 @@ def fit(server, tmp_path) -> Callable[..., Child]:
     return start
 
 
+@pytest.mark.slow
 def test_a_run_told_to_stop_checkpoints_the_very_step_and_goes_on_to_the_bit(fit):
     reading = fit("run", "read")
     until(reading.mark.exists)
@@ -159,6 +160,7 @@ def test_a_run_told_to_stop_checkpoints_the_very_step_and_goes_on_to_the_bit(fit
     assert read_metrics(run.out / "metrics.csv")["step"] == list(range(1, steps + 6))
 
 
+@pytest.mark.slow
 def test_ctrl_c_gives_up_a_preview_for_the_checkpoint(fit):
     run = fit("run", "preview", sample_every=5)
     until(run.mark.exists)
@@ -167,6 +169,7 @@ def test_ctrl_c_gives_up_a_preview_for_the_checkpoint(fit):
     assert run.saved() == [0, 5]
 
 
+@pytest.mark.slow
 def test_the_second_signal_ends_it_at_once(fit):
     run = fit("run", "step", checkpoint_every=3)
     until(run.mark.exists)

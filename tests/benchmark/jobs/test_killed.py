@@ -66,6 +66,7 @@ def test_a_run_that_is_told_to_stop_stops_its_jobs_first(small: Small, number, c
     assert not small.store.held(key_of("long"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("grace", "numbers", "code"),
     [(0.5, [signal.SIGTERM], 143), (1000, [signal.SIGINT, signal.SIGINT], 130)],
