@@ -285,7 +285,8 @@ def _statistics(case_pool: CasePool) -> tuple[FloatArray, FloatArray]:
             continue
         for row, value in enumerate(values):
             held = case.image[:, case.labels == value].astype(np.float64)
-            sums[:, row] += held.shape[1], held.sum(axis=1), np.square(held).sum(axis=1)
+            sums[0, row] += held.shape[1]
+            sums[1:, row] += held.sum(axis=1), np.square(held).sum(axis=1)
     count = np.maximum(sums[0], 1)
     means = sums[1] / count
     spread = np.sqrt(np.maximum(sums[2] / count - means**2, 0))

@@ -11,6 +11,7 @@ import torch
 from scipy.ndimage import binary_dilation
 
 from gansynth.conditions.edit_chain import build_edits
+from gansynth.conditions.lesion_donors import class_statistics
 from gansynth.conditions.lesion_placement import LesionDrawer, LesionOptions, lesion_drawer, no_room
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.edit import Edit, EditResult
@@ -220,3 +221,12 @@ def test_what_is_not_understood_is_refused_in_one_line(text, said):
         sampler(text).draw(0)
     assert said.lower() in str(fault.value).lower()
     assert "\n" not in str(fault.value)
+
+
+def test_classes_have_the_mean_and_deviation_of_their_training_voxels(tumours):
+    cases = [tumours.cache(case_id) for case_id in tumours.ids]
+    means, deviations = class_statistics(tumours)
+    for row, value in enumerate((1, 2)):
+        voxels = np.concatenate([case.image[:, case.labels == value] for case in cases], axis=1)
+        assert means[row] == pytest.approx(voxels.mean(1), abs=1e-4)
+        assert deviations[row] == pytest.approx(voxels.std(1), abs=1e-4)
