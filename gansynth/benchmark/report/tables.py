@@ -89,7 +89,7 @@ def _comparison(
     return {
         TableColumn("N", "short"): [whole(study.size_node(n))],
         **{TableColumn(title): line for title, line in numbers.items()},
-        TableColumn("holds for other", "words"): [node["generalises"].text],
+        TableColumn("holds for other", "short"): [node["generalises"].text],
     }
 
 
