@@ -44,8 +44,8 @@ def means(study: ReportData) -> list[Block]:
     titles = [f"{s.title}, {s.unit}, {'↑' if s.up else '↓'}" for s in study.measures.values()]
     columns = [TableColumn("N", "short"), *map(TableColumn, titles), TableColumn("runs")]
     note = "Means with 95 % confidence intervals. ↑ higher is better, ↓ lower is better."
-    nodes = [study.root["measures"][name] for name in study.measures]
-    terms = {text: (node["title"].text, [text]) for node in nodes if (text := node["says"].text)}
+    known = [study.root["measures"][name] for name in study.measures]
+    terms = {text: (node["title"].text, [text]) for node in known if (text := node["says"].text)}
     table = Table("Means of all measures", columns, rows, "grouped")
     words = [Definitions(tuple(terms.values()))] if terms else []
     return [Paragraph([note], "note"), table, *words]
