@@ -12,7 +12,6 @@ on both alike.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from collections.abc import Sequence
 from itertools import pairwise
@@ -22,6 +21,8 @@ from typing import Any
 import numpy as np
 from common import print_table, write
 from lesion_data import Shown, around, whole
+
+from gansynth.report.figures import read_metrics
 
 EDITS = ("rotate", "scale", "elastic")
 BANDS = (0.03, 0.125, 0.25, 0.375, 0.5, 0.71)
@@ -103,9 +104,9 @@ def settings(run: Path) -> dict[str, Any]:
 def losses(run: Path) -> dict[str, float]:
     """The last losses of a run's discriminators."""
     path = run / "metrics.csv"
-    rows = list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
-    keys = [k for k in (rows[0] if rows else ()) if k.startswith("discriminator/")]
-    return {k: float(np.mean([float(r[k]) for r in rows[-CHANCE:] if r[k]])) for k in keys}
+    columns = read_metrics(path) if path.exists() else {}
+    kept = {name: v for name, v in columns.items() if name.startswith("discriminator/")}
+    return {name: float(np.mean(values[-CHANCE:])) for name, values in kept.items()}
 
 
 def sheet(path: Path, shown: Sequence[Shown], real: Sequence[Shown]) -> None:

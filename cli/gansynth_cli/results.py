@@ -65,7 +65,8 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"likeness of samples to each other: {samples}, of real images: {real} (mean MS-SSIM)"
     if label_maps := report.get("label_maps"):
         yield f"generated label maps: {label_maps['rejected']:.0%} are rejected"
-    yield f"pictures: {Path(run) / 'samples'}"
+    if (pictures := Path(run) / "samples").is_dir():
+        yield f"pictures: {pictures}"
     yield then("sample", run, "--sheet")
 
 

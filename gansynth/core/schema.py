@@ -181,6 +181,15 @@ class Condition:
     latent_seed: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def required(self, key: str) -> Any:
+        """Return an array that generators of lesions need; DataFault: there is none."""
+        if (array := getattr(self, key)) is None:
+            raise DataFault(
+                f"a condition has no {key}, expected one to insert a lesion; make conditions with "
+                "a LesionDrawer"
+            )
+        return array
+
 
 @dataclass(frozen=True)
 class Sample:

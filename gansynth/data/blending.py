@@ -43,8 +43,7 @@ def rim_voxels(rim_mm: float | None, spacing: Sequence[float]) -> tuple[int, ...
 
 def drawn_in(condition: Condition) -> Mask:
     """Where something is drawn into a condition's background: bool (D, H, W) or (H, W)."""
-    assert condition.lesion is not None, "asked of generators that heed lesions"
-    drawn: Mask = condition.lesion > 0
+    drawn: Mask = condition.required("lesion") > 0
     return drawn if condition.region is None else drawn | condition.region
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from gansynth.report.figures import read_metrics
 from gansynth.runtime.progress import Reporter
 
 BAND = 0.02
@@ -22,14 +22,10 @@ def shares_at_chance(path: Path, levels: Mapping[str, float]) -> dict[str, float
 
     ``path``: ``metrics.csv``. ``levels``: the loss of pure guessing by name of the loss.
     """
-    if not levels or not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    columns = read_metrics(path) if levels and path.exists() else {}
     shares = {}
     for name, level in levels.items():
-        values = [float(row.get(name) or math.nan) for row in rows]
-        values = [value for value in values if math.isfinite(value)]
+        values = [value for value in columns.get(name, ()) if math.isfinite(value)]
         at_chance = sum(abs(value - level) <= BAND * level for value in values)
         if len(values) >= LEAST and at_chance >= LONG * len(values):
             shares[name] = round(at_chance / len(values), 3)

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 
 def read_metrics(path: Path) -> dict[str, list[float]]:
-    """Read a run's ``metrics.csv``: ``step``, ``images``, ``seconds``, losses (nan: none)."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    return {name: [float(row[i]) for row in rows[1:]] for i, name in enumerate(rows[0])}
+    """Read a run's ``metrics.csv``: ``step``, ``images``, ``seconds``, losses (nan: none).
+
+    A last line without its end, as a killed run leaves it, is left out.
+    """
+    lines = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
+    names, *rows = csv.reader(lines or [""])
+    return {name: [float(row[i]) for row in rows] for i, name in enumerate(names)}
 
 
 def write_curves(metrics: Path, path: Path) -> Path:

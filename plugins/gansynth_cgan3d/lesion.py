@@ -21,7 +21,6 @@ from gansynth.core.generator import Batch, TrainingStep
 from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
 from gansynth.data.blending import drawn_in, dress, fade, hole, rim_voxels, soft, steps_from
 from gansynth.data.lesion_parts import lesion_values
-from gansynth.runtime.errors import DataFault
 from gansynth_cgan3d.options import CGANOptions
 
 LEAST = 4
@@ -143,16 +142,8 @@ class LesionInserter:
     ) -> LesionInsertion:
         """Return the insertions of conditions; DataFault: no background, lesion or donor."""
 
-        for key in ("background", "lesion", "donor"):
-            if any(getattr(condition, key) is None for condition in conditions):
-                raise DataFault(
-                    f"cgan3d: a condition has no {key}, expected one for insert=lesion; make "
-                    "conditions with a LesionDrawer"
-                )
-
         def stacked(key: str) -> Tensor:
-            arrays = [getattr(condition, key) for condition in conditions]
-            return torch.from_numpy(np.stack(arrays)).to(device)
+            return torch.from_numpy(np.stack([c.required(key) for c in conditions])).to(device)
 
         background, labels = stacked("background").float(), stacked("labels")
         mask = torch.from_numpy(np.stack([drawn_in(c) for c in conditions])).to(device)[:, None]

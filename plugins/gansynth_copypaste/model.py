@@ -19,7 +19,6 @@ from gansynth.conditions.lesion_placement import no_room
 from gansynth.core.generator import Generator, GeneratorOptions, Heeded, Phase
 from gansynth.core.schema import OUTSIDE, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.blending import drawn_in, hole, poisson, rim_voxels, soft
-from gansynth.runtime.errors import DataFault
 from gansynth_copypaste.options import CopyPasteOptions
 
 LESION, IMAGE = 1, 2
@@ -67,15 +66,10 @@ class CopyPaste(Generator):
         return no_room(sample.provenance)
 
     def _one(self, condition: Condition, seed: int) -> Sample:
-        background, labels = condition.background, condition.labels
-        if background is None or labels is None or condition.donor is None:
-            raise DataFault(
-                f"{self.name}: a condition has no background and donor, expected both; make "
-                "conditions with a LesionDrawer"
-            )
+        background, labels, donor = map(condition.required, ("background", "labels", "donor"))
         image, drawn = background, drawn_in(condition)
         if drawn.any():
-            image = self._pasted(background, condition.donor, drawn, seed)
+            image = self._pasted(background, donor, drawn, seed)
         image = self._outside(image, labels)
         if self.options.image_level:
             body, rng = labels != OUTSIDE, np.random.default_rng((seed, IMAGE))

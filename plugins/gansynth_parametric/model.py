@@ -97,12 +97,7 @@ class Parametric(Generator):
         return [self._one(c, rng) for c, rng in zip(conditions, rngs, strict=True)]
 
     def _one(self, condition: Condition, rng: np.random.Generator) -> Sample:
-        image, labels, lesion = condition.background, condition.labels, condition.lesion
-        if image is None or labels is None or lesion is None:
-            raise DataFault(
-                f"{self.name}: a condition has no background and lesion, expected both; make "
-                "conditions with a LesionDrawer"
-            )
+        image, labels, lesion = map(condition.required, ("background", "labels", "lesion"))
         free, out, row = self._tissue(image, labels), image.copy(), None
         if condition.region is not None and condition.donor is not None:  # what a lesion vacated
             out = np.where(condition.region & (lesion == 0), condition.donor, out)

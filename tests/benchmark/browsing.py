@@ -8,6 +8,11 @@ import pytest
 CHROMIUM = Path("/usr/bin/chromium")
 SIZES = {"phone": (360, 740), "desktop": (1280, 900)}
 
+OVERFULL = """() => [...document.querySelectorAll('.chart :is(td, th):not(.drawing)')]
+  .filter(cell => cell.clientWidth > 1 && cell.scrollWidth > cell.clientWidth + 1)
+  .map(cell => cell.textContent)"""
+"""Cells of charts with words that run into the next column, or out of the page."""
+
 
 @contextlib.contextmanager
 def chromium():
@@ -34,6 +39,7 @@ def opened_quietly(window, path, width, scheme, answer=".verdict"):
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     wide = page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth]")
     assert wide == [width] * 2
+    assert page.evaluate(OVERFULL) == []
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
     assert page.locator(answer).is_visible()

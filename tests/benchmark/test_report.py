@@ -15,6 +15,7 @@ from PIL import Image
 from gansynth.benchmark.report import write_report
 from gansynth.benchmark.report.overlays import EDGE, PREDICTED, TRUTH, overlay_png, worst_cases
 from gansynth.benchmark.report.page import compose
+from gansynth.benchmark.report.study import ReportData
 from gansynth.report.rendering import render
 from gansynth.runtime.errors import DataFault
 from tests.benchmark import documents
@@ -113,6 +114,17 @@ def test_what_inner_folds_chose_is_told_once_for_a_draw():
     assert rows[1] == ["tuned"]
     assert rows[2:4] == [["6", "0", "unedited"], ["6", "1", "none"]]
     assert len(rows) == 2 + 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("regions", "names", "shown"),
+    [({}, "1 foreground", "foreground"), ({"WT": "1 + 2", "ET": "2"}, "1 2 ET WT", "WT 1 ET")],
+)
+def test_regions_of_the_same_voxels_are_shown_once(regions, names, shown):
+    measures = {f"dice/{name}": documents.DICE for name in names.split()}
+    expected = [f"dice/{name}" for name in shown.split()]
+    document = {"measures": measures, "plan": {"regions": regions}, "primary": expected[0]}
+    assert list(ReportData(document).measures) == expected
 
 
 SMALL = documents.small()

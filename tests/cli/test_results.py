@@ -51,7 +51,6 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
             "losses: G 0.41  D 0.5",
             "finest detail: 0.30 to 0.90 of the real power (1 is as in real images)",
             "likeness of samples to each other: 0.45, of real images: - (mean MS-SSIM)",
-            "pictures: runs/g0/samples",
             "next: gansynth sample runs/g0 --sheet",
         ],
     ),

@@ -222,14 +222,19 @@ def test_the_slice_with_most_foreground_or_the_middle_one_is_shown(labels, shape
 METRICS = "step,images,seconds,g/a,g/b,d/a\n20,40,1.5,0.5,nan,1\n40,80,3,0.25,2,1\n"
 
 
-@pytest.mark.parametrize("lines", [0, 2])
-def test_metrics_are_read_by_column_also_of_no_line(tmp_path, lines):
-    (tmp_path / "metrics.csv").write_text("".join(METRICS.splitlines(True)[: 1 + lines]))
+@pytest.mark.parametrize(("lines", "torn"), [(0, ""), (2, ""), (2, "60,9"), (1, "40,80,2,0.5,1,")])
+def test_metrics_are_read_by_column_also_of_no_line_or_a_torn_one(tmp_path, lines, torn):
+    (tmp_path / "metrics.csv").write_text("".join(METRICS.splitlines(True)[: 1 + lines]) + torn)
     columns = read_metrics(tmp_path / "metrics.csv")
     assert list(columns) == ["step", "images", "seconds", "g/a", "g/b", "d/a"]
     assert columns["step"] == [20, 40][:lines]
     assert columns["g/a"] == [0.5, 0.25][:lines]
     assert np.isnan(columns["g/b"][:1]).all()
+
+
+def test_an_empty_file_has_no_metrics(tmp_path):
+    (tmp_path / "metrics.csv").touch()
+    assert read_metrics(tmp_path / "metrics.csv") == {}
 
 
 def test_curves_have_a_panel_per_player(tmp_path):

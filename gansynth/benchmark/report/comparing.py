@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from statistics import median
 
 from markupsafe import Markup
@@ -253,7 +254,10 @@ def _worth_row(
     cases, *ends = (number(node[k], 1, sign=True) for k in ("cases", "low", "high"))
     drawn = grid(axis, HEIGHT)
     drawn.append(line(axis.at(0), 0, axis.at(0), HEIGHT, "zero"))
-    drawn += whisker(axis, [(_shown(end), end) for end in ends], MIDDLE)
+    if any(end.value is not None for end in ends):  # without a limit, it goes beyond the axis
+        low, high = (_shown(end) for end in ends)
+        bounds = (-inf if low is None else low, inf if high is None else high)
+        drawn += whisker(axis, list(zip(bounds, ends, strict=True)), MIDDLE)
     at = node["cases"].number
     if at is not None and axis.low <= at <= axis.high:
         drawn.append(sourced(cases, mark("dot", axis.at(at), MIDDLE, "arm")))

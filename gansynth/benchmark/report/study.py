@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from gansynth.metrics.segmentation.regions import FOREGROUND
 from gansynth.report.blocks import Marker
 from gansynth.report.document import JsonNode
 from gansynth.report.numbers import NumberFormat
@@ -52,21 +53,24 @@ class ReportData:
 
     @cached_property
     def measures(self) -> dict[str, NumberFormat]:
-        """Display settings of each measure, the primary one first."""
-        measures = {
-            name: NumberFormat.of(node, name) for name, node in self.root["measures"].members()
-        }
-        for list_ in ("comparisons", "means"):
-            for node in self.root[list_]:
-                measures.setdefault(
-                    node["measure"].text, NumberFormat.of(JsonNode(None), node["measure"].text)
-                )
-        measures.pop("", None)
-        first = {
-            self.primary: measures.get(self.primary)
-            or NumberFormat.of(JsonNode(None), self.primary)
-        }
-        return {**first, **measures} if self.primary else measures
+        """Display settings of each measure, the primary one first; each region's voxels once."""
+        nodes = self.root["measures"]
+        names = [self.primary, *(name for name, _ in nodes.members())]
+        names += [node["measure"].text for p in ("comparisons", "means") for node in self.root[p]]
+        region = self.primary.partition("/")[2]
+        shown: dict[tuple[str, frozenset[str]], str] = {}
+        for name in sorted(filter(None, names), key=lambda n: _rank(n, region)):
+            shown.setdefault(self._voxels(name), name)
+        kept = [name for name in dict.fromkeys(names) if name in shown.values()]
+        return {name: NumberFormat.of(nodes[name], name) for name in kept}
+
+    def _voxels(self, name: str) -> tuple[str, frozenset[str]]:
+        """Return a measure without its region, and the region's labels."""
+        measure, _, region = name.partition("/")
+        labels = [key.partition("/")[2] for key, _ in self.root["measures"].members()]
+        formulas = {name: node.text for name, node in self.root["plan"]["regions"].members()}
+        formulas[FOREGROUND] = "+".join(filter(str.isdigit, labels))
+        return measure, frozenset(formulas.get(region, region).replace(" ", "").split("+"))
 
     @property
     def show(self) -> NumberFormat:
@@ -187,6 +191,12 @@ class ReportData:
     def development(self) -> bool:
         """Whether the results are of the development split."""
         return bool(self.root["look"]["split"].value == "development")
+
+
+def _rank(measure: str, region: str) -> tuple[bool, bool]:
+    """Sort key: the region's measures first, those of labels last."""
+    own = measure.partition("/")[2]
+    return own != region, own.isdigit()
 
 
 def _place(run: JsonNode) -> tuple[float | None, float | None]:

@@ -44,13 +44,11 @@ def means(study: ReportData) -> list[Block]:
     titles = [f"{s.title}, {s.unit}, {'↑' if s.up else '↓'}" for s in study.measures.values()]
     columns = [TableColumn("N", "short"), *map(TableColumn, titles), TableColumn("runs")]
     note = "Means with 95 % confidence intervals. ↑ higher is better, ↓ lower is better."
-    terms = [
-        (show.title, [text])
-        for name, show in study.measures.items()
-        if (text := study.root["measures"][name]["says"].text)
-    ]
+    known = [study.root["measures"][name] for name in study.measures]
+    terms = {text: (node["title"].text, [text]) for node in known if (text := node["says"].text)}
     table = Table("Means of all measures", columns, rows, "grouped")
-    return [Paragraph([note], "note"), table, *([Definitions(terms)] if terms else [])]
+    words = [Definitions(tuple(terms.values()))] if terms else []
+    return [Paragraph([note], "note"), table, *words]
 
 
 def comparisons(study: ReportData) -> list[Block]:
@@ -91,7 +89,7 @@ def _comparison(
     return {
         TableColumn("N", "short"): [whole(study.size_node(n))],
         **{TableColumn(title): line for title, line in numbers.items()},
-        TableColumn("holds for other", "words"): [node["generalises"].text],
+        TableColumn("holds for other", "short"): [node["generalises"].text],
     }
 
 
