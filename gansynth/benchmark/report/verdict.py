@@ -151,8 +151,8 @@ def _effects(study: ReportData, compared: Sequence[ArmResult]) -> list[Line]:
     if learnt:
         clauses.append([f"{title} is better by ", *_amounts(study, learnt)])
     if unlearnt:
-        start = "without a GAN by " if learnt else f"{title} is better without a GAN, by "
-        clauses.append([start, *_amounts(study, unlearnt)])
+        start = "by " if learnt else f"{title} is better by "
+        clauses.append([start, *_amounts(study, unlearnt), ", without a GAN"])
     clauses += [line for line in [_rival_clause(study, learnt, compared)] if line]
     if by[ComparisonOutcome.LOSS]:
         clauses.append([f"{title} is worse by ", *_amounts(study, by[ComparisonOutcome.LOSS])])
