@@ -14,7 +14,7 @@ Samples are of held-out people's conditions, and are held against those people's
 Training images are the scale. A side is a name and options:
 
     OMP_NUM_THREADS=1 python benchmarks/bench_equal_seconds.py 2d|3d [--budgets 30 120 600]
-        [--sides pair default: pix2pix:g_stem=no,d_stem=no,d_down=strided4,texture_head=no]
+        [--sides pair default: strided:g_stem=no,d_stem=no,texture_head=no]
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import train
 from gansynth_cgan3d.model import CGAN3D
 
-BATCH = {"2d": 8, "3d": 2}
+BATCH, LOOKS = {"2d": 8, "3d": 2}, {"2d": 10, "3d": 1}
+"""Real cases a step; steps between two looks of our side at the clock."""
 PAIR_WIDTH = 32
 CPU = torch.device("cpu")
 Draw = Callable[[], list[FloatArray]]
@@ -72,8 +73,8 @@ def request(kind: str, data: Path) -> SourceRequest:
 
 def job_of(args: argparse.Namespace, options: Mapping[str, str]) -> FitJob:
     """A fit as a user begins it, with all training cases read."""
-    settings = {"batch_size": BATCH[args.kind], "sample_every": 10, "steps": 10**9, **options}
-    texts = {key: str(value) for key, value in settings.items()}
+    settings = {"batch_size": BATCH[args.kind], "sample_every": LOOKS[args.kind], "steps": 10**9}
+    texts = {**{key: str(value) for key, value in settings.items()}, **options}
     job = resolve("cgan3d", request(args.kind, args.data), texts, None, "cpu")
     job.generator.observe(job.observed(np.random.default_rng(0)))
     return job
@@ -126,7 +127,8 @@ class Clock:
         now = time.process_time()
         if now - self.began < self.left[0]:
             return
-        found = {"steps": steps, **self.judge(draw(), self.judge.real)}
+        spent = {"steps": steps, "spent": now - self.began}
+        found = {**spent, **self.judge(draw(), self.judge.real)}
         self.measured[f"{self.left.pop(0):g}"] = found
         print(steps, found, flush=True)
         if not self.left:
