@@ -3,9 +3,9 @@
 The peer is pix2pix in 3D from MONAI's ``UNet`` (4 levels, 2 residual units) and
 ``PatchDiscriminator`` (3 layers), LSGAN + L1, Adam, written as a tutorial would: discriminator on
 real, on synthetic, then the generator. Ours is the registered ``cgan3d`` through the real training
-loop, in one of two shapes: ``pix2pix``, built as the peer is (strided in, no layer at full
-resolution), or ``texture``, its default (layers and a discriminator's head at full resolution, for
-grain). Widths are chosen so that a step costs the same FLOPs (within 5 %, counted by torch).
+loop, in one of three shapes: ``pix2pix``, built as the peer is; ``texture``, its default (layers
+and a discriminator's head at full resolution, for grain); ``strided``, the default without these.
+Widths are chosen so that a step costs the same FLOPs (within 5 %, counted by torch).
 Feature matching is off on both sides. Times are alternated in one process; peaks come from fresh
 processes.
 
@@ -13,7 +13,7 @@ With ``--growth``: how time and memory of a step grow with the volume, 48^3 to 1
 process of its own, equal widths. Fitted are t = a + b * voxels and the exponent of log t over
 log voxels.
 
-    python benchmarks/bench_gan_step.py [--shape pix2pix] [--size 64] [--width 32] [--dtype bf16]
+    python benchmarks/bench_gan_step.py [--shape strided] [--size 64] [--width 32] [--dtype bf16]
     python benchmarks/bench_gan_step.py --growth [--width 16] [--sizes 48 64 80 96 112 128]
 """
 
@@ -37,6 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gansynth.core.generator import Batch
 from gansynth.core.registry import installed
 from gansynth.core.schema import Schema
+from gansynth.nn.networks.blocks import one_hot
 from gansynth.training.loop import FitOptions, train
 
 CHANNELS = 2
@@ -54,7 +55,9 @@ PIX2PIX = {
     "spectral_norm": False,
     "texture_head": False,
 }
-SHAPES: dict[str, dict[str, Any]] = {"pix2pix": PIX2PIX, "texture": {"levels": 4, "d_levels": 3}}
+TEXTURE = {"levels": 4, "d_levels": 3, "g_stem": True, "d_stem": True, "texture_head": True}
+STRIDED = {**TEXTURE, "g_stem": False, "d_stem": False, "texture_head": False}
+SHAPES: dict[str, dict[str, Any]] = {"pix2pix": PIX2PIX, "texture": TEXTURE, "strided": STRIDED}
 
 
 def ours(size: int, width: int, d_width: int, shape: str = "pix2pix") -> Any:
@@ -90,39 +93,44 @@ def our_steps(generator: Any, size: int, dtype: str, count: int) -> Callable[[],
 class Peer:
     """MONAI's parts, one training step as a tutorial writes it."""
 
-    def __init__(self, size: int, width: int, dtype: str) -> None:
+    def __init__(self, width: int, dtype: str, condition: int = CHANNELS, ndim: int = 3) -> None:
         from monai.networks.nets import PatchDiscriminator, UNet
 
         torch.manual_seed(0)
         channels = tuple(width * 2**i for i in range(4))
-        self.g = UNet(3, CHANNELS, 1, channels, (2, 2, 2), num_res_units=2)
-        self.d = PatchDiscriminator(3, width, in_channels=CHANNELS + 1, num_layers_d=3)
+        self.g = UNet(ndim, condition, 1, channels, (2, 2, 2), num_res_units=2)
+        self.d = PatchDiscriminator(ndim, width, in_channels=condition + 1, num_layers_d=3)
         self.og = torch.optim.Adam(self.g.parameters(), 2e-4, (0.5, 0.999))
         self.od = torch.optim.Adam(self.d.parameters(), 2e-4, (0.5, 0.999))
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16")
-        batch = batch_of(size)
-        assert batch.labels is not None
-        self.condition = torch.stack([batch.labels == v for v in range(CHANNELS)], 1).float()
-        self.image = batch.image
 
-    def judge(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.d(torch.cat((image, self.condition), 1))[-1].float()
+    def judge(self, image: Tensor, condition: Tensor) -> Tensor:
+        logits: Tensor = self.d(torch.cat((image, condition), 1))[-1].float()
         return logits
 
-    def step(self) -> None:
+    def step(self, condition: Tensor, image: Tensor) -> None:
         with self.autocast:
-            fake = self.g(self.condition).float()
-            real_logits, fake_logits = self.judge(self.image), self.judge(fake.detach())
+            fake = self.g(condition).float()
+            real_logits = self.judge(image, condition)
+            fake_logits = self.judge(fake.detach(), condition)
             d_loss = 0.5 * ((real_logits - 1).square().mean() + fake_logits.square().mean())
         self.od.zero_grad(set_to_none=True)
         d_loss.backward()  # type: ignore[no-untyped-call]
         self.od.step()
         with self.autocast:
-            g_loss = (self.judge(fake) - 1).square().mean()
-            g_loss = g_loss + 100 * (fake - self.image).abs().mean()
+            g_loss = (self.judge(fake, condition) - 1).square().mean()
+            g_loss = g_loss + 100 * (fake - image).abs().mean()
         self.og.zero_grad(set_to_none=True)
         g_loss.backward()
         self.og.step()
+
+
+def peer_steps(peer: Peer, size: int, count: int) -> Callable[[], object]:
+    """``count`` steps of the peer on one batch."""
+    batch = batch_of(size)
+    assert batch.labels is not None
+    condition = one_hot(batch.labels, range(CHANNELS))
+    return lambda: [peer.step(condition, batch.image) for _ in range(count)]
 
 
 def parameters(*nets: torch.nn.Module) -> int:
@@ -181,10 +189,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     if args.child == "ours":
         call = our_steps(ours(args.size, *args.ours, args.shape), args.size, args.dtype, steps)
     else:
-        peer = Peer(args.size, args.width, args.dtype)
-
-        def call() -> object:
-            return [peer.step() for _ in range(steps)]
+        call = peer_steps(Peer(args.width, args.dtype), args.size, steps)
 
     seconds = []
 
@@ -270,12 +275,12 @@ def main() -> None:
     if args.growth:
         growth(args)
         return
-    peer = Peer(args.size, args.width, args.dtype)
-    target = flops(peer.step)
+    peer = Peer(args.width, args.dtype)
+    target = flops(peer_steps(peer, args.size, 1))
     width, d_width, cost = match_widths(args, target)
     generator = ours(args.size, width, d_width, args.shape)
     mine = our_steps(generator, args.size, args.dtype, args.steps)
-    sides = {"ours": mine, "peer": lambda: [peer.step() for _ in range(args.steps)]}
+    sides = {"ours": mine, "peer": peer_steps(peer, args.size, args.steps)}
     seconds = alternate(sides, args.rounds)
     peaks = {
         side: [in_child(side, args, args.size, (width, d_width), calls=1) for _ in range(3)]

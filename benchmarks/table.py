@@ -105,6 +105,27 @@ def gan_step(doc: dict[str, Any]) -> list[str]:
     ]
 
 
+def equal_seconds(doc: dict[str, Any]) -> list[str]:
+    """Quality after so many seconds of training, each side."""
+    rows = []
+    for name, found in doc["results"].items():
+        for seconds, m in found.items():
+            spectrum, c2st = (
+                "{value:.2f} ({low:.2f} to {high:.2f})".format_map(m[k])
+                for k in ("spectrum", "c2st")
+            )
+            steps = f" after {seconds} s of one core, {m['steps']} steps" if seconds else ""
+            side = {"pair": "MONAI's pair", "real": "other people's real images"}.get(
+                name, f"cgan3d, {name}"
+            )
+            rows.append(
+                f"| equal seconds, {doc['data'].partition(':')[2]} {doc['kind']}, {side}{steps}: "
+                f"spectrum; recovery over real; C2ST | {spectrum}; "
+                f"{m['recovery']['synthetic_over_real']:.2f}; {c2st} | |"
+            )
+    return rows
+
+
 def growth(doc: dict[str, Any]) -> list[str]:
     """Exponents over voxels."""
     what = f"{doc['sizes'][0]}^3 to {doc['sizes'][-1]}^3, width {doc['width']}, {doc['dtype']}"
@@ -207,6 +228,7 @@ MAKERS = {
     "deepmedic": deepmedic,
     "detector": detector,
     "draws": draws,
+    "equal_seconds": equal_seconds,
     "gan_step": gan_step,
     "growth": growth,
     "injection": mix_config,
@@ -222,7 +244,12 @@ ELSEWHERE = ("evaluate.json", "guard.json", "grain_", "papers_", "places.json")
 """Beginnings of files whose tables are in the docs; ``results/README.md`` says where."""
 
 
-OLDER = ("realism.json", "lesion_brats15.json", "gan_step_pix2pix_fp32_w32.json")
+OLDER = (
+    "realism.json",
+    "lesion_brats15.json",
+    "gan_step_pix2pix_fp32_w32.json",
+    "equal_seconds_3d.json",
+)
 """Measured before a change that touches them: ``README.md`` says which."""
 HEAD = ["| what | result (95 % interval) | bar |", "| --- | --- | --- |"]
 

@@ -63,13 +63,13 @@ class C2ST(IntervalMetric):
     ) -> Mapping[str, float]:
         """Return accuracy and p."""
         comparison = Comparison(samples, real, schema)
-        result = self._judge(comparison)
+        result = self.classified(comparison)
         return {"accuracy": result.accuracy, "p": result.p(comparison.rng("c2st"))}
 
     def figures(self, comparison: Comparison) -> list[Estimate]:
         """Return the accuracy as a figure."""
         self.check(comparison)
-        result = self._judge(comparison)
+        result = self.classified(comparison)
         low, high = result.interval(comparison.rng("c2st people"))
         reals = [
             self._between(comparison, split.control, split.real).accuracy
@@ -88,7 +88,7 @@ class C2ST(IntervalMetric):
             )
         ]  # fmt: skip
 
-    def _judge(self, comparison: Comparison) -> Classified:
+    def classified(self, comparison: Comparison) -> Classified:
         """Classify as many samples as real crops."""
         count = min(len(comparison.samples), len(comparison.real))
         chosen = np.sort(
