@@ -31,7 +31,7 @@ from gansynth.core.generator import Generator, GeneratorOptions, LabelSource, Ph
 from gansynth.core.schema import Condition, Sample, Schema
 from gansynth.nn.networks import UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import one_hot, strides_for
-from gansynth.runtime.devices import autocast, resolve
+from gansynth.runtime.devices import adam, autocast, resolve
 from gansynth.runtime.errors import DataFault
 from gansynth_segmenter.options import SegmenterOptions
 
@@ -109,7 +109,7 @@ class UNetSegmenter(Generator):
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Adam."""
         o = self.options
-        return torch.optim.Adam(parameters, lr=o.learning_rate, betas=(o.beta1, 0.999))
+        return adam(parameters, o.learning_rate, (o.beta1, 0.999))
 
     def loss(self, step: TrainingStep) -> Mapping[str, Tensor]:
         """Return the cross-entropy of all labels and the soft Dice loss of the foreground labels.

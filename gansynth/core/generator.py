@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gansynth.core.schema import Case, Condition, Sample, Schema
-from gansynth.runtime.devices import Precision
+from gansynth.runtime.devices import Precision, adam
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import SetOptions
 
@@ -275,7 +275,7 @@ class Generator(ABC):
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimiser of a player."""
-        return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999))
+        return adam(parameters, 2e-4, (0.5, 0.999))
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
         """Tensors with an axis of named channels: ``network/tensor`` -> (axis, names in order).

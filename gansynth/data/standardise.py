@@ -20,6 +20,7 @@ class ChannelStatistics:
         self.mean: npt.NDArray[np.float64] = np.zeros(channels)
         self.deviation: npt.NDArray[np.float64] = np.ones(channels)
         self._sums = np.zeros((3, channels))
+        self._beside: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
 
     def add(self, image: FloatArray) -> None:
         """Add a crop (C, ...) to the statistics."""
@@ -34,15 +35,16 @@ class ChannelStatistics:
         self.mean = self._sums[1]
         spread = np.sqrt(square / total)
         self.deviation = np.where(spread > 1e-6 * (1e-30 + np.abs(self.mean)), spread, 1.0)
+        self._beside.clear()
 
     def standardised(self, image: Tensor) -> Tensor:
         """(B, C, ...) in the source's units -> of mean 0 and deviation 1, float32."""
-        mean, deviation = self._beside(image)
+        mean, deviation = self._of(image)
         return (image.float() - mean) / deviation
 
     def restored(self, image: Tensor) -> Tensor:
         """Return standardised values to the source's units."""
-        mean, deviation = self._beside(image)
+        mean, deviation = self._of(image)
         return image * deviation + mean
 
     def constant(self, values: Sequence[float], like: Tensor) -> Tensor:
@@ -50,8 +52,12 @@ class ChannelStatistics:
         standard = (np.array(values) - self.mean) / self.deviation
         return _channels(standard, like)
 
-    def _beside(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return _channels(self.mean, image), _channels(self.deviation, image)
+    def _of(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation on an image's device, brought there once."""
+        key = image.device, image.ndim
+        if key not in self._beside:
+            self._beside[key] = _channels(self.mean, image), _channels(self.deviation, image)
+        return self._beside[key]
 
     def to_json(self) -> dict[str, Any]:
         """For ``from_json``."""
@@ -61,6 +67,7 @@ class ChannelStatistics:
         """Read what ``to_json`` wrote."""
         self.mean = np.array(document["mean"], np.float64)
         self.deviation = np.array(document["deviation"], np.float64)
+        self._beside.clear()
 
 
 def _channels(values: npt.NDArray[np.float64], like: Tensor) -> Tensor:

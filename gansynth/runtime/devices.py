@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -40,6 +40,15 @@ def pick_device(name: str) -> torch.device:
             "use --device auto or cpu"
         )
     return device
+
+
+def adam(
+    parameters: Iterable[torch.nn.Parameter], rate: float, betas: tuple[float, float]
+) -> torch.optim.Adam:
+    """Return Adam; on CUDA it updates all tensors by one kernel, and fp16 does not wait for it."""
+    held = list(parameters)
+    fused = all(parameter.is_cuda for parameter in held)
+    return torch.optim.Adam(held, lr=rate, betas=betas, fused=fused, foreach=not fused)
 
 
 def set_seed(seed: int, device: torch.device | None = None) -> None:

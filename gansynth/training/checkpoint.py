@@ -189,6 +189,7 @@ def _restore_optimizer(
             continue
         name, _, moment = key[len(prefix) :].rpartition("/")
         parameter = parameters[name]
-        # Adam keeps its step counter on the CPU; moments follow their parameter.
-        device = value.device if value.ndim == 0 else parameter.device
+        # Only a fused Adam keeps its step counter on the device; moments follow their parameter.
+        fused = optimizer.defaults.get("fused")
+        device = parameter.device if value.ndim or fused else torch.device("cpu")
         optimizer.state[parameter][moment] = value.to(device).clone()

@@ -31,7 +31,7 @@ from gansynth.training.checkpoint_manager import (
     TrainingCallbacks,
 )
 from gansynth.training.loggers import MetricsLog, short_losses
-from gansynth.training.state import TrainingState
+from gansynth.training.state import PendingLosses, TrainingState
 
 Batches = Callable[[int, Stage, range], Batch]
 """(step, stage, numbers of samples) -> real cases on the CPU, the same for the same arguments.
@@ -164,7 +164,7 @@ def train(
             raise TrainingFault(f"training: {fault}; expected finite weights to start from")
     if 0 < start < steps:
         callbacks.reporter.say(f"resuming from step {start} of {steps}")
-    log = MetricsLog(folder if process_group.is_main else None, start)
+    log, losses = MetricsLog(folder if process_group.is_main else None, start), PendingLosses()
     began, last_losses, previewed = time.perf_counter(), dict[str, float](), False
 
     # -- The loop.
@@ -209,17 +209,12 @@ def train(
             training_state.set_rates(rate(index))
 
             # Step each player on the loss of its phase, the others frozen.
-            fault = ""
             for phase in (p for p in phases if p.due(index)):
                 optimizer = training_state.optimizers[phase.player]
-                names, losses = backward(
+                names, values = backward(
                     generator, phase, shares, training_state, scaler, device.type, half
                 )
-                means = process_group.mean(losses).tolist()
-                values = dict(zip((f"{phase.player}/{k}" for k in names), means, strict=True))
-                fault = _not_finite(values, index)
-                if fault:
-                    break
+                losses.add(index, phase.player, names, process_group.mean(values))
                 parameters = training_state.parameters(phase.player)
                 process_group.average_gradients(parameters)
                 if options.clip_norm:
@@ -229,31 +224,38 @@ def train(
                 scaler.update()
                 if phase.after is not None:
                     phase.after()
-                log.add(values)
 
             # Average the weights that generate samples; the half-life grows early in a run.
             done, at = index + 1, time.perf_counter() - began
-            if not fault:
-                training_state.images = images_seen
-                half_life = min(options.ema_half_life, 0.05 * images_seen)
-                training_state.average(0.5 ** (total / half_life) if half_life > 0 else 0.0)
+            training_state.images = images_seen
+            half_life = min(options.ema_half_life, 0.05 * images_seen)
+            training_state.average(0.5 ** (total / half_life) if half_life > 0 else 0.0)
+            log.add({"rate": rate(index) * 0.5**training_state.rollbacks})
 
-                # Log; checkpoint; write a preview grid; stop on a signal, after a checkpoint.
-                log.add({"rate": rate(index) * 0.5**training_state.rollbacks})
-                if done % options.log_every == 0 or done == steps:
+            # Losses stay on a GPU until they are needed: reading them waits for it.
+            last = done == steps
+            ticked = last or done % options.log_every == 0
+            published = last or done % options.checkpoint_every == 0
+            early = not previewed and bool(process_group.any(int(at > FIRST_PREVIEW), device))
+            due = early or last or done % options.sample_every == 0
+            fault = ""
+            if device.type == "cpu" or ticked or published or due:
+                fault = losses.read_into(log)
+
+            # Log; checkpoint; write a preview grid; stop on a signal, after a checkpoint.
+            if not fault:
+                if ticked:
                     last_losses = log.write(done, images_seen, at)
                     callbacks.metrics(done, last_losses)
                 bar.advance(1, **short_losses(last_losses))
-                published = done % options.checkpoint_every == 0 or done == steps
                 if published:
                     fault = shelf.publish(done)
-                due = done % options.sample_every == 0 or done == steps
-                if not fault and (due or (at > FIRST_PREVIEW and not previewed)):
+                if due and not fault:
                     previewed = True
                     shelf.preview(done)
                 signal = process_group.any(callbacks.stop(), device)
                 if signal and not published:
-                    fault = shelf.publish(done)
+                    fault = losses.read_into(log) or shelf.publish(done)
                 if signal and not fault:
                     raise Interrupted(signal)
 
@@ -323,12 +325,6 @@ def _stage_at(stages: Sequence[Stage], images: int) -> tuple[Stage, float]:
         if stage is not stages[-1]:
             begun += stage.images
     return stage, min(1.0, (images - begun) / stage.fade) if stage.fade else 1.0
-
-
-def _not_finite(values: Mapping[str, float], step: int) -> str:
-    """Return the first non-finite loss of a step as text; empty if all are finite."""
-    bad = [f"loss {k} is {v} at step {step}" for k, v in values.items() if not math.isfinite(v)]
-    return bad[0] if bad else ""
 
 
 def _fault(fault: str, rollbacks: int, folder: Path | None, cure: str) -> TrainingFault:

@@ -1,8 +1,9 @@
-"""Training state: weights, optimisers, averages, memories, loss scale, counts."""
+"""Training state: weights, optimisers, averages, memories, loss scale, counts; unread losses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from gansynth.core.generator import Generator
 from gansynth.training import checkpoint
+from gansynth.training.loggers import MetricsLog
 
 
 @dataclass
@@ -25,6 +27,8 @@ class TrainingState:
     images: int = 0
     rollbacks: int = 0
     _rates: dict[str, list[float]] = field(default_factory=dict)
+    _live: list[Tensor] = field(default_factory=list)
+    """The weights that are averaged, in the order of ``averages``."""
 
     @classmethod
     def of(cls, generator: Generator, scaler: torch.amp.GradScaler) -> TrainingState:
@@ -35,14 +39,10 @@ class TrainingState:
             for player, names in generator.players().items()
             if generator.phases()
         }
-        averages = {
-            f"{n}/{k}": v.detach().clone()
-            for n in generator.ema
-            if n in nets
-            for k, v in _floats(nets[n])
-        }
+        live = {f"{n}/{k}": v for n in generator.ema if n in nets for k, v in _floats(nets[n])}
+        averages = {k: v.detach().clone() for k, v in live.items()}
         rates = {k: [group["lr"] for group in o.param_groups] for k, o in optimizers.items()}
-        return cls(generator, optimizers, averages, scaler, _rates=rates)
+        return cls(generator, optimizers, averages, scaler, _rates=rates, _live=list(live.values()))
 
     def parameters(self, player: str) -> list[nn.Parameter]:
         """Return the parameters that a player optimises."""
@@ -64,13 +64,8 @@ class TrainingState:
     @torch.no_grad()
     def average(self, decay: float) -> None:
         """Move the averages towards the weights: average = decay * average + (1 - decay) * w."""
-        nets, names = self.generator.nets, self.generator.ema
-        live = {f"{n}/{k}": v for n in names if n in nets for k, v in _floats(nets[n])}
         if self.averages:
-            keys = list(self.averages)
-            torch._foreach_lerp_(
-                [self.averages[k] for k in keys], [live[k] for k in keys], 1 - decay
-            )
+            torch._foreach_lerp_(list(self.averages.values()), self._live, 1 - decay)
 
     @torch.no_grad()
     def load_averages(self, averages: Mapping[str, Tensor] | None = None) -> None:
@@ -124,3 +119,28 @@ class TrainingState:
 
 def _floats(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
     return ((k, v) for k, v in net.state_dict().items() if v.is_floating_point())
+
+
+class PendingLosses:
+    """Losses of steps, on their device until they are read: reading them waits for a GPU."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[int, list[str], Tensor]] = []
+
+    def add(self, step: int, player: str, names: Sequence[str], values: Tensor) -> None:
+        """Keep one phase's losses (names,) of a step."""
+        self._pending.append((step, [f"{player}/{name}" for name in names], values))
+
+    def read_into(self, log: MetricsLog) -> str:
+        """Add all to a log, in order; return the first non-finite one as text, empty if none is."""
+        values = iter(torch.cat([v for *_, v in self._pending]).tolist() if self._pending else ())
+        fault = ""
+        for step, names, _ in self._pending:
+            found = dict(zip(names, values, strict=False))
+            log.add(found)
+            bad = (
+                f"loss {k} is {v} at step {step}" for k, v in found.items() if not math.isfinite(v)
+            )
+            fault = fault or next(bad, "")
+        self._pending.clear()
+        return fault

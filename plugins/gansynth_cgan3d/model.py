@@ -25,7 +25,7 @@ from gansynth.nn.networks.blocks import strides_for
 from gansynth.nn.networks.perceptor import Perceptor
 from gansynth.nn.networks.spectral import settled
 from gansynth.nn.tiled_inference import draw_tiled, tile_edge
-from gansynth.runtime.devices import autocast, resolve
+from gansynth.runtime.devices import adam, autocast, resolve
 from gansynth_cgan3d.conditions import (
     BodyChannel,
     ConditionEncoder,
@@ -208,7 +208,7 @@ class CGAN3D(Generator):
             "discriminator": o.lr_discriminator,
             "perceptor": o.lr_perceptor,
         }[player]
-        return torch.optim.Adam(parameters, lr=rate, betas=(o.beta1, o.beta2), foreach=True)
+        return adam(parameters, rate, (o.beta1, o.beta2))
 
     def automatic_options(self, cases: Iterable[Case]) -> tuple[CGANOptions, str]:
         """Return options with a number for ``context``, and why it is above 0."""

@@ -24,6 +24,7 @@ from gansynth.core.generator import (
 from gansynth.core.schema import Boxes, Case, Condition, Sample
 from gansynth.data.lesion_contrast import LesionContrast
 from gansynth.data.standardise import ChannelStatistics
+from gansynth.runtime.devices import adam
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_cpggan.boxes import boxes_of_each
 from gansynth_cpggan.networks import GrowthSchedule, ProgressiveDiscriminator, ProgressiveGenerator
@@ -160,7 +161,7 @@ class CPGGAN(Generator):
         """Return Adam without a first moment, at the player's learning rate."""
         o = self.options
         rate = o.lr_generator if player == "generator" else o.lr_discriminator
-        return torch.optim.Adam(parameters, lr=rate, betas=(0.0, 0.99), foreach=True)
+        return adam(parameters, rate, (0.0, 0.99))
 
     def accepts(self, case: Case) -> bool:
         """Accept cases with a list of boxes; with ``mode=roi`` it must not be empty."""

@@ -26,7 +26,7 @@ from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArra
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.label_statistics import LabelPriors
 from gansynth.data.standardise import ChannelStatistics
-from gansynth.runtime.devices import autocast, resolve
+from gansynth.runtime.devices import adam, autocast, resolve
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_dcgan.latents import between, of_seed
 from gansynth_dcgan.masks import LabelChannels
@@ -138,7 +138,7 @@ class DCGAN(Generator):
         rate = lr or usual.lr
         if usual.beta1 is None:
             return torch.optim.RMSprop(parameters, lr=rate, foreach=True)
-        return torch.optim.Adam(parameters, lr=rate, betas=(usual.beta1, usual.beta2), foreach=True)
+        return adam(parameters, rate, (usual.beta1, usual.beta2))
 
     def observe(self, cases: Iterable[Case]) -> None:
         """Fit intensities, kinds and label maps; DataFault: a case lacks its kind or labels."""

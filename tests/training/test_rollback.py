@@ -9,7 +9,9 @@ import torch
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.errors import TrainingFault
 from gansynth.training.checkpoint_manager import TrainingCallbacks
+from gansynth.training.loggers import MetricsLog
 from gansynth.training.loop import train
+from gansynth.training.state import PendingLosses
 from tests.offered import offered
 from tests.recorder import Recorder
 from tests.training.zoo.members import ZOO, ZooSource, differing, loop, member, newest, toy_batches
@@ -180,3 +182,12 @@ def test_the_command_gives_up_with_the_curve_drawn_and_named(
     one_line(result.exit_code, result.stderr, 5, says)
     assert result.stderr.count("of the learning rates") == 3
     assert curves.read_bytes().startswith(b"\x89PNG")
+
+
+def test_losses_that_are_read_late_name_the_step_of_the_first_that_is_not_finite():
+    log, losses = MetricsLog(None), PendingLosses()
+    losses.add(3, "generator", ["l1"], torch.tensor([1.0]))
+    losses.add(4, "generator", ["l1", "gan"], torch.tensor([3.0, math.inf]))
+    losses.add(5, "generator", ["l1"], torch.tensor([math.nan]))
+    assert losses.read_into(log) == "loss generator/gan is inf at step 4"
+    assert losses.read_into(log) == ""
