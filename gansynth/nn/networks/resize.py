@@ -24,11 +24,20 @@ KEYS = -0.75
 """Free parameter of the cubic kernel (Keys 1981), as in torch's bicubic."""
 
 
-def enlarge(x: Tensor, size: Sequence[int], mode: Interpolation) -> Tensor:
-    """Upsample (B, C, ...) to a spatial size; corners are not aligned."""
+def enlarge(
+    x: Tensor, size: Sequence[int], mode: Interpolation, kept: dict[Any, Tensor] | None = None
+) -> Tensor:
+    """Upsample (B, C, ...) to a spatial size; corners are not aligned.
+
+    ``kept``: a network's own cubic weights, so that each is brought to its device once.
+    """
     if mode == "cubic":
-        axes = zip(x.shape[2:], size, strict=True)
-        return interpolate(x, [None if n == m else matrix(mode, n, m) for n, m in axes])
+        kept = {} if kept is None else kept
+        axes = [(n, m, x.device) for n, m in zip(x.shape[2:], size, strict=True)]
+        for n, m, device in axes:
+            if n != m and (n, m, device) not in kept:
+                kept[n, m, device] = matrix(mode, n, m).to(device)
+        return interpolate(x, [kept.get(axis) for axis in axes])
     named = "bilinear" if mode == "trilinear" and x.ndim == 4 else mode
     # Autocast would make it fp32, and the features beside it too: twice the memory.
     with torch.autocast(x.device.type, enabled=False):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +107,7 @@ class UNetGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.ndim, self.output, self.style = ndim, output, style
+        self._cubic: dict[Any, Tensor] = {}  # weights of `enlarge`, by sizes and device
         # Without a stem the finest level is half the image's resolution.
         self.outer = None if style.stem or not strides else tuple(strides[0])
         self.strides = [tuple(s) for s in (strides if self.outer is None else strides[1:])]
@@ -298,9 +299,9 @@ class UNetGenerator(nn.Module):
         """Bring features of level ``i + 1`` to the channels and the size of level ``i``."""
         if self.style.up != "transposed":
             if self.style.narrow == "after":
-                widened: Tensor = self.narrow[i](enlarge(x, size, self.style.up))
+                widened: Tensor = self.narrow[i](enlarge(x, size, self.style.up, self._cubic))
                 return widened
-            return enlarge(self.narrow[i](x), size, self.style.up)
+            return enlarge(self.narrow[i](x), size, self.style.up, self._cubic)
         x = self.narrow[i](x)
         for axis, length in enumerate(size, start=2):
             x = x.narrow(axis, 0, length)
