@@ -230,7 +230,6 @@ def train(
             training_state.images = images_seen
             half_life = min(options.ema_half_life, 0.05 * images_seen)
             training_state.average(0.5 ** (total / half_life) if half_life > 0 else 0.0)
-            log.add({"rate": rate(index) * 0.5**training_state.rollbacks})
 
             # Losses stay on a GPU until they are needed: reading them waits for it.
             last = done == steps
@@ -241,6 +240,7 @@ def train(
             fault = ""
             if device.type == "cpu" or ticked or published or due:
                 fault = losses.read_into(log)
+            log.add({"rate": rate(index) * 0.5**training_state.rollbacks})
 
             # Log; checkpoint; write a preview grid; stop on a signal, after a checkpoint.
             if not fault:
