@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,26 +67,19 @@ class TrainingState:
         if self.averages:
             torch._foreach_lerp_(list(self.averages.values()), self._live, 1 - decay)
 
-    @torch.no_grad()
-    def load_averages(self, averages: Mapping[str, Tensor] | None = None) -> None:
-        """Load averages (these, or the run's own) into the networks."""
-        for key, value in (self.averages if averages is None else averages).items():
-            name, _, tensor = key.partition("/")
-            self.generator.nets[name].state_dict()[tensor].copy_(value)
+    def load_averages(self) -> None:
+        """Load the averages into the networks."""
+        _copy(self._live, self.averages.values())
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Load the averages temporarily; the live weights are always restored."""
-        nets = self.generator.nets
-        live = {
-            k: nets[k.partition("/")[0]].state_dict()[k.partition("/")[2]].clone()
-            for k in self.averages
-        }
+        live = [weights.clone() for weights in self._live]
         self.load_averages()
         try:
             yield
         finally:
-            self.load_averages(live)
+            _copy(self._live, live)
 
     # -- as a checkpoint -------------------------------------------------------------------------
 
@@ -115,6 +108,12 @@ class TrainingState:
         self.rollbacks = saved.state.get("rollbacks", 0)
         if saved.state.get("scaler"):
             self.scaler.load_state_dict(saved.state["scaler"])
+
+
+@torch.no_grad()
+def _copy(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
 
 
 def _floats(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
