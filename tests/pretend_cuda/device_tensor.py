@@ -22,7 +22,7 @@ COPIES = {"aten::copy_", "aten::_to_copy"}
 JOINS = {"aten::cat", "aten::stack"}
 """Operators that take no number from another device."""
 SUMS = {"aten::add", "aten::add_", *JOINS}
-"""Operators by which autograd's C++ adds zeros, for gradients there are none of."""
+"""Operators that autograd's C++ gives zeros and ones of its own, on what it takes to be the CPU."""
 INDEXES = {"aten::index", "aten::_unsafe_index"}
 INDEX_PUTS = {"aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 WAITING = {
@@ -119,7 +119,7 @@ class DeviceTensor(Tensor):
         leaves = tree_leaves((args, kwargs))
         place = next(t.place for t in leaves if isinstance(t, DeviceTensor))
         if name in SUMS and torch._C._current_graph_task_id() != -1:
-            args = tree_map_only(Tensor, functools.partial(_zeros_of, place), args)
+            args = tree_map_only(Tensor, functools.partial(_taken_up, place), args)
             leaves = tree_leaves((args, kwargs))
         if name == "aten::copy_":
             return _copy(func, args, kwargs)
@@ -146,10 +146,11 @@ def unpickled(held: Tensor, place: str, requires_grad: bool) -> DeviceTensor:
     return tensor.requires_grad_(requires_grad)  # type: ignore[return-value]
 
 
-def _zeros_of(place: torch.device, tensor: Tensor) -> Tensor:
-    return (
-        tensor if isinstance(tensor, DeviceTensor) or tensor.any() else DeviceTensor(tensor, place)
-    )
+def _taken_up(place: torch.device, tensor: Tensor) -> Tensor:
+    """Return a tensor on a device if it is one of the zeros or ones that autograd's C++ makes."""
+    plain = not isinstance(tensor, DeviceTensor)
+    made = plain and (not tensor.any() or bool((tensor == 1).all()))
+    return DeviceTensor(tensor, place) if made else tensor
 
 
 def _copy(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
