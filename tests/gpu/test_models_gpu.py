@@ -53,13 +53,15 @@ def test_every_generator_learns_with_its_options(device, kind, own, terms):
     ],
 )
 def test_it_is_fitted_and_drawn_from(device, tmp_path, kind, own):
-    request, how = SourceRequest("toy", "2"), {"edits": None, "reporter": NullReporter()}
-    fit(kind, request, tmp_path / "run", settings=own, device=str(device), **how)  # type: ignore[arg-type]
+    request = SourceRequest("toy", "2")
+    how: dict[str, Any] = {"edits": None, "reporter": NullReporter()}
+    fit(kind, request, tmp_path / "run", settings=own, device=str(device), **how)
     assert finite(tmp_path / "run", request, device)
 
 
 def test_a_dry_run_and_a_fine_tuning_run_there(device, tmp_path):
-    request, how = SourceRequest("toy", "2"), {"edits": ("flip",), "reporter": NullReporter()}
+    request = SourceRequest("toy", "2")
+    how: dict[str, Any] = {"edits": ("flip",), "reporter": NullReporter()}
     parts: list[dict[str, Any]] = [{}, {"init_from": tmp_path / "0"}, {"dry_run": True}]
     for number, part in enumerate(parts):
         how |= {"device": str(device), "settings": {**GAN, "steps": "1"}}
@@ -85,9 +87,10 @@ def test_a_model_for_each_class_draws_its_class(device, tmp_path):
 
 
 def test_filters_judge_what_the_device_draws(device, tmp_path):
-    request, how = SourceRequest("toy", "2"), {"edits": ("flip",), "reporter": NullReporter()}
+    request = SourceRequest("toy", "2")
+    how: dict[str, Any] = {"edits": ("flip",), "reporter": NullReporter()}
     settings = {**GAN, "steps": "1"}
-    fit("cgan3d", request, tmp_path / "run", settings=settings, device=str(device), **how)  # type: ignore[arg-type]
+    fit("cgan3d", request, tmp_path / "run", settings=settings, device=str(device), **how)
     assert finite(tmp_path / "run", request, device, filters=LEARNT, keep_flawed=True)
     learnt = {path.name.partition("-")[0] for path in (tmp_path / "run" / "filters").glob("*-*")}
     assert learnt == {"range", "contrast", "novel"}

@@ -47,11 +47,11 @@ class DeviceTensor(Tensor):
 
     held: Tensor
     place: torch.device
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__: Any = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, held: Tensor, place: torch.device) -> DeviceTensor:
-        made: DeviceTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: DeviceTensor = Tensor._make_wrapper_subclass(
             cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(),
             dtype=held.dtype, layout=held.layout, device=CPU,
         )  # fmt: skip
@@ -60,9 +60,9 @@ class DeviceTensor(Tensor):
 
     def __init__(self, *_: object) -> None: ...
 
-    device = property(lambda self: self.place)  # type: ignore[assignment]
-    is_cuda = property(lambda self: True)  # type: ignore[assignment]
-    is_cpu = property(lambda self: False)  # type: ignore[assignment]
+    device = property(lambda self: self.place)
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
 
     def get_device(self) -> int:
         return int(self.place.index)
@@ -94,14 +94,14 @@ class DeviceTensor(Tensor):
 
     def tolist(self) -> Any:
         wait("tolist", self.place)
-        return self.detach().held.tolist()
+        return _held(self).tolist()
 
-    def __repr__(self, **_: Any) -> str:
-        return f"DeviceTensor({self.detach().held}, device='{self.place}')"
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"DeviceTensor({_held(self)}, device='{self.place}')"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         wait("pickle", self.place)
-        return unpickled, (self.detach().held, str(self.place), self.requires_grad)
+        return unpickled, (_held(self), str(self.place), self.requires_grad)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if id(self) not in memo:
@@ -112,7 +112,7 @@ class DeviceTensor(Tensor):
         return memo[id(self)]
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs, name = dict(kwargs or {}), func._schema.name
@@ -138,6 +138,11 @@ class DeviceTensor(Tensor):
             made = func(*inner, **named)
         made = tree_map_only(Tensor, lambda t: DeviceTensor(t, place), made)
         return return_and_correct_aliasing(func, args, kwargs, made)
+
+
+def _held(tensor: Any) -> Tensor:
+    held: Tensor = tensor.detach().held
+    return held
 
 
 def unpickled(held: Tensor, place: str, requires_grad: bool) -> DeviceTensor:

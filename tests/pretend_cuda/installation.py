@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,14 +35,20 @@ def install() -> None:
     _patch_foreach()
     _patch_loading()
     _patch_threads()
-    torch.Generator = places.DeviceGenerator  # type: ignore[misc]
-    torch.compile = lambda model=None, **_: (lambda m: m) if model is None else model
-    torch.inference_mode = (  # type: ignore[assignment,misc]
-        lambda mode=True: torch.no_grad() if mode else torch.enable_grad()
-    )
+    replaced: dict[str, Any] = {
+        "Generator": places.DeviceGenerator,
+        "compile": lambda model=None, **_: (lambda m: m) if model is None else model,
+        "inference_mode": lambda mode=True: torch.no_grad() if mode else torch.enable_grad(),
+    }
+    _replace(torch, replaced)
     # Modules keep their Parameter objects when they move, as they do on CUDA.
     torch.__future__.set_swap_module_params_on_conversion(True)
     PretendCalls().__enter__()
+
+
+def _replace(owner: Any, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(owner, name, value)
 
 
 def _nothing(*_: Any, **__: Any) -> None: ...
@@ -146,12 +152,11 @@ def _patch_cuda() -> None:
         "stream": _in_stream,
         "synchronize": _synchronize,
     }
-    for name, value in patches.items():
-        setattr(torch.cuda, name, value)
-    torch.cuda.random.get_rng_state = _get_rng_state
-    torch.cuda.random.set_rng_state = _set_rng_state
-    torch._C._cuda_getDeviceCount = lambda: places.DEVICES
-    torch._C._cuda_getCurrentRawStream = _zero  # type: ignore[attr-defined,assignment]
+    _replace(torch.cuda, patches)
+    states = ("get_rng_state", "set_rng_state")
+    _replace(torch.cuda.random, {name: patches[name] for name in states})
+    counted = {"_cuda_getDeviceCount": lambda: places.DEVICES, "_cuda_getCurrentRawStream": _zero}
+    _replace(torch._C, counted)
 
 
 def _patch_autocast() -> None:
@@ -187,13 +192,13 @@ def _patch_foreach() -> None:
             for (device, dtype), (group, numbers) in groups.items()
         }
 
-    torch._C._group_tensors_by_device_and_dtype = grouped
+    _replace(torch._C, {"_group_tensors_by_device_and_dtype": grouped})
 
 
 def _patch_loading() -> None:
     """``torch.load`` brings tensors to where ``map_location`` says."""
     torch.serialization.add_safe_globals([unpickled])
-    plain = torch.load
+    plain: Any = torch.load
 
     def load(*args: Any, map_location: Any = None, **kwargs: Any) -> Any:
         target = map_location if isinstance(map_location, str | torch.device) else None
@@ -203,7 +208,7 @@ def _patch_loading() -> None:
             return loaded
         return tree_map_only(Tensor, lambda t: moved(t, target), loaded)
 
-    torch.load = load
+    _replace(torch, {"load": load})
 
 
 def _patch_threads() -> None:

@@ -17,6 +17,7 @@ from tests.pretend_cuda.environment import VARIABLE
 DEVICES = int(os.environ.get(VARIABLE) or 1)
 """How many devices there are."""
 PlainGenerator = torch.Generator
+_new: Any = PlainGenerator.__new__
 
 _thread = threading.local()
 _process = {"begun": False, "forked": False}
@@ -91,15 +92,15 @@ class DeviceGenerator(PlainGenerator, metaclass=_AnyGenerator):
     def __new__(cls, device: Any = "cpu") -> Any:
         place = place_of(device)
         if place is None:
-            return PlainGenerator.__new__(PlainGenerator, device)
-        made = PlainGenerator.__new__(cls, "cpu")
+            return _new(PlainGenerator, device)
+        made = _new(cls, "cpu")
         made.place = place
-        _generators[made._cdata] = made  # type: ignore[attr-defined]
+        _generators[made._cdata] = made
         return made
 
     def __init__(self, device: Any = "cpu") -> None: ...
 
-    device = property(lambda self: self.place)  # type: ignore[assignment]
+    device = property(lambda self: self.place)
 
     def manual_seed(self, seed: int) -> DeviceGenerator:
         """Seed it; its numbers differ from the CPU's of the same seed."""
@@ -121,7 +122,7 @@ def check_generator(generator: object, place: torch.device, what: str) -> None:
 @contextlib.contextmanager
 def stream_of(place: torch.device) -> Iterator[None]:
     """Let torch's default random numbers be those of a device."""
-    default = torch.random.default_generator
+    default = torch.default_generator
     before = default.get_state()
     default.set_state(get_stream(place))
     try:

@@ -90,7 +90,7 @@ TRAININGS = {
 
 def _share(short: Counter[str], long: Counter[str], steps: int) -> Counter[str]:
     shares = {key: (count - short[key]) / steps for key, count in long.items()}
-    return Counter({key: share for key, share in shares.items() if share})  # type: ignore[misc]
+    return Counter({key: share for key, share in shares.items() if share})
 
 
 def main(size: str = "64", *names: str) -> None:

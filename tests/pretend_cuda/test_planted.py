@@ -220,7 +220,7 @@ def the_loop_leaves_its_batch_on_the_cpu(patch):
 
 def the_loop_draws_with_a_generator_of_the_cpu(patch):
     plain = torch.Generator
-    patch.setattr(training.torch, "Generator", lambda device="cpu": plain("cpu"))
+    patch.setattr(torch, "Generator", lambda device="cpu": plain("cpu"))
 
 
 def the_averages_stay_on_the_cpu(patch):

@@ -43,7 +43,7 @@ def moved(
         late = free and place is None
         if not late:
             wait(f"copy to the {'CPU' if place is None else 'other device'}", tensor.place)
-        plain: Tensor = _Down.apply(tensor, late)  # type: ignore[no-untyped-call]
+        plain: Tensor = _Down.apply(tensor, late)
         return plain if place is None else _up(plain, place)
     if place is None:
         return tensor
@@ -81,7 +81,7 @@ class _Down(torch.autograd.Function):
 
 
 def _up(tensor: Tensor, place: torch.device) -> Tensor:
-    made: Tensor = _Up.apply(tensor, place)  # type: ignore[no-untyped-call]
+    made: Tensor = _Up.apply(tensor, place)
     return made
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import Tensor
@@ -104,12 +105,13 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 def _call_site() -> str:
     """Return file and line of the innermost frame of the product, else of any other code."""
-    frame, other = sys._getframe(2), ""
+    frame: FrameType | None = sys._getframe(2)
+    other = ""
     while frame is not None:
         name = frame.f_code.co_filename
         if name.startswith(PRODUCT):
             return f"{Path(name).relative_to(ROOT)}:{frame.f_lineno}"
         if not other and not name.startswith(str(HERE)) and "/torch/" not in name:
             other = f"{Path(name).name}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return other

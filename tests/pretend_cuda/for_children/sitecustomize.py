@@ -20,7 +20,7 @@ class _TorchHook:
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name != "torch":
             return None
-        sys.meta_path.remove(cls)  # type: ignore[arg-type]
+        sys.meta_path.remove(cls)
         spec = PathFinder.find_spec(name, path)
         assert spec is not None
         assert spec.loader is not None
@@ -45,5 +45,5 @@ def _run_next() -> None:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
-sys.meta_path.insert(0, _TorchHook)  # type: ignore[arg-type]
+sys.meta_path.insert(0, _TorchHook)
 _run_next()
