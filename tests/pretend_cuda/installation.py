@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import threading
 from collections.abc import Iterator, Mapping
@@ -200,6 +201,7 @@ def _patch_loading() -> None:
     torch.serialization.add_safe_globals([unpickled])
     plain: Any = torch.load
 
+    @functools.wraps(plain)  # libreyolo asks for its signature
     def load(*args: Any, map_location: Any = None, **kwargs: Any) -> Any:
         target = map_location if isinstance(map_location, str | torch.device) else None
         pretend = target is not None and place_of(target) is not None
