@@ -22,6 +22,7 @@ from click.testing import CliRunner, Result
 
 from gansynth.core.source import SourceRequest
 from tests.mixtures import example, toy_bank  # noqa: F401  # fixtures
+from tests.pretend_cuda.environment import PRETENDS
 from tests.progress import Progress
 from tests.reference import unchanged  # noqa: F401  # a fixture
 
@@ -75,6 +76,8 @@ def pytest_runtest_setup(item):
 
         if not torch.cuda.is_available():
             pytest.skip("no CUDA device here")
+    if item.get_closest_marker("pretend_cuda") and not PRETENDS:
+        pytest.skip("tests/pretend_cuda/test_run.py runs it")
     if item.get_closest_marker("deepmedic") and not os.environ.get("GANSYNTH_DEEPMEDIC"):
         pytest.skip("GANSYNTH_DEEPMEDIC names no checkout of DeepMedic")
     if item.get_closest_marker("data") and not DATA.is_dir():

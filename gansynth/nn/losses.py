@@ -31,7 +31,7 @@ def nonsaturating_generator(fake: Heads) -> Tensor:
 def lsgan_discriminator(real: Heads, fake: Heads) -> Tensor:
     """Return half the least squares to 1 and 0: Mao et al. 2017 (arXiv:1611.04076, eq. 9)."""
     return _heads(
-        lambda r, f: 0.5 * ((r - 1).square().mean() + f.square().mean()),
+        lambda r, f: 0.5 * (_squares(r, 1.0) + _squares(f, 0.0)),
         real,
         fake,
     )
@@ -39,7 +39,11 @@ def lsgan_discriminator(real: Heads, fake: Heads) -> Tensor:
 
 def lsgan_generator(fake: Heads) -> Tensor:
     """Return least squares to "real": Mao et al. 2017 (arXiv:1611.04076, eq. 9), without 1/2."""
-    return _heads(lambda f: (f - 1).square().mean(), fake)
+    return _heads(lambda f: _squares(f, 1.0), fake)
+
+
+def _squares(logits: Tensor, target: float) -> Tensor:
+    return F.mse_loss(logits, torch.full_like(logits, target))
 
 
 def hinge_discriminator(real: Heads, fake: Heads) -> Tensor:

@@ -299,9 +299,10 @@ def backward(
         with torch.autocast(kind, half, enabled=half is not None):
             terms = phase.loss(step)
         stacked = torch.stack([t.float() for t in terms.values()])
-        torch.autograd.backward(scaler.scale(stacked.sum() / len(shares)))
+        total = stacked.sum()
+        torch.autograd.backward(scaler.scale(total if len(shares) == 1 else total / len(shares)))
         losses.append(stacked.detach())
-    return list(terms), torch.stack(losses).mean(0)
+    return list(terms), losses[0] if len(losses) == 1 else torch.stack(losses).mean(0)
 
 
 def steps_for(images: float, stages: Sequence[Stage], batch_size: int) -> int:

@@ -14,6 +14,7 @@ from typing import Protocol, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from gansynth.core.generator import Batch, Phase, Stage, TrainingStep
 from gansynth.core.schema import Schema
@@ -98,8 +99,9 @@ class CGANObjective:
         fake, real = self._draw(step), self._real(step)
         step.scratch["fake"] = fake.detach()
         terms: dict[str, Tensor] = {}
-        for judge in self.gan.judges:
-            terms.update(self._fooled(step, judge, fake, real))
+        with parametrize.cached():  # both passes of a discriminator have the same weights
+            for judge in self.gan.judges:
+                terms.update(self._fooled(step, judge, fake, real))
         if o.perceptual:
             features_of = cast(Perceptor, self.gan.nets["perceptor"]).features
             alike = self._alike(step)

@@ -158,13 +158,13 @@ class Kit:
         pairs = [marked(adapter, number) for number in range(samples)]
         return write_bank(self.folder / name, pairs=pairs, dtype="float32", **told)
 
-    def filled(self, samples: int = 4) -> Path:
+    def filled(self, samples: int = 4, device: str = "cpu") -> Path:
         """A bank that the generator has filled, without a process of its own."""
         config = ProducerConfig(
             *(str(self.run), self.request.to_json(), self.host, str(self.folder / "filled")),
             frozen=True,
             capacity=samples,
-            device="cpu",
+            device=device,
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "nice", lambda by: 0)

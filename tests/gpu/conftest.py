@@ -17,6 +17,9 @@ from gansynth.core.source import SourceRequest
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
+from tests.adapters.deepmedic.conftest import crop_run, shared_deepmedic  # noqa: F401  # fixtures
+from tests.adapters.yolo.conftest import box_run, shared_yolo  # noqa: F401  # fixtures
+from tests.pretend_cuda.environment import PRETENDS
 
 REQUEST = SourceRequest("toy", "3")
 ON_CPU = os.environ.get("GANSYNTH_GPU_TESTS_ON") == "cpu"
@@ -44,6 +47,21 @@ def cuda(device: torch.device) -> torch.device:
     if device.type != "cuda":
         pytest.skip("only a GPU can show this")
     return device
+
+
+@pytest.fixture
+def real_cuda(cuda: torch.device) -> None:
+    """A GPU with memory and kernels of its own: no pretend one (``tests/pretend_cuda``)."""
+    if PRETENDS:
+        pytest.skip("only a real GPU can show this")
+
+
+@pytest.fixture
+def second(cuda: torch.device) -> torch.device:
+    """The second GPU of two."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("this machine shows one CUDA device")
+    return torch.device("cuda:1")
 
 
 def fitted(out: Path, settings: Mapping[str, object], edits: tuple[str, ...]) -> Path:

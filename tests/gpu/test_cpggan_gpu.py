@@ -10,6 +10,7 @@ from gansynth.core.generator import Batch, Stage
 from gansynth.core.schema import Boxes, Condition, Schema
 from gansynth.training.loop import FitOptions, train
 from gansynth_cpggan.model import CPGGAN, CPGGANOptions
+from tests.pretend_cuda.environment import PRETENDS
 from tests.training.zoo.members import loop, member, toy_batches
 
 ASKED = Boxes(np.array([[2, 3, 7, 9], [9, 9, 14, 13]], np.float32), np.array([0, 1], np.int16))
@@ -49,7 +50,7 @@ def test_gpu_and_cpu_draw_nearly_the_same(device):
     assert np.sqrt(np.mean((one - two) ** 2)) < 0.02 * one.std()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"][PRETENDS:])
 def test_it_grows_goes_on_amid_a_fade_and_heeds_boxes(device, tmp_path, precision):
     for steps in (14, 18):  # in its second fade
         made, chosen = member("cpggan"), loop("cpggan", steps=steps, precision=precision)
@@ -80,6 +81,7 @@ def test_lesions_are_learnt_and_blended(device):
     assert not changed[:10].any()
 
 
+@pytest.mark.usefixtures("real_cuda")
 def test_256_voxels_fit_a_small_card(cuda):
     schema = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("one",))
     made = CPGGAN(schema, (256, 256), CPGGANOptions(stage_images=1, fade_images=0))

@@ -17,10 +17,11 @@ from gansynth_deepmedic.engine.segmenter import NETWORK, SegmentBatch
 from gansynth_deepmedic.engine.train import TorchTraining, TrainingTask
 from tests.adapters.deepmedic.engine_orders import order_of
 from tests.deepmedic_sets import toy_deepmedic
+from tests.pretend_cuda.environment import PRETENDS
 
 TINY: dict[str, Any] = {
     "numberOfEpochs": 2,
-    "numberOfSubepochs": 4,
+    "numberOfSubepochs": 1 if PRETENDS else 4,
     "learningRate": 3e-3,
     "numberOfEpochsBetweenFullInferenceOnValImages": 2,
 }
@@ -81,6 +82,8 @@ def test_a_step_is_that_of_the_cpu(device, tmp_path):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_learns(device, tmp_path, precision):
+    if PRETENDS:
+        pytest.skip("takes long there")
     one = training(tmp_path, device, precision)
     end = one.run()
     assert end["dice"]["foreground"] > 0.5
@@ -107,6 +110,7 @@ def test_what_was_begun_here_goes_on_there(device, tmp_path):
         assert torch.equal(mine["velocity"].cpu(), its["velocity"])
 
 
+@pytest.mark.usefixtures("real_cuda")
 def test_the_default_network_takes_a_step(cuda, tmp_path):
     """DeepMedic's example at its own size: ten segments of 37^3."""
     task = replace(training(tmp_path, cuda, "bf16").task, model=default_model(3, 2))

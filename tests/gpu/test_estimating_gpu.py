@@ -13,6 +13,7 @@ from gansynth.fitting.fake_tensors import CountingMode
 from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.model import CGAN3D
 
+pytestmark = pytest.mark.usefixtures("real_cuda")
 SIZE = (64, 64, 64)
 SCHEMA = Schema(("T1", "T2"), {"background": 0, "one": 1}, (1.0, 1.0, 1.0), "DHW")
 BELOW, ABOVE = 0.35, 0.05

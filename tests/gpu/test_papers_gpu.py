@@ -11,6 +11,7 @@ from gansynth.runtime.options import split_settings
 from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 
+pytestmark = pytest.mark.usefixtures("real_cuda")
 SIZE = (64, 240, 240)
 SCHEMA = Schema(
     ("flair", "t1", "t1ce", "t2"),

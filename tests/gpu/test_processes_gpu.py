@@ -45,14 +45,18 @@ def start(*command: object, timeout: float = 280) -> subprocess.CompletedProcess
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1")
 
 
-def test_a_team_talks_over_its_devices_own_network(device, tmp_path):
+def test_a_team_talks_over_its_devices_own_network(device, request, tmp_path):
+    if device.type == "cuda":
+        request.getfixturevalue("real_cuda")  # NCCL
     (tmp_path / "nccl.py").write_text(NCCL)
     done = start(*TORCHRUN, tmp_path / "nccl.py", device.type)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "done"
 
 
-def test_torchrun_with_one_process_is_a_training_like_any_other(device, tmp_path):
+def test_torchrun_with_one_process_is_a_training_like_any_other(device, request, tmp_path):
+    if device.type == "cuda":
+        request.getfixturevalue("real_cuda")
     fit = ("fit", "zoo_wgan_gp", "--data", "zoo:16", "-o", tmp_path / "run", "--json")
     loop = ("--set=steps=4", "--set=batch_size=2", "--set=precision=fp32")
     where = "cpu" if device.type == "cpu" else "auto"

@@ -15,12 +15,14 @@ from gansynth.testing import ToySource
 from gansynth.training import checkpoint
 from gansynth.training.loop import FitOptions, TrainReport, train
 from gansynth_cgan3d.model import CGAN3D
+from tests.pretend_cuda.environment import PRETENDS
 from tests.training.zoo.members import ZOO, loop, member, newest, toy_batches
 
+SIZE = 8 if PRETENDS else 16
 TINY = {"width": 8, "levels": 2, "d_width": 8, "d_levels": 2}
 
 
-def cgan(size: int = 16, **own: Any) -> tuple[Generator, CaseBatches]:
+def cgan(size: int = SIZE, **own: Any) -> tuple[Generator, CaseBatches]:
     """The real plugin on toy cases in 3D."""
     source = ToySource(3)
     torch.manual_seed(0)
@@ -117,13 +119,16 @@ def peak(device: torch.device, own: dict[str, Any], **changes: Any) -> int:
     return torch.cuda.max_memory_allocated(device)
 
 
+@pytest.mark.usefixtures("real_cuda")
 def test_accumulation_saves_memory(cuda):
     assert peak(cuda, {}, accumulate=4) < 0.6 * peak(cuda, {})
 
 
+@pytest.mark.usefixtures("real_cuda")
 def test_checkpointing_saves_memory(cuda):
     assert peak(cuda, {"checkpointing": True}) < 0.9 * peak(cuda, {"checkpointing": False})
 
 
+@pytest.mark.usefixtures("real_cuda")
 def test_half_precision_saves_memory(cuda):
     assert peak(cuda, {}, precision="bf16") < 0.8 * peak(cuda, {})

@@ -99,14 +99,15 @@ def step(generator: Generator, of: Sequence[Case], first: int = 0, total: int = 
 
 def learn(generator: Generator, steps: int = 2, **options: Any) -> Any:
     """Let it observe six cases and train on them; the report."""
-    known, folder = cases(6), options.pop("folder", None)
+    known, folder, device = cases(6), options.pop("folder", None), options.pop("device", None)
     generator.observe(known)
 
     def batches(index: int, stage: Any, which: range) -> Batch:
         return batch_of([known[(index + i) % 6] for i in which], generator.context)
 
     loop = {"steps": steps, "batch_size": 2, "precision": "fp32", "log_every": steps, **options}
-    return train(generator, batches, FitOptions.model_validate(loop), folder=folder)
+    chosen = FitOptions.model_validate(loop)
+    return train(generator, batches, chosen, folder=folder, device=device)
 
 
 def trained(generator: Any, steps: int = 2, **options: Any) -> Any:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from gansynth.nn.networks.lean_norm import norm_leaky_relu
+from gansynth.nn.networks.spectral import spectral_norm
 
 ONEDNN_FROM = 20480
 MOST_GROWTH = 4

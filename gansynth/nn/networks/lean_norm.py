@@ -24,6 +24,14 @@ def norm_leaky_relu(x: Tensor, norm: nn.Module, slope: float) -> Tensor:
             x, norm.weight, norm.bias, norm.eps, slope
         )
         return made
+    if torch.is_grad_enabled() and isinstance(norm, nn.InstanceNorm2d | nn.InstanceNorm3d):
+        # As ``norm`` itself, but for the view that it ends with: autograd would copy it before the
+        # ReLU overwrites it.
+        samples, channels = x.shape[:2]
+        flat = x.reshape(1, samples * channels, *x.shape[2:])
+        scale, shift = (None if t is None else t.repeat(samples) for t in (norm.weight, norm.bias))
+        normal = F.batch_norm(flat, None, None, scale, shift, True, 0.0, norm.eps)
+        return F.leaky_relu(normal, slope, inplace=True).view(x.shape)
     return F.leaky_relu(norm(x), slope, inplace=True)
 
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+
+from gansynth.nn.networks.spectral import spectral_norm
 
 Array = npt.NDArray[np.float64]
 Up = Literal["nearest", "trilinear", "cubic", "transposed"]

@@ -16,7 +16,7 @@ from gansynth.nn.networks.blocks import (
     strides_for,
 )
 from gansynth.nn.networks.perceptor import Perceptor
-from gansynth.nn.networks.spectral import settled, spectral_parts
+from gansynth.nn.networks.spectral import settled, spectral_norm, spectral_parts
 from gansynth.nn.tiled_inference import cut, draw_tiled
 
 STYLES: list[dict[str, Any]] = [
@@ -213,12 +213,38 @@ def test_spectral_normalisation_reaches_every_convolution_of_a_generator():
     assert all(hasattr(layer, "parametrizations") for layer in layers)
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(3, 5, 3), nn.Conv3d(2, 4, 3), nn.ConvTranspose2d(3, 5, 4)]
+)
+def test_spectral_normalisation_and_its_gradient_are_those_of_torch(layer):
+    ours: Any = spectral_norm(copy.deepcopy(layer)).eval()
+    theirs: Any = nn.utils.parametrizations.spectral_norm(copy.deepcopy(layer)).eval()
+    ours.parametrizations.weight[0].iterate(ours.parametrizations.weight.original, 2000)
+    theirs.load_state_dict(ours.state_dict())
+    gradients = []
+    for net in (ours, theirs):
+        net.weight.flatten().cumsum(0).sum().backward()
+        gradients.append(net.parametrizations.weight.original.grad)
+    torch.testing.assert_close(ours.weight, theirs.weight)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("trains", "grad", "moves"), [(1, 1, 1), (1, 0, 0), (0, 1, 0)])
+def test_singular_vectors_move_only_in_passes_that_train_the_weight(trains, grad, moves):
+    net = spectral_norm(nn.Conv2d(3, 5, 3)).train().requires_grad_(bool(trains))
+    before = copy.deepcopy(net.state_dict())
+    with torch.set_grad_enabled(bool(grad)):
+        net(images(1, 3, 8, 8))
+    same = all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert same != bool(moves)
+
+
 def test_averaged_weights_get_singular_vectors_of_their_own_for_a_while():
     """Vectors averaged like weights are not those of the averaged weights."""
     nets: list[Any] = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        nets.append(nn.utils.parametrizations.spectral_norm(nn.Conv2d(6, 8, 3)).eval())
+        nets.append(spectral_norm(nn.Conv2d(6, 8, 3)).eval())
     net = nets[0]
     with torch.no_grad():
         states = (one.state_dict().values() for one in nets)
