@@ -1,7 +1,6 @@
 """Bad data as a user meets it: one line, the documented exit code, and every file as it was."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -147,13 +146,16 @@ def test_a_spoilt_file_is_not_imported_and_the_import_goes_on_once_repaired(
 
 
 def rewrite_array(path: Path, change: Change) -> None:
-    """As nnU-Net would write it: another date, and so no noted hash to compare with."""
+    """As nnU-Net would write it, and ``prepare`` note it."""
     import blosc2
+
+    from gansynth_nnunet.cases import write_hashes
 
     found: Any = blosc2.open(str(path), mode="r")
     array = found[...].copy()
     path.unlink()
     blosc2.asarray(change(array), urlpath=str(path))
+    write_hashes(path.parent)
 
 
 def put(value: float) -> Change:
@@ -167,7 +169,8 @@ def put(value: float) -> Change:
 ARRAYS: dict[str, tuple[str, Spoil, int, tuple[str, ...]]] = {
     "NaN": (".b2nd", lambda p: rewrite_array(p, put(np.nan)), 3, ("1 NaN", "gansynth check")),
     "unknown label": ("_seg.b2nd", lambda p: rewrite_array(p, put(9)), 3, ("label value(s) [9]",)),
-    "truncated": (".b2nd", cut_in_half, 3, ("damaged", "gansynth prepare nnunet:501")),
+    "truncated": (".b2nd", cut_in_half, 6, ("SHA-256", "gansynth prepare nnunet:501")),
+    "one bit": (".b2nd", flip_a_bit, 6, ("SHA-256", "preprocess again")),
     "missing labels": ("_seg.b2nd", Path.unlink, 3, ("without labels", "gansynth prepare")),
 }
 
@@ -182,14 +185,11 @@ def test_a_spoilt_training_array_ends_a_fit_before_it_begins(toy_copy, refuse, t
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
-def test_an_array_that_changed_under_its_date_is_an_integrity_fault(toy_copy, refuse, tmp_path):
+def test_check_reads_the_preprocessed_arrays(toy_copy, refuse):
     case = second_training_case(toy_copy)
-    path = toy_copy.preprocessed / "nnUNetPlans_3d_fullres" / f"{case}.b2nd"
-    date = path.stat().st_mtime_ns
-    flip_a_bit(path)
-    os.utime(path, ns=(date, date))
-    command = ("fit", "cgan3d", *toy_copy.options, "-o", tmp_path / "run")
-    refuse(*command, code=6, says=(path.name, "SHA-256", "preprocess again"), keep=[toy_copy.root])
+    flip_a_bit(toy_copy.preprocessed / "nnUNetPlans_3d_fullres" / f"{case}.b2nd")
+    says = (f"{case}.b2nd", "SHA-256", "preprocess again")
+    refuse("check", "nnunet:501", "--root", toy_copy.root, code=3, says=says, keep=[toy_copy.root])
 
 
 def second_training_case(toy: Any) -> str:

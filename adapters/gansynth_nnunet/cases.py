@@ -1,11 +1,12 @@
 """Checked reading of nnU-Net's preprocessed arrays (``.b2nd``).
 
-They carry no checksum: one flipped bit in five goes unnoticed. So ``prepare`` records the hash of
-every file beside their folder, and reading compares.
+They carry no checksum: one flipped bit in five goes unnoticed. So the hash of every file is noted
+beside their folder, by ``prepare`` or after a first decoding, and reading compares.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,22 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.source import CaseSource
-from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault
+from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, IntegrityFault
 from gansynth.runtime.files import read_json, reading, sha256_file, write_json_atomic
 from gansynth_nnunet.dataset import LabelTable
+from gansynth_nnunet.decoding import decode_apart, opened, words_of
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.plans import NnunetPlans
 
-MAX_CASE_BYTES = 16 << 30
-"""Largest accepted size of a decompressed array."""
-
 
 def write_hashes(folder: Path, *, again: bool = True) -> None:
-    """Write date and SHA-256 of a folder's arrays to ``gansynth_<folder>.json`` beside it."""
+    """Write the SHA-256 of a folder's arrays to ``gansynth_<folder>.json`` beside it."""
     if not again and hashes_of(folder).is_file():
         return
-    files = sorted(folder.glob("*.b2nd"))
-    doc = {file.name: [file.stat().st_mtime_ns, sha256_file(file)] for file in files}
+    doc = {file.name: sha256_file(file) for file in sorted(folder.glob("*.b2nd"))}
     write_json_atomic(hashes_of(folder), doc)
 
 
@@ -43,48 +41,31 @@ class PreprocessedArrays:
     """The arrays of one preprocessed folder.
 
     Args:
-        way_out: hint for a damaged array, for messages.
+        hint: way out for a damaged array, for messages.
     """
 
     def __init__(self, folder: Path, hint: str) -> None:
         self.folder = folder
         self.hint = hint
         hashes = hashes_of(folder)
-        self._hashes: dict[str, Any] = read_json(hashes) if hashes.is_file() else {}
+        noted = read_json(hashes) if hashes.is_file() else {}
+        # Before version 0.2 a date stood before each hash.
+        self._hashes = {k: str(v[-1] if isinstance(v, list) else v) for k, v in noted.items()}
+        self._damaged: dict[str, str] = {}
 
     def open(self, name: str) -> Any:
         """Open an array (C, D, H, W) without decompressing it.
 
-        ``blosc2.open`` would also follow links and evaluate expressions in a file.
-
         Raises:
             DataFault: missing, damaged, or other than a numeric array with four axes.
-            IntegrityFault: changed since preprocessing, although its date is the same.
+            IntegrityFault: changed since its hash was noted.
         """
-        import blosc2
-
-        path = self.folder / name
-        with reading(path):
-            data, date = path.read_bytes(), path.stat().st_mtime_ns
-        noted = self._hashes.get(name)
-        # Another date: nnU-Net, or a copy, has rewritten the file, which is legitimate.
-        if noted and noted[0] == date and noted[1] != hashlib.sha256(data).hexdigest():
-            raise IntegrityFault(
-                f"{path}: its SHA-256 is not the one noted when it was preprocessed, expected the "
-                f"same; the disk or a copy has damaged it; {self.hint}"
-            )
         try:
-            array = blosc2.ndarray_from_cframe(data, copy=True)
-            shape, dtype = tuple(int(n) for n in array.shape), np.dtype(array.dtype)
+            return opened(self.checked(name))
+        except GansynthError:
+            raise
         except Exception as error:  # the decoder has no error class of its own for damaged bytes
-            raise self._damaged(path, error) from error
-        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if len(shape) != 4 or dtype.kind not in "iuf" or not 0 < size <= MAX_CASE_BYTES:
-            raise DataFault(
-                f"{path}: shape {shape} of {dtype}, expected numbers of shape (C, D, H, W), at "
-                f"most {MAX_CASE_BYTES} bytes; {self.hint}"
-            )
-        return array
+            raise self._fault(name, words_of(error)) from error
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """Read an array (C, D, H, W).
@@ -101,10 +82,42 @@ class PreprocessedArrays:
                 f"{self.folder / name}: not enough memory to read it; free some"
             ) from error
         except Exception as error:  # as above
-            raise self._damaged(self.folder / name, error) from error
+            raise self._fault(name, words_of(error)) from error
 
-    def _damaged(self, path: Path, error: Exception) -> DataFault:
-        words = " ".join(str(error).split())[:200] or type(error).__name__
+    def checked(self, name: str) -> bytes:
+        """Return a file's bytes, which are those whose hash was noted.
+
+        Where none was noted, each new array is decoded in another process first.
+
+        Raises:
+            DataFault, IntegrityFault: as ``open``.
+        """
+        path = self.folder / name
+        with reading(path):
+            data = path.read_bytes()
+        if name not in self._hashes and name not in self._damaged:
+            self._note_new()
+        if name in self._damaged:
+            raise self._fault(name, self._damaged[name])
+        if self._hashes.get(name) != hashlib.sha256(data).hexdigest():
+            raise IntegrityFault(
+                f"{path}: its SHA-256 is not the one noted in {hashes_of(self.folder).name}, "
+                "expected the same: the disk or a copy has damaged it, or nnU-Net has preprocessed "
+                f"again; remove that note if it did, else {self.hint}"
+            )
+        return data
+
+    def _note_new(self) -> None:
+        known = {*self._hashes, *self._damaged}
+        new = [file for file in sorted(self.folder.glob("*.b2nd")) if file.name not in known]
+        hashes, damaged = decode_apart(new)
+        self._hashes |= hashes
+        self._damaged |= damaged
+        with contextlib.suppress(EnvironmentFault):  # a folder that may not be written to
+            write_json_atomic(hashes_of(self.folder), self._hashes)
+
+    def _fault(self, name: str, words: str) -> DataFault:
+        path = self.folder / name
         return DataFault(f"{path}: damaged ({words}), expected a blosc2 array; {self.hint}")
 
 

@@ -25,6 +25,7 @@ from gansynth.data.listing import CaseFiles, VolumeSet, pick
 from gansynth.data.nifti_source import VolumeSource
 from gansynth.data.read_options import ReadOptions, VolumeOptions, parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth_nnunet.cases import PreprocessedArrays
 from gansynth_nnunet.dataset import NIFTI, RawSet, raw_cases
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.splits import SPLITS, SUBJECTS, known_subjects
@@ -74,7 +75,19 @@ def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -
     root = NnunetRoot.find(request.root)
     name = root.dataset(request.where)
     findings = check_raw(root, name, subjects=request.subjects, progress=progress)
+    findings = in_order([*findings, *_check_arrays(root.preprocessed / name)])
     return CheckReport(name, len(raw_cases(root.raw / name).images), findings)
+
+
+def _check_arrays(preprocessed: Path) -> Iterator[Finding]:
+    """Compare preprocessed arrays with their hashes; decode those that have none."""
+    for folder in sorted({file.parent for file in preprocessed.glob("*/*.b2nd")}):
+        arrays = PreprocessedArrays(folder, "preprocess again: gansynth prepare … --force")
+        for file in sorted(folder.glob("*.b2nd")):
+            try:
+                arrays.checked(file.name)
+            except GansynthError as fault:
+                yield Finding("error", file.stem.removesuffix("_seg"), file, str(fault))
 
 
 def check_raw(

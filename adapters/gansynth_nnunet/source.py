@@ -248,7 +248,10 @@ class NnunetSource(Preprocessed):
             outside = self._read_labels(case) == OUTSIDE
             if not outside.any():
                 continue
-            values = self._read_image(case)[:, outside]  # (C, N)
+            image = self._read_image(case)
+            if image.shape[1:] != outside.shape:  # ``load`` says so
+                continue
+            values = image[:, outside]  # (C, N)
             least, most = values.min(axis=1), values.max(axis=1)
             low = least if low is None else np.minimum(low, least)
             high = most if high is None else np.maximum(high, most)

@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pytest
 from gansynth.core.space import Placement
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
+from gansynth_nnunet.cases import hashes_of, write_hashes
 from gansynth_nnunet.source import NnunetSource, generator_size, open_nnunet
 from gansynth_nnunet.splits import make_splits
 from tests.conftest import SHAPE, save_nifti
@@ -28,9 +28,10 @@ def arrays(toy) -> Path:
 
 
 def store(path: Path, array: np.ndarray) -> None:
-    """Write an array as nnU-Net does; its date changes, as when nnU-Net writes it."""
+    """Write an array, and note its hash, as ``gansynth prepare`` does."""
     path.unlink(missing_ok=True)
     blosc2.asarray(np.ascontiguousarray(array), urlpath=str(path))
+    write_hashes(path.parent)
 
 
 def load_array(path: Path) -> np.ndarray:
@@ -250,11 +251,14 @@ def test_what_cannot_be_opened_is_refused(toy_copy, spoil, asked, fault, says):
 
 
 def flip_a_bit(path: Path) -> None:
-    """As a disk that rots does, which changes no date."""
-    date, damaged = path.stat(), bytearray(path.read_bytes())
+    """As a disk that rots, or a copy of it, which has another date."""
+    damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
-    os.utime(path, ns=(date.st_atime_ns, date.st_mtime_ns))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:300])
 
 
 def stored(change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
@@ -264,10 +268,7 @@ def stored(change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
 IMAGE, LABELS = "p2_left.b2nd", "p2_left_seg.b2nd"
 SPOILT: dict[str, tuple[str, Spoil, type[Exception], str]] = {
     "bit": (IMAGE, flip_a_bit, IntegrityFault, r"p2_left\.b2nd: its SHA-256"),
-    "truncated": (
-        *(IMAGE, lambda path: path.write_bytes(path.read_bytes()[:300]), DataFault),
-        r"p2_left\.b2nd: damaged .* --force",
-    ),
+    "truncated": (IMAGE, cut, IntegrityFault, r"preprocessed again; .* --force"),
     "nan": (IMAGE, stored(lambda a: a * np.nan), DataFault, "NaN"),
     "channels": (IMAGE, stored(lambda a: a[:1]), DataFault, r"1 channel\(s\), expected 2"),
     "shape": (IMAGE, stored(lambda a: a[:, 1:]), DataFault, "expected equal"),
@@ -279,11 +280,28 @@ SPOILT: dict[str, tuple[str, Spoil, type[Exception], str]] = {
 
 @pytest.mark.parametrize(("name", "spoil", "fault", "says"), SPOILT.values(), ids=SPOILT)
 def test_a_case_that_is_damaged_or_does_not_fit_is_named(toy_copy, name, spoil, fault, says):
-    source = open_nnunet(toy_copy.request())
-    assert source.schema is not None
     spoil(arrays(toy_copy) / name)
     with pytest.raises(fault, match=says):
+        open_nnunet(toy_copy.request()).load("p2_left")
+
+
+def kill_the_decoder(path: Path) -> None:
+    """Of a blosc2 array of this shape, bit 4 of byte 215 ends the process, or is refused."""
+    store(path, np.random.default_rng(0).normal(size=(2, 16, 24, 16)).astype(np.float32))
+    damaged = bytearray(path.read_bytes())
+    damaged[215] ^= 1 << 4
+    path.write_bytes(damaged)
+
+
+@pytest.mark.parametrize("spoil", [cut, kill_the_decoder])
+def test_damage_that_nobody_noted_is_named_and_the_others_are_noted(toy_copy, spoil):
+    folder = arrays(toy_copy)
+    spoil(folder / IMAGE)
+    hashes_of(folder).unlink()
+    source = open_nnunet(toy_copy.request(fold="all"))
+    with pytest.raises(DataFault, match=r"p2_left\.b2nd: damaged \(.*\), expected .* --force"):
         source.load("p2_left")
+    assert len(read_json(hashes_of(folder))) == 2 * len(source.train_ids) - 1
 
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
