@@ -105,6 +105,15 @@ def gan_step(doc: dict[str, Any]) -> list[str]:
     ]
 
 
+def before_after(doc: dict[str, Any]) -> list[str]:
+    """What a change costs on the CPU."""
+    commits = doc["commits"]
+    return [
+        f"| {part}, {commits['after']} / {commits['before']}: time | {interval(found)} | |"
+        for part, found in doc["after_over_before"].items()
+    ]
+
+
 def equal_seconds(doc: dict[str, Any]) -> list[str]:
     """Quality after so many seconds of training, each side."""
     rows = []
@@ -227,6 +236,7 @@ def deepmedic(doc: dict[str, Any]) -> list[str]:
 MAKERS = {
     "deepmedic": deepmedic,
     "detector": detector,
+    "before_after": before_after,
     "draws": draws,
     "equal_seconds": equal_seconds,
     "gan_step": gan_step,

@@ -1,0 +1,143 @@
+"""What a change costs on the CPU: this source tree beside an earlier one, in turn.
+
+    git worktree add ../before COMMIT
+    python benchmarks/bench_before_after.py ../before --name before_after
+
+Training steps of the generators, draws from a bank, an evaluation. Each measurement is a process of
+its own, on one core; the order of the two trees is swapped every round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import paired, print_table, write
+
+ROOT = Path(__file__).parents[1]
+STEPS = 8
+GANS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
+    "cgan3d, 48^3, fp32": ("cgan3d", 3, 48, {"batch_size": 1, "precision": "fp32"}),
+    "cgan3d, 48^3, bf16": ("cgan3d", 3, 48, {"batch_size": 1, "precision": "bf16"}),
+    "cgan3d, 64^2, fp32": ("cgan3d", 2, 64, {"batch_size": 8, "precision": "fp32"}),
+    "dcgan, 64^2, fp32": ("dcgan", 2, 64, {"batch_size": 16, "precision": "fp32"}),
+}
+
+
+def step(name: str) -> float:
+    """Seconds of a step of the training loop, by its own clock, after as many steps."""
+    import torch
+
+    from gansynth.core.generator import Batch
+    from gansynth.core.registry import installed
+    from gansynth.core.schema import Schema
+    from gansynth.training.checkpoint_manager import TrainingCallbacks
+    from gansynth.training.loop import FitOptions, train
+
+    kind, dims, size, told = GANS[name]
+    schema = Schema(("T1",), {"background": 0, "organ": 1}, (1.0,) * dims, "DHW"[-dims:])
+    cls, shape = installed().generator(kind), (size,) * dims
+    torch.manual_seed(0)
+    image = torch.randn((told["batch_size"], 1, *shape))
+    batch = Batch(image, (image[:, 0] > 0.5).long())
+    never = {"sample_every": 10**9, "checkpoint_every": 10**9, "diversity": 0}
+    options = FitOptions.model_validate({**never, **told, "steps": 2 * STEPS, "log_every": STEPS})
+    ticks: list[float] = []
+    callbacks = TrainingCallbacks(metrics=lambda *_: ticks.append(time.perf_counter()))
+    generator = cls(schema, shape, cls.Options())
+    train(generator, lambda *_: batch, options, callbacks=callbacks)
+    return (ticks[1] - ticks[0]) / STEPS
+
+
+def draw(run: str) -> float:
+    """Seconds to draw a sample from a frozen bank and mix it into a batch."""
+    import gansynth
+
+    with tempfile.TemporaryDirectory() as scratch:
+        bank = gansynth.BankReader(gansynth.fill_bank(run, Path(scratch) / "bank", samples=32))
+        names = list(bank.ids())
+        began = time.perf_counter()
+        for number in range(512):
+            bank.read(names[number % len(names)])
+        return (time.perf_counter() - began) / 512
+
+
+def evaluation(run: str) -> float:
+    """Seconds of a quick evaluation, of the whole command."""
+    with tempfile.TemporaryDirectory() as scratch:
+        began = time.perf_counter()
+        gansynth_command(
+            "evaluate", run, "--preset", "quick", "-n", "16", "-o", f"{scratch}/e", "-q"
+        )
+        return time.perf_counter() - began
+
+
+def gansynth_command(*words: str) -> None:
+    """Run the command line of the source tree on the path."""
+    subprocess.run([sys.executable, "-m", "gansynth_cli", *words], check=True)
+
+
+def in_tree(tree: Path, part: str, run: Path) -> float:
+    """Measure a part in a process that imports this source tree."""
+    folders = [tree, *(tree / name for name in ("plugins", "adapters", "cli"))]
+    path = ":".join(map(str, (*folders, Path(__file__).parent)))
+    told = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, __file__, str(tree), "--part", part, "--run", str(run)]
+    done = subprocess.run(words, env=told, cwd=tree, check=True, stdout=subprocess.PIPE, text=True)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+PARTS: dict[str, Callable[[str], float]] = {"draw from a bank": draw, "evaluate, quick": evaluation}
+
+
+def main() -> None:
+    """Measure both trees, and write ``results/NAME.json``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("before", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--name", default="before_after")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.part:
+        seconds = PARTS[args.part](str(args.run)) if args.part in PARTS else step(args.part)
+        print(json.dumps(seconds))
+        return
+    sides = {"before": args.before.resolve(), "after": ROOT}
+    seconds: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        run = Path(scratch) / "run"
+        fit = ("fit", "dcgan", "--with-mask", "--data", "example:2d", "-o", str(run))
+        gansynth_command(*fit, "--set", "steps=4", "-q")
+        for part in (*GANS, *PARTS):
+            found: dict[str, list[float]] = {name: [] for name in sides}
+            for number in range(args.rounds):
+                for name in list(sides) if number % 2 == 0 else reversed(sides):
+                    found[name].append(in_tree(sides[name], part, run))
+            seconds[part] = found
+            print(part, {k: float(np.median(v)) for k, v in found.items()}, file=sys.stderr)
+    ratios = {part: paired(found["after"], found["before"]) for part, found in seconds.items()}
+    commits = {
+        name: subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=tree, capture_output=True, text=True
+        ).stdout.strip()
+        for name, tree in sides.items()
+    }
+    document = {"commits": commits, "seconds": seconds, "after_over_before": ratios}
+    write(args.name, document)
+    rows: list[tuple[object, ...]] = [("what", "after / before", "low", "high")]
+    rows += [(part, r["ratio"], r["low"], r["high"]) for part, r in ratios.items()]
+    print_table(rows)
+
+
+if __name__ == "__main__":
+    main()
