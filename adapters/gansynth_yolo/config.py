@@ -18,6 +18,7 @@ from gansynth.runtime.files import read_json
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings
 from gansynth.runtime.serialise import Document
+from gansynth.runtime.yaml_text import parse_yaml
 from gansynth_yolo.detectors import DetectorJob
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
         if key in parsed:
             raise UsageFault(f"-- {text}: {key} is given twice, expected once")
         try:
-            parsed[key] = yaml.safe_load(value)
+            parsed[key] = parse_yaml(value)
         except yaml.YAMLError:
             parsed[key] = value
     return parsed

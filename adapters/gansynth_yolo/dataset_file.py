@@ -13,6 +13,7 @@ import yaml
 
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import reading
+from gansynth.runtime.yaml_text import parse_yaml
 
 MOST_BYTES = 4 << 20
 SPLITS = ("train", "val", "test")
@@ -119,12 +120,12 @@ def _document(path: Path) -> Mapping[str, Any]:
             raise DataFault(f"{path}: {size} bytes, expected at most {MOST_BYTES}; {hint}")
         data = path.read_bytes()
     try:
-        doc = yaml.safe_load(data.decode("utf-8-sig"))
+        doc = parse_yaml(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataFault(
             f"{path}: byte {error.start} is not UTF-8, expected a text in UTF-8; save it again"
         ) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except yaml.YAMLError as error:
         text = " ".join(str(error).split())[:200]
         raise DataFault(f"{path}: not YAML: {text}; {hint}") from error
     if not isinstance(doc, dict):

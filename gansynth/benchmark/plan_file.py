@@ -13,7 +13,7 @@ from gansynth.benchmark.arms import PRESET_GENERATORS
 from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan, GeneratorPlan
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean, refuse_unknown
-from gansynth.runtime.files import read_yaml
+from gansynth.runtime.yaml_text import read_yaml
 
 SHOWN = "a plan in YAML: see docs/benchmark.md"
 Value = TypeVar("Value")

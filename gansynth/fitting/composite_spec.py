@@ -35,8 +35,9 @@ from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource
 from gansynth.data.classes import class_numbers
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import folder_name, read_yaml
+from gansynth.runtime.files import folder_name
 from gansynth.runtime.options import overlay
+from gansynth.runtime.yaml_text import read_yaml
 
 EACH = "each"
 """``--per-channel`` and ``--per-class`` without groups."""

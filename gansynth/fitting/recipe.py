@@ -37,8 +37,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from gansynth.core.registry import installed
 from gansynth.fitting.composite_spec import PartSpec, first_fault, texts
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
-from gansynth.runtime.files import read_yaml
 from gansynth.runtime.options import overlay, split_settings
+from gansynth.runtime.yaml_text import read_yaml
 
 CHANNEL = "{channel}"
 

@@ -40,7 +40,6 @@ __all__ = [
     "read_json",
     "read_nifti",
     "read_nifti_header",
-    "read_yaml",
     "reading",
     "remove_temporaries",
     "replace_text",
@@ -52,8 +51,6 @@ __all__ = [
     "write_json_atomic",
 ]
 MAX_JSON_BYTES = 64 << 20
-MAX_YAML_BYTES = 1 << 20
-"""Size limit of a user's YAML file."""
 _DISK = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -320,28 +317,3 @@ def folder_name(text: str) -> str:
     """Return the folder name of a channel or class."""
     name = _UNFIT.sub("_", text)
     return name if name[0].isalnum() else f"c{name}"
-
-
-def read_yaml(path: Path, expected: str) -> tuple[Any, bytes]:
-    """Read a user's YAML file; return its document and its bytes.
-
-    Args:
-        path: the file.
-        expected: description for messages: ``a recipe in YAML``.
-
-    Raises:
-        DataFault: no such file.
-        UsageFault: too large, or not YAML.
-    """
-    import yaml
-
-    if not path.is_file():
-        raise DataFault(f"{path}: no such file, expected {expected}")
-    try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise UsageFault(f"{path}: larger than {MAX_YAML_BYTES} bytes, expected {expected}")
-        data = path.read_bytes()
-        return yaml.safe_load(data.decode("utf-8")), data
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        text = " ".join(str(error).split())
-        raise UsageFault(f"{path}: cannot be read ({text}); expected {expected}") from None

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from gansynth.runtime.errors import UsageFault, did_you_mean, refuse_unknown
 from gansynth.runtime.option_kinds import is_size
+from gansynth.runtime.yaml_text import parse_yaml
 
 Needs = Mapping[str, str]
 """Option -> the condition of its effect: ``objective=wgan``, ``l1, l1_mask!=foreground``.
@@ -120,7 +121,7 @@ def fill_options(model: type[Options], options: Mapping[str, Any], option: str) 
             )
     try:
         values = {key: _read(model.model_fields[key], value) for key, value in options.items()}
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
+    except yaml.YAMLError:
         raise UsageFault(f"{option}: a value is not readable, expected YAML") from None
     return read_model(model, values, lambda key: f"{option}: {key or 'options'}", joint="+")
 
@@ -166,7 +167,7 @@ def parse(model: type[Model], settings: Mapping[str, str], option: str = "--set"
             key: _value(fields[key], text) if key in fields else text
             for key, text in settings.items()
         }
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
+    except yaml.YAMLError:
         raise UsageFault(f"{option} {dict(settings)}: a value is not readable as YAML") from None
     return read_model(model, values, partial(_typed, settings, getattr(model, "flags", {}), option))
 
@@ -256,7 +257,7 @@ def _read(field: FieldInfo, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if several(field.annotation):
-        return None if value == "none" else [yaml.safe_load(part) for part in value.split("+")]
+        return None if value == "none" else [parse_yaml(part) for part in value.split("+")]
     return _value(field, value)
 
 
@@ -266,7 +267,7 @@ def _value(field: FieldInfo, text: str) -> Any:
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     sized = is_size(field.annotation, field.metadata) and "[" not in text  # YAML: 0x8 is 8
     as_is = sized or text in words or str in kinds or Path in kinds
-    return text if as_is else yaml.safe_load(text)
+    return text if as_is else parse_yaml(text)
 
 
 def _mapping(model: type[OptionModel], key: str) -> bool:

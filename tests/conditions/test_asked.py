@@ -35,7 +35,7 @@ BAD = {
     "shift:max_mm=-1": "max_mm: expected a number greater than or equal to 0",
     "shift:max_mm=.nan": "max_mm: expected",
     "shift:max_mm=[": "a value is not readable, expected YAML",
-    "shift:max_mm=2020-99-99": "a value is not readable, expected YAML",
+    "shift:max_mm=2020-99-99": "max_mm: expected a number",
     "shift:classes=1+": "classes: expected whole numbers, as classes=1",
     "shift:max_mm.x=1": "'max_mm.x=1' is not one of",
     "flip:about=me": "about: expected 'array' or 'centroid'",

@@ -48,7 +48,7 @@ from gansynth.core.registry import installed
 from gansynth.core.schedule import Schedule
 from gansynth.fitting.recipe import Recipe, find_recipe
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import read_yaml
+from gansynth.runtime.yaml_text import read_yaml
 
 FOLDER = "tables"
 """Folder beside a recipe's file with the plans of its tables."""

@@ -1,0 +1,63 @@
+"""YAML of users: settings and files, read within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gansynth.runtime.errors import DataFault, UsageFault
+
+MAX_YAML_BYTES = 1 << 20
+"""Size limit of a user's YAML file."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Neither aliases, which unfold without bound, nor dates, which stay texts."""
+
+    yaml_implicit_resolvers: Mapping[str, Any] = {
+        first: [(tag, form) for tag, form in rules if not tag.endswith(":timestamp")]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*name), expected the value itself")
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what a YAML text says; it may have no aliases, and dates stay texts.
+
+    Raises:
+        yaml.YAMLError: not such a text.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except (ValueError, RecursionError) as error:  # such as a number of 5,000 digits
+        raise yaml.YAMLError(f"{type(error).__name__}: {str(error)[:200]}") from None
+
+
+def read_yaml(path: Path, expected: str) -> tuple[Any, bytes]:
+    """Read a user's YAML file; return its document and its bytes.
+
+    Args:
+        path: the file.
+        expected: description for messages: ``a recipe in YAML``.
+
+    Raises:
+        DataFault: no such file.
+        UsageFault: too large, or not YAML.
+    """
+    if not path.is_file():
+        raise DataFault(f"{path}: no such file, expected {expected}")
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise UsageFault(f"{path}: larger than {MAX_YAML_BYTES} bytes, expected {expected}")
+        data = path.read_bytes()
+        return parse_yaml(data.decode("utf-8")), data
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise UsageFault(f"{path}: cannot be read ({text}); expected {expected}") from None
