@@ -1,4 +1,4 @@
-"""Writes the tables of ``gains/README.md``, and the lines of ``README.md``, from the results.
+"""Writes the tables of ``gains/README.md``, and the lines of ``docs/results.md``, from the results.
 
 Verdicts and reports beside the results are worded anew first; no number changes.
 
@@ -15,7 +15,7 @@ from typing import Any
 HERE = Path(__file__).parent / "gains"
 PAGE = HERE / "README.md"
 NAMES = ("lgg", "hippocampus", "phantoms", "phantoms_longer", "figshare")
-README = HERE.parents[1] / "README.md"
+RESULTS = HERE.parents[1] / "docs" / "results.md"
 OURS, END_OURS = "<!-- gains -->\n", "<!-- /gains -->"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 
@@ -86,7 +86,7 @@ def page(text: str) -> str:
     return f"{head}{BEGIN}{body}{END}{rest.partition(END)[2]}"
 
 
-def readme(text: str) -> str:
+def results(text: str) -> str:
     """The project's own page with a line for each plan."""
     lines = []
     for name in NAMES:
@@ -94,7 +94,7 @@ def readme(text: str) -> str:
         if path.is_file():
             document = json.loads(path.read_text(encoding="utf-8"))
             sentence = document["verdict"]["sentence"]
-            lines.append(f"- [{document['title']}](benchmarks/gains/{name}/report.md): {sentence}")
+            lines.append(f"- [{document['title']}](../benchmarks/gains/{name}/report.md): {sentence}")
     head, _, rest = text.partition(OURS)
     body = "".join(f"{one}\n" for one in lines)
     return f"{head}{OURS}{body}{END_OURS}{rest.partition(END_OURS)[2]}"
@@ -113,5 +113,5 @@ def worded() -> None:
 
 if __name__ == "__main__":
     worded()
-    for file, made in ((PAGE, page), (README, readme)):
+    for file, made in ((PAGE, page), (RESULTS, results)):
         file.write_text(made(file.read_text(encoding="utf-8")), encoding="utf-8")
