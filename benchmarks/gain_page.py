@@ -94,7 +94,9 @@ def results(text: str) -> str:
         if path.is_file():
             document = json.loads(path.read_text(encoding="utf-8"))
             sentence = document["verdict"]["sentence"]
-            lines.append(f"- [{document['title']}](../benchmarks/gains/{name}/report.md): {sentence}")
+            lines.append(
+                f"- [{document['title']}](../benchmarks/gains/{name}/report.md): {sentence}"
+            )
     head, _, rest = text.partition(OURS)
     body = "".join(f"{one}\n" for one in lines)
     return f"{head}{OURS}{body}{END_OURS}{rest.partition(END_OURS)[2]}"

@@ -17,14 +17,14 @@ while (($#)); do
 done
 mkdir -p "$out/parts" && out=$(cd "$out" && pwd) && cd "$root" || exit
 export PYTHONPATH=$path:$out/site${PYTHONPATH:+:$PYTHONPATH}
-python=${PYTHON:-python3}
+python=${PYTHON:-python3} most=${PART_SECONDS:-540}
 "$python" "$here/summary.py" begin "$out" || exit
 
 part() {  # NAME COMMAND...: the command writes NAME.json, or something.json into NAME.d
   local made=$out/parts/$1 began=$SECONDS left=$((limit - SECONDS))
   [[ $1 == "$only"* && ! -s $made.json ]] || return 0
   ((left > 60)) || { echo "$1: no time left"; return 0; }
-  timeout -k 10 $((left < 540 ? left : 540)) "${@:2}" >"$made.log" 2>&1
+  timeout -k 10 $((left < most ? left : most)) "${@:2}" >"$made.log" 2>&1
   local code=$?
   [[ -d $made.d ]] && mv "$made.d"/*.json "$made.json" 2>/dev/null
   if [[ -s $made.json ]]; then echo "$1: $((SECONDS - began)) s"

@@ -51,12 +51,16 @@ def begin(out: Path) -> None:
 
 def merge(out: Path) -> dict[str, Any]:
     """Write ``results.json``: each part that is done, by its name."""
-    paths = sorted((out / "parts").glob("*.json"))
+    paths = sorted((out / "parts").glob("*.json"), key=lambda path: _by_number(path.stem))
     parts = {path.stem: json.loads(path.read_text("utf-8")) for path in paths}
     unfinished = out / "results.tmp"
     unfinished.write_text(json.dumps({"parts": parts}, indent=1) + "\n", "utf-8")
     os.replace(unfinished, out / "results.json")
     return parts
+
+
+def _by_number(name: str) -> list[str]:
+    return [word.zfill(4) for word in name.split("_")]
 
 
 def gan_step(doc: dict[str, Any]) -> Rows:
