@@ -79,13 +79,15 @@ def batch_of(size: int) -> Batch:
     return Batch(torch.randn((1, 1, *(size,) * 3), generator=rng), labels)
 
 
-def our_steps(generator: Any, size: int, dtype: str, count: int) -> Callable[[], object]:
+def our_steps(
+    generator: Any, size: int, dtype: str, count: int, device: str = "cpu"
+) -> Callable[[], object]:
     """``count`` steps of the real training loop."""
     batch = batch_of(size)
     options = FitOptions(steps=count, batch_size=1, precision=dtype, ema_half_life=1000)
 
     def run() -> object:
-        return train(generator, lambda step, stage, n: batch, options)
+        return train(generator, lambda step, stage, n: batch, options, device=torch.device(device))
 
     return run
 
@@ -93,16 +95,24 @@ def our_steps(generator: Any, size: int, dtype: str, count: int) -> Callable[[],
 class Peer:
     """MONAI's parts, one training step as a tutorial writes it."""
 
-    def __init__(self, width: int, dtype: str, condition: int = CHANNELS, ndim: int = 3) -> None:
+    def __init__(
+        self,
+        width: int,
+        dtype: str,
+        condition: int = CHANNELS,
+        ndim: int = 3,
+        device: str = "cpu",
+    ) -> None:
         from monai.networks.nets import PatchDiscriminator, UNet
 
         torch.manual_seed(0)
         channels = tuple(width * 2**i for i in range(4))
-        self.g = UNet(ndim, condition, 1, channels, (2, 2, 2), num_res_units=2)
-        self.d = PatchDiscriminator(ndim, width, in_channels=condition + 1, num_layers_d=3)
+        self.g = UNet(ndim, condition, 1, channels, (2, 2, 2), num_res_units=2).to(device)
+        judge = PatchDiscriminator(ndim, width, in_channels=condition + 1, num_layers_d=3)
+        self.d = judge.to(device)
         self.og = torch.optim.Adam(self.g.parameters(), 2e-4, (0.5, 0.999))
         self.od = torch.optim.Adam(self.d.parameters(), 2e-4, (0.5, 0.999))
-        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16")
+        self.autocast = torch.autocast(device, torch.bfloat16, enabled=dtype == "bf16")
 
     def judge(self, image: Tensor, condition: Tensor) -> Tensor:
         logits: Tensor = self.d(torch.cat((image, condition), 1))[-1].float()
@@ -125,12 +135,13 @@ class Peer:
         self.og.step()
 
 
-def peer_steps(peer: Peer, size: int, count: int) -> Callable[[], object]:
+def peer_steps(peer: Peer, size: int, count: int, device: str = "cpu") -> Callable[[], object]:
     """``count`` steps of the peer on one batch."""
     batch = batch_of(size)
     assert batch.labels is not None
-    condition = one_hot(batch.labels, range(CHANNELS))
-    return lambda: [peer.step(condition, batch.image) for _ in range(count)]
+    condition = one_hot(batch.labels, range(CHANNELS)).to(device)
+    image = batch.image.to(device)
+    return lambda: [peer.step(condition, image) for _ in range(count)]
 
 
 def parameters(*nets: torch.nn.Module) -> int:
@@ -145,7 +156,9 @@ def flops(step: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def match_widths(args: argparse.Namespace, target: int) -> tuple[int, int, int]:
+def match_widths(
+    args: argparse.Namespace, target: int, device: str = "cpu"
+) -> tuple[int, int, int]:
     """Widths (generator, discriminator) whose step costs what the peer's does, and its FLOPs.
 
     Built as the peer is, the generator has its width; else a multiple of 8, as the peer's powers of
@@ -157,7 +170,7 @@ def match_widths(args: argparse.Namespace, target: int) -> tuple[int, int, int]:
     for width in [args.width] if shape == "pix2pix" else range(8, 65, 8):
         for d_width in range(width // 2, 2 * width + 1):
             # In bf16 whatever is timed: in fp32 empty samples are computed along, and no work.
-            cost = flops(our_steps(ours(size, width, d_width, shape), size, "bf16", 1))
+            cost = flops(our_steps(ours(size, width, d_width, shape), size, "bf16", 1, device))
             if abs(cost - target) <= TOLERANCE * target:
                 found.append((abs(width - d_width), width, d_width, cost))
             elif cost > target:

@@ -81,8 +81,9 @@ class Live:
         self.supervisor.wait(CAPACITY, 300)
         self.tally = DrawCounter(self.log)
         self.steering = ProducerThrottle(
-            self.bank, RefreshPolicy(overhead=BUDGET), lambda: self.tally.update().synthetic
+            self.bank, RefreshPolicy(overhead=args.overhead), lambda: self.tally.update().synthetic
         )
+        self.made, self.worked, self._since = 0, 0.0, (0, 0.0)
 
     def rest(self) -> None:
         """Let the producer rest, and wait until it does."""
@@ -92,6 +93,11 @@ class Live:
         if self.resting:
             return
         self.resting = True
+        total, now = self._clock()
+        self.made, self.worked = (
+            self.made + total - self._since[0],
+            self.worked + now - self._since[1],
+        )
         self.steering.pause()
         write_throttle_state(self.bank, ThrottleState(REST, 0))
         time.sleep(2.5)  # a heartbeat is up to a second old
@@ -100,8 +106,16 @@ class Live:
 
     def work(self) -> None:
         """Let the steering say again how hard the producer works."""
+        if self.resting or not self.worked:
+            self._since = self._clock()
         self.resting = False
         self.steering.resume()
+
+    def _clock(self) -> tuple[int, float]:
+        """Samples published so far, up to a second ago, and the time."""
+        from gansynth.bank.spec import read_heartbeat
+
+        return int(read_heartbeat(self.bank).get("total", 0)), time.monotonic()
 
     def report(self) -> dict[str, Any]:
         """What steering and draw log say of themselves."""
@@ -109,6 +123,7 @@ class Live:
         return {
             **self.steering.summary(),
             "sentence": self.steering.sentence(),
+            "samples_per_second": self.made / self.worked if self.worked else None,
             "draws_per_sample": counts.reuse,
             "realised_share": counts.realised,
             "fell_back": counts.fell_back,
@@ -139,6 +154,7 @@ def run_ratio(source: Any, run: Path, root: Path, args: argparse.Namespace, p: s
                     live.rest()
                     host = mixed if side == "idle" else hosts[1]
                     sides.add(side, host, args.steps, lambda begin, end: None)
+        live.rest()
         reported = live.report()
     finally:
         for host in hosts:
@@ -165,6 +181,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, help="nnU-Net's augmentation processes")
     parser.add_argument("--device", default="cpu", help="nnU-Net's")
     parser.add_argument("--producer-device", default="cpu")
+    parser.add_argument("--overhead", type=float, default=BUDGET, help="what the steering aims at")
     parser.add_argument("--ratios", nargs="+", default=list(RATIOS), choices=list(RATIOS))
     return parser.parse_args()
 
@@ -192,7 +209,7 @@ def main() -> None:
         "workers": args.workers,
         "device": args.device,
         "producer_device": args.producer_device,
-        "budget": BUDGET,
+        "budget": args.overhead,
         "results": results,
         "bar": BAR,
         "target": TARGET,

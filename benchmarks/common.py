@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import re
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("BENCH_RESULTS", Path(__file__).parent / "results"))
 
 
 def machine() -> dict[str, Any]:
@@ -38,13 +40,28 @@ def machine() -> dict[str, Any]:
         "numpy": np.__version__,
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+    if found["cuda"]:
+        words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        there = shutil.which(words[0]) is not None
+        told = subprocess.run(words, capture_output=True, text=True) if there else None
+        gigabytes = torch.cuda.get_device_properties(0).total_memory / 1e9
+        found |= {
+            "gpu_gb": round(gigabytes, 1),
+            "driver": told.stdout.split("\n")[0] if told else None,
+            "cuda_version": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "pretends": "PRETEND_CUDA" in os.environ,
+        }
     return found
 
 
 def alternate(
     sides: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2
 ) -> dict[str, list[float]]:
-    """Seconds of each side per round, the sides in turn and the order swapped every round."""
+    """Seconds of each side per round, the sides in turn and the order swapped every round.
+
+    A side that returns a number has measured itself.
+    """
     for _ in range(warmup):
         for run in sides.values():
             run()
@@ -53,8 +70,9 @@ def alternate(
         names = list(sides) if index % 2 == 0 else list(reversed(sides))
         for name in names:
             began = time.perf_counter()
-            sides[name]()
-            seconds[name].append(time.perf_counter() - began)
+            own = sides[name]()
+            spent = time.perf_counter() - began
+            seconds[name].append(own if isinstance(own, float) else spent)
     return seconds
 
 

@@ -31,7 +31,8 @@ def prepare_data(root: Path, patch: int, features: Sequence[int] | None = None) 
         "nnunet", "999", configuration="3d_fullres", plans=PLANS, root=str(root)
     )
     source = open_source(request)
-    os.environ.update(source.root.variables(), nnUNet_compile="f")
+    os.environ.update(source.root.variables())
+    os.environ.setdefault("nnUNet_compile", "f")
     return source
 
 

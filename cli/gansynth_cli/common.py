@@ -377,3 +377,12 @@ def _shown(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_shown, value)) or "-"
     return "-" if value is None or value == {} else str(value)
+
+
+def say_device(device: str, out: Output) -> None:
+    """Say why ``--device auto`` is the CPU, where there is an NVIDIA driver."""
+    from gansynth.runtime.devices import why_cpu
+
+    why = why_cpu(device)
+    if why is not None:
+        out.reporter.say(why)

@@ -7,14 +7,10 @@ adapter of each target framework (the framework you train, e.g. nnU-Net) adds it
 from __future__ import annotations
 
 import importlib
-import os
 import platform
 import shlex
-import shutil
-import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth.runtime.machine import GIB, DoctorLine
@@ -35,7 +31,6 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "aiohttp": ("the page of gansynth turing-test", "gansynth[study]"),
 }
 """Package -> what it is for, and what to install."""
-DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def examine() -> Iterator[DoctorLine]:
@@ -139,35 +134,14 @@ def device_lines() -> Iterator[DoctorLine]:
     except Exception:
         yield DoctorLine("bad", "device", "unknown without torch", "pip install torch")
         return
-    with warnings.catch_warnings(record=True) as notes:  # torch warns about an old driver
-        warnings.simplefilter("always")
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    from gansynth.runtime.devices import cuda_devices, no_cuda
+
+    count, notes = cuda_devices()
     if not count:
-        yield _no_cuda(torch.version.cuda, [str(w.message) for w in notes])
+        yield no_cuda(torch.version.cuda, notes)
     for index in range(count):
         yield _cuda(torch, index)
     yield DoctorLine("ok", "auto", _auto(count))
-
-
-def _no_cuda(built_for: str | None, notes: list[str]) -> DoctorLine:
-    driver = DRIVER.exists() or shutil.which("nvidia-smi") is not None
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if built_for is None and not driver:
-        return DoctorLine("ok", "device", "cpu (no CUDA device, and a torch built for the CPU)")
-    if built_for is None:
-        status = "cpu: this torch is built for the CPU, but there is an NVIDIA driver"
-        cure = "install a CUDA build: https://pytorch.org/get-started"
-    elif hidden in ("", "-1"):
-        status = f"cpu: CUDA_VISIBLE_DEVICES={hidden!r} hides every CUDA device"
-        cure = "unset CUDA_VISIBLE_DEVICES"
-    elif driver:
-        why = f" ({' '.join(notes[0].split())[:200]})" if notes else ""
-        status = f"cpu: torch is built for CUDA {built_for}, which this driver does not serve{why}"
-        cure = "update the NVIDIA driver, or install a torch built for an older CUDA"
-    else:
-        status = f"cpu: torch is built for CUDA {built_for}, but there is no NVIDIA driver"
-        cure = "install the driver (in a container: docker run --gpus all), if there is a GPU"
-    return DoctorLine("note", "device", status, cure)
 
 
 def _cuda(torch: Any, index: int) -> DoctorLine:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.machine import DoctorLine
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 Resolved = Literal["bf16", "fp16", "fp32"]
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Data type of autocast, for precisions that use it."""
+DRIVER = Path("/proc/driver/nvidia/version")
+OLDER_DRIVERS = "https://download.pytorch.org/whl/cu126"
 
 
 def pick_device(name: str) -> torch.device:
@@ -40,6 +46,56 @@ def pick_device(name: str) -> torch.device:
             "use --device auto or cpu"
         )
     return device
+
+
+def cuda_devices() -> tuple[int, list[str]]:
+    """Return the number of usable CUDA devices, and what torch says of a driver it cannot use."""
+    with warnings.catch_warnings(record=True) as notes:  # torch warns once in a process
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return count, [str(note.message) for note in notes]
+
+
+def no_cuda(built_for: str | None, notes: Sequence[str]) -> DoctorLine:
+    """Return why no CUDA device can be used, and the cure.
+
+    Args:
+        built_for: torch's version of CUDA; None for a build for the CPU.
+        notes: what torch said of the driver.
+    """
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if built_for is None and not _has_driver():
+        return DoctorLine("ok", "device", "cpu (no CUDA device, and a torch built for the CPU)")
+    if built_for is None:
+        status = "cpu: this torch is built for the CPU, but there is an NVIDIA driver"
+        cure = "install a CUDA build: https://pytorch.org/get-started"
+    elif hidden in ("", "-1"):
+        status = f"cpu: CUDA_VISIBLE_DEVICES={hidden!r} hides every CUDA device"
+        cure = "unset CUDA_VISIBLE_DEVICES"
+    elif _has_driver():
+        why = f" ({' '.join(notes[0].split())[:200]})" if notes else ""
+        status = f"cpu: torch is built for CUDA {built_for}, which this driver does not serve{why}"
+        cure = "update the NVIDIA driver, or install a torch built for an older CUDA: "
+        cure += f"pip install --force-reinstall torch torchvision --index-url {OLDER_DRIVERS}"
+    else:
+        status = f"cpu: torch is built for CUDA {built_for}, but there is no NVIDIA driver"
+        cure = "install the driver (in a container: docker run --gpus all), if there is a GPU"
+    return DoctorLine("note", "device", status, cure)
+
+
+def why_cpu(name: str) -> str | None:
+    """Return a line that says why ``auto`` is the CPU where there is an NVIDIA driver; else None.
+
+    Call it before other code counts CUDA devices: torch says what is wrong only once.
+    """
+    if name != "auto" or not _has_driver():
+        return None
+    count, notes = cuda_devices()
+    return None if count else f"device {no_cuda(torch.version.cuda, notes).text}"
+
+
+def _has_driver() -> bool:
+    return DRIVER.exists() or shutil.which("nvidia-smi") is not None
 
 
 def adam(

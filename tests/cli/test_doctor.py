@@ -11,7 +11,7 @@ from gansynth.bank import placement
 from gansynth.core.adapter import DoctorRequest
 from gansynth.core.hookspecs import hookimpl
 from gansynth.hosts import doctor
-from gansynth.runtime import machine, torchvision_compat
+from gansynth.runtime import devices, machine, torchvision_compat
 from gansynth.runtime.machine import DoctorLine
 from gansynth_deepmedic.program import doctor_lines
 from gansynth_nnunet import doctor as nnunet
@@ -125,7 +125,7 @@ def package(name: str) -> Any:
 
 
 def no_cuda(built_for: str | None) -> Any:
-    return lambda: doctor._no_cuda(built_for, ["too old"])
+    return lambda: devices.no_cuda(built_for, ["too old"])
 
 
 def one_yolo(number: int) -> Any:
@@ -157,9 +157,9 @@ def found(**releases: str) -> dict[str, Any]:
 
 
 HIDDEN, DEVICES = "CUDA_VISIBLE_DEVICES", "torch.cuda.device_count"
-NO_DRIVER: dict[str, Any] = {"gansynth.hosts.doctor.DRIVER": Path("/nowhere"), HIDDEN: None}
+NO_DRIVER: dict[str, Any] = {"gansynth.runtime.devices.DRIVER": Path("/nowhere"), HIDDEN: None}
 NO_DRIVER["shutil.which"] = lambda name: None
-DRIVER = {**NO_DRIVER, "gansynth.hosts.doctor.DRIVER": Path("/")}
+DRIVER = {**NO_DRIVER, "gansynth.runtime.devices.DRIVER": Path("/")}
 EIGHT = {"gansynth.runtime.machine.cores": lambda: 8}
 OMP, WORKERS, EXT = "OMP_NUM_THREADS", "nnUNet_n_proc_DA", "nnUNet_extTrainer"
 OLD = ("sm_50", "sm_60")
@@ -217,6 +217,28 @@ def test_a_thing_has_its_line_and_its_cure(monkeypatch, look, told, state, words
         else:
             monkeypatch.setenv(name, value)
     says(look(), state, *words.split("~"))
+
+
+COMMANDS = (
+    "fit means --data toy:3 -o fitted",
+    "augment --target toyhost --data toy:3 --ratio 1:1 --generator run --dry-run",
+    "demo -o demo",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("driver", ["/", "/nowhere"])
+def test_commands_say_why_auto_is_the_cpu(monkeypatch, run, run_cli, command, driver):
+    monkeypatch.chdir(run.parent)
+    monkeypatch.setattr(devices, "cuda_devices", lambda: (0, []))
+    monkeypatch.setattr(devices, "DRIVER", Path(driver))
+    monkeypatch.setattr("gansynth.testing.demonstration.run_demo", lambda *_, **__: {})
+    monkeypatch.setattr("gansynth_cli.commands.demo.lines_of_demo", lambda *_: [])
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    result = run_cli(*command.split())
+    assert result.exit_code == 0, result.stderr
+    line = f"device {next(doctor.device_lines()).text}"
+    assert (line in result.stderr.splitlines()) is (driver == "/")
 
 
 @pytest.mark.parametrize(

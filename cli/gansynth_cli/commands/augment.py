@@ -25,6 +25,7 @@ from gansynth_cli.common import (
     device_option,
     dry_run_option,
     examples,
+    say_device,
     set_option,
     summary,
     with_host_data,
@@ -222,6 +223,7 @@ def command(
         name = data_set_name(adapter, export, output)
         run_export(adapter, mix_config, name, content, dry_run=dry_run, out=out)
         return
+    say_device(mix_config.device, out)
     adapter.validate()
     adapter.check(mix_config, settings, options)
     _warn_of_run(mix_config, out)

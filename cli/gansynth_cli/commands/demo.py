@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gansynth_cli.common import FOLDER, Output, examples, seed_option, with_output
+from gansynth_cli.common import FOLDER, Output, examples, say_device, seed_option, with_output
 from gansynth_cli.results import lines_of_demo, lines_of_phantoms
 from gansynth_cli.typed_options import with_needs
 
@@ -66,6 +66,7 @@ def command(
         )
         out.result(written, lines_of_phantoms(written))
         return
+    say_device("auto", out)
     size = FAST if fast else FULL
     document = run_demo(folder, size=size, seed=seed, force=force, reporter=out.reporter)
     out.result(document, lines_of_demo(document, folder))

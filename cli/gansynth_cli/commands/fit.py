@@ -17,6 +17,7 @@ from gansynth_cli.common import (
     edit_option,
     examples,
     pairs_option,
+    say_device,
     set_option,
     summary,
     table,
@@ -175,6 +176,7 @@ def command(
         begin = partial(fit, generator, request, run, typed=settings, **arguments)
     else:
         begin = partial(fit_composite, parts, request, run, **arguments)
+    say_device(device, out)
     how = {"device": device, "memory": memory, "init_from": init_from, "resume": resume}
     report = begin(**how, dry_run=dry_run, log=log, reporter=out.reporter)
     if report:  # of several processes, the first one reports

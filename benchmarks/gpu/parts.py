@@ -1,0 +1,370 @@
+"""The parts that ``run.sh`` measures on a GPU, each in a process of its own with a JSON document.
+
+    python benchmarks/gpu/parts.py gan_step --size 128 --dtype bf16 --out gan_step.json [--tiny]
+
+Peaks are bytes of tensors, as PyTorch's allocator counts them, from before anything is on the GPU.
+A step of ours is one of the real training loop, batches copied from the CPU; steps are timed from
+one reading of the losses to another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bench_gan_step import CHANNELS, Peer, batch_of, flops, match_widths, ours, peer_steps
+from common import alternate, machine, ratio
+
+from gansynth.core.generator import Batch, Generator, Stage
+from gansynth.core.registry import installed
+from gansynth.core.schema import Condition, Schema
+from gansynth.fitting.cost_estimate import fake_batch
+from gansynth.fitting.recipe import find_recipe
+from gansynth.nn.networks.blocks import one_hot
+from gansynth.runtime.devices import tf32
+from gansynth.runtime.options import split_settings
+from gansynth.training.checkpoint_manager import TrainingCallbacks
+from gansynth.training.loop import FitOptions, train
+
+CUDA = torch.device("cuda")
+COMPILES = "compile" in FitOptions.model_fields
+NEVER = {"sample_every": 10**9, "checkpoint_every": 10**9, "diversity": 0}
+Document = dict[str, Any]
+Batches = Callable[[int, Stage, range], Batch]
+
+
+# -- time and memory -------------------------------------------------------------------------------
+
+
+@contextmanager
+def peak_of(found: Document) -> Iterator[None]:
+    """Note the peak of what is allocated inside, and the whole pool's, in GB of 1e9 bytes."""
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    yield
+    torch.cuda.synchronize()
+    found["peak_gb"] = (torch.cuda.max_memory_allocated() - before) / 1e9
+    found["reserved_gb"] = torch.cuda.max_memory_reserved() / 1e9
+
+
+def our_step(
+    generator: Generator, batches: Batches, steps: int, **loop: Any
+) -> Callable[[], float]:
+    """A training of 2 x ``steps`` steps; seconds of a step of its second half."""
+    told = {**NEVER, "steps": 2 * steps, "log_every": steps, **loop}
+    options, stages = FitOptions.model_validate(told), list(generator.stages())[-1:]
+
+    def run() -> float:
+        ticks: list[float] = []
+        callbacks = TrainingCallbacks(metrics=lambda *_: ticks.append(time.perf_counter()))
+        train(generator, batches, options, device=CUDA, callbacks=callbacks, stages=stages)
+        return (ticks[1] - ticks[0]) / steps
+
+    return run
+
+
+def peer_step(peer: Peer, size: int, steps: int) -> Callable[[], float]:
+    """Steps of the peer; seconds of one."""
+    batch = batch_of(size)
+
+    def run() -> float:
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(steps):
+            assert batch.labels is not None
+            peer.step(one_hot(batch.labels.to(CUDA), range(CHANNELS)), batch.image.to(CUDA))
+        torch.cuda.synchronize()
+        return (time.perf_counter() - began) / steps
+
+    return run
+
+
+def measured(make: Callable[[], Callable[[], float]], rounds: int = 3) -> Document:
+    """Peak, seconds until the first call is over, and the seconds that further calls return."""
+    found: Document = {}
+    try:
+        with peak_of(found):
+            began = time.perf_counter()
+            run = make()
+            run()
+            found["first_call"] = time.perf_counter() - began
+        found["seconds"] = [run() for _ in range(rounds)]
+    except Exception as error:
+        found["failed"] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return found
+
+
+# -- a GAN's step beside MONAI's pair --------------------------------------------------------------
+
+
+VARIANTS = ("", "compiled", "cudnn.benchmark", "channels-last")
+"""Ways to run a step: as it is, and one change each, applied from outside but to our compiling."""
+
+
+def arrange(nets: Iterable[torch.nn.Module], variant: str) -> None:
+    """Lay out weights, and with them what is computed, for a variant."""
+    if variant == "compiled":
+        torch._dynamo.config.cache_size_limit = 64  # networks of a process count together
+    for net in nets if variant == "channels-last" else ():
+        net.to(memory_format=torch.channels_last_3d)
+
+
+def gan_step(args: argparse.Namespace) -> Document:
+    """``cgan3d`` of equal FLOPs beside MONAI's pair, in four ways each, in turn."""
+    size, steps = (32, 2) if args.tiny else (args.size, 40 if args.size < 128 else 20)
+    width = 8 if args.tiny else 32
+    document: Document = {"size": size, "dtype": args.dtype, "shape": args.shape}
+    document["tf32"] = tf32(CUDA) if args.dtype == "fp32" else None
+    widths, sides = (width, width), dict[str, Callable[[], float]]()
+    try:
+        peer = Peer(width, args.dtype, device="cuda")
+        target = flops(peer_steps(peer, size, 1, "cuda"))
+        told = argparse.Namespace(size=size, shape=args.shape, width=width)
+        *widths, cost = match_widths(told, target, "cuda")  # type: ignore[assignment]
+        document["gflops"] = {"cgan3d": cost / 1e9, "MONAI": target / 1e9}
+        del peer
+    except (ImportError, SystemExit) as error:
+        document["unmatched"] = " ".join(str(error).split())
+
+    def our_side(variant: str) -> Callable[[], float]:
+        if variant == "compiled" and not COMPILES:
+            raise NotImplementedError("this gansynth has no option compile")
+        how = {"compile": "on" if variant == "compiled" else "off"} if COMPILES else {}
+        batch, loop = batch_of(size), {"batch_size": 1, "precision": args.dtype, **how}
+        generator = ours(size, *widths, args.shape)
+        arrange(generator.nets.values(), variant)
+        return our_step(generator, lambda *_: batch, steps, ema_half_life=1000, **loop)
+
+    def peer_side(variant: str) -> Callable[[], float]:
+        peer = Peer(width, args.dtype, device="cuda")
+        arrange((peer.g, peer.d), variant)
+        for net in (peer.g, peer.d) if variant == "compiled" else ():
+            net.compile(dynamic=False)
+        return peer_step(peer, size, steps)
+
+    found: Document = {}
+    for variant in VARIANTS:
+        for name, side in (("cgan3d", our_side), ("MONAI", peer_side)):
+            label = f"{name}, {variant}" if variant else name
+
+            def make(label: str = label, side: Any = side, variant: str = variant) -> Any:
+                run = side(variant)
+
+                def tuned() -> float:
+                    torch.backends.cudnn.benchmark = variant == "cudnn.benchmark"
+                    return float(run())
+
+                sides[label] = tuned
+                return tuned
+
+            found[label] = measured(make, rounds=1)
+    running = {label: sides[label] for label in found if "failed" not in found[label]}
+    if running:
+        for label, seconds in alternate(running, 2 if args.tiny else 9, warmup=1).items():
+            found[label]["seconds"] = seconds
+    tails = [f", {variant}" if variant else "" for variant in VARIANTS]
+    pairs = {
+        tail: ratio(*(found[name + tail]["seconds"] for name in ("cgan3d", "MONAI")))
+        for tail in tails
+        if {"cgan3d" + tail, "MONAI" + tail} <= set(running)
+    }
+    return {**document, "widths": list(widths), "sides": found, "over_monai": pairs}
+
+
+# -- generators in 2D, a large volume, a paper's step ----------------------------------------------
+
+
+def made(name: str, size: Sequence[int], **own: Any) -> Generator:
+    """A generator of two channels and one label; ``cpggan`` is at its last size at once."""
+    boxes = ("lesion",) if name == "cpggan" else ()
+    names = {"background": 0, "one": 1}
+    axes = "DHW"[-len(size) :]
+    schema = Schema(("T1", "T2"), names, (1.0,) * len(size), axes, box_classes=boxes)
+    cls = installed().generator(name)
+    torch.manual_seed(0)
+    return cls(schema, tuple(size), cls.Options.model_validate(own))
+
+
+def random_batches(generator: Generator) -> Batches:
+    """Batches of noise, with labels, boxes and what Doncenco's recipe asks for."""
+    channels, size = len(generator.schema.channels), generator.size
+    boxed = bool(generator.schema.box_classes)
+
+    def batches(step: int, stage: Stage, which: range) -> Batch:
+        rng, count = torch.Generator().manual_seed(step), len(which)
+        image = torch.randn(count, channels, *size, generator=rng).clamp(-1, 1)
+        labels = (image[:, 0] > 0.5).long()
+        box = torch.tensor([[[2.0, 2, 6, 6]]]).expand(count, 1, 4) if boxed else None
+        classes = torch.zeros(count, 1, dtype=torch.int64) if boxed else None
+        asked, body = labels.roll(4, -1), torch.ones_like(labels)
+        context = {"asked": asked, "asked_context": body * (asked == 0)}
+        return Batch(image, labels, body * (labels == 0), boxes=box, box_labels=classes, **context)
+
+    return batches
+
+
+TINY = {"dcgan": {"width": 4, "latent": 8}, "cgan3d": {"width": 4, "d_width": 4}}
+TINY["cpggan"] = {"width": 2, "max_width": 4, "latent": 8}
+LAST_SIZE = {"cpggan": {"stage_images": 2, "fade_images": 0}}
+
+
+def gan_2d(args: argparse.Namespace) -> Document:
+    """Images a second of the 2D GANs at one size."""
+    size, batch = (16, 4) if args.tiny else (args.size, 16)
+    found: Document = {}
+    for name in ("dcgan", "cpggan", "cgan3d"):
+        own = {**LAST_SIZE.get(name, {}), **(TINY[name] if args.tiny else {})}
+        for dtype in ("fp32", "bf16"):
+            loop = {"batch_size": batch, "precision": dtype}
+
+            def make(name: str = name, own: Document = own, loop: Document = loop) -> Any:
+                generator = made(name, (size, size), **own)
+                return our_step(
+                    generator, random_batches(generator), 5 if args.tiny else 20, **loop
+                )
+
+            found[f"{name}, {dtype}"] = measured(make, 1 if args.tiny else 3)
+    return {"size": size, "batch_size": batch, "sides": found}
+
+
+def volume(args: argparse.Namespace) -> Document:
+    """A sample of ``cgan3d`` at 256^3: as tiles, and as a whole."""
+    edge, tiles = (32, (16, 32)) if args.tiny else (256, (0, 256))
+    labels = np.zeros((edge,) * 3, np.int16)
+    labels[edge // 4 : edge // 2, edge // 4 : edge // 2] = 1
+    found: Document = {}
+    for tile in tiles:
+        for dtype in ("fp32", "bf16"):
+
+            def make(tile: int = tile, dtype: str = dtype) -> Callable[[], float]:
+                own = {"sample_tile": tile, **(TINY["cgan3d"] if args.tiny else {})}
+                generator = made("cgan3d", (edge,) * 3, **own).to(CUDA)
+                generator.precision = "fp32" if dtype == "fp32" else "auto"
+
+                def run() -> float:
+                    began = time.perf_counter()
+                    generator.sample([Condition(labels=labels)], [0])
+                    return time.perf_counter() - began
+
+                return run
+
+            how = "whole" if tile == edge else "tiles"
+            found[f"{how}, {dtype}"] = measured(make, 1 if args.tiny else 5)
+    return {"size": edge, "sides": found}
+
+
+def estimated(make: Callable[[], Generator], own: Document, tiny: bool) -> Document:
+    """The peak of real steps beside the one that ``fit --dry-run`` simulates, and their seconds."""
+    loop = FitOptions.model_validate({**NEVER, "steps": 100, **own})
+    generator = make()
+    simulated = fake_batch(generator, random_batches(generator), loop, loop.precision != "fp32")
+
+    def real() -> Callable[[], float]:
+        generator = make()
+        return our_step(generator, random_batches(generator), 2 if tiny else 6, **own)
+
+    return {"simulated_gb": simulated.peak / 1e9, **measured(real, rounds=1)}
+
+
+def doncenco(args: argparse.Namespace) -> Document:
+    """A step of Doncenco's recipe at full size."""
+    spec, size = find_recipe("doncenco2022").spec, (32,) * 3 if args.tiny else (64, 240, 240)
+    own = next(run.set for run in spec.runs if run.name == "SN")
+    names = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 4}
+    schema = Schema(("flair", "t1", "t1ce", "t2"), names, (1.5, 1.0, 1.0))
+    cls, found = installed().generator("cgan3d"), dict[str, Any]()
+    for dtype, checkpointing in (("bf16", "yes"), ("bf16", "no"), ("fp32", "yes"), ("fp32", "no")):
+        settings = {key: str(value) for key, value in {**spec.set, **own}.items()}
+        settings |= {"checkpointing": checkpointing, "fit_edits": "transplant:pairs=any"}
+        settings |= {"width": "4", "d_width": "4"} if args.tiny else {}
+        loop, options = split_settings(settings, FitOptions, cls.Options, generator="cgan3d")
+        told = {**loop.model_dump(exclude={"steps", "epochs", *NEVER, "log_every"})}
+
+        def make(options: Any = options) -> Generator:
+            torch.manual_seed(0)
+            return cls(schema, size, options)
+
+        label = f"{dtype}, checkpointing" if checkpointing == "yes" else dtype
+        found[label] = estimated(make, {**told, "precision": dtype}, args.tiny)
+    return {"size": list(size), "sides": found}
+
+
+DEEP = {"double": True, "skip": "concat", "up": "nearest", "down": "maxpool", "d_norm": "instance"}
+FITS: dict[str, tuple[str, int, int, Document]] = {
+    "cgan3d 64^3": ("cgan3d", 64, 3, {}),
+    "cgan3d 64^3, deep": ("cgan3d", 64, 3, DEEP),
+    "cgan3d 96^3, checkpointing": ("cgan3d", 96, 3, {"checkpointing": True}),
+    "cgan3d 256^2": ("cgan3d", 256, 2, {}),
+    "dcgan 128^2": ("dcgan", 128, 2, {}),
+    "cpggan 128^2": ("cpggan", 128, 2, {"stage_images": 2, "fade_images": 0}),
+}
+
+
+def memory(args: argparse.Namespace) -> Document:
+    """Real peaks of fits beside those that ``fit --dry-run`` simulates."""
+    found: Document = {}
+    for label, (name, size, dims, own) in FITS.items():
+        for dtype in ("fp32", "bf16"):
+            edge = 16 if args.tiny else size
+            chosen = {**own, **(TINY[name] if args.tiny else {})}
+            loop = {"batch_size": 2, "precision": dtype}
+
+            def make(name: str = name, shape: Any = (edge,) * dims, own: Any = chosen) -> Generator:
+                return made(name, shape, **own)
+
+            found[f"{label}, {dtype}"] = estimated(make, loop, args.tiny)
+    return {"sides": found}
+
+
+# -- the tests for a GPU ---------------------------------------------------------------------------
+
+
+def tests(args: argparse.Namespace) -> Document:
+    """One file of ``tests/gpu``."""
+    words = ["-m", "pytest", args.file, "-q", "-n0", "-m", "gpu and not slow", "--tb=short", "-rfE"]
+    words += ["-p", "no:cacheprovider"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    print(done.stdout[-20_000:], done.stderr[-5000:])
+    lines = done.stdout.splitlines() or [""]
+    counts = re.findall(r"(\d+) (passed|failed|skipped|error)", lines[-1])
+    failures = [line[:300] for line in lines if line.startswith(("FAILED", "ERROR"))]
+    found = {"passed": 0, "failed": 0, "skipped": 0, **{word: int(n) for n, word in counts}}
+    return {"file": Path(args.file).name, "exit_code": done.returncode, **found, "lines": failures}
+
+
+PARTS = {part.__name__: part for part in (gan_step, gan_2d, volume, doncenco, memory, tests)}
+
+
+def main() -> None:
+    """Measure one part."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tiny", action="store_true", help="sizes for a rehearsal")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--dtype", choices=("fp32", "bf16"))
+    parser.add_argument("--shape", default="pix2pix", help="of cgan3d, see bench_gan_step.py")
+    parser.add_argument("--file", help="of tests/gpu")
+    args = parser.parse_args()
+    document = PARTS[args.part](args)
+    head = {"benchmark": args.part, "date": time.strftime("%Y-%m-%d"), "machine": machine()}
+    unfinished = args.out.with_suffix(".tmp")
+    unfinished.write_text(json.dumps({**head, **document}, indent=1) + "\n", encoding="utf-8")
+    os.replace(unfinished, args.out)
+
+
+if __name__ == "__main__":
+    main()
