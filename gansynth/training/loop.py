@@ -30,6 +30,7 @@ from gansynth.training.checkpoint_manager import (
     CheckpointManager,
     TrainingCallbacks,
 )
+from gansynth.training.compiling import Compile, compiled
 from gansynth.training.loggers import MetricsLog, short_losses
 from gansynth.training.state import PendingLosses, TrainingState
 
@@ -62,6 +63,9 @@ class FitOptions(SetOptions):
     seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, batches and noise")
     precision: Precision = Field(
         "auto", description="auto (bf16 autocast where native, else fp32), bf16, fp16 (CUDA), fp32"
+    )
+    compile: Compile = Field(
+        "auto", description="torch.compile of the networks: on, off, auto (off until measured)"
     )
     decay: Literal["none", "linear", "cosine"] = Field(
         "none", description="how learning rates fall to 0 by the last step"
@@ -147,6 +151,7 @@ def train(
         **({"tf32": tf32(device)} if precision == "fp32" else {}),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
+        "compile": "on" if options.compile == "on" else "off",
         "processes": process_group.size,
         "accumulate": options.accumulate,
         "decay": [options.decay, options.steps] if options.decay != "none" else None,
@@ -171,6 +176,7 @@ def train(
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         ThreadPoolExecutor(1) as loader,
+        compiled(generator, options.compile),
         callbacks.stop.deferred(),
         callbacks.reporter.task(steps, "fit", min(start, steps)) as bar,
     ):
