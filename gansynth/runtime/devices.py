@@ -97,13 +97,18 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def resolve(precision: Precision, device: torch.device) -> Resolved:
-    """Resolve ``auto``: bf16 autocast where it is native, else fp32.
+    """Resolve ``auto``: bf16 where it is native, else fp16 on CUDA from 7.0 on, else fp32.
+
+    Older GPUs compute fp16 no faster than fp32, or far slower.
 
     Raises:
         UsageFault: fp16 anywhere but on CUDA.
     """
     if precision == "auto":
-        return "bf16" if native_bf16(device) else "fp32"
+        if native_bf16(device):
+            return "bf16"
+        tensor_cores = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+        return "fp16" if tensor_cores else "fp32"
     if precision == "fp16" and device.type != "cuda":
         raise UsageFault(
             f"precision=fp16: expected a CUDA device, got {device.type}; use bf16 or fp32 there"

@@ -62,7 +62,9 @@ class FitOptions(SetOptions):
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, batches and noise")
     precision: Precision = Field(
-        "auto", description="auto (bf16 autocast where native, else fp32), bf16, fp16 (CUDA), fp32"
+        "auto",
+        description="bf16, fp16 (CUDA), fp32, or auto: bf16 where native, else fp16 on CUDA from "
+        "compute capability 7.0 on, else fp32",
     )
     compile: Compile = Field(
         "auto", description="torch.compile of the networks: on, off, auto (off until measured)"

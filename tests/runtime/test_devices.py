@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gansynth.metrics.encoder import EncoderOptions, make_encoder, train_encoder
-from gansynth.runtime.devices import device_name, producer_device, seeded, set_seed, tf32
+from gansynth.runtime.devices import device_name, producer_device, resolve, seeded, set_seed, tf32
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.training.loop import train
 from tests.training.zoo.members import loop, member, toy_batches
@@ -107,6 +107,19 @@ def test_fp32_says_where_tf32_takes_its_place(monkeypatch, convolutions, product
 def test_a_device_goes_by_its_model(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
     assert (device_name(CUDA), device_name(CPU)) == ("GPU 1", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"),
+    [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((7, 0), "fp16"), ((6, 1), "fp32")],
+)
+def test_auto_is_the_fastest_precision_of_a_gpu(monkeypatch, capability, precision):
+    def native(including_emulation: bool = True) -> bool:
+        return including_emulation or capability >= (8, 0)
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", native)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert resolve("auto", CUDA) == precision
 
 
 @pytest.mark.parametrize(
