@@ -70,6 +70,13 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def place_for(size: int, device: torch.device) -> torch.device:
+    """Return the device, or the CPU if so many bytes are over half of a GPU's free memory."""
+    if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] // 2:
+        return torch.device("cpu")
+    return device
+
+
 def device_name(device: torch.device) -> str:
     """Return the model of a CUDA device, or ``cpu``."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

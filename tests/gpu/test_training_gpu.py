@@ -81,8 +81,8 @@ def test_batches_arrive_whole_while_the_gpu_computes(cuda):
             busy = busy @ busy.softmax(0)
             (part,) = loader.wait(read)
             assert part.labels is not None
+            assert part.labels.dtype == torch.int64
             differing += [(part.image != number).any(), (part.labels != number - 1).any()]
-    assert part.labels.dtype == torch.int64
     assert not torch.stack(differing).any()
 
 
