@@ -72,6 +72,12 @@ class FitOptions(SetOptions):
     compile: Compile = Field(
         "auto", description="torch.compile of the networks: on, off, auto (off until measured)"
     )
+    cudnn_benchmark: bool = Field(
+        False, description="CUDA: cuDNN times its convolutions and takes the fastest"
+    )
+    channels_last: bool = Field(
+        False, description="CUDA: weights of 3D networks with channels innermost, as on the CPU"
+    )
     decay: Literal["none", "linear", "cosine"] = Field(
         "none", description="how learning rates fall to 0 by the last step"
     )
@@ -147,6 +153,11 @@ def train(
     half = HALF.get(precision)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     generator.to(device).precision = options.precision if precision == "fp32" else "auto"
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark |= options.cudnn_benchmark
+    if options.channels_last:
+        for net in generator.nets.values():
+            net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     phases = generator.phases()
     stages = list(generator.stages() if stages is None else stages)
     training_state = TrainingState.of(generator, scaler)

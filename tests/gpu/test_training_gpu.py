@@ -69,6 +69,14 @@ def test_fp16_clips_what_it_has_scaled_back(cuda):
     assert report.rollbacks == 0
 
 
+def test_options_of_speed_change_no_more_than_rounding(device, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    fast = {"cudnn_benchmark": True, "channels_last": True}
+    plain, quick = (train(*cgan(), options(steps=2, **o), device=device) for o in ({}, fast))
+    assert quick.losses == pytest.approx(plain.losses, rel=1e-3)
+    assert torch.backends.cudnn.benchmark == (device.type == "cuda")
+
+
 def test_batches_arrive_whole_while_the_gpu_computes(cuda):
     def numbered(number: int) -> list[Batch]:
         labels = torch.full((1, 64, 64), number - 1)
