@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from gansynth.core.schema import (
 )
 from gansynth.core.space import Space
 from gansynth.metrics.segmentation.regions import Regions
-from gansynth.runtime.devices import pick_device
+from gansynth.runtime.devices import pick_device, place_for
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import path_inside, read_json, sha256_file, write_json_atomic
 from gansynth.runtime.version import __version__
@@ -105,19 +105,19 @@ class Segmenter:
         image = np.stack(
             [crop_pad(c, corner, whole, float(f.flat[0])) for c, f in zip(image, fill, strict=True)]
         )
-        total: FloatArray | None = None
-        weights, bell = np.zeros(whole, np.float32), _bell(size)
+        total, weights, bell = torch.empty(0), np.zeros(whole, np.float32), _bell(size)
         for windows in _some(_windows(whole, size, self.options.overlap), self.options.batch_size):
             batch = np.stack([image[(slice(None), *window)] for window in windows])
-            outputs = look(self.tensor(batch)).cpu().numpy()
-            if total is None:
-                total = np.zeros((outputs.shape[1], *whole), np.float32)
-            for window, output in zip(windows, outputs, strict=True):
-                total[(slice(None), *window)] += output * bell
+            outputs = look(self.tensor(batch)).float()
+            if not total.numel():
+                sums = (outputs.shape[1], *whole)
+                place = place_for(4 * prod(sums), outputs.device)
+                total, shares = torch.zeros(sums, device=place), torch.from_numpy(bell).to(place)
+            for window, output in zip(windows, outputs.to(place), strict=True):
+                total[(slice(None), *window)] += output * shares
                 weights[window] += bell
-        assert total is not None, "a case has a window"
         inner = tuple(slice(-c, n - c) for c, n in zip(corner, shape, strict=True))
-        return np.asarray((total / weights)[(slice(None), *inner)], np.float32)
+        return np.asarray((total.cpu().numpy() / weights)[(slice(None), *inner)], np.float32)
 
     @property
     def values(self) -> tuple[int, ...]:

@@ -101,7 +101,7 @@ class SegmenterOptions(HostOptions):
     )
     device: Device = Field("auto", description="training device: auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="auto (bf16 where native, else fp32), bf16, fp16 (CUDA) or fp32"
+        "auto", description="as in the loop of fit: auto, bf16, fp16 (CUDA) or fp32"
     )
     seed: int | None = Field(
         None,

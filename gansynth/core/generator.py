@@ -273,6 +273,14 @@ class Generator(ABC):
         """Map players to the networks they update; one player per network by default."""
         return {name: (name,) for name in self.nets}
 
+    @property
+    def compilable(self) -> Sequence[str]:
+        """Networks that option ``compile`` of the loop compiles; those that sample by default.
+
+        Not those whose gradients are differentiated again (a gradient penalty), nor growing ones.
+        """
+        return self.ema
+
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimiser of a player."""
         return adam(parameters, 2e-4, (0.5, 0.999))

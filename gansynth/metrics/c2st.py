@@ -322,8 +322,8 @@ def _asked(
     scores: list[Tensor] = []
     for plane in planes:
         chosen = plane[torch.from_numpy(test)]
-        parts = [net(part.to(device)).cpu() for part in torch.split(chosen.flatten(0, 1), AT_ONCE)]
-        scores.append(torch.cat(parts).reshape(chosen.shape[:2]).mean(1))
+        parts = [net(part.to(device)) for part in torch.split(chosen.flatten(0, 1), AT_ONCE)]
+        scores.append(torch.cat(parts).cpu().reshape(chosen.shape[:2]).mean(1))
     return torch.stack(scores).mean(0).double().numpy()
 
 

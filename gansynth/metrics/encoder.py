@@ -60,6 +60,10 @@ class Encoder(nn.Module):
         return torch.cat(features, 1)
 
 
+SHOWN_EVERY = 20
+"""Steps between losses that progress shows."""
+
+
 def cosine(lr: float, steps: int) -> Callable[[int], float]:
     """A learning rate that decays to 0 along a cosine."""
     return lambda step: float(lr * (1 + np.cos(np.pi * step / steps)) / 2)
@@ -85,7 +89,8 @@ def descend(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            bar.advance(1, loss=float(loss.detach()))
+            # Reading a loss waits for a GPU.
+            bar.advance(1, **({} if step % SHOWN_EVERY else {"loss": float(loss.detach())}))
 
 
 def make_encoder(channels: int, seed: int = 0) -> Encoder:

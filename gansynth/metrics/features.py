@@ -128,8 +128,8 @@ def pictures(images: Sequence[FloatArray], window: Window) -> list[Tensor]:
 def _looked(encoder: Encoder, plane: Tensor, device: torch.device) -> Floats:
     """Features (N, S, K) of slices (N, S, C, H, W)."""
     flat = plane.flatten(0, 1)
-    parts = [encoder(part.to(device)).cpu() for part in torch.split(flat, AT_ONCE)]
-    return torch.cat(parts).double().numpy().reshape(*plane.shape[:2], -1)
+    parts = [encoder(part.to(device)) for part in torch.split(flat, AT_ONCE)]
+    return torch.cat(parts).cpu().double().numpy().reshape(*plane.shape[:2], -1)
 
 
 def slices_of(images: Sequence[FloatArray]) -> list[FloatArray]:

@@ -126,6 +126,13 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def place_for(size: int, device: torch.device) -> torch.device:
+    """Return the device, or the CPU if so many bytes are over half of a GPU's free memory."""
+    if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] // 2:
+        return torch.device("cpu")
+    return device
+
+
 def device_name(device: torch.device) -> str:
     """Return the model of a CUDA device, or ``cpu``."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -153,13 +160,18 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def resolve(precision: Precision, device: torch.device) -> Resolved:
-    """Resolve ``auto``: bf16 autocast where it is native, else fp32.
+    """Resolve ``auto``: bf16 where it is native, else fp16 on CUDA from 7.0 on, else fp32.
+
+    Older GPUs compute fp16 no faster than fp32, or far slower.
 
     Raises:
         UsageFault: fp16 anywhere but on CUDA.
     """
     if precision == "auto":
-        return "bf16" if native_bf16(device) else "fp32"
+        if native_bf16(device):
+            return "bf16"
+        tensor_cores = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+        return "fp16" if tensor_cores else "fp32"
     if precision == "fp16" and device.type != "cuda":
         raise UsageFault(
             f"precision=fp16: expected a CUDA device, got {device.type}; use bf16 or fp32 there"

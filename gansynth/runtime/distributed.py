@@ -70,8 +70,9 @@ class ProcessGroup:
         dist.all_reduce(flat)
         flat /= self.size
         means = torch.split(flat, [g.numel() for g in gradients])
-        for gradient, mean in zip(gradients, means, strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        torch._foreach_copy_(
+            gradients, [m.view_as(g) for m, g in zip(means, gradients, strict=True)]
+        )
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean over the processes; NaN if it is NaN in any of them."""

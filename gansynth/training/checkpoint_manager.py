@@ -15,6 +15,7 @@ from gansynth.runtime.files import disk_errors
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import StopRequest
 from gansynth.training import checkpoint
+from gansynth.training.compiling import as_written
 from gansynth.training.state import TrainingState
 
 MOST_ROLLBACKS = 3
@@ -116,7 +117,8 @@ class CheckpointManager:
         stop = self.callbacks.stop
         if self.process_group.is_main and self.callbacks.preview is not None and not stop.number:
             # Signals are deferred here: live weights must be whole when they are checkpointed.
-            with self.training_state.averaged(), stop.giving_up():
+            as_is = as_written(self.training_state.generator)
+            with self.training_state.averaged(), stop.giving_up(), as_is:
                 self.callbacks.preview(step)
 
     def _not_identical(self, state: Mapping[str, Any]) -> list[str]:

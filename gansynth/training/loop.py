@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -30,11 +30,15 @@ from gansynth.training.checkpoint_manager import (
     CheckpointManager,
     TrainingCallbacks,
 )
+from gansynth.training.compiling import Compile, compiled
+from gansynth.training.loading import BatchLoader
 from gansynth.training.loggers import MetricsLog, short_losses
 from gansynth.training.state import PendingLosses, TrainingState
 
 Batches = Callable[[int, Stage, range], Batch]
 """(step, stage, numbers of samples) -> real cases on the CPU, the same for the same arguments.
+
+A thread calls it for the next step, on a GPU for the next two.
 
 The whole batch of a step has the numbers 0 to ``batch_size - 1``."""
 
@@ -61,7 +65,18 @@ class FitOptions(SetOptions):
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, batches and noise")
     precision: Precision = Field(
-        "auto", description="auto (bf16 autocast where native, else fp32), bf16, fp16 (CUDA), fp32"
+        "auto",
+        description="bf16, fp16 (CUDA), fp32, or auto: bf16 where native, else fp16 on CUDA from "
+        "compute capability 7.0 on, else fp32",
+    )
+    compile: Compile = Field(
+        "auto", description="torch.compile of the networks: on, off, auto (off until measured)"
+    )
+    cudnn_benchmark: bool = Field(
+        False, description="CUDA: cuDNN times its convolutions and takes the fastest"
+    )
+    channels_last: bool = Field(
+        False, description="CUDA: weights of 3D networks with channels innermost, as on the CPU"
     )
     decay: Literal["none", "linear", "cosine"] = Field(
         "none", description="how learning rates fall to 0 by the last step"
@@ -138,6 +153,11 @@ def train(
     half = HALF.get(precision)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     generator.to(device).precision = options.precision if precision == "fp32" else "auto"
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark |= options.cudnn_benchmark
+    if options.channels_last:
+        for net in generator.nets.values():
+            net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     phases = generator.phases()
     stages = list(generator.stages() if stages is None else stages)
     training_state = TrainingState.of(generator, scaler)
@@ -147,6 +167,7 @@ def train(
         **({"tf32": tf32(device)} if precision == "fp32" else {}),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
+        "compile": "on" if options.compile == "on" else "off",
         "processes": process_group.size,
         "accumulate": options.accumulate,
         "decay": [options.decay, options.steps] if options.decay != "none" else None,
@@ -170,7 +191,8 @@ def train(
     # -- The loop.
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        ThreadPoolExecutor(1) as loader,
+        BatchLoader(device) as loader,
+        compiled(generator, options.compile),
         callbacks.stop.deferred(),
         callbacks.reporter.task(steps, "fit", min(start, steps)) as bar,
     ):
@@ -179,18 +201,18 @@ def train(
             stage, alpha = _stage_at(stages, images)
             total = stage.batch_size or options.batch_size
             which = process_group.shares(total, options.accumulate)
-            read = loader.submit(lambda: [batches(index, stage, numbers) for numbers in which])
+            read = loader.read(lambda: [batches(index, stage, numbers) for numbers in which])
             return stage, alpha, total, which, read
 
-        index = start
-        pending = fetch(index, training_state.images) if index < steps else None
+        index, pending = start, deque[Any]()
         while index < steps:
-            # Fetch: this step's cases were read during the last step; start reading the next ones.
-            assert pending is not None
-            stage, alpha, total, which, read = pending
-            parts = [batch.to(device) for batch in read.result()]
-            images_seen = training_state.images + total
-            pending = fetch(index + 1, images_seen) if index + 1 < steps else None
+            # Fetch: this step's cases were read during the last ones; start reading the next ones.
+            pending = pending or deque([fetch(index, training_state.images)])
+            stage, alpha, total, which, read = pending.popleft()
+            parts, images_seen = loader.wait(read), training_state.images + total
+            while len(pending) < min(loader.ahead, steps - index - 1):
+                images_read = images_seen + sum(size for _, _, size, *_ in pending)
+                pending.append(fetch(index + 1 + len(pending), images_read))
 
             # Key random numbers by seed and step, and by the number of rollbacks.
             key = (options.seed * 1_000_003 + index) * (
@@ -265,7 +287,7 @@ def train(
                     raise _fault(fault, training_state.rollbacks, folder, generator.if_not_finite)
                 done = shelf.roll_back(fault)
                 log.rewind(done)
-                pending = fetch(done, training_state.images)
+                pending.clear()
             index = done
 
     # -- Load the averaged weights.

@@ -190,6 +190,12 @@ class CGAN3D(Generator):
         return players
 
     @property
+    def compilable(self) -> Sequence[str]:
+        """Return all networks; the generator alone with a gradient penalty; none recomputed."""
+        o = self.options
+        return () if o.checkpointing else self.ema if o.gp or o.r1 else tuple(self.nets)
+
+    @property
     def intensity(self) -> Literal["linear", "tanh"]:
         """Range of the images: option ``output``."""
         return self.options.output

@@ -157,6 +157,11 @@ class CPGGAN(Generator):
         """Return the phases of ``CPGGANObjective``."""
         return self.objective.phases()
 
+    @property
+    def compilable(self) -> Sequence[str]:
+        """None: they grow, and the share of a fading layer changes at every step."""
+        return ()
+
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return Adam without a first moment, at the player's learning rate."""
         o = self.options

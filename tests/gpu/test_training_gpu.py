@@ -1,18 +1,20 @@
 # mypy: disallow-untyped-calls=False
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from gansynth.core.generator import Generator
+from gansynth.core.generator import Batch, Generator
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint
+from gansynth.training.loading import BatchLoader
 from gansynth.training.loop import FitOptions, TrainReport, train
 from gansynth_cgan3d.model import CGAN3D
 from tests.pretend_cuda.environment import PRETENDS
@@ -65,6 +67,31 @@ def test_the_loss_scale_of_fp16_is_not_begun_anew(cuda, tmp_path):
 def test_fp16_clips_what_it_has_scaled_back(cuda):
     report = train(*cgan(), options(precision="fp16", clip_norm=0.5), device=cuda)
     assert report.rollbacks == 0
+
+
+def test_options_of_speed_change_no_more_than_rounding(device, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    fast = {"cudnn_benchmark": True, "channels_last": True}
+    plain, quick = (train(*cgan(), options(steps=2, **o), device=device) for o in ({}, fast))
+    assert quick.losses == pytest.approx(plain.losses, rel=1e-3)
+    assert torch.backends.cudnn.benchmark == (device.type == "cuda")
+
+
+def test_batches_arrive_whole_while_the_gpu_computes(cuda):
+    def numbered(number: int) -> list[Batch]:
+        labels = torch.full((1, 64, 64), number - 1)
+        return [Batch(torch.full((1, 1, 64, 64), float(number)), labels)]
+
+    busy, differing = torch.ones(256, 256, device=cuda), []
+    with BatchLoader(cuda) as loader:
+        reads = [loader.read(partial(numbered, number)) for number in range(20)]
+        for number, read in enumerate(reads):
+            busy = busy @ busy.softmax(0)
+            (part,) = loader.wait(read)
+            assert part.labels is not None
+            assert part.labels.dtype == torch.int64
+            differing += [(part.image != number).any(), (part.labels != number - 1).any()]
+    assert not torch.stack(differing).any()
 
 
 def test_fp16_is_refused_where_there_is_no_gpu():

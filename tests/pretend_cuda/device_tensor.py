@@ -67,6 +67,8 @@ class DeviceTensor(Tensor):
     def get_device(self) -> int:
         return int(self.place.index)
 
+    def record_stream(self, *_: object) -> None: ...
+
     def is_pinned(self, *_: object) -> bool:
         return False
 

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from gansynth.metrics.encoder import EncoderOptions, make_encoder, train_encoder
-from gansynth.runtime.devices import device_name, producer_device, seeded, set_seed, tf32
+from gansynth.runtime.devices import (
+    device_name,
+    place_for,
+    producer_device,
+    resolve,
+    seeded,
+    set_seed,
+    tf32,
+)
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.training.loop import train
 from tests.training.zoo.members import loop, member, toy_batches
@@ -104,9 +112,32 @@ def test_fp32_says_where_tf32_takes_its_place(monkeypatch, convolutions, product
         convolution.allow_tf32, product.allow_tf32 = before
 
 
+@pytest.mark.parametrize(
+    ("size", "device", "place"), [(50, CUDA, CUDA), (51, CUDA, CPU), (51, CPU, CPU)]
+)
+def test_what_takes_over_half_of_a_gpus_free_memory_stays_on_the_cpu(
+    monkeypatch, size, device, place
+):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    assert place_for(size, device) == place
+
+
 def test_a_device_goes_by_its_model(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
     assert (device_name(CUDA), device_name(CPU)) == ("GPU 1", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"),
+    [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((7, 0), "fp16"), ((6, 1), "fp32")],
+)
+def test_auto_is_the_fastest_precision_of_a_gpu(monkeypatch, capability, precision):
+    def native(including_emulation: bool = True) -> bool:
+        return including_emulation or capability >= (8, 0)
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", native)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert resolve("auto", CUDA) == precision
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gansynth.metrics.segmentation.regions import Regions, Scores, dice, mean_dice
-from gansynth.runtime.devices import autocast
+from gansynth.runtime.devices import autocast, place_for
 from gansynth.runtime.files import disk_errors, write_bytes_atomic
 from gansynth_deepmedic.configs import ListedCase, TrainConfig
 from gansynth_deepmedic.engine.cutting import SegmentCutter, prepared
@@ -60,10 +60,10 @@ class Predictor:
             DataFault: the case does not fit the network.
         """
         ready, whole = self.ready(case)
-        labels = np.zeros(ready.image.shape[1:], np.int16)
+        likeliest = torch.zeros(ready.image.shape[1:], dtype=torch.int16, device=self.device)
         for start, logits in self.segments(ready):
-            labels[self.geometry.predicted(start)] = logits.argmax(dim=0).cpu().numpy()
-        labels = labels[whole]
+            likeliest[self.geometry.predicted(start)] = logits.argmax(dim=0).short()
+        labels = likeliest.cpu().numpy()[whole]
         return labels if case.roi is None else np.where(case.roi > 0, labels, 0).astype(np.int16)
 
     def probabilities(self, case: LoadedCase) -> npt.NDArray[np.float32]:
@@ -74,10 +74,12 @@ class Predictor:
         """
         ready, whole = self.ready(case)
         classes = self.cutting.sampling.classes
-        shares = np.zeros((classes, *ready.image.shape[1:]), np.float32)
+        size = (classes, *ready.image.shape[1:])
+        sums = torch.zeros(size, device=place_for(4 * math.prod(size), self.device))
         for start, logits in self.segments(ready):
-            shares[(slice(None), *self.geometry.predicted(start))] = logits.softmax(dim=0).cpu()
-        shares = shares[(slice(None), *whole)]
+            place = (slice(None), *self.geometry.predicted(start))
+            sums[place] = logits.softmax(dim=0).to(sums.device)
+        shares: npt.NDArray[np.float32] = sums.cpu().numpy()[(slice(None), *whole)]
         return shares if case.roi is None else shares * (case.roi > 0)
 
     def ready(self, case: LoadedCase) -> tuple[LoadedCase, tuple[slice, ...]]:

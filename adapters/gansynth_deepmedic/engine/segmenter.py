@@ -51,7 +51,7 @@ class SegmentBatch(Batch):
         """Return the batch on a device."""
         assert self.labels is not None
         low = tuple(placed(part, device) for part in self.low)
-        high, labels = placed(self.image, device), self.labels.to(device)
+        high, labels = placed(self.image, device), self.labels.to(device, non_blocking=True)
         return SegmentBatch(high, labels, low=low, held=self.held)
 
 

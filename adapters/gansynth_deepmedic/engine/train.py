@@ -178,7 +178,7 @@ class TorchTraining:
         Raises:
             GansynthError: a fault of data, samples, disk or training.
         """
-        order, config, settings = self.task.order, self.task.config, self.task.settings
+        order, config = self.task.order, self.task.config
         first = go_on(order.output / CHECKPOINTS, order.done, self.each, self.say)
         self._say_what()
         train(
@@ -188,7 +188,7 @@ class TorchTraining:
                 steps=config.epochs * self.each,
                 batch_size=config.batch,
                 seed=order.seed % 2**31,
-                precision=settings.precision,
+                precision="bf16" if self.bf16 else "fp32",
                 checkpoint_every=self.each,
                 log_every=self.each,
             ),

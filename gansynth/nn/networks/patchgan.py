@@ -93,7 +93,8 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, pair: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Classify pairs (B, in_channels, ...); return logits per head and features per layer."""
-        x, features = pair, list[Tensor]()
+        x: Tensor = pair
+        features: list[Tensor] = []
         layers = [*([] if self.stem is None else [self.stem]), *self.down]
         for layer, norm, second in zip(layers, [nn.Identity(), *self.norm], self.more, strict=True):
             parts = (layer, norm, second)
