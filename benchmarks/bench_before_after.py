@@ -60,10 +60,11 @@ def step(name: str) -> float:
 
 def draw(run: str) -> float:
     """Seconds to draw a sample from a frozen bank and mix it into a batch."""
-    import gansynth
+    from gansynth.bank.api import fill_bank
+    from gansynth.bank.reader import BankReader
 
     with tempfile.TemporaryDirectory() as scratch:
-        bank = gansynth.BankReader(gansynth.fill_bank(run, Path(scratch) / "bank", samples=32))
+        bank = BankReader(fill_bank(run, Path(scratch) / "bank", samples=32))
         names = list(bank.ids())
         began = time.perf_counter()
         for number in range(512):
