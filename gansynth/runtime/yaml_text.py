@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ MAX_YAML_BYTES = 1 << 20
 class _Loader(yaml.SafeLoader):
     """Neither aliases, which unfold without bound, nor dates, which stay texts."""
 
-    yaml_implicit_resolvers: Mapping[str, Any] = {
+    yaml_implicit_resolvers: dict[Any, Any] = {
         first: [(tag, form) for tag, form in rules if not tag.endswith(":timestamp")]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
