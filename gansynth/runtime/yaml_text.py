@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -16,7 +16,7 @@ MAX_YAML_BYTES = 1 << 20
 class _Loader(yaml.SafeLoader):
     """Neither aliases, which unfold without bound, nor dates, which stay texts."""
 
-    yaml_implicit_resolvers: dict[Any, Any] = {
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {
         first: [(tag, form) for tag, form in rules if not tag.endswith(":timestamp")]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
