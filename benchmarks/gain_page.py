@@ -65,7 +65,7 @@ def compared(row: Mapping[str, Any]) -> Iterator[str]:
     """Difference with its interval, p, what could have been seen."""
     low, high = row["interval"]["low"], row["interval"]["high"]
     yield f"{points(row['difference'], '+')}, {points(low, '+')} to {points(high, '+')}"
-    yield "" if row["p_holm"] is None else f"{row['p_holm']:.2f}"
+    yield "" if row["p_holm"] is None else f"{row['p_holm']:.3f}"
     yield points(row["mde"])
 
 
