@@ -209,12 +209,7 @@ class CGAN3D(Generator):
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return Adam at the player's learning rate."""
         o = self.options
-        rate = {
-            "generator": o.lr_generator,
-            "discriminator": o.lr_discriminator,
-            "perceptor": o.lr_perceptor,
-        }[player]
-        return adam(parameters, rate, (o.beta1, o.beta2))
+        return adam(parameters, getattr(o, f"lr_{player}"), (o.beta1, o.beta2))
 
     def automatic_options(self, cases: Iterable[Case]) -> tuple[CGANOptions, str]:
         """Return options with a number for ``context``, and why it is above 0."""
@@ -237,10 +232,8 @@ class CGAN3D(Generator):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state`` returned."""
-        if self.inserting is None:
-            self.clusters.load_json(state)
-        else:
-            self.inserting.load_state(state)
+        load = self.clusters.load_json if self.inserting is None else self.inserting.load_state
+        load(state)
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
         """Return the discriminators' mean logit of real pairs; None without labels or context."""
