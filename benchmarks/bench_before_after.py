@@ -117,7 +117,7 @@ def main() -> None:
     seconds: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
-        fit = ("fit", "dcgan", "--with-mask", "--data", "example:2d", "-o", str(run))
+        fit = ("fit", "cgan3d", "--data", "example:2d", "-o", str(run))
         gansynth_command(*fit, "--set", "steps=4", "-q")
         for part in (*GANS, *PARTS):
             found: dict[str, list[float]] = {name: [] for name in sides}
