@@ -24,7 +24,7 @@ import numpy as np
 from common import paired, print_table, write
 
 ROOT = Path(__file__).parents[1]
-STEPS = 4
+STEPS = 5
 GANS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     "cgan3d, 48^3, fp32": ("cgan3d", 3, 48, {"batch_size": 1, "precision": "fp32"}),
     "cgan3d, 48^3, bf16": ("cgan3d", 3, 48, {"batch_size": 1, "precision": "bf16"}),
