@@ -13,13 +13,23 @@ MAX_YAML_BYTES = 1 << 20
 """Size limit of a user's YAML file."""
 
 
+MAX_VALUES = 10**5
+"""Most values of a text, those that aliases (``*name``) repeat included."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Neither aliases, which unfold without bound, nor dates, which stay texts."""
+    """Values within a bound; dates stay texts."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has an alias (*name), expected the value itself")
-        return super().compose_node(parent, index)
+        alias = self.check_event(yaml.AliasEvent)
+        node: Any = super().compose_node(parent, index)
+        if not alias:
+            pairs = isinstance(node, yaml.MappingNode)
+            inside = [n for pair in node.value for n in pair] if pairs else node.value
+            node.values = 1 + sum(0 if isinstance(n, str) else n.values for n in inside)
+        if getattr(node, "values", MAX_VALUES + 1) > MAX_VALUES:  # unknown: inside itself
+            raise yaml.YAMLError(f"its aliases (*name) unfold to more than {MAX_VALUES} values")
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -29,7 +39,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def parse_yaml(text: str) -> Any:
-    """Return what a YAML text says; it may have no aliases, and dates stay texts.
+    """Return what a YAML text says; its aliases unfold within a bound, and dates stay texts.
 
     Raises:
         yaml.YAMLError: not such a text.

@@ -38,10 +38,10 @@ def test_the_table_of_results_is_made_of_them():
     assert script("table").made() == text, "run: python benchmarks/table.py"
 
 
-def test_the_page_and_the_projects_page_are_made_of_the_results():
+def test_the_pages_are_made_of_the_results():
     assert "hippocampus" in PUBLISHED
     pages = script("gain_page")
-    for file, make in ((GAINS / "README.md", pages.page), (pages.README, pages.readme)):
+    for file, make in ((GAINS / "README.md", pages.page), (pages.RESULTS, pages.results)):
         text = file.read_text()
         assert make(text) == text
 

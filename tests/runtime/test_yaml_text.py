@@ -10,8 +10,16 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for 
 
 @pytest.mark.parametrize(
     "text",
-    [BOMB, "[" * 10_000, "9" * 5_000, "!!python/object/apply:os.system [exit]", "!!int x", "a: ["],
-    ids=["aliases", "depth", "digits", "code", "tag", "open"],
+    [
+        BOMB,
+        "a: &a [*a]",
+        "[" * 10_000,
+        "9" * 5_000,
+        "!!python/object/apply:os.system [exit]",
+        "!!int x",
+        "a: [",
+    ],
+    ids=["aliases", "itself", "depth", "digits", "code", "tag", "open"],
 )
 def test_what_is_no_plain_yaml_is_one_kind_of_error(text):
     with pytest.raises(yaml.YAMLError):
@@ -20,7 +28,12 @@ def test_what_is_no_plain_yaml_is_one_kind_of_error(text):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("2020-99-99", "2020-99-99"), ("yes", True), ("1e3", "1e3"), ("{a: 1}", {"a": 1})],
+    [
+        ("2020-99-99", "2020-99-99"),
+        ("yes", True),
+        ("1e3", "1e3"),
+        ("[&a {x: 1}, *a]", [{"x": 1}] * 2),
+    ],
 )
 def test_dates_stay_texts_and_the_rest_is_yaml(text, value):
     assert parse_yaml(text) == value

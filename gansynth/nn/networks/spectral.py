@@ -8,7 +8,7 @@ repeated pass needs the same vectors. Averaged weights need vectors of their own
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Return the normalised weight, in the data type that autocast gives a convolution."""
         trains = self.training and torch.is_grad_enabled() and weight.requires_grad
-        with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+        with torch.no_grad(), _full_precision(weight.device.type):
             if trains:
                 u, v, norm = self.iterate(weight)
             else:
@@ -81,6 +81,17 @@ class SpectralNorm(nn.Module):
         return weight.movedim(self.dim, 0).flatten(1)
 
 
+def _full_precision(kind: str) -> AbstractContextManager[object]:
+    there = torch.amp.is_autocast_available(kind)  # not on ``meta``
+    return torch.autocast(kind, enabled=False) if there else nullcontext()
+
+
+def _half(kind: str) -> torch.dtype | None:
+    """Return the data type of autocast; None where it is off."""
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else None
+
+
 def _image(matrix: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     image = matrix @ v
     return image, torch.linalg.vector_norm(image)
@@ -92,8 +103,8 @@ class _Normalised(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, norm: Tensor, axis: int) -> Tensor:
         ctx.save_for_backward(weight, u, v, norm)
-        ctx.axis, kind = axis, weight.device.type
-        half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        ctx.axis = axis
+        half = _half(weight.device.type)
         return torch.div(weight, norm, out=torch.empty_like(weight, dtype=half))
 
     @staticmethod

@@ -18,6 +18,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_source
+from gansynth_nnunet.cases import hashes_of
 from gansynth_nnunet.converter import SpaceConverter
 from gansynth_nnunet.converter_guard import check_content, check_seen, rehearse
 from gansynth_nnunet.source import open_nnunet
@@ -57,7 +58,7 @@ def tissue(case: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def preprocess(toy, configuration="3d_fullres") -> None:
-    """Have nnU-Net preprocess the raw files, as its own command does."""
+    """Have nnU-Net preprocess the raw files, as its own command does; without the old hashes."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     plans = PlansManager(str(toy.preprocessed / f"{toy.plans}.json"))
@@ -65,6 +66,7 @@ def preprocess(toy, configuration="3d_fullres") -> None:
     doc = json.loads((toy.raw / "dataset.json").read_text())
     shutil.rmtree(toy.preprocessed / config.data_identifier)
     (toy.preprocessed / config.data_identifier).mkdir()
+    hashes_of(toy.preprocessed / config.data_identifier).unlink(missing_ok=True)
     for file in (toy.raw / "labelsTr").iterdir():
         case = file.name.removesuffix(".nii.gz")
         config.preprocessor_class(verbose=False).run_case_save(
