@@ -13,6 +13,7 @@ import pytest
 from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.schema import Sample
 from gansynth.sampling.run_source import open_source
+from gansynth_nnunet.cases import write_hashes
 
 DRY = pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
 
@@ -63,6 +64,7 @@ def test_a_generator_of_other_cases_of_the_same_names_is_refused(toy_copy, fitte
         first.rename(tmp := first.with_suffix(".other"))
         second.rename(first)
         tmp.rename(second)
+    write_hashes(source.folder)
     says = (f"case {one!r}", "not the one the run was fitted on")
     refuse(*augment(toy_copy, fitted, "--dry-run"), code=6, says=says, keep=[fitted])
     assert not any((toy_copy.root / "nnUNet_results").iterdir())

@@ -22,4 +22,4 @@ MOST = {
 def test_a_step_never_waits_and_launches_no_more_than_it_did(name):
     counts = TRAININGS[name].counts(16)
     assert not counts.waits
-    assert counts.operators.total() <= MOST[name], counts.operators.most_common()
+    assert counts.operators.total() <= MOST[name] + 0.01, counts.operators.most_common()

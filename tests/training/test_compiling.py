@@ -12,6 +12,7 @@ from tests.training.zoo import members
 pytestmark = [  # torch's own
     pytest.mark.filterwarnings("ignore:The .grad attribute"),
     pytest.mark.filterwarnings("ignore:`torch.jit"),
+    pytest.mark.filterwarnings("ignore:.* should not be instantiated"),
 ]
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1}
 PAIR = {**TINY, "norm": "batch", "feature_matching": 0}
