@@ -24,10 +24,8 @@ from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.plans import NnunetPlans
 
 
-def write_hashes(folder: Path, *, again: bool = True) -> None:
+def write_hashes(folder: Path) -> None:
     """Write the SHA-256 of a folder's arrays to ``gansynth_<folder>.json`` beside it."""
-    if not again and hashes_of(folder).is_file():
-        return
     doc = {file.name: sha256_file(file) for file in sorted(folder.glob("*.b2nd"))}
     write_json_atomic(hashes_of(folder), doc)
 

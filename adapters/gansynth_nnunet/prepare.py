@@ -205,8 +205,7 @@ def _preprocess(job: _PrepareJob, plans: NnunetPlans, configuration: str, force:
     folder = plans.data_folder(configuration)
     cases = len(job.raw.images)
     if not force and _complete(folder, job):
-        job.seconds[configuration] = 0.0
-        write_hashes(folder, again=False)
+        job.seconds[configuration] = 0.0  # what has no hash is decoded when it is first read
         return
     with _timed(job.seconds, configuration), _nnunet(job):
         from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset

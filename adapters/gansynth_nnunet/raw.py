@@ -82,7 +82,8 @@ def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -
 def _check_arrays(preprocessed: Path) -> Iterator[Finding]:
     """Compare preprocessed arrays with their hashes; decode those that have none."""
     for folder in sorted({file.parent for file in preprocessed.glob("*/*.b2nd")}):
-        arrays = PreprocessedArrays(folder, "preprocess again: gansynth prepare … --force")
+        again = f"preprocess again: gansynth prepare nnunet:{preprocessed.name[7:10]} --force"
+        arrays = PreprocessedArrays(folder, again)
         for file in sorted(folder.glob("*.b2nd")):
             try:
                 arrays.checked(file.name)

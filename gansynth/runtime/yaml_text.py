@@ -11,8 +11,6 @@ from gansynth.runtime.errors import DataFault, UsageFault
 
 MAX_YAML_BYTES = 1 << 20
 """Size limit of a user's YAML file."""
-
-
 MAX_VALUES = 10**5
 """Most values of a text, those that aliases (``*name``) repeat included."""
 
