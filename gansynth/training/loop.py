@@ -321,8 +321,7 @@ def backward(
         with torch.autocast(kind, half, enabled=half is not None):
             terms = phase.loss(step)
         stacked = torch.stack([t.float() for t in terms.values()])
-        total = stacked.sum()
-        torch.autograd.backward(scaler.scale(total if len(shares) == 1 else total / len(shares)))
+        torch.autograd.backward(stacked, scaler.scale(torch.full_like(stacked, 1 / len(shares))))
         losses.append(stacked.detach())
     return list(terms), losses[0] if len(losses) == 1 else torch.stack(losses).mean(0)
 

@@ -168,7 +168,7 @@ class ConditionEncoder:
             start, units = conditioning.insertion.start, self.units(conditioning.insertion)
             start = start if units is None else units.standardised(start)
             parts += [part(conditioning.insertion.hole).float(), part(start)]
-        return torch.cat(parts, 1)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def units(self, insertion: LesionInsertion | None) -> ImageUnits | None:
         """Return the units in which networks see images; None: those of the source."""
