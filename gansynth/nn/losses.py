@@ -182,7 +182,7 @@ def masked_l1(fake: Tensor, real: Tensor, mask: Tensor, *, lowpass: int = 1) -> 
 
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Return the L1 of discriminator features: Wang et al. 2018 (arXiv:1711.11585, eq. 4)."""
-    # Differences of half precision have the same signs; as float32 they would need twice the memory.
+    # Differences of half precision have the same signs, in half the memory.
     differences = [(f - r.detach()).abs() for r, f in zip(real, fake, strict=True)]
     return torch.stack([d.mean(dtype=torch.float32) for d in differences]).mean()
 

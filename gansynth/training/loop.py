@@ -31,6 +31,7 @@ from gansynth.training.checkpoint_manager import (
     TrainingCallbacks,
 )
 from gansynth.training.compiling import Compile, compiled
+from gansynth.training.half_weights import cast_at_once
 from gansynth.training.loading import BatchLoader
 from gansynth.training.loggers import MetricsLog, short_losses
 from gansynth.training.state import PendingLosses, TrainingState
@@ -158,6 +159,7 @@ def train(
     if options.channels_last:
         for net in generator.nets.values():
             net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    casts = half is not None and device.type == "cuda" and options.compile != "on"
     phases = generator.phases()
     stages = list(generator.stages() if stages is None else stages)
     training_state = TrainingState.of(generator, scaler)
@@ -193,6 +195,7 @@ def train(
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         BatchLoader(device) as loader,
         compiled(generator, options.compile),
+        cast_at_once(generator.nets.values() if casts else ()),
         callbacks.stop.deferred(),
         callbacks.reporter.task(steps, "fit", min(start, steps)) as bar,
     ):
@@ -257,7 +260,7 @@ def train(
             last = done == steps
             ticked = last or done % options.log_every == 0
             published = last or done % options.checkpoint_every == 0
-            early = not previewed and bool(process_group.any(int(at > FIRST_PREVIEW), device))
+            early = not previewed and bool(process_group.any(int(at > FIRST_PREVIEW)))
             due = early or last or done % options.sample_every == 0
             fault = ""
             if device.type == "cpu" or ticked or published or due:
@@ -275,7 +278,7 @@ def train(
                 if due and not fault:
                     previewed = True
                     shelf.preview(done)
-                signal = process_group.any(callbacks.stop(), device)
+                signal = process_group.any(callbacks.stop())
                 if signal and not published:
                     fault = losses.read_into(log) or shelf.publish(done)
                 if signal and not fault:

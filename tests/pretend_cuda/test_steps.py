@@ -6,14 +6,14 @@ from tests.pretend_cuda.step_counts import TRAININGS
 
 pytestmark = pytest.mark.pretend_cuda
 MOST = {
-    "cgan3d": 312,
-    "cgan3d, bf16": 417,
-    "cgan3d, fp16": 439,
-    "cgan3d, clipping": 328,
-    "cgan3d, perceptual": 450,
-    "cgan3d, cubic": 326,
-    "dcgan": 226,
-    "cpggan": 647,
+    "cgan3d": 295,
+    "cgan3d, bf16": 327,
+    "cgan3d, fp16": 347,
+    "cgan3d, clipping": 311,
+    "cgan3d, perceptual": 430,
+    "cgan3d, cubic": 309,
+    "dcgan": 225,
+    "cpggan": 645,
 }
 """Operators of a step at 16 voxels per axis; ``step_counts 64`` prints those at 64."""
 
