@@ -30,7 +30,7 @@ from gansynth.training.checkpoint_manager import (
     CheckpointManager,
     TrainingCallbacks,
 )
-from gansynth.training.compiling import Compile, compiled
+from gansynth.training.compiling import Compile, begin_step, compiled, compiles
 from gansynth.training.half_weights import cast_at_once
 from gansynth.training.loading import BatchLoader
 from gansynth.training.loggers import MetricsLog, short_losses
@@ -71,7 +71,9 @@ class FitOptions(SetOptions):
         "compute capability 7.0 on, else fp32",
     )
     compile: Compile = Field(
-        "auto", description="torch.compile of the networks: on, off, auto (off until measured)"
+        "auto",
+        description="torch.compile of the networks: on, off, graphs (CUDA graphs, too), "
+        "auto (off until measured)",
     )
     cudnn_benchmark: bool = Field(
         False, description="CUDA: cuDNN times its convolutions and takes the fastest"
@@ -159,7 +161,7 @@ def train(
     if options.channels_last:
         for net in generator.nets.values():
             net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    casts = half is not None and device.type == "cuda" and options.compile != "on"
+    casts = half is not None and device.type == "cuda" and not compiles(options.compile)
     phases = generator.phases()
     stages = list(generator.stages() if stages is None else stages)
     training_state = TrainingState.of(generator, scaler)
@@ -169,7 +171,7 @@ def train(
         **({"tf32": tf32(device)} if precision == "fp32" else {}),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "compile": "on" if options.compile == "on" else "off",
+        "compile": options.compile if compiles(options.compile) else "off",
         "processes": process_group.size,
         "accumulate": options.accumulate,
         "decay": [options.decay, options.steps] if options.decay != "none" else None,
@@ -232,6 +234,7 @@ def train(
                 for part, numbers in zip(parts, which, strict=True)
             ]  # fmt: skip
             training_state.set_rates(rate(index))
+            begin_step(options.compile)
 
             # Step each player on the loss of its phase, the others frozen.
             for phase in (p for p in phases if p.due(index)):
