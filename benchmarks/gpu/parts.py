@@ -109,7 +109,7 @@ def arrange(nets: Iterable[torch.nn.Module], variant: str) -> None:
 
 def gan_step(args: argparse.Namespace) -> Document:
     """``cgan3d`` of equal FLOPs beside MONAI's pair, in each way, in turn."""
-    size, steps = (32, 2) if args.tiny else (args.size, 40 if args.size < 128 else 20)
+    size, steps = (16, 1) if args.tiny else (args.size, 40 if args.size < 128 else 20)
     width = 8 if args.tiny else 32
     document: Document = {"size": size, "dtype": args.dtype, "shape": args.shape}
     document["tf32"] = tf32(CUDA) if args.dtype == "fp32" else None
@@ -156,7 +156,7 @@ def gan_step(args: argparse.Namespace) -> Document:
             found[label] = measured(make, rounds=1)
     running = {label: sides[label] for label in found if "failed" not in found[label]}
     if running:
-        for label, seconds in alternate(running, 2 if args.tiny else 9, warmup=1).items():
+        for label, seconds in alternate(running, 1 if args.tiny else 9, warmup=1 - args.tiny).items():
             found[label]["seconds"] = seconds
     tails = [f", {variant}" if variant else "" for variant in VARIANTS]
     pairs = {
@@ -215,7 +215,7 @@ def gan_2d(args: argparse.Namespace) -> Document:
 
             def make(name: str = name, own: Document = own, loop: Document = loop) -> Any:
                 generator = made(name, (size, size), **own)
-                batches, steps = random_batches(generator), 5 if args.tiny else 20
+                batches, steps = random_batches(generator), 1 if args.tiny else 20
                 return training_step(generator, batches, steps, "cuda", **loop)
 
             found[f"{name}, {dtype}"] = measured(make, 1 if args.tiny else 3)
@@ -256,14 +256,14 @@ def estimated(make: Callable[[], Generator], own: Document, tiny: bool) -> Docum
 
     def real() -> Callable[[], float]:
         generator = make()
-        return training_step(generator, random_batches(generator), 2 if tiny else 6, "cuda", **own)
+        return training_step(generator, random_batches(generator), 1 if tiny else 6, "cuda", **own)
 
     return {"simulated_gb": simulated.peak / 1e9, **measured(real, rounds=1)}
 
 
 def doncenco(args: argparse.Namespace) -> Document:
     """A step of Doncenco's recipe at full size."""
-    spec, size = find_recipe("doncenco2022").spec, (32,) * 3 if args.tiny else (64, 240, 240)
+    spec, size = find_recipe("doncenco2022").spec, (16,) * 3 if args.tiny else (64, 240, 240)
     own = next(run.set for run in spec.runs if run.name == "SN")
     names = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 4}
     schema = Schema(("flair", "t1", "t1ce", "t2"), names, (1.5, 1.0, 1.0))
