@@ -156,7 +156,8 @@ def gan_step(args: argparse.Namespace) -> Document:
             found[label] = measured(make, rounds=1)
     running = {label: sides[label] for label in found if "failed" not in found[label]}
     if running:
-        for label, seconds in alternate(running, 1 if args.tiny else 9, warmup=1 - args.tiny).items():
+        rounds, warmup = (1, 0) if args.tiny else (9, 1)
+        for label, seconds in alternate(running, rounds, warmup).items():
             found[label]["seconds"] = seconds
     tails = [f", {variant}" if variant else "" for variant in VARIANTS]
     pairs = {
