@@ -109,7 +109,7 @@ def arrange(nets: Iterable[torch.nn.Module], variant: str) -> None:
 
 def gan_step(args: argparse.Namespace) -> Document:
     """``cgan3d`` of equal FLOPs beside MONAI's pair, in each way, in turn."""
-    size, steps = (16, 1) if args.tiny else (args.size, 40 if args.size < 128 else 20)
+    size, steps = (32, 1) if args.tiny else (args.size, 40 if args.size < 128 else 20)
     width = 8 if args.tiny else 32
     document: Document = {"size": size, "dtype": args.dtype, "shape": args.shape}
     document["tf32"] = tf32(CUDA) if args.dtype == "fp32" else None
