@@ -24,7 +24,7 @@ def compiles(choice: Compile) -> bool:
 def begin_step(choice: Compile) -> None:
     """Let CUDA graphs overwrite the outputs of the step before."""
     if choice == "graphs":
-        torch.compiler.cudagraph_mark_step_begin()
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
