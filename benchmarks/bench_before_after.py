@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import paired, print_table, write
+from common import paired, print_table, training_step, write
 
 ROOT = Path(__file__).parents[1]
 STEPS = 5
@@ -40,8 +40,6 @@ def step(name: str) -> float:
     from gansynth.core.generator import Batch
     from gansynth.core.registry import installed
     from gansynth.core.schema import Schema
-    from gansynth.training.checkpoint_manager import TrainingCallbacks
-    from gansynth.training.loop import FitOptions, train
 
     kind, dims, size, told = GANS[name]
     schema = Schema(("T1",), {"background": 0, "organ": 1}, (1.0,) * dims, "DHW"[-dims:])
@@ -49,13 +47,8 @@ def step(name: str) -> float:
     torch.manual_seed(0)
     image = torch.randn((told["batch_size"], 1, *shape))
     batch = Batch(image, (image[:, 0] > 0.5).long())
-    never = {"sample_every": 10**9, "checkpoint_every": 10**9, "diversity": 0}
-    options = FitOptions.model_validate({**never, **told, "steps": 2 * STEPS, "log_every": STEPS})
-    ticks: list[float] = []
-    callbacks = TrainingCallbacks(metrics=lambda *_: ticks.append(time.perf_counter()))
     generator = cls(schema, shape, cls.Options())
-    train(generator, lambda *_: batch, options, callbacks=callbacks)
-    return (ticks[1] - ticks[0]) / STEPS
+    return training_step(generator, lambda *_: batch, STEPS, **told)()
 
 
 def draw(run: str) -> float:

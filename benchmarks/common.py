@@ -76,6 +76,32 @@ def alternate(
     return seconds
 
 
+def training_step(
+    generator: Any, batches: Callable[..., Any], steps: int, device: str = "cpu", **loop: Any
+) -> Callable[[], float]:
+    """A training of 2 x ``steps`` steps, in its last stage; seconds of a step of its second half.
+
+    The loop's own clock: from one reading of the losses, which waits for a GPU, to another.
+    """
+    import torch
+
+    from gansynth.training.checkpoint_manager import TrainingCallbacks
+    from gansynth.training.loop import FitOptions, train
+
+    never = {"sample_every": 10**9, "checkpoint_every": 10**9, "diversity": 0}
+    own = {**never, "steps": 2 * steps, "log_every": steps, **loop}
+    options, stages = FitOptions.model_validate(own), list(generator.stages())[-1:]
+
+    def run() -> float:
+        ticks: list[float] = []
+        callbacks = TrainingCallbacks(metrics=lambda *_: ticks.append(time.perf_counter()))
+        place = torch.device(device)
+        train(generator, batches, options, device=place, callbacks=callbacks, stages=stages)
+        return (ticks[1] - ticks[0]) / steps
+
+    return run
+
+
 def ratio(top: Sequence[float], bottom: Sequence[float], draws: int = 10_000) -> dict[str, float]:
     """Ratio of medians with a 95 % bootstrap interval over rounds (pairs are kept together)."""
     a, b = np.array(top), np.array(bottom)

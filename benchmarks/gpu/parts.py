@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_gan_step import CHANNELS, Peer, batch_of, flops, match_widths, ours, peer_steps
-from common import alternate, machine, ratio
+from common import alternate, machine, ratio, training_step
 
 from gansynth.core.generator import Batch, Generator, Stage
 from gansynth.core.registry import installed
@@ -34,11 +34,10 @@ from gansynth.fitting.recipe import find_recipe
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.runtime.devices import tf32
 from gansynth.runtime.options import split_settings
-from gansynth.training.checkpoint_manager import TrainingCallbacks
-from gansynth.training.loop import FitOptions, train
+from gansynth.training.compiling import MODES, Compile, begin_step
+from gansynth.training.loop import FitOptions
 
 CUDA = torch.device("cuda")
-COMPILES = "compile" in FitOptions.model_fields
 NEVER = {"sample_every": 10**9, "checkpoint_every": 10**9, "diversity": 0}
 Document = dict[str, Any]
 Batches = Callable[[int, Stage, range], Batch]
@@ -60,23 +59,7 @@ def peak_of(found: Document) -> Iterator[None]:
     found["reserved_gb"] = torch.cuda.max_memory_reserved() / 1e9
 
 
-def our_step(
-    generator: Generator, batches: Batches, steps: int, **loop: Any
-) -> Callable[[], float]:
-    """A training of 2 x ``steps`` steps; seconds of a step of its second half."""
-    told = {**NEVER, "steps": 2 * steps, "log_every": steps, **loop}
-    options, stages = FitOptions.model_validate(told), list(generator.stages())[-1:]
-
-    def run() -> float:
-        ticks: list[float] = []
-        callbacks = TrainingCallbacks(metrics=lambda *_: ticks.append(time.perf_counter()))
-        train(generator, batches, options, device=CUDA, callbacks=callbacks, stages=stages)
-        return (ticks[1] - ticks[0]) / steps
-
-    return run
-
-
-def peer_step(peer: Peer, size: int, steps: int) -> Callable[[], float]:
+def peer_step(peer: Peer, size: int, steps: int, how: Compile) -> Callable[[], float]:
     """Steps of the peer; seconds of one."""
     batch = batch_of(size)
 
@@ -85,6 +68,7 @@ def peer_step(peer: Peer, size: int, steps: int) -> Callable[[], float]:
         began = time.perf_counter()
         for _ in range(steps):
             assert batch.labels is not None
+            begin_step(how)
             peer.step(one_hot(batch.labels.to(CUDA), range(CHANNELS)), batch.image.to(CUDA))
         torch.cuda.synchronize()
         return (time.perf_counter() - began) / steps
@@ -110,21 +94,22 @@ def measured(make: Callable[[], Callable[[], float]], rounds: int = 3) -> Docume
 # -- a GAN's step beside MONAI's pair --------------------------------------------------------------
 
 
-VARIANTS = ("", "compiled", "cudnn.benchmark", "channels-last")
+COMPILED: dict[str, Compile] = {"compiled": "on", "CUDA graphs": "graphs"}
+VARIANTS = ("", *COMPILED, "cudnn.benchmark", "channels-last")
 """Ways to run a step: as it is, and one change each, applied from outside but to our compiling."""
 
 
 def arrange(nets: Iterable[torch.nn.Module], variant: str) -> None:
     """Lay out weights, and with them what is computed, for a variant."""
-    if variant == "compiled":
+    if variant in COMPILED:
         torch._dynamo.config.cache_size_limit = 64  # networks of a process count together
     for net in nets if variant == "channels-last" else ():
         net.to(memory_format=torch.channels_last_3d)
 
 
 def gan_step(args: argparse.Namespace) -> Document:
-    """``cgan3d`` of equal FLOPs beside MONAI's pair, in four ways each, in turn."""
-    size, steps = (32, 2) if args.tiny else (args.size, 40 if args.size < 128 else 20)
+    """``cgan3d`` of equal FLOPs beside MONAI's pair, in each way, in turn."""
+    size, steps = (32, 1) if args.tiny else (args.size, 40 if args.size < 128 else 20)
     width = 8 if args.tiny else 32
     document: Document = {"size": size, "dtype": args.dtype, "shape": args.shape}
     document["tf32"] = tf32(CUDA) if args.dtype == "fp32" else None
@@ -140,20 +125,18 @@ def gan_step(args: argparse.Namespace) -> Document:
         document["unmatched"] = " ".join(str(error).split())
 
     def our_side(variant: str) -> Callable[[], float]:
-        if variant == "compiled" and not COMPILES:
-            raise NotImplementedError("this gansynth has no option compile")
-        how = {"compile": "on" if variant == "compiled" else "off"} if COMPILES else {}
-        batch, loop = batch_of(size), {"batch_size": 1, "precision": args.dtype, **how}
+        how = COMPILED.get(variant, "off")
+        batch, loop = batch_of(size), {"batch_size": 1, "precision": args.dtype, "compile": how}
         generator = ours(size, *widths, args.shape)
         arrange(generator.nets.values(), variant)
-        return our_step(generator, lambda *_: batch, steps, ema_half_life=1000, **loop)
+        return training_step(generator, lambda *_: batch, steps, "cuda", ema_half_life=1000, **loop)
 
     def peer_side(variant: str) -> Callable[[], float]:
         peer = Peer(width, args.dtype, device="cuda")
         arrange((peer.g, peer.d), variant)
-        for net in (peer.g, peer.d) if variant == "compiled" else ():
-            net.compile(dynamic=False)
-        return peer_step(peer, size, steps)
+        for net in (peer.g, peer.d) if variant in COMPILED else ():
+            net.compile(dynamic=False, mode=MODES.get(COMPILED[variant]))
+        return peer_step(peer, size, steps, COMPILED.get(variant, "off"))
 
     found: Document = {}
     for variant in VARIANTS:
@@ -173,7 +156,8 @@ def gan_step(args: argparse.Namespace) -> Document:
             found[label] = measured(make, rounds=1)
     running = {label: sides[label] for label in found if "failed" not in found[label]}
     if running:
-        for label, seconds in alternate(running, 2 if args.tiny else 9, warmup=1).items():
+        rounds, warmup = (1, 0) if args.tiny else (9, 1)
+        for label, seconds in alternate(running, rounds, warmup).items():
             found[label]["seconds"] = seconds
     tails = [f", {variant}" if variant else "" for variant in VARIANTS]
     pairs = {
@@ -232,9 +216,8 @@ def gan_2d(args: argparse.Namespace) -> Document:
 
             def make(name: str = name, own: Document = own, loop: Document = loop) -> Any:
                 generator = made(name, (size, size), **own)
-                return our_step(
-                    generator, random_batches(generator), 5 if args.tiny else 20, **loop
-                )
+                batches, steps = random_batches(generator), 1 if args.tiny else 20
+                return training_step(generator, batches, steps, "cuda", **loop)
 
             found[f"{name}, {dtype}"] = measured(make, 1 if args.tiny else 3)
     return {"size": size, "batch_size": batch, "sides": found}
@@ -274,14 +257,14 @@ def estimated(make: Callable[[], Generator], own: Document, tiny: bool) -> Docum
 
     def real() -> Callable[[], float]:
         generator = make()
-        return our_step(generator, random_batches(generator), 2 if tiny else 6, **own)
+        return training_step(generator, random_batches(generator), 1 if tiny else 6, "cuda", **own)
 
     return {"simulated_gb": simulated.peak / 1e9, **measured(real, rounds=1)}
 
 
 def doncenco(args: argparse.Namespace) -> Document:
     """A step of Doncenco's recipe at full size."""
-    spec, size = find_recipe("doncenco2022").spec, (32,) * 3 if args.tiny else (64, 240, 240)
+    spec, size = find_recipe("doncenco2022").spec, (16,) * 3 if args.tiny else (64, 240, 240)
     own = next(run.set for run in spec.runs if run.name == "SN")
     names = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 4}
     schema = Schema(("flair", "t1", "t1ce", "t2"), names, (1.5, 1.0, 1.0))

@@ -6,30 +6,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import torch
+
 from gansynth.core.generator import Generator
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 
-Compile = Literal["auto", "on", "off"]
+Compile = Literal["auto", "on", "graphs", "off"]
 BACKEND = "inductor"
+MODES = {"graphs": "reduce-overhead"}
+
+
+def compiles(choice: Compile) -> bool:
+    """Whether a choice compiles networks."""
+    return choice in ("on", "graphs")
+
+
+def begin_step(choice: Compile) -> None:
+    """Let CUDA graphs overwrite the outputs of the step before."""
+    if choice == "graphs":
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
 def compiled(generator: Generator, choice: Compile) -> Iterator[None]:
     """Compile a generator's networks in place, and run them as they were afterwards.
 
-    Names of weights stay. ``auto`` is off: no GPU has measured it yet.
+    Names of weights stay. ``auto`` is off: no GPU has measured it yet. ``graphs`` replays kernels
+    by CUDA graphs; outputs stay until ``begin_step``.
 
     Raises:
-        UsageFault: ``on``, and the generator has no network that can be compiled.
+        UsageFault: ``on`` or ``graphs``, and no network of the generator can be compiled.
         EnvironmentFault: the compiler fails, or there is none.
     """
-    names = generator.compilable if choice == "on" else ()
+    names = generator.compilable if compiles(choice) else ()
     nets = [generator.nets[name] for name in names if name in generator.nets]
     if not nets:
-        if choice == "on":
+        if compiles(choice):
             raise UsageFault(
-                f"compile=on: {generator.name} has no network that can be compiled, expected one "
-                "that neither grows nor recomputes (checkpointing=no); use compile=off"
+                f"compile={choice}: {generator.name} has no network that can be compiled, "
+                "expected one that neither grows nor recomputes (checkpointing=no); use compile=off"
             )
         yield
         return
@@ -38,12 +53,12 @@ def compiled(generator: Generator, choice: Compile) -> Iterator[None]:
     try:
         with as_written(generator):
             for net in nets:
-                net.compile(backend=BACKEND, dynamic=False)
+                net.compile(backend=BACKEND, dynamic=False, mode=MODES.get(choice))
             yield
     except TorchDynamoException as error:
         raise EnvironmentFault(
-            f"compile=on: {' '.join(str(error).split())[:300]}; expected a working compiler of "
-            "torch.compile; use compile=off"
+            f"compile={choice}: {' '.join(str(error).split())[:300]}; expected a working compiler "
+            "of torch.compile; use compile=off"
         ) from error
 
 

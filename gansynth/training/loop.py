@@ -30,7 +30,8 @@ from gansynth.training.checkpoint_manager import (
     CheckpointManager,
     TrainingCallbacks,
 )
-from gansynth.training.compiling import Compile, compiled
+from gansynth.training.compiling import Compile, begin_step, compiled, compiles
+from gansynth.training.half_weights import cast_at_once
 from gansynth.training.loading import BatchLoader
 from gansynth.training.loggers import MetricsLog, short_losses
 from gansynth.training.state import PendingLosses, TrainingState
@@ -70,7 +71,9 @@ class FitOptions(SetOptions):
         "compute capability 7.0 on, else fp32",
     )
     compile: Compile = Field(
-        "auto", description="torch.compile of the networks: on, off, auto (off until measured)"
+        "auto",
+        description="torch.compile of the networks: on, off, graphs (CUDA graphs, too), "
+        "auto (off until measured)",
     )
     cudnn_benchmark: bool = Field(
         False, description="CUDA: cuDNN times its convolutions and takes the fastest"
@@ -158,6 +161,7 @@ def train(
     if options.channels_last:
         for net in generator.nets.values():
             net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    casts = half is not None and device.type == "cuda" and not compiles(options.compile)
     phases = generator.phases()
     stages = list(generator.stages() if stages is None else stages)
     training_state = TrainingState.of(generator, scaler)
@@ -167,7 +171,7 @@ def train(
         **({"tf32": tf32(device)} if precision == "fp32" else {}),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "compile": "on" if options.compile == "on" else "off",
+        "compile": options.compile if compiles(options.compile) else "off",
         "processes": process_group.size,
         "accumulate": options.accumulate,
         "decay": [options.decay, options.steps] if options.decay != "none" else None,
@@ -193,6 +197,7 @@ def train(
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         BatchLoader(device) as loader,
         compiled(generator, options.compile),
+        cast_at_once(generator.nets.values() if casts else ()),
         callbacks.stop.deferred(),
         callbacks.reporter.task(steps, "fit", min(start, steps)) as bar,
     ):
@@ -229,6 +234,7 @@ def train(
                 for part, numbers in zip(parts, which, strict=True)
             ]  # fmt: skip
             training_state.set_rates(rate(index))
+            begin_step(options.compile)
 
             # Step each player on the loss of its phase, the others frozen.
             for phase in (p for p in phases if p.due(index)):
@@ -257,7 +263,7 @@ def train(
             last = done == steps
             ticked = last or done % options.log_every == 0
             published = last or done % options.checkpoint_every == 0
-            early = not previewed and bool(process_group.any(int(at > FIRST_PREVIEW), device))
+            early = not previewed and bool(process_group.any(int(at > FIRST_PREVIEW)))
             due = early or last or done % options.sample_every == 0
             fault = ""
             if device.type == "cpu" or ticked or published or due:
@@ -275,7 +281,7 @@ def train(
                 if due and not fault:
                     previewed = True
                     shelf.preview(done)
-                signal = process_group.any(callbacks.stop(), device)
+                signal = process_group.any(callbacks.stop())
                 if signal and not published:
                     fault = losses.read_into(log) or shelf.publish(done)
                 if signal and not fault:
@@ -321,8 +327,7 @@ def backward(
         with torch.autocast(kind, half, enabled=half is not None):
             terms = phase.loss(step)
         stacked = torch.stack([t.float() for t in terms.values()])
-        total = stacked.sum()
-        torch.autograd.backward(scaler.scale(total if len(shares) == 1 else total / len(shares)))
+        torch.autograd.backward(stacked, scaler.scale(torch.full_like(stacked, 1 / len(shares))))
         losses.append(stacked.detach())
     return list(terms), losses[0] if len(losses) == 1 else torch.stack(losses).mean(0)
 

@@ -178,7 +178,7 @@ class ConditionEncoder:
             units = self.units(conditioning.insertion, start)
             start = start if units is None else units.standardised(start)
             parts += [part(conditioning.insertion.hole).float(), part(start)]
-        return torch.cat(parts, 1)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def units(self, insertion: LesionInsertion | None, like: Tensor) -> ImageUnits | None:
         """Return the units of all channels in which networks see images; None: the source's.

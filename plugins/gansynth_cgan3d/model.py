@@ -24,7 +24,7 @@ from gansynth.nn.networks import PatchDiscriminator, UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import strides_for
 from gansynth.nn.networks.perceptor import Perceptor
 from gansynth.nn.networks.spectral import settled
-from gansynth.nn.tiled_inference import draw_tiled, tile_edge
+from gansynth.nn.tiled_inference import by_halves, draw_tiled, tile_edge
 from gansynth.runtime.devices import adam, autocast, resolve
 from gansynth_cgan3d.conditions import (
     BodyChannel,
@@ -346,22 +346,21 @@ class CGAN3D(Generator):
                 at_once = self._at_once(requests[len(samples)][0])
                 part = requests[len(samples) :][:at_once]
                 batch = [*part, *part[:1] * (at_once - len(part))]
-                conditioning = self._told([condition for condition, _ in batch])
-                drawn = self._draw(conditioning, [seed for _, seed in batch]).float()
-                drawn = self.finished(drawn, conditioning.labels, conditioning.insertion)
-                samples += [
-                    self._sample(output, *request)
-                    for output, request in zip(drawn, part, strict=False)
-                ]
+                drawn = by_halves(self._outputs, batch)
+                pairs = zip(drawn, part, strict=False)
+                samples += [self._sample(output, *request) for output, request in pairs]
         return samples
 
+    def _outputs(self, requests: Sequence[tuple[Condition, int]]) -> Tensor:
+        conditioning = self._told([condition for condition, _ in requests])
+        drawn = self._draw(conditioning, [seed for _, seed in requests]).float()
+        return self.finished(drawn, conditioning.labels, conditioning.insertion)
+
     def _told(self, conditions: Sequence[Condition]) -> ConditionInputs:
-        conditioning = self.conditions.of_conditions(conditions, self.device)
-        if self.inserting is None:
-            return conditioning
-        return replace(
-            conditioning, insertion=self.inserting.of_conditions(conditions, self.device)
-        )
+        told, inserting = self.conditions.of_conditions(conditions, self.device), self.inserting
+        if inserting is None:
+            return told
+        return replace(told, insertion=inserting.of_conditions(conditions, self.device))
 
     def _inserted(self, condition: Condition, seed: int) -> Sample:
         """Return a coarse insertion, without networks."""

@@ -189,7 +189,7 @@ class CGANObjective:
         else:
             # One pass over real and synthetic pairs: twice the batch costs less than two passes.
             logits, _ = judge(torch.cat((real, fake)), torch.cat((condition, fake_condition)))
-            halves = [head.chunk(2) for head in logits]
+            halves = [head.float().chunk(2) for head in logits]
             reals, fakes = [h[0] for h in halves], [h[1] for h in halves]
         if not judge.prefix:
             self.augment.observe(reals)

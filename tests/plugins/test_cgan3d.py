@@ -510,6 +510,22 @@ def test_a_device_draws_batches_of_one_size_whatever_is_asked(monkeypatch, most,
         assert np.array_equal(one.image, other.image)
 
 
+def test_a_batch_that_does_not_fit_into_memory_is_halved(monkeypatch):
+    monkeypatch.setitem(model.AT_ONCE, "cpu", 4)
+    generator, sizes = build((8, 8, 8)), []
+    plenty = draw(generator, 0, 1, 2)
+
+    def scarce(net: Any, given: Any) -> None:
+        sizes.append(len(given[0]))
+        if sizes[-1] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    generator.net.register_forward_pre_hook(scarce)
+    for sample, expected in zip(draw(generator, 0, 1, 2), plenty, strict=True):
+        assert np.allclose(sample.image, expected.image, atol=1e-5)
+    assert sizes == [4, 2, 1, 1, 2, 1, 1]
+
+
 @pytest.mark.skipif(not native_bf16(torch.device("cpu")), reason="bf16 is not native here")
 def test_samples_follow_the_precision_they_are_asked_for():
     generator, drawn = build(), {}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gansynth.nn.networks.blocks import ConvUnit
 from gansynth.runtime.errors import UsageFault
 from gansynth.training import compiling
 from gansynth.training.loop import train
@@ -30,12 +31,20 @@ def losses(name, choice):
 
 
 @pytest.mark.usefixtures("quick_backend")
-def test_a_compiled_training_gives_the_losses_of_a_plain_one(monkeypatch):
+@pytest.mark.parametrize("choice", ["on", "graphs"])
+def test_a_compiled_training_gives_the_losses_of_a_plain_one(monkeypatch, choice):
     monkeypatch.setitem(members.ZOO, "pair", members.Member(CGAN3D, PAIR, (8, 8)))
     counts = torch._dynamo.utils.counters["stats"]
     counts.clear()
-    assert losses("pair", "on") == pytest.approx(losses("pair", "off"), rel=1e-4)
+    assert losses("pair", choice) == pytest.approx(losses("pair", "off"), rel=1e-4)
     assert counts["unique_graphs"] >= 2
+
+
+def test_a_normalisation_does_not_break_a_compiled_graph():
+    torch.manual_seed(0)
+    layer = ConvUnit(2, 4, "instance", "leaky_relu")
+    explained = torch._dynamo.explain(layer)(torch.randn(2, 4, 8, 8, requires_grad=True))
+    assert explained.graph_break_count == 0
 
 
 def test_auto_compiles_nothing(monkeypatch):

@@ -207,7 +207,10 @@ class ResidualBlock(nn.Module):
 
 def one_hot(labels: Tensor, values: Sequence[int]) -> Tensor:
     """Encode labels, one channel per value: integer (B, ...) -> float32 (B, len(values), ...)."""
-    return torch.stack([labels == v for v in values], dim=1).float()
+    encoded = labels.new_empty((len(labels), len(values), *labels.shape[1:]), dtype=torch.float32)
+    for channel, value in enumerate(values):
+        torch.eq(labels, value, out=encoded[:, channel])
+    return encoded
 
 
 def strides_for(

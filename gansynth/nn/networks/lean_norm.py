@@ -36,7 +36,9 @@ def norm_leaky_relu(x: Tensor, norm: nn.Module, slope: float) -> Tensor:
 
 
 def _lean(x: Tensor, norm: nn.Module) -> bool:
-    """Return whether the lean version is possible and useful; only on the CPU."""
+    """Return whether the lean version is possible and useful; only on the CPU, not compiled."""
+    if torch.compiler.is_compiling():  # reading weights would break the graph
+        return False
     on_cpu = x.device.type == "cpu" and type(x) is Tensor
     if not (torch.is_grad_enabled() and on_cpu and x.requires_grad):
         return False

@@ -111,7 +111,7 @@ class _Normalised(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, u, v, norm = ctx.saved_tensors
-        gradient = gradient.float() / norm
+        gradient = gradient / norm.view([1] * gradient.ndim)  # in full precision, as it has axes
         share = torch.dot(gradient.flatten(), weight.flatten()) / norm
         moved = gradient.movedim(ctx.axis, 0)
         made = torch.addr(moved.flatten(1), u * share, v, alpha=-1)

@@ -88,7 +88,24 @@ class NoiseInjection(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Add ``noise`` (B, 1, ...) to ``x`` (B, C, ...)."""
-        return torch.addcmul(x, self.scale.to(x.dtype), noise.to(x.dtype))
+        added: Tensor = _Noisy.apply(x, self.scale, noise.to(x.dtype))  # type: ignore[no-untyped-call]
+        return added
+
+
+class _Noisy(torch.autograd.Function):
+    """As ``addcmul``, whose gradient of the scale takes a product and a cast more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
+        ctx.save_for_backward(noise)
+        return torch.addcmul(x, scale.to(x.dtype), noise)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (noise,), (gradient,) = ctx.saved_tensors, gradients
+        axes = [0, *range(2, noise.ndim)]
+        scale = (gradient * noise).sum(axes, keepdim=True, dtype=torch.float32)
+        return gradient, scale, None
 
 
 class UNetGenerator(nn.Module):
@@ -244,9 +261,7 @@ class UNetGenerator(nn.Module):
             x = self._run(partial(self.ascend, i), self.decoder(i), x, skips[i], *level_latents)
         last = [*self.last, self.image]
         x = self._run(self.finish, last, x, *self.latents_of(None, latents))
-        for axis, length in enumerate(condition.shape[2:], start=2):
-            x = x.narrow(axis, 0, length)
-        return x
+        return _cropped(x, condition.shape[2:])
 
     def _run(
         self, level: Callable[..., Tensor], modules: Sequence[nn.Module], *inputs: Tensor
@@ -302,10 +317,7 @@ class UNetGenerator(nn.Module):
                 widened: Tensor = self.narrow[i](enlarge(x, size, self.style.up, self._cubic))
                 return widened
             return enlarge(self.narrow[i](x), size, self.style.up, self._cubic)
-        x = self.narrow[i](x)
-        for axis, length in enumerate(size, start=2):
-            x = x.narrow(axis, 0, length)
-        return x
+        return _cropped(self.narrow[i](x), size)
 
     def join(self, x: Tensor, skip: Tensor) -> Tensor:
         """Join upsampled features with the encoder's."""
@@ -346,3 +358,11 @@ class UNetGenerator(nn.Module):
         share = self.style.dropout
         mask = normal > NormalDist().inv_cdf(share)
         return x * mask.to(x.dtype) / (1 - share)
+
+
+def _cropped(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the first voxels of each axis; the gradient of a crop that cuts nothing is a copy."""
+    for axis, length in enumerate(size, start=2):
+        if x.shape[axis] > length:
+            x = x.narrow(axis, 0, length)
+    return x
