@@ -255,9 +255,10 @@ def publish_dir(temporary: str | Path, final: str | Path) -> None:
         raise UsageFault(f"{final}: exists already; choose another name, or remove it")
     with disk_errors(final):
         for folder, _, names in os.walk(temporary, topdown=False):
-            for name in names:
-                with open(os.path.join(folder, name), "rb") as stream:
-                    os.fsync(stream.fileno())
+            for path in (Path(folder, name) for name in names):
+                if not path.is_symlink():
+                    with path.open("rb") as stream:
+                        os.fsync(stream.fileno())
             _sync_folder(Path(folder))
         os.replace(temporary, final)
         _sync_folder(final.parent)
