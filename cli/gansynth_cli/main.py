@@ -25,6 +25,7 @@ from gansynth.runtime.errors import (
     EnvironmentFault,
     GansynthError,
     UsageFault,
+    brief,
     did_you_mean,
 )
 from gansynth.runtime.signals import on_sigterm
@@ -164,7 +165,7 @@ def _report(text: str, code: int, debug: bool) -> int:
 
 
 def _one_line(parts: Sequence[object]) -> str:
-    return " ".join(" ".join(map(str, parts)).split()) or "no message"
+    return brief(" ".join(" ".join(map(str, parts)).split())) or "no message"
 
 
 def _usage_line(error: click.ClickException) -> str:
