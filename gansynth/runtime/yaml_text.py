@@ -15,6 +15,7 @@ MAX_YAML_BYTES = 1 << 20
 MAX_VALUES = 10**5
 """Most values of a text, those that aliases (``*name``) repeat included."""
 _UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
 
 
 class _Loader(yaml.SafeLoader):
@@ -32,6 +33,11 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+_Loader.yaml_constructors = {  # values that JSON has too: no sets, dates or bytes
+    tag: build
+    for tag, build in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in _KINDS
+}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, form) for tag, form in rules if not tag.endswith(":timestamp")]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()

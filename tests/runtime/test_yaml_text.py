@@ -19,10 +19,11 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for 
         "!!python/object/apply:os.system [exit]",
         "!!int x",
         "!!bool x",
-        "!!timestamp x",
+        "!!timestamp 2020-01-01",
+        "!!set {a}",
         "a: [",
     ],
-    ids=["aliases", "itself", "depth", "digits", "code", "tag", "word", "date", "open"],
+    ids=["aliases", "itself", "depth", "digits", "code", "tag", "word", "date", "set", "open"],
 )
 def test_what_is_no_plain_yaml_is_one_kind_of_error(text):
     with pytest.raises(yaml.YAMLError):
