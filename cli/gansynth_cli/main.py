@@ -183,8 +183,10 @@ def _environment(error: Exception) -> str | None:
     """Return one line for an uncaught error of disk or memory; None for a bug."""
     if isinstance(error, OSError) and error.errno in DISK:
         return f"{_one_line([error])}; make room, or choose another folder"
-    # torch.OutOfMemoryError, recognised by name: torch may not be imported here.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    # torch.OutOfMemoryError, recognised by name: torch may not be imported here. On the CPU torch
+    # raises a RuntimeError, and a system call an OSError.
+    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if no_memory or "allocate memory" in str(error):
         return "out of memory; take a smaller batch or size, or another --device"
     return None
 
