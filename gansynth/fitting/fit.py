@@ -18,6 +18,7 @@ from gansynth.fitting.label_report import report_label_maps
 from gansynth.fitting.mode_collapse import DiversityMonitor
 from gansynth.fitting.sample_grids import SampleGrid, final_sheets
 from gansynth.fitting.setup import FitJob, open_folder, refuse_full_disk, rehearse, resolve
+from gansynth.fitting.step_times import refuse_low_memory
 from gansynth.fitting.warm_start import ParentRun
 from gansynth.metrics.spectrum import spectrum_ratio
 from gansynth.report.figures import write_curves
@@ -99,6 +100,7 @@ def fit(
                 return {}
             rehearse(job, out, resume, reporter)
             return measure(job, out)
+        refuse_low_memory(job, processes.size)
         with locked(out) if processes.is_main else nullcontext():
             manifest = None
             if processes.is_main:

@@ -15,7 +15,7 @@ from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from gansynth.runtime.errors import UsageFault, did_you_mean, refuse_unknown
@@ -34,6 +34,8 @@ Named = Callable[[str], str]
 """Formats an option as typed: ``clip`` -> ``--set clip=0.02``."""
 OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", "off", (), [], {})
 """Values of an option that is off."""
+MOST = 2**31
+"""Largest number of an option, by amount."""
 LENGTHS = frozenset({"steps", "epochs"})
 """Alternative settings of the training's length."""
 _EXAMPLES = {int: ("1", "2", "3"), float: ("0.5", "1", "2")}
@@ -49,6 +51,14 @@ class OptionModel(BaseModel):
     needs: ClassVar[Needs] = {}
     flags: ClassVar[Mapping[str, str]] = {}
     """Key -> the command's own option of equal meaning: ``engine`` -> ``--engine``."""
+
+    @field_validator("*")
+    @classmethod
+    def _bounded(cls, value: Any) -> Any:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(n, int | float) and abs(n) > MOST for n in numbers):
+            raise ValueError(f"expected no number beyond {MOST}")
+        return value
 
     def refuse_idle(self, option: str) -> None:
         """Refuse options that were given without effect; ``option``: ``--edit size:bias=2``.
