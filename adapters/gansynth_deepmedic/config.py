@@ -57,7 +57,7 @@ class DeepMedicSettings(TorchSettings):
         description="segments of a subepoch (numberTrainingSegmentsLoadedOnGpuPerSubep)",
     )
     batch: int | None = Field(
-        None, ge=1, description="segments of a training step (batchsize_train)"
+        None, ge=1, le=65536, description="segments of a training step (batchsize_train)"
     )
     processes: int | None = Field(
         None,

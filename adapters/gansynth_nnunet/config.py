@@ -56,7 +56,7 @@ class TrainerSettings(HostOptions):
         "0.33)",
     )
     initial_lr: float | None = Field(
-        None, ge=0, description="learning rate at the start (nnU-Net: 0.01)"
+        None, ge=0, le=10, description="learning rate at the start (nnU-Net: 0.01)"
     )
     weight_decay: float | None = Field(
         None, ge=0, description="weight decay of the optimiser (nnU-Net: 3e-5)"

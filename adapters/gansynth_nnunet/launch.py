@@ -16,7 +16,7 @@ from typing import NoReturn
 from gansynth.hosts.launch import device_of
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import entry, limit_threads
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.ranks import fault_of_rank
 
@@ -109,7 +109,22 @@ def train(arguments: Sequence[str]) -> None:
             device=torch.device(device),
         )
     except ProcessRaisedException as error:  # one of several ranks
-        raise fault_of_rank(str(error)) or error from error
+        raise fault_of_rank(str(error)) or _fault_of_workers(error) or error from error
+    except RuntimeError as error:
+        if fault := _fault_of_workers(error):
+            raise fault from error
+        raise
+
+
+def _fault_of_workers(error: Exception) -> EnvironmentFault | None:
+    """Return the fault of a training whose loader workers died, or None."""
+    if "workers are no longer alive" not in str(error):
+        return None
+    return EnvironmentFault(
+        "nnU-Net: a process that loads its cases ended; its own message is above, if it was not "
+        "killed, as when memory runs out. Free some, or set nnUNet_n_proc_DA=2; then go on from "
+        "the last checkpoint: the same command with -- --c"
+    )
 
 
 def with_ext_trainer(environ: dict[str, str]) -> dict[str, str]:

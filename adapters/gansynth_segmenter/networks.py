@@ -69,9 +69,9 @@ SMOOTH = 1.0
 class UNetOptions(GeneratorOptions):
     """Options of ``UNetSegmenter``."""
 
-    width: int = Field(16, ge=4, description="features at the finest level")
+    width: int = Field(16, ge=4, le=4096, description="features at the finest level")
     levels: int = Field(5, ge=1, le=7, description="resolutions")
-    learning_rate: float = Field(5e-4, gt=0, description="Adam's rate")
+    learning_rate: float = Field(5e-4, gt=0, le=10, description="Adam's rate")
     beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first moment decay")
 
 

@@ -41,15 +41,15 @@ class SegmenterOptions(HostOptions):
     epochs: float | None = Field(
         None, gt=0, description="passes through the real training cases, counted in samples (200)"
     )
-    batch_size: int = Field(2, ge=1, description="samples of a step")
+    batch_size: int = Field(2, ge=1, le=65536, description="samples of a step")
     width: int | None = Field(
-        None, ge=4, description="features at the finest level (unet 16, pix2pix 32)"
+        None, ge=4, le=4096, description="features at the finest level (unet 16, pix2pix 32)"
     )
     levels: int | None = Field(
         None, ge=1, le=7, description="resolutions at most (unet 5, pix2pix 6)"
     )
     learning_rate: float | None = Field(
-        None, gt=0, description="Adam's, at the start (unet 5e-4, pix2pix 2e-4)"
+        None, gt=0, le=10, description="Adam's, at the start (unet 5e-4, pix2pix 2e-4)"
     )
     beta1: float | None = Field(
         None, ge=0, lt=1, description="Adam's decay of the first moment (unet 0.9, pix2pix 0.5)"

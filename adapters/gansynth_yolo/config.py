@@ -49,7 +49,7 @@ class YoloSettings(HostOptions):
     imgsz: int = Field(
         640, ge=32, description="side in pixels to which images are resized, a multiple of 32"
     )
-    batch: int = Field(16, ge=1, description="images of a training step")
+    batch: int = Field(16, ge=1, le=65536, description="images of a training step")
     workers: int = Field(
         2, ge=0, description="processes that load images; 0 loads in the training process"
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +26,10 @@ from gansynth.runtime.errors import (
     EnvironmentFault,
     GansynthError,
     UsageFault,
+    brief,
     did_you_mean,
 )
+from gansynth.runtime.progress import write_stderr
 from gansynth.runtime.signals import on_sigterm
 from gansynth.runtime.version import __version__
 
@@ -159,12 +162,12 @@ def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
 def _report(text: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc(file=sys.stderr)
-    click.echo(text, err=True)
+    write_stderr(text)
     return code
 
 
 def _one_line(parts: Sequence[object]) -> str:
-    return " ".join(" ".join(map(str, parts)).split()) or "no message"
+    return brief(" ".join(" ".join(map(str, parts)).split())) or "no message"
 
 
 def _usage_line(error: click.ClickException) -> str:
@@ -182,8 +185,10 @@ def _environment(error: Exception) -> str | None:
     """Return one line for an uncaught error of disk or memory; None for a bug."""
     if isinstance(error, OSError) and error.errno in DISK:
         return f"{_one_line([error])}; make room, or choose another folder"
-    # torch.OutOfMemoryError, recognised by name: torch may not be imported here.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    # torch.OutOfMemoryError, recognised by name: torch may not be imported here. On the CPU torch
+    # raises a RuntimeError, and a system call an OSError.
+    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if no_memory or "allocate memory" in str(error):
         return "out of memory; take a smaller batch or size, or another --device"
     return None
 
@@ -219,6 +224,10 @@ def _terminable() -> Iterator[None]:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
+    if sys.stderr is None:  # closed: its place is taken, so that no file gets the messages
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        os.set_inheritable(2, True)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
     with _terminable():
         cli()
     raise AssertionError("unreachable: cli() exits")

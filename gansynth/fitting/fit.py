@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.run_folder import MANIFEST
+from gansynth.core.run_folder import write_manifest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.chance import ChanceMonitor
 from gansynth.fitting.cost import fit_into, measure, peak_mib
@@ -18,13 +18,14 @@ from gansynth.fitting.label_report import report_label_maps
 from gansynth.fitting.mode_collapse import DiversityMonitor
 from gansynth.fitting.sample_grids import SampleGrid, final_sheets
 from gansynth.fitting.setup import FitJob, open_folder, refuse_full_disk, rehearse, resolve
+from gansynth.fitting.step_times import refuse_low_memory
 from gansynth.fitting.warm_start import ParentRun
 from gansynth.metrics.spectrum import spectrum_ratio
 from gansynth.report.figures import write_curves
 from gansynth.runtime.devices import pick_device
 from gansynth.runtime.distributed import ProcessGroup, process_group
 from gansynth.runtime.errors import TrainingFault
-from gansynth.runtime.files import remove_temporaries, sha256_file, write_json_atomic
+from gansynth.runtime.files import remove_temporaries, sha256_file
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
 from gansynth.sampling.run import Run, locked
@@ -99,6 +100,7 @@ def fit(
                 return {}
             rehearse(job, out, resume, reporter)
             return measure(job, out)
+        refuse_low_memory(job, processes.size)
         with locked(out) if processes.is_main else nullcontext():
             manifest = None
             if processes.is_main:
@@ -151,7 +153,7 @@ def _train(
         manifest["steps"] = step
         manifest["at_chance"] = chance()
         manifest["complete"] = step >= job.options.steps or not job.generator.phases()
-        write_json_atomic(out / MANIFEST, manifest)
+        write_manifest(out, manifest)
 
     names = log if processes.is_main else ()
     with open_loggers(names, out, job.config(), warn=reporter.warn) as loggers:

@@ -8,10 +8,10 @@ times are rather too long than too short.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,8 @@ SPARING = 0.7
 """Share of the free memory that a simulated step may need, as kernels need more."""
 SHARES = (1 / 8, 1 / 4, 1 / 2)
 """Edges of the smaller crops, as shares of the full size."""
+MOST_TIMED = 64
+"""Real cases of a timed step that is smaller than the full one."""
 MULTIPLE, SMALLEST_EDGE = 8, 16
 """Voxels: edges are multiples of the first, and at least the second (or the full edge)."""
 
@@ -96,7 +98,7 @@ def _staged(job: FitJob, cost: Cost | None, measured: Measured) -> StepTimes:
         size, most = stretch.batch_size, max(SOON, PATIENCE * rate) / len(parts)
         share = 1.0
         while rate and size > 1 and (share * flops > most or share * peak > free):
-            size = ceil(size / 2)
+            size = math.ceil(size / 2)
             share = size / stretch.batch_size
         try:
             step, saving, drawing = measured(job, replace(stretch.stage, batch_size=size))
@@ -130,9 +132,26 @@ def free_bytes(device: torch.device) -> int:
     return min(free, int(limit) - int(used)) if limit.isdigit() else free
 
 
+def refuse_low_memory(job: FitJob, processes: int) -> None:
+    """Refuse (EnvironmentFault) batches that alone fill the memory, before the first is made."""
+    size = job.options.patch or job.space.size
+    sizes = [(stage.size or size, stage.batch_size) for stage in job.generator.stages()]
+    voxels = max(math.prod(size) * (batch or job.options.batch_size) for size, batch in sizes)
+    needed = 4 * voxels * (len(job.source.schema.channels) + 1) // processes
+    free = free_bytes(torch.device("cpu"))
+    if needed > free:
+        raise EnvironmentFault(
+            f"--set batch_size={job.options.batch_size}: a batch takes {mib(needed)} MiB, "
+            f"{mib(free)} MiB of memory are free; expected a smaller batch or patch"
+        )
+
+
 def _smaller(job: FitJob) -> Iterator[FitJob]:
     """Yield jobs of the same generator on ever larger crops, then with one whole case a step."""
     before: tuple[int, ...] = ()
+    if job.options.batch_size > MOST_TIMED:
+        few = job.options.model_copy(update={"batch_size": MOST_TIMED, "accumulate": 1})
+        job = replace(job, options=few)
     for share in SHARES:
         size = _shrunk(job.space.size, share)
         if size not in (before, job.space.size):

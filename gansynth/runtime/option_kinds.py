@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic.fields import FieldInfo
+
+_EXAMPLES = {int: ("1", "2", "3"), float: ("0.5", "1", "2")}
+_ONE = {int: "a whole number", float: "a number", str: "a text", bool: "yes or no"}
+_MANY = {int: "whole numbers", float: "numbers", str: "names"}
+_COUNTS = {2: "two", 3: "three"}
 
 
 def edges(value: Any, axes: int = 1) -> Any:
@@ -46,6 +53,35 @@ Size2 = Annotated[tuple[Edge, Edge], BeforeValidator(partial(edges, axes=2))]
 Size3 = Annotated[tuple[Edge, Edge, Edge], BeforeValidator(partial(edges, axes=3))]
 """Voxels along z, y, x; one number for all."""
 Device = Annotated[str, AfterValidator(_device)]
+
+
+def form_of(key: str, field: FieldInfo, joint: str) -> str:
+    """Describe the form of an option's values, with an example for several."""
+    forms = []
+    for alternative in alternatives(field.annotation):
+        if get_origin(alternative) is tuple:
+            kinds = [alternatives(part)[0] for part in get_args(alternative)]
+            count = 3 if Ellipsis in kinds else len(kinds)
+            example = joint.join(_EXAMPLES.get(kinds[0], ("A", "B", "C"))[:count])
+            if is_size(field.annotation, field.metadata):
+                example = "x".join(["64"] * count)
+            example = field.examples[0] if field.examples else example
+            number = "" if Ellipsis in kinds else f"{_COUNTS.get(count, count)} "
+            forms.append(f"{number}{_MANY.get(kinds[0], 'values')}, as {key}={example}")
+        elif get_origin(alternative) is Literal:
+            forms.append(", ".join(map(str, get_args(alternative))))
+        elif alternative in _ONE:
+            forms.append(_ONE[alternative])
+    return f"expected {' or '.join(forms)}" if forms else ""
+
+
+def alternatives(annotation: Any) -> Sequence[Any]:
+    """Return the alternatives of a type: the parts of a union, without their metadata."""
+    if get_origin(annotation) in (Union, UnionType):
+        return [alternative for part in get_args(annotation) for alternative in alternatives(part)]
+    if hasattr(annotation, "__metadata__"):
+        return alternatives(get_args(annotation)[0])
+    return [annotation]
 
 
 def size_text(size: Iterable[int]) -> str:

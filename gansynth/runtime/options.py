@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import UnionType
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from gansynth.runtime.errors import UsageFault, did_you_mean, refuse_unknown
-from gansynth.runtime.option_kinds import is_size
+from gansynth.runtime.option_kinds import alternatives, form_of, is_size
 from gansynth.runtime.yaml_text import parse_yaml
 
 Needs = Mapping[str, str]
@@ -34,12 +33,10 @@ Named = Callable[[str], str]
 """Formats an option as typed: ``clip`` -> ``--set clip=0.02``."""
 OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", "off", (), [], {})
 """Values of an option that is off."""
+MOST = 2**31
+"""Largest number of an option, by amount."""
 LENGTHS = frozenset({"steps", "epochs"})
 """Alternative settings of the training's length."""
-_EXAMPLES = {int: ("1", "2", "3"), float: ("0.5", "1", "2")}
-_ONE = {int: "a whole number", float: "a number", str: "a text", bool: "yes or no"}
-_MANY = {int: "whole numbers", float: "numbers", str: "names"}
-_COUNTS = {2: "two", 3: "three"}
 
 
 class OptionModel(BaseModel):
@@ -49,6 +46,14 @@ class OptionModel(BaseModel):
     needs: ClassVar[Needs] = {}
     flags: ClassVar[Mapping[str, str]] = {}
     """Key -> the command's own option of equal meaning: ``engine`` -> ``--engine``."""
+
+    @field_validator("*")
+    @classmethod
+    def _bounded(cls, value: Any) -> Any:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(n, int | float) and abs(n) > MOST for n in numbers):
+            raise ValueError(f"expected no number beyond {MOST}")
+        return value
 
     def refuse_idle(self, option: str) -> None:
         """Refuse options that were given without effect; ``option``: ``--edit size:bias=2``.
@@ -233,7 +238,7 @@ def read_model(
     kinds = {str(each["type"]) for each in same}
     formal = ("missing", "_parsing", "_type", "_from_float", "finite_number", "too_long")
     if any(kind.endswith(formal) for kind in kinds):
-        expectation = _form(key, field, joint) or _plain(first["msg"])
+        expectation = form_of(key, field, joint) or _plain(first["msg"])
     else:
         expectation = _plain(first["msg"])
     raise UsageFault(f"{named(key)}: {expectation}{meaning}")
@@ -263,7 +268,7 @@ def _read(field: FieldInfo, value: Any) -> Any:
 
 def _value(field: FieldInfo, text: str) -> Any:
     """Return a text where text or this word (``no``) is expected; else its value as YAML."""
-    kinds = _alternatives(field.annotation)
+    kinds = alternatives(field.annotation)
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     sized = is_size(field.annotation, field.metadata) and "[" not in text  # YAML: 0x8 is 8
     as_is = sized or text in words or str in kinds or Path in kinds
@@ -288,35 +293,6 @@ def _plain(text: str) -> str:
     return text.replace("expected greater", "expected a number greater").replace(
         "expected less", "expected a number less"
     )
-
-
-def _form(key: str, field: FieldInfo, joint: str) -> str:
-    """Describe the form of an option's values, with an example for several."""
-    forms = []
-    for alternative in _alternatives(field.annotation):
-        if get_origin(alternative) is tuple:
-            kinds = [_alternatives(part)[0] for part in get_args(alternative)]
-            count = 3 if Ellipsis in kinds else len(kinds)
-            example = joint.join(_EXAMPLES.get(kinds[0], ("A", "B", "C"))[:count])
-            if is_size(field.annotation, field.metadata):
-                example = "x".join(["64"] * count)
-            example = field.examples[0] if field.examples else example
-            number = "" if Ellipsis in kinds else f"{_COUNTS.get(count, count)} "
-            forms.append(f"{number}{_MANY.get(kinds[0], 'values')}, as {key}={example}")
-        elif get_origin(alternative) is Literal:
-            forms.append(", ".join(map(str, get_args(alternative))))
-        elif alternative in _ONE:
-            forms.append(_ONE[alternative])
-    return f"expected {' or '.join(forms)}" if forms else ""
-
-
-def _alternatives(annotation: Any) -> Sequence[Any]:
-    """Return the alternatives of a type: the parts of a union, without their metadata."""
-    if get_origin(annotation) in (Union, UnionType):
-        return [alternative for part in get_args(annotation) for alternative in _alternatives(part)]
-    if hasattr(annotation, "__metadata__"):
-        return _alternatives(get_args(annotation)[0])
-    return [annotation]
 
 
 # -- whether an option has an effect ---------------------------------------------------------------

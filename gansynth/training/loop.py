@@ -56,9 +56,11 @@ class FitOptions(SetOptions):
     epochs: float | None = Field(
         None, gt=0, description="passes through the training cases, in place of steps"
     )
-    batch_size: int = Field(2, ge=1, description="real cases a step, of all processes together")
+    batch_size: int = Field(
+        2, ge=1, le=65536, description="real cases a step, of all processes together"
+    )
     accumulate: int = Field(
-        1, ge=1, description="parts of a process's share of the batch, to save memory"
+        1, ge=1, le=1024, description="parts of a process's share of the batch, to save memory"
     )
     patch: Size | None = Field(
         None,
@@ -93,7 +95,7 @@ class FitOptions(SetOptions):
     sample_every: int = Field(500, ge=1, description="steps between preview grids")
     log_every: int = Field(20, ge=1, description="steps averaged in a line of metrics.csv")
     diversity: int = Field(
-        32, ge=0, description="samples from noise compared at each preview grid; 0: none"
+        32, ge=0, le=4096, description="samples from noise compared at each preview grid; 0: none"
     )
 
     def rate(self, index: float) -> float:
@@ -189,7 +191,8 @@ def train(
             raise TrainingFault(f"training: {fault}; expected finite weights to start from")
     if 0 < start < steps:
         callbacks.reporter.say(f"resuming from step {start} of {steps}")
-    log, losses = MetricsLog(folder if process_group.is_main else None, start), PendingLosses()
+    log = MetricsLog(folder if process_group.is_main else None, start, training_state.sums)
+    losses, notes = PendingLosses(), notes + log.notes
     began, last_losses, previewed = time.perf_counter(), dict[str, float](), False
 
     # -- The loop.

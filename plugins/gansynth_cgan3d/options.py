@@ -21,8 +21,8 @@ class CGANOptions(GeneratorOptions):
     """Options of ``cgan3d``; the defaults aim at one GPU and volumes of about 64 to 128 voxels."""
 
     # -- generator
-    width: int = Field(32, ge=4, description="generator features at its finest level")
-    max_width: int = Field(256, ge=4, description="most generator features of any level")
+    width: int = Field(32, ge=4, le=4096, description="generator features at its finest level")
+    max_width: int = Field(256, ge=4, le=16384, description="most generator features of any level")
     levels: int = Field(4, ge=1, le=7, description="resolutions of the generator's U-Net")
     norm: Norm = Field("instance", description="the generator's normalisation")
     down: Down = Field(
@@ -56,7 +56,7 @@ class CGANOptions(GeneratorOptions):
         "linear", description="linear: unbounded z-scores; tanh: needs a recorded window"
     )
     # -- discriminator
-    d_width: int = Field(32, ge=4, description="discriminator features at full resolution")
+    d_width: int = Field(32, ge=4, le=4096, description="discriminator features at full resolution")
     d_levels: int = Field(3, ge=1, le=6, description="resolutions of the discriminator")
     d_norm: Norm = Field("none", description="the discriminator's normalisation")
     d_down: Down = Field(
@@ -102,9 +102,13 @@ class CGANOptions(GeneratorOptions):
     # -- training
     n_critic: int = Field(1, ge=1, description="discriminator steps per generator step")
     alternate: bool = Field(False, description="update one player per step, in turn")
-    lr_generator: float = Field(4e-4, gt=0, description="Adam's rate for the generator")
-    lr_discriminator: float = Field(4e-4, gt=0, description="Adam's rate for the discriminator")
-    lr_perceptor: float = Field(1e-3, gt=0, description="Adam's rate for the perceptual segmenter")
+    lr_generator: float = Field(4e-4, gt=0, le=10, description="Adam's rate for the generator")
+    lr_discriminator: float = Field(
+        4e-4, gt=0, le=10, description="Adam's rate for the discriminator"
+    )
+    lr_perceptor: float = Field(
+        1e-3, gt=0, le=10, description="Adam's rate for the perceptual segmenter"
+    )
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first moment decay")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second moment decay")
     # -- condition and target

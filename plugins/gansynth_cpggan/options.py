@@ -23,10 +23,10 @@ class CPGGANOptions(GeneratorOptions):
 
     # -- networks
     width: int = Field(
-        16, ge=1, description="features at full size; doubled at each halving of the size"
+        16, ge=1, le=4096, description="features at full size; doubled at each halving of the size"
     )
-    max_width: int = Field(256, ge=1, description="largest number of features")
-    latent: int = Field(128, ge=1, description="numbers in a latent")
+    max_width: int = Field(256, ge=1, le=16384, description="largest number of features")
+    latent: int = Field(128, ge=1, le=65536, description="numbers in a latent")
     minibatch: int = Field(
         4, ge=1, description="group size of the minibatch standard deviation; 1: none"
     )
@@ -60,8 +60,8 @@ class CPGGANOptions(GeneratorOptions):
         "synthetic pairs",
     )
     n_critic: int = Field(1, ge=1, description="critic steps per generator step")
-    lr_generator: float = Field(1e-3, gt=0, description="Adam's rate for the generator")
-    lr_discriminator: float = Field(1e-3, gt=0, description="Adam's rate for the critic")
+    lr_generator: float = Field(1e-3, gt=0, le=10, description="Adam's rate for the generator")
+    lr_discriminator: float = Field(1e-3, gt=0, le=10, description="Adam's rate for the critic")
     # -- condition, augmentation
     condition: Literal["none", "class"] = Field(
         "none", description="condition of a sample beside its boxes: none, or its class"

@@ -52,14 +52,17 @@ class DCGANOptions(GeneratorOptions):
     }
 
     objective: Objective = Field("wgan-gp", description="gan (cross-entropy), wgan, or wgan-gp")
-    latent: int = Field(100, ge=1, description="numbers in a latent")
+    latent: int = Field(100, ge=1, le=65536, description="numbers in a latent")
     latent_prior: Literal["normal", "uniform"] = Field(
         "normal", description="normal (standard), or uniform (in [-1, 1))"
     )
     width: int = Field(
-        64, ge=1, description="features next to the image; doubled at each halving of the size"
+        64,
+        ge=1,
+        le=4096,
+        description="features next to the image; doubled at each halving of the size",
     )
-    max_width: int = Field(512, ge=1, description="largest number of features")
+    max_width: int = Field(512, ge=1, le=16384, description="largest number of features")
     g_norm: Norm = Field("batch", description="normalisation of the generator")
     d_norm: Norm | None = Field(
         None, description="normalisation of the discriminator; null: as the objective's paper"
@@ -71,10 +74,13 @@ class DCGANOptions(GeneratorOptions):
         "linear", description="range of the image: unbounded, or tanh to a recorded window"
     )
     lr_generator: float | None = Field(
-        None, gt=0, description="generator's learning rate; null: as the objective's paper"
+        None, gt=0, le=10, description="generator's learning rate; null: as the objective's paper"
     )
     lr_discriminator: float | None = Field(
-        None, gt=0, description="discriminator's learning rate; null: as the objective's paper"
+        None,
+        gt=0,
+        le=10,
+        description="discriminator's learning rate; null: as the objective's paper",
     )
     n_critic: int | None = Field(
         None,

@@ -1,8 +1,10 @@
+import re
+
 import pytest
 from pydantic import BaseModel, Field, model_validator
 
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import split_settings
+from gansynth.runtime.options import parse, split_settings
 from gansynth.training.loop import FitOptions
 from gansynth_cgan3d.model import CGANOptions
 
@@ -62,6 +64,22 @@ def test_values_are_typed(key, text, value):
 def test_a_value_that_cannot_be_is_shown_with_the_reason(settings, says):
     with pytest.raises(UsageFault, match=says):
         split(**settings)
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "says"),
+    [
+        (FitOptions, "batch_size=1000000", "expected a number less than or equal to 65536"),
+        (FitOptions, f"steps={2**99}", "expected no number beyond 2147483648"),
+        (CGANOptions, "lr_generator=1e30", "expected a number less than or equal to 10"),
+        (CGANOptions, "l1=1e300", "expected no number beyond 2147483648"),
+        (CGANOptions, "l1=.inf", "expected a number"),
+    ],
+)
+def test_an_absurd_number_is_refused(options, text, says):
+    key, _, value = text.partition("=")
+    with pytest.raises(UsageFault, match=f"--set {re.escape(text)}: {says}"):
+        parse(options, {key: value})
 
 
 @pytest.mark.parametrize("options", [FitOptions, CGANOptions])

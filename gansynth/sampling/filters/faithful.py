@@ -47,9 +47,9 @@ class FaithfulOptions(FilterOptions):
     )
     crops: int = Field(64, ge=1, description="real crops that the threshold is set by")
     steps: int = Field(400, ge=1, description="training steps of the segmenter")
-    batch_size: int = Field(2, ge=1, description="crops of a training step")
-    width: int = Field(8, ge=1, description="features of the segmenter at full resolution")
-    levels: int = Field(4, ge=1, description="resolutions of the segmenter")
+    batch_size: int = Field(2, ge=1, le=65536, description="crops of a training step")
+    width: int = Field(8, ge=1, le=4096, description="features of the segmenter at full resolution")
+    levels: int = Field(4, ge=1, le=16, description="resolutions of the segmenter")
     seed: int = Field(0, ge=0, description="seeds weights, crops and augmentation")
 
 
