@@ -270,13 +270,13 @@ def _request(variables: Mapping[str, str]) -> SampleRequest:
     pairs = dict(part.partition("=")[::2] for part in how)
     return read_request(
         seed=_number(variables, "SEED", 0),
-        edits=split_asked(variables["EDITS"]),
+        edit=split_asked(variables["EDITS"]),
         boxes=variables["BOXES"] or None,
-        conditions=variables["CONDITIONS"] or None,
-        how=pairs,
+        condition_source=variables["CONDITIONS"] or None,
+        condition_source_read=pairs,
         lesions=variables["LESIONS"] or None,
-        weights=variables["WEIGHTS"] or None,
-        filters=split_asked(variables["FILTER"]),
+        sampling_weights=variables["WEIGHTS"] or None,
+        filter=split_asked(variables["FILTER"]),
     )
 
 

@@ -82,11 +82,14 @@ class ProcessGroup:
             values /= self.size
         return values
 
-    def any(self, mine: int, device: torch.device) -> int:
-        """Return the largest of all processes' numbers: a stop request to one stops them all."""
+    def any(self, mine: int) -> int:
+        """Return the largest of all processes' numbers: a stop request to one stops them all.
+
+        Only the processes wait for each other, by gloo; none waits for its GPU.
+        """
         if self.size == 1:
             return mine
-        flag = torch.tensor(mine, device=device)
+        flag = torch.tensor(mine)
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return int(flag)
 
@@ -122,7 +125,7 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started; without it, a team of one.
 
     Args:
-        device: where this process trains; selects the backend (NCCL on CUDA, else gloo).
+        device: where this process trains. NCCL carries tensors on CUDA, gloo those on the CPU.
 
     Raises:
         EnvironmentFault: they cannot connect, or one of them ends before the others.
@@ -137,7 +140,7 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     if cuda is not None:
         # NCCL sends non-tensors through the current device, which is the first for all ranks.
         torch.cuda.set_device(cuda)
-    backend = "gloo" if cuda is None else "nccl"
+    backend = "gloo" if cuda is None else "cpu:gloo,cuda:nccl"
     try:
         dist.init_process_group(backend, timeout=PATIENCE, device_id=cuda)
     except (RuntimeError, ValueError) as error:

@@ -77,7 +77,7 @@ class CheckpointManager:
         name = next(non_finite, "")
         fault = f"{name} holds NaN or infinite values after step {step}" if name else ""
         # Processes hold tensors of their own (pool, batch statistics): all continue, or none.
-        if self.process_group.any(bool(fault), self.training_state.generator.device):
+        if self.process_group.any(bool(fault)):
             fault = fault or f"another process holds NaN or infinite values after step {step}"
         if fault:
             return fault

@@ -257,7 +257,7 @@ def train(
             last = done == steps
             ticked = last or done % options.log_every == 0
             published = last or done % options.checkpoint_every == 0
-            early = not previewed and bool(process_group.any(int(at > FIRST_PREVIEW), device))
+            early = not previewed and bool(process_group.any(int(at > FIRST_PREVIEW)))
             due = early or last or done % options.sample_every == 0
             fault = ""
             if device.type == "cpu" or ticked or published or due:
@@ -275,7 +275,7 @@ def train(
                 if due and not fault:
                     previewed = True
                     shelf.preview(done)
-                signal = process_group.any(callbacks.stop(), device)
+                signal = process_group.any(callbacks.stop())
                 if signal and not published:
                     fault = losses.read_into(log) or shelf.publish(done)
                 if signal and not fault:

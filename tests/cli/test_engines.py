@@ -10,9 +10,9 @@ from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.ratio import Ratio
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.checks import check_mixing
+from gansynth.hosts.words import host_settings
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.run_source import open_source
-from gansynth_cli.augment_options import host_settings
 from tests.yolo_sets import toy_yolo
 
 KNOWN = {"engine": "", "deepmedic": "", "python": "", "output": ""}

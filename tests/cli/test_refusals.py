@@ -41,7 +41,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     # Options that have no effect.
     f"{SEGMENTER} --bank b --bank-size 9": "--bank-size 9: has no effect with --bank b",
     f"{SEGMENTER} --generator g --offline --reuse 3": "--reuse 3: has no effect with --offline",
-    f"{SEGMENTER} --generator g --nearest": "--nearest: has no effect without --output",
+    f"{SEGMENTER} --generator g --nearest": "--nearest: has no effect without --out",
     f"{SEGMENTER}": ("--generator is missing", "add --generator RUN", "--ratio 1:0"),
     "benchmark plan.yaml --reopen-test-set why": "--reopen-test-set why: has no effect without "
     "--test-set",
@@ -59,7 +59,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{DCGAN} slices:nifti:x --read resampling=nearest": "=nearest: has no effect without whole",
     "check nifti:x --read seed=3 --read splits=s.json": "--read seed=3: has no effect with "
     "--read splits=s.json",
-    "papers shin2018 --data nifti:x --name n": "--name n: has no effect without --output",
+    "papers shin2018 --data nifti:x --name n": "--name n: has no effect without --out",
     "prepare nnunet:004 --set patch=8x8x8": "--set patch=8x8x8: has no effect without small",
     "sample run --rows 3": "--rows 3: has no effect without --interpolate",
     "sample run --bits 8": "--bits 8: has no effect without --format=png",

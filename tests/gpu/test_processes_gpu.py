@@ -28,7 +28,7 @@ with process_group(device) as processes:
     two.average_gradients(net.parameters())
     assert torch.allclose(net.weight.grad, before / 2)
     assert float(two.mean(torch.tensor([3.0], device=device))) == 1.5
-    assert two.any(15, device) == 15
+    assert two.any(15) == 15
     assert two.tell({"a": [1, None]}) == {"a": [1, None]}
     two.wait()
 print("done")

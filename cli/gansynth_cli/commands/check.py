@@ -37,16 +37,9 @@ def command(
     Every file is read completely. Commands refuse a data set with errors, not one with warnings.
     Exit code 3 if there are errors.
     """
-    from gansynth.core.registry import installed
-    from gansynth.core.source import SourceRequest
-    from gansynth.data.read_options import refuse_idle_read
-    from gansynth.runtime.progress import counting
+    from gansynth.data.api import check
 
-    request = SourceRequest.parse(data, subjects=subjects, read=read, root=root)
-    check = installed().check(request.kind)
-    refuse_idle_read(request, read)
-    with counting(out.reporter, "check") as progress:
-        checked = check(request, progress)
+    checked = check(data, subjects=subjects, read=read, root=root, quiet=out.quiet)
     name, findings = checked.name, checked.findings
     errors = sum(finding.level == "error" for finding in findings)
     document = {

@@ -1,0 +1,264 @@
+"""How options of ``gansynth augment`` combine: engines, exports, baselines, data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth.core.bank_options import BankSize, RefreshPolicy
+from gansynth.core.mix_config import MixConfig
+from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schedule import Schedule
+from gansynth.core.source import SourceRequest
+from gansynth.data.read_options import refuse_idle_read
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.options import idle, refuse_idle
+from gansynth.sampling.run_source import requested, resolve_request
+
+if TYPE_CHECKING:
+    from gansynth.core.adapter import Adapter
+
+SOURCE = ("data", "configuration", "plans", "fold", "subjects", "read", "root")
+SAMPLES = ("generator", "ratio", "bank", "bank_size", "restarts", "seed", "edit", "device")
+REAL = ("real_in_generator_space", "nearest")
+CONDITIONS = ("boxes", "condition_source", "condition_source_read", "lesions")
+CHOSEN = ("sampling_weights", "filter")
+SAYING = ("target", "export", "out", "content", "dry_run", "as_json", "quiet", "debug")
+WRITING = frozenset((*SOURCE, *SAMPLES, *REAL, *CONDITIONS, *CHOSEN, *SAYING))
+"""Options that an export uses; every other one is about training."""
+NEEDS = {
+    **dict.fromkeys(("bank_size", "bank_dir", "offline", "device", "edit"), "!bank"),
+    **dict.fromkeys(("reuse", "refresh", "overhead"), "!bank, !offline"),
+    "restarts": "!bank",
+    "condition_source_read": "condition_source",
+    "nearest": "out",
+}
+"""Conditions under which options have an effect; see ``gansynth.runtime.options.Needs``."""
+OF_SAMPLES = (
+    *("generator", "bank", "bank_size", "offline", "reuse", "refresh", "overhead", "bank_dir"),
+    *("restarts", "strict", "allow_empty_bank", "augment_synthetic", "edit", *CONDITIONS, *CHOSEN),
+    "device",
+)
+"""Options about samples."""
+
+
+class Given:
+    """The words of one command: values of all, and which of them the user gave."""
+
+    def __init__(self, words: Mapping[str, Any], given: Collection[str]) -> None:
+        self.words, self.given = words, given
+
+    def called(self, name: str) -> str:
+        """Return what is typed for a word."""
+        if name == "options":
+            return "host options after --"
+        off = "no-" if self.words.get(name) is False else ""
+        return f"--{off}{name.replace('_', '-')}"
+
+    def typed(self, name: str) -> str:
+        """Return a word with its value, as typed."""
+        value = self.words.get(name)
+        if isinstance(value, Mapping):
+            value = tuple(f"{key}={text}" for key, text in value.items())
+        values = value if isinstance(value, tuple | list) else (value,)
+        texts = " ".join(str(each) for each in values if not isinstance(each, bool))
+        return f"{self.called(name)} {texts}".strip()
+
+    def refuse_idle(self) -> None:
+        """Refuse words without effect beside the others.
+
+        Raises:
+            UsageFault: names the first of them.
+        """
+        refuse_idle(self.given, self.words, NEEDS, self.typed, self.called)
+
+    def warn_of_idle(self, ratio: Ratio, warn: Callable[[str], None]) -> None:
+        """Warn of words without effect where no sample is used, e.g. at a baseline's ratio."""
+        needs = dict.fromkeys(OF_SAMPLES if ratio.p == 0 else (), "!ratio")
+        for message in idle(self.given, self.words, needs, self.typed, self.called):
+            warn(message.partition(";")[0])
+
+    def check_export(self, out: Path | None) -> None:
+        """Refuse words that an export would ignore, and ``--content`` without an export.
+
+        Args:
+            out: folder of a data set to write, if any.
+
+        Raises:
+            UsageFault: names the first of them.
+        """
+        export, content = self.words["export"], self.words["content"]
+        if export is None and out is None:
+            if content is not None:
+                raise UsageFault(
+                    f"--content {content}: expected --export DatasetNNN_Name or -o DIR beside it; "
+                    "without one, samples are mixed in at --ratio during training"
+                )
+            return
+        if export is not None and out is not None:
+            raise UsageFault(
+                f"--export {export} with -o {out}: one says where the data set goes, expected "
+                "--export for nnunet or -o for yolo and deepmedic; leave one out"
+            )
+        option = "--export" if out is None else "-o"
+        for name in self.given:
+            if name not in WRITING:
+                raise UsageFault(
+                    f"{option} with {self.called(name)}: nothing is trained, expected only options "
+                    "of the samples to write; leave it out"
+                )
+
+
+def mix_config_from(words: Mapping[str, Any], samples: SampleRequest) -> MixConfig:
+    """Return how samples are mixed in.
+
+    Raises:
+        UsageFault: names the wrong option.
+    """
+    generator, bank, place = (words[key] for key in ("generator", "bank", "bank_dir"))
+    return MixConfig(
+        run=None if generator is None else RunFolder(Path(generator)),
+        ratio=Ratio.parse(words["ratio"]),
+        schedule=Schedule.parse(words["schedule"]),
+        frozen=words["offline"],
+        size=BankSize.parse(words["bank_size"]),
+        pacing=RefreshPolicy.parse(words["reuse"], words["refresh"], words["overhead"]),
+        bank=None if bank is None else Path(bank),
+        scratch=None if place is None else Path(place),
+        samples=samples,
+        device=words["device"],
+        restarts=words["restarts"],
+        strict=words["strict"],
+        keep_going=words["allow_empty_bank"],
+        usual_augmentation=words["host_augmentation"],
+        augment_synthetic=words["augment_synthetic"] in (True, "yes"),
+        real_in_generator_space=words["real_in_generator_space"],
+        nearest=words["nearest"],
+    )
+
+
+CHECKOUT = "GANSYNTH_DEEPMEDIC"
+"""Variable with the checkout of DeepMedic, used without ``--deepmedic``."""
+ENGINE = "engine"
+NO_ENGINES = "has no engines to choose from, expected --target deepmedic"
+OPTIONS = {
+    "detector": ("--detector", "is no detector, expected --target yolo"),
+    ENGINE: ("--engine", NO_ENGINES),
+    "deepmedic": ("--deepmedic", NO_ENGINES),
+    "python": ("--deepmedic-python", NO_ENGINES),
+}
+"""Setting -> its option, and the message for a framework without that setting."""
+
+
+def host_settings(
+    settings: Mapping[str, str],
+    keys: Container[str],
+    target: str,
+    host_options: Mapping[str, str | Path | None],
+    *,
+    output: Path | None,
+    options: Sequence[str],
+    environ: Mapping[str, str] = os.environ,
+    exports: bool = True,
+) -> tuple[dict[str, str], Path | None]:
+    """Merge options into the settings of a framework, and find where a data set is written.
+
+    A framework with several engines trains if one is chosen; ``-o`` is then the folder of results.
+    Without an engine, ``-o`` is the new data set, which any engine can train on. If the framework
+    writes no data sets, ``-o`` is always the folder of results.
+
+    Args:
+        keys: settings of the target.
+        host_options: key of ``OPTIONS`` -> value of that option, None if not given.
+        options: arguments after ``--``.
+
+    Returns:
+        Settings, and the folder of ``-o`` if a data set is written.
+
+    Raises:
+        UsageFault: an option that the target does not have, or two that contradict.
+    """
+    merged = dict(settings)
+    for key, value in host_options.items():
+        option, why = OPTIONS[key]
+        if value is not None and key not in keys:
+            raise UsageFault(f"{option} {value}: {target} {why}; leave it out")
+        _put(merged, key, value, option)
+    if ENGINE in keys:
+        _choose_engine(merged, options, environ)
+    trains = ENGINE in merged if ENGINE in keys else not exports and "output" in keys
+    if not trains:
+        return merged, output
+    _put(merged, "output", output, "-o")
+    return merged, None
+
+
+def _choose_engine(
+    settings: dict[str, str], options: Sequence[str], environ: Mapping[str, str]
+) -> None:
+    """Set the engine that other options imply."""
+    if ENGINE in settings:
+        return
+    if "deepmedic" in settings or (options and environ.get(CHECKOUT)):
+        settings[ENGINE] = "deepmedic"
+    elif options:
+        raise UsageFault(
+            f"-- {options[0]}: is for DeepMedic's own command line, and no checkout of it is "
+            f"named; expected --deepmedic FOLDER, or {CHECKOUT} to be set. To write a data set "
+            "for DeepMedic, or to train with --engine torch, leave out what follows --"
+        )
+
+
+def _put(settings: dict[str, str], key: str, value: str | Path | None, option: str) -> None:
+    """Set one more key; refuse another value of a key that is set already."""
+    if value is not None and settings.setdefault(key, str(value)) != str(value):
+        raise UsageFault(
+            f"{option} {value} and --set {key}={settings[key]}: expected one of them; leave the "
+            "other out"
+        )
+
+
+def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> str:
+    """Return the name of the new data set, as the target framework needs it.
+
+    Raises:
+        UsageFault: the framework needs another option, or writes no data sets.
+    """
+    option = f"--export {export}" if output is None else f"-o {output}"
+    if adapter.exports == "nothing":
+        raise UsageFault(
+            f"{option}: {adapter.name} has no data sets to write; expected a target that has, "
+            "such as nnunet, deepmedic or yolo. Leave it out to train with samples mixed in"
+        )
+    if output is None and adapter.exports == "folder":
+        raise UsageFault(
+            f"{option}: {adapter.name} has no list of data sets to add a name to, expected -o "
+            "DIR, a new folder; use that instead"
+        )
+    if output is not None and adapter.exports == "name":
+        raise UsageFault(
+            f"{option}: {adapter.name} finds data sets by name in its own folders, expected "
+            "--export DatasetNNN_Name; use that instead"
+        )
+    return str(export if output is None else output)
+
+
+def host_data(
+    data: str | None, reading: Mapping[str, Any], run: RunFolder | None
+) -> tuple[SourceRequest, str]:
+    """Return the data of a target, and in words what was taken from the generator's fit.
+
+    Raises:
+        UsageFault: no data set is named, or a key has no effect.
+        DataFault: no run there.
+    """
+    if data is not None:
+        parsed = SourceRequest.parse(data)
+        reading = {**reading, "kind": parsed.kind, "where": parsed.where}
+    request = requested(reading, run)
+    refuse_idle_read(request, reading["read"])
+    return request, "" if run is None else resolve_request(request, reading)
