@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from gansynth.core.findings import CheckReport
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.data.read_options import refuse_idle_read
+from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.progress import RichReporter, counting
 from gansynth.runtime.words import as_path, as_texts
 
@@ -36,9 +39,30 @@ def check(
     Raises:
         GansynthError: the data set cannot be opened.
     """
-    request = source_request(data, subjects=subjects, read=read, root=root)
+    named = data if ":" in data else find_kind(data, root)
+    request = source_request(named, subjects=subjects, read=read, root=root)
     with counting(RichReporter(quiet=quiet), "check") as progress:
         return installed().check(request.kind)(request, progress)
+
+
+def find_kind(where: str, root: str | None = None) -> str:
+    """Return KIND:WHERE of a folder or file that only one kind of source can open.
+
+    Raises:
+        UsageFault: there is nothing, or none or several kinds can open it.
+    """
+    kinds, registry = [], installed()
+    if not Path(where).exists():
+        raise UsageFault(f"{where}: no such file or folder, expected one, or KIND:WHERE")
+    for kind in registry.names("checks"):
+        with suppress(GansynthError):
+            registry.load("sources", kind)(SourceRequest(kind, where, root=as_path(root)))
+            kinds.append(kind)
+    if len(kinds) != 1:
+        found = f"can be read as {' or '.join(kinds)}" if kinds else "no kind of source opens it"
+        example = f"gansynth check {[*kinds, 'nifti'][0]}:{where}"
+        raise UsageFault(f"{where}: {found}; name its kind, as in {example}")
+    return f"{kinds[0]}:{where}"
 
 
 def source_request(

@@ -24,7 +24,7 @@ from gansynth_cli.common import (
         "gansynth check nifti:cases.csv --read spacing=1 --json",
     )
 )
-@click.argument("data", metavar="KIND:WHERE")
+@click.argument("data", metavar="KIND:WHERE|FOLDER")
 @subjects_option
 @read_option
 @root_option
@@ -34,8 +34,8 @@ def command(
 ) -> None:
     """Report what is wrong with a data set, file by file.
 
-    Every file is read completely. Commands refuse a data set with errors, not one with warnings.
-    Exit code 3 if there are errors.
+    The kind of a folder or file is found, if only one can open it. Every file is read completely.
+    Commands refuse a data set with errors, not one with warnings. Exit code 3 if there are errors.
     """
     from gansynth.data.api import check
 
