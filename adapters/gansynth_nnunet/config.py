@@ -86,6 +86,11 @@ class NnunetSettings(TrainerSettings):
         description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,ET:4; "
         "training does not change",
     )
+    results: Path | None = Field(
+        None,
+        description="folder of nnU-Net's results, as -o; by default nnUNet_results, and ratio-R-S "
+        "in it where another ratio's training is there already",
+    )
     cascade: Literal["no", "degraded"] = Field(
         "no",
         description="degraded allows a cascade's second stage; the synthetic samples' own labels "

@@ -13,7 +13,7 @@ GROUPS = {
         *("data", "configuration", "plans", "fold", "subjects", "read", "synthetic_source"),
         *("root", "extra_source", "extra_source_read", "real", "real_read"),
     ),
-    "Ratio and schedule": ("ratio", "schedule", "augment_synthetic", "nearest"),
+    "Ratio and schedule": ("ratio", "schedule", "augment_synthetic", "nearest", "compare"),
     "Samples": (
         *("n", "number", "seed", "classes", "edit", "boxes", "condition_source"),
         *("condition_source_read", "lesions", "sampling_weights", "filter"),
@@ -78,9 +78,10 @@ def complete_keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[Co
     from gansynth.evaluation.option_tables import options
     from gansynth.runtime.errors import GansynthError
 
-    owner = ctx.params.get("target") or ctx.params.get("generator") or ctx.params.get("name")
+    # Behind an unfinished --set, click leaves the arguments unread.
+    owners = (ctx.params.get("target"), ctx.params.get("generator"), *ctx.args)
     try:
-        rows = [row for table in options(str(owner)) for row in table.rows]
+        rows = [row for table in options(next(filter(None, owners), "")) for row in table.rows]
     except GansynthError:
         return []
     return [

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
+from gansynth.core.run_folder import RunFolder
 from gansynth.fitting.label_report import warn_of_label_maps
 from gansynth.hosts.checks import plan_training, seconds_of_a_sample
-from gansynth.hosts.words import Given, data_set_name, host_data, host_settings, mix_config_from
+from gansynth.hosts.words import (
+    OF_SAMPLES,
+    PLACES,
+    Given,
+    data_set_name,
+    host_data,
+    host_settings,
+    mix_config_from,
+)
 from gansynth.runtime.devices import why_cpu
-from gansynth.runtime.errors import refuse_unknown
+from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.progress import Reporter, RichReporter
 from gansynth.runtime.words import Texts, as_path, as_texts
 from gansynth.sampling.filters.pretrain import learn_ahead
@@ -23,7 +33,12 @@ from gansynth.sampling.run_source import open_resolved
 if TYPE_CHECKING:
     from gansynth.core.adapter import Adapter, Content, TrainingResult
     from gansynth.core.mix_config import MixConfig
+    from gansynth.core.source import CaseSource
 
+ONE_PAIR = (
+    "one pair of trainings proves nothing: another seed or other patients may turn it round. "
+    "gansynth benchmark measures it, by this plan"
+)
 READING = ("configuration", "plans", "fold", "subjects", "read", "root")
 HOST = {
     "detector": "detector",
@@ -41,11 +56,18 @@ class Augmented:
     Attributes:
         document: what ``--json`` prints.
         result: of a training; None for a dry run or an export.
+        control: the same without samples, if they are compared.
     """
 
     adapter: Adapter
     document: Mapping[str, Any]
     result: TrainingResult | None = None
+    control: Augmented | None = None
+
+    def refuse_missing(self) -> None:
+        """Refuse a training that lacked samples; see ``TrainingResult``."""
+        if self.result is not None:
+            self.result.refuse_missing()
 
 
 def augment(
@@ -83,6 +105,7 @@ def augment(
     out: str | os.PathLike[str] | None = None,
     content: Content | None = None,
     nearest: bool = False,
+    compare: bool = False,
     edit: Texts = (),
     boxes: str | None = None,
     condition_source: str | None = None,
@@ -119,8 +142,7 @@ def augment(
     usual = augment.__kwdefaults__ or {}
     given = [name for name, value in words.items() if value != usual.get(name)]
     done = run_augment(words, given, RichReporter(quiet=quiet))
-    if done.result is not None:
-        done.result.refuse_missing()
+    done.refuse_missing()
     return done.document
 
 
@@ -134,6 +156,8 @@ def run_augment(words: Mapping[str, Any], given: Collection[str], reporter: Repo
     Raises:
         GansynthError: typed by cause; missing samples are in the result.
     """
+    if words["compare"]:
+        return _compare(words, given, reporter)
     asked = Given(words, given)
     asked.refuse_idle()
     samples = {key: words[key] for key in ("seed", *SampleWords.__annotations__) if key in words}
@@ -154,7 +178,7 @@ def run_augment(words: Mapping[str, Any], given: Collection[str], reporter: Repo
         {key: words[word] for word, key in HOST.items()},
         output=None if words["out"] is None else Path(words["out"]),
         options=words["options"],
-        exports=cls.exports != "nothing",
+        exports=cls.exports == "folder",
     )
     asked.check_export(out)
     adapter = cls(open_resolved(request, by_user="data " not in taken))
@@ -165,6 +189,61 @@ def run_augment(words: Mapping[str, Any], given: Collection[str], reporter: Repo
     if (why := why_cpu(mix_config.device)) is not None:
         reporter.say(why)
     return _train(adapter, mix_config, settings, asked, reporter)
+
+
+def _compare(words: Mapping[str, Any], given: Collection[str], reporter: Reporter) -> Augmented:
+    """Train without samples, then with them: the same settings and seed."""
+    if words["export"] is not None or words["content"] is not None:
+        raise UsageFault("--compare with --export: nothing is trained; leave one out")
+    if Ratio.parse(words["ratio"]).p == 0:
+        raise UsageFault(
+            f"--compare with --ratio {words['ratio']}: no sample is drawn, expected a ratio such "
+            "as 1:1; the training without samples is added"
+        )
+    arms = {name: {**words, "compare": False} for name in ("without", "with")}
+    for name, arm in arms.items():
+        if words["out"] is not None:
+            arm["out"] = Path(words["out"]) / name
+        own = {key: f"{words['set'][key]}/{name}" for key in PLACES if key in words["set"]}
+        arm["set"] = {**words["set"], **own}
+    arms["without"] |= {"ratio": "1:0", "schedule": "constant"}
+    real = [name for name in given if name not in (*OF_SAMPLES, "schedule")]
+    control = run_augment(arms["without"], real, reporter)
+    done = run_augment(arms["with"], given, reporter)
+    plan = plan_text(done.adapter.source, words)
+    document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
+    return replace(done, document={**document, "plan": plan}, control=control)
+
+
+def plan_text(source: CaseSource, words: Mapping[str, Any]) -> str:
+    """Return a plan of ``gansynth benchmark`` for the comparison of one pair."""
+    request = source.request
+    subjects = len({source.subject(case) for case in (*source.train_ids, *source.held_out_ids)})
+    test = max(2, subjects // 4)
+    size = max(1, (subjects - 2 * test) // 3)
+    lines = [
+        "name: pairs",
+        f"data: {request.kind}:{request.where}",
+        *(
+            f"{key}: {value}"
+            for key in ("configuration", "plans", "subjects", "root")
+            if (value := getattr(request, key)) is not None
+        ),
+        *([f"read: {dict(request.read)}"] if request.read else []),
+        f"host: {{target: {words['target']}, steps: 1000}}",
+        f"generators: {{mine: {{plugin: {_plugin(words)}}}}}",
+        f'arms: [default, double, {{name: mine, generator: mine, ratio: "{words["ratio"]}"}}]',
+        f"sizes: [{size}]",
+        "draws: 3",
+        "seeds: 2",
+        f"split: {{development: {test}, sealed: {test}}}",
+    ]
+    return "\n".join(lines)
+
+
+def _plugin(words: Mapping[str, Any]) -> str:
+    run = words["generator"]
+    return "cgan3d" if run is None else str(RunFolder(Path(run)).manifest["generator"])
 
 
 def _train(

@@ -99,10 +99,10 @@ class Given:
                     "without one, samples are mixed in at --ratio during training"
                 )
             return
-        if export is not None and out is not None:
+        if export is not None and self.words["out"] is not None:
             raise UsageFault(
-                f"--export {export} with -o {out}: one says where the data set goes, expected "
-                "--export for nnunet or -o for yolo and deepmedic; leave one out"
+                f"--export {export} with -o {self.words['out']}: one says where the data set goes, "
+                "expected --export for nnunet or -o for yolo and deepmedic; leave one out"
             )
         option = "--export" if out is None else "-o"
         for name in self.given:
@@ -125,7 +125,7 @@ def mix_config_from(words: Mapping[str, Any], samples: SampleRequest) -> MixConf
         ratio=Ratio.parse(words["ratio"]),
         schedule=Schedule.parse(words["schedule"]),
         frozen=words["offline"],
-        size=BankSize.parse(words["bank_size"]),
+        size=BankSize.parse(str(words["bank_size"])),
         pacing=RefreshPolicy.parse(words["reuse"], words["refresh"], words["overhead"]),
         bank=None if bank is None else Path(bank),
         scratch=None if place is None else Path(place),
@@ -144,6 +144,8 @@ def mix_config_from(words: Mapping[str, Any], samples: SampleRequest) -> MixConf
 CHECKOUT = "GANSYNTH_DEEPMEDIC"
 """Variable with the checkout of DeepMedic, used without ``--deepmedic``."""
 ENGINE = "engine"
+PLACES = ("output", "results")
+"""Settings that name the folder of a training's results; a framework has one of them."""
 NO_ENGINES = "has no engines to choose from, expected --target deepmedic"
 OPTIONS = {
     "detector": ("--detector", "is no detector, expected --target yolo"),
@@ -190,10 +192,11 @@ def host_settings(
         _put(merged, key, value, option)
     if ENGINE in keys:
         _choose_engine(merged, options, environ)
-    trains = ENGINE in merged if ENGINE in keys else not exports and "output" in keys
-    if not trains:
+    place = next((key for key in PLACES if key in keys), None)
+    trains = ENGINE in merged if ENGINE in keys else not exports
+    if not trains or place is None:
         return merged, output
-    _put(merged, "output", output, "-o")
+    _put(merged, place, output, "-o")
     return merged, None
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +25,9 @@ from gansynth_cli.common import (
 from gansynth_cli.help import GroupedCommand, complete_names
 from gansynth_cli.results import lines_of_training
 from gansynth_cli.typed_options import typed_options
+
+if TYPE_CHECKING:
+    from gansynth.hosts.api import Augmented
 
 
 @click.command(
@@ -142,6 +146,11 @@ from gansynth_cli.typed_options import typed_options
     is_flag=True,
     help="With -o: round a ratio that cannot be exact to the nearest possible one.",
 )
+@click.option(
+    "--compare",
+    is_flag=True,
+    help="Train without samples first, then with them, and print both results.",
+)
 @with_samples("Seeds labels, latents and slots.", read=dict)
 @device_option
 @set_option
@@ -174,9 +183,20 @@ def command(
     typed = typed_options(click.get_current_context())
     given = ["out" if name == "folder" else name for name in typed]
     done = run_augment(words, given, out.reporter)
-    if done.result is None:
-        out.result(done.document, summary(done.document))
-        return
-    labels = done.adapter.source.schema.labels
-    out.result(done.document, lines_of_training(done.document, done.adapter.name, labels))
-    done.result.refuse_missing()
+    out.result(done.document, lines_of_augment(done))
+    done.refuse_missing()
+
+
+def lines_of_augment(done: Augmented) -> Iterator[str]:
+    """Yield what was trained, written or planned; of a comparison both, and what it proves."""
+    if done.control is not None:
+        for name, arm in {"without": done.control, "with": done}.items():
+            yield f"-- {name} samples"
+            yield from lines_of_augment(replace(arm, document=done.document[name], control=None))
+        yield f"warning: {done.document['warning']}:"
+        yield from ("", *done.document["plan"].splitlines())
+    elif done.result is None:
+        yield from summary(done.document)
+    else:
+        labels = done.adapter.source.schema.labels
+        yield from lines_of_training(done.document, done.adapter.name, labels)

@@ -9,13 +9,13 @@ from gansynth_cli.common import examples
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command(epilog=examples("gansynth completion bash", "gansynth completion fish | source"))
+@click.command(epilog=examples("gansynth completion bash", "gansynth completion fish"))
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
     """Print the script that lets a shell complete gansynth.
 
-    Put eval "$(gansynth completion bash)" into ~/.bashrc, the same with zsh into ~/.zshrc, or the
-    second example into fish's config.fish.
+    Put eval "$(gansynth completion bash)" into ~/.bashrc, the same with zsh into ~/.zshrc, or
+    gansynth completion fish | source into config.fish.
     """
     from click.shell_completion import get_completion_class
 
