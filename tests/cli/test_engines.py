@@ -50,6 +50,8 @@ def chosen(settings: dict[str, str] | None = None, **asked: Any) -> Any:
             {"engine": "deepmedic", "output": "out"},
             None,
         ),
+        # nnU-Net writes data sets by name, so -o is for results.
+        ({"target": "nnunet", "keys": {"results": ""}, "exports": False}, {"results": "out"}, None),
         # Other targets have no engines, and keep what is theirs.
         ({"settings": {"a": "b"}, "target": "yolo", "keys": {}, "options": ("m=1",)},
          {"a": "b"}, OUT),

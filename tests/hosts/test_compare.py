@@ -1,4 +1,6 @@
-"""``gansynth augment --compare``: one pair of trainings, and the plan that would prove something."""
+"""``gansynth augment --compare``: one pair of trainings, and the plan that proves something."""
+
+from typing import Any
 
 import pytest
 import yaml
@@ -6,8 +8,8 @@ import yaml
 import gansynth
 from gansynth.benchmark.plan_file import read_plan
 
-SEGMENTER = {"target": "segmenter", "data": "example:2d", "quiet": True, "seed": 3}
-SHORT = {"steps": 2, "width": 4, "levels": 2, "batch_size": 2}
+SEGMENTER: dict[str, Any] = {"target": "segmenter", "data": "example:2d", "quiet": True, "seed": 3}
+SHORT: dict[str, Any] = {"steps": 2, "width": 4, "levels": 2, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")

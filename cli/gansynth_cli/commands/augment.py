@@ -133,7 +133,7 @@ if TYPE_CHECKING:
     type=FOLDER,
     metavar="DIR",
     help="Train nothing: write a new folder for stock YOLO detectors, or for stock DeepMedic. "
-    "With --engine, --deepmedic or --target segmenter: folder of the results.",
+    "With --engine, --deepmedic, --target nnunet or segmenter: folder of the results.",
 )
 @click.option(
     "--content",
