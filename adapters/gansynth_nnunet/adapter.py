@@ -39,7 +39,6 @@ from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import Reporter
-from gansynth.runtime.serialise import to_json
 from gansynth_nnunet import cascade, variants
 from gansynth_nnunet.class_locations import Key, encode, keys_of
 from gansynth_nnunet.config import NnunetSettings, TrainerMix
@@ -314,7 +313,7 @@ class NnunetAdapter(Adapter):
         config = self.output_folder / CONFIG
         if asked is None and config.is_file():
             earlier = read_json(config, hint="remove it").get("mix_config", {})
-            if earlier.get("ratio") != to_json(ratio):
+            if earlier.get("ratio") != str(ratio):
                 return self.results / f"ratio-{ratio}".replace(":", "-")
         return self.results
 
