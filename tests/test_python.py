@@ -104,9 +104,27 @@ def test_a_setting_of_the_wrong_name_is_refused_as_on_the_command_line(tmp_path)
         gansynth.fit("cgan3d", data="example:3d", out=tmp_path, quiet=True, widht=3)
 
 
-def test_a_word_without_effect_is_refused_in_python_too():
-    with pytest.raises(gansynth.UsageFault, match="--restarts 2: has no effect"):
-        gansynth.augment(target="nnunet", ratio="1:1", bank="bank", restarts=2)
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda: gansynth.augment(target="nnunet", ratio="1:1", bank="bank", restarts=2),
+            "--restarts 2: has no effect with --bank bank",
+        ),
+        (
+            lambda: gansynth.fit("dcgan", data="example:2d", out="out", only="one"),
+            "--only one: has no effect without --recipe",
+        ),
+        (
+            lambda: gansynth.evaluate("run", only="maps", metric=["spectrum"]),
+            "--metric spectrum: has no effect without --only=realism",
+        ),
+    ],
+    ids=["augment", "fit", "evaluate"],
+)
+def test_a_word_without_effect_is_refused_in_python_too(call, says):
+    with pytest.raises(gansynth.UsageFault, match=says):
+        call()
 
 
 def test_options_print_as_a_table_and_in_a_notebook():

@@ -12,8 +12,14 @@ from gansynth.evaluation.open_samples import SampleSelection
 from gansynth.metrics.comparison import EFFORTS
 from gansynth.runtime.errors import UsageFault, did_you_mean
 from gansynth.runtime.progress import RichReporter
-from gansynth.runtime.words import Texts, as_texts, as_tuple
+from gansynth.runtime.words import Given, Texts, as_texts, as_tuple, changed
 from gansynth.sampling.request_parsing import SampleWords, read_real, read_request
+
+NEEDS = {
+    "condition_source_read": "condition_source",
+    "real_read": "real",
+    "metric": "only=realism or !only",
+}
 
 
 def evaluate(
@@ -50,6 +56,8 @@ def evaluate(
     Raises:
         GansynthError: typed by cause, see ``gansynth.runtime.errors``.
     """
+    words = {**locals(), **samples}
+    Given(words, changed(words, evaluate)).refuse_idle(NEEDS)
     if preset not in EFFORTS:
         raise UsageFault(
             f"--preset {preset}: expected one of: {', '.join(EFFORTS)}."

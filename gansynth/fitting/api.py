@@ -20,9 +20,11 @@ from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import RichReporter
-from gansynth.runtime.words import Texts, as_path, as_texts, as_tuple
+from gansynth.runtime.words import Given, Texts, as_path, as_texts, as_tuple, changed
 from gansynth.sampling.api import FittedRun
 from gansynth.training.loggers import check_loggers
+
+NEEDS = dict.fromkeys(("only", "scale", "extra_source", "extra_source_read"), "recipe")
 
 
 def fit(
@@ -74,6 +76,8 @@ def fit(
         GansynthError: typed by cause, see ``gansynth.runtime.errors``.
         Interrupted: by SIGTERM or SIGINT, after a checkpoint.
     """
+    words = dict(locals())
+    Given(words, changed(words, fit)).refuse_idle(NEEDS)
     check_loggers(as_tuple(log))
     texts = as_texts({**(set or {}), **settings})
     if with_mask:

@@ -14,9 +14,10 @@ from gansynth.core.run_folder import RunFolder
 from gansynth.fitting.label_report import warn_of_label_maps
 from gansynth.hosts.checks import plan_training, seconds_of_a_sample
 from gansynth.hosts.words import (
+    NEEDS,
     OF_SAMPLES,
     PLACES,
-    Given,
+    AugmentWords,
     data_set_name,
     host_data,
     host_settings,
@@ -25,7 +26,7 @@ from gansynth.hosts.words import (
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.progress import Reporter, RichReporter
-from gansynth.runtime.words import Texts, as_path, as_texts
+from gansynth.runtime.words import Texts, as_path, as_texts, changed
 from gansynth.sampling.filters.pretrain import learn_ahead
 from gansynth.sampling.request_parsing import SampleWords, read_request
 from gansynth.sampling.run_source import open_resolved
@@ -139,8 +140,7 @@ def augment(
         GansynthError: typed by cause. ``TrainingFault``: trained, but samples were missing.
     """
     words = {**locals(), "set": as_texts({**(set or {}), **settings})}
-    usual = augment.__kwdefaults__ or {}
-    given = [name for name, value in words.items() if value != usual.get(name)]
+    given = changed(words, augment)
     done = run_augment(words, given, RichReporter(quiet=quiet))
     done.refuse_missing()
     return done.document
@@ -158,8 +158,8 @@ def run_augment(words: Mapping[str, Any], given: Collection[str], reporter: Repo
     """
     if words["compare"]:
         return _compare(words, given, reporter)
-    asked = Given(words, given)
-    asked.refuse_idle()
+    asked = AugmentWords(words, given)
+    asked.refuse_idle(NEEDS)
     samples = {key: words[key] for key in ("seed", *SampleWords.__annotations__) if key in words}
     mix_config = mix_config_from(words, read_request(**samples))
     cls = installed().adapter(words["target"])
@@ -250,7 +250,7 @@ def _train(
     adapter: Adapter,
     mix_config: MixConfig,
     settings: Mapping[str, str],
-    asked: Given,
+    asked: AugmentWords,
     reporter: Reporter,
 ) -> Augmented:
     """Train the host, or say what would be done."""
@@ -277,7 +277,7 @@ def _train(
 
 
 def _export(
-    adapter: Adapter, mix_config: MixConfig, name: str, asked: Given, reporter: Reporter
+    adapter: Adapter, mix_config: MixConfig, name: str, asked: AugmentWords, reporter: Reporter
 ) -> Mapping[str, Any]:
     """Write a data set, or say what would be written."""
     dry_run = asked.words["dry_run"]

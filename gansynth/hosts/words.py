@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import idle, refuse_idle
+from gansynth.runtime.words import Given
 from gansynth.sampling.run_source import requested, resolve_request
 
 if TYPE_CHECKING:
@@ -46,40 +46,12 @@ OF_SAMPLES = (
 """Options about samples."""
 
 
-class Given:
-    """The words of one command: values of all, and which of them the user gave."""
-
-    def __init__(self, words: Mapping[str, Any], given: Collection[str]) -> None:
-        self.words, self.given = words, given
-
-    def called(self, name: str) -> str:
-        """Return what is typed for a word."""
-        if name == "options":
-            return "host options after --"
-        off = "no-" if self.words.get(name) is False else ""
-        return f"--{off}{name.replace('_', '-')}"
-
-    def typed(self, name: str) -> str:
-        """Return a word with its value, as typed."""
-        value = self.words.get(name)
-        if isinstance(value, Mapping):
-            value = tuple(f"{key}={text}" for key, text in value.items())
-        values = value if isinstance(value, tuple | list) else (value,)
-        texts = " ".join(str(each) for each in values if not isinstance(each, bool))
-        return f"{self.called(name)} {texts}".strip()
-
-    def refuse_idle(self) -> None:
-        """Refuse words without effect beside the others.
-
-        Raises:
-            UsageFault: names the first of them.
-        """
-        refuse_idle(self.given, self.words, NEEDS, self.typed, self.called)
+class AugmentWords(Given):
+    """The words of ``gansynth augment``."""
 
     def warn_of_idle(self, ratio: Ratio, warn: Callable[[str], None]) -> None:
         """Warn of words without effect where no sample is used, e.g. at a baseline's ratio."""
-        needs = dict.fromkeys(OF_SAMPLES if ratio.p == 0 else (), "!ratio")
-        for message in idle(self.given, self.words, needs, self.typed, self.called):
+        for message in self.idle(dict.fromkeys(OF_SAMPLES if ratio.p == 0 else (), "!ratio")):
             warn(message.partition(";")[0])
 
     def check_export(self, out: Path | None) -> None:

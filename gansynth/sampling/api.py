@@ -138,7 +138,10 @@ class FittedRun(os.PathLike[str]):
         from gansynth.sampling.describe import describe_run
 
         facts = describe_run(self.folder)
-        rows = [("run", str(self.folder)), *((key, _shown(facts[key])) for key in SHOWN)]
+        rows = [
+            ("run", str(self.folder)),
+            *((key, _shown(facts[key])) for key in SHOWN if facts[key]),
+        ]
         cells = (f"<tr><th>{key}</th><td>{escape(text)}</td></tr>" for key, text in rows)
         return f"<table>{''.join(cells)}</table>"
 

@@ -20,7 +20,6 @@ from gansynth_cli.common import (
 )
 from gansynth_cli.help import GroupedCommand, complete_names
 from gansynth_cli.results import lines_of_evaluation
-from gansynth_cli.typed_options import with_needs
 
 # As in gansynth.metrics.comparison and gansynth.evaluation.evaluate, which take time to import.
 EFFORTS = ("quick", "standard", "thorough")
@@ -33,13 +32,6 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
         "gansynth evaluate runs/g0 -n 100",
         "gansynth evaluate banks/g0 --real nnunet:004 --real-read configuration=2d",
     ),
-)
-@with_needs(
-    {
-        "condition_source_read": "condition_source",
-        "real_read": "real",
-        "metric": "only=realism or !only",
-    }
 )
 @click.argument("folder", metavar="RUN|BANK", type=FOLDER)
 @with_real("Compare with these cases, not those of the run's fit; banks need it.")

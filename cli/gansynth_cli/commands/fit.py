@@ -25,7 +25,6 @@ from gansynth_cli.common import (
 )
 from gansynth_cli.help import GroupedCommand, complete_names
 from gansynth_cli.results import lines_of_fit
-from gansynth_cli.typed_options import with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
@@ -51,7 +50,6 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
         "gansynth fit dcgan --recipe han2018-wgan --data nifti:brats -o runs/han --only Concat-64",
     ),
 )
-@with_needs(dict.fromkeys(("only", "scale", "extra_source", "extra_source_read"), "recipe"))
 @click.argument("generator", metavar="NAME", shell_complete=complete_names("generators"))
 @with_source
 @click.option("-o", "--out", "folder", required=True, type=FOLDER, help="Folder of the new run.")
