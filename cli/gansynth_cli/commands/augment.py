@@ -192,7 +192,8 @@ def lines_of_augment(done: Augmented) -> Iterator[str]:
     if done.control is not None:
         for name, arm in {"without": done.control, "with": done}.items():
             yield f"-- {name} samples"
-            yield from lines_of_augment(replace(arm, document=done.document[name], control=None))
+            lines = lines_of_augment(replace(arm, document=done.document[name], control=None))
+            yield from (line for line in lines if not line.startswith("next:"))
         yield f"warning: {done.document['warning']}:"
         yield from ("", *done.document["plan"].splitlines())
     elif done.result is None:
