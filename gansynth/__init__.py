@@ -1,8 +1,9 @@
 """gansynth: GAN samples from one training fold, mixed on the fly into the framework you train.
 
-Users and plugins import from here; the module that holds a name may change. Importing this package
-is cheap: a name's module is imported at its first use. So ``gansynth --help`` and readers of a
-sample bank import neither torch nor any framework.
+The functions of ``dir(gansynth)`` are the commands of the same names (docs/python.md). Plugins
+import from here, too (docs/plugins.md); the module that holds a name may change. Importing this
+package is cheap: a name's module is imported at its first use. So ``gansynth --help`` and readers
+of a sample bank import neither torch nor any framework.
 """
 
 from importlib import import_module
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gansynth.bank.reader import BankReader
     from gansynth.bank.segment import BankSample
     from gansynth.bank.supervisor import ProducerSupervisor
+    from gansynth.benchmark.api import benchmark
     from gansynth.core.adapter import Adapter, HostArrays, HostOptions
     from gansynth.core.case_pool import CaseContext
     from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult
@@ -64,11 +66,15 @@ if TYPE_CHECKING:
     )
     from gansynth.core.source import CaseSource, SourceRequest
     from gansynth.core.space import Space
+    from gansynth.data.api import check
     from gansynth.data.read_options import ReadOptions, parse_read, register_read_options
+    from gansynth.evaluation.api import evaluate
     from gansynth.evaluation.audit import audit_exported
-    from gansynth.evaluation.evaluate import evaluate
     from gansynth.evaluation.memorisation import discriminator_scores, load_discriminator
+    from gansynth.evaluation.option_tables import options
+    from gansynth.fitting.api import fit
     from gansynth.fitting.recipe import find_recipe
+    from gansynth.hosts.api import augment
     from gansynth.hosts.batchgenerators_loader import mix_batches
     from gansynth.hosts.checks import check_mixing
     from gansynth.hosts.mixer import Mixer
@@ -85,7 +91,7 @@ if TYPE_CHECKING:
     )
     from gansynth.runtime.machine import DoctorLine
     from gansynth.runtime.options import read_settings
-    from gansynth.sampling.open_run import load_run
+    from gansynth.sampling.api import load
     from gansynth.sampling.replay import replay
     from gansynth.sampling.run_source import open_source
     from gansynth.sampling.sampler import Sampler
@@ -159,6 +165,9 @@ __all__ = [
     "UsageFault",
     "__version__",
     "audit_exported",
+    "augment",
+    "benchmark",
+    "check",
     "check_adapter",
     "check_generator",
     "check_mixing",
@@ -168,15 +177,17 @@ __all__ = [
     "features_of",
     "fill_bank",
     "find_recipe",
+    "fit",
     "hookimpl",
     "installed",
     "keep_outside",
     "live_bank",
+    "load",
     "load_discriminator",
-    "load_run",
     "mix",
     "mix_batches",
     "open_source",
+    "options",
     "parse_read",
     "read_settings",
     "register_read_options",
@@ -187,6 +198,7 @@ __all__ = [
 _HOMES = {
     "gansynth.bank.api": {"fill_bank", "live_bank"},
     "gansynth.bank.draw_log": {"summarise"},
+    "gansynth.benchmark.api": {"benchmark"},
     "gansynth.bank.producer": {"ProducerConfig"},
     "gansynth.bank.reader": {"BankReader"},
     "gansynth.bank.segment": {"BankSample"},
@@ -238,11 +250,15 @@ _HOMES = {
     },
     "gansynth.core.source": {"CaseSource", "SourceRequest"},
     "gansynth.core.space": {"Space"},
+    "gansynth.data.api": {"check"},
     "gansynth.data.read_options": {"ReadOptions", "parse_read", "register_read_options"},
+    "gansynth.evaluation.api": {"evaluate"},
     "gansynth.evaluation.audit": {"audit_exported"},
-    "gansynth.evaluation.evaluate": {"evaluate"},
     "gansynth.evaluation.memorisation": {"load_discriminator", "discriminator_scores"},
+    "gansynth.evaluation.option_tables": {"options"},
+    "gansynth.fitting.api": {"fit"},
     "gansynth.fitting.recipe": {"find_recipe"},
+    "gansynth.hosts.api": {"augment"},
     "gansynth.hosts.batchgenerators_loader": {"mix_batches"},
     "gansynth.hosts.checks": {"check_mixing"},
     "gansynth.hosts.mixer": {"Mixer"},
@@ -260,19 +276,29 @@ _HOMES = {
     "gansynth.runtime.machine": {"DoctorLine"},
     "gansynth.runtime.options": {"read_settings"},
     "gansynth.sampling.sampler": {"Sampler"},
-    "gansynth.sampling.open_run": {"load_run"},
+    "gansynth.sampling.api": {"load"},
     "gansynth.sampling.run_source": {"open_source"},
     "gansynth.sampling.replay": {"replay"},
     "gansynth.testing": {"ToySource", "check_adapter", "check_generator"},
 }
 
 
+COMMANDS = (
+    *("fit", "load", "check", "evaluate", "augment", "benchmark", "options"),
+    *("fill_bank", "live_bank", "mix", "mix_batches"),
+)
+"""What users need; the other names are for plugins (docs/plugins.md)."""
+
+
 def __getattr__(name: str) -> Any:
     for module, names in _HOMES.items():
         if name in names:
             return getattr(import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from gansynth.runtime.errors import did_you_mean
+
+    hint = did_you_mean(name, __all__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{hint}", name=name)
 
 
-def __dir__() -> set[str]:
-    return {*globals(), *__all__}
+def __dir__() -> list[str]:
+    return ["__version__", *COMMANDS]

@@ -25,6 +25,7 @@ from gansynth.core.adapter import (
 from gansynth.core.bank_options import BankCapacity, BankSize
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.prediction import Prediction
+from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, FoldSplit
 from gansynth.core.space import Space
@@ -34,7 +35,7 @@ from gansynth.hosts.record import compare, read_sessions
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.metrics.segmentation.results import account_of, asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import Reporter
@@ -55,6 +56,8 @@ from gansynth_nnunet.session import (
 )
 from gansynth_nnunet.source import NnunetSource
 
+CONFIG = "gansynth_config.json"
+"""File of a training's results that says how samples enter it."""
 WORKERS = "2"
 """Default number of nnU-Net's augmentation processes (``nnUNet_n_proc_DA``)."""
 
@@ -78,13 +81,15 @@ class NnunetAdapter(Adapter):
         self.host = source
         self.trainer = TRAINER
         """Name of the trainer class for nnU-Net, set after ``check`` has read the settings."""
+        self.results = source.root.results
+        """Folder of nnU-Net's results, set likewise."""
 
     @property
     def output_folder(self) -> Path:
         """Folder of nnU-Net's results of this training."""
         host = self.host
         model = f"{self.trainer}__{self._plans}__{host.configuration}"
-        return host.root.results / host.dataset / model / f"fold_{host.fold}"
+        return self.results / host.dataset / model / f"fold_{host.fold}"
 
     @property
     def _plans(self) -> str:
@@ -199,7 +204,7 @@ class NnunetAdapter(Adapter):
         from gansynth.sampling.run import locked
 
         config = self._config(mix_config, settings)
-        with locked(self.output_folder, "take other --data, --plans or --fold"):
+        with locked(self.output_folder, "take -o FOLDER, or other --plans or --fold"):
             self._train(self._write(config), options, mix_config.scratch)
             regions = asked_regions(settings.get("regions", ""), self.source)
             account = account_of(self.judged, self.source, self.output_folder, regions)
@@ -274,6 +279,7 @@ class NnunetAdapter(Adapter):
             "nnUNet_def_n_proc": str(min(8, os.cpu_count() or 1)),  # nnU-Net: 8 on any machine
             **with_ext_trainer(dict(os.environ)),
             **host.root.variables(),
+            "nnUNet_results": str(self.results),
             TrainerMix.FILE: str(config),
         }
         command = [host.dataset, host.configuration, host.fold, "-p", self._plans]
@@ -291,6 +297,7 @@ class NnunetAdapter(Adapter):
         """Return the configuration for the child process."""
         choices = read_settings(NnunetSettings, settings, self.name)
         self.trainer = variants.with_suffix(choices.trainer)
+        self.results = self._own_results(mix_config.ratio, choices.results)
         return TrainerMix(
             mix_config=mix_config,
             settings=choices.attributes,
@@ -299,6 +306,16 @@ class NnunetAdapter(Adapter):
             held_out=self.held_out if mix_config.ratio.p > 0 else (),
             patience=read_patience(),
         )
+
+    def _own_results(self, ratio: Ratio, asked: Path | None) -> Path:
+        """Return the folder of results; one of its own for a ratio beside another's training."""
+        self.results = self.host.root.results if asked is None else asked.absolute()
+        config = self.output_folder / CONFIG
+        if asked is None and config.is_file():
+            earlier = read_json(config, hint="remove it").get("mix_config", {})
+            if earlier.get("ratio") != str(ratio):
+                return self.results / f"ratio-{ratio}".replace(":", "-")
+        return self.results
 
     def _check(self, mix_config: MixConfig) -> SampleSource:
         """Return the checked generator or bank of the samples."""
@@ -333,7 +350,7 @@ class NnunetAdapter(Adapter):
         )
 
     def _write(self, config: TrainerMix) -> Path:
-        file = self.output_folder / "gansynth_config.json"
+        file = self.output_folder / CONFIG
         with disk_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
         write_json_atomic(file, config.to_json())

@@ -86,6 +86,11 @@ class NnunetSettings(TrainerSettings):
         description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,ET:4; "
         "training does not change",
     )
+    results: Path | None = Field(
+        None,
+        description="folder of nnU-Net's results, as -o; by default nnUNet_results, and ratio-R-S "
+        "in it where another ratio's training is there already",
+    )
     cascade: Literal["no", "degraded"] = Field(
         "no",
         description="degraded allows a cascade's second stage; the synthetic samples' own labels "
@@ -270,13 +275,13 @@ def _request(variables: Mapping[str, str]) -> SampleRequest:
     pairs = dict(part.partition("=")[::2] for part in how)
     return read_request(
         seed=_number(variables, "SEED", 0),
-        edits=split_asked(variables["EDITS"]),
+        edit=split_asked(variables["EDITS"]),
         boxes=variables["BOXES"] or None,
-        conditions=variables["CONDITIONS"] or None,
-        how=pairs,
+        condition_source=variables["CONDITIONS"] or None,
+        condition_source_read=pairs,
         lesions=variables["LESIONS"] or None,
-        weights=variables["WEIGHTS"] or None,
-        filters=split_asked(variables["FILTER"]),
+        sampling_weights=variables["WEIGHTS"] or None,
+        filter=split_asked(variables["FILTER"]),
     )
 
 

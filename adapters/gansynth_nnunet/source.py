@@ -314,7 +314,7 @@ class NnunetSource(Preprocessed):
             [(case, self.subject(case)) for case in held_out],
             fold=self.fold,
             repair=f"gansynth splits {self._id} "
-            f"--subjects {self.request.subjects or 'SUBJECTS.csv'} --overwrite",
+            f"--subjects {self.request.subjects or 'SUBJECTS.csv'} --force",
         )
         if made:
             write_json_atomic(path, splits)
@@ -330,14 +330,14 @@ class NnunetSource(Preprocessed):
         if not path.is_file():
             return self._default_splits(path), True
         splits: list[Any] = read_json(
-            path, expected=list, hint=f"make it again: gansynth splits {self._id} --overwrite"
+            path, expected=list, hint=f"make it again: gansynth splits {self._id} --force"
         )
         for number, split in enumerate(splits):
             parts = [split.get(k) for k in ("train", "val")] if isinstance(split, dict) else [None]
             if not all(isinstance(p, list) and all(isinstance(i, str) for i in p) for p in parts):
                 raise DataFault(
                     f"{path}: fold {number} is {split!r:.80}, expected lists of cases under train "
-                    f"and val; make it again: gansynth splits {self._id} --overwrite"
+                    f"and val; make it again: gansynth splits {self._id} --force"
                 )
         return splits, False
 

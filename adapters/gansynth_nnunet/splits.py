@@ -64,7 +64,7 @@ def write_splits(
         if not overwrite:
             raise UsageFault(
                 f"{path}: holds another split, expected none or this one; models trained with it "
-                "would no longer fit. Overwrite it with: gansynth splits ... --overwrite"
+                "would no longer fit. Overwrite it with: gansynth splits ... --force"
             )
         with disk_errors(path):
             path.rename(folder / f"splits_final.{sha256_file(path)[:8]}.json")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gansynth_cli.help import Complete, complete_keys, complete_names
+
 if TYPE_CHECKING:
     from gansynth.core.sample_request import SampleRequest
     from gansynth.runtime.progress import Reporter
@@ -111,7 +113,12 @@ subjects_option = click.option(
 
 
 def pairs_option(
-    option: str, name: str, example: str, help_text: str, metavar: str = "KEY=VALUE"
+    option: str,
+    name: str,
+    example: str,
+    help_text: str,
+    metavar: str = "KEY=VALUE",
+    complete: Complete | None = None,
 ) -> Callable[[F], F]:
     """Return a repeatable option of ``KEY=VALUE`` texts; the command gets a dictionary."""
 
@@ -129,14 +136,19 @@ def pairs_option(
             pairs[key.strip()] = value.strip()
         return pairs
 
-    return click.option(option, name, multiple=True, metavar=metavar, callback=read, help=help_text)
+    return click.option(
+        *(option, name),
+        multiple=True,
+        metavar=metavar,
+        callback=read,
+        help=help_text,
+        shell_complete=complete,
+    )
 
 
 synthetic_option = click.option(
     "--synthetic-source",
-    "synthetic",
     metavar="RUN",
-    callback=lambda context, parameter, folder: None if folder is None else os.path.abspath(folder),
     help="Run or sample bank of synthetic cases; the training cases of it count as seen.",
 )
 read_option = pairs_option(
@@ -165,13 +177,10 @@ def _with_request(data: Callable[..., Any], function: F) -> F:
     @with_reading
     @functools.wraps(function)
     def wrapped(*args: Any, data: str, reading: Mapping[str, Any], **kwargs: Any) -> Any:
-        from gansynth.core.source import SourceRequest
+        from gansynth.data.api import source_request
 
-        request = SourceRequest.parse(data, **{**reading, "fold": reading["fold"] or "0"})
-        if not kwargs.get("recipe_name"):  # a recipe has its own reading options
-            from gansynth.data.read_options import refuse_idle_read
-
-            refuse_idle_read(request, reading["read"])
+        # A recipe has its own reading options.
+        request = source_request(data, **reading, idle=not kwargs.get("recipe"))
         return function(*args, request=request, **kwargs)
 
     return wrapped  # type: ignore[no-any-return]
@@ -218,43 +227,36 @@ set_option = pairs_option(
     "settings",
     "steps=2000",
     "Change one setting (gansynth options NAME lists them); may be repeated.",
+    complete=complete_keys,
 )
 with_option = pairs_option(
     "--extra-source",
-    "others",
+    "extra_source",
     "tissues=nifti:adni",
     "Further source that a recipe needs, by its name; may be repeated.",
     "NAME=KIND:WHERE",
 )
 
 
-def _edits(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the edits of a command line, checked at once."""
-    if texts:
-        from gansynth.core.sample_request import SampleRequest
-        from gansynth.sampling.request_parsing import check_texts
-
-        check_texts(SampleRequest(edits=texts))
-    return texts
-
-
 edit_option = click.option(
     "--edit",
-    "edits",
     multiple=True,
+    shell_complete=complete_names("edits"),
     metavar="NAME[:KEY=VALUE,...]",
-    callback=_edits,
     help="Edit of the label maps of samples, or of lesions inserted into real images, in "
     "order; may be repeated. [default: the generator's own]",
 )
 
 
-def with_samples(seed: str | None = None, *, classes: bool = False) -> Callable[[F], F]:
+def with_samples(
+    seed: str | None = None, *, classes: bool = False, read: Callable[..., Any] | None = None
+) -> Callable[[F], F]:
     """Add options of samples; the function gets a ``SampleRequest`` as ``samples``.
 
     Args:
         seed: help of ``--seed``; None adds no such option.
         classes: whether to add ``--class``.
+        read: makes something else of the values than a ``SampleRequest``.
     """
     options = [
         edit_option,
@@ -266,14 +268,13 @@ def with_samples(seed: str | None = None, *, classes: bool = False) -> Callable[
         ),
         click.option(
             "--condition-source",
-            "conditions",
             metavar="KIND:WHERE",
             help="Take conditions from the cases of this source (e.g. tumour-free ones) instead of "
             "the run's own training cases.",
         ),
         pairs_option(
             "--condition-source-read",
-            "how",
+            "condition_source_read",
             "fold=0",
             "How to read --condition-source: keys of its kind, fold (default: all its cases), "
             "configuration, plans, subjects. Default: like the run's own cases. May be repeated.",
@@ -285,14 +286,13 @@ def with_samples(seed: str | None = None, *, classes: bool = False) -> Callable[
         ),
         click.option(
             "--sampling-weights",
-            "weights",
             type=FILE,
             help="Weight conditions by this file of gansynth hard-cases.",
         ),
         click.option(
             "--filter",
-            "filters",
             multiple=True,
+            shell_complete=complete_names("filters"),
             metavar="NAME[:KEY=VALUE,...]",
             help="own (default): reject samples that fail the generator's own checks. none: accept "
             "all. Or a further filter, see gansynth plugins. May be repeated.",
@@ -301,38 +301,20 @@ def with_samples(seed: str | None = None, *, classes: bool = False) -> Callable[
         *([] if seed is None else [seed_option(seed)]),
     ]
 
-    def read(**options_given: Any) -> SampleRequest:
+    def request(**words: Any) -> SampleRequest:
         from gansynth.sampling.request_parsing import read_request
 
-        weights = None if options_given["weights"] is None else str(options_given["weights"])
-        return read_request(**{"seed": 0, "classes": (), **options_given, "weights": weights})
+        return read_request(**words)
 
-    return option_group("samples", *options, read=read)
+    return option_group("samples", *options, read=read or request)
 
 
 def with_real(help_text: str) -> Callable[[F], F]:
-    """Add ``--real`` and ``--real-read``; the function gets ``real``, JSON of a request or None.
-
-    Args:
-        help_text: help of ``--real``.
-    """
-
-    def read(real: str | None, real_how: Mapping[str, str]) -> Mapping[str, Any] | None:
-        from gansynth.sampling.request_parsing import read_real
-
-        return read_real(real, real_how)
-
-    return option_group(
-        "real",
-        click.option("--real", metavar="KIND:WHERE", help=help_text),
-        pairs_option(
-            "--real-read",
-            "real_how",
-            "fold=0",
-            "How to read --real; keys as for --condition-source-read. May be repeated.",
-        ),
-        read=read,
-    )
+    """Add ``--real``, with ``help_text``, and ``--real-read``."""
+    how = "How to read --real; keys as for --condition-source-read. May be repeated."
+    real = click.option("--real", metavar="KIND:WHERE", help=help_text)
+    pairs = pairs_option("--real-read", "real_read", "fold=0", how)
+    return lambda function: real(pairs(function))
 
 
 device_option = click.option(

@@ -63,6 +63,7 @@ COMMANDS = {
         "Print the options of a generator, framework, source, edit or filter.",
     ),
     "doctor": ("doctor", "Report what this machine has, and what is missing."),
+    "completion": ("completion", "Print the script that lets a shell complete gansynth."),
 }
 """Command -> (module below ``gansynth_cli.commands``, the line that ``gansynth --help`` shows)."""
 

@@ -127,8 +127,7 @@ def lines_of_training(
     if (Path(document["folder"]) / "gansynth_detections.json").is_file():
         yield then("detections", document["folder"])
     else:
-        yield "next: the same with --ratio 1:0, to compare; gansynth benchmark does so with"
-        yield "      training subsets, seeds and statistics"
+        yield "next: the same with --compare; gansynth benchmark has subsets, seeds and statistics"
 
 
 def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import shutil
 import tempfile
 import time
@@ -38,8 +39,8 @@ _POLL_SECONDS = 0.1
 
 
 def fill_bank(
-    run: Path | str,
-    folder: Path | str,
+    run: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
     samples: int = 64,
     *,
     request: SampleRequest | None = None,
@@ -50,7 +51,7 @@ def fill_bank(
     """Fill a frozen bank for offline augmentation, or complete an interrupted one.
 
     Args:
-        run: folder of a generator's run.
+        run: a run, or its folder.
         folder: folder of the bank.
         samples: number of samples.
         request: conditions and filters of the samples; None for the defaults. The same request
@@ -121,7 +122,7 @@ def fill(
 
 @contextlib.contextmanager
 def live_bank(
-    run: Path | str,
+    run: str | os.PathLike[str],
     samples: int = 64,
     *,
     request: SampleRequest | None = None,

@@ -74,7 +74,8 @@ def parse_read(model: type[Options], request: SourceRequest) -> Options:
         if key not in fields and not model.passes_on:
             raise UsageFault(
                 f"--read {key}={text}: {request.kind}: has no such key, expected one of: "
-                f"{', '.join(fields) or 'none'}.{did_you_mean(key, fields)}"
+                f"{', '.join(fields) or 'none'}.{did_you_mean(key, fields)} "
+                f"See: gansynth options {request.kind}"
             )
     values = {key: text for key, text in request.read.items() if key in fields}
     return read_model(model, values, partial(_as_typed, request))

@@ -120,9 +120,12 @@ RENAMED = {
     "--conditions": "--condition-source",
     "--conditions-read": "--condition-source-read",
     "--weights": "--sampling-weights",
+    "--output": "--out",
     "failures": "hard-cases",
+    "--overwrite": "--force",
     "train": "fit",
     "pix2pix": "cgan3d",
+    "load_run": "load",
 }
 """Name of before, or of other programs -> what it is called here."""
 
@@ -153,16 +156,16 @@ def refuse_unknown(
     Args:
         settings: keys to check.
         names: valid keys.
-        of: their owner, for the message.
+        of: their owner, for the message; its last word is a name for ``gansynth options``.
         named: formats a key for the message.
 
     Raises:
-        UsageFault: names the most similar key, and all keys.
+        UsageFault: names the most similar key, and the command that lists all.
     """
     names = sorted(names)
     for key in settings:
         if key not in names:
             raise UsageFault(
-                f"{named(key)}: {of} has no such setting, expected one of: "
-                f"{', '.join(names) or 'none'}.{did_you_mean(key, names)}"
+                f"{named(key)}: {of} has no such setting.{did_you_mean(key, names)} "
+                f"See: gansynth options {of.split()[-1]}"
             )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.errors import UsageFault, describe_error
+from gansynth.runtime.words import Texts, as_texts, as_tuple
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Generator
@@ -22,38 +23,47 @@ _BY_NAME = ("nnunet", "nnunet-raw")
 """Kinds whose data sets have names, not paths."""
 
 
-def read_request(
-    *,
-    seed: int = 0,
-    edits: Sequence[str] = (),
-    boxes: str | None = None,
-    classes: Sequence[str] = (),
-    conditions: str | None = None,
-    how: Mapping[str, str] | None = None,
-    lesions: str | None = None,
-    weights: str | None = None,
-    filters: Sequence[str] = (),
-) -> SampleRequest:
-    """Check all options that need no run, and combine them.
+class SampleWords(TypedDict, total=False):
+    """What samples are conditioned on and filtered by, in the words of the command line.
 
-    Args:
-        edits: ``NAME`` or ``NAME:KEY=VALUE,...``; none takes the run's own.
+    Attributes:
+        edit: ``NAME`` or ``NAME:KEY=VALUE,...``; none takes the run's own.
         boxes: ``training``, ``jitter:KEY=VALUE,...`` or ``file:PATH``.
-        conditions: ``KIND:WHERE`` of another source.
-        how: how to read it: its own keys, and ``fold``, ``configuration``, ``plans``, ``subjects``
-            and ``root``.
-        filters: ``own``, ``none``, ``NAME`` or ``NAME:KEY=VALUE,...``.
+        classes: samples of these classes only.
+        condition_source: ``KIND:WHERE`` of another source.
+        condition_source_read: how to read it: its own keys, and ``fold``, ``configuration``,
+            ``plans``, ``subjects`` and ``root``.
+        lesions: ``KEY=VALUE,...``, how lesions are inserted into real images.
+        sampling_weights: file of ``gansynth hard-cases``.
+        filter: ``own``, ``none``, ``NAME`` or ``NAME:KEY=VALUE,...``.
+    """
+
+    edit: Texts
+    boxes: str | None
+    classes: Texts
+    condition_source: str | None
+    condition_source_read: Mapping[str, Any] | None
+    lesions: str | None
+    sampling_weights: str | Path | None
+    filter: Texts
+
+
+def read_request(*, seed: int = 0, **words: Unpack[SampleWords]) -> SampleRequest:
+    """Check all options that need no run, and combine them.
 
     Raises:
         UsageFault: naming the option.
     """
+    weights, filters = words.get("sampling_weights"), as_tuple(words.get("filter"))
     request = SampleRequest(
         seed=seed,
-        edits=tuple(edits) or None,
-        boxes=_boxes(boxes),
-        classes=tuple(classes) or None,
-        conditions=_conditions(conditions, how or {}),
-        lesions=lesions,
+        edits=as_tuple(words.get("edit")) or None,
+        boxes=_boxes(words.get("boxes")),
+        classes=as_tuple(words.get("classes")) or None,
+        conditions=_conditions(
+            words.get("condition_source"), as_texts(words.get("condition_source_read"))
+        ),
+        lesions=words.get("lesions"),
         weights=None if weights is None else str(Path(weights).expanduser().absolute()),
         filters=tuple(text for text in filters if text not in (OWN, NONE)),
         keep_flawed=_keeps_flawed(filters),

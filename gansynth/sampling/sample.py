@@ -150,16 +150,18 @@ def sample_run(
         report["interpolation"] = write_interpolation(drawer, sheets, rows, interpolate)
     if sheet:
         drawn = drawn or drawer.draw(0, min(n, SHEET))
-        real = [_placed(drawer, sample) for sample in drawn]
-        given_names = given_channels(opened.generator.options)
-        schema, path = drawer.sampler.schema, sheets / "sheet.png"
-        report["sheet"] = str(
-            write_sample_grid(path, drawn, real, schema, given_channels=given_names)
-        )
+        report["sheet"] = str(write_sheet(sheets / "sheet.png", drawer, drawn))
     if nearest:
         samples = [drawer.draw_raw(index, 1)[0] for index in range(min(n, COMPARED))]
         report["nearest"] = write_nearest(drawer, samples, usual, reporter)
     return report
+
+
+def write_sheet(path: Path, drawer: Sampler, samples: Sequence[Sample]) -> Path:
+    """Write a PNG of samples, each beside the real case of its condition."""
+    real = [_placed(drawer, sample) for sample in samples]
+    given = given_channels(drawer.run.generator.options)
+    return write_sample_grid(path, samples, real, drawer.sampler.schema, given_channels=given)
 
 
 def _write_volumes(

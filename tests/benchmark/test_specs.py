@@ -26,9 +26,9 @@ from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
+from gansynth.hosts.words import mix_config_from
 from gansynth.runtime.errors import UsageFault
 from gansynth_cli.commands.augment import command as augment
-from gansynth_cli.commands.augment import injection_from
 from gansynth_cli.commands.fit import command as fit
 from tests.benchmark.people import WHERE, design_of, plan_of
 
@@ -352,10 +352,7 @@ def test_the_command_line_understands_what_is_meant():
     arm = {"name": "mine", "generator": "copypaste", "ratio": "2:1", "schedule": "anneal:50%-100%"}
     spec = spec_of("mine", **arms({**arm, "bank": "3x", "augment_synthetic": False}))
     params = parsed(augment, augment_words(spec, REQUEST, RUN, None))
-    keys = ("ratio", "schedule", "bank", "frozen", "bank_size", "augment_synthetic")
-    how = {k: params[k] for k in (*keys, "reuse", "refresh", "overhead")}
-    run, samples = RunFolder(params["run"]), SampleRequest(params["seed"])
-    told = injection_from({**how, "run": run, "samples": samples})
+    told = mix_config_from(params, SampleRequest(params["seed"]))
     assert (str(told.ratio), str(told.schedule)) == ("2:1", "anneal:50%-100%")
     assert (told.frozen, str(told.size), told.seed) == (True, "3x", 1001)
     assert (told.run, told.augment_synthetic) == (RunFolder(RUN), False)
@@ -379,7 +376,7 @@ def fitted_by(request: SourceRequest = REQUEST, **changes: Any) -> list[str]:
 def test_the_command_of_a_fit(changes, middle, settings):
     words = fitted_by(**changes)
     assert shlex.join(words) == f"fit cgan3d {middle}{DATA} {settings}--set seed=1001 -o run --json"
-    assert parsed(fit, words)["run"] == RUN
+    assert parsed(fit, words)["folder"] == RUN
 
 
 def test_a_generators_reading_goes_over_the_plans():

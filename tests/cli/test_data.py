@@ -115,8 +115,8 @@ def test_splits_keep_subjects_together_and_replace_others_if_told_so(root, run_c
     subjects = root.with_name("people.csv")
     splits = ("splits", "nnunet:001", "--root", root, "--subjects", subjects, "--folds", 3)
     refused = run_cli(*splits, "--seed", 3)
-    assert (refused.exit_code, "--overwrite" in refused.stderr) == (2, True)
-    document = run_json(*splits, "--seed", 9, "--overwrite")
+    assert (refused.exit_code, "--force" in refused.stderr) == (2, True)
+    document = run_json(*splits, "--seed", 9, "--force")
     person = dict(line.split(",") for line in subjects.read_text().splitlines()[1:])
     for split in document["splits"]:
         assert len(split["val"]) == 2

@@ -10,9 +10,9 @@ from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.ratio import Ratio
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.checks import check_mixing
+from gansynth.hosts.words import host_settings
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.run_source import open_source
-from gansynth_cli.augment_options import host_settings
 from tests.yolo_sets import toy_yolo
 
 KNOWN = {"engine": "", "deepmedic": "", "python": "", "output": ""}
@@ -50,6 +50,8 @@ def chosen(settings: dict[str, str] | None = None, **asked: Any) -> Any:
             {"engine": "deepmedic", "output": "out"},
             None,
         ),
+        # nnU-Net writes data sets by name, so -o is for results.
+        ({"target": "nnunet", "keys": {"results": ""}, "exports": False}, {"results": "out"}, None),
         # Other targets have no engines, and keep what is theirs.
         ({"settings": {"a": "b"}, "target": "yolo", "keys": {}, "options": ("m=1",)},
          {"a": "b"}, OUT),

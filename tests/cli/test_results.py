@@ -66,8 +66,7 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
             "region      Dice   HD95 px  truth has none  predicted there  not predicted",
             "foreground  0.710  12.50    2               1                3",
             "edema       0.500  -        2               1                3",
-            "next: the same with --ratio 1:0, to compare; gansynth benchmark does so with",
-            "      training subsets, seeds and statistics",
+            "next: the same with --compare; gansynth benchmark has subsets, seeds and statistics",
         ],
     ),
     "demo": (

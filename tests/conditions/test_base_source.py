@@ -244,7 +244,7 @@ def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
     Path("004").mkdir()
 
     def where(text: str) -> Any:
-        return (read_request(conditions=text).conditions or {})["where"]
+        return (read_request(condition_source=text).conditions or {})["where"]
 
     assert where("nifti:free") == str(tmp_path / "free")
     assert where("slices:nifti:free") == f"nifti:{tmp_path / 'free'}"
@@ -262,7 +262,7 @@ def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
     ],
 )
 def test_filters_stand_beside_the_generators_own_judgement(filters, keep_flawed, named):
-    asking = read_request(filters=filters)
+    asking = read_request(filter=filters)
     assert (asking.keep_flawed, asking.filters) == (keep_flawed, named)
     assert split_asked("a:x=1,y=2,b c:z=1+2,d") == ["a:x=1,y=2", "b", "c:z=1+2", "d"]
 

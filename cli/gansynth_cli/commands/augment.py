@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.runtime.errors import refuse_unknown
-from gansynth_cli.augment_options import (
-    NEEDS,
-    check_options,
-    data_set_name,
-    host_data,
-    host_settings,
-    nearest_option,
-    run_export,
-    warn_of_idle,
-)
 from gansynth_cli.common import (
     FILE,
     FOLDER,
@@ -25,32 +16,34 @@ from gansynth_cli.common import (
     device_option,
     dry_run_option,
     examples,
-    say_device,
     set_option,
     summary,
     with_host_data,
     with_output,
     with_samples,
 )
+from gansynth_cli.help import GroupedCommand, complete_names
 from gansynth_cli.results import lines_of_training
-from gansynth_cli.typed_options import with_needs
+from gansynth_cli.typed_options import typed_options
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from gansynth.core.adapter import Adapter, Content, MixConfig
+    from gansynth.hosts.api import Augmented
 
 
 @click.command(
+    cls=GroupedCommand,
     epilog=examples(
         "gansynth augment --target nnunet --generator runs/g0 --ratio 1:1 --dry-run",
         "gansynth augment --target yolo --data yolo:data.yaml --generator runs/g1 "
         "--ratio 2813:4000 --set epochs=100 -- mosaic=0.5",
-    )
+    ),
 )
-@with_needs(NEEDS)
 @click.option(
-    "--target", required=True, help="Framework to train: nnunet, deepmedic, yolo, segmenter."
+    "--target",
+    required=True,
+    is_eager=True,  # so that --target NAME --help shows the options of NAME
+    shell_complete=complete_names("adapters"),
+    help="Framework to train: nnunet, deepmedic, yolo, segmenter.",
 )
 @with_host_data
 @click.option(
@@ -75,7 +68,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Python with DeepMedic's TensorFlow; else GANSYNTH_DEEPMEDIC_PYTHON, else gansynth's own.",
 )
-@click.option("--generator", "run", type=FOLDER, metavar="RUN", help="Run of gansynth fit.")
+@click.option("--generator", type=FOLDER, metavar="RUN", help="Run of gansynth fit.")
 @click.option("--ratio", required=True, metavar="R:S", help="Real to synthetic samples, e.g. 1:1.")
 @click.option(
     "--schedule",
@@ -85,9 +78,7 @@ if TYPE_CHECKING:
     "for 80 % of the training, then only 10 % of the real cases).",
 )
 @click.option("--bank", type=FOLDER, help="Use this existing sample bank; make none.")
-@click.option(
-    "--offline", "frozen", is_flag=True, help="Fill the sample bank once, instead of on the fly."
-)
+@click.option("--offline", is_flag=True, help="Fill the sample bank once, instead of on the fly.")
 @click.option(
     "--bank-size",
     default="64",
@@ -103,9 +94,7 @@ if TYPE_CHECKING:
     help="Most slowdown of the training by the producer, whose pace is measured and adapted "
     "(default 2%).",
 )
-@click.option(
-    "--bank-dir", "scratch", type=FOLDER, help="Folder for the bank, instead of shared memory."
-)
+@click.option("--bank-dir", type=FOLDER, help="Folder for the bank, instead of shared memory.")
 @click.option(
     "--restarts",
     type=click.IntRange(min=0),
@@ -114,12 +103,9 @@ if TYPE_CHECKING:
     help="Restarts in a row of a producer that died.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first missing synthetic sample.")
-@click.option(
-    "--allow-empty-bank", "keep_going", is_flag=True, help="Start even without a synthetic sample."
-)
+@click.option("--allow-empty-bank", is_flag=True, help="Start even without a synthetic sample.")
 @click.option(
     "--host-augmentation/--no-host-augmentation",
-    "usual_augmentation",
     default=True,
     help="Keep the framework's own augmentation (default), or train without.",
 )
@@ -142,11 +128,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    "folder",
     type=FOLDER,
     metavar="DIR",
     help="Train nothing: write a new folder for stock YOLO detectors, or for stock DeepMedic. "
-    "With --engine, --deepmedic or --target segmenter: folder of the results.",
+    "With --engine, --deepmedic, --target nnunet or segmenter: folder of the results.",
 )
 @click.option(
     "--content",
@@ -154,30 +141,29 @@ if TYPE_CHECKING:
     help="With --export or -o: real and synthetic cases for training (default), or only "
     "synthetic ones, to share.",
 )
-@nearest_option
-@with_samples("Seeds labels, latents and slots.")
+@click.option(
+    "--nearest",
+    is_flag=True,
+    help="With -o: round a ratio that cannot be exact to the nearest possible one.",
+)
+@click.option(
+    "--compare",
+    is_flag=True,
+    help="Train without samples first, then with them, and print both results.",
+)
+@with_samples("Seeds labels, latents and slots.", read=dict)
 @device_option
 @set_option
 @dry_run_option
 @click.argument("options", nargs=-1, metavar="[-- HOST OPTIONS]")
 @with_output
 def command(
-    target: str,
-    data: str | None,
+    folder: Path | None,
     reading: Mapping[str, Any],
-    run: Path | None,
-    settings: dict[str, str],
-    dry_run: bool,
-    options: tuple[str, ...],
-    export: str | None,
-    output: Path | None,
-    content: Content | None,
-    detector: str | None,
-    engine: str | None,
-    deepmedic: Path | None,
-    deepmedic_python: Path | None,
+    samples: Mapping[str, Any],
+    settings: Mapping[str, str],
     out: Output,
-    **how: Any,
+    **words: Any,
 ) -> None:
     """Train a target framework with samples mixed in at a ratio.
 
@@ -191,97 +177,27 @@ def command(
     sets other seconds. Then it stops with exit 5. --set changes settings of the framework. Options
     after -- go to the framework's own command line.
     """
-    from gansynth.core.registry import installed
-    from gansynth.core.run_folder import RunFolder
-    from gansynth.hosts.checks import plan_training
-    from gansynth.sampling.run_source import open_resolved
+    from gansynth.hosts.api import run_augment
 
-    generator = None if run is None else RunFolder(run)
-    mix_config = injection_from({**how, "run": generator})
-    cls = installed().adapter(target)
-    refuse_unknown(settings, cls.Options.model_fields, of=target)
-    request, taken = host_data(data, reading, generator)  # reads the run folder
-    warn_of_idle(mix_config, out)
-    if taken:
-        out.reporter.say(f"as {run} was fitted: {taken}")
-    settings, output = host_settings(
-        *(settings, cls.Options.model_fields, target),
-        {
-            "detector": detector,
-            "engine": engine,
-            "deepmedic": deepmedic,
-            "python": deepmedic_python,
-        },
-        output=output,
-        options=options,
-        exports=cls.exports != "nothing",
-    )
-    check_options(export, output, content)
-    adapter = cls(open_resolved(request, by_user="data " not in taken))
-    adapter.check_ways(mix_config)
-    if export is not None or output is not None:
-        name = data_set_name(adapter, export, output)
-        run_export(adapter, mix_config, name, content, dry_run=dry_run, out=out)
-        return
-    say_device(mix_config.device, out)
-    adapter.validate()
-    adapter.check(mix_config, settings, options)
-    _warn_of_run(mix_config, out)
-    if dry_run:
-        planned = plan_training(adapter, mix_config, settings, options)
-        out.result(planned, summary(planned))
-        return
-    _learn_filters(adapter, mix_config, out)
-    training_result = adapter.start(mix_config, settings, options)
-    for warning in training_result.warnings:
-        out.reporter.warn(warning)
-    document = training_result.describe(mix_config)
-    labels = adapter.source.schema.labels
-    out.result(document, lines_of_training(document, adapter.name, labels))
-    training_result.refuse_missing()
+    words |= {**reading, **samples, "out": folder, "set": settings}
+    typed = typed_options(click.get_current_context())
+    given = ["out" if name == "folder" else name for name in typed]
+    done = run_augment(words, given, out.reporter)
+    out.result(done.document, lines_of_augment(done))
+    done.refuse_missing()
 
 
-def _warn_of_run(mix_config: MixConfig, out: Output) -> None:
-    """Repeat the warnings of the generator's fit."""
-    from gansynth.fitting.label_report import warn_of_label_maps
-
-    if mix_config.run is not None and mix_config.ratio.p > 0:
-        warn_of_label_maps(mix_config.run.folder, out.reporter)
-
-
-def _learn_filters(adapter: Adapter, mix_config: MixConfig, out: Output) -> None:
-    """Train filters now, with progress, and not in the producer."""
-    from gansynth.sampling.filters.pretrain import learn_ahead
-
-    if mix_config.ratio.p > 0:
-        learn_ahead(
-            mix_config.run,
-            mix_config.samples.filters,
-            adapter.source,
-            target=adapter.name,
-            device=mix_config.device,
-            reporter=out.reporter,
-        )
-
-
-def injection_from(how: Mapping[str, Any]) -> MixConfig:
-    """Return how samples are mixed in, from the options.
-
-    Raises:
-        UsageFault: names the wrong option.
-    """
-    from gansynth.core.adapter import MixConfig
-    from gansynth.core.bank_options import BankSize, RefreshPolicy
-    from gansynth.core.ratio import Ratio
-    from gansynth.core.schedule import Schedule
-
-    read = dict(how)
-    pacing = RefreshPolicy.parse(read.pop("reuse"), read.pop("refresh"), read.pop("overhead"))
-    return MixConfig(
-        ratio=Ratio.parse(read.pop("ratio")),
-        schedule=Schedule.parse(read.pop("schedule")),
-        size=BankSize.parse(read.pop("bank_size")),
-        pacing=pacing,
-        augment_synthetic=read.pop("augment_synthetic") == "yes",
-        **read,
-    )
+def lines_of_augment(done: Augmented) -> Iterator[str]:
+    """Yield what was trained, written or planned; of a comparison both, and what it proves."""
+    if done.control is not None:
+        for name, arm in {"without": done.control, "with": done}.items():
+            yield f"-- {name} samples"
+            lines = lines_of_augment(replace(arm, document=done.document[name], control=None))
+            yield from (line for line in lines if not line.startswith("next:"))
+        yield f"warning: {done.document['warning']}:"
+        yield from ("", *done.document["plan"].splitlines())
+    elif done.result is None:
+        yield from summary(done.document)
+    else:
+        labels = done.adapter.source.schema.labels
+        yield from lines_of_training(done.document, done.adapter.name, labels)

@@ -31,7 +31,12 @@ from gansynth_cli.typed_options import with_needs
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @click.option("--data", metavar="KIND:WHERE", help="Cases to use instead of those in the plan.")
 @click.option(
-    "-o", "--output", type=FOLDER, metavar="DIR", help="Results. [default: runs/benchmarks/NAME]"
+    "-o",
+    "--out",
+    "output",
+    type=FOLDER,
+    metavar="DIR",
+    help="Results. [default: runs/benchmarks/NAME]",
 )
 @click.option(
     "--arm",

@@ -24,7 +24,7 @@ from gansynth_cli.common import (
         "gansynth check nifti:cases.csv --read spacing=1 --json",
     )
 )
-@click.argument("data", metavar="KIND:WHERE")
+@click.argument("data", metavar="KIND:WHERE|FOLDER")
 @subjects_option
 @read_option
 @root_option
@@ -34,19 +34,12 @@ def command(
 ) -> None:
     """Report what is wrong with a data set, file by file.
 
-    Every file is read completely. Commands refuse a data set with errors, not one with warnings.
-    Exit code 3 if there are errors.
+    The kind of a folder or file is found, if only one can open it. Every file is read completely.
+    Commands refuse a data set with errors, not one with warnings. Exit code 3 if there are errors.
     """
-    from gansynth.core.registry import installed
-    from gansynth.core.source import SourceRequest
-    from gansynth.data.read_options import refuse_idle_read
-    from gansynth.runtime.progress import counting
+    from gansynth.data.api import check
 
-    request = SourceRequest.parse(data, subjects=subjects, read=read, root=root)
-    check = installed().check(request.kind)
-    refuse_idle_read(request, read)
-    with counting(out.reporter, "check") as progress:
-        checked = check(request, progress)
+    checked = check(data, subjects=subjects, read=read, root=root, quiet=out.quiet)
     name, findings = checked.name, checked.findings
     errors = sum(finding.level == "error" for finding in findings)
     document = {

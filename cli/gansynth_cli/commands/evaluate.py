@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,11 +18,8 @@ from gansynth_cli.common import (
     with_real,
     with_samples,
 )
+from gansynth_cli.help import GroupedCommand, complete_names
 from gansynth_cli.results import lines_of_evaluation
-from gansynth_cli.typed_options import with_needs
-
-if TYPE_CHECKING:
-    from gansynth.core.sample_request import SampleRequest
 
 # As in gansynth.metrics.comparison and gansynth.evaluation.evaluate, which take time to import.
 EFFORTS = ("quick", "standard", "thorough")
@@ -30,23 +27,18 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
 
 
 @click.command(
+    cls=GroupedCommand,
     epilog=examples(
         "gansynth evaluate runs/g0 -n 100",
         "gansynth evaluate banks/g0 --real nnunet:004 --real-read configuration=2d",
-    )
-)
-@with_needs(
-    {
-        "how": "conditions",
-        "real_how": "real",
-        "metrics": "parts=realism or !parts",
-    }
+    ),
 )
 @click.argument("folder", metavar="RUN|BANK", type=FOLDER)
 @with_real("Compare with these cases, not those of the run's fit; banks need it.")
 @click.option(
     "-n",
     "--number",
+    "n",
     type=click.IntRange(min=4),
     default=64,
     show_default=True,
@@ -57,21 +49,19 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
 )
 @click.option(
     "--only",
-    "parts",
     multiple=True,
     type=click.Choice(PARTS),
     help="Run this part only; may be repeated.",
 )
 @click.option(
     "--metric",
-    "metrics",
+    shell_complete=complete_names("metrics"),
     multiple=True,
     metavar="NAME",
     help="Measure realism by this metric only; may be repeated. See: gansynth plugins",
 )
 @click.option(
     "--preset",
-    "effort",
     type=click.Choice(EFFORTS),
     default="standard",
     show_default=True,
@@ -88,25 +78,12 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
     show_default=True,
     help="Thumbnails in the report; those of real cases are patients' images.",
 )
-@with_samples("Seeds labels and latents.", classes=True)
+@with_samples("Seeds labels and latents.", classes=True, read=dict)
 @device_option
 @with_moved_data
 @with_output
 def command(
-    folder: Path,
-    real: Mapping[str, Any] | None,
-    number: int,
-    report: Path | None,
-    parts: tuple[str, ...],
-    metrics: tuple[str, ...],
-    effort: str,
-    exported: Path | None,
-    pictures: bool,
-    samples: SampleRequest,
-    device: str,
-    data: str | None,
-    root: str | None,
-    out: Output,
+    folder: Path, report: Path | None, samples: Mapping[str, Any], out: Output, **words: Any
 ) -> None:
     """Evaluate samples: realism, faithfulness and memorisation.
 
@@ -114,19 +91,7 @@ def command(
     the run was fitted on. Every figure stands beside that of other real patients. The report shows
     patients' images: leave them out (--no-pictures) before you share it.
     """
-    from gansynth.evaluation.evaluate import EvaluationOptions, evaluate
-    from gansynth.evaluation.open_samples import SampleSelection
-    from gansynth.metrics.comparison import EFFORTS as KNOWN
+    from gansynth.evaluation.api import evaluate
 
-    report_document = evaluate(
-        folder,
-        real,
-        out=report,
-        sample_options=SampleSelection(number, samples),
-        options=EvaluationOptions(parts or PARTS, metrics, KNOWN[effort], pictures, exported),
-        device=device,
-        data=data,
-        root=root,
-        reporter=out.reporter,
-    )
-    out.result(report_document, lines_of_evaluation(report_document, folder))
+    document = evaluate(folder, out=report, quiet=out.quiet, **samples, **words)
+    out.result(document, lines_of_evaluation(document, folder))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.runtime.errors import UsageFault
 from gansynth_cli.common import (
     FOLDER,
     Output,
@@ -17,7 +16,6 @@ from gansynth_cli.common import (
     edit_option,
     examples,
     pairs_option,
-    say_device,
     set_option,
     summary,
     table,
@@ -25,12 +23,11 @@ from gansynth_cli.common import (
     with_output,
     with_source,
 )
+from gansynth_cli.help import GroupedCommand, complete_names
 from gansynth_cli.results import lines_of_fit
-from gansynth_cli.typed_options import with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
-    from gansynth.fitting.recipe import Recipe
 
 COLUMNS = ("run", "train_cases", "steps", "seconds", "kept")
 """Columns of the table of a recipe's fitted sets."""
@@ -47,19 +44,19 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
 
 
 @click.command(
+    cls=GroupedCommand,
     epilog=examples(
         "gansynth fit cgan3d --data nnunet:004 -c 3d_fullres -o runs/g0 --fit-memory 16GB",
         "gansynth fit dcgan --recipe han2018-wgan --data nifti:brats -o runs/han --only Concat-64",
-    )
+    ),
 )
-@with_needs(dict.fromkeys(("only", "scale", "others", "others_read"), "recipe_name"))
-@click.argument("generator", metavar="NAME")
+@click.argument("generator", metavar="NAME", shell_complete=complete_names("generators"))
 @with_source
-@click.option("-o", "--out", "run", required=True, type=FOLDER, help="Folder of the new run.")
+@click.option("-o", "--out", "folder", required=True, type=FOLDER, help="Folder of the new run.")
 @click.option(
     "--recipe",
-    "recipe_name",
     metavar="NAME",
+    shell_complete=complete_names("recipes"),
     help="Fit all sets of a paper's recipe: a name, or a YAML file.",
 )
 @click.option(
@@ -69,7 +66,7 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
 @with_option
 @pairs_option(
     "--extra-source-read",
-    "others_read",
+    "extra_source_read",
     "tissues.channels=T1",
     "How to read that source, where it differs from the cases; may be repeated.",
     "NAME.KEY=VALUE",
@@ -115,7 +112,6 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
 )
 @click.option(
     "--log",
-    "log",
     multiple=True,
     metavar="NAME",
     help="Also log to tensorboard, wandb or mlflow, in the run folder; may be repeated.",
@@ -125,24 +121,10 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
 def command(
     generator: str,
     request: SourceRequest,
-    run: Path,
-    recipe_name: str | None,
-    only: tuple[str, ...],
-    scale: str | None,
-    others: dict[str, str],
-    others_read: dict[str, str],
-    edits: tuple[str, ...],
-    settings: dict[str, str],
-    device: str,
-    resume: bool,
-    fit_memory: str | None,
-    init_from: Path | None,
-    per_channel: str | None,
-    per_class: str | None,
-    with_mask: bool,
-    log: tuple[str, ...],
-    dry_run: bool,
+    folder: Path,
+    settings: Mapping[str, str],
     out: Output,
+    **words: Any,
 ) -> None:
     """Fit a generator on the training cases of one fold.
 
@@ -151,36 +133,11 @@ def command(
     them. The run folder holds the resolved settings, lineage, checkpoints and metrics. It can be
     moved.
     """
-    from functools import partial
+    from gansynth.fitting.api import fit
 
-    from gansynth.fitting.composite_fit import fit_composite
-    from gansynth.fitting.composite_spec import asked_for
-    from gansynth.fitting.cost import parse_bytes
-    from gansynth.fitting.fit import fit
-    from gansynth.fitting.recipe_fit import fit_recipe
-    from gansynth.fitting.recipe_plan import plan_recipe
-    from gansynth.training.loggers import check_loggers
-
-    check_loggers(log)
-    if with_mask:
-        settings.setdefault("with_mask", "yes")
-    parts = asked_for(generator, per_channel, per_class)
-    memory = None if fit_memory is None else parse_bytes(fit_memory)
-    arguments: dict[str, Any] = {"settings": settings, "edits": edits or None}
-    begin: Callable[..., dict[str, Any]]
-    if recipe_name is not None:
-        recipe = named_recipe(recipe_name, generator, parts is not None)
-        arguments |= {"only": only, "scale": scale, "others": others, "others_read": others_read}
-        begin = partial(fit_recipe, plan_recipe(recipe, request, **arguments), run)
-    elif parts is None:
-        begin = partial(fit, generator, request, run, typed=settings, **arguments)
-    else:
-        begin = partial(fit_composite, parts, request, run, **arguments)
-    say_device(device, out)
-    how = {"device": device, "memory": memory, "init_from": init_from, "resume": resume}
-    report = begin(**how, dry_run=dry_run, log=log, reporter=out.reporter)
-    if report:  # of several processes, the first one reports
-        out.result(report, lines_of(report))
+    run = fit(generator, data=request, out=folder, quiet=out.quiet, set=settings, **words)
+    if run.report:  # of several processes, the first one reports
+        out.result(run.report, lines_of(run.report))
 
 
 def lines_of(report: Mapping[str, Any]) -> list[str]:
@@ -193,25 +150,6 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
         return summary(report)
     facts = {k: v for k, v in report.items() if k not in TOLD}
     return [*summary(facts), "", *lines_of_cost(report)]
-
-
-def named_recipe(name: str, generator: str, composite: bool) -> Recipe:
-    """Return the recipe of a command line; UsageFault: it is another generator's, or in parts."""
-    from gansynth.fitting.recipe import find_recipe
-
-    if composite:
-        raise UsageFault(
-            f"--recipe {name}: the recipe defines its runs; leave out --per-channel and "
-            "--per-class, and name a generator, not a chain's file"
-        )
-    recipe = find_recipe(name)
-    expected = recipe.spec.generator
-    if generator != expected:
-        raise UsageFault(
-            f"--recipe {recipe.name}: its generator is {expected}, got {generator}; use: "
-            f"gansynth fit {expected} --recipe {recipe.name}"
-        )
-    return recipe
 
 
 def lines_of_cost(report: Mapping[str, Any]) -> list[str]:

@@ -77,9 +77,7 @@ if TYPE_CHECKING:
 @click.option("--model", help="modelConfig.cfg. [default: the one beside trainConfig.cfg]")
 @click.option("--as-stored", is_flag=True, help="Leave real cases unchanged, for comparison.")
 @dry_run_option
-@click.option(
-    "-o", "--output", "folder", type=FOLDER, help="Keep everything here, to resume later."
-)
+@click.option("-o", "--out", "folder", type=FOLDER, help="Keep everything here, to resume later.")
 @click.option(
     "--name", help="Name of the results, NAME.json in the folder. [default: papers_RECIPE]"
 )

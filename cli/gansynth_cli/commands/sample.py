@@ -19,6 +19,7 @@ from gansynth_cli.common import (
     with_output,
     with_samples,
 )
+from gansynth_cli.help import GroupedCommand, complete_names
 from gansynth_cli.results import lines_of_samples
 from gansynth_cli.typed_options import refuse_others, with_needs
 
@@ -90,16 +91,17 @@ with_sheets = option_group(
 
 
 @click.command(
+    cls=GroupedCommand,
     epilog=examples(
         "gansynth sample runs/g0 -n 16 --sheet --metric spectrum",
         "gansynth sample runs/g0 --replay results/gansynth_draws/draws-host-4711.csv:17 -o again/",
-    )
+    ),
 )
 @with_needs(
     {
         **dict.fromkeys(("bits", "window", "overlay", "keep_flawed"), "kind=png"),
         "rows": "interpolate",
-        "how": "conditions",
+        "condition_source_read": "condition_source",
     }
 )
 @click.argument("run", metavar="RUN", type=FOLDER)
@@ -116,6 +118,7 @@ with_sheets = option_group(
 @click.option(
     "--metric",
     "metrics",
+    shell_complete=complete_names("metrics"),
     multiple=True,
     metavar="NAME",
     help="Compare the samples with real cases; may be repeated. See: gansynth plugins",

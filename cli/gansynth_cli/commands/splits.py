@@ -18,7 +18,7 @@ from gansynth_cli.common import (
 @click.command(
     epilog=examples(
         "gansynth splits nnunet:004 --subjects subjects.csv",
-        r"gansynth splits nnunet:004 --subjects '(patient\d+)_' --folds 3 --overwrite",
+        r"gansynth splits nnunet:004 --subjects '(patient\d+)_' --folds 3 --force",
     )
 )
 @click.argument("data", metavar="HOST:WHERE")
@@ -27,7 +27,7 @@ from gansynth_cli.common import (
     "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Number of folds."
 )
 @seed_option("Seeds the split of subjects into folds.")
-@click.option("--overwrite", is_flag=True, help="Replace a different split; the old one is kept.")
+@click.option("--force", is_flag=True, help="Replace a different split; the old one is kept.")
 @root_option
 @with_output
 def command(
@@ -35,7 +35,7 @@ def command(
     subjects: str | None,
     folds: int,
     seed: int,
-    overwrite: bool,
+    force: bool,
     root: str | None,
     out: Output,
 ) -> None:
@@ -48,7 +48,7 @@ def command(
     from gansynth.core.source import SourceRequest
 
     request = SourceRequest.parse(data, subjects=subjects, root=root)
-    splits_request = SplitsRequest(request, folds, seed, overwrite)
+    splits_request = SplitsRequest(request, folds, seed, force)
     splits = installed().adapter(request.kind).make_splits(splits_request)
     rows = [
         (f"fold {fold}", f"{len(split['train'])} training", f"{len(split['val'])} validation")

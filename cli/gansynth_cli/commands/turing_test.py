@@ -22,6 +22,7 @@ from gansynth_cli.common import (
     with_real,
     with_samples,
 )
+from gansynth_cli.help import GroupedCommand
 from gansynth_cli.typed_options import called, typed_options, with_needs
 
 if TYPE_CHECKING:
@@ -82,12 +83,20 @@ with_session = option_group(
 
 
 @click.command(
+    cls=GroupedCommand,
     epilog=examples(
         "gansynth turing-test runs/g1 -n 50 --open",
         "gansynth turing-test runs/g1 --results",
-    )
+    ),
 )
-@with_needs({"how": "conditions", "real_how": "real", "port": "!results", "browse": "!results"})
+@with_needs(
+    {
+        "condition_source_read": "condition_source",
+        "real_read": "real",
+        "port": "!results",
+        "browse": "!results",
+    }
+)
 @click.argument("run", metavar="RUN", type=FOLDER)
 @with_real("Real images of this source instead of the run's own.")
 @with_session
@@ -112,7 +121,8 @@ with_session = option_group(
 def command(
     context: click.Context,
     run: Path,
-    real: Mapping[str, Any] | None,
+    real: str | None,
+    real_read: Mapping[str, str],
     session_options: Mapping[str, Any],
     name: str,
     folder: Path | None,
@@ -136,6 +146,7 @@ def command(
     from gansynth.evaluation.turing import open_session, serve, write_results
     from gansynth.evaluation.turing.server import check_server
     from gansynth.evaluation.turing.session import default_folder
+    from gansynth.sampling.request_parsing import read_real
 
     folder = folder or default_folder(run, name)
     if resume or results:
@@ -144,7 +155,7 @@ def command(
         check_server()
         options = {
             **session_options,
-            "real": real,
+            "real": read_real(real, real_read),
             "samples": samples,
             "instructions": _read(instructions),
         }

@@ -43,7 +43,7 @@ class PaperArguments:
     data: str
     out: Path
     scale: str | None = None
-    others: tuple[str, ...] = ()
+    extra_source: Mapping[str, str] = field(default_factory=dict)
     read: Mapping[str, str] = field(default_factory=dict)
     fold: str = "0"
     subjects: str | None = None
@@ -150,7 +150,7 @@ class PaperCommands:
         if not plan.spec.alone:
             words += [word for name in names for word in ("--only", plan.generators[name])]
         words += source_words(self._request(self.read))
-        words += [word for source in options.others for word in ("--extra-source", source)]
+        words += each("--extra-source", options.extra_source)
         words += each("--set", overlay(plan.set, options.fit))
         return [*words, "-o", str(self._generators)]
 
@@ -158,8 +158,9 @@ class PaperCommands:
     def fitted(self) -> list[str]:
         """What distinguishes generators fitted on the same cases."""
         options = self.asked
+        others = each("--extra-source", options.extra_source)
         settings = each("--set", overlay(self.plan.set, options.fit))
-        return [self.plan.recipe, str(options.scale), *options.others, *settings]
+        return [self.plan.recipe, str(options.scale), *others, *settings]
 
     def run(self, generator: str) -> Path:
         """Return a generator's run folder."""

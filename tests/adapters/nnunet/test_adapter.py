@@ -103,6 +103,23 @@ def test_results_go_where_nnunet_puts_those_of_the_variant(adapter, frozen_bank,
     assert adapter.output_folder.parent.name.startswith("nnUNetTrainerDA5GANSynth__")
 
 
+def test_another_ratios_training_keeps_its_place_and_this_one_gets_its_own(toy_copy, frozen_bank):
+    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
+    mixed = mix_config(frozen_bank())
+    adapter.check(mixed, {}, ())
+    first = adapter._write(adapter._config(mixed, {})).parent
+    adapter.check(replace(mixed, ratio=Ratio(1, 0)), {}, ())
+    own = adapter.output_folder
+    assert own.relative_to(adapter.host.root.results).parts[0] == "ratio-1-0"
+    adapter.check(mixed, {}, ())
+    assert adapter.output_folder == first
+
+
+def test_results_go_where_the_user_says(adapter, frozen_bank, tmp_path):
+    adapter.check(mix_config(frozen_bank()), {"results": str(tmp_path / "arm")}, ())
+    assert adapter.output_folder.is_relative_to(tmp_path / "arm" / adapter.host.dataset)
+
+
 def test_an_outcome_sums_all_sessions_and_holds_nnunets_dice(tmp_path):
     training_bank = {"restarts": 1, "overhead": 0.01, "refresh_seconds": 40.0, "ended": "killed"}
     sessions = [

@@ -248,6 +248,7 @@ def test_a_dry_run_prints_the_commands(dry, data, name, scale):
     plan = plans.find_plan(name)
     fit, *augments = dry(name, *scale, "--seed", "3", "--seed", "4")
     assert fit[:5] == ["gansynth", "fit", plan.spec.spec.generator, "--recipe", name]
+    assert after(fit, "--extra-source") == ["tissues=nifti:tissues"] * (name == "shin2018")
     assert after(fit, "--scale") == list(scale[1:])
     kind, recipe = data[name].partition(":")[0], plan.spec.spec
     arms = [arm for arm in plan.arms if not arm.optional]

@@ -3,25 +3,121 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from gansynth.core.bank_options import BankSize, RefreshPolicy
+from gansynth.core.mix_config import MixConfig
+from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schedule import Schedule
+from gansynth.core.source import SourceRequest
+from gansynth.data.read_options import refuse_idle_read
 from gansynth.runtime.errors import UsageFault
-from gansynth_cli.common import Output, summary
-from gansynth_cli.typed_options import called, refuse_others, typed, typed_options
+from gansynth.runtime.words import Given
+from gansynth.sampling.run_source import requested, resolve_request
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import Adapter, Content, MixConfig
-    from gansynth.core.bank_options import BankSize
-    from gansynth.core.run_folder import RunFolder
-    from gansynth.core.source import SourceRequest
+    from gansynth.core.adapter import Adapter
+
+SOURCE = ("data", "configuration", "plans", "fold", "subjects", "read", "root")
+SAMPLES = ("generator", "ratio", "bank", "bank_size", "restarts", "seed", "edit", "device")
+REAL = ("real_in_generator_space", "nearest")
+CONDITIONS = ("boxes", "condition_source", "condition_source_read", "lesions")
+CHOSEN = ("sampling_weights", "filter")
+SAYING = ("target", "export", "out", "content", "dry_run", "as_json", "quiet", "debug")
+WRITING = frozenset((*SOURCE, *SAMPLES, *REAL, *CONDITIONS, *CHOSEN, *SAYING))
+"""Options that an export uses; every other one is about training."""
+NEEDS = {
+    **dict.fromkeys(("bank_size", "bank_dir", "offline", "device", "edit"), "!bank"),
+    **dict.fromkeys(("reuse", "refresh", "overhead"), "!bank, !offline"),
+    "restarts": "!bank",
+    "condition_source_read": "condition_source",
+    "nearest": "out",
+}
+"""Conditions under which options have an effect; see ``gansynth.runtime.options.Needs``."""
+OF_SAMPLES = (
+    *("generator", "bank", "bank_size", "offline", "reuse", "refresh", "overhead", "bank_dir"),
+    *("restarts", "strict", "allow_empty_bank", "augment_synthetic", "edit", *CONDITIONS, *CHOSEN),
+    "device",
+)
+"""Options about samples."""
+
+
+class AugmentWords(Given):
+    """The words of ``gansynth augment``."""
+
+    def warn_of_idle(self, ratio: Ratio, warn: Callable[[str], None]) -> None:
+        """Warn of words without effect where no sample is used, e.g. at a baseline's ratio."""
+        for message in self.idle(dict.fromkeys(OF_SAMPLES if ratio.p == 0 else (), "!ratio")):
+            warn(message.partition(";")[0])
+
+    def check_export(self, out: Path | None) -> None:
+        """Refuse words that an export would ignore, and ``--content`` without an export.
+
+        Args:
+            out: folder of a data set to write, if any.
+
+        Raises:
+            UsageFault: names the first of them.
+        """
+        export, content = self.words["export"], self.words["content"]
+        if export is None and out is None:
+            if content is not None:
+                raise UsageFault(
+                    f"--content {content}: expected --export DatasetNNN_Name or -o DIR beside it; "
+                    "without one, samples are mixed in at --ratio during training"
+                )
+            return
+        if export is not None and self.words["out"] is not None:
+            raise UsageFault(
+                f"--export {export} with -o {self.words['out']}: one says where the data set goes, "
+                "expected --export for nnunet or -o for yolo and deepmedic; leave one out"
+            )
+        option = "--export" if out is None else "-o"
+        for name in self.given:
+            if name not in WRITING:
+                raise UsageFault(
+                    f"{option} with {self.called(name)}: nothing is trained, expected only options "
+                    "of the samples to write; leave it out"
+                )
+
+
+def mix_config_from(words: Mapping[str, Any], samples: SampleRequest) -> MixConfig:
+    """Return how samples are mixed in.
+
+    Raises:
+        UsageFault: names the wrong option.
+    """
+    generator, bank, place = (words[key] for key in ("generator", "bank", "bank_dir"))
+    return MixConfig(
+        run=None if generator is None else RunFolder(Path(generator)),
+        ratio=Ratio.parse(words["ratio"]),
+        schedule=Schedule.parse(words["schedule"]),
+        frozen=words["offline"],
+        size=BankSize.parse(str(words["bank_size"])),
+        pacing=RefreshPolicy.parse(words["reuse"], words["refresh"], words["overhead"]),
+        bank=None if bank is None else Path(bank),
+        scratch=None if place is None else Path(place),
+        samples=samples,
+        device=words["device"],
+        restarts=words["restarts"],
+        strict=words["strict"],
+        keep_going=words["allow_empty_bank"],
+        usual_augmentation=words["host_augmentation"],
+        augment_synthetic=words["augment_synthetic"] in (True, "yes"),
+        real_in_generator_space=words["real_in_generator_space"],
+        nearest=words["nearest"],
+    )
+
 
 CHECKOUT = "GANSYNTH_DEEPMEDIC"
 """Variable with the checkout of DeepMedic, used without ``--deepmedic``."""
 ENGINE = "engine"
+PLACES = ("output", "results")
+"""Settings that name the folder of a training's results; a framework has one of them."""
 NO_ENGINES = "has no engines to choose from, expected --target deepmedic"
 OPTIONS = {
     "detector": ("--detector", "is no detector, expected --target yolo"),
@@ -68,10 +164,11 @@ def host_settings(
         _put(merged, key, value, option)
     if ENGINE in keys:
         _choose_engine(merged, options, environ)
-    trains = ENGINE in merged if ENGINE in keys else not exports and "output" in keys
-    if not trains:
+    place = next((key for key in PLACES if key in keys), None)
+    trains = ENGINE in merged if ENGINE in keys else not exports
+    if not trains or place is None:
         return merged, output
-    _put(merged, "output", output, "-o")
+    _put(merged, place, output, "-o")
     return merged, None
 
 
@@ -100,45 +197,6 @@ def _put(settings: dict[str, str], key: str, value: str | Path | None, option: s
         )
 
 
-SOURCE = ("data", "configuration", "plans", "fold", "subjects", "read", "root")
-SAMPLES = ("run", "ratio", "bank", "bank_size", "restarts", "seed", "edits", "device")
-REAL = ("real_in_generator_space", "nearest")
-ASKED = ("boxes", "conditions", "how", "lesions", "weights", "filters")
-SAYING = ("target", "export", "output", "content", "dry_run", "as_json", "quiet", "debug")
-MEANT = frozenset((*SOURCE, *SAMPLES, *REAL, *ASKED, *SAYING))
-"""Options that an export uses; every other one is about training."""
-
-
-def run_export(
-    adapter: Adapter,
-    mix_config: MixConfig,
-    name: str,
-    content: Content | None,
-    *,
-    dry_run: bool,
-    out: Output,
-) -> None:
-    """Export a data set, and print the report.
-
-    Raises:
-        GansynthError: the adapter refuses the export.
-    """
-    document: Mapping[str, Any] = adapter.export(
-        mix_config,
-        name,
-        content=content or "mixed",
-        size=asked_size(mix_config),
-        dry_run=dry_run,
-        reporter=out.reporter,
-    )
-    if dry_run and mix_config.run and mix_config.bank is None and mix_config.ratio.p > 0:
-        from gansynth.hosts.checks import seconds_of_a_sample
-
-        each = round(seconds_of_a_sample(adapter, mix_config), 3)
-        document = {**document, "seconds_per_sample": each, "memory": "not measured"}
-    out.result(document, summary(document))
-
-
 def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> str:
     """Return the name of the new data set, as the target framework needs it.
 
@@ -164,66 +222,6 @@ def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> 
     return str(export if output is None else output)
 
 
-def asked_size(mix_config: MixConfig) -> BankSize | None:
-    """Return ``--bank-size``, if it was given."""
-    return mix_config.size if "bank_size" in typed_options(click.get_current_context()) else None
-
-
-def check_options(export: str | None, output: Path | None, content: str | None) -> None:
-    """Refuse options that an export would ignore, and ``--content`` without an export.
-
-    Raises:
-        UsageFault: names the first such option.
-    """
-    if export is None and output is None:
-        if content is not None:
-            raise UsageFault(
-                f"--content {content}: expected --export DatasetNNN_Name or -o DIR beside it; "
-                "without one, samples are mixed in at --ratio during training"
-            )
-        return
-    if export is not None and output is not None:
-        raise UsageFault(
-            f"--export {export} with -o {output}: one says where the data set goes, expected "
-            "--export for nnunet or -o for yolo and deepmedic; leave one out"
-        )
-    option = "--export" if output is None else "-o"
-    why = "nothing is trained, expected only options of the samples to write"
-    refuse_others(MEANT, f"{option} with {{}}: {why}; leave it out")
-
-
-NEEDS = {
-    **dict.fromkeys(("bank_size", "scratch", "frozen", "device", "edits"), "!bank"),
-    **dict.fromkeys(("reuse", "refresh", "overhead"), "!bank, !frozen"),
-    "restarts": "!bank",
-    "how": "conditions",
-    "nearest": "output",
-}
-"""Conditions under which options have an effect; see ``gansynth.runtime.options.Needs``."""
-OF_SAMPLES = (
-    *("run", "bank", "bank_size", "frozen", "reuse", "refresh", "overhead", "scratch", "restarts"),
-    *("strict", "keep_going", "augment_synthetic", "edits", "boxes", "conditions", "how"),
-    *("lesions", "weights", "filters", "device"),
-)
-"""Options about samples."""
-
-nearest_option = click.option(
-    "--nearest",
-    is_flag=True,
-    help="With -o: round a ratio that cannot be exact to the nearest possible one.",
-)
-
-
-def warn_of_idle(mix_config: MixConfig, out: Output) -> None:
-    """Warn of options without effect where no sample is used, e.g. at a baseline's ratio."""
-    from gansynth.runtime.options import idle
-
-    context = click.get_current_context()
-    needs = dict.fromkeys(OF_SAMPLES if mix_config.ratio.p == 0 else (), "!ratio")
-    for message in idle(typed_options(context), context.params, needs, typed, called):
-        out.reporter.warn(message.partition(";")[0])
-
-
 def host_data(
     data: str | None, reading: Mapping[str, Any], run: RunFolder | None
 ) -> tuple[SourceRequest, str]:
@@ -233,10 +231,6 @@ def host_data(
         UsageFault: no data set is named, or a key has no effect.
         DataFault: no run there.
     """
-    from gansynth.core.source import SourceRequest
-    from gansynth.data.read_options import refuse_idle_read
-    from gansynth.sampling.run_source import requested, resolve_request
-
     if data is not None:
         parsed = SourceRequest.parse(data)
         reading = {**reading, "kind": parsed.kind, "where": parsed.where}

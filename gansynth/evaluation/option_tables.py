@@ -1,0 +1,142 @@
+"""``gansynth.options``: the options of generators, hosts and other plugins, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from gansynth.conditions.box_drawers import JitterOptions
+from gansynth.conditions.lesion_placement import LesionOptions
+from gansynth.core.registry import installed
+from gansynth.evaluation.hard_cases.job import FailureOptions
+from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.option_kinds import option_rows
+from gansynth.training.loop import FitOptions
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+KINDS = {
+    "generators": "generator",
+    "adapters": "host",
+    "sources": "source",
+    "edits": "edit",
+    "filters": "filter",
+    "metrics": "metric",
+}
+"""Registered kind -> its name for users."""
+OTHERS: dict[str, tuple[str, str, type[BaseModel]]] = {
+    "lesions": ("placement of", "--lesions KEY=VALUE,...", LesionOptions),
+    "boxes": ("jittered", "--boxes jitter:KEY=VALUE,...", JitterOptions),
+    "hard-cases": ("command", "gansynth hard-cases --set KEY=VALUE", FailureOptions),
+}
+"""Options of what is not registered."""
+COLUMNS = ("key", "default", "meaning")
+
+
+@dataclass(frozen=True)
+class OptionTable:
+    """Options that are given together.
+
+    Attributes:
+        kind: of their owner: ``generator``, ``host``, ``source``, ...
+        typed: how they are given on the command line.
+        rows: key, default and meaning of each.
+    """
+
+    kind: str
+    name: str
+    typed: str
+    rows: tuple[tuple[str, str, str], ...]
+
+    @property
+    def title(self) -> str:
+        """Return the owner, and how its options are given."""
+        return f"{self.kind} {self.name}: {self.typed if self.rows else 'has no options'}"
+
+
+class OptionTables(tuple[OptionTable, ...]):
+    """All options of a name; printed as tables, in a notebook too."""
+
+    def __repr__(self) -> str:
+        return "\n\n".join(
+            "\n".join([table.title, *(f"  {'  '.join(row)}" for row in _aligned(table.rows))])
+            for table in self
+        )
+
+    def _repr_html_(self) -> str:
+        return "".join(
+            f"<p>{escape(each.title)}</p><table>{''.join(map(_row, (COLUMNS, *each.rows)))}</table>"
+            for each in self
+        )
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the tables as JSON."""
+        return [
+            {
+                "kind": table.kind,
+                "typed": table.typed,
+                "options": [dict(zip(COLUMNS, row, strict=True)) for row in table.rows],
+            }
+            for table in self
+        ]
+
+
+def options(name: str) -> OptionTables:
+    """Return the options of a generator, host, source, edit, filter or metric.
+
+    Args:
+        name: as registered (``gansynth plugins list``), or ``lesions``, ``boxes``, ``hard-cases``.
+
+    Raises:
+        UsageFault: nothing is registered under that name.
+    """
+    registry = installed()
+    kinds = [kind for kind in KINDS if name in registry.loaders[kind]]
+    found = [
+        (KINDS[kind], typed, model)
+        for kind in kinds
+        for typed, model in _models_of(kind, name, registry.load(kind, name))
+    ]
+    if name in OTHERS:
+        found.append(OTHERS[name])
+    elif not kinds:
+        names = [*OTHERS, *(each for kind in KINDS for each in registry.names(kind))]
+        raise UsageFault(
+            f"options {name!r}: nothing is registered under that name.{did_you_mean(name, names)} "
+            "See: gansynth plugins list"
+        )
+    return OptionTables(
+        OptionTable(kind, name, typed, () if model is None else tuple(option_rows(model)))
+        for kind, typed, model in found
+    )
+
+
+def _models_of(kind: str, name: str, loaded: Any) -> Iterator[tuple[str, type[BaseModel] | None]]:
+    if kind == "generators":
+        yield f"gansynth fit {name} --set KEY=VALUE", loaded.Options
+        yield "the same; the training loop of every generator", FitOptions
+    elif kind == "adapters":
+        yield f"gansynth augment --target {name} --set KEY=VALUE", loaded.Options
+        if loaded.ImportOptions.model_fields:
+            yield f"gansynth import SOURCE {name}:WHERE --set KEY=VALUE", loaded.ImportOptions
+        if loaded.PrepareOptions.model_fields:
+            yield f"gansynth prepare {name}:WHERE --set KEY=VALUE", loaded.PrepareOptions
+    elif kind == "sources":
+        yield f"--data {name}:WHERE --read KEY=VALUE", getattr(loaded, "read_options", None)
+    elif kind == "metrics":
+        yield f"--metric {name}", None
+    else:
+        yield f"--{KINDS[kind]} {name}:KEY=VALUE,...", loaded.Options
+
+
+def _aligned(rows: tuple[tuple[str, str, str], ...]) -> Iterator[tuple[str, ...]]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for key, default, meaning in rows:
+        yield key.ljust(widths[0]), default.ljust(widths[1]), meaning
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"

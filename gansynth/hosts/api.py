@@ -1,0 +1,295 @@
+"""``gansynth.augment``: the command in Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth.core.ratio import Ratio
+from gansynth.core.registry import installed
+from gansynth.core.run_folder import RunFolder
+from gansynth.fitting.label_report import warn_of_label_maps
+from gansynth.hosts.checks import plan_training, seconds_of_a_sample
+from gansynth.hosts.words import (
+    NEEDS,
+    OF_SAMPLES,
+    PLACES,
+    AugmentWords,
+    data_set_name,
+    host_data,
+    host_settings,
+    mix_config_from,
+)
+from gansynth.runtime.devices import why_cpu
+from gansynth.runtime.errors import UsageFault, refuse_unknown
+from gansynth.runtime.progress import Reporter, RichReporter
+from gansynth.runtime.words import Texts, as_path, as_texts, changed
+from gansynth.sampling.filters.pretrain import learn_ahead
+from gansynth.sampling.request_parsing import SampleWords, read_request
+from gansynth.sampling.run_source import open_resolved
+
+if TYPE_CHECKING:
+    from gansynth.core.adapter import Adapter, Content, TrainingResult
+    from gansynth.core.mix_config import MixConfig
+    from gansynth.core.source import CaseSource
+
+ONE_PAIR = (
+    "one pair of trainings proves nothing: another seed or other patients may turn it round. "
+    "gansynth benchmark measures it, by this plan"
+)
+READING = ("configuration", "plans", "fold", "subjects", "read", "root")
+HOST = {
+    "detector": "detector",
+    "engine": "engine",
+    "deepmedic": "deepmedic",
+    "deepmedic_python": "python",
+}
+"""Word -> setting of the target framework."""
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """What ``gansynth augment`` did.
+
+    Attributes:
+        document: what ``--json`` prints.
+        result: of a training; None for a dry run or an export.
+        control: the same without samples, if they are compared.
+    """
+
+    adapter: Adapter
+    document: Mapping[str, Any]
+    result: TrainingResult | None = None
+    control: Augmented | None = None
+
+    def refuse_missing(self) -> None:
+        """Refuse a training that lacked samples; see ``TrainingResult``."""
+        if self.result is not None:
+            self.result.refuse_missing()
+
+
+def augment(
+    *,
+    target: str,
+    ratio: str,
+    generator: str | os.PathLike[str] | None = None,
+    data: str | None = None,
+    configuration: str | None = None,
+    plans: str | None = None,
+    fold: int | str | None = None,
+    subjects: str | None = None,
+    read: Mapping[str, Any] | None = None,
+    synthetic_source: str | None = None,
+    root: str | None = None,
+    detector: str | None = None,
+    engine: str | None = None,
+    deepmedic: str | os.PathLike[str] | None = None,
+    deepmedic_python: str | os.PathLike[str] | None = None,
+    schedule: str = "constant",
+    bank: str | os.PathLike[str] | None = None,
+    offline: bool = False,
+    bank_size: int | str = "64",
+    reuse: str | None = None,
+    refresh: str | None = None,
+    overhead: str | None = None,
+    bank_dir: str | os.PathLike[str] | None = None,
+    restarts: int = 5,
+    strict: bool = False,
+    allow_empty_bank: bool = False,
+    host_augmentation: bool = True,
+    augment_synthetic: bool = True,
+    real_in_generator_space: bool = False,
+    export: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    content: Content | None = None,
+    nearest: bool = False,
+    compare: bool = False,
+    edit: Texts = (),
+    boxes: str | None = None,
+    condition_source: str | None = None,
+    condition_source_read: Mapping[str, Any] | None = None,
+    lesions: str | None = None,
+    sampling_weights: str | os.PathLike[str] | None = None,
+    filter: Texts = (),
+    seed: int = 0,
+    device: str = "auto",
+    dry_run: bool = False,
+    options: Sequence[str] = (),
+    quiet: bool = False,
+    set: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Mapping[str, Any]:
+    """Train a target framework with samples mixed in at a ratio: ``gansynth augment``.
+
+    Each argument is the option of that name; ``gansynth augment --help`` explains them.
+
+    Args:
+        target: ``nnunet``, ``deepmedic``, ``yolo``, ``segmenter`` or a plugin's.
+        ratio: real to synthetic samples, ``1:1``.
+        generator: a run, or its folder.
+        options: for the framework's own command line, after ``--``.
+        set, settings: what follows ``--set``; ``gansynth.options(TARGET)`` has the keys.
+
+    Returns:
+        What ``--json`` prints: counts, shares, folder, metrics on real held-out cases.
+
+    Raises:
+        GansynthError: typed by cause. ``TrainingFault``: trained, but samples were missing.
+    """
+    words = {**locals(), "set": as_texts({**(set or {}), **settings})}
+    given = changed(words, augment)
+    done = run_augment(words, given, RichReporter(quiet=quiet))
+    done.refuse_missing()
+    return done.document
+
+
+def run_augment(words: Mapping[str, Any], given: Collection[str], reporter: Reporter) -> Augmented:
+    """Train, export, or plan it.
+
+    Args:
+        words: the arguments of ``augment``.
+        given: those that the user gave; they must have an effect.
+
+    Raises:
+        GansynthError: typed by cause; missing samples are in the result.
+    """
+    if words["compare"]:
+        return _compare(words, given, reporter)
+    asked = AugmentWords(words, given)
+    asked.refuse_idle(NEEDS)
+    samples = {key: words[key] for key in ("seed", *SampleWords.__annotations__) if key in words}
+    mix_config = mix_config_from(words, read_request(**samples))
+    cls = installed().adapter(words["target"])
+    settings = words["set"]
+    refuse_unknown(settings, cls.Options.model_fields, of=words["target"])
+    reading = {key: words[key] for key in READING}
+    reading |= {"read": as_texts(words["read"]), "synthetic": as_path(words["synthetic_source"])}
+    reading |= {"root": as_path(words["root"])}
+    reading |= {"fold": None if words["fold"] is None else str(words["fold"])}
+    request, taken = host_data(words["data"], reading, mix_config.run)
+    asked.warn_of_idle(mix_config.ratio, reporter.warn)
+    if taken:
+        reporter.say(f"as {mix_config.run} was fitted: {taken}")
+    settings, out = host_settings(
+        *(settings, cls.Options.model_fields, words["target"]),
+        {key: words[word] for word, key in HOST.items()},
+        output=None if words["out"] is None else Path(words["out"]),
+        options=words["options"],
+        exports=cls.exports == "folder",
+    )
+    asked.check_export(out)
+    adapter = cls(open_resolved(request, by_user="data " not in taken))
+    adapter.check_ways(mix_config)
+    if words["export"] is not None or out is not None:
+        name = data_set_name(adapter, words["export"], out)
+        return Augmented(adapter, _export(adapter, mix_config, name, asked, reporter))
+    if (why := why_cpu(mix_config.device)) is not None:
+        reporter.say(why)
+    return _train(adapter, mix_config, settings, asked, reporter)
+
+
+def _compare(words: Mapping[str, Any], given: Collection[str], reporter: Reporter) -> Augmented:
+    """Train without samples, then with them: the same settings and seed."""
+    if words["export"] is not None or words["content"] is not None:
+        raise UsageFault("--compare with --export: nothing is trained; leave one out")
+    if Ratio.parse(words["ratio"]).p == 0:
+        raise UsageFault(
+            f"--compare with --ratio {words['ratio']}: no sample is drawn, expected a ratio such "
+            "as 1:1; the training without samples is added"
+        )
+    arms = {name: {**words, "compare": False} for name in ("without", "with")}
+    for name, arm in arms.items():
+        if words["out"] is not None:
+            arm["out"] = Path(words["out"]) / name
+        own = {key: f"{words['set'][key]}/{name}" for key in PLACES if key in words["set"]}
+        arm["set"] = {**words["set"], **own}
+    arms["without"] |= {"ratio": "1:0", "schedule": "constant"}
+    real = [name for name in given if name not in (*OF_SAMPLES, "schedule")]
+    control = run_augment(arms["without"], real, reporter)
+    done = run_augment(arms["with"], given, reporter)
+    plan = plan_text(done.adapter.source, words)
+    document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
+    return replace(done, document={**document, "plan": plan}, control=control)
+
+
+def plan_text(source: CaseSource, words: Mapping[str, Any]) -> str:
+    """Return a plan of ``gansynth benchmark`` for the comparison of one pair."""
+    request = source.request
+    subjects = len({source.subject(case) for case in (*source.train_ids, *source.held_out_ids)})
+    test = max(2, subjects // 4)
+    size = max(1, (subjects - 2 * test) // 3)
+    lines = [
+        "name: pairs",
+        f"data: {request.kind}:{request.where}",
+        *(
+            f"{key}: {value}"
+            for key in ("configuration", "plans", "subjects", "root")
+            if (value := getattr(request, key)) is not None
+        ),
+        *([f"read: {dict(request.read)}"] if request.read else []),
+        f"host: {{target: {words['target']}, steps: 1000}}",
+        f"generators: {{mine: {{plugin: {_plugin(words)}}}}}",
+        f'arms: [default, double, {{name: mine, generator: mine, ratio: "{words["ratio"]}"}}]',
+        f"sizes: [{size}]",
+        "draws: 3",
+        "seeds: 2",
+        f"split: {{development: {test}, sealed: {test}}}",
+    ]
+    return "\n".join(lines)
+
+
+def _plugin(words: Mapping[str, Any]) -> str:
+    run = words["generator"]
+    return "cgan3d" if run is None else str(RunFolder(Path(run)).manifest["generator"])
+
+
+def _train(
+    adapter: Adapter,
+    mix_config: MixConfig,
+    settings: Mapping[str, str],
+    asked: AugmentWords,
+    reporter: Reporter,
+) -> Augmented:
+    """Train the host, or say what would be done."""
+    options = asked.words["options"]
+    adapter.validate()
+    adapter.check(mix_config, settings, options)
+    if mix_config.run is not None and mix_config.ratio.p > 0:
+        warn_of_label_maps(mix_config.run.folder, reporter)
+    if asked.words["dry_run"]:
+        return Augmented(adapter, plan_training(adapter, mix_config, settings, options))
+    if mix_config.ratio.p > 0:  # now, with progress, and not in the producer
+        learn_ahead(
+            mix_config.run,
+            mix_config.samples.filters,
+            adapter.source,
+            target=adapter.name,
+            device=mix_config.device,
+            reporter=reporter,
+        )
+    result = adapter.start(mix_config, settings, options)
+    for warning in result.warnings:
+        reporter.warn(warning)
+    return Augmented(adapter, result.describe(mix_config), result)
+
+
+def _export(
+    adapter: Adapter, mix_config: MixConfig, name: str, asked: AugmentWords, reporter: Reporter
+) -> Mapping[str, Any]:
+    """Write a data set, or say what would be written."""
+    dry_run = asked.words["dry_run"]
+    document = adapter.export(
+        mix_config,
+        name,
+        content=asked.words["content"] or "mixed",
+        size=mix_config.size if "bank_size" in asked.given else None,
+        dry_run=dry_run,
+        reporter=reporter,
+    )
+    if dry_run and mix_config.run and mix_config.bank is None and mix_config.ratio.p > 0:
+        each = round(seconds_of_a_sample(adapter, mix_config), 3)
+        document = {**document, "seconds_per_sample": each, "memory": "not measured"}
+    return document

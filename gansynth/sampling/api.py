@@ -1,0 +1,165 @@
+"""``gansynth.load``, and the run that it and ``gansynth.fit`` return."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.request_parsing import SampleWords, read_request
+
+if TYPE_CHECKING:
+    from gansynth.core.schema import Sample
+    from gansynth.core.source import CaseSource
+    from gansynth.sampling.run import Run
+    from gansynth.sampling.sampler import Sampler
+
+SHOWN = ("generator", "state", "steps", "lineage", "losses")
+"""Facts of a run that a notebook shows."""
+
+
+def load(
+    folder: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    data: str | None = None,
+    root: str | None = None,
+) -> FittedRun:
+    """Open a run that ``gansynth.fit`` or ``gansynth fit`` wrote.
+
+    Args:
+        folder: of the run.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        data: KIND:WHERE of the run's data set, if it was moved or renamed.
+        root: folder with the framework's own folders, if they were moved.
+
+    Raises:
+        GansynthError: there is no run, it has no weights yet, or they are damaged.
+    """
+    run = FittedRun(Path(folder), device=device, data=data, root=root)
+    run.opened  # noqa: B018 - a fault shows now, not at the first sample
+    return run
+
+
+class FittedRun(os.PathLike[str]):
+    """A run folder: draws samples, shows them, and stands for its path everywhere.
+
+    Attributes:
+        folder: of the run.
+        report: of the fit, empty for a run that was loaded.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "auto",
+        data: str | None = None,
+        root: str | None = None,
+        report: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.report = dict(report or {})
+        self._device = device
+        self._moved = (data, root)
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __repr__(self) -> str:
+        return f"gansynth.load({str(self.folder)!r})"
+
+    @cached_property
+    def opened(self) -> Run:
+        """The run with its generator, averaged weights loaded and checked."""
+        from gansynth.sampling.open_run import load_run
+
+        return load_run(self.folder, self._device)
+
+    @cached_property
+    def source(self) -> CaseSource:
+        """The cases that the run was fitted on, held-out ones apart."""
+        from gansynth.sampling.run_source import open_moved
+
+        return open_moved(self.opened, *self._moved)
+
+    def sample(self, n: int = 16, *, seed: int = 0, **words: Unpack[SampleWords]) -> list[Sample]:
+        """Generate labelled samples; the same seed gives the same ones.
+
+        Args:
+            n: number of samples.
+            seed: seeds labels and latents.
+            words: as after ``gansynth sample``: ``edit="elastic"``, ``filter=["faithful"]``, ...
+
+        Returns:
+            Samples with ``image`` float32 (C, D, H, W), ``labels`` int16 (D, H, W) or None,
+            ``boxes`` in voxels or None, and ``provenance``. Slices have no D.
+
+        Raises:
+            GansynthError: a request that the generator does not support.
+        """
+        return self.sampler(seed=seed, **words).draw(0, n)
+
+    def sheet(
+        self,
+        n: int = 8,
+        *,
+        seed: int = 0,
+        out: str | os.PathLike[str] | None = None,
+        **words: Unpack[SampleWords],
+    ) -> Sheet:
+        """Write a preview grid of samples beside the real cases of their labels.
+
+        It shows patients. A notebook displays it.
+
+        Args:
+            n, seed, words: as for ``sample``.
+            out: PNG file; ``RUN/samples/sheet.png`` if not given.
+        """
+        from gansynth.sampling.sample import write_sheet
+
+        sampler = self.sampler(seed=seed, **words)
+        path = self.folder / "samples" / "sheet.png" if out is None else Path(out)
+        return Sheet(write_sheet(path, sampler, sampler.draw(0, n)))
+
+    def sampler(self, **words: Any) -> Sampler:
+        """Return the sampler of a request in the words of ``sample``."""
+        from gansynth.sampling.sampler import Sampler
+
+        return Sampler(self.opened, self.source, read_request(**words), NullReporter())
+
+    def _repr_html_(self) -> str:
+        """Return a table of facts for a notebook; no picture, which could be a patient's."""
+        from gansynth.sampling.describe import describe_run
+
+        facts = describe_run(self.folder)
+        rows = [
+            ("run", str(self.folder)),
+            *((key, _shown(facts[key])) for key in SHOWN if facts[key]),
+        ]
+        cells = (f"<tr><th>{key}</th><td>{escape(text)}</td></tr>" for key, text in rows)
+        return f"<table>{''.join(cells)}</table>"
+
+
+@dataclass(frozen=True)
+class Sheet(os.PathLike[str]):
+    """A preview grid in a PNG file, which a notebook displays."""
+
+    path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def _repr_png_(self) -> bytes:
+        return self.path.read_bytes()
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_shown(each)}" for key, each in value.items() if each)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

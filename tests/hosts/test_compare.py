@@ -1,0 +1,52 @@
+"""``gansynth augment --compare``: one pair of trainings, and the plan that proves something."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+import gansynth
+from gansynth.benchmark.plan_file import read_plan
+
+SEGMENTER: dict[str, Any] = {"target": "segmenter", "data": "example:2d", "quiet": True, "seed": 3}
+SHORT: dict[str, Any] = {"steps": 2, "width": 4, "levels": 2, "batch_size": 2}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fit") / "run"
+    return gansynth.fit("parametric", data="example:2d", out=folder, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def compared(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("arms") / "out"
+    words = {**SEGMENTER, "generator": run, "ratio": "1:1", "bank_size": 4, "compare": True}
+    return gansynth.augment(**words, out=out, **SHORT)
+
+
+def test_both_arms_are_trained_each_in_its_folder(compared):
+    shares = [compared[name]["realised_synthetic_share"] for name in ("without", "with")]
+    assert shares == [0, 0.5]
+    assert compared["without"]["folder"].endswith("without")
+    assert compared["with"]["folder"].endswith("with")
+
+
+def test_it_says_what_one_pair_proves_and_names_a_valid_plan(compared, tmp_path):
+    assert "one pair of trainings proves nothing" in compared["warning"]
+    (tmp_path / "plan.yaml").write_text(compared["plan"])
+    plan = read_plan(tmp_path / "plan.yaml")
+    assert [arm.name for arm in plan.arms] == ["default", "double", "mine"]
+    assert yaml.safe_load(compared["plan"])["generators"]["mine"]["plugin"] == "parametric"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"ratio": "1:0"}, "--compare with --ratio 1:0: no sample"),
+        ({"ratio": "1:1", "export": "Dataset001_X"}, "--compare with --export: nothing is trained"),
+    ],
+)
+def test_a_comparison_of_nothing_is_refused(words, says, run):
+    with pytest.raises(gansynth.UsageFault, match=says):
+        gansynth.augment(**SEGMENTER, generator=run, compare=True, **words)

@@ -1,0 +1,144 @@
+"""``import gansynth``: the commands as functions, with the same words."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+import gansynth
+from gansynth.core.registry import installed
+from gansynth.sampling.api import FittedRun
+from gansynth.sampling.request_parsing import SampleWords
+from gansynth.training.loop import FitOptions
+from gansynth_cli.main import cli
+
+COMMANDS = ("fit", "check", "evaluate", "augment", "benchmark")
+SPELT = {"number": "n", "class": "classes"}
+"""Option -> the word of Python, where it cannot be, or is not, the same."""
+FOR_TERMINALS = {"json", "debug"}
+NOTEBOOK = Path(__file__).parents[1] / "examples" / "first_steps.ipynb"
+
+
+def options_of(name: str) -> set[str]:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    longest = (
+        max(parameter.opts, key=len).lstrip("-").replace("-", "_")
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+    )
+    return {SPELT.get(option, option) for option in longest} - FOR_TERMINALS
+
+
+def words_of(function: object) -> Iterator[str]:
+    assert callable(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if "SampleWords" in str(parameter.annotation):
+            yield from SampleWords.__annotations__
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            yield name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_function_takes_the_words_of_its_command(name):
+    if name == "benchmark":
+        from gansynth.benchmark.api import benchmark as function
+    else:
+        function = getattr(gansynth, name)
+    beside = {"options"} if name == "augment" else set()  # host options, behind -- in a terminal
+    assert set(words_of(function)) - beside == options_of(name)
+
+
+@pytest.mark.parametrize("method", ["sample", "sheet"])
+def test_a_run_samples_by_the_words_of_the_command(method):
+    assert set(words_of(getattr(FittedRun, method))) <= options_of("sample")
+
+
+def test_no_setting_has_the_name_of_a_word():
+    registry = installed()
+    fields = {*FitOptions.model_fields}.union(
+        *(registry.generator(name).Options.model_fields for name in registry.names("generators"))
+    )
+    assert fields & options_of("fit") == {"with_mask"}
+
+
+def test_what_a_user_needs_is_all_that_is_shown():
+    assert dir(gansynth) == sorted(["__version__", *gansynth.COMMANDS])
+    assert all(getattr(gansynth, name).__doc__ for name in gansynth.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("train", "It is called 'fit'."),
+        ("load_run", "It is called 'load'."),
+        ("evalute", "Did you mean 'evaluate'?"),
+    ],
+)
+def test_another_name_is_refused_with_the_right_one(name, says):
+    with pytest.raises(AttributeError, match=says):
+        getattr(gansynth, name)
+
+
+def test_a_run_is_fitted_loaded_and_sampled(tmp_path):
+    run = gansynth.fit("parametric", data="example:2d", out=tmp_path / "run", quiet=True)
+    assert run.report["train_cases"] > 0
+    first, second = gansynth.load(run).sample(2, seed=3)
+    assert first.labels is not None
+    assert first.image.shape[1:] == first.labels.shape
+    assert first.provenance["seed"] == 3
+    assert not np.array_equal(first.image, second.image)
+    assert np.array_equal(run.sample(1, seed=3)[0].image, first.image)
+    assert run.sheet(2)._repr_png_().startswith(b"\x89PNG")
+    assert "<td>parametric</td>" in run._repr_html_()
+
+
+def test_a_setting_of_the_wrong_name_is_refused_as_on_the_command_line(tmp_path):
+    with pytest.raises(gansynth.UsageFault, match=r"--set widht=3.*Did you mean 'width'"):
+        gansynth.fit("cgan3d", data="example:3d", out=tmp_path, quiet=True, widht=3)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda: gansynth.augment(target="nnunet", ratio="1:1", bank="bank", restarts=2),
+            "--restarts 2: has no effect with --bank bank",
+        ),
+        (
+            lambda: gansynth.fit("dcgan", data="example:2d", out="out", only="one"),
+            "--only one: has no effect without --recipe",
+        ),
+        (
+            lambda: gansynth.evaluate("run", only="maps", metric=["spectrum"]),
+            "--metric spectrum: has no effect without --only=realism",
+        ),
+    ],
+    ids=["augment", "fit", "evaluate"],
+)
+def test_a_word_without_effect_is_refused_in_python_too(call, says):
+    with pytest.raises(gansynth.UsageFault, match=says):
+        call()
+
+
+def test_options_print_as_a_table_and_in_a_notebook():
+    tables = gansynth.options("cgan3d")
+    assert "\n  width " in repr(tables)
+    assert "<td>width</td>" in tables._repr_html_()
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
+    codes = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    names: dict[str, object] = {"__name__": "__main__"}
+    for code in codes:
+        exec(code, names)
+    assert names["shapes"]
+    assert not any(cell.get("outputs") for cell in cells)
