@@ -5,6 +5,7 @@
 
 import pkgutil
 import re
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from pydantic import BaseModel
 
 import gansynth
 from gansynth.conditions import BUILT_IN
+from gansynth.conditions.edits.warp import WarpOptions
+from gansynth.core.edit import EditOptions
 from gansynth.core.registry import installed
 from gansynth.runtime.option_kinds import options_table
 from gansynth.sampling.filters import BUILT_IN as FILTERS
@@ -29,6 +32,8 @@ PLACES = {
     "copypaste": ("lesions.md", "gansynth_copypaste.options.CopyPasteOptions"),
     "parametric": ("lesions.md", "gansynth_parametric.model.ParametricOptions"),
     "elastic": ("elastic.md", "gansynth_elastic.options.ElasticOptions"),
+    "every edit": ("conditions.md", "gansynth.core.edit.EditOptions"),
+    "moving edits": ("conditions.md", "gansynth.conditions.edits.warp.WarpOptions"),
     "lesions": ("lesions.md", "gansynth.conditions.lesion_placement.LesionOptions"),
     "segmenter": ("segmenter.md", "gansynth_segmenter.options.SegmenterOptions"),
     "nnunet settings": ("augment.md", "gansynth_nnunet.config.NnunetSettings"),
@@ -53,11 +58,21 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     **{f"edit {name}": ("conditions.md", installed().edit(name).Options) for name in BUILT_IN},
 }
 
+SHARED: dict[str, Iterable[str]] = {"every edit": (), "moving edits": EditOptions.model_fields}
+"""Tables of options that edits share -> options that an earlier one has."""
+
 
 def block(name: str) -> str:
-    """A table with a line for each setting, between the marks of its page."""
-    rows = "\n".join(options_table(TABLES[name][1]))
-    return f"<!-- {name} -->\n{rows}\n<!-- /{name} -->"
+    """A table with a line for each setting, between the marks of its page.
+
+    Settings that edits share have a table of their own.
+    """
+    model = TABLES[name][1]
+    base = next((base for base in (WarpOptions, EditOptions) if issubclass(model, base)), None)
+    shared = SHARED.get(name, () if base is None else base.model_fields)
+    keys = tuple(f"| `{key}` |" for key in shared)
+    rows = [row for row in options_table(model) if not row.startswith(keys)]
+    return "\n".join([f"<!-- {name} -->", *(rows if len(rows) > 2 else ()), f"<!-- /{name} -->"])
 
 
 @pytest.mark.parametrize("name", TABLES)

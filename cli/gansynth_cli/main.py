@@ -59,6 +59,7 @@ COMMANDS = {
         "options",
         "Print the options of a generator, framework, source, edit or filter.",
     ),
+    "help": ("help", "Print a page of the docs in the terminal, without a network."),
     "doctor": ("doctor", "Report what this machine has, and what is missing."),
 }
 """Command -> (module below ``gansynth_cli.commands``, the line that ``gansynth --help`` shows)."""
