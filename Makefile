@@ -82,7 +82,7 @@ test-all: $(READY_ALL)    ## run every test: minutes become an hour
 
 all-extras: $(READY_ALL)  ## install what every test needs: detectors, Ray, playwright
 
-check: lint types test    ## all that CI runs but the fast demo
+check: lint types test    ## all that CI runs but the fast demo and the docs
 
 lint: $(READY_DEV)        ## style and import order
 	@$(BIN)/ruff check .

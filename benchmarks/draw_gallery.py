@@ -19,8 +19,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth import Case, Sample, Sampler, SampleRequest, installed, load_run, open_source
+from gansynth import (
+    Case,
+    CaseSource,
+    Comparison,
+    Sample,
+    Sampler,
+    SampleRequest,
+    SplitHalfMetric,
+    features_of,
+    installed,
+    load_run,
+    open_source,
+)
 from gansynth.core.filter import FilterRequest
+from gansynth.metrics import METRICS
+from gansynth.metrics.c2st import C2ST
+from gansynth.metrics.comparison import Effort
 from gansynth.report.png import outlined, png_bytes, scaled
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.testing.phantoms import PhantomOptions, write_gliomas
@@ -32,8 +47,10 @@ GENERATORS = ("copypaste", "parametric", "elastic")
 SUBJECTS, SPACING, EDGE, GAP = 16, 3.0, 128, 6
 SHOWN = 3
 """Pairs in the picture of a generator."""
-COMPARED = 48
+COMPARED = 32
 """Images on each side of a metric."""
+EFFORT = Effort(splits=20, features=60, classifier=30)
+"""Of the metrics' networks: a picture needs no more."""
 FIGURES = {
     "spectrum": "log_ratio",
     "histogram": "mean",
@@ -168,8 +185,8 @@ def _reason(sample: Sample) -> str:
 # -- metrics ---------------------------------------------------------------------------------------
 
 
-def compared(work: Path) -> tuple[list[Case], dict[str, list[Sample]], Any]:
-    """Real cases of some subjects; samples and controls; their schema."""
+def compared(work: Path) -> tuple[list[Case], dict[str, list[Sample]], CaseSource]:
+    """Real cases of some subjects; samples and controls; their source."""
     from scipy.ndimage import gaussian_filter
 
     runs = source_and_runs(work)
@@ -182,7 +199,7 @@ def compared(work: Path) -> tuple[list[Case], dict[str, list[Sample]], Any]:
     blurred = [replace(s, image=gaussian_filter(s.image, (0, 1.5, 1.5))) for s in held_out]
     noise = [replace(s, image=rng.random(s.image.shape, np.float32)) for s in held_out]
     sides |= {"blurred": blurred[:COMPARED], "noise": noise[:COMPARED]}
-    return cases[:: max(1, len(cases) // COMPARED)][:COMPARED], sides, source.schema
+    return cases[:: max(1, len(cases) // COMPARED)][:COMPARED], sides, source
 
 
 def _as_sample(case: Case) -> Sample:
@@ -190,20 +207,39 @@ def _as_sample(case: Case) -> Sample:
     return Sample(case.image, case.labels, provenance=provenance)
 
 
+def numbers(metric: Any, both: Comparison) -> dict[str, float]:
+    """A metric's numbers; the features' network is trained once for all."""
+    if isinstance(metric, C2ST):
+        return {"accuracy": metric.classified(both).accuracy}
+    if isinstance(metric, SplitHalfMetric):
+        prepared = (metric.prepare(images, both) for images in (both.samples, both.real))
+        return dict(metric.compare(*prepared, both))
+    return dict(metric(both.samples, both.real, both.schema))
+
+
 def metrics(work: Path) -> None:
     """Bars of one figure of each metric: unseen subjects, samples, blurred and noise."""
     import matplotlib.pyplot as plt
 
-    cases, sides, schema = compared(work)
+    cases, sides, source = compared(work)
+    sets = {
+        side: Comparison(
+            samples,
+            cases,
+            source.schema,
+            drawn_of=[source.subject(sample.provenance["case"]) for sample in samples],
+            effort=EFFORT,
+        )
+        for side, samples in sides.items()
+    }
+    features = features_of(next(iter(sets.values())))
+    for each in sets.values():
+        each.once("features", lambda: features)
     colours = ["#888888", *["#3b6ea5"] * len(GENERATORS), *["#c0504d"] * 2]
-    for name in sorted(installed().names("metrics")):
-        try:
-            found = [
-                dict(installed().load("metrics", name)(s, cases, schema)) for s in sides.values()
-            ]
-        except Exception as error:  # boxes are needed, or more images
-            print(f"{name}: {error}")
-            continue
+    for name in (
+        name for name in METRICS if name != "lesions"
+    ):  # of boxes, which these slices have none of
+        found = [numbers(installed().load("metrics", name), each) for each in sets.values()]
         key = FIGURES.get(name) or next(iter(found[0]))
         figure, axes = plt.subplots(figsize=(3.2, 1.9), dpi=100)
         axes.barh(list(sides), [f.get(key) or 0 for f in found], color=colours)

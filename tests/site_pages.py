@@ -8,6 +8,7 @@ import inspect
 import os
 import posixpath
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def commands_page() -> str:
 
     with click.Context(cli, info_name="gansynth") as context:
         parts = ["# Command line", cli.help, "Made from `gansynth COMMAND --help`."]
-        parts += ["## Exit codes", _block(inspect.cleandoc(EPILOG.split("Exit codes:")[1]))]
+        parts += ["## Exit codes", _block(textwrap.dedent(EPILOG.split("Exit codes:")[1]))]
         for name in cli.list_commands(context):
             parts += _command(cli.get_command(context, name), name, context, "##")
     return "\n\n".join(filter(None, parts))
@@ -102,7 +103,7 @@ def python_page() -> str:
     offered = {name: getattr(gansynth, name) for name in sorted(gansynth.__all__)}
     parts = ["# Python", "Made from the docstrings. [mixing.md](mixing.md) shows the use."]
     groups = {
-        "Functions": lambda found: not inspect.isclass(found) and callable(found),
+        "Functions": inspect.isfunction,
         "Classes": lambda found: inspect.isclass(found) and not issubclass(found, Exception),
         "Errors": lambda found: inspect.isclass(found) and issubclass(found, Exception),
     }
@@ -121,14 +122,14 @@ def _described(name: str, found: Any) -> Iterator[str]:
     yield _docstring(found)
     if inspect.isclass(found):
         methods = [
-            f"- `{key}{_signature(value, '')}`: {inspect.getdoc(value).splitlines()[0]}"
+            f"- `{key}{_signature(value)}`: {inspect.getdoc(value).splitlines()[0]}"
             for key, value in vars(found).items()
             if not key.startswith("_") and inspect.isfunction(value) and inspect.getdoc(value)
         ]
         yield "\n".join(methods)
 
 
-def _signature(found: Any, indent: str = "    ") -> str:
+def _signature(found: Any) -> str:
     """The parameters without their types, which docstrings describe."""
     try:
         signature = inspect.signature(found)
@@ -155,7 +156,10 @@ def _docstring(found: Any) -> str:
 
 def settings_page() -> str:
     """A list of all tables of settings, by the page that has them."""
-    lines = ["# Settings", "Tables are made from the code. `gansynth options NAME` prints them."]
+    lines = [
+        "# Settings and files",
+        FILES + "\n\n## Settings\n\nAs `gansynth options NAME` prints them.",
+    ]
     for page in sorted((ROOT / "docs").glob("*.md")):
         text = page.read_text("utf-8")
         names = [name for end, name in MARK.findall(text) if not end]
@@ -182,12 +186,20 @@ def _anchor(name: str) -> str:
 
 
 def _block(text: str, language: str = "text") -> str:
-    return f"```{language}\n{text.strip()}\n```"
+    text = text.strip("\n")
+    return f"```{language}\n{text}\n```"
 
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
+
+FILES = """\
+- [Run folder](training.md#what-a-run-leaves-behind), [samples](samples.md#what-is-written)
+- [Data sources](sources.md): layouts of folders, keys of `--read`
+- [Metrics of a training](measures.md#the-metrics-file-of-a-training)
+- [Exit codes](commands.md#exit-codes)
+- [Recipes](recipes.md#writing-one), [plans of benchmarks](benchmark.md#keys)"""
 
 GENERATED = {
     "commands.md": commands_page,
