@@ -51,14 +51,11 @@ COMPARED = 32
 """Images on each side of a metric."""
 EFFORT = Effort(splits=20, features=60, classifier=30)
 """Of the metrics' networks: a picture needs no more."""
-FIGURES = {
-    "spectrum": "log_ratio",
-    "histogram": "mean",
-    "diversity": "ms_ssim",
-    "sliced-wasserstein": "mean",
-    "c2st-knn": "accuracy",
-    "c2st-cnn": "accuracy",
-}
+FAR = 50
+"""Where a figure is above that many times the smallest, the axis is logarithmic."""
+FIGURES = {"spectrum": "distance", "histogram": "flair", "sliced-wasserstein": "mean"}
+FIGURES |= dict.fromkeys(("mmd", "kid", "frechet"), "trained")
+FIGURES |= {"manifold": "precision", "appearance": "flair edge in range"}
 """Figure of a metric that is drawn; else its first."""
 
 Picture = npt.NDArray[np.uint8]
@@ -236,13 +233,16 @@ def metrics(work: Path) -> None:
     for each in sets.values():
         each.once("features", lambda: features)
     colours = ["#888888", *["#3b6ea5"] * len(GENERATORS), *["#c0504d"] * 2]
-    for name in (
-        name for name in METRICS if name != "lesions"
-    ):  # of boxes, which these slices have none of
+    for name in METRICS:
+        if name == "lesions":  # of boxes, which these slices have none of
+            continue
         found = [numbers(installed().load("metrics", name), each) for each in sets.values()]
         key = FIGURES.get(name) or next(iter(found[0]))
+        values = [each[key] for each in found]
         figure, axes = plt.subplots(figsize=(3.2, 1.9), dpi=100)
-        axes.barh(list(sides), [f.get(key) or 0 for f in found], color=colours)
+        axes.barh(list(sides), values, color=colours)
+        if 0 < FAR * min(values) < max(values):
+            axes.set_xscale("log")
         axes.invert_yaxis()
         axes.set_title(f"{name}: {key}", fontsize=9)
         axes.tick_params(labelsize=8)
@@ -250,7 +250,7 @@ def metrics(work: Path) -> None:
         figure.tight_layout()
         figure.savefig(FOLDER / f"metric_{name}.png")
         plt.close(figure)
-        print(name, key, [round(f.get(key) or 0, 3) for f in found], sorted(found[0])[:12])
+        print(f"metric_{name}.png: {key} {[round(value, 3) for value in values]}")
 
 
 PARTS = {"generators": generators, "filters": filters, "metrics": metrics}
