@@ -19,25 +19,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth import (
-    Case,
-    CaseSource,
-    Comparison,
-    Sample,
-    Sampler,
-    SampleRequest,
-    SplitHalfMetric,
-    features_of,
-    installed,
-    load_run,
-    open_source,
-)
 from gansynth.core.filter import FilterRequest
+from gansynth.core.registry import installed
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schema import Case, Sample
+from gansynth.core.source import CaseSource
 from gansynth.metrics import METRICS
 from gansynth.metrics.c2st import C2ST
-from gansynth.metrics.comparison import Effort
+from gansynth.metrics.comparison import Comparison, Effort, SplitHalfMetric
+from gansynth.metrics.features import features_of
 from gansynth.report.png import outlined, png_bytes, scaled
 from gansynth.runtime.files import write_bytes_atomic
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing.phantoms import PhantomOptions, write_gliomas
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images" / "gallery"
@@ -49,7 +44,7 @@ SHOWN = 3
 """Pairs in the picture of a generator."""
 COMPARED = 32
 """Images on each side of a metric."""
-EFFORT = Effort(splits=20, features=60, classifier=30)
+EFFORT = Effort(splits=20, features=60, classifier=150)
 """Of the metrics' networks: a picture needs no more."""
 FAR = 50
 """Where a figure is above that many times the smallest, the axis is logarithmic."""

@@ -17,12 +17,14 @@ HIDDEN = re.compile(r"^(<!-- .*? -->|!\[.*\]\(.*\)|<img .*>)\n", re.MULTILINE)
 """Marks of tables and pictures."""
 
 
-@click.command(epilog=examples("gansynth help", "gansynth help faq", "gansynth help sources nifti"))
+@click.command(epilog=examples("gansynth help faq", "gansynth help sources nifti"))
 @click.argument("page", required=False)
 @click.argument("section", required=False)
 @with_output
 def command(page: str | None, section: str | None, out: Output) -> None:
-    """Print a page of the docs, or its SECTION; without PAGE, list all pages.
+    """Print a page of the docs in the terminal, without a network.
+
+    SECTION prints a part of it. Without PAGE, all pages are listed.
 
     The options of a command: gansynth COMMAND --help. Those of a plugin: gansynth options NAME.
     """
