@@ -88,7 +88,8 @@ def _command(command: Any, name: str, parent: Any, level: str) -> Iterator[str]:
         yield _block(command.get_usage(context).removeprefix("Usage: "))
         yield inspect.cleandoc(command.help or "").replace("\b\n", "")
         records = [p.get_help_record(context) for p in command.params]
-        rows = [f"| `{left}` | {_cell(right)} |" for left, right in filter(None, records)]
+        options = [record for record in records if record and record[1]]
+        rows = [f"| `{left}` | {_cell(right)} |" for left, right in options]
         yield "\n".join(["| option | meaning |", "| --- | --- |", *rows]) if rows else ""
         if command.epilog:
             yield _block(inspect.cleandoc(command.epilog.split("Examples:")[-1]))
@@ -122,9 +123,9 @@ def _described(name: str, found: Any) -> Iterator[str]:
     yield _docstring(found)
     if inspect.isclass(found):
         methods = [
-            f"- `{key}{_signature(value)}`: {inspect.getdoc(value).splitlines()[0]}"
+            f"- `{key}{_signature(value)}`: {(inspect.getdoc(value) or '').partition(chr(10))[0]}"
             for key, value in vars(found).items()
-            if not key.startswith("_") and inspect.isfunction(value) and inspect.getdoc(value)
+            if not key.startswith("_") and inspect.isfunction(value)
         ]
         yield "\n".join(methods)
 
