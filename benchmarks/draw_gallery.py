@@ -44,8 +44,10 @@ SHOWN = 3
 """Pairs in the picture of a generator."""
 COMPARED = 32
 """Images on each side of a metric."""
-EFFORT = Effort(splits=20, features=60, classifier=150)
+EFFORT = Effort(splits=20, features=60)
 """Of the metrics' networks: a picture needs no more."""
+LEFT_OUT = ("lesions", "c2st-cnn")
+"""Metrics of boxes, which these slices lack, and of a network that takes minutes for each side."""
 FAR = 50
 """Where a figure is above that many times the smallest, the axis is logarithmic."""
 FIGURES = {"spectrum": "distance", "histogram": "flair", "sliced-wasserstein": "mean"}
@@ -229,7 +231,7 @@ def metrics(work: Path) -> None:
         each.once("features", lambda: features)
     colours = ["#888888", *["#3b6ea5"] * len(GENERATORS), *["#c0504d"] * 2]
     for name in METRICS:
-        if name == "lesions":  # of boxes, which these slices have none of
+        if name in LEFT_OUT:
             continue
         found = [numbers(installed().load("metrics", name), each) for each in sets.values()]
         key = FIGURES.get(name) or next(iter(found[0]))
