@@ -23,9 +23,10 @@ READY       := $(VENV)/.ready
 READY_DEV   := $(VENV)/.ready-dev
 READY_ALL   := $(VENV)/.ready-all
 READY_BENCH := $(VENV)/.ready-bench
+READY_DOCS  := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all all-extras check lint fix types cov bench lock wheel clean
+.PHONY: help demo test test-all all-extras check lint fix types cov bench docs lock wheel clean
 
 help:                     ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1 - /'
@@ -64,6 +65,10 @@ $(READY_BENCH): pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,.[dev-all$(comma)bench])
 	@touch $(READY) $(READY_DEV) $(READY_ALL) $@
 
+$(READY_DOCS): pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.[docs])
+	@touch $(READY) $@
+
 comma := ,
 
 demo: $(READY)            ## the whole way on phantoms, into runs/demo
@@ -77,7 +82,7 @@ test-all: $(READY_ALL)    ## run every test: minutes become an hour
 
 all-extras: $(READY_ALL)  ## install what every test needs: detectors, Ray, playwright
 
-check: lint types test    ## all that CI runs but the fast demo
+check: lint types test    ## all that CI runs but the fast demo and the docs
 
 lint: $(READY_DEV)        ## style and import order
 	@$(BIN)/ruff check .
@@ -95,6 +100,10 @@ cov: $(READY_DEV)         ## run the quick tests and report what they cover
 bench: $(READY_BENCH)     ## run the benchmarks
 	@set -- benchmarks/bench_*.py; test -e "$$1" || { echo "no benchmarks/bench_*.py yet" >&2; exit 1; }; \
 	for b; do echo "$$b"; $(BIN)/python "$$b" $(ARGS) || exit 1; done
+
+docs: $(READY_DOCS)       ## build the site into build/site; a dead link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@echo "open build/site/index.html, or, with search, python -m http.server -d build/site"
 
 # The comment on top stays. Build suffixes (+cpu) go; so do the CUDA libraries, which depend on the machine.
 lock: $(READY_BENCH)      ## rewrite constraints.txt from the environment

@@ -1,10 +1,11 @@
-"""The tables of settings in the docs are those of the code.
+"""The tables of settings in the docs are those of the code; links and named pages are there.
 
-``python tests/test_docs.py`` rewrites them.
+``python tests/test_docs.py`` rewrites the tables. ``make docs`` checks anchors, too.
 """
 
 import pkgutil
 import re
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
@@ -13,12 +14,21 @@ from pydantic import BaseModel
 
 import gansynth
 from gansynth.conditions import BUILT_IN
+from gansynth.conditions.edits.warp import WarpOptions
+from gansynth.core.edit import EditOptions
 from gansynth.core.registry import installed
+from gansynth.metrics import METRICS
 from gansynth.runtime.option_kinds import options_table
 from gansynth.sampling.filters import BUILT_IN as FILTERS
 from gansynth.testing.scaffold import project
+from gansynth_cli.commands.help import section_of
+from gansynth_cli.main import COMMANDS
+from tests import site_pages
 
 DOCS = Path(__file__).parents[1] / "docs"
+SOURCES = [DOCS.parent / shelf for shelf in ("gansynth", "plugins", "adapters", "cli")]
+HELP = re.compile(r"gansynth help (\w+)((?: [a-z-]+)?)(?=[\"),;.])")
+GENERATORS = [path.name.removeprefix("gansynth_") for path in SOURCES[1].glob("gansynth_*")]
 TEMPLATES = Path(project.__file__).parent / "templates"
 IMPORT = re.compile(r"^ *from (gansynth[\w.]*) import (.+)$", re.MULTILINE)
 PLACES = {
@@ -29,6 +39,8 @@ PLACES = {
     "copypaste": ("lesions.md", "gansynth_copypaste.options.CopyPasteOptions"),
     "parametric": ("lesions.md", "gansynth_parametric.model.ParametricOptions"),
     "elastic": ("elastic.md", "gansynth_elastic.options.ElasticOptions"),
+    "every edit": ("conditions.md", "gansynth.core.edit.EditOptions"),
+    "moving edits": ("conditions.md", "gansynth.conditions.edits.warp.WarpOptions"),
     "lesions": ("lesions.md", "gansynth.conditions.lesion_placement.LesionOptions"),
     "segmenter": ("segmenter.md", "gansynth_segmenter.options.SegmenterOptions"),
     "nnunet settings": ("augment.md", "gansynth_nnunet.config.NnunetSettings"),
@@ -53,11 +65,21 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     **{f"edit {name}": ("conditions.md", installed().edit(name).Options) for name in BUILT_IN},
 }
 
+SHARED: dict[str, Iterable[str]] = {"every edit": (), "moving edits": EditOptions.model_fields}
+"""Tables of options that edits share -> options that an earlier one has."""
+
 
 def block(name: str) -> str:
-    """A table with a line for each setting, between the marks of its page."""
-    rows = "\n".join(options_table(TABLES[name][1]))
-    return f"<!-- {name} -->\n{rows}\n<!-- /{name} -->"
+    """A table with a line for each setting, between the marks of its page.
+
+    Settings that edits share have a table of their own.
+    """
+    model = TABLES[name][1]
+    base = next((base for base in (WarpOptions, EditOptions) if issubclass(model, base)), None)
+    shared = SHARED.get(name, () if base is None else base.model_fields)
+    keys = tuple(f"| `{key}` |" for key in shared)
+    rows = [row for row in options_table(model) if not row.startswith(keys)]
+    return "\n".join([f"<!-- {name} -->", *(rows if len(rows) > 2 else ()), f"<!-- /{name} -->"])
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -84,6 +106,55 @@ def test_examples_import_what_is_public_from_gansynth_itself():
                 if module != "gansynth" and found is getattr(gansynth, name, None):
                     wrong.append((page.name, module, name))
     assert wrong == []
+
+
+def test_every_link_leads_to_a_file():
+    dead = []
+    for path in (*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")):
+        file = path.relative_to(DOCS.parent).as_posix()
+        for _, link in site_pages.LINK.findall(site_pages.CODE.sub("", path.read_text("utf-8"))):
+            target = site_pages.target_of(file, link)
+            dead += [(file, link)] if target is None and not link.startswith("http") else []
+    assert dead == []
+
+
+def test_the_navigation_has_every_page_once():
+    text = (DOCS.parent / "mkdocs.yml").read_text("utf-8").split("\nnav:\n")[1]
+    named = re.findall(r"^ +- (?:.*: )?([\w/.]+\.md)$", text, re.MULTILINE)
+    made = {*site_pages.GENERATED, *site_pages.PLACES.values()}
+    pages = [name for name in named if name not in made and not name.startswith("benchmarks/")]
+    assert sorted(pages) == sorted(path.name for path in DOCS.glob("*.md"))
+    assert made <= set(named)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.parent.name)
+def test_pages_that_messages_name_are_there(path):
+    for file in path.rglob("*.py"):
+        for page, section in HELP.findall(file.read_text("utf-8")):
+            assert section_of((DOCS / f"{page}.md").read_text("utf-8"), section.strip(), page), file
+
+
+def test_messages_in_the_faq_are_those_of_the_code():
+    rows = re.findall(r"^\| `(.*?)` \|", (DOCS / "faq.md").read_text("utf-8"), re.MULTILINE)
+    code = "".join(file.read_text("utf-8") for path in SOURCES for file in path.rglob("*.py"))
+    assert rows
+    assert [row for row in rows if row not in code] == []
+
+
+def test_the_commands_page_has_every_option():
+    page = site_pages.commands_page()
+    for name in COMMANDS:
+        assert f"\n## gansynth {name}\n" in page
+    assert "| `--ratio R:S` |" in page
+
+
+@pytest.mark.parametrize("kind", ["generators", "edits", "filters", "metrics"])
+def test_the_gallery_has_everything_built_in(kind):
+    text = (DOCS / "gallery.md").read_text("utf-8")
+    own: dict[str, Iterable[str]]
+    own = {"edits": BUILT_IN, "filters": FILTERS, "metrics": METRICS, "generators": GENERATORS}
+    assert [name for name in own[kind] if name not in text] == []
+    assert all(png.stat().st_size < 60_000 for png in (DOCS / "images/gallery").glob("*.png"))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 """Import name -> the package that brings it, where it goes by another name."""
-NOT_FOR_USE = {"bench", "dev", "dev-all"}
+NOT_FOR_USE = {"bench", "dev", "dev-all", "docs"}
 """Extras that no module of ours needs."""
 NOT_IMPORTED = {"tensorboard", "batchgenerators"}
 """Imported by ``torch.utils.tensorboard``; and what ``gansynth.mix_batches`` takes loaders of."""
@@ -150,6 +150,7 @@ def test_the_wheel_has_every_file_that_is_no_module():
     recipes = {path.relative_to(ROOT / "plugins").as_posix() for path in found}
     found = ROOT.glob("gansynth/testing/scaffold/templates/*")
     templates = {path.relative_to(ROOT).as_posix() for path in found}
+    pages = {f"gansynth_cli/pages/{path.name}" for path in (ROOT / "docs").glob("*.md")}
     assert recipes
     assert templates
-    assert recipes | templates <= packed
+    assert recipes | templates | pages <= packed

@@ -61,7 +61,7 @@ def dataset_path(where: str) -> Path:
     if not path.is_file() or path.suffix.lower() not in (".yaml", ".yml"):
         raise DataFault(
             f"yolo:{where}: no such file, expected data.yaml (path, train, val, names), or a "
-            "folder that holds it; see docs/sources.md"
+            "folder that holds it; see: gansynth help sources yolo"
         )
     return path
 

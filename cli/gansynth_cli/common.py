@@ -92,7 +92,7 @@ executor_option = click.option(
     default="local",
     show_default=True,
     metavar="WHERE",
-    help="local[:N] for N jobs at once, or ray[:cpus=C,gpus=G]; see docs/clusters.md.",
+    help="local[:N] for N jobs at once, or ray[:cpus=C,gpus=G]; see: gansynth help clusters.",
 )
 class_option = click.option(
     "--class",

@@ -230,7 +230,7 @@ class BenchmarkPlan(ClosedModel):
     )
     split: SplitPlan = Field(description="training pool and test subjects: see below")
     regions: dict[str, Formula] = Field(default_factory=dict, description="name -> 1+2+4")
-    measures: tuple[str, ...] = Field(("dice",), description="see docs/measures.md")
+    measures: tuple[str, ...] = Field(("dice",), description="see: gansynth help measures")
     primary: str = Field("", description="measure of the verdict; default: dice/foreground")
     margin: float | None = Field(
         None, gt=0, description="equivalence margin; default: 0.005 for Dice and other shares"

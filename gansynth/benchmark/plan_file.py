@@ -15,7 +15,7 @@ from gansynth.core.registry import installed
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean, refuse_unknown
 from gansynth.runtime.yaml_text import read_yaml
 
-SHOWN = "a plan in YAML: see docs/benchmark.md"
+SHOWN = "a plan in YAML, see: gansynth help benchmark"
 Value = TypeVar("Value")
 
 

@@ -133,7 +133,7 @@ def guard(
             raise IntegrityFault(
                 f"leakage: the {maker} of {lineage.dataset or 'unknown data'} fold {lineage.fold} "
                 f"has seen {len(leaks)} held-out case(s): {some_names(leaks)}; expected none. "
-                f"{hint}"
+                f"{hint}; see: gansynth help faq"
             )
 
 

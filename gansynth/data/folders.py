@@ -238,7 +238,7 @@ def _add_bids(
         if len(several) > 1:
             message = (
                 f"{several[1]}: a second file beside {several[0].name} for case {case!r}, expected "
-                "one; remove one, or list the files in a manifest (docs/sources.md)"
+                "one; remove one, or list the files in a manifest (gansynth help sources nifti)"
             )
             collector.fault(case, several[1], DataFault(message))
     collector.add(

@@ -177,7 +177,7 @@ def located(request: SourceRequest, *, folder: bool = False) -> Path:
         kind = "a folder" if folder else "a folder or a manifest"
         raise DataFault(
             f"{request.kind}:{request.where}: no such {'folder' if folder else 'file or folder'}, "
-            f"expected {kind} with cases; see docs/sources.md"
+            f"expected {kind} with cases; see: gansynth help sources"
         )
     return path
 
@@ -217,7 +217,7 @@ def read_names(folder: Path) -> DataSetNames | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    doc = read_json(path, hint="see docs/sources.md")
+    doc = read_json(path, hint="see: gansynth help sources")
     return DataSetNames(
         path,
         _channels(path, doc.get("channel_names")),

@@ -79,12 +79,12 @@ def _csv_rows(path: Path) -> Rows:
 
 
 def _json_rows(path: Path) -> Rows:
-    doc = read_json(path, expected=object, hint="see docs/sources.md")
+    doc = read_json(path, expected=object, hint="see: gansynth help sources nifti")
     rows = doc.get("cases") if isinstance(doc, dict) else doc
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataFault(
             f"{path}: expected a list of objects, or one under 'cases', each with 'label' and a "
-            "key per channel; see docs/sources.md"
+            "key per channel; see: gansynth help sources nifti"
         )
     return [
         (f"entry {number}", {str(k): _text(path, number, k, v) for k, v in row.items()})
@@ -117,7 +117,7 @@ def _channels(path: Path, rows: Rows, options: VolumeOptions) -> tuple[str, ...]
     if rows and not images:
         raise DataFault(
             f"{path}: columns are {header}, expected one for each channel that names .nii or "
-            ".nii.gz files; see docs/sources.md"
+            ".nii.gz files; see: gansynth help sources nifti"
         )
     meant = None if options.channels or "label" in header else like_labels(images)
     if meant is not None:

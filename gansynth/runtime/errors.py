@@ -69,7 +69,7 @@ FAULTS: Mapping[int, type[GansynthError]] = {
 """Exit code -> its fault, to raise a child process's fault again."""
 
 
-_PRIVATE = "samples were worse than noise at an epsilon of 8, see docs/privacy.md"
+_PRIVATE = "samples were worse than noise at an epsilon of 8, see: gansynth help privacy"
 DROPPED = {
     **dict.fromkeys(
         (f"privacy_{key}" for key in ("noise", "epsilon", "clip", "delta", "units")), _PRIVATE

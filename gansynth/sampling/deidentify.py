@@ -119,7 +119,7 @@ def keep_origins(
     if same and reporter is not None:
         reporter.warn(
             f"{out}: {same} of {len(origins)} label maps are training cases' own, not edited: they "
-            "show a patient's anatomy. Draw with --edit, see docs/sharing.md"
+            "show a patient's anatomy. Draw with --edit, see: gansynth help sharing"
         )
 
 

@@ -97,7 +97,7 @@ class QualityGate:
             raise TrainingFault(
                 f"producer: {sum(self._recent)} of the last {len(self._recent)} samples were "
                 f"rejected ({reasons}), the last one: {fault}. Look at the generator's samples: "
-                "gansynth sample RUN --sheet; train it longer or again"
+                "gansynth sample RUN --sheet; train it longer or again, see: gansynth help filters"
             )
 
 

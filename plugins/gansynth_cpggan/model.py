@@ -57,7 +57,7 @@ class CPGGAN(Generator):
         if o.condition == "class" and not schema.classes:
             raise UsageFault(
                 "--set condition=class: the source's cases have no classes, expected some; name "
-                "them (docs/sources.md), or use condition=none"
+                "them (gansynth help sources), or use condition=none"
             )
         size = (o.roi_size, o.roi_size) if self.lesions else self.size
         self.growth = GrowthSchedule.of(size, o.width, o.max_width)

@@ -24,7 +24,7 @@ class SampleKinds:
         if self.by == "class" and not self.names:
             raise UsageFault(
                 "--set condition=class: the source's cases have no classes, expected some; name "
-                "them (docs/sources.md), or use condition=foreground or none"
+                "them (gansynth help sources), or use condition=foreground or none"
             )
         if self.by == "foreground" and not schema.foreground:
             raise UsageFault(

@@ -31,7 +31,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     # What is gone.
     "selector fit": "--read slices=40-110",
     f"{DCGAN} slices:nifti:. --read selector=s": "--read slices=40-110",
-    f"{DCGAN} toy:2 --set privacy_epsilon=8": "docs/privacy.md",
+    f"{DCGAN} toy:2 --set privacy_epsilon=8": "gansynth help privacy",
     "evaluate run --host trained": "the fold's own segmenter",
     # Names of before, and of other programs.
     "failures --data example:3d": "It is called 'hard-cases'",

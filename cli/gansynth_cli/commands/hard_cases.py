@@ -75,7 +75,8 @@ def command(
 
     Every lesion of a fold's training cases is evaluated by a segmenter trained without its case.
     The file has failure rates by size, place and class of lesions. --sampling-weights FILE then
-    takes hard conditions more often (docs/hard_cases.md). The fold's held-out cases are not opened.
+    takes hard conditions more often (gansynth help hard_cases). The fold's held-out cases are not
+    opened.
     """
     from gansynth.evaluation.hard_cases.job import FailureOptions, find_failures
     from gansynth.runtime.options import parse, refuse_idle

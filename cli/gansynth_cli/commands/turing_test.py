@@ -141,7 +141,7 @@ def command(
 
     RUN is a folder that gansynth fit wrote. Real images and samples are prepared once, into
     RUN/turing. The same command resumes the session. The page is served on this machine only.
-    Ctrl-C ends it and prints the table (docs/turing_test.md).
+    Ctrl-C ends it and prints the table (gansynth help turing_test).
     """
     from gansynth.evaluation.turing import open_session, serve, write_results
     from gansynth.evaluation.turing.server import check_server

@@ -27,7 +27,7 @@ LOOK = 5.0
 """Seconds between two checks of the head."""
 PATIENCE = 30.0
 """Seconds the head may be unreachable; after 60, Ray ends this process."""
-START = f"start one with `ray start --head` (docs/clusters.md), or name it in {ADDRESS}"
+START = f"start one with `ray start --head` (gansynth help clusters), or name it in {ADDRESS}"
 
 
 def first_line(error: BaseException) -> str:

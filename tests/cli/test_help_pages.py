@@ -1,0 +1,34 @@
+"""``gansynth help PAGE``: the pages of the docs, offline."""
+
+import pytest
+
+
+def test_every_page_of_the_docs_is_listed_and_printed_without_marks_and_pictures(run_json, run_cli):
+    pages = run_json("help")["pages"]
+    assert pages["faq"] == "Questions and errors"
+    text = run_cli("help", "conditions").stdout
+    assert text.startswith("# Conditions: what a generator is asked to draw\n")
+    assert "<!--" not in text
+    assert "](images/" not in text
+    assert "| `max_deg` | 15.0 |" in text
+
+
+def test_a_section_ends_where_the_next_of_its_depth_begins(run_cli):
+    text = run_cli("help", "sources", "nnunet").stdout
+    assert text.startswith("## nnunet\n")
+    assert text.count("\n## ") == 0
+    longer = run_cli("help", "training", "cut off").stdout
+    assert longer.startswith("## When it is cut off\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["sourcse"], "help 'sourcse': there is no such page. Did you mean 'sources'?"),
+        (["sources", "dicom"], "help sources 'dicom': no such section, expected words of one of:"),
+    ],
+)
+def test_what_is_not_there_is_refused_with_what_is(run_cli, words, line):
+    done = run_cli("help", *words)
+    assert done.exit_code == 2
+    assert line in done.stderr
