@@ -452,6 +452,7 @@ def room(monkeypatch, tmp_path):
     return shared, disk
 
 
+@pytest.mark.fault(31)
 def test_a_bank_is_placed_in_shared_memory_then_on_the_disk_and_says_so(room):
     shared, disk = room
     (one, silent), (two, said), (three, _) = (place_bank("a/run", n) for n in (50, 51, 51))
