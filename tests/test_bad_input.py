@@ -70,7 +70,12 @@ SPOILT: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.fault(1, 2, 6, 9, 10, 11)
+@pytest.mark.fault(1, of="truncated")
+@pytest.mark.fault(2, of="flipped bit")
+@pytest.mark.fault(6, of="NaN")
+@pytest.mark.fault(9, of="shape|affine")
+@pytest.mark.fault(10, of="unknown label")
+@pytest.mark.fault(11, of="missing")
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_spoilt_raw_file_is_found_by_check_and_never_prepared(toy_copy, refuse, how):
     file, spoil, says = SPOILT[how]
@@ -129,7 +134,12 @@ UNIMPORTABLE: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.fault(1, 2, 6, 9, 10, 11)
+@pytest.mark.fault(1, of="truncated")
+@pytest.mark.fault(2, of="flipped bit")
+@pytest.mark.fault(6, of="NaN")
+@pytest.mark.fault(9, of="shape|affine")
+@pytest.mark.fault(10, of="unknown label")
+@pytest.mark.fault(11, of="channel|missing")
 @pytest.mark.parametrize("how", UNIMPORTABLE)
 def test_a_spoilt_file_is_not_imported_and_the_import_goes_on_once_repaired(
     task, toy_copy, refuse, run_cli, how
@@ -178,7 +188,10 @@ ARRAYS: dict[str, tuple[str, Spoil, int, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.fault(3, 6, 10)
+@pytest.mark.fault(3, of="truncated|one bit")
+@pytest.mark.fault(6, of="NaN")
+@pytest.mark.fault(10, of="unknown label")
+@pytest.mark.fault(11, of="missing")
 @pytest.mark.parametrize("how", ARRAYS)
 def test_a_spoilt_training_array_ends_a_fit_before_it_begins(toy_copy, refuse, tmp_path, how):
     ending, spoil, code, says = ARRAYS[how]

@@ -101,7 +101,15 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
 }
 
 
-@pytest.mark.fault(1, 4, 6, 7, 8, 9, 10, 11, 14)
+@pytest.mark.fault(1, of="truncated|gzip|empty")
+@pytest.mark.fault(4, of="absurd")
+@pytest.mark.fault(6, of="nan")
+@pytest.mark.fault(7, of="even|no lesion")
+@pytest.mark.fault(8, of="singular|spacing")
+@pytest.mark.fault(9, of="shape|affine")
+@pytest.mark.fault(10, of="fraction|negative|as labels")
+@pytest.mark.fault(11, of="missing")
+@pytest.mark.fault(14, of="2D|4D|colour")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_one_error_or_warning_that_names_the_file(pairs, fault):
     name, spoil, said = FAULTS[fault]

@@ -64,7 +64,7 @@ def forked(words: list[str], log: Path) -> int:
         said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(said, 1)
         os.dup2(said, 2)
-        sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
         sys.argv = ["gansynth", *words]
@@ -129,4 +129,5 @@ def run(campaign: Campaign, kills: int, folder: Path, seed: int = 0) -> Outcome:
 def write(path: Path, found: Outcome) -> None:
     """Put an outcome into a file of results beside others."""
     document = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**document, found.name: found.to_json()}, indent=1) + "\n")
+    entry = {"date": time.strftime("%Y-%m-%d"), **found.to_json()}
+    path.write_text(json.dumps({**document, found.name: entry}, indent=1) + "\n")

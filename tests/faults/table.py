@@ -1,10 +1,11 @@
 """The fault matrix: its rows, and a plugin of pytest that prints which of them hold.
 
-``make faults`` runs all tests marked ``fault(ROW, ...)`` with it. A row without a test that ran has
-failed, as has one with a test that failed.
+``make faults`` runs all tests marked ``fault(ROW, ...)`` with it. A row fails without a test that
+ran, or with one that failed. ``python -m tests.faults.table`` writes the table of the page.
 """
 
 import json
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ ROWS: dict[int, tuple[str, str]] = {
     18: ("odd file names", "work, or are shown quoted, exit 3"),
     19: ("paths that lead out", "exit 6; nothing outside is opened"),
     20: ("pickles that run something", "never run, exit 6"),
-    21: ("zip or tar for a run", "no archive is ever unpacked, exit 3"),
+    21: ("zip or tar for a run", "no archive is ever unpacked, exit 2"),
     22: ("hostile YAML and JSON", "no object, no unfolding, one line"),
     23: ("slips in options and plans", "one line, the nearest key, exit 2"),
     24: ("shell signs and markup in names", "literal in commands and in every report"),
@@ -58,6 +59,15 @@ ROWS: dict[int, tuple[str, str]] = {
     44: ("no GPU, no torchvision, missing package", "exit 4 with what to install"),
 }
 WORDS = ("passed", "failed", "skipped")
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+MARKS = "<!-- faults -->\n", "<!-- /faults -->"
+
+
+def block() -> str:
+    """The table of rows, between the marks of its page."""
+    rows = [f"| {row} | {fault} | {expected} |" for row, (fault, expected) in ROWS.items()]
+    head = ["| row | fault | expected |", "| --: | --- | --- |"]
+    return "\n".join([*head, *rows, ""])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,9 +84,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let reports carry their rows, which also come from workers."""
     for item in items:
-        rows = {row for mark in item.iter_markers("fault") for row in mark.args}
-        assert rows <= ROWS.keys(), item.nodeid
-        item.user_properties += [("fault", row) for row in sorted(rows)]
+        item.user_properties += [("fault", row) for row in sorted(rows_of(item))]
+
+
+def rows_of(item: pytest.Item) -> set[int]:
+    """The rows that a test's marks name; ``of="NaN|inf"`` means the cases that match alone."""
+    case = item.name.partition("[")[2]
+    marks = [m for m in item.iter_markers("fault") if re.search(m.kwargs.get("of", ""), case)]
+    rows = {row for mark in marks for row in mark.args}
+    assert rows <= ROWS.keys(), item.nodeid
+    return rows
 
 
 class Matrix:
@@ -89,13 +106,14 @@ class Matrix:
         self.rows: dict[int, set[str]] = defaultdict(set)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a test as failed if any of its phases has failed."""
+        """Count a test as failed if any of its phases has failed, or was expected to."""
         test = report.nodeid
         for row in (value for key, value in report.user_properties if key == "fault"):
             self.rows[int(str(row))].add(test)
         self.seconds[test] += report.duration
         before = self.outcomes.get(test, "passed")
-        self.outcomes[test] = before if report.passed else report.outcome
+        outcome = "failed" if hasattr(report, "wasxfail") else report.outcome
+        self.outcomes[test] = before if outcome == "passed" else outcome
 
     def lines(self) -> list[dict[str, Any]]:
         """Each row with its tests."""
@@ -131,3 +149,9 @@ class Matrix:
         say(f"{sum(line['holds'] for line in lines)}/{len(lines)} rows hold")
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    before, _, rest = PAGE.read_text("utf-8").partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    PAGE.write_text(f"{before}{MARKS[0]}{block()}{MARKS[1]}{after}", "utf-8")

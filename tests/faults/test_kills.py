@@ -1,7 +1,6 @@
 """Rows 28 and 29: commands that are killed at any moment lose nothing."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 

@@ -67,8 +67,7 @@ def test_a_folder_that_cannot_be_written_ends_a_command_before_it_begins(
     toys, world, refuse, words, folder
 ):
     words = tuple(word.format(toy=world / "toy") for word in words)
-    cache = words[0] == "cache"
-    refuse(*words, f"{folder}.h5" if cache else folder, code=2 if cache else 4, says=(folder,))
+    refuse(*words, folder + ".h5" * (words[0] == "cache"), code=4, says=(folder,))
 
 
 @pytest.mark.fault(32)

@@ -1,0 +1,25 @@
+"""The matrix itself: no row without a test, and the page has its rows."""
+
+import re
+from pathlib import Path
+
+from tests.faults.table import MARKS, PAGE, ROWS, block
+
+TESTS = Path(__file__).parents[1]
+MARK = re.compile(r"\bfault\(([\d, ]+)")
+
+
+def test_every_row_is_marked_by_a_test():
+    found = {
+        int(row)
+        for path in TESTS.rglob("test_*.py")
+        for rows in MARK.findall(path.read_text("utf-8"))
+        for row in rows.split(",")
+        if row.strip()
+    }
+    assert found == set(ROWS)
+
+
+def test_the_page_has_the_rows():
+    text = PAGE.read_text("utf-8")
+    assert f"{MARKS[0]}{block()}{MARKS[1]}" in text, "run: python -m tests.faults.table"
