@@ -166,11 +166,11 @@ def test_a_pipe_is_refused_and_nobody_waits_for_it(tmp_path, read):
 
 
 @pytest.mark.fault(33)
-def test_a_pipe_among_images_is_one_line(volumes, refuse):
+def test_a_pipe_among_images_is_no_image(volumes, refuse):
     (volumes / "images" / "a_0001.nii.gz").unlink()
     os.mkfifo(volumes / "images" / "a_0001.nii.gz")
     data = (f"nifti:{volumes}", "--read", "folds=2")
-    refuse("check", *data, code=3, says=("a_0001.nii.gz: a pipe",))
+    refuse("check", *data, code=3, says=("a_0001.nii.gz: missing",))
 
 
 @pytest.mark.fault(33)
