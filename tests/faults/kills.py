@@ -65,13 +65,10 @@ def forked(words: list[str], log: Path) -> int:
         os.dup2(said, 1)
         os.dup2(said, 2)
         sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
         sys.argv = ["gansynth", *words]
         from gansynth_cli.main import main
 
         main()
-        code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     finally:

@@ -102,7 +102,7 @@ class Matrix:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.outcomes: dict[str, str] = {}
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self.rows: dict[int, set[str]] = defaultdict(set)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -52,10 +52,9 @@ def test_a_bit_of_a_plain_volume_is_noticed_by_the_run_that_has_seen_it(tmp_path
         there.parent.mkdir(parents=True, exist_ok=True)
         save(Nifti1Image(read_nifti(path).array, np.eye(4)), there)
     run = tmp_path / "run"
-    words = ("fit", "means", "-q", "-o", run, "--data", f"nifti:{folder}")
-    words += ("--read", "size=16", "--read", "folds=2")
+    data = ("--data", f"nifti:{folder}", "--read", "size=16", "--read", "folds=2")
     with offered("toys", **OFFERED):
-        assert run_cli(*words).exit_code == 0
+        assert run_cli("fit", "means", "-q", "-o", run, *data).exit_code == 0
         for case in "abcd":
             path = folder / "labels" / f"{case}.nii"
             path.write_bytes(flipped(path.read_bytes(), path.stat().st_size // 2))

@@ -131,5 +131,5 @@ def test_a_clock_that_was_set_back_leaves_a_live_bank_in_use(toy_bank, tmp_path)
     later = time.time() + 3600
     for path in bank.iterdir():
         os.utime(path, (later, later))
-    mixer = Mixer(MixerConfig(bank, Ratio(0, 1), log=tmp_path / "draws", patience=1.0))
+    mixer: Mixer[int] = Mixer(MixerConfig(bank, Ratio(0, 1), log=tmp_path / "draws", patience=1.0))
     assert all(slot.sample is not None for slot in mixer.batch(range(4)))
