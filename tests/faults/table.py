@@ -1,7 +1,7 @@
 """The fault matrix: its rows, and a plugin of pytest that prints which of them hold.
 
 ``make faults`` runs all tests marked ``fault(ROW, ...)`` with it. A row fails without a test that
-ran, or with one that failed. ``python -m tests.faults.table`` writes the table of the page.
+ran, or with one that failed.
 """
 
 import json
@@ -59,15 +59,6 @@ ROWS: dict[int, tuple[str, str]] = {
     44: ("no GPU, no torchvision, missing package", "exit 4 with what to install"),
 }
 WORDS = ("passed", "failed", "skipped")
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
-MARKS = "<!-- faults -->\n", "<!-- /faults -->"
-
-
-def block() -> str:
-    """The table of rows, between the marks of its page."""
-    rows = [f"| {row} | {fault} | {expected} |" for row, (fault, expected) in ROWS.items()]
-    head = ["| row | fault | expected |", "| --: | --- | --- |"]
-    return "\n".join([*head, *rows, ""])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -149,9 +140,3 @@ class Matrix:
         say(f"{sum(line['holds'] for line in lines)}/{len(lines)} rows hold")
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n", "utf-8")
-
-
-if __name__ == "__main__":
-    before, _, rest = PAGE.read_text("utf-8").partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2]
-    PAGE.write_text(f"{before}{MARKS[0]}{block()}{MARKS[1]}{after}", "utf-8")

@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
-from tests.faults.table import MARKS, PAGE, ROWS, block
+import pytest
+
+from tests.faults.page import PAGE, blocks
+from tests.faults.table import ROWS
 
 TESTS = Path(__file__).parents[1]
 MARK = re.compile(r"\bfault\(([\d, ]+)")
@@ -20,6 +23,6 @@ def test_every_row_is_marked_by_a_test():
     assert found == set(ROWS)
 
 
-def test_the_page_has_the_rows():
-    text = PAGE.read_text("utf-8")
-    assert f"{MARKS[0]}{block()}{MARKS[1]}" in text, "run: python -m tests.faults.table"
+@pytest.mark.parametrize("name", blocks())
+def test_the_page_has_the_table(name):
+    assert blocks()[name] in PAGE.read_text("utf-8"), "run: python -m tests.faults.page"
