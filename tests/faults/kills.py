@@ -89,10 +89,13 @@ def ended(child: int, seconds: float) -> int | None:
         time.sleep(0.002)
 
 
-def run(campaign: Campaign, kills: int, folder: Path, seed: int = 0) -> Outcome:
-    """Kill the command so many times, a few times in each of as many folders as it takes."""
+def run(campaign: Campaign, kills: int, folder: Path, note: Callable[[Outcome], None]) -> Outcome:
+    """Kill the command so many times, a few times in each of as many folders as it takes.
+
+    ``note`` is told of the outcome so far after each folder.
+    """
     folder.mkdir(parents=True)
-    rng, found, log = random.Random(seed), Outcome(campaign.name), folder / "log.txt"
+    rng, found, log = random.Random(0), Outcome(campaign.name), folder / "log.txt"
     warm = CliRunner().invoke(cli, campaign.words(folder / "warm", False))  # imports everything
     assert warm.exit_code == 0, warm.output
     began = time.monotonic()
@@ -120,6 +123,7 @@ def run(campaign: Campaign, kills: int, folder: Path, seed: int = 0) -> Outcome:
         left = [path.name for path in here.rglob("*") if ".tmp-" in path.name] if not code else []
         found.lost += [f"{here.name}: {what}" for what in [*last, *left]]
         found.finished += 1
+        note(found)
     return found
 
 

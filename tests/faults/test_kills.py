@@ -12,7 +12,7 @@ from gansynth.training import checkpoint
 from tests.adapters.kits import HOSTS, in_this_process, kit_of
 from tests.benchmark.test_end_to_end import command_here, plan_in, run_here
 from tests.conftest import content
-from tests.faults.kills import Campaign, run, write
+from tests.faults.kills import Campaign, Outcome, run, write
 from tests.training.zoo.members import newest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0), pytest.mark.filterwarnings("ignore")]
@@ -27,10 +27,14 @@ def killed(request, tmp_path):
     def campaign(what: Campaign) -> None:
         asked = dict(word.split("=") for word in request.config.getoption("--kills", []) or [])
         kind = what.name.partition(" ")[0]
-        outcome = run(what, int(asked.get(kind, FEW[kind])), tmp_path / "killed")
-        if file := request.config.getoption("--kills-json", None):
-            write(Path(file), outcome)
-        assert outcome.lost == []
+        file = request.config.getoption("--kills-json", None)
+
+        def note(outcome: Outcome) -> None:
+            if file:
+                write(Path(file), outcome)
+
+        kills = int(asked.get(kind, FEW[kind]))
+        assert run(what, kills, tmp_path / "killed", note).lost == []
 
     return campaign
 
@@ -112,6 +116,7 @@ def test_an_export_that_is_killed_is_whole_or_absent(request, tmp_path, killed, 
 @pytest.fixture
 def jobs_here(monkeypatch):
     """Jobs of a study run in the process that is killed, one after the other."""
+    in_this_process(monkeypatch)
     for module in (running, tuning):
         monkeypatch.setattr(module, "run_jobs", run_here)
     monkeypatch.setattr(worker, "command", command_here)
