@@ -179,7 +179,7 @@ def strangers(tmp_path):
             env={**os.environ, "PYTHONPATH": str(tmp_path)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
 
     return run
