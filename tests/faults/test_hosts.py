@@ -36,9 +36,17 @@ def test_beside_a_generator_that_hangs_no_batch_waits(toy_bank, tmp_path):
 def config(segmenter, tmp_path) -> ProducerConfig:
     """Of a bank of four samples that is drawn one by one from a copy of the run."""
     run = shutil.copytree(segmenter.run, tmp_path / "run")
-    names = (str(run), segmenter.request.to_json(), segmenter.host, str(tmp_path / "bank"))
-    each = {"segment_samples": 1, "batch": 1}
-    return ProducerConfig(*names, frozen=True, capacity=4, device="cpu", **each)
+    return ProducerConfig(
+        run=str(run),
+        request=segmenter.request.to_json(),
+        target=segmenter.host,
+        bank=str(tmp_path / "bank"),
+        frozen=True,
+        capacity=4,
+        segment_samples=1,
+        batch=1,
+        device="cpu",
+    )
 
 
 def replaced(run: str) -> None:
