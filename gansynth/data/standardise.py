@@ -39,12 +39,12 @@ class ChannelStatistics:
 
     def standardised(self, image: Tensor) -> Tensor:
         """(B, C, ...) in the source's units -> of mean 0 and deviation 1, float32."""
-        mean, deviation = self._of(image)
+        mean, deviation = self.on(image)
         return (image.float() - mean) / deviation
 
     def restored(self, image: Tensor) -> Tensor:
         """Return standardised values to the source's units."""
-        mean, deviation = self._of(image)
+        mean, deviation = self.on(image)
         return image * deviation + mean
 
     def constant(self, values: Sequence[float], like: Tensor) -> Tensor:
@@ -52,8 +52,8 @@ class ChannelStatistics:
         standard = (np.array(values) - self.mean) / self.deviation
         return _channels(standard, like)
 
-    def _of(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and deviation on an image's device, brought there once."""
+    def on(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation (1, C, 1, ...) on an image's device, brought there once."""
         key = image.device, image.ndim
         if key not in self._beside:
             self._beside[key] = _channels(self.mean, image), _channels(self.deviation, image)

@@ -20,6 +20,7 @@ from gansynth.core.body_mask import body_mask
 from gansynth.core.generator import Batch
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.data.label_share import label_share
+from gansynth.data.standardise import ChannelStatistics
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.nn.tiled_inference import Window, cut
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
@@ -53,9 +54,10 @@ class ConditionInputs:
 
 @dataclass(frozen=True)
 class ImageUnits:
-    """Mean and deviation (B, C, 1, ...) of real images around their lesions, for the networks.
+    """Mean and deviation (B or 1, C, 1, ...) of real images, for the networks.
 
-    Each image has its own: a source may hold grey values from 0 to 1, or of several scanners.
+    With ``insert=lesion`` each image has its own, of what lies around its lesion. Whole images
+    share those of the training cases. A source may hold grey values from 0 to 1.
     """
 
     mean: Tensor
@@ -71,6 +73,10 @@ class ImageUnits:
         square = ((image - mean).square() * known).sum(axes, keepdim=True) / count
         deviation = square.sqrt()
         return cls(mean, torch.where(deviation > LEAST_DEVIATION, deviation, 1.0))
+
+    def of(self, channels: Sequence[int]) -> ImageUnits:
+        """Return the units of some channels."""
+        return ImageUnits(self.mean[:, channels], self.deviation[:, channels])
 
     def standardised(self, image: Tensor) -> Tensor:
         """Return images (B, C, ...) in these units."""
@@ -93,6 +99,7 @@ class ConditionEncoder:
         self.schema, self.options = schema, options
         self.labelled = options.target == "image"
         channels = schema.channels
+        self.intensities = ChannelStatistics(len(channels))
         for name in options.given:
             if name not in channels:
                 raise UsageFault(
@@ -163,18 +170,26 @@ class ConditionEncoder:
             )
             parts.append(one_hot(part(conditioning.context), range(1, self.options.context + 1)))
         if conditioning.given is not None:
-            parts.append(part(conditioning.given))
+            given = part(conditioning.given)
+            units = self.units(None, given)
+            parts.append(given if units is None else units.of(self.given).standardised(given))
         if conditioning.insertion is not None:
-            start, units = conditioning.insertion.start, self.units(conditioning.insertion)
+            start = conditioning.insertion.start
+            units = self.units(conditioning.insertion, start)
             start = start if units is None else units.standardised(start)
             parts += [part(conditioning.insertion.hole).float(), part(start)]
         return torch.cat(parts, 1)
 
-    def units(self, insertion: LesionInsertion | None) -> ImageUnits | None:
-        """Return the units in which networks see images; None: those of the source."""
-        if insertion is None or not self.options.standardise:
+    def units(self, insertion: LesionInsertion | None, like: Tensor) -> ImageUnits | None:
+        """Return the units of all channels in which networks see images; None: the source's.
+
+        ``like``: a tensor (B, ...) of the images' device and dimensions.
+        """
+        if not self.options.standardise:
             return None
-        return ImageUnits.around(insertion)
+        if insertion is not None:
+            return ImageUnits.around(insertion)
+        return ImageUnits(*self.intensities.on(like))
 
     def _apart(self, labels: Tensor, body: Tensor) -> Tensor:
         """Return the body channel (B, 1, ...) and remove the body from the background channel."""
@@ -203,21 +218,43 @@ VOXELS_PER_CASE = 2000
 
 EXPLAINED, CLUSTERS = 0.4, 4
 """Share of variance below which labels say too little of the surroundings; clusters used then."""
+DEVIATIONS = 0.5, 2.0
+"""Deviations of images that networks learn well from as they are; others are standardised."""
 
 
-def with_context(options: CGANOptions, cases: Iterable[Case]) -> tuple[CGANOptions, str]:
-    """Return options with a number for ``context``, and a line about it if it is above 0."""
-    if options.context is not None:
-        return options, ""
-    shown = options.body or bool(options.given) or options.insert == "lesion"
-    share = 1.0 if shown else label_share((case.image, case.labels) for case in cases)
-    if not share < EXPLAINED:  # NaN: nothing in the body
-        return options.model_copy(update={"context": 0}), ""
-    return options.model_copy(update={"context": CLUSTERS}), (
-        f"context={CLUSTERS}: labels explain {share:.0%} of the images' variance, less than "
-        f"{EXPLAINED:.0%}, so intensity clusters of the background are conditions, too; "
-        "labels alone: --set context=0"
-    )
+def automatic(options: CGANOptions, cases: Iterable[Case]) -> tuple[CGANOptions, str]:
+    """Return options with values for ``context`` and ``standardise``, and why they are on."""
+    crops = list(cases)
+    chosen: dict[str, int | bool] = {}
+    reasons = []
+    if options.context is None:
+        shown = options.body or bool(options.given) or options.insert == "lesion"
+        share = 1.0 if shown else label_share((case.image, case.labels) for case in crops)
+        chosen["context"] = CLUSTERS if share < EXPLAINED else 0  # NaN: nothing in the body
+        if chosen["context"]:
+            reasons.append(
+                f"context={CLUSTERS}: labels explain {share:.0%} of the images' variance, less "
+                f"than {EXPLAINED:.0%}, so intensity clusters of the background are conditions, "
+                "too; labels alone: --set context=0"
+            )
+    if options.standardise is None:
+        whole = options.insert == "none" and options.output == "linear"
+        found = _deviation(crops) if whole and options.target == "image" else 1.0
+        chosen["standardise"] = not DEVIATIONS[0] <= found <= DEVIATIONS[1]
+        if chosen["standardise"]:
+            reasons.append(
+                f"standardise=yes: the images' standard deviation is {found:.2g}, and networks "
+                "learn best near 1; images as they are: --set standardise=no"
+            )
+    return options.model_copy(update=chosen), "; ".join(reasons)
+
+
+def _deviation(crops: Sequence[Case]) -> float:
+    """Return the standard deviation of crops, the geometric mean over channels."""
+    statistics = ChannelStatistics(len(crops[0].image))
+    for case in crops:
+        statistics.add(case.image)
+    return float(np.exp(np.log(statistics.deviation).mean()))
 
 
 class ContextClusters:

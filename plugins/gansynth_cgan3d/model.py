@@ -8,7 +8,7 @@ same way. With ``insert=lesion`` it draws lesions into real images.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
 
@@ -31,8 +31,8 @@ from gansynth_cgan3d.conditions import (
     ConditionEncoder,
     ConditionInputs,
     ContextClusters,
+    automatic,
     body_map,
-    with_context,
 )
 from gansynth_cgan3d.discriminators import Discriminator, LesionWindow, whole
 from gansynth_cgan3d.lesion import LesionInserter, LesionInsertion
@@ -212,28 +212,45 @@ class CGAN3D(Generator):
         return adam(parameters, getattr(o, f"lr_{player}"), (o.beta1, o.beta2))
 
     def automatic_options(self, cases: Iterable[Case]) -> tuple[CGANOptions, str]:
-        """Return options with a number for ``context``, and why it is above 0."""
-        return with_context(self.options, cases)
+        """Return options with ``context`` and ``standardise`` decided, and why they are on."""
+        return automatic(self.options, cases)
 
     def accepts(self, case: Case) -> bool:
         """Accept any case; with ``insert=lesion`` only crops that show a lesion."""
         return self.inserting is None or self.inserting.accepts(case)
 
     def observe(self, cases: Iterable[Case]) -> None:
-        """Fit the context clusters, or the lesion statistics of ``insert=lesion``."""
+        """Fit intensities and context clusters, or the lesion statistics of ``insert=lesion``."""
         if self.inserting is not None:
             self.inserting.statistics.fit(cases)
-        else:
-            self.clusters.fit(cases)
+            return
+        watched = self._watched(cases)
+        self.clusters.fit(watched)
+        for _ in watched:
+            pass
+
+    def _watched(self, cases: Iterable[Case]) -> Iterator[Case]:
+        """Yield cases, and record their intensities if networks see standardised ones."""
+        for case in cases:
+            if self.options.standardise:
+                self.conditions.intensities.add(case.image)
+            yield case
 
     def state(self) -> dict[str, Any]:
-        """Return the cluster centres or lesion statistics: intensities, no image."""
-        return self.clusters.to_json() if self.inserting is None else self.inserting.state()
+        """Return intensities and cluster centres, or lesion statistics; no image."""
+        if self.inserting is not None:
+            return self.inserting.state()
+        intensities = self.conditions.intensities.to_json() if self.options.standardise else None
+        return {**self.clusters.to_json(), "intensities": intensities}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state`` returned."""
-        load = self.clusters.load_json if self.inserting is None else self.inserting.load_state
-        load(state)
+        if self.inserting is not None:
+            self.inserting.load_state(state)
+            return
+        self.clusters.load_json(state)
+        if self.options.standardise:
+            self.conditions.intensities.load_json(state["intensities"])
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
         """Return the discriminators' mean logit of real pairs; None without labels or context."""
@@ -296,13 +313,13 @@ class CGAN3D(Generator):
         Outside the body images get the schema's constant. Label logits (B, values, ...) become
         probabilities. A lesion is put into its real image.
         """
-        if insertion is not None:
-            residual = self.options.draws_difference
-            units = self.conditions.units(insertion)
-            drawn = drawn if units is None else units.restored(drawn, residual=residual)
-            return insertion.composed(drawn + insertion.start if residual else drawn)
         if not self.conditions.drawn:
             return drawn.softmax(1)
+        residual, units = self.options.draws_difference, self.conditions.units(insertion, drawn)
+        if units is not None:
+            drawn = units.of(self.conditions.drawn).restored(drawn, residual=residual)
+        if insertion is not None:
+            return insertion.composed(drawn + insertion.start if residual else drawn)
         fill = self.schema.outside_fill
         if fill is None or labels is None or not self.schema.has_outside:
             return drawn

@@ -296,8 +296,9 @@ class CGANObjective:
         """Return the generator's target: image channels, or one-hot labels."""
         drawn = self.gan.conditions.drawn
         if drawn:
-            image = self._standardised(step, step.batch.image)
-            return image if len(drawn) == image.shape[1] else image[:, drawn]
+            image = step.batch.image
+            image = image if len(drawn) == image.shape[1] else image[:, drawn]
+            return self._standardised(step, image)
         assert step.batch.labels is not None
         return one_hot(step.batch.labels, self.gan.schema.label_values)
 
@@ -306,6 +307,7 @@ class CGANObjective:
         if not self.options.standardise:
             return image
         if "units" not in step.scratch:
-            step.scratch["units"] = self.gan.conditions.units(self._told(step).insertion)
+            conditions, insertion = self.gan.conditions, self._told(step).insertion
+            step.scratch["units"] = conditions.units(insertion, image).of(conditions.drawn)
         standardised: Tensor = step.scratch["units"].standardised(image)
         return standardised

@@ -147,10 +147,11 @@ class CGANOptions(GeneratorOptions):
     rim_mm: float | None = Field(
         None, ge=0, description="width of the soft edge around a lesion's mask, mm; none: one voxel"
     )
-    standardise: bool = Field(
-        False,
-        description="networks see each image in deviations of what lies around its lesion, "
-        "whatever the source's units are",
+    standardise: bool | None = Field(
+        None,
+        description="networks see images in deviations of the training cases, with insert=lesion "
+        "of what lies around the lesion; default yes for whole images whose deviation is below 0.5 "
+        "or above 2, else no",
     )
     residual: bool = Field(
         False,
@@ -241,7 +242,11 @@ class CGANOptions(GeneratorOptions):
             "stage: only for insert=lesion; add it": not lesion and self.stage != "both",
             "body: the background shows the body already; leave it out with insert=lesion": lesion
             and self.body,
-            "standardise: only for insert=lesion; add it": not lesion and self.standardise,
+            "standardise: output=tanh has units of its own; use output=linear": self.standardise
+            and self.output != "linear",
+            "standardise: makes no image; leave target=labels out": self.standardise
+            and self.target == "labels"
+            and not self.given,
             "l1_mask=hole: only for insert=lesion; add it": not lesion and self.l1_mask == "hole",
         }
 
@@ -258,7 +263,6 @@ _NEEDS: Needs = {
     "body_of": "body",
     "lesions": "insert=lesion or local",
     "rim_mm": "insert=lesion",
-    "standardise": "insert=lesion",
     "residual": "insert=lesion, stage=both",
     "local_size": "insert=lesion or local, local!=0",
 }
