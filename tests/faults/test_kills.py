@@ -80,7 +80,8 @@ def test_a_training_with_samples_that_is_killed_goes_on(
 
     def words(folder: Path, again: bool) -> list[str]:
         kit = kit_of(host, folder, request.getfixturevalue)
-        go_on = kit.go_on if again else ()
+        begun = again and (kit.output / kit.record).exists()  # else there is nothing to go on with
+        go_on = kit.go_on if begun else ()
         return [*kit.words(*kit.where, "--bank", bank, *kit.lasting(6), *go_on)]
 
     def result(folder: Path) -> Any:
