@@ -13,6 +13,7 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.mixer import Mixer
+from gansynth.hosts.session import training_in
 from gansynth.runtime.errors import UsageFault
 from tests.adapters.kits import kit_of, read_all
 
@@ -20,6 +21,16 @@ from tests.adapters.kits import kit_of, read_all
 @pytest.fixture
 def segmenter(request, tmp_path):
     return kit_of("segmenter", tmp_path / "kit", request.getfixturevalue)
+
+
+@pytest.mark.fault(29)
+def test_half_a_prediction_of_a_killed_training_is_removed_by_the_next(tmp_path):
+    left, kept = tmp_path / "predictions" / ".a.nii.gz.tmp-7", tmp_path / "predictions" / "a.nii.gz"
+    left.parent.mkdir()
+    left.touch()
+    kept.touch()
+    with training_in(tmp_path, lambda: None):
+        assert (left.exists(), kept.exists()) == (False, True)
 
 
 @pytest.mark.fault(40)
