@@ -26,7 +26,7 @@ READY_BENCH := $(VENV)/.ready-bench
 READY_DOCS  := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all all-extras check lint fix types cov bench docs lock wheel clean
+.PHONY: help demo test test-all faults kills all-extras check lint fix types cov bench docs lock wheel clean
 
 help:                     ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1 - /'
@@ -79,6 +79,13 @@ test: $(READY_DEV)        ## run the quick tests (make test ARGS='-k cli')
 
 test-all: $(READY_ALL)    ## run every test: minutes become an hour
 	@$(PYTEST) $(ARGS)
+
+faults: $(READY_DEV)      ## try every row of the fault matrix and print the table (15 minutes)
+	@$(PYTEST) -m fault -p tests.faults.table --faults build/faults.json $(ARGS)
+
+KILLS ?= fit=200 augment=100 export=50 benchmark=50 tune=50
+kills: $(READY_DEV)       ## SIGKILL commands at random instants: make kills KILLS='fit=20'
+	@$(PYTEST) -n 0 tests/faults/test_kills.py -p tests.faults.table --kills-json benchmarks/results/kills.json $(ARGS) --kills $(KILLS)
 
 all-extras: $(READY_ALL)  ## install what every test needs: detectors, Ray, playwright
 

@@ -250,7 +250,7 @@ MAKERS = {
     "soak": soak,
     "statistics": statistics,
 }
-ELSEWHERE = ("evaluate.json", "guard.json", "grain_", "papers_", "places.json")
+ELSEWHERE = ("evaluate.json", "guard.json", "grain_", "papers_", "places.json", "kills.json")
 """Beginnings of files whose tables are in the docs; ``results/README.md`` says where."""
 
 

@@ -38,6 +38,7 @@ SHAPE = (24, 28, 24)
 CONFIGURATIONS = ("3d_fullres", "2d")
 
 LONGEST = (
+    "faults/test_kills",
     *("adapters/yolo/test_augment", "adapters/yolo/test_detectors", "plugins/test_conformance"),
     *("bank/test_producer", "adapters/test_conformance_training", "adapters/test_conformance"),
     *("adapters/nnunet/test_trainer", "adapters/segmenter/test_training", "training/test_stopped"),

@@ -45,6 +45,7 @@ VALUES: list[tuple[tuple[object, ...], int, tuple[str, ...]]] = [
 ]
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(
     ("more", "code", "says"), VALUES, ids=[" ".join(map(str, value[0])) for value in VALUES]
 )
@@ -124,6 +125,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.fault(3, 26)
 @pytest.mark.parametrize("how", DAMAGED)
 def test_a_damaged_run_is_refused_by_all_who_read_it(toy_nnunet, fitted, refuse, tmp_path, how):
     spoil, says = DAMAGED[how]

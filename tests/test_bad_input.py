@@ -70,6 +70,12 @@ SPOILT: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.fault(1, of="truncated")
+@pytest.mark.fault(2, of="flipped bit")
+@pytest.mark.fault(6, of="NaN")
+@pytest.mark.fault(9, of="shape|affine")
+@pytest.mark.fault(10, of="unknown label")
+@pytest.mark.fault(11, of="missing")
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_spoilt_raw_file_is_found_by_check_and_never_prepared(toy_copy, refuse, how):
     file, spoil, says = SPOILT[how]
@@ -79,6 +85,7 @@ def test_a_spoilt_raw_file_is_found_by_check_and_never_prepared(toy_copy, refuse
     refuse("prepare", *data, "--force", code=3, says=says, keep=[toy_copy.root])
 
 
+@pytest.mark.fault(13)
 def test_a_data_set_of_one_case_is_refused(toy_copy, refuse):
     for folder in ("imagesTr", "labelsTr"):
         for path in (toy_copy.raw / folder).iterdir():
@@ -127,6 +134,12 @@ UNIMPORTABLE: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.fault(1, of="truncated")
+@pytest.mark.fault(2, of="flipped bit")
+@pytest.mark.fault(6, of="NaN")
+@pytest.mark.fault(9, of="shape|affine")
+@pytest.mark.fault(10, of="unknown label")
+@pytest.mark.fault(11, of="channel|missing")
 @pytest.mark.parametrize("how", UNIMPORTABLE)
 def test_a_spoilt_file_is_not_imported_and_the_import_goes_on_once_repaired(
     task, toy_copy, refuse, run_cli, how
@@ -175,6 +188,10 @@ ARRAYS: dict[str, tuple[str, Spoil, int, tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.fault(3, of="truncated|one bit")
+@pytest.mark.fault(6, of="NaN")
+@pytest.mark.fault(10, of="unknown label")
+@pytest.mark.fault(11, of="missing")
 @pytest.mark.parametrize("how", ARRAYS)
 def test_a_spoilt_training_array_ends_a_fit_before_it_begins(toy_copy, refuse, tmp_path, how):
     ending, spoil, code, says = ARRAYS[how]
@@ -185,6 +202,7 @@ def test_a_spoilt_training_array_ends_a_fit_before_it_begins(toy_copy, refuse, t
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
+@pytest.mark.fault(3)
 def test_check_reads_the_preprocessed_arrays(toy_copy, refuse):
     case = second_training_case(toy_copy)
     flip_a_bit(toy_copy.preprocessed / "nnUNetPlans_3d_fullres" / f"{case}.b2nd")
@@ -215,6 +233,7 @@ SLIPS = [
 ]
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(("command", "says"), SLIPS, ids=[" ".join(s[0][-2:]) for s in SLIPS])
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
 def test_a_slip_is_told_with_what_there_is(toy_nnunet, refuse, tmp_path, command, says, dry):

@@ -41,6 +41,7 @@ def last_step(run: Path) -> int:
     return int(found.state["step"])
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize("size", [1000, 20_000], ids=["manifest", "checkpoint"])
 def test_a_full_disk_ends_a_fit_which_goes_on_later(toy_nnunet, run, run_cli, one_line, size):
     command = fit(toy_nnunet, run, "--set=steps=4", "--set=checkpoint_every=1")
@@ -57,6 +58,7 @@ def test_a_full_disk_ends_a_fit_which_goes_on_later(toy_nnunet, run, run_cli, on
     assert last_step(run) == 4
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize("size", [300, 3000, 20_000, 33_000])
 def test_a_full_disk_ends_a_preparation_which_is_made_good_later(
     toy_copy, cheap_nnunet, run_cli, one_line, size
@@ -72,6 +74,7 @@ def test_a_full_disk_ends_a_preparation_which_is_made_good_later(
     assert len(list(source.cases())) == len(source.train_ids)
 
 
+@pytest.mark.fault(31)
 def test_a_full_disk_ends_an_import_which_goes_on_later(toy_copy, run_cli, one_line, tmp_path):
     task = shutil.copytree(toy_copy.raw, tmp_path / "Task01_Toy")
     cases = [path.name for path in (task / "labelsTr").iterdir()]
@@ -95,6 +98,7 @@ def test_a_full_disk_ends_an_import_which_goes_on_later(toy_copy, run_cli, one_l
     assert run_cli("check", "nnunet:502", "--root", toy_copy.root).exit_code == 0
 
 
+@pytest.mark.fault(30)
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_fit_ends_soon_and_goes_on_later(toy_nnunet, run, run_cli, number, code):
@@ -139,6 +143,7 @@ def augment(toy: Any, run: Path) -> tuple[object, ...]:
     return (*kept, "--device", "cpu", *(f"--set={s}" for s in short))
 
 
+@pytest.mark.fault(31)
 @pytest.mark.slow
 def test_a_full_disk_under_the_bank_ends_the_training_before_it_begins(toy_copy, run, one_line):
     ended = real(augment(toy_copy, run), size=60_000)

@@ -19,6 +19,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.data.read_options import complete_labels
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault, did_you_mean
 from gansynth.runtime.files import path_inside, read_json
+from gansynth.runtime.nifti import DICOM, holds_dicom
 
 NIFTI = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.DOTALL)
 LIKE_LABELS = re.compile(r"lab(el|le)|mask|(^|[^a-z])(seg|gt)([^a-z]|$)|segment|annot|truth", re.I)
@@ -160,7 +161,8 @@ class Collector:
             )
             self.fault(cases[0], self.where, DataFault(message))
         if not self._entries:
-            self.fault(None, self.where, DataFault(f"{self.where}: no cases, expected {expected}"))
+            found = DICOM if holds_dicom(self.root) else "no cases"
+            self.fault(None, self.where, DataFault(f"{self.where}: {found}, expected {expected}"))
         return tuple(self._entries[case] for case in sorted(self._entries))
 
 

@@ -25,6 +25,7 @@ from gansynth.data.read_options import (
 )
 from gansynth.data.subjects import read_column
 from gansynth.runtime.errors import DataFault, GansynthError
+from gansynth.runtime.nifti import DICOM, holds_dicom
 from gansynth.runtime.option_kinds import Size2
 from gansynth.runtime.options import Needs
 
@@ -140,6 +141,8 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
     listing.spare = sorted(drawn.values())
     if not files:
         message = f"{images}: no picture ({', '.join(SUFFIXES)}) in it, expected one for each case"
+        if holds_dicom(images):
+            message = f"{images}: {DICOM}, and name them slices:nifti:FOLDER"
         listing.faults.append((None, images, DataFault(message)))
     for picture in listing.pictures.values():
         if listing.masked and picture.mask is None:

@@ -33,7 +33,7 @@ from gansynth.hosts.record import (
     training_result_of,
 )
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.files import disk_errors, remove_temporaries, write_json_atomic
 from gansynth.runtime.version import __version__
 
 T = TypeVar("T")
@@ -279,4 +279,6 @@ def training_in(output: Path, check: Callable[[], None]) -> Iterator[None]:
         output.mkdir(parents=True, exist_ok=True)
     with locked(output, "take another folder: -o"):
         check()
+        for folder in (output, *output.glob("*/")):  # a killed training's half-written files
+            remove_temporaries(folder)
         yield

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
+import os
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -34,13 +36,28 @@ TRAILING_BYTES = 1 << 20
 """Bytes after the voxels that are tolerated."""
 
 _CHUNK = 1 << 20
+DICOM = "DICOM, which is not read; convert each series with dcm2niix -z y"
 AGAIN = "copy it from its source again, or leave the case out"
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Return whether one of the first files of a folder is DICOM."""
+    files = (Path(home, name) for home, _, names in os.walk(folder) for name in names)
+    for path in itertools.islice(files, 20):
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                with open(path, "rb") as stream:
+                    if stream.read(132)[128:] == b"DICM":
+                        return True
+    return False
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Convert the errors of a reader of a file into one-line faults."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # which may never end
+            raise DataFault(f"{path}: a pipe or a device, expected a file; {AGAIN}")
         yield
     except FileNotFoundError as error:
         raise DataFault(f"{path}: no such file; {AGAIN}") from error
@@ -231,6 +248,8 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[_NiftiL
     from nibabel.spatialimages import HeaderDataError
 
     block = stream.read(348)
+    if block[128:132] == b"DICM":
+        raise DataFault(f"{path}: {DICOM}")
     if len(block) < 348:
         raise DataFault(f"{path}: only {len(block)} bytes, expected a NIfTI header of 348; {AGAIN}")
     kind: Any = nib.Nifti1Header

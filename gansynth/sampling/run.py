@@ -159,7 +159,8 @@ def locked(folder: Path, hint: str = "choose another -o") -> Iterator[None]:
             holder.write_text(f"pid {os.getpid()} since {since}", encoding="utf-8")
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder may have gone
+            holder.unlink(missing_ok=True)
         lock.release()
 
 

@@ -152,6 +152,7 @@ def test_a_bank_of_other_channels_or_classes_is_refused(kit, refused):
         refused(kit, *kit.where, "--bank", bank, code=3, says=says)
 
 
+@pytest.mark.fault(3)
 def test_a_damaged_bank_is_refused(kit, refused):
     bank = kit.bank()
     segment = next(bank.glob("segment-*"))
@@ -383,6 +384,7 @@ def test_a_dry_run_of_an_export_counts_and_writes_nothing(kit, run_cli):
     assert sorted(kit.folder.rglob("*")) == before
 
 
+@pytest.mark.fault(31)
 @EXPORTING
 def test_a_full_disk_ends_an_export_in_one_line_with_nothing_half(kit, run_cli, one_line):
     words = kit.export(kit.bank(samples=8))

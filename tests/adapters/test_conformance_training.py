@@ -141,6 +141,7 @@ def continued(request, tmp_path_factory) -> Kit:
     return kit
 
 
+@pytest.mark.fault(30)
 def test_an_interrupted_training_goes_on_and_adds_to_its_record(continued):
     first, second = continued.sessions()
     half = continued.epochs // 2
@@ -188,6 +189,7 @@ def test_without_a_sample_no_training_begins(kit, dry, refuse):
     refuse(*kit.training(dry), code=5, says=[str(dry), "holds no sample"])
 
 
+@pytest.mark.fault(39)
 def test_missing_samples_are_counted_and_end_the_training_with_5(kit, dry, run_cli, one_line):
     result = run_cli(*kit.training(dry, "--allow-empty-bank", "--json"))
     (session,) = kit.sessions()
@@ -201,6 +203,7 @@ def test_missing_samples_are_counted_and_end_the_training_with_5(kit, dry, run_c
     assert json.loads(result.stdout)["fell_back"] == half
 
 
+@pytest.mark.fault(39)
 def test_strict_stops_at_the_first_missing_sample(kit, dry, run_cli, one_line):
     result = run_cli(*kit.training(dry, "--allow-empty-bank", "--strict"))
     one_line(result.exit_code, result.stderr, 5, ["no synthetic sample", "strict is set"])
@@ -231,6 +234,7 @@ def test_nobody_and_no_bank_is_left_of_a_training_that_does_not_begin(kit, run_c
     assert unlocked(kit.output)
 
 
+@pytest.mark.fault(36)
 def test_a_second_training_in_the_same_place_is_told_who_is_there(kit, refuse):
     with locked(kit.output, "go"):
         says = [f"{kit.output}: locked by pid {os.getpid()} since"]
@@ -254,6 +258,7 @@ def test_a_generator_at_work_feeds_a_training_at_the_ratio(kit, run_cli, monkeyp
     assert family(kit.folder) == []
 
 
+@pytest.mark.fault(29, 30)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),

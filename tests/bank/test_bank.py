@@ -296,6 +296,7 @@ def test_create_refuses_a_folder_with_content_and_leaves_it_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.fault(36)
 def test_a_second_writer_is_refused_until_the_first_closes(bank):
     writer = BankWriter.create(bank, LIVE)
     with pytest.raises(EnvironmentFault, match=f"pid {os.getpid()}"):
@@ -304,6 +305,7 @@ def test_a_second_writer_is_refused_until_the_first_closes(bank):
     BankWriter.attach(bank).close()
 
 
+@pytest.mark.fault(29)
 def test_attach_goes_on_and_removes_what_a_killed_writer_left(bank):
     made(bank, pairs(0, 4))
     left = bank / ".segment-000001.h5.tmp-1"
@@ -450,6 +452,7 @@ def room(monkeypatch, tmp_path):
     return shared, disk
 
 
+@pytest.mark.fault(31)
 def test_a_bank_is_placed_in_shared_memory_then_on_the_disk_and_says_so(room):
     shared, disk = room
     (one, silent), (two, said), (three, _) = (place_bank("a/run", n) for n in (50, 51, 51))
@@ -480,6 +483,7 @@ def test_a_bank_cannot_be_placed_in_a_file_nor_where_writing_is_not_permitted(ro
         place_bank("run", 1, tmp_path / "file/below")
 
 
+@pytest.mark.fault(31)
 def test_without_shared_memory_a_bank_is_placed_on_the_disk(room, monkeypatch, tmp_path):
     monkeypatch.setattr("gansynth.bank.placement.SHARED_MEMORY", tmp_path / "nowhere")
     folder, said = place_bank("run", 1)
@@ -496,6 +500,7 @@ def test_scratch_banks_are_found_with_their_size_and_whether_their_maker_lives(r
     assert scratch_banks() == [(mine, 5, os.getpid(), True), (left, 0, 4194999, False)]
 
 
+@pytest.mark.fault(3)
 def test_a_flipped_bit_anywhere_in_a_segment_is_found(bank):
     path = make_bank(bank, samples=4) / "segment-000000.h5"
     whole, draws = path.read_bytes(), rng()
@@ -531,6 +536,7 @@ def test_a_segment_that_is_cut_or_gone_is_found(bank, spoil, says):
         verify_bank(bank)
 
 
+@pytest.mark.fault(35)
 def test_a_pickled_reader_leaves_its_handles_behind(bank):
     make_bank(bank)
     reader = BankReader(bank, handles=2)
@@ -542,6 +548,7 @@ def test_a_pickled_reader_leaves_its_handles_behind(bank):
     assert copy.draw(rng()) is not None
 
 
+@pytest.mark.fault(31)
 def test_a_file_over_the_limit_is_an_environment_fault_and_leaves_nothing(bank):
     with BankWriter.create(bank, replace(FROZEN, capacity=100)) as writer:
         writer.publish(pairs(0, 4))
@@ -569,6 +576,7 @@ print(sorted(heavy & {{name.partition(".")[0] for name in sys.modules}}))
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
+@pytest.mark.fault(29)
 @pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_no_torn_segment(bank):
     BankWriter.create(bank, LIVE).close()
@@ -633,6 +641,7 @@ print(json.dumps([held[-7:], writer.held, BankReader(folder).count(), message]))
 """
 
 
+@pytest.mark.fault(31)
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare to mount a tmpfs")
 def test_a_live_bank_on_a_full_disk_makes_room_and_gives_up_only_with_its_last_segment(tmp_path):
     mount = 'mount -t tmpfs -o size=700k tmpfs "$0" || exit 77; exec "$@"'

@@ -62,6 +62,7 @@ def work(log, times, kill=False):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.fault(29)
 def test_forked_processes_lose_no_line_even_if_killed(tmp_path):
     log = DrawLog(tmp_path)
     log.append("real", "parent", "")  # open in the parent, which a fork then inherits

@@ -99,6 +99,7 @@ OUTSIDE_ONLY_VARIES = np.where(np.arange(4)[:, None, None] > 1, 0.5, good().imag
 HALF_OUTSIDE = np.where(np.arange(4)[:, None, None] > 1, 1, np.full(SIZE, -1)).astype(np.int16)
 
 
+@pytest.mark.fault(17, 39)
 @pytest.mark.parametrize(
     ("sample", "words"),
     [
@@ -148,6 +149,7 @@ def test_a_frozen_bank_is_filled_in_order_without_the_rejected_and_finished(tmp_
     np.testing.assert_array_equal(found.extras["voxels"], finalise(draw(5, 1)[0])["voxels"])
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("batches", [0, 1, 2, 3])
 def test_a_frozen_bank_that_was_interrupted_gets_the_same_bytes(tmp_path, batches):
     drawn = []
@@ -292,6 +294,7 @@ def test_each_batch_of_a_live_bank_is_told_as_one_stretch_of_work(tmp_path):
     assert begin < stretches[0, 0] < stretches[-1, 1] < time.monotonic()
 
 
+@pytest.mark.fault(39)
 def test_a_generator_that_mostly_fails_stops_with_the_reasons(tmp_path):
     drawn = 0
 
@@ -433,6 +436,7 @@ def test_a_complete_scratch_bank_is_watched_over_by_a_small_process(start, tmp_p
     assert gone(janitor)
 
 
+@pytest.mark.fault(29)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "changes"),

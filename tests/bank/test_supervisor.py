@@ -80,6 +80,7 @@ def is_whole(sample: BankSample) -> bool:
     return same and np.array_equal(sample.labels, image[0] > 1)
 
 
+@pytest.mark.fault(34)
 @pytest.mark.slow
 def test_readers_meet_only_whole_samples_over_deaths_which_are_told_and_counted(keep, tmp_path):
     supervisor = keep(frozen=False, duty=0.5, restarts=1)
@@ -148,6 +149,7 @@ def test_a_frozen_bank_whose_producers_die_gets_the_content_of_any_other(keep, t
     assert BankReader(tmp_path / "bank").sha256 == first
 
 
+@pytest.mark.fault(40)
 @pytest.mark.slow
 def test_a_producer_that_keeps_dying_is_given_up_and_whoever_waits_learns_why(keep):
     supervisor = keep("bug", restarts=2)
@@ -197,6 +199,7 @@ def test_a_fault_that_would_come_again_is_not_tried_again(keep):
 MOMENTS = HeartbeatLimits(look=1.0, silent=8.0, start=20.0, batch=10.0, usual=20.0)
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize(
     ("beat", "moments", "says"),
     [
@@ -230,6 +233,7 @@ def test_a_producer_counts_as_hung_by_what_its_heart_says(
     assert heart.well == (len(moments) if usual else 0)
 
 
+@pytest.mark.fault(40)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "limits", "words"),
@@ -255,6 +259,7 @@ def test_a_producer_that_takes_long_and_shows_it_lives_is_left_alone(keep):
     assert supervisor.restarts == 0
 
 
+@pytest.mark.fault(37, 44)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "said"), [("memory", "CUDA out of memory. Tried"), ("busy", "CUDA error: CUDA-cap")]

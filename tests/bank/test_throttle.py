@@ -296,6 +296,7 @@ def test_the_renewal_is_the_time_in_which_as_much_is_published_as_is_held(tmp_pa
     assert steering.sentence().startswith("renewed every 2.0 min")
 
 
+@pytest.mark.fault(43)
 def test_work_of_before_a_reboot_is_not_counted(tmp_path):
     for begin in range(10**6, 10**6 + 100, 10):  # clocks have started anew since
         log_work(tmp_path, begin, begin + 5)

@@ -141,6 +141,7 @@ REFUSED_GENERATORS: list[tuple[str, tuple[str, ...]]] = [
 ]
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(
     ("text", "words"),
     [

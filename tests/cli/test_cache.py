@@ -28,6 +28,7 @@ def test_nothing_is_overwritten(cached, refuse, tmp_path):
     refuse("cache", "toy:3", "-o", cached[0], code=2, says=says, keep=[tmp_path])
 
 
+@pytest.mark.fault(31)
 def test_a_full_disk_is_the_machine_s_fault(toys, refuse, tmp_path, monkeypatch):
     def refused(descriptor, offset, length):
         raise OSError(28, "No space left on device")

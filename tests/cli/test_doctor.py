@@ -88,6 +88,7 @@ def test_a_host_that_cannot_be_looked_at_or_does_not_load_is_a_line(monkeypatch)
     assert {"deepmedic", "libreyolo"} <= set(lines)
 
 
+@pytest.mark.fault(44)
 def test_a_package_that_does_not_import_says_why(tmp_path, monkeypatch):
     (tmp_path / "torn_package.py").write_text("raise OSError('libtorn.so is missing')")
     meta = tmp_path / "torn_package-1.0.dist-info"
@@ -98,6 +99,7 @@ def test_a_package_that_does_not_import_says_why(tmp_path, monkeypatch):
     says(line, "bad", "OSError: libtorn.so is missing", "--force-reinstall")
 
 
+@pytest.mark.fault(42)
 def test_broken_plugins_are_noted():
     @hookimpl
     def hook(register):

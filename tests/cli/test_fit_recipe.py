@@ -138,6 +138,7 @@ def test_a_set_that_fails_does_not_lose_the_rest(
     assert state(runs) == {"torn": "failed", "b": "complete", "a": "complete"}
 
 
+@pytest.mark.fault(30)
 @pytest.mark.slow
 def test_a_stop_ends_all_and_the_same_command_goes_on_to_the_bit(
     recipe, run_cli, run_json, runs, tmp_path, monkeypatch

@@ -81,6 +81,7 @@ class OutOfMemoryError(RuntimeError):
     """Named as torch's."""
 
 
+@pytest.mark.fault(37)
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
@@ -146,6 +147,7 @@ main.main()
 """
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_with_its_code_after_cleaning_up(number, code):
     pipe = subprocess.PIPE

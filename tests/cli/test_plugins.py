@@ -29,6 +29,7 @@ def test_the_list_names_every_kind_and_where_it_comes_from(toys, run_cli, run_js
     assert run_cli("plugins").stdout == shown
 
 
+@pytest.mark.fault(42)
 def test_what_is_broken_idle_or_does_not_load_is_listed_with_its_reason(run_cli, run_json):
     @hookimpl
     def unlucky(register):

@@ -247,6 +247,7 @@ CASES = [
 ]
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(("code", "command", "says"), CASES, ids=[case[1] for case in CASES])
 def test_what_cannot_be_is_one_line_and_leaves_nothing(
     run_cli, one_line, world, toys, tmp_path, monkeypatch, code, command, says

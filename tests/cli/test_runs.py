@@ -157,6 +157,7 @@ def test_augment_reports_ratio_fallbacks_metrics_warnings_and_folder(
     }
 
 
+@pytest.mark.fault(39)
 @pytest.mark.parametrize(("missing", "code"), [(1, 0), (2, 5)])
 def test_more_than_one_percent_missing_is_exit_5_after_the_result(
     run, run_cli, toys, monkeypatch, missing, code

@@ -86,12 +86,14 @@ def plugin(**hooks: Any) -> SimpleNamespace:
     return SimpleNamespace(**{f"register_{kind}": hookimpl(hook) for kind, hook in hooks.items()})
 
 
+@pytest.mark.fault(42)
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_plugin_is_listed_with_its_reason_in_one_line(registry, name):
     assert BROKEN[name][1] in registry.broken[name]
     assert "\n" not in registry.broken[name]
 
 
+@pytest.mark.fault(42)
 def test_a_good_plugin_works_beside_broken_ones_of_which_nothing_is_registered(registry):
     assert registry.loaders["generators"]["good"][0] == "a_good_one"
     assert registry.names("generators") == ("good",)
@@ -127,6 +129,7 @@ NONSENSE = [
 ]
 
 
+@pytest.mark.fault(42)
 @pytest.mark.parametrize(("kind", "nonsense", "reason"), NONSENSE)
 def test_what_is_loaded_must_be_of_its_kind(alone, kind, nonsense, reason):
     load = nonsense if nonsense in (ending, missing) else lambda: nonsense
@@ -151,6 +154,7 @@ def test_a_slow_plugin_is_named(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("plugin 'sleepy' takes more than 0.01 s to load")
 
 
+@pytest.mark.fault(44)
 def test_a_loader_may_say_what_to_install(alone):
     def load():
         raise EnvironmentFault("pip install tensorlib")
@@ -190,7 +194,7 @@ def strangers(tmp_path):
             env={**os.environ, "PYTHONPATH": str(tmp_path)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
 
     return run
@@ -199,6 +203,7 @@ def strangers(tmp_path):
 MAIN = "from gansynth_cli.main import main; main()"
 
 
+@pytest.mark.fault(42)
 def test_broken_distributions_are_a_warning_and_a_row_each_and_no_more(strangers):
     done = strangers(MAIN, "plugins")
     assert done.returncode == 0

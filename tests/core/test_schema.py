@@ -112,6 +112,7 @@ def test_a_sample_is_held_to_the_same_rules():
         Sample(np.zeros((1, 3, 4, 5), np.float32)).validate(BRAIN)
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize(
     ("coords", "labels", "message"),
     [

@@ -113,6 +113,7 @@ def test_a_place_is_recorded_that_hosts_find_the_frame_by():
     assert Space("resample", (3, 3, 3)).place(case, np.random.default_rng(0)) == Placement()
 
 
+@pytest.mark.fault(17)
 def test_boxes_are_cut_and_scaled_with_their_frame():
     case = volume((8, 8, 8))
     coords = np.array([[2, 3, 3, 4, 5, 5], [0, 0, 0, 1, 1, 1]], np.float32)

@@ -118,6 +118,7 @@ def test_channels_are_chosen_in_any_spelling_and_called_as_asked(brats20):
         read(brats20, channels="t1c")
 
 
+@pytest.mark.fault(11)
 def test_a_missing_file_is_named(brats20):
     lacking = brats20 / f"{THIRD}/{THIRD}_t1ce.nii"
     lacking.unlink()
@@ -172,12 +173,14 @@ def test_files_that_look_like_label_maps_but_are_not_called_so_are_refused(tmp_p
     assert read(tmp_path, channels="T1").load("anna").labels is None
 
 
+@pytest.mark.fault(12)
 def test_a_case_that_occurs_twice_is_refused(tmp_path):
     write_cases(tmp_path, ("HGG/p1", "LGG/p1"))
     with pytest.raises(DataFault, match="case 'p1' occurs twice"):
         read(tmp_path)
 
 
+@pytest.mark.fault(19)
 def test_a_link_out_of_the_folder_is_refused(brats20, tmp_path):
     image = brats20 / f"{THIRD}/{THIRD}_t1.nii"
     image.rename(tmp_path / "moved.nii")

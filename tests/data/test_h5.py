@@ -113,6 +113,7 @@ def test_boxes_and_unlabelled_cases_are_kept(tmp_path):
     assert part.boxes.labels.tolist() == [1]
 
 
+@pytest.mark.fault(7)
 def test_cases_without_foreground_are_kept(tmp_path):
     empty = changed(labels=lambda case: np.minimum(case.labels, 0))
     source = written(empty, tmp_path)
@@ -174,6 +175,7 @@ class Patches(torch.utils.data.Dataset[torch.Tensor]):
         return image
 
 
+@pytest.mark.fault(35)
 def test_forked_workers_give_the_same_batches_as_none_and_so_does_a_copy(cached):
     data = Patches(cached)
     alone = list(torch.utils.data.DataLoader(data, 2))  # leaves the file open over the fork
@@ -182,6 +184,7 @@ def test_forked_workers_give_the_same_batches_as_none_and_so_does_a_copy(cached)
     assert torch.equal(pickle.loads(pickle.dumps(data))[5], data[5])
 
 
+@pytest.mark.fault(35)
 def test_threads_read_the_same(cached):
     source, wrong = opened(cached), []
 
@@ -211,6 +214,7 @@ def first_chunk(path: Path, name: str) -> int:
         return int(file[name].id.get_chunk_info(0).byte_offset)
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("name", ["image", "labels"])
 def test_a_flipped_bit_is_found_and_named(cached, tmp_path, name):
     offset = first_chunk(cached, f"cases/000003/{name}") + 40
@@ -226,6 +230,7 @@ def test_check_finds_every_damaged_case_in_one_pass(cached, tmp_path):
     assert [finding.case for finding in findings(bad)] == ["toy_03", "toy_07"]
 
 
+@pytest.mark.fault(3)
 def test_a_flipped_bit_anywhere_never_gives_other_data(cached, tmp_path):
     size, rng, clean = cached.stat().st_size, np.random.default_rng(0), 0
     for _ in range(30):
@@ -275,6 +280,7 @@ def test_a_changed_index_is_refused(copy):
         opened(copy)
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("link", ["external", "virtual", "outside"])
 def test_nothing_outside_of_the_file_is_read(cached, copy, link):
     name, shape = "cases/000000/image", (2, 16, 16, 16)
@@ -311,6 +317,7 @@ for limit in map(int, sys.argv[2:]):
 """
 
 
+@pytest.mark.fault(31)
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     limits = ["100", "500000", "1100000", "1200000", "1600000"]  # before, and amid the cases
     command = [sys.executable, "-c", FULL, str(tmp_path), *limits]

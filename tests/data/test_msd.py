@@ -105,6 +105,7 @@ def test_a_wrong_dataset_json_is_found(task, changes, said):
         assert any(said in message for message in messages(task))
 
 
+@pytest.mark.fault(19)
 def test_an_entry_that_leads_out_is_an_integrity_fault(task):
     edit(task, {"training": ESCAPE})
     with pytest.raises(IntegrityFault):

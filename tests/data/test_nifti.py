@@ -156,6 +156,7 @@ def test_test_cases_are_held_out_of_every_fold(pairs):
     assert (everything.train_ids, everything.held_out_ids) == (CASES[:4], CASES[4:])
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("way", ["dots", "absolute", "link"])
 def test_a_path_out_of_the_folder_is_refused_and_never_opened(pairs, tmp_path, touched, way):
     outside = tmp_path / "outside.nii.gz"
@@ -228,6 +229,7 @@ def test_the_generator_works_on_eights_of_the_median(shared):
     assert sizes == [(8, 8, 8), (16, 16, 16), (8, 16, 24)]
 
 
+@pytest.mark.fault(37)
 def test_an_absurd_spacing_is_refused_before_it_takes_memory(shared):
     with pytest.raises(DataFault, match="ask for a coarser one"):
         read(shared, spacing="0.001").load("p1_l")
@@ -241,6 +243,7 @@ def test_mr_is_standardised_over_nonzero_voxels_of_the_case(shared):
     assert image[..., 0].max() < -3
 
 
+@pytest.mark.fault(7)
 def test_a_constant_channel_becomes_zeros(pairs):
     save(pairs / FIRST, np.full(SHAPE, 7, np.int16))
     assert not read(pairs).load("p1_l").image[0].any()
@@ -293,6 +296,7 @@ def test_splits_beside_the_data_are_kept_to(pairs):
         read(pairs)
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(
     ("keys", "said"),
     [

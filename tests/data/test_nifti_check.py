@@ -101,6 +101,15 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
 }
 
 
+@pytest.mark.fault(1, of="truncated|gzip|empty")
+@pytest.mark.fault(4, of="absurd")
+@pytest.mark.fault(6, of="nan")
+@pytest.mark.fault(7, of="even|no lesion")
+@pytest.mark.fault(8, of="singular|spacing")
+@pytest.mark.fault(9, of="shape|affine")
+@pytest.mark.fault(10, of="fraction|negative|as labels")
+@pytest.mark.fault(11, of="missing")
+@pytest.mark.fault(14, of="2D|4D|colour")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_one_error_or_warning_that_names_the_file(pairs, fault):
     name, spoil, said = FAULTS[fault]
@@ -111,6 +120,7 @@ def test_a_fault_is_one_error_or_warning_that_names_the_file(pairs, fault):
     assert said in finding.message
 
 
+@pytest.mark.fault(1, 6, 10, 11)
 def test_all_faults_are_found_in_one_pass(pairs):
     halve(pairs / "images/a_0000.nii.gz")
     not_finite(pairs / "images/a_0001.nii.gz")
@@ -127,6 +137,7 @@ def test_all_faults_are_found_in_one_pass(pairs):
     }
 
 
+@pytest.mark.fault(2)
 def test_every_flipped_bit_is_found(pairs):
     path = pairs / IMAGE
     sound = path.read_bytes()
@@ -147,6 +158,7 @@ def test_labels_that_are_named_are_kept_to(pairs):
     assert "label value(s) [3, 6] are not in --read labels, expected among [0, 1, 2]" in messages[0]
 
 
+@pytest.mark.fault(10)
 def test_a_gap_in_labels_is_an_error_unless_they_are_named(pairs):
     for case in CASES:
         save(pairs / f"labels/{case}.nii.gz", labels() * 2)
@@ -154,6 +166,7 @@ def test_a_gap_in_labels_is_an_error_unless_they_are_named(pairs):
     assert not check(pairs, labels="organ:2,other:4").findings
 
 
+@pytest.mark.fault(12)
 def test_names_that_clash_are_an_error(pairs):
     for name in FILES:
         save(pairs / name.format("B"), image() if "images" in name else labels())
@@ -169,6 +182,7 @@ def rows(pairs: Path, *more: str, header: str = "case,T1,label,subject,split") -
     return pairs / "cases.csv"
 
 
+@pytest.mark.fault(12, 19)
 @pytest.mark.parametrize(
     ("row", "said"),
     [
@@ -196,6 +210,7 @@ def test_the_same_image_is_found_however_it_is_stored(pairs):
     assert "cases ['a', 'f'] have the same image" in only(rows(pairs, row)).message
 
 
+@pytest.mark.fault(13)
 def test_too_few_cases_are_an_error(pairs):
     path = rows(pairs)
     path.write_text(path.read_text().replace("val", "train").replace("test", "train"))
@@ -209,6 +224,7 @@ def test_too_few_cases_are_an_error(pairs):
         assert words in finding.message
 
 
+@pytest.mark.fault(18, 24)
 @pytest.mark.parametrize("name", ["ein fall", "脳-1", "Ünïcode", "a;rm -rf $HOME"])
 def test_unusual_names_work(pairs, name):
     for old in FILES:
@@ -216,6 +232,7 @@ def test_unusual_names_work(pairs, name):
     assert not check(pairs).findings
 
 
+@pytest.mark.fault(18)
 def test_a_name_that_does_not_fit_a_line_is_shown_quoted(pairs):
     (pairs / IMAGE).rename(pairs / "images/b\nc_0001.nii.gz")
     messages = [f.message for f in check(pairs).findings]
@@ -223,6 +240,7 @@ def test_a_name_that_does_not_fit_a_line_is_shown_quoted(pairs):
     assert not any("\n" in message for message in messages)
 
 
+@pytest.mark.fault(19)
 def test_a_link_that_leads_out_is_found_and_not_followed(pairs, tmp_path):
     shutil.move(pairs / LABEL, tmp_path / "elsewhere.nii.gz")
     (pairs / LABEL).symlink_to(tmp_path / "elsewhere.nii.gz")
@@ -231,6 +249,7 @@ def test_a_link_that_leads_out_is_found_and_not_followed(pairs, tmp_path):
         opened(pairs)
 
 
+@pytest.mark.fault(11)
 def test_stacked_files_have_equally_many_channels(tmp_path):
     for number, case in enumerate("abcdef"):
         array = np.stack([image((number, n)) for n in range(2 if case == "c" else 3)], -1)
@@ -280,6 +299,7 @@ def bomb(path: Path, announced: tuple[int, ...]) -> None:
     assert path.stat().st_size < 5 << 20
 
 
+@pytest.mark.fault(4, 5)
 def test_bombs_are_refused_in_little_memory(shared, tmp_path):
     folders = [str(shutil.copytree(shared, tmp_path / str(n))) for n in range(len(BOMBS))]
     for folder, announced in zip(folders, BOMBS, strict=True):

@@ -209,6 +209,7 @@ def test_every_flipped_bit_of_a_png_is_found(tmp_path):
     assert all(offset >= len(raw) - 12 for offset in missed)  # the chunk that says END
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("ending", ["png", "tif", "jpg"])
 def test_truncated_pictures_are_refused(tmp_path, ending):
     path = save(tmp_path / f"a.{ending}", picture(0))
@@ -239,6 +240,7 @@ def several(path: Path) -> Path:
     return path.with_suffix(".tif")
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -257,6 +259,7 @@ def test_what_is_no_grey_or_colour_picture_is_refused(tmp_path, make, said):
         read_picture(make(tmp_path / "a.png"))
 
 
+@pytest.mark.fault(14)
 def test_another_depth_than_the_first_picture_s_is_refused(folder):
     source = opened(folder)
     other = source.train_ids[3]
@@ -265,6 +268,7 @@ def test_another_depth_than_the_first_picture_s_is_refused(folder):
         source.load(other)
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize(
     ("where", "read", "said"),
     [

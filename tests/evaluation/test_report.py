@@ -165,6 +165,7 @@ def test_any_place_may_be_null(which):
     composed({key: holes(item) for key, item in SMALL.items()})
 
 
+@pytest.mark.fault(24)
 @EVERY
 def test_no_text_becomes_markup_links_stay_and_a_browser_may_load_this_very_code_only(name):
     html = written(name)[1]
@@ -190,6 +191,7 @@ def test_sides_stand_out_of_what_is_behind_them(scheme):
         assert contrast(colours[mark], colours[ground]) >= least, (mark, ground)
 
 
+@pytest.mark.fault(24)
 @EVERY
 def test_markdown_has_whole_tables_no_pictures_and_no_markup(name):
     text = written(name)[2]

@@ -131,6 +131,7 @@ def test_large_images_are_made_small_with_their_labels_and_small_ones_enlarged()
     assert read(np.zeros((1, 20, 30)), [(0, 1)])[0].shape == (60, 90, 3)
 
 
+@pytest.mark.fault(7)
 def test_a_window_without_width_and_labels_of_outside_do_no_harm():
     found, _ = read(np.ones((1, 16, 16)), [(1, 1)], np.full((16, 16), -1, np.int16))
     assert (found == found[0, 0]).all()

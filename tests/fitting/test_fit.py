@@ -118,6 +118,7 @@ def test_a_finished_run_is_left_as_it_is_but_for_what_a_killed_writer_left(run, 
     assert not (run / ".manifest.json.tmp-1").exists()
 
 
+@pytest.mark.fault(25)
 def test_a_damaged_checkpoint_is_told_and_repaired(run, toy_fit):
     before = read_manifest(run)["weights"]
     (run / before["path"]).write_bytes(b"damaged")
@@ -129,6 +130,7 @@ def test_a_damaged_checkpoint_is_told_and_repaired(run, toy_fit):
     load_run(run, "cpu")
 
 
+@pytest.mark.fault(28)
 def test_a_manifest_behind_its_checkpoints_catches_up(run, toy_fit):
     """Killed between the last checkpoint and the manifest."""
     whole = read_manifest(run)
@@ -162,6 +164,7 @@ def in_the_way(patch, run):
     run.write_text("")
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize(
     ("change", "happens", "fault", "message"),
     [
@@ -192,6 +195,7 @@ def test_what_is_not_the_same_run_is_refused_by_name(
     assert said[0] == said[1]
 
 
+@pytest.mark.fault(36)
 def test_two_processes_do_not_share_a_folder(held, toy_fit):
     folder, holder = held
     for dry_run in (False, True):

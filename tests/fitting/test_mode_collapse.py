@@ -115,6 +115,7 @@ class Watch:
         return seen
 
 
+@pytest.mark.fault(38)
 def test_a_collapse_is_told_once_and_that_it_is_over(tmp_path):
     watch = Watch(tmp_path, begin=3, end=7)
     watch(*range(1, 9))
@@ -209,6 +210,7 @@ def test_looking_changes_nothing(tmp_path_factory):
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize("looks", [True, False])
 def test_a_fit_watches_and_reports_unless_told_not_to(tmp_path, looks):
     told, out = Recorder(), tmp_path / "run"

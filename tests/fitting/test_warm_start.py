@@ -206,6 +206,7 @@ def test_a_dry_run_tells_and_writes_nothing(parent_run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(3)
 def test_damaged_weights_are_refused(parent_run, tmp_path):
     shutil.copytree(parent_run, tmp_path / "old")
     (tmp_path / "old" / read_manifest(parent_run)["weights"]["path"]).write_bytes(b"damaged")

@@ -143,6 +143,7 @@ def test_a_mixed_phase_takes_the_real_case_and_counts_it(mixer, toy_bank, log):
     assert counts.reasons == {"the bank is empty": 4}
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize("trouble", ["damaged", "vanished", "never there"])
 def test_whatever_ails_a_bank_a_mixed_phase_goes_on(mixer, toy_bank, log, trouble):
     bank = toy_bank()
@@ -160,6 +161,7 @@ def test_whatever_ails_a_bank_a_mixed_phase_goes_on(mixer, toy_bank, log, troubl
     assert (before, summarise(log).fell_back) == (0, 2)
 
 
+@pytest.mark.fault(40)
 def test_a_stale_bank_has_nothing_to_give_until_it_lives_again(mixer, toy_bank, log, monkeypatch):
     bank = toy_bank(frozen=False)
     old = time.time() - 1000
@@ -177,6 +179,7 @@ def test_a_stale_bank_has_nothing_to_give_until_it_lives_again(mixer, toy_bank, 
 ALONE = [("constant", ONLY), ("finetune:10%@80%", ONLY), ("anneal:50%-100%", ONLY)]
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize(("schedule", "ratio"), ALONE)
 def test_a_synthetic_only_phase_waits_and_then_stops(mixer, toy_bank, log, schedule, ratio):
     mixed = mixer(ratio, toy_bank(samples=0, frozen=False), schedule=schedule)

@@ -157,6 +157,7 @@ def test_the_producer_gets_what_was_asked_for_or_what_the_training_leaves_free(
     assert producer_device(asked, training) == device
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize(
     ("asked", "fault", "words"),
     [

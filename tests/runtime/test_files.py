@@ -119,6 +119,7 @@ def test_an_almost_empty_label_map_is_no_bomb(tmp_path):
     assert read_nifti(path).array.sum() == 1
 
 
+@pytest.mark.fault(2)
 @pytest.mark.usefixtures("decoder")
 def test_sixty_flipped_bits_are_all_caught(tmp_path):
     data = packed(volume((12, 11, 10)))
@@ -150,6 +151,7 @@ def test_damage_is_called_the_same_whatever_decompresses(tmp_path, monkeypatch):
     assert words[0] == words[1]
 
 
+@pytest.mark.fault(1)
 @pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.99, "all but its checksum"])
 def test_a_cut_off_gzip_file_is_called_truncated(tmp_path, share):
@@ -160,6 +162,7 @@ def test_a_cut_off_gzip_file_is_called_truncated(tmp_path, share):
         read_nifti(path)
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_an_absurd_header_is_refused_before_allocation(tmp_path, ending):
     make = packed if ending == ".nii.gz" else plain
@@ -168,6 +171,7 @@ def test_an_absurd_header_is_refused_before_allocation(tmp_path, ending):
         read_nifti(path)
 
 
+@pytest.mark.fault(5)
 @pytest.mark.usefixtures("decoder")
 def test_a_stream_that_outgrows_its_header_is_stopped(tmp_path):
     bomb = gzip.compress(plain(volume()) + bytes(64 << 20), compresslevel=1)
@@ -176,6 +180,7 @@ def test_a_stream_that_outgrows_its_header_is_stopped(tmp_path):
         read_nifti(path)
 
 
+@pytest.mark.fault(5)
 @pytest.mark.usefixtures("decoder")
 def test_a_bomb_whose_header_agrees_is_refused_unread(tmp_path):
     header = plain(volume(), dim=[3, 1000, 1000, 1000, 1, 1, 1, 1])  # 2 GB by 100 KB
@@ -190,6 +195,8 @@ def test_the_limit_is_the_callers(tmp_path):
         read_nifti(path, max_bytes=100)
 
 
+@pytest.mark.fault(8, of="singular|finite|pixdim")
+@pytest.mark.fault(14, of="4D|2D|colour")
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -216,6 +223,7 @@ HOLED = volume(dtype="float32")
 HOLED[0, 0, :2], HOLED[1, 1, 1] = np.nan, np.inf
 
 
+@pytest.mark.fault(1, 6)
 @pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize(
     ("name", "data", "said"),
@@ -249,6 +257,7 @@ def test_no_mutant_of_a_header_raises_anything_untyped(tmp_path):
     assert outcomes == {"read", "fault"}
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(
     ("text", "said"),
     [("{", "not valid JSON"), ("[1]", "is a list, expected a dict"), ("[" * 100_000, "not valid")],
@@ -260,6 +269,7 @@ def test_unusable_json_is_a_data_fault(tmp_path, text, said):
         read_json(path)
 
 
+@pytest.mark.fault(22)
 def test_oversized_json_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MAX_JSON_BYTES", 10)
     write_json_atomic(tmp_path / "x.json", {"a": "long enough"})
@@ -267,6 +277,7 @@ def test_oversized_json_is_not_read(tmp_path, monkeypatch):
         read_json(tmp_path / "x.json")
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("name", ["../x", "/etc/hostname", "a/../../x", "link/x", ".", "a\0b"])
 def test_a_path_that_leads_out_is_refused(tmp_path, name):
     home = tmp_path / "home"
@@ -281,6 +292,7 @@ def test_a_path_that_stays_inside_is_resolved(tmp_path, name):
     assert path_inside(tmp_path, name, key="x") == (tmp_path / name).resolve()
 
 
+@pytest.mark.fault(31)
 def test_a_full_disk_is_told_with_bytes_needed_and_free_and_leaves_the_old_file(tmp_path):
     path = store(tmp_path / "x", b"old")
     with (
@@ -292,17 +304,20 @@ def test_a_full_disk_is_told_with_bytes_needed_and_free_and_leaves_the_old_file(
     assert path.read_bytes() == b"old"
 
 
+@pytest.mark.fault(32)
 def test_a_vanished_folder_is_an_environment_fault(tmp_path):
     with pytest.raises(EnvironmentFault, match="the folder is not there"):
         write_bytes_atomic(tmp_path / "gone" / "x", b"1")
 
 
+@pytest.mark.fault(43)
 def test_nan_never_reaches_a_json_file(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json_atomic(tmp_path / "x.json", {"a": float("nan")})
     assert not (tmp_path / "x.json").exists()
 
 
+@pytest.mark.fault(29)
 def test_a_killed_writer_leaves_a_whole_file(tmp_path):
     path = tmp_path / "x"
 
@@ -321,6 +336,7 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path):
         remove_temporaries(tmp_path)
 
 
+@pytest.mark.fault(29)
 def test_what_an_interrupted_writer_left_is_removed(tmp_path):
     store(tmp_path / ".x.tmp-123", b"1")
     (tmp_path / ".run.tmp-4").mkdir()

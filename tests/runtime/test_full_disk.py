@@ -17,6 +17,7 @@ REQUEST = SourceRequest("example", "2d")
 SETTINGS = {"steps": "2", "width": "8", "max_width": "16", "n_critic": "1", "precision": "fp32"}
 
 
+@pytest.mark.fault(31, 32)
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare to mount a tmpfs")
 def test_a_fit_on_a_full_disk_ends_before_it_begins(tmp_path):
@@ -56,6 +57,7 @@ def test_the_bytes_of_a_checkpoint_are_foreseen(tmp_path):
     assert bytes_of(job.generator.nets, job.generator.ema) == pytest.approx(written, rel=0.15)
 
 
+@pytest.mark.fault(31)
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_line_of_metrics_that_has_no_room_names_file_and_bytes(tmp_path):
     log = MetricsLog(tmp_path)

@@ -161,6 +161,7 @@ def test_a_size_is_written_one_way_commas_are_read_too_and_a_text_stays_as_typed
     assert getattr(parse(Sized, {key: value}), key) == wanted
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -52,6 +52,7 @@ def test_values_are_typed(key, text, value):
     assert getattr(split(**{key: text})[1], key) == value
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

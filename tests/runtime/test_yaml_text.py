@@ -9,6 +9,7 @@ from gansynth.runtime.yaml_text import parse_yaml
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(
     "text",
     [

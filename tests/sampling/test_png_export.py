@@ -315,6 +315,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path):
     assert (tmp_path / "out/manifest.json").read_bytes() == before
 
 
+@pytest.mark.fault(14)
 def test_volumes_are_refused_with_the_way_out(tmp_path):
     drawer: Any = Drawer()
     drawer.run.generator.schema = ToySource(3).schema
@@ -335,6 +336,7 @@ def fail_late(error: OSError) -> Callable[..., Any]:
     return data
 
 
+@pytest.mark.fault(31)
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(png_export, "png_bytes", fail_late(full))
@@ -343,6 +345,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(29)
 def test_what_a_killed_export_left_is_no_obstacle(tmp_path):
     left = files.temporary_beside(tmp_path / "out") / "images"
     left.mkdir(parents=True)

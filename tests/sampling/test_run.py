@@ -120,6 +120,7 @@ def test_a_manifest_of_before_has_no_digest_and_is_read(run):
     assert read_manifest(run) == manifest
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}'])
 def test_a_damaged_manifest_is_an_integrity_fault(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
@@ -127,11 +128,13 @@ def test_a_damaged_manifest_is_an_integrity_fault(tmp_path, text):
         read_manifest(tmp_path)
 
 
+@pytest.mark.fault(44)
 def test_a_device_that_is_not_there_is_an_environment_fault(shared):
     with pytest.raises(EnvironmentFault, match="cuda:99"):
         load_run(shared, "cuda:99")
 
 
+@pytest.mark.fault(36)
 def test_a_held_folder_names_its_holder_and_a_killed_one_holds_nothing(held):
     folder, holder = held
     with (
@@ -146,6 +149,7 @@ def test_a_held_folder_names_its_holder_and_a_killed_one_holds_nothing(held):
     assert not (folder / ".holder").exists()
 
 
+@pytest.mark.fault(32)
 def test_a_folder_that_cannot_be_made_is_an_environment_fault(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(EnvironmentFault, match="cannot be made"), locked(tmp_path / "file" / "run"):

@@ -141,6 +141,7 @@ def test_a_source_that_is_not_its_own_is_refused(deep, source, message):
         Sampler(deep, source)
 
 
+@pytest.mark.fault(3)
 def test_a_case_with_another_content_is_refused_when_it_is_drawn_from(deep):
     drawer = Sampler(deep, Recoloured(3))
     with pytest.raises(IntegrityFault, match=r"case 'toy_.*' of toy:3 is not the one"):

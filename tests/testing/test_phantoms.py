@@ -222,6 +222,7 @@ def test_an_atlas_of_another_spacing_and_a_negative_index_are_refused():
         make_liver(-1)
 
 
+@pytest.mark.fault(44)
 def test_without_nilearn_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "nilearn", None)
     with pytest.raises(EnvironmentFault, match=r"gansynth\[demo\]"):

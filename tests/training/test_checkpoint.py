@@ -42,6 +42,7 @@ def test_what_was_saved_is_read_back_and_what_draws_has_a_file_of_its_own(tmp_pa
     assert checkpoint.latest(tmp_path / "nowhere") is None
 
 
+@pytest.mark.fault(28)
 def test_the_last_two_are_kept_and_what_a_killed_writer_left_is_removed(tmp_path):
     (tmp_path / ".step-00000004.tmp-1").mkdir()
     (tmp_path / ".step-00000004.tmp-1" / "tensors.safetensors").write_bytes(b"half")
@@ -67,6 +68,7 @@ DAMAGE = [
 ] + [(checkpoint.STATE, partial(Path.write_text, data=text)) for text in ("", "{}", "[]", '{"a')]
 
 
+@pytest.mark.fault(3, 25)
 @pytest.mark.parametrize(("name", "spoil"), DAMAGE)
 def test_a_damaged_one_is_passed_over_for_the_one_before_and_replaced(tmp_path, name, spoil):
     save(tmp_path, 1)
@@ -79,6 +81,7 @@ def test_a_damaged_one_is_passed_over_for_the_one_before_and_replaced(tmp_path, 
     assert (found.state["images"], found.passed_over) == (5, [])
 
 
+@pytest.mark.fault(27)
 def test_all_damaged_is_an_integrity_fault_with_every_reason(tmp_path):
     flip(save(tmp_path, 1) / checkpoint.TENSORS)
     (save(tmp_path, 2) / checkpoint.TENSORS).unlink()
@@ -86,12 +89,14 @@ def test_all_damaged_is_an_integrity_fault_with_every_reason(tmp_path):
         checkpoint.latest(tmp_path)
 
 
+@pytest.mark.fault(32)
 def test_a_file_where_the_folder_should_be_is_an_environment_fault(tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(EnvironmentFault, match="cannot be written"):
         save(tmp_path / "checkpoints", 1)
 
 
+@pytest.mark.fault(31)
 def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path):
     # 2000 bytes hold the small tensors but not the large ones; 200 hold both, but not state.json.
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -116,6 +121,7 @@ def trained(width: int = 3) -> tuple[dict[str, Any], dict[str, torch.optim.Optim
     return nets, {"g": adam}
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize(
     ("width", "averages", "says"),
     [(4, {}, r"2 tensor\(s\).*net/g/bias"), (3, {"g/weight": torch.zeros(3, 2)}, "ema/g/weight")],

@@ -61,6 +61,7 @@ def test_no_logger_is_nothing_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(44)
 def test_a_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentFault, match=r"pip install gansynth\[wandb\]"):
@@ -92,6 +93,7 @@ def test_one_that_cannot_be_opened_ends_the_run_before_it_begins(tmp_path, monke
     assert closed == ["first"]
 
 
+@pytest.mark.fault(42)
 def test_one_that_fails_is_one_warning_and_the_others_go_on():
     said: list[str] = []
     fragile, sturdy = Fragile(), Fragile()

@@ -189,6 +189,7 @@ def test_an_ill_run_without_a_folder_has_no_curve_to_point_at():
     assert "metrics.csv" not in str(caught.value)
 
 
+@pytest.mark.fault(33)
 def test_a_reader_that_fails_is_heard():
     def batches(step, stage, which):
         raise OSError("gone")

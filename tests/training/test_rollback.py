@@ -72,6 +72,7 @@ def never(self, index):
     return False
 
 
+@pytest.mark.fault(38)
 def test_a_run_that_recovers_at_half_the_rate_says_so_and_meets_other_noise(tmp_path):
     keys = []
 
@@ -92,6 +93,7 @@ def test_a_run_that_recovers_at_half_the_rate_says_so_and_meets_other_noise(tmp_
     assert len({key for _, key in keys}) == len(keys)
 
 
+@pytest.mark.fault(38)
 def test_three_times_at_half_the_rate_and_then_it_gives_up(tmp_path):
     seen = []
 
@@ -136,6 +138,7 @@ def test_weights_that_fell_ill_at_a_checkpoint_go_back_too(tmp_path):
     assert newest(tmp_path)["net/generator/spoilt"] == 0
 
 
+@pytest.mark.fault(28, 38)
 @pytest.mark.parametrize("first", [5, 1], ids=["at a checkpoint", "at the start"])
 @pytest.mark.parametrize("later", [0, 4], ids=["at once", "past a checkpoint"])
 def test_killed_after_a_rollback_it_ends_as_if_never_killed(tmp_path, first, later):
@@ -171,6 +174,7 @@ def ill_generator():
         yield
 
 
+@pytest.mark.fault(38)
 def test_the_command_gives_up_with_the_curve_drawn_and_named(
     tmp_path, run_cli, one_line, ill_generator
 ):

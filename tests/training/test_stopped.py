@@ -81,6 +81,7 @@ def server() -> Iterator["subprocess.Popen[str]"]:
 
 
 # Of MM-GAN with its pool full; of cpggan within its second fade.
+@pytest.mark.fault(28)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 def test_killed_again_and_again_a_run_ends_as_if_never_killed(server, tmp_path, name):
@@ -107,6 +108,7 @@ def test_killed_again_and_again_a_run_ends_as_if_never_killed(server, tmp_path, 
     assert read_metrics(child.out / "metrics.csv")["step"] == list(range(1, steps + 1))
 
 
+@pytest.mark.fault(28)
 def test_a_start_that_is_gone_on_from_is_not_written_again(tmp_path):
     """Else a second kill could come while the only checkpoint is being replaced."""
 
@@ -136,6 +138,7 @@ def fit(server, tmp_path) -> Callable[..., Child]:
     return start
 
 
+@pytest.mark.fault(30)
 @pytest.mark.slow
 def test_a_run_told_to_stop_checkpoints_the_very_step_and_goes_on_to_the_bit(fit):
     reading = fit("run", "read")
@@ -160,6 +163,7 @@ def test_a_run_told_to_stop_checkpoints_the_very_step_and_goes_on_to_the_bit(fit
     assert read_metrics(run.out / "metrics.csv")["step"] == list(range(1, steps + 6))
 
 
+@pytest.mark.fault(30)
 @pytest.mark.slow
 def test_ctrl_c_gives_up_a_preview_for_the_checkpoint(fit):
     run = fit("run", "preview", sample_every=5)
@@ -200,6 +204,7 @@ def test_live_weights_are_checkpointed_when_a_preview_is_given_up(tmp_path):
     assert differing(newest(tmp_path / "stopped"), newest(tmp_path / "plain")) == []
 
 
+@pytest.mark.fault(30)
 def test_one_request_may_come_as_two_signals_and_draws_no_preview_first(tmp_path):
     """From a scheduler to all processes, and again from the parent that passes it on."""
     drawn: list[int] = []

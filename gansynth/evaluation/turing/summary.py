@@ -195,11 +195,12 @@ def markdown(results: Document) -> str:
     heading, *body = rows(results)
     lines = [_line(heading), _line(["---"] * len(heading)), *map(_line, body), ""]
     lines += [f"- {text}" for text in (*results["words"], *results["warnings"])]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).replace("<", "&lt;") + "\n"
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('  ', '&ensp;') for cell in cells)} |"
+    shown = (cell.replace("|", "\\|").replace("  ", "&ensp;") for cell in cells)
+    return f"| {' | '.join(shown)} |"
 
 
 def csv_of(records: Sequence[Mapping[str, Any]]) -> str:

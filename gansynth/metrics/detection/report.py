@@ -147,7 +147,7 @@ def markdown(doc: Mapping[str, Any]) -> str:
     parts.append(volumes if isinstance(volumes, str) else _table(volumes))
     if len(doc["classes"]) > 1:
         parts += ["## Classes", _table(class_table(doc))]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts).replace("<", "&lt;") + "\n"
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -180,10 +180,11 @@ def _draw(axis: Axes, doc: Mapping[str, Any], iou: str) -> None:
     """Plot one panel."""
     for number, arm in enumerate(doc["arms"]):
         colour, at = COLOURS[number % len(COLOURS)], arm["at"][iou]
+        name = arm["name"].replace("$", r"\$")
         line = at["drawn"]
         defined = [v is not None for v in line["sensitivity"]]
         if all(defined):
-            axis.plot(line["fps"], line["sensitivity"], color=colour, lw=1.5, label=arm["name"])
+            axis.plot(line["fps"], line["sensitivity"], color=colour, lw=1.5, label=name)
         if line["low"]:
             axis.fill_between(
                 line["fps"], line["low"], line["high"], color=colour, alpha=0.15, lw=0

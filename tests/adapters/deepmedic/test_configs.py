@@ -120,6 +120,7 @@ CODE = {
 }
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("name", CODE)
 def test_code_is_refused_by_line_and_key(tmp_path, name):
     text, says = CODE[name]
@@ -131,6 +132,7 @@ def test_code_is_refused_by_line_and_key(tmp_path, name):
         read_train_config(path)
 
 
+@pytest.mark.fault(20)
 def test_nothing_is_executed(tmp_path):
     touched = tmp_path / "touched"
     for text in (

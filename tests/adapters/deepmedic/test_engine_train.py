@@ -163,6 +163,7 @@ def test_what_cannot_be_trained_is_named(make, tmp_path, values, fault, says):
         train(order_of(make(**values), tmp_path / "out"))
 
 
+@pytest.mark.fault(38)
 def test_weights_that_are_no_numbers_are_not_kept(make, tmp_path):
     training = TorchTraining(TrainingTask.of(order_of(make(), tmp_path / "out")), print)
     with torch.no_grad():
@@ -244,6 +245,7 @@ def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(make, tmp_path, s
     assert len(told(cut.output, "step")) == count
 
 
+@pytest.mark.fault(25)
 def test_a_damaged_checkpoint_is_passed_over(make, tmp_path):
     toy = make(val=0)
     whole, cut = (order_of(toy, tmp_path / name) for name in ("whole", "cut"))
@@ -281,6 +283,7 @@ def test_a_training_goes_on_with_batches_of_another_size(make, tmp_path):
     assert names == ["step-00000016", "step-00000024"]
 
 
+@pytest.mark.fault(26)
 def test_a_checkpoint_of_an_older_gansynth_is_refused(make, tmp_path):
     order = order_of(make(val=0, numberOfEpochs=1), tmp_path / "out")
     tensors, kept = {"net/network/bias.bias": torch.zeros(3)}, {"epochs": 1, "rates": {}}

@@ -261,6 +261,7 @@ def test_folders_of_cases(cases, names):
     assert folder_names(cases) == names
 
 
+@pytest.mark.fault(29)
 def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     crop_run, shared_deepmedic, tmp_path, monkeypatch
 ):

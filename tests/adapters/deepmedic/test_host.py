@@ -368,6 +368,7 @@ def waiting(tmp_path, checkout):
         child.wait()
 
 
+@pytest.mark.fault(30, 34)
 @pytest.mark.parametrize(
     ("mode", "number", "code"),
     [

@@ -102,6 +102,7 @@ def test_what_is_there_of_the_same_order_is_taken_and_else_written_anew(data, tm
     assert told == whole_space(wide).to_json()
 
 
+@pytest.mark.fault(29)
 def test_half_of_it_leaves_nothing(data, tmp_path, monkeypatch):
     calls: list[Any] = []
 

@@ -225,6 +225,7 @@ def test_any_other_failure_quotes_the_last_line(tmp_path, code, message):
         processes.raise_if_failed(ended, "training")
 
 
+@pytest.mark.fault(34)
 def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
     code = (
         "import os, signal, subprocess, sys;"
@@ -237,6 +238,7 @@ def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
     until(lambda: not Path(f"/proc/{int(ended.last[0])}/exe").exists())
 
 
+@pytest.mark.fault(29)
 def test_what_a_killed_child_left_in_memory_is_removed():
     folder, _ = place_bank("toy", 0)
     remove_banks_of(os.getpid() + 1)
@@ -280,6 +282,7 @@ def test_threads_follow_the_users_wish_else_one_core_is_left_over(monkeypatch):
     assert cpu_threads() == 7
 
 
+@pytest.mark.fault(44)
 @pytest.mark.slow
 def test_torchvision_imports_with_the_folder_for_a_cpu_torch_on_the_path():
     environ = {**os.environ, "PYTHONPATH": str(torchvision_compat.CPU_TORCH)}

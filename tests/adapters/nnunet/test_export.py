@@ -314,6 +314,7 @@ def test_what_means_nothing_to_an_export_is_refused(toy_nnunet, fitted, refuse, 
     refuse(*words, "--device", "cpu", "--ratio", "1:1", *given, code=2, says=[says])
 
 
+@pytest.mark.fault(29)
 def test_an_interrupted_export_leaves_nothing(exports, monkeypatch):
     def stop(*arguments: Any) -> None:
         raise KeyboardInterrupt

@@ -125,6 +125,7 @@ def test_a_dataset_json_that_cannot_be_used_stops_the_check(toy_copy, changes, s
         check(toy_copy)
 
 
+@pytest.mark.fault(12)
 def test_names_that_differ_in_case_only_are_an_error(toy_copy):
     for name in ("imagesTr/{}_0000.nii.gz", "imagesTr/{}_0001.nii.gz", "labelsTr/{}.nii.gz"):
         raw = toy_copy.raw
@@ -324,6 +325,7 @@ def test_an_empty_gzip_file_is_refused(msd, root):
         bring(msd, root)
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("image", ["../secret.nii.gz", "/etc/hostname", "imagesTr/link.nii.gz"])
 def test_a_path_out_of_the_folder_is_refused_before_anything_is_written(msd, root, image):
     (msd / "imagesTr/link.nii.gz").symlink_to("/etc/hostname")

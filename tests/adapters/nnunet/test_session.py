@@ -36,6 +36,7 @@ def kill_producer(session: Any) -> None:
     os.kill(read_heartbeat(session.training_bank.bank)["pid"], signal.SIGKILL)
 
 
+@pytest.mark.fault(34)
 @pytest.mark.slow
 def test_a_producer_that_died_is_started_again_and_the_log_says_so(ready, fitted):
     trainer = ready(GENERATOR=fitted, **LIVE)
@@ -50,6 +51,7 @@ def test_a_producer_that_died_is_started_again_and_the_log_says_so(ready, fitted
     assert sidecar(trainer)["sessions"][0]["supply"]["restarts"] == 1
 
 
+@pytest.mark.fault(40)
 @pytest.mark.slow
 def test_training_goes_on_with_what_a_producer_given_up_has_made(ready, fitted):
     trainer = ready(GENERATOR=fitted, RESTARTS=0, **LIVE)

@@ -86,6 +86,7 @@ def test_the_schema_and_the_space_are_those_of_data_set_and_plans(source):
     assert (source.patch_size, source.batch_size) == ((16, 24, 16), 2)
 
 
+@pytest.mark.fault(20)
 def test_no_pickle_is_needed(toy_copy):
     for file in arrays(toy_copy).glob("*.pkl"):
         file.write_bytes(b"cos\nsystem\n(S'false'\ntR.")
@@ -278,6 +279,7 @@ SPOILT: dict[str, tuple[str, Spoil, type[Exception], str]] = {
 }
 
 
+@pytest.mark.fault(3, 9, 10)
 @pytest.mark.parametrize(("name", "spoil", "fault", "says"), SPOILT.values(), ids=SPOILT)
 def test_a_case_that_is_damaged_or_does_not_fit_is_named(toy_copy, name, spoil, fault, says):
     spoil(arrays(toy_copy) / name)

@@ -64,6 +64,7 @@ def test_without_checkpoints_and_in_other_ranks_nothing_is_written(trainer, name
     assert not checkpoint(trainer).exists()
 
 
+@pytest.mark.fault(28)
 def test_what_is_interrupted_leaves_the_checkpoint_before(trainer, monkeypatch):
     import torch
 
@@ -102,6 +103,7 @@ def test_an_old_checkpoint_is_renamed_and_else_the_same_once(trainer, capsys):
     assert path.stat().st_mtime_ns == date
 
 
+@pytest.mark.fault(20)
 def test_a_checkpoint_that_would_run_something_is_refused(tmp_path):
     import torch
 
@@ -115,6 +117,7 @@ def test_a_checkpoint_that_would_run_something_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("content", [b"", b"PK\3\4junk", pickle.dumps([1])])
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
     (tmp_path / "checkpoint_final.pth").write_bytes(content)

@@ -206,6 +206,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(SegmenterBatches, "__call__", stopping)
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize("network", ["unet", "pix2pix"])
 def test_an_interrupted_training_goes_on_to_the_same_weights(train, network, monkeypatch, tmp_path):
     asked = {"network": network, "steps": "6"}
@@ -245,6 +246,7 @@ def test_a_finished_training_is_judged_again(train, tmp_path):
     assert summarise(next((tmp_path / "out" / "gansynth_draws").iterdir())).synthetic == 4
 
 
+@pytest.mark.fault(3)
 def test_damaged_weights_are_not_loaded(train, tmp_path):
     train("out")
     described = json.loads((tmp_path / "out" / FILE).read_text())
@@ -256,6 +258,7 @@ def test_damaged_weights_are_not_loaded(train, tmp_path):
         load_segmenter(tmp_path, "cpu")
 
 
+@pytest.mark.fault(38)
 def test_a_loss_that_is_no_number_ends_it_with_the_record_kept(train, tmp_path, monkeypatch):
     import torch
 

@@ -145,6 +145,7 @@ def training(shared_yolo, box_run, tmp_path) -> Iterator[Any]:
         process.wait()
 
 
+@pytest.mark.fault(28)
 @pytest.mark.slow
 @BOTH
 def test_a_killed_training_is_gone_on_with(training, shared_yolo, box_run, tmp_path, name):

@@ -170,6 +170,10 @@ def refused(data: Path, kind: type[GansynthError], says: str, **asked: Any) -> N
     assert message in found
 
 
+@pytest.mark.fault(14, of="RGB")
+@pytest.mark.fault(16, of="line 3|line 2: byte|missing=")
+@pytest.mark.fault(19, of="allow_outside|leads out|../images")
+@pytest.mark.fault(22, of="YAML|a list|UTF-8")
 @pytest.mark.parametrize(("kind", "change", "says"), CASES, ids=[case[2] for case in CASES])
 def test_what_is_wrong_is_one_line(yolo_copy, tmp_path, kind, change, says):
     shutil.copytree(yolo_copy.parent / "images", tmp_path / "other" / "images")
@@ -212,6 +216,7 @@ def test_a_huge_label_file_is_refused(yolo_copy, monkeypatch):
     refused(yolo_copy, DataFault, f"{LABEL}: 36 bytes, expected at most 30")
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize(
     ("change", "read", "boxes"),
     [

@@ -174,6 +174,7 @@ def test_ultralytics_is_imported_late_by_one_package_and_offline(done):
     assert {file.parent.name for file in importing} == {"agpl"}
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize(("name", "extra"), [("libreyolo", "yolo"), ("ultralytics", "ultralytics")])
 def test_a_detector_that_is_not_installed_is_named_with_its_extra(monkeypatch, name, extra):
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)

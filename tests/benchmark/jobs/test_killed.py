@@ -34,6 +34,7 @@ def child_of(small: Small) -> psutil.Process:
     return psutil.Process(int(told.read_text()))
 
 
+@pytest.mark.fault(28)
 def test_a_killed_run_leaves_no_process_and_the_next_computes_only_what_is_missing(small: Small):
     small.add("done")
     small.add("cut", WITH_CHILD + FIRST_TIME_FOREVER, needs=["done"])
@@ -47,6 +48,7 @@ def test_a_killed_run_leaves_no_process_and_the_next_computes_only_what_is_missi
     assert [small.runs(name) for name in ("done", "cut", "last")] == [1, 2, 1]
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
@@ -86,6 +88,7 @@ def test_jobs_that_will_not_stop_are_killed(small: Small, grace, numbers, code):
         assert gone(command)
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize(
     ("victim", "says"),
     [
@@ -105,6 +108,7 @@ def test_what_is_killed_from_outside_has_failed_and_is_tried_again(small: Small,
     assert small.phases(small.run()) == {"shot": "DONE"}
 
 
+@pytest.mark.fault(36)
 @pytest.mark.slow
 def test_two_runs_at_once_share_the_work(small: Small):
     small.add("one", "while not list(pathlib.Path(sys.argv[2]).glob('other-*')): time.sleep(0.05)")
@@ -143,6 +147,7 @@ print(json.dumps({"steps": path.read_text()}))
 """
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize(("resumable", "begins"), [(True, "from 2"), (False, "from 0")])
 def test_only_a_resumable_job_finds_what_it_had_written(small: Small, resumable, begins):
     small.add("long", GOES_ON, resumable=resumable)

@@ -103,6 +103,7 @@ def test_a_job_is_held_by_one_at_a_time(store):
     assert not other.held(KEY)
 
 
+@pytest.mark.fault(32)
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(EnvironmentFault, match=r"file/\.work: cannot be written"):

@@ -36,6 +36,7 @@ def ended(process, how=signal.SIGINT):
     return process.communicate(timeout=120), process.returncode
 
 
+@pytest.mark.fault(29)
 def test_kill_9_loses_no_answer_that_was_acknowledged(made, flat_session):
     with started(made.flat, flat_session) as (process, site):
         state = site.join("Dr. Ito")

@@ -91,6 +91,7 @@ def test_a_session_without_its_key_is_opened_and_says_nothing(flat_session):
         read_key(flat_session, read_session(flat_session))
 
 
+@pytest.mark.fault(20)
 def test_an_array_that_would_run_code_is_not_read(flat_session):
     np.save(flat_session / "images.npy", np.array([{}], object), allow_pickle=True)
     document = json.loads((flat_session / "session.json").read_text())

@@ -66,6 +66,7 @@ def test_a_banks_lineage_has_the_filters_cases(run, tmp_path):
     assert learnt == set(ToySource(2).train_ids)
 
 
+@pytest.mark.fault(39)
 def test_a_bad_generator_is_stopped_and_the_filter_named(run, tmp_path):
     with pytest.raises(TrainingFault, match=r"samples were rejected \(\d+ times filter 'faithful'"):
         fill(run, tmp_path, [TINY], noise)

@@ -1,0 +1,146 @@
+"""Rows 28 and 29: commands that are killed at any moment lose nothing."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gansynth.benchmark import running, tuning, worker
+from gansynth.runtime.files import read_json
+from gansynth.training import checkpoint
+from tests.adapters.kits import HOSTS, in_this_process, kit_of
+from tests.benchmark.test_end_to_end import command_here, plan_in, run_here
+from tests.conftest import content
+from tests.faults.kills import Campaign, Outcome, run, write
+from tests.training.zoo.members import newest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(0), pytest.mark.filterwarnings("ignore")]
+FEW = {"fit": 8, "augment": 4, "export": 4, "benchmark": 4, "tune": 4}
+"""Kills of each command where ``--kills`` asks for no other number."""
+
+
+@pytest.fixture
+def killed(request, tmp_path):
+    """Runs a campaign and writes down what became of it."""
+
+    def campaign(what: Campaign) -> None:
+        asked = dict(word.split("=") for word in request.config.getoption("--kills", []) or [])
+        kind = what.name.partition(" ")[0]
+        file = request.config.getoption("--kills-json", None)
+
+        def note(outcome: Outcome) -> None:
+            if file:
+                write(Path(file), outcome)
+
+        kills = int(asked.get(kind, FEW[kind]))
+        assert run(what, kills, tmp_path / "killed", note).lost == []
+
+    return campaign
+
+
+def unreadable(folder: Path) -> list[str]:
+    """Published checkpoints that do not load."""
+    where = folder / "checkpoints"
+    if not any(where.glob("step-*")):
+        return []
+    found = checkpoint.latest(where)
+    return ["no checkpoint loads"] if found is None else list(map(str, found.passed_over))
+
+
+def trained(folder: Path) -> Any:
+    """Every tensor of the newest checkpoint, and every loss."""
+    with (folder / "metrics.csv").open() as stream:
+        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(stream)]
+    return {name: t.numpy().tobytes() for name, t in newest(folder).items()}, rows
+
+
+@pytest.mark.fault(28)
+def test_a_fit_that_is_killed_goes_on_to_the_bit(toy_source, killed):
+    own = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "precision": "fp32"}
+    loop = {"steps": 40, "checkpoint_every": 4, "log_every": 1, "sample_every": 20, "batch_size": 1}
+    settings = [f"--set={key}={value}" for key, value in (own | loop).items()]
+
+    def words(folder: Path, again: bool) -> list[str]:
+        fit = ["fit", "cgan3d", "--data", "toy:2", "-o", str(folder), "--device", "cpu", "-q"]
+        return [*fit, *settings]
+
+    killed(Campaign("fit", words, trained, unreadable))
+
+
+@pytest.mark.fault(28)
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_training_with_samples_that_is_killed_goes_on(
+    request, tmp_path, killed, monkeypatch, host
+):
+    """To the bit where the loop is ours; nnU-Net and detectors go on as these do."""
+    in_this_process(monkeypatch)
+    made = kit_of(host, tmp_path / "made", request.getfixturevalue)
+    bank = made.bank()
+
+    def words(folder: Path, again: bool) -> list[str]:
+        kit = kit_of(host, folder, request.getfixturevalue)
+        begun = again and (kit.output / kit.record).exists()  # else there is nothing to go on with
+        go_on = kit.go_on if begun else ()
+        return [*kit.words(*kit.where, "--bank", bank, *kit.lasting(6), *go_on)]
+
+    def result(folder: Path) -> Any:
+        kit = kit_of(host, folder, request.getfixturevalue)
+        session, files = kit.sessions()[-1], content(kit.output)
+        weights = {name: h for name, h in files.items() if name.endswith(".safetensors")}
+        return session["complete"], session["epochs"][1], session["drawn"]["fell_back"], weights
+
+    killed(Campaign(f"augment {host}", words, result))
+
+
+@pytest.mark.fault(29)
+@pytest.mark.parametrize("host", ["nnunet", "deepmedic", "yolo"])
+def test_an_export_that_is_killed_is_whole_or_absent(request, tmp_path, killed, host):
+    bank = kit_of(host, tmp_path / "made", request.getfixturevalue).bank(samples=8)
+
+    def kit(folder: Path) -> Any:
+        return kit_of(host, folder, request.getfixturevalue)
+
+    def result(folder: Path) -> Any:
+        target, here = kit(folder).target, str(folder).encode()  # some files name where they lie
+        files = (path for path in target.rglob("*") if path.is_file())
+        return {
+            str(path.relative_to(target)): path.read_bytes().replace(here, b"")
+            for path in files
+            if path.name not in ("manifest.json", "gansynth.json")
+        }
+
+    words = lambda folder, again: [*kit(folder).export(bank)]  # noqa: E731
+    killed(Campaign(f"export {host}", words, result, there=2))
+
+
+@pytest.fixture
+def jobs_here(monkeypatch):
+    """Jobs of a study run in the process that is killed, one after the other."""
+    in_this_process(monkeypatch)
+    for module in (running, tuning):
+        monkeypatch.setattr(module, "run_jobs", run_here)
+    monkeypatch.setattr(worker, "command", command_here)
+
+
+def scores(document: Any) -> Any:
+    return [(run["arm"], run["status"], run["scores"]) for run in document["runs"]]
+
+
+@pytest.mark.fault(28)
+def test_a_benchmark_that_is_killed_goes_on_to_the_same_scores(tmp_path, killed, jobs_here):
+    plan = plan_in(tmp_path, "pictures")
+    words = lambda folder, again: ["benchmark", str(plan), "-o", str(folder)]  # noqa: E731
+    killed(Campaign("benchmark", words, lambda folder: scores(read_json(folder / "results.json"))))
+
+
+@pytest.mark.fault(28)
+def test_a_choice_that_is_killed_goes_on_to_the_same_one(tmp_path, killed, jobs_here):
+    plan = plan_in(tmp_path, "pictures")
+
+    def result(folder: Path) -> Any:
+        found = read_json(folder / tuning.CHOICE)
+        return found["chosen"], [rung["scores"] for rung in found["rungs"]]
+
+    words = lambda folder, again: ["tune", str(plan), "-o", str(folder)]  # noqa: E731
+    killed(Campaign("tune", words, result))
