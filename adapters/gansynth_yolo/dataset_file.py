@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import reading
+from gansynth.runtime.files import reading, refuse_unnameable
 from gansynth.runtime.yaml_text import parse_yaml
 
 MOST_BYTES = 4 << 20
@@ -195,6 +195,7 @@ def _root(path: Path, value: object, allow_outside: bool) -> Path:
     if not isinstance(value, str) or not printable(value):
         raise DataFault(f"{path}: path: {_short(value)}, expected a folder; correct it")
     root = Path(os.path.abspath(path.parent / os.path.expanduser(value.strip())))
+    refuse_unnameable(root, f"{path}: path")
     if not allow_outside:
         check_inside(path.parent, root, f"{path}: path: {value!r}")
     if not root.is_dir():
