@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankSpec, BankWriter
+from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.cases import write_hashes
@@ -104,7 +105,7 @@ def cut(run: Path) -> None:
 def manifest(**changes: Any) -> Callable[[Path], None]:
     def spoil(run: Path) -> None:
         document = {**json.loads((run / "manifest.json").read_text()), **changes}
-        (run / "manifest.json").write_text(json.dumps({k: v for k, v in document.items() if v}))
+        write_manifest(run, {k: v for k, v in document.items() if v})
 
     return spoil
 
@@ -117,7 +118,7 @@ def weights(run: Path) -> None:
 
 
 DAMAGED: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
-    "cut": (cut, ("manifest.json", "damaged", "fit the run again")),
+    "cut": (cut, ("manifest.json", "not valid JSON", "fit the run again")),
     "lacks a key": (manifest(lineage=None), ("lacks lineage", "fit the run again")),
     "weights": (weights, ("ema.safetensors", "SHA-256", "expected")),
 }

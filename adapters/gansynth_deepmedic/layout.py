@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import disk_errors, read_nifti, read_nifti_header
+from gansynth.runtime.files import disk_errors, read_nifti, read_nifti_header, replace_text
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase
 from gansynth_deepmedic.subepoch_shares import SubepochShare
@@ -105,8 +105,8 @@ def write_layout(
         folder.mkdir(parents=True, exist_ok=True)
         for name, paths in lists.items():
             text = "".join(f"{listable(path)}\n" for path in paths)
-            (folder / list_file(name)).write_text(text, "utf-8")
-        (folder / TRAIN).write_text(config_text(config, changed), "ascii")
+            replace_text(folder / list_file(name), text)
+        replace_text(folder / TRAIN, config_text(config, changed))
     first = file_names(config.channels)[0]
     return TrainingLayout(
         folder,

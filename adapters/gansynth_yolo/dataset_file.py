@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import reading, refuse_unnameable
-from gansynth.runtime.yaml_text import parse_yaml
+from gansynth.runtime.files import refuse_unnameable
+from gansynth.runtime.yaml_text import read_yaml
 
-MOST_BYTES = 4 << 20
 SPLITS = ("train", "val", "test")
 USUAL = ("data", "dataset")
 """Generic file names, for which the folder's name is used."""
@@ -113,23 +110,10 @@ def printable(text: str) -> bool:
 
 
 def _document(path: Path) -> Mapping[str, Any]:
-    hint = "expected data.yaml with path, train, val and names; correct it"
-    with reading(path):
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise DataFault(f"{path}: {size} bytes, expected at most {MOST_BYTES}; {hint}")
-        data = path.read_bytes()
-    try:
-        doc = parse_yaml(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataFault(
-            f"{path}: byte {error.start} is not UTF-8, expected a text in UTF-8; save it again"
-        ) from error
-    except yaml.YAMLError as error:
-        text = " ".join(str(error).split())[:200]
-        raise DataFault(f"{path}: not YAML: {text}; {hint}") from error
+    expected = "data.yaml with path, train, val and names; correct it"
+    doc, _ = read_yaml(path, expected, DataFault)
     if not isinstance(doc, dict):
-        raise DataFault(f"{path}: holds a {type(doc).__name__}, {hint}")
+        raise DataFault(f"{path}: holds a {type(doc).__name__}, expected {expected}")
     return doc
 
 

@@ -14,10 +14,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
+from gansynth.runtime.yaml_text import read_yaml
 from gansynth_yolo.detectors import DetectorJob
 from gansynth_yolo.libraries import check_release, refuse_options
 
@@ -125,7 +125,7 @@ def settings(job: DetectorJob) -> dict[str, Any]:
 
 
 def _has_validation(data: Path) -> bool:
-    return bool(yaml.safe_load(data.read_text("utf-8")).get("val")) if data.is_file() else True
+    return not data.is_file() or bool(read_yaml(data, "data.yaml")[0].get("val"))
 
 
 def find_model(name: str) -> tuple[str, str, Path | None]:

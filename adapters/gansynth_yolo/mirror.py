@@ -19,7 +19,7 @@ import yaml
 
 from gansynth.report.png import png_bytes
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import disk_errors, temporary_beside
+from gansynth.runtime.files import disk_errors, whole_folder
 from gansynth_yolo.cases import YoloImage
 from gansynth_yolo.labels import clipped, label_text
 from gansynth_yolo.source import YoloSource
@@ -58,9 +58,7 @@ def mirror(
             f"{folder}: has a folder 'images' in its path, expected none: LibreYOLO has 'labels' "
             "for every one when it looks for label files; choose another folder"
         )
-    temporary = temporary_beside(folder)
-    with disk_errors(folder):
-        shutil.rmtree(temporary, ignore_errors=True)
+    with whole_folder(folder, anew=True) as temporary, disk_errors(folder):
         for split, images in parts(source).items():
             for name, image in zip(names_of(images), images, strict=True):
                 place(image, name, temporary / "images" / split, temporary / "labels" / split)
@@ -75,8 +73,6 @@ def mirror(
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
         (temporary / DATA).write_text(text, "utf-8")
         (temporary / MARK).touch()
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
     return folder / DATA
 
 

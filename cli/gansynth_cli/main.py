@@ -25,6 +25,7 @@ from gansynth.runtime.errors import (
     EnvironmentFault,
     GansynthError,
     UsageFault,
+    brief,
     did_you_mean,
 )
 from gansynth.runtime.signals import on_sigterm
@@ -164,7 +165,7 @@ def _report(text: str, code: int, debug: bool) -> int:
 
 
 def _one_line(parts: Sequence[object]) -> str:
-    return " ".join(" ".join(map(str, parts)).split()) or "no message"
+    return brief(" ".join(" ".join(map(str, parts)).split())) or "no message"
 
 
 def _usage_line(error: click.ClickException) -> str:
@@ -182,8 +183,10 @@ def _environment(error: Exception) -> str | None:
     """Return one line for an uncaught error of disk or memory; None for a bug."""
     if isinstance(error, OSError) and error.errno in DISK:
         return f"{_one_line([error])}; make room, or choose another folder"
-    # torch.OutOfMemoryError, recognised by name: torch may not be imported here.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    # torch.OutOfMemoryError, recognised by name: torch may not be imported here. On the CPU torch
+    # raises a RuntimeError, and a system call an OSError.
+    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if no_memory or "allocate memory" in str(error):
         return "out of memory; take a smaller batch or size, or another --device"
     return None
 

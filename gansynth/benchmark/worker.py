@@ -21,7 +21,7 @@ from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.runtime import child, processes
 from gansynth.runtime.errors import FAULTS, TrainingFault, UsageFault
-from gansynth.runtime.files import read_json
+from gansynth.runtime.files import read_json, write_bytes_atomic
 from gansynth.sampling.run_source import open_source
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ class WorkerJob:
             flat = prediction.position is not None
             files[case] = f"{number:05d}.png" if flat else prediction.file.name
             (self.folder / PREDICTIONS).mkdir(exist_ok=True)
-            shutil.copyfile(prediction.file, self.folder / PREDICTIONS / files[case])
+            copy = self.folder / PREDICTIONS / files[case]
+            write_bytes_atomic(copy, prediction.file.read_bytes())
         return files
 
 

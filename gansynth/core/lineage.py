@@ -15,11 +15,13 @@ from typing import Any
 
 from gansynth.core.fingerprint import Prints, alike
 from gansynth.runtime.errors import DataFault, IntegrityFault
-from gansynth.runtime.files import read_json
+from gansynth.runtime.files import check_digest, read_json
 from gansynth.runtime.serialise import Document
 
 RECORDS = ("manifest.json", "bank.json")
 """Files of a run and of a bank that hold the lineage of their maker."""
+MAX_RECORD_BYTES = 256 << 20
+"""Size limit of such a file: some 250,000 cases."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,10 @@ def read_lineage(folder: Path) -> Lineage:
         raise DataFault(
             f"{folder}: holds neither {' nor '.join(RECORDS)}, expected a run or a bank"
         )
+    document = read_json(path, most=MAX_RECORD_BYTES)
+    check_digest(path, document, "restore it from a copy")
     try:
-        return Lineage.from_json(read_json(path)["lineage"])
+        return Lineage.from_json(document["lineage"])
     except (KeyError, TypeError, AttributeError) as error:
         raise DataFault(
             f"{path}: key 'lineage' is missing or invalid, expected the cases its maker has seen"

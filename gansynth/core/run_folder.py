@@ -9,20 +9,67 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.lineage import Lineage
+from gansynth.core.lineage import MAX_RECORD_BYTES, Lineage
 from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
-from gansynth.runtime.errors import DataFault, IntegrityFault
-from gansynth.runtime.files import sha256_file
+from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault
+from gansynth.runtime.files import (
+    check_digest,
+    digest_of,
+    read_json,
+    sha256_file,
+    write_json_atomic,
+)
+from gansynth.runtime.serialise import Document, from_json
 
 MANIFEST = "manifest.json"
 VERSION = 2
-KEYS = (
-    *("run_id", "generator", "options", "schema", "space", "lineage", "edits", "request"),
-    *("config", "state", "weights"),
-)
-"""Keys that every manifest holds."""
+_AGAIN = "restore it from a copy, or fit the run again"
+_UNFIT = (AttributeError, LookupError, RecursionError, TypeError, ValueError, GansynthError)
+
+
+@dataclass(frozen=True)
+class Weights(Document):
+    """The newest weights: their file in the run's folder, and its SHA-256."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PartEntry(Document):
+    """A part of a composite run; ``manifest_sha256`` is None until it is fitted."""
+
+    name: str
+    folder: str
+    manifest_sha256: str | None
+    generator: str = ""
+    draws: Any = ""
+    classes: tuple[str, ...] = ()
+
+
+KEYS: Mapping[str, Any] = {
+    "run_id": str,
+    "generator": str,
+    "options": Mapping[str, Any],
+    "schema": Schema,
+    "space": Space,
+    "lineage": Lineage,
+    "edits": tuple[str, ...],
+    "request": SourceRequest,
+    "config": Mapping[str, Any],
+    "state": Mapping[str, Any],
+    "weights": Weights | None,
+}
+"""Keys that every manifest holds, and their types."""
+OTHER_KEYS: Mapping[str, Any] = {
+    "label_source": str,
+    "conditioned_on": tuple[str, ...],
+    "steps": int,
+    "complete": bool,
+    "parts": tuple[PartEntry, ...],
+}
 
 
 class RunDescription:
@@ -115,7 +162,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         DataFault: if the folder is no run.
-        IntegrityFault: if the manifest is damaged or of a later version.
+        IntegrityFault: if the manifest is damaged or changed, or of a later version.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -124,28 +171,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder}"
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise IntegrityFault(
-            f"{path}: damaged ({error}), expected JSON; fit the run again"
-        ) from None
-    if not isinstance(manifest, dict):
-        raise IntegrityFault(
-            f"{path}: holds a {type(manifest).__name__}, expected an object; fit the run again"
-        )
+        manifest: dict[str, Any] = read_json(path, hint=_AGAIN, most=MAX_RECORD_BYTES)
+    except DataFault as fault:
+        raise IntegrityFault(str(fault)) from None
     if manifest.get("version") != VERSION:
         raise IntegrityFault(
             f"{path}: key 'version' is {manifest.get('version')!r}, expected {VERSION}; "
             "this run was made by another gansynth"
         )
-    missing = [key for key in KEYS if key not in manifest]
-    if missing:
-        raise IntegrityFault(
-            f"{path}: damaged, lacks {', '.join(missing)}; expected all of {', '.join(KEYS)}; "
-            "restore it from a copy, or fit the run again"
-        )
-    document: dict[str, Any] = manifest
-    return document
+    check_digest(path, manifest, _AGAIN)
+    kinds = {**KEYS, **{key: kind for key, kind in OTHER_KEYS.items() if key in manifest}}
+    if "digest" in manifest:
+        del kinds["lineage"]  # many records, for which the digest has vouched
+    for key, kind in kinds.items():
+        try:
+            from_json(kind, manifest[key])
+        except _UNFIT as error:
+            reason = "is missing" if key not in manifest else f"holds {str(error)[:200]}"
+            raise IntegrityFault(f"{path}: damaged, key {key!r} {reason}; {_AGAIN}") from None
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write ``manifest.json`` of a run, with its digest. Raises EnvironmentFault: a disk error."""
+    plain = json.loads(json.dumps(manifest, allow_nan=False))
+    write_json_atomic(folder / MANIFEST, {**plain, "digest": digest_of(plain)})
 
 
 def manifest_sha256(folder: Path) -> str:

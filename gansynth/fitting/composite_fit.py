@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from gansynth.core.lineage import Lineage, guard
 from gansynth.core.registry import installed
-from gansynth.core.run_folder import MANIFEST, read_manifest
+from gansynth.core.run_folder import MANIFEST, read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting import fit as fitting
@@ -20,7 +20,7 @@ from gansynth.fitting.pipeline import FitArguments, Pipeline
 from gansynth.fitting.setup import same_run, write_config
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import sha256_file, write_json_atomic
+from gansynth.runtime.files import sha256_file
 from gansynth.sampling.composite import least_labelled
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import COMPOSITE, NOTHING, PARTS, new_manifest
@@ -201,7 +201,7 @@ class _CompositeRun(Pipeline[PlannedPart]):
         parts = self.manifest[PARTS]
         self.manifest["complete"] = all(part["manifest_sha256"] for part in parts)
         write_config(self.out, self.manifest["config"])
-        write_json_atomic(self.out / MANIFEST, self.manifest)
+        write_manifest(self.out, self.manifest)
 
     def note(self, step: PlannedPart, state: str, error: str | None = None) -> None:
         if state != "complete":

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.run_folder import MANIFEST
+from gansynth.core.run_folder import write_manifest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.chance import ChanceMonitor
 from gansynth.fitting.cost import fit_into, measure, peak_mib
@@ -24,7 +24,7 @@ from gansynth.report.figures import write_curves
 from gansynth.runtime.devices import pick_device
 from gansynth.runtime.distributed import ProcessGroup, process_group
 from gansynth.runtime.errors import TrainingFault
-from gansynth.runtime.files import remove_temporaries, sha256_file, write_json_atomic
+from gansynth.runtime.files import remove_temporaries, sha256_file
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
 from gansynth.sampling.run import Run, locked
@@ -151,7 +151,7 @@ def _train(
         manifest["steps"] = step
         manifest["at_chance"] = chance()
         manifest["complete"] = step >= job.options.steps or not job.generator.phases()
-        write_json_atomic(out / MANIFEST, manifest)
+        write_manifest(out, manifest)
 
     names = log if processes.is_main else ()
     with open_loggers(names, out, job.config(), warn=reporter.warn) as loggers:

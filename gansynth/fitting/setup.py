@@ -18,7 +18,7 @@ from gansynth.core.case_pool import CasePool
 from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, plain_host
 from gansynth.core.registry import installed
-from gansynth.core.run_folder import MANIFEST, read_manifest
+from gansynth.core.run_folder import MANIFEST, read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource, SourceRequest
@@ -29,9 +29,10 @@ from gansynth.data.views import needed
 from gansynth.fitting.warm_start import ParentRun, apply_warm_start, extend_lineage
 from gansynth.runtime.devices import pick_device, seeded
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import free_bytes, write_bytes_atomic, write_json_atomic
+from gansynth.runtime.files import free_bytes, write_bytes_atomic
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.open_run import load_state
 from gansynth.sampling.request_parsing import Capabilities, check_edits
 from gansynth.sampling.run import Run, check_lockable, new_manifest
 from gansynth.sampling.run_source import open_source
@@ -261,7 +262,7 @@ def open_folder(job: FitJob, out: Path, resume: bool, reporter: Reporter) -> dic
     config = job.config()
     lineage, manifest = check_folder(job, out, resume, reporter)
     if manifest is not None:
-        job.generator.load_state(manifest["state"])
+        load_state(job.generator, out, manifest)
         if not _begun(out):
             apply_warm_start(job.generator, job.parent_run, reporter)
         manifest["config"] = config
@@ -279,7 +280,7 @@ def open_folder(job: FitJob, out: Path, resume: bool, reporter: Reporter) -> dic
         "state": job.generator.state(),
     }
     write_config(out, config)
-    write_json_atomic(out / MANIFEST, manifest)
+    write_manifest(out, manifest)
     return manifest
 
 

@@ -22,6 +22,7 @@ from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.metrics.encoder import descend
 from gansynth.nn.networks.blocks import strides_for
 from gansynth.runtime.devices import autocast, native_bf16, seeded
+from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.training.loop import Batches
 
@@ -55,9 +56,11 @@ class EvaluationSegmenter:
 
     def save(self, path: Path) -> None:
         """Write its weights as safetensors, for ``load_segmenter``."""
-        from safetensors.torch import save_model
+        from safetensors.torch import save as to_bytes
 
-        save_model(self.net, str(path))
+        # Tensors that modules share are named once.
+        tensors = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
+        write_bytes_atomic(path, to_bytes({k: v.contiguous() for k, v in tensors.items()}))
 
     @torch.no_grad()
     def shares(self, image: FloatArray) -> FloatArray:

@@ -7,6 +7,7 @@ prints it and exits with ``exit_code``; a traceback appears only with ``--debug`
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -16,10 +17,19 @@ EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
 
+def brief(text: str) -> str:
+    """Shorten words of more than 500 characters in a message, then all of it to 4,000."""
+    text = re.sub(r"\S{500,}", lambda word: f"{word[0][:200]}...{word[0][-50:]}", text)
+    return text if len(text) <= 4000 else f"{text[:3000]} ... {text[-900:]}"
+
+
 class GansynthError(Exception):
     """Base of every error that the user can solve; raised itself, it is a bug (exit 1)."""
 
     exit_code: int = EXIT_BUG
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(brief(message))
 
 
 class UsageFault(GansynthError):

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ __all__ = [
     "MAX_VOLUME_BYTES",
     "NiftiHeader",
     "NiftiVolume",
+    "check_digest",
+    "digest_of",
     "disk_errors",
     "folder_bytes",
     "free_bytes",
@@ -66,16 +68,22 @@ _DISK = {
 }
 
 
-def read_json(path: str | Path, *, expected: type = dict, hint: str = "repair the file") -> Any:
-    """Read a JSON file of bounded size and given top-level type.
+def read_json(
+    path: str | Path,
+    *,
+    expected: type = dict,
+    hint: str = "repair the file",
+    most: int = MAX_JSON_BYTES,
+) -> Any:
+    """Read a JSON file of at most ``most`` bytes and of a given top-level type.
 
     Raises:
         DataFault: missing, too large, not JSON, or of another type.
     """
     path = Path(path)
     with reading(path):
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise DataFault(f"{path}: larger than {MAX_JSON_BYTES} bytes, expected JSON; {hint}")
+        if path.stat().st_size > most:
+            raise DataFault(f"{path}: larger than {most} bytes, expected JSON; {hint}")
         try:
             doc = parse_json(path.read_bytes())
         except ValueError as error:
@@ -130,6 +138,20 @@ def refuse_unnameable(path: str | Path, key: str) -> None:
             raise DataFault(
                 f"{key}: path {str(path)[-80:]!a} cannot be one ({words}); correct the entry"
             ) from None
+
+
+def digest_of(document: Mapping[str, Any], key: str = "digest") -> str:
+    """Return the SHA-256 of a JSON document without ``key``, under which the document keeps it."""
+    plain = {name: value for name, value in document.items() if name != key}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def check_digest(path: Path, document: Mapping[str, Any], hint: str) -> None:
+    """Refuse (IntegrityFault) a document that was changed; one without a digest passes."""
+    if document.get("digest", digest := digest_of(document)) != digest:
+        raise IntegrityFault(
+            f"{path}: was changed after it was written, its digest is not {digest[:12]}; {hint}"
+        )
 
 
 def sha256_file(path: str | Path) -> str:
@@ -280,9 +302,10 @@ def publish_dir(temporary: str | Path, final: str | Path) -> None:
         raise UsageFault(f"{final}: exists already; choose another name, or remove it")
     with disk_errors(final):
         for folder, _, names in os.walk(temporary, topdown=False):
-            for name in names:
-                with open(os.path.join(folder, name), "rb") as stream:
-                    os.fsync(stream.fileno())
+            for path in (Path(folder, name) for name in names):
+                if not path.is_symlink():
+                    with path.open("rb") as stream:
+                        os.fsync(stream.fileno())
             _sync_folder(Path(folder))
         os.replace(temporary, final)
         _sync_folder(final.parent)

@@ -7,12 +7,15 @@ from typing import Any
 
 import yaml
 
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.files import reading
 
 MAX_YAML_BYTES = 1 << 20
 """Size limit of a user's YAML file."""
 MAX_VALUES = 10**5
 """Most values of a text, those that aliases (``*name``) repeat included."""
+_UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
 
 
 class _Loader(yaml.SafeLoader):
@@ -30,6 +33,11 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+_Loader.yaml_constructors = {  # values that JSON has too: no sets, dates or bytes
+    tag: build
+    for tag, build in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in _KINDS
+}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, form) for tag, form in rules if not tag.endswith(":timestamp")]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -44,28 +52,32 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         return yaml.load(text, _Loader)
-    except (ValueError, RecursionError) as error:  # such as a number of 5,000 digits
+    except (*_UNFIT, RecursionError) as error:  # such as a number of 5,000 digits, or !!bool x
         raise yaml.YAMLError(f"{type(error).__name__}: {str(error)[:200]}") from None
 
 
-def read_yaml(path: Path, expected: str) -> tuple[Any, bytes]:
+def read_yaml(
+    path: Path, expected: str, fault: type[GansynthError] = UsageFault
+) -> tuple[Any, bytes]:
     """Read a user's YAML file; return its document and its bytes.
 
     Args:
         path: the file.
         expected: description for messages: ``a recipe in YAML``.
+        fault: raised for a file that is too large, or not YAML.
 
     Raises:
         DataFault: no such file.
-        UsageFault: too large, or not YAML.
+        EnvironmentFault: it may not be read.
     """
     if not path.is_file():
         raise DataFault(f"{path}: no such file, expected {expected}")
-    try:
+    with reading(path):
         if path.stat().st_size > MAX_YAML_BYTES:
-            raise UsageFault(f"{path}: larger than {MAX_YAML_BYTES} bytes, expected {expected}")
+            raise fault(f"{path}: larger than {MAX_YAML_BYTES} bytes, expected {expected}")
         data = path.read_bytes()
-        return parse_yaml(data.decode("utf-8")), data
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    try:
+        return parse_yaml(data.decode("utf-8-sig")), data
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         text = " ".join(str(error).split())[:300]
-        raise UsageFault(f"{path}: cannot be read ({text}); expected {expected}") from None
+        raise fault(f"{path}: not YAML ({text}); expected {expected}") from None

@@ -61,10 +61,21 @@ def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
     generator = build_generator(run)
     path = check_weights(run)
     _load_weights(generator, load_tensors(path, manifest["weights"]["sha256"]), path)
-    generator.load_state(manifest["state"])
+    load_state(generator, run.folder, manifest)
     picked = pick_device(device)
     generator.precision = _precision(manifest, picked)
     return Run(run.folder, generator.to(picked), manifest)
+
+
+def load_state(generator: Generator, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Restore what a generator has learnt of its cases; IntegrityFault: it cannot be read."""
+    try:
+        generator.load_state(manifest["state"])
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise IntegrityFault(
+            f"{folder / MANIFEST}: damaged, key 'state': {type(error).__name__}: "
+            f"{str(error)[:200]}; restore it from a copy, or fit the run again"
+        ) from error
 
 
 def _precision(manifest: Mapping[str, Any], device: torch.device) -> Precision:

@@ -261,7 +261,7 @@ def _pictures(
     progress = outcome.folder / "progress.png"
     if progress.is_file():
         files["nnU-Net curves"] = out / "nnunet_curves.png"
-        shutil.copyfile(progress, files["nnU-Net curves"])
+        write_bytes_atomic(files["nnU-Net curves"], progress.read_bytes())
     return {name: str(path.relative_to(out)) for name, path in files.items()}
 
 

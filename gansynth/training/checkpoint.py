@@ -111,7 +111,8 @@ def latest(
 
 
 def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
-    """Read a safetensors file. Raises IntegrityFault: it is missing, or its SHA-256 differs."""
+    """Read a safetensors file. Raises IntegrityFault: missing, damaged, or of another SHA-256."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
@@ -119,7 +120,10 @@ def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     digest = sha256_file(path)
     if digest != sha256:
         raise IntegrityFault(f"{path}: SHA-256 is {digest[:12]}..., expected {sha256[:12]}...")
-    loaded: dict[str, Tensor] = load_file(path)
+    try:
+        loaded: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise IntegrityFault(f"{path}: not a safetensors file: {error}") from error
     return loaded
 
 

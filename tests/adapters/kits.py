@@ -23,6 +23,7 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Adapter
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.registry import installed
+from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.record import DRAWS, FILE
@@ -132,7 +133,7 @@ class Kit:
         """A copy of the run whose manifest says something else."""
         run = self.folder / "changed"
         shutil.copytree(self.run, run)
-        (run / "manifest.json").write_text(json.dumps({**self.manifest, **values}))
+        write_manifest(run, {**self.manifest, **values})
         return run
 
     @property

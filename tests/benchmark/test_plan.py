@@ -91,7 +91,7 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     ("name: toy", "1: toy", ("expected a plan in YAML",)),
     ("name: toy\n", "", ("name",)),
     (TEXT, "- name\n", ("holds list",)),
-    (TEXT, "name: [\n", ("cannot be read",)),
+    (TEXT, "name: [\n", ("not YAML",)),
     # choices of an arm
     ("[default]", "[default, {name: a, tune: [default]}, {name: b, tune: [a]}]",
      ("tune names 'a'",)),

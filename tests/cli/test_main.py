@@ -97,6 +97,7 @@ class OutOfMemoryError(RuntimeError):
         (OSError(errno.ENOSPC, "No space left on device", "/a/file"), 4, "error: "),
         (MemoryError(), 4, "error: "),
         (OutOfMemoryError("CUDA out of memory"), 4, "error: "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 4, "error: out of memory; "),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )

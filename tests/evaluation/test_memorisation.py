@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.core.run_folder import MANIFEST, read_manifest
+from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.evaluation.memorisation import (
@@ -25,7 +25,6 @@ from gansynth.metrics.memorisation import (
 )
 from gansynth.metrics.nearest_search import NearestSearch, SearchQuery, _margin
 from gansynth.runtime.errors import DataFault, IntegrityFault
-from gansynth.runtime.files import write_json_atomic
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint
 from tests.conftest import content
@@ -210,7 +209,7 @@ def other_weights(copy):
 def other_plugin(copy):
     manifest = read_manifest(copy)
     manifest["options"]["d_norm"] = "none"
-    write_json_atomic(copy / MANIFEST, manifest)
+    write_manifest(copy, manifest)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,15 @@ from gansynth.metrics.faithfulness import (
     EvaluationSegmenter,
     EvaluationSegmenterOptions,
     _augment,
+    load_segmenter,
     mean_dice,
     train_segmenter,
 )
+from gansynth.runtime.errors import EnvironmentFault
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
+from tests.disks import files_of_at_most
 
 FEW = EvaluationSegmenterOptions(steps=30, batch_size=4, width=6, levels=2, lr=2e-2)
 SOURCE = ToySource(2)
@@ -132,3 +135,14 @@ def test_drawn_masks_are_recovered_above_shuffled_ones(toy_fit, tmp_path):
     found = label_recovery(judge, REAL, samples, run.generator.schema)
     assert found["synthetic"] > 0.6 * found["real"]
     assert found["synthetic"] > 1.5 * found["shuffled"]
+
+
+def test_a_saved_segmenter_is_read_again_and_a_full_disk_leaves_none(judge, tmp_path):
+    path = tmp_path / "segmenter.safetensors"
+    with files_of_at_most(10), pytest.raises(EnvironmentFault, match="cannot be written"):
+        judge.save(path)
+    assert not list(tmp_path.iterdir())
+    judge.save(path)
+    again = load_segmenter(path, SOURCE.schema, SOURCE.space.size, FEW)
+    image = REAL[0][0]
+    assert np.array_equal(again.predict(image), judge.predict(image))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.run_folder import read_manifest
+from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Schema
 from gansynth.core.source import SourceRequest
@@ -177,7 +177,7 @@ def test_a_channels_name_becomes_a_folders_name_of_its_own():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("parts: [", "cannot be read"),
+        ("parts: [", "not YAML"),
         ("- a", "all of it is"),
         ("parts: []", "parts is"),
         ("parts: [{name: a}]", r"parts\.0\.generator"),
@@ -289,8 +289,8 @@ def test_a_composite_has_seen_what_its_parts_have(joint, chained):
 
 
 def exchange(run: Path) -> None:
-    path = run / "parts" / "second" / "manifest.json"
-    path.write_text(path.read_text().replace('"steps": 0', '"steps": 2'))
+    part = run / "parts" / "second"
+    write_manifest(part, {**read_manifest(part), "steps": 2})
 
 
 def lose(run: Path) -> None:
@@ -300,7 +300,7 @@ def lose(run: Path) -> None:
 def lead_out(run: Path) -> None:
     manifest = read_manifest(run)
     manifest["parts"][0]["folder"] = "../elsewhere"
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(run, manifest)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 
 from gansynth.bank.reader import BankReader
-from gansynth.core.run_folder import read_manifest
+from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.source import SourceRequest
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
@@ -23,7 +23,7 @@ def lenient(run: Path) -> Path:
     """The run without what it has learnt of label maps, so that an untrained one finds no flaw."""
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["state"]["labels"] = None
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(run, manifest)
     return run
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gansynth.core.run_folder import read_manifest
+from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.schema import Condition
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.sampling.describe import describe_run
@@ -33,8 +33,7 @@ def run(shared: Path, tmp_path: Path) -> Path:
 
 
 def change(run: Path, **entries: object) -> None:
-    path = run / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+    write_manifest(run, {**json.loads((run / "manifest.json").read_text()), **entries})
 
 
 def draw(folder: Path) -> np.ndarray:
@@ -92,6 +91,33 @@ def test_a_run_that_is_not_what_it_claims_is_refused_in_one_line(run, damage, fa
     with pytest.raises(fault, match=message) as caught:
         load_run(run)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda m: m.update(steps=9), "was changed after it was written"),
+        (lambda m: m["lineage"]["cases"].pop(), "was changed after it was written"),
+        (lambda m: (m.pop("digest"), m.update(steps="9")), "key 'steps' holds"),
+        (lambda m: (m.pop("digest"), m["lineage"].update(cases=[7])), "key 'lineage' holds"),
+        (lambda m: (m.pop("digest"), m.update(weights={"path": 3})), "key 'weights' holds"),
+        (lambda m: (m.pop("digest"), m.pop("space")), "key 'space' is missing"),
+    ],
+    ids=["steps", "case", "type", "record", "weights", "missing"],
+)
+def test_a_manifest_that_was_changed_is_refused(run, change, says):
+    manifest = json.loads((run / "manifest.json").read_text())
+    change(manifest)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(IntegrityFault, match=says):
+        read_manifest(run)
+
+
+def test_a_manifest_of_before_has_no_digest_and_is_read(run):
+    manifest = read_manifest(run)
+    del manifest["digest"]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    assert read_manifest(run) == manifest
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}'])
@@ -183,10 +209,10 @@ def tear_metrics(run: Path) -> None:
     ("damage", "says"),
     [
         (lambda run: (run / "manifest.json").unlink(), "manifest.json: missing, so the cases"),
-        (lambda run: (run / "manifest.json").write_text('{"versi'), "manifest.json: damaged"),
-        (lambda run: (run / "manifest.json").write_text("[1, 2]"), "manifest.json: holds a list"),
+        (lambda run: (run / "manifest.json").write_text('{"versi'), "not valid JSON"),
+        (lambda run: (run / "manifest.json").write_text("[1, 2]"), "top level is a list"),
         (lambda run: change(run, lineage=7, config=[], weights="here", steps=None),
-         "manifest.json: damaged: TypeError"),
+         "manifest.json: damaged, key 'config' holds"),
         (tamper, "ema.safetensors: SHA-256 is"),
         (lambda run: (run / FIRST / "state.json").write_text("{"), "state.json: not valid JSON"),
         (lambda run: (run / FIRST / "tensors.safetensors").unlink(),
@@ -224,7 +250,7 @@ def composite(run: Path, **parts: Path | None) -> Path:
         if part is not None:
             shutil.copytree(part, folder / "parts" / name)
     manifest["complete"] = False
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(folder, manifest)
     return folder
 
 

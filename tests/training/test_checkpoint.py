@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
+from gansynth.runtime.files import sha256_file
 from gansynth.training import checkpoint
 
 TENSORS = {"net/g/weight": torch.arange(6.0).reshape(2, 3), "optim/g/g/weight/step": torch.ones(())}
@@ -127,3 +128,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(width, averages,
     with pytest.raises(IntegrityFault, match=says):
         checkpoint.restore(kept, nets, averages, {})
     assert torch.equal(nets["g"].weight, before)
+
+
+def test_what_is_no_safetensors_file_is_an_integrity_fault(tmp_path):
+    path = tmp_path / checkpoint.EMA
+    path.write_bytes(b"\xff" * 40)
+    with pytest.raises(IntegrityFault, match="not a safetensors file"):
+        checkpoint.load_tensors(path, sha256_file(path))

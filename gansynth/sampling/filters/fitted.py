@@ -22,6 +22,7 @@ from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import (
+    digest_of,
     disk_errors,
     path_inside,
     read_json,
@@ -184,7 +185,7 @@ def _learn(
             "state": state,
             "files": {path.name: sha256_file(path) for path in sorted(folder.iterdir())},
         }
-        write_json_atomic(folder / STATE, {**doc, "sha256": _digest(doc)})
+        write_json_atomic(folder / STATE, {**doc, "sha256": digest_of(doc, "sha256")})
 
 
 def _read(
@@ -200,7 +201,7 @@ def _read(
         doc: Mapping[str, Any] = read_json(path, hint=_AGAIN)
     except DataFault as fault:
         raise IntegrityFault(str(fault)) from None
-    if doc.get("version") != VERSION or doc.get("sha256") != _digest(doc):
+    if doc.get("version") != VERSION or doc.get("sha256") != digest_of(doc, "sha256"):
         raise IntegrityFault(
             f"{path}: damaged, or of another version of gansynth, expected what was learnt; remove "
             f"{folder} and it is learnt again"
@@ -244,11 +245,6 @@ def _both(first: Lineage, second: Lineage) -> Lineage:
     """Join two lineages of the same source."""
     cases = {case.id: case for case in (*first.cases, *second.cases)}
     return replace(first, cases=tuple(cases[key] for key in sorted(cases)))
-
-
-def _digest(doc: Mapping[str, Any]) -> str:
-    plain = {key: value for key, value in doc.items() if key != "sha256"}
-    return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gansynth.core.run_folder import write_manifest
 from gansynth.runtime import torchvision_compat
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from tests.banks import write_bank
@@ -127,7 +128,7 @@ def nan_run(fitted, tmp_path) -> Path:
     }
     safetensors.torch.save_file(spoilt, weights)
     manifest["weights"]["sha256"] = sha256_file(weights)
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(run, manifest)
     return run
 
 

@@ -14,7 +14,7 @@ from gansynth.bank.producer_main import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.adapter import MixConfig
 from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
+from gansynth.core.run_folder import RunFolder, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
@@ -103,7 +103,7 @@ def test_samples_are_as_nnunet_wants_them(runs, toy_nnunet, tmp_path):
     run = Path(shutil.copytree(runs["untrained"], tmp_path / "run"))
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["state"]["labels"] = None  # knows nothing of label maps, so that none has a flaw
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(run, manifest)
     reader, seen = fill(toy_nnunet, run, tmp_path / "bank"), set[int]()
     schema = reader.spec.schema
     assert schema.outside_fill is not None
@@ -151,7 +151,7 @@ def run(fitted, two, tmp_path) -> Path:
     copy = Path(shutil.copytree(fitted, tmp_path / "run"))
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["request"]["root"] = str(two.root)
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(copy, manifest)
     return copy
 
 

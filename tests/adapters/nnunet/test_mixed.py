@@ -17,6 +17,7 @@ from gansynth.bank.producer_main import ProducerConfig, _run
 from gansynth.bank.reader import BankReader
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.open_run import load_run
@@ -197,7 +198,7 @@ def test_another_run_does_not_replay_it(host, tmp_path):
     other = tmp_path / "run"
     other.mkdir()
     manifest = json.loads((host.run / "manifest.json").read_text())
-    (other / "manifest.json").write_text(json.dumps({**manifest, "run_id": "another"}))
+    write_manifest(other, {**manifest, "run_id": "another"})
     with pytest.raises(IntegrityFault, match=r"was drawn by .*expected that run"):
         replay(other, f"{host.log}:{next(iter(host.rows))}")
 

@@ -133,7 +133,7 @@ BAD: list[tuple[Change, str]] = [
     (empty_folder, "train: no image (.png, "),
     (text("a: [", "data.yaml"), "data.yaml: ~not YAML"),
     (text("- 1", "data.yaml"), "data.yaml: ~holds a list"),
-    (text(b"names: \xff", "data.yaml"), "data.yaml: ~byte 7 is not UTF-8"),
+    (text(b"names: \xff", "data.yaml"), "data.yaml: ~byte 0xff in position 7"),
     (text("names: !!python/object/apply:os.getcwd []\n", "data.yaml"), "not YAML"),
     (text(f"{IMAGE}\nimages/train/gone.png\n", **LISTED), "train.txt: line 2: no image~gone.png"),
     (text(b"images/train/a.png\n\xff\n", **LISTED), "train.txt: line 2: not UTF-8"),

@@ -9,13 +9,14 @@ import yaml
 from PIL import Image
 
 from gansynth.core.source import FoldSplit, SourceRequest
-from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth_yolo.cases import scaled
 from gansynth_yolo.check import check_yolo
 from gansynth_yolo.images import label_path
 from gansynth_yolo.mirror import mirror, mirrored
 from gansynth_yolo.source import open_yolo
 from tests.conftest import DATA, content
+from tests.disks import files_of_at_most
 from tests.dividing import divided
 from tests.yolo_sets import opened, toy_yolo, write_image, write_yaml
 
@@ -298,3 +299,11 @@ def test_a_mirror_is_as_asked_and_made_anew_and_other_folders_are_let_be(shared_
         mirror(source, tmp_path / "other")
     with pytest.raises(UsageFault, match="has a folder 'images' in its path"):
         mirror(source, tmp_path / "images" / "mirror")
+
+
+def test_a_mirror_that_the_disk_cannot_hold_leaves_the_old_one(source, tmp_path):
+    data = mirror(source, tmp_path / "mirror")
+    with files_of_at_most(10), pytest.raises(EnvironmentFault, match="cannot be written"):
+        mirror(source, tmp_path / "mirror")
+    assert data.is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["mirror"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.core.run_folder import RunFolder
+from gansynth.core.run_folder import RunFolder, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.evaluation.audit import audit_exported
 from gansynth.fitting.fit import fit
@@ -112,7 +112,7 @@ def test_samples_with_real_images_in_them_are_refused(
     if part:
         folder = shutil.copytree(runs / "deep", tmp_path / "parts" / "rare")
         told = json.loads((folder / "manifest.json").read_text())
-        (folder / "manifest.json").write_text(json.dumps({**told, "conditioned_on": part}))
+        write_manifest(folder, {**told, "conditioned_on": part})
         manifest["parts"] = [{"name": "rare"}]
     run = RunFolder.known(tmp_path if part else runs / "deep", manifest)
     with pytest.raises(UsageFault, match=rf"--deidentify: .*{says}.*(?i:leave it out)"):
