@@ -59,7 +59,9 @@ def main() -> int:
     parser.add_argument("--made", type=Path, help="folder that keeps the valid samples")
     asked = parser.parse_args()
     tallies: dict[str, Tally] = {}
-    with tempfile.TemporaryDirectory(prefix="gansynth-fuzz-") as work:
+    memory = Path("/dev/shm")
+    home = str(memory) if memory.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="gansynth-fuzz-", dir=home) as work:
         made = asked.made or Path(work) / "made"
         for name in asked.formats or FORMATS:
             began = time.monotonic()

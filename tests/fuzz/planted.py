@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,10 @@ def write_outside(folder: Path) -> object:
     return (folder.parent / "outside").write_text("x")
 
 
+def compute(folder: Path) -> object:
+    return sum(range(10**12))
+
+
 def take_memory(folder: Path) -> object:
     return bytearray(b"x") * (1100 << 20)
 
@@ -23,7 +26,7 @@ def take_memory(folder: Path) -> object:
 SINS: dict[str, Callable[[Path], object]] = {
     "untyped": lambda folder: {}["key"],
     "crashes": lambda folder: os.abort(),
-    "hangs": lambda folder: time.sleep(60),
+    "hangs": compute,
     "memory": take_memory,
     "outside": write_outside,
     "outside, unpickled": lambda folder: pickle.loads(pickle.dumps(Path())),

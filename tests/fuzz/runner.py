@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from tests.fuzz.planted import PLANTED
 
 SEED = 0
 HANG_SECONDS = 10.0
+WAITS = 30
+"""Times as long that a child may wait without computing, on a busy machine."""
 MOST_MIB = 1024
 
 
@@ -106,6 +109,24 @@ def fuzz(
     return tally
 
 
+def _next(lines: queue.Queue[Any], pid: int, patience: float) -> Any:
+    """Return the next line; queue.Empty if the child computes, or only waits, for too long."""
+    began = _computed(pid)
+    for _ in range(WAITS):
+        try:
+            return lines.get(timeout=patience)
+        except queue.Empty:
+            if _computed(pid) - began > patience / 2:
+                raise
+    raise queue.Empty
+
+
+def _computed(pid: int) -> float:
+    """Return the seconds that a process has computed: fewer than it exists on a busy machine."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _child(name: str, folder: Path, first: int, end: int, patience: float, tally: Tally) -> int:
     """Run one child process until its end; return the mutant at which to go on."""
     words = [sys.executable, "-m", "tests.fuzz.child", name, str(folder), str(SEED)]
@@ -118,7 +139,7 @@ def _child(name: str, folder: Path, first: int, end: int, patience: float, tally
         threading.Thread(target=_listen, args=(child.stdout, lines), daemon=True).start()
         reading: int | None = None
         try:
-            while (line := lines.get(timeout=120 if reading is None else patience)) is not _END:
+            while (line := _next(lines, child.pid, patience)) is not _END:
                 entry = json.loads(line)
                 reading = entry[0]
                 if len(entry) > 1:
@@ -126,9 +147,7 @@ def _child(name: str, folder: Path, first: int, end: int, patience: float, tally
                     first, reading = entry[0] + 1, None
         except queue.Empty:
             if reading is None:
-                raise RuntimeError(
-                    f"{name}: no answer of the child before mutant {first}"
-                ) from None
+                raise RuntimeError(f"{name}: mutant {first} is not made") from None
             tally.mutants += 1
             tally.note("hangs", reading, f"{name}: more than {patience} s")
             return reading + 1
