@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from gansynth.runtime.errors import (
     brief,
     did_you_mean,
 )
+from gansynth.runtime.progress import write_stderr
 from gansynth.runtime.signals import on_sigterm
 from gansynth.runtime.version import __version__
 
@@ -160,7 +162,7 @@ def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
 def _report(text: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc(file=sys.stderr)
-    click.echo(text, err=True)
+    write_stderr(text)
     return code
 
 
@@ -222,6 +224,10 @@ def _terminable() -> Iterator[None]:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
+    if sys.stderr is None:  # closed: its place is taken, so that no file gets the messages
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        os.set_inheritable(2, True)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
     with _terminable():
         cli()
     raise AssertionError("unreachable: cli() exits")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from gansynth.core import hookspecs
-from gansynth.runtime.errors import EXIT_SIGTERM
+from gansynth.runtime.progress import write_stderr
 
 API_NAME = "gansynth_api"
 """Optional variable of a plugin module: the API version it was written for."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+PATIENCE = 5.0
 MARKER = f"{hookspecs.hookimpl.project_name}_impl"
 
 
@@ -23,16 +27,49 @@ class InvalidPlugin(Exception):
 
 
 @contextlib.contextmanager
-def guard_plugin_code() -> Iterator[None]:
-    """Run plugin code: its output goes to stderr, and an attempt to exit raises Unfit."""
-    try:
-        # A command's stdout is data: one JSON document with --json.
-        with contextlib.redirect_stdout(sys.stderr):
+def guard_plugin_code(name: str = "") -> Iterator[None]:
+    """Run plugin code: its output goes to stderr, and an attempt to exit raises InvalidPlugin.
+
+    ``name``: the plugin that stderr names if its code takes more than ``PATIENCE`` seconds.
+    """
+    text = f"plugin {name!r} takes more than {PATIENCE:g} s to load; waiting for it (Ctrl-C ends)"
+    slow = threading.Timer(PATIENCE, write_stderr, (text,))
+    slow.daemon = True
+    if name:
+        slow.start()
+    # A command's stdout is data: one JSON document with --json.
+    with contextlib.redirect_stdout(sys.stderr), _signals() as received:
+        try:
             yield
-    except SystemExit as stop:
-        if stop.code == EXIT_SIGTERM:  # not the plugin: the process received SIGTERM
-            raise
-        raise InvalidPlugin(f"SystemExit: {stop.code}") from stop
+        except (KeyboardInterrupt, SystemExit) as stop:
+            if received:  # not the plugin: the process is to end
+                raise
+            raise InvalidPlugin(f"{type(stop).__name__}: {str(stop) or 'no message'}") from stop
+        finally:
+            slow.cancel()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Yield a list that gets the number of each SIGINT and SIGTERM; they act as before."""
+    received: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in handlers.items() if callable(handler)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        before[number](number, frame)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is note:  # else the plugin has set its own
+                signal.signal(number, handler)
 
 
 def check_api(plugin: object, distribution: str) -> None:

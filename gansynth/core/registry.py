@@ -160,7 +160,7 @@ class Registry:
             raise UsageFault(self._unknown(kind, name))
         plugin, load = self.loaders[kind][name]
         try:
-            with guard_plugin_code():
+            with guard_plugin_code(self._foreign(plugin)):
                 loaded = load()
                 check_loaded(kind, loaded)
         except GansynthError:
@@ -175,10 +175,15 @@ class Registry:
     def _isolated(self, name: str) -> Iterator[None]:
         """Catch every error of a plugin and record it as a line in ``broken``."""
         try:
-            with guard_plugin_code():
+            with guard_plugin_code(self._foreign(name)):
                 yield
         except Exception as error:
             self.broken[name] = one_line(error)
+
+    def _foreign(self, name: str) -> str:
+        """Return a plugin's name if it is not of gansynth itself, else nothing."""
+        origin = self.origins.get(name)
+        return "" if origin is None or origin.distribution == "gansynth" else name
 
     def _unknown(self, kind: str, name: str) -> str:
         names = self.names(kind)

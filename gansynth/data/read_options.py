@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.nifti import LEAST_MM, MOST_MM
 from gansynth.runtime.option_kinds import Size3
 from gansynth.runtime.options import Needs, OptionModel, read_model, refuse_idle
 
@@ -102,14 +103,14 @@ def triple(value: Any) -> Any:
 
 
 def positive(value: Any, count: int, expected: str) -> Any:
-    """Read positive numbers; one alone stands for all ``count`` of them."""
+    """Read sizes of voxels in mm; one alone stands for all ``count`` of them."""
     try:
         numbers = tuple(float(v) for v in words(value))
     except (TypeError, ValueError):
         numbers = ()
     numbers = numbers * count if len(numbers) == 1 else numbers
-    if len(numbers) != count or not all(0 < v < float("inf") for v in numbers):
-        raise ValueError(expected)
+    if len(numbers) != count or not all(LEAST_MM <= v <= MOST_MM for v in numbers):
+        raise ValueError(f"{expected}, in mm from {LEAST_MM:g} to {MOST_MM:g}")
     return numbers
 
 

@@ -22,6 +22,8 @@ with contextlib.suppress(ImportError):
     _IGZIP = igzip.IGzipFile, isal_zlib.IsalError
 
 MAX_VOLUME_BYTES = 4 << 30
+LEAST_MM, MOST_MM = 1e-4, 1e4
+"""Bounds of a voxel's edges; beyond them a header is damaged."""
 BOMB_BYTES = 512 << 20
 """Below this size any compression ratio is accepted: an almost empty label map reaches 900:1."""
 BOMB_RATIO = 200
@@ -260,10 +262,10 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[_NiftiL
 
 def _spacing(path: Path, pixdim: npt.NDArray[Any]) -> tuple[float, float, float]:
     x, y, z = (float(v) for v in pixdim[1:4])
-    if not (np.isfinite((x, y, z)).all() and min(x, y, z) > 0):
+    if not all(LEAST_MM <= v <= MOST_MM for v in (x, y, z)):
         raise DataFault(
-            f"{path}: pixdim is {(x, y, z)}, expected three positive voxel sizes in mm; repair the "
-            "header"
+            f"{path}: pixdim is {(x, y, z)}, expected three voxel sizes of {LEAST_MM:g} to "
+            f"{MOST_MM:g} mm; repair the header"
         )
     return x, y, z
 
@@ -277,6 +279,12 @@ def _refuse_absurd(
         raise DataFault(
             f"{path}: affine {affine.round(6).tolist()} is singular or not finite; repair the "
             "header"
+        )
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if not ((sizes >= LEAST_MM) & (sizes <= MOST_MM)).all():
+        raise DataFault(
+            f"{path}: voxels of {sizes.tolist()} mm by its affine, expected {LEAST_MM:g} to "
+            f"{MOST_MM:g}; repair the header"
         )
     if layout.dtype.kind not in "iufb":
         raise DataFault(

@@ -6,6 +6,7 @@ a bar on a terminal; the protocol and ``NullReporter`` need nothing.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,15 @@ PLAIN_SECONDS = 10.0
 """Without a terminal a line is printed after this many seconds ..."""
 PLAIN_SHARE = 0.05
 """... or after this share of the work, but at most one per second."""
+
+
+def write_stderr(text: str) -> None:
+    """Write a line to stderr; one that is closed or full must not end good work."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
 
 
 class ProgressTask(Protocol):
@@ -120,9 +130,11 @@ class RichReporter:
     def _write(self, text: str) -> None:
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        elif self._stream is not None:
+            self._stream.write(text + "\n")
+            self._stream.flush()
         else:
-            self._target().write(text + "\n")
-            self._target().flush()
+            write_stderr(text)
 
 
 class _Silent:

@@ -7,6 +7,7 @@ The last two are kept. A damaged one is skipped with a note.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -51,15 +52,16 @@ def save(
     """Publish a checkpoint below ``folder``, keep the last two; return its folder."""
     from safetensors.torch import save as to_bytes
 
-    final = folder / f"step-{step:08d}"
+    final, hashes = folder / f"step-{step:08d}", dict[str, str]()
     with disk_errors(final):
         folder.mkdir(parents=True, exist_ok=True)
         remove_temporaries(folder)
     with whole_folder(final) as temporary:
         for name, content in ((TENSORS, tensors), (EMA, ema)):
             plain = {k: v.detach().cpu().contiguous().clone() for k, v in content.items()}
-            write_bytes_atomic(temporary / name, to_bytes(plain))
-        hashes = {name: sha256_file(temporary / name) for name in (TENSORS, EMA)}
+            data = to_bytes(plain)
+            hashes[name] = hashlib.sha256(data).hexdigest()
+            write_bytes_atomic(temporary / name, data)
         write_json_atomic(temporary / STATE, {**state, "step": step, "sha256": hashes})
         # An existing checkpoint of this step was damaged and skipped.
         shutil.rmtree(final, ignore_errors=True)

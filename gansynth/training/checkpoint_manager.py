@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from gansynth.runtime.distributed import ProcessGroup
-from gansynth.runtime.files import disk_errors
+from gansynth.runtime.errors import DataFault, EnvironmentFault
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import StopRequest
 from gansynth.training import checkpoint
@@ -35,6 +36,18 @@ class TrainingCallbacks:
     metrics: Callable[[int, Mapping[str, float]], None] = lambda step, values: None
     reporter: Reporter = field(default_factory=NullReporter)
     stop: StopRequest = field(default_factory=StopRequest)
+
+
+@contextmanager
+def _still_there(folder: Path) -> Iterator[None]:
+    """Name checkpoints that vanish as such; they are no data of the user."""
+    try:
+        yield
+    except DataFault as fault:
+        raise EnvironmentFault(
+            f"{folder}: checkpoints were removed while the training runs ({fault}); leave the "
+            "folder alone, and run the same command again"
+        ) from fault
 
 
 class CheckpointManager:
@@ -82,12 +95,12 @@ class CheckpointManager:
         if fault:
             return fault
         if self.process_group.is_main:
-            with disk_errors(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
             state = {**self.training_state.state(), **self.identity}
-            path = checkpoint.save(self.folder, step, tensors, self.training_state.averages, state)
-            if announce:
-                self.callbacks.checkpoint(path, step)
+            averages = self.training_state.averages
+            with _still_there(self.folder):
+                path = checkpoint.save(self.folder, step, tensors, averages, state)
+                if announce:
+                    self.callbacks.checkpoint(path, step)
         self.process_group.wait()
         return ""
 
@@ -101,8 +114,10 @@ class CheckpointManager:
         """Return to the newest checkpoint and halve the rates; return its step."""
         assert self.folder is not None
         count = self.training_state.rollbacks + 1
-        newest = checkpoint.latest(self.folder)
-        assert newest is not None, "the start was published"
+        with _still_there(self.folder):
+            newest = checkpoint.latest(self.folder)
+            if newest is None:
+                raise DataFault(f"{self.folder}: no checkpoint")
         self.training_state.restore(newest)
         self.training_state.rollbacks = count
         step: int = newest.state["step"]

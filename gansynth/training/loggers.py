@@ -30,36 +30,54 @@ PROJECT = "gansynth"
 
 
 class MetricsLog:
-    """Averages of named values, one line of ``metrics.csv`` per tick; ``nan`` where missing."""
+    """Averages of named values, one line of ``metrics.csv`` per tick; ``nan`` where missing.
 
-    def __init__(self, folder: Path | None, start: int = 0) -> None:
+    Args:
+        start: step of the checkpoint that is resumed; later lines are dropped.
+        sums: name -> sum and number of its values since the last tick, kept in checkpoints.
+    """
+
+    def __init__(
+        self, folder: Path | None, start: int = 0, sums: dict[str, tuple[float, int]] | None = None
+    ) -> None:
         self._path = None if folder is None else folder / FILE
-        self._sums: dict[str, list[float]] = {}
+        self._sums = {} if sums is None else sums
         self._columns: list[str] = []
         self._rows: list[dict[str, str]] = []
+        self.notes: list[str] = []
         if self._path is not None and self._path.exists():
-            # An incomplete last line was cut off when the run ended.
-            lines = self._path.read_text(encoding="utf-8").split("\n")[:-1]
-            self._columns = lines[0].split(",") if lines else []
-            rows = [dict(zip(self._columns, line.split(","), strict=False)) for line in lines[1:]]
-            self._rows = rows
+            self._read(self._path)
         self.rewind(start)
+
+    def _read(self, path: Path) -> None:
+        """Read the lines of an earlier process; a damaged file is kept under another name."""
+        # An incomplete last line was cut off when the run ended.
+        lines = path.read_bytes().decode("utf-8", "replace").split("\n")[:-1]
+        columns = lines[0].split(",") if lines else []
+        rows = [dict(zip(columns, line.split(","), strict=False)) for line in lines[1:]]
+        self._rows = [row for row in rows if _whole(row, columns)]
+        self._columns = columns if self._rows else []
+        if lost := len(rows) - len(self._rows):
+            kept = path.with_suffix(".damaged.csv")
+            with disk_errors(kept):
+                os.replace(path, kept)
+            self.notes.append(f"{path}: {lost} damaged line(s) left out; the old file is {kept}")
 
     def rewind(self, step: int) -> None:
         """Drop lines after a step: they will be written again."""
-        self._sums.clear()
         self._rows = [row for row in self._rows if int(row["step"]) <= step]
-        if self._path is not None and self._path.exists():
+        if self._path is not None and self._columns:
             self._rewrite(self._path)
 
     def add(self, values: Mapping[str, float]) -> None:
         """Add the values of one step."""
         for name, value in values.items():
-            self._sums.setdefault(name, []).append(value)
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + value, count + 1
 
     def write(self, step: int, images: int, seconds: float) -> dict[str, float]:
         """End a tick: write and return the averages since the last tick."""
-        means = {name: sum(v) / len(v) for name, v in self._sums.items()}
+        means = {name: total / count for name, (total, count) in self._sums.items()}
         self._sums.clear()
         if self._path is not None:
             row = {"step": str(step), "images": str(images), "seconds": f"{seconds:.2f}"}
@@ -82,6 +100,14 @@ class MetricsLog:
 
     def _line(self, row: Mapping[str, str]) -> str:
         return ",".join(row.get(column, "nan") for column in self._columns) + "\n"
+
+
+def _whole(row: Mapping[str, str], columns: Sequence[str]) -> bool:
+    """Whether a line of ``metrics.csv`` has a number in each column."""
+    try:
+        return len([float(v) for v in row.values()]) == len(columns) and int(row["step"]) >= 0
+    except (KeyError, ValueError):
+        return False
 
 
 def short_losses(values: Mapping[str, float]) -> dict[str, float]:

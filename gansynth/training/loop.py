@@ -185,7 +185,8 @@ def train(
             raise TrainingFault(f"training: {fault}; expected finite weights to start from")
     if 0 < start < steps:
         callbacks.reporter.say(f"resuming from step {start} of {steps}")
-    log, losses = MetricsLog(folder if process_group.is_main else None, start), PendingLosses()
+    log = MetricsLog(folder if process_group.is_main else None, start, training_state.sums)
+    losses, notes = PendingLosses(), notes + log.notes
     began, last_losses, previewed = time.perf_counter(), dict[str, float](), False
 
     # -- The loop.

@@ -26,6 +26,8 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     images: int = 0
     rollbacks: int = 0
+    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Of the losses since the last line of ``metrics.csv``; see ``MetricsLog``."""
     _rates: dict[str, list[float]] = field(default_factory=dict)
     _live: list[Tensor] = field(default_factory=list)
     """The weights that are averaged, in the order of ``averages``."""
@@ -93,7 +95,9 @@ class TrainingState:
     def state(self) -> dict[str, Any]:
         """Return the state without tensors, as JSON."""
         scaler = self.scaler.state_dict() or None
-        return {"images": self.images, "rollbacks": self.rollbacks, "scaler": scaler}
+        sums = {name: [repr(total), count] for name, (total, count) in self.sums.items()}
+        counts = {"images": self.images, "rollbacks": self.rollbacks}
+        return {**counts, "scaler": scaler, "sums": sums}
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Load what ``tensors`` and ``state`` returned. Raises IntegrityFault as ``restore``."""
@@ -106,6 +110,9 @@ class TrainingState:
             )
         self.images = saved.state["images"]
         self.rollbacks = saved.state.get("rollbacks", 0)
+        sums = saved.state.get("sums", {})
+        self.sums.clear()
+        self.sums.update({name: (float(total), count) for name, (total, count) in sums.items()})
         if saved.state.get("scaler"):
             self.scaler.load_state_dict(saved.state["scaler"])
 

@@ -166,3 +166,11 @@ def test_the_exit_code_reaches_the_shell():
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("error: nifti:x")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
+def test_good_work_ends_with_0_where_stderr_is_closed_or_full(stderr):
+    code = "import click; from gansynth_cli import main; from gansynth.runtime.progress import *;"
+    code += "main.cli = lambda: (RichReporter().say('one'), sys.exit(0)); main.main()"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote('import sys; ' + code)} {stderr}"
+    assert subprocess.run(command, shell=True, check=False, timeout=60).returncode == 0

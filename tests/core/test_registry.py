@@ -1,18 +1,23 @@
 import os
+import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from gansynth.core import plugin_checks
 from gansynth.core.generator import Generator
 from gansynth.core.hookspecs import API_VERSION, hookimpl
 from gansynth.core.registry import GROUP, KINDS, installed, load_registry
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 
 GOOD = """
+from gansynth.core import plugin_checks
 from gansynth.core.generator import Generator
 from gansynth.core.hookspecs import API_VERSION, hookimpl
 
@@ -24,6 +29,8 @@ TEXT = "def register_metrics(register):\n    pass\n"
 BROKEN = {
     "imports_nothing": ("import no_such_module_anywhere", "ModuleNotFoundError: No module named"),
     "exits": ("import sys; sys.exit(3)", "SystemExit: 3"),
+    "exits_as_if_terminated": ("import sys; sys.exit(143)", "SystemExit: 143"),
+    "interrupts": ("raise KeyboardInterrupt", "KeyboardInterrupt: no message"),
     "has_a_typo": ("def register(:", "SyntaxError"),
     "raises": (
         GOOD.replace('"good", lambda: None', '"half", lambda: None) or 1 / (0'),
@@ -93,7 +100,7 @@ def test_a_good_plugin_works_beside_broken_ones_of_which_nothing_is_registered(r
 
 def test_an_unknown_name_lists_what_there_is_and_what_is_broken(registry):
     with pytest.raises(
-        UsageFault, match=r"expected one of: good\. .*Broken plugins: exits, forgets"
+        UsageFault, match=r"expected one of: good\. .*Broken plugins: exits, exits_as_if"
     ):
         registry.generator("nonsense")
 
@@ -131,9 +138,17 @@ def test_what_is_loaded_must_be_of_its_kind(alone, kind, nonsense, reason):
 
 
 def test_a_signal_that_ends_the_process_does_end_it(alone):
-    alone.add(plugin(metrics=lambda register: register("bye", lambda: sys.exit(143))), "fake")
-    with pytest.raises(SystemExit):
+    load = partial(signal.raise_signal, signal.SIGINT)
+    alone.add(plugin(metrics=lambda register: register("bye", load)), "fake")
+    with pytest.raises(KeyboardInterrupt):
         alone.metric("bye")
+
+
+def test_a_slow_plugin_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(plugin_checks, "PATIENCE", 0.01)
+    with plugin_checks.guard_plugin_code("sleepy"):
+        time.sleep(0.3)
+    assert capsys.readouterr().err.startswith("plugin 'sleepy' takes more than 0.01 s to load")
 
 
 def test_a_loader_may_say_what_to_install(alone):
@@ -190,7 +205,7 @@ def test_broken_distributions_are_a_warning_and_a_row_each_and_no_more(strangers
     rows = [line.split() for line in done.stdout.splitlines()]
     assert ["generators", "good", "from", "mine", "aaa", "2.5"] in rows
     broken = [line for line in done.stdout.splitlines() if line.startswith("broken")]
-    warnings = [line for line in done.stderr.splitlines() if line != "hello"]
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
     assert len(broken) == len(warnings) == 3
     for line in (*broken, *warnings):
         assert any(

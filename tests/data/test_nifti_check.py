@@ -80,7 +80,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "absurd header": (IMAGE, overfill, "announces 140724603846652 bytes"),
     "nan": (IMAGE, not_finite, "2 NaN and 1 infinite voxel(s)"),
     "singular": (IMAGE, singular, "is singular or not finite"),
-    "spacing": (IMAGE, lambda p: change_header(p, 80, "<3f", 1, 0, 1), "three positive voxel size"),
+    "spacing": (IMAGE, lambda p: change_header(p, 80, "<3f", 1, 0, 1), "three voxel sizes"),
     "shape": (IMAGE, lambda p: save(p, image()[1:]), "shape is (5, 7, 8), but (6, 7, 8) in b.nii"),
     "affine": (IMAGE, lambda p: save(p, image(), AFFINE * 1.01), "affine differs"),
     "missing channel": (IMAGE, Path.unlink, "missing, expected for case 'b'"),

@@ -1,7 +1,9 @@
 # mypy: disallow-untyped-calls=False
 
+import csv
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Stage
 from gansynth.core.schema import Schema
 from gansynth.report.figures import read_metrics
-from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.errors import EnvironmentFault, TrainingFault
+from gansynth.runtime.files import sha256_file
 from gansynth.training import checkpoint
 from gansynth.training import loop as training
 from gansynth.training.checkpoint_manager import TrainingCallbacks
@@ -203,6 +206,37 @@ def test_resumed_metrics_equal_uninterrupted_ones_and_drop_a_line_that_was_cut_o
     whole, cut = (read_metrics(tmp_path / name / "metrics.csv") for name in ("whole", "cut"))
     assert whole["generator/realism"] == cut["generator/realism"]
     assert cut["step"] == [1, 2, 3, 4]
+
+
+def test_a_run_killed_between_two_lines_ends_with_the_lines_of_a_whole_one(tmp_path):
+    def lines() -> list[list[str]]:
+        rows = csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())
+        return [[v for k, v in row.items() if k != "seconds"] for row in rows]
+
+    run(tmp_path, log_every=3)
+    whole = lines()
+    shutil.rmtree(tmp_path / "checkpoints" / "step-00000004")
+    run(tmp_path, log_every=3)
+    assert lines() == whole
+
+
+def test_a_damaged_curve_is_kept_aside_and_the_run_goes_on(tmp_path):
+    run(tmp_path, steps=2)
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(path.read_bytes() + b"2,\xff\xfe,0,0\n")
+    report = run(tmp_path)
+    assert read_metrics(path)["step"] == [1, 2, 3, 4]
+    assert path.with_suffix(".damaged.csv").is_file()
+    assert "1 damaged line(s) left out" in report.notes[-1]
+
+
+def test_checkpoints_that_are_removed_meanwhile_are_named(tmp_path):
+    def remove(path: Path, step: int) -> None:
+        shutil.rmtree(path.parent)
+        sha256_file(path / "ema.safetensors")
+
+    with pytest.raises(EnvironmentFault, match="removed while the training runs"):
+        run(tmp_path, callbacks=TrainingCallbacks(checkpoint=remove))
 
 
 def test_a_line_averages_the_steps_since_the_last(tmp_path):

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-import gansynth.sampling.filters.fitted as learnt
 from gansynth.core.filter import Filter, FilterOptions
 from gansynth.core.lineage import Lineage
 from gansynth.core.run_folder import RunFolder, read_manifest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.files import digest_of
 from gansynth.sampling.filters.fitted import build_filters, ensure_learnt, folder_of, to_learn
 from gansynth.sampling.filters.training_data import split
 from gansynth.sampling.quality_gate import reject_reason_of
@@ -64,7 +64,7 @@ def state_of(run: Path, text: str = "bright") -> Path:
 def rewrite(path: Path, **changes: Any) -> None:
     """Change what a filter has learnt, so that nothing looks damaged."""
     doc = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({**doc, "sha256": learnt._digest(doc)}))
+    path.write_text(json.dumps({**doc, "sha256": digest_of(doc, "sha256")}))
 
 
 def test_a_strangers_filter_keeps_samples_out_and_says_why(run):
