@@ -17,7 +17,8 @@ def licence(name: str) -> str:
     """What a package's metadata say: expression, classifiers, or the text's first line."""
     found = distribution(name).metadata
     classes = [c for c in found.get_all("Classifier", []) if c.startswith("License ::")]
-    text = (found.get("License-Expression") or found.get("License") or "").strip()
+    texts = found.get_all("License-Expression", []) or found.get_all("License", [])
+    text = "".join(texts).strip()
     return "; ".join([*classes, text.partition("\n")[0]]).strip("; ")
 
 
