@@ -21,6 +21,7 @@ from gansynth.runtime.options import Needs
 
 DEFAULT_PLANS = "nnUNetPlans"
 
+
 class _Configuration(BaseModel):
     """What is read of a configuration."""
 
