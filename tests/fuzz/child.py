@@ -136,7 +136,7 @@ def mutants(name: str, folder: Path, seed: int, first: int, last: int) -> Iterat
 
 def main(name: str, home: str, seed: str, first: str, last: str) -> None:
     folder = Path(home)
-    os.fsync = lambda descriptor: None  # no power cut is tested here
+    os.fsync = lambda fd: None  # no power cut is tested here
     os.environ["TMPDIR"] = tempfile.tempdir = home
     watch = Watch(folder)
     for number, spec, file in mutants(name, folder, int(seed), int(first), int(last)):

@@ -75,7 +75,7 @@ def read_set(asked: Callable[[Path], SourceRequest], folder: Path, file: Path) -
 def make_set(kind: str, folder: Path) -> None:
     from tests.data import sets
 
-    cases = sets.CASES if kind == "manifest" else sets.CASES[1:3]
+    cases = sets.CASES if kind == "manifest" else sets.CASES[1 : 4 if kind == "h5" else 3]
     with mock.patch.object(sets, "CASES", cases):
         sets.KINDS[kind](folder)
     if kind == "manifest":
@@ -248,8 +248,8 @@ def read_bank(folder: Path, file: Path) -> None:
 
 def rehash_segment(folder: Path, file: Path) -> None:
     """Write the hash of a segment's bytes into its header, and into the bank's record."""
-    from gansynth.bank.reader import COMPLETE
     from gansynth.bank.segment import _HASHED_FROM, _MAGIC
+    from gansynth.bank.spec import COMPLETE
     from gansynth.bank.writer import content_of
 
     data = file.read_bytes()

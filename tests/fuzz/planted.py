@@ -24,7 +24,7 @@ def take_memory(folder: Path) -> object:
 
 
 SINS: dict[str, Callable[[Path], object]] = {
-    "untyped": lambda folder: {}["key"],
+    "untyped": lambda folder: dict[str, int]()["key"],
     "crashes": lambda folder: os.abort(),
     "hangs": compute,
     "memory": take_memory,
