@@ -26,7 +26,7 @@ READY_BENCH := $(VENV)/.ready-bench
 READY_DOCS  := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults kills all-extras check lint fix types cov bench docs lock wheel clean
+.PHONY: help demo test test-all faults kills all-extras check lint fix types cov fuzz audit bench docs lock wheel clean
 
 help:                     ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1 - /'
@@ -103,6 +103,13 @@ types: $(READY_DEV)       ## check the types with mypy
 
 cov: $(READY_DEV)         ## run the quick tests and report what they cover
 	@$(PYTEST) -m "not slow" --cov --cov-report=term $(ARGS)
+
+fuzz: $(READY_DEV)        ## damage every format 2,000 times, and write the table (about an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --write $(ARGS)
+
+audit: $(READY_DEV)       ## known vulnerabilities of the installed packages, and their licences
+	@$(BIN)/python tests/audit.py
+	@$(PYTEST) tests/test_licences.py
 
 bench: $(READY_BENCH)     ## run the benchmarks
 	@set -- benchmarks/bench_*.py; test -e "$$1" || { echo "no benchmarks/bench_*.py yet" >&2; exit 1; }; \

@@ -66,6 +66,11 @@ SPOILT: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
         (IMAGE, "by up to 1 mm", "at most 0.001", "resample"),
     ),
     "unknown label": (LABEL, nifti(one_voxel(7)), (LABEL, "[7]", "among [0, 1, 2]", "correct")),
+    "another channel": (
+        "imagesTr/p2_left_0002.nii.gz",
+        lambda path: shutil.copy(path.with_name("p2_left_0001.nii.gz"), path),
+        ("p2_left_0002.nii.gz", "of no channel", "names 2", "remove it"),
+    ),
     "missing channel": (IMAGE, Path.unlink, (IMAGE, "missing", "'p2_left'", "add it")),
 }
 

@@ -48,7 +48,7 @@ class PreprocessedArrays:
         hashes = hashes_of(folder)
         noted = read_json(hashes) if hashes.is_file() else {}
         # Before version 0.2 a date stood before each hash.
-        self._hashes = {k: str(v[-1] if isinstance(v, list) else v) for k, v in noted.items()}
+        self._hashes = {k: str(v[-1] if isinstance(v, list) and v else v) for k, v in noted.items()}
         self._damaged: dict[str, str] = {}
 
     def open(self, name: str) -> Any:

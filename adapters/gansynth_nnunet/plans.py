@@ -8,18 +8,30 @@ from copy import deepcopy
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, PositiveInt
+from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 
 from gansynth.core.adapter import HostOptions
+from gansynth.fitting.composite_spec import first_fault
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Size
 from gansynth.runtime.options import Needs
 
 DEFAULT_PLANS = "nnUNetPlans"
-_NEEDED = ("data_identifier", "patch_size", "batch_size", "spacing", "architecture")
+
+
+class _Configuration(BaseModel):
+    """What is read of a configuration."""
+
+    data_identifier: str
+    patch_size: Annotated[list[PositiveInt], Field(min_length=2, max_length=3)]
+    batch_size: PositiveInt
+    spacing: Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=2, max_length=3)]
+    architecture: dict[str, Any]
+
+
 _SHARED = ("data_identifier", "patch_size", "spacing")
 
 
@@ -59,6 +71,17 @@ class NnunetPlans:
         """The data set's folder in ``nnUNet_preprocessed``."""
         return self.path.parent
 
+    @property
+    def slice_distance(self) -> float:
+        """Median distance of slices in the data set, mm."""
+        key = "original_median_spacing_after_transp"
+        try:
+            return float(self.doc[key][0])
+        except (LookupError, TypeError, ValueError):
+            raise DataFault(
+                f"{self.path}: {key} is {self.doc.get(key)!r:.80}, expected mm per axis; repair it"
+            ) from None
+
     def configuration(self, name: str) -> dict[str, Any]:
         """Return a configuration with inherited values.
 
@@ -67,12 +90,19 @@ class NnunetPlans:
             DataFault: the file is incomplete.
         """
         config = self._resolve(name, ())
-        missing = [key for key in _NEEDED if key not in config]
+        missing = [key for key in _Configuration.model_fields if key not in config]
         if missing:
             raise DataFault(
                 f"{self.path}: configurations: {name} lacks {', '.join(missing)}; plan again with "
                 "nnU-Net 2.8 or later: gansynth prepare --force"
             )
+        try:
+            _Configuration.model_validate(config)
+        except ValidationError as error:
+            raise DataFault(
+                f"{self.path}: configurations: {name}: {first_fault(error)}; plan again with: "
+                "gansynth prepare --force"
+            ) from None
         return config
 
     def first_of(self, name: str) -> str:
@@ -88,14 +118,16 @@ class NnunetPlans:
 
     def _resolve(self, name: str, visited: tuple[str, ...]) -> dict[str, Any]:
         configurations = self.doc["configurations"]
-        if name not in configurations:
+        if not isinstance(name, str) or name not in configurations:
             raise UsageFault(
                 f"configuration {name!r} is not in {self.path}, expected one of: "
                 f"{', '.join(sorted(configurations))}"
             )
         if name in visited:
             raise DataFault(f"{self.path}: configurations: {name} inherits from itself; repair it")
-        config = dict(configurations[name])
+        config = configurations[name]
+        if not isinstance(config, dict):
+            raise DataFault(f"{self.path}: configurations: {name} is {config!r:.80}; repair it")
         parent = config.get("inherits_from")
         return {**self._resolve(parent, (*visited, name)), **config} if parent else config
 

@@ -190,6 +190,14 @@ def _check_set(raw: RawSet) -> Iterator[Finding]:
             f"numTraining is {raw.doc.get('numTraining')!r}, expected the {len(raw.images)} cases "
             "there are; correct it",
         )
+    known = {file for files in raw.images.values() for file in files}
+    images = raw.folder / "imagesTr"
+    there = images.iterdir() if images.is_dir() and "dataset" not in raw.doc else ()
+    for file in sorted(f for f in there if f.name.endswith(raw.ending) and f not in known):
+        text = (
+            f"{file}: of no channel, {path.name} names {len(raw.channels)}; name it, or remove it"
+        )
+        yield Finding("error", None, file, text)
     yield from few_cases(raw.folder, len(raw.images))
     same: dict[str, list[str]] = defaultdict(list)
     for case in raw.images:

@@ -155,7 +155,7 @@ class NnunetSource(Preprocessed):
         """
         spacing = [float(s) for s in self.config["spacing"]]
         if self.is_2d:
-            spacing.insert(0, float(self.plans.doc["original_median_spacing_after_transp"][0]))
+            spacing.insert(0, self.plans.slice_distance)
         return Schema(
             channels=self._channels,
             labels=dict(self.labels.values),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import refuse_unnameable
 from gansynth.runtime.yaml_text import read_yaml
 
 SPLITS = ("train", "val", "test")
@@ -178,6 +179,7 @@ def _root(path: Path, value: object, allow_outside: bool) -> Path:
     if not isinstance(value, str) or not printable(value):
         raise DataFault(f"{path}: path: {_short(value)}, expected a folder; correct it")
     root = Path(os.path.abspath(path.parent / os.path.expanduser(value.strip())))
+    refuse_unnameable(root, f"{path}: path")
     if not allow_outside:
         check_inside(path.parent, root, f"{path}: path: {value!r}")
     if not root.is_dir():

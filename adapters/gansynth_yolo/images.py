@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault
-from gansynth.runtime.files import reading, sha256_file
+from gansynth.runtime.files import reading, refuse_unnameable, sha256_file
 from gansynth_yolo.cases import StrippedImage, YoloImage, read_header, read_pixels
 from gansynth_yolo.dataset_file import DatasetFile, check_inside, printable
 from gansynth_yolo.labels import LabelRows, read_labels
@@ -105,6 +105,7 @@ class _ImagePaths:
         place = f"{self.file.path}: {self.split}"
         path = Path(os.path.abspath(self.file.root / os.path.expanduser(entry)))
         try:
+            refuse_unnameable(path, place)
             self._check_inside(path, f"{place}: path {entry!r}{self._nearer(entry)}")
             if path.is_dir():
                 for image in walk(path):
@@ -141,6 +142,7 @@ class _ImagePaths:
                     f"{where}: {path.name} is no {', '.join(SUFFIXES)}, expected one of these; "
                     "convert it"
                 )
+            refuse_unnameable(path, where)
             self._check_inside(path, where)
             if not path.is_file():
                 raise DataFault(f"{where}: no image {path}, expected one; add it, or correct this")

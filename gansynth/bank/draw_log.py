@@ -7,6 +7,7 @@ worker loses nothing.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -176,8 +177,9 @@ class DrawCounter:
                 new = file.read()
             whole = new[: new.rfind(b"\n") + 1]  # an incomplete line waits for the next update
             self._read[path] = read + len(whole)
-            for row in csv.reader(io.StringIO(whole.decode("utf-8", "replace"))):
-                self._count(row)
+            for line in whole.decode("utf-8", "replace").split("\n"):
+                with contextlib.suppress(csv.Error):  # a damaged line
+                    self._count(next(csv.reader([line]), []))
         return DrawCounts(
             real=self._kinds["real"] + self._kinds["fallback"],
             synthetic=self._kinds["synthetic"],

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import time
 from bisect import bisect_right
@@ -36,6 +35,7 @@ from gansynth.bank.segment import (
 from gansynth.bank.spec import COMPLETE, HEARTBEAT, SPEC, BankSpec, load_spec
 from gansynth.bank.writer import BankWriter, content_of
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, IntegrityFault
+from gansynth.runtime.files import parse_json
 
 __all__ = ["BankReader", "BankSample", "BankSpec", "BankWriter", "verify_bank"]
 
@@ -90,7 +90,7 @@ class BankReader:
     def sha256(self) -> str | None:
         """SHA-256 of a complete bank's content; None while a bank is not complete."""
         try:
-            return str(json.loads((self.folder / COMPLETE).read_bytes())["sha256"])
+            return str(parse_json((self.folder / COMPLETE).read_bytes())["sha256"])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -227,7 +227,7 @@ def verify_bank(folder: Path | str) -> int:
     if not marker.exists():
         return len(hashes)
     try:
-        doc = json.loads(marker.read_bytes())
+        doc = parse_json(marker.read_bytes())
         expected, content = dict(doc["segments"]), doc["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise _no_marker(folder, error) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Schema
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import read_json
+from gansynth.runtime.files import parse_json, read_json
 from gansynth.runtime.serialise import Document
 
 FORMAT = 1
@@ -104,7 +103,7 @@ def load_spec(folder: Path) -> BankSpec:
 def read_heartbeat(folder: Path) -> Mapping[str, Any]:
     """Read a bank's heartbeat, see ``BankWriter.beat``; empty if it cannot be read."""
     try:
-        doc = json.loads((folder / HEARTBEAT).read_bytes())
+        doc = parse_json((folder / HEARTBEAT).read_bytes())
     except (OSError, ValueError):
         return {}
     return doc if isinstance(doc, dict) else {}

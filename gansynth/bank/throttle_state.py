@@ -14,7 +14,7 @@ import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gansynth.runtime.files import replace_text
+from gansynth.runtime.files import parse_json, replace_text
 
 PACE, WORK = "pace.json", "work.bin"
 _PAIR = struct.Struct("<dd")
@@ -44,7 +44,7 @@ def write_throttle_state(bank: Path, pace: ThrottleState) -> None:
 def read_throttle_state(bank: Path) -> ThrottleState | None:
     """Read the pace; None if there is none or it is invalid."""
     try:
-        values = json.loads((bank / PACE).read_bytes())
+        values = parse_json((bank / PACE).read_bytes())
         pace = ThrottleState(float(values["duty"]), int(values["drawn"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

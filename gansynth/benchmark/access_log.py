@@ -16,7 +16,7 @@ from typing import Any
 
 from gansynth.benchmark.subject_split import SEALED
 from gansynth.runtime.errors import IntegrityFault
-from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
+from gansynth.runtime.files import disk_errors, parse_json, reading, write_bytes_atomic
 
 ENDING, OWN = ".looks.jsonl", "hash"
 
@@ -106,7 +106,7 @@ class AccessLog:
         entries: list[dict[str, Any]] = []
         for number, line in enumerate(lines, start=1):
             try:
-                entry = json.loads(line)
+                entry = parse_json(line)
                 whole = entry["before"] == (_hash(entries[-1]) if entries else None)
                 content = {key: value for key, value in entry.items() if key != OWN}
                 # Earlier versions wrote no hash.

@@ -17,8 +17,14 @@ from typing import Any
 
 from gansynth.core.source import SourceRequest
 from gansynth.data.read_options import complete_labels
-from gansynth.runtime.errors import DataFault, GansynthError, UsageFault, did_you_mean
-from gansynth.runtime.files import path_inside, read_json
+from gansynth.runtime.errors import (
+    DataFault,
+    GansynthError,
+    IntegrityFault,
+    UsageFault,
+    did_you_mean,
+)
+from gansynth.runtime.files import path_inside, read_json, refuse_unnameable
 from gansynth.runtime.nifti import DICOM, holds_dicom
 
 NIFTI = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.DOTALL)
@@ -128,15 +134,18 @@ class Collector:
             )
             self.fault(case, self.where, DataFault(message))
             return None
-        if self.allow:
-            return self.root / os.path.expanduser(text)
+        path = self.root / (os.path.expanduser(text) if self.allow else text)
         try:
-            path_inside(self.root, text, key=what)
+            if self.allow:
+                refuse_unnameable(path, what)
+            else:
+                path_inside(self.root, text, key=what)
         except GansynthError as error:
-            hint = " or allow it: --read allow_absolute=yes"
-            self.fault(case, self.where, type(error)(f"{error},{hint}"))
+            leads_out = isinstance(error, IntegrityFault)
+            hint = ", or allow it: --read allow_absolute=yes" if leads_out else ""
+            self.fault(case, self.where, type(error)(f"{error}{hint}"))
             return None
-        return self.root / text
+        return path
 
     def add(self, entry: CaseFiles) -> None:
         """Add a case; a second one of the same name is a fault."""

@@ -86,7 +86,7 @@ def _numbered(doc: Mapping[str, Any], path: Path) -> tuple[str, ...]:
 def _labels(doc: Mapping[str, Any], path: Path) -> dict[str, int]:
     """Turn ``{"0": "background", "1": "Anterior"}`` into ``{"background": 0, "Anterior": 1}``."""
     labels = doc.get("labels")
-    if not isinstance(labels, dict) or not all(str(k).isdecimal() for k in labels):
+    if not isinstance(labels, dict) or not all(k.isdecimal() and len(k) < 9 for k in labels):
         raise DataFault(
             f"{path}: labels is {labels!r:.200}, expected names by number, for example "
             '{"0": "background", "1": "tumour"}'

@@ -36,6 +36,7 @@ __all__ = [
     "disk_errors",
     "folder_bytes",
     "free_bytes",
+    "parse_json",
     "path_inside",
     "publish_dir",
     "publish_file",
@@ -43,6 +44,7 @@ __all__ = [
     "read_nifti",
     "read_nifti_header",
     "reading",
+    "refuse_unnameable",
     "remove_temporaries",
     "replace_text",
     "reserve",
@@ -83,14 +85,22 @@ def read_json(
         if path.stat().st_size > most:
             raise DataFault(f"{path}: larger than {most} bytes, expected JSON; {hint}")
         try:
-            doc = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
+            doc = parse_json(path.read_bytes())
+        except ValueError as error:
             raise DataFault(f"{path}: not valid JSON: {error}; {hint}") from error
     if not isinstance(doc, expected):
         raise DataFault(
             f"{path}: top level is a {type(doc).__name__}, expected a {expected.__name__}; {hint}"
         )
     return doc
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Return what a JSON text says; ValueError if it is none, or nested too deeply."""
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def path_inside(folder: str | Path, relative: str, *, key: str) -> Path:
@@ -103,7 +113,10 @@ def path_inside(folder: str | Path, relative: str, *, key: str) -> Path:
 
     Raises:
         IntegrityFault: the path leads out of the folder.
+        DataFault: no file can have that name.
     """
+    if "\0" not in relative:
+        refuse_unnameable(os.path.join(folder, relative), key)
     home = os.path.realpath(folder)
     bad = "\0" in relative or os.path.isabs(relative)
     target = home if bad else os.path.realpath(os.path.join(home, relative))
@@ -113,6 +126,18 @@ def path_inside(folder: str | Path, relative: str, *, key: str) -> Path:
             "file there, or correct the entry"
         )
     return Path(target)
+
+
+def refuse_unnameable(path: str | Path, key: str) -> None:
+    """Refuse a path that the file system cannot name: too long, or no text."""
+    try:
+        os.lstat(path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            words = error if isinstance(error, ValueError) else error.strerror
+            raise DataFault(
+                f"{key}: path {str(path)[-80:]!a} cannot be one ({words}); correct the entry"
+            ) from None
 
 
 def digest_of(document: Mapping[str, Any], key: str = "digest") -> str:

@@ -293,12 +293,13 @@ def _refuse_absurd(
     path: Path, layout: _NiftiLayout, size: int, max_bytes: int, packed: bool
 ) -> None:
     affine = layout.affine
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = affine[:3, :3] / np.maximum(sizes, 1e-30)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(axes)) < 1e-6:
         raise DataFault(
             f"{path}: affine {affine.round(6).tolist()} is singular or not finite; repair the "
             "header"
         )
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if not ((sizes >= LEAST_MM) & (sizes <= MOST_MM)).all():
         raise DataFault(
             f"{path}: voxels of {sizes.tolist()} mm by its affine, expected {LEAST_MM:g} to "

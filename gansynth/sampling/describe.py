@@ -6,15 +6,21 @@ It needs no torch. Damage does not stop it, but becomes a line of ``wrong``.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
 from gansynth.runtime.errors import DataFault, GansynthError
-from gansynth.runtime.files import folder_bytes, path_inside, read_json, sha256_file
+from gansynth.runtime.files import (
+    folder_bytes,
+    parse_json,
+    path_inside,
+    read_json,
+    sha256_file,
+)
 from gansynth.sampling.open_run import check_weights
 from gansynth.sampling.run import PARTS
 
@@ -82,7 +88,7 @@ def _manifest(folder: Path, wrong: list[str]) -> dict[str, Any]:
     except GansynthError as error:
         wrong.append(str(error))
     try:
-        return _mapping(json.loads(path.read_text("utf-8")))
+        return _mapping(parse_json(path.read_text("utf-8")))
     except ValueError:
         return {}
 
@@ -93,9 +99,10 @@ def _checkpoint(folder: Path, wrong: list[str]) -> dict[str, Any]:
     before = len(wrong)
     state = _note(wrong, lambda: read_json(folder / STATE, hint="an older one is used")) or {}
     for name, sha256 in _mapping(state.get("sha256")).items():
-        if not (folder / name).is_file():
+        path = _note(wrong, partial(path_inside, folder, name, key=f"{folder / STATE}: 'sha256'"))
+        if path is not None and not path.is_file():
             wrong.append(f"{folder / name}: missing; a whole checkpoint is used instead")
-        elif sha256_file(folder / name) != sha256:
+        elif path is not None and sha256_file(path) != sha256:
             wrong.append(f"{folder / name}: damaged, its SHA-256 is not {str(sha256)[:12]}...")
     step = state.get("step", folder.name.partition("-")[2].lstrip("0"))
     facts["step"] = int(step) if str(step).isdecimal() else None

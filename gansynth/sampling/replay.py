@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ import numpy as np
 from gansynth.core.sample_request import SETTINGS
 from gansynth.core.schema import Sample, Schema, content_hash
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault, did_you_mean
+from gansynth.runtime.files import parse_json, read_json, reading
 
 if TYPE_CHECKING:
     from gansynth.sampling.run import Run
@@ -150,8 +150,6 @@ def read_record(text: str) -> SampleRecord:
         UsageFault: another text, no such line or sample, or one that cannot be replayed.
         DataFault: the file cannot be read.
     """
-    from gansynth.runtime.files import read_json, reading
-
     where, colon, which = text.rpartition(":")
     if not colon or not where or not which:
         raise UsageFault(f"--replay {text}: expected {FORMS}")
@@ -160,7 +158,7 @@ def read_record(text: str) -> SampleRecord:
         raise DataFault(f"--replay {text}: no file {path}, expected {FORMS}")
     if path.suffix == ".csv":
         with reading(path):
-            lines = path.read_text("utf-8").splitlines()
+            lines = path.read_text("utf-8", "replace").splitlines()
         return _line(text, lines, which)
     doc = read_json(path, hint=f"expected {FORMS}")
     samples = doc.get("samples", doc.get("slots"))
@@ -172,6 +170,8 @@ def read_record(text: str) -> SampleRecord:
             f"{next(iter(samples), None)!r}.{did_you_mean(which, samples)}"
         )
     provenance = samples[which]
+    if not isinstance(provenance, dict):
+        raise DataFault(f"{path}: sample {which!r} is no object, expected {FORMS}")
     return SampleRecord.of(provenance.get("provenance", provenance), text)
 
 
@@ -181,17 +181,27 @@ def _line(text: str, lines: list[str], which: str) -> SampleRecord:
         raise UsageFault(
             f"--replay {text}: no line {which}, expected the number of one of {len(lines)} lines"
         )
-    rows = list(csv.reader(io.StringIO("\n".join(lines[:number]))))
+    try:
+        rows = list(csv.reader(io.StringIO("\n".join(lines[:number]))))
+    except csv.Error as error:
+        raise DataFault(f"--replay {text}: damaged ({error}), expected {FORMS}") from None
     row = rows[-1]
     if row[:1] != ["synthetic"]:
         raise UsageFault(
             f"--replay {text}: line {number} is {' '.join(row[:2])!r}, expected one that begins "
             "with synthetic; real cases are not generated"
         )
-    settings = next((r[2] for r in reversed(rows) if r[0] == SETTINGS), None)
+    settings = next((r[2] for r in reversed(rows) if r[:1] == [SETTINGS] and len(r) > 2), None)
     if settings is None or len(row) < 5:
         raise UsageFault(f"--replay {text}: line {number} has no sample's number; {OLD}")
-    return SampleRecord(text, int(row[3]), row[4], json.loads(settings))
+    try:
+        values = parse_json(settings)
+        provenance = {"index": row[3], "seed": values["seed"], "sha256": row[4], "settings": values}
+    except (ValueError, LookupError, TypeError) as error:
+        raise DataFault(
+            f"--replay {text}: its settings are damaged ({error}), expected those of a draw log"
+        ) from None
+    return SampleRecord.of(provenance, text)
 
 
 # -- drawing again -------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ The last two are kept. A damaged one is skipped with a note.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from gansynth.runtime.errors import GansynthError, IntegrityFault
 from gansynth.runtime.files import (
     disk_errors,
+    parse_json,
     remove_temporaries,
     sha256_file,
     whole_folder,
@@ -95,7 +95,7 @@ def latest(
     damaged: list[str] = []
     for candidate in sorted(folder.glob("step-*"), reverse=True):
         try:
-            state = json.loads((candidate / STATE).read_text(encoding="utf-8"))
+            state = parse_json((candidate / STATE).read_text(encoding="utf-8"))
             tensors = load_tensors(candidate / TENSORS, state["sha256"][TENSORS])
             load_tensors(candidate / EMA, state["sha256"][EMA])
         except (GansynthError, OSError, ValueError, KeyError, TypeError) as error:

@@ -77,6 +77,11 @@ def test_forked_processes_lose_no_line_even_if_killed(tmp_path):
     assert (counts.real, counts.synthetic, counts.distinct) == (1, 600, 600)
 
 
+def test_a_damaged_line_is_left_out(tmp_path):
+    (tmp_path / "draws-host-1.csv").write_bytes(b"real,a,\nreal,\xff\r,b\nreal,b,\n")
+    assert summarise(tmp_path).real == 2
+
+
 def test_a_pickle_carries_nothing_open(tmp_path):
     log = DrawLog(tmp_path)
     before = pickle.dumps(log)

@@ -172,6 +172,16 @@ def test_a_path_out_of_the_folder_is_refused_and_never_opened(pairs, tmp_path, t
     assert read(path, allow_absolute="yes").load("p1_l").image.shape == (2, 8, 7, 6)
 
 
+@pytest.mark.parametrize("read_", [{}, {"allow_absolute": "yes"}])
+def test_a_name_that_no_file_can_have_is_refused(pairs, read_):
+    path = manifest(pairs)
+    path.write_text(path.read_text().replace(FIRST, "x" * 300))
+    with pytest.raises(
+        DataFault, match=r"line 2: T1: path '.*' cannot be one \(File name too long"
+    ):
+        read(path, **read_)
+
+
 @pytest.mark.parametrize("modality", ["mr", "ct"])
 def test_what_is_learnt_from_cases_is_learnt_without_held_out_ones(shared, touched, modality):
     source = read(shared, modality=modality)

@@ -202,6 +202,7 @@ def test_the_limit_is_the_callers(tmp_path):
     [
         ({"srow_x": [0, 0, 0, 0]}, "singular"),
         ({"srow_y": [0, np.nan, 0, 0]}, "not finite"),
+        ({"srow_x": [2, 2, 0, 0], "srow_y": [2, 2 + 1e-7, 0, 0]}, "singular"),
         ({"pixdim": [1, 1, 0, 1, 1, 1, 1, 1]}, r"pixdim is \(1\.0, 0\.0, 1\.0\)"),
         ({"pixdim": [1, np.nan, 1, 1, 1, 1, 1, 1]}, "pixdim"),
         ({"pixdim": [1, 1, 1, 1e-30, 1, 1, 1, 1]}, "expected three voxel sizes of 0.0001 to"),

@@ -24,7 +24,7 @@ from typing import Any
 from gansynth.evaluation.turing.options import REAL, SYNTHETIC
 from gansynth.evaluation.turing.session import OWN, RATERS
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
+from gansynth.runtime.files import disk_errors, parse_json, reading, write_bytes_atomic
 
 ANSWERS = (REAL, SYNTHETIC)
 HEADER = ("name", "years", "code", "order", "names")
@@ -209,7 +209,7 @@ def _read(path: Path, images: int, mend: bool) -> Rater:
 
 def _header(path: Path, line: bytes, images: int) -> Rater:
     try:
-        header = json.loads(line)
+        header = parse_json(line)
         rater = Rater(path, *(header[key] for key in HEADER))
         clean_name(rater.name)
         clean_years(rater.years)
@@ -224,7 +224,7 @@ def _header(path: Path, line: bytes, images: int) -> Rater:
 
 def _answer(path: Path, number: int, line: bytes, rater: Rater) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(line)
+        record: dict[str, Any] = parse_json(line)
         at, answer = (record["position"], record["image"]), record["answer"]
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, number, str(error)) from None

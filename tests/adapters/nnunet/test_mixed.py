@@ -224,6 +224,21 @@ def test_a_record_that_is_none_is_refused(host):
             replay(host.run, f"{host.log}{line}")
 
 
+DAMAGED = {
+    "settings,,{\nsynthetic,0-1,a,1,f": "its settings are damaged",
+    "settings,,[]\nsynthetic,0-1,a,1,f": "its settings are damaged",
+    "settings\nsynthetic,0-1,a,1,f": "has no sample's number",
+    '\nsynthetic,"' + "x" * 200000: "damaged .field larger than field limit",
+}
+
+
+@pytest.mark.parametrize(("text", "words"), DAMAGED.items(), ids=range(len(DAMAGED)))
+def test_a_damaged_record_is_refused(text, words, tmp_path):
+    (tmp_path / "draws-host-1.csv").write_text(text)
+    with pytest.raises((DataFault, UsageFault), match=words):
+        read_record(f"{tmp_path}/draws-host-1.csv:2")
+
+
 def test_a_record_that_says_otherwise_what_was_asked_is_refused():
     told = {"index": 0, "seed": 0, "sha256": "f", "settings": {"asking": {"lesions": "what=one"}}}
     with pytest.raises(UsageFault, match="provenance: was written by another version of gansynth"):

@@ -233,6 +233,8 @@ REFUSED: list[tuple[Spoil | None, dict[str, str], type[Exception], str]] = [
         for where in ("7", "Dataset007_Gone", "../x", "toy")
     ),
     (planned(inherits_from="3d_fullres"), {}, DataFault, "inherits from itself"),
+    (planned(spacing=["a", 1, 1]), {}, DataFault, r"3d_fullres: spacing\.0 is 'a'.* --force"),
+    (planned(patch_size=[0, 8, 8]), {}, DataFault, r"patch_size\.0 is 0: Input should be greater"),
     *(
         (planned(data_identifier=name), {}, IntegrityFault, "data_identifier")
         for name in ("../Dataset501_Toy/nnUNetPlans_2d", "/", "..", "")

@@ -130,6 +130,8 @@ BAD: list[tuple[Change, str]] = [
     (keys(names=["a\nb"]), "data.yaml: ~expected a name that prints on one line"),
     (keys(channels=4), "data.yaml: ~channels: 4, expected 1 or 3"),
     (keys(path="nowhere"), "data.yaml: ~path: 'nowhere' is no folder"),
+    (keys(path="x" * 300), "data.yaml: path: ~cannot be one (File name too long)"),
+    (keys(val="x" * 300), "data.yaml: val: ~cannot be one (File name too long)"),
     (empty_folder, "train: no image (.png, "),
     (text("a: [", "data.yaml"), "data.yaml: ~not YAML"),
     (text("- 1", "data.yaml"), "data.yaml: ~holds a list"),
