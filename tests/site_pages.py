@@ -204,7 +204,7 @@ FILES = """\
 
 GENERATED = {
     "commands.md": commands_page,
-    "python.md": python_page,
+    "functions.md": python_page,
     "settings.md": settings_page,
     "decisions/index.md": decisions_page,
 }

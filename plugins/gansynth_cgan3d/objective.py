@@ -308,6 +308,8 @@ class CGANObjective:
             return image
         if "units" not in step.scratch:
             conditions, insertion = self.gan.conditions, self._told(step).insertion
-            step.scratch["units"] = conditions.units(insertion, image).of(conditions.drawn)
+            units = conditions.units(insertion, image)
+            assert units is not None, "standardise is on"
+            step.scratch["units"] = units.of(conditions.drawn)
         standardised: Tensor = step.scratch["units"].standardised(image)
         return standardised

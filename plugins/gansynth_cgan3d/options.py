@@ -246,11 +246,9 @@ class CGANOptions(GeneratorOptions):
             "stage: only for insert=lesion; add it": not lesion and self.stage != "both",
             "body: the background shows the body already; leave it out with insert=lesion": lesion
             and self.body,
-            "standardise: output=tanh has units of its own; use output=linear": self.standardise
-            and self.output != "linear",
-            "standardise: makes no image; leave target=labels out": self.standardise
-            and self.target == "labels"
-            and not self.given,
+            "standardise: output=tanh has units of its own; use output=linear": bool(
+                self.standardise and self.output == "tanh"
+            ),
             "l1_mask=hole: only for insert=lesion; add it": not lesion and self.l1_mask == "hole",
         }
 
