@@ -18,6 +18,7 @@ PLACES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
 }
 """File of the repository -> page of the site, where another name is due."""
 LINK = re.compile(r"(\]\(|<img src=\")([^)\"\s#]+)(?=[)\"#])")
