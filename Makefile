@@ -104,7 +104,7 @@ types: $(READY_DEV)       ## check the types with mypy
 cov: $(READY_DEV)         ## run the quick tests and report what they cover
 	@$(PYTEST) -m "not slow" --cov --cov-report=term $(ARGS)
 
-fuzz: $(READY_DEV)        ## damage every format 2,000 times, and write the table (about an hour)
+fuzz: $(READY_DEV)        ## damage every format 2,000 times, and write the table (ten minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --write $(ARGS)
 
 audit: $(READY_DEV)       ## known vulnerabilities of the installed packages, and their licences
