@@ -38,7 +38,7 @@ from gansynth.hosts.record import (
 )
 from gansynth.hosts.sample_source import check_schema
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.files import disk_errors, remove_temporaries, write_json_atomic
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.progress import Reporter
 from gansynth_yolo.config import MIRROR, RUNS, YoloChoices, YoloConfig, YoloSettings
@@ -188,6 +188,7 @@ class YoloAdapter(Adapter):
         output = config.output
         with locked(output, "take another --set output="):
             check_output(config)  # another one may just have ended
+            remove_temporaries(output)
             with disk_errors(output):
                 write_json_atomic(output / CONFIG, config.to_json())
             train_apart(
