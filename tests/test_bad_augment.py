@@ -120,7 +120,7 @@ def weights(run: Path) -> None:
 
 DAMAGED: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "cut": (cut, ("manifest.json", "not valid JSON", "fit the run again")),
-    "lacks a key": (manifest(lineage=None), ("lacks lineage", "fit the run again")),
+    "lacks a key": (manifest(lineage=None), ("key 'lineage' is missing", "fit the run again")),
     "weights": (weights, ("ema.safetensors", "SHA-256", "expected")),
 }
 

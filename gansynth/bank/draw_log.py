@@ -177,9 +177,12 @@ class DrawCounter:
                 new = file.read()
             whole = new[: new.rfind(b"\n") + 1]  # an incomplete line waits for the next update
             self._read[path] = read + len(whole)
-            for line in whole.decode("utf-8", "replace").split("\n"):
+            rows = csv.reader(io.StringIO(whole.decode("utf-8", "replace")))
+            row: list[str] | None = []
+            while row is not None:
                 with contextlib.suppress(csv.Error):  # a damaged line
-                    self._count(next(csv.reader([line]), []))
+                    row = next(rows, None)
+                    self._count(row or [])
         return DrawCounts(
             real=self._kinds["real"] + self._kinds["fallback"],
             synthetic=self._kinds["synthetic"],

@@ -54,6 +54,8 @@ class Given:
         """Return what is typed for a word."""
         if name == "options":
             return "host options after --"
+        if name == "settings":
+            return "--set"
         off = "no-" if self.words.get(name) is False else ""
         return f"--{off}{name.replace('_', '-')}"
 

@@ -420,4 +420,5 @@ def test_orders_that_make_no_data_set_are_refused(kit, refuse, more, says):
 @pytest.mark.parametrize("kit", ["segmenter"], indirect=True)
 def test_a_host_without_data_sets_of_its_own_exports_none(kit, refuse):
     says = ["--export new: segmenter has no data sets to write"]
-    refuse(*kit.words(*kit.where, "--bank", kit.bank(), "--export", "new"), code=2, says=says)
+    words = ("augment", "--target", kit.host, *kit.where, "--bank", kit.bank(), "--ratio", "1:1")
+    refuse(*words, "--export", "new", code=2, says=says)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from gansynth.core.registry import installed
-from gansynth.core.run_folder import read_manifest
+from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.fitting import fit as fitting
 from gansynth.fitting import inventory
 from gansynth_cli.commands.fit import lines_of_sets
@@ -104,7 +104,10 @@ def test_a_set_that_may_not_be_what_it_was_goes_through_fit(toys, recipe, run_js
         document["versions"]["torch"] = "9"
     else:
         document["sets"]["a"][change] = "other"
-    path.write_text(json.dumps(document))
+    if change == "manifest":
+        write_manifest(path.parent, document)
+    else:
+        path.write_text(json.dumps(document))
     sets = run_json(*recipe())["sets"]
     assert [found.get("kept", False) for found in sets.values()] == [False, True]
 

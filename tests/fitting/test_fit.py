@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from gansynth.core.generator import Generator, GeneratorOptions
-from gansynth.core.run_folder import read_manifest
+from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Placement
@@ -136,7 +136,7 @@ def test_a_manifest_behind_its_checkpoints_catches_up(run, toy_fit):
     whole = read_manifest(run)
     old = {"path": "checkpoints/step-00000002/ema.safetensors", "sha256": "0" * 64}
     late = {**whole, "weights": old, "steps": 2, "complete": False}
-    (run / "manifest.json").write_text(json.dumps(late))
+    write_manifest(run, late)
     toy_fit(run)
     assert read_manifest(run) == whole
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from gansynth.core.generator import Generator, GeneratorOptions
-from gansynth.core.run_folder import read_manifest
+from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
@@ -217,7 +217,7 @@ def test_damaged_weights_are_refused(parent_run, tmp_path):
 def change_lineage(run: Path, **entries: Any) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["lineage"].update(entries)
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(run, manifest)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import filelock
 import numpy as np
 import pytest
 
+from gansynth.core.run_folder import write_manifest
 from gansynth.core.source import SourceRequest
 from tests.banks import write_bank
 from tests.deepmedic_sets import Toy, toy_deepmedic
@@ -86,7 +87,7 @@ def changed_run(crop_run, tmp_path) -> Callable[..., Path]:
         folder = Path(tmp_path / "changed")
         shutil.copytree(crop_run, folder)
         manifest = json.loads((folder / "manifest.json").read_text())
-        (folder / "manifest.json").write_text(json.dumps({**manifest, **values}))
+        write_manifest(folder, {**manifest, **values})
         return folder
 
     return make

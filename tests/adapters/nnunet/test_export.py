@@ -306,7 +306,6 @@ def test_a_number_taken_anywhere_is_refused(exports, folder):
         (("--export", MIXED, "--set", "num_epochs=1"), "--export with --set:"),
         (("--export", MIXED, "--", "--npz"), "--export with host options after --:"),
         (("--export", MIXED, "--ratio", "0:1"), "does not say how many cases; give --bank-size N"),
-        (("-o", "new"), "-o new: nnunet finds data sets by name in its own folders, expected --e"),
     ],
 )
 def test_what_means_nothing_to_an_export_is_refused(toy_nnunet, fitted, refuse, given, says):

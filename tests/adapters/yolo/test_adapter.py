@@ -8,7 +8,7 @@ import pytest
 
 from gansynth.core.adapter import MixConfig
 from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
+from gansynth.core.run_folder import RunFolder, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample
 from gansynth.core.source import SourceRequest
@@ -42,7 +42,7 @@ def changed(run: Path, folder: Path, **values: Any) -> Path:
     """A copy of a run whose manifest is another."""
     shutil.copytree(run, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, **values}))
+    write_manifest(folder, {**manifest, **values})
     return folder
 
 

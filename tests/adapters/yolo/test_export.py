@@ -17,7 +17,7 @@ from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
+from gansynth.core.run_folder import RunFolder, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.evaluation.audit import audit_exported
 from gansynth.runtime import torchvision_compat
@@ -191,7 +191,7 @@ def test_what_is_to_be_shared_names_no_case_and_no_place(export, bank, tmp_path,
 def test_real_images_with_new_lesions_are_not_shared(shared_yolo, box_run, tmp_path):
     run = Path(shutil.copytree(box_run, tmp_path / "run"))
     told = {**manifest_of(run), "conditioned_on": ["boxes", "background"]}
-    (run / "manifest.json").write_text(json.dumps(told))
+    write_manifest(run, told)
     asked = {"run": RunFolder(run), "device": "cpu", "content": "synthetic", "size": SIX}
     with pytest.raises(UsageFault, match=r"puts lesions into real cases.*--content mixed"):
         run_export(shared_yolo, tmp_path / "out", "0:1", asked)
