@@ -216,7 +216,7 @@ def tear_metrics(run: Path) -> None:
         (lambda run: (run / "manifest.json").write_text('{"versi'), "not valid JSON"),
         (lambda run: (run / "manifest.json").write_text("[1, 2]"), "top level is a list"),
         (lambda run: change(run, lineage=7, config=[], weights="here", steps=None),
-         "manifest.json: damaged, key 'config' holds"),
+         "manifest.json: damaged, key 'lineage' holds"),
         (tamper, "ema.safetensors: SHA-256 is"),
         (lambda run: (run / FIRST / "state.json").write_text("{"), "state.json: not valid JSON"),
         (lambda run: (run / FIRST / "tensors.safetensors").unlink(),
