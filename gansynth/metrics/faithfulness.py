@@ -25,6 +25,7 @@ from gansynth.runtime.devices import autocast, native_bf16, seeded
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.training.loop import Batches
+from gansynth.training.short_axes import exact_on_short_axes
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def train_segmenter(
     def rate(step: int) -> float:
         return options.lr * float((1 - step / options.steps) ** 0.9)
 
-    descend(net.parameters(), loss, rate, options.steps, reporter, "segmenter")
+    with exact_on_short_axes([net]):
+        descend(net.parameters(), loss, rate, options.steps, reporter, "segmenter")
     return EvaluationSegmenter(net, values, device)
 
 

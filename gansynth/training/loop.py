@@ -34,6 +34,7 @@ from gansynth.training.compiling import Compile, begin_step, compiled, compiles
 from gansynth.training.half_weights import cast_at_once
 from gansynth.training.loading import BatchLoader
 from gansynth.training.loggers import MetricsLog, short_losses
+from gansynth.training.short_axes import exact_on_short_axes
 from gansynth.training.state import PendingLosses, TrainingState
 
 Batches = Callable[[int, Stage, range], Batch]
@@ -43,8 +44,7 @@ A thread calls it for the next step, on a GPU for the next two.
 
 The whole batch of a step has the numbers 0 to ``batch_size - 1``."""
 
-FIRST_PREVIEW = 15.0
-"""Seconds of training until the first preview grid, whatever ``sample_every`` is."""
+FIRST_PREVIEW = 15.0  # seconds of training until the first preview grid, whatever `sample_every` is
 
 
 class FitOptions(SetOptions):
@@ -63,8 +63,7 @@ class FitOptions(SetOptions):
         1, ge=1, le=1024, description="parts of a process's share of the batch, to save memory"
     )
     patch: Size | None = Field(
-        None,
-        description="voxels per axis of training crops; the space's own size if null",
+        None, description="voxels per axis of training crops; the space's own size if null"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, batches and noise")
     precision: Precision = Field(
@@ -109,23 +108,15 @@ class FitOptions(SetOptions):
 
 @dataclass
 class TrainReport:
-    """Result of a training.
+    """Result of a training."""
 
-    Attributes:
-        steps: optimiser steps done in all.
-        resumed_at: step from which it was resumed, 0 for a new training.
-        losses: the last logged averages.
-        rollbacks: number of rollbacks to a checkpoint because of non-finite numbers.
-        notes: for the user, e.g. about a skipped checkpoint.
-    """
-
-    steps: int
+    steps: int  # optimiser steps done in all
     images: int
-    resumed_at: int
+    resumed_at: int  # step from which it was resumed, 0 for a new training
     seconds: float
-    losses: Mapping[str, float]
-    rollbacks: int = 0
-    notes: list[str] = field(default_factory=list)
+    losses: Mapping[str, float]  # the last logged averages
+    rollbacks: int = 0  # number of rollbacks to a checkpoint because of non-finite numbers
+    notes: list[str] = field(default_factory=list)  # for the user, e.g. about a skipped checkpoint.
 
 
 def train(
@@ -164,6 +155,7 @@ def train(
         for net in generator.nets.values():
             net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     casts = half is not None and device.type == "cuda" and not compiles(options.compile)
+    mended = half is not None and device.type == "cpu"
     phases = generator.phases()
     stages = list(generator.stages() if stages is None else stages)
     training_state = TrainingState.of(generator, scaler)
@@ -201,6 +193,7 @@ def train(
         BatchLoader(device) as loader,
         compiled(generator, options.compile),
         cast_at_once(generator.nets.values() if casts else ()),
+        exact_on_short_axes(generator.nets.values() if mended else ()),
         callbacks.stop.deferred(),
         callbacks.reporter.task(steps, "fit", min(start, steps)) as bar,
     ):
