@@ -10,13 +10,14 @@ from typing import Any, Unpack
 
 from gansynth.core.lineage import Lineage, guard
 from gansynth.core.registry import installed
-from gansynth.core.run_folder import MANIFEST, read_manifest, write_manifest
+from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_plan import CompositePlan, PlannedPart, make_plan
 from gansynth.fitting.composite_spec import ChainSpec, Spec
 from gansynth.fitting.pipeline import FitArguments, Pipeline
+from gansynth.fitting.run_report import write_run_report
 from gansynth.fitting.setup import same_run, write_config
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import UsageFault
@@ -240,12 +241,14 @@ class _CompositeRun(Pipeline[PlannedPart]):
                 "memory_mib": max(part["memory_mib"] for part in parts),
                 "parts": dict(reports),
             }
+        sheet = self._sheet()
+        write_run_report(RunFolder.known(self.out, self.manifest), self.how["reporter"], cases)
         return {
             "run": str(self.out),
             "run_id": self.manifest["run_id"],
             **cases,
             "seconds": round(sum(part["seconds"] for part in parts), 2),
-            "sheet": str(self._sheet()),
+            "sheet": str(sheet),
             "parts": {
                 name: {key: part[key] for key in ("run_id", "steps", "seconds", "losses")}
                 for name, part in reports.items()

@@ -16,6 +16,7 @@ from gansynth.fitting.chance import ChanceMonitor
 from gansynth.fitting.cost import fit_into, measure, peak_mib
 from gansynth.fitting.label_report import report_label_maps
 from gansynth.fitting.mode_collapse import DiversityMonitor
+from gansynth.fitting.run_report import write_run_report
 from gansynth.fitting.sample_grids import SampleGrid, final_sheets
 from gansynth.fitting.setup import FitJob, open_folder, refuse_full_disk, rehearse, resolve
 from gansynth.fitting.step_times import refuse_low_memory
@@ -26,7 +27,7 @@ from gansynth.runtime.devices import pick_device
 from gansynth.runtime.distributed import ProcessGroup, process_group
 from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import remove_temporaries, sha256_file
-from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.runtime.progress import NullReporter, Reporter, WarningLog
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
 from gansynth.sampling.run import Run, locked
 from gansynth.training.checkpoint_manager import TrainingCallbacks
@@ -80,7 +81,7 @@ def fit(
     """
     began = time.perf_counter()
     with stop_request() as stop, process_group(pick_device(device)) as processes:
-        reporter = reporter if processes.is_main else NullReporter()
+        reporter = warned = WarningLog(reporter if processes.is_main else NullReporter())
         chosen = dict(settings)
         if memory is not None:
             arguments = (generator, request, settings, edits, device)
@@ -108,12 +109,23 @@ def fit(
                 manifest = open_folder(job, out, resume, reporter)
             run = Run(out, job.generator, processes.tell(manifest))
             job.generator.load_state(run.manifest["state"])
-            report = _train(job, run, log, reporter, stop, processes)
+            facts: dict[str, Any] = {
+                "held_out_cases": len(job.source.held_out_ids),
+                "warnings": warned.warnings,
+            }
+            try:
+                report = _train(job, run, log, reporter, stop, processes)
+            except (Interrupted, TrainingFault) as end:
+                if processes.is_main:
+                    warned.warnings += [str(end)] * isinstance(end, TrainingFault)
+                    write_run_report(run, reporter, facts)
+                raise
             for note in report.notes:
                 reporter.warn(note)
             if not processes.is_main:
                 return {}
             finished = _finish(job, run, report, reporter)
+            write_run_report(run, reporter, {**facts, **finished})
             return {**finished, "total_seconds": round(time.perf_counter() - began, 2)}
 
 
@@ -209,7 +221,6 @@ def _draw_curves(out: Path) -> Path | None:
 
 def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> dict[str, Any]:
     ratio = spectrum(job, run)
-    _draw_curves(run.folder)
     monitor = _monitor(job, run, reporter)
     sheets = final_sheets(job, run, reporter)
     return {

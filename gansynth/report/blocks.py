@@ -241,6 +241,7 @@ class Report:
         sections: all other content.
         footer: names the maker.
         maker: named in the window's title.
+        opening: name of its beginning among the contents.
         results: name of the document's file, beside the report.
     """
 
@@ -256,4 +257,5 @@ class Report:
     sections: Sequence[Section] = ()
     footer: Line = ()
     maker: str = "gansynth benchmark"
+    opening: str = "Verdict"
     results: str = RESULTS

@@ -46,7 +46,9 @@ def write_curves(metrics: Path, path: Path) -> Path:
     for axis, player in zip(axes, players, strict=False):
         for name in losses:
             if name.startswith(f"{player}/"):
-                axis.plot(columns["step"], columns[name], label=name.partition("/")[2], lw=1)
+                dot = "." if len(columns["step"]) == 1 else None  # a line needs two points
+                label = name.partition("/")[2]
+                axis.plot(columns["step"], columns[name], label=label, lw=1, marker=dot)
         axis.set(title=player, xlabel="step", ylabel="loss (weighted)")
         axis.legend(fontsize=7)
     if watched.exists():

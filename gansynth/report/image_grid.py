@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,24 @@ import numpy.typing as npt
 
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
 from gansynth.report.png import (
+    Plane,
     boxes_at,
     colour_of,
     enlarged,
     middle_slice,
     outlined,
+    plane_of,
     png_bytes,
     rgb,
     scaled,
+    text_line,
+    text_width,
+    three_planes,
 )
 from gansynth.runtime.files import disk_errors, write_bytes_atomic
 
-EDGE, GAP, LINE = 128, 4, 16
-"""Pixels along a panel, between panels, and of a line of text."""
+EDGE, GAP = 128, 4
+"""Pixels along a panel, and between panels."""
 LARGE = 192
 """Pixels along a panel for close inspection: a sample's grid, truth and prediction."""
 COLUMNS = 8
@@ -35,6 +41,8 @@ Picture = npt.NDArray[np.uint8]
 Window = tuple[float, float]
 Cell = tuple[str, Sequence[Sample | Case]]
 """A caption, and the items side by side below it."""
+_Drawn = tuple[tuple[str, str], list[list[Picture | None]]]
+"""The two lines of a case's caption, and its panels, a row for each plane."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,8 @@ def write_image_grid(
 ) -> Path:
     """Write a PNG of cells, each with a caption and a strip of images for each channel.
 
-    Labels, or boxes without them, are outlined in the first channel. A volume is shown in the slice
-    with most foreground; all volumes of a cell in the same slice. All share a channel's window.
+    Labels, or boxes without them, are outlined in each channel. A volume is shown in the slice with
+    most foreground; all volumes of a cell in the same slice. All share a channel's window.
 
     Args:
         path: where to write; published atomically, its folder made.
@@ -73,7 +81,9 @@ def write_image_grid(
     pictures: list[Picture | None] = [_cell(*cell, windows, schema, edge) for cell in cells]
     pictures += [None] * (-len(pictures) % across)
     rows = [pictures[first : first + across] for first in range(0, len(pictures), across)]
-    return _write(path, [_together(rows, gap=0)])
+    body = _together(rows, gap=0)
+    legend = _legend([item for _, items in cells for item in items], schema, body.shape[1])
+    return _write(path, [*legend, body])
 
 
 def _cell(
@@ -84,16 +94,17 @@ def _cell(
     edge: int,
 ) -> Picture:
     """Return a line of text above each channel's strip."""
-    cut = middle_slice(items[0].labels, items[0].image.shape[1:], items[0].boxes)
+    plane = three_planes(items[0].labels, items[0].image.shape[1:], items[0].boxes)[0]
+    caption = f"{caption}, slice {plane[1]}" if plane else caption
     strips = []
     for channel, name in enumerate(schema.channels):
         window = windows[channel]
-        panels = [_panel(item, cut, channel, window, item.labels, schema, edge) for item in items]
+        panels = [_panel(item, plane, channel, window, item.labels, schema, edge) for item in items]
         strip = _together([panels])
         text = caption if channel == 0 else ""
         if len(schema.channels) > 1:
             text = f"{text}  {name}".strip()
-        strips += [_text(text, strip.shape[1]), strip]
+        strips += [text_line(text, strip.shape[1]), strip]
     return np.concatenate(strips)
 
 
@@ -136,9 +147,12 @@ def write_sample_grid(
     A channel that was input of the generator is real, and shown once. Labels that a chain's part
     generated beneath the others (``tissues:CSF``) have their own column.
 
-    3D cases are shown in the slice where the sample's label has most foreground; with a real
-    background, most new foreground. A real case of the same shape is shown in the same slice: both
-    show the same place if they were cut there. Without labels, boxes are shown, if there are any.
+    Above each case: its name and slice, its class and its edits. The names of labels are on top.
+
+    3D cases are shown in three planes: the slice where the sample's label has most foreground (with
+    a real background, most new foreground), and two across it. A real case of the same shape is
+    shown in the same ones: both show the same place if they were cut there. Without labels, boxes
+    are shown, if there are any.
 
     Args:
         path: where to write; published atomically, its folder made.
@@ -156,20 +170,29 @@ def write_sample_grid(
     if real and samples:  # channels that the real cases lack take the samples' windows
         sample_windows = windows_of(samples)
         windows = [w if w[0] < w[1] else o for w, o in zip(windows, sample_windows, strict=True)]
-    panels: list[Picture | None] = []
-    for index in range(count):
-        sample = samples[index] if index < len(samples) else None
-        case = real[index] if index < len(real) else None
-        panels += _case(columns, sample, case, windows, schema)
-    wide = len(columns) * min(max(1, COLUMNS // len(columns)), max(1, count))
-    panels += [None] * (-len(panels) % wide or (0 if panels else wide))
-    rows = [panels[first : first + wide] for first in range(0, len(panels), wide)]
-    body = _together(rows, least=max(_length(column.heading) for column in columns))
-    width = body.shape[1] // wide
-    headings = [_text(column.heading, width) for column in columns] * (wide // len(columns))
+    across = min(max(1, COLUMNS // len(columns)), max(1, count))
+    planes = 3 if schema.ndim == 3 else 1
+    shown = list(zip_longest(samples[:count], real[:count]))
+    drawn_cases = [_case(columns, *pair, windows, schema) for pair in shown]
+    empty: _Drawn = (("", ""), [[None] * len(columns)] * planes)
+    drawn_cases += [empty] * (-len(shown) % across or (0 if shown else across))
+    panels = [p for _, rows in drawn_cases for row in rows for p in row if p is not None]
+    widths = [p.shape[1] for p in panels] or [EDGE]
+    widths += [text_width(column.heading) for column in columns]
+    width = len(columns) * (max(widths) + GAP)
+    short = all(text_width(": ".join(words)) <= width for words, _ in drawn_cases)
+    parts: list[Picture] = []
+    for first in range(0, len(drawn_cases), across):
+        line = drawn_cases[first : first + across]
+        captions = [[": ".join(filter(None, words))] if short else words for words, _ in line]
+        parts += [_texts(words, width) for words in zip(*captions, strict=True)]
+        rows = ([p for _, rows in line for p in rows[n]] for n in range(planes))
+        parts += [_together([row], least=max(widths)) for row in rows]
     title = title if count else f"{title} (no samples)".strip()
-    above = [_text(title, body.shape[1])] if title else []
-    return _write(path, [*above, np.concatenate(headings, axis=1), body])
+    headings = [column.heading for column in columns] * across
+    above = [text_line(title, width * across)] * bool(title)
+    above += _legend([*samples, *real], schema, width * across)
+    return _write(path, [*above, _texts(headings, width // len(columns)), *parts])
 
 
 def _columns(
@@ -219,27 +242,44 @@ def _case(
     case: Case | None,
     windows: Sequence[Window],
     schema: Schema,
-) -> list[Picture | None]:
-    """Return the panels of one case."""
+) -> _Drawn:
+    """Return the caption of one case, and its panels, a row for each plane."""
     reference: Sample | Case | None = sample if sample is not None else case
     assert reference is not None, "as many panels as samples or real cases"
     shape, values = reference.image.shape[1:], columns[0].values
-    cut = middle_slice(_only(_drawn_labels(reference, case), values), shape, reference.boxes)
-    panels: list[Picture | None] = []
+    planes = three_planes(_only(_drawn_labels(reference, case), values), shape, reference.boxes)
+    rows: list[list[Picture | None]] = [[] for _ in planes]
     for column in columns:
         item = case if column.real else sample
         if item is None:
-            panels.append(None)
+            rows = [[*row, None] for row in rows]
             continue
         same = item.image.shape[1:] == shape
-        at = cut if same else middle_slice(item.labels, item.image.shape[1:], item.boxes)
+        own = planes if same else three_planes(item.labels, item.image.shape[1:], item.boxes)
         labels = _only(_all_labels(item), column.values)
-        if column.channel is None:
-            panels.append(_label_panel(labels, at, schema))
-        else:
-            window = windows[column.channel]
-            panels.append(_panel(item, at, column.channel, window, labels, schema, LARGE))
-    return panels
+        for row, plane in zip(rows, own, strict=True):
+            edge = LARGE if plane is None else EDGE
+            if column.channel is None:
+                row.append(_label_panel(labels, plane, schema, edge))
+            else:
+                window = windows[column.channel]
+                row.append(_panel(item, plane, column.channel, window, labels, schema, edge))
+    return _caption(sample, case, planes), rows
+
+
+def _caption(sample: Sample | None, case: Case | None, planes: Sequence[Plane]) -> tuple[str, str]:
+    """Return the name of the case beside a sample, its planes and its class; and its edits."""
+    told = {} if sample is None else sample.provenance
+    placement = told.get("placement") or {}
+    whole = sample is None or list(told.get("shape", ())) == list(sample.image.shape[1:])
+    corner = () if whole else placement.get("corner") or ()
+    words = [f"case {case.id}"] if case is not None else []
+    if placement.get("slice_index") is not None:
+        words.append(f"slice {placement['slice_index']}")
+    axes = zip(planes, ("slice", "row", "column"), (*corner, 0, 0, 0), strict=False)
+    words += [f"{name} {plane[1] + first}" for plane, name, first in axes if plane]
+    words += [str(told["class"])] if told.get("class") else []
+    return ", ".join(words), ", ".join(step["edit"] for step in told.get("edits") or ())
 
 
 def _all_labels(item: Sample | Case) -> LabelArray | None:
@@ -278,31 +318,35 @@ def windows_of(items: Sequence[Sample | Case]) -> list[Window]:
 
 def _panel(
     item: Sample | Case,
-    cut: int | None,
+    plane: Plane,
     channel: int,
     window: Window,
     labels: LabelArray | None,
     schema: Schema,
     edge: int,
 ) -> Picture:
-    """Draw a channel; only the first has outlines of labels, which would hide too much."""
-    image = item.image[channel] if cut is None else item.image[channel, cut]
+    """Draw a channel with outlines of labels; without these, of boxes in an image or a slice."""
+    image = plane_of(item.image[channel], plane, schema.spacing)
     low, high = window
     grey = scaled(image[None], [(low, max(high, low + 1e-6))], 8)[0][0]
-    boxes = boxes_at(item.boxes, cut) if item.labels is None and channel == 0 else None
-    plane = None if labels is None or channel else labels if cut is None else labels[cut]
-    return outlined(grey, plane, schema.foreground, edge=edge, boxes=boxes)
+    flat = plane is None or plane[0] == 0
+    cut = None if plane is None else plane[1]
+    boxes = boxes_at(item.boxes, cut) if item.labels is None and flat else None
+    inside = None if labels is None else plane_of(labels, plane, schema.spacing)
+    return outlined(grey, inside, schema.foreground, edge=edge, boxes=boxes)
 
 
-def _label_panel(labels: LabelArray | None, cut: int | None, schema: Schema) -> Picture | None:
+def _label_panel(
+    labels: LabelArray | None, plane: Plane, schema: Schema, edge: int
+) -> Picture | None:
     """Draw a label map in colours: outside black, background grey."""
     if labels is None:
         return None
-    plane, _ = enlarged(labels if cut is None else labels[cut], LARGE)
-    picture = np.zeros((*plane.shape, 3), np.uint8)
-    picture[plane == 0] = BEHIND
+    flat, _ = enlarged(plane_of(labels, plane, schema.spacing), edge)
+    picture = np.zeros((*flat.shape, 3), np.uint8)
+    picture[flat == 0] = BEHIND
     for index, value in enumerate(schema.foreground):
-        picture[plane == value] = rgb(colour_of(index))
+        picture[flat == value] = rgb(colour_of(index))
     return picture
 
 
@@ -321,20 +365,28 @@ def _together(rows: Sequence[Sequence[Picture | None]], gap: int = GAP, least: i
     return sheet
 
 
-def _length(text: str) -> int:
-    """Return the width of a line of text in pixels."""
-    from PIL import ImageFont
+def _legend(items: Sequence[Sample | Case], schema: Schema, width: int) -> list[Picture]:
+    """Return lines with the names of labels, or of boxes, in their colours."""
+    names = [name for name, value in schema.labels.items() if value in schema.foreground]
+    if all(item.labels is None for item in items):
+        boxed = any(item.boxes is not None for item in items)
+        names = list(schema.box_classes) if boxed else []
+    lines: list[list[Picture]] = []
+    for index, name in enumerate(names):
+        word = np.pad(
+            text_line(name, text_width(name)), ((0, 0), (14, 8), (0, 0)), constant_values=255
+        )
+        word[3:-3, 2:12] = rgb(colour_of(index))
+        if not lines or sum(w.shape[1] for w in (*lines[-1], word)) > width:
+            lines.append([])
+        lines[-1].append(word)
+    blank = text_line("", width)
+    return [np.concatenate([*line, blank], axis=1)[:, :width] for line in lines]
 
-    return 2 + round(ImageFont.load_default().getlength(text))
 
-
-def _text(text: str, width: int) -> Picture:
-    """Draw a line of text, black on white: uint8 (LINE, width, 3)."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    line = Image.new("RGB", (width, LINE), "white")
-    ImageDraw.Draw(line).text((2, 2), text, fill="black", font=ImageFont.load_default())
-    return np.asarray(line)
+def _texts(texts: Sequence[str], width: int) -> Picture:
+    """Draw texts side by side, each so wide."""
+    return np.concatenate([text_line(text, width) for text in texts], axis=1)
 
 
 def _write(path: Path, parts: Sequence[Picture]) -> Path:

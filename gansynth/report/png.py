@@ -19,9 +19,13 @@ from gansynth.core.synthetic import MARK
 COLOURS = ("#e6550d", "#31a354", "#3182bd", "#756bb1", "#dd1c77", "#8c6d31")
 GOLDEN = 0.618033988749895
 """Step around the circle of hues, in turns, that separates any number of colours."""
+LINE = 16
+"""Pixels of a line of text."""
 THUMBNAIL = 96
 """Pixels of a thumbnail's longest edge."""
 Pixels = npt.NDArray[Any]
+Plane = tuple[int, int] | None
+"""Axis and index of a plane of a volume; None for an image, which is one."""
 
 
 def png_bytes(pixels: Pixels, *, synthetic: bool = False) -> bytes:
@@ -71,6 +75,31 @@ def middle_slice(
         largest = int((high - low).prod(axis=1).argmax())
         return int(np.clip((low[largest, 0] + high[largest, 0]) // 2, 0, shape[0] - 1))
     return shape[0] // 2
+
+
+def three_planes(
+    labels: LabelArray | None, shape: Sequence[int], boxes: Boxes | None = None
+) -> Sequence[Plane]:
+    """Return the slice of ``middle_slice``, and the planes across it that hold most foreground."""
+    cut = middle_slice(labels, shape, boxes)
+    if cut is None:
+        return (None,)
+    row, column = shape[1] // 2, shape[2] // 2
+    if labels is not None and (inside := labels[cut] > 0).any():
+        row, column = int(inside.sum(axis=1).argmax()), int(inside.sum(axis=0).argmax())
+    return ((0, cut), (1, row), (2, column))
+
+
+def plane_of(volume: Pixels, plane: Plane, spacing: Sequence[float]) -> Pixels:
+    """Return a plane of (D, H, W) with about square pixels, later slices above earlier ones."""
+    if plane is None:
+        return volume
+    axis, index = plane
+    flat: Pixels = np.take(volume, index, axis=axis)[:: -1 if axis else 1]
+    sides = [side for number, side in enumerate(spacing) if number != axis]
+    for number, side in enumerate(sides):
+        flat = flat.repeat(max(1, round(side / min(sides))), axis=number)
+    return flat
 
 
 def boxes_at(boxes: Boxes | None, cut: int | None) -> Boxes | None:
@@ -148,6 +177,22 @@ def _frame(picture: Pixels, box: npt.NDArray[np.floating], colour: Pixels) -> No
     bottom, right = np.clip(np.ceil(box[2:]) - 1, (top, left), most - 1).astype(int)
     picture[[top, bottom], left : right + 1] = colour
     picture[top : bottom + 1, [left, right]] = colour
+
+
+def text_line(text: str, width: int) -> npt.NDArray[np.uint8]:
+    """Draw a line of text, black on white: uint8 (LINE, width, 3)."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    line = Image.new("RGB", (width, LINE), "white")
+    ImageDraw.Draw(line).text((2, 2), text, fill="black", font=ImageFont.load_default())
+    return np.array(line)
+
+
+def text_width(text: str) -> int:
+    """Return the width of a line of text in pixels."""
+    from PIL import ImageFont
+
+    return 2 + round(ImageFont.load_default().getlength(text))
 
 
 def thumbnail(

@@ -56,7 +56,9 @@ def digest(run: Path) -> str:
 
 def test_a_run_folder_holds_what_the_documentation_says(shared):
     names = {path.name for path in shared[0].iterdir() if not path.name.startswith(".")}
-    assert names == {"config.yaml", "manifest.json", "metrics.csv", "samples", "checkpoints"}
+    reports = {"report.html", "report.json", "card.md"}
+    kept = {"config.yaml", "manifest.json", "metrics.csv", "samples", "checkpoints"}
+    assert names == kept | reports
     sheets = {path.name for path in (shared[0] / "samples").iterdir()}
     assert sheets == {"step-00000004.png", "curves.png"}
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in (shared[0] / "samples").iterdir())
@@ -223,12 +225,6 @@ class Shift(Generator):
     Options: ClassVar[type[GeneratorOptions]] = ShiftOptions
     intensity = "tanh"
 
-    def networks(self):
-        return {}
-
-    def phases(self):
-        return ()
-
     def sample(self, conditions, seeds):
         rngs = [np.random.default_rng(seed) for seed in seeds]
         images = [r.uniform(-1, 1, (2, *self.size)).astype(np.float32) for r in rngs]
@@ -284,12 +280,6 @@ class Copier(Generator):
 
     name = "copier"
     label_source: Any = "generated"
-
-    def networks(self):
-        return {}
-
-    def phases(self):
-        return ()
 
     def observe(self, cases):
         self.maps = [case.labels for case in cases]

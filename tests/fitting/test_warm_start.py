@@ -49,9 +49,6 @@ class Small(Generator):
             "net/second.bias": (0, channels),
         }
 
-    def phases(self):
-        return ()
-
     def sample(self, conditions, seeds):
         raise NotImplementedError
 

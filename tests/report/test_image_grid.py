@@ -12,14 +12,23 @@ from gansynth.data.picture_files import read_picture
 from gansynth.report.document import JsonNode, pattern
 from gansynth.report.figures import read_metrics, write_curves
 from gansynth.report.image_grid import (
+    EDGE,
     GAP,
     LARGE,
+    _caption,
     _columns,
     write_image_grid,
     write_overlays,
     write_sample_grid,
 )
-from gansynth.report.png import boxes_at, colour_of, middle_slice, outlined
+from gansynth.report.png import (
+    boxes_at,
+    colour_of,
+    middle_slice,
+    outlined,
+    plane_of,
+    three_planes,
+)
 from gansynth.testing import ToySource
 from tests.benchmark.tracing import expand, resolve
 
@@ -123,12 +132,12 @@ def test_with_one_channel_two_cases_share_a_line(sheet):
     assert two == (one[0], 2 * one[1])
 
 
-def panels(path: Path, columns: int, rows: int = 1) -> list[list[Any]]:
+def panels(path: Path, columns: int, rows: int = 1, edge: int = LARGE) -> list[list[Any]]:
     """The middle of each panel, as RGB (H, W, 3)."""
     from matplotlib.image import imread
 
     pixels = imread(path)[..., :3]
-    pixels = pixels[-rows * (LARGE + GAP) :]  # what is above are headings
+    pixels = pixels[-rows * (edge + GAP) :]  # what is above are headings
     cells = [np.array_split(row, columns, axis=1) for row in np.array_split(pixels, rows)]
     return [[cell[35:-35, 35:-35] for cell in row] for row in cells]
 
@@ -151,8 +160,32 @@ def test_a_real_case_is_shown_in_its_samples_slice(sheet):
     image = np.zeros((1, 6, 16, 16), np.float32)
     image[:, 4, :, 8:] = 1
     real = Case("a", "a", image, np.roll(labels, -3, axis=0))
-    ((left, _, _),) = panels(sheet([Sample(image, labels)], [real], schema), 3)
+    path = sheet([Sample(image, labels)], [real], schema)
+    (((left, _, _), *_)) = panels(path, 3, rows=3, edge=EDGE)
     assert left[:, -1].mean() > left[:, 0].mean() + 0.5
+
+
+def test_a_volume_is_shown_in_three_planes_through_its_labels_the_head_up():
+    labels = np.zeros((6, 8, 10), np.int16)
+    labels[4, 5, 7] = 1
+    planes = three_planes(labels, labels.shape)
+    assert planes == ((0, 4), (1, 5), (2, 7))
+    shown = [plane_of(labels, plane, (3.0, 1.0, 1.0)) for plane in planes]
+    assert [plane.shape for plane in shown] == [(8, 10), (18, 10), (18, 8)]
+    assert [np.argwhere(plane)[0].tolist() for plane in shown] == [[5, 7], [3, 7], [3, 5]]
+
+
+def test_a_caption_has_case_slice_class_and_edits_in_voxels_of_the_case():
+    told = {"placement": {"corner": [10, -2, 0]}, "shape": [60, 8, 8], "class": "glioma"}
+    edits = {"edits": [{"edit": "elastic", "params": {}}, {"edit": "scale"}]}
+    image = np.zeros((1, 6, 8, 8), np.float32)
+    planes = ((0, 4), (1, 5), (2, 7))
+    case = Case("brain_1", "someone", image)
+    caption = _caption(Sample(image, provenance={**told, **edits}), case, planes)
+    assert caption == ("case brain_1, slice 14, row 3, column 7, glioma", "elastic, scale")
+    flat = Sample(image[:, 0], provenance={"placement": {"corner": [0, 0], "slice_index": 12}})
+    assert _caption(flat, case, (None,)) == ("case brain_1, slice 12", "")
+    assert _caption(flat, None, (None,)) == ("slice 12", "")
 
 
 @pytest.mark.parametrize("real", [0, 3])
