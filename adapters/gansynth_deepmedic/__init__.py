@@ -4,49 +4,19 @@ The process of the real program imports ``host``, ``subepochs``, ``insertion`` a
 need numpy and h5py only. It does not import this module.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from gansynth.core.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    from gansynth.core.adapter import Adapter
-    from gansynth.core.findings import Check
-    from gansynth.core.source import CaseSource, SourceRequest
-
-
-def _source() -> Callable[[SourceRequest], CaseSource]:
-    from gansynth_deepmedic.source import open_deepmedic
-
-    return open_deepmedic
-
-
-def _check() -> Check:
-    from gansynth_deepmedic.check import check_deepmedic
-
-    return check_deepmedic
-
-
-def _adapter() -> type[Adapter]:
-    from gansynth_deepmedic.adapter import DeepMedicAdapter
-
-    return DeepMedicAdapter
+from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 
 @hookimpl
-def register_sources(
-    register: Callable[[str, Callable[[], Callable[[SourceRequest], CaseSource]]], None],
-) -> None:
-    register("deepmedic", _source)
+def register_sources(register: Register) -> None:
+    register("deepmedic", lazily("gansynth_deepmedic.source:open_deepmedic"))
 
 
 @hookimpl
-def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> None:
-    register("deepmedic", _check)
+def register_checks(register: Register) -> None:
+    register("deepmedic", lazily("gansynth_deepmedic.check:check_deepmedic"))
 
 
 @hookimpl
-def register_adapters(register: Callable[[str, Callable[[], type[Adapter]]], None]) -> None:
-    register("deepmedic", _adapter)
+def register_adapters(register: Register) -> None:
+    register("deepmedic", lazily("gansynth_deepmedic.adapter:DeepMedicAdapter"))

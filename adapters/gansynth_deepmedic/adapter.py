@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import (
     Adapter,
-    Content,
     DoctorRequest,
+    ExportRequest,
     HostArrays,
     Mix,
     MixConfig,
     TrainingResult,
 )
-from gansynth.core.bank_options import BankCapacity, BankSize
+from gansynth.core.bank_options import BankCapacity
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.prediction import Prediction
@@ -32,21 +33,25 @@ from gansynth.hosts.session import CachedResult, training_in
 from gansynth.metrics.segmentation.results import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.machine import DoctorLine
-from gansynth.runtime.progress import Reporter
 from gansynth_deepmedic.config import RUNS, DeepMedicChoices, DeepMedicSettings
 from gansynth_deepmedic.engine.settings import read_settings
 from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
 from gansynth_deepmedic.insertion import HostCase
 from gansynth_deepmedic.layout import TRAIN, volume
-from gansynth_deepmedic.record import DeepMedicJob, check_resumable, versions
+from gansynth_deepmedic.model_config import ModelConfig
+from gansynth_deepmedic.program import doctor_lines
+from gansynth_deepmedic.record import (
+    DeepMedicJob,
+    check_resumable,
+    prediction_files,
+    refuse_unmeasurable,
+    versions,
+)
 from gansynth_deepmedic.session import DeepMedicSession
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import same_segments, share_on_the_fly
 from gansynth_deepmedic.subepochs import DrawnCases
 from gansynth_deepmedic.training_order import ORDER, PROGRESS
-
-if TYPE_CHECKING:
-    from gansynth_deepmedic.model_config import ModelConfig
 
 OURS = LEFT | {ORDER, PROGRESS, TRAIN, "real"}
 """Files that a training may leave before it begins, beside its lists."""
@@ -108,17 +113,13 @@ class DeepMedicAdapter(Adapter):
         """Return the cases of one subepoch after another, for a user's training loop."""
         return DrawnCases(plan, dataset, volume)
 
-    def check(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> None:
+    def check(self, request: TrainingRequest) -> None:
         """Check settings, the program and its options, the output, and the generator or bank."""
-        self._checked_job(mix_config, settings, options)
+        self._checked_job(request)
 
-    def planned(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> Mapping[str, Any]:
+    def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
         """Describe engine, cases and segments of a subepoch, and roundings for a dry run."""
-        job = self._job(mix_config, settings, options)
+        job = self._job(request)
         share = job.share
         each = share.segments // share.cases
         cases: dict[str, Any] = {"all": share.cases, "synthetic_at_most": job.slots}
@@ -135,7 +136,7 @@ class DeepMedicAdapter(Adapter):
             "cases_per_subepoch": cases,
             "segments_per_subepoch": segments,
             "said": list(share.notes),
-            "real_in_generator_space": mix_config.real_in_generator_space,
+            "real_in_generator_space": request.mix_config.real_in_generator_space,
             "versions": versions(job),
         }
 
@@ -156,58 +157,38 @@ class DeepMedicAdapter(Adapter):
         length = {"segments": str(segments), "epochs": str(max(1, round(steps / each)))}
         return [length for _ in mixes]
 
-    def start(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> TrainingResult:
+    def start(self, request: TrainingRequest) -> TrainingResult:
         """Train in a child process, and wait for its end; see ``Adapter.start``."""
         self.validate()
-        job = self._checked_job(mix_config, settings, options)
+        job = self._checked_job(request)
         with training_in(job.output, lambda: check_output(job)):
             return DeepMedicSession(job).run()
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Reject a training that saves no segmentations; see ``Adapter.check_judged``."""
-        from gansynth_deepmedic.record import refuse_unmeasurable
-
         refuse_unmeasurable(self.host, settings)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return the label maps of the held-out cases; see ``Adapter.judged``."""
-        from gansynth_deepmedic.record import prediction_files
-
         return prediction_files(self.host, folder)
 
-    def export(
-        self,
-        mix_config: MixConfig,
-        name: str,
-        *,
-        content: Content = "mixed",
-        size: BankSize | None = None,
-        dry_run: bool = False,
-        reporter: Reporter,
-    ) -> Mapping[str, Any]:
+    def export(self, request: ExportRequest) -> Mapping[str, Any]:
         """Write a folder that stock DeepMedic trains on; see ``Adapter.export``."""
         from gansynth_deepmedic.export import DeepMedicExport
 
         self.validate()
-        open_sample_source(mix_config, self.host, self.held_out)
-        check_drawing(self, mix_config)
-        export = DeepMedicExport(self.host, mix_config, name, content, size)
-        return export.run(dry_run=dry_run, reporter=reporter)
+        open_sample_source(request.mix_config, self.host, self.held_out)
+        check_drawing(self, request.mix_config)
+        return DeepMedicExport(self.host, request).run()
 
     @classmethod
     def doctor(cls, request: DoctorRequest) -> Iterator[DoctorLine]:
         """Check the checkout, its Python and the packages there."""
-        from gansynth_deepmedic.program import doctor_lines
-
         return doctor_lines(request.settings.get("deepmedic"), request.settings.get("python"))
 
-    def samples_drawn(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> int:
+    def samples_drawn(self, request: TrainingRequest) -> int:
         """Return the cases of all subepochs."""
-        job = self._job(mix_config, settings, options)
+        job = self._job(request)
         return job.total * job.share.cases
 
     def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
@@ -216,22 +197,21 @@ class DeepMedicAdapter(Adapter):
 
     # -- one training ------------------------------------------------------------------------------
 
-    def _checked_job(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> DeepMedicJob:
+    def _checked_job(self, request: TrainingRequest) -> DeepMedicJob:
         """Return one training after checks of settings, folder and sample source."""
-        self.check_ways(mix_config)
-        job = self._job(mix_config, settings, options)
+        self.check_ways(request.mix_config)
+        job = self._job(request)
         check_output(job)
-        check_drawing(self, mix_config)
+        check_drawing(self, request.mix_config)
         return job
 
-    def _new_job(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> DeepMedicJob:
+    def _new_job(self, request: TrainingRequest) -> DeepMedicJob:
         """Return one training after all checks but that of its folder."""
+        mix_config = request.mix_config
         model = self.host.model
-        choices = DeepMedicChoices.read(settings, options, None if model is None else model.path)
+        choices = DeepMedicChoices.read(
+            request.settings, request.options, None if model is None else model.path
+        )
         config = choices.asked(self.host.config)
         network = self._network(choices)
         in_torch = choices.engine == "torch"
@@ -278,12 +258,7 @@ class DeepMedicAdapter(Adapter):
 
 
 def check_output(job: DeepMedicJob) -> None:
-    """Reject a new output folder that is not empty, or a resumed one without a training.
-
-    Raises:
-        UsageFault: with a hint.
-        IntegrityFault: the record of the training there is damaged.
-    """
+    """Reject a new output folder that is not empty, or a resumed one without a training."""
     if job.choices.resume:
         check_resumable(job)
         return

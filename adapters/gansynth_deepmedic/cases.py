@@ -37,8 +37,7 @@ from gansynth_deepmedic.resplit import known_names
 from gansynth_deepmedic.training_order import SLOTS
 
 MANIFEST = "manifest.json"
-_DEEPEST = 4
-"""Most parent folders in a case's name."""
+_DEEPEST = 4  # most parent folders in a case's name
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,6 @@ def list_cases(
         config.path,
         tuple(sorted(entries, key=lambda entry: entry.case)),
         channels=tuple(names or config.channels),
-        stacked=False,
         splits=config.path.parent / SPLITS,
         subjects=config.path.parent / SUBJECTS,
         labels=None if model is None else class_labels(model.classes),
@@ -244,11 +242,7 @@ class DeepMedicOptions(ReadOptions):
         return self
 
     def volumes(self, config: TrainConfig) -> VolumeOptions:
-        """Convert the options to those of any volumes.
-
-        Raises:
-            UsageFault: the number of names differs from the number of channels.
-        """
+        """Convert the options to those of any volumes."""
         count = len(config.channels)
         if self.channels is not None and len(set(self.channels)) != count:
             raise UsageFault(

@@ -25,20 +25,10 @@ from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
 from gansynth.runtime.files import NiftiHeader, read_nifti, read_nifti_header
 from gansynth_deepmedic.cases import ConfiguredCases, DeepMedicOptions
 from gansynth_deepmedic.configs import ListedCase, TrainConfig
-from gansynth_deepmedic.preflight import (
-    Found,
-    config_faults,
-    content_faults,
-    header_faults,
-    refuse_unusable,
-    roi_faults,
-)
+from gansynth_deepmedic.preflight import Found, config_faults, content_faults, header_faults
 from gansynth_deepmedic.source import label_map, listed_by, notes
 
-__all__ = ["check_deepmedic", "refuse_unusable", "roi_faults"]
-
-FRACTION = 1e-3
-"""Tolerated distance of a label from a whole number; scaling by headers rounds."""
+FRACTION = 1e-3  # tolerated distance of a label from a whole number; scaling by headers rounds
 
 
 def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:

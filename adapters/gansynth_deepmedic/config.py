@@ -7,20 +7,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
+from gansynth.core.schema import Schema
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, read_settings, refuse_unaugmented
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.engine.settings import TorchSettings
+from gansynth_deepmedic.model_config import ModelConfig
+from gansynth_deepmedic.program import DeepMedicProgram
 from gansynth_deepmedic.training_order import Engine
-
-if TYPE_CHECKING:
-    from gansynth.core.schema import Schema
-    from gansynth_deepmedic.model_config import ModelConfig
-    from gansynth_deepmedic.program import DeepMedicProgram
 
 
 class DeepMedicSettings(TorchSettings):
@@ -52,9 +50,7 @@ class DeepMedicSettings(TorchSettings):
         None, ge=1, description="cases of a subepoch (numOfCasesLoadedPerSubepoch)"
     )
     segments: int | None = Field(
-        None,
-        ge=1,
-        description="segments of a subepoch (numberTrainingSegmentsLoadedOnGpuPerSubep)",
+        None, ge=1, description="segments of a subepoch (numberTrainingSegmentsLoadedOnGpuPerSubep)"
     )
     batch: int | None = Field(
         None, ge=1, le=65536, description="segments of a training step (batchsize_train)"
@@ -121,11 +117,7 @@ class DeepMedicChoices:
     def read(
         cls, settings: Mapping[str, str], options: Sequence[str], model: Path | None = None
     ) -> DeepMedicChoices:
-        """Check and convert ``--set`` values and arguments after ``--``.
-
-        Raises:
-            UsageFault: naming the fault, or that no engine is chosen.
-        """
+        """Check and convert ``--set`` values and arguments after ``--``."""
         if "engine" not in settings and "deepmedic" in settings:
             settings = {**settings, "engine": "deepmedic"}
         if "engine" not in settings:
@@ -183,11 +175,7 @@ class DeepMedicChoices:
         return replace(config, values=values, **fields)
 
     def values(self, config: TrainConfig, output: Path, *, augmented: bool) -> dict[str, Any]:
-        """Return the keys of ``train.cfg`` that differ from the user's file.
-
-        Raises:
-            UsageFault: affine augmentation is requested and switched off.
-        """
+        """Return the keys of ``train.cfg`` that differ from the user's file."""
         turned = self.heavier.get("augm_img_prms_tr", {}).get("affine", {})
         refuse_unaugmented({"affine": turned.get("prob")}, ["affine"], usual=augmented)
         off = [] if augmented else [key for key in AUGMENTATION if config.values.get(key)]

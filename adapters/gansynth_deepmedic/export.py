@@ -31,10 +31,8 @@ from gansynth_deepmedic.sampling_maps import SamplingMaps
 from gansynth_deepmedic.subepoch_shares import SubepochShare, share_on_disk
 
 MANIFEST = "manifest.json"
-SPARE = 16
-"""One spare crop for this many, as a crop may have no room for a segment."""
-TIMES = 2
-"""Usual limit of a case's size as float32, relative to the user's files."""
+SPARE = 16  # one spare crop for this many, as a crop may have no room for a segment
+TIMES = 2  # usual limit of a case's size as float32, relative to the user's files
 NOT_ANONYMOUS = (
     "synthetic cases are not anonymous: a real training case surrounds each sample. The lists "
     "also name real cases by their paths: do not move those, or this folder"
@@ -44,9 +42,6 @@ NOT_ANONYMOUS = (
 class DeepMedicExport(SlotExport):
     """Real cases in place, each sample inserted into its real case, and the lists of both.
 
-    Attributes:
-        share: cases and segments of every subepoch.
-
     Raises:
         DataFault: DeepMedic would fail on one of the real cases.
     """
@@ -55,7 +50,7 @@ class DeepMedicExport(SlotExport):
     trains = "DeepMedic trains"
     for_schedules = "Train on the fly for a schedule: --deepmedic CHECKOUT, or --engine torch"
     fewer = "ask for fewer with --ratio, or train on the fly"
-    share: SubepochShare
+    share: SubepochShare  # cases and segments of every subepoch
 
     # -- the order -------------------------------------------------------------------------------
 

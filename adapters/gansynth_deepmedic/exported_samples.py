@@ -36,22 +36,17 @@ from gansynth_deepmedic.layout import (
 from gansynth_deepmedic.sampling_maps import Allowed, SamplingMaps
 from gansynth_deepmedic.source import DeepMedicSource
 
-MAPS, ROIS = "maps", "roi"
-"""Folders of additional files of real cases."""
+MAPS, ROIS = "maps", "roi"  # folders of additional files of real cases
 _AUGMENTED, _ORDER = "augm_img_prms_tr", "interp_order_wmaps"
 OUTPUT = "output"
 OF_ITS_OWN = "results apart from those of a training on real cases only"
 
 
 class SlotExport(DataSetExport):
-    """An export of synthetic cases as slots.
-
-    Attributes:
-        sampling: how segments are sampled.
-    """
+    """An export of synthetic cases as slots."""
 
     source: DeepMedicSource
-    sampling: SamplingMaps
+    sampling: SamplingMaps  # how segments are sampled
 
     @property
     def real(self) -> int:
@@ -99,11 +94,7 @@ def write_slots(
     cases: Sequence[HostCase],
     reporter: Reporter,
 ) -> ExportedSamples:
-    """Write the files of every slot.
-
-    Raises:
-        DataFault: too few samples fit.
-    """
+    """Write the files of every slot."""
     index, left_out = {case.id: case for case in cases}, Counter[str]()
     read = lru_cache(maxsize=1)(lambda case_id: read_host(index[case_id]))
     patches = restricted(reader)

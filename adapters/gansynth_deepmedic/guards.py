@@ -27,21 +27,13 @@ SMALLEST = (2 * RIM,) * 3
 """Least voxels (D, H, W) of a sample: a smaller one is mostly faded border, although half of each
 axis does not fade.
 """
-SAYS = 4096
-"""Bytes for a sample's metadata."""
+SAYS = 4096  # bytes for a sample's metadata
 
 
 def open_sample_source(
     mix_config: MixConfig, source: DeepMedicSource, held_out: Sequence[CaseRecord]
 ) -> SampleSource | None:
-    """Check the generator or bank of a training; None without a generator.
-
-    Raises:
-        IntegrityFault: leakage, another data set or space, or damaged weights or samples.
-        DataFault: other channels or labels.
-        UsageFault: the run or bank is missing, has no weights, or its samples have no place in a
-            volume.
-    """
+    """Check the generator or bank of a training; None without a generator."""
     generates = mix_config.ratio.p > 0
     if mix_config.real_in_generator_space and mix_config.run is None:
         raise UsageFault(
@@ -87,11 +79,7 @@ def open_sample_source(
 
 
 def check_space(run: RunFolder, source: DeepMedicSource) -> None:
-    """Reject a generator whose samples have no place in a volume.
-
-    Raises:
-        UsageFault: slices, crops without a case, or crops that are too small; with a hint.
-    """
+    """Reject a generator whose samples have no place in a volume."""
     folder, manifest, space = run.folder, run.manifest, run.space
     again = f"gansynth fit cgan3d --data deepmedic:{source.request.where}"
     if space.grid == "slice" or (space.size and len(space.size) != 3):
@@ -115,12 +103,7 @@ def check_space(run: RunFolder, source: DeepMedicSource) -> None:
 
 
 def check_bank(reader: BankReader, source: DeepMedicSource) -> None:
-    """Check every sample of a user's bank as a producer checks its own.
-
-    Raises:
-        DataFault: unknown labels, NaN, or no place in a training case; naming the sample.
-        IntegrityFault: a damaged segment.
-    """
+    """Check every sample of a user's bank as a producer checks its own."""
     from gansynth.sampling.quality_gate import validate_sample
 
     cases = {case: source.host_case(case) for case in source.train_ids}

@@ -20,14 +20,10 @@ if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
     from gansynth.core.schema import Sample
 
-RIM = 4
-"""Voxels over which a patch fades into the real case at each face inside the volume."""
-OUTSIDE = -1
-"""Label of voxels outside the region of interest (``gansynth.core.schema.OUTSIDE``)."""
-_BESIDE = "beside"
-"""Copy of ``gansynth.sampling.sampler.BESIDE``, whose module needs more than numpy."""
-MISSING = "-"
-"""Entry of a list of files for a missing channel; DeepMedic fills it with zeros."""
+RIM = 4  # voxels over which a patch fades into the real case at each face inside the volume
+OUTSIDE = -1  # label of voxels outside the region of interest (`gansynth.core.schema.OUTSIDE`)
+_BESIDE = "beside"  # copy of `gansynth.sampling.sampler.BESIDE`, whose module needs more than numpy
+MISSING = "-"  # entry of a list of files for a missing channel; DeepMedic fills it with zeros
 T = TypeVar("T", bound=np.generic)
 
 
@@ -146,10 +142,6 @@ def insert(
         sample: image (C, D, H, W) and labels (D, H, W) in gansynth's axes and units, with
             provenance.
         rim: voxels.
-
-    Raises:
-        DataFault: shape, channels or position do not fit the case, labels are missing, or no voxel
-            would change.
     """
     name = getattr(sample, "id", "") or "sample"
     if why := misfit(case, sample, rim):

@@ -62,11 +62,7 @@ class ConfigKeys:
         )
 
     def number(
-        self,
-        key: str,
-        default: float | None = None,
-        low: float = -math.inf,
-        high: float = math.inf,
+        self, key: str, default: float | None = None, low: float = -math.inf, high: float = math.inf
     ) -> float:
         """A finite number."""
         expected = f"a number{_between(low, high)}"

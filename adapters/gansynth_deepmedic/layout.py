@@ -44,8 +44,7 @@ _TABLE, _CHANNELS, _LABELS, _ROIS = (
     "gtLabelsTraining",
     "roiMasksTraining",
 )
-_PACKED = 4
-"""gzip's level: noisy images hardly shrink beyond it, and every subepoch unpacks them."""
+_PACKED = 4  # gzip's level: noisy images hardly shrink beyond it, and every subepoch unpacks them
 _CASES, _SEGMENTS = "numOfCasesLoadedPerSubepoch", "numberTrainingSegmentsLoadedOnGpuPerSubep"
 
 

@@ -18,8 +18,7 @@ from gansynth_deepmedic.insertion import MISSING
 from gansynth_deepmedic.keys import ConfigKeys, joined
 from gansynth_deepmedic.literals import excerpt, read_text
 
-MOST_BYTES = 16 << 20
-"""Most bytes of a list or csv."""
+MOST_BYTES = 16 << 20  # most bytes of a list or csv
 _CHANNEL = "channel_"
 _LABELS, _ROI, _PREDICTION = "ground_truth", "roi_mask", "prediction_filename"
 _MARK = "\ufeff"
@@ -55,12 +54,7 @@ class CaseLists:
 
 
 def read_part(keys: ConfigKeys, part: str, table: str, names: str | None = None) -> CaseLists:
-    """Read the cases of ``Training`` or ``Validation``.
-
-    Raises:
-        DataFault: a missing or invalid key, list or table, lists of unequal length, or a missing
-            first channel.
-    """
+    """Read the cases of ``Training`` or ``Validation``."""
     if keys.has(table):
         return _once(_read_table(keys.file(table)), names=None)
     lists = keys.files(f"channels{part}", "a list of files, one for each channel, that list paths")
@@ -87,11 +81,7 @@ def read_part(keys: ConfigKeys, part: str, table: str, names: str | None = None)
 
 
 def read_list(path: Path) -> list[str]:
-    """Return the entries of a list file: paths, or ``-`` for a missing channel.
-
-    Raises:
-        DataFault: missing, no text, or a line that is not a path.
-    """
+    """Return the entries of a list file: paths, or ``-`` for a missing channel."""
     text = read_text(path, MOST_BYTES)
     if text.startswith(_MARK):
         raise DataFault(

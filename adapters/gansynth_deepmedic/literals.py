@@ -19,15 +19,11 @@ from typing import Any
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import reading
 
-MOST_BYTES = 1 << 20
-"""Most bytes of a configuration file."""
-MOST_VALUES = 100_000
-"""Most numbers and texts of a file, after repetition of lists."""
-DEEPEST = 64
-"""Most nested brackets or operators."""
+MOST_BYTES = 1 << 20  # most bytes of a configuration file
+MOST_VALUES = 100_000  # most numbers and texts of a file, after repetition of lists
+DEEPEST = 64  # most nested brackets or operators
 LARGEST = 2**63
-EXPONENT = 64
-"""Largest exponent of a power."""
+EXPONENT = 64  # largest exponent of a power
 _SHOWN = 60
 _WAY_OUT = "write the value itself: configurations are never executed here"
 _LITERAL = "a number, a text, True, False, None, or a list, tuple or dict of these"
@@ -41,11 +37,6 @@ def read_literals(path: Path) -> dict[str, Any]:
     """Return every assignment of a configuration file in order, without executing it.
 
     A later assignment replaces an earlier one of the same key, as in Python.
-
-    Raises:
-        UsageFault: it is a folder.
-        DataFault: no such file, no text, no Python, or anything but assignments of literals; with
-            file, line and content.
     """
     path = Path(path)
     if not os.path.isfile(path):

@@ -31,8 +31,7 @@ from gansynth_deepmedic.configs import (
 from gansynth_deepmedic.keys import Triple
 from gansynth_deepmedic.source import DeepMedicSource, empty_region, label_map, whole_numbers
 
-WHOLE_IMAGE = (UNIFORM, WHOLE)
-"""Types of sampling that use the region of interest as a weight map."""
+WHOLE_IMAGE = (UNIFORM, WHOLE)  # types of sampling that use the region of interest as a weight map
 _VALIDATION_SHARES = "proportionOfSamplesToExtractPerCategoryVal"
 _VALIDATION_MAPS = "weightedMapsForSamplingEachCategoryVal"
 
@@ -47,8 +46,7 @@ class SegmentSampling:
     shares: tuple[float, ...] | None = None  # of the categories; None for equal ones
 
 
-Found = tuple[Path, DataFault]
-"""The file, and its fault."""
+Found = tuple[Path, DataFault]  # the file, and its fault
 
 
 def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None) -> None:
@@ -56,9 +54,6 @@ def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None) -> None:
 
     The headers of all cases are checked first, then all label maps and regions of interest. Weight
     maps are not checked.
-
-    Raises:
-        DataFault: the first fault; ``gansynth check`` reports all.
     """
     config = source.config
     for _, fault in config_faults(config, model):
@@ -151,20 +146,6 @@ def _region_faults(
             return
 
 
-def roi_faults(config: TrainConfig) -> list[DataFault]:
-    """Return the regions of interest that DeepMedic cannot sample from, by headers only.
-
-    Raises:
-        DataFault: a file that cannot be read.
-    """
-    faults: list[DataFault] = []
-    for cases, trained in ((config.train, True), (config.validation, False)):
-        each = samplings(config, None, trained=trained)
-        for roi in dict.fromkeys(case.roi for case in cases if case.roi is not None):
-            faults += [fault for _, fault in _region_faults(roi, read_nifti_header(roi), each)]
-    return faults
-
-
 def _small(
     file: Path,
     shape: Sequence[int],
@@ -193,11 +174,7 @@ def _padding(config: TrainConfig, model: ModelConfig) -> Triple:
 def content_faults(
     listed: ListedCase, config: TrainConfig, model: ModelConfig | None, *, trained: bool
 ) -> Iterator[Found]:
-    """Yield faults of a case's label map and region of interest.
-
-    Raises:
-        DataFault: a file that cannot be read.
-    """
+    """Yield faults of a case's label map and region of interest."""
     assert listed.labels is not None
     labels = label_map(listed.labels, read_nifti(listed.labels).array, model)
     region: npt.NDArray[Any] | None = None

@@ -23,8 +23,7 @@ from gansynth.runtime.machine import DoctorLine
 
 CHECKOUT = "GANSYNTH_DEEPMEDIC"
 PYTHON = "GANSYNTH_DEEPMEDIC_PYTHON"
-LEAST = (3, 11)
-"""Least Python for gansynth's modules, which the process also imports."""
+LEAST = (3, 11)  # least Python for gansynth's modules, which the process also imports
 SCRIPT = "deepMedicRun"
 PACKAGES = ("tensorflow", "numpy", "nibabel", "pandas", "scipy", "six", "h5py")
 """Imported packages of the process: DeepMedic's, and h5py for the sample bank."""
@@ -100,12 +99,7 @@ def find_program(
 
 
 def find_checkout(checkout: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of a checkout with all functions of ``TOUCHED``.
-
-    Raises:
-        DataFault: no such folder.
-        UsageFault: no folder is named, or it is not DeepMedic 0.8.
-    """
+    """Return the folder of a checkout with all functions of ``TOUCHED``."""
     named, by = checkout or environ.get(CHECKOUT, ""), "--deepmedic" if checkout else f"${CHECKOUT}"
     cure = f"{GET_CHECKOUT}, then --deepmedic deepmedic or export {CHECKOUT}=$PWD/deepmedic"
     if not named:
@@ -142,11 +136,7 @@ def find_python(python: str | None, environ: Mapping[str, str] = os.environ) -> 
 
 
 def examine(python: Path, checkout: Path | None = None) -> dict[str, str]:
-    """Return the versions of a Python (``python``) and of ``PACKAGES`` in it.
-
-    Raises:
-        EnvironmentFault: it cannot be started, is too old, or lacks a package.
-    """
+    """Return the versions of a Python (``python``) and of ``PACKAGES`` in it."""
     versions = look(python)
     release = tuple(int(part) for part in re.findall(r"\d+", versions["python"])[:2])
     if release < LEAST:
@@ -164,11 +154,7 @@ def examine(python: Path, checkout: Path | None = None) -> dict[str, str]:
 
 
 def look(python: Path) -> dict[str, str]:
-    """Return the versions of a Python (``python``) and of ``PACKAGES`` in it, "" for missing ones.
-
-    Raises:
-        EnvironmentFault: it cannot be started.
-    """
+    """Return the versions of a Python (``python``) and of ``PACKAGES`` in it; "" for none."""
     names = {package: _DISTRIBUTIONS.get(package, (package,)) for package in PACKAGES}
     # The version first: what follows does not run in an old Python.
     ask = f"import sys; print('python ' + sys.version.split()[0]); sys.stdout.flush()\n{_ASK}"

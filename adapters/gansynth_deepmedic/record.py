@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansynth.core.adapter import MixConfig
 from gansynth.core.prediction import Prediction
@@ -21,17 +21,14 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_deepmedic.config import DeepMedicChoices
 from gansynth_deepmedic.configs import ListedCase, TrainConfig
+from gansynth_deepmedic.engine.settings import EngineSettings
 from gansynth_deepmedic.program import DeepMedicProgram
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare
 
-if TYPE_CHECKING:
-    from gansynth_deepmedic.engine.settings import EngineSettings
-
 COMPARED = (*record.COMPARED, "real_in_generator_space", "cases", "segments", "batch")
 ANEW = "start anew without resume, into another folder"
-MODELS = "saved_models"
-"""Folder in the output for DeepMedic's checkpoints."""
+MODELS = "saved_models"  # folder in the output for DeepMedic's checkpoints
 SUFFIXES = "suffixForSegmAndProbsDictVal"
 WAY_OUT = "train it again, to its end"
 
@@ -113,12 +110,7 @@ def commit_of(checkout: Path) -> str | None:
 
 
 def check_resumable(job: DeepMedicJob) -> None:
-    """Reject a folder whose training differs from the one to resume.
-
-    Raises:
-        UsageFault: no training, one of another engine, network or name, or an ended one.
-        IntegrityFault: its record is damaged.
-    """
+    """Reject a folder whose training differs from the one to resume."""
     last, output = last_session(job.output), job.output
     model = None if job.choices.model is None else str(job.choices.model)
     now = {
@@ -139,11 +131,7 @@ def check_resumable(job: DeepMedicJob) -> None:
 
 
 def checkpoint_of(output: Path) -> Path | None:
-    """Return DeepMedic's checkpoint of the recorded epochs for ``-load``, or None.
-
-    Raises:
-        UsageFault: it is missing.
-    """
+    """Return DeepMedic's checkpoint of the recorded epochs for ``-load``, or None."""
     last = last_session(output)
     named = last.get("checkpoint")
     if last["engine"] != "deepmedic" or last["epochs"][1] == 0 or named is None:
@@ -175,21 +163,12 @@ def _index(checkpoint: Path) -> Path:
 
 
 def epochs_done(output: Path) -> int:
-    """Return the epochs done by the training in a folder.
-
-    Raises:
-        UsageFault: there is none.
-        IntegrityFault: its record is damaged.
-    """
+    """Return the epochs done by the training in a folder."""
     return int(last_session(output)["epochs"][1])
 
 
 def refuse_unmeasurable(source: DeepMedicSource, settings: Mapping[str, str]) -> None:
-    """Reject a training that would save no segmentations of validation cases.
-
-    Raises:
-        UsageFault: naming the setting.
-    """
+    """Reject a training that would save no segmentations of validation cases."""
     config = source.config
     if settings.get("engine") != "torch":
         if not config.predictions or not config.values.get("saveSegmentationVal", True):
@@ -210,10 +189,6 @@ def prediction_files(source: DeepMedicSource, folder: Path) -> dict[str, Predict
 
     The torch engine writes them at the training's end. The real program writes them after epochs
     with validation of whole volumes: ``numberOfEpochsBetweenFullInferenceOnValImages``.
-
-    Raises:
-        UsageFault: no training, no validation, or no saved segmentation.
-        DataFault: the training has not ended, or a file is missing.
     """
     sessions = read_sessions(folder / FILE)
     if not sessions:

@@ -159,11 +159,7 @@ def is_divided(where: str) -> bool:
 
 
 def config_of(request: SourceRequest) -> Path:
-    """Return the ``trainConfig.cfg`` of a request with an absolute path.
-
-    Raises:
-        UsageFault: a folder of folds has no such fold.
-    """
+    """Return the ``trainConfig.cfg`` of a request with an absolute path."""
     if not is_divided(request.where):
         return Path(request.where)
     path = fold_folder(Path(request.where), request.fold) / CONFIG
@@ -176,11 +172,7 @@ def config_of(request: SourceRequest) -> Path:
 
 
 def known_names(config: TrainConfig, cases: Sequence[ListedCase]) -> tuple[str, ...] | None:
-    """Return the names that cases had before the split into folds; None without ``CASES``.
-
-    Raises:
-        DataFault: the names are of other cases.
-    """
+    """Return the names that cases had before the split into folds; None without ``CASES``."""
     path = config.path.parent / CASES
     if not path.is_file():
         return None

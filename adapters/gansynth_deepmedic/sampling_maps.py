@@ -27,8 +27,7 @@ USUAL_OUTPUT, USUAL_SEGMENT = 21, 37
 """Voxels along an axis of output and segment of DeepMedic's example network. They define the border
 if the network is unknown.
 """
-_MOST = 4
-"""An assumed border is at most this fraction (a quarter) of an axis at each end."""
+_MOST = 4  # an assumed border is at most this fraction (a quarter) of an axis at each end
 
 
 @dataclass(frozen=True)

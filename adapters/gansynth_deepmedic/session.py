@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansynth.bank.training_bank import BankRequirements
 from gansynth.core.adapter import TrainingResult
@@ -17,7 +17,9 @@ from gansynth.hosts.session import HostSession
 from gansynth.metrics.segmentation.results import account_of
 from gansynth.runtime import processes
 from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.guards import sample_bytes, stored
+from gansynth_deepmedic.insertion import HostCase
 from gansynth_deepmedic.layout import TrainingLayout, write_layout
 from gansynth_deepmedic.program import command, environ_of
 from gansynth_deepmedic.progress_reader import SubepochCounts, watch
@@ -33,9 +35,6 @@ from gansynth_deepmedic.record import (
     prediction_files,
 )
 from gansynth_deepmedic.training_order import ORDER, PROGRESS, TrainingOrder
-
-if TYPE_CHECKING:
-    from gansynth_deepmedic.insertion import HostCase
 
 
 class DeepMedicSession(HostSession[int]):
@@ -73,6 +72,7 @@ class DeepMedicSession(HostSession[int]):
             cases = self._cases()
             self.start()
             self.steer()
+            self.write()  # before the first checkpoint, which is gone on with only beside a record
             ended = self._train(self._order(cases))
         finally:
             self.close(complete=ended is not None and ended.code == 0 and self._ended)
@@ -106,7 +106,6 @@ class DeepMedicSession(HostSession[int]):
         job, source = self.job, self.job.source
         if not job.mix_config.real_in_generator_space:
             return tuple(source.host_case(case) for case in source.train_ids)
-        from gansynth.runtime.progress import NullReporter
 
         assert job.mix_config.run is not None, "checked"
         self.say("converting the real training cases through the generator's space")

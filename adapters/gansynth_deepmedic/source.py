@@ -37,7 +37,7 @@ from gansynth_deepmedic.configs import (
     read_train_config,
 )
 from gansynth_deepmedic.insertion import MISSING, HostCase
-from gansynth_deepmedic.resplit import config_of, is_divided
+from gansynth_deepmedic.resplit import config_of, is_divided, write_folds
 
 log = logging.getLogger("gansynth")
 
@@ -79,8 +79,6 @@ class DeepMedicSource(VolumeSource):
 
         The cases are those of this configuration.
         """
-        from gansynth_deepmedic.resplit import write_folds
-
         return write_folds(self, self.config, self._listed, splits, folder)
 
     @property
@@ -250,11 +248,7 @@ def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
 def listed_by(
     request: SourceRequest,
 ) -> tuple[SourceRequest, TrainConfig, ConfiguredCases, DeepMedicOptions]:
-    """Return a request with absolute paths, and its configuration, cases and options.
-
-    Raises:
-        UsageFault, DataFault: as ``open_deepmedic``.
-    """
+    """Return a request with absolute paths, and its configuration, cases and options."""
     options = parse_read(DeepMedicOptions, request)
     request = absolute(request)
     model = None
@@ -295,11 +289,7 @@ def whole_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def label_map(file: Path, array: npt.NDArray[Any], model: ModelConfig | None) -> LabelArray:
-    """Return labels as int16, rounded as in DeepMedic.
-
-    Raises:
-        DataFault: labels below 0, or beyond the network's classes.
-    """
+    """Return labels as int16, rounded as in DeepMedic."""
     whole = whole_numbers(array)
     low, high = int(whole.min()), int(whole.max())
     most = 2**15 - 1 if model is None else model.classes - 1

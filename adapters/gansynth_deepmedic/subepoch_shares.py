@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from gansynth.core.ratio import Ratio, listed_counts, whole_parts
 from gansynth.hosts.epoch_plan import count_places
 
-MOST_REPEATS = 8
-"""Most times that a real case is listed to reach R:S exactly."""
-MOST_TIMES = 2
-"""Most cases of a subepoch on the fly, relative to the user's file."""
+MOST_REPEATS = 8  # most times that a real case is listed to reach R:S exactly
+MOST_TIMES = 2  # most cases of a subepoch on the fly, relative to the user's file
 CASES = "numOfCasesLoadedPerSubepoch"
 SEGMENTS = "numberTrainingSegmentsLoadedOnGpuPerSubep"
 

@@ -154,11 +154,7 @@ class Subepochs:
 
 
 def read_case(case: HostCase, read: Read) -> LoadedCase:
-    """Read a real case in the form of its files; labels and region are rounded as in DeepMedic.
-
-    Raises:
-        DataFault: its files differ in shape.
-    """
+    """Read a real case in the form of its files; labels and region are rounded as in DeepMedic."""
     labels = _whole(read(case.labels))
     image = np.zeros((len(case.channels), *labels.shape), np.float32)
     for channel, file in zip(image, case.channels, strict=True):

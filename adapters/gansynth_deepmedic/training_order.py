@@ -23,8 +23,7 @@ from gansynth_deepmedic.subepochs import Subepochs
 Engine = Literal["deepmedic", "torch"]
 ORDER = "gansynth_order.json"
 PROGRESS = "gansynth_progress.jsonl"
-SLOTS = "synth"
-"""Folder in the paths of synthetic slots; on the fly it stays empty."""
+SLOTS = "synth"  # folder in the paths of synthetic slots; on the fly it stays empty
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import (
     Adapter,
     CommandReport,
-    Content,
     DoctorRequest,
+    ExportRequest,
     HostArrays,
     ImportRequest,
     Mix,
@@ -22,7 +22,8 @@ from gansynth.core.adapter import (
     SplitsRequest,
     TrainingResult,
 )
-from gansynth.core.bank_options import BankCapacity, BankSize
+from gansynth.core.bank_options import BankCapacity
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.prediction import Prediction
 from gansynth.core.ratio import Ratio
@@ -38,10 +39,11 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.options import read_settings
-from gansynth.runtime.progress import Reporter
+from gansynth.sampling.run import locked
 from gansynth_nnunet import cascade, variants
 from gansynth_nnunet.class_locations import Key, encode, keys_of
 from gansynth_nnunet.config import NnunetSettings, TrainerMix
+from gansynth_nnunet.converter import SpaceConverter
 from gansynth_nnunet.guards import check_origin, drawn_size, host_size, sample_bytes, takes_of
 from gansynth_nnunet.launch import TRAINER, parse_options, with_ext_trainer
 from gansynth_nnunet.mixed import MixedNnunetDataset
@@ -55,11 +57,10 @@ from gansynth_nnunet.session import (
     read_training_result,
 )
 from gansynth_nnunet.source import NnunetSource
+from gansynth_nnunet.splits import make_splits
 
-CONFIG = "gansynth_config.json"
-"""File of a training's results that says how samples enter it."""
-WORKERS = "2"
-"""Default number of nnU-Net's augmentation processes (``nnUNet_n_proc_DA``)."""
+CONFIG = "gansynth_config.json"  # file of a training's results that says how samples enter it
+WORKERS = "2"  # default number of nnU-Net's augmentation processes (`nnUNet_n_proc_DA`)
 
 
 class NnunetAdapter(Adapter):
@@ -114,16 +115,11 @@ class NnunetAdapter(Adapter):
         """Return nnU-Net's own preprocessing of samples of raw scans; see ``Converter``."""
         if "plans" in source.host:
             return super().bring(source, space)
-        from gansynth_nnunet.converter import SpaceConverter
 
         return SpaceConverter(source, space, self.host)
 
     def validate(self) -> None:
-        """Check the files that nnU-Net needs beside the cases, which the source has checked.
-
-        Raises:
-            DataFault: one is missing or inconsistent.
-        """
+        """Check the files that nnU-Net needs beside the cases, which the source has checked."""
         plans, folder = self.host.plans, self.host.plans.folder
         if plans.doc["plans_name"] != self._plans:
             raise DataFault(
@@ -143,22 +139,14 @@ class NnunetAdapter(Adapter):
         """Wrap an nnU-Net training data set; for users with their own trainer."""
         return MixedNnunetDataset(dataset, plan, batch_size, len(self.schema.channels), self.keys)
 
-    def check(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> None:
-        """Check settings, nnU-Net's options, and the generator or bank.
-
-        Raises:
-            IntegrityFault: leakage, or another data set, plans, configuration.
-            UsageFault: invalid values, or samples smaller than a patch; with ``--c``, another kind
-                of schedule than that of the continued training.
-            DataFault: a bank of other channels or labels, or with an invalid sample.
-        """
+    def check(self, request: TrainingRequest) -> None:
+        """Check settings, nnU-Net's options, and the generator or bank."""
+        mix_config = request.mix_config
         self.check_ways(mix_config)
-        parsed = parse_options(options)
-        config = self._config(mix_config, settings)
+        parsed = parse_options(request.options)
+        config = self._config(mix_config, request.settings)
         variants.check(self.trainer)
-        asked_regions(settings.get("regions", ""), self.source)
+        asked_regions(request.settings.get("regions", ""), self.source)
         if self.host.is_cascaded and mix_config.ratio.p > 0 and not config.cascade:
             raise UsageFault(cascade.refusal(self.host.configuration))
         sample_source = self._check(mix_config) if mix_config.ratio.p > 0 else None
@@ -195,18 +183,15 @@ class NnunetAdapter(Adapter):
         length = {"num_epochs": str(epochs), "num_iterations_per_epoch": str(each)}
         return [length for _ in mixes]
 
-    def start(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> TrainingResult:
+    def start(self, request: TrainingRequest) -> TrainingResult:
         """Train nnU-Net in a child process and wait for its end; see ``Adapter.start``."""
         self.validate()
-        self.check(mix_config, settings, options)
-        from gansynth.sampling.run import locked
+        self.check(request)
 
-        config = self._config(mix_config, settings)
+        config = self._config(request.mix_config, request.settings)
         with locked(self.output_folder, "take -o FOLDER, or other --plans or --fold"):
-            self._train(self._write(config), options, mix_config.scratch)
-            regions = asked_regions(settings.get("regions", ""), self.source)
+            self._train(self._write(config), request.options, request.mix_config.scratch)
+            regions = asked_regions(request.settings.get("regions", ""), self.source)
             account = account_of(self.judged, self.source, self.output_folder, regions)
             return read_training_result(self.output_folder, account)
 
@@ -222,23 +207,13 @@ class NnunetAdapter(Adapter):
 
         return prediction_files(self.host, folder)
 
-    def export(
-        self,
-        mix_config: MixConfig,
-        name: str,
-        *,
-        content: Content = "mixed",
-        size: BankSize | None = None,
-        dry_run: bool = False,
-        reporter: Reporter,
-    ) -> Mapping[str, Any]:
+    def export(self, request: ExportRequest) -> Mapping[str, Any]:
         """Write an nnU-Net data set; see ``Adapter.export``."""
         from gansynth_nnunet.export import NnunetExport
 
         self.validate()
-        self.check(mix_config, {}, ())
-        export = NnunetExport(self.host, mix_config, name, content, size)
-        return export.run(dry_run=dry_run, reporter=reporter)
+        self.check(TrainingRequest(request.mix_config, {}, ()))
+        return NnunetExport(self.host, request).run()
 
     @classmethod
     def import_dataset(cls, request: ImportRequest) -> CommandReport:
@@ -257,8 +232,6 @@ class NnunetAdapter(Adapter):
     @classmethod
     def make_splits(cls, request: SplitsRequest) -> Sequence[FoldSplit]:
         """Write ``splits_final.json``; see ``Adapter.make_splits``."""
-        from gansynth_nnunet.splits import make_splits
-
         return make_splits(
             request.request, folds=request.folds, seed=request.seed, overwrite=request.overwrite
         )
@@ -324,14 +297,12 @@ class NnunetAdapter(Adapter):
         check_drawing(self, mix_config)
         return sample_source
 
-    def samples_drawn(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> int | None:
+    def samples_drawn(self, request: TrainingRequest) -> int | None:
         """Return the slots of all batches of nnU-Net's default trainer; None for others."""
-        if "trainer" in settings and "num_epochs" not in settings:
+        if "trainer" in request.settings and "num_epochs" not in request.settings:
             return None
-        epochs = int(settings.get("num_epochs", 1000))
-        batches = int(settings.get("num_iterations_per_epoch", 250))
+        epochs = int(request.settings.get("num_epochs", 1000))
+        batches = int(request.settings.get("num_iterations_per_epoch", 250))
         return epochs * batches * self.host.batch_size
 
     def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:

@@ -58,11 +58,7 @@ class SplitAugmentation:
         self.real, self.synthetic, self.last = real, synthetic, last
 
     def __call__(self, **sample: Any) -> Any:
-        """Transform the sample loaded last.
-
-        Raises:
-            EnvironmentFault: this nnU-Net loads and transforms in another order.
-        """
+        """Transform the sample loaded last."""
         synthetic, self.last.synthetic = self.last.synthetic, None
         if synthetic is None:
             raise EnvironmentFault(
@@ -77,9 +73,6 @@ def deform(transforms: Any, share: float) -> str:
     """Add elastic deformation of a share of samples to a pipeline's spatial transforms, in place.
 
     Returns a message for the log.
-
-    Raises:
-        UsageFault: the pipeline has no spatial transform.
     """
     steps = getattr(transforms, "transforms", ())
     spatial = [step for step in steps if isinstance(step, SpatialTransform)]

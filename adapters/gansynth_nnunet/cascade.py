@@ -11,49 +11,34 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.schema import LabelArray
 from gansynth.runtime.errors import DataFault
 from gansynth_nnunet.config import CASCADE
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from gansynth.core.schema import LabelArray
-
 PREVIOUS = "previous_stage"
 """Name of the arrays in a bank's extras: (D, H, W), 0 where no label is predicted."""
-P_DROP = 0.3
-"""Probability that a label loses one of its components."""
-P_MERGE = 0.1
-"""Probability that one of its components gets another label."""
-LARGEST = 0.5
-"""Share of a label's voxels above which a component is neither lost nor relabelled."""
-SHIFT = 1.0
-"""Largest shift of a whole border, out or in, in coarse voxels."""
-WOBBLE = 0.5
-"""Standard deviation of the additional shift along a border, in coarse voxels."""
-SMOOTH = 3.0
-"""Length over which that shift varies, in coarse voxels."""
+P_DROP = 0.3  # probability that a label loses one of its components
+P_MERGE = 0.1  # probability that one of its components gets another label
+LARGEST = 0.5  # share of a label's voxels above which a component is neither lost nor relabelled
+SHIFT = 1.0  # largest shift of a whole border, out or in, in coarse voxels
+WOBBLE = 0.5  # standard deviation of the additional shift along a border, in coarse voxels
+SMOOTH = 3.0  # length over which that shift varies, in coarse voxels
 
 
 @dataclass(frozen=True)
 class PreviousStage:
-    """Simulates the first stage of a cascade.
+    """Simulates the first stage of a cascade."""
 
-    Attributes:
-        labels: that nnU-Net predicts, without background and ignore label.
-        spacing: of the second stage, mm.
-        configuration: nnU-Net's own object for the first stage, which resamples.
-    """
-
-    labels: tuple[int, ...]
-    spacing: tuple[float, ...]
+    labels: tuple[int, ...]  # that nnU-Net predicts, without background and ignore label
+    spacing: tuple[float, ...]  # of the second stage, mm
     coarse: tuple[float, ...]
-    configuration: Any
+    configuration: Any  # nnU-Net's own object for the first stage, which resamples
 
     @classmethod
     def of(
@@ -156,11 +141,7 @@ def refusal(configuration: str) -> str:
 
 
 def check_predictions(folder: Path, cases: Sequence[str], stage: str) -> None:
-    """Refuse to start if the previous stage lacks predictions of cases.
-
-    Raises:
-        DataFault: names the first case that its folder ``predicted_next_stage`` lacks.
-    """
+    """Refuse to start if the previous stage lacks predictions of cases."""
     there = {file.stem for file in folder.glob("*") if file.suffix in (".b2nd", ".npy", ".npz")}
     absent = [case for case in cases if case not in there]
     if absent:

@@ -66,12 +66,7 @@ class PreprocessedArrays:
             raise self._fault(name, words_of(error)) from error
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        """Read an array (C, D, H, W).
-
-        Raises:
-            DataFault, IntegrityFault: as ``open``.
-            EnvironmentFault: not enough memory.
-        """
+        """Read an array (C, D, H, W)."""
         array = self.open(name)
         try:
             return np.asarray(array[...])
@@ -86,9 +81,6 @@ class PreprocessedArrays:
         """Return a file's bytes, which are those whose hash was noted.
 
         Where none was noted, each new array is decoded in another process first.
-
-        Raises:
-            DataFault, IntegrityFault: as ``open``.
         """
         path = self.folder / name
         with reading(path):
@@ -120,18 +112,12 @@ class PreprocessedArrays:
 
 
 class Preprocessed(CaseSource):
-    """One configuration of a preprocessed data set, before its cases are read.
-
-    Attributes:
-        dataset: full name, ``Dataset004_Hippocampus``.
-        dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans.
-        labels: its labels, regions and the ignore label.
-    """
+    """One configuration of a preprocessed data set, before its cases are read."""
 
     root: NnunetRoot
-    dataset: str
+    dataset: str  # full name, `Dataset004_Hippocampus`
     plans: NnunetPlans
     configuration: str
     config: dict[str, Any]
-    dataset_json: Mapping[str, Any]
-    labels: LabelTable
+    dataset_json: Mapping[str, Any]  # nnU-Net's copy of `dataset.json` beside the plans
+    labels: LabelTable  # its labels, regions and the ignore label

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from gansynth.core.schema import LabelArray
 
-Key = int | tuple[int, ...]
-"""A label, or the labels of a region."""
+Key = int | tuple[int, ...]  # a label, or the labels of a region
 
 PREFIX = "class_locations:"
 VOXELS = 1000

@@ -122,21 +122,15 @@ HOW_TO = (
 
 @dataclass(frozen=True)
 class TrainerMix(Document):
-    """How synthetic samples enter one nnU-Net training.
-
-    Attributes:
-        cascade: allow a cascade's second stage: see ``CASCADE``.
-        subjects: CSV or regular expression that gives each case's subject; None takes the
-            generator's own.
-        patience: seconds a phase without real cases waits for a sample.
-        held_out: records of held-out cases already read, so that they are not read twice.
-    """
+    """How synthetic samples enter one nnU-Net training."""
 
     mix_config: MixConfig
     settings: Mapping[str, int | float] = field(default_factory=dict)
-    cascade: bool = False
+    cascade: bool = False  # allow a cascade's second stage: see `CASCADE`
+    # CSV or regular expression that gives each case's subject; None takes the generator's own
     subjects: str | None = None
-    patience: float = PATIENCE
+    patience: float = PATIENCE  # seconds a phase without real cases waits for a sample
+    # records of held-out cases already read, so that they are not read twice
     held_out: tuple[CaseRecord, ...] = ()
 
     FILE: ClassVar[str] = "GANSYNTH_CONFIG"
@@ -157,11 +151,7 @@ class TrainerMix(Document):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> TrainerMix | None:
-        """Read the configuration from the environment; None if unset (inference needs none).
-
-        Raises:
-            UsageFault: names the missing or invalid variable, and both ways to configure.
-        """
+        """Read the configuration from the environment; None if unset (inference needs none)."""
         if environ.get(cls.FILE):
             return cls._from_file(Path(environ[cls.FILE]))
         variables = {name: environ.get(f"GANSYNTH_{name}", "") for name in VARIABLES}
@@ -177,7 +167,7 @@ class TrainerMix(Document):
                 f"ratio {variables['RATIO']} needs synthetic samples, but none are made: {HOW_TO}"
             )
         return cls(
-            mix_config=_injection(variables),
+            mix_config=_mix_config(variables),
             settings=read_settings(
                 TrainerSettings, _pairs(variables["SET"]), "nnU-Net's trainer", "GANSYNTH_SET"
             ).attributes,
@@ -238,8 +228,8 @@ def _pairs(text: str) -> dict[str, str]:
     return pairs
 
 
-def _injection(variables: Mapping[str, str]) -> MixConfig:
-    """Return the injection that ``GANSYNTH_`` variables describe."""
+def _mix_config(variables: Mapping[str, str]) -> MixConfig:
+    """Return the ``MixConfig`` that ``GANSYNTH_`` variables describe."""
     paths = {
         k: Path(variables[k]).absolute() if variables[k] else None for k in ("GENERATOR", "BANK")
     }

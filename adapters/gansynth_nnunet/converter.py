@@ -31,30 +31,21 @@ if TYPE_CHECKING:
     from gansynth_nnunet.source import NnunetSource
 
 BY = "nnU-Net's preprocessor"
-STORED = ("SimpleITKIO", "NibabelIO")
-"""nnU-Net's readers that keep the axes of a file."""
+STORED = ("SimpleITKIO", "NibabelIO")  # nnU-Net's readers that keep the axes of a file
 TURNED = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
 """nnU-Net's readers that reorient to RAS, as gansynth's sources do."""
-SLAB = 8
-"""Slices of a 2d sample; nnU-Net picks one at each draw."""
-MAX_BYTES = 1 << 30
-"""Limit of scans kept in memory."""
+SLAB = 8  # slices of a 2d sample; nnU-Net picks one at each draw
+MAX_BYTES = 1 << 30  # limit of scans kept in memory
 
-Box = tuple[tuple[int, int], ...]
-"""First and end voxel along D, H, W."""
+Box = tuple[tuple[int, int], ...]  # first and end voxel along D, H, W
 
 
 @dataclass(frozen=True)
 class RawScan:
-    """A real scan in the axes of nnU-Net's reader, and its voxels outside of the body.
+    """A real scan in the axes of nnU-Net's reader, and its voxels outside of the body."""
 
-    Attributes:
-        original: the scan as stored in its files.
-        outside: bool (D, H, W), where nnU-Net crops or writes -1.
-    """
-
-    original: OriginalCase
-    outside: npt.NDArray[np.bool_]
+    original: OriginalCase  # the scan as stored in its files
+    outside: npt.NDArray[np.bool_]  # bool (D, H, W), where nnU-Net crops or writes -1
 
     @property
     def nbytes(self) -> int:
@@ -200,12 +191,7 @@ def kept_size(host: NnunetSource) -> tuple[int, ...]:
 
 
 def check_schema(schema: Schema, target: Schema, name: str, *, flat: bool = False) -> None:
-    """Refuse channels or labels other than nnU-Net's; the order of channels may differ.
-
-    Raises:
-        UsageFault: the generator has slices, or generates slices (``flat``), not volumes.
-        DataFault: names channels or labels of both.
-    """
+    """Refuse channels or labels other than nnU-Net's; the order of channels may differ."""
     if schema.ndim != 3 or flat:
         raise UsageFault(
             f"{name}: the generator makes slices, which nnU-Net's preprocessor cannot put back "

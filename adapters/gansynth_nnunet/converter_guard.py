@@ -32,14 +32,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gansynth")
 
-LABELS_OFF = 1e-3
-"""Largest share of voxels whose labels may differ."""
-ALIKE = 0.99
-"""Least correlation of each channel."""
-ROUGHLY = 0.7
-"""Least correlation of the best channel if the generator's source has interpolated."""
-SHORTER = 0.05
-"""Largest difference of lengths in that case, unless it is at most two voxels."""
+LABELS_OFF = 1e-3  # largest share of voxels whose labels may differ
+ALIKE = 0.99  # least correlation of each channel
+ROUGHLY = 0.7  # least correlation of the best channel if the generator's source has interpolated
+SHORTER = 0.05  # largest difference of lengths in that case, unless it is at most two voxels
 
 
 def needs_conversion(manifest: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
@@ -51,11 +47,7 @@ def needs_conversion(manifest: Mapping[str, Any], host: Mapping[str, Any]) -> bo
 def refuse_conditions(
     mix_config: MixConfig, manifest: Mapping[str, Any], host: Mapping[str, Any]
 ) -> None:
-    """Refuse another source's conditions for samples that are pasted into their own scans.
-
-    Raises:
-        UsageFault: with a hint.
-    """
+    """Refuse another source's conditions for samples that are pasted into their own scans."""
     conditions = mix_config.samples.conditions
     if conditions is not None and needs_conversion(manifest, host):
         raise UsageFault(
@@ -67,11 +59,7 @@ def refuse_conditions(
 
 
 def check_converter(
-    run: RunFolder,
-    host: NnunetSource,
-    held_out: Sequence[CaseRecord],
-    *,
-    content: bool = True,
+    run: RunFolder, host: NnunetSource, held_out: Sequence[CaseRecord], *, content: bool = True
 ) -> dict[str, Any]:
     """Check a generator of raw scans against an nnU-Net training.
 
@@ -80,11 +68,6 @@ def check_converter(
 
     Returns:
         The converter's name, and seconds per sample.
-
-    Raises:
-        IntegrityFault: leakage, a case other than the training cases, or damaged weights.
-        DataFault: other channels or labels, or a converted case that differs from nnU-Net's own.
-        UsageFault: a source that cannot be converted, or samples smaller than a patch.
     """
     from gansynth.sampling.open_run import check_weights
     from gansynth.sampling.run_source import open_matching_real
@@ -110,9 +93,6 @@ def check_seen(
 
     Ancestors may have seen other data sets. But they must not have seen held-out cases of the
     generator's own data set or of nnU-Net's.
-
-    Raises:
-        IntegrityFault: names the first case, and hints.
     """
     guard(lineage, held_out)
     guard(lineage, held_out, dataset=host.name)
@@ -131,11 +111,7 @@ def check_seen(
 
 
 def check_content(lineage: Lineage, source: CaseSource, held_out: Sequence[CaseRecord]) -> None:
-    """Refuse a generator that has seen a held-out scan under another id, as far as scans exist.
-
-    Raises:
-        IntegrityFault: names the cases.
-    """
+    """Refuse a generator that has seen a held-out scan under another id, as far as scans exist."""
     there = {*source.train_ids, *source.held_out_ids}
     ids = [record.id for record in held_out if record.id in there]
     guard(lineage, source.records(ids))

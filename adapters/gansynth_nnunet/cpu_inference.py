@@ -29,10 +29,7 @@ def twice_if_faster(network: nn.Module, shape: Sequence[int]) -> Iterator[bool]:
     if not faster:
         yield False
         return
-    hooks = (
-        network.register_forward_pre_hook(_double),
-        network.register_forward_hook(_halve),
-    )
+    hooks = (network.register_forward_pre_hook(_double), network.register_forward_hook(_halve))
     try:
         yield True
     finally:

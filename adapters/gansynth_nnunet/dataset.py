@@ -40,11 +40,7 @@ class LabelTable:
 
 
 def read_labels(doc: Mapping[str, Any], where: str) -> LabelTable:
-    """Read the key ``labels`` of a ``dataset.json``.
-
-    Raises:
-        DataFault: missing, without background 0, or with values other than integers.
-    """
+    """Read the key ``labels`` of a ``dataset.json``."""
     labels = doc.get("labels")
     if not isinstance(labels, dict) or labels.get("background") != 0:
         raise DataFault(
@@ -73,11 +69,7 @@ def _integers(value: Any, where: str) -> tuple[int, ...]:
 
 
 def read_channels(doc: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Read the key ``channel_names`` (or the older ``modality``) of a ``dataset.json``.
-
-    Raises:
-        DataFault: missing, or not numbered 0, 1, 2, ...
-    """
+    """Read the key ``channel_names`` (or the older ``modality``) of a ``dataset.json``."""
     names = doc.get("channel_names", doc.get("modality"))
     if (
         not isinstance(names, dict)
@@ -96,31 +88,19 @@ NIFTI = (".nii.gz", ".nii")
 
 @dataclass(frozen=True)
 class RawSet:
-    """The files of a raw data set, listed but not read.
+    """The files of a raw data set, listed but not read."""
 
-    Attributes:
-        folder: the data set's folder in ``nnUNet_raw``.
-        doc: its ``dataset.json``.
-        ending: of its files, e.g. ``.nii.gz``.
-        images: case -> expected files, one per channel.
-        labels: case -> expected label file.
-    """
-
-    folder: Path
-    doc: Mapping[str, Any]
+    folder: Path  # the data set's folder in `nnUNet_raw`
+    doc: Mapping[str, Any]  # its `dataset.json`
     channels: tuple[str, ...]
     table: LabelTable
-    ending: str
-    images: Mapping[str, tuple[Path, ...]]
-    labels: Mapping[str, Path]
+    ending: str  # of its files, e.g. `.nii.gz`
+    images: Mapping[str, tuple[Path, ...]]  # case -> expected files, one per channel
+    labels: Mapping[str, Path]  # case -> expected label file
 
 
 def raw_cases(folder: Path) -> RawSet:
-    """List the training cases of a raw data set.
-
-    Raises:
-        DataFault: ``dataset.json`` is missing or incomplete, or there is no case.
-    """
+    """List the training cases of a raw data set."""
     path = folder / "dataset.json"
     doc = read_json(path, hint="see nnU-Net's dataset format")
     ending = doc.get("file_ending")

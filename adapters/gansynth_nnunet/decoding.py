@@ -19,10 +19,8 @@ import numpy as np
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.processes import ChildCommand
 
-MAX_CASE_BYTES = 16 << 30
-"""Largest accepted size of a decompressed array."""
-SECONDS = 120
-"""Most time for one array."""
+MAX_CASE_BYTES = 16 << 30  # largest accepted size of a decompressed array
+SECONDS = 120  # most time for one array
 
 
 def opened(data: bytes) -> Any:
@@ -53,9 +51,6 @@ def decode_apart(files: Sequence[Path]) -> tuple[dict[str, str], dict[str, str]]
 
     Returns:
         SHA-256 of each that could be decoded, by name; what is wrong with the others.
-
-    Raises:
-        EnvironmentFault: the process does not start, or has too little memory.
     """
     hashes: dict[str, str] = {}
     damaged: dict[str, str] = {}

@@ -18,8 +18,7 @@ from gansynth_nnunet.paths import ROOT_VARIABLE, NnunetRoot
 
 EXT_VARIABLE = "nnUNet_extTrainer"
 WORKERS = "nnUNet_n_proc_DA"
-DEFAULT_WORKERS = 12
-"""Workers that nnU-Net starts on an unknown machine."""
+DEFAULT_WORKERS = 12  # workers that nnU-Net starts on an unknown machine
 LITTLE_SPACE = 5 * 2**30
 LOOK_UP_SECONDS = 180
 LOOK_UP = (

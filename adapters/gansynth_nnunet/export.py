@@ -35,10 +35,8 @@ from gansynth_nnunet.source import NnunetSource
 from gansynth_nnunet.splits import SPLITS
 
 _NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
-MANIFEST = "gansynth.json"
-"""Record of how its samples were made; it names no case of the source."""
-PARTS = (".b2nd", "_seg.b2nd", ".pkl")
-"""Files of one preprocessed case."""
+MANIFEST = "gansynth.json"  # record of how its samples were made; it names no case of the source
+PARTS = (".b2nd", "_seg.b2nd", ".pkl")  # files of one preprocessed case
 FINGERPRINT = "dataset_fingerprint.json"
 TRUTH = "gt_segmentations"
 ONE_FOLD = (
@@ -270,11 +268,7 @@ class NnunetExport(DataSetExport):
 
 
 def check_name(root: NnunetRoot, name: str) -> None:
-    """Refuse names that nnU-Net would not find, or confuse: it finds data sets by number.
-
-    Raises:
-        UsageFault: with the next number that is free.
-    """
+    """Refuse names that nnU-Net would not find, or confuse: it finds data sets by number."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise UsageFault(
@@ -320,10 +314,7 @@ def write_case(
         image: (C, D, H, W).
         labels: int16 (D, H, W), -1 outside.
     """
-    from nnunetv2.training.dataloading.nnunet_dataset import (
-        comp_blosc2_params,
-        nnUNetDatasetBlosc2,
-    )
+    from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 
     data, seg = np.asarray(image, np.float32), np.asarray(labels[None], np.int16)
     (blocks, chunks), (blocks_seg, chunks_seg) = (

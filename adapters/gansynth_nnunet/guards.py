@@ -68,15 +68,10 @@ def takes_of(
 def check_origin(
     mix_config: MixConfig, source: NnunetSource, takes: HostLimits, *, content: bool = True
 ) -> SampleSource:
-    """Check the generator or bank that an injection names; a run of raw scans is allowed, too.
+    """Check the generator or bank that a ``MixConfig`` names; a run of raw scans is allowed, too.
 
     Args:
-        content: for a generator of raw scans: also read held-out scans (see ``foreign_guard``).
-
-    Raises:
-        IntegrityFault: leakage, another data set, plans or configuration, or damaged weights.
-        UsageFault: a missing run or bank, or samples smaller than a patch.
-        DataFault: other channels or labels.
+        content: for a generator of raw scans: also read held-out scans (see ``converter_guard``).
     """
     if mix_config.bank is not None:
         return checks.check_origin(mix_config, takes)
@@ -96,7 +91,6 @@ def check_origin(
 
 def open_host(config: TrainerMix, training: TrainingInfo) -> NnunetSource:
     """Open the source of a training's own cases."""
-
     subjects = config.subjects
     if subjects is None and config.generator is not None:
         subjects = config.generator.manifest["request"]["subjects"]
@@ -128,11 +122,7 @@ def _held_out(
 
 
 def check_size(folder: Path, space: Space, patch: Sequence[int]) -> None:
-    """Refuse samples that nnU-Net would pad to its patch: networks would learn the padding.
-
-    Raises:
-        UsageFault: names both sizes and the option that sets one.
-    """
+    """Refuse samples that nnU-Net would pad to its patch: networks would learn the padding."""
     if space.grid == "native":
         return
     if space.grid == "resample":

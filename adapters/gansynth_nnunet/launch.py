@@ -20,11 +20,9 @@ from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.ranks import fault_of_rank
 
-SUFFIX = "GANSynth"
-"""Suffix of gansynth's trainers, behind the name of the extended variant."""
+SUFFIX = "GANSynth"  # suffix of gansynth's trainers, behind the name of the extended variant
 TRAINER = f"nnUNetTrainer{SUFFIX}"
-EXT_TRAINER = Path(__file__).parent / "ext_trainer"
-"""The folder for ``nnUNet_extTrainer``."""
+EXT_TRAINER = Path(__file__).parent / "ext_trainer"  # the folder for `nnUNet_extTrainer`
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -51,11 +49,7 @@ class OptionParser(argparse.ArgumentParser):
 
 
 def parse_options(options: Sequence[str]) -> argparse.Namespace:
-    """Check pass-through options before anything starts.
-
-    Raises:
-        UsageFault: an unknown option, or two that exclude each other.
-    """
+    """Check pass-through options before anything starts."""
     parser = OptionParser(prog="nnU-Net options", add_help=False, allow_abbrev=False)
     add_options(parser)
     parsed = parser.parse_args(list(options))
@@ -71,11 +65,7 @@ def parse_options(options: Sequence[str]) -> argparse.Namespace:
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Train, or validate with ``--val``, as ``nnUNetv2_train`` does.
-
-    Raises:
-        GansynthError: what gansynth's trainer refuses.
-    """
+    """Train, or validate with ``--val``, as ``nnUNetv2_train`` does."""
     parser = OptionParser(prog="gansynth_nnunet.launch", allow_abbrev=False)
     parser.add_argument("dataset")
     parser.add_argument("configuration")

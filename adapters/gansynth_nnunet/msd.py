@@ -41,24 +41,16 @@ _CASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}")
 
 @dataclass(frozen=True)
 class ImportReport:
-    """Result of an import.
+    """Result of an import."""
 
-    Attributes:
-        dataset: full name of the nnU-Net data set.
-        folder: its folder in ``nnUNet_raw``.
-        rewritten: files split into channels, compressed or recast.
-        kept: files that exist from an earlier import.
-        folds: (training, validation) cases of each fold.
-    """
-
-    dataset: str
-    folder: Path
+    dataset: str  # full name of the nnU-Net data set
+    folder: Path  # its folder in `nnUNet_raw`
     cases: int
     copied: int
-    rewritten: int
-    kept: int
+    rewritten: int  # files split into channels, compressed or recast
+    kept: int  # files that exist from an earlier import
     subjects: int
-    folds: tuple[tuple[int, int], ...]
+    folds: tuple[tuple[int, int], ...]  # (training, validation) cases of each fold
 
 
 @dataclass
@@ -122,11 +114,7 @@ def import_msd(
 
 
 def import_asked(request: ImportRequest) -> CommandReport:
-    """Implement ``gansynth import msd:FOLDER nnunet:ID``; see ``import_msd``.
-
-    Raises:
-        UsageFault: another kind of source, or options of other kinds.
-    """
+    """Implement ``gansynth import msd:FOLDER nnunet:ID``; see ``import_msd``."""
     kind, _, folder = request.source.partition(":")
     if kind != "msd" or not folder:
         raise UsageFault(f"{request.source!r}: expected msd:FOLDER, the only kind imported so far")
@@ -243,7 +231,7 @@ def _claim(job: _MsdImport) -> None:
     with disk_errors(job.target):
         for part in ("imagesTr", "labelsTr"):
             (job.target / part).mkdir(parents=True, exist_ok=True)
-            remove_temporaries(job.target / part)
+        remove_temporaries(job.target)
     write_json_atomic(path, marker)
 
 

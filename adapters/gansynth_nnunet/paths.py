@@ -65,12 +65,7 @@ class NnunetRoot:
         return tuple(sorted(names))
 
     def dataset(self, where: str) -> str:
-        """Return the full name of a data set given as ``004``, ``4`` or ``Dataset004_Hippocampus``.
-
-        Raises:
-            DataFault: none matches; the message lists all data sets.
-            UsageFault: several match.
-        """
+        """Return the full name of a data set: ``004``, ``4`` or ``Dataset004_Hippocampus``."""
         datasets = self.datasets()
         if where in datasets:
             return where

@@ -44,12 +44,7 @@ class NnunetPlans:
 
     @classmethod
     def read(cls, folder: Path, name: str) -> NnunetPlans:
-        """Read plans by name from the data set's folder in ``nnUNet_preprocessed``.
-
-        Raises:
-            UsageFault: no such plans; the message lists all plans.
-            DataFault: the file is damaged or missing.
-        """
+        """Read plans by name from the data set's folder in ``nnUNet_preprocessed``."""
         path = folder / f"{name}.json"
         if path.parent != folder or not path.is_file():
             there = sorted(p.stem for p in folder.glob("*.json") if _is_plans(p))
@@ -83,12 +78,7 @@ class NnunetPlans:
             ) from None
 
     def configuration(self, name: str) -> dict[str, Any]:
-        """Return a configuration with inherited values.
-
-        Raises:
-            UsageFault: unknown.
-            DataFault: the file is incomplete.
-        """
+        """Return a configuration with inherited values."""
         config = self._resolve(name, ())
         missing = [key for key in _Configuration.model_fields if key not in config]
         if missing:
@@ -132,11 +122,7 @@ class NnunetPlans:
         return {**self._resolve(parent, (*visited, name)), **config} if parent else config
 
     def data_folder(self, configuration: str) -> Path:
-        """Return the folder of a configuration's preprocessed cases.
-
-        Raises:
-            IntegrityFault: the file names a place elsewhere.
-        """
+        """Return the folder of a configuration's preprocessed cases."""
         name = str(self.configuration(configuration)["data_identifier"])
         folder = self.folder / name
         if folder.parent != self.folder or name in ("", ".", ".."):
@@ -154,21 +140,22 @@ def _is_plans(path: Path) -> bool:
         return False
 
 
-SMALL_EDGE = 48
-"""Largest edge of an automatic small patch, in voxels."""
+SMALL_EDGE = 48  # largest edge of an automatic small patch, in voxels
 SMALL_VOXELS = {2: 48**2, 3: 32**3}
 """Approximate voxels of an automatic small patch, by number of axes."""
-SMALLEST_FEATURE_EDGE = 4
-"""Least voxels of an axis that nnU-Net still pools."""
+SMALLEST_FEATURE_EDGE = 4  # least voxels of an axis that nnU-Net still pools
 
 
 class PrepareSettings(HostOptions):
-    """``gansynth prepare nnunet:ID --set``: options of additional small plans."""
+    """``gansynth prepare nnunet:ID --set``: options of the fingerprint and of small plans."""
 
     needs: ClassVar[Needs] = dict.fromkeys(
         ("patch", "batch_size", "features", "convolutions", "plans_name"), "small"
     )
 
+    voxels: PositiveInt | None = Field(
+        None, description="that nnU-Net's fingerprint samples in all (nnU-Net: 100 million)"
+    )
     small: bool = Field(False, description="also write plans for a small network: CPUs, trials")
     patch: Size | None = Field(None, description="voxels of its patch")
     batch_size: PositiveInt | None = Field(None, description="cases per batch")
@@ -180,7 +167,7 @@ class PrepareSettings(HostOptions):
 
     def plans(self) -> SmallPlans | None:
         """Return the requested plans, or None."""
-        options = self.model_dump(exclude_none=True, exclude={"small"})
+        options = self.model_dump(exclude_none=True, exclude={"small", "voxels"})
         names = {"patch": "patch_size", "plans_name": "name"}
         plans = {names.get(key, key): value for key, value in options.items()}
         return SmallPlans(**plans) if self.small else None
@@ -229,9 +216,6 @@ def write_small_plans(plans_json: Path, small: SmallPlans, configurations: Seque
     """Write plans for a small network beside nnU-Net's; nothing is preprocessed again.
 
     Existing configurations of the small plans stay. Returns the file.
-
-    Raises:
-        UsageFault: an unknown configuration, or a patch of the wrong number of axes.
     """
     plans = NnunetPlans.read(plans_json.parent, plans_json.stem)
     if small.name == plans_json.stem:

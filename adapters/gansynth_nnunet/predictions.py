@@ -21,11 +21,7 @@ VALIDATION, TRUTH = "validation", "gt_segmentations"
 
 
 def refuse_unmeasurable(source: Preprocessed) -> None:
-    """Refuse cases whose predictions could not be measured after a training.
-
-    Raises:
-        UsageFault: no case is held out, or files are not NIfTI.
-    """
+    """Refuse cases whose predictions could not be measured after a training."""
     ending = str(source.dataset_json["file_ending"])
     if ending not in NIFTI:
         raise UsageFault(
@@ -40,12 +36,7 @@ def refuse_unmeasurable(source: Preprocessed) -> None:
 
 
 def prediction_files(source: Preprocessed, folder: Path) -> dict[str, Prediction]:
-    """Map held-out cases to predicted and true label maps, both on the grid of the raw files.
-
-    Raises:
-        UsageFault: as ``refuse_unmeasurable``.
-        DataFault: nnU-Net has not validated.
-    """
+    """Map held-out cases to predicted and true label maps, both on the grid of the raw files."""
     refuse_unmeasurable(source)
     truth, ending = source.plans.folder / TRUTH, str(source.dataset_json["file_ending"])
     files = {

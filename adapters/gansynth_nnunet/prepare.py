@@ -40,19 +40,13 @@ _WORKERS = "nnUNet_n_proc_DA"
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """Result of ``prepare``.
-
-    Attributes:
-        plans: names of the plans that are ready.
-        seconds: step -> its duration; 0.0 if it had been done before.
-        warnings: of the check.
-    """
+    """Result of ``prepare``."""
 
     dataset: str
-    plans: tuple[str, ...]
+    plans: tuple[str, ...]  # names of the plans that are ready
     configurations: tuple[str, ...]
-    seconds: Mapping[str, float]
-    warnings: tuple[Finding, ...]
+    seconds: Mapping[str, float]  # step -> its duration; 0.0 if it had been done before
+    warnings: tuple[Finding, ...]  # of the check
 
 
 def prepare(
@@ -60,6 +54,7 @@ def prepare(
     configurations: Sequence[str] = ("3d_fullres",),
     *,
     small: SmallPlans | None = None,
+    voxels: int | None = None,
     num_processes: int = 2,
     progress: Progress | None = None,
     force: bool = False,
@@ -68,11 +63,6 @@ def prepare(
 
     nnU-Net starts its workers by spawning: a script that calls this needs
     ``if __name__ == "__main__":``. Plans other than the default must exist already.
-
-    Raises:
-        DataFault: unsuitable data; the message has the first error.
-        UsageFault: the plans do not have a configuration.
-        EnvironmentFault: a worker died, or a disk error.
     """
     tell = _outspoken(progress)
     root = NnunetRoot.find(request.root)
@@ -87,9 +77,8 @@ def prepare(
         )
         raise_on_errors(findings)
     raw = raw_cases(root.raw / dataset)
-    job = _PrepareJob(
-        root, dataset, raw, request.plans or DEFAULT_PLANS, num_processes, tell, seconds
-    )
+    plans_name = request.plans or DEFAULT_PLANS
+    job = _PrepareJob(root, dataset, raw, plans_name, voxels, num_processes, tell, seconds)
     _plan(job, force)
     plans = NnunetPlans.read(root.preprocessed / dataset, job.plans)
     for configuration in configurations:
@@ -111,25 +100,26 @@ def prepare(
 
 
 def prepare_asked(request: PrepareRequest) -> CommandReport:
-    """Implement ``gansynth prepare nnunet:ID``; see ``prepare``.
-
-    Raises:
-        UsageFault: invalid settings.
-    """
+    """Implement ``gansynth prepare nnunet:ID``; see ``prepare``."""
     settings = read_settings(PrepareSettings, request.settings, "prepare of nnunet")
     with stepping(request.reporter) as progress:
         report = prepare(
             request.request,
             request.configurations or ("3d_fullres",),
             small=settings.plans(),
+            voxels=settings.voxels,
             num_processes=request.processes,
             progress=progress,
             force=request.force,
         )
     for finding in report.warnings:
         request.reporter.warn(finding.message)
+    small = ("--plans", report.plans[-1]) if len(report.plans) > 1 else ()
+    root = ("--root", request.request.root) if request.request.root else ()
+    data = ("--data", f"nnunet:{request.request.where}", "-c", report.configurations[0], *root)
     return CommandReport(
-        {**vars(report), "warnings": [vars(finding) for finding in report.warnings]}
+        {**vars(report), "warnings": [vars(finding) for finding in report.warnings]},
+        then=("fit", "cgan3d", *data, *small, "-o", "runs/g0"),
     )
 
 
@@ -139,6 +129,7 @@ class _PrepareJob:
     dataset: str
     raw: RawSet
     plans: str
+    voxels: int | None
     num_processes: int
     tell: Progress
     seconds: dict[str, float]
@@ -173,19 +164,17 @@ def _plan(job: _PrepareJob, force: bool) -> None:
         if not whole:
             path.unlink(missing_ok=True)  # nnU-Net would read it and extend it
         from nnunetv2.experiment_planning.plan_and_preprocess_api import (
-            extract_fingerprint_dataset,
+            DatasetFingerprintExtractor,
             plan_experiment_dataset,
         )
 
         job.tell("fingerprint", 0, 1)
         with _timed(job.seconds, "fingerprint"):
-            extract_fingerprint_dataset(
-                job.id,
-                num_processes=job.num_processes,
-                clean=True,
-                verbose=False,
-                show_progress_bar=False,
-            )
+            extractor = DatasetFingerprintExtractor(job.id, job.num_processes)
+            if job.voxels is not None:
+                extractor.num_foreground_voxels_for_intensitystats = job.voxels
+            extractor.show_progress_bar = False
+            extractor.run(overwrite_existing=True)
         job.tell("fingerprint", 1, 1)
         with _timed(job.seconds, "plan"):
             plan_experiment_dataset(job.id)

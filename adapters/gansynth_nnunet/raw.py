@@ -134,7 +134,6 @@ def volume_set(raw: RawSet, preprocessed: Path) -> VolumeSet:
         raw.folder / "dataset.json",
         tuple(CaseFiles(case, raw.images[case], raw.labels[case]) for case in cases),
         channels=raw.channels,
-        stacked=False,
         splits=preprocessed / SPLITS,
         subjects=preprocessed / SUBJECTS,
         labels=dict(raw.table.values),
@@ -161,11 +160,7 @@ def _check_sides(
 
 
 def raise_on_errors(findings: Sequence[Finding]) -> None:
-    """Stop if a check found errors.
-
-    Raises:
-        DataFault: with the first error and how many there are.
-    """
+    """Stop if a check found errors."""
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         note = f" ({len(errors)} errors in all; see: gansynth check)" if len(errors) > 1 else ""

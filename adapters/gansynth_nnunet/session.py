@@ -47,9 +47,6 @@ class NnunetSession(HostSession[str]):
     """Checks a generator or bank, makes the bank if there is none, and counts samples.
 
     In a data-parallel training rank 0 does this for the others, which only draw.
-
-    Raises:
-        GansynthError: what ``guards``, ``gansynth.hosts.record`` or the bank refuse.
     """
 
     file = SIDECAR

@@ -28,15 +28,14 @@ from gansynth_nnunet.cases import Preprocessed, PreprocessedArrays
 from gansynth_nnunet.dataset import read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans
-from gansynth_nnunet.splits import SPLITS, known_subjects
+from gansynth_nnunet.splits import SPLITS, known_subjects, write_root
 
 log = logging.getLogger("gansynth")
 
 DEFAULT_CONFIGURATION = "3d_fullres"
 MARGIN = 4 / 3
 """Edge of the generator's arrays in patches: the reach of nnU-Net's rotations and crops."""
-STRIDE = 8
-"""The generator's edges are multiples of this, so that networks can halve them."""
+STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
 CONSTANT = 1e-4
 """Largest difference of image values outside the body that still counts as one constant."""
 _HOST_KEYS = (
@@ -143,8 +142,6 @@ class NnunetSource(Preprocessed):
         They contain only the named cases. Results of a fold have one place below
         ``nnUNet_results``, so two trainings of one fold need a folder each.
         """
-        from gansynth_nnunet.splits import write_root
-
         return write_root(self, write_resplit(self, self._ids, splits, folder))
 
     @cached_property
@@ -198,11 +195,7 @@ class NnunetSource(Preprocessed):
     # -- reading ---------------------------------------------------------------------------------
 
     def load(self, case_id: str) -> Case:
-        """Read one preprocessed case: image float32 (C, D, H, W), labels int16 (D, H, W).
-
-        Raises:
-            DataFault: unknown, unreadable, NaN, or labels that ``dataset.json`` lacks.
-        """
+        """Read one preprocessed case: image float32 (C, D, H, W), labels int16 (D, H, W)."""
         case = Case(
             case_id, self.subject(case_id), self._read_image(case_id), self._read_labels(case_id)
         )

@@ -53,9 +53,6 @@ def write_splits(
     Args:
         folder: the data set's folder in ``nnUNet_preprocessed``; made if needed.
         overwrite: replace a different split; the old one is kept as ``splits_final.<hash>.json``.
-
-    Raises:
-        UsageFault: a different split exists, and ``overwrite`` is not set.
     """
     ids = sorted(ids)
     splits = grouped_splits(ids, subject_of, folds, seed)
@@ -102,17 +99,12 @@ def make_splits(
 
 
 COPIED = ("dataset.json", "dataset_fingerprint.json")
-ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
-"""Endings of a preprocessed case's files."""
+ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")  # endings of a preprocessed case's files
 TRUTH = "gt_segmentations"
 
 
 def write_root(source: Preprocessed, division: FoldFiles) -> SourceRequest:
-    """Write nnU-Net's folders for a split of a data set.
-
-    Raises:
-        EnvironmentFault: a disk error, or a disk without links.
-    """
+    """Write nnU-Net's folders for a split of a data set."""
     root, plans = NnunetRoot.find(division.folder), source.plans
     old, new = plans.folder, root.preprocessed / source.dataset
     with disk_errors(new):

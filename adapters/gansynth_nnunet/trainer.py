@@ -99,11 +99,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         return mixed, validation
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """Return nnU-Net's two loaders.
-
-        Raises:
-            UsageFault: samples, or another augmentation, do not reach the variant's own loaders.
-        """
+        """Return nnU-Net's two loaders."""
         loaders: tuple[Any, Any] = super().get_dataloaders()
         if self.gansynth_session is None or not (self._augments_as_usual or self._asked_transforms):
             raise UsageFault(

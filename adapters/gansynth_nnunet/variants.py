@@ -35,11 +35,7 @@ def check(trainer: str) -> None:
 
 
 def find(variant: str) -> type[Any]:
-    """Return nnU-Net's own trainer of this name, or one in the user's ``nnUNet_extTrainer``.
-
-    Raises:
-        UsageFault: there is none, or samples cannot be mixed into it.
-    """
+    """Return nnU-Net's own trainer of this name, or one in the user's ``nnUNet_extTrainer``."""
     torchvision_compat.apply()
     trainer_class = _in_nnunet(variant) or _in_own_folders(variant)
     if trainer_class is None:

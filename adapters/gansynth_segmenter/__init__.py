@@ -6,30 +6,23 @@ et al. 2020 (MM-GAN) use 3D U-Nets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.core.hookspecs import hookimpl
+from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import Adapter
     from gansynth.core.schema import FloatArray, LabelArray
     from gansynth_segmenter.inference import Segmenter
 
 __all__ = ["judge", "load_segmenter"]
 
 
-def _adapter() -> type[Adapter]:
-    from gansynth_segmenter.adapter import SegmenterAdapter
-
-    return SegmenterAdapter
-
-
 @hookimpl
-def register_adapters(register: Callable[[str, Callable[[], type[Adapter]]], None]) -> None:
+def register_adapters(register: Register) -> None:
     """Register ``segmenter``."""
-    register("segmenter", _adapter)
+    register("segmenter", lazily("gansynth_segmenter.adapter:SegmenterAdapter"))
 
 
 def load_segmenter(folder: Path | str, device: str = "auto") -> Segmenter:

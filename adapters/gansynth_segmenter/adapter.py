@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import Adapter, HostArrays, Mix, MixConfig, TrainingResult
 from gansynth.core.bank_options import BankCapacity
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
@@ -27,8 +28,7 @@ from gansynth_segmenter.options import AUGMENTATION, RUNS, SegmenterOptions
 from gansynth_segmenter.record import SegmenterJob, check_output
 from gansynth_segmenter.session import SegmenterSession
 
-SAYS = 4096
-"""Bytes for a sample's metadata."""
+SAYS = 4096  # bytes for a sample's metadata
 
 
 class SegmenterAdapter(Adapter):
@@ -72,11 +72,9 @@ class SegmenterAdapter(Adapter):
                 "one"
             )
 
-    def check(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> None:
+    def check(self, request: TrainingRequest) -> None:
         """Check settings, the output, and the generator or bank."""
-        self._checked_job(mix_config, settings, options)
+        self._checked_job(request)
 
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
@@ -89,11 +87,9 @@ class SegmenterAdapter(Adapter):
         """Return the steps, whatever the mix."""
         return [{"steps": str(steps)} for _ in mixes]
 
-    def planned(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> Mapping[str, Any]:
+    def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
         """Describe the network, its steps and its training space for a dry run."""
-        job = self._job(mix_config, settings, options)
+        job = self._job(request)
         return {
             "network": job.options.network,
             "steps": job.steps,
@@ -104,11 +100,9 @@ class SegmenterAdapter(Adapter):
             "output": str(job.output),
         }
 
-    def samples_drawn(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> int:
+    def samples_drawn(self, request: TrainingRequest) -> int:
         """Return the samples of all steps."""
-        job = self._job(mix_config, settings, options)
+        job = self._job(request)
         return job.steps * job.options.batch_size
 
     def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
@@ -130,9 +124,7 @@ class SegmenterAdapter(Adapter):
         cases = self.source.train_ids if dataset is None else dataset
         return MixedCases(cutter, plan, cases, batch_size)
 
-    def start(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> TrainingResult:
+    def start(self, request: TrainingRequest) -> TrainingResult:
         """Train, evaluate on the real held-out cases, and write both to the output folder.
 
         Raises:
@@ -140,7 +132,7 @@ class SegmenterAdapter(Adapter):
                 left.
         """
         self.validate()
-        job = self._checked_job(mix_config, settings, options)
+        job = self._checked_job(request)
         with training_in(job.output, lambda: check_output(job)):
             return SegmenterSession(job).run()
 
@@ -159,29 +151,26 @@ class SegmenterAdapter(Adapter):
 
     # -- one training ------------------------------------------------------------------------------
 
-    def _checked_job(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> SegmenterJob:
+    def _checked_job(self, request: TrainingRequest) -> SegmenterJob:
         """Return one training after checks of settings, folder and sample source."""
-        self.check_ways(mix_config)
-        job = self._job(mix_config, settings, options)
+        self.check_ways(request.mix_config)
+        job = self._job(request)
         check_output(job)
-        check_drawing(self, mix_config)
+        check_drawing(self, request.mix_config)
         return job
 
-    def _new_job(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> SegmenterJob:
+    def _new_job(self, request: TrainingRequest) -> SegmenterJob:
         """Return one training after all checks but that of its folder."""
+        mix_config = request.mix_config
         from gansynth.runtime.devices import pick_device, resolve
 
-        if options:
+        if request.options:
             raise UsageFault(
-                f"-- {options[0]}: segmenter has no command line of its own, expected --set "
-                "KEY=VALUE; leave what follows -- out"
+                f"-- {request.options[0]}: segmenter has no command line of its own, expected "
+                "--set KEY=VALUE; leave what follows -- out"
             )
-        choices = SegmenterOptions.read(settings)
-        refuse_unaugmented(settings, AUGMENTATION, usual=mix_config.usual_augmentation)
+        choices = SegmenterOptions.read(request.settings)
+        refuse_unaugmented(request.settings, AUGMENTATION, usual=mix_config.usual_augmentation)
         source = self.source
         space = training_space(source, choices)
         regions = asked_regions(choices.regions, source)

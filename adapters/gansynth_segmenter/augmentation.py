@@ -19,8 +19,7 @@ from torch import Tensor
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth_segmenter.options import SegmenterOptions
 
-CONTROL = 16
-"""Voxels between the points whose elastic displacements are drawn."""
+CONTROL = 16  # voxels between the points whose elastic displacements are drawn
 
 
 @dataclass(frozen=True)

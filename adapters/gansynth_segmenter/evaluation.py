@@ -107,12 +107,7 @@ def evaluate_pairs(
 
 
 def refuse_unmeasurable(source: CaseSource, *, saved: bool) -> None:
-    """Reject cases whose label maps could not be measured after a training.
-
-    Raises:
-        UsageFault: its cases have no files, their label maps are interpolated between slices, or
-            predictions are not saved (``save_predictions=no``).
-    """
+    """Reject cases whose label maps could not be measured after a training."""
     if not isinstance(source, VolumeSource | FlatSource):
         raise UsageFault(
             f"{source.name}: its cases have no files of their own, expected volumes or pictures: "
@@ -156,11 +151,7 @@ def prediction_files(source: CaseSource, folder: Path) -> dict[str, Prediction]:
 
 
 def predictions_of(source: CaseSource, files: Mapping[str, Path]) -> dict[str, Prediction]:
-    """Pair the label maps that ``write_prediction`` wrote with the true ones.
-
-    Raises:
-        DataFault: a file is missing.
-    """
+    """Pair the label maps that ``write_prediction`` wrote with the true ones."""
     if isinstance(source, FlatSource):
         return of_slices(source, files, WAY_OUT)
     assert isinstance(source, VolumeSource), "no other cases have files"

@@ -19,14 +19,7 @@ from gansynth_segmenter.mixed import misfit
 def open_sample_source(
     mix_config: MixConfig, source: CaseSource, space: Space, held_out: Sequence[CaseRecord]
 ) -> SampleSource | None:
-    """Check the generator or bank of a training; None without synthetic samples.
-
-    Raises:
-        IntegrityFault: leakage, another data set or space, or damaged weights or samples.
-        DataFault: other channels or labels.
-        UsageFault: the run or bank is missing, has no weights or label maps, or its samples are too
-            small.
-    """
+    """Check the generator or bank of a training; None without synthetic samples."""
     if mix_config.ratio.p == 0:
         return None
     takes = HostLimits(
@@ -45,11 +38,7 @@ def open_sample_source(
 
 
 def check_space(run: RunFolder, space: Space, source: CaseSource) -> None:
-    """Reject a generator whose samples cannot be cases of a segmenter.
-
-    Raises:
-        UsageFault: slices for volumes, or crops that are too small; with a hint.
-    """
+    """Reject a generator whose samples cannot be cases of a segmenter."""
     folder, run_space = run.folder, run.space
     again = (
         f"fit one in the space of the segmenter: gansynth fit cgan3d --data {source.request.kind}:"

@@ -35,10 +35,8 @@ from gansynth_segmenter.networks import build, probabilities
 from gansynth_segmenter.options import SegmenterOptions
 
 FILE = "segmenter.json"
-KEYS = ("options", "schema", "space", "regions", "weights", "steps")
-"""Keys that the file must hold."""
-BELL = 0.25
-"""Standard deviation of a window's Gaussian weights, as a share of its edge."""
+KEYS = ("options", "schema", "space", "regions", "weights", "steps")  # keys that the file must hold
+BELL = 0.25  # standard deviation of a window's Gaussian weights, as a share of its edge
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,6 @@ class Segmenter:
 
         Args:
             image: float32 (C, D, H, W), in the units and the spacing of the source's cases.
-
-        Raises:
-            DataFault: other channels or axes, or NaN.
         """
         validate_arrays("image", image, None, self.schema)
         case = Case("image", "image", np.asarray(image, np.float32))

@@ -30,11 +30,7 @@ _SAMPLES, _MOVED, _FOREGROUND = 2, 3, 4
 
 
 def training_space(source: CaseSource, options: SegmenterOptions) -> Space:
-    """Return the space of a segmenter: the source's own, with crops of the requested size.
-
-    Raises:
-        UsageFault: slices, whole cases of different shapes, or a patch of resampled whole cases.
-    """
+    """Return the space of a segmenter: the source's own, with crops of the requested size."""
     space = source.space
     patch = options.patch_of(source.schema.ndim)
     if space.grid == "slice":

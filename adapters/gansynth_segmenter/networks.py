@@ -112,11 +112,7 @@ class UNetSegmenter(Generator):
         return adam(parameters, o.learning_rate, (o.beta1, 0.999))
 
     def loss(self, step: TrainingStep) -> Mapping[str, Tensor]:
-        """Return the cross-entropy of all labels and the soft Dice loss of the foreground labels.
-
-        Raises:
-            DataFault: a case without labels.
-        """
+        """Return the cross-entropy of all labels and the soft Dice loss of the foreground."""
         if step.batch.labels is None:
             raise DataFault("segmenter: a case has no labels, expected a label map for each")
         logits = self.nets["generator"](step.batch.image, []).float()

@@ -17,8 +17,7 @@ from gansynth.runtime.options import Needs, read_settings
 Own = Literal["width", "levels", "learning_rate", "beta1", "dropout"]
 RUNS = Path("runs") / "segmenter"
 AUGMENTATION = ("rotate", "shift", "elastic", "flip")
-EPOCHS = 200.0
-"""Default passes through the training cases (Shin et al. 2018, Sun et al. 2020)."""
+EPOCHS = 200.0  # default passes through the training cases (Shin et al. 2018, Sun et al. 2020)
 _OWN: Mapping[str, Mapping[str, float]] = {
     "unet": {"width": 16, "levels": 5, "learning_rate": 5e-4, "beta1": 0.9, "dropout": 0.0},
     "pix2pix": {"width": 32, "levels": 6, "learning_rate": 2e-4, "beta1": 0.5, "dropout": 0.5},
@@ -67,8 +66,7 @@ class SegmenterOptions(HostOptions):
         description="pix2pix: share of features dropped, when predicting too (0.5)",
     )
     patch: Edges | None = Field(
-        None,
-        description="voxels z,y,x of training crops, in place of the source's own",
+        None, description="voxels z,y,x of training crops, in place of the source's own"
     )
     foreground: float = Field(
         0.0,
@@ -116,11 +114,7 @@ class SegmenterOptions(HostOptions):
 
     @classmethod
     def read(cls, settings: Mapping[str, str]) -> SegmenterOptions:
-        """Check and convert ``--set`` values.
-
-        Raises:
-            UsageFault: naming key, value and what was expected.
-        """
+        """Check and convert ``--set`` values."""
         return read_settings(cls, settings, "segmenter")
 
     def own(self, key: Own) -> float:
@@ -135,11 +129,7 @@ class SegmenterOptions(HostOptions):
         return max(1, math.ceil((self.epochs or EPOCHS) * cases / self.batch_size))
 
     def patch_of(self, axes: int) -> tuple[int, ...] | None:
-        """Return the requested training crops (D, H, W) or (H, W); None for the source's own.
-
-        Raises:
-            UsageFault: another number of axes.
-        """
+        """Return the requested training crops (D, H, W) or (H, W); None for the source's own."""
         if self.patch is None:
             return None
         patch = self.patch * axes if len(self.patch) == 1 else self.patch

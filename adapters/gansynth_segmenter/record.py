@@ -62,12 +62,7 @@ def trained(job: SegmenterJob) -> dict[str, Any]:
 
 
 def check_output(job: SegmenterJob) -> None:
-    """Reject a folder that is not empty, or that holds a training with other settings.
-
-    Raises:
-        UsageFault: with a hint.
-        IntegrityFault: the record there is damaged.
-    """
+    """Reject a folder that is not empty, or that holds a training with other settings."""
     if not job.options.resume:
         record.check_new_folder(job.output, record.LEFT.__contains__)
         return
@@ -77,11 +72,7 @@ def check_output(job: SegmenterJob) -> None:
 
 
 def newest_step(output: Path) -> int:
-    """Return the step of the newest whole checkpoint in a folder, or 0.
-
-    Raises:
-        IntegrityFault: every one is damaged.
-    """
+    """Return the step of the newest whole checkpoint in a folder, or 0."""
     from gansynth.training import checkpoint
 
     newest = checkpoint.latest(output / "checkpoints")

@@ -150,6 +150,7 @@ class SegmenterSession(HostSession[str]):
             diversity=0,
         )
         schedule = job.mix_config.schedule
+        self.write()  # before the first checkpoint, which is gone on with only beside a record
         train(
             generator,
             batches,

@@ -3,49 +3,19 @@
 The installed detectors are not modified. Heavy packages are imported on use.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from gansynth.core.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    from gansynth.core.adapter import Adapter
-    from gansynth.core.findings import Check
-    from gansynth.core.source import CaseSource, SourceRequest
-
-
-def _source() -> Callable[[SourceRequest], CaseSource]:
-    from gansynth_yolo.source import open_yolo
-
-    return open_yolo
-
-
-def _check() -> Check:
-    from gansynth_yolo.check import check_yolo
-
-    return check_yolo
-
-
-def _adapter() -> type[Adapter]:
-    from gansynth_yolo.adapter import YoloAdapter
-
-    return YoloAdapter
+from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 
 @hookimpl
-def register_sources(
-    register: Callable[[str, Callable[[], Callable[[SourceRequest], CaseSource]]], None],
-) -> None:
-    register("yolo", _source)
+def register_sources(register: Register) -> None:
+    register("yolo", lazily("gansynth_yolo.source:open_yolo"))
 
 
 @hookimpl
-def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> None:
-    register("yolo", _check)
+def register_checks(register: Register) -> None:
+    register("yolo", lazily("gansynth_yolo.check:check_yolo"))
 
 
 @hookimpl
-def register_adapters(register: Callable[[str, Callable[[], type[Adapter]]], None]) -> None:
-    register("yolo", _adapter)
+def register_adapters(register: Register) -> None:
+    register("yolo", lazily("gansynth_yolo.adapter:YoloAdapter"))

@@ -11,15 +11,16 @@ from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import (
     Adapter,
     CommandReport,
-    Content,
     DoctorRequest,
+    ExportRequest,
     HostArrays,
     ImportRequest,
     Mix,
     MixConfig,
     TrainingResult,
 )
-from gansynth.core.bank_options import BankCapacity, BankSize
+from gansynth.core.bank_options import BankCapacity
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.lineage import guard_host
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schema import Sample
@@ -40,7 +41,6 @@ from gansynth.hosts.sample_source import check_schema
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, remove_temporaries, write_json_atomic
 from gansynth.runtime.machine import DoctorLine
-from gansynth.runtime.progress import Reporter
 from gansynth_yolo.config import MIRROR, RUNS, YoloChoices, YoloConfig, YoloSettings
 from gansynth_yolo.detectors import detector
 from gansynth_yolo.evaluation import metrics_of
@@ -50,11 +50,9 @@ from gansynth_yolo.mixed import EpochSlots
 from gansynth_yolo.session import check_resumable
 from gansynth_yolo.source import YoloSource
 
-SMALLEST = (8, 8)
-"""Least rows and columns of a sample; detectors resize every image."""
+SMALLEST = (8, 8)  # least rows and columns of a sample; detectors resize every image
 CONFIG = "gansynth_config.json"
-OURS = LEFT | {CONFIG, MIRROR}
-"""Files that a training may leave before it begins."""
+OURS = LEFT | {CONFIG, MIRROR}  # files that a training may leave before it begins
 
 
 class YoloAdapter(Adapter):
@@ -112,24 +110,16 @@ class YoloAdapter(Adapter):
         """Return the slots of a detector's training set; only its length is used."""
         return EpochSlots(plan, len(dataset), self.host.file.channels)
 
-    def check(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> None:
-        """Check settings, the detector and its options, the output, and the generator or bank.
-
-        Raises:
-            IntegrityFault: leakage, or another data set.
-            UsageFault: an invalid setting, or an output folder that is not empty.
-            EnvironmentFault: the detector is not installed, or has an unsupported version.
-            DataFault: the generator or bank has other channels or classes.
-        """
+    def check(self, request: TrainingRequest) -> None:
+        """Check settings, the detector and its options, the output, and the generator or bank."""
+        mix_config = request.mix_config
         self.check_ways(mix_config)
         if not mix_config.augment_synthetic:
             raise UsageFault(
                 "--augment-synthetic no: detectors augment mosaics, in which real and synthetic "
                 "images meet; leave it out, or augment none: --no-host-augmentation"
             )
-        config = self._config(mix_config, settings, options)
+        config = self._config(request)
         check_output(config)
         if mix_config.ratio.p > 0:
             self.check_origin(mix_config)
@@ -176,15 +166,13 @@ class YoloAdapter(Adapter):
             lengths.append({"epochs": str(max(1, round(steps / max(1, places // batch))))})
         return lengths
 
-    def start(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> TrainingResult:
+    def start(self, request: TrainingRequest) -> TrainingResult:
         """Train the detector in a child process, and evaluate it on real images."""
         self.validate()
-        self.check(mix_config, settings, options)
+        self.check(request)
         from gansynth.sampling.run import locked
 
-        config = self._config(mix_config, settings, options)
+        config = self._config(request)
         output = config.output
         with locked(output, "take another --set output="):
             check_output(config)  # another one may just have ended
@@ -198,29 +186,20 @@ class YoloAdapter(Adapter):
                     output,
                     "the detector's training",
                 ),
-                scratch=mix_config.scratch,
+                scratch=request.mix_config.scratch,
                 variables=os.environ,
             )
             return training_result_of(read_sessions(output / FILE), output, metrics_of(output))
 
-    def export(
-        self,
-        mix_config: MixConfig,
-        name: str,
-        *,
-        content: Content = "mixed",
-        size: BankSize | None = None,
-        dry_run: bool = False,
-        reporter: Reporter,
-    ) -> Mapping[str, Any]:
+    def export(self, request: ExportRequest) -> Mapping[str, Any]:
         """Write a folder that stock detectors train on; see ``Adapter.export``."""
         from gansynth_yolo.export import YoloExport
 
-        if content == "mixed":
+        if request.content == "mixed":
             self.validate()
-        export = YoloExport(self.host, mix_config, name, content, size)
-        self.check_origin(mix_config)
-        return export.run(dry_run=dry_run, reporter=reporter)
+        export = YoloExport(self.host, request)
+        self.check_origin(request.mix_config)
+        return export.run()
 
     @classmethod
     def import_dataset(cls, request: ImportRequest) -> CommandReport:
@@ -234,11 +213,10 @@ class YoloAdapter(Adapter):
 
         return lines()
 
-    def _config(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> YoloConfig:
+    def _config(self, request: TrainingRequest) -> YoloConfig:
         """Return the configuration of the child process."""
-        choices = YoloChoices.read(settings, options)
+        mix_config = request.mix_config
+        choices = YoloChoices.read(request.settings, request.options)
         output = default_output(RUNS, self.host.name, mix_config)
         return YoloConfig(
             mix_config=mix_config,
@@ -249,12 +227,10 @@ class YoloAdapter(Adapter):
             held_out=self.held_out if mix_config.ratio.p > 0 else (),
         )
 
-    def samples_drawn(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> int:
+    def samples_drawn(self, request: TrainingRequest) -> int:
         """Return the slots of all epochs."""
-        epochs = self._config(mix_config, settings, options).job(self.host).epochs
-        return epochs * count_places(mix_config.ratio, len(self.source.train_ids))
+        epochs = self._config(request).job(self.host).epochs
+        return epochs * count_places(request.mix_config.ratio, len(self.source.train_ids))
 
     def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
         """Plan the sample bank of a run; see ``Adapter.bank_plan``."""
@@ -262,12 +238,7 @@ class YoloAdapter(Adapter):
 
 
 def check_output(config: YoloConfig) -> None:
-    """Reject a new output folder that is not empty, or a resumed one without a training.
-
-    Raises:
-        UsageFault: with a hint.
-        IntegrityFault: the record of the training there is damaged.
-    """
+    """Reject a new output folder that is not empty, or a resumed one without a training."""
     if config.choices.resume:
         check_resumable(config)
     else:

@@ -23,21 +23,14 @@ log = logging.getLogger("gansynth")
 
 @dataclass(frozen=True)
 class YoloImage:
-    """An image and its boxes.
+    """An image and its boxes."""
 
-    Attributes:
-        case: its id, the path below the data set's root without ending and last ``images/``.
-        split: ``train``, ``val`` or ``test``.
-        label: path of its label file, which may be missing.
-        labels: content of the label file; no rows without a file.
-    """
-
-    case: str
-    split: str
+    case: str  # its id, the path below the data set's root without ending and last `images/`
+    split: str  # `train`, `val` or `test`
     image: Path
-    label: Path
+    label: Path  # path of its label file, which may be missing
     header: ImageHeader
-    labels: LabelRows
+    labels: LabelRows  # content of the label file; no rows without a file
     labelled: bool
 
     @cached_property
@@ -51,11 +44,7 @@ class YoloImage:
         return True
 
     def pixels(self) -> npt.NDArray[Any]:
-        """Read the pixels: uint8 or uint16 (H, W), or uint8 (H, W, 3).
-
-        Raises:
-            DataFault: the file is damaged.
-        """
+        """Read the pixels: uint8 or uint16 (H, W), or uint8 (H, W, 3)."""
         return read_pixels(self.image)
 
     @property
@@ -75,11 +64,7 @@ class StrippedImage(YoloImage):
 
     @cached_property
     def brain(self) -> BrainMask:
-        """The brain's position in the file's image.
-
-        Raises:
-            DataFault: the file is damaged.
-        """
+        """The brain's position in the file's image."""
         return find_brain(read_pixels(self.image))
 
     @property
@@ -119,25 +104,18 @@ class StrippedImage(YoloImage):
         return int((self.brain.shares(self.annotated.coords) < WHOLE).sum())
 
 
-LEAST = 10
-"""Least rows and columns; ultralytics skips smaller images."""
+LEAST = 10  # least rows and columns; ultralytics skips smaller images
 GREY = ("L", "I;16", "I;16B", "I;16L", "I;16N")
-_TURNED = 274
-"""The EXIF tag of a picture's orientation."""
+_TURNED = 274  # the EXIF tag of a picture's orientation
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """The header of an image file.
-
-    Attributes:
-        grey: one channel; else RGB.
-        bits: of a channel, 8 or 16.
-    """
+    """The header of an image file."""
 
     shape: tuple[int, int]
-    grey: bool
-    bits: int
+    grey: bool  # one channel; else RGB
+    bits: int  # of a channel, 8 or 16
 
 
 def read_header(path: Path) -> ImageHeader:
@@ -179,11 +157,7 @@ def read_header(path: Path) -> ImageHeader:
 
 
 def read_pixels(path: Path) -> npt.NDArray[Any]:
-    """Decode an image whole: uint8 (H, W, 3), or uint8 or uint16 (H, W).
-
-    Raises:
-        DataFault: damaged, or of an unsupported kind.
-    """
+    """Decode an image whole: uint8 (H, W, 3), or uint8 or uint16 (H, W)."""
     pixels = read_picture(path)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise DataFault(

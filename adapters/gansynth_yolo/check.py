@@ -19,12 +19,9 @@ from gansynth_yolo.dataset_file import SPLITS
 from gansynth_yolo.images import shared_fault, some, walk
 from gansynth_yolo.source import YoloSource
 
-FEW = 64
-"""Grey levels of 256 below which a 16-bit image is warned of."""
-SMALL = 8
-"""Least pixels of a box's shorter side at the detectors' default image size."""
-IMGSZ = 640
-"""Default size of images for detectors, pixels of the longer side."""
+FEW = 64  # grey levels of 256 below which a 16-bit image is warned of
+SMALL = 8  # least pixels of a box's shorter side at the detectors' default image size
+IMGSZ = 640  # default size of images for detectors, pixels of the longer side
 SPARE = {"classes.txt", "obj.names", "readme.txt", "notes.txt", "license.txt", "requirements.txt"}
 """Text files that tools write among label files."""
 

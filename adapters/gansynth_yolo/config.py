@@ -28,8 +28,7 @@ MODELS = {"libreyolo": "yolox-n", "ultralytics": "yolo11n.yaml"}
 RUNS = Path("runs") / "yolo"
 MIRROR = "data"
 """Folder in the output with links to the user's images and labels, read by the detector."""
-WEIGHTS = "detector"
-"""Folder in the output for the detector's own files."""
+WEIGHTS = "detector"  # folder in the output for the detector's own files
 
 
 class YoloSettings(HostOptions):
@@ -57,8 +56,7 @@ class YoloSettings(HostOptions):
         "off", description="ram: keep decoded real images in memory"
     )
     device: Device = Field(
-        "auto",
-        description="training device: auto, cpu, cuda or cuda:N; --device is the producer's",
+        "auto", description="training device: auto, cpu, cuda or cuda:N; --device is the producer's"
     )
     output: str | None = Field(
         None, description="folder for its results, never overwritten (runs/yolo/NAME_R-S)"
@@ -84,11 +82,7 @@ class YoloChoices:
 
     @classmethod
     def read(cls, settings: Mapping[str, str], options: Sequence[str]) -> YoloChoices:
-        """Check and convert ``--set`` values and arguments after ``--``.
-
-        Raises:
-            UsageFault: naming what is wrong.
-        """
+        """Check and convert ``--set`` values and arguments after ``--``."""
         read = dict(read_settings(YoloSettings, settings, "yolo"))
         read["model"] = read["model"] or MODELS[read["detector"]]
         extra = parse_options(options)
@@ -98,11 +92,7 @@ class YoloChoices:
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:
-    """Parse the detector's own ``KEY=VALUE`` options as YAML. ``resume`` alone means yes.
-
-    Raises:
-        UsageFault: not such a pair, or a repeated key.
-    """
+    """Parse the detector's own ``KEY=VALUE`` options as YAML. ``resume`` alone means yes."""
     import yaml
 
     parsed: dict[str, Any] = {}
@@ -129,28 +119,18 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class YoloConfig(Document):
-    """Configuration of one detector's training.
-
-    Attributes:
-        request: the source that was checked, a ``SourceRequest`` as JSON.
-        patience: seconds that a phase without real images waits for a sample.
-        held_out: records of held-out cases that have been read already.
-    """
+    """Configuration of one detector's training."""
 
     mix_config: MixConfig
     choices: YoloChoices
-    request: Mapping[str, Any]
+    request: Mapping[str, Any]  # the source that was checked, a `SourceRequest` as JSON
     output: Path
-    patience: float = PATIENCE
-    held_out: tuple[CaseRecord, ...] = ()
+    patience: float = PATIENCE  # seconds that a phase without real images waits for a sample
+    held_out: tuple[CaseRecord, ...] = ()  # records of held-out cases that have been read already
 
     @classmethod
     def read(cls, path: Path) -> YoloConfig:
-        """Read a file that ``to_json`` wrote.
-
-        Raises:
-            IntegrityFault: it is damaged.
-        """
+        """Read a file that ``to_json`` wrote."""
         doc = read_json(path)
         try:
             return cls.from_json(doc)

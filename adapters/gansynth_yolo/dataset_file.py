@@ -14,27 +14,20 @@ from gansynth.runtime.files import refuse_unnameable
 from gansynth.runtime.yaml_text import read_yaml
 
 SPLITS = ("train", "val", "test")
-USUAL = ("data", "dataset")
-"""Generic file names, for which the folder's name is used."""
+USUAL = ("data", "dataset")  # generic file names, for which the folder's name is used
 ALLOW = "allow it: --read allow_outside=yes"
 
 
 @dataclass(frozen=True)
 class DatasetFile:
-    """The content of ``data.yaml``.
-
-    Attributes:
-        home: its folder, which must hold all files unless ``allow_outside`` is set.
-        root: folder that paths are relative to: its key ``path``, else ``home``.
-        channels: of the detector's images, 1 or 3.
-        splits: ``train``, ``val`` and ``test``, if there is one: folders and lists as written.
-    """
+    """The content of ``data.yaml``."""
 
     path: Path
-    home: Path
-    root: Path
+    home: Path  # its folder, which must hold all files unless `allow_outside` is set
+    root: Path  # folder that paths are relative to: its key `path`, else `home`
     names: tuple[str, ...]
-    channels: int
+    channels: int  # of the detector's images, 1 or 3
+    # `train`, `val` and `test`, if there is one: folders and lists as written
     splits: Mapping[str, tuple[str, ...]]
 
     @property
@@ -44,11 +37,7 @@ class DatasetFile:
 
 
 def dataset_path(where: str) -> Path:
-    """Return the absolute path of the file of ``yolo:WHERE``.
-
-    Raises:
-        UsageFault: there is none.
-    """
+    """Return the absolute path of the file of ``yolo:WHERE``."""
     path = Path(os.path.abspath(os.path.expanduser(where)))
     if path.is_dir():
         candidates = [path / f"{name}{end}" for name in USUAL for end in (".yaml", ".yml")]
@@ -93,11 +82,7 @@ def read_dataset_file(path: Path, *, allow_outside: bool) -> DatasetFile:
 
 
 def check_inside(home: Path, target: Path, label: str) -> None:
-    """Reject a path or link that leads out of a folder.
-
-    Raises:
-        IntegrityFault: naming both, with a hint.
-    """
+    """Reject a path or link that leads out of a folder."""
     if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(home)):
         raise IntegrityFault(
             f"{label} leads out of {home}, expected something inside it. Put it there, or {ALLOW}"

@@ -31,34 +31,23 @@ KEPT = 1e-4
 """Least confidence of saved boxes: a tenth of the paper's 0.1 %, at which detectors are compared.
 So each detector can be evaluated at the other's false positives.
 """
-NMS_IOU = 0.5
-"""IoU above which the less confident of two boxes is dropped, for every detector."""
-MOST_FOUND = 300
-"""Most boxes saved of one image."""
+NMS_IOU = 0.5  # ioU above which the less confident of two boxes is dropped, for every detector
+MOST_FOUND = 300  # most boxes saved of one image
 
 
 @dataclass(frozen=True)
 class DetectorJob:
-    """One training of a detector.
+    """One training of a detector."""
 
-    Attributes:
-        data: ``data.yaml`` of the mirror, a folder that the detector may write to.
-        channels: of the images, 1 or 3.
-        epochs: how often every real image is seen.
-        imgsz: side in pixels that images are brought to.
-        workers: processes that load images; 0 loads in the training's own.
-        cache: keep decoded real images in memory (``ram``), or not (``off``).
-    """
-
-    data: Path
+    data: Path  # `data.yaml` of the mirror, a folder that the detector may write to
     names: tuple[str, ...]
-    channels: int
+    channels: int  # of the images, 1 or 3
     model: str
-    epochs: int
-    imgsz: int
+    epochs: int  # how often every real image is seen
+    imgsz: int  # side in pixels that images are brought to
     batch: int
-    workers: int
-    cache: str
+    workers: int  # processes that load images; 0 loads in the training's own
+    cache: str  # keep decoded real images in memory (`ram`), or not (`off`)
     device: str
     seed: int
     output: Path
@@ -69,17 +58,11 @@ class DetectorJob:
 
 @dataclass(frozen=True)
 class DetectedImage:
-    """The detections in one image.
+    """The detections in one image."""
 
-    Attributes:
-        boxes: float32 (N, 4): x1, y1, x2, y2 in pixels of the image's file.
-        scores: float32 (N,), 0 to 1, in falling order.
-        labels: int64 (N,): class numbers.
-    """
-
-    boxes: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float32]  # float32 (N, 4): x1, y1, x2, y2 in pixels of the image's file
+    scores: npt.NDArray[np.float32]  # float32 (N,), 0 to 1, in falling order
+    labels: npt.NDArray[np.int64]  # int64 (N,): class numbers
 
 
 class TrainingWatch(Protocol):
@@ -100,18 +83,11 @@ class Detector(Protocol):
         """Its key in ``DETECTORS``."""
 
     def check(self, job: DetectorJob) -> None:
-        """Reject an invalid job before anything long starts.
-
-        Raises:
-            UsageFault: an unknown model or option, or one that would change the ratio.
-            EnvironmentFault: an unsupported version, or a missing device.
-        """
+        """Reject an invalid job before anything long starts."""
 
     def train(self, job: DetectorJob, slots: EpochSlots, watch: TrainingWatch) -> Path:
         """Train with ``slots`` as an epoch, validate on real images, and return the best weights.
-
-        Raises:
-            TrainingFault: the training failed."""
+        TrainingFault: the training failed."""
 
     def predict(
         self, job: DetectorJob, weights: Path, images: Sequence[Path]
@@ -123,12 +99,7 @@ class Detector(Protocol):
 
 
 def detector(name: str) -> Detector:
-    """Return a detector by name, and import its library.
-
-    Raises:
-        UsageFault: an unknown detector.
-        EnvironmentFault: its library is not installed.
-    """
+    """Return a detector by name, and import its library."""
     if name not in DETECTORS:
         raise UsageFault(f"--detector {name}: unknown, expected one of {', '.join(DETECTORS)}")
     module, kind, extra = DETECTORS[name]

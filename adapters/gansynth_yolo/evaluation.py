@@ -82,9 +82,5 @@ def true_boxes(image: YoloImage) -> TrueBoxes:
 
 
 def metrics_of(output: Path) -> dict[str, Any]:
-    """Return the ``summary`` of the detections in real validation images.
-
-    Raises:
-        DataFault: the file is damaged.
-    """
+    """Return the ``summary`` of the detections in real validation images."""
     return summary(read_detections(output / DETECTIONS))

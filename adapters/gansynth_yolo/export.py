@@ -28,10 +28,8 @@ from gansynth_yolo.mixed import corners, pixels
 from gansynth_yolo.source import YoloSource
 
 MANIFEST = "manifest.json"
-REAL, SYNTHETIC = "real", "synth"
-"""Folders in ``images`` and ``labels``."""
-MOST_REPEATS = 8
-"""Most times that a real image is listed to reach R:S exactly."""
+REAL, SYNTHETIC = "real", "synth"  # folders in `images` and `labels`
+MOST_REPEATS = 8  # most times that a real image is listed to reach R:S exactly
 NOT_ANONYMOUS = (
     "synthetic is not anonymous: boxes resemble those of training images, and a generator can "
     "reproduce memorised images. Look at the images before you share them"
@@ -261,12 +259,7 @@ class YoloExport(DataSetExport):
 
 
 def exact_counts(images: int, ratio: Ratio, *, nearest: bool = False) -> tuple[int, int]:
-    """Return how often each real image is listed, and the synthetic images, for an exact R:S.
-
-    Raises:
-        UsageFault: real images would have to be listed more than ``MOST_REPEATS`` times, and
-            ``nearest`` is False.
-    """
+    """Return how often each real image is listed, and the synthetic images, for an exact R:S."""
     repeats, count, even = listed_counts(images, ratio, MOST_REPEATS)
     if not even and not nearest:
         parts = whole_parts(ratio)

@@ -20,8 +20,7 @@ from gansynth.runtime.errors import UsageFault
 
 SAME = ("channels", "box_classes")
 """Parts of the schema that samples share with the training images."""
-BOXES = 4096
-"""Bytes for a sample's boxes and metadata."""
+BOXES = 4096  # bytes for a sample's boxes and metadata
 
 
 def hint(source: CaseSource) -> str:
@@ -35,13 +34,7 @@ def hint(source: CaseSource) -> str:
 def open_sample_source(
     mix_config: MixConfig, source: CaseSource, held_out: Sequence[CaseRecord]
 ) -> SampleSource | None:
-    """Check the generator or bank of a training; None without synthetic samples.
-
-    Raises:
-        IntegrityFault: leakage, another data set, or damaged weights or samples.
-        DataFault: other channels or classes.
-        UsageFault: the run or bank is missing, has no weights, or has no boxes.
-    """
+    """Check the generator or bank of a training; None without synthetic samples."""
     if mix_config.ratio.p == 0:
         return None
     takes = HostLimits(

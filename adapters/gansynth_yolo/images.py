@@ -25,8 +25,7 @@ from gansynth_yolo.options import YoloOptions
 OTHERS = {".bmp", ".webp", ".gif", ".dng", ".mpo", ".pfm", ".heic", ".heif", ".avif", ".jp2",
           ".dcm", ".tga", ".ppm", ".pgm"}  # fmt: skip
 """Image formats that detectors may read and this source does not."""
-MOST_BYTES = 256 << 20
-"""Most bytes of a list of images."""
+MOST_BYTES = 256 << 20  # most bytes of a list of images
 Fault = tuple[str | None, Path, GansynthError]
 """Case or None, file, and the error that opening the source raises."""
 
@@ -278,8 +277,7 @@ def shared_fault(file: DatasetFile, shared: Sequence[str]) -> IntegrityFault:
     )
 
 
-PIECE = 4096
-"""Bytes from the middle of a file that distinguish most files of one size."""
+PIECE = 4096  # bytes from the middle of a file that distinguish most files of one size
 
 
 def same_files(file: DatasetFile, listing: ImageListing) -> list[Fault]:

@@ -28,10 +28,8 @@ from gansynth.sampling.run_source import open_source
 from gansynth_yolo.labels import as_rows, label_text
 
 MANIFEST = "manifest.json"
-VOLUMES = "(.+)_z([0-9]+)"
-"""``--read volumes=`` for the data sets written here."""
-DRAWN = 4096
-"""Random pixels of each training slice to which the window is fitted."""
+VOLUMES = "(.+)_z([0-9]+)"  # `--read volumes=` for the data sets written here
+DRAWN = 4096  # random pixels of each training slice to which the window is fitted
 PERCENTILES = (0.1, 99.9)
 Windows = tuple[tuple[float, float], ...]
 
@@ -47,32 +45,21 @@ class ImportSettings(HostOptions):
 
 @dataclass
 class SliceImportReport:
-    """Counts of the written data set.
-
-    Attributes:
-        train: images of the fold's training volumes; ``val`` of its held-out ones.
-        backgrounds: images without a box.
-        left_out: slices of one constant value, and backgrounds beyond the requested share.
-        window: for each channel the intensities mapped to 0 and to the largest number.
-        clipped: share of pixels beyond the window.
-    """
+    """Counts of the written data set."""
 
     folder: str
-    train: int = 0
+    train: int = 0  # images of the fold's training volumes; `val` of its held-out ones
     val: int = 0
     boxes: dict[str, int] = field(default_factory=dict)
-    backgrounds: int = 0
+    backgrounds: int = 0  # images without a box
+    # slices of one constant value, and backgrounds beyond the requested share
     left_out: dict[str, int] = field(default_factory=lambda: {"constant": 0, "background": 0})
-    window: Windows = ()
-    clipped: float = 0.0
+    window: Windows = ()  # for each channel the intensities mapped to 0 and to the largest number
+    clipped: float = 0.0  # share of pixels beyond the window
 
 
 def import_asked(request: host_commands.ImportRequest) -> host_commands.CommandReport:
-    """Run ``gansynth import slices:KIND:WHERE yolo:FOLDER``; see ``import_slices``.
-
-    Raises:
-        UsageFault: invalid settings or options.
-    """
+    """Run ``gansynth import slices:KIND:WHERE yolo:FOLDER``; see ``import_slices``."""
     if request.folds is not None:
         raise UsageFault(
             f"--folds {request.folds}: a YOLO data set has one split, expected folds of the "

@@ -18,25 +18,19 @@ from gansynth.core.schema import FloatArray
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import reading
 
-Rows = npt.NDArray[np.float64]
-"""(N, 5): class, xc, yc, w, h."""
+Rows = npt.NDArray[np.float64]  # (N, 5): class, xc, yc, w, h
 MOST_BYTES = 16 << 20
-MOST_FAULTS = 20
-"""Most faults reported of one file."""
+MOST_FAULTS = 20  # most faults reported of one file
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 COLUMNS = ("class", "xc", "yc", "w", "h")
 
 
 @dataclass(frozen=True)
 class LabelRows:
-    """The content of a label file.
+    """The content of a label file."""
 
-    Attributes:
-        rows: float64 (N, 5) as written, each once, in the file's order.
-        repeated: numbers of the lines that repeat an earlier one; those are left out.
-    """
-
-    rows: Rows
+    rows: Rows  # float64 (N, 5) as written, each once, in the file's order
+    # numbers of the lines that repeat an earlier one; those are left out
     repeated: tuple[int, ...] = ()
     faults: tuple[DataFault, ...] = ()
 
@@ -50,9 +44,6 @@ def read_labels(path: Path, names: Sequence[str], overshoot: float) -> LabelRows
     """Read a label file, and return its faults instead of raising them.
 
     Boxes may reach beyond the image by ``overshoot``, a share of its width and height.
-
-    Raises:
-        EnvironmentFault: the file may not be read.
     """
     try:
         text = _text(path)

@@ -17,17 +17,12 @@ from gansynth.runtime.errors import (
 )
 from gansynth_yolo.detectors import DETECTORS
 
-STRIDE = 32
-"""``imgsz`` must be a multiple of this."""
+STRIDE = 32  # `imgsz` must be a multiple of this
 Release = tuple[int, int]
 
 
 def check_release(name: str, least: Release, below: Release) -> str:
-    """Return the installed release of a library without importing it.
-
-    Raises:
-        EnvironmentFault: it is not installed, or is not supported.
-    """
+    """Return the installed release of a library without importing it."""
     expected = f">={dotted(least)},<{dotted(below)}"
     cure = f"install one by: pip install 'gansynth[{DETECTORS[name][2]}]'"
     try:
@@ -45,11 +40,7 @@ def check_release(name: str, least: Release, below: Release) -> str:
 
 
 def check_size(imgsz: int) -> None:
-    """Reject a size that a detector would change.
-
-    Raises:
-        UsageFault: with the nearest valid size.
-    """
+    """Reject a size that a detector would change."""
     if imgsz % STRIDE:
         near = STRIDE * max(1, round(imgsz / STRIDE))
         raise UsageFault(
@@ -58,11 +49,7 @@ def check_size(imgsz: int) -> None:
 
 
 def check_cuda(name: str, number: int) -> None:
-    """Reject a missing CUDA device.
-
-    Raises:
-        EnvironmentFault: torch does not see it.
-    """
+    """Reject a missing CUDA device."""
     import torch
 
     there = torch.cuda.device_count()
@@ -93,9 +80,6 @@ def refuse_options(
         refused: option -> its only allowed value, and why.
         available: options of the library, for suggestions.
         library: its name in messages.
-
-    Raises:
-        UsageFault: naming the first.
     """
     available = set(available)
     for name, value in options.items():

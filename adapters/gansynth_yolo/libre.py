@@ -7,6 +7,7 @@ samples become three equal channels.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gansynth.runtime.errors import TrainingFault, UsageFault
+from gansynth.runtime.files import write_bytes_atomic
 from gansynth_yolo.detectors import (
     KEPT,
     MOST_FOUND,
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from gansynth_yolo.mixed import EpochSlots
 
 
+COPY = "last.copy.pt"  # of the last epoch's weights, beside them
+
+
 class LibreDetector:
     """LibreYOLO (MIT): YOLOX and YOLOv9."""
 
@@ -54,6 +59,8 @@ class LibreDetector:
         weights = job.output.absolute() / "weights"
         last = weights / "last.pt"
         resume = job.resume and last.is_file()
+        if resume:
+            _restore(last)
         if resume and epochs_done(last) >= job.epochs:
             return best_of(weights)
         begin = last if resume else find_model(job.model)[2]
@@ -63,7 +70,8 @@ class LibreDetector:
             from gansynth_yolo.libre_dataset import mixed_training
 
             with one_line("libreyolo"), mixed_training(slots, watch):
-                _open(job, begin).train(**values, callbacks=_TrainingCallbacks(slots, watch))
+                callbacks = _TrainingCallbacks(slots, watch, last)
+                _open(job, begin).train(**values, callbacks=callbacks)
         return best_of(weights)
 
     def predict(
@@ -91,11 +99,7 @@ class LibreDetector:
 
 
 def epochs_done(weights: Path) -> int:
-    """Return the epochs done when these weights were written.
-
-    Raises:
-        TrainingFault: the file is not LibreYOLO's, or damaged.
-    """
+    """Return the epochs done when these weights were written."""
     engine()
     from libreyolo.utils.serialization import load_untrusted_torch_file
 
@@ -108,17 +112,29 @@ def epochs_done(weights: Path) -> int:
         ) from error
 
 
+def _restore(last: Path) -> None:
+    """Put back the copy of weights that LibreYOLO was killed over."""
+    try:
+        epochs_done(last)
+    except TrainingFault:
+        if not last.with_name(COPY).is_file():
+            raise
+        shutil.copyfile(last.with_name(COPY), last)
+
+
 class _TrainingCallbacks:
     """LibreYOLO's callbacks: report to the watch, and synchronise slots with epochs."""
 
-    def __init__(self, slots: EpochSlots, watch: TrainingWatch) -> None:
-        self._slots, self._watch = slots, watch
+    def __init__(self, slots: EpochSlots, watch: TrainingWatch, last: Path) -> None:
+        self._slots, self._watch, self._last = slots, watch, last
 
     def on_train_start(self, event: Any) -> None:
         self._slots.rewind(event.start_epoch - 1)  # LibreYOLO counts them from 1
 
     def on_train_epoch_end(self, event: Any) -> None:
         self._slots.rewind(event.epoch)
+        if self._last.is_file():  # LibreYOLO writes the next ones over it, which a kill may meet
+            write_bytes_atomic(self._last.with_name(COPY), self._last.read_bytes())
         numbers: Mapping[str, float] = {
             "train/loss": event.train_loss,
             **{f"train/{name}": value for name, value in event.train_loss_items.items()},

@@ -50,9 +50,6 @@ class MixedLibreDataset(_data.YOLODataset):  # type: ignore[misc]  # LibreYOLO h
     MixUp. ``MosaicDataset`` sets the current item. Partners are chosen uniformly among slots whose
     ``load_anno`` has boxes. Here every slot has boxes, and its content is drawn by the same
     preference. So the preference does not change the ratio.
-
-    Raises:
-        DataFault: LibreYOLO finds other images than expected.
     """
 
     def __init__(self, slots: EpochSlots, *args: Any, **kwargs: Any) -> None:
@@ -160,11 +157,7 @@ def make_loader(
     pin_memory: bool,
     **ignored: Any,
 ) -> TimedLoader:
-    """Replace LibreYOLO's ``create_dataloader``; ``ignored`` are its options for drawing images.
-
-    Raises:
-        DataFault: the training set is not a YOLO data set.
-    """
+    """Replace LibreYOLO's ``create_dataloader``; ``ignored`` are its options for drawing images."""
     if not isinstance(dataset.dataset, MixedLibreDataset):
         raise DataFault(
             f"LibreYOLO reads a {type(dataset.dataset).__name__}, expected a YOLO data set; remove "

@@ -21,8 +21,7 @@ from gansynth.runtime.yaml_text import read_yaml
 from gansynth_yolo.detectors import DetectorJob
 from gansynth_yolo.libraries import check_release, refuse_options
 
-LEAST, BELOW = (1, 6), (1, 7)
-"""Supported releases: at least, and below."""
+LEAST, BELOW = (1, 6), (1, 7)  # supported releases: at least, and below
 FAMILIES: Mapping[str, tuple[str, str]] = {
     "yolox": ("LibreYOLOX", "ntsmlx"),
     "yolo9": ("LibreYOLO9", "tsmc"),
@@ -64,20 +63,12 @@ _LOCAL_FILES = ("distill_model",)
 
 
 def check_version() -> str:
-    """Return the installed release of LibreYOLO without importing it.
-
-    Raises:
-        EnvironmentFault: it is not installed, or is not supported.
-    """
+    """Return the installed release of LibreYOLO without importing it."""
     return check_release("libreyolo", LEAST, BELOW)
 
 
 def engine() -> Any:
-    """Import LibreYOLO, also with a CPU build of torch.
-
-    Raises:
-        EnvironmentFault: see ``check_version``.
-    """
+    """Import LibreYOLO, also with a CPU build of torch."""
     check_version()
     from gansynth.runtime import torchvision_compat
 
@@ -129,11 +120,7 @@ def _has_validation(data: Path) -> bool:
 
 
 def find_model(name: str) -> tuple[str, str, Path | None]:
-    """Return family, size and initial weights (or None) of a model: ``yolox-n``, or a file.
-
-    Raises:
-        UsageFault: another family, or a missing file; weights are never downloaded.
-    """
+    """Return family, size and initial weights (or None) of a model: ``yolox-n``, or a file."""
     if name.endswith(".pt"):
         return *_read_model(name), Path(name).absolute()
     family, _, size = name.partition("-")

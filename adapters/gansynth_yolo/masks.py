@@ -35,11 +35,7 @@ def missing_masks(listing: ImageListing) -> list[Fault]:
 
 
 def read_mask(image: YoloImage, classes: int) -> LabelArray:
-    """Read a label map, int16 (H, W), 0 to ``classes``, cropped like its image.
-
-    Raises:
-        DataFault: a damaged file, another shape than the image's, or another value.
-    """
+    """Read a label map, int16 (H, W), 0 to ``classes``, cropped like its image."""
     path = mask_path(image)
     mask = read_picture(path, "mask")
     if mask.shape != image.header.shape:

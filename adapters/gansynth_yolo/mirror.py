@@ -25,10 +25,8 @@ from gansynth_yolo.labels import clipped, label_text
 from gansynth_yolo.source import YoloSource
 
 DATA = "data.yaml"
-MARK = ".gansynth-mirror"
-"""A file that marks a folder as a mirror, which may be overwritten."""
-TOLERATED = 0.01
-"""Share by which both detectors let a box exceed its image."""
+MARK = ".gansynth-mirror"  # a file that marks a folder as a mirror, which may be overwritten
+TOLERATED = 0.01  # share by which both detectors let a box exceed its image
 
 
 def mirror(

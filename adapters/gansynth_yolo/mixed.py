@@ -27,30 +27,20 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 Classes = npt.NDArray[np.int64]
-PARTNERS = "partners"
-"""Folder in the plan's log for counts of partners."""
-_TYPICAL = 32
-"""Samples of a bank that are read for typical boxes."""
+PARTNERS = "partners"  # folder in the plan's log for counts of partners
+_TYPICAL = 32  # samples of a bank that are read for typical boxes
 _PRIMARY, _PARTNER = 10, 11
 
 
 @dataclass(frozen=True)
 class ImageDraw:
-    """The content of one slot of an epoch, or of a partner.
+    """The content of one slot of an epoch, or of a partner."""
 
-    Attributes:
-        real: index of the real image; for a sample, of the image it replaces.
-        image: of a sample, uint8 (H, W, C), RGB if C is 3; None for the real image.
-        boxes: float32 (N, 4) x1, y1, x2, y2 in pixels of ``image``.
-        labels: int64 (N,), numbers of classes.
-        id: id of the sample; empty for a real image.
-    """
-
-    real: int
-    image: Pixels | None
-    boxes: FloatArray
-    labels: Classes
-    id: str = ""
+    real: int  # index of the real image; for a sample, of the image it replaces
+    image: Pixels | None  # of a sample, uint8 (H, W, C), RGB if C is 3; None for the real image
+    boxes: FloatArray  # float32 (N, 4) x1, y1, x2, y2 in pixels of `image`
+    labels: Classes  # int64 (N,), numbers of classes
+    id: str = ""  # id of the sample; empty for a real image
     provenance: Mapping[str, Any] | None = None
 
 
@@ -112,9 +102,6 @@ class EpochSlots:
         A mosaic's partners are unbiased if their indices are uniform over all slots. For a detector
         that prefers partners with boxes, ``annotated`` are the sorted real images with boxes. One
         of these replaces an image without boxes, and a sample with boxes replaces one without.
-
-        Raises:
-            TrainingFault: as ``primary``.
         """
         epoch, primary, number = self._now
         self._now = (epoch, primary, number + 1)

@@ -46,8 +46,7 @@ class YoloOptions(ReadOptions):
     )
     skull_strip: SkullStrip = False
     classes: Literal["none", "boxes"] = Field(
-        "none",
-        description="`boxes`: an image is of the class of its largest box, or `background`",
+        "none", description="`boxes`: an image is of the class of its largest box, or `background`"
     )
     missing: Literal["refuse", "background"] = Field(
         "refuse",

@@ -192,7 +192,7 @@ def describe(config: YoloConfig, sample_source: SampleSource | None) -> dict[str
     """Describe the data, mix and detector of one session.
 
     Args:
-        origin: generator or bank of the samples; None without synthetic samples.
+        sample_source: generator or bank of the samples; None without synthetic samples.
     """
     choices = asdict(config.choices)
     detector = config.choices.detector
@@ -209,22 +209,12 @@ def describe(config: YoloConfig, sample_source: SampleSource | None) -> dict[str
 
 
 def epochs_done(output: Path) -> int:
-    """Return the epochs done by the training in a folder.
-
-    Raises:
-        UsageFault: there is none.
-        IntegrityFault: its record is damaged.
-    """
+    """Return the epochs done by the training in a folder."""
     return int(record.last_session(output)["epochs"][1])
 
 
 def check_resumable(config: YoloConfig) -> None:
-    """Reject a folder whose training differs from the one to resume.
-
-    Raises:
-        UsageFault: there is no training, it has another detector or model, or it has ended.
-        IntegrityFault: its record is damaged.
-    """
+    """Reject a folder whose training differs from the one to resume."""
     last, output = record.last_session(config.output), config.output
     for key in ("detector", "model"):
         before, now = last.get(key), getattr(config.choices, key)

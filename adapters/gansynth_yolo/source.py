@@ -32,12 +32,10 @@ from gansynth_yolo.images import Fault, ImageListing, list_images, same_files
 from gansynth_yolo.masks import missing_masks, read_mask
 from gansynth_yolo.options import YoloOptions
 
-LARGEST = 256
-"""Longest edge of a generator's arrays without ``--read size=``."""
+LARGEST = 256  # longest edge of a generator's arrays without `--read size=`
 FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folder names that say the split of their images, and nothing about the subject."""
-BACKGROUND = "background"
-"""Class name of an image without boxes."""
+BACKGROUND = "background"  # class name of an image without boxes
 
 
 @register_read_options(YoloOptions)
@@ -218,9 +216,6 @@ class YoloSource(CaseSource):
         """Read one image: float32 (C, H, W), 0 to 1, of ``size``; boxes in its pixels.
 
         With ``masks``, labels are int16 (H, W), else None.
-
-        Raises:
-            DataFault: an unknown or damaged image or label map.
         """
         image = self.image(case_id)
         real_file(image.image, self.request)
@@ -268,11 +263,7 @@ class YoloSource(CaseSource):
         return hashlib.sha256(f"{digest} {self.name} {case_id}".encode()).hexdigest()
 
     def image(self, case_id: str) -> YoloImage:
-        """Return the files of a case.
-
-        Raises:
-            DataFault: there is no such case.
-        """
+        """Return the files of a case."""
         if case_id not in self.listing.images:
             raise DataFault(
                 f"{self.file.path}: no image {case_id!r}, expected one of "

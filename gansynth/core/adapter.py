@@ -13,39 +13,36 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.bank_options import BankSize
+from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import (
     CommandReport,
     DoctorRequest,
+    ExportRequest,
     ImportRequest,
     PrepareRequest,
     SplitsRequest,
+    TrainingRequest,
 )
 from gansynth.core.lineage import CaseRecord, guard_host
 from gansynth.core.mix_config import Mix, MixConfig, MixerConfig, TrainingResult
+from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample, Schema
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, FoldSplit
 from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.options import SetOptions
-
-if TYPE_CHECKING:
-    from gansynth.core.bank_options import BankCapacity
-    from gansynth.core.prediction import Prediction
-    from gansynth.core.source import FoldSplit
-    from gansynth.runtime.machine import DoctorLine
-    from gansynth.runtime.progress import Reporter
 
 __all__ = [
     "Adapter",
     "CommandReport",
-    "Content",
     "DoctorRequest",
+    "ExportRequest",
     "HostArrays",
     "HostOptions",
     "ImportRequest",
@@ -53,12 +50,11 @@ __all__ = [
     "MixConfig",
     "PrepareRequest",
     "SplitsRequest",
+    "TrainingRequest",
     "TrainingResult",
 ]
 
 HostArrays = Mapping[str, npt.NDArray[np.generic]]
-Content = Literal["mixed", "synthetic"]
-"""Content of an export: real and synthetic training cases, or synthetic cases only."""
 
 
 class HostOptions(SetOptions):
@@ -147,19 +143,12 @@ class Adapter(ABC):
         return lambda sample: sample
 
     @abstractmethod
-    def check(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> None:
+    def check(self, request: TrainingRequest) -> None:
         """Check everything about a training that is known before it starts, without writing.
 
         Called after ``validate``, for dry and real runs alike. A host calls
         ``gansynth.hosts.checks.check_mixing`` here: it refuses held-out cases and foreign spaces.
         The host adds checks of its settings, options and sample sizes.
-
-        Args:
-            injection: how to mix; ignored if the ratio is R:0.
-            settings: ``--set`` values, keys already checked against ``settings``.
-            options: for the host's own command line.
 
         Raises:
             IntegrityFault: leakage, or a generator or bank made for another data set or space.
@@ -233,9 +222,7 @@ class Adapter(ABC):
             "leave the arm out, or say what to set in it"
         )
 
-    def planned(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> Mapping[str, Any]:
+    def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
         """Return the host's plan of a training that passed ``check``, for dry runs; empty here."""
         return {}
 
@@ -243,9 +230,7 @@ class Adapter(ABC):
         """Return the size of the bank that a training makes; None if none is made or unknown."""
         return None
 
-    def samples_drawn(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> int | None:
+    def samples_drawn(self, request: TrainingRequest) -> int | None:
         """Return how many samples, real and synthetic, a training draws; None if unknown.
 
         Partners in a mosaic do not count.
@@ -261,15 +246,8 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def start(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> TrainingResult:
+    def start(self, request: TrainingRequest) -> TrainingResult:
         """Train the unmodified host with synthetic samples mixed in, and wait until it ends.
-
-        Args:
-            injection: how to mix.
-            settings: ``--set`` values, already checked against ``settings``.
-            options: passed through to the host's own command line.
 
         Returns:
             The outcome, even if many samples were missing; the caller decides if it is acceptable.
@@ -308,27 +286,10 @@ class Adapter(ABC):
             "does, such as nnunet, deepmedic or segmenter; its own metrics are in its outcome"
         )
 
-    def export(
-        self,
-        mix_config: MixConfig,
-        name: str,
-        *,
-        content: Content = "mixed",
-        size: BankSize | None = None,
-        dry_run: bool = False,
-        reporter: Reporter,
-    ) -> Mapping[str, Any]:
+    def export(self, request: ExportRequest) -> Mapping[str, Any]:
         """Write a data set that the stock host trains on without gansynth; train nothing.
 
         Optional; the base class refuses.
-
-        Args:
-            injection: the origin of samples, and their ratio to the training cases.
-            name: of the new data set, as the host names its own; or its folder (``exports``).
-            content: real and synthetic cases, or synthetic only.
-            size: number of samples, where the ratio (0:1) does not give it.
-            dry_run: check everything, write nothing.
-            reporter: shows progress.
 
         Returns:
             A JSON document: folder, counts, bytes, place of the record, and the next command.
@@ -337,8 +298,8 @@ class Adapter(ABC):
             GansynthError: what ``check`` refuses; a name that is taken; the disk is full.
         """
         raise UsageFault(
-            f"{name}: {self.name} has no data sets to write; expected a host that has, such as "
-            "nnunet, deepmedic or yolo"
+            f"{request.name}: {self.name} has no data sets to write; expected a host that has, "
+            "such as nnunet, deepmedic or yolo"
         )
 
     # -- commands for data sets, and doctor ------------------------------------------------------

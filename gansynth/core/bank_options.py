@@ -11,8 +11,7 @@ from gansynth.runtime.serialise import Document
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
-OVERHEAD = 0.02
-"""Default share by which a producer may slow its host down."""
+OVERHEAD = 0.02  # default share by which a producer may slow its host down
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ EVEN = 0.2
 """A border is background if its interquartile range is below this share of all values' range."""
 MASKED = 0.9
 """Masked images: least share of voxels off the outer value that must exceed the threshold."""
-HALF = 0.5
-"""Factor on Otsu's threshold: dark tissue is body, too."""
+HALF = 0.5  # factor on Otsu's threshold: dark tissue is body, too
 
 
 def organ_mask(image: FloatArray) -> Mask:

@@ -20,8 +20,7 @@ from gansynth.core.space import Placement, Space
 
 T = TypeVar("T")
 Box = tuple[slice, ...]
-MAPS = 1 << 29
-"""Size of a pool's cache of label maps, in bytes."""
+MAPS = 1 << 29  # size of a pool's cache of label maps, in bytes
 
 
 class CaseReader(Protocol):

@@ -21,12 +21,9 @@ Prints = tuple[str, ...]
 
 CELLS = {2: 32, 3: 16}
 """Cells along each axis, by the number of axes; bodies of fewer voxels have no fingerprint."""
-ALIKE = {2: 0.85, 3: 0.77}
-"""Correlation from which two fingerprints count as one image."""
-_SMOOTH = 1.0
-"""Sigma, in cells, of the low-pass that is subtracted."""
-_STEPS = 2.0
-"""Quantisation levels in a standard deviation; 15 levels in all."""
+ALIKE = {2: 0.85, 3: 0.77}  # correlation from which two fingerprints count as one image
+_SMOOTH = 1.0  # sigma, in cells, of the low-pass that is subtracted
+_STEPS = 2.0  # quantisation levels in a standard deviation; 15 levels in all
 _BINS, _IN_PLANE = 128, 0.02
 _ROWS = 2048
 

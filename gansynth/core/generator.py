@@ -197,14 +197,6 @@ class Generator(ABC):
     # -- what a plugin must define ---------------------------------------------------------------
 
     @abstractmethod
-    def networks(self) -> dict[str, nn.Module]:
-        """Build the networks by name, e.g. ``generator`` and ``discriminator``; may be empty."""
-
-    @abstractmethod
-    def phases(self) -> Sequence[Phase]:
-        """Return the phases of each step, in order; empty for a generator without training."""
-
-    @abstractmethod
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Generate one sample per condition; equal seeds give equal samples at any batch size.
 
@@ -213,6 +205,14 @@ class Generator(ABC):
         """
 
     # -- what a plugin may define ----------------------------------------------------------------
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Build the networks by name, e.g. ``generator`` and ``discriminator``; none by default."""
+        return {}
+
+    def phases(self) -> Sequence[Phase]:
+        """Return the phases of each step, in order; none for a generator without training."""
+        return ()
 
     @property
     def intensity(self) -> Literal["linear", "tanh"]:

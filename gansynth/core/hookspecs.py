@@ -10,68 +10,60 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
 
-if TYPE_CHECKING:
-    from gansynth.core.adapter import Adapter
-    from gansynth.core.edit import Edit
-    from gansynth.core.filter import Filter
-    from gansynth.core.findings import Check
-    from gansynth.core.generator import Generator
-    from gansynth.core.metric import Metric
-    from gansynth.core.source import CaseSource, SourceRequest
-
 API_VERSION = 2
 """Version of these hooks and of the classes they exchange; docs/plugins.md has the policy."""
-OLDEST_API = 2
-"""The oldest API version that plugins may be written for."""
+OLDEST_API = 2  # the oldest API version that plugins may be written for
 
 hookspec = pluggy.HookspecMarker("gansynth")
 hookimpl = pluggy.HookimplMarker("gansynth")
 
 
-@hookspec
-def register_generators(register: Callable[[str, Callable[[], type[Generator]]], None]) -> None:
-    """Register generators: call ``register(name, load)``; ``load()`` returns the class."""
+Register = Callable[[str, Callable[[], Any]], None]
+"""``register(name, load)``: nothing is imported before ``load()`` is called."""
 
 
 @hookspec
-def register_adapters(register: Callable[[str, Callable[[], type[Adapter]]], None]) -> None:
-    """Register adapters of frameworks to augment: call ``register(target, load)``."""
+def register_generators(register: Register) -> None:
+    """Register generators; ``load()`` returns the subclass of ``Generator``."""
 
 
 @hookspec
-def register_sources(
-    register: Callable[[str, Callable[[], Callable[[SourceRequest], CaseSource]]], None],
-) -> None:
-    """Register ways to read cases: call ``register(kind, load)``; ``load()`` returns an opener."""
+def register_adapters(register: Register) -> None:
+    """Register adapters of frameworks; ``load()`` returns the subclass of ``Adapter``."""
 
 
 @hookspec
-def register_edits(register: Callable[[str, Callable[[], type[Edit]]], None]) -> None:
-    """Register edits of conditions: call ``register(name, load)``; ``load()`` returns the class."""
+def register_sources(register: Register) -> None:
+    """Register ways to read cases; ``load()`` returns a function SourceRequest -> CaseSource."""
 
 
 @hookspec
-def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> None:
-    """Register checks of the data of a kind of source: call ``register(kind, load)``."""
+def register_edits(register: Register) -> None:
+    """Register edits of conditions; ``load()`` returns the subclass of ``Edit``."""
 
 
 @hookspec
-def register_filters(register: Callable[[str, Callable[[], type[Filter]]], None]) -> None:
-    """Register filters that reject samples before admission: call ``register(name, load)``."""
+def register_checks(register: Register) -> None:
+    """Register checks of a kind of source; ``load()`` returns a ``core.findings.Check``."""
 
 
 @hookspec
-def register_metrics(register: Callable[[str, Callable[[], Metric]], None]) -> None:
-    """Register metrics that compare samples with real cases: call ``register(name, load)``."""
+def register_filters(register: Register) -> None:
+    """Register filters that reject samples; ``load()`` returns the subclass of ``Filter``."""
 
 
 @hookspec
-def register_recipes(register: Callable[[str, Callable[[], Path]], None]) -> None:
-    """Register settings of papers: call ``register(name, load)``; ``load()`` returns a file."""
+def register_metrics(register: Register) -> None:
+    """Register metrics that compare samples with real cases; ``load()`` returns a ``Metric``."""
+
+
+@hookspec
+def register_recipes(register: Register) -> None:
+    """Register settings of papers; ``load()`` returns the path of a YAML file."""
 
 
 # -- for implementations: nothing is imported before it is used -----------------------------------
@@ -83,7 +75,7 @@ def lazily(target: str) -> Callable[[], Any]:
     return lambda: getattr(import_module(module), name)
 
 
-def offer_recipes(register: Callable[[str, Callable[[], Path]], None], folder: Path) -> None:
+def offer_recipes(register: Register, folder: Path) -> None:
     """Register the YAML files of a folder by their names."""
     for path in sorted(folder.glob("*.yaml")):
         register(path.stem, partial(Path, path))

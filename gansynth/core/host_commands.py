@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
+from gansynth.core.bank_options import BankSize
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.source import SourceRequest
-
-if TYPE_CHECKING:
-    from gansynth.runtime.progress import Reporter
+from gansynth.runtime.progress import Reporter
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,40 @@ class CommandReport:
     document: Mapping[str, Any]
     lines: Sequence[str] = ()
     then: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """One training of a host: ``gansynth augment``.
+
+    ``settings``: ``--set`` values, keys already checked against ``Adapter.Options``. ``options``:
+    for the host's own command line.
+    """
+
+    mix_config: MixConfig
+    settings: Mapping[str, str]
+    options: Sequence[str]
+
+
+Content = Literal["mixed", "synthetic"]
+"""Content of an export: real and synthetic training cases, or synthetic cases only."""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """``gansynth augment --export NAME``, or ``-o DIR``.
+
+    ``name``: of the new data set, as the host names its own; or its folder (``Adapter.exports``).
+    ``size``: number of samples, where the ratio (0:1) does not give it. ``dry_run``: check
+    everything, write nothing.
+    """
+
+    mix_config: MixConfig
+    name: str
+    reporter: Reporter
+    content: Content = "mixed"
+    size: BankSize | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)

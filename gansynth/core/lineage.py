@@ -20,8 +20,7 @@ from gansynth.runtime.serialise import Document
 
 RECORDS = ("manifest.json", "bank.json")
 """Files of a run and of a bank that hold the lineage of their maker."""
-MAX_RECORD_BYTES = 256 << 20
-"""Size limit of such a file: some 250,000 cases."""
+MAX_RECORD_BYTES = 256 << 20  # size limit of such a file: some 250,000 cases
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from gansynth.core.schedule import Key, Schedule, choose_cases
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.serialise import Document
 
-Mix = tuple[Ratio, Schedule]
-"""Origin of the samples of one training."""
+Mix = tuple[Ratio, Schedule]  # origin of the samples of one training
 _TEXTS: Mapping[str, Any] = {"ratio": Ratio, "schedule": Schedule, "size": BankSize}
 
 
@@ -126,7 +125,7 @@ class MixConfig(Document, inline=("samples",)):
         """Read the JSON of ``to_json``.
 
         Raises:
-            UsageFault, KeyError, TypeError: the document is no injection.
+            UsageFault, KeyError, TypeError: the document is none of these.
         """
         parsed = {key: asdict(kind.parse(doc[key])) for key, kind in _TEXTS.items()}
         return super().from_json({**doc, **parsed})
@@ -201,8 +200,7 @@ class TrainingResult:
             )
 
 
-TOLERATED = 0.01
-"""Largest share of missing synthetic samples that still counts as success."""
+TOLERATED = 0.01  # largest share of missing synthetic samples that still counts as success
 STALE_SECONDS = 120.0
 """Seconds without a heartbeat after which a live bank's producer counts as dead."""
 

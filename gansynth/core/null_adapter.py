@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gansynth.core.adapter import Adapter, HostArrays, MixConfig, TrainingResult
+from gansynth.core.adapter import Adapter, HostArrays, TrainingResult
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schema import Sample
 from gansynth.runtime.errors import UsageFault
@@ -28,17 +28,13 @@ class NullAdapter(Adapter):
     def validate(self) -> None:
         """Do nothing."""
 
-    def check(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> None:
+    def check(self, request: TrainingRequest) -> None:
         """Do nothing: there is no training."""
 
     def inject(self, dataset: Any, plan: MixerConfig[Any], *, batch_size: int) -> Any:
         """Refuse; use ``gansynth.mix``."""
         raise UsageFault("there is no host to train; expected gansynth.mix(dataset, bank, ratio)")
 
-    def start(
-        self, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-    ) -> TrainingResult:
+    def start(self, request: TrainingRequest) -> TrainingResult:
         """Refuse; there is no host to train."""
         raise UsageFault("there is no host to train; expected gansynth.mix(dataset, bank, ratio)")

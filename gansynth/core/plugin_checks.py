@@ -14,6 +14,7 @@ from typing import Any
 
 from gansynth.core import hookspecs
 from gansynth.runtime.progress import write_stderr
+from gansynth.runtime.version import __version__
 
 API_NAME = "gansynth_api"
 """Optional variable of a plugin module: the API version it was written for."""
@@ -74,8 +75,6 @@ def _signals() -> Iterator[list[int]]:
 
 def check_api(plugin: object, distribution: str) -> None:
     """Refuse (Unfit) a plugin that was written for another version of the interface."""
-    from gansynth.runtime.version import __version__
-
     version = getattr(plugin, API_NAME, hookspecs.API_VERSION)
     if not isinstance(version, int) or isinstance(version, bool):
         raise InvalidPlugin(

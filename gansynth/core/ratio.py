@@ -15,8 +15,7 @@ import numpy as np
 
 from gansynth.runtime.errors import UsageFault
 
-_PARTS = 10**6
-"""Largest denominator of ratios as fractions; 2813:4000 is then exact."""
+_PARTS = 10**6  # largest denominator of ratios as fractions; 2813:4000 is then exact
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from gansynth.core import hookspecs
+from gansynth.core.findings import Check
 from gansynth.core.plugin_checks import (
     InvalidPlugin,
     check_api,
@@ -22,12 +23,12 @@ from gansynth.core.plugin_checks import (
     one_line,
 )
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
+from gansynth.runtime.progress import RichReporter
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import Adapter
     from gansynth.core.edit import Edit
     from gansynth.core.filter import Filter
-    from gansynth.core.findings import Check
     from gansynth.core.generator import Generator
     from gansynth.core.metric import Metric
 
@@ -215,8 +216,6 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
 @functools.cache
 def installed() -> Registry:
     """Return the registry of installed plugins, loaded once; a broken plugin gives a warning."""
-    from gansynth.runtime.progress import RichReporter
-
     registry = load_registry()
     for name, reason in registry.broken.items():
         origin = registry.origins.get(name)

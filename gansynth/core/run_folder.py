@@ -122,11 +122,7 @@ class RunFolder(RunDescription):
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:  # type: ignore[override]
-        """The whole of ``manifest.json``.
-
-        Raises:
-            DataFault, IntegrityFault: see ``read_manifest``.
-        """
+        """The whole of ``manifest.json``."""
         return read_manifest(self.folder)
 
     @classmethod

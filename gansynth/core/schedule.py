@@ -20,8 +20,7 @@ from gansynth.runtime.errors import UsageFault
 
 Kind = Literal["constant", "finetune", "anneal"]
 Real = Literal["all", "none", "chosen"]
-Key = TypeVar("Key", bound=str | int)
-"""A host's key of a real case: its id or index."""
+Key = TypeVar("Key", bound=str | int)  # a host's key of a real case: its id or index
 FORMS = "constant, finetune:10%@80% or anneal:50%-100%"
 
 

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
 
 MARK = "gansynth synthetic"
-KEY = "synthetic"
-"""Key in JSON documents: true, or the names of the synthetic cases."""
-_HEAD = 4096
-"""Bytes that contain the mark: all of a NIfTI header, a PNG file's first chunks."""
+KEY = "synthetic"  # key in JSON documents: true, or the names of the synthetic cases
+_HEAD = 4096  # bytes that contain the mark: all of a NIfTI header, a PNG file's first chunks
 
 
 def marked(image: nib.Nifti1Image) -> nib.Nifti1Image:

@@ -6,13 +6,18 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gansynth.core.adapter import Adapter, ExportRequest, TrainingResult
+from gansynth.core.host_commands import Content, TrainingRequest
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder
+from gansynth.core.schedule import Schedule
+from gansynth.core.source import CaseSource
 from gansynth.fitting.label_report import warn_of_label_maps
-from gansynth.hosts.checks import plan_training, seconds_of_a_sample
+from gansynth.hosts.checks import learn_filters, plan_training, seconds_of_a_sample
 from gansynth.hosts.words import (
     NEEDS,
     OF_SAMPLES,
@@ -27,14 +32,8 @@ from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.progress import Reporter, RichReporter
 from gansynth.runtime.words import Texts, as_path, as_texts, changed
-from gansynth.sampling.filters.pretrain import learn_ahead
 from gansynth.sampling.request_parsing import SampleWords, read_request
 from gansynth.sampling.run_source import open_resolved
-
-if TYPE_CHECKING:
-    from gansynth.core.adapter import Adapter, Content, TrainingResult
-    from gansynth.core.mix_config import MixConfig
-    from gansynth.core.source import CaseSource
 
 ONE_PAIR = (
     "one pair of trainings proves nothing: another seed or other patients may turn it round. "
@@ -48,22 +47,17 @@ HOST = {
     "deepmedic_python": "python",
 }
 """Word -> setting of the target framework."""
+MANY = 1_000_000  # steps, to compare the lengths of epochs
 
 
 @dataclass(frozen=True)
 class Augmented:
-    """What ``gansynth augment`` did.
-
-    Attributes:
-        document: what ``--json`` prints.
-        result: of a training; None for a dry run or an export.
-        control: the same without samples, if they are compared.
-    """
+    """What ``gansynth augment`` did."""
 
     adapter: Adapter
-    document: Mapping[str, Any]
-    result: TrainingResult | None = None
-    control: Augmented | None = None
+    document: Mapping[str, Any]  # what `--json` prints
+    result: TrainingResult | None = None  # of a training; None for a dry run or an export
+    control: Augmented | None = None  # the same without samples, if they are compared
 
     def refuse_missing(self) -> None:
         """Refuse a training that lacked samples; see ``TrainingResult``."""
@@ -192,7 +186,7 @@ def run_augment(words: Mapping[str, Any], given: Collection[str], reporter: Repo
 
 
 def _compare(words: Mapping[str, Any], given: Collection[str], reporter: Reporter) -> Augmented:
-    """Train without samples, then with them: the same settings and seed."""
+    """Train with samples, then without: the same settings, seed and number of steps."""
     if words["export"] is not None or words["content"] is not None:
         raise UsageFault("--compare with --export: nothing is trained; leave one out")
     if Ratio.parse(words["ratio"]).p == 0:
@@ -200,19 +194,39 @@ def _compare(words: Mapping[str, Any], given: Collection[str], reporter: Reporte
             f"--compare with --ratio {words['ratio']}: no sample is drawn, expected a ratio such "
             "as 1:1; the training without samples is added"
         )
+    out, apart = words["out"], installed().adapter(words["target"]).exports == "folder"
     arms = {name: {**words, "compare": False} for name in ("without", "with")}
     for name, arm in arms.items():
-        if words["out"] is not None:
-            arm["out"] = Path(words["out"]) / name
         own = {key: f"{words['set'][key]}/{name}" for key in PLACES if key in words["set"]}
+        if out is not None and apart:  # -o alone would write a data set
+            own, arm["out"] = {"output": f"{out}/{name}"}, None
+        elif out is not None:
+            arm["out"] = Path(out) / name
         arm["set"] = {**words["set"], **own}
     arms["without"] |= {"ratio": "1:0", "schedule": "constant"}
+    given = [name for name in given if name != "compare" and not (apart and name == "out")]
     real = [name for name in given if name not in (*OF_SAMPLES, "schedule")]
-    control = run_augment(arms["without"], real, reporter)
     done = run_augment(arms["with"], given, reporter)
+    arms["without"]["set"] |= as_long(done.adapter, words)
+    control = run_augment(arms["without"], real, reporter)
     plan = plan_text(done.adapter.source, words)
     document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
     return replace(done, document={**document, "plan": plan}, control=control)
+
+
+def as_long(adapter: Adapter, words: Mapping[str, Any]) -> dict[str, str]:
+    """Return the epochs in which real cases alone take as many steps as with samples.
+
+    Epochs of a detector are longer with samples; where all are equally long, nothing is set.
+    """
+    own, usual = words["set"], adapter.Options.model_fields.get("epochs")
+    epochs = own.get("epochs", usual and usual.default)
+    if epochs is None:
+        return {}
+    mixes = [(Ratio.parse(words["ratio"]), Schedule()), (Ratio(1, 0), Schedule())]
+    lengths = adapter.lasting(MANY, mixes, own, len(adapter.source.train_ids))
+    mixed, real = (int(length.get("epochs", 1)) for length in lengths)
+    return {} if mixed == real else {"epochs": str(round(int(epochs) * real / mixed))}
 
 
 def plan_text(source: CaseSource, words: Mapping[str, Any]) -> str:
@@ -254,23 +268,16 @@ def _train(
     reporter: Reporter,
 ) -> Augmented:
     """Train the host, or say what would be done."""
-    options = asked.words["options"]
+    request = TrainingRequest(mix_config, settings, asked.words["options"])
     adapter.validate()
-    adapter.check(mix_config, settings, options)
+    adapter.check(request)
     if mix_config.run is not None and mix_config.ratio.p > 0:
         warn_of_label_maps(mix_config.run.folder, reporter)
     if asked.words["dry_run"]:
-        return Augmented(adapter, plan_training(adapter, mix_config, settings, options))
+        return Augmented(adapter, plan_training(adapter, request))
     if mix_config.ratio.p > 0:  # now, with progress, and not in the producer
-        learn_ahead(
-            mix_config.run,
-            mix_config.samples.filters,
-            adapter.source,
-            target=adapter.name,
-            device=mix_config.device,
-            reporter=reporter,
-        )
-    result = adapter.start(mix_config, settings, options)
+        learn_filters(mix_config, adapter.source, adapter.name, reporter)
+    result = adapter.start(request)
     for warning in result.warnings:
         reporter.warn(warning)
     return Augmented(adapter, result.describe(mix_config), result)
@@ -281,13 +288,10 @@ def _export(
 ) -> Mapping[str, Any]:
     """Write a data set, or say what would be written."""
     dry_run = asked.words["dry_run"]
+    size = mix_config.size if "bank_size" in asked.given else None
+    content: Content = asked.words["content"] or "mixed"
     document = adapter.export(
-        mix_config,
-        name,
-        content=asked.words["content"] or "mixed",
-        size=mix_config.size if "bank_size" in asked.given else None,
-        dry_run=dry_run,
-        reporter=reporter,
+        ExportRequest(mix_config, name, reporter, content, size, dry_run=dry_run)
     )
     if dry_run and mix_config.run and mix_config.bank is None and mix_config.ratio.p > 0:
         each = round(seconds_of_a_sample(adapter, mix_config), 3)

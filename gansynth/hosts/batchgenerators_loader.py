@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.bank.reader import BankSample
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
 from gansynth.core.resample import crop_pad, draw_corner
@@ -21,9 +22,6 @@ from gansynth.core.schema import OUTSIDE, Schema
 from gansynth.hosts.mix_setup import MixDescription, MixSetup, make_mix_setup
 from gansynth.hosts.mixer import Mixer
 from gansynth.runtime.errors import DataFault, UsageFault
-
-if TYPE_CHECKING:
-    from gansynth.bank.reader import BankSample
 
 Array = npt.NDArray[Any]
 
@@ -149,7 +147,7 @@ class MixedBatches(MixDescription):
         return batch | {"synthetic": [sample is not None for sample in samples]}
 
     def _blank(self) -> dict[str, Any]:
-        assert self.spec is not None  # without a bank nothing is drawn, see Injection
+        assert self.spec is not None  # without a bank nothing is drawn, see MixConfig
         size = self._loader.batch_size
         channels = len(self.spec.schema.channels)
         data, seg = (np.dtype(dtype) for dtype in self._dtypes)

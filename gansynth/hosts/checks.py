@@ -6,21 +6,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from gansynth.bank.placement import bank_place, plan_bank
 from gansynth.bank.reader import BankReader, verify_bank
+from gansynth.core.adapter import Adapter, MixConfig
+from gansynth.core.bank_options import BankCapacity
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.lineage import CaseRecord, claim, guard, guard_host
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.source import CaseSource
 from gansynth.hosts.sample_source import SampleSource, check_schema, find_sample_source
 from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.progress import Reporter
+from gansynth.sampling.filters.pretrain import learn_ahead, planned_filters
+from gansynth.sampling.open_run import check_weights
 from gansynth.sampling.request_parsing import Capabilities, check_request, check_texts
 from gansynth.sampling.run_source import open_drawer, open_matching_real
-
-if TYPE_CHECKING:
-    from gansynth.core.adapter import Adapter, MixConfig
-    from gansynth.core.bank_options import BankCapacity
-    from gansynth.core.run_folder import RunFolder
-    from gansynth.core.source import CaseSource
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class HostLimits:
     Attributes:
         needs: what it learns from, besides images.
         same: attributes of the schema that a bank's samples must share with the training cases.
-        way_out: how to fit a suitable generator, for messages.
+        hint: how to fit a suitable generator, for messages.
         check_run: refuses a run whose samples do not fit the training.
         check_bank: refuses a bank whose samples do not fit the training.
     """
@@ -65,13 +67,7 @@ def check_mixing(adapter: Adapter, mix_config: MixConfig) -> None:
 def check_origin(
     mix_config: MixConfig, takes: HostLimits, sample_source: SampleSource | None = None
 ) -> SampleSource:
-    """Check the origin of samples, and return it with everything that it has seen.
-
-    Raises:
-        IntegrityFault: leakage, another data set or space, or damaged weights or samples.
-        DataFault: another schema.
-        UsageFault: the training cannot use the samples, or a request is not supported; with a hint.
-    """
+    """Check the origin of samples, and return it with everything that it has seen."""
     if mix_config.bank is not None:
         refuse_with_bank(mix_config)
     sample_source = sample_source or find_sample_source(mix_config)
@@ -89,7 +85,6 @@ def check_origin(
         check_schema(folder, spec.schema, source.schema, takes.same, "Make the bank again")
         takes.check_bank(sample_source.bank)
         return sample_source
-    from gansynth.sampling.open_run import check_weights
 
     assert sample_source.run is not None  # for it is no bank
     takes.check_run(sample_source.run)
@@ -100,11 +95,7 @@ def check_origin(
 def check_learnable(
     run: RunFolder, target: str, needs: Literal["labels", "boxes"] = "labels"
 ) -> None:
-    """Refuse a generator that draws no images, or no labels or boxes that the training needs.
-
-    Raises:
-        UsageFault: with a hint.
-    """
+    """Refuse a generator that draws no images, or no labels or boxes that the training needs."""
     folder, manifest = run.folder, run.manifest
     if manifest["options"].get("target") == "labels":
         raise UsageFault(
@@ -129,11 +120,7 @@ def check_learnable(
 
 
 def refuse_with_bank(mix_config: MixConfig) -> None:
-    """Refuse conditions and filters for samples that come from a bank.
-
-    Raises:
-        UsageFault: naming the option.
-    """
+    """Refuse conditions and filters for samples that come from a bank."""
     request = mix_config.samples
     options = {
         "--boxes": request.boxes,
@@ -153,13 +140,7 @@ def refuse_with_bank(mix_config: MixConfig) -> None:
 def check_asked(
     mix_config: MixConfig, sample_source: SampleSource, takes: HostLimits
 ) -> SampleSource:
-    """Check all requests for a run's samples, and return the origin with all source cases.
-
-    Raises:
-        UsageFault: a request that this generator, or any, does not support.
-        DataFault: another source's cases cannot be read.
-        IntegrityFault: one of these is held out.
-    """
+    """Check all requests for a run's samples, and return the origin with all source cases."""
     from gansynth.conditions.condition_source import open_base
     from gansynth.conditions.sampling_weights import SamplingWeights
 
@@ -185,10 +166,6 @@ def check_drawing(adapter: Adapter, mix_config: MixConfig) -> None:
     It is the last check, and opens the generator as a producer will. Every training case is read
     and compared by content, whatever the data set's name. Cases that passed once are not read
     again.
-
-    Raises:
-        UsageFault: an unusable device or bank.
-        IntegrityFault: the training cases are not those that the samples come from.
     """
     from gansynth.runtime.devices import pick_device
 
@@ -199,12 +176,20 @@ def check_drawing(adapter: Adapter, mix_config: MixConfig) -> None:
     if mix_config.bank is not None:
         _check_bank(mix_config.bank, adapter)
     else:
-        assert mix_config.run is not None  # see Injection
+        assert mix_config.run is not None  # see MixConfig
         sampler, _ = open_drawer(
             adapter, mix_config.run, mix_config.samples, device="cpu", learn=False
         )
         sampler.check_cases()
     adapter.samples_checked = mix_config
+
+
+def learn_filters(
+    mix_config: MixConfig, source: CaseSource, target: str, reporter: Reporter
+) -> None:
+    """Fit the filters that the run lacks now, with progress, and not in the producer."""
+    filters, device = mix_config.samples.filters, mix_config.device
+    learn_ahead(mix_config.run, filters, source, target=target, device=device, reporter=reporter)
 
 
 def plan_own_bank(
@@ -214,11 +199,7 @@ def plan_own_bank(
 
     Args:
         sample_bytes: returns the most bytes of a sample, given the run's manifest.
-
-    Raises:
-        UsageFault: ``--bank-size`` has no room for two samples.
     """
-
     if mix_config.run is None or mix_config.bank is not None or mix_config.ratio.p == 0:
         return None
     size = sample_bytes(mix_config.run.manifest)
@@ -264,13 +245,9 @@ def _check_bank(folder: Path, adapter: Adapter) -> None:
 # -- dry runs --------------------------------------------------------------------------------------
 
 
-def plan_training(
-    adapter: Adapter, mix_config: MixConfig, settings: Mapping[str, str], options: Sequence[str]
-) -> dict[str, Any]:
+def plan_training(adapter: Adapter, request: TrainingRequest) -> dict[str, Any]:
     """Return a dry run's report of what ``start`` would do, once ``check`` has passed."""
-    from gansynth.sampling.filters.pretrain import planned_filters
-
-    source = adapter.source
+    source, mix_config = adapter.source, request.mix_config
     return {
         "dry_run": True,
         "target": adapter.name,
@@ -283,13 +260,13 @@ def plan_training(
         "schedule": str(mix_config.schedule),
         "synthetic_share": mix_config.schedule.share_of(mix_config.ratio),
         **mix_config.samples.to_json(),
-        **_planned_bank(adapter, mix_config, adapter.samples_drawn(mix_config, settings, options)),
+        **_planned_bank(adapter, mix_config, adapter.samples_drawn(request)),
         **planned_filters(mix_config.run, mix_config.samples.filters),
-        **adapter.planned(mix_config, settings, options),
+        **adapter.planned(request),
         "training_time_and_memory": f"not known: {adapter.name} is not run. gansynth benchmark "
         "--dry-run measures a training",
-        "settings": dict(settings),
-        "host_options": list(options),
+        "settings": dict(request.settings),
+        "host_options": list(request.options),
         "leakage": claim(find_sample_source(mix_config).lineage)
         if mix_config.ratio.p > 0
         else "none: no synthetic sample is drawn",

@@ -24,7 +24,6 @@ HOSTS = ("nnunetv2", "batchgeneratorsv2", "blosc2")
 EXTRAS: Mapping[str, tuple[str, str]] = {
     "monai": ("gansynth.mix in MONAI pipelines", "monai"),
     "torchio": ("gansynth.mix in TorchIO pipelines", "torchio"),
-    "nilearn": ("gansynth demo on the bundled brain maps", "gansynth[demo]"),
     "tensorboard": ("logs for TensorBoard", "gansynth[tensorboard]"),
     "ray": ("gansynth benchmark on many machines", "gansynth[ray]"),
     "isal": ("reading .nii.gz nearly twice as fast", "gansynth[fast]"),

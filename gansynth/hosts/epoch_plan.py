@@ -25,19 +25,13 @@ _ORDER, _SYNTHETIC, _STAND_IN, _CHOSEN = range(4)
 
 @dataclass(frozen=True)
 class EpochTable:
-    """The places of one epoch.
-
-    Attributes:
-        synthetic: bool (places,), True for a synthetic sample.
-        real: int64 (places,), the real case of each place, or the replacement of its missing
-            sample.
-        drawn: synthetic samples of all earlier epochs.
-    """
+    """The places of one epoch."""
 
     mix: ScheduledMix
-    synthetic: npt.NDArray[np.bool_]
+    synthetic: npt.NDArray[np.bool_]  # bool (places,), True for a synthetic sample
+    # int64 (places,), the real case of each place, or the replacement of its missing sample
     real: IntArray
-    drawn: int
+    drawn: int  # synthetic samples of all earlier epochs
 
     def turn(self, place: int) -> int:
         """Return the number of a place's synthetic sample in the whole training, from 0."""
@@ -60,15 +54,11 @@ class EpochPlan:
     At a constant ratio the first ``real`` places hold every real case once, and the rest are
     synthetic. If R:S is not even, one of these is real in some epochs. A schedule, or another
     number of places, distributes synthetic samples over all places and uses real cases evenly.
-
-    Attributes:
-        plan: what is mixed; its clock's ``total`` counts epochs, and it never ticks.
-        real: number of real cases.
-        count: places of an epoch; None for every real case once and its synthetic share.
     """
 
-    plan: MixerConfig[int]
-    real: int
+    plan: MixerConfig[int]  # what is mixed; its clock's `total` counts epochs, and it never ticks
+    real: int  # number of real cases
+    # places of an epoch; None for every real case once and its synthetic share
     count: int | None = None
 
     def __post_init__(self) -> None:

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gansynth.bank.reader import BankReader
 from gansynth.bank.spec import read_heartbeat
+from gansynth.core.host_commands import ExportRequest
+from gansynth.core.source import CaseSource
+from gansynth.hosts.checks import learn_filters
 from gansynth.hosts.sample_source import find_sample_source
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import (
@@ -30,15 +33,12 @@ from gansynth.runtime.files import (
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import forget_times, record_of, refuse_real_images
 from gansynth.sampling.identifiers import names_in
+from gansynth.sampling.run import locked
 
 if TYPE_CHECKING:
     from gansynth.bank.producer_main import ProducerConfig
-    from gansynth.core.adapter import Content, MixConfig
-    from gansynth.core.bank_options import BankSize
-    from gansynth.core.source import CaseSource
 
-SEGMENT = 16
-"""Largest number of samples in a segment."""
+SEGMENT = 16  # largest number of samples in a segment
 
 
 class DataSetExport(ABC):
@@ -71,21 +71,15 @@ class DataSetExport(ABC):
 
     source: CaseSource
 
-    def __init__(
-        self,
-        source: CaseSource,
-        mix_config: MixConfig,
-        name: str,
-        content: Content,
-        size: BankSize | None,
-    ) -> None:
-        self.source, self.mix_config, self.content, self.size = source, mix_config, content, size
-        self.folder = self.place(name)
+    def __init__(self, source: CaseSource, request: ExportRequest) -> None:
+        self.source, self.request, self.mix_config = source, request, request.mix_config
+        self.content, self.size = request.content, request.size
+        self.folder = self.place(request.name)
         self.check_order()
-        sample_source = find_sample_source(mix_config)
+        sample_source = find_sample_source(request.mix_config)
         self.manifest = None if sample_source.run is None else sample_source.run.manifest
         self.generator = sample_source.described["manifest_sha256"]
-        if content == "synthetic" and sample_source.run is not None:
+        if self.content == "synthetic" and sample_source.run is not None:
             otherwise = "export --content mixed for yourself"
             refuse_real_images(sample_source.run, "--content synthetic", otherwise)
         self.sample_bytes = self.measure()
@@ -96,11 +90,7 @@ class DataSetExport(ABC):
 
     @abstractmethod
     def place(self, name: str) -> Path:
-        """Return the new data set's folder.
-
-        Raises:
-            UsageFault: it cannot be there.
-        """
+        """Return the new data set's folder."""
 
     @abstractmethod
     def measure(self) -> int:
@@ -136,11 +126,7 @@ class DataSetExport(ABC):
         """
 
     def unsaid(self) -> int:
-        """Return the number of synthetic cases if no option gives it.
-
-        Raises:
-            UsageFault: with a hint.
-        """
+        """Return the number of synthetic cases if no option gives it."""
         raise UsageFault(
             f"{self.option} with --ratio {self.mix_config.ratio}: does not say how many "
             f"{self.unit}s; give --bank-size N, or 3x for three for each training {self.unit}"
@@ -220,14 +206,15 @@ class DataSetExport(ABC):
 
     # -- the run ---------------------------------------------------------------------------------
 
-    def run(self, *, dry_run: bool, reporter: Reporter) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """Draw samples, write the data set, and rename its folder; see ``Adapter.export``.
 
         Raises:
             EnvironmentFault: the disk has no room, or another process exports there.
             TrainingFault: most samples of the generator are rejected.
         """
-        if dry_run:
+        reporter = self.request.reporter
+        if self.request.dry_run:
             return {"dry_run": True, **self.describe()}
         with self._building(reporter) as folder:
             reader = self._fill(reporter)
@@ -250,8 +237,6 @@ class DataSetExport(ABC):
     @contextlib.contextmanager
     def _building(self, reporter: Reporter) -> Iterator[Path]:
         """Lock the hidden folder; its samples stay only if a retry may help."""
-        from gansynth.sampling.run import locked
-
         build, dataset = self.build, self.build / "dataset"
         with disk_errors(build):
             build.parent.mkdir(parents=True, exist_ok=True)
@@ -274,16 +259,8 @@ class DataSetExport(ABC):
         if mix_config.bank is not None:
             return BankReader(mix_config.bank)
         from gansynth.bank.api import fill
-        from gansynth.sampling.filters.pretrain import learn_ahead
 
-        learn_ahead(
-            mix_config.run,
-            mix_config.samples.filters,
-            self.source,
-            target=self.target,
-            device=mix_config.device,
-            reporter=reporter,
-        )
+        learn_filters(mix_config, self.source, self.target, reporter)
         config = self.order()
         resume_export(config, self.generator)
         reported = 0
@@ -354,11 +331,7 @@ class DataSetExport(ABC):
 
 
 def new_folder(name: str) -> Path:
-    """Return the absolute path of the folder that ``-o`` names.
-
-    Raises:
-        UsageFault: it is not empty, or is a file.
-    """
+    """Return the absolute path of the folder that ``-o`` names."""
     folder = Path(os.path.abspath(os.path.expanduser(name)))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageFault(

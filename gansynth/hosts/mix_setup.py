@@ -62,12 +62,7 @@ def make_mix_setup(
     strict: bool = False,
     patience: float = 300.0,
 ) -> MixSetup:
-    """Check all arguments, and make the plan.
-
-    Raises:
-        UsageFault: an invalid option, or no bank.
-        IntegrityFault: the bank's generator has seen held-out cases.
-    """
+    """Check all arguments, and make the plan."""
     ratio = Ratio.parse(ratio) if isinstance(ratio, str) else ratio
     schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
     if batches is None and schedule.kind != "constant":

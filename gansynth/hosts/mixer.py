@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from gansynth.bank.passes import BankPasses, WorkerTurns
     from gansynth.bank.reader import BankReader, BankSample
 
-WISHES = 20
-"""Samples drawn at most to find one that fits a wish."""
+WISHES = 20  # samples drawn at most to find one that fits a wish
 OPEN = 8
 """Segments kept open: all of a usual bank of 64 samples, since opening one costs several draws."""
 _POLL_SECONDS = 0.2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,11 @@ from gansynth.core.adapter import MixConfig, TrainingResult
 from gansynth.core.lineage import Lineage
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.runtime.files import read_json
+from gansynth.runtime.files import TEMPORARY, read_json
 
-FILE = "gansynth_session.json"
-"""The record, beside most frameworks' results."""
-DRAWS = "gansynth_draws"
-"""Folder of the draw logs, beside the record."""
-LOG = "gansynth_launch.log"
-"""Output of the training process."""
+FILE = "gansynth_session.json"  # the record, beside most frameworks' results
+DRAWS = "gansynth_draws"  # folder of the draw logs, beside the record
+LOG = "gansynth_launch.log"  # output of the training process
 LEFT = frozenset(
     {DRAWS, LOG, REJECTED, ".lock", ".holder", "gansynth_producer.log", "gansynth_producer.json"}
 )
@@ -35,8 +33,7 @@ COMPARED = (
     *("usual_augmentation", "augment_synthetic"),
 )
 """Keys that a continued training should share with the one it continues."""
-ANEW = "start anew"
-"""Hint that always applies."""
+ANEW = "start anew"  # hint that always applies
 _MINE = ("run", "bank", "scratch", "device")
 """Settings of this machine and session, which are not recorded."""
 _MEANS = ("refresh_seconds", "overhead", "overhead_low", "overhead_high", "duty")
@@ -54,15 +51,12 @@ def check_new_folder(output: Path, left: Callable[[str], bool], option: str = "-
 
     Args:
         left: whether a file of this name may be left from a training that never began.
-
-    Raises:
-        UsageFault: with a hint.
     """
     hint = f"take another: {option}"
     if output.exists() and not output.is_dir():
         raise UsageFault(f"{output}: is a file, expected a folder; {hint}")
     held = sorted(path.name for path in output.iterdir()) if output.exists() else []
-    extra = [name for name in held if not left(name)]
+    extra = [name for name in held if not (left(name) or fnmatch(name, TEMPORARY))]
     if extra:
         if FILE in extra:
             hint += ", or go on with the training in it: --set resume=yes"
@@ -73,12 +67,7 @@ def check_new_folder(output: Path, left: Callable[[str], bool], option: str = "-
 
 
 def last_session(output: Path) -> dict[str, Any]:
-    """Return the last session of the training in a folder.
-
-    Raises:
-        UsageFault: there is none.
-        IntegrityFault: its record is damaged.
-    """
+    """Return the last session of the training in a folder."""
     earlier = read_sessions(output / FILE)
     if not earlier:
         raise UsageFault(
@@ -91,11 +80,7 @@ def last_session(output: Path) -> dict[str, Any]:
 def check_same(
     output: Path, before: Mapping[str, Any], now: Mapping[str, Any], anew: str = ANEW
 ) -> None:
-    """Refuse to continue a training with other settings.
-
-    Raises:
-        UsageFault: naming the first key that differs.
-    """
+    """Refuse to continue a training with other settings."""
     for key, value in now.items():
         if before.get(key) != value:
             raise UsageFault(
@@ -113,11 +98,7 @@ def version_of(package: str) -> str | None:
 
 
 def read_sessions(path: Path) -> list[dict[str, Any]]:
-    """Read the sessions of a training's record; none if there is no record.
-
-    Raises:
-        IntegrityFault: a damaged record.
-    """
+    """Read the sessions of a training's record; none if there is no record."""
     sessions = read_json(path).get("sessions", []) if path.is_file() else []
     return [session for session in sessions if isinstance(session, dict)]
 
@@ -149,12 +130,7 @@ def compare(
     compared: Sequence[str] = COMPARED,
     anew: str = ANEW,
 ) -> list[str]:
-    """Describe the differences between a session and the one it continues.
-
-    Raises:
-        UsageFault: another kind of schedule, which cannot be continued.
-        IntegrityFault: a generator or bank of another data set or fold.
-    """
+    """Describe the differences between a session and the one it continues."""
     kinds = [
         str(session.get("schedule", "constant")).partition(":")[0] for session in (before, now)
     ]

@@ -37,12 +37,7 @@ class SampleSource:
 
 
 def find_sample_source(mix_config: MixConfig) -> SampleSource:
-    """Read the origin of samples: a bank's description, or a run's manifest.
-
-    Raises:
-        DataFault, UsageFault: there is none.
-        IntegrityFault: it is damaged.
-    """
+    """Read the origin of samples: a bank's description, or a run's manifest."""
     if mix_config.bank is not None:
         reader = BankReader(mix_config.bank)
         described = {
@@ -52,7 +47,7 @@ def find_sample_source(mix_config: MixConfig) -> SampleSource:
         }
         return SampleSource(reader.spec.lineage, described, bank=reader)
     run = mix_config.run
-    assert run is not None  # see Injection
+    assert run is not None  # see MixConfig
     described = {
         "run_id": run.run_id,
         "name": run.manifest["generator"],
@@ -65,11 +60,7 @@ def find_sample_source(mix_config: MixConfig) -> SampleSource:
 def check_schema(
     folder: Path, actual: Schema, expected: Schema, same: Sequence[str], hint: str
 ) -> None:
-    """Refuse samples whose channels, labels or boxes have another meaning.
-
-    Raises:
-        DataFault: naming both.
-    """
+    """Refuse samples whose channels, labels or boxes have another meaning."""
     for key in same:
         value, target = (getattr(schema, key) for schema in (actual, expected))
         if value != target:
@@ -81,12 +72,7 @@ def check_schema(
 
 
 def check_samples(reader: BankReader, look: Callable[[BankSample], None]) -> None:
-    """Check every sample of a given bank, as a producer checks its own.
-
-    Raises:
-        DataFault, UsageFault: ``look`` refuses a sample, which is named.
-        IntegrityFault: a damaged segment.
-    """
+    """Check every sample of a given bank, as a producer checks its own."""
     verify_bank(reader.folder)
     for sample_id in reader.ids():
         try:

@@ -105,11 +105,7 @@ class HostSession(ABC, Generic[Key]):
     # -- the beginning ---------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Begin a record; nothing is started.
-
-        Raises:
-            IntegrityFault, UsageFault: the continued training differs.
-        """
+        """Begin a record; nothing is started."""
         described, changes = self.describe(), list[str]()
         self._earlier = read_sessions(self.output / self.file) if self.first > 0 else []
         if self._earlier:
@@ -279,6 +275,5 @@ def training_in(output: Path, check: Callable[[], None]) -> Iterator[None]:
         output.mkdir(parents=True, exist_ok=True)
     with locked(output, "take another folder: -o"):
         check()
-        for folder in (output, *output.glob("*/")):  # a killed training's half-written files
-            remove_temporaries(folder)
+        remove_temporaries(output)
         yield

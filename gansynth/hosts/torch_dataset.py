@@ -10,21 +10,19 @@ import contextlib
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
+from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.mix_setup import MixDescription, MixSetup, make_mix_setup
 from gansynth.hosts.mixer import BatchItem, Mixer
 from gansynth.runtime.errors import UsageFault
-
-if TYPE_CHECKING:
-    from gansynth.bank.reader import BankSample
 
 NOT_DELEGATED = frozenset({"set_random_state"})
 """MONAI does not descend into objects with this method; hiding it lets MONAI seed the transform."""
@@ -120,8 +118,6 @@ def _unlabelled(sample: BankSample) -> str:
 
 def _check_labelled(bank: Path) -> None:
     """Refuse a bank of images without labels; other faults of the bank show later."""
-    from gansynth.bank.reader import BankReader
-
     reader = BankReader(bank)
     sample = None
     with contextlib.suppress(Exception):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gansynth.core.adapter import Adapter
 from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
@@ -18,9 +19,6 @@ from gansynth.data.read_options import refuse_idle_read
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.words import Given
 from gansynth.sampling.run_source import requested, resolve_request
-
-if TYPE_CHECKING:
-    from gansynth.core.adapter import Adapter
 
 SOURCE = ("data", "configuration", "plans", "fold", "subjects", "read", "root")
 SAMPLES = ("generator", "ratio", "bank", "bank_size", "restarts", "seed", "edit", "device")
@@ -59,9 +57,6 @@ class AugmentWords(Given):
 
         Args:
             out: folder of a data set to write, if any.
-
-        Raises:
-            UsageFault: names the first of them.
         """
         export, content = self.words["export"], self.words["content"]
         if export is None and out is None:
@@ -86,11 +81,7 @@ class AugmentWords(Given):
 
 
 def mix_config_from(words: Mapping[str, Any], samples: SampleRequest) -> MixConfig:
-    """Return how samples are mixed in.
-
-    Raises:
-        UsageFault: names the wrong option.
-    """
+    """Return how samples are mixed in."""
     generator, bank, place = (words[key] for key in ("generator", "bank", "bank_dir"))
     return MixConfig(
         run=None if generator is None else RunFolder(Path(generator)),
@@ -152,9 +143,6 @@ def host_settings(
 
     Returns:
         Settings, and the folder of ``-o`` if a data set is written.
-
-    Raises:
-        UsageFault: an option that the target does not have, or two that contradict.
     """
     merged = dict(settings)
     for key, value in host_options.items():
@@ -198,11 +186,7 @@ def _put(settings: dict[str, str], key: str, value: str | Path | None, option: s
 
 
 def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> str:
-    """Return the name of the new data set, as the target framework needs it.
-
-    Raises:
-        UsageFault: the framework needs another option, or writes no data sets.
-    """
+    """Return the name of the new data set, as the target framework needs it."""
     option = f"--export {export}" if output is None else f"-o {output}"
     if adapter.exports == "nothing":
         raise UsageFault(

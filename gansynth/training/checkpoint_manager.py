@@ -19,8 +19,7 @@ from gansynth.training import checkpoint
 from gansynth.training.compiling import as_written
 from gansynth.training.state import TrainingState
 
-MOST_ROLLBACKS = 3
-"""Most rollbacks of a run before it fails."""
+MOST_ROLLBACKS = 3  # most rollbacks of a run before it fails
 
 
 @dataclass

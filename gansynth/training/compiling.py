@@ -33,10 +33,6 @@ def compiled(generator: Generator, choice: Compile) -> Iterator[None]:
 
     Names of weights stay. ``auto`` is off: no GPU has measured it yet. ``graphs`` replays kernels
     by CUDA graphs; outputs stay until ``begin_step``.
-
-    Raises:
-        UsageFault: ``on`` or ``graphs``, and no network of the generator can be compiled.
-        EnvironmentFault: the compiler fails, or there is none.
     """
     names = generator.compilable if compiles(choice) else ()
     nets = [generator.nets[name] for name in names if name in generator.nets]

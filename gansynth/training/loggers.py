@@ -22,11 +22,9 @@ from gansynth.runtime.errors import EnvironmentFault, UsageFault, did_you_mean
 from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic, write_json_atomic
 
 FILE = "metrics.csv"
-NO_PLAYERS = ("diversity",)
-"""Prefixes of values that are not losses."""
+NO_PLAYERS = ("diversity",)  # prefixes of values that are not losses
 FOLDER = "logs"
-PROJECT = "gansynth"
-"""Name of the W&B project and the MLflow experiment."""
+PROJECT = "gansynth"  # name of the W&B project and the MLflow experiment
 
 
 class MetricsLog:

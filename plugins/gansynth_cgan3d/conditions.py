@@ -27,8 +27,7 @@ from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth_cgan3d.lesion import LesionInsertion
 from gansynth_cgan3d.options import CGANOptions
 
-LEAST_DEVIATION = 1e-6
-"""Deviation of an image below which it is even."""
+LEAST_DEVIATION = 1e-6  # deviation of an image below which it is even
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from gansynth_cgan3d.lesion import centroid
 
-Pair = tuple[Tensor, Tensor]
-"""A generated or real image and its condition."""
+Pair = tuple[Tensor, Tensor]  # a generated or real image and its condition
 
 
 @dataclass(frozen=True)

@@ -23,18 +23,14 @@ from gansynth.data.blending import drawn_in, dress, fade, hole, rim_voxels, soft
 from gansynth.data.lesion_parts import lesion_values
 from gansynth_cgan3d.options import CGANOptions
 
-LEAST = 4
-"""Lesion voxels that a crop needs in its inner part to be used for training."""
-MARGIN = 8
-"""A crop's border, which does not count, is its edge divided by this."""
+LEAST = 4  # lesion voxels that a crop needs in its inner part to be used for training
+MARGIN = 8  # a crop's border, which does not count, is its edge divided by this
 ENLARGED = 3
 """Most voxels by which a hole is enlarged in training: what it shows is not always lesion."""
-GRID = 4
-"""Edge of the grid of random numbers that enlarges holes in training."""
+GRID = 4  # edge of the grid of random numbers that enlarges holes in training
 SOFT = 0.2
 """Largest sub-voxel shift of a lesion in training, in voxels: it blurs as much as spline edits."""
-GAIN = 0.15
-"""Standard deviation of the logarithm of the random contrast factor in training."""
+GAIN = 0.15  # standard deviation of the logarithm of the random contrast factor in training
 
 
 @dataclass(frozen=True)

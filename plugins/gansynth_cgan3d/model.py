@@ -44,8 +44,7 @@ __all__ = ["CGAN3D", "CGANOptions"]
 AT_ONCE = {"cuda": 4}
 """Samples per batch by device, else 1: on a CPU larger batches gain nothing. Batches are padded to
 this size, so the number of requested samples has no effect on a sample."""
-VOXELS_AT_ONCE = 2**23
-"""Voxels per batch at most, unless a single sample has more."""
+VOXELS_AT_ONCE = 2**23  # voxels per batch at most, unless a single sample has more
 
 
 class CGAN3D(Generator):

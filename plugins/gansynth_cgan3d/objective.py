@@ -174,11 +174,7 @@ class CGANObjective:
         return terms
 
     def _told_apart(
-        self,
-        step: TrainingStep,
-        judge: Discriminator,
-        of_real: Pair,
-        of_fake: Pair,
+        self, step: TrainingStep, judge: Discriminator, of_real: Pair, of_fake: Pair
     ) -> dict[str, Tensor]:
         """Return the losses of one discriminator from pairs in its view."""
         (real, condition), (fake, fake_condition) = of_real, of_fake

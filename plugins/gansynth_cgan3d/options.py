@@ -79,8 +79,7 @@ class CGANOptions(GeneratorOptions):
     l1: float = Field(5.0, ge=0, description="weight of the L1 term")
     l1_lowpass: int = Field(4, ge=1, description="L1 compares means of cubes of this edge, voxels")
     l1_mask: Literal["none", "foreground", "hole"] = Field(
-        "none",
-        description="where L1 counts; foreground: voxel by voxel; hole: in lesion and rim",
+        "none", description="where L1 counts; foreground: voxel by voxel; hole: in lesion and rim"
     )
     feature_matching: float = Field(5.0, ge=0, description="weight of feature matching")
     perceptual: float = Field(

@@ -1,17 +1,9 @@
 """``copypaste``: real lesions pasted into real images, the baseline of every lesion GAN."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from gansynth.core.hookspecs import hookimpl, lazily
-
-if TYPE_CHECKING:
-    from gansynth.core.generator import Generator
+from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 
 @hookimpl
-def register_generators(register: Callable[[str, Callable[[], type[Generator]]], None]) -> None:
+def register_generators(register: Register) -> None:
     """Register ``copypaste``."""
     register("copypaste", lazily("gansynth_copypaste.model:CopyPaste"))

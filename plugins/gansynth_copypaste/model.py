@@ -8,21 +8,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from pydantic import Field
 
 from gansynth.conditions.lesion_placement import no_room
-from gansynth.core.generator import Generator, GeneratorOptions, Heeded, Phase
+from gansynth.core.generator import Generator, GeneratorOptions, Heeded
 from gansynth.core.schema import OUTSIDE, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.blending import drawn_in, hole, poisson, rim_voxels, soft
-from gansynth_copypaste.options import CopyPasteOptions
+from gansynth.runtime.options import Needs
 
-LESION, IMAGE = 1, 2
-"""Second part of the seeds, one for each random change."""
+LESION, IMAGE = 1, 2  # second part of the seeds, one for each random change
+
+
+class CopyPasteOptions(GeneratorOptions):
+    """Options of ``copypaste``."""
+
+    needs: ClassVar[Needs] = {"match": "blend=soft"}
+
+    blend: Literal["none", "soft", "poisson"] = Field(
+        "soft",
+        description="none: a hard edge; soft: the donor fades out across the rim; poisson: the "
+        "donor's gradients with the background around them",
+    )
+    rim_mm: float = Field(
+        3.0,
+        ge=0,
+        le=100,
+        description="how far beyond the lesion the image may change, mm; 0: nowhere",
+    )
+    match: bool = Field(
+        False,
+        description="shift and scale the donor to the background's mean and deviation in the rim "
+        "(blend=soft)",
+    )
+    mixing: Literal["lesion", "carve"] = Field(
+        "lesion",
+        description="lesion: the lesion is pasted; carve (CarveMix): less of it, or more around it",
+    )
+    object_intensity: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="strength of random changes of the lesion's gain, gamma and blur; 0: none",
+    )
+    image_level: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="strength of random changes of the image's gain, gamma and noise; 0: the "
+        "background stays bit for bit",
+    )
 
 
 class CopyPaste(Generator):
@@ -42,14 +81,6 @@ class CopyPaste(Generator):
     def default_lesions(self) -> str:
         """The default of ``--lesions``: distance to other lesions, and option ``mixing``."""
         return f"apart_mm={max(self.options.rim_mm, 3.0)},mixing={self.options.mixing}"
-
-    def networks(self) -> dict[str, nn.Module]:
-        """Return none."""
-        return {}
-
-    def phases(self) -> Sequence[Phase]:
-        """Return none: there is nothing to train."""
-        return ()
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; DataFault: a condition has no lesion to paste."""
@@ -115,8 +146,7 @@ Mask = npt.NDArray[np.bool_]
 
 GAIN, GAMMA, BLUR, NOISE = 0.3, 0.5, 1.0, 0.1
 """Largest changes: contrast by ±30 %, gamma e^±0.5, blur of 1 voxel, noise of 0.1 deviations."""
-DONE = 0.5
-"""Probability of each change."""
+DONE = 0.5  # probability of each change
 
 
 def change_lesion(

@@ -10,8 +10,7 @@ from gansynth.core.body_mask import Mask
 from gansynth.core.schema import FloatArray
 from gansynth_cpggan.boxes import resampled, squares
 
-SOFT = 3
-"""Voxels over which a lesion fades out towards protected voxels."""
+SOFT = 3  # voxels over which a lesion fades out towards protected voxels
 
 Window = tuple[int, int, int, int]
 

@@ -61,10 +61,8 @@ def requested_maps(requested: Sequence[Boxes | None], classes: int, size: Sequen
     return box_maps(coords, labels, classes, size)
 
 
-OVER = 4
-"""Points per axis that are averaged for a voxel."""
-LEAST = 4.0
-"""Smallest edge of a square, in voxels."""
+OVER = 4  # points per axis that are averaged for a voxel
+LEAST = 4.0  # smallest edge of a square, in voxels
 
 
 def squares(boxes: Tensor, margin: float) -> Tensor:

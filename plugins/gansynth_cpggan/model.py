@@ -108,12 +108,7 @@ class CPGGAN(Generator):
         batches = (batches + batches[-1:] * len(edges))[: len(edges)]
         fades = [0] + [o.fade_images] * (len(edges) - 1)
         return [
-            Stage(
-                (edge, edge),
-                batch,
-                None if edge == self.edge else fade + o.stage_images,
-                fade,
-            )
+            Stage((edge, edge), batch, None if edge == self.edge else fade + o.stage_images, fade)
             for edge, batch, fade in zip(edges, batches, fades, strict=True)
         ]
 

@@ -28,8 +28,7 @@ from gansynth.runtime.devices import Precision
 from gansynth.runtime.errors import UsageFault
 from gansynth_cpggan.options import CPGGANOptions
 
-FIRST = 4
-"""Initial edge of both networks, in voxels."""
+FIRST = 4  # initial edge of both networks, in voxels
 PYRAMID = (1, 2, 4)
 """Bins along each axis of spatial pyramid pooling (He et al. 2014, arXiv:1406.4729)."""
 

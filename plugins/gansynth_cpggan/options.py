@@ -79,9 +79,7 @@ class CPGGANOptions(GeneratorOptions):
     )
     roi_size: int = Field(32, description="edge of lesion crops, voxels (mode=roi)")
     roi_margin: float = Field(
-        0.5,
-        ge=0,
-        description="margin around a lesion on each side, as a share of its box's side",
+        0.5, ge=0, description="margin around a lesion on each side, as a share of its box's side"
     )
     tighten: bool = Field(False, description="shrink requested boxes to the generated lesion")
     admit: Literal["contrast", "none"] = Field(

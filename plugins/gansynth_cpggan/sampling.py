@@ -22,8 +22,7 @@ from gansynth_cpggan.networks import CPGGANNetworks
 
 AT_ONCE = {"cuda": 32, "cpu": 4}
 """Images per batch; batches are padded, so the number requested does not change a sample."""
-GROWN = 0.01
-"""A size that lacks less than this of its fade-in counts as faded in."""
+GROWN = 0.01  # a size that lacks less than this of its fade-in counts as faded in
 
 
 WINDOWS = "synthetic_windows"

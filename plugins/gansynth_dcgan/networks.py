@@ -19,10 +19,8 @@ from torch import Tensor, nn
 from gansynth.nn.networks.blocks import activation, normalisation
 from gansynth_dcgan.options import Norm
 
-BASE = 4
-"""Approximate voxels per axis of the coarsest features."""
-DEVIATION = 0.02
-"""Standard deviation of initial weights (Radford et al. 2016, sec. 3)."""
+BASE = 4  # approximate voxels per axis of the coarsest features
+DEVIATION = 0.02  # standard deviation of initial weights (Radford et al. 2016, sec. 3)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,43 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+from pydantic import Field
 
-from gansynth.core.generator import Generator, GeneratorOptions, Heeded, Phase
+from gansynth.core.generator import Generator, GeneratorOptions, Heeded
 from gansynth.core.schema import OUTSIDE, Condition, FloatArray, Sample
 from gansynth.runtime.errors import DataFault
-from gansynth_elastic.options import ElasticOptions
+
+
+class ElasticOptions(GeneratorOptions):
+    """Options of ``elastic``; the deformation itself is set by edits."""
+
+    least_voxels: float = Field(
+        0.5,
+        ge=0,
+        le=100,
+        description="a sample moved by less, root mean square in voxels, is rejected as a copy "
+        "of a real case",
+    )
+    brightness: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="largest change of a channel's brightness, in standard deviations over the "
+        "body; 0: none",
+    )
+    contrast: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="largest relative change of a channel's contrast about its mean; 0: none",
+    )
+    gamma: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="gamma change of a channel within its range: exponents from "
+        "exp(-gamma) to exp(gamma); 0: none",
+    )
 
 
 class ElasticGenerator(Generator):
@@ -32,14 +63,6 @@ class ElasticGenerator(Generator):
     def conditioned_on(self) -> frozenset[Heeded]:
         """Labels, and the image that was deformed with them."""
         return frozenset({"labels", "image"})
-
-    def networks(self) -> dict[str, nn.Module]:
-        """Return none."""
-        return {}
-
-    def phases(self) -> Sequence[Phase]:
-        """Return none: there is nothing to train."""
-        return ()
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; DataFault: a condition has no deformed image."""

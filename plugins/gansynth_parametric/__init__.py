@@ -1,17 +1,9 @@
 """``parametric``: lesions sampled from a model of contrast and grain, a rival of lesion GANs."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from gansynth.core.hookspecs import hookimpl, lazily
-
-if TYPE_CHECKING:
-    from gansynth.core.generator import Generator
+from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 
 @hookimpl
-def register_generators(register: Callable[[str, Callable[[], type[Generator]]], None]) -> None:
+def register_generators(register: Register) -> None:
     """Register ``parametric``."""
     register("parametric", lazily("gansynth_parametric.model:Parametric"))

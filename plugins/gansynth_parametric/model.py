@@ -15,7 +15,7 @@ from torch import nn
 
 from gansynth.conditions.lesion_placement import no_room
 from gansynth.core.body_mask import organ_mask
-from gansynth.core.generator import Generator, GeneratorOptions, Heeded, Phase
+from gansynth.core.generator import Generator, GeneratorOptions, Heeded
 from gansynth.core.geometry import Mask, Matrix, mask_of
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.lesion_parts import lesion_values, parts
@@ -60,10 +60,6 @@ class Parametric(Generator):
         """Return none."""
         self.values = lesion_values(self.schema, self.options.lesions)
         return {}
-
-    def phases(self) -> Sequence[Phase]:
-        """Return none: there is nothing to train."""
-        return ()
 
     def observe(self, cases: Iterable[Case]) -> None:
         """Measure the lesions of training cases; DataFault: there are none."""

@@ -38,6 +38,13 @@ MARK = 100.0
 """What voxels of marked samples have at least; no real case has it."""
 
 
+def changed_run(run: Path, folder: Path, **values: Any) -> Path:
+    """A copy of a run whose manifest says something else."""
+    shutil.copytree(run, folder)
+    write_manifest(folder, {**json.loads((run / "manifest.json").read_text()), **values})
+    return folder
+
+
 class Kit:
     """A host on its toy data.
 
@@ -131,10 +138,7 @@ class Kit:
 
     def changed(self, **values: Any) -> Path:
         """A copy of the run whose manifest says something else."""
-        run = self.folder / "changed"
-        shutil.copytree(self.run, run)
-        write_manifest(run, {**self.manifest, **values})
-        return run
+        return changed_run(self.run, self.folder / "changed", **values)
 
     @property
     def manifest(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gansynth.bank.draw_log import summarise
 from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.core.adapter import MixConfig
 from gansynth.core.fingerprint import prints_of
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.lineage import Lineage
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
@@ -90,7 +91,7 @@ def test_a_host_itself_refuses_a_leak_whoever_starts_it(kit):
     settings |= {"engine": "torch"} if kit.host == "deepmedic" else {}
     settings |= {"output": str(kit.output)} if kit.held_by_user else {}
     with pytest.raises(IntegrityFault, match="leakage"):
-        kit.adapter().start(MixConfig(None, Ratio(1, 1), bank=bank), settings, ())
+        kit.adapter().start(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=bank), settings, ()))
     assert not kit.output.exists()
 
 

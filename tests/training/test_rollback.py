@@ -186,6 +186,7 @@ def test_the_command_gives_up_with_the_curve_drawn_and_named(
     one_line(result.exit_code, result.stderr, 5, says)
     assert result.stderr.count("of the learning rates") == 3
     assert curves.read_bytes().startswith(b"\x89PNG")
+    assert "is nan at step 5 after 3 rollbacks" in (tmp_path / "run" / "card.md").read_text()
 
 
 def test_losses_that_are_read_late_name_the_step_of_the_first_that_is_not_finite():

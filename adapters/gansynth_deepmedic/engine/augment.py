@@ -20,8 +20,7 @@ from gansynth_deepmedic.keys import ConfigKeys
 KEY = "augm_sample_prms_tr"
 PLANES: Mapping[str, tuple[int, int]] = {"xy": (0, 1), "yz": (1, 2), "xz": (0, 2)}
 TURNS = ("0", "90", "180", "270")
-Moments = tuple[float, float]
-"""Mean and standard deviation of a normal distribution."""
+Moments = tuple[float, float]  # mean and standard deviation of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,7 @@ class SegmentAugmentation:
     def from_values(
         cls, path: Path | None, values: Mapping[str, Any]
     ) -> SegmentAugmentation | None:
-        """Read ``augm_sample_prms_tr`` of a configuration, or the older keys; None without.
-
-        Raises:
-            DataFault: naming the key.
-        """
+        """Read ``augm_sample_prms_tr`` of a configuration, or the older keys; None without."""
         keys, augmentation = ConfigKeys(path, values), cls()
         if parts := keys.table(KEY, ("hist_dist", "reflect", "rotate90")):
             pair, planes = ("shift", "scale"), tuple(PLANES)
@@ -103,11 +98,7 @@ class SegmentAugmentation:
         return None if augmentation == cls() else augmentation
 
     def check(self, geometry: SegmentGeometry, path: Path | None = None) -> None:
-        """Reject rotations of planes in which segments are not square.
-
-        Raises:
-            DataFault: naming the key.
-        """
+        """Reject rotations of planes in which segments are not square."""
         shapes = (geometry.segment, geometry.output, *geometry.low)
         for (plane, axes), chances in zip(PLANES.items(), self.rotate90, strict=True):
             if (

@@ -76,11 +76,7 @@ class SegmentCutter:
         )
 
     def for_validation(self, config: TrainConfig) -> SegmentCutter:
-        """Return the cutting for validation on segments: no augmentation, and validation's centres.
-
-        Raises:
-            DataFault: naming the key.
-        """
+        """Return the cutting for validation segments: no augmentation, validation's centres."""
         sampling = CentreSampling.from_config(config, self.sampling.classes, "validation")
         return replace(self, sampling=sampling, affine=None, augment=None)
 
@@ -291,9 +287,6 @@ def draw_centres(
         labels: (X, Y, Z).
         roi: (X, Y, Z), the allowed centres; None for everywhere.
         core: (X, Y, Z), the preferred centres; without a possible one, ``roi`` alone counts.
-
-    Raises:
-        DataFault: the volume is smaller than a segment, or no centre is possible.
     """
     box = geometry.centres(labels.shape)
     if any(cut.start >= cut.stop for cut in box):

@@ -61,11 +61,7 @@ class SegmentGeometry:
 
     @classmethod
     def from_model(cls, model: ModelConfig, which: Which = "train") -> SegmentGeometry:
-        """Return the segments of a network in training, validation or inference.
-
-        Raises:
-            DataFault: layers before the fully connected ones are padded, or kernels are even.
-        """
+        """Return the segments of a network in training, validation or inference."""
         sizes = (model.segment, model.segment_validation, model.segment_inference)
         size = dict(zip(_KEYS, sizes, strict=True))[which]
         receptive, lost = model.receptive, model.unpredicted

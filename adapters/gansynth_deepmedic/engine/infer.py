@@ -55,9 +55,6 @@ class Predictor:
         """Return the likeliest label of every voxel (X, Y, Z), 0 outside the region of interest.
 
         Without padding, the rim stays 0, because its receptive field leaves the volume.
-
-        Raises:
-            DataFault: the case does not fit the network.
         """
         ready, whole = self.ready(case)
         likeliest = torch.zeros(ready.image.shape[1:], dtype=torch.int16, device=self.device)
@@ -67,11 +64,7 @@ class Predictor:
         return labels if case.roi is None else np.where(case.roi > 0, labels, 0).astype(np.int16)
 
     def probabilities(self, case: LoadedCase) -> npt.NDArray[np.float32]:
-        """Return the probability of every label (classes, X, Y, Z), 0 where nothing is predicted.
-
-        Raises:
-            DataFault: the case does not fit the network.
-        """
+        """Return every label's probability (classes, X, Y, Z), 0 where none is predicted."""
         ready, whole = self.ready(case)
         classes = self.cutting.sampling.classes
         size = (classes, *ready.image.shape[1:])
@@ -161,11 +154,7 @@ def host_case(listed: ListedCase, name: str) -> HostCase:
 
 
 def read_held(held: ValidationCase, read: Read) -> LoadedCase:
-    """Read a validation case; missing labels are 0.
-
-    Raises:
-        DataFault: an invalid file, or no channel.
-    """
+    """Read a validation case; missing labels are 0."""
     if held.truth:
         return read_case(held.case, read)
     shape = read(next(file for file in held.case.channels if file != MISSING)).shape

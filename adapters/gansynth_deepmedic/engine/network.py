@@ -186,16 +186,12 @@ class Path(nn.Module):
 
 
 class DualPath(nn.Module):
-    """The whole network.
-
-    Attributes:
-        factors: subsampling of each path beside the normal one.
-    """
+    """The whole network."""
 
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
         values = model.values
-        self.factors = model.factors
+        self.factors = model.factors  # subsampling of each path beside the normal one
         # As the normal path has them, unless the file says so.
         low_residual, low_rank = (
             normal if values.get(key) is None else values[key]

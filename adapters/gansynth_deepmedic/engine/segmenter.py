@@ -16,22 +16,16 @@ from gansynth.core.schema import Condition, Sample, Schema
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.training import checkpoint
 from gansynth_deepmedic.cases import class_labels
-from gansynth_deepmedic.configs import (
-    ModelConfig,
-)
-from gansynth_deepmedic.engine.infer import (
-    placed,
-)
+from gansynth_deepmedic.configs import ModelConfig
+from gansynth_deepmedic.engine.infer import placed
 from gansynth_deepmedic.engine.network import DualPath
 from gansynth_deepmedic.engine.optimiser import Optimiser, Rates
 from gansynth_deepmedic.engine.segments import SubepochSegments
 from gansynth_deepmedic.engine.settings import EngineSettings
 
 CHECKPOINTS = "checkpoints"
-NETWORK = "network"
-"""Name of the network and of its player in checkpoints."""
-_DONE = "memory/rates/done"
-"""Tensor of a checkpoint with the epochs done."""
+NETWORK = "network"  # name of the network and of its player in checkpoints
+_DONE = "memory/rates/done"  # tensor of a checkpoint with the epochs done
 
 
 @dataclass
@@ -115,11 +109,7 @@ class DualPathSegmenter(Generator):
 
 
 def epochs_of(saved: checkpoint.Checkpoint) -> int:
-    """Return the epochs done by a checkpoint.
-
-    Raises:
-        UsageFault: an older gansynth wrote it, which counted checkpoints by epochs.
-    """
+    """Return the epochs done by a checkpoint."""
     if _DONE not in saved.tensors:
         raise UsageFault(
             f"{saved.folder}: is a checkpoint of an older gansynth, expected one whose steps are "
@@ -137,19 +127,15 @@ def go_on(folder: Path, done: int, each: int, say: Callable[[str], None]) -> int
 
     Returns:
         The epochs done by the checkpoint.
-
-    Raises:
-        UsageFault: a new training in a folder with checkpoints, or a checkpoint of an older
-            gansynth.
-        IntegrityFault: no whole checkpoint.
     """
     if done == 0:
-        begun = sorted(folder.glob("step-*[1-9]*"))
-        if begun:
+        begun = sorted(path.name for path in folder.glob("step-*"))
+        if begun and int(begun[-1].removeprefix("step-")) > each:
             raise UsageFault(
-                f"{folder}: holds {begun[-1].name}, expected no checkpoint for a new "
+                f"{folder}: holds {begun[-1]}, expected no checkpoint for a new "
                 "training; resume it (--set resume=yes), or choose another -o"
             )
+        shutil.rmtree(folder, ignore_errors=True)  # the record knows nothing of a first epoch
         return 0
     why = ""
     try:

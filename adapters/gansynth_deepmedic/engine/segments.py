@@ -31,8 +31,7 @@ Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]
 
 Sources set labels outside the region to -1. Without a region these labels define it.
 """
-_AS_THEY_ARE = ((2, 1), (1, 1), (0, 1))
-"""``HostCase.stored`` of files whose axes are z, y, x."""
+_AS_THEY_ARE = ((2, 1), (1, 1), (0, 1))  # `HostCase.stored` of files whose axes are z, y, x
 
 
 @dataclass(frozen=True)
@@ -261,11 +260,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
 def in_memory(
     cases: Mapping[str, Arrays], units: Sequence[tuple[float, float]] | None = None
 ) -> tuple[list[HostCase], Read]:
-    """Return cases whose files are names, and a function that reads these.
-
-    Raises:
-        DataFault: no cases, or shapes that do not fit.
-    """
+    """Return cases whose files are names, and a function that reads these."""
     files: dict[str, npt.NDArray[Any]] = {}
     hosts = []
     for case, (image, labels, roi) in cases.items():

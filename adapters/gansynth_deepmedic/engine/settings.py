@@ -170,11 +170,7 @@ _UNABLE = (
 
 
 def refuse_unable(train: TrainConfig, model: ModelConfig) -> None:
-    """Reject features of DeepMedic that the torch engine does not support.
-
-    Raises:
-        DataFault: naming file, key and value.
-    """
+    """Reject features of DeepMedic that the torch engine does not support."""
     for key in _UNABLE:
         if train.values.get(key) not in (None, [], ""):
             raise DataFault(

@@ -60,8 +60,7 @@ from gansynth_deepmedic.subepochs import Subepochs
 from gansynth_deepmedic.training_order import PROGRESS, ProgressWriter, TrainingOrder
 
 VALIDATION = "validation.json"
-_HELD = 1
-"""Seed component of validation segments."""
+_HELD = 1  # seed component of validation segments
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,7 @@ class TrainingTask:
 
     @classmethod
     def of(cls, order: TrainingOrder) -> TrainingTask:
-        """Read the configurations that an order names.
-
-        Raises:
-            UsageFault, DataFault: invalid configurations.
-        """
+        """Read the configurations that an order names."""
         settings = EngineSettings.from_json(order.options)
         if order.model_config is not None:
             model = read_model_config(order.model_config)
@@ -140,10 +135,6 @@ class TorchTraining:
         task: order, configurations and settings.
         say: a function that writes a line for the user.
         progress: receives progress; None for the order's own file.
-
-    Attributes:
-        steps: whole batches of a subepoch.
-        each: steps of an epoch.
     """
 
     def __init__(
@@ -158,8 +149,8 @@ class TorchTraining:
         self.segments = task.training(self.tell)
         self.held = held_cases(task.config)
         self.held_segments = task.held_segments(self.held)
-        self.steps = len(self.segments) // task.config.batch
-        self.each = self.steps * task.order.subepochs
+        self.steps = len(self.segments) // task.config.batch  # whole batches of a subepoch
+        self.each = self.steps * task.order.subepochs  # steps of an epoch
         self._over: Future[None] = Future()
         self._ahead: tuple[int, Future[tuple[SubepochSegments, SubepochSegments | None]]] | None = (
             None
@@ -174,9 +165,6 @@ class TorchTraining:
 
         Returns:
             Metrics of the trained network on real validation cases.
-
-        Raises:
-            GansynthError: a fault of data, samples, disk or training.
         """
         order, config = self.task.order, self.task.config
         first = go_on(order.output / CHECKPOINTS, order.done, self.each, self.say)

@@ -71,11 +71,7 @@ class ZScore:
     def from_values(
         cls, path: Path | None, values: Mapping[str, Any], channels: int
     ) -> ZScore | None:
-        """Read ``norm_zscore_prms`` of a configuration; None without normalisation.
-
-        Raises:
-            DataFault: naming the key.
-        """
+        """Read ``norm_zscore_prms`` of a configuration; None without normalisation."""
         parts = ConfigKeys(path, values).table(_SCORES, _OF_SCORES)
         if parts is None:
             return None
@@ -153,9 +149,6 @@ class RandomAffine:
         """Read ``augm_img_prms_tr['affine']`` of a configuration; None without.
 
         Its ``seed`` is ignored, and ``cval`` is unused, as in DeepMedic.
-
-        Raises:
-            DataFault: naming the key.
         """
         table = ConfigKeys(path, values).table(_AFFINE, ("affine",), ("affine",))
         parts = None if table is None else table.table("affine", _OF_AFFINE)

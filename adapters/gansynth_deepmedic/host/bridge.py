@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-NIBABEL = 5
-"""First release of nibabel without the functions that DeepMedic calls."""
+NIBABEL = 5  # first release of nibabel without the functions that DeepMedic calls
 
 
 def bridge() -> tuple[str, ...]:

@@ -40,8 +40,7 @@ from gansynth_deepmedic.insertion import LoadedCase
 from gansynth_deepmedic.subepochs import Read, SegmentJob, SubepochCase, Subepochs
 from gansynth_deepmedic.training_order import PROGRESS, ProgressWriter, TrainingOrder
 
-PATIENCE = 45.0
-"""Seconds to wait for a case in a forked process; after 60 DeepMedic restarts it."""
+PATIENCE = 45.0  # seconds to wait for a case in a forked process; after 60 DeepMedic restarts it
 _TRAIN, _VALIDATION, _SHUFFLE = range(3)
 _WHOLE = 1 << 20
 
@@ -76,11 +75,7 @@ class Serving:
     # -- the training as a whole -------------------------------------------------------------------
 
     def begin(self, epochs: int, subepochs: int, trained: int) -> None:
-        """Check the training's length, and note its beginning.
-
-        Raises:
-            IntegrityFault: the configuration differs from the order.
-        """
+        """Check the training's length, and note its beginning."""
         if subepochs != self.order.subepochs:
             raise IntegrityFault(
                 f"{self.order.train_config}: numberOfSubepochs = {subepochs}, expected "
@@ -95,11 +90,7 @@ class Serving:
         self._ends = epochs * subepochs
 
     def check_lists(self, training: Sequence[Sequence[str]], others: Sequence[str]) -> None:
-        """Compare DeepMedic's lists of cases with the order.
-
-        Raises:
-            IntegrityFault: other training cases, or a synthetic validation case.
-        """
+        """Compare DeepMedic's lists of cases with the order."""
         expected = [case.channels[0] for case in self.order.cases] + list(self.order.slots)
         paths = [channels[0] for channels in training]
         if [_real(path) for path in paths] != [_real(path) for path in expected]:
@@ -185,11 +176,7 @@ class Serving:
         return chosen
 
     def share(self, counts: Any, segments: int) -> Any:
-        """Check that all cases give the same number of segments, as the ratio requires.
-
-        Raises:
-            IntegrityFault: the numbers differ.
-        """
+        """Check that all cases give the same number of segments, as the ratio requires."""
         meet = len({place.synthetic for place in self._places}) > 1
         if self._training and meet and len({int(count) for count in counts}) > 1:
             raise IntegrityFault(

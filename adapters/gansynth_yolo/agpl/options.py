@@ -22,8 +22,7 @@ from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth_yolo.detectors import DetectorJob
 from gansynth_yolo.libraries import check_release, refuse_options
 
-LEAST, BELOW = (8, 4), (8, 5)
-"""Supported releases: at least, and below."""
+LEAST, BELOW = (8, 4), (8, 5)  # supported releases: at least, and below
 _ENVIRONMENT = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "false"}
 _SERVICES = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 _FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
@@ -101,11 +100,7 @@ def settings(job: DetectorJob) -> dict[str, Any]:
 
 
 def find_model(name: str) -> str:
-    """Return a model's description, ``yolo11n.yaml``, or the initial weights, a ``.pt`` file.
-
-    Raises:
-        UsageFault: neither exists; weights are never downloaded.
-    """
+    """Return a model's description, ``yolo11n.yaml``, or the initial weights, a ``.pt`` file."""
     if name.endswith(".pt"):
         if not Path(name).is_file():
             raise DataFault(
@@ -132,11 +127,7 @@ def find_model(name: str) -> str:
 
 
 def device_name(name: str) -> str:
-    """Return a device as ultralytics names it; ``cuda:1`` becomes ``1``.
-
-    Raises:
-        UsageFault: several devices, which would fill every slot several times.
-    """
+    """Return a device as ultralytics names it; ``cuda:1`` becomes ``1``."""
     if "," in name:
         raise UsageFault(
             f"--set device={name}: expected one device, e.g. cuda:0; one trains at a time"
@@ -183,20 +174,12 @@ def _check_values(values: Mapping[str, Any]) -> None:
 
 
 def version() -> str:
-    """Return the installed release of ultralytics without importing it.
-
-    Raises:
-        EnvironmentFault: it is not installed, or is not supported.
-    """
+    """Return the installed release of ultralytics without importing it."""
     return check_release("ultralytics", LEAST, BELOW)
 
 
 def engine() -> Any:
-    """Import ultralytics without network access and without changing the user's settings.
-
-    Raises:
-        EnvironmentFault: see ``version``.
-    """
+    """Import ultralytics without network access and without changing the user's settings."""
     version()
     if "ultralytics" not in sys.modules:
         # Read once, when it is imported: no look for a network, no pip, settings of its own.

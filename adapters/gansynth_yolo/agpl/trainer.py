@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,11 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import colorstr
 
+from gansynth.core.schema import FloatArray
 from gansynth.runtime.errors import DataFault
+from gansynth_yolo.detectors import TrainingWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from gansynth.core.schema import FloatArray
-    from gansynth_yolo.detectors import TrainingWatch
     from gansynth_yolo.mixed import Classes, EpochSlots, ImageDraw
 
 STRIDE = 32
@@ -54,9 +53,6 @@ class MixedUltralyticsDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
     A mosaic takes its partners from ``buffer``. In stock ultralytics an image enters it when it is
     read from disk, which never happens to samples. Here each slot's primary enters once. So
     partners have the ratio of the primaries, and need no further draw.
-
-    Raises:
-        DataFault: ultralytics leaves out images of the training set.
     """
 
     def __init__(self, *args: Any, slots: EpochSlots, **kwargs: Any) -> None:
@@ -103,11 +99,7 @@ class MixedUltralyticsDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
             shape = self.slots.typical_shape(place)
             self.im_files.append(f"synthetic://{place}")
             self.labels.append(
-                {
-                    "im_file": self.im_files[-1],
-                    "shape": shape,
-                    **_annotated(boxes, classes, shape),
-                }
+                {"im_file": self.im_files[-1], "shape": shape, **_annotated(boxes, classes, shape)}
             )
 
     def _keep(self, place: int, loaded: LoadedImage) -> None:

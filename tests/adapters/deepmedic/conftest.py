@@ -1,8 +1,6 @@
 """What the tests of DeepMedic share: a data set, a generator of its crops, a bank of them."""
 
-import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,8 +10,8 @@ import filelock
 import numpy as np
 import pytest
 
-from gansynth.core.run_folder import write_manifest
 from gansynth.core.source import SourceRequest
+from tests.adapters import kits
 from tests.banks import write_bank
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
@@ -83,14 +81,7 @@ def make(tmp_path) -> Callable[..., Toy]:
 def changed_run(crop_run, tmp_path) -> Callable[..., Path]:
     """A copy of the run whose manifest is another: ``changed_run(conditioned_on=[])``."""
 
-    def make(**values: Any) -> Path:
-        folder = Path(tmp_path / "changed")
-        shutil.copytree(crop_run, folder)
-        manifest = json.loads((folder / "manifest.json").read_text())
-        write_manifest(folder, {**manifest, **values})
-        return folder
-
-    return make
+    return partial(kits.changed_run, crop_run, tmp_path / "changed")
 
 
 @pytest.fixture

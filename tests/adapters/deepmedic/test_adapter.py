@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.adapter import MixConfig
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
@@ -151,10 +152,10 @@ def test_what_a_training_that_never_began_left_is_no_obstacle(adapter, tmp_path)
     for name in (*OURS, "list_flair.cfg"):
         (tmp_path / name).touch()
     asked = {**TORCH, "output": str(tmp_path)}
-    adapter.check(MixConfig(None, Ratio(1, 0)), asked, ())
+    adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 0)), asked, ()))
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(UsageFault, match="take another"):
-        adapter.check(MixConfig(None, Ratio(1, 0)), asked, ())
+        adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 0)), asked, ()))
 
 
 @pytest.mark.parametrize(
@@ -177,11 +178,11 @@ def test_samples_without_a_place_in_a_volume_are_refused(
 def test_whole_volumes_may_be_of_noise(adapter, changed_run, crop_run):
     own = json.loads((crop_run / "manifest.json").read_text())["space"]
     run = RunFolder(changed_run(conditioned_on=[], space={**own, "grid": "resample"}))
-    adapter.check(MixConfig(run, Ratio(1, 1), device="cpu"), TORCH, ())
+    adapter.check(TrainingRequest(MixConfig(run, Ratio(1, 1), device="cpu"), TORCH, ()))
 
 
 def test_samples_of_a_bank_need_a_place_in_a_training_case(adapter, crop_bank):
-    adapter.check(MixConfig(None, Ratio(1, 1), bank=crop_bank()), TORCH, ())
+    adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=crop_bank()), TORCH, ()))
     for name, told, says in (
         ("held", {"case": adapter.source.held_out_ids[0]}, "expected one of the training cases"),
         ("noise", {"case": ""}, "is of no case"),
@@ -189,7 +190,7 @@ def test_samples_of_a_bank_need_a_place_in_a_training_case(adapter, crop_bank):
     ):
         bank = crop_bank(name, 1, **told)
         with pytest.raises(DataFault, match=says):
-            adapter.check(MixConfig(None, Ratio(1, 1), bank=bank), TORCH, ())
+            adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=bank), TORCH, ()))
 
 
 def test_a_command_looks_at_the_samples_of_a_bank_once(adapter, crop_bank, monkeypatch):
@@ -197,23 +198,23 @@ def test_a_command_looks_at_the_samples_of_a_bank_once(adapter, crop_bank, monke
     monkeypatch.setattr(guards, "check_bank", lambda reader, source: looked.append(reader.folder))
     mix_config = MixConfig(None, Ratio(1, 1), bank=crop_bank())
     for ask in (adapter.check, adapter.planned, adapter.samples_drawn):
-        ask(mix_config, TORCH, ())
+        ask(TrainingRequest(mix_config, TORCH, ()))
     assert looked == [mix_config.bank]
-    adapter.check(mix_config, {**TORCH, "epochs": "3"}, ())
+    adapter.check(TrainingRequest(mix_config, {**TORCH, "epochs": "3"}, ()))
     assert looked == [mix_config.bank] * 2
 
 
 def test_a_dry_run_says_what_a_subepoch_holds(adapter, crop_run, tmp_path):
     settings = {**TORCH, "cases": "7", "output": str(tmp_path / "o")}
     mix_config = MixConfig(RunFolder(crop_run), Ratio(1, 2), device="cpu")
-    planned = adapter.planned(mix_config, settings, ())
+    planned = adapter.planned(TrainingRequest(mix_config, settings, ()))
     assert planned["cases_per_subepoch"] == {"real": 2, "synthetic": 4}
     assert planned["segments_per_subepoch"] == {"real": 20, "synthetic": 40}
     assert any("7 in the file, 6 now" in said for said in planned["said"])
     assert (planned["engine"], planned["output"]) == ("torch", str(tmp_path / "o"))
     schedule = Schedule.parse("anneal:0%-100%")
     mix_config = replace(mix_config, ratio=Ratio(1, 1), schedule=schedule)
-    planned = adapter.planned(mix_config, TORCH, ())
+    planned = adapter.planned(TrainingRequest(mix_config, TORCH, ()))
     assert planned["cases_per_subepoch"] == {"all": 6, "synthetic_at_most": 6}
     assert planned["segments_per_subepoch"] == {"all": 60, "of_each_case": 10}
 

@@ -8,17 +8,10 @@ import pytest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_nifti_header
-from gansynth_deepmedic.check import check_deepmedic, refuse_unusable, roi_faults
-from gansynth_deepmedic.configs import read_literals, read_model_config, read_train_config
-from gansynth_deepmedic.preflight import centre_range
-from tests.deepmedic_sets import (
-    AFFINE,
-    Toy,
-    store,
-    stored,
-    toy_deepmedic,
-    write_config,
-)
+from gansynth_deepmedic.check import check_deepmedic
+from gansynth_deepmedic.configs import read_literals, read_model_config
+from gansynth_deepmedic.preflight import centre_range, refuse_unusable
+from tests.deepmedic_sets import AFFINE, Toy, store, stored, toy_deepmedic, write_config
 
 ON_SAMPLES = "performValidationOnSamplesThroughoutTraining"
 ON_VOLUMES = "performFullInferenceOnValidationImagesEveryFewEpochs"
@@ -75,11 +68,11 @@ def test_an_unsigned_region_is_refused_where_it_is_sampled_from(toy):
         "typeOfSamplingForVal = 1, expected a signed type; store it as int16"
     )
     assert unusable(toy) == says
-    assert [str(fault) for fault in roi_faults(read_train_config(toy.train))] == [says]
+    assert findings(toy) == [says]
     toy.change(typeOfSamplingForVal=3)
     assert findings(toy) == []
     toy.change(**{ON_SAMPLES: False})
-    assert roi_faults(read_train_config(toy.train)) == []
+    assert findings(toy) == []
 
 
 def test_an_unsigned_region_to_train_on(toy):

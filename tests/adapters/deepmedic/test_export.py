@@ -20,6 +20,7 @@ import pytest
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
+from gansynth.core.host_commands import ExportRequest
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
@@ -88,7 +89,7 @@ def export(of: tuple[Toy, Path], out: Path, ratio: str = "1:2", **asked: Any) ->
     given = {k: asked.pop(k) for k in ("content", "size", "dry_run") if k in asked}
     adapter = DeepMedicAdapter(opened(data, **asked.pop("read", {})))
     mix_config = MixConfig(None, Ratio.parse(ratio), **{"bank": bank, **asked})
-    return dict(adapter.export(mix_config, str(out), reporter=NullReporter(), **given))
+    return dict(adapter.export(ExportRequest(mix_config, str(out), NullReporter(), **given)))
 
 
 def manifest_of(folder: Path) -> Any:
@@ -284,11 +285,11 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr("gansynth_deepmedic.export.write_layout", stop)
         with pytest.raises(DataFault, match="stopped"):
-            adapter.export(mix_config, str(out), reporter=NullReporter())
+            adapter.export(ExportRequest(mix_config, str(out), NullReporter()))
     (left,) = tmp_path.iterdir()
     made = segments()
     monkeypatch.setattr("gansynth_deepmedic.export.write_slots", look)
-    told = adapter.export(mix_config, str(out), reporter=NullReporter())
+    told = adapter.export(ExportRequest(mix_config, str(out), NullReporter()))
     assert kept == made != {}
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert (told["realised"], told["real_in_generator_space"]) == ("4:4", True)

@@ -15,13 +15,7 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_deepmedic.configs import ModelConfig, read_model_config, read_train_config
 from gansynth_deepmedic.engine.cutting import SegmentCutter, read_volume
 from gansynth_deepmedic.engine.geometry import SegmentGeometry, padded
-from gansynth_deepmedic.engine.infer import (
-    Confusion,
-    Predictor,
-    held_cases,
-    read_held,
-    validate,
-)
+from gansynth_deepmedic.engine.infer import Confusion, Predictor, held_cases, read_held, validate
 from gansynth_deepmedic.engine.network import DualPath
 from gansynth_deepmedic.engine.segmenter import load_network
 from gansynth_deepmedic.insertion import LoadedCase

@@ -12,13 +12,7 @@ from gansynth.core.schema import Sample
 from gansynth.runtime.errors import DataFault
 from gansynth.sampling.sampler import BESIDE
 from gansynth_deepmedic import insertion
-from gansynth_deepmedic.insertion import (
-    LoadedCase,
-    PatchPosition,
-    insert,
-    misfit,
-    position_of,
-)
+from gansynth_deepmedic.insertion import LoadedCase, PatchPosition, insert, misfit, position_of
 from tests.adapters.deepmedic.arrays import WAYS, Volume, patch, stored_as, volume
 
 

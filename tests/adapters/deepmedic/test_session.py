@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gansynth.core.adapter import MixConfig, TrainingResult
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
@@ -65,7 +66,7 @@ def train(crop_bank, shared_deepmedic, tmp_path) -> Train:
         bank = bank if bank.exists() else crop_bank()
         mix_config = replace(MixConfig(None, Ratio(1, 2), bank=bank, device="cpu"), **changes)
         model = ["-model", str(shared_deepmedic.model)]
-        result: TrainingResult = adapter.start(mix_config, asked, model)
+        result: TrainingResult = adapter.start(TrainingRequest(mix_config, asked, model))
         return result
 
     return run
@@ -126,7 +127,7 @@ def test_without_augmentation_the_configuration_has_none(stub, tmp_path):
     for usual, output in ((True, "with"), (False, "without")):
         settings = {"engine": "deepmedic", "output": str(tmp_path / output), "cases": "1"}
         mix_config = MixConfig(None, Ratio(1, 0), usual_augmentation=usual)
-        adapter_of(toy).start(mix_config, settings, ["-model", str(toy.model)])
+        adapter_of(toy).start(TrainingRequest(mix_config, settings, ["-model", str(toy.model)]))
         written = read_literals(tmp_path / output / "train.cfg")
         assert [written[key] for key in values] == [of if usual else None for of in values.values()]
 
@@ -224,7 +225,7 @@ def test_another_training_or_checkpoint_is_not_gone_on_with(failed, train, share
     ):
         with pytest.raises(UsageFault, match=says):
             adapter_of(shared_deepmedic).check(
-                MixConfig(None, Ratio(1, 0)), {**small, **settings}, ()
+                TrainingRequest(MixConfig(None, Ratio(1, 0)), {**small, **settings}, ())
             )
 
 

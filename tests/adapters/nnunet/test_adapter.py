@@ -14,6 +14,7 @@ import pytest
 from gansynth.bank.placement import place_bank, plan_bank, remove_banks_of
 from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Schedule
@@ -69,7 +70,7 @@ def test_what_nnunet_would_not_understand_starts_nothing(
     adapter, frozen_bank, settings, options, message
 ):
     with pytest.raises(UsageFault) as caught:
-        adapter.start(mix_config(frozen_bank()), settings, options)
+        adapter.start(TrainingRequest(mix_config(frozen_bank()), settings, options))
     assert message in str(caught.value)
     assert not adapter.output_folder.exists()
 
@@ -98,7 +99,7 @@ def test_samples_smaller_than_a_patch_are_refused(space, patch, fits):
 
 @pytest.mark.parametrize("said", ["nnUNetTrainerDA5", "nnUNetTrainerDA5GANSynth"])
 def test_results_go_where_nnunet_puts_those_of_the_variant(adapter, frozen_bank, said):
-    adapter.check(mix_config(frozen_bank()), {"trainer": said}, ())
+    adapter.check(TrainingRequest(mix_config(frozen_bank()), {"trainer": said}, ()))
     assert adapter.trainer == "nnUNetTrainerDA5GANSynth"
     assert adapter.output_folder.parent.name.startswith("nnUNetTrainerDA5GANSynth__")
 
@@ -106,17 +107,19 @@ def test_results_go_where_nnunet_puts_those_of_the_variant(adapter, frozen_bank,
 def test_another_ratios_training_keeps_its_place_and_this_one_gets_its_own(toy_copy, frozen_bank):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
     mixed = mix_config(frozen_bank())
-    adapter.check(mixed, {}, ())
+    adapter.check(TrainingRequest(mixed, {}, ()))
     first = adapter._write(adapter._config(mixed, {})).parent
-    adapter.check(replace(mixed, ratio=Ratio(1, 0)), {}, ())
+    adapter.check(TrainingRequest(replace(mixed, ratio=Ratio(1, 0)), {}, ()))
     own = adapter.output_folder
     assert own.relative_to(adapter.host.root.results).parts[0] == "ratio-1-0"
-    adapter.check(mixed, {}, ())
+    adapter.check(TrainingRequest(mixed, {}, ()))
     assert adapter.output_folder == first
 
 
 def test_results_go_where_the_user_says(adapter, frozen_bank, tmp_path):
-    adapter.check(mix_config(frozen_bank()), {"results": str(tmp_path / "arm")}, ())
+    adapter.check(
+        TrainingRequest(mix_config(frozen_bank()), {"results": str(tmp_path / "arm")}, ())
+    )
     assert adapter.output_folder.is_relative_to(tmp_path / "arm" / adapter.host.dataset)
 
 
@@ -160,7 +163,7 @@ def test_the_room_of_a_bank_is_known_before_and_too_little_is_refused(adapter, f
     assert planned is not None
     assert planned.bytes == one * (10 + 4 * 5)
     with pytest.raises(UsageFault, match=r"--bank-size 1000B: holds 0 sample"):
-        adapter.check(sized(BankSize(bytes=1000)), {}, ())
+        adapter.check(TrainingRequest(sized(BankSize(bytes=1000)), {}, ()))
 
 
 @pytest.mark.parametrize(("frozen", "held"), [(True, 1), (False, 2)])
@@ -177,11 +180,11 @@ def test_what_cannot_be_continued_is_refused_before_anything_starts(toy_copy, fr
     sessions = [{"epochs": [0, 1], **described, "of_epochs": None, "changes": []}]
     write_json_atomic(adapter.output_folder / SIDECAR, {"complete": False, "sessions": sessions})
     (adapter.output_folder / "checkpoint_latest.pth").touch()
-    adapter.check(replace(first, ratio=Ratio(1, 3)), {}, ("--c",))
+    adapter.check(TrainingRequest(replace(first, ratio=Ratio(1, 3)), {}, ("--c",)))
     other = replace(first, schedule=Schedule.parse("anneal"))
-    adapter.check(other, {}, ())
+    adapter.check(TrainingRequest(other, {}, ()))
     with pytest.raises(UsageFault, match="start anew without --c"):
-        adapter.check(other, {}, ("--c",))
+        adapter.check(TrainingRequest(other, {}, ("--c",)))
 
 
 def run(code: str, log: Path) -> processes.ProcessResult:

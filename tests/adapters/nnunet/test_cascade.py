@@ -9,6 +9,7 @@ import pytest
 
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import MixConfig
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.runtime import torchvision_compat
@@ -195,7 +196,7 @@ def test_it_is_refused_with_the_reason_and_the_way_out_unless_asked_for(toy, ada
         says=("too good a prior", "--set cascade=degraded", "GANSYNTH_CASCADE=1"),
     )
     mix_config = MixConfig(None, Ratio(1, 1), bank=folder)
-    adapter.check(mix_config, {"cascade": "degraded"}, ())
+    adapter.check(TrainingRequest(mix_config, {"cascade": "degraded"}, ()))
 
 
 @pytest.mark.parametrize(
@@ -224,13 +225,13 @@ def test_a_cascade_is_trained_with_synthetic_samples(toy, bank, cheap_nnunet):
 
     prepare(toy.request(plans=None), ("3d_lowres",), num_processes=1)
     first = NnunetAdapter(open_nnunet(toy.request(configuration="3d_lowres", fold="all")))
-    first.start(MixConfig(None, Ratio.parse("1:0")), QUICK, ("-device", "cpu"))
+    first.start(TrainingRequest(MixConfig(None, Ratio.parse("1:0")), QUICK, ("-device", "cpu")))
     predicted = first.output_folder.parent / "predicted_next_stage" / "3d_cascade_fullres"
     assert len(list(predicted.glob("*.b2nd"))) == 6
 
     second = NnunetAdapter(open_nnunet(toy.request(configuration="3d_cascade_fullres")))
     mix_config = MixConfig(None, Ratio.parse("1:1"), bank=bank(second), augment_synthetic=False)
     settings = {**QUICK, "cascade": "degraded"}
-    training_result = second.start(mix_config, settings, ("-device", "cpu"))
+    training_result = second.start(TrainingRequest(mix_config, settings, ("-device", "cpu")))
     assert (training_result.realised, training_result.fell_back) == (0.5, 0)
     assert 0 <= training_result.metrics["dice"]["foreground"] <= 1

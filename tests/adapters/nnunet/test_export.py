@@ -16,6 +16,7 @@ import pytest
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
+from gansynth.core.host_commands import ExportRequest
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
@@ -48,13 +49,10 @@ class Exports:
 
     def __call__(self, name, *, ratio="1:2", content="mixed", bank=None, size=None, **place):
         place = {"configuration": self.configuration, **place}
-        return NnunetAdapter(open_nnunet(self.toy.request(**place))).export(
-            MixConfig(None, Ratio.parse(ratio), bank=bank or self.bank),
-            name,
-            content=content,
-            size=size and BankSize.parse(size),
-            reporter=NullReporter(),
-        )
+        mix_config = MixConfig(None, Ratio.parse(ratio), bank=bank or self.bank)
+        size = size and BankSize.parse(size)
+        request = ExportRequest(mix_config, name, NullReporter(), content, size)
+        return NnunetAdapter(open_nnunet(self.toy.request(**place))).export(request)
 
     @property
     def mixed(self) -> Path:
@@ -331,7 +329,7 @@ def test_only_samples_of_the_same_order_are_taken_up_again(toy_copy, fitted):
     for seed in (0, 0, 1):
         asked = SampleRequest(seed=seed)
         mix_config = MixConfig(RunFolder(fitted), Ratio(1, 1), samples=asked, device="cpu")
-        export = NnunetExport(adapter.host, mix_config, MIXED, "mixed", None)
+        export = NnunetExport(adapter.host, ExportRequest(mix_config, MIXED, NullReporter()))
         segment = export.build / "bank" / "segment-000000.h5"
         segment.parent.mkdir(parents=True, exist_ok=True)
         kept.append(segment.exists())

@@ -13,6 +13,7 @@ from gansynth.bank.api import fill_bank
 from gansynth.bank.producer_main import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.adapter import MixConfig
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder, write_manifest
 from gansynth.core.sample_request import SampleRequest
@@ -159,7 +160,7 @@ def run(fitted, two, tmp_path) -> Path:
 def check(two, run) -> Callable[[], None]:
     """Checks that nnU-Net may train on samples with conditions of the other data set."""
     asked = MixConfig(RunFolder(run), Ratio(1, 1), samples=ASKED, device="cpu")
-    return lambda: NnunetAdapter(open_nnunet(two.request())).check(asked, {}, ())
+    return lambda: NnunetAdapter(open_nnunet(two.request())).check(TrainingRequest(asked, {}, ()))
 
 
 def test_a_held_out_scan_in_another_data_set_is_a_leak(two, check):

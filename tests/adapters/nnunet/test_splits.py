@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from gansynth.core.adapter import MixConfig
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
@@ -192,7 +193,7 @@ def test_a_generator_of_scans_dealt_out_alike_enters(source, raw, tmp_path, run_
     assert result.exit_code == 0, result.stderr
     host = open_nnunet(source.divided(SPLITS, tmp_path / "host"))
     mix_config = MixConfig(RunFolder(tmp_path / "run"), Ratio.parse("1:1"), device="cpu")
-    NnunetAdapter(host).check(mix_config, {}, [])
+    NnunetAdapter(host).check(TrainingRequest(mix_config, {}, []))
     others = open_nnunet(replace(host.request, fold="1"))
     with pytest.raises(IntegrityFault, match="leakage"):
-        NnunetAdapter(others).check(mix_config, {}, [])
+        NnunetAdapter(others).check(TrainingRequest(mix_config, {}, []))

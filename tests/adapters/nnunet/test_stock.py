@@ -1,7 +1,6 @@
 """Checkpoints that nnU-Net uses where gansynth is not installed."""
 
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault
 from gansynth_nnunet import stock
 from gansynth_nnunet.launch import TRAINER
 from tests.adapters.nnunet.conftest import read_checkpoint as read
@@ -80,56 +79,6 @@ def test_what_is_interrupted_leaves_the_checkpoint_before(trainer, monkeypatch):
         trainer.save_checkpoint(str(checkpoint(trainer)))
     assert checkpoint(trainer).read_bytes() == before
     assert type(trainer).__name__ == TRAINER
-
-
-def test_an_old_checkpoint_is_renamed_and_else_the_same_once(trainer, capsys):
-    import torch
-
-    path = checkpoint(trainer, "checkpoint_final.pth")
-    trainer.save_checkpoint(str(path))
-    before = {**read(path), "trainer_name": TRAINER}
-    torch.save(before, path)
-    assert stock.main([trainer.output_folder_base]) == 0
-    assert capsys.readouterr().out == f"{path}\n"
-    after, weights = read(path), before["network_weights"]
-    assert after["trainer_name"] == "nnUNetTrainer"
-    assert [after[key] for key in ("logging", "init_args")] == [
-        before["logging"],
-        before["init_args"],
-    ]
-    assert all((after["network_weights"][k] == v).all() for k, v in weights.items())
-    date = path.stat().st_mtime_ns
-    assert stock.rename_trainers(Path(trainer.output_folder)) == []
-    assert path.stat().st_mtime_ns == date
-
-
-@pytest.mark.fault(20)
-def test_a_checkpoint_that_would_run_something_is_refused(tmp_path):
-    import torch
-
-    class Evil:
-        def __reduce__(self) -> Any:
-            return Path.touch, (tmp_path / "ran",)
-
-    torch.save({"trainer_name": TRAINER, "evil": Evil()}, tmp_path / "checkpoint_final.pth")
-    with pytest.raises(IntegrityFault, match="cannot be read as a checkpoint"):
-        stock.rename_trainers(tmp_path)
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.fault(20)
-@pytest.mark.parametrize("content", [b"", b"PK\3\4junk", pickle.dumps([1])])
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
-    (tmp_path / "checkpoint_final.pth").write_bytes(content)
-    with pytest.raises(IntegrityFault):
-        stock.rename_trainers(tmp_path)
-
-
-def test_a_folder_without_checkpoints_is_named(tmp_path, capsys):
-    assert stock.main([str(tmp_path / "nowhere")]) == 2
-    assert "nowhere: no checkpoint_*.pth there" in capsys.readouterr().err
-    with pytest.raises(UsageFault):
-        stock.rename_trainers(tmp_path)
 
 
 PREDICT = """

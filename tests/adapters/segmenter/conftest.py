@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.adapter import MixConfig, TrainingResult
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.ratio import Ratio
 from gansynth.testing import ToySource
 from tests.banks import Pairs, write_bank
@@ -63,8 +64,7 @@ def train(bank_of, tmp_path) -> Callable[..., TrainingResult]:
             bank_of(source)
         usual = MixConfig(None, ratio, bank=bank if ratio.p > 0 else None, device="cpu")
         asked = {**TINY, "output": str(tmp_path / output), **(settings or {})}
-        start = SegmenterAdapter(source).start
-        result: TrainingResult = start(replace(usual, **changes), asked, [])
-        return result
+        request = TrainingRequest(replace(usual, **changes), asked, [])
+        return SegmenterAdapter(source).start(request)
 
     return run

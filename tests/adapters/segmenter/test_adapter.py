@@ -1,6 +1,7 @@
 import pytest
 
 from gansynth.core.adapter import MixConfig
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.ratio import Ratio
 from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
@@ -91,13 +92,17 @@ def test_settings_that_cannot_be_are_refused(settings, says, tmp_path):
     mix_config = MixConfig(None, Ratio(1, 0), device="cpu")
     output = {"output": str(tmp_path / "o")}
     with pytest.raises(UsageFault, match=says):
-        SegmenterAdapter(ToySource(3)).check(mix_config, {**output, **settings}, [])
+        SegmenterAdapter(ToySource(3)).check(
+            TrainingRequest(mix_config, {**output, **settings}, [])
+        )
     assert not (tmp_path / "o").exists()
 
 
 def test_it_has_no_command_line():
     with pytest.raises(UsageFault, match="no command line"):
-        SegmenterAdapter(ToySource(3)).check(MixConfig(None, Ratio(1, 0)), {}, ["-x"])
+        SegmenterAdapter(ToySource(3)).check(
+            TrainingRequest(MixConfig(None, Ratio(1, 0)), {}, ["-x"])
+        )
 
 
 def test_two_hundred_epochs_are_counted_in_samples_of_the_real_cases():
@@ -116,13 +121,13 @@ def test_a_bank_of_samples_that_are_too_small_is_refused(bank_of):
     mix_config = MixConfig(None, Ratio(1, 1), bank=bank_of(SmallCrops(3)))
     says = r"samples have \(8, 16, 16\) voxels, expected at least \(16, 16, 16\)"
     with pytest.raises(UsageFault, match=says):
-        SegmenterAdapter(ToySource(3)).check(mix_config, {}, [])
+        SegmenterAdapter(ToySource(3)).check(TrainingRequest(mix_config, {}, []))
 
 
 def test_a_dry_run_says_what_would_be_trained(tmp_path):
     settings = {"output": str(tmp_path / "o"), "network": "pix2pix", "steps": "7", "device": "cpu"}
     mix_config, adapter = MixConfig(None, Ratio(1, 0)), SegmenterAdapter(ToySource(3))
-    told = adapter.planned(mix_config, settings, [])
+    told = adapter.planned(TrainingRequest(mix_config, settings, []))
     assert (told["network"], told["steps"], told["output"]) == ("pix2pix", 7, str(tmp_path / "o"))
     assert told["trained_on"] == {"grid": "crop", "size": [16, 16, 16]}
-    assert adapter.samples_drawn(mix_config, settings, []) == 14
+    assert adapter.samples_drawn(TrainingRequest(mix_config, settings, [])) == 14

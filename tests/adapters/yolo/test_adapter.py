@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +7,17 @@ import pytest
 
 from gansynth.core.adapter import MixConfig
 from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder, write_manifest
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample
 from gansynth.core.source import SourceRequest
+from gansynth.hosts.api import as_long
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_drawer
 from gansynth.testing import check_adapter
 from gansynth_yolo.adapter import OURS, YoloAdapter, check_output
 from gansynth_yolo.config import YoloChoices, YoloConfig
+from tests.adapters.kits import changed_run
 from tests.yolo_sets import opened, toy_yolo
 
 
@@ -36,14 +37,6 @@ def augment(refuse, shared_yolo, box_run, tmp_path):
         assert not (tmp_path / "o").exists()
 
     return run
-
-
-def changed(run: Path, folder: Path, **values: Any) -> Path:
-    """A copy of a run whose manifest is another."""
-    shutil.copytree(run, folder)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    write_manifest(folder, {**manifest, **values})
-    return folder
 
 
 def test_it_keeps_the_contract_of_adapters(shared_yolo, tmp_path):
@@ -104,6 +97,12 @@ def test_what_cannot_be_is_refused(augment, words, says):
     augment(*words.split(), code=2, says=says.split("~"))
 
 
+@pytest.mark.parametrize(("settings", "epochs"), [({"epochs": "3"}, "6"), ({}, "200")])
+def test_a_comparison_trains_as_many_steps_without_samples(settings, epochs, shared_yolo):
+    words = {"set": settings, "ratio": "1:1"}
+    assert as_long(adapter_of(shared_yolo), words) == {"epochs": epochs}
+
+
 def test_an_output_that_holds_something_is_left_alone(augment, shared_yolo, tmp_path):
     for name in OURS:  # what a training that never began left is no obstacle
         (tmp_path / name).touch()
@@ -113,7 +112,7 @@ def test_an_output_that_holds_something_is_left_alone(augment, shared_yolo, tmp_
 
 
 def test_generators_that_heed_no_boxes_are_refused(augment, shared_yolo, box_run, tmp_path):
-    run = changed(box_run, tmp_path / "run", conditioned_on=[])
+    run = changed_run(box_run, tmp_path / "run", conditioned_on=[])
     augment(run=run, code=2, says=["takes no boxes", "cpggan"])
     samples = SampleRequest(boxes="training")
     asked = MixConfig(None, Ratio(1, 1), samples=samples, bank=tmp_path / "bank")

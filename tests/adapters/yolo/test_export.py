@@ -15,6 +15,7 @@ from PIL import Image
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
+from gansynth.core.host_commands import ExportRequest
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder, write_manifest
@@ -57,8 +58,8 @@ def bank(shared_yolo, tmp_path_factory) -> Path:
 def run_export(data: Path, out: Path, ratio: str, asked: dict[str, Any]) -> dict[str, Any]:
     given = {k: asked.pop(k) for k in ("content", "size", "dry_run") if k in asked}
     mix_config = MixConfig(asked.pop("run", None), Ratio.parse(ratio), **asked)
-    told = YoloAdapter(opened(data)).export(mix_config, str(out), reporter=NullReporter(), **given)
-    return dict(told)
+    request = ExportRequest(mix_config, str(out), NullReporter(), **given)
+    return dict(YoloAdapter(opened(data)).export(request))
 
 
 @pytest.fixture
