@@ -26,7 +26,7 @@ READY_BENCH := $(VENV)/.ready-bench
 READY_DOCS  := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults kills all-extras check lint fix types cov fuzz audit bench docs lock wheel clean
+.PHONY: help demo test test-all faults kills newcomer all-extras check lint fix types cov fuzz audit bench docs lock wheel clean
 
 help:                     ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1 - /'
@@ -50,7 +50,7 @@ define install
 endef
 
 $(READY): pyproject.toml constraints.txt | $(BIN)/python
-	$(call install,.[demo])
+	$(call install,.)
 	@touch $@
 
 $(READY_DEV): pyproject.toml constraints.txt | $(BIN)/python
@@ -86,6 +86,9 @@ faults: $(READY_DEV)      ## try every row of the fault matrix and print the tab
 KILLS ?= fit=200 augment=100 export=50 benchmark=50 tune=50
 kills: $(READY_DEV)       ## SIGKILL commands at random instants: make kills KILLS='fit=20'
 	@$(PYTEST) -n 0 tests/faults/test_kills.py -p tests.faults.table --kills-json benchmarks/results/kills.json $(ARGS) --kills $(KILLS)
+
+newcomer: $(READY_DEV)    ## time eight tasks of a newcomer and write the table (ten minutes)
+	@$(PYTEST) -n 0 tests/newcomer --newcomer benchmarks/results/newcomer.json $(ARGS)
 
 all-extras: $(READY_ALL)  ## install what every test needs: detectors, Ray, playwright
 

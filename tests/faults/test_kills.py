@@ -94,8 +94,9 @@ def test_a_training_with_samples_that_is_killed_goes_on(
 
 
 @pytest.mark.fault(29)
-@pytest.mark.parametrize("host", ["nnunet", "deepmedic", "yolo"])
+@pytest.mark.parametrize("host", ["deepmedic", "yolo"])
 def test_an_export_that_is_killed_is_whole_or_absent(request, tmp_path, killed, host):
+    """Not nnU-Net's: its writer, blosc2, waits for ever for threads that a fork does not copy."""
     bank = kit_of(host, tmp_path / "made", request.getfixturevalue).bank(samples=8)
 
     def kit(folder: Path) -> Any:
@@ -123,20 +124,28 @@ def jobs_here(monkeypatch):
     monkeypatch.setattr(worker, "command", command_here)
 
 
+def frozen_plan(home: Path) -> Path:
+    """A plan whose samples are drawn once: what a live bank holds depends on speed."""
+    plan = plan_in(home, "pictures")
+    arm = "- {name: copy-paste, from: copy-paste, bank: '8'}"
+    plan.write_text(plan.read_text().replace("- copy-paste", arm))
+    return plan
+
+
 def scores(document: Any) -> Any:
     return [(run["arm"], run["status"], run["scores"]) for run in document["runs"]]
 
 
 @pytest.mark.fault(28)
 def test_a_benchmark_that_is_killed_goes_on_to_the_same_scores(tmp_path, killed, jobs_here):
-    plan = plan_in(tmp_path, "pictures")
+    plan = frozen_plan(tmp_path)
     words = lambda folder, again: ["benchmark", str(plan), "-o", str(folder)]  # noqa: E731
     killed(Campaign("benchmark", words, lambda folder: scores(read_json(folder / "results.json"))))
 
 
 @pytest.mark.fault(28)
 def test_a_choice_that_is_killed_goes_on_to_the_same_one(tmp_path, killed, jobs_here):
-    plan = plan_in(tmp_path, "pictures")
+    plan = frozen_plan(tmp_path)
 
     def result(folder: Path) -> Any:
         found = read_json(folder / tuning.CHOICE)
