@@ -5,6 +5,7 @@ files of the site. Links to them are rewritten. The reference pages are made fro
 """
 
 import inspect
+import json
 import os
 import posixpath
 import re
@@ -156,6 +157,15 @@ def _docstring(found: Any) -> str:
     return "\n".join(lines)
 
 
+def notebook_page() -> str:
+    """The notebook: its texts and its code, without what it shows."""
+    notebook = json.loads((ROOT / "examples" / "first_steps.ipynb").read_text("utf-8"))
+    parts = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
+    texts = [_block(text, "python") if kind == "code" else text for kind, text in parts]
+    link = "To run it: [examples/first_steps.ipynb](examples/first_steps.ipynb)."
+    return "\n\n".join([texts[0], link, *texts[1:]]).replace("](../docs/", "](")
+
+
 def settings_page() -> str:
     """A list of all tables of settings, by the page that has them."""
     lines = [
@@ -206,6 +216,7 @@ FILES = """\
 GENERATED = {
     "commands.md": commands_page,
     "functions.md": python_page,
+    "notebook.md": notebook_page,
     "settings.md": settings_page,
     "decisions/index.md": decisions_page,
 }

@@ -38,12 +38,6 @@ class Spots(Generator):
     def conditioned_on(self) -> Any:
         return frozenset({"boxes"})
 
-    def networks(self) -> Any:
-        return {}
-
-    def phases(self) -> Any:
-        return []
-
     def observe(self, cases: Any) -> None:
         self.contrast = LesionContrast.fit(cases, self.schema.box_classes)
 

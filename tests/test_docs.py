@@ -18,7 +18,7 @@ from gansynth.conditions.edits.warp import WarpOptions
 from gansynth.core.edit import EditOptions
 from gansynth.core.registry import installed
 from gansynth.metrics import METRICS
-from gansynth.runtime.option_kinds import options_table
+from gansynth.runtime.option_kinds import option_rows
 from gansynth.sampling.filters import BUILT_IN as FILTERS
 from gansynth.testing.scaffold import project
 from gansynth_cli.commands.help import section_of
@@ -36,9 +36,9 @@ PLACES = {
     "cgan3d": ("training.md", "gansynth_cgan3d.model.CGANOptions"),
     "dcgan": ("dcgan.md", "gansynth_dcgan.options.DCGANOptions"),
     "cpggan": ("cpggan.md", "gansynth_cpggan.options.CPGGANOptions"),
-    "copypaste": ("lesions.md", "gansynth_copypaste.options.CopyPasteOptions"),
+    "copypaste": ("lesions.md", "gansynth_copypaste.model.CopyPasteOptions"),
     "parametric": ("lesions.md", "gansynth_parametric.model.ParametricOptions"),
-    "elastic": ("elastic.md", "gansynth_elastic.options.ElasticOptions"),
+    "elastic": ("elastic.md", "gansynth_elastic.model.ElasticOptions"),
     "every edit": ("conditions.md", "gansynth.core.edit.EditOptions"),
     "moving edits": ("conditions.md", "gansynth.conditions.edits.warp.WarpOptions"),
     "lesions": ("lesions.md", "gansynth.conditions.lesion_placement.LesionOptions"),
@@ -78,7 +78,9 @@ def block(name: str) -> str:
     base = next((base for base in (WarpOptions, EditOptions) if issubclass(model, base)), None)
     shared = SHARED.get(name, () if base is None else base.model_fields)
     keys = tuple(f"| `{key}` |" for key in shared)
-    rows = [row for row in options_table(model) if not row.startswith(keys)]
+    head = ["| key | default | meaning |", "| --- | --- | --- |"]
+    rows = head + [f"| `{k}` | {v} | {text} |" for k, v, text in option_rows(model)]
+    rows = [row for row in rows if not row.startswith(keys)]
     return "\n".join([f"<!-- {name} -->", *(rows if len(rows) > 2 else ()), f"<!-- /{name} -->"])
 
 

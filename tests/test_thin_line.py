@@ -65,16 +65,6 @@ def test_the_same_in_2d(toy_copy, tmp_path):
     assert document["realised_synthetic_share"] == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.slow
-def test_the_demo_leaves_a_summary_and_the_pictures_it_names(tmp_path):
-    done = type_in("demo", "-o", tmp_path / "demo", "--fast", "--json")
-    assert done.returncode == 0, done.stderr[-3000:]
-    document = json.loads(done.stdout)
-    assert document["realised_synthetic_share"] == pytest.approx(0.5, abs=0.02)
-    assert "proves nothing" in document["note"]
-    assert all((tmp_path / "demo" / name).stat().st_size for name in document["files"].values())
-
-
 SMALL = {
     "dcgan": {"width": 8, "max_width": 32},
     "cpggan": {"width": 4, "max_width": 16, "stage_images": 48, "fade_images": 48},

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -21,6 +23,25 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class Hint(str):
+    """What to type next: a line for people, on stderr, and none with ``--quiet``."""
+
+
+def then(*words: object) -> Hint:
+    """Return the next command, to be copied."""
+    return Hint(f"next: gansynth {shlex.join(map(str, words))}")
+
+
+def again(read: Mapping[str, str] = MappingProxyType({}), **options: object) -> list[object]:
+    """Return the options of how a data set is read, as they are typed."""
+    pairs = [(f"--{name}", value) for name, value in options.items() if value]
+    pairs += [("--read", f"{key}={value}") for key, value in read.items()]
+    return [word for pair in pairs for word in pair]
+
+
+AGAIN = Hint("next: the same command without --dry-run")
 
 
 @dataclass(frozen=True)
@@ -38,11 +59,14 @@ class Output:
         return RichReporter(quiet=self.quiet)
 
     def result(self, document: Mapping[str, Any], lines: Iterable[str] = ()) -> None:
-        """Print a command's result: the document with ``--json``, else the lines."""
+        """Print a command's result: the document with ``--json``, else the lines; hints last."""
         if self.as_json:
             click.echo(json.dumps(document, indent=2, default=str))
-        else:
-            for line in lines:
+            return
+        for line in (*lines, *([AGAIN] if document.get("dry_run") is True else ())):
+            if isinstance(line, Hint):
+                self.reporter.say(line)
+            else:
                 click.echo(line)
 
 

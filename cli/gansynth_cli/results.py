@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import mean
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gansynth_cli.common import summary, table
+from gansynth_cli.common import Hint, summary, table, then
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import CommandReport
@@ -23,11 +22,6 @@ PATHS = ("sheet", "interpolation", "nearest", "record")
 TOLD = 8
 """Most metrics of a target framework that are shown."""
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
-
-
-def then(*words: object) -> str:
-    """Return the next command, to be copied."""
-    return f"next: gansynth {shlex.join(map(str, words))}"
 
 
 def counted(number: int, word: str) -> str:
@@ -65,8 +59,8 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"likeness of samples to each other: {samples}, of real images: {real} (mean MS-SSIM)"
     if label_maps := report.get("label_maps"):
         yield f"generated label maps: {label_maps['rejected']:.0%} are rejected"
-    if (pictures := Path(run) / "samples").is_dir():
-        yield f"pictures: {pictures}"
+    if (page := Path(run) / "report.html").is_file():
+        yield f"report: {page}"
     yield then("sample", run, "--sheet")
 
 
@@ -127,7 +121,8 @@ def lines_of_training(
     if (Path(document["folder"]) / "gansynth_detections.json").is_file():
         yield then("detections", document["folder"])
     else:
-        yield "next: the same with --compare; gansynth benchmark has subsets, seeds and statistics"
+        proof = "gansynth benchmark has subsets, seeds and statistics"
+        yield Hint(f"next: the same with --compare; {proof}")
 
 
 def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:
@@ -181,7 +176,7 @@ def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:
     yield written["note"]
     where = written.get("data") or written["folder"]
     yield f"{counted(written['subjects'], 'subject')} in {where}"
-    yield f"next: {written['then']}"
+    yield Hint(f"next: {written['then']}")
 
 
 def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
@@ -199,5 +194,4 @@ def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[s
         yield f"ALARM {alarm['text']}"
     yield f"report: {document['files']['report.html']}"
     if document["of"]["kind"] == "run":
-        yield f"next: gansynth augment --generator {shlex.quote(str(folder))} --ratio 1:1,"
-        yield "      with --target and --data of the framework you train"
+        yield then("augment", "--generator", folder, "--ratio", "1:1", "--target", "NAME")

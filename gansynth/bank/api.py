@@ -33,8 +33,7 @@ from gansynth.runtime.errors import TrainingFault
 
 logger = logging.getLogger("gansynth")
 FILL_SECONDS = 1800.0
-BEGIN_WITH = 16
-"""Samples that training waits for. A live bank fills up during training."""
+BEGIN_WITH = 16  # samples that training waits for. A live bank fills up during training.
 _POLL_SECONDS = 0.1
 
 

@@ -92,25 +92,15 @@ class DrawLog:
 
 @dataclass(frozen=True)
 class DrawCounts:
-    """Number of draws so far, including those that workers prefetched beyond training.
+    """Number of draws so far, including those that workers prefetched beyond training."""
 
-    Attributes:
-        real: real cases drawn, including those that replaced a missing synthetic sample.
-        synthetic: synthetic samples drawn.
-        fell_back: real cases drawn in place of a missing synthetic sample.
-        distinct: distinct synthetic samples among those drawn.
-        most: draws of the most often drawn sample.
-        reasons: why samples were missing -> how often.
-        stopped: why drawing stopped; empty if it did not.
-    """
-
-    real: int = 0
-    synthetic: int = 0
-    fell_back: int = 0
-    distinct: int = 0
-    most: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    stopped: str = ""
+    real: int = 0  # real cases drawn, including those that replaced a missing synthetic sample
+    synthetic: int = 0  # synthetic samples drawn
+    fell_back: int = 0  # real cases drawn in place of a missing synthetic sample
+    distinct: int = 0  # distinct synthetic samples among those drawn
+    most: int = 0  # draws of the most often drawn sample
+    reasons: dict[str, int] = field(default_factory=dict)  # why samples were missing -> how often
+    stopped: str = ""  # why drawing stopped; empty if it did not
 
     @property
     def realised(self) -> float:

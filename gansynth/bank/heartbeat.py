@@ -13,27 +13,18 @@ from gansynth.bank.spec import HEARTBEAT, read_heartbeat
 
 @dataclass(frozen=True)
 class HeartbeatLimits:
-    """Time limits of the supervisor, in seconds unless stated otherwise.
+    """Time limits of the supervisor, in seconds unless stated otherwise."""
 
-    Attributes:
-        backoff: pause before the first restart; doubled before each further one in a row.
-        longest: longest pause before a restart.
-        look: interval between two reads of the heartbeat.
-        silent: time without a heartbeat after which a producer counts as hung.
-        start: time limit for the first heartbeat; loading a large run from a slow disk takes long.
-        batch: time limit for one batch; three times that for the first one.
-        usual: multiple of a batch's usual time that it may take, if that is longer.
-        well: lifetime after the first batch from which a producer counts as healthy, even if it has
-            published nothing.
-    """
-
-    backoff: float = 1.0
-    longest: float = 30.0
-    look: float = 1.0
-    silent: float = 60.0
+    backoff: float = 1.0  # pause before the first restart; doubled before each further one in a row
+    longest: float = 30.0  # longest pause before a restart
+    look: float = 1.0  # interval between two reads of the heartbeat
+    silent: float = 60.0  # time without a heartbeat after which a producer counts as hung
+    # time limit for the first heartbeat; loading a large run from a slow disk takes long
     start: float = 600.0
-    batch: float = 600.0
-    usual: float = 20.0
+    batch: float = 600.0  # time limit for one batch; three times that for the first one
+    usual: float = 20.0  # multiple of a batch's usual time that it may take, if that is longer
+    # lifetime after the first batch from which a producer counts as healthy, even if it has
+    # published nothing
     well: float = 10.0
 
 
@@ -41,16 +32,12 @@ class Heartbeat:
     """Measure how long a producer has been silent or at work on one batch.
 
     Only time between reads counts, and each interval is capped: the machine may have been asleep.
-
-    Attributes:
-        document: the last heartbeat.
-        well: seconds that the producer has lived since its first batch.
     """
 
     def __init__(self, bank: Path, pid: int, limits: HeartbeatLimits) -> None:
         self._bank, self._pid, self._limits = bank, pid, limits
-        self.document: Mapping[str, Any] = {}
-        self.well = 0.0
+        self.document: Mapping[str, Any] = {}  # the last heartbeat
+        self.well = 0.0  # seconds that the producer has lived since its first batch
         self._looked = time.monotonic()
         self._beat = self._task = 0.0
         self._alive = False

@@ -24,26 +24,20 @@ import numpy.typing as npt
 from gansynth.bank.reader import BankReader, BankSample
 from gansynth.bank.segment import parse_id
 
-_ATTEMPTS = 100
-"""Retired samples a live draw meets in a row before it gives up."""
+_ATTEMPTS = 100  # retired samples a live draw meets in a row before it gives up
 _PASS = 30
 
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """The place of this process among the workers that draw in parallel.
+    """The place of this process among the workers that draw in parallel."""
 
-    Attributes:
-        number: number of this worker, from 0.
-        size: number of workers.
-        started: number of the team's first process, where teams follow each other, such as the
-            workers of a torch ``DataLoader`` that end with an epoch.
-        alone: identity of a worker that knows no others and makes its own passes.
-    """
-
-    number: int = 0
-    size: int = 1
+    number: int = 0  # number of this worker, from 0
+    size: int = 1  # number of workers
+    # number of the team's first process, where teams follow each other, such as the workers of a
+    # torch `DataLoader` that end with an epoch
     started: int | None = None
+    # identity of a worker that knows no others and makes its own passes
     alone: tuple[int, ...] = ()
 
     @classmethod
@@ -129,11 +123,7 @@ class BankPasses:
         self._pass, self._looked = 0, -np.inf
 
     def draw(self, turn: int | None = None) -> BankSample | None:
-        """Return the next sample, or the one at ``turn`` of a frozen bank; None if there is none.
-
-        Raises:
-            IntegrityFault, EnvironmentFault: see ``BankReader.draw``.
-        """
+        """Return the next sample, or a frozen bank's one at ``turn``; None if there is none."""
         for _ in range(_ATTEMPTS):
             self._look()
             if not self._ids:

@@ -14,8 +14,7 @@ from gansynth.core.bank_options import BankCapacity
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
 
-SEGMENT = 16
-"""Largest number of samples in a segment."""
+SEGMENT = 16  # largest number of samples in a segment
 SHARED_MEMORY = Path("/dev/shm")
 _SCRATCH = re.compile(r"gansynth-.*-(\d+)-[a-z0-9_]+")
 
@@ -24,7 +23,7 @@ def plan_bank(mix_config: MixConfig, cases: int, sample: int) -> BankCapacity:
     """Plan a bank; a live one holds at least two samples, so that one can be retired.
 
     Args:
-        injection: options with the size of the bank.
+        mix_config: options with the size of the bank.
         cases: number of training cases.
         sample: bytes of one sample.
 

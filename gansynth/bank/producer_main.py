@@ -30,8 +30,7 @@ __all__ = ["ProducerConfig", "main", "produce"]
 
 NICENESS = 10
 _PARENT_POLL_SECONDS = 0.5
-_GRACE_SECONDS = 1.5
-"""Time for an orderly end; with the poll interval, less than 3 s for an orphan."""
+_GRACE_SECONDS = 1.5  # time for an orderly end; with the poll interval, less than 3 s for an orphan
 
 
 class _StopSignal:

@@ -39,8 +39,7 @@ from gansynth.runtime.files import parse_json
 
 __all__ = ["BankReader", "BankSample", "BankSpec", "BankWriter", "verify_bank"]
 
-_ATTEMPTS = 100
-"""Retired segments a draw meets in a row before it gives up."""
+_ATTEMPTS = 100  # retired segments a draw meets in a row before it gives up
 
 
 class _RetiredSegmentError(Exception):

@@ -21,12 +21,9 @@ from gansynth.runtime.files import write_bytes_atomic
 from gansynth.sampling.quality_gate import reject_reason_of
 
 LINES = "rejected.jsonl"
-EACH, MOST = 32, 200
-"""Pictures kept for one reason, and in total."""
-EDGE = 128
-"""Pixels along a picture's longest edge, about; more for larger images."""
-LARGEST = 512
-"""Larger images are subsampled to at most that many pixels along an edge."""
+EACH, MOST = 32, 200  # pictures kept for one reason, and in total
+EDGE = 128  # pixels along a picture's longest edge, about; more for larger images
+LARGEST = 512  # larger images are subsampled to at most that many pixels along an edge
 
 
 class RejectedSamples:

@@ -31,8 +31,7 @@ _MAGIC = b"gansynth segment sha256 "
 _HASHED_FROM = len(_MAGIC) + 64
 _NAME = re.compile(r"segment-(\d{6,})\.h5")
 _ID = re.compile(r"(\d{6,})-(\d{2,})")
-_STORABLE = "biuf"
-"""Allowed kinds of dtype: booleans, integers, floats."""
+_STORABLE = "biuf"  # allowed kinds of dtype: booleans, integers, floats
 
 Array = npt.NDArray[Any]
 

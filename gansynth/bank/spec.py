@@ -20,31 +20,20 @@ SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json"
 
 @dataclass(frozen=True)
 class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
-    """Description of a bank's content, written as ``bank.json`` when the bank is made.
+    """Description of a bank's content, written as ``bank.json`` when the bank is made."""
 
-    Attributes:
-        schema: schema of the stored samples, in the adapter's space.
-        lineage: lineage of the generator, joined with that of other cases the samples come from.
-        run_id: id of the generator's run.
-        generator: SHA-256 of the run's manifest.
-        frozen: the content is complete and never refreshed.
-        capacity: largest number of samples.
-        segment_samples: samples in a segment.
-        dtype: storage type of images.
-        samples: conditions and filters of the samples, with the run's own edits where none were
-            given.
-        max_bytes: most bytes that the segments of a live bank take; None for no limit but capacity.
-    """
-
-    schema: Schema
+    schema: Schema  # schema of the stored samples, in the adapter's space
+    # lineage of the generator, joined with that of other cases the samples come from
     lineage: Lineage
-    run_id: str
-    generator: str
-    frozen: bool
-    capacity: int
-    segment_samples: int = 16
-    dtype: Literal["float16", "float32"] = "float16"
+    run_id: str  # id of the generator's run
+    generator: str  # SHA-256 of the run's manifest
+    frozen: bool  # the content is complete and never refreshed
+    capacity: int  # largest number of samples
+    segment_samples: int = 16  # samples in a segment
+    dtype: Literal["float16", "float32"] = "float16"  # storage type of images
+    # conditions and filters of the samples, with the run's own edits where none were given
     samples: SampleRequest = field(default_factory=SampleRequest)
+    # most bytes that the segments of a live bank take; None for no limit but capacity
     max_bytes: int | None = None
 
     def __post_init__(self) -> None:
@@ -67,11 +56,7 @@ class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
-        """Read the document that ``to_json`` wrote.
-
-        Raises:
-            IntegrityFault: another format, or keys missing or unknown.
-        """
+        """Read the document that ``to_json`` wrote."""
         values = dict(doc)
         version = values.pop("format", None)
         if version != FORMAT:

@@ -28,26 +28,18 @@ from gansynth.core.bank_options import OVERHEAD, RefreshPolicy
 _TICK_SECONDS = 2.0
 _TICK_COSTS, _TICK_MOST = 200.0, 10.0
 """A tick waits so many times the last one's duration (0.5 % of the time); its limit in seconds."""
-_BEAT_SECONDS = 3.0
-"""Largest age of a heartbeat."""
+_BEAT_SECONDS = 3.0  # largest age of a heartbeat
 _GAP = 10.0
 """In medians: anything longer is a validation, a checkpoint or a suspended machine, not a step."""
-_CALL = 0.002
-"""Seconds that fetching a batch takes if it is ready."""
-_BUSY, _IDLE = 0.75, 0.05
-"""Least share of a step during work; largest share of a step during rest."""
+_CALL = 0.002  # seconds that fetching a batch takes if it is ready
+_BUSY, _IDLE = 0.75, 0.05  # least share of a step during work; largest share of a step during rest
 _MOST, _HARD, _REST = 0.72, 0.9, 1e-6
 """Duties: the largest that still allows a comparison, that without a budget, that of a rest."""
-_UNKNOWN = 0.1
-"""Assumed slowdown while nothing is measured."""
-_LEAST, _PAIRS = 2, 48
-"""Pairs that an interval needs, and the latest pairs that it uses."""
-_SIDE = 0.8
-"""End of the interval that sets the duty: uncertain estimates are used with care."""
-_PATIENCE = 10
-"""Multiple of its usual length after which a turn without usable steps ends."""
-_KNOWN = 0.5
-"""Width of an overhead interval above which the overhead counts as unknown."""
+_UNKNOWN = 0.1  # assumed slowdown while nothing is measured
+_LEAST, _PAIRS = 2, 48  # pairs that an interval needs, and the latest pairs that it uses
+_SIDE = 0.8  # end of the interval that sets the duty: uncertain estimates are used with care
+_PATIENCE = 10  # multiple of its usual length after which a turn without usable steps ends
+_KNOWN = 0.5  # width of an overhead interval above which the overhead counts as unknown
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -18,21 +18,16 @@ from gansynth.runtime.files import parse_json, replace_text
 
 PACE, WORK = "pace.json", "work.bin"
 _PAIR = struct.Struct("<dd")
-Stretch = tuple[float, float]
-"""Begin and end in seconds of ``time.monotonic()``."""
+Stretch = tuple[float, float]  # begin and end in seconds of `time.monotonic()`
 
 
 @dataclass(frozen=True)
 class ThrottleState:
-    """Instructions of the training process to its producer.
+    """Instructions of the training process to its producer."""
 
-    Attributes:
-        duty: share of wall time that the producer of a full live bank may work, above 0, at most 1.
-        drawn: synthetic samples drawn so far.
-    """
-
+    # share of wall time that the producer of a full live bank may work, above 0, at most 1
     duty: float
-    drawn: int
+    drawn: int  # synthetic samples drawn so far
 
 
 def write_throttle_state(bank: Path, pace: ThrottleState) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth.bank.draw_log import MOST_DRAWS, DrawCounts, different, too_few, worn
-from gansynth.bank.placement import plan_bank
+from gansynth.bank.placement import place_bank, plan_bank
 from gansynth.core.adapter import MixConfig
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
 
@@ -26,18 +26,15 @@ if TYPE_CHECKING:
     from gansynth.bank.supervisor import ProducerSupervisor
     from gansynth.bank.throttle import ProducerThrottle
 
-LIVE_FILL = 16
-"""Samples of a live bank that a training waits for, or one batch if that is more."""
-FILL_SECONDS = 1800.0
-"""Time limit for filling the bank."""
+LIVE_FILL = 16  # samples of a live bank that a training waits for, or one batch if that is more
+FILL_SECONDS = 1800.0  # time limit for filling the bank
 HEAD_START_SECONDS = 60.0
 """Further time that a training with a live bank waits for a larger stock.
 
 The stock is as many samples as are needed so that none is drawn more than ``MOST_DRAWS`` times, or
 a full bank.
 """
-_TURN_SECONDS = 20.0
-"""Interval in which rank 0, waiting for the bank, informs the other ranks."""
+_TURN_SECONDS = 20.0  # interval in which rank 0, waiting for the bank, informs the other ranks
 PATIENCE = 300.0
 """Seconds a synthetic-only phase waits for a sample before it stops (``GANSYNTH_PATIENCE``)."""
 REJECTED = "gansynth_rejected"
@@ -46,39 +43,22 @@ REJECTED = "gansynth_rejected"
 
 @dataclass(frozen=True)
 class BankRequirements:
-    """What one training requires of its supply.
+    """What one training requires of its bank."""
 
-    Attributes:
-        injection: options of the synthetic samples.
-        target: name of the adapter.
-        request: the training's own source, a ``SourceRequest`` as JSON.
-        run_id: id of the generator's run; None where there is none, or none is needed.
-        cases: number of training cases.
-        sample_bytes: most bytes of one sample in a bank.
-        batch_size: samples of a training step.
-        samples: real and synthetic samples that the whole training draws.
-        output: folder of the training's results, for the producer's log.
-        say: writes a line to the training's log.
-        dtype: storage type of images.
-        progress: progress of the training when it starts, 0 to 1.
-        ranks: number of training processes; this is the first.
-        gpus: CUDA devices used by the training alone.
-    """
-
-    mix_config: MixConfig
-    target: str
-    request: Mapping[str, Any]
-    run_id: str | None
-    cases: int
-    sample_bytes: int
-    batch_size: int
-    samples: int
-    output: Path
-    say: Callable[[str], None]
-    dtype: Literal["float16", "float32"] = "float16"
-    progress: float = 0.0
-    ranks: int = 1
-    gpus: tuple[int, ...] = ()
+    mix_config: MixConfig  # options of the synthetic samples
+    target: str  # name of the adapter
+    request: Mapping[str, Any]  # the training's own source, a `SourceRequest` as JSON
+    run_id: str | None  # id of the generator's run; None where there is none, or none is needed
+    cases: int  # number of training cases
+    sample_bytes: int  # most bytes of one sample in a bank
+    batch_size: int  # samples of a training step
+    samples: int  # real and synthetic samples that the whole training draws
+    output: Path  # folder of the training's results, for the producer's log
+    say: Callable[[str], None]  # writes a line to the training's log
+    dtype: Literal["float16", "float32"] = "float16"  # storage type of images
+    progress: float = 0.0  # progress of the training when it starts, 0 to 1
+    ranks: int = 1  # number of training processes; this is the first
+    gpus: tuple[int, ...] = ()  # CUDA devices used by the training alone
 
     @property
     def share(self) -> float:
@@ -100,7 +80,7 @@ class TrainingBank:
 
     Attributes:
         bank: the folder to draw from; None if nothing synthetic will be drawn.
-        keeper: supervisor of the producer, if there is one.
+        supervisor: supervisor of the producer, if there is one.
         fault: why there was no sample when training started anyway.
     """
 
@@ -130,7 +110,6 @@ class TrainingBank:
             self._start_producer(demand.run_id)
 
     def _start_producer(self, run_id: str) -> None:
-        from gansynth.bank.placement import place_bank
         from gansynth.bank.supervisor import ProducerSupervisor
 
         demand, mix_config = self.demand, self.demand.mix_config
@@ -245,9 +224,7 @@ class TrainingBank:
         from gansynth.bank.throttle import ProducerThrottle
 
         self._steering = ProducerThrottle(
-            self.bank,
-            self.demand.mix_config.pacing,
-            lambda: counts().synthetic + partners(),
+            self.bank, self.demand.mix_config.pacing, lambda: counts().synthetic + partners()
         )
 
     def step(self, begin: float, end: float) -> None:
@@ -344,9 +321,6 @@ def producer_config(
         bank: the folder to fill.
         held: samples the bank holds.
         segment: samples of a segment.
-
-    Raises:
-        UsageFault: there is no such device.
     """
     from gansynth.bank.producer_main import ProducerConfig
     from gansynth.runtime.devices import producer_device
@@ -373,11 +347,7 @@ def producer_config(
 
 
 def read_patience(environ: Mapping[str, str] = os.environ) -> float:
-    """Read ``GANSYNTH_PATIENCE``, in seconds.
-
-    Raises:
-        UsageFault: it is not a valid number.
-    """
+    """Read ``GANSYNTH_PATIENCE``, in seconds."""
     text = environ.get("GANSYNTH_PATIENCE", "")
     try:
         seconds = float(text) if text else PATIENCE

@@ -30,8 +30,7 @@ from gansynth.runtime.files import (
 if TYPE_CHECKING:
     from gansynth.core.adapter import HostArrays
 
-_BLOCK = 4096
-"""File sizes are rounded up to whole blocks."""
+_BLOCK = 4096  # file sizes are rounded up to whole blocks
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SETTLE_SECONDS = 3.0
 """Time that readers may hold a retired segment's space before the next one is retired."""
@@ -44,29 +43,20 @@ class _Segment(NamedTuple):
 
 
 class BankWriter:
-    """Publish segments; made by ``create`` or ``attach``, one at a time per bank.
-
-    Attributes:
-        folder: the bank.
-        spec: the bank's description.
-        published: samples this writer has published.
-        state: one word for the heartbeat.
-        rejected: samples refused before admission, by reason, for the heartbeat.
-        working_since: begin of the current batch (``time.monotonic()``), for the heartbeat; None
-            between batches.
-        usual: usual seconds of a batch, for the heartbeat; None before the first.
-        squeezed: whether a full disk has reduced the size of a live bank.
-    """
+    """Publish segments; made by ``create`` or ``attach``, one at a time per bank."""
 
     def __init__(self, folder: Path, spec: BankSpec, lock: Any) -> None:
-        self.folder = folder
-        self.spec = spec
-        self.published = 0
-        self.state = "filling"
+        self.folder = folder  # the bank
+        self.spec = spec  # the bank's description
+        self.published = 0  # samples this writer has published
+        self.state = "filling"  # one word for the heartbeat
+        # samples refused before admission, by reason, for the heartbeat
         self.rejected: Counter[str] = Counter()
+        # begin of the current batch (`time.monotonic()`), for the heartbeat; None between batches
         self.working_since: float | None = None
+        # usual seconds of a batch, for the heartbeat; None before the first
         self.usual: float | None = None
-        self.squeezed = False
+        self.squeezed = False  # whether a full disk has reduced the size of a live bank
         self._lock = lock
         self._beating = threading.Lock()
         remove_temporaries(folder)
@@ -227,9 +217,6 @@ class BankWriter:
         """Write the heartbeat: process id, time, samples published and held, state, work.
 
         Any thread may call it.
-
-        Raises:
-            EnvironmentFault: it cannot be written.
         """
         path = self.folder / HEARTBEAT
         with self._beating, disk_errors(path):

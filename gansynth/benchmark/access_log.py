@@ -49,9 +49,6 @@ class AccessLog:
         Args:
             split: ``development`` or ``sealed``.
             again: why another plan accesses a sealed split; empty without a reason.
-
-        Raises:
-            IntegrityFault: another plan has accessed these sealed subjects, and ``again`` is empty.
         """
         hashes = [person_hash(subject) for subject in subjects]
         for entry in self.entries:

@@ -14,10 +14,8 @@ from gansynth.metrics.stats.compare import compare, holm, interval_of_mean
 from gansynth.metrics.stats.runs import RunValues
 from gansynth.metrics.stats.worth import worth
 
-LEARNT = 0.3
-"""Dice (or another share) below which a host counts as untrained."""
-NO_MARGIN = 1e-12
-"""Placeholder for measures without a margin; nothing is called equivalent then."""
+LEARNT = 0.3  # Dice (or another share) below which a host counts as untrained
+NO_MARGIN = 1e-12  # placeholder for measures without a margin; nothing is called equivalent then
 
 
 def analysed(document: Mapping[str, Any]) -> dict[str, Any]:

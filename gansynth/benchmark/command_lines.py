@@ -9,8 +9,7 @@ from typing import Any
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.composite_spec import texts
 
-RUN = "run"
-"""Run folder of a fit, below the job's folder."""
+RUN = "run"  # run folder of a fit, below the job's folder
 
 
 def each(option: str, values: Mapping[str, Any]) -> list[str]:

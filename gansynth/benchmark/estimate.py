@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansynth.benchmark.access_log import AccessLog
 from gansynth.benchmark.jobs.executor import parse_executor
@@ -22,14 +22,11 @@ from gansynth.benchmark.specs import FIT, TRAIN, TUNE, ComputationSpec
 from gansynth.benchmark.study import BenchmarkStudy
 from gansynth.benchmark.tuning import shortened
 from gansynth.runtime.files import folder_bytes, free_bytes
-
-if TYPE_CHECKING:
-    from gansynth.runtime.progress import Reporter
+from gansynth.runtime.progress import Reporter
 
 PROBES = (0.02, 0.06)
 """Shares of a training's steps that are timed, to separate time per step from overhead."""
-LEAST = 4
-"""Minimum steps of a probe."""
+LEAST = 4  # minimum steps of a probe
 
 
 def estimate(
@@ -63,8 +60,7 @@ def estimate(
         return _told(plan, options, study, specs, left, sizes)
 
 
-Size = tuple[float, float]
-"""Seconds and bytes."""
+Size = tuple[float, float]  # seconds and bytes
 
 
 def _told(

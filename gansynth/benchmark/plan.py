@@ -233,7 +233,9 @@ class BenchmarkPlan(ClosedModel):
     measures: tuple[str, ...] = Field(("dice",), description="see: gansynth help measures")
     primary: str = Field("", description="measure of the verdict; default: dice/foreground")
     margin: float | None = Field(
-        None, gt=0, description="equivalence margin; default: 0.005 for Dice and other shares"
+        None,
+        gt=0,
+        description="equivalence margin; default: 0.005 for Dice and NSD, 0.01 for FROC",
     )
     tune: TunePlan = Field(default_factory=TunePlan, description="how arms are chosen: see below")
     paper: PaperPlan | None = Field(None, description="a paper's table for comparison: see below")

@@ -24,9 +24,6 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
 
     Args:
         data: KIND:WHERE in place of the plan's; relative to the working directory.
-
-    Raises:
-        UsageFault: the plan is not valid; the message names the file and the key.
     """
     values, _ = read_yaml(path, SHOWN)
     if not isinstance(values, dict):
@@ -66,11 +63,7 @@ def _first(error: ValidationError) -> str:
 
 
 def check_names(plan: BenchmarkPlan, path: Path) -> None:
-    """Refuse unknown hosts, generators, recipes, settings, edits, lesions and filters.
-
-    Raises:
-        UsageFault: a name is unknown; the message names the file and the key.
-    """
+    """Refuse unknown hosts, generators, recipes, settings, edits, lesions and filters."""
     _check_host(plan, path)
     _check_generators(plan, path)
     for arm in plan.arms:

@@ -12,6 +12,7 @@ from gansynth.benchmark.access_log import AccessLog
 from gansynth.benchmark.analysis import analysed
 from gansynth.benchmark.jobs.executor import parse_executor
 from gansynth.benchmark.jobs.graph import GraphReport, JobPhase, run_jobs
+from gansynth.benchmark.jobs.machine import describe
 from gansynth.benchmark.jobs.table import JobTable
 from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan
 from gansynth.benchmark.specs import TrainingPoint
@@ -23,24 +24,16 @@ from gansynth.runtime.version import __version__
 
 @dataclass(frozen=True)
 class BenchmarkRequest:
-    """Options of one run of a benchmark.
-
-    Attributes:
-        again: reason for another access to a sealed split; empty for none.
-        arms: run only these and the control; all if empty.
-        executor: ``local``, ``local:4``, ``ray``.
-        caches: results documents whose trainings are reused.
-        pictures: show the worst cases in the report, which then holds patient images.
-    """
+    """Options of one run of a benchmark."""
 
     file: Path
     folder: Path
     sealed: bool = False
-    again: str = ""
-    arms: Sequence[str] = ()
-    executor: str = "local"
-    caches: Sequence[Path] = ()
-    pictures: bool = True
+    again: str = ""  # reason for another access to a sealed split; empty for none
+    arms: Sequence[str] = ()  # run only these and the control; all if empty
+    executor: str = "local"  # `local`, `local:4`, `ray`
+    caches: Sequence[Path] = ()  # results documents whose trainings are reused
+    pictures: bool = True  # show the worst cases in the report, which then holds patient images
 
     @property
     def look(self) -> str:
@@ -49,11 +42,7 @@ class BenchmarkRequest:
 
 
 def open_study(plan: BenchmarkPlan, options: BenchmarkRequest) -> BenchmarkStudy:
-    """Open a plan on its data and the requested split.
-
-    Raises:
-        GansynthError: data, plan or results cannot be used.
-    """
+    """Open a plan on its data and the requested split."""
     cached: dict[str, Mapping[str, Any]] = {}
     for file in options.caches:
         cached |= known_results(read_json(file))
@@ -85,8 +74,6 @@ def machine() -> dict[str, Any]:
     """Return hardware and versions that results depend on, without the machine's name."""
     import platform
     from importlib.metadata import version
-
-    from gansynth.benchmark.jobs.machine import describe
 
     facts = {key: value for key, value in describe().items() if key != "name"}
     return {**facts, "python": platform.python_version(), "torch": version("torch")}

@@ -23,6 +23,7 @@ from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource
 from gansynth.metrics.segmentation.regions import regions_of, with_labels
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.version import __version__
 
 FORMAT = 1
@@ -51,13 +52,9 @@ class TrainingPoint:
 
 @dataclass(frozen=True)
 class ComputationSpec:
-    """One computation.
+    """One computation."""
 
-    Attributes:
-        kind: ``fit``, ``train`` or ``tune``.
-    """
-
-    kind: str
+    kind: str  # `fit`, `train` or `tune`
     document: Mapping[str, Any]
     title: str
     needs: tuple[str, ...] = field(default=())
@@ -274,8 +271,6 @@ def formulas(regions: Mapping[str, str]) -> str:
 
 def write_work(spec: ComputationSpec, places: Mapping[str, Any], folder: Path) -> Path:
     """Write the input file of a worker process: the spec, and folders on this machine."""
-    from gansynth.runtime.files import write_json_atomic
-
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{spec.key}.json"
     write_json_atomic(path, {"spec": dict(spec.document), "places": dict(places)})

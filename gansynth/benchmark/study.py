@@ -37,9 +37,6 @@ class BenchmarkStudy:
         look: ``development`` or ``sealed``.
         arms: use only these and the control; all if empty.
         cached: results of the same jobs elsewhere, key -> document.
-
-    Raises:
-        UsageFault, DataFault, IntegrityFault: data or plan cannot be used.
     """
 
     def __init__(
@@ -132,11 +129,7 @@ class BenchmarkStudy:
 
 
 def host_of(plan: BenchmarkPlan, source: CaseSource) -> Adapter:
-    """Open the adapter of the plan's host on its cases.
-
-    Raises:
-        UsageFault: the host's output could not be evaluated.
-    """
+    """Open the adapter of the plan's host on its cases."""
     adapter = installed().adapter(plan.host.target)(source)
     if plan.host.target != "yolo":  # its boxes are evaluated separately
         engine = {"engine": plan.host.engine} if plan.host.engine else {}
@@ -175,18 +168,12 @@ DATA, TOLD = "data", "work"
 
 @dataclass(frozen=True)
 class JobFactory:
-    """Factory of jobs that share a folder and a data set.
+    """Factory of jobs that share a folder and a data set."""
 
-    Attributes:
-        folder: for case lists and input files of processes.
-        request: the source request as JSON.
-        env: environment variables of all processes except fits of generators.
-    """
-
-    folder: Path
+    folder: Path  # for case lists and input files of processes
     store: ResultStore
-    request: Mapping[str, Any]
-    env: Mapping[str, str]
+    request: Mapping[str, Any]  # the source request as JSON
+    env: Mapping[str, str]  # environment variables of all processes except fits of generators
 
     def of(self, spec: ComputationSpec, held_out: Sequence[str]) -> JobSpec:
         """Return the job of a spec; writes the input file of its process."""

@@ -16,26 +16,16 @@ DEVELOPMENT, SEALED = "development", "sealed"
 
 @dataclass(frozen=True)
 class SubjectSplit:
-    """The subjects of a data set, split into pool, development and sealed.
+    """The subjects of a data set, split into pool, development and sealed."""
 
-    Attributes:
-        pool: subjects that training subsets are sampled from, in shuffled order.
-        cases: subject -> its cases, sorted.
-        seed: seeds the sampling of training subsets.
-    """
-
-    pool: tuple[str, ...]
+    pool: tuple[str, ...]  # subjects that training subsets are sampled from, in shuffled order
     development: tuple[str, ...]
     sealed: tuple[str, ...]
-    cases: Mapping[str, tuple[str, ...]]
-    seed: int
+    cases: Mapping[str, tuple[str, ...]]  # subject -> its cases, sorted
+    seed: int  # seeds the sampling of training subsets
 
     def judged(self, look: str) -> tuple[str, ...]:
-        """Return the evaluated cases of a split, sorted.
-
-        Raises:
-            UsageFault: the plan has no subjects for it.
-        """
+        """Return the evaluated cases of a split, sorted."""
         subjects = self.sealed if look == SEALED else self.development
         if not subjects:
             raise UsageFault(
@@ -72,11 +62,7 @@ class SubjectSplit:
 
 
 def split_subjects(source: CaseSource, plan: BenchmarkPlan) -> SubjectSplit:
-    """Split a data set's subjects as the plan says.
-
-    Raises:
-        DataFault: the data set has too few subjects.
-    """
+    """Split a data set's subjects as the plan says."""
     cases: dict[str, list[str]] = {}
     for case in sorted({*source.train_ids, *source.held_out_ids}):
         cases.setdefault(source.subject(case), []).append(case)

@@ -108,11 +108,7 @@ class TuningResult:
     # -- the race --------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
-        """Train the arms rung by rung, and choose one.
-
-        Raises:
-            TrainingFault: an arm could not be trained.
-        """
+        """Train the arms rung by rung, and choose one."""
         left, rungs = list(self.spec["arms"]), []
         for rung, share in enumerate(self.spec["tune"]["rungs"]):
             scores = self._scores(left, rung)
@@ -225,11 +221,6 @@ def shortened(settings: Mapping[str, str], share: float) -> dict[str, str]:
     return {**settings, key: str(max(1, round(float(settings[key]) * share)))}
 
 
-def tune(spec: Mapping[str, Any], places: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Choose among a spec's arms; see ``TuningResult``."""
-    return TuningResult(spec, places, folder).run()
-
-
 # -- gansynth tune ---------------------------------------------------------------------------------
 
 CHOICE = "choice.json"
@@ -237,27 +228,18 @@ CHOICE = "choice.json"
 
 @dataclass(frozen=True)
 class TuningRequest:
-    """Options of ``gansynth tune``.
-
-    Attributes:
-        size: subjects of the training set; None for the whole pool.
-        executor: see ``gansynth.benchmark.jobs.executor.parse_executor``.
-    """
+    """Options of ``gansynth tune``."""
 
     folder: Path
-    size: int | None = None
+    size: int | None = None  # subjects of the training set; None for the whole pool
     draw: int = 0
-    executor: str = "local"
+    executor: str = "local"  # see `gansynth.benchmark.jobs.executor.parse_executor`
 
 
 def open_choice(
     plan: BenchmarkPlan, options: TuningRequest
 ) -> tuple[ComputationSpec, BenchmarkDesign]:
-    """Return the spec of a choice and its design; nothing is trained.
-
-    Raises:
-        GansynthError: data, plan or executor cannot be used.
-    """
+    """Return the spec of a choice and its design; nothing is trained."""
     parse_executor(options.executor)
     source = open_source(request_of(plan))
     division = split_subjects(source, plan)
@@ -268,11 +250,7 @@ def open_choice(
 
 
 def candidates(plan: BenchmarkPlan) -> tuple[str, ...]:
-    """Return the arms to choose from: those that a tuned arm of the plan names, else all.
-
-    Raises:
-        UsageFault: there are fewer than two.
-    """
+    """Return the arms to choose from: those that a tuned arm of the plan names, else all."""
     named = next((arm.tune for arm in plan.arms if arm.tune), ())
     names = named or tuple(arm.name for arm in plan.arms if arm.real == 1)
     if len(names) < 2:

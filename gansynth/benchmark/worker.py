@@ -13,9 +13,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansynth.benchmark.command_lines import RUN, augment_words, fit_words
+from gansynth.core.prediction import Prediction
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
@@ -23,9 +24,6 @@ from gansynth.runtime import child, processes
 from gansynth.runtime.errors import FAULTS, TrainingFault, UsageFault
 from gansynth.runtime.files import read_json, write_bytes_atomic
 from gansynth.sampling.run_source import open_source
-
-if TYPE_CHECKING:
-    from gansynth.core.prediction import Prediction
 
 COMMAND = """
 import runpy
@@ -55,17 +53,12 @@ class WorkerJob:
         self.request = SourceRequest(**self.places["request"])
 
     def run(self) -> dict[str, Any]:
-        """Run the job and return its document.
-
-        Raises:
-            GansynthError: the command failed; with its last line.
-        """
+        """Run the job and return its document."""
         kind = self.spec["kind"]
         if kind == "tune":
-            from gansynth.benchmark.tuning import tune
+            from gansynth.benchmark.tuning import TuningResult
 
-            document: dict[str, Any] = tune(self.spec, self.places, self.folder)
-            return document
+            return TuningResult(self.spec, self.places, self.folder).run()
         return self.fit() if kind == "fit" else self.train()
 
     def fit(self) -> dict[str, Any]:

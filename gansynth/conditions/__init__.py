@@ -3,15 +3,7 @@
 This module is itself a plugin: it registers the edits of gansynth as any other plugin would.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from gansynth.core.hookspecs import hookimpl, lazily
-
-if TYPE_CHECKING:
-    from gansynth.core.edit import Edit
+from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 BUILT_IN = {
     "identity": ("affine", "Identity"),
@@ -36,7 +28,7 @@ BUILT_IN = {
 
 
 @hookimpl
-def register_edits(register: Callable[[str, Callable[[], type[Edit]]], None]) -> None:
+def register_edits(register: Register) -> None:
     """Register the edits of this folder."""
     for name, (module, class_name) in BUILT_IN.items():
         register(name, lazily(f"gansynth.conditions.edits.{module}:{class_name}"))

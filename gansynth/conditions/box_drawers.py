@@ -22,33 +22,22 @@ from gansynth.runtime.options import OptionModel, read_options
 
 TRIES, FULL = 16, 8
 """Tries for each box, and the number of tries after which each halves the strength."""
-FARTHEST = 2.0
-"""Deviations beyond which no draw goes."""
-LEAST_SIDE = 2.0
-"""Shortest side in voxels; shorter ones are not shortened."""
-MOSTLY = 0.9
-"""Least share of a box in the body, or its share before if that is less."""
-OTHERS = 8
-"""Training cases tried for a box to add to a case without any."""
+FARTHEST = 2.0  # deviations beyond which no draw goes
+LEAST_SIDE = 2.0  # shortest side in voxels; shorter ones are not shortened
+MOSTLY = 0.9  # least share of a box in the body, or its share before if that is less
+OTHERS = 8  # training cases tried for a box to add to a case without any
 Row = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class BoxContext:
-    """Inputs from which the boxes of one sample are drawn.
+    """Inputs from which the boxes of one sample are drawn."""
 
-    Attributes:
-        case: a training case in the generator's space, with its own boxes and its image.
-        schema: of that space.
-        rng: the only source of randomness.
-        index: the sample's number.
-        another: draws another training case, of the same ``rng``; None if there is none.
-    """
-
-    case: Case
-    schema: Schema
-    rng: np.random.Generator
-    index: int = 0
+    case: Case  # a training case in the generator's space, with its own boxes and its image
+    schema: Schema  # of that space
+    rng: np.random.Generator  # the only source of randomness
+    index: int = 0  # the sample's number
+    # draws another training case, of the same `rng`; None if there is none
     another: Callable[[], Case] | None = None
 
 
@@ -90,10 +79,7 @@ class JitterOptions(OptionModel):
     )
     inside: bool = Field(True, description="`yes`: boxes stay within the body, found in the image")
     backgrounds: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="chance that a case without boxes gets one of another case's",
+        0.0, ge=0, le=1, description="chance that a case without boxes gets one of another case's"
     )
 
 
@@ -228,11 +214,7 @@ def _overlap(first: Row, second: Row) -> bool:
 
 
 def own_boxes(case: Case) -> Boxes:
-    """The boxes of a case.
-
-    Raises:
-        DataFault: it has no list of boxes, not even an empty one.
-    """
+    """The boxes of a case."""
     if case.boxes is None:
         raise DataFault(
             f"case {case.id!r}: has no boxes, expected a list of them, which may be empty; leave "

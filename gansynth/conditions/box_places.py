@@ -12,26 +12,18 @@ from gansynth.core.case_pool import CaseContext
 from gansynth.core.geometry import Mask, Matrix
 from gansynth.core.schema import Boxes
 
-TRIES = 200
-"""Places that are tried for a box."""
-APART = 0.25
-"""Distance kept from other boxes, as a share of the longer side."""
+TRIES = 200  # places that are tried for a box
+APART = 0.25  # distance kept from other boxes, as a share of the longer side
 
 
 @dataclass(frozen=True)
 class PlacedBoxes:
-    """Boxes at their places in a scene.
+    """Boxes at their places in a scene."""
 
-    Attributes:
-        boxes: those that have room.
-        present: the scene's own, without those that new boxes cover.
-        body: bool, where lesions of the new ones' classes may lie.
-        moved: shift of each requested box in voxels along each axis; None where it was left out.
-    """
-
-    boxes: Boxes
-    present: Boxes
-    body: Mask
+    boxes: Boxes  # those that have room
+    present: Boxes  # the scene's own, without those that new boxes cover
+    body: Mask  # bool, where lesions of the new ones' classes may lie
+    # shift of each requested box in voxels along each axis; None where it was left out
     moved: list[list[float] | None]
 
 

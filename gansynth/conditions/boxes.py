@@ -31,12 +31,10 @@ from gansynth.conditions.box_drawers import (
 from gansynth.core.schema import Boxes, Schema
 from gansynth.runtime.errors import DataFault, UsageFault
 
-USUAL = "jitter"
-"""Default of the option."""
+USUAL = "jitter"  # default of the option
 FILE = "file:"
 AXES = {5: "xy", 7: "xyz"}
-MOST_BYTES = 1 << 26
-"""Largest file of boxes."""
+MOST_BYTES = 1 << 26  # largest file of boxes
 
 
 def box_drawer(option: str) -> BoxDrawer:
@@ -81,12 +79,7 @@ class BoxFile(BoxDrawer):
 
     @classmethod
     def read(cls, path: Path) -> BoxFile:
-        """Read a file.
-
-        Raises:
-            UsageFault: there is no such file.
-            DataFault: naming it, the line, and what was expected.
-        """
+        """Read a file."""
         try:
             if path.stat().st_size > MOST_BYTES:
                 raise DataFault(f"{path}: larger than {MOST_BYTES} bytes, expected a list of boxes")

@@ -16,7 +16,7 @@ from typing import Any
 from gansynth.conditions.condition_views import ChainConditionSource, ConditionSource, named
 from gansynth.core.source import CaseSource, SourceRequest, WrappedSource
 from gansynth.data.grid import same_spacing
-from gansynth.data.views import SourceView, renamed
+from gansynth.data.views import SourceView, open_plain, renamed
 from gansynth.runtime.errors import DataFault, UsageFault
 
 log = logging.getLogger("gansynth")
@@ -37,12 +37,7 @@ def open_base(
     """Open the source of ``--condition-source``: a ``SourceRequest`` as JSON, with defaults.
 
     Unless ``labelled``, all cases of the run's own data set count, because none is learnt from.
-
-    Raises:
-        UsageFault, DataFault: it does not open, has no case, or does not fit the run's own.
     """
-    from gansynth.data.views import open_plain
-
     if not labelled and request_json["kind"] != "h5":
         request_json = {"fold": "all", **request_json}
     request = inherited_request(request_json, source.request)

@@ -71,11 +71,7 @@ class ConditionSource(WrappedSource):
         return self.base.label_class(case_id) if self._schema.classes else None
 
     def load(self, case_id: str) -> Case:
-        """Read one case: channels as the run has them, labels too, and no boxes.
-
-        Raises:
-            DataFault: see the other source.
-        """
+        """Read one case: channels as the run has them, labels too, and no boxes."""
         case = self.base.load(case_id)
         image = case.image
         if self._order != list(range(len(image))):
@@ -164,11 +160,7 @@ class ChainConditionSource(ConditionSource):
         }
 
     def load(self, case_id: str) -> Case:
-        """Read one case: missing channels are zeros, labels are tissues and its own.
-
-        Raises:
-            DataFault: see the other source.
-        """
+        """Read one case: missing channels are zeros, labels are tissues and its own."""
         case = self.base.load(case_id)
         image = self._all_channels(case.image)
         own_labels = self._labels(case)
@@ -191,11 +183,7 @@ class ChainConditionSource(ConditionSource):
 
 
 def channel_order(base: CaseSource, schema: Schema, *, all_of_them: bool = True) -> list[int]:
-    """Return the number of each of the run's channels in the other source.
-
-    Raises:
-        UsageFault: other axes, channels that are missing, or (``all_of_them``) others beside them.
-    """
+    """Return the number of each of the run's channels in the other source."""
     base_channels, channels = base.schema.channels, schema.channels
     if base.schema.axes != schema.axes:
         raise UsageFault(
@@ -215,11 +203,7 @@ def channel_order(base: CaseSource, schema: Schema, *, all_of_them: bool = True)
 
 
 def label_values(base: CaseSource, schema: Schema, others: Collection[str] = ()) -> dict[int, int]:
-    """Map label values of the other source to the run's; names in ``others`` are left out.
-
-    Raises:
-        UsageFault: a label that the run does not know.
-    """
+    """Map label values of the other source to the run's; names in ``others`` are left out."""
     values, unknown = {0: 0}, []
     for name, value in base.schema.labels.items():
         if value == 0:

@@ -35,11 +35,7 @@ def build_edits(texts: Sequence[str]) -> list[Edit]:
 
 
 def build_edit(text: str) -> Edit:
-    """Build one edit: ``NAME`` or ``NAME:KEY=VALUE,...``; several values of a key as ``1+2``.
-
-    Raises:
-        UsageFault: see ``build_edits``.
-    """
+    """Build one edit: ``NAME`` or ``NAME:KEY=VALUE,...``; several values of a key as ``1+2``."""
     name, colon, options = text.partition(":")
     cls = installed().edit(name)
     return cls(read_options(cls.Options, options, f"--edit {text}")) if colon else cls()

@@ -23,53 +23,34 @@ from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.space import Placement
 from gansynth.data.lesion_parts import parts
 
-GROWS = 0.15
-"""Share of the lesion's extent that is added to the requested margin on each side."""
-OWN = 1 / 3
-"""Least share of a class in a voxel for the image to show the class there."""
-OTHER = 0.6
-"""Least share of lesion in a voxel for the image to show a lesion that the labels lack."""
-CUBIC: Literal[3] = 3
-"""Spline order for images; linear interpolation would lose half of the noise."""
-WHOLLY = 0.99
-"""Least share of known voxels in a pulled voxel that counts as known."""
+GROWS = 0.15  # share of the lesion's extent that is added to the requested margin on each side
+OWN = 1 / 3  # least share of a class in a voxel for the image to show the class there
+OTHER = 0.6  # least share of lesion in a voxel for the image to show a lesion that the labels lack
+CUBIC: Literal[3] = 3  # spline order for images; linear interpolation would lose half of the noise
+WHOLLY = 0.99  # least share of known voxels in a pulled voxel that counts as known
 
 
 @dataclass(frozen=True)
 class LesionDonor:
-    """A lesion with its surroundings.
+    """A lesion with its surroundings."""
 
-    Attributes:
-        labels: int16 (D, H, W) or (H, W): the lesion alone, 0 elsewhere.
-        image: float32 (C, ...).
-        known: bool, where the image shows this lesion or a body without other lesions.
-        case: its case; only id and subject are used.
-        centre: of the lesion, in voxels of the whole case (of a slice: of the slice).
-    """
-
-    labels: LabelArray
-    image: FloatArray
-    known: Mask
-    case: Case
+    labels: LabelArray  # int16 (D, H, W) or (H, W): the lesion alone, 0 elsewhere
+    image: FloatArray  # float32 (C, ...)
+    known: Mask  # bool, where the image shows this lesion or a body without other lesions
+    case: Case  # its case; only id and subject are used
+    # of the lesion, in voxels of the whole case (of a slice: of the slice)
     centre: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class LesionCrop:
-    """Which lesion to cut out, and how.
-
-    Attributes:
-        slice_index: of a space of slices.
-        part: number of the connected part; None for all.
-        classes: label values of lesions.
-        into: label values around lesions, besides 0.
-    """
+    """Which lesion to cut out, and how."""
 
     case_id: str
-    slice_index: int | None
-    part: int | None
-    classes: tuple[int, ...]
-    into: tuple[int, ...]
+    slice_index: int | None  # of a space of slices
+    part: int | None  # number of the connected part; None for all
+    classes: tuple[int, ...]  # label values of lesions
+    into: tuple[int, ...]  # label values around lesions, besides 0
     margin_mm: float
 
     def __call__(self, case_pool: CasePool) -> LesionDonor:
@@ -108,15 +89,12 @@ class EditedLesion:
 
     The image is moved when it is first read, because most tried lesions are not used. The mask of
     ``known`` voxels and each class's share of a voxel move with it.
-
-    Attributes:
-        steps: edits with their parameters.
     """
 
     def __init__(self, case_context: CaseContext, usable: Mask) -> None:
         self.case_context, self.schema = case_context, case_context.case_pool.schema
         self.values = (0, *self.schema.foreground)
-        self.steps: list[dict[str, Any]] = []
+        self.steps: list[dict[str, Any]] = []  # edits with their parameters
         self._context = EditContext(case_context.labels, self.schema, case_context)
         self._known = usable
         self._done: list[tuple[Edit, Mapping[str, Any], LabelArray]] = []

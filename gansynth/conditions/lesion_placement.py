@@ -42,12 +42,9 @@ from gansynth.data.lesion_parts import parts
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, OptionModel, read_options
 
-CUTS = 3
-"""Margins that are tried, each twice as wide, until one holds the edited lesion."""
-CLIPPED = 2 / 3
-"""Share of ``inside`` that suffices where no lesion has room, as in small crops."""
-DONORS = 4
-"""Lesions that are tried until one has room."""
+CUTS = 3  # margins that are tried, each twice as wide, until one holds the edited lesion
+CLIPPED = 2 / 3  # share of `inside` that suffices where no lesion has room, as in small crops
+DONORS = 4  # lesions that are tried until one has room
 OF_PLACES = ("what", "into", "inside", "shown", "apart_mm", "margin_mm", "mixing", "tries")
 _Edited = tuple[LesionDonor, EditedLesion, dict[str, Any]]
 
@@ -145,11 +142,7 @@ class LesionDrawer:
     def draw(
         self, case_context: CaseContext, edits: Sequence[Edit], rng: np.random.Generator
     ) -> PlacedLesion:
-        """Draw a lesion, changed by edits, for a background.
-
-        Raises:
-            UsageFault: options that name a class the schema lacks.
-        """
+        """Draw a lesion, changed by edits, for a background."""
         seed = int(rng.integers(2**32))
         classes = self._classes(case_context)
         provenance: dict[str, Any] = {

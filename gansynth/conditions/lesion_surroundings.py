@@ -26,12 +26,10 @@ from gansynth.core.case_pool import CaseContext, CasePool, body_of
 from gansynth.core.geometry import Mask, Matrix, mask_of
 from gansynth.core.schema import Case, FloatArray
 
-CELLS = 64
-"""An axis of twice as many voxels is looked at in steps of two, and so on."""
+CELLS = 64  # an axis of twice as many voxels is looked at in steps of two, and so on
 RANKS = np.linspace(0, 1, 65)
 """Ranks whose intensities are known of a subject; between them they are interpolated."""
-WINDOW = 3
-"""Steps along each axis over which tissue is averaged."""
+WINDOW = 3  # steps along each axis over which tissue is averaged
 NEAREST, RING = 1.0, 0.04
 """Surroundings: farther than so many steps from a lesion, up to this share of the body's length."""
 TAIL = 0.05
@@ -39,29 +37,20 @@ TAIL = 0.05
 
 The range is widened at each end by half of it over the number of subjects.
 """
-POOR = 0.1
-"""Share of training cases that have less of likely ground than is required."""
+POOR = 0.1  # share of training cases that have less of likely ground than is required
 PLANES, CASES = 8, 16
 """Largest number of slices of a volume that are learnt from, and of cases of a subject."""
 
 
 @dataclass(frozen=True)
 class LesionSurroundings:
-    """Tissue and depth at real lesions.
+    """Tissue and depth at real lesions."""
 
-    Attributes:
-        low: float64 (2 C,), least tissue: means of all channels, then spreads, both in ranks.
-        high: float64 (2 C,), the same of the most.
-        depth: least depth in lengths of the body's box, as ``location_prior.depths`` has it.
-        share: least share of a lesion's ground that is likely.
-        room: least share of a body without its lesions that is likely.
-    """
-
-    low: Matrix
-    high: Matrix
-    depth: float
-    share: float = 0.0
-    room: float = 0.0
+    low: Matrix  # float64 (2 C,), least tissue: means of all channels, then spreads, both in ranks
+    high: Matrix  # float64 (2 C,), the same of the most
+    depth: float  # least depth in lengths of the body's box, as `location_prior.depths` has it
+    share: float = 0.0  # least share of a lesion's ground that is likely
+    room: float = 0.0  # least share of a body without its lesions that is likely
 
     @classmethod
     def learn(cls, case_pool: CasePool, classes: Sequence[int]) -> LesionSurroundings | None:

@@ -20,32 +20,23 @@ from gansynth.data.lesion_parts import parts
 T = TypeVar("T")
 KERNEL = 0.04
 """Widest kernel around each centre: its standard deviation, as a share of the body's length."""
-CLOSEST = 0.1
-"""Quantile of the depth of a class's boxes below which none is placed."""
-FLOOR = 0.05
-"""Share of the density that is uniform over the body, so that every place is possible."""
-DRAWS = 64
-"""Draws around learnt centres until one lies in the body."""
-LOOKED_AT = 64
-"""Largest number of training cases that statistics are learnt from."""
+CLOSEST = 0.1  # quantile of the depth of a class's boxes below which none is placed
+FLOOR = 0.05  # share of the density that is uniform over the body, so that every place is possible
+DRAWS = 64  # draws around learnt centres until one lies in the body
+LOOKED_AT = 64  # largest number of training cases that statistics are learnt from
 LIKE = np.log(2)
 """Kernel on the logarithm of a lesion's diameter: lesions half or twice as large count little."""
 
 
 @dataclass(frozen=True)
 class PlacementPrior:
-    """Centres of lesions, relative to the box around the body.
+    """Centres of lesions, relative to the box around the body."""
 
-    Attributes:
-        centres: float64 (N, n) with n the axes of whole cases, (N, 3) for slices too; 0 to 1
-            within the body's box. Without any (N = 0), every place is alike.
-        clearance: least distance from the body's outline, in lengths of that box.
-        diameters: float64 (N,) of the lesions (see ``diameter``); None if unknown.
-    """
-
+    # float64 (N, n) with n the axes of whole cases, (N, 3) for slices too; 0 to 1 within the body's
+    # box. Without any (N = 0), every place is alike.
     centres: Matrix
-    clearance: float = 0.0
-    diameters: Matrix | None = None
+    clearance: float = 0.0  # least distance from the body's outline, in lengths of that box
+    diameters: Matrix | None = None  # float64 (N,) of the lesions (see `diameter`); None if unknown
 
     @classmethod
     def learn(cls, case_pool: CasePool, classes: Sequence[int] | None = None) -> PlacementPrior:
@@ -226,15 +217,10 @@ def _of_lesions(case_pool: CasePool, classes: Sequence[int]) -> PlacementPrior:
 
 @dataclass(frozen=True)
 class BodyBox:
-    """A box in an array's voxels; it may reach beyond the array, as a whole case beyond its crop.
+    """A box in an array's voxels; it may reach beyond the array."""
 
-    Attributes:
-        low: where it begins, one number per axis.
-        high: where it ends, exclusive.
-    """
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    low: tuple[float, ...]  # where it begins, one number per axis
+    high: tuple[float, ...]  # where it ends, exclusive
 
     @classmethod
     def of(cls, mask: Mask) -> BodyBox:

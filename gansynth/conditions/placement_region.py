@@ -19,33 +19,23 @@ from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 
 Where = Literal["prior", "anywhere", "same", "own"]
-HALF = 0.5
-"""Share of mixed regions that are smaller than the lesion."""
-MOST = 0.1
-"""Share of the array to which the size of larger lesions is limited."""
+HALF = 0.5  # share of mixed regions that are smaller than the lesion
+MOST = 0.1  # share of the array to which the size of larger lesions is limited
 
 
-ROOM = 0.25
-"""Share of the array where lesions may lie that is enough."""
+ROOM = 0.25  # share of the array where lesions may lie that is enough
 
 
 @dataclass(frozen=True)
 class PlacementRegion:
-    """The places in a scene where lesions may lie.
+    """The places in a scene where lesions may lie."""
 
-    Attributes:
-        scene: the background.
-        classes: label values of lesions.
-        into: label values on which a lesion may lie, besides 0; None for all but ``classes``.
-        apart_mm: distance kept from the scene's own lesions.
-        where: how places are chosen; ``prior`` learns of real lesions' surroundings.
-    """
-
-    case_context: CaseContext
-    classes: tuple[int, ...]
+    case_context: CaseContext  # the background
+    classes: tuple[int, ...]  # label values of lesions
+    # label values on which a lesion may lie, besides 0; None for all but `classes`
     into: tuple[int, ...] | None
-    apart_mm: float
-    where: Where = "anywhere"
+    apart_mm: float  # distance kept from the scene's own lesions
+    where: Where = "anywhere"  # how places are chosen; `prior` learns of real lesions' surroundings
 
     @cached_property
     def allowed(self) -> Mask:

@@ -18,69 +18,43 @@ import numpy.typing as npt
 from gansynth.conditions.scored_lesions import Lesion, ScoredLesion
 from gansynth.runtime.serialise import Document
 
-PRIOR = 2.0
-"""Observed and expected failures that the prior adds to every bin."""
-ROUNDS = 50
-"""Rounds of fitting each factor with the others fixed."""
-SIZES = 4
-"""Largest number of bins of size."""
-A_BIN = 8
-"""Least number of lesions in a bin, if there are so many."""
-PLACES = 3
-"""Largest number of bins of a place along an axis."""
+PRIOR = 2.0  # observed and expected failures that the prior adds to every bin
+ROUNDS = 50  # rounds of fitting each factor with the others fixed
+SIZES = 4  # largest number of bins of size
+A_BIN = 8  # least number of lesions in a bin, if there are so many
+PLACES = 3  # largest number of bins of a place along an axis
 
 Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class RiskBin:
-    """Lesions that are alike in one respect.
+    """Lesions that are alike in one respect."""
 
-    Attributes:
-        name: ``4.2 - 6.1 mm``, ``low``, a class.
-        lesions: number of evaluated lesions.
-        missed: number of these that were not found.
-        failure: mean of 1 - Dice; 0 without lesions.
-        ratio: observed over expected failure, shrunk towards 1.
-    """
-
-    name: str
-    lesions: int
-    missed: int
-    failure: float
-    ratio: float
+    name: str  # `4.2 - 6.1 mm`, `low`, a class
+    lesions: int  # number of evaluated lesions
+    missed: int  # number of these that were not found
+    failure: float  # mean of 1 - Dice; 0 without lesions
+    ratio: float  # observed over expected failure, shrunk towards 1
 
 
 @dataclass(frozen=True)
 class RiskFactor:
-    """Failure rates by one property of lesions.
+    """Failure rates by one property of lesions."""
 
-    Attributes:
-        name: ``size``, ``class``, ``place D``.
-        edges: between bins, of a number; empty for the class.
-        values: of labels, for the class; empty for others.
-        bins: in order.
-    """
-
-    name: str
-    edges: tuple[float, ...]
-    values: tuple[int, ...]
-    bins: tuple[RiskBin, ...]
+    name: str  # `size`, `class`, `place D`
+    edges: tuple[float, ...]  # between bins, of a number; empty for the class
+    values: tuple[int, ...]  # of labels, for the class; empty for others
+    bins: tuple[RiskBin, ...]  # in order
 
 
 @dataclass(frozen=True)
 class RiskModel(Document):
-    """Failure rates of a target framework, the one you train, e.g. nnU-Net.
+    """Failure rates of a target framework, the one you train, e.g. nnU-Net."""
 
-    Attributes:
-        mean_failure: mean of 1 - Dice over all lesions.
-        bound: largest weight over smallest.
-        factors: multiplied to a weight.
-    """
-
-    mean_failure: float
-    bound: float
-    factors: tuple[RiskFactor, ...]
+    mean_failure: float  # mean of 1 - Dice over all lesions
+    bound: float  # largest weight over smallest
+    factors: tuple[RiskFactor, ...]  # multiplied to a weight
 
     def __post_init__(self) -> None:
         for factor in self.factors:

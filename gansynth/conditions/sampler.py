@@ -24,26 +24,17 @@ from gansynth.core.body_mask import shown_body
 from gansynth.core.case_pool import CaseContext, CasePool, own_labels
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.resample import crop_pad
-from gansynth.core.schema import (
-    Case,
-    Condition,
-    FloatArray,
-    LabelArray,
-)
+from gansynth.core.schema import Case, Condition, FloatArray, LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.data.cache import CaseCache
 from gansynth.data.classes import training_cases
 from gansynth.runtime.errors import DataFault
 
-TRIES = 16
-"""Cases that are tried for one with boxes, and compared for a similar body."""
-GROUNDS = 4
-"""Number of these that are tried for room for boxes."""
-LOOKS = 8
-"""Places that are tried for room for a lesion."""
-BODIES = 64
-"""Cases whose bodies are cached."""
+TRIES = 16  # cases that are tried for one with boxes, and compared for a similar body
+GROUNDS = 4  # number of these that are tried for room for boxes
+LOOKS = 8  # places that are tried for room for a lesion
+BODIES = 64  # cases whose bodies are cached
 GivenFn = Callable[[Case], FloatArray | None]
 
 
@@ -71,12 +62,9 @@ class ConditionSampler:
         base: the cases that label maps or background images come from; None for the source.
         weights: draws some conditions more often than others; None draws all alike.
 
-    Raises:
-        UsageFault: no training case is of these classes.
-
     Attributes:
         cache: cases in memory.
-        room: the training cases of the source, which edits borrow from.
+        case_pool: the training cases of the source, which edits borrow from.
     """
 
     def __init__(

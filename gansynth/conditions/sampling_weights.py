@@ -13,49 +13,36 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gansynth.conditions.risk_model import RiskModel
 from gansynth.conditions.scored_lesions import CropFrame, Lesion, Span, lesions_in
 from gansynth.core.lineage import CaseRecord, Lineage, guard, same_data, same_host
+from gansynth.core.schema import Condition, Schema
+from gansynth.core.source import CaseSource
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 
-if TYPE_CHECKING:
-    from gansynth.core.schema import Condition, Schema
-    from gansynth.core.source import CaseSource
-
 FORMAT, VERSION = "gansynth hard-cases", 1
 AGAIN = "make it again: gansynth hard-cases --data KIND:WHERE --fold FOLD -o FILE"
-Draw = Callable[[int, np.random.Generator], "Condition"]
-"""(index, rng) -> a condition."""
+Draw = Callable[[int, np.random.Generator], "Condition"]  # (index, rng) -> a condition
 _AGAIN = f"{AGAIN[0].upper()}{AGAIN[1:]}"
 
 
 @dataclass(frozen=True)
 class SamplingWeights:
-    """Draws several candidates for each condition, and chooses one by its weight.
-
-    Attributes:
-        sha256: of the file's content.
-        candidates: number of candidates for each condition.
-        least: voxels; smaller parts of a label map do not count.
-        risk: relative failure rates of lesions.
-        bodies: case -> extent of its body.
-        labels: label name -> value, of the evaluated cases.
-        lineage: the evaluated cases.
-    """
+    """Draws several candidates for each condition, and chooses one by its weight."""
 
     path: Path
-    sha256: str
-    candidates: int
-    least: int
-    risk: RiskModel
-    bodies: Mapping[str, Span]
-    labels: Mapping[str, int]
-    lineage: Lineage
+    sha256: str  # of the file's content
+    candidates: int  # number of candidates for each condition
+    least: int  # voxels; smaller parts of a label map do not count
+    risk: RiskModel  # relative failure rates of lesions
+    bodies: Mapping[str, Span]  # case -> extent of its body
+    labels: Mapping[str, int]  # label name -> value, of the evaluated cases
+    lineage: Lineage  # the evaluated cases
 
     @classmethod
     def read(cls, path: Path) -> SamplingWeights:
@@ -143,11 +130,7 @@ class SamplingWeights:
     # -- whose they are --------------------------------------------------------------------------
 
     def check(self, lineage: Lineage, labels: Mapping[str, int]) -> None:
-        """Refuse weights that are not of a run's own training cases; no case is read for it.
-
-        Raises:
-            IntegrityFault: of another data set, fold or labels, or of cases changed since.
-        """
+        """Refuse weights that are not of a run's own training cases; no case is read for it."""
         judged = self.lineage
         if not same_data(judged.dataset, lineage.dataset) or judged.fold != lineage.fold:
             raise IntegrityFault(
@@ -174,22 +157,13 @@ class SamplingWeights:
             )
 
     def guard(self, held_out: Iterable[CaseRecord], dataset: str) -> None:
-        """Refuse weights that have seen a held-out case, its subject or its content.
-
-        Raises:
-            IntegrityFault: naming the cases.
-        """
+        """Refuse weights that have seen a held-out case, its subject or its content."""
         model = f"host behind --sampling-weights {self.path}"
         guard(self.lineage, held_out, kind=model, dataset=dataset, hint=_AGAIN)
 
 
 def open_sampling_weights(path: Path, lineage: Lineage, source: CaseSource) -> SamplingWeights:
-    """Read weights and check that they come from a run's own training cases.
-
-    Raises:
-        UsageFault, IntegrityFault: see ``SamplingWeights.read``, ``SamplingWeights.check`` and
-            ``SamplingWeights.guard``.
-    """
+    """Read weights and check that they come from a run's own training cases."""
     weights = SamplingWeights.read(path)
     weights.check(lineage, source.schema.labels)
     weights.guard((CaseRecord(i, source.subject(i), "") for i in source.held_out_ids), source.name)
@@ -206,11 +180,7 @@ def _positive(value: Any) -> int:
 
 
 def write_failures(path: Path, document: Mapping[str, Any]) -> str:
-    """Write a file of weights; return its hash.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
-    """
+    """Write a file of weights; return its hash."""
     content = {"format": FORMAT, "version": VERSION, **document}
     digest = _digest(content)
     write_json_atomic(path, {**content, "sha256": digest})
@@ -218,13 +188,7 @@ def write_failures(path: Path, document: Mapping[str, Any]) -> str:
 
 
 def read_failures(path: Path) -> dict[str, Any]:
-    """Read what ``write_failures`` wrote.
-
-    Raises:
-        DataFault: no such file.
-        UsageFault: none of this kind or version.
-        IntegrityFault: it is not as it was written.
-    """
+    """Read what ``write_failures`` wrote."""
     if not path.is_file():
         raise DataFault(f"{path}: no such file, expected one of failures; {AGAIN}")
     try:

@@ -13,29 +13,20 @@ from gansynth.core.geometry import Mask, bounding_box, nearest_voxels
 from gansynth.core.schema import LabelArray
 from gansynth.data.connected_components import LabelComponents
 
-FOUND = 0.1
-"""Dice from which a lesion counts as found."""
-Span = tuple[tuple[float, float], ...]
-"""Start and end along each axis, as shares of a case's shape."""
+FOUND = 0.1  # Dice from which a lesion counts as found
+Span = tuple[tuple[float, float], ...]  # start and end along each axis, as shares of a case's shape
 
 
 @dataclass(frozen=True)
 class CropFrame:
-    """Position of an array in its case.
+    """Position of an array in its case."""
 
-    Attributes:
-        spacing: of the array's voxels, in the source's unit: mm, or px where no size is known.
-        origin: the case's voxel at the array's first voxel, per axis of the case.
-        scale: the case's voxels per voxel of the array, per axis of the case.
-        shape: of the case.
-        body: extent of the case's body, as shares of the shape; None where unknown.
-    """
-
+    # of the array's voxels, in the source's unit: mm, or px where no size is known
     spacing: tuple[float, ...]
-    origin: tuple[float, ...]
-    scale: tuple[float, ...]
-    shape: tuple[int, ...]
-    body: Span | None
+    origin: tuple[float, ...]  # the case's voxel at the array's first voxel, per axis of the case
+    scale: tuple[float, ...]  # the case's voxels per voxel of the array, per axis of the case
+    shape: tuple[int, ...]  # of the case
+    body: Span | None  # extent of the case's body, as shares of the shape; None where unknown
 
     def place(self, centre: Sequence[float]) -> tuple[float, ...] | None:
         """Return the place of an array's voxel in the body, 0 to 1 per axis of the case."""
@@ -62,35 +53,23 @@ class CropFrame:
 
 @dataclass(frozen=True)
 class Lesion:
-    """A connected part of one class.
+    """A connected part of one class."""
 
-    Attributes:
-        label: the class's value.
-        size: in the cube of the source's unit; of a slice in its square.
-        diameter: of the ball, or the disc, of that size, in the source's unit.
-        place: of its centre in the body, 0 to 1 per axis of the case; None where unknown.
-        cut_off: whether it may go on beyond the array, so that its size is unknown.
-    """
-
-    label: int
-    size: float
-    diameter: float
+    label: int  # the class's value
+    size: float  # in the cube of the source's unit; of a slice in its square
+    diameter: float  # of the ball, or the disc, of that size, in the source's unit
+    # of its centre in the body, 0 to 1 per axis of the case; None where unknown
     place: tuple[float, ...] | None
-    cut_off: bool = False
+    cut_off: bool = False  # whether it may go on beyond the array, so that its size is unknown
 
 
 @dataclass(frozen=True)
 class ScoredLesion:
-    """A lesion, and how well a prediction found it.
-
-    Attributes:
-        dice: of the lesion and the voxels of its class predicted there.
-        recall: share of its voxels predicted as its class.
-    """
+    """A lesion, and how well a prediction found it."""
 
     lesion: Lesion
-    dice: float
-    recall: float
+    dice: float  # of the lesion and the voxels of its class predicted there
+    recall: float  # share of its voxels predicted as its class
 
     @property
     def found(self) -> bool:

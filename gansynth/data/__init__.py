@@ -3,16 +3,7 @@
 A kind is named before the colon (``nnunet:004``); docs/sources.md has layouts and ``--read`` keys.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from gansynth.core.hookspecs import hookimpl, lazily
-
-if TYPE_CHECKING:
-    from gansynth.core.findings import Check
-    from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 BUILT_IN = {
     "nifti": ("gansynth.data.nifti:open_nifti", "gansynth.data.nifti:check_nifti"),
@@ -28,16 +19,14 @@ BUILT_IN = {
 
 
 @hookimpl
-def register_sources(
-    register: Callable[[str, Callable[[], Callable[[SourceRequest], CaseSource]]], None],
-) -> None:
+def register_sources(register: Register) -> None:
     """Register the kinds of this folder."""
     for kind, (opener, _) in BUILT_IN.items():
         register(kind, lazily(opener))
 
 
 @hookimpl
-def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> None:
+def register_checks(register: Register) -> None:
     """Register the checks of these kinds."""
     for kind, (_, check) in BUILT_IN.items():
         register(kind, lazily(check))

@@ -46,11 +46,7 @@ def check(
 
 
 def find_kind(where: str, root: str | None = None) -> str:
-    """Return KIND:WHERE of a folder or file that only one kind of source can open.
-
-    Raises:
-        UsageFault: there is nothing, or none or several kinds can open it.
-    """
+    """Return KIND:WHERE of a folder or file that only one kind of source can open."""
     kinds, registry = [], installed()
     if not Path(where).exists():
         raise UsageFault(f"{where}: no such file or folder, expected one, or KIND:WHERE")

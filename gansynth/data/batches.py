@@ -23,12 +23,10 @@ RequestedMaps = Callable[
     [Case, PlacedCase, np.random.SeedSequence], tuple[LabelArray, LabelArray | None]
 ]
 """(case in the generator's space, where it was cut, seed) -> edited label map, and context."""
-MOST_REFUSED = 1000
-"""Draws without an accepted case, after which training stops."""
+MOST_REFUSED = 1000  # draws without an accepted case, after which training stops
 WHOLE = 2 << 30
 """Bytes of whole cases cached in the generator's space: resampling them takes a second."""
-ASKED = 0x61736B
-"""Separates the random numbers of edits from those of places."""
+ASKED = 0x61736B  # separates the random numbers of edits from those of places
 
 
 class CaseBatches:

@@ -20,14 +20,11 @@ from gansynth.core.schema import Condition, FloatArray
 
 Mask = npt.NDArray[np.bool_]
 
-BEYOND = 2.0
-"""Value of ``steps_from`` for all voxels beyond the rim."""
-SLACK = 1e-5
-"""Rounding: a voxel whose distance is the rim's width belongs to the rim."""
+BEYOND = 2.0  # value of `steps_from` for all voxels beyond the rim
+SLACK = 1e-5  # rounding: a voxel whose distance is the rim's width belongs to the rim
 STEEPEST = 2.0
 """``match_rim`` scales a donor's deviation by no more than this, nor by less than its inverse."""
-PRECISION = 1e-6
-"""Relative residual at which ``poisson`` is solved."""
+PRECISION = 1e-6  # relative residual at which `poisson` is solved
 
 
 def rim_voxels(rim_mm: float | None, spacing: Sequence[float]) -> tuple[int, ...]:

@@ -51,8 +51,7 @@ def cut_case(case: Case, box: Sequence[slice]) -> Case:
 
 
 log = logging.getLogger("gansynth")
-READ_AGAIN = 256
-"""Evicted cases that are read again, after which the user is warned."""
+READ_AGAIN = 256  # evicted cases that are read again, after which the user is warned
 
 
 class PlacedCase(NamedTuple):

@@ -12,16 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gansynth.data.listing import (
-    SPLITS,
-    SUBJECTS,
-    CaseFiles,
-    Collector,
-    VolumeSet,
-    like_labels,
-    pick,
-    stem,
-)
+from gansynth.data.listing import CaseFiles, Collector, VolumeSet, like_labels, pick, stem
 from gansynth.data.read_options import VolumeOptions
 from gansynth.runtime.errors import DataFault
 
@@ -103,16 +94,10 @@ def list_homes(
         collector.fault(None, folder, DataFault(message))
     for home in homes:
         _add(collector, home, files, label)
-    return VolumeSet(
+    return collector.volumes(
         f"{kind}:{folder.resolve().name}",
-        folder,
-        folder,
-        collector.entries("CASE/CASE_T1.nii.gz, and CASE/CASE_seg.nii.gz if there are label maps"),
+        "CASE/CASE_T1.nii.gz, and CASE/CASE_seg.nii.gz if there are label maps",
         channels=options.channels or tuple(files) or ("image",),
-        stacked=False,
-        splits=folder / SPLITS,
-        subjects=folder / SUBJECTS,
-        faults=tuple(collector.faults),
         likely=_likely(homes, suffixes, label),
     )
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from gansynth.data.case_folders import case_homes, list_homes
 from gansynth.data.listing import (
-    SPLITS,
-    SUBJECTS,
     CaseFiles,
     Collector,
     DataSetNames,
@@ -24,8 +22,7 @@ from gansynth.data.read_options import VolumeOptions
 from gansynth.runtime.errors import DataFault, UsageFault
 
 PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
-LABELS = ("dseg", "mask")
-"""BIDS suffixes of label files; the first one found counts."""
+LABELS = ("dseg", "mask")  # BIDS suffixes of label files; the first one found counts
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 _BIDS = re.compile(r"(?P<sub>sub-[^_]+)(_(?P<ses>ses-[^_]+))?(_[^_]+-[^_]+)*_(?P<suffix>[^_-]+)")
 
@@ -63,11 +60,9 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     stacked = channels <= {None}
     numbers = sorted(n for n in channels if n is not None)
     channel_names = None if names is None else names.channels
-    picked = (
-        None
-        if channel_names is None
-        else pick(options.channels or channel_names, channel_names, folder)
-    )
+    picked = None
+    if channel_names is not None:
+        picked = pick(options.channels or channel_names, channel_names, folder)
     count = None if stacked else len(numbers)
     if stacked or picked is None or len(channel_names or ()) != count:
         chosen = numbers
@@ -87,22 +82,15 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
         paths = [files.get(n, folder / images / f"{case}_{n:04d}.nii.gz") for n in chosen]
         collector.add(CaseFiles(case, tuple(paths), label))
     called = _names(collector, folder, count, names, options)
-    return VolumeSet(
+    return collector.volumes(
         f"{kind}:{folder.resolve().name}",
-        folder,
-        folder,
-        collector.entries(
-            "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any"
-        ),
+        "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any",
         channels=called,
         stacked=stacked,
         total=len(channel_names) if channel_names is not None and stacked else None,
         picked=picked if stacked else None,
         labels=None if names is None or not labelled else names.labels,
         normalised=names is not None and names.normalised,
-        splits=folder / SPLITS,
-        subjects=folder / SUBJECTS,
-        faults=tuple(collector.faults),
     )
 
 
@@ -199,19 +187,11 @@ def _list_bids(kind: str, folder: Path, subjects: list[Path], options: VolumeOpt
     labelled = any(labels.values())
     for case in sorted(images.keys() | labels.keys()):
         _add_bids(collector, case, images[case], labels[case], channels, labelled)
-    return VolumeSet(
+    return collector.volumes(
         f"{kind}:{folder.resolve().name}",
-        folder,
-        folder,
-        collector.entries(
-            "sub-XX/anat/sub-XX_T1w.nii.gz, and derivatives/NAME/sub-XX/anat/sub-XX_dseg.nii.gz if "
-            "there are label maps"
-        ),
+        "sub-XX/anat/sub-XX_T1w.nii.gz, and derivatives/NAME/sub-XX/anat/sub-XX_dseg.nii.gz if "
+        "there are label maps",
         channels=channels or ("T1w",),
-        stacked=False,
-        splits=folder / SPLITS,
-        subjects=folder / SUBJECTS,
-        faults=tuple(collector.faults),
     )
 
 

@@ -15,8 +15,7 @@ from gansynth.runtime.files import MAX_VOLUME_BYTES, NiftiVolume
 
 ORIENTATION = "RAS, read as (z, y, x)"
 """D runs from feet to head, H from back to front, W from left to right."""
-SAME = 0.01
-"""Spacings closer than this share of each other count as one."""
+SAME = 0.01  # spacings closer than this share of each other count as one
 
 
 def canonical(volume: NiftiVolume) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:

@@ -32,8 +32,7 @@ FORMAT = 1
 LIBVER = ("v110", "v110")
 """HDF5's file format: its metadata carries checksums too, and HDF5 1.10 and later read it."""
 MAX_INDEX_BYTES = 256 << 20
-MAX_CASE_BYTES = 16 << 30
-"""Largest array that is read."""
+MAX_CASE_BYTES = 16 << 30  # largest array that is read
 MAGIC = b"\x89HDF\r\n\x1a\n"
 HDF5_SAYS = (OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError)
 """Exceptions that h5py raises for a damaged file."""

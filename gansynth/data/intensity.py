@@ -19,8 +19,7 @@ from gansynth.runtime.errors import DataFault
 from gansynth.runtime.serialise import Document
 
 PERCENTILES = (0.5, 99.5)
-VOXELS = 100_000
-"""Largest number of foreground voxels drawn from a case."""
+VOXELS = 100_000  # largest number of foreground voxels drawn from a case
 
 
 @dataclass(frozen=True)

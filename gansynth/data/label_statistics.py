@@ -18,17 +18,14 @@ from gansynth.data.connected_components import LabelComponents, Mask, parts_of, 
 from gansynth.runtime.serialise import Document
 
 QUANTILES = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
-SPECK = 0.02
-"""Quantile of the sizes of a label's training parts below which a part is a speck."""
-MANY = 0.99
-"""Share of the training maps that have no more parts than a drawn one may."""
+SPECK = 0.02  # quantile of the sizes of a label's training parts below which a part is a speck
+MANY = 0.99  # share of the training maps that have no more parts than a drawn one may
 LEAST = 0.02
 """Share of the training maps that may show less foreground than a drawn one: slices at a lesion's
 end have a voxel or two, and so have those of noise."""
 WIDER = 1.5
 """How far beyond the outer quantiles of the training areas a drawn label may lie, as a factor."""
-FEW = 30
-"""Training maps of a label at which that factor is doubled: their quantiles are worth less."""
+FEW = 30  # training maps of a label at which that factor is doubled: their quantiles are worth less
 ROUGHER, ROUGHER_LABEL = 1.25, 1.5
 """Factors by which all foreground, or one label, may be rougher than 99 % of the training maps.
 Borders within a lesion differ more between subjects than its outline."""
@@ -193,10 +190,8 @@ FAR, FAR_SHARE = 2.0, 0.2
 MOST_CLEANED, MOST_LABELLED = 0.05, 0.34
 """Share of a generated map, and of its foreground, that may be cleaned; of a training map one voxel
 in ten thousand is."""
-FEWEST = 8
-"""Least number of samples, and of training maps, that are compared on the whole."""
-SURE = 16
-"""Number of training maps from which a label in all of them is required."""
+FEWEST = 8  # least number of samples, and of training maps, that are compared on the whole
+SURE = 16  # number of training maps from which a label in all of them is required
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,12 @@ from gansynth.core.schema import Boxes, Case, FloatArray
 from gansynth.data.lesion_rims import Numbers, contrasts
 from gansynth.runtime.serialise import from_json, to_json
 
-SHARE = 0.05
-"""Share of training boxes that would be rejected."""
-FEW = 20
-"""Least number of boxes of a class for a limit."""
-ONE_WAY = 0.9
-"""Share of boxes of one sign above which a class counts as always brighter, or darker."""
+SHARE = 0.05  # share of training boxes that would be rejected
+FEW = 20  # least number of boxes of a class for a limit
+ONE_WAY = 0.9  # share of boxes of one sign above which a class counts as always brighter, or darker
 TOLD_APART = 0.6
 """Least share of pairs in which a lesion's box has more contrast than one without a lesion."""
-PLACES = 20
-"""Places that are tried for a box without a lesion."""
+PLACES = 20  # places that are tried for a box without a lesion
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,12 @@ from gansynth.core.schema import Boxes, FloatArray
 
 Numbers = npt.NDArray[np.float64]
 
-RIM = 0.2
-"""Width of the rim beyond a box on each end, as a share of its side."""
-LEAST_RIM = 1.5
-"""Least width of the rim, in voxels."""
+RIM = 0.2  # width of the rim beyond a box on each end, as a share of its side
+LEAST_RIM = 1.5  # least width of the rim, in voxels
 NOTICED = 0.15
 """Differences below this share of the body's deviation are nothing: noise-free images have many."""
-LEAST = 1e-6
-"""Least half side of a box, in voxels."""
-FEW = 4
-"""Least number of voxels for a distribution."""
+LEAST = 1e-6  # least half side of a box, in voxels
+FEW = 4  # least number of voxels for a distribution
 
 
 def contrasts(image: FloatArray, boxes: Boxes, *, body: Mask | None = None) -> Numbers:
@@ -104,14 +100,10 @@ def _ahead(values: FloatArray, others: FloatArray) -> float:
 
 BRIGHT = 0.9
 """Quantile of the box that counts as its lesion's intensity: the lesion may be a part of it."""
-BETWEEN = 0.4
-"""Where the cut lies between the rim's intensity (0) and the lesion's (1)."""
-STRAY = 0.2
-"""Largest share of the rim that lies beyond the cut, if the lesion is to be a clear one."""
-TOGETHER = 0.6
-"""Least share of what lies beyond the cut in the box that one piece holds."""
-LEAST_SIDE = 0.3
-"""A box is never shrunk below this share of a side, nor below two voxels."""
+BETWEEN = 0.4  # where the cut lies between the rim's intensity (0) and the lesion's (1)
+STRAY = 0.2  # largest share of the rim that lies beyond the cut, if the lesion is to be a clear one
+TOGETHER = 0.6  # least share of what lies beyond the cut in the box that one piece holds
+LEAST_SIDE = 0.3  # a box is never shrunk below this share of a side, nor below two voxels
 
 
 def tighten(image: FloatArray, boxes: Boxes) -> tuple[Boxes, list[float]]:

@@ -10,12 +10,9 @@ from gansynth.core.geometry import Mask, Matrix, bounding_box
 from gansynth.core.schema import FloatArray
 from gansynth.data.lesion_parts import LesionPart
 
-NEAR, FAR = 1.5, 4.5
-"""Distances in voxels between which the tissue around a lesion is measured."""
-WIDTHS = (0.7, 1.4, 2.8, 5.6)
-"""Gaussians, voxels, between the bands of a texture."""
-LEAST = 8
-"""Least voxels to measure a texture in."""
+NEAR, FAR = 1.5, 4.5  # distances in voxels between which the tissue around a lesion is measured
+WIDTHS = (0.7, 1.4, 2.8, 5.6)  # Gaussians, voxels, between the bands of a texture
+LEAST = 8  # least voxels to measure a texture in
 ROUNDS, LOUDEST = 20, 6.0
 """Rounds in which noise is fitted to its spread within a mask; limit of a band's gain."""
 

@@ -68,36 +68,28 @@ class ListingFault:
 
 @dataclass(frozen=True)
 class VolumeSet:
-    """A data set of volumes.
-
-    Attributes:
-        where: the file or folder that says what there is, for messages.
-        channels: names of the channels that are read; None if only the files know how many.
-        stacked: each case has one file, of three axes or with the channels last.
-        total: how many channels a stacked file has; None if only the files know.
-        picked: which of them are read; None for all.
-        labels: label name -> value; None if only the label files know.
-        unvalidated: its framework trains without validation, so fold 0 may hold nothing out.
-        likely: candidates of label names -> values, where ``labels`` is None. One applies if it has
-            all values found, and its largest is found.
-        normalised: intensities are used as stored, unless a modality is requested.
-    """
+    """A data set of volumes."""
 
     name: str
     root: Path
-    where: Path
+    where: Path  # the file or folder that says what there is, for messages
     entries: tuple[CaseFiles, ...]
+    # names of the channels that are read; None if only the files know how many
     channels: tuple[str, ...] | None
-    stacked: bool
     splits: Path
     subjects: Path
-    total: int | None = None
-    picked: tuple[int, ...] | None = None
+    stacked: bool = False  # each case has one file, of three axes or with the channels last
+    total: int | None = None  # how many channels a stacked file has; None if only the files know
+    picked: tuple[int, ...] | None = None  # which of them are read; None for all
+    # label name -> value; None if only the label files know
     labels: Mapping[str, int] | None = None
     faults: tuple[ListingFault, ...] = ()
+    # its framework trains without validation, so fold 0 may hold nothing out
     unvalidated: bool = False
+    # candidates of label names -> values, where `labels` is None. One applies if it has all values
+    # found, and its largest is found.
     likely: tuple[Mapping[str, int], ...] = ()
-    normalised: bool = False
+    normalised: bool = False  # intensities are used as stored, unless a modality is requested
 
     def raise_first(self) -> None:
         """Stop at the first fault: DataFault, or IntegrityFault for a path that leads out."""
@@ -173,6 +165,20 @@ class Collector:
             found = DICOM if holds_dicom(self.root) else "no cases"
             self.fault(None, self.where, DataFault(f"{self.where}: {found}, expected {expected}"))
         return tuple(self._entries[case] for case in sorted(self._entries))
+
+    def volumes(self, name: str, expected: str, **about: Any) -> VolumeSet:
+        """The data set, with splits and subjects beside its files, if there are any."""
+        entries = self.entries(expected)  # may add faults
+        return VolumeSet(
+            name,
+            self.root,
+            self.where,
+            entries,
+            splits=self.root / SPLITS,
+            subjects=self.root / SUBJECTS,
+            faults=tuple(self.faults),
+            **about,
+        )
 
 
 def stem(name: str) -> str | None:

@@ -8,15 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gansynth.data.listing import (
-    SPLITS,
-    SUBJECTS,
-    CaseFiles,
-    Collector,
-    VolumeSet,
-    like_labels,
-    stem,
-)
+from gansynth.data.listing import CaseFiles, Collector, VolumeSet, like_labels, stem
 from gansynth.data.read_options import VolumeOptions
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth.runtime.files import MAX_JSON_BYTES, read_json, reading
@@ -40,21 +32,11 @@ def list_manifest(kind: str, path: Path, options: VolumeOptions) -> VolumeSet:
         entry = _entry(collector, number, row, channels, labelled)
         if entry is not None:
             collector.add(entry)
-    return VolumeSet(
-        f"{kind}:{path.stem}",
-        path.parent,
-        path,
-        collector.entries("rows with an image per channel, and a label if there are any"),
-        channels=channels,
-        stacked=False,
-        splits=path.parent / SPLITS,
-        subjects=path.parent / SUBJECTS,
-        faults=tuple(collector.faults),
-    )
+    expected = "rows with an image per channel, and a label if there are any"
+    return collector.volumes(f"{kind}:{path.stem}", expected, channels=channels)
 
 
-Rows = Sequence[tuple[str, dict[str, str]]]
-"""(place in the file, column -> text) of each row."""
+Rows = Sequence[tuple[str, dict[str, str]]]  # (place in the file, column -> text) of each row
 
 
 def _csv_rows(path: Path) -> Rows:

@@ -44,10 +44,8 @@ from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
 
 log = logging.getLogger("gansynth")
 
-LARGEST = 128
-"""Longest edge of a generator's arrays by default."""
-STRIDE = 8
-"""The generator's edges are multiples of this, so that networks can halve them."""
+LARGEST = 128  # longest edge of a generator's arrays by default
+STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
 
 
 class VolumeSource(CaseSource):
@@ -113,10 +111,7 @@ class VolumeSource(CaseSource):
     def schema(self) -> Schema:
         """Channels, labels and spacing (z, y, x) of the arrays that ``load`` returns."""
         plain = Schema(
-            self.channels,
-            dict(self._labels),
-            self._spacing,
-            ignore=self._labels.get("ignore"),
+            self.channels, dict(self._labels), self._spacing, ignore=self._labels.get("ignore")
         )
         boxes = LabelBoxes.asked(self.options.boxes, self.options.least, plain, self.name)
         return plain if boxes is None else replace(plain, box_classes=tuple(boxes.classes))

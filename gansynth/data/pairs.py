@@ -13,10 +13,8 @@ from gansynth.core.schema import LabelArray
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import NiftiVolume
 
-AFFINE_TOLERANCE = 1e-3
-"""Largest difference of affine entries (mm) between the files of a case."""
-LABELS = 256
-"""Largest number of different values in a label map."""
+AFFINE_TOLERANCE = 1e-3  # largest difference of affine entries (mm) between the files of a case
+LABELS = 256  # largest number of different values in a label map
 
 
 def mismatches(

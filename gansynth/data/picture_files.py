@@ -16,8 +16,7 @@ from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
 from gansynth.runtime.files import reading
 
 SUFFIXES = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
-MAX_PIXELS = 1 << 25
-"""Largest picture that is decoded: 5793 x 5793."""
+MAX_PIXELS = 1 << 25  # largest picture that is decoded: 5793 x 5793
 MAX_FILE_BYTES = 512 << 20
 GREY = ("L", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 AGAIN = "copy it from its source again, or leave the case out"

@@ -31,12 +31,9 @@ from gansynth.data.source_2d import FlatSource
 from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 
-LARGEST = 512
-"""Longest edge of a generator's arrays by default."""
-STRIDE = 8
-"""The generator's edges are multiples of this, so that networks can halve them."""
-BINARY = {0: 0, 1: 1, 255: 1}
-"""Numbers in mask files that name no labels -> label."""
+LARGEST = 512  # longest edge of a generator's arrays by default
+STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
+BINARY = {0: 0, 1: 1, 255: 1}  # numbers in mask files that name no labels -> label
 
 
 @register_read_options(PictureOptions)

@@ -17,8 +17,7 @@ from gansynth.runtime.nifti import LEAST_MM, MOST_MM
 from gansynth.runtime.option_kinds import Size3
 from gansynth.runtime.options import Needs, OptionModel, read_model, refuse_idle
 
-INNER = "inner."
-"""Prefix of keys that go to the inner source, even where both have the key."""
+INNER = "inner."  # prefix of keys that go to the inner source, even where both have the key
 
 
 class ReadOptions(OptionModel):
@@ -198,28 +197,28 @@ ClipWindow = Annotated[
     Window | None,
     Field(
         description="LOW:HIGH that CT channels are clipped to, in HU; else the 0.5 and 99.5 "
-        "percentiles of the training cases' foreground",
+        "percentiles of the training cases' foreground"
     ),
 ]
 CropSize = Annotated[
     Size3 | None,
     Field(
         description="voxels along z,y,x (or one number) of the crops a generator works on. "
-        "Default: the training cases' median, at most 128, a multiple of 8",
+        "Default: the training cases' median, at most 128, a multiple of 8"
     ),
 ]
 Frame = Annotated[
     Size3 | None,
     Field(
         description="voxels along z,y,x (or one number) around the middle of every case, which a "
-        "generator sees instead of crops of `size`. A smaller case repeats its border",
+        "generator sees instead of crops of `size`. A smaller case repeats its border"
     ),
 ]
 Whole = Annotated[
     Size3 | None,
     Field(
         description="voxels along z,y,x (or one number) that every case, or its `frame`, is "
-        "resampled to, instead of crops of `size`. Samples are resampled back to the case's grid",
+        "resampled to, instead of crops of `size`. Samples are resampled back to the case's grid"
     ),
 ]
 SkullStrip = Annotated[

@@ -11,19 +11,15 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansynth.core.lineage import guard_split
-from gansynth.core.source import FoldSplit
+from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.data.read_options import OF_SPLITS
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, replace_text, write_json_atomic
 
-if TYPE_CHECKING:
-    from gansynth.core.source import CaseSource, SourceRequest
-
-FILE = "divided.json"
-"""Record of the data set and the split that a folder holds."""
+FILE = "divided.json"  # record of the data set and the split that a folder holds
 SPLITS = "splits.json"
 SUBJECTS = "subjects.csv"
 

@@ -19,28 +19,18 @@ from gansynth.core.schema import Boxes, FloatArray
 
 Depth = npt.NDArray[np.floating[Any]]
 
-WORKING_SIDE = 200
-"""Pixels of the longer side, about, that the brain is looked for at."""
+WORKING_SIDE = 200  # pixels of the longer side, about, that the brain is looked for at
 # Intensities are parts of the median of the head's inner half, lengths parts of twice its depth.
-DARK = 0.5
-"""Below it there is bone or air."""
-BRIGHT = 1.5
-"""Above it, and joined to the skin, there is scalp."""
+DARK = 0.5  # below it there is bone or air
+BRIGHT = 1.5  # above it, and joined to the skin, there is scalp
 SKIN = 0.035
-OUTER = 0.07
-"""Layer in which a scalp is bright somewhere; the skin itself is blurred with air."""
-SCALP = 0.2
-"""How deep the scalp reaches at most."""
-NECK = 0.025
-"""Half the width of a bridge that does not join two parts."""
-PART = 0.1
-"""Least weight of a part, by depth and beside the heaviest: brain is in several fossae."""
-CLOSE = 0.14
-"""Half the width of a bay that belongs to the brain: the sella, a dark cyst at the rim."""
-RING = 0.15
-"""Share of the outer layer that is bright where there is a scalp at all."""
-WHOLE = 0.9
-"""Share of a box that has to be brain for its lesion to be kept whole."""
+OUTER = 0.07  # layer in which a scalp is bright somewhere; the skin itself is blurred with air
+SCALP = 0.2  # how deep the scalp reaches at most
+NECK = 0.025  # half the width of a bridge that does not join two parts
+PART = 0.1  # least weight of a part, by depth and beside the heaviest: brain is in several fossae
+CLOSE = 0.14  # half the width of a bay that belongs to the brain: the sella, a dark cyst at the rim
+RING = 0.15  # share of the outer layer that is bright where there is a scalp at all
+WHOLE = 0.9  # share of a box that has to be brain for its lesion to be kept whole
 
 
 @dataclass(frozen=True)

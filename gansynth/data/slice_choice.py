@@ -16,8 +16,7 @@ from gansynth.data.slice_options import AXIS, SIDES, SliceOptions
 from gansynth.runtime.errors import DataFault, UsageFault
 
 WITHOUT, WITH = "without", "with"
-NEITHER = -1
-"""Number of a slice of too little foreground to be of a class."""
+NEITHER = -1  # number of a slice of too little foreground to be of a class
 
 Numbers = npt.NDArray[np.int64]
 

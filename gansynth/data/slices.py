@@ -32,10 +32,8 @@ from gansynth.data.slice_options import AXIS, SliceOptions, inner_read, open_inn
 from gansynth.data.source_2d import FlatSource
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 
-STRIDE = 8
-"""The generator's edges are multiples of this, so that networks can halve them."""
-VOLUME_BYTES = 1 << 30
-"""Volumes held in memory, so that neighbouring slices need no second reading."""
+STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
+VOLUME_BYTES = 1 << 30  # volumes held in memory, so that neighbouring slices need no second reading
 
 
 @register_read_options(SliceOptions)

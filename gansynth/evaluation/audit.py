@@ -46,8 +46,7 @@ from gansynth.sampling.identifiers import (
     words_of_schema,
 )
 
-MOST_OF_A_KIND = 20
-"""Findings listed of one kind; the others are counted."""
+MOST_OF_A_KIND = 20  # findings listed of one kind; the others are counted
 MOST_FOLDERS = 3
 """A file name in so many folders of the source, such as ``flair.nii.gz``, identifies no case."""
 _IMAGE = re.compile(
@@ -59,16 +58,12 @@ _IMAGE = re.compile(
 
 @dataclass(frozen=True)
 class AuditReport(Document):
-    """The findings in a folder.
-
-    Attributes:
-        files: number of files, including links and files that were not read.
-        findings: one line each, naming the file, the position in it, and the finding. They quote
-            what they found: keep them where the patients' names may be.
-    """
+    """The findings in a folder."""
 
     folder: str
-    files: int
+    files: int  # number of files, including links and files that were not read
+    # one line each, naming the file, the position in it, and the finding. They quote what they
+    # found: keep them where the patients' names may be.
     findings: tuple[str, ...]
 
 
@@ -244,11 +239,7 @@ class FileInspection:
 
 
 def inspect_file(path: Path, look: FileInspection) -> None:
-    """Search the name of a file, folder or link, and the file itself; links are not followed.
-
-    Raises:
-        EnvironmentFault: the file or folder may not be read.
-    """
+    """Search the name of a file, folder or link, and the file itself; links are not followed."""
     look.text("name", path.name)
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gansynth.core.run_folder import RunFolder
 from gansynth.evaluation.evaluation_data import EvaluationData
 from gansynth.evaluation.open_samples import SampleSelection, open_evaluated
+from gansynth.fitting.run_report import write_run_report
 from gansynth.metrics.comparison import EFFORTS, Comparison, Effort, FunctionMetric, IntervalMetric
 from gansynth.metrics.estimate import Estimate, Floats
 from gansynth.metrics.intensity import BINS, edges_of, histogram_metric
@@ -32,26 +34,19 @@ if TYPE_CHECKING:
 VERSION = 2
 DOCUMENT = "evaluation.json"
 
-STRIP = 6
-"""Images of each side at the top of the report."""
+STRIP = 6  # images of each side at the top of the report
 PARTS = ("realism", "faithfulness", "memorisation", "maps")
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """Options of an evaluation.
-
-    Attributes:
-        metrics: by name; all registered ones if empty.
-        pictures: whether the report shows thumbnails, which include patients.
-        exported: folder of samples to be shared, searched for names of patients.
-    """
+    """Options of an evaluation."""
 
     parts: Sequence[str] = PARTS
-    metrics: Sequence[str] = ()
+    metrics: Sequence[str] = ()  # by name; all registered ones if empty
     effort: Effort = EFFORTS["standard"]
-    pictures: bool = True
-    exported: Path | None = None
+    pictures: bool = True  # whether the report shows thumbnails, which include patients
+    exported: Path | None = None  # folder of samples to be shared, searched for names of patients
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.parts) - set(PARTS))
@@ -114,8 +109,11 @@ def evaluate(
             sample_options.number, sample_options.request.seed, options.effort, device, reporter
         )
     assessed = assess(gathered, comparison, metrics, options, clock)
-    out = out or _usual_folder(folder, gathered.kind)
-    return {**assessed.document, "files": _write(assessed, comparison.schema, out)}
+    usual = _usual_folder(folder, gathered.kind)
+    files = _write(assessed, comparison.schema, out or usual)
+    if gathered.kind == "run" and out in (None, usual):
+        write_run_report(RunFolder(folder), reporter)  # the measures go into its card
+    return {**assessed.document, "files": files}
 
 
 def assess(
@@ -184,7 +182,7 @@ def _faithfulness(
     from gansynth.metrics.faithfulness import EvaluationSegmenterOptions
     from gansynth.metrics.recovery import map_of, recover, train_fold_segmenters
 
-    cases, steps = gathered.known, comparison.effort.judge
+    cases, effort, steps = gathered.known, comparison.effort, comparison.effort.judge
     every: list[Image] = [*comparison.samples, *comparison.real]
     maps = [map_of(image, comparison.schema) for image in every]
     if any(labels is None for labels in maps):
@@ -196,7 +194,7 @@ def _faithfulness(
         return {"why": f"the {side} have neither label maps nor boxes"}, None
     people = {i: cases.people[i] for i in gathered.reference}
     try:
-        options = EvaluationSegmenterOptions(steps=steps)
+        options = EvaluationSegmenterOptions(steps, effort.batch, effort.width)
         judges = train_fold_segmenters(
             gathered.reference, people, gathered.cut, comparison, options
         )
@@ -270,16 +268,11 @@ class _Timer:
 
 PAIRED = ("lesions",)
 """Metrics of samples beside their own cases: other subjects cannot replace these."""
-BARS = 64
-"""Bars of a plotted histogram."""
+BARS = 64  # bars of a plotted histogram
 
 
 def chosen_metrics(names: Sequence[str]) -> dict[str, IntervalMetric]:
-    """Metrics by name; by default all registered ones that can be calibrated on real subjects.
-
-    Raises:
-        UsageFault: one is unknown or does not load.
-    """
+    """Metrics by name; by default all registered ones that can be calibrated on real subjects."""
     from gansynth.core.registry import installed
     from gansynth.metrics.comparison import load_metrics
 

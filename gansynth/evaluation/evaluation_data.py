@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,27 +19,18 @@ from gansynth.data.cache import CaseCache
 from gansynth.metrics.comparison import Comparison, Effort, check_images
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.run import Run
 
-if TYPE_CHECKING:
-    from gansynth.sampling.run import Run
-
-TRIES = 20
-"""Random positions tried in a case before it counts as empty."""
-FEWEST = 4
-"""Fewest samples for an evaluation."""
+TRIES = 20  # random positions tried in a case before it counts as empty
+FEWEST = 4  # fewest samples for an evaluation
 
 
 @dataclass
 class KnownSubjects:
-    """The cases of a source that were trained on, and those that were not.
+    """The cases of a source that were trained on, and those that were not."""
 
-    Attributes:
-        members: ids of cases in the lineage, by id or by image.
-        others: ids of cases of subjects that are not in the lineage.
-    """
-
-    members: tuple[str, ...]
-    others: tuple[str, ...]
+    members: tuple[str, ...]  # ids of cases in the lineage, by id or by image
+    others: tuple[str, ...]  # ids of cases of subjects that are not in the lineage
     people: dict[str, str]
 
     @classmethod
@@ -59,11 +50,7 @@ class KnownSubjects:
         return cls(tuple(members), tuple(others), people)
 
     def like(self, samples: Sequence[Sample], source: CaseSource) -> KnownSubjects:
-        """Select the classes of the samples, where each sample has one.
-
-        Raises:
-            DataFault: no case has such a class.
-        """
+        """Select the classes of the samples, where each sample has one."""
         classes = {sample.provenance.get("class") for sample in samples}
         if not source.schema.classes or None in classes:
             return self
@@ -84,31 +71,23 @@ class KnownSubjects:
 
 @dataclass
 class EvaluationData:
-    """The evaluated samples, and the real cases they are compared with.
+    """The evaluated samples, and the real cases they are compared with."""
 
-    Attributes:
-        kind: ``run`` or ``bank``.
-        samples: in the generator's space (of a bank: as stored).
-        drawn_of: the subject whose case a sample is based on, or a unique name.
-        run: the opened run; None for a bank.
-        empty: skipped real crops: constant, or not what the generator learns from.
-        beside: the real case of each sample, at its place; none where no lesion was put into it.
-    """
-
-    kind: str
+    kind: str  # `run` or `bank`
     name: str
     generator: str
-    samples: Sequence[Sample]
-    drawn_of: Sequence[str]
+    samples: Sequence[Sample]  # in the generator's space (of a bank: as stored)
+    drawn_of: Sequence[str]  # the subject whose case a sample is based on, or a unique name
     source: CaseSource
     space: Space
     schema: Schema
     known: KnownSubjects
     lineage: Lineage
     cache: CaseCache
-    run: Run | None = None
+    run: Run | None = None  # the opened run; None for a bank
     rejected: int = 0
-    empty: int = 0
+    empty: int = 0  # skipped real crops: constant, or not what the generator learns from
+    # the real case of each sample, at its place; none where no lesion was put into it
     beside: Sequence[Case | None] = ()
 
     @property
@@ -160,11 +139,7 @@ class EvaluationData:
     def comparison(
         self, number: int, seed: int, effort: Effort, device: str, reporter: Reporter
     ) -> Comparison:
-        """Samples, and crops of the reference.
-
-        Raises:
-            DataFault: too few, or incompatible images.
-        """
+        """Samples, and crops of the reference."""
         if len(self.samples) < FEWEST:
             raise DataFault(
                 f"{self.name}: {len(self.samples)} sample(s), expected at least {FEWEST} to "

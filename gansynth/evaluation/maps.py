@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor, nn
 
 from gansynth.core.schema import Case, FloatArray, Sample
 from gansynth.evaluation.evaluation_data import EvaluationData
@@ -23,26 +24,19 @@ from gansynth.report.png import thumbnail
 from gansynth.runtime.errors import DataFault
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from gansynth.metrics.faithfulness import EvaluationSegmenter
 
-MOST = 120
-"""Most points of a side."""
+MOST = 120  # most points of a side
 
 
 @dataclass(frozen=True)
 class MapImages:
-    """Images on a map.
-
-    Attributes:
-        kinds: class of each, if it has one.
-    """
+    """Images on a map."""
 
     images: Sequence[Image]
     comparison: Sequence[str]
     names: Sequence[str]
-    kinds: Sequence[str | None]
+    kinds: Sequence[str | None]  # class of each, if it has one
 
     @classmethod
     def of(cls, gathered: EvaluationData, comparison: Comparison) -> MapImages:
@@ -146,17 +140,13 @@ def _last(segmenter: EvaluationSegmenter, mapped: MapImages) -> Floats:
 
 # -- places on a map -------------------------------------------------------------------------------
 
-LEAST = 10
-"""Fewest images for a map."""
-COMPONENTS = 50
-"""Principal components kept; the others are mostly noise."""
-USUAL = 30.0
-"""Perplexity, reduced for fewer than three times as many neighbours."""
+LEAST = 10  # fewest images for a map
+COMPONENTS = 50  # principal components kept; the others are mostly noise
+USUAL = 30.0  # perplexity, reduced for fewer than three times as many neighbours
 JITTER = 1e-3
 """Jitter in deviations of the first component. Identical images, such as crops of small data sets,
 give an invalid result in scikit-learn's neighbour tree (a divergence below 0)."""
-NOISE = 1e-6
-"""Smallest spread of features, as a share of the largest value."""
+NOISE = 1e-6  # smallest spread of features, as a share of the largest value
 
 
 def embed(features: Floats, *, seed: int = 0) -> FloatArray:

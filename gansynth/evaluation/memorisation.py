@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.schema import Case, Sample, Schema
+from gansynth.data.batches import batch_of
 from gansynth.evaluation.evaluation_data import EvaluationData
 from gansynth.metrics.comparison import Comparison
 from gansynth.metrics.estimate import Floats
@@ -34,6 +35,7 @@ from gansynth.metrics.memorisation import (
 from gansynth.metrics.nearest import COPY, find_nearest
 from gansynth.metrics.nearest_search import Load, NearestSearch, SearchQuery
 from gansynth.runtime.errors import IntegrityFault
+from gansynth.runtime.files import write_bytes_atomic
 from gansynth.sampling.open_run import load_run
 
 if TYPE_CHECKING:
@@ -42,19 +44,14 @@ if TYPE_CHECKING:
 
     from gansynth.core.generator import Generator
 
-FINELY = 128
-"""Most samples whose nearest case is searched in full resolution."""
-USUAL = 24
-"""Real crops whose nearest other subject defines the usual distance."""
-SHOWN, ACROSS = 32, 4
-"""Pairs in a preview grid, and in a row of it."""
-CROPS = 4
-"""Crops of a case for the discriminator."""
+FINELY = 128  # most samples whose nearest case is searched in full resolution
+USUAL = 24  # real crops whose nearest other subject defines the usual distance
+SHOWN, ACROSS = 32, 4  # pairs in a preview grid, and in a row of it
+CROPS = 4  # crops of a case for the discriminator
 OWN = 0.5
 """Factor on that ratio for the case whose labels a sample is based on. Informative labels alone
 halve the distance."""
-CHANCE = 0.05
-"""p below which samples count as nearer to training subjects than to others."""
+CHANCE = 0.05  # p below which samples count as nearer to training subjects than to others
 
 
 class CaseSubset:
@@ -298,7 +295,6 @@ def write_copies(
     import io
 
     from gansynth.report.image_grid import write_image_grid
-    from gansynth.runtime.files import write_bytes_atomic
 
     rows = ((memory or {}).get("copies") or {}).get("pairs") or ()
     paths = {name: folder / name for name in ("near_copies.csv", "near_copies.png")}
@@ -323,8 +319,7 @@ def write_copies(
 # -- the run's discriminator -----------------------------------------------------------------------
 
 BANK = "bank.json"
-AT_ONCE = 16
-"""Batch size of the discriminator."""
+AT_ONCE = 16  # batch size of the discriminator
 
 
 def load_discriminator(run: Path, device: torch.device) -> Generator | None:
@@ -390,8 +385,6 @@ def discriminator_scores(
     Returns:
         None where there are no scores (``Generator.realness``).
     """
-    from gansynth.data.batches import batch_of
-
     stage, scores = generator.stages()[-1], []
     for start in range(0, len(cases), AT_ONCE):
         batch = batch_of(cases[start : start + AT_ONCE], generator.context)

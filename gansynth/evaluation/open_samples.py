@@ -24,29 +24,23 @@ from gansynth.evaluation.evaluation_data import (
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling import run_source
-from gansynth.sampling.run_source import open_source
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run_source import open_moved, open_source
 
 if TYPE_CHECKING:
     from gansynth.sampling.sampler import Sampler
 
-AT_ONCE = 16
-"""Batch size of sampling."""
-Real = Mapping[str, Any]
-"""A ``SourceRequest`` as JSON."""
-MOST_TRIED = 4
-"""Most samples generated for each one evaluated, since some are rejected."""
+AT_ONCE = 16  # batch size of sampling
+Real = Mapping[str, Any]  # a `SourceRequest` as JSON
+MOST_TRIED = 4  # most samples generated for each one evaluated, since some are rejected
 
 
 @dataclass(frozen=True)
 class SampleSelection:
-    """Which samples are evaluated.
+    """Which samples are evaluated."""
 
-    Attributes:
-        number: how many.
-        request: their conditions; rejected samples are skipped, as in banks.
-    """
-
-    number: int = 64
+    number: int = 64  # how many
+    # their conditions; rejected samples are skipped, as in banks
     request: SampleRequest = field(default_factory=SampleRequest)
 
 
@@ -87,8 +81,6 @@ def _open_run(
     where: tuple[str | None, str | None],
     reporter: Reporter,
 ) -> EvaluationData:
-    from gansynth.sampling.open_run import load_run
-    from gansynth.sampling.run_source import open_moved
     from gansynth.sampling.sampler import Sampler
 
     run = load_run(folder, device)
@@ -211,9 +203,6 @@ def check_alike(source: CaseSource, schema: Schema, owner: str) -> None:
     Args:
         schema: of a bank's samples.
         owner: of the samples, for messages.
-
-    Raises:
-        DataFault: naming the difference.
     """
     actual = source.schema
     pairs = (

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import BaseModel
 
 from gansynth.conditions.box_drawers import JitterOptions
 from gansynth.conditions.lesion_placement import LesionOptions
@@ -14,9 +16,6 @@ from gansynth.evaluation.hard_cases.job import FailureOptions
 from gansynth.runtime.errors import UsageFault, did_you_mean
 from gansynth.runtime.option_kinds import option_rows
 from gansynth.training.loop import FitOptions
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
 
 KINDS = {
     "generators": "generator",
@@ -38,18 +37,12 @@ COLUMNS = ("key", "default", "meaning")
 
 @dataclass(frozen=True)
 class OptionTable:
-    """Options that are given together.
+    """Options that are given together."""
 
-    Attributes:
-        kind: of their owner: ``generator``, ``host``, ``source``, ...
-        typed: how they are given on the command line.
-        rows: key, default and meaning of each.
-    """
-
-    kind: str
+    kind: str  # of their owner: `generator`, `host`, `source`, ...
     name: str
-    typed: str
-    rows: tuple[tuple[str, str, str], ...]
+    typed: str  # how they are given on the command line
+    rows: tuple[tuple[str, str, str], ...]  # key, default and meaning of each
 
     @property
     def title(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gansynth.metrics.estimate import Estimate
@@ -10,101 +10,90 @@ from gansynth.metrics.estimate import Estimate
 BLURRED, NOISY = 0.5, 2.0
 """Power in the highest frequencies, as a ratio to real, at which an alarm is raised."""
 UNFAITHFUL = "no more than shuffled labels"
-POWER = 0.5
-"""Smallest share of the real Dice without an alarm."""
+POWER = 0.5  # smallest share of the real Dice without an alarm
+
+
+Alarm = tuple[str, str]  # part of the report, and text
 
 
 def alarms(document: Mapping[str, Any], figures: Sequence[Estimate]) -> list[dict[str, str]]:
     """Problems and how to solve them, one line each."""
-    alarms_found = [*_texture(figures), *_diversity(figures), *_lesions(figures)]
+    of_figures = (*_texture(figures), *_diversity(figures), *_lesions(figures))
+    return [{"key": key, "text": text} for key, text in (*of_figures, *_findings(document))]
+
+
+def _findings(document: Mapping[str, Any]) -> Iterator[Alarm]:
     faithful = document.get("faithfulness") or {}
     row = faithful.get("mean") or {}
     if faithful.get("finding") == UNFAITHFUL:
-        alarms_found.append(
-            (
-                "faithfulness",
-                f"samples do not show what their labels say: Dice {row['synthetic']:.2f}, with "
-                f"other samples' labels {row['shuffled']:.2f}, real {row['real']:.2f}; a "
-                "segmenter would learn wrong labels. Fit longer, or with a stronger label loss",
-            )
+        yield (
+            "faithfulness",
+            f"samples do not show what their labels say: Dice {row['synthetic']:.2f}, with "
+            f"other samples' labels {row['shuffled']:.2f}, real {row['real']:.2f}; a "
+            "segmenter would learn wrong labels. Fit longer, or with a stronger label loss",
         )
     memory = document.get("memorisation") or {}
     copies = memory.get("copies") or {}
     if copies.get("count"):
-        alarms_found.append(
-            (
-                "memorisation",
-                f"{copies['count']} of {copies['of']} samples are near-copies of training cases: "
-                "sharing them shares these. They are listed in near_copies.csv. More cases, fewer "
-                "steps, a smaller generator or more edits help",
-            )
+        yield (
+            "memorisation",
+            f"{copies['count']} of {copies['of']} samples are near-copies of training cases: "
+            "sharing them shares these. They are listed in near_copies.csv. More cases, fewer "
+            "steps, a smaller generator or more edits help",
         )
     elif memory.get("finding") == "nearer to training":
-        alarms_found.append(
-            (
-                "memorisation",
-                "samples lie nearer to training subjects than to others: they reveal, better than "
-                "chance, who the training subjects are",
-            )
+        yield (
+            "memorisation",
+            "samples lie nearer to training subjects than to others: they reveal, better than "
+            "chance, who the training subjects are",
         )
     identity = document.get("identity") or {}
     if identity.get("findings"):
-        alarms_found.append(
-            (
-                "identity",
-                f"{len(identity['findings'])} trace(s) of where samples come from, or files "
-                f"not read, in {identity.get('folder', 'the export')}: see the list; export again",
-            )
+        yield (
+            "identity",
+            f"{len(identity['findings'])} trace(s) of where samples come from, or files "
+            f"not read, in {identity.get('folder', 'the export')}: see the list; export again",
         )
-    return [{"key": key, "text": text} for key, text in alarms_found]
 
 
-def _texture(figures: Sequence[Estimate]) -> list[tuple[str, str]]:
+def _texture(figures: Sequence[Estimate]) -> Iterator[Alarm]:
     """Blur and noise, beyond the range of real subjects."""
-    for figure in figures:
-        if (figure.metric, figure.name) != ("spectrum", "high") or figure.value is None:
-            continue
-        if figure.finding != "unlike real":
-            return []
-        share = f"{figure.value:.2g} times the real power in the highest third of frequencies"
-        if figure.value < BLURRED:
-            return [
-                (
-                    "spectrum",
-                    f"samples are blurred: they have {share}; a segmenter would not learn real "
-                    "texture. Lower the share of L1, or fit longer with the adversarial loss",
-                )
-            ]
-        if figure.value > NOISY:
-            return [
-                (
-                    "spectrum",
-                    f"samples are noisy: they have {share}; look for checkerboards and grain "
-                    "(gansynth sample --sheet)",
-                )
-            ]
-    return []
+    of_high = (f for f in figures if (f.metric, f.name) == ("spectrum", "high"))
+    figure = next((f for f in of_high if f.value is not None), None)
+    if figure is None or figure.value is None or figure.finding != "unlike real":
+        return
+    share = f"{figure.value:.2g} times the real power in the highest third of frequencies"
+    if figure.value < BLURRED:
+        yield (
+            "spectrum",
+            f"samples are blurred: they have {share}; a segmenter would not learn real "
+            "texture. Lower the share of L1, or fit longer with the adversarial loss",
+        )
+    elif figure.value > NOISY:
+        yield (
+            "spectrum",
+            f"samples are noisy: they have {share}; look for checkerboards and grain "
+            "(gansynth sample --sheet)",
+        )
 
 
-def _diversity(figures: Sequence[Estimate]) -> list[tuple[str, str]]:
+def _diversity(figures: Sequence[Estimate]) -> Iterator[Alarm]:
     for figure in figures:
         if figure.metric != "diversity" or figure.finding != "unlike real":
             continue
         if figure.value is not None and figure.real is not None and figure.value > figure.real:
             lost = (figure.value - figure.real) / max(1 - figure.real, 1e-6)
-            return [
-                (
-                    "diversity",
-                    f"samples are more alike than real subjects: mean MS-SSIM of pairs "
-                    f"{figure.value:.2f}, of real subjects {figure.real:.2f}; "
-                    + (
-                        "mode collapse. An earlier checkpoint, or another objective, may be better"
-                        if lost > 0.3
-                        else "they add less than as many real subjects would"
-                    ),
+            consequence = "they add less than as many real subjects would"
+            if lost > 0.3:
+                consequence = (
+                    "mode collapse. An earlier checkpoint, or another objective, may be better"
                 )
-            ]
-    return []
+            yield (
+                "diversity",
+                f"samples are more alike than real subjects: mean MS-SSIM of pairs "
+                f"{figure.value:.2f}, of real subjects {figure.real:.2f}; {consequence}",
+            )
+            return
 
 
 LESIONS = {
@@ -118,8 +107,7 @@ LESIONS = {
 """What is wrong with lesions beyond the range of other subjects', and what helps."""
 
 
-def _lesions(figures: Sequence[Estimate]) -> list[tuple[str, str]]:
-    alarms_found = []
+def _lesions(figures: Sequence[Estimate]) -> Iterator[Alarm]:
     for figure in figures:
         if figure.metric != "appearance" or figure.finding != "unlike real":
             continue
@@ -128,8 +116,7 @@ def _lesions(figures: Sequence[Estimate]) -> list[tuple[str, str]]:
                 others = f"(real subjects: {figure.real_low:.2g} to {figure.real_high:.2g})"
                 what = LESIONS[name].format(f"{figure.value:.2g} {others}")
                 channel = figure.name.removesuffix(f" {name}")
-                alarms_found.append(("appearance", f"{channel}: lesions {what}"))
-    return alarms_found
+                yield "appearance", f"{channel}: lesions {what}"
 
 
 def sentences(document: Mapping[str, Any], figures: Sequence[Estimate]) -> dict[str, list[str]]:

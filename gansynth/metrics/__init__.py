@@ -1,14 +1,8 @@
 """Metrics of sample quality. They are registered in the same way as those of a plugin."""
 
-from __future__ import annotations
+from collections.abc import Mapping
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
-
-from gansynth.core.hookspecs import hookimpl, lazily
-
-if TYPE_CHECKING:
-    from gansynth.core.metric import Metric
+from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 METRICS: Mapping[str, tuple[str, str]] = {
     "spectrum": ("spectrum", "spectrum_metric"),
@@ -28,7 +22,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
 
 
 @hookimpl
-def register_metrics(register: Callable[[str, Callable[[], Metric]], None]) -> None:
+def register_metrics(register: Register) -> None:
     """Register ``METRICS``."""
     for name, (module, attribute) in METRICS.items():
         register(name, lazily(f"gansynth.metrics.{module}:{attribute}"))

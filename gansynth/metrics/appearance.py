@@ -23,25 +23,18 @@ from gansynth.metrics.estimate import Estimate, drawn_anew, median_estimate, num
 from gansynth.metrics.spectrum import by_band
 from gansynth.runtime.errors import UsageFault
 
-GRAIN = 4
-"""Bands of frequency inside a lesion."""
+GRAIN = 4  # bands of frequency inside a lesion
 PLACES = ("edge", "rim", "contrast", "halo", *(f"grain {band}" for band in range(1, GRAIN + 1)))
 """Figures of a lesion: gradients at its edge and the steepest in the rim around, then its look."""
 LOOK = PLACES.index("contrast")
-REACH = 6
-"""Width of the rim around a lesion, in voxels of the finest axis."""
+REACH = 6  # width of the rim around a lesion, in voxels of the finest axis
 NEAR, FAR = slice(1, 3), slice(4, REACH + 1)
 """Shells of a voxel just outside the mask, and those that are its surroundings."""
-FACES = 12
-"""Fewest pairs of voxels for a gradient, and fewest voxels for a mean of a shell."""
-LEAST = 8
-"""Smallest component of the foreground, in voxels, that is a lesion."""
-GRAINY = 32
-"""Fewest voxels of a lesion for its spectrum."""
-RANGE = (0.025, 0.975)
-"""Quantiles of the real lesions' figures that bound the range."""
-RESAMPLED = 500
-"""Bootstrap samples of the intervals."""
+FACES = 12  # fewest pairs of voxels for a gradient, and fewest voxels for a mean of a shell
+LEAST = 8  # smallest component of the foreground, in voxels, that is a lesion
+GRAINY = 32  # fewest voxels of a lesion for its spectrum
+RANGE = (0.025, 0.975)  # quantiles of the real lesions' figures that bound the range
+RESAMPLED = 500  # bootstrap samples of the intervals
 WHAT = {
     "contrast": "mean of lesions minus that of their surroundings, 4 to 6 voxels off, in "
     "deviations of the body",
@@ -93,8 +86,7 @@ class Appearance(IntervalMetric):
         return figures
 
 
-Figures = tuple[Numbers, Sequence[str]]
-"""A figure of each lesion, and its subject."""
+Figures = tuple[Numbers, Sequence[str]]  # a figure of each lesion, and its subject
 
 
 def _beside(

@@ -33,10 +33,8 @@ from gansynth.metrics.features import AT_ONCE, AxisFeatures, features_of, pictur
 from gansynth.runtime.devices import pick_device, seeded
 
 PERMUTATIONS = 999
-DRAWN = 1000
-"""Bootstrap samples of subjects."""
-BATCH, RATE = 32, 3e-3
-"""Batch size and learning rate of the network."""
+DRAWN = 1000  # bootstrap samples of subjects
+BATCH, RATE = 32, 3e-3  # batch size and learning rate of the network
 
 Bools = npt.NDArray[np.bool_]
 

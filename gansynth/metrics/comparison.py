@@ -26,22 +26,23 @@ Image = Sample | Case
 T = TypeVar("T")
 PERCENTILES = (0.5, 99.5)
 """Of real intensities. Images are clipped to them, so that no single voxel sets the scale."""
-Window = npt.NDArray[np.float32]
-"""(C, 2): lowest and highest intensity of each channel."""
+Window = npt.NDArray[np.float32]  # (C, 2): lowest and highest intensity of each channel
 
 
 @dataclass(frozen=True)
 class Effort:
-    """Computational effort: splits of the real subjects, and training steps of each network."""
+    """Splits of the real subjects; training steps of networks; the segmenters' width and batch."""
 
     splits: int = 40
     features: int = 300
     classifier: int = 200
     judge: int = 400
+    width: int = 12
+    batch: int = 2
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(20, 80, 60, 100),
+    "quick": Effort(20, 80, 60, 100, 8, 1),
     "standard": Effort(),
     "thorough": Effort(100, 1000, 600, 1500),
 }

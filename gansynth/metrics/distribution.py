@@ -25,8 +25,7 @@ from gansynth.metrics.comparison import Comparison, Image, SplitHalfMetric
 from gansynth.metrics.estimate import Better, Floats
 from gansynth.metrics.features import KINDS, WORDS, AxisFeatures, Kind, features_of, pictures
 
-MOST = 500
-"""Most rows used to estimate a kernel's width."""
+MOST = 500  # most rows used to estimate a kernel's width
 NEAREST = 3
 """k: Kynkäänniemi et al. 2019 use 3. Five, as Naeem et al. use, are many for a dozen images."""
 NAMES = {
@@ -35,14 +34,11 @@ NAMES = {
     "density": "real images' balls around a sample, over k",
     "coverage": "share of real images with a sample in their ball",
 }
-PATCH, PATCHES, DIRECTIONS = 7, 24, 64
-"""Edge of a patch, patches of a slice, and directions."""
-SMALLEST = 16
-"""Least edge in pixels of a level."""
+PATCH, PATCHES, DIRECTIONS = 7, 24, 64  # edge of a patch, patches of a slice, and directions
+SMALLEST = 16  # least edge in pixels of a level
 
 
-Kept = dict[str, AxisFeatures]
-"""Features by kind of network."""
+Kept = dict[str, AxisFeatures]  # features by kind of network
 
 
 class FeatureMetric(SplitHalfMetric):

@@ -20,20 +20,15 @@ from gansynth.core.schema import Case, FloatArray, Sample, Schema
 from gansynth.metrics.comparison import Comparison, Image, SplitHalfMetric, Window, window_of
 from gansynth.metrics.estimate import Better, Floats, Indices, numbered
 
-MOST_PAIRS = 600
-"""Most pairs compared on a side; about a quarter of them remain in each half."""
-PAIRS = 256
-"""Most pairs that are compared."""
-AT_ONCE = 1 << 20
-"""Voxels of images compared at once; more are slower."""
-FEW = 8
-"""Fewer subjects than this may form real pairs of one subject."""
+MOST_PAIRS = 600  # most pairs compared on a side; about a quarter of them remain in each half
+PAIRS = 256  # most pairs that are compared
+AT_ONCE = 1 << 20  # voxels of images compared at once; more are slower
+FEW = 8  # fewer subjects than this may form real pairs of one subject
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the scales, fine to coarse: Wang et al. 2003, sec. 3.2."""
 WINDOW, SIGMA = 11, 1.5
 """Edge and standard deviation in voxels of the Gaussian window: Wang et al. 2004, sec. III-B."""
-K1, K2 = 0.01, 0.03
-"""Stabilising shares of the data range, ibid."""
+K1, K2 = 0.01, 0.03  # stabilising shares of the data range, ibid
 
 
 class Diversity(SplitHalfMetric):

@@ -19,12 +19,9 @@ from torch import Tensor, nn
 from gansynth.runtime.devices import seeded
 from gansynth.runtime.progress import NullReporter, Reporter
 
-WIDTHS = (16, 32, 48)
-"""Channels at full, half and a quarter of a picture's resolution."""
-NUMBERS = sum(WIDTHS)
-"""Features of a picture."""
-CROP = 64
-"""Edge in pixels of the largest views that are trained on."""
+WIDTHS = (16, 32, 48)  # channels at full, half and a quarter of a picture's resolution
+NUMBERS = sum(WIDTHS)  # features of a picture
+CROP = 64  # edge in pixels of the largest views that are trained on
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,7 @@ class Encoder(nn.Module):
         return torch.cat(features, 1)
 
 
-SHOWN_EVERY = 20
-"""Steps between losses that progress shows."""
+SHOWN_EVERY = 20  # steps between losses that progress shows
 
 
 def cosine(lr: float, steps: int) -> Callable[[int], float]:

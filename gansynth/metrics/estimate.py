@@ -19,8 +19,7 @@ Finding = Literal["like real", "unlike real", "unclear"]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-LEVEL = 0.05
-"""Share of intervals that may miss the true value."""
+LEVEL = 0.05  # share of intervals that may miss the true value
 
 
 @dataclass(frozen=True)

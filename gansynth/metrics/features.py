@@ -25,15 +25,12 @@ WORDS: Mapping[str, str] = {
     "trained": "of a network trained without labels on the fold's images",
     "random": "of a network with random weights",
 }
-FAR = 4.0
-"""Windows beyond black or white at which intensities are clipped, against outlier voxels."""
+FAR = 4.0  # windows beyond black or white at which intensities are clipped, against outlier voxels
 MOST = 5.0
 """Features are clipped at so many deviations of the real ones. Without it a cubic kernel of noise
 would have no interval."""
-AT_ONCE = 64
-"""Pictures in a batch."""
-SLICES = 3
-"""Slices across each axis of a volume, at equal distances."""
+AT_ONCE = 64  # pictures in a batch
+SLICES = 3  # slices across each axis of a volume, at equal distances
 
 
 class Features:

@@ -15,8 +15,7 @@ from gansynth.metrics.estimate import Better, Floats, Indices
 BINS = 512
 """Equal bins over a channel's intensity window, and one beyond each end for values outside, which
 count as lying at the end."""
-MARGIN = 1.0
-"""Range of the bins beyond black and white, in windows."""
+MARGIN = 1.0  # range of the bins beyond black and white, in windows
 MOST = 1_000_000
 """Most voxels of a distribution, evenly spread over the images; more only cost time."""
 
@@ -127,9 +126,7 @@ def _maps(cases: Sequence[Sample] | Sequence[Case]) -> list[LabelArray] | None:
 
 
 def _values(
-    images: Sequence[FloatArray],
-    channel: int,
-    where: Sequence[npt.NDArray[np.bool_]] | None = None,
+    images: Sequence[FloatArray], channel: int, where: Sequence[npt.NDArray[np.bool_]] | None = None
 ) -> npt.NDArray[np.float32]:
     """Intensities of a channel of all images, or of a mask of each."""
     chosen = [image[channel].ravel() for image in images]

@@ -16,10 +16,8 @@ from gansynth.data.lesion_contrast import LesionContrast, told_apart
 from gansynth.data.lesion_rims import Numbers, contrasts
 from gansynth.runtime.errors import UsageFault
 
-SIDED = 10
-"""Real boxes of a class needed to know whether it is brighter or darker than its rim."""
-RESAMPLED = 2000
-"""Bootstrap samples of the interval."""
+SIDED = 10  # real boxes of a class needed to know whether it is brighter or darker than its rim
+RESAMPLED = 2000  # bootstrap samples of the interval
 INTERVAL = (0.025, 0.975)
 
 

@@ -18,12 +18,10 @@ import numpy as np
 
 from gansynth.metrics.estimate import LEVEL, Floats, Indices, drawn_anew, median_estimate, numbered
 
-SUBSETS = 60
-"""Random subsets of as many training subjects as held-out ones."""
+SUBSETS = 60  # random subsets of as many training subjects as held-out ones
 PERMUTATIONS = 499
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-MARGIN = 0.05
-"""Share of real images whose margin is as small as that of a copy."""
+MARGIN = 0.05  # share of real images whose margin is as small as that of a copy
 
 
 @dataclass(frozen=True)
@@ -178,8 +176,7 @@ def least_margin(real: Floats) -> float:
     return min(0.9, float(np.quantile(finite, MARGIN))) if finite.size else 0.9
 
 
-FEWEST = 3
-"""Fewest subjects on each side for which an attack is evaluated."""
+FEWEST = 3  # fewest subjects on each side for which an attack is evaluated
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from gansynth.core.space import Placement, Space
 from gansynth.metrics.nearest_search import Load, NearestSearch, SearchedCases, SearchQuery
 from gansynth.runtime.progress import NullReporter, Reporter
 
-REAL = 64
-"""Real crops whose nearest neighbours define the usual distance."""
+REAL = 64  # real crops whose nearest neighbours define the usual distance
 COPY = 0.5
 """Median ratio below which samples look like copies. A blurred image that is no copy lies at about
 0.7 of the usual distance from any image: it lacks its own half of the variance. For hippocampus

@@ -14,20 +14,15 @@ import numpy.typing as npt
 from gansynth.core.schema import Case, FloatArray
 from gansynth.core.space import Placement, Space
 
-GRID = 16
-"""Most blocks along an axis."""
-CANDIDATES = 20
-"""Cases (or slices, of volumes cut into slices) that are compared in full."""
+GRID = 16  # most blocks along an axis
+CANDIDATES = 20  # cases (or slices, of volumes cut into slices) that are compared in full
 STEPS = 8
 """Positions in a case larger than a sample are an eighth of the sample apart, then refined."""
-REACH = 1
-"""Blocks by which a copy may be shifted along each axis."""
-ROWS = 512
-"""Positions compared at once."""
+REACH = 1  # blocks by which a copy may be shifted along each axis
+ROWS = 512  # positions compared at once
 
 Load = Callable[[str], Case]
-Found = tuple[float, str, Placement]
-"""Distance, case and position."""
+Found = tuple[float, str, Placement]  # distance, case and position
 
 
 @dataclass

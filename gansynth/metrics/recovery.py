@@ -27,15 +27,12 @@ from gansynth.metrics.faithfulness import (
 from gansynth.runtime.devices import pick_device
 from gansynth.runtime.errors import DataFault
 
-DRAWN = 1000
-"""Bootstrap samples of subjects."""
-POOR = 0.3
-"""Dice in real subjects below which a segmenter is too poor for an evaluation."""
+DRAWN = 1000  # bootstrap samples of subjects
+POOR = 0.3  # Dice in real subjects below which a segmenter is too poor for an evaluation
 CLOSE = 0.9
 """Ratio to real Dice of faithful samples: its lower limit, or its value if the interval holds 1."""
 
-Cut = Callable[[str, np.random.Generator], Case]
-"""(case id, random numbers) -> a crop of that case."""
+Cut = Callable[[str, np.random.Generator], Case]  # (case id, random numbers) -> a crop of that case
 
 
 @dataclass(frozen=True)

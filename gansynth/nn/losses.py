@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Heads = Sequence[Tensor]
-"""Logits (B, ...), one tensor per discriminator head."""
+Heads = Sequence[Tensor]  # logits (B, ...), one tensor per discriminator head
 
 
 def nonsaturating_discriminator(real: Heads, fake: Heads) -> Tensor:

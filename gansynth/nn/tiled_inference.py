@@ -25,15 +25,11 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from gansynth.nn.networks.resize import TransposedConv, interpolate, matrix
 from gansynth.nn.networks.unet import UNetGenerator
 
-Window = tuple[slice, ...]
-"""Half-open, one slice per spatial axis, each with a start and a stop."""
+Window = tuple[slice, ...]  # half-open, one slice per spatial axis, each with a start and a stop
 Request = TypeVar("Request")
-ConditionAt = Callable[[Window], Tensor]
-"""Window -> condition channels (B, K, ...) of that window."""
-LIMIT = 2**29
-"""Most bytes of features of the finest level before tiles are used by default."""
-EDGE = 96
-"""Edge in voxels of the default tiles."""
+ConditionAt = Callable[[Window], Tensor]  # window -> condition channels (B, K, ...) of that window
+LIMIT = 2**29  # most bytes of features of the finest level before tiles are used by default
+EDGE = 96  # edge in voxels of the default tiles
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,6 @@ def pick_device(name: str) -> torch.device:
     """Return a device by its name; ``auto`` is CUDA if there is any, else the CPU.
 
     Under torchrun, ``auto`` and ``cuda`` are the CUDA device of this process's local rank.
-
-    Raises:
-        EnvironmentFault: the device does not exist.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -163,9 +160,6 @@ def resolve(precision: Precision, device: torch.device) -> Resolved:
     """Resolve ``auto``: bf16 where it is native, else fp16 on CUDA from 7.0 on, else fp32.
 
     Older GPUs compute fp16 no faster than fp32, or far slower.
-
-    Raises:
-        UsageFault: fp16 anywhere but on CUDA.
     """
     if precision == "auto":
         if native_bf16(device):

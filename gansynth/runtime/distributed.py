@@ -29,15 +29,10 @@ HUNG_UP = ("by peer", "Socket closed", "Broken pipe", "remote process exited")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of one training.
+    """The processes of one training."""
 
-    Attributes:
-        rank: number of this process.
-        size: number of processes.
-    """
-
-    rank: int = 0
-    size: int = 1
+    rank: int = 0  # number of this process
+    size: int = 1  # number of processes
 
     @property
     def is_main(self) -> bool:
@@ -45,11 +40,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def shares(self, total: int, parts: int) -> list[range]:
-        """Return this process's samples of a batch, in equal parts that run one by one.
-
-        Raises:
-            UsageFault: the batch cannot be divided evenly.
-        """
+        """Return this process's samples of a batch, in equal parts that run one by one."""
         each, remainder = divmod(total, self.size * parts)
         if remainder or not each:
             raise UsageFault(

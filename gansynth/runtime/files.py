@@ -239,9 +239,15 @@ def reserve(descriptor: int, size: int) -> bool:
     return True
 
 
+TEMPORARY = ".*.tmp-*"  # names of what ``temporary_beside`` returns
+
+
 def remove_temporaries(folder: Path) -> None:
-    """Remove an interrupted writer's files from a folder; no other process may write there."""
-    for left in folder.glob(".*.tmp-*"):
+    """Remove an interrupted writer's files from a folder and the folders in it.
+
+    No other process may write there.
+    """
+    for left in (*folder.glob(TEMPORARY), *folder.glob(f"*/{TEMPORARY}")):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:
@@ -277,11 +283,7 @@ def write_bytes_atomic(path: str | Path, *parts: bytes, reserved: bool = False) 
 
 
 def write_json_atomic(path: str | Path, doc: Any) -> None:
-    """Write a JSON document atomically; NaN and infinities are not JSON, and a bug.
-
-    Raises:
-        EnvironmentFault: as ``write_bytes_atomic``.
-    """
+    """Write a JSON document atomically; NaN and infinities are not JSON, and a bug."""
     text = json.dumps(doc, indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes_atomic(path, (text + "\n").encode())
 
@@ -292,10 +294,6 @@ def publish_dir(temporary: str | Path, final: str | Path) -> None:
     Args:
         temporary: the folder, on the same file system.
         final: its name; must not exist, or be an empty folder.
-
-    Raises:
-        UsageFault: the name is taken.
-        EnvironmentFault: a disk error.
     """
     temporary, final = Path(temporary), Path(final)
     if final.exists() and (not final.is_dir() or any(final.iterdir())):
@@ -318,31 +316,26 @@ def whole_folder(final: Path, *, anew: bool = False) -> Iterator[Path]:
     Args:
         final: its name; must not exist, or be an empty folder.
         anew: replace an existing folder.
-
-    Raises:
-        UsageFault: the name is taken.
-        EnvironmentFault: a disk error.
     """
     temporary = temporary_beside(final)
+    replaced = temporary_beside(final.with_name(f"{final.name}.old"))
     with disk_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in (temporary, replaced):
+            shutil.rmtree(left, ignore_errors=True)
         temporary.mkdir()
     try:
         yield temporary
-        if anew:
-            shutil.rmtree(final, ignore_errors=True)
+        if anew and final.exists():  # aside: a killed removal leaves nothing under its name
+            os.replace(final, replaced)
         publish_dir(temporary, final)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in (temporary, replaced):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def publish_file(temporary: Path, final: Path) -> None:
-    """Rename a finished file, already flushed to disk, to its name; replaces an existing one.
-
-    Raises:
-        EnvironmentFault: a disk error.
-    """
+    """Rename a finished file, already flushed to disk, to its name; replaces an existing one."""
     with disk_errors(final):
         os.replace(temporary, final)
         _sync_folder(final.parent)

@@ -13,10 +13,8 @@ from typing import Literal
 SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
 GIB = 2**30
-SAMPLE = 96**3 * (4 * 2 + 2)
-"""Bytes of a stored sample of four channels of 96 voxels cubed."""
-SAMPLES = 64
-"""Default number of samples in a bank."""
+SAMPLE = 96**3 * (4 * 2 + 2)  # bytes of a stored sample of four channels of 96 voxels cubed
+SAMPLES = 64  # default number of samples in a bank
 LITTLE_TEMPORARY, LITTLE_MEMORY = 2 * GIB, 4 * GIB
 FILES, PROCESSES = 1024, 1024
 

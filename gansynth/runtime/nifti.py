@@ -24,16 +24,13 @@ with contextlib.suppress(ImportError):
     _IGZIP = igzip.IGzipFile, isal_zlib.IsalError
 
 MAX_VOLUME_BYTES = 4 << 30
-LEAST_MM, MOST_MM = 1e-4, 1e4
-"""Bounds of a voxel's edges; beyond them a header is damaged."""
+LEAST_MM, MOST_MM = 1e-4, 1e4  # bounds of a voxel's edges; beyond them a header is damaged
 BOMB_BYTES = 512 << 20
 """Below this size any compression ratio is accepted: an almost empty label map reaches 900:1."""
 BOMB_RATIO = 200
 COUNTED_BYTES = 64 << 20
-COUNTED_RATIO = 20
-"""Above both, a stream is counted to its end before memory is allocated for it."""
-TRAILING_BYTES = 1 << 20
-"""Bytes after the voxels that are tolerated."""
+COUNTED_RATIO = 20  # above both, a stream is counted to its end before memory is allocated for it
+TRAILING_BYTES = 1 << 20  # bytes after the voxels that are tolerated
 
 _CHUNK = 1 << 20
 DICOM = "DICOM, which is not read; convert each series with dcm2niix -z y"
@@ -74,18 +71,13 @@ def reading(path: Path) -> Iterator[None]:
 
 
 class NiftiVolume(NamedTuple):
-    """Content of a NIfTI file.
+    """Content of a NIfTI file."""
 
-    Attributes:
-        array: voxels in the file's own axis order (x, y, z) or (x, y, z, channel), native byte
-            order. Float if the header scales, else as stored.
-        affine: float64 (4, 4), voxel to mm.
-        spacing: voxel size in mm along x, y, z.
-    """
-
+    # voxels in the file's own axis order (x, y, z) or (x, y, z, channel), native byte order. Float
+    # if the header scales, else as stored.
     array: npt.NDArray[Any]
-    affine: npt.NDArray[np.float64]
-    spacing: tuple[float, float, float]
+    affine: npt.NDArray[np.float64]  # float64 (4, 4), voxel to mm
+    spacing: tuple[float, float, float]  # voxel size in mm along x, y, z
 
 
 class _NiftiLayout(NamedTuple):
@@ -137,29 +129,18 @@ def read_nifti(
 
 
 class NiftiHeader(NamedTuple):
-    """Header of a NIfTI file; its voxels have not been read.
+    """Header of a NIfTI file; its voxels have not been read."""
 
-    Attributes:
-        shape: in the file's own axis order (x, y, z) or (x, y, z, channel).
-        affine: float64 (4, 4), voxel to mm.
-        dtype: of the voxels as stored.
-        scaled: whether the header scales them, which makes them floats.
-    """
-
-    shape: tuple[int, ...]
-    affine: npt.NDArray[np.float64]
-    dtype: np.dtype[Any]
-    scaled: bool
+    shape: tuple[int, ...]  # in the file's own axis order (x, y, z) or (x, y, z, channel)
+    affine: npt.NDArray[np.float64]  # float64 (4, 4), voxel to mm
+    dtype: np.dtype[Any]  # of the voxels as stored
+    scaled: bool  # whether the header scales them, which makes them floats
 
 
 def read_nifti_header(
     path: str | Path, *, max_bytes: int = MAX_VOLUME_BYTES, ndim: Collection[int] = (3, 4)
 ) -> NiftiHeader:
-    """Read the header of a ``.nii`` or ``.nii.gz`` file; refuse headers as ``read_nifti`` does.
-
-    Raises:
-        DataFault, EnvironmentFault: as ``read_nifti``.
-    """
+    """Read the header of a ``.nii`` or ``.nii.gz`` file; refuse headers as ``read_nifti`` does."""
     path = Path(path)
     with _opened(path) as (stream, packed):
         layout, _ = _read_layout(path, stream)
@@ -168,11 +149,7 @@ def read_nifti_header(
 
 
 def _read(
-    path: Path,
-    gunzip: type[gzip.GzipFile],
-    max_bytes: int,
-    ndim: Collection[int],
-    finite: bool,
+    path: Path, gunzip: type[gzip.GzipFile], max_bytes: int, ndim: Collection[int], finite: bool
 ) -> NiftiVolume:
     with _opened(path, gunzip) as (stream, packed):
         layout, done = _read_layout(path, stream)

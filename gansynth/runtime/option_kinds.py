@@ -99,12 +99,6 @@ def option_rows(model: type[BaseModel]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def options_table(model: type[BaseModel]) -> list[str]:
-    """Return the rows as lines of a Markdown table."""
-    rows = (f"| `{key}` | {default} | {meaning} |" for key, default, meaning in option_rows(model))
-    return ["| key | default | meaning |", "| --- | --- | --- |", *rows]
-
-
 def _default(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"

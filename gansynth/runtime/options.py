@@ -29,14 +29,11 @@ or empty), ``!key`` is off; ``key=value`` also holds for a list that contains th
 Model = TypeVar("Model", bound=BaseModel)
 Loop = TypeVar("Loop", bound=BaseModel)
 Options = TypeVar("Options", bound="OptionModel")
-Named = Callable[[str], str]
-"""Formats an option as typed: ``clip`` -> ``--set clip=0.02``."""
+Named = Callable[[str], str]  # formats an option as typed: `clip` -> `--set clip=0.02`
 OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", "off", (), [], {})
 """Values of an option that is off."""
-MOST = 2**31
-"""Largest number of an option, by amount."""
-LENGTHS = frozenset({"steps", "epochs"})
-"""Alternative settings of the training's length."""
+MOST = 2**31  # largest number of an option, by amount
+LENGTHS = frozenset({"steps", "epochs"})  # alternative settings of the training's length
 
 
 class OptionModel(BaseModel):
@@ -56,11 +53,7 @@ class OptionModel(BaseModel):
         return value
 
     def refuse_idle(self, option: str) -> None:
-        """Refuse options that were given without effect; ``option``: ``--edit size:bias=2``.
-
-        Raises:
-            UsageFault: names the option, and the condition of its effect.
-        """
+        """Refuse options that were given without effect; ``option``: ``--edit size:bias=2``."""
         refuse_idle(self.model_fields_set, self, self.needs, lambda key: f"{option}: {key}")
 
 
@@ -113,11 +106,7 @@ def read_options(
 
 
 def fill_options(model: type[Options], options: Mapping[str, Any], option: str) -> Options:
-    """Build options from values by key; texts are read as in ``read_options``.
-
-    Raises:
-        UsageFault: an unknown key, or an invalid value.
-    """
+    """Build options from values by key; texts are read as in ``read_options``."""
     for key in options:
         if key not in model.model_fields:
             hint = did_you_mean(key, model.model_fields)
@@ -143,9 +132,6 @@ def split_settings(
 
     Args:
         typed: the settings that must have an effect: those a user typed.
-
-    Raises:
-        UsageFault: as ``read_settings``.
     """
     fields = {**loop.model_fields, **model.model_fields}
     named = partial(_typed, settings, {}, "--set")
@@ -161,11 +147,7 @@ def split_settings(
 
 
 def parse(model: type[Model], settings: Mapping[str, str], option: str = "--set") -> Model:
-    """Build an options model from texts typed after ``option``.
-
-    Raises:
-        UsageFault: names key, value and expectation.
-    """
+    """Build an options model from texts typed after ``option``."""
     fields = model.model_fields
     try:
         values = {
@@ -301,11 +283,7 @@ def _plain(text: str) -> str:
 def refuse_idle(
     typed: Iterable[str], values: Any, needs: Needs, named: Named, called: Named = str
 ) -> None:
-    """Refuse a typed option that has no effect under the others; see ``idle``.
-
-    Raises:
-        UsageFault: names it, and the condition of its effect.
-    """
+    """Refuse a typed option that has no effect under the others; see ``idle``."""
     for reason in idle(typed, values, needs, named, called):
         raise UsageFault(reason)
 
@@ -368,11 +346,7 @@ def _shown(value: Any) -> str:
 
 
 def refuse_unaugmented(settings: Mapping[str, Any], keys: Iterable[str], *, usual: bool) -> None:
-    """Refuse settings of a host's own augmentation if that is off.
-
-    Raises:
-        UsageFault: names the first of them.
-    """
+    """Refuse settings of a host's own augmentation if that is off."""
     off = "--no-host-augmentation"
     needs = {key: f"!{off}" for key in keys if settings.get(key)}
     refuse_idle(

@@ -27,35 +27,22 @@ from gansynth.runtime.files import MAX_JSON_BYTES, disk_errors
 from gansynth.runtime.signals import SAME_REQUEST
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-NOT_FOUND = 127
-"""Exit code of a command that could not be started, as in shells."""
-TAIL = 1 << 16
-"""Bytes kept of the end of each stream."""
-LINGER = 1.0
-"""Seconds for a command's own children to end after it, before they are killed."""
-SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36
-"""Option of Linux's prctl(2)."""
+NOT_FOUND = 127  # exit code of a command that could not be started, as in shells
+TAIL = 1 << 16  # bytes kept of the end of each stream
+LINGER = 1.0  # seconds for a command's own children to end after it, before they are killed
+SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36  # option of Linux's prctl(2)
 
 
 @dataclass(frozen=True)
 class ProcessResult:
-    """Result of a command.
+    """Result of a command."""
 
-    Attributes:
-        pid: 0 if it could not be started.
-        code: exit code, -N for signal N.
-        seconds: duration.
-        errors: the end of its stderr, and of its stdout unless that is a document.
-        output: the end of its stdout if that is a document.
-        stopped: the signal that asked it to stop; 0 for none.
-    """
-
-    pid: int
-    code: int
-    seconds: float
-    errors: str
-    output: str = ""
-    stopped: int = 0
+    pid: int  # 0 if it could not be started
+    code: int  # exit code, -N for signal N
+    seconds: float  # duration
+    errors: str  # the end of its stderr, and of its stdout unless that is a document
+    output: str = ""  # the end of its stdout if that is a document
+    stopped: int = 0  # the signal that asked it to stop; 0 for none
 
     @property
     def last(self) -> list[str]:
@@ -90,9 +77,6 @@ def run(
         environ: all of its environment variables.
         log: file to which its output is appended.
         document: its stdout is a document: kept, and not shown.
-
-    Raises:
-        EnvironmentFault: the log cannot be written.
     """
     environ = {**environ, PARENT: str(os.getpid())}
     command = ChildCommand(words, environ, log=log, show=True, document=document)
@@ -166,11 +150,7 @@ class ChildCommand:
         self._stopped, self._asked = 0, 0.0
 
     def run(self, started: Callable[[], None] = lambda: None) -> ProcessResult:
-        """Run it and wait for its end; only ``started`` may start threads.
-
-        Raises:
-            EnvironmentFault: the log cannot be written.
-        """
+        """Run it and wait for its end; only ``started`` may start threads."""
         began = time.monotonic()
         with self._open_log() as log:
             try:

@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-PLAIN_SECONDS = 10.0
-"""Without a terminal a line is printed after this many seconds ..."""
-PLAIN_SHARE = 0.05
-"""... or after this share of the work, but at most one per second."""
+PLAIN_SECONDS = 10.0  # without a terminal a line is printed after this many seconds, ...
+PLAIN_SHARE = 0.05  # ... or after this share of the work, but at most one per second
 
 
 def write_stderr(text: str) -> None:
@@ -64,6 +62,19 @@ class NullReporter:
     def task(self, total: int, title: str, done: int = 0) -> Iterator[ProgressTask]:
         """Yield a task that reports nothing."""
         yield _Silent()
+
+
+class WarningLog:
+    """Passes everything on to another reporter, and keeps the warnings."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter, self.warnings = reporter, list[str]()
+        self.say, self.task = reporter.say, reporter.task
+
+    def warn(self, text: str) -> None:
+        """Keep the line, and pass it on."""
+        self.warnings.append(text)
+        self.reporter.warn(text)
 
 
 class RichReporter:

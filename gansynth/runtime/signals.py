@@ -15,8 +15,7 @@ from types import FrameType
 Handler = Callable[[int, FrameType | None], None]
 
 
-SAME_REQUEST = 1.0
-"""Seconds within which signals count as one request."""
+SAME_REQUEST = 1.0  # seconds within which signals count as one request
 
 
 class Interrupted(SystemExit):
@@ -33,13 +32,10 @@ class StopRequest:
     Outside of ``deferred``, and at a second signal, they end the process at once, by
     ``Interrupted``. Signals within a second of the first count as the same request: schedulers
     signal a process and its parent, which forwards it.
-
-    Attributes:
-        number: of the received signal, 0 for none.
     """
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number = 0  # of the received signal, 0 for none
         self._since = -math.inf
         self._deferring = False
 

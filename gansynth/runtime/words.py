@@ -9,8 +9,7 @@ from typing import Any
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, idle
 
-Texts = str | Sequence[str]
-"""One text, or several: what a repeatable option takes."""
+Texts = str | Sequence[str]  # one text, or several: what a repeatable option takes
 
 
 def as_tuple(value: Texts | None) -> tuple[str, ...]:
@@ -73,10 +72,6 @@ class Given:
         return idle(self.given, self.words, needs, self.typed, self.called)
 
     def refuse_idle(self, needs: Needs) -> None:
-        """Refuse words without effect.
-
-        Raises:
-            UsageFault: names the first of them.
-        """
+        """Refuse words without effect."""
         for message in self.idle(needs):
             raise UsageFault(message)

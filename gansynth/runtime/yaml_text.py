@@ -10,10 +10,8 @@ import yaml
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.files import reading
 
-MAX_YAML_BYTES = 1 << 20
-"""Size limit of a user's YAML file."""
-MAX_VALUES = 10**5
-"""Most values of a text, those that aliases (``*name``) repeat included."""
+MAX_YAML_BYTES = 1 << 20  # size limit of a user's YAML file
+MAX_VALUES = 10**5  # most values of a text, those that aliases (`*name`) repeat included
 _UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from gansynth.sampling.run import Run
     from gansynth.sampling.sampler import Sampler
 
-SHOWN = ("generator", "state", "steps", "lineage", "losses")
-"""Facts of a run that a notebook shows."""
+SHOWN = ("generator", "state", "steps", "lineage", "losses")  # facts of a run that a notebook shows
 
 
 def load(
@@ -47,12 +46,7 @@ def load(
 
 
 class FittedRun(os.PathLike[str]):
-    """A run folder: draws samples, shows them, and stands for its path everywhere.
-
-    Attributes:
-        folder: of the run.
-        report: of the fit, empty for a run that was loaded.
-    """
+    """A run folder: draws samples, shows them, and stands for its path everywhere."""
 
     def __init__(
         self,
@@ -63,8 +57,8 @@ class FittedRun(os.PathLike[str]):
         root: str | None = None,
         report: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder = folder
-        self.report = dict(report or {})
+        self.folder = folder  # of the run
+        self.report = dict(report or {})  # of the fit, empty for a run that was loaded
         self._device = device
         self._moved = (data, root)
 
@@ -99,9 +93,6 @@ class FittedRun(os.PathLike[str]):
         Returns:
             Samples with ``image`` float32 (C, D, H, W), ``labels`` int16 (D, H, W) or None,
             ``boxes`` in voxels or None, and ``provenance``. Slices have no D.
-
-        Raises:
-            GansynthError: a request that the generator does not support.
         """
         return self.sampler(seed=seed, **words).draw(0, n)
 

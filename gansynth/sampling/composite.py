@@ -14,20 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import nn
 
-from gansynth.core.generator import Generator, GeneratorOptions, Heeded, LabelSource, Phase
+from gansynth.core.generator import Generator, GeneratorOptions, Heeded, LabelSource
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Sample, Schema
 from gansynth.core.space import Space
 from gansynth.data.views import channel_numbers, given_channels, only_intensity
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.run import COMPOSITE, Run, conditioned_on_classes
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 LABELLINGS: tuple[LabelSource, ...] = ("none", "generated", "condition")
 
@@ -106,10 +104,6 @@ class CompositeBase(Generator):
             for part in self.parts
             for name, net in part.run.generator.nets.items()
         }
-
-    def phases(self) -> Sequence[Phase]:
-        """None: each part has been trained separately."""
-        return ()
 
     def to(self, device: torch.device) -> CompositeBase:
         """Move every part to a device."""
@@ -252,11 +246,7 @@ class PerClassGenerator(CompositeBase):
         return [drawn[i] for i in range(len(conditions))]
 
     def interpolate(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Interpolate between two latents by the part of the condition's class.
-
-        Raises:
-            UsageFault: that part has no latent space.
-        """
+        """Interpolate between two latents by the part of the condition's class."""
         part = self._part(condition.label_class)
         number = self.parts.index(part)
         part_ends = part_seed(ends[0], number), part_seed(ends[1], number)

@@ -10,22 +10,20 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import OUTSIDE, Boxes, FloatArray, LabelArray, Schema
+from gansynth.core.source import CaseSource
 from gansynth.core.synthetic import KEY
 from gansynth.data.case_writer import csv_text, write_volume
 from gansynth.data.listing import FILE
 from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.version import __version__
-
-if TYPE_CHECKING:
-    from gansynth.core.source import CaseSource
-    from gansynth.sampling.run import Run
+from gansynth.sampling.run import Run
 
 PROVENANCE = "provenance.json"
 ENDING = ".nii.gz"
@@ -65,9 +63,6 @@ class DatasetWriter:
             boxes: in voxels; a table for ``--boxes file:``.
             provenance: its provenance, if it is written beside the data.
             affine: voxel to mm, of the file it replaces; None for the schema's spacing.
-
-        Raises:
-            EnvironmentFault: the files cannot be written.
         """
         spacing: Sequence[float] = self.schema.spacing
         if image.ndim == 3:
@@ -94,11 +89,7 @@ class DatasetWriter:
         self._cases += 1
 
     def finish(self, lineage: Lineage | None = None) -> None:
-        """Write ``dataset.json``, and ``provenance.json`` if any provenance was given.
-
-        Raises:
-            EnvironmentFault: the files cannot be written.
-        """
+        """Write ``dataset.json``, and ``provenance.json`` if any provenance was given."""
         write_names(self.folder, self.schema, self._labelled, self._cases, ENDING, self.made)
         if self.provenance:
             write_provenance(self.folder / PROVENANCE, self.provenance, lineage)
@@ -113,18 +104,9 @@ def made_by(run: Run, source: CaseSource | None) -> dict[str, Any]:
 
 
 def write_names(
-    folder: Path,
-    schema: Schema,
-    labelled: bool,
-    cases: int,
-    ending: str,
-    made: Mapping[str, Any],
+    folder: Path, schema: Schema, labelled: bool, cases: int, ending: str, made: Mapping[str, Any]
 ) -> None:
-    """Write ``dataset.json``: names of channels and labels in nnU-Net's format, and ``made``.
-
-    Raises:
-        EnvironmentFault: the file cannot be written.
-    """
+    """Write ``dataset.json``: names of channels and labels in nnU-Net's format, and ``made``."""
     document: dict[str, Any] = {
         "channel_names": {str(i): name for i, name in enumerate(schema.channels)}
     }
@@ -145,9 +127,6 @@ def write_provenance(
     Args:
         samples: name of a sample -> its provenance, or the shareable part of it.
         folder: folder of the samples, if it is elsewhere.
-
-    Raises:
-        EnvironmentFault: the file cannot be written.
     """
     document: dict[str, Any] = {KEY: True, "gansynth": __version__}
     if folder is not None:

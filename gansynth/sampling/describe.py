@@ -14,13 +14,7 @@ from typing import Any
 
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
 from gansynth.runtime.errors import DataFault, GansynthError
-from gansynth.runtime.files import (
-    folder_bytes,
-    parse_json,
-    path_inside,
-    read_json,
-    sha256_file,
-)
+from gansynth.runtime.files import folder_bytes, parse_json, path_inside, read_json, sha256_file
 from gansynth.sampling.open_run import check_weights
 from gansynth.sampling.run import PARTS
 
@@ -174,6 +168,8 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
     weights = _mapping(manifest.get("weights")).get("path")
     return {
+        "report": there(folder / "report.html"),
+        "card": there(folder / "card.md"),
         "config": there(folder / "config.yaml"),
         "manifest": there(folder / MANIFEST),
         "weights": there(folder / str(weights)) if weights else None,

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from gansynth.core.generator import Generator
 from gansynth.core.schema import Case, Sample
 from gansynth.metrics.nearest import find_nearest
 from gansynth.report.image_grid import write_image_grid
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.sampler import Sampler
-
-if TYPE_CHECKING:
-    from gansynth.core.generator import Generator
 
 STEPS, ROWS = 8, 4
 """Samples of an interpolation, and interpolations of a preview grid, at the end of a fit."""
@@ -44,9 +42,6 @@ def write_interpolation(drawer: Sampler, folder: Path, rows: int, steps: int) ->
         A JSON-able report with the preview grid's path. For each row it has the length of each
         step: root mean square over voxels and channels, in standard deviations of the grid's
         intensities. The evenness is mean over largest: 1 if all are equal, None if nothing changes.
-
-    Raises:
-        UsageFault: the generator has no latent space.
     """
     walked = [drawer.interpolate(2 * row, steps) for row in range(rows)]
     stacked = np.stack([[sample.image for sample in walk] for walk in walked])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth.core.registry import installed
 from gansynth.core.run_folder import MANIFEST, RunDescription, RunFolder
 from gansynth.data.views import draws_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
@@ -22,12 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_weights(run: RunDescription) -> Path:
-    """Return the weights' file (of a composite: the folder) if it matches the manifest.
-
-    Raises:
-        UsageFault: there are none yet.
-        IntegrityFault: missing, other content, or a path outside the run.
-    """
+    """Return the weights' file (of a composite: the folder) if it matches the manifest."""
     if PARTS in run.manifest:
         return check_parts(run)
     folder = run.folder
@@ -107,15 +103,9 @@ def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Pat
 
 
 def build_generator(run: RunDescription) -> Generator:
-    """Build a run's generator with fresh weights; torch's random state is kept.
-
-    Raises:
-        IntegrityFault: options that the installed plugin does not know.
-    """
+    """Build a run's generator with fresh weights; torch's random state is kept."""
     import torch
     from pydantic import ValidationError
-
-    from gansynth.core.registry import installed
 
     manifest, space = run.manifest, run.space
     cls = installed().generator(manifest["generator"])
@@ -176,12 +166,7 @@ def load_composite(run: RunDescription, device: str) -> CompositeBase:
 
 
 def check_parts(run: RunDescription) -> Path:
-    """Return the folder of the parts if every one of them is complete and unchanged.
-
-    Raises:
-        UsageFault: one is not fitted yet.
-        IntegrityFault: one is missing or has changed.
-    """
+    """Return the folder of the parts if every one of them is complete and unchanged."""
     folder = run.folder
     for part in run.manifest[PARTS]:
         if part["manifest_sha256"] is None:
@@ -202,10 +187,6 @@ def check_parts(run: RunDescription) -> Path:
 
 
 def part_folder(folder: Path, part: Mapping[str, Any]) -> Path:
-    """Return the folder of a part.
-
-    Raises:
-        IntegrityFault: it is outside the run.
-    """
+    """Return the folder of a part."""
     label = f"{folder / MANIFEST}: key 'parts'"
     return path_inside(folder, part["folder"], key=label)

@@ -38,35 +38,23 @@ from gansynth.sampling.replay import noted, settings_of
 from gansynth.sampling.sampler import Sampler
 
 COLOUR = ("red", "green", "blue")
-AT_ONCE = 16
-"""Samples generated at once."""
-LARGE = 512
-"""Pixels along the longest edge of a picture with outlines, about."""
-FOLDS = 5
-"""One in so many pictures with boxes is for validation."""
-TOLD = 3
-"""Kinds of flaws that a warning lists, the most common ones."""
-LOOKED_AT = 64
-"""Training cases whose percentiles define the window."""
+AT_ONCE = 16  # samples generated at once
+LARGE = 512  # pixels along the longest edge of a picture with outlines, about
+FOLDS = 5  # one in so many pictures with boxes is for validation
+TOLD = 3  # kinds of flaws that a warning lists, the most common ones
+LOOKED_AT = 64  # training cases whose percentiles define the window
 
 
 @dataclass(frozen=True)
 class PngOptions:
-    """How samples become pictures.
+    """How samples become pictures."""
 
-    Attributes:
-        bits: 8 or 16 per pixel.
-        window: ``LOW:HIGH`` in the source's units, or percentiles of its training cases
-            (``1%:99%``); one for all channels, or one for each, separated by commas. All pictures
-            of a run have the same window.
-        overlay: also write images with the outlines of labels, or of boxes without them.
-        keep_flawed: also write samples that the generator itself rejects.
-    """
-
-    bits: Literal[8, 16] = 8
+    bits: Literal[8, 16] = 8  # 8 or 16 per pixel
+    # `LOW:HIGH` in the source's units, or percentiles of its training cases (`1%:99%`); one for all
+    # channels, or one for each, separated by commas. All pictures of a run have the same window.
     window: str = "0.5%:99.5%"
-    overlay: bool = False
-    keep_flawed: bool = False
+    overlay: bool = False  # also write images with the outlines of labels, or of boxes without them
+    keep_flawed: bool = False  # also write samples that the generator itself rejects
 
 
 def export_pictures(
@@ -130,11 +118,7 @@ def export_pictures(
 
 
 def check_export(drawer: Sampler, out: Path) -> None:
-    """Refuse an impossible export before anything is generated.
-
-    Raises:
-        UsageFault: samples are volumes, or the folder is not empty.
-    """
+    """Refuse an impossible export before anything is generated."""
     generator = drawer.run.generator
     if generator.schema.ndim != 2:
         size = " x ".join(map(str, generator.size)) or "volumes"
@@ -150,9 +134,6 @@ def find_windows(text: str, source: CaseSource, space: Space) -> tuple[tuple[flo
 
     Percentiles are those of training cases: at most 64 of them, always the same ones. All exports
     of a run, and its real cases, can therefore be shown alike.
-
-    Raises:
-        UsageFault: an invalid window, or another number of them than of channels.
     """
     from pydantic import TypeAdapter, ValidationError
 

@@ -41,23 +41,17 @@ Files = Mapping[str, Sequence[tuple[str, str]]]
 
 @dataclass
 class PngManifest:
-    """Content of ``manifest.json`` and ``manifest.csv``.
+    """Content of ``manifest.json`` and ``manifest.csv``."""
 
-    Attributes:
-        made: run, generator, version of gansynth.
-        windows: channel -> intensities that are black and white.
-        one_file: all channels of a sample are in one file; else each has a folder.
-        flaws: flaw -> number of samples, written or not.
-        pixels: number of pixels written, and of those outside the window.
-    """
-
-    made: Mapping[str, str]
+    made: Mapping[str, str]  # run, generator, version of gansynth
     schema: Schema
-    windows: Mapping[str, tuple[float, float]]
+    windows: Mapping[str, tuple[float, float]]  # channel -> intensities that are black and white
     bits: int
-    one_file: bool
+    one_file: bool  # all channels of a sample are in one file; else each has a folder
     rows: list[dict[str, Any]] = field(default_factory=list)
+    # reason -> number of samples, written or not
     reject_reasons: Counter[str] = field(default_factory=Counter)
+    # number of pixels written, and of those outside the window
     pixels: list[int] = field(default_factory=lambda: [0, 0])
 
     @property
@@ -109,11 +103,7 @@ class PngManifest:
         )
 
     def write(self, folder: Path) -> None:
-        """Write ``manifest.json`` and ``manifest.csv``.
-
-        Raises:
-            EnvironmentFault: the files cannot be written.
-        """
+        """Write ``manifest.json`` and ``manifest.csv``."""
         document = {
             "version": VERSION,
             KEY: True,

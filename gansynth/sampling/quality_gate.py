@@ -11,8 +11,7 @@ import numpy as np
 from gansynth.core.schema import OUTSIDE, Boxes, Sample, Schema
 from gansynth.runtime.errors import DataFault, TrainingFault
 
-CONSTANT = 1e-6
-"""Standard deviation at or below which an image counts as constant."""
+CONSTANT = 1e-6  # standard deviation at or below which an image counts as constant
 WINDOW = 64
 """Samples over which the share of rejections is monitored; more than half stops the producer."""
 
@@ -25,10 +24,6 @@ def validate_sample(
     Args:
         sample: in the adapter's space, image (C, D, H, W) or (C, H, W).
         min_size: smallest spatial size in voxels, per axis; empty for any.
-
-    Raises:
-        DataFault: wrong axes, channels or labels, NaN, too small a size, or values that overflow
-            the dtype. A constant image, boxes outside the image, or a flaw found by the generator.
     """
     if sample.provenance.get("reject_reason"):
         raise DataFault(f"sample: {sample.provenance['reject_reason']}")
@@ -85,11 +80,7 @@ class QualityGate:
         self._recent.append(False)
 
     def reject(self, fault: DataFault) -> None:
-        """Record a rejected sample.
-
-        Raises:
-            TrainingFault: more than half of the last 64 were rejected, with the reasons.
-        """
+        """Record a rejected sample."""
         self.rejected[reject_reason_of(fault)] += 1
         self._recent.append(True)
         if 2 * sum(self._recent) > WINDOW:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.core.sample_request import SETTINGS
+from gansynth.core.sample_request import SETTINGS, SampleRequest
 from gansynth.core.schema import Sample, Schema, content_hash
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault, did_you_mean
 from gansynth.runtime.files import parse_json, read_json, reading
@@ -105,26 +105,16 @@ def _machine(device: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """The record of a generated sample.
-
-    Attributes:
-        index: its number among the samples of its seed.
-        sha256: hash of its content (``sample_sha256``).
-        settings: its generation settings (``settings_of``), with its seed.
-    """
+    """The record of a generated sample."""
 
     name: str
-    index: int
-    sha256: str
-    settings: Mapping[str, Any]
+    index: int  # its number among the samples of its seed
+    sha256: str  # hash of its content (`sample_sha256`)
+    settings: Mapping[str, Any]  # its generation settings (`settings_of`), with its seed
 
     @classmethod
     def of(cls, provenance: Mapping[str, Any], name: str) -> SampleRecord:
-        """Read a sample's provenance.
-
-        Raises:
-            UsageFault: it lacks what a replay needs.
-        """
+        """Read a sample's provenance."""
         try:
             settings = {"seed": provenance["seed"], **provenance["settings"]}
             if "asking" in settings:
@@ -144,12 +134,7 @@ class SampleRecord:
 
 
 def read_record(text: str) -> SampleRecord:
-    """Read ``FILE:LINE`` of a draw log, or ``FILE:NAME`` of a JSON file with provenance.
-
-    Raises:
-        UsageFault: another text, no such line or sample, or one that cannot be replayed.
-        DataFault: the file cannot be read.
-    """
+    """Read ``FILE:LINE`` of a draw log, or ``FILE:NAME`` of a JSON file with provenance."""
     where, colon, which = text.rpartition(":")
     if not colon or not where or not which:
         raise UsageFault(f"--replay {text}: expected {FORMS}")
@@ -209,16 +194,11 @@ def _line(text: str, lines: list[str], which: str) -> SampleRecord:
 
 @dataclass(frozen=True)
 class ReplayedSample:
-    """A replayed sample.
+    """A replayed sample."""
 
-    Attributes:
-        sample: as in the training, but float32 with the values that were stored.
-        differs: why it is not the same to the bit; empty if it is.
-    """
-
-    sample: Sample
+    sample: Sample  # as in the training, but float32 with the values that were stored
     schema: Schema
-    differs: str
+    differs: str  # why it is not the same to the bit; empty if it is
 
 
 def replay(
@@ -288,7 +268,6 @@ def regenerate(
 def _draw(run: Run, record: SampleRecord, root: str | None) -> tuple[Sample, Schema]:
     from gansynth.core.null_adapter import NullAdapter
     from gansynth.core.registry import installed
-    from gansynth.core.sample_request import SampleRequest
     from gansynth.core.source import SourceRequest
     from gansynth.sampling.run_source import open_source, source_for
     from gansynth.sampling.sampler import Sampler

@@ -15,45 +15,28 @@ if TYPE_CHECKING:
     from gansynth.core.generator import Generator
     from gansynth.core.run_folder import RunDescription
 
-OWN, NONE = "own", "none"
-"""Values of ``--filter``: apply the generator's own checks, or no checks."""
+OWN, NONE = "own", "none"  # values of `--filter`: apply the generator's own checks, or no checks
 _REQUEST = ("fold", "configuration", "plans", "subjects", "root")
 """Keys of ``--condition-source-read`` that are not the source's own."""
-_BY_NAME = ("nnunet", "nnunet-raw")
-"""Kinds whose data sets have names, not paths."""
+_BY_NAME = ("nnunet", "nnunet-raw")  # kinds whose data sets have names, not paths
 
 
 class SampleWords(TypedDict, total=False):
-    """What samples are conditioned on and filtered by, in the words of the command line.
+    """What samples are conditioned on and filtered by, in the words of the command line."""
 
-    Attributes:
-        edit: ``NAME`` or ``NAME:KEY=VALUE,...``; none takes the run's own.
-        boxes: ``training``, ``jitter:KEY=VALUE,...`` or ``file:PATH``.
-        classes: samples of these classes only.
-        condition_source: ``KIND:WHERE`` of another source.
-        condition_source_read: how to read it: its own keys, and ``fold``, ``configuration``,
-            ``plans``, ``subjects`` and ``root``.
-        lesions: ``KEY=VALUE,...``, how lesions are inserted into real images.
-        sampling_weights: file of ``gansynth hard-cases``.
-        filter: ``own``, ``none``, ``NAME`` or ``NAME:KEY=VALUE,...``.
-    """
-
-    edit: Texts
-    boxes: str | None
-    classes: Texts
-    condition_source: str | None
+    edit: Texts  # `NAME` or `NAME:KEY=VALUE,...`; none takes the run's own
+    boxes: str | None  # `training`, `jitter:KEY=VALUE,...` or `file:PATH`
+    classes: Texts  # samples of these classes only
+    condition_source: str | None  # `KIND:WHERE` of another source
+    # how to read it: its own keys, and `fold`, `configuration`, `plans`, `subjects` and `root`
     condition_source_read: Mapping[str, Any] | None
-    lesions: str | None
-    sampling_weights: str | Path | None
-    filter: Texts
+    lesions: str | None  # `KEY=VALUE,...`, how lesions are inserted into real images
+    sampling_weights: str | Path | None  # file of `gansynth hard-cases`
+    filter: Texts  # `own`, `none`, `NAME` or `NAME:KEY=VALUE,...`
 
 
 def read_request(*, seed: int = 0, **words: Unpack[SampleWords]) -> SampleRequest:
-    """Check all options that need no run, and combine them.
-
-    Raises:
-        UsageFault: naming the option.
-    """
+    """Check all options that need no run, and combine them."""
     weights, filters = words.get("sampling_weights"), as_tuple(words.get("filter"))
     request = SampleRequest(
         seed=seed,
@@ -76,21 +59,13 @@ def read_real(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None
     """Return the source of ``--real``, as JSON of a ``SourceRequest``; None for the run's own.
 
     It is read like the run's own unless ``how`` says otherwise, as ``--condition-source`` is.
-
-    Raises:
-        UsageFault: naming the option.
     """
     with describe_error("--condition-source", "--real"):
         return _conditions(text, how)
 
 
 def check_texts(request: SampleRequest) -> None:
-    """Refuse edits, lesions, weights and filters that no generator supports.
-
-    Raises:
-        UsageFault: an unknown key or name, an invalid value, or no such file.
-        IntegrityFault: a damaged file.
-    """
+    """Refuse edits, lesions, weights and filters that no generator supports."""
     if request.edits:
         from gansynth.conditions.edit_chain import build_edits
 
@@ -190,18 +165,12 @@ def _anywhere(kind: str, where: str) -> str:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """The conditions that a generator supports.
-
-    Attributes:
-        heeds: the parts of a condition it heeds.
-        labelling: origin of its label maps.
-        parts: whether it is several generators in one run, one for each class of cases.
-    """
+    """The conditions that a generator supports."""
 
     name: str
-    conditioned_on: frozenset[str]
-    label_source: str
-    parts: bool = False
+    conditioned_on: frozenset[str]  # the parts of a condition that change its samples
+    label_source: str  # origin of its label maps
+    parts: bool = False  # whether it is several generators in one run, one for each class of cases
 
     @classmethod
     def by(cls, generator: Generator, parts: bool = False) -> Capabilities:
@@ -224,11 +193,7 @@ class Capabilities:
 
 
 def check_request(request: SampleRequest, capabilities: Capabilities) -> None:
-    """Refuse a request that a generator does not support.
-
-    Raises:
-        UsageFault: naming the option.
-    """
+    """Refuse a request that a generator does not support."""
     check_edits(request.edits or (), capabilities)
     if request.boxes is not None and "boxes" not in capabilities.conditioned_on:
         raise UsageFault(
@@ -252,11 +217,7 @@ def check_request(request: SampleRequest, capabilities: Capabilities) -> None:
 
 
 def check_edits(edits: Sequence[str], capabilities: Capabilities) -> None:
-    """Refuse unknown edits, and edits for a generator that takes no label maps.
-
-    Raises:
-        UsageFault: naming the first edit.
-    """
+    """Refuse unknown edits, and edits for a generator that takes no label maps."""
     if edits and capabilities.label_source != "condition":
         made = "its own label maps" if capabilities.label_source == "generated" else "no label maps"
         raise UsageFault(

@@ -1,8 +1,9 @@
 """A run folder: the result of a fit, and how to open it again.
 
 ``config.yaml`` (resolved options), ``manifest.json`` (schema, space, lineage, hashes, versions),
-``metrics.csv``, ``samples/`` (preview grids), ``checkpoints/``. Paths inside are relative, so a run
-can be moved. Only the preview grids contain patients' images.
+``metrics.csv``, ``samples/`` (preview grids), ``checkpoints/``, ``report.html``, ``card.md``. Paths
+inside are relative, so a run can be moved. Only preview grids, and the report, which shows them,
+contain patients' images.
 """
 
 from __future__ import annotations
@@ -31,20 +32,15 @@ if TYPE_CHECKING:
 
 COMPOSITE, PARTS = "composite", "parts"
 """Generator name of a run of several parts, and its manifest key and folder for them."""
-NOTHING = "nothing"
-"""Output of a part that only initialises another one."""
+NOTHING = "nothing"  # output of a part that only initialises another one
 
 
 @dataclass
 class Run(RunDescription):
-    """A run with at least a checkpoint, ready to generate samples.
-
-    Attributes:
-        generator: with the averaged weights loaded, on its device.
-    """
+    """A run with at least a checkpoint, ready to generate samples."""
 
     folder: Path
-    generator: Generator
+    generator: Generator  # with the averaged weights loaded, on its device
     manifest: dict[str, Any]
 
 
@@ -85,11 +81,7 @@ def new_manifest(
 def check_case(
     run: Path, source: CaseSource, case_id: str, sha256: str, load: Callable[[str], Case]
 ) -> None:
-    """Refuse a case whose content is not what the run was fitted on.
-
-    Raises:
-        IntegrityFault: naming the case.
-    """
+    """Refuse a case whose content is not what the run was fitted on."""
     if source.content(case_id, load) != sha256:
         raise IntegrityFault(
             f"{run}: case {case_id!r} of {source.name} is not the one the run was fitted on; "
@@ -99,11 +91,7 @@ def check_case(
 
 
 def check_lockable(folder: Path) -> None:
-    """Refuse a folder that ``locked`` would refuse, and write nothing.
-
-    Raises:
-        EnvironmentFault: another process holds it, or it cannot be made or written to.
-    """
+    """Refuse a folder that ``locked`` would refuse, and write nothing."""
     import fcntl
 
     lock = folder / ".lock"
@@ -132,11 +120,7 @@ def _held(folder: Path, hint: str = "choose another -o") -> EnvironmentFault:
 
 @contextlib.contextmanager
 def locked(folder: Path, hint: str = "choose another -o") -> Iterator[None]:
-    """Lock a run folder for this process alone.
-
-    Raises:
-        EnvironmentFault: another process holds it; with its pid and the time.
-    """
+    """Lock a run folder for this process alone."""
     from filelock import FileLock, Timeout
 
     try:

@@ -75,11 +75,7 @@ def source_for(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample
 
 
 def open_moved(run: RunDescription, data: str | None, root: str | None) -> CaseSource:
-    """Open the source of a run at its present place; its content is compared when it is used.
-
-    Raises:
-        UsageFault, DataFault: it is not there.
-    """
+    """Open the source of a run at its present place; its content is compared when it is used."""
     request = run.request if root is None else replace(run.request, root=root)
     if data is None:
         return open_resolved(request)
@@ -88,11 +84,7 @@ def open_moved(run: RunDescription, data: str | None, root: str | None) -> CaseS
 
 
 def open_resolved(request: SourceRequest, *, by_user: bool = False) -> CaseSource:
-    """Open a source; if the user has not named it, a fault hints at moved data.
-
-    Raises:
-        UsageFault, DataFault: it cannot be opened.
-    """
+    """Open a source; if the user has not named it, a fault hints at moved data."""
     try:
         return open_source(request)
     except (UsageFault, DataFault) as fault:
@@ -108,9 +100,6 @@ def requested(options: Mapping[str, Any], run: RunFolder | None) -> SourceReques
     Args:
         options: attributes of a ``SourceRequest``; None or empty if not given.
         run: the generator's run, if any. If its data set is of another kind, only the fold is used.
-
-    Raises:
-        UsageFault: no data set is given.
     """
     given_options = {key: value for key, value in options.items() if value}
     fitted: dict[str, Any] = {} if run is None else {**run.manifest["request"], "view": {}}

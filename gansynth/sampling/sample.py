@@ -42,12 +42,9 @@ from gansynth.sampling.run import Run
 from gansynth.sampling.run_source import open_moved
 from gansynth.sampling.sampler import Sampler
 
-NUMBER = 16
-"""Default number of samples."""
-SHEET = 32
-"""Most samples on a preview grid."""
-COMPARED = 512
-"""Most samples whose nearest training case is searched."""
+NUMBER = 16  # default number of samples
+SHEET = 32  # most samples on a preview grid
+COMPARED = 512  # most samples whose nearest training case is searched
 
 
 def sample_run(
@@ -305,11 +302,7 @@ def replay_run(
 
 
 def new_place(out: Path | None, usual: Path) -> Path:
-    """Return the user's folder, which must be new, or the run's own.
-
-    Raises:
-        UsageFault: it is not empty.
-    """
+    """Return the user's folder, which must be new, or the run's own."""
     if out is not None:
         check_new(out)
     return out or usual

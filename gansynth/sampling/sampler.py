@@ -239,11 +239,7 @@ def sampler_for(
 
 
 def check_classes(run: Run, classes: Sequence[str]) -> None:
-    """Refuse classes of samples if the generator is not conditioned on classes.
-
-    Raises:
-        UsageFault: naming the first class.
-    """
+    """Refuse classes of samples if the generator is not conditioned on classes."""
     parts = [part.run for part in getattr(run.generator, "parts", ())]
     runs = [
         part_run for part_run in parts if not set(classes).isdisjoint(seen_classes(part_run))
@@ -261,9 +257,6 @@ def check_source(run: Run, source: CaseSource) -> None:
     """Refuse a source whose training cases are not the ones the run was fitted on.
 
     No case is read. ``Sampler`` checks the content of a case when it uses it.
-
-    Raises:
-        IntegrityFault: naming space or cases that differ.
     """
     lineage = run.lineage
     guard_host(lineage.host, source.host)

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gansynth.conditions.lesion_placement import PlacedLesion, lesion_drawer
 from gansynth.core.case_pool import CaseContext, CasePool
+from gansynth.core.generator import Generator
 from gansynth.core.schema import Boxes, Case, Condition, LabelArray, Schema
-from gansynth.core.space import Placement
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Placement, Space
 from gansynth.data.cache import CaseCache
 from gansynth.runtime.devices import seeded
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
 from gansynth.testing.toy import ToySource, without_blobs
 
-if TYPE_CHECKING:
-    from gansynth.core.generator import Generator
-    from gansynth.core.source import CaseSource
-    from gansynth.core.space import Space
-
 Fit = Callable[["Generator", Sequence[Case], int], object]
 """(generator, training cases in its space, steps): trains it in place."""
-PLACES = "where=anywhere,inside=0.6,tries=100"
-"""Lesion placement for the small toy bodies."""
+PLACES = "where=anywhere,inside=0.6,tries=100"  # lesion placement for the small toy bodies
 TRIES = 50
 
 

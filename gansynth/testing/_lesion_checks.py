@@ -22,10 +22,8 @@ USUAL_RIM_MM = 3.0
 """Width of the rim around a lesion that may change, for generators without ``rim_mm``."""
 CHANGED = "background"
 """Provenance key of samples whose whole image was changed; its value is ``changed``."""
-SEEDS = 6
-"""Seeds of which at least two must give different images."""
-LEAST = 0.5
-"""Minimum share of the real lesions' contrast."""
+SEEDS = 6  # seeds of which at least two must give different images
+LEAST = 0.5  # minimum share of the real lesions' contrast
 
 
 class BoxSampleChecks:
@@ -206,7 +204,7 @@ class LesionSampleChecks:
         sample = replace(sample, provenance={**provenance, **sample.provenance})
         if not self.draws.generator.reject_reason(sample):
             raise CheckFailed(
-                "flaw() accepts a sample without a lesion, for which there was no room. It may be "
+                "reject_reason() accepts a sample without a lesion, for lack of room. It may be "
                 "a copy of a real case; expected gansynth.conditions.lesion_placement.no_room"
             )
 

@@ -7,36 +7,26 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gansynth.core.generator import Generator
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.label_share import label_share
-from gansynth.testing._bench import copied
+from gansynth.testing._bench import GeneratorBench, copied
 from gansynth.testing.report import CheckFailed, CheckSkipped
 from gansynth.testing.toy import contrasts
 
-if TYPE_CHECKING:
-    from gansynth.core.generator import Generator
-    from gansynth.testing._bench import GeneratorBench
-
 SAME = 1e-4
 """Samples are equal if they differ by less than this share of the real images' deviation."""
-VISIBLE = 1e-3
-"""Samples differ if their root mean square difference exceeds this share of it."""
-FAITHFUL = 0.5
-"""Minimum variance between labels in samples, as a share of that in real images."""
-CONTRAST = 0.5
-"""Minimum correlation of the labels' mean intensities in samples with the real ones."""
-DRAWN = 4
-"""Number of samples from held-out label maps."""
-ASKED_CASES = 4
-"""Cases whose realness is computed."""
-SAME_NUMBER = 1e-3
-"""Scores are equal if they differ by less than this share of the largest."""
+VISIBLE = 1e-3  # samples differ if their root mean square difference exceeds this share of it
+FAITHFUL = 0.5  # minimum variance between labels in samples, as a share of that in real images
+CONTRAST = 0.5  # minimum correlation of the labels' mean intensities in samples with the real ones
+DRAWN = 4  # number of samples from held-out label maps
+ASKED_CASES = 4  # cases whose realness is computed
+SAME_NUMBER = 1e-3  # scores are equal if they differ by less than this share of the largest
 
 
 class SampleChecks:

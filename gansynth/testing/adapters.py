@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.adapter import Adapter, HostArrays
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.lineage import Lineage
 from gansynth.core.mix_config import MixConfig, MixerConfig
 from gansynth.core.ratio import Ratio
@@ -19,15 +20,12 @@ from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import GansynthError
 from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
 
-MakeDataset = Callable[[], Any]
-"""Makes the host's training data set, with real cases only."""
+MakeDataset = Callable[[], Any]  # makes the host's training data set, with real cases only
 Draw = Callable[[Any, int], Sequence[npt.NDArray[Any]]]
 """(data set, slot) -> the host's arrays for that slot, the image (C, ...) first."""
 
-BATCHES = 150
-"""Batches of two in which synthetic samples are counted."""
-EPOCHS = 5
-"""Epochs in which samples are counted if a ratio is exact over an epoch."""
+BATCHES = 150  # batches of two in which synthetic samples are counted
+EPOCHS = 5  # epochs in which samples are counted if a ratio is exact over an epoch
 SIGMAS = 5.0
 TAMPER = -77
 
@@ -189,7 +187,7 @@ class _AdapterTrial:
         bank = self.bank("leak", 1, seen_case=self.source.held_out_ids[0])
         mix_config = MixConfig(run=None, ratio=Ratio(1, 1), bank=bank)
         try:
-            self.adapter.check(mix_config, {}, ())
+            self.adapter.check(TrainingRequest(mix_config, {}, ()))
         except GansynthError:
             return
         raise CheckFailed(

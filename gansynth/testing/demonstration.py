@@ -7,6 +7,7 @@ Then it trains an unmodified nnU-Net with samples mixed in on the fly, and shows
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,15 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gansynth.core.adapter import MixConfig, PrepareRequest, TrainingResult
+from gansynth.core.bank_options import BankSize
+from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_bytes_atomic, write_json_atomic
-
-if TYPE_CHECKING:
-    from gansynth.core.adapter import TrainingResult
-    from gansynth.runtime.progress import Reporter
+from gansynth.runtime.progress import Reporter
 
 PHANTOM = (
     "These are phantoms: simulated brains with a simulated glioma. The Dice below shows that the "
@@ -31,8 +35,7 @@ PHANTOM = (
 )
 PLANS = "gansynthSmallPlans"
 DATASET = 999
-MARKER = "DEMO.txt"
-"""File that marks a folder of a demo, which a demo may replace."""
+MARKER = "DEMO.txt"  # file that marks a folder of a demo, which a demo may replace
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ FULL = DemoSize(
 FAST = DemoSize(
     phantoms=6,
     spacing_mm=4.0,
-    fit={**_NETWORK, "steps": "6", "sample_every": "6", "checkpoint_every": "6"},
+    fit={**_NETWORK, "steps": "4", "sample_every": "4", "checkpoint_every": "4"},
     host={"num_epochs": "1", "num_iterations_per_epoch": "8", "num_val_iterations_per_epoch": "2"},
 )
 FOLDERS = {
@@ -75,12 +78,7 @@ MANY, FEW = (20, 1.5), (6, 3.0)
 
 
 def run_demo(
-    out: Path,
-    *,
-    size: DemoSize = FULL,
-    seed: int = 0,
-    force: bool = False,
-    reporter: Reporter,
+    out: Path, *, size: DemoSize = FULL, seed: int = 0, force: bool = False, reporter: Reporter
 ) -> dict[str, Any]:
     """Run the demo and write preview grid, overlays, curves and a summary to ``out``, a new folder.
 
@@ -88,11 +86,10 @@ def run_demo(
 
     Returns:
         The summary: realised ratio, validation Dice on held-out phantoms, seconds per part, files.
-
-    Raises:
-        UsageFault: ``out`` holds other files.
     """
     _claim(out, force)
+    # One of nnU-Net's workers is enough for a few cases: each imports torch for seconds.
+    os.environ.setdefault("nnUNet_def_n_proc", "1")
     seconds: dict[str, float] = {}
     reporter.say(PHANTOM)
     root = out / "nnunet"
@@ -200,12 +197,11 @@ def _make_phantoms(root: Path, size: DemoSize, seed: int, reporter: Reporter) ->
 
 
 def _prepare(request: SourceRequest, reporter: Reporter) -> None:
-    from gansynth.core.adapter import PrepareRequest
     from gansynth.core.registry import installed
 
     source = SourceRequest(request.kind, request.where, root=request.root)
-    small = {"small": "yes", "plans_name": PLANS}
-    options = PrepareRequest(source, (), small, processes=2, force=False, reporter=reporter)
+    small = {"small": "yes", "plans_name": PLANS, "voxels": "1000000"}
+    options = PrepareRequest(source, (), small, processes=1, force=False, reporter=reporter)
     installed().adapter(request.kind).prepare(options)
 
 
@@ -221,27 +217,21 @@ def _fit(
 def _augment(
     request: SourceRequest, run: Path, size: DemoSize, seed: int, reporter: Reporter
 ) -> TrainingResult:
-    from gansynth.core.adapter import MixConfig
-    from gansynth.core.bank_options import BankSize
-    from gansynth.core.ratio import Ratio
     from gansynth.core.registry import installed
-    from gansynth.core.run_folder import RunFolder
-    from gansynth.core.sample_request import SampleRequest
     from gansynth.sampling.run_source import open_source
 
     reporter.say("training nnU-Net, half of its samples synthetic; its log follows")
     adapter = installed().adapter("nnunet")(open_source(request))
     adapter.validate()
     mix_config = MixConfig(
-        *(RunFolder(run), Ratio(1, 1)), size=BankSize(samples=32), samples=SampleRequest(seed)
+        *(RunFolder(run), Ratio(1, 1)), size=BankSize(samples=16), samples=SampleRequest(seed)
     )
-    return adapter.start(mix_config, size.host, ())
+    return adapter.start(TrainingRequest(mix_config, size.host, ()))
 
 
 def _pictures(
     request: SourceRequest, out: Path, outcome: TrainingResult, seed: int, reporter: Reporter
 ) -> dict[str, str]:
-    from gansynth.core.sample_request import SampleRequest
     from gansynth.sampling.sample import sample_run
 
     report = sample_run(

@@ -30,14 +30,10 @@ class Check:
 
 @dataclass
 class ConformanceReport:
-    """The results of the checks.
+    """The results of the checks."""
 
-    Attributes:
-        subject: name of the checked plugin.
-        checks: in order; checks that need a failed one are missing.
-    """
-
-    subject: str
+    subject: str  # name of the checked plugin
+    # in order; checks that need a failed one are missing
     checks: list[Check] = field(default_factory=list)
 
     @property
@@ -66,11 +62,7 @@ class ConformanceReport:
         return self.checks[-1].verdict == "passed"
 
     def raise_if_failed(self) -> None:
-        """Raise an error that lists the failed checks.
-
-        Raises:
-            IntegrityFault: a check failed, or none passed; names each failed check.
-        """
+        """Raise an error that lists the failed checks."""
         if self.passed:
             return
         failures = "; ".join(f"{check.name}: {check.message}" for check in self.failed)

@@ -14,12 +14,9 @@ from gansynth.core.space import Space
 
 MEANS = np.array([[-0.5, 0.8, 1.8], [0.6, -0.9, 0.2]], np.float32)
 """Mean intensity per channel (row) and label 0, 1, 2 (column)."""
-TEXTURE = 0.25
-"""Standard deviation of the smooth texture on top."""
-SIDES = {3: 16, 2: 32}
-"""Number of spatial axes -> side of a toy case in voxels."""
-KINDS = ("one", "two")
-"""Kinds of blobs; label 1 is the first."""
+TEXTURE = 0.25  # standard deviation of the smooth texture on top
+SIDES = {3: 16, 2: 32}  # number of spatial axes -> side of a toy case in voxels
+KINDS = ("one", "two")  # kinds of blobs; label 1 is the first
 
 
 class ToySource(CaseSource):

@@ -65,9 +65,9 @@ def pid_of(supervisor: ProducerSupervisor) -> int:
 def kill(supervisor: ProducerSupervisor) -> None:
     """Kill the producer, and wait until another one has published something."""
     before, pid = supervisor.restarts, pid_of(supervisor)
-    newest = BankReader(supervisor.config.bank).ids()[-1]
     os.kill(pid, signal.SIGKILL)
     until(lambda: supervisor.restarts > before)
+    newest = BankReader(supervisor.config.bank).ids()[-1]  # perhaps published just before
     until(lambda: BankReader(supervisor.config.bank).ids()[-1] > newest)
 
 

@@ -38,12 +38,6 @@ class Means(Generator):
     default_edits = ("flip",)
     means: Any = None
 
-    def networks(self):
-        return {}
-
-    def phases(self):
-        return []
-
     def observe(self, cases):
         cases = list(cases)
         labels = np.concatenate([c.labels.ravel() for c in cases])
@@ -123,14 +117,14 @@ class Host(Adapter):
     def bank_plan(self, mix_config):
         return BankCapacity(64, 16, 1000)
 
-    def check(self, mix_config, settings, options):
-        check_mixing(self, mix_config)
+    def check(self, request):
+        check_mixing(self, request.mix_config)
 
     def inject(self, dataset, plan, *, batch_size):
         raise NotImplementedError
 
-    def start(self, mix_config, settings, options):
-        self.started.append((mix_config, dict(settings), tuple(options)))
+    def start(self, request):
+        self.started.append((request.mix_config, dict(request.settings), tuple(request.options)))
         missing, found = self.fell_back, {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}}
         reasons = {"the bank is empty": missing}
         counts = (100 + missing, 100 - missing, missing)

@@ -59,8 +59,8 @@ def test_import_says_what_it_took_and_what_to_type_next(msd, tmp_path, run_cli):
     assert result.stdout.splitlines() == [
         f"{NAME}: 6 cases of 6 subjects in {tmp_path}/root/nnUNet_raw/{NAME}",
         "5 folds, each holding out 1 or 2 cases",
-        "next: gansynth prepare nnunet:001 -c 3d_fullres",
     ]
+    assert result.stderr.splitlines()[-1] == "next: gansynth prepare nnunet:001 -c 3d_fullres"
     assert "warning: every case is a subject of its own" in result.stderr
 
 

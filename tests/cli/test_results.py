@@ -1,5 +1,8 @@
 """What commands print at their end: lines that are read, and what to type next."""
 
+import inspect
+import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,8 @@ import pytest
 
 from gansynth_cli import results
 from gansynth_cli.commands import benchmark, tune
+from gansynth_cli.common import Hint, again, then
+from gansynth_cli.main import COMMANDS
 from tests.benchmark import documents
 from tests.evaluation import documents as evaluation
 
@@ -152,7 +157,24 @@ def test_an_evaluation_is_told_by_its_three_answers_first():
     )
     assert [line.partition(":")[0] for line in lines[1:3]] == ["Labels", "Memorisation"]
     assert lines[3].startswith("ALARM ")
-    assert lines[-3:-1] == [
+    assert lines[-2:] == [
         "report: out/report.html",
-        "next: gansynth augment --generator runs/g0 --ratio 1:1,",
+        "next: gansynth augment --generator runs/g0 --ratio 1:1 --target NAME",
     ]
+    assert isinstance(lines[-1], Hint)  # for people, on stderr
+
+
+QUERIES = {"completion", "help", "options"}
+"""Modules of commands that print a reference."""
+
+
+@pytest.mark.parametrize("module", sorted({module for module, _ in COMMANDS.values()} - QUERIES))
+def test_every_command_ends_with_what_to_type_next(module):
+    source = inspect.getsource(import_module(f"gansynth_cli.commands.{module}"))
+    assert re.search(r"\b(Hint|then|show_report|lines_of_\w+)\(", source)
+
+
+def test_the_next_command_reads_the_data_in_the_same_way():
+    options = again({"spacing": "1", "labels": "a b:1"}, root="hosts", subjects=None)
+    typed = then("fit", *options)
+    assert typed == "next: gansynth fit --root hosts --read spacing=1 --read 'labels=a b:1'"

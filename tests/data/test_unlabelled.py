@@ -92,12 +92,6 @@ class Noise(Generator):
     label_source: LabelSource = "none"
     mean = 0.0
 
-    def networks(self):
-        return {}
-
-    def phases(self):
-        return []
-
     def observe(self, cases):
         self.mean = float(np.mean([case.image.mean() for case in cases]))
 

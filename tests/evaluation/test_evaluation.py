@@ -131,6 +131,7 @@ def test_a_model_per_channel_is_evaluated_as_one(toy_source, tmp_path):
     found = evaluated(tmp_path / "run", "realism", "memorisation")
     assert found["images"]["channels"] == ["first", "second"]
     assert {figure["metric"] for figure in found["figures"]} == {"spectrum", "diversity"}
+    assert found["words"]["not_shown"][0].split("; ")[0] in (tmp_path / "run/card.md").read_text()
     assert [a["attack"] for a in found["memorisation"]["membership"]] == ["distance"] * 2
 
 

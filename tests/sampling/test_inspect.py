@@ -11,7 +11,8 @@ import pytest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.data.picture_files import read_picture
-from gansynth.report.image_grid import EDGE, GAP, LINE, write_image_grid
+from gansynth.report.image_grid import EDGE, GAP, write_image_grid
+from gansynth.report.png import LINE
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.inspect import write_interpolation, write_nearest
@@ -79,7 +80,7 @@ def test_a_walk_is_drawn_if_asked_for(fitted_gan, tmp_path):
     report = look(fitted_gan[0], out=tmp_path, interpolate=3, rows=2)
     assert report["interpolation"]["sheet"] == str(tmp_path / "interpolation.png")
     height, width, _ = read_picture(tmp_path / "interpolation.png").shape
-    assert (height, width) == (2 * 2 * (LINE + EDGE + GAP), 3 * (EDGE + GAP))
+    assert (height, width) == (LINE + 2 * 2 * (LINE + EDGE + GAP), 3 * (EDGE + GAP))
 
 
 def test_without_latents_nothing_is_drawn(toy_fit, tmp_path):
@@ -104,7 +105,7 @@ def test_copies_are_said_and_stand_beside_their_case(drawer, tmp_path):
     assert len(said) == 1
     assert said[0].startswith(str(tmp_path / "nearest.png"))
     picture = read_picture(tmp_path / "nearest.png")[:, : 2 * (EDGE + GAP)]
-    left, right = np.split(picture[LINE : LINE + EDGE], 2, axis=1)
+    left, right = np.split(picture[2 * LINE : 2 * LINE + EDGE], 2, axis=1)
     assert np.array_equal(left, right)
     assert report["median_ratio"] == 0
 
@@ -155,15 +156,15 @@ def test_a_mosaic_shows_each_item_in_its_place(tmp_path):
     assert middles == pytest.approx(np.array(wanted), abs=0.06)
 
 
-def test_labels_are_outlined_in_the_first_channel_only(tmp_path):
+def test_labels_are_outlined_alike_in_each_channel_and_named_above(tmp_path):
     schema = Schema(("T1", "T2"), {"background": 0, "organ": 1}, (1.0, 1.0), "HW")
     labels = np.zeros((8, 8), np.int16)
     labels[2:5, 2:5] = 1
     both = Sample(np.repeat(item(0.5).image, 2, axis=0), labels)
     real = Case("a", "a", both.image)
     picture = read_picture(write_image_grid(tmp_path / "a.png", [("", [both, real])], schema))
-    first, second = np.split(picture, 2)
-    coloured = np.ptp(first.astype(int), axis=-1) > 50
-    assert coloured[:, : EDGE + GAP].sum() == 4 * (3 * EDGE // 8) - 4
-    assert not coloured[:, EDGE + GAP :].any()
-    assert not (np.ptp(second.astype(int), axis=-1) > 50).any()
+    assert (np.ptp(picture[:LINE].astype(int), axis=-1) > 50).sum() == 10 * 10  # the legend's mark
+    for channel in np.split(picture[LINE:], 2):
+        coloured = np.ptp(channel.astype(int), axis=-1) > 50
+        assert coloured[:, : EDGE + GAP].sum() == 4 * (3 * EDGE // 8) - 4
+        assert not coloured[:, EDGE + GAP :].any()

@@ -274,7 +274,7 @@ def test_a_composite_run_shows_its_parts_and_what_is_wrong_with_them(run):
 
 def test_the_command_prints_all_of_it_and_damage_is_exit_6(run, run_cli):
     shown = run_cli("show", run)
-    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert (shown.exit_code, shown.stderr) == (0, f"next: gansynth evaluate {run}\n")
     for words in ("lineage.cases", "checkpoint  step 4", "versions.torch", "step-00000004.png"):
         assert words in shown.stdout
     assert json.loads(run_cli("show", run, "--json").stdout)["run"] == str(run)

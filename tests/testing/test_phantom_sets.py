@@ -37,8 +37,6 @@ from gansynth.testing.phantoms import (
 from gansynth.testing.phantoms._folders import draw_labels
 from gansynth.testing.phantoms._yolo import FEWEST_PIXELS
 
-pytest.importorskip("nilearn", reason="nilearn, which ships the MNI152 maps, is not installed")
-
 COARSE = PhantomOptions(spacing_mm=8.0)
 T1 = replace(COARSE, channels=("T1",))
 LIVERS = LiverOptions(spacing_mm=(4.0, 6.0, 6.0))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth.testing.phantoms import (
     CHANNELS,
     LABELS,
@@ -25,8 +25,6 @@ from gansynth.testing.phantoms import (
 from gansynth.testing.phantoms._anatomy import random_warp, resample
 from gansynth.testing.phantoms._phantom import CONTRASTS, JITTER
 from gansynth.testing.phantoms._tumour import choose_site, push_aside
-
-pytest.importorskip("nilearn", reason="nilearn, which ships the MNI152 maps, is not installed")
 
 COARSE = PhantomOptions(spacing_mm=4.0)
 T1 = PhantomOptions(spacing_mm=4.0, channels=("T1",))
@@ -220,13 +218,6 @@ def test_an_atlas_of_another_spacing_and_a_negative_index_are_refused():
         make_phantom(0, 0, PhantomOptions(), load_atlas(4.0))
     with pytest.raises(UsageFault, match="expected 0 or more"):
         make_liver(-1)
-
-
-@pytest.mark.fault(44)
-def test_without_nilearn_the_way_out_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "nilearn", None)
-    with pytest.raises(EnvironmentFault, match=r"gansynth\[demo\]"):
-        load_atlas(7.5)
 
 
 @pytest.fixture(scope="module")

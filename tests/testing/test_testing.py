@@ -25,12 +25,6 @@ class Honest(Generator):
     name = "honest"
     means: Any = None
 
-    def networks(self):
-        return {}
-
-    def phases(self):
-        return []
-
     def observe(self, cases):
         cases = list(cases)
         values = np.concatenate([c.image.reshape(len(c.image), -1) for c in cases], axis=1)

@@ -41,13 +41,13 @@ class ToyAdapter(Adapter):
     def validate(self):
         pass
 
-    def check(self, mix_config, settings, options):
-        check_mixing(self, mix_config)
+    def check(self, request):
+        check_mixing(self, request.mix_config)
 
     def inject(self, dataset, plan, *, batch_size):
         return Mixed(dataset, plan, batch_size)
 
-    def start(self, mix_config, settings, options):
+    def start(self, request):
         raise NotImplementedError
 
 

@@ -12,6 +12,7 @@ import click
 from gansynth_cli.common import (
     FILE,
     FOLDER,
+    Hint,
     Output,
     device_option,
     dry_run_option,
@@ -149,7 +150,7 @@ if TYPE_CHECKING:
 @click.option(
     "--compare",
     is_flag=True,
-    help="Train without samples first, then with them, and print both results.",
+    help="Train with samples, then without, equally many steps; print both results.",
 )
 @with_samples("Seeds labels, latents and slots.", read=dict)
 @device_option
@@ -193,11 +194,13 @@ def lines_of_augment(done: Augmented) -> Iterator[str]:
         for name, arm in {"without": done.control, "with": done}.items():
             yield f"-- {name} samples"
             lines = lines_of_augment(replace(arm, document=done.document[name], control=None))
-            yield from (line for line in lines if not line.startswith("next:"))
+            yield from (line for line in lines if not isinstance(line, Hint))
         yield f"warning: {done.document['warning']}:"
         yield from ("", *done.document["plan"].splitlines())
     elif done.result is None:
         yield from summary(done.document)
+        if (folder := done.document.get("folder")) and not done.document.get("dry_run"):
+            yield Hint(f"next: train on {folder} with your framework, without gansynth")
     else:
         labels = done.adapter.source.schema.labels
         yield from lines_of_training(done.document, done.adapter.name, labels)

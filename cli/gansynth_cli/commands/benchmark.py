@@ -11,6 +11,7 @@ import click
 from gansynth_cli.common import (
     FILE,
     FOLDER,
+    Hint,
     Output,
     dry_run_option,
     examples,
@@ -135,6 +136,6 @@ def _lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[st
         yield from ("", *table(rows), "")
     yield f"report: {files['report.html']}"
     if missing := sum(run["status"] != "done" for run in document["runs"]):
-        yield f"next: the same command again; {missing} trainings have no result yet"
+        yield Hint(f"next: the same command again; {missing} trainings have no result yet")
     elif document["look"]["split"] == DEVELOPMENT:
-        yield "next: the same command with --test-set, once the plan is final"
+        yield Hint("next: the same command with --test-set, once the plan is final")

@@ -12,6 +12,7 @@ from gansynth_cli.common import (
     dry_run_option,
     examples,
     summary,
+    then,
     with_output,
     with_source_argument,
 )
@@ -85,4 +86,5 @@ def command(
             report = write_h5(
                 source, path, dtype=dtype, compression=compression, chunk=chunk, progress=progress
             )
-    out.result(report, summary(report))
+    fitted = then("fit", "cgan3d", "--data", f"h5:{path}", "--fold", source.fold, "-o", "runs/g0")
+    out.result(report, [*summary(report), *([] if dry_run else [fitted])])

@@ -9,11 +9,13 @@ import click
 from gansynth.runtime.errors import DataFault
 from gansynth_cli.common import (
     Output,
+    again,
     examples,
     read_option,
     root_option,
     subjects_option,
     table,
+    then,
     with_output,
 )
 
@@ -52,6 +54,11 @@ def command(
     verdict = (
         f"{name}: {checked.cases} cases, {errors} error(s), {len(findings) - errors} warning(s)"
     )
-    out.result(document, [*table((f.level, f.message) for f in findings), verdict])
+    kind = checked.name.partition(":")[0]
+    found = data if ":" in data else f"{kind}:{data}"
+    how = again(read, subjects=subjects, root=root)
+    fitted = then("fit", "cgan3d", "--data", found, *how, "-o", "runs/g0")
+    lines = [*table((f.level, f.message) for f in findings), verdict]
+    out.result(document, lines if errors else [*lines, fitted])
     if errors:  # they come first
         raise DataFault(f"{name}: {errors} error(s), expected none; first: {findings[0].message}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth_cli.common import FOLDER, Output, examples, table, with_output
+from gansynth_cli.common import FOLDER, Hint, Output, examples, table, with_output
 
 if TYPE_CHECKING:
     from gansynth.metrics.detection.measures import DetectionMeasures
@@ -112,7 +112,8 @@ def command(
     files = {} if folder is None else write_tables(document, folder)
     for name, path in files.items():
         out.reporter.say(f"{name}: {path}")
-    out.result({**document, "files": files}, _lines(document))
+    hint = [] if files else [Hint("next: the same with -o DIR writes table, numbers and curves")]
+    out.result({**document, "files": files}, [*_lines(document), *hint])
 
 
 def paper_arms() -> list[dict[str, Any]]:

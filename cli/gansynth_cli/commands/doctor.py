@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth_cli.common import Output, examples, root_option, table, with_output
+from gansynth_cli.common import Output, examples, root_option, table, then, with_output
 
 
 @click.command(
@@ -51,6 +51,7 @@ def command(
     lines = list(itertools.chain(examine(), hosts))
     bad = [line.what for line in lines if line.state == "bad"]
     document = {"ok": not bad, "lines": [asdict(line) for line in lines]}
-    out.result(document, table((line.state, line.what, line.text) for line in lines))
+    hints = [] if bad else [then("demo", "-o", "runs/demo")]
+    out.result(document, [*table((line.state, line.what, line.text) for line in lines), *hints])
     if bad:
         raise EnvironmentFault(f"doctor: {', '.join(bad)} not in order; see the lines above")

@@ -19,6 +19,7 @@ from gansynth_cli.common import (
     set_option,
     summary,
     table,
+    then,
     with_option,
     with_output,
     with_source,
@@ -224,4 +225,5 @@ def lines_of_sets(report: Mapping[str, Any]) -> list[str]:
         if "parameters" in set_report:
             costs += ["", f"{name}:", *lines_of_cost(set_report)]
     left_open = [f"left open by the paper: {sentence}" for sentence in report.get("open", ())]
-    return [*table(rows), *costs, *([""] if costs else []), *left_open]
+    drawn = [] if dry else [then("sample", next(iter(report["sets"].values()))["run"], "--sheet")]
+    return [*table(rows), *costs, *([""] if costs else []), *left_open, *drawn]

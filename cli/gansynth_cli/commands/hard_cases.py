@@ -18,6 +18,7 @@ from gansynth_cli.common import (
     set_option,
     summary,
     table,
+    then,
     with_output,
     with_source,
 )
@@ -102,7 +103,8 @@ def command(
         dry_run=dry_run,
         reporter=out.reporter,
     )
-    out.result(report, _lines(report))
+    weighted = then("sample", "RUN", "--sampling-weights", path, "--sheet")
+    out.result(report, [*_lines(report), *([] if dry_run or path is None else [weighted])])
 
 
 def _lines(report: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ import click
 from gansynth.runtime.errors import UsageFault
 from gansynth_cli.common import (
     FOLDER,
+    Hint,
     Output,
     dry_run_option,
     examples,
@@ -109,13 +110,19 @@ def command(
         if dry_run:
             lines = [f"gansynth {shlex.join(words)}" for words in table.listed()]
             cost = "time and memory: not known here; use --dry-run of each command"
-            document = {"commands": lines, "papers": papers(table.plan), "cost": cost}
+            document = {
+                "dry_run": True,
+                "commands": lines,
+                "papers": papers(table.plan),
+                "cost": cost,
+            }
             out.result(document, [*lines, "", *table.lines(), cost])
             return
         table.run()
         file = write(table, name or f"papers_{table.plan.name.replace('-', '_')}", _typed())
         document = table.document()
-        paths = [] if folder is None else [f"results: {file}"]
+        keep = Hint("next: the same with -o DIR keeps runs and results")
+        paths = [keep] if folder is None else [f"results: {file}"]
         out.result(document, [*table.lines(), *paths])
 
 

@@ -11,11 +11,13 @@ import click
 from gansynth.runtime.errors import IntegrityFault, UsageFault, refuse_unknown
 from gansynth_cli.common import (
     FOLDER,
+    Hint,
     Output,
     dry_run_option,
     examples,
     set_option,
     table,
+    then,
     with_output,
 )
 
@@ -81,7 +83,8 @@ def list_plugins(load: bool, out: Output) -> None:
         for plugin in registry.plugins
         if not registry.offers(plugin)
     ]
-    out.result(document, [*table(rows), *(table(broken) if broken else ())])
+    hint = Hint("next: gansynth options NAME, or gansynth plugins new NAME")
+    out.result(document, [*table(rows), *(table(broken) if broken else ()), hint])
 
 
 @command.command(
@@ -119,7 +122,8 @@ def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
     options = parse(cls.Options, settings).model_dump()
     out.reporter.say(f"checking {name} on toy cases, {steps} steps each in 3D and 2D")
     report = check_generator(cls, options=options, steps=steps)
-    out.result(report.to_json(), lines_of(report))
+    fitted = then("fit", name, "--data", "KIND:WHERE", "-o", f"runs/{name}")
+    out.result(report.to_json(), [*lines_of(report), *([fitted] if report.passed else ())])
     if not report.passed:
         failed = ", ".join(check.name for check in report.failed)
         raise IntegrityFault(f"{name}: {len(report.failed)} check(s) failed: {failed}")
@@ -162,9 +166,8 @@ def new(name: str, kind: str, folder: Path | None, dry_run: bool, out: Output) -
         "package": project.package,
         "files": list(project.files),
     }
-    out.result(document, [str(project.folder / path) for path in project.files])
-    if not dry_run:
-        out.reporter.say(f"next: pip install -e {shlex.quote(str(project.folder))}")
+    hints = [] if dry_run else [Hint(f"next: pip install -e {shlex.quote(str(project.folder))}")]
+    out.result(document, [*(str(project.folder / path) for path in project.files), *hints])
 
 
 def _origin(registry: Registry, plugin: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gansynth.runtime.errors import IntegrityFault
-from gansynth_cli.common import FOLDER, Output, examples, summary, table, with_output
+from gansynth_cli.common import FOLDER, Hint, Output, examples, summary, table, then, with_output
 
 SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -63,6 +63,11 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         )
     for line in document["wrong"]:
         yield f"wrong  {line}"
+    if document["state"] == "complete":
+        mixed = ("augment", "--ratio", "1:1", "--target", "NAME", "--generator")
+        yield then(*(mixed if document["files"]["evaluation"] else ("evaluate",)), document["run"])
+    elif document["state"] == "unfinished":
+        yield Hint("next: the command that began the fit, which goes on from its checkpoint")
 
 
 def _places(files: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

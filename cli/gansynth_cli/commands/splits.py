@@ -6,11 +6,13 @@ import click
 
 from gansynth_cli.common import (
     Output,
+    again,
     examples,
     root_option,
     seed_option,
     subjects_option,
     table,
+    then,
     with_output,
 )
 
@@ -54,4 +56,6 @@ def command(
         (f"fold {fold}", f"{len(split['train'])} training", f"{len(split['val'])} validation")
         for fold, split in enumerate(splits)
     ]
-    out.result({"dataset": data, "splits": splits}, table(rows))
+    how = again(root=root, fold="0")
+    fitted = then("fit", "cgan3d", "--data", data, *how, "-o", "runs/g0")
+    out.result({"dataset": data, "splits": splits}, [*table(rows), fitted])

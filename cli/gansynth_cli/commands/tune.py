@@ -11,6 +11,7 @@ import click
 from gansynth_cli.common import (
     FILE,
     FOLDER,
+    Hint,
     Output,
     dry_run_option,
     examples,
@@ -88,4 +89,4 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     scores_text = ", ".join(f"{arm} {score:.4f}" for arm, score in scores.items())
     rungs = len(document["rungs"])
     yield f"{document['by']} on inner folds, at the last of {rungs} rungs: {scores_text}"
-    yield from (f"next: {line}" for line in document["use"])
+    yield from (Hint(f"next: {line}") for line in document["use"])

@@ -17,6 +17,7 @@ from gansynth_cli.common import (
     examples,
     option_group,
     table,
+    then,
     with_moved_data,
     with_output,
     with_real,
@@ -164,7 +165,8 @@ def command(
         out.reporter.say(f"session {session.id} in {session.folder}; end with Ctrl-C")
         serve(session, port=port, ready=_telling(browse), reporter=out.reporter)
     document, files = write_results(folder)
-    out.result({**document, "files": files}, _lines(document, files))
+    lines = [*_lines(document, files), then("evaluate", run)]
+    out.result({**document, "files": files}, lines)
 
 
 def _prepared(

@@ -34,49 +34,32 @@ from gansynth.runtime.version import __version__
 DONE, FAILED, HELD, FOUND, STOPPED = 0, 70, 75, 76, EXIT_SIGTERM
 """Exit codes: published; command failed (reason on stdout); another attempt holds the job; already
 done; stopped. Any other code is an error or a bug: stdout ends with a line about it."""
-GRACE = 30.0
-"""Seconds for a command to stop: a training writes a checkpoint."""
-PATIENCE = 10.0
-"""Seconds after the grace period until jobs are killed."""
+GRACE = 30.0  # seconds for a command to stop: a training writes a checkpoint
+PATIENCE = 10.0  # seconds after the grace period until jobs are killed
 
 
 @dataclass(frozen=True)
 class AttemptSpec(Document):
-    """The input of an attempt.
-
-    Attributes:
-        run: id of the run of the graph, for the trace.
-        grace: seconds for the command to stop.
-    """
+    """The input of an attempt."""
 
     job: JobSpec
     store: Path
     cwd: Path
-    run: str
-    grace: float = GRACE
+    run: str  # id of the run of the graph, for the trace
+    grace: float = GRACE  # seconds for the command to stop
 
     def to_line(self) -> bytes:
-        """Serialise as one line; see ``from_line``."""
+        """Serialise as one line of JSON."""
         return json.dumps(self.to_json()).encode() + b"\n"
-
-    @classmethod
-    def from_line(cls, line: bytes) -> AttemptSpec:
-        """Parse a line from ``to_line``."""
-        return cls.from_json(json.loads(line))
 
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """The outcome of an attempt.
-
-    Attributes:
-        code: exit code of its process, see above; -N for signal N.
-        words: its last line of output, or the executor's explanation.
-    """
+    """The outcome of an attempt."""
 
     key: str
-    code: int
-    words: str
+    code: int  # exit code of its process, see above; -N for signal N
+    words: str  # its last line of output, or the executor's explanation
 
 
 def start(line: bytes, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -106,7 +89,7 @@ def start(line: bytes, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
 def main() -> int:
     """Read an order from stdin, and attempt it."""
     try:
-        return attempt(AttemptSpec.from_line(_first_line()))
+        return attempt(AttemptSpec.from_json(json.loads(_first_line())))
     except GansynthError as error:
         print(f"{FAULT}{error}", flush=True)
         return error.exit_code
@@ -128,10 +111,6 @@ def attempt(order: AttemptSpec) -> int:
 
     Returns:
         One of the exit codes above.
-
-    Raises:
-        EnvironmentFault: a file cannot be written, the store cannot be locked, or a needed result
-            is not visible here.
     """
     store, key = ResultStore(order.store), order.job.key
     with store.lock(key) as mine:

@@ -43,11 +43,7 @@ class Executor(Protocol):
         """Whether it accepts more jobs than slots, and starts them later."""
 
     def open(self, store: Path) -> None:
-        """Prepare to run jobs of a store.
-
-        Raises:
-            GansynthError: a requirement is missing.
-        """
+        """Prepare to run jobs of a store."""
 
     def submit(self, order: AttemptSpec) -> None:
         """Start an attempt, or queue it; its handle is the job's key."""
@@ -66,11 +62,7 @@ class Executor(Protocol):
 
 
 def parse_executor(text: str) -> Executor:
-    """Return the executor of a name: ``local[:N]``, or ``ray[:cpus=C,gpus=G]``.
-
-    Raises:
-        UsageFault: the executor or its option is unknown.
-    """
+    """Return the executor of a name: ``local[:N]``, or ``ray[:cpus=C,gpus=G]``."""
     name, colon, options = text.strip().partition(":")
     if name not in NAMES or (colon and not options):
         hint = "" if name in NAMES else did_you_mean(name, NAMES)
@@ -142,11 +134,7 @@ class LocalExecutor:
         return self._devices
 
     def open(self, store: Path) -> None:
-        """Check the platform.
-
-        Raises:
-            EnvironmentFault: on Windows, where process groups cannot be ended.
-        """
+        """Check the platform."""
         if os.name != "posix":
             raise EnvironmentFault(f"jobs run on Linux and macOS; this is {os.name!r}")
 

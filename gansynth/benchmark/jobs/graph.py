@@ -1,9 +1,4 @@
-"""Run jobs in the order of their dependencies; dependents of a failed job are skipped.
-
-store = Store("out/jobs")
-report = run_jobs(jobs, store, parse_executor("local:2"), on_change=JobTable())
-report.raise_if_failed()
-"""
+"""Run jobs in the order of their dependencies; dependents of a failed job are skipped."""
 
 from __future__ import annotations
 
@@ -31,12 +26,9 @@ from gansynth.runtime.child import FAULT
 from gansynth.runtime.errors import GansynthError, TrainingFault
 from gansynth.runtime.signals import Interrupted, stop_request
 
-POLL = 0.25
-"""Seconds between two checks of jobs run by other processes."""
-TICK = 1.0
-"""Seconds between progress reports without a change."""
-AHEAD = 8
-"""Queued jobs beyond the executor's slots that are checked for having begun."""
+POLL = 0.25  # seconds between two checks of jobs run by other processes
+TICK = 1.0  # seconds between progress reports without a change
+AHEAD = 8  # queued jobs beyond the executor's slots that are checked for having begun
 
 
 class JobPhase(Enum):
@@ -106,11 +98,7 @@ class GraphReport:
         return [f"{count} job{'s' * (count != 1)}: {counts}", *failures]
 
     def raise_if_failed(self) -> None:
-        """Raise an error if a job failed.
-
-        Raises:
-            TrainingFault: a job failed; results of the others are kept.
-        """
+        """Raise an error if a job failed."""
         failed = self.of(JobPhase.FAILED)
         if failed:
             raise TrainingFault(

@@ -15,37 +15,28 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.serialise import Document
 
 KEY = re.compile(r"[0-9a-f]{16,64}")
-WORK = "{work}"
-"""Placeholder in a job's words for its output folder."""
+WORK = "{work}"  # placeholder in a job's words for its output folder
 
 
 @dataclass(frozen=True)
 class JobSpec(Document):
-    """A command, addressed by its content.
+    """A command, addressed by its content."""
 
-    Attributes:
-        key: content address, 16 to 64 hexadecimal digits. Two jobs with one key are one job.
-        title: readable name: ``cgan, N=6, draw 1, seed 0``.
-        group: row of the progress table: ``fit``, ``train``.
-        argv: words of the ``gansynth`` command; a whole command if the first is an absolute path.
-            ``{work}`` becomes the output folder, which exists and is published whole.
-        folder: where the result is published: ``STORE/KEY``. Dependents read it there.
-        env: environment variables of the command, over those of the calling process.
-        resumable: the command resumes from files in ``{work}``, which is kept after an interruption
-            or a failure. Else every attempt begins in an empty folder.
-        estimate_s: expected seconds, until jobs of the group have been measured.
-    """
-
-    key: str
-    title: str
-    group: str
+    key: str  # content address, 16 to 64 hexadecimal digits. Two jobs with one key are one job.
+    title: str  # readable name: `cgan, N=6, draw 1, seed 0`
+    group: str  # row of the progress table: `fit`, `train`
+    # words of the `gansynth` command; a whole command if the first is an absolute path. `{work}`
+    # becomes the output folder, which exists and is published whole.
     argv: tuple[str, ...]
     _: KW_ONLY
-    folder: Path
+    folder: Path  # where the result is published: `STORE/KEY`. Dependents read it there.
     needs: tuple[str, ...] = ()
+    # environment variables of the command, over those of the calling process
     env: Mapping[str, str] = field(default_factory=dict, hash=False)
+    # the command resumes from files in `{work}`, which is kept after an interruption or a failure.
+    # Else every attempt begins in an empty folder.
     resumable: bool = False
-    estimate_s: float | None = None
+    estimate_s: float | None = None  # expected seconds, until jobs of the group have been measured
 
     def command(self, work: Path) -> list[str]:
         """Return the command line that writes to a folder."""
@@ -56,12 +47,7 @@ class JobSpec(Document):
 
 
 def in_order(jobs: Iterable[JobSpec], store: Path) -> list[JobSpec]:
-    """Sort jobs so that each comes after its needs, else in the given order.
-
-    Raises:
-        UsageFault: a key is invalid or used twice, a need is not a job, or needs are circular. Also
-            if a job has no words, or its folder is outside of ``store``.
-    """
+    """Sort jobs so that each comes after its needs, else in the given order."""
     by_key: dict[str, JobSpec] = {}
     for job in jobs:
         if job.key in by_key:

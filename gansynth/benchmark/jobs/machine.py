@@ -14,8 +14,7 @@ from gansynth.runtime.machine import cores
 THREADS = "OMP_NUM_THREADS"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NVIDIA_SMI = "nvidia-smi"
-PATIENCE = 30.0
-"""Seconds for a driver to answer; a faulty one never does."""
+PATIENCE = 30.0  # seconds for a driver to answer; a faulty one never does
 
 
 def cuda_devices(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:

@@ -23,10 +23,8 @@ from typing import Any, TextIO, cast
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 
 ADDRESS = "RAY_ADDRESS"
-LOOK = 5.0
-"""Seconds between two checks of the head."""
-PATIENCE = 30.0
-"""Seconds the head may be unreachable; after 60, Ray ends this process."""
+LOOK = 5.0  # seconds between two checks of the head
+PATIENCE = 30.0  # seconds the head may be unreachable; after 60, Ray ends this process
 START = f"start one with `ray start --head` (gansynth help clusters), or name it in {ADDRESS}"
 
 
@@ -41,9 +39,6 @@ class RayConnection:
 
     While it is open, stdout of Ray's threads goes to a file. An existing connection of the program
     is used unchanged, and stays open.
-
-    Attributes:
-        lost: whether the head is gone; calls of Ray would hang.
 
     Raises:
         UsageFault: RAY_ADDRESS is not the address of a running cluster.
@@ -60,7 +55,7 @@ class RayConnection:
             ) from error
         sys.excepthook = hook
         self.ray: Any = ray
-        self.lost = False
+        self.lost = False  # whether the head is gone; calls of Ray would hang
         self._aside: _QuietStdout | None = None
         self._looked = self._heard = time.monotonic()
         if not ray.is_initialized():
@@ -69,11 +64,7 @@ class RayConnection:
             sys.stdout = cast(TextIO, self._aside)
 
     def check(self) -> bool:
-        """Whether the head answers; contacts it every ``LOOK`` seconds.
-
-        Raises:
-            EnvironmentFault: it has not answered for half a minute.
-        """
+        """Whether the head answers; contacts it every ``LOOK`` seconds."""
         now = time.monotonic()
         if now - self._looked < LOOK:
             return self._heard == self._looked

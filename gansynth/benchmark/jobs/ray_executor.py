@@ -26,18 +26,13 @@ from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.version import __version__
 
-RETRIES = 3
-"""Retries of a job whose worker or machine was lost."""
+RETRIES = 3  # retries of a job whose worker or machine was lost
 PASSED_ON = ("nnUNet_", "GANSYNTH_", THREADS)
 """Prefixes of variables that jobs get from the process that runs the graph, not from the node."""
-LOST, NOT_SHARED = 71, 72
-"""Exit codes: Ray gave up; the store is not visible on a node."""
-TOLD = "ray.log"
-"""File in the store for Ray's messages, e.g. on lost nodes."""
-ANSWER = 120.0
-"""Seconds for a node to start a worker and answer."""
-LOOK = 5.0
-"""Seconds between two checks of the cluster's size."""
+LOST, NOT_SHARED = 71, 72  # exit codes: Ray gave up; the store is not visible on a node
+TOLD = "ray.log"  # file in the store for Ray's messages, e.g. on lost nodes
+ANSWER = 120.0  # seconds for a node to start a worker and answer
+LOOK = 5.0  # seconds between two checks of the cluster's size
 
 
 @dataclass(frozen=True)
@@ -49,11 +44,7 @@ class SharedFileProbe:
 
     @classmethod
     def write(cls, store: Path) -> SharedFileProbe:
-        """Write a token into a store.
-
-        Raises:
-            EnvironmentFault: the file cannot be written.
-        """
+        """Write a token into a store."""
         token = cls(store / UNDER_WAY / f"token-{uuid.uuid4().hex}", uuid.uuid4().hex)
         write_bytes_atomic(token.path, token.text.encode())
         return token

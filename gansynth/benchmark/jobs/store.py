@@ -36,31 +36,20 @@ from gansynth.runtime.files import (
 )
 
 RESULT, LOG, UNDER_WAY = "result.json", "log.txt", ".work"
-SIGHT = 60.0
-"""Seconds until a network file system shows files published on another machine."""
+SIGHT = 60.0  # seconds until a network file system shows files published on another machine
 
 
 @dataclass(frozen=True)
 class AttemptTrace:
-    """An attempt at a job: the running one, or the last one that failed.
+    """An attempt at a job: the running one, or the last one that failed."""
 
-    Attributes:
-        run: id of the run of the graph.
-        machine: name of the machine.
-        pid: of the process that supervises the command.
-        since: start as text with the time zone.
-        attempts: number of attempts, this one included.
-        seconds: of earlier attempts that this one resumes; its own are added at the end.
-        line: its last line; empty while it runs.
-    """
-
-    run: str
-    machine: str
-    pid: int
-    since: str
-    attempts: int
-    seconds: float
-    line: str = ""
+    run: str  # id of the run of the graph
+    machine: str  # name of the machine
+    pid: int  # of the process that supervises the command
+    since: str  # start as text with the time zone
+    attempts: int  # number of attempts, this one included
+    seconds: float  # of earlier attempts that this one resumes; its own are added at the end
+    line: str = ""  # its last line; empty while it runs
 
 
 class ResultStore:
@@ -68,9 +57,6 @@ class ResultStore:
 
     Args:
         folder: where results are published; created if missing.
-
-    Raises:
-        EnvironmentFault: the folder cannot be created.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -92,9 +78,6 @@ class ResultStore:
             ``key``, ``title``, ``group``, ``argv``, ``machine``, ``device``, ``finished_at``.
             ``rc`` is 0. ``seconds`` is the time of all ``attempts``. ``version`` is gansynth's.
             ``document`` is the command's JSON on stdout, with NaN and infinities as null; or None.
-
-        Raises:
-            DataFault: the result is missing or damaged.
         """
         result = _read(self.folder / key, key)
         if result is None:
@@ -123,11 +106,7 @@ class ResultStore:
 
     @contextmanager
     def lock(self, key: str) -> Iterator[bool]:
-        """Lock a job for this process; yields False if another one, on any machine, holds it.
-
-        Raises:
-            EnvironmentFault: the file system has no locks, or is full.
-        """
+        """Lock a job for this process; yields False if another one, on any machine, holds it."""
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.work / f"{key}.lock")
@@ -161,11 +140,7 @@ class ResultStore:
             return None
 
     def leave_trace(self, key: str, trace: AttemptTrace) -> None:
-        """Write the trace of an attempt.
-
-        Raises:
-            EnvironmentFault: the file cannot be written.
-        """
+        """Write the trace of an attempt."""
         path = self.work / f"{key}.json"
         with disk_errors(path):
             replace_text(path, json.dumps(asdict(trace)))
@@ -174,9 +149,6 @@ class ResultStore:
         """Return the work folder of an attempt; only for the holder of the job's lock.
 
         Files of earlier attempts are deleted, unless the job is resumable.
-
-        Raises:
-            EnvironmentFault: the folder cannot be created.
         """
         resumed = self.work / job.key
         for folder in self._folders(job.key):
@@ -196,11 +168,7 @@ class ResultStore:
         return False
 
     def finish(self, key: str, work: Path, result: Mapping[str, Any]) -> None:
-        """Publish an attempt's folder with its log and result; only for the holder of the lock.
-
-        Raises:
-            EnvironmentFault: a file cannot be written.
-        """
+        """Publish an attempt's folder with its log and result; only for the holder of the lock."""
         log = self.work / f"{key}.log"
         with disk_errors(work / LOG):
             if log.exists():

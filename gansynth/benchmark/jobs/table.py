@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 60.0
 """Without a terminal, a line appears when a job ended, and after this many seconds."""
-SHOWN = 12
-"""Running jobs listed on a terminal; elsewhere three."""
-TAIL = 4096
-"""Bytes at the end of a log that are searched for its last line."""
+SHOWN = 12  # running jobs listed on a terminal; elsewhere three
+TAIL = 4096  # bytes at the end of a log that are searched for its last line
 UNDER_WAY = (JobPhase.RUNNING, JobPhase.ELSEWHERE)
 TO_COME = (JobPhase.WAITING, JobPhase.QUEUED)
 

@@ -20,40 +20,31 @@ from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.options import overlay
 from gansynth.sampling.run_source import open_source
 
-LENGTHS = ("steps", "epochs")
-"""Settings of a host's training length."""
-MANY = 1_000_000
-"""A large number of steps, to compare the lengths of epochs between arms."""
+LENGTHS = ("steps", "epochs")  # settings of a host's training length
+MANY = 1_000_000  # a large number of steps, to compare the lengths of epochs between arms
 OUTPUT = {"yolo": ("--set", "output=")}
 """Option for the output folder, for targets whose ``-o`` is an export's."""
 
 
 @dataclass(frozen=True)
 class PaperArguments:
-    """Options of the command line; settings and reads are key -> text.
-
-    Attributes:
-        scale: of the plan and its recipe; None for the paper's own.
-        subjects: see ``gansynth fit --subjects``.
-        root: folder of nnU-Net's folders, for ``nnunet-raw:``.
-        regions: other formulas, as ``WT:1+2+3``.
-        as_stored: do not map real cases through the generator's space, even if the plan does.
-    """
+    """Options of the command line; settings and reads are key -> text."""
 
     data: str
     out: Path
-    scale: str | None = None
+    scale: str | None = None  # of the plan and its recipe; None for the paper's own
     extra_source: Mapping[str, str] = field(default_factory=dict)
     read: Mapping[str, str] = field(default_factory=dict)
     fold: str = "0"
-    subjects: str | None = None
-    root: str | None = None
+    subjects: str | None = None  # see `gansynth fit --subjects`
+    root: str | None = None  # folder of nnU-Net's folders, for `nnunet-raw:`
     model: str | None = None
     fit: Mapping[str, str] = field(default_factory=dict)
     host: Mapping[str, str] = field(default_factory=dict)
     steps: int | None = None
     epochs: float | None = None
-    regions: str = ""
+    regions: str = ""  # other formulas, as `WT:1+2+3`
+    # do not map real cases through the generator's space, even if the plan does
     as_stored: bool = False
 
     @property
@@ -76,11 +67,7 @@ class PaperCommands:
             raise UsageFault(f"--scale {options.scale}: expected one of {', '.join(plan.scales)}")
 
     def check_settings(self, hosts: Iterable[str]) -> None:
-        """Refuse settings that neither the recipe's generators nor the hosts have.
-
-        Raises:
-            UsageFault: a key is unknown; the message names ``--fit-set`` or ``--host-set``.
-        """
+        """Refuse settings that neither the recipe's generators nor the hosts have."""
         from gansynth.training.loop import FitOptions
 
         spec = self.plan.spec.spec

@@ -50,10 +50,8 @@ from gansynth.fitting.recipe import Recipe, find_recipe
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.yaml_text import read_yaml
 
-FOLDER = "tables"
-"""Folder beside a recipe's file with the plans of its tables."""
-ALL = "all"
-"""Formula of all foreground labels, which hosts report as ``foreground``."""
+FOLDER = "tables"  # folder beside a recipe's file with the plans of its tables
+ALL = "all"  # formula of all foreground labels, which hosts report as `foreground`
 
 Formula = Annotated[str, Field(pattern=r"^(all|\d+(\+\d+)*)$")]
 
@@ -186,11 +184,7 @@ class PaperTablePlan(ClosedModel):
 
     @cached_property
     def spec(self) -> Recipe:
-        """The recipe, checked.
-
-        Raises:
-            UsageFault: there is no recipe of that name.
-        """
+        """The recipe, checked."""
         return find_recipe(self.recipe)
 
     @property
@@ -219,11 +213,7 @@ class PaperTablePlan(ClosedModel):
         )
 
     def hosts_for(self, kind: str, requested: Sequence[str] = ()) -> list[str]:
-        """Return the hosts to run on a kind of data; a stand-in only if its host cannot run.
-
-        Raises:
-            UsageFault: a requested host is unknown, is not shipped, or cannot take the data.
-        """
+        """Return the hosts to run on a kind of data; a stand-in only if its host cannot run."""
         able = [name for name, host in self.hosts.items() if _takes(host, kind)]
         for name in requested:
             if name not in able:
@@ -244,11 +234,7 @@ def _takes(host: PaperHost, kind: str) -> bool:
 
 
 def read_plan(path: Path) -> PaperTablePlan:
-    """Read a plan from a file.
-
-    Raises:
-        UsageFault: the plan is not valid; the message names the file and the key.
-    """
+    """Read a plan from a file."""
     document, _ = read_yaml(path, "a plan in YAML")
     try:
         plan = PaperTablePlan.model_validate(document)
@@ -265,11 +251,7 @@ def read_plan(path: Path) -> PaperTablePlan:
 
 
 def find_plan(text: str) -> PaperTablePlan:
-    """Return a plan by its recipe's name or by its file.
-
-    Raises:
-        UsageFault: the recipe or file is unknown, or the recipe has no plan.
-    """
+    """Return a plan by its recipe's name or by its file."""
     if text.endswith((".yaml", ".yml")):
         return read_plan(Path(text))
     path = _plan_of(find_recipe(text))
@@ -289,11 +271,7 @@ def _plan_of(recipe: Recipe) -> Path:
 
 
 def read_formulas(text: str, regions: Mapping[str, str]) -> dict[str, str]:
-    """Return the plan's regions with the formulas of ``WT:1+2+3,ET:3``; other regions stay.
-
-    Raises:
-        UsageFault: the text is not of that form.
-    """
+    """Return the plan's regions with the formulas of ``WT:1+2+3,ET:3``; other regions stay."""
     formulas = dict(regions)
     for part in filter(None, text.split(",")):
         name, _, formula = (word.strip() for word in part.partition(":"))

@@ -223,11 +223,7 @@ READERS = {"segmenter": of_segmenter, "deepmedic": of_deepmedic, "yolo": of_dete
 
 
 def write(table: PaperTableRun, name: str, command: str) -> Path:
-    """Write all results of a table to ``NAME.json`` in its folder, with the machine's description.
-
-    Raises:
-        EnvironmentFault: the file cannot be written.
-    """
+    """Write a table's results to ``NAME.json`` in its folder, with the machine's description."""
     import torch
 
     from gansynth.benchmark.running import machine

@@ -26,9 +26,6 @@ def write_report(
 
     Returns:
         Name of each file -> its path.
-
-    Raises:
-        EnvironmentFault: a file cannot be written.
     """
     from gansynth.benchmark.report.page import compose
     from gansynth.report import rendering

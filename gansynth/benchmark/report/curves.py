@@ -29,8 +29,7 @@ from gansynth.report.svg import (
     tag,
 )
 
-ASIDE = 2.5
-"""Horizontal offset of an arm's points from the control's, in percent of the width."""
+ASIDE = 2.5  # horizontal offset of an arm's points from the control's, in percent of the width
 CURVE_KEY = Legend(
     (("dot control", "control, with its 95 % CI"), ("square arm", "arm, with its 95 % CI"))
 )

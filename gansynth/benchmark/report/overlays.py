@@ -17,39 +17,29 @@ from gansynth.runtime.errors import DataFault
 
 TRUTH, PREDICTED = "#56b4e9", "#e69f00"
 """Sky blue and orange: safe for all kinds of colour vision (Okabe and Ito 2008)."""
-EDGE = 480
-"""Approximate pixels along the longer side of a picture."""
-WINDOW = 1.0, 99.5
-"""Percentiles of the image that are shown black and white."""
+EDGE = 480  # approximate pixels along the longer side of a picture
+WINDOW = 1.0, 99.5  # percentiles of the image that are shown black and white
 
-LINE, DASH = 3, 8
-"""Width of an outline and length of a dash, in pixels."""
+LINE, DASH = 3, 8  # width of an outline and length of a dash, in pixels
 
 Labels = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
 class WorstCase:
-    """A test case with a bad score.
-
-    Attributes:
-        draw: number of the training subset.
-        control: score of the case under the control of the same draw and seed; None for the
-            control.
-        pointer: JSON pointer of ``value``.
-        reference: JSON pointer of ``control``; empty for the control.
-    """
+    """A test case with a bad score."""
 
     arm: str
     n: int
-    draw: int
+    draw: int  # number of the training subset
     seed: int
     case: str
     measure: str
     value: float
+    # score of the case under the control of the same draw and seed; None for the control
     control: float | None
-    pointer: str
-    reference: str = ""
+    pointer: str  # JSON pointer of `value`
+    reference: str = ""  # JSON pointer of `control`; empty for the control
 
     @property
     def lost(self) -> float:
@@ -152,9 +142,6 @@ def overlay_png(
 
     Returns:
         A PNG file, about 480 pixels along its longer side.
-
-    Raises:
-        DataFault: shapes do not match, or there is no such channel.
     """
     shape = image.shape[1:]
     if truth.shape != shape or predicted.shape != shape or len(shape) not in (2, 3):

@@ -14,8 +14,7 @@ from gansynth.report.numbers import NumberFormat
 
 NO_NETWORK = ("elastic", "copypaste", "parametric")
 """Generators without a network: the rivals of a GAN."""
-LEVEL = 0.05
-"""Significance level of p after Holm's correction."""
+LEVEL = 0.05  # significance level of p after Holm's correction
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,7 @@ from gansynth.report.svg import words as text
 BEFORE, AFTER = 30.0, 82.0
 KEY = Legend((("rise", "better with the arm"), ("fall", "worse, or the same")))
 BAR = 30.0
-WRITTEN = 0.14
-"""Minimum share for a label on a part of a bar."""
+WRITTEN = 0.14  # minimum share for a label on a part of a bar
 PARTS = {
     "draw": ("draw", "which real cases were drawn for training"),
     "seed": ("seed", "the random numbers of one training"),
@@ -53,17 +52,13 @@ PARTS = {
 
 @dataclass(frozen=True)
 class PairedSubjects:
-    """An arm and the control on the same test subjects.
-
-    Attributes:
-        runs: the arm's, of the same draws and seeds in the same order.
-    """
+    """An arm and the control on the same test subjects."""
 
     study: ReportData
     arm: ReportArm
     n: int
     controls: Sequence[JsonNode]
-    runs: Sequence[JsonNode]
+    runs: Sequence[JsonNode]  # the arm's, of the same draws and seeds in the same order
 
     @cached_property
     def subjects(self) -> Mapping[str, Sequence[str]]:

@@ -30,8 +30,7 @@ from gansynth.report.numbers import (
 SPOKEN_FOR = ("draws", "seeds", "subjects")
 """What a comparison may generalise to, as in its ``generalises``."""
 NO_INTERVAL = "the design is too small for an interval"
-NAMED = 3
-"""Maximum number of arms that the sentence names for one finding."""
+NAMED = 3  # maximum number of arms that the sentence names for one finding
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,7 @@ class FlipOptions(WarpOptions):
     )
     probability: float = Field(0.5, ge=0, le=1, description="share of conditions flipped, 0 to 1")
     about: Literal["array", "centroid"] = Field(
-        "array",
-        description="mirror in the middle of the array, or in the centroid of what moves",
+        "array", description="mirror in the middle of the array, or in the centroid of what moves"
     )
 
 
@@ -60,11 +59,7 @@ class Flip(WarpEdit):
     options: FlipOptions
 
     def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
-        """See ``WarpEdit.draw``; ``strength`` is 0 for those conditions that are not to be flipped.
-
-        Raises:
-            UsageFault: if the options name a class or an axis that the schema lacks.
-        """
+        """See ``WarpEdit.draw``; ``strength`` is 0 for conditions that are not to be flipped."""
         n = context.schema.ndim
         beyond = [axis for axis in self.options.axes if not -n <= axis < n]
         if beyond:

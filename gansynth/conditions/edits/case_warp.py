@@ -21,11 +21,9 @@ from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import UsageFault
 
-AROUND = 8
-"""Margin in voxels for cubic splines; voxels beyond weigh below 0.0001."""
+AROUND = 8  # margin in voxels for cubic splines; voxels beyond weigh below 0.0001
 
-MOST = 0.5
-"""Share of a face that a constant must fill to lie beyond it, too."""
+MOST = 0.5  # share of a face that a constant must fill to lie beyond it, too
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,7 @@ class WarpedPlacement:
 
 
 def check_warp(generator: str, edits: Sequence[Edit]) -> None:
-    """Refuse edits that change labels without moving the whole image.
-
-    Raises:
-        UsageFault: naming the first.
-    """
+    """Refuse edits that change labels without moving the whole image."""
     for edit in edits:
         chosen = getattr(edit.options, "classes", None) is not None
         if chosen or not maps_space(edit):

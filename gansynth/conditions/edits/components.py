@@ -27,8 +27,7 @@ from gansynth.data.lesion_parts import LesionPart, parts
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import fill_options
 
-TRIES = 8
-"""Draws for each part, until it does not run into another."""
+TRIES = 8  # draws for each part, until it does not run into another
 
 
 class ComponentsOptions(EditOptions):

@@ -26,14 +26,10 @@ from gansynth.core.geometry import Mask, bounding_box, mask_of
 from gansynth.core.schema import LabelArray
 from gansynth.runtime.options import Needs
 
-TRIES = 8
-"""Tries for one that leaves every class enough of its voxels."""
-LENDERS = 2
-"""Cases that are tried where any will do."""
-DEPTH = 0.1
-"""How near in depth another case's slice is sought, as a share of the body's length."""
-CELLS = 12
-"""Cells per axis in which two bodies are compared."""
+TRIES = 8  # tries for one that leaves every class enough of its voxels
+LENDERS = 2  # cases that are tried where any will do
+DEPTH = 0.1  # how near in depth another case's slice is sought, as a share of the body's length
+CELLS = 12  # cells per axis in which two bodies are compared
 
 
 class DonorOptions(EditOptions):
@@ -73,18 +69,13 @@ class DonorEdit(CaseEdit):
 
 @dataclass(frozen=True)
 class DonorCase:
-    """Labels that a training case lends.
-
-    Attributes:
-        plane: which slice, of a space of slices.
-        labels: int16 (D, H, W) or (H, W) of the whole case or slice; 0 where nothing is lent.
-        frame: the box around its body.
-    """
+    """Labels that a training case lends."""
 
     case_id: str
-    plane: int | None
+    plane: int | None  # which slice, of a space of slices
+    # int16 (D, H, W) or (H, W) of the whole case or slice; 0 where nothing is lent
     labels: LabelArray
-    frame: BodyBox
+    frame: BodyBox  # the box around its body
 
     @property
     def middle(self) -> tuple[float, ...]:

@@ -16,8 +16,7 @@ from gansynth.core.schema import FloatArray, Schema
 
 STEEPEST = 0.7
 """Largest norm of the displacement's gradient; below 1 the map ``x + u(x)`` cannot fold."""
-LEAST_WIDTH = 2.0
-"""Narrowest Gaussian, voxels; a narrower one would be noise from voxel to voxel."""
+LEAST_WIDTH = 2.0  # narrowest Gaussian, voxels; a narrower one would be noise from voxel to voxel
 REACH = 3
 """How far beyond the array nodes are laid, in widths; farther ones weigh about 1 % or less."""
 

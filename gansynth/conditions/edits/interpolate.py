@@ -40,10 +40,8 @@ from gansynth.core.geometry import (
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.data.connected_components import LabelComponents
 
-WEAKER = (1.0, 0.5, 0.25, 0.125)
-"""Shares of the drawn weight that are tried, in order."""
-TURN = np.cos(np.deg2rad(60))
-"""Cosine of the widest angle that a principal axis is turned by."""
+WEAKER = (1.0, 0.5, 0.25, 0.125)  # shares of the drawn weight that are tried, in order
+TURN = np.cos(np.deg2rad(60))  # cosine of the widest angle that a principal axis is turned by
 
 
 class InterpolateOptions(DonorEditOptions):

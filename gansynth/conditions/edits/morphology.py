@@ -38,10 +38,8 @@ from gansynth.data.connected_components import LabelComponents
 
 Indices = tuple[npt.NDArray[np.intp], ...]
 STRENGTHS = tuple(0.5**k for k in range(8))
-ROUNDS = 6
-"""Rounds in which voxels that lie apart from their body are replaced by others."""
-CRUMB = 0.1
-"""Pieces below this share of the largest one are removed where a body shrinks."""
+ROUNDS = 6  # rounds in which voxels that lie apart from their body are replaced by others
+CRUMB = 0.1  # pieces below this share of the largest one are removed where a body shrinks
 SMOOTH = 2.0
 """Width of the Gaussian, voxels, that ranks voxels at equal distance by their enclosure."""
 

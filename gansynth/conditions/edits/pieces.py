@@ -14,12 +14,10 @@ from gansynth.core.geometry import Mask, Matrix, bounding_box, nearest_voxels
 from gansynth.core.schema import FloatArray, LabelArray, Schema
 from gansynth.data.lesion_parts import LesionPart, parts
 
-LEAST = 4
-"""Lesions of fewer voxels are left as they are."""
+LEAST = 4  # lesions of fewer voxels are left as they are
 CRUMB = 0.01
 """Share of the largest lesion; smaller pieces are fragments and no lesions of their own."""
-MOST = 64
-"""Lesions that an edit changes, the largest first; more stay as they are."""
+MOST = 64  # lesions that an edit changes, the largest first; more stay as they are
 Landing = tuple[tuple[slice, ...], Mask, Matrix, Sequence[float]]
 """A lesion's box in the array, its voxels there, and where they come from: a matrix (n, n + 1)
 about a centre (see ``geometry.affine_coordinates``)."""

@@ -24,8 +24,7 @@ from gansynth.core.geometry import Mask
 from gansynth.core.schema import LabelArray
 from gansynth.data.lesion_parts import LesionPart
 
-DRAWS = 64
-"""Places that are drawn for a lesion until there is room at one."""
+DRAWS = 64  # places that are drawn for a lesion until there is room at one
 
 
 class PlaceOptions(PieceOptions):

@@ -14,8 +14,7 @@ from gansynth.core.geometry import Mask, bounding_box, fill_nearest, nearest_vox
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.runtime.errors import UsageFault
 
-KEPT_SHARE = 0.3
-"""Least share of its voxels that an edit must leave a class."""
+KEPT_SHARE = 0.3  # least share of its voxels that an edit must leave a class
 SHRUNK_SHARE = 0.6
 """The same for a shrinking class, as a share of the requested volume, if that is less."""
 NESTED_SHARE = 0.8
@@ -36,11 +35,7 @@ def ordered(options: Ranged) -> Ranged:
 def chosen_classes(
     edit: str, classes: Sequence[int] | None, schema: Schema, key: str = "classes"
 ) -> list[int] | None:
-    """Return the label values of an edit's options, sorted; None for the whole foreground.
-
-    Raises:
-        UsageFault: a class that the schema lacks.
-    """
+    """Return the label values of an edit's options, sorted; None for the whole foreground."""
     if classes is None:
         return None
     chosen = sorted(set(classes))

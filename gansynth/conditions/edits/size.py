@@ -28,14 +28,10 @@ from gansynth.core.schema import LabelArray
 from gansynth.data.lesion_parts import LesionPart
 from gansynth.runtime.options import Needs
 
-TRIES = 8
-"""Sizes that are drawn for a lesion until there is room for one."""
-SPREAD = 0.1
-"""Standard deviation of the logarithm of a volume around one that a training case has."""
-KEPT = 0.7
-"""Least share of a resized lesion that must have room."""
-PLANES = 16
-"""Slices of a case whose lesions are measured."""
+TRIES = 8  # sizes that are drawn for a lesion until there is room for one
+SPREAD = 0.1  # standard deviation of the logarithm of a volume around one that a training case has
+KEPT = 0.7  # least share of a resized lesion that must have room
+PLANES = 16  # slices of a case whose lesions are measured
 
 
 class SizeOptions(PieceOptions):

@@ -25,13 +25,7 @@ from gansynth.conditions.edits.shared import (
     settle_channels,
 )
 from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult
-from gansynth.core.geometry import (
-    Mask,
-    mask_of,
-    nearest_index,
-    nearest_voxels,
-    pull_labels,
-)
+from gansynth.core.geometry import Mask, mask_of, nearest_index, nearest_voxels, pull_labels
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema, keep_outside
 from gansynth.runtime.options import Needs
 

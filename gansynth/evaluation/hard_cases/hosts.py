@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from gansynth.metrics.faithfulness import EvaluationSegmenter, EvaluationSegmenterOptions
     from gansynth.runtime.progress import Reporter
 
-Host = Callable[[Case], LabelArray]
-"""A whole case of the source -> labels int16 of its shape."""
+Host = Callable[[Case], LabelArray]  # a whole case of the source -> labels int16 of its shape
 ENDINGS = (".nii.gz", ".nii")
 
 
@@ -155,11 +154,7 @@ def _named_by_case(source: CaseSource, folder: Path) -> Iterator[tuple[str, Path
 
 
 def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:
-    """Refuse files of held-out cases.
-
-    Raises:
-        IntegrityFault: naming the cases.
-    """
+    """Refuse files of held-out cases."""
     barred = [case for case in files if case in source.held_out_ids]
     if barred:
         raise IntegrityFault(
@@ -175,11 +170,7 @@ def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:
 
 
 def inner_folds(source: CaseSource, folds: int, seed: int) -> list[FoldSplit]:
-    """Split a fold's training cases into inner folds without shared subjects.
-
-    Raises:
-        DataFault: fewer subjects than folds.
-    """
+    """Split a fold's training cases into inner folds without shared subjects."""
     subject_of = {case: source.subject(case) for case in source.train_ids}
     return grouped_splits(source.train_ids, subject_of, folds, seed)
 
@@ -212,11 +203,7 @@ class InnerSource(WrappedSource):
         return self.base.shape(case_id)
 
     def load(self, case_id: str) -> Case:
-        """Read a training case of the outer fold.
-
-        Raises:
-            IntegrityFault: another case.
-        """
+        """Read a training case of the outer fold."""
         self._refuse({case_id} - self._known)
         return self.base.load(case_id)
 

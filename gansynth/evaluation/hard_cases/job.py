@@ -159,8 +159,7 @@ def _refuse_old(path: Path) -> None:
 
 # -- predictions ---------------------------------------------------------------------------------
 
-Read = tuple[Case, LabelArray, int]
-"""A case, its prediction, and the inner fold that held it out."""
+Read = tuple[Case, LabelArray, int]  # a case, its prediction, and the inner fold that held it out
 
 
 def _from_segmenters(

@@ -31,9 +31,6 @@ def write_report(
 
     Returns:
         Name of each file -> its path.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
     """
     from gansynth.evaluation.report.page import compose
     from gansynth.report import rendering

@@ -20,8 +20,7 @@ from gansynth.report.numbers import (
     with_interval,
 )
 
-RESULTS = "evaluation.json"
-"""File name of the document, beside the report."""
+RESULTS = "evaluation.json"  # file name of the document, beside the report
 MOST_DECIMALS = 4
 
 

@@ -48,17 +48,13 @@ SPECTRUM_KEY = Legend(
     )
 )
 
-AT_ONCE = 6
-"""Distributions within labels shown openly; more are collapsed."""
+AT_ONCE = 6  # distributions within labels shown openly; more are collapsed
 INTENSITIES_KEY = Legend((("line synthetic", "samples"), ("area real", "real images")))
-FLOOR = 118.0
-"""Bottom of a distribution, in pixels."""
+FLOOR = 118.0  # bottom of a distribution, in pixels
 ROOF = 14.0
-CUT = 3.0
-"""A few bins are cut off if they exceed the next ones by this factor."""
+CUT = 3.0  # a few bins are cut off if they exceed the next ones by this factor
 FEW = 4
-TRIFLE = 0.003
-"""Smallest share of a panel's height at which outer bins are drawn."""
+TRIFLE = 0.003  # smallest share of a panel's height at which outer bins are drawn
 
 
 def curves(root: JsonNode, drawings: Drawings) -> list[Block]:

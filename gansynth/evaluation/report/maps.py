@@ -20,10 +20,8 @@ SIDES = {
     "synthetic": ("up", "synthetic"),
 }
 """Side of a point -> its mark, and its name, in drawing order."""
-KINDS = 8
-"""Most kinds with controls of their own: as many as the style sheet has."""
-WIDE, HIGH = 4.0, 3.0
-"""Width and height of a map in units."""
+KINDS = 8  # most kinds with controls of their own: as many as the style sheet has
+WIDE, HIGH = 4.0, 3.0  # width and height of a map in units
 MARGIN = 0.04
 NOTE = (
     "Each point is an image; similar images are close. Distances between clusters, "
@@ -39,18 +37,12 @@ WARNING = (
 
 @dataclass(frozen=True)
 class MapPoint:
-    """A point with known coordinates.
-
-    Attributes:
-        side: key in ``SIDES``, or the name of an unknown side.
-        x: share of the width.
-        y: share of the height.
-    """
+    """A point with known coordinates."""
 
     node: JsonNode
-    side: str
-    x: float
-    y: float
+    side: str  # key in `SIDES`, or the name of an unknown side
+    x: float  # share of the width
+    y: float  # share of the height
 
     @property
     def words(self) -> str:

@@ -27,8 +27,7 @@ from gansynth.report.numbers import (
 )
 from gansynth.report.svg import Axis, Drawings, block, grid, line, mark, ruler, sourced, whisker
 
-AT_ONCE = 12
-"""Near-copies listed openly; more are collapsed."""
+AT_ONCE = 12  # near-copies listed openly; more are collapsed
 OWNER = (
     "The list of near-copies names training cases. It is for whoever owns the run, and must not "
     "be passed on."
@@ -42,8 +41,7 @@ HEIGHT = 30.0
 MIDDLE = HEIGHT / 2
 EDGES = 4.0, 96.0
 QUANTILES = range(5)
-CHANCE = 0.5
-"""AUC of a random attack."""
+CHANCE = 0.5  # AUC of a random attack
 BOX_KEY = Legend(
     (
         ("part box synthetic", "half of the samples"),

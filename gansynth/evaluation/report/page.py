@@ -32,8 +32,7 @@ from gansynth.report.document import JsonNode, pattern
 from gansynth.report.numbers import Line, LinkedNumber, derived, joined, link_number, number, whole
 from gansynth.report.svg import Drawings
 
-Strip = Mapping[str, Sequence[bytes]]
-"""``real`` and ``synthetic`` -> some PNG files."""
+Strip = Mapping[str, Sequence[bytes]]  # `real` and `synthetic` -> some PNG files
 NO_STRIP: Strip = MappingProxyType({})
 NO_WORDS = "What this evaluation shows is not put in words; see its parts below."
 LINES = (

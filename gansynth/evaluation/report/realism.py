@@ -55,14 +55,11 @@ class RealRange:
 
     Within the band, -1 to 1, it is linear; outside it is logarithmic. Further right is less like
     real, whichever direction is better.
-
-    Attributes:
-        way: 1 or -1.
     """
 
     middle: float
     half: float
-    way: float
+    way: float  # 1 or -1
 
     @classmethod
     def of(cls, figure: JsonNode) -> RealRange | None:

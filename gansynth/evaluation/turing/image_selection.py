@@ -20,17 +20,12 @@ from gansynth.runtime.errors import UsageFault
 
 @dataclass(frozen=True)
 class ChosenImage:
-    """A selected real image.
-
-    Attributes:
-        label_class: name of the requested class; None if none was requested.
-        sequence: name of the sequence if sequences are separate cases, else None.
-    """
+    """A selected real image."""
 
     case: str
     subject: str
-    label_class: str | None = None
-    sequence: str | None = None
+    label_class: str | None = None  # name of the requested class; None if none was requested
+    sequence: str | None = None  # name of the sequence if sequences are separate cases, else None
 
 
 def sequences_of(source: CaseSource) -> tuple[str, ...]:
@@ -71,9 +66,6 @@ def choose(
 
     Returns:
         The requested images, group by group, and the origin of their cases.
-
-    Raises:
-        UsageFault: fewer cases than images, or no such class.
     """
     origins: Sequence[Origin] = ("held-out", "all") if options.origin is None else [options.origin]
     if options.real is not None and options.origin is None:

@@ -23,27 +23,19 @@ import numpy.typing as npt
 
 CONFIDENCE = 0.95
 POWER = 0.8
-LEAST_RATERS = 3
-"""Fewest raters for an inference about other raters."""
+LEAST_RATERS = 3  # fewest raters for an inference about other raters
 Floats = npt.NDArray[np.float64]
 Answers = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Proportion:
-    """A share with its exact interval.
+    """A share with its exact interval."""
 
-    Attributes:
-        value: correct / answers; None without answers.
-        low: of the 95 % interval.
-        high: likewise.
-        p: two-sided, of the hypothesis that the true share is a half.
-    """
-
-    value: float | None
-    low: float
-    high: float
-    p: float
+    value: float | None  # correct / answers; None without answers
+    low: float  # of the 95 % interval
+    high: float  # likewise
+    p: float  # two-sided, of the hypothesis that the true share is a half
     worth: float
 
 

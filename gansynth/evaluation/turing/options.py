@@ -13,46 +13,34 @@ from gansynth.runtime.serialise import Document
 REAL, SYNTHETIC = "real", "synthetic"
 Origin = Literal["held-out", "training", "all"]
 Contrast = Literal["real", "own"]
-MOST = 1000
-"""Most images of each kind in a session."""
-LONGEST = 4000
-"""Most characters of the instructions."""
+MOST = 1000  # most images of each kind in a session
+LONGEST = 4000  # most characters of the instructions
 
 
 @dataclass(frozen=True)
 class TuringOptions(Document):
-    """How real and synthetic images are chosen and shown.
+    """How real and synthetic images are chosen and shown."""
 
-    Attributes:
-        n: images of each kind; with ``per_class`` of each kind and class.
-        origin: real cases: held-out ones, training cases, or all. None takes the held-out ones if
-            there are enough, else all.
-        real: cases of another source, as JSON of a ``SourceRequest``; None for the run's own.
-        per_case: most images cut from one real case; above one only where the generator's space
-            cuts crops or slices.
-        classes: names of the classes of both kinds; empty for all.
-        per_class: whether each class has as many images.
-        channel: the only channel shown; None for all, side by side.
-        contrast: display window: ``real`` for percentiles of all real images, the same for every
-            image; ``own`` for each image's own.
-        seed: of the samples; None for a random one.
-        samples: conditions of the samples, and which are accepted.
-        instructions: text that raters read before they begin.
-        show_results: whether raters see their own table after the last answer.
-    """
-
-    n: int = 50
+    n: int = 50  # images of each kind; with `per_class` of each kind and class
+    # real cases: held-out ones, training cases, or all. None takes the held-out ones if there are
+    # enough, else all.
     origin: Origin | None = None
+    # cases of another source, as JSON of a `SourceRequest`; None for the run's own
     real: Mapping[str, Any] | None = None
+    # most images cut from one real case; above one only where the generator's space cuts crops or
+    # slices
     per_case: int = 1
-    classes: tuple[str, ...] = ()
-    per_class: bool = False
-    channel: str | None = None
+    classes: tuple[str, ...] = ()  # names of the classes of both kinds; empty for all
+    per_class: bool = False  # whether each class has as many images
+    channel: str | None = None  # the only channel shown; None for all, side by side
+    # display window: `real` for percentiles of all real images, the same for every image; `own` for
+    # each image's own
     contrast: Contrast = "real"
-    seed: int | None = None
+    seed: int | None = None  # of the samples; None for a random one
+    # conditions of the samples, and which are accepted
     samples: SampleRequest = field(default_factory=SampleRequest)
-    instructions: str = ""
-    show_results: bool = False
+    instructions: str = ""  # text that raters read before they begin
+    show_results: bool = False  # whether raters see their own table after the last answer
 
     def __post_init__(self) -> None:
         if not 1 <= self.n <= MOST:

@@ -12,7 +12,7 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
@@ -31,9 +31,6 @@ from gansynth.evaluation.turing.raters import (
 from gansynth.evaluation.turing.session import StudySession
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault
 
-if TYPE_CHECKING:
-    pass
-
 FILES = {
     "style.css": "text/css",
     "main.js": "text/javascript",
@@ -41,16 +38,14 @@ FILES = {
     "clock.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-BODY = 16 << 10
-"""Most bytes of a request."""
+BODY = 16 << 10  # most bytes of a request
 CLOSED = "Open the link that you were given. Every browser needs it once."
 NOT_SAVED = "The computer that runs this test could not save that. Tell whoever runs it."
 TAKEN = (
     "Somebody has begun under this name. If that was you, continue in the same browser, or "
     "with your code below. Otherwise choose another name."
 )
-Own = Callable[[Rater], Mapping[str, Any]]
-"""A rater's own table, once all images have an answer."""
+Own = Callable[[Rater], Mapping[str, Any]]  # a rater's own table, once all images have an answer
 
 
 def make_app(
@@ -249,8 +244,7 @@ def _file(name: str) -> bytes:
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-HOSTS = ("127.0.0.1", "localhost")
-"""Allowed host names of this machine, against DNS rebinding."""
+HOSTS = ("127.0.0.1", "localhost")  # allowed host names of this machine, against DNS rebinding
 POLICY = (
     "default-src 'none'",
     "script-src 'self'",

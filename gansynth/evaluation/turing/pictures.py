@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.lineage import matches
+from gansynth.core.lineage import Lineage, matches
 from gansynth.core.schema import FloatArray, Schema, content_hash
 from gansynth.core.source import CaseSource
 from gansynth.data.batches import CaseBatches
@@ -27,39 +27,27 @@ from gansynth.report.png import scaled
 from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.quality_gate import reject_reason_of, validate_sample
+from gansynth.sampling.run import Run
 from gansynth.sampling.run_source import open_real
 
 if TYPE_CHECKING:
-    from gansynth.core.lineage import Lineage
-    from gansynth.core.source import CaseSource
-    from gansynth.sampling.run import Run
     from gansynth.sampling.sampler import Sampler
 
 Bytes = npt.NDArray[np.uint8]
-LARGEST = 4 << 30
-"""Most bytes of all images, which are held in memory while shown."""
-MEASURED = 64
-"""Most real images used for the display window."""
-AT_ONCE = {2: 16, 3: 2}
-"""Batch size of sampling, by the number of axes."""
-DRAWN = 4
-"""Most samples generated for each one shown; the others are rejected."""
+LARGEST = 4 << 30  # most bytes of all images, which are held in memory while shown
+MEASURED = 64  # most real images used for the display window
+AT_ONCE = {2: 16, 3: 2}  # batch size of sampling, by the number of axes
+DRAWN = 4  # most samples generated for each one shown; the others are rejected
 
 
 @dataclass(frozen=True)
 class StudyImages:
-    """The shown images, and their secret key.
+    """The shown images, and their secret key."""
 
-    Attributes:
-        images: uint8 (N, C, D, H, W), in random order; D is 1 for slices.
-        key: truth of each image, JSON-able.
-        about: origin of the images, JSON-able; nothing in it is of a single image.
-    """
-
-    images: Bytes
-    key: list[dict[str, Any]]
+    images: Bytes  # uint8 (N, C, D, H, W), in random order; D is 1 for slices
+    key: list[dict[str, Any]]  # truth of each image, JSON-able
     schema: Schema
-    about: dict[str, Any]
+    about: dict[str, Any]  # origin of the images, JSON-able; nothing in it is of a single image
 
 
 def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Reporter) -> StudyImages:
@@ -248,12 +236,9 @@ def _mostly_flawed(run: Run, drawn: int, reject_reasons: Counter[str]) -> str:
 
 # -- real images -----------------------------------------------------------------------------------
 
-PERCENTILES = (0.5, 99.5)
-"""Intensities of black and white in the display window."""
-VOXELS = 50_000
-"""Most voxels of a channel of an image used for its window."""
-TRIES = 50
-"""Random positions tried in a case for a new crop that training would accept."""
+PERCENTILES = (0.5, 99.5)  # intensities of black and white in the display window
+VOXELS = 50_000  # most voxels of a channel of an image used for its window
+TRIES = 50  # random positions tried in a case for a new crop that training would accept
 Windows = tuple[tuple[float, float], ...]
 
 
@@ -267,12 +252,7 @@ class RealImageCutter:
         self._seen: set[str] = set()
 
     def __call__(self, case_id: str) -> FloatArray:
-        """An image of a case: float32 (C, D, H, W) or (C, H, W).
-
-        Raises:
-            UsageFault: every position of the case has been used.
-            DataFault: NaN, or what the source finds wrong.
-        """
+        """An image of a case: float32 (C, D, H, W) or (C, H, W)."""
         fallback: FloatArray | None = None
         for _ in range(TRIES if self._cuts else 1):
             case = self._crops.cut(case_id, self._rng)

@@ -30,8 +30,7 @@ ANSWERS = (REAL, SYNTHETIC)
 HEADER = ("name", "years", "code", "order", "names")
 NAME = re.compile(r"[^\W_][\w .,'’()-]{0,39}")
 """A rater's name: it begins with a letter or digit, and has no HTML."""
-CODE = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
-"""Characters of a code, without ambiguous ones."""
+CODE = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # characters of a code, without ambiguous ones
 MOST_YEARS = 80
 MOST_RATERS = 500
 LONGEST_MS = 24 * 3600 * 1000.0
@@ -39,24 +38,16 @@ LONGEST_MS = 24 * 3600 * 1000.0
 
 @dataclass
 class Rater:
-    """One rater of a session.
-
-    Attributes:
-        years: of experience, if given.
-        order: numbers of the images, in the order shown.
-        names: random names of the images for this rater, in that order.
-        answers: so far, in order.
-        torn: whether the last line of the file is incomplete.
-    """
+    """One rater of a session."""
 
     path: Path
     name: str
-    years: float | None
+    years: float | None  # of experience, if given
     code: str
-    order: list[int]
-    names: list[str]
-    answers: list[dict[str, Any]] = field(default_factory=list)
-    torn: bool = False
+    order: list[int]  # numbers of the images, in the order shown
+    names: list[str]  # random names of the images for this rater, in that order
+    answers: list[dict[str, Any]] = field(default_factory=list)  # so far, in order
+    torn: bool = False  # whether the last line of the file is incomplete
 
     @property
     def done(self) -> int:
@@ -103,9 +94,6 @@ def new_rater(folder: Path, name: str, years: float | None, images: int) -> Rate
     Args:
         name: as typed, checked by ``clean_name``.
         years: of experience, if given.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
     """
     order = list(range(images))
     secrets.SystemRandom().shuffle(order)
@@ -123,11 +111,7 @@ def new_rater(folder: Path, name: str, years: float | None, images: int) -> Rate
 
 
 def clean_name(text: object) -> str:
-    """Normalise a rater's name.
-
-    Raises:
-        UsageFault: not a name.
-    """
+    """Normalise a rater's name."""
     name = " ".join(unicodedata.normalize("NFC", str(text)).split())
     if not isinstance(text, str) or not NAME.fullmatch(name):
         raise UsageFault(
@@ -138,11 +122,7 @@ def clean_name(text: object) -> str:
 
 
 def clean_years(value: object) -> float | None:
-    """Years of experience, if given.
-
-    Raises:
-        UsageFault: not a number of years.
-    """
+    """Years of experience, if given."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -268,10 +248,6 @@ def _line(document: dict[str, Any]) -> bytes:
 
 
 def check_room(raters: int) -> None:
-    """Refuse an excessive number of raters: an unattended page must not fill a disk.
-
-    Raises:
-        EnvironmentFault: too many.
-    """
+    """Refuse an excessive number of raters: an unattended page must not fill a disk."""
     if raters >= MOST_RATERS:
         raise EnvironmentFault(f"this session has {MOST_RATERS} raters, the maximum")

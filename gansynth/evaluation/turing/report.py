@@ -84,9 +84,6 @@ def write_results(session: StudySession | Path) -> tuple[dict[str, Any], dict[st
 
     Returns:
         The document of ``results``, and the files: ``results.json``, ``table.md``, ``answers.csv``.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
     """
     from gansynth.evaluation.turing.summary import csv_of, markdown
     from gansynth.runtime.files import write_bytes_atomic, write_json_atomic

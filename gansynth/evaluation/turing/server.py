@@ -22,19 +22,14 @@ from gansynth.sampling.run import locked
 if TYPE_CHECKING:
     from aiohttp import web
 
-ADDRESS = "127.0.0.1"
-"""The only address: other machines connect through ``ssh -L``."""
+ADDRESS = "127.0.0.1"  # the only address: other machines connect through `ssh -L`
 POLL_SECONDS = 0.1
 Ready = Callable[[str, Callable[[], None]], object]
 """Called with the link once pages are served, and with a thread-safe stop callback."""
 
 
 def check_server() -> None:
-    """Check the server's dependencies before a long preparation.
-
-    Raises:
-        EnvironmentFault: aiohttp is not installed.
-    """
+    """Check the server's dependencies before a long preparation."""
     if importlib.util.find_spec("aiohttp") is None:
         raise EnvironmentFault(
             "turing-test: aiohttp is not installed, expected it to serve the page; "

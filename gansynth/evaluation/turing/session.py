@@ -39,16 +39,11 @@ OWN, OWN_FOLDER = 0o600, 0o700
 
 @dataclass(frozen=True)
 class StudySession:
-    """An opened session, without its key.
-
-    Attributes:
-        document: ``session.json``.
-        images: uint8 (N, C, D, H, W).
-    """
+    """An opened session, without its key."""
 
     folder: Path
-    document: Mapping[str, Any]
-    images: npt.NDArray[np.uint8]
+    document: Mapping[str, Any]  # `session.json`
+    images: npt.NDArray[np.uint8]  # uint8 (N, C, D, H, W)
 
     @property
     def id(self) -> str:
@@ -56,20 +51,12 @@ class StudySession:
         return str(self.document["id"])
 
     def key(self) -> list[dict[str, Any]]:
-        """The truth of each image, for counting answers and never for the server.
-
-        Raises:
-            IntegrityFault: missing or changed.
-        """
+        """The truth of each image, for counting answers and never for the server."""
         return read_key(self.folder, self.document)
 
 
 def default_folder(run: Path, name: str = "session") -> Path:
-    """The default folder of a run's session.
-
-    Raises:
-        UsageFault: an invalid name.
-    """
+    """The default folder of a run's session."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageFault(
             f"--name {name}: expected letters, digits, '.', '_' and '-', e.g. --name reader-study"
@@ -192,11 +179,7 @@ def read_session(folder: Path) -> dict[str, Any]:
 
 
 def read_key(folder: Path, document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The truth of each image of a session.
-
-    Raises:
-        IntegrityFault: the key is missing, or not that of the session.
-    """
+    """The truth of each image of a session."""
     digest = _hash_of(folder / KEY)
     if digest != document["key"]["sha256"]:
         raise IntegrityFault(
@@ -208,11 +191,7 @@ def read_key(folder: Path, document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_access(folder: Path) -> tuple[str, int]:
-    """The token of the link, and the last port (0 for none).
-
-    Raises:
-        IntegrityFault: missing or damaged.
-    """
+    """The token of the link, and the last port (0 for none)."""
     document = _damaged_if_unread(folder / ACCESS)
     try:
         return str(document["token"]), int(document["port"])

@@ -21,10 +21,8 @@ HEADING = (
     "s real",
     "s synt",
 )
-CLEAR = 0.05
-"""Largest p of an accuracy that differs from a half."""
-ONE_SIDED = 0.8
-"""Share of equal answers from which a rater counts as biased."""
+CLEAR = 0.05  # largest p of an accuracy that differs from a half
+ONE_SIDED = 0.8  # share of equal answers from which a rater counts as biased
 COLUMNS = (
     *("rater", "years", "position", "image", "truth", "answer", "correct", "class", "sequence"),
     *("seconds", "hidden_seconds", "server_seconds", "at"),

@@ -18,8 +18,7 @@ from gansynth.metrics.detection.record import (
 )
 from gansynth.runtime.errors import DataFault, UsageFault
 
-CLOSE = 2e-3
-"""Pixels by which true boxes of two files may differ: they are rounded to a thousandth."""
+CLOSE = 2e-3  # pixels by which true boxes of two files may differ: they are rounded to a thousandth
 SAME = {
     "names": "the same classes",
     "split": "the same split",

@@ -29,8 +29,7 @@ from gansynth.metrics.detection.resampling import (
     with_interval,
 )
 
-CONFIDENCE = 0.001
-"""The paper's 0.1 %."""
+CONFIDENCE = 0.001  # the paper's 0.1 %
 RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 """False positives per slice of the FROC score, as in the LUNA16 challenge (there per scan). The
 score is the mean."""

@@ -18,36 +18,23 @@ import numpy.typing as npt
 from gansynth.metrics.detection.record import Array, Detections, ImageDetections, Numbers
 
 Flags = npt.NDArray[np.bool_]
-MISS = -1
-"""Marks a false positive in ``hits``."""
+MISS = -1  # marks a false positive in `hits`
 
 
 @dataclass(frozen=True)
 class PooledDetections:
-    """All images of a detections document in flat arrays: N detections, T lesions, I images.
-
-    Attributes:
-        subjects: names of the patients, by number; P of them.
-        subject: int64 (I,): number of each image's patient.
-        boxes: float64 (N, 4): x1, y1, x2, y2 in pixels.
-        scores: float64 (N,).
-        labels: int64 (N,): class numbers.
-        image: int64 (N,): number of each detection's image, rising.
-        true_boxes: float64 (T, 4).
-        true_labels: int64 (T,).
-        true_image: int64 (T,), rising.
-    """
+    """All images of a detections document in flat arrays: N detections, T lesions, I images."""
 
     names: tuple[str, ...]
-    subjects: tuple[str, ...]
-    subject: Numbers
-    boxes: Array
-    scores: Array
-    labels: Numbers
-    image: Numbers
-    true_boxes: Array
-    true_labels: Numbers
-    true_image: Numbers
+    subjects: tuple[str, ...]  # names of the patients, by number; P of them
+    subject: Numbers  # int64 (I,): number of each image's patient
+    boxes: Array  # float64 (N, 4): x1, y1, x2, y2 in pixels
+    scores: Array  # float64 (N,)
+    labels: Numbers  # int64 (N,): class numbers
+    image: Numbers  # int64 (N,): number of each detection's image, rising
+    true_boxes: Array  # float64 (T, 4)
+    true_labels: Numbers  # int64 (T,)
+    true_image: Numbers  # int64 (T,), rising
 
     @property
     def images(self) -> int:

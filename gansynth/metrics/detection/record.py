@@ -30,10 +30,8 @@ from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
 FILE = "gansynth_detections.json"
 """For validation images; other splits have their name in the file name: see ``file_of``."""
 VERSION = 1
-MOST_BYTES = 256 << 20
-"""Largest document: about 5 million detections."""
-SLACK = 1.0
-"""Pixels by which a true box may exceed its image, because files round."""
+MOST_BYTES = 256 << 20  # largest document: about 5 million detections
+SLACK = 1.0  # pixels by which a true box may exceed its image, because files round
 AGAIN = "write it again with gansynth augment --target yolo"
 
 Array = npt.NDArray[np.float64]

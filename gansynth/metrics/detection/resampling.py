@@ -15,10 +15,8 @@ from scipy import sparse
 from gansynth.metrics.detection.record import Array, Numbers
 
 LEVEL = 0.95
-FEW = 10
-"""Fewest patients for a reliable interval."""
-AT_ONCE = 250
-"""Resamples computed at once, to bound memory."""
+FEW = 10  # fewest patients for a reliable interval
+AT_ONCE = 250  # resamples computed at once, to bound memory
 
 
 @dataclass(frozen=True)

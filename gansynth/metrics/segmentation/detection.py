@@ -58,10 +58,7 @@ def measure_detections(
         yield "froc", sensitivity.mean(axis=1)
         yield "fp_per_image", fps_per_image(pool, hits, confidence=confidence, weights=weights)
 
-    together = {
-        **dict(measured(weights)),
-        "map50": Precision(pool, coarse[None]).mean(weights),
-    }
+    together = {**dict(measured(weights)), "map50": Precision(pool, coarse[None]).mean(weights)}
     ends = float(whole.end[0])
     return {
         "per_subject": {

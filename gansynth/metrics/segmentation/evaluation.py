@@ -14,8 +14,7 @@ from gansynth.metrics.segmentation.regions import Regions, dice
 from gansynth.metrics.segmentation.segmentation import MeasureOptions, measure_case
 from gansynth.metrics.segmentation.table import SEGMENTATION
 
-Values = dict[str, float | None]
-"""``dice/WT`` -> its value; None for none."""
+Values = dict[str, float | None]  # `dice/WT` -> its value; None for none
 DETAILS = frozenset(
     ("per_subject", "per_case", "voxels", "regions", "rule", "predictions", "without_labels")
 )

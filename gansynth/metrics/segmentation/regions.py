@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from gansynth.runtime.errors import UsageFault
 
-FOREGROUND = "foreground"
-"""Region of all labels above background."""
+FOREGROUND = "foreground"  # region of all labels above background
 Regions = tuple[tuple[str, tuple[int, ...]], ...]
 """Names, and the label values that each is the union of."""
 Scores = Mapping[str, Mapping[str, Any]]

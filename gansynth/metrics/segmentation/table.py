@@ -24,8 +24,7 @@ class Measure(NamedTuple):
         return (0.0, 1.0 if self.unit == "share" else math.inf)
 
 
-DICE_MARGIN = 0.005
-"""Half a point of Dice."""
+DICE_MARGIN = 0.005  # half a point of Dice
 
 SEGMENTATION: Mapping[str, Measure] = {
     "dice": Measure(
@@ -61,7 +60,7 @@ DETECTION: Mapping[str, Measure] = {
         "Share of the lesions' boxes that are hit where all images have so many false positives.",
     ),
     "froc": Measure(
-        "share", "higher", "Mean sensitivity over the numbers of false positives per image."
+        "share", "higher", "Mean sensitivity over the numbers of false positives per image.", 0.01
     ),
     "fp_per_image": Measure(
         "per image", "lower", "False positives per image among detections of some confidence."

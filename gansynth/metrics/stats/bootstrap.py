@@ -17,10 +17,8 @@ from gansynth.metrics.stats.anova import MeanSquares
 from gansynth.metrics.stats.reference import degrees
 from gansynth.metrics.stats.runs import Floats
 
-FEW = 8
-"""With fewer subjects no skewness is estimated, and their effects count as normal."""
-SHARES = np.linspace(0.01, 0.46, 46)
-"""Probabilities of the quantiles compared between the tails."""
+FEW = 8  # with fewer subjects no skewness is estimated, and their effects count as normal
+SHARES = np.linspace(0.01, 0.46, 46)  # probabilities of the quantiles compared between the tails
 MOST_SHIFT, MOST_BEND = 0.5, 0.15
 
 

@@ -11,10 +11,8 @@ import math
 Ends = tuple[float | None, float | None]
 
 ANY = (-math.inf, math.inf)
-FAR = 20.0
-"""An upper limit beyond this multiple of the mean, above a bound, is uninformative."""
-STEEP = 700.0
-"""Larger scores overflow; they count as the bound."""
+FAR = 20.0  # an upper limit beyond this multiple of the mean, above a bound, is uninformative
+STEEP = 700.0  # larger scores overflow; they count as the bound
 
 
 def within(middle: float, low: float, high: float, bounds: tuple[float, float]) -> Ends:

@@ -17,8 +17,7 @@ from gansynth.runtime.serialise import Document
 
 NOTHING = "nothing"
 LEAST_RESAMPLES = 200
-LEVEL = 1 - 0.95
-"""Share of the intervals of means that may miss."""
+LEVEL = 1 - 0.95  # share of the intervals of means that may miss
 
 
 @dataclass(frozen=True)
@@ -34,27 +33,20 @@ class ArmComparison(Document):
     """An experiment arm and its control: one measure and training size, paired by run and subject.
 
     None marks what the runs cannot tell: without two test subjects there is no interval.
-
-    Attributes:
-        difference: mean of arm - control; draws weigh the same.
-        interval: of the difference, 95 % by default.
-        p: two-sided, of the hypothesis that the true difference is 0.
-        generalises: what interval, p, mde and equivalence hold for. ``draws, seeds, subjects``;
-            with one draw ``seeds, subjects``, given its training subjects; with one run
-            ``subjects``, given its networks; or ``nothing``.
-        mde: minimum detectable effect, of either sign, at 80 % power by default.
-        margin: differences within +-margin count as none.
     """
 
-    difference: float | None
-    interval: Interval
-    p: float | None
+    difference: float | None  # mean of arm - control; draws weigh the same
+    interval: Interval  # of the difference, 95 % by default
+    p: float | None  # two-sided, of the hypothesis that the true difference is 0
     df: float | None
     standard_error: float | None
+    # what interval, p, mde and equivalence hold for. `draws, seeds, subjects`; with one draw
+    # `seeds, subjects`, given its training subjects; with one run `subjects`, given its networks;
+    # or `nothing`.
     generalises: str
     wilcoxon_p: float | None
-    mde: float | None
-    margin: float
+    mde: float | None  # minimum detectable effect, of either sign, at 80 % power by default
+    margin: float  # differences within +-margin count as none
     equivalent: bool
     equivalence_p: float | None
     variance: VarianceComponents
@@ -121,10 +113,7 @@ def compare(
 
 
 def interval_of_mean(
-    runs: RunValues,
-    *,
-    bounds: tuple[float, float] = ANY,
-    resamples: int = 5000,
+    runs: RunValues, *, bounds: tuple[float, float] = ANY, resamples: int = 5000
 ) -> Interval:
     """95 % confidence interval of one arm's mean."""
     whole = runs.complete()

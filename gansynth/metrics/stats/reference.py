@@ -17,10 +17,8 @@ from gansynth.metrics.stats.runs import Floats
 
 FLOOR = 0.85
 CAUTION, CAUTION_POWER = 0.45, 2.5
-MOST = 1e6
-"""Degrees of freedom that count as infinite."""
-LEAST_P = 1e-12
-"""Smallest p."""
+MOST = 1e6  # degrees of freedom that count as infinite
+LEAST_P = 1e-12  # smallest p
 
 
 def degrees(squares: MeanSquares, level: float | Floats) -> Floats:

@@ -24,36 +24,25 @@ from gansynth.runtime.serialise import Document
 
 FAR_APART = 2.5
 """Beyond this ratio of neighbouring sizes the curve bends too much for a straight line."""
-STEPS = 512
-"""Sizes at which arm and curve are compared; limits are interpolated between them."""
+STEPS = 512  # sizes at which arm and curve are compared; limits are interpolated between them
 
 
 @dataclass(frozen=True)
 class WorthInCases(Document):
-    """The value of an arm in real cases.
-
-    Attributes:
-        cases: number of additional cases; None where the curve cannot tell.
-        low: lower confidence limit; None: the curve starts too late.
-        high: upper confidence limit; None: the curve ends too early.
-        reason: why ``cases`` or a limit is None or doubtful; None: no reason.
-        beyond: ``above`` or ``below`` where the arm's mean is beyond the curve. ``low`` or ``high``
-            then still holds what the curve can tell.
-        largest: size at which it ends.
-        rise: improvement from its start to its end, in units of the measure.
-        rise_p: two-sided p of the hypothesis that this is 0; None: too few runs.
-    """
+    """The value of an arm in real cases."""
 
     n: int
-    cases: float | None
-    low: float | None
-    high: float | None
-    reason: str | None
+    cases: float | None  # number of additional cases; None where the curve cannot tell
+    low: float | None  # lower confidence limit; None: the curve starts too late
+    high: float | None  # upper confidence limit; None: the curve ends too early
+    reason: str | None  # why `cases` or a limit is None or doubtful; None: no reason
+    # `above` or `below` where the arm's mean is beyond the curve. `low` or `high` then still holds
+    # what the curve can tell.
     beyond: Literal["above", "below"] | None
     smallest: int
-    largest: int
-    rise: float | None
-    rise_p: float | None
+    largest: int  # size at which it ends
+    rise: float | None  # improvement from its start to its end, in units of the measure
+    rise_p: float | None  # two-sided p of the hypothesis that this is 0; None: too few runs
     repetitions: int
     subjects: int
     dropped: int

@@ -14,8 +14,7 @@ from gansynth.nn.networks.lean_norm import norm_leaky_relu
 from gansynth.nn.networks.spectral import spectral_norm
 
 ONEDNN_FROM = 20480
-MOST_GROWTH = 4
-"""Most growth of the batch; more padding costs more than it saves."""
+MOST_GROWTH = 4  # most growth of the batch; more padding costs more than it saves
 
 
 class Conv3d(nn.Conv3d):
@@ -56,8 +55,7 @@ Activation = Literal["leaky_relu", "relu", "elu", "silu", "gelu"]
 Down = Literal["strided", "strided4", "maxpool"]
 Blocks = Literal["plain", "residual"]
 
-GROUPS = 8
-"""Most groups of a group normalisation; fewer if they do not divide the channels."""
+GROUPS = 8  # most groups of a group normalisation; fewer if they do not divide the channels
 
 
 def conv(

@@ -8,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SLOPE = 0.2
-"""Slope of the leaky ReLU below 0 (their table 2)."""
-SMALL = 1e-8
-"""Keeps roots and quotients of zeros finite."""
+SLOPE = 0.2  # slope of the leaky ReLU below 0 (their table 2)
+SMALL = 1e-8  # keeps roots and quotients of zeros finite
 
 
 class EqualisedConv2d(nn.Conv2d):

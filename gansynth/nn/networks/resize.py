@@ -21,8 +21,7 @@ Array = npt.NDArray[np.float64]
 Up = Literal["nearest", "trilinear", "cubic", "transposed"]
 Interpolation = Literal["nearest", "trilinear", "cubic"]
 
-KEYS = -0.75
-"""Free parameter of the cubic kernel (Keys 1981), as in torch's bicubic."""
+KEYS = -0.75  # free parameter of the cubic kernel (Keys 1981), as in torch's bicubic
 
 
 def enlarge(

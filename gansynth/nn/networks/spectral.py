@@ -16,10 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-STARTING = 15
-"""Power iterations of a new weight, as in torch."""
-SETTLING = 10
-"""Power iterations that adapt averaged vectors to the averaged weights."""
+STARTING = 15  # power iterations of a new weight, as in torch
+SETTLING = 10  # power iterations that adapt averaged vectors to the averaged weights
 
 
 def spectral_norm(layer: nn.Module) -> nn.Module:

@@ -41,42 +41,34 @@ Narrow = Literal["before", "after", "none"]
 
 @dataclass(frozen=True)
 class UNetStyle:
-    """Architecture of a U-Net.
+    """Architecture of a U-Net."""
 
-    Attributes:
-        norm: normalisation after each convolution but the first and the last two.
-        double: one more convolution per level, or one more block if levels are residual.
-        skip: ``add`` features of the encoder to the decoder's, or ``concat`` them.
-        narrow: place where the decoder reduces channels to those of the finer level. ``before``
-            upsampling (kernel 1, cheap), ``after`` it (kernel 3, as in MM-GAN), or ``none``: after
-            the skip connection (as in the 3D U-Net; needs ``concat``).
-        stem: begin and end at full resolution. False strides at once and ends in a transposed
-            convolution, as in pix2pix: cheaper, but without fine texture.
-        dropout: share of features dropped in the coarsest levels of the decoder, also when
-            sampling (the only noise of pix2pix).
-        checkpointing: keep each level's inputs only, and recompute the rest.
-    """
-
-    norm: Norm = "instance"
+    norm: Norm = "instance"  # normalisation after each convolution but the first and the last two
     down: Down = "strided"
     up: Up = "trilinear"
     blocks: Blocks = "plain"
-    double: bool = False
+    double: bool = False  # one more convolution per level, or one more block if levels are residual
     activation: Activation = "leaky_relu"
-    skip: Skip = "add"
+    skip: Skip = "add"  # `add` features of the encoder to the decoder's, or `concat` them
+    # place where the decoder reduces channels to those of the finer level. `before` upsampling
+    # (kernel 1, cheap), `after` it (kernel 3, as in MM-GAN), or `none`: after the skip connection
+    # (as in the 3D U-Net; needs `concat`).
     narrow: Narrow = "before"
     head: bool = True
+    # begin and end at full resolution. False strides at once and ends in a transposed convolution,
+    # as in pix2pix: cheaper, but without fine texture.
     stem: bool = True
     spectral: bool = False
     noise: bool = True
+    # share of features dropped in the coarsest levels of the decoder, also when sampling (the only
+    # noise of pix2pix)
     dropout: float = 0.0
-    checkpointing: bool = False
+    checkpointing: bool = False  # keep each level's inputs only, and recompute the rest
 
 
 PLAIN = UNetStyle()
 
-DROPPED = 3
-"""Most levels of the decoder with dropout, from the coarsest (pix2pix: three)."""
+DROPPED = 3  # most levels of the decoder with dropout, from the coarsest (pix2pix: three)
 
 
 class NoiseInjection(nn.Module):

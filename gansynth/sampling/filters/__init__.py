@@ -3,15 +3,7 @@
 This module is itself a plugin: it registers gansynth's own filters like any third-party plugin.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from gansynth.core.hookspecs import hookimpl, lazily
-
-if TYPE_CHECKING:
-    from gansynth.core.filter import Filter
+from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 BUILT_IN: dict[str, str] = {
     "contrast": "ContrastFilter",
@@ -23,7 +15,7 @@ BUILT_IN: dict[str, str] = {
 
 
 @hookimpl
-def register_filters(register: Callable[[str, Callable[[], type[Filter]]], None]) -> None:
+def register_filters(register: Register) -> None:
     """Register the filters of this folder."""
     for name, class_name in BUILT_IN.items():
         register(name, lazily(f"gansynth.sampling.filters.{name}:{class_name}"))

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from gansynth.metrics.faithfulness import EvaluationSegmenter
 
 WEIGHTS = "segmenter.safetensors"
-WEAK = 0.5
-"""Mean Dice on real cases below which the segmenter is unreliable."""
+WEAK = 0.5  # mean Dice on real cases below which the segmenter is unreliable
 
 
 class FaithfulOptions(FilterOptions):

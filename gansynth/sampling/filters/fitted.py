@@ -38,10 +38,8 @@ from gansynth.sampling.label_maps import viewed
 
 FOLDER, STATE = "filters", "filter.json"
 VERSION = 1
-ADMITTED = "admitted"
-"""Provenance key of the filters' results."""
-WAIT_SECONDS = 1800.0
-"""Time to wait for another process that fits the same filter."""
+ADMITTED = "admitted"  # provenance key of the filters' results
+WAIT_SECONDS = 1800.0  # time to wait for another process that fits the same filter
 _AGAIN = "delete it, and it is learnt again"
 
 
@@ -50,9 +48,6 @@ def build_filters(texts: Sequence[str]) -> list[Filter]:
 
     Args:
         texts: each ``NAME`` or ``NAME:KEY=VALUE,...``; several values of a key as ``1+2``.
-
-    Raises:
-        UsageFault: an unknown filter or option, an invalid value, or a filter requested twice.
     """
     built: list[Filter] = []
     for text in texts:
@@ -67,15 +62,11 @@ def build_filters(texts: Sequence[str]) -> list[Filter]:
 
 
 class LearntFilters:
-    """Fitted filters.
-
-    Attributes:
-        lineage: of the cases that they were fitted on; None without filters.
-    """
+    """Fitted filters."""
 
     def __init__(self, filters: Sequence[Filter], lineage: Lineage | None) -> None:
         self.filters = tuple(filters)
-        self.lineage = lineage
+        self.lineage = lineage  # of the cases that they were fitted on; None without filters
 
     @classmethod
     def load(

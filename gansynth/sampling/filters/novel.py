@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -29,16 +29,13 @@ from gansynth.core.filter import (
 )
 from gansynth.core.geometry import Mask
 from gansynth.core.schema import FloatArray, Sample, Schema
+from gansynth.core.source import CaseSource
 from gansynth.metrics.nearest_search import NearestSearch, SearchQuery
 from gansynth.sampling.filters.training_data import drawn
 
-if TYPE_CHECKING:
-    from gansynth.core.source import CaseSource
-
 UNCHANGED = 0.1
 """Standard deviations by which a lesion must differ from the background in its place."""
-GIVEN = 1e-4
-"""Standard deviations below which a channel counts as given, not generated."""
+GIVEN = 1e-4  # standard deviations below which a channel counts as given, not generated
 
 
 class NovelOptions(FilterOptions):

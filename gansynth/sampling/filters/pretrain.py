@@ -28,9 +28,6 @@ def learn_ahead(
 
     Args:
         run: the run; None where samples come from a bank, which are already checked.
-
-    Raises:
-        GansynthError: see ``ensure_learnt``.
     """
     if run is None or not filters:
         return

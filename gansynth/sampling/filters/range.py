@@ -22,15 +22,11 @@ from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, 
 from gansynth.sampling.filters.training_data import drawn
 
 Numbers = npt.NDArray[np.float64]
-ENDS = (0.01, 0.99)
-"""Quantiles that represent the extremes, since single voxels are unreliable."""
-FLAT = 0.05
-"""Least deviation, as a share of the whole image's: flat labels have none."""
-FEW = 2
-"""Crops with a label below which it is not checked."""
+ENDS = (0.01, 0.99)  # quantiles that represent the extremes, since single voxels are unreliable
+FLAT = 0.05  # least deviation, as a share of the whole image's: flat labels have none
+FEW = 2  # crops with a label below which it is not checked
 STATISTICS = ("lowest", "mean", "highest")
-BODY = "the body"
-"""Name of all voxels of a case without labels."""
+BODY = "the body"  # name of all voxels of a case without labels
 
 
 class RangeOptions(FilterOptions):

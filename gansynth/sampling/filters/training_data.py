@@ -19,21 +19,16 @@ from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run import check_case
 
-APART = 0.25
-"""Share of the subjects that are reserved for thresholds; at least one of two."""
+APART = 0.25  # share of the subjects that are reserved for thresholds; at least one of two
 
 
 class TrackedCases(CaseCache):
-    """A run's training cases and no others, with a record of those that were read.
-
-    Attributes:
-        seen: ids of the cases that were read.
-    """
+    """A run's training cases and no others, with a record of those that were read."""
 
     def __init__(self, source: CaseSource, lineage: Lineage, run: Path) -> None:
         super().__init__(source)
         self.run = run
-        self.seen: set[str] = set()
+        self.seen: set[str] = set()  # ids of the cases that were read
         self._wanted = {case.id: case.sha256 for case in lineage.cases}
 
     def __call__(self, case_id: str) -> Case:
@@ -65,11 +60,7 @@ class TrackedCases(CaseCache):
 
 
 def learning_of(
-    run: RunDescription,
-    source: CaseSource,
-    schema: Schema,
-    device: str,
-    reporter: Reporter,
+    run: RunDescription, source: CaseSource, schema: Schema, device: str, reporter: Reporter
 ) -> tuple[FilterTrainingData, TrackedCases]:
     """Return the cases that a filter of a run may use, and the record of those it reads."""
     lineage, space = run.lineage, run.space
@@ -96,10 +87,7 @@ def split(ids: Sequence[str], subjects: Mapping[str, str]) -> tuple[list[str], l
         return list(ids), list(ids)
     order = np.random.default_rng(0).permutation(len(people))
     apart = {people[n] for n in order[: max(1, round(APART * len(people)))].tolist()}
-    return (
-        [i for i in ids if subjects[i] not in apart],
-        [i for i in ids if subjects[i] in apart],
-    )
+    return ([i for i in ids if subjects[i] not in apart], [i for i in ids if subjects[i] in apart])
 
 
 def drawn(
@@ -119,11 +107,7 @@ def drawn(
 
 
 def labelled(name: str, learning: FilterTrainingData) -> None:
-    """Refuse cases without label maps, for filters that need them.
-
-    Raises:
-        UsageFault: naming the filter.
-    """
+    """Refuse cases without label maps, for filters that need them."""
     case = learning.crops.cut(learning.train_ids[0], np.random.default_rng(0))
     if case.labels is None or not learning.schema.foreground:
         raise UsageFault(

@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from gansynth.runtime.errors import EnvironmentFault
-
 Array = NDArray[np.float32]
 
 
@@ -26,13 +24,8 @@ class Atlas:
 
 def _read_maps() -> tuple[list[NDArray[Any]], NDArray[np.float64]]:
     """Return T1, GM and WM as `(X, Y, Z)` at 1 mm, and their affine."""
-    try:
-        from nilearn import datasets
-    except ImportError as error:
-        raise EnvironmentFault(
-            "phantoms need the MNI152 maps which nilearn ships, and nilearn cannot be imported "
-            f"({error}); install it with: pip install 'gansynth[demo]'"
-        ) from error
+    from nilearn import datasets
+
     images = [
         load(resolution=1)
         for load in (
@@ -47,11 +40,7 @@ def _read_maps() -> tuple[list[NDArray[Any]], NDArray[np.float64]]:
 
 @lru_cache(maxsize=2)
 def load_atlas(spacing_mm: float = 2.5, margin_mm: float = 16.0) -> Atlas:
-    """Smooth and resample the maps to an isotropic grid, `margin_mm` around the brain.
-
-    Raises:
-        EnvironmentFault: nilearn is missing.
-    """
+    """Smooth and resample the maps to an isotropic grid, `margin_mm` around the brain."""
     (t1, grey, white), affine = _read_maps()
     brain = (t1 > 0).astype(np.float32)  # the T1 map is skull-stripped
     # No CSF map is shipped: it is the brain minus the two others.

@@ -78,7 +78,6 @@ def write_deepmedic(
     a CPU. The same arguments give the same bytes.
 
     Raises:
-        EnvironmentFault: nilearn, which ships the atlas, is missing.
         UsageFault: `n` is below 2, or the folder exists and is not empty.
     """
     options = options or PhantomOptions(channels=("FLAIR", "T1c"))

@@ -48,7 +48,6 @@ def write_tissues(
     same arguments give the same bytes.
 
     Raises:
-        EnvironmentFault: nilearn, which ships the atlas, is missing.
         UsageFault: `n` is below 1, or the folder exists and is not empty.
     """
     options = options or PhantomOptions(channels=("T1",))
@@ -80,7 +79,6 @@ def write_gliomas(
     arguments give the same bytes.
 
     Raises:
-        EnvironmentFault: nilearn, which ships the atlas, is missing.
         UsageFault: `n` is below 1, or the folder exists and is not empty.
     """
     options = options or PhantomOptions()

@@ -72,7 +72,6 @@ def make_metastases(
     `atlas=None` loads the matching one and caches it.
 
     Raises:
-        EnvironmentFault: nilearn, which ships the atlas, is missing.
         UsageFault: `index` or `seed` is negative.
     """
     options = options or MetastasisOptions()

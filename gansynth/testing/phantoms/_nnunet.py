@@ -111,7 +111,6 @@ def write_nnunet_raw(
     call overwrites. `dataset.json` is written last: if it exists, the cases are complete.
 
     Raises:
-        EnvironmentFault: nilearn, which ships the atlas, is missing. Nothing has been written.
         UsageFault: `n` is below 1, `dataset_id` is not within 1 to 999, or the folder holds cases
             that this call would not overwrite.
     """

@@ -86,7 +86,6 @@ def make_phantom(
     matching one and caches it.
 
     Raises:
-        EnvironmentFault: nilearn, which ships the atlas, is missing.
         UsageFault: `index` or `seed` is negative, or the atlas has another spacing.
     """
     options = options or PhantomOptions()

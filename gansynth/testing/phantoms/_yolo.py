@@ -67,7 +67,6 @@ def write_yolo(
     same bytes.
 
     Raises:
-        EnvironmentFault: nilearn, which ships the atlas, is missing.
         UsageFault: `n` is below 3, or the folder exists and is not empty.
     """
     options = options or MetastasisOptions()

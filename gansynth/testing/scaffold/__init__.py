@@ -5,24 +5,15 @@
 without a data set. This module is itself a plugin.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from gansynth.core.hookspecs import hookimpl
+from gansynth.core.hookspecs import Register, hookimpl
+from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.runtime.errors import UsageFault
-
-if TYPE_CHECKING:
-    from gansynth.core.source import CaseSource, SourceRequest
 
 NDIM = {"2d": 2, "3d": 3}
 
 
 @hookimpl
-def register_sources(
-    register: Callable[[str, Callable[[], Callable[[SourceRequest], CaseSource]]], None],
-) -> None:
+def register_sources(register: Register) -> None:
     """Register ``example``."""
     register("example", lambda: _open_example)
 

@@ -95,9 +95,6 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
 
     The plugin registers ``name``, its package is ``gansynth_NAME``, and the default folder is
     ``gansynth-NAME``.
-
-    Raises:
-        UsageFault: the name is not valid or taken, or the folder exists.
     """
     template_kind = KINDS[kind]
     package, distribution = f"gansynth_{name}", f"gansynth-{name.replace('_', '-')}"

@@ -23,7 +23,6 @@ def made(tmp_path_factory) -> SimpleNamespace:
     Of six people, one or two of them held out. Do not change what lies there: ``flat_session`` and
     ``deep_session`` are copies of their sessions, of 4 + 4 and of 3 + 3 images.
     """
-    pytest.importorskip("nilearn", reason="phantoms are made from nilearn's atlas")
     base = tmp_path_factory.getbasetemp()
     home = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "turing_runs"
     with filelock.FileLock(home.with_suffix(".lock")):

@@ -57,7 +57,7 @@ def test_kill_9_loses_no_answer_that_was_acknowledged(made, flat_session):
         assert again.get("/state").json == state
         again.finish(state)
         (out, complaint), code = ended(process)
-    assert (code, complaint) == (0, "")
+    assert (code, complaint) == (0, f"next: gansynth evaluate {made.flat}\n")
     (rater,) = raters_of(flat_session)
     assert rater.finished
     assert [a["answer"] for a in rater.answers[:5]] == [said for _, said in given]

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from gansynth.core.adapter import MixConfig
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.ratio import Ratio
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.record import FILE
@@ -87,7 +88,9 @@ def test_nnunets_own_dice_is_ours(toy_copy):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
     iterations = {f"num_{which}iterations_per_epoch": "1" for which in ("", "val_")}
     quick = {"num_epochs": "1", **iterations}
-    outcome = adapter.start(MixConfig(None, Ratio(1, 0)), quick, ("-device", "cpu"))
+    outcome = adapter.start(
+        TrainingRequest(MixConfig(None, Ratio(1, 0)), quick, ("-device", "cpu"))
+    )
     found = evaluate(adapter.judged(outcome.folder), ONE, measures=("dice",)).per_case
     assert set(found) == set(adapter.source.held_out_ids)
     assert any(value for case in found.values() for value in case.values())

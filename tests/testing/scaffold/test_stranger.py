@@ -25,6 +25,7 @@ from gansynth.core.adapter import MixConfig
 from gansynth.core.edit import EditContext
 from gansynth.core.filter import FilterTrainingData
 from gansynth.core.hookspecs import API_VERSION
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import KINDS as REGISTRY_KINDS
@@ -199,7 +200,10 @@ def test_every_hook_has_an_example():
 def test_the_examples_of_a_generator_and_an_adapter_work(example):
     check_generator(example("generators", "means"), ndim=(2, 3), steps=0).raise_if_failed()
     adapter = example("adapters", "nothing")(ToySource())
-    assert adapter.start(MixConfig(RunFolder(Path()), Ratio(1, 0)), {}, ()).drawn_real == 0
+    assert (
+        adapter.start(TrainingRequest(MixConfig(RunFolder(Path()), Ratio(1, 0)), {}, ())).drawn_real
+        == 0
+    )
 
 
 def test_the_example_of_inject_mixes(toy_bank):
