@@ -38,8 +38,9 @@ from gansynth.hosts.record import (
     training_result_of,
 )
 from gansynth.hosts.sample_source import check_schema
+from gansynth.hosts.session import training_in
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors, remove_temporaries, write_json_atomic
+from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.machine import DoctorLine
 from gansynth_yolo.config import MIRROR, RUNS, YoloChoices, YoloConfig, YoloSettings
 from gansynth_yolo.detectors import detector
@@ -170,13 +171,9 @@ class YoloAdapter(Adapter):
         """Train the detector in a child process, and evaluate it on real images."""
         self.validate()
         self.check(request)
-        from gansynth.sampling.run import locked
-
         config = self._config(request)
         output = config.output
-        with locked(output, "take another --set output="):
-            check_output(config)  # another one may just have ended
-            remove_temporaries(output)
+        with training_in(output, lambda: check_output(config), "take another --set output="):
             with disk_errors(output):
                 write_json_atomic(output / CONFIG, config.to_json())
             train_apart(

@@ -59,9 +59,7 @@ class LibreDetector:
         weights = job.output.absolute() / "weights"
         last = weights / "last.pt"
         resume = job.resume and last.is_file()
-        if resume:
-            _restore(last)
-        if resume and epochs_done(last) >= job.epochs:
+        if resume and _restored(last) >= job.epochs:
             return best_of(weights)
         begin = last if resume else find_model(job.model)[2]
         # The second draws new weights, those that a model was opened with included.
@@ -112,14 +110,15 @@ def epochs_done(weights: Path) -> int:
         ) from error
 
 
-def _restore(last: Path) -> None:
-    """Put back the copy of weights that LibreYOLO was killed over."""
+def _restored(last: Path) -> int:
+    """Return the epochs done; weights that LibreYOLO was killed over are replaced by their copy."""
     try:
-        epochs_done(last)
+        return epochs_done(last)
     except TrainingFault:
         if not last.with_name(COPY).is_file():
             raise
-        shutil.copyfile(last.with_name(COPY), last)
+    shutil.copyfile(last.with_name(COPY), last)
+    return epochs_done(last)
 
 
 class _TrainingCallbacks:

@@ -16,13 +16,12 @@ from gansynth.fitting.chance import ChanceMonitor
 from gansynth.fitting.cost import fit_into, measure, peak_mib
 from gansynth.fitting.label_report import report_label_maps
 from gansynth.fitting.mode_collapse import DiversityMonitor
-from gansynth.fitting.run_report import write_run_report
+from gansynth.fitting.run_report import CURVES, write_run_report
 from gansynth.fitting.sample_grids import SampleGrid, final_sheets
 from gansynth.fitting.setup import FitJob, open_folder, refuse_full_disk, rehearse, resolve
 from gansynth.fitting.step_times import refuse_low_memory
 from gansynth.fitting.warm_start import ParentRun
 from gansynth.metrics.spectrum import spectrum_ratio
-from gansynth.report.figures import write_curves
 from gansynth.runtime.devices import pick_device
 from gansynth.runtime.distributed import ProcessGroup, process_group
 from gansynth.runtime.errors import TrainingFault
@@ -195,8 +194,8 @@ def _train(
         except TrainingFault as fault:
             if not processes.is_main:  # the first process reports for all
                 raise SystemExit(fault.exit_code) from fault
-            curves = _draw_curves(out)
-            raise TrainingFault(f"{fault}. Drawn in {curves}" if curves else str(fault)) from fault
+            drawn = f". Drawn in {out / CURVES}" if (out / LOSSES).exists() else ""
+            raise TrainingFault(f"{fault}{drawn}") from fault
         except Interrupted:
             reporter.warn(
                 f"{out}: stopped by a signal after step {manifest['steps']}, which is "
@@ -210,13 +209,6 @@ def _monitor(job: FitJob, run: Run, reporter: Reporter) -> DiversityMonitor | No
     if job.generator.label_source == "condition" or not job.options.diversity:
         return None
     return DiversityMonitor(job, run, reporter)
-
-
-def _draw_curves(out: Path) -> Path | None:
-    """Plot the losses of a run, if there are any."""
-    if not (out / "metrics.csv").exists():
-        return None
-    return write_curves(out / "metrics.csv", out / "samples" / "curves.png")
 
 
 def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> dict[str, Any]:

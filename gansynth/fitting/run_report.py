@@ -45,6 +45,7 @@ from gansynth.training.loggers import FILE as LOSSES
 from gansynth.training.loop import FitOptions
 
 RESULTS, PAGE, CARD = "report.json", "report.html", "card.md"
+CURVES = Path("samples", "curves.png")
 KEPT = ("held_out_cases", "seconds", "memory_mib", "losses", "spectrum_ratio", "diversity")
 """Keys of what a fit reports that ``report.json`` keeps."""
 SHEETS = 5
@@ -72,7 +73,7 @@ USE = (
 def write_run_report(
     run: RunDescription, reporter: Reporter, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Write report and card of a run; what hinders that is a warning.
+    """Write report and card of a run, after a fit its curves, too; what hinders that is a warning.
 
     Args:
         facts: what the fit reported, and its ``warnings``; None: what an earlier report kept.
@@ -81,8 +82,8 @@ def write_run_report(
         path = run.folder / RESULTS
         kept = (read_json(path) if path.exists() else {}) if facts is None else facts
         document = _document(run, kept)
-        if (metrics := run.folder / LOSSES).exists():
-            write_curves(metrics, run.folder / "samples" / "curves.png")
+        if facts is not None and (losses := run.folder / LOSSES).exists():
+            write_curves(losses, run.folder / CURVES)
         page = render(_page(run, _card(run, JsonNode(document))), style=STYLE)
         card = markdown(_card(run, JsonNode(_nameless(run, document))))
         write_json_atomic(path, document)
@@ -181,7 +182,7 @@ def _page(run: RunDescription, card: Report) -> Report:
         warnings=[*card.warnings, *([[PATIENTS]] if grids else [])],
         sections=[
             _section("Preview grids", grids or none),
-            _section("Curves", _images(run.folder / "samples", "curves") or none),
+            _section("Curves", _images((run.folder / CURVES).parent, CURVES.stem) or none),
             *(data, settings, *others),
         ],
     )

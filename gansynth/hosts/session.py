@@ -33,7 +33,7 @@ from gansynth.hosts.record import (
     training_result_of,
 )
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth.runtime.files import disk_errors, remove_temporaries, write_json_atomic
+from gansynth.runtime.files import remove_temporaries, write_json_atomic
 from gansynth.runtime.version import __version__
 
 T = TypeVar("T")
@@ -263,17 +263,17 @@ class CachedResult(Generic[T]):
 
 
 @contextmanager
-def training_in(output: Path, check: Callable[[], None]) -> Iterator[None]:
-    """Lock the folder of a training for this process.
+def training_in(
+    output: Path, check: Callable[[], None], hint: str = "take another folder: -o"
+) -> Iterator[None]:
+    """Lock the folder of a training for this process, and check it: another may just have ended.
 
     Raises:
         EnvironmentFault: another process uses it, or it cannot be written.
     """
     from gansynth.sampling.run import locked
 
-    with disk_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
-    with locked(output, "take another folder: -o"):
+    with locked(output, hint):
         check()
         remove_temporaries(output)
         yield

@@ -171,12 +171,12 @@ def test_a_look_that_may_not_be_is_refused(toy, changes, options, code, says):
     assert len(log.read_text().splitlines()) == 1
 
 
-def plan_in(home: Path, kind: str) -> Path:
+def plan_in(home: Path, kind: str, rival: object = "copy-paste") -> Path:
     request = FLAT[kind](home / "set")
     plan = {
         **{"name": "flat", "data": f"{request.kind}:{request.where}", "read": dict(request.read)},
         "host": {"target": "segmenter", "steps": 3, "set": SMALL},
-        **{"arms": ["default", "copy-paste"], "sizes": [2], "draws": 1, "seeds": 1},
+        **{"arms": ["default", rival], "sizes": [2], "draws": 1, "seeds": 1},
         **{"split": {"development": 2, "sealed": 2}, "measures": ["dice", "hd95"]},
         **{"tune": {"folds": 2, "rungs": [1.0]}},
         **({"subjects": request.subjects} if request.subjects else {}),

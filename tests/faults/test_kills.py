@@ -126,10 +126,8 @@ def jobs_here(monkeypatch):
 
 def frozen_plan(home: Path) -> Path:
     """A plan whose samples are drawn once: what a live bank holds depends on speed."""
-    plan = plan_in(home, "pictures")
-    arm = "- {name: copy-paste, from: copy-paste, bank: '8'}"
-    plan.write_text(plan.read_text().replace("- copy-paste", arm))
-    return plan
+    arm = {"name": "copy-paste", "from": "copy-paste", "bank": "8"}
+    return plan_in(home, "pictures", arm)
 
 
 def scores(document: Any) -> Any:
