@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.findings import CheckReport, Finding
+from gansynth.core.lineage import some_names
 from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.data.folds import folds_of, guard, split_file, subjects_of
 from gansynth.data.grid import canonical_spacing, same_spacing
@@ -283,10 +284,11 @@ def same_content(
         ]
         if apart:
             text = (
-                f"{where}: cases {cases} have the same image, and fold {apart[0]} trains on one "
-                "and holds another out; remove one, or give them one subject: --subjects CSV"
+                f"{where}: cases {some_names(cases)} have the same image, and fold {apart[0]} "
+                "trains on one and holds another out; remove one, or give them one subject: "
+                "--subjects CSV"
             )
             yield Finding("error", cases[0], where, text)
         else:
-            text = f"{where}: cases {cases} have the same image; remove one"
+            text = f"{where}: cases {some_names(cases)} have the same image; remove one"
             yield Finding("warning", cases[0], where, text)

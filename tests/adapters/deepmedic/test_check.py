@@ -247,7 +247,7 @@ def test_everything_is_told_at_once(toy):
             f"{toy.file('flair', 'pat_09')}: missing, expected for case 'pat_09'",
             f"{damaged}: truncated at byte",
             f"{holed}: 1 NaN and 0 infinite voxel(s)",
-            f"{toy.train}: cases ['pat_00', 'pat_02'] have the same image, and fold 0 trains on",
+            f"{toy.train}: cases pat_00, pat_02 have the same image, and fold 0 trains on",
         ),
         "warning": (
             f"{toy.train}: entry 3 of its lists names {toy.file('flair')} again",
