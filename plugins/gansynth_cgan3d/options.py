@@ -21,7 +21,7 @@ class CGANOptions(GeneratorOptions):
     """Options of ``cgan3d``; the defaults aim at one GPU and volumes of about 64 to 128 voxels."""
 
     # -- generator
-    width: int = Field(32, ge=4, le=4096, description="generator features at its finest level")
+    width: int = Field(16, ge=4, le=4096, description="generator features at its finest level")
     max_width: int = Field(256, ge=4, le=16384, description="most generator features of any level")
     levels: int = Field(4, ge=1, le=7, description="resolutions of the generator's U-Net")
     norm: Norm = Field("instance", description="the generator's normalisation")
@@ -56,7 +56,7 @@ class CGANOptions(GeneratorOptions):
         "linear", description="linear: unbounded z-scores; tanh: needs a recorded window"
     )
     # -- discriminator
-    d_width: int = Field(32, ge=4, le=4096, description="discriminator features at full resolution")
+    d_width: int = Field(16, ge=4, le=4096, description="discriminator features at full resolution")
     d_levels: int = Field(3, ge=1, le=6, description="resolutions of the discriminator")
     d_norm: Norm = Field("none", description="the discriminator's normalisation")
     d_down: Down = Field(

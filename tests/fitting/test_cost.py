@@ -317,7 +317,7 @@ def choose(toy_source, monkeypatch, tmp_path):
 
     def memory(generator, request, settings, edits, device) -> dict[str, Any]:
         edge = json.loads(settings.get("patch", "[16]"))[0] / 16
-        width = int(settings.get("width", 32)) / 32
+        width = int(settings.get("width", 16)) / 16
         share = edge**3 * width * (0.6 if settings.get("checkpointing") == "true" else 1.0)
         return {"memory_mib": round(100 + 1000 * share), "memory_before_mib": 100}
 
@@ -332,7 +332,7 @@ def choose(toy_source, monkeypatch, tmp_path):
 
 
 CHECKED, HALVED = {"checkpointing": "true"}, {"patch": "[8, 8, 8]"}
-NARROW, WHOLE = {"width": "16", "d_width": "16"}, {"patch": "[16, 16, 16]"}
+NARROW, WHOLE = {"width": "8", "d_width": "8"}, {"patch": "[16, 16, 16]"}
 
 
 @pytest.mark.parametrize(
