@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -181,9 +182,11 @@ def masked_l1(fake: Tensor, real: Tensor, mask: Tensor, *, lowpass: int = 1) -> 
 
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Return the L1 of discriminator features: Wang et al. 2018 (arXiv:1711.11585, eq. 4)."""
-    # Differences of half precision have the same signs, in half the memory.
-    differences = [(f - r.detach()).abs() for r, f in zip(real, fake, strict=True)]
-    return torch.stack([d.mean(dtype=torch.float32) for d in differences]).mean()
+    # Differences of half precision have the same signs, in half the memory. The norm's gradient
+    # keeps the order of the features in memory; a mean's does not, and slows all before it.
+    differences = [f - r.detach() for r, f in zip(real, fake, strict=True)]
+    norm = partial(torch.linalg.vector_norm, ord=1, dtype=torch.float32)
+    return torch.stack([norm(d) / d.numel() for d in differences]).mean()
 
 
 def perceptual(

@@ -80,7 +80,7 @@ class FitOptions(SetOptions):
         False, description="CUDA: cuDNN times its convolutions and takes the fastest"
     )
     channels_last: bool = Field(
-        False, description="CUDA: weights of 3D networks with channels innermost, as on the CPU"
+        False, description="CUDA: weights with channels innermost, as on the CPU"
     )
     decay: Literal["none", "linear", "cosine"] = Field(
         "none", description="how learning rates fall to 0 by the last step"
@@ -153,7 +153,7 @@ def train(
         torch.backends.cudnn.benchmark |= options.cudnn_benchmark
     if options.channels_last:
         for net in generator.nets.values():
-            net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            generator.channels_last(net)
     casts = half is not None and device.type == "cuda" and not compiles(options.compile)
     mended = half is not None and device.type == "cpu"
     phases = generator.phases()

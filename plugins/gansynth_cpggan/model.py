@@ -138,14 +138,6 @@ class CPGGAN(Generator):
                 axes[f"discriminator/refine.{i - 1}.weight"] = features(width)
         return axes
 
-    def to(self, device: torch.device) -> Generator:
-        """Move every network to a device."""
-        super().to(device)
-        for net in self.nets.values():
-            # Measured on a CPU: 1.1 to 1.2 times faster at 64 x 64.
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self
-
     # -- training ----------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:

@@ -116,15 +116,6 @@ class DCGAN(Generator):
         }
         return {**axes, "discriminator/told.weight": (0, kinds)} if kinds else axes
 
-    def to(self, device: torch.device) -> Generator:
-        """Move every network to a device."""
-        super().to(device)
-        if self.schema.ndim == 2:
-            for net in self.nets.values():
-                # Measured on a CPU: generator steps up to 1.8x faster, sampling 1.2x.
-                net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self
-
     # -- training ----------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:

@@ -75,7 +75,7 @@ VALUES: dict[str, tuple[Any, float]] = {
     "minus the distance": (lambda: losses.wgan_critic([t(3.0, 5.0)], [t(1.0, -1.0)]), -4.0),
     "wgan generator": (lambda: losses.wgan_generator([t(1.0, -1.0)]), 0.0),
     "feature matching": (
-        lambda: losses.feature_matching([EVEN, t(0, 0)], [EVEN + 1, t(3, 3)]),
+        lambda: losses.feature_matching([EVEN, t(0.0, 0.0)], [EVEN + 1, t(3.0, 3.0)]),
         2.0,
     ),
     "l1": (lambda: losses.l1(t(1.0, -1.0)[None, None], torch.zeros(1, 1, 2)), 1.0),

@@ -107,6 +107,14 @@ class PixConv(nn.Module):
         return features
 
 
+def entered(x: Tensor) -> Tensor:
+    """Return a network's input (B, C, ...), on a CPU with channels innermost as its weights are."""
+    if x.device.type != "cpu":
+        return x
+    form = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+    return x.contiguous(memory_format=form)
+
+
 def downsampling(
     kind: Down, ndim: int, cin: int, cout: int, stride: tuple[int, ...], *, spectral: bool = False
 ) -> nn.Module:

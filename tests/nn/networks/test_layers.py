@@ -18,6 +18,7 @@ from gansynth.nn.networks.progressive import (
     pixel_norm,
 )
 from gansynth.nn.networks.resize import enlarge, interpolate, matrix
+from gansynth.nn.networks.unet import NoiseInjection
 
 FORMATS = (torch.contiguous_format, torch.channels_last_3d)
 
@@ -164,6 +165,20 @@ def test_without_gradients_nothing_changes():
     x, norm = volume(), norm_of(16)
     with torch.no_grad():
         torch.testing.assert_close(norm_leaky_relu(x.clone(), norm, 0.2), plain(x, norm, 0.2))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_noise_is_added_as_autograd_would(form):
+    layer, noise = NoiseInjection(3, 16), images(3, 1, 5, 6, 7)
+    x = volume(form=form).requires_grad_()
+    made, wanted = layer(x, noise), x + layer.scale * noise
+    assert made.is_contiguous(memory_format=form)
+    inputs, weights = [x, layer.scale], images(*x.shape) ** 2
+    found = torch.autograd.grad(made, inputs, weights)
+    for one, other in zip(
+        [made, *found], [wanted, *torch.autograd.grad(wanted, inputs, weights)], strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [(5, 9), (4, 8), (6, 6), (7, 13), (1, 2)])
