@@ -309,3 +309,18 @@ def test_a_gan_is_compared_with_each_arm_without_a_network_on_the_primary_measur
     ]
     assert [r["difference"] for r in rows] == pytest.approx([0.07, 0.04], abs=0.004)
     assert [r["p_holm"] for r in rows] == holm([r["p"] for r in rows])
+
+
+@pytest.mark.parametrize(
+    ("choices", "gans"), [(["default", "paste"], ["gan"]), (["paste", "gan"], ["gan", "chosen"])]
+)
+def test_a_choice_counts_as_a_gan_if_one_of_its_arms_is_one(choices, gans):
+    made = document(experiment({"default": 0.5, "paste": 0.53, "gan": 0.6, "chosen": 0.55}, DICE))
+    drawn = {"paste": "copypaste", "gan": "cgan3d"}
+    made["plan"]["arms"] = [
+        {"name": "chosen", "tune": choices},
+        *({"name": arm, "generator": plugin} for arm, plugin in drawn.items()),
+    ]
+    for arm, plugin in drawn.items():
+        made["arms"][arm]["generator"] = plugin
+    assert [row["arm"] for row in analysed(made)["baselines"]] == gans

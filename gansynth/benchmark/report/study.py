@@ -106,16 +106,20 @@ class ReportData:
     def _kind(self, key: str, node: JsonNode) -> str:
         if key == self.control:
             return "control"
-        planned = next(
-            (a for a in self.root["plan"]["arms"] if a["name"].text == key), JsonNode(None)
-        )
+        planned = self._planned(key)
         if any((arm["real"].number or 1) > 1 for arm in (planned, node)):
             return "yardstick"
         if planned["tune"] or node["tune"] or any(run["chosen"] for run in self.runs(key)):
-            return "tuned"
+            choices = [choice.text for choice in planned["tune"]]
+            learnt = any(self._kind(name, self._planned(name)) == "gan" for name in choices)
+            return "tuned" if learnt or not choices else "rival"
         generator = node["generator"].text
         plugin = self.root["plan"]["generators"][generator]["plugin"].text or generator
         return "rival" if not plugin or plugin in NO_NETWORK else "gan"
+
+    def _planned(self, key: str) -> JsonNode:
+        arms = self.root["plan"]["arms"]
+        return next((arm for arm in arms if arm["name"].text == key), JsonNode(None))
 
     @property
     def others(self) -> list[ReportArm]:
