@@ -107,8 +107,8 @@ class PixConv(nn.Module):
         return features
 
 
-def entered(x: Tensor) -> Tensor:
-    """Return a network's input (B, C, ...), on a CPU with channels innermost as its weights are."""
+def channels_last(x: Tensor) -> Tensor:
+    """Return a network's input (B, C, ...); on a CPU with channels innermost, as its weights."""
     if x.device.type != "cpu":
         return x
     form = torch.channels_last if x.ndim == 4 else torch.channels_last_3d

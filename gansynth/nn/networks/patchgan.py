@@ -20,9 +20,9 @@ from gansynth.nn.networks.blocks import (
     Norm,
     PixConv,
     activation,
+    channels_last,
     conv,
     downsampling,
-    entered,
 )
 from gansynth.nn.networks.blocks import normalisation as normalised
 from gansynth.nn.networks.recompute import recomputed
@@ -94,7 +94,7 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, pair: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Classify pairs (B, in_channels, ...); return logits per head and features per layer."""
-        x = entered(pair)
+        x = channels_last(pair)
         features: list[Tensor] = []
         layers = [*([] if self.stem is None else [self.stem]), *self.down]
         for layer, norm, second in zip(layers, [nn.Identity(), *self.norm], self.more, strict=True):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from gansynth.nn.networks.blocks import ConvUnit, conv, downsampling, entered
+from gansynth.nn.networks.blocks import ConvUnit, channels_last, conv, downsampling
 from gansynth.nn.networks.resize import enlarge
 
 
@@ -40,7 +40,7 @@ class Perceptor(nn.Module):
 
     def features(self, image: Tensor) -> list[Tensor]:
         """Return features (B, ...) of each resolution, finest first."""
-        features, x = [], entered(image)
+        features, x = [], channels_last(image)
         for first, then in zip(self.first, self.then, strict=True):
             x = then(first(x))
             features.append(x)

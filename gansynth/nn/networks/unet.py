@@ -27,9 +27,9 @@ from gansynth.nn.networks.blocks import (
     ResidualBlock,
     activated,
     activation,
+    channels_last,
     conv,
     downsampling,
-    entered,
     normalisation,
     shrunk,
 )
@@ -303,7 +303,7 @@ class UNetGenerator(nn.Module):
 
     def enter(self, condition: Tensor) -> Tensor:
         """Compute features of the finest level."""
-        x = self.act(self.stem(entered(condition)))
+        x = self.act(self.stem(channels_last(condition)))
         return self._refined(self.refine_down, 0, x)
 
     def descend(self, i: int, x: Tensor) -> Tensor:
