@@ -29,6 +29,7 @@ GANS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     "cgan3d, 48^3, fp32": ("cgan3d", 3, 48, {"batch_size": 1, "precision": "fp32"}),
     "cgan3d, 48^3, bf16": ("cgan3d", 3, 48, {"batch_size": 1, "precision": "bf16"}),
     "cgan3d, 64^2, fp32": ("cgan3d", 2, 64, {"batch_size": 8, "precision": "fp32"}),
+    "cgan3d, 64^2, bf16": ("cgan3d", 2, 64, {"batch_size": 8, "precision": "bf16"}),
     "dcgan, 64^2, fp32": ("dcgan", 2, 64, {"batch_size": 16, "precision": "fp32"}),
 }
 
