@@ -1,6 +1,6 @@
 """On a CPU all features of a step have their channels innermost.
 
-Operators whose arguments differ in their order in memory take up to thirty times as long, in bf16.
+Operators whose arguments differ in their order in memory take many times as long, in bf16.
 """
 
 from typing import Any

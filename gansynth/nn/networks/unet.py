@@ -88,7 +88,7 @@ class NoiseInjection(nn.Module):
 class _Noisy(torch.autograd.Function):
     """As ``addcmul``, by matrices where channels are last, as after a CPU's convolution in bf16.
 
-    There a product with one value for all channels takes seven times as long.
+    There ``addcmul`` of one value for all channels of a voxel is slow.
     """
 
     @staticmethod
