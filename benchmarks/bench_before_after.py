@@ -3,8 +3,9 @@
     git worktree add ../before COMMIT
     python benchmarks/bench_before_after.py ../before --name before_after
 
-Training steps of the generators, draws from a bank, an evaluation. Each measurement is a process of
-its own, on one core; the order of the two trees is swapped every round.
+Training steps of the generators, samples, draws from a bank, an evaluation; or some of ``--parts``.
+Each measurement is a process of its own, on one core; the order of the two trees is swapped every
+round.
 """
 
 from __future__ import annotations
@@ -34,22 +35,47 @@ GANS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
 }
 
 
+def built(kind: str, dims: int, size: int) -> Any:
+    """An untrained generator of one channel and one label."""
+    import torch
+
+    from gansynth.core.registry import installed
+    from gansynth.core.schema import Schema
+
+    schema = Schema(("T1",), {"background": 0, "organ": 1}, (1.0,) * dims, "DHW"[-dims:])
+    cls = installed().generator(kind)
+    torch.manual_seed(0)
+    return cls(schema, (size,) * dims, cls.Options())
+
+
 def step(name: str) -> float:
     """Seconds of a step of the training loop, by its own clock, after as many steps."""
     import torch
 
     from gansynth.core.generator import Batch
-    from gansynth.core.registry import installed
-    from gansynth.core.schema import Schema
 
     kind, dims, size, told = GANS[name]
-    schema = Schema(("T1",), {"background": 0, "organ": 1}, (1.0,) * dims, "DHW"[-dims:])
-    cls, shape = installed().generator(kind), (size,) * dims
-    torch.manual_seed(0)
-    image = torch.randn((told["batch_size"], 1, *shape))
+    generator = built(kind, dims, size)
+    image = torch.randn((told["batch_size"], 1, *(size,) * dims))
     batch = Batch(image, (image[:, 0] > 0.5).long())
-    generator = cls(schema, shape, cls.Options())
     return training_step(generator, lambda *_: batch, STEPS, **told)()
+
+
+def sample(dims: int, size: int) -> float:
+    """Processor seconds of a sample of ``cgan3d``: of eight slices, or of a volume; after one."""
+    import torch
+
+    from gansynth.core.schema import Condition
+
+    generator = built("cgan3d", dims, size)
+    generator.to(torch.device("cpu"))
+    labels = np.random.default_rng(0).integers(0, 2, (size,) * dims).astype(np.int16)
+    number, seconds = 8 if dims == 2 else 1, []
+    for _ in range(6):
+        began = time.process_time()
+        generator.sample([Condition(labels)] * number, range(number))
+        seconds.append(time.process_time() - began)
+    return float(np.median(seconds[1:])) / number
 
 
 def draw(run: str) -> float:
@@ -91,7 +117,12 @@ def in_tree(tree: Path, part: str, run: Path) -> float:
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-PARTS: dict[str, Callable[[str], float]] = {"draw from a bank": draw, "evaluate, quick": evaluation}
+PARTS: dict[str, Callable[[str], float]] = {
+    "sample, 64^2": lambda run: sample(2, 64),
+    "sample, 96^3": lambda run: sample(3, 96),
+    "draw from a bank": draw,
+    "evaluate, quick": evaluation,
+}
 
 
 def main() -> None:
@@ -100,6 +131,7 @@ def main() -> None:
     parser.add_argument("before", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--name", default="before_after")
+    parser.add_argument("--parts", nargs="+", choices=(*GANS, *PARTS), default=[*GANS, *PARTS])
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -113,7 +145,7 @@ def main() -> None:
         run = Path(scratch) / "run"
         fit = ("fit", "cgan3d", "--data", "example:2d", "-o", str(run))
         gansynth_command(*fit, "--set", "steps=4", "-q")
-        for part in (*GANS, *PARTS):
+        for part in args.parts:
             found: dict[str, list[float]] = {name: [] for name in sides}
             for number in range(args.rounds):
                 for name in list(sides) if number % 2 == 0 else reversed(sides):

@@ -11,18 +11,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gansynth.core.generator import Batch
-from gansynth.core.schema import Schema
+from gansynth.core.schema import Condition, Schema
 from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.model import CGAN3D
 
 FORMS = {4: torch.channels_last, 5: torch.channels_last_3d}
-BATCH = 2
+BATCH, LABELS = 2, 2
 
 
 def order(x: Any) -> str | None:
-    """Return where channels of features lie; None for one channel and for other tensors."""
+    """Return where channels of features lie; None for labels, images and other tensors."""
     features = isinstance(x, Tensor) and x.ndim in FORMS and x.shape[0] in (BATCH, 2 * BATCH)
-    if not features or 1 in x.shape[1:]:
+    if not features or x.shape[1] <= LABELS or 1 in x.shape[2:]:
         return None
     if x.is_contiguous():
         return "first"
@@ -47,15 +47,17 @@ class Orders(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("options", [{}, {"perceptual": 1}], ids=["default", "perceptual"])
 @pytest.mark.parametrize("dims", [2, 3])
-def test_no_operator_of_a_step_mixes_two_orders(dims):
+def test_no_operator_of_a_step_or_a_sample_mixes_two_orders(dims, options):
     shape = (16,) * dims
     schema = Schema(("T1",), {"background": 0, "organ": 1}, (1.0,) * dims, "DHW"[-dims:])
-    generator = CGAN3D(schema, shape, CGAN3D.Options())
+    generator = CGAN3D(schema, shape, CGAN3D.Options(**options))
     image = torch.randn(BATCH, 1, *shape)
-    batch = Batch(image, (image[:, 0] > 0.5).long())
+    labels = (image[:, 0] > 0.5).long()
     settings = {"batch_size": BATCH, "steps": 1, "precision": "bf16", "diversity": 0}
     with Orders() as orders:
-        train(generator, lambda *_: batch, FitOptions.model_validate(settings))
+        train(generator, lambda *_: Batch(image, labels), FitOptions.model_validate(settings))
+        generator.sample([Condition(given) for given in labels.numpy()], range(BATCH))
     assert orders.last > 100
     assert orders.mixed == []
