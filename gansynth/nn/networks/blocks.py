@@ -26,11 +26,7 @@ class Conv3d(nn.Conv3d):
         if samples <= batch:
             plain: Tensor = convolve(input, weight, bias)
             return plain
-        form = torch.contiguous_format
-        if input.is_contiguous(memory_format=torch.channels_last_3d):
-            form = torch.channels_last_3d
-        empty = input.new_zeros((samples - batch, *input.shape[1:])).contiguous(memory_format=form)
-        made: Tensor = convolve(torch.cat((input, empty)), weight, bias)
+        made: Tensor = convolve(F.pad(input, [*[0] * 9, samples - batch]), weight, bias)
         return made[:batch]
 
     def _enough(self, x: Tensor) -> int:

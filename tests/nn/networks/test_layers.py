@@ -120,6 +120,10 @@ def test_it_makes_and_passes_back_what_autograd_does(dtype, near, form):
     norm = norm_of(16).double() if dtype == torch.float64 else norm_of(16)
     found = run(norm_leaky_relu, norm, x)
     assert found[0].is_contiguous(memory_format=form)
+    with torch.no_grad():
+        alone = norm_leaky_relu(x, norm, 0.2)
+    assert alone.is_contiguous(memory_format=form)
+    assert torch.equal(alone, found[0])
     for one, wanted in zip(found, run(plain, norm, x), strict=True):
         assert (one - wanted).abs().max() <= near * wanted.abs().max()
 
