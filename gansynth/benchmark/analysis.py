@@ -243,10 +243,11 @@ def _warnings(document: Mapping[str, Any], matrices: Matrices) -> list[str]:
     if set(document["subjects"]) == set(document["subjects"].values()):
         warnings.append("every case counts as one subject: no subjects were given for the cases")
     warnings += _unlearnt(document, matrices)
-    if document["draws"] < 3 or document["seeds"] < 2:
+    draws, seeds = document["draws"], document["seeds"]
+    if draws < 3 or draws * seeds < 6:  # one seed for each of many draws varies both
         warnings.append(
-            f"{document['draws']} draw(s) and {document['seeds']} seed(s): too few to generalise "
-            "to other training sets; expected at least 3 and 2"
+            f"{draws} draw(s) and {seeds} seed(s): too few to generalise to other training sets; "
+            "expected at least 3 draws, and 6 trainings of an arm"
         )
     return warnings
 

@@ -236,6 +236,7 @@ FEW = [even("default", 0.5), even("gan", 0.5, fell_back=3), even("gan", 0.5, see
         ),
         ([run("default", HALF)], {"draws": 2}, "2 draw(s) and 2 seed(s): too few"),
         ([run("default", HALF)], {"seeds": 1}, "3 draw(s) and 1 seed(s): too few"),
+        ([run("default", HALF)], {"draws": 6, "seeds": 1}, None),
         (FEW, {}, "in 1 trainings some synthetic samples were missing"),
         (experiment({"default": 0.1, "gan": 0.1}), {}, "hardly begun"),
         (experiment({"default": 0.8, "gan": 0.1}), {}, None),
