@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,7 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
     changes = {"data": _placed_data(plan.data, path.parent if data is None else Path())}
     for key in ("root", "subjects"):
         value = getattr(plan, key)
-        if value is not None and (path.parent / value).exists():
+        if value is not None and os.path.exists(path.parent / value):  # an expression may be long
             changes[key] = str((path.parent / value).absolute())
     plan = plan.model_copy(update=changes)
     check_names(plan, path)
@@ -49,7 +50,7 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
 def _placed_data(text: str, folder: Path) -> str:
     """Make WHERE of KIND:WHERE absolute if it is an existing path relative to the folder."""
     kind, colon, where = text.partition(":")
-    if colon and where and not Path(where).is_absolute() and (folder / where).exists():
+    if colon and where and not Path(where).is_absolute() and os.path.exists(folder / where):
         return f"{kind}:{(folder / where).absolute()}"
     return text
 

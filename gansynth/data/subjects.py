@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
     """
     ids = sorted(ids)
     path = Path(text)
-    if text.lower().endswith(".csv") or path.is_file():
+    if text.lower().endswith(".csv") or os.path.isfile(path):  # a long expression names no file
         subjects = read_column(path, "subject", "subject_group")
         where, hint = f"{path}", "add a line for each case"
     else:
