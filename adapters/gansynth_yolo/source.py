@@ -24,7 +24,7 @@ from gansynth.data.label_boxes import LabelBoxes
 from gansynth.data.planes import resize
 from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.data.resplit import write_resplit
-from gansynth.data.subjects import read_subjects
+from gansynth.data.subjects import is_table, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_yolo.cases import YoloImage, read_pixels, scaled
 from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
@@ -292,7 +292,7 @@ class YoloSource(CaseSource):
     @cached_property
     def _subjects(self) -> dict[str, str]:
         subjects = self.request.subjects
-        if subjects is not None and (subjects.lower().endswith(".csv") or Path(subjects).is_file()):
+        if subjects is not None and is_table(subjects):
             return read_subjects(subjects, self.everything.images)
         if subjects is not None:
             by_name = read_subjects(subjects, {unsplit(case) for case in self.everything.images})

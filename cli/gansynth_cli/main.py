@@ -184,9 +184,11 @@ def _usage_line(error: click.ClickException) -> str:
 
 
 def _environment(error: Exception) -> str | None:
-    """Return one line for an uncaught error of disk or memory; None for a bug."""
+    """Return one line for an uncaught error of disk, names or memory; None for a bug."""
     if isinstance(error, OSError) and error.errno in DISK:
         return f"{_one_line([error])}; make room, or choose another folder"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{_one_line([error])}; name a file or folder that exists, or a shorter one"
     # torch.OutOfMemoryError, recognised by name: torch may not be imported here. On the CPU torch
     # raises a RuntimeError, and a system call an OSError.
     no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

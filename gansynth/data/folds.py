@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -113,7 +114,7 @@ def read_folds(path: Path, cases: Collection[str], where: Path) -> dict[str, Fol
 def absolute(request: SourceRequest, where: str | Path = "") -> SourceRequest:
     """Return the request with absolute paths (``where``, subjects, splits), for a run's record."""
     subjects, read = request.subjects, dict(request.read)
-    if subjects is not None and Path(subjects).is_file():
+    if subjects is not None and os.path.isfile(subjects):
         subjects = str(Path(subjects).absolute())
     if "splits" in read:
         read["splits"] = str(Path(read["splits"]).expanduser().absolute())

@@ -16,6 +16,11 @@ from gansynth.core.source import FoldSplit
 from gansynth.runtime.errors import DataFault, UsageFault
 
 
+def is_table(text: str) -> bool:
+    """Return whether ``--subjects`` is a table; an expression may be longer than a name."""
+    return text.lower().endswith(".csv") or os.path.isfile(text)
+
+
 def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
     """Map cases to subjects, by a CSV or by a regular expression's first group.
 
@@ -24,7 +29,7 @@ def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
     """
     ids = sorted(ids)
     path = Path(text)
-    if text.lower().endswith(".csv") or os.path.isfile(path):  # a long expression names no file
+    if is_table(text):
         subjects = read_column(path, "subject", "subject_group")
         where, hint = f"{path}", "add a line for each case"
     else:

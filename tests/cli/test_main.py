@@ -96,6 +96,7 @@ class OutOfMemoryError(RuntimeError):
         ),
         (FileNotFoundError(errno.ENOENT, "no such file"), 1, "bug: "),
         (OSError(errno.ENOSPC, "No space left on device", "/a/file"), 4, "error: "),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "aaa"), 4, "error: "),
         (MemoryError(), 4, "error: "),
         (OutOfMemoryError("CUDA out of memory"), 4, "error: "),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 4, "error: out of memory; "),
