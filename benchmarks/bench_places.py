@@ -10,7 +10,7 @@ depth too) and of real lesions of patients who were not trained on:
 - outside: share of lesions with less than 0.6 of their pixels there;
 - fallback: share of samples for which no likely place was found; milliseconds of processor a draw.
 
-    python benchmarks/bench_places.py [--draws 4] [--patients 5] [--samples 120]
+    python benchmarks/bench_places.py [--draws 4] [--patients 5] [--samples 120] [--side 64]
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from gansynth.sampling.run_source import open_source
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data/lgg_flair256"
 PATIENT = r"(TCGA_[A-Z]+_[A-Z0-9]+)_"
-SIDE, EDITS, REAL = 64, ("flip", "rotate", "scale", "elastic"), 240
+EDITS, REAL = ("flip", "rotate", "scale", "elastic"), 240
 
 
 class Judge:
@@ -68,22 +68,22 @@ class Judge:
         nearest = distance_transform_edt(~ring, return_distances=False, return_indices=True)
         likely = self.known.likely(scene, (1,))[tuple(axis[lesion] for axis in nearest)]
         picture = np.asarray(Image.open(DATA / "images" / f"{case_id}.png"), np.float32)
-        parts = [n for length in picture.shape for n in (SIDE, length // SIDE)]
+        parts = [n for length in picture.shape for n in (len(lesion), length // len(lesion))]
         brain = find_brain(picture).mask.reshape(parts).mean(axis=(1, 3))
         return float(likely.mean()), float(brain[lesion].mean()), int(lesion.sum())
 
 
-def subset(draw: int, patients: int, home: Path) -> tuple[ConditionSampler, CasePool]:
+def subset(draw: int, args: argparse.Namespace, home: Path) -> tuple[ConditionSampler, CasePool]:
     """Conditions from some patients, and the pool of all patients' cases."""
     names = sorted(path.stem for path in (DATA / "images").glob("*.png"))
     people = sorted({name.rsplit("_", 1)[0] for name in names})
-    chosen = np.random.default_rng(draw).permutation(people)[:patients].tolist()
+    chosen = np.random.default_rng(draw).permutation(people)[: args.patients].tolist()
     split = {"train": [], "val": []}
     for name in names:
         split["train" if name.rsplit("_", 1)[0] in chosen else "val"].append(name)
     splits = home / f"splits_{draw}.json"
     splits.write_text(json.dumps([split]), encoding="utf-8")
-    read = {"resize": f"{SIDE}x{SIDE}", "splits": str(splits)}
+    read = {"resize": f"{args.side}x{args.side}", "splits": str(splits)}
     source = open_source(SourceRequest("pictures", str(DATA), subjects=PATIENT, read=read))
     drawer = lesion_drawer(None, "apart_mm=3.0")
     sampler = ConditionSampler(source, source.space, build_edits(EDITS), seed=1, lesions=drawer)
@@ -104,7 +104,7 @@ def measure(draw: int, args: argparse.Namespace, home: Path) -> dict[str, dict[s
     alone = patch.object(PlacementRegion, "surroundings", None)
     for name, way in (("prior alone", alone), ("prior, tissue, depth", nullcontext())):
         with way:
-            sampler, everyone = subset(draw, args.patients, home)
+            sampler, everyone = subset(draw, args, home)
             sampler.draw(0)
             began = time.process_time()
             drawn = [sampler.draw(index) for index in range(args.samples)]
@@ -131,13 +131,14 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=4, help="training subsets")
     parser.add_argument("--patients", type=int, default=5)
     parser.add_argument("--samples", type=int, default=120)
+    parser.add_argument("--side", type=int, default=64, help="pixels of the pictures' edge")
     args = parser.parse_args()
     if not DATA.is_dir():
         print("skipped, ../shared/data/lgg_flair256 is not there")
         return
     with tempfile.TemporaryDirectory() as home:
         found = [measure(draw, args, Path(home)) for draw in range(args.draws)]
-    write("places", {"subsets": found})
+    write("places" if args.side == 64 else f"places_{args.side}", {"subsets": found})
     keys = ("in range", "brain", "outside", "pixels", "fallback", "ms")
     rows = [
         (draw, name, *(numbers.get(key, float("nan")) for key in keys))
