@@ -14,7 +14,10 @@ from typing import Any
 
 HERE = Path(__file__).parent / "gains"
 PAGE = HERE / "README.md"
-NAMES = ("lgg", "lgg_10", "lgg_yolo", "hippocampus", "phantoms", "phantoms_longer", "figshare")
+NAMES = (
+    *("lgg", "lgg_128", "lgg_10", "lgg_yolo"),
+    *("hippocampus", "phantoms", "phantoms_longer", "figshare"),
+)
 RESULTS = HERE.parents[1] / "docs" / "results.md"
 OURS, END_OURS = "<!-- gains -->\n", "<!-- /gains -->"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
