@@ -36,7 +36,7 @@ def section(name: str, doc: Mapping[str, Any]) -> Iterator[str]:
         f"{doc['host']['title']}, {doc['host']['steps']} steps; {doc['draws']} draws x "
         f"{doc['seeds']} seeds, {done} of {len(doc['runs'])} trainings done; "
         f"{data['test_subjects']} {look['split']} subjects ({data['test_cases']} cases), look "
-        f"{look['number']}."
+        f"{look['number']} of this plan."
     )
     yield ""
     yield from table(doc)

@@ -78,6 +78,7 @@ def _scope(study: ReportData) -> Line:
         line += [" with ", whole(data["test_cases"]), " cases"]
     if look["split"]:
         line += [f" · {look['split'].text} split, look ", whole(look["number"])]
+        line.append(" of this plan")
     return [*line, *_finished(study), "."]
 
 
