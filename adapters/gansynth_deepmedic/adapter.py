@@ -38,8 +38,8 @@ from gansynth_deepmedic.engine.settings import read_settings
 from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
 from gansynth_deepmedic.insertion import HostCase
 from gansynth_deepmedic.layout import TRAIN, volume
-from gansynth_deepmedic.model_config import ModelConfig
-from gansynth_deepmedic.program import doctor_lines
+from gansynth_deepmedic.model_config import ModelConfig, read_model_config
+from gansynth_deepmedic.program import doctor_lines, find_program
 from gansynth_deepmedic.record import (
     DeepMedicJob,
     check_resumable,
@@ -215,6 +215,7 @@ class DeepMedicAdapter(Adapter):
         config = choices.asked(self.host.config)
         network = self._network(choices)
         in_torch = choices.engine == "torch"
+        given = (None if path is None else str(path) for path in (choices.checkout, choices.python))
         output = choices.output or default_output(RUNS, self.host.name, mix_config)
         return DeepMedicJob(
             mix_config=mix_config,
@@ -229,7 +230,7 @@ class DeepMedicAdapter(Adapter):
             output=output,
             sample_source=open_sample_source(mix_config, self.host, self._held_out_of(mix_config)),
             regions=asked_regions(choices.regions, self.host),
-            program=None if in_torch else choices.program(),
+            program=None if in_torch else find_program(*given),
             engine=read_settings(choices.torch, config, network) if in_torch else None,
             patience=read_patience(),
         )
@@ -250,7 +251,13 @@ class DeepMedicAdapter(Adapter):
                 "cases have no such maps; expected sampling by labels (typeOfSamplingForTraining). "
                 "Remove that key"
             )
-        network = choices.network(self.schema)
+        schema = self.schema
+        if choices.model is not None:
+            network = read_model_config(choices.model)
+        else:
+            from gansynth_deepmedic.engine.network import default_model
+
+            network = default_model(max(schema.labels.values()) + 1, len(schema.channels))
         if network.path not in self._looked:
             refuse_unusable(self.host, None if network.path is None else network)
             self._looked.add(network.path)

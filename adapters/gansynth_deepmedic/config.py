@@ -11,13 +11,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from gansynth.core.schema import Schema
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, read_settings, refuse_unaugmented
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.engine.settings import TorchSettings
-from gansynth_deepmedic.model_config import ModelConfig
-from gansynth_deepmedic.program import DeepMedicProgram
 from gansynth_deepmedic.training_order import Engine
 
 
@@ -129,19 +126,18 @@ class DeepMedicChoices:
                 f"-- {options[0]}: --engine torch has no command line of its own, expected --set "
                 "KEY=VALUE (model, device ...); leave out what follows --"
             )
-        program_options = _DeepMedicRunOptions.read(options)
-        if program_options.model is not None and read.model not in (None, program_options.model):
+        named, arguments = _run_options(options)
+        if "-model" in named and read.model not in (None, named["-model"]):
             raise UsageFault(
-                f"-- -model {program_options.model} and --set model={read.model}: expected one "
+                f"-- -model {named['-model']} and --set model={read.model}: expected one "
                 "of them; leave the other out"
             )
-        if read.resume and program_options.load:
+        if read.resume and named.get("-load"):
             raise UsageFault(
                 "-- -load with --set resume=yes: resume selects the checkpoint itself, expected "
                 "one of them; leave the other out"
             )
-        named = program_options.model or read.model
-        model = model if named is None else _path(named)
+        model = _path(named.get("-model") or read.model) or model
         if engine == "deepmedic" and model is None:
             raise UsageFault(
                 "--set model: DeepMedic has no network of its own, expected its configuration: "
@@ -159,11 +155,13 @@ class DeepMedicChoices:
                 for key, name in _NUMBERS.items()
                 if (number := getattr(read, key)) is not None
             },
-            heavier=_heavier(read.affine),
+            heavier={}
+            if read.affine is None
+            else {"augm_img_prms_tr": {"affine": {"prob": read.affine}}},
             torch={k: text for k, text in settings.items() if k in TorchSettings.model_fields},
             regions=read.regions,
-            arguments=program_options.arguments,
-            device=program_options.device,
+            arguments=arguments,
+            device=named["-dev"],
         )
 
     def asked(self, config: TrainConfig) -> TrainConfig:
@@ -182,35 +180,6 @@ class DeepMedicChoices:
         values = {**self.numbers, **self.heavier, "folderForOutput": str(output)}
         return {**values, **dict.fromkeys(off)}
 
-    def program(self) -> DeepMedicProgram:
-        """The real program.
-
-        Raises:
-            UsageFault: no checkout is named, or the folder is not one.
-            EnvironmentFault: its Python lacks something.
-        """
-        from gansynth_deepmedic.program import find_program
-
-        checkout, python = (
-            None if path is None else str(path) for path in (self.checkout, self.python)
-        )
-        return find_program(checkout, python)
-
-    def network(self, schema: Schema) -> ModelConfig:
-        """Read the network's configuration.
-
-        Raises:
-            UsageFault: there is no such file.
-            DataFault: code, or invalid keys.
-        """
-        if self.model is not None:
-            from gansynth_deepmedic.model_config import read_model_config
-
-            return read_model_config(self.model)
-        from gansynth_deepmedic.engine.network import default_model
-
-        return default_model(max(schema.labels.values()) + 1, len(schema.channels))
-
     @property
     def gpus(self) -> tuple[int, ...]:
         """CUDA devices that the training occupies."""
@@ -226,46 +195,41 @@ class DeepMedicChoices:
 # -- the program's own options ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _DeepMedicRunOptions:
-    """Arguments after ``--`` for ``deepMedicRun``, whose names may be shortened."""
+def _run_options(options: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Read arguments for ``deepMedicRun``, whose names may be shortened.
 
-    arguments: tuple[str, ...] = ()
-    model: str | None = None
-    load: str | None = None
-    device: str = "cpu"
-
-    @classmethod
-    def read(cls, options: Sequence[str]) -> _DeepMedicRunOptions:
-        values: dict[str, str] = {}
-        arguments: list[str] = []
-        left = list(options)
-        while left:
-            text = left.pop(0)
-            name, equals, value = text.partition("=")
-            name = _meant(name)
-            if name in _OWN:
-                raise UsageFault(
-                    f"-- {text}: --data sets the training data, expected no such option; "
-                    "leave it out"
-                    if name == "-train"
-                    else f"-- {text}: gansynth augment only trains; leave it out, and test "
-                    "afterwards with DeepMedic itself"
-                )
-            if name not in _VALUED:
-                arguments.append(text)
-                continue
-            if not equals and not left:
-                raise UsageFault(f"-- {text}: expected a value after it")
-            value = value if equals else left.pop(0)
-            if name in values:
-                raise UsageFault(f"-- {name} {value}: is given twice, expected once")
-            values[name] = value
-        load = values.get("-load")
-        if load is not None:
-            arguments = ["-load", str(Path(load).absolute()), *arguments]
-        device = _device(values.get("-dev", "cpu"))
-        return cls(("-dev", device, *arguments), values.get("-model"), load, device)
+    Returns:
+        Values of ``-model``, ``-load`` and ``-dev``, and all arguments but ``-model``.
+    """
+    values: dict[str, str] = {}
+    arguments: list[str] = []
+    left = list(options)
+    while left:
+        text = left.pop(0)
+        name, equals, value = text.partition("=")
+        name = _meant(name)
+        if name in _OWN:
+            raise UsageFault(
+                f"-- {text}: --data sets the training data, expected no such option; leave it out"
+                if name == "-train"
+                else f"-- {text}: gansynth augment only trains; leave it out, and test "
+                "afterwards with DeepMedic itself"
+            )
+        if name not in _VALUED:
+            arguments.append(text)
+            continue
+        if not equals and not left:
+            raise UsageFault(f"-- {text}: expected a value after it")
+        value = value if equals else left.pop(0)
+        if name in values:
+            raise UsageFault(f"-- {name} {value}: is given twice, expected once")
+        values[name] = value
+    if "-load" in values:
+        arguments = ["-load", str(Path(values["-load"]).absolute()), *arguments]
+    device = values.setdefault("-dev", "cpu")
+    if not re.fullmatch(r"cpu|cuda\d*", device):
+        raise UsageFault(f"-- -dev {device}: expected cpu, cuda, or cuda0 and so on")
+    return values, ("-dev", device, *arguments)
 
 
 def _meant(name: str) -> str:
@@ -276,18 +240,7 @@ def _meant(name: str) -> str:
     return meant[0] if len(meant) == 1 else name
 
 
-def _device(text: str) -> str:
-    if not re.fullmatch(r"cpu|cuda\d*", text):
-        raise UsageFault(f"-- -dev {text}: expected cpu, cuda, or cuda0 and so on")
-    return text
-
-
 # -- reading values --------------------------------------------------------------------------------
-
-
-def _heavier(affine: float | None) -> dict[str, Any]:
-    """Return DeepMedic's own affine augmentation, with its angles and zoom."""
-    return {} if affine is None else {"augm_img_prms_tr": {"affine": {"prob": affine}}}
 
 
 def _program(text: str | None) -> Path | None:

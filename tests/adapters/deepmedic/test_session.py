@@ -16,7 +16,6 @@ from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_deepmedic import session
 from gansynth_deepmedic.adapter import DeepMedicAdapter
-from gansynth_deepmedic.config import DeepMedicChoices
 from gansynth_deepmedic.literals import read_literals
 from gansynth_deepmedic.program import DeepMedicProgram
 from gansynth_deepmedic.progress_reader import LineFollower, watch
@@ -40,7 +39,7 @@ def program(monkeypatch, tmp_path) -> DeepMedicProgram:
     found = DeepMedicProgram(
         write_fake(tmp_path / "dm"), Path(sys.executable), {"tensorflow": "2.0"}
     )
-    monkeypatch.setattr(DeepMedicChoices, "program", lambda self: found)
+    monkeypatch.setattr("gansynth_deepmedic.adapter.find_program", lambda *_: found)
     return found
 
 
