@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gansynth.metrics.segmentation.regions import Regions, Scores, dice, mean_dice
-from gansynth.runtime.devices import autocast, place_for
+from gansynth.runtime.devices import autocast
 from gansynth.runtime.files import disk_errors, write_bytes_atomic
 from gansynth_deepmedic.configs import ListedCase, TrainConfig
 from gansynth_deepmedic.engine.cutting import SegmentCutter, prepared
@@ -63,18 +63,6 @@ class Predictor:
         labels = likeliest.cpu().numpy()[whole]
         return labels if case.roi is None else np.where(case.roi > 0, labels, 0).astype(np.int16)
 
-    def probabilities(self, case: LoadedCase) -> npt.NDArray[np.float32]:
-        """Return every label's probability (classes, X, Y, Z), 0 where none is predicted."""
-        ready, whole = self.ready(case)
-        classes = self.cutting.sampling.classes
-        size = (classes, *ready.image.shape[1:])
-        sums = torch.zeros(size, device=place_for(4 * math.prod(size), self.device))
-        for start, logits in self.segments(ready):
-            place = (slice(None), *self.geometry.predicted(start))
-            sums[place] = logits.softmax(dim=0).to(sums.device)
-        shares: npt.NDArray[np.float32] = sums.cpu().numpy()[(slice(None), *whole)]
-        return shares if case.roi is None else shares * (case.roi > 0)
-
     def ready(self, case: LoadedCase) -> tuple[LoadedCase, tuple[slice, ...]]:
         """Return a padded case, at least as large as a segment, and the volume's slices in it."""
         ready = prepared(case, self.geometry, self.cutting)
@@ -119,24 +107,15 @@ def placed(array: npt.NDArray[np.float32] | Tensor, device: torch.device) -> Ten
     return tensor.to(device, memory_format=torch.channels_last_3d, non_blocking=True)
 
 
-@dataclass(frozen=True)
-class ValidationCase:
-    """A validation case."""
-
-    name: str  # of its prediction's file
-    case: HostCase  # its files
-    truth: bool  # whether it has labels
-
-
-def held_cases(config: TrainConfig) -> tuple[ValidationCase, ...]:
-    """Return the validation cases of a configuration with the names of their predictions."""
+def held_cases(config: TrainConfig) -> tuple[HostCase, ...]:
+    """Return the validation cases of a configuration; their ids name their predictions."""
     names = list(config.predictions) or [f"case_{n}" for n in range(len(config.validation))]
-    cases: list[ValidationCase] = []
+    cases: list[HostCase] = []
     for name, listed in zip(names, config.validation, strict=True):
         stem = Path(name).name.removesuffix(".gz").removesuffix(".nii")
-        if any(stem == case.name for case in cases):
+        if any(stem == case.id for case in cases):
             stem = f"{stem}_{listed.line}"
-        cases.append(ValidationCase(stem, host_case(listed, stem), listed.labels is not None))
+        cases.append(host_case(listed, stem))
     return tuple(cases)
 
 
@@ -153,21 +132,21 @@ def host_case(listed: ListedCase, name: str) -> HostCase:
     )
 
 
-def read_held(held: ValidationCase, read: Read) -> LoadedCase:
+def read_held(held: HostCase, read: Read) -> LoadedCase:
     """Read a validation case; missing labels are 0."""
-    if held.truth:
-        return read_case(held.case, read)
-    shape = read(next(file for file in held.case.channels if file != MISSING)).shape
+    if held.labels != MISSING:
+        return read_case(held, read)
+    shape = read(next(file for file in held.channels if file != MISSING)).shape
 
     def without(file: str) -> npt.NDArray[Any]:
         return np.zeros(shape, np.int16) if file == MISSING else read(file)
 
-    return read_case(held.case, without)
+    return read_case(held, without)
 
 
 def validate(
     predictor: Predictor,
-    cases: Sequence[ValidationCase],
+    cases: Sequence[HostCase],
     read: Read,
     regions: Regions,
     folder: Path | None,
@@ -186,13 +165,13 @@ def validate(
     for held in cases:
         case = read_held(held, read)
         predicted = predictor.labels(case)
-        image = next(file for file in held.case.channels if file != MISSING)
-        entry: dict[str, Any] = {"name": held.name, "image": image}
+        image = next(file for file in held.channels if file != MISSING)
+        entry: dict[str, Any] = {"name": held.id, "image": image}
         if folder is not None:
-            entry["prediction"] = _write(folder / f"{held.name}.nii.gz", predicted, image).name
-        if held.truth:
+            entry["prediction"] = _write(folder / f"{held.id}.nii.gz", predicted, image).name
+        if held.labels != MISSING:
             scores.append(dice(predicted, case.labels, regions))
-            entry |= {"labels": held.case.labels, **_scores(scores[-1])}
+            entry |= {"labels": held.labels, **_scores(scores[-1])}
         entries.append(entry)
     return {
         "rule": RULE,
@@ -227,10 +206,6 @@ class Confusion:
 
     def __init__(self, classes: int) -> None:
         self.counts = np.zeros((classes, classes), np.int64)
-
-    def add(self, counts: npt.NDArray[np.int64]) -> None:
-        """Add the counts of a batch, by true and predicted label."""
-        self.counts += counts
 
     def add_labels(self, truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> None:
         """Count voxels by true and predicted label, without unlabelled ones."""

@@ -15,7 +15,7 @@ from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.configs import ListedCase
 from gansynth_deepmedic.engine.cutting import SegmentCutter, read_volume
 from gansynth_deepmedic.engine.geometry import SegmentGeometry
-from gansynth_deepmedic.engine.infer import Predictor, ValidationCase, host_case, read_held
+from gansynth_deepmedic.engine.infer import Predictor, host_case, read_held
 from gansynth_deepmedic.engine.network import DualPath
 from gansynth_deepmedic.engine.segmenter import load_network
 from gansynth_deepmedic.engine.train import TrainingTask
@@ -56,7 +56,7 @@ def predict(
         )
     files = tuple(None if file is None else Path(file) for file in channels)
     listed = ListedCase(files, None, None if roi is None else Path(roi), 1)
-    case = read_held(ValidationCase("case", host_case(listed, "case"), truth=False), read_volume)
+    case = read_held(host_case(listed, "case"), read_volume)
     network, where = DualPath(task.model), pick_device(device)
     load_network(network, folder)
     return Predictor(

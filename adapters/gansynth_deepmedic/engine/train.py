@@ -41,7 +41,6 @@ from gansynth_deepmedic.engine.infer import (
     PREDICTIONS,
     Confusion,
     Predictor,
-    ValidationCase,
     held_cases,
     validate,
 )
@@ -56,6 +55,7 @@ from gansynth_deepmedic.engine.segmenter import (
 )
 from gansynth_deepmedic.engine.segments import DeepMedicSegments, SubepochSegments
 from gansynth_deepmedic.engine.settings import EngineSettings
+from gansynth_deepmedic.insertion import MISSING, HostCase
 from gansynth_deepmedic.subepochs import Subepochs
 from gansynth_deepmedic.training_order import PROGRESS, ProgressWriter, TrainingOrder
 
@@ -107,9 +107,9 @@ class TrainingTask:
             tell=tell,
         )
 
-    def held_segments(self, held: tuple[ValidationCase, ...]) -> DeepMedicSegments | None:
+    def held_segments(self, held: tuple[HostCase, ...]) -> DeepMedicSegments | None:
         """Return the segments of real validation cases; None without validation on segments."""
-        cases = tuple(case.case for case in held if case.truth)
+        cases = tuple(case for case in held if case.labels != MISSING)
         validation = self.settings.validation
         if not validation.samples or not cases:
             return None
@@ -305,7 +305,7 @@ class TorchTraining:
                 batch = SegmentBatch.of(items).to(self.device)
                 predicted = self.segmenter.network(batch.image, batch.low).argmax(dim=1)
                 confusion.add_labels(items["labels"].numpy(), predicted.cpu().numpy())
-        self._seen[0].add(confusion.counts)
+        self._seen[0].counts += confusion.counts
         self._seen[1].append(confusion.accuracy())
 
     def volumes(self, done: int) -> dict[str, Any]:
