@@ -91,7 +91,7 @@ class Pair:
         """The user's configuration, each real case listed until there are as many as loaded."""
         from gansynth.core.source import SourceRequest
         from gansynth_deepmedic.configs import read_train_config
-        from gansynth_deepmedic.layout import write_layout
+        from gansynth_deepmedic.layout import TRAIN, write_layout
         from gansynth_deepmedic.source import open_deepmedic
         from gansynth_deepmedic.subepoch_shares import SubepochShare
 
@@ -109,7 +109,8 @@ class Pair:
             "folderForOutput": str(folder),
         }
         folder.mkdir(parents=True)
-        return write_layout(config, folder, share, cases, 0, values=values).train_config
+        write_layout(config, folder, share, cases, 0, values=values)
+        return folder.absolute() / TRAIN
 
 
 def seconds(told: str) -> dict[str, list[float]]:

@@ -23,10 +23,9 @@ from gansynth_deepmedic.exported_samples import (
     largest,
     write_slots,
 )
-from gansynth_deepmedic.insertion import HostCase
-from gansynth_deepmedic.layout import MAPS, TRAIN, TrainingLayout, write_layout
+from gansynth_deepmedic.layout import MAPS, TRAIN, write_layout
 from gansynth_deepmedic.preflight import refuse_unusable
-from gansynth_deepmedic.real_space import bring_real, moved
+from gansynth_deepmedic.real_space import moved, training_cases
 from gansynth_deepmedic.sampling_maps import SamplingMaps
 from gansynth_deepmedic.subepoch_shares import SubepochShare, share_on_disk
 
@@ -162,34 +161,24 @@ class DeepMedicExport(SlotExport):
         self, folder: Path, reader: BankReader, rejected: Mapping[str, Any], reporter: Reporter
     ) -> Mapping[str, Any]:
         """See ``Export.write``."""
-        cases = self._real_cases(folder, reporter)
+        cases = training_cases(self.source, self.mix_config, folder, reporter)
         slots = write_slots(self, folder, reader, cases, reporter)
         listed = cases
         if self.mix_config.real_in_generator_space:
             listed = tuple(moved(case, folder, self.folder) for case in cases)
         additions = additions_for(self, folder, cases, slots)
-        layout = write_layout(
+        _, changed = write_layout(
             self.source.config, folder, self.share, listed, len(slots.slots), additions=additions
         )
-        manifest = self._manifest(reader, slots, layout, rejected) | {"files": hashes_of(folder)}
+        manifest = self._manifest(reader, slots, changed, rejected) | {"files": hashes_of(folder)}
         write_json_atomic(folder / MANIFEST, manifest)
         return {key: manifest[key] for key in ("segments_of", "left_out", "rejected", "changed")}
-
-    def _real_cases(self, folder: Path, reporter: Reporter) -> tuple[HostCase, ...]:
-        """Return the real training cases, converted through the generator's space if requested."""
-        source, run = self.source, self.mix_config.run
-        if not self.mix_config.real_in_generator_space:
-            return tuple(source.host_case(case) for case in source.train_ids)
-
-        assert run is not None  # see guards
-        space = run.space
-        return bring_real(source, space, folder, reporter)
 
     def _manifest(
         self,
         reader: BankReader,
         slots: ExportedSamples,
-        layout: TrainingLayout,
+        changed: Mapping[str, str],
         rejected: Mapping[str, Any],
     ) -> dict[str, Any]:
         description = self.describe()
@@ -199,7 +188,7 @@ class DeepMedicExport(SlotExport):
             "gansynth": __version__,
             **description,
             "train_config_of": str(self.source.config.path),
-            "changed": dict(layout.changed),
+            "changed": changed,
             **self._where(slots),
             "left_out": slots.left_out,
             "rejected": dict(rejected),

@@ -49,19 +49,6 @@ _CASES, _SEGMENTS = "numOfCasesLoadedPerSubepoch", "numberTrainingSegmentsLoaded
 
 
 @dataclass(frozen=True)
-class TrainingLayout:
-    """What a training is to read."""
-
-    folder: Path  # where it was written
-    train_config: Path  # for ``deepMedicRun -train``
-    cases: tuple[HostCase, ...]  # the real training cases, as listed
-    # paths of the first channel of each synthetic case, as they are in its list file
-    slots: tuple[str, ...]
-    # keys of ``train_config`` that differ from the user's file -> why
-    changed: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class SyntheticAdditions:
     """Additional input of a training with synthetic cases on disk."""
 
@@ -85,12 +72,16 @@ def write_layout(
     *,
     values: Mapping[str, Any] | None = None,
     additions: SyntheticAdditions | None = None,
-) -> TrainingLayout:
+) -> tuple[tuple[str, ...], dict[str, str]]:
     """Write list files and ``train.cfg``, but no files of the slots.
 
     Every real case is listed ``share.repeats`` times by its files' paths. Then follow the slots,
     ``synth/slot_0000/<channel>.nii.gz`` with ``labels.nii.gz``. They also have ``roi.nii.gz`` if
     real cases have regions of interest. All lists are in the same order.
+
+    Returns:
+        Paths of the first channel of each slot as in its list, and keys of ``train.cfg`` that
+        differ from the user's file -> why.
 
     Raises:
         UsageFault: a path that no list of files can hold.
@@ -107,13 +98,8 @@ def write_layout(
             replace_text(folder / list_file(name), text)
         replace_text(folder / TRAIN, config_text(config, changed))
     first = file_names(config.channels)[0]
-    return TrainingLayout(
-        folder,
-        folder / TRAIN,
-        tuple(cases),
-        tuple(str(slot_folder(home, n) / f"{first}{ENDING}") for n in range(slots)),
-        {key: why for key, (_, why) in changed.items() if why},
-    )
+    paths = (str(slot_folder(home, n) / f"{first}{ENDING}") for n in range(slots))
+    return tuple(paths), {key: why for key, (_, why) in changed.items() if why}
 
 
 def slot_folder(folder: Path, number: int) -> Path:

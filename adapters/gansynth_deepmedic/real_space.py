@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.core.adapter import MixConfig
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, Case, Sample
 from gansynth.core.space import Space
@@ -25,6 +26,16 @@ from gansynth_deepmedic.source import DeepMedicSource
 
 REAL = "real"
 _RECORD = "real.json"
+
+
+def training_cases(
+    source: DeepMedicSource, mix_config: MixConfig, folder: Path, reporter: Reporter
+) -> tuple[HostCase, ...]:
+    """Return the real training cases, converted through the generator's space if requested."""
+    if not mix_config.real_in_generator_space:
+        return tuple(source.host_case(case) for case in source.train_ids)
+    assert mix_config.run is not None, "see guards"
+    return bring_real(source, mix_config.run.space, folder, reporter)
 
 
 def bring_real(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,10 +20,10 @@ from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.guards import sample_bytes, stored
 from gansynth_deepmedic.insertion import HostCase
-from gansynth_deepmedic.layout import TrainingLayout, write_layout
+from gansynth_deepmedic.layout import TRAIN, write_layout
 from gansynth_deepmedic.program import command, environ_of
 from gansynth_deepmedic.progress_reader import SubepochCounts, watch
-from gansynth_deepmedic.real_space import bring_real
+from gansynth_deepmedic.real_space import training_cases
 from gansynth_deepmedic.record import (
     ANEW,
     COMPARED,
@@ -69,7 +69,9 @@ class DeepMedicSession(HostSession[int]):
             self.say(text)
         ended: processes.ProcessResult | None = None
         try:
-            cases = self._cases()
+            if job.mix_config.real_in_generator_space:
+                self.say("converting the real training cases through the generator's space")
+            cases = training_cases(job.source, job.mix_config, job.output, NullReporter())
             self.start()
             self.steer()
             self.write()  # before the first checkpoint, which is gone on with only beside a record
@@ -100,17 +102,6 @@ class DeepMedicSession(HostSession[int]):
             )
 
     # -- before ----------------------------------------------------------------------------------
-
-    def _cases(self) -> tuple[HostCase, ...]:
-        """Return the real training cases, converted through the generator's space if requested."""
-        job, source = self.job, self.job.source
-        if not job.mix_config.real_in_generator_space:
-            return tuple(source.host_case(case) for case in source.train_ids)
-
-        assert job.mix_config.run is not None, "checked"
-        self.say("converting the real training cases through the generator's space")
-        space = job.mix_config.run.space
-        return bring_real(source, space, job.output, NullReporter())
 
     def describe(self) -> dict[str, Any]:
         """See ``HostSession.describe``."""
@@ -172,12 +163,12 @@ class DeepMedicSession(HostSession[int]):
             log.write(f"{text}\n")
         super().tell(text)
 
-    def _order(self, cases: Sequence[HostCase]) -> TrainingOrder:
+    def _order(self, cases: tuple[HostCase, ...]) -> TrainingOrder:
         job, choices, mix_config = self.job, self.job.choices, self.job.mix_config
         values = choices.values(
             job.source.config, job.output, augmented=mix_config.usual_augmentation
         )
-        layout: TrainingLayout = write_layout(
+        slots, _ = write_layout(
             job.source.config, job.output, job.share, cases, job.slots, values=values
         )
         loaded = () if self._checkpoint is None else ("-load", str(self._checkpoint))
@@ -185,11 +176,11 @@ class DeepMedicSession(HostSession[int]):
         return TrainingOrder(
             engine=choices.engine,
             output=job.output,
-            train_config=layout.train_config,
+            train_config=job.output / TRAIN,
             plan=self.plan,
-            cases=layout.cases,
+            cases=cases,
             count=job.share.cases,
-            slots=layout.slots,
+            slots=slots,
             model_config=choices.model,
             done=self.first,
             subepochs=job.config.subepochs,

@@ -6,7 +6,7 @@ import pytest
 from gansynth.runtime.errors import UsageFault
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.insertion import MISSING, HostCase
-from gansynth_deepmedic.layout import SyntheticAdditions, TrainingLayout, file_names, write_layout
+from gansynth_deepmedic.layout import TRAIN, SyntheticAdditions, file_names, write_layout
 from gansynth_deepmedic.subepoch_shares import SubepochShare
 from tests.deepmedic_sets import Toy, toy_deepmedic, write_config
 
@@ -19,14 +19,15 @@ def toy(folder: Path, **asked: Any) -> Toy:
 
 def laid_out(
     data: Toy, folder: Path, share: SubepochShare = SHARE, slots: int = 4, **asked: Any
-) -> TrainingLayout:
+) -> tuple[Path, dict[str, str]]:
+    """Return ``train.cfg``, and what is changed in it."""
     config, cases = read_train_config(data.train), []
     for number, one in enumerate(config.train):
         channels = tuple(MISSING if path is None else str(path) for path in one.channels)
         roi, lies = None if one.roi is None else str(one.roi), ((0, 1), (1, 1), (2, 1))
         rest = ((20, 20, 20), lies, ((1.0, 0.0),) * len(channels))
         cases.append(HostCase(f"case {number}", channels, str(one.labels), roi, *rest))
-    return write_layout(config, folder, share, cases, slots, **asked)
+    return folder / TRAIN, write_layout(config, folder, share, cases, slots, **asked)[1]
 
 
 def executed(path: Path) -> dict[str, Any]:
@@ -37,9 +38,9 @@ def executed(path: Path) -> dict[str, Any]:
     return values
 
 
-def listed(layout: TrainingLayout, name: str) -> list[str]:
+def listed(train: Path, name: str) -> list[str]:
     """What DeepMedic makes of a list: lines without comments, stripped."""
-    lines = (layout.folder / f"list_{name}.cfg").read_text("utf-8").splitlines()
+    lines = train.with_name(f"list_{name}.cfg").read_text("utf-8").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -47,22 +48,22 @@ def test_what_is_missing_stays_missing(tmp_path):
     data = toy(tmp_path / "set", roi=False)
     (data.folder / "training_t1c.cfg").write_text("./data/pat_00/t1c.nii.gz\n-\n")
     additions = SyntheticAdditions(lacking=[(), (1,), (), (1,)])
-    layout = laid_out(data, tmp_path / "out", additions=additions)
-    assert [path == MISSING for path in listed(layout, "t1c")] == [False, True] + [False, True] * 2
-    assert MISSING not in listed(layout, "flair")
+    train, _ = laid_out(data, tmp_path / "out", additions=additions)
+    assert [path == MISSING for path in listed(train, "t1c")] == [False, True] + [False, True] * 2
+    assert MISSING not in listed(train, "flair")
     assert not (tmp_path / "out/list_roi.cfg").exists()
-    assert "roiMasksTraining" not in executed(layout.train_config)
+    assert "roiMasksTraining" not in executed(train)
 
 
 @pytest.mark.parametrize("name", ['it\'s "here" ü', "a b", "#1"], ids=["quotes", "space", "hash"])
 def test_odd_folders_are_read_back(tmp_path, name):
     data = toy(tmp_path / name)
-    layout = laid_out(data, tmp_path / f"{name} out")
-    config = read_train_config(layout.train_config)
-    assert [str(case.channels[0]) for case in config.train] == listed(layout, "flair")
+    train, _ = laid_out(data, tmp_path / f"{name} out")
+    config = read_train_config(train)
+    assert [str(case.channels[0]) for case in config.train] == listed(train, "flair")
     assert config.train[0] == read_train_config(data.train).train[0]
-    assert executed(layout.train_config)["folderForOutput"] == str(tmp_path / name / "output")
-    assert layout.train_config.read_bytes().isascii()
+    assert executed(train)["folderForOutput"] == str(tmp_path / name / "output")
+    assert train.read_bytes().isascii()
     with pytest.raises(UsageFault, match="one path per line"):
         laid_out(data, tmp_path / "two\nlines")
 
@@ -84,7 +85,7 @@ def test_train_cfg_has_the_users_values_in_their_order(tmp_path):
     data = toy(tmp_path / "set")
     write_config(data.train, {**executed(data.train), **own})
     before = executed(data.train)
-    after = executed(laid_out(data, tmp_path / "out").train_config)
+    after = executed(laid_out(data, tmp_path / "out")[0])
     assert list(after) == list(before)
     home, out = tmp_path / "set", tmp_path / "out"
     assert {key: value for key, value in after.items() if before[key] != value} == {
@@ -102,15 +103,15 @@ def test_train_cfg_has_the_users_values_in_their_order(tmp_path):
 
 def test_cases_and_segments_are_those_of_the_share_and_said(tmp_path):
     share = SubepochShare(cases=12, segments=240, real=4, synthetic=8)
-    layout = laid_out(toy(tmp_path / "set"), tmp_path / "out", share)
-    values = executed(layout.train_config)
+    train, changed = laid_out(toy(tmp_path / "set"), tmp_path / "out", share)
+    values = executed(train)
     assert values["numOfCasesLoadedPerSubepoch"] == 12
     assert values["numberTrainingSegmentsLoadedOnGpuPerSubep"] == 240
-    comment = [line for line in layout.train_config.read_text().splitlines() if line[0] == "#"]
+    comment = [line for line in train.read_text().splitlines() if line[0] == "#"]
     for key, was in (("numOfCases", "6"), ("numberTrainingSegments", "60")):
         (line,) = [line for line in comment if line.startswith(f"#   {key}")]
         assert line.endswith(f"{was} in that file")
-    assert set(layout.changed) == {
+    assert set(changed) == {
         *("channelsTraining", "gtLabelsTraining", "roiMasksTraining"),
         *("numOfCasesLoadedPerSubepoch", "numberTrainingSegmentsLoadedOnGpuPerSubep"),
     }
@@ -119,12 +120,12 @@ def test_cases_and_segments_are_those_of_the_share_and_said(tmp_path):
 def test_what_the_user_sets_beside_the_file_counts_but_the_share_counts_more(tmp_path):
     data = toy(tmp_path / "set", values={"numOfCasesLoadedPerSubepoch": None})
     asked = {"numberOfEpochs": 7, "folderForOutput": "/x", "numOfCasesLoadedPerSubepoch": 99}
-    layout = laid_out(data, tmp_path / "out", values=asked)
-    values = executed(layout.train_config)
+    train, changed = laid_out(data, tmp_path / "out", values=asked)
+    values = executed(train)
     assert (values["numberOfEpochs"], values["folderForOutput"]) == (7, "/x")
     assert list(values)[-1] == "numOfCasesLoadedPerSubepoch"
     assert values["numOfCasesLoadedPerSubepoch"] == SHARE.cases
-    assert layout.changed["numberOfEpochs"] == "as asked"
+    assert changed["numberOfEpochs"] == "as asked"
 
 
 def test_a_table_becomes_lists(tmp_path):
@@ -135,8 +136,8 @@ def test_a_table_becomes_lists(tmp_path):
     (data.folder / "train.csv").write_text("\n".join(rows))
     lists = {"dataframe_train": "./train.csv", "roiMasksTraining": "./unused.cfg"}
     write_config(data.train, {**executed(data.train), **lists})
-    layout = laid_out(data, tmp_path / "out")
-    assert not lists.keys() & executed(layout.train_config).keys()
-    found = [case.channels for case in read_train_config(layout.train_config).train[:2]]
+    train, _ = laid_out(data, tmp_path / "out")
+    assert not lists.keys() & executed(train).keys()
+    found = [case.channels for case in read_train_config(train).train[:2]]
     assert found == [case.channels for case in read_train_config(data.train).train]
     assert [path.name for path in found[0] if path] == ["flair.nii.gz", "t1c.nii.gz"]
