@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -26,7 +26,7 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import read_settings, refuse_unaugmented
 from gansynth.runtime.serialise import Document
 from gansynth.sampling.request_parsing import read_request, split_asked
-from gansynth_nnunet.class_locations import Key
+from gansynth_nnunet.class_locations import location_keys
 
 
 def _class_name(text: str) -> str:
@@ -187,29 +187,43 @@ class TrainerMix(Document):
             ) from error
 
 
-@dataclass(frozen=True)
 class TrainingInfo:
-    """Facts of a training that its trainer knows when it opens its data sets."""
+    """Facts of a training that its trainer knows when it opens its data sets.
 
-    dataset: str
-    configuration: str
-    plans: str
-    fold: str
-    train_ids: tuple[str, ...]
-    held_out_ids: tuple[str, ...]
-    patch: tuple[int, ...]
-    channels: int
-    batch_size: int
-    keys: tuple[Key, ...]
-    dtype: Literal["float16", "float32"]
-    epoch: int
-    epochs: int
-    batches: int
-    output: Path
-    rank: int
-    ranks: int
-    say: Callable[[str], None]
-    gpus: tuple[int, ...] = ()
+    Args:
+        trainer: nnU-Net's trainer.
+        real: its data set of training cases.
+        validation: its data set of held-out cases.
+    """
+
+    def __init__(self, trainer: Any, real: Any, validation: Any) -> None:
+        import torch
+
+        # Raw intensities may exceed the range of float16; normalised ones do not.
+        schemes = trainer.configuration_manager.normalization_schemes
+        held_out = () if trainer.fold == "all" else validation.identifiers
+        names = trainer.dataset_json.get("channel_names", trainer.dataset_json.get("modality"))
+        self.dataset: str = trainer.plans_manager.dataset_name
+        self.configuration: str = trainer.configuration_name
+        self.plans: str = trainer.plans_manager.plans_name
+        self.fold = str(trainer.fold)
+        self.train_ids = tuple(str(case) for case in real.identifiers)
+        self.held_out_ids = tuple(str(case) for case in held_out)
+        self.patch = tuple(int(n) for n in trainer.configuration_manager.patch_size)
+        self.channels = len(names)
+        self.batch_size = int(trainer.batch_size)
+        self.keys = location_keys(trainer.label_manager)
+        self.dtype: Literal["float16", "float32"] = (
+            "float32" if "NoNormalization" in schemes else "float16"
+        )
+        self.epoch = int(trainer.current_epoch)
+        self.epochs = int(trainer.num_epochs)
+        self.batches = int(trainer.num_iterations_per_epoch)
+        self.output = Path(trainer.output_folder)
+        self.rank = int(trainer.local_rank)
+        self.ranks = torch.distributed.get_world_size() if trainer.is_ddp else 1
+        self.say: Callable[[str], None] = trainer.print_to_log_file
+        self.gpus = tuple(range(self.ranks)) if trainer.device.type == "cuda" else ()
 
     @property
     def progress(self) -> float:

@@ -19,7 +19,6 @@ from gansynth.core.schedule import Schedule
 from gansynth.runtime.child import cpu_threads
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_nnunet import augmentation, cascade, stock
-from gansynth_nnunet.class_locations import location_keys
 from gansynth_nnunet.config import HOW_TO, TrainerMix, TrainingInfo
 from gansynth_nnunet.cpu_inference import twice_if_faster
 from gansynth_nnunet.mixed import LastDraw
@@ -93,7 +92,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             self._check_cascade(config, real, validation)
         if self.gansynth_session is not None:
             self.gansynth_session.close()
-        self.gansynth_session = NnunetSession(config, self._describe(real, validation))
+        self.gansynth_session = NnunetSession(config, TrainingInfo(self, real, validation))
         mixed = self.gansynth_session.wrap(real)
         mixed.last = self._last
         return mixed, validation
@@ -216,34 +215,6 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             Path(self.folder_with_segs_from_previous_stage),
             sorted({*real.identifiers, *validation.identifiers}),
             self.configuration_manager.previous_stage_name,
-        )
-
-    def _describe(self, real: Any, validation: Any) -> TrainingInfo:
-        training = tuple(str(case) for case in real.identifiers)
-        held_out = () if self.fold == "all" else tuple(str(c) for c in validation.identifiers)
-        # Raw intensities may exceed the range of float16; normalised ones do not.
-        schemes = self.configuration_manager.normalization_schemes
-        ranks = torch.distributed.get_world_size() if self.is_ddp else 1
-        return TrainingInfo(
-            dataset=self.plans_manager.dataset_name,
-            configuration=self.configuration_name,
-            plans=self.plans_manager.plans_name,
-            fold=str(self.fold),
-            train_ids=training,
-            held_out_ids=held_out,
-            patch=tuple(int(n) for n in self.configuration_manager.patch_size),
-            channels=len(self.dataset_json.get("channel_names", self.dataset_json.get("modality"))),
-            batch_size=int(self.batch_size),
-            keys=location_keys(self.label_manager),
-            dtype="float32" if "NoNormalization" in schemes else "float16",
-            epoch=int(self.current_epoch),
-            epochs=int(self.num_epochs),
-            batches=int(self.num_iterations_per_epoch),
-            output=Path(self.output_folder),
-            rank=int(self.local_rank),
-            ranks=ranks,
-            say=self.print_to_log_file,
-            gpus=tuple(range(ranks)) if self.device.type == "cuda" else (),
         )
 
 
