@@ -218,9 +218,9 @@ class NnunetAdapter(Adapter):
     @classmethod
     def import_dataset(cls, request: ImportRequest) -> CommandReport:
         """Import a Decathlon folder as a raw data set; see ``Adapter.import_dataset``."""
-        from gansynth_nnunet.msd import import_asked
+        from gansynth_nnunet.msd import import_msd
 
-        return import_asked(request)
+        return import_msd(request)
 
     @classmethod
     def prepare(cls, request: PrepareRequest) -> CommandReport:

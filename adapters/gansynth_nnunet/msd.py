@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import gzip
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,20 +39,6 @@ interrupted import resumes, and cases of different folders are not mixed."""
 _CASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}")
 
 
-@dataclass(frozen=True)
-class ImportReport:
-    """Result of an import."""
-
-    dataset: str  # full name of the nnU-Net data set
-    folder: Path  # its folder in `nnUNet_raw`
-    cases: int
-    copied: int
-    rewritten: int  # files split into channels, compressed or recast
-    kept: int  # files that exist from an earlier import
-    subjects: int
-    folds: tuple[tuple[int, int], ...]  # (training, validation) cases of each fold
-
-
 @dataclass
 class _MsdImport:
     """State of one import: source, target, finished work."""
@@ -62,28 +48,16 @@ class _MsdImport:
     channels: tuple[str, ...]
     table: LabelTable
     entries: Mapping[str, tuple[Path, Path]]
+    # files copied; split into channels, compressed or recast; left from an earlier import
     counts: dict[str, int] = field(default_factory=lambda: {"copied": 0, "rewritten": 0, "kept": 0})
 
 
-def import_msd(
-    folder: str | Path,
-    root: NnunetRoot,
-    dataset_id: int | str,
-    *,
-    subjects: str | None = None,
-    folds: int = 5,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> ImportReport:
-    """Import an MSD task; called again after an interruption, it resumes.
+def import_msd(request: ImportRequest) -> CommandReport:
+    """Implement ``gansynth import msd:FOLDER nnunet:ID``; after an interruption it resumes.
 
-    Every file is read to its checksum and checked before it is imported.
-
-    Args:
-        folder: the MSD folder with ``dataset.json``, ``imagesTr`` and ``labelsTr``.
-        dataset_id: id of the new data set, 1 to 999.
-        subjects: CSV or regular expression that gives each case's subject; None takes
-            ``<folder>/subjects.csv`` if it exists, else every case is its own subject.
+    Every file is read to its checksum and checked before it is imported. Without a table or
+    expression of subjects, ``FOLDER/subjects.csv`` is taken; without that file every case is its
+    own subject.
 
     Raises:
         DataFault: names the first unusable file.
@@ -91,65 +65,55 @@ def import_msd(
         UsageFault: the id is taken by another data set.
         EnvironmentFault: a disk error.
     """
-    job = _open(Path(folder), root, dataset_id)
-    ids = list(job.entries)
-    default = job.source / "subjects.csv"
-    table = subjects if subjects is not None else str(default) if default.is_file() else None
-    subject_of = read_subjects(table, ids) if table is not None else {case: case for case in ids}
-    _claim(job)
-    splits = write_splits(root.preprocessed / job.target.name, ids, subject_of, folds, seed)
-    for number, case in enumerate(ids, start=1):
-        _import_case(job, case)
-        if progress is not None:
-            progress(number, len(ids))
-    _write_dataset_json(job)
-    return ImportReport(
-        dataset=job.target.name,
-        folder=job.target,
-        cases=len(ids),
-        subjects=len(set(subject_of.values())),
-        folds=tuple((len(split["train"]), len(split["val"])) for split in splits),
-        **job.counts,
-    )
-
-
-def import_asked(request: ImportRequest) -> CommandReport:
-    """Implement ``gansynth import msd:FOLDER nnunet:ID``; see ``import_msd``."""
     kind, _, folder = request.source.partition(":")
     if kind != "msd" or not folder:
         raise UsageFault(f"{request.source!r}: expected msd:FOLDER, the only kind imported so far")
     for key in request.reading.keys() - {"subjects", "root"}:
         raise UsageFault(f"--{key}: has no effect on msd:FOLDER to nnunet:ID; leave it out")
+    root = NnunetRoot.find(request.reading.get("root"))
+    job = _open(Path(folder), root, request.where)
+    name, ids = job.target.name, list(job.entries)
+    default, table = job.source / "subjects.csv", request.reading.get("subjects")
+    if table is None and default.is_file():
+        table = str(default)
+    subject_of = read_subjects(table, ids) if table is not None else {case: case for case in ids}
+    _claim(job)
+    splits = write_splits(
+        root.preprocessed / name, ids, subject_of, request.folds or 5, request.seed
+    )
     with counting(request.reporter, "import") as progress:
-        report = import_msd(
-            folder,
-            NnunetRoot.find(request.reading.get("root")),
-            request.where,
-            subjects=request.reading.get("subjects"),
-            folds=request.folds or 5,
-            seed=request.seed,
-            progress=progress,
-        )
-    if report.subjects == report.cases:
+        for number, case in enumerate(ids, start=1):
+            _import_case(job, case)
+            progress(number, len(ids))
+    _write_dataset_json(job)
+    subjects = len(set(subject_of.values()))
+    if subjects == len(ids):
         request.reporter.warn("every case is a subject of its own; name subjects with --subjects")
-    then = ("prepare", f"nnunet:{request.where}", "-c", "3d_fullres")
-    return CommandReport(vars(report), tuple(lines_of(report)), then)
+    folds = tuple((len(split["train"]), len(split["val"])) for split in splits)
+    held = " or ".join(map(str, sorted({val for _, val in folds})))
+    of = f"{subjects} subject{'s' * (subjects != 1)}"
+    return CommandReport(
+        {
+            "dataset": name,  # full name of the nnU-Net data set
+            "folder": job.target,
+            "cases": len(ids),
+            **job.counts,
+            "subjects": subjects,
+            "folds": folds,  # (training, validation) cases of each fold
+        },
+        (
+            f"{name}: {len(ids)} case{'s' * (len(ids) != 1)} of {of} in {job.target}",
+            f"{len(folds)} folds, each holding out {held} cases",
+        ),
+        ("prepare", f"nnunet:{request.where}", "-c", "3d_fullres"),
+    )
 
 
-def lines_of(report: ImportReport) -> Iterator[str]:
-    """Describe the imported cases and their split."""
-    held = sorted({val for _, val in report.folds})
-    subjects = f"{report.subjects} subject{'s' * (report.subjects != 1)}"
-    cases = f"{report.cases} case{'s' * (report.cases != 1)}"
-    yield f"{report.dataset}: {cases} of {subjects} in {report.folder}"
-    yield f"{len(report.folds)} folds, each holding out {' or '.join(map(str, held))} cases"
-
-
-def _open(source: Path, root: NnunetRoot, dataset_id: int | str) -> _MsdImport:
+def _open(source: Path, root: NnunetRoot, dataset_id: str) -> _MsdImport:
     """Read the MSD ``dataset.json`` without writing anything."""
     path = source / "dataset.json"
     doc = read_json(path, hint="give the folder of one MSD task, for example Task04_Hippocampus")
-    if not re.fullmatch(r"0*[1-9]\d{0,2}", str(dataset_id)):
+    if not re.fullmatch(r"0*[1-9]\d{0,2}", dataset_id):
         raise UsageFault(f"dataset id is {dataset_id!r}, expected a number from 1 to 999")
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", str(doc.get("name") or source.resolve().name))
     target = root.raw / f"Dataset{int(dataset_id):03d}_{name}"

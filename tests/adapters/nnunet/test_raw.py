@@ -6,16 +6,21 @@ What each kind of damage of a case is said to be, ``tests/test_bad_input.py`` ha
 import gzip
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gansynth.core.findings import Finding
+from gansynth.core.host_commands import ImportRequest
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti
-from gansynth_nnunet.msd import ImportReport, import_msd
+from gansynth.runtime.progress import NullReporter, ProgressTask, Reporter
+from gansynth_nnunet.msd import import_msd
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.raw import check_raw, raise_on_errors
 from tests.conftest import DATA, content
@@ -193,8 +198,33 @@ def root(tmp_path):
     return NnunetRoot.find(tmp_path / "nn")
 
 
-def bring(msd: Path, root: NnunetRoot, folds: int = 3, **options: Any) -> ImportReport:
-    return import_msd(msd, root, 4, folds=folds, **options)
+def bring(
+    msd: Path,
+    root: NnunetRoot,
+    folds: int | None = 3,
+    number: object = 4,
+    reporter: Reporter | None = None,
+    **reading: str,
+) -> Any:
+    reading["root"] = str(root.raw.parent)
+    told = reporter or NullReporter()
+    request = ImportRequest(f"msd:{msd}", reading, str(number), folds, 0, {}, told)
+    return SimpleNamespace(**import_msd(request).document)
+
+
+class Interrupting(NullReporter):
+    """Interrupts after two cases."""
+
+    done = 0
+
+    @contextmanager
+    def task(self, total: int, title: str, done: int = 0) -> Iterator[ProgressTask]:
+        yield self
+
+    def advance(self, n: int = 1, **figures: object) -> None:
+        self.done += n
+        if self.done == 2:
+            raise KeyboardInterrupt
 
 
 def test_files_are_taken_over_byte_for_byte_and_dataset_json_is_nnunets(msd, root):
@@ -264,12 +294,8 @@ def test_importing_again_takes_what_has_changed_only(msd, root):
 
 
 def test_an_interrupted_import_goes_on_to_the_same_end(msd, root, tmp_path):
-    def interrupt(done, total):
-        if done == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        bring(msd, root, progress=interrupt)
+        bring(msd, root, reporter=Interrupting())
     assert not (root.raw / NAME / "dataset.json").exists()
     report = bring(msd, root)
     assert (report.kept, report.copied) == (4, 4)
@@ -296,7 +322,7 @@ def test_another_source_under_the_same_name_is_refused(msd, root):
 @pytest.mark.parametrize("number", [0, 1000, "four", -4])
 def test_an_impossible_id_is_refused(msd, root, number):
     with pytest.raises(UsageFault, match="expected a number from 1 to 999"):
-        import_msd(msd, root, number)
+        bring(msd, root, number=number)
 
 
 LABELS = "labelsTr/hip_002.nii.gz"
@@ -358,7 +384,7 @@ def test_an_unusable_dataset_json_says_what_is_wrong(msd, root, changes, said):
 def test_the_real_hippocampus_data_import(root):
     if not REAL.is_dir():
         pytest.skip(f"no {REAL.name} beside the repository")
-    report = import_msd(REAL, root, 4)
+    report = bring(REAL, root, folds=None)
     assert (report.dataset, report.cases) == ("Dataset004_Hippocampus", 173)
     assert (report.subjects, report.copied) == (112, 346)
     assert {validation for _, validation in report.folds} == {34, 35}
