@@ -8,11 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import filelock
 import nibabel as nib
@@ -20,7 +21,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from gansynth.core.host_commands import PrepareRequest
 from gansynth.core.source import SourceRequest
+from gansynth.runtime.progress import NullReporter, Reporter
 from tests.mixtures import example, toy_bank  # noqa: F401  # fixtures
 from tests.pretend_cuda.environment import PRETENDS
 from tests.progress import Progress
@@ -184,12 +187,28 @@ def shortcuts():
         yield
 
 
+SMALL = {"small": "yes", "features": "4,8,8"}
+
+
+def prepare(
+    request: SourceRequest,
+    configurations: Sequence[str],
+    processes: int = 2,
+    force: bool = False,
+    reporter: Reporter | None = None,
+    **settings: str,
+) -> Mapping[str, Any]:
+    """What ``gansynth prepare`` does, and its report."""
+    from gansynth_nnunet.prepare import prepare
+
+    told = reporter or NullReporter()
+    asked = PrepareRequest(request, configurations, settings, processes, force, told)
+    return prepare(asked).document
+
+
 @pytest.fixture(scope="session")
 def toy_nnunet(tmp_path_factory) -> Toy:
     """The toy data set, preprocessed for 3d_fullres and 2d, with small plans. Do not change it."""
-    from gansynth_nnunet.plans import SmallPlans
-    from gansynth_nnunet.prepare import prepare
-
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     toy = Toy(shared / "toy_nnunet")
@@ -197,12 +216,7 @@ def toy_nnunet(tmp_path_factory) -> Toy:
         if not (toy.root / "done").exists():
             write_raw(toy.raw)
             with shortcuts():
-                prepare(
-                    toy.request(plans=None),
-                    CONFIGURATIONS,
-                    small=SmallPlans(features=(4, 8, 8)),
-                    num_processes=1,
-                )
+                prepare(toy.request(plans=None), CONFIGURATIONS, processes=1, **SMALL)
             (toy.root / "nnUNet_results").mkdir()
             (toy.root / "done").touch()
     return toy

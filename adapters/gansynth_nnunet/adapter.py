@@ -225,16 +225,14 @@ class NnunetAdapter(Adapter):
     @classmethod
     def prepare(cls, request: PrepareRequest) -> CommandReport:
         """Run nnU-Net's own planning and preprocessing; see ``Adapter.prepare``."""
-        from gansynth_nnunet.prepare import prepare_asked
+        from gansynth_nnunet.prepare import prepare
 
-        return prepare_asked(request)
+        return prepare(request)
 
     @classmethod
     def make_splits(cls, request: SplitsRequest) -> Sequence[FoldSplit]:
         """Write ``splits_final.json``; see ``Adapter.make_splits``."""
-        return make_splits(
-            request.request, folds=request.folds, seed=request.seed, overwrite=request.overwrite
-        )
+        return make_splits(request)
 
     @classmethod
     def doctor(cls, request: DoctorRequest) -> Iterator[DoctorLine]:

@@ -165,54 +165,29 @@ class PrepareSettings(HostOptions):
     convolutions: PositiveInt | None = Field(None, description="of each stage, at most")
     plans_name: str | None = Field(None, description="of these plans, for --plans later on")
 
-    def plans(self) -> SmallPlans | None:
-        """Return the requested plans, or None."""
-        options = self.model_dump(exclude_none=True, exclude={"small", "voxels"})
-        names = {"patch": "patch_size", "plans_name": "name"}
-        plans = {names.get(key, key): value for key, value in options.items()}
-        return SmallPlans(**plans) if self.small else None
+    @property
+    def name(self) -> str:
+        """Name of the small plans."""
+        return "gansynthSmallPlans" if self.plans_name is None else self.plans_name
 
-
-@dataclass(frozen=True)
-class SmallPlans:
-    """Plans for a small network on the data of nnU-Net's regular preprocessing.
-
-    Attributes:
-        name: name of the plans, for ``--plans``.
-        patch_size: voxels per axis, clipped to nnU-Net's own patch; None chooses about 32 cubed in
-            the shape of nnU-Net's patch, at most 48 per axis.
-        features: feature channels per stage; their number is the number of stages.
-        convolutions: limit per stage, in encoder and decoder; None for nnU-Net's own.
-    """
-
-    name: str = "gansynthSmallPlans"
-    patch_size: tuple[int, ...] | None = None
-    batch_size: int = 2
-    features: tuple[int, ...] = (8, 16, 32, 32)
-    convolutions: int | None = None
-
-    def __post_init__(self) -> None:
+    def check_small(self) -> None:
+        """Reject small plans that nnU-Net could not train with (UsageFault)."""
         if not re.fullmatch(r"[A-Za-z0-9_]+", self.name):
             raise UsageFault(
                 f"small plans: name is {self.name!r}, expected letters, digits and '_', for "
                 "example gansynthSmallPlans"
             )
-        if 0 < len(self.features) < 3:
+        if self.features and len(self.features) < 3:
             # The lowest of nnU-Net's deep supervision outputs has weight 0: alone, it gives NaN.
             raise UsageFault(
                 f"small plans: features {self.features} make {len(self.features)} stages, expected "
                 "at least three: with fewer, nnU-Net's deep supervision has no output left"
             )
-        convolutions = 1 if self.convolutions is None else self.convolutions
-        if not self.features or min(*self.features, self.batch_size, convolutions) < 1:
-            raise UsageFault(
-                f"small plans: features {self.features}, batch size {self.batch_size} and "
-                f"convolutions {self.convolutions}, expected positive numbers, features one per "
-                "stage"
-            )
 
 
-def write_small_plans(plans_json: Path, small: SmallPlans, configurations: Sequence[str]) -> Path:
+def write_small_plans(
+    plans_json: Path, small: PrepareSettings, configurations: Sequence[str]
+) -> Path:
     """Write plans for a small network beside nnU-Net's; nothing is preprocessed again.
 
     Existing configurations of the small plans stay. Returns the file.
@@ -232,41 +207,41 @@ def write_small_plans(plans_json: Path, small: SmallPlans, configurations: Seque
     return path
 
 
-def _shrink(configuration: Mapping[str, Any], small: SmallPlans) -> dict[str, Any]:
+def _shrink(configuration: Mapping[str, Any], small: PrepareSettings) -> dict[str, Any]:
     """Return a configuration with a smaller patch and network, its ``data_identifier`` kept."""
     doc = deepcopy(dict(configuration))
     full_patch = [int(n) for n in doc["patch_size"]]
-    patch = _patch(full_patch, small)
+    patch, features = _patch(full_patch, small), small.features or (8, 16, 32, 32)
     arch = doc["architecture"]["arch_kwargs"]
-    stages = min(len(small.features), len(arch["strides"]))
+    stages = min(len(features), len(arch["strides"]))
     convs = "n_conv_per_stage" if "n_conv_per_stage" in arch else "n_blocks_per_stage"
     arch.update(
         n_stages=stages,
-        features_per_stage=list(small.features[:stages]),
+        features_per_stage=list(features[:stages]),
         kernel_sizes=arch["kernel_sizes"][:stages],
         strides=_strides(arch["strides"][:stages], patch),
         n_conv_per_stage_decoder=_most(arch["n_conv_per_stage_decoder"][: stages - 1], small),
         **{convs: _most(arch[convs][:stages], small)},
     )
-    doc.update(patch_size=patch, batch_size=small.batch_size)
+    doc.update(patch_size=patch, batch_size=small.batch_size or 2)
     doc.pop("next_stage", None)
     return doc
 
 
-def _most(convolutions: Sequence[int], small: SmallPlans) -> list[int]:
+def _most(convolutions: Sequence[int], small: PrepareSettings) -> list[int]:
     """Limit the convolutions of each stage."""
     return [min(n, small.convolutions or n) for n in convolutions]
 
 
-def _patch(patch: Sequence[int], small: SmallPlans) -> list[int]:
+def _patch(patch: Sequence[int], small: PrepareSettings) -> list[int]:
     """Return the requested patch, clipped; else a small one in the shape of nnU-Net's own."""
-    if small.patch_size is not None:
-        if len(small.patch_size) != len(patch) or min(small.patch_size) < 1:
+    if small.patch is not None:
+        if len(small.patch) != len(patch):
             raise UsageFault(
-                f"small plans: patch size is {small.patch_size}, expected {len(patch)} positive "
+                f"small plans: patch size is {small.patch}, expected {len(patch)} positive "
                 f"numbers of voxels, at most {tuple(patch)}"
             )
-        return [min(a, b) for a, b in zip(small.patch_size, patch, strict=True)]
+        return [min(a, b) for a, b in zip(small.patch, patch, strict=True)]
     shrink = min(1.0, (SMALL_VOXELS[len(patch)] / prod(patch)) ** (1 / len(patch)))
     return [
         n if n < 8 else min(max(8, round(n * shrink / 8) * 8), SMALL_EDGE, n // 8 * 8)

@@ -8,14 +8,12 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
-from gansynth.core.findings import Finding
 from gansynth.core.host_commands import CommandReport, PrepareRequest
-from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.options import read_settings
@@ -27,7 +25,6 @@ from gansynth_nnunet.plans import (
     DEFAULT_PLANS,
     NnunetPlans,
     PrepareSettings,
-    SmallPlans,
     write_small_plans,
 )
 from gansynth_nnunet.raw import check_raw, raise_on_errors
@@ -38,87 +35,56 @@ Progress = Callable[[str, int, int], None]
 _WORKERS = "nnUNet_n_proc_DA"
 
 
-@dataclass(frozen=True)
-class PrepareReport:
-    """Result of ``prepare``."""
+def prepare(request: PrepareRequest) -> CommandReport:
+    """Implement ``gansynth prepare nnunet:ID``: check, fingerprint, plan and preprocess.
 
-    dataset: str
-    plans: tuple[str, ...]  # names of the plans that are ready
-    configurations: tuple[str, ...]
-    seconds: Mapping[str, float]  # step -> its duration; 0.0 if it had been done before
-    warnings: tuple[Finding, ...]  # of the check
-
-
-def prepare(
-    request: SourceRequest,
-    configurations: Sequence[str] = ("3d_fullres",),
-    *,
-    small: SmallPlans | None = None,
-    voxels: int | None = None,
-    num_processes: int = 2,
-    progress: Progress | None = None,
-    force: bool = False,
-) -> PrepareReport:
-    """Check a raw data set, then fingerprint, plan and preprocess it as far as needed.
-
-    nnU-Net starts its workers by spawning: a script that calls this needs
-    ``if __name__ == "__main__":``. Plans other than the default must exist already.
+    What is done already is not done again. nnU-Net starts its workers by spawning: a script that
+    calls this needs ``if __name__ == "__main__":``. Plans other than the default must exist
+    already.
     """
-    tell = _outspoken(progress)
-    root = NnunetRoot.find(request.root)
-    dataset = root.dataset(request.where)
-    seconds: dict[str, float] = {}
-    with _timed(seconds, "check"):
-        findings = check_raw(
-            root,
-            dataset,
-            subjects=request.subjects,
-            progress=lambda done, total: tell("check", done, total),
-        )
-        raise_on_errors(findings)
-    raw = raw_cases(root.raw / dataset)
-    plans_name = request.plans or DEFAULT_PLANS
-    job = _PrepareJob(root, dataset, raw, plans_name, voxels, num_processes, tell, seconds)
-    _plan(job, force)
-    plans = NnunetPlans.read(root.preprocessed / dataset, job.plans)
-    for configuration in configurations:
-        plans.configuration(configuration)
-    for configuration in configurations:
-        _preprocess(job, plans, configuration, force)
-    names = [job.plans]
-    if small is not None:
-        path = root.preprocessed / dataset / f"{job.plans}.json"
-        write_small_plans(path, small, configurations)
-        names.append(small.name)
-    return PrepareReport(
-        dataset,
-        tuple(names),
-        tuple(configurations),
-        seconds,
-        tuple(f for f in findings if f.level == "warning"),
-    )
-
-
-def prepare_asked(request: PrepareRequest) -> CommandReport:
-    """Implement ``gansynth prepare nnunet:ID``; see ``prepare``."""
     settings = read_settings(PrepareSettings, request.settings, "prepare of nnunet")
+    settings.check_small()
+    asked, configurations = request.request, tuple(request.configurations) or ("3d_fullres",)
+    root = NnunetRoot.find(asked.root)
+    dataset = root.dataset(asked.where)
+    seconds: dict[str, float] = {}  # of each step; 0.0 if it had been done before
     with stepping(request.reporter) as progress:
-        report = prepare(
-            request.request,
-            request.configurations or ("3d_fullres",),
-            small=settings.plans(),
-            voxels=settings.voxels,
-            num_processes=request.processes,
-            progress=progress,
-            force=request.force,
+        tell = _outspoken(progress)
+        with _timed(seconds, "check"):
+            findings = check_raw(
+                root,
+                dataset,
+                subjects=asked.subjects,
+                progress=lambda done, total: tell("check", done, total),
+            )
+            raise_on_errors(findings)
+        raw = raw_cases(root.raw / dataset)
+        plans_name = asked.plans or DEFAULT_PLANS
+        job = _PrepareJob(
+            root, dataset, raw, plans_name, settings.voxels, request.processes, tell, seconds
         )
-    for finding in report.warnings:
+        _plan(job, request.force)
+        plans = NnunetPlans.read(job.folder, job.plans)
+        for configuration in configurations:
+            plans.configuration(configuration)
+        for configuration in configurations:
+            _preprocess(job, plans, configuration, request.force)
+        if settings.small:
+            write_small_plans(plans.path, settings, configurations)
+    warned = [finding for finding in findings if finding.level == "warning"]
+    for finding in warned:
         request.reporter.warn(finding.message)
-    small = ("--plans", report.plans[-1]) if len(report.plans) > 1 else ()
-    root = ("--root", request.request.root) if request.request.root else ()
-    data = ("--data", f"nnunet:{request.request.where}", "-c", report.configurations[0], *root)
+    small = ("--plans", settings.name) if settings.small else ()
+    option = ("--root", asked.root) if asked.root else ()
+    data = ("--data", f"nnunet:{asked.where}", "-c", configurations[0], *option)
     return CommandReport(
-        {**vars(report), "warnings": [vars(finding) for finding in report.warnings]},
+        {
+            "dataset": dataset,
+            "plans": (job.plans, settings.name) if settings.small else (job.plans,),
+            "configurations": configurations,
+            "seconds": seconds,
+            "warnings": [vars(finding) for finding in warned],
+        },
         then=("fit", "cgan3d", *data, *small, "-o", "runs/g0"),
     )
 
@@ -221,14 +187,13 @@ def _complete(folder: Path, job: _PrepareJob) -> bool:
 # -- calling nnU-Net -----------------------------------------------------------------------------
 
 
-def _outspoken(progress: Progress | None) -> Progress:
+def _outspoken(progress: Progress) -> Progress:
     """Exempt a progress function's output from the suppression of nnU-Net's output."""
     stdout = sys.stdout
 
     def tell(step: str, done: int, total: int) -> None:
-        if progress is not None:
-            with contextlib.redirect_stdout(stdout):
-                progress(step, done, total)
+        with contextlib.redirect_stdout(stdout):
+            progress(step, done, total)
 
     return tell
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from gansynth.core.host_commands import SplitsRequest
 from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.data.resplit import FoldFiles, json_text, table_text, write_small
 from gansynth.data.subjects import grouped_splits, read_subjects
@@ -78,24 +79,25 @@ def write_subjects(folder: Path, subject_of: Mapping[str, str]) -> None:
     write_bytes_atomic(folder / SUBJECTS, text.encode())
 
 
-def make_splits(
-    request: SourceRequest, *, folds: int = 5, seed: int = 0, overwrite: bool = False
-) -> list[FoldSplit]:
+def make_splits(request: SplitsRequest) -> list[FoldSplit]:
     """Implement ``gansynth splits nnunet:ID``: group the data set's cases by subject.
 
     Raises:
         DataFault: the data set has no cases, or some have no subject.
         UsageFault: the data set is unknown, or has a different split already.
     """
-    root = NnunetRoot.find(request.root)
-    dataset = root.dataset(request.where)
+    asked = request.request
+    root = NnunetRoot.find(asked.root)
+    dataset = root.dataset(asked.where)
     folder = root.preprocessed / dataset
     if (root.raw / dataset).is_dir() or not folder.is_dir():
         ids = list(raw_cases(root.raw / dataset).labels)
     else:  # preprocessed elsewhere; only the preprocessed folder was copied here
         ids = sorted({path.stem for path in folder.glob("*/*.pkl")})
-    subject_of = known_subjects(folder, ids, request.subjects)
-    return write_splits(folder, ids, subject_of, folds, seed, overwrite=overwrite)
+    subject_of = known_subjects(folder, ids, asked.subjects)
+    return write_splits(
+        folder, ids, subject_of, request.folds, request.seed, overwrite=request.overwrite
+    )
 
 
 COPIED = ("dataset.json", "dataset_fingerprint.json")

@@ -166,15 +166,12 @@ def read_raw(folder: Path, file: Path) -> None:
 
 
 def nnunet_preprocessed(folder: Path) -> None:
-    from gansynth_nnunet.plans import SmallPlans
-    from gansynth_nnunet.prepare import prepare
-    from tests.conftest import Toy, shortcuts, write_raw
+    from tests.conftest import SMALL, Toy, prepare, shortcuts, write_raw
 
     toy = Toy(folder)
     write_raw(toy.raw)
     with shortcuts():
-        small = SmallPlans(features=(4, 8, 8))
-        prepare(toy.request(plans=None), ("3d_fullres",), small=small, num_processes=1)
+        prepare(toy.request(plans=None), ("3d_fullres",), processes=1, **SMALL)
     read_preprocessed(folder, folder)  # writes the folds
 
 

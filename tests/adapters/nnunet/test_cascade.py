@@ -21,7 +21,7 @@ from gansynth_nnunet.mixed import MixedNnunetDataset
 from gansynth_nnunet.plans import NnunetPlans
 from gansynth_nnunet.source import open_nnunet
 from tests.adapters.nnunet.conftest import crops_bank
-from tests.conftest import Toy
+from tests.conftest import Toy, prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -221,9 +221,7 @@ QUICK = {"num_epochs": "1", "num_iterations_per_epoch": "2", "num_val_iterations
 
 @pytest.mark.slow
 def test_a_cascade_is_trained_with_synthetic_samples(toy, bank, cheap_nnunet):
-    from gansynth_nnunet.prepare import prepare
-
-    prepare(toy.request(plans=None), ("3d_lowres",), num_processes=1)
+    prepare(toy.request(plans=None), ("3d_lowres",), processes=1)
     first = NnunetAdapter(open_nnunet(toy.request(configuration="3d_lowres", fold="all")))
     first.start(TrainingRequest(MixConfig(None, Ratio.parse("1:0")), QUICK, ("-device", "cpu")))
     predicted = first.output_folder.parent / "predicted_next_stage" / "3d_cascade_fullres"

@@ -10,10 +10,8 @@ import pytest
 
 from gansynth.bank.reader import BankReader
 from gansynth.runtime.files import write_json_atomic
-from gansynth_nnunet.plans import SmallPlans
-from gansynth_nnunet.prepare import prepare
 from tests.adapters.nnunet.conftest import sidecar
-from tests.conftest import Toy, shortcuts, write_raw
+from tests.conftest import SMALL, Toy, prepare, shortcuts, write_raw
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CONFIGURATIONS = ("3d_fullres", "2d", "3d_lowres")
@@ -41,11 +39,10 @@ def make(toy: Toy) -> None:
     doc["labels"] = {"background": 0, "whole": [1, 2], "core": 2, "ignore": IGNORE}
     doc["regions_class_order"] = [1, 2]
     write_json_atomic(toy.raw / "dataset.json", doc)
-    small = SmallPlans(features=(4, 8, 8))
     with shortcuts():
         for names in (CONFIGURATIONS[:2], CONFIGURATIONS[2:]):
             request = toy.request(plans=None)
-            prepare(request, names, small=small, num_processes=1)
+            prepare(request, names, processes=1, **SMALL)
             if names == CONFIGURATIONS[:2]:
                 add_low_resolution(toy.preprocessed / "nnUNetPlans.json")
 

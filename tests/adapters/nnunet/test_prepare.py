@@ -3,6 +3,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -12,9 +14,10 @@ import pytest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
-from gansynth_nnunet.plans import SmallPlans, _patch, _strides, write_small_plans
-from gansynth_nnunet.prepare import prepare
+from gansynth.runtime.progress import NullReporter, ProgressTask
+from gansynth_nnunet.plans import PrepareSettings, _patch, _strides, write_small_plans
 from gansynth_nnunet.source import open_nnunet
+from tests.conftest import prepare
 
 
 def own_request(toy: Any) -> SourceRequest:
@@ -24,13 +27,32 @@ def own_request(toy: Any) -> SourceRequest:
 
 def test_what_is_done_is_not_done_again(toy_copy):
     report = prepare(own_request(toy_copy), ["3d_fullres", "2d"])
-    assert [step for step, seconds in report.seconds.items() if seconds] == ["check"]
+    assert [step for step, seconds in report["seconds"].items() if seconds] == ["check"]
 
 
 def test_changed_raw_data_are_prepared_again(toy_copy, cheap_nnunet):
     os.utime(next(toy_copy.raw.glob("labelsTr/*")), (time.time() + 60,) * 2)
-    report = prepare(own_request(toy_copy), ["2d"], num_processes=1)
-    assert min(report.seconds.values()) > 0
+    report = prepare(own_request(toy_copy), ["2d"], processes=1)
+    assert min(report["seconds"].values()) > 0
+
+
+class Printing(NullReporter):
+    """Prints how far each step is, and keeps the lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @contextmanager
+    def task(self, total: int, title: str, done: int = 0) -> Iterator[ProgressTask]:
+        step, reporter = {"done": done}, self
+
+        class Task:
+            def advance(self, n: int = 1, **values: object) -> None:
+                step["done"] += n
+                reporter.lines.append(f"{title} {step['done']} of {total}")
+                print(reporter.lines[-1])
+
+        yield Task()
 
 
 def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
@@ -42,16 +64,11 @@ def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
         "nnUNet_n_proc_DA", "0"
     )  # none for augmentation: planning works all the same
     before = dict(os.environ)
-    told: list[tuple[str, int, int]] = []
-
-    def progress(*step):
-        told.append(step)
-        print(*step)
-
-    prepare(own_request(toy_copy), ["2d"], num_processes=1, progress=progress, force=True)
-    assert {("check", 6, 6), ("fingerprint", 1, 1), ("plan", 1, 1), ("2d", 6, 6)} <= set(told)
-    printed = capsys.readouterr().out.splitlines()
-    assert printed == [" ".join(map(str, step)) for step in told]
+    reporter = Printing()
+    prepare(own_request(toy_copy), ["2d"], processes=1, force=True, reporter=reporter)
+    whole = {"check 6 of 6", "fingerprint 1 of 1", "plan 1 of 1", "2d 6 of 6"}
+    assert whole <= set(reporter.lines)
+    assert capsys.readouterr().out.splitlines() == reporter.lines
     assert dict(os.environ) == before
 
 
@@ -67,11 +84,13 @@ def test_plans_of_another_planner_are_not_made_here(toy_copy):
 
 SCRIPT = """
 import sys
+from gansynth.core.host_commands import PrepareRequest
 from gansynth.core.source import SourceRequest
+from gansynth.runtime.progress import NullReporter
 from gansynth_nnunet.prepare import prepare
 if __name__ == "__main__":
     request = SourceRequest("nnunet", "501", root=sys.argv[1])
-    prepare(request, ["2d"], num_processes=1)
+    prepare(PrepareRequest(request, ["2d"], {}, 1, False, NullReporter()))
 """
 
 
@@ -98,13 +117,13 @@ def test_nnunets_own_worker_processes_start(toy_copy, tmp_path):
     ],
 )
 def test_a_patch_has_the_shape_of_nnunets_or_as_asked_for_as_far_as_that(own, asked, patch):
-    assert _patch(own, SmallPlans(patch_size=asked)) == patch
+    assert _patch(own, PrepareSettings(patch=asked)) == patch
 
 
-@pytest.mark.parametrize("asked", [(32, 32), (0, 8, 8)])
+@pytest.mark.parametrize("asked", [(32, 32), ()])
 def test_a_patch_of_wrong_shape_is_refused(asked):
     with pytest.raises(UsageFault, match="expected 3 positive numbers"):
-        _patch([40, 56, 40], SmallPlans(patch_size=asked))
+        _patch([40, 56, 40], PrepareSettings(patch=asked))
 
 
 @pytest.mark.parametrize("patch", [[32, 40, 32], [8, 48, 48], [6, 20, 36], [24, 24, 7]])
@@ -124,10 +143,14 @@ def test_nothing_is_preprocessed_for_small_plans(toy_nnunet):
     assert np.array_equal(small.load("p1_left").image, own.load("p1_left").image)
 
 
+def tiny(*features: int) -> PrepareSettings:
+    return PrepareSettings(small=True, plans_name="tiny", features=features)
+
+
 def test_a_configuration_added_later_keeps_the_earlier_ones(toy_copy):
     own = toy_copy.preprocessed / "nnUNetPlans.json"
-    write_small_plans(own, SmallPlans("tiny", features=(4, 8, 8)), ["3d_fullres"])
-    path = write_small_plans(own, SmallPlans("tiny", features=(4, 8, 16)), ["2d"])
+    write_small_plans(own, tiny(4, 8, 8), ["3d_fullres"])
+    path = write_small_plans(own, tiny(4, 8, 16), ["2d"])
     features = {
         name: c["architecture"]["arch_kwargs"]["features_per_stage"]
         for name, c in read_json(path)["configurations"].items()
@@ -141,27 +164,26 @@ def test_a_residual_encoder_is_shrunk_too(toy_copy):
     arch = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
     arch["n_blocks_per_stage"] = arch.pop("n_conv_per_stage")
     write_json_atomic(own, plans)
-    path = write_small_plans(own, SmallPlans("tiny", features=(4, 8, 8)), ["2d"])
+    path = write_small_plans(own, tiny(4, 8, 8), ["2d"])
     small = read_json(path)["configurations"]["2d"]["architecture"]["arch_kwargs"]
     assert len(small["n_blocks_per_stage"]) == 3
 
 
 def test_small_plans_do_not_overwrite_nnunets(toy_copy):
     with pytest.raises(UsageFault, match="that of nnU-Net's plans"):
-        write_small_plans(
-            toy_copy.preprocessed / "nnUNetPlans.json", SmallPlans("nnUNetPlans"), ["2d"]
-        )
+        prepare(own_request(toy_copy), ["2d"], small="yes", plans_name="nnUNetPlans")
 
 
 @pytest.mark.parametrize(
-    "sizes",
+    ("settings", "said"),
     [
-        {"name": "../x"},
-        {"features": ()},
-        {"features": (8, 8, 0)},
-        {"features": (8, 16)},  # nnU-Net's loss would be NaN
+        ({"plans_name": "../x"}, "small plans: name is '../x'"),
+        ({"plans_name": ""}, "small plans: name is ''"),
+        ({"features": "8,8,0"}, "--set features=8,8,0"),
+        ({"features": "8,16"}, "at least three"),  # nnU-Net's loss would be NaN
+        ({"patch": "0x8x8"}, "--set patch=0x8x8"),
     ],
 )
-def test_impossible_small_plans_are_refused(sizes):
-    with pytest.raises(UsageFault, match="small plans"):
-        SmallPlans(**sizes)
+def test_impossible_small_plans_are_refused_before_anything_else(tmp_path, settings, said):
+    with pytest.raises(UsageFault, match=said):
+        prepare(SourceRequest("nnunet", "1", root=str(tmp_path)), ["2d"], small="yes", **settings)

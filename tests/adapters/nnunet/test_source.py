@@ -10,6 +10,7 @@ import blosc2
 import numpy as np
 import pytest
 
+from gansynth.core.host_commands import SplitsRequest
 from gansynth.core.space import Placement
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
@@ -194,7 +195,7 @@ def test_missing_splits_are_made_as_nnunet_makes_them(toy_copy, caplog):
 
 
 def test_the_repair_of_a_split_that_parts_people_is_remembered(toy_copy):
-    splits = make_splits(toy_copy.request(subjects=PEOPLE), folds=3, overwrite=True)
+    splits = make_splits(SplitsRequest(toy_copy.request(subjects=PEOPLE), 3, 0, overwrite=True))
     assert [len(one["val"]) for one in splits] == [2, 2, 2]
     source = open_nnunet(toy_copy.request())
     assert source.subject("p2_left") == source.subject("p2_right") == "p2"
