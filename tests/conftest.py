@@ -187,7 +187,7 @@ def shortcuts():
         yield
 
 
-SMALL = {"small": "yes", "features": "4,8,8"}
+SMALL: dict[str, Any] = {"small": "yes", "features": "4,8,8"}
 
 
 def prepare(

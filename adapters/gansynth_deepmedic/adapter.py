@@ -215,7 +215,9 @@ class DeepMedicAdapter(Adapter):
         config = choices.asked(self.host.config)
         network = self._network(choices)
         in_torch = choices.engine == "torch"
-        given = (None if path is None else str(path) for path in (choices.checkout, choices.python))
+        checkout, python = (
+            None if path is None else str(path) for path in (choices.checkout, choices.python)
+        )
         output = choices.output or default_output(RUNS, self.host.name, mix_config)
         return DeepMedicJob(
             mix_config=mix_config,
@@ -230,7 +232,7 @@ class DeepMedicAdapter(Adapter):
             output=output,
             sample_source=open_sample_source(mix_config, self.host, self._held_out_of(mix_config)),
             regions=asked_regions(choices.regions, self.host),
-            program=None if in_torch else find_program(*given),
+            program=None if in_torch else find_program(checkout, python),
             engine=read_settings(choices.torch, config, network) if in_torch else None,
             patience=read_patience(),
         )

@@ -98,8 +98,8 @@ def write_layout(
             replace_text(folder / list_file(name), text)
         replace_text(folder / TRAIN, config_text(config, changed))
     first = file_names(config.channels)[0]
-    paths = (str(slot_folder(home, n) / f"{first}{ENDING}") for n in range(slots))
-    return tuple(paths), {key: why for key, (_, why) in changed.items() if why}
+    firsts = (str(slot_folder(home, n) / f"{first}{ENDING}") for n in range(slots))
+    return tuple(firsts), {key: why for key, (_, why) in changed.items() if why}
 
 
 def slot_folder(folder: Path, number: int) -> Path:
