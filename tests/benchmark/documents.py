@@ -266,7 +266,7 @@ PIXEL = base64.b64decode(
 
 
 def overlays(document: dict[str, Any]) -> list[Overlay]:
-    return [Overlay(worst, PIXEL, "A case.") for worst in worst_cases(document)]
+    return [Overlay(worst, PIXEL) for worst in worst_cases(document)]
 
 
 EVERY = {

@@ -333,26 +333,26 @@ DISTANCES = {"default": {"a": 1.0, "b": 9.0}, "gan": {"a": 5.0, "b": 9.5}}
     ],
 )
 def test_the_controls_worst_case_comes_first_then_the_greatest_losses(made, chosen):
-    assert [(w.arm, w.case) for w in worst_cases(made)][: len(chosen) or None] == chosen
+    assert [(w.run["arm"].text, w.case) for w in worst_cases(made)][: len(chosen) or None] == chosen
 
 
 def test_a_case_stands_with_its_value_the_controls_and_their_places():
     worst = worst_cases(scored(default={"b": 0.5, "c": 0.8}, gan={"b": 0.6, "c": 0.4}))[1]
-    assert (worst.value, worst.control) == (0.4, 0.8)
-    assert worst.pointer == "/runs/1/scores/m/c"
-    assert worst.reference == "/runs/0/scores/m/c"
+    assert (worst.score.number, worst.reference.number) == (0.4, 0.8)
+    assert worst.score.pointer == "/runs/1/scores/m/c"
+    assert worst.reference.pointer == "/runs/0/scores/m/c"
 
 
 def test_losses_are_against_the_same_draw_and_seed():
     made = scored(default={"a": 0.5}, gan={"a": 0.4})
     made["runs"][1]["seed"] = 1
-    assert [w.arm for w in worst_cases(made)] == ["default"]
+    assert [w.run["arm"].text for w in worst_cases(made)] == ["default"]
 
 
 def test_no_more_than_asked_and_no_case_twice_for_an_arm():
     for most in (0, 1, 6):
         chosen = worst_cases(documents.full(), most)
-        assert len({(w.arm, w.case) for w in chosen}) == len(chosen) == most
+        assert len({(w.run["arm"].text, w.case) for w in chosen}) == len(chosen) == most
 
 
 def pixels(png):
