@@ -80,7 +80,7 @@ def paper(study: ReportData) -> list[Block]:
         TableRow([[row["name"].text], *_side_by_side(row, len(names))], pointer=row.pointer)
         for row in node["rows"]
     ]
-    return [Table(node["title"].text or "A paper's table", columns, rows)]
+    return [Table(node["title"].text, columns, rows)]
 
 
 def _side_by_side(row: JsonNode, count: int) -> list[Line]:
@@ -90,21 +90,18 @@ def _side_by_side(row: JsonNode, count: int) -> list[Line]:
 
 def looks(study: ReportData) -> list[Block]:
     """Return the log of accesses to the test data."""
-    log = list(study.root["look"]["log"])
-    if not log:
-        return [Paragraph(["No look is on record."], "note")]
     titles = ("look", "split", "when", "plan", "arms", "reason")
     rows = [
         TableRow(
             [
                 [whole(entry["look"])],
-                *([entry[key].text or NOTHING] for key in ("split", "when", "plan_hash")),
+                *([entry[key].text] for key in ("split", "when", "plan_hash")),
                 [", ".join(arm.text for arm in entry["arms"])],
                 [entry["reason"].text or NOTHING],
             ],
             pointer=entry.pointer,
         )
-        for entry in log
+        for entry in study.root["look"]["log"]
     ]
     columns = [TableColumn(t, "words" if t in ("arms", "reason") else "short") for t in titles]
     return [Table("Every look so far", columns, rows)]
@@ -143,11 +140,10 @@ def plan(study: ReportData) -> list[Block]:
     """Return the plan with its remarks, and the machine."""
     import yaml
 
-    remarks = study.root["open"] or study.root["plan"]["open"]
-    blocks: list[Block] = [Paragraph([node.text], "note") for node in remarks if node.text]
+    remarks = [node.text for node in study.root["open"] if node.text]
+    blocks: list[Block] = [Paragraph([remark], "note") for remark in remarks]
     for key, title in (("plan", "The plan"), ("machine", "The machine")):
         node = study.root[key]
-        if node:
-            text = yaml.safe_dump(node.value, sort_keys=False, allow_unicode=True, width=96)
-            blocks.append(Details(title, [CodeBlock(text, node.pointer)]))
-    return blocks or [Paragraph(["The results do not tell the plan."], "note")]
+        text = yaml.safe_dump(node.value, sort_keys=False, allow_unicode=True, width=96)
+        blocks.append(Details(title, [CodeBlock(text, node.pointer)]))
+    return blocks
