@@ -229,15 +229,16 @@ def controls(run: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     from measures import white_noise
     from scipy.ndimage import gaussian_filter
 
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.core.schema import Case, Sample
     from gansynth.evaluation.evaluate import EvaluationOptions, assess, chosen_metrics
-    from gansynth.evaluation.open_samples import SampleSelection, open_evaluated
+    from gansynth.evaluation.open_samples import open_evaluated
     from gansynth.metrics.comparison import EFFORTS
     from gansynth.runtime.progress import NullReporter
 
     silent = NullReporter()
     gathered = open_evaluated(
-        run, None, SampleSelection(4), device=args.device, root=None, reporter=silent
+        run, None, 4, SampleRequest(), device=args.device, root=None, reporter=silent
     )
     rng = np.random.default_rng(7)
     train = gathered.real(gathered.known.members, args.number, rng)

@@ -23,12 +23,9 @@ from gansynth.runtime.files import read_nifti
 
 def overlays_of(document: Mapping[str, Any], study: BenchmarkStudy, most: int = 6) -> list[Overlay]:
     """Return pictures of the worst cases for a report; cases without files are left out."""
-    runs = {(r["arm"], r["n"], r["draw"], r["seed"]): r for r in document["runs"]}
     overlays = []
     for worst in worst_cases(document, most):
-        run = runs[worst.arm, worst.n, worst.draw, worst.seed]
-        if run["key"] is None:
-            continue
+        run = worst.run.value
         home = study.folder / JOBS / run["key"] / PREDICTIONS
         by_subject = run.get("by") == "subject"
         files = {

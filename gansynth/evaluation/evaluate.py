@@ -1,4 +1,4 @@
-"""The command ``gansynth evaluate``: compute metrics, test for memorisation, write the report."""
+"""The parts of an evaluation: compute metrics, test for memorisation, and say what was found."""
 
 from __future__ import annotations
 
@@ -11,28 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.core.run_folder import RunFolder
 from gansynth.evaluation.evaluation_data import EvaluationData
-from gansynth.evaluation.open_samples import SampleSelection, open_evaluated
-from gansynth.fitting.run_report import write_run_report
 from gansynth.metrics.comparison import EFFORTS, Comparison, Effort, FunctionMetric, IntervalMetric
 from gansynth.metrics.estimate import Estimate, Floats
 from gansynth.metrics.intensity import BINS, edges_of, histogram_metric
 from gansynth.metrics.spectrum import BANDS, frequencies, spectrum_metric
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors, write_json_atomic
-from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
-    from gansynth.core.schema import Schema
     from gansynth.evaluation.memorisation import Pairs
     from gansynth.metrics.comparison import Image, IntervalMetric
     from gansynth.metrics.estimate import Estimate
     from gansynth.metrics.recovery import FoldSegmenters
 
 VERSION = 2
-DOCUMENT = "evaluation.json"
 
 STRIP = 6  # images of each side at the top of the report
 PARTS = ("realism", "faithfulness", "memorisation", "maps")
@@ -67,67 +60,18 @@ class EvaluationResult:
     strip: Mapping[str, Sequence[bytes]]
 
 
-def evaluate(
-    folder: Path,
-    real: Mapping[str, Any] | None = None,
-    *,
-    out: Path | None = None,
-    sample_options: SampleSelection | None = None,
-    options: EvaluationOptions | None = None,
-    device: str = "auto",
-    data: str | None = None,
-    root: str | None = None,
-    reporter: Reporter | None = None,
-) -> dict[str, Any]:
-    """Evaluate the samples of a run or a sample bank, and write ``evaluation.json`` and the report.
-
-    Args:
-        real: real cases, a ``SourceRequest`` as JSON (``open_evaluated``); None takes the run's
-            training cases, with the fold's held-out ones.
-        out: folder for the report; ``RUN/evaluation``, or ``BANK-evaluation`` beside a bank.
-        device: ``auto``, ``cpu``, ``cuda:0``.
-        data: KIND:WHERE of the run's data set, if it was moved or renamed.
-
-    Returns:
-        The document, with ``files``: name -> path.
-
-    Raises:
-        UsageFault: an unknown metric, a bank without real cases.
-        DataFault: no run or bank, no such folder, too few or incompatible images.
-    """
-    sample_options, options = sample_options or SampleSelection(), options or EvaluationOptions()
-    reporter = reporter or NullReporter()
-    metrics = chosen_metrics(options.metrics)  # fail before the slow sampling
-    if options.exported is not None and not options.exported.is_dir():
-        raise DataFault(f"--exported {options.exported}: no such folder; name one that is there")
-    clock = _Timer()
-    with clock("samples"):
-        gathered = open_evaluated(
-            folder, real, sample_options, device=device, data=data, root=root, reporter=reporter
-        )
-        comparison = gathered.comparison(
-            sample_options.number, sample_options.request.seed, options.effort, device, reporter
-        )
-    assessed = assess(gathered, comparison, metrics, options, clock)
-    usual = _usual_folder(folder, gathered.kind)
-    files = _write(assessed, comparison.schema, out or usual)
-    if gathered.kind == "run" and out in (None, usual):
-        write_run_report(RunFolder(folder), reporter)  # the measures go into its card
-    return {**assessed.document, "files": files}
-
-
 def assess(
     gathered: EvaluationData,
     comparison: Comparison,
     metrics: Mapping[str, IntervalMetric],
     options: EvaluationOptions,
-    clock: _Timer | None = None,
+    clock: Timer | None = None,
 ) -> EvaluationResult:
     """Evaluate gathered images."""
     from gansynth.evaluation.memorisation import measure_memory
     from gansynth.evaluation.summary import alarms, sentences
 
-    clock = clock or _Timer()
+    clock = clock or Timer()
     document: dict[str, Any] = {"version": VERSION, "gansynth": __version__}
     document |= gathered.told(comparison)
     figures: list[Estimate] = []
@@ -231,27 +175,7 @@ def _audited(folder: Path, gathered: EvaluationData) -> dict[str, Any]:
     return audit_export(folder, gathered.lineage, sources=gathered.source).to_json()
 
 
-def _usual_folder(folder: Path, kind: str) -> Path:
-    if kind == "run":
-        return folder / "evaluation"
-    return folder.with_name(f"{folder.resolve().name}-evaluation")
-
-
-def _write(result: EvaluationResult, schema: Schema, out: Path) -> dict[str, str]:
-    from gansynth.evaluation.memorisation import write_copies
-    from gansynth.evaluation.report import write_report
-
-    document = result.document
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(out / DOCUMENT, document)
-    files = {DOCUMENT: out / DOCUMENT, **write_report(document, out, result.pictures, result.strip)}
-    with disk_errors(out):
-        files |= write_copies(out, document.get("memorisation"), result.pairs, schema)
-    return {name: str(path) for name, path in files.items()}
-
-
-class _Timer:
+class Timer:
     """Seconds by part of the evaluation."""
 
     def __init__(self) -> None:
@@ -259,6 +183,7 @@ class _Timer:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
+        """Add the seconds that a block takes."""
         began = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - began

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,19 +34,11 @@ Real = Mapping[str, Any]  # a `SourceRequest` as JSON
 MOST_TRIED = 4  # most samples generated for each one evaluated, since some are rejected
 
 
-@dataclass(frozen=True)
-class SampleSelection:
-    """Which samples are evaluated."""
-
-    number: int = 64  # how many
-    # their conditions; rejected samples are skipped, as in banks
-    request: SampleRequest = field(default_factory=SampleRequest)
-
-
 def open_evaluated(
     folder: Path,
     real: Real | None,
-    options: SampleSelection,
+    number: int,
+    request: SampleRequest,
     *,
     device: str,
     data: str | None = None,
@@ -59,7 +50,8 @@ def open_evaluated(
     Args:
         real: real cases, a ``SourceRequest`` as JSON; missing keys are those of a run's own. None
             takes its training cases, with the fold's held-out ones.
-        options: which samples.
+        number: how many samples.
+        request: their conditions; rejected samples are skipped, as in banks.
         device: ``auto``, ``cpu``, ``cuda:0``.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
         root: overrides the host folders of the run's source.
@@ -69,14 +61,15 @@ def open_evaluated(
         DataFault: real cases of other channels, axes, spacing or labels.
     """
     if folder_kind(folder) == "bank":
-        return _open_bank(folder, real, options, reporter)
-    return _open_run(folder, real, options, device, (data, root), reporter)
+        return _open_bank(folder, real, number, reporter)
+    return _open_run(folder, real, number, request, device, (data, root), reporter)
 
 
 def _open_run(
     folder: Path,
     real: Real | None,
-    options: SampleSelection,
+    number: int,
+    request: SampleRequest,
     device: str,
     where: tuple[str | None, str | None],
     reporter: Reporter,
@@ -86,9 +79,9 @@ def _open_run(
     run = load_run(folder, device)
     own_source = open_moved(run, *where)
     real_source = None if real is None else open_real(real, own_source)  # before sampling
-    sampler = Sampler(run, own_source, options.request, reporter)
+    sampler = Sampler(run, own_source, request, reporter)
     source = sampler.source if real_source is None else real_source
-    samples, rejected = _drawn(sampler, options, reporter)
+    samples, rejected = _drawn(sampler, number, request, reporter)
     cache, lineage = CaseCache(source), sampler.lineage
     return EvaluationData(
         "run",
@@ -111,16 +104,16 @@ def _open_run(
 
 
 def _drawn(
-    sampler: Sampler, options: SampleSelection, reporter: Reporter
+    sampler: Sampler, number: int, request: SampleRequest, reporter: Reporter
 ) -> tuple[list[Sample], int]:
     """Generate samples, skip rejected ones, and count them."""
     samples: list[Sample] = []
     rejected = first = 0
-    with reporter.task(options.number, "samples") as bar:
-        while len(samples) < options.number and first < MOST_TRIED * options.number:
-            count = min(AT_ONCE, options.number - len(samples))
+    with reporter.task(number, "samples") as bar:
+        while len(samples) < number and first < MOST_TRIED * number:
+            count = min(AT_ONCE, number - len(samples))
             for sample in sampler.draw_raw(first, count):
-                if not options.request.keep_flawed and sample.provenance.get("reject_reason"):
+                if not request.keep_flawed and sample.provenance.get("reject_reason"):
                     rejected += 1
                     continue
                 samples.append(sample)
@@ -135,9 +128,7 @@ def _drawn(
     return samples, rejected
 
 
-def _open_bank(
-    folder: Path, real: Real | None, options: SampleSelection, reporter: Reporter
-) -> EvaluationData:
+def _open_bank(folder: Path, real: Real | None, number: int, reporter: Reporter) -> EvaluationData:
     from gansynth.bank.reader import BankReader
 
     reader = BankReader(folder)
@@ -151,11 +142,11 @@ def _open_bank(
     source = open_source(SourceRequest(**real))
     check_alike(source, spec.schema, f"{folder}")
     ids = reader.ids()
-    chosen = np.unique(np.linspace(0, len(ids) - 1, min(options.number, len(ids))).astype(int))
+    chosen = np.unique(np.linspace(0, len(ids) - 1, min(number, len(ids))).astype(int))
     samples = []
     with reporter.task(len(chosen), "samples") as bar:
-        for number in chosen.tolist():
-            held = reader.read(ids[number])
+        for index in chosen.tolist():
+            held = reader.read(ids[index])
             image = held.image.astype(np.float32)
             samples.append(Sample(image, held.labels, held.boxes, held.provenance))
             bar.advance(1)

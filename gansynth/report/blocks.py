@@ -214,14 +214,11 @@ class Marker(Enum):
 
 @dataclass(frozen=True)
 class PartSummary:
-    """Verdict on one part: its title, its description, and the findings.
-
-    A sign is None where the text is the document's own.
-    """
+    """Verdict on one part: its title, its description, and the findings."""
 
     title: str
     description: str
-    lines: Sequence[tuple[Marker | None, Line]]
+    lines: Sequence[tuple[Marker, Line]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -174,7 +174,9 @@ def full() -> dict[str, Any]:
 
 @once
 def minimal() -> dict[str, Any]:
-    return {"format": 1, "name": "nothing"}
+    """One training, which failed."""
+    arms = {"default": ARMS["default"]}
+    return made_up(Made(arms=arms, sizes=(6,), draws=1, seeds=1, lost=(("default", 6, 0, 0),)))
 
 
 @once
@@ -194,14 +196,6 @@ def development() -> dict[str, Any]:
     """A look at the development split, two arms, one size."""
     arms = {k: ARMS[k] for k in ("default", "elastic", "unedited")}
     return made_up(Made(arms=arms, sizes=(6,), split="development", lost=()))
-
-
-@once
-def small() -> dict[str, Any]:
-    arms = {k: ARMS[k] for k in ("default", "elastic", "unedited", "tuned")}
-    made = Made(arms=arms, draws=1, seeds=2, subjects=4, measures={"dice/foreground": DICE})
-    made.lost = (("unedited", 12, 0, 0),)
-    return made_up(made) | {"paper": full()["paper"], "warnings": ["a warning"]}
 
 
 HOSTILE = "<script>alert(1)</script>\"'&{{7*7}}|`]("
@@ -266,7 +260,7 @@ PIXEL = base64.b64decode(
 
 
 def overlays(document: dict[str, Any]) -> list[Overlay]:
-    return [Overlay(worst, PIXEL, "A case.") for worst in worst_cases(document)]
+    return [Overlay(worst, PIXEL) for worst in worst_cases(document)]
 
 
 EVERY = {

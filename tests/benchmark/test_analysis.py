@@ -25,12 +25,17 @@ def run(arm: str, scores: Mapping[str, Any], **more: Any) -> dict[str, Any]:
 
 def document(runs: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     names = dict.fromkeys(run["arm"] for run in runs)
-    return {
+    made = {
         **{"runs": runs, "subjects": CASES, "primary": DICE, "control": "default"},
         **{"margin": 0.005, "draws": 3, "seeds": 2, "sizes": [6], "plan": {}},
         "arms": {name: {"name": name, "title": name, "generator": None} for name in names},
         **more,
     }
+    for name, arm in made["arms"].items():
+        arm["name"] = name
+    generators = {name: {"plugin": name} for name in ("copypaste", "parametric", "cgan3d")}
+    of_plan = {"arms": list(made["arms"].values()), "generators": generators}
+    return {**made, "plan": of_plan | made["plan"]}
 
 
 def even(arm: str, level: float, keys: tuple[str, ...] = (DICE,), **place: Any) -> dict[str, Any]:
@@ -318,10 +323,7 @@ def test_a_gan_is_compared_with_each_arm_without_a_network_on_the_primary_measur
 def test_a_choice_counts_as_a_gan_if_one_of_its_arms_is_one(choices, gans):
     made = document(experiment({"default": 0.5, "paste": 0.53, "gan": 0.6, "chosen": 0.55}, DICE))
     drawn = {"paste": "copypaste", "gan": "cgan3d"}
-    made["plan"]["arms"] = [
-        {"name": "chosen", "tune": choices},
-        *({"name": arm, "generator": plugin} for arm, plugin in drawn.items()),
-    ]
+    made["arms"]["chosen"]["tune"] = choices
     for arm, plugin in drawn.items():
         made["arms"][arm]["generator"] = plugin
     assert [row["arm"] for row in analysed(made)["baselines"]] == gans

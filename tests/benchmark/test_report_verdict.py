@@ -8,12 +8,12 @@ from gansynth.benchmark.report.verdict import verdict
 from tests.benchmark import documents
 
 MARGIN = 0.005
-ARMS = {
+ARMS: dict[str, dict[str, Any]] = {
     "default": {"title": "usual augmentation", "generator": None},
     "gan": {"title": "a GAN", "generator": "cgan"},
     "other": {"title": "another GAN", "generator": "cgan"},
     "elastic": {"title": "elastic control", "generator": "elastic"},
-    "double": {"title": "twice the real cases", "generator": None},
+    "double": {"title": "twice the real cases", "generator": None, "real": 2},
 }
 
 
@@ -52,7 +52,7 @@ def document(*comparisons: Any, **more: Any) -> dict[str, Any]:
         "sizes": sorted({c["n"] for c in comparisons}),
         "arms": {key: arm for key, arm in ARMS.items() if key in used},
         "plan": {
-            "arms": [{"name": "double", "real": 2}],
+            "arms": [{"name": key, **arm} for key, arm in ARMS.items()],
             "generators": {"cgan": {"plugin": "cgan3d"}, "elastic": {"plugin": "elastic"}},
         },
         "comparisons": list(comparisons),
@@ -244,6 +244,7 @@ def test_more_arms_than_a_sentence_holds_are_others():
     arms = [f"gan{i}" for i in range(6)]
     made = document(*(comparison(arm, 0.002, 0.01) for arm in arms))
     made["arms"] |= {arm: {"title": arm, "generator": "cgan"} for arm in arms}
+    made["plan"]["arms"] += [{"name": arm, "generator": "cgan"} for arm in arms]
     found = verdict(made)
     assert "(95 % CI −0.80 to +1.20) with “gan2” and others, so" in found["sentence"]
     assert set(found["per_arm"]) == set(arms)

@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
-from gansynth.evaluation.evaluate import EvaluationOptions, evaluate
-from gansynth.evaluation.open_samples import SampleSelection
+from gansynth.evaluation.api import evaluate
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_spec import PerChannel
 from gansynth.metrics import METRICS
 from gansynth.runtime.progress import NullReporter
 from tests.evaluation.gatherings import (
-    LITTLE,
     assessed,
     blurred,
     copies,
@@ -114,9 +111,17 @@ FLAT = {"width": 4, "max_width": 8, "latent": 4, "batch_size": 4, "steps": 4, "d
 
 def evaluated(run, *parts):
     metrics = ("spectrum", "diversity") if "realism" in parts else ()
-    options = EvaluationOptions(parts, metrics, effort=LITTLE, pictures=False)
-    wanted = SampleSelection(request=SampleRequest(keep_flawed=True), number=12)
-    return evaluate(run, sample_options=wanted, options=options, device="cpu")
+    return evaluate(
+        run,
+        n=12,
+        only=parts,
+        metric=metrics,
+        preset="quick",
+        filter="none",
+        pictures=False,
+        device="cpu",
+        quiet=True,
+    )
 
 
 def test_a_model_per_channel_is_evaluated_as_one(toy_source, tmp_path):

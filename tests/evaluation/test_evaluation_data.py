@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.sample_request import SampleRequest
 from gansynth.data.cache import CaseCache
 from gansynth.evaluation.evaluation_data import KnownSubjects, own_names
-from gansynth.evaluation.open_samples import SampleSelection, check_alike, open_evaluated
+from gansynth.evaluation.open_samples import check_alike, open_evaluated
 from gansynth.metrics.appearance import new_voxels
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import NullReporter
@@ -65,7 +66,7 @@ def test_beside_a_lesion_put_into_a_case_is_that_case_and_only_what_is_new_count
 ):
     toy_fit(tmp_path / "run", generator="copypaste", own={}, edits=None)
     found = open_evaluated(
-        *(tmp_path / "run", None, SampleSelection(6)), device="cpu", reporter=NullReporter()
+        *(tmp_path / "run", None, 6, SampleRequest()), device="cpu", reporter=NullReporter()
     )
     for sample, case in zip(found.samples, found.beside, strict=True):
         assert sample.labels is not None

@@ -21,11 +21,11 @@ from tests.evaluation.pages import EVERY, page, section, written
 def test_every_number_drawing_and_point_is_that_of_its_pointer(name):
     document = written(name)[0]
     links = [a for a in page(name).all("a") if a.has("n")]
-    assert len(links) > (200 if name == "full" else 0) or name in ("minimal", "nulls")
+    assert len(links) > (200 if name == "full" else 0) or name == "minimal"
     for link in links:
         check_link(document, link, "evaluation.json")
     drawn = [g for g in page(name).all("g") if "data-pointer" in g.attributes]
-    assert len(drawn) > (150 if name == "full" else 0) or name in ("minimal", "nulls", "whys")
+    assert len(drawn) > (150 if name == "full" else 0) or name in ("minimal", "whys")
     for group in drawn:
         pointer, source = group.attributes["data-pointer"], next(group.all("title")).text
         if isinstance(listed := resolve(document, pointer), list):
@@ -34,7 +34,7 @@ def test_every_number_drawing_and_point_is_that_of_its_pointer(name):
             traced(document, pointer, source)
     points = [g for g in page(name).all("g") if g.has("point")]
     told = [resolve(document, g.attributes["data-place"]) for g in points]
-    known = [p for m in document.get("maps") or () for p in m["points"] if p["x"] is not None]
+    known = [p for m in document.get("maps") or () for p in m["points"]]
     assert sorted(map(id, told)) == sorted(map(id, known))
     for point, group in zip(told, points, strict=True):
         assert group.has(point["side"])
@@ -45,7 +45,7 @@ SAID = {"95", "0.5", "0.50", "0.05", "1", "0", "9", "10"}
 """What the template's own words need: levels, chance, and what axes mean."""
 
 
-@pytest.mark.parametrize("name", ["full", "small", "whys", "nulls"])
+@pytest.mark.parametrize("name", ["full", "small", "whys"])
 def test_no_number_stands_without_a_link(name):
     document = written(name)[0]
     text = " ".join(loose(next(page(name).all("body"))))

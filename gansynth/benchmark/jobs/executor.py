@@ -1,10 +1,10 @@
-"""Executors, which run jobs: the contract, the executors by name, and the local one.
+"""Executors, which run jobs, by name, and the local one.
 
 An executor starts a process for each order, ``gansynth.benchmark.jobs.attempt.start(line,
 environ)``, on any machine that sees the store. It keeps the process's stdin open while the job is
 wanted, and reports the exit code. The process handles locks, work folders, logs, results and the
-command's children. A new executor is a class with these six members, and a line in
-``parse_executor``.
+command's children. A new executor is a class with the public members of ``LocalExecutor``, a part
+of ``Executor``, and a line in ``parse_executor``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from gansynth.benchmark.jobs.attempt import PATIENCE, AttemptResult, AttemptSpec, start
 from gansynth.benchmark.jobs.machine import THREADS, VISIBLE, cuda_devices
@@ -27,38 +27,13 @@ from gansynth.runtime.child import PARENT
 from gansynth.runtime.errors import EnvironmentFault, UsageFault, did_you_mean
 from gansynth.runtime.machine import cores
 
+if TYPE_CHECKING:
+    from gansynth.benchmark.jobs.ray_executor import RayExecutor
+
+    Executor: TypeAlias = "LocalExecutor | RayExecutor"
+
 NAMES = ("local", "ray")
 EXPECTED = "expected local, local:4, ray or ray:cpus=2,gpus=1"
-
-
-class Executor(Protocol):
-    """Runs attempts at jobs, at most one of each job at a time."""
-
-    @property
-    def slots(self) -> int:
-        """Current number of jobs that can run in parallel."""
-
-    @property
-    def queues(self) -> bool:
-        """Whether it accepts more jobs than slots, and starts them later."""
-
-    def open(self, store: Path) -> None:
-        """Prepare to run jobs of a store."""
-
-    def submit(self, order: AttemptSpec) -> None:
-        """Start an attempt, or queue it; its handle is the job's key."""
-
-    def wait(self, seconds: float) -> list[AttemptResult]:
-        """Return attempts that ended, each once; waits up to ``seconds`` for the first.
-
-        The executor restarts attempts of a lost machine on another one.
-        """
-
-    def cancel(self) -> None:
-        """Stop all attempts gracefully, and wait for their end."""
-
-    def close(self) -> None:
-        """Release everything immediately; also after ``open`` failed."""
 
 
 def parse_executor(text: str) -> Executor:
@@ -105,7 +80,7 @@ def _number(text: str) -> float:
 
 
 class LocalExecutor:
-    """Runs ``slots`` jobs in parallel on this machine.
+    """Runs attempts at jobs on this machine, ``slots`` in parallel, at most one of each job.
 
     Each job gets its share of the cores (OMP_NUM_THREADS, if not set). With CUDA devices it gets
     one of them, in turn (CUDA_VISIBLE_DEVICES).
@@ -115,7 +90,7 @@ class LocalExecutor:
         devices: CUDA devices for the jobs; None for the visible ones.
     """
 
-    queues = False
+    queues = False  # whether it accepts more jobs than slots, and starts them later
 
     def __init__(self, slots: int | None = None, devices: tuple[str, ...] | None = None) -> None:
         self._asked, self._devices = slots, devices
@@ -139,7 +114,7 @@ class LocalExecutor:
             raise EnvironmentFault(f"jobs run on Linux and macOS; this is {os.name!r}")
 
     def submit(self, order: AttemptSpec) -> None:
-        """Start an attempt in a free slot."""
+        """Start an attempt in a free slot; its handle is the job's key."""
         taken = {running.slot for running in self._running.values()}
         slot = next(number for number in range(self.slots) if number not in taken)
         process = start(order.to_line(), self.environ(slot))
@@ -154,7 +129,7 @@ class LocalExecutor:
         return variables
 
     def wait(self, seconds: float) -> list[AttemptResult]:
-        """Return attempts that ended."""
+        """Return attempts that ended, each once; waits up to ``seconds`` for the first."""
         pipes = {running.process.stdout: key for key, running in self._running.items()}
         if not pipes:
             time.sleep(seconds)
@@ -181,7 +156,7 @@ class LocalExecutor:
                 running.process.wait(running.grace + PATIENCE)
 
     def close(self) -> None:
-        """Signal running attempts again, upon which they kill their commands."""
+        """Make running attempts kill their commands; also after ``open`` failed."""
         left = [running.process for running in self._running.values()]
         self._running.clear()
         for process in left:

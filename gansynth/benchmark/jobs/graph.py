@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gansynth.benchmark.jobs.attempt import (
     DONE,
@@ -19,12 +20,14 @@ from gansynth.benchmark.jobs.attempt import (
     AttemptResult,
     AttemptSpec,
 )
-from gansynth.benchmark.jobs.executor import Executor
 from gansynth.benchmark.jobs.job import JobSpec, in_order
 from gansynth.benchmark.jobs.store import ResultStore
 from gansynth.runtime.child import FAULT
 from gansynth.runtime.errors import GansynthError, TrainingFault
 from gansynth.runtime.signals import Interrupted, stop_request
+
+if TYPE_CHECKING:
+    from gansynth.benchmark.jobs.executor import Executor
 
 POLL = 0.25  # seconds between two checks of jobs run by other processes
 TICK = 1.0  # seconds between progress reports without a change

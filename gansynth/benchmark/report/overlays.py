@@ -27,33 +27,31 @@ Labels = npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class WorstCase:
-    """A test case with a bad score."""
+    """A test case with a bad score by the primary measure.
 
-    arm: str
-    n: int
-    draw: int  # number of the training subset
-    seed: int
+    Attributes:
+        reference: score of the case under the control of the same draw and seed; of the control
+            itself, an empty node.
+    """
+
+    run: JsonNode
     case: str
-    measure: str
-    value: float
-    # score of the case under the control of the same draw and seed; None for the control
-    control: float | None
-    pointer: str  # JSON pointer of `value`
-    reference: str = ""  # JSON pointer of `control`; empty for the control
+    score: JsonNode
+    reference: JsonNode
 
     @property
     def lost(self) -> float:
         """Absolute difference to the control; 0 for the control."""
-        return 0.0 if self.control is None else abs(self.value - self.control)
+        reference = self.reference.number
+        return 0.0 if reference is None else abs((self.score.number or 0.0) - reference)
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """A picture of such a case, as PNG; ``caption`` describes it."""
+    """A picture of such a case, as PNG."""
 
     worst: WorstCase
     png: bytes
-    caption: str = ""
 
 
 def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[WorstCase]:
@@ -73,12 +71,12 @@ def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[WorstCase]:
 def _lowest(study: ReportData) -> list[WorstCase]:
     """Return the control's cases, worst first, each with its worst run."""
     cases = [
-        _worst(study, run, JsonNode(None), case, score, JsonNode(None))
+        WorstCase(run, case, score, JsonNode(None))
         for run in study.runs(study.control, status="done")
         for case, score in run["scores"][study.primary].members()
         if score.number is not None
     ]
-    return _once(sorted(cases, key=lambda worst: study.show.better(worst.value)))
+    return _once(sorted(cases, key=lambda worst: study.show.better(worst.score.number or 0.0)))
 
 
 def _losses(study: ReportData) -> list[list[WorstCase]]:
@@ -92,32 +90,9 @@ def _losses(study: ReportData) -> list[list[WorstCase]]:
                 if score.number is None or reference.number is None:
                     continue
                 if study.show.better(score.number - reference.number) < 0:
-                    losses.append(_worst(study, run, control, case, score, reference))
+                    losses.append(WorstCase(run, case, score, reference))
         queues.append(_once(sorted(losses, key=lambda worst: -worst.lost)))
     return [queue for queue in queues if queue]
-
-
-def _worst(
-    study: ReportData,
-    run: JsonNode,
-    control: JsonNode,
-    case: str,
-    score: JsonNode,
-    reference: JsonNode,
-) -> WorstCase:
-    n, draw, seed = (int(run[key].number or 0) for key in ("n", "draw", "seed"))
-    return WorstCase(
-        arm=run["arm"].text,
-        n=n,
-        draw=draw,
-        seed=seed,
-        case=case,
-        measure=study.primary,
-        value=score.number or 0.0,
-        control=reference.number,
-        pointer=score.pointer,
-        reference=reference.pointer if reference.number is not None else "",
-    )
 
 
 def _once(cases: list[WorstCase]) -> list[WorstCase]:

@@ -9,19 +9,17 @@ from gansynth.benchmark.report import comparing, records, subjects, tables
 from gansynth.benchmark.report.curves import curves
 from gansynth.benchmark.report.overlays import Overlay
 from gansynth.benchmark.report.study import ReportData
-from gansynth.benchmark.report.verdict import numbers, said, verdict_of
+from gansynth.benchmark.report.verdict import numbers, verdict_of
 from gansynth.report.blocks import (
     RESULTS,
     Definitions,
     Details,
-    Marker,
     Paragraph,
     PartSummary,
     Report,
     Section,
 )
-from gansynth.report.document import JsonNode
-from gansynth.report.numbers import Line, LinkedNumber, derived, of_runs, plain, whole
+from gansynth.report.numbers import Line, derived, of_runs, whole
 from gansynth.report.svg import Drawings
 
 STATISTICS = "docs/statistics.md"
@@ -32,61 +30,37 @@ def compose(document: Mapping[str, Any], overlays: Sequence[Overlay] = ()) -> Re
     study, drawings = ReportData(document), Drawings()
     root = study.root
     words = verdict_of(study)
-    arms = []
-    for arm in study.others:
-        stored, lines = root["verdict"]["per_arm"][arm.key], words.per_arm[arm.key]
-        matches = not stored.text or stored.text == said(lines)
-        sentences: Sequence[tuple[Marker | None, Line]] = lines
-        if not matches:
-            sentences = [(None, [LinkedNumber(stored.text, stored.text, stored.pointer)])]
-        arms.append(PartSummary(arm.title, arm.node["what"].text, sentences))
     return Report(
-        name=root["title"].text or root["name"].text or "benchmark",
-        sentence=_said(root["verdict"]["sentence"], words.sentence),
+        name=root["title"].text or root["name"].text,
+        sentence=words.sentence,
         scope=_scope(study),
         warnings=_warnings(study),
-        parts=arms,
+        parts=[
+            PartSummary(arm.title, arm.node["what"].text, words.per_arm[arm.key])
+            for arm in study.others
+        ],
         sections=_sections(study, drawings, overlays),
-        footer=_footer(root),
+        footer=[f"gansynth {root['gansynth'].text} · plan {root['plan_hash'].text}"],
     )
-
-
-def _said(stored: JsonNode, worked_out: Line) -> Line:
-    """Return the stored sentence; with links for its numbers if it equals the computed one."""
-    if not stored.text or stored.text == plain(worked_out):
-        return worked_out
-    return [LinkedNumber(stored.text, stored.text, stored.pointer)]
 
 
 def _scope(study: ReportData) -> Line:
     """Return the setting of the comparison in one line."""
     root = study.root
     data, host, look = root["data"], root["host"], root["look"]
-    line: list[str | LinkedNumber] = [host["title"].text or host["target"].text or "A host unknown"]
-    if host["steps"]:
-        line += [", ", whole(host["steps"]), " optimiser steps in every arm"]
-    if data["name"]:
-        line.append(f" · {data['name'].text}")
-    if study.sizes:
-        line += [" · N = ", *numbers([study.size_node(n) for n in study.sizes])]
-        line.append(" training subjects")
-    if root["draws"]:
-        line += [" · ", whole(root["draws"]), " draws × ", whole(root["seeds"]), " seeds"]
-    if data["test_subjects"]:
-        line += [" · ", whole(data["test_subjects"]), " test subjects"]
-    if data["test_cases"]:
-        line += [" with ", whole(data["test_cases"]), " cases"]
-    if look["split"]:
-        line += [f" · {look['split'].text} split, look ", whole(look["number"])]
-        line.append(" of this plan")
-    return [*line, *_finished(study), "."]
+    return [
+        *(host["title"].text, ", ", whole(host["steps"]), " optimiser steps in every arm"),
+        *(f" · {data['name'].text} · N = ", *numbers([study.size_node(n) for n in study.sizes])),
+        *(" training subjects · ", whole(root["draws"]), " draws × ", whole(root["seeds"])),
+        *(" seeds · ", whole(data["test_subjects"]), " test subjects with "),
+        *(whole(data["test_cases"]), f" cases · {look['split'].text} split, look "),
+        *(whole(look["number"]), " of this plan", *_finished(study), "."),
+    ]
 
 
 def _finished(study: ReportData) -> Line:
     runs = list(study.root["runs"])
     done = [run for run in runs if run["status"].text == "done"]
-    if not runs:
-        return [" · no trainings"]
     total = derived("count", runs, of=of_runs(runs, "status"), holder="/runs")
     if len(done) == len(runs):
         return [" · ", total, " trainings, all finished"]
@@ -108,14 +82,11 @@ def _warnings(study: ReportData) -> list[Line]:
                 "subjects: nothing here is a test result."
             ]
         )
-    elif not root["look"]["split"]:
-        warnings.append(["The results do not say which split was looked at."])
     elif len(sealed) > 1:
-        last = sealed[-1]["look"]
         warnings.append(
             [
                 "The sealed split was looked at more than once: this is look ",
-                whole(last if last else root["look"]["number"]),
+                whole(sealed[-1]["look"]),
                 ". With every look the numbers mean less; the log is below.",
             ]
         )
@@ -124,16 +95,7 @@ def _warnings(study: ReportData) -> list[Line]:
         count = derived("count", missing, of=of_runs(missing, "status"), holder="/runs")
         word = " training has" if len(missing) == 1 else " trainings have"
         warnings.append([count, f"{word} no result; comparisons go without. See failures, below."])
-    return [*warnings, *([node.text] for node in root["warnings"] if node.text)]
-
-
-def _footer(root: JsonNode) -> Line:
-    line: list[str | LinkedNumber] = [
-        f"gansynth {root['gansynth'].text or 'of an unknown version'}"
-    ]
-    if root["plan_hash"]:
-        line.append(f" · plan {root['plan_hash'].text}")
-    return line
+    return [*warnings, *([node.text] for node in root["warnings"])]
 
 
 def _sections(

@@ -20,7 +20,7 @@ from gansynth.report.blocks import (
     data_uri,
 )
 from gansynth.report.document import JsonNode
-from gansynth.report.numbers import NOTHING, Line, LinkedNumber, NumberFormat, number, whole
+from gansynth.report.numbers import NOTHING, Line, LinkedNumber, number, whole
 
 OVERLAY_KEY = Legend((("truth", "truth, solid"), ("predicted", "prediction, dashed")))
 
@@ -46,47 +46,26 @@ def worst(study: ReportData, overlays: Sequence[Overlay]) -> list[Block]:
     return [*blocks, *([Table(caption, columns, rows)] if rows else [])]
 
 
-def _worst_row(study: ReportData, case: WorstCase) -> TableRow:
-    run = study.root["runs"][int(case.pointer.split("/")[2])]
-    value = study.show.value(JsonNode(case.value, case.pointer))
-    reference: Line = [NOTHING]
-    if case.control is not None:
-        reference = [study.show.value(JsonNode(case.control, case.reference))]
-    ends: list[Line] = [reference, [value]] if case.control is not None else [[value], reference]
-    place: list[Line] = [[whole(run[key])] for key in ("n", "draw", "seed")]
-    return TableRow([[case.case], [study.title(case.arm)], *place, *ends])
+def _worst_row(study: ReportData, worst: WorstCase) -> TableRow:
+    score: Line = [study.show.value(worst.score)]
+    ends: list[Line] = [score, [NOTHING]]
+    if worst.reference:
+        ends = [[study.show.value(worst.reference)], score]
+    place: list[Line] = [[whole(worst.run[key])] for key in ("n", "draw", "seed")]
+    return TableRow([[worst.case], [study.title(worst.run["arm"].text)], *place, *ends])
 
 
 def _picture(study: ReportData, overlay: Overlay) -> ReportImage:
-    worst = overlay.worst
-    title = study.title(worst.arm)
-    place = {key: getattr(worst, key) for key in ("draw", "seed")}
-    runs = study.runs(worst.arm, worst.n)
-    run = next((r for r in runs if all(r[k].value == v for k, v in place.items())), JsonNode(None))
-    show = study.measures.get(worst.measure, study.show)
+    worst, show = overlay.worst, study.show
+    title = study.title(worst.run["arm"].text)
     caption: list[str | LinkedNumber] = [f"{worst.case}, {title}"]
-    if run:
-        for word, key in (("N = ", "n"), ("draw ", "draw"), ("seed ", "seed")):
-            caption += [f", {word}", whole(run[key])]
-        score = run["scores"][worst.measure][worst.case]
-        if score.number is not None:
-            caption += [f": {show.title} ", show.value(score), f" {show.unit}"]
-            caption += _beside(study, worst, show)
-    if overlay.caption:
-        caption.append(f". {overlay.caption}")
+    for word, key in (("N = ", "n"), ("draw ", "draw"), ("seed ", "seed")):
+        caption += [f", {word}", whole(worst.run[key])]
+    caption += [f": {show.title} ", show.value(worst.score), f" {show.unit}"]
+    if worst.reference:
+        caption += [" (control ", show.value(worst.reference), ")"]
     described = f"{worst.case} under {title}: outlines of truth and prediction"
     return ReportImage(data_uri(overlay.png), described, caption)
-
-
-def _beside(study: ReportData, worst: WorstCase, show: NumberFormat) -> Line:
-    """Return the case's score under the control of the same draw and seed."""
-    if worst.arm != study.control:
-        for run in study.runs(study.control, worst.n, status="done"):
-            score = run["scores"][worst.measure][worst.case]
-            same = (run["draw"].value, run["seed"].value) == (worst.draw, worst.seed)
-            if same and score.number is not None:
-                return [" (control ", show.value(score), ")"]
-    return []
 
 
 def paper(study: ReportData) -> list[Block]:
@@ -101,7 +80,7 @@ def paper(study: ReportData) -> list[Block]:
         TableRow([[row["name"].text], *_side_by_side(row, len(names))], pointer=row.pointer)
         for row in node["rows"]
     ]
-    return [Table(node["title"].text or "A paper's table", columns, rows)]
+    return [Table(node["title"].text, columns, rows)]
 
 
 def _side_by_side(row: JsonNode, count: int) -> list[Line]:
@@ -111,21 +90,18 @@ def _side_by_side(row: JsonNode, count: int) -> list[Line]:
 
 def looks(study: ReportData) -> list[Block]:
     """Return the log of accesses to the test data."""
-    log = list(study.root["look"]["log"])
-    if not log:
-        return [Paragraph(["No look is on record."], "note")]
     titles = ("look", "split", "when", "plan", "arms", "reason")
     rows = [
         TableRow(
             [
                 [whole(entry["look"])],
-                *([entry[key].text or NOTHING] for key in ("split", "when", "plan_hash")),
+                *([entry[key].text] for key in ("split", "when", "plan_hash")),
                 [", ".join(arm.text for arm in entry["arms"])],
                 [entry["reason"].text or NOTHING],
             ],
             pointer=entry.pointer,
         )
-        for entry in log
+        for entry in study.root["look"]["log"]
     ]
     columns = [TableColumn(t, "words" if t in ("arms", "reason") else "short") for t in titles]
     return [Table("Every look so far", columns, rows)]
@@ -164,11 +140,10 @@ def plan(study: ReportData) -> list[Block]:
     """Return the plan with its remarks, and the machine."""
     import yaml
 
-    remarks = study.root["open"] or study.root["plan"]["open"]
-    blocks: list[Block] = [Paragraph([node.text], "note") for node in remarks if node.text]
+    remarks = [node.text for node in study.root["open"] if node.text]
+    blocks: list[Block] = [Paragraph([remark], "note") for remark in remarks]
     for key, title in (("plan", "The plan"), ("machine", "The machine")):
         node = study.root[key]
-        if node:
-            text = yaml.safe_dump(node.value, sort_keys=False, allow_unicode=True, width=96)
-            blocks.append(Details(title, [CodeBlock(text, node.pointer)]))
-    return blocks or [Paragraph(["The results do not tell the plan."], "note")]
+        text = yaml.safe_dump(node.value, sort_keys=False, allow_unicode=True, width=96)
+        blocks.append(Details(title, [CodeBlock(text, node.pointer)]))
+    return blocks

@@ -33,32 +33,22 @@ class ReportArm:
 
 
 class ReportData:
-    """A results document, any part of which may be missing."""
+    """A results document; also one whose statistics are not computed yet."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.root = JsonNode(dict(document))
-
-    @cached_property
-    def control(self) -> str:
-        """The arm that the others are compared with."""
-        named = self.root["control"].text
-        return named or next((key for key, _ in self.root["arms"].members()), "")
-
-    @cached_property
-    def primary(self) -> str:
-        """The measure of the verdict."""
-        named = self.root["primary"].text
-        return named or next((key for key, _ in self.root["measures"].members()), "")
+        self.control = self.root["control"].text  # the arm that the others are compared with
+        self.primary = self.root["primary"].text  # the measure of the verdict
+        self.sizes: list[int] = self.root["sizes"].value  # numbers of training subjects, rising
 
     @cached_property
     def measures(self) -> dict[str, NumberFormat]:
         """Display settings of each measure, the primary one first; each region's voxels once."""
         nodes = self.root["measures"]
         names = [self.primary, *(name for name, _ in nodes.members())]
-        names += [node["measure"].text for p in ("comparisons", "means") for node in self.root[p]]
         region = self.primary.partition("/")[2]
         shown: dict[tuple[str, frozenset[str]], str] = {}
-        for name in sorted(filter(None, names), key=lambda n: _rank(n, region)):
+        for name in sorted(names, key=lambda n: _rank(n, region)):
             shown.setdefault(self._voxels(name), name)
         kept = [name for name in dict.fromkeys(names) if name in shown.values()]
         return {name: NumberFormat.of(nodes[name], name) for name in kept}
@@ -74,52 +64,30 @@ class ReportData:
     @property
     def show(self) -> NumberFormat:
         """Display settings of the primary measure."""
-        return self.measures.get(self.primary) or NumberFormat.of(
-            JsonNode(None), "the primary measure"
-        )
-
-    @cached_property
-    def sizes(self) -> list[int]:
-        """Numbers of training subjects in ascending order."""
-        numbers = [node.number for node in self.root["sizes"]]
-        numbers += [
-            n.number for part in ("runs", "means", "comparisons") for n in self._column(part)
-        ]
-        return sorted({int(n) for n in numbers if n is not None})
-
-    def _column(self, part: str) -> list[JsonNode]:
-        return [node["n"] for node in self.root[part]]
+        return self.measures[self.primary]
 
     @cached_property
     def arms(self) -> list[ReportArm]:
-        """Arms in the document's order, the control first; also arms that only results name."""
-        keys = [key for key, _ in self.root["arms"].members()]
-        for part in ("runs", "comparisons", "means"):
-            keys += [node["arm"].text for node in self.root[part]]
-        keys = [self.control, *dict.fromkeys(keys)] if self.control in keys else keys
-        return [self._arm(key) for key in dict.fromkeys(keys) if key]
+        """Arms in the document's order, the control first."""
+        keys = [self.control, *(key for key, _ in self.root["arms"].members())]
+        return [self._arm(key) for key in dict.fromkeys(keys)]
 
     def _arm(self, key: str) -> ReportArm:
         node = self.root["arms"][key]
-        return ReportArm(key, node["title"].text or key, self._kind(key, node), node)
+        return ReportArm(key, node["title"].text, self._kind(key), node)
 
-    def _kind(self, key: str, node: JsonNode) -> str:
+    def _kind(self, key: str) -> str:
         if key == self.control:
             return "control"
-        planned = self._planned(key)
-        if any((arm["real"].number or 1) > 1 for arm in (planned, node)):
+        plan = self.root["plan"]
+        arm = next(arm for arm in plan["arms"] if arm["name"].text == key)
+        if (arm["real"].number or 1) > 1:
             return "yardstick"
-        if planned["tune"] or node["tune"] or any(run["chosen"] for run in self.runs(key)):
-            choices = [choice.text for choice in planned["tune"]]
-            learnt = any(self._kind(name, self._planned(name)) == "gan" for name in choices)
-            return "tuned" if learnt or not choices else "rival"
-        generator = node["generator"].text
-        plugin = self.root["plan"]["generators"][generator]["plugin"].text or generator
+        if arm["tune"]:
+            learnt = any(self._kind(choice.text) == "gan" for choice in arm["tune"])
+            return "tuned" if learnt else "rival"
+        plugin = plan["generators"][arm["generator"].text]["plugin"].text
         return "rival" if not plugin or plugin in NO_NETWORK else "gan"
-
-    def _planned(self, key: str) -> JsonNode:
-        arms = self.root["plan"]["arms"]
-        return next((arm for arm in arms if arm["name"].text == key), JsonNode(None))
 
     @property
     def others(self) -> list[ReportArm]:
@@ -133,13 +101,11 @@ class ReportData:
 
     def title(self, key: str) -> str:
         """Return an arm's title."""
-        return self.root["arms"][key]["title"].text or key
+        return self.root["arms"][key]["title"].text
 
     def size_node(self, n: int) -> JsonNode:
         """Return a node with a number of training subjects."""
-        nodes = [node for node in self.root["sizes"] if node.number == n]
-        nodes += [node for p in ("runs", "means", "comparisons") for node in self._column(p)]
-        return next((node for node in nodes if node.number == n), JsonNode(n))
+        return self.root["sizes"][self.sizes.index(n)]
 
     def places(self, arms: Sequence[ReportArm]) -> Iterator[tuple[ReportArm, int]]:
         """Yield each of the arms at each size."""
@@ -162,9 +128,8 @@ class ReportData:
         entries: dict[tuple[str, str, int, str], JsonNode] = {}
         for part in ("comparisons", "means", "worth", "costs"):
             for node in self.root[part]:
-                n, measure = node["n"].number, node["measure"].text
-                for name in {measure, ""} if n is not None else ():
-                    entries.setdefault((part, node["arm"].text, int(n or 0), name), node)
+                for name in {node["measure"].text, ""}:
+                    entries.setdefault((part, node["arm"].text, node["n"].value, name), node)
         return entries
 
     @cached_property

@@ -161,10 +161,7 @@ def _device_hours(study: ReportData) -> Line:
     """Return the time of use of each kind of device."""
     devices: dict[str, list[JsonNode]] = {}
     for run in study.root["runs"]:
-        if run["seconds"]:
-            devices.setdefault(run["device"].text or "unknown device", []).append(run)
-    if not devices:
-        return ["Nothing is known of the time that was spent."]
+        devices.setdefault(run["device"].text or "unknown device", []).append(run)
     sums: list[Line] = []
     for device, runs in devices.items():
         spent = [run["seconds"][part] for run in runs for part in SPENT]

@@ -73,13 +73,10 @@ def verdict(document: Mapping[str, Any]) -> dict[str, Any]:
     words = verdict_of(ReportData(document))
     return {
         "sentence": plain(words.sentence),
-        "per_arm": {arm: said(lines) for arm, lines in words.per_arm.items()},
+        "per_arm": {
+            arm: " ".join(plain(line) for _, line in lines) for arm, lines in words.per_arm.items()
+        },
     }
-
-
-def said(lines: Sequence[tuple[ComparisonOutcome, Line]]) -> str:
-    """Return the findings of an arm as one text."""
-    return " ".join(plain(line) for _, line in lines)
 
 
 def verdict_of(study: ReportData) -> Verdict:
@@ -113,14 +110,12 @@ def _insensitive(study: ReportData, places: Sequence[ArmResult]) -> Line:
 
 
 def _setting(study: ReportData) -> Line:
-    host = study.root["host"]
     words: list[str | LinkedNumber] = [
         "Development look, no test result: o" * study.development or "O"
     ]
-    words.append(f"n {host['title'].text or host['target'].text or 'a host that is not named'}")
-    if study.sizes:
-        words += [", trained on ", *numbers([study.size_node(n) for n in study.sizes])]
-        words.append(" subject" + "s" * (study.sizes != [1]))
+    words.append(f"n {study.root['host']['title'].text}, trained on ")
+    words += [*numbers([study.size_node(n) for n in study.sizes])]
+    words.append(" subject" + "s" * (study.sizes != [1]))
     if study.others:
         words.append(f", against “{study.title(study.control)}”")
     return [*words, ": "]
@@ -334,8 +329,7 @@ def _arm_words(
     study: ReportData, arm: ReportArm, places: Sequence[ArmResult]
 ) -> list[tuple[ComparisonOutcome, Line]]:
     arm_places = [place for place in places if place.arm.key == arm.key]
-    lines = [(place.finding, _place_words(study, place, places)) for place in arm_places]
-    return lines or [(ComparisonOutcome.MISSING, ["Nothing was finished."])]
+    return [(place.finding, _place_words(study, place, places)) for place in arm_places]
 
 
 def _place_words(study: ReportData, place: ArmResult, places: Sequence[ArmResult]) -> Line:

@@ -23,7 +23,7 @@ def write_report(
     ``evaluation.json``, which the caller writes into the same folder.
 
     Args:
-        document: the evaluation; the report notes any part that is missing, null or empty.
+        document: the evaluation; the report notes the parts that are missing.
         folder: created if missing.
         pictures: name of a point of the maps -> PNG file. They are slices of patients' images:
             sharing the report shares them, and it warns so.

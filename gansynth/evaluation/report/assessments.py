@@ -89,23 +89,14 @@ def listed(node: JsonNode) -> LinkedNumber:
     return LinkedNumber("", f"a list of {count}", node.pointer)
 
 
-def known(root: JsonNode) -> list[JsonNode]:
-    """The figures with any known value."""
-    return [
-        figure
-        for figure in root["figures"]
-        if figure["finding"] or any(figure[key].number is not None for key in ("value", "real"))
-    ]
-
-
 def title_of(figure: JsonNode) -> str:
     """A figure's heading."""
-    return figure["title"].text or figure["metric"].text or "Without a name"
+    return figure["title"].text or figure["metric"].text
 
 
 # -- part by part ---------------------------------------------------------------------------------
 
-Lines = Sequence[tuple[Marker | None, Line]]
+Lines = Sequence[tuple[Marker, Line]]
 LABELS = {
     "faithful": "Samples show what their labels say",
     "partly": "Samples show some of what their labels say",
@@ -135,7 +126,7 @@ def parts(root: JsonNode) -> list[PartSummary]:
 
 
 def _realism(root: JsonNode) -> Lines:
-    figures = known(root)
+    figures = list(root["figures"])
     lines = []
     for sign in Assessment:
         chosen = [figure for figure in figures if assessment_of(figure["finding"]) is sign]
@@ -187,15 +178,11 @@ def _memory(node: JsonNode) -> Lines:
     if not node["finding"]:
         return [(Assessment.MISSING, ["Not tested."])]
     words = REMEMBERED.get(node["finding"].text, node["finding"].text)
-    lines: list[tuple[Marker | None, Line]] = [(assessment_of(node["finding"]), [f"{words}."])]
-    details: list[Line] = []
-    if node["copies"]["count"].number is not None:
-        copies = node["copies"]
-        details.append([whole(copies["count"]), " of ", whole(copies["of"]), " are near-copies"])
-    nearer = node["nearer"]
-    if nearer["value"].number is not None:
+    copies, nearer = node["copies"], node["nearer"]
+    details: list[Line] = [
+        [whole(copies["count"]), " of ", whole(copies["of"]), " are near-copies"]
+    ]
+    if nearer:
         share = number(nearer["value"], 0, scale=100.0)
         details.append([share, " % lie nearer to training than to held-out subjects"])
-    if details:
-        lines[0] = (lines[0][0], [f"{words}: ", *joined(details), "."])
-    return lines
+    return [(assessment_of(node["finding"]), [f"{words}: ", *joined(details), "."])]

@@ -46,10 +46,8 @@ def faithfulness(root: JsonNode, drawings: Drawings) -> list[Block]:
     if not entries:
         why: Line = [": ", link_number(node["why"])] if node["why"] else []
         return [Paragraph(["Faithfulness to labels was not computed", *why, "."], "note")]
-    blocks: list[Block] = [Paragraph([MEANING])]
-    if node["judge"]:
-        blocks.append(Paragraph(["Segmenter: ", link_number(node["judge"]), "."], "note"))
-    return [*blocks, _table(entries, drawings), KEY]
+    judge: Line = ["Segmenter: ", link_number(node["judge"]), "."]
+    return [Paragraph([MEANING]), Paragraph(judge, "note"), _table(entries, drawings), KEY]
 
 
 def _known(entry: JsonNode) -> bool:
@@ -68,7 +66,7 @@ def _table(entries: Sequence[JsonNode], drawings: Drawings) -> Table:
 def _row(drawings: Drawings, axis: Axis, head: Markup, entry: JsonNode) -> TableRow:
     real, samples, ratio = (three(entry, 2, key) for key in ("real", "synthetic", "ratio"))
     shuffled = number(entry["shuffled"], 2)
-    name = entry["label"].text or "without a name"
+    name = entry["label"].text
     described = (
         f"Real cases {plain(with_interval(*real))}, samples {plain(with_interval(*samples))}, "
         f"shuffled labels {shuffled.text}."

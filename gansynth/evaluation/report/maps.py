@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from gansynth.evaluation.report.assessments import RESULTS, sentence
 from gansynth.report.blocks import Block, Details, Drawing, Paragraph, data_uri
 from gansynth.report.document import JsonNode, pattern
-from gansynth.report.numbers import Line, LinkedNumber, derived, index_of, joined, number
+from gansynth.report.numbers import Line, LinkedNumber, derived, index_of, joined
 from gansynth.report.rendering import html
 from gansynth.report.svg import across, tag
 
@@ -37,24 +37,23 @@ WARNING = (
 
 @dataclass(frozen=True)
 class MapPoint:
-    """A point with known coordinates."""
+    """A point and its place on the map."""
 
     node: JsonNode
-    side: str  # key in `SIDES`, or the name of an unknown side
+    side: str  # key in `SIDES`
     x: float  # share of the width
     y: float  # share of the height
 
     @property
     def words(self) -> str:
         """Name, side and kind."""
-        side = SIDES[self.side][1] if self.side in SIDES else self.side
-        parts = (self.node["name"].text, side, self.node["kind"].text)
-        return ", ".join(part for part in parts if part) or "without a name"
+        parts = (self.node["name"].text, SIDES[self.side][1], self.node["kind"].text)
+        return ", ".join(part for part in parts if part)
 
 
 def maps(root: JsonNode, pictures: Mapping[str, bytes]) -> list[Block]:
     """All maps, and all pictures by their names."""
-    drawn = [(node, points) for node in root["maps"] if (points := _placed(node))]
+    drawn = [(node, _placed(node)) for node in root["maps"]]
     keys = {name: f"picture-{index}" for index, name in enumerate(pictures)}
     blocks: list[Block] = []
     if not drawn:
@@ -63,7 +62,7 @@ def maps(root: JsonNode, pictures: Mapping[str, bytes]) -> list[Block]:
         hint = f"{HINT}{' to see its image.' if pictures else ' to see its name.'}"
         inner = Markup("").join(_map(node, points, keys) for node, points in drawn)
         summary: list[Line] = [
-            [_title(node), ": ", *_counts(node, points)] for node, points in drawn
+            [node["title"].text, ": ", *_counts(node, points)] for node, points in drawn
         ]
         blocks += [
             Paragraph([NOTE]),
@@ -75,37 +74,30 @@ def maps(root: JsonNode, pictures: Mapping[str, bytes]) -> list[Block]:
     return blocks
 
 
-def _title(node: JsonNode) -> str:
-    return node["title"].text or node["key"].text or "A map without a name"
-
-
 def _placed(node: JsonNode) -> list[MapPoint]:
     """Points in drawing order; one unit has the same length in both directions."""
-    placed = [p for p in node["points"] if p["x"].number is not None and p["y"].number is not None]
-    if not placed:
-        return []
-    xs, ys = ([p[axis].number or 0.0 for p in placed] for axis in ("x", "y"))
+    xs, ys = ([p[axis].number or 0.0 for p in node["points"]] for axis in ("x", "y"))
     unit = max((max(xs) - min(xs)) / WIDE, (max(ys) - min(ys)) / HIGH) or 1.0
     middle = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
     inside = 100 * (1 - 2 * MARGIN)
     points = [
         MapPoint(
             point,
-            point["side"].text or "unknown",
+            point["side"].text,
             50 + inside * (x - middle[0]) / unit / WIDE,
             50 - inside * (y - middle[1]) / unit / HIGH,
         )
-        for point, x, y in zip(placed, xs, ys, strict=True)
+        for point, x, y in zip(node["points"], xs, ys, strict=True)
     ]
     order = list(SIDES)
-    return sorted(points, key=lambda p: order.index(p.side) if p.side in order else -1)
+    return sorted(points, key=lambda p: order.index(p.side))
 
 
 def _map(node: JsonNode, placed: Sequence[MapPoint], keys: Mapping[str, str]) -> Markup:
     """A map with controls for its sides."""
     kinds = list(dict.fromkeys(p.node["kind"].text for p in placed))
     kinds = kinds if 1 < len(kinds) <= KINDS else []
-    title = _title(node)
+    title = node["title"].text
     points = [_point(p, keys, kinds, first=not index) for index, p in enumerate(placed)]
     plot = tag(
         "svg",
@@ -136,10 +128,9 @@ def _point(
     point: MapPoint, keys: Mapping[str, str], kinds: Sequence[str], *, first: bool
 ) -> Markup:
     """A point; the first one receives the keyboard focus."""
-    shape = SIDES.get(point.side, ("diamond", ""))[0]
-    side = point.side if point.side in SIDES else "elsewhere"
+    shape = SIDES[point.side][0]
     kind = point.node["kind"].text
-    classes = ["point", side] + ([f"kind-{kinds.index(kind)}"] if kind in kinds else [])
+    classes = ["point", point.side] + ([f"kind-{kinds.index(kind)}"] if kind in kinds else [])
     return tag(
         "g",
         tag("title", escape(point.words)),
@@ -181,10 +172,8 @@ def _counts(node: JsonNode, points: Sequence[MapPoint]) -> Line:
         nodes = [p.node for p in points if p.side == side]
         of = pattern(*steps, "points", sorted(index_of(n) for n in nodes), "side")
         count: LinkedNumber = derived("count", nodes, of=of, holder=f"{node.pointer}/points")
-        counts.append([count, f" {SIDES[side][1] if side in SIDES else side}"])
-    perplexity = node["perplexity"]
-    perplexity_text: Line = ["; perplexity ", number(perplexity, 0)] if perplexity else []
-    return [*joined(counts), *perplexity_text, "."]
+        counts.append([count, f" {SIDES[side][1]}"])
+    return [*joined(counts), "."]
 
 
 def _gallery(

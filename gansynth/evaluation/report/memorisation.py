@@ -11,7 +11,6 @@ from gansynth.evaluation.report.assessments import decimals, sentence
 from gansynth.report.blocks import Block, Details, Legend, Paragraph, Table, TableColumn, TableRow
 from gansynth.report.document import JsonNode
 from gansynth.report.numbers import (
-    NOTHING,
     Line,
     LinkedNumber,
     Three,
@@ -66,11 +65,11 @@ ATTACKS = {
 def memorisation(root: JsonNode, drawings: Drawings) -> list[Block]:
     """Distances, shares and attacks, near-copies."""
     node = root["memorisation"]
-    blocks = [*distances(node, drawings), *chances(node, drawings), *_ratios(node), *_copies(node)]
-    if not blocks:
+    if not node["finding"]:
         why: Line = [": ", link_number(node["why"])] if node["why"] else []
         return [Paragraph(["Memorisation was not tested", *why, "."], "note")]
-    return [Paragraph([MEANING]), *blocks]
+    tests = (*distances(node, drawings), *chances(node, drawings))
+    return [Paragraph([MEANING]), *tests, *_ratios(node), *_copies(node)]
 
 
 # -- distances -----------------------------------------------------------------------------------
@@ -88,14 +87,14 @@ def distances(node: JsonNode, drawings: Drawings) -> list[Block]:
     description = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} {unit}."
     head = ruler(drawings, axis, "Distance to the nearest", description)
     rows = [_distance(drawings, axis, head, entry, places) for entry in entries]
-    caption = f"Distance to the nearest case{f', {unit}' if unit else ''}"
+    caption = f"Distance to the nearest case, {unit}"
     return [Table.of(caption, rows, "distances"), BOX_KEY]
 
 
 def _distance(
     drawings: Drawings, axis: Axis, head: Markup, entry: JsonNode, places: int
 ) -> TableRow:
-    name = entry["of"].text or "without a name"
+    name = entry["of"].text
     q = [number(entry["quantiles"][index], places) for index in QUANTILES]
     class_ = "synthetic" if name.startswith("synthetic") else "other"
     described = f"Middle {q[2].text}, half within {q[1].text} to {q[3].text}."
@@ -138,15 +137,14 @@ class ChanceComparison:
     name: str
     how: Line
     value: Three
-    expected: float | None
     expected_text: Line
 
 
 def chances(node: JsonNode, drawings: Drawings) -> list[Block]:
     """The share nearer to training, and attacks, each with the value of chance."""
     nearer = node["nearer"]
-    entries = [_nearer(nearer)] if nearer["value"].number is not None else []
-    entries += [_attack(a) for a in node["membership"] if a["auc"].number is not None]
+    entries = [_nearer(nearer)] if nearer else []
+    entries += map(_attack, node["membership"])
     if not entries:
         return []
     axis = Axis.over([0.0, 1.0], *EDGES)
@@ -172,7 +170,6 @@ def _nearer(node: JsonNode) -> ChanceComparison:
             " subjects on each side.",
         ],
         _found(node, "value"),
-        node["expected"].number,
         [number(node["expected"], 2)],
     )
 
@@ -181,7 +178,7 @@ def _attack(node: JsonNode) -> ChanceComparison:
     key = node["attack"].text
     return ChanceComparison(
         node,
-        ATTACKS.get(key, f"Membership, AUC{f': {key}' if key else ''}"),
+        ATTACKS.get(key, f"Membership, AUC: {key}"),
         [
             *sentence(node["what"].text),
             whole(node["members"]),
@@ -190,16 +187,14 @@ def _attack(node: JsonNode) -> ChanceComparison:
             " others.",
         ],
         _found(node, "auc"),
-        CHANCE,
         [f"{CHANCE:.2f}"],
     )
 
 
 def _chance(drawings: Drawings, axis: Axis, head: Markup, entry: ChanceComparison) -> TableRow:
     drawn = grid(axis, HEIGHT)
-    if entry.expected is not None:
-        at = axis.at(entry.expected)
-        drawn.append(line(at, 0, at, HEIGHT, "mde"))
+    at = axis.at(CHANCE)
+    drawn.append(line(at, 0, at, HEIGHT, "mde"))
     middle, *ends = entry.value
     drawn += whisker(axis, [(value_of(end), end) for end in ends], MIDDLE)
     if (value := value_of(middle)) is not None:
@@ -244,12 +239,8 @@ def _ratios(node: JsonNode) -> list[Block]:
 def _copies(node: JsonNode) -> list[Block]:
     """Number of near-copies, and their cases."""
     copies = node["copies"]
-    if not copies:
-        return []
-    counted = copies["count"].number is not None
-    blocks: list[Block] = [Paragraph(count_of(copies))] if counted else []
-    pairs = [pair for pair in copies["pairs"] if pair["case"] or pair["sample"]]
-    if pairs:
+    blocks: list[Block] = [Paragraph(count_of(copies))]
+    if pairs := list(copies["pairs"]):
         table = _pairs(pairs)
         blocks.append(Paragraph([OWNER], "warning"))
         blocks.append(table if len(pairs) <= AT_ONCE else Details("All near-copies", [table]))
@@ -258,27 +249,22 @@ def _copies(node: JsonNode) -> list[Block]:
 
 def count_of(copies: JsonNode) -> Line:
     """Number of near-copies, and their definition."""
-    line: list[str | LinkedNumber] = [whole(copies["count"]), " of ", whole(copies["of"])]
-    line.append(" samples are near-copies of training cases")
-    if copies["threshold"].number is not None:
-        line += [" (nearer than ", number(copies["threshold"], 2), " times the usual distance"]
-        if copies["margin"].number is not None:
-            line += [", and than ", number(copies["margin"], 2), " times that to the next subject"]
-        line.append(")")
-    if copies["expected"].number is not None:
-        line += ["; ", number(copies["expected"], 1), " would be expected of real cases"]
-    return [*line, "."]
+    return [
+        *(whole(copies["count"]), " of ", whole(copies["of"])),
+        " samples are near-copies of training cases (nearer than ",
+        *(number(copies["threshold"], 2), " times the usual distance, and than "),
+        *(number(copies["margin"], 2), " times that to the next subject)."),
+    ]
 
 
 def _pairs(pairs: Sequence[JsonNode]) -> Table:
-    words = {True: "yes", False: "no"}
     rows = [
         TableRow(
             [
                 [whole(pair["sample"])],
-                [pair["case"].text or NOTHING],
+                [pair["case"].text],
                 [number(pair["ratio"], 2)],
-                [words[own_case] if isinstance(own_case := pair["own"].value, bool) else NOTHING],
+                ["yes" if pair["own"].value else "no"],
             ],
             pointer=pair.pointer,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from gansynth.evaluation.report.assessments import assessment_of, decimals, known, title_of
+from gansynth.evaluation.report.assessments import assessment_of, decimals, title_of
 from gansynth.report.blocks import Block, Details, Legend, Paragraph, Table, TableColumn, TableRow
 from gansynth.report.document import JsonNode
 from gansynth.report.numbers import (
@@ -87,16 +87,15 @@ def _bent(times: float) -> float:
 
 def figures(root: JsonNode, drawings: Drawings) -> list[Block]:
     """All figures with a drawing each, every number of them, and skipped metrics."""
-    nodes = known(root)
+    nodes = list(root["figures"])
     blocks: list[Block] = []
     if nodes:
         blocks += [_table(nodes, drawings), FIGURES_KEY, Details("Every number", [_numbers(nodes)])]
     else:
         blocks.append(Paragraph(["No figure of realism was computed."], "note"))
-    left = [node for node in root["left_out"] if node["metric"] or node["why"]]
-    if left:
+    if root["left_out"]:
         rows = [
-            TableRow([[node[key].text or NOTHING] for key in ("metric", "why")]) for node in left
+            TableRow([[node[key].text] for key in ("metric", "why")]) for node in root["left_out"]
         ]
         columns = [TableColumn("metric", "short"), TableColumn("why", "words")]
         blocks.append(Table("Left out", columns, rows))
@@ -140,7 +139,7 @@ def _row(
 ) -> TableRow:
     samples, real = (three(figure, _places(figure), key) for key in ("value", "real"))
     finding = assessment_of(figure["finding"])
-    finding_text = figure["finding"].text or "not known"
+    finding_text = figure["finding"].text
     description = ". ".join(p.rstrip(".") for k in ("what", "note") if (p := figure[k].text))
     name = ", ".join(filter(None, (title_of(figure), figure["name"].text)))
     comparison = [plain(with_interval(*side)) for side in (samples, real)]
