@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,6 +102,12 @@ class CheckpointManager:
                     self.callbacks.checkpoint(path, step)
         self.process_group.wait()
         return ""
+
+    def clear(self) -> tuple[None, list[str]]:
+        """Delete the checkpoints of an earlier run; return no step and no notes."""
+        if self.folder is not None and self.process_group.is_main:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return None, []
 
     def roll_back(self, fault: str) -> int:
         """Return to the newest checkpoint and halve the rates; return its step."""

@@ -125,6 +125,7 @@ def train(
     *,
     device: torch.device | None = None,
     folder: Path | None = None,
+    resume: bool = True,
     callbacks: TrainingCallbacks | None = None,
     process_group: ProcessGroup | None = None,
     rate: Callable[[int], float] | None = None,
@@ -174,7 +175,7 @@ def train(
     steps = options.steps if phases else 0
     for stage in stages:
         process_group.shares(stage.batch_size or options.batch_size, options.accumulate)
-    start, notes = shelf.resume(steps == 0)
+    start, notes = shelf.resume(steps == 0) if resume else shelf.clear()
     if start is None:
         start, fault = 0, shelf.publish(0, announce=steps == 0)
         if fault:

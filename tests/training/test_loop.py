@@ -154,6 +154,12 @@ def test_what_keeps_a_resumed_run_from_being_the_same_is_told(tmp_path, key, val
     assert run(tmp_path, steps=2).notes == [said]
 
 
+def test_not_to_resume_starts_anew(tmp_path):
+    run(tmp_path, steps=2)
+    options = FitOptions(steps=3, precision="fp32")
+    assert train(duel(), noise, options, folder=tmp_path, resume=False).resumed_at == 0
+
+
 def test_an_ill_run_names_its_loss_and_leaves_its_last_checkpoint_and_metrics(tmp_path):
     with pytest.raises(TrainingFault, match=r"loss generator/realism is nan at step 3"):
         run(tmp_path, duel(ill_at=3), steps=6)
