@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import paired, print_table, training_step, write
+from common import gansynth, paired, print_table, training_step, write
 
 ROOT = Path(__file__).parents[1]
 STEPS = 5
@@ -96,15 +96,8 @@ def evaluation(run: str) -> float:
     """Seconds of a quick evaluation, of the whole command."""
     with tempfile.TemporaryDirectory() as scratch:
         began = time.perf_counter()
-        gansynth_command(
-            "evaluate", run, "--preset", "quick", "-n", "16", "-o", f"{scratch}/e", "-q"
-        )
+        gansynth("evaluate", run, "--preset", "quick", "-n", "16", "-o", f"{scratch}/e", "-q")
         return time.perf_counter() - began
-
-
-def gansynth_command(*words: str) -> None:
-    """Run the command line of the source tree on the path."""
-    subprocess.run([sys.executable, "-m", "gansynth_cli", *words], check=True)
 
 
 def in_tree(tree: Path, part: str, run: Path) -> float:
@@ -144,7 +137,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
         fit = ("fit", "cgan3d", "--data", "example:2d", "-o", str(run))
-        gansynth_command(*fit, "--set", "steps=4", "-q")
+        gansynth(*fit, "--set", "steps=4", "-q")
         for part in args.parts:
             found: dict[str, list[float]] = {name: [] for name in sides}
             for number in range(args.rounds):

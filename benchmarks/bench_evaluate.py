@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import write
+from common import gansynth, write
 from table_evaluate import COLUMNS, tables
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data"
@@ -194,7 +194,7 @@ def fitted(home: Path, data: DataSet, arm: Arm, run: Path, args: argparse.Namesp
             () if arm.steps is None else ("--set", f"steps={max(2, round(arm.steps * args.scale))}")
         )
         began = time.perf_counter()
-        command("fit", *arm.options, *steps, *data.options, "-o", str(run))
+        gansynth("fit", *arm.options, *steps, *data.options, "-o", str(run), quiet=True)
         took.write_text(f"{time.perf_counter() - began:.1f}", encoding="utf-8")
     return float(took.read_text(encoding="utf-8"))
 
@@ -206,19 +206,13 @@ def evaluated(run: Path, args: argparse.Namespace) -> dict[str, Any]:
         words = ("-n", str(args.number), "--preset", args.effort, "--no-pictures")
         words = ("evaluate", str(run), *words, "--device", args.device)
         try:
-            command(*words)
+            gansynth(*words, quiet=True)
         except subprocess.CalledProcessError as error:
             if error.returncode != 3:
                 raise
-            command(*words, "--filter", "none")  # all of its samples are flawed
+            gansynth(*words, "--filter", "none", quiet=True)  # all of its samples are flawed
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
-
-
-def command(*words: str) -> None:
-    """Run gansynth as a user does."""
-    line = [sys.executable, "-m", "gansynth_cli", *words, "-q"]
-    subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
 
 
 # -- what does not count ---------------------------------------------------------------------------

@@ -23,8 +23,6 @@ are of samples drawn anew (of the real side: of people), 95 %.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -33,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import print_table, write
+from common import gansynth, print_table, write
 from lesion_data import DataSet, Shown, Swapped, around, crops, data_sets, whole
 
 from gansynth.core.sample_request import SampleRequest
@@ -76,8 +74,7 @@ def fit(data: DataSet, arm: str, seed: int, home: Path, args: argparse.Namespace
     took = run.with_name(f"{run.name}.seconds")  # of a run that is there already, too
     if not took.exists():
         began = time.perf_counter()
-        line = [sys.executable, "-m", "gansynth_cli", *command[1:], "-q", "--device", args.device]
-        subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+        gansynth(*command[1:], "--device", args.device, quiet=True)
         took.write_text(f"{time.perf_counter() - began:.1f}", encoding="utf-8")
     return {"run": run, "command": said(command, home), "fit_seconds": float(took.read_text())}
 

@@ -55,6 +55,12 @@ def machine() -> dict[str, Any]:
     return found
 
 
+def gansynth(*words: str, quiet: bool = False) -> None:
+    """Run gansynth as a user does; ``quiet``: it prints errors only."""
+    line = [sys.executable, "-m", "gansynth_cli", *words, *(["-q"] if quiet else [])]
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL if quiet else None)
+
+
 def alternate(
     sides: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2
 ) -> dict[str, list[float]]:

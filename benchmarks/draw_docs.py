@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import io
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from queue import Queue
@@ -25,14 +23,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from common import gansynth
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 Picture = npt.NDArray[np.uint8]
-
-
-def gansynth(*words: str) -> None:
-    """Run gansynth as a user does."""
-    subprocess.run([sys.executable, "-m", "gansynth_cli", *words], check=True)
 
 
 def save(screenshot: bytes, name: str, colours: int) -> None:

@@ -8,7 +8,6 @@ second call goes on from there. ``draw_conditions.py`` draws the edits, ``draw_d
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from common import gansynth
 
 from gansynth.core.filter import FilterRequest
 from gansynth.core.registry import installed
@@ -68,8 +68,7 @@ def source_and_runs(work: Path) -> dict[str, Path]:
         if not run.exists():
             read = [f"--read={text}" for text in READ]
             data = f"slices:nifti:{work / 'gliomas'}"
-            words = ("fit", name, "--data", data, *read, "-o", str(run))
-            subprocess.run([sys.executable, "-m", "gansynth_cli", *words], check=True)
+            gansynth("fit", name, "--data", data, *read, "-o", str(run))
     return runs
 
 

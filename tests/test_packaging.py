@@ -104,7 +104,7 @@ def test_gansynth_offers_the_same_names_to_programs_and_to_type_checkers():
         ("from gansynth import BankReader, Mixer, Ratio, hookimpl", "gansynth.core.ratio"),
         (
             "from gansynth.training.loggers import open_loggers; from pathlib import Path; "
-            "open_loggers([], Path('nowhere'), {}).close()",
+            "open_loggers([], Path('nowhere'), {}, warn=print).close()",
             "gansynth.training.loggers",
         ),
         ("import gansynth_nnunet.adapter", "gansynth.sampling.run_source"),

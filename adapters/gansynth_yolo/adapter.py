@@ -200,7 +200,7 @@ class YoloAdapter(Adapter):
 
     @classmethod
     def import_dataset(cls, request: ImportRequest) -> CommandReport:
-        """Write slices of labelled volumes as images with label files; see ``import_slices``."""
+        """Write slices of labelled volumes as images with label files; see ``import_asked``."""
         return import_asked(request)
 
     @classmethod

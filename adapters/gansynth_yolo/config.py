@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -64,21 +64,11 @@ class YoloSettings(HostOptions):
     resume: bool = Field(False, description="yes resumes the training in that folder")
 
 
-@dataclass(frozen=True)
-class YoloChoices:
-    """The user's choices; see ``YoloSettings``. ``options`` are the detector's own."""
+class YoloChoices(YoloSettings):
+    """The user's settings, with a model and with ``options``, the detector's own."""
 
-    detector: str = "libreyolo"
     model: str = MODELS["libreyolo"]
-    epochs: int = 100
-    imgsz: int = 640
-    batch: int = 16
-    workers: int = 2
-    cache: str = "off"
-    device: str = "auto"
-    output: str | None = None
-    resume: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def read(cls, settings: Mapping[str, str], options: Sequence[str]) -> YoloChoices:
@@ -89,6 +79,15 @@ class YoloChoices:
         if "resume" in extra:
             read["resume"] = bool(extra.pop("resume"))
         return cls(**read, options=extra)
+
+    def to_json(self) -> dict[str, Any]:
+        """See ``Document``."""
+        return self.model_dump()
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> YoloChoices:
+        """See ``Document``."""
+        return cls.model_validate(doc)
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:
@@ -134,7 +133,7 @@ class YoloConfig(Document):
         doc = read_json(path)
         try:
             return cls.from_json(doc)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise IntegrityFault(
                 f"{path}: {type(error).__name__}: {error}; expected the file that gansynth augment "
                 "writes; start anew"
@@ -147,16 +146,9 @@ class YoloConfig(Document):
             data=self.output / MIRROR / "data.yaml",
             names=source.file.names,
             channels=1 if source.options.colour == "grey" else source.file.channels,
-            model=choices.model,
-            epochs=choices.epochs,
-            imgsz=choices.imgsz,
-            batch=choices.batch,
-            workers=choices.workers,
-            cache=choices.cache,
             device=device_of(choices.device),
             seed=self.mix_config.seed,
             output=self.output / WEIGHTS,
             augment=self.mix_config.usual_augmentation,
-            resume=choices.resume,
-            options=dict(choices.options),
+            **choices.model_dump(exclude={"detector", "device", "output"}),
         )

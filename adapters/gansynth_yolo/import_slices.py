@@ -59,7 +59,18 @@ class SliceImportReport:
 
 
 def import_asked(request: host_commands.ImportRequest) -> host_commands.CommandReport:
-    """Run ``gansynth import slices:KIND:WHERE yolo:FOLDER``; see ``import_slices``."""
+    """Run ``gansynth import slices:KIND:WHERE yolo:FOLDER``: all is written, or nothing.
+
+    ``train`` has the training cases of its fold, ``val`` those held out, so subjects do not
+    overlap. All images share one window: that of the source (``--read window=``), else from the 0.1
+    to the 99.9 percentile of all training pixels.
+
+    Raises:
+        UsageFault: the source has no boxes, other channels or no held-out cases, or the folder is
+            not empty.
+        DataFault: a case cannot be read, or no training case has a box.
+        EnvironmentFault: the disk refuses.
+    """
     if request.folds is not None:
         raise UsageFault(
             f"--folds {request.folds}: a YOLO data set has one split, expected folds of the "
@@ -68,53 +79,13 @@ def import_asked(request: host_commands.ImportRequest) -> host_commands.CommandR
     settings = read_settings(ImportSettings, request.settings, "import to yolo")
     refuse_idle_read(request.request, request.request.read)
     source = open_source(request.request)
-    with counting(request.reporter, "import") as progress:
-        report = import_slices(
-            source,
-            Path(request.where),
-            bits=settings.bits,
-            backgrounds=settings.backgrounds,
-            seed=request.seed,
-            progress=progress,
-        )
-    data = str(Path(request.where) / "data.yaml")
-    then = ("check", f"yolo:{data}", "--read", f"volumes={VOLUMES}")
-    return host_commands.CommandReport({**vars(report), "data": data}, then=then)
-
-
-def import_slices(
-    source: CaseSource,
-    folder: Path,
-    *,
-    bits: int = 8,
-    backgrounds: float = 1.0,
-    seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> SliceImportReport:
-    """Write the 2D cases of a source as a YOLO data set, whole or not at all.
-
-    ``train`` has the training cases of its fold, ``val`` those held out, so subjects do not
-    overlap. All images share one window: that of the source (``--read window=``), else from the 0.1
-    to the 99.9 percentile of all training pixels.
-
-    Args:
-        source: 2D cases with boxes, of one channel, or of three for RGB.
-        bits: bits of a grey pixel, 8 or 16.
-        backgrounds: share of the training images without a box that is kept; val keeps all.
-
-    Raises:
-        UsageFault: the source has no boxes, other channels or no held-out cases, or the folder is
-            not empty.
-        DataFault: a case cannot be read, or no training case has a box.
-        EnvironmentFault: the disk refuses.
-    """
-    _check(source, bits, backgrounds)
+    _check(source, settings.bits)
+    folder = Path(request.where)
+    report = SliceImportReport(str(folder))
     cases = {"train": source.train_ids, "val": source.held_out_ids}
     total = 2 * len(cases["train"]) + len(cases["val"])
-    with whole_folder(folder) as temporary:
-        writer = _SliceWriter(
-            source, temporary, bits, backgrounds, seed, SliceImportReport(str(folder))
-        )
+    with counting(request.reporter, "import") as progress, whole_folder(folder) as temporary:
+        writer = _SliceWriter(source, temporary, settings, request.seed, report)
         writer.fit(_counted(cases["train"], 0, total, progress))
         done = len(cases["train"])
         for split, ids in cases.items():
@@ -123,7 +94,9 @@ def import_slices(
             done += len(ids)
         writer.finish()
         progress(total, total)
-    return writer.report
+    data = str(folder / "data.yaml")
+    then = ("check", f"yolo:{data}", "--read", f"volumes={VOLUMES}")
+    return host_commands.CommandReport({**vars(report), "data": data}, then=then)
 
 
 def _counted(
@@ -141,15 +114,13 @@ class _SliceWriter:
         self,
         source: CaseSource,
         folder: Path,
-        bits: int,
-        backgrounds: float,
+        settings: ImportSettings,
         seed: int,
         report: SliceImportReport,
     ) -> None:
         self.source = source
         self.folder = folder
-        self.bits = bits
-        self.backgrounds = backgrounds
+        self.settings = settings
         self.rng = np.random.default_rng(seed)
         self.report = report
         self.report.boxes = dict.fromkeys(source.schema.box_classes, 0)
@@ -179,7 +150,7 @@ class _SliceWriter:
                 "choose others with --read slices="
             )
         self.report.window = tuple((float(low), float(high)) for low, high in edges)
-        chosen = self.rng.permutation(len(empty))[: round(self.backgrounds * len(empty))]
+        chosen = self.rng.permutation(len(empty))[: round(self.settings.backgrounds * len(empty))]
         self._empty = set(empty) - {empty[n] for n in chosen}
 
     def add(self, split: str, case_id: str) -> None:
@@ -202,7 +173,7 @@ class _SliceWriter:
                 f"called {name}, expected unique names; rename a case"
             )
         self.names[name] = case.id
-        pixels, beyond = scaled(case.image, self.report.window, self.bits)
+        pixels, beyond = scaled(case.image, self.report.window, self.settings.bits)
         self._beyond += beyond
         self._pixels += pixels.size
         assert case.boxes is not None
@@ -268,7 +239,7 @@ class _SliceWriter:
             "host": dict(self.source.host),
             "channels": list(self.source.schema.channels),
             "spacing": list(self.source.schema.spacing),
-            "bits": self.bits,
+            "bits": self.settings.bits,
             "window": [list(pair) for pair in report.window],
             "clipped": report.clipped,
             "boxes": report.boxes,
@@ -287,7 +258,7 @@ def file_name(case_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", case_id)[-200:]
 
 
-def _check(source: CaseSource, bits: int, backgrounds: float) -> None:
+def _check(source: CaseSource, bits: int) -> None:
     schema = source.schema
     if schema.axes != "HW":
         raise UsageFault(
@@ -308,5 +279,3 @@ def _check(source: CaseSource, bits: int, backgrounds: float) -> None:
         raise UsageFault(
             f"--fold {source.fold}: nothing is held out, expected cases for val; choose a number"
         )
-    if not 0 <= backgrounds <= 1:
-        raise UsageFault(f"--set backgrounds={backgrounds:g}: expected a share from 0 to 1")

@@ -10,9 +10,8 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -29,21 +28,14 @@ MARK = ".gansynth-mirror"  # a file that marks a folder as a mirror, which may b
 TOLERATED = 0.01  # share by which both detectors let a box exceed its image
 
 
-def mirror(
-    source: YoloSource,
-    folder: Path,
-    *,
-    channels: int | None = None,
-    extra: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write a mirror of a data set, and replace an existing one.
+def mirror(source: YoloSource, folder: Path, *, channels: int | None = None) -> Path:
+    """Write a mirror of a data set, and replace an existing one; return its ``data.yaml``.
 
     Images keep their bytes and their order. The n-th file of ``images/train`` is the n-th image of
     the source's fold. In fold ``all``, ``train`` also has the validation images.
 
     Args:
         channels: image channels of the detector, 1 or 3; None for those of the data set.
-        extra: further keys of ``data.yaml``, which is returned.
 
     Raises:
         UsageFault: the folder is not a mirror, or a detector would find no labels there.
@@ -66,7 +58,6 @@ def mirror(
             "names": dict(enumerate(source.file.names)),
             "nc": len(source.file.names),
             "channels": channels or source.file.channels,
-            **(extra or {}),
         }
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
         (temporary / DATA).write_text(text, "utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +194,7 @@ def describe(config: YoloConfig, sample_source: SampleSource | None) -> dict[str
     Args:
         sample_source: generator or bank of the samples; None without synthetic samples.
     """
-    choices = asdict(config.choices)
+    choices = config.choices.model_dump()
     detector = config.choices.detector
     return {
         **record.describe_session(config.mix_config, sample_source),

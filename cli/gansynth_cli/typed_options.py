@@ -24,10 +24,14 @@ def with_needs(needs: Mapping[str, str]) -> Callable[[F], F]:
     def add(function: F) -> F:
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            from gansynth.runtime.options import refuse_idle
+            from gansynth.runtime.words import Given
+
+            class Typed(Given):
+                def called(self, name: str) -> str:
+                    return called(name)
 
             context = click.get_current_context()
-            refuse_idle(typed_options(context), context.params, needs, typed, called)
+            Typed(context.params, typed_options(context)).refuse_idle(needs)
             return function(*args, **kwargs)
 
         wrapped.needs = needs  # type: ignore[attr-defined]
@@ -66,13 +70,3 @@ def refuse_others(allowed: Container[str], message: str) -> None:
     for name in typed_options(click.get_current_context()):
         if name not in allowed:
             raise UsageFault(message.format(called(name)))
-
-
-def typed(name: str) -> str:
-    """Return an option with its value, as typed."""
-    value = click.get_current_context().params.get(name)
-    if isinstance(value, Mapping):
-        value = tuple(f"{key}={text}" for key, text in value.items())
-    values = value if isinstance(value, tuple | list) else (value,)
-    words = " ".join(str(value) for value in values if not isinstance(value, bool))
-    return f"{called(name)} {words}".strip()

@@ -24,8 +24,8 @@ from gansynth.nn.networks.blocks import strides_for
 from gansynth.runtime.devices import autocast, native_bf16, seeded
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.progress import Reporter
+from gansynth.training.half_precision import exact_on_short_axes
 from gansynth.training.loop import Batches
-from gansynth.training.short_axes import exact_on_short_axes
 
 
 @dataclass(frozen=True)

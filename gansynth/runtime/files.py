@@ -27,32 +27,14 @@ from gansynth.runtime.nifti import (
     reading,
 )
 
+# Names of ``runtime.nifti`` that others import from here.
 __all__ = [
     "MAX_VOLUME_BYTES",
     "NiftiHeader",
     "NiftiVolume",
-    "check_digest",
-    "digest_of",
-    "disk_errors",
-    "folder_bytes",
-    "free_bytes",
-    "parse_json",
-    "path_inside",
-    "publish_dir",
-    "publish_file",
-    "read_json",
     "read_nifti",
     "read_nifti_header",
     "reading",
-    "refuse_unnameable",
-    "remove_temporaries",
-    "replace_text",
-    "reserve",
-    "sha256_file",
-    "temporary_beside",
-    "whole_folder",
-    "write_bytes_atomic",
-    "write_json_atomic",
 ]
 MAX_JSON_BYTES = 64 << 20
 _DISK = {

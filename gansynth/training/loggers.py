@@ -172,21 +172,13 @@ class Loggers:
 
 
 def open_loggers(
-    names: Sequence[str],
-    folder: Path,
-    config: Mapping[str, Any],
-    *,
-    warn: Callable[[str], None] | None = None,
+    names: Sequence[str], folder: Path, config: Mapping[str, Any], *, warn: Callable[[str], None]
 ) -> Loggers:
-    """Open loggers for a run. ``warn``: called when one fails later; stderr if None.
+    """Open loggers for a run. ``warn``: called when one fails later.
 
     Raises UsageFault: an unknown name. EnvironmentFault: a package is missing, or a logger cannot
     be opened.
     """
-    if warn is None:
-        from gansynth.runtime.progress import RichReporter
-
-        warn = RichReporter(quiet=True).warn
     check_loggers(names)
     place = folder / FOLDER
     loggers = Loggers({}, warn)

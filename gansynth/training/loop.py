@@ -31,10 +31,9 @@ from gansynth.training.checkpoint_manager import (
     TrainingCallbacks,
 )
 from gansynth.training.compiling import Compile, begin_step, compiled, compiles
-from gansynth.training.half_weights import cast_at_once
+from gansynth.training.half_precision import cast_at_once, exact_on_short_axes
 from gansynth.training.loading import BatchLoader
 from gansynth.training.loggers import MetricsLog, short_losses
-from gansynth.training.short_axes import exact_on_short_axes
 from gansynth.training.state import PendingLosses, TrainingState
 
 Batches = Callable[[int, Stage, range], Batch]

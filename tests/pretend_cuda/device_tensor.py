@@ -145,7 +145,7 @@ class DeviceTensor(Tensor):
 
 
 def _exact(func: Any, args: Sequence[Any]) -> Any:
-    """Compute gradients in float32: ``training/short_axes.py`` says why not in bfloat16."""
+    """Compute gradients in float32: ``training/half_precision.py`` says why not in bfloat16."""
     made = func(*tree_map_only(Tensor, lambda t: t.float(), args))
     return tree_map_only(Tensor, lambda t: t.to(args[0].dtype), made)
 

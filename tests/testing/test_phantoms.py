@@ -213,9 +213,7 @@ def test_wrong_options_are_refused(options, wrong):
         options(**wrong)
 
 
-def test_an_atlas_of_another_spacing_and_a_negative_index_are_refused():
-    with pytest.raises(UsageFault, match="spacing"):
-        make_phantom(0, 0, PhantomOptions(), load_atlas(4.0))
+def test_a_negative_index_is_refused():
     with pytest.raises(UsageFault, match="expected 0 or more"):
         make_liver(-1)
 

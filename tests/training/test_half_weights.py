@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gansynth.nn.networks import PatchDiscriminator
-from gansynth.training.half_weights import cast_at_once
+from gansynth.training.half_precision import cast_at_once
 
 PAIR = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

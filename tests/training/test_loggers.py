@@ -30,7 +30,7 @@ def sheet(tmp_path) -> Path:
 def log_two_sessions(name: str, folder: Path, sheet: Path) -> None:
     """Steps 1 to 3, then again from step 2 to 4, as a resumed run would."""
     for steps, factor in (((1, 2, 3), 1.0), ((2, 3, 4), 10.0)):
-        with open_loggers([name], folder, CONFIG) as opened:
+        with open_loggers([name], folder, CONFIG, warn=print) as opened:
             for step in steps:
                 opened.scalars(step, {"generator/l1": factor * step, "lazy": float("nan")})
             opened.picture(steps[-1], sheet)
@@ -55,7 +55,7 @@ class Fragile:
 
 
 def test_no_logger_is_nothing_at_all(tmp_path):
-    with open_loggers([], tmp_path, CONFIG) as opened:
+    with open_loggers([], tmp_path, CONFIG, warn=print) as opened:
         opened.scalars(1, {"a": 1.0})
         opened.picture(1, tmp_path / "none.png")
     assert list(tmp_path.iterdir()) == []
@@ -74,7 +74,7 @@ def test_one_that_does_not_import_says_what_to_install(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loggers, "LOGGERS", {"tensorboard": broken})
     with pytest.raises(EnvironmentFault, match=r"libevents.*pip install gansynth\[tensorboard\]"):
-        open_loggers(["tensorboard"], tmp_path, CONFIG)
+        open_loggers(["tensorboard"], tmp_path, CONFIG, warn=print)
 
 
 def test_one_that_cannot_be_opened_ends_the_run_before_it_begins(tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_one_that_cannot_be_opened_ends_the_run_before_it_begins(tmp_path, monke
 
     monkeypatch.setattr(loggers, "LOGGERS", {"tensorboard": First, "json": refuses})
     with pytest.raises(EnvironmentFault, match="--log json: cannot be opened: ConnectionError"):
-        open_loggers(["tensorboard", "json"], tmp_path, CONFIG)
+        open_loggers(["tensorboard", "json"], tmp_path, CONFIG, warn=print)
     assert closed == ["first"]
 
 
@@ -129,7 +129,7 @@ def test_tensorboard_has_every_step_once_after_a_resume_sheets_and_settings(tmp_
 
 
 def test_tensorboard_takes_back_what_a_rollback_takes_back(tmp_path):
-    with open_loggers(["tensorboard"], tmp_path, CONFIG) as opened:
+    with open_loggers(["tensorboard"], tmp_path, CONFIG, warn=print) as opened:
         for step, value in ((1, 1.0), (2, 2.0), (3, 3.0), (2, 20.0)):
             opened.scalars(step, {"a": value})
     assert [(e.step, e.value) for e in events(tmp_path).Scalars("a")] == [(1, 1.0), (2, 20.0)]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from gansynth.nn.networks.spectral import spectral_norm
-from gansynth.training.short_axes import exact_on_short_axes
+from gansynth.training.half_precision import exact_on_short_axes
 
 SHORT: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "3^3 on 2^3": (nn.Conv3d(16, 16, 3, padding=1), (2, 2, 2)),

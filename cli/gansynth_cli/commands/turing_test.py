@@ -24,7 +24,7 @@ from gansynth_cli.common import (
     with_samples,
 )
 from gansynth_cli.help import GroupedCommand
-from gansynth_cli.typed_options import called, typed_options, with_needs
+from gansynth_cli.typed_options import refuse_others, with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.sample_request import SampleRequest
@@ -118,9 +118,7 @@ with_session = option_group(
 @device_option
 @with_moved_data
 @with_output
-@click.pass_context
 def command(
-    context: click.Context,
     run: Path,
     real: str | None,
     real_read: Mapping[str, str],
@@ -151,7 +149,12 @@ def command(
 
     folder = folder or default_folder(run, name)
     if resume or results:
-        _check_alone(context, "--resume" if resume else "--results")
+        option = "--resume" if resume else "--results"
+        refuse_others(
+            {"run", "name", "folder", "resume", "results", "port", "browse", "as_json", "quiet"},
+            f"{option} with {{}}: the session is prepared already, expected {option} without it; "
+            "leave it out, or prepare another session with --name NAME",
+        )
     if not results:
         check_server()
         options = {
@@ -176,17 +179,6 @@ def _prepared(
 
     options = TuringOptions(**options_given)
     return prepare_session(run, folder, options, **where, reporter=out.reporter)
-
-
-def _check_alone(context: click.Context, option: str) -> None:
-    """Refuse options of the preparation beside ``--resume`` and ``--results``."""
-    allowed = {"run", "name", "folder", "resume", "results", "port", "browse", "as_json", "quiet"}
-    for name in typed_options(context):
-        if name not in allowed:
-            raise UsageFault(
-                f"{option} with {called(name)}: the session is prepared already, expected "
-                f"{option} without it; leave it out, or prepare another session with --name NAME"
-            )
 
 
 def _read(path: Path | None) -> str:

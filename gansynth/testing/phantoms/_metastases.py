@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing.phantoms._anatomy import personal_tissue, random_warp, resample, smooth_field
-from gansynth.testing.phantoms._atlas import Array, Atlas
+from gansynth.testing.phantoms._atlas import Array
 from gansynth.testing.phantoms._options import PhantomOptions, check_pairs
 from gansynth.testing.phantoms._phantom import _grain, _scan, fitting_atlas, streams
 
@@ -61,22 +61,19 @@ class MetastasisPhantom:
 
 
 def make_metastases(
-    index: int,
-    seed: int = 0,
-    options: MetastasisOptions | None = None,
-    atlas: Atlas | None = None,
+    index: int, seed: int = 0, options: MetastasisOptions | None = None
 ) -> MetastasisPhantom:
     """Simulate T1 after contrast agent of one subject with brain metastases. Not a patient.
 
-    The result depends on `(seed, index, options)` alone. `options=None` takes the defaults,
-    `atlas=None` loads the matching one and caches it.
+    The result depends on `(seed, index, options)` alone. `options=None` takes the defaults.
+    The matching atlas is loaded and cached.
 
     Raises:
         UsageFault: `index` or `seed` is negative.
     """
     options = options or MetastasisOptions()
     body = options.body
-    atlas = fitting_atlas(index, seed, body, atlas)
+    atlas = fitting_atlas(index, seed, body)
     # 1: different subjects than the gliomas'.
     person, disease, blood, scan = streams((seed, index, 1), 4)
     maps = resample(atlas.tissue, random_warp(person, atlas, body))

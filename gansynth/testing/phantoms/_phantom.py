@@ -73,23 +73,18 @@ def _scan(
     return np.asarray(np.maximum(np.round(measured), 1), dtype=np.float32)
 
 
-def make_phantom(
-    index: int,
-    seed: int = 0,
-    options: PhantomOptions | None = None,
-    atlas: Atlas | None = None,
-) -> Phantom:
+def make_phantom(index: int, seed: int = 0, options: PhantomOptions | None = None) -> Phantom:
     """Simulate the brain MR of one subject with a glioma. A phantom, not a patient.
 
     The result depends on `(seed, index, options)` alone. The choice of channels changes neither the
-    anatomy nor the other channels. `options=None` takes the defaults, `atlas=None` loads the
-    matching one and caches it.
+    anatomy nor the other channels. `options=None` takes the defaults. The matching
+    atlas is loaded and cached.
 
     Raises:
-        UsageFault: `index` or `seed` is negative, or the atlas has another spacing.
+        UsageFault: `index` or `seed` is negative.
     """
     options = options or PhantomOptions()
-    atlas = fitting_atlas(index, seed, options, atlas)
+    atlas = fitting_atlas(index, seed, options)
     body, lesion, *scans = streams((seed, index), 2 + len(CHANNELS))
     warp = random_warp(body, atlas, options)
     maps = resample(atlas.tissue, warp)
@@ -104,12 +99,7 @@ def make_phantom(
     return Phantom(image * brain, labels, (options.spacing_mm,) * 3, atlas.affine.copy())
 
 
-def make_tissues(
-    index: int,
-    seed: int = 0,
-    options: PhantomOptions | None = None,
-    atlas: Atlas | None = None,
-) -> Phantom:
+def make_tissues(index: int, seed: int = 0, options: PhantomOptions | None = None) -> Phantom:
     """Simulate the brain MR of one healthy subject, with the tissues as labels. Not a patient.
 
     Labels are those of `TISSUES`: within the brain the tissue of the largest fraction. Grid,
@@ -118,7 +108,7 @@ def make_tissues(
     the only channel; options of tumours are ignored. Raises as `make_phantom`.
     """
     options = options or PhantomOptions(channels=("T1",))
-    atlas = fitting_atlas(index, seed, options, atlas)
+    atlas = fitting_atlas(index, seed, options)
     # 2: different subjects than those with gliomas or metastases.
     body, *scans = streams((seed, index, 2), 1 + len(CHANNELS))
     maps = resample(atlas.tissue, random_warp(body, atlas, options))
@@ -129,14 +119,11 @@ def make_tissues(
     return Phantom(image * brain, labels, (options.spacing_mm,) * 3, atlas.affine.copy())
 
 
-def fitting_atlas(index: int, seed: int, options: PhantomOptions, atlas: Atlas | None) -> Atlas:
-    """Return the given or loaded atlas on the options' grid; refuse a negative index or seed."""
-    atlas = atlas or load_atlas(options.spacing_mm, options.margin_mm)
-    if atlas.spacing_mm != options.spacing_mm:
-        raise UsageFault(f"atlas: spacing {atlas.spacing_mm} mm, options: {options.spacing_mm} mm")
+def fitting_atlas(index: int, seed: int, options: PhantomOptions) -> Atlas:
+    """Return the atlas on the options' grid; refuse a negative index or seed."""
     if index < 0 or seed < 0:
         raise UsageFault(f"index {index}, seed {seed}; expected 0 or more")
-    return atlas
+    return load_atlas(options.spacing_mm, options.margin_mm)
 
 
 def streams(entropy: tuple[int, ...], count: int) -> list[np.random.Generator]:

@@ -122,7 +122,7 @@ def test_a_training_that_is_continued_adds_a_session_and_another_one_is_not_gone
     first = opened(config)
     go_through(first, 1)
     first.close()
-    more = replace(config, choices=replace(config.choices, resume=True))
+    more = replace(config, choices=config.choices.model_copy(update={"resume": True}))
     check_resumable(more)
     second = opened(more)
     go_through(second, first=1)
@@ -136,4 +136,4 @@ def test_a_training_that_is_continued_adds_a_session_and_another_one_is_not_gone
     ):
         other: dict[str, Any] = change
         with pytest.raises(UsageFault, match=says):
-            check_resumable(replace(more, choices=replace(more.choices, **other)))
+            check_resumable(replace(more, choices=more.choices.model_copy(update=other)))
