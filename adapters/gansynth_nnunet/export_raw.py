@@ -15,9 +15,9 @@ import numpy.typing as npt
 from gansynth.bank.reader import BankReader
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
 from gansynth.core.synthetic import KEY
+from gansynth.data.case_writer import nifti_bytes
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import ProgressTask
-from gansynth.sampling.deidentify import nifti_bytes
 from gansynth_nnunet.source import NnunetSource
 
 ENDING = ".nii.gz"
@@ -88,9 +88,9 @@ def nifti(
     The same voxels give the same bytes. ``transpose_forward`` maps nnU-Net's reading order
     (Z, Y, X) to the volume's axes. Their spacing is in mm.
     """
-    back = [int(i) for i in np.argsort(transpose_forward)][::-1]  # files are read as (Z, Y, X)
-    affine = np.diag([*(float(spacing[i]) for i in back), 1.0])
-    return nifti_bytes(volume.transpose(back), affine)
+    order = [int(i) for i in np.argsort(transpose_forward)]  # files are read as (Z, Y, X)
+    affine = np.diag([*(float(spacing[i]) for i in reversed(order)), 1.0])
+    return nifti_bytes(volume.transpose(order), affine, synthetic=True, level=6)
 
 
 # -- intensities ---------------------------------------------------------------------------------

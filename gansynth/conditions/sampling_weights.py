@@ -23,7 +23,7 @@ from gansynth.core.lineage import CaseRecord, Lineage, guard, same_data, same_ho
 from gansynth.core.schema import Condition, Schema
 from gansynth.core.source import CaseSource
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import read_json, write_json_atomic
+from gansynth.runtime.files import read_own, write_json_atomic
 
 FORMAT, VERSION = "gansynth hard-cases", 1
 AGAIN = "make it again: gansynth hard-cases --data KIND:WHERE --fold FOLD -o FILE"
@@ -191,10 +191,7 @@ def read_failures(path: Path) -> dict[str, Any]:
     """Read what ``write_failures`` wrote."""
     if not path.is_file():
         raise DataFault(f"{path}: no such file, expected one of failures; {AGAIN}")
-    try:
-        document: dict[str, Any] = read_json(path, hint=AGAIN)
-    except DataFault as fault:
-        raise IntegrityFault(str(fault)) from fault
+    document = read_own(path, hint=AGAIN)
     header = document.get("format"), document.get("version")
     if header != (FORMAT, VERSION):
         raise UsageFault(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gamma, pi
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gansynth.core.geometry import Mask, bounding_box, nearest_voxels
 from gansynth.core.schema import LabelArray
 from gansynth.data.connected_components import LabelComponents
+from gansynth.data.lesion_parts import LesionPart, pieces
 
 FOUND = 0.1  # Dice from which a lesion counts as found
 Span = tuple[tuple[float, float], ...]  # start and end along each axis, as shares of a case's shape
@@ -82,9 +83,9 @@ def lesions_in(
 ) -> list[Lesion]:
     """Return all lesions of some classes; parts of less than ``least`` voxels do not count."""
     return [
-        _lesion(part, value, labels.shape, frame)
+        _lesion(part, value, frame)
         for value in values
-        for part in _parts(labels, value, least)
+        for part in pieces(labels, labels == value, frame.spacing, least=least)
     ]
 
 
@@ -103,52 +104,25 @@ def score_lesions(
     """
     judged: list[ScoredLesion] = []
     for value in values:
-        parts = list(_parts(labels, value, least))
+        parts = pieces(labels, labels == value, frame.spacing, least=least)
         if not parts:
             continue
         owner = _owners(labels.shape, parts, predicted == value, frame.spacing)
         for number, part in enumerate(parts, 1):
             marked = int(np.count_nonzero(owner == number))
             right = int(np.count_nonzero(predicted[part.box][part.mask] == value))
-            total = int(np.count_nonzero(part.mask))
-            lesion = _lesion(part, value, labels.shape, frame)
-            judged.append(ScoredLesion(lesion, 2 * right / (marked + total), right / total))
+            dice, recall = 2 * right / (marked + part.voxels), right / part.voxels
+            judged.append(ScoredLesion(_lesion(part, value, frame), dice, recall))
     return judged
 
 
-@dataclass(frozen=True)
-class _LesionVoxels:
-    """A lesion's voxels within a box, and the box in the whole array."""
-
-    mask: Mask
-    box: tuple[slice, ...]
-
-
-def _parts(labels: LabelArray, value: int, least: int) -> Iterator[_LesionVoxels]:
-    from scipy.ndimage import find_objects
-
-    mask = labels == value
-    if not mask.any():
-        return
-    near = bounding_box(mask)
-    parts = LabelComponents.of(mask[near])
-    boxes = find_objects(parts.numbered)
-    for number in parts.numbers[parts.sizes >= least].tolist():
-        box = boxes[number - 1]
-        moved = [slice(a.start + b.start, a.start + b.stop) for a, b in zip(near, box, strict=True)]
-        yield _LesionVoxels(np.asarray(parts.numbered[box] == number), tuple(moved))
-
-
-def _lesion(part: _LesionVoxels, value: int, shape: Sequence[int], frame: CropFrame) -> Lesion:
-    size = int(np.count_nonzero(part.mask)) * float(np.prod(frame.spacing))
-    starts = [axis.start for axis in part.box]
-    centre = [float(c.mean()) + s for c, s in zip(np.nonzero(part.mask), starts, strict=True)]
+def _lesion(part: LesionPart, value: int, frame: CropFrame) -> Lesion:
     return Lesion(
         label=value,
-        size=size,
-        diameter=diameter(size, len(shape)),
-        place=frame.place(centre),
-        cut_off=frame.cuts(part.box, shape),
+        size=part.volume,
+        diameter=diameter(part.volume, len(part.shape)),
+        place=frame.place(part.centroid),
+        cut_off=frame.cuts(part.box, part.shape),
     )
 
 
@@ -159,7 +133,7 @@ def diameter(size: float, axes: int) -> float:
 
 
 def _owners(
-    shape: tuple[int, ...], parts: Sequence[_LesionVoxels], marked: Mask, spacing: Sequence[float]
+    shape: tuple[int, ...], parts: Sequence[LesionPart], marked: Mask, spacing: Sequence[float]
 ) -> npt.NDArray[np.int32]:
     """Number each marked voxel by the lesion it belongs to, from 1; 0 for none."""
     truth = np.zeros(shape, np.int32)

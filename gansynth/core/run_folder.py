@@ -17,7 +17,7 @@ from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault
 from gansynth.runtime.files import (
     check_digest,
     digest_of,
-    read_json,
+    read_own,
     sha256_file,
     write_json_atomic,
 )
@@ -166,10 +166,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder}: no {MANIFEST} here, expected a run folder made by: gansynth fit ... -o "
             f"{folder}"
         )
-    try:
-        manifest: dict[str, Any] = read_json(path, hint=_AGAIN, most=MAX_RECORD_BYTES)
-    except DataFault as fault:
-        raise IntegrityFault(str(fault)) from None
+    manifest = read_own(path, hint=_AGAIN, most=MAX_RECORD_BYTES)
     if manifest.get("version") != VERSION:
         raise IntegrityFault(
             f"{path}: key 'version' is {manifest.get('version')!r}, expected {VERSION}; "

@@ -60,7 +60,7 @@ def write_volume(
     """Write a volume (D, H, W) of ``ORIENTATION`` for a file of that affine: always equal bytes."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(path, _nifti(array, affine, synthetic))
+    write_bytes_atomic(path, nifti_bytes(array, affine, synthetic=synthetic))
     return path
 
 
@@ -74,11 +74,14 @@ def _png(numbers: npt.NDArray[np.uint16]) -> bytes:
     return stream.getvalue()
 
 
-def _nifti(
-    array: LabelArray | FloatArray,
-    affine: np.ndarray[Any, np.dtype[np.float64]],
+def nifti_bytes(
+    array: npt.NDArray[Any],
+    affine: npt.NDArray[np.float64],
+    *,
     synthetic: bool = False,
+    level: int = 4,
 ) -> bytes:
+    """Encode what ``write_volume`` writes; ``level``: of compression."""
     import nibabel as nib
     from nibabel import orientations
 
@@ -86,7 +89,7 @@ def _nifti(
     back = orientations.ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), turn)
     image = nib.Nifti1Image(orientations.apply_orientation(array.T, back), affine)
     image.header.set_xyzt_units("mm")
-    return gzip.compress((marked(image) if synthetic else image).to_bytes(), 4, mtime=0)
+    return gzip.compress((marked(image) if synthetic else image).to_bytes(), level, mtime=0)
 
 
 def csv_text(boxes: Boxes, names: Sequence[str]) -> str:

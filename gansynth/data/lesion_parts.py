@@ -68,16 +68,29 @@ def parts(
     Pieces are connected by faces, edges and corners. Foreground that a piece wraps completely
     belongs to it. ``labels``: int16 (D, H, W) or (H, W). Pieces below ``least`` voxels are skipped.
     """
+    chosen = labels > 0 if classes is None else mask_of(labels, classes)
+    return pieces(labels, _with_nested(labels, chosen), schema.spacing, least=least)
+
+
+def pieces(
+    labels: LabelArray, mask: Mask, spacing: tuple[float, ...], *, least: int = 1
+) -> list[LesionPart]:
+    """Return the connected pieces of a mask of foreground; order and ``least`` as in ``parts``."""
     from scipy.ndimage import find_objects
 
-    chosen = labels > 0 if classes is None else mask_of(labels, classes)
-    components = LabelComponents.of(_with_nested(labels, chosen))
+    if not mask.any():
+        return []
+    near = bounding_box(mask)
+    components = LabelComponents.of(mask[near])
     boxes = find_objects(components.numbered)
     out = []
     for number in components.numbers[components.sizes >= least].tolist():
         box = boxes[number - 1]
-        cut = np.where(components.numbered[box] == number, labels[box], np.int16(0))
-        out.append(LesionPart(cut, box, labels.shape, schema.spacing))
+        whole = tuple(
+            slice(a.start + b.start, a.start + b.stop) for a, b in zip(near, box, strict=True)
+        )
+        cut = np.where(components.numbered[box] == number, labels[whole], np.int16(0))
+        out.append(LesionPart(cut, whole, labels.shape, spacing))
     return out
 
 

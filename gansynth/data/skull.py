@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from gansynth.core.body_mask import Mask, otsu
 from gansynth.core.schema import Boxes, FloatArray
+from gansynth.core.space import cut_boxes
 
 Depth = npt.NDArray[np.floating[Any]]
 
@@ -75,10 +76,7 @@ class BrainMask:
 
     def move(self, boxes: Boxes) -> Boxes:
         """Boxes of the slice in pixels of the crop, clipped; none that lie beyond it."""
-        start = np.array([part.start for part in self.crop] * 2, np.float32)
-        coords = np.clip(boxes.coords - start, 0, np.array(self.shape * 2, np.float32))
-        inside = (coords[:, :2] < coords[:, 2:]).all(axis=1)
-        return Boxes(coords[inside].astype(np.float32), boxes.labels[inside])
+        return cut_boxes(boxes, [part.start for part in self.crop], self.shape)
 
     def shares(self, coords: FloatArray) -> npt.NDArray[np.float64]:
         """How much of each box (N, 4) in pixels of the slice is brain, 0 to 1."""

@@ -33,7 +33,7 @@ from gansynth.metrics.memorisation import (
     ratio_of_medians,
 )
 from gansynth.metrics.nearest import COPY, find_nearest
-from gansynth.metrics.nearest_search import Load, NearestSearch, SearchQuery
+from gansynth.metrics.nearest_search import NearestSearch, SearchQuery
 from gansynth.runtime.errors import IntegrityFault
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.sampling.open_run import load_run
@@ -52,21 +52,6 @@ OWN = 0.5
 """Factor on that ratio for the case whose labels a sample is based on. Informative labels alone
 halve the distance."""
 CHANCE = 0.05  # p below which samples count as nearer to training subjects than to others
-
-
-class CaseSubset:
-    """A subset of a source's cases, for a search."""
-
-    def __init__(self, ids: Sequence[str], people: Mapping[str, str], load: Load) -> None:
-        self.train_ids, self._people, self._load = tuple(ids), people, load
-
-    def load(self, case_id: str) -> Case:
-        """Read a case."""
-        return self._load(case_id)
-
-    def subject(self, case_id: str) -> str:
-        """The subject of a case."""
-        return self._people[case_id]
 
 
 Pairs = Sequence[tuple[str, tuple[Sample, Case]]]
@@ -128,14 +113,13 @@ class _SubjectDistances:
         self.others = gathered.real(cases.others, len(comparison.real), rng) if cases.others else []
         images = [s.image for s in comparison.samples]
         real = [c.image for c in comparison.real]
-        ids = (*cases.members, *cases.others)
-        every_case = CaseSubset(ids, cases.people, gathered.cache)
-        search = NearestSearch(every_case, gathered.space, gathered.size, gathered.cache)
+        searched = {i: cases.people[i] for i in (*cases.members, *cases.others)}
+        search = NearestSearch(searched, gathered.space, gathered.size, gathered.cache)
         search.learn_scale(real)
         queries = [
             SearchQuery(i / search.scale) for i in (*images, *real, *(c.image for c in self.others))
         ]
-        with comparison.reporter.task(len(ids), "distances to subjects") as bar:
+        with comparison.reporter.task(len(searched), "distances to subjects") as bar:
             table = search.table(queries, bar.advance).astype(np.float64)
         first, second = len(images), len(images) + len(real)
         members = len(cases.members)
@@ -236,12 +220,12 @@ def _score(table: Floats, people: Sequence[str], drawn_of: np.ndarray[Any, Any] 
 def near_copies(gathered: EvaluationData, comparison: Comparison) -> tuple[NearCopies, Pairs]:
     """Near-copies among the first samples, by their nearest case in full resolution."""
     cases = gathered.known
-    subset = CaseSubset(cases.members, cases.people, gathered.cache)
     samples = list(comparison.samples)[:FINELY]
     nearest = find_nearest(
         samples,
-        subset,
+        {i: cases.people[i] for i in cases.members},
         gathered.space,
+        load=gathered.cache,
         real=USUAL,
         seed=comparison.seed,
         reporter=comparison.reporter,

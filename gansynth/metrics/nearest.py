@@ -9,15 +9,15 @@ far below 1 indicates a copy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from gansynth.core.schema import Case, Sample
+from gansynth.core.schema import Sample
 from gansynth.core.space import Placement, Space
-from gansynth.metrics.nearest_search import Load, NearestSearch, SearchedCases, SearchQuery
+from gansynth.metrics.nearest_search import Load, NearestSearch, SearchQuery
 from gansynth.runtime.progress import NullReporter, Reporter
 
 REAL = 64  # real crops whose nearest neighbours define the usual distance
@@ -87,35 +87,29 @@ class NearestCases:
         }
 
 
-class CaseLoader(SearchedCases, Protocol):
-    """Cases that can be read."""
-
-    def load(self, case_id: str) -> Case:
-        """Read a case."""
-
-
 def find_nearest(
     samples: Sequence[Sample],
-    source: CaseLoader,
+    people: Mapping[str, str],
     space: Space,
     *,
-    load: Load | None = None,
+    load: Load,
     real: int = REAL,
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> NearestCases:
     """Find the nearest training case of each sample; each case is read at most twice.
 
-    ``samples``: in the generator's space, all of one shape; at least one. ``load``: reads a case.
+    ``samples``: in the generator's space, all of one shape; at least one. ``people``: the
+    training cases' subjects. ``load``: reads a case.
     """
-    search = NearestSearch(source, space, samples[0].image.shape[1:], load or source.load)
+    search = NearestSearch(people, space, samples[0].image.shape[1:], load)
     rng = np.random.default_rng(seed)
     usual_ones = search.draw(real, rng)
     search.learn_scale([query.image for query in usual_ones])
     queries = [SearchQuery(s.image) for s in samples] + usual_ones
     for query in queries:
         query.image = query.image / search.scale
-    with (reporter or NullReporter()).task(len(source.train_ids), "nearest real case") as bar:
+    with (reporter or NullReporter()).task(len(people), "nearest real case") as bar:
         results = search.run(queries, bar.advance)
     usual = _median([d for d, _, _ in results[len(samples) :] if np.isfinite(d)])
     near = tuple(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,24 +33,16 @@ class SearchQuery:
     subject: str | None = None
 
 
-class SearchedCases(Protocol):
-    """The part of a source that is searched: all or some of its training cases."""
-
-    @property
-    def train_ids(self) -> tuple[str, ...]:
-        """Ids of the cases."""
-
-    def subject(self, case_id: str) -> str:
-        """The subject of a case."""
-
-
 class NearestSearch:
-    """Search the training cases of a source; ``scale``: channels' deviations, (C, 1, ...)."""
+    """Search training cases in order.
+
+    ``people``: the cases' subjects. ``scale``: channels' deviations, (C, 1, ...).
+    """
 
     def __init__(
-        self, source: SearchedCases, space: Space, size: Sequence[int], load: Load
+        self, people: Mapping[str, str], space: Space, size: Sequence[int], load: Load
     ) -> None:
-        self.source, self.load, self.size = source, load, tuple(size)
+        self.people, self.load, self.size = people, load, tuple(size)
         self.space = replace(space, grid="crop", size=self.size) if not space.size else space
         self.factors = tuple(-(-n // GRID) for n in self.size)
         self.scale: FloatArray = np.ones((1, *[1] * len(self.size)), np.float32)
@@ -59,13 +51,13 @@ class NearestSearch:
 
     def draw(self, count: int, rng: np.random.Generator) -> list[SearchQuery]:
         """Cut real crops as training does."""
-        ids = self.source.train_ids
+        ids = list(self.people)
         chosen = sorted(rng.choice(len(ids), count, replace=len(ids) < count).tolist())
         queries = []
         for number in chosen:
             case = self.load(ids[number])
             image = self.space.to_generator(case, self.space.place(case, rng)).image
-            queries.append(SearchQuery(image, self.source.subject(case.id)))
+            queries.append(SearchQuery(image, self.people[ids[number]]))
         return queries
 
     def learn_scale(self, images: Sequence[FloatArray]) -> None:
@@ -84,8 +76,7 @@ class NearestSearch:
         best = _BestMatches(
             [pool(q.image, self.factors) for q in queries], [q.subject for q in queries]
         )
-        for case_id in self.source.train_ids:
-            subject = self.source.subject(case_id)
+        for case_id, subject in self.people.items():
             case = self.load(case_id)
             for plane in self._planes(case):
                 rows, _ = self._windows(pool(self._whole(case, plane)[0], self.factors))
@@ -95,7 +86,7 @@ class NearestSearch:
         nearest: list[Found] = [(float("inf"), "", Placement())] * len(queries)
         apart: list[dict[str, list[float]]] = [{} for _ in queries]
         for case_id, by_plane in best.candidates().items():
-            case, person = self.load(case_id), self.source.subject(case_id)
+            case, person = self.load(case_id), self.people[case_id]
             for plane, numbers in by_plane.items():
                 image, origin = self._whole(case, plane)
                 for number in numbers:
@@ -111,8 +102,8 @@ class NearestSearch:
         """Distance of each query to each case on the coarse grid: (queries, cases)."""
         rows = np.stack([pool(q.image, self.factors).ravel() for q in queries]).astype(np.float64)
         squares = (rows**2).sum(axis=1)
-        squared = np.full((len(queries), len(self.source.train_ids)), np.inf)
-        for number, case_id in enumerate(self.source.train_ids):
+        squared = np.full((len(queries), len(self.people)), np.inf)
+        for number, case_id in enumerate(self.people):
             case = self.load(case_id)
             for plane in self._planes(case):
                 windows, _ = self._windows(pool(self._whole(case, plane)[0], self.factors))

@@ -98,7 +98,7 @@ def train_fold_segmenters(
     halves, segmenters = (first, frozenset(names) - first), []
     schema = labelled_schema(comparison.schema)
     for number, half in enumerate(halves):
-        batches = _Crops(
+        batches = Crops(
             [i for i in ids if people[i] in half], cut, comparison.schema, comparison.seed
         )
         segmenters.append(
@@ -114,13 +114,14 @@ def train_fold_segmenters(
     return FoldSegmenters(segmenters, halves, schema)
 
 
-class _Crops:
+class Crops:
     """Crops with label maps, keyed by step."""
 
     def __init__(self, ids: Sequence[str], cut: Cut, schema: Schema, seed: int) -> None:
         self.ids, self.cut, self.schema, self.seed = ids, cut, schema, seed
 
     def __call__(self, step: int, stage: Stage, which: range) -> Batch:
+        """Return the crops of a step with these numbers."""
         images, maps = [], []
         for number in which:
             rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))

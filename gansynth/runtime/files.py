@@ -77,6 +77,15 @@ def read_json(
     return doc
 
 
+def read_own(path: Path, *, hint: str, most: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """Read a JSON document that gansynth wrote; IntegrityFault: it cannot be read."""
+    try:
+        document: dict[str, Any] = read_json(path, hint=hint, most=most)
+    except DataFault as fault:
+        raise IntegrityFault(str(fault)) from None
+    return document
+
+
 def parse_json(data: bytes | str) -> Any:
     """Return what a JSON text says; ValueError if it is none, or nested too deeply."""
     try:
@@ -141,6 +150,15 @@ def sha256_file(path: str | Path) -> str:
     path = Path(path)
     with reading(path), open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_sha256(path: Path, expected: str, said: str) -> None:
+    """Refuse (IntegrityFault) a file that is missing or changed; ``said``: by whom, and a hint."""
+    digest = sha256_file(path) if path.is_file() else "of no file"
+    if digest != expected:
+        raise IntegrityFault(
+            f"{path}: SHA-256 is {digest[:12]}, expected {expected[:12]} by {said}"
+        )
 
 
 # -- publishing ----------------------------------------------------------------------------------

@@ -6,18 +6,13 @@ described in docs/sharing.md.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from gansynth.core.run_folder import RunDescription, read_manifest
-from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.version import __version__
 from gansynth.sampling.dataset_writer import write_provenance
@@ -51,20 +46,6 @@ def forget_times(folder: Path) -> None:
     """
     for path in (*folder.rglob("*"), folder):
         os.utime(path, (TIME, TIME))
-
-
-def nifti_bytes(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> bytes:
-    """Return a gzipped NIfTI file in mm, marked as synthetic; the same voxels give the same bytes.
-
-    Args:
-        volume: (x, y, z).
-        affine: (4, 4), voxel to mm.
-    """
-    import nibabel as nib
-
-    image = nib.Nifti1Image(np.ascontiguousarray(volume), affine)
-    image.header.set_xyzt_units("mm")
-    return gzip.compress(marked(image).to_bytes(), 6, mtime=0)
 
 
 def check_sharing(drawer: Sampler, out: Path) -> None:

@@ -10,7 +10,7 @@ from gansynth.core.registry import installed
 from gansynth.core.run_folder import MANIFEST, RunDescription, RunFolder
 from gansynth.data.views import draws_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.runtime.files import path_inside, sha256_file
+from gansynth.runtime.files import check_sha256, path_inside
 from gansynth.sampling.run import NOTHING, PARTS, Run
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gansynth.core.generator import Generator
     from gansynth.runtime.devices import Precision
     from gansynth.sampling.composite import CompositeBase
+
+_AGAIN = "restore it from a copy, or fit the run again"
 
 
 def check_weights(run: RunDescription) -> Path:
@@ -31,12 +33,7 @@ def check_weights(run: RunDescription) -> Path:
     if weights is None:
         raise UsageFault(f"{folder}: this run has no checkpoint yet; finish it with gansynth fit")
     path = path_inside(folder, weights["path"], key=f"{folder / MANIFEST}: key 'weights'")
-    digest = sha256_file(path) if path.is_file() else "of no file"
-    if digest != weights["sha256"]:
-        raise IntegrityFault(
-            f"{path}: SHA-256 is {digest[:12]}, expected {weights['sha256'][:12]} by {MANIFEST}; "
-            "restore it from a copy, or fit the run again"
-        )
+    check_sha256(path, weights["sha256"], f"{MANIFEST}; {_AGAIN}")
     return path
 
 
@@ -70,7 +67,7 @@ def load_state(generator: Generator, folder: Path, manifest: Mapping[str, Any]) 
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise IntegrityFault(
             f"{folder / MANIFEST}: damaged, key 'state': {type(error).__name__}: "
-            f"{str(error)[:200]}; restore it from a copy, or fit the run again"
+            f"{str(error)[:200]}; {_AGAIN}"
         ) from error
 
 
@@ -175,13 +172,8 @@ def check_parts(run: RunDescription) -> Path:
                 "that began this run"
             )
         part_run = part_folder(folder, part)
-        path = part_run / MANIFEST
-        digest = sha256_file(path) if path.is_file() else "of no file"
-        if digest != part["manifest_sha256"]:
-            raise IntegrityFault(
-                f"{path}: SHA-256 is {digest[:12]}, expected {part['manifest_sha256'][:12]} by the "
-                f"composite's {MANIFEST}; restore it from a copy, or fit the run again"
-            )
+        said = f"the composite's {MANIFEST}; {_AGAIN}"
+        check_sha256(part_run / MANIFEST, part["manifest_sha256"], said)
         check_weights(RunFolder(part_run))
     return folder / PARTS
 

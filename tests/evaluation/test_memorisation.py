@@ -119,7 +119,8 @@ def test_a_ratio_of_medians_has_an_interval():
 
 
 def test_a_table_of_distances_is_that_of_a_search():
-    search = NearestSearch(SOURCE, SOURCE.space, (32, 32), SOURCE.load)
+    people = {case: SOURCE.subject(case) for case in SOURCE.train_ids}
+    search = NearestSearch(people, SOURCE.space, (32, 32), SOURCE.load)
     queries = search.draw(4, np.random.default_rng(0))
     search.learn_scale([query.image for query in queries])
     scaled = [SearchQuery(query.image / search.scale) for query in queries]

@@ -67,7 +67,8 @@ def spoilt(image):
 
 
 def nearest(source, *samples):
-    return find_nearest(samples, source, source.space, real=12)
+    people = {case: source.subject(case) for case in source.train_ids}
+    return find_nearest(samples, people, source.space, load=source.load, real=12)
 
 
 def found(source, *images):

@@ -12,6 +12,7 @@ from gansynth.conditions.edits.shared import keeps_classes
 from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
+from gansynth.data.connected_components import LabelComponents
 
 
 class ClipOptions(EditOptions):
@@ -98,16 +99,10 @@ def _shown(context: EditContext) -> LabelArray:
 
 def _largest_body(inside: Mask) -> Mask:
     """Return the largest component, connected by faces."""
-    from scipy.ndimage import label
-
-    if inside.all():
+    if inside.all() or not inside.any():
         return inside
-    bodies, count = label(inside)
-    if count <= 1:
-        return inside
-    sizes = np.bincount(bodies.ravel())
-    sizes[0] = 0
-    return np.asarray(bodies == sizes.argmax())
+    bodies = LabelComponents.of(inside, corners=False)
+    return np.asarray(bodies.numbered == bodies.numbers[0])
 
 
 def _inner(body: Mask, margin: float, schema: Schema, *, border: bool) -> Mask:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from gansynth.evaluation.turing.options import TuringOptions
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import disk_errors, read_json, sha256_file, whole_folder
+from gansynth.runtime.files import check_sha256, disk_errors, read_own, sha256_file, whole_folder
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.version import __version__
 
@@ -35,6 +35,7 @@ SESSION, IMAGES, KEY, ACCESS, RATERS = (
     *("session.json", "images.npy", "key.json", "access.json", "raters"),
 )
 OWN, OWN_FOLDER = 0o600, 0o700
+_RESTORE = "restore it from a copy"
 
 
 @dataclass(frozen=True)
@@ -139,13 +140,8 @@ def open_session(folder: Path) -> StudySession:
         IntegrityFault: a file in it is missing, damaged or of a later version.
     """
     document = read_session(folder)
-    digest = _hash_of(folder / IMAGES)
-    if digest != document["images"]["sha256"]:
-        raise IntegrityFault(
-            f"{folder / IMAGES}: SHA-256 is {digest[:12]}, expected "
-            f"{document['images']['sha256'][:12]} by {SESSION}; restore it from a copy, or prepare "
-            "another session with --name"
-        )
+    hint = f"{_RESTORE}, or prepare another session with --name"
+    check_sha256(folder / IMAGES, document["images"]["sha256"], f"{SESSION}; {hint}")
     try:
         images = np.load(folder / IMAGES, allow_pickle=False)
     except ValueError as error:
@@ -166,7 +162,7 @@ def read_session(folder: Path) -> dict[str, Any]:
             f"{folder}: no {SESSION} here, expected a session that gansynth turing-test made; "
             "prepare one: gansynth turing-test RUN"
         )
-    document = _damaged_if_unread(path)
+    document = read_own(path, hint=_RESTORE)
     if document.get("version") != VERSION:
         raise IntegrityFault(
             f"{path}: key 'version' is {document.get('version')!r}, expected {VERSION}; this "
@@ -174,25 +170,21 @@ def read_session(folder: Path) -> dict[str, Any]:
         )
     missing = [key for key in ("id", "asked", "images", "key", "about") if key not in document]
     if missing:
-        raise IntegrityFault(f"{path}: damaged, lacks {', '.join(missing)}; restore it from a copy")
+        raise IntegrityFault(f"{path}: damaged, lacks {', '.join(missing)}; {_RESTORE}")
     return document
 
 
 def read_key(folder: Path, document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The truth of each image of a session."""
-    digest = _hash_of(folder / KEY)
-    if digest != document["key"]["sha256"]:
-        raise IntegrityFault(
-            f"{folder / KEY}: SHA-256 is {digest[:12]}, expected {document['key']['sha256'][:12]} "
-            f"by {SESSION}; without its key a session is useless. Restore it from a copy"
-        )
-    images: list[dict[str, Any]] = _damaged_if_unread(folder / KEY)["images"]
+    hint = "without its key a session is useless. Restore it from a copy"
+    check_sha256(folder / KEY, document["key"]["sha256"], f"{SESSION}; {hint}")
+    images: list[dict[str, Any]] = read_own(folder / KEY, hint=_RESTORE)["images"]
     return images
 
 
 def read_access(folder: Path) -> tuple[str, int]:
     """The token of the link, and the last port (0 for none)."""
-    document = _damaged_if_unread(folder / ACCESS)
+    document = read_own(folder / ACCESS, hint=_RESTORE)
     try:
         return str(document["token"]), int(document["port"])
     except (KeyError, TypeError, ValueError) as error:
@@ -220,18 +212,6 @@ def _check_same(folder: Path, document: Mapping[str, Any], options: TuringOption
                 f"{requested[key]!r}; expected the same. Continue it as it is: --resume; or "
                 "prepare another one: --name NAME"
             )
-
-
-def _damaged_if_unread(path: Path) -> dict[str, Any]:
-    try:
-        document: dict[str, Any] = read_json(path, hint="restore it from a copy")
-    except DataFault as fault:
-        raise IntegrityFault(str(fault)) from fault
-    return document
-
-
-def _hash_of(path: Path) -> str:
-    return sha256_file(path) if path.is_file() else "of no file"
 
 
 def _write_own(path: Path, document: Mapping[str, Any]) -> str:

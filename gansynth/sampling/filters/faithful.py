@@ -25,7 +25,6 @@ from gansynth.core.schema import LabelArray, Sample, Schema
 from gansynth.sampling.filters.training_data import drawn, labelled
 
 if TYPE_CHECKING:
-    from gansynth.core.generator import Batch, Stage
     from gansynth.metrics.faithfulness import EvaluationSegmenter
 
 WEIGHTS = "segmenter.safetensors"
@@ -71,11 +70,12 @@ class FaithfulFilter(Filter):
         import torch
 
         from gansynth.metrics.faithfulness import train_segmenter
+        from gansynth.metrics.recovery import Crops
 
         labelled(self.name, learning)
         segmenter_options = self._segmenter_options()
         segmenter = train_segmenter(
-            _FilterBatches(learning, segmenter_options.seed),
+            Crops(learning.train_ids, learning.crops.cut, learning.schema, segmenter_options.seed),
             learning.schema,
             learning.size,
             segmenter_options,
@@ -154,23 +154,3 @@ class FaithfulFilter(Filter):
 
         keys = ("steps", "batch_size", "width", "levels", "seed")
         return EvaluationSegmenterOptions(**{key: getattr(self.options, key) for key in keys})
-
-
-class _FilterBatches:
-    """Crops of the training cases, keyed by step."""
-
-    def __init__(self, learning: FilterTrainingData, seed: int) -> None:
-        self.learning, self.seed = learning, seed
-
-    def __call__(self, step: int, stage: Stage, which: range) -> Batch:
-        import torch
-
-        from gansynth.core.generator import Batch
-
-        ids, cases = self.learning.train_ids, []
-        for number in which:
-            rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
-            cases.append(self.learning.crops.cut(ids[int(rng.integers(len(ids)))], rng))
-        image = torch.from_numpy(np.stack([case.image for case in cases]))
-        labels = np.stack([case.labels for case in cases if case.labels is not None])
-        return Batch(image, torch.from_numpy(labels.astype(np.int64)))

@@ -22,10 +22,11 @@ from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import (
+    check_sha256,
     digest_of,
     disk_errors,
     path_inside,
-    read_json,
+    read_own,
     remove_temporaries,
     sha256_file,
     whole_folder,
@@ -188,10 +189,7 @@ def _read(
         raise UsageFault(
             f"{folder}: filter {item.name!r} has not been learnt there; learn it first"
         )
-    try:
-        doc: Mapping[str, Any] = read_json(path, hint=_AGAIN)
-    except DataFault as fault:
-        raise IntegrityFault(str(fault)) from None
+    doc = read_own(path, hint=_AGAIN)
     if doc.get("version") != VERSION or doc.get("sha256") != digest_of(doc, "sha256"):
         raise IntegrityFault(
             f"{path}: damaged, or of another version of gansynth, expected what was learnt; remove "
@@ -199,12 +197,7 @@ def _read(
         )
     for name, expected in doc["files"].items():
         file = path_inside(folder, name, key=f"{path}: key 'files'")
-        digest = sha256_file(file) if file.is_file() else "of no file"
-        if digest != expected:
-            raise IntegrityFault(
-                f"{file}: SHA-256 is {digest[:12]}, expected {expected[:12]} by {STATE}; remove "
-                f"{folder} and it is learnt again"
-            )
+        check_sha256(file, expected, f"{STATE}; remove {folder} and it is learnt again")
     _check_cases(path, doc, manifest, schema)
     return doc
 

@@ -13,7 +13,7 @@ What counts as a copy depends on the condition:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from gansynth.core.filter import (
 )
 from gansynth.core.geometry import Mask
 from gansynth.core.schema import FloatArray, Sample, Schema
-from gansynth.core.source import CaseSource
 from gansynth.metrics.nearest_search import NearestSearch, SearchQuery
 from gansynth.sampling.filters.training_data import drawn
 
@@ -65,19 +64,16 @@ class NovelFilter(Filter):
 
     def learn(self, learning: FilterTrainingData, folder: Path) -> Mapping[str, Any]:
         """Measure how far real crops lie from the nearest ones of other subjects."""
-        source, space, cache = (
-            learning.crops.cache.source,
-            learning.crops.space,
-            learning.crops.cache,
-        )
+        cache = learning.crops.cache
         ids = sorted({*learning.train_ids, *learning.calibration_ids})
         rng = np.random.default_rng(self.options.seed)
         numbers = rng.permutation(len(ids))[: max(2, 2 * self.options.search)].tolist()
         searched_ids = sorted(ids[n] for n in numbers)
-        search = NearestSearch(_CaseSubset(source, searched_ids), space, learning.size, cache)
+        people = {i: cache.source.subject(i) for i in searched_ids}
+        search = NearestSearch(people, learning.crops.space, learning.size, cache)
         crops = list(drawn(learning, searched_ids, self.options.crops, self.options.seed))
         search.learn_scale([case.image for case in crops])
-        queries = [SearchQuery(c.image / search.scale, source.subject(c.id)) for c in crops]
+        queries = [SearchQuery(c.image / search.scale, people[c.id]) for c in crops]
         with learning.reporter.task(len(searched_ids), "distances of real cases") as bar:
             distances = [d for d, _, _ in search.run(queries, bar.advance) if np.isfinite(d)]
         usual = float(np.median(distances)) if distances else 0.0
@@ -136,10 +132,8 @@ class NovelFilter(Filter):
         index = int(request.condition.provenance.get("index", 0))
         order = np.random.default_rng((self.options.seed, index)).permutation(len(case_pool.ids))
         searched_ids = sorted(case_pool.ids[n] for n in order[: self.options.search].tolist())
-        size = sample.image.shape[1:]
-        search = NearestSearch(
-            _CaseSubset(case_pool.source, searched_ids), case_pool.space, size, case_pool.cache
-        )
+        people = {i: case_pool.source.subject(i) for i in searched_ids}
+        search = NearestSearch(people, case_pool.space, sample.image.shape[1:], case_pool.cache)
         search.scale = self._scale
         distance, case, _ = search.run([SearchQuery(sample.image / self._scale)], lambda: None)[0]
         return (distance / usual, case) if np.isfinite(distance) else None
@@ -168,16 +162,6 @@ class NovelFilter(Filter):
                 alike,
             )
         return FilterResult(found=alike)
-
-
-class _CaseSubset:
-    """A source with some of its training cases."""
-
-    def __init__(self, source: CaseSource, ids: Sequence[str]) -> None:
-        self._source, self.train_ids = source, tuple(ids)
-
-    def subject(self, case_id: str) -> str:
-        return self._source.subject(case_id)
 
 
 def _edited(provenance: Mapping[str, Any]) -> bool:
