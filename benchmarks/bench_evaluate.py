@@ -257,7 +257,7 @@ def controls(run: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         if name == "training images":
             of = [f"sample {n}" for n in range(len(drawn))]
         mine = replace(gathered, samples=drawn, drawn_of=of)
-        compared = mine.sides(args.number, 0, EFFORTS[args.effort], args.device, silent)
+        compared = mine.comparison(args.number, 0, EFFORTS[args.effort], args.device, silent)
         options = EvaluationOptions(parts=("realism", "faithfulness", "memorisation"))
         found[name] = assess(mine, compared, chosen_metrics(()), options).document
     return found

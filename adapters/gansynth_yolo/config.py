@@ -134,8 +134,9 @@ class YoloConfig(Document):
         try:
             return cls.from_json(doc)
         except (KeyError, TypeError, ValueError) as error:
+            wrong = ": ".join(line.strip() for line in str(error).splitlines()[:3])
             raise IntegrityFault(
-                f"{path}: {type(error).__name__}: {error}; expected the file that gansynth augment "
+                f"{path}: {type(error).__name__}: {wrong}; expected the file that gansynth augment "
                 "writes; start anew"
             ) from error
 
