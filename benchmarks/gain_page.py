@@ -15,7 +15,7 @@ from typing import Any
 HERE = Path(__file__).parent / "gains"
 PAGE = HERE / "README.md"
 NAMES = (
-    *("lgg", "lgg_128", "lgg_10", "lgg_yolo"),
+    *("lgg", "lgg_128", "lgg_10", "lgg_yolo", "lgg_nnunet"),
     *("hippocampus", "phantoms", "phantoms_longer", "figshare"),
 )
 RESULTS = HERE.parents[1] / "docs" / "results.md"
