@@ -34,9 +34,9 @@ def section(name: str, doc: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"[{name}.yaml]({name}.yaml), [report]({name}/report.md), [results]({name}/results.json). "
         f"{doc['host']['title']}, {doc['host']['steps']} steps; {doc['draws']} draws x "
-        f"{doc['seeds']} seeds, {done} of {len(doc['runs'])} trainings done; "
-        f"{data['test_subjects']} {look['split']} subjects ({data['test_cases']} cases), look "
-        f"{look['number']} of this plan."
+        f"{doc['seeds']} seed{'s' * (doc['seeds'] > 1)}, {done} of {len(doc['runs'])} trainings "
+        f"done; {data['test_subjects']} {look['split']} subjects "
+        f"({data['test_cases']} cases), look {look['number']} of this plan."
     )
     yield ""
     yield from table(doc)

@@ -52,7 +52,8 @@ def _scope(study: ReportData) -> Line:
         *(host["title"].text, ", ", whole(host["steps"]), " optimiser steps in every arm"),
         *(f" · {data['name'].text} · N = ", *numbers([study.size_node(n) for n in study.sizes])),
         *(" training subjects · ", whole(root["draws"]), " draws × ", whole(root["seeds"])),
-        *(" seeds · ", whole(data["test_subjects"]), " test subjects with "),
+        " seed · " if root["seeds"].value == 1 else " seeds · ",
+        *(whole(data["test_subjects"]), " test subjects with "),
         *(whole(data["test_cases"]), f" cases · {look['split'].text} split, look "),
         *(whole(look["number"]), " of this plan", *_finished(study), "."),
     ]
