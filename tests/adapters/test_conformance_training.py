@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -254,7 +255,8 @@ def test_a_generator_at_work_feeds_a_training_at_the_ratio(kit, run_cli, monkeyp
     assert session["complete"]
     assert session["bank"] == "filled by a producer"
     assert session["generator"]["manifest_sha256"] == RunFolder(kit.run).manifest_sha256
-    assert session["drawn"]["most_draws"] <= 4
+    evenly = math.ceil(said["drawn_synthetic"] / 8)  # a training begins before the bank is full
+    assert session["drawn"]["most_draws"] <= 2 * evenly
     assert family(kit.folder) == []
 
 
