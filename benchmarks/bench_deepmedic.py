@@ -80,7 +80,7 @@ class Pair:
             args.data, "--generator", args.generator, "--ratio", args.ratio, "--deepmedic",
             self.checkout, "--deepmedic-python", self.python, "-o", out, "--set", "epochs=1",
             *(word for key in NUMBERS for word in ("--set", f"{key}={getattr(args, key)}")),
-            *(("--offline",) if args.frozen else ()), "--", "-model", args.model, "-dev", "cpu",
+            *(("--offline",) if args.offline else ()), "--", "-model", args.model, "-dev", "cpu",
         ]  # fmt: skip
         told = run(words)
         record = json.loads((out / "gansynth_session.json").read_text("utf-8"))
@@ -155,7 +155,7 @@ def main() -> None:
     compared = {
         key: ratio(flat["mixed", key], flat["stock", key]) for key in ("draw", "train", "whole")
     }
-    bank = "a full" if args.frozen else "a live"
+    bank = "a full" if args.offline else "a live"
     write(
         args.name,
         {"bank": bank, "rounds": rounds, "mixed_over_stock": compared, "last_round": drawn},

@@ -9,7 +9,7 @@ who are held out, white noise, training images blurred by one voxel, and trainin
 Fits are short: the table is of what ten minutes on a CPU give, not of what generators can be.
 
     python benchmarks/bench_evaluate.py [--sets phantoms hippocampus ...] [--number 64]
-        [--preset usual] [--scale 1] [--home FOLDER] [--name evaluate]
+        [--preset standard] [--scale 1] [--home FOLDER] [--name evaluate]
 
 With ``--home`` runs and evaluations are kept there, and what is there already is not done again.
 """
@@ -203,7 +203,7 @@ def evaluated(run: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The document of ``gansynth evaluate``, made if it is not there."""
     path = run / "evaluation" / "evaluation.json"
     if not path.exists():
-        words = ("-n", str(args.number), "--preset", args.effort, "--no-pictures")
+        words = ("-n", str(args.number), "--preset", args.preset, "--no-pictures")
         words = ("evaluate", str(run), *words, "--device", args.device)
         try:
             gansynth(*words, quiet=True)
@@ -257,7 +257,7 @@ def controls(run: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         if name == "training images":
             of = [f"sample {n}" for n in range(len(drawn))]
         mine = replace(gathered, samples=drawn, drawn_of=of)
-        compared = mine.comparison(args.number, 0, EFFORTS[args.effort], args.device, silent)
+        compared = mine.comparison(args.number, 0, EFFORTS[args.preset], args.device, silent)
         options = EvaluationOptions(parts=("realism", "faithfulness", "memorisation"))
         found[name] = assess(mine, compared, chosen_metrics(()), options).document
     return found
@@ -293,7 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--number", type=int, default=64, help="samples, and as many real crops")
-    parser.add_argument("--preset", default="usual")
+    parser.add_argument("--preset", default="standard")
     parser.add_argument("--scale", type=float, default=1.0, help="of the fits' steps")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--home", type=Path, help="keeps runs and evaluations")
@@ -304,7 +304,7 @@ def main() -> None:
         home.mkdir(parents=True, exist_ok=True)
         results = {name: measured(name, home, args) for name in args.sets}
     known = {name: found for name, found in results.items() if found is not None}
-    document = {"number": args.number, "effort": args.effort, "results": known}
+    document = {"number": args.number, "effort": args.preset, "results": known}
     write(args.name, document)
     print(tables(document))
 
