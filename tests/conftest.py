@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import distributions, requires
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from packaging.requirements import Requirement
 
 from gansynth.core.host_commands import PrepareRequest
 from gansynth.core.source import SourceRequest
@@ -86,6 +88,20 @@ def pytest_runtest_setup(item):
         pytest.skip("GANSYNTH_DEEPMEDIC names no checkout of DeepMedic")
     if item.get_closest_marker("data") and not DATA.is_dir():
         pytest.skip("the real data sets are not in ../shared/data")
+    for marker in item.iter_markers("extra"):
+        if missing := [name for name in packages_of(marker.args[0]) if not is_installed(name)]:
+            pytest.skip(f"needs the extra {marker.args[0]}: {', '.join(missing)}")
+
+
+def packages_of(extra: str) -> list[str]:
+    """Packages that an extra of gansynth asks for itself; those of the core for ``""``."""
+    wanted = map(Requirement, requires("gansynth") or ())
+    asked = [one for one in wanted if bool(one.marker) == bool(extra)]
+    return [one.name for one in asked if not one.marker or one.marker.evaluate({"extra": extra})]
+
+
+def is_installed(package: str) -> bool:
+    return any(distributions(name=package))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ def rate(folder: Path, right: int = 4) -> Any:
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What sessions are prepared of; nothing is served."""
-    pytest.importorskip("aiohttp", reason="needs the extra study")
     told: list[Any] = []
 
     def prepare(run: Path, folder: Path, options: Any, **more: Any) -> Any:
@@ -103,9 +102,9 @@ def test_options_that_would_be_ignored_are_refused(folder, run, refuse, option, 
     refuse("turing-test", run, option, *other, code=2, says=words, keep=[run])
 
 
+@pytest.mark.extra("study")
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"x" * 4001], ids=["no-text", "long"])
 def test_instructions_are_some_text(run, refuse, tmp_path, data):
-    pytest.importorskip("aiohttp", reason="needs the extra study")
     (tmp_path / "words.txt").write_bytes(data)
     words = ("--instructions", tmp_path / "words.txt", "-n", 2)
     refuse("turing-test", run, *words, code=2, says=["--instructions"], keep=[run])

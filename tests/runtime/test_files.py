@@ -66,13 +66,12 @@ def peak_memory_below(limit):
         tracemalloc.stop()
 
 
-@pytest.fixture(params=["zlib", "isal"])
+@pytest.fixture(params=["zlib", pytest.param("isal", marks=pytest.mark.extra("fast"))])
 def decoder(request, monkeypatch):
     """What decompresses: with the extra ``fast``, and without."""
     if request.param == "zlib":
         monkeypatch.setattr(nifti, "_IGZIP", None)
     else:
-        pytest.importorskip("isal")
         assert nifti._IGZIP is not None
 
 
@@ -135,8 +134,8 @@ def test_sixty_flipped_bits_are_all_caught(tmp_path):
     assert caught == 60
 
 
+@pytest.mark.extra("fast")
 def test_damage_is_called_the_same_whatever_decompresses(tmp_path, monkeypatch):
-    pytest.importorskip("isal")
     data = packed(volume((12, 11, 10)))
     words: list[list[str]] = []
     for fast in (nifti._IGZIP, None):

@@ -159,8 +159,8 @@ THEIR_WARNINGS = pytest.mark.filterwarnings("ignore")
 
 
 @THEIR_WARNINGS
+@pytest.mark.extra("wandb")
 def test_wandb_stays_on_this_machine_and_goes_on_under_the_same_id(tmp_path, sheet, monkeypatch):
-    pytest.importorskip("wandb")
     for name in ("WANDB_MODE", "WANDB_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
@@ -172,10 +172,10 @@ def test_wandb_stays_on_this_machine_and_goes_on_under_the_same_id(tmp_path, she
 
 
 @THEIR_WARNINGS
+@pytest.mark.extra("mlflow")
 def test_mlflow_writes_into_the_run_folder_and_goes_on_in_the_same_run(
     tmp_path, sheet, monkeypatch
 ):
-    pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for name in ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_LOGGING_LEVEL"):
         monkeypatch.setenv(name, os.environ.get(name, "true" if "TELE" in name else "WARNING"))

@@ -3,7 +3,6 @@
 cv2's threads, ``torch.save``, deterministic algorithms: ``run_jobs`` starts this file.
 """
 
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -39,9 +38,8 @@ USUAL: dict[str, Any] = {
 
 
 def needs(name: str) -> pytest.MarkDecorator:
-    """Skips without a detector's library; to import it, as ``importorskip`` does, changes much."""
-    missing = importlib.util.find_spec(name) is None
-    return pytest.mark.skipif(missing, reason=f"needs the extra {DETECTORS[name][2]}")
+    """The mark of a test that needs a detector's library."""
+    return pytest.mark.extra(DETECTORS[name][2])
 
 
 def run_jobs(folder: Path, **jobs: dict[str, Any]) -> Any:

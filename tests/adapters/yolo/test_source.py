@@ -116,8 +116,10 @@ def test_8_bits_come_back_whole_and_16_as_a_detector_has_them():
     np.testing.assert_array_equal(np.rint(scaled(few, grey=True)[0] * 255), few)
 
 
+@pytest.mark.extra("yolo")
 def test_colours_are_read_as_grey_where_the_detector_has_one_channel(tmp_path):
-    cv2 = pytest.importorskip("cv2", reason="needs the extra yolo")
+    import cv2
+
     data = toy_yolo(tmp_path / "set", channels=3)
     rng = np.random.default_rng(0)
     for path in data.parent.rglob("*.png"):

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 import psutil
 import pytest
@@ -24,7 +23,6 @@ if doomed.exists() and doomed.read_text() == os.environ["RAY_RAYLET_PID"]:
     time.sleep(600)
 """
 NODE = "print(json.dumps([int(os.environ['RAY_RAYLET_PID'])]))"
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +32,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.mark.slow
-@needs_ray
+@pytest.mark.extra("ray")
 class TestCluster:
     def test_all_results_come_though_a_node_is_lost(self, small: Small, cluster: Cluster):
         first, second = cluster.raylets()[0].pid, cluster.second()
@@ -115,7 +113,7 @@ def _nodes(small: Small, names: list[str]) -> set[int]:
 
 
 @pytest.mark.slow
-@needs_ray
+@pytest.mark.extra("ray")
 def test_a_run_ends_when_the_head_is_lost(small: Small):
     small.add("done")
     small.add("long", FOREVER, needs=["done"])
@@ -141,7 +139,7 @@ def test_without_ray_it_says_how_to_get_it(small: Small, monkeypatch):
     refused(EnvironmentFault, r"pip install 'gansynth\[ray\]'", small)
 
 
-@needs_ray
+@pytest.mark.extra("ray")
 @pytest.mark.parametrize(
     ("address", "fault", "says"),
     [

@@ -8,12 +8,13 @@ import psutil
 import pytest
 
 from gansynth.evaluation.turing import open_session, results
-from gansynth.evaluation.turing.pages import FILES, HEADERS
 from gansynth.evaluation.turing.session import read_access
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
 from tests.evaluation.turing.serving import Visitor, change, raters_of, served
 
-pytest.importorskip("aiohttp")
+pages = pytest.importorskip(
+    "gansynth.evaluation.turing.pages", reason="needs the extra study", exc_type=ImportError
+)
 
 
 @pytest.fixture
@@ -114,8 +115,8 @@ def test_every_answer_has_the_guarding_headers(seated):
     paths = ("/", "/state", "/main.js", f"/image/{state['image']}", "/nowhere")
     every = [site.get(path) for path in paths]
     for found in (*every, site.get("/", Host="evil.example"), site.post("/answer", {})):
-        assert {name: found.header(name) for name in HEADERS} == HEADERS
-    policy = HEADERS["Content-Security-Policy"]
+        assert {name: found.header(name) for name in pages.HEADERS} == pages.HEADERS
+    policy = pages.HEADERS["Content-Security-Policy"]
     assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
 
@@ -277,7 +278,7 @@ def test_a_whole_session_is_served_without_the_key(flat_session):
 
 def test_the_pages_source_says_nothing_of_any_image(seated):
     site, state = seated
-    paths = ("/", *(f"/{name}" for name in FILES))
+    paths = ("/", *(f"/{name}" for name in pages.FILES))
     before = [site.get(path) for path in paths]
     assert {found.status for found in before} == {200}
     site.answer(state["image"])

@@ -215,7 +215,13 @@ DRAWN = {
 }
 
 
-@pytest.mark.parametrize("library", ["pycocotools", "faster_coco_eval"])
+@pytest.mark.parametrize(
+    "library",
+    [
+        pytest.param("pycocotools", marks=pytest.mark.extra("yolo")),
+        pytest.param("faster_coco_eval", marks=pytest.mark.extra("dev-all")),
+    ],
+)
 @pytest.mark.parametrize("name", DRAWN)
 def test_coco_precisions_are_those_of_coco(name, library):
     pool = pool_detections(DRAWN[name])
