@@ -50,8 +50,8 @@ LEFT_OUT = ("lesions", "c2st-cnn")
 """Metrics of boxes, which these slices lack, and of a network that takes minutes for each side."""
 FAR = 50
 """Where a figure is above that many times the smallest, the axis is logarithmic."""
-FIGURES = {"spectrum": "distance", "histogram": "flair", "sliced-wasserstein": "mean"}
-FIGURES |= dict.fromkeys(("mmd", "kid", "frechet"), "trained")
+FIGURES = {"spectrum": "distance", "histogram": "flair"}
+FIGURES |= dict.fromkeys(("kid", "frechet"), "trained")
 FIGURES |= {"manifold": "precision", "appearance": "flair edge in range"}
 """Figure of a metric that is drawn; else its first."""
 

@@ -15,7 +15,6 @@ PAGE = Path(__file__).parents[1] / "docs" / "evaluate.md"
 MARKS = {"like real": "", "unlike real": "\\*", "unclear": "?"}
 COLUMNS = (
     ("spectrum high", "power at high frequencies", 2),
-    ("sliced-wasserstein mean", "SWD", 2),
     ("diversity ms_ssim", "MS-SSIM", 2),
     ("kid trained", "KID", 2),
     ("frechet trained", "Fréchet", 0),

@@ -8,8 +8,6 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "spectrum": ("spectrum", "spectrum_metric"),
     "histogram": ("intensity", "histogram_metric"),
     "diversity": ("diversity", "diversity_metric"),
-    "sliced-wasserstein": ("distribution", "sliced_metric"),
-    "mmd": ("distribution", "mmd_metric"),
     "kid": ("distribution", "kid_metric"),
     "frechet": ("distribution", "frechet_metric"),
     "manifold": ("distribution", "manifold_metric"),

@@ -19,7 +19,7 @@ from tests.metrics.people import SCHEMA, blurred, changed, comparison, noise, pe
 
 EVERY = {name: installed().metric(name) for name in METRICS}
 FIGURES = {name: metric for name, metric in EVERY.items() if isinstance(metric, IntervalMetric)}
-NETWORKS = ("mmd", "kid", "frechet", "manifold", "c2st-knn", "c2st-cnn")
+NETWORKS = ("kid", "frechet", "manifold", "c2st-knn", "c2st-cnn")
 REAL = people(14, seed=0)
 Found = Mapping[str, Mapping[str, Estimate]]
 
@@ -70,15 +70,12 @@ def test_nobody_can_tell_strangers_and_anybody_can_tell_noise(strangers, noisy, 
     assert noisy[metric]["accuracy"].p < 0.01
 
 
-def test_blur_is_seen_in_the_spectrum_and_in_the_finest_patches_alone():
+def test_blur_is_seen_in_the_spectrum():
     others = people(14, seed=3)
     of = [case.subject for case in others]
     compared = comparison(changed(others, blurred), REAL, drawn_of=of)
-    found: Any = {f.name: f for n in ("spectrum", "sliced-wasserstein")
-             for f in FIGURES[n].figures(compared)}  # fmt: skip
+    found = {figure.name: figure for figure in FIGURES["spectrum"].figures(compared)}
     assert (found["high"].finding, found["high"].value < 0.1) == ("unlike real", True)
-    assert found["level 1"].finding == "unlike real"
-    assert found["level 2"].finding == "like real"
 
 
 QUICK = [name for name in EVERY if name not in NETWORKS]
@@ -99,7 +96,6 @@ def test_numbers_are_the_same_again_and_images_stay_as_they_are(metric):
 REFLEXIVE: dict[str, dict[str, float]] = {
     "spectrum": {f"{channel} band {band}": 1 for channel in SCHEMA.channels for band in (2, 5, 8)},
     "histogram": {"one": 0, "two background": 0, "two bright": 0},
-    "sliced-wasserstein": {"mean": 0, "level 1": 0},
     "appearance": {"in range": 1},
 }
 
