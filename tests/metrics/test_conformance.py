@@ -74,7 +74,7 @@ def test_blur_is_seen_in_the_spectrum():
     others = people(14, seed=3)
     of = [case.subject for case in others]
     compared = comparison(changed(others, blurred), REAL, drawn_of=of)
-    found = {figure.name: figure for figure in FIGURES["spectrum"].figures(compared)}
+    found: Any = {figure.name: figure for figure in FIGURES["spectrum"].figures(compared)}
     assert (found["high"].finding, found["high"].value < 0.1) == ("unlike real", True)
 
 
