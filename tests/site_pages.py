@@ -225,6 +225,13 @@ GENERATED = {
 # -- hooks of mkdocs -------------------------------------------------------------------------------
 
 
+def on_config(config: Any) -> None:
+    """Name the version in the header."""
+    from gansynth import __version__
+
+    config.site_name = f"gansynth {__version__}"
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Add what is made, and what is linked outside of ``docs/``."""
     from mkdocs.structure.files import File
