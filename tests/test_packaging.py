@@ -71,6 +71,13 @@ def test_nothing_tells_anybody_to_install_gansynth_from_an_index():
     assert [str(path) for path in texts if NAMED_TO_AN_INDEX.search(path.read_text("utf-8"))] == []
 
 
+@pytest.mark.parametrize(
+    ("file", "line"), [("CITATION.cff", "version: {}\n"), ("CHANGELOG.md", "## [{}]")]
+)
+def test_a_file_names_the_version(file, line):
+    assert line.format(gansynth.__version__) in (ROOT / file).read_text("utf-8")
+
+
 @cache
 def parsed(module: Path) -> ast.Module:
     return ast.parse(module.read_text(encoding="utf-8"))
