@@ -165,9 +165,11 @@ def notebook_page() -> str:
         code, text = cell["cell_type"] == "code", "".join(cell["source"])
         texts.append(_block(text, "python") if code else text)
         for data in (output["data"] for output in cell.get("outputs", ())):
-            png, plain = data.get("image/png"), _block(data["text/plain"])
+            png, shown = data.get("image/png"), data.get("text/html", _block(data["text/plain"]))
+            if shown.count("<tr>") > 20:
+                shown = f"<details><summary>What it shows</summary>{shown}</details>"
             picture = f'<img src="data:image/png;base64,{png}" alt="preview grid">'
-            texts.append(picture if png else data.get("text/html", plain))
+            texts.append(picture if png else shown)
     link = "To run it: [examples/first_steps.ipynb](examples/first_steps.ipynb)."
     return "\n\n".join([texts[0], link, *texts[1:]]).replace("](../docs/", "](")
 
