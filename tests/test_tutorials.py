@@ -99,13 +99,11 @@ def test_the_notebook_shows_what_it_shows(tmp_path, monkeypatch):
 
 if __name__ == "__main__":
     for page in PAGES:
+        text = page.read_text("utf-8")
         with tempfile.TemporaryDirectory() as folder:
-            text = SHOWN.sub(
-                lambda block, at=Path(folder): block[0].replace(
-                    f"```text\n{block[2]}", f"```text\n{printed(block[1], at)}"
-                ),
-                page.read_text("utf-8"),
-            )
+            for commands, shown in SHOWN.findall(text):
+                block = "```text\n{}```".format
+                text = text.replace(block(shown), block(printed(commands, Path(folder))), 1)
         page.write_text(text, "utf-8")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         text = json.dumps(notebook(), indent=1, ensure_ascii=False)
