@@ -72,7 +72,7 @@ def test_nothing_tells_anybody_to_install_gansynth_from_an_index():
 
 
 @pytest.mark.parametrize(
-    ("file", "line"), [("CITATION.cff", "version: {}\n"), ("CHANGELOG.md", "## [{}]")]
+    ("file", "line"), [("CITATION.cff", "version: {}\n"), ("CHANGELOG.md", "## {} ")]
 )
 def test_a_file_names_the_version(file, line):
     assert line.format(gansynth.__version__) in (ROOT / file).read_text("utf-8")
