@@ -31,10 +31,7 @@ Ready = Callable[[str, Callable[[], None]], object]
 def check_server() -> None:
     """Check the server's dependencies before a long preparation."""
     if importlib.util.find_spec("aiohttp") is None:
-        raise EnvironmentFault(
-            "turing-test: aiohttp is not installed, expected it to serve the page; "
-            + extra_hint("study")
-        )
+        raise EnvironmentFault(f"turing-test: aiohttp is not installed; {extra_hint('study')}")
 
 
 def serve(
