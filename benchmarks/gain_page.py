@@ -1,4 +1,4 @@
-"""Writes the tables of ``gains/README.md``, and the lines of ``docs/results.md``, from the results.
+"""Writes the tables of ``gains/README.md``, lines and a picture of ``docs/``, from the results.
 
 Verdicts and reports beside the results are worded anew first; no number changes.
 
@@ -8,6 +8,7 @@ python benchmarks/gain_page.py
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ NAMES = (
     *("hippocampus", "phantoms", "phantoms_longer", "figshare"),
 )
 RESULTS = HERE.parents[1] / "docs" / "results.md"
+PICTURE = HERE.parents[1] / "docs" / "images" / "gains.svg"
+KIND = {"yardstick": "", "rival": ", no network", "gan": ", a GAN"}
+ROW, PLOT, NUMBERS = 24.0, (42.0, 75.0), 78.0
+"""Pixels of a row; edges of the plot and start of the numbers, as shares of the width."""
+HEAD = "▲ gain shown over the usual augmentation, ○ not shown"
+LOOK = "svg { background: var(--ground); font-family: sans-serif } text { font-size: 13px }"
 OURS, END_OURS = "<!-- gains -->\n", "<!-- /gains -->"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 
@@ -105,6 +112,53 @@ def results(text: str) -> str:
     return f"{head}{OURS}{body}{END_OURS}{rest.partition(END_OURS)[2]}"
 
 
+def picture(text: str) -> str:
+    """A forest plot of all arms of the sealed results on gliomas, made of the report's drawings."""
+    from markupsafe import Markup
+
+    from gansynth.benchmark.report.comparing import MARKS
+    from gansynth.benchmark.report.study import ReportData, ends_of, finding_of
+    from gansynth.report import svg
+    from gansynth.report.numbers import plain, with_interval
+    from gansynth.report.rendering import template
+
+    axis, y, rows = svg.Axis.over([-5.0, 15.0], *PLOT), 20.0, list[Markup]()
+    for name in (name for name in NAMES if name.startswith("lgg")):
+        study = ReportData(json.loads((HERE / name / "results.json").read_text(encoding="utf-8")))
+        title, show, y = study.root["title"].text, study.show, y + ROW
+        rows.append(svg.words(1, y + 4, f"{title} ({show.title})", "on", "start"))
+        for arm, _, node in study.entries("comparisons", study.others, study.primary):
+            finding, y = finding_of(node, show), y + ROW
+            middle, low, high = (show.difference(n) for n in (node["difference"], *ends_of(node)))
+            ends, at = [(n.value * n.scale, n) for n in (low, high)], middle.value * middle.scale
+            rows += svg.whisker(axis, ends, y)
+            rows.append(svg.mark(MARKS[finding], axis.at(at), y, finding.name.lower()))
+            rows.append(svg.words(3, y + 4, arm.title + KIND[arm.kind], "", "start"))
+            told = plain(with_interval(middle, low, high))
+            rows.append(svg.words(NUMBERS, y + 4, told, "on", "start"))
+    height = y + ROW
+    ticks = [(axis.at(tick), "grid" if tick else "zero") for tick in axis.ticks]
+    head = [svg.words(axis.at(t), 16, axis.words(t, sign=True), "") for t in axis.ticks]
+    for at, said in ((1, HEAD), (NUMBERS, "points (95 % CI)")):
+        head.append(svg.words(at, 16, said, "", "start"))
+    style, page = template("style.css"), template("report.html")
+    colours = re.findall(r"^:root \{.*?^\}", style, re.DOTALL | re.MULTILINE)[:1]
+    rules = [*colours, *re.findall(r"^(?:text|line|use)\b.*", style, re.MULTILINE), LOOK]
+    drawn = svg.tag(
+        "svg",
+        svg.tag("style", Markup("\n".join(rules))),
+        *(Markup(shapes) for shapes in re.findall(r"<defs>.*?</defs>", page, re.DOTALL)),
+        *(svg.line(x, 26, x, height - 12, kind) for x, kind in ticks),
+        *(*head, *rows),
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 860 {height:g}",
+    )
+    return f"{drawn}\n".replace("><", ">\n<")
+
+
+MADE = {PAGE: page, RESULTS: results, PICTURE: picture}
+
+
 def worded() -> None:
     """Write the verdict of each results document, and its reports, in today's words."""
     from gansynth.benchmark.report.verdict import verdict
@@ -118,5 +172,6 @@ def worded() -> None:
 
 if __name__ == "__main__":
     worded()
-    for file, made in ((PAGE, page), (RESULTS, results)):
-        file.write_text(made(file.read_text(encoding="utf-8")), encoding="utf-8")
+    for file, made in MADE.items():
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        file.write_text(made(text), encoding="utf-8")

@@ -158,10 +158,18 @@ def _docstring(found: Any) -> str:
 
 
 def notebook_page() -> str:
-    """The notebook: its texts and its code, without what it shows."""
+    """The notebook: its texts, its code, and what it shows."""
     notebook = json.loads((ROOT / "examples" / "first_steps.ipynb").read_text("utf-8"))
-    parts = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
-    texts = [_block(text, "python") if kind == "code" else text for kind, text in parts]
+    texts = []
+    for cell in notebook["cells"]:
+        code, text = cell["cell_type"] == "code", "".join(cell["source"])
+        texts.append(_block(text, "python") if code else text)
+        for data in (output["data"] for output in cell.get("outputs", ())):
+            png, shown = data.get("image/png"), data.get("text/html", _block(data["text/plain"]))
+            if shown.count("<tr>") > 20:
+                shown = f"<details><summary>What it shows</summary>{shown}</details>"
+            picture = f'<img src="data:image/png;base64,{png}" alt="preview grid">'
+            texts.append(picture if png else shown)
     link = "To run it: [examples/first_steps.ipynb](examples/first_steps.ipynb)."
     return "\n\n".join([texts[0], link, *texts[1:]]).replace("](../docs/", "](")
 
@@ -223,6 +231,13 @@ GENERATED = {
 
 
 # -- hooks of mkdocs -------------------------------------------------------------------------------
+
+
+def on_config(config: Any) -> None:
+    """Name the version in the header."""
+    from gansynth import __version__
+
+    config.site_name = f"gansynth {__version__}"
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -22,6 +23,8 @@ SHELVES = ("plugins", "adapters", "cli")
 PACKED = ("gansynth", *SHELVES)
 MODULES = sorted(path for folder in PACKED for path in (ROOT / folder).rglob("*.py"))
 
+TEXTS = {".html", ".ipynb", ".md", ".py", ".sh", ".txt", ".yaml", ".yml"}
+
 HELP_CPU_SECONDS = 0.3
 
 DISTRIBUTIONS = {
@@ -35,6 +38,10 @@ NOT_FOR_USE = {"bench", "dev", "dev-all", "docs"}
 """Extras that no module of ours needs."""
 NOT_IMPORTED = {"tensorboard", "batchgenerators"}
 """Imported by ``torch.utils.tensorboard``; and what ``gansynth.mix_batches`` takes loaders of."""
+
+
+NAMED_TO_AN_INDEX = re.compile(r"gansynth\[[a-z{]|pip install (-\S+ )*['\"]?gansynth(?![-\w./])")
+"""There is no such project: anybody could take the name."""
 
 
 def packages_on(*shelves: str) -> set[str]:
@@ -55,6 +62,20 @@ def test_every_plugin_and_adapter_is_an_entry_point():
     core = {init.parent for init in inits if "@hookimpl" in init.read_text(encoding="utf-8")}
     ours = {".".join(folder.relative_to(ROOT).parts) for folder in core}
     assert declared == packages_on("plugins", "adapters") | ours
+
+
+def test_nothing_tells_anybody_to_install_gansynth_from_an_index():
+    folders = (*PACKED, "docs", "tests", "benchmarks", "examples", ".github")
+    found = (path for folder in folders for path in (ROOT / folder).rglob("*"))
+    texts = [path for path in (*ROOT.glob("*"), *found) if path.suffix in TEXTS]
+    assert [str(path) for path in texts if NAMED_TO_AN_INDEX.search(path.read_text("utf-8"))] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"), [("CITATION.cff", "version: {}\n"), ("CHANGELOG.md", "## {} ")]
+)
+def test_a_file_names_the_version(file, line):
+    assert line.format(gansynth.__version__) in (ROOT / file).read_text("utf-8")
 
 
 @cache

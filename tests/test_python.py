@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import numpy as np
@@ -22,7 +20,6 @@ COMMANDS = ("fit", "check", "evaluate", "augment", "benchmark")
 SPELT = {"number": "n", "class": "classes"}
 """Option -> the word of Python, where it cannot be, or is not, the same."""
 FOR_TERMINALS = {"json", "debug"}
-NOTEBOOK = Path(__file__).parents[1] / "examples" / "first_steps.ipynb"
 
 
 def options_of(name: str) -> set[str]:
@@ -131,14 +128,3 @@ def test_options_print_as_a_table_and_in_a_notebook():
     tables = gansynth.options("cgan3d")
     assert "\n  width " in repr(tables)
     assert "<td>width</td>" in tables._repr_html_()
-
-
-def test_the_notebook_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
-    codes = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    names: dict[str, object] = {"__name__": "__main__"}
-    for code in codes:
-        exec(code, names)
-    assert names["shapes"]
-    assert not any(cell.get("outputs") for cell in cells)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault, UsageFault, extra_hint
 
 if TYPE_CHECKING:
     from gansynth_yolo.mixed import EpochSlots
@@ -104,8 +104,5 @@ def detector(name: str) -> Detector:
         raise UsageFault(f"--detector {name}: unknown, expected one of {', '.join(DETECTORS)}")
     module, kind, extra = DETECTORS[name]
     if importlib.util.find_spec(name) is None:
-        raise EnvironmentFault(
-            f"--detector {name}: {name} is not installed, expected it; install it by: "
-            f"pip install 'gansynth[{extra}]'"
-        )
+        raise EnvironmentFault(f"--detector {name}: {name} is not installed; {extra_hint(extra)}")
     return cast(Detector, getattr(importlib.import_module(module), kind)())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gansynth.hosts.record import version_of
+from gansynth.runtime.errors import extra_hint
 from gansynth.runtime.machine import DoctorLine
 from gansynth_yolo import libre_options
 from gansynth_yolo.agpl import options
@@ -22,7 +23,7 @@ def lines() -> Iterator[DoctorLine]:
             "AGPL-3.0: software built on it and offered to others must be open, too",
         ),
     ):
-        cure = f"pip install 'gansynth[{extra}]'"
+        cure = extra_hint(extra)
         if not (version := version_of(package)):
             text = f"not installed; only for augmenting YOLO ({licence})"
             yield DoctorLine("note", package, text, cure)

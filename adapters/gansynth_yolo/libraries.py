@@ -14,6 +14,7 @@ from gansynth.runtime.errors import (
     TrainingFault,
     UsageFault,
     did_you_mean,
+    extra_hint,
 )
 from gansynth_yolo.detectors import DETECTORS
 
@@ -24,7 +25,7 @@ Release = tuple[int, int]
 def check_release(name: str, least: Release, below: Release) -> str:
     """Return the installed release of a library without importing it."""
     expected = f">={dotted(least)},<{dotted(below)}"
-    cure = f"install one by: pip install 'gansynth[{DETECTORS[name][2]}]'"
+    cure = extra_hint(DETECTORS[name][2])
     try:
         installed = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -83,7 +83,7 @@ def check_api(plugin: object, distribution: str) -> None:
     if version > hookspecs.API_VERSION:
         raise InvalidPlugin(
             f"made for plugin API {version}, gansynth {__version__} has {hookspecs.API_VERSION}; "
-            "install a newer gansynth: pip install -U gansynth"
+            "install a newer gansynth"
         )
     if version < hookspecs.OLDEST_API:
         raise InvalidPlugin(

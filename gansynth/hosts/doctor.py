@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any, Literal
 
+from gansynth.runtime.errors import extra_hint
 from gansynth.runtime.machine import GIB, DoctorLine
 from gansynth.runtime.version import __version__
 
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 ESSENTIAL = ("torch", "numpy", "scipy", "h5py", "nibabel", "safetensors")
 HOSTS = ("nnunetv2", "batchgeneratorsv2", "blosc2")
 EXTRAS: Mapping[str, tuple[str, str]] = {
-    "monai": ("gansynth.mix in MONAI pipelines", "monai"),
-    "torchio": ("gansynth.mix in TorchIO pipelines", "torchio"),
-    "tensorboard": ("logs for TensorBoard", "gansynth[tensorboard]"),
-    "ray": ("gansynth benchmark on many machines", "gansynth[ray]"),
-    "isal": ("reading .nii.gz nearly twice as fast", "gansynth[fast]"),
-    "aiohttp": ("the page of gansynth turing-test", "gansynth[study]"),
+    "monai": ("gansynth.mix in MONAI pipelines", "pip install monai"),
+    "torchio": ("gansynth.mix in TorchIO pipelines", "pip install torchio"),
+    "tensorboard": ("logs for TensorBoard", extra_hint("tensorboard")),
+    "ray": ("gansynth benchmark on many machines", extra_hint("ray")),
+    "isal": ("reading .nii.gz nearly twice as fast", extra_hint("fast")),
+    "aiohttp": ("the page of gansynth turing-test", extra_hint("study")),
 }
-"""Package -> what it is for, and what to install."""
+"""Package -> what it is for, and how to install it."""
 
 
 def examine() -> Iterator[DoctorLine]:
@@ -86,11 +87,10 @@ def _wanted() -> dict[str, Any]:
 
 def extra_lines() -> Iterator[DoctorLine]:
     """Check optional packages; none of them is imported."""
-    for package, (purpose, install) in EXTRAS.items():
+    for package, (purpose, cure) in EXTRAS.items():
         try:
             yield DoctorLine("ok", package, f"{version(package)} (for {purpose})")
         except PackageNotFoundError:
-            cure = f"pip install '{install}'"
             yield DoctorLine("note", package, f"not installed; only for {purpose}", cure)
 
 
@@ -118,7 +118,7 @@ def host_lines(request: DoctorRequest) -> Iterator[DoctorLine]:
         except Exception as error:  # a failing adapter does not stop the others
             origin = registry.origins.get(registry.loaders["adapters"][name][0])
             package = f"gansynth_{name}" if origin is None else origin.distribution
-            cure = f"if a package is missing or torn: pip install --force-reinstall {package}"
+            cure = f"if a package is missing or torn: install {package} again"
             lines = [DoctorLine("note", name, f"cannot be checked: {one_line(error)}", cure)]
         yield from lines
 

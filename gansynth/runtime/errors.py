@@ -144,6 +144,11 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def extra_hint(extra: str) -> str:
+    """Return how to install an extra: from the clone, since no package index has gansynth."""
+    return f"install the extra {extra}: pip install '.[{extra}]' in the clone of gansynth"
+
+
 def refuse_unknown(
     settings: Iterable[str],
     names: Iterable[str],

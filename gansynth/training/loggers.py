@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from gansynth.runtime.errors import EnvironmentFault, UsageFault, did_you_mean
+from gansynth.runtime.errors import EnvironmentFault, UsageFault, did_you_mean, extra_hint
 from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic, write_json_atomic
 
 FILE = "metrics.csv"
@@ -206,7 +206,7 @@ def check_loggers(names: Sequence[str]) -> None:
             )
         if importlib.util.find_spec(name) is None:
             raise EnvironmentFault(
-                f"--log {name}: the package {name} is not installed; pip install gansynth[{name}]"
+                f"--log {name}: the package {name} is not installed; {extra_hint(name)}"
             )
 
 
@@ -214,7 +214,7 @@ def _not_opened(name: str, error: Exception) -> EnvironmentFault:
     text = " ".join(str(error).split())
     if isinstance(error, ImportError):
         return EnvironmentFault(
-            f"--log {name}: its package does not import ({text}); pip install gansynth[{name}]"
+            f"--log {name}: its package does not import ({text}); {extra_hint(name)}"
         )
     return EnvironmentFault(
         f"--log {name}: cannot be opened: {type(error).__name__}: {text}; fix it, or leave "

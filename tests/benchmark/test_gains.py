@@ -40,8 +40,7 @@ def test_the_table_of_results_is_made_of_them():
 
 def test_the_pages_are_made_of_the_results():
     assert "hippocampus" in PUBLISHED
-    pages = script("gain_page")
-    for file, make in ((GAINS / "README.md", pages.page), (pages.RESULTS, pages.results)):
+    for file, make in script("gain_page").MADE.items():
         text = file.read_text()
         assert make(text) == text
 

@@ -67,9 +67,9 @@ def test_something_essential_missing_is_exit_4_after_all_lines(asked, run_cli, m
 
 
 def test_the_table_holds_the_cure(asked, run_cli, monkeypatch):
-    monkeypatch.setattr(doctor, "EXTRAS", {"no-such-extra": ("flying", "gansynth[wings]")})
+    monkeypatch.setattr(doctor, "EXTRAS", {"no-such-extra": ("flying", "pip install wings")})
     shown = run_cli("doctor").stdout
-    assert "not installed; only for flying; pip install 'gansynth[wings]'" in shown
+    assert "not installed; only for flying; pip install wings" in shown
 
 
 def test_a_host_that_cannot_be_looked_at_or_does_not_load_is_a_line(monkeypatch):
@@ -83,8 +83,8 @@ def test_a_host_that_cannot_be_looked_at_or_does_not_load_is_a_line(monkeypatch)
     monkeypatch.setattr(nnunet, "lines", torn)
     with registered(SimpleNamespace(register_adapters=register_adapters)):
         lines = {line.what: line for line in doctor.host_lines(QUICK)}
-    says(lines["torn"], "note", "does not load", "tensorlib", "pip install")
-    says(lines["nnunet"], "note", "no module named tensorlib", "pip install")
+    says(lines["torn"], "note", "does not load", "tensorlib", "again")
+    says(lines["nnunet"], "note", "no module named tensorlib", "install gansynth again")
     assert {"deepmedic", "libreyolo"} <= set(lines)
 
 
@@ -202,9 +202,9 @@ SAID: list[tuple[Any, dict[str, Any], str, str]] = [
     (nnunet.torchvision_line, fits(""), "ok", ""),
     (nnunet.torchvision_line, {**fits("nms is missing"), "PYTHONPATH": None}, "note",
      f"nms is missing~export PYTHONPATH={torchvision_compat.CPU_TORCH}"),
-    (one_yolo(0), found(), "note", "MIT~pip install 'gansynth[yolo]'"),
+    (one_yolo(0), found(), "note", "MIT~pip install '.[yolo]'"),
     (one_yolo(0), found(libreyolo="1.7.0"), "note", "1.7.0, gansynth augment needs >=1.6,<1.7"),
-    (one_yolo(1), found(), "note", "AGPL-3.0~pip install 'gansynth[ultralytics]'"),
+    (one_yolo(1), found(), "note", "AGPL-3.0~pip install '.[ultralytics]'"),
     (one_yolo(1), found(ultralytics="8.4.190"), "ok", "8.4.190 (AGPL-3.0"),
 ]  # fmt: skip
 """Who looks, what is patched (variables where there is no dot), and what is said, parted by ~."""

@@ -91,7 +91,7 @@ def test_without_the_servers_package_the_cure_is_said_before_anything_is_prepare
     run, refuse, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    words = ["aiohttp is not installed", "pip install 'gansynth[study]'"]
+    words = ["aiohttp is not installed", "pip install '.[study]'"]
     refuse("turing-test", run, "-n", 2, code=4, says=words, keep=[run])
 
 

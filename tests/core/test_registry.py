@@ -42,7 +42,7 @@ BROKEN = {
     "is_of_tomorrow": (
         GOOD.replace("good", "new") + f"gansynth_api = {API_VERSION + 1}",
         f"made for plugin API {API_VERSION + 1}, gansynth 0.1.0 has {API_VERSION}; install a newer "
-        "gansynth: pip install -U gansynth",
+        "gansynth",
     ),
     "is_of_yesterday": (
         GOOD.replace("good", "old") + "gansynth_api = 1",

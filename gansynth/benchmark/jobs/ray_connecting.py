@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault, UsageFault, extra_hint
 
 ADDRESS = "RAY_ADDRESS"
 LOOK = 5.0  # seconds between two checks of the head
@@ -50,9 +50,7 @@ class RayConnection:
         try:
             import ray
         except ImportError as error:
-            raise EnvironmentFault(
-                f"executor ray: {error}; expected Ray: pip install 'gansynth[ray]'"
-            ) from error
+            raise EnvironmentFault(f"executor ray: {error}; {extra_hint('ray')}") from error
         sys.excepthook = hook
         self.ray: Any = ray
         self.lost = False  # whether the head is gone; calls of Ray would hang

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.evaluation.turing.raters import Rater, read_raters
 from gansynth.evaluation.turing.session import StudySession, read_access, remember_port
-from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault, UsageFault, extra_hint
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
 from gansynth.sampling.run import locked
@@ -31,10 +31,7 @@ Ready = Callable[[str, Callable[[], None]], object]
 def check_server() -> None:
     """Check the server's dependencies before a long preparation."""
     if importlib.util.find_spec("aiohttp") is None:
-        raise EnvironmentFault(
-            "turing-test: aiohttp is not installed, expected it to serve the page; "
-            "pip install 'gansynth[study]'"
-        )
+        raise EnvironmentFault(f"turing-test: aiohttp is not installed; {extra_hint('study')}")
 
 
 def serve(

@@ -178,7 +178,7 @@ def test_ultralytics_is_imported_late_by_one_package_and_offline(done):
 @pytest.mark.parametrize(("name", "extra"), [("libreyolo", "yolo"), ("ultralytics", "ultralytics")])
 def test_a_detector_that_is_not_installed_is_named_with_its_extra(monkeypatch, name, extra):
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
-    with pytest.raises(EnvironmentFault, match=rf"pip install 'gansynth\[{extra}\]'"):
+    with pytest.raises(EnvironmentFault, match=rf"pip install '\.\[{extra}\]'"):
         detector(name)
 
 

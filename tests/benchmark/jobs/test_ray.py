@@ -136,7 +136,7 @@ def refused(fault: type[Exception], match: str, small: Small) -> None:
 
 def test_without_ray_it_says_how_to_get_it(small: Small, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    refused(EnvironmentFault, r"pip install 'gansynth\[ray\]'", small)
+    refused(EnvironmentFault, r"pip install '\.\[ray\]'", small)
 
 
 @pytest.mark.extra("ray")
