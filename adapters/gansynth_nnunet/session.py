@@ -27,8 +27,6 @@ SIDECAR = "gansynth.json"
 """File beside nnU-Net's checkpoints: what each session of a training mixed in."""
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 """Checkpoints from which nnU-Net continues a training, in order of preference."""
-COMPARED = (*record.COMPARED, "cascade")
-"""Properties that a continued training should share with its first session."""
 ANEW = "start anew without --c"
 OWN = "nnunet_validation"
 """Key of nnU-Net's own summary: Dice is 0 if the truth lacks the label and it is predicted."""
@@ -50,7 +48,6 @@ class NnunetSession(HostSession[str]):
     """
 
     file = SIDECAR
-    compared = COMPARED
     anew = ANEW
     records_false_start = False
 
@@ -124,10 +121,7 @@ class NnunetSession(HostSession[str]):
             return 0
         size = drawn_size(sample_source.run.manifest, source, training.patch)
         width = np.dtype(training.dtype).itemsize
-        return sample_bytes(
-            *(size, training.patch, training.channels, width, len(training.keys)),
-            cascaded=source.is_cascaded,
-        )
+        return sample_bytes(size, training.patch, training.channels, width, len(training.keys))
 
     def make_plan(self) -> MixerConfig[str]:
         """See ``HostSession.make_plan``."""
@@ -174,7 +168,6 @@ def describe_session(config: TrainerMix, sample_source: SampleSource | None) -> 
     """Return what is mixed in and how; see ``gansynth.hosts.record``."""
     return {
         **record.describe_session(config.mix_config, sample_source),
-        "cascade": config.cascade,
         "settings": dict(config.settings),
     }
 

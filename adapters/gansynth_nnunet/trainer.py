@@ -18,7 +18,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from gansynth.core.schedule import Schedule
 from gansynth.runtime.child import cpu_threads
 from gansynth.runtime.errors import TrainingFault, UsageFault
-from gansynth_nnunet import augmentation, cascade, stock
+from gansynth_nnunet import augmentation, stock
 from gansynth_nnunet.config import HOW_TO, TrainerMix, TrainingInfo
 from gansynth_nnunet.cpu_inference import twice_if_faster
 from gansynth_nnunet.mixed import LastDraw
@@ -83,13 +83,10 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         """Return nnU-Net's two data sets, the one for training wrapped.
 
         Raises:
-            GansynthError: what ``NnunetSession`` refuses; a cascade's second stage that was not
-                requested, or whose previous stage has not predicted a case.
+            GansynthError: what ``NnunetSession`` refuses.
         """
         config = self._gansynth_config()
         real, validation = super().get_tr_and_val_datasets()
-        if self.is_cascaded:
-            self._check_cascade(config, real, validation)
         if self.gansynth_session is not None:
             self.gansynth_session.close()
         self.gansynth_session = NnunetSession(config, TrainingInfo(self, real, validation))
@@ -207,15 +204,6 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         if self.gansynth is None:
             raise UsageFault(f"nothing configures the synthetic samples to train with: {HOW_TO}")
         return self.gansynth
-
-    def _check_cascade(self, config: TrainerMix, real: Any, validation: Any) -> None:
-        if config.mix_config.ratio.p > 0 and not config.cascade:
-            raise UsageFault(cascade.refusal(self.configuration_name))
-        cascade.check_predictions(
-            Path(self.folder_with_segs_from_previous_stage),
-            sorted({*real.identifiers, *validation.identifiers}),
-            self.configuration_manager.previous_stage_name,
-        )
 
 
 class nnUNetTrainerGANSynth(GANSynthMixin, nnUNetTrainer):  # type: ignore[misc]

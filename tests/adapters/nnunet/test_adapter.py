@@ -63,7 +63,6 @@ def test_a_finalised_sample_names_the_voxels_of_each_label(adapter):
         ({}, ("-device", "tpu"), "tpu"),
         ({"trainer": "nnUNetTrainerDA6"}, (), "Did you mean 'nnUNetTrainerDA"),
         ({"trainer": "../x"}, (), "--set trainer=../x: expected a name"),
-        ({"cascade": "yes"}, (), "--set cascade=yes: expected 'no' or 'degraded'"),
     ],
 )
 def test_what_nnunet_would_not_understand_starts_nothing(

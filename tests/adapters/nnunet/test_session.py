@@ -17,7 +17,7 @@ from gansynth.core.schedule import choose_cases
 from gansynth.hosts import record
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth_nnunet.ranks import fault_of_rank, lead
-from gansynth_nnunet.session import ANEW, COMPARED
+from gansynth_nnunet.session import ANEW
 from tests.adapters.nnunet.conftest import log_of, sidecar
 from tests.processes import until
 
@@ -208,9 +208,9 @@ ANNEALED = {**BEFORE, "schedule": "anneal:0%-100%", "of_epochs": 10}
     ],
 )
 def test_what_differs_from_the_last_session_is_said(before, change, said):
-    keys = ("frozen", "size", "edits", "augment_synthetic", "cascade")
+    keys = ("frozen", "size", "edits", "augment_synthetic")
     now = {**dict.fromkeys(keys), **before, **change}
-    assert record.compare(before, now, 20, COMPARED, ANEW) == said
+    assert record.compare(before, now, 20, anew=ANEW) == said
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_what_differs_from_the_last_session_is_said(before, change, said):
 )
 def test_something_else_is_not_gone_on_with(change, fault, says):
     with pytest.raises(fault, match=says):
-        record.compare(BEFORE, {**BEFORE, **change}, None, COMPARED, ANEW)
+        record.compare(BEFORE, {**BEFORE, **change}, None, anew=ANEW)
 
 
 def test_a_trainer_says_another_ratio_and_refuses_another_kind_of_schedule(ready):
