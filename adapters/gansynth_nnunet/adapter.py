@@ -184,7 +184,7 @@ class NnunetAdapter(Adapter):
 
         config = self._config(request.mix_config, request.settings)
         with locked(self.output_folder, "take -o FOLDER, or other --plans or --fold"):
-            self._train(self._write(config), request.options, request.mix_config.scratch)
+            self._train(self._write(config), request)
             regions = asked_regions(request.settings.get("regions", ""), self.source)
             account = account_of(self.judged, self.source, self.output_folder, regions)
             return read_training_result(self.output_folder, account)
@@ -236,7 +236,7 @@ class NnunetAdapter(Adapter):
 
         return lines(request.root, quick=request.quick, cores=cores())
 
-    def _train(self, config: Path, options: Sequence[str], scratch: Path | None) -> None:
+    def _train(self, config: Path, request: TrainingRequest) -> None:
         """Run nnU-Net in a child process until it ends."""
         host = self.host
         variables = {
@@ -248,12 +248,13 @@ class NnunetAdapter(Adapter):
             TrainerMix.FILE: str(config),
         }
         command = [host.dataset, host.configuration, host.fold, "-p", self._plans]
-        command += ["-tr", self.trainer, *options]
-        command += ["-device", device_of(parse_options(options).device)]
+        command += ["-tr", self.trainer, *request.options]
+        command += ["-device", device_of(parse_options(request.options).device)]
         train_apart(
             *("gansynth_nnunet.launch", command, self.output_folder, "nnU-Net's training"),
-            scratch=scratch,
+            scratch=request.mix_config.scratch,
             variables=variables,
+            reporter=request.reporter,
         )
 
     # -- before ----------------------------------------------------------------------------------

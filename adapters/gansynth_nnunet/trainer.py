@@ -16,7 +16,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from gansynth.core.schedule import Schedule
-from gansynth.runtime.child import cpu_threads
+from gansynth.runtime.child import cpu_threads, show
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_nnunet import augmentation, stock
 from gansynth_nnunet.config import HOW_TO, TrainerMix, TrainingInfo
@@ -182,7 +182,9 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         """Also log the draws."""
         super().on_epoch_end()
         if self.gansynth_session is not None and self.local_rank == 0:
-            self.gansynth_session.epoch(self.current_epoch)
+            logged = {"loss": "train_losses", "Dice": "mean_fg_dice"}
+            values = {k: float(self.logger.get_value(v, step=-1)) for k, v in logged.items()}
+            self.gansynth_session.epoch(self.current_epoch, values)
 
     def on_train_end(self) -> None:
         """Also stop the producer, and record in ``gansynth.json`` that training is complete."""
@@ -192,6 +194,8 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Run nnU-Net's own validation on real cases, on a CPU without its slow convolutions."""
+        if self.local_rank == 0:
+            show(say="nnU-Net predicts the held-out cases")
         if self.device.type != "cpu":
             super().perform_actual_validation(save_probabilities)
             return

@@ -200,21 +200,6 @@ def test_a_childs_typed_fault_is_ours(tmp_path, code):
 
 
 @pytest.mark.parametrize(
-    ("code", "shown"), [(5, ["one"]), (1, ["one", "two"]), (0, ["one", "two"])]
-)
-def test_what_a_child_ended_with_is_left_to_us_to_say(tmp_path, capsys, code, shown):
-    said = "error: one\\nworking\\nerror: two\\nstill working\\n"
-    ended = run(f"import sys; sys.stderr.write('{said}'); sys.exit({code})", tmp_path / "log")
-    lines = capsys.readouterr().err.splitlines()
-    assert [line for line in lines if line.startswith("error")] == [f"error: {s}" for s in shown]
-    assert "still working" in lines
-    assert "error: two" in (tmp_path / "log").read_text().splitlines()
-    if code == 5:
-        with pytest.raises(TrainingFault, match=r"^two$"):
-            processes.raise_if_failed(ended, "training")
-
-
-@pytest.mark.parametrize(
     ("code", "message"),
     [
         ("import sys; sys.stderr.write('what and why'); sys.exit(5)", "^what and why$"),
