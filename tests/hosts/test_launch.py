@@ -3,6 +3,8 @@
 import io
 import os
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,25 +43,28 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def train(tmp_path):
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "out" / LOG
+
+
+@pytest.fixture
+def train(tmp_path, log) -> Callable[..., str]:
     """Runs a training that ends as told; returns what a reporter has written."""
-    output = tmp_path / "out"
 
     def run(stream: Any, end: str = "", quiet: bool = False) -> str:
         (tmp_path / "training.py").write_text(TRAINING.replace("END", end or "pass"))
         variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
         try:
             train_apart(
-                *("training", [], output, "the training"),
+                *("training", [], log.parent, "the training"),
                 scratch=None,
                 variables=variables,
                 reporter=RichReporter(stream, quiet=quiet),
             )
         finally:
-            shown = stream.getvalue().replace(str(output / LOG), "LOG")
+            shown: str = stream.getvalue().replace(str(log), "LOG")
         return shown
 
-    run.log = output / LOG
     return run
 
 
@@ -71,13 +76,13 @@ def test_without_a_terminal_it_is_plain_lines_with_the_log_s_path_once(train):
     assert said[-1] == WARNINGS[1]
 
 
-def test_the_log_has_the_host_s_own_words_and_none_of_ours(train):
+def test_the_log_has_the_host_s_own_words_and_none_of_ours(train, log):
     train(io.StringIO())
-    log = train.log.read_text()
-    assert "{'patch_size': [40, 40, " in log
-    assert "loading 40%" in log
-    assert "waiting" not in log
-    assert "epoch" not in log
+    logged = log.read_text()
+    assert "{'patch_size': [40, 40, " in logged
+    assert "loading 40%" in logged
+    assert "waiting" not in logged
+    assert "epoch" not in logged
 
 
 def test_a_terminal_has_a_bar_and_nothing_of_the_host_s_own_words(train, monkeypatch):
@@ -106,9 +111,9 @@ def test_quiet_leaves_the_warnings(train):
         ("raise DataFault('a.nii: why')", GansynthError, "a.nii: why"),
     ],
 )
-def test_a_failure_is_one_line(train, end, fault, says):
+def test_a_failure_is_one_line(train, log, end, fault, says):
     stream = io.StringIO()
     with pytest.raises(fault) as caught:
         train(stream, end)
-    assert str(caught.value).replace(str(train.log), "LOG") == says
+    assert str(caught.value).replace(str(log), "LOG") == says
     assert stream.getvalue().splitlines()[1:] == [BEGUN[1], WARNINGS[0]]
