@@ -162,7 +162,7 @@ class DeepMedicAdapter(Adapter):
         self.validate()
         job = self._checked_job(request)
         with training_in(job.output, lambda: check_output(job)):
-            return DeepMedicSession(job).run()
+            return DeepMedicSession(job, request.reporter).run()
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Reject a training that saves no segmentations; see ``Adapter.check_judged``."""

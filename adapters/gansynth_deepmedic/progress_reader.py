@@ -56,7 +56,7 @@ def watch(
             if not failed.is_set():
                 failed.set()
                 say(
-                    "gansynth: WARNING: the training continues, but its progress is not "
+                    "WARNING: the training continues, but its progress is not "
                     f"completely counted: {type(error).__name__}: {error}"
                 )
 

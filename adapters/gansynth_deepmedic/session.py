@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,8 +15,9 @@ from gansynth.hosts.record import LOG
 from gansynth.hosts.session import HostSession
 from gansynth.metrics.segmentation.results import account_of
 from gansynth.runtime import processes
+from gansynth.runtime.child import NAME
 from gansynth.runtime.files import disk_errors, write_json_atomic
-from gansynth.runtime.progress import NullReporter
+from gansynth.runtime.progress import Reporter
 from gansynth_deepmedic.guards import sample_bytes, stored
 from gansynth_deepmedic.insertion import HostCase
 from gansynth_deepmedic.layout import TRAIN, write_layout
@@ -43,10 +43,11 @@ class DeepMedicSession(HostSession[int]):
     compared = COMPARED
     anew = ANEW
 
-    def __init__(self, job: DeepMedicJob) -> None:
-        self.job = job
+    def __init__(self, job: DeepMedicJob, reporter: Reporter) -> None:
+        self.job, self.reporter = job, reporter
         first = epochs_done(job.output) if job.choices.resume else 0
-        super().__init__(job.mix_config, job.output, first, job.config.epochs)
+        super().__init__(job.mix_config, job.output, first, job.config.epochs, reporter)
+        self.batches = job.config.subepochs * (job.config.segments // job.config.batch)
         self._subepochs: dict[int, SubepochCounts] = {}
         self._metrics: Mapping[str, Any] = {}
         self._ended = False
@@ -69,16 +70,14 @@ class DeepMedicSession(HostSession[int]):
             self.say(text)
         ended: processes.ProcessResult | None = None
         try:
-            if job.mix_config.real_in_generator_space:
-                self.say("converting the real training cases through the generator's space")
-            cases = training_cases(job.source, job.mix_config, job.output, NullReporter())
+            cases = training_cases(job.source, job.mix_config, job.output, self.reporter)
             self.start()
             self.steer()
             self.write()  # before the first checkpoint, which is gone on with only beside a record
             ended = self._train(self._order(cases))
         finally:
             self.close(complete=ended is not None and ended.code == 0 and self._ended)
-        processes.raise_if_failed(ended, f"{job.output}: the training ({job.choices.engine})")
+        processes.raise_if_failed(ended, f"{job.output / LOG}: the training ({job.choices.engine})")
         measured, why = account_of(
             lambda folder: prediction_files(job.source, folder), job.source, job.output, job.regions
         )
@@ -121,7 +120,7 @@ class DeepMedicSession(HostSession[int]):
             batch_size=job.slots,
             samples=job.total * job.share.cases,
             output=job.output,
-            say=self.tell,
+            say=self.say,
             dtype=stored(job.source),
             progress=self.now(),
             gpus=job.choices.gpus,
@@ -156,12 +155,6 @@ class DeepMedicSession(HostSession[int]):
                 subepoch.to_json(number) for number, subepoch in sorted(self._subepochs.items())
             ],
         }
-
-    def tell(self, text: str) -> None:
-        """Write a line, also to the log."""
-        with contextlib.suppress(OSError), (self.output / LOG).open("a") as log:
-            log.write(f"{text}\n")
-        super().tell(text)
 
     def _order(self, cases: tuple[HostCase, ...]) -> TrainingOrder:
         job, choices, mix_config = self.job, self.job.choices, self.job.mix_config
@@ -205,8 +198,9 @@ class DeepMedicSession(HostSession[int]):
             module = "gansynth_deepmedic.engine.launch"
             words = [sys.executable, "-m", module, str(output / ORDER)]
             environ = dict(os.environ)
+        assert self.display is not None
         with watch(output / PROGRESS, self._take, self.say):
-            return processes.run(words, environ, output / LOG)
+            return processes.run(words, environ, output / LOG, show=self.display.line)
 
     def _take(self, document: Mapping[str, Any]) -> None:
         """Process one document of ``order.Progress``."""
@@ -226,20 +220,20 @@ class DeepMedicSession(HostSession[int]):
     def _trained(self, number: int) -> None:
         subepoch = self._subepochs.setdefault(number, SubepochCounts())
         subepoch.trained = True
-        self.say(f"subepoch {number + 1} of {self.job.total} trained on {subepoch.sentence()}")
+        self.note(
+            f"{NAME}subepoch {number + 1} of {self.job.total} trained on {subepoch.sentence()}"
+        )
         self.report()
 
     def _epoch(self, done: int, metrics: Mapping[str, Any]) -> None:
         """Record the end of an epoch; a second call adds later metrics."""
         again = done == self.done
-        self.done = done
+        self.finish_epoch(done, dict(flat(metrics)))
         self._checkpoint = newest_checkpoint(self.output)
         self.write()  # first: who reads the line may end the training
-        sentences = [] if again else [self.sentence()]
         numbers = ", ".join(f"{key} {value:.4g}" for key, value in flat(metrics))
-        self.say(
-            f"epoch {done} of {self.total}: {'; '.join([*sentences, *filter(None, [numbers])])}"
-        )
+        sentences = filter(None, ["" if again else self.sentence(), numbers])
+        self.note(f"{NAME}epoch {done} of {self.total}: {'; '.join(sentences)}")
         self.pause()
         self.report()
 

@@ -40,7 +40,7 @@ from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.options import read_settings
 from gansynth.sampling.run import locked
-from gansynth_nnunet import cascade, variants
+from gansynth_nnunet import variants
 from gansynth_nnunet.class_locations import Key, encode, keys_of
 from gansynth_nnunet.config import NnunetSettings, TrainerMix
 from gansynth_nnunet.converter import SpaceConverter
@@ -51,7 +51,6 @@ from gansynth_nnunet.plans import PrepareSettings
 from gansynth_nnunet.session import (
     ANEW,
     CHECKPOINTS,
-    COMPARED,
     SIDECAR,
     describe_session,
     read_training_result,
@@ -103,13 +102,10 @@ class NnunetAdapter(Adapter):
         return host_size(self.host.patch_size)
 
     def finalise(self, sample: Sample) -> HostArrays:
-        """Return voxels per label or region for nnU-Net's crops; in a cascade, the stage before."""
+        """Return voxels per label or region, on which nnU-Net centres crops."""
         if sample.labels is None:
             raise DataFault("sample: no labels, expected them: nnU-Net learns from nothing else")
-        arrays: dict[str, Any] = dict(encode(sample.labels, self.keys))
-        if self._previous is not None:
-            arrays[cascade.PREVIOUS] = self._previous.predict(sample.labels)
-        return arrays
+        return encode(sample.labels, self.keys)
 
     def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
         """Return nnU-Net's own preprocessing of samples of raw scans; see ``Converter``."""
@@ -147,12 +143,10 @@ class NnunetAdapter(Adapter):
         config = self._config(mix_config, request.settings)
         variants.check(self.trainer)
         asked_regions(request.settings.get("regions", ""), self.source)
-        if self.host.is_cascaded and mix_config.ratio.p > 0 and not config.cascade:
-            raise UsageFault(cascade.refusal(self.host.configuration))
         sample_source = self._check(mix_config) if mix_config.ratio.p > 0 else None
         if parsed.c and any((self.output_folder / name).exists() for name in CHECKPOINTS):
             for session in read_sessions(self.output_folder / SIDECAR)[-1:]:
-                compare(session, describe_session(config, sample_source), None, COMPARED, ANEW)
+                compare(session, describe_session(config, sample_source), None, anew=ANEW)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -190,7 +184,7 @@ class NnunetAdapter(Adapter):
 
         config = self._config(request.mix_config, request.settings)
         with locked(self.output_folder, "take -o FOLDER, or other --plans or --fold"):
-            self._train(self._write(config), request.options, request.mix_config.scratch)
+            self._train(self._write(config), request)
             regions = asked_regions(request.settings.get("regions", ""), self.source)
             account = account_of(self.judged, self.source, self.output_folder, regions)
             return read_training_result(self.output_folder, account)
@@ -242,7 +236,7 @@ class NnunetAdapter(Adapter):
 
         return lines(request.root, quick=request.quick, cores=cores())
 
-    def _train(self, config: Path, options: Sequence[str], scratch: Path | None) -> None:
+    def _train(self, config: Path, request: TrainingRequest) -> None:
         """Run nnU-Net in a child process until it ends."""
         host = self.host
         variables = {
@@ -254,12 +248,13 @@ class NnunetAdapter(Adapter):
             TrainerMix.FILE: str(config),
         }
         command = [host.dataset, host.configuration, host.fold, "-p", self._plans]
-        command += ["-tr", self.trainer, *options]
-        command += ["-device", device_of(parse_options(options).device)]
+        command += ["-tr", self.trainer, *request.options]
+        command += ["-device", device_of(parse_options(request.options).device)]
         train_apart(
             *("gansynth_nnunet.launch", command, self.output_folder, "nnU-Net's training"),
-            scratch=scratch,
+            scratch=request.mix_config.scratch,
             variables=variables,
+            reporter=request.reporter,
         )
 
     # -- before ----------------------------------------------------------------------------------
@@ -272,7 +267,6 @@ class NnunetAdapter(Adapter):
         return TrainerMix(
             mix_config=mix_config,
             settings=choices.attributes,
-            cascade=choices.cascade == "degraded",
             subjects=self.source.request.subjects,
             held_out=self.held_out if mix_config.ratio.p > 0 else (),
             patience=read_patience(),
@@ -315,7 +309,6 @@ class NnunetAdapter(Adapter):
             len(self.source.host["channel_names"]),
             4 if "NoNormalization" in schemes else 2,
             len(self.source.host["labels"]) + 1,
-            cascaded=self.host.is_cascaded,
         )
 
     def _write(self, config: TrainerMix) -> Path:
@@ -326,13 +319,6 @@ class NnunetAdapter(Adapter):
         return file
 
     # -- what nnU-Net knows ------------------------------------------------------------------------
-
-    @functools.cached_property
-    def _previous(self) -> cascade.PreviousStage | None:
-        host = self.host
-        if not host.is_cascaded:
-            return None
-        return cascade.PreviousStage.of(host.plans.doc, host.configuration, host.dataset_json)
 
     @functools.cached_property
     def keys(self) -> tuple[Key, ...]:

@@ -47,8 +47,7 @@ class PreprocessedArrays:
         self.hint = hint
         hashes = hashes_of(folder)
         noted = read_json(hashes) if hashes.is_file() else {}
-        # Before version 0.2 a date stood before each hash.
-        self._hashes = {k: str(v[-1] if isinstance(v, list) and v else v) for k, v in noted.items()}
+        self._hashes = {name: str(value) for name, value in noted.items()}
         self._damaged: dict[str, str] = {}
 
     def open(self, name: str) -> Any:
@@ -119,5 +118,6 @@ class Preprocessed(CaseSource):
     plans: NnunetPlans
     configuration: str
     config: dict[str, Any]
+    folder: Path  # of the configuration's cases
     dataset_json: Mapping[str, Any]  # nnU-Net's copy of `dataset.json` beside the plans
     labels: LabelTable  # its labels, regions and the ignore label

@@ -91,26 +91,15 @@ class NnunetSettings(TrainerSettings):
         description="folder of nnU-Net's results, as -o; by default nnUNet_results, and ratio-R-S "
         "in it where another ratio's training is there already",
     )
-    cascade: Literal["no", "degraded"] = Field(
-        "no",
-        description="degraded allows a cascade's second stage; the synthetic samples' own labels "
-        "with added errors replace the first stage",
-    )
 
 
 VARIABLES = (
     *("GENERATOR", "BANK", "RATIO", "SCHEDULE", "FROZEN", "BANK_SIZE", "REUSE", "REFRESH"),
     *("OVERHEAD", "SCRATCH", "EDITS", "SEED", "DEVICE", "RESTARTS", "STRICT", "KEEP_GOING"),
     *("BOXES", "CONDITIONS", "CONDITIONS_READ", "LESIONS", "WEIGHTS", "FILTER"),
-    *("USUAL_AUGMENTATION", "AUGMENT_SYNTHETIC", "SET", "CASCADE", "SUBJECTS"),
-    "PATIENCE",
+    *("USUAL_AUGMENTATION", "AUGMENT_SYNTHETIC", "SET", "SUBJECTS", "PATIENCE"),
 )
 """Variables, each after ``GANSYNTH_``; ``gansynth augment`` reads only the last."""
-
-CASCADE = (
-    "a cascade's second stage sees the first stage's segmentation of a case; of a synthetic sample "
-    "there is none but its own labels, too good a prior, even degraded"
-)
 
 HOW_TO = (
     "set GANSYNTH_GENERATOR=runs/g0 and GANSYNTH_RATIO=1:1 (and, if you like, "
@@ -126,7 +115,6 @@ class TrainerMix(Document):
 
     mix_config: MixConfig
     settings: Mapping[str, int | float] = field(default_factory=dict)
-    cascade: bool = False  # allow a cascade's second stage: see `CASCADE`
     # CSV or regular expression that gives each case's subject; None takes the generator's own
     subjects: str | None = None
     patience: float = PATIENCE  # seconds a phase without real cases waits for a sample
@@ -171,7 +159,6 @@ class TrainerMix(Document):
             settings=read_settings(
                 TrainerSettings, _pairs(variables["SET"]), "nnU-Net's trainer", "GANSYNTH_SET"
             ).attributes,
-            cascade=_flag(variables, "CASCADE"),
             subjects=variables["SUBJECTS"] or None,
             patience=read_patience(environ),
         )

@@ -71,12 +71,6 @@ class NnunetExport(DataSetExport):
         """Also refuse a mixed data set that nnU-Net could not train, or validate, on."""
         super().check_order()
         source = self.source
-        if self.content == "mixed" and source.config.get("previous_stage"):
-            raise UsageFault(
-                f"--export with -c {source.configuration}: a cascade's second stage needs the "
-                "first one's predictions of every case, which synthetic cases do not have; "
-                "expected 3d_fullres, 3d_lowres or 2d"
-            )
         if self.content == "mixed" and not source.held_out_ids:
             raise UsageFault(
                 f"--export with --fold {source.fold}: nothing is held out, so nnU-Net would have "
@@ -252,7 +246,7 @@ class NnunetExport(DataSetExport):
         """Write plans of the exported configuration, data set and fingerprint."""
         source, name = self.source, self.folder.name
         # Validation would look for a next stage, which is not exported.
-        linked = ("inherits_from", "next_stage", "previous_stage")
+        linked = ("inherits_from", "next_stage")
         configuration = {k: v for k, v in source.config.items() if k not in linked}
         plans = {
             **source.plans.doc,

@@ -182,13 +182,7 @@ def drawn_size(
 
 
 def sample_bytes(
-    size: tuple[int, ...],
-    patch: tuple[int, ...],
-    channels: int,
-    width: int,
-    keys: int,
-    *,
-    cascaded: bool = False,
+    size: tuple[int, ...], patch: tuple[int, ...], channels: int, width: int, keys: int
 ) -> int:
     """Return an upper bound of one sample's bytes.
 
@@ -197,7 +191,6 @@ def sample_bytes(
         patch: voxels of nnU-Net's patch, (D, H, W) or (H, W), the smallest size of a sample.
         width: bytes of a value.
         keys: labels or regions, some of whose voxels are listed.
-        cascaded: the sample includes the labels of a cascade's previous stage.
     """
     voxels = int(np.prod(np.maximum(size, host_size(patch))))
-    return voxels * (channels * width + 2 + cascaded) + 8000 * keys
+    return voxels * (channels * width + 2) + 8000 * keys

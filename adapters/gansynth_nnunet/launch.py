@@ -111,9 +111,9 @@ def _fault_of_workers(error: Exception) -> EnvironmentFault | None:
     if "workers are no longer alive" not in str(error):
         return None
     return EnvironmentFault(
-        "nnU-Net: a process that loads its cases ended; its own message is above, if it was not "
-        "killed, as when memory runs out. Free some, or set nnUNet_n_proc_DA=2; then go on from "
-        "the last checkpoint: the same command with -- --c"
+        "nnU-Net: a process that loads its cases ended; gansynth_launch.log has its message, "
+        "if it was not killed, as when memory runs out. Free some, or set nnUNet_n_proc_DA=2; then "
+        "go on from the last checkpoint: the same command with -- --c"
     )
 
 

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 from gansynth.core.mix_config import MixerConfig
 from gansynth.hosts.mixer import Mixer
 from gansynth.runtime.errors import DataFault
-from gansynth_nnunet.cascade import PREVIOUS
 from gansynth_nnunet.class_locations import Key, decode
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
 
 Loaded = tuple[Any, Any, Any, dict[str, Any]]
-"""Tuple for nnU-Net's loader: image (C, D, H, W), labels (1, D, H, W), labels (D, H, W) of a
-cascade's previous stage or None, properties."""
+"""Tuple for nnU-Net's loader: image (C, D, H, W), labels (1, D, H, W), None (labels of a cascade's
+first stage), properties."""
 
 
 @dataclass
@@ -35,12 +34,10 @@ class LastDraw:
 class MixedNnunetDataset:
     """Replaces nnU-Net's training data set; everything but ``load_case`` is the real one's.
 
-    It opens only real cases that are requested and that the plan's schedule allows. In a cascade
-    the samples include the previous stage's labels (see ``cascade``).
+    It opens only real cases that are requested and that the plan's schedule allows.
 
     Raises:
-        DataFault: the samples have other channels than the real cases, or lack the labels of a
-            cascade's previous stage.
+        DataFault: the samples have other channels than the real cases.
     """
 
     def __init__(
@@ -54,7 +51,6 @@ class MixedNnunetDataset:
         self._real = real
         self._batch_size, self._channels, self._keys = batch_size, channels, tuple(keys)
         self._mixer = Mixer(plan, self._refuse)
-        self._cascaded = getattr(real, "folder_with_segs_from_previous_stage", None) is not None
         self.last = LastDraw()
         if plan.bank is not None:
             self._check(plan.bank)
@@ -74,8 +70,7 @@ class MixedNnunetDataset:
         assert slot.sample.labels is not None  # see _refuse
         # float16 stays: the loader converts only the crop, which is cheaper.
         locations = decode(slot.sample.extras, self._keys)
-        previous = slot.sample.extras[PREVIOUS] if self._cascaded else None
-        return slot.sample.image, slot.sample.labels[None], previous, {"class_locations": locations}
+        return slot.sample.image, slot.sample.labels[None], None, {"class_locations": locations}
 
     def __getitem__(self, identifier: str) -> Loaded:
         return self.load_case(identifier)
@@ -89,8 +84,6 @@ class MixedNnunetDataset:
         if sample.labels is None or sample.image.shape != (self._channels, *sample.labels.shape):
             # nnU-Net would silently broadcast a missing channel.
             return f"sample {sample.id} has shape {sample.image.shape}"
-        if self._cascaded and PREVIOUS not in sample.extras:
-            return f"sample {sample.id} lacks the labels of the previous stage"
         return ""
 
     def _check(self, bank_folder: Path) -> None:
@@ -103,9 +96,3 @@ class MixedNnunetDataset:
                 f"{bank_folder}: samples have {channels} channel(s), the training cases "
                 f"{self._channels}; expected equal. Fit the generator on this data set"
             )
-        for newest in reader.ids()[-1:] if self._cascaded else ():
-            if PREVIOUS not in reader.read(newest).extras:
-                raise DataFault(
-                    f"{bank_folder}: samples lack the labels of the cascade's previous stage; "
-                    "expected a bank made for this configuration. Give the generator instead"
-                )

@@ -32,9 +32,6 @@ class _Configuration(BaseModel):
     architecture: dict[str, Any]
 
 
-_SHARED = ("data_identifier", "patch_size", "spacing")
-
-
 @dataclass(frozen=True)
 class NnunetPlans:
     """A plans file, and its content."""
@@ -94,17 +91,6 @@ class NnunetPlans:
                 "gansynth prepare --force"
             ) from None
         return config
-
-    def first_of(self, name: str) -> str:
-        """Return the configuration that shares its cases with a cascade's second stage, or itself.
-
-        A generator made for 3d_fullres also serves 3d_cascade_fullres.
-        """
-        parent = self.doc["configurations"].get(name, {}).get("inherits_from")
-        if not (self.configuration(name).get("previous_stage") and parent):
-            return name
-        same = all(self.configuration(name)[k] == self.configuration(parent)[k] for k in _SHARED)
-        return str(parent) if same else name
 
     def _resolve(self, name: str, visited: tuple[str, ...]) -> dict[str, Any]:
         configurations = self.doc["configurations"]

@@ -17,6 +17,7 @@ from gansynth.hosts import record
 from gansynth.hosts.record import read_sessions, training_result_of
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.hosts.session import HostSession
+from gansynth.runtime.child import NAME
 from gansynth.runtime.files import read_json
 from gansynth_nnunet.config import TrainerMix, TrainingInfo
 from gansynth_nnunet.guards import drawn_size, open_host, open_sample_source, sample_bytes
@@ -27,8 +28,6 @@ SIDECAR = "gansynth.json"
 """File beside nnU-Net's checkpoints: what each session of a training mixed in."""
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 """Checkpoints from which nnU-Net continues a training, in order of preference."""
-COMPARED = (*record.COMPARED, "cascade")
-"""Properties that a continued training should share with its first session."""
 ANEW = "start anew without --c"
 OWN = "nnunet_validation"
 """Key of nnU-Net's own summary: Dice is 0 if the truth lacks the label and it is predicted."""
@@ -50,13 +49,13 @@ class NnunetSession(HostSession[str]):
     """
 
     file = SIDECAR
-    compared = COMPARED
     anew = ANEW
     records_false_start = False
 
     def __init__(self, config: TrainerMix, training: TrainingInfo) -> None:
         self.config, self.training = config, training
         super().__init__(config.mix_config, training.output, training.epoch, training.epochs)
+        self.batches = training.batches
         try:
             self._shared = lead(training.rank, training.ranks, self._lead)
             self.log = self._shared.log
@@ -111,7 +110,7 @@ class NnunetSession(HostSession[str]):
             batch_size=training.batch_size,
             samples=training.epochs * training.batches * training.batch_size * training.ranks,
             output=training.output,
-            say=self.tell,
+            say=self.say,
             dtype=training.dtype,
             progress=training.progress,
             ranks=training.ranks,
@@ -124,10 +123,7 @@ class NnunetSession(HostSession[str]):
             return 0
         size = drawn_size(sample_source.run.manifest, source, training.patch)
         width = np.dtype(training.dtype).itemsize
-        return sample_bytes(
-            *(size, training.patch, training.channels, width, len(training.keys)),
-            cascaded=source.is_cascaded,
-        )
+        return sample_bytes(size, training.patch, training.channels, width, len(training.keys))
 
     def make_plan(self) -> MixerConfig[str]:
         """See ``HostSession.make_plan``."""
@@ -145,17 +141,17 @@ class NnunetSession(HostSession[str]):
         workers = max(1, get_allowed_n_proc_DA())
         return replace(plan, patience=self.config.patience, workers=workers)
 
-    def tell(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Write into nnU-Net's log."""
         self.training.say(text)
 
     # -- while training --------------------------------------------------------------------------
 
-    def epoch(self, done: int) -> None:
+    def epoch(self, done: int, values: Mapping[str, float]) -> None:
         """Log the draws so far, and the producer's state; on rank 0."""
-        self.done = done
+        self.finish_epoch(done, values)
         self.report()
-        self.say(self.sentence())
+        self.note(f"{NAME}{self.sentence()}")
         self.pause()
         self.write()
 
@@ -172,11 +168,8 @@ class NnunetSession(HostSession[str]):
 
 def describe_session(config: TrainerMix, sample_source: SampleSource | None) -> dict[str, Any]:
     """Return what is mixed in and how; see ``gansynth.hosts.record``."""
-    return {
-        **record.describe_session(config.mix_config, sample_source),
-        "cascade": config.cascade,
-        "settings": dict(config.settings),
-    }
+    described = record.describe_session(config.mix_config, sample_source)
+    return {**described, "settings": dict(config.settings)}
 
 
 # -- the outcome -----------------------------------------------------------------------------------

@@ -73,6 +73,12 @@ class NnunetSource(Preprocessed):
         self.plans = NnunetPlans.read(home, request.plans or DEFAULT_PLANS)
         self.configuration = request.configuration or DEFAULT_CONFIGURATION
         self.config = self.plans.configuration(self.configuration)
+        if first := self.config.get("previous_stage"):
+            raise UsageFault(
+                f"-c {self.configuration}: a cascade's second stage learns from predictions of its "
+                f"first, which no synthetic sample has; expected the first, -c {first}, or "
+                "3d_fullres"
+            )
         path = home / "dataset.json"
         self.dataset_json = read_json(path, hint=self._prepare)
         self.labels = read_labels(self.dataset_json, str(path))
@@ -106,11 +112,6 @@ class NnunetSource(Preprocessed):
     def is_2d(self) -> bool:
         """Whether nnU-Net trains on slices along the first axis; cases are volumes anyway."""
         return len(self.patch_size) == 2
-
-    @property
-    def is_cascaded(self) -> bool:
-        """Whether nnU-Net trains on a previous stage's predictions too."""
-        return bool(self.config.get("previous_stage"))
 
     @property
     def train_ids(self) -> tuple[str, ...]:
@@ -177,7 +178,7 @@ class NnunetSource(Preprocessed):
         record = {
             "dataset": self.dataset,
             "plans": self.plans.path.stem,
-            "configuration": self.plans.first_of(self.configuration),
+            "configuration": self.configuration,
             **{key: self.config.get(key) for key in _HOST_KEYS},
             "transpose_forward": plans.get("transpose_forward"),
             "foreground_intensity_properties_per_channel": plans.get(

@@ -118,10 +118,9 @@ def write_root(source: Preprocessed, division: FoldFiles) -> SourceRequest:
     raw = source.root.raw / source.dataset
     if raw.is_dir():
         _link(raw, root.raw / source.dataset)
-    for folder in _data_folders(source):
-        names = [f"{case}{ending}" for case in division.cases for ending in ENDINGS]
-        _link_files(folder, new / folder.name, names)
-        _copy_hashes(folder, new / folder.name, names)
+    names = [f"{case}{ending}" for case in division.cases for ending in ENDINGS]
+    _link_files(source.folder, new / source.folder.name, names)
+    _copy_hashes(source.folder, new / source.folder.name, names)
     ending = str(source.dataset_json.get("file_ending", ".nii.gz"))
     _link_files(old / TRUTH, new / TRUTH, [f"{case}{ending}" for case in division.cases])
     write_small(new / SUBJECTS, division.subjects.read_text("utf-8"))
@@ -133,13 +132,6 @@ def write_root(source: Preprocessed, division: FoldFiles) -> SourceRequest:
         root=str(division.folder),
         subjects=str(division.subjects),
     )
-
-
-def _data_folders(source: Preprocessed) -> list[Path]:
-    """Return the folders of the configuration's cases, and of a cascade's first stage."""
-    names = [source.configuration, source.config.get("previous_stage")]
-    folders = [source.plans.data_folder(str(name)) for name in names if name]
-    return list(dict.fromkeys(folders))
 
 
 def _link_files(old: Path, new: Path, names: Iterable[str]) -> None:

@@ -16,9 +16,9 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from gansynth.core.schedule import Schedule
-from gansynth.runtime.child import cpu_threads
+from gansynth.runtime.child import cpu_threads, show
 from gansynth.runtime.errors import TrainingFault, UsageFault
-from gansynth_nnunet import augmentation, cascade, stock
+from gansynth_nnunet import augmentation, stock
 from gansynth_nnunet.config import HOW_TO, TrainerMix, TrainingInfo
 from gansynth_nnunet.cpu_inference import twice_if_faster
 from gansynth_nnunet.mixed import LastDraw
@@ -83,13 +83,10 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         """Return nnU-Net's two data sets, the one for training wrapped.
 
         Raises:
-            GansynthError: what ``NnunetSession`` refuses; a cascade's second stage that was not
-                requested, or whose previous stage has not predicted a case.
+            GansynthError: what ``NnunetSession`` refuses.
         """
         config = self._gansynth_config()
         real, validation = super().get_tr_and_val_datasets()
-        if self.is_cascaded:
-            self._check_cascade(config, real, validation)
         if self.gansynth_session is not None:
             self.gansynth_session.close()
         self.gansynth_session = NnunetSession(config, TrainingInfo(self, real, validation))
@@ -185,7 +182,9 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         """Also log the draws."""
         super().on_epoch_end()
         if self.gansynth_session is not None and self.local_rank == 0:
-            self.gansynth_session.epoch(self.current_epoch)
+            logged = {"loss": "train_losses", "Dice": "mean_fg_dice"}
+            values = {k: float(self.logger.get_value(v, step=-1)) for k, v in logged.items()}
+            self.gansynth_session.epoch(self.current_epoch, values)
 
     def on_train_end(self) -> None:
         """Also stop the producer, and record in ``gansynth.json`` that training is complete."""
@@ -195,6 +194,8 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Run nnU-Net's own validation on real cases, on a CPU without its slow convolutions."""
+        if self.local_rank == 0:
+            show(say="nnU-Net predicts the held-out cases")
         if self.device.type != "cpu":
             super().perform_actual_validation(save_probabilities)
             return
@@ -207,15 +208,6 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         if self.gansynth is None:
             raise UsageFault(f"nothing configures the synthetic samples to train with: {HOW_TO}")
         return self.gansynth
-
-    def _check_cascade(self, config: TrainerMix, real: Any, validation: Any) -> None:
-        if config.mix_config.ratio.p > 0 and not config.cascade:
-            raise UsageFault(cascade.refusal(self.configuration_name))
-        cascade.check_predictions(
-            Path(self.folder_with_segs_from_previous_stage),
-            sorted({*real.identifiers, *validation.identifiers}),
-            self.configuration_manager.previous_stage_name,
-        )
 
 
 class nnUNetTrainerGANSynth(GANSynthMixin, nnUNetTrainer):  # type: ignore[misc]

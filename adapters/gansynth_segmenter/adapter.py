@@ -134,7 +134,7 @@ class SegmenterAdapter(Adapter):
         self.validate()
         job = self._checked_job(request)
         with training_in(job.output, lambda: check_output(job)):
-            return SegmenterSession(job).run()
+            return SegmenterSession(job, request.reporter).run()
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Reject cases without files, and ``save_predictions=no``; see ``Adapter``."""

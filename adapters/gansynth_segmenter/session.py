@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.bank.training_bank import BankRequirements, TrainingBank
+from gansynth.bank.training_bank import BankRequirements
 from gansynth.core.adapter import TrainingResult
 from gansynth.core.mix_config import MixerConfig
 from gansynth.hosts.session import HostSession
 from gansynth.metrics.segmentation.evaluation import headline
+from gansynth.runtime.child import WARNING
 from gansynth.runtime.files import write_json_atomic
-from gansynth.runtime.progress import ProgressTask, RichReporter
+from gansynth.runtime.progress import ProgressTask, Reporter
 from gansynth.runtime.signals import StopRequest, stop_request
 from gansynth_segmenter.mixed import SegmenterBatches, TrainingCrops
 from gansynth_segmenter.record import ANEW, COMPARED, SegmenterJob, describe, newest_step
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
 class SegmenterSession(HostSession[str]):
     """Trains, evaluates and records; ``run`` does it all."""
 
+    unit = "step"
     compared = COMPARED
     anew = ANEW
 
-    def __init__(self, job: SegmenterJob) -> None:
+    def __init__(self, job: SegmenterJob, reporter: Reporter) -> None:
         self.job = job
         first = newest_step(job.output) if job.options.resume else 0
-        super().__init__(job.mix_config, job.output, first, job.steps)
+        super().__init__(job.mix_config, job.output, first, job.steps, reporter)
         self._metrics: dict[str, Any] = {}
 
     def run(self) -> TrainingResult:
@@ -86,7 +88,7 @@ class SegmenterSession(HostSession[str]):
             batch_size=job.options.batch_size,
             samples=job.steps * job.options.batch_size,
             output=job.output,
-            say=self.tell,
+            say=self.say,
             progress=self.now(),
             gpus=_gpus(job.options.device),
         )
@@ -161,7 +163,7 @@ class SegmenterSession(HostSession[str]):
             callbacks=TrainingCallbacks(
                 checkpoint=checkpointed,
                 metrics=lambda step, values: self.report(),
-                reporter=_TrainingWatch(self.training_bank),
+                reporter=_StepListener(self),
                 stop=stop,
             ),
         )
@@ -195,32 +197,24 @@ _LOOP = ("batch_size", "precision", "decay", "checkpoint_every", "log_every")
 """Settings that are passed on to the loop."""
 
 
-class _TrainingWatch(RichReporter):
-    """Shows progress and reports every step to the supply."""
+class _StepListener:
+    """Shows the steps of the loop, and records each with the time that it waited for its batch."""
 
-    def __init__(self, training_bank: TrainingBank) -> None:
-        super().__init__()
-        self._training_bank = training_bank
+    def __init__(self, session: SegmenterSession) -> None:
+        self._session, self.say = session, session.say
+
+    def warn(self, text: str) -> None:
+        self.say(f"{WARNING}{text}")
 
     @contextmanager
-    def task(self, total: int, title: str, done: int = 0) -> Iterator[ProgressTask]:
-        """See ``RichReporter.task``."""
-        with super().task(total, "train" if title == "fit" else title, done) as task:
-            yield _StepTask(task, self._training_bank)
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
+        self._done, self._last = done, time.monotonic()
+        yield self
 
-
-class _StepTask:
-    """A progress task whose units are training steps."""
-
-    def __init__(self, task: ProgressTask, training_bank: TrainingBank) -> None:
-        self._task, self._training_bank = task, training_bank
-        self._last = time.monotonic()
-
-    def advance(self, n: int = 1, **figures: object) -> None:
-        """Record a step, with the time it waited for its batch: the cost of a producer."""
-        now = time.monotonic()
-        self._training_bank.step(self._last, now)
-        self._task.advance(n, **figures)
+    def advance(self, n: float = 1, **figures: Any) -> None:
+        self._session.step(self._last, time.monotonic())
+        self._done += n
+        self._session.show_progress(self._done - self._session.done, **figures)
         self._last = time.monotonic()
 
 

@@ -177,14 +177,11 @@ class YoloAdapter(Adapter):
             with disk_errors(output):
                 write_json_atomic(output / CONFIG, config.to_json())
             train_apart(
-                *(
-                    "gansynth_yolo.launch",
-                    [str(output / CONFIG)],
-                    output,
-                    "the detector's training",
-                ),
+                *("gansynth_yolo.launch", [str(output / CONFIG)], output),
+                "the detector's training",
                 scratch=request.mix_config.scratch,
                 variables=os.environ,
+                reporter=request.reporter,
             )
             return training_result_of(read_sessions(output / FILE), output, metrics_of(output))
 

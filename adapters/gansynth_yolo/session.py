@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +18,7 @@ from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.record import FILE
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.hosts.session import HostSession
+from gansynth.runtime.child import NAME
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_yolo.config import YoloConfig
@@ -65,6 +67,7 @@ class YoloSession(HostSession[int]):
             self.close()
             raise
         self.slots = EpochSlots(self.plan, len(source.train_ids), job.channels, first)
+        self.batches = math.ceil(len(self.slots) / job.batch)
 
     def _held_out(self) -> tuple[CaseRecord, ...]:
         """Return the records of held-out images; read them only if needed and not read yet."""
@@ -92,7 +95,7 @@ class YoloSession(HostSession[int]):
             batch_size=self.job.batch,
             samples=self.total * count_places(self.mix_config.ratio, images),
             output=self.output,
-            say=self.tell,
+            say=self.say,
             progress=self.now(),
             gpus=_gpus(self.job.device),
         )
@@ -123,7 +126,8 @@ class YoloSession(HostSession[int]):
 
     def epoch(self, done: int, metrics: Mapping[str, float]) -> None:
         """Log the draws of an epoch and the producer's state."""
-        self.done = done
+        worth = _worth_saying(metrics)
+        self.finish_epoch(done, {k.removeprefix("train/"): n for k, n in worth.items()})
         before = self._epochs[-1]["so_far"] if self._epochs else {}
         so_far = self._so_far()
         drawn = {key: count - before.get(key, 0) for key, count in so_far.items()}
@@ -131,12 +135,12 @@ class YoloSession(HostSession[int]):
         places = {"places_real": len(self.slots) - synthetic, "places_synthetic": synthetic}
         self._epochs.append({"epoch": done, **places, **drawn, "so_far": so_far})
         self.report()
-        numbers = ", ".join(f"{key} {value:.4g}" for key, value in _worth_saying(metrics).items())
-        self.say(
-            f"epoch {done} of {self.total} had places for {places['places_real']} real and "
+        numbers = ", ".join(f"{key} {value:.4g}" for key, value in worth.items())
+        self.note(
+            f"{NAME}epoch {done} of {self.total} had places for {places['places_real']} real and "
             f"{synthetic} synthetic images; drawn meanwhile: {_drawn_in(drawn)}"
         )
-        self.say(f"so far {self.sentence()}{f'; {numbers}' if numbers else ''}")
+        self.note(f"{NAME}so far {self.sentence()}{f'; {numbers}' if numbers else ''}")
         self.pause()
         self.write()
 

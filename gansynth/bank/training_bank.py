@@ -118,7 +118,7 @@ class TrainingBank:
         folder, notice = place_bank(run_id, planned.bytes, mix_config.scratch)
         self.bank = self._own = folder
         if notice:
-            demand.say(f"gansynth: {notice}")
+            demand.say(notice)
         self.supervisor = ProducerSupervisor.start(
             producer_config(demand, folder, planned.held, planned.segment),
             demand.output / "gansynth_producer.log",
@@ -148,7 +148,7 @@ class TrainingBank:
                 raise
             self.fault = fault
             self.demand.say(
-                f"gansynth: WARNING: there is no synthetic sample ({fault}); training starts "
+                f"WARNING: there is no synthetic sample ({fault}); training starts "
                 "anyway (--allow-empty-bank). Real cases replace samples, and are counted"
             )
 
@@ -176,10 +176,10 @@ class TrainingBank:
     def _wait_for(
         self, supervisor: ProducerSupervisor, samples: int, seconds: float, tick: Callable[[], None]
     ) -> None:
-        self.demand.say(f"gansynth: waiting for {samples} synthetic samples")
+        self.demand.say(f"waiting for {samples} synthetic samples")
 
         def progress(count: int) -> None:
-            self.demand.say(f"gansynth: {count} of {samples} synthetic samples")
+            self.demand.say(f"{count} of {samples} synthetic samples")
 
         turn = _TURN_SECONDS if self.demand.ranks > 1 else seconds
         end = time.monotonic() + seconds
@@ -205,7 +205,7 @@ class TrainingBank:
         """Warn if samples of a frozen bank will be drawn too often."""
         if warning := too_few(self.demand.mix_config, self.demand.draws, held):
             self._said_worn = True
-            self.demand.say(f"gansynth: WARNING: {warning}")
+            self.demand.say(f"WARNING: {warning}")
 
     # -- while training --------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class TrainingBank:
             except Exception as error:  # training goes on if measuring fails
                 self._measuring = False
                 self.demand.say(
-                    f"gansynth: WARNING: the producer's cost is no longer measured: "
+                    f"WARNING: the producer's cost is no longer measured: "
                     f"{type(error).__name__}: {error}"
                 )
 
@@ -255,7 +255,7 @@ class TrainingBank:
             self.supervisor.stop()
             self._told_of_end = True
             self._measuring = False  # steps without a producer are not comparable
-            self.demand.say("gansynth: the producer has ended: no more samples are needed")
+            self.demand.say("the producer has ended: no more samples are needed")
 
     def messages(self) -> list[str]:
         """Return new messages about the producer and the samples."""

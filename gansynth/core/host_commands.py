@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gansynth.core.bank_options import BankSize
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.source import SourceRequest
-from gansynth.runtime.progress import Reporter
+from gansynth.runtime.progress import NullReporter, Reporter
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class TrainingRequest:
     mix_config: MixConfig
     settings: Mapping[str, str]
     options: Sequence[str]
+    reporter: Reporter = field(default_factory=NullReporter, compare=False)
 
 
 Content = Literal["mixed", "synthetic"]

@@ -268,7 +268,7 @@ def _train(
     reporter: Reporter,
 ) -> Augmented:
     """Train the host, or say what would be done."""
-    request = TrainingRequest(mix_config, settings, asked.words["options"])
+    request = TrainingRequest(mix_config, settings, asked.words["options"], reporter)
     adapter.validate()
     adapter.check(request)
     if mix_config.run is not None and mix_config.ratio.p > 0:
@@ -277,7 +277,11 @@ def _train(
         return Augmented(adapter, plan_training(adapter, request))
     if mix_config.ratio.p > 0:  # now, with progress, and not in the producer
         learn_filters(mix_config, adapter.source, adapter.name, reporter)
-    result = adapter.start(request)
+    try:
+        result = adapter.start(request)
+    except (KeyboardInterrupt, SystemExit):
+        reporter.say("stopped; to go on, type the same command again")
+        raise
     for warning in result.warnings:
         reporter.warn(warning)
     return Augmented(adapter, result.describe(mix_config), result)

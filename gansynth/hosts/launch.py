@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 from gansynth.bank.placement import remove_banks_of
 from gansynth.hosts.record import LOG
 from gansynth.runtime import processes
+from gansynth.runtime.child import NAME, SHOWN, SHOWS, WARNING
+from gansynth.runtime.progress import ProgressTask, Reporter
 
 
 def train_apart(
@@ -19,20 +24,62 @@ def train_apart(
     *,
     scratch: Path | None,
     variables: Mapping[str, str],
+    reporter: Reporter,
 ) -> None:
-    """Run ``python -m MODULE`` until it ends; its output also goes to a log file.
+    """Run ``python -m MODULE`` until it ends; its output goes to a log file.
 
     Args:
         scratch: folder of banks that the process may have no time to remove.
+        reporter: shows what the process sends with ``gansynth.runtime.child.show``.
 
     Raises:
         KeyboardInterrupt, SystemExit: interrupted, once the process has ended.
         GansynthError: its own typed fault, or TrainingFault for any other failure.
     """
-    ended = processes.run([sys.executable, "-m", module, *arguments], variables, output / LOG)
+    words, log = [sys.executable, "-m", module, *arguments], output / LOG
+    reporter.say(f"{label}; its own words: {log}")
+    with closing(TrainingDisplay(reporter)) as display:
+        ended = processes.run(words, {**variables, SHOWS: "1"}, log, show=display.line)
     if ended.code != 0:
         remove_banks_of(ended.pid, scratch)
-    processes.raise_if_failed(ended, f"{output}: {label}")
+    processes.raise_if_failed(ended, f"{log}: {label}")
+
+
+class TrainingDisplay:
+    """Shows epochs, lines and warnings of a training, and nothing of the host's own words."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter, self._open = reporter, ExitStack()
+        self._task: ProgressTask | None = None
+        self._done = 0.0
+        self.close = self._open.close
+
+    def line(self, text: str) -> None:
+        """Take a line of the training process: see ``gansynth.runtime.child.show``."""
+        _, sent, message = text.partition(SHOWN)
+        if sent:
+            self.show(**json.loads(message))
+        elif text.startswith(NAME):
+            self.show(say=text.strip().removeprefix(NAME))
+
+    def show(self, **message: Any) -> None:
+        """Show a line (``say``), or units ``done``, also in part, of ``total``, and values."""
+        text = message.get("say")
+        if text is None:
+            self._advance(**message)
+        elif text.startswith(WARNING):
+            self._reporter.warn(text.removeprefix(WARNING))
+        else:
+            self._reporter.say(text)
+
+    def _advance(self, unit: str, done: float, total: int, **values: object) -> None:
+        if self._task is None:
+            self._task = self._open.enter_context(self._reporter.task(total, unit, done))
+            self._done = done
+        self._task.advance(done - self._done, **values)
+        self._done = done
+        if done >= total:
+            self.close()
 
 
 def device_of(device: str) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -23,19 +23,25 @@ from gansynth.bank.spec import SPEC
 from gansynth.bank.training_bank import BankRequirements, TrainingBank
 from gansynth.core.mix_config import MixConfig, MixerConfig, TrainingResult
 from gansynth.core.schedule import Key
+from gansynth.hosts.launch import TrainingDisplay
 from gansynth.hosts.record import (
     ANEW,
     COMPARED,
     DRAWS,
     FILE,
+    LOG,
     compare,
     read_sessions,
     training_result_of,
 )
+from gansynth.runtime.child import NAME, WARNING, show
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import remove_temporaries, write_json_atomic
+from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import __version__
 
+BEGUN = 1e-3  # the part of an epoch that counts as done when it begins
+SHOW_SECONDS = 0.5  # least time between two reports of progress
 T = TypeVar("T")
 
 
@@ -45,6 +51,7 @@ class HostSession(ABC, Generic[Key]):
     Args:
         first: epochs, or steps, that earlier sessions have done.
         total: epochs, or steps, of the whole training.
+        reporter: shows the progress; None in a child process, whose parent shows it.
 
     Attributes:
         done: epochs, or steps, done so far.
@@ -59,9 +66,20 @@ class HostSession(ABC, Generic[Key]):
     """How to start a new training, for messages."""
     records_false_start: ClassVar[bool] = True
     """Whether a session that drew nothing is recorded, too."""
+    unit: ClassVar[str] = "epoch"  # what `first`, `done` and `total` count
+    batches: int = 0  # training steps of an epoch; 0 if only whole epochs are shown
     plan: MixerConfig[Key]
 
-    def __init__(self, mix_config: MixConfig, output: Path, first: int, total: int) -> None:
+    def __init__(
+        self,
+        mix_config: MixConfig,
+        output: Path,
+        first: int,
+        total: int,
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.display = TrainingDisplay(reporter) if reporter else None
+        self._show = self.display.show if self.display else show
         self.mix_config, self.output, self.total = mix_config, output, total
         self.first = self.done = first
         self._pid = os.getpid()
@@ -73,6 +91,7 @@ class HostSession(ABC, Generic[Key]):
         self._described: dict[str, Any] = {}
         self._training_bank: TrainingBank | None = None
         self._closed = False
+        self._steps, self._showed = 0, -math.inf
         atexit.register(self.close)
 
     # -- what an adapter defines -----------------------------------------------------------------
@@ -97,10 +116,10 @@ class HostSession(ABC, Generic[Key]):
         """Return the name of a real case in the plan."""
         return str(key)
 
-    def tell(self, text: str) -> None:
-        """Write a whole line for the user."""
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
+    def note(self, text: str) -> None:
+        """Write a whole line to the training's log."""
+        with contextlib.suppress(OSError), (self.output / LOG).open("a") as log:
+            log.write(f"{text}\n")
 
     # -- the beginning ---------------------------------------------------------------------------
 
@@ -113,7 +132,7 @@ class HostSession(ABC, Generic[Key]):
             changes = compare(last, described, self.total, self.compared, self.anew)
         self._described = {**described, "of_epochs": self.total, "changes": changes}
         for change in changes:
-            self.say(f"WARNING: since the last session: {change}")
+            self.say(f"{WARNING}since the last session: {change}")
         self._training_bank = TrainingBank(self.demand())
 
     def start(self) -> None:
@@ -133,6 +152,8 @@ class HostSession(ABC, Generic[Key]):
         self._tally = DrawCounter(self.log)
         if self._training_bank is not None:
             self._training_bank.steer(self.counts, lambda: self.partners().synthetic)
+        if self.first < self.total:
+            self.show_progress(BEGUN)
 
     @property
     def training_bank(self) -> TrainingBank:
@@ -152,6 +173,24 @@ class HostSession(ABC, Generic[Key]):
         """Record a training step, ``time.monotonic()`` at its begin and end; never raises."""
         if self._training_bank is not None:
             self._training_bank.step(begin, end)
+        self._steps += 1
+        if self.batches and end - self._showed >= SHOW_SECONDS:
+            self._showed = end
+            # What follows the last step, such as validation, counts as one more.
+            self.show_progress(min(self._steps, self.batches) / (self.batches + 1))
+
+    def finish_epoch(self, done: int, values: Mapping[str, float]) -> None:
+        """Show an epoch as done, with values such as its loss."""
+        self.done, self._steps = done, 0
+        self.show_progress(0.0, **values)
+
+    def show_progress(self, part: float, **values: float) -> None:
+        """Show the epochs done, with a part of the current one, and the share drawn so far."""
+        if self._training_bank is not None:  # else another rank shows it
+            share = f"{self.counts().realised:.0%}"
+            finite = {key: value for key, value in values.items() if math.isfinite(value)}
+            done = round(self.done + part, 3)
+            self._show(unit=self.unit, done=done, total=self.total, synthetic=share, **finite)
 
     def pause(self) -> None:
         """Record the end of an epoch; see ``TrainingBank.pause``."""
@@ -163,8 +202,9 @@ class HostSession(ABC, Generic[Key]):
             self.say(message)
 
     def say(self, line: str) -> None:
-        """Write a line for the user, with the name of its sender."""
-        self.tell(f"gansynth: {line}")
+        """Write a line for the user, and to the log, with the name of its sender there."""
+        self.note(f"{NAME}{line}")
+        self._show(say=line)
 
     def counts(self) -> DrawCounts:
         """Return the draws of all workers so far."""
@@ -216,7 +256,7 @@ class HostSession(ABC, Generic[Key]):
         try:
             write_json_atomic(self.output / self.file, document)
         except EnvironmentFault as error:
-            self.say(f"WARNING: {error}")
+            self.say(f"{WARNING}{error}")
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -226,6 +266,8 @@ class HostSession(ABC, Generic[Key]):
             return
         self._closed = True
         atexit.unregister(self.close)
+        if self.display:
+            self.display.close()
         if self._training_bank is None:
             return
         try:
@@ -234,7 +276,7 @@ class HostSession(ABC, Generic[Key]):
             if self._planned or self.records_false_start:
                 with contextlib.suppress(OSError):  # the output may be closed
                     self.write(complete)
-                    self.say(f"in all {self.sentence()}")
+                    self.note(f"{NAME}in all {self.sentence()}")
 
     @property
     def _planned(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -11,12 +12,19 @@ import time
 from collections.abc import Callable
 
 from gansynth.runtime.errors import EXIT_SIGINT, EXIT_SIGTERM, GansynthError
+from gansynth.runtime.progress import write_stderr
 from gansynth.runtime.signals import on_sigterm
 
 FAULT = "error: "
 """Prefix of the line in which a child reports its end; its threads may print more after it."""
 PARENT = "GANSYNTH_PARENT"
 """Variable with the pid of the process that must stay alive; without it a child ignores that."""
+NAME, WARNING = "gansynth: ", "WARNING: "
+"""Beginnings of our lines in a host's log, and of the warnings among them."""
+SHOWS = "GANSYNTH_SHOWS"
+"""Variable that is set where the parent shows what ``show`` sends, and nothing else."""
+SHOWN = "gansynth shows: "
+"""Prefix of a line that ``show`` sends; it enters no log."""
 
 
 def obey() -> None:
@@ -33,7 +41,7 @@ def entry(work: Callable[[], None]) -> int:
     Returns:
         The exit code; a line on stderr explains any other than 0.
     """
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.basicConfig(format="%(name)s: %(levelname)s: %(message)s")
     obey()
     try:
         work()
@@ -43,6 +51,12 @@ def entry(work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return EXIT_SIGINT
     return 0
+
+
+def show(**message: object) -> None:
+    """In a child: send the parent something to show, as JSON; see ``gansynth.hosts.launch``."""
+    if os.environ.get(SHOWS):
+        write_stderr(SHOWN + json.dumps(message))
 
 
 def limit_threads(device: str) -> None:

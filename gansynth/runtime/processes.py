@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from gansynth.runtime.child import FAULT, PARENT
+from gansynth.runtime.child import FAULT, PARENT, SHOWN
 from gansynth.runtime.errors import EXIT_SIGTERM, FAULTS, TrainingFault
 from gansynth.runtime.files import MAX_JSON_BYTES, disk_errors
 from gansynth.runtime.signals import SAME_REQUEST
@@ -60,14 +60,20 @@ class ProcessResult:
         return document_of(self.output)
 
 
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(line)
+    sys.stderr.flush()
+
+
 def run(
     words: Sequence[str],
     environ: Mapping[str, str],
     log: Path | None = None,
     *,
     document: bool = False,
+    show: Callable[[str], None] = _to_stderr,
 ) -> ProcessResult:
-    """Run a command that ends with this process; show its output on stderr; wait for its end.
+    """Run a command that ends with this process; show its output; wait for its end.
 
     SIGINT and SIGTERM reach it once, from here, since it has its own session. A signal that this
     process ignores (under nohup, say) stays ignored.
@@ -77,9 +83,10 @@ def run(
         environ: all of its environment variables.
         log: file to which its output is appended.
         document: its stdout is a document: kept, and not shown.
+        show: called with each line of its output, from another thread.
     """
     environ = {**environ, PARENT: str(os.getpid())}
-    command = ChildCommand(words, environ, log=log, show=True, document=document)
+    command = ChildCommand(words, environ, log=log, show=show, document=document)
     if threading.current_thread() is not threading.main_thread():
         return command.run()  # only the main thread may handle signals
     signals = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
@@ -124,7 +131,7 @@ class ChildCommand:
         environ: all of its environment variables.
         cwd: working directory.
         log: file to which its output is appended.
-        show: write its output to stderr.
+        show: called with each line of its output, from another thread.
         document: its stdout is a document.
         grace: seconds between the stop request and SIGKILL. If set, the command is killed along
             with this process (on Linux), and its remaining processes are ended. Then this process
@@ -138,7 +145,7 @@ class ChildCommand:
         *,
         cwd: Path | None = None,
         log: Path | None = None,
-        show: bool = False,
+        show: Callable[[str], None] = lambda line: None,
         document: bool = False,
         grace: float | None = None,
     ) -> None:
@@ -162,13 +169,11 @@ class ChildCommand:
                 return ProcessResult(0, NOT_FOUND, 0.0, line)
             started()
             pipe = child.stderr if self._document else child.stdout
-            errors = _LogStream(pipe, log, TAIL, show=self._show, hold=not self._document)
+            errors = _LogStream(pipe, log, TAIL, self._show)
             output = _LogStream(child.stdout, log, MAX_JSON_BYTES) if self._document else None
             code = self._wait(child)
             for stream in filter(None, (errors, output)):
                 stream.join()
-        if code not in FAULTS:  # else this process raises the error and reports it once
-            errors.release()
         text = "" if output is None else output.text()
         seconds = time.monotonic() - began
         return ProcessResult(child.pid, code, seconds, errors.text(), text, self._stopped)
@@ -235,20 +240,17 @@ class ChildCommand:
 
 
 class _LogStream:
-    """A thread that logs and shows lines from a pipe; ``hold`` delays the line of a fault."""
+    """A thread that logs and shows lines from a pipe."""
 
     def __init__(
         self,
         pipe: IO[bytes] | None,
         log: IO[bytes] | None,
         keep: int,
-        *,
-        show: bool = False,
-        hold: bool = False,
+        show: Callable[[str], None] = lambda line: None,
     ) -> None:
         assert pipe is not None
-        self._pipe, self._log, self._keep = pipe, log, keep
-        self._show, self._hold, self._held = show, hold, ""
+        self._pipe, self._log, self._keep, self._show = pipe, log, keep, show
         self._kept = bytearray()
         # A daemon, since an escaped process may keep the pipe open.
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -260,25 +262,20 @@ class _LogStream:
             while chunk := os.read(self._pipe.fileno(), 65536):
                 whole, begun = _whole_lines(begun + chunk)
                 self._write(whole)
-                self._kept += chunk
-                del self._kept[: -self._keep]
         self._write(begun)
 
     def _write(self, text: bytes) -> None:
-        if self._log is not None:
-            with contextlib.suppress(OSError, ValueError):  # a full disk must not stop the command
-                self._log.write(text)
-        if self._show:
-            for line in text.decode("utf-8", "replace").splitlines(keepends=True):
-                visible = line
-                if self._hold and line.startswith(FAULT):
-                    visible, self._held = self._held, line
-                sys.stderr.write(visible)
-            sys.stderr.flush()
-
-    def release(self) -> None:
-        """Show a delayed line."""
-        sys.stderr.write(self._held)
+        lines = text.splitlines(keepends=True)
+        own = b"".join(line.partition(SHOWN.encode())[0] for line in lines)
+        self._kept += own
+        del self._kept[: -self._keep]
+        # Neither a full disk nor a closed terminal must stop the command.
+        with contextlib.suppress(OSError, ValueError):
+            if self._log is not None:
+                self._log.write(own)
+        with contextlib.suppress(OSError, ValueError):
+            for line in lines:
+                self._show(line.decode("utf-8", "replace"))
 
     def join(self) -> None:
         self._thread.join(timeout=10)

@@ -6,18 +6,20 @@ a bar on a terminal; the protocol and ``NullReporter`` need nothing.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_SECONDS = 10.0  # without a terminal a line is printed after this many seconds, ...
 PLAIN_SHARE = 0.05  # ... or after this share of the work, but at most one per second
+PART_SECONDS = 600.0  # the same within a unit that takes long, such as an epoch
 
 
 def write_stderr(text: str) -> None:
@@ -32,8 +34,8 @@ def write_stderr(text: str) -> None:
 class ProgressTask(Protocol):
     """One piece of work of known length."""
 
-    def advance(self, n: int = 1, **values: object) -> None:
-        """Report ``n`` more units as done, and values to show (``loss=0.31``)."""
+    def advance(self, n: float = 1, **values: object) -> None:
+        """Report ``n`` more units, or parts, as done, and values to show (``loss=0.31``)."""
 
 
 class Reporter(Protocol):
@@ -45,7 +47,7 @@ class Reporter(Protocol):
     def warn(self, text: str) -> None:
         """Show the user one line, even if quiet."""
 
-    def task(self, total: int, title: str, done: int = 0) -> AbstractContextManager[ProgressTask]:
+    def task(self, total: int, title: str, done: float = 0) -> AbstractContextManager[ProgressTask]:
         """Open a task of ``total`` units, ``done`` of them finished before; leaving closes it."""
 
 
@@ -59,7 +61,7 @@ class NullReporter:
         """Drop the line."""
 
     @contextmanager
-    def task(self, total: int, title: str, done: int = 0) -> Iterator[ProgressTask]:
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
         """Yield a task that reports nothing."""
         yield _Silent()
 
@@ -108,7 +110,7 @@ class RichReporter:
         self._write(f"warning: {text}")
 
     @contextmanager
-    def task(self, total: int, title: str, done: int = 0) -> Iterator[ProgressTask]:
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
         """Show a bar on a terminal, else a plain line now and then; nothing if quiet."""
         if self._quiet:
             yield _Silent()
@@ -119,16 +121,16 @@ class RichReporter:
             yield _Plain(self._write, total, title, done, self._clock)
 
     @contextmanager
-    def _bar(self, total: int, title: str, done: int) -> Iterator[ProgressTask]:
+    def _bar(self, total: int, title: str, done: float) -> Iterator[ProgressTask]:
         # Tasks may nest; rich draws one live display at a time, so the outermost owns it.
         outermost = self._bars is None
         bars = self._bars or _new_bars(self._target())
         self._bars = bars
         if outermost:
             bars.start()
-        row = bars.add_task(title, total=total, completed=done, shown="")
+        row = bars.add_task(title, total=total, shown="", count="")
         try:
-            yield _Bar(bars, row)
+            yield _Bar(bars, row, title, total, done)
         finally:
             bars.stop_task(row)
             if outermost:
@@ -149,54 +151,71 @@ class RichReporter:
 
 
 class _Silent:
-    def advance(self, n: int = 1, **values: object) -> None:
+    def advance(self, n: float = 1, **values: object) -> None:
         """Do nothing."""
 
 
-class _Bar:
-    def __init__(self, bars: Progress, row: int) -> None:
+class _Counted:
+    """The units of a task (one may be partly done), and its newest values."""
+
+    def __init__(self, title: str, total: int, done: float) -> None:
+        self._title, self._total, self._done = title, total, done
+        self._shown: dict[str, object] = {}
+
+    def _add(self, n: float, values: dict[str, object]) -> None:
+        self._done = round(self._done + n, 6)  # parts add up to whole units
+        self._shown.update(values)
+
+    @property
+    def _count(self) -> str:
+        return f"{math.ceil(self._done)}/{self._total}"
+
+
+class _Bar(_Counted):
+    def __init__(self, bars: Progress, row: Any, title: str, total: int, done: float) -> None:
+        super().__init__(title, total, done)
         self._bars, self._row = bars, row
+        self.advance(0)
 
-    def advance(self, n: int = 1, **values: object) -> None:
-        from rich.progress import TaskID
-
-        row = TaskID(self._row)
-        if values:
-            self._bars.update(row, advance=n, shown=_values(values))
-        else:
-            self._bars.update(row, advance=n)
+    def advance(self, n: float = 1, **values: object) -> None:
+        self._add(n, values)
+        width = self._bars.console.width
+        taken = min(len(self._title), TITLE) + len(self._count) + BESIDE + 9 * (width >= WIDE)
+        shown = _values(self._shown, width - taken)
+        self._bars.update(self._row, completed=self._done, count=self._count, shown=shown)
 
 
-class _Plain:
+class _Plain(_Counted):
     def __init__(
         self,
         write: Callable[[str], None],
         total: int,
         title: str,
-        done: int,
+        done: float,
         clock: Callable[[], float],
     ) -> None:
-        self._write, self._total, self._title, self._clock = write, total, title, clock
+        super().__init__(title, total, done)
+        self._write, self._clock = write, clock
         self._begun = self._last_time = clock()
-        self._before = self._done = self._last_done = done
-        self._shown: dict[str, object] = {}
+        self._before = self._last_done = done
 
-    def advance(self, n: int = 1, **values: object) -> None:
-        self._done += n
-        self._shown.update(values)
+    def advance(self, n: float = 1, **values: object) -> None:
+        self._add(n, values)
         now = self._clock()
         waited, moved = now - self._last_time, self._done - self._last_done
-        due = waited >= PLAIN_SECONDS or (waited >= 1 and moved >= PLAIN_SHARE * self._total)
+        whole = self._done == int(self._done)
+        due = waited >= (PLAIN_SECONDS if whole else PART_SECONDS)
+        due = due or (whole and waited >= 1 and moved >= PLAIN_SHARE * self._total)
         if due or (moved and self._done == self._total):
             self._last_time, self._last_done = now, self._done
             self._write(self._line(now - self._begun))
 
     def _line(self, elapsed: float) -> str:
-        share = self._done / max(1, self._total)
-        left = elapsed / max(1, self._done - self._before) * max(0, self._total - self._done)
-        parts = [f"{self._title}: {self._done}/{self._total} ({share:.0%})"]
+        share, moved = self._done / max(1, self._total), self._done - self._before
+        left = elapsed / moved * (self._total - self._done) if moved else 0.0
+        parts = [f"{self._title}: {self._count} ({share:.0%})"]
         parts.append(f"elapsed {clock_text(elapsed)}")
-        if left:
+        if left > 0:
             parts.append(f"ETA {clock_text(left)}")
         if self._shown:
             parts.append(_values(self._shown))
@@ -242,18 +261,26 @@ def clock_text(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
 
 
-def _values(values: dict[str, object]) -> str:
-    return "  ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in values.items()
-    )
+def _values(values: dict[str, object], room: float = math.inf) -> str:
+    """Return as many of the first values as fit; a number that is cut would be another one."""
+    text = ""
+    for name, value in values.items():
+        item = f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        if len(text) + len(item) > room:
+            break
+        text += f"{item}  "
+    return text.rstrip()
+
+
+TITLE = 24  # most columns of a bar's title
+BESIDE = 24  # columns of a bar's other parts: 8 of the bar itself, the ETA, spaces
+WIDE = 100  # least columns of a terminal that also shows the time since the start
 
 
 def _new_bars(stream: TextIO) -> Progress:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
-        MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeElapsedColumn,
@@ -261,20 +288,19 @@ def _new_bars(stream: TextIO) -> Progress:
     )
     from rich.table import Column
 
-    # Essential columns keep their width; the values get the rest, and are cut there.
-    column = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    # Essential columns keep their width; the bar gets the rest.
+    console = Console(file=stream)
+    elapsed = [TimeElapsedColumn(table_column=Column(no_wrap=True))]
+    title = Column(no_wrap=True, max_width=TITLE, overflow="ellipsis")
     return Progress(
-        TextColumn(
-            "{task.description}",
-            markup=False,
-            table_column=Column(no_wrap=True, max_width=24, overflow="ellipsis"),
-        ),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", markup=False, table_column=title),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
         TextColumn("ETA", style="progress.remaining", table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True), compact=True),
-        TextColumn("{task.fields[shown]}", markup=False, table_column=column),
-        TimeElapsedColumn(table_column=Column(no_wrap=True)),
-        console=Console(file=stream),
+        TextColumn("{task.fields[shown]}", markup=False, table_column=Column(no_wrap=True)),
+        *(elapsed if console.width >= WIDE else ()),
+        console=console,
         expand=True,
+        speed_estimate_period=PART_SECONDS,
     )

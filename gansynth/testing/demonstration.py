@@ -220,13 +220,13 @@ def _augment(
     from gansynth.core.registry import installed
     from gansynth.sampling.run_source import open_source
 
-    reporter.say("training nnU-Net, half of its samples synthetic; its log follows")
+    reporter.say("training nnU-Net, half of its samples synthetic")
     adapter = installed().adapter("nnunet")(open_source(request))
     adapter.validate()
     mix_config = MixConfig(
         *(RunFolder(run), Ratio(1, 1)), size=BankSize(samples=16), samples=SampleRequest(seed)
     )
-    return adapter.start(TrainingRequest(mix_config, size.host, ()))
+    return adapter.start(TrainingRequest(mix_config, size.host, (), reporter))
 
 
 def _pictures(

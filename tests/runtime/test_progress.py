@@ -27,7 +27,7 @@ class Clock:
         return self.now
 
 
-SHOWN = """
+LOSSES = """
 import sys
 from gansynth.runtime.progress import RichReporter
 losses = {"G": 0.4123, "D": 0.5199} | {f"loss{n}": n / 7 for n in range(20)}
@@ -37,13 +37,20 @@ with RichReporter().task(150, "fit", 53) as task:
 """
 
 
-def screen_lines(columns: int) -> list[str]:
+EPOCHS = """
+from gansynth.runtime.progress import RichReporter
+with RichReporter().task(1000, "epoch", 412.001) as task:
+    task.advance(0.5, synthetic="50%", loss=-0.4312, Dice=0.6123)
+"""
+
+
+def screen_lines(code: str, columns: int) -> list[str]:
     """What a terminal of so many columns is sent, line by line, without colours."""
     parent, child = os.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
     with subprocess.Popen(
-        [sys.executable, "-c", SHOWN], stderr=child, env={**environ, "TERM": "xterm"}
+        [sys.executable, "-c", code], stderr=child, env={**environ, "TERM": "xterm"}
     ) as process:
         os.close(child)
         sent = b""
@@ -58,9 +65,36 @@ def screen_lines(columns: int) -> list[str]:
 
 @pytest.mark.parametrize("columns", [80, 110, 140])
 def test_bar_count_eta_and_two_losses_are_seen_at_every_width(columns):
-    lines = screen_lines(columns)
-    assert re.match(r"fit [━╸╺ ]+ 75/150 ETA [-:0-9]+ G 0\.412  D 0\.52  loss0", lines[-1])
+    lines = screen_lines(LOSSES, columns)
+    assert re.match(r"fit [━╸╺ ]+ 75/150 ETA [-:0-9]+ G 0\.412  D 0\.52  loss0 0 ", lines[-1])
     assert all(line.startswith("fit") and len(line) <= columns for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [
+        (80, " synthetic 50%  loss -0.431  Dice 0.612"),
+        (66, " synthetic 50%  loss -0.431"),
+        (52, " synthetic 50%"),
+        (40, ""),
+    ],
+)
+def test_a_value_without_room_is_left_out_whole_and_the_epoch_that_runs_is_named(columns, values):
+    line = screen_lines(EPOCHS, columns)[-1]
+    assert re.fullmatch(rf"epoch [━╸╺]+ 413/1000 ETA [-:0-9]+{values}", line.rstrip())
+    assert len(line) <= columns
+
+
+def test_part_of_a_unit_is_reported_after_ten_minutes_and_the_whole_one_as_usual():
+    stream, clock = io.StringIO(), Clock()
+    with RichReporter(stream, clock=clock).task(20, "epoch", 5.0) as task:
+        for _ in range(100):
+            clock.now += 9
+            task.advance(0.01)
+    assert [line[:13] for line in stream.getvalue().splitlines()] == [
+        "epoch: 6/20 (",
+        "epoch: 6/20 (",
+    ]
 
 
 def plain_lines(total: int, seconds_each: float) -> list[str]:

@@ -114,15 +114,15 @@ class Told(Recorder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tasks: list[tuple[int, int]] = []
+        self.tasks: list[tuple[int, float]] = []
         self.shown: dict[str, object] = {}
 
     @contextmanager
-    def task(self, total: int, title: str, done: int = 0) -> Iterator[Any]:
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[Any]:
         self.tasks.append((total, done))
         yield self
 
-    def advance(self, n: int = 1, **shown: object) -> None:
+    def advance(self, n: float = 1, **shown: object) -> None:
         self.shown |= shown
 
 

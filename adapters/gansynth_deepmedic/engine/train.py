@@ -348,13 +348,13 @@ class _StepListener(NullReporter):
         self._say(f"gansynth: WARNING: {text}")
 
     @contextmanager
-    def task(self, total: int, title: str, done: int = 0) -> Iterator[Progressing]:
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[Progressing]:
         try:
             yield self
         finally:  # however it ends, the loop waits for no segments that are being drawn
             self._over.set_result(None)
 
-    def advance(self, n: int = 1, **figures: object) -> None:
+    def advance(self, n: float = 1, **figures: object) -> None:
         self._stepped()
 
 

@@ -1,3 +1,4 @@
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.hosts.record import FILE, LOG
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth.runtime.progress import RichReporter
 from gansynth_deepmedic import session
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.literals import read_literals
@@ -65,7 +67,9 @@ def train(crop_bank, shared_deepmedic, tmp_path) -> Train:
         bank = bank if bank.exists() else crop_bank()
         mix_config = replace(MixConfig(None, Ratio(1, 2), bank=bank, device="cpu"), **changes)
         model = ["-model", str(shared_deepmedic.model)]
-        result: TrainingResult = adapter.start(TrainingRequest(mix_config, asked, model))
+        result: TrainingResult = adapter.start(
+            TrainingRequest(mix_config, asked, model, RichReporter())
+        )
         return result
 
     return run
@@ -73,6 +77,10 @@ def train(crop_bank, shared_deepmedic, tmp_path) -> Train:
 
 def record_of(output: Path) -> Any:
     return read_json(output / FILE)
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "out" / LOG).read_text("utf-8")
 
 
 def last_of(output: Path) -> Any:
@@ -98,11 +106,14 @@ def test_every_subepoch_is_counted_and_exact(train, program, tmp_path, capfd):
     assert len(last["lineage"]["cases"]) == 4
     assert (result.drawn_real, result.drawn_synthetic, result.fell_back) == (8, 16, 0)
     assert result.metrics == {"dice": {"foreground": 0.5, "1": 0.25}}
-    said = capfd.readouterr().err
+    said = log_of(tmp_path)
     assert "gansynth: subepoch 1 of 4 trained on 2 real and 4 synthetic cases (20 and 40 " in said
     assert "gansynth: epoch 2 of 2: dice foreground 0.5, dice 1 0.25" in said
     assert "gansynth: in all 16 of 24 samples drawn were synthetic" in said
-    assert "subepoch 4 of 4" in (tmp_path / "out" / LOG).read_text()
+    assert "subepoch 4 of 4" in said
+    shown = capfd.readouterr().err.splitlines()
+    assert re.fullmatch(r"epoch: 2/2 \(100%\)  elapsed [\d:]+  synthetic 67%.*", shown[-1])
+    assert "subepoch" not in "".join(shown)
 
 
 def test_the_process_is_told_what_was_asked(train, stub, shared_deepmedic, tmp_path):
@@ -131,24 +142,22 @@ def test_without_augmentation_the_configuration_has_none(stub, tmp_path):
         assert [written[key] for key in values] == [of if usual else None for of in values.values()]
 
 
-def test_what_is_rounded_is_said_and_recorded(train, stub, tmp_path, capfd):
+def test_what_is_rounded_is_said_and_recorded(train, stub, tmp_path):
     training_result = train(settings={"cases": "5"})
     assert any("5 in the file, 6 now" in text for text in training_result.warnings)
-    assert "gansynth: numOfCasesLoadedPerSubepoch: 5 in the file" in capfd.readouterr().err
+    assert "gansynth: numOfCasesLoadedPerSubepoch: 5 in the file" in log_of(tmp_path)
     *said, unmeasured = training_result.warnings
     assert last_of(tmp_path / "out")["said"] == said
     assert unmeasured.startswith("no Dice and HD95")  # the stub predicts nothing
 
 
-def test_an_empty_bank_gives_real_cases_and_they_are_counted(
-    train, stub, crop_bank, tmp_path, capfd
-):
+def test_an_empty_bank_gives_real_cases_and_they_are_counted(train, stub, crop_bank, tmp_path):
     crop_bank(count=0)
     train(keep_going=True)
     last = last_of(tmp_path / "out")
     assert [one["fell_back"] for one in last["per_subepoch"]] == [4] * 4
     assert cases_of(last) == [(6, 0)] * 4
-    assert "; 4 of the real ones in place of a missing synthetic one" in capfd.readouterr().err
+    assert "; 4 of the real ones in place of a missing synthetic one" in log_of(tmp_path)
 
 
 def test_real_cases_come_through_the_generators_space(train, stub, crop_run, tmp_path):
@@ -168,13 +177,13 @@ def test_a_process_that_ends_early_or_says_rubbish(train, stub, tmp_path):
     assert cases_of(last_of(tmp_path / "again")) == [(2, 4)] * 4
 
 
-def test_samples_without_room_for_a_segment_are_counted_and_said(train, stub, tmp_path, capfd):
+def test_samples_without_room_for_a_segment_are_counted_and_said(train, stub, tmp_path):
     stub("spreads")
     said, unmeasured = train().warnings
     assert said.startswith("segments of 16 synthetic cases were taken")
     assert unmeasured.startswith("no Dice and HD95")  # the stub predicts nothing
     assert [one["spread"] for one in last_of(tmp_path / "out")["per_subepoch"]] == [4] * 4
-    assert "segments of 4 of the synthetic ones lie anywhere" in capfd.readouterr().err
+    assert "segments of 4 of the synthetic ones lie anywhere" in log_of(tmp_path)
 
 
 @pytest.fixture

@@ -63,7 +63,6 @@ def test_a_finalised_sample_names_the_voxels_of_each_label(adapter):
         ({}, ("-device", "tpu"), "tpu"),
         ({"trainer": "nnUNetTrainerDA6"}, (), "Did you mean 'nnUNetTrainerDA"),
         ({"trainer": "../x"}, (), "--set trainer=../x: expected a name"),
-        ({"cascade": "yes"}, (), "--set cascade=yes: expected 'no' or 'degraded'"),
     ],
 )
 def test_what_nnunet_would_not_understand_starts_nothing(
@@ -198,21 +197,6 @@ def test_a_childs_typed_fault_is_ours(tmp_path, code):
     with pytest.raises(GansynthError, match=r"^why$") as caught:
         processes.raise_if_failed(ended, "training")
     assert caught.value.exit_code == code
-
-
-@pytest.mark.parametrize(
-    ("code", "shown"), [(5, ["one"]), (1, ["one", "two"]), (0, ["one", "two"])]
-)
-def test_what_a_child_ended_with_is_left_to_us_to_say(tmp_path, capsys, code, shown):
-    said = "error: one\\nworking\\nerror: two\\nstill working\\n"
-    ended = run(f"import sys; sys.stderr.write('{said}'); sys.exit({code})", tmp_path / "log")
-    lines = capsys.readouterr().err.splitlines()
-    assert [line for line in lines if line.startswith("error")] == [f"error: {s}" for s in shown]
-    assert "still working" in lines
-    assert "error: two" in (tmp_path / "log").read_text().splitlines()
-    if code == 5:
-        with pytest.raises(TrainingFault, match=r"^two$"):
-            processes.raise_if_failed(ended, "training")
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,6 @@ LABELS: dict[str, dict[str, Any]] = {
     "labels": {},
     "regions": {"regions": [(1, 2), (2,)]},
     "regions+ignore": {"regions": [(1, 2), (2,)], "ignore_label": 3},
-    "cascade": {"is_cascaded": True, "foreground_labels": [1, 2]},
 }
 
 
@@ -140,9 +139,8 @@ def test_both_kinds_have_the_same_shapes_and_types(space, labels, scales):
         scales = [scale[: len(patch)] for scale in scales]
     named = {**SPACES[space], **LABELS[labels], "deep_supervision_scales": scales}
     asked = arguments((), {**named, "rotation_for_DA": (-0.5, 0.5), "mirror_axes": (0, 1)})
-    channels = 2 if labels == "cascade" else 1
     rng = np.random.default_rng(0)
-    segmentation = rng.integers(-1, 4 if "ignore" in labels else 3, (channels, *initial))
+    segmentation = rng.integers(-1, 4 if "ignore" in labels else 3, (1, *initial))
     outs = []
     for pipeline in (
         nnUNetTrainer.get_training_transforms(**asked),

@@ -43,11 +43,11 @@ class Printing(NullReporter):
         self.lines: list[str] = []
 
     @contextmanager
-    def task(self, total: int, title: str, done: int = 0) -> Iterator[ProgressTask]:
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
         step, reporter = {"done": done}, self
 
         class Task:
-            def advance(self, n: int = 1, **values: object) -> None:
+            def advance(self, n: float = 1, **values: object) -> None:
                 step["done"] += n
                 reporter.lines.append(f"{title} {step['done']} of {total}")
                 print(reporter.lines[-1])

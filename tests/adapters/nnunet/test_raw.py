@@ -215,13 +215,13 @@ def bring(
 class Interrupting(NullReporter):
     """Interrupts after two cases."""
 
-    done = 0
+    done = 0.0
 
     @contextmanager
-    def task(self, total: int, title: str, done: int = 0) -> Iterator[ProgressTask]:
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
         yield self
 
-    def advance(self, n: int = 1, **figures: object) -> None:
+    def advance(self, n: float = 1, **figures: object) -> None:
         self.done += n
         if self.done == 2:
             raise KeyboardInterrupt

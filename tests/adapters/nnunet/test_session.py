@@ -15,9 +15,10 @@ import pytest
 from gansynth.bank.spec import read_heartbeat
 from gansynth.core.schedule import choose_cases
 from gansynth.hosts import record
+from gansynth.runtime.child import SHOWN, SHOWS
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth_nnunet.ranks import fault_of_rank, lead
-from gansynth_nnunet.session import ANEW, COMPARED
+from gansynth_nnunet.session import ANEW
 from tests.adapters.nnunet.conftest import log_of, sidecar
 from tests.processes import until
 
@@ -44,7 +45,7 @@ def test_a_producer_that_died_is_started_again_and_the_log_says_so(ready, fitted
     session = trainer.gansynth_session
     kill_producer(session)
     until(lambda: session.training_bank.supervisor.restarts == 1)
-    session.epoch(1)
+    session.epoch(1, {})
     log = log_of(trainer)
     said = ("killed by SIGKILL", "started again", "1 restart")
     assert [words for words in said if words not in log] == []
@@ -61,8 +62,8 @@ def test_training_goes_on_with_what_a_producer_given_up_has_made(ready, fitted):
     until(lambda: not session.training_bank.supervisor.alive())
     for _ in range(4):
         next(train)
-    session.epoch(1)
-    session.epoch(2)
+    session.epoch(1, {})
+    session.epoch(2, {})
     assert (session.counts().synthetic, session.counts().fell_back) == (5, 0)
     assert log_of(trainer).count("there is no producer any more; training goes on") == 1
     assert "SIGKILL" in sidecar(trainer)["sessions"][0]["supply"]["ended"]
@@ -74,11 +75,11 @@ def test_its_producer_ends_when_no_more_samples_are_needed(ready, fitted, tmp_pa
     trainer = ready(GENERATOR=fitted, **LIVE, **told, SET=epochs(2))
     train, _ = trainer.get_dataloaders()
     session = trainer.gansynth_session
-    session.epoch(0)
+    session.epoch(0, {})
     assert session.training_bank.bank.parent == tmp_path / "here"
     assert session.training_bank.supervisor.alive()
     next(train)
-    session.epoch(1)
+    session.epoch(1, {})
     assert not session.training_bank.supervisor.alive()
     assert "no more samples are needed" in log_of(trainer)
     assert "no producer any more" not in log_of(trainer)
@@ -208,9 +209,9 @@ ANNEALED = {**BEFORE, "schedule": "anneal:0%-100%", "of_epochs": 10}
     ],
 )
 def test_what_differs_from_the_last_session_is_said(before, change, said):
-    keys = ("frozen", "size", "edits", "augment_synthetic", "cascade")
+    keys = ("frozen", "size", "edits", "augment_synthetic")
     now = {**dict.fromkeys(keys), **before, **change}
-    assert record.compare(before, now, 20, COMPARED, ANEW) == said
+    assert record.compare(before, now, 20, anew=ANEW) == said
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_what_differs_from_the_last_session_is_said(before, change, said):
 )
 def test_something_else_is_not_gone_on_with(change, fault, says):
     with pytest.raises(fault, match=says):
-        record.compare(BEFORE, {**BEFORE, **change}, None, COMPARED, ANEW)
+        record.compare(BEFORE, {**BEFORE, **change}, None, anew=ANEW)
 
 
 def test_a_trainer_says_another_ratio_and_refuses_another_kind_of_schedule(ready):
@@ -241,6 +242,21 @@ def test_a_trainer_says_another_ratio_and_refuses_another_kind_of_schedule(ready
     third.current_epoch = 1
     with pytest.raises(UsageFault, match="start anew without --c"):
         third.get_tr_and_val_datasets()
+
+
+def test_the_parent_process_is_told_of_the_epoch_that_runs(ready, monkeypatch, capfd):
+    first = ready(SET=epochs(1))
+    first.run_training()
+    trainer = ready(SET=epochs(3))
+    trainer.load_checkpoint(f"{first.output_folder}/checkpoint_final.pth")
+    monkeypatch.setenv(SHOWS, "1")
+    trainer.run_training()
+    sent = [line.partition(SHOWN)[2] for line in capfd.readouterr().err.splitlines()]
+    begun, *_, last = [message for text in sent if text and "done" in (message := json.loads(text))]
+    assert begun == {"unit": "epoch", "done": 1.001, "total": 3, "synthetic": "0%"}
+    assert (last["done"], last["total"], last["synthetic"]) == (3, 3, "50%")
+    logged = [trainer.logger.get_value(name, step=-1) for name in ("train_losses", "mean_fg_dice")]
+    assert [last["loss"], last["Dice"]] == pytest.approx(logged)
 
 
 SECONDS = 300

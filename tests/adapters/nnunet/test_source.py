@@ -233,6 +233,7 @@ REFUSED: list[tuple[Spoil | None, dict[str, str], type[Exception], str]] = [
         (None, {"where": where}, DataFault, r"expected .*Dataset501_Toy")
         for where in ("7", "Dataset007_Gone", "../x", "toy")
     ),
+    (planned(previous_stage="3d_low"), {}, UsageFault, "second stage .*first, -c 3d_low, or 3d_f"),
     (planned(inherits_from="3d_fullres"), {}, DataFault, "inherits from itself"),
     (planned(spacing=["a", 1, 1]), {}, DataFault, r"3d_fullres: spacing\.0 is 'a'.* --force"),
     (planned(patch_size=[0, 8, 8]), {}, DataFault, r"patch_size\.0 is 0: Input should be greater"),

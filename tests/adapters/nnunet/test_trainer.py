@@ -54,7 +54,7 @@ def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(ready, fit
     for _ in range(7):
         next(train)
     assert 2 <= session.counts().distinct <= 4
-    session.epoch(1)
+    session.epoch(1, {})
     session.close()
     assert not session.training_bank.supervisor.alive()
     assert not bank.exists()

@@ -11,6 +11,7 @@ import pytest
 from gansynth.core.adapter import MixConfig, TrainingResult
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.ratio import Ratio
+from gansynth.runtime.progress import RichReporter
 from gansynth.testing import ToySource
 from tests.banks import Pairs, write_bank
 
@@ -64,7 +65,7 @@ def train(bank_of, tmp_path) -> Callable[..., TrainingResult]:
             bank_of(source)
         usual = MixConfig(None, ratio, bank=bank if ratio.p > 0 else None, device="cpu")
         asked = {**TINY, "output": str(tmp_path / output), **(settings or {})}
-        request = TrainingRequest(replace(usual, **changes), asked, [])
+        request = TrainingRequest(replace(usual, **changes), asked, [], RichReporter())
         return SegmenterAdapter(source).start(request)
 
     return run

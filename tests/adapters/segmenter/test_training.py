@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,12 @@ def test_the_count_is_off_by_less_than_a_sample_at_every_step(train, tmp_path, r
     drawn = [row[1] for row in rows if row[0] == "synthetic"]
     for first in range(0, len(drawn), 6):  # the bank is used up before a sample comes again
         assert len(set(drawn[first : first + 6])) == len(drawn[first : first + 6])
+
+
+def test_a_line_has_step_losses_and_the_share_drawn(train, capfd):
+    train("out", {"steps": "8"}, ratio=Ratio(1, 1))
+    last = [line for line in capfd.readouterr().err.splitlines() if line.startswith("step")][-1]
+    assert re.match(r"step: 8/8 \(100%\)  elapsed [\d:]+  synthetic 50%  \w+ \d", last)
 
 
 def test_fine_tuning_has_a_learning_rate_of_its_own(train, tmp_path):

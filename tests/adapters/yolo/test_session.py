@@ -1,3 +1,4 @@
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.record import FILE
+from gansynth.runtime.child import SHOWN, SHOWS
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_yolo.config import YoloChoices, YoloConfig
@@ -57,7 +59,7 @@ def opened(source, monkeypatch) -> Iterator[Callable[..., YoloSession]]:
 
     def make(config: YoloConfig) -> YoloSession:
         said: list[str] = []
-        monkeypatch.setattr(YoloSession, "tell", lambda self, text: said.append(text))
+        monkeypatch.setattr(YoloSession, "note", lambda self, text: said.append(text))
         session = YoloSession(config, source, config.job(source))
         session.said = said  # type: ignore[attr-defined]
         sessions.append(session)
@@ -114,6 +116,18 @@ def test_every_epoch_is_counted_and_told_of_and_the_primary_ratio_is_exact(opene
     ):
         assert words in said
     assert "speed" not in said
+
+
+def test_the_parent_process_is_told_of_epochs_losses_and_the_share_drawn(
+    opened, banked, monkeypatch, capfd
+):
+    monkeypatch.setenv(SHOWS, "1")
+    go_through(opened(banked))
+    sent = [line.partition(SHOWN)[2] for line in capfd.readouterr().err.splitlines()]
+    first, *_, last = [message for text in sent if "done" in (message := json.loads(text))]
+    assert 0 < first["done"] < 1
+    assert first["total"] == last["total"] == last["done"] == EPOCHS
+    assert (last["synthetic"], last["loss"], last["mAP50"]) == ("50%", 1.0, 0.5)
 
 
 def test_a_training_that_is_continued_adds_a_session_and_another_one_is_not_gone_on_with(

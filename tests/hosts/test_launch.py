@@ -1,0 +1,119 @@
+"""What the user sees of a training in a process of its own."""
+
+import io
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gansynth.hosts.launch import train_apart
+from gansynth.hosts.record import LOG
+from gansynth.runtime.errors import GansynthError, TrainingFault
+from gansynth.runtime.progress import RichReporter
+
+TRAINING = """
+import logging, sys, time
+from gansynth.runtime.child import entry, show
+from gansynth.runtime.errors import DataFault
+
+def work():
+    print({"patch_size": [40] * 60})
+    show(say="waiting for 16 synthetic samples")
+    sys.stderr.write("loading 40%")  # a bar of the host's own, which ends no line
+    show(unit="epoch", done=18.001, total=20, synthetic="0%")
+    logging.getLogger("gansynth").warning("draws are no longer logged")
+    logging.getLogger("host").warning("no predictions yet")
+    show(unit="epoch", done=19.0, total=20, synthetic="48%", loss=-0.431, Dice=0.612)
+    END
+    show(unit="epoch", done=20.0, total=20, synthetic="50%")
+    show(say="WARNING: samples are few")
+
+sys.exit(entry(work))
+"""
+BEGUN = ["the training; its own words: LOG", "waiting for 16 synthetic samples"]
+WARNINGS = ["warning: draws are no longer logged", "warning: samples are few"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "out" / LOG
+
+
+@pytest.fixture
+def train(tmp_path, log) -> Callable[..., str]:
+    """Runs a training that ends as told; returns what a reporter has written."""
+
+    def run(stream: Any, end: str = "", quiet: bool = False) -> str:
+        (tmp_path / "training.py").write_text(TRAINING.replace("END", end or "pass"))
+        variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        try:
+            train_apart(
+                *("training", [], log.parent, "the training"),
+                scratch=None,
+                variables=variables,
+                reporter=RichReporter(stream, quiet=quiet),
+            )
+        finally:
+            shown: str = stream.getvalue().replace(str(log), "LOG")
+        return shown
+
+    return run
+
+
+def test_without_a_terminal_it_is_plain_lines_with_the_log_s_path_once(train):
+    said = train(io.StringIO()).splitlines()
+    assert said[:3] == [*BEGUN, WARNINGS[0]]
+    last = r"epoch: 20/20 \(100%\)  elapsed 0:0\d  synthetic 50%  loss -0\.431  Dice 0\.612"
+    assert re.fullmatch(last, said[-2])
+    assert said[-1] == WARNINGS[1]
+
+
+def test_the_log_has_the_host_s_own_words_and_none_of_ours(train, log):
+    train(io.StringIO())
+    logged = log.read_text()
+    assert "{'patch_size': [40, 40, " in logged
+    assert "loading 40%" in logged
+    assert "waiting" not in logged
+    assert "epoch" not in logged
+
+
+def test_a_terminal_has_a_bar_and_nothing_of_the_host_s_own_words(train, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    sent = train(Terminal())
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent)
+    lines = [line for line in re.split(r"[\r\n]+", shown) if line]
+    bars = [line for line in lines if line.startswith("epoch")]
+    assert "\x1b[1A" in sent or "\r" in sent  # it is drawn over
+    assert all(len(line) <= 80 for line in bars)
+    assert re.match(
+        r"epoch [━╸╺]+ 20/20 ETA 00:00 synthetic 50%  loss -0\.431  Dice 0\.6", bars[-1]
+    )
+    assert [line for line in lines if line not in bars] == [*BEGUN, *WARNINGS]
+
+
+def test_quiet_leaves_the_warnings(train):
+    assert train(io.StringIO(), quiet=True).splitlines() == WARNINGS
+
+
+@pytest.mark.parametrize(
+    ("end", "fault", "says"),
+    [
+        ("raise OSError('odd')", TrainingFault, "LOG: the training failed (exit 1): OSError: odd"),
+        ("raise DataFault('a.nii: why')", GansynthError, "a.nii: why"),
+    ],
+)
+def test_a_failure_is_one_line(train, log, end, fault, says):
+    stream = io.StringIO()
+    with pytest.raises(fault) as caught:
+        train(stream, end)
+    assert str(caught.value).replace(str(log), "LOG") == says
+    assert stream.getvalue().splitlines()[1:] == [BEGUN[1], WARNINGS[0]]
