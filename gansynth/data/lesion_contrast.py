@@ -105,8 +105,8 @@ class LesionContrast:
                     contrast.sign
                 ]
                 return (
-                    f"lesion contrast {value:.2f} in box {row + 1} of class {names[label]}, "
-                    f"expected at least {contrast.least:.2f}{way}"
+                    f"too little lesion contrast in a box of class {names[label]}: {value:.2f} in "
+                    f"box {row + 1}, expected at least {contrast.least:.2f}{way}"
                 )
         return ""
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gansynth.metrics.estimate import Estimate
     from gansynth.metrics.recovery import FoldSegmenters
 
-VERSION = 2
+VERSION = 3
 
 STRIP = 6  # images of each side at the top of the report
 PARTS = ("realism", "faithfulness", "memorisation", "maps")
@@ -69,7 +69,7 @@ def assess(
 ) -> EvaluationResult:
     """Evaluate gathered images."""
     from gansynth.evaluation.memorisation import measure_memory
-    from gansynth.evaluation.summary import alarms, sentences
+    from gansynth.evaluation.summary import alarms, differing_counts, sentences
 
     clock = clock or Timer()
     document: dict[str, Any] = {"version": VERSION, "gansynth": __version__}
@@ -97,6 +97,7 @@ def assess(
     if "maps" in options.parts:
         with clock("maps"):
             document["maps"], pictures = _maps(gathered, comparison, judges, options)
+    document["differs"] = differing_counts(figures)
     document["alarms"] = alarms(document, figures)
     document["words"] = sentences(document, figures)
     document["seconds"] = {name: round(value, 2) for name, value in clock.seconds.items()}
@@ -193,6 +194,7 @@ class Timer:
 
 PAIRED = ("lesions",)
 """Metrics of samples beside their own cases: other subjects cannot replace these."""
+FIRST = "counts"
 BARS = 64  # bars of a plotted histogram
 
 
@@ -202,6 +204,7 @@ def chosen_metrics(names: Sequence[str]) -> dict[str, IntervalMetric]:
     from gansynth.metrics.comparison import load_metrics
 
     usual = [name for name in installed().names("metrics") if name not in PAIRED]
+    usual.sort(key=lambda name: name != FIRST)
     loaded = load_metrics(names or usual)
     return {
         name: metric if isinstance(metric, IntervalMetric) else FunctionMetric(metric, name)

@@ -74,7 +74,7 @@ class EvaluationData:
     """The evaluated samples, and the real cases they are compared with."""
 
     kind: str  # `run` or `bank`
-    name: str
+    name: str  # of its folder
     generator: str
     samples: Sequence[Sample]  # in the generator's space (of a bank: as stored)
     drawn_of: Sequence[str]  # the subject whose case a sample is based on, or a unique name

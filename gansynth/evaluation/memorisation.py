@@ -18,16 +18,13 @@ from gansynth.core.schema import Case, Sample, Schema
 from gansynth.data.batches import batch_of
 from gansynth.evaluation.evaluation_data import EvaluationData
 from gansynth.metrics.comparison import Comparison
-from gansynth.metrics.estimate import Floats
 from gansynth.metrics.memorisation import (
     FEWEST,
     MembershipAttack,
     NearCopies,
     SubjectDistances,
-    TrainingNearness,
     attack_by,
     least_margin,
-    nearer,
     nearest_by_subject,
     quantiles,
     ratio_of_medians,
@@ -51,8 +48,6 @@ CROPS = 4  # crops of a case for the discriminator
 OWN = 0.5
 """Factor on that ratio for the case whose labels a sample is based on. Informative labels alone
 halve the distance."""
-CHANCE = 0.05  # p below which samples count as nearer to training subjects than to others
-
 
 Pairs = Sequence[tuple[str, tuple[Sample, Case]]]
 """Captions, with a sample and its nearest real crop."""
@@ -77,31 +72,16 @@ def measure_memory(
     document: dict[str, Any] = {
         "unit": "deviations of real intensities, on a grid of at most 16 blocks an axis",
         "distances": looked.distances(rng),
-        "nearer": None,
         "ratio": looked.ratio(rng),
         "own": looked.own(),
     }
-    near = None
-    if min(len(looked.to_train.names), len(looked.to_others.names)) >= FEWEST:
-        near = nearer(looked.to_train, looked.to_others, rng)
-        document["nearer"] = near.to_json()
     copies, pairs = near_copies(gathered, comparison)
-    attacks = [*looked.attacks(), *asked_discriminator(gathered, comparison)]
+    attacks = [*looked.attack(), *asked_discriminator(gathered, comparison)]
     document["copies"] = copies.to_json()
     document["membership"] = [attack.to_json() for attack in attacks]
-    document["finding"] = _finding(copies, near, attacks)
+    revealed = any(a.succeeds for a in attacks if a.attack == "distance")
+    document["finding"] = "copies" if copies.pairs else "revealed" if revealed else "not shown"
     return document, pairs
-
-
-def _finding(
-    copies: NearCopies, near: TrainingNearness | None, attacks: Sequence[MembershipAttack]
-) -> str:
-    """``copies``, ``nearer to training`` or ``not shown``."""
-    if copies.pairs:
-        return "copies"
-    by_distance = [a for a in attacks if a.attack == "distance" and a.p < CHANCE]
-    close = near is not None and near.p < CHANCE and near.value > 0.5
-    return "nearer to training" if close or by_distance else "not shown"
 
 
 class _SubjectDistances:
@@ -178,43 +158,18 @@ class _SubjectDistances:
         near = [float(self.to_all.distances[n, column]) for n, column in pairs]
         return {"ratio": round(float(np.median(near) / np.median(usual)), 4), "samples": len(near)}
 
-    def attacks(self) -> list[MembershipAttack]:
-        """Membership by distance to all samples, and to those of other subjects' labels."""
+    def attack(self) -> list[MembershipAttack]:
+        """Membership by distance to all samples; none with too few subjects."""
         cases = self.gathered.known
-        members = [cases.people[i] for i in cases.members]
-        others = [cases.people[i] for i in cases.others]
-        if min(len(set(members)), len(set(others))) < FEWEST:
+        sides = [[cases.people[i] for i in ids] for ids in (cases.members, cases.others)]
+        if min(len(set(side)) for side in sides) < FEWEST:
             return []
-        drawn_of = np.array(self.comparison.drawn_of)
-        drawn_of_members = not set(members).isdisjoint(drawn_of.tolist())
-        attacks = []
-        for description, apart in (
-            ("distance to the nearest sample", False),
-            ("distance to the nearest sample that is not based on that subject's labels", True),
-        ):
-            if apart and not drawn_of_members:
-                continue
-            to_members, to_others = np.split(self.samples, [len(members)], axis=1)
-            scores = (
-                _score(to_members, members, drawn_of if apart else None),
-                _score(to_others, others, None),
-            )
-            mine, theirs = (
-                list(nearest_by_subject(s, p).values())
-                for s, p in zip(scores, (members, others), strict=True)
-            )
-            attacks.append(attack_by("distance", description, mine, theirs))
-        return attacks
-
-
-def _score(table: Floats, people: Sequence[str], drawn_of: np.ndarray[Any, Any] | None) -> Floats:
-    """Negative distance of each case to the nearest sample (N, cases)."""
-    scores = []
-    for column, person in zip(table.T, people, strict=True):
-        if drawn_of is not None:
-            column = column[drawn_of != person]
-        scores.append(-float(column.min()) if column.size else -np.inf)
-    return np.array(scores)
+        nearness = np.split(-self.samples.min(axis=0), [len(sides[0])])
+        mine, theirs = (
+            list(nearest_by_subject(scores, people).values())
+            for scores, people in zip(nearness, sides, strict=True)
+        )
+        return [attack_by("distance", "distance to the nearest sample", mine, theirs)]
 
 
 def near_copies(gathered: EvaluationData, comparison: Comparison) -> tuple[NearCopies, Pairs]:

@@ -85,7 +85,7 @@ def _open_run(
     cache, lineage = CaseCache(source), sampler.lineage
     return EvaluationData(
         "run",
-        run.run_id,
+        folder.resolve().name,
         run.generator.name,
         samples,
         own_names(samples, lineage),
@@ -157,7 +157,7 @@ def _open_bank(folder: Path, real: Real | None, number: int, reporter: Reporter)
     cache = CaseCache(source)
     return EvaluationData(
         "bank",
-        spec.run_id,
+        folder.resolve().name,
         str(samples[0].provenance.get("generator", "")),
         samples,
         own_names(samples, spec.lineage),

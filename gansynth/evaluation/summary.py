@@ -41,12 +41,13 @@ def _findings(document: Mapping[str, Any]) -> Iterator[Alarm]:
             "sharing them shares these. They are listed in near_copies.csv. More cases, fewer "
             "steps, a smaller generator or more edits help",
         )
-    elif memory.get("finding") == "nearer to training":
-        yield (
-            "memorisation",
-            "samples lie nearer to training subjects than to others: they reveal, better than "
-            "chance, who the training subjects are",
-        )
+    for attack in memory.get("membership", ()):
+        if attack["succeeds"] and attack["attack"] == "distance":
+            yield (
+                "memorisation",
+                "samples reveal, better than chance, who the training subjects are, by "
+                f"{_attack(attack)}",
+            )
     identity = document.get("identity") or {}
     if identity.get("findings"):
         yield (
@@ -123,11 +124,31 @@ def sentences(document: Mapping[str, Any], figures: Sequence[Estimate]) -> dict[
     """``words`` of the document."""
     claims: list[str] = []
     hidden: list[str] = []
+    claims += [differs] if (differs := document["differs"]) else []
     _say_realism(figures, claims, hidden)
     _say_faithfulness(document.get("faithfulness"), claims, hidden)
     _say_memory(document, claims, hidden)
     _say_identity(document.get("identity"), claims, hidden)
     return {"shown": claims, "not_shown": hidden}
+
+
+def differing_counts(figures: Sequence[Estimate]) -> str:
+    """How many lesions samples and real pictures have, in a sentence; empty unless it differs."""
+    texts = []
+    for figure in figures:
+        if figure.metric != "counts" or figure.finding != "unlike real":
+            continue
+        value, real = figure.value or 0.0, figure.real or 0.0
+        what = figure.name.removeprefix("pictures with ")
+        if what == figure.name:
+            texts.append(f"samples have {value:.1f} {what}, real ones {real:.1f}")
+        else:
+            whose = {0: "no sample has", 1: "every sample has"}.get(
+                value, f"{100 * value:.0f} % of samples have"
+            )
+            texts.append(f"{whose} {what}, {100 * real:.0f} % of real pictures have one")
+    text = "; ".join(texts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _say_realism(figures: Sequence[Estimate], claims: list[str], hidden: list[str]) -> None:
@@ -196,7 +217,7 @@ def _say_memory(document: Mapping[str, Any], claims: list[str], hidden: list[str
     if "why" in result:
         hidden.append(f"Whether training cases are memorised is not known: {result['why']}.")
         return
-    copies, near = result["copies"], result["nearer"]
+    copies = result["copies"]
     if copies["count"]:
         claims.append(
             f"{copies['count']} of {copies['of']} samples are near-copies of training cases."
@@ -206,19 +227,19 @@ def _say_memory(document: Mapping[str, Any], claims: list[str], hidden: list[str
             f"None of {copies['of']} samples is a near-copy of a training case. This does not show "
             "that no further sample is one, nor that nobody can be recognised."
         )
-    _say_nearer(near, claims, hidden)
     for attack in result["membership"]:
-        text = (
-            f"{attack['attack']} ({attack['what']}): area {attack['auc']:.2f} "
-            f"({attack['low']:.2f} to {attack['high']:.2f}), {attack['members']} training "
-            f"subjects and {attack['others']} others"
-        )
-        if attack["p"] < 0.05:
-            claims.append(f"An attacker can identify training subjects by {text}.")
-        else:
+        if not attack["succeeds"]:
             hidden.append(
-                f"It is not shown that an attacker can identify training subjects by {text}."
+                "It is not shown that an attacker can identify training subjects by "
+                f"{_attack(attack)}."
             )
+        elif attack["attack"] != "distance":  # that one is an alarm
+            claims.append(f"An attacker can identify training subjects by {_attack(attack)}.")
+    if not result["membership"]:
+        hidden.append(
+            "Whether an attacker can identify training subjects is not known: fewer than three "
+            "subjects are held out; name other subjects' cases with --real."
+        )
     to_own = result.get("own")
     if to_own:
         hidden.append(
@@ -229,6 +250,15 @@ def _say_memory(document: Mapping[str, Any], claims: list[str], hidden: list[str
     hidden.append(
         "An attack that fails here does not bound other attacks. Nothing in this report makes "
         "samples anonymous."
+    )
+
+
+def _attack(attack: Mapping[str, Any]) -> str:
+    p = "p < 0.001" if attack["p"] < 0.001 else f"p = {attack['p']:.3f}"
+    return (
+        f"{attack['what']}: AUC {attack['auc']:.2f} (95 % CI {attack['low']:.2f} to "
+        f"{attack['high']:.2f}, {p}; 0.5 is chance), {attack['members']} training subjects and "
+        f"{attack['others']} others"
     )
 
 
@@ -243,24 +273,4 @@ def _say_identity(result: Mapping[str, Any] | None, claims: list[str], hidden: l
         hidden.append(
             f"Nothing that names a patient or a source was found in {where}: not in file names, "
             "texts, headers or PNG metadata. The audit compares no images; see memorisation above."
-        )
-
-
-def _say_nearer(near: Mapping[str, Any] | None, claims: list[str], hidden: list[str]) -> None:
-    if near is None:
-        hidden.append(
-            "Whether samples lie nearer to training subjects than to others is not known: fewer "
-            "than three subjects are held out; name other subjects' cases with --real."
-        )
-        return
-    share = (
-        f"{near['value']:.2f} of the samples lie nearer to training subjects than to as many "
-        f"({near['people']}) others"
-    )
-    if near["p"] < 0.05 and near["value"] > 0.5:
-        claims.append(f"{share}, where 0.5 is expected without memorisation (p = {near['p']:.3g}).")
-    else:
-        hidden.append(
-            f"Memorisation is not shown by distances: {share}, where 0.5 is expected "
-            f"(p = {near['p']:.3g})."
         )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 METRICS: Mapping[str, tuple[str, str]] = {
+    "counts": ("counts", "counts_metric"),
     "spectrum": ("spectrum", "spectrum_metric"),
     "histogram": ("intensity", "histogram_metric"),
     "diversity": ("diversity", "diversity_metric"),

@@ -18,8 +18,6 @@ import numpy as np
 
 from gansynth.metrics.estimate import LEVEL, Floats, Indices, drawn_anew, median_estimate, numbered
 
-SUBSETS = 60  # random subsets of as many training subjects as held-out ones
-PERMUTATIONS = 499
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MARGIN = 0.05  # share of real images whose margin is as small as that of a copy
 
@@ -51,69 +49,6 @@ class SubjectDistances:
         """Distance of each image to the nearest of some subjects; of all if None."""
         chosen = self.distances if people is None else self.distances[:, people]
         return np.asarray(chosen.min(axis=1))
-
-
-@dataclass(frozen=True)
-class TrainingNearness:
-    """Whether samples lie nearer to training subjects than to as many held-out ones.
-
-    ``value``: share that do; 0.5 without memorisation. Interval: 95 %, None below four subjects a
-    side.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    p: float
-    people: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON document."""
-        return {**vars(self), "expected": 0.5}
-
-
-def nearer(
-    train: SubjectDistances, held_out: SubjectDistances, rng: np.random.Generator
-) -> TrainingNearness:
-    """Compare distances of the same samples to both groups."""
-    both = np.concatenate([train.distances, held_out.distances], axis=1)
-    count, total = train.distances.shape[1], both.shape[1]
-    size = min(count, total - count)
-    comparison = np.arange(total) < count
-    value = _share(both, comparison, size, SUBSETS, rng)
-    as_near = 0
-    for _ in range(PERMUTATIONS):
-        dealt = rng.permutation(comparison)
-        # With few subjects the true sides recur often; they count as equally near.
-        same = bool((dealt == comparison).all())
-        as_near += same or _share(both, dealt, size, SUBSETS // 6, rng) >= value - 1e-12
-    low = high = None
-    if size >= 4:
-        # Delete-half jackknife over samples, training and held-out subjects: the spread of the
-        # shares is about their standard error (as in ``figure.summarised``).
-        rows = max(2, len(both) // 2)
-        half = [
-            _share(both[rng.permutation(len(both))[:rows]], comparison, size // 2, 1, rng)
-            for _ in range(4 * SUBSETS)
-        ]
-        away = 1.96 * float(np.std(half, ddof=1))
-        low, high = max(0.0, value - away), min(1.0, value + away)
-    return TrainingNearness(value, low, high, (1 + as_near) / (1 + PERMUTATIONS), size)
-
-
-def _share(
-    distances: Floats, train: Indices, size: int, subsets: int, rng: np.random.Generator
-) -> float:
-    """Share of rows nearer to some columns of one side than to as many of the other."""
-    train_columns, other_columns = np.flatnonzero(train), np.flatnonzero(~train)
-    shares = []
-    for _ in range(subsets):
-        mine = distances[:, rng.permutation(train_columns)[:size]].min(axis=1)
-        theirs = distances[:, rng.permutation(other_columns)[:size]].min(axis=1)
-        finite = np.isfinite(mine) | np.isfinite(theirs)
-        ties = np.where(mine == theirs, 0.5, (mine < theirs).astype(float))
-        shares.append(float(ties[finite].mean()) if finite.any() else 0.5)
-    return float(np.mean(shares))
 
 
 def quantiles(distances: Floats) -> list[float | None]:
@@ -184,7 +119,7 @@ class MembershipAttack:
     """How well an attack, ``distance`` or ``discriminator``, distinguishes members from others.
 
     ``auc``: probability that a member scores higher than another subject, with its 95 % interval.
-    ``p``: one-sided (Mann & Whitney).
+    ``p``: two-sided. Below 0.05 the interval excludes 0.5, and only then: both are one test.
     """
 
     attack: str
@@ -196,44 +131,51 @@ class MembershipAttack:
     members: int
     others: int
 
+    @property
+    def succeeds(self) -> bool:
+        """Whether it identifies members better than chance: the interval lies above 0.5."""
+        return self.low > 0.5
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON document."""
         numbers = {k: round(getattr(self, k), 5) for k in ("auc", "low", "high", "p")}
-        return {**vars(self), **numbers}
+        return {**vars(self), **numbers, "succeeds": self.succeeds}
 
 
 def attack_by(
     name: str, text: str, members: Sequence[float], others: Sequence[float]
 ) -> MembershipAttack:
     """Evaluate an attack by its scores, one for each subject; higher means a member."""
+    from scipy.special import ndtr
     from scipy.stats import mannwhitneyu
 
-    test = mannwhitneyu(members, others, alternative="greater")
-    auc = float(test.statistic) / (len(members) * len(others))
-    low, high = auc_interval(auc, len(members), len(others))
-    return MembershipAttack(
-        name, text, auc, low, high, float(test.pvalue), len(members), len(others)
-    )
+    sizes = len(members), len(others)
+    auc = float(mannwhitneyu(members, others).statistic) / (sizes[0] * sizes[1])
+    low, high = auc_interval(auc, *sizes)
+    p = 2 * float(ndtr(-abs(auc - 0.5) / _auc_error(0.5, *sizes)))
+    return MembershipAttack(name, text, auc, low, high, p, *sizes)
+
+
+def _auc_error(area: float, first: int, second: int) -> float:
+    """Standard error of an area (Hanley & McNeil 1982); that of ranks at 0.5."""
+    mean_others = (first + second) / 2 - 1
+    spread = 1 + mean_others * (1 - area) / (2 - area) + mean_others * area / (1 + area)
+    return math.sqrt(area * (1 - area) * spread / (first * second))
 
 
 def auc_interval(auc: float, first: int, second: int) -> tuple[float, float]:
     """Interval of an AUC, valid for few subjects and at 0 and 1; ``LEVEL`` of them may miss.
 
     Newcombe 2006 (Stat. Med. 25:559), method 5. It holds the areas within their own standard error
-    (Hanley & McNeil 1982) times the normal quantile.
+    times the normal quantile.
     """
     from scipy.optimize import brentq
     from scipy.special import ndtri
 
     away = -float(ndtri(LEVEL / 2))
-    mean_others = (first + second) / 2 - 1
-
-    def error(area: float) -> float:
-        spread = 1 + mean_others * (1 - area) / (2 - area) + mean_others * area / (1 + area)
-        return math.sqrt(area * (1 - area) * spread / (first * second))
 
     def off(area: float) -> float:
-        return abs(auc - area) - away * error(area)
+        return abs(auc - area) - away * _auc_error(area, first, second)
 
     def end(bound: float) -> float:
         if auc == bound:

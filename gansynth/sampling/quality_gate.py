@@ -31,8 +31,8 @@ def validate_sample(
     size = sample.image.shape[1:]
     if min_size and any(n < least for n, least in zip(size, min_size, strict=True)):
         raise DataFault(
-            f"sample: size is {size} voxels, expected at least {tuple(min_size)}; fit the "
-            "generator with a larger size"
+            f"sample: too few voxels: {' x '.join(map(str, size))}, expected at least "
+            f"{tuple(min_size)}; fit the generator with a larger size"
         )
     with np.errstate(
         over="ignore"
@@ -40,8 +40,8 @@ def validate_sample(
         stored = np.asarray(sample.image).astype(dtype)
     if not np.isfinite(stored).all():
         raise DataFault(
-            f"sample: image overflows {dtype}, its largest value is "
-            f"{float(np.abs(sample.image).max()):g}; store float32, or check the generator"
+            f"sample: image overflows {dtype}: {float(np.abs(sample.image).max()):g} is its "
+            "largest value; store float32, or check the generator"
         )
     inside = ... if sample.labels is None else sample.labels != OUTSIDE
     # One channel with contrast is enough, so mostly only the first one is checked.
@@ -58,13 +58,13 @@ def _admit_boxes(boxes: Boxes, size: tuple[int, ...]) -> None:
     axes = len(size)
     if boxes.coords.shape[1] != 2 * axes:
         raise DataFault(
-            f"sample: boxes have {boxes.coords.shape[1]} coordinates, expected {2 * axes}"
+            f"sample: boxes of other axes: {boxes.coords.shape[1]} coordinates, expected {2 * axes}"
         )
     inside = (boxes.coords[:, :axes] >= 0) & (boxes.coords[:, axes:] <= np.array(size))
     if not inside.all():  # NaN counts as outside
         raise DataFault(
-            f"sample: {int((~inside.all(axis=1)).sum())} of {len(boxes.coords)} boxes leave the "
-            f"image of {size} voxels, expected all inside"
+            f"sample: boxes leave the image: {int((~inside.all(axis=1)).sum())} of "
+            f"{len(boxes.coords)}, the image has {size} voxels, expected all inside"
         )
 
 
@@ -93,6 +93,9 @@ class QualityGate:
 
 
 def reject_reason_of(fault: DataFault | str) -> str:
-    """Return the fault in a few words without numbers, so that equal reasons count as one."""
-    reason = re.split(r", expected|; |\. ", str(fault), maxsplit=1)[0]
-    return re.sub(r"(?<!\w)-?\d[\d.e+-]*", "#", reason.removeprefix("sample: "))
+    """Return the fault in a few words without numbers, so that equal reasons count as one.
+
+    Numbers stand behind a colon; any others become an ellipsis.
+    """
+    reason = re.split(r", expected|; |\. |: (?=[-\d]|inf|nan)", str(fault), maxsplit=1)[0]
+    return re.sub(r"(?<!\w)-?\d[\d.e+-]*", "…", reason.removeprefix("sample: "))

@@ -14,6 +14,7 @@ from gansynth.report.numbers import (
     finite,
     index_of,
     joined,
+    link_number,
     number,
     three,
     whole,
@@ -46,7 +47,7 @@ FINDINGS = {
     "partly": Assessment.UNCLEAR,
     "no more than shuffled labels": Assessment.LOSS,
     "copies": Assessment.LOSS,
-    "nearer to training": Assessment.LOSS,
+    "revealed": Assessment.LOSS,
     "not shown": Assessment.UNCLEAR,
 }
 
@@ -105,7 +106,7 @@ LABELS = {
 }
 REMEMBERED = {
     "copies": "Samples repeat training cases",
-    "nearer to training": "Samples lie nearer to training subjects than to others",
+    "revealed": "Samples reveal who the training subjects are",
     "not shown": "Memorisation is not shown, which does not rule it out",
 }
 
@@ -127,7 +128,8 @@ def parts(root: JsonNode) -> list[PartSummary]:
 
 def _realism(root: JsonNode) -> Lines:
     figures = list(root["figures"])
-    lines = []
+    differs = root["differs"]
+    lines: list[tuple[Marker, Line]] = [(Assessment.LOSS, [link_number(differs)])] * bool(differs)
     for sign in Assessment:
         chosen = [figure for figure in figures if assessment_of(figure["finding"]) is sign]
         if chosen:
@@ -178,11 +180,6 @@ def _memory(node: JsonNode) -> Lines:
     if not node["finding"]:
         return [(Assessment.MISSING, ["Not tested."])]
     words = REMEMBERED.get(node["finding"].text, node["finding"].text)
-    copies, nearer = node["copies"], node["nearer"]
-    details: list[Line] = [
-        [whole(copies["count"]), " of ", whole(copies["of"]), " are near-copies"]
-    ]
-    if nearer:
-        share = number(nearer["value"], 0, scale=100.0)
-        details.append([share, " % lie nearer to training than to held-out subjects"])
-    return [(assessment_of(node["finding"]), [f"{words}: ", *joined(details), "."])]
+    copies = node["copies"]
+    count = [whole(copies["count"]), " of ", whole(copies["of"]), " are near-copies."]
+    return [(assessment_of(node["finding"]), [f"{words}: ", *count])]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from markupsafe import Markup
 
@@ -13,7 +12,6 @@ from gansynth.report.document import JsonNode
 from gansynth.report.numbers import (
     Line,
     LinkedNumber,
-    Three,
     finite,
     interval,
     link_number,
@@ -32,9 +30,10 @@ OWNER = (
     "be passed on."
 )
 MEANING = (
-    "If samples repeat training cases, they lie nearer to them than to as many held-out "
-    "subjects, and an attacker can identify training subjects. What is not shown here is not ruled "
-    "out: another attack may show it, and few held-out subjects show little."
+    "If samples repeat training cases, they lie nearer to training subjects than to held-out ones, "
+    "and an attacker can identify training subjects. Membership by distance decides whether that "
+    "is shown. What is not shown here is not ruled out: another attack may show it, and few "
+    "held-out subjects show little."
 )
 HEIGHT = 30.0
 MIDDLE = HEIGHT / 2
@@ -63,7 +62,7 @@ ATTACKS = {
 
 
 def memorisation(root: JsonNode, drawings: Drawings) -> list[Block]:
-    """Distances, shares and attacks, near-copies."""
+    """Distances, attacks, near-copies."""
     node = root["memorisation"]
     if not node["finding"]:
         why: Line = [": ", link_number(node["why"])] if node["why"] else []
@@ -126,91 +125,45 @@ def _box(axis: Axis, quantiles: Sequence[LinkedNumber], class_: str) -> list[Mar
     return drawn
 
 
-# -- shares and attacks --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ChanceComparison:
-    """A result with the value expected by chance."""
-
-    node: JsonNode
-    name: str
-    how: Line
-    value: Three
-    expected_text: Line
+# -- attacks --------------------------------------------------------------------------
 
 
 def chances(node: JsonNode, drawings: Drawings) -> list[Block]:
-    """The share nearer to training, and attacks, each with the value of chance."""
-    nearer = node["nearer"]
-    entries = [_nearer(nearer)] if nearer else []
-    entries += map(_attack, node["membership"])
-    if not entries:
+    """The attacks, each with the value of chance."""
+    attacks = list(node["membership"])
+    if not attacks:
         return []
     axis = Axis.over([0.0, 1.0], *EDGES)
     description = "Axis from zero to one; values right of chance indicate memorisation."
-    head = ruler(drawings, axis, "Share or AUC", description, ("", "memorised ▸"))
-    rows = [_chance(drawings, axis, head, entry) for entry in entries]
-    caption = "Memorisation tests, beside the values expected without memorisation"
+    head = ruler(drawings, axis, "AUC", description, ("", "memorised ▸"))
+    rows = [_attack(drawings, axis, head, attack) for attack in attacks]
+    caption = "Membership inference: can training subjects be told from others?"
     return [Table.of(caption, rows, "chances"), CHANCE_KEY]
 
 
-def _found(node: JsonNode, key: str) -> Three:
-    middle, low, high = (number(node[k], 2) for k in (key, "low", "high"))
-    return middle, low, high
-
-
-def _nearer(node: JsonNode) -> ChanceComparison:
-    return ChanceComparison(
-        node,
-        "Samples nearer to training",
-        [
-            "Share of samples that lie nearer to training subjects than to as many held-out ones; ",
-            whole(node["people"]),
-            " subjects on each side.",
-        ],
-        _found(node, "value"),
-        [number(node["expected"], 2)],
-    )
-
-
-def _attack(node: JsonNode) -> ChanceComparison:
+def _attack(drawings: Drawings, axis: Axis, head: Markup, node: JsonNode) -> TableRow:
     key = node["attack"].text
-    return ChanceComparison(
-        node,
-        ATTACKS.get(key, f"Membership, AUC: {key}"),
-        [
-            *sentence(node["what"].text),
-            whole(node["members"]),
-            " members, ",
-            whole(node["others"]),
-            " others.",
-        ],
-        _found(node, "auc"),
-        [f"{CHANCE:.2f}"],
-    )
-
-
-def _chance(drawings: Drawings, axis: Axis, head: Markup, entry: ChanceComparison) -> TableRow:
+    name = ATTACKS.get(key, f"Membership, AUC: {key}")
+    middle, *ends = auc = [number(node[part], 2) for part in ("auc", "low", "high")]
     drawn = grid(axis, HEIGHT)
     at = axis.at(CHANCE)
     drawn.append(line(at, 0, at, HEIGHT, "mde"))
-    middle, *ends = entry.value
     drawn += whisker(axis, [(value_of(end), end) for end in ends], MIDDLE)
     if (value := value_of(middle)) is not None:
         drawn.append(sourced(middle, mark("dot", axis.at(value), MIDDLE, "arm")))
     described = f"{middle.text}, 95 % CI {ends[0].text} to {ends[1].text}."
+    members: Line = [whole(node["members"]), " members, ", whole(node["others"]), " others."]
     cells: dict[TableColumn, Line | Markup] = {
-        TableColumn("what", "words"): [entry.name],
-        TableColumn("how", "words"): entry.how,
+        TableColumn("what", "words"): [name],
+        TableColumn("how", "words"): [*sentence(node["what"].text), *members],
         TableColumn("beside chance", "drawing", head): drawings.drawing(
-            entry.name, described, HEIGHT, *drawn
+            name, described, HEIGHT, *drawn
         ),
-        TableColumn("found, 95 % CI"): with_interval(*entry.value),
-        TableColumn("expected"): entry.expected_text,
-        TableColumn("p"): [probability(entry.node["p"])],
+        TableColumn("found, 95 % CI"): with_interval(*auc),
+        TableColumn("expected"): [f"{CHANCE:.2f}"],
+        TableColumn("p"): [probability(node["p"])],
     }
-    return TableRow(cells, pointer=entry.node.pointer)
+    return TableRow(cells, pointer=node.pointer)
 
 
 # -- in words -------------------------------------------------------------------------------------
@@ -222,7 +175,7 @@ def _ratios(node: JsonNode) -> list[Block]:
     blocks: list[Block] = []
     if ratio["value"].number is not None:
         start = "The median distance to training cases is "
-        end = " times that of held-out real cases; without memorisation about 1 is expected."
+        end = " times that of held-out real cases. Blur makes it smaller, too."
         blocks.append(Paragraph([start, *with_interval(*three(ratio, 2)), end]))
     if own_case["ratio"].number is not None:
         line: Line = [

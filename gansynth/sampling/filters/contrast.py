@@ -145,7 +145,7 @@ class ContrastFilter(Filter):
         name = next(name for name, number in self._schema.labels.items() if number == value)
         way = {1: ", brighter than its rim", -1: ", darker than its rim", 0: ""}[reference.sign]
         return FilterResult(
-            f"lesion contrast {contrast:.2f} of label {name!r}, expected at least "
+            f"too little lesion contrast of label {name!r}: {contrast:.2f}, expected at least "
             f"{reference.least:.2f}{way}",
             contrast,
         )

@@ -137,8 +137,8 @@ class FaithfulFilter(Filter):
         if dice is None or dice >= self._least:
             return FilterResult(found=dice)
         return FilterResult(
-            f"Dice {dice:.2f} of its labels with what a segmenter finds, expected at least "
-            f"{self._least:.2f}",
+            f"too low a Dice of its labels with what a segmenter finds: {dice:.2f}, expected at "
+            f"least {self._least:.2f}",
             dice,
         )
 

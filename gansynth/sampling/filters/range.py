@@ -98,7 +98,7 @@ class RangeFilter(Filter):
         beyond, where = self._worst(sample.image, sample.labels)
         if not np.isfinite(beyond) or beyond > self._most:
             return FilterResult(
-                f"{where} by {beyond:.2f} deviations beyond training cases, expected at most "
+                f"{where} beyond training cases: {beyond:.2f} deviations, expected at most "
                 f"{self._most:.2f}",
                 beyond if np.isfinite(beyond) else None,
             )
