@@ -271,7 +271,7 @@ def summary(document: Mapping[str, Any]) -> dict[str, Any]:
     figures = {f"{f['metric']} {f['name']}": f for f in document["figures"]}
     kept = ("value", "low", "high", "real", "real_low", "real_high", "p", "finding")
     faithful, memory = document["faithfulness"], document["memorisation"]
-    nothing = {"copies": None, "nearer": None, "membership": [], "finding": None}
+    nothing = {"copies": None, "membership": [], "finding": None}
     return {
         "images": document["images"],
         "data": document["data"],

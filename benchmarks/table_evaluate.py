@@ -27,7 +27,7 @@ COLUMNS = (
 LEGEND = (
     "\\* unlike real, ? unclear; the line of real people has the band in which 95 % of comparisons "
     "of real people lie. Dice: of a segmenter that has not seen the person, on samples / on real "
-    "people. Nearer: share of samples nearer to people fitted on than to as many others."
+    "people. Membership: area of the attack by distance to the nearest sample; 0.5 is chance."
 )
 
 
@@ -38,7 +38,7 @@ def tables(doc: Mapping[str, Any]) -> str:
         data = next(iter(found["samples"].values()))["data"]
         people = f"{data['subjects']} people fitted on, {data['held_out_subjects']} held out"
         shown = [c for c in COLUMNS if any(c[0] in s["figures"] for s in found["samples"].values())]
-        heads = ["samples", *(title for _, title, _ in shown), "Dice", "near-copies", "nearer"]
+        heads = ["samples", *(title for _, title, _ in shown), "Dice", "near-copies", "membership"]
         rows = [heads, ["---"] * len(heads), _real(found, shown)]
         rows += [_row(name, one, shown) for name, one in found["samples"].items()]
         lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -74,11 +74,14 @@ def _row(name: str, found: Mapping[str, Any], shown: Sequence[tuple[str, str, in
     dice = "–"
     if faithful.get("synthetic") is not None and faithful.get("real") is not None:
         dice = f"{faithful['synthetic']:.2f} / {faithful['real']:.2f}"
-    copies, near = memory["copies"], memory["nearer"]
+    copies = memory["copies"]
+    attack = next((a for a in memory["membership"] if a["attack"] == "distance"), None)
     return [
         *(name, *cells, dice),
         "–" if copies is None else f"{copies['count']} of {copies['of']}",
-        "–" if near is None else f"{near['value']:.2f}{'*' if near['p'] < 0.05 else ''}",
+        "–"
+        if attack is None
+        else f"{attack['auc']:.2f}{MARKS['unlike real'] if attack['low'] > 0.5 else ''}",
     ]
 
 

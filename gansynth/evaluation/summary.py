@@ -10,6 +10,7 @@ from gansynth.metrics.estimate import Estimate
 BLURRED, NOISY = 0.5, 2.0
 """Power in the highest frequencies, as a ratio to real, at which an alarm is raised."""
 UNFAITHFUL = "no more than shuffled labels"
+SHARED = "images with "  # names of figures that are shares of images
 POWER = 0.5  # smallest share of the real Dice without an alarm
 
 
@@ -133,22 +134,21 @@ def sentences(document: Mapping[str, Any], figures: Sequence[Estimate]) -> dict[
 
 
 def differing_counts(figures: Sequence[Estimate]) -> str:
-    """How many lesions samples and real pictures have, in a sentence; empty unless it differs."""
+    """How many lesions samples and real images have, in sentences; empty unless it differs."""
     texts = []
     for figure in figures:
-        if figure.metric != "counts" or figure.finding != "unlike real":
-            continue
-        value, real = figure.value or 0.0, figure.real or 0.0
-        what = figure.name.removeprefix("pictures with ")
-        if what == figure.name:
-            texts.append(f"samples have {value:.1f} {what}, real ones {real:.1f}")
-        else:
-            whose = {0: "no sample has", 1: "every sample has"}.get(
-                value, f"{100 * value:.0f} % of samples have"
-            )
-            texts.append(f"{whose} {what}, {100 * real:.0f} % of real pictures have one")
-    text = "; ".join(texts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+        if figure.metric == "counts" and figure.finding == "unlike real":
+            value, real, what = figure.value or 0.0, figure.real or 0.0, figure.name
+            if what.startswith(SHARED):
+                whose = {0: "No sample has", 1: "Every sample has"}
+                text = whose.get(value, f"{100 * value:.0f} % of samples have")
+                texts.append(
+                    f"{text} {what.removeprefix(SHARED)}; {100 * real:.0f} % of real "
+                    "images have one."
+                )
+            else:
+                texts.append(f"Samples have {value:.1f} {what}, real ones {real:.1f}.")
+    return " ".join(texts)
 
 
 def _say_realism(figures: Sequence[Estimate], claims: list[str], hidden: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The metric ``counts``: how many lesions a picture has, and how many pictures have any.
+"""The metric ``counts``: how many lesions an image has, and how many images have any.
 
 A lesion is a connected component of the foreground, of any size, or a box.
 """
@@ -16,14 +16,14 @@ from gansynth.metrics.estimate import LEVEL, Better, Estimate, Floats
 from gansynth.runtime.errors import DataFault
 
 SHARE, MEAN = "share", "mean"
-NAMES = {SHARE: "pictures with a {}", MEAN: "{}s per picture"}
-WHAT = {SHARE: "share of pictures with any {}", MEAN: "mean number of {}s in a picture"}
+NAMES = {SHARE: "images with a {}", MEAN: "{}s per image"}
+WHAT = {SHARE: "share of images with any {}", MEAN: "mean number of {}s in an image"}
 LESION, PART = "lesion", "labelled part"
-"""What is counted: lesions, or parts of label maps that no real picture lacks, such as organs."""
+"""What is counted: lesions, or parts of label maps that no real image lacks, such as organs."""
 
 
 class CountMetric(SplitHalfMetric):
-    """Share of pictures with a lesion, and mean number of lesions, beside real subjects'."""
+    """Share of images with a lesion, and mean number of lesions, beside real subjects'."""
 
     title = "Number of lesions"
     least = 4
@@ -61,24 +61,30 @@ class CountMetric(SplitHalfMetric):
         counts, real = self.prepared(comparison)
         organs = all(image.labels is not None for image in comparison.real) and (real > 0).all()
         word = PART if organs else LESION
+        every = [self.compare(side, real, comparison) for side in (counts, real)]
         found = []
         for figure in super().figures(comparison):
-            if figure.name == SHARE:
-                people = len(set(comparison.people))
-                own = _exact(figure.value, len(counts)) or (figure.low, figure.high)
-                theirs = _exact(figure.real, people) or (figure.real_low, figure.real_high)
-                figure = replace(
-                    figure, low=own[0], high=own[1], real_low=theirs[0], real_high=theirs[1]
-                )
+            # Halves give the intervals; the numbers themselves are those of all images.
+            value, theirs = (numbers[figure.name] for numbers in every)
+            figure = replace(figure, value=value, real=theirs, difference=value - theirs)
+            if figure.name == SHARE and value in EXACT:
+                low, high = _exact(value, len(counts))
+                figure = replace(figure, low=low, high=high)
+            if figure.name == SHARE and theirs in EXACT:
+                low, high = _exact(theirs, len(set(comparison.people)))
+                figure = replace(figure, real_low=low, real_high=high)
             name, what = (texts[figure.name].format(word) for texts in (NAMES, WHAT))
             found.append(replace(figure, name=name, what=what, title=f"Number of {word}s"))
         return found
 
 
-def _exact(share: float | None, number: int) -> tuple[float, float] | None:
-    """95 % interval of a share of 0 or 1 of a number; none for others."""
+EXACT = (0.0, 1.0)
+
+
+def _exact(share: float, number: int) -> tuple[float, float]:
+    """95 % interval of a share of 0 or 1 of a number."""
     edge = (LEVEL / 2) ** (1 / number)
-    return {0.0: (0.0, 1 - edge), 1.0: (edge, 1.0)}.get(share if share is not None else -1.0)
+    return (edge, 1.0) if share else (0.0, 1 - edge)
 
 
 counts_metric = CountMetric()

@@ -143,7 +143,7 @@ def produced(folder: Path, draw: Callable[[int], Sample]) -> dict[str, int]:
 
 def test_a_producer_keeps_what_its_gate_rejects(tmp_path):
     reject_reason = {
-        "reject_reason": "lesion contrast 0.1 in box 1 of class core, expected at least 0.4"
+        "reject_reason": "too little lesion contrast in a box of class core: 0.1 in box 1"
     }
 
     def draw(index: int) -> Sample:
@@ -154,7 +154,7 @@ def test_a_producer_keeps_what_its_gate_rejects(tmp_path):
     counted = produced(tmp_path, draw)
     told = lines(tmp_path / "rejected")
     assert [line["index"] for line in told] == [0, 3, 6, 9]
-    assert counted == {"lesion contrast # in box # of class core": 4}
+    assert counted == {"too little lesion contrast in a box of class core": 4}
     assert {line["reason"] for line in told} == set(counted)
 
 

@@ -94,8 +94,8 @@ def test_a_sample_with_lesions_in_its_boxes_has_no_flaw_one_without_has():
     assert known.reject_reason(sample.image, sample.boxes) == ""
     bare = of(99, ONE).image
     said = known.reject_reason(bare, sample.boxes)
-    assert said.startswith("lesion contrast ")
-    assert " in box 2 of class node, expected at least " in said
+    assert said.startswith("too little lesion contrast in a box of class node: ")
+    assert " in box 2, expected at least " in said
     assert "brighter than its rim" in said
 
 
@@ -103,7 +103,9 @@ def test_flaws_that_differ_in_numbers_only_are_one_reason():
     known, boxes = learnt(), boxes_of(ONE, TWO, labels=[0, 0])
     said = [known.reject_reason(of(50 + i, rows).image, boxes) for i, rows in enumerate((ONE, TWO))]
     assert said[0] != said[1]
-    assert {reject_reason_of(s) for s in said} == {"lesion contrast # in box # of class core"}
+    assert {reject_reason_of(s) for s in said} == {
+        "too little lesion contrast in a box of class core"
+    }
 
 
 def test_a_class_that_may_be_either_is_judged_by_its_strength():

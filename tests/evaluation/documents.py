@@ -139,8 +139,6 @@ def memorisation() -> dict[str, Any]:
             {"of": "training to other people's training",
              "quantiles": [0.38, 0.49, 0.55, 0.66, 0.9], "count": 20},
         ],
-        "nearer": {"value": 0.61, "low": 0.49, "high": 0.72, "p": 0.09, "expected": 0.5,
-                   "people": 5},
         "ratio": {"value": 0.89, "low": 0.8, "high": 0.99},
         "own": {"ratio": 0.7, "samples": 64},
         "copies": {"count": 2, "of": 64, "threshold": 0.5, "margin": 0.9, "pairs": [
@@ -148,10 +146,11 @@ def memorisation() -> dict[str, Any]:
             {"sample": 41, "case": "case_012", "ratio": 0.46, "own": False}]},
         "membership": [
             {"attack": "distance", "what": "distance to the nearest sample",
-             "auc": 0.55, "low": 0.31, "high": 0.78, "p": 0.4, "members": 20, "others": 5},
+             "auc": 0.55, "low": 0.31, "high": 0.78, "p": 0.4, "members": 20, "others": 5,
+             "succeeds": False},
             {"attack": "discriminator", "what": "how real the run's discriminator finds a person; "
              "it is in the run folder alone", "auc": 0.74, "low": 0.55, "high": 0.9, "p": 0.02,
-             "members": 20, "others": 5}],
+             "members": 20, "others": 5, "succeeds": True}],
         "finding": "copies",
     }  # fmt: skip
 

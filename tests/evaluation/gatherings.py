@@ -33,8 +33,13 @@ def compared(found: EvaluationData, number: int = 16) -> Comparison:
     return found.comparison(number, 0, LITTLE, "cpu", NullReporter())
 
 
-def assessed(samples: Sequence[Sample], *parts: str, metrics: Sequence[str] = ()) -> dict[str, Any]:
-    found = gathered(samples)
+def assessed(
+    samples: Sequence[Sample],
+    *parts: str,
+    metrics: Sequence[str] = (),
+    source: CaseSource | None = None,
+) -> dict[str, Any]:
+    found = gathered(samples, source)
     options = EvaluationOptions(parts, metrics, effort=LITTLE, pictures=False)
     return assess(found, compared(found), chosen_metrics(metrics), options).document
 

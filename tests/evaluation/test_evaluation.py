@@ -49,11 +49,9 @@ def test_strangers_raise_no_alarm_and_are_faithful_to_their_labels(of_strangers)
 def test_no_memory_of_strangers_is_shown_which_is_said(of_strangers):
     found = of_strangers["memorisation"]
     assert (found["finding"], found["copies"]["count"]) == ("not shown", 0)
-    assert found["nearer"]["p"] > 0.05
     assert found["ratio"]["low"] < 1 < found["ratio"]["high"]
     assert [attack["p"] > 0.05 for attack in found["membership"]] == [True]
     said = " ".join(of_strangers["words"]["not_shown"])
-    assert "Memorisation is not shown by distances" in said
     assert "It is not shown that an attacker can identify training subjects" in said
     assert "Nothing in this report makes samples anonymous" in said
 
@@ -72,7 +70,6 @@ def test_whom_copies_are_of_can_be_told(of_copies):
     (attack,) = of_copies["memorisation"]["membership"]
     assert (attack["auc"], attack["members"], attack["others"]) == (1.0, 12, 4)
     assert attack["p"] < 0.01
-    assert any("An attacker can identify" in text for text in of_copies["words"]["shown"])
 
 
 def test_noise_is_noisy_but_no_copy():
@@ -137,7 +134,7 @@ def test_a_model_per_channel_is_evaluated_as_one(toy_source, tmp_path):
     assert found["images"]["channels"] == ["first", "second"]
     assert {figure["metric"] for figure in found["figures"]} == {"spectrum", "diversity"}
     assert found["words"]["not_shown"][0].split("; ")[0] in (tmp_path / "run/card.md").read_text()
-    assert [a["attack"] for a in found["memorisation"]["membership"]] == ["distance"] * 2
+    assert [a["attack"] for a in found["memorisation"]["membership"]] == ["distance"]
 
 
 def test_samples_from_noise_are_nobodys_and_without_labels_have_no_faithfulness(toy_fit, tmp_path):

@@ -19,7 +19,6 @@ from gansynth.evaluation.memorisation import (
 from gansynth.metrics.memorisation import (
     SubjectDistances,
     least_margin,
-    nearer,
     quantiles,
     ratio_of_medians,
 )
@@ -61,42 +60,6 @@ def test_margins_and_quantiles_by_hand(found, wanted):
     assert found == pytest.approx(wanted)
 
 
-def near(shift, people=8):
-    """Distances to training people are smaller by ``shift``."""
-    rng = np.random.default_rng(0)
-    train, others = rng.normal(10, 1, (2, 60, people))
-    names = [f"p{n}" for n in range(people)]
-    return nearer(SubjectDistances(train - shift, names), SubjectDistances(others, names), rng)
-
-
-def test_without_memory_half_of_the_samples_are_nearer_and_with_it_more():
-    found, more = near(0), near(1.0)
-    assert found.value == pytest.approx(0.5, abs=0.1)
-    assert (found.low or 1) < 0.5 < (found.high or 0)
-    assert (found.p > 0.05, found.people) == (True, 8)
-    assert (more.value > 0.7, more.p < 0.01) == (True, True)
-
-
-def test_of_few_people_there_is_no_interval_and_p_cannot_be_small():
-    found = near(0, people=3)
-    assert (found.low, found.high) == (None, None)
-    assert near(2.0, people=2).p >= 0.1  # six ways to deal out four people
-
-
-def test_one_near_person_alone_is_no_memory():
-    """All samples are alike and lie near one training person: that happens by chance."""
-    rng = np.random.default_rng(0)
-    distances = np.tile(rng.normal(10, 1, 12), (40, 1))
-    distances[:, 0] = 1
-    names = [f"p{n}" for n in range(12)]
-    found = nearer(
-        SubjectDistances(distances[:, :8], names[:8]),
-        SubjectDistances(distances[:, 8:], names[8:]),
-        rng,
-    )
-    assert found.p > 0.05
-
-
 class Alone(ToySource):
     @property
     def held_out_ids(self):
@@ -106,7 +69,7 @@ class Alone(ToySource):
 def test_of_one_held_out_person_nothing_is_said():
     found = gathered(strangers(), Alone(2))
     document, _ = measure_memory(found, compared(found))
-    assert (document["nearer"], document["membership"]) == (None, [])
+    assert (document["finding"], document["membership"]) == ("not shown", [])
 
 
 def test_a_ratio_of_medians_has_an_interval():

@@ -50,7 +50,9 @@ def test_what_is_flawed_is_counted_and_pictured_and_the_rest_enters(run, tmp_pat
     assert all(set(s.provenance["admitted"]) == {"faithful", "range"} for s in found)
     counts = read_json(tmp_path / "counts.json")
     assert counts
-    assert set(counts) == {"filter 'faithful': Dice # of its labels with what a segmenter finds"}
+    assert set(counts) == {
+        "filter 'faithful': too low a Dice of its labels with what a segmenter finds"
+    }
     lines = (tmp_path / "rejected" / "rejected.jsonl").read_text().splitlines()
     told = [json.loads(line) for line in lines]
     assert len(told) == sum(counts.values())

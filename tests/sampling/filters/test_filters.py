@@ -75,7 +75,7 @@ def test_faithful_keeps_shuffled_labels_out(learnt):
     assert share(others) <= 0.2
     assert {
         reject_reason_of(reject_reason) for reject_reason in reject_reasons(others) if reject_reason
-    } == {"filter 'faithful': Dice # of its labels with what a segmenter finds"}
+    } == {"filter 'faithful': too low a Dice of its labels with what a segmenter finds"}
     dice = [sample.provenance["admitted"]["faithful"] for sample in own]
     assert min(dice) > 0.3
     assert max(dice) <= 1
@@ -120,7 +120,7 @@ def test_contrast_keeps_lesions_out_that_have_been_blurred_away(learnt):
     assert share(faded) == 0
     reasons = {reject_reason_of(reject_reason) for reject_reason in reject_reasons(faded)}
     assert reasons <= {
-        f"filter 'contrast': lesion contrast # of label {n!r}" for n in ("one", "two")
+        f"filter 'contrast': too little lesion contrast of label {n!r}" for n in ("one", "two")
     }
 
 
@@ -181,7 +181,7 @@ def test_range_keeps_intensities_out_that_no_case_has(learnt, change, reason):
     (reject_reason,) = reject_reasons([judge(learnt("range"), change(image, labels), labels)])
     assert reject_reason.startswith("filter 'range': ")
     assert reason in reject_reason
-    assert "beyond training cases, expected at most" in reject_reason
+    assert " beyond training cases: " in reject_reason
 
 
 def test_novel_keeps_copies_out_wherever_they_lie(fitted):
