@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 LEVEL = 0.05  # share of intervals that may miss the true value
+FEW = 16  # images a side; with fewer, a figure that finds no difference cannot tell
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,13 @@ class Estimate:
         """Whether the figure distinguishes samples from real subjects.
 
         ``unlike real``: the value is beyond those of real subjects, and the interval of the
-        difference excludes zero. A test is so if p is below 0.05.
+        difference excludes zero. A test is so if p is below 0.05. ``unclear``: the value alone is
+        beyond, there are fewer than ``FEW`` images, or that interval is wider than twice the range
+        of real subjects.
         """
+        few = self.images < FEW
         if self.p is not None:
-            return "unlike real" if self.p < LEVEL else "like real"
+            return "unlike real" if self.p < LEVEL else "unclear" if few else "like real"
         if self.value is None or self.real_low is None or self.real_high is None:
             return "unclear"
         low, high = self.real_low, self.real_high
@@ -69,12 +73,12 @@ class Estimate:
             "real": not low <= self.value <= high,
             "half": abs(self.value - 0.5) > max(abs(low - 0.5), abs(high - 0.5)),
         }[self.better]
-        if not beyond:
-            return "like real"
-        ends = self.difference_low, self.difference_high
-        if ends[0] is None or ends[1] is None or ends[0] <= 0 <= ends[1]:
+        start, end = self.difference_low, self.difference_high
+        if start is None or end is None:
             return "unclear"
-        return "unlike real"
+        if not beyond:
+            return "unclear" if few or end - start > 2 * (high - low) else "like real"
+        return "unclear" if start <= 0 <= end else "unlike real"
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON document; non-finite numbers are null."""

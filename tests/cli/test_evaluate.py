@@ -94,7 +94,7 @@ def test_a_bank_is_evaluated_as_its_run_is(run, run_json, refuse, tmp_path):
     found = run_json("evaluate", bank, "--real", "toy:2", *CHEAP)
     own = run_json("evaluate", run, *CHEAP)
     assert found["of"] == {"kind": "bank", "name": "bank", "generator": ""}
-    assert own["of"] == {"kind": "run", "name": "run", "generator": "cgan3d"}
+    assert own["of"] == {"kind": "run", "name": "run", "generator": "means"}
     assert found["data"] == own["data"]
     assert (tmp_path / "bank-evaluation" / "report.html").exists()
     values = [[figure["value"] for figure in one["figures"]] for one in (found, own)]

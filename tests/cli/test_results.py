@@ -153,7 +153,7 @@ def test_an_evaluation_is_told_by_its_three_answers_first():
     lines = list(results.lines_of_evaluation(found, Path("runs/g0")))
     assert lines[0] == (
         "Realism: ◆ Like real in 3 of 10 figures  ▼ Unlike real in 6 of 10 figures  "
-        "○ Unclear in 1 of 10 figures"
+        "○ Cannot tell in 1 of 10 figures"
     )
     assert [line.partition(":")[0] for line in lines[1:3]] == ["Labels", "Memorisation"]
     assert lines[3].startswith("ALARM ")

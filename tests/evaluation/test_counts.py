@@ -58,10 +58,10 @@ def test_how_many_have_a_lesion_comes_first(samples, source, value, real, said, 
     assert 0 <= share["low"] < share["high"] <= 1
     assert 0 <= share["real_low"] < share["real_high"] <= 1
     assert mean["value"] >= share["value"]
-    assert share["finding"] == ("unlike real" if said else "like real")
+    assert share["finding"] == ("unlike real" if said else "unclear")
     assert ("lesion" in share["name"]) == (source.__class__ is Rare)
     top = write_report(found, tmp_path)["report.md"].read_text("utf-8").split("\n\n")[1]
-    assert top.startswith(f"- **Realism**: {said or 'Like real in '}")
+    assert top.startswith(f"- **Realism**: {said or 'Cannot tell in '}")
 
 
 def test_it_is_the_first_of_all_figures():

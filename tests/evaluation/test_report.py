@@ -59,7 +59,7 @@ def test_in_short_it_says_what_was_found_of_each_part():
             "▼ Unlike real in 6 of 10 figures: Radial power spectrum, Diversity, Fréchet distance "
             "of features, Precision and recall (recall) and Classifier two-sample test (logistic "
             "regression).",
-            "○ Unclear in 1 of 10 figures: Intensities (distance FLAIR).",
+            "○ Cannot tell in 1 of 10 figures: Intensities (distance FLAIR).",
         ],
         "Labels": findings("full")["Labels"],
         "Memorisation": ["▼ Samples repeat training cases: 2 of 64 are near-copies."],

@@ -173,11 +173,17 @@ APART = {"difference_low": 0.1, "difference_high": 0.2}
         ("lower", 0.9, BAND, "unclear"),
         ("lower", 0.9, BAND | {"difference_low": -0.1, "difference_high": 0.2}, "unclear"),
         ("lower", 0.9, APART, "unclear"),
+        # A few images, or an interval wider than twice the band, cannot tell.
+        ("lower", 0.5, BAND | APART | {"images": 15}, "unclear"),
+        ("lower", 0.5, BAND | {"difference_low": -0.2, "difference_high": 0.21}, "unclear"),
+        ("lower", 0.9, BAND | APART | {"images": 4}, "unlike real"),
+        ("half", 0.5, BAND | {"p": 0.4, "images": 15}, "unclear"),
         ("half", 0.9, BAND | {"p": 0.05}, "like real"),
         ("half", 0.5, BAND | {"p": 0.049}, "unlike real"),
     ],
 )
 def test_a_finding_is_of_the_band_and_of_the_difference(better, value, numbers, finding):
+    numbers = {"images": 16} | numbers
     assert Estimate("m", "n", "t", "w", better, value, **numbers).finding == finding
 
 

@@ -52,6 +52,15 @@ FINDINGS = {
 }
 
 
+VERDICTS = {
+    Assessment.SAME: "like real",
+    Assessment.LOSS: "unlike real",
+    Assessment.UNCLEAR: "cannot tell",
+    Assessment.MISSING: "not known",
+}
+"""What a figure says of samples."""
+
+
 def assessment_of(finding: JsonNode) -> Assessment:
     """The sign of a finding; unknown words count as unclear."""
     return FINDINGS.get(finding.text, Assessment.UNCLEAR) if finding else Assessment.MISSING
@@ -138,8 +147,7 @@ def _realism(root: JsonNode) -> Lines:
             count = derived("count", chosen, of=of, holder="/figures")
             of = pattern("figures", [index_of(figure) for figure in figures], "finding")
             total = derived("count", figures, of=of, holder="/figures")
-            word = {"SAME": "like real", "LOSS": "unlike real", "UNCLEAR": "unclear"}
-            start: Line = [f"{word.get(sign.name, 'not known').capitalize()} in ", count, " of "]
+            start: Line = [f"{VERDICTS[sign].capitalize()} in ", count, " of "]
             names = joined([[name] for name in _names(chosen, figures)])
             lines.append((sign, [*start, total, " figures: ", *names, "."]))
     return lines or [(Assessment.MISSING, ["Not computed."])]

@@ -42,9 +42,10 @@ LINES = (
     "halves that share nobody. The band holds 95 % of such comparisons of real subjects. Samples "
     "within it are as far from real subjects as these are from each other.",
     "A figure is like real if it lies within the band or on its better side. It is unlike real if "
-    "it lies beyond it and the interval of the difference excludes zero, and unclear if that "
-    "interval holds zero. A test is unlike real if p is below 0.05. Like real only means: not "
-    "distinguishable by this figure, with so many images.",
+    "it lies beyond it and the interval of the difference excludes zero. It cannot tell if that "
+    "interval holds zero, if it is wider than twice the band, or of few images. A test "
+    "is unlike real if p is below 0.05. Like real only means: not distinguishable by this figure, "
+    "with so many images.",
 )
 TERMS: tuple[tuple[str, Line], ...] = (
     ("band", ["of equal width in each row of realism; right of it a row is logarithmic, "

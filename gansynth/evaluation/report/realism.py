@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from gansynth.evaluation.report.assessments import assessment_of, decimals, title_of
+from gansynth.evaluation.report.assessments import VERDICTS, assessment_of, decimals, title_of
 from gansynth.report.blocks import Block, Details, Legend, Paragraph, Table, TableColumn, TableRow
 from gansynth.report.document import JsonNode
 from gansynth.report.numbers import (
@@ -39,7 +39,7 @@ FIGURES_KEY = Legend(
     (
         ("diamond same", "like real"),
         ("down loss", "unlike real"),
-        ("ring unclear", "unclear"),
+        ("ring unclear", "cannot tell"),
         ("whisker", "95 % confidence interval"),
         ("band", "where other real subjects lie"),
         ("reference", "their middle value"),
@@ -139,7 +139,7 @@ def _row(
 ) -> TableRow:
     samples, real = (three(figure, _places(figure), key) for key in ("value", "real"))
     finding = assessment_of(figure["finding"])
-    finding_text = figure["finding"].text
+    finding_text = VERDICTS[finding]
     description = ". ".join(p.rstrip(".") for k in ("what", "note") if (p := figure[k].text))
     name = ", ".join(filter(None, (title_of(figure), figure["name"].text)))
     comparison = [plain(with_interval(*side)) for side in (samples, real)]
