@@ -50,9 +50,7 @@ def test_no_memory_of_strangers_is_shown_which_is_said(of_strangers):
     found = of_strangers["memorisation"]
     assert (found["finding"], found["copies"]["count"]) == ("not shown", 0)
     assert found["ratio"]["low"] < 1 < found["ratio"]["high"]
-    assert [attack["p"] > 0.05 for attack in found["membership"]] == [True]
     said = " ".join(of_strangers["words"]["not_shown"])
-    assert "It is not shown that an attacker can identify training subjects" in said
     assert "Nothing in this report makes samples anonymous" in said
 
 
@@ -66,10 +64,17 @@ def test_a_copied_training_set_raises_the_alarm_with_the_cases_it_is_of(of_copie
     assert found["ratio"]["high"] < 0.1
 
 
-def test_whom_copies_are_of_can_be_told(of_copies):
-    (attack,) = of_copies["memorisation"]["membership"]
-    assert (attack["auc"], attack["members"], attack["others"]) == (1.0, 12, 4)
-    assert attack["p"] < 0.01
+@pytest.mark.parametrize("samples", ["of_strangers", "of_copies"])
+def test_the_alarm_and_the_list_are_of_one_test_which_is_told_once(samples, request):
+    found = request.getfixturevalue(samples)
+    (attack,) = found["memorisation"]["membership"]
+    assert attack["succeeds"] == (attack["p"] < 0.05) == (samples == "of_copies")
+    raised = [alarm["text"] for alarm in found["alarms"]]
+    said = [*raised, *found["words"]["shown"], *found["words"]["not_shown"]]
+    (told,) = [text for text in said if "AUC" in text]
+    assert f"AUC {attack['auc']:.2f} (95 % CI {attack['low']:.2f} to" in told
+    assert (told in raised) == ("reveal, better than chance," in told) == attack["succeeds"]
+    assert ("It is not shown" in told) != attack["succeeds"]
 
 
 def test_noise_is_noisy_but_no_copy():
