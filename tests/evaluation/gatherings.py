@@ -34,10 +34,7 @@ def compared(found: EvaluationData, number: int = 16) -> Comparison:
 
 
 def assessed(
-    samples: Sequence[Sample],
-    *parts: str,
-    metrics: Sequence[str] = (),
-    source: CaseSource | None = None,
+    samples: Sequence[Sample], *parts: str, metrics: Sequence[str] = (), source: Any = None
 ) -> dict[str, Any]:
     found = gathered(samples, source)
     options = EvaluationOptions(parts, metrics, effort=LITTLE, pictures=False)

@@ -17,12 +17,10 @@ from gansynth.evaluation.memorisation import (
     write_copies,
 )
 from gansynth.metrics.memorisation import (
-    SubjectDistances,
     least_margin,
     quantiles,
-    ratio_of_medians,
 )
-from gansynth.metrics.nearest_search import NearestSearch, SearchQuery, _margin
+from gansynth.metrics.nearest_search import _margin
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint
@@ -30,17 +28,6 @@ from tests.conftest import content
 from tests.evaluation.gatherings import compared, copies, gathered, strangers
 
 SOURCE = ToySource(2)
-TABLE = np.array([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])
-OWNERS = ("ann", "ann", "bob", "cid")
-
-
-def test_a_person_is_as_near_as_the_nearest_case_and_oneself_does_not_count():
-    people = SubjectDistances.of(TABLE, OWNERS, [None, None])
-    assert list(people.names) == ["ann", "bob", "cid"]
-    assert people.distances.tolist() == [[1, 3, 4], [3, 2, 1]]
-    people = SubjectDistances.of(TABLE, OWNERS, ["ann", "nobody"])
-    assert people.nearest().tolist() == [3, 1]
-    assert people.nearest(np.array([0])).tolist() == [np.inf, 3]
 
 
 @pytest.mark.parametrize(
@@ -70,28 +57,6 @@ def test_of_one_held_out_person_nothing_is_said():
     found = gathered(strangers(), Alone(2))
     document, _ = measure_memory(found, compared(found))
     assert (document["finding"], document["membership"]) == ("not shown", [])
-
-
-def test_a_ratio_of_medians_has_an_interval():
-    rng = np.random.default_rng(0)
-    owners = [str(n) for n in range(40)]
-    found = ratio_of_medians(rng.normal(5, 1, 40), rng.normal(10, 1, 40), owners, owners, rng)
-    low, value, high = (found[key] or 0 for key in ("low", "value", "high"))
-    assert value == pytest.approx(0.5, abs=0.06)
-    assert 0 < low < value < high < 0.6
-
-
-def test_a_table_of_distances_is_that_of_a_search():
-    people = {case: SOURCE.subject(case) for case in SOURCE.train_ids}
-    search = NearestSearch(people, SOURCE.space, (32, 32), SOURCE.load)
-    queries = search.draw(4, np.random.default_rng(0))
-    search.learn_scale([query.image for query in queries])
-    scaled = [SearchQuery(query.image / search.scale) for query in queries]
-    table = search.table(scaled, lambda: None)
-    assert table.shape == (4, 12)
-    whole = [SOURCE.train_ids[row.argmin()] for row in table]
-    assert [case for _, case, _ in search.run(scaled, lambda: None)] == whole
-    assert table.min(axis=1) == pytest.approx(0, abs=0.05)
 
 
 def test_near_copies_are_files_of_their_own_which_do_not_stay(tmp_path):

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from gansynth.evaluation.report.assessments import decimals, shortest
+from gansynth.evaluation.report.assessments import decimals
 from gansynth.evaluation.report.curves import intensities
 from gansynth.evaluation.report.realism import RealRange
 from gansynth.report.blocks import Panels
@@ -98,8 +98,7 @@ def test_a_finding_has_its_own_shape_and_word_and_a_two_sample_test_a_line_at_ch
             for mark in group.all("use")
         )
         assert mark == f"#mark-{SHAPES[told['finding']]}"
-        shown = told["finding"].replace("unclear", "cannot tell")
-        assert list(row.all("td"))[-1].text[2:] == shown
+        assert list(row.all("td"))[-1].text[2:] == told["finding"].replace("unclear", "cannot tell")
         assert any(line.has("mde") for line in row.all("line")) == (told["better"] == "half")
 
 
@@ -177,13 +176,6 @@ def test_pictures_are_embedded_once_and_told_with_the_kind_that_any_map_knows():
 def test_the_narrowest_interval_says_how_many_decimals_count(value, width, places):
     widths = [(JsonNode(width[0]), JsonNode(width[1]))] if width else []
     assert decimals([JsonNode(value)], widths) == places
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(1, "1"), (1.5, "1.5"), (1e-5, "0.00001"), (0.9375, "0.9375"), (0, "0")]
-)
-def test_what_is_exact_has_no_more_decimals_than_it_takes(value, text):
-    assert shortest(JsonNode(value)).text == text
 
 
 def test_pointers_of_awkward_names_are_escaped_in_addresses():

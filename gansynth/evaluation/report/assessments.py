@@ -189,5 +189,5 @@ def _memory(node: JsonNode) -> Lines:
         return [(Assessment.MISSING, ["Not tested."])]
     words = REMEMBERED.get(node["finding"].text, node["finding"].text)
     copies = node["copies"]
-    count = [whole(copies["count"]), " of ", whole(copies["of"]), " are near-copies."]
+    count: Line = [whole(copies["count"]), " of ", whole(copies["of"]), " are near-copies."]
     return [(assessment_of(node["finding"]), [f"{words}: ", *count])]
