@@ -140,7 +140,7 @@ def differing_counts(figures: Sequence[Estimate]) -> str:
         if figure.metric == "counts" and figure.finding == "unlike real":
             value, real, what = figure.value or 0.0, figure.real or 0.0, figure.name
             if what.startswith(SHARED):
-                whose = {0: "No sample has", 1: "Every sample has"}
+                whose = {0.0: "No sample has", 1.0: "Every sample has"}
                 text = whose.get(value, f"{100 * value:.0f} % of samples have")
                 texts.append(
                     f"{text} {what.removeprefix(SHARED)}; {100 * real:.0f} % of real "

@@ -32,8 +32,8 @@ class CountMetric(SplitHalfMetric):
         """Lesions of each image: (N,). DataFault: images without label maps and boxes."""
         every: list[Image] = [*comparison.samples, *comparison.real]
         if all(image.labels is not None for image in every):
-            values = comparison.schema.foreground
-            masks = (np.isin(image.labels, values) for image in images)
+            values, maps = comparison.schema.foreground, (image.labels for image in images)
+            masks = [np.isin(labels, values) for labels in maps if labels is not None]
             return np.array([len(LabelComponents.of(mask).sizes) for mask in masks], np.float64)
         if all(image.boxes is not None for image in every):
             return np.array([len(image.boxes.labels) for image in images if image.boxes], float)
