@@ -126,8 +126,8 @@ class LabelPrior(Document):
         least, most = self.range
         if not least <= area <= most:
             return (
-                f"{self.title} covers {area} voxels, expected {least} to {most} as in the training "
-                "label maps"
+                f"{self.title} has an unusual size: {area} voxels, expected {least} to {most} as "
+                "in the training label maps"
             )
         count, most = len(parts_of(labels, self.value).sizes), int(np.ceil(self.most * WIDER)) + 1
         if count > most:

@@ -95,7 +95,8 @@ class QualityGate:
 def reject_reason_of(fault: DataFault | str) -> str:
     """Return the fault in a few words without numbers, so that equal reasons count as one.
 
-    Numbers stand behind a colon; any others become an ellipsis.
+    Numbers stand behind a colon; any others are left out.
     """
     reason = re.split(r", expected|; |\. |: (?=[-\d]|inf|nan)", str(fault), maxsplit=1)[0]
-    return re.sub(r"(?<!\w)-?\d[\d.e+-]*", "…", reason.removeprefix("sample: "))
+    words = re.sub(r" ?\(-?\d[\d.e+-]*\)|(?<!\w)-?\d[\d.e+-]*", "", reason.removeprefix("sample: "))
+    return " ".join(words.split())

@@ -348,9 +348,9 @@ def test_a_label_that_is_never_drawn_is_warned_of(reported):
 
 def test_many_flawed_samples_are_warned_of_with_the_reason(reported):
     report, recorder = reported(other("filler", drawn=lambda self, labels: np.ones_like(labels)))
-    assert report["label_maps"]["reject_reasons"] == {"label # (one) covers # voxels": 64}
+    assert report["label_maps"]["reject_reasons"] == {"label (one) has an unusual size": 64}
     assert "100% of 64 samples would be rejected" in recorder.warned[-1]
-    assert "64 times label # (one) covers # voxels" in recorder.warned[-1]
+    assert "64 times label (one) has an unusual size" in recorder.warned[-1]
 
 
 def test_a_generator_that_is_asked_for_labels_has_no_such_report(reported):

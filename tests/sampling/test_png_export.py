@@ -277,7 +277,7 @@ def test_flawed_samples_are_left_out_and_counted(tmp_path):
     left = [line["case"] for line in lines(tmp_path / "out")]
     assert left == ["sample-0002", "sample-0003", "sample-0004"]
     assert "2 of 5 samples were rejected and left out" in said[0]
-    assert document(tmp_path / "out")["reject_reasons"] == {"label # (organ) lies apart": 2}
+    assert document(tmp_path / "out")["reject_reasons"] == {"label (organ) lies apart": 2}
 
 
 def test_percentiles_are_those_of_training_cases():
