@@ -24,7 +24,6 @@ from gansynth.data.pairs import whole_labels
 from gansynth.data.picture_list import PictureOptions
 from gansynth.data.read_options import VolumeOptions, options_of
 from gansynth.data.slice_options import SliceOptions
-from gansynth.data.source_2d import FlatSource
 from gansynth.data.views import open_plain
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import (
@@ -310,8 +309,6 @@ def _report(
     if job.renumbered:
         became = ", ".join(f"{old} to {new}" for old, new in job.numbers.items() if old != new)
         lines.append(f"label values: {became}, because nnU-Net takes no gaps")
-    source = job.source
-    flat = isinstance(source, FlatSource) or 1 in source.shape(next(iter(job.names)))
     root = request.reading.get("root")
     return CommandReport(
         {
@@ -326,8 +323,5 @@ def _report(
             "folds": folds,  # (training, held-out) cases of each fold
         },
         lines,
-        (
-            *("prepare", f"nnunet:{request.where}", "-c", "2d" if flat else "3d_fullres"),
-            *(("--root", root) if root else ()),
-        ),
+        ("prepare", f"nnunet:{request.where}", *(("--root", root) if root else ())),
     )

@@ -9,6 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -32,7 +33,6 @@ from gansynth_nnunet.splits import SPLITS, known_subjects, write_root
 
 log = logging.getLogger("gansynth")
 
-DEFAULT_CONFIGURATION = "3d_fullres"
 MARGIN = 4 / 3
 """Edge of the generator's arrays in patches: the reach of nnU-Net's rotations and crops."""
 STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
@@ -66,12 +66,12 @@ class NnunetSource(Preprocessed):
     """One fold of a preprocessed nnU-Net data set."""
 
     def __init__(self, request: SourceRequest) -> None:
-        self.request = request
         self.root = NnunetRoot.find(request.root)
         self.dataset = self.root.dataset(request.where)
         home = self.root.preprocessed / self.dataset
         self.plans = NnunetPlans.read(home, request.plans or DEFAULT_PLANS)
-        self.configuration = request.configuration or DEFAULT_CONFIGURATION
+        self.configuration = request.configuration or self.plans.usual(prepared=True)
+        self.request = replace(request, configuration=self.configuration)
         self.config = self.plans.configuration(self.configuration)
         if first := self.config.get("previous_stage"):
             raise UsageFault(

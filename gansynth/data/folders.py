@@ -1,4 +1,4 @@
-"""Volumes in folders: pairs of images and labels, BIDS, or a folder per case."""
+"""Volumes in folders: pairs of images and labels, BIDS, or files named by case and channel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from gansynth.data.case_folders import case_homes, list_homes
+from gansynth.data.case_folders import case_homes, flat_cases, list_homes
 from gansynth.data.listing import (
     CaseFiles,
     Collector,
@@ -21,21 +21,23 @@ from gansynth.data.listing import (
 from gansynth.data.read_options import VolumeOptions
 from gansynth.runtime.errors import DataFault, UsageFault
 
-PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
+PAIRS = (("images", "labels"), ("images", "masks"), ("imagesTr", "labelsTr"))
 LABELS = ("dseg", "mask")  # BIDS suffixes of label files; the first one found counts
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 _BIDS = re.compile(r"(?P<sub>sub-[^_]+)(_(?P<ses>ses-[^_]+))?(_[^_]+-[^_]+)*_(?P<suffix>[^_-]+)")
 
 
 def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
-    """List a folder: BIDS where it has ``sub-*`` folders, else a folder per case, else pairs."""
+    """List a folder: BIDS where it has ``sub-*`` folders, else pairs, else files named by case."""
     subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
     if subjects:
         return _list_bids(kind, folder, subjects, options)
     paired = any((folder / part).is_dir() for pair in PAIRS for part in pair)
-    homes = [] if paired else case_homes(folder)
+    homes, label = ([] if paired else case_homes(folder)), None
+    if not paired and not homes:
+        homes, label = flat_cases(folder)
     if homes:
-        return list_homes(kind, folder, homes, options)
+        return list_homes(kind, folder, homes, options, label)
     return _list_pairs(kind, folder, options)
 
 
@@ -44,7 +46,8 @@ def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
 
 def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     collector = Collector(folder, options.allow_absolute)
-    images, labels = next((p for p in PAIRS if (folder / p[0]).is_dir()), PAIRS[0])
+    begun = [pair for pair in PAIRS if (folder / pair[0]).is_dir()] or PAIRS
+    images, labels = next((pair for pair in begun if (folder / pair[1]).is_dir()), begun[0])
     # Beside imagesTr/ it is nnU-Net's or the Decathlon's own: they have kinds of source.
     names = read_names(folder) if images == PAIRS[0][0] else None
     label_of = _files(collector, labels)
@@ -84,7 +87,8 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     called = _names(collector, folder, count, names, options)
     return collector.volumes(
         f"{kind}:{folder.resolve().name}",
-        "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any",
+        "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any; "
+        "or CASE_T1.nii.gz beside CASE_mask.nii.gz",
         channels=called,
         stacked=stacked,
         total=len(channel_names) if channel_names is not None and stacked else None,
