@@ -10,7 +10,7 @@ from typing import Any
 
 from gansynth.core.findings import CheckReport
 from gansynth.core.registry import installed
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.listing import stem
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import refuse_idle_read
@@ -53,13 +53,18 @@ def find_kind(where: str, root: str | None = None) -> str:
 
     Where none opens it, because of its faults, its files tell the kind.
     """
-    kinds, registry = [], installed()
+    opened: dict[str, CaseSource] = {}
+    registry = installed()
     if not Path(where).exists():
         raise UsageFault(f"{where}: no such file or folder, expected one, or KIND:WHERE")
     for kind in registry.names("checks"):
         with suppress(GansynthError):
-            registry.load("sources", kind)(SourceRequest(kind, where, root=as_path(root)))
-            kinds.append(kind)
+            opened[kind] = registry.load("sources", kind)(
+                SourceRequest(kind, where, root=as_path(root))
+            )
+    kinds = list(opened)
+    if len(kinds) > 1:  # those that find labels or boxes win over those that find images only
+        kinds = [kind for kind in kinds if _annotated(opened[kind])] or kinds
     if not kinds and (kind := _kind_of_files(Path(where))):  # which check then says more about
         return f"{kind}:{where}"
     if len(kinds) != 1:
@@ -67,6 +72,12 @@ def find_kind(where: str, root: str | None = None) -> str:
         example = f"gansynth check {[*kinds, 'nifti'][0]}:{where}"
         raise UsageFault(f"{where}: {found}; name its kind, as in {example}")
     return f"{kinds[0]}:{where}"
+
+
+def _annotated(source: CaseSource) -> bool:
+    with suppress(GansynthError):
+        return len(source.schema.labels) > 1 or bool(source.schema.box_classes)
+    return True
 
 
 def _kind_of_files(where: Path) -> str | None:

@@ -106,6 +106,14 @@ def _check_unread(folder: Path, pictures: Collection[str]) -> Iterator[Finding]:
             "their images in images/, or name their suffix: --read mask_suffix=_mask"
         )
         yield Finding("warning", alike[0], folder, message)
+    texts = {path.stem for path in folder.rglob("*.txt")}
+    boxed = sum(Path(case).name in texts for case in pictures)
+    if pictures and 2 * boxed >= len(pictures):
+        message = (
+            f"{folder}: {boxed} of {len(pictures)} images have a text file of their name, as boxes "
+            f"of YOLO are, which are not read here: gansynth check yolo:{folder}"
+        )
+        yield Finding("warning", None, folder, message)
 
 
 def _sides(source: PictureSource, cases: list[str]) -> set[bool]:
