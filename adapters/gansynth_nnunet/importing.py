@@ -265,7 +265,7 @@ class _RawWriter:
         if file.suffix != ".gz":  # nnU-Net needs one ending for all files
             self._write(read_nifti(file).array, target, file)
             return
-        with disk_errors(target):
+        with disk_errors(target, file.stat().st_size):
             shutil.copyfile(file, target)
         self.copied += 1
 
@@ -282,8 +282,9 @@ class _RawWriter:
             header.set_data_dtype(array.dtype)
         image: Any = nib.Nifti1Image(np.ascontiguousarray(array), affine, header)
         image.header.set_slope_inter(1, 0)
-        with disk_errors(target):
-            target.write_bytes(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
+        packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+        with disk_errors(target, len(packed)):
+            target.write_bytes(packed)
         self.written += 1
 
 

@@ -58,9 +58,11 @@ def test_import_says_what_it_took_and_what_to_type_next(msd, tmp_path, run_cli):
     result = run_cli("import", f"msd:{msd}", "nnunet:001", "--root", tmp_path / "root")
     assert result.stdout.splitlines() == [
         f"{NAME}: 6 cases of 6 subjects in {tmp_path}/root/nnUNet_raw/{NAME}",
-        "5 folds, each holding out 1 or 2 cases",
+        "channels: MRI; labels: spot (1)",
+        "5 folds, holding out 1 or 2 cases each",
     ]
-    assert result.stderr.splitlines()[-1] == "next: gansynth prepare nnunet:001 -c 3d_fullres"
+    prepare = f"next: gansynth prepare nnunet:001 --root {tmp_path}/root"
+    assert result.stderr.splitlines()[-1] == prepare
     assert "warning: every case is a subject of its own" in result.stderr
 
 
