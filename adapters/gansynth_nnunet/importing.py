@@ -6,8 +6,9 @@ import gzip
 import itertools
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def import_raw(request: ImportRequest) -> CommandReport:
             that have no effect.
         EnvironmentFault: a disk error.
     """
-    root = NnunetRoot.find(request.reading.get("root"))
+    place = request.reading.get("root")
+    root = NnunetRoot.find(place)
     start = _free(root, request.where)
     asked = _asked(request)
     with counting(request.reporter, "check") as progress:
@@ -68,25 +70,47 @@ def import_raw(request: ImportRequest) -> CommandReport:
     raise_on_errors(checked.findings)
     for finding in checked.findings:
         request.reporter.warn(finding.message)
-    source = open_plain(replace(asked, fold="all"))
-    if len(source.schema.labels) < 2:
-        raise UsageFault(f"{source.name}: no label maps, expected some: nnU-Net learns from them")
-    name = f"{start}{_name(source)}"
-    job = _RawWriter(source)
-    splits = _folds(asked, job.names)
-    subject_of = {job.names[case]: source.subject(case) for case in job.names}
+    writer = _RawWriter(open_plain(replace(asked, fold="all")))
+    cases, name = writer.cases, f"{start}{writer.name}"
+    splits = _folds(asked, cases)
+    subject_of = {case: writer.source.subject(old) for old, case in cases.items()}
     with (
         counting(request.reporter, "import") as progress,
         whole_folder(root.raw / name) as folder,
     ):
         for part in ("imagesTr", "labelsTr"):
             (folder / part).mkdir()
-        for number, case in enumerate(job.names, start=1):
-            job.write(case, folder)
-            progress(number, len(job.names))
-        write_json_atomic(folder / "dataset.json", job.document(name))
+        for number, case in enumerate(cases, start=1):
+            writer.write(case, folder)
+            progress(number, len(cases))
+        write_json_atomic(folder / "dataset.json", writer.document())
         write_splits(root.preprocessed / name, splits, subject_of)
-    return _report(request, job, root.raw / name, splits, subject_of)
+    subjects = len(set(subject_of.values()))
+    if subjects == len(cases):
+        request.reporter.warn("every case is a subject of its own; name subjects with --subjects")
+    folds = tuple((len(split["train"]), len(split["val"])) for split in splits)
+    held = " or ".join(map(str, sorted({val for _, val in folds})))
+    lines = [
+        f"{name}: {len(cases)} cases of {subjects} subject(s) in {root.raw / name}",
+        f"channels: {', '.join(writer.source.schema.channels)}; labels: {', '.join(writer.labels)}",
+        f"{len(folds)} fold(s), holding out {held} cases each",
+    ]
+    changed = {str(old): new for old, new in writer.numbers.items() if old != new}
+    if changed:
+        became = ", ".join(f"{old} to {new}" for old, new in changed.items())
+        lines.append(f"label values: {became}, because nnU-Net takes no gaps")
+    document = {
+        "dataset": name,  # full name of the nnU-Net data set
+        "folder": root.raw / name,
+        "cases": len(cases),
+        "copied": writer.copied,  # files, byte for byte
+        "written": writer.written,  # split into channels, compressed, recast or renumbered
+        "renumbered": changed,
+        "subjects": subjects,
+        "folds": folds,  # (training, held-out) cases of each fold
+    }
+    then = ("prepare", f"nnunet:{request.where}", *(("--root", place) if place else ()))
+    return CommandReport(document, lines, then)
 
 
 def _free(root: NnunetRoot, dataset_id: str) -> str:
@@ -94,14 +118,13 @@ def _free(root: NnunetRoot, dataset_id: str) -> str:
     if not re.fullmatch(r"0*[1-9]\d{0,2}", dataset_id):
         raise UsageFault(f"dataset id is {dataset_id!r}, expected a number from 1 to 999")
     start = f"Dataset{int(dataset_id):03d}_"
-    for name in root.datasets():
-        if name.startswith(start):
-            homes = (root.raw, root.preprocessed, root.results)
-            there = [str(home / name) for home in homes if (home / name).exists()]
-            raise UsageFault(
-                f"{there[0]}: id {int(dataset_id):03d} is taken, expected a free one: an import "
-                f"never changes a data set; choose another id, or remove {' and '.join(there)}"
-            )
+    homes = (root.raw, root.preprocessed, root.results)
+    there = [str(folder) for home in homes for folder in home.glob(f"{start}*")]
+    if there:
+        raise UsageFault(
+            f"{there[0]}: id {int(dataset_id):03d} is taken, expected a free one: an import "
+            f"never changes a data set; choose another id, or remove {' and '.join(there)}"
+        )
     for left in root.raw.glob(f".{start}*.tmp-*"):  # of an import that was killed
         shutil.rmtree(left, ignore_errors=True)
     return start
@@ -136,17 +159,6 @@ def _asked(request: ImportRequest) -> SourceRequest:
     return replace(asked, read=read)
 
 
-def _name(source: CaseSource) -> str:
-    name = _dataset_json(source).get("name") or source.name.rpartition(":")[2]
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", str(name)) or "data"
-
-
-def _dataset_json(source: CaseSource) -> Mapping[str, Any]:
-    """Return what a source of volumes says about itself, if it does."""
-    path = source.listing.root / "dataset.json" if isinstance(source, VolumeSource) else None
-    return read_json(path) if path is not None and path.is_file() else {}
-
-
 def _folds(asked: SourceRequest, names: Mapping[str, str]) -> list[FoldSplit]:
     """Return every fold of the source, in nnU-Net's names of the cases."""
     splits: list[FoldSplit] = []
@@ -162,98 +174,83 @@ def _folds(asked: SourceRequest, names: Mapping[str, str]) -> list[FoldSplit]:
     return splits
 
 
-@dataclass
 class _RawWriter:
-    """Writes the cases of one source; ``names``: case -> its name in nnU-Net's files."""
+    """Writes the cases of a source; ``cases``: its name of a case -> that in nnU-Net's files."""
 
-    source: CaseSource
-    names: dict[str, str] = field(init=False)
-    numbers: dict[int, int] = field(init=False)  # label value -> value in nnU-Net's files
-    labels: dict[str, int] = field(init=False)  # name -> value in nnU-Net's files
-    copied: int = 0
-    written: int = 0
-
-    def __post_init__(self) -> None:
-        cases = sorted((*self.source.train_ids, *self.source.held_out_ids))
-        self.names = {case: re.sub(r"[^A-Za-z0-9_.-]+", "_", case) for case in cases}
-        of: dict[str, str] = {}
-        for case, name in self.names.items():
-            if of.setdefault(name.casefold(), case) != case:
-                raise DataFault(
-                    f"{self.source.name}: cases {of[name.casefold()]!r} and {case!r} are both "
-                    f"{name!r} in nnU-Net's files, expected different names; rename one"
-                )
-        named = self.source.schema.labels.items()
+    def __init__(self, source: CaseSource) -> None:
+        if len(source.schema.labels) < 2:
+            raise UsageFault(f"{source.name}: no label maps, expected some: nnU-Net needs them")
+        self.source, self.copied, self.written = source, 0, 0
+        path = source.listing.root / "dataset.json" if isinstance(source, VolumeSource) else None
+        self.about = read_json(path) if path is not None and path.is_file() else {}
+        self.name = _plain(str(self.about.get("name") or source.name.rpartition(":")[2]))
+        self.cases = {c: _plain(c) for c in sorted((*source.train_ids, *source.held_out_ids))}
+        same: dict[str, list[str]] = defaultdict(list)
+        for case, name in self.cases.items():
+            same[name.casefold()].append(case)
+        for first, second, *_ in (cases for cases in same.values() if len(cases) > 1):
+            raise DataFault(
+                f"{source.name}: cases {first!r} and {second!r} are both {self.cases[first]!r} in "
+                "nnU-Net's files, expected different names; rename one"
+            )
+        named = source.schema.labels.items()
         ordered = sorted(named, key=lambda item: (item[0] == "ignore", item[1]))
+        # label value -> that in nnU-Net's files, which are 0, 1, 2, ...
         self.numbers = {value: number for number, (_, value) in enumerate(ordered)}
-        self.labels = {name: number for number, (name, _) in enumerate(ordered[1:], start=1)}
+        self.labels = {name: number for number, (name, _) in enumerate(ordered) if number}
 
-    @property
-    def renumbered(self) -> bool:
-        """Whether nnU-Net, which needs 0, 1, 2, ..., gets other label values than the source's."""
-        return any(value != number for value, number in self.numbers.items())
-
-    def document(self, name: str) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """Return ``dataset.json``; nnU-Net normalises a channel as CT if it is called so."""
-        source_json = _dataset_json(self.source)
-        modality = getattr(self.source, "modality", self.source.schema.channels)
-        names = zip(self.source.schema.channels, modality, strict=True)
+        channels = self.source.schema.channels
+        modality = getattr(self.source, "modality", channels)
+        names = ["CT" if how == "ct" else c for c, how in zip(channels, modality, strict=True)]
         return {
-            "name": name[11:],
-            **{key: source_json[key] for key in ABOUT if isinstance(source_json.get(key), str)},
-            "channel_names": {
-                str(i): "CT" if how == "ct" else channel for i, (channel, how) in enumerate(names)
-            },
+            "name": self.name,
+            **{key: self.about[key] for key in ABOUT if key in self.about},
+            "channel_names": {str(number): channel for number, channel in enumerate(names)},
             "labels": {"background": 0, **self.labels},
-            "numTraining": len(self.names),
+            "numTraining": len(self.cases),
             "file_ending": ENDING,
         }
 
     def write(self, case: str, folder: Path) -> None:
         """Write the files of one case."""
-        name = self.names[case]
-        images = [
-            folder / "imagesTr" / f"{name}_{c:04d}{ENDING}"
-            for c in range(len(self.source.schema.channels))
-        ]
+        source, name = self.source, self.cases[case]
+        channels = range(len(source.schema.channels))
+        images = [folder / "imagesTr" / f"{name}_{c:04d}{ENDING}" for c in channels]
         labels = folder / "labelsTr" / f"{name}{ENDING}"
-        if isinstance(self.source, VolumeSource):
-            self._copy_volumes(self.source, case, images, labels)
-        else:
-            self._write_picture(case, images, labels)
+        if isinstance(source, VolumeSource):
+            self._copy_volumes(source, case, images, labels)
+            return
+        image, affine = source.stored(case)
+        affine[2, 2] = THICKNESS
+        for channel, target in zip(image, images, strict=True):
+            self._write(channel.T, target, affine=affine)
+        drawn = source.load(case).labels
+        assert drawn is not None
+        self._write(self._renumber(drawn[None].T), labels, affine=affine)
 
     def _copy_volumes(
         self, source: VolumeSource, case: str, images: list[Path], labels: Path
     ) -> None:
-        entry = source.entry(case)
+        entry, picked = source.entry(case), source.listing.picked or range(len(images))
         for file in entry.images:
             real_file(file, source.request)
         if len(read_nifti_header(entry.images[0]).shape) == 4:
-            (file,) = entry.images
-            array = read_nifti(file, ndim=(4,)).array
-            for target, channel in zip(
-                images, source.listing.picked or range(len(images)), strict=True
-            ):
-                self._write(array[..., channel], target, file)
+            array = read_nifti(entry.images[0], ndim=(4,)).array
+            for target, channel in zip(images, picked, strict=True):
+                self._write(array[..., channel], target, entry.images[0])
         else:
             for file, target in zip(entry.images, images, strict=True):
                 self._copy(file, target)
         assert entry.labels is not None
         header = read_nifti_header(entry.labels)
-        if header.dtype.kind in "iu" and not header.scaled and not self.renumbered:
+        kept = all(value == number for value, number in self.numbers.items())
+        if kept and header.dtype.kind in "iu" and not header.scaled:
             self._copy(entry.labels, labels)
         else:
             drawn = whole_labels(entry.labels, read_nifti(entry.labels).array)
             self._write(self._renumber(drawn), labels, entry.labels)
-
-    def _write_picture(self, case: str, images: list[Path], labels: Path) -> None:
-        image, affine = self.source.stored(case)
-        affine[2, 2] = THICKNESS
-        for channel, target in zip(image, images, strict=True):
-            self._write(channel.T, target, affine=affine)
-        drawn = self.source.load(case).labels
-        assert drawn is not None
-        self._write(self._renumber(drawn[None].T), labels, affine=affine)
 
     def _renumber(self, drawn: npt.NDArray[Any]) -> npt.NDArray[Any]:
         table = np.zeros(max(self.numbers) + 1, np.uint8 if len(self.numbers) < 256 else np.int16)
@@ -288,41 +285,6 @@ class _RawWriter:
         self.written += 1
 
 
-def _report(
-    request: ImportRequest,
-    job: _RawWriter,
-    folder: Path,
-    splits: list[FoldSplit],
-    subject_of: Mapping[str, str],
-) -> CommandReport:
-    cases, subjects = len(job.names), len(set(subject_of.values()))
-    if subjects == cases:
-        request.reporter.warn("every case is a subject of its own; name subjects with --subjects")
-    folds = tuple((len(split["train"]), len(split["val"])) for split in splits)
-    held = " or ".join(map(str, sorted({val for _, val in folds})))
-    lines = [
-        f"{folder.name}: {cases} case{'s' * (cases != 1)} of {subjects} "
-        f"subject{'s' * (subjects != 1)} in {folder}",
-        f"channels: {', '.join(job.source.schema.channels)}; labels: "
-        + ", ".join(f"{name} ({value})" for name, value in job.labels.items()),
-        f"{len(folds)} fold{'s' * (len(folds) != 1)}, holding out {held} cases each",
-    ]
-    if job.renumbered:
-        became = ", ".join(f"{old} to {new}" for old, new in job.numbers.items() if old != new)
-        lines.append(f"label values: {became}, because nnU-Net takes no gaps")
-    root = request.reading.get("root")
-    return CommandReport(
-        {
-            "dataset": folder.name,  # full name of the nnU-Net data set
-            "folder": folder,
-            "cases": cases,
-            "copied": job.copied,  # files, byte for byte
-            "written": job.written,  # split into channels, compressed, recast or renumbered
-            "labels": job.labels,
-            "renumbered": {str(k): v for k, v in job.numbers.items()} if job.renumbered else {},
-            "subjects": subjects,
-            "folds": folds,  # (training, held-out) cases of each fold
-        },
-        lines,
-        ("prepare", f"nnunet:{request.where}", *(("--root", root) if root else ())),
-    )
+def _plain(name: str) -> str:
+    """Return a name of the characters that nnU-Net takes anywhere."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name) or "_"

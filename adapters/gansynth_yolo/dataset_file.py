@@ -6,6 +6,7 @@ A folder of images and label files without one is read by its names.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,14 +85,10 @@ def _by_names(home: Path) -> DatasetFile:
     lines = [line for file in named if file.is_file() for line in file.read_text().splitlines()]
     names = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not names:
-        texts = [
-            file.read_text()
-            for (part,) in splits.values()
-            for file in (home / part.replace("images", "labels")).rglob("*.txt")
-        ]
-        firsts = [line.split(None, 1)[0] for text in texts for line in text.splitlines() if line]
-        most = max((int(word) for word in firsts if word.isdecimal()), default=0)
-        names = tuple(f"class_{number}" for number in range(min(most + 1, 2**15)))
+        homes = [home / part.replace("images", "labels") for (part,) in splits.values()]
+        texts = [file.read_text() for labels in homes for file in labels.rglob("*.txt")]
+        found = [int(n) for text in texts for n in re.findall(r"^\s*(\d{1,4})\s", text, re.M)]
+        names = tuple(f"class_{number}" for number in range(max(found, default=0) + 1))
     return DatasetFile(home, home, home, names, 3, splits)
 
 

@@ -21,7 +21,7 @@ from gansynth.data.listing import (
 from gansynth.data.read_options import VolumeOptions
 from gansynth.runtime.errors import DataFault, UsageFault
 
-PAIRS = (("images", "labels"), ("images", "masks"), ("imagesTr", "labelsTr"))
+PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
 LABELS = ("dseg", "mask")  # BIDS suffixes of label files; the first one found counts
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 _BIDS = re.compile(r"(?P<sub>sub-[^_]+)(_(?P<ses>ses-[^_]+))?(_[^_]+-[^_]+)*_(?P<suffix>[^_-]+)")
@@ -46,12 +46,14 @@ def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
 
 def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     collector = Collector(folder, options.allow_absolute)
-    begun = [pair for pair in PAIRS if (folder / pair[0]).is_dir()] or PAIRS
-    images, labels = next((pair for pair in begun if (folder / pair[1]).is_dir()), begun[0])
+    images, labels = next((p for p in PAIRS if (folder / p[0]).is_dir()), PAIRS[0])
+    homes = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
+    if labels not in homes:
+        labels = like_labels(homes) or labels
     # Beside imagesTr/ it is nnU-Net's or the Decathlon's own: they have kinds of source.
     names = read_names(folder) if images == PAIRS[0][0] else None
     label_of = _files(collector, labels)
-    labelled = _has_labels(collector, labels)
+    labelled = (folder / labels).is_dir()
     cases: dict[str, dict[int | None, Path]] = defaultdict(dict)
     for name, path in _files(collector, images).items():
         match = _CHANNEL.fullmatch(name)
@@ -96,21 +98,6 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
         labels=None if names is None or not labelled else names.labels,
         normalised=names is not None and names.normalised,
     )
-
-
-def _has_labels(collector: Collector, labels: str) -> bool:
-    """Whether a folder of pairs has label maps, or a folder that looks like label maps."""
-    folders = sorted(p.name for p in collector.root.iterdir() if p.is_dir() and p.name[0] != ".")
-    if labels in folders:
-        return True
-    meant = like_labels(folders)
-    if meant is not None:
-        message = (
-            f"{collector.root}: has a folder {meant!r} but none called {labels!r}, expected label "
-            "maps there; rename it"
-        )
-        collector.fault(None, collector.root / meant, DataFault(message))
-    return meant is not None
 
 
 def _files(collector: Collector, folder: str) -> dict[str, Path]:

@@ -58,9 +58,9 @@ def test_what_was_imported_is_reported_and_in_order(told, root, run_json):
 def test_import_says_what_it_took_and_what_to_type_next(msd, tmp_path, run_cli):
     result = run_cli("import", f"msd:{msd}", "nnunet:001", "--root", tmp_path / "root")
     assert result.stdout.splitlines() == [
-        f"{NAME}: 6 cases of 6 subjects in {tmp_path}/root/nnUNet_raw/{NAME}",
-        "channels: MRI; labels: spot (1)",
-        "5 folds, holding out 1 or 2 cases each",
+        f"{NAME}: 6 cases of 6 subject(s) in {tmp_path}/root/nnUNet_raw/{NAME}",
+        "channels: MRI; labels: spot",
+        "5 fold(s), holding out 1 or 2 cases each",
     ]
     prepare = f"next: gansynth prepare nnunet:001 --root {tmp_path}/root"
     assert result.stderr.splitlines()[-1] == prepare

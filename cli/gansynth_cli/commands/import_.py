@@ -23,7 +23,6 @@ from gansynth_cli.results import show_report
 @click.command(
     epilog=examples(
         "gansynth import scans/ nnunet:004",
-        "gansynth import pictures:ultrasound nnunet:005 --subjects '(p[0-9]+)_'",
         "gansynth import slices:nifti:cases.csv yolo:OUT --read boxes=tumour:1+2+4 "
         "--read channels=T1c --set bits=16",
     )
