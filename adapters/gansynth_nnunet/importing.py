@@ -256,7 +256,8 @@ class _RawWriter:
         table = np.zeros(max(self.numbers) + 1, np.uint8 if len(self.numbers) < 256 else np.int16)
         for value, number in self.numbers.items():
             table[value] = number
-        return table[drawn]
+        renumbered: npt.NDArray[Any] = table[drawn]
+        return renumbered
 
     def _copy(self, file: Path, target: Path) -> None:
         if file.suffix != ".gz":  # nnU-Net needs one ending for all files

@@ -65,7 +65,7 @@ def dataset_path(where: str) -> Path:
 
 def _folders(home: Path) -> dict[str, tuple[str, ...]]:
     """Return the folders of images, by split, that have label files; all are ``train`` without."""
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for split in SPLITS:
         parts = [f"{split}/images", f"images/{split}", *(["images"] if split == "train" else [])]
         for part in parts:

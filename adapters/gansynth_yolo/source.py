@@ -87,8 +87,8 @@ class YoloSource(CaseSource):
         if self.options.splits is None:
             if "val" in self.file.splits:
                 return everything
-            splits = grouped_splits(everything.images, self._subjects, FOLDS, SEED)
-            return everything.dealt(**splits[int(self.fold)])
+            made = grouped_splits(everything.images, self._subjects, FOLDS, SEED)
+            return everything.dealt(**made[int(self.fold)])
         splits = Path(self.options.splits)
         return everything.dealt(*one_fold(splits, self.fold, self._subjects, self.file.path))
 

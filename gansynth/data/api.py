@@ -65,8 +65,8 @@ def find_kind(where: str, root: str | None = None) -> str:
     kinds = list(opened)
     if len(kinds) > 1:  # those that find labels or boxes win over those that find images only
         kinds = [kind for kind in kinds if _annotated(opened[kind])] or kinds
-    if not kinds and (kind := _kind_of_files(Path(where))):  # which check then says more about
-        return f"{kind}:{where}"
+    if not kinds and (likely := _kind_of_files(Path(where))):  # whose check says more
+        return f"{likely}:{where}"
     if len(kinds) != 1:
         found = f"can be read as {' or '.join(kinds)}" if kinds else "no kind of source opens it"
         example = f"gansynth check {[*kinds, 'nifti'][0]}:{where}"

@@ -210,6 +210,16 @@ def test_an_interrupted_import_leaves_nothing_and_is_typed_again(root, tmp_path)
     assert not killed.exists()
 
 
+class Telling(NullReporter):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.told.append(text)
+
+
 def test_an_error_of_the_check_stops_the_import_and_repaired_data_go_in(root, tmp_path):
     source, label = msd(tmp_path / "set"), tmp_path / "set/labelsTr/bert_1.nii.gz"
     save(label, lesion()[1:])
@@ -217,13 +227,11 @@ def test_an_error_of_the_check_stops_the_import_and_repaired_data_go_in(root, tm
         bring(source, root)
     assert root.datasets() == ()
     save(label, lesion())
-    told: list[str] = []
-    reporter = NullReporter()
-    reporter.warn = told.append  # type: ignore[method-assign]
+    reporter = Telling()
     save(tmp_path / "set/imagesTr/bert_1.nii.gz", volume() * 0)
     assert bring(source, root, reporter=reporter).document["cases"] == 6
-    assert "every voxel is 0.0; an empty channel?" in told[0]
-    assert "every case is a subject of its own" in told[-1]
+    assert "every voxel is 0.0; an empty channel?" in reporter.told[0]
+    assert "every case is a subject of its own" in reporter.told[-1]
 
 
 @pytest.mark.parametrize("folder", ["raw", "preprocessed", "results"])
@@ -242,7 +250,8 @@ def unlabelled(home: Path) -> str:
 
 def synthetic(home: Path) -> str:
     file = Path(pairs(home), "images", f"{CASES[0]}.nii.gz")
-    nib.save(marked(nib.load(file)), file)
+    image: Any = nib.load(file)
+    nib.save(marked(image), file)
     return f"nifti:{home}"
 
 

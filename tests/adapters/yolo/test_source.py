@@ -244,7 +244,9 @@ def test_a_folder_without_data_yaml_is_read_by_its_names(tmp_path, images, names
     assert source.schema.box_classes == classes
     assert (len(source.train_ids), len(source.held_out_ids)) == (8, 2)
     assert len({source.subject(case) for case in source.held_out_ids}) == 1
-    assert len(source.load(source.train_ids[0]).boxes.coords) == 1
+    boxes = source.load(source.train_ids[0]).boxes
+    assert boxes is not None
+    assert boxes.coords.shape == (1, 4)
     (finding,) = check_yolo(source.request, lambda done, total: None).findings
     assert f"no data.yaml; classes are {', '.join(classes)}" in finding.message
     with pytest.raises(UsageFault, match="has five folds, expected 0 or 1 or 2 or 3 or 4"):
