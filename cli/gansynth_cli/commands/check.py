@@ -80,8 +80,9 @@ def _contents(request: SourceRequest) -> Iterator[str]:
     try:
         source = open_source(request)
         schema = source.schema
-    except GansynthError:
-        if request.kind in installed().names("adapters"):  # its framework has not prepared it yet
+    except GansynthError as fault:
+        host = request.kind in installed().names("adapters") and installed().adapter(request.kind)
+        if host and "prepare" in vars(host) and isinstance(fault, DataFault):  # not prepared yet
             how = again(subjects=request.subjects, root=request.root)
             yield then("prepare", named, *how)
         return
