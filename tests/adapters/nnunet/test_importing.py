@@ -189,11 +189,11 @@ class Interrupting(NullReporter):
     """Interrupts after as many cases of the import."""
 
     @contextmanager
-    def task(self, total: int, title: str, done: int = 0) -> Iterator[ProgressTask]:
-        self.left = 3 if title == "import" else total + 1
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
+        self.left: float = 3 if title == "import" else total + 1
         yield self
 
-    def advance(self, n: int = 1, **figures: object) -> None:
+    def advance(self, n: float = 1, **figures: object) -> None:
         self.left -= n
         if self.left <= 0:
             raise KeyboardInterrupt
