@@ -211,10 +211,10 @@ class NnunetAdapter(Adapter):
 
     @classmethod
     def import_dataset(cls, request: ImportRequest) -> CommandReport:
-        """Import a Decathlon folder as a raw data set; see ``Adapter.import_dataset``."""
-        from gansynth_nnunet.msd import import_msd
+        """Copy labelled cases of any source as a raw data set; see ``Adapter.import_dataset``."""
+        from gansynth_nnunet.importing import import_raw
 
-        return import_msd(request)
+        return import_raw(request)
 
     @classmethod
     def prepare(cls, request: PrepareRequest) -> CommandReport:

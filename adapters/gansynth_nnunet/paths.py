@@ -91,7 +91,10 @@ class NnunetRoot:
 
     @staticmethod
     def _way_out() -> str:
-        return "Name nnU-Net's folders with --root or the variable nnUNet_raw"
+        return (
+            "Name nnU-Net's folders with --root or the variable nnUNet_raw, or make it from your "
+            "data: gansynth import SOURCE nnunet:ID"
+        )
 
 
 def _variable(name: str, otherwise: Path) -> Path:

@@ -19,6 +19,7 @@ from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Size
 from gansynth.runtime.options import Needs
 
+USUAL = ("3d_fullres", "2d")
 DEFAULT_PLANS = "nnUNetPlans"
 
 
@@ -91,6 +92,15 @@ class NnunetPlans:
                 "gansynth prepare --force"
             ) from None
         return config
+
+    def usual(self, *, prepared: bool) -> str:
+        """Return the configuration that is meant where none is named: 3d_fullres, else 2d.
+
+        Pictures and single slices have plans for 2d only. ``prepared``: with preprocessed cases.
+        """
+        names = [name for name in USUAL if name in self.doc["configurations"]] or [*USUAL]
+        there = [name for name in names if prepared and self.data_folder(name).is_dir()]
+        return (there or names)[0]
 
     def _resolve(self, name: str, visited: tuple[str, ...]) -> dict[str, Any]:
         configurations = self.doc["configurations"]

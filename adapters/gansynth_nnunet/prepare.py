@@ -44,7 +44,7 @@ def prepare(request: PrepareRequest) -> CommandReport:
     """
     settings = read_settings(PrepareSettings, request.settings, "prepare of nnunet")
     settings.check_small()
-    asked, configurations = request.request, tuple(request.configurations) or ("3d_fullres",)
+    asked = request.request
     root = NnunetRoot.find(asked.root)
     dataset = root.dataset(asked.where)
     seconds: dict[str, float] = {}  # of each step; 0.0 if it had been done before
@@ -65,6 +65,7 @@ def prepare(request: PrepareRequest) -> CommandReport:
         )
         _plan(job, request.force)
         plans = NnunetPlans.read(job.folder, job.plans)
+        configurations = tuple(request.configurations) or (plans.usual(prepared=False),)
         for configuration in configurations:
             plans.configuration(configuration)
         for configuration in configurations:
@@ -75,7 +76,8 @@ def prepare(request: PrepareRequest) -> CommandReport:
     for finding in warned:
         request.reporter.warn(finding.message)
     small = ("--plans", settings.name) if settings.small else ()
-    option = ("--root", asked.root) if asked.root else ()
+    words = [("--subjects", asked.subjects), ("--root", asked.root)]
+    option = [text for name, value in words if value for text in (name, value)]
     data = ("--data", f"nnunet:{asked.where}", "-c", configurations[0], *option)
     return CommandReport(
         {

@@ -23,6 +23,7 @@ from gansynth.data.check import (
 from gansynth.data.folds import absolute, read_splits
 from gansynth.data.listing import CaseFiles, VolumeSet, pick
 from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.pairs import beyond_gap
 from gansynth.data.read_options import ReadOptions, VolumeOptions, parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth_nnunet.cases import PreprocessedArrays
@@ -106,8 +107,8 @@ def check_raw(
     """
     raw = raw_cases(root.raw / dataset)
     listing = volume_set(raw, root.preprocessed / dataset)
-    findings = list(_check_set(raw))
     tally = CheckState(raw.table.allowed, listing.where.name, raw.table.ignore)
+    findings: list[Finding] = []
     for number, entry in enumerate(listing.entries, start=1):
         if raw.ending in NIFTI:
             findings += check_case(entry, tally, listing)
@@ -117,6 +118,7 @@ def check_raw(
             progress(number, len(raw.images))
     if raw.ending in NIFTI:
         findings += unused_labels(listing.where, tally)
+    findings += _check_set(raw, tally)
     findings += _check_sides(raw, root.preprocessed / dataset, subjects, tally)
     return in_order(findings)
 
@@ -167,17 +169,19 @@ def raise_on_errors(findings: Sequence[Finding]) -> None:
         raise DataFault(f"{errors[0].message}{note}")
 
 
-def _check_set(raw: RawSet) -> Iterator[Finding]:
+def _check_set(raw: RawSet, tally: CheckState) -> Iterator[Finding]:
     path = raw.folder / "dataset.json"
 
     def found(level: Literal["error", "warning"], text: str) -> Finding:
         return Finding(level, None, path, f"{path}: {text}")
 
     if not raw.table.consecutive:
+        odd = beyond_gap(raw.table.allowed)
+        where = f" ({odd} is in {tally.values[odd]})" if odd in tally.values else ""
         yield found(
             "error",
             f"label values are {sorted(raw.table.allowed)}, expected 0, 1, 2, ... without a gap "
-            "and the ignore label last; renumber them here and in labelsTr",
+            f"and the ignore label last{where}; renumber them here and in labelsTr",
         )
     if raw.doc.get("numTraining") != len(raw.images):
         yield found(

@@ -9,6 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -21,6 +22,7 @@ from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.synthetic import refuse_named
+from gansynth.data.folds import read_splits
 from gansynth.data.resplit import write_resplit
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
@@ -32,7 +34,6 @@ from gansynth_nnunet.splits import SPLITS, known_subjects, write_root
 
 log = logging.getLogger("gansynth")
 
-DEFAULT_CONFIGURATION = "3d_fullres"
 MARGIN = 4 / 3
 """Edge of the generator's arrays in patches: the reach of nnU-Net's rotations and crops."""
 STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
@@ -66,12 +67,12 @@ class NnunetSource(Preprocessed):
     """One fold of a preprocessed nnU-Net data set."""
 
     def __init__(self, request: SourceRequest) -> None:
-        self.request = request
         self.root = NnunetRoot.find(request.root)
         self.dataset = self.root.dataset(request.where)
         home = self.root.preprocessed / self.dataset
         self.plans = NnunetPlans.read(home, request.plans or DEFAULT_PLANS)
-        self.configuration = request.configuration or DEFAULT_CONFIGURATION
+        self.configuration = request.configuration or self.plans.usual(prepared=True)
+        self.request = replace(request, configuration=self.configuration)
         self.config = self.plans.configuration(self.configuration)
         if first := self.config.get("previous_stage"):
             raise UsageFault(
@@ -287,7 +288,8 @@ class NnunetSource(Preprocessed):
         if self.fold == "all":
             return self._ids, ()
         path = self.plans.folder / SPLITS
-        splits, made = self._splits(path)
+        made = not path.is_file()
+        splits = self._default_splits(path) if made else [*read_splits(path).values()]
         if not re.fullmatch(r"0|[1-9]\d*", self.fold) or int(self.fold) >= len(splits):
             raise UsageFault(
                 f"--fold {self.fold!r}: {path} has {len(splits)} folds, expected 0 to "
@@ -297,11 +299,11 @@ class NnunetSource(Preprocessed):
         train, held_out = tuple(sorted(split["train"])), tuple(sorted(split["val"]))
         for part, ids in (("train", train), ("val", held_out)):
             absent = sorted(set(ids) - set(self._ids))
-            if absent or not ids:
-                reason = f"{absent[0]!r}, which is not preprocessed" if absent else "no case"
+            if absent:
                 raise DataFault(
-                    f"{path}: fold {self.fold}: {part} holds {reason}; expected cases in "
-                    f"{self.folder}. Run: {self._prepare}, or gansynth splits {self._id}"
+                    f"{path}: fold {self.fold}: {part} holds {absent[0]!r}, which is not "
+                    f"preprocessed; expected cases in {self.folder}. Run: {self._prepare}, or "
+                    f"gansynth splits {self._id}"
                 )
         guard_split(
             [(case, self.subject(case)) for case in train],
@@ -318,22 +320,6 @@ class NnunetSource(Preprocessed):
     @property
     def _id(self) -> str:
         return f"nnunet:{self.dataset[7:10]}"
-
-    def _splits(self, path: Path) -> tuple[Sequence[FoldSplit], bool]:
-        """Return the split, and whether it was made just now."""
-        if not path.is_file():
-            return self._default_splits(path), True
-        splits: list[Any] = read_json(
-            path, expected=list, hint=f"make it again: gansynth splits {self._id} --force"
-        )
-        for number, split in enumerate(splits):
-            parts = [split.get(k) for k in ("train", "val")] if isinstance(split, dict) else [None]
-            if not all(isinstance(p, list) and all(isinstance(i, str) for i in p) for p in parts):
-                raise DataFault(
-                    f"{path}: fold {number} is {split!r:.80}, expected lists of cases under train "
-                    f"and val; make it again: gansynth splits {self._id} --force"
-                )
-        return splits, False
 
     def _default_splits(self, path: Path) -> Sequence[FoldSplit]:
         from nnunetv2.utilities.crossval_split import generate_crossval_split

@@ -42,21 +42,17 @@ def known_subjects(preprocessed: Path, ids: Iterable[str], subjects: str | None)
 
 def write_splits(
     folder: Path,
-    ids: Iterable[str],
+    splits: list[FoldSplit],
     subject_of: Mapping[str, str],
-    folds: int = 5,
-    seed: int = 0,
     *,
     overwrite: bool = False,
-) -> list[FoldSplit]:
-    """Write ``splits_final.json`` grouped by subject, and the cases' subjects beside it.
+) -> None:
+    """Write ``splits_final.json``, and the cases' subjects beside it.
 
     Args:
         folder: the data set's folder in ``nnUNet_preprocessed``; made if needed.
         overwrite: replace a different split; the old one is kept as ``splits_final.<hash>.json``.
     """
-    ids = sorted(ids)
-    splits = grouped_splits(ids, subject_of, folds, seed)
     path = folder / SPLITS
     if path.is_file() and read_json(path, expected=list) != splits:
         if not overwrite:
@@ -68,9 +64,8 @@ def write_splits(
             path.rename(folder / f"splits_final.{sha256_file(path)[:8]}.json")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_subjects(folder, {case: subject_of[case] for case in ids})
+    write_subjects(folder, subject_of)
     write_json_atomic(path, splits)
-    return splits
 
 
 def write_subjects(folder: Path, subject_of: Mapping[str, str]) -> None:
@@ -95,9 +90,9 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
     else:  # preprocessed elsewhere; only the preprocessed folder was copied here
         ids = sorted({path.stem for path in folder.glob("*/*.pkl")})
     subject_of = known_subjects(folder, ids, asked.subjects)
-    return write_splits(
-        folder, ids, subject_of, request.folds, request.seed, overwrite=request.overwrite
-    )
+    splits = grouped_splits(ids, subject_of, request.folds, request.seed)
+    write_splits(folder, splits, subject_of, overwrite=request.overwrite)
+    return splits
 
 
 COPIED = ("dataset.json", "dataset_fingerprint.json")

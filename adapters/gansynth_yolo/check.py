@@ -48,7 +48,7 @@ def check_yolo(request: SourceRequest, progress: Callable[[int, int], None]) -> 
         findings += _check_image(image, by_hash)
     progress(len(images), len(images))
     findings += _twice(source, by_hash, findings)
-    findings += [*_lists(source), *_boxes(source), *_spare(source)]
+    findings += [*_unnamed(source), *_lists(source), *_boxes(source), *_spare(source)]
     findings.sort(key=lambda finding: finding.level)  # errors before warnings
     return CheckReport(source.name, len(images), findings)
 
@@ -99,6 +99,21 @@ def _twice(
                 pair = f"{first.case} ({first.split}) and {copy.case} ({copy.split}), same pixels"
                 fault = shared_fault(source.file, [pair])
                 yield Finding("error", copy.case, copy.image, str(fault))
+
+
+def _unnamed(source: YoloSource) -> Iterator[Finding]:
+    """Yield a warning of what was made up for a folder without ``data.yaml``."""
+    file = source.file
+    if file.path.is_dir():
+        folds = (
+            "" if "val" in file.splits else "; five folds are made, by --subjects if it is given"
+        )
+        yield _warning(
+            file.path,
+            f"no data.yaml; classes are {', '.join(file.names)}, as in classes.txt or by their "
+            f"numbers{folds}",
+            None,
+        )
 
 
 def _lists(source: YoloSource) -> Iterator[Finding]:

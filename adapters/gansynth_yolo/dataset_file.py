@@ -1,14 +1,19 @@
-"""``data.yaml`` as both detectors read it; nothing is downloaded or executed."""
+"""``data.yaml`` as both detectors read it; nothing is downloaded or executed.
+
+A folder of images and label files without one is read by its names.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gansynth.data.picture_files import SUFFIXES
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import refuse_unnameable
 from gansynth.runtime.yaml_text import read_yaml
@@ -20,9 +25,9 @@ ALLOW = "allow it: --read allow_outside=yes"
 
 @dataclass(frozen=True)
 class DatasetFile:
-    """The content of ``data.yaml``."""
+    """The content of ``data.yaml``, or of a folder without one."""
 
-    path: Path
+    path: Path  # of the file, or of the folder
     home: Path  # its folder, which must hold all files unless `allow_outside` is set
     root: Path  # folder that paths are relative to: its key `path`, else `home`
     names: tuple[str, ...]
@@ -37,13 +42,15 @@ class DatasetFile:
 
 
 def dataset_path(where: str) -> Path:
-    """Return the absolute path of the file of ``yolo:WHERE``."""
+    """Return the absolute path of the file of ``yolo:WHERE``, or of a folder without one."""
     path = Path(os.path.abspath(os.path.expanduser(where)))
     if path.is_dir():
         candidates = [path / f"{name}{end}" for name in USUAL for end in (".yaml", ".yml")]
         candidates = [p for p in candidates if p.is_file()] or sorted(path.glob("*.y*ml"))
         if len(candidates) == 1 or (candidates and candidates[0].stem in USUAL):
             return candidates[0]
+        if not candidates and _folders(path):
+            return path
         raise UsageFault(
             f"yolo:{where}: {len(candidates)} YAML files in this folder, expected data.yaml; "
             "name the file: yolo:FOLDER/FILE.yaml"
@@ -56,13 +63,44 @@ def dataset_path(where: str) -> Path:
     return path
 
 
+def _folders(home: Path) -> dict[str, tuple[str, ...]]:
+    """Return the folders of images, by split, that have label files; all are ``train`` without."""
+    found: dict[str, tuple[str, ...]] = {}
+    for split in SPLITS:
+        parts = [f"{split}/images", f"images/{split}", *(["images"] if split == "train" else [])]
+        for part in parts:
+            if next((home / part.replace("images", "labels")).rglob("*.txt"), None):
+                found[split] = (part,)
+                break
+    pictures = (p for p in home.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not found and any(p.with_suffix(".txt").is_file() for p in pictures):
+        found["train"] = (".",)
+    return found
+
+
+def _by_names(home: Path) -> DatasetFile:
+    """Describe a folder without ``data.yaml``; without names, classes are numbered."""
+    splits = _folders(home)
+    named = [home / where / "classes.txt" for where in (".", "labels")]
+    lines = [line for file in named if file.is_file() for line in file.read_text().splitlines()]
+    names = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not names:
+        homes = [home / part.replace("images", "labels") for (part,) in splits.values()]
+        texts = [file.read_text() for labels in homes for file in labels.rglob("*.txt")]
+        found = [int(n) for text in texts for n in re.findall(r"^\s*(\d{1,4})\s", text, re.M)]
+        names = tuple(f"class_{number}" for number in range(max(found, default=0) + 1))
+    return DatasetFile(home, home, home, names, 3, splits)
+
+
 def read_dataset_file(path: Path, *, allow_outside: bool) -> DatasetFile:
-    """Read ``data.yaml``.
+    """Read ``data.yaml``, or the names in a folder without one.
 
     Raises:
         DataFault: no YAML, or an invalid key.
         IntegrityFault: ``path`` leads out of the file's folder, and that is not allowed.
     """
+    if path.is_dir():
+        return _by_names(path)
     doc = _document(path)
     names = _names(path, doc)
     splits = {key: _entries(path, key, doc.get(key)) for key in SPLITS if doc.get(key) is not None}

@@ -24,7 +24,7 @@ from gansynth.data.label_boxes import LabelBoxes
 from gansynth.data.planes import resize
 from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.data.resplit import write_resplit
-from gansynth.data.subjects import is_table, read_subjects
+from gansynth.data.subjects import grouped_splits, is_table, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_yolo.cases import YoloImage, read_pixels, scaled
 from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
@@ -32,6 +32,7 @@ from gansynth_yolo.images import Fault, ImageListing, list_images, same_files
 from gansynth_yolo.masks import missing_masks, read_mask
 from gansynth_yolo.options import YoloOptions
 
+FOLDS, SEED = 5, 12345  # of images that come without a split
 LARGEST = 256  # longest edge of a generator's arrays without `--read size=`
 FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folder names that say the split of their images, and nothing about the subject."""
@@ -56,6 +57,8 @@ def open_yolo(request: SourceRequest) -> YoloSource:
 class YoloSource(CaseSource):
     """A YOLO data set. Fold 0 is its own split, ``all`` trains on train and val.
 
+    A folder without ``data.yaml`` and without a split of its own has five folds by subject.
+
     Attributes:
         request: the request, with absolute paths.
         file: the content of ``data.yaml``.
@@ -66,20 +69,26 @@ class YoloSource(CaseSource):
         self.options = parse_read(YoloOptions, request)
         path = dataset_path(request.where)
         self.request = absolute(request, path)
-        if self.fold not in ("0", "all") and self.options.splits is None:
-            raise UsageFault(
-                f"--fold {self.fold!r}: {path} has one split, expected 0, or all: train and val "
-                "together"
-            )
         self.file: DatasetFile = read_dataset_file(path, allow_outside=self.options.allow_outside)
+        folds, has = ("0", "one split") if "val" in self.file.splits else ("01234", "five folds")
+        if self.fold not in (*folds, "all") and self.options.splits is None:
+            raise UsageFault(
+                f"--fold {self.fold!r}: {path} has {has}, expected {' or '.join(folds)}, or all: "
+                "train and val together"
+            )
         self.everything: ImageListing = list_images(self.file, self.options)
         self.listing: ImageListing = self._dealt()
 
     def _dealt(self) -> ImageListing:
-        """Return the images, split into folds by ``--read splits=`` if it is given."""
+        """Return the images of a fold: of ``--read splits=``, else their own, else made."""
         everything = self.everything
-        if self.options.splits is None or self.fold == "all" or everything.faults:
+        if self.fold == "all" or everything.faults:
             return everything
+        if self.options.splits is None:
+            if "val" in self.file.splits:
+                return everything
+            made = grouped_splits(everything.images, self._subjects, FOLDS, SEED)
+            return everything.dealt(**made[int(self.fold)])
         splits = Path(self.options.splits)
         return everything.dealt(*one_fold(splits, self.fold, self._subjects, self.file.path))
 

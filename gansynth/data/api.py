@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 from gansynth.core.findings import CheckReport
 from gansynth.core.registry import installed
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.listing import stem
+from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.progress import RichReporter, counting
@@ -46,19 +49,44 @@ def check(
 
 
 def find_kind(where: str, root: str | None = None) -> str:
-    """Return KIND:WHERE of a folder or file that only one kind of source can open."""
-    kinds, registry = [], installed()
+    """Return KIND:WHERE of a folder or file that only one kind of source can open.
+
+    Where none opens it, because of its faults, its files tell the kind.
+    """
+    opened: dict[str, CaseSource] = {}
+    registry = installed()
     if not Path(where).exists():
         raise UsageFault(f"{where}: no such file or folder, expected one, or KIND:WHERE")
     for kind in registry.names("checks"):
         with suppress(GansynthError):
-            registry.load("sources", kind)(SourceRequest(kind, where, root=as_path(root)))
-            kinds.append(kind)
+            opened[kind] = registry.load("sources", kind)(
+                SourceRequest(kind, where, root=as_path(root))
+            )
+    kinds = list(opened)
+    if len(kinds) > 1:  # those that find labels or boxes win over those that find images only
+        kinds = [kind for kind in kinds if _annotated(opened[kind])] or kinds
+    if not kinds and (likely := _kind_of_files(Path(where))):  # whose check says more
+        return f"{likely}:{where}"
     if len(kinds) != 1:
         found = f"can be read as {' or '.join(kinds)}" if kinds else "no kind of source opens it"
         example = f"gansynth check {[*kinds, 'nifti'][0]}:{where}"
         raise UsageFault(f"{where}: {found}; name its kind, as in {example}")
     return f"{kinds[0]}:{where}"
+
+
+def _annotated(source: CaseSource) -> bool:
+    with suppress(GansynthError):
+        return len(source.schema.labels) > 1 or bool(source.schema.box_classes)
+    return True
+
+
+def _kind_of_files(where: Path) -> str | None:
+    for _, _, names in os.walk(where):
+        if any(map(stem, names)):
+            return "nifti"
+        if any(Path(name).suffix.lower() in SUFFIXES for name in names):
+            return "pictures"
+    return None
 
 
 def source_request(

@@ -1,18 +1,27 @@
-"""List data sets with a folder per case, such as BraTS: CASE/CASE_CHANNEL.nii.gz.
+"""List data sets whose files are named by case and channel: CASE_CHANNEL.nii.gz.
 
-``BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz``, or one level of folders further down.
+In a folder per case, such as BraTS's ``BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz``, or
+one level of folders further down; or all in one folder, where label maps tell the cases.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gansynth.data.listing import CaseFiles, Collector, VolumeSet, like_labels, pick, stem
+from gansynth.data.listing import (
+    LIKE_LABELS,
+    CaseFiles,
+    Collector,
+    VolumeSet,
+    like_labels,
+    pick,
+    stem,
+)
 from gansynth.data.read_options import VolumeOptions
 from gansynth.runtime.errors import DataFault
 
@@ -30,16 +39,12 @@ _GLIOMA_2023 = re.compile(r"BraTS-(GLI|SSA)-\d{5}-\d{3}")
 
 @dataclass(frozen=True)
 class CaseFolder:
-    """The folder of one case; ``files``: suffix after the folder's name -> file names."""
+    """The files of one case; ``files``: suffix after the case's name -> file names."""
 
+    case: str
     folder: Path
     files: Mapping[str, tuple[str, ...]]
-    others: tuple[str, ...]
-
-    @property
-    def case(self) -> str:
-        """Name of the case."""
-        return self.folder.name
+    others: tuple[str, ...] = ()
 
 
 def case_homes(folder: Path) -> list[CaseFolder]:
@@ -70,25 +75,67 @@ def _home(folder: Path) -> CaseFolder:
             files[suffix] = (*files.get(suffix, ()), name)
         else:
             others.append(name)
-    return CaseFolder(
-        folder, {suffix: names for suffix, names in files.items() if suffix}, tuple(others)
-    )
+    named = {suffix: names for suffix, names in files.items() if suffix}
+    return CaseFolder(folder.name, folder, named, tuple(others))
+
+
+def flat_cases(folder: Path) -> tuple[list[CaseFolder], str | None]:
+    """Group the files of one folder by case; return the cases and the suffix of label maps.
+
+    ``pat01_T1.nii.gz`` and ``pat01_hippo_mask.nii.gz`` are the channel ``T1`` and the label map of
+    ``pat01``. Without such pairs there is no case.
+    """
+    names = {short: name for name in sorted(os.listdir(folder)) if (short := stem(name))}
+    cuts = {
+        short: [(short[: m.start()], short[m.end() :]) for m in re.finditer(r"[._-]", short)]
+        for short in names
+    }
+    begun = Counter([*names, *(start for each in cuts.values() for start, _ in each)])
+    drawn: dict[str, set[str]] = defaultdict(set)  # suffix of label maps -> cases with more files
+    for start, tail in (cut for each in cuts.values() for cut in each):
+        if begun[start] > 1 and (tail in LABELS or LIKE_LABELS.search(tail)):
+            drawn[tail].add(start)
+    if not drawn:
+        return [], None
+    label = max(drawn, key=lambda tail: (len(drawn[tail]), -len(tail)))
+    known = {short: _cut(short, cuts[short], drawn[label]) for short in names}
+    suffixes = {cut[1] for cut in known.values() if cut is not None}
+    files: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
+    for short, name in names.items():  # a case without its label map ends in a known suffix
+        others = (cut for cut in cuts[short] if cut[1] in suffixes)
+        case, suffix = known[short] or next(others, (short, ""))
+        files[case][suffix] = (*files[case].get(suffix, ()), name)
+    return [CaseFolder(case, folder, files[case]) for case in sorted(files)], label
+
+
+def _cut(short: str, cuts: list[tuple[str, str]], cases: set[str]) -> tuple[str, str] | None:
+    """Split a name into the longest case that it begins with, and the rest."""
+    return next((cut for cut in [(short, ""), *reversed(cuts)] if cut[0] in cases), None)
 
 
 def list_homes(
-    kind: str, folder: Path, homes: list[CaseFolder], options: VolumeOptions
+    kind: str,
+    folder: Path,
+    homes: list[CaseFolder],
+    options: VolumeOptions,
+    label: str | None = None,
 ) -> VolumeSet:
-    """List case folders: channels as requested (else UsageFault), or those of half the cases."""
+    """List cases: channels as requested (else UsageFault), or those of half the cases."""
     collector = Collector(folder, options.allow_absolute)
     counts = Counter(suffix for home in homes for suffix in home.files)
-    label = next((suffix for suffix in LABELS if suffix in counts), None)
-    suffixes = sorted(suffix for suffix in counts if suffix not in LABELS)
+    likely: tuple[Mapping[str, int], ...] = ()
+    if label is None:
+        label = next((suffix for suffix in LABELS if suffix in counts), None)
+    else:
+        likely = ({"background": 0, label: 1},)
+    suffixes = sorted(suffix for suffix in counts if suffix not in (*LABELS, label))
+    names = [suffix or "image" for suffix in suffixes]
     usual = [suffix for suffix in suffixes if 2 * counts[suffix] >= len(homes)] or suffixes
     files = usual
     if options.channels is not None:
-        files = [suffixes[place] for place in pick(options.channels, suffixes, folder)]
-    elif label is None:
-        _refuse_alike(collector, usual)
+        files = [suffixes[place] for place in pick(options.channels, names, folder)]
+    else:
+        _refuse_alike(collector, usual, label)
     if not files:
         message = f"{folder}: no images, expected CASE/CASE_T1.nii.gz or the like; add them"
         collector.fault(None, folder, DataFault(message))
@@ -97,17 +144,18 @@ def list_homes(
     return collector.volumes(
         f"{kind}:{folder.resolve().name}",
         "CASE/CASE_T1.nii.gz, and CASE/CASE_seg.nii.gz if there are label maps",
-        channels=options.channels or tuple(files) or ("image",),
-        likely=_likely(homes, suffixes, label),
+        channels=options.channels or tuple(file or "image" for file in files) or ("image",),
+        likely=_likely(homes, suffixes, label) or likely,
     )
 
 
-def _refuse_alike(collector: Collector, channels: list[str]) -> None:
+def _refuse_alike(collector: Collector, channels: list[str], label: str | None) -> None:
     meant = like_labels(channels)
     if meant is not None:
+        instead = "but none in seg" if label is None else f"and others in {label!r}"
         message = (
-            f"{collector.root}: files of cases end in {meant!r} but none in seg, expected label "
-            "maps to be called CASE_seg.nii.gz; rename them, or if it is a channel, name them all: "
+            f"{collector.root}: files of cases end in {meant!r} {instead}, expected one label map "
+            "called CASE_seg.nii.gz; rename or merge them, or if it is a channel, name them all: "
             f"--read channels={','.join(channels)}"
         )
         collector.fault(None, collector.root, DataFault(message))
@@ -128,8 +176,7 @@ def _file(collector: Collector, home: CaseFolder, suffix: str) -> Path | None:
     """Return a case's file, present or not; None, and a fault, if its path is not allowed."""
     names = home.files.get(suffix)
     if names is None:
-        start, ending = _like(home)
-        path = home.folder / f"{start}{suffix}{ending}"
+        path = home.folder / _like(home, suffix)
         if home.others:
             message = (
                 f"{home.folder / home.others[0]}: does not begin with its folder's name, and "
@@ -147,11 +194,12 @@ def _file(collector: Collector, home: CaseFolder, suffix: str) -> Path | None:
     return collector.file(where, str(home.folder), home.case)
 
 
-def _like(home: CaseFolder) -> tuple[str, str]:
-    """Return the common beginning and ending of a case's file names."""
+def _like(home: CaseFolder, suffix: str) -> str:
+    """Return the name of a missing file, spelled as a case's others."""
     name = next(iter(home.files.values()))[0]
     short = stem(name) or ""
-    return name[: len(home.case) + 1], name[len(short) :]
+    joint = short[len(home.case) :][:1] or "_"
+    return f"{home.case}{joint if suffix else ''}{suffix}{name[len(short) :]}"
 
 
 def _likely(

@@ -26,7 +26,9 @@ from gansynth.runtime.files import NiftiVolume, read_nifti
 
 @dataclass
 class CheckState:
-    """Values collected over all cases; ``content``: hash of a case's images -> the cases.
+    """What is collected over all cases; ``content``: hash of a case's images -> the cases.
+
+    ``values``: label value -> the first file that has it.
 
     ``allowed``: label values the data set names; None if it names none. ``channels``: number of
     channels of a stacked file. ``spacing``: case -> (z, y, x) in mm.
@@ -35,7 +37,7 @@ class CheckState:
     allowed: frozenset[int] | None
     named: str
     ignore: int | None = None
-    values: set[int] = field(default_factory=set)
+    values: dict[int, Path] = field(default_factory=dict)
     channels: int | None = None
     spacing: dict[str, tuple[float, ...]] = field(default_factory=dict)
     content: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -179,7 +181,8 @@ def check_values(
             + f"; correct the file{'' if allowed is None else ' or ' + content.named}"
         )
         yield Finding("error", case, file, text)
-    content.values.update(int(v) for v in values if v.item() not in unknown)
+    known = {int(v) for v in values.tolist() if v not in unknown}
+    content.values = {**dict.fromkeys(known, file), **content.values}
     if not set(values.tolist()) - {0, content.ignore}:
         yield Finding("warning", case, file, f"{file}: no foreground, only background")
 
@@ -210,7 +213,7 @@ def _check_labels(listing: VolumeSet, content: CheckState) -> Iterator[Finding]:
 
 def unused_labels(where: Path, content: CheckState) -> Iterator[Finding]:
     """Report labels that are named but occur in no case."""
-    unused = sorted((content.allowed or frozenset()) - content.values)
+    unused = sorted((content.allowed or frozenset()) - content.values.keys())
     if unused:
         text = (
             f"{where}: label value(s) {unused} occur in no case; remove them, or add cases that "

@@ -1,4 +1,4 @@
-"""Volumes in folders: pairs of images and labels, BIDS, or a folder per case."""
+"""Volumes in folders: pairs of images and labels, BIDS, or files named by case and channel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from gansynth.data.case_folders import case_homes, list_homes
+from gansynth.data.case_folders import case_homes, flat_cases, list_homes
 from gansynth.data.listing import (
     CaseFiles,
     Collector,
@@ -28,14 +28,16 @@ _BIDS = re.compile(r"(?P<sub>sub-[^_]+)(_(?P<ses>ses-[^_]+))?(_[^_]+-[^_]+)*_(?P
 
 
 def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
-    """List a folder: BIDS where it has ``sub-*`` folders, else a folder per case, else pairs."""
+    """List a folder: BIDS where it has ``sub-*`` folders, else pairs, else files named by case."""
     subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
     if subjects:
         return _list_bids(kind, folder, subjects, options)
     paired = any((folder / part).is_dir() for pair in PAIRS for part in pair)
-    homes = [] if paired else case_homes(folder)
+    homes, label = ([] if paired else case_homes(folder)), None
+    if not paired and not homes:
+        homes, label = flat_cases(folder)
     if homes:
-        return list_homes(kind, folder, homes, options)
+        return list_homes(kind, folder, homes, options, label)
     return _list_pairs(kind, folder, options)
 
 
@@ -45,10 +47,13 @@ def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
 def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     collector = Collector(folder, options.allow_absolute)
     images, labels = next((p for p in PAIRS if (folder / p[0]).is_dir()), PAIRS[0])
+    homes = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
+    if labels not in homes:
+        labels = like_labels(homes) or labels
     # Beside imagesTr/ it is nnU-Net's or the Decathlon's own: they have kinds of source.
     names = read_names(folder) if images == PAIRS[0][0] else None
     label_of = _files(collector, labels)
-    labelled = _has_labels(collector, labels)
+    labelled = (folder / labels).is_dir()
     cases: dict[str, dict[int | None, Path]] = defaultdict(dict)
     for name, path in _files(collector, images).items():
         match = _CHANNEL.fullmatch(name)
@@ -84,7 +89,8 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     called = _names(collector, folder, count, names, options)
     return collector.volumes(
         f"{kind}:{folder.resolve().name}",
-        "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any",
+        "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any; "
+        "or CASE_T1.nii.gz beside CASE_mask.nii.gz",
         channels=called,
         stacked=stacked,
         total=len(channel_names) if channel_names is not None and stacked else None,
@@ -92,21 +98,6 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
         labels=None if names is None or not labelled else names.labels,
         normalised=names is not None and names.normalised,
     )
-
-
-def _has_labels(collector: Collector, labels: str) -> bool:
-    """Whether a folder of pairs has label maps, or a folder that looks like label maps."""
-    folders = sorted(p.name for p in collector.root.iterdir() if p.is_dir() and p.name[0] != ".")
-    if labels in folders:
-        return True
-    meant = like_labels(folders)
-    if meant is not None:
-        message = (
-            f"{collector.root}: has a folder {meant!r} but none called {labels!r}, expected label "
-            "maps there; rename it"
-        )
-        collector.fault(None, collector.root / meant, DataFault(message))
-    return meant is not None
 
 
 def _files(collector: Collector, folder: str) -> dict[str, Path]:

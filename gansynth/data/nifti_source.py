@@ -303,17 +303,18 @@ class VolumeSource(CaseSource):
         labels = self.options.labels or self.listing.labels
         if labels is not None:
             return labels
-        values: set[int] = set()
+        values: dict[int, Path] = {}
         files = [file for file in (self.entry(case).labels for case in self._train) if file]
         for file in files:
-            values |= set(np.unique(whole_labels(file, read_nifti(file).array)).tolist())
+            found = np.unique(whole_labels(file, read_nifti(file).array)).tolist()
+            values = {**dict.fromkeys(found, file), **values}
         likely = likely_labels(values, self.listing.likely)
         if likely is not None:
             return likely
         problem = odd_labels(values)
         if problem:
             raise DataFault(f"{self.listing.where}: {problem}")
-        return {"background": 0, **{f"label {v}": v for v in sorted(values - {0})}}
+        return {"background": 0, **{f"label {v}": v for v in sorted(values.keys() - {0})}}
 
     @cached_property
     def intensities(self) -> tuple[ChannelNormalisation, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,24 +49,34 @@ def affine_difference(first: npt.NDArray[np.float64], second: npt.NDArray[np.flo
     return float(np.abs(first - second).max())
 
 
-def odd_labels(values: set[int]) -> str | None:
-    """Describe unnamed label values that are not 0, 1, 2, ...; None if they are."""
-    if max(values, default=0) == len(values | {0}) - 1 and min(values, default=0) >= 0:
+def beyond_gap(values: Collection[int]) -> int | None:
+    """Return the first of label values that is not the next of 0, 1, 2, ...; None without one."""
+    ordered = sorted({0, *values})
+    return next((value for n, value in enumerate(ordered) if value != n), None)
+
+
+def odd_labels(files: Mapping[int, Path]) -> str | None:
+    """Describe unnamed label values that are not 0, 1, 2, ...; None if they are.
+
+    ``files``: value -> a file that has it.
+    """
+    odd = beyond_gap(files)
+    if odd is None:
         return None
-    listed = sorted(values)[:16]
+    listed = sorted(files)[:16]
     named = ",".join(f"label {v}:{v}" for v in listed if v > 0)
     return (
-        f"label values are {listed}, expected 0, 1, 2, ... without a gap; renumber them, or name "
-        f"them all: --read labels='{named}'"
+        f"label values are {listed}, expected 0, 1, 2, ... without a gap, but {odd} is in "
+        f"{files[odd]}; renumber them, or name them all: --read labels='{named}'"
     )
 
 
 def likely_labels(
-    values: set[int], likely: Iterable[Mapping[str, int]]
+    values: Collection[int], likely: Iterable[Mapping[str, int]]
 ) -> Mapping[str, int] | None:
     """Return the first naming that has all values found in files, and whose largest occurs."""
     for naming in likely:
-        if values <= set(naming.values()) and max(naming.values()) in values:
+        if set(values) <= set(naming.values()) and max(naming.values()) in values:
             return naming
     return None
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 
 from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.schema import content_hash
 from gansynth.core.source import SourceRequest
 from gansynth.data.classes import without_cases
+from gansynth.data.listing import LIKE_LABELS
 from gansynth.data.picture_files import read_picture
 from gansynth.data.picture_list import PictureFiles
 from gansynth.data.pictures import Kind, PictureSource, kind_of, unlike
@@ -86,10 +88,32 @@ def _check_set(
     for path in source.found.spare:
         message = f"{path}: a mask without an image; it is not used"
         yield Finding("warning", None, path, message)
+    if not source.found.masked:
+        yield from _check_unread(folder, pictures)
     try:
         yield from without_cases(source, source.classes, folder)
     except GansynthError as fault:
         yield Finding("error", None, folder, str(fault))
+
+
+def _check_unread(folder: Path, pictures: Collection[str]) -> Iterator[Finding]:
+    """Report files of a folder without masks that may be masks or boxes."""
+    alike = [case for case in pictures if LIKE_LABELS.search(case)]
+    if alike:
+        message = (
+            f"{folder}: {len(alike)} of {len(pictures)} names are like those of masks and are read "
+            f"as images, {alike[0]!r} first. If they are masks, put them in masks/ by the names of "
+            "their images in images/, or name their suffix: --read mask_suffix=_mask"
+        )
+        yield Finding("warning", alike[0], folder, message)
+    texts = {path.stem for path in folder.rglob("*.txt")}
+    boxed = sum(Path(case).name in texts for case in pictures)
+    if pictures and 2 * boxed >= len(pictures):
+        message = (
+            f"{folder}: {boxed} of {len(pictures)} images have a text file of their name, as boxes "
+            f"of YOLO are, which are not read here: gansynth check yolo:{folder}"
+        )
+        yield Finding("warning", None, folder, message)
 
 
 def _sides(source: PictureSource, cases: list[str]) -> set[bool]:

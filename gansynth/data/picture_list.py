@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import unicodedata
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
+from gansynth.data.listing import LIKE_LABELS
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.planes import PixelSpacing, Windows
 from gansynth.data.read_options import (
@@ -44,15 +48,19 @@ class PictureOptions(ReadOptions):
     needs: ClassVar[Needs] = {**OF_BOXES, **OF_SPLITS}
 
     images: str | None = Field(
-        None, description="folder of the images; `images` if there is one, else the folder itself"
+        None,
+        description="folder of the images; `images` if there is one, or the only one beside a "
+        "folder of masks, else the folder itself",
     )
     masks: str | None = Field(
         None,
-        description="folder of the masks, which have the images' names; `masks` or `labels` if "
-        "there is one beside `images` that holds pictures",
+        description="folder of the masks, which have the images' names; else `masks`, `labels` or "
+        "the like, if there is one whose pictures pair up with the images",
     )
     mask_suffix: str | None = Field(
-        None, description="suffix of a mask's name after its image's name, for example `_mask`"
+        None,
+        description="suffix of a mask's name after its image's name, for example `_mask`; found "
+        "where at least half of the images have such a mask",
     )
     labels: LabelNames | None = Field(
         None,
@@ -115,6 +123,46 @@ class PictureSet:
     spare: list[Path] = field(default_factory=list)
 
 
+def pair_keys(folder: Path) -> dict[str, str]:
+    """``--read`` keys that say where the masks of a folder are, by the names of its files.
+
+    Empty without masks for half of the images, and where ``images`` and ``masks`` say it already.
+    """
+    scratch = PictureSet(folder)
+    homes = {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and p.name[0] != "."}
+    drawn = [name for name in homes if name in MASKS or LIKE_LABELS.search(name)]
+    for name in sorted(drawn, key=lambda name: name not in MASKS):
+        masks = _files(homes[name], scratch, None)
+        others = [other for other in homes if other not in drawn]
+        filled = [other for other in others if masks and _files(homes[other], scratch, None)]
+        where = IMAGES if IMAGES in homes else filled[0] if len(filled) == 1 else "."
+        suffix = _shared_suffix(_files(folder / where, scratch, homes[name]), masks)
+        if suffix is not None:
+            said = {} if where in (IMAGES, ".") else {"images": where}
+            said |= {} if where == IMAGES and name in MASKS else {"masks": name}
+            return {**said, **({"mask_suffix": suffix} if suffix else {})}
+    images = _files(homes.get(IMAGES, folder), scratch, None)
+    suffix = _shared_suffix(images, images)
+    return {} if suffix is None else {"mask_suffix": suffix}
+
+
+def _shared_suffix(images: Collection[str], masks: Collection[str]) -> str | None:
+    """Return what most masks' names add to an image's name, if half of the images have one."""
+    counts: Counter[str] = Counter()
+    for mask in masks:
+        cuts = ((mask[:end], mask[end:]) for end in range(len(mask), 0, -1))
+        found = (
+            tail
+            for start, tail in cuts
+            if start in images and (masks is not images or LIKE_LABELS.search(tail))
+        )
+        counts.update(itertools.islice(found, 1))
+    for suffix, count in counts.most_common(1):
+        unmasked = [i for i in images if masks is not images or not i.endswith(suffix)]
+        return suffix if 2 * count >= len(unmasked) else None
+    return None
+
+
 def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
     """List the pictures of a folder. Raises DataFault: a requested folder is missing."""
     images = _asked(folder, "images", options.images) or _first(folder, IMAGES) or folder
@@ -148,6 +196,8 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
         if listing.masked and picture.mask is None:
             where = f"in {masks or images} by the name {Path(picture.case).name}{suffix}"
             message = f"{picture.image}: has no mask, expected one {where}; add it, or remove this"
+            if suffix and suffix in picture.case:
+                message += f" (or if it is a second mask of a picture, merge it into {suffix!r})"
             listing.faults.append((picture.case, picture.image, DataFault(message)))
     return listing
 

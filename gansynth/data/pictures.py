@@ -22,7 +22,13 @@ from gansynth.data.folds import absolute, one_fold
 from gansynth.data.label_boxes import LabelBoxes, box_record
 from gansynth.data.listing import located, picture_keys
 from gansynth.data.picture_files import full_range, picture_shape, read_picture
-from gansynth.data.picture_list import PictureFiles, PictureOptions, PictureSet, list_pictures
+from gansynth.data.picture_list import (
+    PictureFiles,
+    PictureOptions,
+    PictureSet,
+    list_pictures,
+    pair_keys,
+)
 from gansynth.data.planes import per_channel, rescale, resize
 from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.data.resplit import write_resplit
@@ -55,7 +61,9 @@ class PictureSource(FlatSource):
 
     def __init__(self, request: SourceRequest) -> None:
         folder = located(request, folder=True)
-        request = replace(request, read={**picture_keys(folder), **request.read})
+        asked = {"images", "masks", "mask_suffix"}.intersection(request.read)
+        found = {**picture_keys(folder), **({} if asked else pair_keys(folder))}
+        request = replace(request, read={**found, **request.read})
         self.options = parse_read(PictureOptions, request)
         self.request = absolute(request, folder)
         self.found: PictureSet = list_pictures(folder, self.options)

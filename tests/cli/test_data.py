@@ -9,6 +9,7 @@ import pytest
 from gansynth.runtime.files import read_nifti
 from gansynth.runtime.progress import RichReporter, counting, stepping
 from tests.conftest import save_nifti
+from tests.data.sets import save_picture
 
 CASES = [f"brain_{i}" for i in range(6)]
 NAME = "Dataset001_Tiny"
@@ -57,10 +58,12 @@ def test_what_was_imported_is_reported_and_in_order(told, root, run_json):
 def test_import_says_what_it_took_and_what_to_type_next(msd, tmp_path, run_cli):
     result = run_cli("import", f"msd:{msd}", "nnunet:001", "--root", tmp_path / "root")
     assert result.stdout.splitlines() == [
-        f"{NAME}: 6 cases of 6 subjects in {tmp_path}/root/nnUNet_raw/{NAME}",
-        "5 folds, each holding out 1 or 2 cases",
+        f"{NAME}: 6 cases of 6 subject(s) in {tmp_path}/root/nnUNet_raw/{NAME}",
+        "channels: MRI; labels: spot",
+        "5 fold(s), holding out 1 or 2 cases each",
     ]
-    assert result.stderr.splitlines()[-1] == "next: gansynth prepare nnunet:001 -c 3d_fullres"
+    prepare = f"next: gansynth prepare nnunet:001 --root {tmp_path}/root"
+    assert result.stderr.splitlines()[-1] == prepare
     assert "warning: every case is a subject of its own" in result.stderr
 
 
@@ -97,6 +100,73 @@ def test_check_reads_a_decathlon_folder_too(msd, run_json, run_cli):
     assert "brain_1.nii.gz" in shown.stdout
     assert "brain_4.nii.gz" in shown.stdout
     assert "msd:Task01_Tiny: 6 cases, 2 error(s), 0 warning(s)" in shown.stdout
+
+
+def pictures(home: Path, name: str = "{}.png", folder: str = "p") -> Path:
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(0, 255, (16, 16), np.uint8)
+        save_picture(
+            home / folder / name.format(number),
+            np.uint8(255) * (pixels > 99) if "_" in name else pixels,
+        )
+    return home / folder
+
+
+def boxed(home: Path) -> Path:
+    pictures(home, folder="p/images")
+    (home / "p/labels").mkdir()
+    for number in range(6):
+        (home / f"p/labels/{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    return home / "p"
+
+
+def flat(home: Path) -> Path:
+    for number in range(6):
+        image = np.random.default_rng(number).normal(size=(6, 7, 8)).astype(np.float32)
+        save_nifti(home / f"p/pat{number}_T1.nii.gz", image)
+        save_nifti(home / f"p/pat{number}_hippo_mask.nii.gz", (image > 0.5).astype(np.uint8))
+    return home / "p"
+
+
+@pytest.mark.parametrize(
+    ("make", "holds", "following"),
+    [
+        (pictures, "channels: grey", "fit dcgan --data pictures:{}"),
+        (
+            lambda home: pictures(pictures(home).parent, "{}_mask.png"),
+            "channels: grey; labels: foreground",
+            "fit cgan3d --data pictures:{} --read mask_suffix=_mask",
+        ),
+        (boxed, "channels: grey; boxes: class_0", "fit cpggan --data yolo:{}"),
+        (flat, "channels: T1; labels: hippo_mask", "fit cgan3d --data nifti:{}"),
+    ],
+    ids=["images", "masks", "boxes", "volumes"],
+)
+def test_check_finds_the_kind_says_what_is_there_and_the_next_command(
+    tmp_path, run_cli, make, holds, following
+):
+    where = make(tmp_path)
+    result = run_cli("check", where)
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, holds)
+    last = f"next: gansynth {following.format(where)} -o runs/g0"
+    assert result.stderr.splitlines()[-1] == last
+
+
+def test_check_of_a_folder_that_no_kind_opens_lists_its_faults(tmp_path, run_cli):
+    where = flat(tmp_path)
+    (where / "pat3_hippo_mask.nii.gz").unlink()
+    result = run_cli("check", where)
+    assert result.exit_code == 3
+    assert "pat3_hippo_mask.nii.gz: missing, expected for case 'pat3'" in result.stdout
+
+
+def test_raw_data_of_nnunet_are_prepared_before_a_fit(tmp_path, run_cli):
+    root = tmp_path / "root"
+    absent = run_cli("check", "nnunet:9", "--root", root)
+    assert "gansynth import SOURCE nnunet:ID" in absent.stderr
+    assert run_cli("import", flat(tmp_path), "nnunet:9", "--root", root).exit_code == 0
+    checked = run_cli("check", "nnunet:9", "--root", root)
+    assert checked.stderr.splitlines()[-1] == f"next: gansynth prepare nnunet:9 --root {root}"
 
 
 @pytest.mark.parametrize("kind", ["msd", "nifti"])

@@ -262,3 +262,45 @@ def test_what_it_does_not_say_stays_open_and_beside_images_tr_it_is_not_looked_a
     for part in ("images", "labels"):
         (named / part).rename(named / f"{part}Tr")
     assert read(named, labels="a:1,b:3").channels == ("channel 0", "channel 1")
+
+
+def write_flat(folder: Path, cases: Any, *names: str) -> Path:
+    for number, case in enumerate(cases):
+        for name in names:
+            drawn = np.arange(np.prod(SHAPE)).reshape(SHAPE) + number
+            array = drawn > 200 if "mask" in name else drawn
+            save(
+                folder / f"{case}{name}.nii.gz", array.astype(np.uint8 if "mask" in name else "f4")
+            )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("cases", "names", "channels", "label"),
+    [
+        (("pat01", "pat02"), ("_T1", "_hippo_mask"), ("T1",), "hippo_mask"),
+        (("pat_01", "pat_02"), ("_T1", "_FLAIR", "_mask"), ("FLAIR", "T1"), "mask"),
+        (("scan-1", "scan-2"), ("", "-mask"), ("image",), "mask"),
+        (("a.b_1", "a.b_12"), ("_0000", "_0001", "_mask_gt"), ("0000", "0001"), "mask_gt"),
+    ],
+)
+def test_files_of_one_folder_are_told_apart_by_their_label_maps(
+    tmp_path, cases, names, channels, label
+):
+    folder = write_flat(tmp_path / "set", cases, *names)
+    source = read(folder)
+    assert source.channels == channels
+    assert source.schema.labels == {"background": 0, label: 1}
+    assert sorted(source.train_ids + source.held_out_ids) == list(cases)
+    assert list(check(folder, **READ).findings) == []
+
+
+def test_of_one_folder_a_missing_file_or_a_second_label_map_is_named(tmp_path):
+    folder = write_flat(tmp_path / "set", ("p1", "p2", "p3"), "_T1", "_left_mask")
+    (folder / "p2_left_mask.nii.gz").rename(tmp_path / "kept")
+    assert "p2_left_mask.nii.gz: missing, expected for case 'p2'" in only(folder, **READ).message
+    (tmp_path / "kept").rename(folder / "p2_left_mask.nii.gz")
+    write_flat(folder, ("p1", "p2", "p3"), "_right_mask")
+    message = only(folder, **READ).message
+    assert "end in 'right_mask' and others in 'left_mask', expected one label map" in message
+    assert read(folder, channels="T1").channels == ("T1",)

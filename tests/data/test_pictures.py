@@ -1,5 +1,6 @@
 # mypy: disallow-untyped-calls=False
 
+import re
 import shutil
 import struct
 import zlib
@@ -111,13 +112,50 @@ def test_labels_are_numbered_by_their_numbers_in_the_masks(folder):
     np.testing.assert_array_equal(source.load(CASE).labels, np.where(disc(2), 2, disc(5)))
 
 
-def test_masks_may_lie_beside_their_images(tmp_path):
+@pytest.mark.parametrize(
+    ("image", "mask", "found"),
+    [
+        ("a{}.png", "a{}_mask.png", {"mask_suffix": "_mask"}),
+        ("b/a{}.png", "b/a{}-GT.png", {"mask_suffix": "-GT"}),
+        ("images/a{}.png", "images/a{}_seg.png", {"mask_suffix": "_seg"}),
+        ("images/a{}.png", "masks/a{}_label.png", {"mask_suffix": "_label"}),
+        ("images/a{}.png", "Segmentations/a{}.png", {"masks": "Segmentations"}),
+        ("img/a{}.png", "mask/a{}.png", {"images": "img", "masks": "mask"}),
+        ("a{}.png", "gt/a{}_x.png", {"masks": "gt", "mask_suffix": "_x"}),
+    ],
+)
+def test_masks_are_found_by_their_names(tmp_path, image, mask, found):
+    for number in range(5):
+        save(tmp_path / image.format(number), picture(number))
+        if number:  # a picture without one is an error, no reason to read the others as images
+            save(tmp_path / mask.format(number), disc(4))
+    with pytest.raises(DataFault, match=r"a0\.png: has no mask"):
+        opened(tmp_path)
+    save(tmp_path / mask.format(0), disc(4))
+    source = opened(tmp_path)
+    assert source.request.read == found
+    cases = sorted(source.train_ids + source.held_out_ids)
+    assert [Path(case).name for case in cases] == [f"a{n}" for n in range(5)]
+    np.testing.assert_array_equal(source.load(cases[0]).labels, disc(4))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("mask_a{}.png", "5 of 10 names are like those of masks and are read as images, 'mask_a0'"),
+        ("a{}.txt", "5 of 5 images have a text file of their name, .* gansynth check yolo:"),
+    ],
+)
+def test_masks_and_boxes_that_are_not_read_are_warned_of(tmp_path, name, says):
     for number in range(5):
         save(tmp_path / f"a{number}.png", picture(number))
-        save(tmp_path / f"a{number}_mask.png", disc(4))
-    source = opened(tmp_path, mask_suffix="_mask")
-    assert sorted(source.train_ids + source.held_out_ids) == [f"a{n}" for n in range(5)]
-    np.testing.assert_array_equal(source.load("a0").labels, disc(4))
+        if name.endswith("txt"):
+            (tmp_path / name.format(number)).write_text("0 0.5 0.5 0.1 0.1")
+        else:
+            save(tmp_path / name.format(number), picture(5 + number))
+    (finding,) = sets.check(tmp_path, "pictures").findings
+    assert finding.level == "warning"
+    assert re.search(says, finding.message)
 
 
 def test_subfolders_are_classes_if_asked(shared):

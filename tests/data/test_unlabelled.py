@@ -59,8 +59,8 @@ def test_what_looks_like_label_maps_is_not_taken_for_a_channel(pairs, name):
         opened(pairs / "cases.csv")
     assert opened(pairs / "cases.csv", channels="T1").schema.channels == ("T1",)
     (pairs / name).mkdir()
-    with pytest.raises(DataFault, match=f"has a folder '{name}' but none called 'labels'"):
-        opened(pairs)
+    with pytest.raises(DataFault, match=f"{name}/p1.nii.gz: no such file"):
+        opened(pairs).load("p1")
 
 
 def test_what_needs_label_maps_refuses(pairs):

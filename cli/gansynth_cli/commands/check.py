@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +20,9 @@ from gansynth_cli.common import (
     then,
     with_output,
 )
+
+if TYPE_CHECKING:
+    from gansynth.core.source import SourceRequest
 
 
 @click.command(
@@ -39,9 +44,10 @@ def command(
     The kind of a folder or file is found, if only one can open it. Every file is read completely.
     Commands refuse a data set with errors, not one with warnings. Exit code 3 if there are errors.
     """
-    from gansynth.data.api import check
+    from gansynth.data.api import check, find_kind, source_request
 
-    checked = check(data, subjects=subjects, read=read, root=root, quiet=out.quiet)
+    found = data if ":" in data else find_kind(data, root)
+    checked = check(found, subjects=subjects, read=read, root=root, quiet=out.quiet)
     name, findings = checked.name, checked.findings
     errors = sum(finding.level == "error" for finding in findings)
     document = {
@@ -54,11 +60,39 @@ def command(
     verdict = (
         f"{name}: {checked.cases} cases, {errors} error(s), {len(findings) - errors} warning(s)"
     )
-    kind = checked.name.partition(":")[0]
-    found = data if ":" in data else f"{kind}:{data}"
-    how = again(read, subjects=subjects, root=root)
-    fitted = then("fit", "cgan3d", "--data", found, *how, "-o", "runs/g0")
     lines = [*table((f.level, f.message) for f in findings), verdict]
-    out.result(document, lines if errors else [*lines, fitted])
+    if not errors:
+        request = source_request(found, subjects=subjects, read=read, root=root)
+        lines += _contents(request)
+    out.result(document, lines)
     if errors:  # they come first
         raise DataFault(f"{name}: {errors} error(s), expected none; first: {findings[0].message}")
+
+
+def _contents(request: SourceRequest) -> Iterator[str]:
+    """Yield what a data set without errors holds, and the next command."""
+    from gansynth.core.registry import installed
+    from gansynth.runtime.errors import GansynthError
+    from gansynth.sampling.run_source import open_source
+
+    named = f"{request.kind}:{request.where}"
+    logging.disable(logging.WARNING)  # the findings have said it
+    try:
+        source = open_source(request)
+        schema = source.schema
+    except GansynthError as fault:
+        host = request.kind in installed().names("adapters") and installed().adapter(request.kind)
+        if host and "prepare" in vars(host) and isinstance(fault, DataFault):  # not prepared yet
+            how = again(subjects=request.subjects, root=request.root)
+            yield then("prepare", named, *how)
+        return
+    finally:
+        logging.disable(logging.NOTSET)
+    labels = [name for name, value in schema.labels.items() if value > 0]
+    kinds = {"channels": schema.channels, "labels": labels, "boxes": schema.box_classes}
+    yield "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+    generator = "cpggan" if schema.box_classes else "cgan3d" if labels else "dcgan"
+    configuration = source.request.configuration
+    how = again(source.request.read, subjects=request.subjects, root=request.root)
+    of = ("-c", configuration) if configuration else ()
+    yield then("fit", generator, "--data", named, *of, *how, "-o", "runs/g0")

@@ -22,12 +22,12 @@ from gansynth_cli.results import show_report
 
 @click.command(
     epilog=examples(
-        "gansynth import msd:Task04_Hippocampus nnunet:004",
+        "gansynth import scans/ nnunet:004",
         "gansynth import slices:nifti:cases.csv yolo:OUT --read boxes=tumour:1+2+4 "
         "--read channels=T1c --set bits=16",
     )
 )
-@click.argument("source", metavar="KIND:WHERE")
+@click.argument("source", metavar="KIND:WHERE|FOLDER")
 @click.argument("target", metavar="HOST:WHERE")
 @subjects_option
 @click.option(
@@ -53,14 +53,14 @@ def command(
 ) -> None:
     """Copy a data set into the layout of a target framework, with folds.
 
-    msd:FOLDER to nnunet:ID: every file is checked by its checksum before it is copied. The same
-    command resumes after an interruption. Subjects are those of --subjects, else of
-    FOLDER/subjects.csv, else every case is a subject. The default is five folds.
+    To nnunet:ID: volumes (nifti, msd, nnunet-raw), pictures or slices. They are checked first, and
+    the first error stops the import. NIfTI files of one channel are copied byte for byte. Folds
+    and subjects are those of the source; the default is five folds.
 
     slices:KIND:WHERE to yolo:FOLDER: each slice becomes a grey PNG file, all with one window. Its
     label file has the boxes of --read boxes=, none for a background. The training volumes of --fold
     are train, the others val. The depth is --set bits=16. With --set backgrounds=SHARE, that share
-    of the training slices without a box is kept. The folder appears when it is complete.
+    of the training slices without a box is kept. Either target appears when it is complete.
     """
     from gansynth.core.adapter import ImportRequest
     from gansynth.core.registry import installed

@@ -222,7 +222,7 @@ REFUSED: list[tuple[Spoil | None, dict[str, str], type[Exception], str]] = [
     (PARTED, {"subjects": PEOPLE}, IntegrityFault, r"gansynth splits nnunet:501 --subjects \(p"),
     (TWICE, {}, IntegrityFault, "p1_left and p1_left"),
     (TOO_FEW, {}, DataFault, r"need 5 cases, found 4; .* --folds 2"),
-    (split([{"train": ["p1_left"], "val": []}]), {}, DataFault, "val holds no case"),
+    (split([{"train": ["p1_left"], "val": []}]), {}, DataFault, "lists of cases under train and"),
     (split([{"train": ["x"], "val": ["p1_left"]}]), {}, DataFault, "train holds 'x', which is not"),
     (split([{"train": "p1_left"}]), {}, DataFault, "fold 0 is"),
     (split({}), {}, DataFault, "is a dict, expected a list"),

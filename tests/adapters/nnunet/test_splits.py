@@ -93,16 +93,17 @@ def test_what_names_no_subjects_is_refused(asked, fault, says):
 
 def test_what_was_written_is_known_afterwards_else_every_case_is_its_own_subject(tmp_path):
     assert known_subjects(tmp_path, ["a", "b"], None) == {"a": "a", "b": "b"}
-    write_splits(tmp_path, IDS, PEOPLE)
+    write_splits(tmp_path, grouped_splits(IDS, PEOPLE, 5, seed=0), PEOPLE)
     assert known_subjects(tmp_path, IDS, None) == PEOPLE
 
 
 def test_another_split_is_overwritten_only_if_asked_and_kept(tmp_path):
-    first = write_splits(tmp_path, IDS, PEOPLE, seed=0)
+    first, second = (grouped_splits(IDS, PEOPLE, 5, seed) for seed in (0, 1))
+    write_splits(tmp_path, first, PEOPLE)
     with pytest.raises(UsageFault, match="holds another split"):
-        write_splits(tmp_path, IDS, PEOPLE, seed=1)
+        write_splits(tmp_path, second, PEOPLE)
     assert read_json(tmp_path / "splits_final.json", expected=list) == first
-    write_splits(tmp_path, IDS, PEOPLE, seed=1, overwrite=True)
+    write_splits(tmp_path, second, PEOPLE, overwrite=True)
     (kept,) = tmp_path.glob("splits_final.*.json")
     assert read_json(kept, expected=list) == first
 

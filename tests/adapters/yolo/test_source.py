@@ -16,6 +16,7 @@ from gansynth_yolo.images import label_path
 from gansynth_yolo.mirror import mirror, mirrored
 from gansynth_yolo.source import open_yolo
 from tests.conftest import DATA, content
+from tests.data.sets import save_picture
 from tests.disks import files_of_at_most
 from tests.dividing import divided
 from tests.yolo_sets import opened, toy_yolo, write_image, write_yaml
@@ -225,6 +226,31 @@ def test_a_volume_on_both_sides_is_a_leak_and_without_a_split_there_is_one_fold(
         source.divided([FoldSplit(train=[FIRST], val=["train/p01_z001"])], tmp_path)
     with pytest.raises(UsageFault, match="has one split, expected 0"):
         open_yolo(replace(source.request, fold="1"))
+
+
+@pytest.mark.parametrize("names", ["cyst\ntumour\n", None], ids=["named", "numbered"])
+@pytest.mark.parametrize("images", ["images", "train/images", "images/train", "."])
+def test_a_folder_without_data_yaml_is_read_by_its_names(tmp_path, images, names):
+    for number in range(10):
+        case = tmp_path / images / f"p{number // 2}_{number}.png"
+        save_picture(case, np.random.default_rng(number).integers(0, 255, (16, 16), np.uint8))
+        label = tmp_path / images.replace("images", "labels") / f"{case.stem}.txt"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_text(f"{number % 2} 0.5 0.5 0.2 0.2\n")
+    if names:
+        (tmp_path / "classes.txt").write_text(names)
+    source = opened(tmp_path, fold="4", subjects=r"(p\d)_")
+    classes = ("cyst", "tumour") if names else ("class_0", "class_1")
+    assert source.schema.box_classes == classes
+    assert (len(source.train_ids), len(source.held_out_ids)) == (8, 2)
+    assert len({source.subject(case) for case in source.held_out_ids}) == 1
+    boxes = source.load(source.train_ids[0]).boxes
+    assert boxes is not None
+    assert boxes.coords.shape == (1, 4)
+    (finding,) = check_yolo(source.request, lambda done, total: None).findings
+    assert f"no data.yaml; classes are {', '.join(classes)}" in finding.message
+    with pytest.raises(UsageFault, match="has five folds, expected 0 or 1 or 2 or 3 or 4"):
+        opened(tmp_path, fold="5")
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "copies"])

@@ -1,0 +1,299 @@
+"""``gansynth import SOURCE nnunet:ID``: from every layout to nnU-Net's, whole or not at all."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from gansynth.core.host_commands import ImportRequest
+from gansynth.core.synthetic import marked
+from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
+from gansynth.runtime.files import read_json, read_nifti
+from gansynth.runtime.progress import NullReporter, ProgressTask, Reporter
+from gansynth_nnunet.importing import import_raw
+from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.raw import check_raw
+from tests.conftest import DATA
+from tests.data.sets import CASES, PEOPLE, lesion, save, save_picture, volume
+
+
+@pytest.fixture
+def root(tmp_path) -> NnunetRoot:
+    return NnunetRoot.find(tmp_path / "nn")
+
+
+def bring(
+    source: object,
+    root: NnunetRoot,
+    number: object = 4,
+    folds: int | None = 2,
+    reporter: Reporter | None = None,
+    **reading: Any,
+) -> Any:
+    reading["root"] = str(root.raw.parent)
+    told = reporter or NullReporter()
+    return import_raw(ImportRequest(str(source), reading, str(number), folds, 0, {}, told))
+
+
+def msd(home: Path) -> str:
+    for number, case in enumerate(CASES):
+        save(home / f"imagesTr/{case}.nii.gz", volume(number))
+        save(home / f"labelsTr/{case}.nii.gz", lesion(number))
+    document = {
+        **{"name": "Hip", "licence": "CC0", "modality": {"0": "CT"}},
+        "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
+        "training": [{"image": f"imagesTr/{c}.nii.gz", "label": f"labelsTr/{c}.nii.gz"}
+                     for c in CASES],
+    }  # fmt: skip
+    (home / "dataset.json").write_text(json.dumps(document))
+    return f"msd:{home}"
+
+
+def pairs(home: Path) -> str:
+    for number, case in enumerate(CASES):
+        save(home / f"images/{case}.nii.gz", volume(number))
+        save(home / f"masks/{case}.nii.gz", lesion(number))
+    return str(home)  # its kind is found
+
+
+def flat(home: Path) -> str:
+    for number, case in enumerate(CASES):
+        save(home / f"{case}_T1.nii.gz", volume(number))
+        save(home / f"{case}_hippo_mask.nii.gz", lesion(number))
+    return str(home)
+
+
+def bids(home: Path) -> str:
+    for number in range(len(CASES)):
+        save(home / f"sub-{number}/anat/sub-{number}_T1w.nii.gz", volume(number))
+        drawn = home / f"derivatives/seg/sub-{number}/anat/sub-{number}_dseg.nii.gz"
+        save(drawn, lesion(number))
+    return f"nifti:{home}"
+
+
+def manifest(home: Path) -> str:
+    pairs(home)
+    rows = [(f"images/{case}.nii.gz", f"masks/{case}.nii.gz") for case in CASES]
+    with (home / "cases.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("FLAIR", "label"), *rows])
+    return f"nifti:{home / 'cases.csv'}"
+
+
+COPIED = {
+    msd: ("Hip", "CT", ["Anterior", "Posterior"]),
+    pairs: ("set", "channel 0", ["label 1", "label 2"]),
+    flat: ("set", "T1", ["label 1", "label 2"]),
+    bids: ("set", "T1w", ["label 1", "label 2"]),
+    manifest: ("cases", "FLAIR", ["label 1", "label 2"]),
+}
+
+
+def verify(root: NnunetRoot, name: str) -> None:
+    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+    verify_dataset_integrity(str(root.raw / name), num_processes=1)
+    assert [f for f in check_raw(root, name) if f.level == "error"] == []
+
+
+@pytest.mark.parametrize("layout", COPIED)
+def test_volumes_of_any_layout_are_copied_byte_for_byte_and_nnunet_takes_them(
+    layout, root, tmp_path
+):
+    home = tmp_path / "set"
+    report = bring(layout(home), root)
+    name, channel, labels = COPIED[layout]
+    assert (report.document["dataset"], report.document["copied"]) == (f"Dataset004_{name}", 12)
+    folder = report.document["folder"]
+    before = sorted(file.read_bytes() for file in home.rglob("*.nii.gz"))
+    assert sorted(file.read_bytes() for file in folder.rglob("*.nii.gz")) == before
+    told = read_json(folder / "dataset.json")
+    assert (told["channel_names"], list(told["labels"])) == (
+        {"0": channel},
+        ["background", *labels],
+    )
+    verify(root, folder.name)
+
+
+def test_pictures_and_slices_become_volumes_of_one_slice(root, tmp_path):
+    for number in range(4):
+        drawn = np.pad(np.full((4, 5), 255, np.uint8), ((2 + number, 3), (2, 1)))
+        colour = np.random.default_rng(number).integers(0, 255, (*drawn.shape, 3), np.uint8)
+        save_picture(tmp_path / f"p/b{number}.png", colour)
+        save_picture(tmp_path / f"p/b{number}_mask.png", drawn)
+    report = bring(tmp_path / "p", root)
+    raw = report.document["folder"]
+    assert read_json(raw / "dataset.json")["channel_names"] == {
+        "0": "red",
+        "1": "green",
+        "2": "blue",
+    }
+    image, labels = (read_nifti(raw / f"{n}.nii.gz") for n in ("imagesTr/b3_0001", "labelsTr/b3"))
+    assert np.array_equal(np.round(image.array * 255)[..., 0].T, colour[..., 1])
+    assert np.array_equal(labels.array[..., 0].T, drawn > 0)
+    assert report.then == ("prepare", "nnunet:4", "--root", str(root.raw.parent))
+    verify(root, raw.name)
+    read = {"slices": "3,4"}
+    cut = bring(f"slices:{msd(tmp_path / 'set')}", root, 5, read=read, subjects=PEOPLE)
+    assert (cut.document["cases"], cut.document["subjects"]) == (12, 4)
+    assert (cut.document["folder"] / "labelsTr/anna_1_axi003.nii.gz").is_file()
+    verify(root, cut.document["dataset"])
+
+
+def test_what_nnunet_does_not_read_as_it_is_is_written_with_its_own_geometry(root, tmp_path):
+    """Two channels in a file, labels as floats, with a gap, and a case that is not compressed."""
+    turned = np.array([[0, 2, 0, 5], [1, 0, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1.0]])
+    for number, case in enumerate(CASES):
+        ending = ".nii" if number else ".nii.gz"
+        save(tmp_path / f"set/images/{case}{ending}", volume(number, 2), turned)
+        save(tmp_path / f"set/labels/{case}{ending}", lesion(number).astype("f4") * 2, turned)
+    read = {"labels": "organ:2,tumour:4", "channels": "CT,PET"}
+    report = bring(f"nifti:{tmp_path / 'set'}", root, read=read)
+    raw = report.document["folder"]
+    assert (report.document["copied"], report.document["written"]) == (0, 18)
+    second, labels = (
+        read_nifti(raw / f"{n}.nii.gz") for n in ("imagesTr/bert_1_0001", "labelsTr/bert_1")
+    )
+    assert np.array_equal(second.array, volume(2, 2)[..., 1])
+    assert np.array_equal(labels.array, lesion(2))
+    assert np.array_equal(second.affine, turned)
+    assert labels.array.dtype == np.uint8
+    assert any("2 to 1, 4 to 2" in line for line in report.lines)
+    assert read_json(raw / "dataset.json")["labels"] == {"background": 0, "organ": 1, "tumour": 2}
+    verify(root, raw.name)
+
+
+def test_folds_are_the_sources_own_else_as_many_as_asked_and_part_no_subject(root, tmp_path):
+    source, home = manifest(tmp_path / "set"), tmp_path / "set"
+    report = bring(source, root, folds=3, subjects=PEOPLE)
+    splits = read_json(root.preprocessed / "Dataset004_cases/splits_final.json", expected=list)
+    assert sorted(case for split in splits for case in split["val"]) == sorted(CASES)
+    assert all({"anna_1", "anna_2"} <= set(s["val"]) or "anna_1" in s["train"] for s in splits)
+    assert report.document["subjects"] == 4
+    rows = (home / "cases.csv").read_text().splitlines()
+    parts = ["split", "train", "train", "val", "train", "test", "train"]
+    text = "\n".join(f"{row},{part}" for row, part in zip(rows, parts, strict=True))
+    (home / "cases.csv").write_text(text)
+    bring(source, root, 5)
+    (split,) = read_json(root.preprocessed / "Dataset005_cases/splits_final.json", expected=list)
+    assert split["val"] == ["bert_1", "carl_2"]
+
+
+class Interrupting(NullReporter):
+    """Interrupts after as many cases of the import."""
+
+    @contextmanager
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
+        self.left: float = 3 if title == "import" else total + 1
+        yield self
+
+    def advance(self, n: float = 1, **figures: object) -> None:
+        self.left -= n
+        if self.left <= 0:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_import_leaves_nothing_and_is_typed_again(root, tmp_path):
+    source = msd(tmp_path / "set")
+    with pytest.raises(KeyboardInterrupt):
+        bring(source, root, reporter=Interrupting())
+    assert list(root.raw.iterdir()) == []
+    killed = root.raw / ".Dataset004_Hip.tmp-1"
+    killed.mkdir()
+    assert bring(source, root).document["cases"] == 6
+    assert not killed.exists()
+
+
+class Telling(NullReporter):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.told.append(text)
+
+
+def test_an_error_of_the_check_stops_the_import_and_repaired_data_go_in(root, tmp_path):
+    source, label = msd(tmp_path / "set"), tmp_path / "set/labelsTr/bert_1.nii.gz"
+    save(label, lesion()[1:])
+    with pytest.raises(DataFault, match=r"bert_1.nii.gz: shape is \(6, 7, 8\), but \(5, 7, 8\)"):
+        bring(source, root)
+    assert root.datasets() == ()
+    save(label, lesion())
+    reporter = Telling()
+    save(tmp_path / "set/imagesTr/bert_1.nii.gz", volume() * 0)
+    assert bring(source, root, reporter=reporter).document["cases"] == 6
+    assert "every voxel is 0.0; an empty channel?" in reporter.told[0]
+    assert "every case is a subject of its own" in reporter.told[-1]
+
+
+@pytest.mark.parametrize("folder", ["raw", "preprocessed", "results"])
+def test_nothing_is_written_into_a_data_set_that_is_there(root, tmp_path, folder):
+    there = getattr(root, folder) / "Dataset004_Heart"
+    there.mkdir(parents=True)
+    with pytest.raises(UsageFault, match=f"{there}: id 004 is taken, .* or remove {there}$"):
+        bring(msd(tmp_path / "set"), root)
+    assert [*there.parent.iterdir(), *there.iterdir()] == [there]
+
+
+def unlabelled(home: Path) -> str:
+    shutil.rmtree(pairs(home) + "/masks")
+    return f"nifti:{home}"
+
+
+def synthetic(home: Path) -> str:
+    file = Path(pairs(home), "images", f"{CASES[0]}.nii.gz")
+    image: Any = nib.load(file)
+    nib.save(marked(image), file)
+    return f"nifti:{home}"
+
+
+def two_of_a_name(home: Path) -> str:
+    pairs(home)
+    for part in ("images", "masks"):
+        for number, name in enumerate(("a b", "a_b")):
+            save(
+                home / f"{part}/{name}.nii.gz", volume(9 + number) if part == "images" else lesion()
+            )
+    return f"nifti:{home}"
+
+
+@pytest.mark.parametrize(
+    ("layout", "options", "fault", "says"),
+    [
+        (unlabelled, {}, UsageFault, "no label maps, expected some"),
+        (synthetic, {}, IntegrityFault, "made by gansynth, expected a real case"),
+        (two_of_a_name, {"folds": None}, DataFault, "'a b' and 'a_b' are both 'a_b'"),
+        (pairs, {"read": {"size": "8"}}, UsageFault, "--read size: has no effect"),
+        (pairs, {"fold": "0"}, UsageFault, "--fold: has no effect"),
+        (pairs, {"number": 0}, UsageFault, "expected a number from 1 to 999"),
+        (pairs, {"number": "four"}, UsageFault, "expected a number from 1 to 999"),
+        (lambda home: "h5:cache.h5", {}, UsageFault, "expected what they were made from"),
+        (lambda home: "nnunet:1", {}, UsageFault, "expected what they were made from"),
+    ],
+)
+def test_what_cannot_be_imported_is_refused_and_nothing_is_left(
+    root, tmp_path, layout, options, fault, says
+):
+    with pytest.raises(fault, match=says) as refused:
+        bring(layout(tmp_path / "set"), root, **options)
+    assert isinstance(refused.value, GansynthError)
+    assert root.datasets() == ()
+
+
+@pytest.mark.data
+def test_the_real_hippocampus_data_import(root):
+    real = DATA / "msd_task04_hippocampus"
+    if not real.is_dir():
+        pytest.skip(f"no {real.name} beside the repository")
+    report = bring(f"msd:{real}", root, folds=None).document
+    assert (report["dataset"], report["cases"]) == ("Dataset004_Hippocampus", 173)
+    assert (report["subjects"], report["copied"], report["written"]) == (112, 346, 0)
+    assert {held_out for _, held_out in report["folds"]} == {34, 35}
