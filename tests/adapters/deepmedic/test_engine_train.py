@@ -261,26 +261,10 @@ def test_a_damaged_checkpoint_is_passed_over(make, tmp_path):
     train(replace(whole, done=2))
     assert_same(weights(cut.output, 3), weights(whole.output, 3))
     assert told(whole.output, "epoch") == [1, 2, 3, 3]
-    with pytest.raises(UsageFault, match=r"holds step-00000018.*resume=yes"):
-        train(whole)
     for path in (cut.output / "checkpoints").glob("*/tensors.safetensors"):
         path.write_bytes(b"nothing")
     with pytest.raises(IntegrityFault, match="no whole checkpoint of 3"):
         train(replace(cut, done=3))
-
-
-def test_a_training_goes_on_with_batches_of_another_size(make, tmp_path):
-    """Epochs count: those that are done have had other steps."""
-    toy, output = make(val=0, numberOfEpochs=2), tmp_path / "out"
-    order = order_of(toy, output)
-    train(order)
-    values = {**TrainingTask.of(order).config.values, "batchsize_train": 3}
-    write_config(toy.train, {**values, "numberOfEpochs": 3})
-    train(order_of(toy, output, done=2))
-    assert len(told(output, "step")) == 2 * 2 * 12 // 4 + 2 * 12 // 3
-    assert told(output, "trained") == list(range(6))
-    names = sorted(path.name for path in (output / "checkpoints").iterdir())
-    assert names == ["step-00000016", "step-00000024"]
 
 
 @pytest.mark.fault(26)
