@@ -201,7 +201,6 @@ class DeepMedicAdapter(Adapter):
     # -- one training ------------------------------------------------------------------------------
 
     def _checked_job(self, request: TrainingRequest) -> DeepMedicJob:
-        """Return one training after checks of settings and sample source."""
         self.check_ways(request.mix_config)
         job = self._job(request)
         check_drawing(self, request.mix_config)

@@ -185,7 +185,6 @@ class DeepMedicSession(HostSession[int]):
     # -- while training --------------------------------------------------------------------------
 
     def _train(self, order: TrainingOrder) -> processes.ProcessResult:
-        """Run the training process until it ends."""
         output, program = self.job.output, self.job.program
         with disk_errors(output):
             (output / PROGRESS).unlink(missing_ok=True)

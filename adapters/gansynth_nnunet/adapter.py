@@ -270,7 +270,6 @@ class NnunetAdapter(Adapter):
         return lines(request.root, quick=request.quick, cores=cores())
 
     def _train(self, config: Path, request: TrainingRequest, more: Sequence[str]) -> None:
-        """Run nnU-Net in a child process until it ends."""
         host = self.host
         variables = {
             "nnUNet_n_proc_DA": WORKERS,
@@ -308,7 +307,6 @@ class NnunetAdapter(Adapter):
         )
 
     def _check(self, mix_config: MixConfig) -> SampleSource:
-        """Return the checked generator or bank of the samples."""
         takes = takes_of(self.host, self.held_out, self.sample_size, read=True)
         sample_source = check_origin(mix_config, self.host, takes)
         check_drawing(self, mix_config)

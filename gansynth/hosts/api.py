@@ -269,7 +269,6 @@ def _train(
     asked: AugmentWords,
     reporter: Reporter,
 ) -> Augmented:
-    """Train the host, or say what would be done."""
     request = TrainingRequest(mix_config, settings, asked.words["options"], reporter)
     adapter.validate()
     adapter.check(request)
@@ -296,7 +295,6 @@ def _train(
 def _export(
     adapter: Adapter, mix_config: MixConfig, name: str, asked: AugmentWords, reporter: Reporter
 ) -> Mapping[str, Any]:
-    """Write a data set, or say what would be written."""
     dry_run = asked.words["dry_run"]
     size = mix_config.size if "bank_size" in asked.given else None
     content: Content = asked.words["content"] or "mixed"

@@ -110,11 +110,6 @@ class DualPathSegmenter(Generator):
 
 def epochs_of(saved: checkpoint.Checkpoint) -> int:
     """Return the epochs done by a checkpoint."""
-    if _DONE not in saved.tensors:
-        raise UsageFault(
-            f"{saved.folder}: is a checkpoint of an older gansynth, expected one whose steps are "
-            "batches; start anew in another folder"
-        )
     return int(saved.tensors[_DONE])
 
 
@@ -153,7 +148,7 @@ def load_network(network: DualPath, output: Path) -> None:
     """Load the weights of a folder's newest whole checkpoint into a network.
 
     Raises:
-        UsageFault: no checkpoint, or one of an older gansynth.
+        UsageFault: no checkpoint.
         IntegrityFault: all checkpoints are damaged, or of another network.
     """
     newest = checkpoint.latest(output / CHECKPOINTS, lambda saved: epochs_of(saved) > 0)

@@ -14,8 +14,7 @@ from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.runtime import child
-from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault, UsageFault
-from gansynth.training.checkpoint import save
+from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault
 from gansynth_deepmedic.engine import launch
 from gansynth_deepmedic.engine.cutting import read_volume
 from gansynth_deepmedic.engine.infer import RULE
@@ -265,15 +264,6 @@ def test_a_damaged_checkpoint_is_passed_over(make, tmp_path):
         path.write_bytes(b"nothing")
     with pytest.raises(IntegrityFault, match="no whole checkpoint of 3"):
         train(replace(cut, done=3))
-
-
-@pytest.mark.fault(26)
-def test_a_checkpoint_of_an_older_gansynth_is_refused(make, tmp_path):
-    order = order_of(make(val=0, numberOfEpochs=1), tmp_path / "out")
-    tensors, kept = {"net/network/bias.bias": torch.zeros(3)}, {"epochs": 1, "rates": {}}
-    save(order.output / "checkpoints", 1, tensors, {}, kept)
-    with pytest.raises(UsageFault, match=r"step-00000001: is a checkpoint of an older.*anew"):
-        train(replace(order, done=1))
 
 
 def test_the_process_says_what_is_wrong(make, tmp_path, monkeypatch, capfd):
