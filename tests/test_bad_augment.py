@@ -41,7 +41,7 @@ VALUES: list[tuple[tuple[object, ...], int, tuple[str, ...]]] = [
     (("--device", "toaster"), 2, ("'toaster'", "auto, cpu, cuda")),
     (("--device", "cuda:99"), 4, ("cuda:99", "--device auto or cpu")),
     (("--", "--epochs", "3"), 2, ("unrecognized arguments: --epochs 3", "--npz")),
-    (("--", "--c", "--val"), 2, ("exclude each other", "one of them")),
+    (("--", "--c"), 2, ("-- --c: the same command goes on by itself", "leave --c out")),
 ]
 
 

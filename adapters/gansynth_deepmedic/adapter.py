@@ -21,14 +21,13 @@ from gansynth.core.adapter import (
     TrainingResult,
 )
 from gansynth.core.bank_options import BankCapacity
-from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.lineage import CaseRecord
+from gansynth.core.host_commands import TrainingFolder, TrainingRequest
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.hosts.checks import check_drawing, plan_own_bank
-from gansynth.hosts.record import LEFT, check_new_folder, default_output
+from gansynth.hosts.record import default_output, training_folder
 from gansynth.hosts.session import CachedResult, training_in
 from gansynth.metrics.segmentation.results import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -37,12 +36,13 @@ from gansynth_deepmedic.config import RUNS, DeepMedicChoices, DeepMedicSettings
 from gansynth_deepmedic.engine.settings import read_settings
 from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
 from gansynth_deepmedic.insertion import HostCase
-from gansynth_deepmedic.layout import TRAIN, volume
+from gansynth_deepmedic.layout import volume
 from gansynth_deepmedic.model_config import ModelConfig, read_model_config
 from gansynth_deepmedic.program import doctor_lines, find_program
 from gansynth_deepmedic.record import (
+    COMPARED,
     DeepMedicJob,
-    check_resumable,
+    describe,
     prediction_files,
     refuse_unmeasurable,
     versions,
@@ -51,17 +51,12 @@ from gansynth_deepmedic.session import DeepMedicSession
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import same_segments, share_on_the_fly
 from gansynth_deepmedic.subepochs import DrawnCases
-from gansynth_deepmedic.training_order import ORDER, PROGRESS
-
-OURS = LEFT | {ORDER, PROGRESS, TRAIN, "real"}
-"""Files that a training may leave before it begins, beside its lists."""
 
 
 class DeepMedicAdapter(Adapter):
     """Augments the training of one DeepMedic configuration; the engine is a setting."""
 
     name: ClassVar[str] = "deepmedic"
-    goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
     Options = DeepMedicSettings
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
     exact_over: ClassVar[Literal["batch", "epoch"]] = "epoch"
@@ -114,7 +109,7 @@ class DeepMedicAdapter(Adapter):
         return DrawnCases(plan, dataset, volume)
 
     def check(self, request: TrainingRequest) -> None:
-        """Check settings, the program and its options, the output, and the generator or bank."""
+        """Check settings, the program and its options, and the generator or bank."""
         self._checked_job(request)
 
     def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
@@ -130,7 +125,6 @@ class DeepMedicAdapter(Adapter):
         return {
             "engine": job.choices.engine,
             "model": "DeepMedic's own" if job.choices.model is None else str(job.choices.model),
-            "output": str(job.output),
             "epochs": job.config.epochs,
             "subepochs_of_an_epoch": job.config.subepochs,
             "cases_per_subepoch": cases,
@@ -161,8 +155,17 @@ class DeepMedicAdapter(Adapter):
         """Train in a child process, and wait for its end; see ``Adapter.start``."""
         self.validate()
         job = self._checked_job(request)
-        with training_in(job.output, lambda: check_output(job)):
-            return DeepMedicSession(job, request.reporter).run()
+        with training_in(lambda: self.training_folder(request)) as folder:
+            session = DeepMedicSession(job, request.reporter)
+            if not folder.finished:
+                session.run()
+            return session.outcome()
+
+    def training_folder(self, request: TrainingRequest) -> TrainingFolder:
+        """Look into the output folder; see ``Adapter.training_folder``."""
+        job = self._job(request)
+        described = (job.output, describe(job), COMPARED)
+        return training_folder(*described, total=job.config.epochs)
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Reject a training that saves no segmentations; see ``Adapter.check_judged``."""
@@ -198,15 +201,12 @@ class DeepMedicAdapter(Adapter):
     # -- one training ------------------------------------------------------------------------------
 
     def _checked_job(self, request: TrainingRequest) -> DeepMedicJob:
-        """Return one training after checks of settings, folder and sample source."""
         self.check_ways(request.mix_config)
         job = self._job(request)
-        check_output(job)
         check_drawing(self, request.mix_config)
         return job
 
     def _new_job(self, request: TrainingRequest) -> DeepMedicJob:
-        """Return one training after all checks but that of its folder."""
         mix_config = request.mix_config
         model = self.host.model
         choices = DeepMedicChoices.read(
@@ -219,6 +219,8 @@ class DeepMedicAdapter(Adapter):
             None if path is None else str(path) for path in (choices.checkout, choices.python)
         )
         output = choices.output or default_output(RUNS, self.host.name, mix_config)
+        generates = mix_config.ratio.p > 0 or mix_config.real_in_generator_space
+        held_out = self.held_out if generates else ()
         return DeepMedicJob(
             mix_config=mix_config,
             choices=choices,
@@ -230,17 +232,12 @@ class DeepMedicAdapter(Adapter):
                 constant=mix_config.schedule.kind == "constant",
             ),
             output=output,
-            sample_source=open_sample_source(mix_config, self.host, self._held_out_of(mix_config)),
+            sample_source=open_sample_source(mix_config, self.host, held_out),
             regions=asked_regions(choices.regions, self.host),
             program=None if in_torch else find_program(checkout, python),
             engine=read_settings(choices.torch, config, network) if in_torch else None,
             patience=read_patience(),
         )
-
-    def _held_out_of(self, mix_config: MixConfig) -> tuple[CaseRecord, ...]:
-        """Return the records of held-out cases if a generator is used."""
-        generates = mix_config.ratio.p > 0 or mix_config.real_in_generator_space
-        return self.held_out if generates else ()
 
     def _network(self, choices: DeepMedicChoices) -> ModelConfig:
         """Return the network's configuration, checked once with all data."""
@@ -264,15 +261,3 @@ class DeepMedicAdapter(Adapter):
             refuse_unusable(self.host, None if network.path is None else network)
             self._looked.add(network.path)
         return network
-
-
-def check_output(job: DeepMedicJob) -> None:
-    """Reject a new output folder that is not empty, or a resumed one without a training."""
-    if job.choices.resume:
-        check_resumable(job)
-        return
-    check_new_folder(job.output, lambda name: name in OURS or _is_list(name))
-
-
-def _is_list(name: str) -> bool:
-    return name.startswith("list_") and name.endswith(".cfg")

@@ -65,9 +65,9 @@ class DeepMedicSettings(TorchSettings):
         "(up to 10 %); replaces augm_img_prms_tr",
     )
     output: str | None = Field(
-        None, description="folder for the results, as -o (runs/deepmedic/NAME_R-S)"
+        None,
+        description="folder for the results, as -o (runs/deepmedic/NAME_GENERATOR_R-S_SCHEDULE)",
     )
-    resume: bool = Field(False, description="yes resumes the training in that folder")
 
 
 _NUMBERS = {
@@ -100,7 +100,6 @@ class DeepMedicChoices:
     python: Path | None = None  # its Python; None for that of the environment
     model: Path | None = None  # the network's configuration; None for DeepMedic's own (torch only)
     output: Path | None = None  # folder for results; None for the usual one
-    resume: bool = False  # resume the training in the output folder
     # changed keys of ``trainConfig.cfg``
     numbers: Mapping[str, int] = field(default_factory=dict)
     # changed keys that augment training cases
@@ -132,11 +131,6 @@ class DeepMedicChoices:
                 f"-- -model {named['-model']} and --set model={read.model}: expected one "
                 "of them; leave the other out"
             )
-        if read.resume and named.get("-load"):
-            raise UsageFault(
-                "-- -load with --set resume=yes: resume selects the checkpoint itself, expected "
-                "one of them; leave the other out"
-            )
         model = _path(named.get("-model") or read.model) or model
         if engine == "deepmedic" and model is None:
             raise UsageFault(
@@ -149,7 +143,6 @@ class DeepMedicChoices:
             python=_program(read.python),
             model=model,
             output=_path(read.output),
-            resume=read.resume,
             numbers={
                 name: number
                 for key, name in _NUMBERS.items()
@@ -216,7 +209,7 @@ def _run_options(options: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...
                 "afterwards with DeepMedic itself"
             )
         if name not in _VALUED:
-            arguments.append(text)
+            arguments.append(text if equals else name)
             continue
         if not equals and not left:
             raise UsageFault(f"-- {text}: expected a value after it")

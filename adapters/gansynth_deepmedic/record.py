@@ -13,7 +13,7 @@ from typing import Any
 from gansynth.core.adapter import MixConfig
 from gansynth.core.prediction import Prediction
 from gansynth.hosts import record
-from gansynth.hosts.record import FILE, check_same, last_session, read_sessions, version_of
+from gansynth.hosts.record import FILE, read_sessions, version_of
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.metrics.segmentation.predictions import of_volumes
 from gansynth.metrics.segmentation.regions import Regions
@@ -26,8 +26,9 @@ from gansynth_deepmedic.program import DeepMedicProgram
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare
 
-COMPARED = (*record.COMPARED, "real_in_generator_space", "cases", "segments", "batch")
-ANEW = "start anew without resume, into another folder"
+COMPARED = (*record.COMPARED, "data", "engine", "session", "model", "settings", "arguments")
+OF_THE_MACHINE = ("device", "folderForOutput", "num_processes_sampling")
+"""Settings that may change when a training goes on."""
 MODELS = "saved_models"  # folder in the output for DeepMedic's checkpoints
 SUFFIXES = "suffixForSegmAndProbsDictVal"
 WAY_OUT = "train it again, to its end"
@@ -67,6 +68,7 @@ class DeepMedicJob:
 def describe(job: DeepMedicJob) -> dict[str, Any]:
     """Describe the data, mix and engine of one session."""
     choices = job.choices
+    values = {**job.config.values, **choices.torch, "regions": choices.regions}
     return {
         **record.describe_session(job.mix_config, job.sample_source),
         "data": str(job.config.path),
@@ -77,6 +79,8 @@ def describe(job: DeepMedicJob) -> dict[str, Any]:
         "cases": job.share.cases,
         "segments": job.share.segments,
         "batch": job.config.batch,
+        "settings": {k: v for k, v in values.items() if k not in OF_THE_MACHINE},
+        "arguments": list(choices.arguments[2:]),  # behind -dev
         "said": list(job.share.notes),
         "versions": versions(job),
     }
@@ -109,30 +113,9 @@ def commit_of(checkout: Path) -> str | None:
         return None
 
 
-def check_resumable(job: DeepMedicJob) -> None:
-    """Reject a folder whose training differs from the one to resume."""
-    last, output = last_session(job.output), job.output
-    model = None if job.choices.model is None else str(job.choices.model)
-    now = {
-        "engine": job.choices.engine,
-        "model": model,
-        "session": job.config.session,
-        "subepochs": job.config.subepochs,
-    }
-    check_same(output, last, now, ANEW)
-    ended = bool(read_json(output / FILE).get("complete"))
-    if ended and last["of_epochs"] != job.config.epochs:
-        raise UsageFault(
-            f"{output}: its training has ended after {last['of_epochs']} epochs, expected that "
-            f"number, not {job.config.epochs}, which sets the learning rates. To train longer, "
-            f"{ANEW}"
-        )
-    checkpoint_of(output)
-
-
 def checkpoint_of(output: Path) -> Path | None:
     """Return DeepMedic's checkpoint of the recorded epochs for ``-load``, or None."""
-    last = last_session(output)
+    last = read_sessions(output / FILE)[-1]
     named = last.get("checkpoint")
     if last["engine"] != "deepmedic" or last["epochs"][1] == 0 or named is None:
         return None
@@ -140,7 +123,7 @@ def checkpoint_of(output: Path) -> Path | None:
     if not _index(checkpoint).is_file():
         raise UsageFault(
             f"{_index(checkpoint)}: missing, expected the checkpoint of epoch "
-            f"{last['epochs'][1]} to go on with; restore it, or {ANEW}"
+            f"{last['epochs'][1]} to go on with; restore it, or take another folder: -o"
         )
     return checkpoint
 
@@ -160,11 +143,6 @@ def newest_checkpoint(output: Path) -> Path | None:
 
 def _index(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.index")
-
-
-def epochs_done(output: Path) -> int:
-    """Return the epochs done by the training in a folder."""
-    return int(last_session(output)["epochs"][1])
 
 
 def refuse_unmeasurable(source: DeepMedicSource, settings: Mapping[str, str]) -> None:

@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from gansynth.bank.training_bank import BankRequirements
 from gansynth.core.adapter import TrainingResult
 from gansynth.core.mix_config import MixerConfig
-from gansynth.hosts.record import LOG
+from gansynth.hosts.record import LOG, epochs_done, read_sessions, training_result_of
 from gansynth.hosts.session import HostSession
 from gansynth.metrics.segmentation.results import account_of
 from gansynth.runtime import processes
@@ -25,12 +26,10 @@ from gansynth_deepmedic.program import command, environ_of
 from gansynth_deepmedic.progress_reader import SubepochCounts, watch
 from gansynth_deepmedic.real_space import training_cases
 from gansynth_deepmedic.record import (
-    ANEW,
     COMPARED,
     DeepMedicJob,
     checkpoint_of,
     describe,
-    epochs_done,
     newest_checkpoint,
     prediction_files,
 )
@@ -41,28 +40,27 @@ class DeepMedicSession(HostSession[int]):
     """Trains, reads the progress and records; ``run`` does it all."""
 
     compared = COMPARED
-    anew = ANEW
 
     def __init__(self, job: DeepMedicJob, reporter: Reporter) -> None:
         self.job, self.reporter = job, reporter
-        first = epochs_done(job.output) if job.choices.resume else 0
+        first = epochs_done(job.output)
         super().__init__(job.mix_config, job.output, first, job.config.epochs, reporter)
         self.batches = job.config.subepochs * (job.config.segments // job.config.batch)
         self._subepochs: dict[int, SubepochCounts] = {}
         self._metrics: Mapping[str, Any] = {}
         self._ended = False
-        self._checkpoint = None if not first else checkpoint_of(job.output)
+        self._checkpoint: Path | None = None
 
-    def run(self) -> TrainingResult:
+    def run(self) -> None:
         """Train to the end. However it ends, no process is left and the record is written.
 
         Raises:
-            IntegrityFault, UsageFault: the training to resume is a different one.
             EnvironmentFault: too little disk space for the bank, or the disk refuses.
             TrainingFault: the bank does not fill, or the training failed.
             KeyboardInterrupt, SystemExit: interrupted; the training process has ended too.
         """
         job = self.job
+        self._checkpoint = checkpoint_of(job.output) if self.first else None
         self.open()
         ours = job.choices.engine == "torch"
         note = job.mix_config.schedule.tuning_note(job.config.epochs, "epoch", ours=ours)
@@ -73,32 +71,28 @@ class DeepMedicSession(HostSession[int]):
             cases = training_cases(job.source, job.mix_config, job.output, self.reporter)
             self.start()
             self.steer()
-            self.write()  # before the first checkpoint, which is gone on with only beside a record
             ended = self._train(self._order(cases))
         finally:
             self.close(complete=ended is not None and ended.code == 0 and self._ended)
         processes.raise_if_failed(ended, f"{job.output / LOG}: the training ({job.choices.engine})")
+
+    def outcome(self) -> TrainingResult:
+        """Return the outcome of a finished training, over all its sessions."""
+        job = self.job
         measured, why = account_of(
             lambda folder: prediction_files(job.source, folder), job.source, job.output, job.regions
         )
-        training_result = self.training_result(measured or self._metrics)
-        warnings = (
-            *job.share.notes,
-            *self._spread(),
-            *training_result.warnings,
-            *filter(None, [why]),
+        sessions = read_sessions(job.output / self.file)
+        metrics = measured or sessions[-1]["metrics_on_real_cases"]
+        result = training_result_of(sessions, job.output, metrics)
+        number = sum(one["spread"] for session in sessions for one in session["per_subepoch"])
+        spread = (
+            f"segments of {number} synthetic cases were taken from the whole case, because no "
+            "voxel of the sample has room for a segment around it; fit the generator with a larger "
+            "size, or train with smaller segments"
         )
-        return replace(training_result, warnings=warnings)
-
-    def _spread(self) -> Iterator[str]:
-        """Yield a warning about segments that could not be centred in their sample."""
-        number = sum(subepoch.spread for subepoch in self._subepochs.values())
-        if number:
-            yield (
-                f"segments of {number} synthetic cases were taken from the whole case, because "
-                "no voxel of the sample has room for a segment around it; fit the generator with "
-                "a larger size, or train with smaller segments"
-            )
+        warnings = (*job.share.notes, *([spread] if number else []), *result.warnings, why)
+        return replace(result, warnings=tuple(filter(None, warnings)))
 
     # -- before ----------------------------------------------------------------------------------
 
@@ -151,6 +145,7 @@ class DeepMedicSession(HostSession[int]):
             checkpoint = checkpoint.relative_to(self.output)
         return {
             "checkpoint": None if checkpoint is None else str(checkpoint),
+            "metrics_on_real_cases": dict(self._metrics),
             "per_subepoch": [
                 subepoch.to_json(number) for number, subepoch in sorted(self._subepochs.items())
             ],
@@ -164,8 +159,11 @@ class DeepMedicSession(HostSession[int]):
         slots, _ = write_layout(
             job.source.config, job.output, job.share, cases, job.slots, values=values
         )
-        loaded = () if self._checkpoint is None else ("-load", str(self._checkpoint))
         model = () if job.program is None else ("-model", str(choices.model))
+        arguments = choices.arguments
+        if self._checkpoint is not None:  # in place of the user's, with what it says of the epochs
+            kept = (word for word in arguments if word != "-resetopt")
+            arguments = (*kept, "-load", str(self._checkpoint))
         return TrainingOrder(
             engine=choices.engine,
             output=job.output,
@@ -180,14 +178,13 @@ class DeepMedicSession(HostSession[int]):
             seed=mix_config.seed,
             augment_synthetic=mix_config.augment_synthetic,
             checkout=None if job.program is None else job.program.checkout,
-            arguments=(*model, *choices.arguments, *loaded) if job.program is not None else (),
+            arguments=(*model, *arguments) if job.program is not None else (),
             options={} if job.engine is None else job.engine.to_json(),
         )
 
     # -- while training --------------------------------------------------------------------------
 
     def _train(self, order: TrainingOrder) -> processes.ProcessResult:
-        """Run the training process until it ends."""
         output, program = self.job.output, self.job.program
         with disk_errors(output):
             (output / PROGRESS).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,23 +24,22 @@ from gansynth.core.adapter import (
     TrainingResult,
 )
 from gansynth.core.bank_options import BankCapacity
-from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.host_commands import TrainingFolder, TrainingRequest
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.prediction import Prediction
-from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, FoldSplit
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.launch import device_of, train_apart
-from gansynth.hosts.record import compare, read_sessions
+from gansynth.hosts.record import mix_name, training_folder
 from gansynth.hosts.sample_source import SampleSource
+from gansynth.hosts.session import CachedResult, training_in
 from gansynth.metrics.segmentation.results import account_of, asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
+from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.options import read_settings
-from gansynth.sampling.run import locked
 from gansynth_nnunet import variants
 from gansynth_nnunet.class_locations import Key, encode, keys_of
 from gansynth_nnunet.config import NnunetSettings, TrainerMix
@@ -49,16 +49,20 @@ from gansynth_nnunet.launch import TRAINER, parse_options, with_ext_trainer
 from gansynth_nnunet.mixed import MixedNnunetDataset
 from gansynth_nnunet.plans import PrepareSettings
 from gansynth_nnunet.session import (
-    ANEW,
-    CHECKPOINTS,
+    COMPARED,
+    FINAL,
+    LATEST,
     SIDECAR,
+    SUMMARY,
     describe_session,
+    newest_checkpoint,
     read_training_result,
 )
 from gansynth_nnunet.source import NnunetSource
 from gansynth_nnunet.splits import make_splits
 
 CONFIG = "gansynth_config.json"  # file of a training's results that says how samples enter it
+CHANGING = ("pretrained_weights", "val_best")  # options that change weights, or which are evaluated
 WORKERS = "2"  # default number of nnU-Net's augmentation processes (`nnUNet_n_proc_DA`)
 
 
@@ -69,7 +73,6 @@ class NnunetAdapter(Adapter):
     exports: ClassVar[Literal["nothing", "name", "folder"]] = "name"
     Options = NnunetSettings
     PrepareOptions = PrepareSettings
-    goes_on: ClassVar[tuple[str, ...]] = ("--", "--c")
 
     def __init__(self, source: CaseSource) -> None:
         super().__init__(source)
@@ -83,6 +86,7 @@ class NnunetAdapter(Adapter):
         """Name of the trainer class for nnU-Net, set after ``check`` has read the settings."""
         self.results = source.root.results
         """Folder of nnU-Net's results, set likewise."""
+        self._sample_source = CachedResult(self._check)
 
     @property
     def output_folder(self) -> Path:
@@ -139,14 +143,26 @@ class NnunetAdapter(Adapter):
         """Check settings, nnU-Net's options, and the generator or bank."""
         mix_config = request.mix_config
         self.check_ways(mix_config)
-        parsed = parse_options(request.options)
-        config = self._config(mix_config, request.settings)
+        self._config(request)
         variants.check(self.trainer)
         asked_regions(request.settings.get("regions", ""), self.source)
-        sample_source = self._check(mix_config) if mix_config.ratio.p > 0 else None
-        if parsed.c and any((self.output_folder / name).exists() for name in CHECKPOINTS):
-            for session in read_sessions(self.output_folder / SIDECAR)[-1:]:
-                compare(session, describe_session(config, sample_source), None, anew=ANEW)
+        if mix_config.ratio.p > 0:
+            self._sample_source(mix_config)
+
+    def training_folder(self, request: TrainingRequest) -> TrainingFolder:
+        """Look into nnU-Net's folder of this training; see ``Adapter.training_folder``."""
+        mix_config, settings = request.mix_config, request.settings
+        config = self._config(request)
+        sample_source = self._sample_source(mix_config) if mix_config.ratio.p > 0 else None
+        epochs = None if "trainer" in settings else "1000"
+        epochs = settings.get("num_epochs", epochs)
+        return training_folder(
+            *(self.output_folder, describe_session(config, sample_source), COMPARED),
+            done=newest_checkpoint(self.output_folder)[0],
+            total=int(epochs) if epochs else None,
+            result=str(SUMMARY),
+            file=SIDECAR,
+        )
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -182,12 +198,29 @@ class NnunetAdapter(Adapter):
         self.validate()
         self.check(request)
 
-        config = self._config(request.mix_config, request.settings)
-        with locked(self.output_folder, "take -o FOLDER, or other --plans or --fold"):
-            self._train(self._write(config), request)
+        config = self._config(request)
+        with training_in(lambda: self.training_folder(request), SIDECAR) as folder:
+            if (more := self._to_do(folder, parse_options(request.options))) is not None:
+                write_json_atomic(folder.path / CONFIG, config.to_json())
+                self._train(folder.path / CONFIG, request, more)
             regions = asked_regions(request.settings.get("regions", ""), self.source)
             account = account_of(self.judged, self.source, self.output_folder, regions)
             return read_training_result(self.output_folder, account)
+
+    def _to_do(self, folder: TrainingFolder, options: argparse.Namespace) -> list[str] | None:
+        """Return options of nnU-Net with which it goes on; None if nothing is left to do."""
+        if options.val:
+            return []
+        if folder.finished:
+            return ["--val"] if options.npz else None
+        if not folder.done:
+            return []
+        name = newest_checkpoint(folder.path)[1]
+        if name == FINAL and read_json(folder.path / SIDECAR)["complete"]:
+            return ["--val"]
+        if name not in (FINAL, LATEST):  # nnU-Net prefers the latest one, though it may be older
+            write_bytes_atomic(folder.path / LATEST, (folder.path / name).read_bytes())
+        return ["--c"]
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Refuse files other than NIfTI, and a fold without held-out cases; see ``Adapter``."""
@@ -236,8 +269,7 @@ class NnunetAdapter(Adapter):
 
         return lines(request.root, quick=request.quick, cores=cores())
 
-    def _train(self, config: Path, request: TrainingRequest) -> None:
-        """Run nnU-Net in a child process until it ends."""
+    def _train(self, config: Path, request: TrainingRequest, more: Sequence[str]) -> None:
         host = self.host
         variables = {
             "nnUNet_n_proc_DA": WORKERS,
@@ -248,7 +280,7 @@ class NnunetAdapter(Adapter):
             TrainerMix.FILE: str(config),
         }
         command = [host.dataset, host.configuration, host.fold, "-p", self._plans]
-        command += ["-tr", self.trainer, *request.options]
+        command += ["-tr", self.trainer, *request.options, *more]
         command += ["-device", device_of(parse_options(request.options).device)]
         train_apart(
             *("gansynth_nnunet.launch", command, self.output_folder, "nnU-Net's training"),
@@ -259,31 +291,22 @@ class NnunetAdapter(Adapter):
 
     # -- before ----------------------------------------------------------------------------------
 
-    def _config(self, mix_config: MixConfig, settings: Mapping[str, str]) -> TrainerMix:
-        """Return the configuration for the child process."""
-        choices = read_settings(NnunetSettings, settings, self.name)
+    def _config(self, request: TrainingRequest) -> TrainerMix:
+        mix_config, options = request.mix_config, vars(parse_options(request.options))
+        choices = read_settings(NnunetSettings, request.settings, self.name)
         self.trainer = variants.with_suffix(choices.trainer)
-        self.results = self._own_results(mix_config.ratio, choices.results)
+        own = self.host.root.results / mix_name(mix_config)
+        self.results = own if choices.results is None else choices.results.absolute()
         return TrainerMix(
             mix_config=mix_config,
             settings=choices.attributes,
+            options={k: v for k, v in options.items() if k in CHANGING and v},
             subjects=self.source.request.subjects,
             held_out=self.held_out if mix_config.ratio.p > 0 else (),
             patience=read_patience(),
         )
 
-    def _own_results(self, ratio: Ratio, asked: Path | None) -> Path:
-        """Return the folder of results; one of its own for a ratio beside another's training."""
-        self.results = self.host.root.results if asked is None else asked.absolute()
-        config = self.output_folder / CONFIG
-        if asked is None and config.is_file():
-            earlier = read_json(config, hint="remove it").get("mix_config", {})
-            if earlier.get("ratio") != str(ratio):
-                return self.results / f"ratio-{ratio}".replace(":", "-")
-        return self.results
-
     def _check(self, mix_config: MixConfig) -> SampleSource:
-        """Return the checked generator or bank of the samples."""
         takes = takes_of(self.host, self.held_out, self.sample_size, read=True)
         sample_source = check_origin(mix_config, self.host, takes)
         check_drawing(self, mix_config)
@@ -310,13 +333,6 @@ class NnunetAdapter(Adapter):
             4 if "NoNormalization" in schemes else 2,
             len(self.source.host["labels"]) + 1,
         )
-
-    def _write(self, config: TrainerMix) -> Path:
-        file = self.output_folder / CONFIG
-        with disk_errors(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(file, config.to_json())
-        return file
 
     # -- what nnU-Net knows ------------------------------------------------------------------------
 

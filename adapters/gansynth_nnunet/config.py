@@ -46,7 +46,9 @@ class TrainerSettings(HostOptions):
         None, ge=1, description="validation batches an epoch (nnU-Net: 50)"
     )
     save_every: int | None = Field(
-        None, ge=1, description="write checkpoint_latest.pth every so many epochs (nnU-Net: 50)"
+        None,
+        ge=1,
+        description="write checkpoint_latest.pth every so many epochs (10; nnU-Net: 50)",
     )
     oversample_foreground_percent: float | None = Field(
         None,
@@ -88,8 +90,8 @@ class NnunetSettings(TrainerSettings):
     )
     results: Path | None = Field(
         None,
-        description="folder of nnU-Net's results, as -o; by default nnUNet_results, and ratio-R-S "
-        "in it where another ratio's training is there already",
+        description="folder of nnU-Net's results, as -o; by default GENERATOR_R-S_SCHEDULE in "
+        "nnUNet_results",
     )
 
 
@@ -115,6 +117,7 @@ class TrainerMix(Document):
 
     mix_config: MixConfig
     settings: Mapping[str, int | float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # see ``adapter.CHANGING``
     # CSV or regular expression that gives each case's subject; None takes the generator's own
     subjects: str | None = None
     patience: float = PATIENCE  # seconds a phase without real cases waits for a sample

@@ -30,7 +30,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-pretrained_weights", default=None)
     parser.add_argument("-num_gpus", type=int, default=1)
     parser.add_argument("--npz", action="store_true")
-    parser.add_argument("--c", action="store_true")
     parser.add_argument("--val", action="store_true")
     parser.add_argument("--val_best", action="store_true")
     parser.add_argument("--disable_checkpointing", action="store_true")
@@ -42,7 +41,7 @@ class OptionParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse the options."""
-        options = "-pretrained_weights -num_gpus -device --npz --c --val --val_best"
+        options = "-pretrained_weights -num_gpus -device --npz --val --val_best"
         raise UsageFault(
             f"nnU-Net options: {message}; expected some of: {options} --disable_checkpointing"
         )
@@ -50,13 +49,11 @@ class OptionParser(argparse.ArgumentParser):
 
 def parse_options(options: Sequence[str]) -> argparse.Namespace:
     """Check pass-through options before anything starts."""
+    if "--c" in options:
+        raise UsageFault("-- --c: the same command goes on by itself; leave --c out")
     parser = OptionParser(prog="nnU-Net options", add_help=False, allow_abbrev=False)
     add_options(parser)
     parsed = parser.parse_args(list(options))
-    if parsed.c and parsed.val:
-        raise UsageFault("nnU-Net options: --c and --val exclude each other; give one of them")
-    if parsed.c and parsed.pretrained_weights:
-        raise UsageFault("nnU-Net options: --c and -pretrained_weights exclude each other")
     if parsed.val_best and parsed.disable_checkpointing:
         raise UsageFault(
             "nnU-Net options: --val_best needs checkpoints; no --disable_checkpointing"
@@ -73,6 +70,7 @@ def train(arguments: Sequence[str]) -> None:
     parser.add_argument("-p", dest="plans", default="nnUNetPlans")
     parser.add_argument("-tr", dest="trainer", default=TRAINER)
     add_options(parser)
+    parser.add_argument("--c", action="store_true")
     parsed = parser.parse_args(list(arguments))
 
     torchvision_compat.apply()
@@ -89,7 +87,7 @@ def train(arguments: Sequence[str]) -> None:
             parsed.fold,
             parsed.trainer,
             parsed.plans,
-            parsed.pretrained_weights,
+            None if parsed.c else parsed.pretrained_weights,
             parsed.num_gpus,
             parsed.npz,
             parsed.c,
@@ -113,7 +111,7 @@ def _fault_of_workers(error: Exception) -> EnvironmentFault | None:
     return EnvironmentFault(
         "nnU-Net: a process that loads its cases ended; gansynth_launch.log has its message, "
         "if it was not killed, as when memory runs out. Free some, or set nnUNet_n_proc_DA=2; then "
-        "go on from the last checkpoint: the same command with -- --c"
+        "the same command goes on from the last checkpoint"
     )
 
 

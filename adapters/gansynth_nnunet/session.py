@@ -18,6 +18,7 @@ from gansynth.hosts.record import read_sessions, training_result_of
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.hosts.session import HostSession
 from gansynth.runtime.child import NAME
+from gansynth.runtime.errors import IntegrityFault
 from gansynth.runtime.files import read_json
 from gansynth_nnunet.config import TrainerMix, TrainingInfo
 from gansynth_nnunet.guards import drawn_size, open_host, open_sample_source, sample_bytes
@@ -26,9 +27,12 @@ from gansynth_nnunet.ranks import Tick, lead, wait_for_all
 
 SIDECAR = "gansynth.json"
 """File beside nnU-Net's checkpoints: what each session of a training mixed in."""
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+FINAL = "checkpoint_final.pth"
+LATEST = "checkpoint_latest.pth"
+CHECKPOINTS = (FINAL, LATEST, "checkpoint_best.pth")
 """Checkpoints from which nnU-Net continues a training, in order of preference."""
-ANEW = "start anew without --c"
+SUMMARY = Path("validation") / "summary.json"
+COMPARED = (*record.COMPARED, "settings", "options")
 OWN = "nnunet_validation"
 """Key of nnU-Net's own summary: Dice is 0 if the truth lacks the label and it is predicted."""
 
@@ -49,8 +53,7 @@ class NnunetSession(HostSession[str]):
     """
 
     file = SIDECAR
-    anew = ANEW
-    records_false_start = False
+    compared = COMPARED
 
     def __init__(self, config: TrainerMix, training: TrainingInfo) -> None:
         self.config, self.training = config, training
@@ -168,8 +171,30 @@ class NnunetSession(HostSession[str]):
 
 def describe_session(config: TrainerMix, sample_source: SampleSource | None) -> dict[str, Any]:
     """Return what is mixed in and how; see ``gansynth.hosts.record``."""
-    described = record.describe_session(config.mix_config, sample_source)
-    return {**described, "settings": dict(config.settings)}
+    return {
+        **record.describe_session(config.mix_config, sample_source),
+        "options": dict(config.options),
+        "settings": {k: v for k, v in config.settings.items() if k != "save_every"},
+    }
+
+
+def newest_checkpoint(folder: Path) -> tuple[int, str]:
+    """Return the epochs done by nnU-Net's newest checkpoint, and its name; 0 without one."""
+    import torch
+
+    found = [(0, "")]
+    for path in (folder / name for name in CHECKPOINTS):
+        if not path.is_file():
+            continue
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
+            found.append((int(loaded["current_epoch"]), path.name))
+        except Exception as error:  # torch raises anything for a damaged file
+            raise IntegrityFault(
+                f"{path}: {type(error).__name__}, expected a checkpoint of nnU-Net; remove it to "
+                "go on from an older one"
+            ) from error
+    return max(found, key=lambda one: one[0])
 
 
 # -- the outcome -----------------------------------------------------------------------------------
@@ -192,7 +217,7 @@ def read_training_result(
 
 def _own(folder: Path) -> dict[str, Any]:
     """Return ``dice`` and ``dice_per_label`` of nnU-Net's validation, by its own rules."""
-    path = folder / "validation" / "summary.json"
+    path = folder / SUMMARY
     if not path.is_file():
         return {}
     summary = read_json(path)

@@ -30,6 +30,9 @@ else:
     Host = object
 
 
+SAVE_EVERY = 10  # most epochs that an interruption loses
+
+
 class GANSynthMixin(Host):  # type: ignore[misc]
     """Mixes samples of a bank into the training data set of the nnU-Net trainer behind it.
 
@@ -53,6 +56,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         self.gansynth_session: NnunetSession | None = None
         self._last = LastDraw()
         self._asked_transforms = False
+        self.save_every: int = min(self.save_every, SAVE_EVERY)
         if self.gansynth is not None:
             for name, value in self.gansynth.settings.items():
                 setattr(self, name, value)

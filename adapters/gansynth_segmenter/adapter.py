@@ -10,14 +10,20 @@ from typing import Any, ClassVar, Literal
 from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import Adapter, HostArrays, Mix, MixConfig, TrainingResult
 from gansynth.core.bank_options import BankCapacity
-from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.host_commands import TrainingFolder, TrainingRequest
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing, plan_own_bank
-from gansynth.hosts.record import default_output
+from gansynth.hosts.record import (
+    FILE,
+    default_output,
+    read_sessions,
+    training_folder,
+    training_result_of,
+)
 from gansynth.hosts.session import CachedResult, training_in
 from gansynth.metrics.segmentation.results import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -25,7 +31,7 @@ from gansynth.runtime.options import refuse_unaugmented
 from gansynth_segmenter.guards import open_sample_source
 from gansynth_segmenter.mixed import MixedCases, TrainingCrops, training_space
 from gansynth_segmenter.options import AUGMENTATION, RUNS, SegmenterOptions
-from gansynth_segmenter.record import SegmenterJob, check_output
+from gansynth_segmenter.record import COMPARED, METRICS, SegmenterJob, describe, newest_step
 from gansynth_segmenter.session import SegmenterSession
 
 SAYS = 4096  # bytes for a sample's metadata
@@ -35,7 +41,6 @@ class SegmenterAdapter(Adapter):
     """A U-Net or a pix2pix, trained on the cases of one source and fold."""
 
     name: ClassVar[str] = "segmenter"
-    goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
     Options = SegmenterOptions
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
 
@@ -73,7 +78,7 @@ class SegmenterAdapter(Adapter):
             )
 
     def check(self, request: TrainingRequest) -> None:
-        """Check settings, the output, and the generator or bank."""
+        """Check settings, and the generator or bank."""
         self._checked_job(request)
 
     @classmethod
@@ -97,7 +102,6 @@ class SegmenterAdapter(Adapter):
             "trained_on": {"grid": job.space.grid, "size": list(job.space.size)},
             "judged_on": "real held-out cases, whole, on their own grid",
             "regions": {name: list(labels) for name, labels in job.regions},
-            "output": str(job.output),
         }
 
     def samples_drawn(self, request: TrainingRequest) -> int:
@@ -133,8 +137,23 @@ class SegmenterAdapter(Adapter):
         """
         self.validate()
         job = self._checked_job(request)
-        with training_in(job.output, lambda: check_output(job)):
-            return SegmenterSession(job, request.reporter).run()
+        with training_in(lambda: self.training_folder(request)) as folder:
+            if not folder.finished:
+                SegmenterSession(job, request.reporter).run()
+            sessions = read_sessions(job.output / FILE)
+            metrics = sessions[-1]["metrics_on_real_cases"]
+            return training_result_of(sessions, job.output, metrics)
+
+    def training_folder(self, request: TrainingRequest) -> TrainingFolder:
+        """Look into the output folder; see ``Adapter.training_folder``."""
+        job = self._job(request)
+        return training_folder(
+            *(job.output, describe(job), COMPARED),
+            done=newest_step(job.output),
+            total=job.steps,
+            unit="step",
+            result=METRICS,
+        )
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Reject cases without files, and ``save_predictions=no``; see ``Adapter``."""
@@ -152,15 +171,12 @@ class SegmenterAdapter(Adapter):
     # -- one training ------------------------------------------------------------------------------
 
     def _checked_job(self, request: TrainingRequest) -> SegmenterJob:
-        """Return one training after checks of settings, folder and sample source."""
         self.check_ways(request.mix_config)
         job = self._job(request)
-        check_output(job)
         check_drawing(self, request.mix_config)
         return job
 
     def _new_job(self, request: TrainingRequest) -> SegmenterJob:
-        """Return one training after all checks but that of its folder."""
         mix_config = request.mix_config
         from gansynth.runtime.devices import pick_device, resolve
 

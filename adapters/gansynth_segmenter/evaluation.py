@@ -19,12 +19,12 @@ from gansynth.metrics.segmentation.evaluation import RULE, evaluate
 from gansynth.metrics.segmentation.predictions import of_slices, of_volumes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth_segmenter.record import METRICS
 
 if TYPE_CHECKING:
     from gansynth_segmenter.inference import Segmenter
 
 PREDICTIONS = "predictions"
-METRICS = "metrics.json"
 WAY_OUT = "train it again, to its end"
 
 

@@ -169,7 +169,7 @@ def describe(segmenter: Segmenter) -> dict[str, Any]:
     """Return what ``load`` needs beside the weights, as a JSON document."""
     return {
         "gansynth": __version__,
-        "options": segmenter.options.model_dump(mode="json", exclude={"output", "resume"}),
+        "options": segmenter.options.model_dump(mode="json", exclude={"output"}),
         "schema": segmenter.schema.to_json(),
         "space": segmenter.space.to_json(),
         "regions": [[name, list(labels)] for name, labels in segmenter.regions],

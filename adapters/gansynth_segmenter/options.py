@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -109,8 +109,10 @@ class SegmenterOptions(HostOptions):
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(20, ge=1, description="steps averaged in a line of metrics.csv")
-    output: str = Field("", description="folder for the results, as -o (runs/segmenter/NAME_R-S)")
-    resume: bool = Field(False, description="yes resumes the training in that folder")
+    output: str = Field(
+        "",
+        description="folder for the results, as -o (runs/segmenter/NAME_GENERATOR_R-S_SCHEDULE)",
+    )
 
     @classmethod
     def read(cls, settings: Mapping[str, str]) -> SegmenterOptions:
@@ -141,8 +143,5 @@ class SegmenterOptions(HostOptions):
         return patch
 
 
-WHAT_IS_TRAINED: Sequence[str] = (
-    *("network", "batch_size", "width", "levels", "learning_rate", "beta1", "decay", "l1"),
-    *("dropout", "patch", "foreground", "rotate", "shift", "elastic", "flip"),
-)
-"""Settings that must stay the same when a training is resumed."""
+OF_THE_MACHINE = ("device", "checkpoint_every", "log_every", "output", "steps", "epochs", "seed")
+"""Settings that may change when a training goes on, or that its record has in another form."""

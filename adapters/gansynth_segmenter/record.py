@@ -13,10 +13,10 @@ from gansynth.core.space import Space
 from gansynth.hosts import record
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.metrics.segmentation.regions import Regions
-from gansynth_segmenter.options import WHAT_IS_TRAINED, SegmenterOptions
+from gansynth_segmenter.options import OF_THE_MACHINE, SegmenterOptions
 
-COMPARED = record.COMPARED
-ANEW = "start anew without resume, into another folder"
+METRICS = "metrics.json"
+COMPARED = (*record.COMPARED, "data", "read", "fold", "training_seed", "settings")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def describe(job: SegmenterJob) -> dict[str, Any]:
         **record.describe_session(job.mix_config, job.sample_source),
         "data": f"{request.kind}:{request.where}",
         "read": dict(request.read),
+        "fold": job.source.fold,
         "counted_in": "steps",
         "training_seed": job.seed,
         "settings": trained(job),
@@ -56,19 +57,10 @@ def describe(job: SegmenterJob) -> dict[str, Any]:
 
 
 def trained(job: SegmenterJob) -> dict[str, Any]:
-    """Return the settings that determine the trained network and its data."""
-    document = job.options.model_dump(mode="json", include=set(WHAT_IS_TRAINED))
-    return {**document, "space": list(job.space.size), "grid": job.space.grid}
-
-
-def check_output(job: SegmenterJob) -> None:
-    """Reject a folder that is not empty, or that holds a training with other settings."""
-    if not job.options.resume:
-        record.check_new_folder(job.output, record.LEFT.__contains__)
-        return
-    last = record.last_session(job.output)
-    before = {**last["settings"], "seed": last["training_seed"]}
-    record.check_same(job.output, before, {**trained(job), "seed": job.seed}, ANEW)
+    """Return the settings that determine the trained network and its evaluation."""
+    document = job.options.model_dump(mode="json", exclude=set(OF_THE_MACHINE))
+    space = {"space": list(job.space.size), "grid": job.space.grid}
+    return {**document, **space, "steps": job.steps}
 
 
 def newest_step(output: Path) -> int:

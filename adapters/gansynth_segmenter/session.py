@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.bank.training_bank import BankRequirements
-from gansynth.core.adapter import TrainingResult
 from gansynth.core.mix_config import MixerConfig
 from gansynth.hosts.session import HostSession
 from gansynth.metrics.segmentation.evaluation import headline
@@ -23,7 +22,7 @@ from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import ProgressTask, Reporter
 from gansynth.runtime.signals import StopRequest, stop_request
 from gansynth_segmenter.mixed import SegmenterBatches, TrainingCrops
-from gansynth_segmenter.record import ANEW, COMPARED, SegmenterJob, describe, newest_step
+from gansynth_segmenter.record import COMPARED, METRICS, SegmenterJob, describe, newest_step
 
 if TYPE_CHECKING:
     import torch
@@ -37,19 +36,17 @@ class SegmenterSession(HostSession[str]):
 
     unit = "step"
     compared = COMPARED
-    anew = ANEW
 
     def __init__(self, job: SegmenterJob, reporter: Reporter) -> None:
         self.job = job
-        first = newest_step(job.output) if job.options.resume else 0
+        first = newest_step(job.output)
         super().__init__(job.mix_config, job.output, first, job.steps, reporter)
         self._metrics: dict[str, Any] = {}
 
-    def run(self) -> TrainingResult:
+    def run(self) -> None:
         """Train and evaluate. However it ends, no process is left and the record is written.
 
         Raises:
-            IntegrityFault, UsageFault: the training to resume is a different one.
             EnvironmentFault: no room for the bank, or the disk refuses.
             TrainingFault: the bank does not fill, a required sample is missing, or losses are not
                 finite.
@@ -67,7 +64,6 @@ class SegmenterSession(HostSession[str]):
                 complete = True
             finally:
                 self.close(complete)
-        return self.training_result(self._metrics)
 
     # -- what it says of itself ------------------------------------------------------------------
 
@@ -152,7 +148,6 @@ class SegmenterSession(HostSession[str]):
             diversity=0,
         )
         schedule = job.mix_config.schedule
-        self.write()  # before the first checkpoint, which is gone on with only beside a record
         train(
             generator,
             batches,
@@ -160,6 +155,7 @@ class SegmenterSession(HostSession[str]):
             rate=lambda step: loop.rate(schedule.restarted(step, job.steps)),
             device=pick_device(options.device),
             folder=job.output,
+            resume=self.first > 0,
             callbacks=TrainingCallbacks(
                 checkpoint=checkpointed,
                 metrics=lambda step, values: self.report(),
@@ -183,7 +179,7 @@ class SegmenterSession(HostSession[str]):
     # -- the end ---------------------------------------------------------------------------------
 
     def _judge(self, segmenter: Segmenter) -> None:
-        from gansynth_segmenter.evaluation import METRICS, PREDICTIONS, evaluate_held_out
+        from gansynth_segmenter.evaluation import PREDICTIONS, evaluate_held_out
 
         job = self.job
         self.say(f"evaluating on {len(job.source.held_out_ids)} real held-out cases")

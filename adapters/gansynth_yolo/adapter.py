@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,7 +21,7 @@ from gansynth.core.adapter import (
     TrainingResult,
 )
 from gansynth.core.bank_options import BankCapacity
-from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.host_commands import TrainingFolder, TrainingRequest
 from gansynth.core.lineage import guard_host
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schema import Sample
@@ -31,36 +32,34 @@ from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.launch import train_apart
 from gansynth.hosts.record import (
     FILE,
-    LEFT,
-    check_new_folder,
     default_output,
     read_sessions,
+    training_folder,
     training_result_of,
 )
 from gansynth.hosts.sample_source import check_schema
-from gansynth.hosts.session import training_in
+from gansynth.hosts.session import CachedResult, training_in
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.machine import DoctorLine
-from gansynth_yolo.config import MIRROR, RUNS, YoloChoices, YoloConfig, YoloSettings
+from gansynth_yolo.config import RUNS, WEIGHTS, YoloChoices, YoloConfig, YoloSettings
 from gansynth_yolo.detectors import detector
-from gansynth_yolo.evaluation import metrics_of
+from gansynth_yolo.evaluation import SPLITS, metrics_of
 from gansynth_yolo.guards import SAME, hint, open_sample_source, sample_bytes
 from gansynth_yolo.import_slices import ImportSettings, import_asked
 from gansynth_yolo.mixed import EpochSlots
-from gansynth_yolo.session import check_resumable
+from gansynth_yolo.session import COMPARED, describe
 from gansynth_yolo.source import YoloSource
 
 SMALLEST = (8, 8)  # least rows and columns of a sample; detectors resize every image
 CONFIG = "gansynth_config.json"
-OURS = LEFT | {CONFIG, MIRROR}  # files that a training may leave before it begins
+ELSEWHERE = "--set output="  # option that names another folder
 
 
 class YoloAdapter(Adapter):
     """Augments the training of a detector on one YOLO data set and split."""
 
     name: ClassVar[str] = "yolo"
-    goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
     Options = YoloSettings
     ImportOptions = ImportSettings
     needs: ClassVar[Literal["labels", "boxes"]] = "boxes"
@@ -76,6 +75,9 @@ class YoloAdapter(Adapter):
                 "data sets, expected yolo:data.yaml"
             )
         self.host = source
+        self._sample_source = CachedResult(
+            lambda mix_config: open_sample_source(mix_config, source, self.held_out)
+        )
 
     @property
     def sample_size(self) -> tuple[int, ...]:
@@ -112,7 +114,7 @@ class YoloAdapter(Adapter):
         return EpochSlots(plan, len(dataset), self.host.file.channels)
 
     def check(self, request: TrainingRequest) -> None:
-        """Check settings, the detector and its options, the output, and the generator or bank."""
+        """Check settings, the detector and its options, and the generator or bank."""
         mix_config = request.mix_config
         self.check_ways(mix_config)
         if not mix_config.augment_synthetic:
@@ -121,14 +123,13 @@ class YoloAdapter(Adapter):
                 "images meet; leave it out, or augment none: --no-host-augmentation"
             )
         config = self._config(request)
-        check_output(config)
         if mix_config.ratio.p > 0:
             self.check_origin(mix_config)
         detector(config.choices.detector).check(config.job(self.host))
 
     def check_origin(self, mix_config: MixConfig) -> None:
         """Check the generator or bank and the request to it; see ``check``."""
-        open_sample_source(mix_config, self.host, self.held_out)
+        self._sample_source(mix_config)
         check_drawing(self, mix_config)
 
     @classmethod
@@ -173,17 +174,30 @@ class YoloAdapter(Adapter):
         self.check(request)
         config = self._config(request)
         output = config.output
-        with training_in(output, lambda: check_output(config), "take another --set output="):
-            with disk_errors(output):
+        with training_in(lambda: self.training_folder(request), option=ELSEWHERE) as folder:
+            if not folder.finished:
+                if not folder.done:
+                    shutil.rmtree(output / WEIGHTS, ignore_errors=True)
                 write_json_atomic(output / CONFIG, config.to_json())
-            train_apart(
-                *("gansynth_yolo.launch", [str(output / CONFIG)], output),
-                "the detector's training",
-                scratch=request.mix_config.scratch,
-                variables=os.environ,
-                reporter=request.reporter,
-            )
+                train_apart(
+                    *("gansynth_yolo.launch", [str(output / CONFIG)], output),
+                    "the detector's training",
+                    scratch=request.mix_config.scratch,
+                    variables=os.environ,
+                    reporter=request.reporter,
+                )
             return training_result_of(read_sessions(output / FILE), output, metrics_of(output))
+
+    def training_folder(self, request: TrainingRequest) -> TrainingFolder:
+        """Look into the output folder; see ``Adapter.training_folder``."""
+        config, mix_config = self._config(request), request.mix_config
+        sample_source = self._sample_source(mix_config) if mix_config.ratio.p > 0 else None
+        return training_folder(
+            *(config.output, describe(config, sample_source), COMPARED),
+            total=config.choices.epochs,
+            result=SPLITS["val"],
+            option=ELSEWHERE,
+        )
 
     def export(self, request: ExportRequest) -> Mapping[str, Any]:
         """Write a folder that stock detectors train on; see ``Adapter.export``."""
@@ -208,7 +222,6 @@ class YoloAdapter(Adapter):
         return lines()
 
     def _config(self, request: TrainingRequest) -> YoloConfig:
-        """Return the configuration of the child process."""
         mix_config = request.mix_config
         choices = YoloChoices.read(request.settings, request.options)
         output = default_output(RUNS, self.host.name, mix_config)
@@ -229,11 +242,3 @@ class YoloAdapter(Adapter):
     def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
         """Plan the sample bank of a run; see ``Adapter.bank_plan``."""
         return plan_own_bank(self, mix_config, sample_bytes)
-
-
-def check_output(config: YoloConfig) -> None:
-    """Reject a new output folder that is not empty, or a resumed one without a training."""
-    if config.choices.resume:
-        check_resumable(config)
-    else:
-        check_new_folder(config.output, OURS.__contains__, "--set output=")

@@ -13,6 +13,7 @@ from gansynth.bank.training_bank import PATIENCE
 from gansynth.core.adapter import HostOptions, MixConfig
 from gansynth.core.lineage import CaseRecord
 from gansynth.hosts.launch import device_of
+from gansynth.hosts.record import epochs_done
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.option_kinds import Device
@@ -59,9 +60,8 @@ class YoloSettings(HostOptions):
         "auto", description="training device: auto, cpu, cuda or cuda:N; --device is the producer's"
     )
     output: str | None = Field(
-        None, description="folder for its results, never overwritten (runs/yolo/NAME_R-S)"
+        None, description="folder for its results (runs/yolo/NAME_GENERATOR_R-S_SCHEDULE)"
     )
-    resume: bool = Field(False, description="yes resumes the training in that folder")
 
 
 class YoloChoices(YoloSettings):
@@ -75,10 +75,7 @@ class YoloChoices(YoloSettings):
         """Check and convert ``--set`` values and arguments after ``--``."""
         read = dict(read_settings(YoloSettings, settings, "yolo"))
         read["model"] = read["model"] or MODELS[read["detector"]]
-        extra = parse_options(options)
-        if "resume" in extra:
-            read["resume"] = bool(extra.pop("resume"))
-        return cls(**read, options=extra)
+        return cls(**read, options=parse_options(options))
 
     def to_json(self) -> dict[str, Any]:
         """See ``Document``."""
@@ -91,18 +88,15 @@ class YoloChoices(YoloSettings):
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:
-    """Parse the detector's own ``KEY=VALUE`` options as YAML. ``resume`` alone means yes."""
+    """Parse the detector's own ``KEY=VALUE`` options as YAML."""
     import yaml
 
     parsed: dict[str, Any] = {}
     for text in options:
         key, equals, value = text.partition("=")
-        if key == "resume" and not equals:
-            value = "true"
-        elif not equals or not key.isidentifier():
+        if not equals or not key.isidentifier():
             raise UsageFault(
-                f"-- {text}: expected options of the detector as KEY=VALUE, for example "
-                "mosaic=0.5, or resume"
+                f"-- {text}: expected options of the detector as KEY=VALUE, for example mosaic=0.5"
             )
         if key in parsed:
             raise UsageFault(f"-- {text}: {key} is given twice, expected once")
@@ -151,5 +145,6 @@ class YoloConfig(Document):
             seed=self.mix_config.seed,
             output=self.output / WEIGHTS,
             augment=self.mix_config.usual_augmentation,
+            resume=epochs_done(self.output) > 0,
             **choices.model_dump(exclude={"detector", "device", "output"}),
         )

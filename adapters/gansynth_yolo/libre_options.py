@@ -29,13 +29,11 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
 """Supported model families -> the class in LibreYOLO, and its letters of sizes."""
 
 OURS: Mapping[str, str] = {
-    **{
-        key: f"--set {key}="
-        for key in ("epochs", "imgsz", "batch", "workers", "cache", "device", "resume")
-    },
+    **{key: f"--set {key}=" for key in ("epochs", "imgsz", "batch", "workers", "cache", "device")},
     **dict.fromkeys(("size", "pretrained"), "--set model="),
     **dict.fromkeys(("data", "data_dir", "num_classes"), "--data"),
     "seed": "--seed",
+    "resume": "the same command again, which goes on by itself,",
     **dict.fromkeys(("project", "name", "exist_ok"), "--set output="),
 }
 """Options of LibreYOLO that gansynth sets -> the user's option."""

@@ -6,7 +6,6 @@ import math
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
@@ -15,20 +14,17 @@ from gansynth.core.lineage import CaseRecord
 from gansynth.core.mix_config import MixerConfig
 from gansynth.hosts import record
 from gansynth.hosts.epoch_plan import count_places
-from gansynth.hosts.record import FILE
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.hosts.session import HostSession
 from gansynth.runtime.child import NAME
-from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import read_json
 from gansynth_yolo.config import YoloConfig
 from gansynth_yolo.detectors import DetectorJob
 from gansynth_yolo.guards import open_sample_source, sample_bytes
 from gansynth_yolo.mixed import PARTNERS, EpochSlots
 from gansynth_yolo.source import YoloSource
 
-COMPARED = (*record.COMPARED, "imgsz", "batch", "options")
-ANEW = "start anew without resume, into another --set output"
+CHOSEN = ("detector", "model", "imgsz", "batch", "options")
+COMPARED = (*record.COMPARED, "data", "read", "fold", "of_epochs", *CHOSEN)
 LICENCES: Mapping[str, str] = {
     "libreyolo": "MIT",
     "ultralytics": "AGPL-3.0: its terms apply to this training and to the weights it has made",
@@ -47,12 +43,10 @@ class YoloSession(HostSession[int]):
     """
 
     compared = COMPARED
-    anew = ANEW
-    records_false_start = False
 
     def __init__(self, config: YoloConfig, source: YoloSource, job: DetectorJob) -> None:
         self.config, self.source, self.job = config, source, job
-        first = epochs_done(config.output) if job.resume else 0
+        first = record.epochs_done(config.output)
         super().__init__(config.mix_config, config.output, first, job.epochs)
         self._partners = DrawCounter(self.log / PARTNERS)
         self._epochs: list[dict[str, Any]] = []
@@ -203,34 +197,12 @@ def describe(config: YoloConfig, sample_source: SampleSource | None) -> dict[str
     return {
         **record.describe_session(config.mix_config, sample_source),
         "data": config.request["where"],
-        **{key: choices[key] for key in ("detector", "model", "imgsz", "batch", "options")},
+        **{key: config.request[key] for key in ("read", "fold")},
+        "of_epochs": choices["epochs"],
+        **{key: choices[key] for key in CHOSEN},
         "licence": LICENCES[detector],
         "versions": {
             "python": platform.python_version(),
             **{name: record.version_of(name) for name in ("torch", "torchvision", detector)},
         },
     }
-
-
-def epochs_done(output: Path) -> int:
-    """Return the epochs done by the training in a folder."""
-    return int(record.last_session(output)["epochs"][1])
-
-
-def check_resumable(config: YoloConfig) -> None:
-    """Reject a folder whose training differs from the one to resume."""
-    last, output = record.last_session(config.output), config.output
-    for key in ("detector", "model"):
-        before, now = last.get(key), getattr(config.choices, key)
-        if before != now:
-            raise UsageFault(
-                f"{output}: holds a training of the {key} {before}, not of {now}, expected the "
-                f"same; name that one, or {ANEW}"
-            )
-    epochs, complete = last["of_epochs"], bool(read_json(output / FILE).get("complete"))
-    if complete and epochs != config.choices.epochs:
-        raise UsageFault(
-            f"--set epochs={config.choices.epochs}: the training in {output} ended after "
-            f"{epochs}, expected that number (only its weights are evaluated again). To train "
-            f"longer, {ANEW}"
-        )

@@ -32,8 +32,6 @@ obey()  # it ends with this process, even by kill -9
 runpy.run_module("gansynth_cli", run_name="__main__")
 """
 PREDICTIONS = "predictions"
-RECORD = "gansynth_session.json"
-"""File that hosts with an output folder write when a training has begun."""
 KEPT = ("ratio", "schedule", "drawn_real", "drawn_synthetic", "realised_synthetic_share")
 KEPT_TOO = ("asked_synthetic_share", "fell_back", "supply", "warnings", "metrics_on_real_cases")
 
@@ -85,13 +83,7 @@ class WorkerJob:
         out = scratch / "out" if "output" in cls.Options.model_fields else None
         run = self.places.get("run")
         words = augment_words(self.spec, request, None if run is None else own_run(Path(run)), out)
-        if (scratch / "begun").exists() and (out is None or (out / RECORD).is_file()):
-            words = going_on(words, cls.goes_on)
-        elif out is not None:
-            shutil.rmtree(out, ignore_errors=True)
-        scratch.mkdir(parents=True, exist_ok=True)
-        (scratch / "begun").touch()
-        seconds, report = command(words)
+        seconds, report = command(words)  # goes on with what an interrupted attempt has left
         source = open_source(request)
         measured = self.measured(source, Path(report["folder"]))
         provenance = {key: report.get(key) for key in (*KEPT, *KEPT_TOO)}
@@ -151,14 +143,6 @@ def own_run(folder: Path) -> Path:
     """Return the run in a fit's folder; a recipe with one set has it in a subfolder."""
     sets = [path.parent for path in sorted(folder.glob(f"*/{MANIFEST}"))]
     return sets[0] if len(sets) == 1 and not (folder / MANIFEST).exists() else folder
-
-
-def going_on(words: Sequence[str], extra: Sequence[str]) -> list[str]:
-    """Add the words that resume an interrupted command; options of the host come last."""
-    if "--" not in extra:
-        place = words.index("--") if "--" in words else len(words)
-        return [*words[:place], *extra, *words[place:]]
-    return [*words, *(extra[1:] if "--" in words else extra)]
 
 
 def command(words: Sequence[str]) -> tuple[float, dict[str, Any]]:

@@ -26,6 +26,7 @@ from gansynth.core.host_commands import (
     ImportRequest,
     PrepareRequest,
     SplitsRequest,
+    TrainingFolder,
     TrainingRequest,
 )
 from gansynth.core.lineage import CaseRecord, guard_host
@@ -50,6 +51,7 @@ __all__ = [
     "MixConfig",
     "PrepareRequest",
     "SplitsRequest",
+    "TrainingFolder",
     "TrainingRequest",
     "TrainingResult",
 ]
@@ -82,8 +84,6 @@ class Adapter(ABC):
     exports: ClassVar[Literal["nothing", "name", "folder"]] = "nothing"
     """How exported data sets are addressed: by a name in the host's own folders, or by a folder
     that the user gives. Hosts that address by name have no folders."""
-    goes_on: ClassVar[tuple[str, ...]] = ()
-    """Arguments of ``gansynth augment`` that resume an interrupted training in the same folder."""
     rewrites_real: ClassVar[bool] = False
     """Whether the adapter can also pass real cases through the generator's space."""
 
@@ -221,6 +221,17 @@ class Adapter(ABC):
             f"{cls.name}: knows no heavier augmentation of its own, expected a host that does; "
             "leave the arm out, or say what to set in it"
         )
+
+    def training_folder(self, request: TrainingRequest) -> TrainingFolder | None:
+        """Return the folder of a training that passed ``check``; None if the host has none.
+
+        ``gansynth.hosts.record.training_folder`` looks into it. ``start`` goes on with an
+        unfinished training in it, and trains nothing if the training there is finished.
+
+        Raises:
+            UsageFault: it holds another training, or other files.
+        """
+        return None
 
     def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
         """Return the host's plan of a training that passed ``check``, for dry runs; empty here."""

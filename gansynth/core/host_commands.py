@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from gansynth.core.bank_options import BankSize
@@ -33,6 +34,32 @@ class TrainingRequest:
     settings: Mapping[str, str]
     options: Sequence[str]
     reporter: Reporter = field(default_factory=NullReporter, compare=False)
+
+
+@dataclass(frozen=True)
+class TrainingFolder:
+    """The folder of a training's results, and how far the training in it has come.
+
+    ``done``, ``total``: ``unit``s of the newest checkpoint and of the whole training; None if
+    unknown. ``begun``: by an earlier command. ``finished``: trained and evaluated.
+    """
+
+    path: Path
+    done: int
+    total: int | None
+    unit: str = "epoch"
+    begun: bool = False
+    finished: bool = False
+
+    def __str__(self) -> str:
+        at = f"{self.unit} {self.done}" + ("" if self.total is None else f" of {self.total}")
+        if self.finished:
+            return f"is finished in {self.path}: nothing is trained again"
+        if self.done:
+            return f"goes on at {at} in {self.path}"
+        if self.begun:
+            return f"starts anew in {self.path}: it was interrupted before its first checkpoint"
+        return f"starts in {self.path}"
 
 
 Content = Literal["mixed", "synthetic"]

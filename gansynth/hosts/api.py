@@ -30,7 +30,7 @@ from gansynth.hosts.words import (
 )
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
-from gansynth.runtime.progress import Reporter, RichReporter
+from gansynth.runtime.progress import NullReporter, Reporter, RichReporter
 from gansynth.runtime.words import Texts, as_path, as_texts, changed
 from gansynth.sampling.request_parsing import SampleWords, read_request
 from gansynth.sampling.run_source import open_resolved
@@ -206,8 +206,10 @@ def _compare(words: Mapping[str, Any], given: Collection[str], reporter: Reporte
     arms["without"] |= {"ratio": "1:0", "schedule": "constant"}
     given = [name for name in given if name != "compare" and not (apart and name == "out")]
     real = [name for name in given if name not in (*OF_SAMPLES, "schedule")]
+    planned = run_augment({**arms["with"], "dry_run": True}, given, NullReporter())
+    arms["without"]["set"] |= as_long(planned.adapter, words)
+    run_augment({**arms["without"], "dry_run": True}, real, NullReporter())  # before either trains
     done = run_augment(arms["with"], given, reporter)
-    arms["without"]["set"] |= as_long(done.adapter, words)
     control = run_augment(arms["without"], real, reporter)
     plan = plan_text(done.adapter.source, words)
     document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
@@ -267,15 +269,18 @@ def _train(
     asked: AugmentWords,
     reporter: Reporter,
 ) -> Augmented:
-    """Train the host, or say what would be done."""
     request = TrainingRequest(mix_config, settings, asked.words["options"], reporter)
     adapter.validate()
     adapter.check(request)
     if mix_config.run is not None and mix_config.ratio.p > 0:
         warn_of_label_maps(mix_config.run.folder, reporter)
+    folder = adapter.training_folder(request)
     if asked.words["dry_run"]:
-        return Augmented(adapter, plan_training(adapter, request))
-    if mix_config.ratio.p > 0:  # now, with progress, and not in the producer
+        return Augmented(adapter, plan_training(adapter, request, folder))
+    if folder is not None:
+        reporter.say(f"the training {folder}")
+    if mix_config.ratio.p > 0 and not (folder and folder.finished):
+        # now, with progress, and not in the producer
         learn_filters(mix_config, adapter.source, adapter.name, reporter)
     try:
         result = adapter.start(request)
@@ -290,7 +295,6 @@ def _train(
 def _export(
     adapter: Adapter, mix_config: MixConfig, name: str, asked: AugmentWords, reporter: Reporter
 ) -> Mapping[str, Any]:
-    """Write a data set, or say what would be written."""
     dry_run = asked.words["dry_run"]
     size = mix_config.size if "bank_size" in asked.given else None
     content: Content = asked.words["content"] or "mixed"

@@ -12,7 +12,7 @@ from gansynth.bank.placement import bank_place, plan_bank
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.core.adapter import Adapter, MixConfig
 from gansynth.core.bank_options import BankCapacity
-from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.host_commands import TrainingFolder, TrainingRequest
 from gansynth.core.lineage import CaseRecord, claim, guard, guard_host
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
@@ -245,7 +245,9 @@ def _check_bank(folder: Path, adapter: Adapter) -> None:
 # -- dry runs --------------------------------------------------------------------------------------
 
 
-def plan_training(adapter: Adapter, request: TrainingRequest) -> dict[str, Any]:
+def plan_training(
+    adapter: Adapter, request: TrainingRequest, folder: TrainingFolder | None
+) -> dict[str, Any]:
     """Return a dry run's report of what ``start`` would do, once ``check`` has passed."""
     source, mix_config = adapter.source, request.mix_config
     return {
@@ -258,6 +260,7 @@ def plan_training(adapter: Adapter, request: TrainingRequest) -> dict[str, Any]:
         "generator": None if mix_config.run is None else str(mix_config.run),
         "ratio": str(mix_config.ratio),
         "schedule": str(mix_config.schedule),
+        **({} if folder is None else {"folder": str(folder.path), "training": str(folder)}),
         "synthetic_share": mix_config.schedule.share_of(mix_config.ratio),
         **mix_config.samples.to_json(),
         **_planned_bank(adapter, mix_config, adapter.samples_drawn(request)),

@@ -5,88 +5,133 @@ A JSON document beside the checkpoints. A continued training adds a session.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gansynth.bank.training_bank import REJECTED
-from gansynth.core.adapter import MixConfig, TrainingResult
+from gansynth.core.adapter import MixConfig, TrainingFolder, TrainingResult
 from gansynth.core.lineage import Lineage
 from gansynth.hosts.sample_source import SampleSource
-from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import TEMPORARY, read_json
 
 FILE = "gansynth_session.json"  # the record, beside most frameworks' results
 DRAWS = "gansynth_draws"  # folder of the draw logs, beside the record
 LOG = "gansynth_launch.log"  # output of the training process
-LEFT = frozenset(
-    {DRAWS, LOG, REJECTED, ".lock", ".holder", "gansynth_producer.log", "gansynth_producer.json"}
-)
-"""Files that a training that never began may have left behind."""
+LEFT = frozenset({".lock", ".holder"})
+"""Files in the folder of a training that never began."""
 COMPARED = (
-    *("ratio", "schedule", "bank", "frozen", "size", "edits", "boxes", "conditions", "lesions"),
-    *("weights", "filters", "keep_flawed"),
-    *("usual_augmentation", "augment_synthetic"),
+    *("generator", "ratio", "schedule", "seed", "bank", "frozen", "size", "edits", "boxes"),
+    *("conditions", "lesions", "weights", "filters", "keep_flawed", "usual_augmentation"),
+    *("augment_synthetic", "real_in_generator_space"),
 )
-"""Keys that a continued training should share with the one it continues."""
-ANEW = "start anew"  # hint that always applies
+"""Keys of a session that every further session of the same training shares."""
 _MINE = ("run", "bank", "scratch", "device")
 """Settings of this machine and session, which are not recorded."""
 _MEANS = ("refresh_seconds", "overhead", "overhead_low", "overhead_high", "duty")
 """Values averaged over sessions, weighted by their draws."""
 
 
+def mix_name(mix_config: MixConfig) -> str:
+    """Return generator or bank, ratio and schedule as the name of a folder: g0_1-1_constant."""
+    origin = mix_config.bank or (mix_config.run and mix_config.run.folder)
+    name = origin.absolute().name if origin and mix_config.ratio.p > 0 else "real"
+    words = f"{name}_{mix_config.ratio}_{mix_config.schedule}".replace("%", "")
+    return re.sub(r"[^\w.-]+", "-", words)
+
+
 def default_output(runs: Path, name: str, mix_config: MixConfig) -> Path:
-    """Return the default folder of a training's results."""
-    words = f"{name.rpartition(':')[2]}_{mix_config.ratio}".replace(":", "-")
-    return (runs / re.sub(r"[^\w.-]+", "-", words)).absolute()
+    """Return the default folder of a training's results; ``name``: of the data set."""
+    data = re.sub(r"[^\w.-]+", "-", name.rpartition(":")[2])
+    return (runs / f"{data}_{mix_name(mix_config)}").absolute()
 
 
-def check_new_folder(output: Path, left: Callable[[str], bool], option: str = "-o") -> None:
-    """Refuse a folder for a new training that holds anything else.
+def training_folder(
+    path: Path,
+    described: Mapping[str, Any],
+    compared: Sequence[str],
+    *,
+    done: int | None = None,
+    total: int | None,
+    unit: str = "epoch",
+    result: str = "",
+    file: str = FILE,
+    option: str = "-o",
+) -> TrainingFolder:
+    """Return how far a training has come in its folder.
 
     Args:
-        left: whether a file of this name may be left from a training that never began.
+        described: the training asked for, as a session of the record describes itself.
+        compared: keys of it that the training in the folder must share.
+        done: of the newest checkpoint; None for what the record says.
+        result: file in the folder that is written last, by the evaluation.
+        file: the record.
+        option: by which a user names another folder.
+
+    Raises:
+        UsageFault: the folder holds another training, or other files.
     """
-    hint = f"take another: {option}"
-    if output.exists() and not output.is_dir():
-        raise UsageFault(f"{output}: is a file, expected a folder; {hint}")
-    held = sorted(path.name for path in output.iterdir()) if output.exists() else []
-    extra = [name for name in held if not (left(name) or fnmatch(name, TEMPORARY))]
-    if extra:
-        if FILE in extra:
-            hint += ", or go on with the training in it: --set resume=yes"
-        raise UsageFault(
-            f"{output}: holds {extra[0]}{' and more' if extra[1:] else ''}, expected a new "
-            f"or empty folder; {hint}"
-        )
-
-
-def last_session(output: Path) -> dict[str, Any]:
-    """Return the last session of the training in a folder."""
-    earlier = read_sessions(output / FILE)
-    if not earlier:
-        raise UsageFault(
-            f"{output}: holds no {FILE}, expected a training to go on with; start it without "
-            "resume: leave out --set resume=yes"
-        )
-    return earlier[-1]
+    hint = f"take another folder: {option}"
+    if path.exists() and not path.is_dir():
+        raise UsageFault(f"{path}: is a file, expected a folder; {hint}")
+    begun = (path / file).is_file()
+    document = read_json(path / file) if begun else {}
+    last = (document.get("sessions") or [{}])[-1]
+    if not begun:
+        held = sorted(entry.name for entry in path.iterdir()) if path.exists() else []
+        extra = [name for name in held if not (name in LEFT or fnmatch(name, TEMPORARY))]
+        if extra:
+            raise UsageFault(
+                f"{path}: holds {extra[0]}{' and more' if extra[1:] else ''}, expected a new or "
+                f"empty folder; {hint}"
+            )
+    complete = bool(document.get("complete"))
+    done = int(last.get("epochs", (0, 0))[1]) if done is None else done
+    if done or complete:
+        check_same(path, last, described, compared, hint)
+    finished = complete and (path / result).exists()
+    total = last.get("of_epochs") if total is None else total
+    return TrainingFolder(path, done, total, unit, begun, finished)
 
 
 def check_same(
-    output: Path, before: Mapping[str, Any], now: Mapping[str, Any], anew: str = ANEW
+    path: Path,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    compared: Sequence[str],
+    hint: str,
 ) -> None:
-    """Refuse to continue a training with other settings."""
-    for key, value in now.items():
-        if before.get(key) != value:
-            raise UsageFault(
-                f"{output}: holds a training with {key} {before.get(key)}, not {value}, expected "
-                f"the same to go on with; say that one, or {anew}"
-            )
+    """Refuse to go on with another training than the one in a folder."""
+    documents = (_comparable(before, compared), _comparable(now, compared))
+    if differing := "; ".join(_differences(*documents)):
+        raise UsageFault(
+            f"{path}: holds another training, with {differing}; expected the same command to go "
+            f"on with it, or {hint}"
+        )
+
+
+def _comparable(session: Mapping[str, Any], compared: Sequence[str]) -> dict[str, Any]:
+    """Return the compared values as JSON; the size of a live bank may change."""
+    generator = (session.get("generator") or {}).get("manifest_sha256")
+    values = {**session, "generator": generator and str(generator)[:12]}
+    if not session.get("frozen"):
+        values["size"] = None
+    document: dict[str, Any] = json.loads(json.dumps({key: values.get(key) for key in compared}))
+    return document
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for key in dict.fromkeys((*before, *now)):
+        was, asked = before.get(key), now.get(key)
+        if isinstance(was, dict) and isinstance(asked, dict):
+            yield from _differences(was, asked)
+        elif was != asked:
+            yield f"{key} {was}, not {asked}"
 
 
 def version_of(package: str) -> str | None:
@@ -101,6 +146,12 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
     """Read the sessions of a training's record; none if there is no record."""
     sessions = read_json(path).get("sessions", []) if path.is_file() else []
     return [session for session in sessions if isinstance(session, dict)]
+
+
+def epochs_done(output: Path) -> int:
+    """Return the epochs done by the training in a folder, as its record says."""
+    sessions = read_sessions(output / FILE)
+    return int(sessions[-1]["epochs"][1]) if sessions else 0
 
 
 def describe_session(mix_config: MixConfig, sample_source: SampleSource | None) -> dict[str, Any]:
@@ -121,51 +172,6 @@ def _bank(mix_config: MixConfig, generator: Mapping[str, Any]) -> str:
     if mix_config.bank is None:
         return "filled by a producer"
     return f"existing, SHA-256 {generator.get('bank_sha256')}"
-
-
-def compare(
-    before: Mapping[str, Any],
-    now: Mapping[str, Any],
-    epochs: int | None,
-    compared: Sequence[str] = COMPARED,
-    anew: str = ANEW,
-) -> list[str]:
-    """Describe the differences between a session and the one it continues."""
-    kinds = [
-        str(session.get("schedule", "constant")).partition(":")[0] for session in (before, now)
-    ]
-    if kinds[0] != kinds[1]:
-        raise UsageFault(
-            f"--schedule {now['schedule']}: the training to be continued has the schedule "
-            f"{before['schedule']}, expected one of the same kind; {anew}"
-        )
-    origins = [session.get("lineage") for session in (before, now)]
-    if all(origins):
-        datasets = [
-            f"{sample_source['dataset']} fold {sample_source['fold']}"
-            for sample_source in origins
-            if sample_source
-        ]
-        if datasets[0] != datasets[1]:
-            raise IntegrityFault(
-                f"lineage: the training to be continued used samples of {datasets[0]}, now "
-                f"they are of {datasets[1]}; expected the same. Name that generator, or {anew}"
-            )
-    # The seed determines the cases of fine-tuning.
-    keys = (*compared, "seed") if kinds[0] == "finetune" else compared
-    differing = [key for key in keys if before.get(key, now.get(key)) != now.get(key)]
-    changed = [f"{key}: {before[key]} before, {now.get(key)} now" for key in differing]
-    if _hash(before) != _hash(now):
-        changed.append("another generator")
-    lasted = before.get("of_epochs")
-    if kinds[0] != "constant" and None not in (lasted, epochs) and lasted != epochs:
-        changed.append(f"epochs: {lasted} before, {epochs} now, which shifts the schedule")
-    return changed
-
-
-def _hash(session: Mapping[str, Any]) -> str | None:
-    generator: Mapping[str, Any] = session.get("generator") or {}
-    return generator.get("manifest_sha256")
 
 
 def _lineage(lineage: Lineage) -> dict[str, Any]:
@@ -200,9 +206,8 @@ def training_result_of(
         reasons=dict(reasons),
         asked=_mean(sessions, [session.get("asked") for session in sessions]),
         training_bank=_training_bank(sessions),
-        warnings=(
-            *(text for session in sessions for text in session.get("changes", ())),
-            *(doc["worn"] for session in sessions if "worn" in (doc := session.get("supply", {}))),
+        warnings=tuple(
+            doc["worn"] for session in sessions if "worn" in (doc := session.get("supply", {}))
         ),
     )
 

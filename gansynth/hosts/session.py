@@ -21,18 +21,17 @@ from typing import Any, ClassVar, Generic, TypeVar
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.spec import SPEC
 from gansynth.bank.training_bank import BankRequirements, TrainingBank
-from gansynth.core.mix_config import MixConfig, MixerConfig, TrainingResult
+from gansynth.core.host_commands import TrainingFolder
+from gansynth.core.mix_config import MixConfig, MixerConfig
 from gansynth.core.schedule import Key
 from gansynth.hosts.launch import TrainingDisplay
 from gansynth.hosts.record import (
-    ANEW,
     COMPARED,
     DRAWS,
     FILE,
     LOG,
-    compare,
+    check_same,
     read_sessions,
-    training_result_of,
 )
 from gansynth.runtime.child import NAME, WARNING, show
 from gansynth.runtime.errors import EnvironmentFault
@@ -61,11 +60,7 @@ class HostSession(ABC, Generic[Key]):
 
     file: ClassVar[str] = FILE
     compared: ClassVar[tuple[str, ...]] = COMPARED
-    """Keys that a continued training should share with the one it continues."""
-    anew: ClassVar[str] = ANEW
-    """How to start a new training, for messages."""
-    records_false_start: ClassVar[bool] = True
-    """Whether a session that drew nothing is recorded, too."""
+    """See ``gansynth.hosts.record.training_folder``."""
     unit: ClassVar[str] = "epoch"  # what `first`, `done` and `total` count
     batches: int = 0  # training steps of an epoch; 0 if only whole epochs are shown
     plan: MixerConfig[Key]
@@ -125,14 +120,11 @@ class HostSession(ABC, Generic[Key]):
 
     def open(self) -> None:
         """Begin a record; nothing is started."""
-        described, changes = self.describe(), list[str]()
+        self._described = {**self.describe(), "of_epochs": self.total}
         self._earlier = read_sessions(self.output / self.file) if self.first > 0 else []
-        if self._earlier:
-            last = self._earlier[-1]
-            changes = compare(last, described, self.total, self.compared, self.anew)
-        self._described = {**described, "of_epochs": self.total, "changes": changes}
-        for change in changes:
-            self.say(f"{WARNING}since the last session: {change}")
+        for last in self._earlier[-1:]:
+            hint = "name another folder for its results"
+            check_same(self.output, last, self._described, self.compared, hint)
         self._training_bank = TrainingBank(self.demand())
 
     def start(self) -> None:
@@ -147,11 +139,12 @@ class HostSession(ABC, Generic[Key]):
             self.training_bank.wait()
 
     def steer(self) -> None:
-        """Make the plan, and begin to count draws and to limit the producer."""
+        """Make the plan, begin to count draws and to limit the producer, and write the record."""
         self.plan = self.make_plan()
         self._tally = DrawCounter(self.log)
         if self._training_bank is not None:
             self._training_bank.steer(self.counts, lambda: self.partners().synthetic)
+            self.write()  # before the first checkpoint, which is gone on with only beside a record
         if self.first < self.total:
             self.show_progress(BEGUN)
 
@@ -245,7 +238,7 @@ class HostSession(ABC, Generic[Key]):
         this = {
             "epochs": [self.first, self.done],
             **self._described,
-            "chosen": [self.case(key) for key in self.plan.chosen] if self._planned else [],
+            "chosen": [self.case(key) for key in self.plan.chosen],
             "drawn": counts.to_json(),
             "asked": round(self.asked(), 6),
             "supply": self.training_bank.summary(counts),
@@ -273,18 +266,10 @@ class HostSession(ABC, Generic[Key]):
         try:
             self._training_bank.close()
         finally:
-            if self._planned or self.records_false_start:
+            if hasattr(self, "plan"):  # else it drew nothing
                 with contextlib.suppress(OSError):  # the output may be closed
                     self.write(complete)
                     self.note(f"{NAME}in all {self.sentence()}")
-
-    @property
-    def _planned(self) -> bool:
-        return hasattr(self, "plan")
-
-    def training_result(self, metrics: Mapping[str, Any]) -> TrainingResult:
-        """Summarise all sessions of the training."""
-        return training_result_of(read_sessions(self.output / self.file), self.output, metrics)
 
 
 class CachedResult(Generic[T]):
@@ -306,16 +291,24 @@ class CachedResult(Generic[T]):
 
 @contextmanager
 def training_in(
-    output: Path, check: Callable[[], None], hint: str = "take another folder: -o"
-) -> Iterator[None]:
-    """Lock the folder of a training for this process, and check it: another may just have ended.
+    look: Callable[[], TrainingFolder], file: str = FILE, option: str = "-o"
+) -> Iterator[TrainingFolder]:
+    """Lock the folder of a training for this process; one without a checkpoint begins anew.
+
+    Args:
+        look: returns the folder, see ``gansynth.hosts.record.training_folder``; another process
+            may have changed it meanwhile.
+        file: the record.
 
     Raises:
         EnvironmentFault: another process uses it, or it cannot be written.
     """
     from gansynth.sampling.run import locked
 
-    with locked(output, hint):
-        check()
-        remove_temporaries(output)
-        yield
+    with locked(look().path, f"take another folder: {option}"):
+        folder = look()
+        remove_temporaries(folder.path)
+        if not (folder.done or folder.finished):
+            document = {"gansynth": __version__, "complete": False, "sessions": []}
+            write_json_atomic(folder.path / file, document)
+        yield folder

@@ -28,6 +28,7 @@ from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.record import DRAWS, FILE
 from gansynth.runtime import processes
+from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.run_source import open_source
 from tests.banks import write_bank
 from tests.deepmedic_sets import toy_deepmedic
@@ -58,9 +59,8 @@ class Kit:
     host: ClassVar[str]
     epochs: ClassVar[int] = 2
     """That ``lasting`` trains; those of the segmenter are its steps."""
-    go_on: ClassVar[tuple[str, ...]] = ("--set=resume=yes",)
-    held_by_user: ClassVar[bool] = True
-    """Whether the user names the folder of the results."""
+    results: ClassVar[str] = "output"
+    """Setting that names the folder of the results."""
     record: ClassVar[str] = FILE
     ahead: ClassVar[int] = 0
     """Samples that its loader may have drawn at the end of a session and throws away."""
@@ -236,11 +236,10 @@ def stop_after_first(patch: pytest.MonkeyPatch, kind: type, name: str) -> None:
 
 
 class NnunetKit(Kit):
-    """Its results lie in folders of its own, beside the toy data set's."""
+    """Its results lie in a folder of its own in the folder that the user names."""
 
     host = "nnunet"
-    go_on = ("--", "--c")
-    held_by_user = False
+    results = "results"
     record = "gansynth.json"
     ahead = 2
 
@@ -257,7 +256,7 @@ class NnunetKit(Kit):
 
     @property
     def to(self) -> tuple[str, ...]:
-        return ()
+        return "-o", str(self.root / "nnUNet_results")
 
     @property
     def place(self) -> tuple[str, ...]:
@@ -495,10 +494,17 @@ def in_this_process(patch: pytest.MonkeyPatch) -> None:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     patch.setattr(processes, "run", in_process)
-    patch.setattr(nnUNetTrainer, "perform_actual_validation", lambda self, *_: None)
+    patch.setattr(nnUNetTrainer, "perform_actual_validation", validate_nothing)
     patch.setenv("nnUNet_n_proc_DA", "0")
     for module in ("adapter", "launch"):
         patch.setattr(f"gansynth_yolo.{module}.detector", lambda name: NoDetector())
+
+
+def validate_nothing(trainer: Any, *_: object) -> None:
+    """Write the summary of nnU-Net's validation, the last file of a training."""
+    file = Path(trainer.output_folder) / "validation" / "summary.json"
+    file.parent.mkdir(exist_ok=True)
+    write_json_atomic(file, {"foreground_mean": {"Dice": 0.5}, "mean": {}})
 
 
 def synthetic_draws(kit: Kit) -> Iterator[tuple[str, str]]:

@@ -79,7 +79,7 @@ def test_its_record_has_what_was_drawn_of_what(trained):
     assert drawn["distinct_synthetic"] == min(drawn["synthetic"], 4)
     assert (drawn["fell_back"], drawn["reasons"]) == (0, {})
     assert (session["ratio"], session["schedule"]) == ("1:1", "constant")
-    assert (session["changes"], session["chosen"]) == ([], [])
+    assert session["chosen"] == []
     assert session["bank"] == f"existing, SHA-256 {reader.sha256}"
     assert session["generator"] == {
         "run_id": reader.spec.run_id,
@@ -104,6 +104,37 @@ def test_every_draw_is_in_the_log_and_comes_back_from_it_to_the_bit(trained):
         sample: Any = reader.read(name)
         assert np.array_equal(again.image.astype(sample.image.dtype), sample.image)
         assert np.array_equal(again.labels, sample.labels) or trained.kit.host == "yolo"
+
+
+def test_typed_again_it_trains_nothing_and_says_what_came_of_it(trained):
+    kit, before = trained.kit, content(trained.kit.output)
+    planned = command(*kit.training(trained.bank, "--dry-run", "--json"))
+    again = command(*kit.training(trained.bank, "--json"))
+    assert json.loads(planned.stdout)["training"] in again.stderr
+    assert f"is finished in {kit.output}: nothing is trained again" in again.stderr
+    assert json.loads(again.stdout) == trained.said
+    assert content(kit.output) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--ratio", "1:3"), "ratio 1:1, not 1:3"),
+        (("--seed", "1"), "seed 0, not 1"),
+        (("--schedule", "anneal"), "schedule constant, not anneal"),
+    ],
+)
+def test_another_training_in_its_folder_is_refused(trained, refuse, more, says):
+    """By a dry run, too."""
+    kit = trained.kit
+    says = [f"{kit.output}: holds another training", says, "take another folder: -"]
+    refuse(*kit.training(trained.bank, "--dry-run", *more), code=2, says=says, keep=[kit.output])
+
+
+def test_another_generator_in_its_folder_is_refused(trained, refuse):
+    kit = trained.kit
+    words = kit.words(*kit.where, "--generator", kit.run, "--device", "cpu", *kit.lasting())
+    refuse(*words, code=2, says=["holds another training", "bank existing"], keep=[kit.output])
 
 
 def test_nobody_works_on_after_a_training(trained):
@@ -137,8 +168,13 @@ def continued(request, tmp_path_factory) -> Kit:
             assert command(*words).exit_code == 143
         (session,) = kit.sessions()
         assert not session["complete"]
-        result = command(*words, *kit.go_on)
+        planned = command(*words, "--dry-run", "--json")
+        result = command(*words)
     assert result.exit_code == 0, result.stderr
+    unit = "step" if kit.host == "segmenter" else "epoch"
+    said = f"goes on at {unit} {kit.epochs // 2} of {kit.epochs} in {kit.output}"
+    assert json.loads(planned.stdout)["training"] == said
+    assert said in result.stderr
     return kit
 
 
@@ -148,7 +184,6 @@ def test_an_interrupted_training_goes_on_and_adds_to_its_record(continued):
     half = continued.epochs // 2
     assert (first["epochs"], second["epochs"]) == ([0, half], [half, continued.epochs])
     assert second["complete"]
-    assert second["changes"] == []
 
 
 def test_a_schedule_changes_the_ratio_at_its_epoch(continued):
@@ -235,6 +270,20 @@ def test_nobody_and_no_bank_is_left_of_a_training_that_does_not_begin(kit, run_c
     assert unlocked(kit.output)
 
 
+def test_a_training_that_never_began_is_in_nobodys_way(kit, run_cli, monkeypatch):
+    bank = kit.bank()
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingBank, "wait", interrupt)
+        assert run_cli(*kit.training(bank)).exit_code == 130
+    assert (kit.output / kit.record).exists()
+    planned = run_cli(*kit.training(bank, "--dry-run", "--json", ratio="1:3"))
+    assert json.loads(planned.stdout)["training"].startswith(f"starts anew in {kit.output}")
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.fault(36)
 def test_a_second_training_in_the_same_place_is_told_who_is_there(kit, refuse):
     with locked(kit.output, "go"):
@@ -294,4 +343,4 @@ def test_nobody_and_no_bank_is_left_of_a_training_that_is_ended(kit, number, cod
 
 def begun(kit: Kit) -> bool:
     """Whether an epoch has ended and its record is there."""
-    return (kit.output / kit.record).exists() and kit.sessions()[-1]["epochs"][1] > 0
+    return (kit.output / kit.record).exists() and any(one["epochs"][1] for one in kit.sessions())

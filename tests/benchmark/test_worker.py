@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from gansynth.benchmark import worker
-from gansynth.benchmark.worker import WorkerJob, going_on, over_labels, own_run
+from gansynth.benchmark.worker import WorkerJob, over_labels, own_run
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import SourceRequest
 from gansynth.data.source_2d import FlatSource
@@ -99,23 +99,6 @@ def test_what_a_job_raises_is_its_exit_code(tmp_path):
     assert done.returncode == 3
     assert done.stderr.startswith(f"error: {tmp_path / 'no.json'}")
     assert len(done.stderr.splitlines()) == 1
-
-
-RESUME = ("--set", "resume=yes")
-
-
-@pytest.mark.parametrize(
-    ("words", "more", "expected"),
-    [
-        (["a", "b"], RESUME, ["a", "b", *RESUME]),
-        (["a", "--", "b"], RESUME, ["a", *RESUME, "--", "b"]),
-        (["a", "b"], ("--", "--c"), ["a", "b", "--", "--c"]),
-        (["a", "--", "b"], ("--", "--c"), ["a", "--", "b", "--c"]),
-        (["a", "--", "b"], (), ["a", "--", "b"]),
-    ],
-)
-def test_a_command_that_goes_on_with_what_is_there(words, more, expected):
-    assert going_on(words, more) == expected
 
 
 @pytest.mark.parametrize(
@@ -228,27 +211,18 @@ def typed(monkeypatch, job) -> Callable[[dict[str, Any]], list[str]]:
     return attempt
 
 
-@pytest.mark.parametrize(
-    ("left", "more"), [(worker.RECORD, RESUME), ("half-written", ())], ids=["begun", "not begun"]
-)
-def test_a_training_that_had_begun_goes_on_and_another_begins_anew(data, typed, job, left, more):
-    """One that had not could not be resumed: hosts refuse to go on with what is not there."""
-    first = typed(training(data))
-    out = job / "training/out"
+@pytest.mark.parametrize("target", ["segmenter", "nnunet"])
+def test_an_interrupted_training_is_the_same_command_again_on_what_it_left(
+    data, typed, job, target
+):
+    first = typed(training(data, target))
     assert first[0] == "augment"
-    assert "resume=yes" not in first
-    assert f"output={out}" in first
-    out.mkdir()
-    write_json_atomic(out / left, {})
-    assert typed(training(data)) == [*first, *more]
-    assert (out / left).exists() == bool(more)
-
-
-def test_a_host_without_an_output_is_always_told_to_go_on(data, typed):
-    """nnU-Net begins anew by itself where there is no checkpoint."""
-    first = typed(training(data, "nnunet"))
-    assert not [word for word in first if word.startswith("output=")]
-    assert typed(training(data, "nnunet")) == [*first, "--", "--c"]
+    out = job / "training/out"
+    assert (f"output={out}" in first) == (target == "segmenter")
+    out.mkdir(parents=True)
+    write_json_atomic(out / "left.json", {})
+    assert typed(training(data, target)) == first
+    assert (out / "left.json").exists()
 
 
 def test_a_training_sees_its_own_cases_and_no_others_and_its_generators_run(data, typed):

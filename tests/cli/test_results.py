@@ -26,7 +26,8 @@ FITTED = {
     "diversity": {"samples": 0.45, "real": None},
 }  # fmt: skip
 TRAINED = {
-    "folder": "results", "ratio": "1:1", "schedule": "constant", **DRAWN, "fell_back": 2,
+    "folder": "R/Dataset004_X/T__P__2d/fold_0",
+    "ratio": "1:1", "schedule": "constant", **DRAWN, "fell_back": 2,
     "supply": {"draws_per_sample": 1.5, "restarts": 1}, "warnings": [],
     "metrics_on_real_cases": {
         "dice": {"foreground": 0.71, "1": 0.5}, "hd95": {"foreground": 12.5, "1": None},
@@ -62,7 +63,7 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
     "augment": (
         results.lines_of_training(TRAINED, "nnunet", {"background": 0, "edema": 1}),
         [
-            "nnunet: trained; results are in results",
+            "nnunet: trained; results are in R/Dataset004_X/T__P__2d/fold_0",
             "drawn: 24 real, 24 synthetic (50.0%, asked for 50.0%); 2 missing, real ones took "
             "their place",
             "each synthetic sample was used 1.5 times; their producer was started again 1 time",
@@ -72,6 +73,8 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
             "foreground  0.710  12.50    2               1                3",
             "edema       0.500  -        2               1                3",
             "next: the same with --compare; gansynth benchmark has subsets, seeds and statistics",
+            "to predict: nnUNet_results=R nnUNetv2_predict -d Dataset004_X -tr T -p P -c 2d -f 0 "
+            "-i IMAGES -o PREDICTIONS",
         ],
     ),
     "demo": (

@@ -24,7 +24,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
-from gansynth.hosts.record import compare, describe_session
+from gansynth.hosts.record import COMPARED, check_same, describe_session
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.request_parsing import Capabilities, check_request, read_request, split_asked
 from gansynth_deepmedic.guards import open_sample_source
@@ -226,16 +226,15 @@ def test_documents_without_it_still_read_and_those_with_it_too():
         assert BankSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
-def test_a_training_that_goes_on_with_something_else_asked_says_so():
+def test_a_training_does_not_go_on_with_something_else_asked():
     one, other = (
         describe_session(MixConfig(RunFolder(Path("run")), Ratio(1, 1), samples=asking), None)
         for asking in (SampleRequest(), ASKING)
     )
-    assert compare(one, one, None) == []
-    said = compare(one, other, None)
-    names = ["conditions", "lesions", "weights", "filters"]
-    assert [line.partition(":")[0] for line in said] == names
-    assert all((" None before" in line) or (" [] before" in line) for line in said)
+    check_same(Path("out"), one, one, COMPARED, "")
+    says = r"conditions None, not .*; lesions None, not .*; weights None, not .*; filters \[\], not"
+    with pytest.raises(UsageFault, match=says):
+        check_same(Path("out"), one, other, COMPARED, "")
 
 
 def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):

@@ -25,14 +25,14 @@ class Campaign:
 
     Attributes:
         name: what is killed.
-        words: of a folder, the command; the second time it is to go on.
+        words: of a folder, the command, which is typed again.
         whole: of a folder, what is wrong with what a killed command left.
         there: exit code of the command where its result is there already.
         result: of a finished folder, what must be that of a command that was never killed.
     """
 
     name: str
-    words: Callable[[Path, bool], list[str]]
+    words: Callable[[Path], list[str]]
     result: Callable[[Path], Any]
     whole: Callable[[Path], list[str]] = lambda folder: []
     there: int = 0
@@ -96,10 +96,10 @@ def run(campaign: Campaign, kills: int, folder: Path, note: Callable[[Outcome], 
     """
     folder.mkdir(parents=True)
     rng, found, log = random.Random(0), Outcome(campaign.name), folder / "log.txt"
-    warm = CliRunner().invoke(cli, campaign.words(folder / "warm", False))  # imports everything
+    warm = CliRunner().invoke(cli, campaign.words(folder / "warm"))  # imports everything
     assert warm.exit_code == 0, warm.output
     began = time.monotonic()
-    code = ended(forked(campaign.words(folder / "whole", False), log), 600)
+    code = ended(forked(campaign.words(folder / "whole"), log), 600)
     assert code == 0, log.read_text()
     found.seconds = time.monotonic() - began
     expected = campaign.result(folder / "whole")
@@ -107,7 +107,7 @@ def run(campaign: Campaign, kills: int, folder: Path, note: Callable[[Outcome], 
     while found.kills < kills:
         here, hits = folder / str(found.finished), 0
         while True:
-            child = forked(campaign.words(here, hits > 0), log)
+            child = forked(campaign.words(here), log)
             killing = hits < MOST and found.kills < kills
             code = ended(child, rng.uniform(0, found.seconds) if killing else 600)
             if code is not None:

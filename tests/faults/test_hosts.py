@@ -10,6 +10,7 @@ import pytest
 
 from gansynth.bank.producer_main import ProducerConfig, _open_bank, _run
 from gansynth.bank.reader import BankReader
+from gansynth.core.host_commands import TrainingFolder
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.mixer import Mixer
@@ -29,7 +30,7 @@ def test_half_a_prediction_of_a_killed_training_is_removed_by_the_next(tmp_path)
     left.parent.mkdir()
     left.touch()
     kept.touch()
-    with training_in(tmp_path, lambda: None):
+    with training_in(lambda: TrainingFolder(tmp_path, 0, 1)):
         assert (left.exists(), kept.exists()) == (False, True)
 
 

@@ -15,7 +15,7 @@ from tests.conftest import content
 from tests.faults.kills import Campaign, Outcome, run, write
 from tests.training.zoo.members import newest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(0), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.timeout(0), pytest.mark.filterwarnings("ignore")]
 FEW = {"fit": 8, "augment": 4, "export": 4, "benchmark": 4, "tune": 4}
 """Kills of each command where ``--kills`` asks for no other number."""
 
@@ -55,13 +55,14 @@ def trained(folder: Path) -> Any:
     return {name: t.numpy().tobytes() for name, t in newest(folder).items()}, rows
 
 
+@pytest.mark.slow
 @pytest.mark.fault(28)
 def test_a_fit_that_is_killed_goes_on_to_the_bit(toy_source, killed):
     own = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "precision": "fp32"}
     loop = {"steps": 40, "checkpoint_every": 4, "log_every": 1, "sample_every": 20, "batch_size": 1}
     settings = [f"--set={key}={value}" for key, value in (own | loop).items()]
 
-    def words(folder: Path, again: bool) -> list[str]:
+    def words(folder: Path) -> list[str]:
         fit = ["fit", "cgan3d", "--data", "toy:2", "-o", str(folder), "--device", "cpu", "-q"]
         return [*fit, *settings]
 
@@ -69,7 +70,10 @@ def test_a_fit_that_is_killed_goes_on_to_the_bit(toy_source, killed):
 
 
 @pytest.mark.fault(28)
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(
+    "host",
+    [host if host == "segmenter" else pytest.param(host, marks=pytest.mark.slow) for host in HOSTS],
+)
 def test_a_training_with_samples_that_is_killed_goes_on(
     request, tmp_path, killed, monkeypatch, host
 ):
@@ -78,11 +82,9 @@ def test_a_training_with_samples_that_is_killed_goes_on(
     made = kit_of(host, tmp_path / "made", request.getfixturevalue)
     bank = made.bank()
 
-    def words(folder: Path, again: bool) -> list[str]:
+    def words(folder: Path) -> list[str]:
         kit = kit_of(host, folder, request.getfixturevalue)
-        begun = again and (kit.output / kit.record).exists()  # else there is nothing to go on with
-        go_on = kit.go_on if begun else ()
-        return [*kit.words(*kit.where, "--bank", bank, *kit.lasting(6), *go_on)]
+        return [*kit.words(*kit.where, "--bank", bank, *kit.lasting(6))]
 
     def result(folder: Path) -> Any:
         kit = kit_of(host, folder, request.getfixturevalue)
@@ -93,6 +95,7 @@ def test_a_training_with_samples_that_is_killed_goes_on(
     killed(Campaign(f"augment {host}", words, result))
 
 
+@pytest.mark.slow
 @pytest.mark.fault(29)
 @pytest.mark.parametrize("host", ["deepmedic", "yolo"])
 def test_an_export_that_is_killed_is_whole_or_absent(request, tmp_path, killed, host):
@@ -111,7 +114,7 @@ def test_an_export_that_is_killed_is_whole_or_absent(request, tmp_path, killed, 
             if path.name not in ("manifest.json", "gansynth.json")
         }
 
-    words = lambda folder, again: [*kit(folder).export(bank)]  # noqa: E731
+    words = lambda folder: [*kit(folder).export(bank)]  # noqa: E731
     killed(Campaign(f"export {host}", words, result, there=2))
 
 
@@ -134,13 +137,15 @@ def scores(document: Any) -> Any:
     return [(run["arm"], run["status"], run["scores"]) for run in document["runs"]]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(28)
 def test_a_benchmark_that_is_killed_goes_on_to_the_same_scores(tmp_path, killed, jobs_here):
     plan = frozen_plan(tmp_path)
-    words = lambda folder, again: ["benchmark", str(plan), "-o", str(folder)]  # noqa: E731
+    words = lambda folder: ["benchmark", str(plan), "-o", str(folder)]  # noqa: E731
     killed(Campaign("benchmark", words, lambda folder: scores(read_json(folder / "results.json"))))
 
 
+@pytest.mark.slow
 @pytest.mark.fault(28)
 def test_a_choice_that_is_killed_goes_on_to_the_same_one(tmp_path, killed, jobs_here):
     plan = frozen_plan(tmp_path)
@@ -149,5 +154,5 @@ def test_a_choice_that_is_killed_goes_on_to_the_same_one(tmp_path, killed, jobs_
         found = read_json(folder / tuning.CHOICE)
         return found["chosen"], [rung["scores"] for rung in found["rungs"]]
 
-    words = lambda folder, again: ["tune", str(plan), "-o", str(folder)]  # noqa: E731
+    words = lambda folder: ["tune", str(plan), "-o", str(folder)]  # noqa: E731
     killed(Campaign("tune", words, result))

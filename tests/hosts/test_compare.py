@@ -32,6 +32,15 @@ def test_both_arms_are_trained_each_in_its_folder(compared):
     assert compared["with"]["folder"].endswith("with")
 
 
+def test_both_folders_are_looked_at_before_either_arm_is_trained(run, tmp_path):
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "thesis.txt").touch()
+    words = {**SEGMENTER, "generator": run, "ratio": "1:1", "bank_size": 4, "compare": True}
+    with pytest.raises(gansynth.UsageFault, match="without: holds thesis"):
+        gansynth.augment(**words, out=tmp_path, **SHORT)
+    assert not (tmp_path / "with").exists()
+
+
 def test_it_says_what_one_pair_proves_and_names_a_valid_plan(compared, tmp_path):
     assert "one pair of trainings proves nothing" in compared["warning"]
     (tmp_path / "plan.yaml").write_text(compared["plan"])

@@ -110,31 +110,19 @@ class DualPathSegmenter(Generator):
 
 def epochs_of(saved: checkpoint.Checkpoint) -> int:
     """Return the epochs done by a checkpoint."""
-    if _DONE not in saved.tensors:
-        raise UsageFault(
-            f"{saved.folder}: is a checkpoint of an older gansynth, expected one whose steps are "
-            "batches; start anew in another folder"
-        )
     return int(saved.tensors[_DONE])
 
 
-def go_on(folder: Path, done: int, each: int, say: Callable[[str], None]) -> int:
+def go_on(folder: Path, done: int, say: Callable[[str], None]) -> int:
     """Keep the newest whole checkpoint of at most ``done`` epochs, and delete later ones.
 
     Args:
         done: number of epochs; 0 begins a training.
-        each: steps of an epoch, which may have changed.
 
     Returns:
         The epochs done by the checkpoint.
     """
     if done == 0:
-        begun = sorted(path.name for path in folder.glob("step-*"))
-        if begun and int(begun[-1].removeprefix("step-")) > each:
-            raise UsageFault(
-                f"{folder}: holds {begun[-1]}, expected no checkpoint for a new "
-                "training; resume it (--set resume=yes), or choose another -o"
-            )
         shutil.rmtree(folder, ignore_errors=True)  # the record knows nothing of a first epoch
         return 0
     why = ""
@@ -150,20 +138,17 @@ def go_on(folder: Path, done: int, each: int, say: Callable[[str], None]) -> int
     for text in newest.passed_over:
         name, _, error = text.partition(": ")
         say(f"gansynth: WARNING: checkpoint {name} is damaged and was skipped: {error}")
-    epochs, last = epochs_of(newest), newest.folder
-    if newest.state["step"] != epochs * each:
-        last = checkpoint.save(folder, epochs * each, newest.tensors, {}, newest.state)
     for path in folder.glob("step-*"):
-        if path != last and path.name >= newest.folder.name:
+        if path.name > newest.folder.name:
             shutil.rmtree(path, ignore_errors=True)  # the record knows nothing of it
-    return epochs
+    return epochs_of(newest)
 
 
 def load_network(network: DualPath, output: Path) -> None:
     """Load the weights of a folder's newest whole checkpoint into a network.
 
     Raises:
-        UsageFault: no checkpoint, or one of an older gansynth.
+        UsageFault: no checkpoint.
         IntegrityFault: all checkpoints are damaged, or of another network.
     """
     newest = checkpoint.latest(output / CHECKPOINTS, lambda saved: epochs_of(saved) > 0)

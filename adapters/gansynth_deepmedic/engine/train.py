@@ -167,7 +167,7 @@ class TorchTraining:
             Metrics of the trained network on real validation cases.
         """
         order, config = self.task.order, self.task.config
-        first = go_on(order.output / CHECKPOINTS, order.done, self.each, self.say)
+        first = go_on(order.output / CHECKPOINTS, order.done, self.say)
         self._say_what()
         train(
             self.segmenter,

@@ -31,10 +31,11 @@ _HEADS = ("Detect", "v10Detect")
 OURS: Mapping[str, str] = {
     **{
         key: f"--set {key}="
-        for key in ("model", "epochs", "imgsz", "batch", "workers", "cache", "device", "resume")
+        for key in ("model", "epochs", "imgsz", "batch", "workers", "cache", "device")
     },
     "data": "--data",
     "seed": "--seed",
+    "resume": "the same command again, which goes on by itself,",
     **dict.fromkeys(("project", "name", "exist_ok", "save_dir"), "--set output="),
 }
 """Options of ultralytics that gansynth sets -> the user's option."""

@@ -21,7 +21,7 @@ from gansynth.hosts.record import default_output
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.testing import check_adapter
 from gansynth_deepmedic import guards
-from gansynth_deepmedic.adapter import OURS, DeepMedicAdapter
+from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.config import RUNS, DeepMedicChoices
 from gansynth_deepmedic.engine.volumes import RandomAffine
 from gansynth_deepmedic.guards import sample_bytes
@@ -102,8 +102,6 @@ def test_room_for_a_sample_is_reckoned_by_crop_or_by_the_largest_case(adapter, c
     ("more", "says"),
     [
         (["--set", "epochs=0"], ["--set epochs=0", "greater than or equal to 1"]),
-        (["--set", "resume=maybe"], ["--set resume=maybe", "yes or no"]),
-        (["--set", "resume=yes"], ["gansynth_session.json", "resume=yes"]),
         (["--set", "epoch=3"], ["--set epoch", "Did you mean 'epochs'?"]),
         (["--set", "device=tpu"], ["--set device=tpu", "cuda"]),
         (["--set", "engine=deepmedic"], ["--engine torch and --set engine=deepmedic"]),
@@ -146,16 +144,6 @@ def test_data_that_deepmedic_is_not_trained_on_are_refused(
 ):
     data = shared_deepmedic if made is None else toy_deepmedic(tmp_path / "toy", train=2, **made)
     augment(*more, data=data, run=None, ratio="1:0", code=code, says=says)
-
-
-def test_what_a_training_that_never_began_left_is_no_obstacle(adapter, tmp_path):
-    for name in (*OURS, "list_flair.cfg"):
-        (tmp_path / name).touch()
-    asked = {**TORCH, "output": str(tmp_path)}
-    adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 0)), asked, ()))
-    (tmp_path / "thesis.txt").touch()
-    with pytest.raises(UsageFault, match="take another"):
-        adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 0)), asked, ()))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +199,7 @@ def test_a_dry_run_says_what_a_subepoch_holds(adapter, crop_run, tmp_path):
     assert planned["cases_per_subepoch"] == {"real": 2, "synthetic": 4}
     assert planned["segments_per_subepoch"] == {"real": 20, "synthetic": 40}
     assert any("7 in the file, 6 now" in said for said in planned["said"])
-    assert (planned["engine"], planned["output"]) == ("torch", str(tmp_path / "o"))
+    assert planned["engine"] == "torch"
     schedule = Schedule.parse("anneal:0%-100%")
     mix_config = replace(mix_config, ratio=Ratio(1, 1), schedule=schedule)
     planned = adapter.planned(TrainingRequest(mix_config, TORCH, ()))
@@ -250,13 +238,12 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
         ("-model a -model b", {}, "-- -model b: is given twice"),
         ("-model a", {"model": "b"}, "-- -model a and --set model=b"),
         ("-model a -dev gpu", {}, "-- -dev gpu: expected cpu, cuda"),
-        ("-model a -load c", {"resume": "yes"}, "-- -load with --set resume=yes"),
         ("-model a", {"device": "cpu"}, "--set device=cpu: .* effect without engine=torch"),
         ("", {}, "--set model: DeepMedic has no network of its own"),
         ("", {"engine": "keras"}, "--engine keras: expected 'deepmedic' or 'torch'"),
         ("-model a", {"affine": "nan"}, "--set affine=nan: expected a number"),
     ],
-    ids=range(12),
+    ids=range(11),
 )
 def test_options_that_are_not_the_users_to_give_are_refused(options, settings, says):
     with pytest.raises(UsageFault, match=says):
@@ -277,7 +264,8 @@ def test_cases_are_turned_as_asked_whatever_the_file_says(adapter):
 
 def test_results_go_where_their_name_says(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    found = default_output(
-        RUNS, "deepmedic:brain scans", MixConfig(RunFolder(tmp_path), Ratio(1, 2))
-    )
-    assert found == tmp_path / "runs" / "deepmedic" / "brain-scans_1-2"
+    mix_config = MixConfig(RunFolder(Path("g 0")), Ratio(1, 2), Schedule.parse("anneal:0%-50%"))
+    found = default_output(RUNS, "deepmedic:brain scans", mix_config)
+    assert found == tmp_path / "runs/deepmedic/brain-scans_g-0_1-2_anneal-0-50"
+    real = default_output(RUNS, "toy", replace(mix_config, ratio=Ratio(1, 0), schedule=Schedule()))
+    assert real.name == "toy_real_1-0_constant"

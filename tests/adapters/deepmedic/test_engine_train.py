@@ -14,8 +14,7 @@ from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.runtime import child
-from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault, UsageFault
-from gansynth.training.checkpoint import save
+from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault
 from gansynth_deepmedic.engine import launch
 from gansynth_deepmedic.engine.cutting import read_volume
 from gansynth_deepmedic.engine.infer import RULE
@@ -261,35 +260,10 @@ def test_a_damaged_checkpoint_is_passed_over(make, tmp_path):
     train(replace(whole, done=2))
     assert_same(weights(cut.output, 3), weights(whole.output, 3))
     assert told(whole.output, "epoch") == [1, 2, 3, 3]
-    with pytest.raises(UsageFault, match=r"holds step-00000018.*resume=yes"):
-        train(whole)
     for path in (cut.output / "checkpoints").glob("*/tensors.safetensors"):
         path.write_bytes(b"nothing")
     with pytest.raises(IntegrityFault, match="no whole checkpoint of 3"):
         train(replace(cut, done=3))
-
-
-def test_a_training_goes_on_with_batches_of_another_size(make, tmp_path):
-    """Epochs count: those that are done have had other steps."""
-    toy, output = make(val=0, numberOfEpochs=2), tmp_path / "out"
-    order = order_of(toy, output)
-    train(order)
-    values = {**TrainingTask.of(order).config.values, "batchsize_train": 3}
-    write_config(toy.train, {**values, "numberOfEpochs": 3})
-    train(order_of(toy, output, done=2))
-    assert len(told(output, "step")) == 2 * 2 * 12 // 4 + 2 * 12 // 3
-    assert told(output, "trained") == list(range(6))
-    names = sorted(path.name for path in (output / "checkpoints").iterdir())
-    assert names == ["step-00000016", "step-00000024"]
-
-
-@pytest.mark.fault(26)
-def test_a_checkpoint_of_an_older_gansynth_is_refused(make, tmp_path):
-    order = order_of(make(val=0, numberOfEpochs=1), tmp_path / "out")
-    tensors, kept = {"net/network/bias.bias": torch.zeros(3)}, {"epochs": 1, "rates": {}}
-    save(order.output / "checkpoints", 1, tensors, {}, kept)
-    with pytest.raises(UsageFault, match=r"step-00000001: is a checkpoint of an older.*anew"):
-        train(replace(order, done=1))
 
 
 def test_the_process_says_what_is_wrong(make, tmp_path, monkeypatch, capfd):

@@ -200,7 +200,7 @@ def test_a_training_that_fails_keeps_its_record_and_is_gone_on_with(failed, trai
     assert not record_of(failed)["complete"]
     assert last_of(failed)["epochs"] == [0, 1]
     assert last_of(failed)["drawn"]["synthetic"] == 8
-    training_result = train({"resume": "yes"})
+    training_result = train()
     document = record_of(failed)
     assert document["complete"]
     assert [one["epochs"] for one in document["sessions"]] == [[0, 1], [1, 2]]
@@ -220,19 +220,19 @@ def test_another_training_or_checkpoint_is_not_gone_on_with(failed, train, share
     for file in (failed / "saved_models").rglob("*.index"):
         file.rename(file.with_suffix(".away"))
     with pytest.raises(UsageFault, match=r"toy.0.model.ckpt.index: missing"):
-        train({"resume": "yes"})
+        train()
     for file in (failed / "saved_models").rglob("*.away"):
         file.rename(file.with_suffix(".index"))
-    train({"resume": "yes"})
-    small = {"engine": "deepmedic", "epochs": "2", "subepochs": "2", "resume": "yes"}
+    train()
+    small = {"engine": "deepmedic", "epochs": "2", "subepochs": "2"}
     small |= {"model": str(shared_deepmedic.model), "output": str(failed)}
     for settings, says in (
-        ({"epochs": "9"}, "has ended after 2 epochs"),
-        ({"engine": "torch"}, "a training with engine deepmedic, not torch"),
-        ({"subepochs": "5"}, "a training with subepochs 2, not 5"),
+        ({"epochs": "9"}, "numberOfEpochs 2, not 9"),
+        ({"engine": "torch"}, "engine deepmedic, not torch"),
+        ({"subepochs": "5"}, "numberOfSubepochs 2, not 5"),
     ):
         with pytest.raises(UsageFault, match=says):
-            adapter_of(shared_deepmedic).check(
+            adapter_of(shared_deepmedic).training_folder(
                 TrainingRequest(MixConfig(None, Ratio(1, 0)), {**small, **settings}, ())
             )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gansynth.bank.placement import place_bank, plan_bank, remove_banks_of
 from gansynth.core.adapter import MixConfig
@@ -22,11 +23,16 @@ from gansynth.core.schema import Sample
 from gansynth.core.space import Space
 from gansynth.runtime import processes, torchvision_compat
 from gansynth.runtime.child import cpu_threads
-from gansynth.runtime.errors import DataFault, GansynthError, TrainingFault, UsageFault
-from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.errors import (
+    DataFault,
+    GansynthError,
+    IntegrityFault,
+    TrainingFault,
+    UsageFault,
+)
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.guards import check_size, sample_bytes
-from gansynth_nnunet.session import SIDECAR, describe_session, read_training_result
+from gansynth_nnunet.session import newest_checkpoint, read_training_result
 from gansynth_nnunet.source import open_nnunet
 from tests.processes import until
 
@@ -103,16 +109,18 @@ def test_results_go_where_nnunet_puts_those_of_the_variant(adapter, frozen_bank,
     assert adapter.output_folder.parent.name.startswith("nnUNetTrainerDA5GANSynth__")
 
 
-def test_another_ratios_training_keeps_its_place_and_this_one_gets_its_own(toy_copy, frozen_bank):
+def test_generator_ratio_and_schedule_name_the_folder_in_nnunets_results(toy_copy, frozen_bank):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
-    mixed = mix_config(frozen_bank())
-    adapter.check(TrainingRequest(mixed, {}, ()))
-    first = adapter._write(adapter._config(mixed, {})).parent
-    adapter.check(TrainingRequest(replace(mixed, ratio=Ratio(1, 0)), {}, ()))
-    own = adapter.output_folder
-    assert own.relative_to(adapter.host.root.results).parts[0] == "ratio-1-0"
-    adapter.check(TrainingRequest(mixed, {}, ()))
-    assert adapter.output_folder == first
+    bank, other = frozen_bank(), Schedule.parse("anneal:0%-50%")
+    mixed = mix_config(bank)
+    for changes, name in (
+        ({}, f"{bank.name}_1-1_constant"),
+        ({"ratio": Ratio(1, 3), "schedule": other}, f"{bank.name}_1-3_anneal-0-50"),
+        ({"ratio": Ratio(1, 0)}, "real_1-0_constant"),
+    ):
+        adapter.check(TrainingRequest(replace(mixed, **changes), {}, ()))
+        below = adapter.output_folder.relative_to(adapter.host.root.results)
+        assert below.parts[:2] == (name, adapter.host.dataset)
 
 
 def test_results_go_where_the_user_says(adapter, frozen_bank, tmp_path):
@@ -131,7 +139,7 @@ def test_an_outcome_sums_all_sessions_and_holds_nnunets_dice(tmp_path):
                 "distinct_synthetic": counts[1] // 2,
                 "reasons": {"the bank is empty": counts[2]},
             },
-            **{"asked": 0.75, "supply": training_bank, "changes": ["edits"]},
+            **{"asked": 0.75, "supply": training_bank},
         }
         for counts in ((10, 10, 1), (0, 60, 3))
     ]
@@ -146,8 +154,8 @@ def test_an_outcome_sums_all_sessions_and_holds_nnunets_dice(tmp_path):
     own = {"dice": 0.8, "dice_per_label": {"1": 0.8, "2": None}}
     assert found.metrics == {"nnunet_validation": own}
     assert found.training_bank == {**training_bank, "draws_per_sample": 2.0, "restarts": 2}
-    assert (found.asked, found.warnings) == (0.75, ("edits", "edits"))
-    for key in ("asked", "supply", "changes"):  # not in records of earlier versions
+    assert (found.asked, found.warnings) == (0.75, ())
+    for key in ("asked", "supply"):  # not in records of earlier versions
         del sessions[0][key], sessions[1][key]
     (tmp_path / "gansynth.json").write_text(json.dumps({"sessions": sessions}))
     assert read_training_result(tmp_path).asked is None
@@ -171,19 +179,25 @@ def test_a_live_bank_holds_two_samples_at_least(tmp_path, frozen, held):
     assert plan_bank(one, 4, 1000).held == held
 
 
-def test_what_cannot_be_continued_is_refused_before_anything_starts(toy_copy, frozen_bank):
-    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
-    first = mix_config(frozen_bank())
-    described = describe_session(adapter._config(first, {}), adapter._check(first))
-    adapter.output_folder.mkdir(parents=True)
-    sessions = [{"epochs": [0, 1], **described, "of_epochs": None, "changes": []}]
-    write_json_atomic(adapter.output_folder / SIDECAR, {"complete": False, "sessions": sessions})
-    (adapter.output_folder / "checkpoint_latest.pth").touch()
-    adapter.check(TrainingRequest(replace(first, ratio=Ratio(1, 3)), {}, ("--c",)))
-    other = replace(first, schedule=Schedule.parse("anneal"))
-    adapter.check(TrainingRequest(other, {}, ()))
-    with pytest.raises(UsageFault, match="start anew without --c"):
-        adapter.check(TrainingRequest(other, {}, ("--c",)))
+@pytest.mark.parametrize(
+    ("epochs", "newest"),
+    [
+        ({}, (0, "")),
+        ({"latest": 5, "best": 3}, (5, "checkpoint_latest.pth")),
+        ({"latest": 5, "best": 7}, (7, "checkpoint_best.pth")),
+        ({"final": 9, "best": 9}, (9, "checkpoint_final.pth")),
+    ],
+)
+def test_a_training_goes_on_from_its_newest_checkpoint(tmp_path, epochs, newest):
+    for name, epoch in epochs.items():
+        torch.save({"current_epoch": epoch}, tmp_path / f"checkpoint_{name}.pth")
+    assert newest_checkpoint(tmp_path) == newest
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "checkpoint_latest.pth").write_bytes(b"PK")
+    with pytest.raises(IntegrityFault, match=r"checkpoint_latest.pth: .* remove it"):
+        newest_checkpoint(tmp_path)
 
 
 def run(code: str, log: Path) -> processes.ProcessResult:

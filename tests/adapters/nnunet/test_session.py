@@ -14,11 +14,9 @@ import pytest
 
 from gansynth.bank.spec import read_heartbeat
 from gansynth.core.schedule import choose_cases
-from gansynth.hosts import record
 from gansynth.runtime.child import SHOWN, SHOWS
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth_nnunet.ranks import fault_of_rank, lead
-from gansynth_nnunet.session import ANEW
 from tests.adapters.nnunet.conftest import log_of, sidecar
 from tests.processes import until
 
@@ -186,66 +184,26 @@ def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(
     assert not validation.isdisjoint(seen)  # which of them, nnU-Net rolls dice for
 
 
-FROM = {"dataset": "nnunet:Dataset501_Toy", "fold": "0", "cases": []}
-BEFORE: dict[str, Any] = {
-    "ratio": "1:1",
-    "schedule": "constant",
-    "bank": "filled by a producer",
-    "usual_augmentation": True,
-    "generator": {"manifest_sha256": "a"},
-    "lineage": FROM,
-}
-ANNEALED = {**BEFORE, "schedule": "anneal:0%-100%", "of_epochs": 10}
-
-
-@pytest.mark.parametrize(
-    ("before", "change", "said"),
-    [
-        (BEFORE, {}, []),
-        (BEFORE, {"ratio": "3:1"}, ["ratio: 1:1 before, 3:1 now"]),
-        (BEFORE, {"generator": {"manifest_sha256": "b"}}, ["another generator"]),
-        (BEFORE, {"generator": None, "lineage": None}, ["another generator"]),
-        (ANNEALED, {}, ["epochs: 10 before, 20 now, which shifts the schedule"]),
-    ],
-)
-def test_what_differs_from_the_last_session_is_said(before, change, said):
-    keys = ("frozen", "size", "edits", "augment_synthetic")
-    now = {**dict.fromkeys(keys), **before, **change}
-    assert record.compare(before, now, 20, anew=ANEW) == said
-
-
-@pytest.mark.parametrize(
-    ("change", "fault", "says"),
-    [
-        ({"schedule": "anneal:0%-100%"}, UsageFault, "has the schedule constant, .*anew without -"),
-        ({"lineage": {**FROM, "fold": "1"}}, IntegrityFault, "samples of nnunet:Dataset501_Toy f"),
-    ],
-)
-def test_something_else_is_not_gone_on_with(change, fault, says):
-    with pytest.raises(fault, match=says):
-        record.compare(BEFORE, {**BEFORE, **change}, None, anew=ANEW)
-
-
-def test_a_trainer_says_another_ratio_and_refuses_another_kind_of_schedule(ready):
+def test_a_trainer_goes_on_with_its_own_training_and_no_other(ready):
+    """Also where nnUNetv2_train starts it."""
     first = ready()
     first.get_tr_and_val_datasets()
     first.gansynth_session.done = 1
     first.gansynth_session.close()
-    second = ready(RATIO="3:1", SET=epochs(2))
+    second = ready()
     second.current_epoch = 1
     second.get_tr_and_val_datasets()
     second.gansynth_session.close(complete=True)
-    ratios = [(one["epochs"], one["ratio"]) for one in sidecar(second)["sessions"]]
-    assert ratios == [([0, 1], "1:1"), ([1, 1], "3:1")]
-    assert "WARNING: since the last session: ratio: 1:1 before, 3:1 now" in log_of(second)
-    third = ready(SCHEDULE="anneal")
+    assert [one["epochs"] for one in sidecar(second)["sessions"]] == [[0, 1], [1, 1]]
+    third = ready(RATIO="3:1")
     third.current_epoch = 1
-    with pytest.raises(UsageFault, match="start anew without --c"):
+    with pytest.raises(UsageFault, match="another training, with ratio 1:1, not 3:1"):
         third.get_tr_and_val_datasets()
 
 
 def test_the_parent_process_is_told_of_the_epoch_that_runs(ready, monkeypatch, capfd):
-    first = ready(SET=epochs(1))
+    first = ready(SET=epochs(3))
+    first.num_epochs = 1  # as if it were cut off
     first.run_training()
     trainer = ready(SET=epochs(3))
     trainer.load_checkpoint(f"{first.output_folder}/checkpoint_final.pth")

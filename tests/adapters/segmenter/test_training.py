@@ -225,7 +225,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(train, network, mon
     first = session_of(tmp_path / "cut")
     assert not first["complete"]
     assert 0 < first["epochs"][1] < 6
-    train("cut", {**asked, "resume": "yes"})
+    train("cut", asked)
     last = session_of(tmp_path / "cut")
     assert last["complete"]
     assert last["epochs"] == [first["epochs"][1], 6]
@@ -237,9 +237,9 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(train, network, mon
 def test_another_training_is_not_gone_on_with(train):
     train("out")
     for more, changes, says in (
-        ({}, {}, "go on with the training in it: --set resume=yes"),
-        ({"resume": "yes", "width": "8"}, {}, "with width 4, not 8"),
-        ({"resume": "yes"}, {"samples": SampleRequest(seed=1)}, "with seed 0, not 1"),
+        ({"width": "8"}, {}, "with width 4, not 8"),
+        ({"steps": "9", "regions": "x:1"}, {}, "regions , not x:1; steps 4, not 9"),
+        ({}, {"samples": SampleRequest(seed=1)}, "with seed 0, not 1"),
     ):
         with pytest.raises(UsageFault, match=says):
             train("out", more, **changes)
@@ -248,7 +248,7 @@ def test_another_training_is_not_gone_on_with(train):
 def test_a_finished_training_is_judged_again(train, tmp_path):
     before = train("out")
     (tmp_path / "out" / "metrics.json").unlink()
-    after = train("out", {"resume": "yes"})
+    after = train("out")
     assert after.metrics == before.metrics
     assert summarise(next((tmp_path / "out" / "gansynth_draws").iterdir())).synthetic == 4
 

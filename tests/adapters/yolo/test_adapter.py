@@ -15,7 +15,7 @@ from gansynth.hosts.api import as_long
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_drawer
 from gansynth.testing import check_adapter
-from gansynth_yolo.adapter import OURS, YoloAdapter, check_output
+from gansynth_yolo.adapter import YoloAdapter
 from gansynth_yolo.config import YoloChoices, YoloConfig
 from tests.adapters.kits import changed_run
 from tests.yolo_sets import opened, toy_yolo
@@ -81,12 +81,11 @@ def test_samples_are_drawn_in_the_size_and_classes_the_generator_was_fitted_in(
     [
         ("--set epochs=0", "--set epochs=0~greater than or equal to 1"),
         ("--set device=tpu", "--set device=tpu~cuda:N"),
-        ("--set resume=maybe", "--set resume=maybe~yes or no"),
         ("--set epoch=3", "--set epoch~Did you mean 'epochs'?"),
         ("--detector darknet", "--detector darknet~'libreyolo' or 'ultralytics'"),
         ("-- mosaic", "-- mosaic~KEY=VALUE"),
         ("-- mosaic=1 mosaic=0", "mosaic is given twice"),
-        ("-- resume", "gansynth_session.json~without resume"),
+        ("-- resume=true", "-- resume=True: gansynth sets it~the same command again"),
         ("--augment-synthetic no", "--augment-synthetic no~mosaics"),
         ("--fold all", "--fold all~expected fold 0"),
         ("--boxes nowhere", "--boxes nowhere"),
@@ -104,9 +103,6 @@ def test_a_comparison_trains_as_many_steps_without_samples(settings, epochs, sha
 
 
 def test_an_output_that_holds_something_is_left_alone(augment, shared_yolo, tmp_path):
-    for name in OURS:  # what a training that never began left is no obstacle
-        (tmp_path / name).touch()
-    check_output(YoloConfig(MixConfig(None, Ratio(1, 0)), YoloChoices(), {}, tmp_path))
     (tmp_path / "thesis.txt").touch()
     augment("--set", f"output={tmp_path}", code=2, says=["holds thesis.txt", "--set output="])
 
@@ -121,11 +117,8 @@ def test_generators_that_heed_no_boxes_are_refused(augment, shared_yolo, box_run
 
 
 def test_options_of_the_detector_are_read_as_yaml():
-    choices = YoloChoices.read(
-        {}, ["mosaic=0.5", "flipud=true", "scale=[0.5, 1]", "name=x", "resume"]
-    )
+    choices = YoloChoices.read({}, ["mosaic=0.5", "flipud=true", "scale=[0.5, 1]", "name=x"])
     assert choices.options == {"mosaic": 0.5, "flipud": True, "scale": [0.5, 1], "name": "x"}
-    assert choices.resume
 
 
 def test_what_the_child_is_told_is_read_back(box_run, tmp_path):

@@ -155,7 +155,7 @@ def test_a_killed_training_is_gone_on_with(training, shared_yolo, box_run, tmp_p
     if name == "libreyolo":  # as if killed while it wrote its weights
         last = output / "detector" / "weights" / "last.pt"
         last.write_bytes(last.read_bytes()[:-100])
-    augmented(shared_yolo, box_run, output, *how, "--set=resume=yes", epochs=6)
+    augmented(shared_yolo, box_run, output, *how, epochs=6)
     document = record_of(output)
     assert document["complete"]
     first, second = document["sessions"]

@@ -117,7 +117,8 @@ def volumes(tmp_path) -> Callable[..., SourceRequest]:
 
 def segmented(request: SourceRequest, output: Path, *, keep: bool = True) -> Any:
     """An adapter whose training has predicted each held-out case as ``load`` has it, and that."""
-    from gansynth_segmenter.evaluation import METRICS, PREDICTIONS, evaluate_held_out
+    from gansynth_segmenter.evaluation import PREDICTIONS, evaluate_held_out
+    from gansynth_segmenter.record import METRICS
 
     source = open_source(request)
     truth = iter([source.load(case).labels for case in source.held_out_ids])
