@@ -26,7 +26,7 @@ READY_BENCH := $(VENV)/.ready-bench
 READY_DOCS  := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults kills newcomer all-extras check lint fix types cov fuzz audit bench docs lock wheel clean
+.PHONY: help demo demo-long test test-all faults kills newcomer all-extras check lint fix types cov fuzz audit bench docs lock wheel clean
 
 help:                     ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1 - /'
@@ -71,8 +71,11 @@ $(READY_DOCS): pyproject.toml constraints.txt | $(BIN)/python
 
 comma := ,
 
-demo: $(READY)            ## the whole way on phantoms, into runs/demo
+demo: $(READY)            ## the whole way on phantoms, into runs/demo (a minute and a half)
 	@$(BIN)/gansynth demo -o $(DEMO) --force $(ARGS)
+
+demo-long: $(READY)       ## the same on volumes of four channels (a quarter of an hour)
+	@$(BIN)/gansynth demo -o $(DEMO) --long --force $(ARGS)
 
 test: $(READY_DEV)        ## run the quick tests (make test ARGS='-k cli')
 	@$(PYTEST) -m "not slow" $(ARGS)
@@ -92,7 +95,7 @@ newcomer: $(READY_DEV)    ## time eight tasks of a newcomer and write the table 
 
 all-extras: $(READY_ALL)  ## install what every test needs: detectors, Ray, playwright
 
-check: lint types test    ## all that CI runs but the fast demo and the docs
+check: lint types test    ## all that CI runs but the demo and the docs
 
 lint: $(READY_DEV)        ## style and import order
 	@$(BIN)/ruff check .

@@ -178,16 +178,14 @@ def lines_of_demo(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     yield document["note"]
     yield from facts_of_demo(document)
     yield f"pictures: {', '.join(str(folder / file) for file in document['files'].values())}"
-    took = clock_text(sum(document["seconds"].values()))
-    yield f"in all {took}; more in {folder / 'summary.md'}"
+    yield f"in all {clock_text(document['seconds'])}; more in {folder / 'summary.md'}"
     yield then("evaluate", folder / "run")
 
 
 def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:
     """Yield which phantoms were written, and the next step."""
     yield written["note"]
-    where = written.get("data") or written["folder"]
-    yield f"{counted(written['subjects'], 'subject')} in {where}"
+    yield f"{counted(written['subjects'], 'subject')} in {written['data']}"
     yield Hint(f"next: {written['then']}")
 
 

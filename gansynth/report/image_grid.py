@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
@@ -110,26 +110,23 @@ def _cell(
 
 def write_overlays(
     path: Path,
-    cases: Sequence[tuple[str, FloatArray, LabelArray, LabelArray]],
+    cases: Sequence[tuple[str, FloatArray, Mapping[str, LabelArray]]],
     schema: Schema,
-    *,
-    channel: int = 0,
 ) -> Path:
-    """Write a PNG: truth above a segmenter's prediction, one column per case.
+    """Write a PNG: truth above predictions of segmenters, one column per case.
 
     Args:
         path: where to write; published atomically.
-        cases: title, image (C, D, H, W), truth and prediction (D, H, W).
+        cases: title, image (C, D, H, W), and named label maps (D, H, W), the same ones for each
+            case, the truth first.
     """
-    above: list[Cell] = []
-    below: list[Cell] = []
-    for title, image, truth, predicted in cases:
-        cut = middle_slice(truth, truth.shape)
-        for name, labels, cells in (("truth", truth, above), ("prediction", predicted, below)):
-            plane = Sample(image[channel : channel + 1, cut], labels[cut])
-            cells.append((f"{title}, {name}", [plane]))
-    channel_schema = replace(schema, channels=schema.channels[channel : channel + 1])
-    return write_image_grid(path, [*above, *below], channel_schema, across=len(cases), edge=LARGE)
+    cells: list[Cell] = []
+    for name in cases[0][2]:
+        for title, image, maps in cases:
+            truth = next(iter(maps.values()))
+            cut = middle_slice(truth, truth.shape)
+            cells.append((f"{title}, {name}", [Sample(image[:, cut], maps[name][cut])]))
+    return write_image_grid(path, cells, schema, across=len(cases), edge=LARGE)
 
 
 def write_sample_grid(
@@ -149,7 +146,7 @@ def write_sample_grid(
 
     Above each case: its name and slice, its class and its edits. The names of labels are on top.
 
-    3D cases are shown in three planes: the slice where the sample's label has most foreground (with
+    Volumes are shown in three planes: the slice where the sample's label has most foreground (with
     a real background, most new foreground), and two across it. A real case of the same shape is
     shown in the same ones: both show the same place if they were cut there. Without labels, boxes
     are shown, if there are any.
@@ -171,9 +168,9 @@ def write_sample_grid(
         sample_windows = windows_of(samples)
         windows = [w if w[0] < w[1] else o for w, o in zip(windows, sample_windows, strict=True)]
     across = min(max(1, COLUMNS // len(columns)), max(1, count))
-    planes = 3 if schema.ndim == 3 else 1
     shown = list(zip_longest(samples[:count], real[:count]))
     drawn_cases = [_case(columns, *pair, windows, schema) for pair in shown]
+    planes = max((len(rows) for _, rows in drawn_cases), default=1)
     empty: _Drawn = (("", ""), [[None] * len(columns)] * planes)
     drawn_cases += [empty] * (-len(shown) % across or (0 if shown else across))
     panels = [p for _, rows in drawn_cases for row in rows for p in row if p is not None]
@@ -258,7 +255,7 @@ def _case(
         own = planes if same else three_planes(item.labels, item.image.shape[1:], item.boxes)
         labels = _only(_all_labels(item), column.values)
         for row, plane in zip(rows, own, strict=True):
-            edge = LARGE if plane is None else EDGE
+            edge = LARGE if len(planes) == 1 else EDGE
             if column.channel is None:
                 row.append(_label_panel(labels, plane, schema, edge))
             else:
@@ -275,7 +272,7 @@ def _caption(sample: Sample | None, case: Case | None, planes: Sequence[Plane]) 
     corner = () if whole else placement.get("corner") or ()
     words = [f"case {case.id}"] if case is not None else []
     if placement.get("slice_index") is not None:
-        words.append(f"slice {placement['slice_index']}")
+        planes, corner = ((0, placement["slice_index"]),), ()
     axes = zip(planes, ("slice", "row", "column"), (*corner, 0, 0, 0), strict=False)
     words += [f"{name} {plane[1] + first}" for plane, name, first in axes if plane]
     words += [str(told["class"])] if told.get("class") else []

@@ -80,10 +80,15 @@ def middle_slice(
 def three_planes(
     labels: LabelArray | None, shape: Sequence[int], boxes: Boxes | None = None
 ) -> Sequence[Plane]:
-    """Return the slice of ``middle_slice``, and the planes across it that hold most foreground."""
+    """Return the slice of ``middle_slice``, and the planes across it that hold most foreground.
+
+    Of a volume of one slice, that one alone.
+    """
     cut = middle_slice(labels, shape, boxes)
     if cut is None:
         return (None,)
+    if shape[0] == 1:
+        return ((0, 0),)
     row, column = shape[1] // 2, shape[2] // 2
     if labels is not None and (inside := labels[cut] > 0).any():
         row, column = int(inside.sum(axis=1).argmax()), int(inside.sum(axis=0).argmax())

@@ -40,8 +40,9 @@ TRAINED = {
 DEMO = {
     "note": "These are phantoms.", "training_cases": 4, "held_out_cases": 2, "gan_steps": 20,
     "spectrum_ratio": [[1.0] * 8], **DRAWN, "fell_back": 0, "supply": {"restarts": 0},
-    "validation_on_held_out_phantoms": {"dice": {"foreground": 0.577}},
-    "seconds": {"fit": 30.0, "augment": 60.0}, "files": {"sample sheet": "samples/sheet.png"},
+    "dice_on_held_out_phantoms": {"difference": -0.02, "mean_arm": 0.577, "mean_control": 0.597,
+                                  "interval": {"low": -0.061, "high": 0.018}, "subjects": 2},
+    "seconds": 90.0, "files": {"sample sheet": "samples/sheet.png"},
 }  # fmt: skip
 SAMPLED = {
     "folder": "runs/g0/samples/seed-0", "samples": 1, "rejected": 1, "reject_reasons": {"odd": 1},
@@ -82,8 +83,11 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
         [
             "These are phantoms.",
             "generator: fitted on 4 phantoms, 2 held out, 20 steps",
-            "nnU-Net: 24 real, 24 synthetic samples (50.0%, asked for 50.0%)",
-            "Dice of the tumour on held-out phantoms: 0.58",
+            "nnU-Net: 24 real, 24 synthetic samples (50.0%, asked for 50.0%), and as many steps "
+            "without samples",
+            "Dice of the tumour on 2 held-out phantoms: 0.58 with samples, 0.60 without",
+            "difference: -0.020, 95 % interval over phantoms -0.061 to +0.018; "
+            "of one training each, and others may turn it round",
             "pictures: demo/samples/sheet.png",
             "in all 1:30; more in demo/summary.md",
             "next: gansynth evaluate demo/run",

@@ -95,7 +95,7 @@ def folder(tmp_path_factory) -> Path:
     with filelock.FileLock(home.with_suffix(".lock")):
         if not home.exists():
             type_in = Task("", 0, shared)
-            type_in("gansynth demo --phantoms nnunet --fast -o newcomer")
+            type_in("gansynth demo --phantoms nnunet -o newcomer")
             type_in.folder = home
             type_in("gansynth prepare nnunet:999 --set small=yes --set voxels=1000000")
             type_in(f"gansynth fit cgan3d {DATA} -o runs/small {SMALL} --set steps=6")

@@ -1,6 +1,7 @@
 """Eight tasks of a newcomer, typed as the pages have them: so many commands, so many seconds."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gansynth.report.figures import read_metrics
 from tests.conftest import save_nifti
 from tests.newcomer.conftest import DATA, SMALL
 
@@ -27,13 +29,17 @@ def test_install_the_wheel_into_an_empty_environment_and_see_it_work(tmp_path, t
         type_in("python3 -m venv empty")
         scripts = tmp_path / "empty" / "bin"
         type_in(f"pip install -q {wheel} -c constraints.txt", scripts=scripts)
-    with task("see it work", commands=1, seconds=60, folder=tmp_path) as type_in:
-        type_in("gansynth demo -o runs/demo --fast", scripts=scripts)
+    with task("see it work", commands=1, seconds=90, folder=tmp_path) as type_in:
+        said = type_in("gansynth demo -o runs/demo", scripts=scripts)
     demo = tmp_path / "runs" / "demo"
     document = json.loads((demo / "summary.json").read_text("utf-8"))
     assert document["realised_synthetic_share"] == pytest.approx(0.5, abs=0.02)
-    assert "proves nothing" in document["note"]
-    assert all((demo / name).stat().st_size for name in document["files"].values())
+    assert "proves nothing" in said
+    assert re.search(r"\ndifference: [+-]0.\d+, 95 % interval over phantoms [+-]\d", said)
+    pictures = re.findall(r"]\((.*)\)", (demo / "summary.md").read_text("utf-8"))
+    assert pictures == ["samples.png", "overlays.png", "run/samples/curves.png"]
+    assert all((demo / name).stat().st_size for name in pictures)
+    assert len(read_metrics(demo / "run" / "metrics.csv")["step"]) >= 3  # points of its curves
 
 
 def test_find_the_faults_of_a_hundred_volumes(tmp_path, task):

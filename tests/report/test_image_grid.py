@@ -175,6 +175,12 @@ def test_a_volume_is_shown_in_three_planes_through_its_labels_the_head_up():
     assert [np.argwhere(plane)[0].tolist() for plane in shown] == [[5, 7], [3, 7], [3, 5]]
 
 
+def test_a_volume_of_one_slice_as_of_nnunets_2d_is_shown_as_that_slice_alone(sheet):
+    volumes = [Sample(c.image[:, None], c.labels[None]) for c in cases(2, 1)]
+    alone = sheet(samples(2, 1), [], ToySource(2).schema)
+    assert size(sheet(volumes, [], ToySource(3).schema)) == size(alone)
+
+
 def test_a_caption_has_case_slice_class_and_edits_in_voxels_of_the_case():
     told = {"placement": {"corner": [10, -2, 0]}, "shape": [60, 8, 8], "class": "glioma"}
     edits = {"edits": [{"edit": "elastic", "params": {}}, {"edit": "scale"}]}
@@ -183,8 +189,9 @@ def test_a_caption_has_case_slice_class_and_edits_in_voxels_of_the_case():
     case = Case("brain_1", "someone", image)
     caption = _caption(Sample(image, provenance={**told, **edits}), case, planes)
     assert caption == ("case brain_1, slice 14, row 3, column 7, glioma", "elastic, scale")
-    flat = Sample(image[:, 0], provenance={"placement": {"corner": [0, 0], "slice_index": 12}})
-    assert _caption(flat, case, (None,)) == ("case brain_1, slice 12", "")
+    flat = Sample(image[:, 0], provenance={"placement": {"corner": [-4, 0], "slice_index": 12}})
+    for shown in (None, (0, 0)):
+        assert _caption(flat, case, (shown,)) == ("case brain_1, slice 12", "")
     assert _caption(flat, None, (None,)) == ("slice 12", "")
 
 
@@ -227,12 +234,12 @@ def test_labels_may_be_anything_and_images_constant(sheet, labels, factor):
     assert sheet([Sample(image, labels)], [], ToySource(2).schema).stat().st_size > 0
 
 
-def test_overlays_show_truth_above_prediction(tmp_path):
-    case = cases(3, 1)[0]
-    entry = ("toy", case.image, case.labels, np.zeros_like(case.labels))
-    one = size(write_overlays(tmp_path / "a.png", [entry], ToySource(3).schema))
-    two = size(write_overlays(tmp_path / "b.png", [entry] * 2, ToySource(3).schema))
+def test_overlays_show_truth_above_each_prediction_a_column_per_case(tmp_path):
+    case, schema = cases(3, 1)[0], replace(ToySource(3).schema, channels=("one",))
+    entry = ("toy", case.image[:1], dict.fromkeys("abc", case.labels))
+    one, two = (size(write_overlays(tmp_path / "a.png", [entry] * n, schema)) for n in (1, 2))
     assert two[1] == pytest.approx(2 * one[1], abs=2)
+    assert one[0] > 2.5 * one[1]
 
 
 FOREGROUND = np.zeros((5, 4, 4), np.int16)

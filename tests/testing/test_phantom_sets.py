@@ -25,7 +25,6 @@ from gansynth.testing.phantoms import (
     LiverOptions,
     MetastasisOptions,
     PhantomOptions,
-    make_liver,
     make_phantom,
     write_deepmedic,
     write_gliomas,
@@ -34,7 +33,6 @@ from gansynth.testing.phantoms import (
     write_tissues,
     write_yolo,
 )
-from gansynth.testing.phantoms._folders import draw_labels
 from gansynth.testing.phantoms._yolo import FEWEST_PIXELS
 
 COARSE = PhantomOptions(spacing_mm=8.0)
@@ -142,9 +140,6 @@ def test_every_set_says_that_it_is_no_patients(base, file):
         assert about["phantoms"]["seed"] == 3
 
 
-SMALLER: dict[str, Any] = {"phantoms": 4, "spacing_mm": 8.0}
-
-
 @pytest.mark.parametrize(
     ("kind", "says", "made"),
     [
@@ -156,10 +151,10 @@ SMALLER: dict[str, Any] = {"phantoms": 4, "spacing_mm": 8.0}
 def test_the_demo_writes_them_and_says_what_to_run(
     tmp_path, run_cli, monkeypatch, kind, says, made
 ):
-    monkeypatch.setattr(demonstration, "FAST", replace(demonstration.FAST, **SMALLER))
-    monkeypatch.setattr(demonstration, "FEW", tuple(SMALLER.values()))
+    for sizes in ("SUBJECTS", "SUBJECTS_OF_SLICES"):
+        monkeypatch.setattr(demonstration, sizes, ((4, 8.0), (0, 0.0)))
     out = tmp_path / "p"
-    result = run_cli("demo", "-o", out, "--phantoms", kind, "--fast", "--json")
+    result = run_cli("demo", "-o", out, "--phantoms", kind, "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert told["then"].startswith("gansynth " + says.format(out))
@@ -369,8 +364,3 @@ def test_left_to_the_source_the_slices_between_are_the_same(base, tmp_path):
     read = opened(sparse, between="3", folds="2").load("liver_001").labels
     assert read is not None
     assert np.array_equal(read, completed)
-
-
-def test_every_slice_drawn_is_the_truth():
-    liver = make_liver(0, 0, LIVERS)
-    assert np.array_equal(draw_labels(liver, replace(LIVERS, every=1)), liver.labels)
