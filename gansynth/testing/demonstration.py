@@ -57,7 +57,7 @@ SHORT = DemoSize(
     plans={"patch": "64,56", "batch_size": "4"},  # whole slices
     fit={
         **_NETWORK,
-        "steps": "300",
+        "steps": "250",
         "batch_size": "8",
         "context": "8",
         "decay": "linear",
