@@ -22,6 +22,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.runtime.child import limit_threads
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.progress import Reporter
@@ -116,6 +117,7 @@ def run_demo(
 
     began = time.perf_counter()
     _claim(out, force)
+    limit_threads("cpu")
     # One of nnU-Net's workers is enough for a few cases: each imports torch for seconds.
     os.environ.setdefault("nnUNet_def_n_proc", "1")
     reporter.say(PHANTOM)
@@ -242,7 +244,6 @@ def _write(
 
 
 def _claim(out: Path, force: bool) -> None:
-    """Create a new folder, or with ``force`` replace an earlier demo."""
     if force and (out / MARKER).is_file():
         shutil.rmtree(out)
     if out.exists() and any(out.iterdir()):
@@ -325,7 +326,6 @@ def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _markdown(document: Mapping[str, Any]) -> str:
-    """Return the summary, which begins with the first picture."""
     facts = [f"- {line}" for line in (*facts_of_demo(document), "all numbers: `summary.json`")]
     first, *others = (f"## {name}\n\n![{name}]({f})\n" for name, f in document["files"].items())
     return "\n".join(["# gansynth demo", "", first, document["note"], "", *facts, "", *others])
