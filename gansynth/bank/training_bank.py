@@ -179,7 +179,8 @@ class TrainingBank:
         self.demand.say(f"waiting for {samples} synthetic samples")
 
         def progress(count: int) -> None:
-            self.demand.say(f"{count} of {samples} synthetic samples")
+            # The last segment may hold more than is waited for.
+            self.demand.say(f"{min(count, samples)} of {samples} synthetic samples")
 
         turn = _TURN_SECONDS if self.demand.ranks > 1 else seconds
         end = time.monotonic() + seconds

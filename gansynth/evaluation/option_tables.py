@@ -15,7 +15,7 @@ from gansynth.core.registry import installed
 from gansynth.evaluation.hard_cases.job import FailureOptions
 from gansynth.runtime.errors import UsageFault, did_you_mean
 from gansynth.runtime.option_kinds import option_rows
-from gansynth.training.loop import FitOptions
+from gansynth.training.loop import loop_options
 
 KINDS = {
     "generators": "generator",
@@ -110,7 +110,8 @@ def options(name: str) -> OptionTables:
 def _models_of(kind: str, name: str, loaded: Any) -> Iterator[tuple[str, type[BaseModel] | None]]:
     if kind == "generators":
         yield f"gansynth fit {name} --set KEY=VALUE", loaded.Options
-        yield "the same; the training loop of every generator", FitOptions
+        of = "the training loop of every generator" if loaded.trains() else "of every generator"
+        yield f"the same; {of}", loop_options(loaded)
     elif kind == "adapters":
         yield f"gansynth augment --target {name} --set KEY=VALUE", loaded.Options
         if loaded.ImportOptions.model_fields:

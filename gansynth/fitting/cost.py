@@ -89,15 +89,14 @@ def measure(job: FitJob, out: Path, *, simulated: bool = True) -> dict[str, Any]
     job.generator.observe(job.observed(rng))
     before = peak_mib(job.device)
     resident = resident_mib(job.device)
-    cost, figures = forecast(job) if simulated and job.generator.phases() else (None, {})
+    cost, figures = forecast(job) if simulated and job.trains else (None, {})
     cached = max(0, resident_mib(job.device) - resident)  # by torch for the simulation only
     timing = timed(job, cost, timed_at)
     began = time.perf_counter()
     job.source.records(job.source.train_ids[:1])
     loading = time.perf_counter() - began
     to_cache = 0 if job.device.type == "cuda" else round(job.cache.still_to_come() / 2**20)
-    options = job.options
-    last = options.steps if job.generator.phases() else 0
+    options, last = job.options, job.options.steps
     seconds = {
         "reading": loading * len(job.source.train_ids),
         "steps": timing.step * last,
@@ -114,7 +113,7 @@ def measure(job: FitJob, out: Path, *, simulated: bool = True) -> dict[str, Any]
         "device": str(job.device),
         "parameters": parameters(job.generator),
         **figures,
-        "seconds_per_step": round(timing.step, 4),
+        "seconds_per_step": round(timing.step, 4) if job.trains else None,
         "time_from": timing.source,
         "estimated_seconds": round(sum(seconds.values()), 1),
         "estimated_minutes": round(sum(seconds.values()) / 60, 2),
@@ -222,7 +221,7 @@ def _ladder(job: FitJob, settings: Mapping[str, str]) -> Iterator[tuple[dict[str
     if getattr(options, "checkpointing", None) is False and "checkpointing" not in settings:
         changes, share = {"checkpointing": "true"}, SPARED
         yield changes, share
-    if "patch" not in settings and job.space.grid in ("crop", "slice"):
+    if job.trains and "patch" not in settings and job.space.grid in ("crop", "slice"):
         whole = share
         for step in STEPS_DOWN:
             patch = [max(min(n, SMALLEST_PATCH), round(n * step / 8) * 8) for n in job.space.size]

@@ -292,10 +292,10 @@ def check_settings(
     generator: str, settings: Mapping[str, str], typed: Collection[str] = ()
 ) -> None:
     """Refuse wrong settings of a generator or its loop, and typed ones without effect."""
-    from gansynth.training.loop import FitOptions
+    from gansynth.training.loop import loop_options
 
-    options = installed().generator(generator).Options
-    split_settings(settings, FitOptions, options, generator=generator, typed=typed)
+    cls = installed().generator(generator)
+    split_settings(settings, loop_options(cls), cls.Options, generator=generator, typed=typed)
 
 
 def _check_read(spec: RecipeSpec, read: Mapping[str, str]) -> None:

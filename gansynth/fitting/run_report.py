@@ -15,6 +15,7 @@ from typing import Any
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunDescription
+from gansynth.fitting.sample_grids import UNTRAINED
 from gansynth.report.blocks import (
     Block,
     BulletList,
@@ -42,7 +43,7 @@ from gansynth.runtime.version import __version__
 from gansynth.sampling.identifiers import Identifiers, names_of, words_of_schema
 from gansynth.sampling.run import PARTS
 from gansynth.training.loggers import FILE as LOSSES
-from gansynth.training.loop import FitOptions
+from gansynth.training.loop import loop_options
 
 RESULTS, PAGE, CARD = "report.json", "report.html", "card.md"
 CURVES = Path("samples", "curves.png")
@@ -124,22 +125,23 @@ def _changed(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the settings that are not the generator's usual ones."""
     cls, config = installed().generator(manifest["generator"]), manifest["config"]
     usual = overlay({key: json.dumps(value) for key, value in cls.loop.items()}, {})
-    models = split_settings(usual, FitOptions, cls.Options, generator=cls.name)
+    models = split_settings(usual, loop_options(cls), cls.Options, generator=cls.name)
     for part, model in zip(("fit", "options"), models, strict=True):
         for key, value in model.model_dump(mode="json").items():
-            if (here := config[part].get(key)) != value:
+            if (here := config[part].get(key, value)) != value:
                 yield {"setting": key, "here": here, "usual": value}
 
 
 def _card(run: RunDescription, root: JsonNode) -> Report:
     """Compose ``card.md``, which has no pictures."""
     own, steps, parts = root["lineage"][0], root["steps"], run.manifest.get(PARTS)
-    of: Line = [" of ", whole(steps["asked"])] if steps["asked"] else []
-    done: Line = [f"{len(parts)} parts"] if parts else ["step ", whole(steps["done"]), *of]
+    done: Line = [f"{len(parts)} parts, "] if parts else []
+    if steps["asked"]:
+        done = ["step ", whole(steps["done"]), " of ", whole(steps["asked"]), ", "]
     return Report(
         name=f"Model card of {run.folder.resolve().name}",
         sentence=[
-            *(str(run.manifest["generator"]), ", ", *done, ", fitted on ", whole(own["cases"])),
+            *(str(run.manifest["generator"]), ", ", *done, "fitted on ", whole(own["cases"])),
             *(" cases of ", whole(own["subjects"])),
             *(" subjects; ", whole(root["held_out_cases"]), " cases held out."),
         ],
@@ -176,13 +178,14 @@ def _page(run: RunDescription, card: Report) -> Report:
     data, settings, *others = card.sections
     settings = replace(settings, blocks=[*settings.blocks, Details("All settings", [config])])
     none = [Paragraph(["There are none yet."], "note")]
+    curves = _images((run.folder / CURVES).parent, CURVES.stem)
     return replace(
         card,
         name=f"Run {run.folder.resolve().name}",
         warnings=[*card.warnings, *([[PATIENTS]] if grids else [])],
         sections=[
             _section("Preview grids", grids or none),
-            _section("Curves", _images((run.folder / CURVES).parent, CURVES.stem) or none),
+            *([_section("Curves", curves)] if curves else []),
             *(data, settings, *others),
         ],
     )
@@ -249,9 +252,10 @@ def _measures(root: JsonNode) -> list[Block]:
 def _lineage(run: RunDescription, root: JsonNode) -> list[Block]:
     """Return whose cases the weights have seen."""
     weights, versions = run.manifest["weights"], run.manifest["versions"]
+    begun, trained = root["config"]["init_from"], weights and root["steps"]["asked"]
     rows: list[tuple[str, Line]] = [
-        ("started from", [str(root["config"]["init_from"].value or "new weights")]),
-        ("weights", [f"{weights['path']}, SHA-256 {weights['sha256']}" if weights else "none"]),
+        *([("started from", [begun.text or "new weights"])] if trained or begun else []),
+        *([("weights", [f"{weights['path']}, SHA-256 {weights['sha256']}"])] if trained else []),
         *((f"part {p['name']}", [f"{p['folder']}/{PAGE}"]) for p in run.manifest.get(PARTS, ())),
         ("versions", [", ".join(f"{name} {version}" for name, version in versions.items())]),
         ("begun", [str(run.manifest["created"])]),
@@ -265,7 +269,7 @@ def _grids(folder: Path) -> Iterator[Block]:
     steps = sorted(path.stem for path in folder.glob("step-*.png"))
     last = max(0, len(steps) - 1)
     *earlier, newest = sorted({round(n * last / (SHEETS - 1)) for n in range(SHEETS)})
-    yield from _images(folder, *steps[newest:], "composite", "interpolation", "nearest")
+    yield from _images(folder, *steps[newest:], UNTRAINED, "composite", "interpolation", "nearest")
     if rows := _images(folder, *(steps[n] for n in reversed(earlier))):
         yield Details(f"{len(rows)} of {last} earlier ones", rows)
 

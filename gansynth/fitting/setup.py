@@ -39,7 +39,7 @@ from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.training.checkpoint import KEPT, bytes_of
 from gansynth.training.loggers import flat
-from gansynth.training.loop import Batches, FitOptions, steps_for
+from gansynth.training.loop import Batches, FitOptions, loop_options, steps_for
 
 CROPS = 32
 """Most training crops that determine automatic options."""
@@ -76,6 +76,11 @@ class FitJob:
     recipe: str = ""
     reason: str = ""
 
+    @property
+    def trains(self) -> bool:
+        """Whether the fit has training steps; options of a generator may leave none."""
+        return bool(self.generator.phases())
+
     def config(self) -> dict[str, Any]:
         """Return the resolved settings, as in ``config.yaml``."""
         config = {
@@ -83,7 +88,7 @@ class FitJob:
             "data": self.source.request.to_json(),
             "size": list(self.space.size),
             "edits": list(self.edits),
-            "fit": self.options.model_dump(mode="json"),
+            "fit": self.options.model_dump(mode="json", include=None if self.trains else {"seed"}),
             "options": self.generator.options.model_dump(mode="json"),
         }
         if self.parent_run is not None:
@@ -96,7 +101,7 @@ class FitJob:
         A generator of label maps sees several crops of each if there are few cases: slices and
         places differ, and it rejects what it has not seen. So does one that only observes.
         """
-        only = self.generator.label_source == "generated" or not self.generator.phases()
+        only = self.generator.label_source == "generated" or not self.trains
         least = OBSERVED if only else 0
         return self.shown(self.source.train_ids, rng, least)
 
@@ -137,7 +142,9 @@ def resolve(
     cls = installed().generator(name)
     defaults = {key: json.dumps(value) for key, value in cls.loop.items()}
     texts = overlay(defaults, settings)
-    loop, options = split_settings(texts, FitOptions, cls.Options, generator=name, typed=typed)
+    given, options = split_settings(
+        texts, loop_options(cls), cls.Options, generator=name, typed=typed
+    )
     names = cls.default_edits if edits is None else tuple(edits)
     build_edits(names)
     picked = pick_device(device)
@@ -145,20 +152,24 @@ def resolve(
     cache = CaseCache(source)
 
     def build(space: Space) -> Generator:
-        with seeded(loop.seed):
+        with seeded(given.seed):
             return cls(space.generator_schema(source.schema), space.size, options)
 
     space = source.space
     built = build(space)
     check_labels(built, source)
     check_edits(edits or (), Capabilities.by(built))
-    _refuse_untrained(built, {key: settings[key] for key in typed})
     if built.intensity == "tanh":
         space = space.with_window(cache(i) for i in source.train_ids)
         built = build(space)
-    options, reason = built.automatic_options(_some_crops(cache, space, loop.seed))
+    options, reason = built.automatic_options(_some_crops(cache, space, given.seed))
     if options != built.options:
         built = build(space)
+    if isinstance(given, FitOptions) and built.phases():
+        loop = given
+    else:
+        _refuse_untrained(built, {key: settings[key] for key in typed})
+        loop = FitOptions(seed=given.seed, steps=0)
     if loop.epochs is not None:
         images = loop.epochs * len(source.train_ids)
         steps = steps_for(images, list(built.stages()), loop.batch_size)
@@ -181,7 +192,7 @@ def _some_crops(cache: CaseCache, space: Space, seed: int) -> Iterator[Case]:
 
 def _refuse_untrained(built: Generator, typed: Mapping[str, str]) -> None:
     """Refuse settings of the training loop for a generator without training steps."""
-    for key in () if built.phases() else typed.keys() & (FitOptions.model_fields.keys() - {"seed"}):
+    for key in typed.keys() & (FitOptions.model_fields.keys() - {"seed"}):
         raise UsageFault(
             f"--set {key}={typed[key]}: has no effect, as {built.name} learns by no training steps "
             f"here; leave {key} out"

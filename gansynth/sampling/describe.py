@@ -45,7 +45,8 @@ def describe_run(folder: Path) -> dict[str, Any]:
     if complete or (manifest.get("weights") is not None and not parts):
         _note(wrong, lambda: check_weights(RunFolder.known(folder, manifest)))
     losses = _last_values(folder / "metrics.csv", wrong)
-    newest = next((c for c in reversed(checkpoints) if c["precision"]), _NOT_SAID)
+    trained = "steps" in fit or not fit  # a generator without training has no steps
+    newest = next((c for c in reversed(checkpoints) if c["precision"] and trained), _NOT_SAID)
     return {
         "run": str(folder),
         "run_id": manifest.get("run_id"),
@@ -54,7 +55,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "running": _holder(folder),
         "generator": manifest.get("generator"),
         "created": manifest.get("created"),
-        "steps": {"done": manifest.get("steps"), "asked": fit.get("steps")},
+        "steps": {"done": manifest.get("steps"), "asked": fit.get("steps")} if trained else None,
         "images": losses.pop("images", None),
         "precision": newest["precision"] or fit.get("precision"),
         "device": newest["device"],
@@ -167,6 +168,7 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         return str(path) if path.exists() else None
 
     weights = _mapping(manifest.get("weights")).get("path")
+    sheets = [path for name in ("preview", "step-*") for path in folder.glob(f"samples/{name}.png")]
     return {
         "report": there(folder / "report.html"),
         "card": there(folder / "card.md"),
@@ -175,7 +177,7 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "weights": there(folder / str(weights)) if weights else None,
         "metrics": there(folder / "metrics.csv"),
         "curves": there(folder / "samples" / "curves.png"),
-        "sheets": [str(path) for path in sorted(folder.glob("samples/step-*.png"))],
+        "sheets": [str(path) for path in sorted(sheets)],
         "samples": [str(path) for path in sorted(folder.glob("samples/seed-*"))],
         "evaluation": there(folder / "evaluation" / "report.html"),
         "turing": [str(path) for path in sorted(folder.glob("turing/*")) if path.is_dir()],
