@@ -1,30 +1,51 @@
-"""``gansynth help``: print a page of the docs, without a network."""
+"""``gansynth help``: print a page of the docs, or find a word, without a network."""
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
-from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.errors import GansynthError, UsageFault
+from gansynth_cli.commands.options import KINDS as REGISTERED
 from gansynth_cli.common import Output, examples, table, with_output
 
 PAGES = Path(__file__).parents[1] / "pages"
 HEADING = re.compile(r"^#+ ", re.MULTILINE)
 HIDDEN = re.compile(r"^(<!-- .*? -->|!\[.*\]\(.*\)|<img .*>)\n", re.MULTILINE)
 """Marks of tables and pictures."""
+ROW = re.compile(r"^\| ([^|]+) \| (.+) \|$", re.MULTILINE)  # of the glossary
+LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+MOST = 12  # answers shown
 
 
-@click.command(epilog=examples("gansynth help faq", "gansynth help sources nifti"))
-@click.argument("page", required=False)
+class Entry(NamedTuple):
+    """Something with a name: what it is, one line about it, and where to read on."""
+
+    name: str
+    kind: str
+    meaning: str
+    more: str
+
+
+@click.command(
+    epilog=examples("gansynth help faq", "gansynth help sources nifti", "gansynth help --schedule"),
+    context_settings={"ignore_unknown_options": True},  # --schedule is a word here
+)
+@click.argument("page", required=False, metavar="[PAGE|WORD]")
 @click.argument("section", required=False)
 @with_output
 def command(page: str | None, section: str | None, out: Output) -> None:
-    """Print a page of the docs in the terminal, without a network.
+    """Print a page of the docs, or find a word, without a network.
 
-    SECTION prints a part of it. Without PAGE, all pages are listed.
+    SECTION prints a part of the page. Without PAGE, all pages are listed. WORD is one of the
+    glossary, an option, a setting, a command, a recipe, a generator or another plugin.
 
     The options of a command: gansynth COMMAND --help. Those of a plugin: gansynth options NAME.
     """
@@ -35,8 +56,9 @@ def command(page: str | None, section: str | None, out: Output) -> None:
         return
     name = page.removesuffix(".md").replace("-", "_")
     if name not in pages:
-        hint = did_you_mean(name, pages)
-        raise UsageFault(f"help {page!r}: there is no such page.{hint} See: gansynth help")
+        found = search(" ".join(filter(None, (page, section))), pages)
+        out.result({"word": page, "found": [entry._asdict() for entry in found]}, _lines(found))
+        return
     text = _text(pages[name])
     if section is not None:
         text = section_of(text, section, name)
@@ -49,6 +71,98 @@ def command(page: str | None, section: str | None, out: Output) -> None:
             console.print(Markdown(text))
         return
     out.result({"page": name, "text": text}, [text])
+
+
+def search(word: str, pages: Mapping[str, Path]) -> list[Entry]:
+    """Return what is called a word, then what has it in its name, pages last.
+
+    Raises:
+        UsageFault: nothing; names the nearest.
+    """
+    asked, entries = _plain(word), [*_names(pages)]
+    if not any(_plain(entry.name) == asked for entry in entries if entry.kind != "page"):
+        entries += _settings()  # they take seconds
+    entries += _options()
+    found = [entry for entry in entries if f" {asked} " in f" {_plain(entry.name)} "]
+    found.sort(key=lambda entry: (entry.kind == "page", _plain(entry.name) != asked))
+    if found:
+        return [entry._replace(meaning=_meaning(entry)) for entry in found[:MOST]]
+    near = difflib.get_close_matches(word, {entry.name: None for entry in entries}, n=3)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise UsageFault(f"help {word!r}: nothing is called that.{hint} See: gansynth help glossary")
+
+
+def _plain(text: str) -> str:
+    """Return words in small letters, without hyphens and plurals."""
+    return re.sub(r"s\b", "", re.sub(r"[-_ ]+", " ", text.lower())).strip()
+
+
+def _names(pages: Mapping[str, Path]) -> Iterator[Entry]:
+    """Yield words of the glossary, commands, what is registered, pages and their headings."""
+    from gansynth.core.registry import installed
+    from gansynth_cli.main import COMMANDS
+
+    for words, meaning in ROW.findall(_text(pages["glossary"])):
+        for word in words.split(", "):
+            yield Entry(word, "word", LINK.sub(r"\1", meaning), "gansynth help glossary")
+    for name, (_, meaning) in COMMANDS.items():
+        yield Entry(name, "command", meaning, f"gansynth {name} --help")
+    for kind in REGISTERED:
+        for name in installed().names(kind):
+            yield Entry(name, kind.removesuffix("s"), "", f"gansynth options {name}")
+    for page, path in pages.items():
+        title, *headings = re.findall(r"^#+ (.*)$", _text(path), re.MULTILINE)
+        yield Entry(page, "page", title, f"gansynth help {page}")
+        for heading in headings:
+            yield Entry(heading, "page", "", f"gansynth help {page} {heading.lower()!r}")
+
+
+def _options() -> Iterator[Entry]:
+    """Yield the options of commands; those with the same meaning once."""
+    from gansynth_cli.main import COMMANDS, cli
+
+    where: dict[tuple[str, str], list[str]] = {}
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        for parameter in command.params if command is not None else ():
+            if isinstance(parameter, click.Option):
+                typed = max(parameter.opts, key=len)
+                where.setdefault((typed, parameter.help or ""), []).append(name)
+    for (typed, meaning), names in where.items():
+        yield Entry(typed, "option", meaning, f"gansynth {names[0]} --help")
+
+
+def _settings() -> Iterator[Entry]:
+    """Yield what is set by --set, --read and the like; the same meaning once."""
+    from gansynth.core.registry import installed
+    from gansynth.evaluation.option_tables import KINDS, OTHERS, options
+
+    where: dict[tuple[str, str], list[str]] = {}
+    for name in (*OTHERS, *(name for kind in KINDS for name in installed().names(kind))):
+        with suppress(GansynthError):  # of a plugin that does not load
+            for key, _, meaning in (row for of_name in options(name) for row in of_name.rows):
+                where.setdefault((key, meaning), []).append(name)
+    for (key, meaning), names in where.items():
+        yield Entry(key, f"setting of {', '.join(names)}", meaning, f"gansynth options {names[0]}")
+
+
+def _meaning(entry: Entry) -> str:
+    """Return the line about an entry; that of a plugin is the first of its docstring."""
+    from gansynth.core.registry import installed
+    from gansynth.fitting.inventory import recipes
+
+    kind, registry = f"{entry.kind}s", installed()
+    if entry.meaning or kind not in REGISTERED:
+        return entry.meaning
+    if kind == "recipes":
+        return str(recipes(registry).get(entry.name, {}).get("summary", ""))
+    return str(registry.load(kind, entry.name).__doc__ or "").partition("\n")[0]
+
+
+def _lines(found: list[Entry]) -> Iterator[str]:
+    for name, kind, meaning, more in found:
+        yield f"{name} ({kind}){': ' * bool(meaning)}{meaning}"
+        yield f"    {more}"
 
 
 def _text(path: Path) -> str:
