@@ -62,7 +62,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "edits": manifest.get("edits"),
         "lineage": _lineage(_mapping(manifest.get("lineage"))),
         "losses": {k: v for k, v in losses.items() if k not in ("step", "seconds")},
-        "files": _files(folder, manifest),
+        "files": _files(folder, manifest if trained else {}),
         "checkpoints": checkpoints,
         "parts": parts,
         "options": manifest.get("options"),

@@ -24,6 +24,19 @@ def test_of_a_generator_the_training_loops_options_are_printed_too(run_json):
     assert [option["key"] for option in loop["options"]] == list(FitOptions.model_fields)
 
 
+def test_of_a_generator_without_training_the_seed_alone_is_printed(toys, run_json):
+    _, loop = run_json("options", "means")["tables"]
+    assert [option["key"] for option in loop["options"]] == ["seed"]
+
+
+def test_of_a_recipe_what_it_sets_is_printed(run_cli):
+    shown = run_cli("options", "lesion")
+    assert "recipe lesion: gansynth fit cgan3d --recipe lesion; lesions drawn" in shown.stdout
+    assert "  insert            lesion  lesion: draw another case's lesion" in shown.stdout
+    assert "--recipe lesion --scale tiny" in shown.stdout
+    assert shown.stderr.startswith("next: gansynth fit cgan3d --recipe lesion --data KIND:WHERE")
+
+
 def test_of_a_host_all_its_commands_are_printed(run_cli):
     shown = run_cli("options", "nnunet").stdout
     for words in ("augment --target nnunet --set", "prepare nnunet:WHERE --set", "nnunet:WHERE"):

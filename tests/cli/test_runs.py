@@ -43,6 +43,26 @@ def test_fit_prints_a_summary_on_stdout_and_the_rest_on_stderr(toys, run_cli, tm
     assert (again.exit_code, again.stderr, again.stdout) == (0, "", result.stdout)
 
 
+def test_a_generator_without_training_has_a_preview_and_no_steps(toys, run_cli, tmp_path):
+    run = tmp_path / "run"
+    told = run_cli("fit", "means", *DATA, "-o", run).stdout
+    told += run_cli("fit", "means", *DATA, "-o", tmp_path / "dry", "--dry-run", "--verbose").stdout
+    told += run_cli("show", run).stdout + (run / "config.yaml").read_text()
+    told += (run / "card.md").read_text()
+    page = (run / "report.html").read_text()
+    assert [path.name for path in run.glob("samples/*")] == ["preview.png"]
+    assert (page.count("<img"), "Curves" in page) == (1, False)
+    assert not [word for word in ("step", "epoch", "batch", "precision") if word in told + page]
+
+
+def test_a_dry_run_tells_time_and_memory_first_and_settings_if_asked(toys, run_cli, tmp_path):
+    asked = ("fit", "means", *DATA, "-o", tmp_path / "run", "--dry-run")
+    brief, whole = run_cli(*asked).stdout, run_cli(*asked, "--verbose").stdout
+    assert [line.split()[0] for line in brief.splitlines()[:2]] == ["time", "memory"]
+    assert "options.grain" not in brief
+    assert "options.grain" in whole
+
+
 def test_fit_does_what_it_is_told(toys, run_json, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     dry = run_json("fit", "means", *DATA, "-o", "run", "--dry-run")
