@@ -87,7 +87,6 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _losses(report: Mapping[str, Any]) -> list[str]:
-    """Return ``G 0.41`` for each player."""
     from gansynth.training.loggers import short_losses
 
     losses = short_losses(report.get("losses") or {})
@@ -175,7 +174,6 @@ def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:
 
 
 def _shares(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the realised share of synthetic samples, and the requested one if known."""
     for key in ("realised", "asked"):
         if (share := document[f"{key}_synthetic_share"]) is not None:
             yield f"{share:.1%}"

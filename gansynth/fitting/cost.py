@@ -132,7 +132,6 @@ def timed_at(job: FitJob, stage: Stage | None = None) -> tuple[float, float, flo
 
 
 def _timed_steps(job: FitJob, folder: Path, stage: Stage | None) -> tuple[list[float], float]:
-    """Return seconds of each step after the first, and of writing a checkpoint."""
     ticks: list[float] = []
     never = {"sample_every": 10**9, "checkpoint_every": 10**9}
     update = {"steps": MEASURED_STEPS + 1, "log_every": 1, **never}
@@ -236,7 +235,6 @@ def _ladder(job: FitJob, settings: Mapping[str, str]) -> Iterator[tuple[dict[str
 
 
 def _as_begun(out: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """Return the earlier choice of settings of an existing run."""
     config = read_manifest(out)["config"]
     options = {**config["fit"], **config["options"]}
     keys = [k for k in ("patch", "checkpointing", "width", "d_width") if options.get(k) is not None]
@@ -250,7 +248,6 @@ def _measure_apart(
     edits: Sequence[str] | None,
     device: str,
 ) -> dict[str, Any]:
-    """Measure in a separate process."""
     arguments = [generator, request.to_json(), dict(settings), edits, device]
     done = subprocess.run(
         [sys.executable, "-m", "gansynth.fitting.cost"],

@@ -129,7 +129,6 @@ def fit(
 
 
 def _check_growth(job: FitJob, reporter: Reporter) -> None:
-    """Warn if a run ends before its generator has grown to its full size."""
     stages, options = list(job.generator.stages()), job.options
     images = sum(stage.images or 0 for stage in stages[:-1]) + stages[-1].fade
     least = steps_for(images, stages, options.batch_size)

@@ -95,7 +95,6 @@ def write_run_report(
 
 
 def _document(run: RunDescription, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``report.json``: what the fit reported, settings, counts, words of an evaluation."""
     manifest, config = run.manifest, run.manifest["config"]
     measured = run.folder / "evaluation" / "evaluation.json"
     evaluation = read_json(measured) if measured.is_file() else {}
@@ -122,7 +121,6 @@ def _seen(lineage: Lineage) -> dict[str, Any]:
 
 
 def _changed(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the settings that are not the generator's usual ones."""
     cls, config = installed().generator(manifest["generator"]), manifest["config"]
     usual = overlay({key: json.dumps(value) for key, value in cls.loop.items()}, {})
     models = split_settings(usual, loop_options(cls), cls.Options, generator=cls.name)
@@ -133,7 +131,6 @@ def _changed(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _card(run: RunDescription, root: JsonNode) -> Report:
-    """Compose ``card.md``, which has no pictures."""
     own, steps, parts = root["lineage"][0], root["steps"], run.manifest.get(PARTS)
     done: Line = [f"{len(parts)} parts, "] if parts else []
     if steps["asked"]:
@@ -172,7 +169,6 @@ def _nameless(run: RunDescription, document: Mapping[str, Any]) -> dict[str, Any
 
 
 def _page(run: RunDescription, card: Report) -> Report:
-    """Compose ``report.html``: the card with pictures, curves and every setting."""
     grids = list(_grids(run.folder / "samples"))
     config = CodeBlock((run.folder / "config.yaml").read_text("utf-8"), "/config")
     data, settings, *others = card.sections
@@ -196,7 +192,6 @@ def _section(title: str, blocks: Sequence[Block]) -> Section:
 
 
 def _data(run: RunDescription, root: JsonNode) -> list[Block]:
-    """Return what it was trained on, and what it generates from what."""
     own, request, schema = root["lineage"][0], run.request, run.schema
     spacing = " x ".join(f"{value:.3g}" for value in schema.spacing)
     reading = root["config"]["data"]["read"].members()
@@ -217,7 +212,6 @@ def _data(run: RunDescription, root: JsonNode) -> list[Block]:
 
 
 def _settings(root: JsonNode) -> list[Block]:
-    """Return a table of the settings that are not the usual ones."""
     if not root["changed"]:
         parts = PARTS in root["config"].value
         usual = "Its parts have them." if parts else "All settings are the generator's usual ones."
@@ -226,7 +220,6 @@ def _settings(root: JsonNode) -> list[Block]:
 
 
 def _table(caption: str, rows: JsonNode) -> Table:
-    """Return a table of JSON objects with the same keys."""
     columns = [TableColumn(name, "words") for name, _ in rows[0].members()]
     cells = [[[_shown(node.value)] for _, node in row.members()] for row in rows]
     return Table(caption, columns, [TableRow(row) for row in cells])
@@ -237,7 +230,6 @@ def _shown(value: Any) -> str:
 
 
 def _measures(root: JsonNode) -> list[Block]:
-    """Return what an evaluation has found."""
     words = root["evaluation"]["words"]
     lists = {
         "Shown:": list(words["shown"]),
@@ -250,7 +242,6 @@ def _measures(root: JsonNode) -> list[Block]:
 
 
 def _lineage(run: RunDescription, root: JsonNode) -> list[Block]:
-    """Return whose cases the weights have seen."""
     weights, versions = run.manifest["weights"], run.manifest["versions"]
     begun, trained = root["config"]["init_from"], weights and root["steps"]["asked"]
     rows: list[tuple[str, Line]] = [
@@ -265,7 +256,6 @@ def _lineage(run: RunDescription, root: JsonNode) -> list[Block]:
 
 
 def _grids(folder: Path) -> Iterator[Block]:
-    """Yield the newest preview grid, other kinds, and some of the earlier ones."""
     steps = sorted(path.stem for path in folder.glob("step-*.png"))
     last = max(0, len(steps) - 1)
     *earlier, newest = sorted({round(n * last / (SHEETS - 1)) for n in range(SHEETS)})
@@ -275,7 +265,6 @@ def _grids(folder: Path) -> Iterator[Block]:
 
 
 def _images(folder: Path, *names: str) -> list[Block]:
-    """Return pictures that are there, each with its path in the run."""
     paths = [path for name in names if (path := folder / f"{name}.png").is_file()]
     return [
         ImageRow([ReportImage(data_uri(p.read_bytes()), p.stem, [f"{folder.name}/{p.name}"])])

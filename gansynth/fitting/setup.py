@@ -120,7 +120,6 @@ class FitJob:
         return Sampler(run, self.source, request)
 
     def _has_several(self, case_id: str) -> bool:
-        """Return whether crops of a case can show different voxels."""
         if self.space.grid not in ("crop", "slice"):
             return False
         shape = self.source.shape(case_id)
@@ -184,7 +183,6 @@ def resolve(
 
 
 def _some_crops(cache: CaseCache, space: Space, seed: int) -> Iterator[Case]:
-    """Yield crops of training cases, spread over all."""
     ids, rng, crops = cache.source.train_ids, np.random.default_rng(seed), CaseBatches(cache, space)
     for index in np.linspace(0, len(ids) - 1, min(len(ids), CROPS)).round().astype(int):
         yield crops.cut(ids[index], rng)
@@ -200,7 +198,6 @@ def _refuse_untrained(built: Generator, typed: Mapping[str, str]) -> None:
 
 
 def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> EditedLabelMaps | None:
-    """Return the source of edited label maps for training; None: those of the cases."""
     if not generator.fit_edits:
         return None
     edits = build_edits(generator.fit_edits)
@@ -237,7 +234,6 @@ def check_labels(generator: Generator, source: CaseSource) -> None:
 
 
 def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:
-    """Return the space of training crops."""
     typed = f"--set patch={','.join(map(str, patch))}"
     if space.grid not in ("crop", "slice"):
         raise UsageFault(
@@ -375,5 +371,4 @@ def same_run(
 
 
 def _unnamed(lineage: Lineage) -> list[Any]:
-    """Return a lineage without the names of data sets."""
     return [(part.fold, part.cases, plain_host(part.host)) for part in lineage.everyone()]

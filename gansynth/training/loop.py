@@ -352,7 +352,6 @@ def steps_for(images: float, stages: Sequence[Stage], batch_size: int) -> int:
 
 
 def _stage_at(stages: Sequence[Stage], images: int) -> tuple[Stage, float]:
-    """Return the stage after so many images, and how far its layers have faded in."""
     begun = 0
     for stage in stages:
         if stage.images is None or images < begun + stage.images:

@@ -213,7 +213,6 @@ def _paper(report: Mapping[str, Any], *keys: str) -> str:
 
 
 def _short(number: float) -> str:
-    """Return ``12.3 T`` for 1.23e13, to be followed by a unit."""
     power = 0
     while abs(number) >= 1000 and power + 1 < len(PREFIXES):
         number, power = number / 1000, power + 1

@@ -33,7 +33,6 @@ def command(run: Path, out: Output) -> None:
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the document as text: facts, files, checkpoints, parts, then faults."""
     # The options are in config.yaml and --json.
     apart = ("files", "checkpoints", "parts", "wrong", "lineage", "options")
     lineage = document["lineage"]
