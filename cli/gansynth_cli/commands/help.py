@@ -74,42 +74,56 @@ def command(page: str | None, section: str | None, out: Output) -> None:
 
 
 def search(word: str, pages: Mapping[str, Path]) -> list[Entry]:
-    """Return what is called a word, then what has it in its name, pages last.
+    """Return what is called a word, then what has it in its name; pages last.
 
     Raises:
         UsageFault: nothing; names the nearest.
     """
-    asked, entries = _plain(word), [*_names(pages)]
-    if not any(_plain(entry.name) == asked for entry in entries if entry.kind != "page"):
+    asked, entries = _plain(word), [*_entries(pages)]
+    if not any(
+        _plain(each.name) == asked for each in entries if each.kind not in ("page", "option")
+    ):
         entries += _settings()  # they take seconds
-    entries += _options()
-    found = [entry for entry in entries if f" {asked} " in f" {_plain(entry.name)} "]
-    found.sort(key=lambda entry: (entry.kind == "page", _plain(entry.name) != asked))
-    if found:
-        return [entry._replace(meaning=_meaning(entry)) for entry in found[:MOST]]
-    near = difflib.get_close_matches(word, {entry.name: None for entry in entries}, n=3)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise UsageFault(f"help {word!r}: nothing is called that.{hint} See: gansynth help glossary")
+    found: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        if f" {asked} " in f" {_plain(entry.name)} ":
+            found.setdefault((entry.name, entry.meaning or entry.more), entry)
+    if not found:
+        near = difflib.get_close_matches(word, {entry.name: None for entry in entries}, n=3)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise UsageFault(
+            f"help {word!r}: nothing is called that.{hint} See: gansynth help glossary"
+        )
+    best = sorted(
+        found.values(), key=lambda each: (each.kind == "page", _plain(each.name) != asked)
+    )
+    return [each._replace(meaning=each.meaning or _first_line(each)) for each in best[:MOST]]
 
 
 def _plain(text: str) -> str:
-    """Return words in small letters, without hyphens and plurals."""
+    # In small letters, without hyphens and plurals.
     return re.sub(r"s\b", "", re.sub(r"[-_ ]+", " ", text.lower())).strip()
 
 
-def _names(pages: Mapping[str, Path]) -> Iterator[Entry]:
-    """Yield words of the glossary, commands, what is registered, pages and their headings."""
+def _entries(pages: Mapping[str, Path]) -> Iterator[Entry]:
     from gansynth.core.registry import installed
-    from gansynth_cli.main import COMMANDS
+    from gansynth.fitting.inventory import recipes
+    from gansynth_cli.main import COMMANDS, cli
 
     for words, meaning in ROW.findall(_text(pages["glossary"])):
         for word in words.split(", "):
             yield Entry(word, "word", LINK.sub(r"\1", meaning), "gansynth help glossary")
     for name, (_, meaning) in COMMANDS.items():
         yield Entry(name, "command", meaning, f"gansynth {name} --help")
+        for parameter in cli.get_command(click.Context(cli), name).params:
+            if isinstance(parameter, click.Option):
+                typed, more = max(parameter.opts, key=len), f"gansynth {name} --help"
+                yield Entry(typed, "option", parameter.help or "", more)
+    summaries = {name: str(recipe["summary"]) for name, recipe in recipes(installed()).items()}
     for kind in REGISTERED:
         for name in installed().names(kind):
-            yield Entry(name, kind.removesuffix("s"), "", f"gansynth options {name}")
+            meaning = summaries.get(name, "") if kind == "recipes" else ""
+            yield Entry(name, kind.removesuffix("s"), meaning, f"gansynth options {name}")
     for page, path in pages.items():
         title, *headings = re.findall(r"^#+ (.*)$", _text(path), re.MULTILINE)
         yield Entry(page, "page", title, f"gansynth help {page}")
@@ -117,46 +131,22 @@ def _names(pages: Mapping[str, Path]) -> Iterator[Entry]:
             yield Entry(heading, "page", "", f"gansynth help {page} {heading.lower()!r}")
 
 
-def _options() -> Iterator[Entry]:
-    """Yield the options of commands; those with the same meaning once."""
-    from gansynth_cli.main import COMMANDS, cli
-
-    where: dict[tuple[str, str], list[str]] = {}
-    for name in COMMANDS:
-        command = cli.get_command(click.Context(cli), name)
-        for parameter in command.params if command is not None else ():
-            if isinstance(parameter, click.Option):
-                typed = max(parameter.opts, key=len)
-                where.setdefault((typed, parameter.help or ""), []).append(name)
-    for (typed, meaning), names in where.items():
-        yield Entry(typed, "option", meaning, f"gansynth {names[0]} --help")
-
-
 def _settings() -> Iterator[Entry]:
-    """Yield what is set by --set, --read and the like; the same meaning once."""
     from gansynth.core.registry import installed
     from gansynth.evaluation.option_tables import KINDS, OTHERS, options
 
-    where: dict[tuple[str, str], list[str]] = {}
     for name in (*OTHERS, *(name for kind in KINDS for name in installed().names(kind))):
         with suppress(GansynthError):  # of a plugin that does not load
             for key, _, meaning in (row for of_name in options(name) for row in of_name.rows):
-                where.setdefault((key, meaning), []).append(name)
-    for (key, meaning), names in where.items():
-        yield Entry(key, f"setting of {', '.join(names)}", meaning, f"gansynth options {names[0]}")
+                yield Entry(key, f"setting of {name}", meaning, f"gansynth options {name}")
 
 
-def _meaning(entry: Entry) -> str:
-    """Return the line about an entry; that of a plugin is the first of its docstring."""
+def _first_line(entry: Entry) -> str:
     from gansynth.core.registry import installed
-    from gansynth.fitting.inventory import recipes
 
-    kind, registry = f"{entry.kind}s", installed()
-    if entry.meaning or kind not in REGISTERED:
-        return entry.meaning
-    if kind == "recipes":
-        return str(recipes(registry).get(entry.name, {}).get("summary", ""))
-    return str(registry.load(kind, entry.name).__doc__ or "").partition("\n")[0]
+    kind = f"{entry.kind}s"
+    loaded = installed().load(kind, entry.name) if kind in REGISTERED else ""
+    return str(loaded.__doc__).partition("\n")[0] if loaded else ""
 
 
 def _lines(found: list[Entry]) -> Iterator[str]:
