@@ -48,7 +48,7 @@ def then_augment(folder: Path) -> Hint:
 
     run = RunFolder(folder)
     if run.manifest["label_source"] == "none":
-        return Hint("next: gansynth help dcgan labels; frameworks learn from labelled samples")
+        return Hint("next: gansynth help dcgan label-maps; frameworks learn from labelled samples")
     kind, words = run.request.kind, ("--generator", folder, "--ratio", "1:1")
     if kind in installed().names("adapters"):
         return then("augment", "--target", kind, *words)

@@ -175,7 +175,7 @@ def test_an_evaluation_is_told_by_its_three_answers_first(run):
     [
         ({"kind": "nnunet"}, "augment --target nnunet --generator"),
         ({"kind": "yolo"}, "augment --target yolo --generator"),
-        ({"label_source": "none"}, "help dcgan labels"),
+        ({"label_source": "none"}, "help dcgan label-maps"),
         ({"foreground": False}, "import slices:KIND:WHERE yolo:FOLDER"),
     ],
 )
