@@ -19,7 +19,7 @@ from gansynth_cli.main import cli
 COMMANDS = ("fit", "check", "evaluate", "augment", "benchmark")
 SPELT = {"number": "n", "class": "classes"}
 """Option -> the word of Python, where it cannot be, or is not, the same."""
-FOR_TERMINALS = {"json", "debug"}
+FOR_TERMINALS = {"json", "debug", "verbose"}
 
 
 def options_of(name: str) -> set[str]:

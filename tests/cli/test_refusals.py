@@ -56,8 +56,8 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{DCGAN} example:2d --set decay_from=0.1": "decay_from=0.1: has no effect with decay=none",
     "fit copypaste --data example:3d -o out --set steps=9": "--set steps=9: copypaste "
     "has no such setting. See: gansynth options copypaste",
-    f"{FIT} --set steps=9 --set insert=lesion --set stage=coarse": "--set steps=9: has no effect, "
-    "as cgan3d learns by no training steps",
+    "fit cgan3d -o o --data example:3d --set stage=coarse --set insert=lesion --set steps=9": "=9: "
+    "has no effect, as cgan3d learns by no training steps",
     "fit dcgan --data example:2d -o out --verbose": "--verbose: has no effect without --dry-run",
     f"{DCGAN} nifti:x --read least=3": "--read least=3: has no effect without boxes",
     f"{DCGAN} slices:nifti:x --read resampling=nearest": "=nearest: has no effect without whole",

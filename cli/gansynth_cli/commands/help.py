@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 @click.command(
-    epilog=examples("gansynth help faq", "gansynth help sources nifti", "gansynth help --schedule"),
+    epilog=examples("gansynth help sources nifti", "gansynth help --schedule"),
     context_settings={"ignore_unknown_options": True},  # --schedule is a word here
 )
 @click.argument("page", required=False, metavar="[PAGE|WORD]")
