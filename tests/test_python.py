@@ -74,7 +74,6 @@ def test_what_a_user_needs_is_all_that_is_shown():
     ("name", "says"),
     [
         ("train", "It is called 'fit'."),
-        ("load_run", "It is called 'load'."),
         ("evalute", "Did you mean 'evaluate'?"),
     ],
 )

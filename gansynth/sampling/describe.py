@@ -71,7 +71,6 @@ def describe_run(folder: Path) -> dict[str, Any]:
 
 
 def _manifest(folder: Path, wrong: list[str]) -> dict[str, Any]:
-    """Return the manifest as far as it can be read."""
     path = folder / MANIFEST
     if not path.is_file():
         if not any(folder.glob("checkpoints/step-*")) and not (folder / "config.yaml").is_file():
@@ -89,7 +88,6 @@ def _manifest(folder: Path, wrong: list[str]) -> dict[str, Any]:
 
 
 def _checkpoint(folder: Path, wrong: list[str]) -> dict[str, Any]:
-    """Describe one checkpoint: step, size, and whether it is complete."""
     facts: dict[str, Any] = {"path": str(folder), "bytes": folder_bytes(folder), "step": None}
     before = len(wrong)
     state = _note(wrong, lambda: read_json(folder / STATE, hint="an older one is used")) or {}
@@ -109,7 +107,6 @@ def _checkpoint(folder: Path, wrong: list[str]) -> dict[str, Any]:
 
 
 def _part(folder: Path, part: object, wrong: list[str]) -> dict[str, Any]:
-    """Describe one part of a composite run: its own folder."""
     doc = _mapping(part)
     name = str(doc.get("name", part))
     where = str(doc.get("folder") or f"{PARTS}/{name}")
@@ -147,7 +144,6 @@ def _lineage(doc: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _last_values(metrics: Path, wrong: list[str]) -> dict[str, float]:
-    """Return the last finite value of each column of ``metrics.csv``."""
     if not metrics.is_file():
         return {}
     last: dict[str, float] = {}
@@ -162,7 +158,6 @@ def _last_values(metrics: Path, wrong: list[str]) -> dict[str, float]:
 
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all paths; None for missing ones."""
 
     def there(path: Path) -> str | None:
         return str(path) if path.exists() else None

@@ -123,7 +123,6 @@ def build_generator(run: RunDescription) -> Generator:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first error of a validation, with its key and value."""
     from pydantic import ValidationError
 
     if not isinstance(error, ValidationError):

@@ -28,16 +28,9 @@ TURING = "turing-test {toy}"
 SLIPS: dict[str, str | tuple[str, ...]] = {
     "fti": "No such command 'fti'. Did you mean 'fit'? See: gansynth --help",
     "fit cgan3d --data nnunet:004": "Missing option '-o' / '--out'. See: gansynth fit --help",
-    # What is gone.
-    "selector fit": "--read slices=40-110",
-    f"{DCGAN} slices:nifti:. --read selector=s": "--read slices=40-110",
-    f"{DCGAN} toy:2 --set privacy_epsilon=8": "gansynth help privacy",
-    "evaluate run --host trained": "the fold's own segmenter",
-    # Names of before, and of other programs.
-    "failures --data example:3d": "It is called 'hard-cases'",
+    # Names in other programs.
     "train cgan3d": "It is called 'fit'",
     "fit pix2pix --data example:2d -o out": "It is called 'cgan3d'",
-    "augment --frozen": "--frozen. It is now --offline",
     # Options that have no effect.
     f"{SEGMENTER} --bank b --bank-size 9": "--bank-size 9: has no effect with --bank b",
     f"{SEGMENTER} --generator g --offline --reuse 3": "--reuse 3: has no effect with --offline",
@@ -82,7 +75,6 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "check niftl:folder": "Did you mean 'nifti'?",
     "check nowhere/at-all": "nowhere/at-all: no such file or folder, expected one, or KIND:WHERE",
     "check .": "no kind of source opens it; name its kind, as in gansynth check nifti:.",
-    "splits nnunet:004 --overwrite": "--overwrite. It is now --force",
     "fit cgan3d --data example:2d -o out --set widht=8": (
         "cgan3d has no such setting. Did you mean 'width'?",
         "See: gansynth options cgan3d",
