@@ -167,7 +167,11 @@ def resolve(
     if isinstance(given, FitOptions) and built.phases():
         loop = given
     else:
-        _refuse_untrained(built, {key: settings[key] for key in typed})
+        for key in FitOptions.model_fields.keys() & set(typed) - {"seed"}:
+            raise UsageFault(
+                f"--set {key}={settings[key]}: has no effect, as {name} learns by no training "
+                f"steps here; leave {key} out"
+            )
         loop = FitOptions(seed=given.seed, steps=0)
     if loop.epochs is not None:
         images = loop.epochs * len(source.train_ids)
@@ -186,15 +190,6 @@ def _some_crops(cache: CaseCache, space: Space, seed: int) -> Iterator[Case]:
     ids, rng, crops = cache.source.train_ids, np.random.default_rng(seed), CaseBatches(cache, space)
     for index in np.linspace(0, len(ids) - 1, min(len(ids), CROPS)).round().astype(int):
         yield crops.cut(ids[index], rng)
-
-
-def _refuse_untrained(built: Generator, typed: Mapping[str, str]) -> None:
-    """Refuse settings of the training loop for a generator without training steps."""
-    for key in typed.keys() & (FitOptions.model_fields.keys() - {"seed"}):
-        raise UsageFault(
-            f"--set {key}={typed[key]}: has no effect, as {built.name} learns by no training steps "
-            f"here; leave {key} out"
-        )
 
 
 def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> EditedLabelMaps | None:
@@ -362,8 +357,7 @@ def same_run(
             f"{out}: holds another run ({'; '.join(differing[:3])}), expected the same options to "
             "resume it; choose another -o"
         )
-    # Records of older runs hold the plain lineage only.
-    if _unnamed(Lineage.from_json(manifest["lineage"]).plain) != _unnamed(lineage.plain):
+    if _unnamed(Lineage.from_json(manifest["lineage"])) != _unnamed(lineage):
         raise UsageFault(
             f"{out}: the training cases have changed since this run began; expected the same "
             "cases to resume it; choose another -o"

@@ -17,7 +17,7 @@ from gansynth_cli.commands.options import KINDS as REGISTERED
 from gansynth_cli.common import Output, examples, table, with_output
 
 PAGES = Path(__file__).parents[1] / "pages"
-HEADING = re.compile(r"^#+ ", re.MULTILINE)
+HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
 HIDDEN = re.compile(r"^(<!-- .*? -->|!\[.*\]\(.*\)|<img .*>)\n", re.MULTILINE)
 """Marks of tables and pictures."""
 ROW = re.compile(r"^\| ([^|]+) \| (.+) \|$", re.MULTILINE)  # of the glossary
@@ -125,7 +125,7 @@ def _entries(pages: Mapping[str, Path]) -> Iterator[Entry]:
             meaning = summaries.get(name, "") if kind == "recipes" else ""
             yield Entry(name, kind.removesuffix("s"), meaning, f"gansynth options {name}")
     for page, path in pages.items():
-        title, *headings = re.findall(r"^#+ (.*)$", _text(path), re.MULTILINE)
+        title, *headings = (heading.lstrip("# ") for _, heading in _headings(_text(path)))
         yield Entry(page, "page", title, f"gansynth help {page}")
         for heading in headings:
             yield Entry(heading, "page", "", f"gansynth help {page} {heading.lower()!r}")
@@ -165,10 +165,7 @@ def section_of(text: str, section: str, page: str) -> str:
     Raises:
         UsageFault: no heading holds them.
     """
-    starts = [
-        match.start() for match in HEADING.finditer(re.sub(r"```.*?```", _blank, text, flags=re.S))
-    ]
-    headings = [text[start:].partition("\n")[0] for start in starts]
+    starts, headings = zip(*_headings(text), strict=True)
     for index, heading in enumerate(headings):
         if section.lower().replace("-", " ") in heading.lower().replace("-", " "):
             depth = heading.index(" ")
@@ -181,6 +178,8 @@ def section_of(text: str, section: str, page: str) -> str:
     )
 
 
-def _blank(match: re.Match[str]) -> str:
-    """Blanks as long as a block of code, in which # is no heading."""
-    return " " * len(match[0])
+def _headings(text: str) -> Iterator[tuple[int, str]]:
+    # In a block of code, # is no heading.
+    plain = re.sub(r"```.*?```", lambda match: " " * len(match[0]), text, flags=re.DOTALL)
+    for match in HEADING.finditer(plain):
+        yield match.start(), match[0]
