@@ -203,7 +203,6 @@ class TrainingBank:
         self._say_if_few(held)
 
     def _say_if_few(self, held: int) -> None:
-        """Warn if samples of a frozen bank will be drawn too often."""
         if warning := too_few(self.demand.mix_config, self.demand.draws, held):
             self._said_worn = True
             self.demand.say(f"WARNING: {warning}")

@@ -18,15 +18,13 @@ def test_whatever_is_registered_has_its_options_printed(run_json, kind, name):
     assert all(option["meaning"] for table in tables for option in table)
 
 
-def test_of_a_generator_the_training_loops_options_are_printed_too(run_json):
-    own, loop = run_json("options", "dcgan")["tables"]
-    assert "objective" in {option["key"] for option in own["options"]}
-    assert [option["key"] for option in loop["options"]] == list(FitOptions.model_fields)
-
-
-def test_of_a_generator_without_training_the_seed_alone_is_printed(toys, run_json):
-    _, loop = run_json("options", "means")["tables"]
-    assert [option["key"] for option in loop["options"]] == ["seed"]
+@pytest.mark.parametrize(
+    ("name", "keys"), [("dcgan", FitOptions.model_fields), ("means", ["seed"])]
+)
+def test_of_a_generator_the_options_of_its_loop_are_printed_too(toys, run_json, name, keys):
+    own, loop = run_json("options", name)["tables"]
+    assert [option["key"] for option in loop["options"]] == list(keys)
+    assert {option["key"] for option in own["options"]} & {"objective", "grain"}
 
 
 def test_of_a_recipe_what_it_sets_is_printed(run_cli):

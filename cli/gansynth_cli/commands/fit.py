@@ -34,12 +34,8 @@ if TYPE_CHECKING:
 COLUMNS = ("run", "train_cases", "steps", "seconds", "kept")
 """Columns of the table of a recipe's fitted sets."""
 
-TOLD = (
-    *("parameters", "flops_per_step", "flops_total", "memory_predicted_mib", "memory_variants"),
-    *("memory_mib", "seconds_per_step", "time_from", "estimated_seconds", "estimated_minutes"),
-    *("estimated_hours", "why", "dry_run", "run", "train_cases", "held_out_cases", "device"),
-)
-"""Keys of a dry run's report that are shown without ``--verbose``."""
+SETTINGS = ("generator", "data", "size", "edits", "fit", "options", "init_from", "recipe")
+"""Keys of a dry run's report that ``--verbose`` lists; a recipe's sets and a chain's parts."""
 PAPER = {"parameters": "{}", "memory_gb": "{} GB", "card_gb": "a card of {} GB", "hours": "{} h"}
 """Key of a paper's report -> its format."""
 PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
@@ -157,7 +153,8 @@ def lines_of(report: Mapping[str, Any], *, verbose: bool = False) -> list[str]:
             lines += ["", f"{name}:", *lines_of_cost(part)]
         cases = counted(report["train_cases"], "training case")
         lines += [f"{cases}, {report['held_out_cases']} held out"]
-    settings = summary({key: value for key, value in report.items() if key not in TOLD})
+    kept = (*SETTINGS, "sets", "parts")
+    settings = summary({key: report[key] for key in kept if key in report})
     return [*lines, *(settings if verbose else [f"{len(settings)} settings, with --verbose"])]
 
 
