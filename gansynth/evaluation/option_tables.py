@@ -128,12 +128,8 @@ def _recipe(name: str) -> Iterator[OptionTable]:
             values.append((f"the same, part {part.name} ({part.generator})", texts(part.set)))
     for scale, over in spec.scale.items():
         values.append((f"{typed} --scale {scale}", {**over.read, **texts(over.set)}))
-    models = [
-        FitOptions,
-        VolumeOptions,
-        SliceOptions,
-        *(registry.generator(n).Options for n in owners),
-    ]
+    models: list[type[BaseModel]] = [FitOptions, VolumeOptions, SliceOptions]
+    models += [registry.generator(owner).Options for owner in owners]
     meanings = {key: meaning for model in models for key, _, meaning in option_rows(model)}
     for how, settings in values:
         if settings:

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -32,15 +33,17 @@ def test_fit_prints_a_summary_on_stdout_and_the_rest_on_stderr(toys, run_cli, tm
     run = tmp_path / "run"
     result = run_cli("fit", "means", *DATA, "-o", run)
     assert result.exit_code == 0
-    assert result.stdout.splitlines() == [
-        f"{run}: fitted in 0:00; 12 training cases, 4 held out",
+    stdout = re.sub(r"in 0:\d\d;", "in a moment;", result.stdout)
+    assert stdout.splitlines() == [
+        f"{run}: fitted in a moment; 12 training cases, 4 held out",
         "finest detail: 0.99 to 1.00 of the real power (1 is as in real images)",
         f"report: {run / 'report.html'}",
     ]
     assert "12 training case(s), 4 held out" in result.stderr
     assert result.stderr.splitlines()[-1] == f"next: gansynth sample {run} --sheet"
     again = run_cli("fit", "means", *DATA, "-o", run, "--quiet")
-    assert (again.exit_code, again.stderr, again.stdout) == (0, "", result.stdout)
+    told = re.sub(r"in 0:\d\d;", "in a moment;", again.stdout)
+    assert (again.exit_code, again.stderr, told) == (0, "", stdout)
 
 
 def test_a_generator_without_training_has_a_preview_and_no_steps(toys, run_cli, tmp_path):

@@ -115,7 +115,7 @@ def _entries(pages: Mapping[str, Path]) -> Iterator[Entry]:
             yield Entry(word, "word", LINK.sub(r"\1", meaning), "gansynth help glossary")
     for name, (_, meaning) in COMMANDS.items():
         yield Entry(name, "command", meaning, f"gansynth {name} --help")
-        for parameter in cli.get_command(click.Context(cli), name).params:
+        for parameter in getattr(cli.get_command(click.Context(cli), name), "params", ()):
             if isinstance(parameter, click.Option):
                 typed, more = max(parameter.opts, key=len), f"gansynth {name} --help"
                 yield Entry(typed, "option", parameter.help or "", more)
