@@ -72,7 +72,7 @@ def test_a_live_bank_is_filled_first_as_far_as_it_takes(supply_of):
 def test_no_more_samples_are_told_than_are_waited_for(supply_of):
     training_bank = supply_of(draws=643, frozen=True, held=34)
     training_bank.wait()
-    assert training_bank.said[1] == "gansynth: 34 of 34 synthetic samples"
+    assert training_bank.said[1] == "34 of 34 synthetic samples"
 
 
 def test_a_slow_producer_keeps_nobody_waiting_for_more_than_the_least(supply_of):
