@@ -19,7 +19,7 @@ from gansynth_cli.main import cli
 COMMANDS = ("fit", "check", "evaluate", "augment", "benchmark")
 SPELT = {"number": "n", "class": "classes"}
 """Option -> the word of Python, where it cannot be, or is not, the same."""
-FOR_TERMINALS = {"json", "debug"}
+FOR_TERMINALS = {"json", "debug", "verbose"}
 
 
 def options_of(name: str) -> set[str]:
@@ -74,7 +74,6 @@ def test_what_a_user_needs_is_all_that_is_shown():
     ("name", "says"),
     [
         ("train", "It is called 'fit'."),
-        ("load_run", "It is called 'load'."),
         ("evalute", "Did you mean 'evaluate'?"),
     ],
 )

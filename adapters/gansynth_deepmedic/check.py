@@ -73,7 +73,6 @@ def _check_case(
     *,
     trained: bool,
 ) -> Iterator[Finding]:
-    """Check a case; its files are read completely."""
     assert listed.labels is not None
     if not all(os.path.isfile(file) for file in listed.files):  # reported already
         return
@@ -115,7 +114,6 @@ def _told(case: str, file: Path, faults: Iterator[Found]) -> Iterator[Finding]:
 
 
 def _labels(case: str, file: Path, tally: CheckState, cases: ConfiguredCases) -> Iterator[Finding]:
-    """Check the values of a label map."""
     try:
         array = read_nifti(file).array
         labels = label_map(file, array, cases.model)

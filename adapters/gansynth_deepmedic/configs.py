@@ -136,7 +136,6 @@ def _config(path: Path, keys: ConfigKeys) -> TrainConfig:
 def _read_parts(
     keys: ConfigKeys, on_samples: bool, on_volumes: bool
 ) -> tuple[CaseLists, CaseLists]:
-    """Read the training cases, and the validation cases if there is validation."""
     train = read_part(keys, "Training", "dataframe_train")
     if not (on_samples or on_volumes):
         return train, CaseLists(train.where, train.channels, ())

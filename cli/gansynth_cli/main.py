@@ -18,11 +18,9 @@ from typing import Any, NoReturn
 import click
 
 from gansynth.runtime.errors import (
-    DROPPED,
     EXIT_BUG,
     EXIT_SIGINT,
     EXIT_SIGTERM,
-    RENAMED,
     EnvironmentFault,
     GansynthError,
     UsageFault,
@@ -62,7 +60,7 @@ COMMANDS = {
         "options",
         "Print the options of a generator, framework, source, edit or filter.",
     ),
-    "help": ("help", "Print a page of the docs in the terminal, without a network."),
+    "help": ("help", "Print a page of the docs, or find a word, without a network."),
     "doctor": ("doctor", "Report what this machine has, and what is missing."),
     "completion": ("completion", "Print the script that lets a shell complete gansynth."),
 }
@@ -176,10 +174,6 @@ def _usage_line(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     path = "gansynth" if context is None else context.command_path
     text = _one_line([error.format_message()])
-    if isinstance(error, click.NoSuchOption) and error.option_name in DROPPED:
-        text += f" It is gone: {DROPPED[error.option_name]}."
-    if isinstance(error, click.NoSuchOption) and error.option_name in RENAMED:
-        text = f"No such option: {error.option_name}. It is now {RENAMED[error.option_name]}."
     return f"{text}{'' if text.endswith(('.', '?')) else '.'} See: {path} --help"
 
 

@@ -15,6 +15,7 @@ from gansynth_cli.common import Hint, summary, table, then
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import CommandReport
+    from gansynth.core.schema import Schema
     from gansynth_cli.common import Output
 
 PATHS = ("sheet", "interpolation", "nearest", "record")
@@ -33,6 +34,27 @@ def show_report(report: CommandReport, out: Output) -> None:
     """Print the report of a framework's command, and the next command."""
     lines = list(report.lines) or summary(report.document)
     out.result(report.document, [*lines, *([then(*report.then)] if report.then else ())])
+
+
+def generator_for(schema: Schema) -> str:
+    """Return the name of a generator for cases with label maps, boxes, or neither."""
+    return "cgan3d" if schema.foreground else "cpggan" if schema.box_classes else "dcgan"
+
+
+def then_augment(folder: Path) -> Hint:
+    """Return the command that trains a framework for a run's data with its samples."""
+    from gansynth.core.registry import installed
+    from gansynth.core.run_folder import RunFolder
+
+    run = RunFolder(folder)
+    if run.manifest["label_source"] == "none":
+        return Hint("next: gansynth help dcgan label-maps; frameworks learn from labelled samples")
+    kind, words = run.request.kind, ("--generator", folder, "--ratio", "1:1")
+    if kind in installed().names("adapters"):
+        return then("augment", "--target", kind, *words)
+    if not run.schema.foreground:
+        return Hint("next: gansynth import slices:KIND:WHERE yolo:FOLDER, to train a detector")
+    return Hint(f"{then('augment', '--target', 'segmenter', *words)}  # nnunet: import first")
 
 
 def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
@@ -65,7 +87,6 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _losses(report: Mapping[str, Any]) -> list[str]:
-    """Return ``G 0.41`` for each player."""
     from gansynth.training.loggers import short_losses
 
     losses = short_losses(report.get("losses") or {})
@@ -153,7 +174,6 @@ def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:
 
 
 def _shares(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the realised share of synthetic samples, and the requested one if known."""
     for key in ("realised", "asked"):
         if (share := document[f"{key}_synthetic_share"]) is not None:
             yield f"{share:.1%}"
@@ -204,4 +224,4 @@ def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[s
         yield f"ALARM {alarm['text']}"
     yield f"report: {document['files']['report.html']}"
     if document["of"]["kind"] == "run":
-        yield then("augment", "--generator", folder, "--ratio", "1:1", "--target", "NAME")
+        yield then_augment(folder)

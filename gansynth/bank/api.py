@@ -197,7 +197,6 @@ def _config(
     device: str,
     dtype: Literal["float16", "float32"],
 ) -> ProducerConfig:
-    """Return the producer's configuration for a frozen bank."""
     return ProducerConfig(
         run=str(run),
         request=run.request.to_json(),
@@ -213,12 +212,10 @@ def _config(
 
 
 def _anywhere(request: SampleRequest) -> SampleRequest:
-    """Return the request with absolute paths."""
     return replace(request, boxes=anywhere(request.boxes))
 
 
 def _bytes(run: RunFolder, dtype: str) -> int:
-    """Estimate the bytes of one sample."""
     voxels = math.prod(run.space.size)
     channels = len(run.schema.channels)
     return voxels * (channels * np.dtype(dtype).itemsize + np.dtype(np.int16).itemsize)

@@ -181,7 +181,6 @@ def produce(
 
 
 def _say(line: str) -> None:
-    """Write a warning to the producer's log."""
     sys.stderr.write(f"WARNING: {line}\n")
 
 

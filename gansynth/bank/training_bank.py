@@ -179,7 +179,8 @@ class TrainingBank:
         self.demand.say(f"waiting for {samples} synthetic samples")
 
         def progress(count: int) -> None:
-            self.demand.say(f"{count} of {samples} synthetic samples")
+            # The last segment may hold more than is waited for.
+            self.demand.say(f"{min(count, samples)} of {samples} synthetic samples")
 
         turn = _TURN_SECONDS if self.demand.ranks > 1 else seconds
         end = time.monotonic() + seconds
@@ -202,7 +203,6 @@ class TrainingBank:
         self._say_if_few(held)
 
     def _say_if_few(self, held: int) -> None:
-        """Warn if samples of a frozen bank will be drawn too often."""
         if warning := too_few(self.demand.mix_config, self.demand.draws, held):
             self._said_worn = True
             self.demand.say(f"WARNING: {warning}")

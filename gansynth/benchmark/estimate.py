@@ -16,11 +16,11 @@ from typing import Any
 from gansynth.benchmark.access_log import AccessLog
 from gansynth.benchmark.jobs.executor import parse_executor
 from gansynth.benchmark.plan import BenchmarkPlan
-from gansynth.benchmark.report.study import NO_NETWORK
 from gansynth.benchmark.running import BenchmarkRequest, open_study
 from gansynth.benchmark.specs import FIT, TRAIN, TUNE, ComputationSpec
 from gansynth.benchmark.study import BenchmarkStudy
 from gansynth.benchmark.tuning import shortened
+from gansynth.core.registry import installed
 from gansynth.runtime.files import folder_bytes, free_bytes
 from gansynth.runtime.progress import Reporter
 
@@ -171,7 +171,8 @@ def _probe(
 def learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:
     """Return the fits with training steps, those whose plan sets steps first."""
     generators = {fit.key: fit.document["generator"] for fit in fits}
-    trained = [fit for fit in fits if generators[fit.key]["plugin"] not in NO_NETWORK]
+    registry = installed()
+    trained = [f for f in fits if registry.generator(generators[f.key]["plugin"]).trains()]
     return sorted(trained, key=lambda fit: "steps" not in generators[fit.key]["set"])
 
 

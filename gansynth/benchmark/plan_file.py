@@ -108,17 +108,12 @@ def _check_generators(plan: BenchmarkPlan, path: Path) -> None:
 
 def _check_options(generator: GeneratorPlan) -> None:
     """Check that the recipe exists; without a recipe, that all settings are options."""
-    from gansynth.fitting.recipe import find_recipe
-    from gansynth.runtime.options import split_settings
-    from gansynth.training.loop import FitOptions
+    from gansynth.fitting.recipe import check_settings, find_recipe
 
     if generator.recipe is not None:
         find_recipe(generator.recipe)
         return
-    options = installed().generator(generator.plugin).Options
-    split_settings(
-        generator.set, FitOptions, options, generator=generator.plugin, typed=generator.set
-    )
+    check_settings(generator.plugin, generator.set, typed=generator.set)
 
 
 def _check_asked(arm: ArmPlan, where: str) -> None:

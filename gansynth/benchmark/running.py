@@ -266,7 +266,6 @@ def _rounded(scores: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict
 
 
 def _seconds(study: BenchmarkStudy, key: str | None = None) -> float | None:
-    """Return the seconds of a job; 0 without a job."""
     result = {"document": {"seconds": 0.0}} if key is None else study.result(key)
     return None if result is None else result["document"]["seconds"]
 

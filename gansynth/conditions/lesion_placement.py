@@ -315,7 +315,6 @@ def _own(case_context: CaseContext) -> EditedLesion:
 def _brought(
     ground: PlacementRegion, change: EditedLesion, provenance: dict[str, Any]
 ) -> PlacedLesion:
-    """Put an edited lesion at its place."""
     case_context = ground.case_context
     image, usable = matched_intensities(change, provenance["seed"])
     labels, taken = change.labels, None
@@ -355,7 +354,6 @@ def _redrawn(
 
 
 def _nothing(case_context: CaseContext, provenance: dict[str, Any]) -> PlacedLesion:
-    """Return the background without a new lesion."""
     return PlacedLesion(
         labels=case_context.labels,
         lesion=np.zeros_like(case_context.labels),

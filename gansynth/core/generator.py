@@ -1,7 +1,8 @@
 """The contract of a generator plugin.
 
 A generator names its options, builds networks, defines each player's loss and generates samples.
-The training loop does the rest. A generator without networks (copy-paste) has no phases.
+The training loop does the rest. One that defines no phases (copy-paste) trains nothing: its fit has
+no steps, no curves and no options of the loop.
 """
 
 from __future__ import annotations
@@ -211,8 +212,13 @@ class Generator(ABC):
         return {}
 
     def phases(self) -> Sequence[Phase]:
-        """Return the phases of each step, in order; none for a generator without training."""
+        """Return the phases of each step, in order; not defined by a generator without training."""
         return ()
+
+    @classmethod
+    def trains(cls) -> bool:
+        """Whether fits have training steps: whether the class defines ``phases``."""
+        return cls.phases is not Generator.phases
 
     @property
     def intensity(self) -> Literal["linear", "tanh"]:

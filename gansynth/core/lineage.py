@@ -39,7 +39,7 @@ class CaseRecord(Document, later=("image", "prints")):
 
     @property
     def plain(self) -> CaseRecord:
-        """Return the record without the fields that older versions lacked."""
+        """Return the record without what tells its image."""
         return replace(self, image="", prints=())
 
 
@@ -81,15 +81,6 @@ class Lineage(Document, later=("ancestors",), whole=True):
         """Whether another lineage, without its ancestors, holds all cases of this one."""
         same = (self.dataset, self.fold) == (larger.dataset, larger.fold)
         return same and {c.plain for c in self.cases} <= {c.plain for c in larger.cases}
-
-    @property
-    def plain(self) -> Lineage:
-        """Return the lineage without the fields that older versions lacked."""
-        return replace(
-            self,
-            cases=tuple(case.plain for case in self.cases),
-            ancestors=tuple(parent_run.plain for parent_run in self.ancestors),
-        )
 
 
 def read_lineage(folder: Path) -> Lineage:

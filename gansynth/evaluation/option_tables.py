@@ -12,10 +12,14 @@ from pydantic import BaseModel
 from gansynth.conditions.box_drawers import JitterOptions
 from gansynth.conditions.lesion_placement import LesionOptions
 from gansynth.core.registry import installed
+from gansynth.data.read_options import VolumeOptions
+from gansynth.data.slice_options import SliceOptions
 from gansynth.evaluation.hard_cases.job import FailureOptions
+from gansynth.fitting.composite_spec import texts
+from gansynth.fitting.recipe import read_recipe
 from gansynth.runtime.errors import UsageFault, did_you_mean
 from gansynth.runtime.option_kinds import option_rows
-from gansynth.training.loop import FitOptions
+from gansynth.training.loop import FitOptions, loop_options
 
 KINDS = {
     "generators": "generator",
@@ -78,7 +82,7 @@ class OptionTables(tuple[OptionTable, ...]):
 
 
 def options(name: str) -> OptionTables:
-    """Return the options of a generator, host, source, edit, filter or metric.
+    """Return the options of a generator, host, source, edit, filter or metric; what a recipe sets.
 
     Args:
         name: as registered (``gansynth plugins list``), or ``lesions``, ``boxes``, ``hard-cases``.
@@ -93,24 +97,51 @@ def options(name: str) -> OptionTables:
         for kind in kinds
         for typed, model in _models_of(kind, name, registry.load(kind, name))
     ]
+    recipe = list(_recipe(name)) if name in registry.loaders["recipes"] else []
     if name in OTHERS:
         found.append(OTHERS[name])
-    elif not kinds:
-        names = [*OTHERS, *(each for kind in KINDS for each in registry.names(kind))]
+    elif not kinds and not recipe:
+        names = [*OTHERS, *(each for kind in (*KINDS, "recipes") for each in registry.names(kind))]
         raise UsageFault(
             f"options {name!r}: nothing is registered under that name.{did_you_mean(name, names)} "
             "See: gansynth plugins list"
         )
-    return OptionTables(
+    tables = [
         OptionTable(kind, name, typed, () if model is None else tuple(option_rows(model)))
         for kind, typed, model in found
-    )
+    ]
+    return OptionTables([*tables, *recipe])
+
+
+def _recipe(name: str) -> Iterator[OptionTable]:
+    """Yield what a recipe sets: for all of its sets, for one of them or a part, for a scale."""
+    registry = installed()
+    spec = read_recipe(registry.load("recipes", name), name).spec
+    typed = f"gansynth fit {spec.generator} --recipe {name}"
+    values = [(f"{typed}; {spec.summary}", texts(spec.set)), (f"{typed} --read", spec.read)]
+    values.append((f"{typed} --edit", dict.fromkeys(spec.edits or (), "")))
+    owners = {spec.generator}
+    for run in spec.runs:
+        values.append((f"{typed} --only {run.name}", {**run.read, **texts(run.set)}))
+        for part in run.parts or ():
+            owners.add(part.generator)
+            values.append((f"the same, part {part.name} ({part.generator})", texts(part.set)))
+    for scale, over in spec.scale.items():
+        values.append((f"{typed} --scale {scale}", {**over.read, **texts(over.set)}))
+    models: list[type[BaseModel]] = [FitOptions, VolumeOptions, SliceOptions]
+    models += [registry.generator(owner).Options for owner in owners]
+    meanings = {key: meaning for model in models for key, _, meaning in option_rows(model)}
+    for how, settings in values:
+        if settings:
+            rows = tuple((key, value, meanings.get(key, "")) for key, value in settings.items())
+            yield OptionTable("recipe", name, how, rows)
 
 
 def _models_of(kind: str, name: str, loaded: Any) -> Iterator[tuple[str, type[BaseModel] | None]]:
     if kind == "generators":
         yield f"gansynth fit {name} --set KEY=VALUE", loaded.Options
-        yield "the same; the training loop of every generator", FitOptions
+        of = "the training loop of every generator" if loaded.trains() else "of every generator"
+        yield f"the same; {of}", loop_options(loaded)
     elif kind == "adapters":
         yield f"gansynth augment --target {name} --set KEY=VALUE", loaded.Options
         if loaded.ImportOptions.model_fields:

@@ -124,7 +124,6 @@ def fit(
 
 
 def _named_recipe(name: str, generator: str, composite: bool) -> Recipe:
-    """Return a recipe; UsageFault: it is another generator's, or in parts."""
     if composite:
         raise UsageFault(
             f"--recipe {name}: the recipe defines its runs; leave out --per-channel and "

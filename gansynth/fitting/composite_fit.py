@@ -63,7 +63,6 @@ def fit_composite(
 
 
 def _beginning(folder: Path, part: str) -> Path:
-    """Return the run a part starts from; in a composite run, the part of the same name."""
     manifest = read_manifest(folder)
     if PARTS not in manifest:
         return folder
@@ -77,7 +76,6 @@ def _beginning(folder: Path, part: str) -> Path:
 
 
 def _guard_own_data(plan: CompositePlan) -> None:
-    """Refuse data of a part that include held-out cases of the composite's fold."""
     requests = [part.request for part in plan.parts if part.own_data]
     held_out = plan.source.records(plan.source.held_out_ids) if requests else []
     for request in requests:
@@ -86,8 +84,6 @@ def _guard_own_data(plan: CompositePlan) -> None:
 
 
 class _CompositeRun(Pipeline[PlannedPart]):
-    """A composite run; its manifest is written after every part."""
-
     title = "part {0.name!r}"
     start_message = "{0.generator} on {0.request.kind}"
     skip_message = "fitted already, kept"

@@ -115,7 +115,6 @@ def make_plan(
 def _plan_classes(
     spec: PerClass, source: CaseSource, settings: Mapping[str, str], edits: Sequence[str] | None
 ) -> CompositePlan:
-    """Plan one part for each class; the whole source has the cases of all classes."""
     cls = installed().generator(spec.generator)
     _, options = split_settings(settings, FitOptions, cls.Options, generator=spec.generator)
     if draws_labels(options) or given_channels(options):
@@ -150,8 +149,6 @@ def _build(cls: type[Generator], options: GeneratorOptions, source: CaseSource) 
 
 
 class _CompositePlanner:
-    """Adds parts in order, and tracks the outputs of earlier ones."""
-
     def __init__(self, source: CaseSource, beginnings: Collection[str | None] = ()) -> None:
         self.source = source
         self._beginnings = beginnings
@@ -199,7 +196,6 @@ class _CompositePlanner:
         )
 
     def _check_beginning(self, spec: PartSpec) -> None:
-        """Refuse to start from a part that is not earlier."""
         earlier = [part.name for part in self.parts]
         if spec.init_from is not None and spec.init_from not in earlier:
             raise UsageFault(
@@ -208,7 +204,6 @@ class _CompositePlanner:
             )
 
     def _open(self, spec: PartSpec) -> CaseSource:
-        """Return the source of a part."""
         if spec.data is None:
             return self.source
         keys = ("read", "configuration", "plans", "fold", "subjects")
@@ -216,7 +211,6 @@ class _CompositePlanner:
         return open_source(SourceRequest.parse(spec.data, **reading, root=self.source.request.root))
 
     def _labeller(self, name: str) -> str:
-        """Return the part that generates label maps, after checks."""
         if name not in self._labellers:
             raise UsageFault(
                 f"labels_by {name!r}: expected an earlier part that generates labels "
@@ -231,7 +225,6 @@ class _CompositePlanner:
         return name
 
     def _draws(self, channels: Sequence[str], options: GeneratorOptions) -> tuple[str, ...]:
-        """Return the channels that a part generates; none for label maps."""
         inputs = given_channels(options)
         if draws_labels(options):
             channel_numbers(self.source.schema, inputs)
@@ -279,7 +272,6 @@ def _refuse_noise(built: Generator) -> None:
 
 
 def _check_same_arrays(part_source: CaseSource, source: CaseSource, draws: Sequence[str]) -> None:
-    """Refuse images of a part with its own data that do not fit the other channels."""
     channel_numbers(source.schema, draws)
     pairs = {
         "size": (part_source.space.size, source.space.size),

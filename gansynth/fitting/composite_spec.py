@@ -217,14 +217,12 @@ def _grouped(groups: str, names: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _named(option: str, parts: Sequence[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Return the names of the parts, for their folders, and the group of each."""
     names = [folder_name("+".join(part)) for part in parts]
     _check_names(option, names)
     return dict(zip(names, parts, strict=True))
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:
-    """Refuse equal names, ignoring case, because parts are folders."""
     folded = [name.casefold() for name in names]
     twice = next((n for n in names if folded.count(n.casefold()) > 1), None)
     if twice is not None:

@@ -89,15 +89,14 @@ def measure(job: FitJob, out: Path, *, simulated: bool = True) -> dict[str, Any]
     job.generator.observe(job.observed(rng))
     before = peak_mib(job.device)
     resident = resident_mib(job.device)
-    cost, figures = forecast(job) if simulated and job.generator.phases() else (None, {})
+    cost, figures = forecast(job) if simulated and job.trains else (None, {})
     cached = max(0, resident_mib(job.device) - resident)  # by torch for the simulation only
     timing = timed(job, cost, timed_at)
     began = time.perf_counter()
     job.source.records(job.source.train_ids[:1])
     loading = time.perf_counter() - began
     to_cache = 0 if job.device.type == "cuda" else round(job.cache.still_to_come() / 2**20)
-    options = job.options
-    last = options.steps if job.generator.phases() else 0
+    options, last = job.options, job.options.steps
     seconds = {
         "reading": loading * len(job.source.train_ids),
         "steps": timing.step * last,
@@ -114,7 +113,7 @@ def measure(job: FitJob, out: Path, *, simulated: bool = True) -> dict[str, Any]
         "device": str(job.device),
         "parameters": parameters(job.generator),
         **figures,
-        "seconds_per_step": round(timing.step, 4),
+        "seconds_per_step": round(timing.step, 4) if job.trains else None,
         "time_from": timing.source,
         "estimated_seconds": round(sum(seconds.values()), 1),
         "estimated_minutes": round(sum(seconds.values()) / 60, 2),
@@ -133,7 +132,6 @@ def timed_at(job: FitJob, stage: Stage | None = None) -> tuple[float, float, flo
 
 
 def _timed_steps(job: FitJob, folder: Path, stage: Stage | None) -> tuple[list[float], float]:
-    """Return seconds of each step after the first, and of writing a checkpoint."""
     ticks: list[float] = []
     never = {"sample_every": 10**9, "checkpoint_every": 10**9}
     update = {"steps": MEASURED_STEPS + 1, "log_every": 1, **never}
@@ -222,7 +220,7 @@ def _ladder(job: FitJob, settings: Mapping[str, str]) -> Iterator[tuple[dict[str
     if getattr(options, "checkpointing", None) is False and "checkpointing" not in settings:
         changes, share = {"checkpointing": "true"}, SPARED
         yield changes, share
-    if "patch" not in settings and job.space.grid in ("crop", "slice"):
+    if job.trains and "patch" not in settings and job.space.grid in ("crop", "slice"):
         whole = share
         for step in STEPS_DOWN:
             patch = [max(min(n, SMALLEST_PATCH), round(n * step / 8) * 8) for n in job.space.size]
@@ -237,7 +235,6 @@ def _ladder(job: FitJob, settings: Mapping[str, str]) -> Iterator[tuple[dict[str
 
 
 def _as_begun(out: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """Return the earlier choice of settings of an existing run."""
     config = read_manifest(out)["config"]
     options = {**config["fit"], **config["options"]}
     keys = [k for k in ("patch", "checkpointing", "width", "d_width") if options.get(k) is not None]
@@ -251,7 +248,6 @@ def _measure_apart(
     edits: Sequence[str] | None,
     device: str,
 ) -> dict[str, Any]:
-    """Measure in a separate process."""
     arguments = [generator, request.to_json(), dict(settings), edits, device]
     done = subprocess.run(
         [sys.executable, "-m", "gansynth.fitting.cost"],

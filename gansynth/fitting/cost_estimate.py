@@ -195,7 +195,6 @@ def _mean_step(
     half: bool,
     stretch: StageCost,
 ) -> tuple[float, int]:
-    """Return FLOPs of the mean step of one stage, and peak bytes."""
     stage, total = stretch.stage, stretch.batch_size
     rng, phases = torch.Generator(watched.device), generator.phases()
     parts = _parts(batch, total // options.accumulate, options.accumulate, watched)
@@ -236,7 +235,6 @@ def _mean_step(
 
 
 def _parts(batch: Batch, size: int, count: int, watched: CountingMode) -> list[Batch]:
-    """Return the parts of a batch on the watched device, made of its first sample."""
 
     def placed(tensor: Tensor) -> Tensor:
         return tensor[:1].to(watched.device).expand(size, *tensor.shape[1:]).clone()
@@ -249,7 +247,6 @@ def _parts(batch: Batch, size: int, count: int, watched: CountingMode) -> list[B
 
 
 def _to_come(memory: Any) -> int:
-    """Return the bytes by which an image pool will still grow."""
     held: Mapping[str, Tensor] = memory.state()
     stored = [v for k, v in held.items() if k.startswith("stored")]
     if not stored or not hasattr(memory, "capacity"):

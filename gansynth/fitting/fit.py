@@ -129,11 +129,10 @@ def fit(
 
 
 def _check_growth(job: FitJob, reporter: Reporter) -> None:
-    """Warn if a run ends before its generator has grown to its full size."""
     stages, options = list(job.generator.stages()), job.options
     images = sum(stage.images or 0 for stage in stages[:-1]) + stages[-1].fade
     least = steps_for(images, stages, options.batch_size)
-    if options.steps < least and job.generator.phases():
+    if options.steps < least and job.trains:
         size = " x ".join(map(str, stages[-1].size or job.space.size))
         reporter.warn(
             f"--set steps={options.steps}: {job.generator.name} has grown to {size} after {least} "
@@ -163,7 +162,7 @@ def _train(
         }
         manifest["steps"] = step
         manifest["at_chance"] = chance()
-        manifest["complete"] = step >= job.options.steps or not job.generator.phases()
+        manifest["complete"] = step >= job.options.steps
         write_manifest(out, manifest)
 
     names = log if processes.is_main else ()
@@ -197,16 +196,14 @@ def _train(
             drawn = f". Drawn in {out / CURVES}" if (out / LOSSES).exists() else ""
             raise TrainingFault(f"{fault}{drawn}") from fault
         except Interrupted:
-            reporter.warn(
-                f"{out}: stopped by a signal after step {manifest['steps']}, which is "
-                "checkpointed; the same command goes on from there"
-            )
+            after = f" after step {manifest['steps']}, which is checkpointed" * job.trains
+            reporter.warn(f"{out}: stopped by a signal{after}; the same command goes on from there")
             raise
 
 
 def _monitor(job: FitJob, run: Run, reporter: Reporter) -> DiversityMonitor | None:
     """Return the monitor of a generator from noise; None for others, or if turned off."""
-    if job.generator.label_source == "condition" or not job.options.diversity:
+    if job.generator.label_source == "condition" or not (job.trains and job.options.diversity):
         return None
     return DiversityMonitor(job, run, reporter)
 
@@ -220,7 +217,7 @@ def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> 
         "run_id": run.manifest["run_id"],
         "train_cases": len(job.source.train_ids),
         "held_out_cases": len(job.source.held_out_ids),
-        "steps": trained.steps,
+        "steps": trained.steps if job.trains else None,
         "resumed_at": trained.resumed_at,
         "rollbacks": trained.rollbacks,
         "seconds": round(trained.seconds, 2),

@@ -75,7 +75,6 @@ def warn_of_label_maps(folder: Path, reporter: Reporter) -> None:
 
 
 def _training(job: FitJob) -> Iterator[LabelArray]:
-    """Yield label maps of training crops."""
     rng = np.random.default_rng(job.options.seed + 2)
     ids = [str(i) for i in rng.permutation(np.array(job.source.train_ids))[:CROPS]]
     for case in job.shown(ids, rng, SAMPLES):

@@ -167,7 +167,6 @@ class DiversityMonitor:
         return next((kind for kind in ("class", "foreground") if kind in conditioned_on), "none")
 
     def _kind(self, case: Case) -> str | None:
-        """Return the condition of a real case; None without conditions."""
         if self._by == "class" and case.label_class is not None:
             return self.job.generator.schema.classes[case.label_class]
         if self._by == "foreground" and case.labels is not None:
@@ -188,7 +187,6 @@ def _numbers(finding: DiversityReading) -> str:
 
 
 def _alarm(finding: DiversityReading, generator: Generator, cause: str = "mode collapse") -> str:
-    """Return one line with numbers, likely cause and hint."""
     ways, options = ["lower rates (--set lr_generator=...)"], generator.options
     if getattr(options, "objective", "wgan-gp") != "wgan-gp":
         ways.append("--set objective=wgan-gp")

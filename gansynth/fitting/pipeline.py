@@ -119,7 +119,6 @@ class Pipeline(ABC, Generic[S]):
     def _fit_all(
         self, whole: Collection[str], processes: ProcessGroup
     ) -> dict[str, dict[str, Any]]:
-        """Fit the steps that are not whole; raise an error after the last step tried."""
         silent = self.dry_run or not processes.is_main
         reporter = NullReporter() if silent else self.how["reporter"]
         note = (lambda *_: None) if silent else self.note

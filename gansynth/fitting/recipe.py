@@ -44,7 +44,6 @@ CHANNEL = "{channel}"
 
 
 def _yes_no(value: Any) -> Any:
-    """Convert YAML's true and false to yes and no, as for ``--read``."""
     if not isinstance(value, dict):
         return value
     return {k: ("yes" if v else "no") if isinstance(v, bool) else v for k, v in value.items()}
@@ -213,7 +212,6 @@ class Recipe:
             raise UsageFault(f"{self.path}: {where}: {message}") from fault
 
     def _check_needs(self) -> None:
-        """Refuse parts whose data are a name that ``needs`` does not have."""
         for run in self.spec.runs:
             for part in run.parts or ():
                 data = part.data or ""
@@ -231,7 +229,6 @@ class Recipe:
             yield f"scale.{name}.read", scale.read
 
     def _settings(self) -> Iterator[tuple[str, str, Mapping[str, str]]]:
-        """Yield place in the file, generator, and merged settings."""
         spec = self.spec
         base = texts(spec.set)
         for run in spec.runs:
@@ -292,10 +289,10 @@ def check_settings(
     generator: str, settings: Mapping[str, str], typed: Collection[str] = ()
 ) -> None:
     """Refuse wrong settings of a generator or its loop, and typed ones without effect."""
-    from gansynth.training.loop import FitOptions
+    from gansynth.training.loop import loop_options
 
-    options = installed().generator(generator).Options
-    split_settings(settings, FitOptions, options, generator=generator, typed=typed)
+    cls = installed().generator(generator)
+    split_settings(settings, loop_options(cls), cls.Options, generator=generator, typed=typed)
 
 
 def _check_read(spec: RecipeSpec, read: Mapping[str, str]) -> None:

@@ -52,8 +52,6 @@ def fit_recipe(plan: RecipePlan, out: Path, **how: Unpack[FitArguments]) -> dict
 
 
 class _RecipeRuns(Pipeline[PlannedSet]):
-    """A recipe's sets, and ``recipe.json``."""
-
     title = "set {0.name!r} ({1} of {2})"
     start_message = "{0.generator} on {0.request.kind}:{0.request.where}"
     skip_message = "finished already, kept"
@@ -111,7 +109,6 @@ class _RecipeRuns(Pipeline[PlannedSet]):
         return [step.name for step in self.steps if self._unchanged(step)]
 
     def _take_up(self) -> None:
-        """Read an existing file; refuse a folder that holds something else."""
         name, path = self.recipe.name, self.out / FILE
         if path.exists():
             before = read_json(path, hint="remove it; finished sets are then checked again")
@@ -201,12 +198,10 @@ class _RecipeRuns(Pipeline[PlannedSet]):
         }
 
     def _fitted(self, step: PlannedSet, report: dict[str, Any]) -> dict[str, Any]:
-        """Return a set's report, or the entry of one that was kept."""
         entry = {k: self.entries[step.name].get(k) for k in ("run_id", "steps", "train_cases")}
         return report or {"run": str(self.out / step.folder), **entry, "kept": True}
 
     def _estimated(self, step: PlannedSet, report: dict[str, Any]) -> dict[str, Any]:
-        """Return a dry run's report of a set, with the paper's numbers."""
         hours = round(report["estimated_minutes"] / 60, 4)
         whole = (
             self.recipe.spec.reports if self.plan.alone else {}

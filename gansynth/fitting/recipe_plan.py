@@ -154,7 +154,6 @@ def plan_recipe(
 def _told_of_recipe(
     fault: UsageFault, recipe: Recipe, request: SourceRequest, read: Mapping[str, str]
 ) -> UsageFault:
-    """Add the recipe's reading options to an error about reading."""
     recipe_keys = [f"{key}={value}" for key, value in read.items() if key not in request.read]
     own_source = recipe.spec.source is not None or recipe.spec.kinds
     if not recipe_keys or own_source or "--read" not in str(fault):
@@ -167,7 +166,6 @@ def _told_of_recipe(
 
 
 def _wrapped(recipe: Recipe, request: SourceRequest, read: Mapping[str, str]) -> SourceRequest:
-    """Return the request for the recipe's source, around that of the user."""
     source = recipe.spec.source
     if source is None or request.kind == source:
         return replace(request, read=read)
@@ -176,7 +174,6 @@ def _wrapped(recipe: Recipe, request: SourceRequest, read: Mapping[str, str]) ->
 
 
 def _flat(recipe: Recipe, request: SourceRequest) -> CaseSource | None:
-    """Return the user's source, if its cases are 2D."""
     if recipe.spec.source is None or request.kind == recipe.spec.source:
         return None
     _, inner = split_read(replace(request, where=f"{request.kind}:{request.where}"))
@@ -228,7 +225,6 @@ def _others_of(
     common: Mapping[str, str],
     channels: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
-    """Return the further sources of a recipe by name, each as fields of its ``PartSpec``."""
     needs = recipe.spec.needs
     for option, name in [
         *(("--extra-source", name) for name in data),
@@ -264,7 +260,6 @@ def _others_of(
 
 
 def _with_data(part: PartSpec, others: Mapping[str, dict[str, Any]]) -> PartSpec:
-    """Return a part with the source that it names."""
     name = (part.data or "").removeprefix("{").removesuffix("}")
     if part.data != f"{{{name}}}":
         return part
@@ -275,7 +270,6 @@ def _with_data(part: PartSpec, others: Mapping[str, dict[str, Any]]) -> PartSpec
 def _composite_of(
     run: RunSpec, generator: str, edits: Sequence[str] | None, others: Mapping[str, dict[str, Any]]
 ) -> Spec | None:
-    """Return the composite run of a set; None for a run of one generator."""
     if run.parts is not None:
         parts = tuple(_with_data(part, others) for part in run.parts)
         return ChainSpec(parts=parts, edits=None if edits is None else tuple(edits))

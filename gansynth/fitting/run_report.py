@@ -15,6 +15,7 @@ from typing import Any
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunDescription
+from gansynth.fitting.sample_grids import UNTRAINED
 from gansynth.report.blocks import (
     Block,
     BulletList,
@@ -42,7 +43,7 @@ from gansynth.runtime.version import __version__
 from gansynth.sampling.identifiers import Identifiers, names_of, words_of_schema
 from gansynth.sampling.run import PARTS
 from gansynth.training.loggers import FILE as LOSSES
-from gansynth.training.loop import FitOptions
+from gansynth.training.loop import loop_options
 
 RESULTS, PAGE, CARD = "report.json", "report.html", "card.md"
 CURVES = Path("samples", "curves.png")
@@ -94,7 +95,6 @@ def write_run_report(
 
 
 def _document(run: RunDescription, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``report.json``: what the fit reported, settings, counts, words of an evaluation."""
     manifest, config = run.manifest, run.manifest["config"]
     measured = run.folder / "evaluation" / "evaluation.json"
     evaluation = read_json(measured) if measured.is_file() else {}
@@ -121,25 +121,24 @@ def _seen(lineage: Lineage) -> dict[str, Any]:
 
 
 def _changed(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the settings that are not the generator's usual ones."""
     cls, config = installed().generator(manifest["generator"]), manifest["config"]
     usual = overlay({key: json.dumps(value) for key, value in cls.loop.items()}, {})
-    models = split_settings(usual, FitOptions, cls.Options, generator=cls.name)
+    models = split_settings(usual, loop_options(cls), cls.Options, generator=cls.name)
     for part, model in zip(("fit", "options"), models, strict=True):
         for key, value in model.model_dump(mode="json").items():
-            if (here := config[part].get(key)) != value:
+            if (here := config[part].get(key, value)) != value:
                 yield {"setting": key, "here": here, "usual": value}
 
 
 def _card(run: RunDescription, root: JsonNode) -> Report:
-    """Compose ``card.md``, which has no pictures."""
     own, steps, parts = root["lineage"][0], root["steps"], run.manifest.get(PARTS)
-    of: Line = [" of ", whole(steps["asked"])] if steps["asked"] else []
-    done: Line = [f"{len(parts)} parts"] if parts else ["step ", whole(steps["done"]), *of]
+    done: Line = [f"{len(parts)} parts, "] if parts else []
+    if steps["asked"]:
+        done = ["step ", whole(steps["done"]), " of ", whole(steps["asked"]), ", "]
     return Report(
         name=f"Model card of {run.folder.resolve().name}",
         sentence=[
-            *(str(run.manifest["generator"]), ", ", *done, ", fitted on ", whole(own["cases"])),
+            *(str(run.manifest["generator"]), ", ", *done, "fitted on ", whole(own["cases"])),
             *(" cases of ", whole(own["subjects"])),
             *(" subjects; ", whole(root["held_out_cases"]), " cases held out."),
         ],
@@ -170,19 +169,19 @@ def _nameless(run: RunDescription, document: Mapping[str, Any]) -> dict[str, Any
 
 
 def _page(run: RunDescription, card: Report) -> Report:
-    """Compose ``report.html``: the card with pictures, curves and every setting."""
     grids = list(_grids(run.folder / "samples"))
     config = CodeBlock((run.folder / "config.yaml").read_text("utf-8"), "/config")
     data, settings, *others = card.sections
     settings = replace(settings, blocks=[*settings.blocks, Details("All settings", [config])])
     none = [Paragraph(["There are none yet."], "note")]
+    curves = _images((run.folder / CURVES).parent, CURVES.stem)
     return replace(
         card,
         name=f"Run {run.folder.resolve().name}",
         warnings=[*card.warnings, *([[PATIENTS]] if grids else [])],
         sections=[
             _section("Preview grids", grids or none),
-            _section("Curves", _images((run.folder / CURVES).parent, CURVES.stem) or none),
+            *([_section("Curves", curves)] if curves else []),
             *(data, settings, *others),
         ],
     )
@@ -193,7 +192,6 @@ def _section(title: str, blocks: Sequence[Block]) -> Section:
 
 
 def _data(run: RunDescription, root: JsonNode) -> list[Block]:
-    """Return what it was trained on, and what it generates from what."""
     own, request, schema = root["lineage"][0], run.request, run.schema
     spacing = " x ".join(f"{value:.3g}" for value in schema.spacing)
     reading = root["config"]["data"]["read"].members()
@@ -214,7 +212,6 @@ def _data(run: RunDescription, root: JsonNode) -> list[Block]:
 
 
 def _settings(root: JsonNode) -> list[Block]:
-    """Return a table of the settings that are not the usual ones."""
     if not root["changed"]:
         parts = PARTS in root["config"].value
         usual = "Its parts have them." if parts else "All settings are the generator's usual ones."
@@ -223,7 +220,6 @@ def _settings(root: JsonNode) -> list[Block]:
 
 
 def _table(caption: str, rows: JsonNode) -> Table:
-    """Return a table of JSON objects with the same keys."""
     columns = [TableColumn(name, "words") for name, _ in rows[0].members()]
     cells = [[[_shown(node.value)] for _, node in row.members()] for row in rows]
     return Table(caption, columns, [TableRow(row) for row in cells])
@@ -234,7 +230,6 @@ def _shown(value: Any) -> str:
 
 
 def _measures(root: JsonNode) -> list[Block]:
-    """Return what an evaluation has found."""
     words = root["evaluation"]["words"]
     lists = {
         "Shown:": list(words["shown"]),
@@ -247,11 +242,11 @@ def _measures(root: JsonNode) -> list[Block]:
 
 
 def _lineage(run: RunDescription, root: JsonNode) -> list[Block]:
-    """Return whose cases the weights have seen."""
     weights, versions = run.manifest["weights"], run.manifest["versions"]
+    begun, trained = root["config"]["init_from"], weights and root["steps"]["asked"]
     rows: list[tuple[str, Line]] = [
-        ("started from", [str(root["config"]["init_from"].value or "new weights")]),
-        ("weights", [f"{weights['path']}, SHA-256 {weights['sha256']}" if weights else "none"]),
+        *([("started from", [begun.text or "new weights"])] if trained or begun else []),
+        *([("weights", [f"{weights['path']}, SHA-256 {weights['sha256']}"])] if trained else []),
         *((f"part {p['name']}", [f"{p['folder']}/{PAGE}"]) for p in run.manifest.get(PARTS, ())),
         ("versions", [", ".join(f"{name} {version}" for name, version in versions.items())]),
         ("begun", [str(run.manifest["created"])]),
@@ -261,17 +256,15 @@ def _lineage(run: RunDescription, root: JsonNode) -> list[Block]:
 
 
 def _grids(folder: Path) -> Iterator[Block]:
-    """Yield the newest preview grid, other kinds, and some of the earlier ones."""
     steps = sorted(path.stem for path in folder.glob("step-*.png"))
     last = max(0, len(steps) - 1)
     *earlier, newest = sorted({round(n * last / (SHEETS - 1)) for n in range(SHEETS)})
-    yield from _images(folder, *steps[newest:], "composite", "interpolation", "nearest")
+    yield from _images(folder, *steps[newest:], UNTRAINED, "composite", "interpolation", "nearest")
     if rows := _images(folder, *(steps[n] for n in reversed(earlier))):
         yield Details(f"{len(rows)} of {last} earlier ones", rows)
 
 
 def _images(folder: Path, *names: str) -> list[Block]:
-    """Return pictures that are there, each with its path in the run."""
     paths = [path for name in names if (path := folder / f"{name}.png").is_file()]
     return [
         ImageRow([ReportImage(data_uri(p.read_bytes()), p.stem, [f"{folder.name}/{p.name}"])])

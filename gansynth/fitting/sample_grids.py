@@ -14,10 +14,11 @@ from gansynth.sampling.run import Run
 
 COLUMNS = 8
 """Samples on a preview grid."""
+UNTRAINED = "preview"  # name of the only grid of a generator without training
 
 
 class SampleGrid:
-    """Writes ``samples/step-XXXXXXXX.png`` with the current weights of the generator."""
+    """Writes ``samples/step-XXXXXXXX.png`` with the current weights; without training, one grid."""
 
     def __init__(self, job: FitJob, run: Run) -> None:
         self.job, self.folder, self.sampler = job, run.folder / "samples", job.sampler(run)
@@ -25,12 +26,15 @@ class SampleGrid:
     def __call__(self, step: int) -> Path:
         """Write a preview grid; return its path."""
         samples = [self.sampler.draw_raw(index, 1)[0] for index in range(COLUMNS)]
-        path = self.folder / f"step-{step:08d}.png"
+        name, title = f"step-{step:08d}", f"step {step}"
+        if not self.job.trains:
+            name, title = UNTRAINED, ""
+        path = self.folder / f"{name}.png"
         real = [self.sampler.matching_real_case(sample) for sample in samples]
         options, schema = self.job.generator.options, self.job.generator.schema
         write_sample_grid(
             *(path, samples, real, schema),
-            title=f"step {step}",
+            title=title,
             given_channels=given_channels(options),
             drawn=draws_labels(options),
         )

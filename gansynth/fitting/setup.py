@@ -39,7 +39,7 @@ from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.training.checkpoint import KEPT, bytes_of
 from gansynth.training.loggers import flat
-from gansynth.training.loop import Batches, FitOptions, steps_for
+from gansynth.training.loop import Batches, FitOptions, loop_options, steps_for
 
 CROPS = 32
 """Most training crops that determine automatic options."""
@@ -76,6 +76,11 @@ class FitJob:
     recipe: str = ""
     reason: str = ""
 
+    @property
+    def trains(self) -> bool:
+        """Whether the fit has training steps; options of a generator may leave none."""
+        return bool(self.generator.phases())
+
     def config(self) -> dict[str, Any]:
         """Return the resolved settings, as in ``config.yaml``."""
         config = {
@@ -83,7 +88,7 @@ class FitJob:
             "data": self.source.request.to_json(),
             "size": list(self.space.size),
             "edits": list(self.edits),
-            "fit": self.options.model_dump(mode="json"),
+            "fit": self.options.model_dump(mode="json", include=None if self.trains else {"seed"}),
             "options": self.generator.options.model_dump(mode="json"),
         }
         if self.parent_run is not None:
@@ -96,7 +101,7 @@ class FitJob:
         A generator of label maps sees several crops of each if there are few cases: slices and
         places differ, and it rejects what it has not seen. So does one that only observes.
         """
-        only = self.generator.label_source == "generated" or not self.generator.phases()
+        only = self.generator.label_source == "generated" or not self.trains
         least = OBSERVED if only else 0
         return self.shown(self.source.train_ids, rng, least)
 
@@ -115,7 +120,6 @@ class FitJob:
         return Sampler(run, self.source, request)
 
     def _has_several(self, case_id: str) -> bool:
-        """Return whether crops of a case can show different voxels."""
         if self.space.grid not in ("crop", "slice"):
             return False
         shape = self.source.shape(case_id)
@@ -137,7 +141,9 @@ def resolve(
     cls = installed().generator(name)
     defaults = {key: json.dumps(value) for key, value in cls.loop.items()}
     texts = overlay(defaults, settings)
-    loop, options = split_settings(texts, FitOptions, cls.Options, generator=name, typed=typed)
+    given, options = split_settings(
+        texts, loop_options(cls), cls.Options, generator=name, typed=typed
+    )
     names = cls.default_edits if edits is None else tuple(edits)
     build_edits(names)
     picked = pick_device(device)
@@ -145,20 +151,28 @@ def resolve(
     cache = CaseCache(source)
 
     def build(space: Space) -> Generator:
-        with seeded(loop.seed):
+        with seeded(given.seed):
             return cls(space.generator_schema(source.schema), space.size, options)
 
     space = source.space
     built = build(space)
     check_labels(built, source)
     check_edits(edits or (), Capabilities.by(built))
-    _refuse_untrained(built, {key: settings[key] for key in typed})
     if built.intensity == "tanh":
         space = space.with_window(cache(i) for i in source.train_ids)
         built = build(space)
-    options, reason = built.automatic_options(_some_crops(cache, space, loop.seed))
+    options, reason = built.automatic_options(_some_crops(cache, space, given.seed))
     if options != built.options:
         built = build(space)
+    if isinstance(given, FitOptions) and built.phases():
+        loop = given
+    else:
+        for key in FitOptions.model_fields.keys() & set(typed) - {"seed"}:
+            raise UsageFault(
+                f"--set {key}={settings[key]}: has no effect, as {name} learns by no training "
+                f"steps here; leave {key} out"
+            )
+        loop = FitOptions(seed=given.seed, steps=0)
     if loop.epochs is not None:
         images = loop.epochs * len(source.train_ids)
         steps = steps_for(images, list(built.stages()), loop.batch_size)
@@ -173,23 +187,12 @@ def resolve(
 
 
 def _some_crops(cache: CaseCache, space: Space, seed: int) -> Iterator[Case]:
-    """Yield crops of training cases, spread over all."""
     ids, rng, crops = cache.source.train_ids, np.random.default_rng(seed), CaseBatches(cache, space)
     for index in np.linspace(0, len(ids) - 1, min(len(ids), CROPS)).round().astype(int):
         yield crops.cut(ids[index], rng)
 
 
-def _refuse_untrained(built: Generator, typed: Mapping[str, str]) -> None:
-    """Refuse settings of the training loop for a generator without training steps."""
-    for key in () if built.phases() else typed.keys() & (FitOptions.model_fields.keys() - {"seed"}):
-        raise UsageFault(
-            f"--set {key}={typed[key]}: has no effect, as {built.name} learns by no training steps "
-            f"here; leave {key} out"
-        )
-
-
 def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> EditedLabelMaps | None:
-    """Return the source of edited label maps for training; None: those of the cases."""
     if not generator.fit_edits:
         return None
     edits = build_edits(generator.fit_edits)
@@ -226,7 +229,6 @@ def check_labels(generator: Generator, source: CaseSource) -> None:
 
 
 def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:
-    """Return the space of training crops."""
     typed = f"--set patch={','.join(map(str, patch))}"
     if space.grid not in ("crop", "slice"):
         raise UsageFault(
@@ -355,8 +357,7 @@ def same_run(
             f"{out}: holds another run ({'; '.join(differing[:3])}), expected the same options to "
             "resume it; choose another -o"
         )
-    # Records of older runs hold the plain lineage only.
-    if _unnamed(Lineage.from_json(manifest["lineage"]).plain) != _unnamed(lineage.plain):
+    if _unnamed(Lineage.from_json(manifest["lineage"])) != _unnamed(lineage):
         raise UsageFault(
             f"{out}: the training cases have changed since this run began; expected the same "
             "cases to resume it; choose another -o"
@@ -364,5 +365,4 @@ def same_run(
 
 
 def _unnamed(lineage: Lineage) -> list[Any]:
-    """Return a lineage without the names of data sets."""
     return [(part.fold, part.cases, plain_host(part.host)) for part in lineage.everyone()]

@@ -88,7 +88,6 @@ def timed(job: FitJob, cost: Cost | None, measured: Measured) -> StepTimes:
 
 
 def _staged(job: FitJob, cost: Cost | None, measured: Measured) -> StepTimes:
-    """Time every stage of a growing GAN, on a smaller batch where a step takes long."""
     free, rate = SPARING * free_bytes(job.device), 0.0
     seconds, whole = 0.0, 0
     saving = drawing = 0.0

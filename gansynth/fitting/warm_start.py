@@ -161,7 +161,6 @@ def _copy(
     target_axis: tuple[int, Sequence[str]] | None,
     source_axis: tuple[int, Sequence[str]] | None,
 ) -> list[str] | None:
-    """Copy a tensor; return None if whole, else the names of the copied channels."""
     if source is None or target.ndim != source.ndim:
         return []
     if target_axis is None or source_axis is None:
@@ -216,7 +215,6 @@ def plain_name(key: str) -> str:
 
 
 def _spectral_vectors(net: nn.Module) -> set[str]:
-    """Return the names of the singular vectors in a network's state."""
     return {
         f"{name}.{vector}"
         for name, module in net.named_modules()

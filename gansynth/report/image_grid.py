@@ -199,7 +199,6 @@ def _columns(
     given_channels: Collection[str],
     drawn: bool,
 ) -> list[GridColumn]:
-    """Return the columns of a case, from left to right."""
     beneath = _beneath(schema)
     hidden = {value for values in beneath.values() for value in values}
     foreground = tuple(value for value in schema.foreground if value not in hidden)
@@ -240,7 +239,6 @@ def _case(
     windows: Sequence[Window],
     schema: Schema,
 ) -> _Drawn:
-    """Return the caption of one case, and its panels, a row for each plane."""
     reference: Sample | Case | None = sample if sample is not None else case
     assert reference is not None, "as many panels as samples or real cases"
     shape, values = reference.image.shape[1:], columns[0].values
@@ -363,7 +361,6 @@ def _together(rows: Sequence[Sequence[Picture | None]], gap: int = GAP, least: i
 
 
 def _legend(items: Sequence[Sample | Case], schema: Schema, width: int) -> list[Picture]:
-    """Return lines with the names of labels, or of boxes, in their colours."""
     names = [name for name, value in schema.labels.items() if value in schema.foreground]
     if all(item.labels is None for item in items):
         boxed = any(item.boxes is not None for item in items)
@@ -382,7 +379,6 @@ def _legend(items: Sequence[Sample | Case], schema: Schema, width: int) -> list[
 
 
 def _texts(texts: Sequence[str], width: int) -> Picture:
-    """Draw texts side by side, each so wide."""
     return np.concatenate([text_line(text, width) for text in texts], axis=1)
 
 

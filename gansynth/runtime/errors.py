@@ -69,28 +69,6 @@ FAULTS: Mapping[int, type[GansynthError]] = {
 """Exit code -> its fault, to raise a child process's fault again."""
 
 
-_PRIVATE = "samples were worse than noise at an epsilon of 8, see: gansynth help privacy"
-DROPPED = {
-    **dict.fromkeys(
-        (f"privacy_{key}" for key in ("noise", "epsilon", "clip", "delta", "units")), _PRIVATE
-    ),
-    **{
-        f"--{key.replace('_', '-')}": f"gansynth {command} has --set {key}=VALUE"
-        for command, keys in {
-            "import": ("bits", "backgrounds"),
-            "prepare": (
-                *("small", "patch", "batch_size"),
-                *("features", "convolutions", "plans_name"),
-            ),
-        }.items()
-        for key in keys
-    },
-    "--host": "the report's maps show the fold's own segmenter",
-    "selector": "choose slices by --read foreground=with, or by number: --read slices=40-110",
-}
-"""Name of earlier versions -> what to use instead."""
-
-
 @contextmanager
 def describe_error(option: str, typed: str) -> Iterator[None]:
     """Replace an option in raised messages by the one that the user typed (``--fit-set``).
@@ -105,41 +83,15 @@ def describe_error(option: str, typed: str) -> Iterator[None]:
         raise type(fault)(str(fault).replace(option, typed)) from fault
 
 
-RENAMED = {
-    "--usual-augmentation": "--host-augmentation",
-    "--no-usual-augmentation": "--no-host-augmentation",
-    "--frozen": "--offline",
-    "--with": "--extra-source",
-    "--with-read": "--extra-source-read",
-    "--keep-going": "--allow-empty-bank",
-    "--scratch": "--bank-dir",
-    "--look-again": "--reopen-test-set",
-    "--sealed": "--test-set",
-    "--for-sharing": "--deidentify",
-    "--effort": "--preset",
-    "--conditions": "--condition-source",
-    "--conditions-read": "--condition-source-read",
-    "--weights": "--sampling-weights",
-    "--output": "--out",
-    "failures": "hard-cases",
-    "--overwrite": "--force",
-    "train": "fit",
-    "pix2pix": "cgan3d",
-    "load_run": "load",
-}
-"""Name of before, or of other programs -> what it is called here."""
+ELSEWHERE = {"train": "fit", "pix2pix": "cgan3d"}
+"""Name in other programs -> what it is called here."""
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """Return " Did you mean 'width'?" with its leading blank, or nothing without a similar name.
-
-    For a dropped name, return what to use instead.
-    """
-    if word in DROPPED:
-        return f" {word} is gone: {DROPPED[word]}"
+    """Return " Did you mean 'width'?" with its leading blank, or nothing without a similar name."""
     names = list(names)
-    if RENAMED.get(word) in names:
-        return f" It is called {RENAMED[word]!r}."
+    if ELSEWHERE.get(word) in names:
+        return f" It is called {ELSEWHERE[word]!r}."
     close = difflib.get_close_matches(word, names, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -81,8 +81,6 @@ class NiftiVolume(NamedTuple):
 
 
 class _NiftiLayout(NamedTuple):
-    """Layout of the voxels according to a NIfTI header."""
-
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     offset: int

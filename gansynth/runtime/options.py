@@ -180,7 +180,6 @@ def read_settings(
 
 
 def _refuse_slips(settings: Mapping[str, str], names: Iterable[str], of: str, named: Named) -> None:
-    """Refuse unknown keys, and both settings of the training's length at once."""
     refuse_unknown(settings, names, of=of, named=named)
     if settings.keys() >= LENGTHS:
         raise UsageFault(
@@ -314,7 +313,6 @@ def idle(
 def _reason(
     unmet: Sequence[str], get: Callable[[str], Any], named: Named, called: Named
 ) -> tuple[str, str]:
-    """Return why an option has no effect, and a hint."""
     name, _, unwanted = unmet[0].replace("!", "").partition("=")
     if unmet == [f"!{name}"]:
         return f"with {named(name)}", "leave that out"

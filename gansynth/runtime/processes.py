@@ -313,7 +313,6 @@ def _lines(text: str) -> list[str]:
 
 
 def _signal(number: int) -> str:
-    """Return a signal's name, and the usual cause of SIGKILL."""
     hint = ", as the system does when memory runs out" if number == signal.SIGKILL else ""
     return signal.Signals(number).name + hint
 

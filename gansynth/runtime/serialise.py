@@ -94,7 +94,6 @@ def from_json(kind: Any, doc: Any) -> Any:
 
 
 def _write(value: Any) -> dict[str, Any]:
-    """Convert a dataclass to a document."""
     later, inline = getattr(value, "_later", ()), getattr(value, "_inline", ())
     document: dict[str, Any] = {}
     for name, _, usual in _fields(value.__class__):
@@ -107,7 +106,6 @@ def _write(value: Any) -> dict[str, Any]:
 
 
 def _read(cls: Any, doc: Any) -> Any:
-    """Convert a document to a dataclass."""
     if not isinstance(doc, Mapping):
         raise TypeError(f"{doc!r}, expected an object")
     values = dict(doc)
@@ -130,7 +128,6 @@ def _read(cls: Any, doc: Any) -> Any:
 
 @cache
 def _fields(cls: Any) -> tuple[tuple[str, Any, Any], ...]:
-    """Return name, type and default of each field of a dataclass."""
     kinds = get_type_hints(cls)
     return tuple(
         (f.name, kinds[f.name], f.default if f.default_factory is MISSING else f.default_factory())

@@ -17,8 +17,6 @@ _KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
 
 
 class _Loader(yaml.SafeLoader):
-    """Values within a bound; dates stay texts."""
-
     def compose_node(self, parent: Any, index: Any) -> Any:
         alias = self.check_event(yaml.AliasEvent)
         node: Any = super().compose_node(parent, index)

@@ -265,7 +265,6 @@ class PerClassGenerator(CompositeBase):
         return part.run.generator.reject_reason(part_sample)
 
     def _part(self, number: int | None) -> CompositePart:
-        """Return the part that generates a class; UsageFault if there is none."""
         name = None if number is None else self.schema.classes[number]
         for part in self.parts:
             if name in part.classes:

@@ -45,7 +45,8 @@ def describe_run(folder: Path) -> dict[str, Any]:
     if complete or (manifest.get("weights") is not None and not parts):
         _note(wrong, lambda: check_weights(RunFolder.known(folder, manifest)))
     losses = _last_values(folder / "metrics.csv", wrong)
-    newest = next((c for c in reversed(checkpoints) if c["precision"]), _NOT_SAID)
+    trained = "steps" in fit or not fit  # a generator without training has no steps
+    newest = next((c for c in reversed(checkpoints) if c["precision"] and trained), _NOT_SAID)
     return {
         "run": str(folder),
         "run_id": manifest.get("run_id"),
@@ -54,14 +55,14 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "running": _holder(folder),
         "generator": manifest.get("generator"),
         "created": manifest.get("created"),
-        "steps": {"done": manifest.get("steps"), "asked": fit.get("steps")},
+        "steps": {"done": manifest.get("steps"), "asked": fit.get("steps")} if trained else None,
         "images": losses.pop("images", None),
         "precision": newest["precision"] or fit.get("precision"),
         "device": newest["device"],
         "edits": manifest.get("edits"),
         "lineage": _lineage(_mapping(manifest.get("lineage"))),
         "losses": {k: v for k, v in losses.items() if k not in ("step", "seconds")},
-        "files": _files(folder, manifest),
+        "files": _files(folder, manifest if trained else {}),
         "checkpoints": checkpoints,
         "parts": parts,
         "options": manifest.get("options"),
@@ -70,7 +71,6 @@ def describe_run(folder: Path) -> dict[str, Any]:
 
 
 def _manifest(folder: Path, wrong: list[str]) -> dict[str, Any]:
-    """Return the manifest as far as it can be read."""
     path = folder / MANIFEST
     if not path.is_file():
         if not any(folder.glob("checkpoints/step-*")) and not (folder / "config.yaml").is_file():
@@ -88,7 +88,6 @@ def _manifest(folder: Path, wrong: list[str]) -> dict[str, Any]:
 
 
 def _checkpoint(folder: Path, wrong: list[str]) -> dict[str, Any]:
-    """Describe one checkpoint: step, size, and whether it is complete."""
     facts: dict[str, Any] = {"path": str(folder), "bytes": folder_bytes(folder), "step": None}
     before = len(wrong)
     state = _note(wrong, lambda: read_json(folder / STATE, hint="an older one is used")) or {}
@@ -108,7 +107,6 @@ def _checkpoint(folder: Path, wrong: list[str]) -> dict[str, Any]:
 
 
 def _part(folder: Path, part: object, wrong: list[str]) -> dict[str, Any]:
-    """Describe one part of a composite run: its own folder."""
     doc = _mapping(part)
     name = str(doc.get("name", part))
     where = str(doc.get("folder") or f"{PARTS}/{name}")
@@ -146,7 +144,6 @@ def _lineage(doc: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _last_values(metrics: Path, wrong: list[str]) -> dict[str, float]:
-    """Return the last finite value of each column of ``metrics.csv``."""
     if not metrics.is_file():
         return {}
     last: dict[str, float] = {}
@@ -161,12 +158,12 @@ def _last_values(metrics: Path, wrong: list[str]) -> dict[str, float]:
 
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all paths; None for missing ones."""
 
     def there(path: Path) -> str | None:
         return str(path) if path.exists() else None
 
     weights = _mapping(manifest.get("weights")).get("path")
+    sheets = [path for name in ("preview", "step-*") for path in folder.glob(f"samples/{name}.png")]
     return {
         "report": there(folder / "report.html"),
         "card": there(folder / "card.md"),
@@ -175,7 +172,7 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "weights": there(folder / str(weights)) if weights else None,
         "metrics": there(folder / "metrics.csv"),
         "curves": there(folder / "samples" / "curves.png"),
-        "sheets": [str(path) for path in sorted(folder.glob("samples/step-*.png"))],
+        "sheets": [str(path) for path in sorted(sheets)],
         "samples": [str(path) for path in sorted(folder.glob("samples/seed-*"))],
         "evaluation": there(folder / "evaluation" / "report.html"),
         "turing": [str(path) for path in sorted(folder.glob("turing/*")) if path.is_dir()],

@@ -108,10 +108,7 @@ def build_generator(run: RunDescription) -> Generator:
     cls = installed().generator(manifest["generator"])
     schema = space.generator_schema(run.schema)
     try:
-        # Removed options do not matter if they were None.
-        fields = cls.Options.model_fields
-        values = {k: v for k, v in manifest["options"].items() if k in fields or v is not None}
-        options = cls.Options(**values)
+        options = cls.Options(**manifest["options"])
     except (ValidationError, TypeError) as error:
         raise IntegrityFault(
             f"{run.folder / MANIFEST}: key 'options': {_first_line(error)}; expected "
@@ -123,7 +120,6 @@ def build_generator(run: RunDescription) -> Generator:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first error of a validation, with its key and value."""
     from pydantic import ValidationError
 
     if not isinstance(error, ValidationError):

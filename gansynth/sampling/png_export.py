@@ -156,7 +156,6 @@ def find_windows(text: str, source: CaseSource, space: Space) -> tuple[tuple[flo
 
 
 def _intensities(source: CaseSource) -> list[FloatArray]:
-    """Return some intensities of each channel of some training cases."""
     rng = np.random.default_rng(0)
     ids = source.train_ids
     chosen = sorted(rng.choice(len(ids), min(LOOKED_AT, len(ids)), replace=False).tolist())
@@ -169,8 +168,6 @@ def _intensities(source: CaseSource) -> list[FloatArray]:
 
 
 class _PngWriter:
-    """Write the files of samples into a folder that is not yet visible."""
-
     def __init__(
         self,
         folder: Path,
@@ -252,7 +249,6 @@ class _PngWriter:
         self.manifest.write(self.folder)
 
     def _write_data_yaml(self, images: list[str]) -> None:
-        """Write ``data.yaml`` for detectors; every fifth picture and the last are ``val``."""
         val = images[FOLDS - 1 :: FOLDS] or images[-1:]
         for split, listed in (("train", [i for i in images if i not in val]), ("val", val)):
             (self.folder / f"{split}.txt").write_text("".join(f"{i}\n" for i in listed), "utf-8")
@@ -272,7 +268,6 @@ class _PngWriter:
         return [self._save_bytes(f"{folder}/{name}.txt", data) for folder in folders]
 
     def _save(self, name: str, pixels: npt.NDArray[Any]) -> tuple[str, str]:
-        """Write a picture, and return its name and SHA-256."""
         return self._save_bytes(name, png_bytes(pixels, synthetic=True))
 
     def _save_bytes(self, name: str, data: bytes) -> tuple[str, str]:

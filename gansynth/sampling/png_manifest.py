@@ -140,7 +140,6 @@ class PngManifest:
         ]
 
     def _line(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a line of the table; several values of a cell are separated by semicolons."""
 
         def listed(kind: str, key: str) -> str:
             return ";".join(entry[key] for entry in row.get(kind, ()))

@@ -289,7 +289,6 @@ def _draw(run: Run, record: SampleRecord, root: str | None) -> tuple[Sample, Sch
 
 
 def _kind(device: str, settings: Mapping[str, Any]) -> str:
-    """Return the requested device; ``auto`` is the recorded kind, or the CPU."""
     import torch
 
     if device != "auto":

@@ -150,7 +150,6 @@ def _check_kind(text: str, kind: str) -> None:
 
 
 def _anywhere(kind: str, where: str) -> str:
-    """Return the absolute place of a source."""
     if kind in _BY_NAME:
         return where
     inner, colon, location = where.partition(":")

@@ -77,7 +77,6 @@ def _widened(tensor: Tensor) -> Tensor:
 
 
 def _changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    """Return a batch with its tensors changed, also those in tuples."""
 
     def changed(value: Any) -> Any:
         if isinstance(value, tuple):

@@ -254,7 +254,6 @@ class _TensorBoard:
             self._writer.close()
 
     def _at(self, step: int, *, back: bool = False) -> Any:
-        """Return the writer; a new one replaces logs from this step on."""
         if self._writer is not None and not back:
             return self._writer
         self.close()
@@ -357,7 +356,6 @@ LOGGERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Logger]] = {
 
 
 def _identity(note: Path) -> str:
-    """Return the id of a log, the same each time a run is resumed."""
     if not note.exists():
         write_json_atomic(note, {"id": secrets.token_hex(4)})
     return str(read_json(note)["id"])

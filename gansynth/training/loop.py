@@ -46,8 +46,14 @@ The whole batch of a step has the numbers 0 to ``batch_size - 1``."""
 FIRST_PREVIEW = 15.0  # seconds of training until the first preview grid, whatever `sample_every` is
 
 
-class FitOptions(SetOptions):
-    """Options of the training loop, the same for every generator."""
+class SeedOptions(SetOptions):
+    """The one option of every fit, with or without training."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, batches and noise")
+
+
+class FitOptions(SeedOptions):
+    """Options of the training loop, the same for every generator that trains."""
 
     needs: ClassVar[Needs] = {"decay_from": "decay"}
 
@@ -64,7 +70,6 @@ class FitOptions(SetOptions):
     patch: Size | None = Field(
         None, description="voxels per axis of training crops; the space's own size if null"
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, batches and noise")
     precision: Precision = Field(
         "auto",
         description="bf16, fp16 (CUDA), fp32, or auto: bf16 where native, else fp16 on CUDA from "
@@ -116,6 +121,11 @@ class TrainReport:
     losses: Mapping[str, float]  # the last logged averages
     rollbacks: int = 0  # number of rollbacks to a checkpoint because of non-finite numbers
     notes: list[str] = field(default_factory=list)  # for the user, e.g. about a skipped checkpoint.
+
+
+def loop_options(cls: type[Generator]) -> type[SeedOptions]:
+    """Return the model of the loop's options that fits of a generator have."""
+    return FitOptions if cls.trains() else SeedOptions
 
 
 def train(
@@ -291,6 +301,8 @@ def train(
                 pending.clear()
             index = done
 
+    if not steps:
+        shelf.preview(0)
     # -- Load the averaged weights.
     training_state.load_averages()
     return TrainReport(
@@ -340,7 +352,6 @@ def steps_for(images: float, stages: Sequence[Stage], batch_size: int) -> int:
 
 
 def _stage_at(stages: Sequence[Stage], images: int) -> tuple[Stage, float]:
-    """Return the stage after so many images, and how far its layers have faded in."""
     begun = 0
     for stage in stages:
         if stage.images is None or images < begun + stage.images:

@@ -362,7 +362,6 @@ class CGAN3D(Generator):
         return replace(told, insertion=inserting.of_conditions(conditions, self.device))
 
     def _inserted(self, condition: Condition, seed: int) -> Sample:
-        """Return a coarse insertion, without networks."""
         insertion = self._told([condition]).insertion
         assert insertion is not None, "only insert=lesion comes here"
         return self._sample(insertion.start[0], condition, seed)
@@ -398,7 +397,6 @@ class CGAN3D(Generator):
         ]
 
     def _sample(self, drawn: Tensor, condition: Condition, seed: int) -> Sample:
-        """Return the sample of one network output (C, ...)."""
         conditions = self.conditions
         provenance = {**condition.provenance, "generator": self.name, "latent_seed": seed}
         if not conditions.drawn:

@@ -177,7 +177,6 @@ class CGANOptions(GeneratorOptions):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """Refuse what contradicts itself."""
         conflicts = {
             "alternate: updates each player in turn; use n_critic=1": self.alternate
             and self.n_critic > 1,
@@ -219,7 +218,6 @@ class CGANOptions(GeneratorOptions):
         return float(self.insert == "lesion") if self.local is None else self.local
 
     def _pairs(self) -> dict[str, bool]:
-        """Return the conflicts of ``fit_edits`` by message."""
         pairs = bool(self.fit_edits)
         return {
             "fit_edits: samples have other label maps than the real images, so features do "
@@ -230,7 +228,6 @@ class CGANOptions(GeneratorOptions):
         }
 
     def _inserts(self) -> dict[str, bool]:
-        """Return the conflicts of ``insert=lesion`` by message."""
         lesion = self.insert == "lesion"
         return {
             # Values beyond a recorded window are clipped and could not be returned exactly.

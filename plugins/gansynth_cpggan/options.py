@@ -90,7 +90,6 @@ class CPGGANOptions(GeneratorOptions):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """Refuse what contradicts itself."""
         if self.mismatch and self.minibatch < 2:
             raise ValueError(
                 "mismatch: takes boxes from another sample of the group; use minibatch=2 or "

@@ -157,7 +157,6 @@ class CPGGANSampler:
     def _whole(
         self, image: FloatArray, condition: Condition, kind: int | None, extra: dict[str, Any]
     ) -> Sample:
-        """Return the sample of a whole generated image."""
         boxes = NONE if condition.boxes is None else condition.boxes
         boxes, tightened = self._tightened(image, boxes)
         return Sample(image, None, boxes, {**self._told(condition, kind), **extra, **tightened})

@@ -285,7 +285,6 @@ class DCGAN(Generator):
     def _sample(
         self, image: FloatArray, labels: LabelArray | None, provenance: dict[str, Any]
     ) -> Sample:
-        """Return the sample of one network output, its label map cleaned."""
         if labels is None:
             return Sample(image.copy(), None, None, provenance)
         image, drawn = image.copy(), labels

@@ -119,7 +119,6 @@ class DCGANOptions(GeneratorOptions):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """Refuse what contradicts itself."""
         if self.objective == "wgan-gp" and self.d_norm == "batch":
             raise ValueError(
                 "d_norm=batch: wgan-gp penalises each sample alone; use instance, layer or none"

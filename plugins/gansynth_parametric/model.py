@@ -105,7 +105,6 @@ class Parametric(Generator):
         return Sample(out, labels.copy(), provenance=condition.provenance)
 
     def _tissue(self, image: FloatArray, labels: LabelArray) -> Mask:
-        """Return the body without lesions."""
         return np.asarray(organ_mask(image) & (labels != OUTSIDE) & ~mask_of(labels, self.values))
 
     def _measured(self, case: Case) -> Iterator[Matrix]:

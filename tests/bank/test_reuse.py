@@ -29,6 +29,7 @@ class Producer:
 
     def wait(self, count, seconds, progress):
         self.asked.append((count, round(seconds)))
+        progress(count + 14)  # a segment holds more
         if count > self.made:
             raise TrainingFault("too slow")
 
@@ -66,6 +67,12 @@ def test_a_live_bank_is_filled_first_as_far_as_it_takes(supply_of):
     longer = supply_of(draws=643)
     longer.wait()
     assert longer.supervisor.asked[1] == (64, HEAD_START_SECONDS)
+
+
+def test_no_more_samples_are_told_than_are_waited_for(supply_of):
+    training_bank = supply_of(draws=643, frozen=True, held=34)
+    training_bank.wait()
+    assert training_bank.said[1] == "34 of 34 synthetic samples"
 
 
 def test_a_slow_producer_keeps_nobody_waiting_for_more_than_the_least(supply_of):

@@ -1,4 +1,4 @@
-"""``gansynth help PAGE``: the pages of the docs, offline."""
+"""``gansynth help PAGE`` or ``WORD``: the pages of the docs, and words, offline."""
 
 import pytest
 
@@ -22,9 +22,35 @@ def test_a_section_ends_where_the_next_of_its_depth_begins(run_cli):
 
 
 @pytest.mark.parametrize(
+    ("word", "name", "kind", "meaning", "more"),
+    [
+        ("ratio", "ratio", "word", "real to synthetic samples", "gansynth help glossary"),
+        ("--schedule", "--schedule", "option", "How the ratio changes", "gansynth augment --help"),
+        ("lesion", "lesion", "recipe", "lesions drawn into real images", "gansynth options lesion"),
+        ("copypaste", "copypaste", "generator", "The baseline", "gansynth options copypaste"),
+        ("d_width", "d_width", "setting of cgan3d", "discriminator", "gansynth options cgan3d"),
+        ("hard case", "hard-cases", "command", "Find hard", "gansynth hard-cases --help"),
+        (
+            "cut off",
+            "When it is cut off",
+            "page",
+            "",
+            "gansynth help training 'when it is cut off'",
+        ),
+    ],
+)
+def test_a_word_is_found_with_a_line_and_where_to_read_on(
+    word, name, kind, meaning, more, run_json
+):
+    found = {(each["name"], each["kind"]): each for each in run_json("help", word)["found"]}
+    assert found[name, kind]["meaning"].startswith(meaning)
+    assert found[name, kind]["more"] == more
+
+
+@pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["sourcse"], "help 'sourcse': there is no such page. Did you mean 'sources'?"),
+        (["sourcse"], "help 'sourcse': nothing is called that. Did you mean 'source' or 'sources'"),
         (["sources", "dicom"], "help sources 'dicom': no such section, expected words of one of:"),
     ],
 )

@@ -18,10 +18,21 @@ def test_whatever_is_registered_has_its_options_printed(run_json, kind, name):
     assert all(option["meaning"] for table in tables for option in table)
 
 
-def test_of_a_generator_the_training_loops_options_are_printed_too(run_json):
-    own, loop = run_json("options", "dcgan")["tables"]
-    assert "objective" in {option["key"] for option in own["options"]}
-    assert [option["key"] for option in loop["options"]] == list(FitOptions.model_fields)
+@pytest.mark.parametrize(
+    ("name", "keys"), [("dcgan", FitOptions.model_fields), ("means", ["seed"])]
+)
+def test_of_a_generator_the_options_of_its_loop_are_printed_too(toys, run_json, name, keys):
+    own, loop = run_json("options", name)["tables"]
+    assert [option["key"] for option in loop["options"]] == list(keys)
+    assert {option["key"] for option in own["options"]} & {"objective", "grain"}
+
+
+def test_of_a_recipe_what_it_sets_is_printed(run_cli):
+    shown = run_cli("options", "lesion")
+    assert "recipe lesion: gansynth fit cgan3d --recipe lesion; lesions drawn" in shown.stdout
+    assert "  insert            lesion  lesion: draw another case's lesion" in shown.stdout
+    assert "--recipe lesion --scale tiny" in shown.stdout
+    assert shown.stderr.startswith("next: gansynth fit cgan3d --recipe lesion --data KIND:WHERE")
 
 
 def test_of_a_host_all_its_commands_are_printed(run_cli):

@@ -28,16 +28,9 @@ TURING = "turing-test {toy}"
 SLIPS: dict[str, str | tuple[str, ...]] = {
     "fti": "No such command 'fti'. Did you mean 'fit'? See: gansynth --help",
     "fit cgan3d --data nnunet:004": "Missing option '-o' / '--out'. See: gansynth fit --help",
-    # What is gone.
-    "selector fit": "--read slices=40-110",
-    f"{DCGAN} slices:nifti:. --read selector=s": "--read slices=40-110",
-    f"{DCGAN} toy:2 --set privacy_epsilon=8": "gansynth help privacy",
-    "evaluate run --host trained": "the fold's own segmenter",
-    # Names of before, and of other programs.
-    "failures --data example:3d": "It is called 'hard-cases'",
+    # Names in other programs.
     "train cgan3d": "It is called 'fit'",
     "fit pix2pix --data example:2d -o out": "It is called 'cgan3d'",
-    "augment --frozen": "--frozen. It is now --offline",
     # Options that have no effect.
     f"{SEGMENTER} --bank b --bank-size 9": "--bank-size 9: has no effect with --bank b",
     f"{SEGMENTER} --generator g --offline --reuse 3": "--reuse 3: has no effect with --offline",
@@ -54,7 +47,11 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{FIT} --scale one": "--scale one: has no effect without --recipe",
     f"{DCGAN} example:2d --set clip=0.1": "--set clip=0.1: has no effect without objective=wgan",
     f"{DCGAN} example:2d --set decay_from=0.1": "decay_from=0.1: has no effect with decay=none",
-    "fit copypaste --data example:3d -o out --set steps=9": "--set steps=9: has no effect",
+    "fit copypaste --data example:3d -o out --set steps=9": "--set steps=9: copypaste "
+    "has no such setting. See: gansynth options copypaste",
+    "fit cgan3d -o o --data example:3d --set stage=coarse --set insert=lesion --set steps=9": "=9: "
+    "has no effect, as cgan3d learns by no training steps",
+    "fit dcgan --data example:2d -o out --verbose": "--verbose: has no effect without --dry-run",
     f"{DCGAN} nifti:x --read least=3": "--read least=3: has no effect without boxes",
     f"{DCGAN} slices:nifti:x --read resampling=nearest": "=nearest: has no effect without whole",
     "check nifti:x --read seed=3 --read splits=s.json": "--read seed=3: has no effect with "
@@ -78,7 +75,6 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "check niftl:folder": "Did you mean 'nifti'?",
     "check nowhere/at-all": "nowhere/at-all: no such file or folder, expected one, or KIND:WHERE",
     "check .": "no kind of source opens it; name its kind, as in gansynth check nifti:.",
-    "splits nnunet:004 --overwrite": "--overwrite. It is now --force",
     "fit cgan3d --data example:2d -o out --set widht=8": (
         "cgan3d has no such setting. Did you mean 'width'?",
         "See: gansynth options cgan3d",
@@ -89,7 +85,6 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "splits segmenter:x": "segmenter has no folds to write",
     "prepare yolo:data.yaml": "expected a host that has, such as nnunet",
     "prepare nnunet:001 --root . --set patches=8": "Did you mean 'patch'?",
-    "prepare nnunet:001 --root . --batch-size 8": "gansynth prepare has --set batch_size=VALUE",
     "prepare nnunet:001 --set=small=yes --set=patch=8,x": "expected whole numbers",
     "prepare nnunet:001 --set=small=yes --set=features=0": "greater than 0",
     "import bids:folder nnunet:001": "'bids' is unknown, expected one of",
@@ -97,7 +92,6 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "import msd:folder deepmedic:x": "expected a host that does, such as nnunet",
     "import msd:folder nnunet:": "import 'nnunet:': expected KIND:WHERE",
     "import msd:folder nnunet:1 --fold 0": "--fold: has no effect",
-    "import msd:folder nnunet:1 --bits 8": "gansynth import has --set bits=VALUE",
     "import msd:x nnunet:001 --set=bits=8": "no such setting",
     SLICES: "its cases have no boxes, expected --read boxes=yes",
     f"{SLICES} {BOXES} --fold all": "nothing is held out",

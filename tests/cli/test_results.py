@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from gansynth.core.run_folder import read_manifest, write_manifest
+from gansynth.core.schema import Schema
 from gansynth_cli import results
 from gansynth_cli.commands import benchmark, tune
 from gansynth_cli.common import Hint, again, then
@@ -155,9 +157,9 @@ def test_a_measure_has_its_own_unit_in_the_lines_of_a_benchmark():
     assert "HD95 (1), mm" in lines[2]
 
 
-def test_an_evaluation_is_told_by_its_three_answers_first():
+def test_an_evaluation_is_told_by_its_three_answers_first(run):
     found = evaluation.full() | {"files": {"report.html": "out/report.html"}}
-    lines = list(results.lines_of_evaluation(found, Path("runs/g0")))
+    lines = list(results.lines_of_evaluation(found, run))
     assert lines[0] == (
         "Realism: ◆ Like real in 3 of 10 figures  ▼ Unlike real in 6 of 10 figures  "
         "○ Cannot tell in 1 of 10 figures"
@@ -166,9 +168,38 @@ def test_an_evaluation_is_told_by_its_three_answers_first():
     assert lines[3].startswith("ALARM ")
     assert lines[-2:] == [
         "report: out/report.html",
-        "next: gansynth augment --generator runs/g0 --ratio 1:1 --target NAME",
+        f"next: gansynth augment --target segmenter --generator {run} --ratio 1:1  # nnunet: "
+        "import first",
     ]
     assert isinstance(lines[-1], Hint)  # for people, on stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"kind": "nnunet"}, "augment --target nnunet --generator"),
+        ({"kind": "yolo"}, "augment --target yolo --generator"),
+        ({"label_source": "none"}, "help dcgan label-maps"),
+        ({"foreground": False}, "import slices:KIND:WHERE yolo:FOLDER"),
+    ],
+)
+def test_the_next_training_is_of_the_framework_of_the_data(run, changes, line):
+    manifest = read_manifest(run)
+    manifest["request"]["kind"] = changes.get("kind", "nifti")
+    manifest["label_source"] = changes.get("label_source", "condition")
+    if not changes.get("foreground", True):
+        manifest["schema"]["labels"] = {"background": 0}
+    write_manifest(run, manifest)
+    assert line in results.then_augment(run)
+
+
+@pytest.mark.parametrize(
+    ("labels", "boxes", "generator"),
+    [({"tumour": 1}, (), "cgan3d"), ({}, ("tumour",), "cpggan"), ({}, (), "dcgan")],
+)
+def test_the_next_fit_is_of_a_generator_for_the_cases(labels, boxes, generator):
+    schema = Schema(("T1",), {"background": 0, **labels}, (1.0, 1.0), "HW", box_classes=boxes)
+    assert results.generator_for(schema) == generator
 
 
 QUERIES = {"completion", "help", "options"}

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -32,15 +33,37 @@ def test_fit_prints_a_summary_on_stdout_and_the_rest_on_stderr(toys, run_cli, tm
     run = tmp_path / "run"
     result = run_cli("fit", "means", *DATA, "-o", run)
     assert result.exit_code == 0
-    assert result.stdout.splitlines() == [
-        f"{run}: fitted in 0:00; 12 training cases, 4 held out",
+    stdout = re.sub(r"in 0:\d\d;", "in a moment;", result.stdout)
+    assert stdout.splitlines() == [
+        f"{run}: fitted in a moment; 12 training cases, 4 held out",
         "finest detail: 0.99 to 1.00 of the real power (1 is as in real images)",
         f"report: {run / 'report.html'}",
     ]
     assert "12 training case(s), 4 held out" in result.stderr
     assert result.stderr.splitlines()[-1] == f"next: gansynth sample {run} --sheet"
     again = run_cli("fit", "means", *DATA, "-o", run, "--quiet")
-    assert (again.exit_code, again.stderr, again.stdout) == (0, "", result.stdout)
+    told = re.sub(r"in 0:\d\d;", "in a moment;", again.stdout)
+    assert (again.exit_code, again.stderr, told) == (0, "", stdout)
+
+
+def test_a_generator_without_training_has_a_preview_and_no_steps(toys, run_cli, tmp_path):
+    run = tmp_path / "run"
+    told = run_cli("fit", "means", *DATA, "-o", run).stdout
+    told += run_cli("fit", "means", *DATA, "-o", tmp_path / "dry", "--dry-run", "--verbose").stdout
+    told += run_cli("show", run).stdout + (run / "config.yaml").read_text()
+    told += (run / "card.md").read_text()
+    page = (run / "report.html").read_text()
+    assert [path.name for path in run.glob("samples/*")] == ["preview.png"]
+    assert (page.count("<img"), "Curves" in page) == (1, False)
+    assert not [word for word in ("step", "epoch", "batch", "precision") if word in told + page]
+
+
+def test_a_dry_run_tells_time_and_memory_first_and_settings_if_asked(toys, run_cli, tmp_path):
+    asked = ("fit", "means", *DATA, "-o", tmp_path / "run", "--dry-run")
+    brief, whole = run_cli(*asked).stdout, run_cli(*asked, "--verbose").stdout
+    assert [line.split()[0] for line in brief.splitlines()[:2]] == ["time", "memory"]
+    assert "options.grain" not in brief
+    assert "options.grain" in whole
 
 
 def test_fit_does_what_it_is_told(toys, run_json, tmp_path, monkeypatch):

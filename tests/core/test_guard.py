@@ -209,10 +209,9 @@ def test_neighbouring_slices_of_one_data_set_are_told_apart_by_subjects():
     assert matches(seen, [other], "pictures:copy")["second"].kind == "print"
 
 
-def test_an_older_record_is_read_and_the_claim_says_what_could_be_compared(host):
+def test_the_claim_says_what_could_be_compared(host):
     lineage = host.lineage()
-    old = Lineage.from_json(lineage.plain.to_json())
-    assert old.cases[0].sha256 == lineage.cases[0].sha256
+    old = replace(lineage, cases=tuple(case.plain for case in lineage.cases))
     assert "identical and near-identical images" in claim(lineage)
     assert "images could not be compared" in claim(old)
     assert "images could not be compared" in claim(replace(lineage, ancestors=(old,)))

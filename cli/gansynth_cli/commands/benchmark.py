@@ -107,13 +107,11 @@ def command(
 
 
 def _short(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what ``--json`` prints: all but the single scores."""
     runs = [{k: v for k, v in run.items() if k != "scores"} for run in document["runs"]]
     return {**document, "runs": runs}
 
 
 def _lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
-    """Yield the verdict, a line for each comparison, and where the report is."""
     from gansynth.benchmark.report.study import ReportData
     from gansynth.benchmark.subject_split import DEVELOPMENT
 

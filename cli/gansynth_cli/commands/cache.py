@@ -16,6 +16,7 @@ from gansynth_cli.common import (
     with_output,
     with_source_argument,
 )
+from gansynth_cli.results import generator_for
 
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
@@ -86,5 +87,6 @@ def command(
             report = write_h5(
                 source, path, dtype=dtype, compression=compression, chunk=chunk, progress=progress
             )
-    fitted = then("fit", "cgan3d", "--data", f"h5:{path}", "--fold", source.fold, "-o", "runs/g0")
+    words = ("fit", generator_for(source.schema), "--data", f"h5:{path}", "--fold", source.fold)
+    fitted = then(*words, "-o", "runs/g0")
     out.result(report, [*summary(report), *([] if dry_run else [fitted])])

@@ -23,7 +23,6 @@ PAPER_NOTE = (
 
 
 def _overlaps(context: click.Context, parameter: click.Parameter, text: str) -> tuple[float, ...]:
-    """Read ``.5,.25``."""
     try:
         overlaps = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -143,7 +142,6 @@ def _measured(
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the paper's table, then further tables."""
     from gansynth.metrics.detection.report import heading, main_table, verdicts, volume_table
 
     yield heading(document)

@@ -25,7 +25,8 @@ from gansynth_cli.common import (
     with_source,
 )
 from gansynth_cli.help import GroupedCommand, complete_names
-from gansynth_cli.results import lines_of_fit
+from gansynth_cli.results import counted, lines_of_fit
+from gansynth_cli.typed_options import with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
@@ -33,12 +34,8 @@ if TYPE_CHECKING:
 COLUMNS = ("run", "train_cases", "steps", "seconds", "kept")
 """Columns of the table of a recipe's fitted sets."""
 
-TOLD = (
-    *("parameters", "flops_per_step", "flops_total", "memory_predicted_mib", "memory_variants"),
-    *("memory_mib", "seconds_per_step", "time_from", "estimated_seconds", "estimated_minutes"),
-    *("estimated_hours", "why"),
-)
-"""Keys of a dry run's report that ``lines_of_cost`` shows."""
+SETTINGS = ("generator", "data", "size", "edits", "fit", "options", "init_from", "recipe")
+"""Keys of a dry run's report that ``--verbose`` lists; a recipe's sets and a chain's parts."""
 PAPER = {"parameters": "{}", "memory_gb": "{} GB", "card_gb": "a card of {} GB", "hours": "{} h"}
 """Key of a paper's report -> its format."""
 PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
@@ -51,6 +48,7 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
         "gansynth fit dcgan --recipe han2018-wgan --data nifti:brats -o runs/han --only Concat-64",
     ),
 )
+@with_needs({"verbose": "dry_run"})
 @click.argument("generator", metavar="NAME", shell_complete=complete_names("generators"))
 @with_source
 @click.option("-o", "--out", "folder", required=True, type=FOLDER, help="Folder of the new run.")
@@ -118,12 +116,14 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
     help="Also log to tensorboard, wandb or mlflow, in the run folder; may be repeated.",
 )
 @dry_run_option
+@click.option("--verbose", is_flag=True, help="With --dry-run: print every setting, too.")
 @with_output
 def command(
     generator: str,
     request: SourceRequest,
     folder: Path,
     settings: Mapping[str, str],
+    verbose: bool,
     out: Output,
     **words: Any,
 ) -> None:
@@ -138,24 +138,28 @@ def command(
 
     run = fit(generator, data=request, out=folder, quiet=out.quiet, set=settings, **words)
     if run.report:  # of several processes, the first one reports
-        out.result(run.report, lines_of(run.report))
+        out.result(run.report, lines_of(run.report, verbose=verbose))
 
 
-def lines_of(report: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a fit's report, or of a dry run's."""
-    if "sets" in report:
-        return lines_of_sets(report)
+def lines_of(report: Mapping[str, Any], *, verbose: bool = False) -> list[str]:
+    """Return the lines of a fit's report, or of a dry run's: time and memory first."""
     if not report.get("dry_run"):
-        return list(lines_of_fit(report))
-    if "parameters" not in report or "seconds_per_step" not in report:
-        return summary(report)
-    facts = {k: v for k, v in report.items() if k not in TOLD}
-    return [*summary(facts), "", *lines_of_cost(report)]
+        return lines_of_sets(report) if "sets" in report else list(lines_of_fit(report))
+    if "sets" in report:
+        lines = lines_of_sets(report)
+    else:
+        lines = lines_of_cost(report)
+        for name, part in report.get("parts", {}).items():
+            lines += ["", f"{name}:", *lines_of_cost(part)]
+        cases = counted(report["train_cases"], "training case")
+        lines += [f"{cases}, {report['held_out_cases']} held out"]
+    kept = (*SETTINGS, "sets", "parts")
+    settings = summary({key: report[key] for key in kept if key in report})
+    return [*lines, *(settings if verbose else [f"{len(settings)} settings, with --verbose"])]
 
 
 def lines_of_cost(report: Mapping[str, Any]) -> list[str]:
     """Return the cost of a fit beside the paper's, and memory by precision."""
-    nets = ", ".join(f"{name} {_short(n)}" for name, n in report["parameters"].items()) or "none"
     memory = f"{report['memory_mib']} MiB"
     predicted = report.get("memory_predicted_mib")
     if predicted is not None:
@@ -163,17 +167,20 @@ def lines_of_cost(report: Mapping[str, Any]) -> list[str]:
         if report["memory_mib"] != predicted:
             memory += f"; {report['memory_mib']} MiB measured on {report['device']}"
     minutes = report["estimated_minutes"]
-    span = f"{minutes / 60:.3g} h" if minutes >= 60 else f"{minutes:.3g} min"
-    time = f"{report['seconds_per_step']:.3g} s a step, {span} in all; {report['time_from']}"
+    time = f"{minutes / 60:.3g} h" if minutes >= 60 else f"{minutes:.3g} min"
+    if (seconds := report.get("seconds_per_step")) is not None:
+        time += f" in all, {seconds:.3g} s a step; {report['time_from']}"
     rows = [
         ("", "here", "paper"),
-        ("parameters", nets, _paper(report, "parameters")),
-        ("memory", memory, _paper(report, "memory_gb", "card_gb")),
         ("time", time, _paper(report, "hours")),
+        ("memory", memory, _paper(report, "memory_gb", "card_gb")),
     ]
+    if "parameters" in report:
+        nets = ", ".join(f"{name} {_short(n)}" for name, n in report["parameters"].items())
+        rows.append(("parameters", nets or "none", _paper(report, "parameters")))
     if "flops_per_step" in report:
         step, total = (_short(report[f"flops_{k}"]) for k in ("per_step", "total"))
-        rows.insert(2, ("work", f"{step}FLOP a step, {total}FLOP in all", "-"))
+        rows.append(("work", f"{step}FLOP a step, {total}FLOP in all", "-"))
     matching_real_case = bool(report.get("paper"))
     lines = table(rows) if matching_real_case else table(row[:2] for row in rows[1:])
     return [*lines, *lines_of_variants(report), *([report["why"]] if "why" in report else [])]
@@ -203,7 +210,6 @@ def _paper(report: Mapping[str, Any], *keys: str) -> str:
 
 
 def _short(number: float) -> str:
-    """Return ``12.3 T`` for 1.23e13, to be followed by a unit."""
     power = 0
     while abs(number) >= 1000 and power + 1 < len(PREFIXES):
         number, power = number / 1000, power + 1

@@ -108,7 +108,6 @@ def command(
 
 
 def _lines(report: dict[str, Any]) -> list[str]:
-    """Return the report, and its weights as a table."""
     plain = {key: value for key, value in report.items() if key not in ("risk", "inner")}
     folds = ", ".join(f"{row['train']} + {row['val']}" for row in report["inner"])
     lines = summary({**plain, "inner": folds})

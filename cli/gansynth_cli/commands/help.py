@@ -1,30 +1,51 @@
-"""``gansynth help``: print a page of the docs, without a network."""
+"""``gansynth help``: print a page of the docs, or find a word, without a network."""
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
-from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.errors import GansynthError, UsageFault
+from gansynth_cli.commands.options import KINDS as REGISTERED
 from gansynth_cli.common import Output, examples, table, with_output
 
 PAGES = Path(__file__).parents[1] / "pages"
-HEADING = re.compile(r"^#+ ", re.MULTILINE)
+HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
 HIDDEN = re.compile(r"^(<!-- .*? -->|!\[.*\]\(.*\)|<img .*>)\n", re.MULTILINE)
 """Marks of tables and pictures."""
+ROW = re.compile(r"^\| ([^|]+) \| (.+) \|$", re.MULTILINE)  # of the glossary
+LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+MOST = 12  # answers shown
 
 
-@click.command(epilog=examples("gansynth help faq", "gansynth help sources nifti"))
-@click.argument("page", required=False)
+class Entry(NamedTuple):
+    """Something with a name: what it is, one line about it, and where to read on."""
+
+    name: str
+    kind: str
+    meaning: str
+    more: str
+
+
+@click.command(
+    epilog=examples("gansynth help sources nifti", "gansynth help --schedule"),
+    context_settings={"ignore_unknown_options": True},  # --schedule is a word here
+)
+@click.argument("page", required=False, metavar="[PAGE|WORD]")
 @click.argument("section", required=False)
 @with_output
 def command(page: str | None, section: str | None, out: Output) -> None:
-    """Print a page of the docs in the terminal, without a network.
+    """Print a page of the docs, or find a word, without a network.
 
-    SECTION prints a part of it. Without PAGE, all pages are listed.
+    SECTION prints a part of the page. Without PAGE, all pages are listed. WORD is one of the
+    glossary, an option, a setting, a command, a recipe, a generator or another plugin.
 
     The options of a command: gansynth COMMAND --help. Those of a plugin: gansynth options NAME.
     """
@@ -35,8 +56,9 @@ def command(page: str | None, section: str | None, out: Output) -> None:
         return
     name = page.removesuffix(".md").replace("-", "_")
     if name not in pages:
-        hint = did_you_mean(name, pages)
-        raise UsageFault(f"help {page!r}: there is no such page.{hint} See: gansynth help")
+        found = search(" ".join(filter(None, (page, section))), pages)
+        out.result({"word": page, "found": [entry._asdict() for entry in found]}, _lines(found))
+        return
     text = _text(pages[name])
     if section is not None:
         text = section_of(text, section, name)
@@ -51,6 +73,88 @@ def command(page: str | None, section: str | None, out: Output) -> None:
     out.result({"page": name, "text": text}, [text])
 
 
+def search(word: str, pages: Mapping[str, Path]) -> list[Entry]:
+    """Return what is called a word, then what has it in its name; pages last.
+
+    Raises:
+        UsageFault: nothing; names the nearest.
+    """
+    asked, entries = _plain(word), [*_entries(pages)]
+    if not any(
+        _plain(each.name) == asked for each in entries if each.kind not in ("page", "option")
+    ):
+        entries += _settings()  # they take seconds
+    found: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        if f" {asked} " in f" {_plain(entry.name)} ":
+            found.setdefault((entry.name, entry.meaning or entry.more), entry)
+    if not found:
+        near = difflib.get_close_matches(word, {entry.name: None for entry in entries}, n=3)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise UsageFault(
+            f"help {word!r}: nothing is called that.{hint} See: gansynth help glossary"
+        )
+    best = sorted(
+        found.values(), key=lambda each: (each.kind == "page", _plain(each.name) != asked)
+    )
+    return [each._replace(meaning=each.meaning or _first_line(each)) for each in best[:MOST]]
+
+
+def _plain(text: str) -> str:
+    # In small letters, without hyphens and plurals.
+    return re.sub(r"s\b", "", re.sub(r"[-_ ]+", " ", text.lower())).strip()
+
+
+def _entries(pages: Mapping[str, Path]) -> Iterator[Entry]:
+    from gansynth.core.registry import installed
+    from gansynth.fitting.inventory import recipes
+    from gansynth_cli.main import COMMANDS, cli
+
+    for words, meaning in ROW.findall(_text(pages["glossary"])):
+        for word in words.split(", "):
+            yield Entry(word, "word", LINK.sub(r"\1", meaning), "gansynth help glossary")
+    for name, (_, meaning) in COMMANDS.items():
+        yield Entry(name, "command", meaning, f"gansynth {name} --help")
+        for parameter in getattr(cli.get_command(click.Context(cli), name), "params", ()):
+            if isinstance(parameter, click.Option):
+                typed, more = max(parameter.opts, key=len), f"gansynth {name} --help"
+                yield Entry(typed, "option", parameter.help or "", more)
+    summaries = {name: str(recipe["summary"]) for name, recipe in recipes(installed()).items()}
+    for kind in REGISTERED:
+        for name in installed().names(kind):
+            meaning = summaries.get(name, "") if kind == "recipes" else ""
+            yield Entry(name, kind.removesuffix("s"), meaning, f"gansynth options {name}")
+    for page, path in pages.items():
+        title, *headings = (heading.lstrip("# ") for _, heading in _headings(_text(path)))
+        yield Entry(page, "page", title, f"gansynth help {page}")
+        for heading in headings:
+            yield Entry(heading, "page", "", f"gansynth help {page} {heading.lower()!r}")
+
+
+def _settings() -> Iterator[Entry]:
+    from gansynth.core.registry import installed
+    from gansynth.evaluation.option_tables import KINDS, OTHERS, options
+
+    for name in (*OTHERS, *(name for kind in KINDS for name in installed().names(kind))):
+        with suppress(GansynthError):  # of a plugin that does not load
+            for key, _, meaning in (row for of_name in options(name) for row in of_name.rows):
+                yield Entry(key, f"setting of {name}", meaning, f"gansynth options {name}")
+
+
+def _first_line(entry: Entry) -> str:
+    from gansynth.core.registry import installed
+
+    kind = f"{entry.kind}s"
+    loaded = installed().load(kind, entry.name) if kind in REGISTERED else ""
+    return str(loaded.__doc__).partition("\n")[0] if loaded else ""
+
+
+def _lines(found: list[Entry]) -> Iterator[str]:
+    for name, kind, meaning, more in found:
+        yield f"{name} ({kind}){': ' * bool(meaning)}{meaning}"
+        yield f"    {more}"
+
+
 def _text(path: Path) -> str:
     return HIDDEN.sub("", path.read_text("utf-8"))
 
@@ -61,10 +165,7 @@ def section_of(text: str, section: str, page: str) -> str:
     Raises:
         UsageFault: no heading holds them.
     """
-    starts = [
-        match.start() for match in HEADING.finditer(re.sub(r"```.*?```", _blank, text, flags=re.S))
-    ]
-    headings = [text[start:].partition("\n")[0] for start in starts]
+    starts, headings = zip(*_headings(text), strict=True)
     for index, heading in enumerate(headings):
         if section.lower().replace("-", " ") in heading.lower().replace("-", " "):
             depth = heading.index(" ")
@@ -77,6 +178,8 @@ def section_of(text: str, section: str, page: str) -> str:
     )
 
 
-def _blank(match: re.Match[str]) -> str:
-    """Blanks as long as a block of code, in which # is no heading."""
-    return " " * len(match[0])
+def _headings(text: str) -> Iterator[tuple[int, str]]:
+    # In a block of code, # is no heading.
+    plain = re.sub(r"```.*?```", lambda match: " " * len(match[0]), text, flags=re.DOTALL)
+    for match in HEADING.finditer(plain):
+        yield match.start(), match[0]

@@ -127,7 +127,6 @@ def command(
 
 
 def _typed() -> str:
-    """Return the command line to record."""
     import sys
 
     from gansynth.benchmark.papers.commands import bare
@@ -144,7 +143,6 @@ def _table(
     request: Mapping[str, Any],
     out: Output,
 ) -> PaperTableRun:
-    """Return the table of a command line; the data are opened, so that faults show at once."""
     from gansynth.benchmark.papers.commands import PaperArguments, PaperCommands
     from gansynth.benchmark.papers.plan import find_plan
     from gansynth.benchmark.papers.table_run import PaperTableRun

@@ -32,7 +32,6 @@ MEANT = frozenset(("run", "replay", "folder", "device", "root", "as_json", "quie
 
 
 def _png(kind: str, bits: str | None, **options_given: Any) -> PngOptions | None:
-    """Return the options of PNG files; None for NIfTI."""
     if kind != "png":
         return None
     from gansynth.sampling.png_export import PngOptions

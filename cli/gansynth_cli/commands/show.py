@@ -10,6 +10,7 @@ import click
 
 from gansynth.runtime.errors import IntegrityFault
 from gansynth_cli.common import FOLDER, Hint, Output, examples, summary, table, then, with_output
+from gansynth_cli.results import then_augment
 
 SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -32,7 +33,6 @@ def command(run: Path, out: Output) -> None:
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the document as text: facts, files, checkpoints, parts, then faults."""
     # The options are in config.yaml and --json.
     apart = ("files", "checkpoints", "parts", "wrong", "lineage", "options")
     lineage = document["lineage"]
@@ -43,7 +43,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield from summary(facts)
     yield ""
     yield from table(_places(document["files"]))
-    if document["checkpoints"]:
+    if document["checkpoints"] and document["steps"] is not None:
         yield ""
         yield from table(
             (
@@ -64,8 +64,8 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     for line in document["wrong"]:
         yield f"wrong  {line}"
     if document["state"] == "complete":
-        mixed = ("augment", "--ratio", "1:1", "--target", "NAME", "--generator")
-        yield then(*(mixed if document["files"]["evaluation"] else ("evaluate",)), document["run"])
+        run = Path(document["run"])
+        yield then_augment(run) if document["files"]["evaluation"] else then("evaluate", run)
     elif document["state"] == "unfinished":
         yield Hint("next: the command that began the fit, which goes on from its checkpoint")
 
@@ -78,8 +78,8 @@ def _places(files: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             if paths:
                 note = f" (newest of {len(paths)})" if len(paths) > 1 else ""
                 yield name, f"{paths[-1]}{note}"
-        else:
-            yield name, paths or "-"
+        elif paths:
+            yield name, paths
 
 
 def size_text(size: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from gansynth.runtime.errors import GansynthError
 from gansynth_cli.common import (
     Output,
     again,
@@ -15,6 +16,7 @@ from gansynth_cli.common import (
     then,
     with_output,
 )
+from gansynth_cli.results import generator_for
 
 
 @click.command(
@@ -48,6 +50,7 @@ def command(
     from gansynth.core.adapter import SplitsRequest
     from gansynth.core.registry import installed
     from gansynth.core.source import SourceRequest
+    from gansynth.sampling.run_source import open_source
 
     request = SourceRequest.parse(data, subjects=subjects, root=root)
     splits_request = SplitsRequest(request, folds, seed, force)
@@ -56,6 +59,9 @@ def command(
         (f"fold {fold}", f"{len(split['train'])} training", f"{len(split['val'])} validation")
         for fold, split in enumerate(splits)
     ]
-    how = again(root=root, fold="0")
-    fitted = then("fit", "cgan3d", "--data", data, *how, "-o", "runs/g0")
-    out.result({"dataset": data, "splits": splits}, [*table(rows), fitted])
+    how = ("--data", data, *again(root=root, fold="0"))
+    try:
+        following = then("fit", generator_for(open_source(request).schema), *how, "-o", "runs/g0")
+    except GansynthError:  # raw cases
+        following = then("prepare", data, *again(root=root))
+    out.result({"dataset": data, "splits": splits}, [*table(rows), following])

@@ -83,7 +83,6 @@ def command(
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the choice, the scores of the last rung, and the next commands."""
     yield f"chosen: {document['chosen']}; {document['why']}"
     scores = document["rungs"][-1]["scores"]
     scores_text = ", ".join(f"{arm} {score:.4f}" for arm, score in scores.items())

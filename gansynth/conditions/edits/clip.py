@@ -98,7 +98,6 @@ def _shown(context: EditContext) -> LabelArray:
 
 
 def _largest_body(inside: Mask) -> Mask:
-    """Return the largest component, connected by faces."""
     if inside.all() or not inside.any():
         return inside
     bodies = LabelComponents.of(inside, corners=False)

@@ -112,8 +112,6 @@ class Components(Edit):
 
 @dataclass(frozen=True)
 class _EditedPart:
-    """One edited part."""
-
     params: dict[str, Any]
     alone: LabelArray  # the part alone, before the edit
     whole: LabelArray  # the part alone, after it

@@ -202,7 +202,6 @@ def _aligned(
 
 
 def _overlap(here: Mask, there: Mask, matrix: Matrix, centre: tuple[float, ...]) -> float:
-    """Dice of a mask and another one pulled onto it."""
     lent = there.astype(np.int16)
     pulled = pull_labels(lent, affine_coordinates(here.shape, matrix, centre)) > 0
     both = int(here.sum()) + int(pulled.sum())

@@ -205,7 +205,6 @@ def _read(
 def _check_cases(
     path: Path, doc: Mapping[str, Any], manifest: Mapping[str, Any], schema: Schema
 ) -> None:
-    """Refuse a filter that was fitted on other cases than the run's, or in another space."""
     run, learnt = Lineage.from_json(manifest["lineage"]), Lineage.from_json(doc["lineage"])
     run_cases = set(run.cases)
     foreign = [case.id for case in learnt.cases if case not in run_cases]
@@ -226,7 +225,6 @@ def _check_cases(
 
 
 def _both(first: Lineage, second: Lineage) -> Lineage:
-    """Join two lineages of the same source."""
     cases = {case.id: case for case in (*first.cases, *second.cases)}
     return replace(first, cases=tuple(cases[key] for key in sorted(cases)))
 

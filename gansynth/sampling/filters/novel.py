@@ -139,7 +139,6 @@ class NovelFilter(Filter):
         return (distance / usual, case) if np.isfinite(distance) else None
 
     def _lesion(self, sample: Sample, new: Mask, request: FilterRequest) -> FilterResult:
-        """Check a new lesion alone."""
         condition = request.condition
         assert condition.background is not None, "checked by ``judge``"
         if not new.any():
@@ -165,17 +164,14 @@ class NovelFilter(Filter):
 
 
 def _edited(provenance: Mapping[str, Any]) -> bool:
-    """Return whether the lesion has any edit but ``identity``."""
     return any(step["edit"] != "identity" for step in provenance.get("edits", ()))
 
 
 def _rms(apart: FloatArray) -> Any:
-    """Return the root mean square of each channel: (C,)."""
     return np.sqrt((apart.astype(np.float64) ** 2).reshape(len(apart), -1).mean(axis=1))
 
 
 def _correlation(first: FloatArray, second: FloatArray) -> float:
-    """Return the mean correlation of channels (C, N); 1 where both are flat and equal."""
     correlations = []
     for a, b in zip(first.astype(np.float64), second.astype(np.float64), strict=True):
         a, b = a - a.mean(), b - b.mean()
