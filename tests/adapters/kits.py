@@ -35,6 +35,8 @@ from tests.deepmedic_sets import toy_deepmedic
 from tests.yolo_sets import toy_yolo
 
 HOSTS = ("nnunet", "deepmedic", "segmenter", "yolo")
+COMMANDED = (*HOSTS[:3], pytest.param("yolo", marks=pytest.mark.extra("yolo")))
+"""The same, where the command itself checks the host, and a detector must be there."""
 MARK = 100.0
 """What voxels of marked samples have at least; no real case has it."""
 

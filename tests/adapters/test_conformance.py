@@ -27,7 +27,7 @@ from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, Us
 from gansynth.runtime.files import sha256_file
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
-from tests.adapters.kits import HOSTS, Kit, command, kit_of
+from tests.adapters.kits import COMMANDED, HOSTS, Kit, command, kit_of
 from tests.conftest import content
 from tests.disks import files_of_at_most
 
@@ -189,7 +189,7 @@ class Planned:
         return found
 
 
-@pytest.fixture(scope="module", params=HOSTS)
+@pytest.fixture(scope="module", params=COMMANDED)
 def planned(request, tmp_path_factory) -> Planned:
     kit = kit_of(request.param, tmp_path_factory.mktemp("planned"), request.getfixturevalue)
     before = content(kit.home), content(kit.run), content(kit.folder)
@@ -240,6 +240,7 @@ def renamed(kit, tmp_path) -> Kit:
     return found
 
 
+@pytest.mark.parametrize("kit", COMMANDED, indirect=True)
 def test_a_data_set_that_was_renamed_is_the_same(renamed, run_cli):
     result = run_cli(
         *renamed.words(*renamed.where, "--generator", renamed.run, "--dry-run", "--json")
