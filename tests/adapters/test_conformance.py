@@ -166,7 +166,7 @@ def test_a_generator_of_label_maps_is_refused(kit, refused):
     refused(kit, "--generator", run, code=2, says=[str(run), "label maps of images"])
 
 
-@pytest.mark.parametrize("kit", HOSTS[1:], indirect=True)
+@pytest.mark.parametrize("kit", COMMANDED[1:], indirect=True)
 def test_a_folder_that_holds_something_is_left_alone(kit, refuse):
     kit.output.mkdir()
     (kit.output / "thesis.txt").touch()
