@@ -182,12 +182,14 @@ def newest_checkpoint(folder: Path) -> tuple[int, str]:
     """Return the epochs done by nnU-Net's newest checkpoint, and its name; 0 without one."""
     import torch
 
+    numbers = [np.float64().__reduce__()[0], np.dtype, *(type(np.dtype(kind)) for kind in "fd")]
     found = [(0, "")]
     for path in (folder / name for name in CHECKPOINTS):
         if not path.is_file():
             continue
         try:
-            loaded = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
+            with torch.serialization.safe_globals(numbers):  # nnU-Net's means; nothing else is run
+                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             found.append((int(loaded["current_epoch"]), path.name))
         except Exception as error:  # torch raises anything for a damaged file
             raise IntegrityFault(

@@ -133,10 +133,9 @@ def test_a_generator_of_images_is_fitted_on_them_and_drawn_from(pairs, tmp_path,
         for number in range(6):
             drawn = np.random.default_rng(number).integers(0, 255, (8, 8)).astype(np.uint8)
             save_picture(where / f"{number}.png", drawn)
-    settings = {"steps": "1", "diversity": "no"}
     data = SourceRequest.parse(f"{kind}:{where}", read={"resize": "8x8"})
     run, quiet = tmp_path / "run", NullReporter()
-    fit("noise", data, run, settings=settings, edits=None, device="cpu", reporter=quiet)
+    fit("noise", data, run, settings={}, edits=None, device="cpu", reporter=quiet)
     folder = Path(sample_run(run, 2, sheet=True, device="cpu", reporter=quiet)["folder"])
     names = {path.name for path in folder.iterdir()}
     assert names == {"images", "dataset.json", "provenance.json", "sheet.png"}

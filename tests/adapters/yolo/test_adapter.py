@@ -85,7 +85,10 @@ def test_samples_are_drawn_in_the_size_and_classes_the_generator_was_fitted_in(
         ("--detector darknet", "--detector darknet~'libreyolo' or 'ultralytics'"),
         ("-- mosaic", "-- mosaic~KEY=VALUE"),
         ("-- mosaic=1 mosaic=0", "mosaic is given twice"),
-        ("-- resume=true", "-- resume=True: gansynth sets it~the same command again"),
+        pytest.param(
+            *("-- resume=true", "-- resume=True: gansynth sets it~the same command again"),
+            marks=pytest.mark.extra("yolo"),
+        ),
         ("--augment-synthetic no", "--augment-synthetic no~mosaics"),
         ("--fold all", "--fold all~expected fold 0"),
         ("--boxes nowhere", "--boxes nowhere"),
@@ -102,6 +105,7 @@ def test_a_comparison_trains_as_many_steps_without_samples(settings, epochs, sha
     assert as_long(adapter_of(shared_yolo), words) == {"epochs": epochs}
 
 
+@pytest.mark.extra("yolo")
 def test_an_output_that_holds_something_is_left_alone(augment, shared_yolo, tmp_path):
     (tmp_path / "thesis.txt").touch()
     augment("--set", f"output={tmp_path}", code=2, says=["holds thesis.txt", "--set output="])
