@@ -27,7 +27,7 @@ from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, Us
 from gansynth.runtime.files import sha256_file
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
-from tests.adapters.kits import COMMANDED, HOSTS, Kit, command, kit_of
+from tests.adapters.kits import COMMANDED, Kit, command, kit_of
 from tests.conftest import content
 from tests.disks import files_of_at_most
 
