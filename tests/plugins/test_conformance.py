@@ -211,6 +211,7 @@ CONTRACTS: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
     ("elastic", {"gamma": 0.4, "contrast": 0.3, "brightness": 0.5}, (3, 2), 0),
     ("dcgan", {"objective": "gan", "lr_generator": 2e-3}, (2,), 50),
     ("dcgan", {"objective": "gan", "lr_generator": 2e-3, "with_mask": True}, (3,), 50),
+    ("cpggan", {"stage_images": 48, "fade_images": 48}, (2,), 0),
     ("cpggan", {"lr_generator": 2e-3}, (2,), 60),
 ]
 SLOW = [CONTRACTS[2], CONTRACTS[4], CONTRACTS[-1]]
