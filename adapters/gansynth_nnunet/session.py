@@ -182,7 +182,8 @@ def newest_checkpoint(folder: Path) -> tuple[int, str]:
     """Return the epochs done by nnU-Net's newest checkpoint, and its name; 0 without one."""
     import torch
 
-    numbers = [np.float64().__reduce__()[0], np.dtype, *(type(np.dtype(kind)) for kind in "fd")]
+    scalar: Any = np.float64().__reduce__()[0]
+    numbers = [scalar, np.dtype, *(type(np.dtype(kind)) for kind in "fd")]
     found = [(0, "")]
     for path in (folder / name for name in CHECKPOINTS):
         if not path.is_file():
