@@ -297,7 +297,7 @@ def _planned_bank(adapter: Adapter, mix_config: MixConfig, samples: int | None) 
             "bank": f"{mix_config.size}{unit}, {kind}",
             "bank_bytes": needed,
             "seconds_per_sample": round(each, 3),
-            "seconds_before_training": round(each * first, 1) if held else None,
+            "seconds_before_training": round(each * first, 2) if held else None,
         }
         if needed is not None:
             document["bank_place"] = str(bank_place(needed, mix_config.scratch))
