@@ -74,7 +74,7 @@ comma := ,
 demo: $(READY)            ## the whole way on phantoms, into runs/demo (a minute and a half)
 	@$(BIN)/gansynth demo -o $(DEMO) --force $(ARGS)
 
-demo-long: $(READY)       ## the same on volumes of four channels (a quarter of an hour)
+demo-long: $(READY)       ## the same on volumes of four channels, which takes longer
 	@$(BIN)/gansynth demo -o $(DEMO) --long --force $(ARGS)
 
 test: $(READY_DEV)        ## run the quick tests (make test ARGS='-k cli')

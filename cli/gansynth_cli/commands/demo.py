@@ -22,7 +22,7 @@ from gansynth_cli.typed_options import with_needs
 @click.option(
     "--long",
     is_flag=True,
-    help="Volumes of four channels, a quarter of an hour; with --phantoms more and finer ones.",
+    help="Volumes of four channels, which takes longer; with --phantoms more and finer ones.",
 )
 @click.option(
     "--phantoms",
