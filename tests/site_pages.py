@@ -76,7 +76,7 @@ def commands_page() -> str:
 
     from gansynth_cli.main import EPILOG, cli
 
-    with click.Context(cli, info_name="gansynth") as context:
+    with click.Context(cli, info_name="gansynth", **cli.context_settings) as context:
         parts = ["# Command line", cli.help, "Made from `gansynth COMMAND --help`."]
         parts += ["## Exit codes", _block(textwrap.dedent(EPILOG.split("Exit codes:")[1]))]
         for name in cli.list_commands(context):
