@@ -1,6 +1,7 @@
 """The real DeepMedic: the checkout that GANSYNTH_DEEPMEDIC names, by GANSYNTH_DEEPMEDIC_PYTHON."""
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -219,7 +220,8 @@ def test_a_killed_training_leaves_nobody_and_is_gone_on_with(shared_deepmedic, c
     words = command(shared_deepmedic, crop_run, output, "--set=epochs=4")
     with log.open("w") as stream, subprocess.Popen(words, stdout=stream, stderr=stream) as process:
         try:
-            until(lambda: "epoch 2 of 4" in log.read_text() or process.poll() is not None)
+            reached = re.compile(r"^epoch: [23]/4 ", re.MULTILINE)
+            until(lambda: bool(reached.search(log.read_text())) or process.poll() is not None)
             assert process.poll() is None, log.read_text()
         finally:
             process.kill()

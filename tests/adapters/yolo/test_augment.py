@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -134,8 +135,12 @@ def training(shared_yolo, box_run, tmp_path) -> Iterator[Any]:
         with log.open("w") as stream:
             process = subprocess.Popen(words, stderr=stream, stdout=stream)
         begun.append(process)
-        said = f"epoch {after} of {epochs}"
-        until(lambda: said in log.read_text() or process.poll() is not None)
+
+        def reached() -> bool:
+            said = re.findall(rf"^epoch: (\d+)/{epochs} ", log.read_text(), re.MULTILINE)
+            return any(int(epoch) >= after for epoch in said)
+
+        until(lambda: reached() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
         return process
 
