@@ -113,7 +113,7 @@ def test_a_producer_with_a_filter_stops_a_generator_that_has_learnt_nothing(tmp_
         device="cpu", reporter=NullReporter(),
     )  # fmt: skip
     told: dict[str, Any] = {"samples": 4, "device": "cpu"}
-    with pytest.raises(TrainingFault, match="filter 'faithful': Dice") as caught:
+    with pytest.raises(TrainingFault, match="filter 'faithful': too low a Dice") as caught:
         gansynth.fill_bank(run, tmp_path / "one", request=SampleRequest(filters=(TINY,)), **told)
     assert caught.value.exit_code == 5
     taken = gansynth.fill_bank(
