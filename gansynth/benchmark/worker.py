@@ -77,6 +77,7 @@ class WorkerJob:
     def train(self) -> dict[str, Any]:
         """Train the host, evaluate it on the test cases, keep its label maps."""
         scratch = self.folder / "training"
+        scratch.mkdir(parents=True, exist_ok=True)
         request = self.divided(scratch / "data")
         target = self.spec["host"]["target"]
         cls = installed().adapter(target)
@@ -87,7 +88,10 @@ class WorkerJob:
         source = open_source(request)
         measured = self.measured(source, Path(report["folder"]))
         provenance = {key: report.get(key) for key in (*KEPT, *KEPT_TOO)}
-        shutil.rmtree(scratch, ignore_errors=True)
+        gone = self.folder / "gone"  # at once: half of a training would be refused as another's
+        shutil.rmtree(gone, ignore_errors=True)
+        scratch.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
         return {"seconds": seconds, **measured, "told": provenance}
 
     def divided(self, folder: Path) -> SourceRequest:
