@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -280,6 +281,25 @@ def test_a_finished_training_is_measured_and_tidied_up(data, finished):
     assert (found["told"]["drawn_real"], found["told"]["ratio"]) == (9, "1:0")
     assert "secret" not in found["told"]
     assert set(found["predictions"]) == {right, missed}
+
+
+def test_a_training_is_put_aside_before_it_is_removed(data, finished, monkeypatch):
+    """Killed while it is removed, it leaves no half of a training to go on with."""
+    removed, remove = [], shutil.rmtree
+
+    def note(path: Path, **how: Any) -> None:
+        removed.append(path.name)
+        remove(path, **how)
+
+    def predict(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
+        for case in JUDGED:
+            save(folder / f"{case}.nii.gz", truth_of(case))
+        return {case: f"{case}.nii.gz" for case in JUDGED}, {}
+
+    monkeypatch.setattr(shutil, "rmtree", note)
+    finished(training(data), predict)
+    assert "gone" in removed
+    assert "training" not in removed
 
 
 @pytest.mark.parametrize(
