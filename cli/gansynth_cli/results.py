@@ -37,8 +37,8 @@ def show_report(report: CommandReport, out: Output) -> None:
 
 
 def generator_for(schema: Schema) -> str:
-    """Return the name of a generator for cases with label maps, boxes, or neither."""
-    return "cgan3d" if schema.foreground else "cpggan" if schema.box_classes else "dcgan"
+    """Return the name of a generator for cases with boxes, label maps, or neither."""
+    return "cpggan" if schema.box_classes else "cgan3d" if schema.foreground else "dcgan"
 
 
 def then_augment(folder: Path) -> Hint:

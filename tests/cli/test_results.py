@@ -195,7 +195,12 @@ def test_the_next_training_is_of_the_framework_of_the_data(run, changes, line):
 
 @pytest.mark.parametrize(
     ("labels", "boxes", "generator"),
-    [({"tumour": 1}, (), "cgan3d"), ({}, ("tumour",), "cpggan"), ({}, (), "dcgan")],
+    [
+        ({"tumour": 1}, (), "cgan3d"),
+        ({}, ("tumour",), "cpggan"),
+        ({"tumour": 1}, ("tumour",), "cpggan"),
+        ({}, (), "dcgan"),
+    ],
 )
 def test_the_next_fit_is_of_a_generator_for_the_cases(labels, boxes, generator):
     schema = Schema(("T1",), {"background": 0, **labels}, (1.0, 1.0), "HW", box_classes=boxes)

@@ -20,6 +20,7 @@ from gansynth_cli.common import (
     then,
     with_output,
 )
+from gansynth_cli.results import generator_for
 
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
@@ -91,8 +92,7 @@ def _contents(request: SourceRequest) -> Iterator[str]:
     labels = [name for name, value in schema.labels.items() if value > 0]
     kinds = {"channels": schema.channels, "labels": labels, "boxes": schema.box_classes}
     yield "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
-    generator = "cpggan" if schema.box_classes else "cgan3d" if labels else "dcgan"
     configuration = source.request.configuration
     how = again(source.request.read, subjects=request.subjects, root=request.root)
     of = ("-c", configuration) if configuration else ()
-    yield then("fit", generator, "--data", named, *of, *how, "-o", "runs/g0")
+    yield then("fit", generator_for(schema), "--data", named, *of, *how, "-o", "runs/g0")
