@@ -151,15 +151,13 @@ class NnunetAdapter(Adapter):
 
     def training_folder(self, request: TrainingRequest) -> TrainingFolder:
         """Look into nnU-Net's folder of this training; see ``Adapter.training_folder``."""
-        mix_config, settings = request.mix_config, request.settings
+        mix_config = request.mix_config
         config = self._config(request)
         sample_source = self._sample_source(mix_config) if mix_config.ratio.p > 0 else None
-        epochs = None if "trainer" in settings else "1000"
-        epochs = settings.get("num_epochs", epochs)
         return training_folder(
             *(self.output_folder, describe_session(config, sample_source), COMPARED),
             done=newest_checkpoint(self.output_folder)[0],
-            total=int(epochs) if epochs else None,
+            total=_epochs(request.settings),
             result=str(SUMMARY),
             file=SIDECAR,
         )
@@ -314,11 +312,9 @@ class NnunetAdapter(Adapter):
 
     def samples_drawn(self, request: TrainingRequest) -> int | None:
         """Return the slots of all batches of nnU-Net's default trainer; None for others."""
-        if "trainer" in request.settings and "num_epochs" not in request.settings:
-            return None
-        epochs = int(request.settings.get("num_epochs", 1000))
+        epochs = _epochs(request.settings)
         batches = int(request.settings.get("num_iterations_per_epoch", 250))
-        return epochs * batches * self.host.batch_size
+        return None if epochs is None else epochs * batches * self.host.batch_size
 
     def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
         """Return the size of the bank made from a run; see ``Adapter.bank_plan``."""
@@ -340,3 +336,10 @@ class NnunetAdapter(Adapter):
     def keys(self) -> tuple[Key, ...]:
         """Labels or regions whose voxels nnU-Net needs to sample crops."""
         return keys_of(self.host.plans.doc, self.host.dataset_json)
+
+
+def _epochs(settings: Mapping[str, str]) -> int | None:
+    """Return the epochs of a training; None where another trainer than the default says."""
+    if "trainer" in settings and "num_epochs" not in settings:
+        return None
+    return int(settings.get("num_epochs", 1000))
