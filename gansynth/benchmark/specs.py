@@ -22,7 +22,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource
 from gansynth.metrics.segmentation.regions import regions_of, with_labels
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.version import __version__
 
@@ -104,6 +104,7 @@ class BenchmarkDesign:
         self.plan, self.source, self.division = plan, source, division
         self.judged, self.adapter = tuple(judged), adapter
         self._records: dict[str, CaseRecord] = {}
+        self._images: dict[str, CaseRecord] = {}  # the first case with each image
         _check_regions(plan, source)
 
     # -- cases -----------------------------------------------------------------------------------
@@ -122,11 +123,22 @@ class BenchmarkDesign:
         """Return id, subject and SHA-256 of cases."""
         for case in cases:
             if case not in self._records:
-                self._records[case] = self.source.record(case)
+                self._records[case] = record = self.source.record(case)
+                self._refuse_twin(record)
         return [
             [record.id, record.subject, record.sha256]
             for record in (self._records[case] for case in cases)
         ]
+
+    def _refuse_twin(self, record: CaseRecord) -> None:
+        """Refuse subjects that share an image: one could train, the other be evaluated on."""
+        first = self._images.setdefault(record.image or record.id, record)
+        if first.subject != record.subject:
+            raise IntegrityFault(
+                f"leakage: {self.source.name}: cases {first.id} and {record.id} have the same "
+                "image, but are of two subjects; remove one, or give them one subject: subjects: "
+                "in the plan"
+            )
 
     @cached_property
     def _data(self) -> dict[str, Any]:

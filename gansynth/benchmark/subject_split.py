@@ -24,6 +24,11 @@ class SubjectSplit:
     cases: Mapping[str, tuple[str, ...]]  # subject -> its cases, sorted
     seed: int  # seeds the sampling of training subsets
 
+    @property
+    def parts(self) -> tuple[tuple[str, ...], ...]:
+        """The subjects for development, of the pool, and the sealed ones."""
+        return self.development, self.pool, self.sealed
+
     def judged(self, look: str) -> tuple[str, ...]:
         """Return the evaluated cases of a split, sorted."""
         subjects = self.sealed if look == SEALED else self.development

@@ -4,7 +4,7 @@ Arms are trained briefly on every inner fold. The better share is trained longer
 (Jamieson and Talwalkar 2016). The winner must beat the best arm of real cases by more than one
 standard error of the difference, else that arm is chosen. The error is the larger one of those over
 subjects and over folds (one-standard-error rule, Breiman et al. 1984). No held-out case of the
-outer fold is read: the spec names none.
+outer fold is read: the spec names none. An arm whose generator or samples fail is dropped.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from types import MappingProxyType
 from typing import Any
 
 from gansynth.benchmark.command_lines import augment_words, fit_words
+from gansynth.benchmark.jobs.attempt import UNTRAINED
 from gansynth.benchmark.jobs.executor import parse_executor
-from gansynth.benchmark.jobs.graph import GraphProgress, run_jobs
+from gansynth.benchmark.jobs.graph import GraphProgress, JobPhase, run_jobs
 from gansynth.benchmark.jobs.job import JobSpec
 from gansynth.benchmark.jobs.store import ResultStore
 from gansynth.benchmark.jobs.table import JobTable
 from gansynth.benchmark.plan import STEPS, BenchmarkPlan
 from gansynth.benchmark.specs import BenchmarkDesign, ComputationSpec, fit_spec, train_spec
-from gansynth.benchmark.study import JobFactory, host_of, request_of
+from gansynth.benchmark.study import NONE, JobFactory, host_of, request_of
 from gansynth.benchmark.subject_split import SubjectSplit, largest_set, split_subjects
 from gansynth.core.source import FoldSplit
 from gansynth.data.subjects import grouped_splits
@@ -52,6 +53,7 @@ class TuningResult:
         self.spec, self.places, self.folder = spec, places, folder
         self.executor, self.env, self.on_change = executor, env, on_change
         self._spent: dict[str, float] = {}
+        self.dropped: dict[str, str] = {}  # arm -> why it could not be trained
         self.store = ResultStore(folder / "inner")
         self.records = {case: [case, subject, sha] for case, subject, sha in spec["train"]}
         subjects = {case: subject for case, subject, _ in spec["train"]}
@@ -112,15 +114,17 @@ class TuningResult:
         left, rungs = list(self.spec["arms"]), []
         for rung, share in enumerate(self.spec["tune"]["rungs"]):
             scores = self._scores(left, rung)
-            order = sorted(left, key=lambda arm: -mean(scores[arm].values()))
+            order = sorted(scores, key=lambda arm: -mean(scores[arm].values()))
             means = {arm: self.sign * mean(scores[arm].values()) for arm in order}
             rungs.append({"share": share, "scores": means})
             left = going_on(order, self.spec["tune"]["keep"], self.real)
         real = next((arm for arm in order if arm in self.real), None)
         chosen, why = choose(scores, real, self._fold_of())
+        why += f"; could not be trained: {', '.join(self.dropped)}" if self.dropped else ""
         return {
             **{"chosen": chosen, "why": why, "rungs": rungs, "by": self.spec["by"]},
             **{"folds": len(self.folds), "seconds": sum(self._spent.values())},
+            "dropped": self.dropped,
         }
 
     def _fold_of(self) -> dict[str, int]:
@@ -128,8 +132,9 @@ class TuningResult:
         return {self.subject_of[c]: n for n, fold in enumerate(self.folds) for c in fold["val"]}
 
     def _scores(self, arms: Sequence[str], rung: int) -> dict[str, dict[str, float]]:
-        """Return arm -> subject -> score, higher is better."""
+        """Return arm -> subject -> score, higher is better, without the arms dropped now."""
         jobs: dict[str, JobSpec] = {}
+        keys: dict[str, set[str]] = {arm: set() for arm in arms}
         made = JobFactory(self.folder, self.store, self.places["request"], self.env)
         for arm in arms:
             for fold in self.folds:
@@ -139,12 +144,21 @@ class TuningResult:
                 ):
                     if spec is not None:
                         jobs.setdefault(spec.key, made.of(spec, held_out))
+                        keys[arm].add(spec.key)
         executor = parse_executor(self.executor)
         report = run_jobs(jobs.values(), self.store, executor, on_change=self.on_change)
-        if not report.ok:
-            raise TrainingFault("; ".join(report.lines()[1:]) or "inner folds were not all trained")
-        self._spent |= {key: self.store.result(key).get("seconds") or 0.0 for key in jobs}
-        scores = {arm: self._of_people(arm, rung) for arm in arms}
+        lost = {status.job.key: status for status in report.of(JobPhase.FAILED, JobPhase.SKIPPED)}
+        for arm in arms:
+            why = next((lost[key] for key in keys[arm] if key in lost), None)
+            if why is None:
+                continue
+            if arm in self.real or why.code != UNTRAINED:
+                raise TrainingFault("; ".join(report.lines()[1:]))
+            self.dropped[arm] = why.why
+        done = keys.keys() - self.dropped.keys()
+        spent = {key for arm in done for key in keys[arm]}
+        self._spent |= {key: self.store.result(key).get("seconds") or 0.0 for key in spent}
+        scores = {arm: self._of_people(arm, rung) for arm in arms if arm in done}
         return {
             arm: {p: self.sign * v for p, v in values.items()} for arm, values in scores.items()
         }
@@ -190,6 +204,8 @@ def choose(
         fold_of: subject -> inner fold. Subjects of a fold share one training: the standard error
             is the larger one of those over subjects and over folds.
     """
+    if not scores:
+        return NONE, "no arm could be trained, so use none"
     best = max(scores, key=lambda arm: mean(scores[arm].values()))
     if real is None or best == real:
         return best, "it did best on the inner folds"
@@ -280,28 +296,35 @@ def choose_arm(
         **{"plan": plan.name, "plan_hash": plan.hash, "data": design.source.name},
         **{"training_cases": len(spec.document["train"]), "candidates": list(candidates(plan))},
         **result,
-        "use": commands(plan, design, spec, result["chosen"]),
+        "use": commands(design, spec, result["chosen"], options.folder),
     }
     write_json_atomic(options.folder / CHOICE, document)
     return document
 
 
 def commands(
-    plan: BenchmarkPlan, design: BenchmarkDesign, spec: ComputationSpec, chosen: str
+    design: BenchmarkDesign, spec: ComputationSpec, chosen: str, folder: Path
 ) -> list[str]:
-    """Return the commands that train with the chosen arm."""
+    """Return the commands that train with the chosen arm, on the subjects it was chosen on.
+
+    Held out are subjects that the plan evaluates on while it is developed, then others of the pool,
+    and sealed ones only if there is nobody else. The list of cases is written into ``folder``.
+    """
+    if chosen == NONE:
+        return []
+    division, train = design.division, [case for case, *_ in spec.document["train"]]
+    others = [set(division.cases_of(people)) - set(train) for people in division.parts]
+    split = FoldSplit(train=train, val=sorted(next(cases for cases in others if cases)))
+    request = replace(design.source.divided([split], folder / "data" / spec.key), fold="0")
     host: Mapping[str, Any] = spec.document["host"][chosen]
-    arm = {**spec.document["arms"][chosen]}
-    request = design.source.request
     lines: list[Sequence[str]] = []
     run = None
     if host["generator"] is not None:
         run = Path("runs") / str(host["generator"])
-        generator = spec.document["generators"][host["generator"]]
-        lines.append([w for w in fit_words(generator, request, 0, run) if w != "--json"])
-    training = {"host": host, "arm": arm, "seed": 0}
-    lines.append([w for w in augment_words(training, request, run, None) if w != "--json"])
-    return [f"gansynth {shlex.join(words)}" for words in lines]
+        lines.append(fit_words(spec.document["generators"][host["generator"]], request, 0, run))
+    training = {"host": host, "arm": spec.document["arms"][chosen], "seed": 0}
+    lines.append(augment_words(training, request, run, None))
+    return [f"gansynth {shlex.join(w for w in words if w != '--json')}" for words in lines]
 
 
 def _cases(plan: BenchmarkPlan, division: SubjectSplit, options: TuningRequest) -> tuple[str, ...]:

@@ -84,6 +84,7 @@ def command(
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"chosen: {document['chosen']}; {document['why']}"
+    yield from (f"dropped: {arm}: {why}" for arm, why in document["dropped"].items())
     scores = document["rungs"][-1]["scores"]
     scores_text = ", ".join(f"{arm} {score:.4f}" for arm, score in scores.items())
     rungs = len(document["rungs"])

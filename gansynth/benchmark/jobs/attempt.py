@@ -25,15 +25,16 @@ from gansynth.benchmark.jobs.job import JobSpec
 from gansynth.benchmark.jobs.machine import describe, device_names
 from gansynth.benchmark.jobs.store import AttemptTrace, ResultStore
 from gansynth.runtime.child import FAULT
-from gansynth.runtime.errors import EXIT_SIGTERM, EnvironmentFault, GansynthError
+from gansynth.runtime.errors import EXIT_SIGTERM, EnvironmentFault, GansynthError, TrainingFault
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.processes import ChildCommand, ProcessResult
 from gansynth.runtime.serialise import Document
 from gansynth.runtime.version import __version__
 
-DONE, FAILED, HELD, FOUND, STOPPED = 0, 70, 75, 76, EXIT_SIGTERM
-"""Exit codes: published; command failed (reason on stdout); another attempt holds the job; already
-done; stopped. Any other code is an error or a bug: stdout ends with a line about it."""
+DONE, UNTRAINED, FAILED, HELD, FOUND, STOPPED = 0, 69, 70, 75, 76, EXIT_SIGTERM
+"""Exit codes: published; command failed (reason on stdout), by a ``TrainingFault`` or otherwise;
+another attempt holds the job; already done; stopped. Any other code is an error or a bug: stdout
+ends with a line about it."""
 GRACE = 30.0  # seconds for a command to stop: a training writes a checkpoint
 PATIENCE = 10.0  # seconds after the grace period until jobs are killed
 
@@ -155,7 +156,9 @@ def _run(order: AttemptSpec, store: ResultStore) -> int:
     line = "stopped" if ended.stopped else ended.line
     print(line, flush=True)
     store.leave_trace(job.key, AttemptTrace(**{**vars(about), "seconds": spent, "line": line}))
-    return STOPPED if ended.stopped else FAILED
+    if ended.stopped:
+        return STOPPED
+    return UNTRAINED if ended.code == TrainingFault.exit_code else FAILED
 
 
 def _result(

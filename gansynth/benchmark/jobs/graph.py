@@ -62,6 +62,7 @@ class JobStatus:
     began: float = 0.0
     seconds: float | None = None
     why: str = ""
+    code: int | None = None  # exit code of the failed attempt, also for jobs that needed it
 
 
 @dataclass(frozen=True)
@@ -190,15 +191,16 @@ class _JobGraph:
             if all(self.standings[need].phase in FINE for need in standing.job.needs)
         ]
 
-    def fail(self, standing: JobStatus, why: str) -> None:
+    def fail(self, standing: JobStatus, why: str, code: int | None = None) -> None:
         """Mark a job as failed, and skip its direct and indirect dependents."""
-        standing.phase, standing.why = JobPhase.FAILED, why
+        standing.phase, standing.why, standing.code = JobPhase.FAILED, why, code
         reason = f"needs {standing.job.title}, which failed: {why}"
         waiting = list(self._dependents[standing.job.key])
         while waiting:
             key = waiting.pop()
             if self.standings[key].phase is JobPhase.WAITING:
-                self.standings[key].phase, self.standings[key].why = JobPhase.SKIPPED, reason
+                skipped = self.standings[key]
+                skipped.phase, skipped.why, skipped.code = JobPhase.SKIPPED, reason, code
                 waiting += self._dependents[key]
 
     def report(self) -> GraphReport:
@@ -292,7 +294,7 @@ class _JobRunner:
         if ending.code == HELD:
             standing.phase, standing.began = JobPhase.ELSEWHERE, time.monotonic()
         elif ending.code not in (DONE, FOUND):
-            self.graph.fail(standing, _why(ending))
+            self.graph.fail(standing, _why(ending), ending.code)
         elif self.store.expect(ending.key):
             self._finish(standing, JobPhase.DONE if ending.code == DONE else JobPhase.FOUND)
         else:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from gansynth.core.registry import installed
 from gansynth.metrics.segmentation.regions import FOREGROUND
 from gansynth.report.blocks import Marker
 from gansynth.report.document import JsonNode
 from gansynth.report.numbers import NumberFormat
 
-NO_NETWORK = ("elastic", "copypaste", "parametric")
-"""Generators without a network: the rivals of a GAN."""
 LEVEL = 0.05  # significance level of p after Holm's correction
 
 
@@ -30,6 +29,12 @@ class ReportArm:
     title: str
     kind: str
     node: JsonNode
+
+
+def trains(plugin: str) -> bool:
+    """Return whether fits of a generator train networks; True if it is not installed here."""
+    registry = installed()
+    return plugin not in registry.names("generators") or registry.generator(plugin).trains()
 
 
 class ReportData:
@@ -87,7 +92,7 @@ class ReportData:
             learnt = any(self._kind(choice.text) == "gan" for choice in arm["tune"])
             return "tuned" if learnt else "rival"
         plugin = plan["generators"][arm["generator"].text]["plugin"].text
-        return "rival" if not plugin or plugin in NO_NETWORK else "gan"
+        return "gan" if plugin and trains(plugin) else "rival"
 
     @property
     def others(self) -> list[ReportArm]:
