@@ -1,8 +1,9 @@
 """A data set of people in memory, plans on it, and designs, studies and results made of both."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -17,7 +18,7 @@ from gansynth.benchmark.subject_split import SEALED, split_subjects
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Schema
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.core.space import Space
 from gansynth.runtime.files import write_json_atomic
 from gansynth_segmenter.adapter import SegmenterAdapter
@@ -81,6 +82,9 @@ class People(CaseSource):
         image = np.zeros((1, 2, 2, 2), np.float32)
         image[0, 0, 0] = list(self._person).index(case_id), case_id == self.changed
         return Case(case_id, self._person[case_id], image, np.ones((2, 2, 2), np.int16))
+
+    def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
+        return self.request
 
 
 @contextmanager

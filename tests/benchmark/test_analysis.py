@@ -2,6 +2,7 @@ import json
 import math
 from collections.abc import Mapping
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 
 from gansynth.benchmark.analysis import analysed, matrices_of
 from gansynth.benchmark.report.verdict import verdict
+from gansynth.core.generator import Generator
+from gansynth.core.hookspecs import hookimpl
+from gansynth.core.registry import installed
 from gansynth.metrics.stats.compare import holm
 from gansynth.metrics.stats.worth import worth
 from tests.benchmark.documents import Made, made_up
@@ -33,7 +37,8 @@ def document(runs: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     }
     for name, arm in made["arms"].items():
         arm["name"] = name
-    generators = {name: {"plugin": name} for name in ("copypaste", "parametric", "cgan3d")}
+    plugins = ("copypaste", "parametric", "cgan3d", "stranger")
+    generators = {name: {"plugin": name} for name in plugins}
     of_plan = {"arms": list(made["arms"].values()), "generators": generators}
     return {**made, "plan": of_plan | made["plan"]}
 
@@ -315,6 +320,21 @@ def test_a_gan_is_compared_with_each_arm_without_a_network_on_the_primary_measur
     ]
     assert [r["difference"] for r in rows] == pytest.approx([0.07, 0.04], abs=0.004)
     assert [r["p_holm"] for r in rows] == holm([r["p"] for r in rows])
+
+
+def test_a_strangers_generator_without_networks_is_no_gan():
+    @hookimpl
+    def register_generators(register):
+        register("stranger", lambda: type("Stranger", (Generator,), {"sample": None}))
+
+    made = document(experiment({"default": 0.5, "paste": 0.53, "gan": 0.6}, DICE))
+    for arm, plugin in (("paste", "stranger"), ("gan", "cgan3d")):
+        made["arms"][arm]["generator"] = plugin
+    installed().add(SimpleNamespace(register_generators=register_generators), "stranger")
+    try:
+        assert [row["baseline"] for row in analysed(made)["baselines"]] == ["paste"]
+    finally:
+        installed().remove("stranger")
 
 
 @pytest.mark.parametrize(

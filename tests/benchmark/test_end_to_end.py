@@ -5,9 +5,11 @@ Jobs are run here, one after the other; ``slow`` tests leave them to processes, 
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,8 +26,10 @@ from gansynth.benchmark.plan import BenchmarkPlan
 from gansynth.benchmark.plan_file import read_plan
 from gansynth.benchmark.study import BenchmarkStudy
 from gansynth.benchmark.tuning import TuningRequest, open_choice
-from gansynth.runtime.errors import UsageFault
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth.sampling.run_source import open_source
 from gansynth_cli.main import cli
 from tests.conftest import save_nifti
 from tests.flat_sets import EACH, FLAT
@@ -191,8 +195,25 @@ def test_people_are_dealt_out_with_all_their_slices(kind, tmp_path):
     study = BenchmarkStudy(plan, "development", tmp_path / "out")
     assert len(study.people) == 2
     assert len(study.judged) == 2 * EACH
-    spec, _ = open_choice(plan, TuningRequest(tmp_path / "tune"))
+    spec, design = open_choice(plan, TuningRequest(tmp_path / "tune"))
     assert {person for _, person, _ in spec.document["train"]}.isdisjoint(study.people)
+    # The command that is printed trains on those alone, and is evaluated on the others.
+    (line,) = tuning.commands(design, spec, "default", tmp_path / "tune")
+    words = shlex.split(line)
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    read = dict(w.split("=", 1) for option, w in pairwise(words) if option == "--read")
+    asked = {"subjects": options["--subjects"], "fold": options["--fold"], "read": read}
+    source = open_source(SourceRequest.parse(options["--data"], **asked))
+    assert list(source.train_ids) == [case for case, *_ in spec.document["train"]]
+    assert source.held_out_ids == study.judged
+
+
+def test_one_image_of_two_subjects_is_refused_before_any_job(tmp_path):
+    plan = read_plan(plan_in(tmp_path, "pictures"))
+    images = tmp_path / "set" / "images"
+    (images / "p1_s0.png").write_bytes((images / "p0_s0.png").read_bytes())
+    with pytest.raises(IntegrityFault, match="p0_s0 and p1_s0 have the same image, but are of two"):
+        BenchmarkStudy(plan, "development", tmp_path / "out").specs()
 
 
 @pytest.mark.parametrize("kind", FLAT)

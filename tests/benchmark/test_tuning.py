@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gansynth.benchmark import study, tuning
+from gansynth.benchmark.jobs.attempt import FAILED, UNTRAINED
 from gansynth.benchmark.jobs.graph import GraphReport, JobPhase, JobStatus
 from gansynth.benchmark.jobs.job import JobSpec
 from gansynth.benchmark.plan import BenchmarkPlan
@@ -216,6 +217,7 @@ def test_a_share_of_the_steps(settings, share, found):
     assert shortened(settings, share) == {**settings, **found}
 
 
+GANS = [*ARMS[:4], {"name": "tuned", "tune": ["plain", "fading"]}]
 LEVELS = {"default": 0.5, "plain": 0.6, "fading": 0.7, "pasted": 0.4}
 
 
@@ -281,14 +283,45 @@ def test_trainings_get_the_run_and_the_hosts_variables(race, tmp_path):
     assert {json.dumps(told["env"]) for told in made.of("train")} == {json.dumps(env)}
 
 
-def test_a_failure_is_told_with_its_own_words(tmp_path, monkeypatch):
-    def fail(jobs: Any, *_: Any, **__: Any) -> GraphReport:
-        one, other, *_ = jobs
-        failed = JobStatus(one, JobPhase.FAILED, Path("log.txt"), why="losses are NaN")
-        return GraphReport((failed, JobStatus(other, JobPhase.SKIPPED, Path("log.txt"))), 0.0)
+def breaking(names: set[str], code: int) -> Callable[..., GraphReport]:
+    """Ends the trainings of the named arms with an exit code, and all others as ``Race`` does."""
+    rest = Race(by_arm(LEVELS))
 
-    monkeypatch.setattr(tuning, "run_jobs", fail)
-    with pytest.raises(TrainingFault, match="losses are NaN") as refused:
+    def run(jobs: Any, store: Any, *_: Any, **more: Any) -> GraphReport:
+        told = {job: read_json(Path(job.argv[3]))["spec"] for job in jobs}
+        lost = [j for j, spec in told.items() if spec["kind"] == "train" and name_of(spec) in names]
+        ended = rest([job for job in told if job not in lost], store, None, on_change=None)
+        why: Any = {"why": "all were rejected", "code": code}
+        failed = [JobStatus(job, JobPhase.FAILED, Path("log.txt"), **why) for job in lost]
+        return GraphReport((*failed, *ended.standings), 0.0)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("lost", "arms", "chosen", "says"),
+    [
+        ({"fading"}, ARMS, "plain", "standard error; could not be trained: fading"),
+        ({"plain", "fading", "pasted"}, ARMS, "default", "could not be trained: plain, fading, "),
+        ({"plain", "fading"}, GANS, "none", "no arm could be trained, so use none"),
+    ],
+    ids=["the next", "real cases alone", "nobody"],
+)
+def test_an_arm_whose_samples_fail_is_dropped_with_its_reason(
+    lost, arms, chosen, says, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tuning, "run_jobs", breaking(lost, UNTRAINED))
+    found = open_tuning(tmp_path, plan(arms=arms)).run()
+    assert (found["chosen"], says in found["why"]) == (chosen, True)
+    assert found["dropped"] == dict.fromkeys(lost, "all were rejected")
+
+
+@pytest.mark.parametrize(("lost", "code"), [("pasted", FAILED), ("default", UNTRAINED)])
+def test_a_failure_of_the_machine_or_of_real_cases_ends_the_choice(
+    lost, code, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tuning, "run_jobs", breaking({lost}, code))
+    with pytest.raises(TrainingFault, match="all were rejected") as refused:
         open_tuning(tmp_path, plan()).run()
     assert "\n" not in str(refused.value)
 

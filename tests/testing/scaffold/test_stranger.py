@@ -113,12 +113,16 @@ def test_a_plugin_passes_the_tests_that_it_came_with(joined, projects, kind, tmp
         test(**({"tmp_path": tmp_path} if wants_folder else {}))
 
 
-def test_the_commands_find_the_adapter_by_its_name(joined, tmp_path, run_cli, monkeypatch):
+PAIR = ("--target", "my_adapter", "--compare", "--dry-run")
+
+
+def test_the_commands_find_the_adapter_by_its_name(joined, run, tmp_path, run_cli, monkeypatch):
     monkeypatch.setattr(doctor, "examine", lambda: iter(()))
     data, told = f"my_adapter:{tmp_path / 'set'}", {}
     for words in (
         *(("import", "example:2d", data), ("prepare", data)),
         *(("splits", data), ("doctor", "--quick")),
+        *[("augment", *PAIR, "--data", "example:2d", "--generator", str(run), "--ratio", "1:1")],
     ):
         result = run_cli(*words, "--json")
         assert result.exit_code == 0, (words, result.stderr)
@@ -127,6 +131,7 @@ def test_the_commands_find_the_adapter_by_its_name(joined, tmp_path, run_cli, mo
     assert set(told["prepare"]["means"]) == {str(v) for v in ToySource(2).schema.label_values}
     assert told["splits"]["splits"] == json.loads((tmp_path / "set/splits.json").read_text())
     assert "my_adapter" in {line["what"] for line in told["doctor"]["lines"]}
+    assert {"without", "with"} < set(told["augment"])
 
 
 COMMANDS = {
