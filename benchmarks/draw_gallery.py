@@ -25,7 +25,6 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource
 from gansynth.metrics import METRICS
-from gansynth.metrics.c2st import C2ST
 from gansynth.metrics.comparison import Comparison, Effort, SplitHalfMetric
 from gansynth.metrics.features import features_of
 from gansynth.report.png import outlined, png_bytes, scaled
@@ -202,8 +201,6 @@ def _as_sample(case: Case) -> Sample:
 
 def numbers(metric: Any, both: Comparison) -> dict[str, float]:
     """A metric's numbers; the features' network is trained once for all."""
-    if isinstance(metric, C2ST):
-        return {"accuracy": metric.classified(both).accuracy}
     if isinstance(metric, SplitHalfMetric):
         prepared = (metric.prepare(images, both) for images in (both.samples, both.real))
         return dict(metric.compare(*prepared, both))

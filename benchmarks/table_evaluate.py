@@ -20,7 +20,6 @@ COLUMNS = (
     ("frechet trained", "Fréchet", 0),
     ("manifold precision", "precision", 2),
     ("manifold coverage", "coverage", 2),
-    ("c2st-knn accuracy", "C2ST kNN", 2),
     ("c2st-cnn accuracy", "C2ST CNN", 2),
 )
 """Figure, heading, decimals."""

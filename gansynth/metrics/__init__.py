@@ -12,7 +12,6 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "kid": ("distribution", "kid_metric"),
     "frechet": ("distribution", "frechet_metric"),
     "manifold": ("distribution", "manifold_metric"),
-    "c2st-knn": ("c2st", "nearest_c2st"),
     "c2st-cnn": ("c2st", "network_c2st"),
     "lesions": ("lesions", "lesions_metric"),
     "appearance": ("appearance", "appearance_metric"),

@@ -1,15 +1,13 @@
 """Classifier two-sample tests: can a classifier distinguish samples from real images?
 
-Lopez-Paz & Oquab 2017 (arXiv:1610.06545), by k nearest neighbours of features and by a small
-network. Chance accuracy is 0.5. Images of one subject, and samples of that subject's labels,
-resemble each other. So they never classify each other, and permutations move them together.
+Lopez-Paz & Oquab 2017 (arXiv:1610.06545), by a small network. Chance accuracy is 0.5. Images of one
+subject, and samples of that subject's labels, resemble each other. So they never classify each
+other, and permutations move them together.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +27,7 @@ from gansynth.metrics.estimate import (
     median_estimate,
     numbered,
 )
-from gansynth.metrics.features import AT_ONCE, AxisFeatures, features_of, pictures
+from gansynth.metrics.features import AT_ONCE, pictures
 from gansynth.runtime.devices import pick_device, seeded
 
 PERMUTATIONS = 999
@@ -40,13 +38,16 @@ Bools = npt.NDArray[np.bool_]
 
 
 class C2ST(IntervalMetric):
-    """A classifier's accuracy, with a permutation p and a bootstrap interval over subjects."""
+    """A classifier's accuracy, with a permutation p and a bootstrap interval over subjects.
 
-    method: ClassVar[str]
-    rounds: ClassVar[int]
+    Two networks: each is trained on half of the subjects and tested on the other half.
+    """
+
+    title = "Two-sample test, small network (C2ST)"
+    method = "a convolutional network trained on other subjects' slices"
+    rounds = 2
     least = 16
 
-    @abstractmethod
     def judged(
         self,
         images: Sequence[Image],
@@ -54,7 +55,14 @@ class C2ST(IntervalMetric):
         owners: Sequence[str],
         comparison: Comparison,
     ) -> Classified:
-        """Classify images that lie on one of two sides (N,)."""
+        """Classify by networks that were not trained on these subjects."""
+        planes = pictures([image.image for image in images], comparison.window)
+        scores = np.zeros(len(images))
+        parts = _parted(owners, comparison.rng("c2st folds"))
+        for fold, (train, test) in enumerate((parts, parts[::-1])):
+            net = _trained(planes, synthetic, train, comparison, fold)
+            scores[test] = _asked(net, planes, test, pick_device(comparison.device))
+        return Classified(synthetic, lambda _: scores, owners)
 
     def __call__(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
@@ -177,81 +185,6 @@ def permuted(synthetic: Bools, owner: Indices, rng: np.random.Generator) -> Bool
     return np.where(both[owner], synthetic ^ swapped[owner], side[owner])
 
 
-class NearestC2ST(C2ST):
-    """Call an image synthetic if its k nearest neighbours are so more often than others."""
-
-    title = "Two-sample test, nearest neighbours (C2ST)"
-    method = "k nearest neighbours by features of the trained network"
-    rounds = 10
-
-    def judged(
-        self,
-        images: Sequence[Image],
-        synthetic: Bools,
-        owners: Sequence[str],
-        comparison: Comparison,
-    ) -> Classified:
-        """Classify by features of the trained network."""
-        return classified_by_neighbours(self._rows(images, comparison), synthetic, owners)
-
-    def _rows(self, images: Sequence[Image], comparison: Comparison) -> Floats:
-        """Features of images of either side, each computed once."""
-        features = features_of(comparison)
-        mine = _whole(features.of(comparison.samples, "trained"), comparison.samples)
-        real = _whole(features.of(comparison.real, "trained"), comparison.real)
-        rows = mine | real
-        return np.stack([rows[id(image)] for image in images])
-
-
-def _whole(looked: AxisFeatures, images: Sequence[Image]) -> dict[int, Floats]:
-    return dict(zip(map(id, images), looked.whole, strict=True))
-
-
-def classified_by_neighbours(rows: Floats, synthetic: Bools, owners: Sequence[str]) -> Classified:
-    """Classify by nearest neighbours in features (N, K); k is the odd root of the number of others.
-
-    Lopez-Paz & Oquab 2017, sec. 3.
-    """
-    from scipy.spatial.distance import cdist
-
-    owner = numbered(owners)
-    others = owner[:, None] != owner[None]
-    apart = np.where(others, cdist(rows, rows), np.inf)
-    count = int(min(np.sqrt(len(rows)), others.sum(1).min()))
-    count = max(1, count - (count + 1) % 2)
-    near: Indices = np.argsort(apart, axis=1)[:, :count]
-    shares = others / np.maximum(others.sum(1, keepdims=True), 1)
-
-    def says(comparison: Bools) -> Floats:
-        return np.asarray(comparison[near].mean(1) - shares @ comparison)
-
-    return Classified(synthetic, says, owners)
-
-
-class NetworkC2ST(C2ST):
-    """Two networks, each trained on half of the subjects and tested on the other half."""
-
-    title = "Two-sample test, small network (C2ST)"
-    method = "a convolutional network trained on other subjects' slices"
-    rounds = 2
-
-    def judged(
-        self,
-        images: Sequence[Image],
-        synthetic: Bools,
-        owners: Sequence[str],
-        comparison: Comparison,
-    ) -> Classified:
-        """Classify by networks that were not trained on these subjects."""
-        planes = pictures([image.image for image in images], comparison.window)
-        scores = np.zeros(len(images))
-        parts = _parted(owners, comparison.rng("c2st folds"))
-        for fold, (train, test) in enumerate((parts, parts[::-1])):
-            net = _trained(planes, synthetic, train, comparison, fold)
-            scores[test] = _asked(net, planes, test, pick_device(comparison.device))
-        return Classified(synthetic, lambda _: scores, owners)
-
-
 class Classifier(nn.Module):
     """Pictures (B, C, H, W) of any size in, one score each out: above 0 means synthetic."""
 
@@ -325,5 +258,4 @@ def _asked(
     return torch.stack(scores).mean(0).double().numpy()
 
 
-nearest_c2st = NearestC2ST()
-network_c2st = NetworkC2ST()
+network_c2st = C2ST()

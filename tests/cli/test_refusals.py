@@ -208,7 +208,7 @@ MISSING: dict[str, str | tuple[str, ...]] = {
     "evaluate {of_ill} --real nifti:{no}": "",
     "evaluate {of_ill} --exported {no}": "",
     "evaluate {small} --real toy:3": "--real toy:3",
-    "evaluate {small} -n 8 --metric c2st-knn --only realism": ("8 sample(s)", "at least 16", "-n"),
+    "evaluate {small} -n 8 --metric c2st-cnn --only realism": ("8 sample(s)", "at least 16", "-n"),
     "turing-test {no}": ("no manifest.json", "gansynth fit"),
     "turing-test {no} --results": "",
     "turing-test {of_ill} --instructions {no}.txt": "",
