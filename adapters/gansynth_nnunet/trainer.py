@@ -20,7 +20,6 @@ from gansynth.runtime.child import cpu_threads, show
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_nnunet import augmentation, stock
 from gansynth_nnunet.config import HOW_TO, TrainerMix, TrainingInfo
-from gansynth_nnunet.cpu_inference import twice_if_faster
 from gansynth_nnunet.mixed import LastDraw
 from gansynth_nnunet.session import NnunetSession
 
@@ -197,16 +196,10 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             self.gansynth_session.close(complete=True)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Run nnU-Net's own validation on real cases, on a CPU without its slow convolutions."""
+        """Run nnU-Net's own validation on real cases."""
         if self.local_rank == 0:
             show(say="nnU-Net predicts the held-out cases")
-        if self.device.type != "cpu":
-            super().perform_actual_validation(save_probabilities)
-            return
-        self.set_deep_supervision_enabled(False)
-        shape = (self.num_input_channels, *self.configuration_manager.patch_size)
-        with twice_if_faster(self.network, shape):
-            super().perform_actual_validation(save_probabilities)
+        super().perform_actual_validation(save_probabilities)
 
     def _gansynth_config(self) -> TrainerMix:
         if self.gansynth is None:

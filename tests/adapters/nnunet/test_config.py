@@ -148,35 +148,3 @@ def test_an_edits_options_go_with_it(said, edits):
     config = told(**DRAWN, EDITS=said)
     assert config is not None
     assert config.mix_config.samples.edits == edits
-
-
-@pytest.mark.parametrize("batch", [1, 2, 3])
-def test_samples_given_twice_change_no_prediction(monkeypatch, batch):
-    import torch
-
-    from gansynth_nnunet import cpu_inference
-
-    monkeypatch.setattr(cpu_inference, "_seconds", lambda network, shape: -shape[0])
-    network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv3d(4, 2, 3)).eval()
-    seen = []
-    network[0].register_forward_pre_hook(lambda layer, arguments: seen.append(len(arguments[0])))
-    x = torch.randn(batch, 1, 9, 8, 7, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        plain = network(x)
-        with cpu_inference.twice_if_faster(network, (1, 9, 8, 7)) as doubled:
-            assert doubled
-            twice = network(x)
-        assert twice.shape == plain.shape
-        assert torch.allclose(twice, plain, atol=1e-5)
-        network(x)
-    assert seen == [batch, max(batch, 2), batch]
-
-
-def test_samples_are_given_once_where_that_is_faster(monkeypatch):
-    import torch
-
-    from gansynth_nnunet import cpu_inference
-
-    monkeypatch.setattr(cpu_inference, "_seconds", lambda network, shape: shape[0])
-    with cpu_inference.twice_if_faster(torch.nn.Conv3d(1, 4, 3), (1, 9, 8, 7)) as doubled:
-        assert not doubled
