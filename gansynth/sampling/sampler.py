@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gansynth.conditions.boxes import USUAL, box_drawer
 from gansynth.conditions.condition_source import open_base
@@ -13,6 +14,7 @@ from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.sampling_weights import SamplingWeights, open_sampling_weights
+from gansynth.core.case_pool import CaseReader, TrainingCases
 from gansynth.core.filter import FilterRequest
 from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, guard_host
@@ -26,7 +28,7 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
 from gansynth.sampling.label_maps import viewed
 from gansynth.sampling.request_parsing import Capabilities, check_request, per_class
-from gansynth.sampling.run import Run, check_case, conditioned_on_classes, seen_classes
+from gansynth.sampling.run import Run, conditioned_on_classes, content_check, seen_classes
 
 BESIDE = "beside"
 """Provenance key of the real case that preview grids show beside an unconditional sample."""
@@ -61,9 +63,9 @@ class Sampler:
         check_source(run, source)
         # A composite run's samples have its source's labels, without those a part has generated.
         composite = "parts" in run.manifest and "labels_by" in source.request.view
-        self.source = source.base if composite and isinstance(source, SourceView) else source
+        self._whole = composite and isinstance(source, SourceView)
+        self.source = source.base if self._whole else source
         self.run = run
-        self._unchecked = {case.id: case.sha256 for case in run.lineage.cases}
         generator, request = run.generator, request or SampleRequest()
         check_request(request, Capabilities.by(generator, per_class(run.manifest)))
         check_classes(run, request.classes or ())
@@ -77,8 +79,9 @@ class Sampler:
         weights = None
         if request.weights is not None:
             weights = open_sampling_weights(Path(request.weights), run.lineage, source)
+        check = content_check(run.folder, run.lineage)
         self.sampler = sampler_for(
-            generator, source, run.space, request, base=self.base, weights=weights
+            generator, source, run.space, request, base=self.base, weights=weights, check=check
         )
         filters, device = request.filters, str(generator.device)
         if not learn:
@@ -105,9 +108,6 @@ class Sampler:
     def draw_raw(self, first: int, count: int) -> list[Sample]:
         """Generate the same samples in the generator's own space."""
         conditions = [self._condition(i) for i in range(first, first + count)]
-        drawn = {c.provenance["case"] for c in conditions} if self.base is None else set()
-        for case_id in (drawn | self.sampler.case_pool.cache.at_hand) & self._unchecked.keys():
-            self._check_content(case_id)
         samples = self.run.generator.sample(conditions, [c.latent_seed for c in conditions])
         # The condition's provenance is added here, whatever the plugin returns.
         traced = [
@@ -147,8 +147,7 @@ class Sampler:
         where = sample.provenance.get(BESIDE, sample.provenance)
         placement = Placement.from_json(where["placement"])
         # A composite run's conditions come through a view; its real cases are the source's own.
-        cached = self.base is not None or self.source is self.sampler.source
-        load = self.sampler.cache if cached else self.source.load
+        load = self.source.load if self._whole and self.base is None else self.sampler.cases
         return self.run.space.to_generator(load(where["case"]), placement)
 
     def check_cases(self) -> None:
@@ -157,16 +156,9 @@ class Sampler:
         Raises:
             IntegrityFault: naming the first such case.
         """
-        for case_id in sorted(
-            self._unchecked.keys() & set(self.sampler.case_pool.source.train_ids)
-        ):
-            self._check_content(case_id)
-
-    def _check_content(self, case_id: str) -> None:
-        """Refuse a case that is not the one the run has seen; each is checked once."""
-        case_pool, expected = self.sampler.case_pool, self._unchecked[case_id]
-        check_case(self.run.folder, case_pool.source, case_id, expected, case_pool.cache)
-        del self._unchecked[case_id]
+        cases = self.sampler.case_pool.cases
+        for case_id in cases.ids:
+            cases.admit(case_id)
 
     def _judged(self, sample: Sample, condition: Condition) -> Sample:
         """Write into the provenance the flaw that the generator or a filter finds, if any."""
@@ -175,16 +167,10 @@ class Sampler:
             return replace(sample, provenance={**sample.provenance, "reject_reason": reject_reason})
         drawn_of = None
         if "labels" in self.run.generator.conditioned_on:
-            drawn_of = partial(self._drawn_of, condition)
+            drawn_of = partial(_drawn_of, self.sampler.cases, self.run.space, condition.provenance)
         return self.filters.judged(
             sample, FilterRequest(condition, drawn_of, self.sampler.case_pool)
         )
-
-    def _drawn_of(self, condition: Condition) -> Case:
-        """Return the case of a condition, as it was seen then."""
-        provenance = condition.provenance
-        case = self.sampler.cache(provenance["case"])
-        return self.run.space.to_generator(case, Placement.from_json(provenance["placement"]))
 
     def _boxed(self, sample: Sample) -> Sample:
         """Add the boxes of the label map, if the source draws boxes around labels."""
@@ -206,6 +192,12 @@ class Sampler:
         return replace(cleared, provenance={**sample.provenance, "run": self.run.run_id})
 
 
+def _drawn_of(cases: TrainingCases, space: Space, provenance: Mapping[str, Any]) -> Case:
+    """Return the case of a condition, as it was seen then."""
+    placement = Placement.from_json(provenance["placement"])
+    return space.to_generator(cases(provenance["case"]), placement)
+
+
 def sampler_for(
     generator: Generator,
     source: CaseSource,
@@ -214,6 +206,7 @@ def sampler_for(
     *,
     base: CaseSource | None = None,
     weights: SamplingWeights | None = None,
+    check: Callable[[str, CaseReader], None] | None = None,
 ) -> ConditionSampler:
     """Return the sampler of the conditions that a generator heeds."""
     conditioned_on, drawn_in = generator.conditioned_on, None
@@ -235,6 +228,7 @@ def sampler_for(
         moving="image" in conditioned_on,
         base=base,
         weights=weights,
+        check=check,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.conditions.lesion_placement import PlacedLesion, lesion_drawer
-from gansynth.core.case_pool import CaseContext, CasePool
+from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
 from gansynth.core.generator import Generator
 from gansynth.core.schema import Boxes, Case, Condition, LabelArray, Schema
 from gansynth.core.source import CaseSource
@@ -105,7 +105,7 @@ class LesionCases:
 
     def __init__(self, generator: Generator, source: CaseSource, space: Space, count: int) -> None:
         self._sampler = lesion_drawer(PLACES, generator.default_lesions)
-        self._case_pool = CasePool(CaseCache(source), space)
+        self._case_pool = CasePool(TrainingCases(CaseCache(source)), space)
         bodies = [without_blobs(source.load(i), n) for n, i in enumerate(source.held_out_ids)]
         self.bodies = [space.to_generator(body) for body in bodies[:count]]
         self._shape = source.load(source.train_ids[0]).image.shape[1:]

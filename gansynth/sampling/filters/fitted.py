@@ -163,10 +163,10 @@ def _learn(
     reporter: Reporter,
 ) -> None:
     lineage = run.lineage
-    learning, looked_at = learning_of(run, source, schema, device, reporter)
+    learning = learning_of(run, source, schema, device, reporter)
     with whole_folder(folder_of(run.folder, item)) as folder:
         state = dict(item.learn(learning, folder))
-        cases = tuple(case for case in lineage.cases if case.id in looked_at.seen)
+        cases = tuple(case for case in lineage.cases if case.id in learning.crops.cases.seen)
         doc = {
             "version": VERSION,
             "filter": item.name,

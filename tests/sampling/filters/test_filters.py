@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gansynth.core.case_pool import CasePool
+from gansynth.core.case_pool import CasePool, TrainingCases
 from gansynth.core.filter import FilterRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
@@ -33,7 +33,9 @@ def judge(filters, image, labels, **condition) -> Sample:
     """A sample with what was found."""
     source = ToySource(2)
     asked = FilterRequest(
-        Condition(labels=labels, **condition), None, CasePool(CaseCache(source), source.space)
+        Condition(labels=labels, **condition),
+        None,
+        CasePool(TrainingCases(CaseCache(source)), source.space),
     )
     found: Sample = filters.judged(Sample(image.astype(np.float32), labels), asked)
     return found

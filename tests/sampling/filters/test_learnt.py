@@ -37,7 +37,7 @@ class Bright(Filter):
 
     def learn(self, learning, folder):
         Bright.learnt.append(folder)
-        image = learning.crops.cache(self.options.case).image
+        image = learning.crops.cases(self.options.case).image
         (folder / "weights.bin").write_bytes(b"12345")
         return {"brightest": float(image.max())}
 
@@ -109,7 +109,7 @@ def test_the_lineage_is_of_the_cases_that_were_looked_at(run):
 
 
 def test_a_held_out_case_cannot_be_learnt_from(run):
-    with pytest.raises(IntegrityFault, match=r"case 'toy_12'.*expected training cases of the run"):
+    with pytest.raises(IntegrityFault, match=r"case 'toy_12'.*expected one of its 12 training cases"):
         ensure_learnt(RunFolder(run), ToySource(2), ["bright:case=toy_12"])
     assert to_learn(run, ["bright:case=toy_12"]) != []  # nothing half learnt is left
 
