@@ -21,13 +21,7 @@ from gansynth.conditions.edits.donor_selection import alike
 from gansynth.conditions.lesion_placement import LesionDrawer
 from gansynth.conditions.sampling_weights import SamplingWeights
 from gansynth.core.body_mask import shown_body
-from gansynth.core.case_pool import (
-    CaseContext,
-    CasePool,
-    CaseReader,
-    TrainingCases,
-    own_labels,
-)
+from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCases, own_labels
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray
@@ -92,7 +86,7 @@ class ConditionSampler:
         base: CaseSource | None = None,
         weights: SamplingWeights | None = None,
         context_follows: bool = True,
-        check: Callable[[str, CaseReader], None] | None = None,
+        check: CaseCheck | None = None,
     ) -> None:
         lender, source = source, source if base is None else base
         self.space = space
@@ -187,6 +181,7 @@ class ConditionSampler:
                 "edits": steps,
                 "seed": self.seed,
                 "index": index,
+                "latent_seed": latent_seed,
                 **notes,
             },
             **fields,

@@ -45,6 +45,9 @@ class CaseReader(Protocol):
         """Draw a place in a case."""
 
 
+CaseCheck = Callable[[str, CaseReader], None]
+
+
 class TrainingCases:
     """The training cases of a source, which plugins get in place of the source.
 
@@ -59,18 +62,20 @@ class TrainingCases:
         schema: of the cases.
         ids: of the training cases, sorted.
         seen: ids of those that were read; they are in the lineage of what is made.
+        refused: other ids that were asked for.
     """
 
     def __init__(
         self,
         reader: CaseReader,
         ids: Sequence[str] | None = None,
-        check: Callable[[str, CaseReader], None] | None = None,
+        check: CaseCheck | None = None,
     ) -> None:
         source = reader.source
         self.name, self.schema = source.name, source.schema
         self.ids = tuple(sorted(source.train_ids if ids is None else ids))
         self.seen: set[str] = set()
+        self.refused: set[str] = set()
         self._reader, self._admitted, self._check = reader, frozenset(self.ids), check
 
     def __call__(self, case_id: str) -> Case:
@@ -98,6 +103,7 @@ class TrainingCases:
 
     def _refuse_others(self, case_id: str) -> None:
         if case_id not in self._admitted:
+            self.refused.add(case_id)
             raise IntegrityFault(
                 f"{self.name}: case {case_id!r} is asked for, expected one of its "
                 f"{len(self.ids)} training cases: edits, filters and generators read no other"
@@ -108,10 +114,6 @@ class CropSource(Protocol):
     """Cuts training cases in the generator's space."""
 
     space: Space
-
-    @property
-    def cases(self) -> TrainingCases:
-        """The whole cases."""
 
     def cut(self, case_id: str, rng: np.random.Generator) -> Case:
         """Cut a case at a random place in the generator's space."""

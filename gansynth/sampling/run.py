@@ -13,7 +13,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from gansynth.runtime.files import disk_errors
 from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
-    from gansynth.core.case_pool import CaseReader
+    from gansynth.core.case_pool import CaseCheck, CaseReader
     from gansynth.core.generator import Generator, Heeded
 
 COMPOSITE, PARTS = "composite", "parts"
@@ -78,7 +78,7 @@ def new_manifest(
     }
 
 
-def content_check(run: Path, lineage: Lineage) -> Callable[[str, CaseReader], None]:
+def content_check(run: Path, lineage: Lineage) -> CaseCheck:
     """Return a check (``TrainingCases``) that a case is the one that a run was fitted on."""
     expected = {case.id: case.sha256 for case in lineage.cases}
 

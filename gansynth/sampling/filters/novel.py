@@ -64,7 +64,7 @@ class NovelFilter(Filter):
 
     def learn(self, learning: FilterTrainingData, folder: Path) -> Mapping[str, Any]:
         """Measure how far real crops lie from the nearest ones of other subjects."""
-        cases = learning.crops.cases
+        cases = learning.cases
         ids = sorted({*learning.train_ids, *learning.calibration_ids})
         rng = np.random.default_rng(self.options.seed)
         numbers = rng.permutation(len(ids))[: max(2, 2 * self.options.search)].tolist()

@@ -32,10 +32,11 @@ def learning_of(
             "training case that the run was fitted on; expected its own training source"
         )
     check = content_check(run.folder, lineage)
-    crops = CaseBatches(TrainingCases(CaseCache(source), ids, check), space)
+    cases = TrainingCases(CaseCache(source), ids, check)
+    crops = CaseBatches(cases, space)
     train, apart = split(ids, {case_id: source.subject(case_id) for case_id in ids})
     size = space.size or crops.cut(ids[0], np.random.default_rng(0)).image.shape[1:]
-    return FilterTrainingData(crops, train, apart, schema, tuple(size), device, reporter)
+    return FilterTrainingData(cases, crops, train, apart, schema, tuple(size), device, reporter)
 
 
 def split(ids: Sequence[str], subjects: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -72,6 +73,6 @@ def labelled(name: str, learning: FilterTrainingData) -> None:
     case = learning.crops.cut(learning.train_ids[0], np.random.default_rng(0))
     if case.labels is None or not learning.schema.foreground:
         raise UsageFault(
-            f"--filter {name}: {learning.crops.cases.name} has no label maps, and {name} "
+            f"--filter {name}: {learning.cases.name} has no label maps, and {name} "
             "needs them; expected labelled cases. Leave the filter out"
         )

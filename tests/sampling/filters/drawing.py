@@ -39,7 +39,7 @@ def samples_of(
 ) -> list[Sample]:
     """What ``Generator.sample`` returns."""
     return [
-        Sample(drawing(c, np.random.default_rng(seed)), c.labels, None, dict(c.provenance))
+        Sample(drawing(c, np.random.default_rng(seed)), c.labels)
         for c, seed in zip(conditions, seeds, strict=True)
     ]
 

@@ -1,5 +1,7 @@
 """Each filter: real cases and faultless samples pass, what is wrong is kept out for its reason."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -37,8 +39,8 @@ def judge(filters, image, labels, **condition) -> Sample:
         None,
         CasePool(TrainingCases(CaseCache(source)), source.space),
     )
-    found: Sample = filters.judged(Sample(image.astype(np.float32), labels), asked)
-    return found
+    sample = Sample(image.astype(np.float32), labels)
+    return replace(sample, provenance=filters.judge(sample, asked))
 
 
 def of_real(filters, seed: int = 5) -> list[Sample]:
