@@ -17,8 +17,9 @@ from gansynth.core.space import Placement, Space
 from gansynth.data.cache import CaseCache
 from gansynth.runtime.devices import seeded
 from gansynth.runtime.errors import UsageFault
+from gansynth.testing.case_readers import GuardedSource
 from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
-from gansynth.testing.toy import ToySource, without_blobs
+from gansynth.testing.toy import without_blobs
 
 Fit = Callable[["Generator", Sequence[Case], int], object]
 """(generator, training cases in its space, steps): trains it in place."""
@@ -34,13 +35,13 @@ class GeneratorBench:
     ) -> None:
         self.report, self.cls, self.options = report, cls, options
         self.generator: Generator
-        self._use(ToySource(axes, boxes=True))
+        self._use(GuardedSource(axes, boxes=True))
         self.train_cases: list[Case] = []
         self.held_out: list[Case] = []
         self.reference: list[Case] = []
         self.lesions: LesionCases | None = None
 
-    def _use(self, source: ToySource) -> None:
+    def _use(self, source: GuardedSource) -> None:
         self.source, self.space = source, source.space
         self.schema: Schema = source.schema
 
@@ -55,7 +56,7 @@ class GeneratorBench:
         """Build the networks; they have parameters unless there is nothing to train."""
         generator = self.new()
         if "boxes" not in generator.conditioned_on:  # most data sets have no boxes
-            self._use(ToySource(self.schema.ndim))
+            self._use(GuardedSource(self.schema.ndim))
             generator = self.new()
         if generator.intensity == "tanh":
             self.space = self.space.with_window(self.source.cases())
@@ -73,6 +74,7 @@ class GeneratorBench:
         if "lesion" in generator.conditioned_on:
             self.lesions = LesionCases(generator, self.source, self.space, len(self.held_out))
             self.held_out = self.lesions.cases
+        self.source.closed = True
 
     def new(self) -> Generator:
         # Initial weights come from torch's global random state, which is seeded here.
