@@ -13,8 +13,9 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,18 +81,19 @@ def new_manifest(
 
 def content_check(run: Path, lineage: Lineage) -> CaseCheck:
     """Return a check (``TrainingCases``) that a case is the one that a run was fitted on."""
-    expected = {case.id: case.sha256 for case in lineage.cases}
+    return partial(_check_content, run, {case.id: case.sha256 for case in lineage.cases})
 
-    def check(case_id: str, reader: CaseReader) -> None:
-        source = reader.source
-        if source.content(case_id, reader) != expected.get(case_id):
-            raise IntegrityFault(
-                f"{run}: case {case_id!r} of {source.name} is not the one the run was fitted on; "
-                "expected the same content. It has been preprocessed anew, or replaced: restore "
-                "it, or fit again"
-            )
 
-    return check
+def _check_content(
+    run: Path, expected: Mapping[str, str], case_id: str, reader: CaseReader
+) -> None:
+    source = reader.source
+    if source.content(case_id, reader) != expected.get(case_id):
+        raise IntegrityFault(
+            f"{run}: case {case_id!r} of {source.name} is not the one the run was fitted on; "
+            "expected the same content. It has been preprocessed anew, or replaced: restore it, or "
+            "fit again"
+        )
 
 
 def check_lockable(folder: Path) -> None:
