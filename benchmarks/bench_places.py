@@ -36,9 +36,9 @@ from gansynth.conditions.lesion_surroundings import NEAREST, RING, LesionSurroun
 from gansynth.conditions.location_prior import frame_of
 from gansynth.conditions.placement_region import PlacementRegion
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.core.case_pool import CaseContext, CasePool, body_of
+from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases, body_of
 from gansynth.core.geometry import Mask
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Placement
 from gansynth.data.cache import CaseCache
 from gansynth.data.skull import find_brain
@@ -54,7 +54,7 @@ class Judge:
 
     def __init__(self, everyone: CasePool, ids: Sequence[str]) -> None:
         self.everyone = everyone
-        self.known = LesionSurroundings.learn(CasePool(everyone.cache, everyone.space, ids), (1,))
+        self.known = LesionSurroundings.learn(CasePool(everyone.cases, everyone.space, ids), (1,))
 
     def __call__(self, case_id: str, lesion: Mask) -> tuple[float, float, int]:
         """Shares of a lesion's pixels, bool (H, W), in range and in the brain; their number."""
@@ -73,8 +73,10 @@ class Judge:
         return float(likely.mean()), float(brain[lesion].mean()), int(lesion.sum())
 
 
-def subset(draw: int, args: argparse.Namespace, home: Path) -> tuple[ConditionSampler, CasePool]:
-    """Conditions from some patients, and the pool of all patients' cases."""
+def subset(
+    draw: int, args: argparse.Namespace, home: Path
+) -> tuple[ConditionSampler, CaseSource, CasePool]:
+    """Conditions from some patients, their source, and the pool of all patients' cases."""
     names = sorted(path.stem for path in (DATA / "images").glob("*.png"))
     people = sorted({name.rsplit("_", 1)[0] for name in names})
     chosen = np.random.default_rng(draw).permutation(people)[: args.patients].tolist()
@@ -87,7 +89,8 @@ def subset(draw: int, args: argparse.Namespace, home: Path) -> tuple[ConditionSa
     source = open_source(SourceRequest("pictures", str(DATA), subjects=PATIENT, read=read))
     drawer = lesion_drawer(None, "apart_mm=3.0")
     sampler = ConditionSampler(source, source.space, build_edits(EDITS), seed=1, lesions=drawer)
-    return sampler, CasePool(CaseCache(source), source.space, (*split["train"], *split["val"]))
+    everyone = TrainingCases(CaseCache(source), (*split["train"], *split["val"]))
+    return sampler, source, CasePool(everyone, source.space)
 
 
 def summary(rows: Sequence[tuple[float, float, int]]) -> dict[str, float]:
@@ -104,21 +107,21 @@ def measure(draw: int, args: argparse.Namespace, home: Path) -> dict[str, dict[s
     alone = patch.object(PlacementRegion, "surroundings", None)
     for name, way in (("prior alone", alone), ("prior, tissue, depth", nullcontext())):
         with way:
-            sampler, everyone = subset(draw, args, home)
+            sampler, source, everyone = subset(draw, args, home)
             sampler.draw(0)
             began = time.process_time()
             drawn = [sampler.draw(index) for index in range(args.samples)]
             took = 1000 * (time.process_time() - began) / len(drawn)
-        others = sampler.source.held_out_ids
-        people = sorted({sampler.source.subject(i) for i in others})
+        others = source.held_out_ids
+        people = sorted({source.subject(i) for i in others})
         judging = set(people[::2])
-        judge = Judge(everyone, [i for i in others if sampler.source.subject(i) in judging])
+        judge = Judge(everyone, [i for i in others if source.subject(i) in judging])
         told = [c.provenance for c in drawn]
         pairs = [(p["case"], c.lesion > 0) for p, c in zip(told, drawn, strict=True)]
         found[name] = summary([judge(i, lesion) for i, lesion in pairs if lesion.any()])
         found[name]["fallback"] = float(np.mean(["unlikely" in p["lesions"] for p in told]))
         found[name]["ms"] = took
-    ids = [i for i in others if sampler.source.subject(i) not in judging]
+    ids = [i for i in others if source.subject(i) not in judging]
     maps = [(i, everyone.label_map(i) > 0) for i in ids]
     real = [(i, lesion) for i, lesion in maps if lesion.any()]
     found["real, other patients"] = summary([judge(*row) for row in real[:: len(real) // REAL + 1]])

@@ -198,8 +198,8 @@ def drawn(sampler: ConditionSampler, index: int, before: int) -> Drawn | None:
     shown = (both[0] | both[1])[cut]
     changed = (first != condition.labels)[cut].sum() / max(1, shown.sum())
     donor = told["edits"][before]["params"].get("donor") if len(told["edits"]) > before else None
-    case = replace(sampler.source.load(told["case"]), labels=first)
-    other = None if donor is None else sampler.source.load(donor)
+    case = replace(sampler.cases(told["case"]), labels=first)
+    other = None if donor is None else sampler.cases(donor)
     return Drawn(case, condition.labels, other, cut, float(changed))
 
 

@@ -156,7 +156,7 @@ def filters(work: Path) -> None:
             real = sampler.matching_real_case(sample)
             condition = sampler.sampler.draw(index)
             request = FilterRequest(condition, partial(copy_of, real), sampler.sampler.case_pool)
-            reason = _reason(sampler.filters.judged(spoil(sample, real), request))
+            reason = sampler.filters.judge(spoil(sample, real), request).get("reject_reason")
             if reason and not _reason(sample):
                 print(f"{name}: {reason}")
                 save(name, [panel(sample), panel(spoil(sample, real))])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gansynth.bank.supervisor import ProducerSupervisor
     from gansynth.benchmark.api import benchmark
     from gansynth.core.adapter import Adapter, HostArrays, HostOptions
-    from gansynth.core.case_pool import CaseContext
+    from gansynth.core.case_pool import CaseContext, TrainingCases
     from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult
     from gansynth.core.filter import (
         Filter,
@@ -97,7 +97,7 @@ if TYPE_CHECKING:
     from gansynth.sampling.replay import replay
     from gansynth.sampling.run_source import open_source
     from gansynth.sampling.sampler import Sampler
-    from gansynth.testing import ToySource, check_adapter, check_generator
+    from gansynth.testing import ToySource, check_adapter, check_edit, check_filter, check_generator
 
 __all__ = [
     "API_VERSION",
@@ -162,6 +162,7 @@ __all__ = [
     "SplitsRequest",
     "Stage",
     "ToySource",
+    "TrainingCases",
     "TrainingFault",
     "TrainingRequest",
     "TrainingResult",
@@ -173,6 +174,8 @@ __all__ = [
     "benchmark",
     "check",
     "check_adapter",
+    "check_edit",
+    "check_filter",
     "check_generator",
     "check_mixing",
     "choose_cases",
@@ -208,7 +211,7 @@ _HOMES = {
     "gansynth.bank.supervisor": "ProducerSupervisor",
     "gansynth.benchmark.api": "benchmark",
     "gansynth.core.adapter": "Adapter HostArrays HostOptions",
-    "gansynth.core.case_pool": "CaseContext",
+    "gansynth.core.case_pool": "CaseContext TrainingCases",
     "gansynth.core.edit": "CaseEdit Edit EditContext EditOptions EditResult",
     "gansynth.core.filter": "Filter FilterOptions FilterRequest FilterResult FilterTrainingData",
     "gansynth.core.findings": "CheckReport Finding",
@@ -250,7 +253,7 @@ _HOMES = {
     "gansynth.sampling.replay": "replay",
     "gansynth.sampling.run_source": "open_source",
     "gansynth.sampling.sampler": "Sampler",
-    "gansynth.testing": "ToySource check_adapter check_generator",
+    "gansynth.testing": "ToySource check_adapter check_edit check_filter check_generator",
 }
 """Module -> the names that it holds."""
 

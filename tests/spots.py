@@ -60,10 +60,10 @@ class Spots(Generator):
         rng, options = np.random.default_rng(seed), self.options.model_dump()
         seen = condition.boxes if rng.random() >= options["faint"] else None
         image = picture(seen, self.size, rng, len(self.schema.channels))
-        boxes, told = condition.boxes, dict(condition.provenance)
+        boxes, notes = condition.boxes, {}
         if options["tighten"]:
-            boxes, told["tightened_to"] = tighten(image, boxes)
-        return Sample(image, None, boxes, told)
+            boxes, notes["tightened_to"] = tighten(image, boxes)
+        return Sample(image, None, boxes, notes=notes)
 
 
 def replay(told: Mapping[str, Any]) -> Boxes:

@@ -134,7 +134,7 @@ class UNetSegmenter(Generator):
             image = torch.from_numpy(np.asarray(condition.given, np.float32))[None]
             chosen = probabilities(self, image.to(self.device)).argmax(1)[0].cpu().numpy()
             labels = np.array(self.schema.label_values, np.int16)[chosen]
-            samples.append(Sample(condition.given, labels, None, dict(condition.provenance)))
+            samples.append(Sample(condition.given, labels))
         return samples
 
 

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.case_pool import CaseContext, CasePool
+from gansynth.core.case_pool import CaseContext, CasePool, PlacedCase
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, LabelArray
-from gansynth.data.cache import PlacedCase
 from gansynth.runtime.options import read_options
 
 ContextFn = Callable[[Case], LabelArray]

@@ -133,7 +133,7 @@ def _learnt(case_pool: CasePool, classes: tuple[int, ...]) -> LesionSurroundings
     if not rings:
         return None
     low, high = np.quantile(_pooled([g.tissue[:, at] for _, g, at in rings]), (TAIL, 1 - TAIL), 1)
-    more = (high - low) / (2 * len({case_pool.source.subject(case_id) for case_id, *_ in rings}))
+    more = (high - low) / (2 * len({case_pool.cases.subject(case_id) for case_id, *_ in rings}))
     learnt = LesionSurroundings(low - more, high + more, depth)
     shares, rooms = [], []
     for _, ground, ring in rings:
@@ -171,10 +171,10 @@ def _grounds(case_pool: CasePool, classes: tuple[int, ...]) -> Iterator[tuple[st
 
 def _levels_of(case_pool: CasePool, case_id: str, classes: tuple[int, ...]) -> Matrix:
     """Intensities (C, ranks) of a subject's bodies, computed once: the median of its cases."""
-    subject = case_pool.source.subject(case_id)
+    subject = case_pool.cases.subject(case_id)
 
     def find(pool: CasePool) -> Matrix:
-        ids = [i for i in pool.ids if pool.source.subject(i) == subject]
+        ids = [i for i in pool.ids if pool.cases.subject(i) == subject]
         found = [_levels_in(native_case(pool, i), classes) for i in some(ids, CASES)]
         return np.asarray(np.median(found, axis=0))
 

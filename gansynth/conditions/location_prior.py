@@ -177,7 +177,7 @@ def ball_in(row: Matrix, shape: Sequence[int]) -> tuple[tuple[slice, ...], Mask]
 
 
 def _of_boxes(case_pool: CasePool, label: int) -> PlacementPrior:
-    rows, free, cases = [np.empty((0, case_pool.source.schema.ndim))], [], 0
+    rows, free, cases = [np.empty((0, case_pool.cases.schema.ndim))], [], 0
     first = learning_cases(case_pool)
     for case_id in (*first, *sorted(set(case_pool.ids) - set(first))):
         case = whole(case_pool, case_id)
@@ -201,12 +201,12 @@ def _of_boxes(case_pool: CasePool, label: int) -> PlacementPrior:
 
 
 def _of_lesions(case_pool: CasePool, classes: Sequence[int]) -> PlacementPrior:
-    rows, diameters = [np.empty((0, case_pool.source.schema.ndim))], []
+    rows, diameters = [np.empty((0, case_pool.cases.schema.ndim))], []
     for case_id in learning_cases(case_pool):
         labels = whole(case_pool, case_id).labels
         if labels is None:
             continue
-        lesions = parts(labels, case_pool.source.schema, classes)
+        lesions = parts(labels, case_pool.cases.schema, classes)
         lesions = [lesion for lesion in lesions if lesion.voxels * 10 >= lesions[0].voxels]
         if lesions:
             frame = whole_frame(case_pool, case_id)
@@ -272,7 +272,7 @@ def whole(case_pool: CasePool, case_id: str) -> Case:
     """A training case before a slice or a crop is cut: labels without the ignore value."""
     if case_pool.space.grid == "resample":
         return case_pool.uncut(case_id)
-    return own_labels(case_pool.cache(case_id), case_pool.schema)
+    return own_labels(case_pool.cases(case_id), case_pool.schema)
 
 
 def native_case(case_pool: CasePool, case_id: str) -> Case:
@@ -280,7 +280,7 @@ def native_case(case_pool: CasePool, case_id: str) -> Case:
     if case_pool.space.grid != "slice":
         return case_pool.uncut(case_id)
     native = replace(case_pool.space, grid="native", size=())
-    return own_labels(native.to_generator(case_pool.cache(case_id)), case_pool.schema)
+    return own_labels(native.to_generator(case_pool.cases(case_id)), case_pool.schema)
 
 
 def whole_frame(case_pool: CasePool, case_id: str) -> BodyBox:
@@ -324,4 +324,4 @@ def cached_prior(case_context: CaseContext) -> bool:
     case_pool, case_id = case_context.case_pool, case_context.case.id
     if case_id not in case_pool.ids or case_pool.space.grid == "resample":
         return False
-    return tuple(case_pool.cache(case_id).image.shape[1:]) == tuple(case_context.shape)
+    return tuple(case_pool.cases(case_id).image.shape[1:]) == tuple(case_context.shape)

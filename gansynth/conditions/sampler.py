@@ -21,7 +21,7 @@ from gansynth.conditions.edits.donor_selection import alike
 from gansynth.conditions.lesion_placement import LesionDrawer
 from gansynth.conditions.sampling_weights import SamplingWeights
 from gansynth.core.body_mask import shown_body
-from gansynth.core.case_pool import CaseContext, CasePool, own_labels
+from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCases, own_labels
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray
@@ -61,9 +61,10 @@ class ConditionSampler:
             then maps of space.
         base: the cases that label maps or background images come from; None for the source.
         weights: draws some conditions more often than others; None draws all alike.
+        check: see ``TrainingCases``, of the source's cases.
 
     Attributes:
-        cache: cases in memory.
+        cases: the training cases that label maps or background images come from.
         case_pool: the training cases of the source, which edits borrow from.
     """
 
@@ -85,9 +86,9 @@ class ConditionSampler:
         base: CaseSource | None = None,
         weights: SamplingWeights | None = None,
         context_follows: bool = True,
+        check: CaseCheck | None = None,
     ) -> None:
         lender, source = source, source if base is None else base
-        self.source = source
         self.space = space
         self.schema = space.generator_schema(lender.schema)
         self.edits = tuple(edits)
@@ -103,15 +104,13 @@ class ConditionSampler:
         self.lesions = lesions
         self.moving = CaseWarp(space, self.schema) if moving else None
         self.weights = weights
-        self.cache = CaseCache(source)
         self._bodies: dict[str, npt.NDArray[np.bool_]] = {}
         self._ids = source.train_ids
         if classes is not None:
             self._ids = training_cases(source, classes, asked=f"--class {','.join(classes)}")
-        if lender is source:
-            self.case_pool = CasePool(self.cache, space, self._ids)
-        else:
-            self.case_pool = CasePool(CaseCache(lender), space)
+        lent = TrainingCases(CaseCache(lender), check=check)
+        self.cases = lent if lender is source else TrainingCases(CaseCache(source))
+        self.case_pool = CasePool(lent, space, self._ids if lender is source else None)
 
     def draw(self, index: int) -> Condition:
         """Return the ``index``-th condition of this seed: labels in the generator's space."""
@@ -175,13 +174,14 @@ class ConditionSampler:
             given=given_channels,
             latent_seed=latent_seed,
             provenance={
-                "dataset": self.source.name,
+                "dataset": self.cases.name,
                 "case": case.id,
                 "shape": list(case.image.shape[1:]),
                 "placement": placement.to_json(),
                 "edits": steps,
                 "seed": self.seed,
                 "index": index,
+                "latent_seed": latent_seed,
                 **notes,
             },
             **fields,
@@ -214,7 +214,7 @@ class ConditionSampler:
     def _place(self, rng: np.random.Generator, index: int | None = None) -> tuple[Case, Placement]:
         """Draw a training case and a place in it; where cases take turns, the next case."""
         number = int(rng.integers(len(self._ids))) if index is None else index % len(self._ids)
-        case = self.cache(self._ids[number])
+        case = self.cases(self._ids[number])
         return case, self.space.place(case, rng)
 
     def _roomy(
@@ -260,7 +260,7 @@ class ConditionSampler:
     def _lender(self, index: int, rng: np.random.Generator) -> CaseContext:
         """Draw a case to borrow from and a place, with boxes there if possible."""
         for _ in range(TRIES):
-            case = self.case_pool.cache(
+            case = self.case_pool.cases(
                 self.case_pool.ids[int(rng.integers(len(self.case_pool.ids)))]
             )
             placement = self.space.place(case, rng)
@@ -278,7 +278,7 @@ class ConditionSampler:
     ) -> LabelArray:
         """Repeat the labels of a recorded provenance, from its case, place and edits alone."""
         placement = Placement.from_json(provenance["placement"])
-        case = self.cache(provenance["case"])
+        case = self.cases(provenance["case"])
         by_name = _by_name(self.edits if edits is None else edits)
         if self.moving is not None:
             return self.moving(case, placement, by_name, provenance["edits"]).labels

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,33 +17,103 @@ from gansynth.core.geometry import Mask, bounding_box
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, replace_ignored
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
+from gansynth.runtime.errors import IntegrityFault
 
 T = TypeVar("T")
 Box = tuple[slice, ...]
 MAPS = 1 << 29  # size of a pool's cache of label maps, in bytes
 
 
+class PlacedCase(NamedTuple):
+    """A place in a whole case (``origin``), and in the part that is read (``placement``)."""
+
+    case: Case
+    placement: Placement
+    shape: tuple[int, ...]
+    origin: Placement
+
+
 class CaseReader(Protocol):
-    """Reads cases of a source, and may cache some."""
+    """Reads any case of a source, and may cache some."""
 
     source: CaseSource
 
     def __call__(self, case_id: str) -> Case:
         """Return a case in its source's voxels."""
 
-    @property
-    def at_hand(self) -> frozenset[str]:
-        """Ids of the cases in memory."""
+    def place(self, case_id: str, space: Space, rng: np.random.Generator) -> PlacedCase:
+        """Draw a place in a case."""
+
+
+CaseCheck = Callable[[str, CaseReader], None]
+
+
+class TrainingCases:
+    """The training cases of a source, which plugins get in place of the source.
+
+    No other case can be read: any other id is an IntegrityFault.
+
+    Args:
+        ids: which training cases; None for all of the source's.
+        check: called before a case is read for the first time; raises if it may not be used.
+
+    Attributes:
+        name: of the data set.
+        schema: of the cases.
+        ids: of the training cases, sorted.
+        seen: ids of those that were read; they are in the lineage of what is made.
+        refused: other ids that were asked for.
+    """
+
+    def __init__(
+        self,
+        reader: CaseReader,
+        ids: Sequence[str] | None = None,
+        check: CaseCheck | None = None,
+    ) -> None:
+        source = reader.source
+        self.name, self.schema = source.name, source.schema
+        self.ids = tuple(sorted(source.train_ids if ids is None else ids))
+        self.seen: set[str] = set()
+        self.refused: set[str] = set()
+        self._reader, self._admitted, self._check = reader, frozenset(self.ids), check
+
+    def __call__(self, case_id: str) -> Case:
+        """Return a case in its source's voxels."""
+        self.admit(case_id)
+        return self._reader(case_id)
+
+    def place(self, case_id: str, space: Space, rng: np.random.Generator) -> PlacedCase:
+        """Draw a place in a case, and read the case or a part of it."""
+        self.admit(case_id)
+        return self._reader.place(case_id, space, rng)
+
+    def subject(self, case_id: str) -> str:
+        """Return the subject of a case."""
+        self._refuse_others(case_id)
+        return self._reader.source.subject(case_id)
+
+    def admit(self, case_id: str) -> None:
+        """Check a case, and note that it is read."""
+        self._refuse_others(case_id)
+        if case_id not in self.seen:
+            if self._check is not None:
+                self._check(case_id, self._reader)
+            self.seen.add(case_id)
+
+    def _refuse_others(self, case_id: str) -> None:
+        if case_id not in self._admitted:
+            self.refused.add(case_id)
+            raise IntegrityFault(
+                f"{self.name}: case {case_id!r} is asked for, expected one of its "
+                f"{len(self.ids)} training cases: edits, filters and generators read no other"
+            )
 
 
 class CropSource(Protocol):
     """Cuts training cases in the generator's space."""
 
     space: Space
-
-    @property
-    def cache(self) -> CaseReader:
-        """The reader of whole cases."""
 
     def cut(self, case_id: str, rng: np.random.Generator) -> Case:
         """Cut a case at a random place in the generator's space."""
@@ -53,26 +123,28 @@ class CasePool:
     """Training cases of a run that edits may borrow from, in the generator's space.
 
     Attributes:
-        cache: reads whole cases of its ``source``; only training cases are opened.
+        cases: the whole training cases.
         space: the generator's.
         schema: of the generator's space.
         ids: cases to borrow from, sorted; all training cases by default.
     """
 
-    def __init__(self, cache: CaseReader, space: Space, ids: Sequence[str] | None = None) -> None:
-        self.cache, self.source, self.space = cache, cache.source, space
-        self.schema: Schema = space.generator_schema(self.source.schema)
-        self.ids = tuple(sorted(self.source.train_ids if ids is None else ids))
+    def __init__(
+        self, cases: TrainingCases, space: Space, ids: Sequence[str] | None = None
+    ) -> None:
+        self.cases, self.space = cases, space
+        self.schema: Schema = space.generator_schema(cases.schema)
+        self.ids = cases.ids if ids is None else tuple(sorted(ids))
         self._learnt: dict[str, Any] = {}
         self._maps: OrderedDict[str, tuple[tuple[int, ...], Box, LabelArray]] = OrderedDict()
 
     def cut(self, case_id: str, placement: Placement) -> Case:
         """Cut a case as the generator sees it, labels without the ignore value."""
-        return own_labels(self.space.to_generator(self.cache(case_id), placement), self.schema)
+        return own_labels(self.space.to_generator(self.cases(case_id), placement), self.schema)
 
     def uncut(self, case_id: str, slice_index: int | None = None) -> Case:
         """Return a whole case, or slice, in the generator's voxels and intensities."""
-        case = self.cache(case_id)
+        case = self.cases(case_id)
         if self.space.grid == "resample":
             return self.cut(case_id, Placement())
         shape = case.image.shape[1:]
@@ -118,7 +190,7 @@ class CasePool:
         return bits.reshape(shape).astype(bool)
 
     def _whole_labels(self, case_id: str) -> LabelArray:
-        case = own_labels(self.cache(case_id), self.schema)
+        case = own_labels(self.cases(case_id), self.schema)
         if case.labels is None:
             case = replace(case, labels=np.zeros(case.image.shape[1:], np.int16))
         if self.space.grid == "resample":
@@ -129,7 +201,7 @@ class CasePool:
 
     def others(self, subject: str) -> tuple[str, ...]:
         """Return the cases of other subjects; all cases if there is no other subject."""
-        ids = tuple(i for i in self.ids if self.source.subject(i) != subject)
+        ids = tuple(i for i in self.ids if self.cases.subject(i) != subject)
         return ids or self.ids
 
     def learnt(self, key: str, learn: Callable[[CasePool], T]) -> T:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gansynth.core.case_pool import CasePool, CropSource
+from gansynth.core.case_pool import CasePool, CropSource, TrainingCases
 from gansynth.core.schema import Case, Condition, Sample, Schema
 from gansynth.runtime.options import OptionModel
 from gansynth.runtime.progress import Reporter
@@ -39,11 +39,13 @@ class FilterResult:
 class FilterTrainingData:
     """The training data of a filter.
 
-    ``crops.cut(case_id, rng)`` cuts training cases in the generator's space of ``size`` voxels.
+    ``cases(case_id)`` reads a whole training case, and ``crops.cut(case_id, rng)`` cuts it in the
+    generator's space of ``size`` voxels. Those that are read are the filter's lineage.
     ``calibration_ids``: training cases of other subjects, which set the threshold; equal to
     ``train_ids`` if there is only one subject.
     """
 
+    cases: TrainingCases
     crops: CropSource
     train_ids: Sequence[str]
     calibration_ids: Sequence[str]

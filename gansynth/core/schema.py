@@ -195,8 +195,13 @@ class Condition:
 class Sample:
     """One synthetic labelled sample: image float32 (C, D, H, W) or (C, H, W), labels int16.
 
-    ``provenance``: request, maker and seed; JSON-able. ``under``: the requested label map of a
-    chain if it has more than ``labels``; for preview grids only.
+    Attributes:
+        provenance: request, maker and seed, JSON-able; the core writes it, whatever a generator
+            returns.
+        under: the requested label map of a chain if it has more than ``labels``; for preview grids
+            only.
+        notes: a generator's own JSON, one key of the provenance; never shared.
+        label_class: number of the class that a generator drew of itself, if none was requested.
     """
 
     image: FloatArray
@@ -204,6 +209,8 @@ class Sample:
     boxes: Boxes | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     under: LabelArray | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    label_class: int | None = None
 
     def validate(self, schema: Schema) -> None:
         """Check the arrays against the schema; DataFault names the fault."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gansynth.core.case_pool import PlacedCase, TrainingCases
 from gansynth.core.schema import Boxes, Case, LabelArray, replace_ignored
 from gansynth.core.space import Space
-from gansynth.data.cache import CaseCache, PlacedCase
+from gansynth.data.cache import CaseCache
 from gansynth.runtime.errors import DataFault
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class CaseBatches:
 
     def __init__(
         self,
-        cache: CaseCache,
+        cases: CaseCache | TrainingCases,
         space: Space,
         *,
         seed: int = 0,
@@ -46,7 +47,7 @@ class CaseBatches:
         accepts: Callable[[Case], bool] | None = None,
         asked: RequestedMaps | None = None,
     ) -> None:
-        self.cache = cache
+        self.cases = cases
         self.space = space
         self.seed = seed
         self.context = context
@@ -86,13 +87,13 @@ class CaseBatches:
     def _accepted(self, step: int, number: int) -> tuple[PlacedCase, Case]:
         """Draw an accepted case at a place, before and after it is cut."""
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
-        ids = self.cache.source.train_ids
+        ids = self.cases.ids
         for _ in range(MOST_REFUSED):
             placed, case = self._brought(ids[int(rng.integers(len(ids)))], rng)
             if self.accepts is None or self.accepts(case):
                 return placed, case
         raise DataFault(
-            f"{self.cache.source.name}: {MOST_REFUSED} training cases drawn and none of them is "
+            f"{self.cases.name}: {MOST_REFUSED} training cases drawn and none of them is "
             "one this generator can learn from, expected some; look at them with gansynth check"
         )
 
@@ -103,12 +104,12 @@ class CaseBatches:
     def _brought(self, case_id: str, rng: np.random.Generator) -> tuple[PlacedCase, Case]:
         """Place and cut a case; whole cases are cached in the generator's space."""
         if self.space.cuts:
-            placed = self.cache.place(case_id, self.space, rng)
+            placed = self.cases.place(case_id, self.space, rng)
             return placed, self._cut(placed)
         cached = self._whole.get(case_id)
         if cached is not None:
             return cached
-        placed = self.cache.place(case_id, self.space, rng)
+        placed = self.cases.place(case_id, self.space, rng)
         case = self._cut(placed)
         entry = placed._replace(case=case), case  # the case as it was read may go
         if self._bytes + case.image.nbytes <= WHOLE:
@@ -120,7 +121,7 @@ class CaseBatches:
         placed = self.space.to_generator(drawn.case, drawn.placement)
         if placed.labels is None:
             return placed
-        schema = self.space.generator_schema(self.cache.source.schema)
+        schema = self.space.generator_schema(self.cases.schema)
         return replace(placed, labels=replace_ignored(placed.labels, schema))
 
     def _padding(self, drawn: Sequence[PlacedCase]) -> Tensor | None:

@@ -10,15 +10,16 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from gansynth.core.case_pool import PlacedCase
 from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.lineage import Lineage
-from gansynth.core.schema import Boxes, Case
+from gansynth.core.schema import Boxes, Case, Schema
 from gansynth.core.source import CaseSource
-from gansynth.core.space import Placement, Space, cut_boxes
+from gansynth.core.space import Space, cut_boxes
 
 
 class PatchSource(CaseSource):
@@ -52,15 +53,6 @@ def cut_case(case: Case, box: Sequence[slice]) -> Case:
 
 log = logging.getLogger("gansynth")
 READ_AGAIN = 256  # evicted cases that are read again, after which the user is warned
-
-
-class PlacedCase(NamedTuple):
-    """A place in a whole case (``origin``), and in the part that is read (``placement``)."""
-
-    case: Case
-    placement: Placement
-    shape: tuple[int, ...]
-    origin: Placement
 
 
 @dataclass(frozen=True)
@@ -114,9 +106,19 @@ class CaseCache:
         return Lineage(source.name, source.fold, records, dict(source.host), source.ancestors)
 
     @property
-    def at_hand(self) -> frozenset[str]:
-        """Ids of the cases in memory."""
-        return frozenset(self._cases)
+    def name(self) -> str:
+        """Name of the data set."""
+        return self.source.name
+
+    @property
+    def schema(self) -> Schema:
+        """Schema of the cases."""
+        return self.source.schema
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The training cases, sorted."""
+        return self.source.train_ids
 
     def still_to_come(self) -> int:
         """Estimate the bytes by which the cache will grow until all training cases are read."""

@@ -141,7 +141,7 @@ class DiversityMonitor:
         starts = range(0, self.number, AT_ONCE)
         parts = [self.sampler.draw_raw(i, min(AT_ONCE, self.number - i)) for i in starts]
         drawn = [sample for part in parts for sample in part]
-        kinds = [sample.provenance.get(self._by) for sample in drawn]
+        kinds = [{**sample.notes, **sample.provenance}.get(self._by) for sample in drawn]
         images = windowed([sample.image for sample in drawn], self._real[0])
         return pairwise(images, PAIRS, np.random.default_rng(self.seed), kinds=kinds)
 

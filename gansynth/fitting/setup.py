@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 import yaml
 
 from gansynth.conditions.edit_chain import EditedLabelMaps, build_edits
-from gansynth.core.case_pool import CasePool
+from gansynth.core.case_pool import CasePool, TrainingCases
 from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, plain_host
 from gansynth.core.registry import installed
@@ -161,7 +162,7 @@ def resolve(
     if built.intensity == "tanh":
         space = space.with_window(cache(i) for i in source.train_ids)
         built = build(space)
-    options, reason = built.automatic_options(_some_crops(cache, space, given.seed))
+    options, reason = built.automatic_options(chain(_some_crops(cache, space, given.seed)))
     if options != built.options:
         built = build(space)
     if isinstance(given, FitOptions) and built.phases():
@@ -202,7 +203,7 @@ def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> EditedL
             f"fit_edits: {turns} takes cases in turns, but a step takes them at random; "
             f"expected {turns} without it, for example {turns}:pairs=any"
         )
-    pool = CasePool(cache, space)
+    pool = CasePool(TrainingCases(cache), space)
     follows = generator.context_follows
     return EditedLabelMaps(pool, edits, context=generator.context, follows=follows)
 
@@ -271,7 +272,7 @@ def open_folder(job: FitJob, out: Path, resume: bool, reporter: Reporter) -> dic
         write_config(out, config)
         return manifest
     rng = np.random.default_rng(job.options.seed)
-    job.generator.observe(job.observed(rng))
+    job.generator.observe(chain(job.observed(rng)))  # a bare generator shows its frame
     manifest = {
         **new_manifest(job.generator.name, job.source, job.space, lineage, job.edits),
         "options": config["options"],

@@ -63,13 +63,10 @@ def shareable(run: Run, sample: Sample, names: Identifiers) -> dict[str, Any]:
         "run": run.run_id,
         "generator": run.generator.name,
         "gansynth": __version__,
-        "edits": [step["edit"] for step in provenance.get("edits", ())],
+        "edits": names.blanked([step["edit"] for step in provenance.get("edits", ())]),
     }
-    if provenance.get("class"):
-        document["class"] = provenance["class"]
-    if provenance.get("reject_reason"):
-        document["reject_reason"] = names.blanked(provenance["reject_reason"])
-    return document
+    told = {key: provenance[key] for key in ("class", "reject_reason") if provenance.get(key)}
+    return {**document, **names.blanked(told)}
 
 
 def keep_origins(

@@ -198,11 +198,9 @@ class _PngWriter:
     def add(self, sample: Sample) -> None:
         """Write a sample's files, unless it is rejected."""
         provenance = dict(sample.provenance)
-        reject_reason = self.names.blanked(str(sample.provenance.get("reject_reason", "")))
-        if reject_reason:
-            sample = replace(
-                sample, provenance={**sample.provenance, "reject_reason": reject_reason}
-            )
+        told = {key: provenance[key] for key in ("class", "reject_reason") if provenance.get(key)}
+        sample = replace(sample, provenance={**provenance, **self.names.blanked(told)})
+        if reject_reason := sample.provenance.get("reject_reason"):
             self.manifest.reject_reasons[reject_reason_of(reject_reason)] += 1
             if not self.options.keep_flawed:
                 return

@@ -13,8 +13,9 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,8 @@ from gansynth.runtime.files import disk_errors
 from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
+    from gansynth.core.case_pool import CaseCheck, CaseReader
     from gansynth.core.generator import Generator, Heeded
-    from gansynth.core.schema import Case
 
 COMPOSITE, PARTS = "composite", "parts"
 """Generator name of a run of several parts, and its manifest key and folder for them."""
@@ -78,11 +79,16 @@ def new_manifest(
     }
 
 
-def check_case(
-    run: Path, source: CaseSource, case_id: str, sha256: str, load: Callable[[str], Case]
+def content_check(run: Path, lineage: Lineage) -> CaseCheck:
+    """Return a check (``TrainingCases``) that a case is the one that a run was fitted on."""
+    return partial(_check_content, run, {case.id: case.sha256 for case in lineage.cases})
+
+
+def _check_content(
+    run: Path, expected: Mapping[str, str], case_id: str, reader: CaseReader
 ) -> None:
-    """Refuse a case whose content is not what the run was fitted on."""
-    if source.content(case_id, load) != sha256:
+    source = reader.source
+    if source.content(case_id, reader) != expected.get(case_id):
         raise IntegrityFault(
             f"{run}: case {case_id!r} of {source.name} is not the one the run was fitted on; "
             "expected the same content. It has been preprocessed anew, or replaced: restore it, or "

@@ -175,7 +175,7 @@ def _write_volumes(
     settings = settings_of(drawer, 1, "float32")
     origins: dict[str, Mapping[str, Any]] = {}
     names = names_in(drawer.lineage, drawer.source.schema)
-    schema = replace(drawer.source.schema, spacing=drawer.sampler.source.schema.spacing)
+    schema = replace(drawer.source.schema, spacing=drawer.sampler.cases.schema.spacing)
     made = made_by(drawer.run, drawer.source if keep is None else None)
     with whole_folder(out, anew=anew) as folder:
         writer = DatasetWriter(folder, schema, made)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from gansynth.conditions.boxes import USUAL, box_drawer
 from gansynth.conditions.condition_source import open_base
@@ -13,6 +15,7 @@ from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.sampling_weights import SamplingWeights, open_sampling_weights
+from gansynth.core.case_pool import CaseCheck
 from gansynth.core.filter import FilterRequest
 from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, guard_host
@@ -23,11 +26,13 @@ from gansynth.core.space import Placement, Space
 from gansynth.data.views import SourceView, draws_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.composite import CompositeBase
 from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
 from gansynth.sampling.label_maps import viewed
 from gansynth.sampling.request_parsing import Capabilities, check_request, per_class
-from gansynth.sampling.run import Run, check_case, conditioned_on_classes, seen_classes
+from gansynth.sampling.run import Run, conditioned_on_classes, content_check, seen_classes
 
+T = TypeVar("T", Condition, Sample)
 BESIDE = "beside"
 """Provenance key of the real case that preview grids show beside an unconditional sample."""
 OF_A_CASE = ("case", "placement", "edits")
@@ -62,8 +67,8 @@ class Sampler:
         # A composite run's samples have its source's labels, without those a part has generated.
         composite = "parts" in run.manifest and "labels_by" in source.request.view
         self.source = source.base if composite and isinstance(source, SourceView) else source
+        self._viewed = self.source is not source
         self.run = run
-        self._unchecked = {case.id: case.sha256 for case in run.lineage.cases}
         generator, request = run.generator, request or SampleRequest()
         check_request(request, Capabilities.by(generator, per_class(run.manifest)))
         check_classes(run, request.classes or ())
@@ -77,8 +82,9 @@ class Sampler:
         weights = None
         if request.weights is not None:
             weights = open_sampling_weights(Path(request.weights), run.lineage, source)
+        check = content_check(run.folder, run.lineage)
         self.sampler = sampler_for(
-            generator, source, run.space, request, base=self.base, weights=weights
+            generator, source, run.space, request, base=self.base, weights=weights, check=check
         )
         filters, device = request.filters, str(generator.device)
         if not learn:
@@ -105,17 +111,24 @@ class Sampler:
     def draw_raw(self, first: int, count: int) -> list[Sample]:
         """Generate the same samples in the generator's own space."""
         conditions = [self._condition(i) for i in range(first, first + count)]
-        drawn = {c.provenance["case"] for c in conditions} if self.base is None else set()
-        for case_id in (drawn | self.sampler.case_pool.cache.at_hand) & self._unchecked.keys():
-            self._check_content(case_id)
-        samples = self.run.generator.sample(conditions, [c.latent_seed for c in conditions])
-        # The condition's provenance is added here, whatever the plugin returns.
-        traced = [
-            replace(s, provenance={**c.provenance, **s.provenance})
-            for s, c in zip(samples, conditions, strict=True)
-        ]
-        judged = map(self._judged, traced, conditions)
-        return [self._boxed(self._finish(sample)) for sample in judged]
+        samples = self.run.generator.sample(
+            [_lent(condition) for condition in conditions], [c.latent_seed for c in conditions]
+        )
+        pairs = zip(samples, conditions, strict=True)
+        judged = [self._judged(self._traced(*pair), _lent(pair[1])) for pair in pairs]
+        return [self._boxed(self._cleared(sample)) for sample in judged]
+
+    def _traced(self, sample: Sample, condition: Condition) -> Sample:
+        """Write the provenance of a sample, whatever the plugin has written there."""
+        generator, provenance = self.run.generator, dict(condition.provenance)
+        if sample.label_class is not None:
+            provenance.setdefault("class", generator.schema.classes[sample.label_class])
+        if isinstance(generator, CompositeBase):
+            provenance |= generator.composition(condition)
+        if sample.notes:
+            provenance["notes"] = dict(sample.notes)
+        provenance |= {"generator": generator.name, "run": self.run.run_id}
+        return replace(sample, provenance=provenance)
 
     def _condition(self, index: int) -> Condition:
         """Return a sample's condition; without a class if the generator ignores classes."""
@@ -136,7 +149,8 @@ class Sampler:
         """
         condition = self._condition(first)
         ends = condition.latent_seed, self._condition(first + 1).latent_seed
-        return self.run.generator.interpolate(condition, ends, steps)
+        samples = self.run.generator.interpolate(_lent(condition), ends, steps)
+        return [self._traced(sample, condition) for sample in samples]
 
     def matching_real_case(self, sample: Sample) -> Case:
         """Return the real case of a sample's condition, at the same place, in the generator's
@@ -145,11 +159,9 @@ class Sampler:
         For an unconditional sample it is any training case.
         """
         where = sample.provenance.get(BESIDE, sample.provenance)
-        placement = Placement.from_json(where["placement"])
         # A composite run's conditions come through a view; its real cases are the source's own.
-        cached = self.base is not None or self.source is self.sampler.source
-        load = self.sampler.cache if cached else self.source.load
-        return self.run.space.to_generator(load(where["case"]), placement)
+        load = self.source.load if self._viewed and self.base is None else self.sampler.cases
+        return _drawn_of(load, self.run.space, where)
 
     def check_cases(self) -> None:
         """Read all training cases, and refuse any that differs from what the run has seen.
@@ -157,34 +169,21 @@ class Sampler:
         Raises:
             IntegrityFault: naming the first such case.
         """
-        for case_id in sorted(
-            self._unchecked.keys() & set(self.sampler.case_pool.source.train_ids)
-        ):
-            self._check_content(case_id)
-
-    def _check_content(self, case_id: str) -> None:
-        """Refuse a case that is not the one the run has seen; each is checked once."""
-        case_pool, expected = self.sampler.case_pool, self._unchecked[case_id]
-        check_case(self.run.folder, case_pool.source, case_id, expected, case_pool.cache)
-        del self._unchecked[case_id]
+        cases = self.sampler.case_pool.cases
+        for case_id in cases.ids:
+            cases.admit(case_id)
 
     def _judged(self, sample: Sample, condition: Condition) -> Sample:
         """Write into the provenance the flaw that the generator or a filter finds, if any."""
-        reject_reason = "" if self.request.keep_flawed else self.run.generator.reject_reason(sample)
+        provenance, lent = sample.provenance, _lent(sample)
+        reject_reason = "" if self.request.keep_flawed else self.run.generator.reject_reason(lent)
         if reject_reason:
-            return replace(sample, provenance={**sample.provenance, "reject_reason": reject_reason})
+            return replace(sample, provenance={**provenance, "reject_reason": reject_reason})
         drawn_of = None
         if "labels" in self.run.generator.conditioned_on:
-            drawn_of = partial(self._drawn_of, condition)
-        return self.filters.judged(
-            sample, FilterRequest(condition, drawn_of, self.sampler.case_pool)
-        )
-
-    def _drawn_of(self, condition: Condition) -> Case:
-        """Return the case of a condition, as it was seen then."""
-        provenance = condition.provenance
-        case = self.sampler.cache(provenance["case"])
-        return self.run.space.to_generator(case, Placement.from_json(provenance["placement"]))
+            drawn_of = partial(_drawn_of, self.sampler.cases, self.run.space, condition.provenance)
+        request = FilterRequest(condition, drawn_of, self.sampler.case_pool)
+        return replace(sample, provenance={**provenance, **self.filters.judge(lent, request)})
 
     def _boxed(self, sample: Sample) -> Sample:
         """Add the boxes of the label map, if the source draws boxes around labels."""
@@ -192,18 +191,27 @@ class Sampler:
             return sample
         return replace(sample, boxes=self.source.boxes_around(sample.labels))
 
-    def _finish(self, sample: Sample) -> Sample:
-        """Clear the padding as in the source's own crops, and record the run."""
+    def _cleared(self, sample: Sample) -> Sample:
+        """Clear the padding as in the source's own crops, or the case that a sample has not."""
         conditioned_on = self.run.generator.conditioned_on
         if "boxes" in conditioned_on:  # boxes are a case's, or like a case's; the rest is generated
-            return replace(sample, provenance={**sample.provenance, "run": self.run.run_id})
+            return sample
         if "labels" not in conditioned_on:  # the sample belongs to no case or place
             provenance = {k: v for k, v in sample.provenance.items() if k not in OF_A_CASE}
             provenance[BESIDE] = {k: sample.provenance[k] for k in ("case", "placement")}
-            return replace(sample, provenance={**provenance, "run": self.run.run_id})
+            return replace(sample, provenance=provenance)
         placement = Placement.from_json(sample.provenance["placement"])
-        cleared = self.run.space.clear_padding(sample, sample.provenance["shape"], placement)
-        return replace(cleared, provenance={**sample.provenance, "run": self.run.run_id})
+        return self.run.space.clear_padding(sample, sample.provenance["shape"], placement)
+
+
+def _lent(traced: T) -> T:
+    """Return a condition or a sample for a plugin, which may write into its provenance."""
+    return replace(traced, provenance=deepcopy(dict(traced.provenance)))
+
+
+def _drawn_of(load: Callable[[str], Case], space: Space, where: Mapping[str, Any]) -> Case:
+    """Return the case of a condition at its place, in the generator's space."""
+    return space.to_generator(load(where["case"]), Placement.from_json(where["placement"]))
 
 
 def sampler_for(
@@ -214,6 +222,7 @@ def sampler_for(
     *,
     base: CaseSource | None = None,
     weights: SamplingWeights | None = None,
+    check: CaseCheck | None = None,
 ) -> ConditionSampler:
     """Return the sampler of the conditions that a generator heeds."""
     conditioned_on, drawn_in = generator.conditioned_on, None
@@ -235,6 +244,7 @@ def sampler_for(
         moving="image" in conditioned_on,
         base=base,
         weights=weights,
+        check=check,
     )
 
 

@@ -1,12 +1,21 @@
-"""Conformance checks for any plugin: ``check_generator`` and ``check_adapter``.
+"""Conformance checks for any plugin, by kind.
 
-Both return a report of named checks instead of stopping at the first failure. A test only needs
+They return a report of named checks instead of stopping at the first failure. A test only needs
 ``report.raise_if_failed()``.
 """
 
 from gansynth.testing.adapters import check_adapter
+from gansynth.testing.case_readers import check_edit, check_filter
 from gansynth.testing.generators import check_generator
 from gansynth.testing.report import Check, ConformanceReport
 from gansynth.testing.toy import ToySource
 
-__all__ = ["Check", "ConformanceReport", "ToySource", "check_adapter", "check_generator"]
+__all__ = [
+    "Check",
+    "ConformanceReport",
+    "ToySource",
+    "check_adapter",
+    "check_edit",
+    "check_filter",
+    "check_generator",
+]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.conditions.lesion_placement import PlacedLesion, lesion_drawer
-from gansynth.core.case_pool import CaseContext, CasePool
+from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
 from gansynth.core.generator import Generator
 from gansynth.core.schema import Boxes, Case, Condition, LabelArray, Schema
 from gansynth.core.source import CaseSource
@@ -17,8 +17,9 @@ from gansynth.core.space import Placement, Space
 from gansynth.data.cache import CaseCache
 from gansynth.runtime.devices import seeded
 from gansynth.runtime.errors import UsageFault
+from gansynth.testing.case_readers import GuardedSource
 from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
-from gansynth.testing.toy import ToySource, without_blobs
+from gansynth.testing.toy import without_blobs
 
 Fit = Callable[["Generator", Sequence[Case], int], object]
 """(generator, training cases in its space, steps): trains it in place."""
@@ -34,13 +35,13 @@ class GeneratorBench:
     ) -> None:
         self.report, self.cls, self.options = report, cls, options
         self.generator: Generator
-        self._use(ToySource(axes, boxes=True))
+        self._use(GuardedSource(axes, boxes=True))
         self.train_cases: list[Case] = []
         self.held_out: list[Case] = []
         self.reference: list[Case] = []
         self.lesions: LesionCases | None = None
 
-    def _use(self, source: ToySource) -> None:
+    def _use(self, source: GuardedSource) -> None:
         self.source, self.space = source, source.space
         self.schema: Schema = source.schema
 
@@ -55,7 +56,7 @@ class GeneratorBench:
         """Build the networks; they have parameters unless there is nothing to train."""
         generator = self.new()
         if "boxes" not in generator.conditioned_on:  # most data sets have no boxes
-            self._use(ToySource(self.schema.ndim))
+            self._use(GuardedSource(self.schema.ndim))
             generator = self.new()
         if generator.intensity == "tanh":
             self.space = self.space.with_window(self.source.cases())
@@ -73,6 +74,7 @@ class GeneratorBench:
         if "lesion" in generator.conditioned_on:
             self.lesions = LesionCases(generator, self.source, self.space, len(self.held_out))
             self.held_out = self.lesions.cases
+        self.source.closed = True
 
     def new(self) -> Generator:
         # Initial weights come from torch's global random state, which is seeded here.
@@ -105,7 +107,7 @@ class LesionCases:
 
     def __init__(self, generator: Generator, source: CaseSource, space: Space, count: int) -> None:
         self._sampler = lesion_drawer(PLACES, generator.default_lesions)
-        self._case_pool = CasePool(CaseCache(source), space)
+        self._case_pool = CasePool(TrainingCases(CaseCache(source)), space)
         bodies = [without_blobs(source.load(i), n) for n, i in enumerate(source.held_out_ids)]
         self.bodies = [space.to_generator(body) for body in bodies[:count]]
         self._shape = source.load(source.train_ids[0]).image.shape[1:]

@@ -6,14 +6,15 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gansynth.core.generator import Generator
-from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
+from gansynth.core.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.label_share import label_share
 from gansynth.testing._bench import GeneratorBench, copied
 from gansynth.testing.report import CheckFailed, CheckSkipped
@@ -43,7 +44,6 @@ class SampleChecks:
         self.samples: list[Sample] = []
         self.inputs: list[Condition] = []
         self.touched: list[str] = []
-        self.tampered = False
 
     def conditions(self) -> list[Condition]:
         """Return new conditions for each call, in case the last call modified its own."""
@@ -57,10 +57,6 @@ class SampleChecks:
             self.samples = list(self.generator.sample(conditions, self.seeds))
             after = random_states()
         self.touched = [name for name in before if before[name] != after[name]]
-        self.tampered = any(
-            not np.array_equal(copied(c.labels), requested)
-            for c, requested in zip(conditions, self.requested, strict=True)
-        )
         if len(self.samples) != len(conditions):
             raise CheckFailed(f"{len(self.samples)} samples of {len(conditions)} conditions")
 
@@ -179,8 +175,20 @@ class SampleChecks:
             )
 
     def inputs_untouched(self) -> None:
-        if self.tampered:
-            raise CheckFailed("sample() wrote into a condition's labels")
+        for lent, own in zip(self.inputs, self.conditions(), strict=True):
+            for name in (field.name for field in fields(Condition)):
+                pairs = zip(*(_arrays(getattr(each, name)) for each in (lent, own)), strict=True)
+                if not all(np.array_equal(*pair) for pair in pairs):
+                    raise CheckFailed(f"sample() wrote into a condition's {name}")
+
+    def provenance_kept(self) -> None:
+        for sample, condition in zip(self.samples, self.conditions(), strict=True):
+            if sample.provenance not in ({}, condition.provenance):
+                raise CheckFailed(
+                    "sample() returns provenance of its own, which is the core's and is dropped; "
+                    "expected it in Sample.notes"
+                )
+            json.dumps(dict(sample.notes))
 
     def random_state_untouched(self) -> None:
         if self.touched:
@@ -250,6 +258,10 @@ class SampleChecks:
                 f"{inputs} give images that differ by {apart:.3g} (root mean square), expected "
                 f"more than {VISIBLE * self.deviation:.3g}"
             )
+
+
+def _arrays(value: Any) -> list[Any]:
+    return [value.coords, value.labels] if isinstance(value, Boxes) else [value]
 
 
 def check_realness(generator: Generator, cases: Sequence[Case]) -> None:

@@ -15,7 +15,7 @@ from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.lineage import Lineage
 from gansynth.core.mix_config import MixConfig, MixerConfig
 from gansynth.core.ratio import Ratio
-from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample
+from gansynth.core.schema import Case, FloatArray, LabelArray, Sample
 from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import GansynthError
 from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
@@ -314,8 +314,8 @@ def cut(case: Case, space: Space, placement: Placement) -> tuple[FloatArray, Lab
     """Cut a placement voxel by voxel, in the host's axes; independent of ``Space``.
 
     Returns:
-        Image (C, D, H, W) or (C, H, W) and labels, padded with 0 and ``OUTSIDE``; None for a case
-        without labels.
+        Image (C, D, H, W) or (C, H, W) and labels, padded with 0 and ``Space.pad_label``; None
+        for a case without labels.
     """
     if not space.cuts and not space.frame:
         return case.image, case.labels
@@ -331,4 +331,4 @@ def cut(case: Case, space: Space, placement: Placement) -> tuple[FloatArray, Lab
     image = np.stack([np.where(inside, channel[grid], np.float32(0)) for channel in case.image])
     if case.labels is None:
         return image, None
-    return image, np.where(inside, case.labels[grid], np.int16(OUTSIDE))
+    return image, np.where(inside, case.labels[grid], np.int16(space.pad_label))

@@ -89,14 +89,14 @@ def _check_samples(bench: GeneratorBench) -> None:
         bench.check("boxes kept", boxes.kept)
         bench.check("boxes matter", boxes.matter)
         bench.check("boxes act in place", boxes.in_place)
-        bench.check("boxes untouched", boxes.untouched)
     if lesions is not None:
         bench.check("background kept", lesions.kept)
         bench.check("lesion shown", lesions.shown)
         bench.check("lesion contrast", lesions.contrast)
         bench.check("lesion missing", lesions.nothing)
-        bench.check("lesion untouched", lesions.untouched)
     bench.check("inputs untouched", draws.inputs_untouched)
+    bench.check("core's provenance kept", draws.provenance_kept)
+    bench.check("reads training cases only", bench.source.check_unread)
     bench.check("random state untouched", draws.random_state_untouched)
     bench.check("state reloads", draws.state_reloads)
     if type(bench.generator).interpolate is not base.interpolate:

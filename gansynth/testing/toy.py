@@ -25,11 +25,14 @@ class ToySource(CaseSource):
     Args:
         ndim: spatial axes, 3 (cases of 16 x 16 x 16 voxels) or 2 (32 x 32).
         boxes: add boxes around each kind of blob.
+        side: voxels along each axis, if others.
     """
 
-    def __init__(self, ndim: int = 3, seed: int = 0, *, boxes: bool = False) -> None:
+    def __init__(
+        self, ndim: int = 3, seed: int = 0, *, boxes: bool = False, side: int | None = None
+    ) -> None:
         self.request = SourceRequest("toy", str(ndim))
-        self._shape = (SIDES[ndim],) * ndim
+        self._shape = (side or SIDES[ndim],) * ndim
         self._cases = {
             f"toy_{i:02d}": _draw(f"toy_{i:02d}", self._shape, np.random.default_rng((seed, i)))
             for i in range(16)

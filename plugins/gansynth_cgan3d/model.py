@@ -336,7 +336,7 @@ class CGAN3D(Generator):
         given channels with generated labels.
         """
         if self.inserting is not None and not self.nets:
-            return [self._inserted(*pair) for pair in zip(conditions, seeds, strict=True)]
+            return [self._inserted(condition) for condition in conditions]
         self.net.eval()
         requests = list(zip(conditions, seeds, strict=True))
         samples: list[Sample] = []
@@ -347,7 +347,7 @@ class CGAN3D(Generator):
                 batch = [*part, *part[:1] * (at_once - len(part))]
                 drawn = by_halves(self._outputs, batch)
                 pairs = zip(drawn, part, strict=False)
-                samples += [self._sample(output, *request) for output, request in pairs]
+                samples += [self._sample(output, condition) for output, (condition, _) in pairs]
         return samples
 
     def _outputs(self, requests: Sequence[tuple[Condition, int]]) -> Tensor:
@@ -361,10 +361,10 @@ class CGAN3D(Generator):
             return told
         return replace(told, insertion=inserting.of_conditions(conditions, self.device))
 
-    def _inserted(self, condition: Condition, seed: int) -> Sample:
+    def _inserted(self, condition: Condition) -> Sample:
         insertion = self._told([condition]).insertion
         assert insertion is not None, "only insert=lesion comes here"
-        return self._sample(insertion.start[0], condition, seed)
+        return self._sample(insertion.start[0], condition)
 
     def _at_once(self, condition: Condition) -> int:
         """Return the batch size for samples of such a condition."""
@@ -396,19 +396,17 @@ class CGAN3D(Generator):
             for shape in shapes
         ]
 
-    def _sample(self, drawn: Tensor, condition: Condition, seed: int) -> Sample:
+    def _sample(self, drawn: Tensor, condition: Condition) -> Sample:
         conditions = self.conditions
-        provenance = {**condition.provenance, "generator": self.name, "latent_seed": seed}
         if not conditions.drawn:
             assert condition.given is not None
             values = np.array(self.schema.label_values, np.int16)
             labels = values[drawn.argmax(0).cpu().numpy()]
-            provenance["channels"] = list(self.options.given)
-            return Sample(condition.given.astype(np.float32), labels, None, provenance)
+            return Sample(condition.given.astype(np.float32), labels)
         image = drawn.cpu().numpy()
         if conditions.given:
             assert condition.given is not None
             whole = np.empty((len(self.schema.channels), *image.shape[1:]), np.float32)
             whole[conditions.drawn], whole[conditions.given] = image, condition.given
             image = whole
-        return Sample(image, condition.labels, None, provenance)
+        return Sample(image, condition.labels)

@@ -105,11 +105,8 @@ class CopyPaste(Generator):
         if self.options.image_level:
             body, rng = labels != OUTSIDE, np.random.default_rng((seed, IMAGE))
             image = change_image(image, body, self.options.image_level, rng)
-        paste = {"blend": self.options.blend, "rim_mm": self.options.rim_mm}
-        provenance = {**condition.provenance, "paste": paste}
-        if self.options.image_level:
-            provenance["background"] = "changed"
-        return Sample(image, labels.copy(), provenance=provenance)
+        notes = {"background": "changed"} if self.options.image_level else {}
+        return Sample(image, labels.copy(), notes=notes)
 
     def _pasted(
         self, background: FloatArray, donor: FloatArray, drawn: np.ndarray[Any, Any], seed: int

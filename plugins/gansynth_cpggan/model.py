@@ -268,6 +268,6 @@ class CPGGAN(Generator):
             return ""
         drawn = sample.boxes
         if self.lesions:  # boxes of the real slice come first and are not checked
-            first = len(drawn.labels) - len(sample.provenance[WINDOWS])
+            first = len(drawn.labels) - len(sample.notes[WINDOWS])
             drawn = Boxes(drawn.coords[first:], drawn.labels[first:])
         return self.contrast.reject_reason(sample.image, drawn)

@@ -26,7 +26,7 @@ GROWN = 0.01  # a size that lacks less than this of its fade-in counts as faded 
 
 
 WINDOWS = "synthetic_windows"
-"""Key of provenance: synthetic windows of a real slice, ``ymin, xmin, ymax, xmax`` each."""
+"""Key of notes: synthetic windows of a real slice, ``ymin, xmin, ymax, xmax`` each."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,7 @@ class CPGGANSampler:
         """Return one sample per condition."""
         if self.gan.lesions:
             plans = [self._plan(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
-            return [
-                self._blended(plan, plan.latents, {"latent_seed": seed})
-                for plan, seed in zip(plans, seeds, strict=True)
-            ]
+            return [self._blended(plan, plan.latents) for plan in plans]
         orders = []
         for condition, seed in zip(conditions, seeds, strict=True):
             rng = torch.Generator().manual_seed(seed)
@@ -71,9 +68,9 @@ class CPGGANSampler:
                 ImageRequest(self._latent(rng), condition.boxes, self._kind(condition, rng))
             )
         return [
-            self._whole(image, condition, order.kind, {"latent_seed": seed})
-            for image, condition, order, seed in zip(
-                self._images(orders), conditions, orders, seeds, strict=True
+            self._whole(image, condition, order.kind)
+            for image, condition, order in zip(
+                self._images(orders), conditions, orders, strict=True
             )
         ]
 
@@ -82,23 +79,16 @@ class CPGGANSampler:
         if steps < 2:
             raise UsageFault(f"interpolate: {steps} step(s), expected both ends, 2 or more")
         shares = [i / (steps - 1) for i in range(steps)]
-        extras = [{"ends": list(ends), "share": share} for share in shares]
         if self.gan.lesions:
             plan = self._plan(condition, ends[0])
             rng = torch.Generator().manual_seed(ends[1])
             pairs = [(latent, self._latent(rng)) for latent in plan.latents]
-            return [
-                self._blended(plan, [between(*pair, share) for pair in pairs], extra)
-                for share, extra in zip(shares, extras, strict=True)
-            ]
+            return [self._blended(plan, [between(*pair, s) for pair in pairs]) for s in shares]
         rngs = [torch.Generator().manual_seed(seed) for seed in ends]
         first, last = (self._latent(rng) for rng in rngs)
         kind = self._kind(condition, rngs[0])
         orders = [ImageRequest(between(first, last, s), condition.boxes, kind) for s in shares]
-        return [
-            self._whole(image, condition, kind, extra)
-            for image, extra in zip(self._images(orders), extras, strict=True)
-        ]
+        return [self._whole(image, condition, kind) for image in self._images(orders)]
 
     # -- images ------------------------------------------------------------------------------------
 
@@ -152,23 +142,10 @@ class CPGGANSampler:
         alpha = grown - (level - 1)
         return level, 1.0 if level == 0 or alpha > 1 - GROWN else alpha
 
-    # -- provenance --------------------------------------------------------------------------------
-
-    def _whole(
-        self, image: FloatArray, condition: Condition, kind: int | None, extra: dict[str, Any]
-    ) -> Sample:
+    def _whole(self, image: FloatArray, condition: Condition, kind: int | None) -> Sample:
         boxes = NONE if condition.boxes is None else condition.boxes
-        boxes, tightened = self._tightened(image, boxes)
-        return Sample(image, None, boxes, {**self._told(condition, kind), **extra, **tightened})
-
-    def _told(self, condition: Condition, kind: int | None) -> dict[str, Any]:
-        """Return provenance, and whether the class was requested or as frequent as in training."""
-        provenance = {**condition.provenance, "generator": self.gan.name}
-        if kind is None:
-            return provenance
-        requested = condition.label_class is not None
-        provenance["class"] = self.gan.schema.classes[kind]
-        return {**provenance, "class_from": "condition" if requested else "training frequencies"}
+        boxes, notes = self._tightened(image, boxes)
+        return Sample(image, None, boxes, notes=notes, label_class=kind)
 
     def _tightened(self, image: FloatArray, boxes: Boxes) -> tuple[Boxes, dict[str, Any]]:
         """Return boxes, with option ``tighten`` shrunk to the lesions, and the original ones."""
@@ -193,9 +170,7 @@ class CPGGANSampler:
         kind = self._kind(condition, rng)
         return LesionPlan(condition, condition.background, present, put, latents, kind)
 
-    def _blended(
-        self, plan: LesionPlan, latents: Sequence[Tensor], extra: dict[str, Any]
-    ) -> Sample:
+    def _blended(self, plan: LesionPlan, latents: Sequence[Tensor]) -> Sample:
         """Return a real slice with a lesion blended into each box."""
         margin, image, put = self.gan.options.roi_margin, plan.image.copy(), plan.put
         windows, boxes = [], _joined(plan.present, put)
@@ -206,13 +181,12 @@ class CPGGANSampler:
             windows.append(list(window))
         put, tightened = self._tightened(image, put)
         boxes = _joined(plan.present, put)
-        provenance = {
-            **self._told(plan.condition, plan.kind),
-            **extra,
+        notes = {
             WINDOWS: windows,
             "pixels": f"of a real case, but for {WINDOWS}",
+            **tightened,
         }
-        return Sample(image, None, boxes, {**provenance, **tightened})
+        return Sample(image, None, boxes, notes=notes, label_class=plan.kind)
 
     def _lesion(self, plan: LesionPlan, number: int, latent: Tensor) -> ImageRequest:
         """Return the order for one box: the square around it."""

@@ -38,7 +38,7 @@ from gansynth_dcgan.sample_kinds import SampleKinds, stacked
 __all__ = ["DCGAN", "DCGANOptions"]
 
 CLEANED, NOISE = "cleaned", "label_noise"
-"""Keys of provenance: share of the label map that was cleaned; why it was rejected as noise."""
+"""Keys of notes: share of the label map that was cleaned; why it was rejected as noise."""
 AT_ONCE = {"cuda": 32, "cpu": 4}
 """Samples per batch; batches are padded, so the number requested does not change a sample."""
 
@@ -217,12 +217,7 @@ class DCGAN(Generator):
         """
         begun = [self._begun(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
         arrays = self._arrays([latent for latent, _ in begun], [kind for _, kind in begun])
-        return [
-            self._sample(*pair, {**self._told(condition, kind), "latent_seed": seed})
-            for pair, condition, seed, (_, kind) in zip(
-                arrays, conditions, seeds, begun, strict=True
-            )
-        ]
+        return [self._sample(*pair, kind) for pair, (_, kind) in zip(arrays, begun, strict=True)]
 
     @torch.no_grad()
     def interpolate(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
@@ -237,11 +232,7 @@ class DCGAN(Generator):
         last, _ = self._begun(condition, ends[1])
         shares = [i / (steps - 1) for i in range(steps)]
         ways = [between(first, last, share, self.options.latent_prior) for share in shares]
-        provenance = {**self._told(condition, kind), "ends": list(ends)}
-        return [
-            self._sample(*pair, {**provenance, "share": share})
-            for pair, share in zip(self._arrays(ways, [kind] * steps), shares, strict=True)
-        ]
+        return [self._sample(*pair, kind) for pair in self._arrays(ways, [kind] * steps)]
 
     def _begun(self, condition: Condition, seed: int) -> tuple[Tensor, int | None]:
         """Return the latent of a seed, and the kind of its sample."""
@@ -270,36 +261,25 @@ class DCGAN(Generator):
             arrays += zip(images[: len(part)], maps, strict=False)
         return arrays
 
-    def _told(self, condition: Condition, kind: int | None) -> dict[str, Any]:
-        """Return provenance, and whether the kind was requested or as frequent as in training."""
-        provenance = {**condition.provenance, "generator": self.name}
-        if kind is None:
-            return provenance
-        requested = self.asked.of_condition(condition) is not None
-        provenance[self.asked.by] = self.asked.names[kind]
-        return {
-            **provenance,
-            f"{self.asked.by}_from": "condition" if requested else "training frequencies",
-        }
-
-    def _sample(
-        self, image: FloatArray, labels: LabelArray | None, provenance: dict[str, Any]
-    ) -> Sample:
+    def _sample(self, image: FloatArray, labels: LabelArray | None, kind: int | None) -> Sample:
+        notes: dict[str, Any] = {} if kind is None else {self.asked.by: self.asked.names[kind]}
+        label_class = kind if self.asked.by == "class" else None
         if labels is None:
-            return Sample(image.copy(), None, None, provenance)
+            return Sample(image.copy(), notes=notes, label_class=label_class)
         image, drawn = image.copy(), labels
         if self.priors is not None:
             labels = self.priors.clean(drawn)
-            provenance = {**provenance, CLEANED: round(float((labels != drawn).mean()), 4)}
+            notes[CLEANED] = round(float((labels != drawn).mean()), 4)
             noise = self.priors.noise(drawn, labels)
-            provenance |= {NOISE: noise} if noise else {}
+            notes |= {NOISE: noise} if noise else {}
         if self.schema.outside_fill is not None:
             fill = np.array(self.schema.outside_fill, np.float32)
             image[:, labels == OUTSIDE] = fill[:, None]
-        return Sample(image, labels, boxes_of(labels, self.schema), provenance)
+        boxes = boxes_of(labels, self.schema)
+        return Sample(image, labels, boxes, notes=notes, label_class=label_class)
 
     def reject_reason(self, sample: Sample) -> str:
         """Return why a label map is rejected: it is unlike every training label map."""
         if self.priors is None or sample.labels is None:
             return ""
-        return sample.provenance.get(NOISE) or self.priors.reject_reason(sample.labels)
+        return sample.notes.get(NOISE) or self.priors.reject_reason(sample.labels)

@@ -87,7 +87,7 @@ class ElasticGenerator(Generator):
             )
         body = condition.labels != OUTSIDE
         image = self._recoloured(condition.moved, body, np.random.default_rng(seed))
-        return Sample(image, condition.labels.copy(), provenance=condition.provenance)
+        return Sample(image, condition.labels.copy())
 
     def _recoloured(
         self, image: FloatArray, body: npt.NDArray[np.bool_], rng: np.random.Generator

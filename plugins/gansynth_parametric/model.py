@@ -102,7 +102,7 @@ class Parametric(Generator):
             row = self._lesion_like(part.voxels, tissue, rng) if row is None else row
             local = out[(slice(None), *box)]
             local[:] = self._drawn(local, part.whole()[box], tissue, row, rng)
-        return Sample(out, labels.copy(), provenance=condition.provenance)
+        return Sample(out, labels.copy())
 
     def _tissue(self, image: FloatArray, labels: LabelArray) -> Mask:
         return np.asarray(organ_mask(image) & (labels != OUTSIDE) & ~mask_of(labels, self.values))

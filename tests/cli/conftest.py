@@ -57,8 +57,7 @@ class Means(Generator):
             grain = np.random.default_rng(seed).normal(size=image.shape)
             image += self.options.model_dump()["grain"] * grain
             image[:, condition.labels == OUTSIDE] = 0
-            labels, told = condition.labels.copy(), condition.provenance
-            samples.append(Sample(image.astype(np.float32), labels, provenance=told))
+            samples.append(Sample(image.astype(np.float32), condition.labels.copy()))
         return samples
 
 

@@ -71,6 +71,15 @@ def test_a_generator_that_does_not_is_exit_6_with_a_line_for_each_check(toys, ru
     assert "failed  3d: seeds matter" in settled.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [(["range", "--set", "crops=8"], "3d: learns"), (["elastic", "--kind", "edit"], "3d: edits")],
+)
+def test_filters_and_edits_are_checked_too(words, first, run_json):
+    report = run_json("plugins", "check", *words)
+    assert (report["passed"], report["checks"][0]["name"]) == (True, first)
+
+
 def test_new_writes_a_project_and_names_its_files(run_json, tmp_path):
     home = tmp_path / "spots"
     told = run_json("plugins", "new", "spots", "-o", home, "--dry-run")

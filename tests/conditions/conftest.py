@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.case_pool import CaseContext, CasePool
+from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
 from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask
 from gansynth.core.registry import installed
@@ -136,11 +136,13 @@ def _case_context(
     source = _Cases(labels, schema or _schema(labels.ndim))
     case = source.load("case0")
     source.opened.clear()
-    return CaseContext(case, Placement(), labels.shape, index, CasePool(CaseCache(source), Space()))
+    return CaseContext(
+        case, Placement(), labels.shape, index, CasePool(TrainingCases(CaseCache(source)), Space())
+    )
 
 
 def _case_pool(cases: Mapping[str, LabelArray], schema: Schema = THREE) -> CasePool:
-    return CasePool(CaseCache(_Maps(cases, schema)), Space())
+    return CasePool(TrainingCases(CaseCache(_Maps(cases, schema))), Space())
 
 
 # What tests take as arguments: the functions themselves.
@@ -150,7 +152,13 @@ case_context, maps, case_pool = (_helper(lambda f=f: f) for f in (_case_context,
 
 
 @pytest.fixture
-def tumours() -> CasePool:
+def patients() -> CaseSource:
     """Four people; their tumours, of a core in a shell, lie and weigh differently."""
     seats = ((8, 8, 8), (8, 16, 10), (15, 9, 18), (14, 15, 16))
-    return _case_pool({f"p{i}": with_ball(body(), s, 4 + i / 2, 1, 2) for i, s in enumerate(seats)})
+    balls = {f"p{i}": with_ball(body(), s, 4 + i / 2, 1, 2) for i, s in enumerate(seats)}
+    return _Maps(balls, THREE)
+
+
+@pytest.fixture
+def tumours(patients) -> CasePool:
+    return CasePool(TrainingCases(CaseCache(patients)), Space())

@@ -6,7 +6,7 @@ from gansynth.conditions.boxes import box_drawer
 from gansynth.conditions.location_prior import KERNEL, BodyBox, PlacementPrior, depths
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import organ_mask
-from gansynth.core.case_pool import CaseContext, CasePool
+from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
 from gansynth.core.schema import Boxes, Condition
 from gansynth.core.space import Placement
 from gansynth.data.cache import CaseCache
@@ -22,7 +22,7 @@ def heads() -> Heads:
 
 @pytest.fixture(scope="module")
 def case_pool(heads) -> CasePool:
-    return CasePool(CaseCache(heads), heads.space)
+    return CasePool(TrainingCases(CaseCache(heads)), heads.space)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def boxes(*rows: tuple[float, ...], label: int = 1) -> Boxes:
 def put(
     case_pool: CasePool, asked: Boxes, *, case: str = "h01", as_asked: bool = False
 ) -> PlacedBoxes:
-    found = case_pool.cache(case)
+    found = case_pool.cases(case)
     case_context = CaseContext(found, Placement(), found.image.shape[1:], 0, case_pool)
     return place_boxes(asked, case_context, np.random.default_rng(0), as_asked=as_asked)
 
@@ -71,7 +71,7 @@ def test_lesions_of_a_class_lie_where_the_class_does(drawn, heads, case_pool):
 
 
 def test_a_box_stays_where_it_is_asked_for_if_there_is_room(case_pool):
-    own = case_pool.cache("h01").boxes.coords[0]
+    own = case_pool.cases("h01").boxes.coords[0]
     free = (44, 30, 50, 36) if own[0] > 60 or own[2] < 40 or own[1] > 45 else (44, 56, 50, 62)
     kept = put(case_pool, boxes(free), as_asked=True)
     assert kept.moved == [[0, 0]]

@@ -26,20 +26,20 @@ def test_a_tumour_comes_to_the_same_place_of_another_brain(tumours, make):
     params, after = run(make("transplant"), at(tumours, "p0"))
     assert params["donor"] != "p0"
     assert params["shift"] == [0, 0, 0]
-    assert np.array_equal(after, tumours.source.maps[params["donor"]])
+    assert np.array_equal(after, tumours.cases(params["donor"]).labels)
 
 
 def test_an_own_tumour_is_removed_or_kept(tumours, make):
-    own = tumours.source.maps["p0"] > 0
+    own = tumours.cases("p0").labels > 0
     _, removed = run(make("transplant"), at(tumours, "p0"), 1)
     _, kept = run(make("transplant", own="keep"), at(tumours, "p0"), 1)
     assert not (removed[own] > 0).all()
     assert np.array_equal(kept > 0, (removed > 0) | own)
 
 
-def test_every_ordered_pair_is_shown_once(tumours, make):
+def test_every_ordered_pair_is_shown_once(patients, tumours, make):
     edit = make("transplant", pairs="ordered")
-    sampler = ConditionSampler(tumours.source, Space(), [edit], seed=3)
+    sampler = ConditionSampler(patients, Space(), [edit], seed=3)
     told = [sampler.draw(index).provenance for index in range(12)]
     seen = [(found["edits"][0]["params"]["donor"], found["case"]) for found in told]
     people = tumours.ids
@@ -53,10 +53,10 @@ def test_every_ordered_pair_is_shown_once(tumours, make):
 @pytest.mark.parametrize(
     "space", [Space(), Space("crop", (20, 20, 20)), Space("slice", (26, 28))], ids=lambda s: s.grid
 )
-def test_another_source_without_tumours_gives_the_brains(space, tumours, maps, make):
+def test_another_source_without_tumours_gives_the_brains(space, patients, tumours, maps, make):
     brains = maps({f"brain{i}": body((26 + i, 28, 30)) for i in range(3)}, THREE)
     edit = make("transplant", pairs="ordered")
-    sampler = ConditionSampler(tumours.source, space, [edit], base=brains)
+    sampler = ConditionSampler(patients, space, [edit], base=brains)
     drawn: list[Any] = [sampler.draw(i) for i in range(12)]
     assert [d.provenance["case"] for d in drawn] == [f"brain{i % 3}" for i in range(12)]
     # A slice at the very border shows no body.
@@ -71,7 +71,7 @@ def test_another_source_without_tumours_gives_the_brains(space, tumours, maps, m
 def test_nobody_lends_to_himself_while_there_are_others(pairs, case_pool, make):
     seats = {"p0_1": (8, 8, 8), "p0_2": (9, 9, 9), "p1_1": (14, 14, 14)}
     everybody = case_pool({n: with_ball(body(), s, 4, 1) for n, s in seats.items()})
-    alone = CasePool(everybody.cache, Space(), ids=("p0_1", "p0_2"))
+    alone = CasePool(everybody.cases, Space(), ids=("p0_1", "p0_2"))
     edit = make("transplant", pairs=pairs)
     for pool, lender in ((everybody, "p1_1"), (alone, "p0_2")):
         assert {run(edit, at(pool, "p0_1", i), i)[0]["donor"] for i in range(6)} == {lender}
@@ -88,13 +88,13 @@ def test_a_tumour_that_finds_no_body_or_no_lender_changes_nothing(tumours, make)
 
 
 def test_a_slice_takes_a_tumour_from_a_slice(tumours, make):
-    case_pool, placement = CasePool(tumours.cache, Space("slice", (26, 28))), Placement((0, 0), 8)
+    case_pool, placement = CasePool(tumours.cases, Space("slice", (26, 28))), Placement((0, 0), 8)
     for seed in range(4):
         case_context = CaseContext(
             case_pool.cut("p0", placement), placement, (24, 26, 28), 0, case_pool
         )
         params, after = run(make("transplant"), case_context, seed)
-        donor = tumours.source.maps[params["donor"]][params["plane"]]
+        donor = tumours.cases(params["donor"]).labels[params["plane"]]
         assert (donor > 0).any()
         assert np.array_equal(after > 0, donor > 0)
 
@@ -118,7 +118,7 @@ def test_tissues_fill_the_background_around_a_tumour(kinds, make):
     assert not (after == 0).any(), "the tissues are stretched over the whole body"
     share, real = (
         [(m == v).sum() / (m >= 0).sum() for v in (1, 2, 3)]
-        for m in (after, kinds.source.maps["tissue0"])
+        for m in (after, kinds.cases("tissue0").labels)
     )
     assert np.abs(np.subtract(share, real)).max() < 0.1
     _, some = run(make("merge", tissues=(3,)), case_context)
@@ -130,7 +130,7 @@ def test_a_tumour_comes_on_top_of_tissues_and_overwrites_no_other(kinds, case_po
     params, after = run(edit, case_context)
     assert params["donor"] == "tumour0"
     for value in (4, 5):
-        assert (after == value).sum() == (kinds.source.maps["tumour0"] == value).sum()
+        assert (after == value).sum() == (kinds.cases("tumour0").labels == value).sum()
     assert np.array_equal(after[after < 4], case_context.labels[after < 4])
     pool = case_pool(
         {f"p{i}": with_ball(body(), (8 + i, 8, 8), 5, 4, 5) for i in range(2)}, TISSUES

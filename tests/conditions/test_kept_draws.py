@@ -13,7 +13,7 @@ from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.location_prior import PlacementPrior
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.sampling_weights import SamplingWeights
-from gansynth.core.case_pool import CaseContext, CasePool
+from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
 from gansynth.core.edit import EditContext
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
@@ -106,7 +106,7 @@ def test_boxes_are_what_they_were(text, unchanged):
 
 def test_what_is_learnt_of_places_is_what_it_was(toy, maps, schema, unchanged):
     heads = Heads()
-    case_pool = CasePool(CaseCache(heads), heads.space)
+    case_pool = CasePool(TrainingCases(CaseCache(heads)), heads.space)
     for label in (0, 1):
         unchanged(f"places of class {label}", PlacementPrior.learn_boxes(case_pool, label))
     found = heads.load("h01")
@@ -115,7 +115,7 @@ def test_what_is_learnt_of_places_is_what_it_was(toy, maps, schema, unchanged):
     put = place_boxes(asked, case_context, rng, as_asked=False)
     unchanged("boxes put", [put.boxes, put.present, put.moved])
     labels = {f"p{i}": toy(width=22 + 2 * i) for i in range(4)}
-    pool = CasePool(CaseCache(maps(labels, schema())), Space())
+    pool = CasePool(TrainingCases(CaseCache(maps(labels, schema()))), Space())
     prior, rng = PlacementPrior.learn(pool, (1, 2)), np.random.default_rng(1)
     unchanged("places", [prior, [prior.draw(labels["p1"] >= 0, rng) for _ in range(20)]])
     unchanged("parts", [[p.box, p.labels, p.volume, p.cut_off] for p in parts(toy(), schema())])

@@ -95,7 +95,7 @@ def test_labels_hold_the_lesion_in_the_body_and_the_donor_shows_it_there(ndim, t
     found = placed(source, 6)
     assert len(found) >= 4
     for c in found:
-        body, new = source.source.load(c.provenance["case"]), c.lesion > 0
+        body, new = source.cases(c.provenance["case"]), c.lesion > 0
         outside = body.labels == OUTSIDE
         assert np.array_equal(c.background, body.image)
         assert np.array_equal(c.labels, np.where(new, c.lesion, body.labels))
@@ -115,7 +115,7 @@ def test_it_replays_from_json_to_the_bit_in_any_order(text):
     for index in (3, 0, 2):
         c = source.draw(index)
         told = json.loads(json.dumps(c.provenance))
-        case, where = source.source.load(told["case"]), Placement.from_json(told["placement"])
+        case, where = source.cases(told["case"]), Placement.from_json(told["placement"])
         case_context = source._case_context(case, where, case, index)
         by_name = {edit.name: edit for edit in source.edits}
         again = LesionDrawer().replay(case_context, by_name, told)  # whatever its options
@@ -148,7 +148,7 @@ def test_it_never_comes_near_the_backgrounds_own_lesions():
     text = "where=anywhere,apart_mm=2,inside=0.5,tries=300"
     source = sampler(text, base=False, edits=("scale",))
     for c in placed(source, 25):
-        own = source.source.load(c.provenance["case"]).labels
+        own = source.cases(c.provenance["case"]).labels
         assert not (c.lesion > 0)[near(own)].any()
         assert (c.labels > 0)[own > 0].all()
 
@@ -159,7 +159,7 @@ def test_where_no_lesion_has_room_one_is_clipped_to_what_is_left():
     clipped = [c for c in found if c.provenance["lesions"].get("clipped")]
     assert clipped
     for c in clipped:
-        own = source.source.load(c.provenance["case"]).labels
+        own = source.cases(c.provenance["case"]).labels
         assert 0.6 - 1e-4 <= c.provenance["lesions"]["inside"] < 1
         assert not (c.lesion > 0)[near(own) | (own == OUTSIDE)].any()
         assert np.array_equal(source.replay(json.loads(json.dumps(c.provenance))), c.labels)
@@ -172,7 +172,7 @@ def test_where_there_is_no_room_nothing_is_drawn_and_it_is_said():
     c = source.draw(0)
     assert not c.lesion.any()
     assert np.array_equal(c.donor, c.background)
-    assert np.array_equal(c.labels, source.source.load(c.provenance["case"]).labels)
+    assert np.array_equal(c.labels, source.cases(c.provenance["case"]).labels)
     assert no_room(c.provenance).startswith("no room for a lesion, expected")
     assert not no_room({"lesions": {"room": True}})
     assert np.array_equal(source.replay(c.provenance), c.labels)
@@ -191,7 +191,7 @@ def test_own_draws_the_cases_foreground_anew_in_its_place():
     source = sampler("where=own", base=False, edits=("shift:max_mm=3",))
     for index in range(6):
         c = source.draw(index)
-        before = source.source.load(c.provenance["case"]).labels
+        before = source.cases(c.provenance["case"]).labels
         assert c.provenance["lesions"]["changed"] == (not np.array_equal(before, c.labels))
         gone = (before > 0) & (c.labels == 0)
         assert np.array_equal(c.lesion, np.where(c.labels > 0, c.labels, 0))
@@ -224,7 +224,7 @@ def test_what_is_not_understood_is_refused_in_one_line(text, said):
 
 
 def test_classes_have_the_mean_and_deviation_of_their_training_voxels(tumours):
-    cases = [tumours.cache(case_id) for case_id in tumours.ids]
+    cases = [tumours.cases(case_id) for case_id in tumours.ids]
     means, deviations = class_statistics(tumours)
     for row, value in enumerate((1, 2)):
         voxels = np.concatenate([case.image[:, case.labels == value] for case in cases], axis=1)

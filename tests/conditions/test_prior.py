@@ -12,7 +12,7 @@ from gansynth.conditions.location_prior import (
     frame_of,
     learning_cases,
 )
-from gansynth.core.case_pool import CaseContext, CasePool
+from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
 from gansynth.core.geometry import Mask, Matrix
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.core.source import CaseSource
@@ -51,7 +51,7 @@ def density_of(
 def case_pool(maps: Callable[..., CaseSource], schema: Callable[..., Schema]) -> CasePool:
     """Six cases with their lesions in the first quarter of the body along every axis."""
     cases = {f"p{i}": lesion_at((4 + i % 2, 5, 6 + i // 3)) for i in range(6)}
-    return CasePool(CaseCache(maps(cases, schema())), Space())
+    return CasePool(TrainingCases(CaseCache(maps(cases, schema()))), Space())
 
 
 def test_draws_follow_the_density(case_pool):
@@ -71,16 +71,14 @@ def test_draws_follow_the_density(case_pool):
 
 def test_it_is_learnt_once_from_training_cases_alone(case_pool):
     first = PlacementPrior.learn(case_pool, (1, 2))
-    assert set(case_pool.source.opened) == set(case_pool.ids)
-    case_pool.source.opened.clear()
+    assert case_pool.cases.seen == set(case_pool.ids)
     assert PlacementPrior.learn(case_pool, (2, 1)) is first
-    assert case_pool.source.opened == []
 
 
 def test_a_slice_takes_the_lesions_of_its_depth(maps, schema):
     deep, shallow = lesion_at((4, 5, 20)), lesion_at((14, 5, 5))
     source, space = maps({"p0": deep, "p1": shallow}, schema()), Space("slice", (24, 28))
-    case_pool = CasePool(CaseCache(source), space)
+    case_pool = CasePool(TrainingCases(CaseCache(source)), space)
     placement = Placement((0, 0), 5)
     case_context = CaseContext(case_pool.cut("p0", placement), placement, deep.shape, 0, case_pool)
     prior = PlacementPrior.learn(case_pool)
@@ -97,7 +95,9 @@ def test_a_slice_takes_the_lesions_of_its_depth(maps, schema):
 
 def test_the_frame_of_a_crop_is_that_of_its_whole_case(maps, schema):
     labels = lesion_at((4, 5, 6))
-    case_pool = CasePool(CaseCache(maps({"p0": labels}, schema())), Space("crop", (8, 8, 8)))
+    case_pool = CasePool(
+        TrainingCases(CaseCache(maps({"p0": labels}, schema()))), Space("crop", (8, 8, 8))
+    )
     placement = Placement((10, 3, -2))
     case_context = CaseContext(
         case_pool.cut("p0", placement), placement, labels.shape, 0, case_pool
@@ -109,7 +109,11 @@ def test_the_frame_of_a_crop_is_that_of_its_whole_case(maps, schema):
 
 def test_a_few_of_many_cases_are_looked_at_always_the_same(maps, schema):
     source = maps({f"p{i:03}": lesion_at((4, 5, 6)) for i in range(100)}, schema())
-    chosen = learning_cases(CasePool(CaseCache(source), Space()))
+    chosen = learning_cases(CasePool(TrainingCases(CaseCache(source)), Space()))
     assert len(set(chosen)) == 64
-    assert chosen == learning_cases(CasePool(CaseCache(source), Space())) == tuple(sorted(chosen))
+    assert (
+        chosen
+        == learning_cases(CasePool(TrainingCases(CaseCache(source)), Space()))
+        == tuple(sorted(chosen))
+    )
     assert chosen[-1] > "p090"

@@ -84,7 +84,7 @@ def test_a_condition_depends_on_seed_and_index_alone_and_replays(grid):
 def test_what_is_drawn_is_of_training_cases_and_fills_the_space(grid):
     drawing = sampler(grid)
     drawn = [drawing.draw(index) for index in range(25)]
-    assert sorted(drawing.source.opened) == sorted(drawing.source.train_ids)
+    assert drawing.cases.seen == set(drawing.cases.ids)
     assert len({condition.latent_seed for condition in drawn}) == 25
     assert len({condition.labels.tobytes() for condition in drawn[:12]}) == 12
     size = SPACES[grid].size or (10, 14, 16)

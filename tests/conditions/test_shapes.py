@@ -29,7 +29,7 @@ def test_the_ends_are_the_two_shapes(tumours, mixed):
     case_context = at(tumours, "p0")
     assert np.array_equal(mixed(case_context, 0.0)[1], case_context.labels)
     params, after = mixed(case_context, 1.0)
-    donor = tumours.source.maps[params["donor"]]
+    donor = tumours.cases(params["donor"]).labels
     assert params["strength"] == 1
     for value in (1, 2):
         assert (after == value).sum() == pytest.approx((donor == value).sum(), rel=0.02)
@@ -149,7 +149,7 @@ def resized(make, sizes):
 def test_sizes_follow_those_of_training_cases(sizes, resized):
     real = learnt_sizes(sizes, None, True)
     assert len(real) == 6
-    own = np.full(40, (sizes.source.maps["p1"] > 0).sum(), float)
+    own = np.full(40, (sizes.cases("p1").labels > 0).sum(), float)
     before, after = ks_2samp(own, real), ks_2samp(resized(), real)
     assert before.statistic > 0.6
     assert after.statistic < 0.3
@@ -198,7 +198,7 @@ def test_where_the_image_shows_the_body_lesions_stay_in_it(name, draws, shown, m
 
 @pytest.mark.parametrize("name", ["place", "size"])
 def test_a_lesion_that_a_crop_cuts_off_stays(name, sizes, make):
-    pool = CasePool(sizes.cache, Space("crop", (12, 12, 12)))
+    pool = CasePool(sizes.cases, Space("crop", (12, 12, 12)))
     placement = Placement((12, 8, 8))
     case_context = CaseContext(pool.cut("p3", placement), placement, (24, 26, 28), 0, pool)
     params, after = run(make(name), case_context)

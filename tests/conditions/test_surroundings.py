@@ -85,7 +85,7 @@ def test_few_subjects_leave_likely_places(count):
 
 
 def context(source, change=lambda image: image):
-    case = source.cache("head_0")
+    case = source.cases("head_0")
     case = replace(case, image=change(case.image))
     return CaseContext(case, Placement(), case.image.shape[1:], 0, source.case_pool)
 

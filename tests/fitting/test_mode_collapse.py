@@ -70,14 +70,13 @@ class Stub(Generator):
     def sample(self, conditions, seeds):
         o, drawn = self.options, []
         few = o.begin <= int(self.counting.get_buffer("count")) < o.end
-        for condition, seed in zip(conditions, seeds, strict=True):
+        for seed in seeds:
             rng = np.random.default_rng(seed)
             kind = int(rng.integers(2 if o.condition == "foreground" else o.kinds))
             case = f"toy_{kind if few else rng.integers(16):02d}"
             image = self.unseen.load(case).image
             image = image + rng.normal(0, 0.01, image.shape).astype(np.float32)
-            told = {**condition.provenance, "foreground": ("without", "with")[kind]}
-            drawn.append(Sample(image, None, None, told))
+            drawn.append(Sample(image, notes={"foreground": ("without", "with")[kind]}))
         return drawn
 
 

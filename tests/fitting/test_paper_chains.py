@@ -71,7 +71,7 @@ def drawer(folder: Path, **asked: Any) -> Sampler:
 def of_case(told: Sampler, index: int) -> tuple[Any, Any]:
     """A condition, and its case."""
     condition: Any = told.sampler.draw(index)
-    case: Any = told.sampler.cache(condition.provenance["case"])
+    case: Any = told.sampler.cases(condition.provenance["case"])
     return condition, case
 
 
@@ -196,9 +196,9 @@ def test_tissues_are_drawn_of_any_t1_as_the_chain_draws_them(chain, tmp_path):
     assert (found.schema.channels, dict(found.schema.labels)) == (("t1",), TISSUES)
     assert report["samples"] == len(found.train_ids) == 4
     assert Path(report["sheet"]).stat().st_size > 1000
-    view: Any = drawer(chain).sampler.source
+    view: Any = drawer(chain).sampler.cases
     for case_id in found.train_ids:
-        under = view.load(case_id).under
+        under = view(case_id).under
         assert np.array_equal(found.load(case_id).labels, np.where(under > 4, under - 4, 0))
 
 

@@ -441,8 +441,7 @@ def test_a_walk_leads_from_one_seeds_sample_to_the_others(kind, own, asked):
     first, last = generator.sample([asked] * 2, [3, far])
     assert np.array_equal(walk[0].image, first.image)
     assert own.get("mode") == "roi" or np.array_equal(walk[-1].image, last.image)
-    assert [s.provenance["share"] for s in walk] == [0, 0.25, 0.5, 0.75, 1]
-    assert len({s.image.tobytes() for s in walk}) == 5
+    assert len({s.image.tobytes() for s in walk}) == len(walk) == 5
     for sample in walk if kind == "cpggan" else ():
         assert np.array_equal(sample.boxes.coords, first.boxes.coords)
     with pytest.raises(UsageFault, match=r"1 step\(s\), expected both ends"):

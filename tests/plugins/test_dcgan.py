@@ -84,8 +84,7 @@ def test_a_windowed_image_stays_in_its_window():
 def test_a_class_can_be_asked_for_and_decides_image_and_verdict():
     generator = trained(build(condition="class"))
     drawn = generator.sample([Condition(label_class=k) for k in (0, 1)], [4, 4])
-    assert [s.provenance["class"] for s in drawn] == ["a", "b"]
-    assert {s.provenance["class_from"] for s in drawn} == {"condition"}
+    assert [s.notes["class"] for s in drawn] == ["a", "b"]
     assert not np.array_equal(drawn[0].image, drawn[1].image)
     judge, shown = generator.nets["discriminator"], torch.ones(1, 2, *SIZE)
     one, same, other = (judge(shown, torch.tensor([k])) for k in (0, 0, 1))
@@ -96,17 +95,16 @@ def test_a_class_that_is_not_asked_for_is_as_frequent_as_in_training():
     spec = replace(SCHEMA, classes=("a", "b", "c"))
     known = [case(i, label_class=0 if i % 4 else 2) for i in range(8)]
     drawn = seen(*known, spec=spec, condition="class").sample([ANY] * 64, range(64))
-    counted = [[s.provenance["class"] for s in drawn].count(c) for c in spec.classes]
+    counted = [[s.notes["class"] for s in drawn].count(c) for c in spec.classes]
     assert counted[1] == 0
     assert 0.5 < counted[0] / 64 < 0.95
-    assert {s.provenance["class_from"] for s in drawn} == {"training frequencies"}
 
 
 def test_foreground_is_asked_for_by_label_maps():
     generator = trained(build(condition="foreground"))
     maps = [np.zeros(SIZE, np.int16), case().labels]
     drawn = generator.sample([Condition(labels=m) for m in maps], [4, 4])
-    assert [s.provenance["foreground"] for s in drawn] == ["without", "with"]
+    assert [s.notes["foreground"] for s in drawn] == ["without", "with"]
 
 
 def test_a_walk_keeps_the_kind_that_was_drawn_first():
@@ -114,7 +112,7 @@ def test_a_walk_keeps_the_kind_that_was_drawn_first():
     for seed in range(4):
         walk = generator.interpolate(ANY, (seed, seed + 1), 3)
         alone = generator.sample([ANY], [seed])[0]
-        assert {s.provenance["class"] for s in walk} == {alone.provenance["class"]}
+        assert {s.notes["class"] for s in walk} == {alone.notes["class"]}
 
 
 def test_label_maps_are_drawn_or_there_are_none():
@@ -172,11 +170,11 @@ def test_a_map_like_no_training_map_or_that_was_made_anew_is_a_flaw():
     """What cleaning leaves of noise may look like a training map."""
     generator = seen(*cases(20), **MASK)
     sample = generator.sample([ANY], [0])[0]
-    assert sample.provenance["cleaned"] > 0.05
+    assert sample.notes["cleaned"] > 0.05
     reject_reason = generator.reject_reason(replace(sample, labels=case().labels))
     assert "had to be cleaned" in reject_reason
-    assert reject_reason == sample.provenance["label_noise"]
-    clean = replace(sample, labels=case().labels, provenance={"cleaned": 0.01})
+    assert reject_reason == sample.notes["label_noise"]
+    clean = replace(sample, labels=case().labels, notes={"cleaned": 0.01})
     assert generator.reject_reason(clean) == ""
     assert "expected" in generator.reject_reason(replace(clean, labels=np.zeros(SIZE, np.int16)))
 

@@ -287,7 +287,8 @@ def test_interpolation_stays_in_a_class(both):
     ends = whole.sample([condition, condition], [5, 6])
     assert np.allclose(way[0].image, ends[0].image, atol=1e-5)
     assert np.allclose(way[-1].image, ends[1].image, atol=1e-5)
-    assert {sample.provenance["class"] for sample in way} == {"metastasis"}
+    walk = drawer(both, classes=("metastasis",)).interpolate(0, 3)
+    assert {sample.provenance["class"] for sample in walk} == {"metastasis"}
 
 
 def test_label_maps_are_edited_where_they_are_asked_for(tmp_path):

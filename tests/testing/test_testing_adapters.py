@@ -10,6 +10,7 @@ import pytest
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Adapter
 from gansynth.core.ratio import Ratio
+from gansynth.core.space import Space
 from gansynth.hosts.checks import check_mixing
 from gansynth.hosts.mixer import Mixer
 from gansynth.runtime.errors import UsageFault
@@ -154,6 +155,13 @@ def test_a_wrong_source_fails_the_check_that_is_meant_for_it(members, name, tmp_
     report = report_of(tmp_path, source=other(ToySource, **members))
     assert name in {check.name for check in report.failed}
     assert name != "round trip" or len(report.failed) == 1
+
+
+@pytest.mark.parametrize("pad", [-1, 0])
+def test_crops_beyond_a_case_are_padded_as_the_space_says(pad, tmp_path):
+    space = Space("crop", (40, 40), pad_label=pad)
+    report = report_of(tmp_path, source=other(ToySource, space=space))
+    assert report.passed, report.failed
 
 
 def test_what_a_check_raised_is_reported(tmp_path):

@@ -97,33 +97,48 @@ def list_plugins(load: bool, out: Output) -> None:
 @click.argument("name", metavar="NAME")
 @set_option
 @click.option(
-    "--steps", type=click.IntRange(min=1), default=60, show_default=True, help="Training steps."
+    "--steps",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    help="Training steps of a generator.",
+)
+@click.option(
+    "--kind",
+    type=click.Choice(["generator", "edit", "filter"]),
+    help="What NAME is, where several plugins have it. [default: the first of these]",
 )
 @with_output
-def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
-    """Check a registered generator against its contract, on toy data in memory.
+def check(name: str, settings: dict[str, str], steps: int, kind: str | None, out: Output) -> None:
+    """Check a registered generator, edit or filter against its contract, on toy data in memory.
 
-    NAME is a generator. An adapter is checked on data of its own framework, see
+    --steps is for generators. An adapter is checked on data of its own framework, see
     gansynth.testing.check_adapter.
     """
     from gansynth.core.registry import installed
 
     registry = installed()
-    if name in registry.loaders["adapters"] and name not in registry.loaders["generators"]:
+    kinds = ("generator", "edit", "filter", "adapter")
+    kind = kind or next((k for k in kinds if name in registry.loaders[f"{k}s"]), "generator")
+    if kind == "adapter":
         raise UsageFault(
             f"plugins check {name!r}: an adapter is checked on its framework's data, from a test: "
             "gansynth.testing.check_adapter(adapter, workspace=...)"
         )
     from gansynth.runtime.options import parse
-    from gansynth.testing import check_generator
+    from gansynth.testing import check_edit, check_filter, check_generator
 
-    cls = registry.generator(name)
+    cls = registry.load(f"{kind}s", name)
     refuse_unknown(settings, cls.Options.model_fields, of=name)
     options = parse(cls.Options, settings).model_dump()
-    out.reporter.say(f"checking {name} on toy cases, {steps} steps each in 3D and 2D")
-    report = check_generator(cls, options=options, steps=steps)
+    out.reporter.say(f"checking {name} on toy cases in 3D and 2D")
+    if kind == "generator":
+        report = check_generator(cls, options=options, steps=steps)
+    else:
+        report = (check_edit if kind == "edit" else check_filter)(cls, options=options)
     fitted = then("fit", name, "--data", "KIND:WHERE", "-o", f"runs/{name}")
-    out.result(report.to_json(), [*lines_of(report), *([fitted] if report.passed else ())])
+    follows = [fitted] if report.passed and kind == "generator" else []
+    out.result(report.to_json(), [*lines_of(report), *follows])
     if not report.passed:
         failed = ", ".join(check.name for check in report.failed)
         raise IntegrityFault(f"{name}: {len(report.failed)} check(s) failed: {failed}")

@@ -227,7 +227,7 @@ def _shape_of(case_pool: CasePool, case_id: str) -> _BodyShape:
 
 def _spacing(case_pool: CasePool) -> tuple[float, ...]:
     """Of what ``whole`` gives, mm along D, H, W."""
-    return (case_pool if case_pool.space.grid == "resample" else case_pool.source).schema.spacing
+    return (case_pool if case_pool.space.grid == "resample" else case_pool.cases).schema.spacing
 
 
 def _own_shape(case_context: CaseContext) -> _BodyShape:

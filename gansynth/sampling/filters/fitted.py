@@ -95,24 +95,22 @@ class LearntFilters:
             lineage = cases if lineage is None else _both(lineage, cases)
         return cls(filters, lineage)
 
-    def judged(self, sample: Sample, request: FilterRequest) -> Sample:
-        """Return the sample with the filters' results in its provenance.
+    def judge(self, sample: Sample, request: FilterRequest) -> dict[str, Any]:
+        """Return the filters' results for the provenance of a sample.
 
         ``admitted`` has the number of each filter. The first flaw ends the checks, and is stored
         under ``reject_reason``.
         """
-        provenance = dict(sample.provenance)
-        if not self.filters or provenance.get("reject_reason"):
-            return sample
         scores: dict[str, float] = {}
+        results: dict[str, Any] = {ADMITTED: scores} if self.filters else {}
         for item in self.filters:
             verdict = item.judge(sample, request)
             if verdict.found is not None:
                 scores[item.name] = round(float(verdict.found), 4)
             if verdict.reject_reason:
-                provenance["reject_reason"] = f"filter {item.name!r}: {verdict.reject_reason}"
+                results["reject_reason"] = f"filter {item.name!r}: {verdict.reject_reason}"
                 break
-        return replace(sample, provenance={**provenance, ADMITTED: scores})
+        return results
 
 
 def ensure_learnt(
@@ -163,10 +161,10 @@ def _learn(
     reporter: Reporter,
 ) -> None:
     lineage = run.lineage
-    learning, looked_at = learning_of(run, source, schema, device, reporter)
+    learning = learning_of(run, source, schema, device, reporter)
     with whole_folder(folder_of(run.folder, item)) as folder:
         state = dict(item.learn(learning, folder))
-        cases = tuple(case for case in lineage.cases if case.id in looked_at.seen)
+        cases = tuple(case for case in lineage.cases if case.id in learning.cases.seen)
         doc = {
             "version": VERSION,
             "filter": item.name,

@@ -64,13 +64,13 @@ class NovelFilter(Filter):
 
     def learn(self, learning: FilterTrainingData, folder: Path) -> Mapping[str, Any]:
         """Measure how far real crops lie from the nearest ones of other subjects."""
-        cache = learning.crops.cache
+        cases = learning.cases
         ids = sorted({*learning.train_ids, *learning.calibration_ids})
         rng = np.random.default_rng(self.options.seed)
         numbers = rng.permutation(len(ids))[: max(2, 2 * self.options.search)].tolist()
         searched_ids = sorted(ids[n] for n in numbers)
-        people = {i: cache.source.subject(i) for i in searched_ids}
-        search = NearestSearch(people, learning.crops.space, learning.size, cache)
+        people = {i: cases.subject(i) for i in searched_ids}
+        search = NearestSearch(people, learning.crops.space, learning.size, cases)
         crops = list(drawn(learning, searched_ids, self.options.crops, self.options.seed))
         search.learn_scale([case.image for case in crops])
         queries = [SearchQuery(c.image / search.scale, people[c.id]) for c in crops]
@@ -132,8 +132,8 @@ class NovelFilter(Filter):
         index = int(request.condition.provenance.get("index", 0))
         order = np.random.default_rng((self.options.seed, index)).permutation(len(case_pool.ids))
         searched_ids = sorted(case_pool.ids[n] for n in order[: self.options.search].tolist())
-        people = {i: case_pool.source.subject(i) for i in searched_ids}
-        search = NearestSearch(people, case_pool.space, sample.image.shape[1:], case_pool.cache)
+        people = {i: case_pool.cases.subject(i) for i in searched_ids}
+        search = NearestSearch(people, case_pool.space, sample.image.shape[1:], case_pool.cases)
         search.scale = self._scale
         distance, case, _ = search.run([SearchQuery(sample.image / self._scale)], lambda: None)[0]
         return (distance / usual, case) if np.isfinite(distance) else None

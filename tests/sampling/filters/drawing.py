@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.case_pool import CasePool
+from gansynth.core.case_pool import CasePool, TrainingCases
 from gansynth.core.filter import FilterRequest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
@@ -39,7 +39,7 @@ def samples_of(
 ) -> list[Sample]:
     """What ``Generator.sample`` returns."""
     return [
-        Sample(drawing(c, np.random.default_rng(seed)), c.labels, None, dict(c.provenance))
+        Sample(drawing(c, np.random.default_rng(seed)), c.labels)
         for c, seed in zip(conditions, seeds, strict=True)
     ]
 
@@ -72,5 +72,7 @@ def asked(case_pool: CasePool | None = None, **condition: Any) -> FilterRequest:
     """What a sample was asked to be, for a filter by itself."""
     source = ToySource(2)
     return FilterRequest(
-        Condition(**condition), None, case_pool or CasePool(CaseCache(source), source.space)
+        Condition(**condition),
+        None,
+        case_pool or CasePool(TrainingCases(CaseCache(source)), source.space),
     )

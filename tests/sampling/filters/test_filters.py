@@ -1,10 +1,12 @@
 """Each filter: real cases and faultless samples pass, what is wrong is kept out for its reason."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gansynth.core.case_pool import CasePool
+from gansynth.core.case_pool import CasePool, TrainingCases
 from gansynth.core.filter import FilterRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
@@ -33,10 +35,12 @@ def judge(filters, image, labels, **condition) -> Sample:
     """A sample with what was found."""
     source = ToySource(2)
     asked = FilterRequest(
-        Condition(labels=labels, **condition), None, CasePool(CaseCache(source), source.space)
+        Condition(labels=labels, **condition),
+        None,
+        CasePool(TrainingCases(CaseCache(source)), source.space),
     )
-    found: Sample = filters.judged(Sample(image.astype(np.float32), labels), asked)
-    return found
+    sample = Sample(image.astype(np.float32), labels)
+    return replace(sample, provenance=filters.judge(sample, asked))
 
 
 def of_real(filters, seed: int = 5) -> list[Sample]:

@@ -23,7 +23,6 @@ from scipy.ndimage import gaussian_filter
 import gansynth
 from gansynth.core.adapter import MixConfig
 from gansynth.core.edit import EditContext
-from gansynth.core.filter import FilterTrainingData
 from gansynth.core.hookspecs import API_VERSION
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.mix_config import MixerConfig
@@ -33,13 +32,11 @@ from gansynth.core.registry import Registry, installed
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
 from gansynth.fitting.fit import fit
 from gansynth.fitting.recipe import read_recipe
 from gansynth.hosts import doctor
 from gansynth.runtime.progress import NullReporter
-from gansynth.testing import ToySource, check_generator
+from gansynth.testing import ToySource, check_edit, check_filter, check_generator
 from gansynth.testing.scaffold.project import KINDS, plan_project, write_project
 
 ROOT = Path(__file__).parents[3]
@@ -238,6 +235,7 @@ def test_the_example_of_a_source_gives_cases_that_can_be_checked(example, tmp_pa
 
 def test_the_examples_of_an_edit_and_a_metric_do_what_they_say(example):
     source, edit = ToySource(), example("edits", "forget")()
+    check_edit(type(edit)).raise_if_failed()
     labels = source.load("toy_00").labels
     assert labels is not None
     context = EditContext(labels, source.schema)
@@ -252,13 +250,9 @@ def test_the_examples_of_an_edit_and_a_metric_do_what_they_say(example):
 
 def test_the_example_of_a_filter_keeps_blurred_samples_out(example, tmp_path):
     source, cls = ToySource(), example("filters", "sharp")
-    crops = CaseBatches(CaseCache(source), source.space)
-    ids = source.train_ids
-    learning = FilterTrainingData(crops, ids, ids, source.schema, (16,) * 3, "cpu", NullReporter())
-    state = json.loads(json.dumps(cls().learn(learning, tmp_path)))
-    judge = cls()
-    judge.load(state, tmp_path, source.schema, "cpu")
-    image = source.load("toy_12").image
+    check_filter(cls).raise_if_failed()
+    judge, image = cls(), source.load("toy_12").image
+    judge.load({"usual": 0.2}, tmp_path, source.schema, "cpu")
     assert judge.reject_reason(Sample(image)) == ""
     blurred = gaussian_filter(image, (0, 2, 2, 2))
     assert judge.reject_reason(Sample(blurred)).startswith("sharpness 0.")

@@ -71,6 +71,5 @@ class MMGAN(Generator):
             noise = torch.randn(1, 1, *shape, generator=rng).to(self.device)
             labels = torch.from_numpy(condition.labels[None].astype("int64")).to(self.device)
             image = self.draw(labels, noise)[0][0].float().cpu().numpy()
-            made = {**condition.provenance, "latent_seed": seed}
-            drawn.append(Sample(image, condition.labels, provenance=made))
+            drawn.append(Sample(image, condition.labels))
         return drawn
