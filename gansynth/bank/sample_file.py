@@ -178,7 +178,7 @@ def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
             "the limit of open files (ulimit -n)"
         ) from error
     if not regular:
-        raise damaged(path, "a link, folder, pipe or device, expected a regular file")
+        raise damaged(path, "a link, folder, pipe or device, not a regular file")
     with os.fdopen(descriptor, "rb") as stream:
         yield stream, os.fstat(descriptor).st_size
 

@@ -54,13 +54,7 @@ class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
         """Read the document that ``to_json`` wrote."""
-        values = dict(doc)
-        version = values.pop("format", None)
-        if version != FORMAT:
-            raise IntegrityFault(
-                f"bank: its format is {version!r}, expected {FORMAT}; make the bank again with "
-                "this version of gansynth"
-            )
+        values = {key: value for key, value in doc.items() if key != "format"}
         try:
             return super().from_json(values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -102,7 +96,12 @@ def load_spec(folder: Path) -> BankSpec:
         raise DataFault(
             f"{folder}: holds no {SPEC}, expected a sample bank; name another folder"
         ) from None
-    if doc.get("format") == FORMAT and doc.pop("digest", None) != digest_of(doc):
+    if doc.get("format") != FORMAT:
+        raise IntegrityFault(
+            f"{path}: its format is {doc.get('format')!r}, expected {FORMAT}; make the bank again "
+            "with this version of gansynth"
+        )
+    if doc.pop("digest", None) != digest_of(doc):
         raise damaged(path, "its digest is not that of its content")
     return BankSpec.from_json(doc)
 

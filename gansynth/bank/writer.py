@@ -71,11 +71,16 @@ class BankWriter:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         _refuse_content(folder)
+        return cls._locked(folder, spec, new=True)
+
+    @classmethod
+    def _locked(cls, folder: Path, spec: BankSpec, new: bool = False) -> BankWriter:
         lock = _acquire(folder)
         try:
-            _refuse_content(folder)
-            doc = spec.to_json()
-            write_json_atomic(folder / SPEC, {**doc, "digest": digest_of(doc)})
+            if new:
+                _refuse_content(folder)
+                doc = spec.to_json()
+                write_json_atomic(folder / SPEC, {**doc, "digest": digest_of(doc)})
             return cls(folder, spec, lock)
         except BaseException:
             lock.release()
@@ -89,14 +94,7 @@ class BankWriter:
             UsageFault: there is no bank.
             EnvironmentFault: another writer is using it.
         """
-        folder = Path(folder)
-        spec = load_spec(folder)
-        lock = _acquire(folder)
-        try:
-            return cls(folder, spec, lock)
-        except BaseException:
-            lock.release()
-            raise
+        return cls._locked(Path(folder), load_spec(Path(folder)))
 
     @property
     def held(self) -> int:

@@ -133,10 +133,8 @@ def test_extras_keep_shape_dtype_and_values(bank):
     found = made(bank, [(make_sample(), extras)]).read("000000").extras
     assert found.keys() == extras.keys()
     for name, array in extras.items():
-        assert (found[name].dtype, found[name].shape) == (
-            array.dtype.newbyteorder("="),
-            array.shape,
-        )
+        assert found[name].dtype == array.dtype.newbyteorder("=")
+        assert found[name].shape == array.shape
         same(found[name], array)
 
 
@@ -263,7 +261,11 @@ def renote(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("format", 1, "bank: its format is 1, expected 2; make the bank again with this version"),
+        (
+            "format",
+            1,
+            "bank.json: its format is 1, expected 2; make the bank again with this version",
+        ),
         ("capacity", None, "capacity"),
         ("surplus", 1, "surplus"),
         ("schema", {}, "is not a bank.s"),
