@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,37 @@ def draw(run: str) -> float:
         return (time.perf_counter() - began) / 512
 
 
+def bank_files(edge: int, dims: int, channels: int, held: int, *, reads: bool) -> float:
+    """Median seconds to read a sample of a bank in shared memory, or mean seconds to write one."""
+    from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+    from gansynth.core.lineage import Lineage
+    from gansynth.core.schema import Sample, Schema
+
+    names, rng = tuple(f"c{number}" for number in range(channels)), np.random.default_rng(0)
+    schema = Schema(names, {"background": 0, "organ": 1}, (1.0,) * dims, "DHW"[-dims:])
+    spec = BankSpec(schema, Lineage("toy", "0", ()), "run", "f", True, held)
+    image = rng.standard_normal((channels, *(edge,) * dims), dtype=np.float32)
+    sample = Sample(image, (image[0] > 1).astype(np.int16), None, {"case": "phantom"})
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as scratch:
+        with BankWriter.create(f"{scratch}/bank", spec) as writer:
+            began = time.perf_counter()
+            if size := getattr(writer, "next_size", 0):  # before samples had files of their own
+                for _ in range(0, held, size):
+                    writer.publish([(sample, {})] * size)
+            else:
+                for _ in range(held):
+                    writer.publish(sample, {})
+            wrote = (time.perf_counter() - began) / held
+        # As hosts do: eight segments were kept open, and some samples wait for their batch.
+        reader = BankReader(f"{scratch}/bank", **({"handles": 8} if size else {}))
+        ids, seconds, batch = reader.ids(), [], deque[Any](maxlen=8)
+        for number in rng.integers(held, size=400 if reads else 0).tolist():
+            began = time.perf_counter()
+            batch.append(reader.read(ids[number]))
+            seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds)) if reads else wrote
+
+
 def evaluation(run: str) -> float:
     """Seconds of a quick evaluation, of the whole command."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -116,6 +148,11 @@ PARTS: dict[str, Callable[[str], float]] = {
     "draw from a bank": draw,
     "evaluate, quick": evaluation,
 }
+BANKS = {"4x96^3": (96, 3, 4, 32), "64^3": (64, 3, 1, 64), "256^2": (256, 2, 1, 512),
+         "64^2": (64, 2, 1, 2048)}  # fmt: skip
+for _name, _bank in BANKS.items():
+    for _verb, _reads in (("read", True), ("write", False)):
+        PARTS[f"bank, {_verb} {_name}"] = lambda run, b=_bank, r=_reads: bank_files(*b, reads=r)
 
 
 def main() -> None:

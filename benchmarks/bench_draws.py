@@ -49,12 +49,12 @@ def fill(folder: Path, channels: int, edge: int) -> int:
 
     labels = {"background": 0, **{f"class {k}": k for k in CLASSES}}
     schema = Schema(tuple(f"c{k}" for k in range(channels)), labels, (1.0, 1.0, 1.0))
-    spec = BankSpec(schema, Lineage("toy", "0", ()), "run", "f", True, BANK, segment_samples=4)
+    spec = BankSpec(schema, Lineage("toy", "0", ()), "run", "f", True, BANK)
     rng = np.random.default_rng(0)
     with BankWriter.create(folder, spec) as writer:
-        for _ in range(0, BANK, 4):
-            samples = [sample_of(rng, channels, edge) for _ in range(4)]
-            writer.publish([(s, encode(s.labels, CLASSES)) for s in samples])
+        for _ in range(BANK):
+            sample = sample_of(rng, channels, edge)
+            writer.publish(sample, encode(sample.labels, CLASSES))
         writer.finish()
     return sum(path.stat().st_size for path in folder.iterdir())
 
@@ -151,7 +151,7 @@ def log_draws(folder: Path) -> int:
 
     log = DrawLog(folder)
     for index in range(LOGGED):
-        log.append("synthetic", f"{index // 16:06d}/{index % 16}", f"case_{index % 100:03d}")
+        log.append("synthetic", f"{index:06d}", f"case_{index % 100:03d}")
     return sum(path.stat().st_size for path in folder.iterdir())
 
 

@@ -45,9 +45,9 @@ def fill_bank(source: Any, root: Path) -> Path:
     )
     writer = BankWriter.create(root / "bank", spec)
     sampler = Sampler(run, source)
-    for first in range(0, BANK, spec.segment_samples):
-        samples = sampler.draw(first, spec.segment_samples)
-        writer.publish([(s, adapter.finalise(s)) for s in samples])
+    for first in range(0, BANK, 16):
+        for sample in sampler.draw(first, 16):
+            writer.publish(sample, adapter.finalise(sample))
     writer.finish()
     return root / "bank"
 

@@ -29,7 +29,7 @@ from hosts import Host, fit_generator, prepare_data
 BAR, TARGET = 1.05, 1.02
 BUDGET = 0.02
 RATIOS = {"p 0.3": "7:3", "p 0.5": "1:1"}
-CAPACITY, SEGMENT, BATCH = 32, 8, 1
+CAPACITY, BATCH = 32, 1
 """Samples; one at a time, so that a few minutes show the steering many stretches of work."""
 DROPPED = 8
 """Steps at a block's beginning; nnU-Net's loader holds six batches."""
@@ -73,7 +73,6 @@ class Live:
             bank=str(self.bank),
             frozen=False,
             capacity=CAPACITY,
-            segment_samples=SEGMENT,
             batch=BATCH,
             device=args.producer_device,
         )

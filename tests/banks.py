@@ -17,8 +17,8 @@ def write_bank(
     told: dict[str, Any] = {"frozen": True, "capacity": max(1, len(pairs or ())), **more}
     spec = BankSpec(schema, lineage, "toy", "0" * 64, **told)
     with BankWriter.create(folder, spec) as writer:
-        if pairs:
-            writer.publish(pairs)
+        for pair in pairs or ():
+            writer.publish(*pair)
         if pairs and spec.frozen:
             writer.finish()
     return folder

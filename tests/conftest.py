@@ -298,7 +298,8 @@ def frozen_bank(toy_nnunet, tmp_path):
         lineage = adapter.source.lineage()
         spec = BankSpec(adapter.schema, lineage, "toy", "0" * 64, frozen=True, capacity=samples)
         with BankWriter.create(tmp_path / name, spec) as writer:
-            writer.publish(crop_samples(adapter, samples))
+            for pair in crop_samples(adapter, samples):
+                writer.publish(*pair)
             writer.finish()
         return tmp_path / name
 

@@ -32,14 +32,11 @@ def toy_bank(tmp_path, monkeypatch):
         lineage = Lineage("toy:3", "0", seen)
         spec = BankSpec(told, lineage, "toy", "0" * 64, frozen=frozen, capacity=max(1, samples))
         with BankWriter.create(tmp_path / name, spec) as writer:
-            pairs: list[tuple[Sample, dict[str, Any]]] = []
             for i in range(samples):
                 labels = np.zeros(shape, np.int16)
                 labels[tuple(slice(n // 2) for n in shape)] = 1
                 image = np.full((len(channels), *shape), 100 + i, np.float32)
-                pairs.append((Sample(image, labels, provenance={"case": "case_1"}), {}))
-            if pairs:
-                writer.publish(pairs)
+                writer.publish(Sample(image, labels, provenance={"case": "case_1"}), {})
             if frozen:
                 writer.finish()
         return tmp_path / name

@@ -25,7 +25,6 @@ CONFIG = ProducerConfig(
     bank="bank",
     frozen=True,
     capacity=13,
-    segment_samples=5,
     device="cpu",
 )
 
@@ -143,16 +142,12 @@ def config_of(folder: Path, where: str = "ok", **changes) -> ProducerConfig:
     return replace(CONFIG, request=request, bank=str(folder / "bank"), **changes)
 
 
-def fill_here(
-    folder: Path, drawer: Any, capacity: int, segment: int = 3, **told: Any
-) -> BankReader:
+def fill_here(folder: Path, drawer: Any, capacity: int, **told: Any) -> BankReader:
     """What a producer does, in this process: ``folder / "bank"`` with a sampler's samples."""
     source, run = drawer.source, drawer.run
     bank = folder / "bank"
-    spec = BankSpec(
-        source.schema, drawer.lineage, run.run_id, run.manifest_sha256, True, capacity, segment
-    )
-    config = replace(CONFIG, bank=str(bank), capacity=capacity, segment_samples=segment, **told)
+    spec = BankSpec(source.schema, drawer.lineage, run.run_id, run.manifest_sha256, True, capacity)
+    config = replace(CONFIG, bank=str(bank), capacity=capacity, **told)
     host, how = NullAdapter(source), {"schema": source.schema, "min_size": run.space.size}
     with BankWriter.create(bank, spec) as writer:
         try:

@@ -91,7 +91,7 @@ def test_a_bank_of_a_label_that_the_data_set_lacks_is_refused(
     drawn = rng.integers(0, len(names), size).astype(np.int16)
     drawn[0, 0, 0] = value
     with BankWriter.create(tmp_path / "bank", spec) as writer:
-        writer.publish([(Sample(rng.normal(size=(2, *size)).astype(np.float32), drawn), {})])
+        writer.publish(Sample(rng.normal(size=(2, *size)).astype(np.float32), drawn), {})
         writer.finish()
     bank = tmp_path / "bank"
     command = augment(toy_nnunet, fitted, "--bank", bank, "--dry-run")

@@ -1,7 +1,7 @@
 """DeepMedic: a source for its configuration files, and synthetic cases for its training.
 
 The process of the real program imports ``host``, ``subepochs``, ``insertion`` and ``order``, which
-need numpy and h5py only. It does not import this module.
+need numpy only. It does not import this module.
 """
 
 from gansynth.core.hookspecs import Register, hookimpl, lazily

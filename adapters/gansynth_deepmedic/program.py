@@ -25,8 +25,8 @@ CHECKOUT = "GANSYNTH_DEEPMEDIC"
 PYTHON = "GANSYNTH_DEEPMEDIC_PYTHON"
 LEAST = (3, 11)  # least Python for gansynth's modules, which the process also imports
 SCRIPT = "deepMedicRun"
-PACKAGES = ("tensorflow", "numpy", "nibabel", "pandas", "scipy", "six", "h5py")
-"""Imported packages of the process: DeepMedic's, and h5py for the sample bank."""
+PACKAGES = ("tensorflow", "numpy", "nibabel", "pandas", "scipy", "six")
+"""Imported packages of the process: DeepMedic's own."""
 TOUCHED: Mapping[str, tuple[str, ...]] = {
     "deepmedic/dataManagement/io.py": ("load_volume", "saveImgToNiiWithOriginalHdr"),
     "deepmedic/dataManagement/sampling.py": (
@@ -40,7 +40,7 @@ TOUCHED: Mapping[str, tuple[str, ...]] = {
 """Functions of the checkout that ``host`` uses; DeepMedic 0.8 has them."""
 GET_CHECKOUT = "git clone https://github.com/deepmedic/deepmedic"
 _GET_AND_NAME = f"{GET_CHECKOUT}; export {CHECKOUT}=$PWD/deepmedic"
-GET_PACKAGES = "tensorflow-cpu nibabel pandas scipy six h5py"
+GET_PACKAGES = "tensorflow-cpu nibabel pandas scipy six"
 _SECONDS = 60.0
 _DISTRIBUTIONS = {
     "tensorflow": (

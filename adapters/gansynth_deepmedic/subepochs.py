@@ -1,4 +1,4 @@
-"""The real and synthetic cases of every subepoch of a training. Needs numpy and h5py only.
+"""The real and synthetic cases of every subepoch of a training. Needs numpy only.
 
 DeepMedic loads a number of cases for each subepoch and takes equal numbers of segments from them.
 So R:S is set by cases. Subepoch k has its table (``gansynth.hosts.epoch_plan``), the same in every

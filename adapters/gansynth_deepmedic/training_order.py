@@ -1,4 +1,4 @@
-"""The order of a training process and its progress messages. Needs numpy and h5py only.
+"""The order of a training process and its progress messages. Needs numpy only.
 
 Both engines get the same order: the real program in its own Python, and the torch engine. Their
 parent (``session``) owns the producer, reads the progress and writes the record.

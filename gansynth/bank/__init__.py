@@ -1,1 +1,1 @@
-"""Sample banks: segments, writer, reader, and the producer that fills them."""
+"""Sample banks: sample files, writer, reader, and the producer that fills them."""

@@ -197,6 +197,7 @@ def _config(
     device: str,
     dtype: Literal["float16", "float32"],
 ) -> ProducerConfig:
+    asked = request or SampleRequest()
     return ProducerConfig(
         run=str(run),
         request=run.request.to_json(),
@@ -204,15 +205,10 @@ def _config(
         bank=str(folder),
         frozen=True,
         capacity=samples,
-        segment_samples=max(1, min(16, samples // 4)),
-        samples=_anywhere(request or SampleRequest()),
+        samples=replace(asked, boxes=anywhere(asked.boxes)),
         device=device,
         dtype=dtype,
     )
-
-
-def _anywhere(request: SampleRequest) -> SampleRequest:
-    return replace(request, boxes=anywhere(request.boxes))
 
 
 def _bytes(run: RunFolder, dtype: str) -> int:

@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.bank.reader import BankReader, BankSample
-from gansynth.bank.segment import parse_id
 
 _ATTEMPTS = 100  # retired samples a live draw meets in a row before it gives up
 _PASS = 30
@@ -160,7 +159,7 @@ class BankPasses:
     def _shuffled(self, ids: Sequence[str], *, share: bool = True) -> list[str]:
         """Shuffle samples; with ``share``, only those of this process in this pass."""
         number, size = (self._team.number, self._team.size) if share else (0, 1)
-        part = [key for key in ids if (sum(parse_id(key)) + self._pass) % size == number]
+        part = [key for key in ids if (int(key) + self._pass) % size == number]
         return [part[place] for place in self._rng.permutation(len(part))]
 
 

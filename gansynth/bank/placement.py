@@ -14,7 +14,7 @@ from gansynth.core.bank_options import BankCapacity
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
 
-SEGMENT = 16  # largest number of samples in a segment
+FILE_BYTES = 8192  # most bytes of a sample's header and of its last, partly filled block
 SHARED_MEMORY = Path("/dev/shm")
 _SCRATCH = re.compile(r"gansynth-.*-(\d+)-[a-z0-9_]+")
 
@@ -32,8 +32,7 @@ def plan_bank(mix_config: MixConfig, cases: int, sample: int) -> BankCapacity:
     """
     held = mix_config.size.capacity(cases, sample)
     held = held if mix_config.frozen else max(2, held)
-    segment = min(SEGMENT, max(1, held // 2))
-    return BankCapacity(held, segment, sample * (held + 4 * segment))
+    return BankCapacity(held, (sample + FILE_BYTES) * (held + 2))
 
 
 def place_bank(

@@ -42,7 +42,6 @@ class ProducerConfig(Document, inline=("samples",)):
         bank: folder of the bank; created if missing, else continued.
         frozen: fill the bank once and end, instead of refreshing it.
         capacity: samples the bank holds.
-        segment_samples: samples in a segment.
         batch: samples generated at once.
         samples: conditions and filters of the samples.
         rejected: folder for pictures of a few rejected samples; None writes none.
@@ -56,7 +55,7 @@ class ProducerConfig(Document, inline=("samples",)):
         reuse: mean number of draws after which a sample of a live bank is replaced; ``pace.json``
             has the number of draws.
         refresh: shortest time in seconds in which a live bank is replaced once.
-        max_bytes: most bytes that the segments of a live bank take.
+        max_bytes: most bytes that the samples of a live bank take.
     """
 
     run: str
@@ -65,7 +64,6 @@ class ProducerConfig(Document, inline=("samples",)):
     bank: str
     frozen: bool
     capacity: int
-    segment_samples: int = 16
     batch: int = 4
     samples: SampleRequest = field(default_factory=SampleRequest)
     device: str = "auto"
@@ -85,7 +83,7 @@ class ProducerConfig(Document, inline=("samples",)):
             value = getattr(self, key)
             if value is not None and not 0 < value < math.inf:
                 raise UsageFault(f"producer: {key} is {value}, expected a number above 0")
-        for key in ("capacity", "segment_samples", "batch"):
+        for key in ("capacity", "batch"):
             if getattr(self, key) < 1:
                 raise UsageFault(f"producer: {key} is {getattr(self, key)}, expected at least 1")
 
@@ -139,10 +137,9 @@ def produce(
     gate = QualityGate(writer.rejected)
     rejects = RejectedSamples(Path(config.rejected) if config.rejected else None, schema, _say)
     pacer = _DutyCycle(writer, config)
-    ready: list[tuple[Sample, HostArrays]] = []
 
     def add(index: int, sample: Sample) -> None:
-        """Add a sample to the ready ones, unless it is rejected."""
+        """Publish a sample, unless it is rejected or the bank is frozen and full."""
         try:
             sample = sample if bring is None else bring(sample)
             validate_sample(sample, schema, min_size, writer.spec.dtype)
@@ -153,7 +150,8 @@ def produce(
             return
         gate.accept()
         sample = replace(sample, provenance={**sample.provenance, "index": index})
-        ready.append((sample if settings is None else noted(sample, settings), extras))
+        if not (writer.spec.frozen and writer.full):
+            writer.publish(sample if settings is None else noted(sample, settings), extras)
 
     start = _next_index(writer.folder)
     first = start - start % config.batch
@@ -170,14 +168,11 @@ def produce(
                     if index >= start:  # earlier ones are published already
                         add(index, sample)
                 first += config.batch
-                while 0 < (size := writer.next_size) <= len(ready):
-                    writer.publish(ready[:size])
-                    del ready[:size]
             if not writer.spec.frozen and writer.full:
                 writer.state = "refreshing"
             writer.beat()
             if not writer.spec.frozen:
-                pacer.rest(len(ready), stop)
+                pacer.rest(stop)
 
 
 def _say(line: str) -> None:
@@ -230,12 +225,12 @@ class _DutyCycle:
         if not writer.spec.frozen:
             log_work(writer.folder, self._begin, self._end)
 
-    def rest(self, ready: int, stop: Callable[[], bool]) -> None:
-        """Wait until work may continue; ``ready`` samples are not yet published."""
-        while (left := self._left(ready)) > 0 and not stop():
+    def rest(self, stop: Callable[[], bool]) -> None:
+        """Wait until work may continue."""
+        while (left := self._left()) > 0 and not stop():
             time.sleep(min(left, _POLL_SECONDS))
 
-    def _left(self, ready: int) -> float:
+    def _left(self) -> float:
         """Return the seconds to rest from now; infinite while too few samples were drawn."""
         config, pace = self.config, read_throttle_state(self.writer.folder)
         if self.writer.state != "refreshing":  # reuse and refresh apply to full banks only
@@ -249,6 +244,6 @@ class _DutyCycle:
             due = max(due, self._begin + config.batch * config.refresh / held)
         if config.reuse is not None:
             drawn = 0 if pace is None else pace.drawn
-            if self.writer.total + ready - held >= drawn / config.reuse:
+            if self.writer.total - held >= drawn / config.reuse:
                 return math.inf
         return due - time.monotonic()

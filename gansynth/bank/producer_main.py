@@ -100,7 +100,6 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
         generator=run.manifest_sha256,
         frozen=config.frozen,
         capacity=config.capacity,
-        segment_samples=config.segment_samples,
         dtype=config.dtype,
         samples=sampler.request,
         max_bytes=None if config.frozen else config.max_bytes,

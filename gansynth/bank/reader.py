@@ -1,49 +1,35 @@
-"""Sample bank: a folder of immutable HDF5 segments, with one writer and any number of readers.
+"""Sample bank: a folder with a file for each sample, one writer and any number of readers.
 
-A reader opens segments in its own process, closes retired ones, returns copies and never waits.
-There are no locks between readers and the writer. Neither torch nor a framework is imported.
+A reader opens a file, copies what is in it and closes it. It holds nothing and never waits. There
+are no locks between readers and the writer. Reading needs numpy alone.
 
     with BankWriter.create(folder, spec) as writer:
-        writer.publish([(sample, {})])
+        writer.publish(sample, {})
     sample = BankReader(folder).draw(np.random.default_rng(0))
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
 import time
-from bisect import bisect_right
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from gansynth.bank.segment import (
+from gansynth.bank.sample_file import (
     BankSample,
-    SegmentFile,
-    check_segment,
     damaged,
-    list_segments,
-    parse_id,
-    read_header,
-    sample_id,
-    segment_name,
+    list_samples,
+    read_sample,
+    read_sha256,
+    sample_path,
 )
-from gansynth.bank.spec import COMPLETE, HEARTBEAT, SPEC, BankSpec, load_spec
+from gansynth.bank.spec import COMPLETE, HEARTBEAT, SPEC, BankSpec, load_spec, read_document
 from gansynth.bank.writer import BankWriter, content_of
-from gansynth.runtime.errors import EnvironmentFault, GansynthError, IntegrityFault
-from gansynth.runtime.files import parse_json
 
 __all__ = ["BankReader", "BankSample", "BankSpec", "BankWriter", "verify_bank"]
 
-_ATTEMPTS = 100  # retired segments a draw meets in a row before it gives up
-
-
-class _RetiredSegmentError(Exception):
-    """A segment was retired between listing and reading."""
+_ATTEMPTS = 100  # retired samples a draw meets in a row before it gives up
 
 
 class BankReader:
@@ -51,32 +37,15 @@ class BankReader:
 
     Args:
         folder: the bank; it need not exist yet.
-        rescan_seconds: interval between two scans for new segments.
-        handles: most segments kept open.
+        rescan_seconds: interval between two scans for new samples.
     """
 
-    def __init__(
-        self, folder: Path | str, *, rescan_seconds: float = 1.0, handles: int = 3
-    ) -> None:
+    def __init__(self, folder: Path | str, *, rescan_seconds: float = 1.0) -> None:
         self.folder = Path(folder)
         self.rescan_seconds = rescan_seconds
-        self.handles = max(1, handles)
         self._spec: BankSpec | None = None
-        self._forget()
-
-    def _forget(self) -> None:
-        self._pid = os.getpid()
-        self._open: OrderedDict[int, SegmentFile] = OrderedDict()
-        self._sizes: dict[int, int] = {}
-        self._numbers: list[int] = []
-        self._ends: list[int] = []
+        self._ids: list[str] = []
         self._scanned = -np.inf
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: getattr(self, k) for k in ("folder", "rescan_seconds", "handles")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
 
     @property
     def spec(self) -> BankSpec:
@@ -88,24 +57,20 @@ class BankReader:
     @property
     def sha256(self) -> str | None:
         """SHA-256 of a complete bank's content; None while a bank is not complete."""
-        try:
-            return str(parse_json((self.folder / COMPLETE).read_bytes())["sha256"])
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            raise _no_marker(self.folder, error) from error
+        hashes = _complete(self.folder)
+        return None if hashes is None else content_of(hashes)
 
     # -- what is there ---------------------------------------------------------------------------
 
     def count(self) -> int:
         """Return the number of samples visible now."""
-        self._scan()
-        return self._total
+        return len(self.ids())
 
     def ids(self) -> list[str]:
         """Return the ids of the samples visible now, oldest first."""
-        self._scan()
-        return [sample_id(n, row) for n, size in self._sizes.items() for row in range(size)]
+        self._ids = list_samples(self.folder)
+        self._scanned = time.monotonic()
+        return self._ids.copy()
 
     def age(self) -> float | None:
         """Return the seconds since the writer's last heartbeat; None for a frozen bank."""
@@ -116,49 +81,23 @@ class BankReader:
                 return max(0.0, time.time() - (self.folder / name).stat().st_mtime)
         return float("inf")
 
-    def _scan(self) -> None:
-        """List the folder, add new segments and close retired ones."""
-        if self._pid != os.getpid():  # HDF5 handles do not survive a fork
-            self._forget()
-        sizes = {}
-        for number, path in list_segments(self.folder).items():
-            with contextlib.suppress(FileNotFoundError):
-                size = self._sizes.get(number)
-                sizes[number] = size if size is not None else read_header(path).samples
-        for number in [n for n in self._open if n not in sizes]:
-            self._close(number)
-        self._sizes = sizes
-        self._numbers = list(sizes)
-        self._ends = list(itertools.accumulate(sizes.values()))
-        self._scanned = time.monotonic()
-
-    @property
-    def _total(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
     # -- reading ---------------------------------------------------------------------------------
 
     def draw(self, rng: np.random.Generator) -> BankSample | None:
         """Draw a sample, uniformly among those visible; None if there is none.
 
         Raises:
-            IntegrityFault: a segment that was not retired is damaged.
-            EnvironmentFault: a segment that was not retired cannot be opened.
+            IntegrityFault: a sample that was not retired is damaged.
+            EnvironmentFault: a sample that was not retired cannot be opened.
         """
-        due = time.monotonic() - self._scanned >= self.rescan_seconds
-        if due or not self._ends or self._pid != os.getpid():
-            self._scan()
+        if time.monotonic() - self._scanned >= self.rescan_seconds or not self._ids:
+            self.ids()
         for _ in range(_ATTEMPTS):
-            if not self._ends:
+            if not self._ids:
                 return None
-            place = int(rng.integers(self._total))
-            index = bisect_right(self._ends, place)
-            number = self._numbers[index]
-            row = place - (self._ends[index - 1] if index else 0)
-            try:
-                return self._read(number, row)
-            except _RetiredSegmentError:
-                self._scan()
+            with contextlib.suppress(KeyError):
+                return self.read(self._ids[int(rng.integers(len(self._ids)))])
+            self.ids()
         return None
 
     def read(self, sample_id: str) -> BankSample:
@@ -168,79 +107,49 @@ class BankReader:
             KeyError: the bank does not hold it (any more).
             IntegrityFault, EnvironmentFault: as ``draw``.
         """
-        number, row = parse_id(sample_id)
-        if self._pid != os.getpid() or number not in self._sizes:
-            self._scan()
-        if row >= self._sizes.get(number, 0):
+        if not sample_id.isdecimal():
             raise KeyError(sample_id)
         try:
-            return self._read(number, row)
-        except _RetiredSegmentError:
+            return read_sample(sample_path(self.folder, sample_id))
+        except FileNotFoundError:
             raise KeyError(sample_id) from None
-
-    def _read(self, number: int, row: int) -> BankSample:
-        try:
-            return self._handle(number).read(row)
-        except (OSError, LookupError, ValueError, RuntimeError, TypeError, GansynthError) as error:
-            self._close(number)
-            path = self.folder / segment_name(number)
-            # For a retired segment h5py raises FileNotFoundError, or OSError without errno.
-            if not path.exists():
-                raise _RetiredSegmentError from None
-            if isinstance(error, OSError) and error.errno:
-                raise EnvironmentFault(
-                    f"{path}: cannot be opened: {error}; expected a readable segment. Check "
-                    "permissions, and the limit of open files (ulimit -n)"
-                ) from error
-            raise damaged(path, error) from error
-
-    def _handle(self, number: int) -> SegmentFile:
-        handle = self._open.get(number)
-        if handle is None:
-            while len(self._open) >= self.handles:
-                self._close(next(iter(self._open)))
-            handle = self._open[number] = SegmentFile(self.folder / segment_name(number))
-        self._open.move_to_end(number)
-        return handle
-
-    def _close(self, number: int) -> None:
-        handle = self._open.pop(number, None)
-        if handle is not None:
-            handle.close()
 
 
 def verify_bank(folder: Path | str) -> int:
-    """Hash every segment, compare with the record, and return the number of segments.
+    """Hash every sample, compare with the record, and return the number of samples.
 
     Raises:
-        IntegrityFault: a segment, which is named, is damaged, missing or surplus.
+        IntegrityFault: a file, which is named, is damaged, missing or surplus.
         DataFault: there is no bank.
     """
     folder = Path(folder)
     load_spec(folder)
     hashes = {}
-    for path in list_segments(folder).values():
+    for sample_id in list_samples(folder):
         with contextlib.suppress(FileNotFoundError):  # it was retired in between
-            hashes[path.name] = check_segment(path).sha256
-    marker = folder / COMPLETE
-    if not marker.exists():
+            hashes[sample_id] = read_sha256(sample_path(folder, sample_id), check=True)
+    expected = _complete(folder)
+    if expected is None:
         return len(hashes)
-    try:
-        doc = parse_json(marker.read_bytes())
-        expected, content = dict(doc["segments"]), doc["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise _no_marker(folder, error) from error
-    for name in sorted({*expected, *hashes}):
-        if expected.get(name) != hashes.get(name):
+    for sample_id in sorted({*expected, *hashes}):
+        if expected.get(sample_id) != hashes.get(sample_id):
             raise damaged(
-                folder / name, f"its SHA-256 is {hashes.get(name)}, expected {expected.get(name)}"
+                sample_path(folder, sample_id),
+                f"its SHA-256 is {hashes.get(sample_id)}, expected {expected.get(sample_id)}",
             )
-    if content != content_of(hashes):
-        raise _no_marker(folder, "its SHA-256 is not that of the segments it lists")
     return len(hashes)
 
 
-def _no_marker(folder: Path, why: object) -> IntegrityFault:
-    return IntegrityFault(
-        f"{folder / COMPLETE}: not a complete bank's: {why}; delete the bank and make it again"
-    )
+def _complete(folder: Path) -> dict[str, str] | None:
+    """Read the SHA-256 of each sample of a complete bank; None while it is not complete."""
+    path = folder / COMPLETE
+    try:
+        doc = read_document(path)
+        hashes: dict[str, str] = doc["samples"]
+        if doc.keys() != {"sha256", "samples"} or doc["sha256"] != content_of(hashes):
+            raise ValueError("its SHA-256 is not that of the samples it lists")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
+    return hashes

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from gansynth.core.lineage import Lineage
+from gansynth.bank.sample_file import damaged, open_regular
+from gansynth.core.lineage import MAX_RECORD_BYTES, Lineage
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Schema
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import parse_json, read_json
+from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
+from gansynth.runtime.files import digest_of, parse_json
 from gansynth.runtime.serialise import Document
 
-FORMAT = 1
+FORMAT = 2
 SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json", ".writer.lock"
 
 
@@ -29,19 +30,15 @@ class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
     generator: str  # SHA-256 of the run's manifest
     frozen: bool  # the content is complete and never refreshed
     capacity: int  # largest number of samples
-    segment_samples: int = 16  # samples in a segment
     dtype: Literal["float16", "float32"] = "float16"  # storage type of images
     # conditions and filters of the samples, with the run's own edits where none were given
     samples: SampleRequest = field(default_factory=SampleRequest)
-    # most bytes that the segments of a live bank take; None for no limit but capacity
+    # most bytes that the samples of a live bank take; None for no limit but capacity
     max_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        if self.capacity < 1 or self.segment_samples < 1:
-            raise UsageFault(
-                f"bank: capacity is {self.capacity} and segment_samples {self.segment_samples}, "
-                "expected at least 1"
-            )
+        if self.capacity < 1:
+            raise UsageFault(f"bank: capacity is {self.capacity}, expected at least 1")
         if self.dtype not in ("float16", "float32"):
             raise UsageFault(f"bank: dtype is {self.dtype!r}, expected 'float16' or 'float32'")
         if self.max_bytes is not None and (self.frozen or self.max_bytes < 1):
@@ -57,13 +54,7 @@ class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
         """Read the document that ``to_json`` wrote."""
-        values = dict(doc)
-        version = values.pop("format", None)
-        if version != FORMAT:
-            raise IntegrityFault(
-                f"bank: format is {version!r}, expected {FORMAT}; make the bank again with this "
-                "version of gansynth"
-            )
+        values = {key: value for key, value in doc.items() if key != "format"}
         try:
             return super().from_json(values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -72,23 +63,52 @@ class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
             ) from error
 
 
+def read_document(path: Path) -> dict[str, Any]:
+    """Read one of a bank's JSON files.
+
+    Raises:
+        FileNotFoundError: there is none.
+        IntegrityFault: it is not a JSON object in a regular file.
+    """
+    with open_regular(path) as (stream, size):
+        try:
+            if size > MAX_RECORD_BYTES:
+                raise ValueError(f"larger than {MAX_RECORD_BYTES} bytes")
+            doc = parse_json(stream.read(size))
+        except ValueError as error:
+            raise damaged(path, error) from error
+    if not isinstance(doc, dict):
+        raise damaged(path, "not a JSON object")
+    return doc
+
+
 def load_spec(folder: Path) -> BankSpec:
     """Read a bank's description.
 
     Raises:
         DataFault: there is no bank.
-        IntegrityFault: its description is invalid.
+        IntegrityFault: its description is damaged, or of another format.
     """
     path = folder / SPEC
-    if not path.is_file():
-        raise DataFault(f"{folder}: holds no {SPEC}, expected a sample bank; name another folder")
-    return BankSpec.from_json(read_json(path, hint="delete the bank and make it again"))
+    try:
+        doc = read_document(path)
+    except FileNotFoundError:
+        raise DataFault(
+            f"{folder}: holds no {SPEC}, expected a sample bank; name another folder"
+        ) from None
+    if doc.get("format") != FORMAT:
+        raise IntegrityFault(
+            f"{path}: its format is {doc.get('format')!r}, expected {FORMAT}; make the bank again "
+            "with this version of gansynth"
+        )
+    if doc.pop("digest", None) != digest_of(doc):
+        raise damaged(path, "its digest is not that of its content")
+    return BankSpec.from_json(doc)
 
 
 def read_heartbeat(folder: Path) -> Mapping[str, Any]:
     """Read a bank's heartbeat, see ``BankWriter.beat``; empty if it cannot be read."""
     try:
-        doc = parse_json((folder / HEARTBEAT).read_bytes())
-    except (OSError, ValueError):
+        return read_document(folder / HEARTBEAT)
+    except (OSError, GansynthError):
         return {}
-    return doc if isinstance(doc, dict) else {}

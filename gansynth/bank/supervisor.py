@@ -27,7 +27,7 @@ from typing import Any
 from gansynth.bank.heartbeat import Heartbeat, HeartbeatLimits
 from gansynth.bank.producer import ProducerConfig
 from gansynth.bank.reader import BankReader
-from gansynth.bank.segment import list_segments
+from gansynth.bank.sample_file import list_samples
 from gansynth.bank.spec import read_heartbeat
 from gansynth.runtime import watchdog
 from gansynth.runtime.errors import (
@@ -96,7 +96,7 @@ class ProducerSupervisor:
         Args:
             config: configuration of the producer.
             log: log file; the configuration is written beside it.
-            restarts: consecutive restarts at most; a published segment, or some time in good
+            restarts: consecutive restarts at most; a published sample, or some time in good
                 health, resets the count.
             limits: time limits.
 
@@ -128,7 +128,7 @@ class ProducerSupervisor:
         """
         reader, reported, end = BankReader(self.config.bank), -1, time.monotonic() + timeout
         while True:
-            over = self._over  # before counting, so that the last segment counts
+            over = self._over  # before counting, so that the last sample counts
             count = reader.count()
             if count != reported and progress is not None:
                 progress(count)
@@ -182,7 +182,7 @@ class ProducerSupervisor:
         self._heartbeat = Heartbeat(Path(self.config.bank), self.process.pid, self.limits)
 
     def _newest(self) -> int:
-        return max(list_segments(Path(self.config.bank)), default=-1)
+        return max(map(int, list_samples(Path(self.config.bank))), default=-1)
 
     def _keep(self) -> None:
         try:

@@ -290,34 +290,20 @@ class _RenewalTime:
     """Estimate from the heartbeat how long a full live bank takes to be replaced once."""
 
     def __init__(self) -> None:
+        self.seconds: float | None = None  # None until a sample was replaced
+        self._last: int | None = None
         self._first: tuple[float, int] | None = None
-        self._total, self._at, self._now, self._held = -1, 0.0, 0.0, 0
-        self._segments = 0
 
     def look(self, beat: Mapping[str, Any], now: float) -> None:
         total, held = beat.get("total"), beat.get("held")
         if not (isinstance(total, int) and isinstance(held, int)):
             return
-        self._now, self._held = now, held
-        if total == self._total:
-            return
-        # Measured from one publication to another.
-        if beat.get("state") == "refreshing" and self._total >= 0:
-            if self._first is None:
-                self._first = (now, total)
-            else:
-                self._segments += 1
-        self._total, self._at = total, now
-
-    @property
-    def seconds(self) -> float | None:
-        """Seconds, or None while fewer than two segments were replaced."""
-        if self._first is None or not self._segments or self._total <= self._first[1]:
-            return None
-        begin, total = self._first
-        usual = (self._at - begin) / self._segments
-        span = max(self._at - begin, self._now - begin - usual)  # it may have stopped in between
-        return self._held * span / (self._total - total)
+        if self._first is not None and total > self._first[1]:
+            # Up to now, as it may have stopped in between.
+            self.seconds = held * (now - self._first[0]) / (total - self._first[1])
+        elif self._last not in (None, total) and beat.get("state") == "refreshing":
+            self._first = (now, total)  # measured from a publication on
+        self._last = total
 
 
 def _duration(seconds: float) -> str:

@@ -22,7 +22,6 @@ from gansynth.core.adapter import MixConfig
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
 
 if TYPE_CHECKING:
-    from gansynth.bank.producer_main import ProducerConfig
     from gansynth.bank.supervisor import ProducerSupervisor
     from gansynth.bank.throttle import ProducerThrottle
 
@@ -110,7 +109,9 @@ class TrainingBank:
             self._start_producer(demand.run_id)
 
     def _start_producer(self, run_id: str) -> None:
+        from gansynth.bank.producer_main import ProducerConfig
         from gansynth.bank.supervisor import ProducerSupervisor
+        from gansynth.runtime.devices import producer_device
 
         demand, mix_config = self.demand, self.demand.mix_config
         planned = plan_bank(mix_config, demand.cases, demand.sample_bytes)
@@ -120,7 +121,23 @@ class TrainingBank:
         if notice:
             demand.say(notice)
         self.supervisor = ProducerSupervisor.start(
-            producer_config(demand, folder, planned.held, planned.segment),
+            ProducerConfig(
+                run=str(mix_config.run),
+                request=dict(demand.request),
+                target=demand.target,
+                bank=str(folder),
+                frozen=mix_config.frozen,
+                capacity=planned.held,
+                samples=mix_config.samples,
+                rejected=str(demand.output / REJECTED),
+                device=producer_device(mix_config.device, demand.gpus),
+                parent=os.getpid(),
+                dtype=demand.dtype,
+                temporary=True,
+                reuse=mix_config.pacing.reuse,
+                refresh=mix_config.pacing.refresh,
+                max_bytes=mix_config.size.bytes,
+            ),
             demand.output / "gansynth_producer.log",
             restarts=mix_config.restarts,
         )
@@ -179,7 +196,7 @@ class TrainingBank:
         self.demand.say(f"waiting for {samples} synthetic samples")
 
         def progress(count: int) -> None:
-            # The last segment may hold more than is waited for.
+            # The last batch may hold more than is waited for.
             self.demand.say(f"{min(count, samples)} of {samples} synthetic samples")
 
         turn = _TURN_SECONDS if self.demand.ranks > 1 else seconds
@@ -309,41 +326,6 @@ class TrainingBank:
         finally:  # a signal may interrupt the wait for the producer's end
             if self._own is not None:
                 shutil.rmtree(self._own, ignore_errors=True)
-
-
-def producer_config(
-    demand: BankRequirements, bank: Path, held: int, segment: int
-) -> ProducerConfig:
-    """Return the configuration of a training's producer.
-
-    Args:
-        demand: requirements of the training.
-        bank: the folder to fill.
-        held: samples the bank holds.
-        segment: samples of a segment.
-    """
-    from gansynth.bank.producer_main import ProducerConfig
-    from gansynth.runtime.devices import producer_device
-
-    mix_config = demand.mix_config
-    return ProducerConfig(
-        run=str(mix_config.run),
-        request=dict(demand.request),
-        target=demand.target,
-        bank=str(bank),
-        frozen=mix_config.frozen,
-        capacity=held,
-        segment_samples=segment,
-        samples=mix_config.samples,
-        rejected=str(demand.output / REJECTED),
-        device=producer_device(mix_config.device, demand.gpus),
-        parent=os.getpid(),
-        dtype=demand.dtype,
-        temporary=True,
-        reuse=mix_config.pacing.reuse,
-        refresh=mix_config.pacing.refresh,
-        max_bytes=mix_config.size.bytes,
-    )
 
 
 def read_patience(environ: Mapping[str, str] = os.environ) -> float:

@@ -1,4 +1,4 @@
-"""The writer of a bank: one process, one lock, one rename per segment."""
+"""The writer of a bank: one process, one lock, one rename per sample."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from gansynth.bank.segment import encode_segment, list_segments, read_header, segment_name
+from gansynth.bank.sample_file import encode_sample, list_samples, read_sha256, sample_path
 from gansynth.bank.spec import COMPLETE, HEARTBEAT, LOCK, SPEC, BankSpec, load_spec, read_heartbeat
 from gansynth.bank.throttle_state import PACE, WORK
 from gansynth.core.schema import Sample
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import (
+    digest_of,
     disk_errors,
     remove_temporaries,
     replace_text,
@@ -32,18 +33,11 @@ if TYPE_CHECKING:
 
 _BLOCK = 4096  # file sizes are rounded up to whole blocks
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_SETTLE_SECONDS = 3.0
-"""Time that readers may hold a retired segment's space before the next one is retired."""
-_RETRY_SECONDS = 0.2
-
-
-class _Segment(NamedTuple):
-    samples: int
-    bytes: int
+_SETTLE_SECONDS = 0.2  # until the space of a retired sample is free
 
 
 class BankWriter:
-    """Publish segments; made by ``create`` or ``attach``, one at a time per bank."""
+    """Publish samples; made by ``create`` or ``attach``, one at a time per bank."""
 
     def __init__(self, folder: Path, spec: BankSpec, lock: Any) -> None:
         self.folder = folder  # the bank
@@ -61,9 +55,8 @@ class BankWriter:
         self._beating = threading.Lock()
         remove_temporaries(folder)
         self._held = _look(folder)
-        self._next = max(self._held, default=-1) + 1
+        self._next = max(map(int, self._held), default=-1) + 1
         self._budget = spec.max_bytes
-        self._before = self._published_before()
         self.beat()
 
     @classmethod
@@ -78,10 +71,16 @@ class BankWriter:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         _refuse_content(folder)
+        return cls._locked(folder, spec, new=True)
+
+    @classmethod
+    def _locked(cls, folder: Path, spec: BankSpec, new: bool = False) -> BankWriter:
         lock = _acquire(folder)
         try:
-            _refuse_content(folder)
-            write_json_atomic(folder / SPEC, spec.to_json())
+            if new:
+                _refuse_content(folder)
+                doc = spec.to_json()
+                write_json_atomic(folder / SPEC, {**doc, "digest": digest_of(doc)})
             return cls(folder, spec, lock)
         except BaseException:
             lock.release()
@@ -95,73 +94,56 @@ class BankWriter:
             UsageFault: there is no bank.
             EnvironmentFault: another writer is using it.
         """
-        folder = Path(folder)
-        spec = load_spec(folder)
-        lock = _acquire(folder)
-        try:
-            return cls(folder, spec, lock)
-        except BaseException:
-            lock.release()
-            raise
+        return cls._locked(Path(folder), load_spec(Path(folder)))
 
     @property
     def held(self) -> int:
         """Samples that readers can see."""
-        return sum(segment.samples for segment in self._held.values())
+        return len(self._held)
 
     @property
     def bytes_held(self) -> int:
-        """Bytes the segments take on their file system."""
-        return sum(segment.bytes for segment in self._held.values())
+        """Bytes the samples take on their file system."""
+        return sum(self._held.values())
 
     @property
     def total(self) -> int:
-        """Samples ever published in this bank, by this and earlier writers."""
-        return self._before + self.published
+        """Samples ever published in this bank, by this and earlier writers: their numbers."""
+        return self._next
 
     @property
     def full(self) -> bool:
-        """Whether the oldest segment must be retired before another is published."""
-        largest = max((segment.bytes for segment in self._held.values()), default=0)
+        """Whether the oldest sample must be retired before another is published."""
+        largest = max(self._held.values(), default=0)
         tight = self._budget is not None and self.bytes_held + largest > self._budget
         return self.held >= self.spec.capacity or (tight and largest > 0)
-
-    @property
-    def next_size(self) -> int:
-        """Samples of the next segment: as many as the oldest of a full bank; 0 if it is frozen."""
-        room = self.spec.capacity - self.held
-        if room > 0 or self.spec.frozen:
-            return min(self.spec.segment_samples, room)
-        return self._held[min(self._held)].samples
 
     @property
     def complete(self) -> bool:
         """Whether ``finish`` was called on this bank."""
         return (self.folder / COMPLETE).exists()
 
-    def publish(self, samples: Sequence[tuple[Sample, HostArrays]]) -> Path:
-        """Publish one segment of admitted samples; readers see all of it or nothing.
+    def publish(self, sample: Sample, extras: HostArrays) -> Path:
+        """Publish an admitted sample with the adapter's arrays; readers see all of it or nothing.
 
-        A live bank retires its oldest segments: those beyond its capacity afterwards, and
-        beforehand those that its bytes or a full disk have no room for. The last segment always
-        stays.
+        A live bank retires its oldest samples: those beyond its capacity afterwards, and
+        beforehand those that its bytes or a full disk have no room for. The last one always stays.
 
         Raises:
-            UsageFault: more samples than the bank may hold, none, or the bank is complete.
-            DataFault: samples that cannot be stored together.
+            UsageFault: the frozen bank is full, or complete.
+            DataFault: the sample cannot be stored.
             EnvironmentFault: the disk is full, with the bytes needed and free; nothing is left
                 behind.
         """
-        held = self.held if self.spec.frozen else 0
-        if not samples or held + len(samples) > self.spec.capacity or self.complete:
+        if self.spec.frozen and (self.held >= self.spec.capacity or self.complete):
             raise UsageFault(
-                f"{self.folder}: {len(samples)} samples cannot be added to the {held} of a "
+                f"{self.folder}: a sample cannot be added to the {self.held} of a "
                 f"{'complete ' if self.complete else ''}bank of capacity {self.spec.capacity}; "
                 "make another bank or raise the capacity"
             )
-        number = self._next
-        path = self.folder / segment_name(number)
-        parts = encode_segment(number, samples, self.spec.dtype)
+        sample_id = f"{self._next:06d}"
+        path = sample_path(self.folder, sample_id)
+        parts = encode_sample(sample, extras, self.spec.dtype)
         size = _on_disk(sum(map(len, parts)))
         if self._budget is not None:
             while len(self._held) > 1 and self.bytes_held + size > self._budget:
@@ -169,49 +151,36 @@ class BankWriter:
         self._place(path, parts)
         with self._beating:
             self._next += 1
-            self._held[number] = _Segment(len(samples), size)
-            self.published += len(samples)
+            self._held[sample_id] = size
+            self.published += 1
         if self.squeezed:
             self._budget = min(self._budget or self.bytes_held, self.bytes_held)
         self._trim()
         return path
 
     def _place(self, path: Path, parts: Sequence[bytes]) -> None:
-        """Write a segment; on a full disk retire old ones, and wait until readers release them."""
-        settled = -float("inf")
+        """Write a sample; on a full disk retire old ones, and wait until their space is free."""
         while True:
             try:
                 return write_bytes_atomic(path, *parts, reserved=True)
             except EnvironmentFault as fault:
-                if self.spec.frozen or getattr(fault.__cause__, "errno", None) not in _FULL:
+                full = getattr(fault.__cause__, "errno", None) in _FULL
+                if self.spec.frozen or not full or len(self._held) < 2:
                     raise
-                if time.monotonic() >= settled:
-                    if len(self._held) < 2:
-                        raise
-                    self._retire()
-                    self.squeezed = True
-                    settled = time.monotonic() + _SETTLE_SECONDS
-                else:
-                    time.sleep(_RETRY_SECONDS)
+                self._retire()
+                self.squeezed = True
+                time.sleep(_SETTLE_SECONDS)
 
     def _trim(self) -> None:
         while not self.spec.frozen and self.held > self.spec.capacity:
             self._retire()
 
     def _retire(self) -> None:
-        oldest = min(self._held)
+        oldest = next(iter(self._held))
         with disk_errors(self.folder):
-            (self.folder / segment_name(oldest)).unlink(missing_ok=True)
+            sample_path(self.folder, oldest).unlink(missing_ok=True)
         with self._beating:
             del self._held[oldest]
-
-    def _published_before(self) -> int:
-        """Count the samples of earlier writers, including one that was killed."""
-        beat = read_heartbeat(self.folder)
-        total, following = beat.get("total"), beat.get("next")
-        if not isinstance(total, int) or not isinstance(following, int):
-            total, following = 0, 0
-        return total + sum(s.samples for n, s in self._held.items() if n >= following)
 
     def beat(self) -> None:
         """Write the heartbeat: process id, time, samples published and held, state, work.
@@ -220,34 +189,31 @@ class BankWriter:
         """
         path = self.folder / HEARTBEAT
         with self._beating, disk_errors(path):
+            document = {
+                "pid": os.getpid(),
+                "time": time.time(),
+                "published": self.published,
+                "total": self.total,
+                "held": self.held,
+                "state": self.state,
+                "rejected": dict(sorted(self.rejected.copy().items())),
+                "working_since": self.working_since,
+                "usual": self.usual,
+                "squeezed": self.squeezed,
+            }
             try:  # not synced: after a crash the heartbeat is not needed
-                replace_text(path, json.dumps(self._life()))
+                replace_text(path, json.dumps(document))
             except OSError as error:
                 if error.errno not in _FULL or not path.exists():
                     raise
                 os.utime(path)  # no room for the document: only its time is updated
 
-    def _life(self) -> dict[str, Any]:
-        return {
-            "pid": os.getpid(),
-            "time": time.time(),
-            "published": self.published,
-            "total": self.total,
-            "next": self._next,
-            "held": self.held,
-            "state": self.state,
-            "rejected": dict(sorted(self.rejected.copy().items())),
-            "working_since": self.working_since,
-            "usual": self.usual,
-            "squeezed": self.squeezed,
-        }
-
     def finish(self) -> None:
         """Mark a non-empty frozen bank as complete, with the SHA-256 of its content."""
         if not self.spec.frozen or not self._held:
             raise UsageFault(f"{self.folder}: only a frozen bank with samples can be finished")
-        hashes = {p.name: read_header(p).sha256 for p in list_segments(self.folder).values()}
-        doc = {"samples": self.held, "sha256": content_of(hashes), "segments": hashes}
+        hashes = {i: read_sha256(sample_path(self.folder, i)) for i in list_samples(self.folder)}
+        doc = {"sha256": content_of(hashes), "samples": hashes}
         write_json_atomic(self.folder / COMPLETE, doc)
         self.state = "complete"
         self.beat()
@@ -255,7 +221,7 @@ class BankWriter:
     def close(self) -> None:
         """Release the lock, so that another writer can attach."""
         try:
-            if not self.spec.frozen:  # a signal may have interrupted the retirement of a segment
+            if not self.spec.frozen:  # a signal may have interrupted the retirement of a sample
                 with contextlib.suppress(GansynthError, OSError):
                     self._held = _look(self.folder)
                     self._trim()
@@ -270,7 +236,7 @@ class BankWriter:
 
 
 def content_of(hashes: Mapping[str, str]) -> str:
-    """Return the SHA-256 of a bank's content: its segments' names and hashes, in order."""
+    """Return the SHA-256 of a bank's content: its samples' ids and hashes."""
     return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
 
 
@@ -292,23 +258,17 @@ def _acquire(folder: Path) -> Any:
         try:
             lock.acquire(timeout=0)
         except Timeout:
+            pid = read_heartbeat(folder).get("pid", "unknown")
             raise EnvironmentFault(
-                f"{folder}: another process{_owner(folder)} writes to this bank, expected one "
-                "writer; wait for it, stop it, or name another folder"
+                f"{folder}: another process (pid {pid}) writes to this bank, expected one writer; "
+                "wait for it, stop it, or name another folder"
             ) from None
     return lock
 
 
-def _owner(folder: Path) -> str:
-    pid = read_heartbeat(folder).get("pid")
-    return "" if pid is None else f" (pid {pid})"
-
-
-def _look(folder: Path) -> dict[int, _Segment]:
-    return {
-        number: _Segment(read_header(path).samples, _on_disk(path.stat().st_size))
-        for number, path in list_segments(folder).items()
-    }
+def _look(folder: Path) -> dict[str, int]:
+    sizes = ((i, sample_path(folder, i).lstat().st_size) for i in list_samples(folder))
+    return {sample_id: _on_disk(size) for sample_id, size in sizes}
 
 
 def _on_disk(size: int) -> int:

@@ -117,5 +117,4 @@ class BankCapacity:
     """Planned size of a bank; ``bytes`` includes samples that are being written."""
 
     held: int
-    segment: int
     bytes: int

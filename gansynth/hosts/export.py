@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gansynth.bank.reader import BankReader
+from gansynth.bank.sample_file import list_samples
 from gansynth.bank.spec import read_heartbeat
 from gansynth.core.host_commands import ExportRequest
 from gansynth.core.source import CaseSource
@@ -37,8 +38,6 @@ from gansynth.sampling.run import locked
 
 if TYPE_CHECKING:
     from gansynth.bank.producer_main import ProducerConfig
-
-SEGMENT = 16  # largest number of samples in a segment
 
 
 class DataSetExport(ABC):
@@ -246,7 +245,7 @@ class DataSetExport(ABC):
                 shutil.rmtree(dataset, ignore_errors=True)
                 yield dataset
             except GansynthError:
-                keep = any((build / "bank").glob("segment-*.h5"))
+                keep = bool(list_samples(build / "bank"))
                 if keep:
                     reporter.say(f"{build}: keeps the samples so far; the same command goes on")
                 raise
@@ -287,7 +286,6 @@ class DataSetExport(ABC):
             bank=str(self.build / "bank"),
             frozen=True,
             capacity=samples,
-            segment_samples=min(SEGMENT, samples),
             samples=mix_config.samples,
             rejected=str(run.folder / "exports" / f"{self.folder.name}_rejected"),
             device=mix_config.device,

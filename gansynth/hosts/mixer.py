@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from gansynth.bank.reader import BankReader, BankSample
 
 WISHES = 20  # samples drawn at most to find one that fits a wish
-OPEN = 8
-"""Segments kept open: all of a usual bank of 64 samples, since opening one costs several draws."""
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 5.0
 _lock = threading.RLock()
@@ -222,7 +220,7 @@ class Mixer(Generic[Key]):
         plan, worker_group = self.plan, WorkerGroup.here(self.plan.workers)
         if self._turns is None:  # a reopened bank continues at its turn
             self._turns = WorkerTurns(worker_group, plan.log, "_".join(map(str, plan.stream)))
-        reader = BankReader(bank, handles=OPEN)
+        reader = BankReader(bank)
         return BankPasses(reader, (plan.seed, *plan.stream), worker_group, self._turns, self._order)
 
     def _wished(self, passes: BankPasses, turn: int | None) -> BankSample | None:

@@ -14,7 +14,14 @@ from typing import Any
 
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
 from gansynth.runtime.errors import DataFault, GansynthError
-from gansynth.runtime.files import folder_bytes, parse_json, path_inside, read_json, sha256_file
+from gansynth.runtime.files import (
+    check_digest,
+    folder_bytes,
+    parse_json,
+    path_inside,
+    read_json,
+    sha256_file,
+)
 from gansynth.sampling.open_run import check_weights
 from gansynth.sampling.run import PARTS
 
@@ -91,6 +98,7 @@ def _checkpoint(folder: Path, wrong: list[str]) -> dict[str, Any]:
     facts: dict[str, Any] = {"path": str(folder), "bytes": folder_bytes(folder), "step": None}
     before = len(wrong)
     state = _note(wrong, lambda: read_json(folder / STATE, hint="an older one is used")) or {}
+    _note(wrong, lambda: check_digest(folder / STATE, state, "an older one is used"))
     for name, sha256 in _mapping(state.get("sha256")).items():
         path = _note(wrong, partial(path_inside, folder, name, key=f"{folder / STATE}: 'sha256'"))
         if path is not None and not path.is_file():

@@ -237,11 +237,11 @@ class _AdapterTrial:
         """Reading continues if the bank breaks, with real cases if necessary."""
         bank = self.bank(how, 2)
         data = self._injected(bank, Ratio(1, 1))
-        for segment in sorted(bank.glob("segment-*")):
+        for sample in bank.glob("sample-*"):
             if how == "damaged":
-                segment.write_bytes(b"damaged")
+                sample.write_bytes(b"damaged")
             else:
-                segment.unlink()
+                sample.unlink()
         for slot in range(8):
             self._draw(data, slot)
 
@@ -276,7 +276,8 @@ class _AdapterTrial:
         )
         writer = BankWriter.create(folder, spec)
         if samples:
-            writer.publish([self._marked(i) for i in range(samples)])
+            for number in range(samples):
+                writer.publish(*self._marked(number))
             writer.finish()
         return folder
 

@@ -1,8 +1,8 @@
 """Checkpoints: safetensors for tensors, JSON for the rest, published by one rename.
 
 ``step-00000500`` has ``tensors.safetensors`` (networks, averages, optimiser moments),
-``ema.safetensors`` and ``state.json`` (with SHA-256 of both). It is published whole or not at all.
-The last two are kept. A damaged one is skipped with a note.
+``ema.safetensors`` and ``state.json`` (with SHA-256 of both and of itself). It is published whole
+or not at all. The last two are kept. A damaged one is skipped with a note.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from gansynth.runtime.errors import GansynthError, IntegrityFault
 from gansynth.runtime.files import (
+    check_digest,
+    digest_of,
     disk_errors,
     parse_json,
     remove_temporaries,
@@ -62,7 +64,8 @@ def save(
             data = to_bytes(plain)
             hashes[name] = hashlib.sha256(data).hexdigest()
             write_bytes_atomic(temporary / name, data)
-        write_json_atomic(temporary / STATE, {**state, "step": step, "sha256": hashes})
+        document = {**state, "step": step, "sha256": hashes}
+        write_json_atomic(temporary / STATE, {**document, "digest": digest_of(document)})
         # An existing checkpoint of this step was damaged and skipped.
         shutil.rmtree(final, ignore_errors=True)
     drop_old(folder, final)
@@ -96,9 +99,17 @@ def latest(
     for candidate in sorted(folder.glob("step-*"), reverse=True):
         try:
             state = parse_json((candidate / STATE).read_text(encoding="utf-8"))
+            check_digest(candidate / STATE, state, "an older one is used")
             tensors = load_tensors(candidate / TENSORS, state["sha256"][TENSORS])
             load_tensors(candidate / EMA, state["sha256"][EMA])
-        except (GansynthError, OSError, ValueError, KeyError, TypeError) as error:
+        except (
+            GansynthError,
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:
             damaged.append(f"{candidate.name}: {error}")
             continue
         whole = Checkpoint(candidate, tensors, state, damaged)

@@ -26,9 +26,9 @@ from tests.producers import CONFIG, config_of, gone, killed_host, put_stand_in
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "tumour": 1}, (1.0, 1.0, 1.0), has_outside=True)
 SIZE = (4, 4, 4)
-SPEC = BankSpec(SCHEMA, Lineage("toy", "0", ()), "run", "f", True, 13, 5)
+SPEC = BankSpec(SCHEMA, Lineage("toy", "0", ()), "run", "f", True, 13)
 REJECTED = (3, 9, 10)
-LIVE: dict[str, Any] = {"frozen": False, "capacity": 2, "segment_samples": 1}
+LIVE: dict[str, Any] = {"frozen": False, "capacity": 2}
 """Of a bank that can take each sample by itself."""
 
 
@@ -143,8 +143,8 @@ def test_a_frozen_bank_is_filled_in_order_without_the_rejected_and_finished(tmp_
     assert writer.complete
     assert writer.rejected == {"image holds NaN or infinite voxel(s)": 3}
     assert indices(tmp_path / "bank") == [k for k in range(16) if k not in REJECTED]
-    assert verify_bank(tmp_path / "bank") == 3
-    found = BankReader(tmp_path / "bank").read("000000-04")
+    assert verify_bank(tmp_path / "bank") == 13
+    found = BankReader(tmp_path / "bank").read("000004")
     assert found.provenance == {"case": "c5", "index": 5}
     np.testing.assert_array_equal(found.extras["voxels"], finalise(draw(5, 1)[0])["voxels"])
 
@@ -161,7 +161,7 @@ def test_a_frozen_bank_that_was_interrupted_gets_the_same_bytes(tmp_path, batche
     filled(tmp_path / "whole")
     assert not filled(tmp_path / "bank", draw=watched, stop=stop_after(batches)).complete
     filled(tmp_path / "bank", draw=watched)
-    for name in ("complete.json", *(f"segment-00000{n}.h5" for n in range(3))):
+    for name in ("complete.json", *(f"sample-{n:06d}.safetensors" for n in range(13))):
         assert (tmp_path / "bank" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert {(first % 4, count) for first, count in drawn} == {(0, 4)}
     assert set(drawn) == {(first, 4) for first in (0, 4, 8, 12)}
@@ -172,7 +172,8 @@ def test_a_full_frozen_bank_is_finished_without_drawing(tmp_path):
         raise AssertionError
 
     with BankWriter.create(tmp_path / "bank", replace(SPEC, capacity=2)) as writer:
-        writer.publish([(replace(s, provenance={"index": 0}), {}) for s in draw(0, 2)])
+        for sample in draw(0, 2):
+            writer.publish(replace(sample, provenance={"index": 0}), {})
         fill(writer, draw=never)
         assert writer.complete
 
@@ -201,8 +202,8 @@ def test_a_full_live_bank_is_worked_on_within_the_duty(tmp_path):
         worked.append(time.monotonic() - starts[-1])
         return samples
 
-    spec = replace(SPEC, frozen=False, capacity=1, segment_samples=1)
-    config = replace(CONFIG, frozen=False, capacity=1, segment_samples=1, batch=1, duty=0.2)
+    spec = replace(SPEC, frozen=False, capacity=1)
+    config = replace(CONFIG, frozen=False, capacity=1, batch=1, duty=0.2)
     with BankWriter.create(tmp_path / "bank", spec) as writer:
         fill(writer, config, draw=slow, stop=lambda: len(starts) > 5)
     shares = np.array(worked[:-1]) / np.diff(starts)
@@ -354,7 +355,7 @@ def test_a_frozen_producer_fills_its_bank_and_ends(start, tmp_path, monkeypatch)
     assert producer.process.wait(300) == 0
     assert not producer.alive()
     assert (shown[-1], producer.log.read_text()) == (13, "")
-    assert verify_bank(tmp_path / "bank") == 3
+    assert verify_bank(tmp_path / "bank") == 13
     spec = BankReader(tmp_path / "bank").spec
     assert (spec.run_id, spec.capacity, spec.samples.edits) == ("run", 13, ("elastic",))
 
@@ -372,13 +373,13 @@ def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(start, tmp_pa
     assert producer.process.returncode == 143
     assert list((tmp_path / "bank").glob(".*.tmp-*")) == []
     assert json.loads((tmp_path / "bank/heartbeat.json").read_text())["state"] == "stopped"
-    assert verify_bank(tmp_path / "bank") == 3
+    assert verify_bank(tmp_path / "bank") == 13
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["slow", "stubborn"])
 def test_a_producer_in_the_midst_of_drawing_ends_on_sigterm(start, tmp_path, where):
-    producer = start(where, segment_samples=4)
+    producer = start(where)
     producer.wait(4, 300)
     producer.stop()
     assert producer.process.returncode == 143
@@ -398,7 +399,7 @@ def test_a_bank_made_otherwise_is_not_taken_up(start, tmp_path):
     [("ok", False), ("slow", True), ("stubborn", True)],
 )
 def test_a_producer_ends_when_its_parent_was_killed(tmp_path, where, temporary):
-    config = config_of(tmp_path, where, frozen=False, segment_samples=4, temporary=temporary)
+    config = config_of(tmp_path, where, frozen=False, temporary=temporary)
     (child,) = killed_host(tmp_path, config, "begun")
     until(lambda: gone(child))
     assert Path(config.bank).exists() != temporary
@@ -406,11 +407,11 @@ def test_a_producer_ends_when_its_parent_was_killed(tmp_path, where, temporary):
 
 @pytest.mark.slow
 def test_what_earlier_producers_said_is_kept_and_not_taken_for_the_last_words(start):
-    first = start("fault", segment_samples=4)
+    first = start("fault")
     with pytest.raises(EnvironmentFault, match=r"plug it in .*with 4 of 13 samples"):
         first.wait(13, 300)
     assert first.process.returncode == 4
-    producer = start("slow", segment_samples=4)
+    producer = start("slow")
     producer.wait(4, 300)
     producer.process.kill()
     with pytest.raises(EnvironmentFault, match=r"SIGKILL .* ends: \(nothing\)"):
@@ -429,7 +430,7 @@ def test_a_complete_scratch_bank_is_watched_over_by_a_small_process(start, tmp_p
     until(lambda: janitor.memory_info().rss > 2**22)  # it has come up
     assert janitor.memory_info().rss < 20e6
     assert not producer.alive()
-    assert verify_bank(tmp_path / "bank") == 3
+    assert verify_bank(tmp_path / "bank") == 13
     BankWriter.attach(tmp_path / "bank").close()
     producer.stop()
     assert producer.process.returncode == -signal.SIGTERM
@@ -444,7 +445,7 @@ def test_a_complete_scratch_bank_is_watched_over_by_a_small_process(start, tmp_p
     ids=["complete", "given-up"],
 )
 def test_a_killed_host_leaves_no_scratch_bank_nobody_works_on(tmp_path, where, changes):
-    config = config_of(tmp_path, where, batch=1, segment_samples=1, temporary=True, **changes)
+    config = config_of(tmp_path, where, batch=1, temporary=True, **changes)
     (child,) = killed_host(tmp_path, config, "over")
     until(lambda: gone(child))
     assert not Path(config.bank).exists()

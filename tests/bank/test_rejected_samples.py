@@ -129,7 +129,7 @@ def test_a_full_disk_is_told_once_and_the_rest_goes_on(tmp_path, monkeypatch):
 def produced(folder: Path, draw: Callable[[int], Sample]) -> dict[str, int]:
     """A bank of six samples; how many were rejected, by reason, beside pictures in ``rejected``."""
     bank, rejected = str(folder / "bank"), str(folder / "rejected")
-    spec = BankSpec(SCHEMA, Lineage("toy", "0", ()), "run", "0" * 64, True, 6, segment_samples=3)
+    spec = BankSpec(SCHEMA, Lineage("toy", "0", ()), "run", "0" * 64, True, 6)
     config = ProducerConfig("run", {}, "", bank, True, 6, rejected=rejected)
 
     def batch(first: int, count: int) -> list[Sample]:

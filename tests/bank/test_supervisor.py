@@ -17,7 +17,6 @@ import pytest
 
 from gansynth.bank.heartbeat import Heartbeat, HeartbeatLimits
 from gansynth.bank.reader import BankReader, BankSample, BankWriter, verify_bank
-from gansynth.bank.segment import SegmentFile
 from gansynth.bank.spec import HEARTBEAT
 from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.bank.throttle_state import ThrottleState, write_throttle_state
@@ -98,13 +97,8 @@ def test_readers_meet_only_whole_samples_over_deaths_which_are_told_and_counted(
     thread = threading.Thread(target=read)
     thread.start()
     try:
-        path = max((tmp_path / "bank").glob("segment-*.h5"))
-        held = SegmentFile(path)
-        for _ in range(2):  # it counts anew once a segment is published
+        for _ in range(2):  # it counts anew once a sample is published
             kill(supervisor)
-        until(lambda: not path.exists())
-        assert is_whole(held.read(0))
-        held.close()
         until(lambda: len(whole) > 100)
     finally:
         done.set()
@@ -118,7 +112,7 @@ def test_readers_meet_only_whole_samples_over_deaths_which_are_told_and_counted(
     assert supervisor.log.read_text().count("--- started, ") == 2
     assert (supervisor.alive(), supervisor.restarts, supervisor.ended) == (True, 2, None)
     supervisor.stop()
-    assert verify_bank(tmp_path / "bank") == 3
+    assert verify_bank(tmp_path / "bank") == 13
 
 
 @pytest.mark.slow
@@ -135,14 +129,14 @@ def test_a_producer_that_rests_and_dies_again_and_again_was_well(keep):
 
 @pytest.mark.slow
 def test_a_frozen_bank_whose_producers_die_gets_the_content_of_any_other(keep, tmp_path):
-    supervisor = keep(f"once kill {tmp_path / 'marker'}", segment_samples=2, batch=2)
+    supervisor = keep(f"once kill {tmp_path / 'marker'}", batch=2)
     supervisor.wait(13, 300)
     until(lambda: not supervisor.alive())
     assert (supervisor.restarts, supervisor.ended) == (1, None)
     first = BankReader(tmp_path / "bank").sha256
     (tmp_path / "bank").rename(tmp_path / "other")
     # Of the same request, which samples note; the marker is there, so that this one is not killed.
-    other = keep(f"once kill {tmp_path / 'marker'}", segment_samples=2, batch=2)
+    other = keep(f"once kill {tmp_path / 'marker'}", batch=2)
     other.wait(13, 300)
     until(lambda: not other.alive())
     assert (other.restarts, other.ended) == (0, None)
@@ -166,7 +160,7 @@ def test_a_producer_that_keeps_dying_is_given_up_and_whoever_waits_learns_why(ke
 
 
 def test_waiting_ends_when_time_is_up_and_a_killed_producer_is_named(keep):
-    supervisor = keep("slow", restarts=0, segment_samples=4)
+    supervisor = keep("slow", restarts=0)
     supervisor.wait(4, 300)
     with pytest.raises(TrainingFault, match=r"4 of 13 samples after 0\.2 s"):
         supervisor.wait(13, 0.2)
@@ -300,10 +294,10 @@ def test_while_no_producer_does_a_janitor_watches_over_a_scratch_bank(keep):
 
 @pytest.mark.slow
 def test_what_was_made_before_a_death_counts_for_the_reuse_asked_for(keep, tmp_path):
-    supervisor = keep(frozen=False, capacity=4, batch=1, segment_samples=1, reuse=10)
+    supervisor = keep(frozen=False, capacity=4, batch=1, reuse=10)
     supervisor.wait(4, 300)
     write_throttle_state(tmp_path / "bank", ThrottleState(duty=1.0, drawn=80))
-    last = "000011-00"
+    last = "000011"
     until(lambda: BankReader(tmp_path / "bank").ids()[-1] == last)
     os.kill(pid_of(supervisor), signal.SIGKILL)
     until(lambda: supervisor.restarts == 1)

@@ -289,11 +289,11 @@ def test_an_overhead_that_is_hardly_known_is_not_told(tmp_path, monkeypatch):
 def test_the_renewal_is_the_time_in_which_as_much_is_published_as_is_held(tmp_path):
     steering = ProducerThrottle(tmp_path, RefreshPolicy(), lambda: 0)
     for second in range(0, 200, 2):
-        beat = {"total": 64 + 16 * (second // 30), "held": 64, "state": "refreshing"}
+        beat = {"total": 64 + second // 2, "held": 64, "state": "refreshing"}
         (tmp_path / HEARTBEAT).write_text(json.dumps(beat))
         steering.step(second, second + 2)
-    assert steering.summary()["refresh_seconds"] == pytest.approx(120, abs=4)
-    assert steering.sentence().startswith("renewed every 2.0 min")
+    assert steering.summary()["refresh_seconds"] == pytest.approx(128, abs=4)
+    assert steering.sentence().startswith("renewed every 2.1 min")
 
 
 @pytest.mark.fault(43)

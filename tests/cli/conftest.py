@@ -114,7 +114,7 @@ class Host(Adapter):
             raise UsageFault("--configuration impossible: not in the plans")
 
     def bank_plan(self, mix_config):
-        return BankCapacity(64, 16, 1000)
+        return BankCapacity(64, 1000)
 
     def check(self, request):
         check_mixing(self, request.mix_config)

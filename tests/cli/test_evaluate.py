@@ -89,7 +89,8 @@ def test_a_bank_is_evaluated_as_its_run_is(run, run_json, refuse, tmp_path):
     drawer, bank = Sampler(opened, source), tmp_path / "bank"
     made = (source.schema, drawer.lineage, opened.run_id, opened.manifest_sha256)
     with BankWriter.create(bank, BankSpec(*made, True, 16, dtype="float32")) as writer:
-        writer.publish([(sample, {}) for sample in drawer.draw(0, 16)])
+        for sample in drawer.draw(0, 16):
+            writer.publish(sample, {})
         writer.finish()
     found = run_json("evaluate", bank, "--real", "toy:2", *CHEAP)
     own = run_json("evaluate", run, *CHEAP)

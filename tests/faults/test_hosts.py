@@ -55,7 +55,6 @@ def config(segmenter, tmp_path) -> ProducerConfig:
         bank=str(tmp_path / "bank"),
         frozen=True,
         capacity=4,
-        segment_samples=1,
         batch=1,
         device="cpu",
     )

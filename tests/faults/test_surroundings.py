@@ -29,7 +29,7 @@ rng = np.random.default_rng(0)
 with BankWriter.create(folder, spec) as writer:
     for _ in range(40):
         image = rng.normal(size=(1, 32, 32, 32)).astype(np.float32)
-        writer.publish([(Sample(image, np.zeros((32, 32, 32), np.int16)), {})])
+        writer.publish(Sample(image, np.zeros((32, 32, 32), np.int16)), {})
 print(BankReader(folder).count(), writer.squeezed)
 other, said = place_bank("run", 1 << 30)
 print(other.parent, said)

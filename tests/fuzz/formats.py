@@ -243,22 +243,23 @@ def read_bank(folder: Path, file: Path) -> None:
         reader.read(name)
 
 
-def rehash_segment(folder: Path, file: Path) -> None:
-    """Write the hash of a segment's bytes into its header, and into the bank's record."""
-    from gansynth.bank.segment import _HASHED_FROM, _MAGIC
-    from gansynth.bank.spec import COMPLETE
+def rehash_sample(folder: Path, file: Path) -> None:
+    """Write the hash of a sample's bytes into its header, and into the bank's record."""
+    from gansynth.bank.sample_file import _DIGITS
     from gansynth.bank.writer import content_of
 
     data = file.read_bytes()
-    if not data.startswith(_MAGIC) or len(data) < _HASHED_FROM:
-        return
-    digest = hashlib.sha256(data[_HASHED_FROM:]).hexdigest()
-    file.write_bytes(_MAGIC + digest.encode() + data[_HASHED_FROM:])
-    marker = folder / "bank" / COMPLETE
-    doc = json.loads(marker.read_bytes())
-    doc["segments"] = {file.name: digest}
-    doc["sha256"] = content_of(doc["segments"])
-    marker.write_text(json.dumps(doc))
+    head, tail = data[: _DIGITS.start], data[_DIGITS.stop :]
+    digest = hashlib.sha256(head + tail).hexdigest()
+    file.write_bytes(head + digest.encode() + tail)
+    marker = folder / "bank/complete.json"
+    hashes = {**json.loads(marker.read_bytes())["samples"], file.stem.partition("-")[2]: digest}
+    marker.write_text(json.dumps({"sha256": content_of(hashes), "samples": hashes}))
+
+
+def renote_bank(folder: Path, file: Path) -> None:
+    if file.name == "bank.json":
+        redigest(folder, file)
 
 
 def make_run(folder: Path) -> None:
@@ -310,11 +311,12 @@ def read_tensors(folder: Path, file: Path) -> None:
 
 
 def redigest(folder: Path, file: Path) -> None:
-    """Note the digest of a changed manifest in it."""
-    from gansynth.runtime.files import digest_of
+    """Note the digest of a changed document in it."""
+    from gansynth.runtime.files import digest_of, parse_json
 
-    doc = json.loads(file.read_text())
-    file.write_text(json.dumps({**doc, "digest": digest_of(doc)}))
+    doc = parse_json(file.read_bytes())
+    if isinstance(doc, dict):
+        file.write_text(json.dumps({**doc, "digest": digest_of(doc)}))
 
 
 def rehash_weights(folder: Path, file: Path) -> None:
@@ -332,6 +334,7 @@ def rehash_weights(folder: Path, file: Path) -> None:
         doc = json.loads(state.read_text())
         doc["sha256"][file.name] = digest
         state.write_text(json.dumps(doc))
+        redigest(folder, state)
 
 
 # -- texts that users write ------------------------------------------------------------------------
@@ -457,17 +460,21 @@ FORMATS: dict[str, Format] = {
     "DeepMedic lists": set_of(
         "deepmedic", "*_*.cfg", "trainConfig.cfg", make=small_deepmedic, mutators=TEXT
     ),
-    "bank segment": Format(
-        make_bank, "bank/*.h5", read_bank, renote=rehash_segment
+    "bank sample": Format(
+        make_bank, "bank/*.safetensors", read_bank, renote=rehash_sample
     ),
-    "bank documents": Format(make_bank, "bank/*.json", read_bank, mutators=JSON),
+    "bank documents": Format(
+        make_bank, "bank/*.json", read_bank, mutators=JSON, renote=renote_bank
+    ),
     "run safetensors": Format(
         make_run, "run/**/*.safetensors", read_tensors, renote=rehash_weights
     ),
     "run manifest": Format(
         make_run, "run/manifest.json", open_run, mutators=JSON, renote=redigest
     ),
-    "run state": Format(make_run, "run/checkpoints/*/state.json", resume_run, mutators=JSON),
+    "run state": Format(
+        make_run, "run/checkpoints/*/state.json", resume_run, mutators=JSON, renote=redigest
+    ),
     "run metrics.csv": Format(make_run, "run/metrics.csv", resume_run, mutators=TEXT),
     "subjects .csv": Format(texts, "subjects.csv", read_subjects, mutators=TEXT),
     "boxes .csv": Format(texts, "boxes.csv", read_boxes, mutators=TEXT),

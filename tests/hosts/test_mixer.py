@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gansynth.bank.draw_log import summarise
-from gansynth.bank.segment import sample_id, segment_name
+from gansynth.bank.sample_file import list_samples, sample_path
 from gansynth.core.batch_counter import BatchCounter
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
@@ -107,11 +107,12 @@ def test_what_is_added_to_a_live_bank_is_drawn_first(mixer, toy_bank):
     bank, more = toy_bank(samples=4, frozen=False), toy_bank("more", samples=3, frozen=False)
     mixed = mixer(ONLY, bank)
     old = drawn_ids(mixed.batch(range(2)))
-    (segment,) = more.glob("segment-*.h5")
-    segment.rename(bank / segment_name(9))
+    new = {f"{number:06d}" for number in (9, 10, 11)}
+    for old_id, new_id in zip(list_samples(more), sorted(new), strict=True):
+        sample_path(more, old_id).rename(sample_path(bank, new_id))
     mixed._passes.reader.rescan_seconds = 0.0
     ids = drawn_ids(mixed.batch(range(5)))
-    assert sorted(ids[:3]) == [sample_id(9, row) for row in range(3)]
+    assert set(ids[:3]) == new
     assert len({*old, *ids}) == 7
 
 
@@ -149,8 +150,8 @@ def test_whatever_ails_a_bank_a_mixed_phase_goes_on(mixer, toy_bank, log, troubl
     bank = toy_bank()
     mixed = mixer(HALF, bank)
     if trouble == "damaged":
-        for segment in bank.glob("segment-*.h5"):
-            segment.write_bytes(segment.read_bytes()[:600])
+        for sample in bank.glob("sample-*"):
+            sample.write_bytes(sample.read_bytes()[:600])
     else:
         if trouble == "vanished":
             mixed.batch(range(2))
@@ -198,9 +199,9 @@ def test_a_sample_that_comes_while_it_waits_is_taken(mixer, toy_bank, tmp_path):
 
     def deliver():
         time.sleep(0.3)
-        for segment in full.glob("segment-*.h5"):
-            shutil.copy(segment, bank / "temporary")
-            (bank / "temporary").rename(bank / segment.name)
+        for sample in full.glob("sample-*"):
+            shutil.copy(sample, bank / "temporary")
+            (bank / "temporary").rename(bank / sample.name)
 
     thread = Thread(target=deliver)
     thread.start()

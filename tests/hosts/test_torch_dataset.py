@@ -222,7 +222,7 @@ def without_labels(spec, folder: Path) -> Path:
     with BankWriter.create(folder, spec) as writer:
         made = {"class": "spotted"}
         sample = Sample(np.full((1, *SHAPE), 100, np.float32), provenance=made)
-        writer.publish([(sample, {})])
+        writer.publish(sample, {})
     return folder
 
 
@@ -251,10 +251,10 @@ def test_such_samples_that_come_later_are_counted_as_missing(cases, tmp_path, to
     spec = replace(BankReader(toy_bank()).spec, frozen=False)
     BankWriter.create(tmp_path / "live", spec).close()
     mixed = gansynth.mix(cases, tmp_path / "live", "1:1")
-    (segment,) = without_labels(spec, tmp_path / "bare").glob("segment-*")
-    segment.rename(tmp_path / "live" / segment.name)
+    (path,) = without_labels(spec, tmp_path / "bare").glob("sample-*")
+    path.rename(tmp_path / "live" / path.name)
     mixed.__getitems__([0, 1])
-    assert mixed.counts().reasons == {"sample 000000-00 has no labels": 1}
+    assert mixed.counts().reasons == {"sample 000000 has no labels": 1}
 
 
 def test_everything_else_is_the_data_sets(cases, toy_bank):

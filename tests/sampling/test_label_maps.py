@@ -16,7 +16,7 @@ TINY = {"width": 4, "latent": 8}
 
 def fill(run: Path, folder: Path) -> BankReader:
     drawer = Sampler(load_run(run, "cpu"), open_source(SourceRequest("toy", "2")))
-    return fill_here(folder, drawer, 4, 4)
+    return fill_here(folder, drawer, 4)
 
 
 def lenient(run: Path) -> Path:

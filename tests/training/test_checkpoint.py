@@ -65,7 +65,13 @@ DAMAGE = [
     (name, spoil)
     for name in (checkpoint.TENSORS, checkpoint.EMA)
     for spoil in (shorten, flip, Path.unlink)
-] + [(checkpoint.STATE, partial(Path.write_text, data=text)) for text in ("", "{}", "[]", '{"a')]
+] + [
+    *((checkpoint.STATE, partial(Path.write_text, data=text)) for text in ("", "{}", "[]", '{"a')),
+    (
+        checkpoint.STATE,
+        lambda path: path.write_text(path.read_text().replace('"step": 2', '"step": 3')),
+    ),
+]
 
 
 @pytest.mark.fault(3, 25)

@@ -19,7 +19,7 @@ from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, S
 from gansynth.core.schema import Schema
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.errors import EnvironmentFault, TrainingFault
-from gansynth.runtime.files import sha256_file
+from gansynth.runtime.files import digest_of, sha256_file
 from gansynth.training import checkpoint
 from gansynth.training import loop as training
 from gansynth.training.checkpoint_manager import TrainingCallbacks
@@ -149,7 +149,8 @@ def test_what_keeps_a_resumed_run_from_being_the_same_is_told(tmp_path, key, val
     run(tmp_path, steps=1)
     state = tmp_path / "checkpoints" / "step-00000001" / "state.json"
     was = json.loads(state.read_text())
-    state.write_text(json.dumps({**was, key: value}))
+    changed = {**was, key: value}
+    state.write_text(json.dumps({**changed, "digest": digest_of(changed)}))
     said = f"resumed with {key} {was[key]} instead of {value}: the run goes on, but not bit for bit"
     assert run(tmp_path, steps=2).notes == [said]
 

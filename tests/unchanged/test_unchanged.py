@@ -225,7 +225,6 @@ SPEC = BankSpec(
     generator="f" * 64,
     frozen=True,
     capacity=4,
-    segment_samples=2,
 )
 
 
@@ -238,17 +237,17 @@ def banked(index: int) -> Sample:
 
 
 def written(folder: Path) -> Path:
-    """A frozen bank of four samples, in two segments."""
+    """A frozen bank of four samples."""
     with BankWriter.create(folder, SPEC) as writer:
-        for first in (0, 2):
-            writer.publish([(banked(index), {}) for index in (first, first + 1)])
+        for index in range(4):
+            writer.publish(banked(index), {})
         writer.finish()
     return folder
 
 
-def segments(folder: Path) -> dict[str, str]:
-    """SHA-256 of each segment."""
-    files = sorted(folder.glob("*.h5"))
+def sample_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of each sample's file."""
+    files = sorted(folder.glob("sample-*"))
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
@@ -257,7 +256,7 @@ def test_a_bank_is_written_as_it_was_to_the_byte(tmp_path):
     if WRITES:
         shutil.rmtree(HERE / "bank", ignore_errors=True)
         shutil.copytree(folder, HERE / "bank")
-    assert segments(folder) == segments(HERE / "bank")
+    assert sample_files(folder) == sample_files(HERE / "bank")
 
 
 def test_a_bank_of_the_reference_is_read_whole():

@@ -75,9 +75,8 @@ def make_bank(folder: Path, source: DeepMedicSource, samples: int = 12, **change
     spec = BankSpec(source.schema, seen, "toy", "0" * 64, True, samples, dtype="float32")
     spec = replace(spec, samples=SampleRequest(seed=7), **changes)
     with BankWriter.create(folder, spec) as writer:
-        while made:
-            writer.publish(made[: writer.next_size or 1])
-            del made[: writer.spec.segment_samples]
+        for pair in made:
+            writer.publish(*pair)
         if spec.frozen:
             writer.finish()
     return folder
@@ -275,11 +274,11 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     def stop(*arguments: Any, **named: Any) -> Any:
         raise DataFault("stopped")
 
-    def segments() -> dict[str, int]:
-        return {p.name: p.stat().st_mtime_ns for p in (left / "bank").glob("segment-*")}
+    def samples() -> dict[str, int]:
+        return {p.name: p.stat().st_mtime_ns for p in (left / "bank").glob("sample-*")}
 
     def look(*arguments: Any) -> Any:
-        kept.update(segments())
+        kept.update(samples())
         return write_slots(*arguments)
 
     with monkeypatch.context() as patch:
@@ -287,7 +286,7 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
         with pytest.raises(DataFault, match="stopped"):
             adapter.export(ExportRequest(mix_config, str(out), NullReporter()))
     (left,) = tmp_path.iterdir()
-    made = segments()
+    made = samples()
     monkeypatch.setattr("gansynth_deepmedic.export.write_slots", look)
     told = adapter.export(ExportRequest(mix_config, str(out), NullReporter()))
     assert kept == made != {}

@@ -94,8 +94,7 @@ def test_a_synthetic_place_holds_a_sample_in_its_own_case(bank):
     for _, one in load(made(plan_of(bank, "0:1"), rim=1), 0):
         of = by_name[one.case]
         scale, offset = of.host.units[0]
-        segment, place = map(int, one.sample.split("-"))
-        number = 16 * segment + place
+        number = int(one.sample)
         assert of.host.id == f"pat_{number % 4}"
         assert one.core is not None
         assert np.allclose(one.image[0][one.core], (100 + number) * scale + offset)

@@ -168,7 +168,7 @@ def test_the_room_of_a_bank_is_known_before_and_too_little_is_refused(adapter, f
     planned = adapter.bank_plan(sized(BankSize(samples=10)))
     one = sample_bytes(tuple(adapter.source.space.size), adapter.sample_size, 2, 2, 4)
     assert planned is not None
-    assert planned.bytes == one * (10 + 4 * 5)
+    assert planned.bytes == (one + 8192) * (10 + 2)
     with pytest.raises(UsageFault, match=r"--bank-size 1000B: holds 0 sample"):
         adapter.check(TrainingRequest(sized(BankSize(bytes=1000)), {}, ()))
 

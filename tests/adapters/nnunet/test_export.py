@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankReader
+from gansynth.bank.sample_file import sample_path
 from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.host_commands import ExportRequest
@@ -24,6 +25,7 @@ from gansynth.evaluation.audit import audit_exported
 from gansynth.hosts.export import resume_export
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import digest_of
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.deidentify import TIME
 from gansynth_nnunet import export_raw
@@ -218,7 +220,8 @@ def test_the_audit_finds_nothing_in_it_and_real_cases_in_a_mixed_one(exports):
 def test_an_edit_that_names_a_case_is_not_handed_on(exports, tmp_path):
     bank = Path(shutil.copytree(exports.bank, tmp_path / "bank"))
     edits = {"edits": ["flip", "paste:of=p1_left"]}
-    (bank / "bank.json").write_text(json.dumps({**read(bank / "bank.json"), **edits}))
+    document = {**read(bank / "bank.json"), **edits}
+    (bank / "bank.json").write_text(json.dumps({**document, "digest": digest_of(document)}))
     report = exports("Dataset515_Edited", content="synthetic", bank=bank)
     assert read(Path(report["folder"]) / "gansynth.json")["edits"] == ["flip", "paste:of=?"]
 
@@ -330,13 +333,13 @@ def test_only_samples_of_the_same_order_are_taken_up_again(toy_copy, fitted):
         asked = SampleRequest(seed=seed)
         mix_config = MixConfig(RunFolder(fitted), Ratio(1, 1), samples=asked, device="cpu")
         export = NnunetExport(adapter.host, ExportRequest(mix_config, MIXED, NullReporter()))
-        segment = export.build / "bank" / "segment-000000.h5"
-        segment.parent.mkdir(parents=True, exist_ok=True)
-        kept.append(segment.exists())
+        sample = sample_path(export.build / "bank", "000000")
+        sample.parent.mkdir(parents=True, exist_ok=True)
+        kept.append(sample.exists())
         resume_export(export.order(), export.generator)
-        segment.parent.mkdir(exist_ok=True)
-        kept.append(segment.exists())
-        segment.touch()
+        sample.parent.mkdir(exist_ok=True)
+        kept.append(sample.exists())
+        sample.touch()
     assert kept == [False, False, True, True, True, False]
 
 

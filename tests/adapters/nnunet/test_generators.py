@@ -55,7 +55,7 @@ def fill(toy: Toy, run: Path, bank: Path, capacity: int = 6) -> BankReader:
     adapter: Any = NnunetAdapter(open_nnunet(toy.request(configuration="2d")))
     opened = load_run(run, "cpu")
     drawer = Sampler(opened, adapter.source)
-    told: dict[str, Any] = {"frozen": True, "capacity": capacity, "segment_samples": 3}
+    told: dict[str, Any] = {"frozen": True, "capacity": capacity}
     spec = BankSpec(adapter.schema, opened.lineage, opened.run_id, opened.manifest_sha256, **told)
     request = adapter.source.request.to_json()
     with BankWriter.create(bank, spec) as writer:
@@ -96,7 +96,7 @@ def test_a_bank_of_images_alone_is_refused_with_the_way_out(runs, toy_nnunet, tm
     pairs: Pairs = [(sample, {}) for sample in Sampler(opened, adapter.source).draw(0, 2)]
     write_bank(tmp_path / "bank", adapter.schema, opened.lineage, pairs)
     words = ("augment", "--target", "nnunet", *flat(toy_nnunet), "--bank", tmp_path / "bank")
-    says = ("000000-00: no labels", "--with-mask")
+    says = ("000000: no labels", "--with-mask")
     refuse(*words, "--ratio", "1:1", "--dry-run", code=2, says=says)
 
 

@@ -76,8 +76,8 @@ def test_training_stops_where_a_sample_is_missing_and_says_why_though_a_worker_k
 
     def wrap_then_empty(session, real):
         mixed = wrap(session, real)
-        for segment in bank.glob("segment-*.h5"):
-            segment.unlink()
+        for sample in bank.glob("sample-*"):
+            sample.unlink()
         return mixed
 
     monkeypatch.setattr(NnunetSession, "wrap", wrap_then_empty)

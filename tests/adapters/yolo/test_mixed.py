@@ -34,7 +34,7 @@ def slots_of(
 
 def number(drawn: ImageDraw) -> int:
     """Which sample of the toy bank it is; minus one minus its index for a real image."""
-    return -1 - drawn.real if drawn.image is None else int(drawn.id.split("-")[1])
+    return -1 - drawn.real if drawn.image is None else int(drawn.id)
 
 
 def epochs_of(slots: EpochSlots, epochs: int = 1) -> list[list[int]]:
