@@ -42,7 +42,7 @@ COMMANDS = {
     "hard-cases": ("hard_cases", "Find hard cases by inner folds of the training cases."),
     "sample": ("sample", "Generate labelled samples from a run."),
     "show": ("show", "Print where the files of a run are, and how far it has come."),
-    "turing-test": ("turing_test", "Let raters tell real images from samples, on a local page."),
+    "turing-test": ("turing_test", "Let raters tell real images from samples, each on a page."),
     "evaluate": ("evaluate", "Evaluate samples: realism, faithfulness and memorisation."),
     "augment": ("augment", "Train a target framework with samples mixed in at a ratio."),
     "benchmark": (

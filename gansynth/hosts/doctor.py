@@ -28,7 +28,6 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "tensorboard": ("logs for TensorBoard", extra_hint("tensorboard")),
     "ray": ("gansynth benchmark on many machines", extra_hint("ray")),
     "isal": ("reading .nii.gz nearly twice as fast", extra_hint("fast")),
-    "aiohttp": ("the page of gansynth turing-test", extra_hint("study")),
 }
 """Package -> what it is for, and how to install it."""
 

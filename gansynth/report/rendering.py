@@ -56,7 +56,7 @@ def render(report: Report, *, style: str = "", script: str = "") -> str:
         .render(
             report=report,
             results=report.results,
-            policy=_policy(style, script),
+            policy=policy(style, script),
             style=Markup(style),
             script=Markup(script),
         )
@@ -110,7 +110,7 @@ def _in_groups(rows: Sequence[TableRow]) -> list[tuple[str, list[TableRow]]]:
     return [(group, list(members)) for group, members in groupby(rows, lambda row: row.group)]
 
 
-def _policy(style: str, script: str) -> str:
+def policy(style: str, script: str) -> str:
     """Return the content security policy: this style and script, embedded images, nothing else."""
     hashes = {
         kind: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

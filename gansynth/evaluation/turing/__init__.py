@@ -1,23 +1,21 @@
 """The Visual Turing Test: can humans distinguish a run's samples from real images?
 
-``prepare_session`` creates a folder of real and synthetic images, and ``open_session`` opens it.
-``serve`` shows it to raters on a web page of this machine. ``results`` compares their answers with
-the key. The command is ``gansynth turing-test``.
+``make_study`` writes a folder with a page for each rater: one HTML file with real and synthetic
+images, which saves the rater's answers as a file. ``results`` compares those with the truth, which
+stays in the folder. The command is ``gansynth turing-test``.
 """
 
 from __future__ import annotations
 
 from gansynth.evaluation.turing.options import TuringOptions
 from gansynth.evaluation.turing.report import results, write_results
-from gansynth.evaluation.turing.server import serve
-from gansynth.evaluation.turing.session import StudySession, open_session, prepare_session
+from gansynth.evaluation.turing.study import Study, make_study, open_study
 
 __all__ = [
-    "StudySession",
+    "Study",
     "TuringOptions",
-    "open_session",
-    "prepare_session",
+    "make_study",
+    "open_study",
     "results",
-    "serve",
     "write_results",
 ]

@@ -13,7 +13,7 @@ from gansynth.runtime.serialise import Document
 REAL, SYNTHETIC = "real", "synthetic"
 Origin = Literal["held-out", "training", "all"]
 Contrast = Literal["real", "own"]
-MOST = 1000  # most images of each kind in a session
+MOST = 1000  # most images of each kind in a study
 LONGEST = 4000  # most characters of the instructions
 
 
@@ -40,7 +40,6 @@ class TuringOptions(Document):
     # conditions of the samples, and which are accepted
     samples: SampleRequest = field(default_factory=SampleRequest)
     instructions: str = ""  # text that raters read before they begin
-    show_results: bool = False  # whether raters see their own table after the last answer
 
     def __post_init__(self) -> None:
         if not 1 <= self.n <= MOST:

@@ -1,6 +1,6 @@
 """Real and synthetic images, processed alike: same crops, windows and eight bits, in random order.
 
-A rater's browser receives these bytes only, equally many for each image.
+A rater's page has these bytes only, equally many for each image.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gansynth.sampling.sampler import Sampler
 
 Bytes = npt.NDArray[np.uint8]
-LARGEST = 4 << 30  # most bytes of all images, which are held in memory while shown
+LARGEST = 256 << 20  # most bytes of all images: a page holds them, and a browser opens it
 MEASURED = 64  # most real images used for the display window
 AT_ONCE = {2: 16, 3: 2}  # batch size of sampling, by the number of axes
 DRAWN = 4  # most samples generated for each one shown; the others are rejected
@@ -83,7 +83,6 @@ class _ImageMaker:
         self.rng = np.random.default_rng(secrets.randbits(128))
         self.schema: Schema = run.generator.schema
         self.kept = _channels(self.schema, options.channel)
-        self._check_bytes()
         self.images: list[Bytes] = []
         self.key: list[dict[str, Any]] = []
         self.about: dict[str, Any] = {"rejected": 0}
@@ -103,6 +102,7 @@ class _ImageMaker:
 
     def measure(self) -> None:
         """Fit the display window on real images of the same pool, not on those shown."""
+        self._check_bytes()
         chosen, _ = choose(self.real, self.options, self.rng)
         cut = RealImageCutter(self.real, self.run, self.rng)
         order = self.rng.permutation(len(chosen))[:MEASURED].tolist()
@@ -190,12 +190,13 @@ class _ImageMaker:
         return self._drawers[group]
 
     def _check_bytes(self) -> None:
-        """Refuse more images than fit in memory, before sampling."""
-        each = len(self.kept) * prod(self.run.space.size)
-        if 2 * self.options.n * each > LARGEST:
+        """Refuse more images than a browser opens at once, before sampling."""
+        count = 2 * self.options.n * len(self.groups)
+        size = count * len(self.kept) * prod(self.run.space.size)
+        if size > LARGEST:
             raise UsageFault(
-                f"-n {self.options.n}: {2 * self.options.n * each / 1e9:.3g} GB of images, "
-                f"expected {LARGEST / 1e9:.3g} GB at most; use fewer, or one --channel"
+                f"-n {self.options.n}: {count} images of {size / 1e6:.0f} MB in all, expected "
+                f"{LARGEST / 1e6:.0f} MB at most; use fewer, or one --channel"
             )
 
 

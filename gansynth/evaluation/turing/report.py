@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from gansynth.evaluation.turing.answers import Rater, read_answers
 from gansynth.evaluation.turing.inference import (
     CONFIDENCE,
     LEAST_RATERS,
@@ -26,10 +28,9 @@ from gansynth.evaluation.turing.inference import (
     proportion_of,
 )
 from gansynth.evaluation.turing.options import REAL, SYNTHETIC
-from gansynth.evaluation.turing.raters import Rater, read_raters
-from gansynth.evaluation.turing.session import StudySession, read_key, read_session
+from gansynth.evaluation.turing.study import Study
 
-VERSION = 1
+VERSION = 2
 Record = Mapping[str, Any]
 CELLS = {
     "real_as_real": (REAL, REAL),
@@ -39,48 +40,24 @@ CELLS = {
 }
 
 
-def results(session: StudySession | Path) -> dict[str, Any]:
-    """Count the answers of a session so far.
+def results(study: Study, answers: Sequence[Path]) -> dict[str, Any]:
+    """Compare raters' answers with the truth.
 
     Args:
-        session: or its folder; it may be in use.
+        answers: the file that each rater saved.
 
     Returns:
         A JSON-able document; see ``docs/turing_test.md``.
 
     Raises:
-        UsageFault: no session there.
-        IntegrityFault: key or answers are damaged.
+        DataFault: a file is none of this study, incomplete, or of a rater who has another.
+        IntegrityFault: a file was not made by a page of this study.
     """
-    from gansynth.evaluation.turing.summary import conclusions, warnings
-
-    folder = session.folder if isinstance(session, StudySession) else session
-    document = read_session(folder)
-    key = read_key(folder, document)
-    raters = read_raters(folder, len(key))
-    rater_results = [_rater(rater, key) for rater in raters]
-    finished = [rater for rater in raters if rater.finished]
-    counted: dict[str, Any] = {
-        "version": VERSION,
-        "session": {k: document[k] for k in ("id", "created", "run", "about")},
-        "folder": str(folder),
-        "images": {
-            kind: sum(image["truth"] == kind for image in key) for kind in (REAL, SYNTHETIC)
-        },
-        "confidence": CONFIDENCE,
-        "raters": rater_results,
-        "pooled": _pooled(finished, key) if len(finished) > 1 else None,
-        "agreement": _agreement(finished) if len(finished) > 1 else None,
-        "power": _power(len(key)),
-        "torn": [str(rater.path) for rater in raters if rater.torn],
-    }
-    counted["warnings"] = warnings(counted)
-    counted["words"] = conclusions(counted)
-    return counted
+    return _counted(study, read_answers(study, answers))
 
 
-def write_results(session: StudySession | Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Count the answers, and write numbers, table and every single answer into the folder.
+def write_results(study: Study, answers: Sequence[Path]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Write the ``results``, as numbers and table, and every single answer into the folder.
 
     Returns:
         The document of ``results``, and the files: ``results.json``, ``table.md``, ``answers.csv``.
@@ -88,42 +65,58 @@ def write_results(session: StudySession | Path) -> tuple[dict[str, Any], dict[st
     from gansynth.evaluation.turing.summary import csv_of, markdown
     from gansynth.runtime.files import write_bytes_atomic, write_json_atomic
 
-    document = results(session)
-    folder = Path(document["folder"])
-    key = read_key(folder, read_session(folder))
-    rows = [row for rater in read_raters(folder, len(key)) for row in records(rater, key)]
-    write_json_atomic(folder / "results.json", document)
-    write_bytes_atomic(folder / "table.md", markdown(document).encode())
-    write_bytes_atomic(folder / "answers.csv", csv_of(rows).encode())
+    raters = read_answers(study, answers)
+    document = _counted(study, raters)
+    rows = [row for rater in raters for row in records(rater, study.key)]
     names = {"numbers": "results.json", "table": "table.md", "answers": "answers.csv"}
-    return document, {kind: str(folder / name) for kind, name in names.items()}
+    files = {kind: study.folder / name for kind, name in names.items()}
+    write_json_atomic(files["numbers"], document)
+    write_bytes_atomic(files["table"], markdown(document).encode())
+    write_bytes_atomic(files["answers"], csv_of(rows).encode())
+    return document, {kind: str(path) for kind, path in files.items()}
 
 
-def table_of_rater(folder: Path, rater: Rater) -> dict[str, Any]:
-    """The results that a rater sees after the last answer, if enabled."""
-    return table_of(records(rater, read_key(folder, read_session(folder))))
+def _counted(study: Study, raters: Sequence[Rater]) -> dict[str, Any]:
+    from gansynth.evaluation.turing.summary import conclusions, warnings
+
+    key, several = study.key, len(raters) > 1
+    counted: dict[str, Any] = {
+        "version": VERSION,
+        "study": {name: study.document[name] for name in ("id", "created", "run", "about")},
+        "folder": str(study.folder),
+        "images": {
+            kind: sum(image["truth"] == kind for image in key) for kind in (REAL, SYNTHETIC)
+        },
+        "confidence": CONFIDENCE,
+        "raters": [_rater(rater, key) for rater in raters],
+        "pooled": _pooled(raters, key) if several else None,
+        "agreement": _agreement(raters) if several else None,
+        "power": _power(len(key)),
+    }
+    counted["warnings"] = warnings(counted)
+    counted["words"] = conclusions(counted)
+    return counted
 
 
 def records(rater: Rater, key: Sequence[Record]) -> list[dict[str, Any]]:
     """Every answer of a rater with the truth, in order."""
     rows = []
-    for answer in rater.answers:
-        truth = key[answer["image"]]
+    for position, (answer, image) in enumerate(zip(rater.answers, rater.images, strict=True), 1):
+        truth = key[image]
         rows.append(
             {
                 "rater": rater.name,
                 "years": rater.years,
-                "position": answer["position"] + 1,
-                "image": answer["image"],
+                "position": position,
+                "image": image,
                 "truth": truth["truth"],
-                "answer": answer["answer"],
-                "correct": truth["truth"] == answer["answer"],
+                "answer": answer.answer,
+                "correct": truth["truth"] == answer.answer,
                 "class": truth.get("class"),
                 "sequence": truth.get("sequence"),
-                "seconds": _seconds(answer["ms"]),
-                "hidden_seconds": _seconds(answer["hidden_ms"]),
-                "server_seconds": _seconds(answer["server_ms"]),
-                "at": answer.get("at"),
+                "seconds": answer.ms / 1000,
+                "hidden_seconds": answer.hidden_ms / 1000,
+                "at": answer.at,
             }
         )
     return rows
@@ -158,9 +151,6 @@ def _rater(rater: Rater, key: Sequence[Record]) -> dict[str, Any]:
     return {
         "name": rater.name,
         "years": rater.years,
-        "answered": rater.done,
-        "of": len(key),
-        "finished": rater.finished,
         "table": table_of(rows),
         "classes": _parts(rows, "class"),
         "sequences": _parts([row for row in rows if row["truth"] == REAL], "sequence"),
@@ -176,10 +166,8 @@ def _parts(rows: Sequence[Record], by: str) -> list[dict[str, Any]]:
 def _pooled(raters: Sequence[Rater], key: Sequence[Record]) -> dict[str, Any]:
     """All raters together: summed tables, intervals for dependent answers."""
     rows = [row for rater in raters for row in records(rater, key)]
-    correct = np.zeros((len(raters), len(key)), np.bool_)
-    for number, rater in enumerate(raters):
-        for answer in rater.answers:
-            correct[number, answer["image"]] = key[answer["image"]]["truth"] == answer["answer"]
+    truly_real = np.array([image["truth"] == REAL for image in key])
+    correct = _voted_real(raters) == truly_real
     return {
         "raters": len(raters),
         "table": _clustered(table_of(rows), correct),
@@ -209,10 +197,7 @@ def _clustered(table: dict[str, Any], correct: Any) -> dict[str, Any]:
 
 def _agreement(raters: Sequence[Rater]) -> dict[str, Any]:
     """Agreement of raters beyond chance."""
-    voted_real = np.zeros((len(raters), len(raters[0].order)), np.bool_)
-    for number, rater in enumerate(raters):
-        for answer in rater.answers:
-            voted_real[number, answer["image"]] = answer["answer"] == REAL
+    voted_real = _voted_real(raters)
     votes = voted_real.sum(axis=0)
     return {
         "raters": len(raters),
@@ -224,6 +209,14 @@ def _agreement(raters: Sequence[Rater]) -> dict[str, Any]:
     }
 
 
+def _voted_real(raters: Sequence[Rater]) -> npt.NDArray[np.bool_]:
+    """Whether a rater called an image real: (raters, images)."""
+    votes = np.zeros((len(raters), len(raters[0].images)), np.bool_)
+    for row, rater in zip(votes, raters, strict=True):
+        row[list(rater.images)] = [answer.answer == REAL for answer in rater.answers]
+    return votes
+
+
 def _power(images: int) -> dict[str, Any]:
     """Power of one rater's answers."""
     accuracies = (0.6, 0.65, 0.7, 0.8)
@@ -232,7 +225,3 @@ def _power(images: int) -> dict[str, Any]:
         "of": [{"accuracy": truth, "power": power_of(images, truth)} for truth in accuracies],
         "detectable": detectable(images),
     }
-
-
-def _seconds(ms: float | None) -> float | None:
-    return None if ms is None else ms / 1000

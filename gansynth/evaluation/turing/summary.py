@@ -25,7 +25,7 @@ CLEAR = 0.05  # largest p of an accuracy that differs from a half
 ONE_SIDED = 0.8  # share of equal answers from which a rater counts as biased
 COLUMNS = (
     *("rater", "years", "position", "image", "truth", "answer", "correct", "class", "sequence"),
-    *("seconds", "hidden_seconds", "server_seconds", "at"),
+    *("seconds", "hidden_seconds", "at"),
 )
 Document = Mapping[str, Any]
 
@@ -34,8 +34,7 @@ def rows(results: Document) -> list[tuple[str, ...]]:
     """The paper's table with intervals: a row for each rater, class and sequence, then pooled."""
     lines: list[tuple[str, ...]] = [HEADING]
     for rater in results["raters"]:
-        progress = "" if rater["finished"] else f" ({rater['answered']} of {rater['of']})"
-        lines += _rows(f"{rater['name']}{progress}", rater)
+        lines += _rows(rater["name"], rater)
     pooled = results["pooled"]
     if pooled is not None:
         lines += _rows(f"{pooled['raters']} raters", pooled)
@@ -72,15 +71,7 @@ def _shares(share: Document) -> tuple[str, str, str]:
 
 def warnings(results: Document) -> list[str]:
     """Caveats that a reader of the table must know first."""
-    about, texts = results["session"]["about"], []
-    for path in results["torn"]:
-        texts.append(f"{path}: ends within a line, which is no answer yet; left out")
-    unfinished = [rater["name"] for rater in results["raters"] if not rater["finished"]]
-    if unfinished:
-        texts.append(
-            f"{len(unfinished)} rater(s) have not finished and are not pooled: "
-            f"{', '.join(unfinished)}"
-        )
+    about, texts = results["study"]["about"], []
     if about["rejected"]:
         texts.append(
             f"{about['rejected']} samples were rejected and left out (gansynth sample lists why). "
@@ -97,8 +88,8 @@ def warnings(results: Document) -> list[str]:
             "rater may recognise one from the other"
         )
     for rater in results["raters"]:
-        if rater["finished"] and _leaning(rater["table"]):
-            table = rater["table"]
+        table = rater["table"]
+        if _leaning(table):
             texts.append(
                 f"{rater['name']} said 'real' of {table['said_real']} of {table['answers']} "
                 "images: then an accuracy near 50 % says nothing about the images"
@@ -121,12 +112,9 @@ def _others(pooled: Document) -> str:
 
 def conclusions(results: Document) -> list[str]:
     """Conclusions, in sentences."""
-    if not any(rater["answered"] for rater in results["raters"]):
-        return ["Nobody has answered yet."]
     texts = [
         _concluded(rater["name"], "tells", rater["table"]["accuracy"])
         for rater in results["raters"]
-        if rater["finished"]
     ]
     pooled = results["pooled"]
     if pooled is not None:

@@ -1,6 +1,6 @@
 // How long an image was looked at: from when it was drawn to the answer, without the time in which
-// the page was hidden. A reload of the page goes on counting.
-export class Clock {
+// the page was hidden. After a reload, or in a browser opened again, it goes on counting.
+class Clock {
   #key;
   #seen = 0;
   #hidden = 0;
@@ -8,8 +8,8 @@ export class Clock {
   #running = false;
   #wasHidden = false;
 
-  constructor(session) {
-    this.#key = `gansynth-${session}`;
+  constructor(key) {
+    this.#key = key;
     document.addEventListener("visibilitychange", () => this.#turn());
     addEventListener("pagehide", () => this.#keep());
   }
@@ -35,7 +35,7 @@ export class Clock {
   /** It has been answered. */
   stop() {
     this.#running = false;
-    try { sessionStorage.removeItem(this.#key); } catch { /* no storage: nothing to forget */ }
+    try { localStorage.removeItem(this.#key); } catch { /* no storage: nothing to forget */ }
   }
 
   #turn() {
@@ -54,10 +54,10 @@ export class Clock {
     const now = performance.now();
     const kept = { image: this.image, seen: this.#seen, hidden: this.#hidden };
     kept[this.#wasHidden ? "hidden" : "seen"] += now - this.#since;
-    try { sessionStorage.setItem(this.#key, JSON.stringify(kept)); } catch { /* see stop */ }
+    try { localStorage.setItem(this.#key, JSON.stringify(kept)); } catch { /* see stop */ }
   }
 }
 
 function read(key) {
-  try { return JSON.parse(sessionStorage.getItem(key)); } catch { return null; }
+  try { return JSON.parse(localStorage.getItem(key)); } catch { return null; }
 }

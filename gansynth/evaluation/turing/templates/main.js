@@ -1,57 +1,56 @@
-import { Clock } from "/clock.js";
-import { Viewer } from "/viewer.js";
-
 // An image is not answered within this time: a double click must not answer the next one.
 const LEAST_MS = 300;
-const AGAIN_MS = 2000;
+const NAME = /^[\p{L}\p{N}][\p{L}\p{N} .,'’()-]{0,39}$/u;
 const find = (id) => document.getElementById(id);
-let state = null;
+const about = JSON.parse(find("about").textContent);
+const images = [...document.querySelectorAll("script.image")];
+const place = `gansynth-${about.study}-${about.rater}`;
 let viewer = null;
 let clock = null;
 let ready = false;
 let drawn = 0;
-const fetched = new Map();
+let mine = null; // name, years and answers of who rates here
 
-// -- asking the server --------------------------------------------------------------------------
+// -- what this browser keeps --------------------------------------------------------------------
 
-async function ask(path, body) {
-  const options = body === undefined ? {} : {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
-  };
-  return fetch(path, { cache: "no-store", credentials: "same-origin", ...options });
+function recall() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(place));
+    // Another window may have gone on. A browser that keeps nothing has what this page remembers.
+    if (kept !== null && kept.answers.length >= (mine?.answers.length ?? 0)) mine = kept;
+  } catch { /* no storage, or not ours: what is in memory stays */ }
 }
 
-/** Ask until somebody answers: a server that was stopped may come back. */
-async function insist(path, body, what) {
-  for (;;) {
-    let wrong = "";
-    try {
-      const response = await ask(path, body);
-      if (response.ok || response.status === 409) { trouble(""); return response; }
-      const told = await response.json().catch(() => ({}));
-      wrong = told.error ?? `The server says ${response.status}.`;
-      if (response.status !== 507) { trouble(wrong); return null; }
-    } catch {
-      wrong = "The computer that runs this test does not answer.";
-    }
-    trouble(`${wrong} ${what} Trying again …`);
-    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+function keep() {
+  try {
+    localStorage.setItem(place, JSON.stringify(mine));
+    trouble("");
+  } catch {
+    trouble("This browser does not keep your answers. Leave this page open, and save them as a file.");
   }
+}
+
+function save() {
+  const { name, years, answers } = mine;
+  const file = { format: "gansynth turing-test answers 1", study: about.study, rater: about.rater, name, years, answers };
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([JSON.stringify(file, null, 1)], { type: "application/json" }));
+  link.download = `answers-${about.study}-rater-${about.rater}.json`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  find("saved").textContent = `Saved as ${link.download}, where this browser puts downloads.`;
+  find("forgetting").hidden = false;
+}
+
+function forget() {
+  try { localStorage.removeItem(place); } catch { /* no storage: nothing to forget */ }
+  find("saved").textContent = "This browser has no more of your answers.";
+  find("forgetting").hidden = true;
 }
 
 function trouble(text) {
   find("trouble").textContent = text;
   find("trouble").hidden = !text;
-}
-
-async function bytesOf(name) {
-  if (!fetched.has(name)) {
-    fetched.set(name, (async () => {
-      const response = await insist(`/image/${name}`, undefined, "The image is still missing.");
-      return response === null ? null : new Uint8Array(await response.arrayBuffer());
-    })());
-  }
-  return fetched.get(name);
 }
 
 // -- which page ---------------------------------------------------------------------------------
@@ -60,81 +59,52 @@ function page(name) {
   for (const one of ["join", "test", "end"]) find(one).hidden = one !== name;
 }
 
-async function follow(told) {
-  state = told;
-  document.body.classList.toggle("flat", told.session.size[0] === 1);
-  if (told.rater === null) { join(); return; }
-  if (told.image === null) { end(); return; }
-  await test();
-}
-
-function join() {
-  page("join");
-  const { instructions, images } = state.session;
-  find("count").textContent = `${images} images`;
-  find("instructions").textContent = instructions;
-  find("instructions").hidden = !instructions;
-  find("name").focus();
+function follow() {
+  recall();
+  if (mine === null) {
+    page("join");
+    find("name").focus();
+  } else if (mine.answers.length < about.codes.length) test();
+  else end();
 }
 
 function end() {
   page("end");
   clock?.stop();
   viewer?.clear();
-  find("all").textContent = state.of;
-  const found = state.results;
-  find("results").hidden = found === null;
-  if (found !== null) {
-    const share = (value) => `${(100 * value).toFixed(1)} %`;
-    const { value, low, high } = found.accuracy;
-    find("accuracy").textContent = `${found.correct} of ${found.answers} were right: ${share(value)} (95 % interval ${share(low)} to ${share(high)}; chance is 50 %).`;
-    find("rr").textContent = found.real_as_real;
-    find("rs").textContent = found.real_as_synthetic;
-    find("sr").textContent = found.synthetic_as_real;
-    find("ss").textContent = found.synthetic_as_synthetic;
-  }
   find("end").querySelector("h1").focus();
 }
 
-async function test() {
+function test() {
   const first = find("test").hidden;
   page("test");
-  viewer ??= new Viewer(find("viewer"), state.session, shown);
-  clock ??= new Clock(state.session.id);
+  viewer ??= new Viewer(find("viewer"), about, shown);
+  clock ??= new Clock(`${place}-clock`);
   find("through").hidden = !viewer.deep;
-  find("who").textContent = state.rater.name;
-  find("mycode").textContent = state.rater.code;
-  find("bar").max = state.of;
-  find("bar").value = state.done;
-  const line = `Image ${state.done + 1} of ${state.of}`;
+  find("who").textContent = `${about.rater}: ${mine.name}`;
+  const done = mine.answers.length;
+  find("bar").value = done;
+  const line = `Image ${done + 1} of ${about.codes.length}`;
   find("progress").textContent = line;
   if (first) {
     find("drag").querySelector(`[value="${viewer.mode}"]`).checked = true;
     find("viewer").focus();
   }
   viewer.fit();
-  viewer.clear();
-  const name = state.image;
-  const bytes = await bytesOf(name);
-  if (state.image !== name) return;
-  if (bytes === null) { await resume(name); return; }
-  viewer.show(bytes);
+  viewer.show(bytesOf(images[done].textContent));
   requestAnimationFrame(() => requestAnimationFrame(() => {
-    clock.start(name);
+    clock.start(about.codes[done]);
     drawn = performance.now();
     answerable(true);
   }));
   find("live").textContent = line;
-  for (const old of fetched.keys()) if (old !== name && old !== state.next) fetched.delete(old);
-  if (state.next !== null) bytesOf(state.next);
 }
 
-/** An image was not given: it has been answered elsewhere, in another window, say. */
-async function resume(name) {
-  fetched.delete(name);
-  const response = await ask("/state").catch(() => null);
-  const told = response?.ok ? await response.json() : null;
-  if (told !== null && told.image !== name) { trouble(""); await follow(told); }
+function bytesOf(text) {
+  const plain = atob(text);
+  const bytes = new Uint8Array(plain.length);
+  for (let i = 0; i < bytes.length; i += 1) bytes[i] = plain.charCodeAt(i);
+  return bytes;
 }
 
 // -- answering ----------------------------------------------------------------------------------
@@ -144,22 +114,35 @@ function answerable(yes) {
   for (const name of ["real", "synthetic"]) find(name).setAttribute("aria-disabled", String(!yes));
 }
 
-async function answer(said) {
+function answer(said) {
   if (!ready || performance.now() - drawn < LEAST_MS) return;
   answerable(false);
-  const times = clock.read();
-  const sent = { image: state.image, answer: said, ...times };
-  const response = await insist("/answer", sent, "Your answer is not kept yet; leave this page open.");
-  if (response === null) { answerable(true); return; }
+  const image = about.codes[mine.answers.length];
+  recall();
+  if (about.codes[mine.answers.length] === image) { // else it was answered in another window
+    mine.answers.push({ image, answer: said, ...clock.read(), at: new Date().toISOString() });
+    keep();
+  }
   clock.stop();
-  await follow(await response.json());
+  follow();
 }
 
-async function leave() {
-  const response = await insist("/leave", {}, "");
-  if (response === null) return;
-  clock?.stop();
-  location.reload();
+function begin(event) {
+  event.preventDefault();
+  const form = new FormData(event.target);
+  const name = form.get("name").normalize("NFC").trim().replace(/\s+/g, " ");
+  const years = form.get("years") === "" ? null : Number(form.get("years"));
+  let wrong = "";
+  if (!NAME.test(name)) wrong = "A name or code has 1 to 40 letters, digits, blanks or . , ' ( ) - and begins with a letter or digit.";
+  else if (find("years").validity.badInput || !(years === null || (years >= 0 && years <= 80))) wrong = "Years of experience is a number from 0 to 80.";
+  find("said").textContent = wrong;
+  if (wrong) {
+    find(NAME.test(name) ? "years" : "name").focus();
+    return;
+  }
+  mine = { name, years, answers: [] };
+  keep();
+  follow();
 }
 
 // -- looking ------------------------------------------------------------------------------------
@@ -169,15 +152,15 @@ function shown() {
   const slider = find("slice");
   slider.max = viewer.slices - 1;
   slider.value = viewer.slice;
-  const place = `${viewer.slice + 1} of ${viewer.slices}`;
-  find("place").textContent = place;
-  slider.setAttribute("aria-valuetext", place);
+  const where = `${viewer.slice + 1} of ${viewer.slices}`;
+  find("place").textContent = where;
+  slider.setAttribute("aria-valuetext", where);
   find("plane").value = viewer.plane;
   // To the right is brighter: the level of the window falls. Contrast is the inverse of its width.
   find("level").value = Math.round(255 - viewer.level);
   find("width").value = Math.round(contrast(viewer.width));
   const line = find("progress").textContent;
-  find("viewer").setAttribute("aria-label", viewer.deep ? `${line}, ${viewer.planeName} slice ${place}` : line);
+  find("viewer").setAttribute("aria-label", viewer.deep ? `${line}, ${viewer.planeName} slice ${where}` : line);
 }
 
 // In the middle the window is as wide as all grey values; a quarter of the way doubles or halves it.
@@ -223,27 +206,10 @@ function arrows(event, target) {
 
 // -- wires --------------------------------------------------------------------------------------
 
-find("form").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const form = new FormData(event.target);
-  const sent = { name: form.get("name") };
-  if (form.get("years") !== "") sent.years = Number(form.get("years"));
-  if (form.get("code").trim()) sent.code = form.get("code");
-  const said = find("said");
-  said.textContent = "";
-  try {
-    const response = await ask("/join", sent);
-    const told = await response.json();
-    if (response.ok) { await follow(told); return; }
-    said.textContent = told.error;
-    if (response.status === 409) find("again").open = true;
-  } catch {
-    said.textContent = "The computer that runs this test does not answer. Try again.";
-  }
-  find("name").focus();
-});
+find("form").addEventListener("submit", begin);
 for (const said of ["real", "synthetic"]) find(said).addEventListener("click", () => answer(said));
-for (const name of ["leave", "next"]) find(name).addEventListener("click", leave);
+for (const button of document.querySelectorAll(".save")) button.addEventListener("click", save);
+find("forget").addEventListener("click", forget);
 find("slice").addEventListener("input", (event) => viewer.setSlice(Number(event.target.value)));
 find("level").addEventListener("input", (event) => viewer.setWindow(255 - Number(event.target.value), viewer.width));
 find("width").addEventListener("input", (event) => viewer.setWindow(viewer.level, widthOf(Number(event.target.value))));
@@ -253,6 +219,6 @@ find("in").addEventListener("click", () => viewer.setZoom(viewer.zoom * 1.25));
 find("out").addEventListener("click", () => viewer.setZoom(viewer.zoom / 1.25));
 find("reset").addEventListener("click", () => viewer.reset());
 document.addEventListener("keydown", key);
-
-const begun = await insist("/state", undefined, "");
-if (begun !== null) await follow(await begun.json());
+document.body.classList.toggle("flat", about.size[0] === 1);
+find("loading").hidden = true;
+follow();

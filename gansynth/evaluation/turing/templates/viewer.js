@@ -3,7 +3,7 @@ const WHOLE = { level: 127.5, width: 255 };
 const LABEL = 26;
 const NAMES = ["axial", "coronal", "sagittal"];
 
-export class Viewer {
+class Viewer {
   #bytes = null;
   #window = { ...WHOLE };
   #zoom = 1;
