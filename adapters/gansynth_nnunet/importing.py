@@ -125,8 +125,6 @@ def _free(root: NnunetRoot, dataset_id: str) -> str:
             f"{there[0]}: id {int(dataset_id):03d} is taken, expected a free one: an import "
             f"never changes a data set; choose another id, or remove {' and '.join(there)}"
         )
-    for left in root.raw.glob(f".{start}*.tmp-*"):  # of an import that was killed
-        shutil.rmtree(left, ignore_errors=True)
     return start
 
 

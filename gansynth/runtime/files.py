@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -242,16 +243,30 @@ def reserve(descriptor: int, size: int) -> bool:
 TEMPORARY = ".*.tmp-*"  # names of what ``temporary_beside`` returns
 
 
+def _remove_dead(path: Path) -> None:
+    """Remove what killed processes of this machine left of ``temporary_beside`` a path."""
+    import psutil
+
+    for left in path.parent.glob(f".{glob.escape(path.name)}.tmp-*"):
+        pid = left.name.rpartition("-")[2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove an interrupted writer's files from a folder and the folders in it.
 
     No other process may write there.
     """
     for left in (*folder.glob(TEMPORARY), *folder.glob(f"*/{TEMPORARY}")):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+        _remove(left)
 
 
 def write_bytes_atomic(path: str | Path, *parts: bytes, reserved: bool = False) -> None:
@@ -318,9 +333,12 @@ def whole_folder(final: Path, *, anew: bool = False) -> Iterator[Path]:
         anew: replace an existing folder.
     """
     temporary = temporary_beside(final)
-    replaced = temporary_beside(final.with_name(f"{final.name}.old"))
+    aside = final.with_name(f"{final.name}.old")
+    replaced = temporary_beside(aside)
     with disk_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
+        for path in (final, aside):
+            _remove_dead(path)
         for left in (temporary, replaced):
             shutil.rmtree(left, ignore_errors=True)
         temporary.mkdir()

@@ -64,7 +64,6 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "sample run --edit size:bias=2": "size:bias=2: bias: has no effect without like=small",
     "sample run --lesions where=own,tries=3": "tries: has no effect with where=own",
     "tune plan.yaml --draw 1": "--draw 1: has no effect without --size",
-    "turing-test run --results --port 80": "--port 80: has no effect with --results",
     # Keys that a source does not have.
     f"{DCGAN} example:2d --read bogus=1": "=1: example: has no such key, expected one of: none",
     f"{DCGAN} slices:example:3d --read bogus=1": "--read bogus=1: example: has no such key",
@@ -210,12 +209,10 @@ MISSING: dict[str, str | tuple[str, ...]] = {
     "evaluate {small} --real toy:3": "--real toy:3",
     "evaluate {small} -n 8 --metric c2st-cnn --only realism": ("8 sample(s)", "at least 16", "-n"),
     "turing-test {no}": ("no manifest.json", "gansynth fit"),
-    "turing-test {no} --results": "",
+    "turing-test {no} answers.json": ("no study.json", "gansynth turing-test RUN"),
     "turing-test {of_ill} --instructions {no}.txt": "",
     "turing-test {of_ill} --real nifti:{no}": "",
     "turing-test {of_ill} --sampling-weights {no}.json": "",
-    f"{TURING} --results": ("session.json", "gansynth turing-test RUN"),
-    f"{TURING} --resume": ("session.json", "gansynth turing-test RUN"),
     f"{DCGAN} example:2d --init-from {{no}}": "",
     f"{DCGAN} example:2d --recipe {{no}}.yaml": "",
     "fit {no}.yaml -o out --data example:2d": "",
@@ -246,8 +243,6 @@ CASES = [
 def test_what_cannot_be_is_one_line_and_leaves_nothing(
     run_cli, one_line, world, toys, tmp_path, monkeypatch, code, command, says
 ):
-    if command.startswith("turing-test") and "--results" not in command:
-        pytest.importorskip("aiohttp", reason="needs the extra study")
     monkeypatch.chdir(tmp_path)
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / "nnunet"))

@@ -181,10 +181,10 @@ def test_every_file_it_names_is_there(run):
     assert files["evaluation"] is None
     (run / "evaluation").mkdir()
     (run / "evaluation" / "report.html").write_text("", encoding="utf-8")
-    (run / "turing" / "session").mkdir(parents=True)
+    (run / "turing" / "study").mkdir(parents=True)
     files = describe_run(run)["files"]
     assert files["evaluation"] == str(run / "evaluation" / "report.html")
-    assert files["turing"] == [str(run / "turing" / "session")]
+    assert files["turing"] == [str(run / "turing" / "study")]
 
 
 def test_an_unfinished_run_is_not_damaged_and_ancestors_are_counted(run):

@@ -204,7 +204,7 @@ def test_an_interrupted_import_leaves_nothing_and_is_typed_again(root, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         bring(source, root, reporter=Interrupting())
     assert list(root.raw.iterdir()) == []
-    killed = root.raw / ".Dataset004_Hip.tmp-1"
+    killed = root.raw / f".Dataset004_Hip.tmp-{2**22 + 1}"  # larger than any process number
     killed.mkdir()
     assert bring(source, root).document["cases"] == 6
     assert not killed.exists()

@@ -1,6 +1,10 @@
 """A rater with a real browser: pages opened, images answered, pixels read."""
 
+import json
+from pathlib import Path
 from typing import Any
+
+from gansynth.evaluation.turing import Study
 
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 PHONE: dict[str, Any] = {
@@ -21,21 +25,21 @@ WAIT_MS = 320
 """An image cannot be answered before; see LEAST_MS in main.js."""
 
 
-def opened(browser: Any, link: str, **window: Any) -> Any:
-    """A page with the link followed; ``page.said`` and ``page.asked`` collect."""
+def opened(browser: Any, study: Study, **window: Any) -> Any:
+    """The first rater's page from its file; ``page.said`` and ``page.asked`` collect."""
     page = browser.new_context(**window).new_page()
     page.said, page.asked = [], []
     page.on("console", lambda message: page.said.append(message.text))
     page.on("pageerror", lambda error: page.said.append(str(error)))
     page.on("request", lambda request: page.asked.append(request.url))
-    page.goto(link)
+    page.goto((study.folder / "pages" / "rater-1.html").as_uri())
     page.wait_for_selector("#name")
     return page
 
 
-def begun(browser: Any, link: str, name: str = "Dr. Ito", **window: Any) -> Any:
-    page = opened(browser, link, **window)
-    page.fill("#name", name)
+def begun(browser: Any, study: Study, **window: Any) -> Any:
+    page = opened(browser, study, **window)
+    page.fill("#name", "Dr. Ito")
     page.click("text=Begin")
     page.wait_for_selector(READY)
     return page
@@ -46,6 +50,22 @@ def wait_for(page: Any, number: int) -> None:
     page.wait_for_selector(f"#progress:text-matches('^Image {number} of')")
     page.wait_for_selector(READY)
     page.wait_for_timeout(WAIT_MS)
+
+
+def saved(page: Any, study: Study) -> Path:
+    """The file of answers that the page saves, by the first such button in sight."""
+    page.evaluate("document.getElementById('seat').open = true")
+    with page.expect_download() as download:
+        page.locator(".save:visible").first.click()
+    path = study.folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
+def given(page: Any, study: Study) -> list[dict[str, Any]]:
+    """The answers so far, as a file saved now has them."""
+    answers: list[dict[str, Any]] = json.loads(saved(page, study).read_text())["answers"]
+    return answers
 
 
 def pixels(page: Any, channel: int = 0) -> list[int]:

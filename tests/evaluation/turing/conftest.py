@@ -7,6 +7,7 @@ import filelock
 import pytest
 
 from gansynth.core.source import SourceRequest
+from gansynth.evaluation.turing import Study, open_study
 from gansynth.runtime.progress import NullReporter
 from tests.benchmark.browsing import chromium
 
@@ -20,8 +21,8 @@ FLAT_READ = {"concat": "yes", "slices": "40%-60%", "resize": "32x32"}
 def made(tmp_path_factory) -> SimpleNamespace:
     """Runs ``flat`` (dcgan, all four sequences in one) and ``deep`` (cgan3d, two channels).
 
-    Of six people, one or two of them held out. Do not change what lies there: ``flat_session`` and
-    ``deep_session`` are copies of their sessions, of 4 + 4 and of 3 + 3 images.
+    Of six people, one or two of them held out. Do not change what lies there: ``flat_study`` and
+    ``deep_study`` are copies of their studies, of 4 + 4 and of 3 + 3 images.
     """
     base = tmp_path_factory.getbasetemp()
     home = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "turing_runs"
@@ -33,7 +34,7 @@ def made(tmp_path_factory) -> SimpleNamespace:
 
 
 def _make(home: Path) -> None:
-    from gansynth.evaluation.turing import TuringOptions, prepare_session
+    from gansynth.evaluation.turing import TuringOptions, make_study
     from gansynth.fitting.fit import fit
     from gansynth.testing.phantoms import PhantomOptions, write_gliomas
 
@@ -44,22 +45,20 @@ def _make(home: Path) -> None:
     usual = {"device": "cpu", "reporter": NullReporter()}
     fit("dcgan", flat, home / "flat", settings=FLAT, edits=(), **usual)  # type: ignore[arg-type]
     fit("cgan3d", deep, home / "deep", settings=DEEP, edits=("flip",), **usual)  # type: ignore[arg-type]
-    prepare_session(home / "flat", options=TuringOptions(n=4, origin="all"), device="cpu")
-    prepare_session(home / "deep", options=TuringOptions(n=3), device="cpu")
+    make_study(home / "flat", options=TuringOptions(n=4, origin="all"), device="cpu")
+    make_study(home / "deep", options=TuringOptions(n=3), device="cpu")
 
 
 @pytest.fixture
-def flat_session(made: SimpleNamespace, tmp_path: Path) -> Path:
-    """A session of slices that a test may change: 8 images, one channel."""
-    shutil.copytree(made.flat / "turing" / "session", tmp_path / "flat")
-    return tmp_path / "flat"
+def flat_study(made: SimpleNamespace, tmp_path: Path) -> Study:
+    """A study of slices that a test may change: 8 images, one channel, one rater."""
+    return open_study(shutil.copytree(made.flat / "turing" / "study", tmp_path / "flat"))
 
 
 @pytest.fixture
-def deep_session(made: SimpleNamespace, tmp_path: Path) -> Path:
-    """A session of volumes that a test may change: 6 images, two channels."""
-    shutil.copytree(made.deep / "turing" / "session", tmp_path / "deep")
-    return tmp_path / "deep"
+def deep_study(made: SimpleNamespace, tmp_path: Path) -> Study:
+    """A study of volumes that a test may change: 6 images, two channels, one rater."""
+    return open_study(shutil.copytree(made.deep / "turing" / "study", tmp_path / "deep"))
 
 
 @pytest.fixture(scope="module")

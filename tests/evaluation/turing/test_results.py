@@ -1,64 +1,42 @@
 import csv
-import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scipy.stats import binomtest
 
-from gansynth.evaluation.turing import results, write_results
-from gansynth.evaluation.turing.raters import new_rater
-from gansynth.evaluation.turing.session import VERSION
+from gansynth.evaluation.turing import Study, write_results
+from gansynth.evaluation.turing import results as results_of
 from gansynth.evaluation.turing.summary import rows
-from gansynth.runtime.errors import DataFault, IntegrityFault
+from tests.evaluation.turing.rating import answered, synthetic_study, write_answers
 
 R, S = "real", "synthetic"
-ABOUT = {
-    "source": "nifti:phantoms",
-    "from": "held-out",
-    "cases": 50,
-    "seen_by_run": 0,
-    "rejected": 0,
-}
 
 
 @pytest.fixture
 def session(tmp_path):
-    def make(key: list[dict[str, Any]], **about: Any) -> Any:
-        (tmp_path / "raters").mkdir()
-        text = json.dumps({"version": VERSION, "images": key})
-        (tmp_path / "key.json").write_text(text)
-        document = {
-            "version": VERSION,
-            "id": "0123abcd",
-            "created": "2026-01-01",
-            "run": {"id": "r", "generator": "dcgan"},
-            "asked": {},
-            "images": {},
-            "key": {"sha256": hashlib.sha256(text.encode()).hexdigest()},
-            "about": {**ABOUT, "shared_with_samples": 0, **about},
-        }
-        (tmp_path / "session.json").write_text(json.dumps(document))
-        return tmp_path
-
-    return make
+    return lambda key, **about: synthetic_study(tmp_path, key, **about)
 
 
 def images(n=50, **more):
     return [{"truth": R, **more}] * n + [{"truth": S, **more}] * n
 
 
-def rate(folder, name, said, seconds=None):
-    """A rater who says so of the images, by their number; shorter lists stop in between."""
-    total = len(json.loads((folder / "key.json").read_text())["images"])
-    rater = new_rater(folder, name, None, total)
-    whole = len(said) == total  # otherwise of the first in the rater's order
-    answers = dict(enumerate(said)) if whole else dict(zip(rater.order, said, strict=False))
-    for number in rater.order[: len(said)]:
-        ms = 1000 * (seconds or {}).get(number, 2.0)
-        times: dict[str, float | None] = {"ms": ms, "hidden_ms": 0.0, "server_ms": ms + 50}
-        rater.answer(rater.names[rater.done], answers[number], times)
+def files(study: Study) -> Sequence[Path]:
+    return sorted(study.folder.glob("answers-*.json"))
+
+
+def results(study: Study) -> dict[str, Any]:
+    return results_of(study, files(study))
+
+
+def rate(study, name, said, seconds=None):
+    """A rater who says so of the images, by their number."""
+    rater = len(files(study)) + 1
+    document = answered(study, rater, said, name=name, seconds=seconds)
+    write_answers(study, document, f"answers-{rater}.json")
 
 
 def of_paper(real_as_real, synthetic_as_real):
@@ -117,10 +95,8 @@ def test_words_say_what_was_found(session, answers, says):
     )
 
 
-def test_who_always_says_the_same_is_pointed_out_and_nobody_says_nothing(session):
+def test_who_always_says_the_same_is_pointed_out(session):
     folder = session(images())
-    found = results(folder)
-    assert (found["raters"], found["words"]) == ([], ["Nobody has answered yet."])
     rate(folder, "physician", of_paper(50, 50))
     (warning,) = results(folder)["warnings"]
     assert "said 'real' of 100 of 100 images" in warning
@@ -171,14 +147,6 @@ def test_pooled_counts_are_sums_of_answers_that_are_not_independent(three):
     assert "for other raters like them it is" in found["warnings"][-1]
 
 
-def test_who_has_not_finished_is_not_pooled(three):
-    rate(three, "late", of_paper(26, 6)[:30])
-    found = results(three)
-    assert (found["pooled"]["raters"], found["raters"][-1]["answered"]) == (3, 30)
-    assert "1 rater(s) have not finished and are not pooled: late" in found["warnings"]
-    assert rows(found)[4][0] == "late (30 of 100)"
-
-
 def test_two_raters_agree_as_kappa_says_and_say_nothing_of_others(session):
     folder = session(images(2))
     rate(folder, "a", [R, R, S, S])
@@ -202,29 +170,15 @@ def test_what_helps_samples_is_pointed_out(session):
     assert "3 real cases also have samples based on them" in second
 
 
-def test_a_torn_line_is_said_other_damage_and_a_folder_without_a_session_are_refused(paper):
-    (path,) = (paper / "raters").glob("*.jsonl")
-    path.write_bytes(path.read_bytes()[:-9])
-    found = results(paper)
-    assert found["raters"][0]["answered"] == 99
-    assert f"{path}: ends within a line" in found["warnings"][0]
-    path.write_text(path.read_text().replace('"real"', '"rael"', 1))
-    with pytest.raises(IntegrityFault, match="is damaged"):
-        results(paper)
-    with pytest.raises(DataFault, match=r"no session\.json"):
-        results(paper / "raters")
-
-
 def test_every_answer_is_in_the_csv_and_numbers_and_table_are_written(paper):
-    found, files = write_results(paper)
-    lines = list(csv.DictReader(Path(files["answers"]).read_text().splitlines()))
+    found, written = write_results(paper, files(paper))
+    lines = list(csv.DictReader(Path(written["answers"]).read_text().splitlines()))
     assert sum(int(line["correct"]) for line in lines) == 70
     assert [int(line["position"]) for line in lines] == list(range(1, 101))
     one = next(line for line in lines if line["image"] == "99")
-    told = (one["truth"], one["answer"], one["seconds"], one["server_seconds"])
-    assert told == (S, S, "4.0", "4.05")
-    assert json.loads(Path(files["numbers"]).read_text()) == json.loads(json.dumps(found))
-    table = Path(files["table"]).read_text()
+    assert (one["truth"], one["answer"], one["seconds"]) == (S, S, "4.0")
+    assert json.loads(Path(written["numbers"]).read_text()) == json.loads(json.dumps(found))
+    table = Path(written["table"]).read_text()
     assert "| physician | 70 | 60 to 78.8 | &lt; 0.001 | 26 | 24 | 6 | 44 | 2.0 | 4.0 |" in table
     assert "- " + found["words"][0].replace("<", "&lt;") in table
 
@@ -233,5 +187,5 @@ def test_no_file_of_results_names_a_case(session):
     key = [{**one, "case": "Mustermann_03", "subject": "Mustermann"} for one in images(2)]
     folder = session(key)
     rate(folder, "x", [R] * 4)
-    _, files = write_results(folder)
-    assert [name for name in files.values() if "Mustermann" in Path(name).read_text()] == []
+    _, written = write_results(folder, files(folder))
+    assert [name for name in written.values() if "Mustermann" in Path(name).read_text()] == []

@@ -12,6 +12,7 @@ class Clock {
     this.#key = key;
     document.addEventListener("visibilitychange", () => this.#turn());
     addEventListener("pagehide", () => this.#keep());
+    setInterval(() => this.#keep(), 500); // a browser that is killed does not tell
   }
 
   /** The image of this name has been drawn just now. */

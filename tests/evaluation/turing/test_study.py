@@ -1,0 +1,158 @@
+import json
+import os
+import re
+import stat
+from base64 import b64decode
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gansynth.evaluation.turing import TuringOptions, make_study, open_study
+from gansynth.evaluation.turing.study import default_folder
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+
+EIGHT = TuringOptions(n=4, origin="all")
+EMBEDDED = re.compile(r'<script type="text/plain" class="image">(.*)</script>')
+
+
+def page_of(study, rater):
+    return (study.folder / "pages" / f"rater-{rater}.html").read_text()
+
+
+def about_of(page):
+    return json.loads(re.search(r'<script id="about".*?>(.*)</script>', page)[1])
+
+
+def test_a_study_lies_in_its_run_and_nobody_but_its_owner_may_read_it(made):
+    folder = default_folder(made.flat)
+    assert folder == made.flat / "turing" / "study"
+    assert {path.name for path in folder.iterdir()} == {"study.json", "images.npy", "pages"}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_the_same_options_add_raters_and_others_are_refused_with_a_way_out(made, flat_study):
+    before = (flat_study.folder / "study.json").read_bytes(), page_of(flat_study, 1)
+    study, pages = make_study(made.flat, flat_study.folder, EIGHT, raters=3)
+    assert [path.name for path in pages] == [f"rater-{n}.html" for n in (1, 2, 3)]
+    assert ((study.folder / "study.json").read_bytes(), page_of(study, 1)) == before
+    with pytest.raises(UsageFault, match=r"holds a study made with n 4, asked for 7.*--name"):
+        make_study(made.flat, flat_study.folder, TuringOptions(n=7, origin="all"))
+    with pytest.raises(UsageFault, match="--raters 101: expected 1 to 100"):
+        make_study(made.flat, flat_study.folder, EIGHT, raters=101)
+
+
+def test_a_page_that_is_lost_is_written_again_to_the_byte(made, flat_study):
+    before = page_of(flat_study, 1)
+    (flat_study.folder / "pages" / "rater-1.html").unlink()
+    study, _ = make_study(made.flat, flat_study.folder, EIGHT)
+    assert page_of(study, 1) == before
+
+
+def test_a_page_has_every_image_alike_under_a_code_of_its_rater(made, flat_study):
+    study, _ = make_study(made.flat, flat_study.folder, EIGHT, raters=2)
+    images = np.load(study.folder / "images.npy")
+    orders, codes = [], []
+    for rater in (1, 2):
+        page = page_of(study, rater)
+        shown = [b64decode(text) for text in EMBEDDED.findall(page)]
+        order = [*study.codes(rater).values()]
+        assert shown == [images[number].tobytes() for number in order]
+        assert about_of(page)["codes"] == [*study.codes(rater)]
+        orders.append(order)
+        codes += about_of(page)["codes"]
+    assert orders[0] != orders[1]
+    assert len(set(codes)) == 16
+    assert {len(code) for code in codes} == {24}
+
+
+def test_a_page_tells_nothing_of_what_its_images_are(made, flat_study):
+    page = page_of(flat_study, 1)
+    rest = EMBEDDED.sub("", page)
+    assert about_of(page).keys() == {"study", "rater", "codes", "channels", "size", "spacing"}
+    names = {told[part] for told in flat_study.key for part in ("case", "subject") if part in told}
+    assert names
+    hidden = [*names, flat_study.document["secret"], flat_study.document["run"]["id"]]
+    assert [name for name in hidden if name in rest] == []
+
+
+def test_a_page_needs_nothing_but_itself(flat_study):
+    page = EMBEDDED.sub("", page_of(flat_study, 1))
+    policy = re.search(r'Content-Security-Policy" content="(.*?)"', page)[1]
+    assert policy.startswith("default-src &#39;none&#39;;")
+    assert "unsafe" not in policy
+    assert re.findall(r"https?:|(?:src|href)=\"(?!data:)", page) == []
+
+
+def test_instructions_are_text(made, tmp_path):
+    options = TuringOptions(n=1, origin="all", instructions="<b onclick=x>Look</b> <!-- images -->")
+    study, _ = make_study(made.flat, tmp_path / "new", options, device="cpu")
+    assert "&lt;b onclick=x&gt;Look&lt;/b&gt; &lt;!-- images --&gt;" in page_of(study, 1)
+    assert len(EMBEDDED.findall(page_of(study, 1))) == 2
+
+
+def test_a_folder_that_holds_something_else_stays_as_it_is(made, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageFault, match="exists already and holds no study"):
+        make_study(made.flat, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path):
+    with pytest.raises(DataFault, match=r"no study.json here.*gansynth turing-test RUN"):
+        open_study(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a b"])
+def test_a_name_is_one_folder(name, tmp_path):
+    with pytest.raises(UsageFault, match="--name"):
+        default_folder(tmp_path, name)
+
+
+def test_what_a_killed_preparation_left_is_removed_and_one_that_fails_leaves_nothing(
+    made, tmp_path
+):
+    with pytest.raises(UsageFault, match="-n 999"):
+        make_study(made.flat, tmp_path / "new", TuringOptions(n=999), device="cpu")
+    assert list(tmp_path.iterdir()) == []
+    left = tmp_path / f".new.tmp-{2**22 + 1}"  # beyond the largest process number there is
+    left.mkdir()
+    (left / "images.npy").write_bytes(b"patients")
+    other = tmp_path / f".new.tmp-{os.getppid()}"
+    other.mkdir()
+    make_study(made.flat, tmp_path / "new", TuringOptions(n=2, origin="all"), device="cpu")
+    assert (left.exists(), other.exists()) == (False, True)
+
+
+def test_changed_images_are_noticed(made, flat_study):
+    path = flat_study.folder / "images.npy"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(IntegrityFault, match=r"images.npy: SHA-256 is .*restore it"):
+        make_study(made.flat, flat_study.folder, EIGHT, raters=2)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 1}', '{"version": 9}', '{"version": 3}'])
+def test_a_damaged_study_is_noticed(text, flat_study):
+    (flat_study.folder / "study.json").write_text(text)
+    with pytest.raises(IntegrityFault, match=r"study\.json"):
+        open_study(flat_study.folder)
+
+
+def test_a_changed_truth_is_noticed(flat_study):
+    path = flat_study.folder / "study.json"
+    text = path.read_text()
+    path.write_text(text.replace('"truth": "real"', '"truth": "synthetic"', 1))
+    with pytest.raises(IntegrityFault, match="was changed after it was written"):
+        open_study(flat_study.folder)
+
+
+def test_the_wheel_has_the_pages():
+    from hatchling.builders.wheel import WheelBuilder
+
+    root = Path(__file__).parents[3]
+    packed = {file.distribution_path for file in WheelBuilder(str(root)).recurse_included_files()}
+    templates = [path for path in root.glob("gansynth/**/templates/*") if path.is_file()]
+    assert len({path.parent for path in templates}) == 4
+    assert {path.relative_to(root).as_posix() for path in templates} <= packed
