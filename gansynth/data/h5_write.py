@@ -30,7 +30,13 @@ from gansynth.data.h5_format import (
     read_index,
 )
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors, publish_file, reserve, temporary_beside
+from gansynth.runtime.files import (
+    disk_errors,
+    publish_file,
+    remove_dead,
+    reserve,
+    temporary_beside,
+)
 
 Dtype = Literal["float32", "float16"]
 Compression = Literal["none", "lzf", "gzip"]
@@ -140,6 +146,7 @@ class _H5Writer:
         self._temporary = temporary_beside(path)
         self._file: Any = None
         with disk_errors(path):
+            remove_dead(path)
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
             self._descriptor = os.open(self._temporary, flags, 0o666)
         try:

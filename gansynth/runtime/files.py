@@ -243,8 +243,8 @@ def reserve(descriptor: int, size: int) -> bool:
 TEMPORARY = ".*.tmp-*"  # names of what ``temporary_beside`` returns
 
 
-def _remove_dead(path: Path) -> None:
-    """Remove what killed processes of this machine left of ``temporary_beside`` a path."""
+def remove_dead(path: Path) -> None:
+    """Remove what killed processes left beside a path, under names of ``temporary_beside``."""
     import psutil
 
     for left in path.parent.glob(f".{glob.escape(path.name)}.tmp-*"):
@@ -338,7 +338,7 @@ def whole_folder(final: Path, *, anew: bool = False) -> Iterator[Path]:
     with disk_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         for path in (final, aside):
-            _remove_dead(path)
+            remove_dead(path)
         for left in (temporary, replaced):
             shutil.rmtree(left, ignore_errors=True)
         temporary.mkdir()

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -324,6 +325,26 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr  # HDF5 would crash at exit
     assert done.stdout.split("\n")[:-1] == [f"{limit} 1 0" for limit in limits]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gansynth.data.h5_write import write_h5
+from gansynth.testing import ToySource
+
+kill = lambda done, total: done > 2 and os.kill(os.getpid(), signal.SIGKILL)
+write_h5(ToySource(3), Path(sys.argv[1]) / "toy.h5", progress=kill)
+"""
+
+
+@pytest.mark.fault(29)
+def test_what_a_killed_cache_leaves_is_removed_by_the_next(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name[:11] for path in tmp_path.iterdir()] == [".toy.h5.tmp"]
+    written(ToySource(3), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.h5"]
 
 
 def broken(case: Case) -> Any:
