@@ -1,7 +1,8 @@
 """Checked reading of nnU-Net's preprocessed arrays (``.b2nd``).
 
-They carry no checksum: one flipped bit in five goes unnoticed. So the hash of every file is noted
-beside their folder, by ``prepare`` or after a first decoding, and reading compares.
+They carry no checksum, and many a flipped bit goes unnoticed. So the hash of every file is noted
+beside their folder, by ``prepare`` or after a first decoding, and reading compares. ``check`` says
+which arrays nobody has noted: it decodes them, which is no proof.
 """
 
 from __future__ import annotations
@@ -40,11 +41,13 @@ class PreprocessedArrays:
 
     Args:
         hint: way out for a damaged array, for messages.
+        keep: note the hash of what could be decoded, where none is noted.
     """
 
-    def __init__(self, folder: Path, hint: str) -> None:
+    def __init__(self, folder: Path, hint: str, *, keep: bool = True) -> None:
         self.folder = folder
         self.hint = hint
+        self._keep = keep
         hashes = hashes_of(folder)
         noted = read_json(hashes) if hashes.is_file() else {}
         self._hashes = {name: str(value) for name, value in noted.items()}
@@ -96,14 +99,19 @@ class PreprocessedArrays:
             )
         return data
 
-    def _note_new(self) -> None:
+    def unnoted(self) -> list[Path]:
+        """Return the arrays whose hash is not noted."""
         known = {*self._hashes, *self._damaged}
-        new = [file for file in sorted(self.folder.glob("*.b2nd")) if file.name not in known]
-        hashes, damaged = decode_apart(new)
+        return [file for file in sorted(self.folder.glob("*.b2nd")) if file.name not in known]
+
+    def _note_new(self) -> None:
+        """Decode the arrays whose hash is not noted, in another process, and note it."""
+        hashes, damaged = decode_apart(self.unnoted())
         self._hashes |= hashes
         self._damaged |= damaged
         with contextlib.suppress(EnvironmentFault):  # a folder that may not be written to
-            write_json_atomic(hashes_of(self.folder), self._hashes)
+            if self._keep:
+                write_json_atomic(hashes_of(self.folder), self._hashes)
 
     def _fault(self, name: str, words: str) -> DataFault:
         path = self.folder / name

@@ -18,7 +18,7 @@ from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import stepping
-from gansynth_nnunet.cases import write_hashes
+from gansynth_nnunet.cases import PreprocessedArrays, write_hashes
 from gansynth_nnunet.dataset import RawSet, raw_cases
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.plans import (
@@ -162,7 +162,10 @@ def _preprocess(job: _PrepareJob, plans: NnunetPlans, configuration: str, force:
     folder = plans.data_folder(configuration)
     cases = len(job.raw.images)
     if not force and _complete(folder, job):
-        job.seconds[configuration] = 0.0  # what has no hash is decoded when it is first read
+        job.seconds[configuration] = 0.0
+        arrays = PreprocessedArrays(folder, "preprocess again: gansynth prepare --force")
+        for file in arrays.unnoted():  # of nnU-Net's own command; the first notes all
+            arrays.checked(file.name)
         return
     with _timed(job.seconds, configuration), _nnunet(job):
         from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset

@@ -26,7 +26,7 @@ from gansynth.data.nifti_source import VolumeSource
 from gansynth.data.pairs import beyond_gap
 from gansynth.data.read_options import ReadOptions, VolumeOptions, parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
-from gansynth_nnunet.cases import PreprocessedArrays
+from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import NIFTI, RawSet, raw_cases
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.splits import SPLITS, SUBJECTS, known_subjects
@@ -81,10 +81,19 @@ def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -
 
 
 def _check_arrays(preprocessed: Path) -> Iterator[Finding]:
-    """Compare preprocessed arrays with their hashes; decode those that have none."""
+    """Compare preprocessed arrays with their hashes; decode those that have none, and say so."""
     for folder in sorted({file.parent for file in preprocessed.glob("*/*.b2nd")}):
         again = f"preprocess again: gansynth prepare nnunet:{preprocessed.name[7:10]} --force"
-        arrays = PreprocessedArrays(folder, again)
+        arrays = PreprocessedArrays(folder, again, keep=False)
+        if unnoted := len(arrays.unnoted()):
+            yield Finding(
+                "warning",
+                None,
+                folder,
+                f"{folder}: {unnoted} arrays are not verified, for {hashes_of(folder).name} has no "
+                "hash of them: they can be decoded, but a flipped bit may go unnoticed; to be "
+                f"sure, {again}",
+            )
         for file in sorted(folder.glob("*.b2nd")):
             try:
                 arrays.checked(file.name)

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from gansynth.core.source import SourceRequest
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.progress import NullReporter, ProgressTask
+from gansynth_nnunet.cases import hashes_of
 from gansynth_nnunet.plans import PrepareSettings, _patch, _strides, write_small_plans
+from gansynth_nnunet.raw import check_nnunet
 from gansynth_nnunet.source import open_nnunet
 from tests.conftest import prepare
 
@@ -28,6 +30,42 @@ def own_request(toy: Any) -> SourceRequest:
 def test_what_is_done_is_not_done_again(toy_copy):
     report = prepare(own_request(toy_copy), ["3d_fullres", "2d"])
     assert [step for step, seconds in report["seconds"].items() if seconds] == ["check"]
+
+
+def unverified(toy):
+    """What the check says of arrays without a note, and which arrays it finds damaged."""
+    found = check_nnunet(own_request(toy), lambda done, total: None).findings
+    said = [one.message for one in found if "not verified" in one.message]
+    return said, [one.file.name for one in found if one.level == "error"]
+
+
+@pytest.mark.fault(3)
+def test_arrays_of_nnunets_own_command_are_noted_by_prepare_and_unverified_before(toy_copy):
+    """A bit that the decoder takes: from prepare on, its hash tells; before, the check says so."""
+    folder = open_nnunet(toy_copy.request()).folder
+    note, array = hashes_of(folder), next(folder.glob("*_seg.b2nd"))
+    before = read_json(note)
+    assert unverified(toy_copy) == ([], [])
+    note.unlink()
+    for _ in range(2):  # a check that noted what it read would be content the second time
+        (said,), damaged = unverified(toy_copy)
+        assert f"{folder}: {len(before)} arrays are not verified" in said
+        assert (damaged, note.exists()) == ([], False)
+    prepare(own_request(toy_copy), ["3d_fullres"])
+    assert read_json(note) == before
+    data = bytearray(array.read_bytes())
+    data[-1] ^= 1
+    array.write_bytes(data)
+    assert unverified(toy_copy) == ([], [array.name])
+
+
+def test_prepare_refuses_an_array_that_it_cannot_note(toy_copy):
+    folder = open_nnunet(toy_copy.request()).folder
+    hashes_of(folder).unlink()
+    array = next(folder.glob("*_seg.b2nd"))
+    array.write_bytes(array.read_bytes()[:50])
+    with pytest.raises(DataFault, match=rf"{array.name}: damaged .*--force"):
+        prepare(own_request(toy_copy), ["3d_fullres"])
 
 
 def test_changed_raw_data_are_prepared_again(toy_copy, cheap_nnunet):
