@@ -208,16 +208,24 @@ def cli() -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that ``finally`` blocks run and child processes end."""
+    """Turn SIGTERM into SystemExit, so that ``finally`` blocks run and child processes end.
+
+    Schedulers signal a process more than once; the second signal must not end these blocks.
+    """
+    stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(EXIT_SIGTERM)
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            raise SystemExit(EXIT_SIGTERM)
 
     restore = on_sigterm(stop)
     try:
         yield
     finally:
-        restore()
+        if not stopping:
+            restore()
 
 
 def main() -> NoReturn:

@@ -139,6 +139,9 @@ def command():
         for _ in range(6000):  # a signal just before a sleep does not shorten it
             time.sleep(0.1)
     finally:
+        print("cleaning", flush=True)
+        for _ in range(10):
+            time.sleep(0.1)
         print("cleaned up", flush=True)
 
 sys.modules["gansynth_cli.commands.sleepy"] = types.SimpleNamespace(command=command)
@@ -149,14 +152,21 @@ main.main()
 
 
 @pytest.mark.fault(30)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_it_with_its_code_after_cleaning_up(number, code):
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [([signal.SIGTERM] * 2, 143), ([signal.SIGTERM], 143), ([signal.SIGINT], 130)],
+)
+def test_a_signal_ends_it_with_its_code_after_cleaning_up(numbers, code):
+    """Schedulers send SIGTERM more than once: the second does not end the cleaning up."""
     pipe = subprocess.PIPE
     words = [sys.executable, "-c", SLEEPY]
     with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        child.send_signal(number)
+        child.send_signal(numbers[0])
+        assert child.stdout.readline() == "cleaning\n"
+        for number in numbers[1:]:
+            child.send_signal(number)
         rest, complaint = child.communicate(timeout=60)
     assert (child.returncode, rest) == (code, "cleaned up\n")
     assert "Traceback" not in complaint

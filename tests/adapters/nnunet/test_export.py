@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -142,6 +143,50 @@ def test_a_synthetic_case_is_the_banks_sample_with_all_that_nnunet_notes(exports
     assert {k for k in real if not k.endswith("_stuff")} <= set(properties)
     assert set(properties["class_locations"]) == set(real["class_locations"])
     assert (image[...].dtype, labels[...].dtype) == (np.float32, np.int16)
+
+
+WAITING = """
+import sys, time
+from gansynth_cli.main import main
+from gansynth_nnunet import export, export_raw
+
+def wait(*arguments):
+    print("writing", flush=True)
+    for _ in range(6000):  # a signal just before a sleep does not shorten it
+        time.sleep(0.1)
+
+export.write_case = export_raw.in_own_units = wait
+main()
+"""
+
+
+@pytest.mark.fault(30)
+@pytest.mark.slow
+@pytest.mark.parametrize(("content", "ratio"), [("mixed", "1:2"), ("synthetic", "0:1")])
+def test_an_export_whose_writer_waits_ends_at_sigterm_and_leaves_nothing(exports, content, ratio):
+    before = there(exports.toy)
+    place = ("-c", exports.configuration, "--plans", exports.toy.plans, "--root", exports.toy.root)
+    words = [
+        "augment",
+        "--target",
+        "nnunet",
+        "--data",
+        "nnunet:501",
+        *place,
+        "--bank",
+        exports.bank,
+    ]
+    words += ["--ratio", ratio, "--export", "Dataset520_New", "--content", content]
+    command = [sys.executable, "-c", WAITING, *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"writing\n"
+        assert len(there(exports.toy)) == len(before) + 1
+        for _ in range(2):
+            child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=60)
+    assert abs(child.returncode) in (143, signal.SIGTERM)  # the second may come when all is done
+    assert there(exports.toy) == before
 
 
 def test_properties_know_regions_and_the_ignore_label():
