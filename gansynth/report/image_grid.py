@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -41,8 +42,10 @@ Picture = npt.NDArray[np.uint8]
 Window = tuple[float, float]
 Cell = tuple[str, Sequence[Sample | Case]]
 """A caption, and the items side by side below it."""
-_Drawn = tuple[tuple[str, str], list[list[Picture | None]]]
-"""The two lines of a case's caption, and its panels, a row for each plane."""
+_Strips = list[tuple[str, Picture]]
+"""The strip of each channel, and the text above it."""
+_Drawn = tuple[str, list[list[Picture | None]]]
+"""The caption of a case, and its panels, a row for each plane."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,17 @@ def write_image_grid(
         EnvironmentFault: a disk error.
     """
     windows = windows_of([item for _, items in cells for item in items])
-    pictures: list[Picture | None] = [_cell(*cell, windows, schema, edge) for cell in cells]
-    pictures += [None] * (-len(pictures) % across)
-    rows = [pictures[first : first + across] for first in range(0, len(pictures), across)]
-    body = _together(rows, gap=0)
-    legend = _legend([item for _, items in cells for item in items], schema, body.shape[1])
-    return _write(path, [*legend, body])
+    drawn = [_cell(*cell, windows, schema, edge) for cell in cells]
+    width = max(strip.shape[1] for strips in drawn for _, strip in strips)
+    parts: list[Picture] = []
+    for first in range(0, len(drawn), across):
+        for line in zip(*drawn[first : first + across], strict=True):
+            missing = across - len(line)
+            parts.append(_texts([*(text for text, _ in line), *[""] * missing], width))
+            strips = [*(strip for _, strip in line), *[None] * missing]
+            parts.append(_together([strips], gap=0, least=width))
+    legend = _legend([item for _, items in cells for item in items], schema, width * across)
+    return _write(path, [*legend, *parts])
 
 
 def _cell(
@@ -92,20 +100,19 @@ def _cell(
     windows: Sequence[Window],
     schema: Schema,
     edge: int,
-) -> Picture:
-    """Return a line of text above each channel's strip."""
+) -> _Strips:
+    """Return each channel's strip, and the text above it."""
     plane = three_planes(items[0].labels, items[0].image.shape[1:], items[0].boxes)[0]
     caption = f"{caption}, slice {plane[1]}" if plane else caption
-    strips = []
+    strips: _Strips = []
     for channel, name in enumerate(schema.channels):
         window = windows[channel]
         panels = [_panel(item, plane, channel, window, item.labels, schema, edge) for item in items]
-        strip = _together([panels])
         text = caption if channel == 0 else ""
         if len(schema.channels) > 1:
             text = f"{text}  {name}".strip()
-        strips += [text_line(text, strip.shape[1]), strip]
-    return np.concatenate(strips)
+        strips.append((text, _together([panels])))
+    return strips
 
 
 def write_overlays(
@@ -171,23 +178,21 @@ def write_sample_grid(
     shown = list(zip_longest(samples[:count], real[:count]))
     drawn_cases = [_case(columns, *pair, windows, schema) for pair in shown]
     planes = max((len(rows) for _, rows in drawn_cases), default=1)
-    empty: _Drawn = (("", ""), [[None] * len(columns)] * planes)
+    empty: _Drawn = ("", [[None] * len(columns)] * planes)
     drawn_cases += [empty] * (-len(shown) % across or (0 if shown else across))
     panels = [p for _, rows in drawn_cases for row in rows for p in row if p is not None]
     widths = [p.shape[1] for p in panels] or [EDGE]
     widths += [text_width(column.heading) for column in columns]
     width = len(columns) * (max(widths) + GAP)
-    short = all(text_width(": ".join(words)) <= width for words, _ in drawn_cases)
     parts: list[Picture] = []
     for first in range(0, len(drawn_cases), across):
         line = drawn_cases[first : first + across]
-        captions = [[": ".join(filter(None, words))] if short else words for words, _ in line]
-        parts += [_texts(words, width) for words in zip(*captions, strict=True)]
+        parts.append(_texts([caption for caption, _ in line], width))
         rows = ([p for _, rows in line for p in rows[n]] for n in range(planes))
         parts += [_together([row], least=max(widths)) for row in rows]
     title = title if count else f"{title} (no samples)".strip()
     headings = [column.heading for column in columns] * across
-    above = [text_line(title, width * across)] * bool(title)
+    above = [_texts([title], width * across)] * bool(title)
     above += _legend([*samples, *real], schema, width * across)
     return _write(path, [*above, _texts(headings, width // len(columns)), *parts])
 
@@ -262,7 +267,7 @@ def _case(
     return _caption(sample, case, planes), rows
 
 
-def _caption(sample: Sample | None, case: Case | None, planes: Sequence[Plane]) -> tuple[str, str]:
+def _caption(sample: Sample | None, case: Case | None, planes: Sequence[Plane]) -> str:
     """Return the name of the case beside a sample, its planes and its class; and its edits."""
     told = {} if sample is None else sample.provenance
     placement = told.get("placement") or {}
@@ -274,7 +279,8 @@ def _caption(sample: Sample | None, case: Case | None, planes: Sequence[Plane]) 
     axes = zip(planes, ("slice", "row", "column"), (*corner, 0, 0, 0), strict=False)
     words += [f"{name} {plane[1] + first}" for plane, name, first in axes if plane]
     words += [str(told["class"])] if told.get("class") else []
-    return ", ".join(words), ", ".join(step["edit"] for step in told.get("edits") or ())
+    edits = ", ".join(step["edit"] for step in told.get("edits") or ())
+    return ": ".join(filter(None, (", ".join(words), edits)))
 
 
 def _all_labels(item: Sample | Case) -> LabelArray | None:
@@ -379,7 +385,25 @@ def _legend(items: Sequence[Sample | Case], schema: Schema, width: int) -> list[
 
 
 def _texts(texts: Sequence[str], width: int) -> Picture:
-    return np.concatenate([text_line(text, width) for text in texts], axis=1)
+    """Draw texts side by side, each in as many lines as it takes within its width."""
+    columns = [_lines(text, width) for text in texts]
+    rows = zip_longest(*columns, fillvalue="")
+    return np.concatenate(
+        [np.concatenate([text_line(line, width) for line in row], axis=1) for row in rows]
+    )
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """Break a text between words, and a word that alone is too long within."""
+    lines = [""]
+    for word in re.findall(r"\S+\s*", text):
+        if lines[-1] and text_width((lines[-1] + word).rstrip()) > width - GAP:
+            lines.append("")
+        for letter in word:
+            if text_width((lines[-1] + letter).rstrip()) > width - GAP:
+                lines.append("")
+            lines[-1] += letter
+    return lines
 
 
 def _write(path: Path, parts: Sequence[Picture]) -> Path:

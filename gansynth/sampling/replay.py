@@ -275,7 +275,8 @@ def _draw(run: Run, record: SampleRecord, root: str | None) -> tuple[Sample, Sch
     settings = record.settings
     host = settings.get("host")
     request = run.request if host is None else SourceRequest(**host["request"])
-    source = open_source(request if root is None else replace(request, root=root))
+    # A host's training has its folders from the environment; the run knows where they were.
+    source = open_source(replace(request, root=root or request.root or run.request.root))
     target = host["target"] if host is not None else ""
     adapter = (installed().adapter(target) if target else NullAdapter)(source)
     run_source, bring = source_for(run, adapter)

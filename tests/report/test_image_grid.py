@@ -22,6 +22,7 @@ from gansynth.report.image_grid import (
     write_sample_grid,
 )
 from gansynth.report.png import (
+    LINE,
     boxes_at,
     colour_of,
     middle_slice,
@@ -188,7 +189,7 @@ def test_a_caption_has_case_slice_class_and_edits_in_voxels_of_the_case():
     planes = ((0, 4), (1, 5), (2, 7))
     case = Case("brain_1", "someone", image)
     caption = _caption(Sample(image, provenance={**told, **edits}), case, planes)
-    assert caption == ("case brain_1, slice 14, row 3, column 7, glioma", "elastic, scale")
+    assert caption == "case brain_1, slice 14, row 3, column 7, glioma: elastic, scale"
     flat = Sample(image[:, 0], provenance={"placement": {"corner": [-4, 0], "slice_index": 12}})
     for shown in (None, (0, 0)):
         assert _caption(flat, case, (shown,)) == ("case brain_1, slice 12", "")
@@ -232,6 +233,27 @@ def test_a_sheet_makes_its_folder_and_leaves_nothing_else(tmp_path):
 def test_labels_may_be_anything_and_images_constant(sheet, labels, factor):
     image = factor * np.random.default_rng(0).standard_normal((2, 8, 8)).astype(np.float32)
     assert sheet([Sample(image, labels)], [], ToySource(2).schema).stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["x" * 60, "a case of many words " * 3])
+def test_captions_of_neighbours_do_not_touch_and_are_whole(tmp_path, name):
+    """Long ones take more lines; they ran into the next caption and off the sheet."""
+    first, second = cases(2, 2)
+
+    def sheet(captions, across):
+        cells = [(caption, [item]) for caption, item in zip(captions, (first, second), strict=True)]
+        path = write_image_grid(tmp_path / "s.png", cells, ToySource(2).schema, across=across)
+        return read_picture(path)
+
+    beside, wide = sheet([name, name], 2), sheet([name, ""], 1)
+    short = sheet(["", ""], 2)
+    lines = (len(beside) - len(short)) // LINE
+    assert lines >= 2
+    texts = beside[LINE : LINE * (2 + lines)]  # below the names of labels
+    middle = texts.shape[1] // 2
+    assert (texts[:, middle - GAP : middle] == 255).all()
+    left, right = (half < 128 for half in (texts[:, :middle], texts[:, middle:]))
+    assert left.sum() == right.sum() == (wide[LINE : LINE * (2 + lines)] < 128).sum()
 
 
 def test_overlays_show_truth_above_each_prediction_a_column_per_case(tmp_path):

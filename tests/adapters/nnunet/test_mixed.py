@@ -181,6 +181,19 @@ def test_every_draw_comes_back_to_the_bit(host):
         assert np.array_equal(again.labels, labels)
 
 
+def test_the_place_of_the_data_set_is_known_from_the_run(host, monkeypatch):
+    """nnU-Net's training has its folders from the environment, so its record names no root."""
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.delenv(f"nnUNet_{name}", raising=False)
+    reader = BankReader(host.bank)
+    name = reader.ids()[0]
+    told = reader.read(name).provenance
+    request = {**load_run(host.run, "cpu").request.to_json(), "root": None}
+    settings = {**told["settings"], "host": {"target": "nnunet", "request": request}}
+    again = replay(host.run, {**told, "settings": settings})
+    assert np.array_equal(again.image, reader.read(name).image.astype(np.float32))
+
+
 def test_the_log_has_the_samples_number_not_its_place_in_the_bank(host):
     numbers = [read_record(f"{host.log}:{n}").index for n in host.rows]
     assert all(number % 3 for number in numbers)  # every third was rejected
