@@ -16,9 +16,7 @@ from __future__ import annotations
 import argparse
 import io
 import shutil
-import threading
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -96,7 +94,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def turing(work: Path, args: argparse.Namespace) -> None:
-    """Make phantoms, fit, serve, look at it in windows of several sizes."""
+    """Make phantoms, fit, write pages, look at them in windows of several sizes."""
     from playwright.sync_api import sync_playwright
 
     from gansynth.testing.phantoms import PhantomOptions, write_gliomas
@@ -122,32 +120,20 @@ def turing(work: Path, args: argparse.Namespace) -> None:
 
 
 def read_study(browser: Any, run: Path, names: dict[str, str]) -> None:
-    """Serve a session of a run; the first image, as raters see it."""
-    from gansynth.evaluation.turing import TuringOptions, open_session, prepare_session, serve
+    """Make a study of a run; the first image, as raters see it."""
+    from gansynth.evaluation.turing import TuringOptions, make_study
 
-    shutil.rmtree(run / "session", ignore_errors=True)
-    prepare_session(run, run / "session", TuringOptions(n=8, origin="all", show_results=True))
-    links: Queue[Any] = Queue()
-    serving = threading.Thread(
-        target=serve,
-        args=(open_session(run / "session"),),
-        kwargs={"ready": lambda link, stop: links.put((link, stop))},
-    )
-    serving.start()
-    link, stop = links.get(timeout=60)
-    try:
-        for size, name in names.items():
-            page = browser.new_context(**SIZES[size]).new_page()
-            page.goto(link)
-            page.fill("#name", f"reader on a {size}")
-            page.click("text=Begin")
-            page.wait_for_selector("#real[aria-disabled=false]")
-            page.mouse.click(5, 5)  # a ring around the image says where the keys go
-            save(page.screenshot(), f"turing_{name}.png", 192)
-            page.context.close()
-    finally:
-        stop()
-        serving.join()
+    shutil.rmtree(run / "study", ignore_errors=True)
+    _, (path,) = make_study(run, run / "study", TuringOptions(n=8, origin="all"))
+    for size, name in names.items():
+        page = browser.new_context(**SIZES[size], color_scheme="dark").new_page()
+        page.goto(path.absolute().as_uri())
+        page.fill("#name", f"reader on a {size}")
+        page.click("text=Begin")
+        page.wait_for_selector("#real[aria-disabled=false]")
+        page.mouse.click(5, 5)  # a ring around the image says where the keys go
+        save(page.screenshot(), f"turing_{name}.png", 192)
+        page.context.close()
 
 
 # -- froc ------------------------------------------------------------------------------------------

@@ -192,8 +192,8 @@ def test_a_caption_has_case_slice_class_and_edits_in_voxels_of_the_case():
     assert caption == "case brain_1, slice 14, row 3, column 7, glioma: elastic, scale"
     flat = Sample(image[:, 0], provenance={"placement": {"corner": [-4, 0], "slice_index": 12}})
     for shown in (None, (0, 0)):
-        assert _caption(flat, case, (shown,)) == ("case brain_1, slice 12", "")
-    assert _caption(flat, None, (None,)) == ("slice 12", "")
+        assert _caption(flat, case, (shown,)) == "case brain_1, slice 12"
+    assert _caption(flat, None, (None,)) == "slice 12"
 
 
 @pytest.mark.parametrize("real", [0, 3])
