@@ -141,8 +141,16 @@ def command(
         return
     asked = {**study_options, "real": read_real(real, real_read), "samples": samples}
     options = TuringOptions(**asked, instructions=_read(instructions))
-    where = {"device": device, "data": data, "root": root, "reporter": out.reporter}
-    study, pages = make_study(run, folder, options, raters=raters, **where)
+    study, pages = make_study(
+        run,
+        folder,
+        options,
+        raters=raters,
+        device=device,
+        data=data,
+        root=root,
+        reporter=out.reporter,
+    )
     named = [] if folder == default_folder(run) else ["-o", folder]
     told = [
         f"study {study.id}: {len(study.key)} images, a page for each rater",

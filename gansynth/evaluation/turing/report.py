@@ -53,32 +53,9 @@ def results(study: Study, answers: Sequence[Path]) -> dict[str, Any]:
         DataFault: a file is none of this study, incomplete, or of a rater who has another.
         IntegrityFault: a file was not made by a page of this study.
     """
-    return _counted(study, read_answers(study, answers))
-
-
-def write_results(study: Study, answers: Sequence[Path]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Write the ``results``, as numbers and table, and every single answer into the folder.
-
-    Returns:
-        The document of ``results``, and the files: ``results.json``, ``table.md``, ``answers.csv``.
-    """
-    from gansynth.evaluation.turing.summary import csv_of, markdown
-    from gansynth.runtime.files import write_bytes_atomic, write_json_atomic
-
-    raters = read_answers(study, answers)
-    document = _counted(study, raters)
-    rows = [row for rater in raters for row in records(rater, study.key)]
-    names = {"numbers": "results.json", "table": "table.md", "answers": "answers.csv"}
-    files = {kind: study.folder / name for kind, name in names.items()}
-    write_json_atomic(files["numbers"], document)
-    write_bytes_atomic(files["table"], markdown(document).encode())
-    write_bytes_atomic(files["answers"], csv_of(rows).encode())
-    return document, {kind: str(path) for kind, path in files.items()}
-
-
-def _counted(study: Study, raters: Sequence[Rater]) -> dict[str, Any]:
     from gansynth.evaluation.turing.summary import conclusions, warnings
 
+    raters = read_answers(study, answers)
     key, several = study.key, len(raters) > 1
     counted: dict[str, Any] = {
         "version": VERSION,
@@ -96,6 +73,26 @@ def _counted(study: Study, raters: Sequence[Rater]) -> dict[str, Any]:
     counted["warnings"] = warnings(counted)
     counted["words"] = conclusions(counted)
     return counted
+
+
+def write_results(study: Study, answers: Sequence[Path]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Write the ``results``, as numbers and table, and every single answer into the folder.
+
+    Returns:
+        The document of ``results``, and the files: ``results.json``, ``table.md``, ``answers.csv``.
+    """
+    from gansynth.evaluation.turing.summary import csv_of, markdown
+    from gansynth.runtime.files import write_bytes_atomic, write_json_atomic
+
+    document = results(study, answers)
+    raters = read_answers(study, answers)
+    rows = [row for rater in raters for row in records(rater, study.key)]
+    names = {"numbers": "results.json", "table": "table.md", "answers": "answers.csv"}
+    files = {kind: study.folder / name for kind, name in names.items()}
+    write_json_atomic(files["numbers"], document)
+    write_bytes_atomic(files["table"], markdown(document).encode())
+    write_bytes_atomic(files["answers"], csv_of(rows).encode())
+    return document, {kind: str(path) for kind, path in files.items()}
 
 
 def records(rater: Rater, key: Sequence[Record]) -> list[dict[str, Any]]:

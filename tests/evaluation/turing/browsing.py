@@ -57,7 +57,7 @@ def saved(page: Any, study: Study) -> Path:
     page.evaluate("document.getElementById('seat').open = true")
     with page.expect_download() as download:
         page.locator(".save:visible").first.click()
-    path = study.folder / download.value.suggested_filename
+    path: Path = study.folder / download.value.suggested_filename
     download.value.save_as(path)
     return path
 

@@ -21,7 +21,8 @@ def page_of(study, rater):
 
 
 def about_of(page):
-    return json.loads(re.search(r'<script id="about".*?>(.*)</script>', page)[1])
+    (text,) = re.findall(r'<script id="about".*?>(.*)</script>', page)
+    return json.loads(text)
 
 
 def test_a_study_lies_in_its_run_and_nobody_but_its_owner_may_read_it(made):
@@ -78,7 +79,7 @@ def test_a_page_tells_nothing_of_what_its_images_are(made, flat_study):
 
 def test_a_page_needs_nothing_but_itself(flat_study):
     page = EMBEDDED.sub("", page_of(flat_study, 1))
-    policy = re.search(r'Content-Security-Policy" content="(.*?)"', page)[1]
+    (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', page)
     assert policy.startswith("default-src &#39;none&#39;;")
     assert "unsafe" not in policy
     assert re.findall(r"https?:|(?:src|href)=\"(?!data:)", page) == []
