@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.fingerprint import Prints, alike
+from gansynth.core.fingerprint import Prints, alike, sharing
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import check_digest, read_json
 from gansynth.runtime.serialise import Document
@@ -153,9 +153,9 @@ def matches(maker: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[s
     subjects = {c.subject: c.id for c in maker.cases} if same else {}
     contents = {c.sha256: c.id for c in maker.cases}
     images = {c.image: c.id for c in maker.cases if c.image}
-    prints = alike(
-        [c.prints for c in maker.cases], [c.prints for c in cases], axes=(3,) if same else (2, 3)
-    )
+    sides = [c.prints for c in maker.cases], [c.prints for c in cases]
+    axes = (3,) if same else (2, 3)
+    prints = {**sharing(*sides, axes), **alike(*sides, axes)}
     matched: dict[str, LineageMatch] = {}
     for index, case in enumerate(cases):
         ways = (

@@ -244,7 +244,9 @@ class CaseSource(ABC):
         if not np.ptp(case.image):
             return CaseRecord(case.id, subject, content)
         image = content_hash(case.image)
-        return CaseRecord(case.id, subject, content, image, prints_of(case.image))
+        return CaseRecord(
+            case.id, subject, content, image, prints_of(case.image, self.schema.spacing)
+        )
 
     def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
         """Return ``sha256`` of a case's record; may be cheaper than the whole record."""

@@ -296,7 +296,7 @@ def test_where_the_data_set_was_moved_the_way_out_is_named(command, kit, tmp_pat
 def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
     """By its id, should the data set be the same one; by its look, should it be another."""
     source = ToySource(2)
-    prints = prints_of(np.random.default_rng(0).random((1, 64, 64), np.float32))
+    prints = prints_of(np.random.default_rng(0).random((1, 64, 64), np.float32), (1, 1))
     held_out = [replace(source.record(source.held_out_ids[0]), prints=prints)]
     new = {"subject": "new", "sha256": "1" * 64, "image": "1" * 64}
     record = replace(held_out[0], **{**new, **seen})
