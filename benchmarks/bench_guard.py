@@ -29,6 +29,7 @@ from scipy.ndimage import gaussian_filter, rotate, zoom
 from gansynth.core.fingerprint import (
     AGREED,
     ALIKE,
+    CELLS,
     agreement,
     closeness,
     prints_of,
@@ -130,11 +131,14 @@ def read(file: Path) -> Read:
 
 
 def known(image: Array, spacing: tuple[float, ...]) -> Known | None:
-    """The fingerprint of a whole image, and its landmarks; None without either."""
+    """The fingerprint of a whole image, and its landmarks; None without landmarks."""
     prints = prints_of(np.asarray(image, np.float32)[None], spacing)
-    if len(prints) < 2 or not all(prints):
+    if len(prints) < 2 or not prints[1]:
         return None
-    return unpacked(prints[0]), (0, *read_landmarks(prints[1]))
+    whole = (
+        unpacked(prints[0]) if prints[0] else np.zeros(CELLS[image.ndim] ** image.ndim, np.float32)
+    )
+    return whole, (0, *read_landmarks(prints[1]))
 
 
 def agreements(first: Sequence[Known], others: Sequence[Known], ndim: int) -> Array:

@@ -30,6 +30,7 @@ from gansynth.runtime.devices import pick_device, place_for
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import path_inside, read_json, sha256_file, write_json_atomic
 from gansynth.runtime.version import __version__
+from gansynth.sampling.open_run import build_fitting, check_room, load_weights
 from gansynth.training.checkpoint import load_tensors
 from gansynth_segmenter.networks import build, probabilities
 from gansynth_segmenter.options import SegmenterOptions
@@ -197,24 +198,14 @@ def load(folder: Path, device: str = "auto") -> Segmenter:
         raise IntegrityFault(f"{path}: lacks {', '.join(missing)}; expected them, train it again")
     options = SegmenterOptions(**document["options"])
     schema, space = Schema.from_json(document["schema"]), Space.from_json(document["space"])
-    generator = build(options, space.generator_schema(schema), space.size)
-    _load_weights(generator, folder, document["weights"])
+    check_room(space, schema, f"{path}: key 'space'")
+    weights = document["weights"]
+    file = path_inside(folder, weights["path"], key=f"{path}: key 'weights'")
+    tensors = load_tensors(file, weights["sha256"])
+    generator_schema = space.generator_schema(schema)
+    generator = build_fitting(lambda: build(options, generator_schema, space.size), file)
+    load_weights(generator, tensors)
     generator.to(pick_device(device))
     generator.precision = "fp32" if options.precision == "fp32" else "auto"
     regions = tuple((str(name), tuple(labels)) for name, labels in document["regions"])
     return Segmenter(generator, schema, space, regions, options)
-
-
-def _load_weights(generator: Generator, folder: Path, weights: Mapping[str, str]) -> None:
-    path = path_inside(folder, weights["path"], key=f"{folder / FILE}: key 'weights'")
-    tensors = load_tensors(path, weights["sha256"])
-    net = generator.nets["generator"]
-    state = {key.removeprefix("generator/"): value for key, value in tensors.items()}
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        text = " ".join(str(error).split())[:200]
-        raise IntegrityFault(
-            f"{path}: the weights do not fit this network ({text}), expected those of {FILE}; "
-            "train it again"
-        ) from error

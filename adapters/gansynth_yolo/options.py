@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from gansynth.data.planes import PixelSpacing
 from gansynth.data.read_options import ReadOptions, SkullStrip, SplitsFile
+from gansynth.data.subjects import compile_pattern
 from gansynth.runtime.option_kinds import Size2
 from gansynth.runtime.options import Needs
 
@@ -17,8 +17,8 @@ def _two_groups(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        groups = re.compile(value).groups
-    except re.error as error:
+        groups = compile_pattern(value).groups
+    except ValueError as error:
         raise ValueError(f"no regular expression: {error}") from error
     if groups < 2:
         raise ValueError(

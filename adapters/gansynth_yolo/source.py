@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -24,7 +23,7 @@ from gansynth.data.label_boxes import LabelBoxes
 from gansynth.data.planes import resize
 from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.data.resplit import write_resplit
-from gansynth.data.subjects import grouped_splits, is_table, read_subjects
+from gansynth.data.subjects import compile_pattern, grouped_splits, is_table, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_yolo.cases import YoloImage, read_pixels, scaled
 from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
@@ -258,7 +257,7 @@ class YoloSource(CaseSource):
         if pixels.min() == pixels.max():
             return CaseRecord(case_id, subject, digest)
         return CaseRecord(
-            case_id, subject, digest, digest, prints_of(scaled(pixels, grey=self.grey))
+            case_id, subject, digest, digest, prints_of(scaled(pixels, grey=self.grey), (1.0, 1.0))
         )
 
     def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
@@ -286,7 +285,7 @@ class YoloSource(CaseSource):
     def _places(self) -> dict[str, tuple[str | None, int | None]]:
         if self.options.volumes is None:
             return dict.fromkeys(self.everything.images, (None, None))
-        pattern = re.compile(self.options.volumes)
+        pattern = compile_pattern(self.options.volumes)
         places: dict[str, tuple[str | None, int | None]] = {}
         for case, image in self.everything.images.items():
             match = pattern.search(unsplit(case))

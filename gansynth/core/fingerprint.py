@@ -188,7 +188,7 @@ def _averaged(image: npt.NDArray[np.float32], cells: int) -> npt.NDArray[np.floa
 # -- landmarks -------------------------------------------------------------------------------------
 
 Landmarks = tuple[int, npt.NDArray[np.float32], npt.NDArray[np.float32]]
-"""The index of an image, places (N, axes) in voxels of their octave, and unit vectors (N, values)."""
+"""An image's index, places (N, axes) in voxels of their octave, and unit vectors (N, values)."""
 
 
 def agreement(

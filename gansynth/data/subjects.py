@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import re2
 
 from gansynth.core.source import FoldSplit
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -44,10 +45,24 @@ def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
     return {case: subjects[case] for case in ids}
 
 
+def compile_pattern(text: str) -> Any:
+    """Compile a user's or a file's regular expression; RE2 searches in linear time.
+
+    Raises ValueError: it is none, or has what RE2 lacks: lookaround and backreferences.
+    """
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(text, options)
+    except re2.error as error:
+        reason = error.args[0]
+        raise ValueError(reason.decode() if isinstance(reason, bytes) else str(reason)) from error
+
+
 def _from_pattern(text: str, ids: Sequence[str]) -> dict[str, str]:
     try:
-        pattern = re.compile(text)
-    except re.error as error:
+        pattern = compile_pattern(text)
+    except ValueError as error:
         raise UsageFault(
             f"--subjects {text!r}: neither a file nor a regular expression ({error}); expected a "
             "CSV with the columns case and subject, or an expression with one group"

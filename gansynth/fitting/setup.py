@@ -33,7 +33,7 @@ from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import free_bytes, write_bytes_atomic
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.open_run import load_state
+from gansynth.sampling.open_run import check_room, load_state
 from gansynth.sampling.request_parsing import Capabilities, check_edits
 from gansynth.sampling.run import Run, check_lockable, new_manifest
 from gansynth.sampling.run_source import open_source
@@ -156,6 +156,7 @@ def resolve(
             return cls(space.generator_schema(source.schema), space.size, options)
 
     space = source.space
+    check_room(space, source.schema, source.name)
     built = build(space)
     check_labels(built, source)
     check_edits(edits or (), Capabilities.by(built))

@@ -112,7 +112,7 @@ def warm_start(generator: Generator, parent_run: ParentRun) -> WarmStart:
     Raises:
         UsageFault: nothing fits.
     """
-    original = build_generator(parent_run)
+    original = build_generator(parent_run, parent_run.weights)
     taken = copy_weights(generator, named_axes(original), parent_run.tensors())
     if generator.nets and taken.share < LEAST:
         raise UsageFault(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gansynth.runtime.errors import EnvironmentFault
+
 SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
 GIB = 2**30
@@ -58,19 +60,34 @@ def threads() -> DoctorLine:
 
 def memory() -> DoctorLine:
     """Check free memory, within a container's limit."""
-    import psutil
-
-    ram = psutil.virtual_memory()
-    total, free, limited = ram.total, ram.available, ""
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    if limit.isdigit() and int(limit) < total:
-        total, limited = int(limit), " (a container's limit)"
-        free = min(free, total - int(used or 0))
+    total, free, limited = _memory()
     text = f"{free / GIB:.1f} GiB free of {total / GIB:.1f}{limited}"
     if free < LITTLE_MEMORY:
         cure = "end other programs, or use fewer workers: export nnUNet_n_proc_DA=2"
         return DoctorLine("note", "memory", text, cure)
     return DoctorLine("ok", "memory", text)
+
+
+def refuse_beyond_memory(needed: int, what: str) -> None:
+    """Refuse (EnvironmentFault) what takes more bytes than there are free."""
+    free = _memory()[1]
+    if needed > free:
+        raise EnvironmentFault(
+            f"{what}, which takes {needed / GIB:.1f} GiB of memory; expected at most the "
+            f"{free / GIB:.1f} GiB that are free. Make it smaller, or take a machine with more"
+        )
+
+
+def _memory() -> tuple[int, int, str]:
+    """Return the bytes of memory, those free, and whether a container limits them, in words."""
+    import psutil
+
+    ram = psutil.virtual_memory()
+    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
+    if limit.isdigit() and int(limit) < ram.total:
+        free = min(ram.available, int(limit) - int(used or 0))
+        return int(limit), free, " (a container's limit)"
+    return ram.total, ram.available, ""
 
 
 def _cgroup(name: str) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import MANIFEST, RunDescription, RunFolder
+from gansynth.core.schema import Schema
+from gansynth.core.space import Space
 from gansynth.data.views import draws_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import check_sha256, path_inside
+from gansynth.runtime.machine import refuse_beyond_memory
 from gansynth.sampling.run import NOTHING, PARTS, Run
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from gansynth.sampling.composite import CompositeBase
 
 _AGAIN = "restore it from a copy, or fit the run again"
+_COPIES = 8  # arrays of a sample's size that drawing it holds at once, about
 
 
 def check_weights(run: RunDescription) -> Path:
@@ -43,21 +48,31 @@ def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
     Raises:
         UsageFault: there is no run, or it has no weights yet.
         IntegrityFault: the weights are not the manifest's.
+        EnvironmentFault: its networks or its samples are larger than the memory.
     """
     from gansynth.runtime.devices import pick_device
     from gansynth.training.checkpoint import load_tensors
 
     run = RunFolder(run) if isinstance(run, Path) else run
     manifest = dict(run.manifest)
+    check_room(run.space, run.schema, f"{run.folder / MANIFEST}: key 'space'")
     if PARTS in manifest:
         return Run(run.folder, load_composite(run, device), manifest)
-    generator = build_generator(run)
     path = check_weights(run)
-    _load_weights(generator, load_tensors(path, manifest["weights"]["sha256"]), path)
+    generator = build_generator(run, path)
+    load_weights(generator, load_tensors(path, manifest["weights"]["sha256"]))
     load_state(generator, run.folder, manifest)
     picked = pick_device(device)
     generator.precision = _precision(manifest, picked)
     return Run(run.folder, generator.to(picked), manifest)
+
+
+def check_room(space: Space, schema: Schema, where: str) -> None:
+    """Refuse (EnvironmentFault) a space whose samples are larger than the memory."""
+    voxels = max(math.prod(space.size), math.prod(space.frame))
+    size = " x ".join(map(str, space.frame or space.size))
+    what = f"{where} has samples of {size} voxels and {len(schema.channels)} channel(s)"
+    refuse_beyond_memory(4 * _COPIES * (len(schema.channels) + 1) * voxels, what)
 
 
 def load_state(generator: Generator, folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -79,14 +94,66 @@ def _precision(manifest: Mapping[str, Any], device: torch.device) -> Precision:
     return "auto" if trained == "auto" or device.type != "cuda" else "bf16"
 
 
-def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Path) -> None:
+def load_weights(generator: Generator, tensors: Mapping[str, Tensor]) -> None:
+    """Load the averaged weights, by ``network/tensor``, into networks of their shapes."""
     for name in generator.ema:
-        if name not in generator.nets:
-            continue
+        if name in generator.nets:
+            prefix = f"{name}/"
+            state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            generator.nets[name].load_state_dict(state, strict=False)
+
+
+def build_fitting(build: Callable[[], Generator], path: Path) -> Generator:
+    """Build a generator with fresh weights, once its networks are known to be those of a file.
+
+    They are built without memory first. torch's random state is kept. ``path``: the averaged
+    weights; of a generator without networks anything.
+
+    Raises:
+        IntegrityFault: the weights have other shapes, or are no safetensors file.
+        EnvironmentFault: the networks are larger than the memory.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+    from torch.overrides import TorchFunctionMode
+
+    class WithoutValues(TorchFunctionMode):
+        """Leaves tensors unfilled: on ``meta``, torch imports half of its compiler to fill them."""
+
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            kwargs = kwargs or {}
+            if func.__name__ == "normalize" or func.__name__[-1:] == "_" != func.__name__[:1]:
+                return args[0] if args else kwargs["tensor"]
+            return func(*args, **kwargs)
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"), WithoutValues():
+                generator = build()
+        except (RuntimeError, TypeError):  # a plugin's networks that need values to be built
+            generator = build()
+        if not generator.nets:
+            return build()
+        states = {
+            f"{name}/{key}": value
+            for name, net in generator.nets.items()
+            for key, value in net.state_dict().items()
+        }
+        averaged = tuple(f"{name}/" for name in generator.ema)
+        try:
+            with safe_open(path, "pt") as file:
+                names = [key for key in file.keys() if key.startswith(averaged)]  # noqa: SIM118
+                shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
+        except SafetensorError as error:
+            raise IntegrityFault(f"{path}: not a safetensors file: {error}; {_AGAIN}") from error
         # Only floating-point tensors are averaged; counters keep their initial value.
-        current = generator.nets[name].state_dict()
-        expected = {f"{name}/{k}": v.shape for k, v in current.items() if v.is_floating_point()}
-        shapes = {k: v.shape for k, v in tensors.items() if k.startswith(f"{name}/")}
+        expected = {
+            k: tuple(v.shape)
+            for k, v in states.items()
+            if k.startswith(averaged) and v.is_floating_point()
+        }
         differing = [k for k in expected.keys() | shapes.keys() if expected.get(k) != shapes.get(k)]
         if differing:
             first = min(differing)
@@ -95,13 +162,14 @@ def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Pat
                 f"{shapes.get(first)}, expected {expected.get(first)}; this run was made by "
                 "another version of its plugin. Fit it again"
             )
-        state = {key.removeprefix(f"{name}/"): tensors[key] for key in shapes}
-        generator.nets[name].load_state_dict(state, strict=False)
+        refuse_beyond_memory(
+            sum(value.nbytes for value in states.values()), f"{path.parent}: the run has networks"
+        )
+        return build()
 
 
-def build_generator(run: RunDescription) -> Generator:
-    """Build a run's generator with fresh weights; torch's random state is kept."""
-    import torch
+def build_generator(run: RunDescription, path: Path) -> Generator:
+    """Build a run's generator with fresh weights; see ``build_fitting``."""
     from pydantic import ValidationError
 
     manifest, space = run.manifest, run.space
@@ -115,8 +183,7 @@ def build_generator(run: RunDescription) -> Generator:
             f"options of the installed {manifest['generator']}. This run was made by another "
             "version of its plugin: install that one, or fit the run again"
         ) from None
-    with torch.random.fork_rng(devices=[]):
-        return cls(schema, space.size, options)
+    return build_fitting(lambda: cls(schema, space.size, options), path)
 
 
 def _first_line(error: Exception) -> str:
