@@ -30,6 +30,7 @@ HELP_CPU_SECONDS = 0.3
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python",
+    "re2": "google-re2",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }

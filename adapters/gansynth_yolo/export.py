@@ -13,7 +13,7 @@ import yaml
 
 from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.ratio import Ratio, listed_counts, whole_parts
-from gansynth.core.synthetic import KEY
+from gansynth.core.synthetic import KEY, marked_pixels
 from gansynth.hosts.export import DataSetExport, hashes_of, new_folder
 from gansynth.report.png import png_bytes
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -205,7 +205,9 @@ class YoloExport(DataSetExport):
         for part in ("images", "labels"):
             (folder / part / SYNTHETIC).mkdir(parents=True, exist_ok=True)
         flat = image[..., 0] if image.shape[2] == 1 else image
-        (folder / "images" / SYNTHETIC / f"{name}.png").write_bytes(png_bytes(flat, synthetic=True))
+        (folder / "images" / SYNTHETIC / f"{name}.png").write_bytes(
+            png_bytes(marked_pixels(flat), synthetic=True)
+        )
         rows = as_rows(boxes[:, [1, 0, 3, 2]], labels, image.shape[:2])
         (folder / "labels" / SYNTHETIC / f"{name}.txt").write_text(label_text(rows), "utf-8")
         return ExportedImage(name, sample.id, len(boxes))

@@ -17,7 +17,7 @@ from gansynth.core.lineage import CaseRecord, guard_split
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema, content_hash
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.core.space import Space
-from gansynth.core.synthetic import real_file
+from gansynth.core.synthetic import real_file, real_pixels
 from gansynth.data.folds import absolute, one_fold
 from gansynth.data.label_boxes import LabelBoxes
 from gansynth.data.planes import resize
@@ -227,7 +227,8 @@ class YoloSource(CaseSource):
         """
         image = self.image(case_id)
         real_file(image.image, self.request)
-        pixels = scaled(image.pixels(), grey=self.grey)
+        read = real_pixels(image.pixels(), image.image, self.request)
+        pixels = scaled(read, grey=self.grey)
         boxes = Boxes(image.boxes, image.rows[:, 0].astype(np.int16))
         number = self.label_class(case_id)
         labels = read_mask(image, len(self.file.names)) if self.options.masks else None

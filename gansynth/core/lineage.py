@@ -173,6 +173,22 @@ def matches(maker: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[s
     return matched
 
 
+def neighbours(seen: Mapping[str, Prints], held_out: Mapping[str, Prints]) -> str:
+    """Return a warning of held-out pictures that look like training ones; empty if there are none.
+
+    Both map cases to prints, of one data set without named subjects.
+    """
+    found = alike(list(seen.values()), list(held_out.values()), axes=(2,))
+    if not found:
+        return ""
+    index, other = next(iter(found.items()))
+    return (
+        f"{len(found)} held-out picture(s) are nearly identical to training ones, "
+        f"{list(held_out)[index]} to {list(seen)[other]} first. If they show one patient, "
+        "name the patients: --subjects"
+    )
+
+
 def claim(maker: Lineage) -> str:
     """Return in words what a passed ``guard`` has shown."""
     bare = [

@@ -1,14 +1,19 @@
 """The mark of files that gansynth generated, and the refusal to read such files as real cases.
 
-A NIfTI header has it (``descrip``), a PNG as text, JSON as a key; copies keep it.
+A NIfTI header has it (``descrip``), a PNG as text, JSON as a key; copies keep it. A picture has it
+in its pixels, too: other programs drop the text when they save it again.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from gansynth.runtime.errors import IntegrityFault
 
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
 
 MARK = "gansynth synthetic"
 KEY = "synthetic"  # key in JSON documents: true, or the names of the synthetic cases
+_BITS = np.unpackbits(np.frombuffer(hashlib.sha256(MARK.encode()).digest()[:8], np.uint8))[:, None]
+"""The lowest bits of the first pixels of a synthetic picture."""
 _HEAD = 4096  # bytes that contain the mark: all of a NIfTI header, a PNG file's first chunks
 
 
@@ -38,6 +45,26 @@ def is_marked(file: Path) -> bool:
     except (OSError, EOFError):  # the reader of the file reports it better
         return False
     return MARK.encode() in head
+
+
+def marked_pixels(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a picture of whole numbers, (H, W) or (H, W, C), with the mark in its first pixels.
+
+    A value changes by 1 at most; a picture of fewer than 64 pixels has no mark.
+    """
+    flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1).copy()
+    if len(flat) >= len(_BITS):
+        flat[: len(_BITS)] = flat[: len(_BITS)] >> 1 << 1 | _BITS
+    return flat.reshape(pixels.shape)
+
+
+def real_pixels(pixels: npt.NDArray[Any], file: Path, request: SourceRequest) -> npt.NDArray[Any]:
+    """Return the pixels of a file, (H, W) or (H, W, C); refuse the mark as ``real_file`` does."""
+    if request.synthetic is None and pixels.dtype.kind in "ui":
+        first = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)[: len(_BITS)]
+        if len(first) == len(_BITS) and np.array_equal(first & 1, first * 0 + _BITS):
+            raise _refused(str(file))
+    return pixels
 
 
 def real_file(file: Path, request: SourceRequest) -> Path:

@@ -6,7 +6,11 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from gansynth.core.findings import CheckReport, Finding
+from gansynth.core.fingerprint import Prints, prints_of
+from gansynth.core.lineage import neighbours
 from gansynth.core.schema import content_hash
 from gansynth.core.source import SourceRequest
 from gansynth.data.classes import without_cases
@@ -25,11 +29,18 @@ def check_pictures(request: SourceRequest, progress: Callable[[int, int], None])
     findings = [Finding("error", case, file, str(fault)) for case, file, fault in listing.faults]
     content: dict[str, list[str]] = defaultdict(list)
     kinds: dict[Kind, list[str]] = defaultdict(list)
+    prints: dict[str, Prints] = {}
     for done, picture in enumerate(listing.pictures.values()):
         progress(done, len(listing.pictures))
-        findings += _check_picture(source, picture, content, kinds)
+        findings += _check_picture(source, picture, content, kinds, prints)
     progress(len(listing.pictures), len(listing.pictures))
     findings += _check_set(source, content, kinds)
+    if request.subjects is None and not any(f.level == "error" for f in findings):
+        sides = (source.train_ids, source.held_out_ids)
+        if warning := neighbours(*({case: prints[case] for case in side} for side in sides)):
+            findings.append(
+                Finding("warning", None, listing.folder, f"{listing.folder}: {warning}")
+            )
     findings.sort(key=lambda finding: finding.level)  # errors before warnings
     return CheckReport(source.name, len(listing.pictures), findings)
 
@@ -39,6 +50,7 @@ def _check_picture(
     picture: PictureFiles,
     content: dict[str, list[str]],
     kinds: dict[Kind, list[str]],
+    prints: dict[str, Prints],
 ) -> Iterator[Finding]:
     shape = None
     try:
@@ -46,6 +58,7 @@ def _check_picture(
         shape = array.shape[:2]
         kinds[kind_of(array)].append(picture.case)
         content[content_hash(array)].append(picture.case)
+        prints[picture.case] = prints_of(np.moveaxis(np.atleast_3d(array), -1, 0), (1.0, 1.0))
         if array.min() == array.max():
             message = f"{picture.image}: every pixel is {array.flat[0]}; is it meant to be there?"
             yield Finding("warning", picture.case, picture.image, message)

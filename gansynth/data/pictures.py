@@ -17,7 +17,7 @@ from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.core.space import Space
-from gansynth.core.synthetic import real_file
+from gansynth.core.synthetic import real_file, real_pixels
 from gansynth.data.folds import absolute, one_fold
 from gansynth.data.label_boxes import LabelBoxes, box_record
 from gansynth.data.listing import located, picture_keys
@@ -188,6 +188,7 @@ class PictureSource(FlatSource):
         """
         picture = self._picture(case_id)
         array = read_picture(real_file(picture.image, self.request))
+        real_pixels(array, picture.image, self.request)
         if kind_of(array) != self._first:
             raise unlike(picture.image, kind_of(array), self._first)
         image = self._scaled(array)

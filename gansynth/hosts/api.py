@@ -17,7 +17,12 @@ from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource
 from gansynth.fitting.label_report import warn_of_label_maps
-from gansynth.hosts.checks import learn_filters, plan_training, seconds_of_a_sample
+from gansynth.hosts.checks import (
+    learn_filters,
+    plan_training,
+    seconds_of_a_sample,
+    warn_of_neighbours,
+)
 from gansynth.hosts.words import (
     NEEDS,
     OF_SAMPLES,
@@ -274,6 +279,7 @@ def _train(
     adapter.check(request)
     if mix_config.run is not None and mix_config.ratio.p > 0:
         warn_of_label_maps(mix_config.run.folder, reporter)
+        warn_of_neighbours(mix_config, adapter, reporter)
     folder = adapter.training_folder(request)
     if asked.words["dry_run"]:
         return Augmented(adapter, plan_training(adapter, request, folder))

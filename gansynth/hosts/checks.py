@@ -13,7 +13,7 @@ from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.core.adapter import Adapter, MixConfig
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import TrainingFolder, TrainingRequest
-from gansynth.core.lineage import CaseRecord, claim, guard, guard_host
+from gansynth.core.lineage import CaseRecord, claim, guard, guard_host, neighbours
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
 from gansynth.hosts.sample_source import SampleSource, check_schema, find_sample_source
@@ -182,6 +182,16 @@ def check_drawing(adapter: Adapter, mix_config: MixConfig) -> None:
         )
         sampler.check_cases()
     adapter.samples_checked = mix_config
+
+
+def warn_of_neighbours(mix_config: MixConfig, adapter: Adapter, reporter: Reporter) -> None:
+    """Warn of held-out pictures that look like training ones, where no subjects are named."""
+    lineage = find_sample_source(mix_config).lineage
+    if all(case.subject == case.id for case in adapter.held_out):
+        sides = (lineage.cases, adapter.held_out)
+        warning = neighbours(*({case.id: case.prints for case in side} for side in sides))
+        if warning:
+            reporter.warn(f"{adapter.source.name}: {warning}")
 
 
 def learn_filters(

@@ -23,6 +23,7 @@ import yaml
 from gansynth.core.schema import Boxes, FloatArray, Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
+from gansynth.core.synthetic import marked_pixels
 from gansynth.data.case_writer import yolo_lines
 from gansynth.report.png import outlined, png_bytes, scaled
 from gansynth.runtime.errors import UsageFault
@@ -213,7 +214,7 @@ class _PngWriter:
         pictures = [np.moveaxis(pixels, 0, -1)] if self.colour else list(pixels)
         files = {
             "images": [
-                self._save(f"{folder}/{name}.png", picture)
+                self._save(f"{folder}/{name}.png", marked_pixels(picture))
                 for folder, picture in zip(self.manifest.folders, pictures, strict=True)
             ]
         }

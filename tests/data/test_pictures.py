@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from gansynth.data.picture_files import read_picture
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from tests.data import sets
 from tests.data.sets import save_picture as save
 
@@ -348,6 +349,32 @@ def test_check_tells_everything_in_one_pass(folder):
     levels = [finding.level for finding in findings]
     assert levels == sorted(levels)
     assert [f.level for f in findings if "spare" in f.message] == ["warning"]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [("((?:x+x+)+y)", "have no subject"), (r"(?=x)(x)", "neither a file nor"), (r"(x)\1", "\\1")],
+)
+def test_a_pattern_of_subjects_ends_in_linear_time_or_is_refused(tmp_path, pattern, says):
+    for number in range(2):
+        save(tmp_path / f"{'x' * 60}{number}.png", picture(number))
+    with pytest.raises(GansynthError) as fault:
+        sets.opened(tmp_path, "pictures", subjects=pattern)
+    assert says in str(fault.value)
+
+
+@pytest.mark.parametrize("subjects", [None, r"(p\d)_"])
+def test_neighbours_on_both_sides_ask_for_subjects(tmp_path, subjects):
+    for number in range(18):
+        noise = np.random.default_rng(number // 3).random((64, 64, 8))
+        slices = gaussian_filter(noise, (2, 2, 6)) * 6000 - 2900
+        pixels = np.clip(slices[..., number % 3], 0, 255).astype(np.uint8)
+        save(tmp_path / f"p{number // 3}_{number}.png", pixels)
+    findings = sets.check(tmp_path, "pictures", subjects=subjects).findings
+    said = [f.message for f in findings if "nearly identical" in f.message]
+    assert len(said) == (subjects is None)
+    assert all("--subjects" in message for message in said)
 
 
 def test_the_same_picture_on_both_sides_is_an_error(folder):

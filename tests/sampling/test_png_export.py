@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.sample_request import SampleRequest
@@ -22,7 +23,7 @@ from gansynth.data.picture_files import read_picture
 from gansynth.data.pictures import open_pictures
 from gansynth.report import png
 from gansynth.runtime import files
-from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling import png_export
 from gansynth.sampling.deidentify import TIME
@@ -122,6 +123,18 @@ def test_pictures_reads_it_as_it_lies(tmp_path):
 
 
 @pytest.mark.parametrize("bits", [8, 16])
+def test_a_picture_that_another_program_saved_again_is_no_real_case(tmp_path, bits):
+    export(tmp_path / "out", Drawer(), bits=bits)
+    again = tmp_path / "elsewhere"
+    again.mkdir()
+    with Image.open(tmp_path / "out/images/sample-0000.png") as picture:
+        Image.fromarray(np.asarray(picture)).save(again / "scan.tif")
+    source = open_pictures(SourceRequest("pictures", str(again), fold="all"))
+    with pytest.raises(IntegrityFault, match=r"scan\.tif: made by gansynth"):
+        source.load("scan")
+
+
+@pytest.mark.parametrize("bits", [8, 16])
 def test_it_reads_back_as_pictures_exact_in_the_window(tmp_path, bits):
     drawer = Drawer()
     export(tmp_path / "out", drawer, bits=bits)
@@ -132,7 +145,9 @@ def test_it_reads_back_as_pictures_exact_in_the_window(tmp_path, bits):
     for case_id, sample in zip(source.train_ids, samples, strict=True):
         case: Any = source.load(case_id)
         wanted = (sample.image.clip(-2, 2) + 2) / 4
-        assert np.abs(case.image - wanted).max() <= 0.5 / (2**bits - 1) + 1e-6
+        away = np.abs(case.image - wanted).ravel() * (2**bits - 1)
+        assert away[:64].max() <= 1.5 + 1e-2  # the mark: the lowest bit of 64 pixels
+        assert away[64:].max() <= 0.5 + 1e-2
         numbers = np.array([0, 2, 300])[case.labels]
         assert np.array_equal(numbers, np.maximum(sample.labels, 0))
     mask = read_picture(tmp_path / "out/masks/sample-0000.png", "mask")
@@ -147,7 +162,7 @@ def test_each_of_several_channels_has_a_folder_and_a_window(tmp_path):
     for number, (low, high) in enumerate(((-2, 2), (-1, 3))):
         case = read_back(tmp_path / "out", number).load("sample-0001")
         wanted = (sample.image[number].clip(low, high) - low) / (high - low)
-        assert np.abs(case.image[0] - wanted).max() < 0.003
+        assert np.abs(case.image[0] - wanted).max() < 0.006
         assert case.labels.max() == 2
 
 
