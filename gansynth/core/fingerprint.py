@@ -33,12 +33,12 @@ _STEPS = 2.0  # quantisation levels in a standard deviation; 15 levels in all
 _BINS, _IN_PLANE = 128, 0.02
 _ROWS = 2048
 
-AGREED = {2: 12.0, 3: 9.0}
+AGREED = {2: 16.0, 3: 9.0}
 """Landmarks of a part of an image that count as the same, weighted by their closeness (0 to 1)."""
 _SIDE = {2: 128, 3: 64}  # most voxels along an axis; larger images are averaged to fewer
 _LANDMARKS = 64  # in each of two octaves
 _FINE, _WIDE = {2: 1.5, 3: 1.0}, {2: 3.0, 3: 2.0}  # sigmas of the band around landmarks, in voxels
-_SAME = {2: 0.8, 3: 0.9}  # correlation from which two landmarks may be the same
+_SAME = {2: 0.95, 3: 0.9}  # correlation from which two landmarks may be the same
 _TURN, _SLACK = 0.22, 1.5  # tolerated turn in radians, and movement in voxels
 
 
@@ -213,7 +213,8 @@ def agreement(
     mutual = (pair == nearest[row]) & (pair == best[column])
     there, here, weights = row[mutual], here[mutual], (pair[mutual] - least) / (1 - least)
     owner = owner[there]
-    scores = np.bincount(owner, weights, len(known))  # no more can agree than resemble each other
+    # No more can agree than resemble each other.
+    scores: npt.NDArray[np.float64] = np.bincount(owner, weights, len(known)).astype(np.float64)
     for number in np.flatnonzero(scores >= AGREED[ndim]):
         pairs = owner == number
         place, their_place = places[here[pairs]], theirs[there[pairs]]
@@ -247,14 +248,16 @@ def read_landmarks(text: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.f
 
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     vectors = vectors - vectors.mean(axis=1, keepdims=True)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-9), np.float32)
 
 
 @cache
 def _around(ndim: int) -> npt.NDArray[np.intp]:
     """Return the offsets (N, axes) of the values around a landmark, every other voxel."""
     cells = np.indices([7] * ndim).reshape(ndim, -1).T - 3
-    return 2 * cells[(cells**2).sum(axis=1) <= (10 if ndim == 2 else 5)]
+    near = (cells**2).sum(axis=1) <= (10 if ndim == 2 else 5)
+    return np.asarray(2 * cells[near], np.intp)
 
 
 def _landmarks(image: npt.NDArray[np.float32], spacing: Sequence[float]) -> str:

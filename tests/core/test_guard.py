@@ -192,7 +192,7 @@ def test_other_people_are_not_recognised(host):
 def test_no_two_people_of_a_real_data_set_look_alike(pattern):
     files = sorted(DATA.glob(pattern))
     volumes = [read_nifti(file) for file in files]
-    prints = [prints_of(v.array[None], np.abs(np.diag(v.affine))[:3]) for v in volumes]
+    prints = [prints_of(v.array[None], np.abs(np.diag(v.affine))[:3].tolist()) for v in volumes]
     assert len(prints) >= 77
     for number, one in enumerate(prints):
         assert len(one) == 2
