@@ -273,6 +273,7 @@ def toy_copy(toy_nnunet, tmp_path) -> Toy:
 def crop_samples(adapter, n: int, seed: int = 0):
     """Pairs of sample and host arrays: training crops with noise on them, in the host's space."""
     from gansynth.core.schema import Sample
+    from gansynth.sampling.copies import REPEATED
 
     rng = np.random.default_rng(seed)
     source, pairs = adapter.source, []
@@ -280,7 +281,9 @@ def crop_samples(adapter, n: int, seed: int = 0):
         case = source.load(source.train_ids[index % len(source.train_ids)])
         placed = source.space.to_generator(case, source.space.place(case, rng))
         noise = rng.normal(0, 0.05, placed.image.shape).astype(np.float32)
-        sample = Sample(placed.image + noise, placed.labels, provenance={"case": case.id})
+        sample = Sample(
+            placed.image + noise, placed.labels, provenance={"case": case.id, REPEATED: 0.0}
+        )
         sample = source.space.to_host(sample)
         pairs.append((sample, adapter.finalise(sample)))
     return pairs

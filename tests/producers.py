@@ -41,7 +41,7 @@ def load_run(folder, device):
     generator = Bag(device=Bag(type=device.partition(":")[0]))
     return Bag(generator=generator, lineage=Lineage("toy", "0", ()), run_id="run",
                manifest_sha256="f", edits=("elastic",), device=device,
-               request=SourceRequest("toy", "ok"))
+               request=SourceRequest("toy", "ok"), manifest={})
 
 class SampleDrawer:
     def __init__(self, run, source, request):

@@ -84,6 +84,7 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     from gansynth.core.registry import installed
     from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import SourceRequest
+    from gansynth.sampling.deidentify import real_parts
     from gansynth.sampling.replay import host_of, settings_of
     from gansynth.sampling.run_source import open_drawer, open_source
 
@@ -91,6 +92,7 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     adapter = (installed().adapter(config.target) if config.target else NullAdapter)(source)
     generator = RunFolder(Path(config.run))
     sampler, bring = open_drawer(adapter, generator, config.samples, device=config.device)
+    sampler.measured = config.frozen  # only a frozen bank can be exported for sharing
     run = sampler.run
     host = host_of(config.request, config.target, run, brought=bring is not None)
     spec = BankSpec(
@@ -103,6 +105,7 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
         dtype=config.dtype,
         samples=sampler.request,
         max_bytes=None if config.frozen else config.max_bytes,
+        real=real_parts(run),
     )
     with _open_bank(Path(config.bank), spec) as writer:
         try:

@@ -35,6 +35,8 @@ class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
     samples: SampleRequest = field(default_factory=SampleRequest)
     # most bytes that the samples of a live bank take; None for no limit but capacity
     max_bytes: int | None = None
+    # what its generator takes of real images, as it declares (``real_parts``); None if unknown
+    real: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.capacity < 1:

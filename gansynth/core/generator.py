@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gansynth.core.schema import Case, Condition, Sample, Schema
 from gansynth.runtime.devices import Precision, adam
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.options import SetOptions
 
 
@@ -153,8 +154,13 @@ class Phase:
 LabelSource = Literal["condition", "generated", "none"]
 """Origin of the samples' label maps; see ``Generator.label_source``."""
 
-Heeded = Literal["labels", "boxes", "class", "foreground", "background", "lesion", "image"]
+Heeded = Literal[
+    "labels", "boxes", "class", "foreground", "background", "lesion", "image", "channels", "context"
+]
 """Parts of a condition that samples may follow; see ``Generator.conditioned_on``."""
+
+
+MOST_VALUES = 64  # distinct values of a case's context
 
 
 class TrainingBuffer(Protocol):
@@ -244,7 +250,9 @@ class Generator(ABC):
         ``background``: a real case's image, part of which its samples keep. ``lesion``: the voxels
         of its label map that are new to the background, and another case's image there (``donor``).
         ``image``: the image of its case, moved along with its label map (``moved``); edits are then
-        spatial maps only.
+        spatial maps only. ``channels``: real channels, those of ``given``. ``context``: those of
+        ``context``. Samples for sharing may hold no real image: ``background``, ``lesion``,
+        ``image`` and ``channels`` are refused.
         """
         return frozenset({"labels"} if self.label_source == "condition" else ())
 
@@ -314,18 +322,45 @@ class Generator(ABC):
         """Compute plain statistics of the training cases (generator's space) before training."""
 
     def state(self) -> dict[str, Any]:
-        """Return the statistics of ``observe`` as JSON; they hold no patient's image."""
+        """Return the statistics of ``observe`` as JSON; they hold no patient's image.
+
+        At most 128 KiB, whatever the size of images: larger states are refused.
+        """
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (optional)
         """Restore ``state``."""
 
     def context(self, case: Case) -> Any:
-        """Return context channels int16 (D, H, W) of a case in the generator's space, or None."""
+        """Return context channels int16 (D, H, W) of a case in the generator's space, or None.
+
+        At most 64 distinct values; used if ``conditioned_on`` has ``context``.
+        """
         return None
 
+    def taken_context(self, case: Case) -> Any:
+        """Return ``context`` of a case, as the core takes it; None if it is not declared.
+
+        Raises:
+            IntegrityFault: it has other values than integers, or more than 64 distinct ones.
+        """
+        context = self.context(case) if "context" in self.conditioned_on else None
+        if context is None:
+            return None
+        values = np.unique(context)
+        if len(values) > MOST_VALUES or values.dtype.kind not in "iub":
+            raise IntegrityFault(
+                f"{self.name}: context() of a case has {len(values)} distinct values of "
+                f"{context.dtype}, expected integers and at most {MOST_VALUES}: more could be its "
+                "image. Give clusters or regions"
+            )
+        return context
+
     def given(self, case: Case) -> Any:
-        """Return channels float32 (K, D, H, W) of a case that are given as input, or None."""
+        """Return channels float32 (K, D, H, W) of a case that are given as input, or None.
+
+        Used if ``conditioned_on`` has ``channels``.
+        """
         return None
 
     def reject_reason(self, sample: Sample) -> str:

@@ -25,6 +25,7 @@ from gansynth.runtime.serialise import Document, from_json
 
 MANIFEST = "manifest.json"
 VERSION = 2
+MOST_STATE = 128 << 10  # bytes of a generator's state as JSON, whatever the size of its images
 _AGAIN = "restore it from a copy, or fit the run again"
 _UNFIT = (AttributeError, LookupError, RecursionError, TypeError, ValueError, GansynthError)
 
@@ -184,8 +185,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write ``manifest.json`` of a run, with its digest. Raises EnvironmentFault: a disk error."""
+    """Write ``manifest.json`` of a run, with its digest.
+
+    Raises:
+        EnvironmentFault: a disk error.
+        IntegrityFault: the generator's state is as large as images are.
+    """
     plain = json.loads(json.dumps(manifest, allow_nan=False))
+    if (size := len(json.dumps(plain.get("state")))) > MOST_STATE:
+        raise IntegrityFault(
+            f"{folder}: the state() of {plain['generator']} has {size} bytes as JSON, expected at "
+            f"most {MOST_STATE}: manifests are passed on, and more could be patients' images. Keep "
+            "statistics in it, and what training learns in networks"
+        )
     write_json_atomic(folder / MANIFEST, {**plain, "digest": digest_of(plain)})
 
 

@@ -179,7 +179,9 @@ def resolve(
         images = loop.epochs * len(source.train_ids)
         steps = steps_for(images, list(built.stages()), loop.batch_size)
         loop = loop.model_copy(update={"steps": steps, "epochs": None})
-    cut = partial(CaseBatches, cache, seed=loop.seed, context=built.context, accepts=built.accepts)
+    cut = partial(
+        CaseBatches, cache, seed=loop.seed, context=built.taken_context, accepts=built.accepts
+    )
     crops = cut(space)
     small = space if loop.patch is None else _patch_space(space, loop.patch)
     maps = _asked_maps(built, small, cache)
@@ -206,7 +208,7 @@ def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> EditedL
         )
     pool = CasePool(TrainingCases(cache), space)
     follows = generator.context_follows
-    return EditedLabelMaps(pool, edits, context=generator.context, follows=follows)
+    return EditedLabelMaps(pool, edits, context=generator.taken_context, follows=follows)
 
 
 def check_labels(generator: Generator, source: CaseSource) -> None:

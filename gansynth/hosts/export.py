@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from gansynth.bank.reader import BankReader
 from gansynth.bank.sample_file import list_samples
 from gansynth.bank.spec import read_heartbeat
@@ -23,7 +25,13 @@ from gansynth.core.host_commands import ExportRequest
 from gansynth.core.source import CaseSource
 from gansynth.hosts.checks import learn_filters
 from gansynth.hosts.sample_source import find_sample_source
-from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
+from gansynth.runtime.errors import (
+    DataFault,
+    EnvironmentFault,
+    GansynthError,
+    IntegrityFault,
+    UsageFault,
+)
 from gansynth.runtime.files import (
     disk_errors,
     publish_dir,
@@ -32,7 +40,12 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.deidentify import forget_times, record_of, refuse_real_images
+from gansynth.sampling.deidentify import (
+    SharedSamples,
+    forget_times,
+    record_of,
+    refuse_real_images,
+)
 from gansynth.sampling.identifiers import names_in
 from gansynth.sampling.run import locked
 
@@ -78,9 +91,10 @@ class DataSetExport(ABC):
         sample_source = find_sample_source(request.mix_config)
         self.manifest = None if sample_source.run is None else sample_source.run.manifest
         self.generator = sample_source.described["manifest_sha256"]
-        if self.content == "synthetic" and sample_source.run is not None:
+        if self.content == "synthetic":
+            maker = request.mix_config.bank or request.mix_config.run
             otherwise = "export --content mixed for yourself"
-            refuse_real_images(sample_source.run, "--content synthetic", otherwise)
+            refuse_real_images(sample_source.real, maker, "--content synthetic", otherwise)
         self.sample_bytes = self.measure()
         self._count()
         self._check_room()
@@ -220,6 +234,8 @@ class DataSetExport(ABC):
             rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
             with disk_errors(self.folder):
                 folder.mkdir()
+                if self.content == "synthetic":
+                    self._watch(reader, reporter)
                 details = self.write(folder, reader, rejected, reporter)
                 if self.content == "synthetic":
                     forget_times(folder)
@@ -227,6 +243,13 @@ class DataSetExport(ABC):
                 shutil.rmtree(reader.folder, ignore_errors=True)
             publish_dir(folder, self.folder)
         return {**self.describe(), **details, "rejected": rejected}
+
+    def _watch(self, reader: BankReader, reporter: Reporter) -> None:
+        space = None if self.mix_config.run is None else self.mix_config.run.space
+        shared = SharedSamples(self.folder, self.source, space, reporter)
+        for sample in map(reader.read, reader.ids()[: self.samples]):
+            shared.add(sample.id, np.asarray(sample.image, np.float32), sample.provenance)
+        shared.finish()
 
     @property
     def build(self) -> Path:
@@ -244,6 +267,8 @@ class DataSetExport(ABC):
             try:
                 shutil.rmtree(dataset, ignore_errors=True)
                 yield dataset
+            except IntegrityFault:
+                raise
             except GansynthError:
                 keep = bool(list_samples(build / "bank"))
                 if keep:
@@ -253,7 +278,6 @@ class DataSetExport(ABC):
                 shutil.rmtree(dataset if keep else build, ignore_errors=True)
 
     def _fill(self, reporter: Reporter) -> BankReader:
-        """Return the given bank, or one that a producer fills now."""
         mix_config = self.mix_config
         if mix_config.bank is not None:
             return BankReader(mix_config.bank)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.bank.reader import BankReader, BankSample, verify_bank
 from gansynth.core.lineage import Lineage
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.sampling.deidentify import real_parts
 
 if TYPE_CHECKING:
     from gansynth.core.mix_config import MixConfig
@@ -34,6 +35,13 @@ class SampleSource:
     def run_id(self) -> str | None:
         """Id of the generator's run; None for a bank."""
         return None if self.run is None else self.run.run_id
+
+    @property
+    def real(self) -> tuple[str, ...] | None:
+        """What the generator takes of real images; None for a bank that does not know it."""
+        if self.run is not None:
+            return real_parts(self.run)
+        return None if self.bank is None else self.bank.spec.real
 
 
 def find_sample_source(mix_config: MixConfig) -> SampleSource:

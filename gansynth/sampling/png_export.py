@@ -4,14 +4,14 @@
 for each), ``masks/`` label numbers, ``overlays/`` optional overlays. ``labels/`` has boxes in
 YOLO's format, with their names in ``classes.txt``. The manifest is ``manifest.csv`` and
 ``manifest.json``. If one file has all channels there is also ``dataset.json`` and, with boxes,
-``data.yaml``, for ``pictures:`` and ``yolo:``. No file names a patient, a case or a path, so the
-folder may be shared.
+``data.yaml``, for ``pictures:`` and ``yolo:``. No file names a patient, a case or a path, and no
+sample repeats a real image, so the folder may be shared.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,7 @@ from gansynth.runtime.files import disk_errors, whole_folder
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import __version__
 from gansynth.sampling.dataset_writer import write_names
-from gansynth.sampling.deidentify import check_new, forget_times
+from gansynth.sampling.deidentify import SharedSamples, check_new, forget_times
 from gansynth.sampling.identifiers import names_in
 from gansynth.sampling.png_manifest import PngManifest
 from gansynth.sampling.quality_gate import reject_reason_of
@@ -64,15 +64,14 @@ def export_pictures(
     out: Path,
     options: PngOptions,
     reporter: Reporter,
-    drawn: Callable[[Mapping[str, Mapping[str, Any]]], None] | None = None,
+    shared: SharedSamples,
 ) -> dict[str, Any]:
     """Generate samples and write them as PNG files with a manifest: the whole folder, or nothing.
 
     Args:
         n: samples to generate; rejected ones are left out, and counted.
         out: the folder; it must be empty or missing.
-        drawn: called with the provenance of all written samples, by name, before the folder
-            appears.
+        shared: watches all written samples.
 
     Returns:
         A JSON-able report: folder, samples written and left out, window, seconds per sample.
@@ -80,6 +79,7 @@ def export_pictures(
     Raises:
         UsageFault: samples are volumes, the folder is not empty, or a window is invalid.
         EnvironmentFault: the files cannot be written.
+        IntegrityFault: a sample repeats a real image.
     """
     import time
 
@@ -88,15 +88,14 @@ def export_pictures(
     began, batch = time.perf_counter(), min(AT_ONCE, n)
     settings = settings_of(drawer, batch, "float32")
     with whole_folder(out) as temporary:
-        writer = _PngWriter(temporary, drawer, windows, options)
+        writer = _PngWriter(temporary, drawer, windows, options, shared)
         with reporter.task(n, "sample") as bar, disk_errors(out):
             for first in range(0, n, batch):
                 for sample in drawer.draw(first, batch)[: n - first]:
                     writer.add(noted(sample, settings))
                     bar.advance(1)
             writer.finish()
-            if drawn is not None:
-                drawn(writer.told)
+            shared.finish()
             forget_times(temporary)
     reject_reasons = writer.manifest.reject_reasons
     if reject_reasons:
@@ -175,9 +174,9 @@ class _PngWriter:
         drawer: Sampler,
         windows: Sequence[tuple[float, float]],
         options: PngOptions,
+        shared: SharedSamples,
     ) -> None:
-        self.folder, self.options = folder, options
-        self.told: dict[str, Mapping[str, Any]] = {}
+        self.folder, self.options, self.shared = folder, options, shared
         # With the samples' own axes, and the labels of a composite run's samples.
         self.schema: Schema = drawer.run.space.generator_schema(drawer.source.schema)
         named = dict(zip(self.schema.channels, windows, strict=True))
@@ -205,8 +204,9 @@ class _PngWriter:
             self.manifest.reject_reasons[reject_reason_of(reject_reason)] += 1
             if not self.options.keep_flawed:
                 return
+        name = f"sample-{provenance['index']:04d}"
+        self.shared.add(name, sample.image, provenance)
         sample = flat(sample)
-        name = f"sample-{sample.provenance['index']:04d}"
         windows = list(self.manifest.windows.values())
         pixels, beyond = scaled(sample.image, windows, self.options.bits)
         self.manifest.pixels[0] += pixels.size
@@ -231,7 +231,6 @@ class _PngWriter:
             picture = outlined(grey, labels, values, edge=LARGE, boxes=boxes)
             files["overlay"] = [self._save(f"overlays/{name}.png", picture)]
         self.manifest.add(name, sample, files)
-        self.told[name] = provenance
 
     def finish(self) -> None:
         """Write the files that exist once."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,10 @@ from gansynth.runtime.files import folder_name, whole_folder
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.dataset_writer import DatasetWriter, made_by
 from gansynth.sampling.deidentify import (
+    SharedSamples,
     check_new,
     check_sharing,
     forget_times,
-    keep_origins,
     record_of,
     shareable,
 )
@@ -82,13 +81,18 @@ def sample_run(
         nearest: also write ``nearest.png``: samples beside their nearest training cases.
         png: write PNG files with a manifest instead of NIfTI files.
         request: conditions and filters of the samples; None for the defaults.
-        for_sharing: the files will be shared. The source cases are written into the run folder
-            alone. Generators that keep parts of real images are refused.
+        for_sharing: the files will be shared, as those of ``png`` always may be. The source cases
+            are written into the run folder alone. Generators that keep parts of real images are
+            refused.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
         root: overrides the root folder of the source.
 
     Returns:
         A JSON-able report: files written, preview grids, seconds per sample.
+
+    Raises:
+        UsageFault: a request that the run does not support, or real images would be shared.
+        IntegrityFault: a sample for sharing repeats a real image.
     """
     opened = load_run(run, device)
     source = open_moved(opened, data, root)
@@ -119,7 +123,9 @@ def sample_run(
             reporter=reporter,
         )
     n = NUMBER if n is None else n
+    option = "--format png" if png is not None else "--deidentify" if for_sharing else ""
     drawer = Sampler(opened, source, request, reporter)
+    drawer.measured = bool(option)
     name = "-".join((f"seed-{request.seed}", *map(folder_name, request.classes or ())))
     usual = run / "samples" / name
     kind = "-png" if png is not None else "-shared" if for_sharing else ""
@@ -128,20 +134,16 @@ def sample_run(
     report: dict[str, Any] = {"data": source.name, "fold": source.fold}
     if png is not None:
         check_export(drawer, place)
-    if for_sharing:
-        check_sharing(drawer, place)
-    keep = partial(keep_origins, drawer, place, reporter=reporter if for_sharing else None)
+    shared = check_sharing(drawer, place, option, reporter) if option else None
     if interpolate is not None:  # refused before anything is generated
         drawer.interpolate(0, interpolate)
     drawn: list[Sample] = []
-    if png is not None:
-        report |= export_pictures(drawer, n, place, png, reporter, keep)
+    if png is not None and shared is not None:
+        report |= export_pictures(drawer, n, place, png, reporter, shared)
     else:
         anew = out is None and not kind
-        report |= _write_volumes(
-            drawer, n, place, anew, reporter, drawn, keep if for_sharing else None
-        )
-    if png is not None or for_sharing:
+        report |= _write_volumes(drawer, n, place, anew, reporter, drawn, shared)
+    if shared is not None:
         report["record"] = str(record_of(run, place))
     if interpolate is not None:
         report["interpolation"] = write_interpolation(drawer, sheets, rows, interpolate)
@@ -168,15 +170,14 @@ def _write_volumes(
     anew: bool,
     reporter: Reporter,
     drawn: list[Sample],
-    keep: Callable[[Mapping[str, Mapping[str, Any]]], None] | None,
+    shared: SharedSamples | None,
 ) -> dict[str, Any]:
-    """Write samples as a data set; the first go into ``drawn``, the provenance to ``keep``."""
+    """Write samples as a data set; the first go into ``drawn``, those for sharing to ``shared``."""
     seconds, reject_reasons = 0.0, Counter[str]()
     settings = settings_of(drawer, 1, "float32")
-    origins: dict[str, Mapping[str, Any]] = {}
     names = names_in(drawer.lineage, drawer.source.schema)
     schema = replace(drawer.source.schema, spacing=drawer.sampler.cases.schema.spacing)
-    made = made_by(drawer.run, drawer.source if keep is None else None)
+    made = made_by(drawer.run, drawer.source if shared is None else None)
     with whole_folder(out, anew=anew) as folder:
         writer = DatasetWriter(folder, schema, made)
         with reporter.task(n, "sample") as bar:
@@ -187,15 +188,17 @@ def _write_volumes(
                 if reject_reason := sample.provenance.get("reject_reason"):
                     reject_reasons[reject_reason_of(str(reject_reason))] += 1
                 name = f"sample-{index:04d}"
-                origins[name] = sample.provenance
-                facts = sample.provenance if keep is None else shareable(drawer.run, sample, names)
+                facts = sample.provenance
+                if shared is not None:
+                    shared.add(name, sample.image, sample.provenance)
+                    facts = shareable(drawer.run, sample, names)
                 writer.add(name, sample.image, sample.labels, sample.boxes, provenance=facts)
                 if index < SHEET:
                     drawn.append(sample)
                 bar.advance(1)
-        writer.finish(drawer.lineage if keep is None else None)
-        if keep is not None:
-            keep(origins)
+        writer.finish(drawer.lineage if shared is None else None)
+        if shared is not None:
+            shared.finish()
             forget_times(folder)
     if reject_reasons:
         counts = "; ".join(

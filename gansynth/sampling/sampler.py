@@ -27,6 +27,7 @@ from gansynth.data.views import SourceView, draws_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.composite import CompositeBase
+from gansynth.sampling.copies import REPEATED, repeated_share
 from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
 from gansynth.sampling.label_maps import viewed
 from gansynth.sampling.request_parsing import Capabilities, check_request, per_class
@@ -48,6 +49,7 @@ class Sampler:
         learn: False leaves out unfitted filters: nothing is trained or written.
 
     Attributes:
+        measured: whether the provenance says what share of its real images a sample repeats.
         source: real cases with the channels and labels that samples have.
         base: another source whose cases condition the samples; None for the run's own.
         filters: fitted filters; they write their results into the provenance.
@@ -68,7 +70,7 @@ class Sampler:
         composite = "parts" in run.manifest and "labels_by" in source.request.view
         self.source = source.base if composite and isinstance(source, SourceView) else source
         self._viewed = self.source is not source
-        self.run = run
+        self.run, self.measured = run, False
         generator, request = run.generator, request or SampleRequest()
         check_request(request, Capabilities.by(generator, per_class(run.manifest)))
         check_classes(run, request.classes or ())
@@ -116,7 +118,8 @@ class Sampler:
         )
         pairs = zip(samples, conditions, strict=True)
         judged = [self._judged(self._traced(*pair), _lent(pair[1])) for pair in pairs]
-        return [self._boxed(self._cleared(sample)) for sample in judged]
+        finished = [self._boxed(self._cleared(sample)) for sample in judged]
+        return list(map(self._measured, finished, conditions)) if self.measured else finished
 
     def _traced(self, sample: Sample, condition: Condition) -> Sample:
         """Write the provenance of a sample, whatever the plugin has written there."""
@@ -129,6 +132,12 @@ class Sampler:
             provenance["notes"] = dict(sample.notes)
         provenance |= {"generator": generator.name, "run": self.run.run_id}
         return replace(sample, provenance=provenance)
+
+    def _measured(self, sample: Sample, condition: Condition) -> Sample:
+        given = (condition.background, condition.donor, condition.moved, condition.given)
+        real = (self.matching_real_case(sample).image, *(g for g in given if g is not None))
+        share = round(repeated_share(sample.image, real), 4)
+        return replace(sample, provenance={**sample.provenance, REPEATED: share})
 
     def _condition(self, index: int) -> Condition:
         """Return a sample's condition; without a class if the generator ignores classes."""
@@ -186,7 +195,6 @@ class Sampler:
         return replace(sample, provenance={**provenance, **self.filters.judge(lent, request)})
 
     def _boxed(self, sample: Sample) -> Sample:
-        """Add the boxes of the label map, if the source draws boxes around labels."""
         if sample.boxes is not None or sample.labels is None:
             return sample
         return replace(sample, boxes=self.source.boxes_around(sample.labels))
@@ -233,9 +241,9 @@ def sampler_for(
         space,
         build_edits(request.edits or ()),
         seed=request.seed,
-        context=generator.context,
+        context=generator.taken_context,
         context_follows=generator.context_follows,
-        given=generator.given,
+        given=generator.given if "channels" in conditioned_on else None,
         labelled=generator.label_source == "condition" and not draws_labels(generator.options),
         classes=request.classes,
         boxes=box_drawer(request.boxes or USUAL) if "boxes" in conditioned_on else None,

@@ -31,11 +31,16 @@ class GeneratorBench:
     """One generator on toy cases of one number of axes."""
 
     def __init__(
-        self, report: ConformanceReport, cls: type[Generator], options: dict[str, Any], axes: int
+        self,
+        report: ConformanceReport,
+        cls: type[Generator],
+        options: dict[str, Any],
+        axes: int,
+        side: int | None = None,
     ) -> None:
-        self.report, self.cls, self.options = report, cls, options
+        self.report, self.cls, self.options, self.side = report, cls, options, side
         self.generator: Generator
-        self._use(GuardedSource(axes, boxes=True))
+        self._use(GuardedSource(axes, boxes=True, side=side))
         self.train_cases: list[Case] = []
         self.held_out: list[Case] = []
         self.reference: list[Case] = []
@@ -56,7 +61,7 @@ class GeneratorBench:
         """Build the networks; they have parameters unless there is nothing to train."""
         generator = self.new()
         if "boxes" not in generator.conditioned_on:  # most data sets have no boxes
-            self._use(GuardedSource(self.schema.ndim))
+            self._use(GuardedSource(self.schema.ndim, side=self.side))
             generator = self.new()
         if generator.intensity == "tanh":
             self.space = self.space.with_window(self.source.cases())
@@ -86,17 +91,21 @@ class GeneratorBench:
 
     def train(self, fit: Fit, steps: int) -> None:
         self.generator.observe(self.train_cases)
+        taken = self.generator.taken_context
+        self.check("context has few values", lambda: [taken(case) for case in self.train_cases])
         fit(self.generator, self.train_cases, steps)
 
     def condition(self, case: Case, seed: int) -> Condition:
         if self.lesions is not None:
             return self.lesions.condition(case, seed)
+        heeded = self.generator.conditioned_on
         return Condition(
             labels=copied(case.labels),
             boxes=copied_boxes(case.boxes) if self.heeds_boxes else None,
             label_class=case.label_class,
-            context=self.generator.context(case),
-            moved=case.image.copy() if "image" in self.generator.conditioned_on else None,
+            context=self.generator.taken_context(case),
+            given=self.generator.given(case) if "channels" in heeded else None,
+            moved=case.image.copy() if "image" in heeded else None,
             latent_seed=seed,
             provenance={"case": case.id},
         )

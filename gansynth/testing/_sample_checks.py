@@ -16,12 +16,15 @@ from torch import Tensor
 from gansynth.core.generator import Generator
 from gansynth.core.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.label_share import label_share
+from gansynth.sampling.copies import repeated_share
+from gansynth.sampling.deidentify import MOST_REPEATED, REAL
 from gansynth.testing._bench import GeneratorBench, copied
 from gansynth.testing.report import CheckFailed, CheckSkipped
 from gansynth.testing.toy import contrasts
 
 SAME = 1e-4
 """Samples are equal if they differ by less than this share of the real images' deviation."""
+GROWTH = 1.1  # most bytes of a state over those for smaller cases
 VISIBLE = 1e-3  # samples differ if their root mean square difference exceeds this share of it
 FAITHFUL = 0.5  # minimum variance between labels in samples, as a share of that in real images
 CONTRAST = 0.5  # minimum correlation of the labels' mean intensities in samples with the real ones
@@ -205,6 +208,50 @@ class SampleChecks:
         again = twin.sample(self.conditions(), self.seeds)
         self._same(again, self.samples, "a new generator with the same weights and state()")
 
+    def state_does_not_grow(self) -> None:
+        sizes, side = [], self.bench.space.size[0]
+        for larger in (side, side * 3 // 2):
+            twin = GeneratorBench(
+                self.bench.report, self.bench.cls, self.bench.options, self.schema.ndim, larger
+            )
+            twin.build()
+            twin.generator.observe(twin.train_cases)
+            sizes.append(len(json.dumps(twin.generator.state())))
+        if sizes[1] > GROWTH * sizes[0]:
+            raise CheckFailed(
+                f"state() has {sizes[0]} bytes as JSON, and {sizes[1]} for cases of one and a half "
+                "times the side, expected the same: it may hold no image"
+            )
+
+    def takes_what_it_says(self) -> None:
+        """What is declared changes the sample; what is not declared is not made."""
+        heeded, case = self.generator.conditioned_on, self.cases[0]
+        for name, make in (("channels", self.generator.given), ("context", self.generator.context)):
+            if name not in heeded and make(case) is not None:
+                raise CheckFailed(
+                    f"{make.__name__}() returns an array, but conditioned_on lacks {name!r}; "
+                    "expected both or neither, as samples are given only what is declared"
+                )
+        first, second = self.conditions()[:2]
+        for name in ("given", "context", "moved", "background"):
+            other = getattr(second, name)
+            if other is None or np.array_equal(other, getattr(first, name)):
+                continue
+            changed = self.generator.sample([replace(first, **{name: other})], self.seeds[:1])[0]
+            self.differ(changed, self.samples[0], f"two arrays {name!r} of a condition")
+
+    def copies_nothing(self) -> None:
+        """Samples repeat no real image, unless the generator declares that it takes some."""
+        if REAL & self.generator.conditioned_on:
+            return
+        for sample, case in zip(self.samples, self.cases, strict=True):
+            share = repeated_share(sample.image, [case.image, *self.real])
+            if share > MOST_REPEATED:
+                raise CheckFailed(
+                    f"a sample repeats {share:.0%} of the textured blocks of a real image, "
+                    f"expected at most {MOST_REPEATED:.0%}, or what it takes in conditioned_on"
+                )
+
     def interpolates(self) -> None:
         """The ends of an interpolation equal the samples of their seeds."""
         condition, ends = self.conditions()[0], (self.seeds[0], self.seeds[0] + 1)
@@ -298,7 +345,7 @@ def _ask(generator: Generator, cases: Sequence[Case]) -> Tensor | None:
     from gansynth.data.batches import batch_of
 
     stage = generator.stages()[-1]
-    batch = batch_of(cases, generator.context).to(generator.device)
+    batch = batch_of(cases, generator.taken_context).to(generator.device)
     return generator.realness(generator.prepare(batch, stage), stage)
 
 

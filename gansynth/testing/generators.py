@@ -56,7 +56,7 @@ def fit_briefly(generator: Generator, cases: Sequence[Case], steps: int) -> obje
 
     def batches(step: int, stage: Stage, which: range) -> Batch:
         chosen = [int(np.random.default_rng((7, step, i)).integers(len(cases))) for i in which]
-        return batch_of([cases[i] for i in chosen], generator.context)
+        return batch_of([cases[i] for i in chosen], generator.taken_context)
 
     loop = {**generator.loop, "steps": steps, "precision": "fp32"}
     return train(generator, batches, FitOptions.model_validate(loop))
@@ -99,6 +99,9 @@ def _check_samples(bench: GeneratorBench) -> None:
     bench.check("reads training cases only", bench.source.check_unread)
     bench.check("random state untouched", draws.random_state_untouched)
     bench.check("state reloads", draws.state_reloads)
+    bench.check("state does not grow", draws.state_does_not_grow)
+    bench.check("takes what it says", draws.takes_what_it_says)
+    bench.check("copies nothing", draws.copies_nothing)
     if type(bench.generator).interpolate is not base.interpolate:
         bench.check("interpolates", draws.interpolates)
     if type(bench.generator).realness is not base.realness:

@@ -268,9 +268,13 @@ class CGAN3D(Generator):
 
     @property
     def conditioned_on(self) -> frozenset[Heeded]:
-        """Labels; with ``insert=lesion`` also the lesion and its background."""
-        lesion: frozenset[Heeded] = frozenset(() if self.inserting is None else {"lesion"})
-        return super().conditioned_on | lesion
+        """Labels; a lesion and its background, given channels and context by the options."""
+        heeded: Mapping[Heeded, bool] = {
+            "lesion": self.inserting is not None,
+            "channels": bool(self.conditions.given),
+            "context": self.options.body or bool(self.options.context),
+        }
+        return super().conditioned_on | {name for name, used in heeded.items() if used}
 
     @property
     def default_lesions(self) -> str | None:
@@ -367,7 +371,6 @@ class CGAN3D(Generator):
         return self._sample(insertion.start[0], condition)
 
     def _at_once(self, condition: Condition) -> int:
-        """Return the batch size for samples of such a condition."""
         most = AT_ONCE.get(self.device.type, 1)
         if most == 1:
             return 1

@@ -22,8 +22,8 @@ from gansynth.data.lesion_parts import lesion_values, parts
 from gansynth.data.lesion_texture import LEAST, drawn_grain, measured, tissue_around
 from gansynth.runtime.errors import DataFault
 
-MOST, LIKE, BORDER = 1000, 12, 0.5
-"""Lesions kept; least number of similar ones, of which one is varied; Gaussian between classes."""
+MOST, LIKE, BORDER = 8000, 12, 0.5
+"""Measures kept of lesions; similar lesions, at least, to vary one of; Gaussian between classes."""
 
 
 class ParametricOptions(GeneratorOptions):
@@ -69,7 +69,7 @@ class Parametric(Generator):
                 f"{self.name}: the training cases show no lesion of {LEAST} voxels, expected some; "
                 "name the lesions' labels with --set lesions=NAME"
             )
-        table = np.array(rows[:: len(rows) // MOST + 1])
+        table = np.array(rows[:: len(rows) * len(rows[0]) // MOST + 1])
         for column in table.T:  # a class that a lesion lacks is another lesion's
             lacks = np.isnan(column)
             column[lacks] = np.resize(column[~lacks] if not lacks.all() else 0.0, lacks.sum())
@@ -131,7 +131,6 @@ class Parametric(Generator):
     def _drawn(
         self, image: FloatArray, labels: LabelArray, tissue: Matrix, row: Matrix, rng: Any
     ) -> FloatArray:
-        """Return an image (C, ...) with a lesion drawn within its labels alone."""
         from scipy.ndimage import distance_transform_edt, gaussian_filter
 
         mask, count = labels > 0, len(image)

@@ -26,7 +26,8 @@ from gansynth.runtime import files
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling import png_export
-from gansynth.sampling.deidentify import TIME
+from gansynth.sampling.copies import REPEATED
+from gansynth.sampling.deidentify import TIME, SharedSamples
 from gansynth.sampling.png_export import PngOptions, check_export, export_pictures, find_windows
 from gansynth.testing import ToySource
 
@@ -53,7 +54,7 @@ class Drawer:
             space=space,
             folder=Path("runs/g1"),
         )
-        self.source = SimpleNamespace(schema=self.schema)
+        self.source = SimpleNamespace(schema=self.schema, train_ids=(), cases=tuple)
         record = CaseRecord(TOLD["case"], TOLD["subject"], "0" * 64)
         self.request = SampleRequest(edits=())
         self.lineage = Lineage(TOLD["dataset"], "0", (record,))
@@ -66,16 +67,17 @@ class Drawer:
         image = rng.normal(0, 1, (len(self.schema.channels), 16, 24)).astype(np.float32)
         labels = np.zeros((16, 24), np.int16)
         labels[2:5, 3:9], labels[10:12, 20:24], labels[15] = 2, 300, -1
-        told = {**TOLD, "index": index, "seed": 5, "placement": {"corner": [0, 0]}}
+        told = {**TOLD, "index": index, "seed": 5, "placement": {"corner": [0, 0]}, REPEATED: 0.0}
         if index < self.reject_reasons:
             told["reject_reason"] = self.reject_reason
         sample = Sample(image, labels, provenance=told)
         return replace(sample, **self.changes)
 
 
-def export(out: Path, drawer: Any, n: int = 3, **options: Any) -> Any:
-    options.setdefault("window", "-2:2")
-    return export_pictures(drawer, n, out, PngOptions(**options), NullReporter())
+def export(out: Path, drawer: Any, n: int = 3, heard: Any = None, **options: Any) -> Any:
+    told, heard = PngOptions(**{"window": "-2:2", **options}), heard or NullReporter()
+    shared = SharedSamples(out, drawer.source, None, heard)
+    return export_pictures(drawer, n, out, told, heard, shared)
 
 
 def document(out: Path) -> Any:
@@ -270,7 +272,8 @@ def test_equal_exports_are_equal_to_the_byte(written, tmp_path):
 
 
 def test_classes_are_read_back_from_the_table(tmp_path):
-    kinds = [{"index": i, "seed": 0, "class": ("cyst", "glioma, rare")[i % 2]} for i in range(4)]
+    told = {"seed": 0, REPEATED: 0.0}
+    kinds = [{"index": i, **told, "class": ("cyst", "glioma, rare")[i % 2]} for i in range(4)]
     drawer: Any = Drawer()
     plain = drawer.draw
     drawer.draw = lambda first, count: [
@@ -287,7 +290,7 @@ def test_flawed_samples_are_left_out_and_counted(tmp_path):
     heard: Any = NullReporter()
     heard.warn = said.append
     drawer: Any = Drawer(reject_reasons=2)
-    report = export_pictures(drawer, 5, tmp_path / "out", PngOptions(window="-2:2"), heard)
+    report = export(tmp_path / "out", drawer, 5, heard)
     assert (report["samples"], report["rejected"]) == (3, 2)
     left = [line["case"] for line in lines(tmp_path / "out")]
     assert left == ["sample-0002", "sample-0003", "sample-0004"]

@@ -6,7 +6,7 @@ import gc
 import itertools
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -56,25 +56,15 @@ class Honest(Generator):
 
 
 class DrawsLabels(Honest):
-    """Label maps of its own: a training case's, moved by as much as the seed and the walk say."""
+    """Label maps of its own: nested boxes, moved by as much as the seed and the walk say."""
 
     label_source = "generated"
-    known: Any = None
-
-    def observe(self, cases):
-        cases = list(cases)
-        super().observe(cases)
-        self.known = cases[0].labels
-
-    def state(self):
-        return {**super().state(), "known": self.known.tolist()}
-
-    def load_state(self, state):
-        super().load_state(state)
-        self.known = np.array(state["known"], np.int16)
 
     def draw(self, condition, seed, way=0):
-        labels = np.roll(self.known, seed % 5 + way, -1)
+        labels = np.full(self.size, OUTSIDE, np.int16)
+        for value, margin in enumerate((3, 8, 12)):
+            labels[(slice(margin, -margin),) * len(self.size)] = value
+        labels = np.roll(labels, seed % 5 + way, -1)
         return super().draw(replace(condition, labels=labels), seed)
 
     def interpolate(self, condition, ends, steps):
@@ -176,6 +166,47 @@ def by_place(self, conditions, seeds):
     return Honest.sample(self, conditions, [seed + i for i, seed in enumerate(seeds)])
 
 
+class Hoards(Honest):
+    """Keeps its cases' images; shows nothing of them."""
+
+    def observe(self, cases):
+        self.kept = [case.image.tolist() for case in cases]
+        super().observe(ToySource(len(self.size)).cases())
+
+    def state(self):
+        return {**super().state(), "kept": self.kept}
+
+
+class ShowsGiven(Honest):
+    """Its images are the real channels that it is given."""
+
+    def given(self, case):
+        return case.image
+
+    def draw(self, condition, seed):
+        drawn = super().draw(condition, seed)
+        given = condition.given
+        return drawn if given is None else replace(drawn, image=given + 0.1 * drawn.image)
+
+
+class Remembers(Honest):
+    """Makes a harmless context, keeps what it was made of, and shows that with a little noise."""
+
+    seen: ClassVar[dict[bytes, Any]] = {}
+
+    def context(self, case):
+        self.seen[case.labels.tobytes()] = case.image
+        return case.labels
+
+    def draw(self, condition, seed):
+        drawn = super().draw(condition, seed)
+        image = self.seen[condition.labels.tobytes()] + np.float32(0.01) * drawn.image
+        return replace(drawn, image=image)
+
+
+CONTEXT = frozenset({"labels", "context"})
+
+
 def crash(*_: object) -> None:
     raise SystemExit("no")
 
@@ -215,10 +246,13 @@ CHEATS: dict[str, tuple[type[Generator], str]] = {
     "nothing to train": (cheat(phases=lambda self: [Phase("generator", lambda step: {})]),
                          "builds"),
     "crashes": (cheat(observe=crash), "trains"),
-    "draws other labels": (labels_of(lambda labels: np.roll(labels, 9, -1), DrawsLabels),
-                           "faithful, contrast, outside"),
-    "draws no labels": (labels_of(lambda labels: None, DrawsLabels), "labels drawn"),
-    "walks elsewhere": (cheat(DrawsLabels, interpolate=elsewhere), "interpolates"),
+    "hoards": (Hoards, "state does not grow"),
+    "takes undeclared": (ShowsGiven, "takes what it says"),
+    "ignores context": (cheat(conditioned_on=CONTEXT, context=lambda self, case: case.labels),
+                        "takes what it says"),
+    "an image as context": (cheat(conditioned_on=CONTEXT, context=lambda self, case: np.array(
+                                999 * case.image[0], np.int16)), "context has few values, draws"),
+    "remembers": (cheat(Remembers, conditioned_on=CONTEXT), "takes what it says, copies nothing"),
 }  # fmt: skip
 """What it is, and the checks that it fails."""
 

@@ -134,8 +134,8 @@ with_sheets = option_group(
     "--deidentify",
     "for_sharing",
     is_flag=True,
-    help="Files for sharing: the cases behind the samples are recorded in RUN only. Refused "
-    "where samples hold parts of real images.",
+    help="Files for sharing, as PNG files are: the cases behind the samples are recorded in RUN "
+    "only. Refused where samples hold parts of real images.",
 )
 @with_samples("Seeds labels and latents.", classes=True)
 @device_option

@@ -135,4 +135,4 @@ def nan_run(fitted, tmp_path) -> Path:
 def crops_bank(adapter: Any, folder: Path, samples: int) -> Path:
     """A frozen bank of training crops with what an adapter adds to them."""
     pairs = crop_samples(adapter, samples)
-    return write_bank(folder, adapter.schema, adapter.source.lineage(), pairs)
+    return write_bank(folder, adapter.schema, adapter.source.lineage(), pairs, real=())

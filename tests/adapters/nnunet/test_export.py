@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from gansynth.bank.api import fill_bank
 from gansynth.bank.reader import BankReader
 from gansynth.bank.sample_file import sample_path
 from gansynth.core.adapter import MixConfig
@@ -23,9 +24,10 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.evaluation.audit import audit_exported
+from gansynth.fitting.fit import fit
 from gansynth.hosts.export import resume_export
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import digest_of
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.deidentify import TIME
@@ -269,6 +271,27 @@ def test_an_edit_that_names_a_case_is_not_handed_on(exports, tmp_path):
     (bank / "bank.json").write_text(json.dumps({**document, "digest": digest_of(document)}))
     report = exports("Dataset515_Edited", content="synthetic", bank=bank)
     assert read(Path(report["folder"]) / "gansynth.json")["edits"] == ["flip", "paste:of=?"]
+
+
+def test_a_bank_of_real_images_is_not_shared_whatever_it_says_of_its_generator(exports, tmp_path):
+    asked = exports.toy.request(configuration=exports.configuration)
+    silent: dict[str, Any] = {"settings": {}, "edits": None, "reporter": NullReporter()}
+    fit("copypaste", asked, tmp_path / "run", device="cpu", **silent)
+    bank = fill_bank(tmp_path / "run", tmp_path / "bank", 2, device="cpu")
+    name = "Dataset516_Copies"
+    before, share = there(exports.toy), {"ratio": "0:1", "content": "synthetic", "bank": bank}
+    with pytest.raises(UsageFault, match=r"bank puts lesions into real cases.*--content mixed"):
+        exports(name, **share)
+    told = read(bank / "bank.json")
+    for real, fault, says in (
+        (None, UsageFault, "does not say whether its generator takes real images"),
+        ([], IntegrityFault, "of the textured blocks of a patient's image"),
+    ):
+        document = {**told, "real": real}
+        (bank / "bank.json").write_text(json.dumps({**document, "digest": digest_of(document)}))
+        with pytest.raises(fault, match=says):
+            exports(name, **share)
+    assert there(exports.toy) == before
 
 
 def test_the_same_samples_make_the_same_bytes(exports):

@@ -8,6 +8,7 @@ import numpy as np
 
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import Boxes, FloatArray, Sample, Schema
+from gansynth.sampling.copies import REPEATED
 from tests import banks
 
 SEEN = Lineage("toy:3", "0", (CaseRecord("case_1", "person_1", "1" * 64),))
@@ -26,8 +27,8 @@ def fill_bank(
     pairs: banks.Pairs = []
     for image, coords in drawn:
         boxes = Boxes(coords, np.zeros(len(coords), np.int16))
-        pairs.append((Sample(image, None, boxes, {"case": seen.cases[0].id}), {}))
-    return banks.write_bank(folder, schema, seen, pairs, **more)
+        pairs.append((Sample(image, None, boxes, {"case": seen.cases[0].id, REPEATED: 0.0}), {}))
+    return banks.write_bank(folder, schema, seen, pairs, real=(), **more)
 
 
 def write_bank(

@@ -1,17 +1,15 @@
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gansynth.core.run_folder import RunFolder, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.evaluation.audit import audit_exported
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.deidentify import record_of, refuse_real_images
+from gansynth.sampling.deidentify import record_of
 from gansynth.sampling.png_export import PngOptions
 from gansynth.sampling.sample import sample_run
 from tests.evaluation.audit.exported import write_source
@@ -93,30 +91,6 @@ def test_the_same_samples_are_the_same_bytes_and_a_folder_is_written_once(runs, 
 def test_label_maps_that_are_not_edited_are_told(runs, tmp_path):
     said = draw(runs / "deep", tmp_path / "plain", edits=(), for_sharing=True)
     assert any("3 of 3 label maps are training cases' own" in text for text in said)
-
-
-@pytest.mark.parametrize(
-    ("conditioned_on", "given", "part", "says"),
-    [
-        (["labels", "lesion"], [], [], "puts lesions into real cases"),
-        (["labels", "image"], [], [], "moves real cases"),
-        (["labels"], ["T1"], [], "given the channels T1 of real cases"),
-        (["labels"], [], ["labels", "image"], "moves real cases"),
-    ],
-    ids=["lesions", "moved", "given", "a part"],
-)
-def test_samples_with_real_images_in_them_are_refused(
-    runs, tmp_path, conditioned_on, given, part, says
-):
-    manifest = {"conditioned_on": conditioned_on, "options": {"given": given}}
-    if part:
-        folder = shutil.copytree(runs / "deep", tmp_path / "parts" / "rare")
-        told = json.loads((folder / "manifest.json").read_text())
-        write_manifest(folder, {**told, "conditioned_on": part})
-        manifest["parts"] = [{"name": "rare"}]
-    run = RunFolder.known(tmp_path if part else runs / "deep", manifest)
-    with pytest.raises(UsageFault, match=rf"--deidentify: .*{says}.*(?i:leave it out)"):
-        refuse_real_images(run, "--deidentify", "leave it out")
 
 
 def test_the_command_has_the_option(runs, run_cli, tmp_path):

@@ -1,0 +1,158 @@
+"""Ways in which a plugin lets patients' images out: each is stopped, whoever wrote the plugin."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.core.generator import Generator
+from gansynth.core.schema import Sample
+from tests.evaluation.audit.exported import PEOPLE, write_source
+from tests.offered import offered
+
+EDGE = 12  # of the crop that a small state has room for
+
+
+class Stranger(Generator):
+    """A plugin without networks whose images are those that ``shown`` returns."""
+
+    name = "stranger"
+    kept: Any = None
+
+    def sample(self, conditions, seeds):
+        return [
+            Sample(self.shown(c, s), c.labels.copy())
+            for c, s in zip(conditions, seeds, strict=True)
+        ]
+
+    def shown(self, condition, seed):
+        return self.kept
+
+    def noise(self, seed):
+        size = (len(self.schema.channels), *self.size)
+        return np.random.default_rng(seed).normal(0, 1, size).astype(np.float32)
+
+
+class Honest(Stranger):
+    def shown(self, condition, seed):
+        return self.noise(seed)
+
+
+class TakesChannels(Stranger):
+    conditioned_on = frozenset({"labels", "channels"})
+
+    def given(self, case):
+        return case.image
+
+    def shown(self, condition, seed):
+        return self.noise(seed) if condition.given is None else condition.given
+
+
+class TakesUndeclared(TakesChannels):
+    conditioned_on = frozenset({"labels"})
+
+
+class ImageAsContext(Stranger):
+    conditioned_on = frozenset({"labels", "context"})
+
+    def context(self, case):
+        return (1000 * case.image[0]).astype(np.int16)
+
+    def shown(self, condition, seed):
+        return condition.context[None].astype(np.float32)
+
+
+class GreysAsContext(ImageAsContext):
+    """Sixty levels of grey: few values, and an image all the same."""
+
+    def context(self, case):
+        return (10 * case.image[0]).clip(-30, 29).astype(np.int16)
+
+
+class Remembers(Stranger):
+    """Its context is harmless; what it was made of stays in the object."""
+
+    conditioned_on = frozenset({"labels", "context"})
+
+    def context(self, case):
+        self.kept = 2 * case.image + 1
+        return case.labels
+
+
+class KeepsCases(Stranger):
+    def observe(self, cases):
+        self.kept = np.stack([case.image for case in cases])
+
+    def state(self):
+        return {"kept": self.kept.tolist()}
+
+
+class KeepsCrop(Stranger):
+    """The crop of one patient that a small state has room for, again and again in each image."""
+
+    def observe(self, cases):
+        self.kept = next(iter(cases)).image[:, 2 : 2 + EDGE, 3 : 3 + EDGE, 2 : 2 + EDGE]
+
+    def state(self):
+        return {"kept": self.kept.round(3).tolist()}
+
+    def load_state(self, state):
+        self.kept = np.array(state["kept"], np.float32)
+
+    def shown(self, condition, seed):
+        more = [(0, 0), *((0, size - EDGE) for size in self.size)]
+        return np.pad(self.kept, more, mode="wrap")
+
+
+def run_of(run_cli: Any, folder: Any) -> Any:
+    source = write_source(folder / "patients")
+    read = ("--data", f"nifti:{source.where}", "--fold", "all", "--subjects", PEOPLE)
+    return run_cli("fit", "stranger", *read, "-o", folder / "run", "--device", "cpu", "-q")
+
+
+@pytest.mark.parametrize(
+    ("hostile", "code", "says"),
+    [
+        (Honest, 0, ""),
+        (TakesUndeclared, 0, ""),
+        (TakesChannels, 2, "is given channels of real cases"),
+        (GreysAsContext, 6, "of the textured blocks of a patient's image"),
+        (Remembers, 6, "repeats 100% of the textured blocks of a patient's image"),
+        (KeepsCrop, 0, "2 of 2 samples searched for resemble a place of a training case"),
+    ],
+)
+def test_no_samples_for_sharing_show_a_patient(run_cli, tmp_path, hostile, code, says):
+    with offered("strangers", generators={"stranger": hostile}):
+        done = run_of(run_cli, tmp_path)
+        assert done.exit_code == 0, done.stderr
+        out = tmp_path / "out"
+        done = run_cli("sample", tmp_path / "run", "-n", 2, "--deidentify", "-o", out, "-q")
+    assert (done.exit_code, out.exists()) == (code, code == 0), done.stderr
+    assert says in done.stderr
+    assert ("resemble" in done.stderr) == (hostile is KeepsCrop)
+
+
+@pytest.mark.parametrize(
+    ("hostile", "says"),
+    [
+        (KeepsCases, "the state() of stranger has"),
+        (ImageAsContext, "distinct values of int16, expected integers and at most 64"),
+    ],
+)
+def test_a_fit_refuses_images_among_statistics_and_context(run_cli, tmp_path, hostile, says):
+    with offered("strangers", generators={"stranger": hostile}):
+        done = run_of(run_cli, tmp_path)
+    assert done.exit_code == 6
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize("name", ["copypaste", "elastic"])
+@pytest.mark.parametrize("how", [("--deidentify",), ("--format", "png")])
+def test_generators_that_take_real_images_are_refused_at_once(run_cli, tmp_path, name, how):
+    source = write_source(tmp_path / "patients")
+    read = ("--data", f"slices:nifti:{source.where}", "--fold", "all", "--subjects", PEOPLE)
+    done = run_cli("fit", name, *read, "-o", tmp_path / "run", "--device", "cpu", "-q")
+    assert done.exit_code == 0, done.stderr
+    done = run_cli("sample", tmp_path / "run", "-n", 2, *how, "-o", tmp_path / "out")
+    assert (done.exit_code, (tmp_path / "out").exists()) == (2, False), done.stderr
+    assert "so its samples hold real images" in done.stderr
