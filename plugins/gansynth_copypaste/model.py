@@ -97,10 +97,11 @@ class CopyPaste(Generator):
 
     def observe(self, cases: Iterable[Case]) -> None:
         """Measure training cases: their range of values, and the sign of lesions' contrast."""
-        cases, rows = list(cases), {}
+        cases, rows = list(cases), dict[int, list[Any]]()
         self.limits = value_limits(case.image for case in cases)
-        for case in cases:
-            for value, row in self._contrasts(case.image, case.image, case.labels, case.labels):
+        for image, labels in ((case.image, case.labels) for case in cases):
+            assert labels is not None, "training cases have labels"
+            for value, row in self._contrasts(image, image, labels, labels):
                 rows.setdefault(value, []).append(row > 0)
         shares = {value: np.mean(row, axis=0) for value, row in rows.items() if len(row) >= FEW}
         self.signs = {
