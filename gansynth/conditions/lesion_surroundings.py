@@ -166,7 +166,7 @@ def _learnt(case_pool: CasePool, classes: tuple[int, ...]) -> LesionSurroundings
     share, room = (float(np.quantile(values, POOR)) for values in (shares, rooms))
     learnt = replace(learnt, share=share, room=room)
     views = np.stack([ground.view for _, ground in found])
-    people = np.array([case_pool.source.subject(case_id) for case_id, _ in found])
+    people = np.array([case_pool.cases.subject(case_id) for case_id, _ in found])
     others = [
         np.sort(views[people != who] @ v)[-ALIKE:] for who, v in zip(people, views, strict=True)
     ]
