@@ -8,7 +8,7 @@ depth too) and of real lesions of patients who were not trained on:
   depth (``LesionSurroundings``), learnt from half of the other patients; real ones: the other half;
 - brain: share of lesions' pixels in ``find_brain`` of the full picture, which knows no lesions;
 - outside: share of lesions with less than 0.6 of their pixels there;
-- fallback: share of samples for which no likely place was found; milliseconds of processor a draw.
+- rejected: share of samples for which no likely place was found; milliseconds of processor a draw.
 
     python benchmarks/bench_places.py [--draws 4] [--patients 5] [--samples 120] [--side 64]
 """
@@ -119,7 +119,7 @@ def measure(draw: int, args: argparse.Namespace, home: Path) -> dict[str, dict[s
         told = [c.provenance for c in drawn]
         pairs = [(p["case"], c.lesion > 0) for p, c in zip(told, drawn, strict=True)]
         found[name] = summary([judge(i, lesion) for i, lesion in pairs if lesion.any()])
-        found[name]["fallback"] = float(np.mean(["unlikely" in p["lesions"] for p in told]))
+        found[name]["rejected"] = float(np.mean([not p["lesions"]["room"] for p in told]))
         found[name]["ms"] = took
     ids = [i for i in others if source.subject(i) not in judging]
     maps = [(i, everyone.label_map(i) > 0) for i in ids]
@@ -142,7 +142,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         found = [measure(draw, args, Path(home)) for draw in range(args.draws)]
     write("places" if args.side == 64 else f"places_{args.side}", {"subsets": found})
-    keys = ("in range", "brain", "outside", "pixels", "fallback", "ms")
+    keys = ("in range", "brain", "outside", "pixels", "rejected", "ms")
     rows = [
         (draw, name, *(numbers.get(key, float("nan")) for key in keys))
         for draw, arms in enumerate(found)

@@ -157,7 +157,10 @@ class LesionDrawer:
         ground = self._ground(case_context, classes)
         provenance["into"] = None if self.options.into is None else list(self.options.into)
         provenance["apart_mm"] = self.options.apart_mm
-        for change, placement in self._places(ground, edits, rng):
+        for change, tight in self._attempts(case_context, edits, rng):
+            placement = self._place(ground, change, rng, tight=tight)
+            if placement is None:
+                continue
             where = {**change[2], **placement, "room": True}
             if self.options.mixing == "carve":
                 where["carve_mm"] = draw_distance(
@@ -244,26 +247,12 @@ class LesionDrawer:
                 yield change, False
         yield from ((change, True) for change in tried)
 
-    def _places(
-        self, ground: PlacementRegion, edits: Sequence[Edit], rng: np.random.Generator
-    ) -> Iterator[tuple[_Edited, dict[str, Any]]]:
-        """Yield edited lesions with room, and their places; those at unlikely ones last."""
-        unlikely = []
-        for change, tight in self._attempts(ground.case_context, edits, rng):
-            placement = self._place(ground, change, rng, tight=tight)
-            if placement is not None and "unlikely" in placement:
-                unlikely.append((change, placement))
-            elif placement is not None:
-                yield change, placement
-        yield from sorted(unlikely, key=lambda at: -at[1]["likely"])
-
     def _place(
         self, ground: PlacementRegion, edited: _Edited, rng: np.random.Generator, *, tight: bool
     ) -> dict[str, Any] | None:
-        """Find a place for an edited lesion, the likeliest if none is likely; None without room."""
+        """Find a likely place for an edited lesion; None without room."""
         held, options, known = np.argwhere(edited[1].labels > 0), self.options, ground.surroundings
         least = options.inside * (CLIPPED if tight else 1)
-        likeliest: dict[str, Any] | None = None
         places = centres(ground, edited[0], len(held), options.tries, rng)
         for tried, centre in enumerate(places, start=1):
             corner = corner_at(held, centre)
@@ -273,14 +262,10 @@ class LesionDrawer:
             inside, likely = (round(share, 4) for share in shares)
             placement = {"corner": list(corner), "tries": tried, "inside": inside}
             placement |= {"clipped": True} if tight else {}
-            if known is None:
+            placement |= {"likely": likely} if known is not None else {}
+            if likely >= ground.least_likely:
                 return placement
-            placement["likely"] = likely
-            if likely >= known.share:
-                return placement
-            if likeliest is None or likely > likeliest["likely"]:
-                likeliest = {**placement, "unlikely": True}
-        return likeliest
+        return None
 
 
 def lesion_provenance(
@@ -368,8 +353,8 @@ def no_room(provenance: Mapping[str, Any]) -> str:
     if placement is None or placement["room"]:
         return ""
     return (
-        "no room for a lesion, expected one that fits into the background: lower inside or "
-        "apart_mm, or raise tries, of --lesions"
+        "no room for a lesion, expected a background that looks like training cases with one, and "
+        "a likely place: lower inside or apart_mm, raise tries, or set where=anywhere, of --lesions"
     )
 
 

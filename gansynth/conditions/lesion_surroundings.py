@@ -1,14 +1,15 @@
-"""Where lesions may lie, by what surrounds those of training cases: tissue and depth.
+"""Where lesions may lie, by what surrounds those of training cases: tissue, depth, the whole view.
 
 Tissue is known by the mean and the spread of intensities around a voxel, as ranks in its subject's
 bodies, so grey scales may differ. Large arrays are looked at in steps (``CELLS``): neither tissue
-nor depth needs every voxel.
+nor depth needs every voxel. Tissue alone does not tell a brain from a face: a
+background without a lesion must look, as a whole, like training cases with one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ from gansynth.conditions.location_prior import (
     some,
 )
 from gansynth.core.case_pool import CaseContext, CasePool, body_of
-from gansynth.core.geometry import Mask, Matrix, mask_of
+from gansynth.core.geometry import Mask, Matrix, bounding_box, mask_of
+from gansynth.core.resample import resample
 from gansynth.core.schema import Case, FloatArray
 
 CELLS = 64  # an axis of twice as many voxels is looked at in steps of two, and so on
@@ -38,6 +40,11 @@ TAIL = 0.05
 The range is widened at each end by half of it over the number of subjects.
 """
 POOR = 0.1  # share of training cases that have less of likely ground than is required
+VIEW = 16  # cells per axis of a body's box in which whole images are compared
+ALIKE, SMALL = 3, 0.05
+"""Training cases that count, the most similar ones; share whose body is too small to be likely."""
+UNLIKE = 0.5  # share of training cases that look less than required like other subjects' ones
+BARE = 0.95  # least share of a lesion's ground that is likely in a background without a lesion
 PLANES, CASES = 8, 16
 """Largest number of slices of a volume that are learnt from, and of cases of a subject."""
 
@@ -51,6 +58,9 @@ class LesionSurroundings:
     depth: float  # least depth in lengths of the body's box, as `location_prior.depths` has it
     share: float = 0.0  # least share of a lesion's ground that is likely
     room: float = 0.0  # least share of a body without its lesions that is likely
+    views: Matrix = field(default_factory=lambda: np.empty((0, 0)))  # (N, C cells), see `_view`
+    alike: float = 0.0  # least mean correlation with the `ALIKE` most similar views
+    body: float = 0.0  # least size of a body, in steps
 
     @classmethod
     def learn(cls, case_pool: CasePool, classes: Sequence[int]) -> LesionSurroundings | None:
@@ -68,10 +78,21 @@ class LesionSurroundings:
             levels = _levels(image, body & ~lesions)
         cut = case_context.case_pool.space.cuts
         steps = _steps(case_context.shape[-body.ndim :] if cut else body.shape)
-        ground = _Ground.of(image, lesions, body, frame_of(case_context), levels, steps)
+        frame = frame_of(case_context)
+        ground = _Ground.of(image, lesions, body, frame, levels, steps)
+        uncut = min(frame.low) >= 0 and (np.array(frame.high) <= body.shape).all()
+        if uncut and not lesions.any() and not self.like(ground):
+            return np.zeros(body.shape, bool)
         cells = zip(body.shape, steps, strict=True)
         whole = np.ix_(*(np.arange(length) // step.step for length, step in cells))
         return self.fits(ground)[whole]
+
+    def like(self, ground: _Ground) -> bool:
+        """Whether a case looks as a whole like training cases with a lesion."""
+        nearest = np.sort(self.views @ ground.view)[-ALIKE:]
+        return not len(nearest) or bool(
+            nearest.mean() >= self.alike and ground.bare.sum() >= self.body
+        )
 
     def fits(self, ground: _Ground) -> Mask:
         """Return where tissue and depth are in the range."""
@@ -82,13 +103,14 @@ class LesionSurroundings:
 
 @dataclass(frozen=True)
 class _Ground:
-    """A case in steps: tissue (2 C, ...), depth, lesions, the body but these, and their ring."""
+    """A case in steps: tissue (2 C, ...), depth, lesions, the body but these, ring and `_view`."""
 
     tissue: Matrix
     depth: Matrix
     lesions: Mask
     bare: Mask
     ring: Mask
+    view: Matrix
 
     @classmethod
     def of(
@@ -107,7 +129,8 @@ class _Ground:
         deep = depths(body, BodyBox((0.0,) * body.ndim, tuple(size)))
         away = distance_transform_edt(~lesions) if lesions.any() else np.full(body.shape, np.inf)
         ring = (away > NEAREST) & (away <= NEAREST + max(RING * size.max(), 1.5)) & body
-        return cls(_tissue(image, levels, body & ~lesions), deep, lesions, body & ~lesions, ring)
+        bare, view = body & ~lesions, _view(image, body)
+        return cls(_tissue(image, levels, bare), deep, lesions, bare, ring, view)
 
 
 def _tissue(image: FloatArray, levels: Matrix, bare: Mask) -> Matrix:
@@ -141,7 +164,32 @@ def _learnt(case_pool: CasePool, classes: tuple[int, ...]) -> LesionSurroundings
         shares.append(fits[ring].mean() * (ground.depth[ground.lesions] >= depth).mean())
         rooms.append(fits[ground.bare].mean())
     share, room = (float(np.quantile(values, POOR)) for values in (shares, rooms))
-    return replace(learnt, share=share, room=room)
+    learnt = replace(learnt, share=share, room=room)
+    views = np.stack([ground.view for _, ground in found])
+    people = np.array([case_pool.cases.subject(case_id) for case_id, _ in found])
+    others = [
+        np.sort(views[people != who] @ v)[-ALIKE:] for who, v in zip(people, views, strict=True)
+    ]
+    if not all(map(len, others)):  # one subject
+        return learnt
+    alike = float(np.quantile([nearest.mean() for nearest in others], UNLIKE))
+    body = float(np.quantile([ground.bare.sum() for _, ground in found], SMALL))
+    return replace(learnt, views=views, alike=alike, body=body)
+
+
+def _view(image: FloatArray, body: Mask) -> Matrix:
+    """An image (C, ...) in the cells of its body's box, as ranks: a vector of mean 0, length 1.
+
+    The product of two is Spearman's correlation, the mean of all channels.
+    """
+    from scipy.stats import rankdata
+
+    box = bounding_box(body) if body.any() else (slice(None),) * body.ndim
+    cells, _ = resample(image[(slice(None), *box)], None, (VIEW,) * body.ndim)
+    ranks = rankdata(cells.reshape(len(image), -1), axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    ranks /= np.maximum(np.linalg.norm(ranks, axis=1, keepdims=True), 1e-6) * np.sqrt(len(image))
+    return np.asarray(ranks.ravel())
 
 
 def _pooled(values: Sequence[Matrix]) -> Matrix:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.conditions.lesion_donors import LesionDonor
-from gansynth.conditions.lesion_surroundings import LesionSurroundings
+from gansynth.conditions.lesion_surroundings import BARE, LesionSurroundings
 from gansynth.conditions.location_prior import frame_of, place_drawer, whole_frame
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.geometry import Mask, mask_of, nearest_voxels
@@ -77,6 +77,14 @@ class PlacementRegion:
         return self.surroundings.likely(self.case_context, self.classes)
 
     @property
+    def least_likely(self) -> float:
+        """Least share of a lesion on likely ground; 0 if nothing is known of real ones."""
+        known = self.surroundings
+        if known is None:
+            return 0.0
+        return known.share if mask_of(self.case_context.labels, self.classes).any() else BARE
+
+    @property
     def room(self) -> float:
         """Room for lesions, as a share of what is enough: 0 to 1."""
         enough, known = min(1.0, float(self.free.mean()) / ROOM), self.surroundings
@@ -121,7 +129,7 @@ def centres(
 
     By ``ground.where``: ``prior``, ``anywhere`` (``tries`` places each) or ``same`` (one place).
     """
-    case_context, free = ground.case_context, ground.free
+    case_context, free = ground.case_context, ground.free & ground.likely
     if ground.where == "same":
         donor_frame = whole_frame(case_context.case_pool, donor.case.id).last(free.ndim)
         there = frame_of(case_context).voxels(donor_frame.relative(np.array([donor.centre])))[0]
@@ -129,9 +137,7 @@ def centres(
         return
     if not free.any():
         return
-    likely = free & ground.likely
-    allowed = likely if likely.any() else free
-    draw = place_drawer(case_context, ground.classes, ground.where, allowed, rng, voxels)
+    draw = place_drawer(case_context, ground.classes, ground.where, free, rng, voxels)
     yield from (draw() for _ in range(tries))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,17 @@ def tissue_around(
     away = distance_transform_edt(~mask[box])
     ring = free[box] & (away > NEAR) & (away <= FAR)
     return box, image[(slice(None), *box)][:, ring if ring.any() else away >= 0].mean(axis=1)
+
+
+def value_limits(images: Iterable[FloatArray]) -> Matrix:
+    """Least and largest value of each channel, (2, C), over images (C, ...)."""
+    ends = [np.quantile(image.reshape(len(image), -1), (0, 1), axis=1) for image in images]
+    return np.stack([np.min(ends, axis=0)[0], np.max(ends, axis=0)[1]])
+
+
+def within(image: Matrix | FloatArray, limits: Matrix) -> Any:
+    """Clip an image (C, ...) to limits (2, C)."""
+    return np.clip(image, *limits.reshape(2, -1, *[1] * (image.ndim - 1)))
 
 
 def measured(image: FloatArray, mask: Mask, tissue: Matrix) -> Matrix:

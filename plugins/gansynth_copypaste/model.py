@@ -7,20 +7,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field
 
 from gansynth.conditions.lesion_placement import no_room
+from gansynth.core.body_mask import organ_mask
 from gansynth.core.generator import Generator, GeneratorOptions, Heeded
-from gansynth.core.schema import OUTSIDE, Condition, FloatArray, LabelArray, Sample
+from gansynth.core.geometry import Mask, Matrix
+from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.blending import drawn_in, hole, poisson, rim_voxels, soft
+from gansynth.data.lesion_contrast import ONE_WAY
+from gansynth.data.lesion_parts import parts
+from gansynth.data.lesion_texture import LEAST, tissue_around, value_limits, within
 from gansynth.runtime.options import Needs
 
+FEW = 5  # lesions of a class from which the sign of their contrast is known
 LESION, IMAGE = 1, 2  # second part of the seeds, one for each random change
 
 
@@ -55,6 +60,12 @@ class CopyPasteOptions(GeneratorOptions):
         le=1,
         description="strength of random changes of the lesion's gain, gamma and blur; 0: none",
     )
+    one_sign: bool = Field(
+        True,
+        description="reject a lesion darker than the tissue around it where nine tenths of the "
+        "training lesions (of at least 5) are brighter, or the other way round; for each class and "
+        "channel",
+    )
     image_level: float = Field(
         0.0,
         ge=0,
@@ -71,6 +82,8 @@ class CopyPaste(Generator):
     Options: ClassVar[type[GeneratorOptions]] = CopyPasteOptions
     default_edits: ClassVar[tuple[str, ...]] = ("flip", "rotate", "scale", "elastic")
     options: CopyPasteOptions
+    limits: Matrix = np.array([[-np.inf], [np.inf]])  # what nothing is known of, until `observe`
+    signs: Mapping[int, Matrix] = {}
 
     @property
     def conditioned_on(self) -> frozenset[Heeded]:
@@ -81,6 +94,30 @@ class CopyPaste(Generator):
     def default_lesions(self) -> str:
         """The default of ``--lesions``: distance to other lesions, and option ``mixing``."""
         return f"apart_mm={max(self.options.rim_mm, 3.0)},mixing={self.options.mixing}"
+
+    def observe(self, cases: Iterable[Case]) -> None:
+        """Measure training cases: their range of values, and the sign of lesions' contrast."""
+        cases, rows = list(cases), dict[int, list[Any]]()
+        self.limits = value_limits(case.image for case in cases)
+        for image, labels in ((case.image, case.labels) for case in cases):
+            assert labels is not None, "training cases have labels"
+            for value, row in self._contrasts(image, image, labels, labels):
+                rows.setdefault(value, []).append(row > 0)
+        shares = {value: np.mean(row, axis=0) for value, row in rows.items() if len(row) >= FEW}
+        self.signs = {
+            value: 1 * (share >= ONE_WAY) - (share <= 1 - ONE_WAY)
+            for value, share in shares.items()
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return the range of values, and signs of contrast by class and channel; 0 for either."""
+        signs = {str(value): row.tolist() for value, row in self.signs.items()}
+        return {"limits": self.limits.tolist(), "signs": signs}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state`` returned."""
+        self.limits = np.array(state["limits"])
+        self.signs = {int(value): np.array(row) for value, row in state["signs"].items()}
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; DataFault: a condition has no lesion to paste."""
@@ -94,18 +131,39 @@ class CopyPaste(Generator):
                 "a copy of a real case, expected a changed lesion; add an edit that changes "
                 "it, such as elastic"
             )
+        if sample.notes.get("reversed"):
+            return (
+                "a lesion's contrast is reversed, expected the sign of nine tenths of the training "
+                "lesions; --set one_sign=no allows both"
+            )
         return no_room(sample.provenance)
+
+    def _contrasts(
+        self, image: FloatArray, around: FloatArray, lesion: LabelArray, labels: LabelArray
+    ) -> Iterator[tuple[int, Matrix]]:
+        """Yield class and contrast (C,) of each lesion in an image to the tissue ``around`` it."""
+        tissue = organ_mask(around) & (labels != OUTSIDE)
+        for value in self.schema.foreground:
+            for part in parts(lesion, self.schema, (value,), least=LEAST):
+                box, near = tissue_around(part, around, tissue & (labels != value))
+                held = part.whole()[box] == value
+                yield value, image[(slice(None), *box)][:, held].mean(axis=1) - near
 
     def _one(self, condition: Condition, seed: int) -> Sample:
         background, labels, donor = map(condition.required, ("background", "labels", "donor"))
         image, drawn = background, drawn_in(condition)
         if drawn.any():
             image = self._pasted(background, donor, drawn, seed)
-        image = self._outside(image, labels)
         if self.options.image_level:
             body, rng = labels != OUTSIDE, np.random.default_rng((seed, IMAGE))
             image = change_image(image, body, self.options.image_level, rng)
-        notes = {"background": "changed"} if self.options.image_level else {}
+        image = np.where(image == background, image, within(image, self.limits)).astype(np.float32)
+        if (fill := self.schema.outside_fill) is not None:
+            image[:, labels == OUTSIDE] = np.array(fill, np.float32)[:, None]
+        notes: dict[str, Any] = {"background": "changed"} if self.options.image_level else {}
+        if self.options.one_sign:
+            contrasts = self._contrasts(image, background, condition.required("lesion"), labels)
+            notes["reversed"] = any((c * self.signs.get(v, 0) < 0).any() for v, c in contrasts)
         return Sample(image, labels.copy(), notes=notes)
 
     def _pasted(
@@ -130,16 +188,6 @@ class CopyPaste(Generator):
         mixed: FloatArray = soft(here, there, mask, rim, match=options.match)[0].numpy()
         return mixed
 
-    def _outside(self, image: FloatArray, labels: LabelArray) -> FloatArray:
-        """Return an image with the schema's constant outside the body, if there is one."""
-        fill = self.schema.outside_fill
-        if fill is None or not (labels == OUTSIDE).any():
-            return image.copy()
-        constant = np.array(fill, np.float32).reshape(-1, *[1] * labels.ndim)
-        return np.where(labels == OUTSIDE, constant, image)
-
-
-Mask = npt.NDArray[np.bool_]
 
 GAIN, GAMMA, BLUR, NOISE = 0.3, 0.5, 1.0, 0.1
 """Largest changes: contrast by ±30 %, gamma e^±0.5, blur of 1 voxel, noise of 0.1 deviations."""

@@ -19,7 +19,14 @@ from gansynth.core.generator import Generator, GeneratorOptions, Heeded
 from gansynth.core.geometry import Mask, Matrix, mask_of
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.lesion_parts import lesion_values, parts
-from gansynth.data.lesion_texture import LEAST, drawn_grain, measured, tissue_around
+from gansynth.data.lesion_texture import (
+    LEAST,
+    drawn_grain,
+    measured,
+    tissue_around,
+    value_limits,
+    within,
+)
 from gansynth.runtime.errors import DataFault
 
 MOST, LIKE, BORDER = 8000, 12, 0.5
@@ -62,7 +69,8 @@ class Parametric(Generator):
         return {}
 
     def observe(self, cases: Iterable[Case]) -> None:
-        """Measure the lesions of training cases; DataFault: there are none."""
+        """Measure the lesions of training cases, and their values; DataFault: no lesion."""
+        cases = list(cases)
         rows = [row for case in cases for row in self._measured(case)]
         if not rows:
             raise DataFault(
@@ -73,15 +81,16 @@ class Parametric(Generator):
         for column in table.T:  # a class that a lesion lacks is another lesion's
             lacks = np.isnan(column)
             column[lacks] = np.resize(column[~lacks] if not lacks.all() else 0.0, lacks.sum())
-        self.table = table.round(5)
+        self.table, self.limits = table.round(5), value_limits(case.image for case in cases)
 
     def state(self) -> dict[str, Any]:
-        """Return the lesions' measures."""
-        return {"lesions": self.table.tolist()}
+        """Return the lesions' measures, and the range of values."""
+        return {"lesions": self.table.tolist(), "limits": self.limits.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state`` returned."""
         self.table = np.array(state["lesions"])
+        self.limits = np.array(state["limits"])
 
     def reject_reason(self, sample: Sample) -> str:
         """Return a reason to reject a sample: there was no room for its lesion."""
@@ -145,5 +154,5 @@ class Parametric(Generator):
         # The levels of neighbouring classes run into each other.
         weight = np.maximum(gaussian_filter(mask.astype(float), BORDER), 1e-6)
         level = np.stack([gaussian_filter(channel, BORDER) for channel in level]) / weight
-        target = tissue.reshape(-1, *[1] * labels.ndim) + level + noise
+        target = within(tissue.reshape(-1, *[1] * labels.ndim) + level + noise, self.limits)
         return np.where(mask, image + share * (target - image), image).astype(np.float32)

@@ -80,8 +80,8 @@ def test_new_lesions_keep_off_tissue_that_surrounds_no_real_one(ndim):
 def test_few_subjects_leave_likely_places(count):
     source = sampler(2, count=count)
     told = [source.draw(index).provenance["lesions"] for index in range(10)]
-    assert all(p["room"] and p["likely"] > 0.7 for p in told)
-    assert np.mean(["unlikely" in p for p in told]) < 0.3
+    assert np.mean([p["room"] for p in told]) > 0.7
+    assert all(p["likely"] > 0.7 for p in told if p["room"])
 
 
 def context(source, change=lambda image: image):
@@ -90,15 +90,23 @@ def context(source, change=lambda image: image):
     return CaseContext(case, Placement(), case.image.shape[1:], 0, source.case_pool)
 
 
-def test_where_no_place_is_likely_the_likeliest_is_taken_and_counted():
-    source = sampler(2)
-    noise = np.random.default_rng(0).choice([0.01, 3.0], (2, 48, 48)) * (anatomy(2) > 0)
-    drawer = source.lesions
-    placed = drawer.draw(
-        context(source, lambda _: noise.astype(np.float32)), (), np.random.default_rng(0)
-    )
-    assert placed.told["room"]
-    assert placed.told["unlikely"]
+@pytest.mark.parametrize("labelled", [True, False])
+def test_noise_has_no_place_for_a_lesion(labelled):
+    source, rng = sampler(2), np.random.default_rng(0)
+    noise = rng.choice([0.01, 3.0], (2, 48, 48)) * (anatomy(2) > 0)
+    here = context(source, lambda _: noise.astype(np.float32))
+    here = replace(here, case=replace(here.case, labels=here.labels * np.int16(labelled)))
+    assert not source.lesions.draw(here, (), np.random.default_rng(0)).told["room"]
+
+
+@pytest.mark.parametrize(("turned", "share"), [(False, 1), (True, 0)])
+def test_a_background_without_a_lesion_looks_like_training_cases_with_one(turned, share):
+    """The eye of a turned head lies elsewhere: its tissue is known, its view is not."""
+    source = sampler(2, "apart_mm=1")
+    here = context(source, lambda image: np.rot90(image, 2 * turned, (1, 2)).copy())
+    here = replace(here, case=replace(here.case, labels=np.zeros_like(here.labels)))
+    drawn = [source.lesions.draw(here, (), np.random.default_rng(i)) for i in range(8)]
+    assert np.mean([placed.told["room"] for placed in drawn]) == share
 
 
 def test_a_case_without_an_image_has_places_as_before():

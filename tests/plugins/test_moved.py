@@ -16,7 +16,7 @@ from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import OUTSIDE, Condition, Sample
+from gansynth.core.schema import OUTSIDE, Case, Condition, Sample, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.data.blending import drawn_in, hole, rim_voxels
 from gansynth.fitting.fit import fit
@@ -176,6 +176,36 @@ def test_samples_that_are_copies_are_flaws(told, said):
     reject_reason = build("copypaste").reject_reason(sample)
     assert reject_reason.startswith(said)
     assert bool(reject_reason) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("signs", "options", "rejected"),
+    [
+        ([1] * 12, {}, True),
+        ([1] * 12, {"one_sign": False}, False),
+        ([1, -1] * 6, {}, False),
+        ([1] * 4, {}, False),
+        ([-1] * 12, {}, False),
+    ],
+)
+def test_a_paste_of_the_sign_that_training_lesions_have_not_is_rejected(signs, options, rejected):
+    schema = Schema(("a",), {"background": 0, "spot": 1}, (1.0, 1.0), "HW")
+    labels = np.zeros((32, 32), np.int16)
+    labels[10:18, 10:18] = 1
+    images = [np.where(labels, 5.0 + sign, 5.0)[None].astype(np.float32) for sign in signs]
+    for image in images:
+        image[:, 0, 0] = 0  # so dark a lesion is within the range of values
+    generator = CopyPaste(schema, (32, 32), CopyPaste.Options(**options))
+    generator.observe(Case(str(n), str(n), image, labels) for n, image in enumerate(images))
+    dark = np.where(labels, 4.0, 5.0)[None].astype(np.float32)
+    asked = Condition(labels, background=np.full_like(dark, 5), lesion=labels, donor=dark)
+    again = CopyPaste(schema, (32, 32), CopyPaste.Options(**options))
+    again.load_state(json.loads(json.dumps(generator.state())))
+    for made in (generator, again):
+        (sample,) = made.sample([asked], [0])
+        reason = made.reject_reason(sample)
+        assert reason.startswith("a lesion's contrast is reversed") == rejected
+        assert bool(reason) == rejected
 
 
 class Smears(CopyPaste):

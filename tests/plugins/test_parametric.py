@@ -53,6 +53,14 @@ def test_each_class_has_its_contrast_and_nothing_beyond_the_mask_changes(generat
             np.testing.assert_allclose(means, LEVELS[:, value], atol=0.25)
 
 
+def test_no_lesion_is_darker_than_what_training_cases_show(generator):
+    darkest = min(scene(index).image.min() for index in range(12))
+    dark = replace(asked(1), background=np.full((2, SIDE, SIDE), darkest, np.float32))
+    (sample,) = generator.sample([dark], [0])
+    assert sample.image.min() == darkest
+    assert sample.image.max() > darkest
+
+
 def test_the_grain_is_as_loud_in_each_band_as_in_training_lesions(generator):
     rows = []
     for index in range(12):
