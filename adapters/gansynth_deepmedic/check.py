@@ -115,7 +115,7 @@ def _told(case: str, file: Path, faults: Iterator[Found]) -> Iterator[Finding]:
 
 def _labels(case: str, file: Path, tally: CheckState, cases: ConfiguredCases) -> Iterator[Finding]:
     try:
-        array = read_nifti(file).array
+        array = read_nifti(file, labels=True).array
         labels = label_map(file, array, cases.model)
     except DataFault:  # reported already
         return
