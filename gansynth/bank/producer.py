@@ -113,6 +113,7 @@ def produce(
     schema: Schema,
     min_size: Sequence[int],
     bring: Callable[[Sample], Sample] | None = None,
+    compare: Callable[[Sequence[Any]], None] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Fill a bank, then finish it if it is frozen, else refresh it until stopped.
@@ -130,6 +131,7 @@ def produce(
         schema: the adapter's schema.
         min_size: smallest spatial size in voxels.
         bring: maps samples into the adapter's space, if they are generated in another.
+        compare: refuses images of the first samples in other units than the real ones.
         settings: generation settings for the provenance.
 
     Raises:
@@ -170,6 +172,9 @@ def produce(
                     if index >= start:  # earlier ones are published already
                         add(index, sample)
                 first += config.batch
+                if ready and compare is not None:
+                    compare([sample.image for sample, _ in ready])
+                    compare = None
                 while 0 < (size := writer.next_size) <= len(ready):
                     writer.publish(ready[:size])
                     del ready[:size]
@@ -193,7 +198,6 @@ def _next_index(bank: Path) -> int:
 
 @contextlib.contextmanager
 def _beating(writer: BankWriter) -> Iterator[None]:
-    """Write the heartbeat every second, even during a batch that takes minutes."""
     done = threading.Event()
 
     def beat() -> None:

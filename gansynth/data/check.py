@@ -118,7 +118,7 @@ def check_case(entry: CaseFiles, content: CheckState, listing: VolumeSet) -> Ite
         if drawn:
             yield from check_values(content, case, file, volume.array)
         else:
-            flat &= _hash(digest, volume.array)
+            flat &= hash_image(digest, volume.array)
             yield from _check_image(content, listing, case, file, volume.array)
         if file == entry.reference:
             content.spacing[case] = canonical_spacing(volume.affine)
@@ -142,7 +142,7 @@ def header_notes(content: CheckState) -> Iterator[Finding]:
         yield Finding("warning", case, file, f"{file}: {note}{more}")
 
 
-def _hash(digest: Any, array: npt.NDArray[Any]) -> bool:
+def hash_image(digest: Any, array: npt.NDArray[Any]) -> bool:
     """Add an image's values, as float32, to a hash; return whether it is constant."""
     digest.update(str(array.shape).encode())
     for plane in np.moveaxis(array, -1, 0):
@@ -163,6 +163,11 @@ def _check_image(
                 "correct the file, or leave the case out"
             )
             yield Finding("error", case, file, text)
+    yield from even_channels(case, file, array)
+
+
+def even_channels(case: str, file: Path, array: npt.NDArray[Any]) -> Iterator[Finding]:
+    """Report channels of an image (x, y, z) or (x, y, z, channel) that are constant."""
     for number, channel in enumerate(np.moveaxis(array, -1, 0) if array.ndim == 4 else [array]):
         if channel.min() == channel.max():
             of = f" of channel {number}" if array.ndim == 4 else ""
@@ -260,7 +265,6 @@ def _check_spacing(
 def _check_sides(
     listing: VolumeSet, request: SourceRequest, options: VolumeOptions, content: CheckState
 ) -> Iterator[Finding]:
-    """Report faults of subjects and splits, and images on both sides of a split."""
     try:
         subject_of = subjects_of(listing, request.subjects)
         folds = folds_of(listing, subject_of, options) if len(listing.entries) > 1 else {}

@@ -17,7 +17,7 @@ from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource
 from gansynth.fitting.label_report import warn_of_label_maps
-from gansynth.hosts.checks import learn_filters, plan_training, seconds_of_a_sample
+from gansynth.hosts.checks import check_drawing, learn_filters, plan_training, seconds_of_a_sample
 from gansynth.hosts.words import (
     NEEDS,
     OF_SAMPLES,
@@ -275,6 +275,7 @@ def _train(
     if mix_config.run is not None and mix_config.ratio.p > 0:
         warn_of_label_maps(mix_config.run.folder, reporter)
     folder = adapter.training_folder(request)
+    check_drawing(adapter, mix_config)  # also for a host that does not
     if asked.words["dry_run"]:
         return Augmented(adapter, plan_training(adapter, request, folder))
     if folder is not None:

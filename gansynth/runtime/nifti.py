@@ -284,7 +284,6 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[_NiftiL
 def _notes(
     header: Any, affine: npt.NDArray[np.float64], spacing: tuple[float, float, float]
 ) -> Iterator[str]:
-    """Yield what a header leaves open, and how it is read."""
     if (code := int(header["xyzt_units"]) & 7) in UNITS_MM:
         yield (
             f"its units are {UNITS_MM[code][0]}, expected mm; read as voxels of "
