@@ -100,7 +100,7 @@ class Adapter:
         return {}
 
 def open_source(request):
-    return Bag(where=request.where, host={})
+    return Bag(where=request.where, host={}, train_ids=())
 
 def open_drawer(adapter, run, request, *, device):
     return SampleDrawer(load_run(run, device), adapter.source, request), None

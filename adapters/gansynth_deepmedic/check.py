@@ -15,6 +15,8 @@ from gansynth.data.check import (
     CheckState,
     check_folds,
     check_values,
+    even_channels,
+    hash_image,
     in_order,
     same_content,
     unused_labels,
@@ -90,13 +92,8 @@ def _check_case(
             whole = False
             yield Finding("error", case, file, str(fault))
             continue
-        constant = bool(volume.array.min() == volume.array.max())
-        flat &= constant
-        digest.update(str(volume.array.shape).encode())
-        digest.update(np.ascontiguousarray(volume.array, np.float32).tobytes())
-        if constant:
-            text = f"{file}: every voxel is {volume.array.flat[0]}; an empty channel?"
-            yield Finding("warning", case, file, text)
+        flat &= hash_image(digest, volume.array)
+        yield from even_channels(case, file, volume.array)
     if whole and not flat:
         tally.content[digest.hexdigest()].append(case)
     yield from _headers(case, listed)
@@ -115,7 +112,7 @@ def _told(case: str, file: Path, faults: Iterator[Found]) -> Iterator[Finding]:
 
 def _labels(case: str, file: Path, tally: CheckState, cases: ConfiguredCases) -> Iterator[Finding]:
     try:
-        array = read_nifti(file).array
+        array = read_nifti(file, labels=True).array
         labels = label_map(file, array, cases.model)
     except DataFault:  # reported already
         return
@@ -155,7 +152,6 @@ def _sides(
     options: DeepMedicOptions,
     tally: CheckState,
 ) -> Iterator[Finding]:
-    """Yield subjects and identical images on both sides of the split."""
     listing = cases.listing
     try:
         subject_of = subjects_of(listing, request.subjects)

@@ -176,7 +176,7 @@ def content_faults(
 ) -> Iterator[Found]:
     """Yield faults of a case's label map and region of interest."""
     assert listed.labels is not None
-    labels = label_map(listed.labels, read_nifti(listed.labels).array, model)
+    labels = label_map(listed.labels, read_nifti(listed.labels, labels=True).array, model)
     region: npt.NDArray[Any] | None = None
     if listed.roi is not None:
         region = whole_numbers(read_nifti(listed.roi).array)

@@ -190,7 +190,7 @@ class DeepMedicSource(VolumeSource):
         """Return reoriented image (C, D, H, W) and labels (D, H, W), and the label map's file."""
         listed = self.listed(case_id)
         assert listed.labels is not None
-        reference = read_nifti(listed.labels)
+        reference = read_nifti(listed.labels, labels=True)
         labels = label_map(listed.labels, canonical(reference)[0], self.model)
         channels = [
             np.zeros(labels.shape, np.float32)
@@ -219,7 +219,7 @@ class DeepMedicSource(VolumeSource):
         for case in self.train_ids:
             file = self.listed(case).labels
             assert file is not None
-            largest = int(label_map(file, read_nifti(file).array, None).max())
+            largest = int(label_map(file, read_nifti(file, labels=True).array, None).max())
             if largest >= LABELS:
                 raise DataFault(
                     f"{file}: holds label {largest}, expected fewer than {LABELS} classes; is it a "

@@ -247,7 +247,7 @@ class _RawWriter:
         if kept and header.dtype.kind in "iu" and not header.scaled:
             self._copy(entry.labels, labels)
         else:
-            drawn = whole_labels(entry.labels, read_nifti(entry.labels).array)
+            drawn = whole_labels(entry.labels, read_nifti(entry.labels, labels=True).array)
             self._write(self._renumber(drawn), labels, entry.labels)
 
     def _renumber(self, drawn: npt.NDArray[Any]) -> npt.NDArray[Any]:

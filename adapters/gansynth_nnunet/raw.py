@@ -15,6 +15,7 @@ from gansynth.data.check import (
     check_case,
     check_folds,
     few_cases,
+    header_notes,
     in_order,
     missing_files,
     same_content,
@@ -126,7 +127,7 @@ def check_raw(
         if progress is not None:
             progress(number, len(raw.images))
     if raw.ending in NIFTI:
-        findings += unused_labels(listing.where, tally)
+        findings += [*header_notes(tally), *unused_labels(listing.where, tally)]
     findings += _check_set(raw, tally)
     findings += _check_sides(raw, root.preprocessed / dataset, subjects, tally)
     return in_order(findings)

@@ -111,6 +111,7 @@ def produce(
     schema: Schema,
     min_size: Sequence[int],
     bring: Callable[[Sample], Sample] | None = None,
+    compare: Callable[[Sequence[Any]], None] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Fill a bank, then finish it if it is frozen, else refresh it until stopped.
@@ -128,6 +129,7 @@ def produce(
         schema: the adapter's schema.
         min_size: smallest spatial size in voxels.
         bring: maps samples into the adapter's space, if they are generated in another.
+        compare: refuses images of the first samples in other units than the real ones.
         settings: generation settings for the provenance.
 
     Raises:
@@ -137,9 +139,9 @@ def produce(
     gate = QualityGate(writer.rejected)
     rejects = RejectedSamples(Path(config.rejected) if config.rejected else None, schema, _say)
     pacer = _DutyCycle(writer, config)
+    ready: list[tuple[Sample, HostArrays]] = []  # of a batch, to be published
 
     def add(index: int, sample: Sample) -> None:
-        """Publish a sample, unless it is rejected or the bank is frozen and full."""
         try:
             sample = sample if bring is None else bring(sample)
             validate_sample(sample, schema, min_size, writer.spec.dtype)
@@ -150,8 +152,7 @@ def produce(
             return
         gate.accept()
         sample = replace(sample, provenance={**sample.provenance, "index": index})
-        if not (writer.spec.frozen and writer.full):
-            writer.publish(sample if settings is None else noted(sample, settings), extras)
+        ready.append((sample if settings is None else noted(sample, settings), extras))
 
     start = _next_index(writer.folder)
     first = start - start % config.batch
@@ -168,6 +169,13 @@ def produce(
                     if index >= start:  # earlier ones are published already
                         add(index, sample)
                 first += config.batch
+                if ready and compare is not None:
+                    compare([sample.image for sample, _ in ready])
+                    compare = None
+                for sample, extras in ready:
+                    if not (writer.spec.frozen and writer.full):
+                        writer.publish(sample, extras)
+                ready.clear()
             if not writer.spec.frozen and writer.full:
                 writer.state = "refreshing"
             writer.beat()
@@ -188,7 +196,6 @@ def _next_index(bank: Path) -> int:
 
 @contextlib.contextmanager
 def _beating(writer: BankWriter) -> Iterator[None]:
-    """Write the heartbeat every second, even during a batch that takes minutes."""
     done = threading.Event()
 
     def beat() -> None:

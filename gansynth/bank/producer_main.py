@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -84,6 +85,7 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     from gansynth.core.registry import installed
     from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import SourceRequest
+    from gansynth.core.units import compare_with_cases
     from gansynth.sampling.deidentify import real_parts
     from gansynth.sampling.replay import host_of, settings_of
     from gansynth.sampling.run_source import open_drawer, open_source
@@ -118,6 +120,7 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
                 schema=adapter.schema,
                 min_size=adapter.sample_size if bring is None else (),
                 bring=bring,
+                compare=partial(compare_with_cases, generator, source),
                 settings=settings_of(sampler, config.batch, config.dtype, host),
             )
         finally:

@@ -18,7 +18,7 @@ from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.data.folds import folds_of, guard, split_file, subjects_of
 from gansynth.data.grid import canonical_spacing, same_spacing
 from gansynth.data.listing import CaseFiles, VolumeSet, missing
-from gansynth.data.pairs import LABELS, likely_labels, mismatches, odd_labels
+from gansynth.data.pairs import LABELS, likely_labels, mismatches, odd_labels, other_qform
 from gansynth.data.read_options import VolumeOptions
 from gansynth.runtime.errors import EnvironmentFault, GansynthError
 from gansynth.runtime.files import NiftiVolume, read_nifti
@@ -31,7 +31,8 @@ class CheckState:
     ``values``: label value -> the first file that has it.
 
     ``allowed``: label values the data set names; None if it names none. ``channels``: number of
-    channels of a stacked file. ``spacing``: case -> (z, y, x) in mm.
+    channels of a stacked file. ``spacing``: case -> (z, y, x) in mm. ``notes``: what headers leave
+    open -> the cases and files.
     """
 
     allowed: frozenset[int] | None
@@ -41,6 +42,7 @@ class CheckState:
     channels: int | None = None
     spacing: dict[str, tuple[float, ...]] = field(default_factory=dict)
     content: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    notes: dict[str, list[tuple[str, Path]]] = field(default_factory=lambda: defaultdict(list))
 
 
 def check_volumes(
@@ -61,6 +63,7 @@ def check_volumes(
     for number, entry in enumerate(listing.entries, start=1):
         findings += check_case(entry, content, listing)
         progress(number, len(listing.entries))
+    findings += header_notes(content)
     findings += _check_labels(listing, content)
     findings += _check_spacing(listing, options, content)
     findings += _check_sides(listing, request, options, content)
@@ -103,30 +106,43 @@ def check_case(entry: CaseFiles, content: CheckState, listing: VolumeSet) -> Ite
         drawn = file == entry.labels
         try:
             stacked = listing.stacked and not drawn
-            volume = read_nifti(file, ndim=(3, 4) if stacked else (3,))
+            volume = read_nifti(file, ndim=(3, 4) if stacked else (3,), labels=drawn)
         except EnvironmentFault:
             raise
         except GansynthError as error:
             whole = False
             yield Finding("error", case, file, str(error))
             continue
+        for note in volume.notes:
+            content.notes[note].append((case, file))
         if drawn:
             yield from check_values(content, case, file, volume.array)
         else:
-            flat &= _hash(digest, volume.array)
+            flat &= hash_image(digest, volume.array)
             yield from _check_image(content, listing, case, file, volume.array)
         if file == entry.reference:
             content.spacing[case] = canonical_spacing(volume.affine)
         if reference is None:
             reference = file, volume
         else:
-            for problem in mismatches(file, volume, *reference):
-                yield Finding("error", case, file, problem)
+            problems = list(mismatches(file, volume, *reference))
+            yield from (Finding("error", case, file, problem) for problem in problems)
+            odd = None if problems else other_qform(file, volume, *reference)
+            if odd is not None and (case, odd[0]) not in content.notes[odd[1]]:
+                content.notes[odd[1]].append((case, odd[0]))
     if whole and not flat:
         content.content[digest.hexdigest()].append(case)
 
 
-def _hash(digest: Any, array: npt.NDArray[Any]) -> bool:
+def header_notes(content: CheckState) -> Iterator[Finding]:
+    """Report what headers leave open, once for all files that leave it open alike."""
+    for note, files in content.notes.items():
+        case, file = files[0]
+        more = f" ({len(files)} files are so)" if len(files) > 1 else ""
+        yield Finding("warning", case, file, f"{file}: {note}{more}")
+
+
+def hash_image(digest: Any, array: npt.NDArray[Any]) -> bool:
     """Add an image's values, as float32, to a hash; return whether it is constant."""
     digest.update(str(array.shape).encode())
     for plane in np.moveaxis(array, -1, 0):
@@ -147,6 +163,11 @@ def _check_image(
                 "correct the file, or leave the case out"
             )
             yield Finding("error", case, file, text)
+    yield from even_channels(case, file, array)
+
+
+def even_channels(case: str, file: Path, array: npt.NDArray[Any]) -> Iterator[Finding]:
+    """Report channels of an image (x, y, z) or (x, y, z, channel) that are constant."""
     for number, channel in enumerate(np.moveaxis(array, -1, 0) if array.ndim == 4 else [array]):
         if channel.min() == channel.max():
             of = f" of channel {number}" if array.ndim == 4 else ""
@@ -244,7 +265,6 @@ def _check_spacing(
 def _check_sides(
     listing: VolumeSet, request: SourceRequest, options: VolumeOptions, content: CheckState
 ) -> Iterator[Finding]:
-    """Report faults of subjects and splits, and images on both sides of a split."""
     try:
         subject_of = subjects_of(listing, request.subjects)
         folds = folds_of(listing, subject_of, options) if len(listing.entries) > 1 else {}

@@ -233,7 +233,9 @@ class VolumeSource(CaseSource):
         entry = self.entry(case_id)
         labels: LabelArray | None = None
         reference = (
-            self._image(entry.images[0]) if entry.labels is None else read_nifti(entry.labels)
+            self._image(entry.images[0])
+            if entry.labels is None
+            else read_nifti(entry.labels, labels=True)
         )
         if entry.labels is not None:
             labels = whole_labels(entry.labels, canonical(reference)[0])
@@ -306,7 +308,7 @@ class VolumeSource(CaseSource):
         values: dict[int, Path] = {}
         files = [file for file in (self.entry(case).labels for case in self._train) if file]
         for file in files:
-            found = np.unique(whole_labels(file, read_nifti(file).array)).tolist()
+            found = np.unique(whole_labels(file, read_nifti(file, labels=True).array)).tolist()
             values = {**dict.fromkeys(found, file), **values}
         likely = likely_labels(values, self.listing.likely)
         if likely is not None:

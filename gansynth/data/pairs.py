@@ -14,6 +14,7 @@ from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import NiftiVolume
 
 AFFINE_TOLERANCE = 1e-3  # largest difference of affine entries (mm) between the files of a case
+QFORM_TOLERANCE = 0.01  # of a voxel; quaternions are rounded
 LABELS = 256  # largest number of different values in a label map
 
 
@@ -30,6 +31,22 @@ def mismatches(
             "header if only that is off"
         )
     return problems
+
+
+def other_qform(
+    file: Path, volume: NiftiVolume, reference_file: Path, reference: NiftiVolume
+) -> tuple[Path, str] | None:
+    """Return which of two files of one affine has another qform, and its fault; None if none."""
+    least = QFORM_TOLERANCE * max(volume.spacing)
+    apart = affine_difference(volume.qform, reference.qform)
+    if apart <= least:
+        return None
+    odd = affine_difference(reference.qform, reference.affine) > least
+    return reference_file if odd else file, (
+        f"by its qform it lies up to {apart:.3g} mm from another file of its case, by its sform in "
+        "the same place, expected so by both; read by the sform. ITK, and so nnU-Net, may go by "
+        "the qform; copy the header"
+    )
 
 
 def other_shape(

@@ -18,6 +18,7 @@ from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource
 from gansynth.fitting.label_report import warn_of_label_maps
 from gansynth.hosts.checks import (
+    check_drawing,
     learn_filters,
     plan_training,
     seconds_of_a_sample,
@@ -281,6 +282,7 @@ def _train(
         warn_of_label_maps(mix_config.run.folder, reporter)
         warn_of_neighbours(mix_config, adapter, reporter)
     folder = adapter.training_folder(request)
+    check_drawing(adapter, mix_config)  # also for a host that does not
     if asked.words["dry_run"]:
         return Augmented(adapter, plan_training(adapter, request, folder))
     if folder is not None:

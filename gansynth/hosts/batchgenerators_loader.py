@@ -128,7 +128,7 @@ class MixedBatches(MixDescription):
 
         Raises:
             StopIteration: the loader is exhausted.
-            DataFault: batch and samples have other channels or axes.
+            DataFault: batch and samples have other channels, axes or units.
             TrainingFault: a sample is missing and no real case may replace it.
         """
         if self._patch:  # a synthetic-only phase does not call the loader
@@ -144,6 +144,8 @@ class MixedBatches(MixDescription):
         for place, sample in enumerate(samples):
             if sample is not None:
                 self._put(batch, place, sample)
+        for image, sample in zip(batch["data"], samples, strict=True):
+            self._units.look(image, synthetic=sample is not None)
         return batch | {"synthetic": [sample is not None for sample in samples]}
 
     def _blank(self) -> dict[str, Any]:
@@ -157,7 +159,6 @@ class MixedBatches(MixDescription):
         }
 
     def _put(self, batch: dict[str, Any], place: int, sample: BankSample) -> None:
-        """Crop or pad a sample into a slot."""
         assert self.spec is not None
         schema, rng = self.spec.schema, self._mixer.rng
         data, seg = batch["data"], batch.get("seg")
@@ -178,7 +179,6 @@ class MixedBatches(MixDescription):
 
 
 def _patch(loader: Any, shape: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the size of a batch in a synthetic-only phase."""
     size = getattr(loader, "patch_size", None) if shape is None else shape
     if size is None or not hasattr(loader, "batch_size"):
         raise UsageFault(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from gansynth.bank.placement import bank_place, plan_bank
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.core.adapter import Adapter, MixConfig
@@ -16,6 +18,7 @@ from gansynth.core.host_commands import TrainingFolder, TrainingRequest
 from gansynth.core.lineage import CaseRecord, claim, guard, guard_host, neighbours
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
+from gansynth.core.units import IMAGES, compare_with_cases
 from gansynth.hosts.sample_source import SampleSource, check_schema, find_sample_source
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
@@ -238,18 +241,20 @@ def seconds_of_a_sample(adapter: Adapter, mix_config: MixConfig) -> float:
 
 
 def _check_bank(folder: Path, adapter: Adapter) -> None:
-    """Refuse a bank of another data set; with another name the content decides."""
-    lineage, source = BankReader(folder).spec.lineage, adapter.source
-    if lineage.dataset == source.name:
-        return
+    """Refuse a bank of another data set, by its content, or in other units."""
+    reader, source = BankReader(folder), adapter.source
+    lineage = reader.spec.lineage
     hashes = {case.sha256 for case in lineage.cases}
-    unseen = [case_id for case_id in source.train_ids if source.content(case_id) not in hashes]
+    others = source.train_ids if lineage.dataset != source.name else ()
+    unseen = [case_id for case_id in others if source.content(case_id) not in hashes]
     if unseen:
         raise IntegrityFault(
             f"{folder}: its samples are made of {lineage.dataset}, which lacks {len(unseen)} of "
             f"{len(source.train_ids)} training case(s) of {source.name}, first {unseen[0]}; "
             "expected the same data set. Fill a bank by a generator that was fitted on it"
         )
+    drawn = [reader.draw(np.random.default_rng(seed)) for seed in range(IMAGES)]
+    compare_with_cases(folder, source, [s.image for s in drawn if s is not None])
 
 
 # -- dry runs --------------------------------------------------------------------------------------
@@ -287,7 +292,6 @@ def plan_training(
 
 
 def _planned_bank(adapter: Adapter, mix_config: MixConfig, samples: int | None) -> dict[str, Any]:
-    """Describe the bank: its room, how it is refreshed, and the draws of each sample."""
     if mix_config.ratio.p == 0:
         return {"bank": "none"}
     from gansynth.bank.draw_log import foreseen

@@ -20,6 +20,7 @@ from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
+from gansynth.core.units import UnitCheck
 from gansynth.runtime.errors import UsageFault
 
 
@@ -41,6 +42,7 @@ class MixDescription:
 
     def __init__(self, mixture: MixSetup) -> None:
         self.spec, self.log = mixture.spec, mixture.log
+        self._units = UnitCheck(mixture.plan.bank)
 
     def counts(self) -> DrawCounts:
         """Return the draws of all worker processes so far."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
@@ -78,6 +79,7 @@ def mix(
 
     Raises:
         UsageFault: an invalid option, no bank, or images without labels and no ``as_item``.
+        DataFault: later, from an item: samples have other units than the real images.
         IntegrityFault: the bank's generator has seen a case of ``held_out``.
     """
     size = _length(dataset)
@@ -178,10 +180,12 @@ class MixedDataset(MixDescription, Dataset[Any]):
     def _items(self, slots: Sequence[BatchItem[int]]) -> list[Any]:
         real = iter(self._open([slot.real for slot in slots if slot.sample is None]))
         items = [next(real) if s.sample is None else self._as_item(s.sample) for s in slots]
+        for slot, item in () if self._units.over else zip(slots, items, strict=True):
+            if (image := _image(item)) is not None:
+                self._units.look(image[None], synthetic=slot.sample is not None)
         return items if self._transform is None else [self._transform(item) for item in items]
 
     def _open(self, places: list[int]) -> Iterable[Any]:
-        """Load real items, together if the data set supports it."""
         together = getattr(self.dataset, "__getitems__", None)
         if together is not None and len(places) > 1:
             items: Iterable[Any] = together(places)
@@ -192,6 +196,20 @@ class MixedDataset(MixDescription, Dataset[Any]):
         if name.startswith("_") or name == "dataset" or name in NOT_DELEGATED:
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return getattr(self.dataset, name)
+
+
+def _image(item: Any) -> npt.NDArray[Any] | None:
+    """Return the image of an item: its entry "image", or its first; None if it is no array."""
+    if isinstance(item, Mapping):
+        item = item.get("image", next(iter(item.values()), None))
+    elif isinstance(item, (tuple, list)) and item:
+        item = item[0]
+    if hasattr(item, "affine"):  # an image of TorchIO
+        item = item.data
+    if isinstance(item, torch.Tensor):
+        item = item.detach().float().cpu()
+    array = np.asarray(item if hasattr(item, "shape") or hasattr(item, "size") else None)
+    return array if array.ndim > 1 and array.dtype.kind in "iuf" else None
 
 
 def _length(dataset: Any) -> int:
@@ -209,7 +227,6 @@ def _length(dataset: Any) -> int:
 
 
 def _subjects(subjects: Mapping[int, str] | Sequence[str] | None, size: int) -> dict[int, str]:
-    """Return index -> subject for every item."""
     if subjects is None:
         return {place: str(place) for place in range(size)}
     try:

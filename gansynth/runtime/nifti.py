@@ -31,6 +31,8 @@ BOMB_RATIO = 200
 COUNTED_BYTES = 64 << 20
 COUNTED_RATIO = 20  # above both, a stream is counted to its end before memory is allocated for it
 TRAILING_BYTES = 1 << 20  # bytes after the voxels that are tolerated
+SHEAR = 0.01  # largest cosine between axes that count as perpendicular
+UNITS_MM = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # code of a header -> name, mm
 
 _CHUNK = 1 << 20
 DICOM = "DICOM, which is not read; convert each series with dcm2niix -z y"
@@ -78,20 +80,25 @@ class NiftiVolume(NamedTuple):
     array: npt.NDArray[Any]
     affine: npt.NDArray[np.float64]  # float64 (4, 4), voxel to mm
     spacing: tuple[float, float, float]  # voxel size in mm along x, y, z
+    # float64 (4, 4), the affine by the qform, which other programs take; else `affine`
+    qform: npt.NDArray[np.float64]
+    notes: tuple[str, ...]  # what the header leaves open, and how it was read
 
 
 class _NiftiLayout(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     offset: int
-    slope: float | None
-    inter: float | None
+    slope: float  # 0 where the header does not scale; other programs may still add `inter`
+    inter: float
     affine: npt.NDArray[np.float64]
     spacing: tuple[float, float, float]
+    qform: npt.NDArray[np.float64]
+    notes: tuple[str, ...]
 
     @property
     def scaled(self) -> bool:
-        return (self.slope, self.inter) not in ((None, None), (1.0, 0.0))
+        return self.slope != 0 and (self.slope, self.inter) != (1, 0)
 
     @property
     def nbytes(self) -> int:
@@ -104,6 +111,7 @@ def read_nifti(
     max_bytes: int = MAX_VOLUME_BYTES,
     ndim: Collection[int] = (3,),
     finite: bool = True,
+    labels: bool = False,
 ) -> NiftiVolume:
     """Read a ``.nii`` or ``.nii.gz`` file whole, to the last byte of its checksum.
 
@@ -112,6 +120,7 @@ def read_nifti(
         max_bytes: refuse a header that announces more voxels than this, before allocating.
         ndim: accepted numbers of axes.
         finite: refuse NaN and infinite voxels.
+        labels: refuse a header that scales: a label map holds its labels as they are.
 
     Raises:
         DataFault: names file, value, expectation and hint.
@@ -122,8 +131,8 @@ def read_nifti(
         fast, error = _IGZIP
         # A file refused here is read again by zlib, whose messages are the same everywhere.
         with contextlib.suppress(DataFault, error):
-            return _read(path, fast, max_bytes, ndim, finite)
-    return _read(path, gzip.GzipFile, max_bytes, ndim, finite)
+            return _read(path, fast, max_bytes, ndim, finite, labels)
+    return _read(path, gzip.GzipFile, max_bytes, ndim, finite, labels)
 
 
 class NiftiHeader(NamedTuple):
@@ -147,11 +156,21 @@ def read_nifti_header(
 
 
 def _read(
-    path: Path, gunzip: type[gzip.GzipFile], max_bytes: int, ndim: Collection[int], finite: bool
+    path: Path,
+    gunzip: type[gzip.GzipFile],
+    max_bytes: int,
+    ndim: Collection[int],
+    finite: bool,
+    labels: bool,
 ) -> NiftiVolume:
     with _opened(path, gunzip) as (stream, packed):
         layout, done = _read_layout(path, stream)
         _refuse_unwanted(path, layout, max_bytes, ndim, packed)
+        if labels and (layout.inter != 0 or layout.slope not in (0, 1)):
+            raise DataFault(
+                f"{path}: scl_slope is {layout.slope:g} and scl_inter {layout.inter:g}, which "
+                "change every label, expected 1 and 0; store the labels themselves"
+            )
         if packed and layout.nbytes > max(COUNTED_BYTES, COUNTED_RATIO * path.stat().st_size):
             _count(path, gunzip, layout)
         return _read_voxels(path, stream, layout, done, finite)
@@ -233,16 +252,24 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[_NiftiL
         block += stream.read(540 - 348)
     try:
         header = kind(block, check=False)
-        shape = tuple(int(n) for n in header.get_data_shape())
+        to_mm = UNITS_MM.get(int(header["xyzt_units"]) & 7, ("", 1.0))[1]
+        mm = np.array([[to_mm]] * 3 + [[1.0]])
+        affine = qform = mm * np.asarray(header.get_best_affine(), np.float64)
+        if header["qform_code"] > 0:
+            with contextlib.suppress(HeaderDataError, ValueError):  # none that programs could take
+                qform = mm * header.get_qform()
+        spacing = _spacing(path, header["pixdim"], to_mm)
         slope, inter = header.get_slope_inter()
         layout = _NiftiLayout(
-            shape,
+            tuple(int(n) for n in header.get_data_shape()),
             np.dtype(header.get_data_dtype()),
             int(header["vox_offset"]),
-            slope,
-            inter,
-            np.asarray(header.get_best_affine(), np.float64),
-            _spacing(path, header["pixdim"]),
+            slope or 0.0,
+            float(np.nan_to_num(header["scl_inter"]) if inter is None else inter),
+            affine,
+            spacing,
+            qform,
+            tuple(_notes(header, affine, spacing)),
         )
     except (HeaderDataError, ValueError, OverflowError, KeyError) as error:
         raise DataFault(f"{path}: not a NIfTI header: {error}; {AGAIN}") from error
@@ -254,8 +281,32 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[_NiftiL
     return layout, len(block)
 
 
-def _spacing(path: Path, pixdim: npt.NDArray[Any]) -> tuple[float, float, float]:
-    x, y, z = (float(v) for v in pixdim[1:4])
+def _notes(
+    header: Any, affine: npt.NDArray[np.float64], spacing: tuple[float, float, float]
+) -> Iterator[str]:
+    if (code := int(header["xyzt_units"]) & 7) in UNITS_MM:
+        yield (
+            f"its units are {UNITS_MM[code][0]}, expected mm; read as voxels of "
+            f"{' x '.join(f'{v:g}' for v in spacing)} mm. If its numbers are mm, correct xyzt_units"
+        )
+    if header["sform_code"] == 0 and header["qform_code"] == 0:
+        yield (
+            "its sform_code and qform_code are 0, so its orientation is not known, expected one "
+            "above 0; read with x to the left, y to the front, z to the head, which other programs "
+            "may not do. Write the affine"
+        )
+    with np.errstate(all="ignore"):  # an affine that is not finite is refused
+        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+        cosine = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    if SHEAR < cosine <= 1:
+        yield (
+            f"its affine is sheared: two axes meet at {np.degrees(np.arccos(cosine)):.3g} degrees, "
+            "expected 90; read as if they met at 90, and refused by ITK. Resample it"
+        )
+
+
+def _spacing(path: Path, pixdim: npt.NDArray[Any], to_mm: float) -> tuple[float, float, float]:
+    x, y, z = (float(v) * to_mm for v in pixdim[1:4])
     if not all(LEAST_MM <= v <= MOST_MM for v in (x, y, z)):
         raise DataFault(
             f"{path}: pixdim is {(x, y, z)}, expected three voxel sizes of {LEAST_MM:g} to "
@@ -332,11 +383,11 @@ def _scaled(path: Path, layout: _NiftiLayout, array: npt.NDArray[Any], finite: b
     array = array.astype(layout.dtype.newbyteorder("="), copy=False)
     if layout.scaled:
         wide = np.result_type(array.dtype, np.float32)
-        array = array.astype(wide) * wide.type(layout.slope or 1.0) + wide.type(layout.inter or 0.0)
+        array = array.astype(wide) * wide.type(layout.slope) + wide.type(layout.inter)
     if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
         nan, inf = int(np.isnan(array).sum()), int(np.isinf(array).sum())
         raise DataFault(
             f"{path}: {nan} NaN and {inf} infinite voxel(s), expected finite values; replace them, "
             "or leave the case out"
         )
-    return NiftiVolume(array, layout.affine, layout.spacing)
+    return NiftiVolume(array, layout.affine, layout.spacing, layout.qform, layout.notes)

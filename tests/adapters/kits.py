@@ -157,12 +157,14 @@ class Kit:
         """Draw logs of all sessions, those of partners left out."""
         return sorted((self.output / DRAWS).glob("*/draws-*.csv"))
 
-    def bank(self, name: str = "bank", samples: int = 6, **changes: Any) -> Path:
-        """A bank whose samples are training cases, brighter by ``MARK`` + their number."""
+    def bank(
+        self, name: str = "bank", samples: int = 6, look: Any = np.array, **changes: Any
+    ) -> Path:
+        """A bank whose samples are training cases, a little brighter each, as ``look`` has them."""
         adapter = self.adapter()
         source = adapter.source
         told: dict[str, Any] = {"schema": source.schema, "lineage": source.lineage(), **changes}
-        pairs = [marked(adapter, number) for number in range(samples)]
+        pairs = [drawn_from(adapter, number, look) for number in range(samples)]
         return write_bank(self.folder / name, pairs=pairs, dtype="float32", **told)
 
     def filled(self, samples: int = 4, device: str = "cpu") -> Path:
@@ -179,8 +181,8 @@ class Kit:
         return self.folder / "filled"
 
 
-def marked(adapter: Adapter, number: int) -> tuple[Sample, Any]:
-    """A training case in the host's space, brighter than any real one, and host arrays."""
+def drawn_from(adapter: Adapter, number: int, look: Any) -> tuple[Sample, Any]:
+    """A training case in the host's space, and host arrays."""
     source = adapter.source
     case = source.load(source.train_ids[number % len(source.train_ids)])
     placement = source.space.place(case, np.random.default_rng(number))
@@ -188,7 +190,7 @@ def marked(adapter: Adapter, number: int) -> tuple[Sample, Any]:
     told = {"case": case.id, "placement": placement.to_json(), "shape": list(shape)}
     drawn = Sample(inside.image, inside.labels, inside.boxes, told)
     sample = source.space.to_host(drawn, shape)
-    image = (sample.image + MARK + number).astype(np.float32)
+    image = look(sample.image + number / 100).astype(np.float32)
     sample = replace(sample, image=image)
     return sample, adapter.finalise(sample)
 

@@ -10,6 +10,7 @@ import pytest
 from click.testing import Result
 
 from gansynth.bank.draw_log import summarise
+from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.core.adapter import MixConfig
 from gansynth.core.fingerprint import prints_of
@@ -26,8 +27,9 @@ from gansynth.runtime import processes
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import sha256_file
 from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
-from tests.adapters.kits import COMMANDED, Kit, command, kit_of
+from tests.adapters.kits import COMMANDED, MARK, Kit, command, kit_of
 from tests.conftest import content
 from tests.disks import files_of_at_most
 
@@ -151,6 +153,28 @@ def test_a_bank_of_other_channels_or_classes_is_refused(kit, refused):
         bank = kit.bank(key, schema=replace(schema, **{key: other}))
         says = [str(bank), f"samples have the {key.replace('_', ' ')}", "!", "Make the bank again"]
         refused(kit, *kit.where, "--bank", bank, code=3, says=says)
+
+
+@pytest.mark.parametrize("scale", [1 / 255, 255])
+@pytest.mark.parametrize("looks", [True, False], ids=["", "the host does not look"])
+def test_a_bank_in_other_units_is_refused(kit, refused, monkeypatch, scale, looks):
+    bank = kit.bank(look=lambda image: image * scale)
+    if not looks:
+        monkeypatch.setattr(type(kit.adapter()), "check", lambda *_: None)
+    says = [f"{bank}: channel 0: its samples have the median", "within a factor of 10"]
+    refused(kit, *kit.where, "--bank", bank, code=3, says=says)
+
+
+def test_a_generator_of_other_units_fills_no_bank(kit, monkeypatch):
+    draw = Sampler.draw
+
+    def grey(self: Any, first: int, count: int) -> list[Sample]:
+        return [replace(s, image=s.image / 255) for s in draw(self, first, count)]
+
+    monkeypatch.setattr(Sampler, "draw", grey)
+    with pytest.raises(DataFault, match=f"{kit.run}: channel 0: its samples have the median"):
+        kit.filled()
+    assert BankReader(kit.folder / "filled").count() == 0
 
 
 @pytest.mark.fault(3)
@@ -310,7 +334,7 @@ def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
 @pytest.mark.parametrize("ratio", ["1:1", "2:1", "1:3", "0:1"])
 def test_the_ratio_is_exact_over_many_batches_and_logged_draw_by_draw(kit, ratio):
     asked, log = Ratio.parse(ratio), kit.folder / "draws"
-    plan: MixerConfig[Any] = MixerConfig(kit.bank(), asked, log=log)
+    plan: MixerConfig[Any] = MixerConfig(kit.bank(look=lambda image: image + MARK), asked, log=log)
     drawn = synthetic = 0
     for batch in kit.batches(plan, 12):
         drawn += len(batch)

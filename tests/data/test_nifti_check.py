@@ -72,6 +72,24 @@ def not_finite(path: Path) -> None:
     save(path, array)
 
 
+def everywhere(offset: int, form: str, *values: Any) -> Callable[[Path], None]:
+    """Change the header of every file of the data set alike."""
+
+    def change(path: Path) -> None:
+        for file in path.parents[1].rglob("*.nii.gz"):
+            change_header(file, offset, form, *values)
+
+    return change
+
+
+SLOPE, CODES, UNITS, SROW_X = 112, 252, 123, 280  # bytes of a header
+FIRST = "labels/a.nii.gz"
+
+
+def place_qform(path: Path) -> None:
+    change_header(path, CODES, "<2h6f", 1, 2, 0, 0, 0, 5, 0, 0)
+
+
 COLOUR = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
 FAULTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "truncated": (IMAGE, halve, "truncated at byte"),
@@ -93,6 +111,14 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "image as labels": (LABEL, lambda p: save(p, image()), "different values from"),
     "even": (IMAGE, lambda p: save(p, np.full(SHAPE, 7, np.int16)), "every voxel is 7"),
     "no lesion": (LABEL, lambda p: save(p, np.zeros(SHAPE, np.uint8)), "no foreground, only backg"),
+    "labels + 1": (LABEL, lambda p: change_header(p, SLOPE, "<2f", 1, 1), "scl_inter 1, which"),
+    "labels x 2": (LABEL, lambda p: change_header(p, SLOPE, "<2f", 2, 0), "scl_slope is 2 and"),
+    "labels + 1 in ITK": (LABEL, lambda p: change_header(p, SLOPE, "<2f", 0, 1), "scl_slope is 0"),
+    "sheared": (FIRST, everywhere(SROW_X, "<4f", 1, 0.2, 0, 0), "two axes meet at 78.7 degrees"),
+    "no orientation": (FIRST, everywhere(CODES, "<2h", 0, 0), "read with x to the left"),
+    "micrometres": (FIRST, everywhere(UNITS, "B", 3), "read as voxels of 0.001 x 0.001 x 0.002 mm"),
+    "metres": (FIRST, everywhere(UNITS, "B", 1), "of 1000 x 1000 x 2000 mm"),
+    "qform": (LABEL, place_qform, "by its qform it lies up to 5 mm from"),
     "two endings": (
         IMAGE,
         lambda p: p.with_suffix("").write_bytes(gzip.decompress(p.read_bytes())),
@@ -101,13 +127,16 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
 }
 
 
+WARNINGS = ("even", "no lesion", "sheared", "no orientation", "micrometres", "metres", "qform")
+
+
 @pytest.mark.fault(1, of="truncated|gzip|empty")
 @pytest.mark.fault(4, of="absurd")
 @pytest.mark.fault(6, of="nan")
 @pytest.mark.fault(7, of="even|no lesion")
 @pytest.mark.fault(8, of="singular|spacing")
 @pytest.mark.fault(9, of="shape|affine")
-@pytest.mark.fault(10, of="fraction|negative|as labels")
+@pytest.mark.fault(10, of="fraction|negative|as labels|labels . ")
 @pytest.mark.fault(11, of="missing")
 @pytest.mark.fault(14, of="2D|4D|colour")
 @pytest.mark.parametrize("fault", FAULTS)
@@ -115,9 +144,10 @@ def test_a_fault_is_one_error_or_warning_that_names_the_file(pairs, fault):
     name, spoil, said = FAULTS[fault]
     spoil(pairs / name)
     finding = only(pairs)
-    assert finding.level == ("warning" if fault in ("even", "no lesion") else "error")
+    assert finding.level == ("warning" if fault in WARNINGS else "error")
     assert finding.message.startswith(str(pairs / name))
     assert said in finding.message
+    assert wrong(pairs)[1] == (finding.level == "error")  # a source refuses the same, and no more
 
 
 @pytest.mark.fault(1, 6, 10, 11)

@@ -1,0 +1,74 @@
+"""Samples in other units than the real images are refused once; like units never are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gansynth
+from gansynth.core.lineage import Lineage
+from gansynth.core.schema import Sample, Schema
+from gansynth.runtime.errors import DataFault
+from tests.banks import write_bank
+
+SHAPE = (6, 24, 20)
+RNG = np.random.default_rng(0)
+GREY, NOISE = RNG.random((8, 1, *SHAPE)), RNG.normal(size=(8, 1, *SHAPE))
+BODY = np.where(np.arange(20) < 5, GREY, 0)  # three quarters are background of 0
+PAIRS: dict[str, tuple[Any, Any, bool]] = {
+    "0 to 1 among 0 to 255": (255 * GREY, GREY, True),
+    "0 to 255 among 0 to 1": (GREY, 255 * GREY, True),
+    "medians of 0": (255 * BODY, BODY, True),
+    "far apart": (1000 + NOISE, NOISE, True),
+    "the same": (255 * GREY, 255 * GREY, False),
+    "medians of 0 in the same units": (BODY, 3 * BODY, False),
+    "z-scored": (NOISE - 0.1, 1.5 * NOISE + 0.1, False),
+    "constant": (np.full_like(GREY, 3), NOISE, False),
+    "one-hot, of which one is rare": (GREY < 0.002, GREY < 0.5, False),
+}
+
+
+@pytest.fixture(params=PAIRS)
+def pair(request, tmp_path):
+    """Real images, a bank of others, and whether they have other units."""
+    real, samples, refused = PAIRS[request.param]
+    labels = np.zeros(SHAPE, np.int16)
+    pairs: list[Any] = [(Sample(np.asarray(s, np.float32), labels), {}) for s in samples]
+    schema = Schema(("T1",), {"background": 0}, (1.0,) * 3)
+    bank = write_bank(tmp_path / "bank", schema, Lineage("toy", "0", ()), pairs)
+    return np.asarray(real, np.float32), bank, refused
+
+
+def told(draw: Callable[[], Any], bank: Any) -> bool:
+    """Whether drawing is refused from some time on, in a line that names the bank."""
+    faults = []
+    for _ in range(12):
+        try:
+            draw()
+        except DataFault as fault:
+            faults.append(str(fault))
+    assert all(f.startswith(f"{bank}: channel 0: its samples have the median ") for f in faults)
+    assert len(faults) in (0, 9)  # four images of each kind are looked at first
+    return bool(faults)
+
+
+@pytest.mark.parametrize("form", ["dictionary", "pair", "array"])
+def test_a_data_set_of_other_units_is_refused(pair, form):
+    real, bank, refused = pair
+    forms: dict[str, Callable[[Any], Any]] = {
+        "dictionary": lambda image: {"image": image, "label": 0},
+        "pair": lambda image: (image, 0),
+        "array": np.asarray,
+    }
+    form_of = forms[form]
+    items = [form_of(image) for image in real]
+    mixed = gansynth.mix(items, bank, "1:1", as_item=lambda sample: form_of(sample.image))
+    assert told(lambda: mixed.__getitems__([0, 1]), bank) == refused
+
+
+def test_a_loader_of_other_units_is_refused(pair):
+    real, bank, refused = pair
+    batches = ({"data": real[i : i + 2]} for i in [0, 2, 4, 6] * 4)
+    mixed = gansynth.mix_batches(batches, bank, "1:1")
+    assert told(lambda: next(mixed), bank) == refused
