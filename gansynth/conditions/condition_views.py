@@ -84,10 +84,12 @@ class ConditionSource(WrappedSource):
             label_class=case.label_class if self._schema.classes else None,
         )
 
-    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
+    def stored(
+        self, case_id: str, labels: LabelArray
+    ) -> tuple[FloatArray, LabelArray, npt.NDArray[np.float64] | None]:
         """The other source's, channels as the run has them."""
-        image, affine = self.base.stored(case_id)
-        return image[self._order], affine
+        image, labels, affine = self.base.stored(case_id, labels)
+        return image[self._order], labels, affine
 
     def _labels(self, case: Case) -> LabelArray:
         if case.labels is None:

@@ -182,10 +182,12 @@ class VolumeSource(CaseSource):
         spacing = tuple(s * (o / n) for s, o, n in zip(sizes, old, new, strict=True))
         return OriginalCase(image, labels, spacing, turn, units, exact=new == old)
 
-    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
-        """The image in its files' own units and on their grid, and their affine."""
+    def stored(
+        self, case_id: str, labels: LabelArray
+    ) -> tuple[FloatArray, LabelArray, npt.NDArray[np.float64]]:
+        """The image in its files' own units, labels by the nearest voxel, and the affine."""
         array, _, reference = self._arrays(case_id)
-        return array.astype(np.float32), reference.affine
+        return array.astype(np.float32), pick(labels, array.shape[1:]), reference.affine
 
     def predicted(self, case_id: str, file: Path) -> LabelArray:
         """Read a predicted label map of a case, on the grid of ``load``; DataFault if unfit."""

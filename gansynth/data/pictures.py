@@ -237,6 +237,10 @@ class PictureSource(FlatSource):
         """Rows and columns of the image's file, from its header."""
         return picture_shape(self._picture(case_id).image)
 
+    def file_image(self, case_id: str) -> FloatArray:
+        """Channels of the file, as stored."""
+        return _channels_first(read_picture(self._picture(case_id).image))
+
     @property
     def label_numbers(self) -> dict[int, int]:
         """Label -> its number in the masks; of a foreground without a name, 255."""
@@ -251,8 +255,7 @@ class PictureSource(FlatSource):
         return self.found.pictures[case_id]
 
     def _scaled(self, array: npt.NDArray[Any]) -> FloatArray:
-        flat = array[..., None] if array.ndim == 2 else array
-        image = np.ascontiguousarray(np.moveaxis(flat, -1, 0), np.float32)
+        image = _channels_first(array)
         windows = per_channel(self.options.window, len(image))
         if windows is None:
             low, high = full_range(array)
@@ -304,6 +307,11 @@ class PictureSource(FlatSource):
             return size
         median = np.median([self.shape(case) for case in self.train_ids], axis=0)
         return tuple(ceil(min(float(n), LARGEST) / STRIDE) * STRIDE for n in median)
+
+
+def _channels_first(array: npt.NDArray[Any]) -> FloatArray:
+    flat = array[..., None] if array.ndim == 2 else array
+    return np.ascontiguousarray(np.moveaxis(flat, -1, 0), np.float32)
 
 
 Kind = tuple[int, np.dtype[Any]]

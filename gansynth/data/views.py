@@ -128,10 +128,12 @@ class SourceView(WrappedSource):
             labels = under if labels is None else np.where(labels != 0, labels, under)
         return replace(case, image=case.image[self._seen], labels=labels, under=under)
 
-    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
+    def stored(
+        self, case_id: str, labels: LabelArray
+    ) -> tuple[FloatArray, LabelArray, npt.NDArray[np.float64] | None]:
         """The source's, of the channels that are seen."""
-        image, affine = self.base.stored(case_id)
-        return image[self._seen], affine
+        image, labels, affine = self.base.stored(case_id, labels)
+        return image[self._seen], labels, affine
 
     @property
     def ancestors(self) -> tuple[Lineage, ...]:

@@ -94,7 +94,7 @@ class CGANObjective:
     # -- the generator -----------------------------------------------------------------------------
 
     def generator(self, step: TrainingStep) -> Mapping[str, Tensor]:
-        """Return the generator's losses: adversarial, L1, feature matching, perceptual."""
+        """Return the generator's losses: adversarial, L1, feature matching, Dice, perceptual."""
         o = self.options
         fake, real = self._draw(step), self._real(step)
         step.scratch["fake"] = fake.detach()
@@ -102,6 +102,11 @@ class CGANObjective:
         with parametrize.cached():  # both passes of a discriminator have the same weights
             for judge in self.gan.judges:
                 terms.update(self._fooled(step, judge, fake, real))
+        if o.dice and not self.gan.conditions.drawn:
+            foreground = [i for i, v in enumerate(self.gan.schema.label_values) if v > 0]
+            terms["dice"] = o.dice * losses.soft_dice(
+                fake[:, foreground].float(), real[:, foreground]
+            )
         if o.perceptual:
             features_of = cast(Perceptor, self.gan.nets["perceptor"]).features
             alike = self._alike(step)

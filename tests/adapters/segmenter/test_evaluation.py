@@ -20,7 +20,7 @@ from gansynth_segmenter import inference
 from gansynth_segmenter.augmentation import AugmentationWarp, rotation
 from gansynth_segmenter.evaluation import evaluate_held_out, evaluate_pairs
 from gansynth_segmenter.inference import Segmenter
-from gansynth_segmenter.networks import UNetOptions, UNetSegmenter, probabilities, soft_dice
+from gansynth_segmenter.networks import UNetOptions, UNetSegmenter, probabilities
 from gansynth_segmenter.options import SegmenterOptions
 
 SCHEMA = Schema(("T1",), {"background": 0, "oedema": 1, "core": 2}, (1.0, 1.0, 1.0))
