@@ -32,7 +32,7 @@ from gansynth.data.picture_list import (
 from gansynth.data.planes import per_channel, rescale, resize
 from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.data.resplit import write_resplit
-from gansynth.data.skull import find_brain
+from gansynth.data.skull import find_brain, warn_of_limits
 from gansynth.data.source_2d import FlatSource
 from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -52,6 +52,8 @@ def open_pictures(request: SourceRequest) -> PictureSource:
     source = PictureSource(request)
     for _, _, fault in source.found.faults:
         raise fault
+    if source.options.skull_strip:
+        warn_of_limits(source.name)
     _ = source.train_ids
     return source
 

@@ -70,6 +70,7 @@ class PaperHost(ClosedModel):
     stands_in_for: str | None = Field(
         None, description="host that it replaces if that one cannot take the data"
     )
+    optional: bool = Field(False, description="run only if named (--host)")
     set: Settings = Field(default_factory=dict, description="as after --set")
     usual_augmentation: bool = Field(True, description="the host's augmentation, in all arms")
     real_in_generator_space: bool = Field(
@@ -222,7 +223,8 @@ class PaperTablePlan(ClosedModel):
                 )
         if requested:
             return list(requested)
-        return [name for name in able if self.hosts[name].stands_in_for not in able]
+        usual = [name for name in able if not self.hosts[name].optional]
+        return [name for name in usual if self.hosts[name].stands_in_for not in able]
 
     def others(self) -> list[str]:
         """Return the hosts that are not shipped."""

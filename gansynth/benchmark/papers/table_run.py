@@ -73,20 +73,8 @@ class PaperTableRun:
         return names or list(self.plan.generators)[: int(squeezed)]
 
     def call(self, words: Sequence[str]) -> str:
-        """Run a command and return its output.
-
-        Raises:
-            GansynthError: it failed; with its exit code. Its own message is above.
-        """
-        text = said(words, self.commands.asked.out)
-        self.say(f"$ {text}")
-        line = [sys.executable, "-m", "gansynth_cli", *words, "--json"]
-        done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
-        if done.returncode != 0:
-            kind = FAULTS.get(done.returncode, GansynthError)
-            raise kind(f"{text}: ended with exit code {done.returncode}; see above")
-        self.ran.append(text)
-        return done.stdout
+        """Run a command and return its output."""
+        return run_command(words, self.commands.asked.out, self.say, self.ran)
 
     def run(self) -> None:
         """Fit and train everything; print the table after each arm."""
@@ -169,6 +157,23 @@ class PaperTableRun:
         }
 
 
+def run_command(words: Sequence[str], out: Path, say: Callable[[str], None], ran: list[str]) -> str:
+    """Run a command, return its output, and note it in ``ran``.
+
+    Raises:
+        GansynthError: it failed; with its exit code. Its own message is above.
+    """
+    text = said(words, out)
+    say(f"$ {text}")
+    line = [sys.executable, "-m", "gansynth_cli", *words, "--json"]
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        kind = FAULTS.get(done.returncode, GansynthError)
+        raise kind(f"{text}: ended with exit code {done.returncode}; see above")
+    ran.append(text)
+    return done.stdout
+
+
 def papers(plan: PaperTablePlan) -> dict[str, Any]:
     """Return the paper's figures: host -> arm -> region or column -> mean and deviation."""
     figures: dict[str, Any] = {}
@@ -222,19 +227,18 @@ def of_detector(folder: Path) -> dict[str, Any]:
 READERS = {"segmenter": of_segmenter, "deepmedic": of_deepmedic, "yolo": of_detector}
 
 
-def write(table: PaperTableRun, name: str, command: str) -> Path:
+def write(document: Mapping[str, Any], out: Path, name: str, command: str) -> Path:
     """Write a table's results to ``NAME.json`` in its folder, with the machine's description."""
     import torch
 
     from gansynth.benchmark.running import machine
 
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    path = table.commands.asked.out / f"{name}.json"
+    path = out / f"{name}.json"
     head = {"benchmark": name, "command": command, "date": time.strftime("%Y-%m-%d")}
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    document = {**head, "machine": {**machine(), "cuda": cuda}, **table.document()}
-    write_json_atomic(path, document)
+    write_json_atomic(path, {**head, "machine": {**machine(), "cuda": cuda}, **document})
     return path
 
 

@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from gansynth.benchmark.papers import plan as plans
+from gansynth.benchmark.papers import rater_table
 from gansynth.benchmark.papers import table_run as tables
 from gansynth.benchmark.papers.commands import said
 from gansynth.core.bank_options import BankSize
@@ -283,6 +284,42 @@ def test_real_cases_go_through_the_space_unless_told_otherwise(dry):
     assert all("--real-in-generator-space" in line for line in brought[1:])
     (stored,) = dry("doncenco2022", "--only", "Real", "--as-stored")  # needs no generator then
     assert not {"--real-in-generator-space", "--generator"} & set(stored)
+
+
+def test_the_papers_own_detector_is_trained_if_it_is_named(dry):
+    usual, named = (dry("han2019-cpggan", *words)[1:] for words in ((), ("--host", "yolov3")))
+    ours = {"detector=ultralytics", "model=yolov3.yaml"}
+    assert [ours & set(after(w, "--set")) for w in usual] == [set(), set()]
+    assert all(ours <= set(after(words, "--set")) for words in named)
+
+
+def test_what_raters_said_stands_beside_what_the_papers_physician_said(dry, tmp_path, monkeypatch):
+    counts = dict(zip(rater_table.COUNTS, (40, 10, 30, 20), strict=True))
+    table = {"accuracy": {"value": 0.6}, **counts}
+    study = tmp_path / "T1ce" / "turing" / "study" / "results.json"
+    study.parent.mkdir(parents=True)
+    study.write_text(json.dumps({"raters": [{"name": "anna", "table": table}]}))
+    sets = {"t1ce-128": {"run": str(tmp_path / "T1ce")}, "Concat-64": {"run": str(tmp_path)}}
+    measured = {"figures": [{"metric": rater_table.C2ST, "value": 0.75}]}
+
+    def answer(words: list[str], *rest: Any) -> str:
+        return json.dumps({"sets": sets} if words[0] == "fit" else measured)
+
+    monkeypatch.setattr(rater_table, "run_command", answer)
+    words = ("han2018-wgan", "--data", "nifti:x", "-o", str(tmp_path / "out"))
+    result = CliRunner().invoke(cli, ["papers", *words])
+    rows = [re.split(r"  +", line) for line in result.stdout.splitlines()]
+    physician = ["T1c-128", "paper's physician", "55", "13", "37", "8", "42"]
+    at = rows.index(physician)
+    assert rows[at + 1] == ["", "anna", "60", "40", "10", "30", "20", "0.75"]
+    assert ["", "not rated yet", *"-----", "0.75"] in rows
+    assert (tmp_path / "out" / "papers_han2018_wgan.json").is_file()
+    fit, test = dry(*words[:3])
+    assert fit[:5] == ["gansynth", "fit", "dcgan", "--recipe", "han2018-wgan"]
+    assert test[1] == "evaluate"
+    refused = CliRunner().invoke(cli, ["papers", *words, "--host", "yolo"])
+    assert refused.exit_code == 2
+    assert "--host: has no effect" in refused.stderr
 
 
 def test_steps_and_epochs_are_given_to_every_arm(dry):
