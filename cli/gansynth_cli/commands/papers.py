@@ -22,8 +22,6 @@ from gansynth_cli.common import (
     read_option,
     root_option,
     subjects_option,
-    table,
-    then,
     with_option,
     with_output,
 )
@@ -31,9 +29,6 @@ from gansynth_cli.typed_options import with_needs
 
 if TYPE_CHECKING:
     from gansynth.benchmark.papers.table_run import PaperTableRun
-    from gansynth.fitting.recipe import Recipe
-
-KEEP = Hint("next: the same with -o DIR keeps runs and results")
 
 
 @click.command(
@@ -102,85 +97,33 @@ def command(
     """Reproduce a paper's table, with its numbers beside ours.
 
     Documented commands fit the recipe and train the experiment arms. All arms of a framework
-    train for equally many optimiser steps. They are evaluated on real held-out cases. A Visual
-    Turing Test's table shows what raters said: see gansynth turing-test. --dry-run prints the
-    commands and the paper's table. Without -o only the table is left.
+    train for equally many optimiser steps. They are evaluated on real held-out cases. --dry-run
+    prints the commands and the paper's table. Without -o only the table is left.
     """
-    from gansynth.benchmark.papers.rater_table import REPORT
     from gansynth.benchmark.papers.table_run import papers, write
-    from gansynth.fitting.recipe import find_recipe
 
-    rated = None if plan.endswith((".yaml", ".yml")) else find_recipe(plan)
     with ExitStack() as stack:
         home = folder or (Path("papers") / Path(plan).stem if dry_run else None)
         scratch = home is None and stack.enter_context(tempfile.TemporaryDirectory())
         home = home or Path(str(scratch))
-        home = home if dry_run else home.absolute()
-        if rated is not None and REPORT in rated.spec.reports:
-            others = {"seed": seeds != (0,), "only": arms, "host": hosts}
-            _rate(rated, home, name, {**request, **others}, out, dry_run=dry_run, kept=bool(folder))
-            return
-        trained = _table(plan, arms, hosts, seeds, home, request, out)
+        table = _table(plan, arms, hosts, seeds, home if dry_run else home.absolute(), request, out)
         if dry_run:
-            lines = [f"gansynth {shlex.join(words)}" for words in trained.listed()]
+            lines = [f"gansynth {shlex.join(words)}" for words in table.listed()]
             cost = "time and memory: not known here; use --dry-run of each command"
             document = {
                 "dry_run": True,
                 "commands": lines,
-                "papers": papers(trained.plan),
+                "papers": papers(table.plan),
                 "cost": cost,
             }
-            out.result(document, [*lines, "", *trained.lines(), cost])
+            out.result(document, [*lines, "", *table.lines(), cost])
             return
-        trained.run()
-        document = trained.document()
-        file = write(document, home, name or _usual(trained.plan.name), _typed())
-        paths = [KEEP] if folder is None else [f"results: {file}"]
-        out.result(document, [*trained.lines(), *paths])
-
-
-USED = ("data", "scale", "read", "fold", "subjects", "root", "fit_set", "extra_source")
-"""Options of a table whose figures are of raters."""
-
-
-def _rate(
-    recipe: Recipe,
-    home: Path,
-    name: str | None,
-    request: Mapping[str, Any],
-    out: Output,
-    *,
-    dry_run: bool,
-    kept: bool,
-) -> None:
-    """Reproduce a table whose figures are of raters."""
-    from gansynth.benchmark.papers.commands import PaperArguments
-    from gansynth.benchmark.papers.rater_table import RaterTable, rows
-    from gansynth.benchmark.papers.table_run import write
-
-    for key in (key for key, value in request.items() if value and key not in USED):
-        raise UsageFault(
-            f"--{key.replace('_', '-')}: has no effect, the table of {recipe.name} is of raters; "
-            "leave it out"
-        )
-    options = {key: request[key] for key in USED if key != "fit_set"}
-    arguments = PaperArguments(out=home, fit=request["fit_set"], **options)
-    study = RaterTable(recipe, arguments, out.reporter.say)
-    if dry_run:
-        words = study.commands({"SET": str(home / "generators" / "SET")})
-        lines = [f"gansynth {shlex.join(line)}" for line in words]
-        document = {"dry_run": True, **study.document(), "commands": lines}
-        out.result(document, [*lines, "", *table(rows(document))])
-        return
-    document = study.run()
-    file = write(document, home, name or _usual(recipe.name), _typed())
-    run = next(iter(document["results"].values()))["run"]
-    ends = [f"results: {file}", then("turing-test", run)] if kept else [KEEP]
-    out.result(document, [*table(rows(document)), *ends])
-
-
-def _usual(name: str) -> str:
-    return f"papers_{name.replace('-', '_')}"
+        table.run()
+        file = write(table, name or f"papers_{table.plan.name.replace('-', '_')}", _typed())
+        document = table.document()
+        keep = Hint("next: the same with -o DIR keeps runs and results")
+        paths = [keep] if folder is None else [f"results: {file}"]
+        out.result(document, [*table.lines(), *paths])
 
 
 def _typed() -> str:

@@ -25,7 +25,7 @@ arm on every host::
     scales: {tiny: {hosts: {unet: {steps: 100}}}}
 
 A detector's table has ``columns`` instead of regions: heading -> key of the figure in
-``gansynth.metrics.detection.measures.summary``.
+``gansynth.metrics.detection.measures.summary``. One of raters has ``raters``, and no hosts.
 
 Unknown keys and arms of unknown generators are refused. All arms of a host train for the same
 number of optimiser steps, which is a setting of the host.
@@ -142,7 +142,8 @@ class PaperTablePlan(ClosedModel):
     data: str = Field(description="the paper's data, in words")
     recipe: str = Field(description="registered name")
     set: Settings = Field(default_factory=dict, description="over the recipe's, as after --set")
-    generators: dict[str, str] = Field(min_length=1, description="name here -> the recipe's set")
+    generators: dict[str, str] = Field({}, description="name here -> the recipe's set")
+    raters: str = Field("", description="of raters: key of the recipe's report with its figures")
     regions: dict[str, Formula] = Field(
         default_factory=dict, description="name -> sum of labels, or all"
     )
@@ -152,15 +153,17 @@ class PaperTablePlan(ClosedModel):
     figures: Literal["mean", "mean and deviation"] = Field(
         "mean", description="what an entry of the report is: means of the regions, or both of one"
     )
-    hosts: dict[str, PaperHost] = Field(min_length=1)
-    arms: tuple[PaperArm, ...] = Field(min_length=1)
+    hosts: dict[str, PaperHost] = Field(default_factory=dict)
+    arms: tuple[PaperArm, ...] = ()
     open: tuple[str, ...] = Field((), description="what the paper left open, and what was chosen")
     scales: dict[str, PaperScale] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_fit(self) -> PaperTablePlan:
-        if bool(self.regions) == bool(self.columns):
-            raise ValueError("expected regions or columns")
+        if [bool(self.regions), bool(self.columns), bool(self.raters)].count(True) != 1:
+            raise ValueError("expected one of regions, columns and raters")
+        if bool(self.raters) == bool(self.hosts and self.arms and self.generators):
+            raise ValueError("expected hosts, arms and generators, or raters")
         names = [arm.name for arm in self.arms]
         if len(set(names)) != len(names):
             raise ValueError(f"two arms of one name among {', '.join(names)}")

@@ -19,6 +19,7 @@ from typing import Any
 
 from gansynth.benchmark.papers.commands import PaperCommands, bare, said
 from gansynth.benchmark.papers.plan import ALL, PaperArm, PaperTablePlan
+from gansynth.benchmark.papers.rater_table import rater_rows
 from gansynth.runtime.errors import FAULTS, GansynthError
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.options import overlay
@@ -53,7 +54,7 @@ class PaperTableRun:
 
     def listed(self) -> list[list[str]]:
         """Return all commands in order."""
-        words = [self.commands.fit(self.generators)] if self.generators else []
+        words = [self.commands.fit(self.generators)] if self._fits else []
         for host in self.hosts:
             for arm, settings in self._settings(host).items():
                 words += [self.commands.augment(host, arm, seed, settings) for seed in self.seeds]
@@ -65,6 +66,10 @@ class PaperTableRun:
         return {arm: overlay(common, lengths[arm.name]) for arm in self.arms}
 
     @property
+    def _fits(self) -> bool:
+        return bool(self.generators or self.plan.raters)
+
+    @property
     def generators(self) -> list[str]:
         """Generators of the arms; the plan's first one if only its space is needed."""
         needed = {arm.generator for arm in self.arms}
@@ -73,12 +78,24 @@ class PaperTableRun:
         return names or list(self.plan.generators)[: int(squeezed)]
 
     def call(self, words: Sequence[str]) -> str:
-        """Run a command and return its output."""
-        return run_command(words, self.commands.asked.out, self.say, self.ran)
+        """Run a command and return its output.
+
+        Raises:
+            GansynthError: it failed; with its exit code. Its own message is above.
+        """
+        text = said(words, self.commands.asked.out)
+        self.say(f"$ {text}")
+        line = [sys.executable, "-m", "gansynth_cli", *words, "--json"]
+        done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            kind = FAULTS.get(done.returncode, GansynthError)
+            raise kind(f"{text}: ended with exit code {done.returncode}; see above")
+        self.ran.append(text)
+        return done.stdout
 
     def run(self) -> None:
         """Fit and train everything; print the table after each arm."""
-        if self.generators:
+        if self._fits:
             self.call(self.commands.fit(self.generators))
         for host in self.hosts:
             for arm, settings in self._settings(host).items():
@@ -89,6 +106,8 @@ class PaperTableRun:
     def lines(self) -> list[str]:
         """Return our table so far beside the paper's, and notes on it."""
         cells = rows(self.plan, self.results, self.commands.regions, self.arms)
+        if self.plan.raters:
+            cells = rater_rows(self.plan, self.commands.generators)
         widths = [max(len(str(cell)) for cell in column) for column in zip(*cells, strict=True)]
         lines = [
             "  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
@@ -157,23 +176,6 @@ class PaperTableRun:
         }
 
 
-def run_command(words: Sequence[str], out: Path, say: Callable[[str], None], ran: list[str]) -> str:
-    """Run a command, return its output, and note it in ``ran``.
-
-    Raises:
-        GansynthError: it failed; with its exit code. Its own message is above.
-    """
-    text = said(words, out)
-    say(f"$ {text}")
-    line = [sys.executable, "-m", "gansynth_cli", *words, "--json"]
-    done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        kind = FAULTS.get(done.returncode, GansynthError)
-        raise kind(f"{text}: ended with exit code {done.returncode}; see above")
-    ran.append(text)
-    return done.stdout
-
-
 def papers(plan: PaperTablePlan) -> dict[str, Any]:
     """Return the paper's figures: host -> arm -> region or column -> mean and deviation."""
     figures: dict[str, Any] = {}
@@ -227,18 +229,19 @@ def of_detector(folder: Path) -> dict[str, Any]:
 READERS = {"segmenter": of_segmenter, "deepmedic": of_deepmedic, "yolo": of_detector}
 
 
-def write(document: Mapping[str, Any], out: Path, name: str, command: str) -> Path:
+def write(table: PaperTableRun, name: str, command: str) -> Path:
     """Write a table's results to ``NAME.json`` in its folder, with the machine's description."""
     import torch
 
     from gansynth.benchmark.running import machine
 
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    path = out / f"{name}.json"
+    path = table.commands.asked.out / f"{name}.json"
     head = {"benchmark": name, "command": command, "date": time.strftime("%Y-%m-%d")}
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(path, {**head, "machine": {**machine(), "cuda": cuda}, **document})
+    document = {**head, "machine": {**machine(), "cuda": cuda}, **table.document()}
+    write_json_atomic(path, document)
     return path
 
 
