@@ -160,7 +160,6 @@ def _asked(request: ImportRequest) -> SourceRequest:
 
 
 def _folds(asked: SourceRequest, names: Mapping[str, str]) -> list[FoldSplit]:
-    """Return every fold of the source, in nnU-Net's names of the cases."""
     splits: list[FoldSplit] = []
     for fold in itertools.count():
         try:

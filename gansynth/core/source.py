@@ -84,6 +84,10 @@ class OriginalCase:
         return self.image.nbytes + self.labels.nbytes
 
 
+StoredCase = tuple[FloatArray, LabelArray, npt.NDArray[np.float64] | None]
+"""Image (C, D, H, W), labels (D, H, W), and the affine (4, 4) of their files, None without such."""
+
+
 def places_of(request: SourceRequest) -> tuple[Path, ...]:
     """Return the file or folder that a request names, behind any kind; empty if none exists."""
     text = request.where
@@ -192,17 +196,11 @@ class CaseSource(ABC):
             "generator fitted on volumes (nnunet-raw:, nifti:, msd:), or on the host's own cases"
         )
 
-    def stored(
-        self, case_id: str, labels: LabelArray
-    ) -> tuple[FloatArray, LabelArray, npt.NDArray[np.float64] | None]:
-        """Return image and label map of a case on the grid of its files, and their affine (4, 4).
+    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
+        """Return a case, with a label map on the grid of ``load``, on the grid of its files.
 
-        The image is in the files' units, float32 (C, D, H, W); labels int16 (D, H, W). Axes run
-        from feet to head, back to front, left to right; a picture is a volume of one slice. The
-        base class knows no files: it returns the image of ``load``, the labels, and None.
-
-        Args:
-            labels: int16, on the grid of ``load``.
+        The image is in the files' units. Axes run from feet to head, back to front, left to right;
+        a picture is a volume of one slice. The base class knows no files and returns its arrays.
         """
         return self.load(case_id).image, labels, None
 
@@ -299,9 +297,7 @@ class WrappedSource(CaseSource):
         """Read a case of the base source."""
         return self.base.load(case_id)
 
-    def stored(
-        self, case_id: str, labels: LabelArray
-    ) -> tuple[FloatArray, LabelArray, npt.NDArray[np.float64] | None]:
+    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
         """Return image, labels and affine from the base source."""
         return self.base.stored(case_id, labels)
 

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.lineage import CaseRecord, Lineage, guard_split
-from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
-from gansynth.core.source import CaseSource, FoldSplit, OriginalCase, SourceRequest
+from gansynth.core.schema import Boxes, Case, LabelArray, Schema, content_hash
+from gansynth.core.source import CaseSource, FoldSplit, OriginalCase, SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.data.cache import PatchSource, part_boxes
 from gansynth.data.h5_format import (
@@ -102,7 +101,6 @@ class H5Source(PatchSource):
         return self._entry(case_id).sha256
 
     def _refuse_other(self) -> None:
-        """Refuse options that need another cache."""
         request, made = self.request, self.index.request
         again = f"make another cache: gansynth cache {made.get('kind')}:{made.get('where')} -o FILE"
         if request.fold != self.index.fold:
@@ -129,9 +127,7 @@ class H5Source(PatchSource):
         """Return a case from the files of the original source, which must still be there."""
         return self._original.original(case_id)
 
-    def stored(
-        self, case_id: str, labels: LabelArray
-    ) -> tuple[FloatArray, LabelArray, npt.NDArray[np.float64] | None]:
+    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
         """On the grid of the original source's files; on the cache's own where they are gone."""
         try:
             return self._original.stored(case_id, labels)

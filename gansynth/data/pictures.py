@@ -164,7 +164,6 @@ class PictureSource(FlatSource):
 
     @cached_property
     def _split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Training and held-out pictures of the fold."""
         ids, folds = tuple(sorted(self.found.pictures)), self.options.folds
         if self.fold == "all":
             return ids, ()
@@ -288,7 +287,6 @@ class PictureSource(FlatSource):
 
     @cached_property
     def _first(self) -> Kind:
-        """Channels and dtype of the first training picture."""
         return kind_of(read_picture(self._picture(self.train_ids[0]).image))
 
     @cached_property

@@ -125,7 +125,6 @@ def _grey(image: npt.NDArray[Any]) -> FloatArray:
 
 
 def _mask(small: FloatArray) -> Mask:
-    """The brain in a small, smooth slice with a rim of air."""
     from scipy import ndimage
 
     head = ndimage.binary_fill_holes(_largest(small > 0.6 * otsu(small)))
@@ -158,7 +157,6 @@ def _scalp(head: Mask, depth: Depth, bright: Mask) -> Mask:
 
 
 def _largest(mask: Mask) -> Mask:
-    """The connected part of most pixels."""
     return _parts(mask, np.ones(mask.shape, np.float32), 1)
 
 

@@ -278,7 +278,6 @@ class SliceSource(FlatSource):
         return tuple(sorted(ids))
 
     def _parse(self, case_id: str) -> tuple[str, int, list[int]]:
-        """Volume, number of the slice, and which of the kept channels."""
         text, channels = case_id, list(range(len(self._channels)))
         if self.options.concat:
             names = [f"/{self.inner.schema.channels[c]}" for c in self._channels]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gansynth.core.prediction import SlicePosition
 from gansynth.core.resample import pick
 from gansynth.core.schema import FloatArray, LabelArray
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, StoredCase
 from gansynth.data.picture_files import read_picture
 from gansynth.runtime.errors import DataFault
 
@@ -57,9 +57,7 @@ class FlatSource(CaseSource):
             numbers[whole == label] = number
         return numbers
 
-    def stored(
-        self, case_id: str, labels: LabelArray
-    ) -> tuple[FloatArray, LabelArray, npt.NDArray[np.float64]]:
+    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
         """Image and labels on the file's pixels, as volumes of one slice, and the affine."""
         affine = np.diag([*self.pixel_spacing(case_id)[::-1], 1.0, 1.0])
         whole = self._file_labels(case_id, labels)

@@ -138,7 +138,6 @@ def _part(folder: Path, part: object, wrong: list[str]) -> dict[str, Any]:
 
 
 def _lineage(doc: Mapping[str, Any]) -> dict[str, Any]:
-    """Count the cases and subjects that the generator has seen."""
     cases = [_mapping(case) for case in _list(doc.get("cases"))]
     return {
         "dataset": doc.get("dataset"),

@@ -371,7 +371,6 @@ class CGAN3D(Generator):
         return self._sample(insertion.start[0], condition, seed)
 
     def _at_once(self, condition: Condition) -> int:
-        """Return the batch size for samples of such a condition."""
         most = AT_ONCE.get(self.device.type, 1)
         if most == 1:
             return 1

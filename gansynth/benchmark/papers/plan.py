@@ -173,7 +173,6 @@ class PaperTablePlan(ClosedModel):
         return self
 
     def _named(self) -> Iterator[tuple[str, str, Sequence[str]]]:
-        """Yield the place of each reference, the name, and the valid names."""
         for arm in self.arms:
             if arm.generator is not None:
                 yield f"arm {arm.name}: generator", arm.generator, list(self.generators)

@@ -61,7 +61,6 @@ class PaperTableRun:
         return words
 
     def _settings(self, host: str) -> dict[PaperArm, dict[str, str]]:
-        """Return the settings of each arm of a host."""
         common, lengths = self.commands.settings(host), self.commands.lengths(host, self.arms)
         return {arm: overlay(common, lengths[arm.name]) for arm in self.arms}
 

@@ -130,7 +130,6 @@ def _arm(
     weights: Array,
     options: DetectionMeasures,
 ) -> dict[str, Any]:
-    """All numbers of one arm."""
     precision = Precision(pool, match(pool, (MAP_IOU,)))
     of_class = precision(everyone(len(pool.subjects)))[0, 0]
     return {
@@ -202,7 +201,6 @@ def _working(
     confidence: float,
     label: int | None = None,
 ) -> dict[str, Any]:
-    """Sensitivity and false positives at the confidence; of one class, or of all."""
     options: dict[str, Any] = {"confidence": confidence, "label": label}
     return {
         "sensitivity": estimate(
@@ -215,7 +213,6 @@ def _working(
 
 
 def _curve(arm: FrocArm, weights: Array) -> dict[str, Any]:
-    """The FROC score, and the curve with its band."""
     scores, bands = [], [np.empty((0, len(DRAWN)))]
     for part in chunks(weights):
         curves = arm.curves(part)
@@ -249,7 +246,6 @@ def _volumes(
     weights: Array,
     options: DetectionMeasures,
 ) -> dict[str, Any]:
-    """Lesions of volumes at every overlap, or why there are none."""
     where = places(detections, pool)
     if isinstance(where, str):
         return {"unavailable": where}
@@ -272,7 +268,6 @@ def unit_of(detections: Detections) -> str:
 
 
 def _alone(image: ImageDetections) -> bool:
-    """Whether patient and volume of an image are unknown."""
     return image.subject in (None, image.id) and image.volume is None
 
 

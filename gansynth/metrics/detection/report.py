@@ -186,7 +186,6 @@ def draw_froc(doc: Mapping[str, Any], path: Path, *, title: str = "") -> Path:
 
 
 def _draw(axis: Axes, doc: Mapping[str, Any], iou: str) -> None:
-    """Plot one panel."""
     for number, arm in enumerate(doc["arms"]):
         colour, at = COLOURS[number % len(COLOURS)], arm["at"][iou]
         name = arm["name"].replace("$", r"\$")
