@@ -158,7 +158,6 @@ def _asked(request: ImportRequest) -> SourceRequest:
 
 
 def _folds(asked: SourceRequest, names: Mapping[str, str]) -> list[FoldSplit]:
-    """Return every fold of the source, in nnU-Net's names of the cases."""
     splits: list[FoldSplit] = []
     for fold in itertools.count():
         try:
@@ -220,13 +219,12 @@ class _RawWriter:
         if isinstance(source, VolumeSource):
             self._copy_volumes(source, case, images, labels)
             return
-        image, affine = source.stored(case)
-        affine[2, 2] = THICKNESS
-        for channel, target in zip(image, images, strict=True):
-            self._write(channel.T, target, affine=affine)
-        drawn = source.load(case).labels
-        assert drawn is not None
-        self._write(self._renumber(drawn[None].T), labels, affine=affine)
+        plane = source.load(case)
+        affine = np.diag([*source.schema.spacing[::-1], THICKNESS, 1.0])
+        for channel, target in zip(plane.image, images, strict=True):
+            self._write(channel[None].T, target, affine=affine)
+        assert plane.labels is not None
+        self._write(self._renumber(plane.labels[None].T), labels, affine=affine)
 
     def _copy_volumes(
         self, source: VolumeSource, case: str, images: list[Path], labels: Path

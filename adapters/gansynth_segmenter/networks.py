@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from gansynth.core.generator import Generator, GeneratorOptions, LabelSource, Phase, TrainingStep
 from gansynth.core.schema import Condition, Sample, Schema
+from gansynth.nn.losses import soft_dice
 from gansynth.nn.networks import UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import one_hot, strides_for
 from gansynth.runtime.devices import adam, autocast, resolve
@@ -59,11 +60,10 @@ PIX2PIX: Mapping[str, Any] = {
     "loss": "nonsaturating",
     "adversarial": 1.0,
     "feature_matching": 0.0,
+    "dice": 0.0,
     "beta2": 0.999,
 }
 """Options of cgan3d that make it a segmenting pix2pix."""
-SMOOTH = 1.0
-"""Voxels added to numerator and denominator of soft Dice, so that absent labels have one too."""
 
 
 class UNetOptions(GeneratorOptions):
@@ -136,13 +136,6 @@ class UNetSegmenter(Generator):
             labels = np.array(self.schema.label_values, np.int16)[chosen]
             samples.append(Sample(condition.given, labels))
         return samples
-
-
-def soft_dice(predicted: Tensor, target: Tensor) -> Tensor:
-    """Return 1 - the mean Dice over labels of a batch of probabilities: a scalar."""
-    axes = (0, *range(2, predicted.ndim))
-    both, sizes = (predicted * target).sum(axes), predicted.sum(axes) + target.sum(axes)
-    return 1 - ((2 * both + SMOOTH) / (sizes + SMOOTH)).mean()
 
 
 def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Generator:

@@ -23,6 +23,7 @@ from gansynth.data.label_boxes import LabelBoxes
 from gansynth.data.planes import resize
 from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.data.resplit import write_resplit
+from gansynth.data.skull import warn_of_limits
 from gansynth.data.subjects import compile_pattern, grouped_splits, is_table, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_yolo.cases import YoloImage, read_pixels, scaled
@@ -50,6 +51,8 @@ def open_yolo(request: SourceRequest) -> YoloSource:
     source = YoloSource(request)
     for _, _, fault in source.faults():
         raise fault
+    if source.options.skull_strip:
+        warn_of_limits(source.name)
     return source
 
 

@@ -79,8 +79,14 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
     if diversity := report.get("diversity"):
         samples, real = (_short(diversity[key]) for key in ("samples", "real"))
         yield f"likeness of samples to each other: {samples}, of real images: {real} (mean MS-SSIM)"
-    if label_maps := report.get("label_maps"):
-        yield f"generated label maps: {label_maps['rejected']:.0%} are rejected"
+    if label_maps := report.get("label_maps", {}):
+        from gansynth.fitting.label_report import dice_text
+
+        yield (
+            dice_text(label_maps)
+            if "dice" in label_maps
+            else f"generated label maps: {label_maps['rejected']:.0%} are rejected"
+        )
     if (page := Path(run) / "report.html").is_file():
         yield f"report: {page}"
     yield then("sample", run, "--sheet")

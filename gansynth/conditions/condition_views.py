@@ -11,11 +11,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CaseSource, WrappedSource
+from gansynth.core.source import CaseSource, StoredCase, WrappedSource
 from gansynth.data.views import LabelDrawer, SourceView
 from gansynth.runtime.errors import UsageFault
 
@@ -84,10 +83,10 @@ class ConditionSource(WrappedSource):
             label_class=case.label_class if self._schema.classes else None,
         )
 
-    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
+    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
         """The other source's, channels as the run has them."""
-        image, affine = self.base.stored(case_id)
-        return image[self._order], affine
+        image, labels, affine = self.base.stored(case_id, labels)
+        return image[self._order], labels, affine
 
     def _labels(self, case: Case) -> LabelArray:
         if case.labels is None:
@@ -230,7 +229,6 @@ def named(base: CaseSource) -> str:
 
 
 def _mapped(labels: LabelArray, values: Mapping[int, int]) -> LabelArray:
-    """Labels by other values; 0 where there is none."""
     out = np.zeros_like(labels)
     for value, new_value in values.items():
         out[labels == value] = new_value

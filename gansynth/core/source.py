@@ -84,6 +84,10 @@ class OriginalCase:
         return self.image.nbytes + self.labels.nbytes
 
 
+StoredCase = tuple[FloatArray, LabelArray, npt.NDArray[np.float64] | None]
+"""Image (C, D, H, W), labels (D, H, W), and the affine (4, 4) of their files, None without such."""
+
+
 def places_of(request: SourceRequest) -> tuple[Path, ...]:
     """Return the file or folder that a request names, behind any kind; empty if none exists."""
     text = request.where
@@ -192,16 +196,13 @@ class CaseSource(ABC):
             "generator fitted on volumes (nnunet-raw:, nifti:, msd:), or on the host's own cases"
         )
 
-    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
-        """Return the image of a case in its files' units and on their grid, and the affine (4, 4).
+    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
+        """Return a case, with a label map on the grid of ``load``, on the grid of its files.
 
-        Without such files it is the image of ``load``; a slice is a volume of one. Shape float32
-        (C, D, H, W), axes from feet to head, back to front, left to right.
+        The image is in the files' units. Axes run from feet to head, back to front, left to right;
+        a picture is a volume of one slice. The base class knows no files and returns its arrays.
         """
-        image, mm = self.load(case_id).image, self.schema.spacing
-        if self.schema.ndim == 2:
-            image, mm = image[:, None], (1.0, *mm)
-        return image, np.diag([*mm[::-1], 1.0])
+        return self.load(case_id).image, labels, None
 
     def predicted(self, case_id: str, file: Path) -> LabelArray:
         """Return a host's prediction of a case, int16 on the grid of ``load``.
@@ -298,9 +299,9 @@ class WrappedSource(CaseSource):
         """Read a case of the base source."""
         return self.base.load(case_id)
 
-    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
-        """Return image and affine from the base source."""
-        return self.base.stored(case_id)
+    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
+        """Return image, labels and affine from the base source."""
+        return self.base.stored(case_id, labels)
 
     def subject(self, case_id: str) -> str:
         """Return the subject of a case."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.lineage import CaseRecord, Lineage, guard_split
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema, content_hash
-from gansynth.core.source import CaseSource, FoldSplit, OriginalCase, SourceRequest
+from gansynth.core.source import CaseSource, FoldSplit, OriginalCase, SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.data.cache import PatchSource, part_boxes
 from gansynth.data.h5_format import (
@@ -48,7 +49,6 @@ class H5Source(PatchSource):
         self.index: CacheIndex = read_index(self.path)
         self._numbers = {entry.id: n for n, entry in enumerate(self.index.cases)}
         self._open: tuple[int, Any] | None = None
-        self._source: CaseSource | None = None
         self._refuse_other()
         self._refuse_leaks()
 
@@ -101,7 +101,6 @@ class H5Source(PatchSource):
         return self._entry(case_id).sha256
 
     def _refuse_other(self) -> None:
-        """Refuse options that need another cache."""
         request, made = self.request, self.index.request
         again = f"make another cache: gansynth cache {made.get('kind')}:{made.get('where')} -o FILE"
         if request.fold != self.index.fold:
@@ -126,12 +125,21 @@ class H5Source(PatchSource):
 
     def original(self, case_id: str) -> OriginalCase:
         """Return a case from the files of the original source, which must still be there."""
+        return self._original.original(case_id)
+
+    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
+        """On the grid of the original source's files; on the cache's own where they are gone."""
+        try:
+            return self._original.stored(case_id, labels)
+        except (UsageFault, DataFault):
+            return super().stored(case_id, labels)
+
+    @cached_property
+    def _original(self) -> CaseSource:
         from gansynth.data.views import open_plain
 
-        if self._source is None:
-            request = SourceRequest(**self.index.request)
-            self._source = open_plain(replace(request, root=self.request.root or request.root))
-        return self._source.original(case_id)
+        request = SourceRequest(**self.index.request)
+        return open_plain(replace(request, root=self.request.root or request.root))
 
     # -- reading ---------------------------------------------------------------------------------
 

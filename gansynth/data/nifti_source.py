@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gansynth.core.resample import pick, resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CaseSource, FoldSplit, OriginalCase, SourceRequest
+from gansynth.core.source import CaseSource, FoldSplit, OriginalCase, SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file
 from gansynth.data.folds import choose_fold, subjects_of
@@ -104,7 +104,6 @@ class VolumeSource(CaseSource):
 
     @property
     def _listed_fold(self) -> str:
-        """Name of the fold in the listing."""
         return self.fold
 
     @cached_property
@@ -182,10 +181,10 @@ class VolumeSource(CaseSource):
         spacing = tuple(s * (o / n) for s, o, n in zip(sizes, old, new, strict=True))
         return OriginalCase(image, labels, spacing, turn, units, exact=new == old)
 
-    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
-        """The image in its files' own units and on their grid, and their affine."""
+    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
+        """The image in its files' own units, labels by the nearest voxel, and the affine."""
         array, _, reference = self._arrays(case_id)
-        return array.astype(np.float32), reference.affine
+        return array.astype(np.float32), pick(labels, array.shape[1:]), reference.affine
 
     def predicted(self, case_id: str, file: Path) -> LabelArray:
         """Read a predicted label map of a case, on the grid of ``load``; DataFault if unfit."""
@@ -371,6 +370,5 @@ class VolumeSource(CaseSource):
 
 
 def _grid(file: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Shape and spacing (z, y, x) of a file, from its header."""
     header = read_nifti_header(file)
     return canonical_shape(header.shape, header.affine), canonical_spacing(header.affine)

@@ -32,7 +32,7 @@ from gansynth.data.picture_list import (
 from gansynth.data.planes import per_channel, rescale, resize
 from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.data.resplit import write_resplit
-from gansynth.data.skull import find_brain
+from gansynth.data.skull import find_brain, warn_of_limits
 from gansynth.data.source_2d import FlatSource
 from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -52,6 +52,8 @@ def open_pictures(request: SourceRequest) -> PictureSource:
     source = PictureSource(request)
     for _, _, fault in source.found.faults:
         raise fault
+    if source.options.skull_strip:
+        warn_of_limits(source.name)
     _ = source.train_ids
     return source
 
@@ -162,7 +164,6 @@ class PictureSource(FlatSource):
 
     @cached_property
     def _split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Training and held-out pictures of the fold."""
         ids, folds = tuple(sorted(self.found.pictures)), self.options.folds
         if self.fold == "all":
             return ids, ()
@@ -238,6 +239,10 @@ class PictureSource(FlatSource):
         """Rows and columns of the image's file, from its header."""
         return picture_shape(self._picture(case_id).image)
 
+    def file_image(self, case_id: str) -> FloatArray:
+        """Channels of the file, as stored."""
+        return _channels_first(read_picture(self._picture(case_id).image))
+
     @property
     def label_numbers(self) -> dict[int, int]:
         """Label -> its number in the masks; of a foreground without a name, 255."""
@@ -252,8 +257,7 @@ class PictureSource(FlatSource):
         return self.found.pictures[case_id]
 
     def _scaled(self, array: npt.NDArray[Any]) -> FloatArray:
-        flat = array[..., None] if array.ndim == 2 else array
-        image = np.ascontiguousarray(np.moveaxis(flat, -1, 0), np.float32)
+        image = _channels_first(array)
         windows = per_channel(self.options.window, len(image))
         if windows is None:
             low, high = full_range(array)
@@ -284,7 +288,6 @@ class PictureSource(FlatSource):
 
     @cached_property
     def _first(self) -> Kind:
-        """Channels and dtype of the first training picture."""
         return kind_of(read_picture(self._picture(self.train_ids[0]).image))
 
     @cached_property
@@ -305,6 +308,11 @@ class PictureSource(FlatSource):
             return size
         median = np.median([self.shape(case) for case in self.train_ids], axis=0)
         return tuple(ceil(min(float(n), LARGEST) / STRIDE) * STRIDE for n in median)
+
+
+def _channels_first(array: npt.NDArray[Any]) -> FloatArray:
+    flat = array[..., None] if array.ndim == 2 else array
+    return np.ascontiguousarray(np.moveaxis(flat, -1, 0), np.float32)
 
 
 Kind = tuple[int, np.dtype[Any]]

@@ -225,7 +225,8 @@ SkullStrip = Annotated[
     bool,
     Field(
         description="`yes`: what is not brain becomes 0, and the image is cropped to the brain; "
-        "boxes and masks are cropped along. For axial T1 slices, see below"
+        "boxes and masks are cropped along. By thresholds, for axial T1 slices: it often leaves "
+        "face and skull base; look, and see below"
     ),
 ]
 SplitsFile = Annotated[

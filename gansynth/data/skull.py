@@ -2,13 +2,15 @@
 
 Han et al. 2019, sec. 3.1, do not say how. This is for T1-weighted slices whose scalp is brighter
 than the brain and whose bone is dark. At the skull base it keeps some non-brain and loses temporal
-poles. A lesion that has grown into the bone may be cut.
+poles; of two of three subjects it left face or skull base. A lesion that has grown into the bone
+may be cut.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -88,6 +90,17 @@ class BrainMask:
         return np.array(shares, np.float64)
 
 
+@cache
+def warn_of_limits(name: str) -> None:
+    """Say what is left where a data set's skulls are stripped, once in a process."""
+    logging.getLogger("gansynth").warning(
+        "%s: skull_strip goes by thresholds (Han et al. do not say how they strip); on many slices "
+        "it leaves face or skull base. Look at the slices; volumes: strip them first by a trained "
+        "tool, HD-BET or SynthStrip",
+        name,
+    )
+
+
 def find_brain(image: npt.NDArray[Any]) -> BrainMask:
     """Find the brain in an axial slice (H, W), (H, W, 3) or (3, H, W); dark is low.
 
@@ -112,7 +125,6 @@ def _grey(image: npt.NDArray[Any]) -> FloatArray:
 
 
 def _mask(small: FloatArray) -> Mask:
-    """The brain in a small, smooth slice with a rim of air."""
     from scipy import ndimage
 
     head = ndimage.binary_fill_holes(_largest(small > 0.6 * otsu(small)))
@@ -145,7 +157,6 @@ def _scalp(head: Mask, depth: Depth, bright: Mask) -> Mask:
 
 
 def _largest(mask: Mask) -> Mask:
-    """The connected part of most pixels."""
     return _parts(mask, np.ones(mask.shape, np.float32), 1)
 
 

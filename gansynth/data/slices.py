@@ -220,6 +220,11 @@ class SliceSource(FlatSource):
         """Rows and columns of the volume's slices."""
         return self._flat_shape(self._parse(case_id)[0])
 
+    def file_image(self, case_id: str) -> FloatArray:
+        """Channels of the volume's slice, without a window."""
+        case, index, channels = self._parse(case_id)
+        return self._plane(case, index).image[[self._channels[k] for k in channels]]
+
     def _plane(self, case: str, index: int) -> Case:
         """One slice of a volume, all its channels; arrays of its own."""
         shape = self.inner.shape(case)
@@ -273,7 +278,6 @@ class SliceSource(FlatSource):
         return tuple(sorted(ids))
 
     def _parse(self, case_id: str) -> tuple[str, int, list[int]]:
-        """Volume, number of the slice, and which of the kept channels."""
         text, channels = case_id, list(range(len(self._channels)))
         if self.options.concat:
             names = [f"/{self.inner.schema.channels[c]}" for c in self._channels]

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from gansynth.core.prediction import SlicePosition
 from gansynth.core.resample import pick
-from gansynth.core.schema import LabelArray
-from gansynth.core.source import CaseSource
+from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.core.source import CaseSource, StoredCase
 from gansynth.data.picture_files import read_picture
 from gansynth.runtime.errors import DataFault
 
@@ -36,6 +36,10 @@ class FlatSource(CaseSource):
     def file_shape(self, case_id: str) -> tuple[int, ...]:
         """Rows and columns of the case's file."""
 
+    @abstractmethod
+    def file_image(self, case_id: str) -> FloatArray:
+        """The image as its file has it, float32 (C, H, W), in the file's units."""
+
     def file_crop(self, case_id: str) -> tuple[slice, slice]:
         """Crop of the file's pixels that ``load`` takes before it resamples them; here all."""
         return slice(None), slice(None)
@@ -47,11 +51,22 @@ class FlatSource(CaseSource):
 
     def encode_labels(self, case_id: str, labels: LabelArray) -> npt.NDArray[np.uint16]:
         """Encode labels on the grid of ``load`` for a PNG as large as the case's file."""
-        crop, numbers = self.file_crop(case_id), np.zeros(self.file_shape(case_id), np.uint16)
-        whole = pick(labels, numbers[crop].shape)
+        whole = self._file_labels(case_id, labels)
+        numbers = np.zeros(whole.shape, np.uint16)
         for label, number in self.label_numbers.items():
-            numbers[crop][whole == label] = number
+            numbers[whole == label] = number
         return numbers
+
+    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
+        """Image and labels on the file's pixels, as volumes of one slice, and the affine."""
+        affine = np.diag([*self.pixel_spacing(case_id)[::-1], 1.0, 1.0])
+        whole = self._file_labels(case_id, labels)
+        return self.file_image(case_id)[:, None], whole[None], affine
+
+    def _file_labels(self, case_id: str, labels: LabelArray) -> LabelArray:
+        crop, whole = self.file_crop(case_id), np.zeros(self.file_shape(case_id), np.int16)
+        whole[crop] = pick(labels, whole[crop].shape)
+        return whole
 
     def read_predicted(self, case_id: str, file: Path) -> LabelArray:
         """Read a predicted label map, int16 (H, W) on the file's pixels; DataFault if unfit."""

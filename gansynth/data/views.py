@@ -17,12 +17,11 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
-from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CaseSource, SourceRequest, WrappedSource
+from gansynth.core.schema import Case, LabelArray, Schema
+from gansynth.core.source import CaseSource, SourceRequest, StoredCase, WrappedSource
 from gansynth.core.space import Space
 from gansynth.data.classes import class_numbers
 from gansynth.data.read_options import options_of
@@ -128,10 +127,10 @@ class SourceView(WrappedSource):
             labels = under if labels is None else np.where(labels != 0, labels, under)
         return replace(case, image=case.image[self._seen], labels=labels, under=under)
 
-    def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
+    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
         """The source's, of the channels that are seen."""
-        image, affine = self.base.stored(case_id)
-        return image[self._seen], affine
+        image, labels, affine = self.base.stored(case_id, labels)
+        return image[self._seen], labels, affine
 
     @property
     def ancestors(self) -> tuple[Lineage, ...]:

@@ -12,9 +12,10 @@ import numpy as np
 
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.source import SourceRequest
+from gansynth.data.views import draws_labels
 from gansynth.fitting.chance import ChanceMonitor
 from gansynth.fitting.cost import fit_into, measure, peak_mib
-from gansynth.fitting.label_report import report_label_maps
+from gansynth.fitting.label_report import dice_text, inner_dice, report_label_maps
 from gansynth.fitting.mode_collapse import DiversityMonitor
 from gansynth.fitting.run_report import CURVES, write_run_report
 from gansynth.fitting.sample_grids import SampleGrid, final_sheets
@@ -172,6 +173,10 @@ def _train(
             loggers.picture(step, preview(step))
             if monitor is not None:
                 loggers.scalars(step, monitor(step))
+            if draws_labels(job.generator.options):
+                found = inner_dice(job, run)
+                reporter.say(f"step {step}: {dice_text(found)}")
+                loggers.scalars(step, {f"dice/{k}": v for k, v in found["dice"].items() if v})
 
         callbacks = TrainingCallbacks(
             checkpoint=remember,
@@ -209,7 +214,7 @@ def _monitor(job: FitJob, run: Run, reporter: Reporter) -> DiversityMonitor | No
 
 
 def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> dict[str, Any]:
-    ratio = spectrum(job, run)
+    ratio = [] if draws_labels(job.generator.options) else spectrum(job, run)
     monitor = _monitor(job, run, reporter)
     sheets = final_sheets(job, run, reporter)
     return {

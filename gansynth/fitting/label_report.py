@@ -1,4 +1,4 @@
-"""Comparison of generated label maps with those of the training cases, after a fit."""
+"""Comparison of generated label maps with those of the training cases, in a fit and after it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import numpy as np
 
 from gansynth.core.schema import LabelArray
 from gansynth.data.label_statistics import LabelPriors
+from gansynth.data.views import draws_labels
 from gansynth.fitting.setup import FitJob
+from gansynth.metrics.segmentation.regions import dice, mean_dice
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.label_maps import LabelMapSampler
 from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.sampling.run import Run
 
@@ -24,6 +27,11 @@ SAMPLES = 64
 """Samples that a fit compares with its training label maps."""
 CROPS = 512
 """Most training crops to compare with."""
+INNER = 8
+"""Training cases whose label maps a generator of label maps is judged by; no held-out one."""
+NOTHING = 0.1
+"""Dice below which a label counts as not found."""
+LONGER = "train longer, or inspect: gansynth sample RUN --sheet"
 MANY_FLAWED = 0.25
 """Share of rejected samples above which a fit warns; above one half no bank is filled."""
 
@@ -33,14 +41,20 @@ def report_label_maps(job: FitJob, run: Run, reporter: Reporter) -> dict[str, An
 
     Returns:
         ``label_maps``: ``LabelPriors.compare``'s JSON, with ``rejected``, the share of rejected
-        samples, and ``reject_reasons``, their number by reason. Empty for a generator that does not
-        generate label maps.
+        samples, and ``reject_reasons``, their number by reason. For a generator of label maps of
+        images ``inner_dice``'s JSON. Empty for a generator that generates no label maps.
     """
+    if draws_labels(job.generator.options):
+        document = inner_dice(job, run)
+        write_json_atomic(run.folder / FOUND, document)
+        warn_of_label_maps(run.folder, reporter)
+        return {"label_maps": document}
     if job.generator.label_source != "generated":
         return {}
     samples = job.sampler(run, 1).draw_raw(0, SAMPLES)
     priors = LabelPriors.fit(_training(job), job.generator.schema)
     compared = priors.compare(s.labels for s in samples if s.labels is not None)
+    compared["warnings"] = [f"{text}; {LONGER}" for text in compared["warnings"]]
     for name, shares in compared["labels"].items():
         reporter.say(f"label maps, {name}: {_told(shares['samples'], shares['training'])}")
     reasons = (s.provenance.get("reject_reason") for s in samples)
@@ -57,14 +71,44 @@ def report_label_maps(job: FitJob, run: Run, reporter: Reporter) -> dict[str, An
     return {"label_maps": document}
 
 
+def inner_dice(job: FitJob, run: Run) -> dict[str, Any]:
+    """Compare the label maps that a generator draws of whole training cases with the true ones.
+
+    Returns:
+        ``cases``: their number, ``INNER`` with foreground at most; ``dice``: mean by name of the
+        label, None where no case has it; ``warnings``.
+    """
+    source, labels = job.source, job.source.schema.labels
+    regions = tuple((name, (value,)) for name, value in labels.items() if value > 0)
+    labeller, scores = LabelMapSampler(run, source.schema), []
+    for case_id in np.random.default_rng(job.options.seed + 2).permutation(source.train_ids):
+        case = job.cache(str(case_id))
+        if case.labels is not None and (case.labels > 0).any():
+            drawn = labeller.draw(case, source.schema)
+            scores.append(dice(drawn, case.labels, regions, source.schema.ignore))
+        if len(scores) == INNER:
+            break
+    means = {n: None if v is None else round(v, 4) for n, v in mean_dice(scores).items()}
+    missed = [f"{name} {v:.2f}" for name, v in means.items() if v is not None and v < NOTHING]
+    warnings = [
+        f"Dice of {', '.join(missed)} on {len(scores)} training case(s), expected {NOTHING} or "
+        f"more: the run finds next to nothing of it; {job.generator.if_labels_fail}"
+    ]
+    return {"cases": len(scores), "dice": means, "warnings": warnings * bool(missed), "rejected": 0}
+
+
+def dice_text(found: Mapping[str, Any]) -> str:
+    """Return what ``inner_dice`` found as words."""
+    means = (f"{n} {'-' if v is None else f'{v:.2f}'}" for n, v in found["dice"].items())
+    return f"Dice on {found['cases']} training case(s): {', '.join(means)}"
+
+
 def warn_of_label_maps(folder: Path, reporter: Reporter) -> None:
     """Warn of label maps that were bad in the fit of a run, or of its parts."""
     for file in sorted(folder.rglob(FOUND)):
         report = read_json(file, hint="remove it, or fit again")
         for warning in report["warnings"]:
-            reporter.warn(
-                f"label maps: {warning}; train longer, or inspect: gansynth sample RUN --sheet"
-            )
+            reporter.warn(f"label maps: {warning}")
         if report["rejected"] > MANY_FLAWED:
             most = Counter(report["reject_reasons"]).most_common(3)
             reasons = "; ".join(f"{n} times {reason}" for reason, n in most)

@@ -34,7 +34,7 @@ from gansynth.report.blocks import (
 )
 from gansynth.report.document import JsonNode
 from gansynth.report.figures import write_curves
-from gansynth.report.numbers import Line, link_number, whole
+from gansynth.report.numbers import Line, link_number, number, whole
 from gansynth.report.rendering import markdown, render
 from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.options import overlay, split_settings
@@ -47,7 +47,10 @@ from gansynth.training.loop import loop_options
 
 RESULTS, PAGE, CARD = "report.json", "report.html", "card.md"
 CURVES = Path("samples", "curves.png")
-KEPT = ("held_out_cases", "seconds", "memory_mib", "losses", "spectrum_ratio", "diversity")
+KEPT = (
+    *("held_out_cases", "seconds", "memory_mib", "losses", "spectrum_ratio", "diversity"),
+    "label_maps",
+)
 """Keys of what a fit reports that ``report.json`` keeps."""
 SHEETS = 5
 """Most preview grids of different steps in a report, the first and the last among them."""
@@ -237,6 +240,10 @@ def _measures(root: JsonNode) -> list[Block]:
         "Alarms:": [alarm["text"] for alarm in root["evaluation"]["alarms"]],
     }
     found = [BulletList(k, [[link_number(node)] for node in v]) for k, v in lists.items() if v]
+    if dice := root["label_maps"]["dice"]:
+        on = [" on ", whole(root["label_maps"]["cases"]), " training cases"]
+        rows = [(f"Dice of {name}", [number(mean, 2), *on]) for name, mean in dice.members()]
+        return [Definitions(rows), *found]
     note = "Realism, faithfulness and memorisation were not measured yet: gansynth evaluate RUN."
     return [*found] or [Paragraph([note], "note")]
 

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Heads = Sequence[Tensor]  # logits (B, ...), one tensor per discriminator head
+SMOOTH = 1.0
+"""Voxels added to numerator and denominator of soft Dice, so that absent labels have one too."""
 
 
 def nonsaturating_discriminator(real: Heads, fake: Heads) -> Tensor:
@@ -177,6 +179,17 @@ def masked_l1(fake: Tensor, real: Tensor, mask: Tensor, *, lowpass: int = 1) -> 
     difference = difference.abs().mean(1, keepdim=True)
     volume = inside.flatten(1).sum(1)
     return (difference.flatten(1).sum(1) / volume.clamp_min(1e-6)).mean()
+
+
+def soft_dice(predicted: Tensor, target: Tensor) -> Tensor:
+    """Return 1 - the mean Dice over labels: Milletari et al. 2016 (arXiv:1606.04797, sec. 3).
+
+    A label counts alike whether it fills a half of the voxels or a hundredth. ``predicted``: label
+    probabilities (B, labels, ...), ``target``: one-hot, the same shape.
+    """
+    axes = (0, *range(2, predicted.ndim))
+    both, sizes = (predicted * target).sum(axes), predicted.sum(axes) + target.sum(axes)
+    return 1 - ((2 * both + SMOOTH) / (sizes + SMOOTH)).mean()
 
 
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:

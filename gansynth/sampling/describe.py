@@ -38,7 +38,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
     Returns:
         ``run``, ``state`` (complete, unfinished, damaged), ``steps``, ``lineage``, ``files``
         (paths), ``checkpoints``, ``losses`` (last values). Also ``parts``, ``wrong`` (a line for
-        each fault), and the manifest's generator, options and versions.
+        each fault), ``warnings`` of the fit, and the manifest's generator, options and versions.
 
     Raises:
         UsageFault: there is no trace of a run in this folder.
@@ -52,6 +52,8 @@ def describe_run(folder: Path) -> dict[str, Any]:
     if complete or (manifest.get("weights") is not None and not parts):
         _note(wrong, lambda: check_weights(RunFolder.known(folder, manifest)))
     losses = _last_values(folder / "metrics.csv", wrong)
+    report = folder / "report.json"
+    kept = _note(wrong, lambda: read_json(report, hint="evaluate it")) if report.is_file() else {}
     trained = "steps" in fit or not fit  # a generator without training has no steps
     newest = next((c for c in reversed(checkpoints) if c["precision"] and trained), _NOT_SAID)
     return {
@@ -59,6 +61,10 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "run_id": manifest.get("run_id"),
         "state": "damaged" if wrong else "complete" if complete else "unfinished",
         "wrong": wrong,
+        "warnings": [
+            *_list(_mapping(kept).get("warnings")),
+            *(f"{part['name']}: {text}" for part in parts for text in part.get("warnings", ())),
+        ],
         "running": _holder(folder),
         "generator": manifest.get("generator"),
         "created": manifest.get("created"),
@@ -135,12 +141,11 @@ def _part(folder: Path, part: object, wrong: list[str]) -> dict[str, Any]:
     return {
         **facts,
         "complete": inner["state"] == "complete",
-        **{key: inner[key] for key in ("state", "generator", "steps", "run_id")},
+        **{key: inner[key] for key in ("state", "generator", "steps", "run_id", "warnings")},
     }
 
 
 def _lineage(doc: Mapping[str, Any]) -> dict[str, Any]:
-    """Count the cases and subjects that the generator has seen."""
     cases = [_mapping(case) for case in _list(doc.get("cases"))]
     return {
         "dataset": doc.get("dataset"),

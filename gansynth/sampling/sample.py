@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.conditions.condition_source import open_base
-from gansynth.core.resample import pick
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource
@@ -251,13 +250,17 @@ def predict_cases(
         for case_id in ids:
             case = cases.load(case_id)
             labels = labeller.draw(case, cases.schema)
-            image, affine = cases.stored(case_id)
-            volume = pick(labels if labels.ndim == 3 else labels[None], image.shape[1:])
+            image, volume, affine = cases.stored(case_id, labels)
             writer.add(file_name(case_id), image, volume, affine=affine)
             if sheet and len(pairs) < SHEET:
                 pairs.append((Sample(case.image, labels), case))
             bar.advance(1)
         writer.finish()
+    if ids and affine is None:
+        reporter.warn(
+            f"{out}: label maps lie on the grid of the arrays that {cases.name} reads, which knows "
+            "no files of whole cases; for these read them with nifti:, msd:, nnunet-raw:, pictures:"
+        )
     seconds = time.perf_counter() - began
     report = {"folder": str(out), "samples": len(ids), "of": cases.name}
     report["seconds_per_sample"] = seconds / max(len(ids), 1)

@@ -53,6 +53,10 @@ class CGAN3D(Generator):
     name: ClassVar[str] = "cgan3d"
     Options: ClassVar[type[GeneratorOptions]] = CGANOptions
     default_edits: ClassVar[tuple[str, ...]] = ("elastic", "scale", "rotate", "clip:to=image")
+    if_labels_fail: ClassVar[str] = (
+        "train longer (--set steps=N), give labels of few voxels more weight (--set dice=20), or "
+        "cut crops closer around them (--set patch=32,64,64)"
+    )
 
     options: CGANOptions
 

@@ -94,7 +94,7 @@ class CGANObjective:
     # -- the generator -----------------------------------------------------------------------------
 
     def generator(self, step: TrainingStep) -> Mapping[str, Tensor]:
-        """Return the generator's losses: adversarial, L1, feature matching, perceptual."""
+        """Return the generator's losses: adversarial, L1, feature matching, Dice, perceptual."""
         o = self.options
         fake, real = self._draw(step), self._real(step)
         step.scratch["fake"] = fake.detach()
@@ -102,6 +102,11 @@ class CGANObjective:
         with parametrize.cached():  # both passes of a discriminator have the same weights
             for judge in self.gan.judges:
                 terms.update(self._fooled(step, judge, fake, real))
+        if o.dice and not self.gan.conditions.drawn:
+            foreground = [i for i, v in enumerate(self.gan.schema.label_values) if v > 0]
+            terms["dice"] = o.dice * losses.soft_dice(
+                fake[:, foreground].float(), real[:, foreground]
+            )
         if o.perceptual:
             features_of = cast(Perceptor, self.gan.nets["perceptor"]).features
             alike = self._alike(step)
@@ -112,7 +117,6 @@ class CGANObjective:
     def _fooled(
         self, step: TrainingStep, judge: Discriminator, fake: Tensor, real: Tensor
     ) -> dict[str, Tensor]:
-        """Return the generator's losses from one discriminator; the global one adds L1."""
         o = self.options
         image, condition = judge.view((fake, self._asked(step)))
         before = step.rng.get_state()
@@ -176,7 +180,6 @@ class CGANObjective:
     def _told_apart(
         self, step: TrainingStep, judge: Discriminator, of_real: Pair, of_fake: Pair
     ) -> dict[str, Tensor]:
-        """Return the losses of one discriminator from pairs in its view."""
         (real, condition), (fake, fake_condition) = of_real, of_fake
         real, condition = self.augment(step, real, condition)
         fake, fake_condition = self.augment(step, fake, fake_condition)
@@ -196,7 +199,6 @@ class CGANObjective:
         return terms
 
     def _fake(self, step: TrainingStep) -> tuple[Tensor, Tensor]:
-        """Return this step's synthetic pair; generate one if the generator has not."""
         condition = self._asked(step)
         if "fake" in step.scratch:
             return step.scratch["fake"], condition
@@ -254,7 +256,6 @@ class CGANObjective:
     # -- pairs -------------------------------------------------------------------------------------
 
     def _told(self, step: TrainingStep) -> ConditionInputs:
-        """Return the conditions of the step's cases, made once per step."""
         if "told" not in step.scratch:
             conditioning, inserting = self.gan.conditions.of_batch(step.batch), self.gan.inserting
             if inserting is not None:
@@ -275,11 +276,9 @@ class CGANObjective:
         return channels
 
     def _condition(self, step: TrainingStep) -> Tensor:
-        """Return the condition of real images that discriminators see."""
         return self._channels(step)[:, : len(self.gan.conditions.judged)]
 
     def _asked(self, step: TrainingStep) -> Tensor:
-        """Return the condition of samples that discriminators see."""
         return self._channels(step, synthetic=True)[:, : len(self.gan.conditions.judged)]
 
     def _alike(self, step: TrainingStep) -> Tensor | None:
@@ -289,7 +288,6 @@ class CGANObjective:
         return (self._condition(step) == self._asked(step)).all(1, keepdim=True)
 
     def _real(self, step: TrainingStep) -> Tensor:
-        """Return the generator's target: image channels, or one-hot labels."""
         drawn = self.gan.conditions.drawn
         if drawn:
             image = step.batch.image
@@ -299,7 +297,6 @@ class CGANObjective:
         return one_hot(step.batch.labels, self.gan.schema.label_values)
 
     def _standardised(self, step: TrainingStep, image: Tensor) -> Tensor:
-        """Return images as the networks see them: option ``standardise``."""
         if not self.options.standardise:
             return image
         if "units" not in step.scratch:

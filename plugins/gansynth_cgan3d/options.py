@@ -81,6 +81,12 @@ class CGANOptions(GeneratorOptions):
     l1_mask: Literal["none", "foreground", "hole"] = Field(
         "none", description="where L1 counts; foreground: voxel by voxel; hole: in lesion and rim"
     )
+    dice: float = Field(
+        5.0,
+        ge=0,
+        description="weight of the soft Dice of the foreground labels: L1 alone leaves out labels "
+        "of few voxels",
+    )
     feature_matching: float = Field(5.0, ge=0, description="weight of feature matching")
     perceptual: float = Field(
         0, ge=0, description="weight of the perceptual loss, by a segmenter trained alongside"
@@ -255,6 +261,7 @@ _NEEDS: Needs = {
     "output": "target=image",
     "l1_lowpass": "l1, l1_mask!=foreground, target=image",
     "l1_mask": "l1",
+    "dice": "target=labels",
     "r1_every": "r1",
     "augment_p": "augment",
     "lr_perceptor": "perceptual",

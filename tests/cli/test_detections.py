@@ -36,7 +36,8 @@ def test_the_table_the_verdicts_and_the_lesions_are_printed(trained, run_cli):
     assert "0.67" in lines[5]
     assert "not comparable" in lines[7]
     assert sum("no difference shown" in line for line in lines) == 4
-    assert sum(line.startswith(("real  ", "both  ")) for line in lines) == 6
+    assert sum(line.startswith(("real  ", "both  ")) for line in lines) == 8
+    assert any(line.startswith("slice has a lesion  AUC") for line in lines)
 
 
 def test_numbers_are_one_document_and_a_seed_is_a_seed(trained, run_json):

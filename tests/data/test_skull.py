@@ -9,7 +9,7 @@ from PIL import Image
 
 from gansynth.core.lineage import guard_host
 from gansynth.core.schema import Boxes
-from gansynth.data.skull import find_brain
+from gansynth.data.skull import find_brain, warn_of_limits
 from gansynth.runtime.errors import IntegrityFault
 from gansynth_yolo.mirror import mirror
 from tests.data.sets import check, only, opened, save_picture
@@ -115,6 +115,15 @@ def test_stripped_images_are_another_space_and_known_again(data, folder):
     assert plain.records(plain.held_out_ids) == strip.records(strip.held_out_ids)
     assert opened(folder, "pictures", **STRIP).host["skull_strip"]
     assert "skull_strip" not in opened(folder, "pictures").host
+
+
+@pytest.mark.parametrize("kind", ["pictures", "yolo"])
+def test_what_thresholds_leave_is_said_once(kind, data, folder, caplog):
+    warn_of_limits.cache_clear()
+    for options in ({}, STRIP, STRIP):
+        opened({"pictures": folder, "yolo": data}[kind], kind, **options)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "on many slices it leaves face or skull base" in line
 
 
 def test_check_counts_the_boxes_that_lose_their_lesion(data):

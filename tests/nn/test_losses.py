@@ -49,11 +49,18 @@ GRAIN = torch.ones(1, 1, 4, 4, 4) - 2 * (torch.arange(4) % 2 == 0)
 CORNER = torch.nn.functional.pad(torch.ones(1, 1, 1, 1), (4, 0, 4, 0))
 BETWEEN = (torch.full((2, 1, 1, 4), 4.0), torch.zeros(2, 1, 1, 4), t(0.25, 0.5).view(2, 1, 1, 1))
 ONES = torch.ones(1, 1, 2, 2)
+BIG_AND_SMALL = torch.zeros(1, 2, 100, 100)  # of two labels, one found whole, one missed
+BIG_AND_SMALL[0, 0, :50], BIG_AND_SMALL[0, 1, 99, 99] = 1, 1
+BIG_ALONE = BIG_AND_SMALL * torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
 VALUES: dict[str, tuple[Any, float]] = {
     "lsgan discriminator": (lambda: losses.lsgan_discriminator([t(1.0, 3.0)], [t(2.0, 0.0)]), 2.0),
     "perfect discriminator": (lambda: losses.lsgan_discriminator([EVEN + 1], [EVEN]), 0.0),
     "lsgan generator": (lambda: losses.lsgan_generator([t(1.0, 3.0)]), 2.0),
     "heads of any size alike": (lambda: losses.lsgan_generator([t(3.0), torch.ones(100)]), 2.0),
+    "a label found counts alike at any size": (
+        lambda: losses.soft_dice(BIG_ALONE, BIG_AND_SMALL),
+        0.25,  # 1 - (1 + 1 / 2) / 2, by the one voxel of smoothing
+    ),
     "half precision": (
         lambda: losses.lsgan_generator([t(1.0078125).bfloat16().expand(3000)]),
         2.0**-14,

@@ -1,14 +1,25 @@
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
+import pytest
+from PIL import Image
 
 from gansynth.bank.reader import BankReader
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.source import SourceRequest
+from gansynth.fitting.fit import fit
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.label_maps import LabelMapSampler
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sample import sample_run
 from gansynth.sampling.sampler import Sampler
+from tests.data import sets
 from tests.producers import fill_here
 
 TINY = {"width": 4, "latent": 8}
@@ -57,3 +68,108 @@ def test_images_alone_are_kept_as_such(toy_fit, tmp_path):
     sample = reader.read(reader.ids()[0])
     assert (sample.labels, sample.boxes) == (None, None)
     assert sample.image.ndim == 3
+
+
+SMALL = {"width": "4", "levels": "2", "d_width": "4", "d_levels": "1", "steps": "1"}
+TURNED = np.diag([-1.0, 1.0, -2.0, 1.0])
+Truth = Callable[[Path, str], Any]
+
+
+def turned(home: Path) -> SourceRequest:
+    """Files that are stored right to left and head first, read in finer voxels."""
+    asked = sets.pairs(home)
+    for path in home.glob("*/*.nii.gz"):
+        sets.save(path, np.asarray(nib.load(path).dataobj), TURNED)
+    return replace(asked, read={**asked.read, "spacing": "0.5"})
+
+
+def cached(home: Path) -> SourceRequest:
+    from gansynth.data.h5_write import write_h5
+
+    write_h5(open_source(turned(home)), home / "cache.h5", chunk=4)
+    return sets.request(home / "cache.h5", "h5")
+
+
+def resized(make: Callable[[Path], SourceRequest], size: str) -> Callable[[Path], SourceRequest]:
+    def request(home: Path) -> SourceRequest:
+        asked = make(home)
+        return replace(asked, read={**asked.read, "resize": size})
+
+    return request
+
+
+def of_volume(folder: str) -> Truth:
+    return lambda home, name: nib.load(home / folder / f"{name}.nii.gz")
+
+
+def of_picture(home: Path, name: str) -> Any:
+    pixels = np.asarray(Image.open(home / "masks" / f"{name}.png"))
+    return nib.Nifti1Image(pixels.T[..., None], np.eye(4))
+
+
+def of_slice(home: Path, name: str) -> Any:
+    case, _, number = name.partition("-sag")
+    volume = np.asarray(nib.load(home / "labels" / f"{case}.nii.gz").dataobj)
+    return nib.Nifti1Image(volume[int(number)][..., None], np.diag([1.0, 2.0, 1.0, 1.0]))
+
+
+READERS: dict[str, tuple[Callable[[Path], SourceRequest], Truth]] = {
+    "nifti": (turned, of_volume("labels")),
+    "msd": (sets.msd, of_volume("labelsTr")),
+    "h5": (cached, of_volume("labels")),
+    "pictures": (resized(sets.pictures, "27x24"), of_picture),
+    "slices": (resized(sets.slices, "16x21"), of_slice),
+    "nnunet-raw": (lambda home: SourceRequest("nnunet-raw", "501", root=str(home)), of_volume("")),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_drawn_label_maps_lie_on_the_grid_of_the_files(reader, tmp_path, toy_nnunet, monkeypatch):
+    ask, truth = READERS[reader]
+    home = toy_nnunet.root if reader == "nnunet-raw" else tmp_path / "data"
+    request = ask(home)
+    given = ",".join(open_source(request).schema.channels)
+    settings = {**SMALL, "target": "labels", "given": given}
+    fit(
+        *("cgan3d", request, tmp_path / "run"),
+        **{"settings": settings, "edits": None, "device": "cpu", "reporter": NullReporter()},
+    )
+    monkeypatch.setattr(LabelMapSampler, "draw", lambda self, case, schema: case.labels)
+    report = sample_run(tmp_path / "run", None, out=tmp_path / "maps", reporter=NullReporter())
+    labels = list(Path(report["folder"], "labels").iterdir())
+    assert len(labels) == report["samples"] > 0
+    files = toy_nnunet.raw / "labelsTr" if reader == "nnunet-raw" else home
+    for path in labels:
+        drawn, true = nib.load(path), truth(files, path.name.removesuffix(".nii.gz"))
+        assert np.array_equal(drawn.get_fdata(), true.get_fdata())
+        assert np.allclose(drawn.affine, true.affine)
+        image = nib.load(path.parents[1] / "images" / path.name.replace(".nii", "_0000.nii"))
+        assert (image.shape, image.affine.tolist()) == (drawn.shape, drawn.affine.tolist())
+
+
+@pytest.mark.parametrize(("steps", "warned"), [("1", True), ("150", False)])
+def test_a_fit_that_finds_nothing_says_so_and_one_that_does_says_how_well(
+    run_cli, tmp_path, steps, warned
+):
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        mask = np.zeros((32, 32), np.uint8)
+        y, x = rng.integers(8, 24, 2)
+        mask[y : y + 3, x : x + 3] = 1
+        pixels = rng.normal(60, 5, mask.shape) + 90 * mask
+        sets.save_picture(tmp_path / "data/images" / f"p{number:02}.png", pixels.astype(np.uint8))
+        sets.save_picture(tmp_path / "data/masks" / f"p{number:02}.png", mask)
+    run = tmp_path / "run"
+    own = {"target": "labels", "given": "grey", "lr_generator": "4e-3", "steps": steps}
+    words = [word for k, v in {**SMALL, **own}.items() for word in ("--set", f"{k}={v}")]
+    source = ("--data", f"pictures:{tmp_path / 'data'}", "--read", "folds=3")
+    ended = run_cli("fit", "cgan3d", *source, *words, "-o", run)
+    found = json.loads((run / "report.json").read_text())["label_maps"]
+    assert found["cases"] == 8
+    assert (found["dice"]["foreground"] < 0.1) is warned
+    assert (
+        f"Dice on 8 training case(s): foreground {found['dice']['foreground']:.2f}" in ended.stdout
+    )
+    texts = (ended.stderr, (run / "card.md").read_text(), run_cli("show", run).stdout)
+    assert ["give labels of few voxels more weight" in text for text in texts] == [warned] * 3
+    assert "generator/dice" in (run / "metrics.csv").read_text()

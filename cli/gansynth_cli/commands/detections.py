@@ -142,13 +142,21 @@ def _measured(
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
-    from gansynth.metrics.detection.report import heading, main_table, verdicts, volume_table
+    from gansynth.metrics.detection.report import (
+        heading,
+        lesion_table,
+        main_table,
+        verdicts,
+        volume_table,
+    )
 
     yield heading(document)
     yield ""
     yield from table(main_table(document))
     if "paper" in document:
         yield document["paper"]["note"]
+    yield ""
+    yield from table(lesion_table(document))
     if document["equal_fps"]:
         yield ""
         yield "At equal false positives:"

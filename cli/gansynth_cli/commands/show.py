@@ -34,7 +34,7 @@ def command(run: Path, out: Output) -> None:
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     # The options are in config.yaml and --json.
-    apart = ("files", "checkpoints", "parts", "wrong", "lineage", "options")
+    apart = ("files", "checkpoints", "parts", "wrong", "warnings", "lineage", "options")
     lineage = document["lineage"]
     facts = {k: v for k, v in document.items() if k not in apart and v not in (None, [], {})}
     facts["lineage"] = {k: v for k, v in lineage.items() if k != "ancestors"}
@@ -61,6 +61,8 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
             ("part", part["name"], part["generator"] or "-", part["state"], part["path"] or "-")
             for part in document["parts"]
         )
+    for line in document["warnings"]:
+        yield f"warning  {line}"
     for line in document["wrong"]:
         yield f"wrong  {line}"
     if document["state"] == "complete":

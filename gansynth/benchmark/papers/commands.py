@@ -116,7 +116,8 @@ class PaperCommands:
             GansynthError: the cases cannot be opened.
             UsageFault: the cases lack a label of a region.
         """
-        source = open_source(self._request(self.read))
+        # Reads of a table of raters are of the slices that its recipe cuts.
+        source = open_source(self._request({} if self.plan.raters else self.read))
         labels = set(map(str, source.schema.foreground))
         for name, formula in self.regions.items():
             if formula != ALL and not set(formula.split("+")) <= labels:
@@ -139,7 +140,7 @@ class PaperCommands:
         words += source_words(self._request(self.read))
         words += each("--extra-source", options.extra_source)
         words += each("--set", overlay(plan.set, options.fit))
-        return [*words, "-o", str(self._generators)]
+        return [*words, "-o", str(self.generators)]
 
     @property
     def fitted(self) -> list[str]:
@@ -152,11 +153,12 @@ class PaperCommands:
     def run(self, generator: str) -> Path:
         """Return a generator's run folder."""
         if self.plan.spec.alone:
-            return self._generators
-        return self._generators / self.plan.generators[generator]
+            return self.generators
+        return self.generators / self.plan.generators[generator]
 
     @property
-    def _generators(self) -> Path:
+    def generators(self) -> Path:
+        """Folder of the fitted generators."""
         return self.asked.out / "generators"
 
     # -- hosts -----------------------------------------------------------------------------------

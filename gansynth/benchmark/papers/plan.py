@@ -25,7 +25,7 @@ arm on every host::
     scales: {tiny: {hosts: {unet: {steps: 100}}}}
 
 A detector's table has ``columns`` instead of regions: heading -> key of the figure in
-``gansynth.metrics.detection.measures.summary``.
+``gansynth.metrics.detection.measures.summary``. One of raters has ``raters``, and no hosts.
 
 Unknown keys and arms of unknown generators are refused. All arms of a host train for the same
 number of optimiser steps, which is a setting of the host.
@@ -70,6 +70,7 @@ class PaperHost(ClosedModel):
     stands_in_for: str | None = Field(
         None, description="host that it replaces if that one cannot take the data"
     )
+    optional: bool = Field(False, description="run only if named (--host)")
     set: Settings = Field(default_factory=dict, description="as after --set")
     usual_augmentation: bool = Field(True, description="the host's augmentation, in all arms")
     real_in_generator_space: bool = Field(
@@ -141,7 +142,8 @@ class PaperTablePlan(ClosedModel):
     data: str = Field(description="the paper's data, in words")
     recipe: str = Field(description="registered name")
     set: Settings = Field(default_factory=dict, description="over the recipe's, as after --set")
-    generators: dict[str, str] = Field(min_length=1, description="name here -> the recipe's set")
+    generators: dict[str, str] = Field({}, description="name here -> the recipe's set")
+    raters: str = Field("", description="of raters: key of the recipe's report with its figures")
     regions: dict[str, Formula] = Field(
         default_factory=dict, description="name -> sum of labels, or all"
     )
@@ -151,15 +153,17 @@ class PaperTablePlan(ClosedModel):
     figures: Literal["mean", "mean and deviation"] = Field(
         "mean", description="what an entry of the report is: means of the regions, or both of one"
     )
-    hosts: dict[str, PaperHost] = Field(min_length=1)
-    arms: tuple[PaperArm, ...] = Field(min_length=1)
+    hosts: dict[str, PaperHost] = Field(default_factory=dict)
+    arms: tuple[PaperArm, ...] = ()
     open: tuple[str, ...] = Field((), description="what the paper left open, and what was chosen")
     scales: dict[str, PaperScale] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_fit(self) -> PaperTablePlan:
-        if bool(self.regions) == bool(self.columns):
-            raise ValueError("expected regions or columns")
+        if [bool(self.regions), bool(self.columns), bool(self.raters)].count(True) != 1:
+            raise ValueError("expected one of regions, columns and raters")
+        if bool(self.raters) == bool(self.hosts and self.arms and self.generators):
+            raise ValueError("expected hosts, arms and generators, or raters")
         names = [arm.name for arm in self.arms]
         if len(set(names)) != len(names):
             raise ValueError(f"two arms of one name among {', '.join(names)}")
@@ -169,7 +173,6 @@ class PaperTablePlan(ClosedModel):
         return self
 
     def _named(self) -> Iterator[tuple[str, str, Sequence[str]]]:
-        """Yield the place of each reference, the name, and the valid names."""
         for arm in self.arms:
             if arm.generator is not None:
                 yield f"arm {arm.name}: generator", arm.generator, list(self.generators)
@@ -222,7 +225,8 @@ class PaperTablePlan(ClosedModel):
                 )
         if requested:
             return list(requested)
-        return [name for name in able if self.hosts[name].stands_in_for not in able]
+        usual = [name for name in able if not self.hosts[name].optional]
+        return [name for name in usual if self.hosts[name].stands_in_for not in able]
 
     def others(self) -> list[str]:
         """Return the hosts that are not shipped."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from gansynth.benchmark.papers.commands import PaperCommands, bare, said
 from gansynth.benchmark.papers.plan import ALL, PaperArm, PaperTablePlan
+from gansynth.benchmark.papers.rater_table import rater_rows
 from gansynth.runtime.errors import FAULTS, GansynthError
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.options import overlay
@@ -53,16 +54,19 @@ class PaperTableRun:
 
     def listed(self) -> list[list[str]]:
         """Return all commands in order."""
-        words = [self.commands.fit(self.generators)] if self.generators else []
+        words = [self.commands.fit(self.generators)] if self._fits else []
         for host in self.hosts:
             for arm, settings in self._settings(host).items():
                 words += [self.commands.augment(host, arm, seed, settings) for seed in self.seeds]
         return words
 
     def _settings(self, host: str) -> dict[PaperArm, dict[str, str]]:
-        """Return the settings of each arm of a host."""
         common, lengths = self.commands.settings(host), self.commands.lengths(host, self.arms)
         return {arm: overlay(common, lengths[arm.name]) for arm in self.arms}
+
+    @property
+    def _fits(self) -> bool:
+        return bool(self.generators or self.plan.raters)
 
     @property
     def generators(self) -> list[str]:
@@ -90,7 +94,7 @@ class PaperTableRun:
 
     def run(self) -> None:
         """Fit and train everything; print the table after each arm."""
-        if self.generators:
+        if self._fits:
             self.call(self.commands.fit(self.generators))
         for host in self.hosts:
             for arm, settings in self._settings(host).items():
@@ -101,6 +105,8 @@ class PaperTableRun:
     def lines(self) -> list[str]:
         """Return our table so far beside the paper's, and notes on it."""
         cells = rows(self.plan, self.results, self.commands.regions, self.arms)
+        if self.plan.raters:
+            cells = rater_rows(self.plan, self.commands.generators)
         widths = [max(len(str(cell)) for cell in column) for column in zip(*cells, strict=True)]
         lines = [
             "  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()

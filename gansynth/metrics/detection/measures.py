@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from scipy import sparse
 
 from gansynth.metrics.detection.free_response import (
     CONFIDENCE,
@@ -21,9 +23,12 @@ from gansynth.metrics.detection.precision import Precision, coco_map
 from gansynth.metrics.detection.record import Array, Detections, ImageDetections, Numbers
 from gansynth.metrics.detection.resampling import (
     FEW,
+    BootstrapEstimate,
     chunks,
+    counted,
     estimate,
     everyone,
+    ratio,
     resamples,
     with_interval,
 )
@@ -60,6 +65,7 @@ def summary(detections: Detections) -> dict[str, Any]:
         "lesions": document["lesions"],
         "map_50": arm["map"]["value"],
         "map_50_95": arm["map_coco"]["value"],
+        "has_lesion_auc": arm["has_lesion"]["auc"]["value"],
     }
     for iou, measured in arm["at"].items():
         at = f"{100 * float(iou):.0f}"
@@ -124,7 +130,6 @@ def _arm(
     weights: Array,
     options: DetectionMeasures,
 ) -> dict[str, Any]:
-    """All numbers of one arm."""
     precision = Precision(pool, match(pool, (MAP_IOU,)))
     of_class = precision(everyone(len(pool.subjects)))[0, 0]
     return {
@@ -134,6 +139,7 @@ def _arm(
         "about": dict(detections.about),
         "map": estimate(precision.mean, weights).to_json(),
         "map_coco": estimate(coco_map(pool).mean, weights).to_json(),
+        "has_lesion": _lesion_there(pool, options.confidence, weights),
         "at": {
             f"{iou:g}": {
                 **_working(pool, row, weights, options.confidence),
@@ -157,6 +163,33 @@ def _arm(
     }
 
 
+def _lesion_there(
+    pool: PooledDetections, confidence: float, weights: Array
+) -> dict[str, dict[str, float | None]]:
+    """Whether a slice has a lesion, told by its most confident detection: AUC and both shares."""
+    surest, ill = np.zeros(pool.images), np.zeros(pool.images, np.bool_)
+    np.maximum.at(surest, pool.image, pool.scores)
+    ill[pool.true_image] = True
+    scores, rank = np.unique(surest, return_inverse=True)
+    shape = len(scores), len(pool.subjects)
+    with_, without = (counted(rank[part], pool.subject[part], shape) for part in (ill, ~ill))
+    told = scores >= max(confidence, np.finfo(float).tiny)  # no detection: no lesion
+
+    def area(w: Array) -> Array:
+        positive, negative = with_ @ w.T, without @ w.T
+        below = negative.cumsum(0) - negative / 2
+        return ratio((positive * below).sum(0), positive.sum(0) * negative.sum(0))
+
+    def share(table: sparse.csr_array, rows: npt.NDArray[np.bool_]) -> BootstrapEstimate:
+        return estimate(lambda w: ratio((table @ w.T)[rows].sum(0), (table @ w.T).sum(0)), weights)
+
+    return {
+        "auc": estimate(area, weights).to_json(),
+        "sensitivity": share(with_, told).to_json(),
+        "specificity": share(without, ~told).to_json(),
+    }
+
+
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
@@ -168,7 +201,6 @@ def _working(
     confidence: float,
     label: int | None = None,
 ) -> dict[str, Any]:
-    """Sensitivity and false positives at the confidence; of one class, or of all."""
     options: dict[str, Any] = {"confidence": confidence, "label": label}
     return {
         "sensitivity": estimate(
@@ -181,7 +213,6 @@ def _working(
 
 
 def _curve(arm: FrocArm, weights: Array) -> dict[str, Any]:
-    """The FROC score, and the curve with its band."""
     scores, bands = [], [np.empty((0, len(DRAWN)))]
     for part in chunks(weights):
         curves = arm.curves(part)
@@ -215,7 +246,6 @@ def _volumes(
     weights: Array,
     options: DetectionMeasures,
 ) -> dict[str, Any]:
-    """Lesions of volumes at every overlap, or why there are none."""
     where = places(detections, pool)
     if isinstance(where, str):
         return {"unavailable": where}
@@ -238,7 +268,6 @@ def unit_of(detections: Detections) -> str:
 
 
 def _alone(image: ImageDetections) -> bool:
-    """Whether patient and volume of an image are unknown."""
     return image.subject in (None, image.id) and image.volume is None
 
 

@@ -72,6 +72,14 @@ def _per_overlap(ious: Sequence[str]) -> Iterator[str]:
         yield from (f"sensitivity, IoU >= {iou}", f"FPs/slice, IoU >= {iou}")
 
 
+def lesion_table(doc: Mapping[str, Any]) -> list[Row]:
+    """Whether a slice has a lesion, by its most confident detection (Han et al. 2019, sec. 2.5)."""
+    rows: list[Row] = [("slice has a lesion", "AUC", "sensitivity", "specificity")]
+    for arm in doc["arms"]:
+        rows.append((arm["name"], *(number(figure) for figure in arm["has_lesion"].values())))
+    return rows
+
+
 def froc_table(doc: Mapping[str, Any]) -> list[Row]:
     """Sensitivity at fixed numbers of false positives per slice; ``*``: beyond the curve's end."""
     rates = next(iter(doc["arms"][0]["at"].values()))["froc"]["rates"]
@@ -141,6 +149,7 @@ def markdown(doc: Mapping[str, Any]) -> str:
     if doc["equal_fps"]:
         lines = "\n".join(f"- {line}" for line in verdicts(doc))
         parts += ["## At equal false positives", lines]
+    parts += ["## Slices with and without lesions", _table(lesion_table(doc))]
     parts += ["## FROC", "Sensitivity; *: beyond the curve's end.", _table(froc_table(doc))]
     volumes = volume_table(doc)
     parts += ["## Lesions in three dimensions"]
@@ -177,7 +186,6 @@ def draw_froc(doc: Mapping[str, Any], path: Path, *, title: str = "") -> Path:
 
 
 def _draw(axis: Axes, doc: Mapping[str, Any], iou: str) -> None:
-    """Plot one panel."""
     for number, arm in enumerate(doc["arms"]):
         colour, at = COLOURS[number % len(COLOURS)], arm["at"][iou]
         name = arm["name"].replace("$", r"\$")

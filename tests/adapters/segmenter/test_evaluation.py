@@ -20,7 +20,7 @@ from gansynth_segmenter import inference
 from gansynth_segmenter.augmentation import AugmentationWarp, rotation
 from gansynth_segmenter.evaluation import evaluate_held_out, evaluate_pairs
 from gansynth_segmenter.inference import Segmenter
-from gansynth_segmenter.networks import UNetOptions, UNetSegmenter, probabilities, soft_dice
+from gansynth_segmenter.networks import UNetOptions, UNetSegmenter, probabilities
 from gansynth_segmenter.options import SegmenterOptions
 
 SCHEMA = Schema(("T1",), {"background": 0, "oedema": 1, "core": 2}, (1.0, 1.0, 1.0))
@@ -48,13 +48,6 @@ def test_dice_is_twice_the_overlap_over_both_sizes(predicted, truth, ignore, sco
     drawn, known = (np.array([values], np.int16) for values in (predicted, truth))
     found = dice(drawn, known, REGIONS, ignore=ignore)
     assert {name: one["dice"] for name, one in found.items()} == pytest.approx(scores)
-
-
-def test_soft_dice_of_certain_right_answers_is_0():
-    wanted = torch.zeros(1, 2, 4, 4, 4)
-    wanted[0, 0, :2] = 1
-    assert float(soft_dice(wanted, wanted)) == pytest.approx(0)
-    assert float(soft_dice(1 - wanted, wanted)) > 0.9
 
 
 @pytest.fixture

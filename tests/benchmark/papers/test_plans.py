@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from gansynth.benchmark.papers import plan as plans
+from gansynth.benchmark.papers import rater_table
 from gansynth.benchmark.papers import table_run as tables
 from gansynth.benchmark.papers.commands import said
 from gansynth.core.bank_options import BankSize
@@ -39,7 +40,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     odd = {"numberTrainingSegmentsLoadedOnGpuPerSubep": 50}  # mixed, six cases take 60
     toy = toy_deepmedic(base / "toy", values=odd)
     slices = f"yolo:{toy_yolo(base / 'slices')}"
-    own = {"doncenco2022": f"deepmedic:{toy.train}", "han2019-cpggan": slices}
+    own = {
+        "han2018-wgan": brats,
+        "doncenco2022": f"deepmedic:{toy.train}",
+        "han2019-cpggan": slices,
+    }
     return {**dict.fromkeys(NAMES, brats), **own}
 
 
@@ -58,9 +63,9 @@ def write_brats(folder: Path) -> Path:
 
 def test_each_table_has_a_plan_and_a_recipe_without_one_names_those_that_have():
     tables = ROOT.glob("plugins/*/recipes/tables/*.yaml")
-    assert {path.stem for path in tables} == set(NAMES)
-    with pytest.raises(UsageFault, match=r"han2018-wgan: .*no table.*han2019-cpggan, .*shin2018"):
-        plans.find_plan("han2018-wgan")
+    assert {path.stem for path in tables} == {*NAMES, "han2018-dcgan", "han2018-wgan"}
+    with pytest.raises(UsageFault, match=r"lesion: .*no table.*han2019-cpggan, .*shin2018"):
+        plans.find_plan("lesion")
 
 
 @every
@@ -283,6 +288,36 @@ def test_real_cases_go_through_the_space_unless_told_otherwise(dry):
     assert all("--real-in-generator-space" in line for line in brought[1:])
     (stored,) = dry("doncenco2022", "--only", "Real", "--as-stored")  # needs no generator then
     assert not {"--real-in-generator-space", "--generator"} & set(stored)
+
+
+def test_the_papers_own_detector_is_trained_if_it_is_named(dry):
+    usual, named = (dry("han2019-cpggan", *words)[1:] for words in ((), ("--host", "yolov3")))
+    ours = {"detector=ultralytics", "model=yolov3.yaml"}
+    assert [ours & set(after(w, "--set")) for w in usual] == [set(), set()]
+    assert all(ours <= set(after(words, "--set")) for words in named)
+
+
+def test_what_raters_said_stands_beside_what_the_papers_physician_said(typed, dry, tmp_path):
+    counts = dict(zip(rater_table.COUNTS, (40, 10, 30, 20), strict=True))
+    raters = [{"name": "anna", "table": {"accuracy": {"value": 0.6}, **counts}}]
+    measured = [{"metric": "c2st-knn", "name": "accuracy", "value": 0.75}]
+    for file, document in {
+        "t1ce-128/manifest.json": {},
+        "t1ce-128/turing/study/results.json": {"raters": raters},
+        "Concat-64/manifest.json": {},
+        "Concat-64/evaluation/evaluation.json": {"figures": measured},
+    }.items():
+        path = tmp_path / "generators" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document))
+    result = typed("han2018-wgan", "--dry-run", "-o", str(tmp_path))
+    rows = [re.split(r"  +", line) for line in result.stdout.splitlines()]
+    at = rows.index(["T1c-128", "paper's physician", "55", "13", "37", "8", "42"])
+    assert rows[at + 1] == ["t1ce-128", "anna", "60", "40", "10", "30", "20", "-"]
+    assert ["Concat-64", rater_table.NOT_RATED, *"-----", "0.75"] in rows
+    (fit,) = dry("han2018-wgan", "--fit-set", "steps=4", "-o", str(tmp_path))
+    assert fit[:5] == ["gansynth", "fit", "dcgan", "--recipe", "han2018-wgan"]
+    assert after(fit, "--set") == ["steps=4"]
 
 
 def test_steps_and_epochs_are_given_to_every_arm(dry):

@@ -32,6 +32,22 @@ from tests.metrics.detection.simulated import (
 FOUND = drawn(1, 60, per_subject=4)
 
 
+def test_whether_a_slice_has_a_lesion_is_told_by_its_most_confident_detection():
+    images = (
+        seen("a", [A], [B, A], [0.2, 0.9]),
+        seen("b", [A], [A], [0.5]),
+        seen("c", [], [B], [0.5]),
+        seen("d"),
+    )
+    options = DetectionMeasures(resamples=0, confidence=0.6)
+    (arm,) = measure_arms({"x": document(*images)}, options)["arms"]
+    values = {name: figure["value"] for name, figure in arm["has_lesion"].items()}
+    # Pairs of a slice with and one without: three right, and one tie.
+    assert values == {"auc": 3.5 / 4, "sensitivity": 0.5, "specificity": 1.0}
+    (arm,) = measure_arms({"x": document(*images[:2])}, options)["arms"]
+    assert arm["has_lesion"]["auc"]["value"] is None
+
+
 def arm(name, detections, confidence=0.5):
     pool, hits = measured(detections)
     return FrocArm(name, pool, hits, confidence)
