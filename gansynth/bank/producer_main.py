@@ -120,7 +120,7 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
                 schema=adapter.schema,
                 min_size=adapter.sample_size if bring is None else (),
                 bring=bring,
-                compare=partial(compare_with_cases, generator, source),
+                compare=partial(compare_with_cases, Path(config.run), source),
                 settings=settings_of(sampler, config.batch, config.dtype, host),
             )
         finally:

@@ -169,7 +169,7 @@ def test_a_generator_of_other_units_fills_no_bank(kit, monkeypatch):
     draw = Sampler.draw
 
     def grey(self: Any, first: int, count: int) -> list[Sample]:
-        return [replace(s, image=s.image / 255) for s in draw(self, first, count)]
+        return [replace(s, image=s.image / np.float32(255)) for s in draw(self, first, count)]
 
     monkeypatch.setattr(Sampler, "draw", grey)
     with pytest.raises(DataFault, match=f"{kit.run}: channel 0: its samples have the median"):
