@@ -157,10 +157,7 @@ class LesionDrawer:
         ground = self._ground(case_context, classes)
         provenance["into"] = None if self.options.into is None else list(self.options.into)
         provenance["apart_mm"] = self.options.apart_mm
-        for change, tight in self._attempts(case_context, edits, rng):
-            placement = self._place(ground, change, rng, tight=tight)
-            if placement is None:
-                continue
+        for change, placement in self._places(ground, edits, rng):
             where = {**change[2], **placement, "room": True}
             if self.options.mixing == "carve":
                 where["carve_mm"] = draw_distance(
@@ -247,12 +244,26 @@ class LesionDrawer:
                 yield change, False
         yield from ((change, True) for change in tried)
 
+    def _places(
+        self, ground: PlacementRegion, edits: Sequence[Edit], rng: np.random.Generator
+    ) -> Iterator[tuple[_Edited, dict[str, Any]]]:
+        """Yield edited lesions with room, and their places; those at unlikely ones last."""
+        unlikely = []
+        for change, tight in self._attempts(ground.case_context, edits, rng):
+            placement = self._place(ground, change, rng, tight=tight)
+            if placement is not None and "unlikely" in placement:
+                unlikely.append((change, placement))
+            elif placement is not None:
+                yield change, placement
+        yield from sorted(unlikely, key=lambda at: -at[1]["likely"])
+
     def _place(
         self, ground: PlacementRegion, edited: _Edited, rng: np.random.Generator, *, tight: bool
     ) -> dict[str, Any] | None:
-        """Find a likely place for an edited lesion; None without room."""
+        """Find a likely place for an edited lesion, or else, beside a real one, the likeliest."""
         held, options, known = np.argwhere(edited[1].labels > 0), self.options, ground.surroundings
         least = options.inside * (CLIPPED if tight else 1)
+        likeliest: dict[str, Any] | None = None
         places = centres(ground, edited[0], len(held), options.tries, rng)
         for tried, centre in enumerate(places, start=1):
             corner = corner_at(held, centre)
@@ -265,7 +276,9 @@ class LesionDrawer:
             placement |= {"likely": likely} if known is not None else {}
             if likely >= ground.least_likely:
                 return placement
-        return None
+            if not ground.bare and (likeliest is None or likely > likeliest["likely"]):
+                likeliest = {**placement, "unlikely": True}
+        return likeliest
 
 
 def lesion_provenance(

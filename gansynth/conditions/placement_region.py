@@ -76,13 +76,18 @@ class PlacementRegion:
             return np.ones(self.free.shape, bool)
         return self.surroundings.likely(self.case_context, self.classes)
 
+    @cached_property
+    def bare(self) -> bool:
+        """Whether the background has no lesion of its own, so that it need not be tissue at all."""
+        return not mask_of(self.case_context.labels, self.classes).any()
+
     @property
     def least_likely(self) -> float:
         """Least share of a lesion on likely ground; 0 if nothing is known of real ones."""
         known = self.surroundings
         if known is None:
             return 0.0
-        return known.share if mask_of(self.case_context.labels, self.classes).any() else BARE
+        return BARE if self.bare else known.share
 
     @property
     def room(self) -> float:
@@ -129,7 +134,9 @@ def centres(
 
     By ``ground.where``: ``prior``, ``anywhere`` (``tries`` places each) or ``same`` (one place).
     """
-    case_context, free = ground.case_context, ground.free & ground.likely
+    case_context = ground.case_context
+    likely = ground.free & ground.likely
+    free = likely if likely.any() or ground.bare else ground.free
     if ground.where == "same":
         donor_frame = whole_frame(case_context.case_pool, donor.case.id).last(free.ndim)
         there = frame_of(case_context).voxels(donor_frame.relative(np.array([donor.centre])))[0]

@@ -180,9 +180,9 @@ def test_a_generator_of_other_units_fills_no_bank(kit, monkeypatch):
 @pytest.mark.fault(3)
 def test_a_damaged_bank_is_refused(kit, refused):
     bank = kit.bank()
-    segment = next(bank.glob("segment-*"))
-    segment.write_bytes(segment.read_bytes()[:-1] + b"!")
-    refused(kit, *kit.where, "--bank", bank, code=6, says=[str(segment)])
+    sample = next(bank.glob("sample-*"))
+    sample.write_bytes(sample.read_bytes()[:-1] + b"!")
+    refused(kit, *kit.where, "--bank", bank, code=6, says=[str(sample)])
 
 
 def test_a_generator_of_label_maps_is_refused(kit, refused):

@@ -94,7 +94,7 @@ def test_a_bank_is_evaluated_as_its_run_is(run, run_json, refuse, tmp_path):
         writer.finish()
     found = run_json("evaluate", bank, "--real", "toy:2", *CHEAP)
     own = run_json("evaluate", run, *CHEAP)
-    assert found["of"] == {"kind": "bank", "name": "bank", "generator": ""}
+    assert found["of"] == {"kind": "bank", "name": "bank", "generator": "means"}
     assert own["of"] == {"kind": "run", "name": "run", "generator": "means"}
     assert found["data"] == own["data"]
     assert (tmp_path / "bank-evaluation" / "report.html").exists()
