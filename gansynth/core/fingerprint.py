@@ -39,6 +39,7 @@ _SIDE = {2: 128, 3: 64}  # most voxels along an axis; larger images are averaged
 _LANDMARKS = 64  # in each of two octaves
 _FINE, _WIDE = {2: 1.5, 3: 1.0}, {2: 3.0, 3: 2.0}  # sigmas of the band around landmarks, in voxels
 _SAME = {2: 0.95, 3: 0.9}  # correlation from which two landmarks may be the same
+_EMPTY = 0.05  # share of voxels of the least value from which that is empty space
 _TURN, _SLACK = 0.22, 1.5  # tolerated turn in radians, and movement in voxels
 
 
@@ -282,6 +283,11 @@ def _landmarks(image: npt.NDArray[np.float32], spacing: Sequence[float]) -> str:
         strength = np.abs(blobs)
         peaks = np.where(strength == maximum_filter(strength, 3), strength, 0)[inside]
         places = np.argwhere(peaks > least) + 1
+        around = np.clip(places[:, None] + _around(ndim), 0, np.array(octave.shape) - 1)
+        # Beside empty space they are of the body's outline, which people share.
+        empty = octave == octave.min()
+        if empty.mean() > _EMPTY:
+            places = places[~empty[tuple(np.moveaxis(around, -1, 0))].any(axis=1)]
         strongest = np.argsort(-strength[tuple(places.T)], kind="stable")[:_LANDMARKS]
         places = places[strongest]
         at = np.clip(places[:, None] + _around(ndim), 0, np.array(octave.shape) - 1)
