@@ -252,7 +252,7 @@ MAKERS = {
 }
 ELSEWHERE = (
     *("evaluate.json", "faults.json", "fuzz.json", "grain_", "guard.json", "kills.json"),
-    *("newcomer.json", "papers_", "places"),
+    *("copies.json", "newcomer.json", "papers_", "places", "tissue"),
 )
 """Beginnings of files whose tables are in the docs; ``results/README.md`` says where."""
 
