@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,7 @@ def _monitor(job: FitJob, run: Run, reporter: Reporter) -> DiversityMonitor | No
 
 
 def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> dict[str, Any]:
-    ratio = [] if draws_labels(job.generator.options) else spectrum(job, run)
+    ratio: Iterable[Any] = () if draws_labels(job.generator.options) else spectrum(job, run)
     monitor = _monitor(job, run, reporter)
     sheets = final_sheets(job, run, reporter)
     return {

@@ -241,7 +241,7 @@ def _measures(root: JsonNode) -> list[Block]:
     }
     found = [BulletList(k, [[link_number(node)] for node in v]) for k, v in lists.items() if v]
     if dice := root["label_maps"]["dice"]:
-        on = [" on ", whole(root["label_maps"]["cases"]), " training cases"]
+        on: Line = [" on ", whole(root["label_maps"]["cases"]), " training cases"]
         rows = [(f"Dice of {name}", [number(mean, 2), *on]) for name, mean in dice.members()]
         return [Definitions(rows), *found]
     note = "Realism, faithfulness and memorisation were not measured yet: gansynth evaluate RUN."

@@ -103,10 +103,10 @@ class CGANObjective:
             for judge in self.gan.judges:
                 terms.update(self._fooled(step, judge, fake, real))
         if o.dice and not self.gan.conditions.drawn:
-            foreground = [i for i, v in enumerate(self.gan.schema.label_values) if v > 0]
-            terms["dice"] = o.dice * losses.soft_dice(
-                fake[:, foreground].float(), real[:, foreground]
-            )
+            drawn = [i for i, value in enumerate(self.gan.schema.label_values) if value > 0]
+            pairs = zip(fake[:, None, drawn].float(), real[:, None, drawn], strict=True)
+            # Case by case, so that a batch that is shared out comes to the same.
+            terms["dice"] = o.dice * torch.stack([losses.soft_dice(*p) for p in pairs]).mean()
         if o.perceptual:
             features_of = cast(Perceptor, self.gan.nets["perceptor"]).features
             alike = self._alike(step)

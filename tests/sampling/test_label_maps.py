@@ -71,6 +71,7 @@ def test_images_alone_are_kept_as_such(toy_fit, tmp_path):
 
 
 SMALL = {"width": "4", "levels": "2", "d_width": "4", "d_levels": "1", "steps": "1"}
+volume: Any = nib.load
 TURNED = np.diag([-1.0, 1.0, -2.0, 1.0])
 Truth = Callable[[Path, str], Any]
 
@@ -79,7 +80,7 @@ def turned(home: Path) -> SourceRequest:
     """Files that are stored right to left and head first, read in finer voxels."""
     asked = sets.pairs(home)
     for path in home.glob("*/*.nii.gz"):
-        sets.save(path, np.asarray(nib.load(path).dataobj), TURNED)
+        sets.save(path, np.asarray(volume(path).dataobj), TURNED)
     return replace(asked, read={**asked.read, "spacing": "0.5"})
 
 
@@ -99,7 +100,7 @@ def resized(make: Callable[[Path], SourceRequest], size: str) -> Callable[[Path]
 
 
 def of_volume(folder: str) -> Truth:
-    return lambda home, name: nib.load(home / folder / f"{name}.nii.gz")
+    return lambda home, name: volume(home / folder / f"{name}.nii.gz")
 
 
 def of_picture(home: Path, name: str) -> Any:
@@ -109,8 +110,8 @@ def of_picture(home: Path, name: str) -> Any:
 
 def of_slice(home: Path, name: str) -> Any:
     case, _, number = name.partition("-sag")
-    volume = np.asarray(nib.load(home / "labels" / f"{case}.nii.gz").dataobj)
-    return nib.Nifti1Image(volume[int(number)][..., None], np.diag([1.0, 2.0, 1.0, 1.0]))
+    labels = np.asarray(volume(home / "labels" / f"{case}.nii.gz").dataobj)
+    return nib.Nifti1Image(labels[int(number)][..., None], np.diag([1.0, 2.0, 1.0, 1.0]))
 
 
 READERS: dict[str, tuple[Callable[[Path], SourceRequest], Truth]] = {
@@ -130,20 +131,19 @@ def test_drawn_label_maps_lie_on_the_grid_of_the_files(reader, tmp_path, toy_nnu
     request = ask(home)
     given = ",".join(open_source(request).schema.channels)
     settings = {**SMALL, "target": "labels", "given": given}
-    fit(
-        *("cgan3d", request, tmp_path / "run"),
-        **{"settings": settings, "edits": None, "device": "cpu", "reporter": NullReporter()},
-    )
+    quiet = NullReporter()
+    run = tmp_path / "run"
+    fit("cgan3d", request, run, settings=settings, edits=None, device="cpu", reporter=quiet)
     monkeypatch.setattr(LabelMapSampler, "draw", lambda self, case, schema: case.labels)
-    report = sample_run(tmp_path / "run", None, out=tmp_path / "maps", reporter=NullReporter())
+    report = sample_run(run, None, out=tmp_path / "maps", reporter=quiet)
     labels = list(Path(report["folder"], "labels").iterdir())
     assert len(labels) == report["samples"] > 0
     files = toy_nnunet.raw / "labelsTr" if reader == "nnunet-raw" else home
     for path in labels:
-        drawn, true = nib.load(path), truth(files, path.name.removesuffix(".nii.gz"))
+        drawn, true = volume(path), truth(files, path.name.removesuffix(".nii.gz"))
         assert np.array_equal(drawn.get_fdata(), true.get_fdata())
         assert np.allclose(drawn.affine, true.affine)
-        image = nib.load(path.parents[1] / "images" / path.name.replace(".nii", "_0000.nii"))
+        image = volume(path.parents[1] / "images" / path.name.replace(".nii", "_0000.nii"))
         assert (image.shape, image.affine.tolist()) == (drawn.shape, drawn.affine.tolist())
 
 
