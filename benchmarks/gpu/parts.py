@@ -29,7 +29,6 @@ from common import alternate, machine, ratio, training_step
 from gansynth.core.generator import Batch, Generator, Stage
 from gansynth.core.registry import installed
 from gansynth.core.schema import Condition, Schema
-from gansynth.fitting.cost_estimate import fake_batch
 from gansynth.fitting.recipe import find_recipe
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.runtime.devices import tf32
@@ -249,19 +248,6 @@ def volume(args: argparse.Namespace) -> Document:
     return {"size": edge, "sides": found}
 
 
-def estimated(make: Callable[[], Generator], own: Document, tiny: bool) -> Document:
-    """The peak of real steps beside the one that ``fit --dry-run`` simulates, and their seconds."""
-    loop = FitOptions.model_validate({**NEVER, "steps": 100, **own})
-    generator = make()
-    simulated = fake_batch(generator, random_batches(generator), loop, loop.precision != "fp32")
-
-    def real() -> Callable[[], float]:
-        generator = make()
-        return training_step(generator, random_batches(generator), 1 if tiny else 6, "cuda", **own)
-
-    return {"simulated_gb": simulated.peak / 1e9, **measured(real, rounds=1)}
-
-
 def doncenco(args: argparse.Namespace) -> Document:
     """A step of Doncenco's recipe at full size."""
     spec, size = find_recipe("doncenco2022").spec, (16,) * 3 if args.tiny else (64, 240, 240)
@@ -276,40 +262,16 @@ def doncenco(args: argparse.Namespace) -> Document:
         loop, options = split_settings(settings, FitOptions, cls.Options, generator="cgan3d")
         told = {**loop.model_dump(exclude={"steps", "epochs", *NEVER, "log_every"})}
 
-        def make(options: Any = options) -> Generator:
+        loop_of_part = {**told, "precision": dtype}
+
+        def real(options: Any = options, own: Document = loop_of_part) -> Callable[[], float]:
             torch.manual_seed(0)
-            return cls(schema, size, options)
+            made = cls(schema, size, options)
+            return training_step(made, random_batches(made), 1 if args.tiny else 6, "cuda", **own)
 
         label = f"{dtype}, checkpointing" if checkpointing == "yes" else dtype
-        found[label] = estimated(make, {**told, "precision": dtype}, args.tiny)
+        found[label] = measured(real, rounds=1)
     return {"size": list(size), "sides": found}
-
-
-DEEP = {"double": True, "skip": "concat", "up": "nearest", "down": "maxpool", "d_norm": "instance"}
-FITS: dict[str, tuple[str, int, int, Document]] = {
-    "cgan3d 64^3": ("cgan3d", 64, 3, {}),
-    "cgan3d 64^3, deep": ("cgan3d", 64, 3, DEEP),
-    "cgan3d 96^3, checkpointing": ("cgan3d", 96, 3, {"checkpointing": True}),
-    "cgan3d 256^2": ("cgan3d", 256, 2, {}),
-    "dcgan 128^2": ("dcgan", 128, 2, {}),
-    "cpggan 128^2": ("cpggan", 128, 2, {"stage_images": 2, "fade_images": 0}),
-}
-
-
-def memory(args: argparse.Namespace) -> Document:
-    """Real peaks of fits beside those that ``fit --dry-run`` simulates."""
-    found: Document = {}
-    for label, (name, size, dims, own) in FITS.items():
-        for dtype in ("fp32", "bf16"):
-            edge = 16 if args.tiny else size
-            chosen = {**own, **(TINY[name] if args.tiny else {})}
-            loop = {"batch_size": 2, "precision": dtype}
-
-            def make(name: str = name, shape: Any = (edge,) * dims, own: Any = chosen) -> Generator:
-                return made(name, shape, **own)
-
-            found[f"{label}, {dtype}"] = estimated(make, loop, args.tiny)
-    return {"sides": found}
 
 
 # -- the tests for a GPU ---------------------------------------------------------------------------
@@ -328,7 +290,7 @@ def tests(args: argparse.Namespace) -> Document:
     return {"file": Path(args.file).name, "exit_code": done.returncode, **found, "lines": failures}
 
 
-PARTS = {part.__name__: part for part in (gan_step, gan_2d, volume, doncenco, memory, tests)}
+PARTS = {part.__name__: part for part in (gan_step, gan_2d, volume, doncenco, tests)}
 
 
 def main() -> None:

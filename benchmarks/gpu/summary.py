@@ -22,9 +22,7 @@ HEADS = {
     "| precision | side | ms a step | peak GB | time / MONAI's | first call, s",
     "gan_2d": "2D | GAN, precision | images/s | peak GB",
     "volume": "one sample | how | s | peak GB | pool GB",
-    "doncenco": "Doncenco's recipe, batch 1 | how | s a step | peak GB | simulated GB"
-    " | real / simulated",
-    "memory": "peak of a fit, batch 2 | peak GB | simulated GB | real / simulated",
+    "doncenco": "Doncenco's recipe, batch 1 | how | s a step | peak GB",
     "live": "nnU-Net beside a producer on its GPU | overhead aimed at | samples/s | step / without"
     " | producer resting / without | ms a step without",
     "tests": "tests/gpu | passed | failed | skipped | failures",
@@ -86,13 +84,7 @@ def volume(doc: dict[str, Any]) -> Rows:
 def doncenco(doc: dict[str, Any]) -> Rows:
     """A step of the recipe."""
     for side, found in doc["sides"].items():
-        yield " x ".join(map(str, doc["size"])), side, *_time(found), *_simulated(found)
-
-
-def memory(doc: dict[str, Any]) -> Rows:
-    """Real over simulated peaks."""
-    for side, found in doc["sides"].items():
-        yield side, _gb(found), *_simulated(found)
+        yield " x ".join(map(str, doc["size"])), side, *_time(found)
 
 
 def live(doc: dict[str, Any]) -> Rows:
@@ -111,7 +103,7 @@ def tests(doc: dict[str, Any]) -> Rows:
     yield doc["file"], *counts, "; ".join(doc["lines"]) or (doc["exit_code"] or "")
 
 
-ROWS = {make.__name__: make for make in (gan_step, gan_2d, volume, doncenco, memory, live, tests)}
+ROWS = {make.__name__: make for make in (gan_step, gan_2d, volume, doncenco, live, tests)}
 
 
 def _precision(doc: dict[str, Any]) -> str:
@@ -135,11 +127,6 @@ def _over_monai(doc: dict[str, Any], side: str) -> tuple[object]:
     name, comma, tail = side.partition(",")
     found = doc["over_monai"].get(comma + tail)
     return (_ratio(found) if found and name == "cgan3d" else None,)
-
-
-def _simulated(found: dict[str, Any]) -> tuple[object, object]:
-    simulated, real = found["simulated_gb"], found.get("peak_gb")
-    return simulated, real / simulated if real and "seconds" in found else None
 
 
 def _ratio(found: dict[str, float]) -> str:

@@ -8,42 +8,48 @@ measures one candidate in its own process, so that its memory is not shared.
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from gansynth.core.generator import Stage
+from gansynth.core.generator import Generator, Stage
 from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
-from gansynth.fitting.cost_estimate import forecast, parameters
 from gansynth.fitting.sample_grids import COLUMNS
 from gansynth.fitting.setup import FitJob, resolve
-from gansynth.fitting.step_times import timed
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
+from gansynth.runtime.signals import Interrupted, StopRequest
 from gansynth.sampling.sampler import sampler_for
 from gansynth.training.checkpoint_manager import TrainingCallbacks
-from gansynth.training.loop import train
+from gansynth.training.compiling import compiles
+from gansynth.training.loop import FitOptions, steps_for, train
 
 MEASURED_STEPS = 3
-"""Timed steps, after one to warm up."""
+"""Least timed steps of a stage that is not slow."""
+LONGEST_TURN = 16
+"""Most steps measured to meet each kind: players take turns, penalties are lazy."""
+PATIENCE = 10.0
+"""Seconds after which no further step of a stage is begun; two are always done."""
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 STEPS_DOWN = (0.75, 0.5)
 """Edges of training crops to try, as shares of the space's edges."""
 SMALLEST_PATCH, SMALLEST_WIDTH = 32, 8
-SPARED = 0.5
-"""Expected share of a step's memory with gradient checkpointing."""
 
 
 def parse_bytes(text: str) -> int:
@@ -56,6 +62,9 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * scale)
 
 
+# -- memory ----------------------------------------------------------------------------------------
+
+
 def peak_mib(device: torch.device) -> int:
     """Return the peak memory in MiB of this process, on the CPU or the CUDA device."""
     if device.type == "cuda":
@@ -66,44 +75,112 @@ def peak_mib(device: torch.device) -> int:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
-def resident_mib(device: torch.device) -> int:
-    """Return the current CPU memory of this process in MiB; 0 for a CUDA device."""
+def free_bytes(device: torch.device) -> int:
+    """Return the free memory of a device; on the CPU within a container's limit."""
     if device.type == "cuda":
-        return 0
+        return int(torch.cuda.mem_get_info(device)[0])
     import psutil
 
-    return round(psutil.Process().memory_info().rss / 2**20)
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (
+            Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current")
+        )
+    except OSError:
+        return free
+    return min(free, int(limit) - int(used)) if limit.isdigit() else free
+
+
+def refuse_low_memory(job: FitJob, processes: int) -> None:
+    """Refuse (EnvironmentFault) batches that alone fill the memory, before the first is made."""
+    size = job.options.patch or job.space.size
+    sizes = [(stage.size or size, stage.batch_size) for stage in job.generator.stages()]
+    voxels = max(math.prod(size) * (batch or job.options.batch_size) for size, batch in sizes)
+    needed = 4 * voxels * (len(job.source.schema.channels) + 1) // processes
+    free = free_bytes(torch.device("cpu"))
+    if needed > free:
+        raise EnvironmentFault(
+            f"--set batch_size={job.options.batch_size}: a batch takes {math.ceil(needed / 2**20)} "
+            f"MiB, {math.ceil(free / 2**20)} MiB of memory are free; expected a smaller batch or "
+            "patch"
+        )
+
+
+@contextmanager
+def _bounded(device: torch.device) -> Iterator[None]:
+    """Make allocations beyond the free memory fail; Linux would kill the process later."""
+    if device.type != "cpu" or sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    import psutil
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = psutil.Process().memory_info().data + free_bytes(device)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 # -- a dry run -------------------------------------------------------------------------------------
 
 
-def measure(job: FitJob, out: Path, *, simulated: bool = True) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Steps:
+    """Steps of one stage: how many the fit takes, and the means of those measured."""
+
+    count: int
+    seconds: float
+    flops: float | None  # None where they cannot be counted
+    saving: float  # seconds of a checkpoint
+
+
+class FlopCounter(TorchDispatchMode):
+    """Adds up torch's own formulas; its ``FlopCounterMode`` fails in a gradient penalty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            self.flops += int(formula(*args, **(kwargs or {}), out_val=made))
+        return made
+
+
+def measure(job: FitJob, out: Path) -> dict[str, Any]:
     """Return the cost of a fit into ``out``: sizes, parameters, FLOPs, memory and time.
 
-    Memory and FLOPs are simulated (``gansynth.fitting.cost_estimate``). A few real steps, a preview
-    grid and checkpoints are timed in a temporary folder (``gansynth.fitting.step_times``).
-    ``simulated`` False always runs full-size steps.
+    Real steps on real cases, checkpoints and a preview grid are made in a temporary folder, with
+    the job's own generator. FLOPs are those of convolutions and matrix products, as the device
+    computes them; a multiplication and an addition are two.
     """
-    rng = np.random.default_rng(job.options.seed)
-    job.generator.observe(job.observed(rng))
+    job.generator.observe(job.observed(np.random.default_rng(job.options.seed)))
     before = peak_mib(job.device)
-    resident = resident_mib(job.device)
-    cost, figures = forecast(job) if simulated and job.trains else (None, {})
-    cached = max(0, resident_mib(job.device) - resident)  # by torch for the simulation only
-    timing = timed(job, cost, timed_at)
+    options, stages = job.options, stage_steps(job.options, list(job.generator.stages()))
+    with _bounded(job.device):
+        measured = [_steps(job, stage, count) for stage, count in stages] if job.trains else []
+        drawing = _seconds_of_sheet(job)
     began = time.perf_counter()
     job.source.records(job.source.train_ids[:1])
-    loading = time.perf_counter() - began
-    to_cache = 0 if job.device.type == "cuda" else round(job.cache.still_to_come() / 2**20)
-    options, last = job.options, job.options.steps
-    seconds = {
-        "reading": loading * len(job.source.train_ids),
-        "steps": timing.step * last,
-        "checkpoints": timing.saving * (last // options.checkpoint_every + 2),
-        "sheets": timing.drawing * (last // options.sample_every + 4),
-    }
-    predicted = figures.get("memory_predicted_mib") if timing.extrapolated else None
+    reading = time.perf_counter() - began
+    to_come = sum(_to_come(memory) for memory in job.generator.memories.values())
+    to_come += 0 if job.device.type == "cuda" else job.cache.still_to_come()
+    total = sum(steps.count * steps.seconds for steps in measured)
+    saving = max((steps.saving for steps in measured), default=0.0)
+    seconds = reading * len(job.source.train_ids) + total
+    seconds += saving * (options.steps // options.checkpoint_every + 2)
+    seconds += drawing * (options.steps // options.sample_every + 4)
+    counted = [steps.count * steps.flops for steps in measured if steps.flops is not None]
+    figures = {}
+    if counted and len(counted) == len(measured):
+        figures = {"flops_per_step": sum(counted) / options.steps, "flops_total": sum(counted)}
     return {
         "dry_run": True,
         "run": str(out),
@@ -113,44 +190,75 @@ def measure(job: FitJob, out: Path, *, simulated: bool = True) -> dict[str, Any]
         "device": str(job.device),
         "parameters": parameters(job.generator),
         **figures,
-        "seconds_per_step": round(timing.step, 4) if job.trains else None,
-        "time_from": timing.source,
-        "estimated_seconds": round(sum(seconds.values()), 1),
-        "estimated_minutes": round(sum(seconds.values()) / 60, 2),
-        "memory_mib": predicted or peak_mib(job.device) - cached + to_cache,
+        "seconds_per_step": round(total / options.steps, 4) if measured else None,
+        "time_from": "measured" + f" in each of {len(measured)} stages" * (len(measured) > 1),
+        "estimated_seconds": round(seconds, 1),
+        "estimated_minutes": round(seconds / 60, 2),
+        "memory_mib": peak_mib(job.device) + round(to_come / 2**20),
         "memory_before_mib": before,
     }
 
 
-def timed_at(job: FitJob, stage: Stage | None = None) -> tuple[float, float, float]:
-    """Measure seconds of a step, a checkpoint and, in the last stage, a preview grid."""
-    with tempfile.TemporaryDirectory() as folder:
-        steps, saving = _timed_steps(job, Path(folder), stage)
-        last = stage is None or stage.images is None
-        drawing = _timed_sheet(job, Path(folder)) if last else 0.0
-    return float(np.median(steps)), saving, drawing
+def parameters(generator: Generator) -> dict[str, int]:
+    """Return the number of parameters by network."""
+    return {k: sum(p.numel() for p in net.parameters()) for k, net in generator.nets.items()}
 
 
-def _timed_steps(job: FitJob, folder: Path, stage: Stage | None) -> tuple[list[float], float]:
+def stage_steps(options: FitOptions, stages: Sequence[Stage]) -> list[tuple[Stage, int]]:
+    """Return the stages that a fit reaches, and the number of its steps in each."""
+    reached, begin, images, total = [], 0, 0, options.steps
+    for stage in stages:
+        last = stage is stages[-1] or stage.images is None
+        images += stage.images or 0
+        end = total if last else min(total, steps_for(images, stages, options.batch_size))
+        if end > begin:
+            reached.append((stage, end - begin))
+        if last:
+            break
+        begin = end
+    return reached
+
+
+def _steps(job: FitJob, stage: Stage, count: int) -> Steps:
+    """Take steps of a stage: first those whose FLOPs are counted, then those that are timed."""
+    turn = min(LONGEST_TURN, math.lcm(*(phase.interval for phase in job.generator.phases())))
+    counter, stop = FlopCounter(), StopRequest()
     ticks: list[float] = []
-    never = {"sample_every": 10**9, "checkpoint_every": 10**9}
-    update = {"steps": MEASURED_STEPS + 1, "log_every": 1, **never}
-    options = job.options.model_copy(update=update)
+    counted = 0
+
+    def tick(step: int, values: object) -> None:
+        nonlocal counted
+        ticks.append(time.perf_counter())
+        late = ticks[-1] - began > PATIENCE
+        if not counted and (late or step == turn):
+            counted = step
+            counting.close()
+        elif late:
+            stop.number = 1  # the training saves a checkpoint, and ends
+
+    update = {"steps": turn + max(MEASURED_STEPS, turn), "log_every": 1}
+    update |= dict.fromkeys(("sample_every", "checkpoint_every"), 10**9)
     callbacks = TrainingCallbacks(
-        metrics=lambda step, values: ticks.append(time.perf_counter()),
-        checkpoint=lambda path, step: ticks.append(time.perf_counter()),
+        metrics=tick, checkpoint=lambda *_: ticks.append(time.perf_counter()), stop=stop
     )
-    train(
-        job.generator, job.batches, options, device=job.device, folder=folder, callbacks=callbacks,
-        stages=None if stage is None else [replace(stage, images=None)],
-    )  # fmt: skip
-    if len(ticks) < 3:  # nothing to train
-        return [0.0], 0.0
-    *steps, saving = np.diff(ticks).tolist()
-    return steps, saving
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as counting:
+        if not compiles(job.options.compile):  # it would not be compiled while it is counted
+            counting.enter_context(counter)
+        began = time.perf_counter()
+        try:
+            train(
+                job.generator, job.batches, job.options.model_copy(update=update),
+                device=job.device, folder=Path(folder), callbacks=callbacks,
+                stages=[replace(stage, images=None)],
+            )  # fmt: skip
+        except Interrupted:
+            if not stop.number:  # by a user
+                raise
+    *timed, saving = np.diff(ticks[counted - 1 :]).tolist()
+    return Steps(count, float(np.mean(timed)), counter.flops / counted or None, saving)
 
 
-def _timed_sheet(job: FitJob, folder: Path) -> float:
+def _seconds_of_sheet(job: FitJob) -> float:
     began = time.perf_counter()
     sampler = sampler_for(
         job.generator, job.source, job.space, SampleRequest(edits=tuple(job.edits))
@@ -159,8 +267,19 @@ def _timed_sheet(job: FitJob, folder: Path) -> float:
     samples = [job.generator.sample([c], [c.latent_seed])[0] for c in conditions]
     rng = np.random.default_rng(0)
     real = [job.crops.cut(job.source.train_ids[0], rng) for _ in samples]
-    write_sample_grid(folder / "sheet.png", samples, real, job.generator.schema, title="")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sheet.png"
+        write_sample_grid(path, samples, real, job.generator.schema, title="")
     return time.perf_counter() - began
+
+
+def _to_come(memory: Any) -> int:
+    """Return the bytes that a pool of earlier samples still grows by."""
+    stored = [v for k, v in memory.state().items() if k.startswith("stored")]
+    if not stored or not hasattr(memory, "capacity"):
+        return 0
+    each: int = sum(v.nbytes for v in stored) // len(stored[0])
+    return each * max(0, int(memory.capacity) - len(stored[0]))
 
 
 # -- to fit a memory -------------------------------------------------------------------------------
@@ -186,52 +305,45 @@ def fit_into(
     if (out / MANIFEST).exists():
         return {**settings, **_as_begun(out, settings)}
     job = resolve(generator, request, settings, edits, device)
-    measured = _measure_apart(generator, request, settings, edits, device)
-    base, rise = (
-        measured["memory_before_mib"],
-        measured["memory_mib"] - measured["memory_before_mib"],
+    budget, attempts, before = memory / 2**20, list[str](), 0
+    for changes in _ladder(job, settings):
+        measured = _measure_apart(generator, request, {**settings, **changes}, edits, device)
+        peak = measured["memory_mib"]
+        named = " ".join(f"{k}={v}" for k, v in changes.items()) or "as asked"
+        attempts.append(f"{named}: {'out of memory' if peak is None else f'{peak} MiB'}")
+        if peak is not None and peak <= budget:
+            reporter.say(f"--fit-memory: {'; '.join(attempts)}; the last is taken")
+            return {**settings, **changes}
+        before = measured.get("memory_before_mib", before)
+    raise EnvironmentFault(
+        f"--fit-memory: nothing fits {budget:.0f} MiB ({'; '.join(attempts)}). {before} MiB "
+        "are needed before the first step. Expected more memory, or a smaller data set, "
+        "--set batch_size=1 or another --device"
     )
-    budget = memory / 2**20
-    attempts = [f"as asked: {measured['memory_mib']} MiB"]
-    changes: dict[str, str] = {}
-    if measured["memory_mib"] > budget:
-        for changes, share in _ladder(job, settings):
-            if base + share * rise > 1.2 * budget:
-                continue
-            measured = _measure_apart(generator, request, {**settings, **changes}, edits, device)
-            named = " ".join(f"{k}={v}" for k, v in changes.items())
-            attempts.append(f"{named}: {measured['memory_mib']} MiB")
-            if measured["memory_mib"] <= budget:
-                break
-        else:
-            raise EnvironmentFault(
-                f"--fit-memory: nothing fits {budget:.0f} MiB ({'; '.join(attempts)}). {base} MiB "
-                "are needed before the first step. Expected more memory, or a smaller data set, "
-                "--set batch_size=1 or another --device"
-            )
-    reporter.say(f"--fit-memory: {'; '.join(attempts)}; the last is taken")
-    return {**settings, **changes}
 
 
-def _ladder(job: FitJob, settings: Mapping[str, str]) -> Iterator[tuple[dict[str, str], float]]:
-    """Yield ever stronger changes, each with its expected share of memory."""
+def _ladder(job: FitJob, settings: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Yield no changes, then ever stronger ones."""
     changes: dict[str, str] = {}
-    options, share = job.generator.options, 1.0
+    yield changes
+    options = job.generator.options
     if getattr(options, "checkpointing", None) is False and "checkpointing" not in settings:
-        changes, share = {"checkpointing": "true"}, SPARED
-        yield changes, share
+        changes = {"checkpointing": "true"}
+        yield changes
     if job.trains and "patch" not in settings and job.space.grid in ("crop", "slice"):
-        whole = share
         for step in STEPS_DOWN:
             patch = [max(min(n, SMALLEST_PATCH), round(n * step / 8) * 8) for n in job.space.size]
-            share = whole * float(np.prod(patch) / np.prod(job.space.size))
             changes = {**changes, "patch": str(patch)}
-            yield changes, share
-    widths = [k for k in ("width", "d_width") if hasattr(options, k) and k not in settings]
+            yield changes
+    keys = [k for k in ("width", "d_width") if hasattr(options, k) and k not in settings]
+    widths = narrow = {k: int(getattr(options, k)) for k in keys}
     for divisor in (2, 4):
-        narrow = {k: max(SMALLEST_WIDTH, int(getattr(options, k)) // divisor) for k in widths}
-        if narrow:
-            yield {**changes, **{k: str(v) for k, v in narrow.items()}}, share / divisor
+        wide, narrow = (
+            narrow,
+            {k: min(width, max(SMALLEST_WIDTH, width // divisor)) for k, width in widths.items()},
+        )
+        if narrow != wide:
+            yield {**changes, **{k: str(v) for k, v in narrow.items()}}
 
 
 def _as_begun(out: Path, settings: Mapping[str, str]) -> dict[str, str]:
@@ -248,6 +360,7 @@ def _measure_apart(
     edits: Sequence[str] | None,
     device: str,
 ) -> dict[str, Any]:
+    """Return ``measure``'s report; ``memory_mib`` is None where the memory ran out."""
     arguments = [generator, request.to_json(), dict(settings), edits, device]
     done = subprocess.run(
         [sys.executable, "-m", "gansynth.fitting.cost"],
@@ -262,8 +375,9 @@ def _measure_apart(
         return report
     if done.returncode in FAULTS and last:
         raise FAULTS[done.returncode](last)
-    if "OutOfMemory" in done.stderr or "MemoryError" in done.stderr or done.returncode == -9:
-        return {"memory_mib": 2**40, "memory_before_mib": 0}
+    words = ("OutOfMemory", "MemoryError", "allocate memory")  # of torch on CUDA, Python, the CPU
+    if done.returncode == -9 or any(word in done.stderr for word in words):
+        return {"memory_mib": None}
     raise EnvironmentFault(
         f"--fit-memory: measuring ended with code {done.returncode}: "
         f"{(done.stderr.splitlines() or ['nothing'])[-1]}; leave --fit-memory out"
@@ -274,7 +388,7 @@ def _main() -> int:
     generator, request, settings, edits, device = json.load(sys.stdin)
     try:
         job = resolve(generator, SourceRequest(**request), settings, edits, device)
-        answer, code = json.dumps(measure(job, Path("-"), simulated=False)), 0
+        answer, code = json.dumps(measure(job, Path("-"))), 0
     except GansynthError as fault:
         answer, code = str(fault), fault.exit_code
     sys.stdout.write(f"{answer}\n")

@@ -14,13 +14,12 @@ from gansynth.core.run_folder import write_manifest
 from gansynth.core.source import SourceRequest
 from gansynth.data.views import draws_labels
 from gansynth.fitting.chance import ChanceMonitor
-from gansynth.fitting.cost import fit_into, measure, peak_mib
+from gansynth.fitting.cost import fit_into, measure, peak_mib, refuse_low_memory
 from gansynth.fitting.label_report import dice_text, inner_dice, report_label_maps
 from gansynth.fitting.mode_collapse import DiversityMonitor
 from gansynth.fitting.run_report import CURVES, write_run_report
 from gansynth.fitting.sample_grids import SampleGrid, final_sheets
 from gansynth.fitting.setup import FitJob, open_folder, refuse_full_disk, rehearse, resolve
-from gansynth.fitting.step_times import refuse_low_memory
 from gansynth.fitting.warm_start import ParentRun
 from gansynth.metrics.spectrum import spectrum_ratio
 from gansynth.runtime.devices import pick_device
@@ -67,7 +66,7 @@ def fit(
         memory: most bytes to use; patch, width and checkpointing are chosen by measurement.
         init_from: run with initial weights; its lineage is inherited.
         resume: False refuses a folder that already holds a run.
-        dry_run: measure three steps, write nothing.
+        dry_run: measure a few steps, write nothing.
         log: loggers besides ``metrics.csv``, e.g. ``tensorboard``.
         recipe: description of the recipe, for ``config.yaml``.
 

@@ -1,4 +1,4 @@
-"""The training loop of every GAN here; a dry run shares ``backward``.
+"""The training loop of every GAN here.
 
 Random numbers are keyed by seed and step. So an interrupted run resumes bit for bit, on one CPU
 process with the same number of threads.

@@ -1,35 +1,17 @@
-# mypy: disallow-untyped-calls=False
-
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Stage, TrainingStep
-from gansynth.core.schema import Schema
+from gansynth.core.generator import Phase, Stage, TrainingStep
 from gansynth.core.source import SourceRequest
-from gansynth.fitting import cost, step_times
-from gansynth.fitting.cost import fit_into, measure, parse_bytes
-from gansynth.fitting.cost_estimate import (
-    estimate,
-    fake_batch,
-    forecast,
-    kinds,
-    parameters,
-    simulate_steps,
-    stretches,
-)
-from gansynth.fitting.fake_tensors import CountingMode
+from gansynth.fitting import cost
+from gansynth.fitting.cost import FlopCounter, fit_into, measure, parse_bytes, stage_steps
 from gansynth.fitting.setup import resolve
-from gansynth.nn.networks import blocks, lean_norm
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.training.loop import FitOptions
@@ -37,223 +19,63 @@ from gansynth_cgan3d.model import CGAN3D
 from gansynth_cli.commands.fit import lines_of_cost
 from tests.adapters.yolo.conftest import shared_yolo  # noqa: F401  # a fixture
 
-SMALL = (16, 32, 32)
-SCHEMA = Schema(("T1", "T2"), {"background": 0, "one": 1}, (1.0, 1.0, 1.0), "DHW")
-PLAIN = {"width": 8, "d_width": 8, "levels": 3}
 TOY = SourceRequest("toy", "3")
 TINY = {"width": "8", "d_width": "8", "levels": "2", "d_levels": "2", "batch_size": "2"}
 
 
-def cgan(size: tuple[int, ...] = SMALL, **own: Any) -> Generator:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return CGAN3D(SCHEMA, size, CGAN3D.Options.model_validate({**PLAIN, **own}))
-
-
-def blank(size: tuple[int, ...]) -> Any:
-    """Batches of nothing, which take no memory."""
-
-    def batches(step: int, stage: Stage, which: range) -> Batch:
-        image = torch.zeros(()).expand(len(which), 2, *size)
-        return Batch(image, torch.zeros((), dtype=torch.int64).expand(len(which), *size))
-
-    return batches
-
-
-def loop(**changes: Any) -> FitOptions:
-    return FitOptions.model_validate({"steps": 100, "batch_size": 2, **changes})
-
-
-def imagined(half: bool = False, size: tuple[int, ...] = SMALL, **own: Any) -> Any:
-    return fake_batch(cgan(size, **own), blank(size), loop(), half)
-
-
-class OneLayer(Generator):
-    """One convolution, whose FLOPs can be counted by hand."""
-
-    name: ClassVar[str] = "one_layer"
-
-    def networks(self) -> dict[str, nn.Module]:
-        return {"generator": nn.Conv2d(2, 5, 3, padding=1)}
-
-    def phases(self) -> list[Phase]:
-        return [Phase("generator", self.loss, interval=2)]
-
-    def loss(self, step: TrainingStep) -> dict[str, Tensor]:
-        return {"mean": self.nets["generator"](step.batch.image).mean()}
-
-    def sample(self, conditions: Any, seeds: Any) -> Any:
-        raise NotImplementedError
-
-
-def test_flops_and_bytes_are_those_counted_by_hand():
-    flat = Schema(("T1", "T2"), {"background": 0}, (1.0, 1.0), "HW")
-    generator = OneLayer(flat, (64, 64), GeneratorOptions())
-    assert parameters(generator) == {"generator": 5 * 2 * 9 + 5}
-    found = fake_batch(generator, blank((64, 64)), loop(steps=10), False)
+def test_flops_are_those_counted_by_hand_second_derivatives_too():
+    layer, image = torch.nn.Conv2d(2, 5, 3, padding=1), torch.ones(2, 2, 64, 64, requires_grad=True)
     forward = 2 * (2 * 5 * 9) * 2 * 64 * 64
-    # Forward and the weights' gradient, every other step.
-    assert (found.flops, found.total) == (forward, 10 * forward)
-    made, image, labels = (2 * n * 64 * 64 for n in (5 * 4, 2 * 4, 8))
-    # The layer's output and its gradient; weights, averages, gradients and Adam's state are small.
-    assert image + labels + made < found.peak < image + labels + 2 * made + 16 * 512
+    with FlopCounter() as counter:
+        (slope,) = torch.autograd.grad(layer(image).square().sum(), image, create_graph=True)
+        assert counter.flops == 2 * forward
+        slope.square().sum().backward()  # as a gradient penalty
+    assert counter.flops > 4 * forward
 
 
 @pytest.mark.parametrize(
-    ("own", "half"),
-    [
-        ({}, True),
-        ({"norm": "group", "d_norm": "group", "down": "maxpool"}, True),
-        ({"r1": 1, "r1_every": 2, "checkpointing": True, "perceptual": 1, "pool": 2}, False),
-        *(
-            pytest.param(own, half, marks=pytest.mark.slow)
-            for half in (False, True)
-            for own in (
-                {"checkpointing": True},
-                {"d_norm": "instance", "skip": "concat", "up": "nearest", "down": "maxpool"},
-                {"gp": 1, "up": "cubic"},
-                {"perceptual": 1, "pool": 2, "alternate": True},
-                {"r1": 1, "r1_every": 2, "checkpointing": True},
-            )
-        ),
-    ],
-    ids=str,
+    ("steps", "expected"), [(10, [3, 1, 6]), (3, [3]), (4, [3, 1]), (0, [])], ids=str
 )
-def test_the_simulated_peak_is_that_of_real_steps(own, half, monkeypatch):
-    """Of real steps that are counted alike, without what only a CPU does."""
-    monkeypatch.setattr(lean_norm, "_lean", lambda x, norm: False)
-    monkeypatch.setattr(blocks.Conv3d, "_enough", lambda self, x: 0)
-    watched = CountingMode(torch.device("cpu"))
-    real = simulate_steps(cgan(**own), blank(SMALL), loop(), watched, half)
-    found = imagined(half, **own)
-    assert found.flops == real.flops
-    assert found.peak == pytest.approx(real.peak, rel=0.01)
-
-
-@pytest.mark.slow
-def test_checkpointing_and_bf16_lower_the_peak_and_checkpointing_computes_more():
-    deep: dict[str, Any] = {"double": True, "d_norm": "instance"}
-    plain, half = imagined(**deep), imagined(True, **deep)
-    again = imagined(checkpointing=True, **deep)
-    assert again.peak < 0.85 * plain.peak
-    assert half.peak < 0.85 * plain.peak
-    assert plain.flops == half.flops < again.flops < 1.5 * plain.flops
-    # bf16 is cast where CUDA casts: group normalisation's output is fp32 there.
-    saved = imagined(norm="group").peak - imagined(True, norm="group").peak
-    assert saved < 0.5 * (plain.peak - half.peak)
-
-
-def test_a_full_pool_is_counted():
-    some, many = imagined(pool=1), imagined(pool=50)
-    sample = (2 + 2) * 16 * 32 * 32 * 4
-    assert many.peak - some.peak == pytest.approx(49 * sample, rel=0.05)
-
-
-def nothing(step: TrainingStep) -> dict[str, Tensor]:
-    return {}
-
-
-def test_steps_are_weighted_by_how_many_there_are_of_each_kind_and_stage():
-    phases = [Phase("g", nothing, 2, 1), Phase("d", nothing, 2, 0), Phase("d", nothing, 16, 0)]
-    assert kinds(phases, 0, 100) == [(0, 1 / 16), (1, 1 / 2), (2, 7 / 16)]
+def test_steps_are_those_of_the_stages_that_a_fit_reaches(steps, expected):
     stages = [Stage(images=9, batch_size=4), Stage(images=4), Stage()]
-    found = [(s.first, s.images, s.steps) for s in stretches(loop(steps=10), stages)]
-    assert found == [(0, 0, 3), (3, 12, 1), (4, 14, 6)]
+    options = FitOptions(steps=steps, batch_size=2)
+    assert [count for _, count in stage_steps(options, stages)] == expected
 
 
-@pytest.mark.slow
-def test_a_volume_that_fits_nowhere_here_takes_no_memory():
-    size = (64, 240, 240)
-    imagined()  # whatever is loaded but once
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = imagined(size=size, width=64, d_width=64, double=True, skip="concat", levels=4)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert found.peak > 10 * 2**30
-    assert grown / (2**20 if sys.platform == "darwin" else 2**10) < 600  # the weights, twice
-
-
-def test_estimating_leaves_everything_as_it_was(toy_source):
-    job = resolve("cgan3d", TOY, {**TINY, "pool": "2"}, None, "cpu")
-    nets = job.generator.nets.items()
-    own = {f"{n}/{k}": v for n, net in nets for k, v in net.state_dict().items()}
-    weights = {k: v.clone() for k, v in own.items()}
-    before, volume = torch.get_rng_state(), torch.ones(1, 1, 2, 2, 2)
-    estimate(job)
-    assert all(torch.equal(own[k], v) for k, v in weights.items())
-    assert torch.equal(torch.get_rng_state(), before)
-    with torch.autocast("cpu", dtype=torch.bfloat16):  # as the CPU has it, not CUDA
-        half = volume.bfloat16()
-        assert F.max_pool3d(half, 2).dtype == torch.float32
-        assert F.group_norm(half, 1).dtype == torch.bfloat16
-    assert int(job.generator.memories["pool"].state()["count"]) == 0
-    assert job.generator.device == torch.device("cpu")
-
-
-def test_a_dry_run_has_a_forecast_or_says_why_not(toy_source, monkeypatch):
-    job = resolve("cgan3d", TOY, {**TINY, "precision": "fp32"}, None, "cpu")
-    _, told = forecast(job)
-    rows = {(r["precision"], r["checkpointing"]): r for r in told["memory_variants"]}
-    assert list(rows) == [("bf16", False), ("bf16", True), ("fp32", False), ("fp32", True)]
-    assert [k for k, row in rows.items() if row["asked"]] == [("fp32", False)]
-    assert rows["fp32", False]["memory_mib"] == told["memory_predicted_mib"]
-    assert told["flops_total"] == 20_000 * told["flops_per_step"]
-    monkeypatch.setattr(CGAN3D, "load_state", None)
-    found, told = forecast(job)
-    assert (found, told["memory_predicted_mib"]) == (None, None)
-    assert "cannot be simulated: TypeError" in told["why"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("where", "own"),
-    [
-        ("2", {**TINY, "insert": "lesion"}),
-        ("2", {**TINY, "augment": "flip,cutout", "augment_p": "adaptive"}),
-    ],
-    ids=["lesion", "augmented"],
-)
-def test_others_ways_have_a_forecast_too(toy_source, where, own):
-    job = resolve("cgan3d", SourceRequest("toy", where), own, None, "cpu")
-    job.generator.observe(job.shown(job.source.train_ids, np.random.default_rng(0), 0))
-    found, told = forecast(job)
-    assert found is not None, told
-    assert found.peak > 0 < found.flops
-
-
-@pytest.mark.parametrize("soon", [None, 0.0])
-def test_what_would_take_too_long_is_worked_out_from_smaller_crops(
-    soon, toy_fit, tmp_path, monkeypatch
-):
-    if soon is not None:
-        monkeypatch.setattr(step_times, "SOON", soon)
-        monkeypatch.setattr(step_times, "PATIENCE", soon)
-        monkeypatch.setattr(step_times, "SMALLEST_EDGE", 16)
+def test_a_dry_run_measures_full_size_steps_and_writes_nothing(toy_fit, tmp_path):
     report = toy_fit(tmp_path / "run", dry_run=True, steps=600)
-    assert report["time_from"] == ("measured" if soon is None else "extrapolated from 16x16")
-    same = report["memory_mib"] == report["memory_predicted_mib"] > 0
-    assert same == (soon is not None)
+    assert list(tmp_path.iterdir()) == []
+    assert report["flops_total"] == 600 * report["flops_per_step"] > 0
+    assert report["memory_mib"] >= report["memory_before_mib"] > 0
     assert report["estimated_seconds"] > 600 * report["seconds_per_step"] - 0.1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("patience", "smaller"), [(1e9, 0), (0.0, 3)])
-def test_every_stage_of_a_growing_gan_is_timed(shared_yolo, patience, smaller, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(step_times, "SOON", 0.0)
-    monkeypatch.setattr(step_times, "PATIENCE", patience)
-    settings = {"steps": "30", "batch_size": "4", "stage_images": "20", "fade_images": "0"}
-    request = SourceRequest("yolo", str(shared_yolo), read={"size": "32x32"})
-    job = resolve("cpggan", request, {**settings, "width": "2", "max_width": "4"}, None, "cpu")
-    seen = []
+@pytest.mark.parametrize(("patience", "steps"), [(1e9, {0, 1, 2, 3, 4, 5}), (0.0, {0, 1})])
+def test_steps_are_measured_in_whole_turns_of_the_players_or_two_of_them_if_slow(
+    toy_source, patience, steps, monkeypatch
+):
+    seen = set[int]()
 
-    def measured(job, stage):  # a sample takes as many seconds as its edge has voxels
-        seen.append(stage.size[0])
-        return stage.size[0] * (stage.batch_size or 4), 0.5, 0.25
+    def loss(step: TrainingStep) -> Any:
+        seen.add(step.index)
+        return {"mean": next(job.generator.nets["discriminator"].parameters()).sum()}
 
-    found = step_times.timed(job, forecast(job)[0], measured)
-    assert seen == [4, 8, 16, 32]
-    # 20 images of each size are 5 steps of 4; the last size has the other 15 steps.
-    assert found.step == 4 * (5 * (4 + 8 + 16) + 15 * 32) / 30
-    assert ("smaller batches" in found.source) == found.extrapolated == bool(smaller)
+    monkeypatch.setattr(cost, "PATIENCE", patience)
+    monkeypatch.setattr(CGAN3D, "phases", lambda self: [Phase("discriminator", loss, 1), every])
+    every = Phase("discriminator", loss, 3, 2)
+    job = resolve("cgan3d", SourceRequest("toy", "2"), {**TINY, "precision": "fp32"}, None, "cpu")
+    assert measure(job, Path("-"))["seconds_per_step"] > 0
+    assert seen == steps
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no limit of private memory")
+def test_a_step_that_does_not_fit_the_free_memory_fails_in_place_of_the_process(
+    toy_source, monkeypatch
+):
+    job = resolve("cgan3d", TOY, {**TINY, "batch_size": "2048"}, None, "cpu")
+    monkeypatch.setattr(cost, "free_bytes", lambda device: 100 << 20)
+    with pytest.raises((RuntimeError, MemoryError), match="allocate"):
+        measure(job, Path("-"))
 
 
 @pytest.mark.slow
@@ -274,24 +96,22 @@ def test_a_dry_run_of_a_growing_gan_takes_steps_at_full_size(shared_yolo, monkey
 
 
 def test_a_reader_sees_the_paper_beside_it():
-    row = {"precision": "bf16", "checkpointing": True, "asked": True}
     lines = lines_of_cost(
         {
             "parameters": {"generator": 7_100_000},
             "flops_per_step": 1.23e13,
             "flops_total": 2.46e18,
-            "memory_predicted_mib": 5632,
-            "memory_variants": [{**row, "memory_mib": 5632, "flops_per_step": 1.23e13}],
             "memory_mib": 5632,
-            "device": "cpu",
+            "device": "cuda:0",
             "seconds_per_step": 1.5,
             "estimated_minutes": 5000.0,
-            "time_from": "extrapolated from 16x64x64",
+            "time_from": "measured",
             "paper": {"hours": 240, "memory_gb": 30, "card_gb": 11},
         }
     )
     text = "\n".join(lines)
-    for said in ("7.1 M", "12.3 TFLOP a step", "2.46 EFLOP", "83.3 h", "240 h", "30 GB", "50%"):
+    told = ("7.1 M", "12.3 TFLOP a step", "2.46 EFLOP", "83.3 h", "240 h", "30 GB")
+    for said in (*told, "5632 MiB on cuda:0"):
         assert said in text
 
 
@@ -313,13 +133,14 @@ def test_what_is_no_size_is_refused(text, refuse, tmp_path):
 
 @pytest.fixture
 def choose(toy_source, monkeypatch, tmp_path):
-    """``choose(memory, settings)`` where a step's memory is what the settings would make it."""
+    """``choose(memory, settings)``: a step takes what settings make it; above 2000 MiB it fails."""
 
     def memory(generator, request, settings, edits, device) -> dict[str, Any]:
         edge = json.loads(settings.get("patch", "[16]"))[0] / 16
         width = int(settings.get("width", 16)) / 16
         share = edge**3 * width * (0.6 if settings.get("checkpointing") == "true" else 1.0)
-        return {"memory_mib": round(100 + 1000 * share), "memory_before_mib": 100}
+        peak = round(100 + 1000 * share)
+        return {"memory_mib": peak if peak < 2000 else None, "memory_before_mib": 100}
 
     monkeypatch.setattr(cost, "_measure_apart", memory)
     monkeypatch.setattr(cost, "SMALLEST_PATCH", 8)
@@ -332,6 +153,7 @@ def choose(toy_source, monkeypatch, tmp_path):
 
 
 CHECKED, HALVED = {"checkpointing": "true"}, {"patch": "[8, 8, 8]"}
+WIDE, THREE = {"width": "64"}, {"patch": "[8, 8, 8]"}
 NARROW, WHOLE = {"width": "8", "d_width": "8"}, {"patch": "[16, 16, 16]"}
 
 
@@ -344,6 +166,7 @@ NARROW, WHOLE = {"width": "8", "d_width": "8"}, {"patch": "[16, 16, 16]"}
         (600, {}, {**CHECKED, **HALVED}),
         (150, {}, {**CHECKED, **HALVED, **NARROW}),
         (600, WHOLE, {**WHOLE, **CHECKED, **NARROW}),  # what the user has set stays
+        (1400, WIDE, {**WIDE, **CHECKED, **THREE}),  # the first two run out of memory
     ],
 )
 def test_the_gentlest_change_that_fits_is_taken(choose, mib, typed, chosen):

@@ -1,4 +1,4 @@
-"""Doncenco's recipe at full size on a GPU: memory of real steps, and what was simulated."""
+"""Doncenco's recipe at full size on a GPU: memory of real steps."""
 
 import numpy as np
 import pytest

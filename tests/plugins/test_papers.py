@@ -23,9 +23,7 @@ from gansynth.core.generator import TrainingStep
 from gansynth.core.registry import installed
 from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
-from gansynth.core.space import Space
 from gansynth.fitting.composite_spec import ChainSpec, PerChannel
-from gansynth.fitting.cost_estimate import estimate
 from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.setup import resolve
 from gansynth.nn.networks import PatchDiscriminator, UNetGenerator
@@ -527,31 +525,3 @@ def test_the_local_window_is_around_the_tumour_that_is_asked_for():
 def test_edits_that_have_cases_take_turns_are_refused_while_training():
     with pytest.raises(UsageFault, match="fit_edits: transplant takes cases in turns"):
         job_of("SN", fit_edits='["transplant:pairs=ordered"]')
-
-
-# -- memory ----------------------------------------------------------------------------------------
-
-LEAN = {"checkpointing": "yes", "precision": "bf16"}
-FRAMED = Space("resample", DONCENCO, frame=(95, 240, 240), nearest=True, pad_label=0)
-FULL = {"precision": "fp32"}
-
-
-@pytest.mark.parametrize(
-    ("recipe", "name", "settings", "least", "most"),
-    [
-        ("mmgan2020", "pool", FULL, 4, 11),  # the paper's card has 11 GB
-        pytest.param("doncenco2022", "SN", FULL, 15, 30, marks=pytest.mark.slow),
-        pytest.param("doncenco2022", "SN", LEAN, 5, 10, marks=pytest.mark.slow),
-        pytest.param("doncenco2022", "local-perceptual", LEAN, 5, 10, marks=pytest.mark.slow),
-    ],
-)
-def test_a_step_at_full_size_takes_so_many_gb(monkeypatch, recipe, name, settings, least, most):
-    """Simulated; of one sequence where each has a model of its own."""
-    space = FRAMED if recipe == "doncenco2022" else Space("resample", MM, frame=MM, pad_label=0)
-    monkeypatch.setattr(paper_data.Brains, "space", property(lambda self: space))
-    one, request = sets_of(recipe)[name], SourceRequest("brains", "tumours")
-    if one.composite is not None:
-        request = replace(request, view={"channels": ["t1"]})
-    job = resolve("cgan3d", request, {**one.settings, **settings}, one.edits, "cpu")
-    assert job.space.size == space.size
-    assert least < estimate(job).peak / 1e9 < most

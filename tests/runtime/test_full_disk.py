@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gansynth.core.source import SourceRequest
-from gansynth.fitting import step_times
+from gansynth.fitting import cost
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.training.checkpoint import bytes_of
@@ -44,9 +44,9 @@ def test_a_fit_on_a_full_disk_ends_before_it_begins(tmp_path):
 
 def test_a_batch_that_fills_the_memory_is_refused_before_it_is_made(monkeypatch):
     job = resolve("dcgan", REQUEST, {**SETTINGS, "batch_size": "65536"}, (), "cpu")
-    monkeypatch.setattr(step_times, "free_bytes", lambda device: 2**20)
+    monkeypatch.setattr(cost, "free_bytes", lambda device: 2**20)
     with pytest.raises(EnvironmentFault, match=r"batch_size=65536: a batch takes \d+ MiB, 1 MiB"):
-        step_times.refuse_low_memory(job, 1)
+        cost.refuse_low_memory(job, 1)
 
 
 def test_the_bytes_of_a_checkpoint_are_foreseen(tmp_path):

@@ -159,13 +159,10 @@ def lines_of(report: Mapping[str, Any], *, verbose: bool = False) -> list[str]:
 
 
 def lines_of_cost(report: Mapping[str, Any]) -> list[str]:
-    """Return the cost of a fit beside the paper's, and memory by precision."""
+    """Return the cost of a fit beside the paper's."""
     memory = f"{report['memory_mib']} MiB"
-    predicted = report.get("memory_predicted_mib")
-    if predicted is not None:
-        memory = f"{predicted} MiB simulated, as on a GPU"
-        if report["memory_mib"] != predicted:
-            memory += f"; {report['memory_mib']} MiB measured on {report['device']}"
+    if "device" in report:
+        memory += f" on {report['device']}"
     minutes = report["estimated_minutes"]
     time = f"{minutes / 60:.3g} h" if minutes >= 60 else f"{minutes:.3g} min"
     if (seconds := report.get("seconds_per_step")) is not None:
@@ -181,27 +178,7 @@ def lines_of_cost(report: Mapping[str, Any]) -> list[str]:
     if "flops_per_step" in report:
         step, total = (_short(report[f"flops_{k}"]) for k in ("per_step", "total"))
         rows.append(("work", f"{step}FLOP a step, {total}FLOP in all", "-"))
-    matching_real_case = bool(report.get("paper"))
-    lines = table(rows) if matching_real_case else table(row[:2] for row in rows[1:])
-    return [*lines, *lines_of_variants(report), *([report["why"]] if "why" in report else [])]
-
-
-def lines_of_variants(report: Mapping[str, Any]) -> list[str]:
-    """Return a table of memory and FLOPs by precision and checkpointing."""
-    if not report.get("memory_variants"):
-        return []
-    card = report.get("paper", {}).get("card_gb")
-    share = isinstance(card, int | float)
-    rows = [["precision", "checkpointing", "MiB", "a step", ""] + [f"of {card} GB"] * share]
-    for row in report["memory_variants"]:
-        memory, flops, keep = row["memory_mib"], row["flops_per_step"], row["checkpointing"]
-        cells = [row["precision"], "-" if keep is None else "yes" if keep else "no"]
-        cells += ["-", "-"] if memory is None else [str(memory), f"{_short(flops)}FLOP"]
-        cells.append("as asked" if row["asked"] else "")
-        if share:
-            cells.append("-" if memory is None else f"{memory / 1024 / card:.0%}")
-        rows.append(cells)
-    return ["", *table(rows)]
+    return table(rows) if report.get("paper") else table(row[:2] for row in rows[1:])
 
 
 def _paper(report: Mapping[str, Any], *keys: str) -> str:

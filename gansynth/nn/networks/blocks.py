@@ -33,7 +33,6 @@ class Conv3d(nn.Conv3d):
         """Return the batch size from which oneDNN is used; 0 where that does not help."""
         slow = (
             x.device.type == "cpu"
-            and type(x) is Tensor  # not a fake tensor, which stands for another device
             and x.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
             and max(*self.stride, *self.dilation) == 1

@@ -67,7 +67,7 @@ def matrix(mode: Interpolation, coarse: int, fine: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _weights(mode: Interpolation, coarse: int, fine: int) -> npt.NDArray[np.float32]:
-    """Return an array, as a fake tensor of a dry run would stay in the cache."""
+    """Return an array; a tensor in the cache could be one of a compiler's, without numbers."""
     weights = np.zeros((fine, coarse))
     rows = np.arange(fine)
     if mode == "nearest":

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gansynth.fitting.fake_tensors import CountingMode
 from gansynth.nn.networks import PatchDiscriminator, UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import (
     activation,
@@ -18,6 +17,7 @@ from gansynth.nn.networks.blocks import (
 from gansynth.nn.networks.perceptor import Perceptor
 from gansynth.nn.networks.spectral import settled, spectral_norm, spectral_parts
 from gansynth.nn.tiled_inference import cut, draw_tiled
+from tests.nn.networks.memory import PeakMemory
 
 STYLES: list[dict[str, Any]] = [
     {},
@@ -331,7 +331,7 @@ def test_checkpointing_takes_less_memory(style, share):
     for on in (False, True):
         net = unet(size, 3, checkpointing=on, **style)
         given = images(1, 3, *size), latents(net, size)
-        with CountingMode(torch.device("cpu")) as watched:
+        with PeakMemory() as watched:
             net(*given).square().mean().backward()
         peaks.append(watched.peak)
     assert peaks[1] < share * peaks[0], peaks
@@ -343,7 +343,7 @@ def test_tiles_take_less_than_half_of_it():
     net = unet(size, 3).eval()
     condition, drawn = images(1, 3, *size), latents(net, size)
     for draw in (net, lambda c, z: draw_tiled(net, lambda w: cut(c, w), size, z, 16)):
-        with CountingMode(torch.device("cpu")) as watched:
+        with PeakMemory() as watched:
             draw(condition, drawn)
         peaks.append(watched.peak)
     assert peaks[1] < 0.5 * peaks[0], peaks
