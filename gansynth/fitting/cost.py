@@ -4,6 +4,7 @@
 
 measures one candidate in its own process, so that its memory is not shared.
 """
+# mypy: disallow-untyped-calls=False
 
 from __future__ import annotations
 

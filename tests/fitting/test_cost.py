@@ -15,7 +15,6 @@ from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.training.loop import FitOptions
-from gansynth_cgan3d.model import CGAN3D
 from gansynth_cli.commands.fit import lines_of_cost
 from tests.adapters.yolo.conftest import shared_yolo  # noqa: F401  # a fixture
 
@@ -54,16 +53,17 @@ def test_a_dry_run_measures_full_size_steps_and_writes_nothing(toy_fit, tmp_path
 def test_steps_are_measured_in_whole_turns_of_the_players_or_two_of_them_if_slow(
     toy_source, patience, steps, monkeypatch
 ):
+    job = resolve("cgan3d", SourceRequest("toy", "2"), TINY, None, "cpu")
+    weight = next(job.generator.nets["discriminator"].parameters())
     seen = set[int]()
 
     def loss(step: TrainingStep) -> Any:
         seen.add(step.index)
-        return {"mean": next(job.generator.nets["discriminator"].parameters()).sum()}
+        return {"mean": weight.sum()}
 
+    phases = [Phase("discriminator", loss), Phase("discriminator", loss, 3, 2)]
+    monkeypatch.setattr(job.generator, "phases", lambda: phases)
     monkeypatch.setattr(cost, "PATIENCE", patience)
-    monkeypatch.setattr(CGAN3D, "phases", lambda self: [Phase("discriminator", loss, 1), every])
-    every = Phase("discriminator", loss, 3, 2)
-    job = resolve("cgan3d", SourceRequest("toy", "2"), {**TINY, "precision": "fp32"}, None, "cpu")
     assert measure(job, Path("-"))["seconds_per_step"] > 0
     assert seen == steps
 
