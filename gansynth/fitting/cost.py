@@ -168,6 +168,7 @@ def measure(job: FitJob, out: Path) -> dict[str, Any]:
     with _bounded(job.device):
         measured = [_steps(job, stage, count) for stage, count in stages] if job.trains else []
         drawing = _seconds_of_sheet(job)
+    peak = peak_mib(job.device)
     began = time.perf_counter()
     job.source.records(job.source.train_ids[:1])
     reading = time.perf_counter() - began
@@ -195,7 +196,7 @@ def measure(job: FitJob, out: Path) -> dict[str, Any]:
         "time_from": "measured" + f" in each of {len(measured)} stages" * (len(measured) > 1),
         "estimated_seconds": round(seconds, 1),
         "estimated_minutes": round(seconds / 60, 2),
-        "memory_mib": peak_mib(job.device) + round(to_come / 2**20),
+        "memory_mib": peak + round(to_come / 2**20),
         "memory_before_mib": before,
     }
 
