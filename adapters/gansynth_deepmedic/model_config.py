@@ -32,7 +32,6 @@ class ModelConfig:
     features: tuple[int, ...]  # numberFMsPerLayerNormal
     kernels: tuple[Triple, ...]  # kernelDimPerLayerNormal
     residual: tuple[int, ...]  # layersWithResidualConnNormal, layers counted from 1
-    lower_rank: tuple[int, ...]  # lowerRankLayersNormal
     # one tuple of feature numbers for each subsampled path; empty without
     low: tuple[tuple[int, ...], ...]
     # kernels of each subsampled path (those of the normal path)
@@ -104,7 +103,6 @@ def model_of(keys: ConfigKeys) -> ModelConfig:
         features=features,
         kernels=kernels,
         residual=_layers(keys, "layersWithResidualConnNormal", len(features)),
-        lower_rank=_layers(keys, "lowerRankLayersNormal", len(features), least=1),
         low=low,
         low_kernels=tuple(_low_kernels(keys, kernels, each) for each in low),
         factors=factors,

@@ -133,32 +133,6 @@ class Convolution(nn.Module):
         return F.conv3d(x, self.weight, padding=self.margins if self.padding == "zero" else 0)
 
 
-class LowRankConvolution(nn.Module):
-    """Kernels within a plane, a third of the features for each (Ioannou et al. 2016, rank 2)."""
-
-    def __init__(
-        self, channels: tuple[int, int], kernel: Kernel, initial: tuple[str, float]
-    ) -> None:
-        super().__init__()
-        third, std = channels[1] // 3, deviation(initial, channels[0], kernel)
-        self.margins = tuple((n - 1) // 2 for n in kernel)
-        self.weights = nn.ParameterList()
-        for features, flat in ((third, 2), (third, 0), (channels[1] - 2 * third, 1)):
-            size = [1 if axis == flat else n for axis, n in enumerate(kernel)]
-            weight = nn.Parameter(torch.empty(features, channels[0], *size))
-            nn.init.normal_(weight, std=std)
-            self.weights.append(weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, X, Y, Z) to (B, C', X', Y', Z')."""
-        parts = []
-        for weight, flat in zip(self.weights, (2, 0, 1), strict=True):
-            margin = self.margins[flat]
-            inner = x.narrow(2 + flat, margin, x.shape[2 + flat] - 2 * margin)
-            parts.append(F.conv3d(inner, weight))
-        return torch.cat(parts, dim=1)
-
-
 class Path(nn.Module):
     """A sequence of blocks with residual connections over two of them.
 
@@ -193,20 +167,14 @@ class DualPath(nn.Module):
         values = model.values
         self.factors = model.factors  # subsampling of each path beside the normal one
         # As the normal path has them, unless the file says so.
-        low_residual, low_rank = (
-            normal if values.get(key) is None else values[key]
-            for key, normal in (
-                ("layersWithResidualConnSubsampled", model.residual),
-                ("lowerRankLayersSubsampled", model.lower_rank),
-            )
-        )
+        low_residual = values.get("layersWithResidualConnSubsampled")
+        low_residual = model.residual if low_residual is None else low_residual
         dropout, low_dropout = map(values.get, ("dropoutRatesNormal", "dropoutRatesSubsampled"))
         self.normal = Path(
-            _convolutions(model, model.features, model.kernels, model.lower_rank, dropout),
-            model.residual,
+            _convolutions(model, model.features, model.kernels, dropout), model.residual
         )
         self.low = nn.ModuleList(
-            Path(_convolutions(model, features, kernels, low_rank, low_dropout), low_residual)
+            Path(_convolutions(model, features, kernels, low_dropout), low_residual)
             for features, kernels in zip(model.low, model.low_kernels, strict=True)
         )
         joined = model.features[-1] + sum(features[-1] for features in model.low)
@@ -235,7 +203,7 @@ class DualPath(nn.Module):
         return [
             parameter
             for module in self.modules()
-            if isinstance(module, (Convolution, LowRankConvolution))
+            if isinstance(module, Convolution)
             for parameter in module.parameters()
         ]
 
@@ -244,7 +212,6 @@ def _convolutions(
     model: ModelConfig,
     features: Sequence[int],
     kernels: Sequence[Kernel],
-    lower_rank: Sequence[int],
     dropout: Sequence[float] | None,
 ) -> list[nn.Module]:
     """Build the blocks of a path from the image; the first one does not normalise."""
@@ -257,9 +224,7 @@ def _convolutions(
                 Bias(channels) if first or not model.rolling else _norm(channels, model),
                 _activation("linear" if first else model.activation, channels),
                 Dropout(dropout[number] if dropout else 0.0),
-                LowRankConvolution((channels, count), kernel, model.initial)
-                if number + 1 in lower_rank
-                else Convolution((channels, count), kernel, model.initial, "valid"),
+                Convolution((channels, count), kernel, model.initial, "valid"),
             )
         )
         channels = count

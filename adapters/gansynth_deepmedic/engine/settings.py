@@ -167,17 +167,19 @@ _UNABLE = (
     "weightedMapsForSamplingEachCategoryTrain",
     "weightedMapsForSamplingEachCategoryVal",
 )
+_LOW_RANK = ("lowerRankLayersNormal", "lowerRankLayersSubsampled")
 
 
 def refuse_unable(train: TrainConfig, model: ModelConfig) -> None:
     """Reject features of DeepMedic that the torch engine does not support."""
-    for key in _UNABLE:
-        if train.values.get(key) not in (None, [], ""):
-            raise DataFault(
-                f"{train.path}: {key} = {train.values[key]!r}, which the torch engine does not "
-                "support; remove it, or train the real program (--engine deepmedic)"
-            )
     where = "the model configuration" if model.path is None else model.path
+    for path, config, keys in ((train.path, train, _UNABLE), (where, model, _LOW_RANK)):
+        for key in keys:
+            if config.values.get(key) not in (None, [], ""):
+                raise DataFault(
+                    f"{path}: {key} = {config.values[key]!r}, which the torch engine does not "
+                    "support; remove it, or train the real program (--engine deepmedic)"
+                )
     for key in ("padTypePerLayerNormal", "padTypePerLayerSubsampled"):
         for pad in model.values.get(key) or ():
             if pad not in (None, "none", "valid", "VALID"):

@@ -88,7 +88,7 @@ def changed_run(crop_run, tmp_path) -> Callable[..., Path]:
 def crop_bank(shared_deepmedic, tmp_path) -> Callable[..., Path]:
     """Makes a bank without a generator: ``crop_bank(samples=6)``.
 
-    Sample i is 100 + i all over, of label 1; it lies in the middle of training case i (again from
+    Sample i is 1 + i / 4 all over, of label 1; it lies in the middle of training case i (again from
     the first one after the last).
     """
     from gansynth.core.schema import Sample
@@ -101,7 +101,7 @@ def crop_bank(shared_deepmedic, tmp_path) -> Callable[..., Path]:
         corner = [(n - size) // 2 for n, size in zip(shape, CROP, strict=True)]
         place = {"corner": corner, "slice_index": None}
         told = {"case": case, "shape": list(shape), "placement": place, **provenance}
-        image = np.full((len(source.schema.channels), *CROP), 100 + number, np.float32)
+        image = np.full((len(source.schema.channels), *CROP), 1 + number / 4, np.float32)
         image[:, 0, 0, 0] = 0  # for a constant would mean a generator that has collapsed
         return Sample(image, np.ones(CROP, np.int16), None, told), {}
 

@@ -114,6 +114,7 @@ WEIGHTS = "reweight_classes_in_cost"
         ({"layersToFreezeNormal": [1]}, "layersToFreezeNormal = .*does not support"),
         ({"batchsize_val_samples": 0}, "expected a whole number from 1 on"),
         ({"saveSegmentationVal": 1}, "expected True or False"),
+        ({"model": {"lowerRankLayersNormal": [2]}}, "lowerRankLayersNormal = .*does not support"),
         ({"model": {"padTypePerLayerNormal": ["mirror", "VALID", "VALID"]}},
          "padTypePerLayerNormal"),
         ({"model": {"kernelDimPerLayerNormal": [[2, 2, 2], [3, 3, 3], [3, 3, 3]]}},

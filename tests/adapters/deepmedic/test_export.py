@@ -54,7 +54,7 @@ def opened(data: Toy, **read: str) -> DeepMedicSource:
 
 
 def make_bank(folder: Path, source: DeepMedicSource, samples: int = 12, **changes: Any) -> Path:
-    """A frozen bank of real crops, each with another number of hundreds added to its image.
+    """A frozen bank of real crops, each with another number of quarters added to its image.
 
     ``changes`` are of the bank's own description; but ``whole`` for volumes that are not cut, and
     ``first``, a key to sort samples by.
@@ -68,7 +68,7 @@ def make_bank(folder: Path, source: DeepMedicSource, samples: int = 12, **change
         cut = case if whole else source.space.to_generator(case, place)
         shape = list(case.image.shape[1:])
         told = {"case": case.id, "placement": place.to_json(), "shape": shape, "index": number}
-        image = (cut.image + 100 * (number + 1)).astype(np.float32)
+        image = (cut.image + (number + 1) / 4).astype(np.float32)
         made.append((Sample(image, cut.labels, None, told), {}))
     made.sort(key=lambda one: first(one[0]))
     seen = Lineage(source.name, "0", source.records(source.train_ids), source.host)
@@ -153,7 +153,6 @@ def test_slots_are_samples_in_their_real_cases(exported, sets):
             stored(slot / f"{name}.nii.gz") for name in ("flair", "t1c", "labels", "roi")
         )
         assert np.array_equal([flair, t1c], wanted.image)
-        assert max(flair.max(), t1c.max()) > 90 * (number + 1)
         assert np.array_equal(labels, wanted.labels)
         assert wanted.core is not None
         assert np.array_equal(roi, wanted.core)

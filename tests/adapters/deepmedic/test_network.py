@@ -16,7 +16,6 @@ from gansynth_deepmedic.engine.geometry import SegmentGeometry
 from gansynth_deepmedic.engine.network import (
     Dropout,
     DualPath,
-    LowRankConvolution,
     RollingNorm,
     default_model,
 )
@@ -195,18 +194,6 @@ def test_a_residual_connection_with_fewer_features_than_before_keeps_the_first()
 
     x = torch.randn(1, 3, 2, 2, 2)
     assert torch.equal(network.Path([torch.nn.Identity(), Drops()], [2])(x), x[:, :1])
-
-
-def test_low_rank_layers_keep_the_size_of_whole_ones(tmp_path):
-    model = model_of(tmp_path, lowerRankLayersNormal=[2], lowerRankLayersSubsampled=[])
-    geometry, net = SegmentGeometry.from_model(model), DualPath(model)
-    # none in the subsampled path, as the file says
-    (low_rank,) = [module for module in net.modules() if isinstance(module, LowRankConvolution)]
-    weights = list(low_rank.weights)
-    assert [tuple(w.shape[2:]) for w in weights] == [(3, 3, 1), (1, 3, 3), (3, 1, 3)]
-    assert [len(w) for w in weights] == [1, 1, 3]
-    out = net(torch.randn(1, 2, *geometry.segment), random_low(geometry))
-    assert out.shape == (1, 3, *geometry.output)
 
 
 @pytest.mark.parametrize("padding", ["mirror", "zero", "VALID"])
