@@ -100,7 +100,6 @@ def _check_case(
 
 
 def _told(case: str, file: Path, faults: Iterator[Found]) -> Iterator[Finding]:
-    """Yield the faults of a case until one ends its check."""
     try:
         for where, fault in faults:
             yield Finding("error", case, where, str(fault))

@@ -151,7 +151,6 @@ def _per_layer(
 
 
 def _layers(keys: ConfigKeys, key: str, layers: int, least: int = 2) -> tuple[int, ...]:
-    """Return numbers of layers, counted from 1."""
     numbers = keys.wholes(key, ())
     if not all(least <= number <= layers for number in numbers):
         raise keys.odd(key, f"numbers of layers from {least} to {layers}")

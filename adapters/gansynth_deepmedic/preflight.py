@@ -245,7 +245,6 @@ def centre_range(shape: Sequence[int], segment: Triple, padding: Triple) -> tupl
 
 
 def _weights(sampling: SegmentSampling, model: ModelConfig | None) -> tuple[float, ...]:
-    """Return the shares of the categories of a type of sampling."""
     if sampling.kind in WHOLE_IMAGE:
         return (1.0,)
     if sampling.shares:

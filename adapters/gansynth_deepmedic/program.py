@@ -275,7 +275,6 @@ def _make_environment() -> str:
 
 
 def _package() -> Path:
-    """Return the folder of gansynth's core package."""
     return Path(version.__file__).parents[1]
 
 

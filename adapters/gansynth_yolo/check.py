@@ -54,10 +54,6 @@ def check_yolo(request: SourceRequest, progress: Callable[[int, int], None]) -> 
 
 
 def _check_image(image: YoloImage, by_hash: dict[str, list[YoloImage]]) -> Iterator[Finding]:
-    for line in image.labels.repeated:
-        yield _warning(
-            image.label, f"line {line}: repeats an earlier line; it counts once", image.case
-        )
     try:
         pixels = read_pixels(image.image)
     except GansynthError as fault:
@@ -122,7 +118,6 @@ def _lists(source: YoloSource) -> Iterator[Finding]:
 
 
 def _boxes(source: YoloSource) -> Iterator[Finding]:
-    """Yield warnings about the boxes of all images."""
     path = source.file.path
     for split in SPLITS[1:]:
         images = source.images[split]
@@ -154,7 +149,6 @@ def _boxes(source: YoloSource) -> Iterator[Finding]:
 
 
 def _cut(source: YoloSource) -> Iterator[Finding]:
-    """Yield a warning about boxes that skull-stripping cuts."""
     images = [i for i in source.listing.images.values() if isinstance(i, StrippedImage)]
     cut = {image.case: image for image in images if image.cut}
     if not cut:
@@ -177,7 +171,6 @@ def _shortest(image: YoloImage) -> float:
 
 
 def _spare(source: YoloSource) -> Iterator[Finding]:
-    """Yield label files without an image."""
     images = source.listing.images.values()
     label_files = {image.label for image in images}
     label_files |= {file for _, file, _ in source.listing.faults}

@@ -193,7 +193,6 @@ class YoloExport(DataSetExport):
         return splits
 
     def _write_sample(self, folder: Path, number: int, sample: BankSample) -> ExportedImage:
-        """Write one synthetic image of 8 bits and its label file."""
         if sample.boxes is None:
             raise DataFault(
                 f"sample {sample.id}: has no boxes, expected a list of them, which may be empty; "

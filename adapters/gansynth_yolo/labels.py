@@ -30,14 +30,12 @@ class LabelRows:
     """The content of a label file."""
 
     rows: Rows  # float64 (N, 5) as written, each once, in the file's order
-    # numbers of the lines that repeat an earlier one; those are left out
-    repeated: tuple[int, ...] = ()
     faults: tuple[DataFault, ...] = ()
 
     @classmethod
     def none(cls, *faults: DataFault) -> LabelRows:
         """Return labels without rows."""
-        return cls(np.zeros((0, 5)), (), faults)
+        return cls(np.zeros((0, 5)), faults)
 
 
 def read_labels(path: Path, names: Sequence[str], overshoot: float) -> LabelRows:
@@ -50,7 +48,6 @@ def read_labels(path: Path, names: Sequence[str], overshoot: float) -> LabelRows
     except DataFault as fault:
         return LabelRows.none(fault)
     rows: dict[tuple[float, ...], None] = {}
-    repeated: list[int] = []
     faults: list[DataFault] = []
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
@@ -62,11 +59,8 @@ def read_labels(path: Path, names: Sequence[str], overshoot: float) -> LabelRows
             if len(faults) == MOST_FAULTS:
                 break
             continue
-        row = tuple(float(word) for word in words)
-        if row in rows:
-            repeated.append(number)
-        rows[row] = None
-    return LabelRows(np.array(list(rows)).reshape(-1, 5), tuple(repeated), tuple(faults))
+        rows[tuple(float(word) for word in words)] = None
+    return LabelRows(np.array(list(rows)).reshape(-1, 5), tuple(faults))
 
 
 def clipped(rows: Rows) -> Rows:

@@ -145,7 +145,6 @@ class BankPasses:
         return self._waiting.pop()
 
     def _look(self) -> None:
-        """Add new samples, to be drawn first."""
         if time.monotonic() - self._looked < self.reader.rescan_seconds:
             return
         self._ids = self.reader.ids()

@@ -268,7 +268,6 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_forms(arrays: Mapping[str, _Form]) -> None:
-    """Refuse arrays that are not those of one sample."""
     own = {name: form for name, form in arrays.items() if not name.startswith(_EXTRA)}
     code, shape = own.get("image", ("", ()))
     number = own["box_labels"][1][:1] if "box_labels" in own else ()

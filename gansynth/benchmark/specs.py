@@ -254,7 +254,6 @@ class BenchmarkDesign:
 
 
 def _check_regions(plan: BenchmarkPlan, source: CaseSource) -> None:
-    """Refuse regions and measures that cannot be computed."""
     if plan.host.target == "yolo":
         return
     labels = source.schema.foreground

@@ -155,7 +155,6 @@ def request_of(plan: BenchmarkPlan) -> SourceRequest:
 
 
 def _chosen(plan: BenchmarkPlan, arms: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the requested arms and the control."""
     names = [arm.name for arm in plan.arms if not arm.candidate]
     for name in arms:
         if name not in names:

@@ -128,7 +128,6 @@ class TuningResult:
         }
 
     def _fold_of(self) -> dict[str, int]:
-        """Return subject -> number of the inner fold that holds it out."""
         return {self.subject_of[c]: n for n, fold in enumerate(self.folds) for c in fold["val"]}
 
     def _scores(self, arms: Sequence[str], rung: int) -> dict[str, dict[str, float]]:

@@ -214,7 +214,6 @@ class LesionDrawer:
     def _cuts(
         self, case_context: CaseContext, classes: tuple[int, ...], rng: np.random.Generator
     ) -> list[LesionCrop]:
-        """Draw lesions to try, in order."""
         case_pool, depth = case_context.case_pool, depth_of(case_context)
         options = DonorEditOptions(pairs=self.options.pairs)
         ids = donor_ids(options, case_context, classes, rng, DONORS)
@@ -333,7 +332,6 @@ def _brought(
 def _redrawn(
     case_context: CaseContext, change: EditedLesion, provenance: dict[str, Any]
 ) -> PlacedLesion:
-    """Draw a case's own foreground, edited, in its place."""
     before, after, classes = case_context.labels, change.labels, provenance["classes"]
     changed = before != after
     chosen = mask_of(after, classes) | (changed & (after > 0))

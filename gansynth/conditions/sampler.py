@@ -198,7 +198,6 @@ class ConditionSampler:
         return CaseContext(placed, placement, shape, index, self.case_pool, turn, body)
 
     def _kept(self, case: Case) -> npt.NDArray[np.bool_]:
-        """Return the body of a case, cached."""
         if case.id not in self._bodies:
             if len(self._bodies) == BODIES:
                 self._bodies.pop(next(iter(self._bodies)))
@@ -270,7 +269,6 @@ class ConditionSampler:
         return self._case_context(placed, placement, case, index)
 
     def _placed(self, rng: np.random.Generator) -> Case:
-        """Draw a training case at a place of the generator's space."""
         return self.space.to_generator(*self._place(rng))
 
     def replay(

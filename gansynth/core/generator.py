@@ -181,7 +181,6 @@ class Generator(ABC):
         intensity: ``linear`` generates in the source's units; ``tanh`` needs a window to [-1, 1].
         default_edits: condition edits used unless the user names others.
         loop: its usual settings of the training loop; the user's own take precedence.
-        if_not_finite: hint for users about losses that are not finite.
         if_labels_fail: hint for users about generated label maps that miss what is in the image.
         memories: its training state beside the weights; ``networks`` may fill it.
     """
@@ -191,7 +190,6 @@ class Generator(ABC):
     ema: ClassVar[tuple[str, ...]] = ("generator",)
     default_edits: ClassVar[tuple[str, ...]] = ()
     loop: ClassVar[Mapping[str, Any]] = {}
-    if_not_finite: ClassVar[str] = "Lower the learning rates (--set lr_generator=1e-4)"
     if_labels_fail: ClassVar[str] = "train longer (--set steps=N)"
 
     def __init__(self, schema: Schema, size: Sequence[int], options: GeneratorOptions) -> None:
@@ -308,10 +306,6 @@ class Generator(ABC):
         ("label:0", "label:1", "given:T1"))). A name must mean the same thing in every run.
         """
         return {}
-
-    def prepare(self, batch: Batch, stage: Stage) -> Batch:
-        """Convert a batch to the input of a stage (resize it, say)."""
-        return batch
 
     def automatic_options(self, cases: Iterable[Case]) -> tuple[GeneratorOptions, str]:
         """Return the options with automatic ones determined, and a line about them, or nothing.

@@ -85,7 +85,6 @@ class CaseBatches:
         return labels, torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
 
     def _accepted(self, step: int, number: int) -> tuple[PlacedCase, Case]:
-        """Draw an accepted case at a place, before and after it is cut."""
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
         ids = self.cases.ids
         for _ in range(MOST_REFUSED):

@@ -327,7 +327,7 @@ def discriminator_scores(
     stage, scores = generator.stages()[-1], []
     for start in range(0, len(cases), AT_ONCE):
         batch = batch_of(cases[start : start + AT_ONCE], generator.taken_context)
-        values = generator.realness(generator.prepare(batch.to(generator.device), stage), stage)
+        values = generator.realness(batch.to(generator.device), stage)
         if values is None:
             return None
         scores.append(values.cpu().numpy())

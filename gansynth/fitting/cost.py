@@ -325,7 +325,6 @@ def fit_into(
 
 
 def _ladder(job: FitJob, settings: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Yield no changes, then ever stronger ones."""
     changes: dict[str, str] = {}
     yield changes
     options = job.generator.options

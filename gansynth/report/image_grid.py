@@ -101,7 +101,6 @@ def _cell(
     schema: Schema,
     edge: int,
 ) -> _Strips:
-    """Return each channel's strip, and the text above it."""
     plane = three_planes(items[0].labels, items[0].image.shape[1:], items[0].boxes)[0]
     caption = f"{caption}, slice {plane[1]}" if plane else caption
     strips: _Strips = []

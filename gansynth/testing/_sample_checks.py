@@ -346,7 +346,7 @@ def _ask(generator: Generator, cases: Sequence[Case]) -> Tensor | None:
 
     stage = generator.stages()[-1]
     batch = batch_of(cases, generator.taken_context).to(generator.device)
-    return generator.realness(generator.prepare(batch, stage), stage)
+    return generator.realness(batch, stage)
 
 
 def _same(expected: Tensor, parts: Sequence[Tensor], when: str) -> None:
@@ -360,7 +360,6 @@ def _same(expected: Tensor, parts: Sequence[Tensor], when: str) -> None:
 
 
 def _state(generator: Generator) -> dict[str, bytes]:
-    """Return weights, buffers, memories and modes by name."""
     held = {
         f"{name}/{key}": value
         for name, net in generator.nets.items()

@@ -170,7 +170,6 @@ class CPGGAN(Generator):
             pass
 
     def _watched(self, cases: Iterable[Case]) -> Iterator[Case]:
-        """Yield cases, and record their classes and intensities."""
         for case in cases:
             if case.boxes is None:
                 raise DataFault(

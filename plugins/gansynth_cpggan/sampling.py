@@ -171,7 +171,6 @@ class CPGGANSampler:
         return LesionPlan(condition, condition.background, present, put, latents, kind)
 
     def _blended(self, plan: LesionPlan, latents: Sequence[Tensor]) -> Sample:
-        """Return a real slice with a lesion blended into each box."""
         margin, image, put = self.gan.options.roi_margin, plan.image.copy(), plan.put
         windows, boxes = [], _joined(plan.present, put)
         lesions = self._images([self._lesion(plan, i, z) for i, z in enumerate(latents)])

@@ -235,7 +235,6 @@ class DCGAN(Generator):
         return [self._sample(*pair, kind) for pair in self._arrays(ways, [kind] * steps)]
 
     def _begun(self, condition: Condition, seed: int) -> tuple[Tensor, int | None]:
-        """Return the latent of a seed, and the kind of its sample."""
         rng = torch.Generator().manual_seed(seed)
         latent = of_seed(rng, self.options.latent_prior, self.options.latent)
         kind = self.asked.of_condition(condition)

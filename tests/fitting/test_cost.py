@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,13 @@ def test_a_dry_run_of_a_growing_gan_takes_steps_at_full_size(shared_yolo, monkey
     request = SourceRequest("yolo", str(shared_yolo), read={"size": "16x16"})
     own = {"steps": "9", "batch_size": "2", "stage_images": "4", "fade_images": "0", "width": "2"}
     job = resolve("cpggan", request, own, None, "cpu")
-    real = job.generator.prepare
+    first, *others = job.generator.phases()
 
-    def prepare(batch, stage):
-        sizes.append(stage.size)
-        return real(batch, stage)
+    def loss(step):
+        sizes.append(step.stage.size)
+        return first.loss(step)
 
-    monkeypatch.setattr(job.generator, "prepare", prepare)
+    monkeypatch.setattr(job.generator, "phases", lambda: (replace(first, loss=loss), *others))
     assert measure(job, Path("-"))["time_from"] == "measured in each of 3 stages"
     assert set(sizes) == {(4, 4), (8, 8), (16, 16)}
 

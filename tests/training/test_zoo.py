@@ -163,7 +163,8 @@ def test_layers_fade_in_over_a_stages_first_images():
 def test_a_stages_batch_that_cannot_be_shared_out_is_refused_before_training():
     stages = (Stage((4, 4), 4, 12), Stage((8, 8), 3))
     steps = []
-    changes = {"stages": lambda self: stages, "prepare": lambda self, batch, stage: steps.append(1)}
+    phase = Phase("generator", steps.append)
+    changes = {"stages": lambda self: stages, "phases": lambda self: (phase,)}
     with pytest.raises(UsageFault, match=r"batch_size=3: expected a multiple of 2"):
         run("cpggan", None, changes, accumulate=2)
     assert steps == []

@@ -1,7 +1,6 @@
 """Rows of a table whose figures are of raters (Han et al. 2018): theirs here beside the paper's.
 
-People rate in ``gansynth turing-test RUN``. A classifier two-sample test, which the paper names as
-what should follow, is shown where ``gansynth evaluate RUN`` has measured it.
+People rate in ``gansynth turing-test RUN``.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ NOT_RATED = "not rated: gansynth turing-test"
 def rater_rows(plan: PaperTablePlan, generators: Path) -> list[tuple[object, ...]]:
     """Return the paper's row of each set, below it one for each rater of the fitted set."""
     counts = (key.replace("_", " ") for key in COUNTS)
-    lines: list[tuple[object, ...]] = [("set", "rater", "accuracy, %", *counts, "C2ST, .5 is best")]
+    lines: list[tuple[object, ...]] = [("set", "rater", "accuracy, %", *counts)]
     runs = {
         _paper_name(path.parent.name): path.parent for path in generators.glob("*/manifest.json")
     }
@@ -33,12 +32,12 @@ def rater_rows(plan: PaperTablePlan, generators: Path) -> list[tuple[object, ...
     for name in dict.fromkeys([*papers, *sorted(runs)]):
         known = {paper.casefold(): paper for paper in papers}
         if name in papers:
-            lines.append((name, "paper's physician", *_cells(papers[name]), ""))
+            lines.append((name, "paper's physician", *_cells(papers[name])))
             name = name.casefold()
         elif name in known:
             continue
         if name in runs:
-            lines += [(runs[name].name, *row, _c2st(runs[name])) for row in _rated(runs[name])]
+            lines += [(runs[name].name, *row) for row in _rated(runs[name])]
     return lines
 
 
@@ -57,13 +56,6 @@ def _rated(run: Path) -> Iterator[tuple[object, ...]]:
 
 def _cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"{figures['accuracy']:.0f}", *(str(figures[key]) for key in COUNTS))
-
-
-def _c2st(run: Path) -> str:
-    path = run / "evaluation" / "evaluation.json"
-    figures = read_json(path, hint="evaluate it again")["figures"] if path.is_file() else ()
-    found = [f["value"] for f in figures if f["metric"] == "c2st-knn" and f["name"] == "accuracy"]
-    return f"{found[0]:.2f}" if found else "-"
 
 
 def _paper_name(name: str) -> str:

@@ -297,7 +297,6 @@ def spare(home: Path) -> None:
     ("change", "says"),
     [
         (lambda home: None, []),
-        (text(f"{GOOD}\n{GOOD}\n"), [f"{LABEL}: line 2: repeats an earlier line"]),
         (spare, ["labels/train/spare.txt: a label file without an image"]),
         (sixteen_bits(1), []),
         (sixteen_bits(20), ["detectors see the upper byte, "] * 28),
