@@ -21,7 +21,7 @@ from gansynth.core.registry import installed
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.runtime import child, processes
-from gansynth.runtime.errors import FAULTS, TrainingFault, UsageFault
+from gansynth.runtime.errors import FAULTS, GansynthError, UsageFault
 from gansynth.runtime.files import read_json, write_bytes_atomic
 from gansynth.sampling.run_source import open_source
 
@@ -160,7 +160,7 @@ def command(words: Sequence[str]) -> tuple[float, dict[str, Any]]:
     if ended.code != 0:
         faults = [line for line in ended.last if line.startswith(child.FAULT)]
         line = (faults or ended.last or [f"exit {ended.code}"])[-1]
-        raise FAULTS.get(ended.code, TrainingFault)(line.removeprefix(child.FAULT))
+        raise FAULTS.get(ended.code, GansynthError)(line.removeprefix(child.FAULT))
     document: dict[str, Any] = json.loads(ended.output)
     return ended.seconds, document
 

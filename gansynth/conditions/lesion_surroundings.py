@@ -89,10 +89,10 @@ class LesionSurroundings:
 
     def like(self, ground: _Ground) -> bool:
         """Whether a case looks as a whole like training cases with a lesion."""
+        if not len(self.views):  # learnt from one subject
+            return True
         nearest = np.sort(self.views @ ground.view)[-ALIKE:]
-        return not len(nearest) or bool(
-            nearest.mean() >= self.alike and ground.bare.sum() >= self.body
-        )
+        return bool(nearest.mean() >= self.alike and ground.bare.sum() >= self.body)
 
     def fits(self, ground: _Ground) -> Mask:
         """Return where tissue and depth are in the range."""

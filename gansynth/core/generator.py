@@ -88,7 +88,7 @@ class TrainingStep:
     the batch is split.
 
     Attributes:
-        batch: this part's real cases, after ``prepare``.
+        batch: this part's real cases.
         index: optimiser step, from 0.
         rng: generator on the batch's device, keyed by seed and step, equal for all parts.
         key: seed of ``rng``; seeds other generators (numpy's, say).

@@ -21,7 +21,13 @@ from gansynth.benchmark.worker import WorkerJob, over_labels, own_run
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import SourceRequest
 from gansynth.data.source_2d import FlatSource
-from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, TrainingFault, UsageFault
+from gansynth.runtime.errors import (
+    EnvironmentFault,
+    GansynthError,
+    IntegrityFault,
+    TrainingFault,
+    UsageFault,
+)
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from tests.benchmark.jobs.small import gone
@@ -52,9 +58,9 @@ HEAD = "import os, sys\nsay = lambda *words: print(*words, file=sys.stderr, flus
         ("say('error: no disk'); sys.exit(4)", EnvironmentFault, "no disk"),
         ("say('error: leak'); say('a thread: bye'); say(); sys.exit(6)", IntegrityFault, "leak"),
         ("say('error: one'); say('error: two'); sys.exit(2)", UsageFault, "two"),
-        ("say('Traceback'); say('KeyError: 3'); sys.exit(1)", TrainingFault, "KeyError: 3"),
-        ("sys.exit(7)", TrainingFault, "exit 7"),
-        ("say('step 3'); os.kill(os.getpid(), 9)", TrainingFault, "step 3"),
+        ("say('Traceback'); say('KeyError: 3'); sys.exit(1)", GansynthError, "KeyError: 3"),
+        ("sys.exit(7)", GansynthError, "exit 7"),
+        ("say('step 3'); os.kill(os.getpid(), 9)", GansynthError, "step 3"),
     ],
 )
 def test_whatever_it_ended_with_is_one_line(monkeypatch, capfd, code, fault, line):

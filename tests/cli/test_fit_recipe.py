@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,16 +152,19 @@ def test_a_stop_ends_all_and_the_same_command_goes_on_to_the_bit(
     sets = [{"name": "a"}, {"name": "b", "set": {"n_critic": 1}}, {"name": "c"}]
     command = recipe("dcgan", source="slices", read=picked, runs=sets)
     command += tuple(f"--set={pair}" for pair in TINY)
-    prepare, calls = DCGAN.prepare, []
+    phases, calls = DCGAN.phases, set()
 
-    def stopped(self, batch, stage):
-        calls.append(batch)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return prepare(self, batch, stage)
+    def stopped(self):
+        def loss(phase, step):
+            calls.add((id(self), step.index))
+            if len(calls) == 5:
+                raise KeyboardInterrupt
+            return phase.loss(step)
+
+        return [replace(phase, loss=partial(loss, phase)) for phase in phases(self)]
 
     with monkeypatch.context() as patch:
-        patch.setattr(DCGAN, "prepare", stopped)
+        patch.setattr(DCGAN, "phases", stopped)
         assert run_cli(*command).exit_code != 0
     assert state(runs) == {"a": "complete", "b": "stopped", "c": "waiting"}
     document = run_json(*command, "--only", "a", "--only", "b")

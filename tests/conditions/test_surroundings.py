@@ -130,3 +130,10 @@ def test_a_lesion_prefers_the_places_of_lesions_of_its_size():
     rng = np.random.default_rng(0)
     assert (prior.spread(100, 2, rng, diameter=0.05) < 0.5).mean() > 0.9
     assert (prior.spread(100, 2, rng, diameter=0.3) > 0.5).mean() > 0.9
+
+
+def test_one_subject_says_nothing_of_how_backgrounds_look():
+    source = sampler(2, count=1)
+    here = context(source)
+    here = replace(here, case=replace(here.case, labels=np.zeros_like(here.labels)))
+    assert source.lesions.draw(here, (), np.random.default_rng(0)).told["room"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.core.generator import Phase, Stage
+from gansynth.core.generator import Phase, Stage, TrainingStep
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.signals import Interrupted
@@ -162,8 +162,13 @@ def test_layers_fade_in_over_a_stages_first_images():
 
 def test_a_stages_batch_that_cannot_be_shared_out_is_refused_before_training():
     stages = (Stage((4, 4), 4, 12), Stage((8, 8), 3))
-    steps = []
-    phase = Phase("generator", steps.append)
+    steps: list[TrainingStep] = []
+
+    def loss(step: TrainingStep) -> dict[str, torch.Tensor]:
+        steps.append(step)
+        return {}
+
+    phase = Phase("generator", loss)
     changes = {"stages": lambda self: stages, "phases": lambda self: (phase,)}
     with pytest.raises(UsageFault, match=r"batch_size=3: expected a multiple of 2"):
         run("cpggan", None, changes, accumulate=2)
