@@ -133,7 +133,7 @@ class TuningResult:
     def _scores(self, arms: Sequence[str], rung: int) -> dict[str, dict[str, float]]:
         """Return arm -> subject -> score, higher is better, without the arms dropped now."""
         jobs: dict[str, JobSpec] = {}
-        keys: dict[str, set[str]] = {arm: set() for arm in arms}
+        keys: dict[str, list[str]] = {arm: [] for arm in arms}
         made = JobFactory(self.folder, self.store, self.places["request"], self.env)
         for arm in arms:
             for fold in self.folds:
@@ -143,21 +143,21 @@ class TuningResult:
                 ):
                     if spec is not None:
                         jobs.setdefault(spec.key, made.of(spec, held_out))
-                        keys[arm].add(spec.key)
+                        keys[arm].append(spec.key)
         executor = parse_executor(self.executor)
         report = run_jobs(jobs.values(), self.store, executor, on_change=self.on_change)
         lost = {status.job.key: status for status in report.of(JobPhase.FAILED, JobPhase.SKIPPED)}
         for arm in arms:
-            why = next((lost[key] for key in keys[arm] if key in lost), None)
-            if why is None:
+            failed = next((lost[key] for key in keys[arm] if key in lost), None)
+            if failed is None:
                 continue
-            if arm in self.real or why.code != UNTRAINED:
+            if arm in self.real or failed.code != UNTRAINED:
                 raise TrainingFault("; ".join(report.lines()[1:]))
-            self.dropped[arm] = why.why
-        done = keys.keys() - self.dropped.keys()
+            self.dropped[arm] = failed.why
+        done = [arm for arm in arms if arm not in self.dropped]
         spent = {key for arm in done for key in keys[arm]}
         self._spent |= {key: self.store.result(key).get("seconds") or 0.0 for key in spent}
-        scores = {arm: self._of_people(arm, rung) for arm in arms if arm in done}
+        scores = {arm: self._of_people(arm, rung) for arm in done}
         return {
             arm: {p: self.sign * v for p, v in values.items()} for arm, values in scores.items()
         }

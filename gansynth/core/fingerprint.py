@@ -283,15 +283,13 @@ def _landmarks(image: npt.NDArray[np.float32], spacing: Sequence[float]) -> str:
         strength = np.abs(blobs)
         peaks = np.where(strength == maximum_filter(strength, 3), strength, 0)[inside]
         places = np.argwhere(peaks > least) + 1
-        around = np.clip(places[:, None] + _around(ndim), 0, np.array(octave.shape) - 1)
         # Beside empty space they are of the body's outline, which people share.
         empty = octave == octave.min()
         if empty.mean() > _EMPTY:
-            places = places[~empty[tuple(np.moveaxis(around, -1, 0))].any(axis=1)]
+            places = places[~empty[_voxels_around(places, octave.shape)].any(axis=1)]
         strongest = np.argsort(-strength[tuple(places.T)], kind="stable")[:_LANDMARKS]
         places = places[strongest]
-        at = np.clip(places[:, None] + _around(ndim), 0, np.array(octave.shape) - 1)
-        at = tuple(np.moveaxis(at, -1, 0))
+        at = _voxels_around(places, octave.shape)
         values = _unit((fine - wide)[at] * np.sign(blobs[tuple(places.T)])[:, None])
         levels = np.rint(values * np.sqrt(values.shape[1]) * _STEPS)
         nibbles = (np.clip(levels, -7, 7) + 8).astype(np.uint8)
@@ -299,6 +297,13 @@ def _landmarks(image: npt.NDArray[np.float32], spacing: Sequence[float]) -> str:
         rows.append(np.hstack([places.astype(np.uint8), nibbles[:, ::2] << 4 | nibbles[:, 1::2]]))
     packed = np.concatenate(rows) if rows else np.zeros((0, 1), np.uint8)
     return f"{ndim}:{base64.b64encode(packed.tobytes()).decode()}" if len(packed) > 1 else ""
+
+
+def _voxels_around(
+    places: npt.NDArray[np.intp], shape: Sequence[int]
+) -> tuple[npt.NDArray[np.intp], ...]:
+    at = np.clip(places[:, None] + _around(len(shape)), 0, np.array(shape) - 1)
+    return tuple(np.moveaxis(at, -1, 0))
 
 
 def _halved(image: npt.NDArray[np.float32], axes: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

@@ -12,10 +12,7 @@ from typing import Any
 from gansynth.benchmark.papers.plan import PaperTablePlan
 from gansynth.runtime.files import read_json
 
-COUNTS = (
-    *("real_as_real", "real_as_synthetic"),
-    *("synthetic_as_real", "synthetic_as_synthetic"),
-)
+COUNTS = ("real_as_real", "real_as_synthetic", "synthetic_as_real", "synthetic_as_synthetic")
 ALIASES = {"t1ce": "t1c", "t1gd": "t1c"}
 """Names of sequences in data sets -> the paper's."""
 NOT_RATED = "not rated: gansynth turing-test"
@@ -29,13 +26,10 @@ def rater_rows(plan: PaperTablePlan, generators: Path) -> list[tuple[object, ...
         _paper_name(path.parent.name): path.parent for path in generators.glob("*/manifest.json")
     }
     papers = {k: v for k, v in plan.spec.spec.reports[plan.raters].items() if k != "about"}
-    for name in dict.fromkeys([*papers, *sorted(runs)]):
-        known = {paper.casefold(): paper for paper in papers}
-        if name in papers:
-            lines.append((name, "paper's physician", *_cells(papers[name])))
-            name = name.casefold()
-        elif name in known:
-            continue
+    known = {name.casefold(): name for name in papers}
+    for name in dict.fromkeys([*known, *sorted(runs)]):
+        if name in known:
+            lines.append((known[name], "paper's physician", *_cells(papers[known[name]])))
         if name in runs:
             lines += [(runs[name].name, *row) for row in _rated(runs[name])]
     return lines
