@@ -181,6 +181,7 @@ class Generator(ABC):
         intensity: ``linear`` generates in the source's units; ``tanh`` needs a window to [-1, 1].
         default_edits: condition edits used unless the user names others.
         loop: its usual settings of the training loop; the user's own take precedence.
+        if_not_finite: hint for users about losses that are not finite.
         if_labels_fail: hint for users about generated label maps that miss what is in the image.
         memories: its training state beside the weights; ``networks`` may fill it.
     """
@@ -190,6 +191,7 @@ class Generator(ABC):
     ema: ClassVar[tuple[str, ...]] = ("generator",)
     default_edits: ClassVar[tuple[str, ...]] = ()
     loop: ClassVar[Mapping[str, Any]] = {}
+    if_not_finite: ClassVar[str] = "Lower the learning rates (--set lr_generator=1e-4)"
     if_labels_fail: ClassVar[str] = "train longer (--set steps=N)"
 
     def __init__(self, schema: Schema, size: Sequence[int], options: GeneratorOptions) -> None:

@@ -295,7 +295,7 @@ def train(
             # Non-finite: roll back to the last checkpoint at half the rates, up to three times.
             if fault:
                 if training_state.rollbacks == MOST_ROLLBACKS or folder is None:
-                    raise _fault(fault, training_state.rollbacks, folder)
+                    raise _fault(fault, training_state.rollbacks, folder, generator.if_not_finite)
                 done = shelf.roll_back(fault)
                 log.rewind(done)
                 pending.clear()
@@ -361,10 +361,10 @@ def _stage_at(stages: Sequence[Stage], images: int) -> tuple[Stage, float]:
     return stage, min(1.0, (images - begun) / stage.fade) if stage.fade else 1.0
 
 
-def _fault(fault: str, rollbacks: int, folder: Path | None) -> TrainingFault:
+def _fault(fault: str, rollbacks: int, folder: Path | None, hint: str) -> TrainingFault:
     tried = f" after {rollbacks} rollbacks, each at half the learning rates" if rollbacks else ""
     where = f"; the curve is in {folder / 'metrics.csv'}" if folder is not None else ""
     return TrainingFault(
-        f"training: {fault}{tried}, expected finite numbers{where}. Lower the learning "
-        "rates (--set lr_generator=1e-4), or --set precision=fp32; the last checkpoint is whole"
+        f"training: {fault}{tried}, expected finite numbers{where}. {hint}, or --set "
+        "precision=fp32; the last checkpoint is whole"
     )
