@@ -98,7 +98,7 @@ class NnunetSettings(TrainerSettings):
 VARIABLES = (
     *("GENERATOR", "BANK", "RATIO", "SCHEDULE", "FROZEN", "BANK_SIZE", "REUSE", "REFRESH"),
     *("OVERHEAD", "SCRATCH", "EDITS", "SEED", "DEVICE", "RESTARTS", "STRICT", "KEEP_GOING"),
-    *("BOXES", "CONDITIONS", "CONDITIONS_READ", "LESIONS", "WEIGHTS", "FILTER"),
+    *("BOXES", "CONDITIONS", "CONDITIONS_READ", "PREVALENCE", "LESIONS", "WEIGHTS", "FILTER"),
     *("USUAL_AUGMENTATION", "AUGMENT_SYNTHETIC", "SET", "SUBJECTS", "PATIENCE"),
 )
 """Variables, each after ``GANSYNTH_``; ``gansynth augment`` reads only the last."""
@@ -273,6 +273,7 @@ def _request(variables: Mapping[str, str]) -> SampleRequest:
         boxes=variables["BOXES"] or None,
         condition_source=variables["CONDITIONS"] or None,
         condition_source_read=pairs,
+        prevalence=variables["PREVALENCE"] or None,
         lesions=variables["LESIONS"] or None,
         sampling_weights=variables["WEIGHTS"] or None,
         filter=split_asked(variables["FILTER"]),

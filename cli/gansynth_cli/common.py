@@ -304,9 +304,18 @@ def with_samples(
             "configuration, plans, subjects. Default: like the run's own cases. May be repeated.",
         ),
         click.option(
+            "--prevalence",
+            metavar="real|SHARE",
+            default="real",
+            show_default=True,
+            help="Share of samples with a lesion: real, that of the training cases, or 0 to 1.",
+        ),
+        click.option(
             "--lesions",
-            metavar="KEY=VALUE,...",
-            help="How lesions are inserted into real images, for generators that do so.",
+            metavar="match|add|replace,KEY=VALUE,...",
+            help="How lesions are inserted into real images, for generators that do so. match "
+            "(default): the image's own lesions are taken out first; add: beside them; replace: "
+            "in their place.",
         ),
         click.option(
             "--sampling-weights",

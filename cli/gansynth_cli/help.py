@@ -16,7 +16,7 @@ GROUPS = {
     "Ratio and schedule": ("ratio", "schedule", "augment_synthetic", "nearest", "compare"),
     "Samples": (
         *("n", "number", "seed", "classes", "edit", "boxes", "condition_source"),
-        *("condition_source_read", "lesions", "sampling_weights", "filter"),
+        *("condition_source_read", "prevalence", "lesions", "sampling_weights", "filter"),
     ),
     "Sample bank": (
         *("generator", "bank", "offline", "bank_size", "reuse", "refresh", "overhead", "bank_dir"),

@@ -72,6 +72,6 @@ def _drawn(arm: Mapping[str, Any]) -> list[str]:
     words = [] if arm["bank"] == "live" else ["--offline", "--bank-size", arm["bank"]]
     words += [word for edit in arm["edits"] for word in ("--edit", edit)]
     words += [word for name in arm["filters"] for word in ("--filter", name)]
-    for key in ("boxes", "lesions"):
-        words += [f"--{key}", arm[key]] if arm[key] else []
+    for key in ("boxes", "prevalence", "lesions"):
+        words += [f"--{key}", str(arm[key])] if arm[key] is not None else []
     return words if arm["augment_synthetic"] else [*words, "--augment-synthetic", "no"]

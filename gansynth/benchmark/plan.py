@@ -121,6 +121,7 @@ class ArmPlan(ClosedModel):
     schedule: str = Field("constant", description="as after --schedule")
     edits: tuple[str, ...] = Field((), description="as after --edit; none: the generator's own")
     boxes: str | None = Field(None, description="as after --boxes")
+    prevalence: float | None = Field(None, description="share of samples with a lesion, 0 to 1")
     lesions: str | None = Field(None, description="as after --lesions")
     filters: tuple[str, ...] = Field((), description="as after --filter")
     augmentation: Literal["usual", "none", "heavier"] = Field("usual", description="of the host")

@@ -119,7 +119,13 @@ def _check_options(generator: GeneratorPlan) -> None:
 def _check_asked(arm: ArmPlan, where: str) -> None:
     from gansynth.sampling.request_parsing import read_request
 
-    request = partial(read_request, edit=arm.edits, lesions=arm.lesions, filter=arm.filters)
+    request = partial(
+        read_request,
+        edit=arm.edits,
+        prevalence=arm.prevalence,
+        lesions=arm.lesions,
+        filter=arm.filters,
+    )
     _under(where, request)
 
 

@@ -34,6 +34,7 @@ from gansynth.conditions.placement_region import (
     put_mask,
     signed_distance,
 )
+from gansynth.conditions.removal import emptied, filled, similar_place
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask, mask_of
@@ -42,10 +43,22 @@ from gansynth.data.lesion_parts import parts
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, OptionModel, read_options
 
+SHAM = 1  # second part of the seeds of shams
 CUTS = 3  # margins that are tried, each twice as wide, until one holds the edited lesion
 CLIPPED = 2 / 3  # share of `inside` that suffices where no lesion has room, as in small crops
 DONORS = 4  # lesions that are tried until one has room
-OF_PLACES = ("what", "into", "inside", "shown", "apart_mm", "margin_mm", "mixing", "tries")
+OF_PLACES = (
+    "number",
+    "sham",
+    "what",
+    "into",
+    "inside",
+    "shown",
+    "apart_mm",
+    "margin_mm",
+    "mixing",
+    "tries",
+)
 _Edited = tuple[LesionDonor, EditedLesion, dict[str, Any]]
 
 
@@ -53,6 +66,19 @@ class LesionOptions(OptionModel):
     """How lesions are put into real images."""
 
     needs: ClassVar[Needs] = dict.fromkeys(OF_PLACES, "where!=own")
+    number: Literal["match", "add", "replace"] = Field(
+        "match",
+        description="match: as many lesions as training cases have, so the background's own are "
+        "taken out first; add: they stay; replace: the new one lies where the largest one was. A "
+        "word without KEY= is this one",
+    )
+    sham: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of samples with a sham: tissue is drawn as a lesion would be, and "
+        "labelled background",
+    )
     what: Literal["all", "one"] = Field(
         "all", description="all lesions of the donor in their arrangement, or one connected lesion"
     )
@@ -100,12 +126,27 @@ class LesionOptions(OptionModel):
 
 
 @dataclass(frozen=True)
+class Background:
+    """A scene that a lesion is put into.
+
+    Attributes:
+        shows: what the sample shows: a new lesion, a sham (see ``LesionOptions``), or nothing new.
+        provenance: how its own lesions were taken out, as JSON; empty if none was.
+    """
+
+    case_context: CaseContext
+    shows: Literal["lesion", "sham", "nothing"] = "lesion"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class PlacedLesion:
     """A lesion at its place in a scene.
 
     Attributes:
         labels: int16 (D, H, W) or (H, W), of the background with the lesion in it.
-        lesion: int16, the same shape: the new lesion alone, 0 elsewhere; all 0 without room.
+        lesion: int16, the same shape: the new lesion alone, 0 elsewhere; all 0 without one. The
+            labels of a sham are those without it.
         donor: float32 (C, ...), the donor's image at and around the lesion; the background's own
             where the donor's is not usable.
         region: bool, the same shape: all replaced voxels; None for the lesion alone.
@@ -134,22 +175,27 @@ class LesionDrawer:
 
     def room_in(self, case_context: CaseContext) -> float:
         """Room for lesions in a background, as a share of what is enough: 0 to 1."""
-        classes = self._classes(case_context)
+        classes = self.classes(case_context.case_pool.schema)
         if self.options.where == "own":
             return float(mask_of(case_context.labels, classes).any())
         return self._ground(case_context, classes).room
 
     def draw(
-        self, case_context: CaseContext, edits: Sequence[Edit], rng: np.random.Generator
+        self, background: Background, edits: Sequence[Edit], rng: np.random.Generator
     ) -> PlacedLesion:
         """Draw a lesion, changed by edits, for a background."""
-        seed = int(rng.integers(2**32))
-        classes = self._classes(case_context)
+        seed, case_context = int(rng.integers(2**32)), background.case_context
+        classes = self.classes(case_context.case_pool.schema)
         provenance: dict[str, Any] = {
             "where": self.options.where,
             "classes": list(classes),
             "seed": seed,
+            **background.provenance,
         }
+        if background.shows != "lesion":
+            provenance["shows"] = background.shows
+        if "stays" in background.provenance or background.shows == "nothing":
+            return _nothing(case_context, {**provenance, "room": "stays" not in provenance})
         if self.options.where == "own":
             if not mask_of(case_context.labels, classes).any():
                 return _nothing(case_context, {**provenance, "room": False})
@@ -164,8 +210,12 @@ class LesionDrawer:
                     change[1].labels, case_context.case_pool.schema, rng
                 )
             inserted = _brought(ground, change[1], {**provenance, **where})
+            if background.shows == "sham":
+                inserted = _sham(inserted, case_context, seed)
             if inserted.lesion.any():
                 return inserted
+        if background.shows == "sham":
+            return _nothing(case_context, {**provenance, "room": True, "shows": "nothing"})
         return _nothing(case_context, {**provenance, "room": False})
 
     def replay(
@@ -173,7 +223,9 @@ class LesionDrawer:
     ) -> PlacedLesion:
         """Repeat the insertion of a recorded provenance, bit for bit, whatever the options."""
         placement, steps = dict(provenance["lesions"]), provenance["edits"]
-        if not placement["room"]:
+        if placement.get("emptied"):
+            case_context = emptied(case_context, placement["classes"], placement["emptied"])
+        if not placement["room"] or placement.get("shows") == "nothing":
             return _nothing(case_context, placement)
         if placement["where"] == "own":
             return _redrawn(case_context, _own(case_context).replay(edits, steps), placement)
@@ -191,12 +243,14 @@ class LesionDrawer:
         )
         donor = cut(case_context.case_pool)
         donor_scene = scene_of(donor, case_context.index, case_context.case_pool)
-        return _brought(
+        inserted = _brought(
             ground, EditedLesion(donor_scene, donor.known).replay(edits, steps), placement
         )
+        sham = placement.get("shows") == "sham"
+        return _sham(inserted, case_context, placement["seed"]) if sham else inserted
 
-    def _classes(self, case_context: CaseContext) -> tuple[int, ...]:
-        schema = case_context.case_pool.schema
+    def classes(self, schema: Schema) -> tuple[int, ...]:
+        """Return the label values of lesions; UsageFault: values that are no labels."""
         chosen = tuple(sorted(set(self.options.classes or schema.foreground)))
         for key, values in (("classes", chosen), ("into", self.options.into or ())):
             unknown = sorted(set(values) - {0, *schema.foreground})
@@ -209,7 +263,10 @@ class LesionDrawer:
 
     def _ground(self, case_context: CaseContext, classes: tuple[int, ...]) -> PlacementRegion:
         options = self.options
-        return PlacementRegion(case_context, classes, options.into, options.apart_mm, options.where)
+        replaces = options.number == "replace"
+        return PlacementRegion(
+            case_context, classes, options.into, options.apart_mm, options.where, replaces
+        )
 
     def _cuts(
         self, case_context: CaseContext, classes: tuple[int, ...], rng: np.random.Generator
@@ -236,7 +293,7 @@ class LesionDrawer:
     ) -> Iterator[tuple[_Edited, bool]]:
         """Yield edited lesions to try; then all again, for places that clip them."""
         tried = []
-        for cut in self._cuts(case_context, self._classes(case_context), rng):
+        for cut in self._cuts(case_context, self.classes(case_context.case_pool.schema), rng):
             change = _change(cut, case_context, edits, rng)
             if change is not None:
                 tried.append(change)
@@ -349,6 +406,16 @@ def _redrawn(
     )
 
 
+def _sham(inserted: PlacedLesion, case_context: CaseContext, seed: int) -> PlacedLesion:
+    """Give a lesion's voxels tissue of the background; without such tissue there is no lesion."""
+    where, image = inserted.lesion > 0, case_context.case.image
+    rng = np.random.default_rng((seed, SHAM))
+    shift = similar_place(image, where, case_context.body & ~where, rng)
+    donor = image if shift is None else filled(image, where, shift)
+    lesion = np.zeros_like(inserted.lesion) if shift is None else inserted.lesion
+    return replace(inserted, labels=case_context.labels, lesion=lesion, donor=donor, region=None)
+
+
 def _nothing(case_context: CaseContext, provenance: dict[str, Any]) -> PlacedLesion:
     return PlacedLesion(
         labels=case_context.labels,
@@ -363,6 +430,11 @@ def no_room(provenance: Mapping[str, Any]) -> str:
     placement = provenance.get("lesions")
     if placement is None or placement["room"]:
         return ""
+    if "stays" in placement:
+        return (
+            "a lesion of the background cannot be taken out, expected tissue like its rim elsewhere "
+            "in the image; set --lesions add"
+        )
     return (
         "no room for a lesion, expected a background that looks like training cases with one, and "
         "a likely place: lower inside or apart_mm, raise tries, or set where=anywhere, of --lesions"
@@ -377,6 +449,8 @@ def lesion_drawer(options: str | None, usual: str | None = None) -> LesionDrawer
     """
     values: dict[str, Any] = {}
     for text in filter(None, (usual, options)):
+        word = text.partition(",")[0]
+        text = text if "=" in word else f"number={text}"
         read = read_options(LesionOptions, text, f"--lesions {text}", "KEY=VALUE,KEY=VALUE,...")
         values.update({key: getattr(read, key) for key in read.model_fields_set})
     return LesionDrawer(LesionOptions(**values))

@@ -81,7 +81,8 @@ class LesionSurroundings:
         frame = frame_of(case_context)
         ground = _Ground.of(image, lesions, body, frame, levels, steps)
         uncut = min(frame.low) >= 0 and (np.array(frame.high) <= body.shape).all()
-        if uncut and not lesions.any() and not self.like(ground):
+        unseen = case_context.emptied is None and not lesions.any()
+        if uncut and unseen and not self.like(ground):
             return np.zeros(body.shape, bool)
         cells = zip(body.shape, steps, strict=True)
         whole = np.ix_(*(np.arange(length) // step.step for length, step in cells))

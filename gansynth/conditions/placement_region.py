@@ -14,9 +14,10 @@ from gansynth.conditions.lesion_donors import LesionDonor
 from gansynth.conditions.lesion_surroundings import BARE, LesionSurroundings
 from gansynth.conditions.location_prior import frame_of, place_drawer, whole_frame
 from gansynth.core.case_pool import CaseContext
-from gansynth.core.geometry import Mask, mask_of, nearest_voxels
+from gansynth.core.geometry import Mask, centroid, mask_of, nearest_voxels
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.data.connected_components import LabelComponents
 
 Where = Literal["prior", "anywhere", "same", "own"]
 HALF = 0.5  # share of mixed regions that are smaller than the lesion
@@ -36,6 +37,7 @@ class PlacementRegion:
     into: tuple[int, ...] | None
     apart_mm: float  # distance kept from the scene's own lesions
     where: Where = "anywhere"  # how places are chosen; `prior` learns of real lesions' surroundings
+    replaces: bool = False  # whether a lesion lies where the largest one was taken out
 
     @cached_property
     def allowed(self) -> Mask:
@@ -78,8 +80,9 @@ class PlacementRegion:
 
     @cached_property
     def bare(self) -> bool:
-        """Whether the background has no lesion of its own, so that it need not be tissue at all."""
-        return not mask_of(self.case_context.labels, self.classes).any()
+        """Whether the background never had a lesion, so that it need not be tissue at all."""
+        none_out = self.case_context.emptied is None
+        return none_out and not mask_of(self.case_context.labels, self.classes).any()
 
     @property
     def least_likely(self) -> float:
@@ -137,6 +140,10 @@ def centres(
     case_context = ground.case_context
     likely = ground.free & ground.likely
     free = likely if likely.any() or ground.bare else ground.free
+    if ground.replaces and case_context.emptied is not None:
+        largest = LabelComponents.of(case_context.emptied)
+        yield tuple(map(round, centroid(largest.numbered == largest.numbers[0])))
+        return
     if ground.where == "same":
         donor_frame = whole_frame(case_context.case_pool, donor.case.id).last(free.ndim)
         there = frame_of(case_context).voxels(donor_frame.relative(np.array([donor.centre])))[0]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,14 @@ from gansynth.conditions.box_places import PlacedBoxes, place_boxes
 from gansynth.conditions.edit_chain import ContextFn, apply_edits, replay_edits
 from gansynth.conditions.edits.case_warp import CaseWarp
 from gansynth.conditions.edits.donor_selection import alike
-from gansynth.conditions.lesion_placement import LesionDrawer
+from gansynth.conditions.lesion_placement import Background, LesionDrawer, LesionOptions
+from gansynth.conditions.location_prior import learning_cases
+from gansynth.conditions.removal import without_lesions
 from gansynth.conditions.sampling_weights import SamplingWeights
 from gansynth.core.body_mask import shown_body
 from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCases, own_labels
 from gansynth.core.edit import Edit, EditContext
+from gansynth.core.geometry import mask_of
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray
 from gansynth.core.source import CaseSource
@@ -34,6 +37,8 @@ from gansynth.runtime.errors import DataFault
 TRIES = 16  # cases that are tried for one with boxes, and compared for a similar body
 GROUNDS = 4  # number of these that are tried for room for boxes
 LOOKS = 8  # places that are tried for room for a lesion
+PLACES = 8  # places in each training case that say how often these show a lesion
+SHOWS, TAKEN_OUT = 1, 2  # last parts of keys: of what a sample shows, of what is taken out
 BODIES = 64  # cases whose bodies are cached
 GivenFn = Callable[[Case], FloatArray | None]
 
@@ -62,6 +67,7 @@ class ConditionSampler:
         base: the cases that label maps or background images come from; None for the source.
         weights: draws some conditions more often than others; None draws all alike.
         check: see ``TrainingCases``, of the source's cases.
+        prevalence: share of samples with a lesion; None for that of training cases.
 
     Attributes:
         cases: the training cases that label maps or background images come from.
@@ -87,6 +93,7 @@ class ConditionSampler:
         weights: SamplingWeights | None = None,
         context_follows: bool = True,
         check: CaseCheck | None = None,
+        prevalence: float | None = None,
     ) -> None:
         lender, source = source, source if base is None else base
         self.space = space
@@ -104,6 +111,7 @@ class ConditionSampler:
         self.lesions = lesions
         self.moving = CaseWarp(space, self.schema) if moving else None
         self.weights = weights
+        self.prevalence = prevalence
         self._bodies: dict[str, npt.NDArray[np.bool_]] = {}
         self._ids = source.train_ids
         if classes is not None:
@@ -124,9 +132,14 @@ class ConditionSampler:
         told_boxes: dict[str, Any] = {}
         if self.backgrounds and self.boxes is not None:
             case, placement, put, told_boxes = self._with_room(self.boxes, index, rng)
+        ready: Background | None = None
         if self.lesions is not None:
-            case, placement = self._roomy(case, placement, index, rng)
+            case, placement, ready = self._lesions_background(case, placement, index, rng)
+        elif self.boxes is None and self.prevalence is not None:
+            case, placement = self._of_kind(case, placement, index, rng)
         placed = self.space.to_generator(case, placement)
+        if ready is not None:
+            placed = ready.case_context.case
         labels: LabelArray | None = None
         follows = self.context is not None and self.context_follows
         context = self.context(placed) if self.context is not None and follows else None
@@ -137,14 +150,15 @@ class ConditionSampler:
         notes: dict[str, Any] = {}
         if self.labelled or placed.labels is not None:
             _check_labelled(placed)
-            case_context = self._case_context(placed, placement, case, index)
             edits = self.edits if given_channels is None else ()
-            if self.lesions is not None:
-                inserted = self.lesions.draw(case_context, edits, rng)
+            if self.lesions is not None and ready is not None:
+                case_context = ready.case_context
+                inserted = self.lesions.draw(ready, edits, rng)
                 labels, steps, notes["lesions"] = inserted.labels, inserted.steps, inserted.told
                 fields |= {"background": placed.image, "body": case_context.body}
                 fields |= {name: getattr(inserted, name) for name in ("lesion", "donor", "region")}
             elif self.moving is not None:
+                case_context = self._case_context(placed, placement, case, index)
                 start = EditContext(
                     self.moving.all_to_move(case_context.labels), self.schema, case_context
                 )
@@ -152,6 +166,7 @@ class ConditionSampler:
                 moved = self.moving(case, placement, _by_name(edits), steps)
                 labels, fields["moved"], notes["moved"] = moved.labels, moved.image, moved.told
             else:
+                case_context = self._case_context(placed, placement, case, index)
                 start = EditContext(case_context.labels, self.schema, case_context, context)
                 after, steps = apply_edits(start, edits, rng)
                 labels, context = placed.over(after.labels), after.channels
@@ -216,31 +231,102 @@ class ConditionSampler:
         case = self.cases(self._ids[number])
         return case, self.space.place(case, rng)
 
-    def _roomy(
+    def _lesions_background(
         self, case: Case, placement: Placement, index: int, rng: np.random.Generator
-    ) -> tuple[Case, Placement]:
-        """Draw places until one has room for a lesion; return it, or the one with most room."""
+    ) -> tuple[Case, Placement, Background]:
+        """Draw places until one has room for what a sample shows, its own lesions taken out.
+
+        Without any, return the one with most room.
+        """
         assert self.lesions is not None
-        roomiest, most = (case, placement), -1.0
-        for _ in range(LOOKS if self.space.grid in ("crop", "slice") else 0):
+        takes_out = self.lesions.options.number != "add" and self.lesions.options.where != "own"
+        shows = self._shows(self.lesions.options, index)
+        roomiest, most = None, -1.0
+        for look in range(LOOKS):
             placed = self.space.to_generator(case, placement)
-            room = self.lesions.room_in(self._case_context(placed, placement, case, index))
+            _check_labelled(placed)
+            case_context = self._case_context(placed, placement, case, index)
+            room = 1.0
+            if shows != "nothing" and self.space.cuts:
+                room = self.lesions.room_in(case_context)
+            background = Background(case_context, shows, {})
+            if takes_out and room > most:
+                bare = without_lesions(
+                    case_context, self._classes, (self.seed, index, look, TAKEN_OUT)
+                )
+                room = -0.5 if bare is None else room
+                if bare is None:
+                    background = Background(case_context, shows, {"stays": True})
+                else:
+                    background = Background(bare[0], shows, {"emptied": bare[1]})
             if room > most:
-                roomiest, most = (case, placement), room
-            if room >= 1:
+                roomiest, most = (case, placement, background), room
+            if most >= 1:
                 break
             case, placement = self._place(rng, index if self._in_turns else None)
+        assert roomiest is not None
         return roomiest
+
+    def _shows(
+        self, options: LesionOptions | None, index: int
+    ) -> Literal["lesion", "sham", "nothing"]:
+        """Draw what a sample shows; no other random number of it depends on this one."""
+        rng = np.random.default_rng(np.random.SeedSequence((self.seed, index, 0, SHOWS)))
+        if options is not None and rng.random() < options.sham:
+            return "sham"
+        if self._in_turns or (options is not None and options.where == "own"):
+            return "lesion"
+        return "lesion" if rng.random() < self.share_with_lesions else "nothing"
+
+    @cached_property
+    def share_with_lesions(self) -> float:
+        """The requested share of samples with a lesion, or that of training cases, as drawn."""
+        if self.prevalence is not None:
+            return self.prevalence
+        return self.case_pool.learnt(f"prevalence of {self._classes}", self._prevalence)
+
+    @property
+    def _classes(self) -> tuple[int, ...]:
+        known = self.schema.foreground
+        return known if self.lesions is None else self.lesions.classes(self.schema)
+
+    def _prevalence(self, case_pool: CasePool) -> float:
+        rng, shown = np.random.default_rng(0), []
+        for case_id in learning_cases(case_pool):
+            case = case_pool.cases(case_id)
+            bare = replace(case, image=case.image[:0])
+            for _ in range(PLACES if case_pool.space.cuts else 1):
+                placement = case_pool.space.place(case, rng)
+                shown.append(self._has_lesions(case_pool.space.to_generator(bare, placement)))
+        return float(np.mean(shown))
+
+    def _has_lesions(self, case: Case) -> bool:
+        if self.boxes is not None:
+            return _boxed(case)
+        return case.labels is not None and bool(mask_of(case.labels, self._classes).any())
+
+    def _of_kind(
+        self, case: Case, placement: Placement, index: int, rng: np.random.Generator
+    ) -> tuple[Case, Placement]:
+        """Draw places until one shows a lesion, or none, as the requested share has it."""
+        wanted = self._shows(None, index) == "lesion"
+        for _ in range(TRIES):
+            if self._has_lesions(self.space.to_generator(case, placement)) == wanted:
+                break
+            case, placement = self._place(rng)
+        return case, placement
 
     def _with_room(
         self, drawer: BoxDrawer, index: int, rng: np.random.Generator
     ) -> tuple[Case, Placement, PlacedBoxes, dict[str, Any]]:
         """Place a training case's boxes in a case of similar body, preferably without boxes."""
-        like = self._lender(index, rng)
+        like, shows = self._lender(index, rng), self._shows(None, index)
         context = BoxContext(
             like.case, self.schema, rng, index, lambda: self._lender(index, rng).case
         )
         requested, provenance = drawer.draw(context)
+        if shows == "nothing":
+            requested = replace(requested, coords=requested.coords[:0], labels=requested.labels[:0])
         grounds = [self._ground(index, rng) for _ in range(TRIES)]
         grounds.sort(key=lambda at: (_boxed(at[2].case), -alike(at[2], like)))
         for ground in grounds[:GROUNDS]:

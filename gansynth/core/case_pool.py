@@ -218,7 +218,7 @@ class CaseContext:
 
     ``case``: as the generator sees it, unedited, without ignore values. ``case_pool``: cases to
     borrow from. ``find_body``: finds the body of the whole case within this place; None where the
-    scene is the whole case.
+    scene is the whole case. ``emptied``: bool, where lesions were taken out; None if none was.
     """
 
     case: Case
@@ -228,6 +228,7 @@ class CaseContext:
     case_pool: CasePool
     turn: int | None = None
     find_body: Callable[[], Mask] | None = None
+    emptied: Mask | None = None
 
     @property
     def labels(self) -> LabelArray:

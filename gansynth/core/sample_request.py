@@ -28,6 +28,7 @@ class SampleRequest(Document):
         classes: names of the classes to generate; None for all.
         conditions: a ``SourceRequest`` as JSON: cases that provide label maps or images instead of
             the run's own training cases.
+        prevalence: share of samples with a lesion; None for the share of the training cases.
         lesions: how lesions are put into real images (``gansynth.conditions.lesion_placement``);
             None as usual.
         weights: file of weights by which some conditions are drawn more often
@@ -42,6 +43,7 @@ class SampleRequest(Document):
     boxes: str | None = None
     classes: tuple[str, ...] | None = None
     conditions: Mapping[str, Any] | None = None
+    prevalence: float | None = None
     lesions: str | None = None
     weights: str | None = None
     filters: tuple[str, ...] = ()

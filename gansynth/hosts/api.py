@@ -111,6 +111,7 @@ def augment(
     boxes: str | None = None,
     condition_source: str | None = None,
     condition_source_read: Mapping[str, Any] | None = None,
+    prevalence: str | float = "real",
     lesions: str | None = None,
     sampling_weights: str | os.PathLike[str] | None = None,
     filter: Texts = (),

@@ -128,6 +128,7 @@ def refuse_with_bank(mix_config: MixConfig) -> None:
     options = {
         "--boxes": request.boxes,
         "--condition-source": request.conditions and "{kind}:{where}".format(**request.conditions),
+        "--prevalence": request.prevalence,
         "--lesions": request.lesions,
         "--sampling-weights": request.weights,
         "--filter": request.filters[0] if request.filters else None,

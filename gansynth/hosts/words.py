@@ -23,7 +23,7 @@ from gansynth.sampling.run_source import requested, resolve_request
 SOURCE = ("data", "configuration", "plans", "fold", "subjects", "read", "root")
 SAMPLES = ("generator", "ratio", "bank", "bank_size", "restarts", "seed", "edit", "device")
 REAL = ("real_in_generator_space", "nearest")
-CONDITIONS = ("boxes", "condition_source", "condition_source_read", "lesions")
+CONDITIONS = ("boxes", "condition_source", "condition_source_read", "prevalence", "lesions")
 CHOSEN = ("sampling_weights", "filter")
 SAYING = ("target", "export", "out", "content", "dry_run", "as_json", "quiet", "debug")
 WRITING = frozenset((*SOURCE, *SAMPLES, *REAL, *CONDITIONS, *CHOSEN, *SAYING))

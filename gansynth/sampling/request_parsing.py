@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 OWN, NONE = "own", "none"  # values of `--filter`: apply the generator's own checks, or no checks
 _REQUEST = ("fold", "configuration", "plans", "subjects", "root")
 """Keys of ``--condition-source-read`` that are not the source's own."""
+REAL = "real"  # --prevalence of training cases
 _BY_NAME = ("nnunet", "nnunet-raw")  # kinds whose data sets have names, not paths
 
 
@@ -30,7 +32,8 @@ class SampleWords(TypedDict, total=False):
     condition_source: str | None  # `KIND:WHERE` of another source
     # how to read it: its own keys, and `fold`, `configuration`, `plans`, `subjects` and `root`
     condition_source_read: Mapping[str, Any] | None
-    lesions: str | None  # `KEY=VALUE,...`, how lesions are inserted into real images
+    prevalence: str | float | None  # share of samples with a lesion, or `real`
+    lesions: str | None  # `match,KEY=VALUE,...`, how lesions are inserted into real images
     sampling_weights: str | Path | None  # file of `gansynth hard-cases`
     filter: Texts  # `own`, `none`, `NAME` or `NAME:KEY=VALUE,...`
 
@@ -46,6 +49,7 @@ def read_request(*, seed: int = 0, **words: Unpack[SampleWords]) -> SampleReques
         conditions=_conditions(
             words.get("condition_source"), as_texts(words.get("condition_source_read"))
         ),
+        prevalence=_prevalence(words.get("prevalence")),
         lesions=words.get("lesions"),
         weights=None if weights is None else str(Path(weights).expanduser().absolute()),
         filters=tuple(text for text in filters if text not in (OWN, NONE)),
@@ -107,6 +111,18 @@ def _keeps_flawed(filters: Sequence[str]) -> bool:
             "expected it alone; leave one of them out"
         )
     return NONE in filters
+
+
+def _prevalence(text: str | float | None) -> float | None:
+    if text in (None, REAL):
+        return None
+    with suppress(ValueError):
+        if 0 <= (share := float(str(text))) <= 1:
+            return share
+    raise UsageFault(
+        f"--prevalence {text}: expected {REAL} (as many samples with a lesion as training cases), "
+        "or a share of 0 to 1"
+    )
 
 
 def _boxes(text: str | None) -> str | None:
@@ -204,6 +220,12 @@ def check_request(request: SampleRequest, capabilities: Capabilities) -> None:
             f"--lesions {request.lesions}: {capabilities.name} draws no lesions into real images, "
             "expected "
             "a generator that does, such as copypaste; leave --lesions out"
+        )
+    drawn = {"labels", "boxes"} & capabilities.conditioned_on
+    if request.prevalence is not None and not drawn:
+        raise UsageFault(
+            f"--prevalence {request.prevalence}: {capabilities.name} draws lesions as often as it "
+            "has learnt to, expected a generator that takes labels or boxes; leave --prevalence out"
         )
     if request.weights is not None and capabilities.label_source != "condition":
         raise UsageFault(

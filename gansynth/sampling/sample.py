@@ -101,6 +101,7 @@ def sample_run(
             "--edit": request.edits,
             "--class": request.classes,
             "--boxes": request.boxes,
+            "--prevalence": request.prevalence,
             "--lesions": request.lesions,
             "--sampling-weights": request.weights,
             "--filter": request.filters,

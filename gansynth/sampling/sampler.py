@@ -253,6 +253,7 @@ def sampler_for(
         base=base,
         weights=weights,
         check=check,
+        prevalence=request.prevalence,
     )
 
 

@@ -162,7 +162,8 @@ class CopyPaste(Generator):
             image[:, labels == OUTSIDE] = np.array(fill, np.float32)[:, None]
         notes: dict[str, Any] = {"background": "changed"} if self.options.image_level else {}
         if self.options.one_sign:
-            contrasts = self._contrasts(image, background, condition.required("lesion"), labels)
+            lesion = np.where(labels > 0, condition.required("lesion"), 0)  # no sham
+            contrasts = self._contrasts(image, background, lesion, labels)
             notes["reversed"] = any((c * self.signs.get(v, 0) < 0).any() for v, c in contrasts)
         return Sample(image, labels.copy(), notes=notes)
 

@@ -106,11 +106,12 @@ class Parametric(Generator):
         free, out, row = self._tissue(image, labels), image.copy(), None
         if condition.region is not None and condition.donor is not None:  # what a lesion vacated
             out = np.where(condition.region & (lesion == 0), condition.donor, out)
+        effect = float((labels[lesion > 0] > 0).any())  # a sham has none
         for part in parts(lesion, self.schema):
             box, tissue = tissue_around(part, out, free)
             row = self._lesion_like(part.voxels, tissue, rng) if row is None else row
             local = out[(slice(None), *box)]
-            local[:] = self._drawn(local, part.whole()[box], tissue, row, rng)
+            local[:] = self._drawn(local, part.whole()[box], tissue, row, rng, effect)
         return Sample(out, labels.copy())
 
     def _tissue(self, image: FloatArray, labels: LabelArray) -> Mask:
@@ -138,7 +139,13 @@ class Parametric(Generator):
         return np.asarray(middle + varied / np.sqrt(1 + by**2))  # spread as the lesions are
 
     def _drawn(
-        self, image: FloatArray, labels: LabelArray, tissue: Matrix, row: Matrix, rng: Any
+        self,
+        image: FloatArray,
+        labels: LabelArray,
+        tissue: Matrix,
+        row: Matrix,
+        rng: Any,
+        effect: float,
     ) -> FloatArray:
         from scipy.ndimage import distance_transform_edt, gaussian_filter
 
@@ -149,7 +156,7 @@ class Parametric(Generator):
         for value, block in zip(self.values, blocks, strict=True):
             where = labels == value
             if where.any():
-                level[:, where] = block[:count, None] / share[where].mean()
+                level[:, where] = effect * block[:count, None] / share[where].mean()
                 noise[:, where] = drawn_grain(block, count, where, rng)
         # The levels of neighbouring classes run into each other.
         weight = np.maximum(gaussian_filter(mask.astype(float), BORDER), 1e-6)

@@ -1,0 +1,131 @@
+"""Take lesions out of a real image: tissue from another place of the same image stands there.
+
+The place is lesion-free, and its tissue is the most similar to what is around the lesion. Its
+gradients continue the lesion's rim (Perez et al. 2003), so level and grain both fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.case_pool import CaseContext
+from gansynth.core.geometry import Mask, mask_of, nearest_voxels
+from gansynth.core.resample import crop_pad
+from gansynth.core.schema import OUTSIDE, FloatArray
+from gansynth.data.blending import poisson
+from gansynth.data.connected_components import LabelComponents
+
+BORDER, RIM = 1, 2
+"""Voxels around a lesion that are taken out with it, and those beyond that are compared."""
+SHIFTS, COMPARED = 256, 1024  # places that are tried for each lesion; most voxels compared
+UNLIKE = 1.0
+"""Largest difference (root mean square) of a place's rim from the lesion's, in deviations of the
+body: measured by ``benchmarks/bench_removal.py``. A lesion without such a place stays."""
+
+
+def without_lesions(
+    case_context: CaseContext, classes: Sequence[int], seed: Sequence[int]
+) -> tuple[CaseContext, list[list[int]]] | None:
+    """Return a scene without its lesions, and how (see ``emptied``); None if one has to stay."""
+    lesions = mask_of(case_context.labels, classes)
+    if not lesions.any():
+        return case_context, []
+    shifts = _shifts(case_context, lesions, np.random.default_rng(seed))
+    return None if shifts is None else (emptied(case_context, classes, shifts), shifts)
+
+
+def emptied(
+    case_context: CaseContext, classes: Sequence[int], shifts: Sequence[Sequence[int]]
+) -> CaseContext:
+    """Return a scene whose lesions are replaced by tissue at a shift each, in voxels.
+
+    Their voxels get the nearest label that is none of ``classes``.
+    """
+    labels, body = case_context.labels, case_context.body
+    lesions = mask_of(labels, classes)
+    if not lesions.any():
+        return case_context
+    nearest: Any = nearest_voxels(
+        ~lesions & (labels != OUTSIDE), case_context.case_pool.schema.spacing
+    )
+    image = case_context.case.image
+    for part, shift in zip(_holes(case_context, lesions), shifts, strict=True):
+        image = filled(image, part, shift)
+    case = replace(
+        case_context.case, image=image, labels=np.where(lesions, labels[nearest], labels)
+    )
+    return replace(case_context, case=case, find_body=lambda: body, emptied=lesions)
+
+
+def filled(image: FloatArray, where: Mask, shift: Sequence[int]) -> FloatArray:
+    """Return an image (C, ...) with the tissue at a shift from the voxels of a mask in their place."""
+    return poisson(image, crop_pad(image, shift, image.shape[1:], 0.0), where)
+
+
+def similar_place(
+    image: FloatArray, where: Mask, free: Mask, rng: np.random.Generator
+) -> list[int] | None:
+    """Return the shift from a mask to free tissue most like its rim; None if none is like it.
+
+    Args:
+        image: float32 (C, ...).
+        where: bool (D, H, W) or (H, W), what is to be filled.
+        free: bool, tissue that may be copied.
+    """
+    from scipy.ndimage import binary_dilation
+
+    rim = np.asarray(binary_dilation(where, iterations=RIM) & ~where & free)
+    if not rim.any() or not free.any():
+        return None
+    inside, around = _some(np.argwhere(where)), _some(np.argwhere(rim))
+    at = np.argwhere(free)
+    shifts = at[rng.integers(len(at), size=SHIFTS)] - inside[rng.integers(len(inside), size=SHIFTS)]
+    for voxels in (inside, around):
+        shifts = shifts[_in(free, shifts[:, None] + voxels)]
+    if not len(shifts):
+        return None
+    spread = np.maximum(image[:, free].std(axis=1), 1e-6)[:, None]
+    there = image[:, *np.moveaxis(shifts[:, None] + around, -1, 0)]
+    apart = (there - image[:, None, *around.T]) / spread[..., None]
+    unlike = np.sqrt(np.square(apart).mean(axis=(0, 2)))
+    best = int(unlike.argmin())
+    return shifts[best].tolist() if unlike[best] <= UNLIKE else None
+
+
+def _shifts(
+    case_context: CaseContext, lesions: Mask, rng: np.random.Generator
+) -> list[list[int]] | None:
+    holes = _holes(case_context, lesions)
+    free = case_context.body & ~np.any(holes, axis=0)
+    shifts = []
+    for hole in holes:
+        shift = similar_place(case_context.case.image, hole, free, rng)
+        if shift is None:
+            return None
+        shifts.append(shift)
+    return shifts
+
+
+def _holes(case_context: CaseContext, lesions: Mask) -> list[Mask]:
+    from scipy.ndimage import binary_dilation
+
+    grown = binary_dilation(lesions, iterations=BORDER) & (case_context.labels != OUTSIDE)
+    components = LabelComponents.of(np.asarray(grown))
+    return [components.numbered == number for number in components.numbers]
+
+
+def _some(voxels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    return voxels[:: len(voxels) // COMPARED + 1]
+
+
+def _in(mask: Mask, voxels: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Whether all voxels (S, N, n) lie in a mask: bool (S,)."""
+    inside = ((voxels >= 0) & (voxels < mask.shape)).all(axis=(1, 2))
+    held = np.zeros(len(voxels), bool)
+    held[inside] = mask[*np.moveaxis(voxels[inside], -1, 0)].all(axis=1)
+    return held
