@@ -119,14 +119,8 @@ def _check_options(generator: GeneratorPlan) -> None:
 def _check_asked(arm: ArmPlan, where: str) -> None:
     from gansynth.sampling.request_parsing import read_request
 
-    request = partial(
-        read_request,
-        edit=arm.edits,
-        prevalence=arm.prevalence,
-        lesions=arm.lesions,
-        filter=arm.filters,
-    )
-    _under(where, request)
+    how = {"prevalence": arm.prevalence, "lesions": arm.lesions}
+    _under(where, lambda: read_request(edit=arm.edits, filter=arm.filters, **how))
 
 
 def _under(where: str, lookup: Callable[[], Value]) -> Value:

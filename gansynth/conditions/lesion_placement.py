@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from pydantic import Field
@@ -48,17 +48,13 @@ CUTS = 3  # margins that are tried, each twice as wide, until one holds the edit
 CLIPPED = 2 / 3  # share of `inside` that suffices where no lesion has room, as in small crops
 DONORS = 4  # lesions that are tried until one has room
 OF_PLACES = (
-    "number",
-    "sham",
-    "what",
-    "into",
-    "inside",
-    "shown",
-    "apart_mm",
-    "margin_mm",
-    "mixing",
+    *("number", "sham", "what", "into", "inside", "shown", "apart_mm", "margin_mm", "mixing"),
     "tries",
 )
+Number = Literal["match", "add", "replace"]
+NUMBERS = get_args(Number)
+Shows = Literal["lesion", "sham", "nothing"]
+"""What a sample shows: a new lesion, a sham (see ``LesionOptions``), or nothing new."""
 _Edited = tuple[LesionDonor, EditedLesion, dict[str, Any]]
 
 
@@ -66,7 +62,7 @@ class LesionOptions(OptionModel):
     """How lesions are put into real images."""
 
     needs: ClassVar[Needs] = dict.fromkeys(OF_PLACES, "where!=own")
-    number: Literal["match", "add", "replace"] = Field(
+    number: Number = Field(
         "match",
         description="match: as many lesions as training cases have, so the background's own are "
         "taken out first; add: they stay; replace: the new one lies where the largest one was. A "
@@ -126,20 +122,6 @@ class LesionOptions(OptionModel):
 
 
 @dataclass(frozen=True)
-class Background:
-    """A scene that a lesion is put into.
-
-    Attributes:
-        shows: what the sample shows: a new lesion, a sham (see ``LesionOptions``), or nothing new.
-        provenance: how its own lesions were taken out, as JSON; empty if none was.
-    """
-
-    case_context: CaseContext
-    shows: Literal["lesion", "sham", "nothing"] = "lesion"
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class PlacedLesion:
     """A lesion at its place in a scene.
 
@@ -181,20 +163,29 @@ class LesionDrawer:
         return self._ground(case_context, classes).room
 
     def draw(
-        self, background: Background, edits: Sequence[Edit], rng: np.random.Generator
+        self,
+        case_context: CaseContext,
+        edits: Sequence[Edit],
+        rng: np.random.Generator,
+        *,
+        shows: Shows = "lesion",
+        removal: Mapping[str, Any] | None = None,
     ) -> PlacedLesion:
-        """Draw a lesion, changed by edits, for a background."""
-        seed, case_context = int(rng.integers(2**32)), background.case_context
+        """Draw a lesion, changed by edits, for a background; or what else the sample shows.
+
+        ``removal``: provenance of how the background's own lesions were taken out.
+        """
+        seed = int(rng.integers(2**32))
         classes = self.classes(case_context.case_pool.schema)
         provenance: dict[str, Any] = {
             "where": self.options.where,
             "classes": list(classes),
             "seed": seed,
-            **background.provenance,
+            **(removal or {}),
         }
-        if background.shows != "lesion":
-            provenance["shows"] = background.shows
-        if "stays" in background.provenance or background.shows == "nothing":
+        if shows != "lesion":
+            provenance["shows"] = shows
+        if "stays" in provenance or shows == "nothing":
             return _nothing(case_context, {**provenance, "room": "stays" not in provenance})
         if self.options.where == "own":
             if not mask_of(case_context.labels, classes).any():
@@ -210,11 +201,11 @@ class LesionDrawer:
                     change[1].labels, case_context.case_pool.schema, rng
                 )
             inserted = _brought(ground, change[1], {**provenance, **where})
-            if background.shows == "sham":
+            if shows == "sham":
                 inserted = _sham(inserted, case_context, seed)
             if inserted.lesion.any():
                 return inserted
-        if background.shows == "sham":
+        if shows == "sham":
             return _nothing(case_context, {**provenance, "room": True, "shows": "nothing"})
         return _nothing(case_context, {**provenance, "room": False})
 
@@ -432,8 +423,8 @@ def no_room(provenance: Mapping[str, Any]) -> str:
         return ""
     if "stays" in placement:
         return (
-            "a lesion of the background cannot be taken out, expected tissue like its rim elsewhere "
-            "in the image; set --lesions add"
+            "a lesion of the background cannot be taken out, expected tissue like its rim "
+            "elsewhere in the image; set --lesions add"
         )
     return (
         "no room for a lesion, expected a background that looks like training cases with one, and "
@@ -449,8 +440,8 @@ def lesion_drawer(options: str | None, usual: str | None = None) -> LesionDrawer
     """
     values: dict[str, Any] = {}
     for text in filter(None, (usual, options)):
-        word = text.partition(",")[0]
-        text = text if "=" in word else f"number={text}"
+        if text.partition(",")[0] in NUMBERS:
+            text = f"number={text}"
         read = read_options(LesionOptions, text, f"--lesions {text}", "KEY=VALUE,KEY=VALUE,...")
         values.update({key: getattr(read, key) for key in read.model_fields_set})
     return LesionDrawer(LesionOptions(**values))

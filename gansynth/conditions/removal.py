@@ -63,7 +63,7 @@ def emptied(
 
 
 def filled(image: FloatArray, where: Mask, shift: Sequence[int]) -> FloatArray:
-    """Return an image (C, ...) with the tissue at a shift from the voxels of a mask in their place."""
+    """Return an image (C, ...) in which the tissue at a shift from a mask stands in its place."""
     return poisson(image, crop_pad(image, shift, image.shape[1:], 0.0), where)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from gansynth.conditions.box_places import PlacedBoxes, place_boxes
 from gansynth.conditions.edit_chain import ContextFn, apply_edits, replay_edits
 from gansynth.conditions.edits.case_warp import CaseWarp
 from gansynth.conditions.edits.donor_selection import alike
-from gansynth.conditions.lesion_placement import Background, LesionDrawer, LesionOptions
+from gansynth.conditions.lesion_placement import LesionDrawer, Shows
 from gansynth.conditions.location_prior import learning_cases
 from gansynth.conditions.removal import without_lesions
 from gansynth.conditions.sampling_weights import SamplingWeights
@@ -38,6 +38,7 @@ TRIES = 16  # cases that are tried for one with boxes, and compared for a simila
 GROUNDS = 4  # number of these that are tried for room for boxes
 LOOKS = 8  # places that are tried for room for a lesion
 PLACES = 8  # places in each training case that say how often these show a lesion
+UNFIT = -0.5  # room in a background whose own lesions cannot be taken out
 SHOWS, TAKEN_OUT = 1, 2  # last parts of keys: of what a sample shows, of what is taken out
 BODIES = 64  # cases whose bodies are cached
 GivenFn = Callable[[Case], FloatArray | None]
@@ -132,14 +133,15 @@ class ConditionSampler:
         told_boxes: dict[str, Any] = {}
         if self.backgrounds and self.boxes is not None:
             case, placement, put, told_boxes = self._with_room(self.boxes, index, rng)
-        ready: Background | None = None
+        ready: CaseContext | None = None
+        shows, removal = self._shows(index), dict[str, Any]()
         if self.lesions is not None:
-            case, placement, ready = self._lesions_background(case, placement, index, rng)
+            case, placement, ready, removal = self._background(case, placement, shows, index, rng)
         elif self.boxes is None and self.prevalence is not None:
-            case, placement = self._of_kind(case, placement, index, rng)
+            case, placement = self._of_kind(case, placement, shows, rng)
         placed = self.space.to_generator(case, placement)
         if ready is not None:
-            placed = ready.case_context.case
+            placed = ready.case
         labels: LabelArray | None = None
         follows = self.context is not None and self.context_follows
         context = self.context(placed) if self.context is not None and follows else None
@@ -152,10 +154,9 @@ class ConditionSampler:
             _check_labelled(placed)
             edits = self.edits if given_channels is None else ()
             if self.lesions is not None and ready is not None:
-                case_context = ready.case_context
-                inserted = self.lesions.draw(ready, edits, rng)
+                inserted = self.lesions.draw(ready, edits, rng, shows=shows, removal=removal)
                 labels, steps, notes["lesions"] = inserted.labels, inserted.steps, inserted.told
-                fields |= {"background": placed.image, "body": case_context.body}
+                fields |= {"background": placed.image, "body": ready.body}
                 fields |= {name: getattr(inserted, name) for name in ("lesion", "donor", "region")}
             elif self.moving is not None:
                 case_context = self._case_context(placed, placement, case, index)
@@ -231,50 +232,51 @@ class ConditionSampler:
         case = self.cases(self._ids[number])
         return case, self.space.place(case, rng)
 
-    def _lesions_background(
-        self, case: Case, placement: Placement, index: int, rng: np.random.Generator
-    ) -> tuple[Case, Placement, Background]:
+    def _background(
+        self,
+        case: Case,
+        placement: Placement,
+        shows: Shows,
+        index: int,
+        rng: np.random.Generator,
+    ) -> tuple[Case, Placement, CaseContext, dict[str, Any]]:
         """Draw places until one has room for what a sample shows, its own lesions taken out.
 
-        Without any, return the one with most room.
+        Without any, return the one with most room. The last value is the provenance of the removal.
         """
         assert self.lesions is not None
-        takes_out = self.lesions.options.number != "add" and self.lesions.options.where != "own"
-        shows = self._shows(self.lesions.options, index)
-        roomiest, most = None, -1.0
+        options = self.lesions.options
+        takes_out = options.number != "add" and options.where != "own"
+        found, most = None, -1.0
         for look in range(LOOKS):
             placed = self.space.to_generator(case, placement)
             _check_labelled(placed)
             case_context = self._case_context(placed, placement, case, index)
+            removal: dict[str, Any] = {}
             room = 1.0
             if shows != "nothing" and self.space.cuts:
                 room = self.lesions.room_in(case_context)
-            background = Background(case_context, shows, {})
             if takes_out and room > most:
-                bare = without_lesions(
-                    case_context, self._classes, (self.seed, index, look, TAKEN_OUT)
-                )
-                room = -0.5 if bare is None else room
-                if bare is None:
-                    background = Background(case_context, shows, {"stays": True})
-                else:
-                    background = Background(bare[0], shows, {"emptied": bare[1]})
+                key = self.seed, index, look, TAKEN_OUT
+                bare = without_lesions(case_context, self._classes, key)
+                removal = {"stays": True} if bare is None else {"emptied": bare[1]}
+                case_context, room = (case_context, UNFIT) if bare is None else (bare[0], room)
             if room > most:
-                roomiest, most = (case, placement, background), room
+                found, most = (case, placement, case_context, removal), room
             if most >= 1:
                 break
             case, placement = self._place(rng, index if self._in_turns else None)
-        assert roomiest is not None
-        return roomiest
+        assert found is not None, "the first place is always taken"
+        return found
 
-    def _shows(
-        self, options: LesionOptions | None, index: int
-    ) -> Literal["lesion", "sham", "nothing"]:
+    def _shows(self, index: int) -> Shows:
         """Draw what a sample shows; no other random number of it depends on this one."""
+        if self.lesions is None and self.boxes is None and self.prevalence is None:
+            return "lesion"
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, index, 0, SHOWS)))
-        if options is not None and rng.random() < options.sham:
+        if self.lesions is not None and rng.random() < self.lesions.options.sham:
             return "sham"
-        if self._in_turns or (options is not None and options.where == "own"):
+        if self._in_turns or (self.lesions is not None and self.lesions.options.where == "own"):
             return "lesion"
         return "lesion" if rng.random() < self.share_with_lesions else "nothing"
 
@@ -306,10 +308,10 @@ class ConditionSampler:
         return case.labels is not None and bool(mask_of(case.labels, self._classes).any())
 
     def _of_kind(
-        self, case: Case, placement: Placement, index: int, rng: np.random.Generator
+        self, case: Case, placement: Placement, shows: Shows, rng: np.random.Generator
     ) -> tuple[Case, Placement]:
         """Draw places until one shows a lesion, or none, as the requested share has it."""
-        wanted = self._shows(None, index) == "lesion"
+        wanted = shows == "lesion"
         for _ in range(TRIES):
             if self._has_lesions(self.space.to_generator(case, placement)) == wanted:
                 break
@@ -320,12 +322,12 @@ class ConditionSampler:
         self, drawer: BoxDrawer, index: int, rng: np.random.Generator
     ) -> tuple[Case, Placement, PlacedBoxes, dict[str, Any]]:
         """Place a training case's boxes in a case of similar body, preferably without boxes."""
-        like, shows = self._lender(index, rng), self._shows(None, index)
+        like = self._lender(index, rng)
         context = BoxContext(
             like.case, self.schema, rng, index, lambda: self._lender(index, rng).case
         )
         requested, provenance = drawer.draw(context)
-        if shows == "nothing":
+        if self._shows(index) == "nothing":
             requested = replace(requested, coords=requested.coords[:0], labels=requested.labels[:0])
         grounds = [self._ground(index, rng) for _ in range(TRIES)]
         grounds.sort(key=lambda at: (_boxed(at[2].case), -alike(at[2], like)))

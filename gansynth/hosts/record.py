@@ -27,16 +27,8 @@ LEFT = frozenset({".lock", ".holder"})
 """Files in the folder of a training that never began."""
 COMPARED = (
     *("generator", "ratio", "schedule", "seed", "bank", "frozen", "size", "edits", "boxes"),
-    *(
-        "conditions",
-        "prevalence",
-        "lesions",
-        "weights",
-        "filters",
-        "keep_flawed",
-        "usual_augmentation",
-    ),
-    *("augment_synthetic", "real_in_generator_space"),
+    *("conditions", "prevalence", "lesions", "weights", "filters", "keep_flawed"),
+    *("usual_augmentation", "augment_synthetic", "real_in_generator_space"),
 )
 """Keys of a session that every further session of the same training shares."""
 _MINE = ("run", "bank", "scratch", "device")
