@@ -401,9 +401,10 @@ def _sham(inserted: PlacedLesion, case_context: CaseContext, seed: int) -> Place
     """Give a lesion's voxels tissue of the background; without such tissue there is no lesion."""
     where, image = inserted.lesion > 0, case_context.case.image
     rng = np.random.default_rng((seed, SHAM))
-    shift = similar_place(image, where, case_context.body & ~where, rng)
-    donor = image if shift is None else filled(image, where, shift)
-    lesion = np.zeros_like(inserted.lesion) if shift is None else inserted.lesion
+    free = np.asarray(case_context.body & ~where)
+    found = similar_place(image, where, free, rng)
+    donor = image if found is None else filled(image, where, found[0], free)
+    lesion = np.zeros_like(inserted.lesion) if found is None else inserted.lesion
     return replace(inserted, labels=case_context.labels, lesion=lesion, donor=donor, region=None)
 
 

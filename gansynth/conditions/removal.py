@@ -1,7 +1,8 @@
 """Take lesions out of a real image: tissue from another place of the same image stands there.
 
-The place is lesion-free, and its tissue is the most similar to what is around the lesion. Its
-gradients continue the lesion's rim (Perez et al. 2003), so level and grain both fit.
+The place is lesion-free, and its tissue is the most similar to what is around the lesion. A lesion
+that is too large for any place is filled with the tissue around it, mirrored at its rim. Gradients
+of that tissue continue the lesion's rim (Perez et al. 2003), so level and grain both fit.
 """
 
 from __future__ import annotations
@@ -25,24 +26,34 @@ BORDER, RIM = 1, 2
 SHIFTS, COMPARED = 256, 1024  # places that are tried for each lesion; most voxels compared
 UNLIKE = 1.0
 """Largest difference (root mean square) of a place's rim from the lesion's, in deviations of the
-body: measured by ``benchmarks/bench_removal.py``. A lesion without such a place stays."""
+body, measured by ``benchmarks/bench_removal.py``."""
+MIRRORED = 0.5
+"""Least share of a lesion that mirrored tissue covers, measured likewise; others stay."""
+Shift = list[int] | None  # from a lesion to tissue, in voxels; None for tissue mirrored at the rim
 
 
 def without_lesions(
     case_context: CaseContext, classes: Sequence[int], seed: Sequence[int]
-) -> tuple[CaseContext, list[list[int]]] | None:
+) -> tuple[CaseContext, list[Shift]] | None:
     """Return a scene without its lesions, and how (see ``emptied``); None if one has to stay."""
     lesions = mask_of(case_context.labels, classes)
     if not lesions.any():
         return case_context, []
-    shifts = _shifts(case_context, lesions, np.random.default_rng(seed))
-    return None if shifts is None else (emptied(case_context, classes, shifts), shifts)
+    rng, shifts = np.random.default_rng(seed), list[Shift]()
+    holes = _holes(case_context, lesions)
+    free = _free(case_context, holes)
+    for hole in holes:
+        found = similar_place(case_context.case.image, hole, free, rng)
+        if found is None and mirrored(hole, free)[1][hole].mean() < MIRRORED:
+            return None
+        shifts.append(None if found is None else found[0])
+    return emptied(case_context, classes, shifts), shifts
 
 
 def emptied(
-    case_context: CaseContext, classes: Sequence[int], shifts: Sequence[Sequence[int]]
+    case_context: CaseContext, classes: Sequence[int], shifts: Sequence[Shift]
 ) -> CaseContext:
-    """Return a scene whose lesions are replaced by tissue at a shift each, in voxels.
+    """Return a scene whose lesions are replaced by tissue, by a shift each, the largest first.
 
     Their voxels get the nearest label that is none of ``classes``.
     """
@@ -53,24 +64,30 @@ def emptied(
     nearest: Any = nearest_voxels(
         ~lesions & (labels != OUTSIDE), case_context.case_pool.schema.spacing
     )
-    image = case_context.case.image
-    for part, shift in zip(_holes(case_context, lesions), shifts, strict=True):
-        image = filled(image, part, shift)
+    image, holes = case_context.case.image, _holes(case_context, lesions)
+    free = _free(case_context, holes)
+    for hole, shift in zip(holes, shifts, strict=True):
+        image = filled(image, hole, shift, free)
     case = replace(
         case_context.case, image=image, labels=np.where(lesions, labels[nearest], labels)
     )
     return replace(case_context, case=case, find_body=lambda: body, emptied=lesions)
 
 
-def filled(image: FloatArray, where: Mask, shift: Sequence[int]) -> FloatArray:
-    """Return an image (C, ...) in which the tissue at a shift from a mask stands in its place."""
-    return poisson(image, crop_pad(image, shift, image.shape[1:], 0.0), where)
+def filled(image: FloatArray, where: Mask, shift: Shift, free: Mask) -> FloatArray:
+    """Return an image (C, ...) with free tissue in place of a mask, from a shift or mirrored."""
+    if shift is not None:
+        return poisson(image, crop_pad(image, shift, image.shape[1:], 0.0), where)
+    at, known = mirrored(where, free)
+    return poisson(image, image[:, *at], where, known | ~where)
 
 
 def similar_place(
     image: FloatArray, where: Mask, free: Mask, rng: np.random.Generator
-) -> list[int] | None:
-    """Return the shift from a mask to free tissue most like its rim; None if none is like it.
+) -> tuple[list[int], float] | None:
+    """Return the shift from a mask to free tissue most like its rim, and by how much they differ.
+
+    None if there is no such tissue, or none that is like it.
 
     Args:
         image: float32 (C, ...).
@@ -94,28 +111,32 @@ def similar_place(
     apart = (there - image[:, None, *around.T]) / spread[..., None]
     unlike = np.sqrt(np.square(apart).mean(axis=(0, 2)))
     best = int(unlike.argmin())
-    return shifts[best].tolist() if unlike[best] <= UNLIKE else None
+    return (shifts[best].tolist(), float(unlike[best])) if unlike[best] <= UNLIKE else None
 
 
-def _shifts(
-    case_context: CaseContext, lesions: Mask, rng: np.random.Generator
-) -> list[list[int]] | None:
-    holes = _holes(case_context, lesions)
-    free = case_context.body & ~np.any(holes, axis=0)
-    shifts = []
-    for hole in holes:
-        shift = similar_place(case_context.case.image, hole, free, rng)
-        if shift is None:
-            return None
-        shifts.append(shift)
-    return shifts
+def _free(case_context: CaseContext, holes: Sequence[Mask]) -> Mask:
+    return np.asarray(case_context.body & ~np.any(holes, axis=0))
+
+
+def mirrored(where: Mask, free: Mask) -> tuple[tuple[Any, ...], Mask]:
+    """Return for each voxel where its tissue comes from, and in which voxels that is free."""
+    nearest = np.stack(np.broadcast_arrays(*nearest_voxels(free | ~where, (1,) * where.ndim)))
+    size = np.array(where.shape).reshape(-1, *[1] * where.ndim)
+    at = 2 * nearest - np.indices(where.shape)
+    inside = ((at >= 0) & (at < size)).all(axis=0)
+    at = tuple(np.clip(at, 0, size - 1))
+    return at, inside & free[at]
+
+
+def grown(lesions: Mask) -> Mask:
+    """Return lesions with the border that is taken out with them."""
+    from scipy.ndimage import binary_dilation
+
+    return np.asarray(binary_dilation(lesions, iterations=BORDER))
 
 
 def _holes(case_context: CaseContext, lesions: Mask) -> list[Mask]:
-    from scipy.ndimage import binary_dilation
-
-    grown = binary_dilation(lesions, iterations=BORDER) & (case_context.labels != OUTSIDE)
-    components = LabelComponents.of(np.asarray(grown))
+    components = LabelComponents.of(grown(lesions) & (case_context.labels != OUTSIDE))
     return [components.numbered == number for number in components.numbers]
 
 

@@ -82,7 +82,7 @@ def test_conditions_are_what_they_were(grid, moving, unchanged):
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_lesions_are_what_they_were(text, ndim, unchanged):
     toy = ToySource(ndim)
-    drawer = lesion_drawer(text)
+    drawer = lesion_drawer(text if text == "where=own" else f"add,{text}")
     sampler = ConditionSampler(toy, toy.space, build_edits(["scale", "flip"]), lesions=drawer)
     for index in range(3):
         unchanged(f"lesions {ndim} {text} {index}", sampler.draw(index))

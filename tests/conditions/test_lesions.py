@@ -66,12 +66,17 @@ class Widens(Edit):
         return EditResult(np.where(grown, np.int16(2), context.labels))
 
 
-def sampler(text=ROOMY, *, ndim=3, edits=(), source=None, base=True, space=None) -> Any:
+def sampler(
+    text=ROOMY, *, ndim=3, edits=(), source=None, base=True, space=None, prevalence=None
+) -> Any:
     source = source or ToySource(ndim)
     made = [e if isinstance(e, Edit) else build_edits([e])[0] for e in edits]
     other = Healthy(ndim) if base else None
     drawer = lesion_drawer(text)
-    return ConditionSampler(source, space or source.space, made, seed=1, lesions=drawer, base=other)
+    return ConditionSampler(
+        *(source, space or source.space, made),
+        **{"seed": 1, "lesions": drawer, "base": other, "prevalence": prevalence},
+    )
 
 
 def placed(source: Any, count: int) -> list[Any]:
@@ -108,10 +113,13 @@ def test_labels_hold_the_lesion_in_the_body_and_the_donor_shows_it_there(ndim, t
 
 
 @pytest.mark.parametrize(
-    "text", [ROOMY, f"{ROOMY},what=one,mixing=carve", "where=own", "inside=0.6,tries=200"]
-)
+    "text",
+    [ROOMY, f"{ROOMY},what=one,mixing=carve", "where=own", "inside=0.6,tries=200",
+     f"match,sham=0.5,{ROOMY}"],
+)  # fmt: skip
 def test_it_replays_from_json_to_the_bit_in_any_order(text):
-    source = sampler(text, edits=(*EDITS, Widens()), base=text != "where=own")
+    healthy = text != "where=own" and "match" not in text
+    source = sampler(text, edits=(*EDITS, Widens()), base=healthy)
     for index in (3, 0, 2):
         c = source.draw(index)
         told = json.loads(json.dumps(c.provenance))
@@ -123,7 +131,7 @@ def test_it_replays_from_json_to_the_bit_in_any_order(text):
             assert np.array_equal(getattr(again, key), getattr(c, key)), key
         assert again.told == told["lesions"]
         assert np.array_equal(source.replay(told), c.labels)
-    other = sampler(text, edits=(*EDITS, Widens()), base=text != "where=own").draw(2)
+    other = sampler(text, edits=(*EDITS, Widens()), base=healthy).draw(2)
     assert np.array_equal(other.donor, c.donor)
     assert other.provenance == c.provenance
 
@@ -131,7 +139,9 @@ def test_it_replays_from_json_to_the_bit_in_any_order(text):
 @pytest.mark.parametrize("base", [False, True])
 def test_donors_are_training_cases_of_other_people(base):
     source = Watched()
-    drawing = sampler("where=anywhere,apart_mm=0,inside=0.5,tries=100", source=source, base=base)
+    drawing = sampler(
+        "add,where=anywhere,apart_mm=0,inside=0.5,tries=100", source=source, base=base
+    )
     told = [c.provenance for c in placed(drawing, 30)]
     assert len({p["lesions"]["donor"] for p in told}) > 3
     assert all(p["lesions"]["donor"] in source.train_ids for p in told)
@@ -145,7 +155,7 @@ def test_donors_are_training_cases_of_other_people(base):
 
 
 def test_it_never_comes_near_the_backgrounds_own_lesions():
-    text = "where=anywhere,apart_mm=2,inside=0.5,tries=300"
+    text = "add,where=anywhere,apart_mm=2,inside=0.5,tries=300"
     source = sampler(text, base=False, edits=("scale",))
     for c in placed(source, 25):
         own = source.cases(c.provenance["case"]).labels
@@ -154,7 +164,7 @@ def test_it_never_comes_near_the_backgrounds_own_lesions():
 
 
 def test_where_no_lesion_has_room_one_is_clipped_to_what_is_left():
-    source = sampler("where=anywhere,apart_mm=2,inside=0.9,tries=60", base=False)
+    source = sampler("add,where=anywhere,apart_mm=2,inside=0.9,tries=60", base=False)
     found = placed(source, 25)
     clipped = [c for c in found if c.provenance["lesions"].get("clipped")]
     assert clipped
@@ -168,7 +178,7 @@ def test_where_no_lesion_has_room_one_is_clipped_to_what_is_left():
 
 
 def test_where_there_is_no_room_nothing_is_drawn_and_it_is_said():
-    source = sampler("apart_mm=50", base=False)
+    source = sampler("add,apart_mm=50", base=False)
     c = source.draw(0)
     assert not c.lesion.any()
     assert np.array_equal(c.donor, c.background)
@@ -180,11 +190,71 @@ def test_where_there_is_no_room_nothing_is_drawn_and_it_is_said():
 
 def test_of_slices_those_with_a_lesion_are_taken():
     source = sampler("where=anywhere,inside=0.5", space=Space("slice", (16, 16)))
-    for c in placed(source, 8):
+    for c in (c for c in placed(source, 8) if c.lesion.any()):
         told = c.provenance["lesions"]
         labels: Any = ToySource(3).load(told["donor"]).labels
         assert (labels[told["slice"]] > 0).any()
         assert c.lesion.shape == (16, 16)
+
+
+def own_lesion(source, condition):
+    return source.cases(condition.provenance["case"]).labels > 0
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_backgrounds_own_lesion_is_taken_out_before_a_new_one_is_put_in(ndim):
+    source = sampler(f"match,{ROOMY}", base=False, ndim=ndim)
+    for c in placed(source, 6):
+        own, case = own_lesion(source, c), source.cases(c.provenance["case"])
+        assert np.array_equal(c.labels > 0, c.lesion > 0)
+        far = ~binary_dilation(own, np.ones((3,) * ndim))
+        assert np.array_equal(c.background[:, far], case.image[:, far])
+        inside, tissue = case.image[0, own].mean(), case.image[0, far & (c.labels == 0)].mean()
+        assert abs(c.background[0, own].mean() - tissue) < abs(inside - tissue) / 3
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_so_many_samples_show_a_lesion_as_are_requested(share):
+    source = sampler(ROOMY, base=False, ndim=2, prevalence=share)
+    shown = [(c.labels > 0).any() for c in placed(source, 40)]
+    assert abs(np.mean(shown) - share) < 0.2
+
+
+def test_whole_images_are_of_cases_with_a_lesion_as_often_as_is_requested():
+    space = Space("slice", (16, 16))
+    shares = [
+        np.mean([(made.draw(i).labels > 0).any() for i in range(30)])
+        for made in (ConditionSampler(ToySource(3), space, prevalence=p) for p in (0.0, 1.0))
+    ]
+    assert shares == [0, 1]
+
+
+def test_a_sham_is_tissue_where_a_lesion_would_be_and_its_label_is_background():
+    drawn = placed(sampler(f"match,sham=0.9,{ROOMY}", base=False, ndim=2), 12)
+    shams = [c for c in drawn if c.provenance["lesions"].get("shows") == "sham"]
+    assert shams
+    for c in shams:
+        assert not (c.labels > 0).any()
+        changed = (c.donor != c.background).any(axis=0)
+        assert changed.any()
+        assert not changed[c.lesion == 0].any()
+
+
+def test_a_replaced_lesion_lies_where_the_old_one_was():
+    source = sampler("replace,inside=0.5", base=False, ndim=2)
+    for c in placed(source, 8):
+        assert (own_lesion(source, c) & (c.lesion > 0)).any()
+
+
+def test_a_lesion_without_tissue_like_its_rim_stays_and_the_sample_is_rejected():
+    class Unlike(ToySource):
+        def load(self, case_id):
+            case = super().load(case_id)
+            rim = binary_dilation(case.labels > 0, iterations=4)
+            return replace(case, image=np.where(rim, 50, case.image).astype(np.float32))
+
+    c = sampler(f"match,{ROOMY}", base=False, ndim=2, source=Unlike(2)).draw(0)
+    assert "cannot be taken out" in no_room(c.provenance)
 
 
 def test_own_draws_the_cases_foreground_anew_in_its_place():
