@@ -1,10 +1,10 @@
 """How well is a lesion taken out? Tissue whose truth is known is taken out in a lesion's place.
 
 A training lesion's shape is laid on lesion-free tissue of another picture, and taken out as if it
-were the lesion (``gansynth.conditions.removal``): by the most similar place, and by mirrored tissue.
-Printed by the difference of rims (or the share that mirrored tissue covers), in deviations of the
-body: the error of the mean, with its 90 % quantile (a real lesion's contrast beside), and the spread
-within over the true one. The share of real lesions that are filled by each of the two, or stay.
+were the lesion (``gansynth.conditions.removal``): by the most similar place, and by mirrored
+tissue. Printed by the difference of rims (or the share that mirrored tissue covers), in deviations
+of the body: the error of the mean, with its 90 % quantile (a real lesion's contrast beside), and
+the spread within over the true one. The share of real lesions filled by each of the two, or kept.
 
     python benchmarks/bench_removal.py [--pictures 400]
 """
@@ -55,12 +55,12 @@ def measured(folder: Path, subjects: str, most: int) -> dict[str, Any]:
         if hole is None:
             continue
         free = body & ~removal.grown(lesion) & ~hole
-        found = removal.similar_place(case.image, hole, free, rng)
+        found = removal.similar_place(case.image, hole, free, rng, np.inf)
         if found is not None:
             shift, unlike = found
             rows["place"].append((unlike, *_errors(case.image, hole, shift, free, body)))
         covered = float(removal.mirrored(hole, free)[1][hole].mean())
-        rows["mirrored"].append((covered, *_errors(case.image, hole, None, free, body)))
+        rows["mirrored"].append((covered, *_errors(case.image, hole, [], free, body)))
     table = [
         {"set": folder.name, "by": by, "from": low, "to": high, "shapes": len(at), **_summary(at)}
         for by, found_rows in rows.items()
@@ -77,11 +77,8 @@ def measured(folder: Path, subjects: str, most: int) -> dict[str, Any]:
 
 
 def _way(image: Any, hole: Any, free: Any, rng: Any) -> str:
-    found = removal.similar_place(image, hole, free, rng)
-    if found is not None and found[1] <= removal.UNLIKE:
-        return "place"
-    covered = removal.mirrored(hole, free)[1][hole].mean()
-    return "mirrored" if covered >= removal.MIRRORED else "stays"
+    shift = removal.find_tissue(image, hole, free, rng)
+    return "stays" if shift is None else "place" if shift else "mirrored"
 
 
 def _laid(shape: Any, free: Any, rng: Any) -> Any:

@@ -29,7 +29,7 @@ UNLIKE = 1.0
 body, measured by ``benchmarks/bench_removal.py``."""
 MIRRORED = 0.5
 """Least share of a lesion that mirrored tissue covers, measured likewise; others stay."""
-Shift = list[int] | None  # from a lesion to tissue, in voxels; None for tissue mirrored at the rim
+Shift = list[int]  # from a lesion to tissue, in voxels; empty for tissue mirrored at the rim
 
 
 def without_lesions(
@@ -43,10 +43,10 @@ def without_lesions(
     holes = _holes(case_context, lesions)
     free = _free(case_context, holes)
     for hole in holes:
-        found = similar_place(case_context.case.image, hole, free, rng)
-        if found is None and mirrored(hole, free)[1][hole].mean() < MIRRORED:
+        shift = find_tissue(case_context.case.image, hole, free, rng)
+        if shift is None:
             return None
-        shifts.append(None if found is None else found[0])
+        shifts.append(shift)
     return emptied(case_context, classes, shifts), shifts
 
 
@@ -76,15 +76,25 @@ def emptied(
 
 def filled(image: FloatArray, where: Mask, shift: Shift, free: Mask) -> FloatArray:
     """Return an image (C, ...) with free tissue in place of a mask, from a shift or mirrored."""
-    if shift is not None:
+    if shift:
         return poisson(image, crop_pad(image, shift, image.shape[1:], 0.0), where)
     at, known = mirrored(where, free)
     return poisson(image, image[:, *at], where, known | ~where)
 
 
-def similar_place(
+def find_tissue(
     image: FloatArray, where: Mask, free: Mask, rng: np.random.Generator
-) -> tuple[list[int], float] | None:
+) -> Shift | None:
+    """Return where the tissue for a mask comes from; None if none fits. See ``similar_place``."""
+    found = similar_place(image, where, free, rng)
+    if found is not None:
+        return found[0]
+    return [] if mirrored(where, free)[1][where].mean() >= MIRRORED else None
+
+
+def similar_place(
+    image: FloatArray, where: Mask, free: Mask, rng: np.random.Generator, most: float = UNLIKE
+) -> tuple[Shift, float] | None:
     """Return the shift from a mask to free tissue most like its rim, and by how much they differ.
 
     None if there is no such tissue, or none that is like it.
@@ -93,6 +103,7 @@ def similar_place(
         image: float32 (C, ...).
         where: bool (D, H, W) or (H, W), what is to be filled.
         free: bool, tissue that may be copied.
+        most: largest difference.
     """
     from scipy.ndimage import binary_dilation
 
@@ -111,7 +122,7 @@ def similar_place(
     apart = (there - image[:, None, *around.T]) / spread[..., None]
     unlike = np.sqrt(np.square(apart).mean(axis=(0, 2)))
     best = int(unlike.argmin())
-    return (shifts[best].tolist(), float(unlike[best])) if unlike[best] <= UNLIKE else None
+    return (shifts[best].tolist(), float(unlike[best])) if unlike[best] <= most else None
 
 
 def _free(case_context: CaseContext, holes: Sequence[Mask]) -> Mask:

@@ -226,11 +226,13 @@ def test_whole_images_are_of_cases_with_a_lesion_as_often_as_is_requested():
         np.mean([(made.draw(i).labels > 0).any() for i in range(30)])
         for made in (ConditionSampler(ToySource(3), space, prevalence=p) for p in (0.0, 1.0))
     ]
-    assert shares == [0, 1]
+    assert shares[0] < 0.1
+    assert shares[1] == 1
 
 
 def test_a_sham_is_tissue_where_a_lesion_would_be_and_its_label_is_background():
-    drawn = placed(sampler(f"match,sham=0.9,{ROOMY}", base=False, ndim=2), 12)
+    source = sampler(f"match,sham=0.9,what=one,{ROOMY}", ndim=2)
+    drawn = placed(source, 12)
     shams = [c for c in drawn if c.provenance["lesions"].get("shows") == "sham"]
     assert shams
     for c in shams:
@@ -250,8 +252,10 @@ def test_a_lesion_without_tissue_like_its_rim_stays_and_the_sample_is_rejected()
     class Unlike(ToySource):
         def load(self, case_id):
             case = super().load(case_id)
-            rim = binary_dilation(case.labels > 0, iterations=4)
-            return replace(case, image=np.where(rim, 50, case.image).astype(np.float32))
+            spot = case.labels > 0
+            rim = binary_dilation(spot, iterations=9) & ~binary_dilation(spot, iterations=2)
+            labels = np.where(rim, np.int16(OUTSIDE), case.labels)
+            return replace(case, labels=labels)
 
     c = sampler(f"match,{ROOMY}", base=False, ndim=2, source=Unlike(2)).draw(0)
     assert "cannot be taken out" in no_room(c.provenance)
