@@ -119,8 +119,8 @@ def _check_options(generator: GeneratorPlan) -> None:
 def _check_asked(arm: ArmPlan, where: str) -> None:
     from gansynth.sampling.request_parsing import read_request
 
-    how = {"prevalence": arm.prevalence, "lesions": arm.lesions}
-    _under(where, lambda: read_request(edit=arm.edits, filter=arm.filters, **how))
+    drawn = partial(read_request, prevalence=arm.prevalence, lesions=arm.lesions)
+    _under(where, partial(drawn, edit=arm.edits, filter=arm.filters))
 
 
 def _under(where: str, lookup: Callable[[], Value]) -> Value:

@@ -135,8 +135,8 @@ def mirrored(where: Mask, free: Mask) -> tuple[tuple[Any, ...], Mask]:
     size = np.array(where.shape).reshape(-1, *[1] * where.ndim)
     at = 2 * nearest - np.indices(where.shape)
     inside = ((at >= 0) & (at < size)).all(axis=0)
-    at = tuple(np.clip(at, 0, size - 1))
-    return at, inside & free[at]
+    source = tuple(np.clip(at, 0, size - 1))
+    return source, inside & free[source]
 
 
 def grown(lesions: Mask) -> Mask:

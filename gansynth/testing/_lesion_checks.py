@@ -182,25 +182,51 @@ class LesionSampleChecks:
             raise CheckFailed(f"{SEEDS} seeds give images that differ by {max(apart):.3g}")
 
     def nothing(self) -> None:
-        """A sample without a lesion, for lack of room, is rejected by ``reject_reason``."""
-        condition, seed = self.draws.conditions()[0], self.draws.seeds[0]
-        bare = self.cases.bodies[0]
-        provenance = {**condition.provenance, "lesions": {"where": "prior", "room": False}}
-        empty = replace(
-            condition,
-            labels=_labels(Condition(labels=bare.labels)).copy(),
-            lesion=np.zeros_like(_labels(condition)),
-            donor=bare.image.copy(),
-            region=None,
-            provenance=provenance,
-        )
-        sample = self.draws.generator.sample([empty], [seed])[0]
-        sample = replace(sample, provenance=provenance)
-        if not self.draws.generator.reject_reason(sample):
+        """A sample without a lesion is rejected if it lacks room, and accepted if requested."""
+        generator, seed, condition = self.draws.generator, self.draws.seeds[0], self._bare(0)
+        for room, fault in (
+            (False, "accepts a sample without a lesion, for lack of room"),
+            (True, "rejects a sample that was requested without a lesion"),
+        ):
+            provenance = {**condition.provenance, "lesions": {"where": "prior", "room": room}}
+            sample = generator.sample([replace(condition, provenance=provenance)], [seed])[0]
+            if bool(generator.reject_reason(replace(sample, provenance=provenance))) == room:
+                raise CheckFailed(
+                    f"reject_reason() {fault}; expected what "
+                    "gansynth.conditions.lesion_placement.no_room returns"
+                )
+
+    def sham(self) -> None:
+        """Where the labels of a condition lack its lesion, tissue is drawn, without contrast."""
+        real, _ = self._pairs()
+        contrast = np.mean([self._standing_out(*pair) for pair in real], axis=0)
+        shams = [
+            replace(self._bare(number), lesion=requested.lesion)
+            for number, requested in enumerate(self.requested)
+        ]
+        samples = self.draws.generator.sample(shams, self.draws.seeds)
+        changes = [
+            (sample.image - _image(sham))[:, drawn_in(sham)].mean(axis=1)
+            for sample, sham in zip(samples, shams, strict=True)
+        ]
+        apart, most = np.abs(np.mean(changes, axis=0)).max(), np.abs(contrast).max()
+        if not apart < LEAST * most:
             raise CheckFailed(
-                "reject_reason() accepts a sample without a lesion, for lack of room. It may be "
-                "a copy of a real case; expected gansynth.conditions.lesion_placement.no_room"
+                f"a lesion that is not in the labels changes its place by {apart:.2f}, training "
+                f"lesions stand out by {most:.2f}; expected less than {LEAST} of that"
             )
+
+    def _bare(self, number: int) -> Condition:
+        """Return a condition of a body without a lesion."""
+        body = self.cases.bodies[number]
+        return replace(
+            self.requested[number],
+            labels=_labels(Condition(labels=body.labels)).copy(),
+            lesion=np.zeros_like(_labels(self.requested[number])),
+            background=body.image.copy(),
+            donor=body.image.copy(),
+            region=None,
+        )
 
 
 def _labels(condition: Condition) -> LabelArray:

@@ -94,6 +94,7 @@ def _check_samples(bench: GeneratorBench) -> None:
         bench.check("lesion shown", lesions.shown)
         bench.check("lesion contrast", lesions.contrast)
         bench.check("lesion missing", lesions.nothing)
+        bench.check("lesion not labelled", lesions.sham)
     bench.check("inputs untouched", draws.inputs_untouched)
     bench.check("core's provenance kept", draws.provenance_kept)
     bench.check("reads training cases only", bench.source.check_unread)

@@ -222,10 +222,11 @@ def test_so_many_samples_show_a_lesion_as_are_requested(share):
 
 def test_whole_images_are_of_cases_with_a_lesion_as_often_as_is_requested():
     space = Space("slice", (16, 16))
-    shares = [
-        np.mean([(made.draw(i).labels > 0).any() for i in range(30)])
-        for made in (ConditionSampler(ToySource(3), space, prevalence=p) for p in (0.0, 1.0))
+    made: list[Any] = [
+        [ConditionSampler(ToySource(3), space, prevalence=p).draw(i).labels for i in range(30)]
+        for p in (0.0, 1.0)
     ]
+    shares = [np.mean([(labels > 0).any() for labels in drawn]) for drawn in made]
     assert shares[0] < 0.1
     assert shares[1] == 1
 
@@ -251,7 +252,7 @@ def test_a_replaced_lesion_lies_where_the_old_one_was():
 def test_a_lesion_without_tissue_like_its_rim_stays_and_the_sample_is_rejected():
     class Unlike(ToySource):
         def load(self, case_id):
-            case = super().load(case_id)
+            case: Any = super().load(case_id)
             spot = case.labels > 0
             rim = binary_dilation(spot, iterations=9) & ~binary_dilation(spot, iterations=2)
             labels = np.where(rim, np.int16(OUTSIDE), case.labels)
