@@ -93,7 +93,10 @@ class NovelFilter(Filter):
         """Compare a sample with the cases that it could be a copy of."""
         condition = request.condition
         if condition.lesion is not None and condition.background is not None:
-            return self._lesion(sample, condition.lesion > 0, request)
+            new = np.asarray(condition.lesion > 0)
+            if condition.labels is not None:  # without a lesion there is nothing new to judge
+                new &= condition.labels > 0
+            return self._lesion(sample, new, request) if new.any() else FilterResult()
         if condition.background is not None or self._usual is None:
             return FilterResult()
         to_base = self._own(sample, request)
@@ -141,8 +144,6 @@ class NovelFilter(Filter):
     def _lesion(self, sample: Sample, new: Mask, request: FilterRequest) -> FilterResult:
         condition = request.condition
         assert condition.background is not None, "checked by ``judge``"
-        if not new.any():
-            return FilterResult("a copy of its background, expected a lesion in it", 0.0)
         apart = (sample.image - condition.background) / self._scale
         distance = float(np.sqrt((apart[:, new] ** 2).mean()))
         if distance < UNCHANGED:

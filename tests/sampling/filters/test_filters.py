@@ -227,7 +227,7 @@ def lesion_case() -> tuple[FloatArray, FloatArray, LabelArray]:
         ("pasted", ["elastic"], ""),
         ("new", [], ""),
         ("nothing", ["elastic"], "a lesion like its background"),
-        ("no room", [], "a copy of its background"),
+        ("none", [], ""),
     ],
 )
 def test_of_a_lesion_in_a_real_image_only_the_lesion_counts(learnt, drawn, edits, reason):
@@ -236,7 +236,7 @@ def test_of_a_lesion_in_a_real_image_only_the_lesion_counts(learnt, drawn, edits
     if drawn in ("pasted", "new"):
         shown = donor if drawn == "pasted" else real(lesion, np.random.default_rng(8))
         image[:, lesion > 0] = shown[:, lesion > 0]
-    asked_of = lesion if drawn != "no room" else 0 * lesion
+    asked_of = lesion if drawn != "none" else 0 * lesion
     found = judge(
         learnt("novel"), image, lesion, lesion=asked_of, background=background, donor=donor,
         provenance={"edits": [{"edit": name, "params": {}} for name in edits]},
