@@ -14,11 +14,9 @@ from gansynth.testing.phantoms import (
     CHANNELS,
     LABELS,
     LiverOptions,
-    MetastasisOptions,
     PhantomOptions,
     load_atlas,
     make_liver,
-    make_metastases,
     make_phantom,
     make_tissues,
 )
@@ -28,7 +26,6 @@ from gansynth.testing.phantoms._tumour import choose_site, push_aside
 
 COARSE = PhantomOptions(spacing_mm=4.0)
 T1 = PhantomOptions(spacing_mm=4.0, channels=("T1",))
-METASTASES = MetastasisOptions(replace(COARSE, channels=("T1c",)), radius_mm=(4.0, 9.0))
 # Same place, no scanner: what is left are the tissues' contrasts.
 STILL = replace(
     COARSE, deformation_mm=0.0, affine_scale=0.0, affine_shear=0.0, affine_shift_mm=0.0,
@@ -193,9 +190,6 @@ def test_the_bias_field_is_a_smooth_factor(still):
         (LiverOptions, {"tumours": (0, 2)}),
         (LiverOptions, {"radius_mm": (9.0, 3.0)}),
         (LiverOptions, {"noise_hu": -1.0}),
-        (MetastasisOptions, {"lesions": (3, 2)}),
-        (MetastasisOptions, {"radius_mm": (0.0, 2.0)}),
-        (MetastasisOptions, {"vessel_mm": (2.0, 1.0)}),
     ],
 )
 def test_wrong_options_are_refused(options, wrong):
@@ -206,37 +200,6 @@ def test_wrong_options_are_refused(options, wrong):
 def test_a_negative_index_is_refused():
     with pytest.raises(UsageFault, match="expected 0 or more"):
         make_liver(-1)
-
-
-@pytest.fixture(scope="module")
-def metastases():
-    return [make_metastases(index, 0, METASTASES) for index in range(3)]
-
-
-def test_a_brain_has_several_small_bright_lesions_that_do_not_touch(metastases):
-    for phantom in metastases:
-        own = phantom.lesions > 0
-        numbers = np.unique(phantom.lesions[own])
-        assert 2 <= numbers.size <= 7
-        assert (phantom.image[own] > 0).all()
-        assert ndimage.label(own, np.ones((3, 3, 3)))[1] <= numbers.size
-        assert (ndimage.maximum_filter(phantom.lesions, 3)[own] == phantom.lesions[own]).all()
-        brain = phantom.image[(phantom.image > 0) & ~own]
-        for number in numbers:
-            lesion = phantom.lesions == number
-            assert np.count_nonzero(lesion) * MILLILITRES < 8  # a ball of 9 mm has 3
-            assert np.percentile(phantom.image[lesion], 75) > 1.1 * np.median(brain)
-
-
-def test_vessels_are_bright_where_no_lesion_is():
-    without = make_metastases(0, 0, MetastasisOptions(METASTASES.body, vessels=(0, 0)))
-    vessels = make_metastases(0, 0, MetastasisOptions(METASTASES.body))
-    assert np.array_equal(without.lesions, vessels.lesions)
-    far = ndimage.maximum_filter(vessels.lesions, 5) == 0
-    brighter = far & (vessels.image > 1.2 * without.image + 20)
-    assert brighter.sum() > 30
-    bright = np.percentile(without.image[without.lesions > 0], 50)
-    assert np.percentile(vessels.image[brighter], 90) > 0.6 * bright
 
 
 def test_tissues_are_the_whole_brain_and_look_like_a_gliomas_away_from_it():
