@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from gansynth.testing.phantoms._anatomy import personal_tissue, random_warp, resample, smooth_field
 from gansynth.testing.phantoms._atlas import Array
-from gansynth.testing.phantoms._nnunet import DESCRIPTION, LICENCE
+from gansynth.testing.phantoms._folders import DESCRIPTION, LICENCE
 from gansynth.testing.phantoms._options import PhantomOptions
 from gansynth.testing.phantoms._phantom import _grain, _scan, fitting_atlas, streams
 from gansynth.testing.phantoms._yolo import write_slices

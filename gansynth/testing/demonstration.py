@@ -208,7 +208,7 @@ def write_phantoms(
         "yolo": ("gliomas", phantoms.write_yolo, brains(channels=("T1c",))),
         "brats": (kind, phantoms.write_gliomas, brains()),
         "tissues": (kind, phantoms.write_tissues, brains(channels=("T1",))),
-        "livers": (kind, phantoms.write_livers, phantoms.LiverOptions((4.0, mm, mm))),
+        "livers": (kind, phantoms.write_livers, (4.0, mm, mm)),
     }
     place, writer, options = places[kind]
     made = _write(writer, out / place, subjects, seed, options, reporter)

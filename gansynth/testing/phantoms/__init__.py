@@ -14,10 +14,10 @@ from gansynth.testing.phantoms._folders import (
     BRATS_LABELS,
     write_gliomas,
     write_livers,
+    write_nnunet_raw,
     write_tissues,
 )
-from gansynth.testing.phantoms._livers import LIVER_LABELS, LiverOptions, LiverPhantom, make_liver
-from gansynth.testing.phantoms._nnunet import write_nnunet_raw
+from gansynth.testing.phantoms._livers import LIVER_LABELS, make_liver
 from gansynth.testing.phantoms._options import CHANNELS, LABELS, PhantomOptions
 from gansynth.testing.phantoms._phantom import TISSUES, Phantom, make_phantom, make_tissues
 from gansynth.testing.phantoms._yolo import write_yolo
@@ -29,8 +29,6 @@ __all__ = [
     "LIVER_LABELS",
     "TISSUES",
     "Atlas",
-    "LiverOptions",
-    "LiverPhantom",
     "Phantom",
     "PhantomOptions",
     "load_atlas",

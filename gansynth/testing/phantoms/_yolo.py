@@ -17,7 +17,7 @@ from gansynth.core.schema import Boxes
 from gansynth.data.case_writer import yolo_lines
 from gansynth.report.png import png_bytes
 from gansynth.testing.phantoms._atlas import Array
-from gansynth.testing.phantoms._nnunet import (
+from gansynth.testing.phantoms._folders import (
     DESCRIPTION,
     LICENCE,
     Progress,
@@ -63,8 +63,8 @@ def write_yolo(
         phantom = make_phantom(index, seed, options)
         return phantom.image[0], (phantom.labels >= LABELS["core"]).astype(np.int16)
 
-    about = {"description": DESCRIPTION, "licence": LICENCE, "phantoms": {"seed": seed}}
-    about["phantoms"] |= asdict(options)
+    looks = {"seed": seed, **asdict(options)}
+    about = {"description": DESCRIPTION, "licence": LICENCE, "phantoms": looks}
     return write_slices(folder, n, glioma, "glioma", options.spacing_mm, about, progress)
 
 
