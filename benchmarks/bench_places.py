@@ -29,6 +29,7 @@ import numpy as np
 from common import print_table, write
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
+from strip_skulls import find_brain
 
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import lesion_drawer
@@ -41,7 +42,6 @@ from gansynth.core.geometry import Mask
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Placement
 from gansynth.data.cache import CaseCache
-from gansynth.data.skull import find_brain
 from gansynth.sampling.run_source import open_source
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data/lgg_flair256"
@@ -69,7 +69,7 @@ class Judge:
         likely = self.known.likely(scene, (1,))[tuple(axis[lesion] for axis in nearest)]
         picture = np.asarray(Image.open(DATA / "images" / f"{case_id}.png"), np.float32)
         parts = [n for length in picture.shape for n in (len(lesion), length // len(lesion))]
-        brain = find_brain(picture).mask.reshape(parts).mean(axis=(1, 3))
+        brain = find_brain(picture).reshape(parts).mean(axis=(1, 3))
         return float(likely.mean()), float(brain[lesion].mean()), int(lesion.sum())
 
 

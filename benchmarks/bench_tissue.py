@@ -26,6 +26,7 @@ import numpy as np
 from common import print_table, write
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from strip_skulls import find_brain
 
 from gansynth.conditions.condition_source import open_base
 from gansynth.conditions.edit_chain import build_edits
@@ -36,7 +37,6 @@ from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.lesion_parts import parts
 from gansynth.data.lesion_texture import LEAST, tissue_around
-from gansynth.data.skull import find_brain
 from gansynth.sampling.run_source import open_source
 
 SHARED = Path(__file__).resolve().parents[1] / "../shared/data"
@@ -91,7 +91,7 @@ def brain_and_air(case_id: str) -> tuple[np.ndarray, np.ndarray]:
     picture = np.asarray(Image.open(LGG / "images" / f"{case_id}.png"), np.float32)
     known, smooth = BRAINS[case_id], gaussian_filter(picture, 1.5)
     row, column = np.indices(picture.shape)
-    brain = find_brain(picture).mask
+    brain = find_brain(picture)
     if known["brain"] is not None:
         brain = np.zeros(picture.shape, bool)
         for x, y, wide, high in known["brain"]:

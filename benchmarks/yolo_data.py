@@ -38,12 +38,14 @@ class DataSet:
 
 def phantoms(folder: Path, subjects: int = 20, spacing_mm: float = 1.5, seed: int = 0) -> DataSet:
     """Simulated brains with several small metastases, and many slices without."""
-    from gansynth.testing.phantoms import MetastasisOptions, PhantomOptions, write_yolo
+    from metastases import MetastasisOptions, write_metastases
+
+    from gansynth.testing.phantoms import PhantomOptions
 
     file = folder / "data.yaml"
     if not file.exists():
         body = PhantomOptions(spacing_mm=spacing_mm, channels=("T1c",))
-        write_yolo(folder, subjects, seed, MetastasisOptions(body, radius_mm=RADIUS_MM))
+        write_metastases(folder, subjects, seed, MetastasisOptions(body, radius_mm=RADIUS_MM))
     options = ("--read", r"volumes=(sub-\d+)_z(\d+)")
     return DataSet(file, options)
 

@@ -1,8 +1,7 @@
-"""An image of a YOLO data set, stored or cropped to the brain: header and pixels."""
+"""An image of a YOLO data set: header and pixels."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import Boxes, FloatArray
+from gansynth.core.schema import FloatArray
 from gansynth.data.picture_files import AGAIN, MAX_PIXELS, SUFFIXES, read_picture
-from gansynth.data.skull import WHOLE, BrainMask, find_brain
 from gansynth.runtime.errors import DataFault, GansynthError
 from gansynth.runtime.files import reading
-from gansynth_yolo.labels import LabelRows, Rows, as_rows, corners
-
-log = logging.getLogger("gansynth")
+from gansynth_yolo.labels import LabelRows, Rows, corners
 
 
 @dataclass(frozen=True)
@@ -39,15 +35,6 @@ class YoloImage:
         return self.labels.rows
 
     @property
-    def as_filed(self) -> bool:
-        """Whether image and boxes are those of the files, unchanged."""
-        return True
-
-    def pixels(self) -> npt.NDArray[Any]:
-        """Read the pixels: uint8 or uint16 (H, W), or uint8 (H, W, 3)."""
-        return read_pixels(self.image)
-
-    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the file's image."""
         return self.header.shape
@@ -56,52 +43,6 @@ class YoloImage:
     def boxes(self) -> FloatArray:
         """The boxes, clipped to the image: float32 (N, 4) ``ymin, xmin, ymax, xmax`` in pixels."""
         return corners(self.rows, self.shape)
-
-
-@dataclass(frozen=True)
-class StrippedImage(YoloImage):
-    """An image cropped to the brain; ``shape``, ``rows`` and ``boxes`` refer to the crop."""
-
-    @cached_property
-    def brain(self) -> BrainMask:
-        """The brain's position in the file's image."""
-        return find_brain(read_pixels(self.image))
-
-    @property
-    def annotated(self) -> Boxes:
-        """The boxes of the label file, in the file's pixels."""
-        classes = self.labels.rows[:, 0].astype(np.int16)
-        return Boxes(corners(self.labels.rows, self.header.shape), classes)
-
-    @cached_property
-    def rows(self) -> Rows:
-        """Float64 (N, 5): class, xc, yc, w, h, in shares of the crop."""
-        whole, left = self.annotated, self.brain.move(self.annotated)
-        if len(left.labels) < len(whole.labels):
-            log.warning(
-                "%s: skull_strip cuts off %d of %d box(es); they are left out",
-                *(self.image, len(whole.labels) - len(left.labels), len(whole.labels)),
-            )
-        return as_rows(left.coords, left.labels, self.shape)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the crop."""
-        return self.brain.shape
-
-    @property
-    def as_filed(self) -> bool:
-        """False, because the file also holds the skull."""
-        return False
-
-    def pixels(self) -> npt.NDArray[Any]:
-        """Read the crop, 0 outside the brain."""
-        return self.brain.strip(read_pixels(self.image))
-
-    @property
-    def cut(self) -> int:
-        """Number of boxes with a smaller share of brain than ``WHOLE``."""
-        return int((self.brain.shares(self.annotated.coords) < WHOLE).sum())
 
 
 LEAST = 10  # least rows and columns; ultralytics skips smaller images

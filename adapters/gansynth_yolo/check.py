@@ -12,11 +12,10 @@ from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.schema import content_hash
 from gansynth.core.source import SourceRequest
 from gansynth.data.classes import without_cases
-from gansynth.data.skull import WHOLE
 from gansynth.runtime.errors import GansynthError
-from gansynth_yolo.cases import StrippedImage, YoloImage, read_pixels
+from gansynth_yolo.cases import YoloImage, read_pixels
 from gansynth_yolo.dataset_file import SPLITS
-from gansynth_yolo.images import shared_fault, some, walk
+from gansynth_yolo.images import shared_fault, walk
 from gansynth_yolo.source import YoloSource
 
 FEW = 64  # grey levels of 256 below which a 16-bit image is warned of
@@ -137,7 +136,6 @@ def _boxes(source: YoloSource) -> Iterator[Finding]:
             "little mosaic and scaling, or training drops such boxes",
             small[0].case,
         )
-    yield from _cut(source)
     used = {int(n) for image in source.images["train"] for n in image.rows[:, 0]}
     for number, name in enumerate(source.file.names):
         if number not in used:
@@ -146,22 +144,6 @@ def _boxes(source: YoloSource) -> Iterator[Finding]:
         yield from without_cases(source, source.schema.classes, path)
     except GansynthError as fault:
         yield Finding("error", None, path, str(fault))
-
-
-def _cut(source: YoloSource) -> Iterator[Finding]:
-    images = [i for i in source.listing.images.values() if isinstance(i, StrippedImage)]
-    cut = {image.case: image for image in images if image.cut}
-    if not cut:
-        return
-    boxes = sum(len(image.labels.rows) for image in images)
-    lost = sum(image.cut for image in cut.values())
-    yield _warning(
-        source.file.path,
-        f"skull_strip leaves {boxes - lost} of {boxes} box(es) whole "
-        f"({WHOLE:.0%} of them brain), not those of {some(list(cut), 8)}; look at these, or "
-        "leave them out",
-        next(iter(cut)),
-    )
 
 
 def _shortest(image: YoloImage) -> float:

@@ -34,10 +34,6 @@ NOT_ANONYMOUS = (
     "synthetic is not anonymous: boxes resemble those of training images, and a generator can "
     "reproduce memorised images. Look at the images before you share them"
 )
-WRITTEN = (
-    "real images are skull-stripped copies of your own; detectors write their caches into this "
-    "folder only"
-)
 LINKED = (
     "real images and labels are links to your own: keep those where they are; detectors write "
     "their caches into this folder only"
@@ -110,9 +106,7 @@ class YoloExport(DataSetExport):
     @property
     def note(self) -> str:
         """The notice for recipients of the folder."""
-        if self.content != "mixed":
-            return NOT_ANONYMOUS
-        return WRITTEN if self.source.options.skull_strip else LINKED
+        return LINKED if self.content == "mixed" else NOT_ANONYMOUS
 
     def describe(self) -> dict[str, Any]:
         """Return a JSON document for the user."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault
 from gansynth.runtime.files import reading, refuse_unnameable, sha256_file
-from gansynth_yolo.cases import StrippedImage, YoloImage, read_header, read_pixels
+from gansynth_yolo.cases import YoloImage, read_header, read_pixels
 from gansynth_yolo.dataset_file import DatasetFile, check_inside, printable
 from gansynth_yolo.labels import LabelRows, read_labels
 from gansynth_yolo.options import YoloOptions
@@ -255,12 +255,7 @@ def _image(
         listing.faults.append((case, path, fault))
         return None
     listing.faults += [(case, label, fault) for fault in labels.faults]
-    return _kind(options)(case, split, path, label, header, labels, labelled)
-
-
-def _kind(options: YoloOptions) -> type[YoloImage]:
-    """Return the type of images: stored or skull-stripped."""
-    return StrippedImage if options.skull_strip else YoloImage
+    return YoloImage(case, split, path, label, header, labels, labelled)
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

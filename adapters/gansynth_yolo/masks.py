@@ -9,7 +9,7 @@ import numpy as np
 from gansynth.core.schema import LabelArray
 from gansynth.data.picture_files import read_picture
 from gansynth.runtime.errors import DataFault
-from gansynth_yolo.cases import StrippedImage, YoloImage
+from gansynth_yolo.cases import YoloImage
 from gansynth_yolo.images import Fault, ImageListing, beside
 
 
@@ -49,6 +49,4 @@ def read_mask(image: YoloImage, classes: int) -> LabelArray:
             "in the order of names in data.yaml; correct the mask"
         )
     labels: LabelArray = mask.astype(np.int16)
-    if isinstance(image, StrippedImage):
-        labels = np.ascontiguousarray(labels[image.brain.crop])
     return labels

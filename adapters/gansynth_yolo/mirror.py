@@ -1,7 +1,6 @@
 """A mirror of a data set for a detector: a folder of links to the user's images.
 
-Skull-stripped images are written there, since no file holds them. Detectors write caches beside the
-images they read, so they never read the user's folder.
+Detectors write caches beside the images they read, so they never read the user's folder.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from gansynth.report.png import png_bytes
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder
 from gansynth_yolo.cases import YoloImage
@@ -83,23 +81,19 @@ def names_of(images: Sequence[YoloImage]) -> list[str]:
     digits = len(str(len(images)))
     return [
         f"{number:0{digits}d}_{re.sub(r'[^A-Za-z0-9._-]+', '-', image.image.stem)[-100:]}"
-        f"{image.image.suffix.lower() if image.as_filed else '.png'}"
+        f"{image.image.suffix.lower()}"
         for number, image in enumerate(images)
     ]
 
 
 def place(image: YoloImage, name: str, images: Path, labels: Path) -> None:
-    """Link an image and its label file; write those that are changed or that detectors reject."""
+    """Link an image and its label file; write a label file that is missing or detectors reject."""
     images.mkdir(parents=True, exist_ok=True)
     labels.mkdir(parents=True, exist_ok=True)
-    if image.as_filed:
-        link(image.image, images / name)
-    else:
-        (images / name).write_bytes(png_bytes(image.pixels()))
+    link(image.image, images / name)
     target = labels / Path(name).with_suffix(".txt")
     inside = clipped(image.rows)
-    unlike = not (image.as_filed and image.labelled)
-    if unlike or np.abs(inside - image.rows).max(initial=0) > TOLERATED:
+    if not image.labelled or np.abs(inside - image.rows).max(initial=0) > TOLERATED:
         target.write_text(label_text(inside), "utf-8")
     else:
         link(image.label, target)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from gansynth.data.planes import PixelSpacing
-from gansynth.data.read_options import ReadOptions, SkullStrip, SplitsFile
+from gansynth.data.read_options import ReadOptions, SplitsFile
 from gansynth.data.subjects import compile_pattern
 from gansynth.runtime.option_kinds import Size2
 from gansynth.runtime.options import Needs
@@ -44,7 +44,6 @@ class YoloOptions(ReadOptions):
         description="`pad`: brought to `size` as a whole and undistorted, zeros around it; "
         "`stretch`: rows and columns each on their own",
     )
-    skull_strip: SkullStrip = False
     classes: Literal["none", "boxes"] = Field(
         "none", description="`boxes`: an image is of the class of its largest box, or `background`"
     )

@@ -23,7 +23,6 @@ from gansynth.data.label_boxes import LabelBoxes
 from gansynth.data.planes import resize
 from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.data.resplit import write_resplit
-from gansynth.data.skull import warn_of_limits
 from gansynth.data.subjects import compile_pattern, grouped_splits, is_table, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_yolo.cases import YoloImage, read_pixels, scaled
@@ -51,8 +50,6 @@ def open_yolo(request: SourceRequest) -> YoloSource:
     source = YoloSource(request)
     for _, _, fault in source.faults():
         raise fault
-    if source.options.skull_strip:
-        warn_of_limits(source.name)
     return source
 
 
@@ -202,8 +199,6 @@ class YoloSource(CaseSource):
             "box_classes": list(self.file.names),
             "channels": list(self.schema.channels),
         }
-        if self.options.skull_strip:  # records without stay what they were before there were any
-            host["skull_strip"] = True
         return Space("crop", self.size, host=host, pad_label=0)
 
     @cached_property
@@ -230,7 +225,7 @@ class YoloSource(CaseSource):
         """
         image = self.image(case_id)
         real_file(image.image, self.request)
-        read = real_pixels(image.pixels(), image.image, self.request)
+        read = real_pixels(read_pixels(image.image), image.image, self.request)
         pixels = scaled(read, grey=self.grey)
         boxes = Boxes(image.boxes, image.rows[:, 0].astype(np.int16))
         number = self.label_class(case_id)
@@ -253,8 +248,7 @@ class YoloSource(CaseSource):
         """Return the lineage record of an image, whatever size it is read in.
 
         The hash is of the file's pixels, without boxes. So an image stays held out however it is
-        annotated, skull-stripped or not. Images of one constant value are identical, so their hash
-        includes the id.
+        annotated. Images of one constant value are identical, so their hash includes the id.
         """
         pixels = read_pixels(self.image(case_id).image)
         digest, subject = self._digest(case_id, pixels), self.subject(case_id)

@@ -23,7 +23,6 @@ from gansynth.data.read_options import (
     LeastVoxels,
     OfLabels,
     ReadOptions,
-    SkullStrip,
     SplitsFile,
     Words,
 )
@@ -80,7 +79,6 @@ class PictureOptions(ReadOptions):
         description="LOW:HIGH, or percentiles of each picture (`1%:99%`), clipped and mapped to 0 "
         "and 1; one for all channels or for each. Default: the range of 8 or 16 bits",
     )
-    skull_strip: SkullStrip = False
     spacing: PixelSpacing = Field(
         (1.0, 1.0),
         description="size of the files' pixels in mm along y,x (one number for both); where it is "

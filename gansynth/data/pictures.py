@@ -32,7 +32,6 @@ from gansynth.data.picture_list import (
 from gansynth.data.planes import per_channel, rescale, resize
 from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.data.resplit import write_resplit
-from gansynth.data.skull import find_brain, warn_of_limits
 from gansynth.data.source_2d import FlatSource
 from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -52,8 +51,6 @@ def open_pictures(request: SourceRequest) -> PictureSource:
     source = PictureSource(request)
     for _, _, fault in source.found.faults:
         raise fault
-    if source.options.skull_strip:
-        warn_of_limits(source.name)
     _ = source.train_ids
     return source
 
@@ -69,7 +66,6 @@ class PictureSource(FlatSource):
         self.options = parse_read(PictureOptions, request)
         self.request = absolute(request, folder)
         self.found: PictureSet = list_pictures(folder, self.options)
-        self._crops: dict[str, tuple[slice, slice]] = {}
         self._numbers = BINARY
         if self.options.labels is not None:
             self._numbers = {n: label for label, n in enumerate(self.options.labels.values())}
@@ -130,7 +126,7 @@ class PictureSource(FlatSource):
         spacing, size = self.options.spacing, self.options.resize
         if self.unit == "px" or size is None:
             return spacing
-        shapes = [self._unresized_shape(case) for case in self.train_ids]
+        shapes = [self.file_shape(case) for case in self.train_ids]
         factors = np.median(shapes, axis=0) / size
         return tuple(round(float(n), 6) for n in np.array(spacing) * factors)
 
@@ -144,8 +140,6 @@ class PictureSource(FlatSource):
         options = self.options.model_dump(
             mode="json", include={"labels", "window", "spacing", "resize"}
         )
-        if self.options.skull_strip:  # records without stay what they were before there were any
-            options["skull_strip"] = True
         host = {
             "dataset": self.name,
             "channels": list(self._channels),
@@ -196,31 +190,14 @@ class PictureSource(FlatSource):
         labels = None
         if picture.mask is not None:
             labels = self.read_mask(picture.mask, image.shape[1:])
-        if self.options.skull_strip:
-            brain = find_brain(array)
-            image = np.ascontiguousarray(brain.strip(image))
-            labels = None if labels is None else np.ascontiguousarray(labels[brain.crop])
         case = Case(case_id, self.subject(case_id), image, labels, label_class=picture.label_class)
         if self._boxes is not None:
             case = replace(case, boxes=self._boxes.of_case(case))
         return case if self.options.resize is None else resize(case, self.options.resize)
 
     def shape(self, case_id: str) -> tuple[int, ...]:
-        """Rows and columns of a picture, from its header; of a brain, from its pixels."""
-        return self.options.resize or self._unresized_shape(case_id)
-
-    def _unresized_shape(self, case_id: str) -> tuple[int, int]:
-        rows, columns = self.file_crop(case_id)
-        height, width = self.file_shape(case_id)
-        return len(range(height)[rows]), len(range(width)[columns])
-
-    def file_crop(self, case_id: str) -> tuple[slice, slice]:
-        """The brain's, of a skull-stripped picture; else all."""
-        if not self.options.skull_strip:
-            return slice(None), slice(None)
-        if case_id not in self._crops:
-            self._crops[case_id] = find_brain(read_picture(self._picture(case_id).image)).crop
-        return self._crops[case_id]
+        """Rows and columns of a picture, from its header."""
+        return self.options.resize or self.file_shape(case_id)
 
     def position(self, case_id: str) -> SlicePosition:
         """Subject of a picture; neighbours of a picture are unknown."""

@@ -221,14 +221,6 @@ Whole = Annotated[
         "resampled to, instead of crops of `size`. Samples are resampled back to the case's grid"
     ),
 ]
-SkullStrip = Annotated[
-    bool,
-    Field(
-        description="`yes`: what is not brain becomes 0, and the image is cropped to the brain; "
-        "boxes and masks are cropped along. By thresholds, for axial T1 slices: it often leaves "
-        "face and skull base; look, and see below"
-    ),
-]
 SplitsFile = Annotated[
     str | None,
     Field(

@@ -40,10 +40,6 @@ class FlatSource(CaseSource):
     def file_image(self, case_id: str) -> FloatArray:
         """The image as its file has it, float32 (C, H, W), in the file's units."""
 
-    def file_crop(self, case_id: str) -> tuple[slice, slice]:
-        """Crop of the file's pixels that ``load`` takes before it resamples them; here all."""
-        return slice(None), slice(None)
-
     @property
     def label_numbers(self) -> Mapping[int, int]:
         """Label -> its number in PNG files of label maps; here the same."""
@@ -51,7 +47,7 @@ class FlatSource(CaseSource):
 
     def encode_labels(self, case_id: str, labels: LabelArray) -> npt.NDArray[np.uint16]:
         """Encode labels on the grid of ``load`` for a PNG as large as the case's file."""
-        whole = self._file_labels(case_id, labels)
+        whole = pick(labels, self.file_shape(case_id))
         numbers = np.zeros(whole.shape, np.uint16)
         for label, number in self.label_numbers.items():
             numbers[whole == label] = number
@@ -60,13 +56,8 @@ class FlatSource(CaseSource):
     def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
         """Image and labels on the file's pixels, as volumes of one slice, and the affine."""
         affine = np.diag([*self.pixel_spacing(case_id)[::-1], 1.0, 1.0])
-        whole = self._file_labels(case_id, labels)
+        whole = pick(labels, self.file_shape(case_id))
         return self.file_image(case_id)[:, None], whole[None], affine
-
-    def _file_labels(self, case_id: str, labels: LabelArray) -> LabelArray:
-        crop, whole = self.file_crop(case_id), np.zeros(self.file_shape(case_id), np.int16)
-        whole[crop] = pick(labels, whole[crop].shape)
-        return whole
 
     def read_predicted(self, case_id: str, file: Path) -> LabelArray:
         """Read a predicted label map, int16 (H, W) on the file's pixels; DataFault if unfit."""
@@ -89,5 +80,4 @@ class FlatSource(CaseSource):
 
     def predicted(self, case_id: str, file: Path) -> LabelArray:
         """Read a predicted PNG on the file's pixels, as int16 on the grid of ``load``."""
-        labels = self.read_predicted(case_id, file)[self.file_crop(case_id)]
-        return pick(labels, self.shape(case_id))
+        return pick(self.read_predicted(case_id, file), self.shape(case_id))

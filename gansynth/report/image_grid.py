@@ -42,10 +42,8 @@ Picture = npt.NDArray[np.uint8]
 Window = tuple[float, float]
 Cell = tuple[str, Sequence[Sample | Case]]
 """A caption, and the items side by side below it."""
-_Strips = list[tuple[str, Picture]]
-"""The strip of each channel, and the text above it."""
 _Drawn = tuple[str, list[list[Picture | None]]]
-"""The caption of a case, and its panels, a row for each plane."""
+"""A caption, and rows of panels below it; cells of a sheet have equally many."""
 
 
 @dataclass(frozen=True)
@@ -80,38 +78,18 @@ def write_image_grid(
     Raises:
         EnvironmentFault: a disk error.
     """
-    windows = windows_of([item for _, items in cells for item in items])
-    drawn = [_cell(*cell, windows, schema, edge) for cell in cells]
-    width = max(strip.shape[1] for strips in drawn for _, strip in strips)
-    parts: list[Picture] = []
-    for first in range(0, len(drawn), across):
-        for line in zip(*drawn[first : first + across], strict=True):
-            missing = across - len(line)
-            parts.append(_texts([*(text for text, _ in line), *[""] * missing], width))
-            strips = [*(strip for _, strip in line), *[None] * missing]
-            parts.append(_together([strips], gap=0, least=width))
-    legend = _legend([item for _, items in cells for item in items], schema, width * across)
-    return _write(path, [*legend, *parts])
-
-
-def _cell(
-    caption: str,
-    items: Sequence[Sample | Case],
-    windows: Sequence[Window],
-    schema: Schema,
-    edge: int,
-) -> _Strips:
-    plane = three_planes(items[0].labels, items[0].image.shape[1:], items[0].boxes)[0]
-    caption = f"{caption}, slice {plane[1]}" if plane else caption
-    strips: _Strips = []
-    for channel, name in enumerate(schema.channels):
-        window = windows[channel]
-        panels = [_panel(item, plane, channel, window, item.labels, schema, edge) for item in items]
-        text = caption if channel == 0 else ""
-        if len(schema.channels) > 1:
-            text = f"{text}  {name}".strip()
-        strips.append((text, _together([panels])))
-    return strips
+    items = [item for _, shown in cells for item in shown]
+    windows, drawn = windows_of(items), []
+    for caption, shown in cells:
+        plane = three_planes(shown[0].labels, shown[0].image.shape[1:], shown[0].boxes)[0]
+        words = [caption, f"slice {plane[1]}" if plane else ""]
+        words += [" above ".join(schema.channels)] * (len(schema.channels) > 1)
+        rows: list[list[Picture | None]] = [
+            [_panel(item, plane, n, window, item.labels, schema, edge) for item in shown]
+            for n, window in enumerate(windows)
+        ]
+        drawn.append((", ".join(filter(None, words)), rows))
+    return _sheet(path, drawn, across, _names(items, schema))
 
 
 def write_overlays(
@@ -176,24 +154,10 @@ def write_sample_grid(
     across = min(max(1, COLUMNS // len(columns)), max(1, count))
     shown = list(zip_longest(samples[:count], real[:count]))
     drawn_cases = [_case(columns, *pair, windows, schema) for pair in shown]
-    planes = max((len(rows) for _, rows in drawn_cases), default=1)
-    empty: _Drawn = ("", [[None] * len(columns)] * planes)
-    drawn_cases += [empty] * (-len(shown) % across or (0 if shown else across))
-    panels = [p for _, rows in drawn_cases for row in rows for p in row if p is not None]
-    widths = [p.shape[1] for p in panels] or [EDGE]
-    widths += [text_width(column.heading) for column in columns]
-    width = len(columns) * (max(widths) + GAP)
-    parts: list[Picture] = []
-    for first in range(0, len(drawn_cases), across):
-        line = drawn_cases[first : first + across]
-        parts.append(_texts([caption for caption, _ in line], width))
-        rows = ([p for _, rows in line for p in rows[n]] for n in range(planes))
-        parts += [_together([row], least=max(widths)) for row in rows]
     title = title if count else f"{title} (no samples)".strip()
-    headings = [column.heading for column in columns] * across
-    above = [_texts([title], width * across)] * bool(title)
-    above += _legend([*samples, *real], schema, width * across)
-    return _write(path, [*above, _texts(headings, width // len(columns)), *parts])
+    names, headings = _names([*samples, *real], schema), [column.heading for column in columns]
+    empty: _Drawn = ("", [[None] * len(columns)])
+    return _sheet(path, drawn_cases or [empty], across, names, title, headings)
 
 
 def _columns(
@@ -350,43 +314,70 @@ def _label_panel(
     return picture
 
 
-def _together(rows: Sequence[Sequence[Picture | None]], gap: int = GAP, least: int = 0) -> Picture:
-    """Arrange images in cells of the largest size plus the gap; empty cells are white."""
-    shapes = [picture.shape for row in rows for picture in row if picture is not None]
-    height = max((shape[0] for shape in shapes), default=EDGE)
-    width = max(least, max((shape[1] for shape in shapes), default=EDGE))
-    height, width = height + gap, width + gap
-    sheet = np.full((len(rows) * height, len(rows[0]) * width, 3), 255, np.uint8)
-    for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
-            if picture is not None:
-                place = sheet[y * height :, x * width :]
-                place[: picture.shape[0], : picture.shape[1]] = picture
-    return sheet
+def _sheet(
+    path: Path,
+    cells: Sequence[_Drawn],
+    across: int,
+    names: Sequence[str],
+    title: str = "",
+    headings: Sequence[str] = (),
+) -> Path:
+    """Write cells side by side, below a title, the names of colours and headings of columns."""
+    panels = [panel for _, rows in cells for row in rows for panel in row if panel is not None]
+    least = [panel.shape[1] for panel in panels] or [EDGE]
+    width = max(*least, *map(text_width, headings), 0) + GAP
+    columns = len(cells[0][1][0])
+    total = across * columns * width
+    parts = [_texts([title], total)] if title else []
+    parts += _legend(names, total)
+    if headings:
+        parts.append(_texts([*headings] * across, width))
+    for first in range(0, len(cells), across):
+        line = cells[first : first + across]
+        parts.append(_texts([caption for caption, _ in line], columns * width))
+        for rows in zip(*(rows for _, rows in line), strict=True):
+            parts.append(_row([panel for row in rows for panel in row], width))
+    around = ((0, 0), (0, total), (0, 0))
+    sheet = np.concatenate([np.pad(p, around, constant_values=255)[:, :total] for p in parts])
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, png_bytes(sheet))
+    return path
 
 
-def _legend(items: Sequence[Sample | Case], schema: Schema, width: int) -> list[Picture]:
-    names = [name for name, value in schema.labels.items() if value in schema.foreground]
-    if all(item.labels is None for item in items):
-        boxed = any(item.boxes is not None for item in items)
-        names = list(schema.box_classes) if boxed else []
-    lines: list[list[Picture]] = []
+def _row(panels: Sequence[Picture | None], width: int) -> Picture:
+    height = max((panel.shape[0] for panel in panels if panel is not None), default=EDGE)
+    row = np.full((height + GAP, len(panels) * width, 3), 255, np.uint8)
+    for number, panel in enumerate(panels):
+        if panel is not None:
+            row[: panel.shape[0], number * width :][:, : panel.shape[1]] = panel
+    return row
+
+
+def _names(items: Sequence[Sample | Case], schema: Schema) -> list[str]:
+    """Return the names of the colours: of labels; of boxes, if no item has labels."""
+    if any(item.labels is not None for item in items):
+        return [name for name, value in schema.labels.items() if value in schema.foreground]
+    return list(schema.box_classes) if any(item.boxes is not None for item in items) else []
+
+
+def _legend(names: Sequence[str], width: int) -> list[Picture]:
+    lines: list[Picture] = []
+    left = width
     for index, name in enumerate(names):
-        word = np.pad(
-            text_line(name, text_width(name)), ((0, 0), (14, 8), (0, 0)), constant_values=255
-        )
-        word[3:-3, 2:12] = rgb(colour_of(index))
-        if not lines or sum(w.shape[1] for w in (*lines[-1], word)) > width:
-            lines.append([])
-        lines[-1].append(word)
-    blank = text_line("", width)
-    return [np.concatenate([*line, blank], axis=1)[:, :width] for line in lines]
+        word = text_line(name, text_width(name))
+        if left + 22 + word.shape[1] > width:
+            lines.append(text_line("", width))
+            left = 0
+        lines[-1][3:-3, left + 2 : left + 12] = rgb(colour_of(index))
+        lines[-1][:, left + 14 :][:, : word.shape[1]] = word[:, : width - left - 14]
+        left += 22 + word.shape[1]
+    return lines
 
 
 def _texts(texts: Sequence[str], width: int) -> Picture:
     """Draw texts side by side, each in as many lines as it takes within its width."""
-    columns = [_lines(text, width) for text in texts]
-    rows = zip_longest(*columns, fillvalue="")
+    rows = zip_longest(*(_lines(text, width) for text in texts), fillvalue="")
     return np.concatenate(
         [np.concatenate([text_line(line, width) for line in row], axis=1) for row in rows]
     )
@@ -403,10 +394,3 @@ def _lines(text: str, width: int) -> list[str]:
                 lines.append("")
             lines[-1] += letter
     return lines
-
-
-def _write(path: Path, parts: Sequence[Picture]) -> Path:
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(path, png_bytes(np.concatenate(parts)))
-    return path

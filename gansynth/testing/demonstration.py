@@ -90,7 +90,6 @@ SHOWN, SHOWN_VOXELS = 4, 40
 """Samples in the first picture, each of another phantom, with so much tumour at least."""
 SIMULATED = {
     "tissues": "healthy brains",
-    "brats": "brains with simulated gliomas",
     "livers": "CT of livers with simulated lesions",
 }
 SUBJECTS = (6, 4.0), (15, 2.5)
@@ -206,13 +205,10 @@ def write_phantoms(
             *("gliomas", phantoms.write_deepmedic),
             brains(channels=tuple(channels) or ("FLAIR", "T1c")),
         ),
-        "yolo": (
-            *("metastases", phantoms.write_yolo),
-            phantoms.MetastasisOptions(brains(channels=("T1c",))),
-        ),
+        "yolo": ("gliomas", phantoms.write_yolo, brains(channels=("T1c",))),
         "brats": (kind, phantoms.write_gliomas, brains()),
         "tissues": (kind, phantoms.write_tissues, brains(channels=("T1",))),
-        "livers": (kind, phantoms.write_livers, phantoms.LiverOptions((4.0, mm, mm))),
+        "livers": (kind, phantoms.write_livers, (4.0, mm, mm)),
     }
     place, writer, options = places[kind]
     made = _write(writer, out / place, subjects, seed, options, reporter)
@@ -221,7 +217,7 @@ def write_phantoms(
         "deepmedic": f"check deepmedic:{made} --read model={made.with_name('modelConfig.cfg')}",
         "yolo": f"check yolo:{made}",
     }.get(kind, f"check nifti:{made}")
-    simulated = SIMULATED.get(kind, "brains with simulated tumours")
+    simulated = SIMULATED.get(kind, "brains with simulated gliomas")
     return {
         "note": f"These are phantoms, simulated {simulated}; no patient is in them.",
         "subjects": subjects,

@@ -13,12 +13,10 @@ from gansynth.data.connected_components import boxes_of
 from gansynth.data.label_statistics import LabelPriors, roughness
 from gansynth.data.lesion_contrast import LesionContrast
 from gansynth.data.lesion_rims import contrasts, tighten
-from gansynth.data.skull import find_brain
 from gansynth.data.slice_interpolation import interpolate_slices
 from tests import spots
 from tests.conftest import toy_case
 from tests.data import sets
-from tests.heads import head
 
 SOLID = Schema(("T1",), {"background": 0, "organ": 1, "lesion": 2}, (1.0, 1.0, 1.0))
 
@@ -85,17 +83,6 @@ def test_what_is_learnt_of_lesions_is_what_it_was(unchanged):
         found = [contrasts(case.image, loose), tighten(case.image, loose)]
         unchanged(f"contrasts {index}", [*found, known.reject_reason(case.image, loose)])
         unchanged(f"bodies {index}", organ_mask(case.image))
-
-
-def test_brains_are_what_they_were(unchanged):
-    for seed, scalp in enumerate((0.08, 0.1, 0.25)):
-        one = head(seed, 128, scalp=scalp, rim=0.8)
-        brain = find_brain(one.image)
-        box = np.array([one.box], np.float32)
-        unchanged(f"brain {seed}", [brain.mask, brain.crop, brain.shares(box)])
-        colours = one.image[..., None].repeat(3, axis=2)
-        assert (find_brain(colours).mask == brain.mask).mean() > 0.999
-        assert np.array_equal(brain.strip(colours)[..., 1], brain.strip(one.image))
 
 
 def test_labels_between_slices_are_what_they_were(unchanged):

@@ -602,7 +602,7 @@ def test_cases_are_brains_of_256_by_256_for_one_generator_or_one_per_class(tmp_p
     found = planned(toy_yolo(tmp_path / "d", names=("glioma", "pituitary")))
     (joint,), (each,) = found.sets, planned(tmp_path / "d" / "data.yaml", "per-class").sets
     assert joint.name == "joint"
-    assert joint.request.read == {"skull_strip": "yes", "size": "256x256", "fit": "stretch"}
+    assert joint.request.read == {"size": "256x256", "fit": "stretch"}
     assert found.source.space.size == (256, 256)
     assert each.composite == PerClass("cpggan", "each")
     assert each.request.read["classes"] == "boxes"
@@ -610,7 +610,7 @@ def test_cases_are_brains_of_256_by_256_for_one_generator_or_one_per_class(tmp_p
 
 def test_pictures_with_masks_are_taken_too(tmp_path):
     read = find_recipe("han2019-cpggan").read_of("pictures")
-    assert read == {"skull_strip": "yes", "resize": "256x256", "boxes": "yes"}
+    assert read == {"resize": "256x256", "boxes": "yes"}
     with pytest.raises(UsageFault, match="does not say how to read it, expected yolo: or pictures"):
         planned(tmp_path, kind="nifti")
 

@@ -80,7 +80,7 @@ def test_a_walk_is_drawn_if_asked_for(fitted_gan, tmp_path):
     report = look(fitted_gan[0], out=tmp_path, interpolate=3, rows=2)
     assert report["interpolation"]["sheet"] == str(tmp_path / "interpolation.png")
     height, width, _ = read_picture(tmp_path / "interpolation.png").shape
-    assert (height, width) == (LINE + 2 * 2 * (LINE + EDGE + GAP), 3 * (EDGE + GAP))
+    assert (height, width) == (LINE + 2 * (LINE + 2 * (EDGE + GAP)), 3 * (EDGE + GAP))
 
 
 def test_without_latents_nothing_is_drawn(toy_fit, tmp_path):

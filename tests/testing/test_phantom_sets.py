@@ -22,8 +22,6 @@ from gansynth.testing.phantoms import (
     BRATS_LABELS,
     LABELS,
     TISSUES,
-    LiverOptions,
-    MetastasisOptions,
     PhantomOptions,
     make_phantom,
     write_deepmedic,
@@ -37,14 +35,13 @@ from gansynth.testing.phantoms._yolo import FEWEST_PIXELS
 
 COARSE = PhantomOptions(spacing_mm=8.0)
 T1 = replace(COARSE, channels=("T1",))
-LIVERS = LiverOptions(spacing_mm=(4.0, 6.0, 6.0))
+LIVERS = (4.0, 6.0, 6.0)
 TWO = PhantomOptions(spacing_mm=8.0, channels=("FLAIR", "T1c"))
-BODY = PhantomOptions(spacing_mm=4.0, channels=("T1c",))
-METASTASES = MetastasisOptions(BODY, radius_mm=(4.0, 9.0))
+SLICES = PhantomOptions(spacing_mm=4.0, channels=("T1c",))
 SETS: dict[str, tuple[Any, int, Any]] = {
     "nnunet": (write_nnunet_raw, 2, COARSE),
     "deepmedic": (write_deepmedic, 4, TWO),
-    "yolo": (write_yolo, 5, METASTASES),
+    "yolo": (write_yolo, 5, SLICES),
     "tissues": (write_tissues, 5, T1),
     "brats": (write_gliomas, 5, COARSE),
     "livers": (write_livers, 5, LIVERS),
@@ -117,7 +114,7 @@ def test_progress_is_told_after_each_case(base):
     ] == PROGRESS
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SETS if kind != "nnunet"])
+@pytest.mark.parametrize("kind", SETS)
 def test_a_folder_in_use_and_too_few_subjects_are_refused(base, tmp_path, kind):
     write, _, options = SETS[kind]
     before = hashes(base / kind)
@@ -145,7 +142,7 @@ def test_every_set_says_that_it_is_no_patients(base, file):
     [
         *((kind, f"check nifti:{{}}/{kind}", kind) for kind in PAPERS),
         ("deepmedic", "check deepmedic:", "gliomas/trainConfig.cfg"),
-        ("yolo", "check yolo:{}/metastases/data.yaml", "metastases"),
+        ("yolo", "check yolo:{}/gliomas/data.yaml", "gliomas"),
     ],
 )
 def test_the_demo_writes_them_and_says_what_to_run(
@@ -183,26 +180,16 @@ def test_files_hold_the_phantom_as_x_y_z(raw):
     assert np.array_equal(image.affine, phantom.affine)
     assert np.array_equal(np.asarray(image.dataobj).T, phantom.image[2])
     labels = array(raw / "labelsTr" / "phantom_001.nii.gz")
-    assert labels.dtype == np.uint8
     assert np.array_equal(labels, phantom.labels)
 
 
-def test_cases_of_another_run_are_not_mixed_in(tmp_path):
-    stranger = tmp_path / "Dataset999_Phantom" / "imagesTr" / "phantom_007_0000.nii.gz"
-    stranger.parent.mkdir(parents=True)
-    stranger.touch()
-    with pytest.raises(UsageFault, match="phantom_007"):
-        write_nnunet_raw(tmp_path, 2, 5, COARSE)
-
-
-def test_an_interrupted_run_leaves_no_dataset_json(tmp_path):
+def test_an_interrupted_run_leaves_nothing(tmp_path):
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    write_nnunet_raw(tmp_path, 1, 5, COARSE)
     with pytest.raises(KeyboardInterrupt):
         write_nnunet_raw(tmp_path, 1, 5, COARSE, progress=stop)
-    assert not (tmp_path / "Dataset999_Phantom" / "dataset.json").exists()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def values(path: Path) -> dict[str, Any]:
@@ -256,7 +243,7 @@ def test_the_data_set_says_what_both_detectors_want_to_know(base):
     assert text.startswith("# PHANTOMS, NOT PATIENTS")
     assert yaml.safe_load(text) == {
         **{part: f"images/{part}" for part in ("train", "val", "test")},
-        **{"nc": 1, "names": {0: "metastasis"}, "channels": 1},
+        **{"nc": 1, "names": {0: "glioma"}, "channels": 1},
     }
 
 
@@ -268,12 +255,8 @@ def test_no_subject_is_in_two_splits_and_every_slice_has_its_text(base):
     assert {(path.parent.name, path.name[:7]) for path in images} == set(people)
 
 
-def test_many_slices_are_free_of_lesions_and_the_counts_are_told(base, slices):
-    free = sum(int(boxes.size == 0) for _, _, boxes in slices)
-    splits = json.loads((base / "yolo" / "phantoms.json").read_text())["splits"].values()
-    assert 0.2 < free / len(slices) < 0.9
-    assert free == sum(split["images_without_lesion"] for split in splits)
-    assert len(slices) == sum(split["images"] for split in splits)
+def test_many_slices_are_free_of_lesions(slices):
+    assert 0.2 < sum(int(boxes.size == 0) for _, _, boxes in slices) / len(slices) < 0.9
 
 
 def test_boxes_lie_on_whole_pixels_around_something_bright(slices):
@@ -290,12 +273,16 @@ def test_boxes_lie_on_whole_pixels_around_something_bright(slices):
 
 
 def test_the_front_is_up(slices):
-    """The front of a brain's slice is narrower than its back half: it lies in the upper rows."""
-    name, pixels, _ = max(slices, key=lambda found: np.count_nonzero(found[1]))
-    rows = np.count_nonzero(pixels, axis=1)
-    filled = np.flatnonzero(rows)
-    quarter = filled.size // 4
-    assert rows[filled[:quarter]].mean() < rows[filled[-quarter:]].mean(), name
+    """A brain is narrower in front, on average: that lies in the upper rows."""
+    ends = []
+    for _, pixels, _ in slices:
+        rows = np.count_nonzero(pixels, axis=1)
+        filled = rows[rows > 0]
+        ends.append(
+            [part.mean() for part in (filled[: len(filled) // 4], filled[::-1][: len(filled) // 4])]
+        )
+    front, back = np.mean(ends, axis=0)
+    assert front < 0.95 * back
 
 
 @pytest.mark.parametrize(
@@ -354,13 +341,3 @@ def test_livers_labels_are_exact_where_drawn_and_about_right_between(base, index
     between = np.flatnonzero(labels[first::3].any(axis=(1, 2))) * 3 + first
     inner = slice(between[0], between[-1] + 1)
     assert dice(labels[inner], truth[inner]) > 0.86
-
-
-def test_left_to_the_source_the_slices_between_are_the_same(base, tmp_path):
-    sparse = write_livers(tmp_path / "sparse", 2, 3, replace(LIVERS, completed=False))
-    drawn = array(sparse / "labels/liver_001.nii.gz")
-    completed = array(base / "livers/labels/liver_001.nii.gz")
-    assert drawn.sum() < 0.6 * completed.sum()
-    read = opened(sparse, between="3", folds="2").load("liver_001").labels
-    assert read is not None
-    assert np.array_equal(read, completed)

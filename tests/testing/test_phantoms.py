@@ -13,12 +13,9 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.testing.phantoms import (
     CHANNELS,
     LABELS,
-    LiverOptions,
-    MetastasisOptions,
     PhantomOptions,
     load_atlas,
     make_liver,
-    make_metastases,
     make_phantom,
     make_tissues,
 )
@@ -28,7 +25,6 @@ from gansynth.testing.phantoms._tumour import choose_site, push_aside
 
 COARSE = PhantomOptions(spacing_mm=4.0)
 T1 = PhantomOptions(spacing_mm=4.0, channels=("T1",))
-METASTASES = MetastasisOptions(replace(COARSE, channels=("T1c",)), radius_mm=(4.0, 9.0))
 # Same place, no scanner: what is left are the tissues' contrasts.
 STILL = replace(
     COARSE, deformation_mm=0.0, affine_scale=0.0, affine_shear=0.0, affine_shift_mm=0.0,
@@ -188,14 +184,6 @@ def test_the_bias_field_is_a_smooth_factor(still):
         (PhantomOptions, {"mass_effect": (0.2, 1.0)}),
         (PhantomOptions, {"noise": -0.1}),
         (PhantomOptions, {"affine_shear": 0.5}),
-        (LiverOptions, {"spacing_mm": (0.5, 2.0, 2.0)}),
-        (LiverOptions, {"every": 0}),
-        (LiverOptions, {"tumours": (0, 2)}),
-        (LiverOptions, {"radius_mm": (9.0, 3.0)}),
-        (LiverOptions, {"noise_hu": -1.0}),
-        (MetastasisOptions, {"lesions": (3, 2)}),
-        (MetastasisOptions, {"radius_mm": (0.0, 2.0)}),
-        (MetastasisOptions, {"vessel_mm": (2.0, 1.0)}),
     ],
 )
 def test_wrong_options_are_refused(options, wrong):
@@ -205,38 +193,7 @@ def test_wrong_options_are_refused(options, wrong):
 
 def test_a_negative_index_is_refused():
     with pytest.raises(UsageFault, match="expected 0 or more"):
-        make_liver(-1)
-
-
-@pytest.fixture(scope="module")
-def metastases():
-    return [make_metastases(index, 0, METASTASES) for index in range(3)]
-
-
-def test_a_brain_has_several_small_bright_lesions_that_do_not_touch(metastases):
-    for phantom in metastases:
-        own = phantom.lesions > 0
-        numbers = np.unique(phantom.lesions[own])
-        assert 2 <= numbers.size <= 7
-        assert (phantom.image[own] > 0).all()
-        assert ndimage.label(own, np.ones((3, 3, 3)))[1] <= numbers.size
-        assert (ndimage.maximum_filter(phantom.lesions, 3)[own] == phantom.lesions[own]).all()
-        brain = phantom.image[(phantom.image > 0) & ~own]
-        for number in numbers:
-            lesion = phantom.lesions == number
-            assert np.count_nonzero(lesion) * MILLILITRES < 8  # a ball of 9 mm has 3
-            assert np.percentile(phantom.image[lesion], 75) > 1.1 * np.median(brain)
-
-
-def test_vessels_are_bright_where_no_lesion_is():
-    without = make_metastases(0, 0, MetastasisOptions(METASTASES.body, vessels=(0, 0)))
-    vessels = make_metastases(0, 0, MetastasisOptions(METASTASES.body))
-    assert np.array_equal(without.lesions, vessels.lesions)
-    far = ndimage.maximum_filter(vessels.lesions, 5) == 0
-    brighter = far & (vessels.image > 1.2 * without.image + 20)
-    assert brighter.sum() > 30
-    bright = np.percentile(without.image[without.lesions > 0], 50)
-    assert np.percentile(vessels.image[brighter], 90) > 0.6 * bright
+        make_phantom(-1)
 
 
 def test_tissues_are_the_whole_brain_and_look_like_a_gliomas_away_from_it():
@@ -266,17 +223,21 @@ def test_nobody_is_in_both_sets():
 def test_a_liver_lies_on_the_right_is_brighter_than_its_lesions_and_has_fat_and_bone_around():
     counts = set()
     for index in range(5):
-        phantom = make_liver(index, 0, LiverOptions(spacing_mm=(4.0, 6.0, 6.0)))
-        healthy = phantom.image[phantom.liver & (phantom.labels == 0)].mean()
+        phantom = make_liver(index, 0, (4.0, 6.0, 6.0))
+        image, lesions = phantom.image[0], phantom.labels > 0
+        around = ndimage.binary_dilation(lesions, iterations=2) & ~lesions
+        healthy = np.median(image[around])
         assert 60 < healthy < 110
-        assert phantom.image[phantom.labels > 0].mean() < healthy - 15
-        assert phantom.liver[phantom.labels > 0].all()
-        right = phantom.liver[..., phantom.liver.shape[2] // 2 :].sum() / phantom.liver.sum()
-        assert right > 0.85
-        assert 0.9 < phantom.liver.sum() * np.prod(phantom.spacing) / 1e6 < 2.5  # litres
-        assert phantom.image.min() == phantom.image[0, 0, 0] == -1000
-        assert 0.03 < ((phantom.image > -150) & (phantom.image < -50)).mean() < 0.25
-        assert phantom.image.max() > 250
+        assert image[lesions].mean() < healthy - 15
+        smooth = ndimage.gaussian_filter(image, 1)
+        parts = ndimage.label((smooth > 62) & (smooth < 100))[0]
+        liver = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+        liver = ndimage.binary_opening(liver) | lesions
+        assert liver[..., liver.shape[2] // 2 :].sum() / liver.sum() > 0.85
+        assert 0.9 < liver.sum() * np.prod(phantom.spacing) / 1e6 < 2.5  # litres
+        assert image.min() == image[0, 0, 0] == -1000
+        assert 0.03 < ((image > -150) & (image < -50)).mean() < 0.25
+        assert image.max() > 250
         counts.add(ndimage.label(phantom.labels)[1])
     assert counts <= {1, 2, 3, 4}
     assert len(counts) > 1

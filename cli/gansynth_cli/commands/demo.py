@@ -29,7 +29,7 @@ from gansynth_cli.typed_options import with_needs
     type=click.Choice(["nnunet", "deepmedic", "brats", "tissues", "livers", "yolo"]),
     help="Write phantoms and stop. nnunet, deepmedic, brats: gliomas as a raw data set of nnU-Net, "
     "as lists and configurations of DeepMedic, or as BraTS folders. tissues: healthy brains with "
-    "their tissues. livers: CT with lesions. yolo: small metastases with boxes.",
+    "their tissues. livers: CT with lesions. yolo: slices of gliomas with boxes.",
 )
 @click.option(
     "--channels",

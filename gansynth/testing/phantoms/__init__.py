@@ -1,7 +1,7 @@
 """Phantoms: simulated scans with simulated tumours, for demos and tests without data.
 
-Brain MR: gliomas with label maps, for segmentation; small metastases with boxes, for detection;
-healthy brains with tissue labels. Abdominal CT: livers with lesions.
+Brain MR: gliomas with label maps, for segmentation, or with boxes, for detection; healthy brains
+with tissue labels. Abdominal CT: livers with lesions.
 
 The brains' anatomy comes from the MNI152 maps in the user's nilearn, which are never copied into
 this package. (Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, MNI, McGill
@@ -14,15 +14,10 @@ from gansynth.testing.phantoms._folders import (
     BRATS_LABELS,
     write_gliomas,
     write_livers,
+    write_nnunet_raw,
     write_tissues,
 )
-from gansynth.testing.phantoms._livers import LIVER_LABELS, LiverOptions, LiverPhantom, make_liver
-from gansynth.testing.phantoms._metastases import (
-    MetastasisOptions,
-    MetastasisPhantom,
-    make_metastases,
-)
-from gansynth.testing.phantoms._nnunet import write_nnunet_raw
+from gansynth.testing.phantoms._livers import LIVER_LABELS, make_liver
 from gansynth.testing.phantoms._options import CHANNELS, LABELS, PhantomOptions
 from gansynth.testing.phantoms._phantom import TISSUES, Phantom, make_phantom, make_tissues
 from gansynth.testing.phantoms._yolo import write_yolo
@@ -34,15 +29,10 @@ __all__ = [
     "LIVER_LABELS",
     "TISSUES",
     "Atlas",
-    "LiverOptions",
-    "LiverPhantom",
-    "MetastasisOptions",
-    "MetastasisPhantom",
     "Phantom",
     "PhantomOptions",
     "load_atlas",
     "make_liver",
-    "make_metastases",
     "make_phantom",
     "make_tissues",
     "write_deepmedic",

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.testing.phantoms._nnunet import (
+from gansynth.data.case_writer import write_volume
+from gansynth.testing.phantoms._folders import (
     DESCRIPTION,
     LICENCE,
     Progress,
     counted,
     new_folder,
-    nifti_bytes,
     write_json,
 )
 from gansynth.testing.phantoms._options import LABELS, PhantomOptions
@@ -109,14 +109,13 @@ def write_deepmedic(
 
 
 def _write_subject(folder: Path, phantom: Phantom, channels: Sequence[str]) -> None:
-    folder.mkdir()
     brain = phantom.image[0] > 0
     for channel, volume in zip(channels, phantom.image, strict=True):
         inside = volume[brain].astype(np.float64)
         normal = ((volume - inside.mean()) / inside.std()).astype(np.float32)
-        (folder / f"{channel}.nii.gz").write_bytes(nifti_bytes(normal, phantom.affine))
+        write_volume(folder / f"{channel}.nii.gz", normal, phantom.affine)
     for name, labels in (("labels", phantom.labels), ("brain", brain.astype(np.int16))):
-        (folder / f"{name}.nii.gz").write_bytes(nifti_bytes(labels, phantom.affine))
+        write_volume(folder / f"{name}.nii.gz", labels, phantom.affine)
 
 
 def _lists(

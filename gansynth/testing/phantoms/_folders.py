@@ -1,8 +1,10 @@
-"""Phantoms as folders of NIfTI files: healthy brains, livers, and gliomas in BraTS's layout."""
+"""Phantoms as folders of NIfTI files: nnU-Net raw data, BraTS folders, healthy brains, livers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,28 +12,94 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gansynth.testing.phantoms._livers import LIVER_LABELS, LiverOptions, LiverPhantom, make_liver
-from gansynth.testing.phantoms._nnunet import (
-    DESCRIPTION,
-    LICENCE,
-    Progress,
-    counted,
-    new_folder,
-    nifti_bytes,
-    write_json,
-)
-from gansynth.testing.phantoms._options import CHANNELS, PhantomOptions
-from gansynth.testing.phantoms._phantom import TISSUES, make_phantom, make_tissues
+from gansynth.data.case_writer import write_volume
+from gansynth.data.slice_interpolation import interpolate_slices
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import disk_errors, whole_folder
+from gansynth.testing.phantoms._livers import LIVER_LABELS, Spacing, make_liver
+from gansynth.testing.phantoms._options import CHANNELS, LABELS, PhantomOptions
+from gansynth.testing.phantoms._phantom import TISSUES, Phantom, make_phantom, make_tissues
 
+NOTE = (
+    "PHANTOMS, NOT PATIENTS: simulated {}, made by gansynth. For demonstrations and software tests "
+    "only; nothing here has any clinical meaning."
+)
+DESCRIPTION = NOTE.format("brain MR with simulated gliomas") + (
+    " Anatomy derived from the MNI152 maps as shipped by nilearn; Copyright (C) 1993-2009 Louis "
+    "Collins, McConnell Brain Imaging Centre, MNI, McGill University."
+)
+LICENCE = (
+    "Derived from the MNI152 maps, whose licence nilearn states as unknown; other distributors of "
+    "them carry the McGill notice, which permits use, copying, modification and distribution for "
+    "any purpose and without fee, provided that the copyright notice appears in all copies."
+)
 BRATS_CHANNELS = dict(zip(CHANNELS, ("t1", "t1ce", "t2", "flair"), strict=True))
 BRATS_LABELS = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 4}
-BRATS_VALUES = np.array([0, 2, 1, 4], np.uint8)
+BRATS_VALUES = np.array([0, 2, 1, 4], np.int16)
 """BraTS's value of each of our labels: background, oedema, core (necrosis), enhancing."""
-TISSUES_DESCRIPTION = DESCRIPTION.replace("with simulated gliomas", "of healthy subjects")
-LIVERS_DESCRIPTION = (
-    "PHANTOMS, NOT PATIENTS: simulated abdominal CT with simulated lesions of the liver, made by "
-    "gansynth. For demonstrations and software tests only; nothing here has any clinical meaning."
-)
+EVERY = 3
+"""Every n-th slice of a liver is drawn by hand."""
+Progress = Callable[[int, int], None]
+"""Called after each subject with the number done, and the total."""
+Volumes = Mapping[str, NDArray[Any]]
+
+
+@contextmanager
+def new_folder(folder: Path, n: int, least: int, subjects: str) -> Iterator[Path]:
+    """Yield a temporary folder that replaces ``folder`` when it is complete.
+
+    Raises:
+        UsageFault: `n` is below `least` subjects, or the folder exists and is not empty.
+    """
+    if n < least:
+        raise UsageFault(f"n {n}; expected at least {least} {subjects}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageFault(f"{folder}: exists already, expected a new folder; choose another")
+    with whole_folder(folder) as building, disk_errors(folder):
+        yield building
+
+
+def counted(n: int, progress: Progress | None) -> Iterator[int]:
+    """Yield the numbers of `n` subjects; each is reported before the next one."""
+    for index in range(n):
+        yield index
+        if progress is not None:
+            progress(index + 1, n)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file with a final newline."""
+    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def write_nnunet_raw(
+    folder: Path,
+    n: int,
+    seed: int = 0,
+    options: PhantomOptions | None = None,
+    dataset_id: int = 999,
+    name: str = "Phantom",
+    progress: Progress | None = None,
+) -> Path:
+    """Write `n` gliomas below `folder` (nnU-Net's raw folder) and return the data set's folder.
+
+    Cases are `phantom_000`, `phantom_001`, ... The same arguments give the same bytes.
+
+    Raises:
+        UsageFault: `n` is below 1, or the data set's folder exists and is not empty.
+    """
+    options = options or PhantomOptions()
+    names = {str(number): channel for number, channel in enumerate(options.channels)}
+    about = {
+        **{"name": name, "description": DESCRIPTION, "licence": LICENCE},
+        **{"channel_names": names, "labels": LABELS, "numTraining": n, "file_ending": ".nii.gz"},
+        "phantoms": {"seed": seed, **asdict(options)},
+    }
+    base = folder / f"Dataset{dataset_id:03d}_{name}"
+    parts = "imagesTr/phantom_{:03d}", "labelsTr/phantom_{:03d}"
+    return _write(
+        base, n, lambda i: make_phantom(i, seed, options), _numbered(*parts), about, progress
+    )
 
 
 def write_tissues(
@@ -51,18 +119,14 @@ def write_tissues(
         UsageFault: `n` is below 1, or the folder exists and is not empty.
     """
     options = options or PhantomOptions(channels=("T1",))
-    with new_folder(folder, n, 1, "subject") as building:
-        for index in counted(n, progress):
-            phantom = make_tissues(index, seed, options)
-            case = f"healthy_{index:03d}"
-            for channel, volume in enumerate(phantom.image):
-                path = building / "images" / f"{case}_{channel:04d}.nii.gz"
-                _write(path, volume, phantom.affine)
-            labels = phantom.labels.astype(np.uint8)
-            _write(building / "labels" / f"{case}.nii.gz", labels, phantom.affine)
-        about = _about(TISSUES_DESCRIPTION, TISSUES, seed, asdict(options))
-        _write_names(building, options.channels, {**about, "licence": LICENCE})
-    return folder
+    names = {str(number): channel for number, channel in enumerate(options.channels)}
+    text = DESCRIPTION.replace("with simulated gliomas", "of healthy subjects")
+    about = {"channel_names": names, "description": text, "labels": TISSUES}
+    about |= {"phantoms": {"seed": seed, **asdict(options)}, "licence": LICENCE}
+    parts = "images/healthy_{:03d}", "labels/healthy_{:03d}"
+    return _write(
+        folder, n, lambda i: make_tissues(i, seed, options), _numbered(*parts), about, progress
+    )
 
 
 def write_gliomas(
@@ -82,25 +146,25 @@ def write_gliomas(
         UsageFault: `n` is below 1, or the folder exists and is not empty.
     """
     options = options or PhantomOptions()
-    with new_folder(folder, n, 1, "subject") as building:
-        for index in counted(n, progress):
-            phantom = make_phantom(index, seed, options)
-            case = f"phantom_{index:03d}"
-            for channel, volume in zip(options.channels, phantom.image, strict=True):
-                path = building / case / f"{case}_{BRATS_CHANNELS[channel]}.nii.gz"
-                _write(path, volume, phantom.affine)
-            labels = BRATS_VALUES[phantom.labels]
-            _write(building / case / f"{case}_seg.nii.gz", labels, phantom.affine)
-        about = _about(DESCRIPTION, BRATS_LABELS, seed, asdict(options))
-        write_json(building / "phantoms.json", {**about, "licence": LICENCE})
-    return folder
+
+    def files(index: int, phantom: Phantom) -> Volumes:
+        start = f"phantom_{index:03d}/phantom_{index:03d}_"
+        named = zip(options.channels, phantom.image, strict=True)
+        images = {start + BRATS_CHANNELS[channel]: volume for channel, volume in named}
+        return {**images, f"{start}seg": BRATS_VALUES[phantom.labels]}
+
+    about = {"description": DESCRIPTION, "labels": BRATS_LABELS}
+    about |= {"phantoms": {"seed": seed, **asdict(options)}, "licence": LICENCE}
+    return _write(
+        folder, n, lambda i: make_phantom(i, seed, options), files, about, progress, "phantoms"
+    )
 
 
 def write_livers(
     folder: Path,
     n: int,
     seed: int = 0,
-    options: LiverOptions | None = None,
+    spacing_mm: Spacing = (3.0, 2.0, 2.0),
     progress: Progress | None = None,
 ) -> Path:
     """Write `n` CT of livers with lesions, for `nifti:FOLDER`, and return the folder.
@@ -113,47 +177,44 @@ def write_livers(
     Raises:
         UsageFault: `n` is below 1, or the folder exists and is not empty.
     """
-    options = options or LiverOptions()
+
+    def files(index: int, phantom: Phantom) -> Volumes:
+        first = int(phantom.labels.sum(axis=(1, 2)).argmax()) % EVERY
+        drawn = np.zeros_like(phantom.labels)
+        drawn[first::EVERY] = phantom.labels[first::EVERY]
+        return {
+            f"images/liver_{index:03d}_0000": phantom.image[0],
+            f"labels/liver_{index:03d}": interpolate_slices(drawn, every=EVERY),
+            f"truth/liver_{index:03d}": phantom.labels,
+        }
+
+    text = NOTE.format("abdominal CT with simulated lesions of the liver")
+    about = {"channel_names": {"0": "CT"}, "description": text, "labels": LIVER_LABELS}
+    about |= {"phantoms": {"seed": seed, "spacing_mm": spacing_mm}}
+    return _write(folder, n, lambda i: make_liver(i, seed, spacing_mm), files, about, progress)
+
+
+def _numbered(images: str, labels: str) -> Callable[[int, Phantom], Volumes]:
+    """Name files as nnU-Net does: ``_0000`` after a case's first channel."""
+    return lambda index, phantom: {
+        **{f"{images.format(index)}_{c:04d}": v for c, v in enumerate(phantom.image)},
+        labels.format(index): phantom.labels,
+    }
+
+
+def _write(
+    folder: Path,
+    n: int,
+    make: Callable[[int], Phantom],
+    files: Callable[[int, Phantom], Volumes],
+    about: Mapping[str, Any],
+    progress: Progress | None,
+    document: str = "dataset",
+) -> Path:
     with new_folder(folder, n, 1, "subject") as building:
         for index in counted(n, progress):
-            phantom = make_liver(index, seed, options)
-            case = f"liver_{index:03d}"
-            volumes: dict[str, NDArray[Any]] = {
-                f"images/{case}_0000": phantom.image,
-                f"labels/{case}": draw_labels(phantom, options).astype(np.uint8),
-                f"truth/{case}": phantom.labels.astype(np.uint8),
-            }
-            for name, volume in volumes.items():
-                _write(building / f"{name}.nii.gz", volume, phantom.affine, code=1)
-        about = _about(LIVERS_DESCRIPTION, LIVER_LABELS, seed, asdict(options))
-        _write_names(building, ("CT",), about)
+            phantom = make(index)
+            for name, volume in files(index, phantom).items():
+                write_volume(building / f"{name}.nii.gz", volume, phantom.affine)
+        write_json(building / f"{document}.json", about)
     return folder
-
-
-def draw_labels(phantom: LiverPhantom, options: LiverOptions) -> NDArray[np.int16]:
-    """Return labels `(D, H, W)` of a reader who draws the largest slice and every n-th from there.
-
-    Other slices are interpolated if `options.completed`, else empty.
-    """
-    from gansynth.data.slice_interpolation import interpolate_slices
-
-    first = int(phantom.labels.sum(axis=(1, 2)).argmax()) % options.every
-    drawn = np.zeros_like(phantom.labels)
-    drawn[first :: options.every] = phantom.labels[first :: options.every]
-    return interpolate_slices(drawn, every=options.every) if options.completed else drawn
-
-
-def _write(path: Path, volume: NDArray[Any], affine: NDArray[np.float64], code: int = 4) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(nifti_bytes(volume, affine, code))
-
-
-def _about(
-    description: str, labels: Mapping[str, int], seed: int, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    return {"description": description, "labels": labels, "phantoms": {"seed": seed, **options}}
-
-
-def _write_names(folder: Path, channels: tuple[str, ...], about: Mapping[str, Any]) -> None:
-    names = {str(number): channel for number, channel in enumerate(channels)}
-    write_json(folder / "dataset.json", {"channel_names": names, **about})

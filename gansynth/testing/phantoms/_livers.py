@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from gansynth.runtime.errors import UsageFault
 from gansynth.testing.phantoms._anatomy import smooth_field
 from gansynth.testing.phantoms._atlas import Array
-from gansynth.testing.phantoms._options import check_numbers, check_pairs
-from gansynth.testing.phantoms._phantom import streams
+from gansynth.testing.phantoms._phantom import Phantom, streams
 
 LIVER_LABELS = {"background": 0, "tumour": 1}
 FIELD_MM = (192.0, 272.0, 352.0)
@@ -23,78 +19,39 @@ APART_MM = 4.0
 """Minimum distance between the surfaces of two lesions."""
 ATTEMPTS = 200
 """Attempts to place a lesion; a full liver has fewer lesions."""
+TUMOURS = (1, 4)  # number of lesions; this and the next are drawn uniformly
+RADIUS_MM = (9.0, 24.0)  # mean radius of a lesion
+LIVER_HU = (75.0, 95.0)  # mean of the liver
+DARKER_HU = (25.0, 50.0)  # a lesion's mean below the liver's
+TEXTURE_HU, NOISE_HU = 5.0, 10.0  # standard deviations of the liver's grain and of the noise
 
+Spacing = tuple[float, float, float]
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class LiverOptions:
-    """Ranges from which each phantom draws. Pairs are `(lowest, highest)`, drawn uniformly.
-
-    Raises:
-        UsageFault: a number is out of its range.
-    """
-
-    spacing_mm: tuple[float, float, float] = (3.0, 2.0, 2.0)  # mm, along D, H, W, 1 to 8
-    every: int = 3  # every n-th axial slice is drawn by hand, 1 to 9
-    completed: bool = True  # interpolate labels between drawn slices; else leave them empty
-    tumours: tuple[int, int] = (1, 4)  # number of lesions
-    radius_mm: tuple[float, float] = (9.0, 24.0)  # mm, mean radius of a lesion
-    liver_hu: tuple[float, float] = (75.0, 95.0)  # HU, mean of the liver
-    darker_hu: tuple[float, float] = (25.0, 50.0)  # HU, a lesion's mean below the liver's
-    texture_hu: float = 5.0  # HU, standard deviation of the grain in the liver
-    noise_hu: float = 10.0  # HU, standard deviation of the noise
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        if not all(1.0 <= mm <= 8.0 for mm in self.spacing_mm) or len(self.spacing_mm) != 3:
-            raise UsageFault(f"spacing_mm: {self.spacing_mm}; expected three numbers, 1 to 8 mm")
-        if not 1 <= self.every <= 9:
-            raise UsageFault(f"every: {self.every}; expected 1 to 9 slices")
-        check_pairs(self, "tumours", "radius_mm", "liver_hu", "darker_hu")
-        check_numbers(self, "texture_hu", "noise_hu")
-
-
-@dataclass(frozen=True, eq=False)
-class LiverPhantom:
-    """One simulated subject. Axes are D (upward), H (frontward), W (rightward)."""
-
-    image: NDArray[np.int16]  # (D, H, W), HU; -1000 in the air
-    labels: NDArray[np.int16]  # (D, H, W), values of LIVER_LABELS; all slices, exact
-    liver: Mask  # (D, H, W), with its lesions
-    spacing: tuple[float, float, float]  # mm, along D, H, W
-    affine: NDArray[np.float64]  # (4, 4), voxel (w, h, d) -> mm (x right, y front, z up)
-
-
-def make_liver(index: int, seed: int = 0, options: LiverOptions | None = None) -> LiverPhantom:
+def make_liver(index: int, seed: int = 0, spacing_mm: Spacing = (3.0, 2.0, 2.0)) -> Phantom:
     """Simulate the abdominal CT of one subject with lesions of the liver. Not a patient.
 
-    The result depends on `(seed, index, options)` alone. `options=None` takes the defaults.
-
-    Raises:
-        UsageFault: `index` or `seed` is negative.
+    The result depends on the arguments alone. Image: HU, -1000 in the air; labels: `LIVER_LABELS`
+    in all slices, exact. `spacing_mm` is along D, H, W.
     """
-    options = options or LiverOptions()
-    if index < 0 or seed < 0:
-        raise UsageFault(f"index {index}, seed {seed}; expected 0 or more")
     person, disease, scan = streams((seed, index, 3), 3)
-    spacing = np.array(options.spacing_mm)
+    spacing = np.array(spacing_mm)
     shape = tuple(int(n) for n in np.ceil(np.array(FIELD_MM) / spacing))
     middle = (np.array(shape) - 1) / 2
     grid = np.indices(shape, np.float32) - middle.reshape(3, 1, 1, 1).astype(np.float32)
     at = grid * spacing.reshape(3, 1, 1, 1).astype(np.float32)  # mm from the centre
-    body, hu = _body(person, at, options)
-    liver = _liver(person, at, options) & body
-    base = person.uniform(*options.liver_hu)
+    body, hu = _body(person, at, spacing_mm)
+    liver = _liver(person, at, spacing_mm) & body
+    base = person.uniform(*LIVER_HU)
     hu[liver] = base
-    labels = _lesions(disease, at, liver, options)
+    labels = _lesions(disease, at, liver, spacing_mm)
     for number in range(1, int(labels.max()) + 1):
-        hu[labels == number] = base - disease.uniform(*options.darker_hu)
-    image = _measured(scan, hu, liver, body, options)
+        hu[labels == number] = base - disease.uniform(*DARKER_HU)
+    image = _measured(scan, hu, liver, spacing_mm)[None]
     affine = np.diag([*spacing[::-1], 1.0])
     affine[:3, 3] = -(middle * spacing)[::-1]
-    truth = (labels > 0).astype(np.int16)
-    return LiverPhantom(image, truth, liver, options.spacing_mm, affine)
+    return Phantom(image, (labels > 0).astype(np.int16), spacing_mm, affine)
 
 
 def _ball(at: Array, centre: tuple[float, ...], radii: tuple[float, ...]) -> Array:
@@ -105,18 +62,20 @@ def _ball(at: Array, centre: tuple[float, ...], radii: tuple[float, ...]) -> Arr
     return np.asarray(np.sqrt(distance), np.float32)
 
 
-def _field(rng: np.random.Generator, shape: tuple[int, ...], mm: float, o: LiverOptions) -> Array:
+def _field(
+    rng: np.random.Generator, shape: tuple[int, ...], mm: float, spacing_mm: Spacing
+) -> Array:
     """Return smooth noise `(D, H, W)` of a width in mm, standard deviation 1."""
-    return smooth_field(rng, shape, tuple(max(0.7, mm / edge) for edge in o.spacing_mm))
+    return smooth_field(rng, shape, tuple(max(0.7, mm / edge) for edge in spacing_mm))
 
 
-def _body(rng: np.random.Generator, at: Array, options: LiverOptions) -> tuple[Mask, Array]:
+def _body(rng: np.random.Generator, at: Array, spacing_mm: Spacing) -> tuple[Mask, Array]:
     """Return the inside of the fat `(D, H, W)`, and HU `(D, H, W)` without the liver."""
     deep, wide = rng.uniform(98, 114), rng.uniform(136, 154)  # mm, half axes with the fat
     rim = rng.uniform(12, 22)  # mm of fat
     flat = np.stack([np.zeros_like(at[1]), at[1], at[2]])
     outer = _ball(flat, (0, 0, 0), (1, deep, wide))
-    outer += 0.02 * _field(rng, at.shape[1:], 60.0, options)
+    outer += 0.02 * _field(rng, at.shape[1:], 60.0, spacing_mm)
     inside = outer * (deep / (deep - rim)) < 1
     hu = np.full(at.shape[1:], AIR, np.float32)
     hu[outer < 1] = FAT
@@ -129,12 +88,12 @@ def _body(rng: np.random.Generator, at: Array, options: LiverOptions) -> tuple[M
     return inside & (spine >= 1) & ~spleen, hu
 
 
-def _liver(rng: np.random.Generator, at: Array, options: LiverOptions) -> Mask:
+def _liver(rng: np.random.Generator, at: Array, spacing_mm: Spacing) -> Mask:
     """Return the liver `(D, H, W)`: a large lobe on the right, a small one across the middle."""
     size = rng.uniform(0.92, 1.08)
     large = _ball(at, (8, 8, 62), (80 * size, 68 * size, 66 * size))
     small = _ball(at, (30, 42, 0), (32 * size, 28 * size, 58 * size))
-    bumps = 0.07 * _field(rng, at.shape[1:], 22.0, options)
+    bumps = 0.07 * _field(rng, at.shape[1:], 22.0, spacing_mm)
     surface = np.minimum(large, small) + bumps
     parts, count = ndimage.label(surface < 1)
     sizes = np.bincount(parts.ravel())
@@ -142,15 +101,15 @@ def _liver(rng: np.random.Generator, at: Array, options: LiverOptions) -> Mask:
 
 
 def _lesions(
-    rng: np.random.Generator, at: Array, liver: Mask, options: LiverOptions
+    rng: np.random.Generator, at: Array, liver: Mask, spacing_mm: Spacing
 ) -> NDArray[np.int16]:
     """Return lesions by number `(D, H, W)`, each roughly an ellipsoid within the liver."""
-    depth = ndimage.distance_transform_edt(liver, sampling=options.spacing_mm)
+    depth = ndimage.distance_transform_edt(liver, sampling=spacing_mm)
     numbers = np.zeros(liver.shape, np.int16)
     taken: list[tuple[Array, float]] = []
     places = np.flatnonzero(liver)
-    for _ in range(int(rng.integers(options.tumours[0], options.tumours[1] + 1))):
-        radius = float(rng.uniform(*options.radius_mm))
+    for _ in range(int(rng.integers(TUMOURS[0], TUMOURS[1] + 1))):
+        radius = float(rng.uniform(*RADIUS_MM))
         allowed = places[depth.ravel()[places] > 0.8 * radius]
         if not allowed.size:  # a lesion too large for the liver is placed at the deepest voxel
             allowed = np.array([int(np.argmax(depth))])
@@ -159,14 +118,14 @@ def _lesions(
             centre = at[:, d, h, w]
             if all(np.linalg.norm(centre - c) > radius + r + APART_MM for c, r in taken):
                 taken.append((centre, radius))
-                shape = _lesion(rng, at, centre, radius, options)
+                shape = _lesion(rng, at, centre, radius, spacing_mm)
                 numbers[shape & liver & (numbers == 0)] = len(taken)
                 break
     return numbers
 
 
 def _lesion(
-    rng: np.random.Generator, at: Array, centre: Array, radius: float, options: LiverOptions
+    rng: np.random.Generator, at: Array, centre: Array, radius: float, spacing_mm: Spacing
 ) -> Mask:
     """Return one lesion `(D, H, W)`: an ellipsoid turned at random, with bumps."""
     turned, _ = np.linalg.qr(rng.standard_normal((3, 3)))
@@ -174,18 +133,17 @@ def _lesion(
     offset = at - centre.reshape(3, 1, 1, 1)
     along = np.einsum("ij,jdhw->idhw", turned.astype(np.float32), offset)
     distance = _ball(along, (0, 0, 0), tuple(float(radius * s) for s in stretch))
-    bumps = 0.10 * _field(rng, at.shape[1:], 0.8 * radius, options)
+    bumps = 0.10 * _field(rng, at.shape[1:], 0.8 * radius, spacing_mm)
     return np.asarray(distance + np.clip(bumps, -0.2, 0.2) < 1)
 
 
-def _measured(
-    rng: np.random.Generator, hu: Array, liver: Mask, body: Mask, options: LiverOptions
-) -> NDArray[np.int16]:
+def _measured(rng: np.random.Generator, hu: Array, liver: Mask, spacing_mm: Spacing) -> Array:
     """Return the image in HU `(D, H, W)`: texture, partial volume at borders, noise."""
-    fine = 0.6 * _field(rng, hu.shape, 2.5, options) + 0.8 * _field(rng, hu.shape, 8.0, options)
-    grain = options.texture_hu * fine * np.where(liver, 1.0, 0.6)
+    fine = 0.6 * _field(rng, hu.shape, 2.5, spacing_mm)
+    fine += 0.8 * _field(rng, hu.shape, 8.0, spacing_mm)
+    grain = TEXTURE_HU * fine * np.where(liver, 1.0, 0.6)
     clean = hu + np.where(hu > AIR, grain, 0)
     blurred = ndimage.gaussian_filter(clean, (0.0, 0.5, 0.5))
-    noise = options.noise_hu * rng.standard_normal(hu.shape, dtype=np.float32)
+    noise = NOISE_HU * rng.standard_normal(hu.shape, dtype=np.float32)
     measured = np.where(ndimage.uniform_filter(hu, 3) > AIR, blurred + noise, AIR)
-    return np.asarray(np.rint(np.maximum(measured, AIR)), np.int16)
+    return np.asarray(np.rint(np.maximum(measured, AIR)), np.float32)

@@ -10,22 +10,6 @@ CHANNELS = ("T1", "T1c", "T2", "FLAIR")
 LABELS = {"background": 0, "oedema": 1, "core": 2, "enhancing": 3}
 
 
-def check_pairs(options: object, *names: str, zero: bool = False) -> None:
-    """Refuse pairs that are not a range above 0, or from 0 if ``zero``."""
-    for name in names:
-        low, high = getattr(options, name)
-        if not 0 <= low <= high or not (zero or low):
-            least = "<=" if zero else "<"
-            raise UsageFault(f"{name}: ({low}, {high}); expected 0 {least} lowest <= highest")
-
-
-def check_numbers(options: object, *names: str) -> None:
-    """Refuse numbers below 0."""
-    for name in names:
-        if getattr(options, name) < 0:
-            raise UsageFault(f"{name}: {getattr(options, name)}; expected 0 or more")
-
-
 @dataclass(frozen=True)
 class PhantomOptions:
     """Ranges from which each phantom draws. Pairs are `(lowest, highest)`, drawn uniformly.
@@ -57,11 +41,15 @@ class PhantomOptions:
             raise UsageFault(f"channels: {self.channels}; expected distinct names of {CHANNELS}")
         if not 1.0 <= self.spacing_mm <= 8.0:
             raise UsageFault(f"spacing_mm: {self.spacing_mm}; expected 1 to 8 mm")
-        check_pairs(self, "radius_mm", "rim_mm", "oedema_mm", "mass_effect", "gain")
+        for name in ("radius_mm", "rim_mm", "oedema_mm", "mass_effect", "gain"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise UsageFault(f"{name}: ({low}, {high}); expected 0 < lowest <= highest")
         if self.mass_effect[1] >= 1.0:
             raise UsageFault(f"mass_effect: {self.mass_effect[1]}; 1 or more would fold the tissue")
-        check_numbers(self, "margin_mm", "deformation_mm", "affine_shift_mm")
-        check_numbers(self, "noise", "bias", "texture")
+        for name in ("margin_mm", "deformation_mm", "affine_shift_mm", "noise", "bias", "texture"):
+            if getattr(self, name) < 0:
+                raise UsageFault(f"{name}: {getattr(self, name)}; expected 0 or more")
         for name in ("affine_scale", "affine_shear"):
             # The matrix is then diagonally dominant, so it cannot mirror.
             if not 0.0 <= getattr(self, name) <= 0.2:

@@ -33,8 +33,8 @@ TISSUES = {"background": 0, "CSF": 1, "GM": 2, "WM": 3}
 class Phantom:
     """One simulated subject. Axes are D (upward), H (frontward), W (rightward)."""
 
-    image: Array  # (C, D, H, W), scanner units: whole numbers from 1 in the brain, 0 outside
-    labels: NDArray[np.int16]  # (D, H, W), values of LABELS
+    image: Array  # (C, D, H, W); MR: whole scanner units from 1 in the brain, 0 outside; CT: HU
+    labels: NDArray[np.int16]  # (D, H, W), values of LABELS, TISSUES or LIVER_LABELS
     spacing: tuple[float, float, float]  # mm, along D, H, W
     affine: NDArray[np.float64]  # (4, 4), voxel (w, h, d) -> mm (x right, y front, z up)
 

@@ -1,18 +1,20 @@
-"""Phantoms for detection: brains with small enhancing lesions, and equally bright vessels."""
+"""Simulated brains with small enhancing lesions, and equally bright vessels, for detection."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from gansynth.runtime.errors import UsageFault
 from gansynth.testing.phantoms._anatomy import personal_tissue, random_warp, resample, smooth_field
 from gansynth.testing.phantoms._atlas import Array
-from gansynth.testing.phantoms._options import PhantomOptions, check_pairs
+from gansynth.testing.phantoms._folders import DESCRIPTION, LICENCE
+from gansynth.testing.phantoms._options import PhantomOptions
 from gansynth.testing.phantoms._phantom import _grain, _scan, fitting_atlas, streams
+from gansynth.testing.phantoms._yolo import write_slices
 
 CHANNEL = "T1c"
 APART_MM = 3.0
@@ -25,11 +27,7 @@ TURN = 0.25
 
 @dataclass(frozen=True)
 class MetastasisOptions:
-    """Ranges from which each phantom draws. Pairs are `(lowest, highest)`, drawn uniformly.
-
-    Raises:
-        UsageFault: a number is out of its range.
-    """
+    """Ranges from which each phantom draws. Pairs are `(lowest, highest)`, drawn uniformly."""
 
     body: PhantomOptions = field(
         default_factory=lambda: PhantomOptions(spacing_mm=1.5, channels=(CHANNEL,))
@@ -42,13 +40,6 @@ class MetastasisOptions:
     vessels: tuple[int, int] = (8, 16)  # bright vessels of one subject, both ends possible
     vessel_mm: tuple[float, float] = (0.9, 1.8)  # mm, their radius
 
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        check_pairs(self, "radius_mm", "enhancement", "oedema_mm", "vessel_mm")
-        check_pairs(self, "lesions", "vessels", zero=True)
-        if self.body.channels != (CHANNEL,):
-            raise UsageFault(f"channels: {self.body.channels}; expected ({CHANNEL!r},)")
-
 
 @dataclass(frozen=True, eq=False)
 class MetastasisPhantom:
@@ -58,6 +49,19 @@ class MetastasisPhantom:
     lesions: NDArray[np.int16]  # (D, H, W), number of the lesion from 1, 0 where there is none
     spacing: tuple[float, float, float]  # mm, along D, H, W
     affine: NDArray[np.float64]  # (4, 4), voxel (w, h, d) -> mm (x right, y front, z up)
+
+
+def write_metastases(folder: Path, n: int, seed: int, options: MetastasisOptions) -> Path:
+    """Write the slices of `n` phantoms as a YOLO data set and return its `data.yaml`."""
+
+    def make(index: int) -> tuple[Array, NDArray[np.int16]]:
+        phantom = make_metastases(index, seed, options)
+        return phantom.image, phantom.lesions
+
+    description = DESCRIPTION.replace("gliomas", "metastases")
+    about = {"description": description, "licence": LICENCE}
+    about["phantoms"] = {"seed": seed, **asdict(options)}
+    return write_slices(folder, n, make, "metastasis", options.body.spacing_mm, about)
 
 
 def make_metastases(
