@@ -126,7 +126,10 @@ class TuningResult:
             **{"chosen": chosen, "why": why, "rungs": rungs, "by": self.spec["by"]},
             **{"folds": len(self.folds), "seconds": sum(self._spent.values())},
             **{"dropped": self.dropped, "compared_with": real},
-            "gains": {arm: gain.to_json() for arm, gain in gains.items()},
+            "gains": {
+                arm: {**gain, "error": finite(gain["error"]), "words": words_of(gain)}
+                for arm, gain in gains.items()
+            },
         }
 
     def _fold_of(self) -> dict[str, int]:
@@ -192,28 +195,13 @@ def going_on(order: Sequence[str], keep: float, real: Sequence[str]) -> list[str
     return left if best is None or best in left else [*left, best]
 
 
-@dataclass(frozen=True)
-class InnerGain:
-    """How much better than real cases alone an arm is; the error is infinite if it is unknown."""
-
-    gain: float
-    error: float
-    subjects: int
-
-    def __str__(self) -> str:
-        error = f"{self.error:.4f}" if math.isfinite(self.error) else "unknown"
-        return f"{self.gain:+.4f} (standard error {error}, {self.subjects} subject(s))"
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON; an unknown error is null."""
-        error = self.error if math.isfinite(self.error) else None
-        return {**vars(self), "error": error, "words": str(self)}
+Gain = Mapping[str, float]  # `gain` of an arm over real cases, its standard `error`, `subjects`
 
 
 def gains_over(
     scores: Mapping[str, Mapping[str, float]], real: str, fold_of: Mapping[str, int]
-) -> dict[str, InnerGain]:
-    """Return the gain of every other arm over ``real``.
+) -> dict[str, Gain]:
+    """Return the gain of every other arm over ``real``; an unknown error is infinite.
 
     Args:
         scores: arm -> subject -> score of the last rung, higher is better.
@@ -221,27 +209,37 @@ def gains_over(
         fold_of: subject -> inner fold. Subjects of a fold share one training: the standard error
             is the larger one of those over subjects and over folds.
     """
-    found = {}
-    for arm in scores.keys() - {real}:
+    found: dict[str, Gain] = {}
+    for arm in scores:
         gains, folds = [], dict[int, list[float]]()
-        for subject in sorted(scores[arm].keys() & scores[real].keys()):
+        for subject in sorted(scores[arm].keys() & scores[real].keys()) if arm != real else ():
             gains.append(scores[arm][subject] - scores[real][subject])
             folds.setdefault(fold_of[subject], []).append(gains[-1])
         if gains:
             error = max(_error(gains), _error([mean(values) for values in folds.values()]))
-            found[arm] = InnerGain(mean(gains), error, len(gains))
-    return {arm: found[arm] for arm in scores if arm in found}
+            found[arm] = {"gain": mean(gains), "error": error, "subjects": len(gains)}
+    return found
 
 
-def choose(gains: Mapping[str, InnerGain], real: str) -> tuple[str, str]:
+def choose(gains: Mapping[str, Gain], real: str) -> tuple[str, str]:
     """Return the arm whose gain is surest, if it exceeds its standard error, else ``real``; why."""
     if not gains:
         return real, "not known, use none: no other arm was trained"
-    best = max(gains, key=lambda arm: gains[arm].gain - gains[arm].error)
-    text = f"{best} against {real}: {gains[best]}"
-    if gains[best].gain > gains[best].error:
+    best = max(gains, key=lambda arm: gains[arm]["gain"] - gains[arm]["error"])
+    text = f"{best} against {real}: {words_of(gains[best])}"
+    if gains[best]["gain"] > gains[best]["error"]:
         return best, f"{text}, more than one standard error"
     return real, f"not known, use none: {text}, not more than one standard error"
+
+
+def finite(value: float) -> float | None:
+    """Return a number for JSON, which has no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def words_of(gain: Gain) -> str:
+    """Return a gain with its standard error and number of subjects."""
+    return "{gain:+.4f} (standard error {error:.4f}, {subjects} subject(s))".format(**gain)
 
 
 def _error(gains: Sequence[float]) -> float:

@@ -161,7 +161,7 @@ def test_what_is_chosen_beats_none_by_more_than_one_standard_error(scores, best)
 def test_the_reason_has_the_gain_its_error_and_the_number_of_people():
     said = "gan against default: +0.2000 (standard error 0.1000, 2 subject(s)), more than one"
     assert chosen(gained(0.1, 0.3))[1].startswith(said)
-    assert "+0.4000 (standard error unknown, 1 subject(s)), not" in chosen(gained(0.4))[1]
+    assert "+0.4000 (standard error inf, 1 subject(s)), not" in chosen(gained(0.4))[1]
 
 
 @pytest.mark.parametrize(
