@@ -68,10 +68,10 @@ if TYPE_CHECKING:
     )
     from gansynth.core.source import CaseSource, SourceRequest
     from gansynth.core.space import Space
-    from gansynth.data.api import check
     from gansynth.data.read_options import ReadOptions, parse_read, register_read_options
     from gansynth.evaluation.api import evaluate
     from gansynth.evaluation.audit import audit_exported
+    from gansynth.evaluation.check import check
     from gansynth.evaluation.memorisation import discriminator_scores, load_discriminator
     from gansynth.evaluation.option_tables import options
     from gansynth.fitting.api import fit
@@ -230,10 +230,10 @@ _HOMES = {
     "LabelArray Sample Schema keep_outside",
     "gansynth.core.source": "CaseSource SourceRequest",
     "gansynth.core.space": "Space",
-    "gansynth.data.api": "check",
     "gansynth.data.read_options": "ReadOptions parse_read register_read_options",
     "gansynth.evaluation.api": "evaluate",
     "gansynth.evaluation.audit": "audit_exported",
+    "gansynth.evaluation.check": "check",
     "gansynth.evaluation.memorisation": "discriminator_scores load_discriminator",
     "gansynth.evaluation.option_tables": "options",
     "gansynth.fitting.api": "fit",

@@ -267,6 +267,11 @@ class BenchmarkPlan(ClosedModel):
                         f"arms.{arm.name}: tune names {candidate!r} with real "
                         f"{self.arm(candidate).real}, expected arms with real {arm.real}"
                     )
+            if arm.tune and all(a.generator for a in self.arms if a.name in arm.tune):
+                raise ValueError(
+                    f"arms.{arm.name}: tune names no arm without a generator, expected one: what "
+                    "is not shown to be better than real cases alone is not used"
+                )
         if self.control and self.control not in names:
             raise ValueError(f"control {self.control!r}: expected one of {', '.join(names)}")
         for name in self.paper.rows if self.paper else ():

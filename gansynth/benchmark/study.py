@@ -28,7 +28,6 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.run_source import open_source
 
 JOBS = "jobs"
-NONE = "none"  # what is chosen among arms of which none could be trained
 
 
 class BenchmarkStudy:
@@ -91,10 +90,7 @@ class BenchmarkStudy:
     def chosen(self, place: TrainingPoint) -> str | None:
         """Return the arm chosen by inner folds for a training subset; None if not chosen yet."""
         result = self.result(self.design.tune(replace(place, seed=0)).key)
-        if result is None:
-            return None
-        name = str(result["document"]["chosen"])
-        return self.plan.compared_with if name == NONE else name
+        return None if result is None else str(result["document"]["chosen"])
 
     # -- jobs ------------------------------------------------------------------------------------
 

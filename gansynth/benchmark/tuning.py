@@ -1,10 +1,10 @@
 """Choice of an arm by successive halving on inner folds of a training set, or of no generator.
 
 Arms are trained briefly on every inner fold. The better share is trained longer, and so on
-(Jamieson and Talwalkar 2016). The winner must beat the best arm of real cases by more than one
-standard error of the difference, else that arm is chosen. The error is the larger one of those over
-subjects and over folds (one-standard-error rule, Breiman et al. 1984). No held-out case of the
-outer fold is read: the spec names none. An arm whose generator or samples fail is dropped.
+(Jamieson and Talwalkar 2016). An arm must beat the best arm of real cases by more than one standard
+error of the difference, else the answer is "not known, use none". The error is the larger one of
+those over subjects and over folds (one-standard-error rule, Breiman et al. 1984). No held-out case
+of the outer fold is read: the spec names none. An arm whose generator or samples fail is dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gansynth.benchmark.jobs.store import ResultStore
 from gansynth.benchmark.jobs.table import JobTable
 from gansynth.benchmark.plan import STEPS, BenchmarkPlan
 from gansynth.benchmark.specs import BenchmarkDesign, ComputationSpec, fit_spec, train_spec
-from gansynth.benchmark.study import NONE, JobFactory, host_of, request_of
+from gansynth.benchmark.study import JobFactory, host_of, request_of
 from gansynth.benchmark.subject_split import SubjectSplit, largest_set, split_subjects
 from gansynth.core.source import FoldSplit
 from gansynth.data.subjects import grouped_splits
@@ -118,13 +118,18 @@ class TuningResult:
             means = {arm: self.sign * mean(scores[arm].values()) for arm in order}
             rungs.append({"share": share, "scores": means})
             left = going_on(order, self.spec["tune"]["keep"], self.real)
-        real = next((arm for arm in order if arm in self.real), None)
-        chosen, why = choose(scores, real, self._fold_of())
+        real = next(arm for arm in order if arm in self.real)
+        gains = gains_over(scores, real, self._fold_of())
+        chosen, why = choose(gains, real)
         why += f"; could not be trained: {', '.join(self.dropped)}" if self.dropped else ""
         return {
             **{"chosen": chosen, "why": why, "rungs": rungs, "by": self.spec["by"]},
             **{"folds": len(self.folds), "seconds": sum(self._spent.values())},
-            "dropped": self.dropped,
+            **{"dropped": self.dropped, "compared_with": real},
+            "gains": {
+                arm: {**gain, "error": finite(gain["error"]), "words": words_of(gain)}
+                for arm, gain in gains.items()
+            },
         }
 
     def _fold_of(self) -> dict[str, int]:
@@ -190,37 +195,51 @@ def going_on(order: Sequence[str], keep: float, real: Sequence[str]) -> list[str
     return left if best is None or best in left else [*left, best]
 
 
-def choose(
-    scores: Mapping[str, Mapping[str, float]],
-    real: str | None,
-    fold_of: Mapping[str, int] | None = None,
-) -> tuple[str, str]:
-    """Return the chosen arm, and why.
+Gain = Mapping[str, float]  # `gain` of an arm over real cases, its standard `error`, `subjects`
+
+
+def gains_over(
+    scores: Mapping[str, Mapping[str, float]], real: str, fold_of: Mapping[str, int]
+) -> dict[str, Gain]:
+    """Return the gain of every other arm over ``real``; an unknown error is infinite.
 
     Args:
         scores: arm -> subject -> score of the last rung, higher is better.
-        real: the arm without synthetic samples, chosen unless another one is clearly better.
+        real: an arm without synthetic samples.
         fold_of: subject -> inner fold. Subjects of a fold share one training: the standard error
             is the larger one of those over subjects and over folds.
     """
-    if not scores:
-        return NONE, "no arm could be trained, so use none"
-    best = max(scores, key=lambda arm: mean(scores[arm].values()))
-    if real is None or best == real:
-        return best, "it did best on the inner folds"
-    subjects = sorted(scores[best].keys() & scores[real].keys())
-    gains = {subject: scores[best][subject] - scores[real][subject] for subject in subjects}
-    gain = mean(gains.values()) if gains else 0.0
-    folds: dict[int, list[float]] = {}
-    for subject, value in gains.items():
-        folds.setdefault((fold_of or {}).get(subject, 0), []).append(value)
-    over_folds = [mean(values) for values in folds.values()]
-    errors = [_error(list(gains.values())), *([_error(over_folds)] if len(folds) > 1 else [])]
-    error = max(errors)
-    text = f"{best} was better than {real} by {gain:.4f}, with a standard error of {error:.4f}"
-    if gain > error:
-        return best, f"{text}: more than one standard error"
-    return real, f"{text}: not more than one standard error, so use none"
+    found: dict[str, Gain] = {}
+    for arm in scores:
+        gains, folds = [], dict[int, list[float]]()
+        for subject in sorted(scores[arm].keys() & scores[real].keys()) if arm != real else ():
+            gains.append(scores[arm][subject] - scores[real][subject])
+            folds.setdefault(fold_of[subject], []).append(gains[-1])
+        if gains:
+            error = max(_error(gains), _error([mean(values) for values in folds.values()]))
+            found[arm] = {"gain": mean(gains), "error": error, "subjects": len(gains)}
+    return found
+
+
+def choose(gains: Mapping[str, Gain], real: str) -> tuple[str, str]:
+    """Return the arm whose gain is surest, if it exceeds its standard error, else ``real``; why."""
+    if not gains:
+        return real, "not known, use none: no other arm was trained"
+    best = max(gains, key=lambda arm: gains[arm]["gain"] - gains[arm]["error"])
+    text = f"{best} against {real}: {words_of(gains[best])}"
+    if gains[best]["gain"] > gains[best]["error"]:
+        return best, f"{text}, more than one standard error"
+    return real, f"not known, use none: {text}, not more than one standard error"
+
+
+def finite(value: float) -> float | None:
+    """Return a number for JSON, which has no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def words_of(gain: Gain) -> str:
+    """Return a gain with its standard error and number of subjects."""
+    return "{gain:+.4f} (standard error {error:.4f}, {subjects} subject(s))".format(**gain)
 
 
 def _error(gains: Sequence[float]) -> float:
@@ -268,10 +287,11 @@ def candidates(plan: BenchmarkPlan) -> tuple[str, ...]:
     """Return the arms to choose from: those that a tuned arm of the plan names, else all."""
     named = next((arm.tune for arm in plan.arms if arm.tune), ())
     names = named or tuple(arm.name for arm in plan.arms if arm.real == 1)
-    if len(names) < 2:
+    if len(names) < 2 or all(plan.arm(name).generator for name in names):
         raise UsageFault(
-            f"{plan.name}: {len(names)} arm(s) to choose from, expected at least two; name them in "
-            "the plan: arms: - {name: tuned, tune: [default, unedited]}"
+            f"{plan.name}: {len(names)} arm(s) to choose from, expected at least two, one of them "
+            "without a generator; name them in the plan: arms: - {name: tuned, tune: [default, "
+            "unedited]}"
         )
     return names
 
@@ -309,8 +329,6 @@ def commands(
     Held out are subjects that the plan evaluates on while it is developed, then others of the pool,
     and sealed ones only if there is nobody else. The list of cases is written into ``folder``.
     """
-    if chosen == NONE:
-        return []
     division, train = design.division, [case for case, *_ in spec.document["train"]]
     others = [set(division.cases_of(people)) - set(train) for people in division.parts]
     split = FoldSplit(train=train, val=sorted(next(cases for cases in others if cases)))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
@@ -23,11 +23,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The findings of one pass. ``findings``: errors first."""
+    """The findings of one pass, errors first; ``will_it_harm``: of samples beside the cases."""
 
     name: str
     cases: int
     findings: Sequence[Finding]
+    will_it_harm: Mapping[str, Any] = field(default_factory=dict)
 
 
 Check = Callable[["SourceRequest", Callable[[int, int], None]], CheckReport]

@@ -36,6 +36,11 @@ class UnitCheck:
         """Whether enough was measured, and nothing refused."""
         return not self._why and all(len(each) == IMAGES for each in self._figures.values())
 
+    @property
+    def medians(self) -> list[npt.NDArray[Any]]:
+        """Of real images, then of samples: (C, 3), medians of median, deviation and range."""
+        return [np.median(self._figures[synthetic], axis=0) for synthetic in (False, True)]
+
     def look(self, image: Any, *, synthetic: bool) -> None:
         """Measure an image (C, ...), real or of a sample; DataFault: as ``compare``."""
         figures = self._figures[synthetic]
@@ -55,7 +60,7 @@ class UnitCheck:
             DataFault: a channel's deviation and range both differ by more than ``FACTOR``, or its
                 median by as many deviations. One that is constant in either says nothing.
         """
-        real, samples = (np.median(self._figures[kind], axis=0) for kind in (False, True))
+        real, samples = self.medians
         for number, (here, there) in enumerate(zip(real.tolist(), samples.tolist(), strict=False)):
             if not all(here[1:] + there[1:]):
                 continue

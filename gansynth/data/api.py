@@ -1,4 +1,4 @@
-"""``gansynth.check``, and the request of a source in the words of the command line."""
+"""The request of a source in the words of the command line."""
 
 from __future__ import annotations
 
@@ -8,44 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.findings import CheckReport
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.listing import stem
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.runtime.errors import GansynthError, UsageFault
-from gansynth.runtime.progress import RichReporter, counting
 from gansynth.runtime.words import as_path, as_texts
-
-
-def check(
-    data: str,
-    *,
-    subjects: str | None = None,
-    read: Mapping[str, Any] | None = None,
-    root: str | None = None,
-    quiet: bool = False,
-) -> CheckReport:
-    """Find what is wrong with a data set, file by file: ``gansynth check``.
-
-    Args:
-        data: KIND:WHERE, or a folder or file whose kind is found.
-        subjects: CSV (``case,subject``), or a regular expression with one group.
-        read: how to read the cases; ``gansynth.options(KIND)`` has the keys.
-        root: folder with the framework's own folders.
-        quiet: show no progress.
-
-    Returns:
-        Name, number of cases, and findings, errors first. It raises nothing for what is found.
-
-    Raises:
-        GansynthError: the data set cannot be opened.
-    """
-    named = data if ":" in data else find_kind(data, root)
-    request = source_request(named, subjects=subjects, read=read, root=root)
-    with counting(RichReporter(quiet=quiet), "check") as progress:
-        return installed().check(request.kind)(request, progress)
 
 
 def find_kind(where: str, root: str | None = None) -> str:

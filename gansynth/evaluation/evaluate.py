@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.evaluation.evaluation_data import EvaluationData
 from gansynth.metrics.comparison import EFFORTS, Comparison, Effort, FunctionMetric, IntervalMetric
 from gansynth.metrics.estimate import Estimate, Floats
 from gansynth.metrics.intensity import BINS, edges_of, histogram_metric
 from gansynth.metrics.spectrum import BANDS, frequencies, spectrum_metric
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.version import __version__
+from gansynth.sampling.evaluation_data import EvaluationData
 
 if TYPE_CHECKING:
     from gansynth.evaluation.memorisation import Pairs

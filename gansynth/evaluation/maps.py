@@ -15,13 +15,13 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from gansynth.core.schema import Case, FloatArray, Sample
-from gansynth.evaluation.evaluation_data import EvaluationData
 from gansynth.metrics.comparison import Comparison, Image
 from gansynth.metrics.estimate import Floats
 from gansynth.metrics.features import features_of
 from gansynth.metrics.nearest_search import GRID, pool
 from gansynth.report.png import thumbnail
 from gansynth.runtime.errors import DataFault
+from gansynth.sampling.evaluation_data import EvaluationData
 
 if TYPE_CHECKING:
     from gansynth.metrics.faithfulness import EvaluationSegmenter

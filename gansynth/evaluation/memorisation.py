@@ -16,7 +16,6 @@ import numpy.typing as npt
 from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.data.batches import batch_of
-from gansynth.evaluation.evaluation_data import EvaluationData
 from gansynth.metrics.comparison import Comparison
 from gansynth.metrics.memorisation import (
     FEWEST,
@@ -33,6 +32,7 @@ from gansynth.metrics.nearest import COPY, find_nearest
 from gansynth.metrics.nearest_search import NearestSearch, SearchQuery
 from gansynth.runtime.errors import IntegrityFault
 from gansynth.runtime.files import write_bytes_atomic
+from gansynth.sampling.evaluation_data import EvaluationData
 from gansynth.sampling.open_run import load_run
 
 if TYPE_CHECKING:

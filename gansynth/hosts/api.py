@@ -24,6 +24,7 @@ from gansynth.hosts.checks import (
     seconds_of_a_sample,
     warn_of_neighbours,
 )
+from gansynth.hosts.harm import will_it_harm
 from gansynth.hosts.words import (
     NEEDS,
     OF_SAMPLES,
@@ -216,6 +217,8 @@ def _compare(words: Mapping[str, Any], given: Collection[str], reporter: Reporte
     planned = run_augment({**arms["with"], "dry_run": True}, given, NullReporter())
     arms["without"]["set"] |= as_long(planned.adapter, words)
     run_augment({**arms["without"], "dry_run": True}, real, NullReporter())  # before either trains
+    for line in planned.document["will_it_harm"]["lines"]:
+        reporter.say(line)
     done = run_augment(arms["with"], given, reporter)
     control = run_augment(arms["without"], real, reporter)
     plan = plan_text(done.adapter.source, words)
@@ -313,4 +316,5 @@ def _export(
     if dry_run and mix_config.run and mix_config.bank is None and mix_config.ratio.p > 0:
         each = round(seconds_of_a_sample(adapter, mix_config), 3)
         document = {**document, "seconds_per_sample": each, "memory": "not measured"}
+        document["will_it_harm"] = will_it_harm(adapter, mix_config, reporter)
     return document

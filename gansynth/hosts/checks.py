@@ -19,6 +19,7 @@ from gansynth.core.lineage import CaseRecord, claim, guard, guard_host, neighbou
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
 from gansynth.core.units import IMAGES, compare_with_cases
+from gansynth.hosts.harm import real_alone, will_it_harm
 from gansynth.hosts.sample_source import SampleSource, check_schema, find_sample_source
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
@@ -289,6 +290,10 @@ def plan_training(
         "leakage": claim(find_sample_source(mix_config).lineage)
         if mix_config.ratio.p > 0
         else "none: no synthetic sample is drawn",
+        "will_it_harm": {
+            **will_it_harm(adapter, mix_config, request.reporter),
+            "real_alone": real_alone(adapter, request),
+        },
     }
 
 

@@ -95,6 +95,8 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     # choices of an arm
     ("[default]", "[default, {name: a, tune: [default]}, {name: b, tune: [a]}]",
      ("tune names 'a'",)),
+    ("[default]", "[default, parametric, {name: a, tune: [parametric]}]",
+     ("arms.a", "no arm without a generator")),
     ("[default]", "[default, double, {name: a, tune: [default, double]}]",
      ("with real 2",)),
     ("[default]", "[{name: a, tune: [default]}, default]",

@@ -10,9 +10,9 @@ from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource
 from gansynth.data.cache import CaseCache
 from gansynth.evaluation.evaluate import EvaluationOptions, assess, chosen_metrics
-from gansynth.evaluation.evaluation_data import EvaluationData, KnownSubjects, own_names
 from gansynth.metrics.comparison import Comparison, Effort
 from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.evaluation_data import EvaluationData, KnownSubjects, own_names
 from gansynth.testing import ToySource
 
 LITTLE = Effort(splits=16, features=10, classifier=10, judge=100)

@@ -1,5 +1,6 @@
 """``gansynth augment --compare``: one pair of trainings, and the plan that proves something."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,15 +8,17 @@ import yaml
 
 import gansynth
 from gansynth.benchmark.plan_file import read_plan
+from tests.flat_sets import pictures
 
-SEGMENTER: dict[str, Any] = {"target": "segmenter", "data": "example:2d", "quiet": True, "seed": 3}
+SEGMENTER: dict[str, Any] = {"target": "segmenter", "quiet": True, "seed": 3}
 SHORT: dict[str, Any] = {"steps": 2, "width": 4, "levels": 2, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fit") / "run"
-    return gansynth.fit("parametric", data="example:2d", out=folder, quiet=True)
+    folder = tmp_path_factory.mktemp("fit")
+    data: dict[str, Any] = {"data": f"pictures:{folder}", "subjects": pictures(folder).subjects}
+    return gansynth.fit("parametric", **data, out=folder / "run", quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +33,19 @@ def test_both_arms_are_trained_each_in_its_folder(compared):
     assert shares == [0, 0.5]
     assert compared["without"]["folder"].endswith("without")
     assert compared["with"]["folder"].endswith("with")
+
+
+def test_a_dry_run_says_how_good_the_host_is_without_samples(compared, run):
+    words = {**SEGMENTER, "generator": run, "ratio": "1:1", "bank_size": 4, **SHORT}
+    folder = Path(compared["without"]["folder"])
+    found = gansynth.augment(**words, out=folder.parent / "more", dry_run=True)["will_it_harm"]
+    dice = compared["without"]["metrics_on_real_cases"]["dice"]["foreground"]
+    assert found["real_alone"]["dice"] == pytest.approx(dice)
+    assert f"Dice {dice:.2f} of held-out cases, in {folder}" in found["real_alone"]["words"]
+    assert [line.split(":")[0] for line in found["lines"]][2:4] == [
+        "images with a lesion",
+        "lesions per image",
+    ]
 
 
 def test_both_folders_are_looked_at_before_either_arm_is_trained(run, tmp_path):

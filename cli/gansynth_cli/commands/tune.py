@@ -56,8 +56,9 @@ def command(
     """Choose generator, ratio and schedule by inner folds, or none.
 
     Experiment arms of a plan are trained briefly on every inner fold, the better ones longer
-    (successive halving). The winner must beat training on real cases alone by more than a standard
-    error. Subjects that the plan evaluates on, sealed or not, are not read.
+    (successive halving). The answer is "not known, use none" unless an arm beats training on real
+    cases alone by more than a standard error. Subjects that the plan evaluates on, sealed or not,
+    are not read.
     """
     from gansynth.benchmark.plan_file import read_plan
     from gansynth.benchmark.tuning import TuningRequest, candidates, choose_arm, open_choice
@@ -89,4 +90,6 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     scores_text = ", ".join(f"{arm} {score:.4f}" for arm, score in scores.items())
     rungs = len(document["rungs"])
     yield f"{document['by']} on inner folds, at the last of {rungs} rungs: {scores_text}"
+    for arm, gain in document["gains"].items():
+        yield f"{arm} against {document['compared_with']}: {gain['words']}"
     yield from (Hint(f"next: {line}") for line in document["use"])

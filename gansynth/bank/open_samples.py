@@ -1,28 +1,32 @@
-"""Opening what is evaluated: a run generates new samples, a sample bank stores them."""
+"""Samples beside real cases: a run generates new ones, a sample bank stores them."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gansynth.bank.reader import BankReader
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Sample, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.cache import CaseCache
 from gansynth.data.grid import same_spacing
-from gansynth.evaluation.evaluation_data import (
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.progress import Reporter
+from gansynth.sampling import run_source
+from gansynth.sampling.evaluation_data import (
+    FEWEST,
     EvaluationData,
     KnownSubjects,
     folder_kind,
     own_names,
 )
-from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.progress import Reporter
-from gansynth.sampling import run_source
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_moved, open_source
 
@@ -81,7 +85,7 @@ def _open_run(
     real_source = None if real is None else open_real(real, own_source)  # before sampling
     sampler = Sampler(run, own_source, request, reporter)
     source = sampler.source if real_source is None else real_source
-    samples, rejected = _drawn(sampler, number, request, reporter)
+    samples, rejected = draw_accepted(sampler, number, reporter)
     cache, lineage = CaseCache(source), sampler.lineage
     return EvaluationData(
         "run",
@@ -103,17 +107,27 @@ def _open_run(
     )
 
 
-def _drawn(
-    sampler: Sampler, number: int, request: SampleRequest, reporter: Reporter
+def draw_accepted(
+    sampler: Sampler, number: int, reporter: Reporter, seconds: float = math.inf
 ) -> tuple[list[Sample], int]:
-    """Generate samples, skip rejected ones, and count them."""
+    """Generate samples in the generator's space, skip rejected ones, and count them.
+
+    ``seconds``: so long after the first ``FEWEST`` no further ones are begun, unless fewer are
+    there and few were rejected. The first take longer, as what they need is learnt with them.
+    """
     samples: list[Sample] = []
     rejected = first = 0
+    at_once = AT_ONCE if seconds == math.inf else FEWEST
+    ends = math.inf
     with reporter.task(number, "samples") as bar:
         while len(samples) < number and first < MOST_TRIED * number:
-            count = min(AT_ONCE, number - len(samples))
+            enough = len(samples) >= FEWEST or first >= MOST_TRIED * FEWEST
+            if enough and time.monotonic() > ends:
+                break
+            ends = time.monotonic() + seconds if first == FEWEST else ends
+            count = min(at_once, number - len(samples))
             for sample in sampler.draw_raw(first, count):
-                if not request.keep_flawed and sample.provenance.get("reject_reason"):
+                if not sampler.request.keep_flawed and sample.provenance.get("reject_reason"):
                     rejected += 1
                     continue
                 samples.append(sample)
@@ -129,8 +143,6 @@ def _drawn(
 
 
 def _open_bank(folder: Path, real: Real | None, number: int, reporter: Reporter) -> EvaluationData:
-    from gansynth.bank.reader import BankReader
-
     reader = BankReader(folder)
     spec = reader.spec
     if real is None:
@@ -141,19 +153,7 @@ def _open_bank(folder: Path, real: Real | None, number: int, reporter: Reporter)
         )
     source = open_source(SourceRequest(**real))
     check_alike(source, spec.schema, f"{folder}")
-    ids = reader.ids()
-    chosen = np.unique(np.linspace(0, len(ids) - 1, min(number, len(ids))).astype(int))
-    samples = []
-    with reporter.task(len(chosen), "samples") as bar:
-        for index in chosen.tolist():
-            held = reader.read(ids[index])
-            image = held.image.astype(np.float32)
-            samples.append(Sample(image, held.labels, held.boxes, held.provenance))
-            bar.advance(1)
-    if not samples:
-        raise DataFault(f"{folder}: holds no sample, expected some; wait for its producer")
-    pad = OUTSIDE if source.schema.has_outside else source.space.pad_label
-    space = Space("crop", tuple(samples[0].image.shape[1:]), pad_label=pad)
+    samples, space = read_stored(reader, source, number, reporter)
     cache = CaseCache(source)
     return EvaluationData(
         "bank",
@@ -168,6 +168,25 @@ def _open_bank(folder: Path, real: Real | None, number: int, reporter: Reporter)
         spec.lineage,
         cache,
     )
+
+
+def read_stored(
+    reader: BankReader, source: CaseSource, number: int, reporter: Reporter
+) -> tuple[list[Sample], Space]:
+    """Read samples, evenly over a bank, and return them with the space of crops like them."""
+    ids = reader.ids()
+    chosen = np.unique(np.linspace(0, len(ids) - 1, min(number, len(ids))).astype(int))
+    samples = []
+    with reporter.task(len(chosen), "samples") as bar:
+        for index in chosen.tolist():
+            held = reader.read(ids[index])
+            image = held.image.astype(np.float32)
+            samples.append(Sample(image, held.labels, held.boxes, held.provenance))
+            bar.advance(1)
+    if not samples:
+        raise DataFault(f"{reader.folder}: holds no sample, expected some; wait for its producer")
+    pad = OUTSIDE if source.schema.has_outside else source.space.pad_label
+    return samples, Space("crop", tuple(samples[0].image.shape[1:]), pad_label=pad)
 
 
 def open_real(request: Real, own_source: CaseSource) -> CaseSource:

@@ -1,0 +1,177 @@
+"""Will samples harm? A handful beside training cases, in the generator's space, in plain lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.bank.open_samples import check_alike, draw_accepted, read_stored
+from gansynth.bank.reader import BankReader
+from gansynth.core.body_mask import organ_mask
+from gansynth.core.lineage import Lineage
+from gansynth.core.schema import OUTSIDE, Sample, Schema
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
+from gansynth.core.units import IMAGES, UnitCheck
+from gansynth.data.cache import CaseCache
+from gansynth.data.lesion_contrast import ONE_WAY
+from gansynth.data.lesion_parts import parts
+from gansynth.data.lesion_rims import contrasts
+from gansynth.data.lesion_texture import LEAST, tissue_around, value_limits
+from gansynth.metrics.comparison import EFFORTS, Comparison, Image
+from gansynth.metrics.counts import LESION, PART, counts_metric
+from gansynth.metrics.estimate import Floats
+from gansynth.runtime.errors import DataFault, describe_error
+from gansynth.runtime.progress import Reporter
+from gansynth.sampling.evaluation_data import EvaluationData, KnownSubjects, own_names
+from gansynth.sampling.sampler import Sampler
+
+STORED, DRAWN, REAL = 64, 32, 64  # samples of a bank, and of a generator; training cases
+SECONDS = 20.0  # after which a slow generator draws no further ones
+LIKE, DIFFERS = ": as in the training cases", ": differs"
+VERDICTS = {"like real": LIKE, "unlike real": DIFFERS, "unclear": ""}
+
+
+def check_run(sampler: Sampler, reporter: Reporter) -> dict[str, Any]:
+    """Compare samples of a run with its training cases; see ``compare_with_training``."""
+    samples, rejected = draw_accepted(sampler, DRAWN, reporter, SECONDS)
+    run, source, lineage = sampler.run, sampler.source, sampler.lineage
+    document = compare_with_training(run.folder, samples, source, run.space, lineage, reporter)
+    if rejected:
+        document["lines"][0] += f", {rejected} more were rejected"
+    if len(samples) < DRAWN:
+        document["lines"][0] += f", not {DRAWN}: drawing is slow, or rejects many"
+    return {**document, "rejected": rejected}
+
+
+def check_bank(folder: Path, source: CaseSource, reporter: Reporter) -> dict[str, Any]:
+    """Compare samples of a bank with training cases; see ``compare_with_training``."""
+    reader = BankReader(folder)
+    with describe_error("--real-read", "--read"), describe_error("--real ", ""):
+        check_alike(source, reader.spec.schema, str(folder))
+    samples, space = read_stored(reader, source, STORED, reporter)
+    return compare_with_training(folder, samples, source, space, reader.spec.lineage, reporter)
+
+
+def compare_with_training(
+    where: Path,
+    samples: Sequence[Sample],
+    source: CaseSource,
+    space: Space,
+    lineage: Lineage,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Return ``lines``, and their figures, of samples in a space beside training cases cut to it.
+
+    A line ends in a judgement where there is a limit. Lesions are of the classes that were put into
+    real images, else of the whole foreground.
+
+    Raises:
+        DataFault: fewer than four samples, or images that cannot be compared.
+    """
+    people = {case_id: source.subject(case_id) for case_id in source.train_ids}
+    known = KnownSubjects(tuple(people), (), people).like(samples, source)
+    data = EvaluationData(
+        *("", str(where), "", samples, own_names(samples, lineage), source, space, source.schema),
+        *(known, lineage, CaseCache(source)),
+    )
+    put = [s.provenance["lesions"] for s in samples if "lesions" in s.provenance]
+    classes = {value for lesion in put for value in lesion["classes"]} or source.schema.foreground
+    labels = {k: v for k, v in source.schema.labels.items() if v <= 0 or v in classes}
+    comparison = data.comparison(REAL, 0, EFFORTS["standard"], "cpu", reporter)
+    comparison = replace(comparison, schema=replace(source.schema, labels=labels))
+    rows = [*_units(where, comparison)]
+    added = any(lesion["where"] != "own" for lesion in put)
+    added &= not any(lesion.get("emptied") for lesion in put)  # which are matched already
+    try:
+        rows += _lesion_rows(comparison, added=added)
+    except DataFault as fault:
+        rows.append({"words": f"lesions: not compared: {fault}"})
+    lines = [f"{len(samples)} samples beside {len(comparison.real)} training cases"]
+    counted = {"samples": len(samples), "training_cases": len(comparison.real)}
+    return {**counted, "figures": rows, "lines": [*lines, *(row["words"] for row in rows)]}
+
+
+def _units(where: Path, comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """Yield median, deviation, least and most of each channel, of samples and of real images."""
+    check, verdict = UnitCheck(where), "the same units"
+    sides = [[image.image for image in side] for side in (comparison.samples, comparison.real)]
+    try:
+        for images, synthetic in zip(sides, (True, False), strict=True):
+            for image in images[:IMAGES]:
+                check.look(image, synthetic=synthetic)
+    except DataFault:
+        verdict = "other units, which a training refuses"
+    limits = [value_limits(images).T for images in sides]
+    for number, name in enumerate(comparison.schema.channels):
+        pairs = zip(reversed(check.medians), limits, strict=True)
+        values = [
+            [*medians[number, :2].tolist(), *ends[number].tolist()] for medians, ends in pairs
+        ]
+        text = "median {:.3g}, deviation {:.3g}, from {:.3g} to {:.3g}"
+        yield _row(f"units of {name}", values, [text.format(*v) for v in values], f": {verdict}")
+
+
+def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, Any]]:
+    """Yield what is said of lesions; ``added``: set beside real ones, so that there is advice."""
+    figures = counts_metric.figures(comparison)
+    word = PART if PART in figures[0].name else LESION
+    advice = ("see --prevalence", f"see --lesions {'where=own' if word == PART else 'match'}")
+    for figure, text, way_out in zip(figures, ("{:.0%}", "{:.1f}"), advice, strict=True):
+        values = [figure.value, figure.real]
+        told = VERDICTS[figure.finding]
+        more = (figure.difference or 0) > 0
+        told += f"; {way_out}" if added and more and told == DIFFERS else ""
+        yield _row(figure.name, values, [text.format(value) for value in values], told)
+    every: list[Image] = [*comparison.samples, *comparison.real]
+    of = _in_labels if all(image.labels is not None for image in every) else _in_boxes
+    each: list[list[Image]] = [list(comparison.samples), list(comparison.real)]
+    found = [[rows for image in side for rows in of(image, comparison.schema)] for side in each]
+    if not all(found):
+        return
+    sides = [np.concatenate(rows) for rows in found]
+    sizes = [np.quantile(side[:, 0], (0.5, 0.1, 0.9)).round(1).tolist() for side in sides]
+    unit = "pixels" if comparison.schema.ndim == 2 else "voxels"
+    text = f"median {{:g}} {unit} (10 to 90%: {{:g}} to {{:g}})"
+    yield _row(f"size of {word}s", sizes, [text.format(*size) for size in sizes])
+    for number, channel in enumerate(comparison.schema.channels, start=1):
+        columns = [side[np.isfinite(side[:, number]), number] for side in sides]
+        if all(map(len, columns)):
+            mine, real = shares = [float((column < 0).mean()) for column in columns]
+            alike = mine if real >= ONE_WAY else 1 - mine
+            known = max(real, 1 - real) >= ONE_WAY
+            told = LIKE if alike >= ONE_WAY else DIFFERS if alike < 2 * ONE_WAY - 1 else ""
+            name = f"{word}s darker than their surroundings in {channel}"
+            yield _row(name, shares, [f"{share:.0%}" for share in shares], told if known else "")
+
+
+def _row(name: str, values: Sequence[Any], texts: Sequence[str], told: str = "") -> dict[str, Any]:
+    """Return a figure of samples and of training cases, in words, too."""
+    mine, real = (text.replace("%", " %") for text in texts)
+    words = f"{name}: samples {mine}; training cases {real}{told}"
+    return {"name": name, "samples": values[0], "training_cases": values[1], "words": words}
+
+
+def _in_boxes(image: Image, schema: Schema) -> Iterator[Floats]:
+    """Yield (N, 1 + C), size and contrast to the rim of each box, by channel."""
+    if image.boxes is not None and len(image.boxes.labels):
+        low, high = np.split(image.boxes.coords, 2, axis=1)
+        yield np.column_stack([(high - low).prod(axis=1), contrasts(image.image, image.boxes)])
+
+
+def _in_labels(image: Image, schema: Schema) -> Iterator[Floats]:
+    """Yield (1, 1 + C), voxels and contrast to the tissue near it of each lesion, by channel."""
+    labels = np.asarray(image.labels)
+    lesions = np.isin(labels, schema.foreground)
+    tissue = organ_mask(image.image) & (labels != OUTSIDE) & ~lesions
+    for part in parts(labels, schema, schema.foreground):
+        contrast = np.full(len(image.image), np.nan)
+        if part.voxels >= LEAST:
+            _, near = tissue_around(part, image.image, tissue)
+            inside = image.image[(slice(None), *part.box)][:, part.mask]
+            contrast = inside.mean(axis=1, dtype=np.float64) - near
+        yield np.array([[part.voxels, *contrast]])

@@ -1,0 +1,84 @@
+"""A handful of samples beside training cases: what differs is said, and nothing is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gansynth
+from gansynth.bank import sample_check
+from gansynth.core.schema import Sample
+from gansynth.runtime.progress import NullReporter
+from gansynth.testing import ToySource
+from tests.evaluation.gatherings import strangers
+from tests.flat_sets import pictures
+
+PRESENT, EACH = "images with a lesion: ", "lesions per image: "
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A run of copypaste, and the pictures of its fit; three of four have one lesion."""
+    folder = tmp_path_factory.mktemp("pictures")
+    data: dict[str, Any] = {
+        "data": f"pictures:{folder}",
+        "subjects": pictures(folder).subjects,
+        "quiet": True,
+    }
+    return gansynth.fit("copypaste", out=folder / "run", **data), data
+
+
+def test_lesions_set_beside_real_ones_are_told_with_the_way_out(fitted, tmp_path, run_cli):
+    run, data = fitted
+    asked = ("check", "--generator", run.folder, "--lesions", "add", "--prevalence", 1)
+    told = run_cli(*asked).stdout.splitlines()
+    (present,) = [line for line in told if line.startswith(PRESENT)]
+    (each,) = [line for line in told if line.startswith(EACH)]
+    assert present == f"{PRESENT}samples 100 %; training cases 75 %: differs; see --prevalence"
+    assert each == f"{EACH}samples 2.0; training cases 0.8: differs; see --lesions match"
+    request = gansynth.SampleRequest(lesions="add", prevalence=1.0)
+    bank = gansynth.fill_bank(run, tmp_path / "bank", 16, request=request)
+    stored = gansynth.check(bank=bank, **data).will_it_harm
+    assert (stored["samples"], stored["training_cases"]) == (16, 64)
+    assert f"{EACH}samples 2.0; training cases 0.8: differs; see --lesions match" in stored["lines"]
+
+
+def test_a_slow_generator_draws_fewer_samples_and_says_how_many(fitted, monkeypatch):
+    monkeypatch.setattr(sample_check, "SECONDS", 0.0)
+    first = gansynth.check(generator=fitted[0], quiet=True, seed=1).will_it_harm["lines"][0]
+    assert 4 <= int(first.partition(" samples beside 64 training cases")[0]) < 12
+    assert first.endswith("not 32: drawing is slow, or rejects many")
+
+
+def boxed():
+    source = ToySource(2, 9, boxes=True)
+    pairs = [(case, case.boxes) for case in source.cases()]
+    return [Sample(case.image, None, boxes) for case, boxes in pairs]
+
+
+def changed(**changes):
+    return [replace(s, **{k: change(s) for k, change in changes.items()}) for s in strangers()]
+
+
+PARTS = "labelled parts darker than their surroundings in first: samples"
+
+
+@pytest.mark.parametrize(
+    ("samples", "source", "says"),
+    [
+        (strangers(), ToySource(2), "labelled parts per image: samples 1.0; training cases 1.1"),
+        (changed(image=lambda s: -s.image), ToySource(2), f"{PARTS} 100 %; training cases 0 %: di"),
+        (changed(image=lambda s: 255 * s.image), ToySource(2), ": other units, which a training"),
+        (changed(labels=lambda s: None), ToySource(2), "lesions: not compared: counts: samples or"),
+        (boxed(), ToySource(2, boxes=True), f"{PARTS} 0 %; training cases 0 %"),
+    ],
+    ids=["organs", "reversed contrast", "units", "no labels", "boxes"],
+)
+def test_what_is_said_of_samples(samples, source, says):
+    where, lineage = Path("run"), source.lineage()
+    found = sample_check.compare_with_training(
+        where, samples, source, source.space, lineage, NullReporter()
+    )
+    assert [line for line in found["lines"] if says in line], found["lines"]
+    assert not [line for line in found["lines"] if "see --" in line]
