@@ -326,7 +326,7 @@ def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volume
         told += ["--predictions", volumes / f"p{number}"]
     result = run_cli("hard-cases", *data, *told, "-o", volumes / "f.json")
     assert result.exit_code == 0, result.stderr
-    assert "lesions  4" in result.stdout
+    assert "lesions                  4" in result.stdout
     assert "class" in result.stdout
     (volumes / "p0" / f"{source.held_out_ids[0]}.nii.gz").touch()
     result = run_cli("hard-cases", *data, *told, "-o", volumes / "g.json")
