@@ -21,6 +21,7 @@ import numpy as np
 
 from gansynth.conditions.risk_model import RiskModel
 from gansynth.conditions.scored_lesions import CropFrame, Lesion, Span, lesions_in
+from gansynth.core.geometry import mask_of
 from gansynth.core.lineage import CaseRecord, Lineage, guard, same_data, same_host
 from gansynth.core.schema import Condition, Schema
 from gansynth.core.source import CaseSource
@@ -83,7 +84,8 @@ class SamplingWeights:
     def choose(self, draw: Draw, schema: Schema, seed: int, index: int) -> Condition:
         """Return the ``index``-th condition of a seed; always the same.
 
-        ``draw`` gets the index and a random generator for each candidate.
+        ``draw`` gets the index and a random generator for each candidate. The first one decides
+        whether it has a lesion, so that the share of those without stays as it is.
         """
         rng = np.random.default_rng(np.random.SeedSequence((seed, index, self.candidates)))
         chosen, chosen_weight, total = None, (0, 1.0), 0.0
@@ -91,6 +93,8 @@ class SamplingWeights:
         for number in range(self.candidates):
             candidate_rng = np.random.default_rng(np.random.SeedSequence((seed, index, number)))
             drawn = draw(index, candidate_rng)
+            if chosen is not None and _lesion_free(drawn, schema) != _lesion_free(chosen, schema):
+                continue
             weight = self.weigh(drawn, schema)
             total += weight
             if rng.random() * total < weight:
@@ -110,16 +114,14 @@ class SamplingWeights:
         Without a lesion it is the mean of 1 and the density of false alarms there, relative to that
         of all evaluated cases, within the bound.
         """
-        labels, lesions = condition.labels, self.lesions(condition, schema)
-        if lesions or labels is None or condition.lesion is not None:
-            return self.risk.of_all(lesions)
+        labels = condition.labels
+        if labels is None or not _lesion_free(condition, schema):
+            return self.risk.of_all(self.lesions(condition, schema))
         frame = self._frame(condition.provenance, labels.shape, schema)
         if frame.body is None or not self.alarm_share:
             return 1.0
-        extent, alarms = (
-            frame.extent(labels.shape),
-            self.alarms.get(condition.provenance["case"], ()),
-        )
+        extent = frame.extent(labels.shape)
+        alarms = self.alarms.get(condition.provenance["case"], ())
         marked = sum(voxels * _volume(extent, box) / _volume(box) for voxels, box in alarms)
         density = marked / _volume(extent) / self.alarm_share
         return self.risk.bounded((1 + density) / 2)
@@ -191,6 +193,12 @@ def open_sampling_weights(path: Path, lineage: Lineage, source: CaseSource) -> S
     weights.check(lineage, source.schema.labels)
     weights.guard((CaseRecord(i, source.subject(i), "") for i in source.held_out_ids), source.name)
     return weights
+
+
+def _lesion_free(condition: Condition, schema: Schema) -> bool:
+    if condition.lesion is not None:
+        return "shows" in condition.provenance.get("lesions", {})
+    return condition.labels is not None and not mask_of(condition.labels, schema.foreground).any()
 
 
 def _span(axes: Any) -> Span:

@@ -76,6 +76,23 @@ def test_a_host_that_misses_a_class_is_drawn_more_of_it(known):
     assert two < MANY, "what is found is still drawn"
 
 
+def test_of_places_without_a_lesion_those_with_false_alarms_are_drawn_more(tmp_path):
+    path = failures_of(HOSTS["none"], tmp_path, lambda case: case.id[-1] in "0145")
+    weights = SamplingWeights.read(path)
+    free, fired = [], []
+    for known in (None, weights):
+        drawing = ConditionSampler(Blobs(), Space("slice", (SIDE, SIDE)), seed=3, weights=known)
+        drawn = [c for c in map(drawing.draw, range(4 * MANY)) if not (c.labels > 0).any()]
+        free.append(len(drawn))
+        places = [c.provenance for c in drawn]
+        fired.append(
+            sum(p["placement"]["slice_index"] == 1 and p["case"] in weights.alarms for p in places)
+        )
+    assert binomtest(fired[1], free[1], fired[0] / free[0], alternative="greater").pvalue < 1e-3
+    assert fired[1] < free[1], "other places are still drawn"
+    assert binomtest(free[1], 4 * MANY, free[0] / 4 / MANY).pvalue > 0.1
+
+
 def test_the_same_condition_whoever_draws_it_and_replayed(known):
     edits, weights = ("elastic", "flip"), known()
     alone, together = sampler(weights, *edits), sampler(known(), *edits)
@@ -129,7 +146,7 @@ def test_cases_of_another_source_have_a_size_but_no_place(known, plain):
     [
         (lambda text: text[: len(text) // 2], IntegrityFault, "not valid JSON"),
         (lambda text: text.replace('"ratio": 1', '"ratio": 2', 1), IntegrityFault, "SHA-256"),
-        (lambda text: text.replace('"version": 1', '"version": 9'), UsageFault, "version 9"),
+        (lambda text: text.replace('"version": 2', '"version": 9'), UsageFault, "version 9"),
         (lambda text: "{}", UsageFault, "format is None"),
     ],
     ids=["half", "changed", "version", "other"],
