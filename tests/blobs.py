@@ -16,7 +16,7 @@ from tests.offered import offered
 
 SIDE = 24
 SPACING = (2.0, 1.0, 1.0)
-ALARM = np.s_[1:2, 9:15, 9:15]
+ALARM = range(2, 10)  # slices
 Misses = Callable[[Case], bool]
 
 
@@ -27,7 +27,7 @@ class Blobs(CaseSource):
 
     Attributes:
         misses: the host of ``predicted``: which cases' lesions it does not mark.
-        fires: in which cases it marks ``ALARM`` of the other class.
+        fires: in which cases it marks something of the other class, in the slices ``ALARM``.
     """
 
     def __init__(self, request: SourceRequest | None = None, space: Space | None = None):
@@ -80,7 +80,8 @@ class Blobs(CaseSource):
         assert case.labels is not None
         labels = np.zeros_like(case.labels) if self.misses(case) else case.labels
         if self.fires(case):
-            labels[ALARM] = np.where(labels[ALARM] == 0, 3 - labels.max(), labels[ALARM])
+            place = labels[ALARM.start : ALARM.stop, 9:15, 9:15]
+            place[place == 0] = 3 - labels.max()
         return labels
 
 

@@ -84,8 +84,8 @@ class SamplingWeights:
     def choose(self, draw: Draw, schema: Schema, seed: int, index: int) -> Condition:
         """Return the ``index``-th condition of a seed; always the same.
 
-        ``draw`` gets the index and a random generator for each candidate. The first one decides
-        whether it has a lesion, so that the share of those without stays as it is.
+        ``draw`` gets the index and a random generator for each candidate. All candidates of an
+        index should have a lesion, or none, so that weights change no prevalence.
         """
         rng = np.random.default_rng(np.random.SeedSequence((seed, index, self.candidates)))
         chosen, chosen_weight, total = None, (0, 1.0), 0.0
@@ -93,8 +93,6 @@ class SamplingWeights:
         for number in range(self.candidates):
             candidate_rng = np.random.default_rng(np.random.SeedSequence((seed, index, number)))
             drawn = draw(index, candidate_rng)
-            if chosen is not None and _lesion_free(drawn, schema) != _lesion_free(chosen, schema):
-                continue
             weight = self.weigh(drawn, schema)
             total += weight
             if rng.random() * total < weight:
