@@ -16,6 +16,7 @@ from tests.offered import offered
 
 SIDE = 24
 SPACING = (2.0, 1.0, 1.0)
+ALARM = range(2, 10)  # slices
 Misses = Callable[[Case], bool]
 
 
@@ -26,12 +27,14 @@ class Blobs(CaseSource):
 
     Attributes:
         misses: the host of ``predicted``: which cases' lesions it does not mark.
+        fires: in which cases it marks something of the other class, in the slices ``ALARM``.
     """
 
     def __init__(self, request: SourceRequest | None = None, space: Space | None = None):
         self.request = request or SourceRequest("blobs", "a")
         self._space = space or Space("crop", (SIDE // 2, SIDE, SIDE), pad_label=0)
         self.misses: Misses = lambda case: False
+        self.fires: Misses = lambda case: False
         self.opened: set[str] = set()
 
     @property
@@ -75,7 +78,11 @@ class Blobs(CaseSource):
     def predicted(self, case_id: str, file: Path) -> LabelArray:
         case = self.load(case_id)
         assert case.labels is not None
-        return np.zeros_like(case.labels) if self.misses(case) else case.labels
+        labels = np.zeros_like(case.labels) if self.misses(case) else case.labels
+        if self.fires(case):
+            place = labels[ALARM.start : ALARM.stop, 9:15, 9:15]
+            place[place == 0] = 3 - labels.max()
+        return labels
 
 
 def volume_of(labels: LabelArray) -> float:
@@ -88,10 +95,10 @@ def centre_of(labels: LabelArray) -> float:
     return float(np.nonzero(labels > 0)[0].mean())
 
 
-def failures_of(misses: Misses, folder: Path, **options) -> Path:
-    """The file of failures of a host that misses some lesions."""
+def failures_of(misses: Misses, folder: Path, fires: Misses | None = None, **options) -> Path:
+    """The file of failures of a host that misses some lesions, and fires in some cases."""
     source = Blobs()
-    source.misses = misses
+    source.misses, source.fires = misses, fires or source.fires
     predictions = folder / "predictions"
     predictions.mkdir()
     for case in source.train_ids:

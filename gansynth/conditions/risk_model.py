@@ -108,8 +108,12 @@ class RiskModel(Document):
             number = _bin(factor, lesion)
             if number >= 0:
                 product *= factor.bins[number].ratio
+        return self.bounded(product)
+
+    def bounded(self, weight: float) -> float:
+        """Return a weight within the bound."""
         most = float(self.bound**0.5)
-        return min(max(product, 1 / most), most)
+        return min(max(weight, 1 / most), most)
 
     def of_all(self, lesions: Sequence[Lesion]) -> float:
         """Return the weight of a label map: the mean over its lesions; 1 without any."""

@@ -113,6 +113,8 @@ class ConditionSampler:
         self.moving = CaseWarp(space, self.schema) if moving else None
         self.weights = weights
         self.prevalence = prevalence
+        # All candidates of a sample have a lesion, or none, so that weights change no prevalence.
+        self._of_one_kind = prevalence is not None or (weights is not None and not self._in_turns)
         self._bodies: dict[str, npt.NDArray[np.bool_]] = {}
         self._ids = source.train_ids
         if classes is not None:
@@ -137,7 +139,7 @@ class ConditionSampler:
         shows, removal = self._shows(index), dict[str, Any]()
         if self.lesions is not None:
             case, placement, ready, removal = self._background(case, placement, shows, index, rng)
-        elif self.boxes is None and self.prevalence is not None:
+        elif self.boxes is None and self._of_one_kind:
             case, placement = self._of_kind(case, placement, shows, rng)
         placed = self.space.to_generator(case, placement)
         if ready is not None:
@@ -271,7 +273,7 @@ class ConditionSampler:
 
     def _shows(self, index: int) -> Shows:
         """Draw what a sample shows; no other random number of it depends on this one."""
-        if self.lesions is None and self.boxes is None and self.prevalence is None:
+        if self.lesions is None and self.boxes is None and not self._of_one_kind:
             return "lesion"
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, index, 0, SHOWS)))
         if self.lesions is not None and rng.random() < self.lesions.options.sham:

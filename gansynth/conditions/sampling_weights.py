@@ -1,17 +1,19 @@
 """Weights of conditions: draw more of what the target framework gets wrong.
 
 Sampling, importance resampling (Rubin 1988): several conditions are drawn, and one is kept with a
-probability in proportion to its weight. ``gansynth hard-cases`` computes weights on inner folds of
-the training cases. They are bounded, so that every condition keeps a chance. The file is JSON with
-a hash of its own content. It names cases and holds numbers, no image.
+probability in proportion to its weight: by its lesions, or without any by the false alarms there.
+``gansynth hard-cases`` computes weights on inner folds of the training cases. They are bounded, so
+that every condition keeps a chance. The file is JSON with a hash of its own content. It names cases
+and holds numbers, no image.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,14 @@ import numpy as np
 
 from gansynth.conditions.risk_model import RiskModel
 from gansynth.conditions.scored_lesions import CropFrame, Lesion, Span, lesions_in
+from gansynth.core.geometry import mask_of
 from gansynth.core.lineage import CaseRecord, Lineage, guard, same_data, same_host
 from gansynth.core.schema import Condition, Schema
 from gansynth.core.source import CaseSource
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_own, write_json_atomic
 
-FORMAT, VERSION = "gansynth hard-cases", 1
+FORMAT, VERSION = "gansynth hard-cases", 2
 AGAIN = "make it again: gansynth hard-cases --data KIND:WHERE --fold FOLD -o FILE"
 Draw = Callable[[int, np.random.Generator], "Condition"]  # (index, rng) -> a condition
 _AGAIN = f"{AGAIN[0].upper()}{AGAIN[1:]}"
@@ -40,6 +43,8 @@ class SamplingWeights:
     candidates: int  # number of candidates for each condition
     least: int  # voxels; smaller parts of a label map do not count
     risk: RiskModel  # relative failure rates of lesions
+    alarms: Mapping[str, Sequence[tuple[int, Span]]]  # case -> voxels and boxes of false alarms
+    alarm_share: float  # of the voxels of all evaluated cases
     bodies: Mapping[str, Span]  # case -> extent of its body
     labels: Mapping[str, int]  # label name -> value, of the evaluated cases
     lineage: Lineage  # the evaluated cases
@@ -54,16 +59,19 @@ class SamplingWeights:
         """
         doc = read_failures(path)
         try:
+            alarms: dict[str, list[tuple[int, Span]]] = {}
+            for row in doc["false_alarms"]["pieces"]:
+                box = _span(row["box"])
+                alarms.setdefault(str(row["case"]), []).append((_positive(row["voxels"]), box))
             return cls(
                 path=path,
                 sha256=str(doc["sha256"]),
                 candidates=_positive(doc["options"]["candidates"]),
                 least=_positive(doc["options"]["least"]),
                 risk=RiskModel.from_json(doc["risk"]),
-                bodies={
-                    str(case): tuple((float(low), float(high)) for low, high in entry["body"])
-                    for case, entry in doc["cases"].items()
-                },
+                alarms=alarms,
+                alarm_share=float(doc["false_alarms"]["share_of_voxels"]),
+                bodies={str(case): _span(row["body"]) for case, row in doc["cases"].items()},
                 labels={str(name): int(value) for name, value in doc["labels"].items()},
                 lineage=Lineage.from_json(doc["lineage"]),
             )
@@ -76,7 +84,8 @@ class SamplingWeights:
     def choose(self, draw: Draw, schema: Schema, seed: int, index: int) -> Condition:
         """Return the ``index``-th condition of a seed; always the same.
 
-        ``draw`` gets the index and a random generator for each candidate.
+        ``draw`` gets the index and a random generator for each candidate. All candidates of an
+        index should have a lesion, or none, so that weights change no prevalence.
         """
         rng = np.random.default_rng(np.random.SeedSequence((seed, index, self.candidates)))
         chosen, chosen_weight, total = None, (0, 1.0), 0.0
@@ -98,8 +107,22 @@ class SamplingWeights:
         return replace(chosen, provenance={**chosen.provenance, "weights": noted})
 
     def weigh(self, condition: Condition, schema: Schema) -> float:
-        """Weight of a condition: the mean over its lesions; 1 without labels."""
-        return self.risk.of_all(self.lesions(condition, schema))
+        """Weight of a condition: the mean over its lesions; 1 without labels.
+
+        Without a lesion it is the mean of 1 and the density of false alarms there, relative to that
+        of all evaluated cases, within the bound.
+        """
+        labels = condition.labels
+        if labels is None or not _lesion_free(condition, schema):
+            return self.risk.of_all(self.lesions(condition, schema))
+        frame = self._frame(condition.provenance, labels.shape, schema)
+        if frame.body is None or not self.alarm_share:
+            return 1.0
+        extent = frame.extent(labels.shape)
+        alarms = self.alarms.get(condition.provenance["case"], ())
+        marked = sum(voxels * _volume(extent, box) / _volume(box) for voxels, box in alarms)
+        density = marked / _volume(extent) / self.alarm_share
+        return self.risk.bounded((1 + density) / 2)
 
     def lesions(self, condition: Condition, schema: Schema) -> list[Lesion]:
         """The lesions of a condition that are weighed: the new ones, if it says which."""
@@ -168,6 +191,25 @@ def open_sampling_weights(path: Path, lineage: Lineage, source: CaseSource) -> S
     weights.check(lineage, source.schema.labels)
     weights.guard((CaseRecord(i, source.subject(i), "") for i in source.held_out_ids), source.name)
     return weights
+
+
+def _lesion_free(condition: Condition, schema: Schema) -> bool:
+    if condition.lesion is not None:
+        return "shows" in condition.provenance.get("lesions", {})
+    return condition.labels is not None and not mask_of(condition.labels, schema.foreground).any()
+
+
+def _span(axes: Any) -> Span:
+    span = tuple((float(low), float(high)) for low, high in axes)
+    if not all(low < high for low, high in span):
+        raise ValueError(f"{axes!r} is no box")
+    return span
+
+
+def _volume(box: Span, other: Span | None = None) -> float:
+    """Volume of a box, or of what it shares with another one."""
+    axes = zip(box, box if other is None else other, strict=True)
+    return float(prod(max(min(a[1], b[1]) - max(a[0], b[0]), 0.0) for a, b in axes))
 
 
 def _positive(value: Any) -> int:

@@ -1,4 +1,4 @@
-"""Lesions by size, place and class, and how well the target framework found them."""
+"""Lesions by size, place and class, how well a framework found them, and its false alarms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gansynth.data.connected_components import LabelComponents
 from gansynth.data.lesion_parts import LesionPart, pieces
 
 FOUND = 0.1  # Dice from which a lesion counts as found
-Span = tuple[tuple[float, float], ...]  # start and end along each axis, as shares of a case's shape
+Span = tuple[tuple[float, float], ...]  # start and end along each axis
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class CropFrame:
     origin: tuple[float, ...]  # the case's voxel at the array's first voxel, per axis of the case
     scale: tuple[float, ...]  # the case's voxels per voxel of the array, per axis of the case
     shape: tuple[int, ...]  # of the case
-    body: Span | None  # extent of the case's body, as shares of the shape; None where unknown
+    body: Span | None  # extent of the case's body, as shares of `shape`; None where unknown
 
     def place(self, centre: Sequence[float]) -> tuple[float, ...] | None:
         """Return the place of an array's voxel in the body, 0 to 1 per axis of the case."""
@@ -39,6 +39,12 @@ class CropFrame:
         each = ((o + (c + 0.5) * k) / n - low for c, o, k, n, (low, _) in axes)
         spans = (max(high - low, 1e-6) for low, high in self.body)
         return tuple(min(max(x / span, 0.0), 1.0) for x, span in zip(each, spans, strict=True))
+
+    def extent(self, shape: Sequence[int]) -> Span:
+        """Return what an array covers of its case: first voxel and end along each axis."""
+        lengths = (1,) * (len(self.shape) - len(shape)) + tuple(shape)
+        axes = zip(self.origin, lengths, self.scale, self.shape, strict=True)
+        return tuple((max(o, 0.0), min(o + n * k, float(end))) for o, n, k, end in axes)
 
     def cuts(self, box: Sequence[slice], shape: Sequence[int]) -> bool:
         """Whether a part of the array may go on in the case beyond the array."""
@@ -100,7 +106,7 @@ def score_lesions(
     """Evaluate a prediction on every lesion of a case.
 
     Predicted voxels belong to the nearest lesion of their class, if their connected piece touches
-    one. Pieces that touch no lesion do not count.
+    one. Other pieces are ``false_alarms``.
     """
     judged: list[ScoredLesion] = []
     for value in values:
@@ -114,6 +120,23 @@ def score_lesions(
             dice, recall = 2 * right / (marked + part.voxels), right / part.voxels
             judged.append(ScoredLesion(_lesion(part, value, frame), dice, recall))
     return judged
+
+
+def false_alarms(
+    labels: LabelArray,
+    predicted: LabelArray,
+    values: Sequence[int],
+    spacing: tuple[float, ...],
+    *,
+    least: int,
+) -> list[LesionPart]:
+    """Return predicted pieces, of ``least`` voxels or more, that touch no lesion of their class."""
+    return [
+        part
+        for value in values
+        for part in pieces(predicted, predicted == value, spacing, least=least)
+        if not (labels[part.box][part.mask] == value).any()
+    ]
 
 
 def _lesion(part: LesionPart, value: int, frame: CropFrame) -> Lesion:

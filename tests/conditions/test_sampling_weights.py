@@ -9,13 +9,14 @@ import pytest
 from scipy.stats import binomtest, mannwhitneyu
 
 from gansynth.conditions.edit_chain import build_edits
+from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.sampling_weights import SamplingWeights, write_failures
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Condition
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from tests.blobs import SIDE, Blobs, centre_of, failures_of, volume_of
+from tests.blobs import ALARM, SIDE, Blobs, centre_of, failures_of, volume_of
 
 HOSTS = {
     "small": lambda case: volume_of(case.labels) < 300,
@@ -76,6 +77,27 @@ def test_a_host_that_misses_a_class_is_drawn_more_of_it(known):
     assert two < MANY, "what is found is still drawn"
 
 
+@pytest.mark.parametrize(
+    ("count", "more"),
+    [(MANY, {}), (MANY // 2, {"lesions": lesion_drawer("match"), "prevalence": 0.1})],
+    ids=["label maps", "into images"],
+)
+def test_without_a_lesion_places_of_false_alarms_are_drawn_more(known, tmp_path, count, more):
+    path = failures_of(HOSTS["none"], tmp_path, lambda case: case.id[-1] in "0145")
+    weights, space = SamplingWeights.read(path), Space("slice", (SIDE, SIDE))
+    free, fired = [], []
+    for each in (known("none"), weights):
+        drawing: Any = ConditionSampler(Blobs(), space, seed=3, weights=each, **more)
+        drawn = [c.provenance for c in map(drawing.draw, range(count)) if not (c.labels > 0).any()]
+        free.append([told["index"] for told in drawn])
+        at = [(told["case"], told["placement"]["slice_index"]) for told in drawn]
+        fired.append(sum(case in weights.alarms and plane in ALARM for case, plane in at))
+    assert free[0] == free[1], "weights change no prevalence"
+    expected = fired[0] / len(free[0])
+    assert binomtest(fired[1], len(free[1]), expected, alternative="greater").pvalue < 0.01
+    assert fired[1] < len(free[1]), "other places are still drawn"
+
+
 def test_the_same_condition_whoever_draws_it_and_replayed(known):
     edits, weights = ("elastic", "flip"), known()
     alone, together = sampler(weights, *edits), sampler(known(), *edits)
@@ -129,7 +151,7 @@ def test_cases_of_another_source_have_a_size_but_no_place(known, plain):
     [
         (lambda text: text[: len(text) // 2], IntegrityFault, "not valid JSON"),
         (lambda text: text.replace('"ratio": 1', '"ratio": 2', 1), IntegrityFault, "SHA-256"),
-        (lambda text: text.replace('"version": 1', '"version": 9'), UsageFault, "version 9"),
+        (lambda text: text.replace('"version": 2', '"version": 9'), UsageFault, "version 9"),
         (lambda text: "{}", UsageFault, "format is None"),
     ],
     ids=["half", "changed", "version", "other"],

@@ -27,6 +27,8 @@ from gansynth_cli.typed_options import with_needs
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
 
+SHOWN = 10  # false alarms in the printed table
+
 
 @click.command(
     epilog=examples(
@@ -76,8 +78,8 @@ def command(
 
     Every lesion of a fold's training cases is evaluated by a segmenter trained without its case.
     The file has failure rates by size, place and class of lesions. --sampling-weights FILE then
-    takes hard conditions more often (gansynth help hard_cases). The fold's held-out cases are not
-    opened.
+    takes hard conditions more often, and of those without a lesion such as had false alarms
+    (gansynth help hard_cases). The fold's held-out cases are not opened.
     """
     from gansynth.evaluation.hard_cases.job import FailureOptions, find_failures
     from gansynth.runtime.options import parse, refuse_idle
@@ -108,11 +110,12 @@ def command(
 
 
 def _lines(report: dict[str, Any]) -> list[str]:
-    plain = {key: value for key, value in report.items() if key not in ("risk", "inner")}
-    folds = ", ".join(f"{row['train']} + {row['val']}" for row in report["inner"])
-    lines = summary({**plain, "inner": folds})
+    plain = {key: value for key, value in report.items() if key != "risk"}
+    plain["inner"] = ", ".join(f"{row['train']} + {row['val']}" for row in report["inner"])
     if "risk" not in report:
-        return lines
+        return summary(plain)
+    plain["false_alarms"] = len(report["false_alarms"])
+    lines = summary(plain)
     rows = [("", "", "lesions", "missed", "failure", "weight")]
     for factor in report["risk"]["factors"]:
         for row in factor["bins"]:
@@ -123,4 +126,11 @@ def _lines(report: dict[str, Any]) -> list[str]:
                 f"{row['ratio']:.2f}",
             )
             rows.append((factor["name"], row["name"], *map(str, numbers)))
-    return [*lines, "", *table(rows)]
+    lines += ["", *table(rows)]
+    alarms = sorted(report["false_alarms"], key=lambda row: -row["voxels"])[:SHOWN]
+    shown = [("false alarms, largest first", "first voxel", "voxels", "place")]
+    for row in alarms:
+        corner = ",".join(str(first) for first, _ in row["box"])
+        place = ",".join(f"{x:.2f}" for x in row["place"])
+        shown.append((row["case"], corner, str(row["voxels"]), place))
+    return [*lines, "", *table(shown)] if alarms else lines

@@ -12,7 +12,14 @@ from pydantic import Field
 
 from gansynth.conditions.risk_model import RiskModel
 from gansynth.conditions.sampling_weights import write_failures
-from gansynth.conditions.scored_lesions import CropFrame, ScoredLesion, body_span, score_lesions
+from gansynth.conditions.scored_lesions import (
+    CropFrame,
+    ScoredLesion,
+    Span,
+    body_span,
+    false_alarms,
+    score_lesions,
+)
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, replace_ignored
@@ -64,7 +71,9 @@ def find_failures(
     dry_run: bool = False,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Evaluate every lesion of a fold's training cases by a segmenter not trained on its case.
+    """Evaluate a fold's training cases, each by a segmenter not trained on it.
+
+    Every lesion is evaluated, and false alarms are listed.
 
     Args:
         source: the fold; its held-out cases are never opened.
@@ -76,7 +85,7 @@ def find_failures(
         device: of the small segmenter: ``auto``, ``cpu``, ``cuda:0``.
 
     Returns:
-        A JSON-able report: cases, inner folds, lesions, and the table of weights.
+        A JSON-able report: cases, inner folds, lesions, false alarms, and the table of weights.
 
     Raises:
         UsageFault: cases without labels, or an existing file.
@@ -124,12 +133,15 @@ def find_failures(
     _warn_of_unlearnt(document["risk"], report["host"], reporter)
     digest = write_failures(out, document)
     missed = sum(not lesion.found for lesion in judged)
+    alarms = document["false_alarms"]
     return {
         **report,
         "file": str(out),
         "sha256": digest,
         "lesions": len(judged),
         "missed": missed,
+        "false_alarms": alarms["pieces"],
+        "cases_with_false_alarms": alarms["share_of_cases"],
         "risk": document["risk"],
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -212,13 +224,17 @@ def _document(
     records: list[CaseRecord] = []
     judged: list[ScoredLesion] = []
     rows: list[dict[str, Any]] = []
+    alarms: list[dict[str, Any]] = []
+    voxels = 0
     for case, predicted, number in read:
         record = source.record(case.id, {case.id: case}.__getitem__)
-        span, lesions = _judged(source, case, predicted, options.least)
+        span, lesions, pieces = _judged(source, case, predicted, options.least)
         cases[case.id] = {"body": [list(axis) for axis in span], "inner": number}
         records.append(record)
         judged += lesions
         rows += [_row(case.id, lesion) for lesion in lesions]
+        alarms += pieces
+        voxels += predicted.size
     if not judged:
         raise DataFault(
             f"{source.name} fold {source.fold}: no lesion of {options.least} voxels or more in "
@@ -244,14 +260,19 @@ def _document(
         "cases": cases,
         "risk": risk.to_json(),
         "lesions": rows,
+        "false_alarms": {
+            "share_of_cases": round(len({row["case"] for row in alarms}) / len(cases), 4),
+            "share_of_voxels": sum(row["voxels"] for row in alarms) / voxels,
+            "pieces": alarms,
+        },
     }
     return judged, document
 
 
 def _judged(
     source: CaseSource, case: Case, predicted: LabelArray, least: int
-) -> tuple[tuple[tuple[float, float], ...], list[ScoredLesion]]:
-    """Span of a case's body, and its lesions."""
+) -> tuple[Span, list[ScoredLesion], list[dict[str, Any]]]:
+    """Span of a case's body, its lesions and false alarms."""
     if case.labels is None:
         raise DataFault(
             f"{source.name}: case {case.id!r} has no labels, expected them of every training case"
@@ -269,7 +290,19 @@ def _judged(
     unknown = case.labels == source.schema.ignore if source.schema.ignore is not None else ~body
     labels = replace_ignored(case.labels, source.schema)
     marked = np.where(unknown | ~body, np.int16(0), predicted)
-    return span, score_lesions(labels, marked, source.schema.foreground, frame, least=least)
+    values = source.schema.foreground
+    alarms = [
+        {
+            "case": case.id,
+            "label": int(part.labels.max()),
+            "voxels": part.voxels,
+            "size": round(part.volume, 4),
+            "place": [round(x, 4) for x in frame.place(part.centroid) or ()],
+            "box": [[axis.start, axis.stop] for axis in part.box],
+        }
+        for part in false_alarms(labels, marked, values, frame.spacing, least=least)
+    ]
+    return span, score_lesions(labels, marked, values, frame, least=least), alarms
 
 
 def _row(case_id: str, judged: ScoredLesion) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gansynth.conditions.scored_lesions import (
     CropFrame,
     Lesion,
     ScoredLesion,
+    false_alarms,
     lesions_in,
     score_lesions,
 )
@@ -88,7 +89,13 @@ def test_lesions_are_judged_one_by_one():
     seen[20:24, 2:12] = 1
     truth[20:24, 20:24] = 2  # as another class
     seen[20:24, 20:24] = 1
-    seen[10:14, 14:18] = 1  # touches no lesion: no lesion's failure
+    seen[10:14, 14:18] = 1  # touches no lesion: no lesion's failure, a false alarm
+    seen[29, 29] = 1
+    alarms = false_alarms(truth, seen, (1, 2), (2.0, 2.0), least=2)
+    assert [(a.box[0].start, a.box[1].start, a.voxels) for a in alarms] == [
+        (10, 14, 16),
+        (20, 20, 16),  # another class is there
+    ]
     found = score_lesions(truth, seen, (1, 2), framed(truth.shape), least=1)
     by = {tuple(np.round(np.array(j.lesion.place) * 30 - 0.5).astype(int)): j for j in found}
     assert len(by) == 5
@@ -326,7 +333,7 @@ def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volume
         told += ["--predictions", volumes / f"p{number}"]
     result = run_cli("hard-cases", *data, *told, "-o", volumes / "f.json")
     assert result.exit_code == 0, result.stderr
-    assert "lesions  4" in result.stdout
+    assert "lesions                  4" in result.stdout
     assert "class" in result.stdout
     (volumes / "p0" / f"{source.held_out_ids[0]}.nii.gz").touch()
     result = run_cli("hard-cases", *data, *told, "-o", volumes / "g.json")
