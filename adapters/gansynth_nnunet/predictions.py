@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import LabelArray
 from gansynth.data.pairs import mismatches, whole_labels
+from gansynth.metrics.segmentation.operating_point import levels_of
 from gansynth.metrics.segmentation.predictions import of_volumes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_nifti
@@ -43,7 +46,23 @@ def prediction_files(source: Preprocessed, folder: Path) -> dict[str, Prediction
         case: (folder / VALIDATION / f"{case}{ending}", truth / f"{case}{ending}")
         for case in source.held_out_ids
     }
-    return of_volumes(source, files, "let nnU-Net's training come to its end, which validates")
+    found = of_volumes(source, files, "let nnU-Net's training come to its end, which validates")
+    saved = {case: folder / VALIDATION / f"{case}.npz" for case in found}
+    return {
+        case: replace(prediction, levels=partial(_levels, saved[case], source))
+        if saved[case].is_file()
+        else prediction
+        for case, prediction in found.items()
+    }
+
+
+def _levels(file: Path, source: Preprocessed) -> LabelArray:
+    """Read levels from nnU-Net's probabilities (K, D, H, W), whose axes are a file's reversed."""
+    with np.load(file) as saved:
+        probabilities = saved["probabilities"]
+    channels = range(0 if source.labels.regions else 1, len(probabilities))
+    levels = levels_of(probabilities, channels)
+    return levels.T
 
 
 def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> LabelArray:

@@ -18,6 +18,9 @@ from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan
 from gansynth.benchmark.specs import TrainingPoint
 from gansynth.benchmark.study import BenchmarkStudy
 from gansynth.benchmark.subject_split import DEVELOPMENT, SEALED
+from gansynth.metrics.segmentation.operating_point import THRESHOLDS
+from gansynth.metrics.segmentation.regions import FOREGROUND
+from gansynth.metrics.segmentation.table import AT_ALARMS
 from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic
 from gansynth.runtime.version import __version__
 
@@ -188,9 +191,11 @@ def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> 
     assert spec is not None
     tuned = [study.design.tune(place).key] if study.plan.arm(place.arm).tune else []
     provenance, document = result["document"].get("told", {}), result["document"]
+    threshold = study.threshold(place)
     row |= {
         "status": "done",
-        "scores": _rounded(document["scores"]),
+        "scores": _rounded({**document["scores"], **_at_equal_alarms(document, threshold)}),
+        "threshold": None if threshold is None else THRESHOLDS[threshold],
         "by": document.get("by", "case"),
         "distances": document.get("distances"),
         "predictions": document.get("predictions", {}),
@@ -208,6 +213,18 @@ def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> 
         "tune": _seconds(study, *tuned),
     }
     return row
+
+
+def _at_equal_alarms(
+    document: Mapping[str, Any], threshold: int | None
+) -> dict[str, dict[str, float | None]]:
+    """Return a training's scores at a threshold; none without one."""
+    if threshold is None:
+        return {}
+    return {
+        f"{measure}{AT_ALARMS}/{FOREGROUND}": {name: v[threshold] for name, v in values.items()}
+        for measure, values in document["at_thresholds"].items()
+    }
 
 
 def _arm(arm: ArmPlan) -> dict[str, Any]:
@@ -277,7 +294,9 @@ def known_results(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if "key" in row:
             tuning = {k: v for k, v in row.items() if k not in ("arm", "n", "draw", "key")}
             results[row["key"]] = {"document": tuning}
-    for run in document.get("runs", ()):
+    # Tables of thresholds are in jobs only.
+    whole = not (document.get("plan") or {}).get("operating_point")
+    for run in document.get("runs", ()) if whole else ():
         if run.get("status") == "done" and run.get("key"):
             provenance = {
                 "realised_synthetic_share": run.get("realised"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from gansynth.core.adapter import Adapter
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, FoldSplit
+from gansynth.data.subjects import grouped_splits
 from gansynth.metrics.segmentation.regions import regions_of, with_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
@@ -160,30 +161,52 @@ class BenchmarkDesign:
         options = self.plan.generator(generator).model_dump(mode="json")
         return fit_spec(data, options, seed, f"fit {generator}, {title}")
 
-    def fit_of(self, place: TrainingPoint) -> ComputationSpec | None:
-        """Return the fit of a place's generator; None without a generator."""
+    def inner_folds(self, place: TrainingPoint) -> list[FoldSplit]:
+        """Return the inner folds that choose a place's threshold, the same for every arm.
+
+        Arms with more real subjects have folds of their own.
+        """
+        if self.plan.operating_point is None:
+            return []
+        subjects = {case: self.source.subject(case) for case in self.cases_of(place)}
+        seed = replace(place, seed=0).random
+        return grouped_splits(list(subjects), subjects, self.plan.operating_point.folds, seed)
+
+    def fit_of(
+        self, place: TrainingPoint, inner: FoldSplit | None = None
+    ) -> ComputationSpec | None:
+        """Return the fit of a place's generator, or on an inner fold; None without a generator."""
         arm = self.plan.arm(place.arm)
         if arm.generator is None:
             return None
         per_seed = self.plan.fits == "seed"
         seed = place.random if per_seed else TrainingPoint("", place.n, place.draw, 0).random
         title = f"N={place.n}, draw {place.draw}" + (f", seed {place.seed}" if per_seed else "")
-        return self.fit(arm.generator, self.cases_of(place), seed, title)
+        title += "" if inner is None else ", an inner fold"
+        cases = self.cases_of(place) if inner is None else sorted(inner["train"])
+        return self.fit(arm.generator, cases, seed, title)
 
-    def train(self, place: TrainingPoint) -> ComputationSpec:
-        """Return the training of a place."""
-        arm, cases = self.plan.arm(place.arm), self.cases_of(place)
+    def train(self, place: TrainingPoint, inner: FoldSplit | None = None) -> ComputationSpec:
+        """Return the training of a place, or its training on an inner fold."""
+        arm, cases, judged = self.plan.arm(place.arm), self.cases_of(place), self.judged
+        if inner is not None:
+            cases, judged = tuple(sorted(inner["train"])), tuple(sorted(inner["val"]))
+        host = self.host(arm, len(cases))
+        if self.plan.operating_point is not None:
+            settings, options = self.adapter.saving_levels()
+            host["set"], host["options"] = {**host["set"], **settings}, [*host["options"], *options]
         document = {
             **self._data,
             "train": self._known(cases),
-            "judged": self._known(self.judged),
-            "host": self.host(arm, len(cases)),
+            "judged": self._known(judged),
+            "host": host,
             "arm": described(arm),
             "regions": self.plan.regions,
             "measures": list(self.plan.measures),
             "seed": place.random,
         }
-        return train_spec(document, self.fit_of(place), f"train {place}")
+        title = f"train {place}" + ("" if inner is None else ", an inner fold")
+        return train_spec(document, self.fit_of(place, inner), title)
 
     def tune(self, place: TrainingPoint) -> ComputationSpec:
         """Return the choice among arms by inner folds of a training subset."""

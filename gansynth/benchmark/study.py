@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from gansynth.benchmark.command_lines import RUN
@@ -24,6 +25,7 @@ from gansynth.benchmark.subject_split import SEALED, SubjectSplit, split_subject
 from gansynth.core.adapter import Adapter
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.metrics.segmentation.operating_point import ALARMS, equal_alarms
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.run_source import open_source
 
@@ -96,6 +98,28 @@ class BenchmarkStudy:
         name = str(result["document"]["chosen"])
         return self.plan.compared_with if name == NONE else name
 
+    def _trained(self, place: TrainingPoint) -> TrainingPoint:
+        """Return a place with the arm that its own arm has chosen, if it chooses."""
+        tuned = self.plan.arm(place.arm).tune
+        return replace(place, arm=str(self.chosen(place))) if tuned else place
+
+    def threshold(self, place: TrainingPoint) -> int | None:
+        """Return the number of the threshold at which a place's arm raises equal false alarms.
+
+        As many as the control at its own threshold, both on the inner folds of their training
+        subset. None without an operating point, or while a training is missing.
+        """
+        rates = []
+        for arm in (self._trained(place).arm, self.plan.compared_with):
+            first, values = replace(place, arm=arm, seed=0), list[Sequence[float]]()
+            for fold in self.design.inner_folds(first):
+                result = self.result(self.design.train(first, fold).key)
+                if result is None:
+                    return None
+                values += result["document"]["at_thresholds"][ALARMS].values()
+            rates.append([mean(each) for each in zip(*values, strict=True)])
+        return equal_alarms(*rates) if rates[0] else None
+
     # -- jobs ------------------------------------------------------------------------------------
 
     @cached_property
@@ -114,11 +138,13 @@ class BenchmarkStudy:
             spec = self.spec(place)
             if spec is None or spec.key in self.cached:
                 continue
-            actual = place.arm if not self.plan.arm(place.arm).tune else str(self.chosen(place))
-            fit = self.design.fit_of(replace(place, arm=actual))
-            if fit is not None:
-                specs.setdefault(fit.key, fit)
-            specs.setdefault(spec.key, spec)
+            actual = self._trained(place)
+            whole = self.design.fit_of(actual), spec
+            first = replace(actual, seed=0)
+            folds = self.design.inner_folds(first)
+            inner = ((self.design.fit_of(first, f), self.design.train(first, f)) for f in folds)
+            for each in (whole, *inner):
+                specs |= {s.key: s for s in each if s is not None and s.key not in specs}
         for place in self.choices():
             spec = self.design.tune(place)
             if spec.key not in self.cached:
@@ -138,6 +164,8 @@ def host_of(plan: BenchmarkPlan, source: CaseSource) -> Adapter:
     if plan.host.target != "yolo":  # its boxes are evaluated separately
         engine = {"engine": plan.host.engine} if plan.host.engine else {}
         adapter.check_judged({**plan.host.set, **engine})
+    if plan.operating_point is not None:
+        adapter.saving_levels()  # refused before anything is trained
     return adapter
 
 

@@ -51,7 +51,7 @@ class FlatSource(CaseSource):
 
     def encode_labels(self, case_id: str, labels: LabelArray) -> npt.NDArray[np.uint16]:
         """Encode labels on the grid of ``load`` for a PNG as large as the case's file."""
-        whole = self._file_labels(case_id, labels)
+        whole = self.file_labels(case_id, labels)
         numbers = np.zeros(whole.shape, np.uint16)
         for label, number in self.label_numbers.items():
             numbers[whole == label] = number
@@ -60,10 +60,11 @@ class FlatSource(CaseSource):
     def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
         """Image and labels on the file's pixels, as volumes of one slice, and the affine."""
         affine = np.diag([*self.pixel_spacing(case_id)[::-1], 1.0, 1.0])
-        whole = self._file_labels(case_id, labels)
+        whole = self.file_labels(case_id, labels)
         return self.file_image(case_id)[:, None], whole[None], affine
 
-    def _file_labels(self, case_id: str, labels: LabelArray) -> LabelArray:
+    def file_labels(self, case_id: str, labels: LabelArray) -> LabelArray:
+        """Bring labels on the grid of ``load`` to the file's pixels, 0 beyond its crop."""
         crop, whole = self.file_crop(case_id), np.zeros(self.file_shape(case_id), np.int16)
         whole[crop] = pick(labels, whole[crop].shape)
         return whole
