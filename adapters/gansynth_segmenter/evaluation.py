@@ -37,8 +37,14 @@ def evaluate_held_out(
     source: CaseSource,
     folder: Path | None,
     say: Callable[[str], None] = lambda line: None,
+    *,
+    levels: Path | None = None,
 ) -> dict[str, Any]:
     """Predict every real held-out case, and compare it with its label map if there is one.
+
+    Args:
+        folder: for label maps; None to write none.
+        levels: for levels of the foreground, see ``levels_of``; None to write none.
 
     Returns:
         The document of ``Evaluation.document``, with ``predictions`` (case -> file, or None if none
@@ -55,11 +61,11 @@ def evaluate_held_out(
         bare: list[str] = []
         for number, case_id in enumerate(source.held_out_ids):
             case = source.load(case_id)
-            if segmenter.options.save_levels and folder is not None:
-                labels, levels = segmenter.predict_levels(case.image)
-                write_prediction(source, case_id, levels, folder.parent / LEVELS, encode=False)
-            else:
+            if levels is None:
                 labels = segmenter.predict(case.image)
+            else:
+                labels, above = segmenter.predict_levels(case.image)
+                write_prediction(source, case_id, above, levels, encode=False)
             file = write_prediction(source, case_id, labels, home)
             written[case_id] = None if file is None else file.relative_to(home).as_posix()
             if case.labels is None:

@@ -274,15 +274,14 @@ def _measures(document: Mapping[str, Any], matrices: Matrices) -> dict[str, dict
     named = {str(value): label for label, value in labels.items()} | {"mean": "mean of labels"}
     for key in _keys(matrices):
         measure = measure_of(key)
-        whole, _, region = key.partition("/")
-        name = whole.removesuffix(AT_ALARMS)
+        name, region = AT_ALARMS.get(key, key.partition("/")[0]), key.partition("/")[2]
         unit = "" if measure.unit == "share" else measure.unit
         says = measure.says
         if measure.unit == "mm" or name == "nsd":
             says = " ".join([says, *_of_distances(document)])
             unit = document.get("data", {}).get("unit", unit) if unit else ""
         title = TITLES.get(name, name.replace("_", " "))
-        if name != whole:
+        if key in AT_ALARMS:
             title += " at equal false alarms"
             says += " At the threshold with as many false positives as the control on inner folds."
         measures[key] = {

@@ -34,7 +34,6 @@ from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.fitting.composite_spec import texts
-from gansynth.metrics.segmentation.regions import FOREGROUND
 from gansynth.metrics.segmentation.table import (
     AT_ALARMS,
     MEASURES,
@@ -298,32 +297,22 @@ class BenchmarkPlan(ClosedModel):
         if any(arm.tune for arm in self.arms) and self.sizes[0] < self.tune.folds:
             text = f"{self.sizes[0]} subjects for {self.tune.folds} inner folds"
             raise ValueError(f"sizes: {text}, expected as many; lower tune.folds")
-        self._check_operating_point()
-        return self
-
-    def _check_operating_point(self) -> None:
-        named = [name for name in self.measures if name.endswith(AT_ALARMS)]
-        if bool(named) != (self.operating_point is not None):
-            raise ValueError(
-                f"measures {', '.join(self.measures)}: expected one such as dice{AT_ALARMS} with "
-                "operating_point: {folds: 2}, and none without"
-            )
         if self.operating_point and self.sizes[0] < self.operating_point.folds:
             text = f"{self.sizes[0]} subjects for {self.operating_point.folds} inner folds"
             raise ValueError(f"sizes: {text}, expected as many; lower operating_point.folds")
-        name, _, region = self.judged_by.partition("/")
-        if name.endswith(AT_ALARMS) and (region != FOREGROUND or any(a.tune for a in self.arms)):
-            raise ValueError(
-                f"primary {self.judged_by}: expected {name}/{FOREGROUND}, and no arm with tune, "
-                "which chooses at the host's own threshold"
-            )
+        return self
 
     def _check_measures(self) -> None:
         boxes = self.host.target == "yolo"
-        names = [name.removesuffix(AT_ALARMS) for name in self.measures]
-        checked(check_asked, names, MEASURES if boxes else SEGMENTATION)
+        checked(check_asked, self.measures, MEASURES if boxes else SEGMENTATION)
         checked(measure_of, self.judged_by)
-        if not boxes and self.judged_by.partition("/")[0] not in self.measures:
+        if self.judged_by in AT_ALARMS:
+            if self.operating_point is None or any(arm.tune for arm in self.arms):
+                raise ValueError(
+                    f"primary {self.judged_by}: expected operating_point, and no arm with tune, "
+                    "which chooses at the host's own threshold"
+                )
+        elif not boxes and self.judged_by.partition("/")[0] not in self.measures:
             names = ", ".join(self.measures)
             raise ValueError(f"primary {self.judged_by}: expected one of the measures: {names}")
 

@@ -19,8 +19,6 @@ from gansynth.benchmark.specs import TrainingPoint
 from gansynth.benchmark.study import BenchmarkStudy
 from gansynth.benchmark.subject_split import DEVELOPMENT, SEALED
 from gansynth.metrics.segmentation.operating_point import THRESHOLDS
-from gansynth.metrics.segmentation.regions import FOREGROUND
-from gansynth.metrics.segmentation.table import AT_ALARMS
 from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic
 from gansynth.runtime.version import __version__
 
@@ -191,10 +189,13 @@ def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> 
     assert spec is not None
     tuned = [study.design.tune(place).key] if study.plan.arm(place.arm).tune else []
     provenance, document = result["document"].get("told", {}), result["document"]
-    threshold = study.threshold(place)
+    threshold, scores = study.threshold(place), dict(document["scores"])
+    if threshold is not None:
+        for key, values in document["at_thresholds"].items():
+            scores[key] = {name: value[threshold] for name, value in values.items()}
     row |= {
         "status": "done",
-        "scores": _rounded({**document["scores"], **_at_equal_alarms(document, threshold)}),
+        "scores": _rounded(scores),
         "threshold": None if threshold is None else THRESHOLDS[threshold],
         "by": document.get("by", "case"),
         "distances": document.get("distances"),
@@ -213,18 +214,6 @@ def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> 
         "tune": _seconds(study, *tuned),
     }
     return row
-
-
-def _at_equal_alarms(
-    document: Mapping[str, Any], threshold: int | None
-) -> dict[str, dict[str, float | None]]:
-    """Return a training's scores at a threshold; none without one."""
-    if threshold is None:
-        return {}
-    return {
-        f"{measure}{AT_ALARMS}/{FOREGROUND}": {name: v[threshold] for name, v in values.items()}
-        for measure, values in document["at_thresholds"].items()
-    }
 
 
 def _arm(arm: ArmPlan) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource, FoldSplit
 from gansynth.data.subjects import grouped_splits
+from gansynth.metrics.segmentation.operating_point import THRESHOLDS
 from gansynth.metrics.segmentation.regions import regions_of, with_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
@@ -192,10 +193,13 @@ class BenchmarkDesign:
         if inner is not None:
             cases, judged = tuple(sorted(inner["train"])), tuple(sorted(inner["val"]))
         host = self.host(arm, len(cases))
+        cut = {}
         if self.plan.operating_point is not None:
             settings, options = self.adapter.saving_levels()
-            host["set"], host["options"] = {**host["set"], **settings}, [*host["options"], *options]
+            host |= {"set": {**host["set"], **settings}, "options": [*host["options"], *options]}
+            cut = {"thresholds": list(THRESHOLDS)}
         document = {
+            **cut,
             **self._data,
             "train": self._known(cases),
             "judged": self._known(judged),

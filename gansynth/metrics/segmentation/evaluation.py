@@ -50,23 +50,18 @@ class UndefinedCounts:
 class SegmentationEvaluation:
     """Metrics of a training's held-out cases; ``unit`` (``mm``, ``px``) is of distances.
 
-    ``distances``: ``volumes``, or ``slices`` where computed within each, see ``RULE``. ``flat``: of
-    2D cases; ``per_case`` has each slice's own.
+    ``distances``: ``volumes``, or ``slices`` where computed within each, see ``RULE``. ``per_case``
+    has each slice's own.
     """
 
     regions: Regions
     unit: str
     distances: str
-    flat: bool = False
     subject_of: dict[str, str] = field(default_factory=dict)
     per_case: dict[str, Values] = field(default_factory=dict)
     per_subject: dict[str, Values] = field(default_factory=dict)
     voxels: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     counts: dict[str, UndefinedCounts] = field(default_factory=dict)
-
-    def units(self) -> dict[str, Values]:
-        """Values by case, or of 2D cases by subject: a single slice says little."""
-        return self.per_subject if self.flat else self.per_case
 
     def means(self) -> Values:
         """Means over the subjects that have a value; None where none has."""
@@ -95,26 +90,20 @@ def headline(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluate(
-    predictions: Mapping[str, Prediction],
-    regions: Regions,
-    *,
-    whole: bool | None = None,
-    **options: Unpack[MeasureOptions],
+    predictions: Mapping[str, Prediction], regions: Regions, **options: Unpack[MeasureOptions]
 ) -> SegmentationEvaluation:
     """Measure every held-out case of a training; ``options`` as of ``measure_case``.
 
-    ``whole``: whether slices are volumes; by default, if ``without_gaps`` says so of these.
     Raises DataFault, EnvironmentFault: a file is missing, damaged or on another grid. UsageFault:
     an invalid option.
     """
     options = {**MeasureOptions(measures=("dice", "hd95")), **options}
     units = {prediction.unit for prediction in predictions.values()} or {"mm"}
-    whole = without_gaps(predictions.values()) if whole is None else whole
+    whole = _without_gaps(predictions.values())
     evaluation = SegmentationEvaluation(
         regions,
         "mm" if units == {"mm"} else "px",
         "volumes" if whole else "slices",
-        any(prediction.position is not None for prediction in predictions.values()),
         {case: prediction.subject for case, prediction in predictions.items()},
         counts={name: UndefinedCounts() for name, _ in regions},
     )
@@ -141,7 +130,7 @@ def _stack(item: tuple[str, Prediction]) -> str:
     return case if prediction.position is None else f"slices of {prediction.position.stack}"
 
 
-def without_gaps(predictions: Iterable[Prediction]) -> bool:
+def _without_gaps(predictions: Iterable[Prediction]) -> bool:
     """Whether all slices are consecutive within their volumes, at known distances."""
     stacks: dict[tuple[str, str], list[int]] = {}
     for prediction in predictions:

@@ -1,22 +1,19 @@
-"""Measures at each of some thresholds, and the one at which two trainings raise equal false alarms.
-
-A host that raises more alarms may do so at another place of the same curve. Rules: docs/measures.md.
-"""
+"""Measures at each of some thresholds, and the threshold of equal false alarms: docs/measures.md."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from itertools import groupby
-from typing import Any
+from functools import cache, partial
+from typing import Literal
 
 import numpy as np
 
 from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.core.schema import FloatArray, LabelArray
-from gansynth.metrics.segmentation.evaluation import evaluate, without_gaps
+from gansynth.metrics.segmentation.evaluation import evaluate
 from gansynth.metrics.segmentation.regions import FOREGROUND
+from gansynth.metrics.segmentation.table import AT_ALARMS
 from gansynth.runtime.errors import DataFault
 
 THRESHOLDS = (
@@ -27,7 +24,7 @@ THRESHOLDS = (
 """Of the foreground's probability, dense at the ends, where trained networks have theirs."""
 OWN = THRESHOLDS.index(0.5)
 """Number of the host's own threshold: the foreground of its label map."""
-ALARMS = "false_positives"
+ALARMS = "false_positives@alarms/foreground"
 AGREED = 0.99  # share of the foreground at ``OWN`` that the label map must have; ties may differ
 
 
@@ -54,84 +51,60 @@ def levels_of(probabilities: FloatArray, foreground: Sequence[int]) -> LabelArra
 def at_thresholds(
     predictions: Mapping[str, Prediction],
     labels: Sequence[int],
-    measures: Sequence[str],
-    *,
+    by: Literal["case", "subject"],
     ignore: int | None = None,
 ) -> dict[str, dict[str, list[float | None]]]:
-    """Measure the foreground at each of ``THRESHOLDS``.
+    """Measure the foreground, labels of these values, at each of ``THRESHOLDS``.
 
-    Args:
-        labels: values of the foreground.
-        measures: ``dice`` and so on; ``ALARMS`` is always measured.
-
-    Returns:
-        Measure -> case, or subject of 2D cases -> its value at each threshold.
-
-    Raises:
-        DataFault: a case has no levels, or others than its label map.
+    Returns ``dice@alarms/foreground`` and so on -> case or subject -> its value at each. Raises
+    DataFault: a case has no levels, or others than its label map.
     """
     table: dict[str, dict[str, list[float | None]]] = {}
-    whole = without_gaps(predictions.values())
-    ordered = sorted(predictions.items(), key=lambda item: item[1].subject)
-    for _, group in groupby(ordered, lambda item: item[1].subject):
-        kept = {case: _read_once(case, prediction, labels) for case, prediction in group}
-        for level in range(len(THRESHOLDS)):
-            cut = {case: _cut(prediction, labels, level) for case, prediction in kept.items()}
-            evaluation = evaluate(
-                cut,
-                ((FOREGROUND, tuple(labels)),),
-                whole=whole,
-                measures=tuple(dict.fromkeys((*measures, ALARMS))),
-                ignore=ignore,
-            )
-            for name, values in evaluation.units().items():
-                for key, value in values.items():
-                    rows = table.setdefault(key.removesuffix(f"/{FOREGROUND}"), {})
-                    rows.setdefault(name, []).append(value)
+    kept = {
+        case: cache(partial(_levels, case, prediction, tuple(labels)))
+        for case, prediction in predictions.items()
+    }
+    for level in range(len(THRESHOLDS)):
+        cut = {
+            case: replace(prediction, read=partial(_cut, kept[case], labels[0], level))
+            for case, prediction in predictions.items()
+        }
+        regions = ((FOREGROUND, tuple(labels)),)
+        evaluation = evaluate(cut, regions, measures=tuple(AT_ALARMS.values()), ignore=ignore)
+        units = evaluation.per_case if by == "case" else evaluation.per_subject
+        for name, values in units.items():
+            for key, value in values.items():
+                rows = table.setdefault(key.replace("/", "@alarms/"), {})
+                rows.setdefault(name, []).append(value)
     return table
 
 
 def equal_alarms(alarms: Sequence[float], control: Sequence[float]) -> int:
     """Return the number of the threshold with as many false alarms as the control at ``OWN``.
 
-    The nearest number counts, and of several thresholds with it the nearest to ``OWN``. A lower
-    threshold counts as raising no fewer alarms, though they may grow together.
-
-    Args:
-        alarms: false positives at each of ``THRESHOLDS``, means over cases or subjects.
-        control: those of the control.
+    Both are means at each of ``THRESHOLDS``. The nearest counts, of several the nearest to ``OWN``.
+    A lower threshold counts as raising no fewer, though alarms may grow together.
     """
-    rising, wanted = (np.maximum.accumulate(np.array(each)[::-1])[::-1] for each in (alarms, control))
-    off = np.round(np.abs(rising - wanted[OWN]), 9)
+    both = np.maximum.accumulate(np.array([alarms, control])[:, ::-1], axis=1)[:, ::-1]
+    off = np.round(np.abs(both[0] - both[1, OWN]), 9)
     return min(range(len(off)), key=lambda n: (off[n], abs(n - OWN), -n))
 
 
-def _read_once(case: str, prediction: Prediction, labels: Sequence[int]) -> Prediction:
-    """Return a prediction whose levels are in place of its predicted labels, read once."""
+def _levels(case: str, prediction: Prediction, labels: Sequence[int]) -> LabelMaps:
+    """Return levels in place of the predicted labels, whose foreground they must have."""
     if prediction.levels is None:
         raise DataFault(f"case {case!r}: no probabilities were kept, expected them; train it again")
-    levels = prediction.levels
-
-    @cache
-    def read() -> LabelMaps:
-        both, found = prediction.read(), levels().astype(np.int16)
-        own, predicted = found > OWN, np.isin(both.predicted, labels)
-        if own.shape != predicted.shape or (own & predicted).sum() < AGREED * max(
-            own.sum(), predicted.sum()
-        ):
-            raise DataFault(
-                f"case {case!r}: its probabilities have another foreground than its label map, "
-                "expected the same grid and axes"
-            )
-        return replace(both, predicted=found)
-
-    return replace(prediction, read=read)
+    both, levels = prediction.read(), prediction.levels().astype(np.uint8)
+    own, predicted = levels > OWN, np.isin(both.predicted, labels)
+    least = AGREED * max(own.sum(), predicted.sum())
+    if own.shape != predicted.shape or (own & predicted).sum() < least:
+        raise DataFault(
+            f"case {case!r}: its probabilities have another foreground than its label map, "
+            "expected the same grid and axes"
+        )
+    return replace(both, predicted=levels)
 
 
-def _cut(prediction: Prediction, labels: Sequence[int], level: int) -> Prediction:
-    def read() -> LabelMaps:
-        both = prediction.read()
-        foreground: Any = np.where(both.predicted > level, labels[0], 0)
-        return replace(both, predicted=foreground)
-
-    return replace(prediction, read=read)
+def _cut(read: Callable[[], LabelMaps], label: int, level: int) -> LabelMaps:
+    both = read()
+    return replace(both, predicted=np.where(both.predicted > level, label, 0))

@@ -56,8 +56,11 @@ SEGMENTATION: Mapping[str, Measure] = {
 }
 """Of label maps; each is taken of each region: ``dice/WT``."""
 
-AT_ALARMS = "@alarms"
-"""Ending of a measure of label maps at equal false alarms: ``dice@alarms/foreground``."""
+AT_ALARMS: Mapping[str, str] = {
+    f"{name}@alarms/foreground": name
+    for name in ("dice", "lesion_sensitivity", "lesion_precision", "false_positives")
+}
+"""Keys of a plan's measures at equal false alarms."""
 
 DETECTION: Mapping[str, Measure] = {
     "sensitivity": Measure(
