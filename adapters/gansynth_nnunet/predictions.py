@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from gansynth.core.prediction import Prediction
 from gansynth.core.schema import LabelArray
 from gansynth.data.pairs import mismatches, whole_labels
 from gansynth.metrics.segmentation.operating_point import levels_of
-from gansynth.metrics.segmentation.predictions import of_volumes
+from gansynth.metrics.segmentation.predictions import of_volumes, with_levels
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.cases import Preprocessed
@@ -48,21 +46,14 @@ def prediction_files(source: Preprocessed, folder: Path) -> dict[str, Prediction
     }
     found = of_volumes(source, files, "let nnU-Net's training come to its end, which validates")
     saved = {case: folder / VALIDATION / f"{case}.npz" for case in found}
-    return {
-        case: replace(prediction, levels=partial(_levels, saved[case], source))
-        if saved[case].is_file()
-        else prediction
-        for case, prediction in found.items()
-    }
 
+    def levels(file: Path) -> LabelArray:
+        with np.load(file) as arrays:
+            probabilities = arrays["probabilities"]  # (K, D, H, W), a file's axes reversed
+        first = 0 if source.labels.regions else 1
+        return levels_of(probabilities, range(first, len(probabilities))).T
 
-def _levels(file: Path, source: Preprocessed) -> LabelArray:
-    """Read levels from nnU-Net's probabilities (K, D, H, W), whose axes are a file's reversed."""
-    with np.load(file) as saved:
-        probabilities = saved["probabilities"]
-    channels = range(0 if source.labels.regions else 1, len(probabilities))
-    levels = levels_of(probabilities, channels)
-    return levels.T
+    return with_levels(found, saved, levels)
 
 
 def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> LabelArray:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,7 @@ from gansynth.data.pairs import whole_labels
 from gansynth.data.picture_files import read_picture
 from gansynth.data.source_2d import FlatSource
 from gansynth.metrics.segmentation.evaluation import RULE, evaluate
-from gansynth.metrics.segmentation.predictions import of_slices, of_volumes
+from gansynth.metrics.segmentation.predictions import of_slices, of_volumes, with_levels
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti
 from gansynth_segmenter.record import METRICS
@@ -160,13 +158,7 @@ def prediction_files(source: CaseSource, folder: Path) -> dict[str, Prediction]:
         if file is not None and case not in bare
     }
     found = predictions_of(source, {c: folder / PREDICTIONS / file for c, file in files.items()})
-    levels = {case: folder / LEVELS / files[case] for case in found}
-    return {
-        case: replace(prediction, levels=partial(_levels, levels[case]))
-        if levels[case].is_file()
-        else prediction
-        for case, prediction in found.items()
-    }
+    return with_levels(found, {c: folder / LEVELS / files[c] for c in found}, _levels)
 
 
 def _levels(file: Path) -> LabelArray:

@@ -36,12 +36,13 @@ SEEDS_OF_A_DRAW = 1000
 
 @dataclass(frozen=True)
 class TrainingPoint:
-    """One training of the design: arm, size, training subset, seed."""
+    """One training of the design: arm, size, training subset, seed; or on an inner fold of it."""
 
     arm: str
     n: int
     draw: int
     seed: int
+    fold: int | None = None
 
     @property
     def random(self) -> int:
@@ -49,7 +50,8 @@ class TrainingPoint:
         return self.draw * SEEDS_OF_A_DRAW + self.seed
 
     def __str__(self) -> str:
-        return f"{self.arm}, N={self.n}, draw {self.draw}, seed {self.seed}"
+        inner = "" if self.fold is None else f", inner fold {self.fold + 1}"
+        return f"{self.arm}, N={self.n}, draw {self.draw}, seed {self.seed}{inner}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,22 @@ class BenchmarkDesign:
 
     def cases_of(self, place: TrainingPoint) -> tuple[str, ...]:
         """Return the training cases of a place, with the arm's factor on the subjects."""
+        if place.fold is not None:
+            return tuple(sorted(self._inner_fold(place)["train"]))
         return self.training_cases(place.n * self.plan.arm(place.arm).real, place.draw)
+
+    def inner(self, place: TrainingPoint) -> list[TrainingPoint]:
+        """Return the trainings on inner folds that choose the threshold of all seeds of a place."""
+        point = self.plan.operating_point
+        return [replace(place, seed=0, fold=n) for n in range(point.folds if point else 0)]
+
+    def _inner_fold(self, place: TrainingPoint) -> FoldSplit:
+        cases = self.cases_of(replace(place, fold=None))
+        subjects = {case: self.source.subject(case) for case in cases}
+        assert place.fold is not None
+        assert self.plan.operating_point is not None
+        folds = grouped_splits(cases, subjects, self.plan.operating_point.folds, place.random)
+        return folds[place.fold]
 
     def _known(self, cases: Sequence[str]) -> list[list[str]]:
         """Return id, subject and SHA-256 of cases."""
@@ -162,45 +179,29 @@ class BenchmarkDesign:
         options = self.plan.generator(generator).model_dump(mode="json")
         return fit_spec(data, options, seed, f"fit {generator}, {title}")
 
-    def inner_folds(self, place: TrainingPoint) -> list[FoldSplit]:
-        """Return the inner folds that choose a place's threshold, the same for every arm.
-
-        Arms with more real subjects have folds of their own.
-        """
-        if self.plan.operating_point is None:
-            return []
-        subjects = {case: self.source.subject(case) for case in self.cases_of(place)}
-        seed = replace(place, seed=0).random
-        return grouped_splits(list(subjects), subjects, self.plan.operating_point.folds, seed)
-
-    def fit_of(
-        self, place: TrainingPoint, inner: FoldSplit | None = None
-    ) -> ComputationSpec | None:
-        """Return the fit of a place's generator, or on an inner fold; None without a generator."""
+    def fit_of(self, place: TrainingPoint) -> ComputationSpec | None:
+        """Return the fit of a place's generator; None without a generator."""
         arm = self.plan.arm(place.arm)
         if arm.generator is None:
             return None
         per_seed = self.plan.fits == "seed"
         seed = place.random if per_seed else TrainingPoint("", place.n, place.draw, 0).random
         title = f"N={place.n}, draw {place.draw}" + (f", seed {place.seed}" if per_seed else "")
-        title += "" if inner is None else ", an inner fold"
-        cases = self.cases_of(place) if inner is None else sorted(inner["train"])
-        return self.fit(arm.generator, cases, seed, title)
+        title += "" if place.fold is None else f", inner fold {place.fold + 1}"
+        return self.fit(arm.generator, self.cases_of(place), seed, title)
 
-    def train(self, place: TrainingPoint, inner: FoldSplit | None = None) -> ComputationSpec:
-        """Return the training of a place, or its training on an inner fold."""
-        arm, cases, judged = self.plan.arm(place.arm), self.cases_of(place), self.judged
-        if inner is not None:
-            cases, judged = tuple(sorted(inner["train"])), tuple(sorted(inner["val"]))
-        host = self.host(arm, len(cases))
-        cut = {}
+    def train(self, place: TrainingPoint) -> ComputationSpec:
+        """Return the training of a place."""
+        arm, cases = self.plan.arm(place.arm), self.cases_of(place)
+        judged = self.judged if place.fold is None else sorted(self._inner_fold(place)["val"])
+        host, cut = self.host(arm, len(cases)), {}
         if self.plan.operating_point is not None:
             settings, options = self.adapter.saving_levels()
             host |= {"set": {**host["set"], **settings}, "options": [*host["options"], *options]}
             cut = {"thresholds": list(THRESHOLDS)}
         document = {
-            **cut,
             **self._data,
+            **cut,
             "train": self._known(cases),
             "judged": self._known(judged),
             "host": host,
@@ -209,8 +210,7 @@ class BenchmarkDesign:
             "measures": list(self.plan.measures),
             "seed": place.random,
         }
-        title = f"train {place}" + ("" if inner is None else ", an inner fold")
-        return train_spec(document, self.fit_of(place, inner), title)
+        return train_spec(document, self.fit_of(place), f"train {place}")
 
     def tune(self, place: TrainingPoint) -> ComputationSpec:
         """Return the choice among arms by inner folds of a training subset."""

@@ -85,10 +85,30 @@ class BenchmarkStudy:
 
     def spec(self, place: TrainingPoint) -> ComputationSpec | None:
         """Return the training of a place; None while its arm is not chosen."""
-        if not self.plan.arm(place.arm).tune:
-            return self.design.train(place)
-        chosen = self.chosen(place)
-        return None if chosen is None else self.design.train(replace(place, arm=chosen))
+        trained = self._trained(place)
+        return None if trained is None else self.design.train(trained)
+
+    def _trained(self, place: TrainingPoint) -> TrainingPoint | None:
+        chosen = self.chosen(place) if self.plan.arm(place.arm).tune else place.arm
+        return None if chosen is None else replace(place, arm=chosen)
+
+    def threshold(self, place: TrainingPoint) -> int | None:
+        """Return the number of the threshold at which a place's arm raises equal false alarms.
+
+        As many as the control at its own threshold, both on the inner folds of their training
+        subset. None without an operating point, or while a training is missing.
+        """
+        trained, rates = self._trained(place), []
+        if trained is None or self.plan.operating_point is None:
+            return None
+        for point in (trained, replace(place, arm=self.plan.compared_with)):
+            results = [self.result(self.design.train(p).key) for p in self.design.inner(point)]
+            tables = [result["document"]["at_thresholds"][ALARMS] for result in results if result]
+            if len(tables) < len(results):
+                return None
+            values = [alarms for table in tables for alarms in table.values()]
+            rates.append([mean(each) for each in zip(*values, strict=True)])
+        return equal_alarms(*rates)
 
     def chosen(self, place: TrainingPoint) -> str | None:
         """Return the arm chosen by inner folds for a training subset; None if not chosen yet."""
@@ -97,28 +117,6 @@ class BenchmarkStudy:
             return None
         name = str(result["document"]["chosen"])
         return self.plan.compared_with if name == NONE else name
-
-    def _trained(self, place: TrainingPoint) -> TrainingPoint:
-        """Return a place with the arm that its own arm has chosen, if it chooses."""
-        tuned = self.plan.arm(place.arm).tune
-        return replace(place, arm=str(self.chosen(place))) if tuned else place
-
-    def threshold(self, place: TrainingPoint) -> int | None:
-        """Return the number of the threshold at which a place's arm raises equal false alarms.
-
-        As many as the control at its own threshold, both on the inner folds of their training
-        subset. None without an operating point, or while a training is missing.
-        """
-        rates = []
-        for arm in (self._trained(place).arm, self.plan.compared_with):
-            first, values = replace(place, arm=arm, seed=0), list[Sequence[float]]()
-            for fold in self.design.inner_folds(first):
-                result = self.result(self.design.train(first, fold).key)
-                if result is None:
-                    return None
-                values += result["document"]["at_thresholds"][ALARMS].values()
-            rates.append([mean(each) for each in zip(*values, strict=True)])
-        return equal_alarms(*rates) if rates[0] else None
 
     # -- jobs ------------------------------------------------------------------------------------
 
@@ -135,16 +133,13 @@ class BenchmarkStudy:
         """Return all computations known so far, by key; dependencies come first."""
         specs: dict[str, ComputationSpec] = {}
         for place in self.places():
-            spec = self.spec(place)
-            if spec is None or spec.key in self.cached:
+            trained = self._trained(place)
+            if trained is None or self.design.train(trained).key in self.cached:
                 continue
-            actual = self._trained(place)
-            whole = self.design.fit_of(actual), spec
-            first = replace(actual, seed=0)
-            folds = self.design.inner_folds(first)
-            inner = ((self.design.fit_of(first, f), self.design.train(first, f)) for f in folds)
-            for each in (whole, *inner):
-                specs |= {s.key: s for s in each if s is not None and s.key not in specs}
+            for point in (trained, *self.design.inner(trained)):
+                for spec in (self.design.fit_of(point), self.design.train(point)):
+                    if spec is not None:
+                        specs.setdefault(spec.key, spec)
         for place in self.choices():
             spec = self.design.tune(place)
             if spec.key not in self.cached:

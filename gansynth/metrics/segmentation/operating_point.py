@@ -1,4 +1,4 @@
-"""Measures at each of some thresholds, and the threshold of equal false alarms: docs/measures.md."""
+"""Measures at each of some thresholds, and the threshold of equal false alarms."""
 
 from __future__ import annotations
 
