@@ -1,18 +1,6 @@
 """The plan of a benchmark: a YAML file with the experiment arms, the data and the host.
 
-    name: hippocampus
-    data: nnunet:004                    # as after --data; paths are relative to this file
-    configuration: 3d_fullres
-    host: {target: nnunet, steps: 500}
-    generators:
-      cgan: {plugin: cgan3d, set: {steps: 400}}
-    arms:
-      - default                         # by name: see gansynth.benchmark.arms
-      - {name: unedited, generator: cgan, edits: [identity], ratio: "1:1", bank: 3x}
-    sizes: [6, 12]                      # training subjects
-    draws: 3
-    seeds: 2
-    split: {pool: 72, development: 10, sealed: 30}
+docs/benchmark.md has one to copy.
 
 Unknown keys are refused. So are arms with a generator that is neither in the plan nor installed.
 All arms train for the same number of optimiser steps.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -60,16 +60,13 @@ def at_thresholds(
     DataFault: a case has no levels, or others than its label map.
     """
     table: dict[str, dict[str, list[float | None]]] = {}
-    kept = {
-        case: cache(partial(_levels, case, prediction, tuple(labels)))
-        for case, prediction in predictions.items()
-    }
+    maps = {case: _levels(case, each, labels) for case, each in predictions.items()}
+    regions = ((FOREGROUND, tuple(labels)),)
     for level in range(len(THRESHOLDS)):
         cut = {
-            case: replace(prediction, read=partial(_cut, kept[case], labels[0], level))
-            for case, prediction in predictions.items()
+            case: replace(each, read=partial(_cut, maps[case], labels[0], level))
+            for case, each in predictions.items()
         }
-        regions = ((FOREGROUND, tuple(labels)),)
         evaluation = evaluate(cut, regions, measures=tuple(AT_ALARMS.values()), ignore=ignore)
         units = evaluation.per_case if by == "case" else evaluation.per_subject
         for name, values in units.items():
@@ -105,6 +102,5 @@ def _levels(case: str, prediction: Prediction, labels: Sequence[int]) -> LabelMa
     return replace(both, predicted=levels)
 
 
-def _cut(read: Callable[[], LabelMaps], label: int, level: int) -> LabelMaps:
-    both = read()
+def _cut(both: LabelMaps, label: int, level: int) -> LabelMaps:
     return replace(both, predicted=np.where(both.predicted > level, label, 0))
