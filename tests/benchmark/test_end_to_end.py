@@ -240,17 +240,13 @@ def typed(*words: object) -> Any:
     ("kind", "unit", "distances"), [("pictures", "px", "slices"), ("slices", "mm", "volumes")]
 )
 def test_a_benchmark_on_2d_cases_is_scored_by_subject(kind, unit, distances, tmp_path):
-    plan = plan_in(tmp_path, kind)
-    plan.write_text(f"{plan.read_text()}operating_point: {{folds: 2}}\n")
-    typed("benchmark", plan, "-o", tmp_path / "out", "--executor", "local:2")
+    typed("benchmark", plan_in(tmp_path, kind), "-o", tmp_path / "out", "--executor", "local:2")
     document = json.loads((tmp_path / "out" / "results.json").read_text())
     people = set(document["subjects"].values())
     assert len(people) == 2
     for run in document["runs"]:
         assert (run["status"], run["by"], run["distances"]) == ("done", "subject", distances)
         assert set(run["scores"]["hd95/foreground"]) == people
-        assert set(run["scores"]["dice@alarms/foreground"]) == people
-        assert run["threshold"] == 0.5 or run["arm"] != "default"
     assert document["measures"]["hd95/foreground"]["unit"] == unit
     page = (tmp_path / "out" / "report.html").read_text()
     assert "data:image/png;base64," in page  # a picture of the worst subject

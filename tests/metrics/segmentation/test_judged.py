@@ -63,7 +63,7 @@ def test_nnunet_validates_beside_its_truth(nnunet, regions):
     shares = (0.05 + 0.9 * labels.transpose(0, 3, 2, 1)).astype(np.float32)  # axes as it reads
     np.savez_compressed(nnunet.results / "validation/a.npz", probabilities=shares)
     nnunet.labels = SimpleNamespace(regions=regions)
-    found = prediction_files(nnunet, nnunet.results)
+    found: Any = prediction_files(nnunet, nnunet.results)
     assert list(found) == ["a", "b"]
     assert perfect(found)
     assert found["a"].file == nnunet.results / "validation" / "a.nii.gz"
@@ -134,7 +134,7 @@ def segmented(request: SourceRequest, output: Path, *, keep: bool = True) -> Any
     from gansynth_segmenter.record import METRICS
 
     source = open_source(request)
-    truth = iter([source.load(case).labels for case in source.held_out_ids])
+    truth: Any = iter([source.load(case).labels for case in source.held_out_ids])
     maps = ((labels, np.int16(18) * (labels > 0)) for labels in truth)
     sure: Any = SimpleNamespace(
         predict_levels=lambda image: next(maps), schema=source.schema, regions=ONE
@@ -144,7 +144,7 @@ def segmented(request: SourceRequest, output: Path, *, keep: bool = True) -> Any
     output.mkdir(exist_ok=True)
     write_json_atomic(output / METRICS, found)
     adapter = SegmenterAdapter(source)
-    judged = adapter.judged(output)
+    judged: Any = adapter.judged(output)
     assert set(judged) == set(source.held_out_ids)
     for one in judged.values():  # levels are on the grid of the label maps
         np.testing.assert_array_equal(one.levels(), 18 * (one.read().predicted > 0))

@@ -18,7 +18,7 @@ def test_above_a_half_is_the_foreground_of_the_label_map(independent):
     logits = np.random.default_rng(0).normal(0, 4, (3, 20, 20)).astype(np.float32)
     if independent:
         shares = 1 / (1 + np.exp(-logits))
-        levels, foreground = levels_of(shares, range(3)), (shares > 0.5).any(0)
+        levels, foreground = levels_of(shares.astype(np.float32), range(3)), (shares > 0.5).any(0)
     else:
         shares = np.exp(logits) / np.exp(logits).sum(0)
         levels, foreground = levels_of(shares, (1, 2)), shares.argmax(0) > 0
