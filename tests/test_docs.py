@@ -54,6 +54,7 @@ PLACES = {
     "read yolo": ("sources.md", "gansynth_yolo.options.YoloOptions"),
     "read deepmedic": ("sources.md", "gansynth_deepmedic.cases.DeepMedicOptions"),
     "plan": ("benchmark.md", "gansynth.benchmark.plan.BenchmarkPlan"),
+    "plan operating_point": ("benchmark.md", "gansynth.benchmark.plan.OperatingPointPlan"),
     **{
         f"plan {part}": ("benchmark.md", f"gansynth.benchmark.plan.{part.capitalize()}Plan")
         for part in ("host", "generator", "arm", "split", "tune", "paper")

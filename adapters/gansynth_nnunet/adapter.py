@@ -226,6 +226,11 @@ class NnunetAdapter(Adapter):
 
         refuse_unmeasurable(self.host)
 
+    @classmethod
+    def saving_levels(cls) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        """Return nnU-Net's own option for probabilities; see ``Adapter.saving_levels``."""
+        return {}, ("--npz",)
+
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return label maps of the held-out cases; see ``Adapter.judged``."""
         from gansynth_nnunet.predictions import prediction_files

@@ -11,7 +11,8 @@ import numpy as np
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import LabelArray
 from gansynth.data.pairs import mismatches, whole_labels
-from gansynth.metrics.segmentation.predictions import of_volumes
+from gansynth.metrics.segmentation.operating_point import levels_of
+from gansynth.metrics.segmentation.predictions import of_volumes, with_levels
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.cases import Preprocessed
@@ -43,7 +44,16 @@ def prediction_files(source: Preprocessed, folder: Path) -> dict[str, Prediction
         case: (folder / VALIDATION / f"{case}{ending}", truth / f"{case}{ending}")
         for case in source.held_out_ids
     }
-    return of_volumes(source, files, "let nnU-Net's training come to its end, which validates")
+    found = of_volumes(source, files, "let nnU-Net's training come to its end, which validates")
+    saved = {case: folder / VALIDATION / f"{case}.npz" for case in found}
+
+    def levels(file: Path) -> LabelArray:
+        with np.load(file) as arrays:
+            probabilities = arrays["probabilities"]  # (K, D, H, W), a file's axes reversed
+        first = 0 if source.labels.regions else 1
+        return levels_of(probabilities, range(first, len(probabilities))).T
+
+    return with_levels(found, saved, levels)
 
 
 def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> LabelArray:

@@ -162,6 +162,11 @@ class SegmenterAdapter(Adapter):
         saved = SegmenterOptions.read(settings).save_predictions
         refuse_unmeasurable(self.source, saved=saved)
 
+    @classmethod
+    def saving_levels(cls) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        """Return the setting that writes levels; see ``Adapter.saving_levels``."""
+        return {"save_levels": "yes"}, ()
+
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return the label maps of the held-out cases; see ``Adapter.judged``."""
         from gansynth_segmenter.evaluation import prediction_files

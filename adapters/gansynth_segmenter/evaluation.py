@@ -14,17 +14,19 @@ from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.data.case_writer import write_prediction
 from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.pairs import whole_labels
+from gansynth.data.picture_files import read_picture
 from gansynth.data.source_2d import FlatSource
 from gansynth.metrics.segmentation.evaluation import RULE, evaluate
-from gansynth.metrics.segmentation.predictions import of_slices, of_volumes
+from gansynth.metrics.segmentation.predictions import of_slices, of_volumes, with_levels
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import read_json
+from gansynth.runtime.files import read_json, read_nifti
 from gansynth_segmenter.record import METRICS
 
 if TYPE_CHECKING:
     from gansynth_segmenter.inference import Segmenter
 
-PREDICTIONS = "predictions"
+PREDICTIONS, LEVELS = "predictions", "levels"
 WAY_OUT = "train it again, to its end"
 
 
@@ -33,8 +35,14 @@ def evaluate_held_out(
     source: CaseSource,
     folder: Path | None,
     say: Callable[[str], None] = lambda line: None,
+    *,
+    levels: Path | None = None,
 ) -> dict[str, Any]:
     """Predict every real held-out case, and compare it with its label map if there is one.
+
+    Args:
+        folder: for label maps; None to write none.
+        levels: for levels of the foreground, see ``levels_of``; None to write none.
 
     Returns:
         The document of ``Evaluation.document``, with ``predictions`` (case -> file, or None if none
@@ -51,7 +59,11 @@ def evaluate_held_out(
         bare: list[str] = []
         for number, case_id in enumerate(source.held_out_ids):
             case = source.load(case_id)
-            labels = segmenter.predict(case.image)
+            if levels is None:
+                labels = segmenter.predict(case.image)
+            else:
+                labels, above = segmenter.predict_levels(case.image)
+                write_prediction(source, case_id, above, levels, encode=False)
             file = write_prediction(source, case_id, labels, home)
             written[case_id] = None if file is None else file.relative_to(home).as_posix()
             if case.labels is None:
@@ -140,14 +152,19 @@ def prediction_files(source: CaseSource, folder: Path) -> dict[str, Prediction]:
     document = read_json(folder / METRICS, hint=WAY_OUT)
     refuse_unmeasurable(source, saved=bool(document.get("predictions")))
     bare = set(document.get("without_labels", ()))
-    return predictions_of(
-        source,
-        {
-            case: folder / PREDICTIONS / file
-            for case, file in document["predictions"].items()
-            if file is not None and case not in bare
-        },
-    )
+    files = {
+        case: file
+        for case, file in document["predictions"].items()
+        if file is not None and case not in bare
+    }
+    found = predictions_of(source, {c: folder / PREDICTIONS / file for c, file in files.items()})
+    return with_levels(found, {c: folder / LEVELS / files[c] for c in found}, _levels)
+
+
+def _levels(file: Path) -> LabelArray:
+    if file.suffix == ".png":
+        return read_picture(file, "mask").astype(np.int16)
+    return whole_labels(file, read_nifti(file).array)
 
 
 def predictions_of(source: CaseSource, files: Mapping[str, Path]) -> dict[str, Prediction]:

@@ -25,6 +25,7 @@ from gansynth.core.schema import (
     validate_arrays,
 )
 from gansynth.core.space import Space
+from gansynth.metrics.segmentation.operating_point import levels_of
 from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.devices import pick_device, place_for
 from gansynth.runtime.errors import IntegrityFault, UsageFault
@@ -59,21 +60,33 @@ class Segmenter:
         Args:
             image: float32 (C, D, H, W), in the units and the spacing of the source's cases.
         """
+        return self._maps(image, self._labels)[0]
+
+    def predict_levels(self, image: FloatArray) -> tuple[LabelArray, LabelArray]:
+        """Return what ``predict`` does, and levels of the foreground: see ``levels_of``."""
+        foreground = [k for k, value in enumerate(self.values) if value > 0]
+        labels, levels = self._maps(
+            image, self._labels, lambda scores: levels_of(scores, foreground)
+        )
+        return labels, levels
+
+    def _maps(
+        self, image: FloatArray, *made: Callable[[FloatArray], LabelArray]
+    ) -> list[LabelArray]:
+        """Return what functions make of an image's probabilities, on the image's grid."""
         validate_arrays("image", image, None, self.schema)
         case = Case("image", "image", np.asarray(image, np.float32))
-        if self.space.grid == "resample":
-            return self._as_a_whole(case)
-        return self._labels(
-            self.by_windows(case, lambda windows: probabilities(self.generator, windows))
-        )
+        if self.space.grid != "resample":
+            scores = self.by_windows(case, lambda part: probabilities(self.generator, part))
+            return [make(scores) for make in made]
+        placed = self.tensor(self.space.to_generator(case).image)[None]
+        scores = probabilities(self.generator, placed)[0].cpu().numpy()
+        return [self._brought_back(make(scores), case.image.shape[1:]) for make in made]
 
-    def _as_a_whole(self, case: Case) -> LabelArray:
-        shape, space = case.image.shape[1:], self.space
-        placed = space.to_generator(case)
-        scores = probabilities(self.generator, self.tensor(placed.image)[None])[0]
+    def _brought_back(self, labels: LabelArray, shape: tuple[int, ...]) -> LabelArray:
+        space = self.space
         nothing = np.zeros((1, *space.size), np.float32)
-        plain = replace(space, window=None)
-        back = plain.to_host(Sample(nothing, self._labels(scores.cpu().numpy())), shape).labels
+        back = replace(space, window=None).to_host(Sample(nothing, labels), shape).labels
         assert back is not None, "labels were given"
         if not space.frame:
             return back

@@ -97,6 +97,11 @@ class SegmenterOptions(HostOptions):
     save_predictions: bool = Field(
         True, description="write label maps of the held-out cases, where the source has files"
     )
+    save_levels: bool = Field(
+        False,
+        description="write the level of each voxel's foreground probability beside its label "
+        "map, for a benchmark at equal false alarms",
+    )
     device: Device = Field("auto", description="training device: auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="as in the loop of fit: auto, bf16, fp16 (CUDA) or fp32"

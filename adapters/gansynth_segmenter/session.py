@@ -179,12 +179,13 @@ class SegmenterSession(HostSession[str]):
     # -- the end ---------------------------------------------------------------------------------
 
     def _judge(self, segmenter: Segmenter) -> None:
-        from gansynth_segmenter.evaluation import PREDICTIONS, evaluate_held_out
+        from gansynth_segmenter.evaluation import LEVELS, PREDICTIONS, evaluate_held_out
 
         job = self.job
         self.say(f"evaluating on {len(job.source.held_out_ids)} real held-out cases")
         folder = job.output / PREDICTIONS if job.options.save_predictions else None
-        metrics = evaluate_held_out(segmenter, job.source, folder, self.say)
+        levels = job.output / LEVELS if job.options.save_levels else None
+        metrics = evaluate_held_out(segmenter, job.source, folder, self.say, levels=levels)
         write_json_atomic(job.output / METRICS, {"steps": job.steps, **metrics})
         self._metrics = headline(metrics)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.metrics.segmentation.table import measure_of
+from gansynth.metrics.segmentation.table import AT_ALARMS, measure_of
 from gansynth.metrics.stats.compare import compare, holm, interval_of_mean
 from gansynth.metrics.stats.runs import RunValues
 from gansynth.metrics.stats.worth import worth
@@ -274,15 +274,19 @@ def _measures(document: Mapping[str, Any], matrices: Matrices) -> dict[str, dict
     named = {str(value): label for label, value in labels.items()} | {"mean": "mean of labels"}
     for key in _keys(matrices):
         measure = measure_of(key)
-        name, _, region = key.partition("/")
+        name, region = AT_ALARMS.get(key, key.partition("/")[0]), key.partition("/")[2]
         unit = "" if measure.unit == "share" else measure.unit
         says = measure.says
         if measure.unit == "mm" or name == "nsd":
             says = " ".join([says, *_of_distances(document)])
             unit = document.get("data", {}).get("unit", unit) if unit else ""
+        title = TITLES.get(name, name.replace("_", " "))
+        if key in AT_ALARMS:
+            title += " at equal false alarms"
+            says += " At the threshold with as many false positives as the control on inner folds."
         measures[key] = {
             **{
-                "title": TITLES.get(name, name.replace("_", " ")),
+                "title": title,
                 "region": named.get(region, region) or None,
             },
             **{"unit": unit, "better": measure.better, "says": says},

@@ -1,18 +1,6 @@
 """The plan of a benchmark: a YAML file with the experiment arms, the data and the host.
 
-    name: hippocampus
-    data: nnunet:004                    # as after --data; paths are relative to this file
-    configuration: 3d_fullres
-    host: {target: nnunet, steps: 500}
-    generators:
-      cgan: {plugin: cgan3d, set: {steps: 400}}
-    arms:
-      - default                         # by name: see gansynth.benchmark.arms
-      - {name: unedited, generator: cgan, edits: [identity], ratio: "1:1", bank: 3x}
-    sizes: [6, 12]                      # training subjects
-    draws: 3
-    seeds: 2
-    split: {pool: 72, development: 10, sealed: 30}
+docs/benchmark.md has one to copy.
 
 Unknown keys are refused. So are arms with a generator that is neither in the plan nor installed.
 All arms train for the same number of optimiser steps.
@@ -34,7 +22,13 @@ from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.fitting.composite_spec import texts
-from gansynth.metrics.segmentation.table import MEASURES, SEGMENTATION, check_asked, measure_of
+from gansynth.metrics.segmentation.table import (
+    AT_ALARMS,
+    MEASURES,
+    SEGMENTATION,
+    check_asked,
+    measure_of,
+)
 from gansynth.runtime.errors import UsageFault, did_you_mean
 
 STEPS = ("steps", "num_epochs", "epochs")
@@ -189,6 +183,12 @@ class TunePlan(ClosedModel):
         return self
 
 
+class OperatingPointPlan(ClosedModel):
+    """Choice of each arm's threshold by inner folds, for measures at equal false alarms."""
+
+    folds: int = Field(2, ge=2, description="inner folds of the training subjects")
+
+
 class PaperPlan(ClosedModel):
     """A paper's table that the report shows beside our results."""
 
@@ -239,6 +239,9 @@ class BenchmarkPlan(ClosedModel):
         description="equivalence margin; default: 0.005 for Dice and NSD, 0.01 for FROC",
     )
     tune: TunePlan = Field(default_factory=TunePlan, description="how arms are chosen: see below")
+    operating_point: OperatingPointPlan | None = Field(
+        None, description="how thresholds of equal false alarms are chosen: see below"
+    )
     paper: PaperPlan | None = Field(None, description="a paper's table for comparison: see below")
     open: tuple[str, ...] = Field((), description="remarks on this plan, shown in the report")
 
@@ -287,13 +290,22 @@ class BenchmarkPlan(ClosedModel):
         if any(arm.tune for arm in self.arms) and self.sizes[0] < self.tune.folds:
             text = f"{self.sizes[0]} subjects for {self.tune.folds} inner folds"
             raise ValueError(f"sizes: {text}, expected as many; lower tune.folds")
+        if self.operating_point and self.sizes[0] < self.operating_point.folds:
+            text = f"{self.sizes[0]} subjects for {self.operating_point.folds} inner folds"
+            raise ValueError(f"sizes: {text}, expected as many; lower operating_point.folds")
         return self
 
     def _check_measures(self) -> None:
         boxes = self.host.target == "yolo"
         checked(check_asked, self.measures, MEASURES if boxes else SEGMENTATION)
         checked(measure_of, self.judged_by)
-        if not boxes and self.judged_by.partition("/")[0] not in self.measures:
+        if self.judged_by in AT_ALARMS:
+            if self.operating_point is None or any(arm.tune for arm in self.arms):
+                raise ValueError(
+                    f"primary {self.judged_by}: expected operating_point, and no arm with tune, "
+                    "which chooses at the host's own threshold"
+                )
+        elif not boxes and self.judged_by.partition("/")[0] not in self.measures:
             names = ", ".join(self.measures)
             raise ValueError(f"primary {self.judged_by}: expected one of the measures: {names}")
 
@@ -330,6 +342,8 @@ class BenchmarkPlan(ClosedModel):
         """Hash of everything that can change a result, so without titles, remarks and folders."""
         doc = self.model_dump(mode="json", exclude={"title", "open", "paper", "root", "data"})
         doc["host"].pop("title")
+        if self.operating_point is None:  # plans older than the key keep their hash
+            doc.pop("operating_point")
         for arm in doc["arms"]:
             arm.pop("title"), arm.pop("what")
         if self.subjects is not None and Path(self.subjects).is_absolute():

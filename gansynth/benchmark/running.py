@@ -18,6 +18,7 @@ from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan
 from gansynth.benchmark.specs import TrainingPoint
 from gansynth.benchmark.study import BenchmarkStudy
 from gansynth.benchmark.subject_split import DEVELOPMENT, SEALED
+from gansynth.metrics.segmentation.operating_point import THRESHOLDS
 from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic
 from gansynth.runtime.version import __version__
 
@@ -188,9 +189,14 @@ def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> 
     assert spec is not None
     tuned = [study.design.tune(place).key] if study.plan.arm(place.arm).tune else []
     provenance, document = result["document"].get("told", {}), result["document"]
+    threshold, scores = study.threshold(place), dict(document["scores"])
+    if threshold is not None:
+        for key, values in document["at_thresholds"].items():
+            scores[key] = {name: value[threshold] for name, value in values.items()}
     row |= {
         "status": "done",
-        "scores": _rounded(document["scores"]),
+        "scores": _rounded(scores),
+        "threshold": None if threshold is None else THRESHOLDS[threshold],
         "by": document.get("by", "case"),
         "distances": document.get("distances"),
         "predictions": document.get("predictions", {}),
@@ -277,7 +283,9 @@ def known_results(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if "key" in row:
             tuning = {k: v for k, v in row.items() if k not in ("arm", "n", "draw", "key")}
             results[row["key"]] = {"document": tuning}
-    for run in document.get("runs", ()):
+    # Tables of thresholds are in jobs only.
+    whole = not (document.get("plan") or {}).get("operating_point")
+    for run in document.get("runs", ()) if whole else ():
         if run.get("status") == "done" and run.get("key"):
             provenance = {
                 "realised_synthetic_share": run.get("realised"),

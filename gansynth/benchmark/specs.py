@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from gansynth.core.adapter import Adapter
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, FoldSplit
+from gansynth.data.subjects import grouped_splits
+from gansynth.metrics.segmentation.operating_point import THRESHOLDS
 from gansynth.metrics.segmentation.regions import regions_of, with_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
@@ -34,12 +36,13 @@ SEEDS_OF_A_DRAW = 1000
 
 @dataclass(frozen=True)
 class TrainingPoint:
-    """One training of the design: arm, size, training subset, seed."""
+    """One training of the design: arm, size, training subset, seed; or on an inner fold of it."""
 
     arm: str
     n: int
     draw: int
     seed: int
+    fold: int | None = None
 
     @property
     def random(self) -> int:
@@ -47,7 +50,8 @@ class TrainingPoint:
         return self.draw * SEEDS_OF_A_DRAW + self.seed
 
     def __str__(self) -> str:
-        return f"{self.arm}, N={self.n}, draw {self.draw}, seed {self.seed}"
+        inner = "" if self.fold is None else f", inner fold {self.fold + 1}"
+        return f"{self.arm}, N={self.n}, draw {self.draw}, seed {self.seed}{inner}"
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,22 @@ class BenchmarkDesign:
 
     def cases_of(self, place: TrainingPoint) -> tuple[str, ...]:
         """Return the training cases of a place, with the arm's factor on the subjects."""
+        if place.fold is not None:
+            return tuple(sorted(self._inner_fold(place)["train"]))
         return self.training_cases(place.n * self.plan.arm(place.arm).real, place.draw)
+
+    def inner(self, place: TrainingPoint) -> list[TrainingPoint]:
+        """Return the trainings on inner folds that choose the threshold of all seeds of a place."""
+        point = self.plan.operating_point
+        return [replace(place, seed=0, fold=n) for n in range(point.folds if point else 0)]
+
+    def _inner_fold(self, place: TrainingPoint) -> FoldSplit:
+        cases = self.cases_of(replace(place, fold=None))
+        subjects = {case: self.source.subject(case) for case in cases}
+        assert place.fold is not None
+        assert self.plan.operating_point is not None
+        folds = grouped_splits(cases, subjects, self.plan.operating_point.folds, place.random)
+        return folds[place.fold]
 
     def _known(self, cases: Sequence[str]) -> list[list[str]]:
         """Return id, subject and SHA-256 of cases."""
@@ -168,16 +187,24 @@ class BenchmarkDesign:
         per_seed = self.plan.fits == "seed"
         seed = place.random if per_seed else TrainingPoint("", place.n, place.draw, 0).random
         title = f"N={place.n}, draw {place.draw}" + (f", seed {place.seed}" if per_seed else "")
+        title += "" if place.fold is None else f", inner fold {place.fold + 1}"
         return self.fit(arm.generator, self.cases_of(place), seed, title)
 
     def train(self, place: TrainingPoint) -> ComputationSpec:
         """Return the training of a place."""
         arm, cases = self.plan.arm(place.arm), self.cases_of(place)
+        judged = self.judged if place.fold is None else sorted(self._inner_fold(place)["val"])
+        host, cut = self.host(arm, len(cases)), {}
+        if self.plan.operating_point is not None:
+            settings, options = self.adapter.saving_levels()
+            host |= {"set": {**host["set"], **settings}, "options": [*host["options"], *options]}
+            cut = {"thresholds": list(THRESHOLDS)}
         document = {
             **self._data,
+            **cut,
             "train": self._known(cases),
-            "judged": self._known(self.judged),
-            "host": self.host(arm, len(cases)),
+            "judged": self._known(judged),
+            "host": host,
             "arm": described(arm),
             "regions": self.plan.regions,
             "measures": list(self.plan.measures),

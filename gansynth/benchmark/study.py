@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from gansynth.benchmark.command_lines import RUN
@@ -24,6 +25,7 @@ from gansynth.benchmark.subject_split import SEALED, SubjectSplit, split_subject
 from gansynth.core.adapter import Adapter
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.metrics.segmentation.operating_point import ALARMS, equal_alarms
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.run_source import open_source
 
@@ -82,10 +84,30 @@ class BenchmarkStudy:
 
     def spec(self, place: TrainingPoint) -> ComputationSpec | None:
         """Return the training of a place; None while its arm is not chosen."""
-        if not self.plan.arm(place.arm).tune:
-            return self.design.train(place)
-        chosen = self.chosen(place)
-        return None if chosen is None else self.design.train(replace(place, arm=chosen))
+        trained = self._trained(place)
+        return None if trained is None else self.design.train(trained)
+
+    def _trained(self, place: TrainingPoint) -> TrainingPoint | None:
+        chosen = self.chosen(place) if self.plan.arm(place.arm).tune else place.arm
+        return None if chosen is None else replace(place, arm=chosen)
+
+    def threshold(self, place: TrainingPoint) -> int | None:
+        """Return the number of the threshold at which a place's arm raises equal false alarms.
+
+        As many as the control at its own threshold, both on the inner folds of their training
+        subset. None without an operating point, or while a training is missing.
+        """
+        trained, rates = self._trained(place), []
+        if trained is None or self.plan.operating_point is None:
+            return None
+        for point in (trained, replace(place, arm=self.plan.compared_with)):
+            results = [self.result(self.design.train(p).key) for p in self.design.inner(point)]
+            tables = [result["document"]["at_thresholds"][ALARMS] for result in results if result]
+            if len(tables) < len(results):
+                return None
+            values = [alarms for table in tables for alarms in table.values()]
+            rates.append([mean(each) for each in zip(*values, strict=True)])
+        return equal_alarms(*rates)
 
     def chosen(self, place: TrainingPoint) -> str | None:
         """Return the arm chosen by inner folds for a training subset; None if not chosen yet."""
@@ -107,14 +129,13 @@ class BenchmarkStudy:
         """Return all computations known so far, by key; dependencies come first."""
         specs: dict[str, ComputationSpec] = {}
         for place in self.places():
-            spec = self.spec(place)
-            if spec is None or spec.key in self.cached:
+            trained = self._trained(place)
+            if trained is None or self.design.train(trained).key in self.cached:
                 continue
-            actual = place.arm if not self.plan.arm(place.arm).tune else str(self.chosen(place))
-            fit = self.design.fit_of(replace(place, arm=actual))
-            if fit is not None:
-                specs.setdefault(fit.key, fit)
-            specs.setdefault(spec.key, spec)
+            for point in (trained, *self.design.inner(trained)):
+                for spec in (self.design.fit_of(point), self.design.train(point)):
+                    if spec is not None:
+                        specs.setdefault(spec.key, spec)
         for place in self.choices():
             spec = self.design.tune(place)
             if spec.key not in self.cached:
@@ -134,6 +155,8 @@ def host_of(plan: BenchmarkPlan, source: CaseSource) -> Adapter:
     if plan.host.target != "yolo":  # its boxes are evaluated separately
         engine = {"engine": plan.host.engine} if plan.host.engine else {}
         adapter.check_judged({**plan.host.set, **engine})
+    if plan.operating_point is not None:
+        adapter.saving_levels()  # refused before anything is trained
     return adapter
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gansynth.benchmark.command_lines import RUN, augment_words, fit_words
 from gansynth.core.prediction import Prediction
@@ -110,13 +110,14 @@ class WorkerJob:
         if self.spec["host"]["target"] == "yolo":
             return _detections(results, self.spec["measures"])
         from gansynth.metrics.segmentation.evaluation import evaluate
+        from gansynth.metrics.segmentation.operating_point import at_thresholds
         from gansynth.metrics.segmentation.regions import regions_of, with_labels
 
         labels = source.schema.foreground
         regions = with_labels(regions_of(self.spec["regions"], labels), labels)
         pairs = installed().adapter(self.spec["host"]["target"])(source).judged(results)
-        measures = tuple(self.spec["measures"])
-        evaluation = evaluate(pairs, regions, measures=measures, ignore=source.schema.ignore)
+        measures, ignore = tuple(self.spec["measures"]), source.schema.ignore
+        evaluation = evaluate(pairs, regions, measures=measures, ignore=ignore)
         flat = any(prediction.position is not None for prediction in pairs.values())
         scores: dict[str, dict[str, float | None]] = {}
         for name, values in sorted(
@@ -124,8 +125,10 @@ class WorkerJob:
         ):
             for key, value in {**values, **over_labels(values, labels)}.items():
                 scores.setdefault(key, {})[name] = value
-        units = {"unit": evaluation.unit, "distances": evaluation.distances}
-        by = "subject" if flat else "case"
+        units: dict[str, Any] = {"unit": evaluation.unit, "distances": evaluation.distances}
+        by: Literal["subject", "case"] = "subject" if flat else "case"
+        if "thresholds" in self.spec:
+            units["at_thresholds"] = at_thresholds(pairs, labels, by, ignore)
         return {"scores": scores, "predictions": self._keep(pairs), "by": by, **units}
 
     def _keep(self, pairs: Mapping[str, Prediction]) -> dict[str, str]:

@@ -280,6 +280,20 @@ class Adapter(ABC):
         if type(self).judged is Adapter.judged:
             self.judged(Path())
 
+    @classmethod
+    def saving_levels(cls) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        """Return settings and host options with which ``judged`` also has ``levels``.
+
+        Optional, for benchmarks at equal false alarms; the base class refuses.
+
+        Raises:
+            UsageFault: the host keeps no probabilities of held-out cases.
+        """
+        raise UsageFault(
+            f"operating_point: {cls.name} keeps no probabilities of held-out cases, expected a "
+            "host that does, such as segmenter or nnunet; leave it out"
+        )
+
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return the prediction of each held-out case: its predicted and its true label map.
 

@@ -36,7 +36,9 @@ class Prediction:
     """One held-out case after a training; ``file``: None without a file of its label map.
 
     ``read`` reads both label maps, or raises ``DataFault`` if they cannot be compared. ``unit``:
-    of the spacing, ``mm`` or ``px``. ``position``: of a 2D case.
+    of the spacing, ``mm`` or ``px``. ``position``: of a 2D case. ``levels`` reads how many of
+    ``gansynth.metrics.segmentation.THRESHOLDS`` the foreground's probability exceeds, on the grid
+    of the label maps; None where the host kept no probabilities.
     """
 
     subject: str
@@ -44,3 +46,4 @@ class Prediction:
     read: Callable[[], LabelMaps] = field(repr=False)
     unit: str = "mm"
     position: SlicePosition | None = None
+    levels: Callable[[], npt.NDArray[Any]] | None = field(default=None, repr=False)

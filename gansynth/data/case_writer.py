@@ -24,18 +24,20 @@ from gansynth.runtime.files import disk_errors, read_nifti_header, write_bytes_a
 
 
 def write_prediction(
-    source: CaseSource, case_id: str, labels: LabelArray, folder: Path
+    source: CaseSource, case_id: str, labels: LabelArray, folder: Path, *, encode: bool = True
 ) -> Path | None:
     """Write a label map; None where the case is of no file of its own.
 
     ``labels``: int16 (D, H, W), on the grid of ``source.load``; each voxel of the file takes the
-    nearest. Raises EnvironmentFault: the disk refuses.
+    nearest. ``encode``: as the numbers of the source's own PNG masks. Raises EnvironmentFault: the
+    disk refuses.
     """
     if isinstance(source, FlatSource):
         path = folder.joinpath(*map(file_name, case_id.split("/"))).with_suffix(".png")
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomic(path, _png(source.encode_labels(case_id, labels)))
+        own = source.encode_labels if encode else source.file_labels
+        write_bytes_atomic(path, _png(own(case_id, labels).astype(np.uint16)))
         return path
     if not isinstance(source, VolumeSource) or source.options.between is not None:
         return None

@@ -47,7 +47,7 @@ class FlatSource(CaseSource):
 
     def encode_labels(self, case_id: str, labels: LabelArray) -> npt.NDArray[np.uint16]:
         """Encode labels on the grid of ``load`` for a PNG as large as the case's file."""
-        whole = pick(labels, self.file_shape(case_id))
+        whole = self.file_labels(case_id, labels)
         numbers = np.zeros(whole.shape, np.uint16)
         for label, number in self.label_numbers.items():
             numbers[whole == label] = number
@@ -56,8 +56,12 @@ class FlatSource(CaseSource):
     def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
         """Image and labels on the file's pixels, as volumes of one slice, and the affine."""
         affine = np.diag([*self.pixel_spacing(case_id)[::-1], 1.0, 1.0])
-        whole = pick(labels, self.file_shape(case_id))
+        whole = self.file_labels(case_id, labels)
         return self.file_image(case_id)[:, None], whole[None], affine
+
+    def file_labels(self, case_id: str, labels: LabelArray) -> LabelArray:
+        """Bring labels on the grid of ``load`` to the file's pixels."""
+        return pick(labels, self.file_shape(case_id))
 
     def read_predicted(self, case_id: str, file: Path) -> LabelArray:
         """Read a predicted label map, int16 (H, W) on the file's pixels; DataFault if unfit."""

@@ -87,6 +87,14 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     ("split:", "primary: nsd/1\nsplit:", ("primary nsd/1", "one of the measures: dice")),
     ("split:", "measures: [hd95]\nsplit:", ("margin", "hd95/foreground", "no default")),
     ("split:", "margin: 0\nsplit:", ("margin",)),
+    *(
+        ("split:", f"primary: dice@alarms/{rest}\nsplit:", words)
+        for rest, words in (
+            ("foreground", ("dice@alarms/foreground: expected operating_point",)),
+            ("1\noperating_point: {}", ("dice@alarms/1", "one of the measures")),
+            ("foreground\noperating_point: {folds: 3}", ("2 subjects for 3 inner folds",)),
+        )
+    ),
     ("name: toy", "name: 4", ("name", "4")),
     ("name: toy", "1: toy", ("expected a plan in YAML",)),
     ("name: toy\n", "", ("name",)),

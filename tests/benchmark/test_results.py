@@ -10,6 +10,7 @@ from gansynth.benchmark.jobs.graph import GraphReport, JobPhase, JobStatus
 from gansynth.benchmark.running import document_of, known_results
 from gansynth.benchmark.specs import TrainingPoint
 from gansynth.benchmark.study import BenchmarkStudy
+from gansynth.metrics.segmentation.operating_point import THRESHOLDS
 from gansynth.runtime.errors import UsageFault
 from tests.benchmark.people import WHERE, finish_all, people, plan_of
 
@@ -91,6 +92,29 @@ def test_results_are_a_cache_but_a_studys_own_go_before_them(finished, known, tm
     found = study.result(key)
     assert found is not None
     assert found["document"].get("mine") is True
+
+
+def test_scores_at_equal_false_alarms_are_at_a_threshold_of_the_inner_folds(tmp_path):
+    """Pasted lesions raise as many at 0.6 as the control at 0.5, on training cases alone."""
+    dice = "dice@alarms/foreground"
+    plan = plan_of(operating_point={"folds": 2}, seeds=1)
+    study = BenchmarkStudy(plan, "sealed", tmp_path)
+    finish_all(study)
+    inner = [s for s in study.specs().values() if s.kind == "train" and "inner" in s.title]
+    assert Counter(s.title.split(",")[0] for s in inner)["train pasted"] == 2 * 2 * 2
+    for spec in inner:
+        seen = {case for part in ("train", "judged") for case, *_ in spec.document[part]}
+        assert not seen & set(study.judged)
+    found = told(study)
+    for row in found["runs"]:
+        assert row["threshold"] == (0.6 if row["arm"] == "pasted" else 0.5)
+        at = study.store.result(row["key"])["document"]["at_thresholds"]
+        own = {
+            case: values[THRESHOLDS.index(row["threshold"])] for case, values in at[dice].items()
+        }
+        assert row["scores"][dice] == own
+    assert {r["measure"] for r in found["comparisons"]} > {"false_positives@alarms/foreground"}
+    assert known_results(found) == {}  # tables of thresholds are in jobs alone
 
 
 def test_more_seeds_cost_what_is_new_in_them(known, tmp_path):

@@ -329,14 +329,19 @@ def test_trainings_on_slices_are_scored_by_subject(kind, unit, distances, finish
             numbers = source.encode_labels(case, labels * (case != people["p5"][2]))
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(numbers.astype(np.uint8)).save(folder / file)
+            levels = folder.parent / "levels" / file
+            levels.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((12 * (numbers > 0)).astype(np.uint8)).save(levels)
         return files, {"without_labels": []}
 
     document = training(request)
     document["spec"] |= {"regions": {}, "measures": ["dice", "hd95"], "judged": rows(judged)}
-    document["spec"]["train"] = rows([*people["p0"], *people["p1"]])
+    document["spec"] |= {"train": rows([*people["p0"], *people["p1"]]), "thresholds": []}
     found = finished(document, predict)
     assert found["scores"]["dice/1"] == {"p4": 1.0, "p5": pytest.approx(0.8)}
     assert found["scores"]["hd95/1"]["p4"] == 0.0
+    cut = found["at_thresholds"]["dice@alarms/foreground"]["p5"]
+    assert cut == [pytest.approx(0.8)] * 12 + [0] * 7
     assert (found["by"], found["unit"], found["distances"]) == ("subject", unit, distances)
     assert set(found["predictions"]) == set(judged)
     assert len(judged) == 8

@@ -18,7 +18,7 @@ Values = dict[str, float | None]  # `dice/WT` -> its value; None for none
 DETAILS = frozenset(
     ("per_subject", "per_case", "voxels", "regions", "rule", "predictions", "without_labels")
 )
-LESIONS = ("lesion_sensitivity", "lesion_precision")
+LESIONS = ("lesion_sensitivity", "lesion_precision", "false_positives")
 RULE = (
     "A subject has the mean of its volumes. Slices of one volume or subject are put together: Dice "
     "and lesions are counted over all of them; distances are those of the volume where all "

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from gansynth.core.prediction import LabelMaps, Prediction
+from gansynth.core.schema import LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.data.pairs import mismatches, whole_labels
 from gansynth.data.source_2d import FlatSource
@@ -65,4 +68,18 @@ def of_slices(source: FlatSource, files: Mapping[str, Path], hint: str) -> dict[
             source.subject(case), file, reader(case, file), source.unit, source.position(case)
         )
         for case, file in files.items()
+    }
+
+
+def with_levels(
+    predictions: Mapping[str, Prediction],
+    files: Mapping[str, Path],
+    read: Callable[[Path], LabelArray],
+) -> dict[str, Prediction]:
+    """Add the levels of those cases whose file of levels or probabilities is there."""
+    return {
+        case: replace(prediction, levels=partial(read, files[case]))
+        if files[case].is_file()
+        else prediction
+        for case, prediction in predictions.items()
     }

@@ -115,9 +115,11 @@ class _RegionPair:
             elif name == "nsd":
                 yield name, self.nsd(tolerance) if self.there else None
             elif name == "lesion_sensitivity":
-                yield name, _found(self.truth, self.predicted, overlap)
+                yield name, _share(_found(self.truth, self.predicted, overlap))
             elif name == "lesion_precision":
-                yield name, _found(self.predicted, self.truth, overlap)
+                yield name, _share(_found(self.predicted, self.truth, overlap))
+            elif name == "false_positives":
+                yield name, float((~_found(self.predicted, self.truth, overlap)).sum())
 
     @cached_property
     def distances(self) -> tuple[Distances, Distances]:
@@ -150,10 +152,13 @@ def _surface(mask: Mask, spacing: Sequence[float]) -> Distances:
     return np.asarray(places * np.array(spacing), np.float64)
 
 
-def _found(lesions: Mask, mask: Mask, overlap: float) -> float | None:
-    """Share of a mask's connected components that another mask covers; None if it has none."""
+def _found(lesions: Mask, mask: Mask, overlap: float) -> Mask:
+    """Whether another mask covers each connected component of a mask."""
     parts = LabelComponents.of(lesions)
-    if not len(parts.sizes):
-        return None
     covered = np.bincount(parts.numbered[mask], minlength=len(parts.sizes) + 1)[parts.numbers]
-    return float(np.mean((covered > 0) & (covered >= overlap * parts.sizes)))
+    found: Mask = (covered > 0) & (covered >= overlap * parts.sizes)
+    return found
+
+
+def _share(found: Mask) -> float | None:
+    return float(found.mean()) if found.size else None

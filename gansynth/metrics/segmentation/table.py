@@ -11,7 +11,7 @@ from gansynth.runtime.errors import UsageFault, did_you_mean
 
 
 class Measure(NamedTuple):
-    """A measure in ``share`` (0 to 1), ``mm``, or ``per image``; ``margin`` counts as equal."""
+    """A measure in ``share`` (0 to 1) or another unit; ``margin`` counts as equal."""
 
     unit: str
     better: Literal["higher", "lower"]
@@ -50,8 +50,17 @@ SEGMENTATION: Mapping[str, Measure] = {
     "lesion_precision": Measure(
         "share", "higher", "Share of the predicted lesions that a true one overlaps."
     ),
+    "false_positives": Measure(
+        "lesions", "lower", "Number of predicted lesions that no true one overlaps."
+    ),
 }
 """Of label maps; each is taken of each region: ``dice/WT``."""
+
+AT_ALARMS: Mapping[str, str] = {
+    f"{name}@alarms/foreground": name
+    for name in ("dice", "lesion_sensitivity", "lesion_precision", "false_positives")
+}
+"""Keys of a plan's measures at equal false alarms."""
 
 DETECTION: Mapping[str, Measure] = {
     "sensitivity": Measure(

@@ -13,6 +13,7 @@ from gansynth.core.schema import Case, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.nifti_source import VolumeSource
+from gansynth.metrics.segmentation.operating_point import OWN
 from gansynth.metrics.segmentation.regions import dice, read_regions, with_labels
 from gansynth.runtime.errors import DataFault
 from gansynth.sampling.run_source import open_source
@@ -76,7 +77,8 @@ def test_windows_give_every_voxel_its_own_label(thresholding, shape):
     weighed = segmenter.by_windows(case, lambda part: probabilities(segmenter.generator, part))
     np.testing.assert_allclose(weighed.sum(axis=0), 1, rtol=1e-5)
     truth = np.random.default_rng(0).integers(0, 3, shape).astype(np.int16)
-    np.testing.assert_array_equal(segmenter.predict(truth[None].astype(np.float32)), truth)
+    labels, levels = segmenter.predict_levels(truth[None].astype(np.float32))
+    np.testing.assert_array_equal([labels, levels > OWN], [truth, truth > 0])
     assert {batch[2:] for batch in seen} == {(8, 8, 8)}
 
 
@@ -96,7 +98,8 @@ def test_a_whole_case_comes_back_to_its_own_grid(thresholding, frame, shape):
         for c, f, n in zip(corner, fine.shape, shape, strict=True)
     )
     truth[inner] = fine[part]
-    np.testing.assert_array_equal(segmenter.predict(truth[None].astype(np.float32)), truth)
+    labels, levels = segmenter.predict_levels(truth[None].astype(np.float32))
+    np.testing.assert_array_equal([labels, levels > OWN], [truth, truth > 0])
     assert seen[-1] == (1, 1, 4, 6, 4)
 
 

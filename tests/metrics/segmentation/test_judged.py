@@ -13,6 +13,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.record import FILE
 from gansynth.metrics.segmentation import evaluate
+from gansynth.metrics.segmentation.operating_point import OWN, at_thresholds
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
 from gansynth.sampling.run_source import open_source
@@ -53,13 +54,21 @@ def nnunet(tmp_path) -> Any:
     )
 
 
-def test_nnunet_validates_beside_its_truth(nnunet):
+@pytest.mark.parametrize("regions", [{}, {"whole": (1, 2), "core": (2,)}])
+def test_nnunet_validates_beside_its_truth(nnunet, regions):
     from gansynth_nnunet.predictions import prediction_files
 
-    found = prediction_files(nnunet, nnunet.results)
+    truth = read_nifti(nnunet.results / "validation/a.nii.gz").array
+    labels = np.stack([truth > 0, truth == 2] if regions else [truth == n for n in range(3)])
+    shares = (0.05 + 0.9 * labels.transpose(0, 3, 2, 1)).astype(np.float32)  # axes as it reads
+    np.savez_compressed(nnunet.results / "validation/a.npz", probabilities=shares)
+    nnunet.labels = SimpleNamespace(regions=regions)
+    found: Any = prediction_files(nnunet, nnunet.results)
     assert list(found) == ["a", "b"]
     assert perfect(found)
     assert found["a"].file == nnunet.results / "validation" / "a.nii.gz"
+    np.testing.assert_array_equal(found["a"].levels() > OWN, truth > 0)
+    assert found["b"].levels is None
 
 
 @pytest.mark.parametrize(
@@ -87,11 +96,15 @@ def test_nnunets_own_dice_is_ours(toy_copy):
 
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
     iterations = {f"num_{which}iterations_per_epoch": "1" for which in ("", "val_")}
-    quick = {"num_epochs": "1", **iterations}
+    quick, (_, kept) = {"num_epochs": "1", **iterations}, adapter.saving_levels()
     outcome = adapter.start(
-        TrainingRequest(MixConfig(None, Ratio(1, 0)), quick, ("-device", "cpu"))
+        TrainingRequest(MixConfig(None, Ratio(1, 0)), quick, ("-device", "cpu", *kept))
     )
-    found = evaluate(adapter.judged(outcome.folder), ONE, measures=("dice",)).per_case
+    judged = adapter.judged(outcome.folder)
+    found = evaluate(judged, ONE, measures=("dice",)).per_case
+    whole = evaluate(judged, (("foreground", (1, 2)),), measures=("dice",)).per_case
+    cut = at_thresholds(judged, (1, 2), "case")["dice@alarms/foreground"]
+    assert {case: {"dice/foreground": row[OWN]} for case, row in cut.items()} == whole
     assert set(found) == set(adapter.source.held_out_ids)
     assert any(value for case in found.values() for value in case.values())
     summary = read_json(outcome.folder / "validation" / "summary.json")
@@ -117,20 +130,24 @@ def volumes(tmp_path) -> Callable[..., SourceRequest]:
 
 def segmented(request: SourceRequest, output: Path, *, keep: bool = True) -> Any:
     """An adapter whose training has predicted each held-out case as ``load`` has it, and that."""
-    from gansynth_segmenter.evaluation import PREDICTIONS, evaluate_held_out
+    from gansynth_segmenter.evaluation import LEVELS, PREDICTIONS, evaluate_held_out
     from gansynth_segmenter.record import METRICS
 
     source = open_source(request)
-    truth = iter([source.load(case).labels for case in source.held_out_ids])
+    truth: Any = iter([source.load(case).labels for case in source.held_out_ids])
+    maps = ((labels, np.int16(18) * (labels > 0)) for labels in truth)
     sure: Any = SimpleNamespace(
-        predict=lambda image: next(truth), schema=source.schema, regions=ONE
+        predict_levels=lambda image: next(maps), schema=source.schema, regions=ONE
     )
-    found = evaluate_held_out(sure, source, output / PREDICTIONS if keep else None)
+    folder = output / PREDICTIONS if keep else None
+    found = evaluate_held_out(sure, source, folder, levels=output / LEVELS)
     output.mkdir(exist_ok=True)
     write_json_atomic(output / METRICS, found)
     adapter = SegmenterAdapter(source)
-    judged = adapter.judged(output)
+    judged: Any = adapter.judged(output)
     assert set(judged) == set(source.held_out_ids)
+    for one in judged.values():  # levels are on the grid of the label maps
+        np.testing.assert_array_equal(one.levels(), 18 * (one.read().predicted > 0))
     return judged
 
 

@@ -55,7 +55,7 @@ IGNORED = line(range(10)) + 9 * line(range(10, 40))
         (line(range(10)), ROW, (1.0, 0.5), {}, {"hd95": 9.05 * 0.5}),
         (ROW, line(range(10)), (1.0, 0.5), {}, {"hd95": 9.05 * 0.5}),
         (SHELL, CUBE, (1, 1, 1), {}, {"dice": 2 * 98 / (98 + 125), "hd95": 0, "nsd": 1}),
-        (HITS, MANY, (1, 1), {}, {"lesion_sensitivity": 2 / 3, "lesion_precision": 2 / 4}),
+        (HITS, MANY, (1, 1), {}, {"lesion_precision": 2 / 4, "false_positives": 2}),
         (
             *(HITS, MANY, (1, 1), {"overlap": 0.5}),
             {"lesion_sensitivity": 1 / 3, "lesion_precision": 2 / 4},
@@ -101,7 +101,8 @@ def case(request) -> Any:
 
 def test_prediction_and_truth_change_places(case):
     predicted, truth, spacing = case
-    one, other = measured(predicted, truth, spacing), measured(truth, predicted, spacing)
+    one = measured(predicted, truth, spacing, measures=NAMES)
+    other = measured(truth, predicted, spacing, measures=NAMES)
     other["lesion_sensitivity"], other["lesion_precision"] = (
         other["lesion_precision"], other["lesion_sensitivity"],
     )  # fmt: skip
@@ -197,7 +198,7 @@ def test_what_cannot_be_is_refused(changes, fault, says):
 def test_every_measure_is_in_the_table_and_only_what_is_asked_is_measured():
     found = measure_case(ROW, ROW, (1, 1), ONE)
     assert [measure_of(key) for key in found] == list(SEGMENTATION.values())
-    assert list(measured(ROW, ROW, (1, 1))) == list(SEGMENTATION) == list(NAMES)
+    assert list(measured(ROW, ROW, (1, 1))) == list(SEGMENTATION) == [*NAMES, "false_positives"]
     assert list(measured(ROW, ROW, (1, 1), measures=("nsd", "dice"))) == ["nsd", "dice"]
     assert measure_of("sensitivity@FP=0.5") is MEASURES["sensitivity"]
     with pytest.raises(UsageFault, match=r"^hd59/WT: no measure.*Did you mean 'hd95'"):

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from gansynth.core.prediction import LabelMaps, Prediction
+from gansynth.metrics.segmentation import levels_of
+from gansynth.metrics.segmentation.operating_point import (
+    OWN,
+    THRESHOLDS,
+    at_thresholds,
+    equal_alarms,
+)
+from gansynth.runtime.errors import DataFault
+from tests.metrics.segmentation.shapes import line
+
+
+@pytest.mark.parametrize("independent", [False, True], ids=["labels", "regions"])
+def test_above_a_half_is_the_foreground_of_the_label_map(independent):
+    logits = np.random.default_rng(0).normal(0, 4, (3, 20, 20)).astype(np.float32)
+    if independent:
+        shares = 1 / (1 + np.exp(-logits))
+        levels, foreground = levels_of(shares.astype(np.float32), range(3)), (shares > 0.5).any(0)
+    else:
+        shares = np.exp(logits) / np.exp(logits).sum(0)
+        levels, foreground = levels_of(shares, (1, 2)), shares.argmax(0) > 0
+        two = shares[1:].max(0) / (shares[1:].max(0) + shares[0])
+        assert (levels > THRESHOLDS.index(0.9)).tolist() == (two > 0.9).tolist()
+    np.testing.assert_array_equal(levels > OWN, foreground)
+
+
+def prediction(levels: np.ndarray, predicted: np.ndarray) -> Prediction:
+    maps = LabelMaps(predicted, line(range(10)), (1.0, 1.0))
+    return Prediction("p", None, lambda: maps, levels=lambda: levels)
+
+
+def test_a_case_is_measured_at_every_threshold():
+    """A lesion of ten pixels is sure, two others less and less."""
+    levels = 18 * line(range(10)) + (OWN + 2) * line(range(20, 25)) + 3 * line((39,))
+    found = at_thresholds({"c": prediction(levels, (levels > OWN) * 1)}, (1,), "case")
+    alarms, dice = (found[f"{name}@alarms/foreground"]["c"] for name in ("false_positives", "dice"))
+    assert alarms == [2] * 3 + [1] * (OWN - 1) + [0] * (len(THRESHOLDS) - OWN - 2)
+    assert dice[OWN] == pytest.approx(2 * 10 / 25)
+    assert dice[-2:] == [1, 0]
+
+
+def test_probabilities_of_another_grid_are_refused():
+    turned = 18 * line(range(10), row=2)
+    with pytest.raises(DataFault, match="case 'c': its probabilities have another foreground"):
+        at_thresholds({"c": prediction(turned, line(range(10)))}, (1,), "case")
+    bare = Prediction("p", None, lambda: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(DataFault, match="case 'c': no probabilities were kept"):
+        at_thresholds({"c": bare}, (1,), "case")
+
+
+DOWN = np.arange(len(THRESHOLDS), 0, -1.0)
+"""False alarms of a control, one fewer at each threshold."""
+
+
+@pytest.mark.parametrize(
+    ("alarms", "control", "threshold"),
+    [
+        (DOWN, DOWN, 0.5), (DOWN + 1, DOWN, 0.6), (DOWN + 5, DOWN, 0.95), (DOWN - 1, DOWN, 0.4),
+        (DOWN + 0.4, DOWN, 0.5), (DOWN + 100, DOWN, 0.9999),
+        ([2.0] * 19, [2.0] * 19, 0.5),  # of several the nearest to the host's own
+        ([0.0] * 3 + [3.0] * 15 + [0.0], [0.0] * 19, 0.9999),  # a whole picture is one lesion
+    ],
+)  # fmt: skip
+def test_the_threshold_is_that_of_as_many_false_alarms(alarms, control, threshold):
+    assert THRESHOLDS[equal_alarms(alarms, control)] == threshold
