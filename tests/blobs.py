@@ -82,7 +82,7 @@ class Blobs(CaseSource):
         if self.fires(case):
             place = labels[ALARM.start : ALARM.stop, 9:15, 9:15]
             place[place == 0] = 3 - labels.max()
-        return labels
+        return np.asarray(labels, np.int16)
 
 
 def volume_of(labels: LabelArray) -> float:

@@ -20,6 +20,7 @@ from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, FloatArray
 from gansynth.data.blending import poisson
 from gansynth.data.connected_components import LabelComponents
+from gansynth.data.lesion_texture import value_limits, within
 
 BORDER, RIM = 1, 2
 """Voxels around a lesion that are taken out with it, and those beyond that are compared."""
@@ -75,11 +76,18 @@ def emptied(
 
 
 def filled(image: FloatArray, where: Mask, shift: Shift, free: Mask) -> FloatArray:
-    """Return an image (C, ...) with free tissue in place of a mask, from a shift or mirrored."""
+    """Return an image (C, ...) with free tissue in place of a mask, from a shift or mirrored.
+
+    It stays within the image's values.
+    """
+    known: Mask | None = None
     if shift:
-        return poisson(image, crop_pad(image, shift, image.shape[1:], 0.0), where)
-    at, known = mirrored(where, free)
-    return poisson(image, image[:, *at], where, known | ~where)
+        tissue = crop_pad(image, shift, image.shape[1:], 0.0)
+    else:
+        at, covered = mirrored(where, free)
+        tissue, known = image[:, *at], covered | ~where
+    out = within(poisson(image, tissue, where, known), value_limits([image]))
+    return np.asarray(out, np.float32)
 
 
 def find_tissue(
