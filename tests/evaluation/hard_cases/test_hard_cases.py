@@ -3,6 +3,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -331,10 +332,19 @@ def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volume
             name = f"{case}.nii.gz"
             (volumes / f"p{number}" / name).symlink_to(volumes / "data" / "labels" / name)
         told += ["--predictions", volumes / f"p{number}"]
+    fires = nibabel.load(volumes / "data" / "labels" / name)
+    marked = fires.get_fdata().astype(np.uint8)
+    marked[0, :2, :4] = 1
+    (volumes / "p1" / name).unlink()
+    save_nifti(volumes / "p1" / name, marked, AFFINE)
     result = run_cli("hard-cases", *data, *told, "-o", volumes / "f.json")
     assert result.exit_code == 0, result.stderr
     assert "lesions                  4" in result.stdout
     assert "class" in result.stdout
+    assert "cases_with_false_alarms  0.25" in result.stdout
+    (alarm,) = json.loads((volumes / "f.json").read_text())["false_alarms"]["pieces"]
+    assert (f"{alarm['case']}.nii.gz", alarm["voxels"], alarm["size"]) == (name, 8, 64.0)
+    assert alarm["case"] in result.stdout
     (volumes / "p0" / f"{source.held_out_ids[0]}.nii.gz").touch()
     result = run_cli("hard-cases", *data, *told, "-o", volumes / "g.json")
     assert (result.exit_code, source.held_out_ids[0] in result.stderr) == (6, True)
