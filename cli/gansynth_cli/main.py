@@ -34,7 +34,7 @@ from gansynth.runtime.version import __version__
 COMMANDS = {
     "demo": ("demo", "Run every step on phantoms: no data and no GPU needed."),
     "import": ("import_", "Copy a data set into the layout of a target framework, with folds."),
-    "check": ("check", "Report what is wrong with a data set, file by file."),
+    "check": ("check", "Report what is wrong with a data set, file by file, or with samples."),
     "splits": ("splits", "Write folds so that no subject is in both training and validation."),
     "prepare": ("prepare", "Plan and preprocess a data set with its target framework."),
     "cache": ("cache", "Copy the cases of any source into one HDF5 file that is fast to read."),

@@ -8,7 +8,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from gansynth.bank.sample_check import check_bank, check_run
 from gansynth.core.adapter import Adapter
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.mix_config import MixConfig
@@ -16,9 +15,6 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.words import PLACES
-from gansynth.metrics.segmentation.evaluation import evaluate
-from gansynth.metrics.segmentation.regions import FOREGROUND
-from gansynth.runtime.devices import producer_device
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run_source import open_drawer
@@ -33,6 +29,9 @@ CEILING = (
 
 def will_it_harm(adapter: Adapter, mix_config: MixConfig, reporter: Reporter) -> dict[str, Any]:
     """Return ``lines`` on samples beside training cases, and their figures; nothing is refused."""
+    from gansynth.bank.sample_check import check_bank, check_run
+    from gansynth.runtime.devices import producer_device
+
     if mix_config.ratio.p == 0:
         return {"lines": []}
     try:
@@ -52,6 +51,9 @@ def real_alone(adapter: Adapter, request: TrainingRequest) -> dict[str, Any]:
 
     It is one of ``augment --ratio 1:0`` or of ``--compare``, with the settings of ``request``.
     """
+    from gansynth.metrics.segmentation.evaluation import evaluate
+    from gansynth.metrics.segmentation.regions import FOREGROUND
+
     settings, mixed = request.settings, request.mix_config
     beside = {k: str(Path(settings[k]).parent / "without") for k in PLACES if k in settings}
     own = {key: value for key, value in settings.items() if key not in PLACES}

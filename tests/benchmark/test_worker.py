@@ -187,7 +187,8 @@ def training(request: SourceRequest, target: str = "segmenter", **places: Any) -
         "host": {"target": target, "engine": None, "detector": None, "set": {}, "options": []},
         "arm": {
             **{"ratio": "1:0", "schedule": "constant", "bank": "live", "edits": [], "filters": []},
-            **{"boxes": None, "lesions": None, "augmentation": "usual", "augment_synthetic": True},
+            **{"boxes": None, "prevalence": None, "lesions": None},
+            **{"augmentation": "usual", "augment_synthetic": True},
         },
         **{"generator": None, "measures": ["dice"], "regions": {"both": "1+2"}},
         "judged": rows(JUDGED),

@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -149,7 +150,10 @@ def compare(what: str, found: dict[str, Any]) -> None:
 def samples_of(run: Path, data: str) -> dict[str, Any]:
     """Images, labels and boxes of three samples."""
     source = Unseen(asked(data))
-    drawer = Sampler(load_run(run, "cpu"), source, SampleRequest(seed=5))
+    opened, request = load_run(run, "cpu"), SampleRequest(seed=5)
+    if "lesion" in opened.generator.conditioned_on:  # beside the real ones, in every sample
+        request = replace(request, lesions="add", prevalence=1.0)
+    drawer = Sampler(opened, source, request)
     arrays: dict[str, Any] = {}
     for number, sample in enumerate(drawer.draw(0, 3)):
         boxes = sample.boxes.coords if sample.boxes is not None else None

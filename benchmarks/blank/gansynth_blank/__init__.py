@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gansynth import Condition, Sample
 from gansynth.core.hookspecs import Register, hookimpl
+from gansynth.core.schema import Condition, Sample
 from gansynth_parametric.model import Parametric
 
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     cls=GroupedCommand,
     epilog=examples(
         "gansynth check nnunet:004",
-        "gansynth check nifti:cases.csv --read spacing=1 --json",
         "gansynth check --generator runs/g0",
     ),
 )

@@ -277,7 +277,9 @@ def test_a_bank_of_real_images_is_not_shared_whatever_it_says_of_its_generator(e
     asked = exports.toy.request(configuration=exports.configuration)
     silent: dict[str, Any] = {"settings": {}, "edits": None, "reporter": NullReporter()}
     fit("copypaste", asked, tmp_path / "run", device="cpu", **silent)
-    bank = fill_bank(tmp_path / "run", tmp_path / "bank", 2, device="cpu")
+    bank = fill_bank(
+        tmp_path / "run", tmp_path / "bank", 2, device="cpu", request=SampleRequest(lesions="add")
+    )
     name = "Dataset516_Copies"
     before, share = there(exports.toy), {"ratio": "0:1", "content": "synthetic", "bank": bank}
     with pytest.raises(UsageFault, match=r"bank puts lesions into real cases.*--content mixed"):
