@@ -332,7 +332,7 @@ def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volume
             name = f"{case}.nii.gz"
             (volumes / f"p{number}" / name).symlink_to(volumes / "data" / "labels" / name)
         told += ["--predictions", volumes / f"p{number}"]
-    fires = nibabel.load(volumes / "data" / "labels" / name)
+    fires: Any = nibabel.load(volumes / "data" / "labels" / name)
     marked = fires.get_fdata().astype(np.uint8)
     marked[0, :2, :4] = 1
     (volumes / "p1" / name).unlink()
