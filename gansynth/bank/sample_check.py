@@ -12,6 +12,7 @@ import numpy as np
 from gansynth.bank.open_samples import check_alike, draw_accepted, read_stored
 from gansynth.bank.reader import BankReader
 from gansynth.core.body_mask import organ_mask
+from gansynth.core.geometry import mask_of
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import OUTSIDE, Sample, Schema
 from gansynth.core.source import CaseSource
@@ -166,7 +167,7 @@ def _in_boxes(image: Image, schema: Schema) -> Iterator[Floats]:
 def _in_labels(image: Image, schema: Schema) -> Iterator[Floats]:
     """Yield (1, 1 + C), voxels and contrast to the tissue near it of each lesion, by channel."""
     labels = np.asarray(image.labels)
-    lesions = np.isin(labels, schema.foreground)
+    lesions = mask_of(labels, schema.foreground)
     tissue = organ_mask(image.image) & (labels != OUTSIDE) & ~lesions
     for part in parts(labels, schema, schema.foreground):
         contrast = np.full(len(image.image), np.nan)

@@ -48,7 +48,7 @@ def without_lesions(
         if shift is None:
             return None
         shifts.append(shift)
-    return emptied(case_context, classes, shifts), shifts
+    return _emptied(case_context, lesions, holes, shifts), shifts
 
 
 def emptied(
@@ -58,14 +58,17 @@ def emptied(
 
     Their voxels get the nearest label that is none of ``classes``.
     """
-    labels, body = case_context.labels, case_context.body
-    lesions = mask_of(labels, classes)
-    if not lesions.any():
-        return case_context
+    lesions = mask_of(case_context.labels, classes)
+    return _emptied(case_context, lesions, _holes(case_context, lesions), shifts)
+
+
+def _emptied(
+    case_context: CaseContext, lesions: Mask, holes: Sequence[Mask], shifts: Sequence[Shift]
+) -> CaseContext:
+    labels, body, image = case_context.labels, case_context.body, case_context.case.image
     nearest: Any = nearest_voxels(
         ~lesions & (labels != OUTSIDE), case_context.case_pool.schema.spacing
     )
-    image, holes = case_context.case.image, _holes(case_context, lesions)
     free = _free(case_context, holes)
     for hole, shift in zip(holes, shifts, strict=True):
         image = filled(image, hole, shift, free)

@@ -133,17 +133,15 @@ class ConditionSampler:
         case, placement = self._place(rng, index if self._in_turns else None)
         put: PlacedBoxes | None = None
         told_boxes: dict[str, Any] = {}
-        if self.backgrounds and self.boxes is not None:
-            case, placement, put, told_boxes = self._with_room(self.boxes, index, rng)
         ready: CaseContext | None = None
         shows, removal = self._shows(index), dict[str, Any]()
+        if self.backgrounds and self.boxes is not None:
+            case, placement, put, told_boxes = self._with_room(self.boxes, shows, index, rng)
         if self.lesions is not None:
             case, placement, ready, removal = self._background(case, placement, shows, index, rng)
         elif self.boxes is None and self._of_one_kind:
             case, placement = self._of_kind(case, placement, shows, rng)
-        placed = self.space.to_generator(case, placement)
-        if ready is not None:
-            placed = ready.case
+        placed = self.space.to_generator(case, placement) if ready is None else ready.case
         labels: LabelArray | None = None
         follows = self.context is not None and self.context_follows
         context = self.context(placed) if self.context is not None and follows else None
@@ -154,14 +152,14 @@ class ConditionSampler:
         notes: dict[str, Any] = {}
         if self.labelled or placed.labels is not None:
             _check_labelled(placed)
+            case_context = ready or self._case_context(placed, placement, case, index)
             edits = self.edits if given_channels is None else ()
-            if self.lesions is not None and ready is not None:
-                inserted = self.lesions.draw(ready, edits, rng, shows=shows, removal=removal)
+            if self.lesions is not None:
+                inserted = self.lesions.draw(case_context, edits, rng, shows=shows, removal=removal)
                 labels, steps, notes["lesions"] = inserted.labels, inserted.steps, inserted.told
-                fields |= {"background": placed.image, "body": ready.body}
+                fields |= {"background": placed.image, "body": case_context.body}
                 fields |= {name: getattr(inserted, name) for name in ("lesion", "donor", "region")}
             elif self.moving is not None:
-                case_context = self._case_context(placed, placement, case, index)
                 start = EditContext(
                     self.moving.all_to_move(case_context.labels), self.schema, case_context
                 )
@@ -169,7 +167,6 @@ class ConditionSampler:
                 moved = self.moving(case, placement, _by_name(edits), steps)
                 labels, fields["moved"], notes["moved"] = moved.labels, moved.image, moved.told
             else:
-                case_context = self._case_context(placed, placement, case, index)
                 start = EditContext(case_context.labels, self.schema, case_context, context)
                 after, steps = apply_edits(start, edits, rng)
                 labels, context = placed.over(after.labels), after.channels
@@ -321,7 +318,7 @@ class ConditionSampler:
         return case, placement
 
     def _with_room(
-        self, drawer: BoxDrawer, index: int, rng: np.random.Generator
+        self, drawer: BoxDrawer, shows: Shows, index: int, rng: np.random.Generator
     ) -> tuple[Case, Placement, PlacedBoxes, dict[str, Any]]:
         """Place a training case's boxes in a case of similar body, preferably without boxes."""
         like = self._lender(index, rng)
@@ -329,7 +326,7 @@ class ConditionSampler:
             like.case, self.schema, rng, index, lambda: self._lender(index, rng).case
         )
         requested, provenance = drawer.draw(context)
-        if self._shows(index) == "nothing":
+        if shows == "nothing":
             requested = replace(requested, coords=requested.coords[:0], labels=requested.labels[:0])
         grounds = [self._ground(index, rng) for _ in range(TRIES)]
         grounds.sort(key=lambda at: (_boxed(at[2].case), -alike(at[2], like)))

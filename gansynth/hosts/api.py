@@ -21,7 +21,7 @@ from gansynth.hosts.checks import (
     check_drawing,
     learn_filters,
     plan_training,
-    seconds_of_a_sample,
+    timed_sampler,
     warn_of_neighbours,
 )
 from gansynth.hosts.harm import will_it_harm
@@ -314,7 +314,7 @@ def _export(
         ExportRequest(mix_config, name, reporter, content, size, dry_run=dry_run)
     )
     if dry_run and mix_config.run and mix_config.bank is None and mix_config.ratio.p > 0:
-        each = round(seconds_of_a_sample(adapter, mix_config), 3)
-        document = {**document, "seconds_per_sample": each, "memory": "not measured"}
-        document["will_it_harm"] = will_it_harm(adapter, mix_config, reporter)
+        sampler, each = timed_sampler(adapter, mix_config)
+        document = {**document, "seconds_per_sample": round(each, 3), "memory": "not measured"}
+        document["will_it_harm"] = will_it_harm(adapter, mix_config, sampler, reporter)
     return document

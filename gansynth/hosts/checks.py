@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from gansynth.sampling.filters.pretrain import learn_ahead, planned_filters
 from gansynth.sampling.open_run import check_weights
 from gansynth.sampling.request_parsing import Capabilities, check_request, check_texts
 from gansynth.sampling.run_source import open_drawer, open_matching_real
+
+if TYPE_CHECKING:
+    from gansynth.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -221,8 +224,8 @@ def plan_own_bank(
     return plan_bank(mix_config, len(adapter.source.train_ids), size)
 
 
-def seconds_of_a_sample(adapter: Adapter, mix_config: MixConfig) -> float:
-    """Draw two samples as a producer would, and return the seconds that the second takes.
+def timed_sampler(adapter: Adapter, mix_config: MixConfig) -> tuple[Sampler, float]:
+    """Draw two samples as a producer would; return their sampler and the second one's seconds.
 
     Raises:
         GansynthError: a producer would fail, or one of the samples would be rejected.
@@ -239,7 +242,7 @@ def seconds_of_a_sample(adapter: Adapter, mix_config: MixConfig) -> float:
         began = time.perf_counter()
         sample = sampler.draw(index, 1)[0]
         adapter.finalise(sample if bring is None else bring(sample))
-    return time.perf_counter() - began
+    return sampler, time.perf_counter() - began
 
 
 def _check_bank(folder: Path, adapter: Adapter) -> None:
@@ -267,6 +270,9 @@ def plan_training(
 ) -> dict[str, Any]:
     """Return a dry run's report of what ``start`` would do, once ``check`` has passed."""
     source, mix_config = adapter.source, request.mix_config
+    drawn, sampler, each = adapter.samples_drawn(request), None, 0.0
+    if mix_config.ratio.p > 0 and mix_config.bank is None:
+        sampler, each = timed_sampler(adapter, mix_config)
     return {
         "dry_run": True,
         "target": adapter.name,
@@ -280,7 +286,7 @@ def plan_training(
         **({} if folder is None else {"folder": str(folder.path), "training": str(folder)}),
         "synthetic_share": mix_config.schedule.share_of(mix_config.ratio),
         **mix_config.samples.to_json(),
-        **_planned_bank(adapter, mix_config, adapter.samples_drawn(request)),
+        **_planned_bank(adapter, mix_config, drawn, each),
         **planned_filters(mix_config.run, mix_config.samples.filters),
         **adapter.planned(request),
         "training_time_and_memory": f"not known: {adapter.name} is not run. gansynth benchmark "
@@ -291,13 +297,15 @@ def plan_training(
         if mix_config.ratio.p > 0
         else "none: no synthetic sample is drawn",
         "will_it_harm": {
-            **will_it_harm(adapter, mix_config, request.reporter),
+            **will_it_harm(adapter, mix_config, sampler, request.reporter),
             "real_alone": real_alone(adapter, request),
         },
     }
 
 
-def _planned_bank(adapter: Adapter, mix_config: MixConfig, samples: int | None) -> dict[str, Any]:
+def _planned_bank(
+    adapter: Adapter, mix_config: MixConfig, samples: int | None, each: float
+) -> dict[str, Any]:
     if mix_config.ratio.p == 0:
         return {"bank": "none"}
     from gansynth.bank.draw_log import foreseen
@@ -311,7 +319,6 @@ def _planned_bank(adapter: Adapter, mix_config: MixConfig, samples: int | None) 
         kind = "frozen" if mix_config.frozen else f"kept fresh, {mix_config.pacing}"
         planned = adapter.bank_plan(mix_config)
         held, needed = (0, None) if planned is None else (planned.held, planned.bytes)
-        each = seconds_of_a_sample(adapter, mix_config)
         first = held if mix_config.frozen else min(held, LIVE_FILL)
         document = {
             "bank": f"{mix_config.size}{unit}, {kind}",

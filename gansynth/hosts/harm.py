@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gansynth.core.adapter import Adapter
 from gansynth.core.host_commands import TrainingRequest
@@ -17,7 +17,9 @@ from gansynth.core.schedule import Schedule
 from gansynth.hosts.words import PLACES
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.run_source import open_drawer
+
+if TYPE_CHECKING:
+    from gansynth.sampling.sampler import Sampler
 
 GAINED = 0.46
 """Dice of real cases alone above which no draw gained (4 of 8 draws of breast ultrasound)."""
@@ -27,20 +29,21 @@ CEILING = (
 )
 
 
-def will_it_harm(adapter: Adapter, mix_config: MixConfig, reporter: Reporter) -> dict[str, Any]:
-    """Return ``lines`` on samples beside training cases, and their figures; nothing is refused."""
+def will_it_harm(
+    adapter: Adapter, mix_config: MixConfig, sampler: Sampler | None, reporter: Reporter
+) -> dict[str, Any]:
+    """Return ``lines`` on samples beside training cases, and their figures; nothing is refused.
+
+    ``sampler``: of the samples; None for those of a bank, and without samples.
+    """
     from gansynth.bank.sample_check import check_bank, check_run
-    from gansynth.runtime.devices import producer_device
 
     if mix_config.ratio.p == 0:
         return {"lines": []}
     try:
         if mix_config.bank is not None:
             return check_bank(mix_config.bank, adapter.source, reporter)
-        assert mix_config.run is not None  # see MixConfig
-        device = producer_device(mix_config.device, ())
-        words: dict[str, Any] = {"device": device, "learn": False}
-        sampler, _ = open_drawer(adapter, mix_config.run, mix_config.samples, **words)
+        assert sampler is not None, "samples are of a generator or a bank"
         return check_run(sampler, reporter)
     except GansynthError as fault:
         return {"lines": [f"samples and training cases are not compared: {fault}"]}
