@@ -24,6 +24,7 @@ from gansynth.core.schedule import Schedule
 from gansynth.fitting.composite_spec import texts
 from gansynth.metrics.segmentation.table import (
     AT_ALARMS,
+    LESIONS,
     MEASURES,
     SEGMENTATION,
     check_asked,
@@ -231,7 +232,7 @@ class BenchmarkPlan(ClosedModel):
     )
     split: SplitPlan = Field(description="training pool and test subjects: see below")
     regions: dict[str, Formula] = Field(default_factory=dict, description="name -> 1+2+4")
-    measures: tuple[str, ...] = Field(("dice",), description="see: gansynth help measures")
+    measures: tuple[str, ...] = Field(("dice", *LESIONS), description="see: gansynth help measures")
     primary: str = Field("", description="measure of the verdict; default: dice/foreground")
     margin: float | None = Field(
         None,

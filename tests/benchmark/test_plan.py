@@ -11,6 +11,7 @@ from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.fitting.recipe import find_recipe
+from gansynth.metrics.segmentation.table import LESIONS
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import split_settings
 from gansynth.training.loop import FitOptions
@@ -45,7 +46,7 @@ def with_arm(words: str) -> str:
 
 def test_a_short_plan_has_the_usual_rest(tmp_path):
     plan = read_plan(write(tmp_path))
-    assert (plan.draws, plan.seeds, plan.fits, plan.measures) == (3, 2, "seed", ("dice",))
+    assert (plan.draws, plan.seeds, plan.fits, plan.measures) == (3, 2, "seed", ("dice", *LESIONS))
     assert (plan.judged_by, plan.equal_within) == ("dice/foreground", 0.005)
     assert plan.compared_with == "default"
     assert plan.arm("default").asked_ratio == "1:0"

@@ -12,38 +12,24 @@ import numpy as np
 from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.metrics.segmentation.regions import Regions, dice
 from gansynth.metrics.segmentation.segmentation import MeasureOptions, measure_case
-from gansynth.metrics.segmentation.table import SEGMENTATION
+from gansynth.metrics.segmentation.table import LESIONS, SEGMENTATION
 
 Values = dict[str, float | None]  # `dice/WT` -> its value; None for none
 DETAILS = frozenset(
     ("per_subject", "per_case", "voxels", "regions", "rule", "predictions", "without_labels")
 )
-LESIONS = ("lesion_sensitivity", "lesion_precision", "false_positives")
+# counted over all slices
+TOGETHER = ("dice", "lesion_sensitivity", "lesion_precision", "false_positives")
+APART = ("false_alarms", "false_positive_volume")  # a slice is a case
 RULE = (
     "A subject has the mean of its volumes. Slices of one volume or subject are put together: Dice "
     "and lesions are counted over all of them; distances are those of the volume where all "
     "subjects' slices follow one another without a gap ('distances': volumes), else the mean of "
-    "those within each slice (slices). Where the truth has none of a region there is no Dice and "
-    "no HD95 (null), whatever was predicted; where nothing of it was predicted, Dice is 0 and HD95 "
-    "the diagonal of the image. Means are over the subjects that have a value"
+    "those within each slice (slices). For false alarms and their volume each slice is a case. "
+    "Where the truth has none of a region there is no Dice and no HD95 (null), whatever was "
+    "predicted; where nothing of it was predicted, Dice is 0 and HD95 the diagonal of the image. "
+    "Means are over the subjects that have a value"
 )
-
-
-@dataclass
-class UndefinedCounts:
-    """How often HD95 of a region lacks a surface, over volumes (or slices)."""
-
-    images: int = 0
-    no_truth: int = 0
-    no_truth_predicted: int = 0
-    not_predicted: int = 0
-
-    def add(self, truth: int, predicted: int) -> None:
-        """Count an image by its numbers of voxels."""
-        self.images += 1
-        self.no_truth += truth == 0
-        self.no_truth_predicted += truth == 0 and predicted > 0
-        self.not_predicted += truth > 0 and predicted == 0
 
 
 @dataclass
@@ -57,11 +43,9 @@ class SegmentationEvaluation:
     regions: Regions
     unit: str
     distances: str
-    subject_of: dict[str, str] = field(default_factory=dict)
     per_case: dict[str, Values] = field(default_factory=dict)
     per_subject: dict[str, Values] = field(default_factory=dict)
     voxels: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
-    counts: dict[str, UndefinedCounts] = field(default_factory=dict)
 
     def means(self) -> Values:
         """Means over the subjects that have a value; None where none has."""
@@ -75,13 +59,18 @@ class SegmentationEvaluation:
             "distances": self.distances,
             "subjects": len(self.per_subject),
             "cases": len(self.per_case),
-            "undefined": {name: vars(counts) for name, counts in self.counts.items()},
+            "undefined": {name: self._undefined(name) for name, _ in self.regions},
             "per_subject": {s: _by_measure(values) for s, values in self.per_subject.items()},
             "per_case": {case: _by_measure(values) for case, values in self.per_case.items()},
             "voxels": self.voxels,
             "regions": {name: list(labels) for name, labels in self.regions},
             "rule": RULE,
         }
+
+    def _undefined(self, region: str) -> dict[str, int]:
+        each = [(of[region]["truth"], of[region]["predicted"]) for of in self.voxels.values()]
+        missed = sum(truth > 0 and not predicted for truth, predicted in each)
+        return {"no_truth": sum(not truth for truth, _ in each), "not_predicted": missed}
 
 
 def headline(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,15 +86,13 @@ def evaluate(
     Raises DataFault, EnvironmentFault: a file is missing, damaged or on another grid. UsageFault:
     an invalid option.
     """
-    options = {**MeasureOptions(measures=("dice", "hd95")), **options}
+    options = {**MeasureOptions(measures=("dice", "hd95", *LESIONS)), **options}
     units = {prediction.unit for prediction in predictions.values()} or {"mm"}
     whole = _without_gaps(predictions.values())
     evaluation = SegmentationEvaluation(
         regions,
         "mm" if units == {"mm"} else "px",
         "volumes" if whole else "slices",
-        {case: prediction.subject for case, prediction in predictions.items()},
-        counts={name: UndefinedCounts() for name, _ in regions},
     )
     for subject, cases in groupby(
         sorted(predictions.items(), key=lambda item: _place(*item)), lambda item: item[1].subject
@@ -145,40 +132,25 @@ def _without_gaps(predictions: Iterable[Prediction]) -> bool:
 def _measured(
     evaluation: SegmentationEvaluation, cases: Mapping[str, Prediction], options: MeasureOptions
 ) -> Values:
-    """Measure a volume, or slices that belong together, and update the counts."""
+    """Measure a volume, or slices that belong together."""
     maps = {case: prediction.read() for case, prediction in cases.items()}
     at = next(iter(cases.values())).position
-    ignore = options.get("ignore")
     for case, both in maps.items():
         evaluation.per_case[case] = _of_maps(both, evaluation.regions, options)
-        evaluation.voxels[case] = _voxels(both, evaluation.regions, ignore)
-        if at is None or evaluation.distances == "slices":
-            _count(evaluation.counts, evaluation.voxels[case])
+        evaluation.voxels[case] = _voxels(both, evaluation.regions, options.get("ignore"))
     if at is None:
         return evaluation.per_case[next(iter(cases))]
-    if evaluation.distances == "slices":
-        each = [evaluation.per_case[case] for case in cases]
-        return _of_slices(list(maps.values()), each, evaluation.regions, options)
-    volume = _stacked(list(maps.values()), at.thickness or 1.0)
-    _count(evaluation.counts, _voxels(volume, evaluation.regions, ignore))
-    return _of_maps(volume, evaluation.regions, options)
+    gaps = evaluation.distances == "slices"
+    together = _stacked(list(maps.values()), 1.0 if gaps else at.thickness or 1.0, apart=gaps)
+    names = options.get("measures", tuple(SEGMENTATION))
+    counted = [name for name in names if (name in TOGETHER if gaps else name not in APART)]
+    return _means([evaluation.per_case[case] for case in cases]) | _of_maps(
+        together, evaluation.regions, {**options, "measures": counted}
+    )
 
 
 def _of_maps(both: LabelMaps, regions: Regions, options: MeasureOptions) -> Values:
     return measure_case(both.predicted, both.truth, both.spacing, regions, **options)
-
-
-def _of_slices(
-    maps: Sequence[LabelMaps], each: Sequence[Values], regions: Regions, options: MeasureOptions
-) -> Values:
-    """Slices with gaps: overlaps and lesions over all of them, mean distances within each."""
-    measures = options.get("measures", tuple(SEGMENTATION))
-    counted = tuple(name for name in measures if name == "dice" or name in LESIONS)
-    values = _means(each)
-    if counted:
-        apart = _stacked(maps, 1.0, apart=True)
-        values |= _of_maps(apart, regions, {**options, "measures": counted})
-    return values
 
 
 def _stacked(maps: Sequence[LabelMaps], thickness: float, apart: bool = False) -> LabelMaps:
@@ -199,11 +171,6 @@ def _voxels(both: LabelMaps, regions: Regions, ignore: int | None) -> dict[str, 
         name: {key: score[key] for key in ("truth", "predicted", "both")}
         for name, score in scores.items()
     }
-
-
-def _count(counts: Mapping[str, UndefinedCounts], voxels: Mapping[str, Mapping[str, int]]) -> None:
-    for name, numbers in voxels.items():
-        counts[name].add(numbers["truth"], numbers["predicted"])
 
 
 def _means(each: Sequence[Mapping[str, float | None]]) -> Values:

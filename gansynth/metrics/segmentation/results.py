@@ -9,7 +9,8 @@ from typing import Any
 from gansynth.core.prediction import Prediction
 from gansynth.core.source import CaseSource
 from gansynth.metrics.segmentation.evaluation import evaluate, headline
-from gansynth.metrics.segmentation.regions import Regions, read_regions, with_labels
+from gansynth.metrics.segmentation.regions import FOREGROUND, Regions, read_regions, with_labels
+from gansynth.metrics.segmentation.table import LESIONS, cost_words
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 
@@ -47,16 +48,28 @@ def lines_of(
     """Rows of a table of a headline; nothing for metrics of another kind."""
     if not isinstance(metrics.get("hd95"), Mapping):
         return
-    unit = metrics["unit"]
-    yield "region", "Dice", f"HD95 {unit}", "truth has none", "predicted there", "not predicted"
-    for name, overlap in metrics["dice"].items():
-        counts = metrics["undefined"][name]
-        yield (
-            (names or {}).get(name, name),
-            _shown(overlap, 3),
-            _shown(metrics["hd95"][name], 2),
-            *(str(counts[key]) for key in ("no_truth", "no_truth_predicted", "not_predicted")),
-        )
+    heads = ("Dice", f"HD95 {metrics['unit']}", "sensitivity", "precision", "alarms", "FP voxels")
+    yield "region", *heads, "truth has none", "not predicted"
+    for name in metrics["dice"]:
+        values = [metrics.get(measure, {}).get(name) for measure in ("dice", "hd95", *LESIONS)]
+        counts = (str(metrics["undefined"][name][key]) for key in ("no_truth", "not_predicted"))
+        shown = (_shown(v, d) for v, d in zip(values, (3, 2, 3, 3, 3, 1), strict=True))
+        yield (names or {}).get(name, name), *shown, *counts
+
+
+def compared(arm: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, Any]:
+    """Differences arm - control of the foreground of two headlines, and a sentence on them.
+
+    Empty for metrics of another kind.
+    """
+    changes: dict[str, float | None] = {}
+    for name in ("dice", "hd95", *LESIONS):
+        if all(isinstance(metrics.get(name), Mapping) for metrics in (arm, control)):
+            ours, theirs = arm[name][FOREGROUND], control[name][FOREGROUND]
+            changes[name] = None if None in (ours, theirs) else ours - theirs
+    told = cost_words({name: None if v is None else (v, None) for name, v in changes.items()})
+    sentence = f"with samples: {told}; one pair has no interval"
+    return {"difference": changes, "sentence": sentence} if changes else {}
 
 
 def said_of(metrics: Mapping[str, Any]) -> str:
@@ -64,7 +77,8 @@ def said_of(metrics: Mapping[str, Any]) -> str:
     images = "volumes" if metrics["distances"] == "volumes" else "slices"
     return (
         f"means over {metrics['subjects']} real held-out subject(s) of {metrics['cases']} case(s), "
-        f"HD95 within {images}, in {metrics['unit']}; the last columns count {images}:"
+        f"HD95 within {images}, in {metrics['unit']}; sensitivity and precision are of lesions, "
+        "alarms of cases without one; the last columns count cases:"
     )
 
 

@@ -5,8 +5,8 @@ Surfaces are those of MONAI and of Nikolov et al. (2018, arXiv:1809.04430), coun
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, cached_property
 from math import hypot
 from typing import TypedDict
 
@@ -16,10 +16,11 @@ import numpy.typing as npt
 from gansynth.core.geometry import bounding_box
 from gansynth.data.connected_components import LabelComponents
 from gansynth.metrics.segmentation.regions import Array, Mask, Regions, scored, without_ignored
-from gansynth.metrics.segmentation.table import SEGMENTATION, check_asked
+from gansynth.metrics.segmentation.table import LEAST, SEGMENTATION, check_asked
 from gansynth.runtime.errors import DataFault, UsageFault
 
 Distances = npt.NDArray[np.float64]
+Sizes = npt.NDArray[np.int64]
 PERCENTILE = 95
 ROUNDING = 1e-4
 """Share by which a distance may exceed the tolerance: headers keep spacings as float32."""
@@ -49,8 +50,9 @@ def measure_case(
 
     ``overlap``: share of a lesion that the other map has to cover; 0 for one voxel. Voxels where
     the truth is ``ignore`` do not count. None where the truth has none of the region
-    (``lesion_precision``: the prediction). For a region without prediction, ``hd95`` is the case's
-    diagonal. Raises UsageFault: an invalid value. DataFault: maps of different shapes.
+    (``lesion_precision``: the prediction; ``false_alarms``: where the truth has some). For a region
+    without prediction, ``hd95`` is the case's diagonal. Raises UsageFault: an invalid value.
+    DataFault: maps of different shapes.
     """
     check_asked(measures)
     _check(predicted, truth, spacing, tolerance_mm, overlap)
@@ -107,19 +109,20 @@ class _RegionPair:
         self, measures: Sequence[str], tolerance: float, overlap: float, diagonal: float
     ) -> Iterator[tuple[str, float | None]]:
         """Yield name and value of each measure in order."""
-        for name in measures:
-            if name == "dice":
-                yield name, scored(self.predicted, self.truth)["dice"]
-            elif name == "hd95":
-                yield name, self.hd95(diagonal) if self.there else None
-            elif name == "nsd":
-                yield name, self.nsd(tolerance) if self.there else None
-            elif name == "lesion_sensitivity":
-                yield name, _share(_found(self.truth, self.predicted, overlap))
-            elif name == "lesion_precision":
-                yield name, _share(_found(self.predicted, self.truth, overlap))
-            elif name == "false_positives":
-                yield name, float((~_found(self.predicted, self.truth, overlap)).sum())
+        predicted = cache(lambda: _lesions(self.predicted, self.truth, overlap))
+        values: dict[str, Callable[[], float | None]] = {
+            "dice": lambda: scored(self.predicted, self.truth)["dice"],
+            "hd95": lambda: self.hd95(diagonal) if self.there else None,
+            "nsd": lambda: self.nsd(tolerance) if self.there else None,
+            "lesion_sensitivity": lambda: _share(_lesions(self.truth, self.predicted, overlap)),
+            "lesion_precision": lambda: _share(predicted()),
+            "false_alarms": lambda: (
+                None if self.there else float(max(predicted()[0], default=0) >= LEAST)
+            ),
+            "false_positive_volume": lambda: float(predicted()[0][~predicted()[1]].sum()),
+            "false_positives": lambda: float((~predicted()[1]).sum()),
+        }
+        yield from ((name, values[name]()) for name in measures)
 
     @cached_property
     def distances(self) -> tuple[Distances, Distances]:
@@ -152,13 +155,12 @@ def _surface(mask: Mask, spacing: Sequence[float]) -> Distances:
     return np.asarray(places * np.array(spacing), np.float64)
 
 
-def _found(lesions: Mask, mask: Mask, overlap: float) -> Mask:
-    """Whether another mask covers each connected component of a mask."""
+def _lesions(lesions: Mask, mask: Mask, overlap: float) -> tuple[Sizes, Mask]:
+    """Voxels of a mask's connected components, and whether another mask covers them."""
     parts = LabelComponents.of(lesions)
     covered = np.bincount(parts.numbered[mask], minlength=len(parts.sizes) + 1)[parts.numbers]
-    found: Mask = (covered > 0) & (covered >= overlap * parts.sizes)
-    return found
+    return parts.sizes, (covered > 0) & (covered >= overlap * parts.sizes)
 
 
-def _share(found: Mask) -> float | None:
-    return float(found.mean()) if found.size else None
+def _share(lesions: tuple[Sizes, Mask]) -> float | None:
+    return float(lesions[1].mean()) if lesions[1].size else None

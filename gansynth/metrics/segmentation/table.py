@@ -16,7 +16,7 @@ class Measure(NamedTuple):
     unit: str
     better: Literal["higher", "lower"]
     says: str
-    margin: float | None = None
+    margin: float | None = None  # a difference that counts as none
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -25,6 +25,7 @@ class Measure(NamedTuple):
 
 
 DICE_MARGIN = 0.005  # half a point of Dice
+LEAST = 4  # voxels of a predicted lesion that is an alarm, as in hard-cases
 
 SEGMENTATION: Mapping[str, Measure] = {
     "dice": Measure(
@@ -50,11 +51,20 @@ SEGMENTATION: Mapping[str, Measure] = {
     "lesion_precision": Measure(
         "share", "higher", "Share of the predicted lesions that a true one overlaps."
     ),
+    "false_alarms": Measure(
+        "share",
+        "lower",
+        f"Share of the cases without a lesion where one of at least {LEAST} voxels is predicted.",
+    ),
+    "false_positive_volume": Measure(
+        "voxels", "lower", "Voxels of a case's predicted lesions that no true one overlaps."
+    ),
     "false_positives": Measure(
         "lesions", "lower", "Number of predicted lesions that no true one overlaps."
     ),
 }
 """Of label maps; each is taken of each region: ``dice/WT``."""
+LESIONS = ("lesion_sensitivity", "lesion_precision", "false_alarms", "false_positive_volume")
 
 AT_ALARMS: Mapping[str, str] = {
     f"{name}@alarms/foreground": name
@@ -81,6 +91,16 @@ DETECTION: Mapping[str, Measure] = {
 """Of detections; ``sensitivity`` is taken at numbers of false positives: ``sensitivity@FP=1``."""
 
 MEASURES: Mapping[str, Measure] = {**SEGMENTATION, **DETECTION}
+BESIDE = (*LESIONS, "fp_per_image")
+"""They stand beside the primary measure wherever a gain is told."""
+COSTS = {
+    "dice": "points of Dice",
+    "lesion_precision": "points of lesion precision",
+    "false_alarms": "alarms per 100 lesion-free cases",
+    "fp_per_image": "false positives per image",
+}
+"""What a gain may cost in a measure; shares in hundredths."""
+NO_CASE = "no lesion-free case is judged"
 
 
 def measure_of(key: str) -> Measure:
@@ -92,6 +112,26 @@ def measure_of(key: str) -> Measure:
             f"{did_you_mean(name, MEASURES)}"
         )
     return MEASURES[name]
+
+
+def beside(name: str, key: str) -> str:
+    """The key of a measure of another one's region."""
+    region = key.partition("/")[2]
+    return f"{name}/{region}" if region else name
+
+
+def cost_words(changes: Mapping[str, tuple[float, float | None] | None]) -> str:
+    """Say the changes of measures among ``COSTS``, and their standard errors if known."""
+    words = []
+    for name, unit in COSTS.items():
+        change, error = changes.get(name) or (None, None)
+        if change is not None:
+            scale = 100 if MEASURES[name].unit == "share" else 1
+            told = f" (standard error {scale * error:.1f})" if error is not None else ""
+            words.append(f"{scale * change:+.1f} {unit}{told}")
+        elif name == "false_alarms" and name in changes:
+            words.append(NO_CASE)
+    return ", ".join(words)
 
 
 def check_asked(requested: Sequence[str], measures: Mapping[str, Measure] = SEGMENTATION) -> None:

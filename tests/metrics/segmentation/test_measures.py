@@ -12,6 +12,7 @@ from gansynth.metrics.segmentation.regions import (
     regions_of,
     with_labels,
 )
+from gansynth.metrics.segmentation.table import LESIONS
 from gansynth.runtime.errors import DataFault, UsageFault
 from tests.metrics.segmentation.shapes import ONE, blobs, line, measured
 
@@ -21,8 +22,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:the prediction of class .* is all 0:UserWarning"),
 ]
 ROOT = Path(__file__).parents[3]
-NAMES = ("dice", "hd95", "nsd", "lesion_sensitivity", "lesion_precision")
-PERFECT = dict(zip(NAMES, (1, 0, 1, 1, 1), strict=True))
+NAMES = ("dice", "hd95", "nsd", *LESIONS, "false_positives")
+PERFECT = dict(zip(NAMES, (1, 0, 1, 1, 1, None, 0, 0), strict=True))
 
 
 def marked(shape: tuple[int, ...], *places: Any) -> Any:
@@ -47,7 +48,8 @@ IGNORED = line(range(10)) + 9 * line(range(10, 40))
 @pytest.mark.parametrize(
     ("predicted", "truth", "spacing", "options", "expected"),
     [
-        (*POINTS, (1.5, 9.0, 1.0), {}, {**dict.fromkeys(NAMES, 0), "hd95": 5}),  # 3 and 4 mm
+        # 3 and 4 mm
+        (*POINTS, (1.5, 9.0, 1.0), {}, dict(zip(NAMES, (0, 5, 0, 0, 0, None, 1, 1), strict=True))),
         # Twenty distances of 0, one of 2, one of 11: at rank 0.95 * 21 = 19.95 lies 0.95 * 2.
         (OUTLIERS, ROW, (1, 1), {"tolerance_mm": 1.0}, {"hd95": 1.9, "nsd": 40 / 42}),
         (OUTLIERS, ROW, (1, 1), {"tolerance_mm": 2.0}, {"hd95": 1.9, "nsd": 41 / 42}),
@@ -55,23 +57,30 @@ IGNORED = line(range(10)) + 9 * line(range(10, 40))
         (line(range(10)), ROW, (1.0, 0.5), {}, {"hd95": 9.05 * 0.5}),
         (ROW, line(range(10)), (1.0, 0.5), {}, {"hd95": 9.05 * 0.5}),
         (SHELL, CUBE, (1, 1, 1), {}, {"dice": 2 * 98 / (98 + 125), "hd95": 0, "nsd": 1}),
-        (HITS, MANY, (1, 1), {}, {"lesion_precision": 2 / 4, "false_positives": 2}),
+        (HITS, MANY, (1, 1), {}, dict(zip(NAMES[3:], (2 / 3, 2 / 4, None, 3, 2), strict=True))),
         (
             *(HITS, MANY, (1, 1), {"overlap": 0.5}),
-            {"lesion_sensitivity": 1 / 3, "lesion_precision": 2 / 4},
+            dict(zip(LESIONS, (1 / 3, 2 / 4, None, 3), strict=True)),
         ),
         (
             *(CUBE * 0, CUBE, (3, 2, 1), {}),  # as far as the case is wide
-            dict(zip(NAMES, (0, np.sqrt(21**2 + 14**2 + 7**2), 0, 0, None), strict=True)),
+            dict(
+                zip(NAMES, (0, np.sqrt(21**2 + 14**2 + 7**2), 0, 0, None, None, 0, 0), strict=True)
+            ),
         ),
-        (CUBE, CUBE * 0, (1, 1, 1), {}, {**dict.fromkeys(NAMES), "lesion_precision": 0}),
-        (CUBE * 0, CUBE * 0, (1, 1, 1), {}, dict.fromkeys(NAMES)),
+        (CUBE, CUBE * 0, (1, 1, 1), {}, dict(zip(NAMES, (*[None] * 4, 0, 1, 125, 1), strict=True))),
+        (CUBE * 0, CUBE * 0, (1, 1, 1), {}, dict(zip(NAMES, (*[None] * 5, 0, 0, 0), strict=True))),
+        # A corner joins two pixels, then two more lie alone; of four in a row one touches ignored.
+        (HITS, HITS * 0, (1, 1), {}, {"false_alarms": 0, "false_positive_volume": 5}),
+        (line(range(4)), line(()), (1, 1), {}, {"false_alarms": 1, "false_positive_volume": 4}),
+        (line(range(4)), 9 * line([3]), (1, 1), {"ignore": 9}, {"false_alarms": 0}),
         (line(range(12)), IGNORED, (1, 1), {"ignore": 9}, PERFECT),
         (line(range(12)), IGNORED, (1, 1), {}, {"dice": 20 / 22}),
     ],
     ids=[
         *("mm", "percentile", "tolerance", "larger direction", "and back", "inside", "lesions"),
-        *("overlap", "not predicted", "not there", "nothing", "ignored", "not ignored"),
+        *("overlap", "not predicted", "not there", "nothing", "small", "alarm"),
+        *("ignored alarm", "ignored", "not ignored"),
     ],
 )
 def test_by_hand(predicted, truth, spacing, options, expected):
@@ -101,8 +110,8 @@ def case(request) -> Any:
 
 def test_prediction_and_truth_change_places(case):
     predicted, truth, spacing = case
-    one = measured(predicted, truth, spacing, measures=NAMES)
-    other = measured(truth, predicted, spacing, measures=NAMES)
+    one = measured(predicted, truth, spacing, measures=NAMES[:5])
+    other = measured(truth, predicted, spacing, measures=NAMES[:5])
     other["lesion_sensitivity"], other["lesion_precision"] = (
         other["lesion_precision"], other["lesion_sensitivity"],
     )  # fmt: skip
@@ -198,7 +207,7 @@ def test_what_cannot_be_is_refused(changes, fault, says):
 def test_every_measure_is_in_the_table_and_only_what_is_asked_is_measured():
     found = measure_case(ROW, ROW, (1, 1), ONE)
     assert [measure_of(key) for key in found] == list(SEGMENTATION.values())
-    assert list(measured(ROW, ROW, (1, 1))) == list(SEGMENTATION) == [*NAMES, "false_positives"]
+    assert list(measured(ROW, ROW, (1, 1))) == list(SEGMENTATION) == list(NAMES)
     assert list(measured(ROW, ROW, (1, 1), measures=("nsd", "dice"))) == ["nsd", "dice"]
     assert measure_of("sensitivity@FP=0.5") is MEASURES["sensitivity"]
     with pytest.raises(UsageFault, match=r"^hd59/WT: no measure.*Did you mean 'hd95'"):

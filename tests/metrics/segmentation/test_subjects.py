@@ -19,6 +19,7 @@ from gansynth.metrics.segmentation.detection import measure_detections
 from gansynth.metrics.segmentation.evaluation import headline
 from gansynth.metrics.segmentation.predictions import of_volumes
 from gansynth.metrics.segmentation.results import FILE, account_of, lines_of, said_of
+from gansynth.metrics.segmentation.table import LESIONS
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from tests.conftest import save_nifti
@@ -103,6 +104,10 @@ def slices(position, pairs=((HIT, HIT), (NONE, SMALL), (SMALL, NONE))):
     return {f"s{n}": predicted(a, b, position(n)) for n, (a, b) in enumerate(pairs)}
 
 
+ALARMS = {"false_alarms": 1.0, "false_positive_volume": 4 / 3}
+"""Of them: one has no lesion, and is a false alarm of four pixels; the volume is over three."""
+
+
 def alone(number):
     return SlicePosition("p")
 
@@ -113,16 +118,16 @@ def test_slices_are_counted_over_all_and_distances_are_within_each():
     assert found.per_subject["p"]["dice/x"] == pytest.approx(2 * 16 / (20 + 20))
     assert [found.per_case[f"s{n}"]["dice/x"] for n in range(3)] == [1, 0, None]
     assert found.per_subject["p"]["hd95/x"] == pytest.approx((0 + np.hypot(12, 12)) / 2)
-    counts = found.counts["x"]
-    assert (counts.images, counts.no_truth, counts.no_truth_predicted) == (3, 1, 1)
-    assert counts.not_predicted == 1
+    assert {k: found.per_subject["p"][f"{k}/x"] for k in ALARMS} == ALARMS
+    assert found.document()["undefined"]["x"] == {"no_truth": 1, "not_predicted": 1}
 
 
 def test_slices_without_a_gap_are_a_volume():
     found = evaluate(slices(lambda n: SlicePosition("v", 7 + n, 3.0)), ONE)
-    assert (found.distances, found.counts["x"].images) == ("volumes", 1)
+    assert found.distances == "volumes"
     truth, guess = np.stack([HIT, SMALL, NONE]), np.stack([HIT, NONE, SMALL])
-    own = measured(guess, truth, (3, 1, 1), measures=("dice", "hd95"))
+    own = measured(guess, truth, (3, 1, 1), measures=("dice", "hd95", *LESIONS))
+    own |= ALARMS
     assert found.per_subject["p"] == {f"{name}/x": value for name, value in own.items()}
 
 
@@ -155,12 +160,12 @@ def test_pixels_are_called_pixels():
     assert "HD95 within slices, in px" in said_of(headline(told))
 
 
-def test_a_host_leaves_dice_and_hd95_of_every_case_and_subject(pair, tmp_path):
+def test_a_host_leaves_dice_hd95_and_false_alarms_of_every_case_and_subject(pair, tmp_path):
     told, why = account_of(lambda folder: of_volumes(HOST, {"a": pair}, ""), HOST, tmp_path, ONE)
     kept = read_json(tmp_path / FILE)
     assert (why, told) == ("", headline(kept))
     assert kept["per_case"]["a"] == kept["per_subject"]["of a"]
-    assert kept["per_case"]["a"].keys() == {"dice", "hd95"}
+    assert kept["per_case"]["a"].keys() == {"dice", "hd95", *LESIONS}
     assert kept["per_case"]["a"]["hd95"]["x"] == of_files(pair)["hd95/x"]
 
 
