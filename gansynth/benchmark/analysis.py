@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from statistics import mean
@@ -51,24 +52,24 @@ def matrices_of(document: Mapping[str, Any]) -> dict[tuple[str, int, str], RunVa
     for (arm, n), runs in groups.items():
         keys = sorted({key for run in runs for key in run["scores"]})
         for key in keys:
-            values = np.array(
-                [_of_people(run, key, document["subjects"], subjects) for run in runs]
-            )
+            means = [of_subjects(run, key, document["subjects"]) for run in runs]
+            values = np.array([[of.get(name, math.nan) for name in subjects] for of in means])
             draws = tuple(run["draw"] for run in runs)
             seeds = tuple(run["seed"] for run in runs)
             matrices[arm, n, key] = RunValues(values, draws, seeds, subjects)
     return matrices
 
 
-def _of_people(
-    run: Mapping[str, Any], key: str, subject_of: Mapping[str, str], subjects: Sequence[str]
-) -> list[float]:
+def of_subjects(
+    run: Mapping[str, Any], key: str, subject_of: Mapping[str, str]
+) -> dict[str, float]:
+    """Return subject -> value of a measure, without subjects that have none."""
     values: dict[str, list[float]] = {}
     for name, value in run["scores"].get(key, {}).items():
         subject = name if run.get("by") == "subject" else subject_of[name]
         if value is not None:
             values.setdefault(subject, []).append(value)
-    return [mean(values[subject]) if subject in values else float("nan") for subject in subjects]
+    return {subject: mean(each) for subject, each in values.items()}
 
 
 def _comparisons(document: Mapping[str, Any], matrices: Matrices) -> list[dict[str, Any]]:
@@ -187,7 +188,6 @@ def _worth(document: Mapping[str, Any], matrices: Matrices) -> list[dict[str, An
 
 
 def _times(document: Mapping[str, Any], arm: str) -> int:
-    """Return the arm's factor on the number of real training subjects."""
     return int(document["arms"][arm].get("real", 1))
 
 
@@ -302,7 +302,10 @@ def _of_distances(document: Mapping[str, Any]) -> Iterator[str]:
         yield "In pixels: their size was not given (read: spacing)."
 
 
-TITLES = {"dice": "Dice", "hd95": "HD95", "nsd": "NSD", "froc": "FROC", "map50": "mAP50"}
+TITLES = {
+    **{"dice": "Dice", "hd95": "HD95", "nsd": "NSD", "froc": "FROC", "map50": "mAP50"},
+    **{"false_alarms": "alarms per lesion-free case", "false_positive_volume": "FP volume"},
+}
 
 
 def _keys(matrices: Matrices) -> list[str]:

@@ -18,6 +18,7 @@ from statistics import mean, stdev
 from types import MappingProxyType
 from typing import Any
 
+from gansynth.benchmark.analysis import of_subjects
 from gansynth.benchmark.command_lines import augment_words, fit_words
 from gansynth.benchmark.jobs.attempt import UNTRAINED
 from gansynth.benchmark.jobs.executor import parse_executor
@@ -31,7 +32,7 @@ from gansynth.benchmark.study import JobFactory, host_of, request_of
 from gansynth.benchmark.subject_split import SubjectSplit, largest_set, split_subjects
 from gansynth.core.source import FoldSplit
 from gansynth.data.subjects import grouped_splits
-from gansynth.metrics.segmentation.table import measure_of
+from gansynth.metrics.segmentation.table import BESIDE, LESIONS, beside, cost_words, measure_of
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.run_source import open_source
@@ -83,7 +84,7 @@ class TuningResult:
             "host": {**host, "set": shortened(host["set"], share)},
             "arm": self.spec["arms"][arm],
             "regions": self.spec["regions"],
-            "measures": [self.spec["by"].partition("/")[0]],
+            "measures": [*dict.fromkeys((self.spec["by"].partition("/")[0], *LESIONS))],
             "seed": self.spec["seed"],
         }
         title = f"train {arm}, {self._called(fold)}, {share:.0%} of the steps"
@@ -113,14 +114,30 @@ class TuningResult:
         """Train the arms rung by rung, and choose one."""
         left, rungs = list(self.spec["arms"]), []
         for rung, share in enumerate(self.spec["tune"]["rungs"]):
-            scores = self._scores(left, rung)
+            found = self._values(left, rung)
+            scores = {arm: self._ranked(arm, values) for arm, values in found.items()}
             order = sorted(scores, key=lambda arm: -mean(scores[arm].values()))
             means = {arm: self.sign * mean(scores[arm].values()) for arm in order}
-            rungs.append({"share": share, "scores": means})
+            keys = [beside(name, self.spec["by"]) for name in BESIDE]
+            told = {
+                key: {arm: mean(of.values()) if (of := found[arm][key]) else None for arm in order}
+                for key in keys
+                if all(key in found[arm] for arm in order)
+            }
+            rungs.append({"share": share, "scores": means, "beside": told})
             left = going_on(order, self.spec["tune"]["keep"], self.real)
         real = next(arm for arm in order if arm in self.real)
-        gains = gains_over(scores, real, self._fold_of())
+        folds = {self.subject_of[c]: n for n, fold in enumerate(self.folds) for c in fold["val"]}
+        gains = gains_over(scores, real, folds)
         chosen, why = choose(gains, real)
+        if chosen != real:
+            costs = {}
+            for key in told:
+                both = {arm: found[arm][key] for arm in (chosen, real)}
+                gain = gains_over(both, real, folds).get(chosen)
+                known = None if gain is None else (gain["gain"], finite(gain["error"]))
+                costs[key.partition("/")[0]] = known
+            why += f"; with it {cost_words(costs)}" if costs else ""
         why += f"; could not be trained: {', '.join(self.dropped)}" if self.dropped else ""
         return {
             **{"chosen": chosen, "why": why, "rungs": rungs, "by": self.spec["by"]},
@@ -132,11 +149,8 @@ class TuningResult:
             },
         }
 
-    def _fold_of(self) -> dict[str, int]:
-        return {self.subject_of[c]: n for n, fold in enumerate(self.folds) for c in fold["val"]}
-
-    def _scores(self, arms: Sequence[str], rung: int) -> dict[str, dict[str, float]]:
-        """Return arm -> subject -> score, higher is better, without the arms dropped now."""
+    def _values(self, arms: Sequence[str], rung: int) -> dict[str, dict[str, dict[str, float]]]:
+        """Return arm -> measure -> subject -> value, without the arms dropped now."""
         jobs: dict[str, JobSpec] = {}
         keys: dict[str, list[str]] = {arm: [] for arm in arms}
         made = JobFactory(self.folder, self.store, self.places["request"], self.env)
@@ -162,25 +176,25 @@ class TuningResult:
         done = [arm for arm in arms if arm not in self.dropped]
         spent = {key for arm in done for key in keys[arm]}
         self._spent |= {key: self.store.result(key).get("seconds") or 0.0 for key in spent}
-        scores = {arm: self._of_people(arm, rung) for arm in done}
-        return {
-            arm: {p: self.sign * v for p, v in values.items()} for arm, values in scores.items()
-        }
+        return {arm: self._of_people(arm, rung) for arm in done}
 
-    def _of_people(self, arm: str, rung: int) -> dict[str, float]:
-        values: dict[str, list[float]] = {}
-        for fold in self.folds:
+    def _of_people(self, arm: str, rung: int) -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+        for fold in self.folds:  # a subject is in one of them
             document = self.store.result(self.train(arm, fold, rung).key)["document"]
-            for name, value in document["scores"].get(self.spec["by"], {}).items():
-                subject = name if document.get("by") == "subject" else self.subject_of[name]
-                if value is not None:
-                    values.setdefault(subject, []).append(value)
-        if not values:
+            for key in document["scores"]:
+                found.setdefault(key, {}).update(of_subjects(document, key, self.subject_of))
+        return found
+
+    def _ranked(self, arm: str, values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """Return subject -> score, higher is better."""
+        scores = values.get(self.spec["by"])
+        if not scores:
             raise TrainingFault(
                 f"{arm}: no subject of the inner folds has a {self.spec['by']}, expected at least "
                 "one; choose by another measure (primary)"
             )
-        return {subject: mean(scores) for subject, scores in values.items()}
+        return {subject: self.sign * value for subject, value in scores.items()}
 
 
 def going_on(order: Sequence[str], keep: float, real: Sequence[str]) -> list[str]:

@@ -35,6 +35,7 @@ from gansynth.hosts.words import (
     host_settings,
     mix_config_from,
 )
+from gansynth.metrics.segmentation.results import compared
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.progress import NullReporter, Reporter, RichReporter
@@ -223,6 +224,9 @@ def _compare(words: Mapping[str, Any], given: Collection[str], reporter: Reporte
     control = run_augment(arms["without"], real, reporter)
     plan = plan_text(done.adapter.source, words)
     document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
+    document |= compared(
+        *(arm.document.get("metrics_on_real_cases", {}) for arm in (done, control))
+    )
     return replace(done, document={**document, "plan": plan}, control=control)
 
 

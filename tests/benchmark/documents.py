@@ -153,7 +153,9 @@ def _run(made: Made, arm: str, n: int, draw: int, seed: int) -> dict[str, Any]:
 
 
 def _as(measure: dict[str, str], dice: float) -> float:
-    return 14 * max(0.0, 1 - dice) if measure["better"] == "lower" else min(1.0, dice)
+    if measure["better"] == "lower":
+        return max(0.0, 1 - dice) * (14 if measure["unit"] else 1)
+    return min(1.0, dice)
 
 
 @once
@@ -226,7 +228,11 @@ def many() -> dict[str, Any]:
     for index, effect in enumerate((0.02, 0.008, -0.01)):
         arms[f"gan{index}"] = (f"a GAN with a title that takes more than a line {index}", "cgan",
                                effect)  # fmt: skip
-    measures = {"dice/foreground": DICE}
+    measures = {
+        "dice/foreground": DICE,
+        "lesion_precision/foreground": {**DICE, "title": "precision"},
+        "false_alarms/foreground": {**DICE, "title": "alarms", "better": "lower"},
+    }
     return made_up(Made(arms=arms, measures=measures, sizes=(6, 12, 24), subjects=12, random=1))
 
 

@@ -39,6 +39,8 @@ def comparison(arm: str, difference: float | None, half: float, n: int = 6, **mo
 
 gan, other, elastic, double = (partial(comparison, arm) for arm in list(ARMS)[1:])
 GAIN = gan(0.012, 0.007)
+PRECISION, ALARMS = "lesion_precision/foreground", "false_alarms/foreground"
+BESIDE = {PRECISION: documents.DICE, ALARMS: {**documents.DICE, "better": "lower"}}
 
 
 def document(*comparisons: Any, **more: Any) -> dict[str, Any]:
@@ -48,7 +50,8 @@ def document(*comparisons: Any, **more: Any) -> dict[str, Any]:
         "look": {"split": "sealed", "number": 1, "log": []},
         "primary": "dice/foreground",
         "control": "default",
-        "measures": {"dice/foreground": documents.DICE},
+        "measures": {"dice/foreground": documents.DICE}
+        | {key: BESIDE[key] for c in comparisons if (key := c["measure"]) in BESIDE},
         "sizes": sorted({c["n"] for c in comparisons}),
         "arms": {key: arm for key, arm in ARMS.items() if key in used},
         "plan": {
@@ -158,7 +161,7 @@ CLAIMS: dict[str, tuple[list[Any], list[str]]] = {
     ),
     "more real cases are a yardstick, not a rival": (
         [gan(0.012, 0.005), double(0.03, 0.005)],
-        ["to compare: by 3.00 points (95 % CI 2.50 to 3.50) with “twice the real",
+        ["to compare: Dice is better by 3.00 points (95 % CI 2.50 to 3.50) with “twice the real",
          "! no GAN is needed"],
     ),
     "a yardstick without a gain is said to have none": (
@@ -176,7 +179,38 @@ CLAIMS: dict[str, tuple[list[Any], list[str]]] = {
     "a difference without an interval claims nothing": (
         [gan(0.012, 0.007, interval=None, p_holm=None, mde=None)],
         ["with “a GAN”, so neither gain nor loss is shown.",
-         "gan = At N = 6: +1.20 points, the design is too small for an interval."],
+         "gan = At N = 6: +1.20 points (the design is too small for an interval)."],
+    ),
+    "what a gain costs is said with its intervals, and Holm's correction hides no harm": (
+        [GAIN, gan(-0.12, 0.07, measure=PRECISION, p_holm=0.2), gan(0.11, 0.04, measure=ALARMS)],
+        [" with “a GAN”; this costs 12.00 points of lesion precision (95 % CI 5.00 to 19.00), "
+         "and 11.00 more alarms per 100 lesion-free cases (95 % CI 7.00 to 15.00).",
+         "gan p = 0.001 after Holm; this costs 12.00 points of lesion precision (95 % CI 5.00"],
+    ),
+    "a gain without a cost says what the intervals leave open": (
+        [GAIN, gan(-0.01, 0.03, measure=PRECISION), gan(0.02, 0.03, measure=ALARMS)],
+        ["; this costs no false alarms that this plan can show: −1.00 points of lesion precision "
+         "(95 % CI −4.00 to +2.00), and +2.00 alarms per 100 lesion-free cases (95 % CI −1.00 to "
+         "+5.00)."],
+    ),
+    "one cost is shown and the other is not; each arm is named": (
+        [GAIN, other(0.02, 0.007), gan(-0.12, 0.07, measure=PRECISION),
+         other(-0.06, 0.04, measure=PRECISION), gan(0.02, 0.03, measure=ALARMS)],
+        ["; this costs 12.00 points of lesion precision (95 % CI 5.00 to 19.00) with “a GAN” and "
+         "6.00 (95 % CI 2.00 to 10.00) with “another GAN”; no other cost is shown: +2.00 alarms "
+         "per 100 lesion-free cases (95 % CI −1.00 to +5.00) with “a GAN”."],
+    ),
+    "without an interval no cost is shown and none is denied": (
+        [GAIN, gan(0.11, 0, measure=ALARMS, interval=None), gan(None, 0, measure=PRECISION)],
+        ["; +11.00 alarms per 100 lesion-free cases (the design is too small for an interval).",
+         "! costs"],
+    ),
+    "without a lesion-free case that is said": (
+        [GAIN, gan(None, 0, measure=ALARMS)], ["; no lesion-free case is judged.", "! costs"]
+    ),
+    "what an arm without a gain costs is said of the arm": (
+        [gan(0.004, 0.01), gan(-0.12, 0.07, measure=PRECISION)],
+        ["! costs", "gan 80 % power; this costs 12.00 points of lesion precision"],
     ),
     **{
         f"a gain that holds for {reach}": (

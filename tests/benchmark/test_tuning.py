@@ -64,8 +64,8 @@ Scoring = Callable[[Mapping[str, Any], str], float | None]
 class Race:
     """Ends every job at once, with made-up scores; remembers what each process was told."""
 
-    def __init__(self, score: Scoring, key: str = "dice/mean") -> None:
-        self.score, self.key = score, key
+    def __init__(self, score: Scoring, key: str = "dice/mean", **others: Scoring) -> None:
+        self.scores = {key: score, **{f"{name}/mean": of for name, of in others.items()}}
         self.told: list[dict[str, Any]] = []
 
     def __call__(self, jobs: Any, store: Any, executor: Any, *, on_change: Any) -> GraphReport:
@@ -77,8 +77,11 @@ class Race:
             document: dict[str, Any] = {"seconds": 1.0}
             if told["spec"]["kind"] == "train":
                 cases = [case for case, *_ in told["spec"]["judged"]]
-                scores = {case: self.score(told["spec"], case) for case in cases}
-                document["scores"] = {self.key: scores}
+                document["scores"] = {
+                    key: {case: score(told["spec"], case) for case in cases}
+                    for key, score in self.scores.items()
+                    if key.partition("/")[0] in told["spec"]["measures"]
+                }
             finish(store, job.key, document)
             standings.append(JobStatus(job, JobPhase.DONE, Path("log.txt")))
         return GraphReport(tuple(standings), 0.0)
@@ -109,8 +112,8 @@ def name_of(spec: Mapping[str, Any]) -> str:
 def race(tmp_path, monkeypatch) -> Callable[..., tuple[dict[str, Any], Race]]:
     """Races with made-up scores: ``found, race = race(levels)``."""
 
-    def run(levels: Mapping[str, float] | Scoring, key: str = "dice/mean", **changes: Any):
-        made = Race(levels if callable(levels) else by_arm(levels), key)
+    def run(levels: Mapping[str, float] | Scoring, key: str = "dice/mean", others=(), **changes):
+        made = Race(levels if callable(levels) else by_arm(levels), key, **dict(others))
         monkeypatch.setattr(tuning, "run_jobs", made)
         return open_tuning(tmp_path / "tune", plan(**changes)).run(), made
 
@@ -218,8 +221,14 @@ def test_a_share_of_the_steps(settings, share, found):
 LEVELS = {"default": 0.5, "plain": 0.6, "fading": 0.7, "pasted": 0.4}
 
 
+ALARMS = {
+    "lesion_precision": by_arm({**LEVELS, "default": 0.8, "fading": 0.7}, 0.0),
+    "false_alarms": lambda spec, case: None,
+}
+
+
 def test_a_race_trains_all_briefly_and_the_better_ones_longer(race):
-    found, made = race(LEVELS)
+    found, made = race(LEVELS, others=ALARMS)
     arms = [
         Counter(
             name_of(told["spec"])
@@ -237,6 +246,14 @@ def test_a_race_trains_all_briefly_and_the_better_ones_longer(race):
     assert [row["share"] for row in found["rungs"]] == [0.25, 1.0]
     assert list(found["rungs"][0]["scores"]) == ["fading", "plain", "default", "pasted"]
     assert found["rungs"][0]["scores"]["fading"] == pytest.approx(0.7, abs=0.003)
+    assert found["why"].endswith(
+        "; with it -10.0 points of lesion precision (standard error 0.0), "
+        "no lesion-free case is judged"
+    )
+    assert found["rungs"][1]["beside"] == {
+        "lesion_precision/mean": pytest.approx({"fading": 0.7, "plain": 0.6, "default": 0.8}),
+        "false_alarms/mean": dict.fromkeys(("fading", "plain", "default")),
+    }
 
 
 def test_where_less_is_better_the_least_wins(race):

@@ -33,6 +33,10 @@ TRAINED = {
     "supply": {"draws_per_sample": 1.5, "restarts": 1}, "warnings": [],
     "metrics_on_real_cases": {
         "dice": {"foreground": 0.71, "1": 0.5}, "hd95": {"foreground": 12.5, "1": None},
+        "lesion_sensitivity": {"foreground": 0.8, "1": 0.7},
+        "lesion_precision": {"foreground": 0.75, "1": 0.25},
+        "false_alarms": {"foreground": 0.5, "1": None},
+        "false_positive_volume": {"foreground": 20.25, "1": 3},
         "unit": "px", "distances": "slices", "subjects": 4, "cases": 9,
         "undefined": {name: {"images": 9, "no_truth": 2, "no_truth_predicted": 1,
                              "not_predicted": 3} for name in ("foreground", "1")},
@@ -70,11 +74,15 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
             "drawn: 24 real, 24 synthetic (50.0%, asked for 50.0%); 2 missing, real ones took "
             "their place",
             "each synthetic sample was used 1.5 times; their producer was started again 1 time",
-            "means over 4 real held-out subject(s) of 9 case(s), HD95 within slices, in px; the "
-            "last columns count slices:",
-            "region      Dice   HD95 px  truth has none  predicted there  not predicted",
-            "foreground  0.710  12.50    2               1                3",
-            "edema       0.500  -        2               1                3",
+            "means over 4 real held-out subject(s) of 9 case(s), HD95 within slices, in px; "
+            "sensitivity and precision are of lesions, alarms of cases without one; the last "
+            "columns count cases:",
+            "region      Dice   HD95 px  sensitivity  precision  alarms  FP voxels  truth has none"
+            "  not predicted",
+            "foreground  0.710  12.50    0.800        0.750      0.500   20.2       2             "
+            "  3",
+            "edema       0.500  -        0.700        0.250      -       3.0        2             "
+            "  3",
             "next: the same with --compare; gansynth benchmark has subsets, seeds and statistics",
             "to predict: nnUNet_results=R nnUNetv2_predict -d Dataset004_X -tr T -p P -c 2d -f 0 "
             "-i IMAGES -o PREDICTIONS",
@@ -116,7 +124,8 @@ def test_a_result_is_told_in_lines_and_ends_with_the_next_command(command):
 CHOICE = {
     "chosen": "gan", "by": "dice/1", "why": "it did best on the inner folds", "candidates": [],
     "rungs": [{"share": 0.3, "scores": {"gan": 0.7, "real": 0.6, "other": 0.1}},
-              {"share": 1, "scores": {"gan": 0.81234, "real": 0.79}}],
+              {"share": 1, "scores": {"gan": 0.81234, "real": 0.79},
+               "beside": {"false_alarms/1": {"gan": 0.25, "real": None}}}],
     "dropped": {"bad": "all were rejected"}, "compared_with": "real",
     "gains": {"gan": {"words": "+0.0223 (standard error 0.01, 5 subject(s))"}},
     "use": ["gansynth fit cgan3d -o runs/gan", "gansynth augment --generator runs/gan"],
@@ -128,6 +137,7 @@ def test_a_choice_is_told_with_the_last_scores_and_what_to_type():
         "chosen: gan; it did best on the inner folds",
         "dropped: bad: all were rejected",
         "dice/1 on inner folds, at the last of 2 rungs: gan 0.8123, real 0.7900",
+        "false_alarms/1 on inner folds, at the last of 2 rungs: gan 0.2500, real -",
         "gan against real: +0.0223 (standard error 0.01, 5 subject(s))",
         "next: gansynth fit cgan3d -o runs/gan",
         "next: gansynth augment --generator runs/gan",
@@ -144,7 +154,7 @@ def test_a_benchmark_is_told_by_its_sentence_its_differences_and_the_next_comman
     lines = benchmarked()
     assert lines[0] == "It does."
     assert lines[2].split("  ")[0] == "arm"
-    assert "Dice, points" in lines[2]
+    assert "  Dice, points  " in lines[3]
     assert lines[-2] == "report: out/report.html"
     assert lines[-1].startswith("next: the same command again; ")
 
@@ -158,7 +168,7 @@ def test_a_look_at_the_development_split_is_followed_by_the_sealed_one():
 
 def test_a_measure_has_its_own_unit_in_the_lines_of_a_benchmark():
     lines = benchmarked(primary="hd95/1")
-    assert "HD95 (1), mm" in lines[2]
+    assert "  HD95 (1), mm  " in lines[3]
 
 
 def test_an_evaluation_is_told_by_its_three_answers_first(run):

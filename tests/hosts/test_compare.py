@@ -1,5 +1,6 @@
 """``gansynth augment --compare``: one pair of trainings, and the plan that proves something."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,18 @@ def test_a_dry_run_says_how_good_the_host_is_without_samples(compared, run):
         "images with a lesion",
         "lesions per image",
     ]
+
+
+def test_the_difference_is_said_with_what_it_costs_in_false_alarms(compared):
+    found = [compared[name]["metrics_on_real_cases"] for name in ("with", "without")]
+    for name in ("dice", "lesion_sensitivity", "lesion_precision", "false_positive_volume"):
+        with_, without = (metrics[name]["foreground"] for metrics in found)
+        assert compared["difference"][name] == with_ - without
+    assert re.fullmatch(
+        r"with samples: [+-].* points of Dice, [+-].* points of lesion precision, "
+        r"[+-].* alarms per 100 lesion-free cases; one pair has no interval",
+        compared["sentence"],
+    )
 
 
 def test_both_folders_are_looked_at_before_either_arm_is_trained(run, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -112,24 +113,26 @@ def _short(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
-    from gansynth.benchmark.report.study import ReportData
+    from gansynth.benchmark.report.study import ReportData, ends_of
     from gansynth.benchmark.subject_split import DEVELOPMENT
+    from gansynth.metrics.segmentation.table import NO_CASE
+    from gansynth.report.numbers import NOTHING, probability
 
     yield document["verdict"]["sentence"]
-    show = ReportData(document).show
+    study = ReportData(document)
     rows: list[tuple[object, ...]] = [
-        ("arm", "N", f"{show.title}, {show.unit}", "95 % interval", "p (Holm)", "detectable")
+        ("arm", "N", "measure", "difference", "95 % interval", "p (Holm)", "detectable")
     ]
-    for row in document["comparisons"]:
-        if row["measure"] == document["primary"]:
-            numbers = (row["difference"], row["interval"]["low"], row["interval"]["high"])
-            difference, low, high = (
-                f"{show.scale * v:+.2f}" if v is not None else "-" for v in numbers
-            )
-            p = "-" if row["p_holm"] is None else f"{row['p_holm']:.3f}"
-            mde = "-" if row["mde"] is None else f"{show.scale * row['mde']:.2f}"
-            span = "too small a design" if low == "-" else f"{low} to {high}"
-            rows.append((row["arm"], row["n"], difference, span, p, mde))
+    for arm, n, (key, show) in product(study.others, study.sizes, study.beside().items()):
+        node = study.entry("comparisons", arm.key, n, key)
+        if node:
+            low, high = (show.difference(end).text for end in ends_of(node))
+            numbers = (probability(node["p_holm"]).text, show.size(node["mde"]).text)
+            span = "too small a design" if low == NOTHING else f"{low} to {high}"
+            change = show.difference(node["difference"]).text
+            if change == NOTHING:
+                span = NO_CASE if key.startswith("false_alarms") else NOTHING
+            rows.append((arm.key, n, f"{show.title}, {show.unit}", change, span, *numbers))
     if len(rows) > 1:
         yield from ("", *table(rows), "")
     yield f"report: {files['report.html']}"

@@ -86,10 +86,11 @@ def command(
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"chosen: {document['chosen']}; {document['why']}"
     yield from (f"dropped: {arm}: {why}" for arm, why in document["dropped"].items())
-    scores = document["rungs"][-1]["scores"]
-    scores_text = ", ".join(f"{arm} {score:.4f}" for arm, score in scores.items())
-    rungs = len(document["rungs"])
-    yield f"{document['by']} on inner folds, at the last of {rungs} rungs: {scores_text}"
+    last = document["rungs"][-1]
+    for key, values in {document["by"]: last["scores"], **last["beside"]}.items():
+        told = (f"{arm} {'-' if v is None else f'{v:.4f}'}" for arm, v in values.items())
+        rungs = len(document["rungs"])
+        yield f"{key} on inner folds, at the last of {rungs} rungs: {', '.join(told)}"
     for arm, gain in document["gains"].items():
         yield f"{arm} against {document['compared_with']}: {gain['words']}"
     yield from (Hint(f"next: {line}") for line in document["use"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 from statistics import median
 
@@ -16,6 +16,7 @@ from gansynth.benchmark.report.study import (
     finding_of,
 )
 from gansynth.benchmark.report.verdict import why_not
+from gansynth.metrics.segmentation.table import NO_CASE
 from gansynth.report.blocks import Block, Details, Legend, Paragraph, Table, TableColumn, TableRow
 from gansynth.report.document import JsonNode
 from gansynth.report.numbers import (
@@ -28,6 +29,7 @@ from gansynth.report.numbers import (
     plain,
     probability,
     whole,
+    with_interval,
 )
 from gansynth.report.svg import Axis, Drawings, block, grid, line, mark, ruler, sourced, whisker
 
@@ -63,19 +65,19 @@ def differences(study: ReportData, drawings: Drawings) -> list[Block]:
         return [Paragraph(["No comparison was finished."], "note")]
     blocks: list[Block] = []
     for name, show in study.measures.items():
-        if not any(node for *_, node in study.entries("comparisons", study.others, name)):
+        if _unknown(node for *_, node in study.entries("comparisons", study.others, name)):
             continue
         table = _forest(study, drawings, name, show)
         way = "higher" if show.up else "lower"
         if name == study.primary:
-            blocks += [table, FOREST_KEY, *_reach(study), *_against_baselines(study)]
+            blocks += [table, FOREST_KEY, *_reach(study), *_alarms(study)]
+            blocks += _against_baselines(study)
         else:
             blocks.append(Details(f"{show.title}, {show.unit}: {way} is better", [table]))
     return blocks
 
 
 def _reach(study: ReportData) -> list[Block]:
-    """Return a note on what the intervals generalise to."""
     entries = study.entries("comparisons", study.others, study.primary)
     reach = dict.fromkeys(text for *_, node in entries if (text := node["generalises"].text))
     return (
@@ -85,24 +87,50 @@ def _reach(study: ReportData) -> list[Block]:
     )
 
 
+def _alarms(study: ReportData) -> list[Block]:
+    shows, rows = study.beside(), list[TableRow]()
+    del shows[study.primary]  # it is right above
+    for arm, n in study.places(study.others):
+        cells: dict[TableColumn, Line | Markup] = {
+            TableColumn("N", "short"): [whole(study.size_node(n))]
+        }
+        for key, show in shows.items():
+            node = study.entry("comparisons", arm.key, n, key)
+            numbers = (show.difference(v) for v in (node["difference"], *ends_of(node)))
+            line = [NO_CASE] if "alarms" in key and _unknown([node]) else with_interval(*numbers)
+            cells[TableColumn(f"{show.title}, {show.unit}, {'↑' if show.up else '↓'}")] = line
+        rows.append(TableRow(cells, arm.title))
+    title = f"Lesions and false alarms beside {study.show.title}: differences, 95 % CI"
+    return [Table.of(title, rows, "grouped")] if shows else []
+
+
+def _unknown(comparisons: Iterable[JsonNode]) -> bool:
+    return all(node["difference"].number is None for node in comparisons)
+
+
 def _against_baselines(study: ReportData) -> list[Block]:
-    """Return a table of GAN arms against each arm without a network, if there are both."""
     show, rows = study.show, list[TableRow]()
     for node in study.root["baselines"]:
         finding = finding_of(node, show)
         cells: dict[TableColumn, Line | Markup] = {
             TableColumn("N", "short"): [whole(node["n"])],
             TableColumn("against", "words"): [study.title(node["baseline"].text)],
-            TableColumn("difference"): [show.difference(node["difference"])],
-            TableColumn("95 % CI"): interval(*(show.difference(end) for end in ends_of(node))),
-            TableColumn("p (Holm)"): [probability(node["p_holm"])],
-            TableColumn("MDE"): [show.size(node["mde"])],
+            **_compared(show, node),
             TableColumn("finding", "short"): [f"{finding.sign} {finding.words}"],
         }
         title = study.title(node["arm"].text)
         rows.append(TableRow(cells, title, finding.name.lower(), node.pointer))
     caption = f"{show.title}: what a GAN adds to the arms without one, {show.unit}"
     return [Table.of(caption, rows, "grouped")] if rows else []
+
+
+def _compared(show: NumberFormat, node: JsonNode) -> dict[TableColumn, Line]:
+    return {
+        TableColumn("difference"): [show.difference(node["difference"])],
+        TableColumn("95 % CI"): interval(*(show.difference(end) for end in ends_of(node))),
+        TableColumn("p (Holm)"): [probability(node["p_holm"])],
+        TableColumn("MDE"): [show.size(node["mde"])],
+    }
 
 
 def _forest(study: ReportData, drawings: Drawings, measure: str, show: NumberFormat) -> Table:
@@ -143,7 +171,6 @@ def _forest_row(
     node: JsonNode,
 ) -> TableRow:
     finding = finding_of(node, show)
-    low, high = ends_of(node)
     words: list[str | LinkedNumber] = [f"{finding.sign} {finding.words}"]
     if finding is ComparisonOutcome.UNCLEAR and why_not(study, node):
         words.append(" after Holm")
@@ -152,21 +179,11 @@ def _forest_row(
         and node["equivalent"].value is True
     ):
         words.append(", within the margin")
-    missing = finding is ComparisonOutcome.MISSING
-    numbers: list[Line] = [
-        [show.difference(node["difference"])],
-        interval(show.difference(low), show.difference(high)),
-        [probability(node["p_holm"])],
-        [show.size(node["mde"])],
-    ]
-    difference, span, p, mde = [[NOTHING]] * 4 if missing else numbers
+    missing, numbers = finding is ComparisonOutcome.MISSING, _compared(show, node)
     cells: dict[TableColumn, Line | Markup] = {
         TableColumn("N", "short"): [whole(study.size_node(n))],
         column: _forest_drawing(drawings, axis, show, node, finding, f"{arm.title}, N = {n}"),
-        TableColumn("difference"): difference,
-        TableColumn("95 % CI"): span,
-        TableColumn("p (Holm)"): p,
-        TableColumn("MDE"): mde,
+        **({key: [NOTHING] for key in numbers} if missing else numbers),
         TableColumn("finding", "short"): words,
     }
     return TableRow(cells, arm.title, finding.name.lower(), "" if missing else node.pointer)
@@ -207,7 +224,6 @@ def _forest_drawing(
 
 
 def _shown(link: LinkedNumber) -> float | None:
-    """Return the value in the units of the axis."""
     return None if link.value is None else link.value * link.scale
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from gansynth.core.registry import installed
 from gansynth.metrics.segmentation.regions import FOREGROUND
+from gansynth.metrics.segmentation.table import BESIDE, beside
 from gansynth.report.blocks import Marker
 from gansynth.report.document import JsonNode
 from gansynth.report.numbers import NumberFormat
@@ -65,6 +66,11 @@ class ReportData:
         formulas = {name: node.text for name, node in self.root["plan"]["regions"].members()}
         formulas[FOREGROUND] = "+".join(filter(str.isdigit, labels))
         return measure, frozenset(formulas.get(region, region).replace(" ", "").split("+"))
+
+    def beside(self) -> dict[str, NumberFormat]:
+        """The primary measure, then those of lesions and false alarms that stand beside it."""
+        keys = (self.primary, *(beside(name, self.primary) for name in BESIDE))
+        return {key: self.measures[key] for key in keys if key in self.measures}
 
     @property
     def show(self) -> NumberFormat:

@@ -14,6 +14,7 @@ from gansynth.benchmark.report.study import (
     ends_of,
     finding_of,
 )
+from gansynth.metrics.segmentation.table import COSTS, NO_CASE, beside
 from gansynth.report.document import JsonNode, pattern
 from gansynth.report.numbers import (
     Line,
@@ -35,16 +36,23 @@ NAMED = 3  # maximum number of arms that the sentence names for one finding
 
 @dataclass(frozen=True)
 class ArmResult:
-    """The finding for one arm at one size."""
+    """The finding for one arm at one size on one measure."""
 
     arm: ReportArm
     n: int
     finding: ComparisonOutcome
     node: JsonNode
+    show: NumberFormat
 
-    def gain(self, show: NumberFormat) -> float:
-        """Return the stored difference with the sign such that positive is better."""
-        return show.better(self.node["difference"].number or 0.0)
+    @property
+    def gain(self) -> float:
+        """The stored difference with the sign such that positive is better."""
+        return self.show.better(self.node["difference"].number or 0.0)
+
+    @property
+    def ends(self) -> list[float]:
+        """The finite ends of its interval, with the sign such that positive is better."""
+        return [self.show.better(v) for end in ends_of(self.node) if (v := end.number) is not None]
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,9 @@ def verdict(document: Mapping[str, Any]) -> dict[str, Any]:
 
     A gain or a loss is shown if the 95 % interval excludes zero and p after Holm is below 0.05.
     No effect is a finding if the comparison is ``equivalent`` within its margin. All else is not
-    shown. Effects come first, with their intervals. The minimum detectable effect follows, and why
-    an effect is not shown although its interval excludes zero.
+    shown. Effects come first, with their intervals, then what gains cost in false alarms. The
+    minimum detectable effect follows, and why an effect is not shown although its interval excludes
+    zero.
 
     Returns:
         ``sentence``: one sentence with host and sizes. ``per_arm``: words for each other arm.
@@ -81,17 +90,18 @@ def verdict(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def verdict_of(study: ReportData) -> Verdict:
     """Return the verdict of a study, with links for its numbers."""
-    places = places_of(study)
+    places = places_of(study, study.primary)
     clauses = _clauses(study, places)
     sentence = [*_insensitive(study, places), *_setting(study), *joined(clauses, "; ", "; "), "."]
     return Verdict(sentence, {arm.key: _arm_words(study, arm, places) for arm in study.others})
 
 
-def places_of(study: ReportData) -> list[ArmResult]:
+def places_of(study: ReportData, measure: str) -> list[ArmResult]:
     """Return the finding of each other arm at each size."""
+    show = study.measures[measure]
     return [
-        ArmResult(arm, n, finding_of(node, study.show), node)
-        for arm, n, node in study.entries("comparisons", study.others, study.primary)
+        ArmResult(arm, n, finding_of(node, show), node, show)
+        for arm, n, node in study.entries("comparisons", study.others, measure)
     ]
 
 
@@ -129,14 +139,14 @@ def _clauses(study: ReportData, places: Sequence[ArmResult]) -> list[Line]:
         return [[f"nothing can be said, for no comparison on {title} was finished"]]
     yardsticks = [place for place in places if place.arm.kind == "yardstick"]
     compared = [place for place in places if place not in yardsticks]
-    clauses = [*_effects(study, compared), *_unshown(study, compared)]
+    best = [place for place in compared if place.finding is ComparisonOutcome.GAIN]
+    clauses = [*_effects(study, compared), *_costs(study, best), *_unshown(study, compared)]
     if gains := [place for place in yardsticks if place.finding is ComparisonOutcome.GAIN]:
-        clauses.append(["to compare: by ", *_amounts(study, gains)])
+        clauses.append([f"to compare: {title} is better by ", *_amounts(study, gains)])
     return [*clauses, *_limits(places)]
 
 
 def _effects(study: ReportData, compared: Sequence[ArmResult]) -> list[Line]:
-    """Return clauses on gains and losses, and whether they need a GAN."""
     title = study.show.title
     by = {finding: [p for p in compared if p.finding is finding] for finding in ComparisonOutcome}
     learnt = [place for place in by[ComparisonOutcome.GAIN] if place.arm.kind != "rival"]
@@ -153,8 +163,42 @@ def _effects(study: ReportData, compared: Sequence[ArmResult]) -> list[Line]:
     return clauses
 
 
+def _costs(study: ReportData, places: Sequence[ArmResult]) -> list[Line]:
+    """Return clauses on what arms cost in false alarms; other changes are told of gains only.
+
+    An interval is enough for a cost: Holm's correction would hide harm.
+    """
+    lost, kept, last = list[Line](), list[Line](), list[Line]()
+    of = {(place.arm.key, place.n) for place in places}
+    start = "this costs no false alarms that this plan can show: "
+    for name, cost in COSTS.items():
+        key = beside(name, study.primary)
+        if not of or name == "dice" or key == study.primary or key not in study.measures:
+            continue
+        found = [
+            place
+            for place in places_of(study, key)
+            if (place.arm.key, place.n) in of and place.finding is not ComparisonOutcome.MISSING
+        ]
+        worse = [p for p in found if p.ends and max(p.ends) < 0]
+        rest = [p for p in found if p not in worse]
+        more, most = "" if study.measures[key].up else "more ", 2 * NAMED * (len(of) > 1)
+        if worse:
+            lost.append(_amounts(study, worse, unit=f"{more}{cost}", most=most))
+        if rest:
+            kept.append(_amounts(study, rest, signed=True, unit=cost, most=most))
+        if not all(p.ends for p in rest):
+            start = ""
+        if not found and name == "false_alarms":
+            last.append([NO_CASE])
+    clauses: list[Line] = [["this costs ", *joined(lost, last=", and ")]] if lost else []
+    if all(place.finding is ComparisonOutcome.GAIN for place in places):
+        start = "no other cost is shown: " if lost else start
+        clauses += [*([[start, *joined(kept, last=", and ")]] if kept else []), *last]
+    return clauses
+
+
 def _unshown(study: ReportData, compared: Sequence[ArmResult]) -> list[Line]:
-    """Return clauses on arms without an effect, without a finding, and without results."""
     title, clauses = study.show.title, list[Line]()
     by = {finding: [p for p in compared if p.finding is finding] for finding in ComparisonOutcome}
     if by[ComparisonOutcome.SAME]:
@@ -179,7 +223,6 @@ def _unshown(study: ReportData, compared: Sequence[ArmResult]) -> list[Line]:
 
 
 def _limits(places: Sequence[ArmResult]) -> list[Line]:
-    """Return a clause on what the intervals do not generalise to, if anything."""
     texts = {text for place in places if (text := place.node["generalises"].text)}
     lacking = [word for word in SPOKEN_FOR if any(word not in text for text in texts)]
     return [["intervals say nothing of other " + plain(joined([[w] for w in lacking]))]] * bool(
@@ -187,23 +230,34 @@ def _limits(places: Sequence[ArmResult]) -> list[Line]:
     )
 
 
-def _amounts(study: ReportData, places: Sequence[ArmResult], *, signed: bool = False) -> Line:
-    """Return effects with their arms, the largest first; ``signed``: with the stored sign."""
-    ordered = sorted(places, key=lambda place: -abs(place.gain(study.show)))
+def _amounts(
+    study: ReportData,
+    places: Sequence[ArmResult],
+    *,
+    signed: bool = False,
+    unit: str = "",
+    most: int = NAMED,
+) -> Line:
+    """Return effects with the names of so many arms, the largest first; 0 for one without a name.
+
+    ``signed``: with the stored sign. ``unit``: default: the measure's.
+    """
+    ordered = sorted(places, key=lambda place: -abs(place.gain))
     arms = list(_by_arm(ordered).values())
-    named: list[Line] = []
-    for group in arms[:NAMED]:
-        unit = "" if named else f" {study.show.unit}"
-        named.append([*_amount(study, group, unit, signed), " with ", *_names(study, group)])
+    lines: list[Line] = []
+    for group in arms[: most or 1]:
+        words = "" if lines else f" {unit or group[0].show.unit}"
+        who: Line = [" with ", *_names(study, group)] if most else []
+        lines.append([*_amount(group, words, signed), *who])
     small = not signed and all(place.node["equivalent"].value is True for place in places)
-    line = joined([*named, *([["others"]] if len(arms) > NAMED else [])])
+    line = joined([*lines, *([["others"]] if len(arms) > (most or 1) else [])])
     return [*line, ", within the margin that makes no difference"] if small else line
 
 
-def _amount(study: ReportData, places: Sequence[ArmResult], unit: str, signed: bool) -> Line:
+def _amount(places: Sequence[ArmResult], unit: str, signed: bool) -> Line:
     """Return an effect with its interval; of several, the range of effects and of intervals."""
-    show = study.show
-    upwards = places[0].gain(show) > 0
+    show = places[0].show
+    upwards = places[0].gain > 0
     write = show.difference if signed else show.gain if upwards else show.loss
     turned = not signed and upwards != show.up
     ordered = sorted(places, key=lambda place: place.node["difference"].number or 0.0)
@@ -243,7 +297,6 @@ def _names(study: ReportData, places: Sequence[ArmResult]) -> Line:
 
 
 def _power(study: ReportData, comparisons: Sequence[JsonNode]) -> Line:
-    """Return a clause on the range of minimum detectable effects."""
     powered = [node for node in comparisons if node["mde"].number is not None]
     within = [node["mde"] for node in powered if not _beyond(node, study.show)]
     if not powered:
@@ -282,16 +335,14 @@ def why_not(study: ReportData, comparison: JsonNode) -> Line:
     return [*words, " comparisons"]
 
 
-def rivals(
-    study: ReportData, place: ArmResult, places: Sequence[ArmResult]
-) -> list[tuple[ArmResult, bool]]:
+def rivals(place: ArmResult, places: Sequence[ArmResult]) -> list[tuple[ArmResult, bool]]:
     """Return arms without a GAN that match an arm, or may do so, at the same size.
 
     Returns:
         Each with True if it shows an equal or larger gain. With False if the two cannot be told
         apart: its interval contains the arm's difference.
     """
-    show, matches = study.show, []
+    matches = []
     difference = place.node["difference"].number
     for rival in places:
         if (
@@ -301,7 +352,7 @@ def rivals(
         ):
             continue
         low, high = (end.number for end in ends_of(rival.node))
-        if rival.finding is ComparisonOutcome.GAIN and rival.gain(show) >= place.gain(show):
+        if rival.finding is ComparisonOutcome.GAIN and rival.gain >= place.gain:
             matches.append((rival, True))
         elif low is not None and high is not None and difference is not None:
             matches += [(rival, False)] * (low <= difference <= high)
@@ -311,11 +362,9 @@ def rivals(
 def _rival_clause(
     study: ReportData, gains: Sequence[ArmResult], places: Sequence[ArmResult]
 ) -> Line:
-    """Return a clause on whether the largest gain of a GAN needs a GAN."""
     if not gains:
         return []
-    best = max(gains, key=lambda place: place.gain(study.show))
-    matches = rivals(study, best, places)
+    matches = rivals(max(gains, key=lambda place: place.gain), places)
     equal = [rival for rival, as_well in matches if as_well]
     if equal:
         return ["so no GAN is needed: ", *_names(study, equal), " does as well"]
@@ -337,34 +386,33 @@ def _place_words(study: ReportData, place: ArmResult, places: Sequence[ArmResult
     start: list[str | LinkedNumber] = ["At N = ", whole(study.size_node(place.n)), " "]
     if place.finding is ComparisonOutcome.MISSING:
         return [*start, "nothing was finished", *_unfinished(study, place), "."]
-    effect: Line = [show.difference(node["difference"]), f" {show.unit}"]
-    if any(end.number is None for end in ends_of(node)):
-        return [*start[:-1], ": ", *effect, f", {NO_INTERVAL}."]
-    ends = joined([[show.difference(end)] for end in ends_of(node)], last=" to ")
-    effect = [*effect, " (95 % CI ", *ends, ")"]
+    effect = _amount([place], f" {show.unit}", signed=True)
+    if not place.ends:
+        return [*start[:-1], ": ", *effect, "."]
     p = [", p ", *probability_words(node["p_holm"]), " after Holm"]
+    costs = [part for line in _costs(study, [place]) for part in ("; ", *line)]
     margin: Line = ["± ", show.size(node["margin"]), f" {show.unit}"]
     if place.finding in (ComparisonOutcome.GAIN, ComparisonOutcome.LOSS):
         within: Line = ()
         if node["equivalent"].value is True:
             within = [", yet within the margin of ", *margin]
-        line = [*start, f"a {place.finding.words} is shown: ", *effect, *p, *within, "."]
+        line = [*start, f"a {place.finding.words} is shown: ", *effect, *p, *within, *costs, "."]
         return [*line, *_rival_words(study, place, places)]
     if place.finding is ComparisonOutcome.SAME:
         within = [", p ", *probability_words(node["equivalence_p"]), " for lying within"]
-        return [*start, "there is no effect beyond ", *margin, ": ", *effect, *within, "."]
+        line = [*start, "there is no effect beyond ", *margin, ": ", *effect, *within]
+        return [*line, *costs, "."]
     line = [*start[:-1], ": ", *effect, *p, ", so neither gain nor loss is shown"]
     why, power = why_not(study, node), _power(study, [node])
     line += ["; the interval ", *why] if why else []
     line += ["; ", *power] if power else []
-    return [*line, ".", *_rival_words(study, place, places)]
+    return [*line, *costs, ".", *_rival_words(study, place, places)]
 
 
 def _rival_words(study: ReportData, place: ArmResult, places: Sequence[ArmResult]) -> Line:
-    """Return a sentence on arms without a GAN, if this arm or they show a gain."""
     if place.arm.kind not in ("gan", "tuned") or place.finding is ComparisonOutcome.LOSS:
         return []
-    for rival, as_well in rivals(study, place, places):
+    for rival, as_well in rivals(place, places):
         gain = study.show.difference(rival.node["difference"])
         if as_well:
             does = "does as well" if place.finding is ComparisonOutcome.GAIN else "shows a gain"
@@ -381,7 +429,6 @@ def probability_words(node: JsonNode) -> Line:
 
 
 def _unfinished(study: ReportData, place: ArmResult) -> Line:
-    """Return the numbers of failed runs and of all runs."""
     runs = study.runs(place.arm.key, place.n)
     failed = [run for run in runs if run["status"].text == "failed"]
     if not failed:
