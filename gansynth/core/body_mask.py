@@ -14,14 +14,16 @@ EVEN = 0.2
 MASKED = 0.9
 """Masked images: least share of voxels off the outer value that must exceed the threshold."""
 HALF = 0.5  # factor on Otsu's threshold: dark tissue is body, too
+PADDED = 0.1  # least share of a border that has one value where a picture is padded
+SAME = 0.01  # share of all values' range by which padding differs from that value at most
 
 
 def organ_mask(image: FloatArray) -> Mask:
     """Return the body in an image: the largest component that differs from the border, filled.
 
     Deviations from the border are summed over channels and cut at half of Otsu's threshold (Otsu
-    1979). So backgrounds may be dark, bright or intermediate. Without a uniform border, all is
-    body. (C, D, H, W) or (C, H, W) -> bool, never empty.
+    1979). So backgrounds may be dark, bright or intermediate. Without a uniform border, all but
+    the padding is body. (C, D, H, W) or (C, H, W) -> bool, never empty.
     """
     from scipy.ndimage import binary_closing, binary_fill_holes, label
 
@@ -33,7 +35,7 @@ def organ_mask(image: FloatArray) -> Mask:
         if np.ptp(channel) == 0:  # constant
             continue
         if not high - low < EVEN * reach:
-            return np.ones(image.shape[1:], bool)
+            return _unpadded(image, border)
         out += np.abs(channel - middle) / reach
     if not out.any():
         return np.ones(image.shape[1:], bool)
@@ -91,6 +93,22 @@ def otsu(values: npt.NDArray[np.floating], bins: int = 256) -> float:
     parted = weight * (weight[-1] - weight)
     apart = (total * weight[-1] - total[-1] * weight) ** 2 / np.maximum(parted, 1)
     return float(middle[int(np.argmax(apart[:-1]))])
+
+
+def _unpadded(image: FloatArray, border: Mask) -> Mask:
+    """Return all but the voxels that continue a border of one value, as pictures made square have.
+
+    That value need not surround the picture: (C, D, H, W) or (C, H, W) -> bool, never empty.
+    """
+    from scipy.ndimage import binary_propagation
+
+    flat = np.ones(image.shape[1:], bool)
+    for channel in image:
+        values, counts = np.unique(channel[border], return_counts=True)
+        flat &= np.abs(channel - values[counts.argmax()]) <= SAME * np.ptp(channel)
+    if flat[border].mean() < PADDED or flat.all():
+        return np.ones(image.shape[1:], bool)
+    return np.asarray(~binary_propagation(flat & border, mask=flat))
 
 
 def _border(shape: tuple[int, ...]) -> Mask:
