@@ -32,7 +32,7 @@ from gansynth.benchmark.study import JobFactory, host_of, request_of
 from gansynth.benchmark.subject_split import SubjectSplit, largest_set, split_subjects
 from gansynth.core.source import FoldSplit
 from gansynth.data.subjects import grouped_splits
-from gansynth.metrics.segmentation.table import BESIDE, LESIONS, beside, cost_words, measure_of
+from gansynth.metrics.segmentation.table import LESIONS, beside, cost_words, measure_of
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.run_source import open_source
@@ -118,7 +118,7 @@ class TuningResult:
             scores = {arm: self._ranked(arm, values) for arm, values in found.items()}
             order = sorted(scores, key=lambda arm: -mean(scores[arm].values()))
             means = {arm: self.sign * mean(scores[arm].values()) for arm in order}
-            keys = [beside(name, self.spec["by"]) for name in BESIDE]
+            keys = [beside(name, self.spec["by"]) for name in LESIONS]
             told = {
                 key: {arm: mean(of.values()) if (of := found[arm][key]) else None for arm in order}
                 for key in keys

@@ -193,6 +193,12 @@ CLAIMS: dict[str, tuple[list[Any], list[str]]] = {
          "(95 % CI −4.00 to +2.00), and +2.00 alarms per 100 lesion-free cases (95 % CI −1.00 to "
          "+5.00)."],
     ),
+    "alarms of an arm without a gain are said": (
+        [other(0.02, 0.03), other(-0.06, 0.04, measure=PRECISION),
+         other(0.02, 0.03, measure=ALARMS)],
+        ["neither gain nor loss is shown", "; a cost without a gain: 6.00 points of lesion "
+         "precision (95 % CI 2.00 to 10.00)."],
+    ),
     "one cost is shown and the other is not; each arm is named": (
         [GAIN, other(0.02, 0.007), gan(-0.12, 0.07, measure=PRECISION),
          other(-0.06, 0.04, measure=PRECISION), gan(0.02, 0.03, measure=ALARMS)],

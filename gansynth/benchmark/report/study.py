@@ -9,7 +9,7 @@ from typing import Any
 
 from gansynth.core.registry import installed
 from gansynth.metrics.segmentation.regions import FOREGROUND
-from gansynth.metrics.segmentation.table import BESIDE, beside
+from gansynth.metrics.segmentation.table import LESIONS, beside
 from gansynth.report.blocks import Marker
 from gansynth.report.document import JsonNode
 from gansynth.report.numbers import NumberFormat
@@ -69,7 +69,7 @@ class ReportData:
 
     def beside(self) -> dict[str, NumberFormat]:
         """The primary measure, then those of lesions and false alarms that stand beside it."""
-        keys = (self.primary, *(beside(name, self.primary) for name in BESIDE))
+        keys = (self.primary, *(beside(name, self.primary) for name in LESIONS))
         return {key: self.measures[key] for key in keys if key in self.measures}
 
     @property

@@ -73,8 +73,8 @@ def verdict(document: Mapping[str, Any]) -> dict[str, Any]:
     A gain or a loss is shown if the 95 % interval excludes zero and p after Holm is below 0.05.
     No effect is a finding if the comparison is ``equivalent`` within its margin. All else is not
     shown. Effects come first, with their intervals, then what gains cost in false alarms. The
-    minimum detectable effect follows, and why an effect is not shown although its interval excludes
-    zero.
+    minimum detectable effect follows, why an effect is not shown although its interval excludes
+    zero, and what is lost without a gain.
 
     Returns:
         ``sentence``: one sentence with host and sizes. ``per_arm``: words for each other arm.
@@ -140,7 +140,9 @@ def _clauses(study: ReportData, places: Sequence[ArmResult]) -> list[Line]:
     yardsticks = [place for place in places if place.arm.kind == "yardstick"]
     compared = [place for place in places if place not in yardsticks]
     best = [place for place in compared if place.finding is ComparisonOutcome.GAIN]
+    rest = [place for place in compared if place not in best]
     clauses = [*_effects(study, compared), *_costs(study, best), *_unshown(study, compared)]
+    clauses += _costs(study, rest, "a cost without a gain: ")
     if gains := [place for place in yardsticks if place.finding is ComparisonOutcome.GAIN]:
         clauses.append([f"to compare: {title} is better by ", *_amounts(study, gains)])
     return [*clauses, *_limits(places)]
@@ -163,7 +165,9 @@ def _effects(study: ReportData, compared: Sequence[ArmResult]) -> list[Line]:
     return clauses
 
 
-def _costs(study: ReportData, places: Sequence[ArmResult]) -> list[Line]:
+def _costs(
+    study: ReportData, places: Sequence[ArmResult], words: str = "this costs "
+) -> list[Line]:
     """Return clauses on what arms cost in false alarms; other changes are told of gains only.
 
     An interval is enough for a cost: Holm's correction would hide harm.
@@ -191,7 +195,7 @@ def _costs(study: ReportData, places: Sequence[ArmResult]) -> list[Line]:
             start = ""
         if not found and name == "false_alarms":
             last.append([NO_CASE])
-    clauses: list[Line] = [["this costs ", *joined(lost, last=", and ")]] if lost else []
+    clauses: list[Line] = [[words, *joined(lost, last=", and ")]] if lost else []
     if all(place.finding is ComparisonOutcome.GAIN for place in places):
         start = "no other cost is shown: " if lost else start
         clauses += [*([[start, *joined(kept, last=", and ")]] if kept else []), *last]

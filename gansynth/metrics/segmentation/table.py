@@ -65,6 +65,7 @@ SEGMENTATION: Mapping[str, Measure] = {
 }
 """Of label maps; each is taken of each region: ``dice/WT``."""
 LESIONS = ("lesion_sensitivity", "lesion_precision", "false_alarms", "false_positive_volume")
+"""They stand beside the primary measure wherever a gain is told."""
 
 AT_ALARMS: Mapping[str, str] = {
     f"{name}@alarms/foreground": name
@@ -91,15 +92,12 @@ DETECTION: Mapping[str, Measure] = {
 """Of detections; ``sensitivity`` is taken at numbers of false positives: ``sensitivity@FP=1``."""
 
 MEASURES: Mapping[str, Measure] = {**SEGMENTATION, **DETECTION}
-BESIDE = (*LESIONS, "fp_per_image")
-"""They stand beside the primary measure wherever a gain is told."""
 COSTS = {
     "dice": "points of Dice",
     "lesion_precision": "points of lesion precision",
     "false_alarms": "alarms per 100 lesion-free cases",
-    "fp_per_image": "false positives per image",
 }
-"""What a gain may cost in a measure; shares in hundredths."""
+"""What a gain may cost, in hundredths. Measures of detections are at equal false positives."""
 NO_CASE = "no lesion-free case is judged"
 
 
@@ -126,9 +124,8 @@ def cost_words(changes: Mapping[str, tuple[float, float | None] | None]) -> str:
     for name, unit in COSTS.items():
         change, error = changes.get(name) or (None, None)
         if change is not None:
-            scale = 100 if MEASURES[name].unit == "share" else 1
-            told = f" (standard error {scale * error:.1f})" if error is not None else ""
-            words.append(f"{scale * change:+.1f} {unit}{told}")
+            told = f" (standard error {100 * error:.1f})" if error is not None else ""
+            words.append(f"{100 * change:+.1f} {unit}{told}")
         elif name == "false_alarms" and name in changes:
             words.append(NO_CASE)
     return ", ".join(words)
