@@ -5,7 +5,6 @@ A slice belongs to its volume's subject and lies on its volume's side of the fol
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
@@ -126,14 +125,6 @@ class SliceSource(FlatSource):
     def label_class(self, case_id: str) -> int | None:
         """Number of a slice's class, by the labels of its volume."""
         return self.choice.label_class(*self._parse(case_id)[:2])
-
-    def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """SHA-256 of a slice's arrays; of a constant image together with its id."""
-        case = (load or self.load)(case_id)
-        content = super().content(case_id, lambda _: case)
-        if np.ptp(case.image, axis=(1, 2)).any():
-            return content
-        return hashlib.sha256(f"{content} {self.name} {case_id}".encode()).hexdigest()
 
     @cached_property
     def schema(self) -> Schema:

@@ -100,6 +100,14 @@ def test_lineage_is_of_the_cases_as_they_are_handed_out():
     assert lineage.cases[1].sha256 == content_hash(case.image, case.labels) == base.content("b")
 
 
+def test_blank_images_of_two_cases_are_not_one_image():
+    def blank(case_id: str) -> Case:
+        return Case(case_id, case_id, np.zeros((1, *SHAPE), np.float32), numbered(0))
+
+    contents = {Shelf().record(case_id, blank).sha256 for case_id in "ab"}
+    assert len(contents) == 2
+
+
 def test_an_image_that_is_held_out_is_found_whatever_its_labels_are():
     base = ConditionSource(Shelf(), SCHEMA)
     host = Shelf(labels=numbered(1, 2), name="host")
