@@ -75,14 +75,11 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
             "their place",
             "each synthetic sample was used 1.5 times; their producer was started again 1 time",
             "means over 4 real held-out subject(s) of 9 case(s), HD95 within slices, in px; "
-            "sensitivity and precision are of lesions, alarms of cases without one; the last "
-            "columns count cases:",
-            "region      Dice   HD95 px  sensitivity  precision  alarms  FP voxels  truth has none"
-            "  not predicted",
-            "foreground  0.710  12.50    0.800        0.750      0.500   20.2       2             "
-            "  3",
-            "edema       0.500  -        0.700        0.250      -       3.0        2             "
-            "  3",
+            "sensitivity and precision are of lesions, alarms of cases without one; no truth and "
+            "missed are numbers of cases:",
+            "region      Dice   HD95   sensitivity  precision  alarms  FP voxels  no truth  missed",
+            "foreground  0.710  12.50  0.800        0.750      0.500   20.2       2         3",
+            "edema       0.500  -      0.700        0.250      -       3.0        2         3",
             "next: the same with --compare; gansynth benchmark has subsets, seeds and statistics",
             "to predict: nnUNet_results=R nnUNetv2_predict -d Dataset004_X -tr T -p P -c 2d -f 0 "
             "-i IMAGES -o PREDICTIONS",

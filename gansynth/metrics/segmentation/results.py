@@ -48,8 +48,8 @@ def lines_of(
     """Rows of a table of a headline; nothing for metrics of another kind."""
     if not isinstance(metrics.get("hd95"), Mapping):
         return
-    heads = ("Dice", f"HD95 {metrics['unit']}", "sensitivity", "precision", "alarms", "FP voxels")
-    yield "region", *heads, "truth has none", "not predicted"
+    heads = ("Dice", "HD95", "sensitivity", "precision", "alarms", "FP voxels")
+    yield "region", *heads, "no truth", "missed"
     for name in metrics["dice"]:
         values = [metrics.get(measure, {}).get(name) for measure in ("dice", "hd95", *LESIONS)]
         counts = (str(metrics["undefined"][name][key]) for key in ("no_truth", "not_predicted"))
@@ -78,7 +78,7 @@ def said_of(metrics: Mapping[str, Any]) -> str:
     return (
         f"means over {metrics['subjects']} real held-out subject(s) of {metrics['cases']} case(s), "
         f"HD95 within {images}, in {metrics['unit']}; sensitivity and precision are of lesions, "
-        "alarms of cases without one; the last columns count cases:"
+        "alarms of cases without one; no truth and missed are numbers of cases:"
     )
 
 
