@@ -56,7 +56,7 @@ class People(CaseSource):
 
     @property
     def name(self) -> str:
-        return f"people:{self.request.where}"
+        return f"people:{Path(self.request.where).name}"
 
     @property
     def schema(self) -> Schema:

@@ -156,7 +156,7 @@ def test_pictures_of_several_sizes_are_scored_together():
 def test_pixels_are_called_pixels():
     told = evaluate({"s": predicted(HIT, HIT, alone(0), unit="px")}, ONE).document()
     assert told["unit"] == "px"
-    assert next(iter(lines_of(headline(told))))[:3] == ("region", "Dice", "HD95 px")
+    assert next(iter(lines_of(headline(told))))[:3] == ("region", "Dice", "HD95")
     assert "HD95 within slices, in px" in said_of(headline(told))
 
 
