@@ -57,6 +57,8 @@ class DeepMedicAdapter(Adapter):
     """Augments the training of one DeepMedic configuration; the engine is a setting."""
 
     name: ClassVar[str] = "deepmedic"
+    title: ClassVar[str] = "DeepMedic"
+    length_option: ClassVar[str] = "epochs"
     Options = DeepMedicSettings
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
     exact_over: ClassVar[Literal["batch", "epoch"]] = "epoch"

@@ -22,6 +22,7 @@ from gansynth.core.adapter import (
     PrepareRequest,
     SplitsRequest,
     TrainingResult,
+    shortened,
 )
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import TrainingFolder, TrainingRequest
@@ -70,6 +71,8 @@ class NnunetAdapter(Adapter):
     """One nnU-Net data set, plans, configuration and fold to augment."""
 
     name: ClassVar[str] = "nnunet"
+    title: ClassVar[str] = "nnU-Net"
+    length_option: ClassVar[str] = "num_epochs"
     exports: ClassVar[Literal["nothing", "name", "folder"]] = "name"
     Options = NnunetSettings
     PrepareOptions = PrepareSettings
@@ -190,6 +193,15 @@ class NnunetAdapter(Adapter):
             )
         length = {"num_epochs": str(epochs), "num_iterations_per_epoch": str(each)}
         return [length for _ in mixes]
+
+    @classmethod
+    def shortened(cls, settings: Mapping[str, str], share: float) -> dict[str, str]:
+        """Return fewer epochs; for less than one, one of fewer iterations."""
+        epochs = float(settings.get("num_epochs", 1))
+        if share * epochs >= 1:
+            return super().shortened(settings, share)
+        one = shortened(settings, share * epochs, "num_iterations_per_epoch")
+        return {**one, "num_epochs": "1"}
 
     def start(self, request: TrainingRequest) -> TrainingResult:
         """Train nnU-Net in a child process and wait for its end; see ``Adapter.start``."""

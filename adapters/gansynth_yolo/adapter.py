@@ -60,6 +60,8 @@ class YoloAdapter(Adapter):
     """Augments the training of a detector on one YOLO data set and split."""
 
     name: ClassVar[str] = "yolo"
+    title: ClassVar[str] = "YOLO"
+    length_option: ClassVar[str] = "epochs"
     Options = YoloSettings
     ImportOptions = ImportSettings
     needs: ClassVar[Literal["labels", "boxes"]] = "boxes"

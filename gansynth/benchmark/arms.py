@@ -1,11 +1,16 @@
-"""Preset experiment arms: the controls that a GAN must beat, and the usual ways to use a GAN."""
+"""Preset experiment arms: the controls that a GAN must beat, and those that plugins register."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {
+from gansynth.core.registry import installed
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.yaml_text import read_yaml
+
+CONTROLS: Mapping[str, Mapping[str, Any]] = {
     "default": {
         "title": "usual augmentation",
         "what": "real cases alone, with the host's usual augmentation",
@@ -25,72 +30,39 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "what": "twice as many real subjects: the yardstick",
         "real": 2,
     },
-    "elastic": {
-        "title": "elastic control",
-        "what": "real pairs deformed, mixed in as a GAN's samples would be",
-        "generator": "elastic",
-    },
-    "copy-paste": {
-        "title": "copy-paste",
-        "what": "lesions of one case in the image of another, no network",
-        "generator": "copypaste",
-    },
-    "parametric": {
-        "title": "parametric lesions",
-        "what": "lesions of sampled contrast and grain in real images, no network and no copy",
-        "generator": "parametric",
-    },
-    "coarse-paste": {
-        "title": "coarse paste and cGAN",
-        "what": "lesions pasted coarsely, then refined by a conditional GAN",
-        "generator": "cgan3d-lesion",
-    },
-    "whole": {
-        "title": "whole-image cGAN, edited labels",
-        "what": "whole images drawn by a conditional GAN of training label maps that were edited",
-        "generator": "cgan3d",
-    },
-    "unedited": {
-        "title": "whole-image cGAN, unedited labels",
-        "what": "whole images drawn by a conditional GAN of the training label maps as they are",
-        "generator": "cgan3d",
-        "edits": ["identity"],
-    },
-    "interpolated": {
-        "title": "whole-image cGAN, interpolated labels",
-        "what": "whole images drawn by a conditional GAN of shapes between two training cases'",
-        "generator": "cgan3d",
-        "edits": ["interpolate"],
-    },
-    "dcgan": {
-        "title": "DCGAN with mask",
-        "what": "images and masks drawn together from noise",
-        "generator": "dcgan",
-    },
-    "cpggan": {
-        "title": "CPGGAN",
-        "what": "images drawn around boxes by a progressive GAN",
-        "generator": "cpggan",
-    },
-    "synthetic-only": {
-        "title": "synthetic cases alone",
-        "what": "no real case: whole images of a conditional GAN only",
-        "generator": "cgan3d",
-        "ratio": "0:1",
-    },
-    "pretrain": {
-        "title": "synthetic first, then 10 % real",
-        "what": "synthetic cases up to 80 % of the steps, then a tenth of the real ones",
-        "generator": "cgan3d",
-        "ratio": "0:1",
-        "schedule": "finetune:10%@80%",
-    },
 }
-"""Name -> keys of ``gansynth.benchmark.plan.ArmPlan``. A plan may change any of them."""
 
-PRESET_GENERATORS: Mapping[str, Mapping[str, Any]] = {
-    "cgan3d-lesion": {"plugin": "cgan3d", "recipe": "lesion"},
-    "dcgan": {"plugin": "dcgan", "set": {"with_mask": "yes"}},
-}
-"""Generators of these arms that need more than a plugin name: name -> keys of
-``gansynth.benchmark.plan.GeneratorPlan``. A generator of that name in the plan takes precedence."""
+
+def preset_names() -> tuple[str, ...]:
+    """Return the names of the preset arms; plugins offer theirs by hook ``register_arms``."""
+    return (*CONTROLS, *installed().names("arms"))
+
+
+@functools.cache
+def preset(name: str) -> Mapping[str, Any]:
+    """Return a preset arm: keys of ``gansynth.benchmark.plan.ArmPlan``.
+
+    Raises:
+        UsageFault: no such arm, or the plugin's file is no mapping in YAML.
+    """
+    return CONTROLS[name] if name in CONTROLS else _file(name)[0]
+
+
+def preset_generators() -> dict[str, Any]:
+    """Return the preset arms' generators: name -> keys of ``GeneratorPlan``.
+
+    A generator of that name in the plan takes precedence.
+    """
+    files = map(_file, installed().names("arms"))
+    return {name: plan for _, plans in files for name, plan in plans.items()}
+
+
+@functools.cache
+def _file(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arm in a plugin's file and its ``generators``, as in a plan."""
+    path = installed().load("arms", name)
+    expected = "an arm of a benchmark's plan in YAML"
+    document, _ = read_yaml(path, expected)
+    if not isinstance(document, dict):
+        raise UsageFault(f"{path}: not a mapping, expected {expected}")
+    return document, document.pop("generators", {})

@@ -19,7 +19,6 @@ from gansynth.benchmark.plan import BenchmarkPlan
 from gansynth.benchmark.running import BenchmarkRequest, open_study
 from gansynth.benchmark.specs import FIT, TRAIN, TUNE, ComputationSpec
 from gansynth.benchmark.study import BenchmarkStudy
-from gansynth.benchmark.tuning import shortened
 from gansynth.core.registry import installed
 from gansynth.runtime.files import folder_bytes, free_bytes
 from gansynth.runtime.progress import Reporter
@@ -153,7 +152,10 @@ def _probe(
     points = []
     for count in tried:
         part = dict(spec.document[name])
-        part["set"] = _with_steps(part["set"], count, steps)
+        if kind == FIT:
+            part["set"] = {**part["set"], "steps": str(count)}
+        else:
+            part["set"] = study.plan.host.adapter.shortened(part["set"], count / steps)
         places = {
             "request": study.request.to_json(),
             "division": str(folder / "data" / str(count)),
@@ -185,13 +187,6 @@ def _quietly(run: Callable[[], object]) -> None:
     except BaseException:
         sys.stderr.write(output.getvalue())
         raise
-
-
-def _with_steps(settings: Mapping[str, str], count: int, steps: int) -> dict[str, str]:
-    if "num_iterations_per_epoch" in settings:
-        return {**settings, "num_epochs": "1", "num_iterations_per_epoch": str(count)}
-    changed = shortened(settings, count / steps)
-    return changed if changed != settings else {**settings, "steps": str(count)}
 
 
 def _steps(study: BenchmarkStudy, spec: ComputationSpec, kind: str) -> int:

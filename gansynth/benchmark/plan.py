@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from gansynth.benchmark.arms import PRESET_GENERATORS, PRESETS
+from gansynth.benchmark.arms import preset, preset_generators, preset_names
+from gansynth.core.adapter import Adapter
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
+from gansynth.core.registry import installed
 from gansynth.core.schedule import Schedule
 from gansynth.fitting.composite_spec import texts
 from gansynth.metrics.segmentation.table import (
@@ -32,10 +34,6 @@ from gansynth.metrics.segmentation.table import (
 )
 from gansynth.runtime.errors import UsageFault, did_you_mean
 
-STEPS = ("steps", "num_epochs", "epochs")
-"""Settings of a host's training length; the first one present counts."""
-LENGTHS = frozenset({*STEPS, "num_iterations_per_epoch", "segments", "subepochs", "batch"})
-"""Settings that determine a host's number of steps, which is the same for all arms."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
 
@@ -68,6 +66,11 @@ def checked(check: Callable[..., object], *words: object) -> None:
         raise ValueError(str(fault)) from None
 
 
+def _registered(target: str) -> str:
+    checked(installed().adapter, target)
+    return target
+
+
 class ClosedModel(BaseModel):
     """A frozen model that refuses unknown keys."""
 
@@ -77,7 +80,9 @@ class ClosedModel(BaseModel):
 class HostPlan(ClosedModel):
     """The framework that is trained, e.g. nnU-Net: the same for all arms."""
 
-    target: str = Field(description="of gansynth augment: nnunet, segmenter, deepmedic, yolo")
+    target: Annotated[str, AfterValidator(_registered)] = Field(
+        description="registered name, as after gansynth augment --target"
+    )
     steps: Count = Field(description="optimiser steps of every training")
     title: str = Field("", description="in reports; default: derived from the target")
     engine: str | None = Field(None, description="deepmedic: torch, or deepmedic")
@@ -89,8 +94,17 @@ class HostPlan(ClosedModel):
     @property
     def shown(self) -> str:
         """The title in reports."""
-        made = {"nnunet": "nnU-Net", "yolo": "YOLO", "deepmedic": "DeepMedic"}
-        return self.title or made.get(self.target, self.target)
+        return self.title or self.adapter.title or self.target
+
+    @property
+    def adapter(self) -> type[Adapter]:
+        """The registered class. Raises UsageFault: there is none."""
+        return installed().adapter(self.target)
+
+    @property
+    def finds_boxes(self) -> bool:
+        """Whether the host is a detector, whose boxes are evaluated."""
+        return self.adapter.needs == "boxes"
 
 
 class GeneratorPlan(ClosedModel):
@@ -138,8 +152,6 @@ class ArmPlan(ClosedModel):
             )
         if self.tune and self.generator:
             raise ValueError("tune and generator: expected one of them; tune names other arms")
-        if LENGTHS & set(self.set):
-            raise ValueError("set: the length is a setting of the host, the same for every arm")
         return self
 
     @property
@@ -297,7 +309,7 @@ class BenchmarkPlan(ClosedModel):
         return self
 
     def _check_measures(self) -> None:
-        boxes = self.host.target == "yolo"
+        boxes = self.host.finds_boxes
         checked(check_asked, self.measures, MEASURES if boxes else SEGMENTATION)
         checked(measure_of, self.judged_by)
         if self.judged_by in AT_ALARMS:
@@ -316,7 +328,7 @@ class BenchmarkPlan(ClosedModel):
 
     def generator(self, name: str) -> GeneratorPlan:
         """Return a generator by the name an arm uses for it."""
-        preset = {"plugin": name, **PRESET_GENERATORS.get(name, {})}
+        preset = {"plugin": name, **preset_generators().get(name, {})}
         return self.generators.get(name) or GeneratorPlan(**preset)
 
     @property
@@ -329,7 +341,7 @@ class BenchmarkPlan(ClosedModel):
         """Key of the primary measure."""
         if self.primary:
             return self.primary
-        return "froc" if self.host.target == "yolo" else f"{self.measures[0]}/foreground"
+        return "froc" if self.host.finds_boxes else f"{self.measures[0]}/foreground"
 
     @property
     def equal_within(self) -> float:
@@ -364,9 +376,10 @@ def _arm(entry: Any) -> Any:
     base = entry.pop("from", None)
     if base is None:
         return entry
-    if base not in PRESETS:
+    names = preset_names()
+    if base not in names:
         raise ValueError(
-            f"arms: {base!r} is not a known arm, expected one of {', '.join(PRESETS)}, or a "
-            f"mapping with a name.{did_you_mean(str(base), PRESETS)}"
+            f"arms: {base!r} is not a known arm, expected one of {', '.join(names)}, or a "
+            f"mapping with a name.{did_you_mean(str(base), names)}"
         )
-    return {"name": base, **PRESETS[base], **entry}
+    return {"name": base, **preset(base), **entry}

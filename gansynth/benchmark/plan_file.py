@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from gansynth.benchmark.arms import PRESET_GENERATORS
+from gansynth.benchmark.arms import preset_generators
 from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan, GeneratorPlan
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean, refuse_unknown
@@ -72,15 +72,15 @@ def check_names(plan: BenchmarkPlan, path: Path) -> None:
 
 
 def _check_host(plan: BenchmarkPlan, path: Path) -> None:
-    target = plan.host.target
-    adapter = _under(f"{path}: host.target", partial(installed().adapter, target))
     sections = {"host": plan.host.set, **{f"arms.{arm.name}": arm.set for arm in plan.arms}}
     for where, settings in sections.items():
 
         def named(key: str, where: str = where) -> str:
             return f"{path}: {where}.set.{key}: {sections[where][key]!r}"
 
-        refuse_unknown(settings, adapter.Options.model_fields, of=target, named=named)
+        refuse_unknown(
+            settings, plan.host.adapter.Options.model_fields, of=plan.host.target, named=named
+        )
 
 
 def _check_generators(plan: BenchmarkPlan, path: Path) -> None:
@@ -99,7 +99,7 @@ def _check_generators(plan: BenchmarkPlan, path: Path) -> None:
                 f"expected one of {', '.join(sorted(plugins))}."
                 f"{did_you_mean(generator.plugin, plugins)}"
             )
-        others = sorted({*plan.generators, *PRESET_GENERATORS, *plugins})
+        others = sorted({*plan.generators, *preset_generators(), *plugins})
         raise UsageFault(
             f"{path}: arms.{arm.name}.generator: {name!r} is neither a generator of the plan nor "
             f"installed, expected one of {', '.join(others)}.{did_you_mean(name, others)}"

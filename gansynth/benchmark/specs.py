@@ -250,12 +250,23 @@ class BenchmarkDesign:
     # -- the host --------------------------------------------------------------------------------
 
     def _length(self, name: str, cases: int) -> dict[str, str]:
-        """Return settings that give every arm the same number of steps on ``cases`` cases."""
+        """Return settings that give every arm the same number of steps on ``cases`` cases.
+
+        Raises:
+            UsageFault: an arm sets the length itself.
+        """
         arms = [arm for arm in self.plan.arms if not arm.tune]
         mixes = [(Ratio.parse(arm.asked_ratio), Schedule.parse(arm.schedule)) for arm in arms]
         host = self.plan.host
-        lengths = self.adapter.lasting(host.steps, mixes, host.set, cases)
-        return next(length for arm, length in zip(arms, lengths, strict=True) if arm.name == name)
+        given_settings = {**host.set, **self.plan.arm(name).set}
+        lengths = self.adapter.lasting(host.steps, mixes, given_settings, cases)
+        arm, length = next(pair for pair in zip(arms, lengths, strict=True) if pair[0].name == name)
+        if own := sorted(length.keys() & arm.set.keys()):
+            raise UsageFault(
+                f"arms.{name}.set.{own[0]}: {arm.set[own[0]]!r}, expected no length of its "
+                "own, which is the same for every arm; set it in host.set"
+            )
+        return length
 
     def host(self, arm: ArmPlan, cases: int) -> dict[str, Any]:
         """Return target, settings and options of the host for an arm on ``cases`` cases."""
@@ -281,7 +292,7 @@ class BenchmarkDesign:
 
 
 def _check_regions(plan: BenchmarkPlan, source: CaseSource) -> None:
-    if plan.host.target == "yolo":
+    if plan.host.finds_boxes:
         return
     labels = source.schema.foreground
     regions = [name for name, _ in with_labels(regions_of(plan.regions, labels), labels)]

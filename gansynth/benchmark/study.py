@@ -23,7 +23,6 @@ from gansynth.benchmark.specs import (
 )
 from gansynth.benchmark.subject_split import SEALED, SubjectSplit, split_subjects
 from gansynth.core.adapter import Adapter
-from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.metrics.segmentation.operating_point import ALARMS, equal_alarms
 from gansynth.runtime.errors import UsageFault
@@ -151,8 +150,8 @@ class BenchmarkStudy:
 
 def host_of(plan: BenchmarkPlan, source: CaseSource) -> Adapter:
     """Open the adapter of the plan's host on its cases."""
-    adapter = installed().adapter(plan.host.target)(source)
-    if plan.host.target != "yolo":  # its boxes are evaluated separately
+    adapter = plan.host.adapter(source)
+    if not plan.host.finds_boxes:  # they are evaluated separately
         engine = {"engine": plan.host.engine} if plan.host.engine else {}
         adapter.check_judged({**plan.host.set, **engine})
     if plan.operating_point is not None:

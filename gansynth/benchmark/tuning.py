@@ -26,10 +26,12 @@ from gansynth.benchmark.jobs.graph import GraphProgress, JobPhase, run_jobs
 from gansynth.benchmark.jobs.job import JobSpec
 from gansynth.benchmark.jobs.store import ResultStore
 from gansynth.benchmark.jobs.table import JobTable
-from gansynth.benchmark.plan import STEPS, BenchmarkPlan
+from gansynth.benchmark.plan import BenchmarkPlan
 from gansynth.benchmark.specs import BenchmarkDesign, ComputationSpec, fit_spec, train_spec
 from gansynth.benchmark.study import JobFactory, host_of, request_of
 from gansynth.benchmark.subject_split import SubjectSplit, largest_set, split_subjects
+from gansynth.core.adapter import shortened
+from gansynth.core.registry import installed
 from gansynth.core.source import FoldSplit
 from gansynth.data.subjects import grouped_splits
 from gansynth.metrics.segmentation.table import LESIONS, beside, cost_words, measure_of
@@ -78,10 +80,11 @@ class TuningResult:
         """Return a training on an inner fold, for the rung's share of the steps."""
         share = self.spec["tune"]["rungs"][rung]
         host = {k: v for k, v in self.spec["host"][arm].items() if k != "generator"}
+        adapter = installed().adapter(host["target"])
         document = {
             **self._shared(fold),
             "judged": self._of(fold["val"]),
-            "host": {**host, "set": shortened(host["set"], share)},
+            "host": {**host, "set": adapter.shortened(host["set"], share)},
             "arm": self.spec["arms"][arm],
             "regions": self.spec["regions"],
             "measures": [*dict.fromkeys((self.spec["by"].partition("/")[0], *LESIONS))],
@@ -99,7 +102,7 @@ class TuningResult:
             return None
         generator = dict(self.spec["generators"][name])
         share = self.spec["tune"]["fit_share"]
-        return {**generator, "set": shortened(generator["set"], share)}
+        return {**generator, "set": shortened(generator["set"], share, "steps")}
 
     def _shared(self, fold: FoldSplit) -> dict[str, Any]:
         keys = ("format", "gansynth", "data", "configuration", "plans", "read")
@@ -259,14 +262,6 @@ def words_of(gain: Gain) -> str:
 def _error(gains: Sequence[float]) -> float:
     """Return the standard error of a mean; infinite for a single value."""
     return stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
-
-
-def shortened(settings: Mapping[str, str], share: float) -> dict[str, str]:
-    """Return settings of a host or a generator for a share of its steps."""
-    key = next((key for key in STEPS if key in settings), None)
-    if key is None or share == 1:
-        return dict(settings)
-    return {**settings, key: str(max(1, round(float(settings[key]) * share)))}
 
 
 # -- gansynth tune ---------------------------------------------------------------------------------

@@ -107,7 +107,8 @@ class WorkerJob:
 
         Scores of detectors and of slices are by subject: a single slice says little.
         """
-        if self.spec["host"]["target"] == "yolo":
+        adapter = installed().adapter(self.spec["host"]["target"])
+        if adapter.needs == "boxes":
             return _detections(results, self.spec["measures"])
         from gansynth.metrics.segmentation.evaluation import evaluate
         from gansynth.metrics.segmentation.operating_point import at_thresholds
@@ -115,7 +116,7 @@ class WorkerJob:
 
         labels = source.schema.foreground
         regions = with_labels(regions_of(self.spec["regions"], labels), labels)
-        pairs = installed().adapter(self.spec["host"]["target"])(source).judged(results)
+        pairs = adapter(source).judged(results)
         measures, ignore = tuple(self.spec["measures"]), source.schema.ignore
         evaluation = evaluate(pairs, regions, measures=measures, ignore=ignore)
         flat = any(prediction.position is not None for prediction in pairs.values())

@@ -59,6 +59,13 @@ __all__ = [
 HostArrays = Mapping[str, npt.NDArray[np.generic]]
 
 
+def shortened(settings: Mapping[str, str], share: float, option: str) -> dict[str, str]:
+    """Return settings with a share of an option's number, at least 1; the same without it."""
+    if option not in settings or share == 1:
+        return dict(settings)
+    return {**settings, option: str(max(1, round(float(settings[option]) * share)))}
+
+
 class HostOptions(SetOptions):
     """Base of a host's options, which a user gives as ``--set KEY=VALUE``."""
 
@@ -67,6 +74,10 @@ class Adapter(ABC):
     """One host framework, opened on one data set and fold."""
 
     name: ClassVar[str]
+    title: ClassVar[str] = ""
+    """Its name in reports, if it is written otherwise than ``name``."""
+    length_option: ClassVar[str] = "steps"
+    """The option whose number is proportional to the optimiser steps; ``lasting`` sets it."""
     Options: ClassVar[type[HostOptions]] = HostOptions
     """Valid keys of ``--set`` in ``gansynth augment``; ``read_settings`` reads them."""
     ImportOptions: ClassVar[type[HostOptions]] = HostOptions
@@ -191,6 +202,15 @@ class Adapter(ABC):
             f"{self.name}: does not say how it trains for a number of steps, expected a host that "
             "does, such as nnunet or segmenter"
         )
+
+    @classmethod
+    def shortened(cls, settings: Mapping[str, str], share: float) -> dict[str, str]:
+        """Return settings for a share of their optimiser steps, for tuning and estimates.
+
+        Args:
+            settings: set for the whole training, with those of ``lasting``.
+        """
+        return shortened(settings, share, cls.length_option)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pluggy
 
-API_VERSION = 2
+API_VERSION = 3
 """Version of these hooks and of the classes they exchange; docs/plugins.md has the policy."""
-OLDEST_API = 2  # the oldest API version that plugins may be written for
+OLDEST_API = 3  # the oldest API version that plugins may be written for
 
 hookspec = pluggy.HookspecMarker("gansynth")
 hookimpl = pluggy.HookimplMarker("gansynth")
@@ -66,6 +66,11 @@ def register_recipes(register: Register) -> None:
     """Register settings of papers; ``load()`` returns the path of a YAML file."""
 
 
+@hookspec
+def register_arms(register: Register) -> None:
+    """Register arms for plans of benchmarks; ``load()`` returns the path of a YAML file."""
+
+
 # -- for implementations: nothing is imported before it is used -----------------------------------
 
 
@@ -75,7 +80,7 @@ def lazily(target: str) -> Callable[[], Any]:
     return lambda: getattr(import_module(module), name)
 
 
-def offer_recipes(register: Register, folder: Path) -> None:
+def offer_files(register: Register, folder: Path) -> None:
     """Register the YAML files of a folder by their names."""
     for path in sorted(folder.glob("*.yaml")):
         register(path.stem, partial(Path, path))

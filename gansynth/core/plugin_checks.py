@@ -115,7 +115,7 @@ def check_offer(kind: str, name: object, load: object) -> None:
 
 def check_loaded(kind: str, loaded: object) -> None:
     """Refuse (Unfit) an object that a loader returned if it has the wrong type for its kind."""
-    if kind == "recipes":
+    if kind in ("recipes", "arms"):
         if not isinstance(loaded, Path):
             raise InvalidPlugin(
                 f"load() returned {_shown(loaded)}, expected the pathlib.Path of a file"

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from gansynth.core.metric import Metric
 
 GROUP = "gansynth"
-KINDS = ("generators", "adapters", "sources", "edits", "checks", "metrics", "recipes", "filters")
+KINDS = (
+    *("generators", "adapters", "sources", "edits", "checks", "metrics", "recipes", "filters"),
+    "arms",
+)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class SourceRequest(Document, later=("synthetic",)):
         """Parse ``kind:where``. Raises UsageFault: the text has no kind."""
         kind, colon, where = text.partition(":")
         if not colon or not kind or not where:
-            raise UsageFault(f"--data {text!r}: expected KIND:WHERE, for example nnunet:004")
+            raise UsageFault(f"--data {text!r}: expected KIND:WHERE, for example msd:Task04")
         return cls(kind=kind, where=where, **fields)
 
 

@@ -115,8 +115,8 @@ def _check_unread(folder: Path, pictures: Collection[str]) -> Iterator[Finding]:
     boxed = sum(Path(case).name in texts for case in pictures)
     if pictures and 2 * boxed >= len(pictures):
         message = (
-            f"{folder}: {boxed} of {len(pictures)} images have a text file of their name, as boxes "
-            f"of YOLO are, which are not read here: gansynth check yolo:{folder}"
+            f"{folder}: {boxed} of {len(pictures)} images have a text file of their name, as a "
+            "detector's boxes have, which are not read here: open it as a data set of boxes"
         )
         yield Finding("warning", None, folder, message)
 

@@ -132,8 +132,8 @@ class SliceChoice:
         if self._inner.host.get("orientation") != ORIENTATION:
             raise UsageFault(
                 f"--read count_from={side}: {self._inner.name} does not say which way its arrays "
-                "run, expected volumes as their files hold them (nifti:, msd:, nnunet-raw:, "
-                "deepmedic:). Or count as the arrays run: --read count_from=array"
+                "run, expected volumes as their files hold them (nifti:, msd:). "
+                "Or count as the arrays run: --read count_from=array"
             )
 
     def _refuse_contradictions(self) -> None:

@@ -160,8 +160,7 @@ def _told_of_recipe(
         return fault
     return UsageFault(
         f"{str(fault).rstrip('.')}; recipe {recipe.name} reads its cases by "
-        f"{', '.join(recipe_keys)}: it takes unprocessed volumes, nifti:, msd:, nnunet-raw: or "
-        "deepmedic:"
+        f"{', '.join(recipe_keys)}: it takes unprocessed volumes, such as nifti: or msd:"
     )
 
 

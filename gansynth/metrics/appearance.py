@@ -139,7 +139,7 @@ def lesions_of(
     if not any(image.labels is not None for image in images):
         raise UsageFault(
             "--metric appearance: samples have no label maps, expected a generator conditioned on "
-            "labels, such as copypaste; leave it out"
+            "labels; leave it out"
         )
     cases = (*beside, *[None] * len(images))
     new = [new_voxels(*pair) for pair in zip(images, cases, strict=False)]

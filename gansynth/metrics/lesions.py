@@ -54,8 +54,8 @@ def lesions_metric(
     """
     if not any(sample.boxes is not None for sample in samples):
         raise UsageFault(
-            "--metric lesions: samples have no boxes, expected a generator conditioned on boxes, "
-            "such as cpggan; leave it out"
+            "--metric lesions: samples have no boxes, expected a generator conditioned on boxes; "
+            "leave it out"
         )
     rng = np.random.default_rng(0)
     once = {(case.id, content_hash(case.image)): case for case in real}

@@ -83,7 +83,7 @@ def describe_error(option: str, typed: str) -> Iterator[None]:
         raise type(fault)(str(fault).replace(option, typed)) from fault
 
 
-ELSEWHERE = {"train": "fit", "pix2pix": "cgan3d"}
+ELSEWHERE = {"train": "fit"}
 """Name in other programs -> what it is called here."""
 
 

@@ -105,7 +105,7 @@ def requested(options: Mapping[str, Any], run: RunFolder | None) -> SourceReques
     fitted: dict[str, Any] = {} if run is None else {**run.manifest["request"], "view": {}}
     if "kind" not in given_options and not fitted:
         raise UsageFault(
-            "--data: missing, expected KIND:WHERE, for example nnunet:004; or --generator RUN, "
+            "--data: missing, expected KIND:WHERE, for example msd:Task04; or --generator RUN, "
             "whose data are then used"
         )
     if fitted and given_options.get("kind", fitted["kind"]) != fitted["kind"]:

@@ -1,9 +1,17 @@
 """``copypaste``: real lesions pasted into real images, the baseline of every lesion GAN."""
 
-from gansynth.core.hookspecs import Register, hookimpl, lazily
+from pathlib import Path
+
+from gansynth.core.hookspecs import Register, hookimpl, lazily, offer_files
 
 
 @hookimpl
 def register_generators(register: Register) -> None:
     """Register ``copypaste``."""
     register("copypaste", lazily("gansynth_copypaste.model:CopyPaste"))
+
+
+@hookimpl
+def register_arms(register: Register) -> None:
+    """Register experiment arms with ``copypaste``."""
+    offer_files(register, Path(__file__).parent / "arms")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gansynth.core.hookspecs import Register, hookimpl, lazily, offer_recipes
+from gansynth.core.hookspecs import Register, hookimpl, lazily, offer_files
 
 
 @hookimpl
@@ -14,4 +14,10 @@ def register_generators(register: Register) -> None:
 @hookimpl
 def register_recipes(register: Register) -> None:
     """Register ``han2018-dcgan`` and ``han2018-wgan``."""
-    offer_recipes(register, Path(__file__).parent / "recipes")
+    offer_files(register, Path(__file__).parent / "recipes")
+
+
+@hookimpl
+def register_arms(register: Register) -> None:
+    """Register experiment arms with ``dcgan``."""
+    offer_files(register, Path(__file__).parent / "arms")

@@ -1,9 +1,17 @@
 """``elastic``: real cases, image and labels deformed together, the control of every GAN."""
 
-from gansynth.core.hookspecs import Register, hookimpl, lazily
+from pathlib import Path
+
+from gansynth.core.hookspecs import Register, hookimpl, lazily, offer_files
 
 
 @hookimpl
 def register_generators(register: Register) -> None:
     """Register ``elastic``."""
     register("elastic", lazily("gansynth_elastic.model:ElasticGenerator"))
+
+
+@hookimpl
+def register_arms(register: Register) -> None:
+    """Register experiment arms with ``elastic``."""
+    offer_files(register, Path(__file__).parent / "arms")

@@ -335,6 +335,11 @@ def test_heavier_augmentation_is_the_hosts_and_an_arms_settings_go_over_the_plan
     assert "--set network=pix2pix --set steps=40 --set width=4 --set output=out" in line
 
 
+def test_an_arm_may_not_change_the_length_of_its_training():
+    with pytest.raises(UsageFault, match=r"^arms.mine.set.steps: '5', expected no length"):
+        mine(set={"steps": 5})
+
+
 def test_the_hosts_engine_and_detector_are_told_and_its_options_come_last():
     spec = spec_of(host={"options": ["eval_interval=0", "--c"]})
     words = augment_words(spec, REQUEST, None, None)

@@ -21,8 +21,8 @@ from gansynth.benchmark.tuning import (
     choose_arm,
     gains_over,
     going_on,
-    shortened,
 )
+from gansynth.core.registry import installed
 from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import read_json
 from tests.benchmark.people import design_of, finish, people, plan_of
@@ -202,20 +202,24 @@ def test_the_best_arm_that_draws_nothing_always_goes_on(order, left):
     assert going_on(order, 0.5, ("none", "heavier")) == left
 
 
+NNUNET = {"num_epochs": "6", "num_iterations_per_epoch": "50"}
+
+
 @pytest.mark.parametrize(
-    ("settings", "share", "found"),
+    ("target", "settings", "share", "found"),
     [
-        ({"steps": "300", "width": "8"}, 0.25, {"steps": "75", "width": "8"}),
-        ({"num_epochs": "6", "num_iterations_per_epoch": "50"}, 0.5, {"num_epochs": "3"}),
-        ({"num_epochs": "6"}, 0.2, {"num_epochs": "1"}),
-        ({"epochs": "10"}, 0.25, {"epochs": "2"}),
-        ({"steps": "1"}, 0.1, {"steps": "1"}),
-        ({"steps": "300"}, 1.0, {"steps": "300"}),
-        ({"width": "8"}, 0.5, {}),
+        ("segmenter", {"steps": "300", "width": "8"}, 0.25, {"steps": "75", "width": "8"}),
+        ("segmenter", {"steps": "1"}, 0.1, {"steps": "1"}),
+        ("segmenter", {"steps": "300"}, 1.0, {"steps": "300"}),
+        ("segmenter", {"width": "8"}, 0.5, {}),
+        ("nnunet", NNUNET, 0.5, {"num_epochs": "3"}),
+        ("nnunet", NNUNET, 0.1, {"num_epochs": "1", "num_iterations_per_epoch": "30"}),
+        ("yolo", {"epochs": "10", "batch": "4"}, 0.25, {"epochs": "2"}),
+        ("deepmedic", {"epochs": "10", "segments": "8"}, 0.5, {"epochs": "5"}),
     ],
 )
-def test_a_share_of_the_steps(settings, share, found):
-    assert shortened(settings, share) == {**settings, **found}
+def test_a_share_of_the_steps(target, settings, share, found):
+    assert installed().adapter(target).shortened(settings, share) == {**settings, **found}
 
 
 LEVELS = {"default": 0.5, "plain": 0.6, "fading": 0.7, "pasted": 0.4}

@@ -9,6 +9,7 @@ from gansynth.core.hookspecs import API_VERSION, hookimpl
 from gansynth.testing.scaffold.project import KINDS
 from tests.offered import offered, registered
 
+ARMS = ["coarse-paste", "interpolated", "pretrain", "synthetic-only", "unedited", "whole"]
 RECIPES = ["doncenco2022", "lesion", "mmgan2020", "mmgan2020-liver", "shin2018"]
 
 
@@ -19,7 +20,7 @@ def test_the_list_names_every_kind_and_where_it_comes_from(toys, run_cli, run_js
     assert [found[kind][name] for kind, name in kinds] == ["toys"] * 3
     assert found["edits"]["elastic"] == "conditions"
     assert document["api"] == API_VERSION
-    offers = {"generators": ["cgan3d"], "recipes": RECIPES}
+    offers = {"generators": ["cgan3d"], "recipes": RECIPES, "arms": ARMS}
     told = {"distribution": "gansynth", "version": __version__, "offers": offers}
     assert document["plugins"]["cgan3d"] == told
     shown = run_cli("plugins", "list").stdout

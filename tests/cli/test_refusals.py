@@ -30,7 +30,6 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "fit cgan3d --data nnunet:004": "Missing option '-o' / '--out'. See: gansynth fit --help",
     # Names in other programs.
     "train cgan3d": "It is called 'fit'",
-    "fit pix2pix --data example:2d -o out": "It is called 'cgan3d'",
     # Options that have no effect.
     f"{SEGMENTER} --bank b --bank-size 9": "--bank-size 9: has no effect with --bank b",
     f"{SEGMENTER} --generator g --offline --reuse 3": "--reuse 3: has no effect with --offline",

@@ -45,9 +45,9 @@ BROKEN = {
         "gansynth",
     ),
     "is_of_yesterday": (
-        GOOD.replace("good", "old") + "gansynth_api = 1",
-        "made for plugin API 1, gansynth 0.1.0 needs 2 or newer; install a newer is_of_yesterday: "
-        "pip install -U is_of_yesterday",
+        GOOD.replace("good", "old") + f"gansynth_api = {API_VERSION - 1}",
+        f"made for plugin API {API_VERSION - 1}, gansynth 0.1.0 needs {API_VERSION} or newer; "
+        "install a newer is_of_yesterday: pip install -U is_of_yesterday",
     ),
     "is_of_no_number": (
         GOOD.replace("good", "odd") + "gansynth_api = '1'",

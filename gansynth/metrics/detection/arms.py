@@ -57,8 +57,8 @@ def _named(text: str, file: str) -> tuple[str, Path]:
     if path.is_dir():
         if not (path / file).is_file():
             raise DataFault(
-                f"{path}: has no {file}, expected a folder that gansynth augment --target yolo "
-                "wrote after training, or a file of detections"
+                f"{path}: has no {file}, expected a folder that gansynth augment wrote after "
+                "the training of a detector, or a file of detections"
             )
         path = path / file
     elif not path.is_file():

@@ -32,7 +32,7 @@ FILE = "gansynth_detections.json"
 VERSION = 1
 MOST_BYTES = 256 << 20  # largest document: about 5 million detections
 SLACK = 1.0  # pixels by which a true box may exceed its image, because files round
-AGAIN = "write it again with gansynth augment --target yolo"
+AGAIN = "write it again with gansynth augment"
 
 Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]

@@ -38,6 +38,8 @@ from gansynth.hosts import doctor
 from gansynth.runtime.progress import NullReporter
 from gansynth.testing import ToySource, check_edit, check_filter, check_generator
 from gansynth.testing.scaffold.project import KINDS, plan_project, write_project
+from tests.benchmark.people import plan_of
+from tests.offered import offered
 
 ROOT = Path(__file__).parents[3]
 LINES, LINES_OF_A_HOST = 60, 120
@@ -258,10 +260,21 @@ def test_the_example_of_a_filter_keeps_blurred_samples_out(example, tmp_path):
     assert judge.reject_reason(Sample(blurred)).startswith("sharpness 0.")
 
 
+def yaml_under(heading: str) -> str:
+    found = re.search(r"^```yaml\n(.*?)^```", GUIDE.partition(heading)[2], re.M | re.S)
+    assert found is not None
+    return found[1]
+
+
+def test_the_example_of_an_arm_can_be_named_in_a_plan(example, tmp_path):
+    (tmp_path / "narrow.yaml").write_text(yaml_under("### register_arms"))
+    with offered("narrower", arms={"narrow": example("arms", "narrow")}):
+        plan = plan_of(arms=["default", "narrow"])
+        assert plan.generator(str(plan.arm("narrow").generator)).set == {"width": "16"}
+
+
 def test_the_example_of_a_recipe_fits_its_generator(example, tmp_path):
-    section = GUIDE.partition("### register_recipes")[2]
-    (text,) = re.findall(r"^```yaml\n(.*?)^```", section, re.M | re.S)
-    (tmp_path / "mine2026.yaml").write_text(text)
+    (tmp_path / "mine2026.yaml").write_text(yaml_under("### register_recipes"))
     recipe = read_recipe(example("recipes", "mine2026"))
     recipe.check()
     assert recipe.alone
