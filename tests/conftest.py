@@ -23,7 +23,7 @@ import pytest
 from click.testing import CliRunner, Result
 from packaging.requirements import Requirement
 
-from gansynth.core.host_commands import PrepareRequest
+from gansynth.core.host_commands import CommandReport, PrepareRequest, run_command
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.progress import NullReporter, Reporter
 from tests.mixtures import example, toy_bank  # noqa: F401  # fixtures
@@ -215,11 +215,10 @@ def prepare(
     **settings: str,
 ) -> Mapping[str, Any]:
     """What ``gansynth prepare`` does, and its report."""
-    from gansynth_nnunet.prepare import prepare
-
     told = reporter or NullReporter()
-    asked = PrepareRequest(request, configurations, settings, processes, force, told)
-    return prepare(asked).document
+    asked = PrepareRequest(request, configurations, processes, force, told)
+    report: CommandReport = run_command("prepare", "nnunet", asked, settings)
+    return report.document
 
 
 @pytest.fixture(scope="session")

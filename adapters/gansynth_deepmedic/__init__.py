@@ -4,7 +4,7 @@ The process of the real program imports ``host``, ``subepochs``, ``insertion`` a
 need numpy only. It does not import this module.
 """
 
-from gansynth.core.hookspecs import Register, hookimpl, lazily
+from gansynth.core.hookspecs import Register, RegisterCommand, hookimpl, lazily
 
 
 @hookimpl
@@ -20,3 +20,8 @@ def register_checks(register: Register) -> None:
 @hookimpl
 def register_adapters(register: Register) -> None:
     register("deepmedic", lazily("gansynth_deepmedic.adapter:DeepMedicAdapter"))
+
+
+@hookimpl
+def register_commands(register: RegisterCommand) -> None:
+    register("doctor", "deepmedic", lazily("gansynth_deepmedic.program:doctor_lines"))

@@ -6,14 +6,13 @@ Either is a child process. This process owns the sample bank and its producer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import (
     Adapter,
-    DoctorRequest,
     ExportRequest,
     HostArrays,
     Mix,
@@ -31,14 +30,13 @@ from gansynth.hosts.record import default_output, training_folder
 from gansynth.hosts.session import CachedResult, training_in
 from gansynth.metrics.segmentation.results import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.machine import DoctorLine
-from gansynth_deepmedic.config import RUNS, DeepMedicChoices, DeepMedicSettings
+from gansynth_deepmedic.config import RUNS, DeepMedicChoices, DeepMedicSettings, engine_of
 from gansynth_deepmedic.engine.settings import read_settings
 from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
 from gansynth_deepmedic.insertion import HostCase
 from gansynth_deepmedic.layout import volume
 from gansynth_deepmedic.model_config import ModelConfig, read_model_config
-from gansynth_deepmedic.program import doctor_lines, find_program
+from gansynth_deepmedic.program import find_program
 from gansynth_deepmedic.record import (
     COMPARED,
     DeepMedicJob,
@@ -103,6 +101,11 @@ class DeepMedicAdapter(Adapter):
                 "DeepMedic reads voxels as stored, and resampled samples cannot be converted back "
                 "exactly; expected native. Leave it out, here and for the generator"
             )
+
+    @classmethod
+    def trains_into(cls, settings: Mapping[str, str], options: Sequence[str]) -> bool:
+        """Whether an engine trains; without one, ``-o`` is a data set for any."""
+        return engine_of(settings, options) is not None
 
     def inject(
         self, dataset: Sequence[HostCase], plan: MixerConfig[int], *, batch_size: int
@@ -185,11 +188,6 @@ class DeepMedicAdapter(Adapter):
         open_sample_source(request.mix_config, self.host, self.held_out)
         check_drawing(self, request.mix_config)
         return DeepMedicExport(self.host, request).run()
-
-    @classmethod
-    def doctor(cls, request: DoctorRequest) -> Iterator[DoctorLine]:
-        """Check the checkout, its Python and the packages there."""
-        return doctor_lines(request.settings.get("deepmedic"), request.settings.get("python"))
 
     def samples_drawn(self, request: TrainingRequest) -> int:
         """Return the cases of all subepochs."""

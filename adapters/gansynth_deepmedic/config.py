@@ -1,4 +1,4 @@
-"""Options of a training: ``--set``, engine options, and arguments after ``--``."""
+"""Options of a training: settings, and arguments after ``--``."""
 
 from __future__ import annotations
 
@@ -15,26 +15,22 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, read_settings, refuse_unaugmented
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.engine.settings import TorchSettings
+from gansynth_deepmedic.program import CHECKOUT, ProgramSettings
 from gansynth_deepmedic.training_order import Engine
 
 
-class DeepMedicSettings(TorchSettings):
+class DeepMedicSettings(ProgramSettings, TorchSettings):
     """``gansynth augment --target deepmedic --set``."""
 
-    flags: ClassVar[Mapping[str, str]] = {
-        "engine": "--engine",
-        "deepmedic": "--deepmedic",
-        "python": "--deepmedic-python",
-    }
+    place: ClassVar[str] = "output"
     needs: ClassVar[Needs] = {
-        **dict.fromkeys(("deepmedic", "python"), "engine=deepmedic"),
+        **dict.fromkeys(ProgramSettings.model_fields, "engine=deepmedic"),
         **dict.fromkeys(sorted(TorchSettings.model_fields.keys() - {"regions"}), "engine=torch"),
     }
 
-    engine: Engine = Field(description="engine, as --engine: deepmedic (your checkout) or torch")
-    deepmedic: str | None = Field(None, description="folder of the checkout, as --deepmedic")
-    python: str | None = Field(
-        None, description="Python with its TensorFlow, as --deepmedic-python"
+    engine: Engine = Field(
+        description="what trains on the fly: deepmedic (your checkout, also if one is named) or "
+        "torch"
     )
     model: str | None = Field(
         None, description="modelConfig.cfg of the network; torch defaults to DeepMedic's example"
@@ -91,6 +87,23 @@ NO_ENGINE = (
 )
 
 
+def engine_of(
+    settings: Mapping[str, str], options: Sequence[str], environ: Mapping[str, str] = os.environ
+) -> str | None:
+    """Return the engine that is named or follows from a checkout; None for a data set to write."""
+    if "engine" in settings:
+        return settings["engine"]
+    if "deepmedic" in settings or (options and environ.get(CHECKOUT)):
+        return "deepmedic"
+    if options:
+        raise UsageFault(
+            f"-- {options[0]}: is for DeepMedic's own command line, and no checkout of it is "
+            f"named; expected --deepmedic FOLDER, or {CHECKOUT} to be set. To write a data set "
+            "for DeepMedic, or to train with --engine torch, leave out what follows --"
+        )
+    return None
+
+
 @dataclass(frozen=True)
 class DeepMedicChoices:
     """The user's choices for a training."""
@@ -114,10 +127,9 @@ class DeepMedicChoices:
         cls, settings: Mapping[str, str], options: Sequence[str], model: Path | None = None
     ) -> DeepMedicChoices:
         """Check and convert ``--set`` values and arguments after ``--``."""
-        if "engine" not in settings and "deepmedic" in settings:
-            settings = {**settings, "engine": "deepmedic"}
-        if "engine" not in settings:
+        if (named_engine := engine_of(settings, options)) is None:
             raise UsageFault(NO_ENGINE)
+        settings = {**settings, "engine": named_engine}
         read = read_settings(DeepMedicSettings, settings, "deepmedic")
         engine = read.engine
         if engine == "torch" and options:
@@ -140,7 +152,7 @@ class DeepMedicChoices:
         return cls(
             engine,
             checkout=_path(read.deepmedic),
-            python=_program(read.python),
+            python=_program(read.deepmedic_python),
             model=model,
             output=_path(read.output),
             numbers={

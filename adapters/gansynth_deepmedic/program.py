@@ -17,6 +17,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
+from gansynth.core.adapter import HostOptions
+from gansynth.core.host_commands import DoctorRequest
 from gansynth.runtime import child, version
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.machine import DoctorLine
@@ -66,6 +70,19 @@ asked = json.loads(sys.argv[1])
 found = {package: of(package, names) for package, names in asked.items()}
 print("found " + json.dumps(found))
 """
+
+
+class ProgramSettings(HostOptions):
+    """The user's own DeepMedic."""
+
+    deepmedic: str | None = Field(
+        None, description="folder of the checkout of DeepMedic; else GANSYNTH_DEEPMEDIC"
+    )
+    deepmedic_python: str | None = Field(
+        None,
+        description="Python with DeepMedic's TensorFlow; else GANSYNTH_DEEPMEDIC_PYTHON, else "
+        "gansynth's own",
+    )
 
 
 @dataclass(frozen=True)
@@ -201,9 +218,10 @@ def environ_of(program: DeepMedicProgram) -> dict[str, str]:
 
 
 def doctor_lines(
-    checkout: str | None = None, python: str | None = None, environ: Mapping[str, str] = os.environ
+    request: DoctorRequest, options: ProgramSettings, environ: Mapping[str, str] = os.environ
 ) -> Iterator[DoctorLine]:
     """Yield the lines of ``gansynth doctor`` on DeepMedic: checkout, Python and packages."""
+    checkout, python = options.deepmedic, options.deepmedic_python
     if not (checkout or python or environ.get(CHECKOUT) or environ.get(PYTHON)):
         text = "not named; only for augmenting DeepMedic"
         yield DoctorLine("note", "deepmedic", text, _GET_AND_NAME)

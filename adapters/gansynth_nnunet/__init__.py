@@ -3,7 +3,7 @@
 nnU-Net's installation is not changed. Heavy modules are imported at their first use.
 """
 
-from gansynth.core.hookspecs import Register, hookimpl, lazily
+from gansynth.core.hookspecs import Register, RegisterCommand, hookimpl, lazily
 
 
 @hookimpl
@@ -21,3 +21,11 @@ def register_checks(register: Register) -> None:
 @hookimpl
 def register_adapters(register: Register) -> None:
     register("nnunet", lazily("gansynth_nnunet.adapter:NnunetAdapter"))
+
+
+@hookimpl
+def register_commands(register: RegisterCommand) -> None:
+    register("import", "nnunet", lazily("gansynth_nnunet.importing:import_raw"))
+    register("prepare", "nnunet", lazily("gansynth_nnunet.prepare:prepare"))
+    register("splits", "nnunet", lazily("gansynth_nnunet.splits:make_splits"))
+    register("doctor", "nnunet", lazily("gansynth_nnunet.doctor:lines"))

@@ -5,22 +5,17 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import (
     Adapter,
-    CommandReport,
-    DoctorRequest,
     ExportRequest,
     HostArrays,
-    ImportRequest,
     Mix,
     MixConfig,
-    PrepareRequest,
-    SplitsRequest,
     TrainingResult,
     shortened,
 )
@@ -29,7 +24,7 @@ from gansynth.core.host_commands import TrainingFolder, TrainingRequest
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
-from gansynth.core.source import CaseSource, FoldSplit
+from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.launch import device_of, train_apart
@@ -39,7 +34,6 @@ from gansynth.hosts.session import CachedResult, training_in
 from gansynth.metrics.segmentation.results import account_of, asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
-from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.options import read_settings
 from gansynth_nnunet import variants
 from gansynth_nnunet.class_locations import Key, encode, keys_of
@@ -48,7 +42,6 @@ from gansynth_nnunet.converter import SpaceConverter
 from gansynth_nnunet.guards import check_origin, drawn_size, host_size, sample_bytes, takes_of
 from gansynth_nnunet.launch import TRAINER, parse_options, with_ext_trainer
 from gansynth_nnunet.mixed import MixedNnunetDataset
-from gansynth_nnunet.plans import PrepareSettings
 from gansynth_nnunet.session import (
     COMPARED,
     FINAL,
@@ -60,7 +53,6 @@ from gansynth_nnunet.session import (
     read_training_result,
 )
 from gansynth_nnunet.source import NnunetSource
-from gansynth_nnunet.splits import make_splits
 
 CONFIG = "gansynth_config.json"  # file of a training's results that says how samples enter it
 CHANGING = ("pretrained_weights", "val_best")  # options that change weights, or which are evaluated
@@ -75,7 +67,7 @@ class NnunetAdapter(Adapter):
     length_option: ClassVar[str] = "num_epochs"
     exports: ClassVar[Literal["nothing", "name", "folder"]] = "name"
     Options = NnunetSettings
-    PrepareOptions = PrepareSettings
+    variables: ClassVar[tuple[str, ...]] = ("nnUNet_",)
 
     def __init__(self, source: CaseSource) -> None:
         super().__init__(source)
@@ -256,33 +248,6 @@ class NnunetAdapter(Adapter):
         self.validate()
         self.check(TrainingRequest(request.mix_config, {}, ()))
         return NnunetExport(self.host, request).run()
-
-    @classmethod
-    def import_dataset(cls, request: ImportRequest) -> CommandReport:
-        """Copy labelled cases of any source as a raw data set; see ``Adapter.import_dataset``."""
-        from gansynth_nnunet.importing import import_raw
-
-        return import_raw(request)
-
-    @classmethod
-    def prepare(cls, request: PrepareRequest) -> CommandReport:
-        """Run nnU-Net's own planning and preprocessing; see ``Adapter.prepare``."""
-        from gansynth_nnunet.prepare import prepare
-
-        return prepare(request)
-
-    @classmethod
-    def make_splits(cls, request: SplitsRequest) -> Sequence[FoldSplit]:
-        """Write ``splits_final.json``; see ``Adapter.make_splits``."""
-        return make_splits(request)
-
-    @classmethod
-    def doctor(cls, request: DoctorRequest) -> Iterator[DoctorLine]:
-        """Check nnU-Net's folders, its workers, and gansynth's trainer."""
-        from gansynth.runtime.machine import cores
-        from gansynth_nnunet.doctor import lines
-
-        return lines(request.root, quick=request.quick, cores=cores())
 
     def _train(self, config: Path, request: TrainingRequest, more: Sequence[str]) -> None:
         host = self.host

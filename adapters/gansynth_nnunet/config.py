@@ -80,6 +80,8 @@ class TrainerSettings(HostOptions):
 class NnunetSettings(TrainerSettings):
     """``gansynth augment --target nnunet --set``."""
 
+    place: ClassVar[str] = "results"
+
     trainer: Annotated[str, AfterValidator(_class_name)] = Field(
         "nnUNetTrainer", description="nnU-Net's trainer to extend, e.g. nnUNetTrainerDA5"
     )

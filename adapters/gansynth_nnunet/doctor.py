@@ -11,11 +11,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from gansynth.core.host_commands import DoctorRequest
+from gansynth.hosts.doctor import package_line
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.machine import DoctorLine
+from gansynth.runtime.machine import DoctorLine, cores
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.paths import ROOT_VARIABLE, NnunetRoot
 
+PACKAGES = ("nnunetv2", "batchgeneratorsv2", "blosc2")
 EXT_VARIABLE = "nnUNet_extTrainer"
 WORKERS = "nnUNet_n_proc_DA"
 DEFAULT_WORKERS = 12  # workers that nnU-Net starts on an unknown machine
@@ -33,18 +36,15 @@ PURPOSE = {
 }
 
 
-def lines(root: str | None = None, *, quick: bool = False, cores: int = 1) -> Iterator[DoctorLine]:
-    """Check nnU-Net's environment; its version is checked with the other packages.
-
-    Args:
-        root: folder of nnU-Net's folders, instead of its environment.
-        quick: skip the check that takes seconds: finding the trainer as nnU-Net does.
-    """
-    yield from folder_lines(root)
-    yield worker_line(cores)
+def lines(request: DoctorRequest) -> Iterator[DoctorLine]:
+    """Check nnU-Net's packages and environment; ``quick`` does not find the trainer as it does."""
+    for package in PACKAGES:
+        yield package_line(package)
+    yield from folder_lines(request.root)
+    yield worker_line(cores())
     yield torchvision_line()
     yield ext_trainer_line()
-    if not quick and importlib.util.find_spec("nnunetv2") is not None:
+    if not request.quick and importlib.util.find_spec("nnunetv2") is not None:
         yield look_up_line()
 
 

@@ -16,7 +16,6 @@ from threading import Event, Thread
 from gansynth.core.host_commands import CommandReport, PrepareRequest
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
-from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import stepping
 from gansynth_nnunet.cases import PreprocessedArrays, write_hashes
 from gansynth_nnunet.dataset import RawSet, raw_cases
@@ -35,15 +34,14 @@ Progress = Callable[[str, int, int], None]
 _WORKERS = "nnUNet_n_proc_DA"
 
 
-def prepare(request: PrepareRequest) -> CommandReport:
+def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
     """Implement ``gansynth prepare nnunet:ID``: check, fingerprint, plan and preprocess.
 
     What is done already is not done again. nnU-Net starts its workers by spawning: a script that
     calls this needs ``if __name__ == "__main__":``. Plans other than the default must exist
     already.
     """
-    settings = read_settings(PrepareSettings, request.settings, "prepare of nnunet")
-    settings.check_small()
+    options.check_small()
     asked = request.request
     root = NnunetRoot.find(asked.root)
     dataset = root.dataset(asked.where)
@@ -61,7 +59,7 @@ def prepare(request: PrepareRequest) -> CommandReport:
         raw = raw_cases(root.raw / dataset)
         plans_name = asked.plans or DEFAULT_PLANS
         job = _PrepareJob(
-            root, dataset, raw, plans_name, settings.voxels, request.processes, tell, seconds
+            root, dataset, raw, plans_name, options.voxels, request.processes, tell, seconds
         )
         _plan(job, request.force)
         plans = NnunetPlans.read(job.folder, job.plans)
@@ -70,19 +68,19 @@ def prepare(request: PrepareRequest) -> CommandReport:
             plans.configuration(configuration)
         for configuration in configurations:
             _preprocess(job, plans, configuration, request.force)
-        if settings.small:
-            write_small_plans(plans.path, settings, configurations)
+        if options.small:
+            write_small_plans(plans.path, options, configurations)
     warned = [finding for finding in findings if finding.level == "warning"]
     for finding in warned:
         request.reporter.warn(finding.message)
-    small = ("--plans", settings.name) if settings.small else ()
+    small = ("--plans", options.name) if options.small else ()
     words = [("--subjects", asked.subjects), ("--root", asked.root)]
     option = [text for name, value in words if value for text in (name, value)]
     data = ("--data", f"nnunet:{asked.where}", "-c", configurations[0], *option)
     return CommandReport(
         {
             "dataset": dataset,
-            "plans": (job.plans, settings.name) if settings.small else (job.plans,),
+            "plans": (job.plans, options.name) if options.small else (job.plans,),
             "configurations": configurations,
             "seconds": seconds,
             "warnings": [vars(finding) for finding in warned],

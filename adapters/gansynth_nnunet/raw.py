@@ -56,6 +56,9 @@ def open_raw(request: SourceRequest) -> VolumeSource:
     return VolumeSource(absolute(request, request.where), listing, options)
 
 
+open_raw.by_name = True  # type: ignore[attr-defined]
+
+
 def _with_channels(listing: VolumeSet, channels: Sequence[str] | None) -> VolumeSet:
     """Select and order the channels of a data set as requested."""
     if channels is None:

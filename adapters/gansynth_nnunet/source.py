@@ -63,6 +63,9 @@ def open_nnunet(request: SourceRequest) -> NnunetSource:
     return NnunetSource(request)
 
 
+open_nnunet.by_name = True  # type: ignore[attr-defined]
+
+
 class NnunetSource(Preprocessed):
     """One fold of a preprocessed nnU-Net data set."""
 

@@ -3,7 +3,7 @@
 The installed detectors are not modified. Heavy packages are imported on use.
 """
 
-from gansynth.core.hookspecs import Register, hookimpl, lazily
+from gansynth.core.hookspecs import Register, RegisterCommand, hookimpl, lazily
 
 
 @hookimpl
@@ -19,3 +19,9 @@ def register_checks(register: Register) -> None:
 @hookimpl
 def register_adapters(register: Register) -> None:
     register("yolo", lazily("gansynth_yolo.adapter:YoloAdapter"))
+
+
+@hookimpl
+def register_commands(register: RegisterCommand) -> None:
+    register("import", "yolo", lazily("gansynth_yolo.import_slices:import_slices"))
+    register("doctor", "yolo", lazily("gansynth_yolo.doctor:lines"))

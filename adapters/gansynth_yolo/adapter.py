@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import (
     Adapter,
-    CommandReport,
-    DoctorRequest,
     ExportRequest,
     HostArrays,
-    ImportRequest,
     Mix,
     MixConfig,
     TrainingResult,
@@ -41,12 +38,10 @@ from gansynth.hosts.sample_source import check_schema
 from gansynth.hosts.session import CachedResult, training_in
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth.runtime.machine import DoctorLine
 from gansynth_yolo.config import RUNS, WEIGHTS, YoloChoices, YoloConfig, YoloSettings
 from gansynth_yolo.detectors import detector
 from gansynth_yolo.evaluation import SPLITS, metrics_of
 from gansynth_yolo.guards import SAME, hint, open_sample_source, sample_bytes
-from gansynth_yolo.import_slices import ImportSettings, import_asked
 from gansynth_yolo.mixed import EpochSlots
 from gansynth_yolo.session import COMPARED, describe
 from gansynth_yolo.source import YoloSource
@@ -63,7 +58,6 @@ class YoloAdapter(Adapter):
     title: ClassVar[str] = "YOLO"
     length_option: ClassVar[str] = "epochs"
     Options = YoloSettings
-    ImportOptions = ImportSettings
     needs: ClassVar[Literal["labels", "boxes"]] = "boxes"
     any_size: ClassVar[bool] = True
     exact_over: ClassVar[Literal["batch", "epoch"]] = "epoch"
@@ -210,18 +204,6 @@ class YoloAdapter(Adapter):
         export = YoloExport(self.host, request)
         self.check_origin(request.mix_config)
         return export.run()
-
-    @classmethod
-    def import_dataset(cls, request: ImportRequest) -> CommandReport:
-        """Write slices of labelled volumes as images with label files; see ``import_asked``."""
-        return import_asked(request)
-
-    @classmethod
-    def doctor(cls, request: DoctorRequest) -> Iterator[DoctorLine]:
-        """Check whether the releases of both YOLO packages are supported."""
-        from gansynth_yolo.doctor import lines
-
-        return lines()
 
     def _config(self, request: TrainingRequest) -> YoloConfig:
         mix_config = request.mix_config

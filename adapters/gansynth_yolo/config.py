@@ -1,4 +1,4 @@
-"""Options of a detector's training: ``--set``, ``--detector``, and arguments after ``--``."""
+"""Options of a detector's training: settings, and arguments after ``--``."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ WEIGHTS = "detector"  # folder in the output for the detector's own files
 class YoloSettings(HostOptions):
     """``gansynth augment --target yolo --set``."""
 
-    flags: ClassVar[Mapping[str, str]] = {"detector": "--detector"}
+    place: ClassVar[str] = "output"
 
     detector: Literal["libreyolo", "ultralytics"] = Field(
-        "libreyolo", description="which library trains, as --detector"
+        "libreyolo", description="which library trains: libreyolo (MIT) or ultralytics (AGPL-3.0)"
     )
     model: str | None = Field(
         None,

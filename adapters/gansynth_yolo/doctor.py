@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gansynth.core.host_commands import DoctorRequest
 from gansynth.hosts.record import version_of
 from gansynth.runtime.errors import extra_hint
 from gansynth.runtime.machine import DoctorLine
@@ -12,7 +13,7 @@ from gansynth_yolo.agpl import options
 from gansynth_yolo.libraries import dotted, release_of
 
 
-def lines() -> Iterator[DoctorLine]:
+def lines(request: DoctorRequest) -> Iterator[DoctorLine]:
     """Check whether the release of each package is supported, without importing it."""
     for package, extra, releases, licence in (
         ("libreyolo", "yolo", (libre_options.LEAST, libre_options.BELOW), "MIT"),

@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 from pydantic import Field
 
-from gansynth.core import host_commands
 from gansynth.core.adapter import HostOptions
+from gansynth.core.host_commands import CommandReport, ImportRequest
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Case, FloatArray
 from gansynth.core.source import CaseSource
@@ -21,7 +21,6 @@ from gansynth.data.read_options import refuse_idle_read
 from gansynth.report.png import png_bytes, scaled
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder, write_json_atomic
-from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import counting
 from gansynth.runtime.version import __version__
 from gansynth.sampling.run_source import open_source
@@ -58,7 +57,7 @@ class SliceImportReport:
     clipped: float = 0.0  # share of pixels beyond the window
 
 
-def import_asked(request: host_commands.ImportRequest) -> host_commands.CommandReport:
+def import_slices(request: ImportRequest, options: ImportSettings) -> CommandReport:
     """Run ``gansynth import slices:KIND:WHERE yolo:FOLDER``: all is written, or nothing.
 
     ``train`` has the training cases of its fold, ``val`` those held out, so subjects do not
@@ -76,16 +75,15 @@ def import_asked(request: host_commands.ImportRequest) -> host_commands.CommandR
             f"--folds {request.folds}: a YOLO data set has one split, expected folds of the "
             f"source; say --read folds={request.folds}"
         )
-    settings = read_settings(ImportSettings, request.settings, "import to yolo")
     refuse_idle_read(request.request, request.request.read)
     source = open_source(request.request)
-    _check(source, settings.bits)
+    _check(source, options.bits)
     folder = Path(request.where)
     report = SliceImportReport(str(folder))
     cases = {"train": source.train_ids, "val": source.held_out_ids}
     total = 2 * len(cases["train"]) + len(cases["val"])
     with counting(request.reporter, "import") as progress, whole_folder(folder) as temporary:
-        writer = _SliceWriter(source, temporary, settings, request.seed, report)
+        writer = _SliceWriter(source, temporary, options, request.seed, report)
         writer.fit(_counted(cases["train"], 0, total, progress))
         done = len(cases["train"])
         for split, ids in cases.items():
@@ -96,7 +94,7 @@ def import_asked(request: host_commands.ImportRequest) -> host_commands.CommandR
         progress(total, total)
     data = str(folder / "data.yaml")
     then = ("check", f"yolo:{data}", "--read", f"volumes={VOLUMES}")
-    return host_commands.CommandReport({**vars(report), "data": data}, then=then)
+    return CommandReport({**vars(report), "data": data}, then=then)
 
 
 def _counted(

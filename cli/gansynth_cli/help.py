@@ -1,13 +1,20 @@
-"""Help in groups, and the completion of names and keys."""
+"""Help in groups, options of a target as flags, and the completion of names and keys."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+Models = Callable[[Mapping[str, Any]], Mapping[str, "type[BaseModel]"]]
+SETTINGS, ONLY_SET = "gansynth_cli.settings", "gansynth_cli.only_set"
+"""Keys of a context's further options, and of the names of settings that are no flags."""
 GROUPS = {
     "Data": (
         *("data", "configuration", "plans", "fold", "subjects", "read", "synthetic_source"),
@@ -23,42 +30,92 @@ GROUPS = {
         *("restarts", "strict", "allow_empty_bank"),
     ),
     "Target framework": (
-        *("target", "detector", "engine", "deepmedic", "deepmedic_python", "host_augmentation"),
-        *("real_in_generator_space", "export", "content"),
+        *("target", "host_augmentation", "real_in_generator_space", "export", "content"),
     ),
 }
 """Heading -> parameters below it; all others are about the run."""
-HOSTS = {
-    "detector": "yolo",
-    "engine": "deepmedic",
-    "deepmedic": "deepmedic",
-    "deepmedic_python": "deepmedic",
-    "real_in_generator_space": "deepmedic",
-    "export": "nnunet",
-}
-"""Parameter of one target framework -> its name."""
 
 
 class GroupedCommand(click.Command):
     """A command with many options: its help has a heading for each kind of them."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write options by group; those of one framework only where it is the target."""
-        target, rows = ctx.params.get("target"), dict[str, list[tuple[str, str]]]()
+        """Write options by group."""
+        rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (*GROUPS, "Run")}
         for parameter in self.get_params(ctx):
-            name, row = parameter.name or "", parameter.get_help_record(ctx)
+            name, row = parameter.name, parameter.get_help_record(ctx)
             heading = next((title for title, names in GROUPS.items() if name in names), "Run")
-            shown = isinstance(parameter, click.Option) and HOSTS.get(name, target) == target
-            if row is not None and shown:
+            if isinstance(parameter, SettingOption):
+                heading = parameter.heading
+            if row is not None and isinstance(parameter, click.Option):
                 rows.setdefault(heading, []).append(row)
-        for heading in (*GROUPS, "Run"):
-            if heading in rows:
-                with formatter.section(heading):
-                    formatter.write_dl(rows[heading])
-        if any(parameter.name in HOSTS for parameter in self.params):
-            more = f"options {target}" if target else "augment --target NAME --help"
+        for heading in filter(rows.get, rows):
+            with formatter.section(heading):
+                formatter.write_dl(rows[heading])
+
+        if keys := ctx.meta.get(ONLY_SET):
             formatter.write_paragraph()
-            formatter.write_text(f"More options of the framework: gansynth {more}")
+            formatter.write_text(f"By --set KEY=VALUE only: {', '.join(keys)}.")
+
+
+class SettingOption(click.Option):
+    """A field of a model of options as a flag; its text is read by that model."""
+
+    def __init__(self, key: str, model: type[BaseModel], default: str, heading: str) -> None:
+        self.key, self.heading = key, heading
+        field = model.model_fields[key]
+        on = {"is_flag": False, "flag_value": "yes"} if field.annotation is bool else {}
+        super().__init__(
+            [f"--{key.replace('_', '-')}", f"setting_{key}"],
+            metavar="[yes|no]" if on else "VALUE",
+            help=(field.description or "") + (f"  [default: {default}]" if default else ""),
+            **on,
+        )
+
+
+class SettingsCommand(GroupedCommand):
+    """A command with further flags: the options of its target, or of all hosts.
+
+    Their texts reach the function among ``settings``, as those of ``--set`` do. A field that is
+    called as an option of the command itself is no flag.
+
+    Args:
+        models: typed parameters -> heading -> model of options.
+    """
+
+    def __init__(self, *args: Any, models: Models, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.models = models
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the options of the command, then those of the models."""
+        return [*super().get_params(ctx), *ctx.meta.get(SETTINGS, ())]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what is typed, also the flags that it brings."""
+        from gansynth.runtime.option_kinds import option_rows
+        from gansynth.runtime.options import FlagText, put_setting
+
+        ctx.meta[SETTINGS] = flags = list[SettingOption]()
+        ctx.meta[ONLY_SET] = only_set = list[str]()
+        parser = self.make_parser(ctx)
+        parser.ignore_unknown_options = True  # they may be among the flags
+        typed, _, _ = parser.parse_args([*args])
+        taken = {flag for param in self.params for flag in (*param.opts, *param.secondary_opts)}
+        for heading, model in self.models(typed).items():
+            for key, default, _ in option_rows(model):
+                flag = SettingOption(key, model, default, heading)
+                if flag.opts[0] in taken:
+                    only_set.append(key)
+                else:
+                    flags.append(flag)
+        left: list[str] = super().parse_args(ctx, args)
+        settings = ctx.params.setdefault("settings", {})
+        for flag in flags:
+            text = ctx.params.pop(str(flag.name))
+            if text is not None:
+                put_setting(settings, flag.key, FlagText(text), flag.opts[0])
+        return left
 
 
 def complete_names(*kinds: str) -> Complete:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth_cli.common import Hint, summary, table, then
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import CommandReport
+    from gansynth.core.host_commands import CommandReport
     from gansynth.core.schema import Schema
     from gansynth_cli.common import Output
 

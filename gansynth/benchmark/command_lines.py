@@ -56,8 +56,6 @@ def augment_words(
     """
     host, arm = spec["host"], spec["arm"]
     words = ["augment", "--target", host["target"], *source_words(request)]
-    words += ["--engine", host["engine"]] if host["engine"] else []
-    words += ["--detector", host["detector"]] if host["detector"] else []
     words += ["--ratio", arm["ratio"], "--schedule", arm["schedule"]]
     if run is not None:
         words += ["--generator", str(run), *_drawn(arm)]

@@ -85,9 +85,7 @@ class HostPlan(ClosedModel):
     )
     steps: Count = Field(description="optimiser steps of every training")
     title: str = Field("", description="in reports; default: derived from the target")
-    engine: str | None = Field(None, description="deepmedic: torch, or deepmedic")
-    detector: str | None = Field(None, description="yolo: libreyolo, or ultralytics")
-    set: Settings = Field(default_factory=dict, description="as after --set")
+    set: Settings = Field(default_factory=dict, description="options of the target")
     options: tuple[str, ...] = Field((), description="as after --")
     env: Settings = Field(default_factory=dict, description="environment variables of its training")
 

@@ -271,17 +271,14 @@ class BenchmarkDesign:
     def host(self, arm: ArmPlan, cases: int) -> dict[str, Any]:
         """Return target, settings and options of the host for an arm on ``cases`` cases."""
         host = self.plan.host
-        given_settings = {**host.set, "detector": host.detector or host.set.get("detector", "")}
         settings = {**host.set, **self._length(arm.name, cases)}
-        options = self.adapter.impartial(host.options, given_settings)
+        options = self.adapter.impartial(host.options, host.set)
         if arm.augmentation == "heavier":
-            extra, words = self.adapter.heavier(given_settings)
+            extra, words = self.adapter.heavier(host.set)
             settings, options = {**settings, **extra}, (*options, *words)
         named = {"regions": formulas(self.plan.regions)} if self._takes_regions else {}
         return {
             "target": host.target,
-            "engine": host.engine,
-            "detector": host.detector,
             "set": {**settings, **arm.set, **named},
             "options": [*options],
         }

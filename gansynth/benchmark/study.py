@@ -152,8 +152,7 @@ def host_of(plan: BenchmarkPlan, source: CaseSource) -> Adapter:
     """Open the adapter of the plan's host on its cases."""
     adapter = plan.host.adapter(source)
     if not plan.host.finds_boxes:  # they are evaluated separately
-        engine = {"engine": plan.host.engine} if plan.host.engine else {}
-        adapter.check_judged({**plan.host.set, **engine})
+        adapter.check_judged(plan.host.set)
     if plan.operating_point is not None:
         adapter.saving_levels()  # refused before anything is trained
     return adapter

@@ -4,14 +4,16 @@ The host is the framework you train, e.g. nnU-Net. An adapter's ``source`` reads
 cases. Its ``start`` trains the host with a share of its samples taken from a sample bank. The
 host's installation is not changed.
 
-``gansynth import``, ``prepare``, ``splits`` and ``doctor`` are optional class methods.
+``gansynth import``, ``prepare``, ``splits`` and ``doctor`` are commands of their own:
+``register_commands``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,37 +22,27 @@ import numpy.typing as npt
 
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import (
-    CommandReport,
-    DoctorRequest,
     ExportRequest,
-    ImportRequest,
-    PrepareRequest,
-    SplitsRequest,
     TrainingFolder,
     TrainingRequest,
 )
 from gansynth.core.lineage import CaseRecord, guard_host
 from gansynth.core.mix_config import Mix, MixConfig, MixerConfig, TrainingResult
 from gansynth.core.prediction import Prediction
+from gansynth.core.registry import installed
 from gansynth.core.schema import Sample, Schema
-from gansynth.core.source import CaseSource, FoldSplit
+from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.machine import DoctorLine
+from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.options import SetOptions
 
 __all__ = [
     "Adapter",
-    "CommandReport",
-    "DoctorRequest",
     "ExportRequest",
     "HostArrays",
     "HostOptions",
-    "ImportRequest",
     "Mix",
     "MixConfig",
-    "PrepareRequest",
-    "SplitsRequest",
     "TrainingFolder",
     "TrainingRequest",
     "TrainingResult",
@@ -67,7 +59,10 @@ def shortened(settings: Mapping[str, str], share: float, option: str) -> dict[st
 
 
 class HostOptions(SetOptions):
-    """Base of a host's options, which a user gives as ``--set KEY=VALUE``."""
+    """Base of a host's options, which a user gives as ``--KEY VALUE`` or ``--set KEY=VALUE``."""
+
+    place: ClassVar[str] = ""
+    """Key of the folder of a training's results, which ``-o`` sets; none if there is no such."""
 
 
 class Adapter(ABC):
@@ -79,11 +74,9 @@ class Adapter(ABC):
     length_option: ClassVar[str] = "steps"
     """The option whose number is proportional to the optimiser steps; ``lasting`` sets it."""
     Options: ClassVar[type[HostOptions]] = HostOptions
-    """Valid keys of ``--set`` in ``gansynth augment``; ``read_settings`` reads them."""
-    ImportOptions: ClassVar[type[HostOptions]] = HostOptions
-    """Valid keys of ``--set`` in ``gansynth import``."""
-    PrepareOptions: ClassVar[type[HostOptions]] = HostOptions
-    """Valid keys of ``--set`` in ``gansynth prepare``."""
+    """Settings of ``gansynth augment``, each a flag of the command and a key of ``--set``. A field
+    that is called as an option of the command itself (``device``) is a key of ``--set`` only.
+    ``read_settings`` reads them."""
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
     """The training target that the host reads from a sample, beside its image."""
     any_size: ClassVar[bool] = False
@@ -97,6 +90,8 @@ class Adapter(ABC):
     that the user gives. Hosts that address by name have no folders."""
     rewrites_real: ClassVar[bool] = False
     """Whether the adapter can also pass real cases through the generator's space."""
+    variables: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of the environment variables that the host reads: jobs elsewhere get them, too."""
 
     def __init__(self, source: CaseSource) -> None:
         self.source = source
@@ -153,6 +148,16 @@ class Adapter(ABC):
         guard_host(source.host, self.source.host)
         return lambda sample: sample
 
+    @classmethod
+    def trains_into(cls, settings: Mapping[str, str], options: Sequence[str]) -> bool:
+        """Whether ``-o`` is the folder of a training's results, and no data set to write.
+
+        Args:
+            settings: set for the training.
+            options: arguments after ``--``.
+        """
+        return cls.exports != "folder"
+
     @abstractmethod
     def check(self, request: TrainingRequest) -> None:
         """Check everything about a training that is known before it starts, without writing.
@@ -175,8 +180,8 @@ class Adapter(ABC):
         if mix_config.real_in_generator_space and not self.rewrites_real:
             raise UsageFault(
                 f"--real-in-generator-space: {self.name} takes real cases as they are, expected a "
-                "host that can bring them through the generator's space, such as deepmedic; leave "
-                "it out"
+                "host that can bring them through the generator's space"
+                f"{hosts_that(lambda host: host.rewrites_real)}; leave it out"
             )
 
     def lasting(
@@ -200,7 +205,7 @@ class Adapter(ABC):
         """
         raise UsageFault(
             f"{self.name}: does not say how it trains for a number of steps, expected a host that "
-            "does, such as nnunet or segmenter"
+            f"does{hosts_that(lambda host: host.lasting is not Adapter.lasting)}"
         )
 
     @classmethod
@@ -311,7 +316,7 @@ class Adapter(ABC):
         """
         raise UsageFault(
             f"operating_point: {cls.name} keeps no probabilities of held-out cases, expected a "
-            "host that does, such as segmenter or nnunet; leave it out"
+            f"host that does{hosts_that(_keeps_levels)}; leave it out"
         )
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
@@ -327,8 +332,9 @@ class Adapter(ABC):
             DataFault: the training is not finished.
         """
         raise UsageFault(
-            f"{self.name} leaves no label maps of held-out cases, expected a host that "
-            "does, such as nnunet, deepmedic or segmenter; its own metrics are in its outcome"
+            f"{self.name} leaves no label maps of held-out cases, expected a host that does"
+            f"{hosts_that(lambda host: host.judged is not Adapter.judged)}; its own metrics are in "
+            "its outcome"
         )
 
     def export(self, request: ExportRequest) -> Mapping[str, Any]:
@@ -343,61 +349,19 @@ class Adapter(ABC):
             GansynthError: what ``check`` refuses; a name that is taken; the disk is full.
         """
         raise UsageFault(
-            f"{request.name}: {self.name} has no data sets to write; expected a host that has, "
-            "such as nnunet, deepmedic or yolo"
+            f"{request.name}: {self.name} has no data sets to write; expected a host that has"
+            f"{hosts_that(lambda host: host.exports != 'nothing')}"
         )
 
-    # -- commands for data sets, and doctor ------------------------------------------------------
 
-    @classmethod
-    def import_dataset(cls, request: ImportRequest) -> CommandReport:
-        """Copy a data set into the host's own layout: ``gansynth import``.
+def hosts_that(can: Callable[[type[Adapter]], bool]) -> str:
+    """Return the installed hosts that can do something, as an end of messages: ``: a, b``."""
+    registry, names = installed(), []
+    for name in registry.names("adapters"):
+        with contextlib.suppress(GansynthError):  # of a plugin that does not load
+            names += [name] if can(registry.adapter(name)) else []
+    return f": {', '.join(names)}" if names else ""
 
-        Optional; the base class refuses.
 
-        Raises:
-            UsageFault: a kind of source that the host does not import, or an invalid setting.
-            GansynthError: unreadable data; a target that exists; the disk is full.
-        """
-        raise UsageFault(
-            f"{request.source} to {cls.name}:{request.where}: {cls.name} imports nothing, expected "
-            "a host that does, such as nnunet or yolo"
-        )
-
-    @classmethod
-    def prepare(cls, request: PrepareRequest) -> CommandReport:
-        """Plan and preprocess a data set for the host: ``gansynth prepare``.
-
-        Optional; the base class refuses. Work already done is not repeated.
-
-        Raises:
-            UsageFault: no such data set or configuration, or an invalid setting.
-            GansynthError: unsuitable data; the disk is full.
-        """
-        raise UsageFault(
-            f"{cls.name}:{request.request.where}: {cls.name} has nothing to prepare, expected a "
-            "host that has, such as nnunet"
-        )
-
-    @classmethod
-    def make_splits(cls, request: SplitsRequest) -> Sequence[FoldSplit]:
-        """Write the folds of a data set so that no subject is split: ``gansynth splits``.
-
-        Optional; the base class refuses.
-
-        Returns:
-            The ``train`` and ``val`` cases of each fold.
-
-        Raises:
-            UsageFault: no such data set, or another split exists and may not be overwritten.
-            GansynthError: cases without a subject; the disk is full.
-        """
-        raise UsageFault(
-            f"{cls.name}:{request.request.where}: {cls.name} has no folds to write, expected a "
-            "host that has, such as nnunet; many sources make their own: --read folds=N"
-        )
-
-    @classmethod
-    def doctor(cls, request: DoctorRequest) -> Iterator[DoctorLine]:
-        """Check what the host needs of this machine: ``gansynth doctor``. An error is one line."""
-        return iter(())
+def _keeps_levels(host: type[Adapter]) -> bool:
+    return host.saving_levels.__func__ is not Adapter.saving_levels.__func__  # type: ignore[attr-defined]

@@ -24,6 +24,9 @@ hookimpl = pluggy.HookimplMarker("gansynth")
 
 Register = Callable[[str, Callable[[], Any]], None]
 """``register(name, load)``: nothing is imported before ``load()`` is called."""
+RegisterCommand = Callable[[str, str, Callable[[], Any]], None]
+VERBS = ("import", "prepare", "splits", "doctor")
+"""Commands for data sets of a host, and for what a host needs of the machine."""
 
 
 @hookspec
@@ -34,6 +37,15 @@ def register_generators(register: Register) -> None:
 @hookspec
 def register_adapters(register: Register) -> None:
     """Register adapters of frameworks; ``load()`` returns the subclass of ``Adapter``."""
+
+
+@hookspec
+def register_commands(register: RegisterCommand) -> None:
+    """Register commands of a host, ``register(verb, host, load)``; ``load()`` returns a function.
+
+    It takes the request of the verb (one of ``VERBS``), and ``options`` if it has any: their
+    annotation is a model of the keys of ``--set``. See ``gansynth.core.host_commands``.
+    """
 
 
 @hookspec

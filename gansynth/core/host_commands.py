@@ -1,15 +1,18 @@
-"""Requests and reports of a host's data set commands (methods of ``Adapter``)."""
+"""Requests and reports of a host, and its commands (``register_commands``)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from gansynth.core.bank_options import BankSize
 from gansynth.core.mix_config import MixConfig
+from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
+from gansynth.runtime.options import OptionModel, SetOptions, read_settings
 from gansynth.runtime.progress import NullReporter, Reporter
 
 
@@ -88,8 +91,7 @@ class ImportRequest:
     """``gansynth import SOURCE HOST:WHERE``.
 
     ``where``: the text behind the host's name and the colon: its data set, or a folder. ``folds``:
-    number of folds to write; None if not given. ``settings``: ``--set`` values of
-    ``Adapter.ImportOptions``.
+    number of folds to write; None if not given. The command returns a ``CommandReport``.
     """
 
     source: str
@@ -97,7 +99,6 @@ class ImportRequest:
     where: str
     folds: int | None
     seed: int
-    settings: Mapping[str, str]
     reporter: Reporter
 
     @property
@@ -110,13 +111,12 @@ class ImportRequest:
 class PrepareRequest:
     """``gansynth prepare HOST:WHERE``.
 
-    ``configurations``: those of the host to preprocess; none for its usual ones. ``settings``:
-    ``--set`` values, see ``Adapter.PrepareOptions``.
+    ``configurations``: those of the host to preprocess; none for its usual ones. Work already done
+    is not repeated without ``force``. The command returns a ``CommandReport``.
     """
 
     request: SourceRequest
     configurations: Sequence[str]
-    settings: Mapping[str, str]
     processes: int
     force: bool
     reporter: Reporter
@@ -124,7 +124,10 @@ class PrepareRequest:
 
 @dataclass(frozen=True)
 class SplitsRequest:
-    """``gansynth splits HOST:WHERE``. ``folds``: number of folds, at least 2."""
+    """``gansynth splits HOST:WHERE``: folds in which no subject is split.
+
+    ``folds``: number of folds, at least 2. The command returns their ``FoldSplit``s.
+    """
 
     request: SourceRequest
     folds: int
@@ -134,12 +137,31 @@ class SplitsRequest:
 
 @dataclass(frozen=True)
 class DoctorRequest:
-    """``gansynth doctor``, which checks every host.
+    """``gansynth doctor``, which checks every host. The command yields ``DoctorLine``s.
 
-    ``quick``: skip checks that take seconds. ``settings``: of any host; each ignores those of
-    others.
+    ``quick``: skip checks that take seconds.
     """
 
     root: str | None
     quick: bool
-    settings: Mapping[str, str]
+
+
+def options_of(command: Callable[..., Any]) -> type[OptionModel]:
+    """Return the model of a command's settings: the annotation of its parameter ``options``."""
+    model: type[OptionModel] = inspect.get_annotations(command, eval_str=True).get(
+        "options", SetOptions
+    )
+    return model
+
+
+def run_command(verb: str, host: str, request: Any, settings: Mapping[str, str]) -> Any:
+    """Run a host's command.
+
+    Raises:
+        UsageFault: the host has no such command, or a setting is unknown or invalid.
+        GansynthError: what the command refuses.
+    """
+    command = installed().command(verb, host)
+    model = options_of(command)
+    options = read_settings(model, settings, f"{verb} of {host}")
+    return command(request, options) if model.model_fields else command(request)

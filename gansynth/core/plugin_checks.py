@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 import signal
 import sys
@@ -125,6 +126,8 @@ def check_loaded(kind: str, loaded: object) -> None:
     if base is None:
         if not callable(loaded):
             raise InvalidPlugin(f"load() returned {_shown(loaded)}, expected a function")
+        if kind == "commands":
+            inspect.get_annotations(loaded, eval_str=True)  # they name the model of its options
         return
     expected = base()
     if not isinstance(loaded, type) or not issubclass(loaded, expected):

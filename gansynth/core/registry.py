@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 GROUP = "gansynth"
 KINDS = (
-    *("generators", "adapters", "sources", "edits", "checks", "metrics", "recipes", "filters"),
-    "arms",
+    *("generators", "adapters", "commands", "sources", "edits", "checks", "metrics", "recipes"),
+    *("filters", "arms"),
 )
 
 
@@ -74,6 +74,22 @@ class Registry:
         """Return the adapter class registered for a target framework (``nnunet``)."""
         loaded: type[Adapter] = self.load("adapters", name)
         return loaded
+
+    def hosts(self, verb: str) -> tuple[str, ...]:
+        """Return the hosts with a command (``prepare``), sorted."""
+        commands = (key.partition(" ") for key in self.names("commands"))
+        return tuple(host for of, _, host in commands if of == verb)
+
+    def command(self, verb: str, host: str) -> Callable[..., Any]:
+        """Return the function of a host's command; UsageFault: names the hosts that have one."""
+        hosts = self.hosts(verb)
+        if host not in hosts:
+            raise UsageFault(
+                f"gansynth {verb}: {host!r} has no such command, expected one of: "
+                f"{', '.join(hosts) or 'none'}.{did_you_mean(host, hosts)}"
+            )
+        function: Callable[..., Any] = self.load("commands", f"{verb} {host}")
+        return function
 
     def edit(self, name: str) -> type[Edit]:
         """Return the condition edit registered under a name (``elastic``)."""
@@ -115,6 +131,16 @@ class Registry:
 
         def offer(kind: str, label: str, load: Callable[[], Any]) -> None:
             check_offer(kind, label, load)
+            claim(kind, label, load)
+
+        def offer_command(verb: str, host: str, load: Callable[[], Any]) -> None:
+            check_offer("commands", host, load)
+            if verb not in hookspecs.VERBS:
+                verbs = ", ".join(hookspecs.VERBS)
+                raise InvalidPlugin(f"register_commands: verb {verb!r}, expected one of: {verbs}")
+            claim("commands", f"{verb} {host}", load)
+
+        def claim(kind: str, label: str, load: Callable[[], Any]) -> None:
             taken = self.loaders[kind].get(label) or offers[kind].get(label)
             if taken is not None:
                 raise InvalidPlugin(f"{kind[:-1]} {label!r} is already registered by {taken[0]!r}")
@@ -127,7 +153,9 @@ class Registry:
             manager.check_pending()
             for kind in KINDS:
                 hook = getattr(manager.hook, f"register_{kind}")
-                hook(register=functools.partial(offer, kind))
+                hook(
+                    register=offer_command if kind == "commands" else functools.partial(offer, kind)
+                )
             self.plugins[name] = plugin
             for kind in KINDS:
                 self.loaders[kind].update(offers[kind])

@@ -194,7 +194,7 @@ class CaseSource(ABC):
         raise UsageFault(
             f"{self.name}: cases of {self.request.kind}: have no way back to whole volumes as "
             "their files hold them. A host's own preprocessing starts from these; expected a "
-            "generator fitted on volumes (nnunet-raw:, nifti:, msd:), or on the host's own cases"
+            "generator fitted on volumes as their files hold them, or on the host's own cases"
         )
 
     def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
@@ -214,7 +214,7 @@ class CaseSource(ABC):
         """
         raise UsageFault(
             f"{self.name}: a host's label maps of cases of {self.request.kind}: cannot be brought "
-            "to their voxels; expected volumes as their files hold them: nnunet-raw:, nifti:, msd:"
+            "to their voxels; expected volumes as their files hold them"
         )
 
     def boxes_around(self, labels: LabelArray) -> Boxes | None:
@@ -235,8 +235,7 @@ class CaseSource(ABC):
         """
         raise UsageFault(
             f"{self.name}: cases of {self.request.kind} cannot be split into other folds; expected "
-            "nnunet:, nnunet-raw:, nifti:, msd:, pictures:, yolo:, deepmedic:, or slices: of one "
-            "of these"
+            "the cases of another source, as files or in the layout of a host"
         )
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from gansynth.conditions.box_drawers import JitterOptions
 from gansynth.conditions.lesion_placement import LesionOptions
+from gansynth.core.host_commands import options_of
 from gansynth.core.registry import installed
 from gansynth.data.read_options import VolumeOptions
 from gansynth.data.slice_options import SliceOptions
@@ -37,6 +38,12 @@ OTHERS: dict[str, tuple[str, str, type[BaseModel]]] = {
 }
 """Options of what is not registered."""
 COLUMNS = ("key", "default", "meaning")
+COMMANDS = {
+    "import": "gansynth import SOURCE {}:WHERE --set KEY=VALUE",
+    "prepare": "gansynth prepare {}:WHERE --set KEY=VALUE",
+    "doctor": "gansynth doctor --KEY VALUE",
+}
+"""Command of a host -> how its options are given."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +150,12 @@ def _models_of(kind: str, name: str, loaded: Any) -> Iterator[tuple[str, type[Ba
         of = "the training loop of every generator" if loaded.trains() else "of every generator"
         yield f"the same; {of}", loop_options(loaded)
     elif kind == "adapters":
-        yield f"gansynth augment --target {name} --set KEY=VALUE", loaded.Options
-        if loaded.ImportOptions.model_fields:
-            yield f"gansynth import SOURCE {name}:WHERE --set KEY=VALUE", loaded.ImportOptions
-        if loaded.PrepareOptions.model_fields:
-            yield f"gansynth prepare {name}:WHERE --set KEY=VALUE", loaded.PrepareOptions
+        yield f"gansynth augment --target {name} --KEY VALUE, or --set KEY=VALUE", loaded.Options
+        registry = installed()
+        for verb, typed in COMMANDS.items():
+            if name in registry.hosts(verb):
+                model = options_of(registry.command(verb, name))
+                yield from [(typed.format(name), model)] if model.model_fields else []
     elif kind == "sources":
         yield f"--data {name}:WHERE --read KEY=VALUE", getattr(loaded, "read_options", None)
     elif kind == "metrics":

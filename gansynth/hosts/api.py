@@ -28,7 +28,6 @@ from gansynth.hosts.harm import will_it_harm
 from gansynth.hosts.words import (
     NEEDS,
     OF_SAMPLES,
-    PLACES,
     AugmentWords,
     data_set_name,
     host_data,
@@ -38,6 +37,7 @@ from gansynth.hosts.words import (
 from gansynth.metrics.segmentation.results import compared
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
+from gansynth.runtime.options import put_setting
 from gansynth.runtime.progress import NullReporter, Reporter, RichReporter
 from gansynth.runtime.words import Texts, as_path, as_texts, changed
 from gansynth.sampling.request_parsing import SampleWords, read_request
@@ -48,13 +48,6 @@ ONE_PAIR = (
     "gansynth benchmark measures it, by this plan"
 )
 READING = ("configuration", "plans", "fold", "subjects", "read", "root")
-HOST = {
-    "detector": "detector",
-    "engine": "engine",
-    "deepmedic": "deepmedic",
-    "deepmedic_python": "python",
-}
-"""Word -> setting of the target framework."""
 MANY = 1_000_000  # steps, to compare the lengths of epochs
 
 
@@ -86,10 +79,6 @@ def augment(
     read: Mapping[str, Any] | None = None,
     synthetic_source: str | None = None,
     root: str | None = None,
-    detector: str | None = None,
-    engine: str | None = None,
-    deepmedic: str | os.PathLike[str] | None = None,
-    deepmedic_python: str | os.PathLike[str] | None = None,
     schedule: str = "constant",
     bank: str | os.PathLike[str] | None = None,
     offline: bool = False,
@@ -130,11 +119,11 @@ def augment(
     Each argument is the option of that name; ``gansynth augment --help`` explains them.
 
     Args:
-        target: ``nnunet``, ``deepmedic``, ``yolo``, ``segmenter`` or a plugin's.
+        target: name of a registered framework.
         ratio: real to synthetic samples, ``1:1``.
         generator: a run, or its folder.
         options: for the framework's own command line, after ``--``.
-        set, settings: what follows ``--set``; ``gansynth.options(TARGET)`` has the keys.
+        set, settings: options of the target, which ``gansynth.options(TARGET)`` lists.
 
     Returns:
         What ``--json`` prints: counts, shares, folder, metrics on real held-out cases.
@@ -176,13 +165,8 @@ def run_augment(words: Mapping[str, Any], given: Collection[str], reporter: Repo
     asked.warn_of_idle(mix_config.ratio, reporter.warn)
     if taken:
         reporter.say(f"as {mix_config.run} was fitted: {taken}")
-    settings, out = host_settings(
-        *(settings, cls.Options.model_fields, words["target"]),
-        {key: words[word] for word, key in HOST.items()},
-        output=None if words["out"] is None else Path(words["out"]),
-        options=words["options"],
-        exports=cls.exports == "folder",
-    )
+    output = None if words["out"] is None else Path(words["out"])
+    settings, out = host_settings(cls, settings, words["options"], output)
     asked.check_export(out)
     adapter = cls(open_resolved(request, by_user="data " not in taken))
     adapter.check_ways(mix_config)
@@ -203,17 +187,17 @@ def _compare(words: Mapping[str, Any], given: Collection[str], reporter: Reporte
             f"--compare with --ratio {words['ratio']}: no sample is drawn, expected a ratio such "
             "as 1:1; the training without samples is added"
         )
-    out, apart = words["out"], installed().adapter(words["target"]).exports == "folder"
-    arms = {name: {**words, "compare": False} for name in ("without", "with")}
-    for name, arm in arms.items():
-        own = {key: f"{words['set'][key]}/{name}" for key in PLACES if key in words["set"]}
-        if out is not None and apart:  # -o alone would write a data set
-            own, arm["out"] = {"output": f"{out}/{name}"}, None
-        elif out is not None:
-            arm["out"] = Path(out) / name
-        arm["set"] = {**words["set"], **own}
+    place, settings = installed().adapter(words["target"]).Options.place, dict(words["set"])
+    arms = {}
+    given = [name for name in given if name != "compare"]
+    if place and words["out"] is not None:  # -o alone might write a data set
+        put_setting(settings, place, str(words["out"]), "-o")
+        given = [name for name in given if name != "out"]
+        words = {**words, "out": None}
+    for name in ("without", "with"):
+        own = {place: f"{settings[place]}/{name}"} if place in settings else {}
+        arms[name] = {**words, "compare": False, "set": {**settings, **own}}
     arms["without"] |= {"ratio": "1:0", "schedule": "constant"}
-    given = [name for name in given if name != "compare" and not (apart and name == "out")]
     real = [name for name in given if name not in (*OF_SAMPLES, "schedule")]
     planned = run_augment({**arms["with"], "dry_run": True}, given, NullReporter())
     arms["without"]["set"] |= as_long(planned.adapter, words)

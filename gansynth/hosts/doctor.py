@@ -1,11 +1,13 @@
 """Check this machine: packages, devices, plugins, and scratch banks.
 
 Each line names the item, its state, and the cure for a problem. The checks raise nothing. The
-adapter of each target framework (the framework you train, e.g. nnU-Net) adds its own lines.
+commands ``doctor`` of target frameworks (the framework you train) add their own lines.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import platform
 import shlex
@@ -13,15 +15,15 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any, Literal
 
-from gansynth.runtime.errors import extra_hint
+from gansynth.runtime.errors import GansynthError, extra_hint
 from gansynth.runtime.machine import GIB, DoctorLine
 from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
     from gansynth.core.host_commands import DoctorRequest
+    from gansynth.runtime.options import OptionModel
 
 ESSENTIAL = ("torch", "numpy", "scipy", "h5py", "nibabel", "safetensors")
-HOSTS = ("nnunetv2", "batchgeneratorsv2", "blosc2")
 EXTRAS: Mapping[str, tuple[str, str]] = {
     "monai": ("gansynth.mix in MONAI pipelines", "pip install monai"),
     "torchio": ("gansynth.mix in TorchIO pipelines", "pip install torchio"),
@@ -40,9 +42,8 @@ def examine() -> Iterator[DoctorLine]:
     yield DoctorLine(
         "ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}"
     )
-    requirements = _wanted()
-    for package in (*ESSENTIAL, *HOSTS):
-        yield package_line(package, requirements, essential=package in ESSENTIAL)
+    for package in ESSENTIAL:
+        yield package_line(package, essential=True)
     yield from device_lines()
     yield from machine.lines()
     yield from scratch_banks()
@@ -53,10 +54,10 @@ def examine() -> Iterator[DoctorLine]:
 # -- packages ------------------------------------------------------------------------------------
 
 
-def package_line(package: str, requirements: Mapping[str, Any], *, essential: bool) -> DoctorLine:
-    """Check one package: installed, of a suitable version, and importable."""
+def package_line(package: str, *, essential: bool = False) -> DoctorLine:
+    """Check one package: installed, of a version that gansynth needs, and importable."""
     state: Literal["bad", "note"] = "bad" if essential else "note"
-    needs = requirements.get(package, "")
+    needs = _requirements().get(package, "")
     install = f"pip install '{package}{needs}'" if str(needs) else f"pip install {package}"
     try:
         installed = version(package)
@@ -73,7 +74,8 @@ def package_line(package: str, requirements: Mapping[str, Any], *, essential: bo
     return DoctorLine("ok", package, installed)
 
 
-def _wanted() -> dict[str, Any]:
+@functools.cache
+def _requirements() -> dict[str, Any]:
     """Return the versions gansynth requires by its own metadata; empty if unreadable."""
     try:
         from packaging.requirements import Requirement
@@ -104,18 +106,37 @@ def plugin_lines() -> Iterator[DoctorLine]:
         yield DoctorLine("note", f"plugin {name}", f"left out: {reason}", cure)
 
 
-def host_lines(request: DoctorRequest) -> Iterator[DoctorLine]:
-    """Collect the lines of every registered adapter; one that fails to load is a line, too."""
+def host_options() -> dict[str, type[OptionModel]]:
+    """Return the options of every host's check, without those that do not load."""
+    from gansynth.core.host_commands import options_of
+    from gansynth.core.registry import installed
+
+    models = {}
+    for name in installed().hosts("doctor"):
+        with contextlib.suppress(GansynthError):
+            models[name] = options_of(installed().command("doctor", name))
+    return models
+
+
+def host_lines(request: DoctorRequest, settings: Mapping[str, str]) -> Iterator[DoctorLine]:
+    """Collect the lines of every host's check; one that fails is a line, too.
+
+    Args:
+        settings: of all hosts; each gets its own.
+    """
+    from gansynth.core.host_commands import run_command
     from gansynth.core.plugin_checks import guard_plugin_code, one_line
     from gansynth.core.registry import installed
 
-    registry = installed()
-    for name in registry.names("adapters"):
+    registry, models = installed(), host_options()
+    for name in registry.hosts("doctor"):
+        keys = models[name].model_fields if name in models else ()
+        own = {key: value for key, value in settings.items() if key in keys}
         try:
             with guard_plugin_code():
-                lines = list(registry.adapter(name).doctor(request))
-        except Exception as error:  # a failing adapter does not stop the others
-            origin = registry.origins.get(registry.loaders["adapters"][name][0])
+                lines = list(run_command("doctor", name, request, own))
+        except Exception as error:  # a failing host does not stop the others
+            origin = registry.origins.get(registry.loaders["commands"][f"doctor {name}"][0])
             package = f"gansynth_{name}" if origin is None else origin.distribution
             cure = f"if a package is missing or torn: install {package} again"
             lines = [DoctorLine("note", name, f"cannot be checked: {one_line(error)}", cure)]

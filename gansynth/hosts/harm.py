@@ -14,7 +14,6 @@ from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.words import PLACES
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.progress import Reporter
 
@@ -57,9 +56,9 @@ def real_alone(adapter: Adapter, request: TrainingRequest) -> dict[str, Any]:
     from gansynth.metrics.segmentation.evaluation import evaluate
     from gansynth.metrics.segmentation.regions import FOREGROUND
 
-    settings, mixed = request.settings, request.mix_config
-    beside = {k: str(Path(settings[k]).parent / "without") for k in PLACES if k in settings}
-    own = {key: value for key, value in settings.items() if key not in PLACES}
+    key, own, mixed = adapter.Options.place, dict(request.settings), request.mix_config
+    output = own.pop(key, None)
+    beside = {} if output is None else {key: str(Path(output).parent / "without")}
     real = replace(mixed, ratio=Ratio(1, 0), schedule=Schedule())
     plain = replace(real, run=None, bank=None, frozen=False, samples=SampleRequest(seed=mixed.seed))
     for place, mix_config in product(({}, beside), (real, plain)):

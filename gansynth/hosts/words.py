@@ -1,13 +1,12 @@
-"""How options of ``gansynth augment`` combine: engines, exports, baselines, data."""
+"""How options of ``gansynth augment`` combine: exports, baselines, data."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.adapter import Adapter
+from gansynth.core.adapter import Adapter, hosts_that
 from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
@@ -17,6 +16,7 @@ from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.options import FlagText, flag_of, put_setting
 from gansynth.runtime.words import Given
 from gansynth.sampling.run_source import requested, resolve_request
 
@@ -47,6 +47,12 @@ OF_SAMPLES = (
 class AugmentWords(Given):
     """The words of ``gansynth augment``."""
 
+    def called(self, name: str) -> str:
+        """Return what is typed for a word; for settings, the first flag."""
+        settings = self.words["set"] if name == "settings" else {}
+        flags = (flag_of(key) for key, text in settings.items() if isinstance(text, FlagText))
+        return next(flags, super().called(name))
+
     def warn_of_idle(self, ratio: Ratio, warn: Callable[[str], None]) -> None:
         """Warn of words without effect where no sample is used, e.g. at a baseline's ratio."""
         for message in self.idle(dict.fromkeys(OF_SAMPLES if ratio.p == 0 else (), "!ratio")):
@@ -69,7 +75,7 @@ class AugmentWords(Given):
         if export is not None and self.words["out"] is not None:
             raise UsageFault(
                 f"--export {export} with -o {self.words['out']}: one says where the data set goes, "
-                "expected --export for nnunet or -o for yolo and deepmedic; leave one out"
+                "expected --export for a name of the framework's, -o for a folder; leave one out"
             )
         option = "--export" if out is None else "-o"
         for name in self.given:
@@ -104,85 +110,24 @@ def mix_config_from(words: Mapping[str, Any], samples: SampleRequest) -> MixConf
     )
 
 
-CHECKOUT = "GANSYNTH_DEEPMEDIC"
-"""Variable with the checkout of DeepMedic, used without ``--deepmedic``."""
-ENGINE = "engine"
-PLACES = ("output", "results")
-"""Settings that name the folder of a training's results; a framework has one of them."""
-NO_ENGINES = "has no engines to choose from, expected --target deepmedic"
-OPTIONS = {
-    "detector": ("--detector", "is no detector, expected --target yolo"),
-    ENGINE: ("--engine", NO_ENGINES),
-    "deepmedic": ("--deepmedic", NO_ENGINES),
-    "python": ("--deepmedic-python", NO_ENGINES),
-}
-"""Setting -> its option, and the message for a framework without that setting."""
-
-
 def host_settings(
-    settings: Mapping[str, str],
-    keys: Container[str],
-    target: str,
-    host_options: Mapping[str, str | Path | None],
-    *,
-    output: Path | None,
-    options: Sequence[str],
-    environ: Mapping[str, str] = os.environ,
-    exports: bool = True,
+    host: type[Adapter], settings: Mapping[str, str], options: Sequence[str], output: Path | None
 ) -> tuple[dict[str, str], Path | None]:
-    """Merge options into the settings of a framework, and find where a data set is written.
-
-    A framework with several engines trains if one is chosen; ``-o`` is then the folder of results.
-    Without an engine, ``-o`` is the new data set, which any engine can train on. If the framework
-    writes no data sets, ``-o`` is always the folder of results.
+    """Find what ``-o`` is: the folder of a training's results, or a data set to write.
 
     Args:
-        keys: settings of the target.
-        host_options: key of ``OPTIONS`` -> value of that option, None if not given.
+        settings: of the target.
         options: arguments after ``--``.
 
     Returns:
         Settings, and the folder of ``-o`` if a data set is written.
     """
-    merged = dict(settings)
-    for key, value in host_options.items():
-        option, why = OPTIONS[key]
-        if value is not None and key not in keys:
-            raise UsageFault(f"{option} {value}: {target} {why}; leave it out")
-        _put(merged, key, value, option)
-    if ENGINE in keys:
-        _choose_engine(merged, options, environ)
-    place = next((key for key in PLACES if key in keys), None)
-    trains = ENGINE in merged if ENGINE in keys else not exports
-    if not trains or place is None:
+    merged, place = dict(settings), host.Options.place
+    if not host.trains_into(merged, options) or not place:
         return merged, output
-    _put(merged, place, output, "-o")
+    if output is not None:
+        put_setting(merged, place, str(output), "-o")
     return merged, None
-
-
-def _choose_engine(
-    settings: dict[str, str], options: Sequence[str], environ: Mapping[str, str]
-) -> None:
-    """Set the engine that other options imply."""
-    if ENGINE in settings:
-        return
-    if "deepmedic" in settings or (options and environ.get(CHECKOUT)):
-        settings[ENGINE] = "deepmedic"
-    elif options:
-        raise UsageFault(
-            f"-- {options[0]}: is for DeepMedic's own command line, and no checkout of it is "
-            f"named; expected --deepmedic FOLDER, or {CHECKOUT} to be set. To write a data set "
-            "for DeepMedic, or to train with --engine torch, leave out what follows --"
-        )
-
-
-def _put(settings: dict[str, str], key: str, value: str | Path | None, option: str) -> None:
-    """Set one more key; refuse another value of a key that is set already."""
-    if value is not None and settings.setdefault(key, str(value)) != str(value):
-        raise UsageFault(
-            f"{option} {value} and --set {key}={settings[key]}: expected one of them; leave the "
-            "other out"
-        )
 
 
 def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> str:
@@ -190,8 +135,9 @@ def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> 
     option = f"--export {export}" if output is None else f"-o {output}"
     if adapter.exports == "nothing":
         raise UsageFault(
-            f"{option}: {adapter.name} has no data sets to write; expected a target that has, "
-            "such as nnunet, deepmedic or yolo. Leave it out to train with samples mixed in"
+            f"{option}: {adapter.name} has no data sets to write; expected a target that has"
+            f"{hosts_that(lambda host: host.exports != 'nothing')}. Leave it out to train with "
+            "samples mixed in"
         )
     if output is None and adapter.exports == "folder":
         raise UsageFault(

@@ -63,7 +63,7 @@ def memory() -> DoctorLine:
     total, free, limited = _memory()
     text = f"{free / GIB:.1f} GiB free of {total / GIB:.1f}{limited}"
     if free < LITTLE_MEMORY:
-        cure = "end other programs, or use fewer workers: export nnUNet_n_proc_DA=2"
+        cure = "end other programs, or let the framework start fewer workers"
         return DoctorLine("note", "memory", text, cure)
     return DoctorLine("ok", "memory", text)
 

@@ -1,9 +1,10 @@
 """Options typed by users: KEY=VALUE texts, validated by a model, with plain messages.
 
 An edit, a filter or a list of boxes has its options in one text, ``KEY=VALUE,KEY=1+2``. A generator
-or a host has them one by one, ``--set KEY=VALUE``. A value is kept as text where text is expected,
-else read as YAML. Every model lists in ``needs`` which options have an effect only together with
-others. A typed option without effect is refused. Defaults and a recipe's values never are.
+or a host has them one by one, ``--set KEY=VALUE``; a host also as flags, ``--KEY VALUE``. A value
+is kept as text where text is expected, else read as YAML. Every model lists in ``needs`` which
+options have an effect only together with others. A typed option without effect is refused. Defaults
+and a recipe's values never are.
 """
 
 from __future__ import annotations
@@ -41,8 +42,6 @@ class OptionModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     needs: ClassVar[Needs] = {}
-    flags: ClassVar[Mapping[str, str]] = {}
-    """Key -> the command's own option of equal meaning: ``engine`` -> ``--engine``."""
 
     @field_validator("*")
     @classmethod
@@ -71,6 +70,24 @@ class SetOptions(OptionModel):
             if several(cls.model_fields[key].annotation):
                 settings[key] = _listed(settings[key])
         return settings
+
+
+class FlagText(str):
+    """A setting's text that was typed after a flag of its own, ``--width 8``."""
+
+
+def flag_of(key: str) -> str:
+    """Return the flag of a setting: ``--learning-rate``."""
+    return f"--{key.replace('_', '-')}"
+
+
+def put_setting(settings: dict[str, str], key: str, text: str, option: str) -> None:
+    """Set one more key; refuse another value of a key that is set already."""
+    if settings.setdefault(key, text) != text:
+        raise UsageFault(
+            f"{option} {text} and {_typed(settings, '--set', key)}: expected one of them; leave "
+            "the other out"
+        )
 
 
 def read_options(
@@ -134,7 +151,7 @@ def split_settings(
         typed: the settings that must have an effect: those a user typed.
     """
     fields = {**loop.model_fields, **model.model_fields}
-    named = partial(_typed, settings, {}, "--set")
+    named = partial(_typed, settings, "--set")
     _refuse_slips(settings, fields, generator, named)
     parts = (
         parse(loop, {k: v for k, v in settings.items() if k in loop.model_fields}),
@@ -156,7 +173,7 @@ def parse(model: type[Model], settings: Mapping[str, str], option: str = "--set"
         }
     except yaml.YAMLError:
         raise UsageFault(f"{option} {dict(settings)}: a value is not readable as YAML") from None
-    return read_model(model, values, partial(_typed, settings, getattr(model, "flags", {}), option))
+    return read_model(model, values, partial(_typed, settings, option))
 
 
 def read_settings(
@@ -172,7 +189,7 @@ def read_settings(
         UsageFault: as ``parse``; or an unknown key (with the nearest one), both steps and epochs,
             or a key without effect under the others.
     """
-    named = partial(_typed, settings, model.flags, option)
+    named = partial(_typed, settings, option)
     _refuse_slips(settings, model.model_fields, of, named)
     options = parse(model, settings, option)
     refuse_idle(settings, options, options.needs, named)
@@ -260,10 +277,10 @@ def _mapping(model: type[OptionModel], key: str) -> bool:
     return getattr(model.model_fields[key].annotation, "__origin__", None) is Mapping
 
 
-def _typed(settings: Mapping[str, str], flags: Mapping[str, str], option: str, key: str) -> str:
+def _typed(settings: Mapping[str, str], option: str, key: str) -> str:
     """Format an option as typed; all of them for a check across several."""
-    if key in flags and key in settings:
-        return f"{flags[key]} {settings[key]}"
+    if isinstance(settings.get(key), FlagText):
+        return f"{flag_of(key)} {settings[key]}"
     typed = {key: settings[key]} if key in settings else settings
     return f"{option} {' '.join(f'{k}={v}' for k, v in typed.items())}"
 

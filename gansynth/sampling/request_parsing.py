@@ -20,7 +20,6 @@ OWN, NONE = "own", "none"  # values of `--filter`: apply the generator's own che
 _REQUEST = ("fold", "configuration", "plans", "subjects", "root")
 """Keys of ``--condition-source-read`` that are not the source's own."""
 REAL = "real"  # --prevalence of training cases
-_BY_NAME = ("nnunet", "nnunet-raw")  # kinds whose data sets have names, not paths
 
 
 class SampleWords(TypedDict, total=False):
@@ -166,14 +165,13 @@ def _check_kind(text: str, kind: str) -> None:
 
 
 def _anywhere(kind: str, where: str) -> str:
-    if kind in _BY_NAME:
+    from gansynth.core.registry import installed
+
+    if getattr(installed().load("sources", kind), "by_name", False):
         return where
     inner, colon, location = where.partition(":")
-    if colon and inner:
-        from gansynth.core.registry import installed
-
-        if inner in installed().names("sources"):
-            return f"{inner}:{_anywhere(inner, location)}"
+    if colon and inner in installed().names("sources"):
+        return f"{inner}:{_anywhere(inner, location)}"
     path = Path(where).expanduser()
     return str(path.absolute()) if path.exists() else where
 

@@ -15,9 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.adapter import MixConfig, PrepareRequest, SplitsRequest, TrainingResult
+from gansynth.core.adapter import MixConfig, TrainingResult
 from gansynth.core.bank_options import BankSize
-from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.host_commands import (
+    PrepareRequest,
+    SplitsRequest,
+    TrainingRequest,
+    run_command,
+)
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
@@ -125,8 +130,9 @@ def run_demo(
     raw = _write(write_nnunet_raw, root / "nnUNet_raw", size.phantoms, seed, looks, reporter)
     request = SourceRequest("nnunet", str(DATASET), root=str(root))
     small = {"small": "yes", "plans_name": PLANS, "voxels": "1000000", **size.plans}
-    nnunet.prepare(PrepareRequest(request, (size.configuration,), small, 1, False, reporter))
-    nnunet.make_splits(SplitsRequest(request, folds=2, seed=seed, overwrite=False))
+    asked = PrepareRequest(request, (size.configuration,), 1, False, reporter)
+    run_command("prepare", nnunet.name, asked, small)
+    run_command("splits", nnunet.name, SplitsRequest(request, 2, seed, overwrite=False), {})
     request = replace(request, fold="0", configuration=size.configuration, plans=PLANS)
     settings = {**size.fit, "seed": str(seed)}
     fitted = fit("cgan3d", request, run, settings=settings, edits=None, reporter=reporter)

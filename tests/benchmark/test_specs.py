@@ -340,16 +340,12 @@ def test_an_arm_may_not_change_the_length_of_its_training():
         mine(set={"steps": 5})
 
 
-def test_the_hosts_engine_and_detector_are_told_and_its_options_come_last():
+def test_the_hosts_options_come_last():
     spec = spec_of(host={"options": ["eval_interval=0", "--c"]})
     words = augment_words(spec, REQUEST, None, None)
     assert words[-3:] == ["--", "eval_interval=0", "--c"]
     assert parsed(augment, words)["options"] == ("eval_interval=0", "--c")
     assert not [word for word in words if word.startswith("output=")]
-    for option in ("engine", "detector"):
-        told = {**spec, "host": {**spec["host"], option: "torch"}}
-        assert parsed(augment, augment_words(told, REQUEST, None, None))[option] == "torch"
-        assert f"--{option}" not in words
 
 
 def test_the_command_line_understands_what_is_meant():

@@ -184,7 +184,7 @@ def told(spec: Mapping[str, Any], request: SourceRequest, **places: Any) -> dict
 def training(request: SourceRequest, target: str = "segmenter", **places: Any) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "kind": "train",
-        "host": {"target": target, "engine": None, "detector": None, "set": {}, "options": []},
+        "host": {"target": target, "set": {}, "options": []},
         "arm": {
             **{"ratio": "1:0", "schedule": "constant", "bank": "live", "edits": [], "filters": []},
             **{"boxes": None, "prevalence": None, "lesions": None},

@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,19 +9,20 @@ import psutil
 import pytest
 
 from gansynth.bank import placement
-from gansynth.core.adapter import DoctorRequest
 from gansynth.core.hookspecs import hookimpl
+from gansynth.core.host_commands import DoctorRequest
 from gansynth.hosts import doctor
 from gansynth.runtime import devices, machine, torchvision_compat
 from gansynth.runtime.machine import DoctorLine
-from gansynth_deepmedic.program import doctor_lines
+from gansynth_deepmedic.program import ProgramSettings, doctor_lines
 from gansynth_nnunet import doctor as nnunet
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_yolo import doctor as yolo
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.offered import registered
 
-QUICK = DoctorRequest(None, quick=True, settings={})
+QUICK = DoctorRequest(None, quick=True)
+OWN = ProgramSettings()
 GIB = 2**30
 
 
@@ -33,13 +35,12 @@ def says(line: DoctorLine, state: str, *words: str) -> None:
 @pytest.fixture
 def asked(monkeypatch):
     """Doctor without the imports that take seconds; what hosts are asked."""
-    told: list[DoctorRequest] = []
+    told: list[tuple[DoctorRequest, dict[str, str]]] = []
 
-    def nothing(asked: DoctorRequest) -> list[DoctorLine]:
-        told.append(asked)
+    def nothing(asked: DoctorRequest, settings: dict[str, str]) -> list[DoctorLine]:
+        told.append((asked, settings))
         return []
 
-    monkeypatch.setattr(doctor, "HOSTS", ())
     monkeypatch.setattr(doctor, "host_lines", nothing)
     return told
 
@@ -52,8 +53,8 @@ def test_it_is_content_with_this_machine_and_options_reach_the_hosts(asked, run_
     assert {"gansynth", "python", "torch", "auto", "threads", "/dev/shm", "plugins"} <= found
     assert {"memory", "temporary files", "scratch banks", "open files", "monai"} <= found
     assert {tuple(line) for line in document["lines"]} == {("state", "what", "found", "cure")}
-    settings = {"deepmedic": "/dm", "python": "python3"}
-    assert asked == [DoctorRequest("/data", quick=True, settings=settings)]
+    settings = {"deepmedic": "/dm", "deepmedic_python": "python3"}
+    assert asked == [(DoctorRequest("/data", quick=True), settings)]
 
 
 def test_something_essential_missing_is_exit_4_after_all_lines(asked, run_cli, monkeypatch):
@@ -77,12 +78,12 @@ def test_a_host_that_cannot_be_looked_at_or_does_not_load_is_a_line(monkeypatch)
         raise ImportError("no module named tensorlib")
 
     @hookimpl
-    def register_adapters(register):
-        register("torn", torn)
+    def register_commands(register):
+        register("doctor", "torn", torn)
 
     monkeypatch.setattr(nnunet, "lines", torn)
-    with registered(SimpleNamespace(register_adapters=register_adapters)):
-        lines = {line.what: line for line in doctor.host_lines(QUICK)}
+    with registered(SimpleNamespace(register_commands=register_commands)):
+        lines = {line.what: line for line in doctor.host_lines(QUICK, {})}
     says(lines["torn"], "note", "does not load", "tensorlib", "again")
     says(lines["nnunet"], "note", "no module named tensorlib", "install gansynth again")
     assert {"deepmedic", "libreyolo"} <= set(lines)
@@ -95,7 +96,7 @@ def test_a_package_that_does_not_import_says_why(tmp_path, monkeypatch):
     meta.mkdir()
     (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: torn-package\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    line = doctor.package_line("torn-package", {}, essential=True)
+    line = doctor.package_line("torn-package", essential=True)
     says(line, "bad", "OSError: libtorn.so is missing", "--force-reinstall")
 
 
@@ -123,7 +124,7 @@ def cuda(free: float, arches: tuple[str, ...] = ("sm_80", "sm_90a")) -> Any:
 
 
 def package(name: str) -> Any:
-    return lambda: doctor.package_line(name, doctor._wanted(), essential=False)
+    return lambda: doctor.package_line(name)
 
 
 def no_cuda(built_for: str | None) -> Any:
@@ -131,7 +132,7 @@ def no_cuda(built_for: str | None) -> Any:
 
 
 def one_yolo(number: int) -> Any:
-    return lambda: list(yolo.lines())[number]
+    return lambda: list(yolo.lines(QUICK))[number]
 
 
 def room() -> DoctorLine:
@@ -313,8 +314,8 @@ def test_nnunets_own_search_tells_why_it_fails_unless_it_is_left_out(bare, monke
     says(line, "note", "does not find its trainer: RuntimeError: Could not find it")
     assert line.cure == f"export nnUNet_extTrainer={EXT_TRAINER}"
     monkeypatch.setattr(nnunet, "look_up_line", lambda: line)
-    assert line in list(nnunet.lines())
-    assert line not in list(nnunet.lines(quick=True))
+    assert line in list(nnunet.lines(replace(QUICK, quick=False)))
+    assert line not in list(nnunet.lines(QUICK))
 
 
 @pytest.mark.slow
@@ -329,12 +330,12 @@ def test_a_checkout_of_deepmedic_and_what_this_python_lacks(monkeypatch, tmp_pat
     checkout = write_fake(tmp_path / "checkout")
     for name in ("GANSYNTH_DEEPMEDIC", "GANSYNTH_DEEPMEDIC_PYTHON"):
         monkeypatch.delenv(name, raising=False)
-    (line,) = doctor_lines()
+    (line,) = doctor_lines(QUICK, OWN)
     says(line, "note", "not named", "git clone", "export GANSYNTH_DEEPMEDIC=$PWD/deepmedic")
     monkeypatch.setenv("GANSYNTH_DEEPMEDIC", str(tmp_path))
-    says(next(doctor_lines()), "note", "holds no deepMedicRun", "git clone")
+    says(next(doctor_lines(QUICK, OWN)), "note", "holds no deepMedicRun", "git clone")
     monkeypatch.setenv("GANSYNTH_DEEPMEDIC", str(checkout))
-    named, python, *packages = doctor_lines()
+    named, python, *packages = doctor_lines(QUICK, OWN)
     says(named, "ok", str(checkout))
     says(python, "ok", sys.executable, "gansynth's")
     says(packages[0], "ok", "numpy")
@@ -346,7 +347,8 @@ def test_another_python_than_this_for_deepmedic(tmp_path):
     found = json.dumps({**lacks, "numpy": "1.26.4"})
     python.write_text(f"#!/bin/sh\necho python 3.12.3\necho 'found {found}'\n")
     python.chmod(0o755)
-    lines = list(doctor_lines(str(checkout), str(python)))
+    options = ProgramSettings(deepmedic=str(checkout), deepmedic_python=str(python))
+    lines = list(doctor_lines(QUICK, options))
     says(lines[1], "ok", f"3.12.3, {python} (--deepmedic-python)")
     says(lines[2], "ok", "numpy 1.26.4")
     says(lines[3], "note", "no tensorflow, nibabel", f"{python} -m pip install tensorflow-cpu")

@@ -37,7 +37,7 @@ def test_of_a_recipe_what_it_sets_is_printed(run_cli):
 
 def test_of_a_host_all_its_commands_are_printed(run_cli):
     shown = run_cli("options", "nnunet").stdout
-    for words in ("augment --target nnunet --set", "prepare nnunet:WHERE --set", "nnunet:WHERE"):
+    for words in ("augment --target nnunet --KEY", "prepare nnunet:WHERE --set", "nnunet:WHERE"):
         assert words in shown
     assert "  num_epochs " in shown
     assert "epochs to train (nnU-Net: 1000)" in shown

@@ -79,15 +79,15 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     ),
     "check nnunet:001 --root . --read spacing": "expected KEY=VALUE",
     "check nifti:folder --read a=1 --read a=2": "'a' is given twice",
-    "splits h5:file": "adapter 'h5' is unknown, expected one of: deepmedic",
-    "splits segmenter:x": "segmenter has no folds to write",
-    "prepare yolo:data.yaml": "expected a host that has, such as nnunet",
+    "splits h5:file": "gansynth splits: 'h5' has no such command, expected one of: nnunet",
+    "splits segmenter:x": "'segmenter' has no such command, expected one of: nnunet",
+    "prepare yolo:data.yaml": "'yolo' has no such command, expected one of: nnunet",
     "prepare nnunet:001 --root . --set patches=8": "Did you mean 'patch'?",
     "prepare nnunet:001 --set=small=yes --set=patch=8,x": "expected whole numbers",
     "prepare nnunet:001 --set=small=yes --set=features=0": "greater than 0",
     "import bids:folder nnunet:001": "'bids' is unknown, expected one of",
     "import msd: nnunet:001": "expected KIND:WHERE",
-    "import msd:folder deepmedic:x": "expected a host that does, such as nnunet",
+    "import msd:folder deepmedic:x": "has no such command, expected one of: nnunet, yolo",
     "import msd:folder nnunet:": "import 'nnunet:': expected KIND:WHERE",
     "import msd:folder nnunet:1 --fold 0": "--fold: has no effect",
     "import msd:x nnunet:001 --set=bits=8": "no such setting",
@@ -260,8 +260,8 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
 
 WRITTEN = {"folder", "out", "path", "report", "output", "write_splits", "bank_dir"}
 """Parameters that name what is made."""
-ELSEWHERE = {"deepmedic", "deepmedic_python", "caches"}
-"""Parameters for programs, which are the machine's, and for the cases of a plan, as h5: above."""
+ELSEWHERE = {"caches"}
+"""Parameters for the cases of a plan, as h5: above."""
 
 
 def commands() -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 
 from gansynth.conditions.lesion_placement import LesionOptions
+from gansynth.core.host_commands import options_of
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.evaluation.hard_cases.job import FailureOptions
@@ -43,9 +44,9 @@ def models() -> dict[str, type[OptionModel]]:
         f"source {n}": o.read_options for n, o in openers.items() if hasattr(o, "read_options")
     }
     for name in registry.names("adapters"):
-        host = registry.adapter(name)
-        for model in (host.Options, host.ImportOptions, host.PrepareOptions):
-            found[f"host {name} {model.__name__}"] = model
+        found[f"host {name}"] = registry.adapter(name).Options
+    for name in registry.names("commands"):
+        found[name] = options_of(registry.load("commands", name))
     others = (FitOptions, LesionOptions, FailureOptions)
     return found | {model.__name__: model for model in others}
 

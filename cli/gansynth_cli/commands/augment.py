@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gansynth_cli.common import (
-    FILE,
     FOLDER,
     Hint,
     Output,
@@ -23,20 +22,30 @@ from gansynth_cli.common import (
     with_output,
     with_samples,
 )
-from gansynth_cli.help import GroupedCommand, complete_names
+from gansynth_cli.help import SettingsCommand, complete_names
 from gansynth_cli.results import lines_of_training
 from gansynth_cli.typed_options import typed_options
 
 if TYPE_CHECKING:
+    from gansynth.core.adapter import HostOptions
     from gansynth.hosts.api import Augmented
 
 
+def options_of_target(typed: Mapping[str, Any]) -> dict[str, type[HostOptions]]:
+    """Return the options of the target that is typed."""
+    from gansynth.core.registry import installed
+
+    name = typed.get("target")
+    return {} if name is None else {f"Options of {name}": installed().adapter(name).Options}
+
+
 @click.command(
-    cls=GroupedCommand,
+    cls=SettingsCommand,
+    models=options_of_target,
     epilog=examples(
         "gansynth augment --target nnunet --generator runs/g0 --ratio 1:1 --dry-run",
         "gansynth augment --target yolo --data yolo:data.yaml --generator runs/g1 "
-        "--ratio 2813:4000 --set epochs=100 -- mosaic=0.5",
+        "--ratio 2813:4000 --epochs 100 -- mosaic=0.5",
     ),
 )
 @click.option(
@@ -44,31 +53,9 @@ if TYPE_CHECKING:
     required=True,
     is_eager=True,  # so that --target NAME --help shows the options of NAME
     shell_complete=complete_names("adapters"),
-    help="Framework to train: nnunet, deepmedic, yolo, segmenter.",
+    help="Framework to train, see gansynth plugins; its options: --target NAME --help.",
 )
 @with_host_data
-@click.option(
-    "--detector",
-    metavar="NAME",
-    help="With --target yolo: libreyolo (MIT, the default) or ultralytics (AGPL-3.0).",
-)
-@click.option(
-    "--engine",
-    metavar="NAME",
-    help="With --target deepmedic, the engine on the fly: deepmedic (a checkout) or torch.",
-)
-@click.option(
-    "--deepmedic",
-    type=FOLDER,
-    metavar="FOLDER",
-    help="Checkout of DeepMedic to train with, unmodified; else GANSYNTH_DEEPMEDIC.",
-)
-@click.option(
-    "--deepmedic-python",
-    type=FILE,
-    metavar="FILE",
-    help="Python with DeepMedic's TensorFlow; else GANSYNTH_DEEPMEDIC_PYTHON, else gansynth's own.",
-)
 @click.option("--generator", type=FOLDER, metavar="RUN", help="Run of gansynth fit.")
 @click.option("--ratio", required=True, metavar="R:S", help="Real to synthetic samples, e.g. 1:1.")
 @click.option(
@@ -120,12 +107,12 @@ if TYPE_CHECKING:
 @click.option(
     "--real-in-generator-space",
     is_flag=True,
-    help="Resample the real training cases to the generator's space too (deepmedic).",
+    help="Resample the real training cases to the generator's space too, if the target can.",
 )
 @click.option(
     "--export",
-    metavar="DatasetNNN_NAME",
-    help="Train nothing: write a data set of that name for stock nnU-Net.",
+    metavar="NAME",
+    help="Train nothing: write a data set of that name for the stock framework.",
 )
 @click.option(
     "-o",
@@ -133,8 +120,8 @@ if TYPE_CHECKING:
     "folder",
     type=FOLDER,
     metavar="DIR",
-    help="Train nothing: write a new folder for stock YOLO detectors, or for stock DeepMedic. "
-    "With --engine, --deepmedic, --target nnunet or segmenter: folder of the results.",
+    help="Folder of the results. Of a target that writes data sets into folders: train nothing, "
+    "write a new folder for the stock framework.",
 )
 @click.option(
     "--content",
@@ -175,14 +162,15 @@ def command(
     held-out case, or shares a subject with one, is refused (exit 6). A real case replaces a missing
     sample, and is counted; more than 1 % of them is exit 5, after training. Where the schedule
     allows no real case, training waits for the sample, five minutes unless GANSYNTH_PATIENCE
-    sets other seconds. Then it stops with exit 5. --set changes settings of the framework. Options
-    after -- go to the framework's own command line.
+    sets other seconds. Then it stops with exit 5. Options of the framework are flags, or follow
+    --set as KEY=VALUE. Options after -- go to the framework's own command line.
     """
     from gansynth.hosts.api import run_augment
 
     words |= {**reading, **samples, "out": folder, "set": settings}
     typed = typed_options(click.get_current_context())
     given = ["out" if name == "folder" else name for name in typed]
+    given += ["settings"] if settings else []  # also as flags
     done = run_augment(words, given, out.reporter)
     out.result(done.document, lines_of_augment(done))
     done.refuse_missing()

@@ -109,8 +109,7 @@ def _contents(request: SourceRequest) -> Iterator[str]:
         source = open_source(request)
         schema = source.schema
     except GansynthError as fault:
-        host = request.kind in installed().names("adapters") and installed().adapter(request.kind)
-        if host and "prepare" in vars(host) and isinstance(fault, DataFault):  # not prepared yet
+        if request.kind in installed().hosts("prepare") and isinstance(fault, DataFault):
             how = again(subjects=request.subjects, root=request.root)
             yield then("prepare", named, *how)
         return

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import click
 
-from gansynth.runtime.errors import describe_error, refuse_unknown
+from gansynth.runtime.errors import describe_error
 from gansynth_cli.common import (
     Output,
     examples,
@@ -62,15 +62,12 @@ def command(
     are train, the others val. The depth is --set bits=16. With --set backgrounds=SHARE, that share
     of the training slices without a box is kept. Either target appears when it is complete.
     """
-    from gansynth.core.adapter import ImportRequest
-    from gansynth.core.registry import installed
+    from gansynth.core.host_commands import ImportRequest, run_command
     from gansynth.core.source import SourceRequest
 
     with describe_error("--data", "import"):
         to = SourceRequest.parse(target)
-    host = installed().adapter(to.kind)
-    refuse_unknown(settings, host.ImportOptions.model_fields, of=f"import to {to.kind}")
     options = {"subjects": subjects, "fold": fold, "read": read, "root": root}
     reading = {key: value for key, value in options.items() if value}
-    request = ImportRequest(source, reading, to.where, folds, seed, settings, out.reporter)
-    show_report(host.import_dataset(request), out)
+    request = ImportRequest(source, reading, to.where, folds, seed, out.reporter)
+    show_report(run_command("import", to.kind, request, settings), out)

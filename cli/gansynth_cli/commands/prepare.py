@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import click
 
-from gansynth.runtime.errors import refuse_unknown
 from gansynth_cli.common import (
     Output,
     examples,
@@ -63,14 +62,9 @@ def command(
     With nnunet, --set small=yes adds plans for a small network (CPUs, trials) on the same
     preprocessed cases. nnU-Net's plans stay unchanged. Further settings: gansynth options nnunet.
     """
-    from gansynth.core.adapter import PrepareRequest
-    from gansynth.core.registry import installed
+    from gansynth.core.host_commands import PrepareRequest, run_command
     from gansynth.core.source import SourceRequest
 
     request = SourceRequest.parse(data, plans=plans, subjects=subjects, root=root)
-    host = installed().adapter(request.kind)
-    refuse_unknown(settings, host.PrepareOptions.model_fields, of=f"prepare of {request.kind}")
-    prepare_request = PrepareRequest(
-        request, configurations, settings, processes, force, out.reporter
-    )
-    show_report(host.prepare(prepare_request), out)
+    asked = PrepareRequest(request, configurations, processes, force, out.reporter)
+    show_report(run_command("prepare", request.kind, asked, settings), out)

@@ -47,14 +47,12 @@ def command(
 
     The subjects of all cases are stored beside the folds. Every later command uses them.
     """
-    from gansynth.core.adapter import SplitsRequest
-    from gansynth.core.registry import installed
+    from gansynth.core.host_commands import SplitsRequest, run_command
     from gansynth.core.source import SourceRequest
     from gansynth.sampling.run_source import open_source
 
     request = SourceRequest.parse(data, subjects=subjects, root=root)
-    splits_request = SplitsRequest(request, folds, seed, force)
-    splits = installed().adapter(request.kind).make_splits(splits_request)
+    splits = run_command("splits", request.kind, SplitsRequest(request, folds, seed, force), {})
     rows = [
         (f"fold {fold}", f"{len(split['train'])} training", f"{len(split['val'])} validation")
         for fold, split in enumerate(splits)

@@ -223,7 +223,7 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
     # A Python may be named as programs are.
     for named, found in (("python3.12", "python3.12"), ("env/bin/python", "{here}/env/bin/python")):
         choices = DeepMedicChoices.read(
-            {"engine": "deepmedic", "python": named}, ["-model", "m.cfg"]
+            {"engine": "deepmedic", "deepmedic_python": named}, ["-model", "m.cfg"]
         )
         assert str(choices.python) == found.format(here=tmp_path)
 
@@ -240,7 +240,7 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
         ("-model a -dev gpu", {}, "-- -dev gpu: expected cpu, cuda"),
         ("-model a", {"device": "cpu"}, "--set device=cpu: .* effect without engine=torch"),
         ("", {}, "--set model: DeepMedic has no network of its own"),
-        ("", {"engine": "keras"}, "--engine keras: expected 'deepmedic' or 'torch'"),
+        ("", {"engine": "keras"}, "--set engine=keras: expected 'deepmedic' or 'torch'"),
         ("-model a", {"affine": "nan"}, "--set affine=nan: expected a number"),
     ],
     ids=range(11),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth.core.host_commands import DoctorRequest
 from gansynth.runtime import child
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth_deepmedic import program
@@ -131,9 +132,10 @@ def test_the_command_and_its_environment(checkout, tmp_path, monkeypatch):
     assert "PYTHONHOME" not in environ
 
 
-def doctor(*asked: Any) -> tuple[list[str], list[Any]]:
+def doctor(checkout: Any, python: Any, environ: dict[str, str]) -> tuple[list[str], list[Any]]:
     """Its states, of the checkout, of its Python and of packages there; and its lines."""
-    lines = list(program.doctor_lines(*asked))
+    options = program.ProgramSettings(deepmedic=checkout, deepmedic_python=python)
+    lines = list(program.doctor_lines(DoctorRequest(None, quick=True), options, environ))
     assert all(bool(line.cure) == (line.state != "ok") for line in lines)
     names = ["deepmedic", "deepmedic's python", "deepmedic's packages", "deepmedic's packages"]
     assert [line.what for line in lines] == names[: len(lines)]

@@ -39,7 +39,7 @@ def bring(
 ) -> Any:
     reading["root"] = str(root.raw.parent)
     told = reporter or NullReporter()
-    return import_raw(ImportRequest(str(source), reading, str(number), folds, 0, {}, told))
+    return import_raw(ImportRequest(str(source), reading, str(number), folds, 0, told))
 
 
 def msd(home: Path) -> str:

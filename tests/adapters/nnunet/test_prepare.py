@@ -125,10 +125,11 @@ import sys
 from gansynth.core.host_commands import PrepareRequest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.progress import NullReporter
+from gansynth_nnunet.plans import PrepareSettings
 from gansynth_nnunet.prepare import prepare
 if __name__ == "__main__":
     request = SourceRequest("nnunet", "501", root=sys.argv[1])
-    prepare(PrepareRequest(request, ["2d"], {}, 1, False, NullReporter()))
+    prepare(PrepareRequest(request, ["2d"], 1, False, NullReporter()), PrepareSettings())
 """
 
 

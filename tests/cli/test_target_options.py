@@ -1,0 +1,107 @@
+"""Options of a target as flags of ``gansynth augment``, and what ``-o`` is for each target."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import gansynth
+from gansynth.core.adapter import MixConfig
+from gansynth.core.null_adapter import NullAdapter
+from gansynth.core.ratio import Ratio
+from gansynth.core.registry import installed
+from gansynth.core.source import SourceRequest
+from gansynth.hosts.checks import check_mixing
+from gansynth.hosts.words import host_settings
+from gansynth.runtime.errors import UsageFault
+from gansynth.sampling.run_source import open_source
+from tests.yolo_sets import toy_yolo
+
+OUT, HOME = Path("out"), {"GANSYNTH_DEEPMEDIC": "dm"}
+TRAINING = ("augment", "--data", "example:3d", "--ratio", "1:0", "--dry-run")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--width", "8", "--learning-rate=0.1", "--flip"),
+        ("--width", "8", "--set", "learning_rate=0.1", "--flip", "yes"),
+        ("--set", "width=8", "--set", "learning_rate=0.1", "--set", "flip=yes"),
+    ],
+)
+def test_options_of_a_target_are_flags_settings_and_keywords(run_json, words):
+    planned = run_json(*TRAINING, "--target", "segmenter", *words)
+    options = {"width": 8, "learning_rate": 0.1, "flip": True}
+    by_python = gansynth.augment(
+        target="segmenter", data="example:3d", ratio="1:0", dry_run=True, quiet=True, **options
+    )
+    assert planned["settings"] == {"width": "8", "learning_rate": "0.1", "flip": "yes"}
+    assert planned == json.loads(json.dumps(by_python, default=str))
+
+
+@pytest.mark.parametrize(
+    ("target", "words", "says"),
+    [
+        ("nnunet", "--detector x", "No such option '--detector'"),
+        ("yolo", "--engine torch", "No such option '--engine'"),
+        ("segmenter", "--width 2", "--width 2: expected a number greater than or equal to 4"),
+        ("segmenter", "--set width=2", "--set width=2: expected a number greater than or equal"),
+        ("segmenter", "--width 8 --set width=9", "--width 8 and --set width=9: expected one of"),
+        ("segmenter", "--l1 3", "--l1 3: has no effect without network=pix2pix"),
+        ("segmenter", "--width 8 --export x", "--export with --width: nothing is trained"),
+        ("segmenter", "--output a -o b", "-o b and --output a: expected one of them"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused_as_they_were_typed(refuse, target, words, says):
+    refuse(*TRAINING, "--target", target, *words.split(), code=2, says=[says])
+
+
+def test_the_help_of_a_target_lists_its_options_and_those_for_set_only(run_cli):
+    shown = " ".join(run_cli("augment", "--target", "segmenter", "--help").stdout.split())
+    of_target = shown.partition("Options of segmenter:")[2]
+    for words in ("--learning-rate VALUE", "--flip [yes|no]", "KEY=VALUE only: device, seed"):
+        assert words in of_target
+    assert "--learning-rate" not in run_cli("augment", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "options", "environ", "merged", "folder"),
+    [
+        # Without an engine -o is where a data set is written.
+        ("deepmedic", {}, (), {}, {}, OUT),
+        ("deepmedic", {}, (), HOME, {}, OUT),
+        ("deepmedic", {"deepmedic_python": "p"}, (), {}, {"deepmedic_python": "p"}, OUT),
+        # With one it is for its results.
+        ("deepmedic", {"engine": "torch"}, (), {}, {"engine": "torch", "output": "out"}, None),
+        ("deepmedic", {"deepmedic": "dm"}, (), {}, {"deepmedic": "dm", "output": "out"}, None),
+        ("deepmedic", {}, ("-dev", "cpu"), HOME, {"output": "out"}, None),
+        # Data sets with names, or none: -o is for results.
+        ("nnunet", {}, (), {}, {"results": "out"}, None),
+        ("segmenter", {}, (), {}, {"output": "out"}, None),
+        ("yolo", {"batch": "2"}, ("m=1",), {}, {"batch": "2"}, OUT),
+    ],
+)
+def test_what_trains_and_where_its_results_go(
+    monkeypatch, target, settings, options, environ, merged, folder
+):
+    monkeypatch.delenv("GANSYNTH_DEEPMEDIC", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert host_settings(installed().adapter(target), settings, options, OUT) == (merged, folder)
+
+
+def test_real_cases_stay_as_they_are_in_hosts_that_know_nothing_else(toy_source):
+    host = NullAdapter(open_source(SourceRequest("toy", "3")))
+    host.check_ways(MixConfig(None, Ratio(1, 0)))
+    asked = MixConfig(None, Ratio(1, 0), real_in_generator_space=True)
+    for check in (host.check_ways, lambda how: check_mixing(host, how)):
+        with pytest.raises(UsageFault, match=r"--real-in-generator-space: .*: deepmedic; leave"):
+            check(asked)
+
+
+def test_hosts_of_this_package_refuse_what_they_cannot_do(refuse, tmp_path):
+    data = toy_yolo(tmp_path / "set")
+    asked = ("augment", "--target", "yolo", "--data", f"yolo:{data}", "--ratio", "1:0")
+    for more in ((), ("-o", tmp_path / "new")):
+        says = ["--real-in-generator-space: yolo"]
+        refuse(*asked, "--real-in-generator-space", *more, code=2, says=says)
