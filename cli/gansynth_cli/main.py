@@ -33,10 +33,19 @@ from gansynth.runtime.version import __version__
 
 COMMANDS = {
     "demo": ("demo", "Run every step on phantoms: no data and no GPU needed."),
-    "import": ("import_", "Copy a data set into the layout of a target framework, with folds."),
+    "import": (
+        "data_sets:import_",
+        "Copy a data set into the layout of a target framework, with folds.",
+    ),
     "check": ("check", "Report what is wrong with a data set, file by file, or with samples."),
-    "splits": ("splits", "Write folds so that no subject is in both training and validation."),
-    "prepare": ("prepare", "Plan and preprocess a data set with its target framework."),
+    "splits": (
+        "data_sets:splits",
+        "Write folds so that no subject is in both training and validation.",
+    ),
+    "prepare": (
+        "data_sets:prepare",
+        "Plan and preprocess a data set with its target framework.",
+    ),
     "cache": ("cache", "Copy the cases of any source into one HDF5 file that is fast to read."),
     "fit": ("fit", "Fit a generator on the training cases of one fold."),
     "hard-cases": ("hard_cases", "Find hard cases by inner folds of the training cases."),
@@ -64,7 +73,8 @@ COMMANDS = {
     "doctor": ("doctor", "Report what this machine has, and what is missing."),
     "completion": ("completion", "Print the script that lets a shell complete gansynth."),
 }
-"""Command -> (module below ``gansynth_cli.commands``, the line that ``gansynth --help`` shows)."""
+"""Command -> (module below ``gansynth_cli.commands``, perhaps with a name in it; a line for
+``gansynth --help``)."""
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Error numbers of a full or read-only disk."""
@@ -99,8 +109,9 @@ class Gansynth(click.Group):
         """Import one command's module."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"gansynth_cli.commands.{COMMANDS[cmd_name][0]}")
-        command: click.Command = module.command
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        loaded = importlib.import_module(f"gansynth_cli.commands.{module}")
+        command: click.Command = getattr(loaded, name or "command")
         return command
 
     def resolve_command(

@@ -114,6 +114,13 @@ def check_offer(kind: str, name: object, load: object) -> None:
         )
 
 
+def check_verb(verb: object) -> None:
+    """Refuse (Unfit) a command that gansynth does not have."""
+    if verb not in hookspecs.VERBS:
+        verbs = ", ".join(hookspecs.VERBS)
+        raise InvalidPlugin(f"register_commands: verb {verb!r}, expected one of: {verbs}")
+
+
 def check_loaded(kind: str, loaded: object) -> None:
     """Refuse (Unfit) an object that a loader returned if it has the wrong type for its kind."""
     if kind in ("recipes", "arms"):

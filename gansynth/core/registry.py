@@ -19,6 +19,7 @@ from gansynth.core.plugin_checks import (
     check_loaded,
     check_marked,
     check_offer,
+    check_verb,
     guard_plugin_code,
     one_line,
 )
@@ -129,18 +130,13 @@ class Registry:
         manager.add_hookspecs(hookspecs)
         offers: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = {kind: {} for kind in KINDS}
 
-        def offer(kind: str, label: str, load: Callable[[], Any]) -> None:
-            check_offer(kind, label, load)
-            claim(kind, label, load)
-
         def offer_command(verb: str, host: str, load: Callable[[], Any]) -> None:
-            check_offer("commands", host, load)
-            if verb not in hookspecs.VERBS:
-                verbs = ", ".join(hookspecs.VERBS)
-                raise InvalidPlugin(f"register_commands: verb {verb!r}, expected one of: {verbs}")
-            claim("commands", f"{verb} {host}", load)
+            check_verb(verb)
+            offer("commands", host, load, f"{verb} ")
 
-        def claim(kind: str, label: str, load: Callable[[], Any]) -> None:
+        def offer(kind: str, label: str, load: Callable[[], Any], verb: str = "") -> None:
+            check_offer(kind, label, load)
+            label = f"{verb}{label}"
             taken = self.loaders[kind].get(label) or offers[kind].get(label)
             if taken is not None:
                 raise InvalidPlugin(f"{kind[:-1]} {label!r} is already registered by {taken[0]!r}")

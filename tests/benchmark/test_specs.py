@@ -26,7 +26,7 @@ from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
-from gansynth.hosts.words import mix_config_from
+from gansynth.hosts.api import mix_config_from
 from gansynth.runtime.errors import UsageFault
 from gansynth_cli.commands.augment import command as augment
 from gansynth_cli.commands.fit import command as fit

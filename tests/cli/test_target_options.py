@@ -11,8 +11,8 @@ from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
+from gansynth.hosts.api import host_settings
 from gansynth.hosts.checks import check_mixing
-from gansynth.hosts.words import host_settings
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.run_source import open_source
 from tests.yolo_sets import toy_yolo
