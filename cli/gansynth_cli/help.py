@@ -62,12 +62,15 @@ class SettingOption(click.Option):
     """A field of a model of options as a flag; its text is read by that model."""
 
     def __init__(self, key: str, model: type[BaseModel], default: str, heading: str) -> None:
+        from gansynth.runtime.option_kinds import alternatives
+
         self.key, self.heading = key, heading
         field = model.model_fields[key]
-        on = {"is_flag": False, "flag_value": "yes"} if field.annotation is bool else {}
+        switch = bool in alternatives(field.annotation)
+        on = {"is_flag": False, "flag_value": "yes"} if switch else {}
         super().__init__(
             [f"--{key.replace('_', '-')}", f"setting_{key}"],
-            metavar="[yes|no]" if on else "VALUE",
+            metavar="[yes|no]" if switch else "VALUE",
             help=(field.description or "") + (f"  [default: {default}]" if default else ""),
             **on,
         )
@@ -93,6 +96,7 @@ class SettingsCommand(GroupedCommand):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse what is typed, also the flags that it brings."""
+        from gansynth.runtime.errors import GansynthError
         from gansynth.runtime.option_kinds import option_rows
         from gansynth.runtime.options import FlagText, put_setting
 
@@ -102,7 +106,13 @@ class SettingsCommand(GroupedCommand):
         parser.ignore_unknown_options = True  # they may be among the flags
         typed, _, _ = parser.parse_args([*args])
         taken = {flag for param in self.params for flag in (*param.opts, *param.secondary_opts)}
-        for heading, model in self.models(typed).items():
+        try:
+            models = self.models(typed)
+        except GansynthError:
+            if not ctx.resilient_parsing:  # completion says nothing
+                raise
+            models = {}
+        for heading, model in models.items():
             for key, default, _ in option_rows(model):
                 flag = SettingOption(key, model, default, heading)
                 if flag.opts[0] in taken:
@@ -112,8 +122,8 @@ class SettingsCommand(GroupedCommand):
         left: list[str] = super().parse_args(ctx, args)
         settings = ctx.params.setdefault("settings", {})
         for flag in flags:
-            text = ctx.params.pop(str(flag.name))
-            if text is not None:
+            text = ctx.params.pop(str(flag.name), None)
+            if text is not None and not ctx.resilient_parsing:
                 put_setting(settings, flag.key, FlagText(text), flag.opts[0])
         return left
 
