@@ -15,7 +15,8 @@ PLANS = "gansynthSmallPlans"
 
 def prepare_data(root: Path, patch: int, features: Sequence[int] | None = None) -> Any:
     """Phantoms, preprocessed by nnU-Net, with small plans; the source of fold 0."""
-    from gansynth.core.host_commands import PrepareRequest, run_command
+    from gansynth.core.host_commands import PrepareRequest
+    from gansynth.core.registry import installed
     from gansynth.core.source import SourceRequest
     from gansynth.runtime.progress import NullReporter
     from gansynth.sampling.run_source import open_source
@@ -27,7 +28,7 @@ def prepare_data(root: Path, patch: int, features: Sequence[int] | None = None) 
     if features:
         small["features"] = ",".join(map(str, features))
     asked = PrepareRequest(own, ("3d_fullres",), 2, False, NullReporter())
-    run_command("prepare", "nnunet", asked, small)
+    installed().run("prepare", "nnunet", asked, small)
     request = SourceRequest(
         "nnunet", "999", configuration="3d_fullres", plans=PLANS, root=str(root)
     )

@@ -23,7 +23,8 @@ import pytest
 from click.testing import CliRunner, Result
 from packaging.requirements import Requirement
 
-from gansynth.core.host_commands import CommandReport, PrepareRequest, run_command
+from gansynth.core.host_commands import CommandReport, PrepareRequest
+from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.progress import NullReporter, Reporter
 from tests.mixtures import example, toy_bank  # noqa: F401  # fixtures
@@ -217,7 +218,7 @@ def prepare(
     """What ``gansynth prepare`` does, and its report."""
     told = reporter or NullReporter()
     asked = PrepareRequest(request, configurations, processes, force, told)
-    report: CommandReport = run_command("prepare", "nnunet", asked, settings)
+    report: CommandReport = installed().run("prepare", "nnunet", asked, settings)
     return report.document
 
 

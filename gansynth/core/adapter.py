@@ -10,7 +10,6 @@ host's installation is not changed.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -29,11 +28,10 @@ from gansynth.core.host_commands import (
 from gansynth.core.lineage import CaseRecord, guard_host
 from gansynth.core.mix_config import Mix, MixConfig, MixerConfig, TrainingResult
 from gansynth.core.prediction import Prediction
-from gansynth.core.registry import installed
 from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.runtime.errors import GansynthError, UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import SetOptions
 
 __all__ = [
@@ -180,8 +178,7 @@ class Adapter(ABC):
         if mix_config.real_in_generator_space and not self.rewrites_real:
             raise UsageFault(
                 f"--real-in-generator-space: {self.name} takes real cases as they are, expected a "
-                "host that can bring them through the generator's space"
-                f"{hosts_that(lambda host: host.rewrites_real)}; leave it out"
+                "host that can bring them through the generator's space; leave it out"
             )
 
     def lasting(
@@ -205,7 +202,7 @@ class Adapter(ABC):
         """
         raise UsageFault(
             f"{self.name}: does not say how it trains for a number of steps, expected a host that "
-            f"does{hosts_that(lambda host: host.lasting is not Adapter.lasting)}"
+            "does"
         )
 
     @classmethod
@@ -316,7 +313,7 @@ class Adapter(ABC):
         """
         raise UsageFault(
             f"operating_point: {cls.name} keeps no probabilities of held-out cases, expected a "
-            f"host that does{hosts_that(_keeps_levels)}; leave it out"
+            "host that does; leave it out"
         )
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
@@ -332,9 +329,8 @@ class Adapter(ABC):
             DataFault: the training is not finished.
         """
         raise UsageFault(
-            f"{self.name} leaves no label maps of held-out cases, expected a host that does"
-            f"{hosts_that(lambda host: host.judged is not Adapter.judged)}; its own metrics are in "
-            "its outcome"
+            f"{self.name} leaves no label maps of held-out cases, expected a host that does; its "
+            "own metrics are in its outcome"
         )
 
     def export(self, request: ExportRequest) -> Mapping[str, Any]:
@@ -350,18 +346,4 @@ class Adapter(ABC):
         """
         raise UsageFault(
             f"{request.name}: {self.name} has no data sets to write; expected a host that has"
-            f"{hosts_that(lambda host: host.exports != 'nothing')}"
         )
-
-
-def hosts_that(can: Callable[[type[Adapter]], bool]) -> str:
-    """Return the installed hosts that can do something, as an end of messages: ``: a, b``."""
-    registry, names = installed(), []
-    for name in registry.names("adapters"):
-        with contextlib.suppress(GansynthError):  # of a plugin that does not load
-            names += [name] if can(registry.adapter(name)) else []
-    return f": {', '.join(names)}" if names else ""
-
-
-def _keeps_levels(host: type[Adapter]) -> bool:
-    return host.saving_levels.__func__ is not Adapter.saving_levels.__func__  # type: ignore[attr-defined]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from gansynth.core.bank_options import BankSize
 from gansynth.core.mix_config import MixConfig
-from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
-from gansynth.runtime.options import OptionModel, SetOptions, read_settings
 from gansynth.runtime.progress import NullReporter, Reporter
 
 
@@ -144,24 +141,3 @@ class DoctorRequest:
 
     root: str | None
     quick: bool
-
-
-def options_of(command: Callable[..., Any]) -> type[OptionModel]:
-    """Return the model of a command's settings: the annotation of its parameter ``options``."""
-    model: type[OptionModel] = inspect.get_annotations(command, eval_str=True).get(
-        "options", SetOptions
-    )
-    return model
-
-
-def run_command(verb: str, host: str, request: Any, settings: Mapping[str, str]) -> Any:
-    """Run a host's command.
-
-    Raises:
-        UsageFault: the host has no such command, or a setting is unknown or invalid.
-        GansynthError: what the command refuses.
-    """
-    command = installed().command(verb, host)
-    model = options_of(command)
-    options = read_settings(model, settings, f"{verb} of {host}")
-    return command(request, options) if model.model_fields else command(request)

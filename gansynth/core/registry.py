@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -24,6 +25,7 @@ from gansynth.core.plugin_checks import (
     one_line,
 )
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
+from gansynth.runtime.options import OptionModel, SetOptions, read_settings
 from gansynth.runtime.progress import RichReporter
 
 if TYPE_CHECKING:
@@ -91,6 +93,23 @@ class Registry:
             )
         function: Callable[..., Any] = self.load("commands", f"{verb} {host}")
         return function
+
+    def command_options(self, verb: str, host: str) -> type[OptionModel]:
+        """Return the settings of a host's command: the annotation of its parameter ``options``."""
+        annotations = inspect.get_annotations(self.command(verb, host), eval_str=True)
+        model: type[OptionModel] = annotations.get("options", SetOptions)
+        return model
+
+    def run(self, verb: str, host: str, request: Any, settings: Mapping[str, str]) -> Any:
+        """Run a host's command.
+
+        Raises:
+            UsageFault: the host has no such command, or a setting is unknown or invalid.
+            GansynthError: what the command refuses.
+        """
+        model, command = self.command_options(verb, host), self.command(verb, host)
+        options = read_settings(model, settings, f"{verb} of {host}")
+        return command(request, options) if model.model_fields else command(request)
 
     def edit(self, name: str) -> type[Edit]:
         """Return the condition edit registered under a name (``elastic``)."""

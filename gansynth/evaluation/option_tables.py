@@ -11,7 +11,6 @@ from pydantic import BaseModel
 
 from gansynth.conditions.box_drawers import JitterOptions
 from gansynth.conditions.lesion_placement import LesionOptions
-from gansynth.core.host_commands import options_of
 from gansynth.core.registry import installed
 from gansynth.data.read_options import VolumeOptions
 from gansynth.data.slice_options import SliceOptions
@@ -154,7 +153,7 @@ def _models_of(kind: str, name: str, loaded: Any) -> Iterator[tuple[str, type[Ba
         registry = installed()
         for verb, typed in COMMANDS.items():
             if name in registry.hosts(verb):
-                model = options_of(registry.command(verb, name))
+                model = registry.command_options(verb, name)
                 yield from [(typed.format(name), model)] if model.model_fields else []
     elif kind == "sources":
         yield f"--data {name}:WHERE --read KEY=VALUE", getattr(loaded, "read_options", None)

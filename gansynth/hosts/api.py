@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.adapter import Adapter, ExportRequest, TrainingResult, hosts_that
+from gansynth.core.adapter import Adapter, ExportRequest, TrainingResult
 from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.core.host_commands import Content, TrainingRequest
 from gansynth.core.mix_config import MixConfig
@@ -420,9 +420,8 @@ def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> 
     option = f"--export {export}" if output is None else f"-o {output}"
     if adapter.exports == "nothing":
         raise UsageFault(
-            f"{option}: {adapter.name} has no data sets to write; expected a target that has"
-            f"{hosts_that(lambda host: host.exports != 'nothing')}. Leave it out to train with "
-            "samples mixed in"
+            f"{option}: {adapter.name} has no data sets to write; expected a target that has. "
+            "Leave it out to train with samples mixed in"
         )
     if output is None and adapter.exports == "folder":
         raise UsageFault(

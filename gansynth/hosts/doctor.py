@@ -108,13 +108,12 @@ def plugin_lines() -> Iterator[DoctorLine]:
 
 def host_options() -> dict[str, type[OptionModel]]:
     """Return the options of every host's check, without those that do not load."""
-    from gansynth.core.host_commands import options_of
     from gansynth.core.registry import installed
 
     models = {}
     for name in installed().hosts("doctor"):
         with contextlib.suppress(GansynthError):
-            models[name] = options_of(installed().command("doctor", name))
+            models[name] = installed().command_options("doctor", name)
     return models
 
 
@@ -124,17 +123,16 @@ def host_lines(request: DoctorRequest, settings: Mapping[str, str]) -> Iterator[
     Args:
         settings: of all hosts; each gets its own.
     """
-    from gansynth.core.host_commands import run_command
     from gansynth.core.plugin_checks import guard_plugin_code, one_line
     from gansynth.core.registry import installed
 
-    registry, models = installed(), host_options()
+    registry = installed()
     for name in registry.hosts("doctor"):
-        keys = models[name].model_fields if name in models else ()
-        own = {key: value for key, value in settings.items() if key in keys}
         try:
             with guard_plugin_code():
-                lines = list(run_command("doctor", name, request, own))
+                keys = registry.command_options("doctor", name).model_fields
+                own = {key: value for key, value in settings.items() if key in keys}
+                lines = list(registry.run("doctor", name, request, own))
         except Exception as error:  # a failing host does not stop the others
             origin = registry.origins.get(registry.loaders["commands"][f"doctor {name}"][0])
             package = f"gansynth_{name}" if origin is None else origin.distribution

@@ -21,7 +21,6 @@ from gansynth.core.host_commands import (
     PrepareRequest,
     SplitsRequest,
     TrainingRequest,
-    run_command,
 )
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
@@ -131,8 +130,8 @@ def run_demo(
     request = SourceRequest("nnunet", str(DATASET), root=str(root))
     small = {"small": "yes", "plans_name": PLANS, "voxels": "1000000", **size.plans}
     asked = PrepareRequest(request, (size.configuration,), 1, False, reporter)
-    run_command("prepare", nnunet.name, asked, small)
-    run_command("splits", nnunet.name, SplitsRequest(request, 2, seed, overwrite=False), {})
+    installed().run("prepare", nnunet.name, asked, small)
+    installed().run("splits", nnunet.name, SplitsRequest(request, 2, seed, overwrite=False), {})
     request = replace(request, fold="0", configuration=size.configuration, plans=PLANS)
     settings = {**size.fit, "seed": str(seed)}
     fitted = fit("cgan3d", request, run, settings=settings, edits=None, reporter=reporter)

@@ -95,7 +95,9 @@ def test_real_cases_stay_as_they_are_in_hosts_that_know_nothing_else(toy_source)
     host.check_ways(MixConfig(None, Ratio(1, 0)))
     asked = MixConfig(None, Ratio(1, 0), real_in_generator_space=True)
     for check in (host.check_ways, lambda how: check_mixing(host, how)):
-        with pytest.raises(UsageFault, match=r"--real-in-generator-space: .*: deepmedic; leave"):
+        with pytest.raises(
+            UsageFault, match=r"--real-in-generator-space: .* generator's space; leave"
+        ):
             check(asked)
 
 

@@ -8,7 +8,6 @@ import torch
 from pydantic import Field
 
 from gansynth.conditions.lesion_placement import LesionOptions
-from gansynth.core.host_commands import options_of
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.evaluation.hard_cases.job import FailureOptions
@@ -46,7 +45,7 @@ def models() -> dict[str, type[OptionModel]]:
     for name in registry.names("adapters"):
         found[f"host {name}"] = registry.adapter(name).Options
     for name in registry.names("commands"):
-        found[name] = options_of(registry.load("commands", name))
+        found[name] = registry.command_options(*name.split())
     others = (FitOptions, LesionOptions, FailureOptions)
     return found | {model.__name__: model for model in others}
 

@@ -65,7 +65,8 @@ def import_(
     are train, the others val. The depth is --set bits=16. With --set backgrounds=SHARE, that share
     of the training slices without a box is kept. Either target appears when it is complete.
     """
-    from gansynth.core.host_commands import ImportRequest, run_command
+    from gansynth.core.host_commands import ImportRequest
+    from gansynth.core.registry import installed
     from gansynth.core.source import SourceRequest
 
     with describe_error("--data", "import"):
@@ -73,7 +74,7 @@ def import_(
     options = {"subjects": subjects, "fold": fold, "read": read, "root": root}
     reading = {key: value for key, value in options.items() if value}
     request = ImportRequest(source, reading, to.where, folds, seed, out.reporter)
-    show_report(run_command("import", to.kind, request, settings), out)
+    show_report(installed().run("import", to.kind, request, settings), out)
 
 
 @click.command(
@@ -121,12 +122,13 @@ def prepare(
     With nnunet, --set small=yes adds plans for a small network (CPUs, trials) on the same
     preprocessed cases. nnU-Net's plans stay unchanged. Further settings: gansynth options nnunet.
     """
-    from gansynth.core.host_commands import PrepareRequest, run_command
+    from gansynth.core.host_commands import PrepareRequest
+    from gansynth.core.registry import installed
     from gansynth.core.source import SourceRequest
 
     request = SourceRequest.parse(data, plans=plans, subjects=subjects, root=root)
     asked = PrepareRequest(request, configurations, processes, force, out.reporter)
-    show_report(run_command("prepare", request.kind, asked, settings), out)
+    show_report(installed().run("prepare", request.kind, asked, settings), out)
 
 
 @click.command(
@@ -157,12 +159,13 @@ def splits(
 
     The subjects of all cases are stored beside the folds. Every later command uses them.
     """
-    from gansynth.core.host_commands import SplitsRequest, run_command
+    from gansynth.core.host_commands import SplitsRequest
+    from gansynth.core.registry import installed
     from gansynth.core.source import SourceRequest
     from gansynth.sampling.run_source import open_source
 
     request = SourceRequest.parse(data, subjects=subjects, root=root)
-    splits = run_command("splits", request.kind, SplitsRequest(request, folds, seed, force), {})
+    splits = installed().run("splits", request.kind, SplitsRequest(request, folds, seed, force), {})
     rows = [
         (f"fold {fold}", f"{len(split['train'])} training", f"{len(split['val'])} validation")
         for fold, split in enumerate(splits)
