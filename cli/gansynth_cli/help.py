@@ -67,12 +67,12 @@ class SettingOption(click.Option):
         self.key, self.heading = key, heading
         field = model.model_fields[key]
         switch = bool in alternatives(field.annotation)
-        on = {"is_flag": False, "flag_value": "yes"} if switch else {}
+        given_alone: dict[str, Any] = {"is_flag": False, "flag_value": "yes"} if switch else {}
         super().__init__(
             [f"--{key.replace('_', '-')}", f"setting_{key}"],
             metavar="[yes|no]" if switch else "VALUE",
             help=(field.description or "") + (f"  [default: {default}]" if default else ""),
-            **on,
+            **given_alone,
         )
 
 

@@ -1,9 +1,13 @@
 """Options in groups, those of a framework beside ``--target``, and what a shell completes."""
 
+import re
+
 import pytest
 from click.shell_completion import ShellComplete
 
-from gansynth_cli.help import GROUPS, HOSTS
+from gansynth.core.registry import installed
+from gansynth.runtime.options import flag_of
+from gansynth_cli.help import GROUPS
 from gansynth_cli.main import cli
 
 
@@ -19,11 +23,15 @@ def test_the_options_of_augment_are_in_groups(run_cli):
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("host", sorted({*HOSTS.values()}))
-def test_options_of_a_framework_are_shown_where_it_is_the_target(host, run_cli):
-    shown = run_cli("augment", "--target", host, "--help").stdout
-    options = {name for name in HOSTS if f"\n  --{name.replace('_', '-')} " in shown}
-    assert options == {name for name, owner in HOSTS.items() if owner == host}
+@pytest.mark.parametrize("target", installed().names("adapters"))
+def test_options_of_a_target_are_flags_or_for_set_only(target, run_cli):
+    shown = run_cli("augment", "--target", target, "--help").stdout
+    of_target = shown.partition(f"\nOptions of {target}:")[2]
+    flags, _, others = of_target.partition("By --set KEY=VALUE only:")
+    keys = {*installed().adapter(target).Options.model_fields}
+    assert {key for key in keys if f"\n  {flag_of(key)} " in flags} == keys - {"device", "seed"}
+    assert {*re.findall(r"\w+", others.partition(".")[0])} == keys & {"device", "seed"}
+    assert f"Options of {target}" not in run_cli("augment", "--help").stdout
 
 
 @pytest.mark.parametrize(
@@ -33,6 +41,7 @@ def test_options_of_a_framework_are_shown_where_it_is_the_target(host, run_cli):
         (("fit", "cg"), "cgan3d"),
         (("fit", "cgan3d", "--set", "wid"), "width="),
         (("augment", "--target", "nnunet", "--set", "num_e"), "num_epochs="),
+        (("augment", "--target", "yolo", "--im"), "--imgsz"),
         (("augment", "--edit", "ela"), "elastic"),
         (("options", "segm"), "segmenter"),
     ],

@@ -28,7 +28,7 @@ from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.version import __version__
 
 RETRIES = 3  # retries of a job whose worker or machine was lost
-PASSED_ON = ("GANSYNTH_", THREADS)
+PASSED_ON: tuple[str, ...] = ("GANSYNTH_", THREADS)
 """Prefixes of variables that jobs get from the process that runs the graph, not from the node;
 those of hosts as well (``Adapter.variables``)."""
 LOST, NOT_SHARED = 71, 72  # exit codes: Ray gave up; the store is not visible on a node
