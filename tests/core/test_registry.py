@@ -57,6 +57,10 @@ BROKEN = {
         GOOD.replace('"good", lambda: None', '"cls", dict'),
         "'cls' comes with the class dict, expected a function without arguments",
     ),
+    "offers_a_bad_verb": (
+        GOOD.replace("generators", "commands").replace('"good"', '"train", "good"'),
+        "register_commands: verb 'train', expected one of: import, prepare, splits, doctor",
+    ),
     "offers_a_bad_name": (GOOD.replace('"good"', '"a b"'), "name 'a b', expected letters"),
     "takes_a_name": (GOOD, "generator 'good' is already registered by 'a_good_one'"),
 }
