@@ -1,16 +1,21 @@
-"""Help in groups, options of a target as flags, and the completion of names and keys."""
+"""Help in groups, options of a target as flags, which options are typed, and completion."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+import functools
+from collections.abc import Callable, Container, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
+
+from gansynth.runtime.errors import GansynthError, UsageFault
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+F = TypeVar("F", bound=Callable[..., Any])
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 Models = Callable[[Mapping[str, Any]], Mapping[str, "type[BaseModel]"]]
 SETTINGS, ONLY_SET = "gansynth_cli.settings", "gansynth_cli.only_set"
@@ -96,7 +101,6 @@ class SettingsCommand(GroupedCommand):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse what is typed, also the flags that it brings."""
-        from gansynth.runtime.errors import GansynthError
         from gansynth.runtime.option_kinds import option_rows
         from gansynth.runtime.options import FlagText, put_setting
 
@@ -143,7 +147,6 @@ def complete_names(*kinds: str) -> Complete:
 def complete_keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
     """Complete the keys of ``--set`` for the generator or framework that is typed already."""
     from gansynth.evaluation.option_tables import options
-    from gansynth.runtime.errors import GansynthError
 
     # Behind an unfinished --set, click leaves the arguments unread.
     owners = (ctx.params.get("target"), ctx.params.get("generator"), *ctx.args)
@@ -154,3 +157,61 @@ def complete_keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[Co
     return [
         CompletionItem(f"{key}=", help=meaning) for key, _, meaning in rows if key.startswith(begun)
     ]
+
+
+def with_needs(needs: Mapping[str, str]) -> Callable[[F], F]:
+    """Refuse typed options that have no effect beside the others; see ``Needs``.
+
+    Args:
+        needs: by name of the command's parameters.
+    """
+
+    def add(function: F) -> F:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            from gansynth.runtime.words import Given
+
+            class Typed(Given):
+                def called(self, name: str) -> str:
+                    return called(name)
+
+            context = click.get_current_context()
+            Typed(context.params, typed_options(context)).refuse_idle(needs)
+            return function(*args, **kwargs)
+
+        wrapped.needs = needs  # type: ignore[attr-defined]
+        return wrapped  # type: ignore[return-value]
+
+    return add
+
+
+def typed_options(context: click.Context) -> list[str]:
+    """Return the names of the parameters that the user gave."""
+    unsaid = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
+    names = [parameter.name or "" for parameter in context.command.params]
+    return [name for name in names if context.get_parameter_source(name) not in unsaid]
+
+
+def called(name: str) -> str:
+    """Return what the user types for a parameter."""
+    context = click.get_current_context()
+    parameter = next(param for param in context.command.params if param.name == name)
+    if isinstance(parameter, click.Argument):
+        return "host options after --"
+    off = parameter.secondary_opts and context.params.get(name) is not True
+    return parameter.secondary_opts[0] if off else parameter.opts[-1]
+
+
+def refuse_others(allowed: Container[str], message: str) -> None:
+    """Refuse typed parameters of this command that have no effect here.
+
+    Args:
+        allowed: names of parameters that have an effect.
+        message: with ``{}`` where the option goes.
+
+    Raises:
+        UsageFault: names the first such parameter.
+    """
+    for name in typed_options(click.get_current_context()):
+        if name not in allowed:
+            raise UsageFault(message.format(called(name)))

@@ -66,7 +66,7 @@ COMMANDS = {
     ),
     "plugins": ("plugins", "List and check installed plugins, or start a new one."),
     "options": (
-        "options",
+        "help:options",
         "Print the options of a generator, framework, source, edit or filter.",
     ),
     "help": ("help", "Print a page of the docs, or find a word, without a network."),

@@ -22,9 +22,8 @@ from gansynth_cli.common import (
     with_output,
     with_samples,
 )
-from gansynth_cli.help import SettingsCommand, complete_names
+from gansynth_cli.help import SettingsCommand, complete_names, typed_options
 from gansynth_cli.results import lines_of_training
-from gansynth_cli.typed_options import typed_options
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import HostOptions

@@ -20,7 +20,7 @@ from gansynth_cli.common import (
     table,
     with_output,
 )
-from gansynth_cli.typed_options import with_needs
+from gansynth_cli.help import with_needs
 
 
 @click.command(

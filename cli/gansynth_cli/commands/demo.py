@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from gansynth_cli.common import FOLDER, Output, examples, say_device, seed_option, with_output
+from gansynth_cli.help import with_needs
 from gansynth_cli.results import lines_of_demo, lines_of_phantoms
-from gansynth_cli.typed_options import with_needs
 
 
 @click.command(

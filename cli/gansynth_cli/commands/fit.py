@@ -24,9 +24,8 @@ from gansynth_cli.common import (
     with_output,
     with_source,
 )
-from gansynth_cli.help import GroupedCommand, complete_names
+from gansynth_cli.help import GroupedCommand, complete_names, with_needs
 from gansynth_cli.results import counted, lines_of_fit
-from gansynth_cli.typed_options import with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest

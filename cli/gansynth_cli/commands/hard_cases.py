@@ -22,7 +22,7 @@ from gansynth_cli.common import (
     with_output,
     with_source,
 )
-from gansynth_cli.typed_options import with_needs
+from gansynth_cli.help import with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest

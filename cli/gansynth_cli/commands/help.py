@@ -1,4 +1,4 @@
-"""``gansynth help``: print a page of the docs, or find a word, without a network."""
+"""``gansynth help`` and ``gansynth options``: pages of the docs, words, and tables of options."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import NamedTuple
 import click
 
 from gansynth.runtime.errors import GansynthError, UsageFault
-from gansynth_cli.commands.options import KINDS as REGISTERED
-from gansynth_cli.common import Output, examples, table, with_output
+from gansynth_cli.common import Hint, Output, examples, table, with_output
+from gansynth_cli.help import complete_names
 
+REGISTERED = ("generators", "adapters", "sources", "edits", "filters", "metrics", "recipes")
+"""Kinds of what has options."""
 PAGES = Path(__file__).parents[1] / "pages"
 HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
 HIDDEN = re.compile(r"^(<!-- .*? -->|!\[.*\]\(.*\)|<img .*>)\n", re.MULTILINE)
@@ -183,3 +185,22 @@ def _headings(text: str) -> Iterator[tuple[int, str]]:
     plain = re.sub(r"```.*?```", lambda match: " " * len(match[0]), text, flags=re.DOTALL)
     for match in HEADING.finditer(plain):
         yield match.start(), match[0]
+
+
+@click.command(epilog=examples("gansynth options cgan3d", "gansynth options nnunet --json"))
+@click.argument("name", metavar="NAME", shell_complete=complete_names(*REGISTERED))
+@with_output
+def options(name: str, out: Output) -> None:
+    """Print the options of a generator, framework, source, edit or filter.
+
+    NAME is a registered name (see: gansynth plugins), or lesions, boxes, hard-cases. Each option
+    has its key, its default and its meaning; of a recipe, the value that it sets.
+    """
+    from gansynth.evaluation.option_tables import options as tables_of
+
+    tables = tables_of(name)
+    lines = repr(tables).splitlines()
+    if tables[0].kind in ("generator", "recipe"):
+        typed = tables[0].typed.partition(";")[0].removesuffix(" --set KEY=VALUE")
+        lines.append(Hint(f"next: {typed} --data KIND:WHERE -o runs/{name}"))
+    out.result({"name": name, "tables": tables.to_json()}, lines)

@@ -25,7 +25,7 @@ from gansynth_cli.common import (
     with_option,
     with_output,
 )
-from gansynth_cli.typed_options import with_needs
+from gansynth_cli.help import with_needs
 
 if TYPE_CHECKING:
     from gansynth.benchmark.papers.table_run import PaperTableRun

@@ -19,9 +19,8 @@ from gansynth_cli.common import (
     with_output,
     with_samples,
 )
-from gansynth_cli.help import GroupedCommand, complete_names
+from gansynth_cli.help import GroupedCommand, complete_names, refuse_others, with_needs
 from gansynth_cli.results import lines_of_samples
-from gansynth_cli.typed_options import refuse_others, with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.sample_request import SampleRequest

@@ -18,7 +18,7 @@ from gansynth_cli.common import (
     executor_option,
     with_output,
 )
-from gansynth_cli.typed_options import with_needs
+from gansynth_cli.help import with_needs
 
 
 @click.command(

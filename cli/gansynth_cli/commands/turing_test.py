@@ -23,8 +23,7 @@ from gansynth_cli.common import (
     with_real,
     with_samples,
 )
-from gansynth_cli.help import GroupedCommand
-from gansynth_cli.typed_options import refuse_others, with_needs
+from gansynth_cli.help import GroupedCommand, refuse_others, with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.sample_request import SampleRequest
