@@ -16,9 +16,8 @@ from gansynth.hosts.api import host_settings
 from gansynth.hosts.checks import check_mixing
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.run_source import open_source
-from tests.yolo_sets import toy_yolo
 
-OUT, HOME = Path("out"), {"GANSYNTH_DEEPMEDIC": "dm"}
+OUT = Path("out")
 TRAINING = ("augment", "--data", "example:3d", "--ratio", "1:0", "--dry-run")
 
 
@@ -51,6 +50,8 @@ def test_options_of_a_target_are_flags_settings_and_keywords(run_json, words):
         ("segmenter", "--l1 3", "--l1 3: has no effect without network=pix2pix"),
         ("segmenter", "--width 8 --export x", "--export with --width: nothing is trained"),
         ("segmenter", "--output a -o b", "-o b and --output a: expected one of them"),
+        ("segmenter", "--real-in-generator-space", "--real-in-generator-space: segmenter"),
+        ("segmenter", "--real-in-generator-space --export x", "in-generator-space: segmenter"),
     ],
 )
 def test_flags_that_cannot_be_are_refused_as_they_were_typed(refuse, target, words, says):
@@ -58,28 +59,24 @@ def test_flags_that_cannot_be_are_refused_as_they_were_typed(refuse, target, wor
 
 
 @pytest.mark.parametrize(
-    ("target", "settings", "options", "environ", "merged", "folder"),
+    ("target", "settings", "options", "checkout", "merged", "folder"),
     [
-        # Without an engine -o is where a data set is written.
-        ("deepmedic", {}, (), {}, {}, OUT),
-        ("deepmedic", {}, (), HOME, {}, OUT),
-        ("deepmedic", {"deepmedic_python": "p"}, (), {}, {"deepmedic_python": "p"}, OUT),
-        # With one it is for its results.
-        ("deepmedic", {"engine": "torch"}, (), {}, {"engine": "torch", "output": "out"}, None),
-        ("deepmedic", {"deepmedic": "dm"}, (), {}, {"deepmedic": "dm", "output": "out"}, None),
-        ("deepmedic", {}, ("-dev", "cpu"), HOME, {"output": "out"}, None),
-        # Data sets with names, or none: -o is for results.
-        ("nnunet", {}, (), {}, {"results": "out"}, None),
-        ("segmenter", {}, (), {}, {"output": "out"}, None),
-        ("yolo", {"batch": "2"}, ("m=1",), {}, {"batch": "2"}, OUT),
+        ("deepmedic", {}, (), "", {}, OUT),
+        ("deepmedic", {}, (), "dm", {}, OUT),
+        ("deepmedic", {"deepmedic_python": "p"}, (), "", {"deepmedic_python": "p"}, OUT),
+        ("deepmedic", {"engine": "torch"}, (), "", {"engine": "torch", "output": "out"}, None),
+        ("deepmedic", {"deepmedic": "dm"}, (), "", {"deepmedic": "dm", "output": "out"}, None),
+        ("deepmedic", {}, ("-dev", "cpu"), "dm", {"output": "out"}, None),
+        ("nnunet", {}, (), "", {"results": "out"}, None),
+        ("segmenter", {}, (), "", {"output": "out"}, None),
+        ("yolo", {"batch": "2"}, ("m=1",), "", {"batch": "2"}, OUT),
     ],
 )
 def test_what_trains_and_where_its_results_go(
-    monkeypatch, target, settings, options, environ, merged, folder
+    monkeypatch, target, settings, options, checkout, merged, folder
 ):
-    monkeypatch.delenv("GANSYNTH_DEEPMEDIC", raising=False)
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
+    """With an engine, or where no folder is written, ``-o`` is for the results of a training."""
+    monkeypatch.setenv("GANSYNTH_DEEPMEDIC", checkout)
     assert host_settings(installed().adapter(target), settings, options, OUT) == (merged, folder)
 
 
@@ -90,11 +87,3 @@ def test_real_cases_stay_as_they_are_in_hosts_that_know_nothing_else(toy_source)
     for check in (host.check_ways, lambda how: check_mixing(host, how)):
         with pytest.raises(UsageFault, match=r"--real-in-generator-space: .*; leave it out"):
             check(asked)
-
-
-def test_hosts_of_this_package_refuse_what_they_cannot_do(refuse, tmp_path):
-    data = toy_yolo(tmp_path / "set")
-    asked = ("augment", "--target", "yolo", "--data", f"yolo:{data}", "--ratio", "1:0")
-    for more in ((), ("-o", tmp_path / "new")):
-        says = ["--real-in-generator-space: yolo"]
-        refuse(*asked, "--real-in-generator-space", *more, code=2, says=says)
