@@ -76,14 +76,10 @@ class Filter(ABC):
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
         """Restore what ``learn`` returned and wrote."""
 
+    @abstractmethod
     def judge(self, sample: Sample, request: FilterRequest) -> FilterResult:
-        """Check a sample by ``reject_reason``; override it to return a number as well."""
-        return FilterResult(self.reject_reason(sample))
+        """Check a sample, given in the generator's space.
 
-    def reject_reason(self, sample: Sample) -> str:
-        """Return why to reject a sample, given in the generator's space; empty to accept it.
-
-        Begin with the observation and continue with ``, expected ...``: equal beginnings count as
-        one reason, whatever numbers they hold.
+        A reason begins with the observation and continues with ``, expected ...``: equal beginnings
+        count as one reason, whatever numbers they hold.
         """
-        raise NotImplementedError(f"filter {self.name!r}: has neither flaw nor judge")

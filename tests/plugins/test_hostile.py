@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.edit import CaseEdit, EditOptions, EditResult
-from gansynth.core.filter import Filter, FilterOptions
+from gansynth.core.filter import Filter, FilterOptions, FilterResult
 from gansynth.core.generator import Generator
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.source import CaseSource
@@ -110,10 +110,7 @@ class Study(Filter):
         HANDED.append(request)
         if self.options.when == "judge":
             request.case_pool.cases(HELD_OUT)
-        return super().judge(sample, request)
-
-    def reject_reason(self, sample):
-        return ""
+        return FilterResult()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.edit import CaseEdit, Edit, EditResult
-from gansynth.core.filter import Filter
+from gansynth.core.filter import Filter, FilterResult
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import IntegrityFault
 from gansynth.testing import ConformanceReport, check_edit, check_filter
@@ -55,8 +55,9 @@ class Brightest(Filter):
     def load(self, state, folder, schema, device):
         self.most = state["most"]
 
-    def reject_reason(self, sample):
-        return "too bright, expected less" if sample.image.max() > 2 * self.most else ""
+    def judge(self, sample, request):
+        bright = bool(sample.image.max() > 2 * self.most)
+        return FilterResult("too bright, expected less" * bright)
 
 
 def quietly(cases: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from gansynth.core.filter import Filter, FilterOptions
+from gansynth.core.filter import Filter, FilterOptions, FilterResult
 from gansynth.core.lineage import Lineage
 from gansynth.core.run_folder import RunFolder, read_manifest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
@@ -44,9 +44,9 @@ class Bright(Filter):
     def load(self, state, folder, schema, device):
         self.most = state["brightest"] + self.options.most
 
-    def reject_reason(self, sample):
+    def judge(self, sample, request):
         found = float(sample.image.max())
-        return f"too bright ({found:g}), expected less" if found > self.most else ""
+        return FilterResult(f"too bright ({found:g}), expected less" * (found > self.most))
 
 
 @pytest.fixture(autouse=True)
