@@ -59,7 +59,7 @@ def measured(
     others = [case_id for case_id in source.train_ids if case_id not in own]
     step = max(1, len(others) // max(1, cases - len(own)))
     searched = sorted(own.union(others[::step]))
-    for case in source.cases(searched):
+    for case in map(source.load, searched):
         search.look_in(case.image)
     seconds = time.perf_counter() - began
     similar = np.round(search.similarities(), 4).reshape(len(MAKERS), samples).tolist()

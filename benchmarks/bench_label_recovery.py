@@ -78,7 +78,7 @@ def main() -> None:
         "generator": run.manifest["generator"],
         "fit": {"steps": run.manifest["steps"], "options": run.manifest["options"]},
         "dataset": source.name,
-        "fold": source.fold,
+        "fold": source.request.fold,
         "edits_of_moved": list(MOVED),
         "segmenter_steps": args.steps,
         "segmenter_seconds": seconds,

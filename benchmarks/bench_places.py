@@ -113,15 +113,15 @@ def measure(draw: int, args: argparse.Namespace, home: Path) -> dict[str, dict[s
             drawn = [sampler.draw(index) for index in range(args.samples)]
             took = 1000 * (time.process_time() - began) / len(drawn)
         others = source.held_out_ids
-        people = sorted({source.subject(i) for i in others})
+        people = sorted({source.header(i).subject for i in others})
         judging = set(people[::2])
-        judge = Judge(everyone, [i for i in others if source.subject(i) in judging])
+        judge = Judge(everyone, [i for i in others if source.header(i).subject in judging])
         told = [c.provenance for c in drawn]
         pairs = [(p["case"], c.lesion > 0) for p, c in zip(told, drawn, strict=True)]
         found[name] = summary([judge(i, lesion) for i, lesion in pairs if lesion.any()])
         found[name]["rejected"] = float(np.mean([not p["lesions"]["room"] for p in told]))
         found[name]["ms"] = took
-    ids = [i for i in others if source.subject(i) not in judging]
+    ids = [i for i in others if source.header(i).subject not in judging]
     maps = [(i, everyone.label_map(i) > 0) for i in ids]
     real = [(i, lesion) for i, lesion in maps if lesion.any()]
     found["real, other patients"] = summary([judge(*row) for row in real[:: len(real) // REAL + 1]])

@@ -76,13 +76,13 @@ def write_files(source: Made, folder: Path) -> None:
         nnUNetDatasetBlosc2,
     )
 
-    from gansynth.data.h5_write import write_h5
+    from gansynth.data.h5 import write_h5
 
     write_h5(source, folder / "cases.h5")
     write_h5(source, folder / "half.h5", dtype="float16")
     write_h5(source, folder / "lzf.h5", compression="lzf")
     edge = min(64, source.edge)
-    for case in source.cases():
+    for case in map(source.load, source.train_ids):
         assert case.labels is not None
         for ending in ("nii", "nii.gz"):
             for number, channel in enumerate(case.image):

@@ -74,7 +74,7 @@ SETS = {"hippocampus": hippocampus, "brats": brats}
 def images_of(source: CaseSource, ids: Sequence[str], number: int) -> list[FloatArray]:
     """Some of the cases, evenly spread over them."""
     step = max(1, len(ids) // number)
-    return [case.image for case in source.cases(ids[::step][:number])]
+    return [case.image for case in map(source.load, ids[::step][:number])]
 
 
 # -- the measurement -------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def measure(request: SourceRequest, args: argparse.Namespace, scratch: Path) -> 
     found = distances(comparison, real, source.schema.spacing)
     return {
         "source": source.name,
-        "people": len({source.subject(case) for case in source.train_ids}),
+        "people": len({source.header(case).subject for case in source.train_ids}),
         "training_slices": len(source.train_ids),
         "fits": fits,
         "distances": {k: {m: asdict(d) for m, d in v.items()} for k, v in found.items()},

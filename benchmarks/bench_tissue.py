@@ -63,9 +63,9 @@ def opened(folder: Path, home: Path, train: Sequence[str] | None = None, **read:
 
 def some_people(source: CaseSource, ids: Sequence[str], count: int, draw: int) -> list[str]:
     """The cases of some people, drawn among those of ``ids``."""
-    people = sorted({source.subject(i) for i in ids})
+    people = sorted({source.header(i).subject for i in ids})
     chosen = np.random.default_rng(draw).permutation(people)[:count].tolist()
-    return [i for i in source.train_ids if source.subject(i) in chosen]
+    return [i for i in source.train_ids if source.header(i).subject in chosen]
 
 
 def sampler_of(name: str, source: CaseSource, base: CaseSource | None) -> tuple[Any, Any]:

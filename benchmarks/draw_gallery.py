@@ -217,7 +217,7 @@ def metrics(work: Path) -> None:
             samples,
             cases,
             source.schema,
-            drawn_of=[source.subject(sample.provenance["case"]) for sample in samples],
+            drawn_of=[source.header(sample.provenance["case"]).subject for sample in samples],
             effort=EFFORT,
         )
         for side, samples in sides.items()

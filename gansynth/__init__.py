@@ -66,7 +66,7 @@ if TYPE_CHECKING:
         Schema,
         keep_outside,
     )
-    from gansynth.core.source import CaseSource, SourceRequest
+    from gansynth.core.source import CaseHeader, CaseSource, SourceRequest, StoredCase, case_records
     from gansynth.core.space import Space
     from gansynth.data.read_options import ReadOptions, parse_read, register_read_options
     from gansynth.evaluation.api import evaluate
@@ -110,6 +110,7 @@ __all__ = [
     "Case",
     "CaseContext",
     "CaseEdit",
+    "CaseHeader",
     "CaseRecord",
     "CaseSource",
     "CheckReport",
@@ -161,6 +162,7 @@ __all__ = [
     "SplitHalfMetric",
     "SplitsRequest",
     "Stage",
+    "StoredCase",
     "ToySource",
     "TrainingCases",
     "TrainingFault",
@@ -172,6 +174,7 @@ __all__ = [
     "audit_exported",
     "augment",
     "benchmark",
+    "case_records",
     "check",
     "check_adapter",
     "check_edit",
@@ -228,7 +231,7 @@ _HOMES = {
     "gansynth.core.schedule": "Schedule choose_cases",
     "gansynth.core.schema": "OUTSIDE Boxes Case Condition FloatArray "
     "LabelArray Sample Schema keep_outside",
-    "gansynth.core.source": "CaseSource SourceRequest",
+    "gansynth.core.source": "CaseHeader CaseSource SourceRequest StoredCase case_records",
     "gansynth.core.space": "Space",
     "gansynth.data.read_options": "ReadOptions parse_read register_read_options",
     "gansynth.evaluation.api": "evaluate",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseHeader, CaseSource, SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.evaluation.hard_cases.job import FailureOptions, find_failures
 from gansynth.runtime.progress import NullReporter
@@ -58,8 +58,9 @@ class Blobs(CaseSource):
     def held_out_ids(self):
         return tuple(f"case_{i:02d}" for i in range(32, 40))
 
-    def subject(self, case_id):
-        return f"person_{int(case_id[-2:]) // 2}"
+    def header(self, case_id):
+        subject = f"person_{int(case_id[-2:]) // 2}"
+        return CaseHeader(subject, (SIDE // 2, SIDE, SIDE), SPACING)
 
     def load(self, case_id):
         assert case_id in self.train_ids, f"{case_id} is held out"
@@ -73,9 +74,12 @@ class Blobs(CaseSource):
         labels[((at - centre) ** 2).sum(-1) <= rng.uniform(3, 6) ** 2] = 1 + number % 2
         image = 3.0 * np.maximum(labels, 0) + rng.normal(0, 0.3, labels.shape)
         image[labels == OUTSIDE] = 0
-        return Case(case_id, self.subject(case_id), image[None].astype(np.float32), labels)
+        return Case(case_id, self.header(case_id).subject, image[None].astype(np.float32), labels)
 
-    def predicted(self, case_id: str, file: Path) -> LabelArray:
+    def files(self, case_id: str) -> StoredCase:
+        return StoredCase(to_load=lambda file: self._predicted(case_id))
+
+    def _predicted(self, case_id: str) -> LabelArray:
         case = self.load(case_id)
         assert case.labels is not None
         labels = np.zeros_like(case.labels) if self.misses(case) else case.labels

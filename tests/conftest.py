@@ -25,7 +25,7 @@ from packaging.requirements import Requirement
 
 from gansynth.core.host_commands import CommandReport, PrepareRequest
 from gansynth.core.registry import installed
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.runtime.progress import NullReporter, Reporter
 from tests.mixtures import example, toy_bank  # noqa: F401  # fixtures
 from tests.pretend_cuda.environment import PRETENDS
@@ -298,7 +298,7 @@ def frozen_bank(toy_nnunet, tmp_path):
 
     def make(name="bank", samples=6, **changes):
         adapter = NnunetAdapter(open_nnunet(toy_nnunet.request(**changes)))
-        lineage = adapter.source.lineage()
+        lineage = lineage_of(adapter.source)
         spec = BankSpec(adapter.schema, lineage, "toy", "0" * 64, frozen=True, capacity=samples)
         with BankWriter.create(tmp_path / name, spec) as writer:
             for pair in crop_samples(adapter, samples):

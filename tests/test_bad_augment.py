@@ -13,6 +13,7 @@ import pytest
 from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
+from gansynth.core.source import lineage_of
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.cases import write_hashes
 
@@ -86,7 +87,7 @@ def test_a_bank_of_a_label_that_the_data_set_lacks_is_refused(
     source = open_source(toy_nnunet.request())
     names = {**source.schema.labels, **{name: 3 for name in labels}}
     schema = replace(source.schema, labels=names)
-    spec = BankSpec(schema, source.lineage(), "x", "0" * 64, frozen=True, capacity=1)
+    spec = BankSpec(schema, lineage_of(source), "x", "0" * 64, frozen=True, capacity=1)
     rng, size = np.random.default_rng(0), source.space.size
     drawn = rng.integers(0, len(names), size).astype(np.int16)
     drawn[0, 0, 0] = value

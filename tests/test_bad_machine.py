@@ -71,7 +71,7 @@ def test_a_full_disk_ends_a_preparation_which_is_made_good_later(
     again = run_cli(*command)
     assert again.exit_code == 0, again.stderr
     source = open_source(toy_copy.request(plans=None))
-    assert len(list(source.cases())) == len(source.train_ids)
+    assert len(list(map(source.load, source.train_ids))) == len(source.train_ids)
 
 
 @pytest.mark.fault(31)

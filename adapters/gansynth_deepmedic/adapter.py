@@ -90,7 +90,7 @@ class DeepMedicAdapter(Adapter):
     def validate(self) -> None:
         """Reject fold ``all``, and resampled cases."""
         host = self.host
-        if host.fold == "all":
+        if host.request.fold == "all":
             raise UsageFault(
                 "--fold all: leaves no case to validate DeepMedic on; expected fold 0, the lists "
                 f"of {host.config.path}"

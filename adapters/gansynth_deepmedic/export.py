@@ -82,7 +82,7 @@ class DeepMedicExport(SlotExport):
 
     def _volume_bytes(self) -> int:
         """Return the bytes of the largest case in memory: images float32, labels and region."""
-        voxels = max(prod(self.source.shape(case)) for case in self.source.train_ids)
+        voxels = max(prod(self.source.header(case).shape) for case in self.source.train_ids)
         return voxels * (4 * len(self.source.config.channels) + 4)
 
     def unsaid(self) -> int:

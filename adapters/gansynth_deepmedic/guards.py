@@ -128,7 +128,7 @@ def check_bank(reader: BankReader, source: DeepMedicSource) -> None:
 def sample_bytes(manifest: Mapping[str, Any], source: DeepMedicSource) -> int:
     """Return the bytes of one sample of a run: image and labels (int16), crop or whole case."""
     space = Space.from_json(manifest["space"])
-    voxels = max(prod(space.host_shape(source.shape(case))) for case in source.train_ids)
+    voxels = max(prod(space.host_shape(source.header(case).shape)) for case in source.train_ids)
     each = 4 if stored(source) == "float32" else 2
     return voxels * (each * len(manifest["schema"]["channels"]) + 2) + SAYS
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gansynth.core.source import FoldSplit, SourceRequest
-from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.nifti import VolumeSource
 from gansynth.data.resplit import FILE, table_text, write_resplit, write_small
 from gansynth.data.subjects import read_column
 from gansynth.runtime.errors import DataFault, UsageFault

@@ -127,7 +127,7 @@ class DeepMedicSession(HostSession[int]):
             self.bank,
             self.log,
             batches=job.total,
-            subjects={index: job.source.subject(case) for index, case in enumerate(ids)},
+            subjects={index: job.source.header(case).subject for index, case in enumerate(ids)},
             done=self.first * job.config.subepochs,
         )
         # Tables are keyed by subepoch: those of a training that is continued go on, too.

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
-from gansynth.core.source import FoldSplit, OriginalCase, SourceRequest
+from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
+from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file
 from gansynth.data.folds import absolute
 from gansynth.data.grid import canonical, canonical_shape, stored_axes
-from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.nifti import VolumeSource
 from gansynth.data.pairs import LABELS, other_shape
 from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -83,7 +83,7 @@ class DeepMedicSource(VolumeSource):
 
     @property
     def _listed_fold(self) -> str:
-        return "0" if is_divided(self.request.where) else self.fold
+        return "0" if is_divided(self.request.where) else self.request.fold
 
     @cached_property
     def regions(self) -> bool:
@@ -124,15 +124,9 @@ class DeepMedicSource(VolumeSource):
         image[np.array(lacking)] = 0
         return replace(case, image=image)
 
-    def original(self, case_id: str) -> OriginalCase:
-        """Read a case in the form of its files, with labels outside the region of interest."""
-        original = super().original(case_id)
-        channels = self.listed(case_id).channels
-        units = [
-            unit if file else (1.0, 0.0)
-            for unit, file in zip(original.units, channels, strict=True)
-        ]
-        return replace(original, units=tuple(units))
+    def _units_of(self, case_id: str, image: FloatArray) -> tuple[tuple[float, float], ...]:
+        units, channels = super()._units_of(case_id, image), self.listed(case_id).channels
+        return tuple(u if file else (1.0, 0.0) for u, file in zip(units, channels, strict=True))
 
     def host_case(self, case_id: str) -> HostCase:
         """Return a case in the form of DeepMedic's files; the image is read only for its units.
@@ -145,11 +139,11 @@ class DeepMedicSource(VolumeSource):
         assert listed.labels is not None
         header = read_nifti_header(listed.labels)
         shape = canonical_shape(header.shape, header.affine)
-        if self.shape(case_id) != shape:
+        if self.header(case_id).shape != shape:
             raise UsageFault(
                 f"--read spacing={self.request.read.get('spacing')}: case {case_id!r} is resampled "
-                f"from {shape} to {self.shape(case_id)} voxels, but DeepMedic takes voxels as "
-                "stored, expected spacing=native; leave it out"
+                f"from {shape} to {self.header(case_id).shape} voxels, but DeepMedic takes voxels "
+                "as stored, expected spacing=native; leave it out"
             )
         return HostCase(
             case_id,

@@ -88,7 +88,7 @@ class NnunetAdapter(Adapter):
         """Folder of nnU-Net's results of this training."""
         host = self.host
         model = f"{self.trainer}__{self._plans}__{host.configuration}"
-        return self.results / host.dataset / model / f"fold_{host.fold}"
+        return self.results / host.dataset / model / f"fold_{host.request.fold}"
 
     @property
     def _plans(self) -> str:
@@ -108,7 +108,7 @@ class NnunetAdapter(Adapter):
 
     def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
         """Return nnU-Net's own preprocessing of samples of raw scans; see ``Converter``."""
-        if "plans" in source.host:
+        if "plans" in source.space.host:
             return super().bring(source, space)
 
         return SpaceConverter(source, space, self.host)
@@ -259,7 +259,7 @@ class NnunetAdapter(Adapter):
             "nnUNet_results": str(self.results),
             TrainerMix.FILE: str(config),
         }
-        command = [host.dataset, host.configuration, host.fold, "-p", self._plans]
+        command = [host.dataset, host.configuration, host.request.fold, "-p", self._plans]
         command += ["-tr", self.trainer, *request.options, *more]
         command += ["-device", device_of(parse_options(request.options).device)]
         train_apart(
@@ -307,9 +307,9 @@ class NnunetAdapter(Adapter):
         return sample_bytes(
             drawn_size(manifest, self.host, self.sample_size),
             self.sample_size,
-            len(self.source.host["channel_names"]),
+            len(self.source.space.host["channel_names"]),
             4 if "NoNormalization" in schemes else 2,
-            len(self.source.host["labels"]) + 1,
+            len(self.source.space.host["labels"]) + 1,
         )
 
     # -- what nnU-Net knows ------------------------------------------------------------------------

@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
-from gansynth.core.source import CaseSource, OriginalCase
+from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
+from gansynth.data.grid import resample, stored_axes
 from gansynth.data.views import SourceView
 from gansynth.runtime.errors import DataFault, UsageFault
 
@@ -42,15 +43,20 @@ Box = tuple[tuple[int, int], ...]  # first and end voxel along D, H, W
 
 @dataclass(frozen=True)
 class RawScan:
-    """A real scan in the axes of nnU-Net's reader, and its voxels outside of the body."""
+    """A real scan as stored in its files, on the grid of its source's ``load``."""
 
-    original: OriginalCase  # the scan as stored in its files
+    image: FloatArray  # float32 (C, D, H, W) in the files' own units: nothing is normalised
+    labels: LabelArray  # int16 (D, H, W)
+    spacing: tuple[float, ...]  # mm along D, H, W, by the files' headers
+    stored: tuple[tuple[int, int], ...]  # see ``stored_axes``
+    units: tuple[tuple[float, float], ...]  # of each channel: see ``StoredCase.units``
+    exact: bool  # whether nothing was interpolated
     outside: npt.NDArray[np.bool_]  # bool (D, H, W), where nnU-Net crops or writes -1
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return self.original.nbytes + self.outside.nbytes
+        return self.image.nbytes + self.labels.nbytes + self.outside.nbytes
 
 
 class SpaceConverter:
@@ -101,7 +107,7 @@ class SpaceConverter:
             raise DataFault("sample: no labels, expected them: nnU-Net learns from nothing else")
         scan = self.scan(str(sample.provenance["case"]))
         image, labels, box = self._pasted(scan, sample, sample.labels)
-        arrays, seg, properties = self._preprocess(image, labels, scan.original)
+        arrays, seg, properties = self._preprocess(image, labels, scan)
         box = _through(box, properties, self._plans.transpose_forward, arrays.shape[1:])
         at = tuple(slice(first, end) for first, end in box)
         self._refuse_small(tuple(end - first for first, end in box), arrays.shape[1:])
@@ -109,10 +115,10 @@ class SpaceConverter:
         return arrays[(slice(None), *at)].astype(np.float32), seg[0][at].astype(np.int16)
 
     def _preprocess(
-        self, image: FloatArray, labels: LabelArray, original: OriginalCase
+        self, image: FloatArray, labels: LabelArray, scan: RawScan
     ) -> tuple[FloatArray, LabelArray, Mapping[str, Any]]:
         """Run nnU-Net's own ``run_case_npy``; arrays as its reader returns them."""
-        spacing = list(original.spacing if self._turned else stored_spacing(original))
+        spacing = list(scan.spacing if self._turned else stored_spacing(scan))
         with _quiet():
             arrays, seg, properties = self._preprocessor.run_case_npy(
                 image,
@@ -128,7 +134,7 @@ class SpaceConverter:
         self, scan: RawScan, sample: Sample, labels: LabelArray
     ) -> tuple[FloatArray, LabelArray, Box]:
         """Paste a sample into a scan, in the reader's axes; also return its box."""
-        original, shape = scan.original, scan.original.labels.shape
+        shape = scan.labels.shape
         corner = (0,) * len(shape)
         if self.space.grid == "crop" or self.space.frame:
             corner = Placement.from_json(sample.provenance["placement"]).corner
@@ -136,8 +142,8 @@ class SpaceConverter:
         box = tuple((max(c, 0), min(e, n)) for c, e, n in zip(corner, ends, shape, strict=True))
         there = tuple(slice(first, end) for first, end in box)
         mine = tuple(slice(f - c, e - c) for (f, e), c in zip(box, corner, strict=True))
-        image, seg = original.image.copy(), original.labels.copy()
-        units = np.array(original.units, np.float32).reshape(-1, 2, 1, 1, 1)
+        image, seg = scan.image.copy(), scan.labels.copy()
+        units = np.array(scan.units, np.float32).reshape(-1, 2, 1, 1, 1)
         generated = sample.image[(slice(None), *mine)] * units[:, 0] + units[:, 1]
         seg[there] = labels[mine]
         # A generator gives almost zeros where a real case has zeros: nnU-Net would neither crop
@@ -149,17 +155,14 @@ class SpaceConverter:
             return image, seg, box
         turned = tuple(
             (box[axis] if way > 0 else (shape[axis] - box[axis][1], shape[axis] - box[axis][0]))
-            for axis, way in _array_axes(original.stored)
+            for axis, way in _array_axes(scan.stored)
         )
-        return as_stored(image, original.stored), as_stored(seg, original.stored), turned
+        return as_stored(image, scan.stored), as_stored(seg, scan.stored), turned
 
     def scan(self, case_id: str) -> RawScan:
         """Return a scan, from memory or its files."""
-        from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
-
         if case_id not in self._scans:
-            original = self.source.original(case_id)
-            scan = RawScan(original, ~create_nonzero_mask(original.image))
+            scan = read_scan(self.source, case_id)
             while self._scans and _bytes(self._scans) + scan.nbytes > MAX_BYTES:
                 self._scans.popitem(last=False)
             self._scans[case_id] = scan
@@ -182,6 +185,34 @@ class SpaceConverter:
                 f"{tuple(patch)} or the whole case; fit the generator on larger crops: "
                 "--read size=Z,Y,X"
             )
+
+
+def read_scan(source: CaseSource, case_id: str) -> RawScan:
+    """Read a case in its files' units, on the grid of ``load``; UsageFault: it has no such "
+    "files."""
+    from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
+
+    files = source.files(case_id)
+    if files is None or files.affine is None or files.arrays is None or files.units is None:
+        raise UsageFault(
+            f"{source.name}: cases of {source.request.kind}: have no way back to whole volumes as "
+            "their files hold them. A host's own preprocessing starts from these; expected a "
+            "generator fitted on volumes (nnunet-raw:, nifti:, msd:), or on the host's own cases"
+        )
+    image, labels = files.arrays()
+    if labels is None:
+        raise UsageFault(
+            f"{source.name}: case {case_id!r} has no labels, expected some for a framework that "
+            "learns from them; add label maps"
+        )
+    units, old, new = files.units(image), labels.shape, source.header(case_id).shape
+    if new != old:
+        image, drawn = resample(case_id, image, labels, new)
+        labels = drawn if drawn is not None else labels
+    spacing = tuple(s * (o / n) for s, o, n in zip(files.spacing, old, new, strict=True))
+    outside = ~create_nonzero_mask(image)
+    stored = stored_axes(files.affine)
+    return RawScan(image, labels, spacing, stored, units, new == old, outside)
 
 
 def kept_size(host: NnunetSource) -> tuple[int, ...]:
@@ -226,9 +257,9 @@ def as_stored(array: npt.NDArray[Any], stored: Sequence[tuple[int, int]]) -> npt
     return np.ascontiguousarray(np.flip(array, flips))
 
 
-def stored_spacing(original: OriginalCase) -> tuple[float, ...]:
+def stored_spacing(scan: RawScan) -> tuple[float, ...]:
     """Return the voxel size in mm of ``as_stored`` arrays, along (z, y, x) of the file."""
-    return tuple(original.spacing[axis] for axis, _ in _array_axes(original.stored))
+    return tuple(scan.spacing[axis] for axis, _ in _array_axes(scan.stored))
 
 
 def _array_axes(stored: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

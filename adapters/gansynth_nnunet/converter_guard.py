@@ -19,7 +19,7 @@ import numpy as np
 from gansynth.core.lineage import CaseRecord, Lineage, guard, same_host
 from gansynth.core.resample import resample
 from gansynth.core.schema import Case, Sample
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, case_records
 from gansynth.core.space import Space
 from gansynth.data.views import SourceView
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
@@ -103,7 +103,8 @@ def check_seen(
         if unknown and parent_run.dataset == lineage.dataset:
             raise IntegrityFault(
                 f"leakage: {folder}: the generator has seen {len(unknown)} case(s) of "
-                f"{parent_run.dataset} that are no training cases of {host.name} fold {host.fold}, "
+                f"{parent_run.dataset} that are no training cases of {host.name} fold "
+                f"{host.request.fold}, "
                 f"{unknown[0]!r} first; expected training cases only, under the same ids. Give "
                 "both data sets the same ids and split, or fit the generator on "
                 f"{host.request.kind}:{host.request.where}"
@@ -114,7 +115,7 @@ def check_content(lineage: Lineage, source: CaseSource, held_out: Sequence[CaseR
     """Refuse a generator that has seen a held-out scan under another id, as far as scans exist."""
     there = {*source.train_ids, *source.held_out_ids}
     ids = [record.id for record in held_out if record.id in there]
-    guard(lineage, source.records(ids))
+    guard(lineage, case_records(source, ids))
     if len(ids) < len(held_out):
         log.warning(
             "%s: %d of %d held-out cases are not in %s; whether the generator has seen one of them "
@@ -143,7 +144,7 @@ def rehearse(
     image, labels = convert.whole(Sample(case.image, case.labels, provenance={"case": case_id}))
     seconds = time.perf_counter() - began
     converted = Case(case_id, "", image, labels)
-    problem = _difference(converted, host.load(case_id), convert.scan(case_id).original.exact)
+    problem = _difference(converted, host.load(case_id), convert.scan(case_id).exact)
     if problem:
         raise DataFault(
             f"{folder}: case {case_id!r} of {source.name}, converted by {BY}, is not the one in "

@@ -73,7 +73,8 @@ class NnunetExport(DataSetExport):
         source = self.source
         if self.content == "mixed" and not source.held_out_ids:
             raise UsageFault(
-                f"--export with --fold {source.fold}: nothing is held out, so nnU-Net would have "
+                f"--export with --fold {source.request.fold}: nothing is held out, so nnU-Net "
+                "would have "
                 "nothing to validate on; name a fold, or share samples alone: --content synthetic"
             )
 
@@ -159,7 +160,7 @@ class NnunetExport(DataSetExport):
         return {
             "target": "nnunet",
             "data": source.name,
-            "fold": source.fold,
+            "fold": source.request.fold,
             "folder": str(self.folder),
             "content": self.content,
             "synthetic_cases": self.samples,
@@ -216,7 +217,7 @@ class NnunetExport(DataSetExport):
             "real_training_cases": len(self.real),
             "data": source.name,
             "configuration": source.configuration,
-            "fold": source.fold,
+            "fold": source.request.fold,
         }
 
     def _write_mixed(

@@ -13,7 +13,7 @@ from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.adapter import MixConfig
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import OUTSIDE, Sample, Schema
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseSource, SourceRequest, case_records
 from gansynth.core.space import Space
 from gansynth.hosts import checks
 from gansynth.hosts.checks import HostLimits
@@ -78,11 +78,11 @@ def check_origin(
     sample_source = find_sample_source(mix_config)
     run = sample_source.run
     assert run is not None  # for it is no bank
-    if not converter_guard.needs_conversion(run.manifest, source.host):
+    if not converter_guard.needs_conversion(run.manifest, source.space.host):
         return checks.check_origin(mix_config, takes, sample_source)
     checks.check_learnable(run, takes.name)
     conversion = converter_guard.check_converter(run, source, takes.held_out, content=content)
-    converter_guard.refuse_conditions(mix_config, run.manifest, source.host)
+    converter_guard.refuse_conditions(mix_config, run.manifest, source.space.host)
     sample_source = replace(
         sample_source, described={**sample_source.described, "conversion": conversion}
     )
@@ -115,7 +115,7 @@ def _held_out(
     if training.fold != "all":
         ids |= set(source.held_out_ids)
     missing = sorted(ids - set(records))
-    return (*records.values(), *source.records(missing))
+    return (*records.values(), *case_records(source, missing))
 
 
 # -- checks ----------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def check_size(folder: Path, space: Space, patch: Sequence[int]) -> None:
 
 
 def _check_labels(reader: BankReader, source: NnunetSource) -> None:
-    allowed = {OUTSIDE, *source.host["labels"].values()}
+    allowed = {OUTSIDE, *source.space.host["labels"].values()}
     unknown = sorted(set(reader.spec.schema.label_values) - allowed)
     if unknown:
         raise DataFault(
@@ -177,7 +177,7 @@ def drawn_size(
     manifest: Mapping[str, Any], source: NnunetSource, patch: Sequence[int]
 ) -> tuple[int, ...]:
     """Return the largest size (D, H, W) of a run's samples in nnU-Net's voxels, or the patch."""
-    foreign = converter_guard.needs_conversion(manifest, source.host)
+    foreign = converter_guard.needs_conversion(manifest, source.space.host)
     return host_size((kept_size(source) if foreign else manifest["space"]["size"]) or patch)
 
 

@@ -20,11 +20,11 @@ from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.core.synthetic import real_file
 from gansynth.data.api import find_kind, source_request
-from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.nifti import VolumeSource
 from gansynth.data.pairs import whole_labels
-from gansynth.data.picture_list import PictureOptions
+from gansynth.data.pictures import PictureOptions
 from gansynth.data.read_options import VolumeOptions, options_of
-from gansynth.data.slice_options import SliceOptions
+from gansynth.data.slices import SliceOptions
 from gansynth.data.views import open_plain
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import (
@@ -73,7 +73,7 @@ def import_raw(request: ImportRequest) -> CommandReport:
     writer = _RawWriter(open_plain(replace(asked, fold="all")))
     cases, name = writer.cases, f"{start}{writer.name}"
     splits = _folds(asked, cases)
-    subject_of = {case: writer.source.subject(old) for old, case in cases.items()}
+    subject_of = {case: writer.source.header(old).subject for old, case in cases.items()}
     with (
         counting(request.reporter, "import") as progress,
         whole_folder(root.raw / name) as folder,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gansynth.core.prediction import Prediction
-from gansynth.core.schema import LabelArray
+from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.data.pairs import mismatches, whole_labels
 from gansynth.metrics.segmentation.operating_point import levels_of
 from gansynth.metrics.segmentation.predictions import of_volumes, with_levels
@@ -31,8 +31,8 @@ def refuse_unmeasurable(source: Preprocessed) -> None:
         )
     if not source.held_out_ids:
         raise UsageFault(
-            f"--fold {source.fold}: {source.name} holds no case out, expected a fold with some to "
-            "measure, such as 0"
+            f"--fold {source.request.fold}: {source.name} holds no case out, expected a fold with "
+            "some to measure, such as 0"
         )
 
 
@@ -54,6 +54,21 @@ def prediction_files(source: Preprocessed, folder: Path) -> dict[str, Prediction
         return levels_of(probabilities, range(first, len(probabilities))).T
 
     return with_levels(found, saved, levels)
+
+
+def raw_labels(file: Path) -> LabelArray:
+    """Read a label map on the raw files' grid: int16 (D, H, W), axes reversed from the file's."""
+    return np.ascontiguousarray(whole_labels(file, read_nifti(file).array).T)
+
+
+def raw_arrays(source: Preprocessed, case_id: str) -> tuple[FloatArray, LabelArray | None]:
+    """Read a raw case, image (C, D, H, W) and labels (D, H, W), axes reversed from the file's.
+
+    Raises UsageFault: the raw data set is missing, or not NIfTI.
+    """
+    raw = _raw(source, case_id)
+    arrays = [read_nifti(image).array.T for image in raw.images[case_id]]
+    return np.stack(arrays).astype(np.float32), raw_labels(raw.labels[case_id])
 
 
 def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> LabelArray:

@@ -22,8 +22,8 @@ from gansynth.data.check import (
     unused_labels,
 )
 from gansynth.data.folds import absolute, read_splits
-from gansynth.data.listing import CaseFiles, VolumeSet, pick
-from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.listing import CaseFiles, VolumeSet, channel_places
+from gansynth.data.nifti import VolumeSource
 from gansynth.data.pairs import beyond_gap
 from gansynth.data.read_options import ReadOptions, VolumeOptions, parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
@@ -63,7 +63,7 @@ def _with_channels(listing: VolumeSet, channels: Sequence[str] | None) -> Volume
     """Select and order the channels of a data set as requested."""
     if channels is None:
         return listing
-    places = pick(channels, listing.channels or (), listing.where)
+    places = channel_places(channels, listing.channels or (), listing.where)
     entries = tuple(
         replace(entry, images=tuple(entry.images[place] for place in places))
         for entry in listing.entries

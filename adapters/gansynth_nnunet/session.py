@@ -84,7 +84,7 @@ class NnunetSession(HostSession[str]):
         self.training_bank.start()
         self.training_bank.wait(tick)
         ids = training.train_ids
-        subjects = {case: case if source is None else source.subject(case) for case in ids}
+        subjects = {case: case if source is None else source.header(case).subject for case in ids}
         return RankInfo(self.log, self.bank, subjects)
 
     def wrap(self, real: Any) -> MixedNnunetDataset:

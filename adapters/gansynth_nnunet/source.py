@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 
 from gansynth.core.lineage import guard_split
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import FoldSplit, SourceRequest
+from gansynth.core.source import CaseHeader, FoldSplit, SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.core.synthetic import refuse_named
 from gansynth.data.folds import read_splits
@@ -132,14 +132,20 @@ class NnunetSource(Preprocessed):
         """All preprocessed cases of every fold, sorted."""
         return self._ids
 
-    @property
-    def places(self) -> tuple[Path, ...]:
-        """Its raw and its preprocessed folder."""
-        return self.root.raw / self.dataset, self.root.preprocessed / self.dataset
+    def header(self, case_id: str) -> CaseHeader:
+        """Subject of a case, and its shape from its labels, the smaller file."""
+        return CaseHeader(self._subjects[case_id], self._shape(case_id), self.schema.spacing)
 
-    def subject(self, case_id: str) -> str:
-        """Return the subject of a case."""
-        return self._subjects[case_id]
+    def files(self, case_id: str) -> StoredCase:
+        """A case's raw files; what is preprocessed has no way back to them."""
+        from gansynth_nnunet.predictions import preprocessed_labels, raw_arrays, raw_labels
+
+        return StoredCase(
+            folders=(self.root.raw / self.dataset, self.root.preprocessed / self.dataset),
+            arrays=partial(raw_arrays, self, case_id),
+            read=raw_labels,
+            to_load=partial(preprocessed_labels, self, case_id),
+        )
 
     def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Split the cases into other folds: nnU-Net's three folders below ``folder``.
@@ -170,7 +176,7 @@ class NnunetSource(Preprocessed):
     @cached_property
     def space(self) -> Space:
         """Crops (or slices) of about 4/3 of the patch, with the host's record."""
-        shapes = [self.shape(case)[-len(self.patch_size) :] for case in self.train_ids]
+        shapes = [self._shape(case)[-len(self.patch_size) :] for case in self.train_ids]
         return Space(
             grid="slice" if self.is_2d else "crop",
             size=generator_size(self.patch_size, np.max(shapes, axis=0).tolist()),
@@ -201,30 +207,22 @@ class NnunetSource(Preprocessed):
 
     def load(self, case_id: str) -> Case:
         """Read one preprocessed case: image float32 (C, D, H, W), labels int16 (D, H, W)."""
-        case = Case(
-            case_id, self.subject(case_id), self._read_image(case_id), self._read_labels(case_id)
-        )
+        image, labels = self._read_image(case_id), self._read_labels(case_id)
+        case = Case(case_id, self._subjects[case_id], image, labels)
         try:
             case.validate(self.schema)
         except DataFault as fault:
             raise DataFault(
-                f"{self.folder}: {fault}; find it in the raw data: gansynth check {self._id}, then "
-                f"{self._again}"
+                f"{self.folder}: {fault}; find it in the raw data: gansynth check "
+                f"{self._id}, then {self._again}"
             ) from fault
         return case
 
-    def shape(self, case_id: str) -> tuple[int, ...]:
-        """Return the spatial shape (D, H, W) of a case, from its labels, the smaller file."""
+    def _shape(self, case_id: str) -> tuple[int, ...]:
         if case_id not in self._shapes:
             shape = self._files.open(f"{case_id}_seg.b2nd").shape[1:]
             self._shapes[case_id] = tuple(int(n) for n in shape)
         return self._shapes[case_id]
-
-    def predicted(self, case_id: str, file: Path) -> LabelArray:
-        """Return nnU-Net's prediction of a raw case; see ``judged.preprocessed_labels``."""
-        from gansynth_nnunet.predictions import preprocessed_labels
-
-        return preprocessed_labels(self, case_id, file)
 
     def _read_image(self, case_id: str) -> FloatArray:
         return self._files.read(f"{case_id}.b2nd").astype(np.float32, copy=False)
@@ -233,8 +231,8 @@ class NnunetSource(Preprocessed):
         labels = self._files.read(f"{case_id}_seg.b2nd")
         if labels.shape[0] != 1:
             raise DataFault(
-                f"{self.folder / case_id}_seg.b2nd: shape is {labels.shape}, expected one channel; "
-                f"{self._again}"
+                f"{self.folder / case_id}_seg.b2nd: shape is {labels.shape}, expected one "
+                f"channel; {self._again}"
             )
         volume: LabelArray = labels[0].astype(np.int16, copy=False)
         return volume
@@ -258,7 +256,7 @@ class NnunetSource(Preprocessed):
         if low is None or high is None or max(abs(low).max(), abs(high).max()) <= CONSTANT:
             return (0.0,) * len(self._channels)
         size = self.space.size
-        shapes = [self.shape(case)[-len(size) :] for case in self.train_ids]
+        shapes = [self._shape(case)[-len(size) :] for case in self.train_ids]
         if (np.min(shapes, axis=0) < size).any():
             return None
         return tuple(float(v) for v in (low + high) / 2)
@@ -281,37 +279,39 @@ class NnunetSource(Preprocessed):
         lacking = sorted(case for case in ids if f"{case}_seg.b2nd" not in names)
         if lacking:
             raise DataFault(
-                f"{self.folder}: {len(lacking)} case(s) without labels, {lacking[0]}_seg.b2nd "
-                f"first; {self._again}"
+                f"{self.folder}: {len(lacking)} case(s) without labels, "
+                f"{lacking[0]}_seg.b2nd first; {self._again}"
             )
         return tuple(sorted(ids))
 
     def _fold(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return training and validation cases, by nnU-Net's split."""
-        if self.fold == "all":
+        if self.request.fold == "all":
             return self._ids, ()
         path = self.plans.folder / SPLITS
         made = not path.is_file()
         splits = self._default_splits(path) if made else [*read_splits(path).values()]
-        if not re.fullmatch(r"0|[1-9]\d*", self.fold) or int(self.fold) >= len(splits):
+        if not re.fullmatch(r"0|[1-9]\d*", self.request.fold) or int(self.request.fold) >= len(
+            splits
+        ):
             raise UsageFault(
-                f"--fold {self.fold!r}: {path} has {len(splits)} folds, expected 0 to "
+                f"--fold {self.request.fold!r}: {path} has {len(splits)} folds, expected 0 to "
                 f"{len(splits) - 1} or 'all'"
             )
-        split = splits[int(self.fold)]
+        split = splits[int(self.request.fold)]
         train, held_out = tuple(sorted(split["train"])), tuple(sorted(split["val"]))
         for part, ids in (("train", train), ("val", held_out)):
             absent = sorted(set(ids) - set(self._ids))
             if absent:
                 raise DataFault(
-                    f"{path}: fold {self.fold}: {part} holds {absent[0]!r}, which is not "
-                    f"preprocessed; expected cases in {self.folder}. Run: {self._prepare}, or "
-                    f"gansynth splits {self._id}"
+                    f"{path}: fold {self.request.fold}: {part} holds {absent[0]!r}, which is not "
+                    f"preprocessed; expected cases in {self.folder}. Run: {self._prepare}, "
+                    f"or gansynth splits {self._id}"
                 )
         guard_split(
-            [(case, self.subject(case)) for case in train],
-            [(case, self.subject(case)) for case in held_out],
-            fold=self.fold,
+            [(case, self._subjects[case]) for case in train],
+            [(case, self._subjects[case]) for case in held_out],
+            fold=self.request.fold,
             repair=f"gansynth splits {self._id} "
             f"--subjects {self.request.subjects or 'SUBJECTS.csv'} --force",
         )

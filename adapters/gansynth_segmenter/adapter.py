@@ -66,8 +66,8 @@ class SegmenterAdapter(Adapter):
         source = self.source
         if not source.held_out_ids:
             raise UsageFault(
-                f"--fold {source.fold}: {source.name} holds no case out, expected a fold with "
-                "held-out cases to evaluate the segmenter on; choose one, such as --fold 0"
+                f"--fold {source.request.fold}: {source.name} holds no case out, expected a fold "
+                "with held-out cases to evaluate the segmenter on; choose one, such as --fold 0"
             )
         if source.space.grid == "slice":
             training_space(source, SegmenterOptions())
@@ -119,7 +119,7 @@ class SegmenterAdapter(Adapter):
         if space.cuts or space.frame:
             voxels = prod(space.host_shape(()))
         else:
-            voxels = max(prod(self.source.shape(case)) for case in self.source.train_ids)
+            voxels = max(prod(self.source.header(case).shape) for case in self.source.train_ids)
         return voxels * (2 * len(manifest["schema"]["channels"]) + 2) + SAYS
 
     def inject(self, dataset: Any, plan: MixerConfig[str], *, batch_size: int) -> MixedCases:

@@ -13,10 +13,8 @@ from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.data.case_writer import write_prediction
-from gansynth.data.nifti_source import VolumeSource
 from gansynth.data.pairs import whole_labels
 from gansynth.data.picture_files import read_picture
-from gansynth.data.source_2d import FlatSource
 from gansynth.metrics.segmentation.evaluation import RULE, evaluate
 from gansynth.metrics.segmentation.predictions import of_slices, of_volumes, with_levels
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -92,9 +90,9 @@ def _kept(source: CaseSource, case_id: str, place: Path) -> Prediction:
     def read() -> LabelMaps:
         truth = source.load(case_id).labels
         assert truth is not None, "has been looked at"
-        return LabelMaps(np.load(place), truth, source.spacing(case_id))
+        return LabelMaps(np.load(place), truth, source.header(case_id).spacing)
 
-    return Prediction(source.subject(case_id), None, read, source.unit)
+    return Prediction(source.header(case_id).subject, None, read, source.unit)
 
 
 def evaluate_pairs(
@@ -120,15 +118,16 @@ def evaluate_pairs(
 
 def refuse_unmeasurable(source: CaseSource, *, saved: bool) -> None:
     """Reject cases whose label maps could not be measured after a training."""
-    if not isinstance(source, VolumeSource | FlatSource):
+    files = source.files(source.held_out_ids[0]) if source.held_out_ids else None
+    if files is None or files.shape is None:
         raise UsageFault(
             f"{source.name}: its cases have no files of their own, expected volumes or pictures: "
             f"nifti:, msd:, nnunet-raw:, pictures:, slices:. Only the segmenter's own {METRICS} "
             "is written"
         )
-    if isinstance(source, VolumeSource) and source.options.between is not None:
+    if not files.own_labels:
         raise UsageFault(
-            f"--read between={source.options.between}: label maps differ from those of the "
+            f"--read between={source.request.read['between']}: label maps differ from those of the "
             f"files, expected files with every slice. Only the segmenter's own {METRICS} is "
             "written"
         )
@@ -169,12 +168,11 @@ def _levels(file: Path) -> LabelArray:
 
 def predictions_of(source: CaseSource, files: Mapping[str, Path]) -> dict[str, Prediction]:
     """Pair the label maps that ``write_prediction`` wrote with the true ones."""
-    if isinstance(source, FlatSource):
+    if source.schema.ndim == 2:
         return of_slices(source, files, WAY_OUT)
-    assert isinstance(source, VolumeSource), "no other cases have files"
     pairs = {}
     for case, file in files.items():
-        truth = source.entry(case).labels
-        if truth is not None:
-            pairs[case] = file, truth
+        own = source.files(case)
+        if own is not None and own.truth is not None:
+            pairs[case] = file, own.truth
     return of_volumes(source, pairs, WAY_OUT)

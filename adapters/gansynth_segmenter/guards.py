@@ -29,7 +29,7 @@ def open_sample_source(
         same=("channels", "labels"),
         hint=(
             "Fit a generator on the training cases of this fold: gansynth fit cgan3d --data "
-            f"{source.request.kind}:{source.request.where} --fold {source.fold}"
+            f"{source.request.kind}:{source.request.where} --fold {source.request.fold}"
         ),
         check_run=lambda run: check_space(run, space, source),
         check_bank=lambda reader: _check_bank(reader, space),

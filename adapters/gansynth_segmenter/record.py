@@ -48,7 +48,7 @@ def describe(job: SegmenterJob) -> dict[str, Any]:
         **record.describe_session(job.mix_config, job.sample_source),
         "data": f"{request.kind}:{request.where}",
         "read": dict(request.read),
-        "fold": job.source.fold,
+        "fold": job.source.request.fold,
         "counted_in": "steps",
         "training_seed": job.seed,
         "settings": trained(job),

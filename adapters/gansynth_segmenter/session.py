@@ -96,7 +96,7 @@ class SegmenterSession(HostSession[str]):
             self.bank,
             self.log,
             batches=job.steps,
-            subjects={case: source.subject(case) for case in source.train_ids},
+            subjects={case: source.header(case).subject for case in source.train_ids},
             done=self.first,
         )
         return replace(plan, seed=job.seed, patience=job.patience)

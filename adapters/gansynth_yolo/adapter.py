@@ -92,14 +92,14 @@ class YoloAdapter(Adapter):
 
     def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
         """Return samples of the same data set unchanged, whatever size they were read in."""
-        guard_host(source.host, self.source.host)
+        guard_host(source.space.host, self.source.space.host)
         check_schema(self.host.file.path, source.schema, self.schema, SAME, hint(self.host))
         return lambda sample: sample
 
     def validate(self) -> None:
         """Reject fold ``all``, which has no validation images."""
         host = self.host
-        if host.fold == "all":
+        if host.request.fold == "all":
             raise UsageFault(
                 "--fold all: leaves no image to validate a detector on; expected fold 0, the "
                 f"split of {host.file.path}"

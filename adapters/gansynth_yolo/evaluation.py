@@ -65,7 +65,7 @@ def _look(
         volume, number = source.place(case)
         yield ImageDetections(
             case,
-            source.subject(case),
+            source.header(case).subject,
             source.image(case).shape,
             true_boxes(source.image(case)),
             DetectedBoxes(boxes.boxes.astype(float), boxes.scores.astype(float), boxes.labels),

@@ -16,7 +16,7 @@ from gansynth.core.adapter import HostOptions
 from gansynth.core.host_commands import CommandReport, ImportRequest
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Case, FloatArray
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, case_record
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.report.png import png_bytes, scaled
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -160,7 +160,7 @@ class _SliceWriter:
         if case.image.min() == case.image.max():
             self.report.left_out["constant"] += 1
             return
-        record = self.source.record(case_id, lambda _: case)
+        record = case_record(self.source, case_id, lambda _: case)
         self._write(split, case, record)
 
     def _write(self, split: str, case: Case, record: CaseRecord) -> None:
@@ -233,8 +233,8 @@ class _SliceWriter:
             "version": 1,
             "gansynth": __version__,
             "dataset": self.source.name,
-            "fold": self.source.fold,
-            "host": dict(self.source.host),
+            "fold": self.source.request.fold,
+            "host": dict(self.source.space.host),
             "channels": list(self.source.schema.channels),
             "spacing": list(self.source.schema.spacing),
             "bits": self.settings.bits,
@@ -275,5 +275,6 @@ def _check(source: CaseSource, bits: int) -> None:
         )
     if not source.held_out_ids:
         raise UsageFault(
-            f"--fold {source.fold}: nothing is held out, expected cases for val; choose a number"
+            f"--fold {source.request.fold}: nothing is held out, expected cases for val; choose a "
+            "number"
         )

@@ -12,6 +12,7 @@ from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.training_bank import BankRequirements
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.mix_config import MixerConfig
+from gansynth.core.source import case_records
 from gansynth.hosts import record
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.sample_source import SampleSource
@@ -67,7 +68,7 @@ class YoloSession(HostSession[int]):
         """Return the records of held-out images; read them only if needed and not read yet."""
         if self.config.held_out or self.mix_config.ratio.p == 0:
             return self.config.held_out
-        return self.source.records(self.source.held_out_ids)
+        return case_records(self.source, self.source.held_out_ids)
 
     # -- what it says of itself ------------------------------------------------------------------
 
@@ -101,7 +102,7 @@ class YoloSession(HostSession[int]):
             self.bank,
             self.log,
             batches=self.total,
-            subjects={index: self.source.subject(case) for index, case in enumerate(ids)},
+            subjects={index: self.source.header(case).subject for index, case in enumerate(ids)},
             done=self.first,
         )
         # Tables are keyed by epoch: those of a training that is continued go on, too.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import ceil, log2
@@ -12,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.fingerprint import prints_of
-from gansynth.core.lineage import CaseRecord, guard_split
-from gansynth.core.schema import Boxes, Case, LabelArray, Schema, content_hash
-from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
+from gansynth.core.lineage import guard_split
+from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema
+from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file, real_pixels
 from gansynth.data.folds import absolute, one_fold
@@ -70,10 +68,10 @@ class YoloSource(CaseSource):
         self.request = absolute(request, path)
         self.file: DatasetFile = read_dataset_file(path, allow_outside=self.options.allow_outside)
         folds, has = ("0", "one split") if "val" in self.file.splits else ("01234", "five folds")
-        if self.fold not in (*folds, "all") and self.options.splits is None:
+        if self.request.fold not in (*folds, "all") and self.options.splits is None:
             raise UsageFault(
-                f"--fold {self.fold!r}: {path} has {has}, expected {' or '.join(folds)}, or all: "
-                "train and val together"
+                f"--fold {self.request.fold!r}: {path} has {has}, expected {' or '.join(folds)}, "
+                "or all: train and val together"
             )
         self.everything: ImageListing = list_images(self.file, self.options)
         self.listing: ImageListing = self._dealt()
@@ -81,20 +79,17 @@ class YoloSource(CaseSource):
     def _dealt(self) -> ImageListing:
         """Return the images of a fold: of ``--read splits=``, else their own, else made."""
         everything = self.everything
-        if self.fold == "all" or everything.faults:
+        if self.request.fold == "all" or everything.faults:
             return everything
         if self.options.splits is None:
             if "val" in self.file.splits:
                 return everything
             made = grouped_splits(everything.images, self._subjects, FOLDS, SEED)
-            return everything.dealt(**made[int(self.fold)])
+            return everything.dealt(**made[int(self.request.fold)])
         splits = Path(self.options.splits)
-        return everything.dealt(*one_fold(splits, self.fold, self._subjects, self.file.path))
-
-    @property
-    def places(self) -> tuple[Path, ...]:
-        """The folder of ``data.yaml``, and the folder its paths are relative to."""
-        return tuple(dict.fromkeys((self.file.home, self.file.root)))
+        return everything.dealt(
+            *one_fold(splits, self.request.fold, self._subjects, self.file.path)
+        )
 
     def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Split the images into other folds: two small files in a folder."""
@@ -115,9 +110,9 @@ class YoloSource(CaseSource):
             )
             faults.append((None, self.file.path, DataFault(message)))
         guard_split(
-            [(case, self.subject(case)) for case in self.train_ids],
-            [(case, self.subject(case)) for case in self.held_out_ids],
-            fold=self.fold,
+            [(case, self._subjects[case]) for case in self.train_ids],
+            [(case, self._subjects[case]) for case in self.held_out_ids],
+            fold=self.request.fold,
             repair=f"list all images of a subject under one of train, val and test in "
             f"{self.file.path}",
         )
@@ -139,7 +134,7 @@ class YoloSource(CaseSource):
     @cached_property
     def train_ids(self) -> tuple[str, ...]:
         """Training images, sorted; of fold ``all`` the validation images too."""
-        splits = ("train", "val") if self.fold == "all" else ("train",)
+        splits = ("train", "val") if self.request.fold == "all" else ("train",)
         return tuple(sorted(image.case for split in splits for image in self.images[split]))
 
     @cached_property
@@ -148,22 +143,31 @@ class YoloSource(CaseSource):
         trained = set(self.train_ids)
         return tuple(sorted(case for case in self.listing.images if case not in trained))
 
-    def subject(self, case_id: str) -> str:
-        """Return the subject of an image: as given, else its volume, else the image itself."""
-        return self._subjects[case_id]
+    def header(self, case_id: str) -> CaseHeader:
+        """Subject of an image: as given, else its volume, else itself; with ``classes``, its class.
+
+        The class is that of the largest box, 0 for none.
+        """
+        number, rows = None, self.everything.images[case_id].rows
+        if self.options.classes != "none":
+            number = 1 + int(rows[(rows[:, 3] * rows[:, 4]).argmax(), 0]) if len(rows) else 0
+        return CaseHeader(self._subjects[case_id], self.size, self.schema.spacing, number)
+
+    def files(self, case_id: str) -> StoredCase:
+        """An image's file; its record is of the file's pixels, whatever size it is read in.
+
+        So an image stays held out however it is annotated.
+        """
+
+        def pixels() -> tuple[np.ndarray[Any, Any], FloatArray]:
+            stored = read_pixels(self.image(case_id).image)
+            return stored, scaled(stored, grey=self.grey)
+
+        return StoredCase(tuple(dict.fromkeys((self.file.home, self.file.root))), pixels=pixels)
 
     def place(self, case_id: str) -> tuple[str | None, int | None]:
         """Return an image's volume and slice number, if ``volumes`` is set."""
         return self._places[case_id]
-
-    def label_class(self, case_id: str) -> int | None:
-        """Return the class number of the largest box, 0 for none, if ``classes`` is set."""
-        if self.options.classes == "none":
-            return None
-        rows = self.image(case_id).rows
-        if not len(rows):
-            return 0
-        return 1 + int(rows[(rows[:, 3] * rows[:, 4]).argmax(), 0])
 
     @cached_property
     def schema(self) -> Schema:
@@ -228,9 +232,9 @@ class YoloSource(CaseSource):
         read = real_pixels(read_pixels(image.image), image.image, self.request)
         pixels = scaled(read, grey=self.grey)
         boxes = Boxes(image.boxes, image.rows[:, 0].astype(np.int16))
-        number = self.label_class(case_id)
+        header = self.header(case_id)
         labels = read_mask(image, len(self.file.names)) if self.options.masks else None
-        case = Case(case_id, self.subject(case_id), pixels, labels, boxes, number)
+        case = Case(case_id, header.subject, pixels, labels, boxes, header.label_class)
         return fitted(case, self.size, stretch=self.options.fit == "stretch")
 
     def boxes_around(self, labels: LabelArray) -> Boxes | None:
@@ -239,34 +243,6 @@ class YoloSource(CaseSource):
             return None
         numbers = {name: (number,) for number, name in enumerate(self.file.names, 1)}
         return LabelBoxes(numbers, self.options.least).of(labels)
-
-    def shape(self, case_id: str) -> tuple[int, ...]:
-        """Rows and columns of the arrays of ``load``."""
-        return self.size
-
-    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
-        """Return the lineage record of an image, whatever size it is read in.
-
-        The hash is of the file's pixels, without boxes. So an image stays held out however it is
-        annotated. Images of one constant value are identical, so their hash includes the id.
-        """
-        pixels = read_pixels(self.image(case_id).image)
-        digest, subject = self._digest(case_id, pixels), self.subject(case_id)
-        if pixels.min() == pixels.max():
-            return CaseRecord(case_id, subject, digest)
-        return CaseRecord(
-            case_id, subject, digest, digest, prints_of(scaled(pixels, grey=self.grey), (1.0, 1.0))
-        )
-
-    def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """Return the hash of ``record``."""
-        return self._digest(case_id, read_pixels(self.image(case_id).image))
-
-    def _digest(self, case_id: str, pixels: np.ndarray[Any, Any]) -> str:
-        digest = content_hash(pixels)
-        if pixels.min() != pixels.max():
-            return digest
-        return hashlib.sha256(f"{digest} {self.name} {case_id}".encode()).hexdigest()
 
     def image(self, case_id: str) -> YoloImage:
         """Return the files of a case."""

@@ -74,7 +74,7 @@ def compare_with_training(
     Raises:
         DataFault: fewer than four samples, or images that cannot be compared.
     """
-    people = {case_id: source.subject(case_id) for case_id in source.train_ids}
+    people = {case_id: source.header(case_id).subject for case_id in source.train_ids}
     known = KnownSubjects(tuple(people), (), people).like(samples, source)
     data = EvaluationData(
         *("", str(where), "", samples, own_names(samples, lineage), source, space, source.schema),

@@ -18,7 +18,6 @@ from gansynth.benchmark.worker import PREDICTIONS
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.runtime.errors import GansynthError
-from gansynth.runtime.files import read_nifti
 
 
 def overlays_of(document: Mapping[str, Any], study: BenchmarkStudy, most: int = 6) -> list[Overlay]:
@@ -66,25 +65,12 @@ def _together(parts: Sequence[Shown]) -> Shown:
 
 
 def _shown(source: CaseSource, case: str, file: Path) -> Shown | None:
-    """Return image, truth and prediction of a case on one grid; None if they cannot be read."""
+    """Return image, truth and prediction on the grid of a case's files; None if unreadable."""
     try:
-        if source.request.kind == "nnunet":
-            return _raw(source, case, file)
-        loaded = source.load(case)
-        if loaded.labels is None:
+        files = source.files(case)
+        if files is None or files.arrays is None or files.read is None:
             return None
-        return loaded.image, loaded.labels, source.predicted(case, file)
+        image, truth = files.arrays()
+        return None if truth is None else (image, truth, files.read(file))
     except GansynthError:
         return None
-
-
-def _raw(source: Any, case: str, file: Path) -> Shown | None:
-    """Return the same from nnU-Net's raw files, whose grid the predictions have."""
-    folder = source.root.raw / source.dataset / "imagesTr"
-    images = sorted(folder.glob(f"{case}_0*"))
-    truth = source.root.preprocessed / source.dataset / "gt_segmentations" / file.name
-    if not images or not truth.is_file() or not file.is_file():
-        return None
-    arrays = [read_nifti(path).array for path in (images[0], truth, file)]
-    image, labels, predicted = (np.ascontiguousarray(array.T) for array in arrays)
-    return image[None].astype(np.float32), labels.astype(np.int16), predicted.astype(np.int16)

@@ -135,7 +135,7 @@ def document_of(
     """Return the results document of an evaluation on one split."""
     plan = study.plan
     runs = [run_of(study, report, place) for place in study.places()]
-    subjects = {case: study.source.subject(case) for case in study.judged}
+    subjects = {case: study.source.header(case).subject for case in study.judged}
     document = {
         "format": FORMAT,
         "name": plan.name,

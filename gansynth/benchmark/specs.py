@@ -20,7 +20,7 @@ from gansynth.core.adapter import Adapter
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.core.source import CaseSource, FoldSplit
+from gansynth.core.source import CaseSource, FoldSplit, case_record
 from gansynth.data.subjects import grouped_splits
 from gansynth.metrics.segmentation.operating_point import THRESHOLDS
 from gansynth.metrics.segmentation.regions import regions_of, with_labels
@@ -132,7 +132,7 @@ class BenchmarkDesign:
 
     def _inner_fold(self, place: TrainingPoint) -> FoldSplit:
         cases = self.cases_of(replace(place, fold=None))
-        subjects = {case: self.source.subject(case) for case in cases}
+        subjects = {case: self.source.header(case).subject for case in cases}
         assert place.fold is not None
         assert self.plan.operating_point is not None
         folds = grouped_splits(cases, subjects, self.plan.operating_point.folds, place.random)
@@ -142,7 +142,7 @@ class BenchmarkDesign:
         """Return id, subject and SHA-256 of cases."""
         for case in cases:
             if case not in self._records:
-                self._records[case] = record = self.source.record(case)
+                self._records[case] = record = case_record(self.source, case)
                 self._refuse_twin(record)
         return [
             [record.id, record.subject, record.sha256]

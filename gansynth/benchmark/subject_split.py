@@ -70,7 +70,7 @@ def split_subjects(source: CaseSource, plan: BenchmarkPlan) -> SubjectSplit:
     """Split a data set's subjects as the plan says."""
     cases: dict[str, list[str]] = {}
     for case in sorted({*source.train_ids, *source.held_out_ids}):
-        cases.setdefault(source.subject(case), []).append(case)
+        cases.setdefault(source.header(case).subject, []).append(case)
     by_subject = {subject: tuple(ids) for subject, ids in cases.items()}
     split = plan.split
     parts = _of_fold(source, split) if split.fold is not None else _dealt(sorted(by_subject), split)
@@ -102,8 +102,8 @@ def _dealt(subjects: Sequence[str], split: SplitPlan) -> tuple[tuple[str, ...], 
 
 def _of_fold(source: CaseSource, split: SplitPlan) -> tuple[tuple[str, ...], ...]:
     """Return pool and development from the training cases, sealed from the held-out ones."""
-    sealed = tuple(sorted({source.subject(case) for case in source.held_out_ids}))
-    subjects = sorted({source.subject(case) for case in source.train_ids} - set(sealed))
+    sealed = tuple(sorted({source.header(case).subject for case in source.held_out_ids}))
+    subjects = sorted({source.header(case).subject for case in source.train_ids} - set(sealed))
     order = np.random.default_rng((split.seed, 0)).permutation(len(subjects))
     shuffled = [subjects[i] for i in order]
     return tuple(shuffled[split.development :]), tuple(shuffled[: split.development]), sealed

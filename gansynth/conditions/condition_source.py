@@ -43,8 +43,12 @@ def open_base(
     request = inherited_request(request_json, source.request)
     try:
         base = open_plain(request)
-        if "fold" not in request_json and base.name == source.name and request.fold != source.fold:
-            base = open_plain(replace(request, fold=source.fold))
+        if (
+            "fold" not in request_json
+            and base.name == source.name
+            and request.fold != source.request.fold
+        ):
+            base = open_plain(replace(request, fold=source.request.fold))
     except (UsageFault, DataFault) as fault:
         text = str(fault).replace("--read ", "--condition-source-read ")
         text = text.replace("--fold ", "--condition-source-read fold=").removeprefix("--data ")
@@ -93,7 +97,7 @@ def inherited_request(request_json: Mapping[str, Any], run_request: SourceReques
         for key in ("configuration", "plans", "root"):
             fields.setdefault(key, getattr(run_request, key))
     if "fold" not in fields and not same and fields["kind"] == "h5":
-        from gansynth.data.h5_format import read_index
+        from gansynth.data.h5 import read_index
 
         fields["fold"] = read_index(Path(fields["where"]).expanduser()).fold
     fields.setdefault("fold", run_request.fold if same else "all")
@@ -107,7 +111,7 @@ def _check_intensities(base: CaseSource, source: CaseSource, channels: Sequence[
     # A view of some channels has the record of all of them.
     whole = source.base if isinstance(source, WrappedSource) else source
     base_record, run_record = (
-        _intensities(s.host, s.schema.channels, channels) for s in (base, whole)
+        _intensities(s.space.host, s.schema.channels, channels) for s in (base, whole)
     )
     if not base_record and not run_record:
         log.warning(

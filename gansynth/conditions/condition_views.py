@@ -7,15 +7,14 @@ Channels have the run's order, labels the run's names. A chain draws label maps 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CaseSource, StoredCase, WrappedSource
-from gansynth.data.views import LabelDrawer, SourceView
+from gansynth.core.source import CaseHeader, CaseSource, StoredCase, WrappedSource
+from gansynth.data.views import LabelDrawer, SourceView, of_channels_seen
 from gansynth.runtime.errors import UsageFault
 
 log = logging.getLogger("gansynth")
@@ -30,6 +29,8 @@ class ConditionSource(WrappedSource):
         UsageFault: other channels, axes, labels or classes, another spacing, or cases that know of
             an outside where the run's do not.
     """
+
+    same_cases = False
 
     def __init__(self, base: CaseSource, schema: Schema, labelled: bool = True) -> None:
         super().__init__(base)
@@ -65,9 +66,10 @@ class ConditionSource(WrappedSource):
         """The schema of the run's own source."""
         return self._schema
 
-    def label_class(self, case_id: str) -> int | None:
-        """Number of a case's class; None where the run has no classes."""
-        return self.base.label_class(case_id) if self._schema.classes else None
+    def header(self, case_id: str) -> CaseHeader:
+        """Header of the other source; without a class where the run has none."""
+        header = self.base.header(case_id)
+        return header if self._schema.classes else replace(header, label_class=None)
 
     def load(self, case_id: str) -> Case:
         """Read one case: channels as the run has them, labels too, and no boxes."""
@@ -83,10 +85,9 @@ class ConditionSource(WrappedSource):
             label_class=case.label_class if self._schema.classes else None,
         )
 
-    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
+    def files(self, case_id: str) -> StoredCase | None:
         """The other source's, channels as the run has them."""
-        image, labels, affine = self.base.stored(case_id, labels)
-        return image[self._order], labels, affine
+        return of_channels_seen(self.base.files(case_id), self._order)
 
     def _labels(self, case: Case) -> LabelArray:
         if case.labels is None:
@@ -100,14 +101,6 @@ class ConditionSource(WrappedSource):
         if all(self._values.get(value) == value for value in self.base.schema.labels.values()):
             return case.labels
         return _mapped(case.labels, {OUTSIDE: OUTSIDE, **self._values})
-
-    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
-        """Lineage record of a case as it is handed out here."""
-        return self.base.record(case_id, load or self.load)
-
-    def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """SHA-256 of a case, as in ``record``."""
-        return self.base.content(case_id, load or self.load)
 
 
 class ChainConditionSource(ConditionSource):

@@ -189,7 +189,9 @@ def open_sampling_weights(path: Path, lineage: Lineage, source: CaseSource) -> S
     """Read weights and check that they come from a run's own training cases."""
     weights = SamplingWeights.read(path)
     weights.check(lineage, source.schema.labels)
-    weights.guard((CaseRecord(i, source.subject(i), "") for i in source.held_out_ids), source.name)
+    weights.guard(
+        (CaseRecord(i, source.header(i).subject, "") for i in source.held_out_ids), source.name
+    )
     return weights
 
 

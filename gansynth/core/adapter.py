@@ -29,7 +29,7 @@ from gansynth.core.lineage import CaseRecord, guard_host
 from gansynth.core.mix_config import Mix, MixConfig, MixerConfig, TrainingResult
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample, Schema
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, case_records
 from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import SetOptions
@@ -103,7 +103,7 @@ class Adapter(ABC):
     @functools.cached_property
     def held_out(self) -> tuple[CaseRecord, ...]:
         """Lineage records of the held-out cases, which are read once for it."""
-        return self.source.records(self.source.held_out_ids)
+        return case_records(self.source, self.source.held_out_ids)
 
     @property
     @abstractmethod
@@ -143,7 +143,7 @@ class Adapter(ABC):
         Raises:
             IntegrityFault: the host takes samples of its own space only.
         """
-        guard_host(source.host, self.source.host)
+        guard_host(source.space.host, self.source.space.host)
         return lambda sample: sample
 
     @classmethod

@@ -76,6 +76,7 @@ class TrainingCases:
         self.ids = tuple(sorted(source.train_ids if ids is None else ids))
         self.seen: set[str] = set()
         self.refused: set[str] = set()
+        self._subjects: dict[str, str] = {}
         self._reader, self._admitted, self._check = reader, frozenset(self.ids), check
 
     def __call__(self, case_id: str) -> Case:
@@ -91,7 +92,9 @@ class TrainingCases:
     def subject(self, case_id: str) -> str:
         """Return the subject of a case."""
         self._refuse_others(case_id)
-        return self._reader.source.subject(case_id)
+        if case_id not in self._subjects:
+            self._subjects[case_id] = self._reader.source.header(case_id).subject
+        return self._subjects[case_id]
 
     def admit(self, case_id: str) -> None:
         """Check a case, and note that it is read."""

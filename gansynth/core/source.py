@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.fingerprint import prints_of
 from gansynth.core.lineage import CaseRecord, Lineage, read_lineage
+from gansynth.core.prediction import SlicePosition
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -59,34 +60,68 @@ class SourceRequest(Document, later=("synthetic",)):
 
 
 @dataclass(frozen=True)
-class OriginalCase:
-    """A case as stored in its files, on the grid of the source's ``load``.
+class CaseHeader:
+    """A case without its arrays.
 
     Attributes:
-        image: float32 (C, D, H, W) in the files' own units: nothing is normalised.
-        labels: int16 (D, H, W).
-        spacing: mm along D, H, W, by the files' headers.
-        stored: for each axis (x, y, z) of the files, the axis (x, y, z) of ``load`` it maps to,
-            and direction, 1 or -1 (nibabel's orientation).
-        units: of each channel, (scale, offset): ``load`` times scale plus offset is ``image``.
-        exact: whether nothing was interpolated.
+        subject: whose case it is; the case's id if unknown.
+        shape: of the arrays of ``load``, (D, H, W) or (H, W), in voxels.
+        spacing: of these voxels, in the source's ``unit``.
+        label_class: number of the case's class; None without classes.
     """
 
-    image: FloatArray
-    labels: LabelArray
+    subject: str
+    shape: tuple[int, ...]
     spacing: tuple[float, ...]
-    stored: tuple[tuple[int, int], ...]
-    units: tuple[tuple[float, float], ...]
-    exact: bool
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of both arrays."""
-        return self.image.nbytes + self.labels.nbytes
+    label_class: int | None = None
 
 
-StoredCase = tuple[FloatArray, LabelArray, npt.NDArray[np.float64] | None]
-"""Image (C, D, H, W), labels (D, H, W), and the affine (4, 4) of their files, None without such."""
+@dataclass(frozen=True)
+class StoredCase:
+    """How a case lies in its files, and how label maps get there and back.
+
+    Attributes:
+        folders: of the data set.
+        truth: the file of its label map, if any.
+        shape: of the files' grid, (D, H, W) from feet to head, back to front, left to right, or
+            (H, W); None if no label map of the case can be brought to it.
+        affine: (4, 4) of the files; of a picture, of a volume of one slice. None as ``shape``.
+        spacing: of the files' voxels along ``shape``, by their headers, in the source's ``unit``.
+        own_labels: whether labels of ``load`` are those of the files, resampled or not.
+        position: where a slice lies among others.
+        arrays: reads image, float32 (C, D, H, W) or (C, H, W) in the files' own units, and labels,
+            int16 or None, on the files' grid.
+        units: of such an image, for each channel: (scale, offset); ``load`` times scale plus offset
+            is the image.
+        read: reads a host's label map of the case, int16 on the files' grid. DataFault: damaged,
+            on another grid, or of other labels.
+        to_load: reads such a label map on the grid of ``load``.
+        numbers: label -> its number in a picture of a label map; here those that are not the same.
+        pixels: reads what the case's record is of where ``load`` resizes it: the pixels as they
+            are stored, and as an image (C, H, W).
+    """
+
+    folders: tuple[Path, ...] = ()
+    truth: Path | None = None
+    shape: tuple[int, ...] | None = None
+    affine: npt.NDArray[np.float64] | None = None
+    spacing: tuple[float, ...] = ()
+    own_labels: bool = True
+    position: SlicePosition | None = None
+    arrays: Callable[[], tuple[FloatArray, LabelArray | None]] | None = None
+    units: Callable[[FloatArray], tuple[tuple[float, float], ...]] | None = None
+    read: Callable[[Path], LabelArray] | None = None
+    to_load: Callable[[Path], LabelArray] | None = None
+    numbers: Mapping[int, int] = field(default_factory=dict)
+    pixels: Callable[[], tuple[npt.NDArray[Any], FloatArray]] | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What gansynth wrote down of cases before: their records by id, and who made their labels."""
+
+    records: Mapping[str, CaseRecord] = field(default_factory=dict)
+    ancestors: tuple[Lineage, ...] = ()
 
 
 def places_of(request: SourceRequest) -> tuple[Path, ...]:
@@ -134,23 +169,15 @@ class CaseSource(ABC):
     def load(self, case_id: str) -> Case:
         """Read one case, float32 (C, D, H, W), int16 (D, H, W); DataFault if it cannot."""
 
-    def subject(self, case_id: str) -> str:
-        """Return the subject of a case; the case's id if unknown."""
-        return case_id
+    def header(self, case_id: str) -> CaseHeader:
+        """Return a case without its arrays; the base class reads the whole case."""
+        case = self.load(case_id)
+        number = case.label_class if self.schema.classes else None
+        return CaseHeader(case.subject, case.image.shape[1:], self.schema.spacing, number)
 
-    def label_class(self, case_id: str) -> int | None:
-        """Return the number of a case's class, or None; the base class reads the whole case."""
-        return self.load(case_id).label_class if self.schema.classes else None
-
-    @property
-    def fold(self) -> str:
-        """The fold, as text."""
-        return self.request.fold
-
-    @property
-    def places(self) -> tuple[Path, ...]:
-        """Files and folders of its cases, as far as known."""
-        return places_of(self.request)
+    def files(self, case_id: str) -> StoredCase | None:
+        """Return a case's files; None, as in the base class: it has none of its own."""
+        return None
 
     @property
     def unit(self) -> str:
@@ -158,64 +185,9 @@ class CaseSource(ABC):
         return "mm"
 
     @property
-    def host(self) -> Mapping[str, Any]:
-        """The record of the source's space, which must match before samples enter its host."""
-        return self.space.host
-
-    @property
-    def ancestors(self) -> tuple[Lineage, ...]:
-        """Lineages of the generators of its label maps or cases, if any."""
-        if self.request.synthetic is None:
-            return ()
-        folder = Path(self.request.synthetic).expanduser()
-        try:
-            return (read_lineage(folder),)
-        except DataFault as fault:
-            raise DataFault(
-                f"--synthetic-source {folder}: neither a run nor a bank, expected the one that "
-                "generated these cases"
-            ) from fault
-
-    def cases(self, ids: Iterable[str] | None = None) -> Iterator[Case]:
-        """Load cases one by one; the training cases if no ids are given."""
-        for case_id in self.train_ids if ids is None else ids:
-            yield self.load(case_id)
-
-    def shape(self, case_id: str) -> tuple[int, ...]:
-        """Return the spatial shape of a case in voxels; the base class reads the whole case."""
-        return self.load(case_id).image.shape[1:]
-
-    def spacing(self, case_id: str) -> tuple[float, ...]:
-        """Return the spacing of a case's arrays, in ``unit``; here that of all cases."""
-        return self.schema.spacing
-
-    def original(self, case_id: str) -> OriginalCase:
-        """Return a case as stored in its files; UsageFault: unsupported, as in the base class."""
-        raise UsageFault(
-            f"{self.name}: cases of {self.request.kind}: have no way back to whole volumes as "
-            "their files hold them. A host's own preprocessing starts from these; expected a "
-            "generator fitted on volumes as their files hold them, or on the host's own cases"
-        )
-
-    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
-        """Return a case, with a label map on the grid of ``load``, on the grid of its files.
-
-        The image is in the files' units. Axes run from feet to head, back to front, left to right;
-        a picture is a volume of one slice. The base class knows no files and returns its arrays.
-        """
-        return self.load(case_id).image, labels, None
-
-    def predicted(self, case_id: str, file: Path) -> LabelArray:
-        """Return a host's prediction of a case, int16 on the grid of ``load``.
-
-        ``file``: the host's label map, on the grid of the case's own files. Raises UsageFault: the
-        source has no such files, as in the base class. DataFault: a damaged file, another grid or
-        other labels.
-        """
-        raise UsageFault(
-            f"{self.name}: a host's label maps of cases of {self.request.kind}: cannot be brought "
-            "to their voxels; expected volumes as their files hold them"
-        )
+    def provenance(self) -> Provenance | None:
+        """What was written down of its cases before, as by ``gansynth cache``, if anything."""
+        return None
 
     def boxes_around(self, labels: LabelArray) -> Boxes | None:
         """Return the boxes of a sample's label map, for hosts that learn from boxes, or None.
@@ -238,40 +210,14 @@ class CaseSource(ABC):
             "the cases of another source, as files or in the layout of a host"
         )
 
-    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
-        """Return a case's lineage record; without image hashes if the image is constant."""
-        case = (load or self.load)(case_id)
-        subject, content = self.subject(case.id), self.content(case_id, lambda _: case)
-        if not np.ptp(case.image):
-            return CaseRecord(case.id, subject, content)
-        image = content_hash(case.image)
-        return CaseRecord(
-            case.id, subject, content, image, prints_of(case.image, self.schema.spacing)
-        )
-
-    def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """Return ``sha256`` of a case's record; may be cheaper than the whole record.
-
-        Blank images are all alike, so it is of their name, too.
-        """
-        case = (load or self.load)(case_id)
-        content = content_hash(case.image, case.labels)
-        if np.ptp(case.image.reshape(len(case.image), -1), axis=1).any():
-            return content
-        return hashlib.sha256(f"{content} {self.name} {case_id}".encode()).hexdigest()
-
-    def records(self, ids: Iterable[str]) -> tuple[CaseRecord, ...]:
-        """Return lineage records of cases, sorted by id."""
-        return tuple(self.record(case_id) for case_id in sorted(ids))
-
-    def lineage(self) -> Lineage:
-        """Return the lineage of models trained on this source's training cases."""
-        records = self.records(self.train_ids)
-        return Lineage(self.name, self.fold, records, dict(self.host), self.ancestors)
-
 
 class WrappedSource(CaseSource):
-    """A source derived from another one; it delegates all that a subclass does not override."""
+    """A source derived from another one; it delegates all that a subclass does not override.
+
+    ``same_cases``: whether a case's record is the base's; else it is of the arrays of ``load``.
+    """
+
+    same_cases: ClassVar[bool] = True
 
     def __init__(self, base: CaseSource) -> None:
         self.base, self.request = base, base.request
@@ -305,48 +251,22 @@ class WrappedSource(CaseSource):
         """Read a case of the base source."""
         return self.base.load(case_id)
 
-    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
-        """Return image, labels and affine from the base source."""
-        return self.base.stored(case_id, labels)
+    def header(self, case_id: str) -> CaseHeader:
+        """Header of the base source."""
+        return self.base.header(case_id)
 
-    def subject(self, case_id: str) -> str:
-        """Return the subject of a case."""
-        return self.base.subject(case_id)
+    def files(self, case_id: str) -> StoredCase | None:
+        """Files of the base source."""
+        return self.base.files(case_id)
 
     def boxes_around(self, labels: LabelArray) -> Boxes | None:
-        """Return the boxes of a sample's label map, or None."""
+        """Boxes of the base source."""
         return self.base.boxes_around(labels)
-
-    def label_class(self, case_id: str) -> int | None:
-        """Return the number of a case's class; None without classes."""
-        return self.base.label_class(case_id)
-
-    def shape(self, case_id: str) -> tuple[int, ...]:
-        """Return the spatial shape of a case in voxels."""
-        return self.base.shape(case_id)
-
-    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
-        """Return the base source's lineage record of the whole case."""
-        return self.base.record(case_id)
-
-    def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """Return the ``sha256`` of ``record``."""
-        return self.base.content(case_id)
 
     @property
     def unit(self) -> str:
         """Unit of the base source."""
         return self.base.unit
-
-    @property
-    def places(self) -> tuple[Path, ...]:
-        """Places of the base source."""
-        return self.base.places
-
-    @property
-    def ancestors(self) -> tuple[Lineage, ...]:
-        """Ancestors of the base source."""
-        return self.base.ancestors
 
 
 class FoldSplit(TypedDict):
@@ -354,3 +274,94 @@ class FoldSplit(TypedDict):
 
     train: list[str]
     val: list[str]
+
+
+# -- what the core tells of a source ---------------------------------------------------------------
+
+Load = Callable[[str], Case]
+
+
+def case_record(source: CaseSource, case_id: str, load: Load | None = None) -> CaseRecord:
+    """Return a case's lineage record; without image hashes if the image is constant.
+
+    ``load`` reads the case instead of the source, for example from a cache. Blank images are all
+    alike, so the content hash of one is of its name, too.
+    """
+    return _record(source, case_id, load, whole=True)
+
+
+def case_content(source: CaseSource, case_id: str, load: Load | None = None) -> str:
+    """Return ``sha256`` of a case's record, cheaper than the whole record."""
+    return _record(source, case_id, load, whole=False).sha256
+
+
+def case_records(
+    source: CaseSource, ids: Iterable[str], load: Load | None = None
+) -> tuple[CaseRecord, ...]:
+    """Return lineage records of cases, sorted by id."""
+    return tuple(case_record(source, case_id, load) for case_id in sorted(ids))
+
+
+def _record(source: CaseSource, case_id: str, load: Load | None, *, whole: bool) -> CaseRecord:
+    while isinstance(source, WrappedSource):
+        load = None if source.same_cases else load or source.load
+        source = source.base
+    kept = source.provenance
+    if kept is not None and case_id in kept.records:
+        return kept.records[case_id]
+    files = source.files(case_id)
+    if files is not None and files.pixels is not None:
+        stored, image = files.pixels()
+        subject, spacing = source.header(case_id).subject, (1.0,) * (image.ndim - 1)
+        content = seen = content_hash(stored)
+        channels = stored.reshape(1, -1)
+    else:
+        case = (load or source.load)(case_id)
+        image, subject, spacing = case.image, case.subject, source.schema.spacing
+        content, seen = content_hash(image, case.labels), ""
+        channels = image.reshape(len(image), -1)
+    if not np.ptp(channels, axis=1).any():
+        content = hashlib.sha256(f"{content} {source.name} {case_id}".encode()).hexdigest()
+    if not whole or not np.ptp(channels):
+        return CaseRecord(case_id, subject, content)
+    prints = prints_of(image, spacing)
+    return CaseRecord(case_id, subject, content, seen or content_hash(image), prints)
+
+
+def lineage_of(source: CaseSource, load: Load | None = None) -> Lineage:
+    """Return the lineage of models trained on a source's training cases."""
+    records = case_records(source, source.train_ids, load)
+    host = dict(source.space.host)
+    return Lineage(source.name, source.request.fold, records, host, ancestors_of(source))
+
+
+def ancestors_of(source: CaseSource) -> tuple[Lineage, ...]:
+    """Return lineages of the generators of a source's label maps or cases, if any."""
+    kept = () if source.provenance is None else source.provenance.ancestors
+    if isinstance(source, WrappedSource):
+        return (*ancestors_of(source.base), *kept)
+    if source.provenance is not None or source.request.synthetic is None:
+        return kept
+    folder = Path(source.request.synthetic).expanduser()
+    try:
+        return (read_lineage(folder),)
+    except DataFault as fault:
+        raise DataFault(
+            f"--synthetic-source {folder}: neither a run nor a bank, expected the one that "
+            "generated these cases"
+        ) from fault
+
+
+def host_labels(source: CaseSource, case_id: str, file: Path) -> LabelArray:
+    """Read a host's label map of a case, int16 on the grid of ``load``.
+
+    Raises UsageFault: the source has no such files. DataFault: a damaged file, another grid or
+    other labels.
+    """
+    files = source.files(case_id)
+    if files is None or files.to_load is None:
+        raise UsageFault(
+            f"{source.name}: a host's label maps of cases of {source.request.kind}: cannot be "
+            "brought to their voxels; expected volumes as their files hold them"
+        )
+    return files.to_load(file)

@@ -7,12 +7,12 @@ from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 BUILT_IN = {
     "nifti": ("gansynth.data.nifti:open_nifti", "gansynth.data.nifti:check_nifti"),
-    "msd": ("gansynth.data.msd:open_msd", "gansynth.data.msd:check_msd"),
+    "msd": ("gansynth.data.nifti:open_msd", "gansynth.data.nifti:check_msd"),
     "h5": ("gansynth.data.h5:H5Source", "gansynth.data.h5:check_h5"),
     "slices": ("gansynth.data.slices:SliceSource", "gansynth.data.slices:check_slices"),
     "pictures": (
         "gansynth.data.pictures:open_pictures",
-        "gansynth.data.picture_check:check_pictures",
+        "gansynth.data.pictures:check_pictures",
     ),
 }
 """Kind -> opener and check; imported on first use."""

@@ -16,7 +16,6 @@ import numpy as np
 
 from gansynth.core.case_pool import PlacedCase
 from gansynth.core.foreground import ForegroundIndex
-from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Boxes, Case, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space, cut_boxes
@@ -98,12 +97,6 @@ class CaseCache:
         held = self._get(case_id)
         origin = space.place(held.outline if space.cuts else held.case, rng)
         return PlacedCase(held.case, origin, held.case.image.shape[1:], origin)
-
-    def lineage(self) -> Lineage:
-        """Return the source's lineage, reading cases through this cache."""
-        source = self.source
-        records = tuple(source.record(case_id, self) for case_id in sorted(source.train_ids))
-        return Lineage(source.name, source.fold, records, dict(source.host), source.ancestors)
 
     @property
     def name(self) -> str:

@@ -17,10 +17,7 @@ from gansynth.core.resample import pick
 from gansynth.core.schema import Boxes, FloatArray, LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.core.synthetic import marked
-from gansynth.data.grid import canonical_shape
-from gansynth.data.nifti_source import VolumeSource
-from gansynth.data.source_2d import FlatSource
-from gansynth.runtime.files import disk_errors, read_nifti_header, write_bytes_atomic
+from gansynth.runtime.files import disk_errors, write_bytes_atomic
 
 
 def write_prediction(
@@ -32,19 +29,22 @@ def write_prediction(
     nearest. ``encode``: as the numbers of the source's own PNG masks. Raises EnvironmentFault: the
     disk refuses.
     """
-    if isinstance(source, FlatSource):
-        path = folder.joinpath(*map(file_name, case_id.split("/"))).with_suffix(".png")
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        own = source.encode_labels if encode else source.file_labels
-        write_bytes_atomic(path, _png(own(case_id, labels).astype(np.uint16)))
-        return path
-    if not isinstance(source, VolumeSource) or source.options.between is not None:
+    files = source.files(case_id)
+    if files is None or files.shape is None or files.affine is None or not files.own_labels:
         return None
-    header = read_nifti_header(source.entry(case_id).reference)
-    shape = canonical_shape(header.shape, header.affine)
-    path = folder / f"{file_name(case_id)}.nii.gz"
-    return write_volume(path, pick(labels, shape), header.affine)
+    whole = pick(labels, files.shape)
+    if len(files.shape) == 3:
+        return write_volume(folder / f"{file_name(case_id)}.nii.gz", whole, files.affine)
+    path = folder.joinpath(*map(file_name, case_id.split("/"))).with_suffix(".png")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if encode:
+        numbers = np.zeros_like(whole)
+        for label, number in files.numbers.items():
+            numbers[whole == label] = number
+        whole = numbers
+    write_bytes_atomic(path, _png(whole.astype(np.uint16)))
+    return path
 
 
 def file_name(case_id: str) -> str:

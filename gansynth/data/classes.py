@@ -30,7 +30,7 @@ def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> fr
 def training_cases(source: CaseSource, names: Sequence[str], *, asked: str) -> tuple[str, ...]:
     """Return the training cases of some classes, sorted; UsageFault if a class has none."""
     numbers = class_numbers(source, names, asked=asked)
-    class_of = {case: source.label_class(case) for case in source.train_ids}
+    class_of = {case: source.header(case).label_class for case in source.train_ids}
     absent = sorted(numbers - set(class_of.values()))
     if absent:
         there = (n for i, n in enumerate(source.schema.classes) if i in class_of.values())
@@ -44,11 +44,11 @@ def training_cases(source: CaseSource, names: Sequence[str], *, asked: str) -> t
 def without_cases(source: CaseSource, names: Sequence[str], where: Path) -> Iterator[Finding]:
     """Report classes without training cases."""
     ids = source.train_ids
-    occurring = {source.label_class(i) for i in ids} if names else set()
+    occurring = {source.header(i).label_class for i in ids} if names else set()
     for number, name in enumerate(names):
         if number not in occurring:
             text = (
-                f"{where}: no training case of fold {source.fold} is of class {name!r}; add cases, "
-                "or take another fold"
+                f"{where}: no training case of fold {source.request.fold} is of class {name!r}; "
+                "add cases, or take another fold"
             )
             yield Finding("warning", None, where, text)

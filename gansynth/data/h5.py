@@ -5,34 +5,464 @@ A cache has the name, fold, record and lineage of its original source, so all gu
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
+import json
+import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import ceil, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from gansynth.core.findings import CheckReport, Finding
-from gansynth.core.foreground import ForegroundIndex
+from gansynth.core.fingerprint import Prints
+from gansynth.core.foreground import ForegroundIndex, PlaneIndex
 from gansynth.core.lineage import CaseRecord, Lineage, guard_split
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema, content_hash
-from gansynth.core.source import CaseSource, FoldSplit, OriginalCase, SourceRequest, StoredCase
+from gansynth.core.source import (
+    CaseHeader,
+    CaseSource,
+    FoldSplit,
+    Provenance,
+    SourceRequest,
+    StoredCase,
+    ancestors_of,
+    case_record,
+)
 from gansynth.core.space import Space
 from gansynth.data.cache import PatchSource, part_boxes
-from gansynth.data.h5_format import (
-    CacheIndex,
-    CaseEntry,
-    checked,
-    damaged,
-    group,
-    hdf5,
-    open_file,
-    read_index,
-    unpack_planes,
+from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
+from gansynth.runtime.files import (
+    disk_errors,
+    publish_file,
+    reading,
+    remove_dead,
+    reserve,
+    temporary_beside,
 )
-from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.serialise import Document
+
+FORMAT = 1
+LIBVER = ("v110", "v110")
+"""HDF5's file format: its metadata carries checksums too, and HDF5 1.10 and later read it."""
+MAX_INDEX_BYTES = 256 << 20
+MAX_CASE_BYTES = 16 << 30  # largest array that is read
+MAGIC = b"\x89HDF\r\n\x1a\n"
+HDF5_SAYS = (OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError)
+"""Exceptions that h5py raises for a damaged file."""
+
+
+@dataclass(frozen=True)
+class CaseEntry(Document, later=("label_class", "image", "prints")):
+    """One case; hashes are for lineage (``sha256``) and of what reading gives back (``stored``).
+
+    ``boxes``: how many; None if there is no list. ``label_class``, ``image``, ``prints`` are not
+    written down where there are none.
+    """
+
+    id: str
+    subject: str
+    sha256: str
+    stored: str
+    shape: tuple[int, ...]
+    labelled: bool
+    boxes: int | None
+    label_class: int | None = None
+    image: str = ""
+    prints: Prints = ()
+
+    @property
+    def record(self) -> CaseRecord:
+        """The case's record in the lineage."""
+        return CaseRecord(self.id, self.subject, self.sha256, self.image, self.prints)
+
+
+@dataclass(frozen=True)
+class CacheIndex(Document):
+    """The index of a cache. ``dtype``: type of stored images, ``float32`` or ``float16``."""
+
+    name: str
+    fold: str
+    schema: Schema
+    space: Space
+    request: Mapping[str, Any]
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+    cases: tuple[CaseEntry, ...]
+    dtype: str
+    ancestors: tuple[Lineage, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """JSON that ``from_bytes`` reads back."""
+        doc = {"format": FORMAT, **self.to_json()}
+        return json.dumps(doc, allow_nan=False).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> CacheIndex:
+        """Read what ``to_bytes`` wrote."""
+        doc = json.loads(raw)
+        del doc["format"]
+        return cls.from_json(doc)
+
+
+def group(number: int) -> str:
+    """Name of a case's group."""
+    return f"cases/{number:06d}"
+
+
+# -- planes --------------------------------------------------------------------------------------
+
+
+def pack_planes(planes: PlaneIndex) -> npt.NDArray[np.int64]:
+    """Counts of a case's labels as one table: value, box, then a column per plane."""
+    rows, axes, _ = planes.boxes.shape
+    boxes = planes.boxes.reshape(rows, 2 * axes)
+    return np.hstack([planes.values[:, None].astype(np.int64), boxes, planes.counts])
+
+
+def unpack_planes(table: npt.NDArray[np.int64], axes: int) -> PlaneIndex:
+    """Read what ``pack_planes`` wrote."""
+    boxes = table[:, 1 : 1 + 2 * axes].reshape(len(table), axes, 2)
+    return PlaneIndex(table[:, 0].astype(np.int16), table[:, 1 + 2 * axes :], boxes)
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def damaged(path: Path, why: object, part: str = "") -> DataFault:
+    """The fault of a file that is not what ``gansynth cache`` wrote."""
+    words = " ".join(str(why).split())[:200]
+    return DataFault(
+        f"{path}: {part}damaged ({words}), expected what gansynth cache wrote; copy it again, or "
+        "make it again: gansynth cache KIND:WHERE -o FILE"
+    )
+
+
+@contextlib.contextmanager
+def hdf5(path: Path, part: str = "") -> Iterator[None]:
+    """Turn HDF5's errors of a file into one line; ``part`` is being read, e.g. ``case 'a': ``."""
+    try:
+        yield
+    except GansynthError:
+        raise
+    except MemoryError as error:
+        raise EnvironmentFault(f"{path}: {part}not enough memory to read it; free some") from error
+    except HDF5_SAYS as error:
+        if isinstance(error, OSError) and error.errno:
+            with reading(path):
+                raise
+        raise damaged(path, error, part) from error
+
+
+def open_file(path: Path) -> Any:
+    """Open a cache with h5py; DataFault: none, EnvironmentFault: not readable."""
+    import h5py
+
+    with reading(path), open(path, "rb") as stream:
+        if stream.read(len(MAGIC)) != MAGIC:
+            raise DataFault(
+                f"{path}: not an HDF5 file, expected one made by: gansynth cache KIND:WHERE -o FILE"
+            )
+    # Without HDF5's lock: a published cache never changes, and some file systems have no locks.
+    # Without its cache of chunks: random patches rarely meet a chunk again.
+    with hdf5(path):
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=0)
+
+
+def read_index(path: Path) -> CacheIndex:
+    """Read the index of a cache; DataFault: none, damaged, or of another format."""
+    with open_file(path) as file, hdf5(path):
+        version = file.attrs.get("gansynth cache")
+        if version is None:
+            raise DataFault(
+                f"{path}: an HDF5 file without the attribute 'gansynth cache', expected one made "
+                "by: gansynth cache KIND:WHERE -o FILE"
+            )
+        if int(version) != FORMAT:
+            raise DataFault(
+                f"{path}: attribute 'gansynth cache' is {version}, expected {FORMAT}: another "
+                "gansynth made it; make it again: gansynth cache KIND:WHERE -o FILE"
+            )
+        stored = dataset(file, "index")
+        if stored.dtype != np.uint8 or not 0 < stored.size <= MAX_INDEX_BYTES:
+            raise ValueError(f"index is {stored.shape} of {stored.dtype}")
+        raw = stored[()].tobytes()
+        if hashlib.sha256(raw).hexdigest() != file.attrs.get("index sha256"):
+            raise ValueError("its index is not the one that was written")
+        return CacheIndex.from_bytes(raw)
+
+
+def dataset(file: Any, name: str) -> Any:
+    """A data set that lies in the file itself, no link, no view; else ValueError, KeyError."""
+    import h5py
+
+    parts = name.split("/")
+    for last in range(1, len(parts) + 1):
+        if not isinstance(file.get("/".join(parts[:last]), getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is not in the file")
+    array = file[name]
+    if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
+        raise ValueError(f"{name} is not an array in the file")
+    return array
+
+
+def checked(file: Any, name: str, shape: Sequence[int], kinds: str) -> Any:
+    """A data set of a known shape. Raises ValueError, KeyError: it is another."""
+    array = dataset(file, name)
+    size = math.prod(shape) * array.dtype.itemsize
+    if array.shape != tuple(shape) or array.dtype.kind not in kinds or size > MAX_CASE_BYTES:
+        raise ValueError(f"{name} is {array.shape} of {array.dtype}, expected {tuple(shape)}")
+    return array
+
+
+Dtype = Literal["float32", "float16"]
+Compression = Literal["none", "lzf", "gzip"]
+CHUNK = 24
+"""Edge in voxels of a chunk of a volume; a chunk holds all channels. Patches of 64³ read fastest
+from chunks of 24 to 32 (benchmarks/bench_reads.py)."""
+FLAT = 8  # chunks of 2D cases have edges so many times as long
+SLACK = 1 << 20  # bytes for HDF5's own tables that are reserved beyond the arrays of a case
+
+
+def write_h5(
+    source: CaseSource,
+    path: Path,
+    *,
+    dtype: Dtype = "float32",
+    compression: Compression = "none",
+    chunk: int = CHUNK,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Cache all cases of a source, training and held-out ones, in one file; returns a JSON report.
+
+    Never more than one case is in memory. ``dtype``: ``float16`` halves the file and rounds to 3
+    digits. ``compression``: ``none`` reads fastest. ``chunk``: largest edge in voxels. Raises
+    UsageFault: the file exists; DataFault: a case cannot be read, or fits neither schema nor dtype;
+    EnvironmentFault: the disk is full, or refuses.
+    """
+    refuse_existing(path)
+    ids = sorted({*source.train_ids, *source.held_out_ids})
+    filters = {} if compression == "none" else {"compression": compression}
+    with contextlib.closing(_H5Writer(path, np.dtype(dtype), chunk, filters)) as writer:
+        for done, case_id in enumerate(ids):
+            progress(done, len(ids))
+            case = source.load(case_id)
+            writer.add(case, source.schema, _record(source, case))
+        index = CacheIndex(
+            name=source.name,
+            fold=source.request.fold,
+            schema=source.schema,
+            space=source.space,
+            request=source.request.to_json(),
+            train=tuple(source.train_ids),
+            held_out=tuple(source.held_out_ids),
+            cases=tuple(writer.entries),
+            dtype=dtype,
+            ancestors=ancestors_of(source),
+        )
+        writer.publish(index)
+        progress(len(ids), len(ids))
+    return {
+        "file": str(path),
+        "data": source.name,
+        "fold": source.request.fold,
+        "train_cases": len(index.train),
+        "held_out_cases": len(index.held_out),
+        "dtype": dtype,
+        "compression": compression,
+        "bytes": path.stat().st_size,
+    }
+
+
+def _record(source: CaseSource, case: Case) -> CaseRecord:
+    return case_record(source, case.id, lambda _: case)
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse (UsageFault) to replace a file, or to write where there is no folder."""
+    if path.exists():
+        raise UsageFault(f"{path}: exists already; choose another -o, or remove it")
+    if not path.absolute().parent.is_dir():
+        raise UsageFault(f"{path}: there is no folder {path.absolute().parent}; make it first")
+
+
+def estimate(source: CaseSource, path: Path, *, dtype: Dtype, chunk: int) -> dict[str, Any]:
+    """Estimate the uncompressed size of a cache from the first training case; JSON-able."""
+    began = time.perf_counter()
+    case = source.load(source.train_ids[0])
+    seconds = time.perf_counter() - began
+    count = len({*source.train_ids, *source.held_out_ids})
+    folder = path.absolute().parent
+    return {
+        "dry_run": True,
+        "file": str(path),
+        "data": source.name,
+        "fold": source.request.fold,
+        "train_cases": len(source.train_ids),
+        "held_out_cases": len(source.held_out_ids),
+        "bytes": count * _needed(case, np.dtype(dtype), chunk),
+        "bytes_free": shutil.disk_usage(folder).free,
+        "seconds_of_reading": round(count * seconds, 1),
+        "memory_bytes": _needed(case, np.dtype(np.float32), chunk),
+    }
+
+
+class _H5Writer:
+    """Writes a cache; reserves space first, because HDF5 crashes at exit on a full disk."""
+
+    def __init__(
+        self, path: Path, dtype: np.dtype[Any], chunk: int, filters: Mapping[str, Any]
+    ) -> None:
+        import h5py
+
+        self.entries: list[CaseEntry] = []
+        self._path = path
+        self._dtype = dtype
+        self._chunk = chunk
+        self._filters = filters
+        self._temporary = temporary_beside(path)
+        self._file: Any = None
+        with disk_errors(path):
+            remove_dead(path)
+            flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
+            self._descriptor = os.open(self._temporary, flags, 0o666)
+        try:
+            with _writing(path, SLACK):
+                os.write(self._descriptor, _empty_file())
+                self._reserve(0, 0)
+                self._file = h5py.File(self._temporary, "r+", locking=False, libver=LIBVER)
+        except BaseException:
+            self.close()
+            raise
+
+    def add(self, case: Case, schema: Schema, record: CaseRecord) -> None:
+        """Write one case."""
+        case.validate(schema)
+        image, name = _stored(case, self._dtype), group(len(self.entries))
+        table = None if case.labels is None else pack_planes(PlaneIndex.of(case.labels))
+        needed = _needed(case, self._dtype, self._chunk) + (0 if table is None else table.nbytes)
+        with _writing(self._path, needed):
+            self._reserve(needed, self._file.id.get_filesize())
+            chunk = chunk_shape(image.shape[1:], self._chunk)
+            self._put(f"{name}/image", image, (len(image), *chunk))
+            if case.labels is not None and table is not None:
+                self._put(f"{name}/labels", case.labels, chunk)
+                self._put(f"{name}/planes", table, table.shape)
+            if case.boxes is not None:
+                coords, classes = case.boxes.coords, case.boxes.labels
+                self._put(f"{name}/boxes", coords.astype(np.float32), coords.shape)
+                self._put(f"{name}/box_labels", classes.astype(np.int16), classes.shape)
+            self._file.flush()
+        self.entries.append(
+            CaseEntry(
+                id=record.id,
+                subject=record.subject,
+                sha256=record.sha256,
+                stored=content_hash(image.astype(np.float32, copy=False), case.labels),
+                shape=tuple(map(int, image.shape[1:])),
+                labelled=case.labels is not None,
+                boxes=None if case.boxes is None else len(case.boxes.labels),
+                label_class=case.label_class,
+                image=record.image,
+                prints=record.prints,
+            )
+        )
+
+    def publish(self, index: CacheIndex) -> None:
+        """Write the index, and give the file its name."""
+        raw = index.to_bytes()
+        with _writing(self._path, len(raw)):
+            self._reserve(len(raw), self._file.id.get_filesize())
+            self._put("index", np.frombuffer(raw, np.uint8), (len(raw),))
+            self._file.attrs["gansynth cache"] = FORMAT
+            self._file.attrs["index sha256"] = hashlib.sha256(raw).hexdigest()
+            self._file.flush()
+            size = self._file.id.get_filesize()
+            self._file.close()
+            os.ftruncate(self._descriptor, size)  # what was reserved and is not used
+            os.fsync(self._descriptor)
+        read_index(self._temporary)
+        publish_file(self._temporary, self._path)
+
+    def close(self) -> None:
+        """Close everything, and remove what was not published."""
+        try:
+            if self._file is not None:
+                with contextlib.suppress(OSError, RuntimeError):  # of a disk, reported already
+                    self._file.close()
+        finally:
+            os.close(self._descriptor)
+            self._temporary.unlink(missing_ok=True)
+
+    def _reserve(self, count: int, end: int) -> None:
+        """Make sure of the space for so many bytes beyond the end, before HDF5 needs it."""
+        if reserve(self._descriptor, end + count + SLACK):
+            return
+        if shutil.disk_usage(self._path.absolute().parent).free < count + SLACK:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _put(self, name: str, array: npt.NDArray[Any], chunks: tuple[int, ...]) -> None:
+        extra: dict[str, Any] = {}
+        if array.size:
+            extra = {"chunks": chunks, "fletcher32": True, **self._filters}
+        self._file.create_dataset(name, data=array, track_times=False, **extra)
+
+
+@contextlib.contextmanager
+def _writing(path: Path, needed: int) -> Iterator[None]:
+    """Turn disk errors of HDF5 into one line."""
+    with disk_errors(path, needed):
+        try:
+            yield
+        except RuntimeError as error:
+            raise OSError(str(error)) from error
+
+
+def _empty_file() -> bytes:
+    import h5py
+
+    with h5py.File("empty", "w", driver="core", backing_store=False, libver=LIBVER) as file:
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    return image
+
+
+def _stored(case: Case, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The image as it is stored."""
+    with np.errstate(over="ignore"):  # an overflow is infinite, and found below
+        image = case.image.astype(dtype, copy=False)
+    if not np.isfinite(image).all():
+        raise DataFault(
+            f"case {case.id!r}: reaches {np.abs(case.image).max():g}, which {dtype} cannot hold, "
+            f"expected at most {np.finfo(dtype).max:g}; store float32: --dtype float32"
+        )
+    return image
+
+
+def chunk_shape(shape: Sequence[int], edge: int) -> tuple[int, ...]:
+    """Edges of chunks: equal parts of each axis, none longer than ``edge`` (2D: 8 times that)."""
+    edge = edge if len(shape) == 3 else edge * FLAT
+    return tuple(ceil(n / ceil(n / edge)) for n in shape)
+
+
+def _needed(case: Case, dtype: np.dtype[Any], edge: int) -> int:
+    """Bytes a case may take: whole chunks with their checksums, before any compression."""
+    shape = case.image.shape[1:]
+    chunk = chunk_shape(shape, edge)
+    count = prod(ceil(n / c) for n, c in zip(shape, chunk, strict=True))
+    channels = len(case.image)
+    each = prod(chunk) * (channels * dtype.itemsize + 2) + 64 * (channels + 1)
+    boxes = 0 if case.boxes is None else int(case.boxes.coords.nbytes + case.boxes.labels.nbytes)
+    return int(count * each + boxes)
 
 
 class H5Source(PatchSource):
@@ -79,26 +509,16 @@ class H5Source(PatchSource):
         """Held-out cases of the cached fold, sorted."""
         return self.index.held_out
 
-    @property
-    def ancestors(self) -> tuple[Lineage, ...]:
-        """Lineages behind the original source."""
-        return self.index.ancestors
+    @cached_property
+    def provenance(self) -> Provenance:
+        """Records of the original cases from the index, and the lineages behind them."""
+        records = {entry.id: entry.record for entry in self.index.cases}
+        return Provenance(records, self.index.ancestors)
 
-    def subject(self, case_id: str) -> str:
-        """The subject a case belongs to."""
-        return self._entry(case_id).subject
-
-    def label_class(self, case_id: str) -> int | None:
-        """Number of a case's class, from the index."""
-        return self._entry(case_id).label_class
-
-    def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
-        """Lineage record of the original case from the index; nothing is read."""
-        return self._entry(case_id).record
-
-    def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """SHA-256 of a case from the index; nothing is read."""
-        return self._entry(case_id).sha256
+    def header(self, case_id: str) -> CaseHeader:
+        """A case without its arrays, from the index."""
+        entry = self._entry(case_id)
+        return CaseHeader(entry.subject, entry.shape, self.schema.spacing, entry.label_class)
 
     def _refuse_other(self) -> None:
         request, made = self.request, self.index.request
@@ -118,21 +538,19 @@ class H5Source(PatchSource):
 
     def _refuse_leaks(self) -> None:
         sides = [
-            [(case, self.subject(case)) for case in ids]
+            [(case, self._entry(case).subject) for case in ids]
             for ids in (self.train_ids, self.held_out_ids)
         ]
-        guard_split(*sides, fold=self.fold, repair="correct the original, and cache it again")
+        guard_split(
+            *sides, fold=self.request.fold, repair="correct the original, and cache it again"
+        )
 
-    def original(self, case_id: str) -> OriginalCase:
-        """Return a case from the files of the original source, which must still be there."""
-        return self._original.original(case_id)
-
-    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
-        """On the grid of the original source's files; on the cache's own where they are gone."""
+    def files(self, case_id: str) -> StoredCase | None:
+        """Files of the original source; None where they are gone."""
         try:
-            return self._original.stored(case_id, labels)
+            return self._original.files(case_id)
         except (UsageFault, DataFault):
-            return super().stored(case_id, labels)
+            return None
 
     @cached_property
     def _original(self) -> CaseSource:
@@ -183,14 +601,10 @@ class H5Source(PatchSource):
                 raise ValueError(f"planes is of shape {table.shape}")
         return ForegroundIndex(entry.shape, unpack_planes(table, axes), read)
 
-    def shape(self, case_id: str) -> tuple[int, ...]:
-        """Spatial shape of a case, from the index."""
-        return self._entry(case_id).shape
-
     def train_bytes(self) -> int:
         """Bytes of all training cases as ``load`` returns them."""
         voxel = 4 * len(self.schema.channels) + 2
-        return sum(int(np.prod(self.shape(case))) * voxel for case in self.train_ids)
+        return sum(int(np.prod(self._entry(case).shape)) * voxel for case in self.train_ids)
 
     def _entry(self, case_id: str) -> CaseEntry:
         if case_id not in self._numbers:

@@ -296,7 +296,7 @@ def _labels(path: Path, labels: Any) -> dict[str, int] | None:
     return complete_labels(labels)
 
 
-def pick(names: Sequence[str], available: Sequence[str], where: Path) -> tuple[int, ...]:
+def channel_places(names: Sequence[str], available: Sequence[str], where: Path) -> tuple[int, ...]:
     """Return indices of channels by name, in any case of letters; UsageFault for an unknown one."""
     places = {name.casefold(): place for place, name in reversed(list(enumerate(available)))}
     places |= {name: place for place, name in enumerate(available)}

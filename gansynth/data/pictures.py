@@ -2,39 +2,338 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import itertools
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BeforeValidator, Field
 
+from gansynth.core.findings import CheckReport, Finding
+from gansynth.core.fingerprint import Prints, prints_of
+from gansynth.core.lineage import neighbours
 from gansynth.core.prediction import SlicePosition
-from gansynth.core.resample import resampling_record
-from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import FoldSplit, SourceRequest
+from gansynth.core.resample import pick, resampling_record
+from gansynth.core.schema import Case, FloatArray, LabelArray, Schema, content_hash
+from gansynth.core.source import (
+    CaseHeader,
+    CaseSource,
+    FoldSplit,
+    SourceRequest,
+    StoredCase,
+    places_of,
+)
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file, real_pixels
+from gansynth.data.classes import without_cases
 from gansynth.data.folds import absolute, one_fold
 from gansynth.data.label_boxes import LabelBoxes, box_record
-from gansynth.data.listing import located, picture_keys
-from gansynth.data.picture_files import full_range, picture_shape, read_picture
-from gansynth.data.picture_list import (
-    PictureFiles,
-    PictureOptions,
-    PictureSet,
-    list_pictures,
-    pair_keys,
+from gansynth.data.listing import LIKE_LABELS, located, picture_keys
+from gansynth.data.picture_files import SUFFIXES, full_range, picture_shape, read_picture
+from gansynth.data.planes import PixelSpacing, Windows, per_channel, rescale, resize
+from gansynth.data.read_options import (
+    OF_BOXES,
+    OF_SPLITS,
+    LabelNames,
+    LeastVoxels,
+    OfLabels,
+    ReadOptions,
+    SplitsFile,
+    Words,
+    parse_read,
+    register_read_options,
 )
-from gansynth.data.planes import per_channel, rescale, resize
-from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.data.resplit import write_resplit
-from gansynth.data.source_2d import FlatSource
-from gansynth.data.subjects import grouped_splits, read_subjects
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.data.subjects import grouped_splits, read_column, read_subjects
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.nifti import DICOM, holds_dicom
+from gansynth.runtime.option_kinds import Size2
+from gansynth.runtime.options import Needs
+
+IMAGES = "images"
+MASKS = ("masks", "labels")
+
+
+def _classes(value: Any) -> Any:
+    values = {"yes": True, "true": True, "no": False, "false": False}
+    return values.get(value.casefold(), value) if isinstance(value, str) else value
+
+
+class PictureOptions(ReadOptions):
+    """How a folder of pictures is read."""
+
+    needs: ClassVar[Needs] = {**OF_BOXES, **OF_SPLITS}
+
+    images: str | None = Field(
+        None,
+        description="folder of the images; `images` if there is one, or the only one beside a "
+        "folder of masks, else the folder itself",
+    )
+    masks: str | None = Field(
+        None,
+        description="folder of the masks, which have the images' names; else `masks`, `labels` or "
+        "the like, if there is one whose pictures pair up with the images",
+    )
+    mask_suffix: str | None = Field(
+        None,
+        description="suffix of a mask's name after its image's name, for example `_mask`; found "
+        "where at least half of the images have such a mask",
+    )
+    labels: LabelNames | None = Field(
+        None,
+        description="NAME:NUMBER,... with the numbers of the mask files; cases have 1, 2, ... in "
+        "their order. Else `foreground`, drawn as 1 or as 255",
+    )
+    classes: Annotated[bool | str, BeforeValidator(_classes)] = Field(
+        False,
+        description="`yes`: the subfolders of the images are classes; else a CSV in the folder, "
+        "with the columns `case` and `class`",
+    )
+    channels: Words | None = Field(
+        None, description="names of the channels; else `grey`, or `red,green,blue`"
+    )
+    window: Windows | None = Field(
+        None,
+        description="LOW:HIGH, or percentiles of each picture (`1%:99%`), clipped and mapped to 0 "
+        "and 1; one for all channels or for each. Default: the range of 8 or 16 bits",
+    )
+    spacing: PixelSpacing = Field(
+        (1.0, 1.0),
+        description="size of the files' pixels in mm along y,x (one number for both); where it is "
+        "not given, lengths are in pixels",
+    )
+    resize: Size2 | None = Field(
+        None, description="rows and columns, `64x64`, that every picture is resampled to"
+    )
+    size: Size2 | None = Field(
+        None,
+        description="rows and columns of the crops a generator works on; else those of `resize`, "
+        "else the training pictures' median, at most 512, in eights",
+    )
+    splits: SplitsFile = None
+    folds: int = Field(5, ge=2, description="number of folds, where there are no `splits`")
+    seed: int = Field(12345, ge=0, description="seed of the split of subjects into folds")
+    boxes: OfLabels = None
+    least: LeastVoxels = 1
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """The files of one case; ``case`` is the image's path below its folder without its ending."""
+
+    case: str
+    image: Path
+    mask: Path | None
+    label_class: int | None
+
+
+@dataclass
+class PictureSet:
+    """A folder of pictures. ``faults``: (case, file, error). ``spare``: masks without an image."""
+
+    folder: Path
+    pictures: dict[str, PictureFiles] = field(default_factory=dict)
+    masked: bool = False
+    classes: tuple[str, ...] = ()
+    faults: list[tuple[str | None, Path, GansynthError]] = field(default_factory=list)
+    spare: list[Path] = field(default_factory=list)
+
+
+def pair_keys(folder: Path) -> dict[str, str]:
+    """``--read`` keys that say where the masks of a folder are, by the names of its files.
+
+    Empty without masks for half of the images, and where ``images`` and ``masks`` say it already.
+    """
+    scratch = PictureSet(folder)
+    homes = {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and p.name[0] != "."}
+    drawn = [name for name in homes if name in MASKS or LIKE_LABELS.search(name)]
+    for name in sorted(drawn, key=lambda name: name not in MASKS):
+        masks = _files(homes[name], scratch, None)
+        others = [other for other in homes if other not in drawn]
+        filled = [other for other in others if masks and _files(homes[other], scratch, None)]
+        where = IMAGES if IMAGES in homes else filled[0] if len(filled) == 1 else "."
+        suffix = _shared_suffix(_files(folder / where, scratch, homes[name]), masks)
+        if suffix is not None:
+            said = {} if where in (IMAGES, ".") else {"images": where}
+            said |= {} if where == IMAGES and name in MASKS else {"masks": name}
+            return {**said, **({"mask_suffix": suffix} if suffix else {})}
+    images = _files(homes.get(IMAGES, folder), scratch, None)
+    suffix = _shared_suffix(images, images)
+    return {} if suffix is None else {"mask_suffix": suffix}
+
+
+def _shared_suffix(images: Collection[str], masks: Collection[str]) -> str | None:
+    """Return what most masks' names add to an image's name, if half of the images have one."""
+    counts: Counter[str] = Counter()
+    for mask in masks:
+        cuts = ((mask[:end], mask[end:]) for end in range(len(mask), 0, -1))
+        found = (
+            tail
+            for start, tail in cuts
+            if start in images and (masks is not images or LIKE_LABELS.search(tail))
+        )
+        counts.update(itertools.islice(found, 1))
+    for suffix, count in counts.most_common(1):
+        unmasked = [i for i in images if masks is not images or not i.endswith(suffix)]
+        return suffix if 2 * count >= len(unmasked) else None
+    return None
+
+
+def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
+    """List the pictures of a folder. Raises DataFault: a requested folder is missing."""
+    images = _asked(folder, "images", options.images) or _first(folder, IMAGES) or folder
+    masks = _asked(folder, "masks", options.masks)
+    if masks is None and images != folder:
+        masks = _first(images.parent, *MASKS)
+        masks = None if masks is None or _other_files(masks) else masks
+    suffix = options.mask_suffix or ""
+    listing = PictureSet(folder, masked=bool(masks or suffix))
+    files = _files(images, listing, skip=masks)
+    drawn: dict[str, Path] = {}
+    if masks is not None and masks != images:
+        drawn = _files(masks, listing, skip=images)
+    elif suffix:
+        drawn = {case: path for case, path in files.items() if case.endswith(suffix)}
+        files = {case: path for case, path in files.items() if case not in drawn}
+    class_of = _class_names(folder, files, listing, options)
+    listing.classes = tuple(sorted(set(class_of.values())))
+    for case, path in files.items():
+        number = listing.classes.index(class_of[case]) if case in class_of else None
+        listing.pictures[case] = PictureFiles(
+            case, path, drawn.pop(f"{case}{suffix}", None), number
+        )
+    listing.spare = sorted(drawn.values())
+    if not files:
+        message = f"{images}: no picture ({', '.join(SUFFIXES)}) in it, expected one for each case"
+        if holds_dicom(images):
+            message = f"{images}: {DICOM}, and name them slices:nifti:FOLDER"
+        listing.faults.append((None, images, DataFault(message)))
+    for picture in listing.pictures.values():
+        if listing.masked and picture.mask is None:
+            where = f"in {masks or images} by the name {Path(picture.case).name}{suffix}"
+            message = f"{picture.image}: has no mask, expected one {where}; add it, or remove this"
+            if suffix and suffix in picture.case:
+                message += f" (or if it is a second mask of a picture, merge it into {suffix!r})"
+            listing.faults.append((picture.case, picture.image, DataFault(message)))
+    return listing
+
+
+def _asked(folder: Path, key: str, name: str | None) -> Path | None:
+    if name is None:
+        return None
+    path = folder / Path(name).expanduser()
+    if not path.is_dir():
+        raise DataFault(f"--read {key}={name}: no folder {path}, expected one below {folder}")
+    return path
+
+
+def _first(folder: Path, *names: str) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _other_files(folder: Path) -> bool:
+    """Whether a folder holds files but no picture, for example coordinates of boxes."""
+    names = [name for _, _, names in os.walk(folder) for name in names if name[0] != "."]
+    return bool(names) and not any(Path(name).suffix.lower() in SUFFIXES for name in names)
+
+
+def _class_names(
+    folder: Path, files: dict[str, Path], listing: PictureSet, options: PictureOptions
+) -> dict[str, str]:
+    """Case -> name of its class, of the cases that have one; for others a fault is noted."""
+    if not options.classes:
+        return {}
+    if options.classes is True:
+        for case, path in files.items():
+            if "/" not in case:
+                message = f"{path}: lies in no subfolder, expected one, its class; move it there"
+                listing.faults.append((case, path, DataFault(message)))
+        return {case: case.split("/")[0] for case in files if "/" in case}
+    table = folder / Path(options.classes).expanduser()
+    if not table.is_file():
+        raise DataFault(
+            f"--read classes={options.classes}: no file {table}, expected yes, no, or a CSV with "
+            f"the columns case and class, by its path from {folder}"
+        )
+    named = read_column(table, "class")
+    for case, path in files.items():
+        if not named.get(case):
+            message = f"{table}: {case!r} has no class, expected one for each picture; add a line"
+            listing.faults.append((case, path, DataFault(message)))
+    return {case: named[case] for case in files if named.get(case)}
+
+
+def _files(home: Path, listing: PictureSet, skip: Path | None) -> dict[str, Path]:
+    """Pictures below a folder, by their path without ending, sorted."""
+    files: dict[str, Path] = {}
+    for folder, below, names in os.walk(home):
+        here = Path(folder)
+        below[:] = [b for b in below if not b.startswith(".") and here / b != skip]
+        for name in sorted(names):
+            path = here / name
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            case = path.relative_to(home).with_suffix("").as_posix()
+            fault = None
+            if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in case):
+                fault = f"{str(path)!a}: expected a name that prints on one line; rename it"
+            elif case in files:
+                fault = f"{path}: has the same name as {files[case].name}; remove or rename one"
+            if fault is not None:
+                listing.faults.append((None, home, DataFault(fault)))
+            else:
+                files[case] = path
+    return dict(sorted(files.items()))
+
+
+def flat_files(
+    case_id: str,
+    size: tuple[int, ...],
+    shape: tuple[int, ...],
+    numbers: Mapping[int, int],
+    **facts: Any,
+) -> StoredCase:
+    """Return how a 2D case lies in its file; host's label maps of it are PNG files.
+
+    ``size``: rows and columns of ``load``; ``shape``: of the file; ``numbers``: label -> its number
+    in a PNG file; ``facts``: other fields of ``StoredCase``, ``spacing`` among them.
+    """
+
+    def read(file: Path) -> LabelArray:
+        picture = read_picture(file, "mask")
+        if picture.shape != tuple(shape):
+            raise DataFault(
+                f"{file}: {picture.shape[0]} x {picture.shape[1]} pixels, case {case_id!r} has "
+                f"{shape[0]} x {shape[1]}; expected equal, predict on the pixels of its file"
+            )
+        labels = np.full(picture.shape, -2, np.int16)
+        for label, number in numbers.items():
+            labels[picture == number] = label
+        if (labels == -2).any():
+            unknown = np.unique(picture[labels == -2])[:8].tolist()
+            raise DataFault(
+                f"{file}: holds the numbers {unknown}, expected among "
+                f"{sorted(numbers.values())}; predict again with a model of this data"
+            )
+        return labels
+
+    return StoredCase(
+        shape=shape,
+        affine=np.diag([*facts["spacing"][::-1], 1.0, 1.0]),
+        read=read,
+        to_load=lambda file: pick(read(file), size),
+        numbers=numbers,
+        **facts,
+    )
+
 
 LARGEST = 512  # longest edge of a generator's arrays by default
 STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
@@ -55,7 +354,7 @@ def open_pictures(request: SourceRequest) -> PictureSource:
     return source
 
 
-class PictureSource(FlatSource):
+class PictureSource(CaseSource):
     """A folder of pictures, its subjects split into folds."""
 
     def __init__(self, request: SourceRequest) -> None:
@@ -87,9 +386,11 @@ class PictureSource(FlatSource):
         """Held-out pictures of the fold, sorted; none for fold ``all``."""
         return self._split[1]
 
-    def subject(self, case_id: str) -> str:
-        """The subject of a picture."""
-        return self._subjects[case_id]
+    def header(self, case_id: str) -> CaseHeader:
+        """Subject and class of a picture, and its shape from the header of its file."""
+        shape = self.options.resize or self._file_shape(case_id)
+        number = self._picture(case_id).label_class
+        return CaseHeader(self._subjects[case_id], shape, self.schema.spacing, number)
 
     def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Split the pictures into other folds: two small files in a folder."""
@@ -99,10 +400,6 @@ class PictureSource(FlatSource):
     def classes(self) -> tuple[str, ...]:
         """Names of the classes; empty if there are none."""
         return self.found.classes
-
-    def label_class(self, case_id: str) -> int | None:
-        """Number of a picture's class."""
-        return self._picture(case_id).label_class
 
     @cached_property
     def schema(self) -> Schema:
@@ -126,7 +423,7 @@ class PictureSource(FlatSource):
         spacing, size = self.options.spacing, self.options.resize
         if self.unit == "px" or size is None:
             return spacing
-        shapes = [self.file_shape(case) for case in self.train_ids]
+        shapes = [self._file_shape(case) for case in self.train_ids]
         factors = np.median(shapes, axis=0) / size
         return tuple(round(float(n), 6) for n in np.array(spacing) * factors)
 
@@ -159,18 +456,18 @@ class PictureSource(FlatSource):
     @cached_property
     def _split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         ids, folds = tuple(sorted(self.found.pictures)), self.options.folds
-        if self.fold == "all":
+        if self.request.fold == "all":
             return ids, ()
         if self.options.splits is not None:
             path = Path(self.options.splits)
-            return one_fold(path, self.fold, self._subjects, self.found.folder)
-        if not self.fold.isdecimal() or int(self.fold) >= folds:
+            return one_fold(path, self.request.fold, self._subjects, self.found.folder)
+        if not self.request.fold.isdecimal() or int(self.request.fold) >= folds:
             raise UsageFault(
-                f"--fold {self.fold!r}: {self.found.folder} has folds 0 to {folds - 1}, or 'all'; "
-                "set their number with --read folds=N"
+                f"--fold {self.request.fold!r}: {self.found.folder} has folds 0 to {folds - 1}, or "
+                "'all'; set their number with --read folds=N"
             )
         splits = grouped_splits(ids, self._subjects, folds, self.options.seed)
-        split = splits[int(self.fold)]
+        split = splits[int(self.request.fold)]
         return tuple(split["train"]), tuple(split["val"])
 
     # -- reading ---------------------------------------------------------------------------------
@@ -190,40 +487,34 @@ class PictureSource(FlatSource):
         labels = None
         if picture.mask is not None:
             labels = self.read_mask(picture.mask, image.shape[1:])
-        case = Case(case_id, self.subject(case_id), image, labels, label_class=picture.label_class)
+        case = Case(
+            case_id, self._subjects[case_id], image, labels, label_class=picture.label_class
+        )
         if self._boxes is not None:
             case = replace(case, boxes=self._boxes.of_case(case))
         return case if self.options.resize is None else resize(case, self.options.resize)
 
-    def shape(self, case_id: str) -> tuple[int, ...]:
-        """Rows and columns of a picture, from its header."""
-        return self.options.resize or self.file_shape(case_id)
+    def files(self, case_id: str) -> StoredCase:
+        """A picture's file and its mask; neighbours of a picture are unknown."""
+        picture, shape = self._picture(case_id), self._file_shape(case_id)
 
-    def position(self, case_id: str) -> SlicePosition:
-        """Subject of a picture; neighbours of a picture are unknown."""
-        return SlicePosition(self.subject(case_id))
+        def arrays() -> tuple[FloatArray, LabelArray | None]:
+            mask = None if picture.mask is None else self.read_mask(picture.mask, shape)
+            return _channels_first(read_picture(picture.image)), mask
 
-    def true_labels(self, case_id: str) -> LabelArray | None:
-        """The mask, in the file's own pixels."""
-        mask = self._picture(case_id).mask
-        return None if mask is None else self.read_mask(mask, self.file_shape(case_id))
+        return flat_files(
+            case_id,
+            self.options.resize or shape,
+            shape,
+            {label: number for number, label in self._numbers.items()},
+            folders=places_of(self.request),
+            spacing=self.options.spacing,
+            position=SlicePosition(self._subjects[case_id]),
+            arrays=arrays,
+        )
 
-    def pixel_spacing(self, case_id: str) -> tuple[float, float]:
-        """Size of the files' pixels, the same for all."""
-        return self.options.spacing
-
-    def file_shape(self, case_id: str) -> tuple[int, ...]:
-        """Rows and columns of the image's file, from its header."""
+    def _file_shape(self, case_id: str) -> tuple[int, ...]:
         return picture_shape(self._picture(case_id).image)
-
-    def file_image(self, case_id: str) -> FloatArray:
-        """Channels of the file, as stored."""
-        return _channels_first(read_picture(self._picture(case_id).image))
-
-    @property
-    def label_numbers(self) -> dict[int, int]:
-        """Label -> its number in the masks; of a foreground without a name, 255."""
-        return {label: number for number, label in self._numbers.items()}
 
     def _picture(self, case_id: str) -> PictureFiles:
         if case_id not in self.found.pictures:
@@ -283,7 +574,7 @@ class PictureSource(FlatSource):
         size = self.options.size or self.options.resize
         if size is not None:
             return size
-        median = np.median([self.shape(case) for case in self.train_ids], axis=0)
+        median = np.median([self._file_shape(case) for case in self.train_ids], axis=0)
         return tuple(ceil(min(float(n), LARGEST) / STRIDE) * STRIDE for n in median)
 
 
@@ -306,3 +597,111 @@ def unlike(path: Path, kind: Kind, expected: Kind) -> DataFault:
         f"{path}: {kind[0]} channel(s) of {kind[1]}, expected {expected[0]} of {expected[1]} as "
         "the other pictures have; convert it"
     )
+
+
+def check_pictures(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
+    """Check ``pictures:FOLDER`` for all faults; every file is decoded."""
+    source = PictureSource(request)
+    listing = source.found
+    findings = [Finding("error", case, file, str(fault)) for case, file, fault in listing.faults]
+    content: dict[str, list[str]] = defaultdict(list)
+    kinds: dict[Kind, list[str]] = defaultdict(list)
+    prints: dict[str, Prints] = {}
+    for done, picture in enumerate(listing.pictures.values()):
+        progress(done, len(listing.pictures))
+        findings += _check_picture(source, picture, content, kinds, prints)
+    progress(len(listing.pictures), len(listing.pictures))
+    findings += _check_set(source, content, kinds)
+    if request.subjects is None and not any(f.level == "error" for f in findings):
+        sides = (source.train_ids, source.held_out_ids)
+        if warning := neighbours(*({case: prints[case] for case in side} for side in sides)):
+            findings.append(
+                Finding("warning", None, listing.folder, f"{listing.folder}: {warning}")
+            )
+    findings.sort(key=lambda finding: finding.level)  # errors before warnings
+    return CheckReport(source.name, len(listing.pictures), findings)
+
+
+def _check_picture(
+    source: PictureSource,
+    picture: PictureFiles,
+    content: dict[str, list[str]],
+    kinds: dict[Kind, list[str]],
+    prints: dict[str, Prints],
+) -> Iterator[Finding]:
+    shape = None
+    try:
+        array = read_picture(picture.image)
+        shape = array.shape[:2]
+        kinds[kind_of(array)].append(picture.case)
+        content[content_hash(array)].append(picture.case)
+        if source.request.subjects is None:  # see ``neighbours``
+            prints[picture.case] = prints_of(np.moveaxis(np.atleast_3d(array), -1, 0), (1.0, 1.0))
+        if array.min() == array.max():
+            message = f"{picture.image}: every pixel is {array.flat[0]}; is it meant to be there?"
+            yield Finding("warning", picture.case, picture.image, message)
+    except GansynthError as fault:
+        yield Finding("error", picture.case, picture.image, str(fault))
+    if picture.mask is None:
+        return
+    try:
+        mask = read_picture(picture.mask, "mask")
+        source.read_mask(picture.mask, shape or mask.shape)
+    except GansynthError as fault:
+        yield Finding("error", picture.case, picture.mask, str(fault))
+
+
+def _check_set(
+    source: PictureSource, content: dict[str, list[str]], kinds: dict[Kind, list[str]]
+) -> Iterator[Finding]:
+    """Report faults of the data set as a whole."""
+    folder, pictures = source.found.folder, source.found.pictures
+    usual = max(kinds, key=lambda kind: len(kinds[kind]), default=None)
+    for kind, cases in kinds.items():
+        for case in cases if usual is not None and kind != usual else ():
+            path = pictures[case].image
+            yield Finding("error", case, path, str(unlike(path, kind, usual or kind)))
+    for cases in content.values():
+        for case in cases[1:]:
+            path = pictures[case].image
+            message = f"{path}: same pixels as {cases[0]}; remove one, or give both one subject"
+            yield Finding(
+                "error" if len(_sides(source, cases)) > 1 else "warning", case, path, message
+            )
+    for path in source.found.spare:
+        message = f"{path}: a mask without an image; it is not used"
+        yield Finding("warning", None, path, message)
+    if not source.found.masked:
+        yield from _check_unread(folder, pictures)
+    try:
+        yield from without_cases(source, source.classes, folder)
+    except GansynthError as fault:
+        yield Finding("error", None, folder, str(fault))
+
+
+def _check_unread(folder: Path, pictures: Collection[str]) -> Iterator[Finding]:
+    """Report files of a folder without masks that may be masks or boxes."""
+    alike = [case for case in pictures if LIKE_LABELS.search(case)]
+    if alike:
+        message = (
+            f"{folder}: {len(alike)} of {len(pictures)} names are like those of masks and are read "
+            f"as images, {alike[0]!r} first. If they are masks, put them in masks/ by the names of "
+            "their images in images/, or name their suffix: --read mask_suffix=_mask"
+        )
+        yield Finding("warning", alike[0], folder, message)
+    texts = {path.stem for path in folder.rglob("*.txt")}
+    boxed = sum(Path(case).name in texts for case in pictures)
+    if pictures and 2 * boxed >= len(pictures):
+        message = (
+            f"{folder}: {boxed} of {len(pictures)} images have a text file of their name, as a "
+            "detector's boxes have, which are not read here: open it as a data set of boxes"
+        )
+        yield Finding("warning", None, folder, message)
+
+
+def _sides(source: PictureSource, cases: list[str]) -> set[bool]:
+    """Return the sides of the split (held out or not) that pictures are on."""
+    try:
+        return {case in source.held_out_ids for case in cases}
+    except GansynthError:  # told elsewhere
+        return set()

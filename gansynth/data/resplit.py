@@ -70,7 +70,7 @@ def write_resplit(
         folder.mkdir(parents=True, exist_ok=True)
     _claim(source, division)
     write_small(division.file, json_text(made))
-    rows = sorted((case, source.subject(case)) for case in ids)
+    rows = sorted((case, source.header(case).subject) for case in ids)
     write_small(division.subjects, table_text(("case", "subject"), rows))
     return division
 
@@ -111,8 +111,8 @@ def _checked(source: CaseSource, ids: Collection[str], number: int, split: FoldS
                 "either side; correct the split"
             )
     guard_split(
-        [(case, source.subject(case)) for case in train],
-        [(case, source.subject(case)) for case in held_out],
+        [(case, source.header(case).subject) for case in train],
+        [(case, source.header(case).subject) for case in held_out],
         fold=str(number),
         repair=f"split the cases of {source.name} with all of a subject on one side",
     )

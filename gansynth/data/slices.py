@@ -5,38 +5,330 @@ A slice belongs to its volume's subject and lies on its volume's side of the fol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from functools import cache, cached_property
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
+from pydantic import BeforeValidator, Field
 
 from gansynth.core.findings import CheckReport, Finding
-from gansynth.core.lineage import Lineage
 from gansynth.core.prediction import SlicePosition
 from gansynth.core.registry import installed
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import FoldSplit, SourceRequest
+from gansynth.core.source import (
+    CaseHeader,
+    CaseSource,
+    FoldSplit,
+    Provenance,
+    SourceRequest,
+    StoredCase,
+    ancestors_of,
+)
 from gansynth.core.space import Space, boxes_of_slice
 from gansynth.data.cache import CaseCache, PatchSource, cut_case
 from gansynth.data.classes import without_cases
+from gansynth.data.grid import ORIENTATION
 from gansynth.data.label_boxes import LabelBoxes, box_record
-from gansynth.data.planes import per_channel, rescale, resize
-from gansynth.data.read_options import parse_read, register_read_options
-from gansynth.data.slice_choice import SliceChoice
-from gansynth.data.slice_options import AXIS, SliceOptions, inner_read, open_inner, split_read
-from gansynth.data.source_2d import FlatSource
+from gansynth.data.pictures import flat_files
+from gansynth.data.planes import Windows, per_channel, rescale, resize
+from gansynth.data.read_options import (
+    INNER,
+    OF_BOXES,
+    LeastVoxels,
+    OfLabels,
+    ReadOptions,
+    Words,
+    parse_read,
+    register_read_options,
+)
+from gansynth.data.views import open_plain
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.option_kinds import Size2
+from gansynth.runtime.options import Needs
+
+AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
+"""Plane -> the axis of (D, H, W) that is cut across."""
+SIDES = {
+    "axial": ("inferior", "superior"),
+    "coronal": ("posterior", "anterior"),
+    "sagittal": ("left", "right"),
+}
+"""Plane -> the patient's sides that the first and the last slice of a RAS volume lie on."""
+Side = Literal["array", "inferior", "superior", "posterior", "anterior", "left", "right"]
+
+
+@dataclass(frozen=True)
+class SliceRange:
+    """Ranges of slices, both ends included, by number or by share of the axis."""
+
+    ranges: tuple[tuple[float, float], ...]
+    percent: tuple[bool, ...]
+
+    def of(self, length: int) -> list[int]:
+        """Numbers of the slices of an axis of so many voxels, increasing."""
+        numbers = np.arange(length)
+        chosen = np.zeros(length, np.bool_)
+        for (first, last), percent in zip(self.ranges, self.percent, strict=True):
+            at = (numbers + 0.5) / length * 100 if percent else numbers
+            chosen |= (first <= at) & (at <= last)
+        return [int(n) for n in np.flatnonzero(chosen)]
+
+
+def _indices(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    ranges, percent = [], []
+    for word in value.split(","):
+        match = re.fullmatch(r"\s*(\d+)(%?)(?:-(\d+)(%?))?\s*", word)
+        first, last = (int(match[1]), int(match[3] or match[1])) if match else (1, 0)
+        shares = bool(match and match[2])
+        if not match or first > last or shares != bool(match[4]) or (shares and last > 100):
+            raise ValueError(
+                f"{word!r} is no range, expected for example 80-149, or 10%-90%, or 5,9,80-90"
+            )
+        ranges.append((first, last))
+        percent.append(shares)
+    return SliceRange(tuple(ranges), tuple(percent))
+
+
+class SliceOptions(ReadOptions):
+    """How slices are cut; every other key goes to the inner source."""
+
+    passes_on: ClassVar[bool] = True
+    needs: ClassVar[Needs] = {
+        **OF_BOXES,
+        "count_from": "slices",
+        "min_foreground": "foreground=with or foreground=without or classes",
+    }
+
+    plane: Literal["axial", "coronal", "sagittal"] = Field(
+        "axial", description="cut across the first, second or third axis of the volumes' arrays"
+    )
+    slices: Annotated[SliceRange, BeforeValidator(_indices)] | None = Field(
+        None, description="numbers from 0, `80-149`, or shares of the axis, `10%-90%`; else all"
+    )
+    count_from: Side = Field(
+        "array",
+        description="the patient's side that `slices` are counted from, in any orientation of the "
+        "file. `left` or `right` (sagittal), `posterior` or `anterior` (coronal), `inferior` or "
+        "`superior` (axial); `array`: as the source's arrays run",
+    )
+    foreground: Literal["with", "without", "any"] = Field(
+        "any",
+        description="`with`: at least `min_foreground` voxels of labels above 0; `without`: none",
+    )
+    min_foreground: int = Field(1, ge=1, description="see `foreground`; counted before `resize`")
+    classes: Literal["foreground", "label"] | None = Field(
+        None,
+        description="classes of slices: `foreground` (`without` and `with`, as above; slices of "
+        "fewer voxels are left out) or `label` (`without`, and the label of most voxels)",
+    )
+    channels: Words | None = Field(None, description="names of the channels to keep; else all")
+    concat: bool = Field(
+        False, description="`yes`: each channel becomes a case of its own, with one channel"
+    )
+    window: Windows | None = Field(
+        None,
+        description="LOW:HIGH, in the volumes' units or as percentiles of each volume (`1%:99%`), "
+        "clipped and mapped to 0 and 1. One for all channels or for each. Default: as stored",
+    )
+    resize: Size2 | None = Field(
+        None, description="rows and columns, `64x64`, that every slice is resampled to"
+    )
+    size: Size2 | None = Field(
+        None,
+        description="rows and columns of the crops a generator works on; else those of `resize`, "
+        "else of the inner source",
+    )
+    boxes: OfLabels = None
+    least: LeastVoxels = 1
+
+    @classmethod
+    def behind(cls, request: SourceRequest) -> SourceRequest:
+        """See ``ReadOptions``."""
+        return split_read(request)[1]
+
+
+def split_read(request: SourceRequest) -> tuple[SourceRequest, SourceRequest]:
+    """The request with its own ``--read`` keys, and the inner source's (``inner.KEY``, too)."""
+    slice_keys = {k: v for k, v in request.read.items() if k in SliceOptions.model_fields}
+    inner_keys = {k.removeprefix(INNER): v for k, v in request.read.items() if k not in slice_keys}
+    inner = SourceRequest.parse(request.where)
+    return replace(request, read=slice_keys), replace(
+        request, kind=inner.kind, where=inner.where, read=inner_keys
+    )
+
+
+def inner_read(read: Mapping[str, str]) -> dict[str, str]:
+    """Return the inner source's keys as they are typed for its slices."""
+    fields = SliceOptions.model_fields
+    return {f"{INNER}{key}" if key in fields else key: value for key, value in read.items()}
+
+
+def open_inner(request: SourceRequest) -> CaseSource:
+    """Open the volumes that slices are cut from; UsageFault: unknown options, 2D cases."""
+    if request.kind == "slices":
+        raise UsageFault(f"slices:slices:{request.where}: expected slices of volumes; say it once")
+    try:
+        inner = open_plain(request)
+    except UsageFault as fault:
+        if "--read" not in str(fault):
+            raise
+        keys = ", ".join(SliceOptions.model_fields)
+        raise UsageFault(f"{fault} slices: itself has: {keys}") from fault
+    if inner.schema.axes != "DHW":
+        raise UsageFault(
+            f"slices:{request.kind}:{request.where}: its cases are 2D already, expected volumes; "
+            f"say --data {request.kind}:{request.where}"
+        )
+    return inner
+
+
+WITHOUT, WITH = "without", "with"
+NEITHER = -1  # number of a slice of too little foreground to be of a class
+
+Numbers = npt.NDArray[np.int64]
+
+
+class SliceChoice:
+    """The slices that ``slices:`` takes of each volume, cached, and their classes."""
+
+    def __init__(
+        self, inner: CaseSource, options: SliceOptions, volume: Callable[[str], Case]
+    ) -> None:
+        self._inner = inner
+        self._options = options
+        self._axis = AXIS[options.plane]
+        self._volume = volume
+        self._indices: dict[str, list[int]] = {}
+        self._counts: dict[str, Numbers] = {}
+        self._refuse_contradictions()
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by number."""
+        if self._options.classes is None:
+            return ()
+        if self._options.classes == "foreground":
+            return (WITHOUT, WITH)
+        schema = self._inner.schema
+        names = {value: name for name, value in schema.labels.items()}
+        foreground = tuple(names[value] for value in schema.foreground)
+        return foreground if self._options.foreground == WITH else (WITHOUT, *foreground)
+
+    def indices(self, case: str) -> list[int]:
+        """Indices along the array's axis of the requested slices, increasing."""
+        if case not in self._indices:
+            options = self._options
+            length = self._inner.header(case).shape[self._axis]
+            chosen: Iterable[int] = range(length)
+            if options.slices is not None:
+                chosen = options.slices.of(length)
+            if options.count_from == SIDES[options.plane][1]:
+                chosen = sorted(length - 1 - number for number in chosen)
+            if options.foreground != "any":
+                shows, target = self.shows(case), int(options.foreground == WITH)
+                chosen = [i for i in chosen if shows[i] == target]
+            elif options.classes is not None:
+                shows = self.shows(case)
+                chosen = [i for i in chosen if shows[i] != NEITHER]
+            self._indices[case] = list(chosen)
+        return self._indices[case]
+
+    def label_class(self, case: str, index: int) -> int | None:
+        """Number of a slice's class; None without classes, or if it has none."""
+        if not self.classes:
+            return None
+        shows = int(self.shows(case)[index])
+        if shows < 1:
+            return self.classes.index(WITHOUT) if shows == 0 and WITHOUT in self.classes else None
+        if self._options.classes == "foreground":
+            return self.classes.index(WITH)
+        largest = int(self.counts(case)[:, index].argmax())
+        return largest + len(self.classes) - len(self._inner.schema.foreground)
+
+    def shows(self, case: str) -> Numbers:
+        """Of each slice of a volume: 1 with foreground, 0 without, ``NEITHER``."""
+        total = self.counts(case).sum(axis=0)
+        shows = np.where(total >= self._options.min_foreground, 1, NEITHER)
+        return np.where(total == 0, 0, shows)
+
+    def counts(self, case: str) -> Numbers:
+        """Voxels of each foreground label in each slice: (V, slices); DataFault: no labels."""
+        if case not in self._counts:
+            self._counts[case] = self._counted(case)
+        return self._counts[case]
+
+    def _counted(self, case: str) -> Numbers:
+        values = self._inner.schema.foreground
+        counts = np.zeros((len(values), self._inner.header(case).shape[self._axis]), np.int64)
+        if self._axis == 0 and isinstance(self._inner, PatchSource):
+            planes = self._inner.outline(case).planes  # which has them without the image
+            if planes is not None:
+                for value, row in zip(planes.values, planes.counts, strict=True):
+                    counts[[v == value for v in values]] = row
+                return counts
+        labels = self._volume(case).labels
+        if labels is None:
+            raise DataFault(
+                f"{self._inner.name}: case {case!r} has no labels, expected them with --read "
+                f"{self._asks}; leave that out, and choose slices by number: --read slices=40-110"
+            )
+        across = tuple(axis for axis in range(3) if axis != self._axis)
+        for number, value in enumerate(values):
+            counts[number] = (labels == value).sum(axis=across)
+        return counts
+
+    # -- what does not go together ---------------------------------------------------------------
+
+    @property
+    def _asks(self) -> str:
+        """The option that needs labels of slices; empty if none does."""
+        if self._options.foreground != "any":
+            return f"foreground={self._options.foreground}"
+        return "" if self._options.classes is None else f"classes={self._options.classes}"
+
+    def _refuse_side(self) -> None:
+        """Refuse to count from a side that the plane does not have, or that is unknown."""
+        side, plane = self._options.count_from, self._options.plane
+        if side == "array":
+            return
+        if side not in SIDES[plane]:
+            raise UsageFault(
+                f"--read count_from={side}: no side of {plane} slices, expected "
+                f"{' or '.join(SIDES[plane])}"
+            )
+        if self._inner.space.host.get("orientation") != ORIENTATION:
+            raise UsageFault(
+                f"--read count_from={side}: {self._inner.name} does not say which way its arrays "
+                "run, expected volumes as their files hold them (nifti:, msd:). "
+                "Or count as the arrays run: --read count_from=array"
+            )
+
+    def _refuse_contradictions(self) -> None:
+        self._refuse_side()
+        options = self._options
+        by_what, only = options.classes, options.foreground
+        if (by_what == "foreground" and only != "any") or (by_what and only == WITHOUT):
+            raise UsageFault(
+                f"--read classes={by_what}: with --read foreground={only} all slices are of one "
+                "class, expected several; leave one of the two out"
+            )
+
 
 STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
 VOLUME_BYTES = 1 << 30  # volumes held in memory, so that neighbouring slices need no second reading
 
 
 @register_read_options(SliceOptions)
-class SliceSource(FlatSource):
+class SliceSource(CaseSource):
     """Slices of the volumes of one fold; ``axis`` of (D, H, W) is cut across.
 
     Raises UsageFault: options that do not fit, or no volumes.
@@ -61,7 +353,8 @@ class SliceSource(FlatSource):
         self._windows = per_channel(self.options.window, len(self._channels))
         self._volumes = CaseCache(self.inner, VOLUME_BYTES)
         self._bounds: dict[str, Sequence[tuple[float, float]]] = {}
-        self._spacing_of = cache(self.inner.spacing)
+        self._headers: dict[str, CaseHeader] = {}
+        self._folders: dict[str, tuple[Path, ...]] = {}
         self.choice = SliceChoice(self.inner, self.options, self.volume)
 
     # -- what it has -----------------------------------------------------------------------------
@@ -87,19 +380,51 @@ class SliceSource(FlatSource):
         """Slices of the held-out volumes, sorted."""
         return self._list(self.inner.held_out_ids)
 
-    def subject(self, case_id: str) -> str:
-        """The subject of the slice's volume."""
-        return self.inner.subject(self._parse(case_id)[0])
+    def header(self, case_id: str) -> CaseHeader:
+        """Subject of the slice's volume, rows and columns, class by the volume's labels."""
+        case, index, _ = self._parse(case_id)
+        return CaseHeader(
+            self._header_of(case).subject,
+            self.options.resize or self._flat_shape(case),
+            self.schema.spacing,
+            self.choice.label_class(case, index),
+        )
+
+    def files(self, case_id: str) -> StoredCase:
+        """A slice of a volume's files."""
+        case, index, channels = self._parse(case_id)
+        if case not in self._folders:
+            inner = self.inner.files(case)
+            self._folders[case] = () if inner is None else inner.folders
+        channel = case_id.removeprefix(f"{case}/{self._short}").partition("/")[2]
+        spacing = list(self._header_of(case).spacing)
+        thickness = spacing.pop(self.axis)
+
+        def arrays() -> tuple[FloatArray, LabelArray | None]:
+            plane = self._plane(case, index)
+            return plane.image[[self._channels[k] for k in channels]], plane.labels
+
+        shape = self._flat_shape(case)
+        return flat_files(
+            case_id,
+            self.options.resize or shape,
+            shape,
+            {value: value for value in self.schema.label_values if value >= 0},
+            folders=self._folders[case],
+            spacing=tuple(spacing),
+            position=SlicePosition(f"{case}/{channel}" if channel else case, index, thickness),
+            arrays=arrays,
+        )
+
+    def _header_of(self, case: str) -> CaseHeader:
+        if case not in self._headers:
+            self._headers[case] = self.inner.header(case)
+        return self._headers[case]
 
     @property
     def unit(self) -> str:
         """The unit of the volumes."""
         return self.inner.unit
-
-    @property
-    def places(self) -> tuple[Path, ...]:
-        """Those of the volumes."""
-        return self.inner.places
 
     def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Split the volumes into other folds: all slices of a volume go where one is named."""
@@ -121,10 +446,6 @@ class SliceSource(FlatSource):
             return sorted({self._parse(case)[0] for case in cases})
         except DataFault as fault:
             raise UsageFault(f"{fault}; correct the split") from fault
-
-    def label_class(self, case_id: str) -> int | None:
-        """Number of a slice's class, by the labels of its volume."""
-        return self.choice.label_class(*self._parse(case_id)[:2])
 
     @cached_property
     def schema(self) -> Schema:
@@ -167,9 +488,9 @@ class SliceSource(FlatSource):
         return Space("crop", self._size(), host=host, pad_label=inner.pad_label)
 
     @property
-    def ancestors(self) -> tuple[Lineage, ...]:
-        """Those of the volumes."""
-        return self.inner.ancestors
+    def provenance(self) -> Provenance:
+        """Who made the volumes."""
+        return Provenance(ancestors=ancestors_of(self.inner))
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -181,44 +502,14 @@ class SliceSource(FlatSource):
         if self._windows is not None:
             image = rescale(image, [self._window_of(case)[k] for k in channels])
         number = self.choice.label_class(case, index)
-        cut = Case(case_id, self.inner.subject(case), image, plane.labels, plane.boxes, number)
+        cut = Case(case_id, plane.subject, image, plane.labels, plane.boxes, number)
         if self._boxes is not None:
             cut = replace(cut, boxes=self._boxes.of_case(cut))
         return cut if self.options.resize is None else resize(cut, self.options.resize)
 
-    def shape(self, case_id: str) -> tuple[int, ...]:
-        """Rows and columns of a slice."""
-        return self.options.resize or self._flat_shape(self._parse(case_id)[0])
-
-    def position(self, case_id: str) -> SlicePosition:
-        """Volume of a slice, or of its channel with ``concat``, and its number there."""
-        case, index, _ = self._parse(case_id)
-        channel = case_id.removeprefix(f"{case}/{self._short}").partition("/")[2]
-        stack = f"{case}/{channel}" if channel else case
-        return SlicePosition(stack, index, self._spacing_of(case)[self.axis])
-
-    def true_labels(self, case_id: str) -> LabelArray | None:
-        """A slice of the volume's label map, not resampled by ``resize``."""
-        return self._plane(*self._parse(case_id)[:2]).labels
-
-    def pixel_spacing(self, case_id: str) -> tuple[float, float]:
-        """Spacing of the volume along the slice's axes."""
-        spacing = list(self._spacing_of(self._parse(case_id)[0]))
-        del spacing[self.axis]
-        return spacing[0], spacing[1]
-
-    def file_shape(self, case_id: str) -> tuple[int, ...]:
-        """Rows and columns of the volume's slices."""
-        return self._flat_shape(self._parse(case_id)[0])
-
-    def file_image(self, case_id: str) -> FloatArray:
-        """Channels of the volume's slice, without a window."""
-        case, index, channels = self._parse(case_id)
-        return self._plane(case, index).image[[self._channels[k] for k in channels]]
-
     def _plane(self, case: str, index: int) -> Case:
         """One slice of a volume, all its channels; arrays of its own."""
-        shape = self.inner.shape(case)
+        shape = self._header_of(case).shape
         if not 0 <= index < shape[self.axis]:
             raise DataFault(
                 f"slices:{self.request.where}: no slice {index} of case {case!r}, expected 0 to "
@@ -310,7 +601,7 @@ class SliceSource(FlatSource):
         return tuple(map(float, values))
 
     def _flat_shape(self, case: str) -> tuple[int, ...]:
-        shape = list(self.inner.shape(case))
+        shape = list(self._header_of(case).shape)
         del shape[self.axis]
         return tuple(shape)
 

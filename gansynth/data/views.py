@@ -11,7 +11,7 @@ A view is recorded in ``SourceRequest.view``:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -20,8 +20,8 @@ import numpy as np
 
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
-from gansynth.core.schema import Case, LabelArray, Schema
-from gansynth.core.source import CaseSource, SourceRequest, StoredCase, WrappedSource
+from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
+from gansynth.core.source import CaseSource, Provenance, SourceRequest, StoredCase, WrappedSource
 from gansynth.core.space import Space
 from gansynth.data.classes import class_numbers
 from gansynth.data.read_options import options_of
@@ -116,7 +116,7 @@ class SourceView(WrappedSource):
     def _of_classes(self, ids: tuple[str, ...]) -> tuple[str, ...]:
         if self._classes is None:
             return ids
-        return tuple(i for i in ids if self.base.label_class(i) in self._classes)
+        return tuple(i for i in ids if self.base.header(i).label_class in self._classes)
 
     def load(self, case_id: str) -> Case:
         """A case with the channels that are seen, and labels as drawn."""
@@ -127,19 +127,17 @@ class SourceView(WrappedSource):
             labels = under if labels is None else np.where(labels != 0, labels, under)
         return replace(case, image=case.image[self._seen], labels=labels, under=under)
 
-    def stored(self, case_id: str, labels: LabelArray) -> StoredCase:
+    def files(self, case_id: str) -> StoredCase | None:
         """The source's, of the channels that are seen."""
-        image, labels, affine = self.base.stored(case_id, labels)
-        return image[self._seen], labels, affine
+        return of_channels_seen(self.base.files(case_id), self._seen)
 
     @property
-    def ancestors(self) -> tuple[Lineage, ...]:
-        """The source's ancestors; then those of the run that draws label maps."""
+    def provenance(self) -> Provenance | None:
+        """The run that draws label maps, and those behind it."""
         if self.labeller is None:
-            return self.base.ancestors
+            return None
         lineages = self.labeller.lineage.everyone()
-        drawn = tuple(replace(lineage, ancestors=()) for lineage in lineages)
-        return (*self.base.ancestors, *drawn)
+        return Provenance(ancestors=tuple(replace(each, ancestors=()) for each in lineages))
 
     @cached_property
     def labeller(self) -> LabelDrawer | None:
@@ -202,6 +200,19 @@ def of_channels(space: Space, channels: list[int]) -> Space:
 def only_intensity(space: Space, channels: list[int]) -> Space:
     """A space that changes nothing but the units, of some channels."""
     return Space("native", window=of_channels(space, channels).window)
+
+
+def of_channels_seen(files: StoredCase | None, channels: Sequence[int]) -> StoredCase | None:
+    """Return a case's files with some of the channels, in any order."""
+    if files is None or files.arrays is None:
+        return files
+    read = files.arrays
+
+    def arrays() -> tuple[FloatArray, LabelArray | None]:
+        image, labels = read()
+        return image[channels], labels
+
+    return replace(files, arrays=arrays)
 
 
 def channel_numbers(schema: Schema, names: Any) -> list[int]:

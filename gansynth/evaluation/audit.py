@@ -32,7 +32,7 @@ from nibabel.spatialimages import HeaderDataError
 from PIL import Image
 
 from gansynth.core.lineage import Lineage
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, places_of
 from gansynth.core.synthetic import MARK
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import reading
@@ -145,9 +145,10 @@ def audit_exported(
 def _names_of_source(source: CaseSource, export: Path) -> Iterator[Identifier]:
     """Names of all cases, including held-out ones, image files, and parent folders."""
     for case_id in (*source.train_ids, *source.held_out_ids):
-        yield from names_of_case(case_id, source.subject(case_id))
+        yield from names_of_case(case_id, source.header(case_id).subject)
     homes = defaultdict[str, set[Path]](set)
-    for place in source.places:
+    places = _places(source)
+    for place in places:
         for path in (place, *place.rglob("*")):
             image = _IMAGE.fullmatch(path.name)
             if image and export not in path.resolve().parents:  # the export may be in the source
@@ -156,9 +157,18 @@ def _names_of_source(source: CaseSource, export: Path) -> Iterator[Identifier]:
     request = source.request
     texts = (request.where, request.root, request.subjects, *request.read.values())
     written = [text.rpartition(":")[2] for text in texts if text]
-    for place in (*source.places, *(Path(text) for text in written if os.path.isabs(text))):
+    for place in (*places, *(Path(text) for text in written if os.path.isabs(text))):
         for part in Path(os.path.abspath(place)).parts[1:]:
             yield Identifier(part, "folder")
+
+
+def _places(source: CaseSource) -> list[Path]:
+    """The files and folders of a source's cases, as far as known."""
+    places = set(places_of(source.request))
+    for case_id in (*source.train_ids, *source.held_out_ids):
+        files = source.files(case_id)
+        places |= set() if files is None else set(files.folders)
+    return sorted(places)
 
 
 def _this_machine() -> Iterator[Identifier]:

@@ -13,7 +13,7 @@ from gansynth.conditions.box_drawers import JitterOptions
 from gansynth.conditions.lesion_placement import LesionOptions
 from gansynth.core.registry import installed
 from gansynth.data.read_options import VolumeOptions
-from gansynth.data.slice_options import SliceOptions
+from gansynth.data.slices import SliceOptions
 from gansynth.evaluation.hard_cases.job import FailureOptions
 from gansynth.fitting.composite_spec import texts
 from gansynth.fitting.recipe import read_recipe

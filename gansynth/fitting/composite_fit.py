@@ -12,7 +12,7 @@ from gansynth.core.lineage import Lineage, guard
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, case_records, lineage_of
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_plan import CompositePlan, PlannedPart, make_plan
 from gansynth.fitting.composite_spec import ChainSpec, Spec
@@ -77,9 +77,9 @@ def _beginning(folder: Path, part: str) -> Path:
 
 def _guard_own_data(plan: CompositePlan) -> None:
     requests = [part.request for part in plan.parts if part.own_data]
-    held_out = plan.source.records(plan.source.held_out_ids) if requests else []
+    held_out = case_records(plan.source, plan.source.held_out_ids) if requests else []
     for request in requests:
-        lineage = open_source(request).lineage()
+        lineage = lineage_of(open_source(request))
         guard(lineage, held_out, kind="part's data", dataset=plan.source.name)
 
 
@@ -126,7 +126,7 @@ class _CompositeRun(Pipeline[PlannedPart]):
 
     def open(self) -> list[str]:
         config = self.plan.config(self.how.get("init_from"))
-        lineage, whole = self.plan.source.lineage(), list[str]()
+        lineage, whole = lineage_of(self.plan.source), list[str]()
         if (self.out / MANIFEST).exists():
             self.manifest = read_manifest(self.out)
             whole = self._take_up(config, lineage)

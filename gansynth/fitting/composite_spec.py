@@ -135,7 +135,7 @@ class PerClass:
         """
         option = f"--per-class {self.groups}"
         class_numbers(source, (), asked="--per-class")
-        counts = Counter(source.label_class(case) for case in source.train_ids)
+        counts = Counter(source.header(case).label_class for case in source.train_ids)
         every = enumerate(source.schema.classes)
         parts = _grouped(self.groups, [name for number, name in every if counts[number]])
         named = [name for part in parts for name in part]
@@ -151,8 +151,8 @@ class PerClass:
                 others = ",".join("+".join(p) for p in parts if p != part) or "other classes"
                 raise UsageFault(
                     f"{option}: {cases} training case(s) of class {'+'.join(part)!r} in "
-                    f"{source.name} fold {source.fold}, expected at least {LEAST_CASES}; leave it "
-                    f"out (--per-class {others}), or join it with another: a+b"
+                    f"{source.name} fold {source.request.fold}, expected at least {LEAST_CASES}; "
+                    f"leave it out (--per-class {others}), or join it with another: a+b"
                 )
         return _named("--per-class", parts)
 

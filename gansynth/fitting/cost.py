@@ -29,7 +29,7 @@ from torch.utils.flop_counter import flop_registry
 from gansynth.core.generator import Generator, Stage
 from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, case_records
 from gansynth.fitting.sample_grids import COLUMNS
 from gansynth.fitting.setup import FitJob, resolve
 from gansynth.report.image_grid import write_sample_grid
@@ -170,7 +170,7 @@ def measure(job: FitJob, out: Path) -> dict[str, Any]:
         drawing = _seconds_of_sheet(job)
     peak = peak_mib(job.device)
     began = time.perf_counter()
-    job.source.records(job.source.train_ids[:1])
+    case_records(job.source, job.source.train_ids[:1])
     reading = time.perf_counter() - began
     to_come = sum(_to_come(memory) for memory in job.generator.memories.values())
     to_come += 0 if job.device.type == "cuda" else job.cache.still_to_come()

@@ -152,7 +152,7 @@ class DiversityMonitor:
         order = [str(case_id) for case_id in rng.permutation(source.train_ids)]
         turns: dict[str, list[str]] = {}
         for case_id in order:
-            turns.setdefault(source.subject(case_id), []).append(case_id)
+            turns.setdefault(source.header(case_id).subject, []).append(case_id)
         by_turn = [case for turn in zip_longest(*turns.values()) for case in turn if case]
         cases = [self.job.crops.cut(case_id, rng) for case_id in by_turn[: self.number]]
         window = window_of([case.image for case in cases])

@@ -298,7 +298,7 @@ def check_settings(
 def _check_read(spec: RecipeSpec, read: Mapping[str, str]) -> None:
     from gansynth.core.source import SourceRequest
     from gansynth.data.read_options import VolumeOptions, parse_read
-    from gansynth.data.slice_options import SliceOptions
+    from gansynth.data.slices import SliceOptions
 
     if spec.source != "slices":  # other sources check their keys when opened
         return

@@ -16,7 +16,7 @@ from typing import Any
 
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.read_options import refuse_idle_read
-from gansynth.data.slice_options import split_read
+from gansynth.data.slices import split_read
 from gansynth.fitting.composite_spec import ChainSpec, PartSpec, PerChannel, PerClass, Spec, texts
 from gansynth.fitting.pipeline import PipelineStep
 from gansynth.fitting.recipe import CHANNEL, Recipe, RunSpec, check_settings, filled
@@ -79,7 +79,7 @@ class RecipePlan:
     def split(self) -> str:
         """Return the SHA-256 of the ids of training and held-out cases."""
         source = self.source
-        return _digest([source.name, source.fold, source.train_ids, source.held_out_ids])
+        return _digest([source.name, source.request.fold, source.train_ids, source.held_out_ids])
 
 
 def plan_recipe(

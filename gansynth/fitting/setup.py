@@ -22,7 +22,7 @@ from gansynth.core.registry import installed
 from gansynth.core.run_folder import MANIFEST, read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseSource, SourceRequest, lineage_of
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
@@ -123,7 +123,7 @@ class FitJob:
     def _has_several(self, case_id: str) -> bool:
         if self.space.grid not in ("crop", "slice"):
             return False
-        shape = self.source.shape(case_id)
+        shape = self.source.header(case_id).shape
         plane = shape[-len(self.space.size) :]
         return (self.space.grid == "slice" and shape[0] > 1) or any(
             n > size for n, size in zip(plane, self.space.size, strict=True)
@@ -299,10 +299,10 @@ def check_folder(
     GansynthError: cases cannot be read, leakage, or the folder holds something else.
     """
     reporter.say(
-        f"{job.source.name} fold {job.source.fold}: {len(job.source.train_ids)} training case(s), "
-        f"{len(job.source.held_out_ids)} held out; reading and hashing"
+        f"{job.source.name} fold {job.source.request.fold}: {len(job.source.train_ids)} training "
+        f"case(s), {len(job.source.held_out_ids)} held out; reading and hashing"
     )
-    lineage = job.cache.lineage()
+    lineage = lineage_of(job.source, job.cache)
     if job.parent_run is not None:
         lineage = extend_lineage(job.source, lineage, job.parent_run)
     if (out / MANIFEST).exists():

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, guard
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, case_records
 from gansynth.data.views import unwrap
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import Reporter
@@ -97,7 +97,7 @@ def extend_lineage(source: CaseSource, lineage: Lineage, parent_run: ParentRun) 
     Reads the source's held-out cases. Raises IntegrityFault: the ancestor has seen one of them.
     """
     whole = unwrap(source)
-    held_out = whole.records(whole.held_out_ids)
+    held_out = case_records(whole, whole.held_out_ids)
     name = f"run {parent_run.run_id}"
     guard(parent_run.lineage, held_out, kind=name, dataset=source.name)
     here = {case.sha256 for case in lineage.cases}

@@ -250,7 +250,9 @@ def as_long(adapter: Adapter, words: Mapping[str, Any]) -> dict[str, str]:
 def plan_text(source: CaseSource, words: Mapping[str, Any]) -> str:
     """Return a plan of ``gansynth benchmark`` for the comparison of one pair."""
     request = source.request
-    subjects = len({source.subject(case) for case in (*source.train_ids, *source.held_out_ids)})
+    subjects = len(
+        {source.header(case).subject for case in (*source.train_ids, *source.held_out_ids)}
+    )
     test = max(2, subjects // 4)
     size = max(1, (subjects - 2 * test) // 3)
     lines = [

@@ -17,7 +17,7 @@ from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import TrainingFolder, TrainingRequest
 from gansynth.core.lineage import CaseRecord, claim, guard, guard_host, neighbours
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, case_content, lineage_of
 from gansynth.core.units import IMAGES, compare_with_cases
 from gansynth.hosts.harm import real_alone, will_it_harm
 from gansynth.hosts.sample_source import SampleSource, check_schema, find_sample_source
@@ -81,7 +81,7 @@ def check_origin(
     source, origin_kind = takes.source, "generator" if sample_source.bank is None else "bank"
     if sample_source.run is not None:
         check_learnable(sample_source.run, takes.name, takes.needs)
-    guard_host(sample_source.lineage.host, source.host, kind=origin_kind)
+    guard_host(sample_source.lineage.host, source.space.host, kind=origin_kind)
     # First as another data set, then as the same one.
     for name in dict.fromkeys((source.name, sample_source.lineage.dataset)):
         guard(
@@ -162,7 +162,7 @@ def check_asked(
         weights.guard(takes.held_out, host.name)
     if request.conditions is None:
         return sample_source
-    lineage = open_base(request.conditions, open_matching_real(run, host)).lineage()
+    lineage = lineage_of(open_base(request.conditions, open_matching_real(run, host)))
     hint = "Leave these cases out of it, or name another source"
     guard(lineage, takes.held_out, kind="--condition-source", dataset=host.name, hint=hint)
     return replace(sample_source, lineage=sample_source.lineage.joined(lineage))
@@ -251,7 +251,7 @@ def _check_bank(folder: Path, adapter: Adapter) -> None:
     lineage = reader.spec.lineage
     hashes = {case.sha256 for case in lineage.cases}
     others = source.train_ids if lineage.dataset != source.name else ()
-    unseen = [case_id for case_id in others if source.content(case_id) not in hashes]
+    unseen = [case_id for case_id in others if case_content(source, case_id) not in hashes]
     if unseen:
         raise IntegrityFault(
             f"{folder}: its samples are made of {lineage.dataset}, which lacks {len(unseen)} of "
@@ -277,7 +277,7 @@ def plan_training(
         "dry_run": True,
         "target": adapter.name,
         "data": source.name,
-        "fold": source.fold,
+        "fold": source.request.fold,
         "training_cases": len(source.train_ids),
         "held_out_cases": len(source.held_out_ids),
         "generator": None if mix_config.run is None else str(mix_config.run),

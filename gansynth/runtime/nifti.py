@@ -142,6 +142,7 @@ class NiftiHeader(NamedTuple):
     affine: npt.NDArray[np.float64]  # float64 (4, 4), voxel to mm
     dtype: np.dtype[Any]  # of the voxels as stored
     scaled: bool  # whether the header scales them, which makes them floats
+    spacing: tuple[float, float, float]  # voxel size in mm along x, y, z
 
 
 def read_nifti_header(
@@ -152,7 +153,8 @@ def read_nifti_header(
     with _opened(path) as (stream, packed):
         layout, _ = _read_layout(path, stream)
         _refuse_unwanted(path, layout, max_bytes, ndim, packed)
-    return NiftiHeader(layout.shape, layout.affine, layout.dtype, layout.scaled)
+
+    return NiftiHeader(layout.shape, layout.affine, layout.dtype, layout.scaled, layout.spacing)
 
 
 def _read(

@@ -111,7 +111,7 @@ class SharedSamples:
         """
         space = self.space
         with self.reporter.task(len(self.source.train_ids), "compare") as bar:
-            for case in self.source.cases() if self.searched else ():
+            for case in map(self.source.load, self.source.train_ids) if self.searched else ():
                 image = case.image
                 if space is not None and space.grid == "resample":  # there and back, as samples
                     own = Sample(space.to_generator(case).image)

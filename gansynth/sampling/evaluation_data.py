@@ -12,7 +12,7 @@ import numpy as np
 
 from gansynth.core.lineage import Lineage, matches
 from gansynth.core.schema import Case, Sample, Schema
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, case_record
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
@@ -37,8 +37,8 @@ class KnownSubjects:
     def of(cls, source: CaseSource, lineage: Lineage, cache: CaseCache) -> KnownSubjects:
         """Look up all cases of a source in a lineage and its ancestors."""
         ids = (*source.train_ids, *source.held_out_ids)
-        people = {i: source.subject(i) for i in ids}
-        records = [source.record(i, cache) for i in ids]
+        people = {i: source.header(i).subject for i in ids}
+        records = [case_record(source, i, cache) for i in ids]
         matched = [matches(parent_run, records, source.name) for parent_run in lineage.everyone()]
         members = [
             i
@@ -57,7 +57,7 @@ class KnownSubjects:
         numbers = {n for n, name in enumerate(source.schema.classes) if name in classes}
 
         def kept(ids: Sequence[str]) -> tuple[str, ...]:
-            return tuple(i for i in ids if source.label_class(i) in numbers)
+            return tuple(i for i in ids if source.header(i).label_class in numbers)
 
         subset = KnownSubjects(kept(self.members), kept(self.others), self.people)
         if not subset.members and not subset.others:
@@ -166,7 +166,7 @@ class EvaluationData:
             "of": {"kind": self.kind, "name": self.name, "generator": self.generator},
             "data": {
                 "name": self.source.name,
-                "fold": self.source.fold,
+                "fold": self.source.request.fold,
                 "reference": "training cases" if members else "cases of another source",
                 "subjects": len({people[i] for i in self.reference}),
                 "cases": len(self.reference),

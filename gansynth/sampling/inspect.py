@@ -82,7 +82,7 @@ def write_nearest(
         A JSON-able report: the files, the usual distance, the median ratio.
     """
     read, space = load or drawer.source.load, drawer.run.space
-    people = {i: drawer.source.subject(i) for i in drawer.source.train_ids}
+    people = {i: drawer.source.header(i).subject for i in drawer.source.train_ids}
     nearest = find_nearest(samples, people, space, load=read, reporter=reporter)
     real = [space.to_generator(read(n.case), n.placement) for n in nearest.near[:SHOWN]]
     pairs = zip(samples, real, strict=False)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.core.lineage import Lineage
 from gansynth.core.run_folder import VERSION, RunDescription
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, case_content
 from gansynth.core.space import Space
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
 from gansynth.runtime.files import disk_errors
@@ -88,7 +88,7 @@ def _check_content(
     run: Path, expected: Mapping[str, str], case_id: str, reader: CaseReader
 ) -> None:
     source = reader.source
-    if source.content(case_id, reader) != expected.get(case_id):
+    if case_content(source, case_id, reader) != expected.get(case_id):
         raise IntegrityFault(
             f"{run}: case {case_id!r} of {source.name} is not the one the run was fitted on; "
             "expected the same content. It has been preprocessed anew, or replaced: restore it, or "

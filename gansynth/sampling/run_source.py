@@ -53,7 +53,7 @@ def source_of_run(run: RunDescription, host: CaseSource, *, any_size: bool = Fal
     Args:
         any_size: whether the adapter takes samples of other sizes than it reads its cases in.
     """
-    if same_host(run.lineage.host, host.host):
+    if same_host(run.lineage.host, host.space.host):
         if not any_size or run.request.read == host.request.read:
             return host
         return open_source(replace(host.request, read=run.request.read))

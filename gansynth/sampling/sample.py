@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.conditions.condition_source import open_base
+from gansynth.core.resample import pick
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource
@@ -131,7 +132,7 @@ def sample_run(
     kind = "-png" if png is not None else "-shared" if for_sharing else ""
     place = new_place(out, usual.with_name(f"{name}{kind}"))
     sheets = usual if kind else place
-    report: dict[str, Any] = {"data": source.name, "fold": source.fold}
+    report: dict[str, Any] = {"data": source.name, "fold": source.request.fold}
     if png is not None:
         check_export(drawer, place)
     shared = check_sharing(drawer, place, option, reporter) if option else None
@@ -251,7 +252,12 @@ def predict_cases(
         for case_id in ids:
             case = cases.load(case_id)
             labels = labeller.draw(case, cases.schema)
-            image, volume, affine = cases.stored(case_id, labels)
+            image, volume, affine = case.image, labels, None
+            files = cases.files(case_id)
+            if files is not None and files.shape is not None and files.arrays is not None:
+                (image, _), volume, affine = files.arrays(), pick(labels, files.shape), files.affine
+                if len(files.shape) == 2:
+                    image, volume = image[:, None], volume[None]
             writer.add(file_name(case_id), image, volume, affine=affine)
             if sheet and len(pairs) < SHEET:
                 pairs.append((Sample(case.image, labels), case))

@@ -64,16 +64,18 @@ class GeneratorBench:
             self._use(GuardedSource(self.schema.ndim, side=self.side))
             generator = self.new()
         if generator.intensity == "tanh":
-            self.space = self.space.with_window(self.source.cases())
+            self.space = self.space.with_window(map(self.source.load, self.source.train_ids))
             self.schema = self.space.generator_schema(self.source.schema)
             generator = self.new()
         parameters = sum(p.numel() for net in generator.nets.values() for p in net.parameters())
         if generator.phases() and not parameters:
             raise CheckFailed("has phases to train but no parameters")
         self.generator = generator
-        self.train_cases = [self.space.to_generator(c) for c in self.source.cases()]
+        self.train_cases = [
+            self.space.to_generator(c) for c in map(self.source.load, self.source.train_ids)
+        ]
         self.held_out = [
-            self.space.to_generator(c) for c in self.source.cases(self.source.held_out_ids)
+            self.space.to_generator(c) for c in map(self.source.load, self.source.held_out_ids)
         ]
         self.reference = self.held_out
         if "lesion" in generator.conditioned_on:

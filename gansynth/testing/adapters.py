@@ -16,6 +16,7 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.mix_config import MixConfig, MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample
+from gansynth.core.source import case_content, case_record, case_records
 from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import GansynthError
 from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
@@ -89,15 +90,17 @@ class _AdapterTrial:
             raise CheckFailed("train_ids and held_out_ids must be sorted")
 
     def split_by_subject(self) -> None:
-        train = {self.source.subject(case) for case in self.source.train_ids}
-        both = sorted(train & {self.source.subject(case) for case in self.source.held_out_ids})
+        train = {self.source.header(case).subject for case in self.source.train_ids}
+        both = sorted(
+            train & {self.source.header(case).subject for case in self.source.held_out_ids}
+        )
         if both:
             raise CheckFailed(f"subjects {both[:4]} have both training and held-out cases")
 
     def loads(self) -> None:
         case = self.source.load(self.source.train_ids[0])
         case.validate(self.source.schema)
-        if self.source.content(case.id) != self.source.record(case.id).sha256:
+        if case_content(self.source, case.id) != case_record(self.source, case.id).sha256:
             raise CheckFailed(f"case {case.id!r}: its content differs from its record")
         if getattr(case, self.adapter.needs) is None:
             raise CheckFailed(f"case {case.id!r} has no {self.adapter.needs}")
@@ -264,9 +267,9 @@ class _AdapterTrial:
             schema=self.source.schema,
             lineage=Lineage(
                 self.source.name,
-                self.source.fold,
-                self.source.records([seen_case or self.case.id]),
-                dict(self.source.host),
+                self.source.request.fold,
+                case_records(self.source, [seen_case or self.case.id]),
+                dict(self.source.space.host),
             ),
             run_id="check",
             generator="0" * 64,

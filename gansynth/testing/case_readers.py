@@ -62,7 +62,7 @@ def check_edit(
 
 def _edit_all(edit: Edit, source: ToySource, pool: CasePool) -> None:
     known = set(source.schema.label_values)
-    for number, case in enumerate(source.cases()):  # their arrays are read-only
+    for number, case in enumerate(map(source.load, source.train_ids)):  # their arrays are read-only
         shape = case.image.shape[1:]
         scene = CaseContext(case, Placement((0,) * len(shape)), shape, number, pool, 0)
         context = EditContext(scene.labels, source.schema, scene)
@@ -122,7 +122,7 @@ class _FilterTrial:
     def judge(self) -> None:
         item = self.new()
         item.load(self.state, self.folder, self.source.schema, "cpu")
-        for number, case in enumerate(self.source.cases()):
+        for number, case in enumerate(map(self.source.load, self.source.train_ids)):
             own = {"case": case.id, "index": number, "edits": []}
             sample = Sample(case.image, case.labels, provenance=deepcopy(own))
             condition = Condition(labels=case.labels, provenance=deepcopy(own))

@@ -25,7 +25,7 @@ from gansynth.core.mix_config import MixerConfig
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.hosts.record import DRAWS, FILE
 from gansynth.runtime import processes
 from gansynth.runtime.files import write_json_atomic
@@ -163,7 +163,7 @@ class Kit:
         """A bank whose samples are training cases, a little brighter each, as ``look`` has them."""
         adapter = self.adapter()
         source = adapter.source
-        told: dict[str, Any] = {"schema": source.schema, "lineage": source.lineage(), **changes}
+        told: dict[str, Any] = {"schema": source.schema, "lineage": lineage_of(source), **changes}
         pairs = [drawn_from(adapter, number, look) for number in range(samples)]
         return write_bank(self.folder / name, pairs=pairs, dtype="float32", **told)
 

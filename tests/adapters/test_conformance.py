@@ -20,7 +20,7 @@ from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Sample
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, case_record, lineage_of
 from gansynth.hosts.checks import HostLimits, check_origin
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime import processes
@@ -62,7 +62,7 @@ def seen_with(kit: Kit, how: str) -> tuple[dict[str, Any], str]:
     """The lineage of the run, and a held-out case that it has seen all the same."""
     source = kit.adapter().source
     held = source.held_out_ids[0]
-    record = source.record(held).to_json()
+    record = case_record(source, held).to_json()
     others = {"the case itself": [], "same content": ["id", "subject"], "same subject": ["id"]}
     record |= dict.fromkeys(others[how], "another")
     if how != "same content":
@@ -111,7 +111,7 @@ def test_training_cases_that_are_not_those_of_the_fit_are_refused(kit, refused, 
 
 
 def test_a_bank_that_lacks_training_cases_of_data_of_another_name_is_refused(kit, refused):
-    lineage = kit.adapter().source.lineage()
+    lineage = lineage_of(kit.adapter().source)
     lineage = replace(lineage, dataset="another", cases=lineage.cases[1:])
     bank = kit.bank(lineage=lineage)
     says = ["its samples are made of another, which lacks 1 of"]
@@ -137,7 +137,7 @@ def test_a_sample_without_labels_or_boxes_is_not_let_in(kit):
 
 
 def test_a_bank_of_another_space_is_refused(kit, refused):
-    lineage = kit.adapter().source.lineage()
+    lineage = lineage_of(kit.adapter().source)
     key = list(lineage.host)[-1]
     bank = kit.bank(lineage=replace(lineage, host={**lineage.host, key: "another"}))
     refused(kit, *kit.where, "--bank", bank, code=6, says=["space: ", f"{key}: 'another' != "])
@@ -276,7 +276,7 @@ def test_a_data_set_that_was_renamed_is_the_same(renamed, run_cli):
 def test_people_are_held_out_whatever_the_data_set_is_called(renamed, refused):
     source = renamed.adapter().source
     lineage = renamed.manifest["lineage"]
-    person = source.subject(source.held_out_ids[0])
+    person = source.header(source.held_out_ids[0]).subject
     lineage["cases"].append({"id": "a visit before", "subject": person, "sha256": "f" * 64})
     run = renamed.changed(lineage=lineage)
     says = ["leakage", "a visit before"]
@@ -321,11 +321,11 @@ def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
     """By its id, should the data set be the same one; by its look, should it be another."""
     source = ToySource(2)
     prints = prints_of(np.random.default_rng(0).random((1, 64, 64), np.float32), (1, 1))
-    held_out = [replace(source.record(source.held_out_ids[0]), prints=prints)]
+    held_out = [replace(case_record(source, source.held_out_ids[0]), prints=prints)]
     new = {"subject": "new", "sha256": "1" * 64, "image": "1" * 64}
     record = replace(held_out[0], **{**new, **seen})
     run = RunFolder.known(Path("run"), {"generator": "any", "options": {}})
-    origin = SampleSource(Lineage("toy:elsewhere", "0", (record,), source.host), {}, run)
+    origin = SampleSource(Lineage("toy:elsewhere", "0", (record,), source.space.host), {}, run)
     mix_config = MixConfig(run, Ratio(1, 1))
     with pytest.raises(IntegrityFault, match=says):
         check_origin(mix_config, HostLimits("any", source, held_out), origin)

@@ -16,6 +16,7 @@ from gansynth import replay
 from gansynth.bank.reader import BankReader
 from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.run_folder import RunFolder
+from gansynth.core.source import case_content, lineage_of
 from gansynth.sampling.run import locked
 from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
 from tests.banks import write_bank
@@ -92,7 +93,7 @@ def test_its_record_has_the_lineage_of_the_samples(trained):
     source, lineage = trained.kit.adapter().source, trained.session["lineage"]
     assert (lineage["dataset"], lineage["fold"]) == (source.name, "0")
     hashes = {case["id"]: case["sha256"] for case in lineage["cases"]}
-    assert hashes == {case: source.content(case) for case in source.train_ids}
+    assert hashes == {case: case_content(source, case) for case in source.train_ids}
 
 
 def test_every_draw_is_in_the_log_and_comes_back_from_it_to_the_bit(trained):
@@ -218,7 +219,7 @@ def real_cases(kit: Kit) -> set[str]:
 def dry(kit) -> Path:
     """A live bank that nobody fills."""
     source = kit.adapter().source
-    return write_bank(kit.folder / "dry", source.schema, source.lineage(), frozen=False)
+    return write_bank(kit.folder / "dry", source.schema, lineage_of(source), frozen=False)
 
 
 def test_without_a_sample_no_training_begins(kit, dry, refuse):

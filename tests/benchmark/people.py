@@ -18,7 +18,7 @@ from gansynth.benchmark.subject_split import SEALED, split_subjects
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Schema
-from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
+from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceRequest
 from gansynth.core.space import Space
 from gansynth.metrics.segmentation.operating_point import ALARMS, THRESHOLDS
 from gansynth.runtime.files import write_json_atomic
@@ -73,11 +73,11 @@ class People(CaseSource):
     @property
     def held_out_ids(self) -> tuple[str, ...]:
         people = sorted(set(self._person.values()))
-        kept = people[::2] if self.fold == "1" else people[:1]
+        kept = people[::2] if self.request.fold == "1" else people[:1]
         return tuple(sorted(case for case, person in self._person.items() if person in kept))
 
-    def subject(self, case_id: str) -> str:
-        return self._person[case_id]
+    def header(self, case_id: str) -> CaseHeader:
+        return CaseHeader(self._person[case_id], (2, 2, 2), self.schema.spacing)
 
     def load(self, case_id: str) -> Case:
         image = np.zeros((1, 2, 2, 2), np.float32)

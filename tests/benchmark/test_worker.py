@@ -14,13 +14,12 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
 
 from gansynth.benchmark import worker
 from gansynth.benchmark.worker import WorkerJob, over_labels, own_run
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import SourceRequest
-from gansynth.data.source_2d import FlatSource
+from gansynth.data.case_writer import write_prediction
 from gansynth.runtime.errors import (
     EnvironmentFault,
     GansynthError,
@@ -316,10 +315,9 @@ def test_trainings_on_slices_are_scored_by_subject(kind, unit, distances, finish
     """Of the two people who are judged on, the second one's last lesion was missed."""
     request = FLAT[kind](tmp_path / "set")
     source = open_source(replace(request, fold="all"))
-    assert isinstance(source, FlatSource)
     people: dict[str, list[str]] = {}
     for case in source.train_ids:
-        people.setdefault(source.subject(case), []).append(case)
+        people.setdefault(source.header(case).subject, []).append(case)
     judged = [*people["p4"], *people["p5"]]
 
     def predict(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
@@ -327,12 +325,10 @@ def test_trainings_on_slices_are_scored_by_subject(kind, unit, distances, finish
         for case, file in files.items():
             labels = source.load(case).labels
             assert labels is not None
-            numbers = source.encode_labels(case, labels * (case != people["p5"][2]))
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(numbers.astype(np.uint8)).save(folder / file)
-            levels = folder.parent / "levels" / file
-            levels.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((12 * (numbers > 0)).astype(np.uint8)).save(levels)
+            found = labels * np.int16(case != people["p5"][2])
+            assert write_prediction(source, case, found, folder) == folder / file
+            levels = (12 * (found > 0)).astype(np.int16)
+            write_prediction(source, case, levels, folder.parent / "levels", encode=False)
         return files, {"without_labels": []}
 
     document = training(request)

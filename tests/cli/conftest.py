@@ -20,6 +20,7 @@ from gansynth.core.bank_options import BankCapacity
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import OUTSIDE, Sample
+from gansynth.core.source import Provenance
 from gansynth.hosts.checks import check_mixing
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
@@ -79,14 +80,16 @@ class Folded(ToySource):
 
     @property
     def train_ids(self):
-        return super().train_ids if self.fold == "0" else super().held_out_ids
+        return super().train_ids if self.request.fold == "0" else super().held_out_ids
 
     @property
     def held_out_ids(self):
-        return super().held_out_ids if self.fold == "0" else super().train_ids
+        return super().held_out_ids if self.request.fold == "0" else super().train_ids
 
-    def records(self, ids):
-        return tuple(CaseRecord(i, i, f"hash of {i}") for i in sorted(ids))
+    @property
+    def provenance(self):
+        ids = (*self.train_ids, *self.held_out_ids)
+        return Provenance({i: CaseRecord(i, i, f"hash of {i}") for i in ids})
 
 
 class ToyOptions(HostOptions):

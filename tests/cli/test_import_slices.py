@@ -61,7 +61,7 @@ def test_what_is_written_is_a_good_data_set(imported, tmp_path):
     assert report["left_out"] == {"constant": 4, "background": 0}
     assert report["boxes"] == {"lesion": 4 * 5}
     sides = source.train_ids, source.held_out_ids
-    trained, held_out = (set(map(source.subject, ids)) for ids in sides)
+    trained, held_out = ({source.header(case).subject for case in ids} for ids in sides)
     assert not trained & held_out
     assert trained | held_out == {"a", "b", "c"}
     # Boxes lie where the lesions are.

@@ -13,7 +13,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.sampling.run_source import open_source
 
 DATA = ("--data", "toy:3")
@@ -145,7 +145,7 @@ def test_augment_hands_on_everything_it_was_told(run, run_cli, toys, tmp_path):
 def bank(toys, tmp_path) -> Path:
     """An empty bank, frozen, of all training cases of fold 0."""
     source = open_source(SourceRequest("toy", "3"))
-    spec = BankSpec(source.schema, source.lineage(), "x", "0" * 64, frozen=True, capacity=1)
+    spec = BankSpec(source.schema, lineage_of(source), "x", "0" * 64, frozen=True, capacity=1)
     BankWriter.create(tmp_path / "bank", spec).close()
     return Path(tmp_path / "bank")
 

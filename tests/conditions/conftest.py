@@ -13,7 +13,7 @@ from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask
 from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseHeader, CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space
 from gansynth.data.cache import CaseCache
 from tests.conditions.rooms import THREE, body, with_ball
@@ -95,7 +95,10 @@ class _Cases(CaseSource):
     train_ids = property(lambda self: tuple(self.maps))
     held_out_ids = property(lambda self: ("case4", "case5"))
 
-    def subject(self, case_id: str) -> str:
+    def header(self, case_id: str) -> CaseHeader:
+        return CaseHeader(self._subject(case_id), self.maps[case_id].shape, self.schema.spacing)
+
+    def _subject(self, case_id: str) -> str:
         return "sub0" if case_id in ("case0", "case2") else f"sub{case_id[-1]}"
 
     def load(self, case_id: str) -> Case:
@@ -107,7 +110,7 @@ class _Cases(CaseSource):
         shown = np.where(labels == OUTSIDE, 0, 100 + 40 * labels)
         noise = 4 * rng.standard_normal((len(self.schema.channels), *labels.shape))
         image = (shown + noise * (labels != OUTSIDE)).astype(np.float32)
-        return Case(case_id, self.subject(case_id), image, labels.copy())
+        return Case(case_id, self._subject(case_id), image, labels.copy())
 
     def _known(self, labels: LabelArray) -> LabelArray:
         return np.where(np.isin(labels, self.schema.label_values), labels, np.int16(0))
@@ -123,7 +126,7 @@ class _Maps(_Cases):
         self.schema_, self.maps = schema, dict(maps)
         self.opened: list[str] = []
 
-    def subject(self, case_id: str) -> str:
+    def _subject(self, case_id: str) -> str:
         return case_id.partition("_")[0]
 
 

@@ -22,7 +22,14 @@ from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import (
+    CaseSource,
+    SourceRequest,
+    case_content,
+    case_record,
+    case_records,
+    lineage_of,
+)
 from gansynth.core.space import Space
 from gansynth.hosts.record import COMPARED, check_same, describe_session
 from gansynth.runtime.errors import IntegrityFault, UsageFault
@@ -95,30 +102,31 @@ def test_cases_without_labels_are_wholly_background_and_that_is_said_once(caplog
 
 def test_lineage_is_of_the_cases_as_they_are_handed_out():
     base = ConditionSource(Shelf(replace(SCHEMA, channels=("FLAIR", "T1"))), SCHEMA)
-    lineage, case = base.lineage(), base.load("b")
-    assert (lineage.dataset, lineage.fold, lineage.cases[1].subject) == ("shelf", "all", "b")
-    assert lineage.cases[1].sha256 == content_hash(case.image, case.labels) == base.content("b")
+    lineage, case = lineage_of(base), base.load("b")
+    assert (lineage.dataset, lineage.fold, lineage.cases[1].subject) == ("shelf", "all", "person b")
+    content = content_hash(case.image, case.labels)
+    assert lineage.cases[1].sha256 == content == case_content(base, "b")
 
 
 def test_blank_images_of_two_cases_are_not_one_image():
     def blank(case_id: str) -> Case:
         return Case(case_id, case_id, np.zeros((1, *SHAPE), np.float32), numbered(0))
 
-    contents = {Shelf().record(case_id, blank).sha256 for case_id in "ab"}
+    contents = {case_record(Shelf(), case_id, blank).sha256 for case_id in "ab"}
     assert len(contents) == 2
 
 
 def test_an_image_that_is_held_out_is_found_whatever_its_labels_are():
     base = ConditionSource(Shelf(), SCHEMA)
     host = Shelf(labels=numbered(1, 2), name="host")
-    guard(base.lineage(), host.records(host.held_out_ids), dataset=host.name)
+    guard(lineage_of(base), case_records(host, host.held_out_ids), dataset=host.name)
     host.load = lambda case_id: replace(Shelf.load(host, "b"), id=case_id)  # type: ignore[method-assign]
     with pytest.raises(IntegrityFault, match=r"leakage: .* c \(identical image of b\)"):
-        guard(base.lineage(), host.records(host.held_out_ids), dataset=host.name)
+        guard(lineage_of(base), case_records(host, host.held_out_ids), dataset=host.name)
     nothing = np.zeros((2, *SHAPE), np.float32)  # shown by both, no leak
     for source, labels in ((base.base, None), (host, numbered(1, 2))):
         source.load = lambda case_id, labels=labels: Case(case_id, case_id, nothing, labels)  # type: ignore[method-assign, misc]
-    guard(base.lineage(), host.records(host.held_out_ids), dataset=host.name)
+    guard(lineage_of(base), case_records(host, host.held_out_ids), dataset=host.name)
 
 
 @pytest.mark.parametrize(
@@ -194,9 +202,10 @@ def test_what_cannot_be_known_of_intensities_is_said(shelved, caplog):
 
 def test_ones_own_data_set_is_opened_in_ones_own_fold(shelved):
     shelved.update(host=MR, name="mine")
-    assert open_base(ASKED, Shelf(host=MR, name="mine", fold="3")).fold == "3"
-    assert open_base({**ASKED, "fold": "1"}, Shelf(host=MR, name="mine", fold="3")).fold == "1"
-    assert open_base(ASKED, Shelf(host=MR, name="yours", fold="3")).fold == "all"
+    assert open_base(ASKED, Shelf(host=MR, name="mine", fold="3")).request.fold == "3"
+    asked = {**ASKED, "fold": "1"}
+    assert open_base(asked, Shelf(host=MR, name="mine", fold="3")).request.fold == "1"
+    assert open_base(ASKED, Shelf(host=MR, name="yours", fold="3")).request.fold == "all"
 
 
 def test_how_it_is_read_is_as_the_runs_own_cases_unless_said():

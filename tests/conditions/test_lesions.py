@@ -47,10 +47,10 @@ class Watched(ToySource):
 
     def load(self, case_id):
         self.opened.add(case_id)
-        return replace(super().load(case_id), subject=self.subject(case_id))
+        return replace(super().load(case_id), subject=str(int(case_id[-2:]) // 2))
 
-    def subject(self, case_id):
-        return str(int(case_id[-2:]) // 2)
+    def header(self, case_id):
+        return replace(super().header(case_id), subject=str(int(case_id[-2:]) // 2))
 
 
 class Widens(Edit):
@@ -150,7 +150,9 @@ def test_donors_are_training_cases_of_other_people(base):
         assert all(p["case"] in Healthy().train_ids for p in told)
     else:
         assert not [
-            p for p in told if source.subject(p["case"]) == source.subject(p["lesions"]["donor"])
+            p
+            for p in told
+            if source.header(p["case"]).subject == source.header(p["lesions"]["donor"]).subject
         ]
 
 

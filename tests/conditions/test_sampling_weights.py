@@ -14,6 +14,7 @@ from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.sampling_weights import SamplingWeights, write_failures
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Condition
+from gansynth.core.source import case_record, lineage_of
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from tests.blobs import ALARM, SIDE, Blobs, centre_of, failures_of, volume_of
@@ -191,10 +192,10 @@ def test_a_file_that_someone_else_wrote(file_of, tmp_path, break_it):
 
 def test_weights_of_the_same_cases_pass_and_read_none(known):
     weights, source = known(), Blobs()
-    seen = source.lineage()
+    seen = lineage_of(source)
     source.opened.clear()
     weights.check(seen, SCHEMA.labels)
-    held_out = [CaseRecord(i, source.subject(i), "") for i in source.held_out_ids]
+    held_out = [CaseRecord(i, source.header(i).subject, "") for i in source.held_out_ids]
     weights.guard(held_out, source.name)
     assert not source.opened
 
@@ -211,7 +212,7 @@ def test_weights_of_the_same_cases_pass_and_read_none(known):
 )
 def test_weights_of_other_cases_are_refused(known, change, labels, says):
     with pytest.raises(IntegrityFault, match=says):
-        known().check(replace(Blobs().lineage(), **change), labels or SCHEMA.labels)
+        known().check(replace(lineage_of(Blobs()), **change), labels or SCHEMA.labels)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_weights_of_other_cases_are_refused(known, change, labels, says):
     [
         (CaseRecord("case_05", "x", ""), "blobs:a", r"case_05 \(the case itself"),
         (CaseRecord("x", "person_2", ""), "blobs:a", "same subject as case_05"),
-        (replace(Blobs().record("case_07"), id="x", subject="y"), "other:z",
+        (replace(case_record(Blobs(), "case_07"), id="x", subject="y"), "other:z",
          "same content as case_07"),
     ],
     ids=["case", "subject", "content"],

@@ -14,9 +14,9 @@ from scipy.ndimage import gaussian_filter, rotate, zoom
 from gansynth.core.fingerprint import alike, prints_of, sharing
 from gansynth.core.lineage import CaseRecord, Lineage, claim, guard, matches
 from gansynth.core.schema import Schema
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseSource, SourceRequest, case_records, lineage_of
 from gansynth.core.synthetic import is_marked
-from gansynth.data.h5_write import write_h5
+from gansynth.data.h5 import write_h5
 from gansynth.report.png import png_bytes
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import read_nifti
@@ -170,15 +170,15 @@ def test_a_disguised_held_out_image_is_recognised_or_said_not_to_be(name, host, 
     change, how, by = DISGUISES[name]
     for case, one_of in (("a_1", held_out), ("a_2", 100), ("a_3", 101)):
         write(tmp_path, case, *change(*person(one_of)), **how)
-    lineage = opened(tmp_path, read={"spacing": "native"}).lineage()
-    found = matches(lineage, host.records(host.held_out_ids), host.name)
+    lineage = lineage_of(opened(tmp_path, read={"spacing": "native"}))
+    found = matches(lineage, case_records(host, host.held_out_ids), host.name)
     wanted = {} if by is None else {PEOPLE[held_out]: (by, "a_1")}
     assert {case: (match.kind, match.case_id) for case, match in found.items()} == wanted
 
 
 def test_other_people_are_not_recognised(host):
     whole = opened(Path(host.request.where))
-    records = whole.records(whole.train_ids)
+    records = case_records(whole, whole.train_ids)
     for record in records:
         others = Lineage("other", "0", tuple(one for one in records if one != record))
         assert matches(others, [record], "some") == {}
@@ -218,7 +218,7 @@ def test_neighbouring_slices_of_one_data_set_are_told_apart_by_subjects():
 
 
 def test_the_claim_says_what_could_be_compared(host):
-    lineage = host.lineage()
+    lineage = lineage_of(host)
     old = replace(lineage, cases=tuple(case.plain for case in lineage.cases))
     assert "identical and near-identical images" in claim(lineage)
     assert "images could not be compared" in claim(old)
@@ -241,7 +241,7 @@ def samples(tmp_path) -> Path:
 
 def test_drawn_volumes_are_no_real_cases(samples):
     with pytest.raises(IntegrityFault, match=r"s0_0000.nii.gz: made.*--synthetic-source"):
-        opened(samples).lineage()
+        lineage_of(opened(samples))
 
 
 def test_drawn_pictures_are_marked_and_real_ones_are_not(tmp_path):
@@ -257,13 +257,13 @@ def test_who_learns_of_drawn_cases_has_seen_what_their_generator_has(samples, to
 
     source = opened(samples, synthetic=str(toy_run))
     theirs = load_run(toy_run, "cpu").lineage
-    assert source.lineage().ancestors == (theirs,)
+    assert lineage_of(source).ancestors == (theirs,)
     with pytest.raises(IntegrityFault, match=r"ancestor .* \(the case itself\)"):
-        guard(source.lineage(), theirs.cases[:1], dataset=theirs.dataset)
+        guard(lineage_of(source), theirs.cases[:1], dataset=theirs.dataset)
     write_h5(source, tmp_path / "copy.h5")
-    assert opened(tmp_path / "copy.h5", kind="h5").lineage().ancestors == (theirs,)
+    assert lineage_of(opened(tmp_path / "copy.h5", kind="h5")).ancestors == (theirs,)
 
 
 def test_who_is_said_to_have_drawn_cases_must_be_there(samples, tmp_path):
     with pytest.raises(DataFault, match=r"--synthetic-source .* neither a run nor a bank"):
-        opened(samples, synthetic=str(tmp_path)).lineage()
+        lineage_of(opened(samples, synthetic=str(tmp_path)))

@@ -14,7 +14,7 @@ from PIL import Image
 from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
-from gansynth.data.h5_write import write_h5
+from gansynth.data.h5 import write_h5
 from gansynth.sampling.run_source import open_source
 from tests.deepmedic_sets import toy_deepmedic
 from tests.yolo_sets import toy_yolo

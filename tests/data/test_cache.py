@@ -11,6 +11,7 @@ import torch
 
 from gansynth.core.generator import Stage
 from gansynth.core.schema import Boxes, Case, Schema
+from gansynth.core.source import lineage_of
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
@@ -102,7 +103,7 @@ def test_a_case_that_is_not_accepted_is_drawn_again():
 def test_the_lineage_is_the_source_s_and_what_it_read_is_not_read_again():
     source = Counting()
     cache = CaseCache(source)
-    assert cache.lineage() == ToySource(2).lineage()
+    assert lineage_of(cache.source, cache) == lineage_of(ToySource(2))
     assert cache("toy_00") is cache("toy_00")
     for case in source.train_ids:
         cache(case)

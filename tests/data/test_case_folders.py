@@ -79,9 +79,9 @@ def test_brats_2023_has_hyphens_its_own_names_and_people_seen_twice(tmp_path):
     source = read(tmp_path)
     assert source.channels == BRATS23
     assert source.schema.labels == {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 3}
-    assert source.subject("BraTS-GLI-00000-001") == "BraTS-GLI-00000"
-    held = {source.subject(case) for case in source.held_out_ids}
-    assert held.isdisjoint({source.subject(case) for case in source.train_ids})
+    assert source.header("BraTS-GLI-00000-001").subject == "BraTS-GLI-00000"
+    held = {source.header(case).subject for case in source.held_out_ids}
+    assert held.isdisjoint({source.header(case).subject for case in source.train_ids})
     assert list(check(tmp_path, **READ).findings) == []
 
 
@@ -156,7 +156,7 @@ def test_any_folders_of_cases_are_read(tmp_path, label):
     source = read(tmp_path)
     assert source.channels == ("PD", "T1")
     assert source.schema.labels == {"background": 0, "label 1": 1}
-    assert source.subject("anna") == "anna"
+    assert source.header("anna").subject == "anna"
 
 
 def test_folders_of_cases_without_label_maps_are_unlabelled(tmp_path):

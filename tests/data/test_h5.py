@@ -18,14 +18,16 @@ import torch
 
 from gansynth.core.generator import Stage
 from gansynth.core.schema import Boxes, Case
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, case_content, case_records, lineage_of
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.data.h5 import H5Source, check_h5
-from gansynth.data.h5_write import write_h5
+from gansynth.data.case_writer import write_prediction
+from gansynth.data.h5 import H5Source, check_h5, write_h5
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
+from tests.data import sets
 
 SPACES = {
     "crop": Space("crop", (8, 10, 8)),
@@ -81,10 +83,23 @@ def same(one: Any, two: Any) -> bool:
 def test_lineage_is_that_of_the_original_and_reads_no_case(cached, monkeypatch):
     source = opened(cached)
     monkeypatch.setattr(type(source), "load", None)
-    assert source.lineage() == TOY.lineage()
-    records = source.records(source.held_out_ids)
-    assert records == TOY.records(source.held_out_ids)
-    assert list(map(source.content, source.held_out_ids)) == [r.sha256 for r in records]
+    assert lineage_of(source) == lineage_of(TOY)
+    records = case_records(source, source.held_out_ids)
+    assert records == case_records(TOY, source.held_out_ids)
+    assert [case_content(source, case) for case in source.held_out_ids] == [
+        r.sha256 for r in records
+    ]
+
+
+def test_label_maps_of_a_cache_are_written_as_the_original_files_lie(tmp_path):
+    source: Any = open_source(sets.pairs(tmp_path / "set"))
+    case = source.train_ids[0]
+    labels = source.load(case).labels
+    both = {"own": source, "cached": written(source, tmp_path)}
+    for name, each in both.items():
+        write_prediction(each, case, labels, tmp_path / name)
+    own, cached = (tmp_path / name / f"{case}.nii.gz" for name in both)
+    assert own.read_bytes() == cached.read_bytes()
 
 
 def test_half_precision_keeps_the_original_hashes(tmp_path):
@@ -92,7 +107,7 @@ def test_half_precision_keeps_the_original_hashes(tmp_path):
     read = source.load("toy_00")
     assert read.image.dtype == np.float32
     np.testing.assert_array_equal(read.image, toy.load("toy_00").image.astype(np.float16))
-    assert source.lineage() == toy.lineage()
+    assert lineage_of(source) == lineage_of(toy)
     assert not findings(tmp_path / "toy.h5")
 
 
@@ -304,7 +319,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth.data.h5_write import write_h5
+from gansynth.data.h5 import write_h5
 from gansynth.testing import ToySource
 
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
@@ -330,7 +345,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from gansynth.data.h5_write import write_h5
+from gansynth.data.h5 import write_h5
 from gansynth.testing import ToySource
 
 kill = lambda done, total: done > 2 and os.kill(os.getpid(), signal.SIGKILL)

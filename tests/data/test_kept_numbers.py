@@ -13,7 +13,7 @@ from gansynth.data.connected_components import boxes_of
 from gansynth.data.label_statistics import LabelPriors, roughness
 from gansynth.data.lesion_contrast import LesionContrast
 from gansynth.data.lesion_rims import contrasts, tighten
-from gansynth.data.slice_interpolation import interpolate_slices
+from gansynth.data.nifti import interpolate_slices
 from tests import spots
 from tests.conftest import toy_case
 from tests.data import sets
@@ -99,7 +99,8 @@ def test_labels_between_slices_are_what_they_were(unchanged):
 def test_volumes_and_slices_are_read_as_they_were(read, tmp_path, unchanged):
     sets.pairs(tmp_path)
     source = sets.opened(tmp_path, subjects=sets.PEOPLE, folds="3", **read)
-    unchanged(f"volumes {read}", [source.train_ids, source.host["intensity"], source.space.size,
+    intensity, size = source.space.host["intensity"], source.space.size
+    unchanged(f"volumes {read}", [source.train_ids, intensity, size,
                                   source.load("anna_1"), source.load("dora_1")])  # fmt: skip
     cut = {"folds": "3", "plane": "coronal", "resize": "9x5", "window": "1%:99%"}
     inner = {f"inner.{key}": value for key, value in read.items() if key == "modality"}

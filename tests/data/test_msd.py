@@ -72,7 +72,7 @@ def test_a_modality_can_be_chosen(task):
 
 def test_subjects_lie_beside_the_data(task):
     (task / "subjects.csv").write_text("case,subject_group\nbrain_1,x\nbrain_2,x\nbrain_3,y\n")
-    assert read(task, folds="2").subject("brain_2") == "x"
+    assert read(task, folds="2").header("brain_2").subject == "x"
 
 
 def test_a_file_without_its_modalities_is_found(task):
@@ -117,7 +117,9 @@ def test_the_hippocampus_is_in_order_and_split_by_person():
     asked = request(DATA / "msd_task04_hippocampus", "msd")
     assert not check_request(asked).findings
     source = open_source(asked)
-    people = [{source.subject(c) for c in ids} for ids in (source.train_ids, source.held_out_ids)]
+    people = [
+        {source.header(c).subject for c in ids} for ids in (source.train_ids, source.held_out_ids)
+    ]
     assert people[0] & people[1] == set()
     assert source.space.size == (40, 56, 40)
     found = source.load(source.train_ids[0])

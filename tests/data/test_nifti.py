@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from nibabel import orientations
 
+from gansynth.core.source import case_records, lineage_of
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from tests.data.sets import AFFINE, SHAPE, opened, save
 
@@ -114,9 +115,9 @@ def bids(tmp_path: Path) -> Path:
 def test_bids_knows_people_and_channels_and_takes_segmentations_before_masks(bids):
     source = read(bids, subjects=None, folds="2")
     assert source.channels == ("FLAIR", "T1w")
-    assert source.subject("sub-01_ses-a") == source.subject("sub-01_ses-b") == "sub-01"
-    held = {source.subject(case) for case in source.held_out_ids}
-    assert not held & {source.subject(case) for case in source.train_ids}
+    assert {source.header(f"sub-01_ses-{visit}").subject for visit in "ab"} == {"sub-01"}
+    held = {source.header(case).subject for case in source.held_out_ids}
+    assert not held & {source.header(case).subject for case in source.train_ids}
     case = read(bids, subjects=None, folds="2", channels="T1w", modality="none").load("sub-02")
     assert np.array_equal(case.image[0], arrays("p1_l")[0][..., 0].T)
     assert set(np.unique(case.labels)) == {0, 1, 2}
@@ -133,7 +134,7 @@ def test_a_second_bids_image_of_a_kind_is_refused(bids):
 def test_a_manifest_reads_as_the_folder_does(pairs, name):
     one, other = read(pairs), read(manifest(pairs, name))
     assert other.channels == ("T1", "T2")
-    assert one.records(CASES) == other.records(CASES)
+    assert case_records(one, CASES) == case_records(other, CASES)
     chosen = read(pairs / name, channels="T2", modality="none").load("p1_l").image
     assert np.array_equal(chosen[0], arrays("p1_l")[0][..., 1].T)
 
@@ -144,7 +145,7 @@ def test_a_manifest_says_subjects_and_sides(pairs):
     source = read(manifest(pairs, split=split, subject=people), subjects=None)
     assert source.train_ids == ("p1_l", "p1_r")
     assert source.held_out_ids == ("p2_l", "p2_r", "p3_l", "p3_r")
-    assert source.subject("p1_r") == "p1"
+    assert source.header("p1_r").subject == "p1"
 
 
 def test_test_cases_are_held_out_of_every_fold(pairs):
@@ -187,7 +188,7 @@ def test_what_is_learnt_from_cases_is_learnt_without_held_out_ones(shared, touch
     source = read(shared, modality=modality)
     assert source.space.host
     assert source.schema.labels == {"background": 0, "label 1": 1, "label 2": 2}
-    assert len(source.lineage().cases) == 4
+    assert len(lineage_of(source).cases) == 4
     seen = {case for case in CASES if any(f"/{case}" in name for name in touched)}
     assert seen == set(source.train_ids)
 
@@ -206,7 +207,7 @@ def test_however_a_file_is_oriented_the_arrays_are_the_same(tmp_path, axes):
     image, labels = arrays(CASES[1])
     assert np.array_equal(source.load(CASES[1]).image, image.T)
     assert np.array_equal(source.load(CASES[1]).labels, labels.T)
-    assert source.shape(CASES[1]) == (8, 7, 6)
+    assert source.header(CASES[1]).shape == (8, 7, 6)
 
 
 def test_mixed_spacing_is_brought_to_the_training_cases_median(pairs, caplog):
@@ -217,9 +218,10 @@ def test_mixed_spacing_is_brought_to_the_training_cases_median(pairs, caplog):
     source = read(pairs, fold="all")
     assert list(source.schema.spacing) == [2, 1, 1]
     shapes = [source.load(case).image.shape[1:] for case in ("p1_l", "p1_r")]
-    assert shapes == [source.shape("p1_l"), source.shape("p1_r")] == [(4, 7, 6), (8, 7, 6)]
+    known = [source.header(case).shape for case in ("p1_l", "p1_r")]
+    assert shapes == known == [(4, 7, 6), (8, 7, 6)]
     assert "1 of 6 training cases are not of spacing" in caplog.text
-    assert source.host["resampled"] == "area down, linear up"
+    assert source.space.host["resampled"] == "area down, linear up"
 
 
 def test_a_ramp_stays_a_ramp_when_it_is_resampled(tmp_path):
@@ -280,8 +282,8 @@ def test_a_window_replaces_the_percentiles(shared):
     "keys", [{"modality": "none"}, {"spacing": "1"}, {"labels": "a:1,b:2"}, {"channels": "a,b"}]
 )
 def test_the_record_of_the_space_holds_what_changes_arrays(shared, keys):
-    assert read(shared, **keys).host != read(shared).host
-    assert ("resampled" in read(shared, **keys).host) == ("spacing" in keys)
+    assert read(shared, **keys).space.host != read(shared).space.host
+    assert ("resampled" in read(shared, **keys).space.host) == ("spacing" in keys)
 
 
 def test_labels_can_be_named(shared):

@@ -368,7 +368,7 @@ def wrong(where: Path) -> tuple[bool, bool]:
         checked = True
     try:
         source = opened(where)
-        list(source.cases((*source.train_ids, *source.held_out_ids)))
+        list(map(source.load, (*source.train_ids, *source.held_out_ids)))
     except GansynthError:
         return checked, True
     return checked, False

@@ -102,7 +102,7 @@ def test_pictures_are_resampled_to_one_size(shared):
     case = source.load(CASE)
     assert case.image.shape == (1, 16, 12)
     assert set(np.unique(case.labels)) == {0, 1}
-    assert (source.space.size, source.shape(CASE)) == ((16, 12), (16, 12))
+    assert (source.space.size, source.header(CASE).shape) == ((16, 12), (16, 12))
 
 
 def test_labels_are_numbered_by_their_numbers_in_the_masks(folder):
@@ -144,7 +144,10 @@ def test_masks_are_found_by_their_names(tmp_path, image, mask, found):
     ("name", "says"),
     [
         ("mask_a{}.png", "5 of 10 names are like those of masks and are read as images, 'mask_a0'"),
-        ("a{}.txt", "5 of 5 images have a text file of their name, .* gansynth check yolo:"),
+        (
+            "a{}.txt",
+            "5 of 5 images have a text file of their name, .* open it as a data set of boxes",
+        ),
     ],
 )
 def test_masks_and_boxes_that_are_not_read_are_warned_of(tmp_path, name, says):
@@ -163,9 +166,9 @@ def test_subfolders_are_classes_if_asked(shared):
     source = opened(shared, classes="yes", resize="8x8")
     assert source.classes == source.schema.classes == ("benign", "malignant")
     for case_id, number in (("benign/p0_2", 0), (CASE, 1)):
-        assert source.label_class(case_id) == source.load(case_id).label_class == number
+        assert source.header(case_id).label_class == source.load(case_id).label_class == number
     plain = opened(shared)
-    assert (plain.schema.classes, plain.label_class(CASE)) == ((), None)
+    assert (plain.schema.classes, plain.header(CASE).label_class) == ((), None)
     assert plain.load(CASE).label_class is None
 
 
@@ -180,7 +183,7 @@ def test_classes_may_be_those_of_a_csv(folder):
     write_classes(folder, lines)
     source = opened(folder, classes="classes.csv")
     assert source.schema.classes == ("left", "right")
-    assert [source.label_class(case) for case in cases] == [0] * 5 + [1] * 15
+    assert [source.header(case).label_class for case in cases] == [0] * 5 + [1] * 15
 
 
 @pytest.mark.parametrize(
@@ -222,7 +225,10 @@ def test_no_subject_is_on_both_sides_of_any_fold(shared):
     held_out = set()
     for fold in range(5):
         source = opened(shared, subjects=r"/(p\d)_", fold=str(fold))
-        sides = [set(map(source.subject, ids)) for ids in (source.train_ids, source.held_out_ids)]
+        sides = [
+            {source.header(case).subject for case in ids}
+            for ids in (source.train_ids, source.held_out_ids)
+        ]
         assert sides[0].isdisjoint(sides[1])
         held_out |= set(source.held_out_ids)
     assert len(held_out) == 20

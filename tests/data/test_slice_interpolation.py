@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from gansynth.data.slice_interpolation import interpolate_slices
+from gansynth.data.nifti import interpolate_slices
 from gansynth.runtime.errors import UsageFault
 from tests.data.sets import opened, save
 
@@ -87,7 +87,7 @@ def test_read_between_completes_labels_of_cases_and_of_originals(sparse):
     source = opened(sparse, folds="2", between="3")
     assert (expected != blobs(1)).any()
     assert np.array_equal(source.load("p1").labels, expected)
-    assert np.array_equal(source.original("p1").labels, expected)
+    assert np.array_equal(source.files("p1").arrays()[1], expected)
 
 
 def test_without_it_labels_and_record_are_as_ever(sparse):

@@ -14,8 +14,8 @@ from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import guard
 from gansynth.core.registry import installed
 from gansynth.core.schema import Boxes, Case
-from gansynth.core.source import SourceRequest
-from gansynth.data.h5_write import write_h5
+from gansynth.core.source import CaseHeader, SourceRequest, case_content, case_records, lineage_of
+from gansynth.data.h5 import write_h5
 from gansynth.data.read_options import VolumeOptions
 from gansynth.data.slices import SliceSource, check_slices
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -34,11 +34,8 @@ class Volumes(ToySource):
         super().__init__(3)
         self.request = request
 
-    def subject(self, case_id: str) -> str:
-        return f"p{int(case_id[-2:]) // 2}"
-
-    def shape(self, case_id: str) -> tuple[int, ...]:
-        return (14, 15, 16)
+    def header(self, case_id: str) -> CaseHeader:
+        return CaseHeader(f"p{int(case_id[-2:]) // 2}", (14, 15, 16), self.schema.spacing)
 
     def load(self, case_id: str) -> Case:
         Volumes.reads += 1
@@ -46,7 +43,7 @@ class Volumes(ToySource):
         image, labels = case.image[:, 1:-1, 1:], case.labels[1:-1, 1:]
         coords = np.array([[2, 3, 4, 6, 8, 10]], np.float32)
         boxes = Boxes(coords, np.array([1], np.int16))
-        return Case(case.id, self.subject(case_id), image, labels, boxes)
+        return Case(case.id, self.header(case_id).subject, image, labels, boxes)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,18 +102,18 @@ def test_no_slice_of_a_held_out_volume_or_subject_is_trained_on():
     held_out = {case.split("/")[0] for case in source.held_out_ids}
     assert held_out == set(VOLUME.held_out_ids)
     assert held_out.isdisjoint(case.split("/")[0] for case in source.train_ids)
-    assert source.subject("toy_05/sag003") == "p2"
-    guard(source.lineage(), source.records(source.held_out_ids))
+    assert source.header("toy_05/sag003").subject == "p2"
+    guard(lineage_of(source), case_records(source, source.held_out_ids))
 
 
 def test_slices_that_show_nothing_are_no_leak():
     source = opened(plane="sagittal")
     blank = [i for i in source.train_ids if not source.load(i).image.any()]
     assert len({i.split("/")[0] for i in blank}) > 1
-    records = source.records(blank)
+    records = case_records(source, blank)
     assert len({record.sha256 for record in records}) == len(blank)
-    assert [source.content(record.id) for record in records] == [r.sha256 for r in records]
-    assert records == opened(plane="sagittal").records(blank)
+    assert [case_content(source, record.id) for record in records] == [r.sha256 for r in records]
+    assert records == case_records(opened(plane="sagittal"), blank)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +151,7 @@ def test_volumes_are_read_once_to_choose_to_class_and_to_load_and_never_to_list(
         source.load(case)
     assert Volumes.reads == 12
     source = opened(classes="label")
-    assert len([source.label_class(i) for i in source.train_ids]) == 12 * 14
+    assert len([source.header(i).label_class for i in source.train_ids]) == 12 * 14
     assert Volumes.reads == 24
 
 
@@ -205,12 +202,14 @@ def test_slices_of_a_cache_are_those_of_the_original(tmp_path, read, monkeypatch
     cached = opened(f"h5:{tmp_path / 'v.h5'}", window="1%:99%", **read)
     source = opened(window="1%:99%", **read)
     assert cached.train_ids == source.train_ids
-    assert cached.lineage() == source.lineage()
+    assert lineage_of(cached) == lineage_of(source)
     one, two = (side.load(source.train_ids[8]) for side in (cached, source))
     np.testing.assert_array_equal(one.boxes.coords, two.boxes.coords)
     monkeypatch.setattr(type(cached.inner), "_image", None)  # labels alone tell the class
     some = source.train_ids[14:40]
-    assert [cached.label_class(i) for i in some] == [source.label_class(i) for i in some]
+    assert [cached.header(i).label_class for i in some] == [
+        source.header(i).label_class for i in some
+    ]
 
 
 def oriented(folder: Path, codes: str) -> str:
@@ -238,8 +237,8 @@ RIGHT = {"plane": "sagittal", "slices": "2-4", "count_from": "right"}
 def test_slices_counted_from_a_side_are_the_same_whichever_way_the_file_runs(tmp_path, codes):
     lps, other = (opened(oriented(tmp_path, name), **RIGHT) for name in ("LPS", codes))
     assert lps.train_ids == other.train_ids
-    assert lps.host["slices"]["count_from"] == "right"
-    assert "count_from" not in opened().host["slices"]
+    assert lps.space.host["slices"]["count_from"] == "right"
+    assert "count_from" not in opened().space.host["slices"]
     for case in lps.train_ids:
         one, two = lps.load(case), other.load(case)
         np.testing.assert_array_equal(one.image, two.image)
@@ -262,8 +261,8 @@ def test_a_side_that_cannot_be_counted_from_is_refused(tmp_path, where, read, sa
 
 
 def test_a_generator_of_slices_has_a_space_of_its_own():
-    assert opened().host != opened(plane="sagittal").host
-    assert opened().host["slices"]["plane"] == "axial"
+    assert opened().space.host != opened(plane="sagittal").space.host
+    assert opened().space.host["slices"]["plane"] == "axial"
     assert opened(size="8x16").space.size == (8, 16)
     assert opened(plane="sagittal").space.size == (16, 16)  # of the inner crops
 
@@ -324,7 +323,7 @@ def test_check_tells_what_is_wrong_with_volumes_and_choice(monkeypatch):
 def test_a_slice_is_with_foreground_or_without(plane, axis):
     source = opened(classes="foreground", plane=plane)
     assert source.schema.classes == ("without", "with")
-    found = [source.label_class(i) for i in source.train_ids]
+    found = [source.header(i).label_class for i in source.train_ids]
     assert found == [int((labels_of(i, axis) > 0).any()) for i in source.train_ids]
     assert set(found) == {0, 1}
     assert [source.load(i).label_class for i in source.train_ids[:16]] == found[:16]
@@ -336,10 +335,10 @@ def test_a_slice_is_of_the_label_of_most_voxels():
     for case_id in source.train_ids[:40]:
         counts = [(labels_of(case_id) == value).sum() for value in (1, 2)]
         expected = 0 if not any(counts) else 1 + int(np.argmax(counts))
-        assert source.label_class(case_id) == expected
+        assert source.header(case_id).label_class == expected
     only = opened(classes="label", foreground="with")
     assert only.schema.classes == ("one", "two")
-    assert {only.label_class(i) for i in only.train_ids} == {0, 1}
+    assert {only.header(i).label_class for i in only.train_ids} == {0, 1}
 
 
 def test_a_cache_of_slices_has_their_classes(tmp_path):
@@ -348,6 +347,6 @@ def test_a_cache_of_slices_has_their_classes(tmp_path):
     cached: Any = open_source(SourceRequest("h5", str(tmp_path / "s.h5")))
     assert cached.schema.classes == ("without", "with")
     for case_id in source.train_ids[:8]:
-        expected = source.label_class(case_id)
-        assert cached.label_class(case_id) == cached.load(case_id).label_class == expected
-    assert cached.lineage() == source.lineage()
+        expected = source.header(case_id).label_class
+        assert cached.header(case_id).label_class == cached.load(case_id).label_class == expected
+    assert lineage_of(cached) == lineage_of(source)

@@ -12,8 +12,8 @@ from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
-from gansynth.data.h5_write import write_h5
-from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.h5 import write_h5
+from gansynth.data.nifti import VolumeSource
 from gansynth.fitting.fit import fit
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -39,7 +39,7 @@ def test_what_has_no_label_maps_has_images_only(pairs, where):
     assert source.schema.labels == {"background": 0}
     case = source.load(source.train_ids[0])
     assert case.labels is None
-    assert case.image.shape == (1, 8, 7, 6) == (1, *source.shape(case.id))
+    assert case.image.shape == (1, 8, 7, 6) == (1, *source.header(case.id).shape)
     assert source.schema.spacing == (2, 1, 1)
     assert case.id.startswith("sub-" if "bids" in where else "p")
     case.validate(source.schema)

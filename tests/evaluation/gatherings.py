@@ -7,7 +7,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from gansynth.core.schema import Case, Sample
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, lineage_of
 from gansynth.data.cache import CaseCache
 from gansynth.evaluation.evaluate import EvaluationOptions, assess, chosen_metrics
 from gansynth.metrics.comparison import Comparison, Effort
@@ -21,7 +21,7 @@ LITTLE = Effort(splits=16, features=10, classifier=10, judge=100)
 def gathered(samples: Sequence[Sample], source: CaseSource | None = None) -> EvaluationData:
     """Samples of a run that was fitted on the source's training cases."""
     source = source or ToySource(2)
-    cache, lineage = CaseCache(source), source.lineage()
+    cache, lineage = CaseCache(source), lineage_of(source)
     names, known = own_names(samples, lineage), KnownSubjects.of(source, lineage, cache)
     return EvaluationData(
         *("run", "toy-run", "toy", samples, names, source, source.space, source.schema),
@@ -52,12 +52,12 @@ def as_samples(cases: Iterable[Case], noise: float = 0) -> list[Sample]:
 def strangers(seed: int = 9) -> list[Sample]:
     """Sixteen people nobody has seen."""
     source = ToySource(2, seed=seed)
-    return as_samples(source.cases((*source.train_ids, *source.held_out_ids)))
+    return as_samples(map(source.load, (*source.train_ids, *source.held_out_ids)))
 
 
 def copies() -> list[Sample]:
     """The training cases themselves, with hardly any noise."""
-    return as_samples(ToySource(2).cases(), noise=0.02)
+    return as_samples(map(ToySource(2).load, ToySource(2).train_ids), noise=0.02)
 
 
 def blurred() -> list[Sample]:

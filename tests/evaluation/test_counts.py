@@ -13,6 +13,7 @@ from tests.evaluation.gatherings import as_samples, assessed, strangers
 
 BOXED = ToySource(2, 9, boxes=True)
 NO_BOXES = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int16))
+IDS = ToySource(2).train_ids
 
 
 class Rare(ToySource):
@@ -26,7 +27,8 @@ class Rare(ToySource):
 
 
 def boxed():
-    pairs = zip(as_samples(BOXED.cases()), BOXED.cases(), strict=True)
+    cases = [BOXED.load(case) for case in BOXED.train_ids]
+    pairs = zip(as_samples(cases), cases, strict=True)
     return [replace(sample, labels=None, boxes=case.boxes) for sample, case in pairs]
 
 
@@ -35,9 +37,9 @@ def boxed():
     [
         (strangers, Rare(2), 1, 5 / 16, "Every sample has a lesion; 31 % of real images have one."),
         (boxed, Rare(2, boxes=True), 1, 5 / 16, "Every sample has a lesion; 31 % of real images "),
-        (lambda: as_samples(Rare(2, 9).cases()), Rare(2), 4 / 12, 5 / 16, ""),
+        (lambda: as_samples(map(Rare(2, 9).load, IDS)), Rare(2), 4 / 12, 5 / 16, ""),
         (
-            lambda: as_samples(Rare(2, 9).cases()),
+            lambda: as_samples(map(Rare(2, 9).load, IDS)),
             ToySource(2),
             4 / 12,
             1,

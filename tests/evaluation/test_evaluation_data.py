@@ -6,6 +6,7 @@ import pytest
 from gansynth.bank.open_samples import check_alike, open_evaluated
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.sample_request import SampleRequest
+from gansynth.core.source import case_records, lineage_of
 from gansynth.data.cache import CaseCache
 from gansynth.metrics.appearance import new_voxels
 from gansynth.runtime.errors import DataFault
@@ -18,8 +19,8 @@ from tests.evaluation.gatherings import as_samples, compared, gathered, stranger
 class Siblings(ToySource):
     """Two neighbours are one person."""
 
-    def subject(self, case_id):
-        return f"person_{int(case_id[-2:]) // 2}"
+    def load(self, case_id):
+        return replace(super().load(case_id), subject=f"person_{int(case_id[-2:]) // 2}")
 
 
 class Kinds(ToySource):
@@ -29,26 +30,26 @@ class Kinds(ToySource):
     def schema(self):
         return replace(super().schema, classes=("cyst", "other"))
 
-    def label_class(self, case_id):
-        return int(int(case_id[-2:]) % 3 == 0)
+    def load(self, case_id):
+        return replace(super().load(case_id), label_class=int(int(case_id[-2:]) % 3 == 0))
 
 
 def known_of(source, seen=None):
-    return KnownSubjects.of(source, seen or source.lineage(), CaseCache(source))
+    return KnownSubjects.of(source, seen or lineage_of(source), CaseCache(source))
 
 
 def test_members_are_those_of_the_lineage_also_by_content_under_another_name():
     source = ToySource(2)
     known = known_of(source)
     assert (known.members, known.others) == (source.train_ids, source.held_out_ids)
-    cases = tuple(replace(c, id=f"x{c.id}") for c in source.lineage().cases)
-    seen = replace(source.lineage(), dataset="elsewhere", cases=cases)
+    cases = tuple(replace(c, id=f"x{c.id}") for c in lineage_of(source).cases)
+    seen = replace(lineage_of(source), dataset="elsewhere", cases=cases)
     assert known_of(source, seen).members == source.train_ids
 
 
 def test_relatives_of_members_are_neither():
     source = Siblings(2)
-    known = known_of(source, Lineage(source.name, "0", source.records(source.train_ids[:3])))
+    known = known_of(source, Lineage(source.name, "0", case_records(source, source.train_ids[:3])))
     assert known.members == ("toy_00", "toy_01", "toy_02")
     assert known.others[0] == "toy_04"
 
@@ -131,7 +132,7 @@ class Dark(ToySource):
 
 def test_empty_places_of_real_cases_are_passed_over():
     source = Dark(2)
-    found = gathered(as_samples(source.cases()), source)
+    found = gathered(as_samples(map(source.load, source.train_ids)), source)
     found.space = replace(found.space, size=(8, 8))
     real = found.real(found.known.members, 12, np.random.default_rng(0))
     assert found.empty > 0

@@ -52,7 +52,7 @@ def test_the_sets_that_the_data_allow_are_fitted_without_held_out_subjects(
     for name in SETS:
         manifest = read_manifest(tmp_path / name)
         source = open_source(own_request(tmp_path / name, manifest))
-        held_out = {source.subject(case) for case in source.held_out_ids}
+        held_out = {source.header(case).subject for case in source.held_out_ids}
         seen = manifest["lineage"]["cases"]
         channels = ["FLAIR", "T1c"] if name.startswith("Concat") else [name[:-4]]
         assert manifest["schema"]["channels"] == ["+".join(channels)]

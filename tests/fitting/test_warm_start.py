@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.schema import Schema
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, case_record
 from gansynth.fitting.fit import fit
 from gansynth.fitting.warm_start import copy_weights, named_axes
 from gansynth.runtime.errors import IntegrityFault, UsageFault
@@ -237,7 +237,7 @@ def test_what_the_ancestor_has_seen_counts_as_seen(elsewhere, tmp_path):
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_an_ancestor_that_has_seen_a_held_out_case_is_refused(elsewhere, tmp_path, dry_run):
     source = ToySource(2)
-    leak = source.record(source.held_out_ids[1])
+    leak = case_record(source, source.held_out_ids[1])
     cases = [{"id": "y", "subject": "y", "sha256": leak.sha256}]
     change_lineage(elsewhere, cases=cases)
     with pytest.raises(IntegrityFault, match=r"toy_13 \(same content as y\)"):
@@ -255,7 +255,7 @@ def test_the_commands_refuse_what_an_ancestor_has_seen(
     run = tmp_path / "run"
     shutil.copytree(fitted, run)
     source = open_nnunet(toy_nnunet.request())
-    leak = source.record(source.held_out_ids[0])
+    leak = case_record(source, source.held_out_ids[0])
     seen = {"id": "x", "subject": "x", "sha256": leak.sha256}
     parent = {"dataset": "msd:Other", "fold": "0", "cases": [seen], "host": {}}
     change_lineage(run, ancestors=[parent])

@@ -35,7 +35,7 @@ def trained(options=FEW, space=None):
 
 
 def pairs(ids):
-    return [(case.image, case.labels) for case in SOURCE.cases(ids)]
+    return [(case.image, case.labels) for case in map(SOURCE.load, ids)]
 
 
 REAL, DRAWN = pairs(SOURCE.held_out_ids), pairs(SOURCE.train_ids[:6])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import Case, Sample, Schema
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseHeader, CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space
 from gansynth.metrics.nearest import find_nearest
 from gansynth.metrics.nearest_search import CANDIDATES
@@ -48,8 +48,9 @@ class Drawn(CaseSource):
         axes = "DHW"[-len(self._shape) :]
         return Schema(("a", "b"), {"background": 0}, (1.0,) * len(axes), axes)
 
-    def subject(self, case_id):
-        return f"subject {int(case_id[-3:]) // self._each}"
+    def header(self, case_id):
+        subject = f"subject {int(case_id[-3:]) // self._each}"
+        return CaseHeader(subject, self._shape, self.schema.spacing)
 
     def load(self, case_id):
         self.read[case_id] += 1
@@ -57,7 +58,7 @@ class Drawn(CaseSource):
         image = noise(number // self._each, self._shape, 2)
         image = image + 0.05 * noise(f"own {number}", self._shape, 2)
         image = image * np.array([100, 0.01], np.float32).reshape(2, *[1] * len(self._shape))
-        return Case(case_id, self.subject(case_id), np.asarray(image, np.float32))
+        return Case(case_id, self.header(case_id).subject, np.asarray(image, np.float32))
 
 
 def spoilt(image):
@@ -67,7 +68,7 @@ def spoilt(image):
 
 
 def nearest(source, *samples):
-    people = {case: source.subject(case) for case in source.train_ids}
+    people = {case: source.header(case).subject for case in source.train_ids}
     return find_nearest(samples, people, source.space, load=source.load, real=12)
 
 

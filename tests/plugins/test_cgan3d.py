@@ -79,7 +79,7 @@ def test_anisotropic_voxels_are_halved_in_plane_first():
 
 def test_a_window_holds_what_is_drawn_and_the_host_gets_it_back():
     source = ToySource(2)
-    space: Any = source.space.with_window(source.cases())
+    space: Any = source.space.with_window(map(source.load, source.train_ids))
     generator = build(space.size, space.generator_schema(source.schema), output="tanh")
     with torch.no_grad():
         generator.net.image.weight.mul_(30)  # far into both ends
@@ -294,7 +294,7 @@ def test_both_discriminators_of_a_lesion_count():
 
 
 def test_context_are_clusters_of_the_surroundings_by_brightness():
-    known = list(ToySource(2).cases())
+    known = list(map(ToySource(2).load, ToySource(2).train_ids))
     clusters, again = ContextClusters(3), ContextClusters(3)
     clusters.fit(known)
     drawn = [clusters.map(case) for case in known]
@@ -373,7 +373,7 @@ def test_units_of_the_source_have_no_influence():
 def test_context_is_trained_on_and_shows_in_the_image():
     source = ToySource(2)
     generator = build(source.space.size, source.schema, context=2)
-    generator.observe(source.cases())
+    generator.observe(map(source.load, source.train_ids))
     batches = CaseBatches(CaseCache(source), source.space, context=generator.context)
     before = generator.net.stem.weight.detach().clone()
     loop = FitOptions(steps=2, batch_size=2, precision="fp32", ema_half_life=0)
@@ -450,8 +450,8 @@ def test_a_chains_segmenter_learns_to_segment():
     more: dict[str, Any] = {"width": 8, "lr_generator": 4e-3, "noise": False, "l1": 20}
     given = source.schema.channels
     generator = build(source.space.size, source.schema, given=given, target="labels", **more)
-    fit_briefly(generator, list(source.cases()), 40)
-    held_out = list(source.cases(source.held_out_ids))
+    fit_briefly(generator, list(map(source.load, source.train_ids)), 40)
+    held_out = list(map(source.load, source.held_out_ids))
     conditions = [Condition(given=generator.given(c)) for c in held_out]
     drawn = generator.sample(conditions, [0] * len(conditions))
     agree = [np.mean(s.labels == c.labels) for s, c in zip(drawn, held_out, strict=True)]

@@ -309,8 +309,8 @@ def test_a_fit_leaves_a_run_that_draws_into_real_cases(toy_source, tmp_path, sta
 def test_conditions_come_from_a_lesion_drawer():
     source = ToySource(2)
     generator = CGAN3D(source.schema, source.space.size, CGANOptions.model_validate(LESION))
-    generator.observe(source.cases())
-    assert all(generator.accepts(c) for c in source.cases())
+    generator.observe(map(source.load, source.train_ids))
+    assert all(generator.accepts(c) for c in map(source.load, source.train_ids))
     sampler = ConditionSampler(source, source.space, seed=2, lesions=lesion_drawer(ROOMY))
     conditions = [sampler.draw(i) for i in range(4)]
     samples = generator.sample(conditions, [c.latent_seed for c in conditions])

@@ -10,7 +10,7 @@ import pytest
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Schema
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, case_content, case_record, lineage_of
 from gansynth.data.views import SourceView
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_fit import fit_composite
@@ -214,10 +214,12 @@ def test_a_view_shows_some_channels_of_the_whole_cases_record():
     source, view = ToySource(2), SourceView(ToySource(2), {"channels": ["second"]})
     assert np.array_equal(view.load("toy_03").image, source.load("toy_03").image[1:])
     assert view.schema.channels == ("second",)
-    assert view.record("toy_03") == source.record("toy_03")
-    assert view.content("toy_03") == source.record("toy_03").sha256
-    assert view.lineage().cases == source.lineage().cases
-    assert view.host["channels_seen"] == ["second"]  # so it does not fit the host of the whole
+    assert case_record(view, "toy_03") == case_record(source, "toy_03")
+    assert case_content(view, "toy_03") == case_record(source, "toy_03").sha256
+    assert lineage_of(view).cases == lineage_of(source).cases
+    assert view.space.host["channels_seen"] == [
+        "second"
+    ]  # so it does not fit the host of the whole
 
 
 def test_what_draws_labels_sees_what_it_is_given_in_the_sources_order():
@@ -225,7 +227,7 @@ def test_what_draws_labels_sees_what_it_is_given_in_the_sources_order():
     own = {"target": "labels", "given": "second,first", **{k: str(v) for k, v in TINY.items()}}
     source = resolve("cgan3d", REQUEST, own, None, "cpu").source
     assert source.schema.channels == ("first", "second")
-    assert source.host["channels_seen"] == ["first", "second"]
+    assert source.space.host["channels_seen"] == ["first", "second"]
 
 
 def test_drawn_labels_fill_the_background_below_the_sources_own(chained):
@@ -283,7 +285,7 @@ def test_training_cases_determine_no_context_of_a_part(monkeypatch, tmp_path):
 
 
 def test_a_composite_has_seen_what_its_parts_have(joint, chained):
-    assert load_run(joint, "cpu").lineage == ToySource(2).lineage()
+    assert load_run(joint, "cpu").lineage == lineage_of(ToySource(2))
     names = [one.dataset for one in load_run(chained, "cpu").lineage.everyone()]
     assert names == ["toy:2", "people:healthy"]
 

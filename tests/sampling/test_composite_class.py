@@ -61,12 +61,12 @@ class Kinds(ToySource):
     def held_out_ids(self):
         return tuple(self._cases)[len(self.train_ids) :]
 
-    def label_class(self, case_id: str) -> int:
+    def kind(self, case_id: str) -> int:
         number = int(case_id[-2:])
         return 2 if number == 7 else int(number % 3 == 1)
 
     def load(self, case_id: str):
-        number = self.label_class(case_id)
+        number = self.kind(case_id)
         case: Any = super().load(case_id)
         bright = np.where(case.labels >= 0, np.float32(5 * (number == 1)), np.float32(0))
         return replace(case, image=case.image + bright, label_class=number)
@@ -167,8 +167,8 @@ def test_channels_that_are_drawn_from_noise_are_refused(spec):
 
 def test_classes_may_be_joined_and_those_without_a_training_case_are_left_out():
     class Empty(Kinds):
-        def label_class(self, case_id):
-            return super().label_class(case_id) % 2
+        def kind(self, case_id):
+            return super().kind(case_id) % 2
 
     assert list(PerClass("dcgan").classes(Empty())) == ["cyst", "metastasis"]
     plan = make_plan(PerClass("dcgan", "metastasis,cyst+rare one"), REQUEST, {}, None)
@@ -183,7 +183,7 @@ def test_a_view_shows_the_cases_of_some_classes():
     view = SourceView(Kinds(), {"classes": ["metastasis"]})
     assert view.train_ids == ("toy_01", "toy_04", "toy_10")
     assert view.held_out_ids == ("toy_13",)
-    assert (view.schema, view.label_class("toy_04")) == (Kinds().schema, 1)
+    assert (view.schema, view.header("toy_04").label_class) == (Kinds().schema, 1)
     assert view.load("toy_04").label_class == 1
 
 
@@ -228,7 +228,7 @@ def test_the_part_of_its_class_draws_a_sample_in_units_of_its_own(both):
     drawn: Any = whole.draw(0, 6)
     for index, sample in enumerate(drawn):
         name = sample.provenance["class"]
-        assert name == CLASSES[Kinds().label_class(sample.provenance["beside"]["case"])]
+        assert name == CLASSES[Kinds().kind(sample.provenance["beside"]["case"])]
         number = ("cyst", "metastasis").index(name)
         condition: Any = whole.sampler.draw(index)
         part = load_run(both / "parts" / name, "cpu")

@@ -85,7 +85,7 @@ def turned(home: Path) -> SourceRequest:
 
 
 def cached(home: Path) -> SourceRequest:
-    from gansynth.data.h5_write import write_h5
+    from gansynth.data.h5 import write_h5
 
     write_h5(open_source(turned(home)), home / "cache.h5", chunk=4)
     return sets.request(home / "cache.h5", "h5")

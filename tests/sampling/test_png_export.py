@@ -54,7 +54,7 @@ class Drawer:
             space=space,
             folder=Path("runs/g1"),
         )
-        self.source = SimpleNamespace(schema=self.schema, train_ids=(), cases=tuple)
+        self.source = SimpleNamespace(schema=self.schema, train_ids=(), load=None)
         record = CaseRecord(TOLD["case"], TOLD["subject"], "0" * 64)
         self.request = SampleRequest(edits=())
         self.lineage = Lineage(TOLD["dataset"], "0", (record,))
@@ -282,7 +282,7 @@ def test_classes_are_read_back_from_the_table(tmp_path):
     export(tmp_path / "out", drawer, n=4)
     source = read_back(tmp_path / "out")
     assert source.schema.classes == ("cyst", "glioma, rare")
-    assert [source.label_class(case) for case in source.train_ids] == [0, 1, 0, 1]
+    assert [source.header(case).label_class for case in source.train_ids] == [0, 1, 0, 1]
 
 
 def test_flawed_samples_are_left_out_and_counted(tmp_path):
@@ -301,7 +301,9 @@ def test_flawed_samples_are_left_out_and_counted(tmp_path):
 def test_percentiles_are_those_of_training_cases():
     source = ToySource(2)
     found = find_windows("2%:98%", source, source.space)
-    images = np.concatenate([c.image.reshape(2, -1) for c in source.cases()], axis=1)
+    images = np.concatenate(
+        [c.image.reshape(2, -1) for c in map(source.load, source.train_ids)], axis=1
+    )
     for window, channel in zip(found, images, strict=True):
         assert window == pytest.approx(np.percentile(channel, (2, 98)), abs=1e-5)
 

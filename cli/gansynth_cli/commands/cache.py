@@ -74,7 +74,7 @@ def command(
     Use it as --data h5:FILE, with the same --fold. Guards against leakage treat the copy as the
     original: same cases, subjects, fold and space.
     """
-    from gansynth.data.h5_write import estimate, refuse_existing, write_h5
+    from gansynth.data.h5 import estimate, refuse_existing, write_h5
     from gansynth.runtime.progress import counting
     from gansynth.sampling.run_source import open_source
 
@@ -87,6 +87,13 @@ def command(
             report = write_h5(
                 source, path, dtype=dtype, compression=compression, chunk=chunk, progress=progress
             )
-    words = ("fit", generator_for(source.schema), "--data", f"h5:{path}", "--fold", source.fold)
+    words = (
+        "fit",
+        generator_for(source.schema),
+        "--data",
+        f"h5:{path}",
+        "--fold",
+        source.request.fold,
+    )
     fitted = then(*words, "-o", "runs/g0")
     out.result(report, [*summary(report), *([] if dry_run else [fitted])])

@@ -12,10 +12,9 @@ import numpy as np
 
 from gansynth.core.lineage import some_names
 from gansynth.core.schema import Case, FloatArray, LabelArray
-from gansynth.core.source import CaseSource, FoldSplit, WrappedSource
+from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, StoredCase, WrappedSource
 from gansynth.core.space import Space
 from gansynth.data.cache import CaseCache
-from gansynth.data.source_2d import FlatSource
 from gansynth.data.subjects import grouped_splits
 from gansynth.runtime.errors import DataFault, IntegrityFault, did_you_mean
 
@@ -38,7 +37,7 @@ def training_space(source: CaseSource, largest: int) -> Space:
     space = source.space
     size = space.size
     if space.grid not in ("crop", "slice"):
-        size = source.shape(source.train_ids[0])
+        size = source.header(source.train_ids[0]).shape
         space = replace(space, grid="crop", size=size)
     return replace(space, size=tuple(min(n, largest) for n in size))
 
@@ -128,8 +127,8 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
     for case, file in files.items():
         if case not in source.train_ids:
             raise DataFault(
-                f"{file}: {case!r} is no case of {source.name} fold {source.fold}, expected "
-                f"training cases.{did_you_mean(case, source.train_ids)}"
+                f"{file}: {case!r} is no case of {source.name} fold {source.request.fold}, "
+                f"expected training cases.{did_you_mean(case, source.train_ids)}"
             )
     missing = [case for case in source.train_ids if case not in files]
     if missing:
@@ -143,7 +142,7 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
 
 def _named_by_case(source: CaseSource, folder: Path) -> Iterator[tuple[str, Path]]:
     """Label maps in a folder, and their cases by name."""
-    if isinstance(source, FlatSource):  # names may be paths
+    if source.schema.ndim == 2:  # names may be paths
         for file in sorted(folder.rglob("*.png")):
             yield file.relative_to(folder).with_suffix("").as_posix(), file
         return
@@ -159,7 +158,7 @@ def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:
     if barred:
         raise IntegrityFault(
             f"leakage: {files[barred[0]].parent} has predictions of {len(barred)} held-out case(s) "
-            f"of {source.name} fold {source.fold}: {some_names(barred)}; expected training "
+            f"of {source.name} fold {source.request.fold}: {some_names(barred)}; expected training "
             "cases only. Predict them with the inner folds of gansynth hard-cases ... "
             "--write-splits "
             "FILE"
@@ -171,15 +170,14 @@ def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:
 
 def inner_folds(source: CaseSource, folds: int, seed: int) -> list[FoldSplit]:
     """Split a fold's training cases into inner folds without shared subjects."""
-    subject_of = {case: source.subject(case) for case in source.train_ids}
+    subject_of = {case: source.header(case).subject for case in source.train_ids}
     return grouped_splits(source.train_ids, subject_of, folds, seed)
 
 
 class InnerSource(WrappedSource):
     """An inner fold of a source; held-out cases of the outer fold cannot be read through it."""
 
-    # By ``load`` below, not by the wrapped source, which reads every case.
-    record, content, stored = CaseSource.record, CaseSource.content, CaseSource.stored
+    same_cases = False  # records are by ``load`` below, which reads no other case
 
     def __init__(self, outer: CaseSource, split: FoldSplit) -> None:
         super().__init__(outer)
@@ -197,10 +195,15 @@ class InnerSource(WrappedSource):
         """Training cases of the outer fold that the inner one holds out."""
         return self._held_out
 
-    def shape(self, case_id: str) -> tuple[int, ...]:
-        """Spatial shape of a case."""
+    def header(self, case_id: str) -> CaseHeader:
+        """Header of a training case of the outer fold."""
         self._refuse({case_id} - self._known)
-        return self.base.shape(case_id)
+        return self.base.header(case_id)
+
+    def files(self, case_id: str) -> StoredCase | None:
+        """Files of a training case of the outer fold."""
+        self._refuse({case_id} - self._known)
+        return self.base.files(case_id)
 
     def load(self, case_id: str) -> Case:
         """Read a training case of the outer fold."""
@@ -210,6 +213,7 @@ class InnerSource(WrappedSource):
     def _refuse(self, cases: Collection[str]) -> None:
         if cases:
             raise IntegrityFault(
-                f"{self.name} fold {self.fold}: {min(cases)!r} is no training case, expected those "
-                "only: held-out cases must not influence sampling. Use other inner folds"
+                f"{self.name} fold {self.request.fold}: {min(cases)!r} is no training case, "
+                "expected those only: held-out cases must not influence sampling. Use other inner "
+                "folds"
             )

@@ -23,7 +23,7 @@ from gansynth.conditions.scored_lesions import (
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, replace_ignored
-from gansynth.core.source import CaseSource, FoldSplit
+from gansynth.core.source import CaseSource, FoldSplit, ancestors_of, case_record, host_labels
 from gansynth.evaluation.hard_cases.hosts import (
     Host,
     InnerSource,
@@ -105,7 +105,7 @@ def find_failures(
     files = predicted_files(source, predictions) if predictions else {}
     report: dict[str, Any] = {
         "data": source.name,
-        "fold": source.fold,
+        "fold": source.request.fold,
         "cases": len(source.train_ids),
         "inner": [{"train": len(f["train"]), "val": len(f["val"])} for f in folds],
         "host": "predictions" if predictions else "small segmenter",
@@ -205,7 +205,7 @@ def _from_files(
     with reporter.task(len(files), "judging") as bar:
         for case_id in sorted(files):
             case = source.load(case_id)
-            yield case, source.predicted(case_id, files[case_id]), -1
+            yield case, host_labels(source, case_id, files[case_id]), -1
             bar.advance()
 
 
@@ -227,7 +227,7 @@ def _document(
     alarms: list[dict[str, Any]] = []
     voxels = 0
     for case, predicted, number in read:
-        record = source.record(case.id, {case.id: case}.__getitem__)
+        record = case_record(source, case.id, {case.id: case}.__getitem__)
         span, lesions, pieces = _judged(source, case, predicted, options.least)
         cases[case.id] = {"body": [list(axis) for axis in span], "inner": number}
         records.append(record)
@@ -237,17 +237,17 @@ def _document(
         voxels += predicted.size
     if not judged:
         raise DataFault(
-            f"{source.name} fold {source.fold}: no lesion of {options.least} voxels or more in "
-            f"{len(cases)} training case(s), expected some; lower --set least="
+            f"{source.name} fold {source.request.fold}: no lesion of {options.least} voxels or "
+            f"more in {len(cases)} training case(s), expected some; lower --set least="
         )
     names = {value: name for name, value in schema.labels.items() if value in schema.foreground}
     risk = RiskModel.fit(judged, names, schema.axes, options.bound, source.unit)
     lineage = Lineage(
         source.name,
-        source.fold,
+        source.request.fold,
         tuple(sorted(records, key=lambda lesion: lesion.id)),
-        dict(source.host),
-        source.ancestors,
+        dict(source.space.host),
+        ancestors_of(source),
     )
     document = {
         "data": source.request.to_json(),

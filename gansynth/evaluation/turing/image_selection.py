@@ -100,13 +100,13 @@ class _ImagePool:
     ) -> _ImagePool:
         classes = options.classes if group is None else (group,)
         numbers = class_numbers(source, classes, asked="--class") if classes else None
-        cases = [i for i in ids if numbers is None or source.label_class(i) in numbers]
+        cases = [i for i in ids if numbers is None or source.header(i).label_class in numbers]
         sequences = sequences_of(source)
         people: dict[str, list[str]] = {}
         for case in cases:
             plane = _plane(case, sequences)
             if not sequences or case.endswith(f"/{sequences[0]}"):
-                people.setdefault(source.subject(case), []).append(plane)
+                people.setdefault(source.header(case).subject, []).append(plane)
         per_case = options.per_case if source.space.cuts else 1
         return cls(people, per_case, group, sequences)
 

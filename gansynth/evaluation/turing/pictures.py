@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gansynth.core.lineage import Lineage, matches
 from gansynth.core.schema import FloatArray, Schema, content_hash
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, case_record
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.evaluation.turing.image_selection import ChosenImage, choose, groups_of
@@ -291,6 +291,6 @@ def seen_by_run(
     source: CaseSource, chosen: Sequence[ChosenImage], lineage: Lineage
 ) -> Collection[str]:
     """The chosen cases that the run or its ancestors were trained on."""
-    cases = [source.record(case) for case in {image.case for image in chosen}]
+    cases = [case_record(source, case) for case in {image.case for image in chosen}]
     matched = [matches(image, cases, source.name) for image in lineage.everyone()]
     return {case for image in matched for case, match in image.items() if match.kind != "subject"}

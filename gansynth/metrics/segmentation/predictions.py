@@ -13,7 +13,6 @@ from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.core.schema import LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.data.pairs import mismatches, whole_labels
-from gansynth.data.source_2d import FlatSource
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_nifti
 
@@ -29,7 +28,7 @@ def of_volumes(
                     f"{file}: missing, expected the {kind} label map of case {case!r}; {hint}"
                 )
     return {
-        case: Prediction(source.subject(case), predicted, _nifti(predicted, truth))
+        case: Prediction(source.header(case).subject, predicted, _nifti(predicted, truth))
         for case, (predicted, truth) in files.items()
     }
 
@@ -46,7 +45,7 @@ def _nifti(predicted: Path, truth: Path) -> Callable[[], LabelMaps]:
     return read
 
 
-def of_slices(source: FlatSource, files: Mapping[str, Path], hint: str) -> dict[str, Prediction]:
+def of_slices(source: CaseSource, files: Mapping[str, Path], hint: str) -> dict[str, Prediction]:
     """Predictions in PNG files, on the pixels of the cases' files; DataFault: one is missing."""
     for case, file in files.items():
         if not file.is_file():
@@ -54,21 +53,22 @@ def of_slices(source: FlatSource, files: Mapping[str, Path], hint: str) -> dict[
                 f"{file}: missing, expected the predicted label map of case {case!r}; {hint}"
             )
 
-    def reader(case: str, file: Path) -> Callable[[], LabelMaps]:
+    def prediction(case: str, file: Path) -> Prediction:
+        own = source.files(case)
+        assert own is not None
+        assert own.arrays is not None
+        assert own.read is not None
+        arrays, read_labels, spacing = own.arrays, own.read, own.spacing
+
         def read() -> LabelMaps:
-            truth = source.true_labels(case)
+            _, truth = arrays()
             if truth is None:
                 raise DataFault(f"{source.name}: case {case!r} has no label map, expected one")
-            return LabelMaps(source.read_predicted(case, file), truth, source.pixel_spacing(case))
+            return LabelMaps(read_labels(file), truth, spacing)
 
-        return read
+        return Prediction(source.header(case).subject, file, read, source.unit, own.position)
 
-    return {
-        case: Prediction(
-            source.subject(case), file, reader(case, file), source.unit, source.position(case)
-        )
-        for case, file in files.items()
-    }
+    return {case: prediction(case, file) for case, file in files.items()}
 
 
 def with_levels(

@@ -34,7 +34,7 @@ def learning_of(
     check = content_check(run.folder, lineage)
     cases = TrainingCases(CaseCache(source), ids, check)
     crops = CaseBatches(cases, space)
-    train, apart = split(ids, {case_id: source.subject(case_id) for case_id in ids})
+    train, apart = split(ids, {case_id: source.header(case_id).subject for case_id in ids})
     size = space.size or crops.cut(ids[0], np.random.default_rng(0)).image.shape[1:]
     return FilterTrainingData(cases, crops, train, apart, schema, tuple(size), device, reporter)
 

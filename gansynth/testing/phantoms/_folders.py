@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansynth.data.case_writer import write_volume
-from gansynth.data.slice_interpolation import interpolate_slices
+from gansynth.data.nifti import interpolate_slices
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder
 from gansynth.testing.phantoms._livers import LIVER_LABELS, Spacing, make_liver

@@ -10,7 +10,7 @@ import filelock
 import numpy as np
 import pytest
 
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, lineage_of
 from tests.adapters import kits
 from tests.banks import write_bank
 from tests.deepmedic_sets import Toy, toy_deepmedic
@@ -97,7 +97,7 @@ def crop_bank(shared_deepmedic, tmp_path) -> Callable[..., Path]:
 
     def sample(number: int, provenance: dict[str, Any]) -> tuple[Sample, dict[str, Any]]:
         case = source.train_ids[number % len(source.train_ids)]
-        shape = source.shape(case)
+        shape = source.header(case).shape
         corner = [(n - size) // 2 for n, size in zip(shape, CROP, strict=True)]
         place = {"corner": corner, "slice_index": None}
         told = {"case": case, "shape": list(shape), "placement": place, **provenance}
@@ -107,6 +107,6 @@ def crop_bank(shared_deepmedic, tmp_path) -> Callable[..., Path]:
 
     def make(name: str = "bank", count: int = 6, **provenance: Any) -> Path:
         pairs = [sample(number, provenance) for number in range(count)]
-        return write_bank(tmp_path / name, source.schema, source.lineage(), pairs)
+        return write_bank(tmp_path / name, source.schema, lineage_of(source), pairs)
 
     return make

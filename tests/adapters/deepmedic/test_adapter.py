@@ -91,7 +91,7 @@ def test_room_for_a_sample_is_reckoned_by_crop_or_by_the_largest_case(adapter, c
     manifest = json.loads((crop_run / "manifest.json").read_text())
     assert sample_bytes(manifest, source) == 16**3 * (2 * 2 + 2) + 4096
     whole = {**manifest, "space": {**manifest["space"], "grid": "native", "size": []}}
-    largest = max(np.prod(source.shape(case)) for case in source.train_ids)
+    largest = max(np.prod(source.header(case).shape) for case in source.train_ids)
     assert sample_bytes(whole, source) == largest * (2 * 2 + 2) + 4096
     scores = {"norm_zscore_prms": {"apply_to_all_channels": True, "apply_per_channel": None}}
     raw = adapter_of(toy_deepmedic(tmp_path, train=1, val=0, values=scores))

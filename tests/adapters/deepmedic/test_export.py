@@ -27,7 +27,7 @@ from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, case_records
 from gansynth.core.space import Placement
 from gansynth.evaluation.audit import audit_exported
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
@@ -71,7 +71,7 @@ def make_bank(folder: Path, source: DeepMedicSource, samples: int = 12, **change
         image = (cut.image + (number + 1) / 4).astype(np.float32)
         made.append((Sample(image, cut.labels, None, told), {}))
     made.sort(key=lambda one: first(one[0]))
-    seen = Lineage(source.name, "0", source.records(source.train_ids), source.host)
+    seen = Lineage(source.name, "0", case_records(source, source.train_ids), source.space.host)
     spec = BankSpec(source.schema, seen, "toy", "0" * 64, True, samples, dtype="float32")
     spec = replace(spec, samples=SampleRequest(seed=7), **changes)
     with BankWriter.create(folder, spec) as writer:

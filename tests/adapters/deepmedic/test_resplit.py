@@ -47,7 +47,7 @@ def test_what_deepmedic_is_told_is_the_users_but_for_lists_and_results(source, t
 def test_people_stay_who_they_are_and_on_one_side(shared_deepmedic, tmp_path):
     request = shared_deepmedic.source(subjects=r"pat_0(\d)").divided(SPLITS, tmp_path / "new")
     other = open_deepmedic(request)
-    assert [other.subject(case) for case in other.train_ids] == ["1", "5"]
+    assert [other.header(case).subject for case in other.train_ids] == ["1", "5"]
     one = shared_deepmedic.source(subjects=r"pat_(\d)", fold="all")
     with pytest.raises(IntegrityFault, match="pat_00"):
         one.divided(SPLITS, tmp_path / "other")

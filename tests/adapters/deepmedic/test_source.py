@@ -117,7 +117,7 @@ def test_a_case_listed_twice_is_one_and_that_is_said(mine, caplog):
 
 def test_a_subject_is_on_one_side(toy, tmp_path):
     source = toy.source(subjects=r"pat_0(\d)")
-    assert [source.subject(case) for case in source.held_out_ids] == ["3", "4"]
+    assert [source.header(case).subject for case in source.held_out_ids] == ["3", "4"]
     people = tmp_path / "people.csv"
     rows = [f"pat_0{number},{'a' if number in (0, 4) else number}" for number in range(5)]
     people.write_text("\n".join(["case,subject", *rows]))
@@ -171,7 +171,7 @@ def test_images_are_as_stored_and_labels_end_with_the_region(toy):
     source = toy.source()
     case, found = source.load("pat_01"), labels_of(source, "pat_01")
     assert case.image.dtype == np.float32
-    assert source.shape("pat_01") == case.image.shape[1:] == (12, 14, 16)
+    assert source.header("pat_01").shape == case.image.shape[1:] == (12, 14, 16)
     flair, t1c, labels, roi = (stored(toy.file(n, "pat_01"))[::-1, ::-1].T for n in FILES)
     assert np.array_equal(case.image, [flair, t1c])
     assert np.array_equal(found, np.where(roi > 0, labels, -1))
@@ -204,6 +204,11 @@ def test_the_view_of_a_files_array_is_what_load_returns(tmp_path, order, signs):
     assert HostCase.from_json(json.loads(json.dumps(host.to_json()))) == host
 
 
+def units_of(source):
+    files = source.files("pat_00")
+    return files.units(files.arrays()[0])
+
+
 def test_units_lead_back_to_the_files(mine):
     for name, factor in (("flair", 40), ("t1c", 7)):
         image = stored(mine.file(name))
@@ -213,7 +218,7 @@ def test_units_lead_back_to_the_files(mine):
     for channel, path, (scale, offset) in zip(case.image, host.channels, host.units, strict=True):
         assert channel.std() == pytest.approx(1, abs=0.1)
         assert np.allclose(channel * scale + offset, host.view(stored(path)), atol=1e-4)
-    assert source.original("pat_00").units == host.units
+    assert units_of(source) == host.units
 
 
 def test_channels_that_deepmedic_normalises_are_normalised_here(mine):
@@ -232,7 +237,7 @@ def test_a_missing_channel_is_zeros_whatever_is_done_to_it(mine, modality):
     assert [channel.any() for channel in image] == [True, False]
     assert source.load("pat_01").image[1].any()
     assert host.channels == (str(mine.file("flair")), MISSING)
-    assert host.units[1] == source.original("pat_00").units[1] == (1.0, 0.0)
+    assert host.units[1] == units_of(source)[1] == (1.0, 0.0)
 
 
 def test_labels_and_regions_are_rounded_and_other_headers_passed_over_as_deepmedic_does(mine):
@@ -251,7 +256,7 @@ def test_the_original_has_labels_beyond_the_region(mine):
     roi[: roi.shape[0] // 2] = 0
     store(mine.file("roi"), roi)
     source = mine.source()
-    labels, seen = source.original("pat_00").labels, labels_of(source)
+    (_, labels), seen = source.files("pat_00").arrays(), labels_of(source)
     assert labels.min() == 0
     assert np.array_equal(labels, source.host_case("pat_00").view(stored(mine.file("labels"))))
     assert (labels[seen == -1] > 0).any()

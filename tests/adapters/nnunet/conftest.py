@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gansynth.core.run_folder import write_manifest
+from gansynth.core.source import lineage_of
 from gansynth.runtime import torchvision_compat
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from tests.banks import write_bank
@@ -106,7 +107,7 @@ def empty_bank(toy_nnunet, tmp_path) -> Callable[..., Path]:
 
     def make(configuration: str = "3d_fullres") -> Path:
         source = open_nnunet(toy_nnunet.request(configuration=configuration))
-        return write_bank(tmp_path / "empty", source.schema, source.lineage(), frozen=False)
+        return write_bank(tmp_path / "empty", source.schema, lineage_of(source), frozen=False)
 
     return make
 
@@ -135,4 +136,4 @@ def nan_run(fitted, tmp_path) -> Path:
 def crops_bank(adapter: Any, folder: Path, samples: int) -> Path:
     """A frozen bank of training crops with what an adapter adds to them."""
     pairs = crop_samples(adapter, samples)
-    return write_bank(folder, adapter.schema, adapter.source.lineage(), pairs, real=())
+    return write_bank(folder, adapter.schema, lineage_of(adapter.source), pairs, real=())

@@ -14,7 +14,7 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.lineage import Lineage
 from gansynth.core.resample import resample
 from gansynth.core.schema import Sample
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, case_record, case_records, lineage_of
 from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_source
@@ -234,7 +234,7 @@ def test_what_cannot_be_converted_is_refused_with_the_words_that_cure_it(
 
 
 def seen(source, **changes) -> Lineage:
-    lineage: Lineage = replace(source.lineage(), dataset="nifti:elsewhere")
+    lineage: Lineage = replace(lineage_of(source), dataset="nifti:elsewhere")
     first, *rest = lineage.cases
     return replace(lineage, cases=(replace(first, **changes), *rest))
 
@@ -242,12 +242,12 @@ def seen(source, **changes) -> Lineage:
 @pytest.mark.parametrize("what", ["held out", "unknown", "subject", "content"])
 def test_all_a_generator_has_seen_must_be_training_cases_by_id(skewed, what):
     host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
-    held = host.records(host.held_out_ids)
+    held = case_records(host, host.held_out_ids)
     guilty = {
         "held out": ({"id": held[0].id}, "the case itself"),
         "unknown": ({"id": "stranger"}, "'stranger' first; expected training cases only"),
         "subject": ({"subject": held[0].subject}, "same subject as"),
-        "content": ({"sha256": source.record(held[0].id).sha256}, "same content as"),
+        "content": ({"sha256": case_record(source, held[0].id).sha256}, "same content as"),
     }
     changes, says = guilty[what]
 
@@ -262,8 +262,8 @@ def test_all_a_generator_has_seen_must_be_training_cases_by_id(skewed, what):
 
 def test_held_out_scans_that_are_not_there_are_told(skewed, caplog):
     host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
-    held = (replace(host.records(host.held_out_ids)[0], id="elsewhere", subject="nobody"),)
-    check_content(source.lineage(), source, held)
+    held = (replace(case_records(host, host.held_out_ids)[0], id="elsewhere", subject="nobody"),)
+    check_content(lineage_of(source), source, held)
     assert "1 of 1 held-out cases are not in nnunet-raw:Dataset501_Toy" in caplog.text
 
 

@@ -19,6 +19,7 @@ from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.sample_request import SampleRequest
+from gansynth.core.source import lineage_of
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.replay import SampleRecord, read_record
@@ -72,7 +73,7 @@ def test_everything_else_is_the_real_data_sets(real, frozen_bank):
 def test_a_bank_of_one_channel_is_refused_for_data_of_two(real, toy_nnunet, tmp_path):
     source = open_nnunet(toy_nnunet.request())
     schema = replace(source.schema, channels=("T1",), outside_fill=(0.0,))
-    write_bank(tmp_path / "one", schema, source.lineage())
+    write_bank(tmp_path / "one", schema, lineage_of(source))
     with pytest.raises(DataFault, match=r"1 channel\(s\), the training cases 2"):
         mix(real, tmp_path / "one", 0.5)
 

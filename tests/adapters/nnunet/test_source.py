@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.host_commands import SplitsRequest
+from gansynth.core.source import host_labels
 from gansynth.core.space import Placement
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
@@ -68,7 +69,7 @@ def test_cases_are_those_nnunet_loads(source, toy_nnunet):
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
     theirs = nnUNetDatasetBlosc2(str(arrays(toy_nnunet)))
-    for case in source.cases():
+    for case in map(source.load, source.train_ids):
         image, labels, _, _ = theirs.load_case(case.id)
         assert np.array_equal(case.image, image[...])
         assert np.array_equal(case.labels, labels[0])
@@ -92,7 +93,7 @@ def test_no_pickle_is_needed(toy_copy):
     for file in arrays(toy_copy).glob("*.pkl"):
         file.write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     source = open_nnunet(toy_copy.request(fold="all"))
-    assert (len(list(source.cases())), source.held_out_ids) == (6, ())
+    assert (len(list(map(source.load, source.train_ids))), source.held_out_ids) == (6, ())
 
 
 def test_neither_torch_nor_nnunet_is_imported(toy_nnunet):
@@ -146,7 +147,7 @@ def test_regions_and_ignore_label_become_plain_labels(toy_copy):
     assert dict(found.schema.labels) == {"background": 0, "label_1": 1, "core": 2, "ignore": 3}
     assert found.schema.ignore == 3
     assert found.schema.label_values == (-1, 0, 1, 2)
-    assert found.host["regions"] == {"whole": [1, 2], "core": [2]}
+    assert found.space.host["regions"] == {"whole": [1, 2], "core": [2]}
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_the_repair_of_a_split_that_parts_people_is_remembered(toy_copy):
     splits = make_splits(SplitsRequest(toy_copy.request(subjects=PEOPLE), 3, 0, overwrite=True))
     assert [len(one["val"]) for one in splits] == [2, 2, 2]
     source = open_nnunet(toy_copy.request())
-    assert source.subject("p2_left") == source.subject("p2_right") == "p2"
+    assert source.header("p2_left").subject == source.header("p2_right").subject == "p2"
     assert len(source.held_out_ids) == 2
 
 
@@ -314,7 +315,7 @@ def test_damage_that_nobody_noted_is_named_and_the_others_are_noted(toy_copy, sp
 def test_predictions_come_to_the_voxels_of_a_case_as_its_labels_do(toy_nnunet, configuration):
     source = open_nnunet(toy_nnunet.request(configuration=configuration))
     case = source.train_ids[0]
-    found = source.predicted(case, toy_nnunet.raw / "labelsTr" / f"{case}.nii.gz")
+    found = host_labels(source, case, toy_nnunet.raw / "labelsTr" / f"{case}.nii.gz")
     labels: Any = source.load(case).labels
     assert np.array_equal(found, labels)
 
@@ -325,4 +326,4 @@ def test_predictions_come_to_the_voxels_of_a_case_as_its_labels_do(toy_nnunet, c
 def test_a_prediction_of_another_grid_or_label_is_refused(source, tmp_path, shape, value, says):
     save_nifti(tmp_path / "p.nii.gz", np.full(shape, value, np.uint8))
     with pytest.raises(DataFault, match=says):
-        source.predicted(source.train_ids[0], tmp_path / "p.nii.gz")
+        host_labels(source, source.train_ids[0], tmp_path / "p.nii.gz")

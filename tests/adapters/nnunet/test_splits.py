@@ -125,7 +125,7 @@ def source(toy_nnunet) -> NnunetSource:
 def test_folds_are_as_asked_and_cases_as_before(source, toy_nnunet, tmp_path):
     request = divided(source, SPLITS, tmp_path / "new", toy_nnunet.root)
     other = open_nnunet(replace(request, fold="all"))
-    assert (other.train_ids, other.subject("p1_right")) == (NAMED, "p1")
+    assert (other.train_ids, other.header("p1_right").subject) == (NAMED, "p1")
     assert {path.name[:-7] for path in tmp_path.rglob("gt_segmentations/*")} == set(NAMED)
 
 
@@ -183,7 +183,7 @@ def test_scans_of_the_new_root_have_the_new_split(source, raw, tmp_path):
     request = source.divided(SPLITS, tmp_path / "new")
     other = open_source(replace(raw.request, root=request.root, subjects=None))
     assert other.held_out_ids == ("p2_left",)
-    assert other.subject("p1_left") == "p1"
+    assert other.header("p1_left").subject == "p1"
 
 
 def test_a_generator_of_scans_dealt_out_alike_enters(source, raw, tmp_path, run_cli):

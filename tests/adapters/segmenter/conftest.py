@@ -11,6 +11,7 @@ import pytest
 from gansynth.core.adapter import MixConfig, TrainingResult
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.ratio import Ratio
+from gansynth.core.source import lineage_of
 from gansynth.runtime.progress import RichReporter
 from gansynth.testing import ToySource
 from tests.banks import Pairs, write_bank
@@ -38,7 +39,7 @@ def bank_of(tmp_path) -> Callable[..., Path]:
     from gansynth.core.schema import Sample
 
     def make(source: Any, name: str = "bank", samples: int = 6, lineage: Any = None) -> Path:
-        seen = source.lineage() if lineage is None else lineage
+        seen = lineage_of(source) if lineage is None else lineage
         pairs: Pairs = []
         for number, case_id in enumerate(source.train_ids[:samples]):
             case = source.load(case_id)

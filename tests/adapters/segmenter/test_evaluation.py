@@ -12,7 +12,7 @@ import torch
 from gansynth.core.schema import Case, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
-from gansynth.data.nifti_source import VolumeSource
+from gansynth.data.nifti import VolumeSource
 from gansynth.metrics.segmentation.operating_point import OWN
 from gansynth.metrics.segmentation.regions import dice, read_regions, with_labels
 from gansynth.runtime.errors import DataFault

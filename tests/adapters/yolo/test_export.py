@@ -20,6 +20,7 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder, write_manifest
 from gansynth.core.sample_request import SampleRequest
+from gansynth.core.source import case_records
 from gansynth.evaluation.audit import audit_exported
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import UsageFault
@@ -45,7 +46,7 @@ def make_bank(folder: Path, data: Path, frozen: bool = True) -> Path:
         low = rng.uniform(0, 0.7 * SIZE, (number % 3, 2))
         boxes = np.hstack([low, low + rng.uniform(2, 0.3 * SIZE, low.shape)]).astype(np.float32)
         drawn.append((rng.uniform(-0.1, 1.1, (1, SIZE, SIZE)).astype(np.float32), boxes))
-    seen = Lineage(source.name, "0", source.records(source.train_ids[:2]), source.host)
+    seen = Lineage(source.name, "0", case_records(source, source.train_ids[:2]), source.space.host)
     how: dict[str, Any] = {"dtype": "float32", "samples": SampleRequest(seed=7), "frozen": frozen}
     return fill_bank(folder, drawn, schema=source.schema, seen=seen, **how)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, case_record
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -38,7 +38,7 @@ def masked(tmp_path) -> Path:
     data = toy_yolo(tmp_path / "set", train=8, val=4, test=0, backgrounds=0)
     source = source_of(data)
     for case in (*source.train_ids, *source.held_out_ids):
-        labels = np.zeros(source.shape(case), np.uint8)
+        labels = np.zeros(source.header(case).shape, np.uint8)
         for top, left, bottom, right in source.load(case).boxes.coords.round().astype(int):
             labels[top:bottom, left:right] = 1
         mask_of(data, case).parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,10 @@ def test_a_case_has_its_label_map_and_the_same_content(masked):
     case.validate(source.schema)
     assert dict(source.schema.labels) == {"background": 0, "lesion": 1}
     np.testing.assert_array_equal(case.labels, np.asarray(Image.open(mask_of(masked))))
-    assert (source.record(FIRST), source.host) == (plain.record(FIRST), plain.host)
+    assert (case_record(source, FIRST), source.space.host) == (
+        case_record(plain, FIRST),
+        plain.space.host,
+    )
     assert plain.load(FIRST).labels is None
 
 

@@ -10,6 +10,7 @@ import pytest
 from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
+from gansynth.core.source import lineage_of
 from gansynth.hosts.record import FILE, training_result_of
 from gansynth.runtime.child import SHOWN, SHOWS
 from gansynth.runtime.files import read_json
@@ -43,7 +44,7 @@ def banked(config, source, tmp_path) -> YoloConfig:
     """One synthetic image for each real one, of a bank of six."""
     box = np.array([[4, 4, 20, 20]], np.float32)
     drawn = [(np.full((1, 32, 32), n / 8, np.float32), box) for n in range(6)]
-    bank = fill_bank(tmp_path / "bank", drawn, schema=source.schema, seen=source.lineage())
+    bank = fill_bank(tmp_path / "bank", drawn, schema=source.schema, seen=lineage_of(source))
     return mixing(config, bank=bank, ratio=Ratio(1, 1))
 
 

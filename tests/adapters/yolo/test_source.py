@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from gansynth.core.source import FoldSplit, SourceRequest
+from gansynth.core.source import FoldSplit, SourceRequest, case_record
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth_yolo.cases import scaled
 from gansynth_yolo.check import check_yolo
@@ -80,7 +80,7 @@ def one(folder: Path, rows: int, columns: int) -> Path:
 )
 def test_the_usual_size_is_a_power_of_two(tmp_path, shape, size):
     source = opened(one(tmp_path, *shape))
-    assert source.space.size == source.shape("train/train_1") == (size, size)
+    assert source.space.size == source.header("train/train_1").shape == (size, size)
     assert source.load("train/train_1").image.shape == (1, size, size)
 
 
@@ -103,9 +103,9 @@ def test_spacing_follows_the_size_and_records_know_nothing_of_it(source, shared_
     assert opened(data).schema.spacing == (1, 1)
     assert opened(data, read={"size": "50x50", "spacing": "0.5"}).schema.spacing == (1, 1)
     other = opened(shared_yolo, read={"size": "32x32", "fit": "stretch", "classes": "boxes"})
-    assert source.record(FIRST) == other.record(FIRST)
-    assert source.host == other.host
-    assert source.host["box_classes"] == ["lesion"]
+    assert case_record(source, FIRST) == case_record(other, FIRST)
+    assert source.space.host == other.space.host
+    assert source.space.host["box_classes"] == ["lesion"]
 
 
 def test_8_bits_come_back_whole_and_16_as_a_detector_has_them():
@@ -160,9 +160,9 @@ def test_labels_are_beside_the_images_or_below_the_last_images_of_a_path(yolo_co
 def test_volumes_or_subjects_may_be_told(source, shared_yolo):
     volumes = opened(shared_yolo, read={"volumes": "(p[0-9]+)_z([0-9]+)"})
     assert volumes.place("train/p02_z005") == ("p02", 5)
-    assert volumes.subject("train/p02_z005") == "p02"
+    assert volumes.header("train/p02_z005").subject == "p02"
     assert source.place("train/p02_z005") == (None, None)
-    assert opened(shared_yolo, subjects="(p[0-9]+)_").subject("val/p05_z000") == "p05"
+    assert opened(shared_yolo, subjects="(p[0-9]+)_").header("val/p05_z000").subject == "p05"
 
 
 def test_an_image_is_of_the_class_of_its_largest_box(tmp_path):
@@ -204,7 +204,7 @@ READ = {"volumes": r"(p\d+)_z(\d+)", "size": "64x64"}
 def test_images_dealt_out_otherwise_are_the_same_data_set_to_all(shared_yolo, tmp_path):
     source = opened(shared_yolo, read=READ)
     first = open_yolo(divided(source, SPLITS, tmp_path / "new", shared_yolo.parent))
-    assert first.subject("val/p06_z004") == "p06"
+    assert first.header("val/p06_z004").subject == "p06"
     # A detector is shown the new sides.
     mirror(first, tmp_path / "mirror")
     shown = {
@@ -243,7 +243,7 @@ def test_a_folder_without_data_yaml_is_read_by_its_names(tmp_path, images, names
     classes = ("cyst", "tumour") if names else ("class_0", "class_1")
     assert source.schema.box_classes == classes
     assert (len(source.train_ids), len(source.held_out_ids)) == (8, 2)
-    assert len({source.subject(case) for case in source.held_out_ids}) == 1
+    assert len({source.header(case).subject for case in source.held_out_ids}) == 1
     boxes = source.load(source.train_ids[0]).boxes
     assert boxes is not None
     assert boxes.coords.shape == (1, 4)

@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.source import lineage_of
 from gansynth.data.nifti import open_nifti
 from gansynth.evaluation.audit import audit_export, audit_exported
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -32,11 +33,11 @@ def out(tmp_path):
 
 @pytest.fixture
 def found(source, out):
-    return lambda: audit_export(out, source.lineage(), sources=source).findings
+    return lambda: audit_export(out, lineage_of(source), sources=source).findings
 
 
 def test_nothing_is_found_in_files_of_every_kind(source, out):
-    audit = audit_export(out, source.lineage(), sources=source)
+    audit = audit_export(out, lineage_of(source), sources=source)
     files = sum(path.is_file() for path in out.rglob("*"))
     assert audit.to_json() == {"folder": "exported", "files": files, "findings": []}
 
@@ -179,7 +180,7 @@ def test_this_machine_and_its_user_are_found(found, out, monkeypatch):
 
 
 def test_the_hash_of_a_case_is_as_good_as_its_name(found, out, source):
-    (out / "a.json").write_text(json.dumps({"seen": source.lineage().cases[0].sha256}))
+    (out / "a.json").write_text(json.dumps({"seen": lineage_of(source).cases[0].sha256}))
     (line,) = found()
     assert "names content hash of a case" in line
 
@@ -191,7 +192,7 @@ def test_held_out_cases_are_looked_for_too(out, source):
     source = open_nifti(replace(write_source(Path(source.request.where)), fold="0", read=read))
     assert "beispiel_02" in source.held_out_ids
     (out / "a.txt").write_text("beispiel_02")
-    (line,) = audit_export(out, source.lineage(), sources=source).findings
+    (line,) = audit_export(out, lineage_of(source), sources=source).findings
     assert "names case 'beispiel_02'" in line
 
 
@@ -199,7 +200,7 @@ def test_an_export_in_the_sources_own_folder_does_not_name_itself(tmp_path):
     source = open_nifti(write_source(tmp_path / "klinik"))
     out = write_clean(tmp_path / "klinik" / "to_hand_on")
     (out / "synth_brain_7.png").write_bytes(png())
-    assert audit_export(out, source.lineage(), sources=source).findings == ()
+    assert audit_export(out, lineage_of(source), sources=source).findings == ()
 
 
 KNOWN = Identifiers(
@@ -303,7 +304,7 @@ def test_a_folder_without_files_and_one_of_neither_a_run_nor_a_bank_is_refused(t
 
 def test_a_banks_lineage_is_looked_up(source, out, tmp_path):
     bank = tmp_path / "bank"
-    spec = BankSpec(source.schema, source.lineage(), "toy", "0" * 64, frozen=False, capacity=4)
+    spec = BankSpec(source.schema, lineage_of(source), "toy", "0" * 64, frozen=False, capacity=4)
     BankWriter.create(bank, spec).close()
     assert audit_exported(out, bank=bank).findings == ()
     (out / "a.txt").write_text("muster_02")

@@ -6,7 +6,6 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from gansynth.conditions.risk_model import RiskModel
@@ -21,8 +20,9 @@ from gansynth.conditions.scored_lesions import (
 )
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, case_record, case_records, host_labels
 from gansynth.core.space import Space
+from gansynth.data.case_writer import write_prediction
 from gansynth.data.folds import read_splits
 from gansynth.evaluation.hard_cases.hosts import (
     InnerSource,
@@ -152,7 +152,7 @@ def test_inner_folds_have_training_cases_only_and_keep_people_together():
     folds = inner_folds(source, 3, 0)
     assert sorted(c for f in folds for c in f["val"]) == list(source.train_ids)
     for fold in folds:
-        comparison = [{source.subject(c) for c in fold[side]} for side in ("train", "val")]
+        comparison = [{source.header(c).subject for c in fold[side]} for side in ("train", "val")]
         assert not comparison[0] & comparison[1]
     assert folds == inner_folds(source, 3, 0) != inner_folds(source, 3, 1)
     with pytest.raises(IntegrityFault, match="'case_33' is no training case"):
@@ -270,8 +270,8 @@ def test_predictions_are_of_every_training_case_once(tmp_path, folders, fault, s
 
 
 def test_a_source_without_such_files_says_so(tmp_path):
-    with pytest.raises(UsageFault, match="nnunet-raw:, nifti:, msd:"):
-        ToySource(2).predicted("toy_00", tmp_path / "toy_00.nii.gz")
+    with pytest.raises(UsageFault, match="volumes as their files hold them"):
+        host_labels(ToySource(2), "toy_00", tmp_path / "toy_00.nii.gz")
 
 
 AFFINE = np.diag([-2.0, 2.0, 2.0, 1.0])
@@ -298,7 +298,7 @@ def opened(volumes, **read):
 def test_a_prediction_is_brought_to_the_cases_own_voxels(volumes, read):
     source = opened(volumes, **read)
     case = source.train_ids[0]
-    found = source.predicted(case, volumes / "data" / "labels" / f"{case}.nii.gz")
+    found = host_labels(source, case, volumes / "data" / "labels" / f"{case}.nii.gz")
     np.testing.assert_array_equal(found, source.load(case).labels)
 
 
@@ -315,7 +315,7 @@ def test_a_prediction_of_another_grid_or_label_is_refused(volumes, shape, affine
     save_nifti(volumes / "p/c.nii.gz", np.full(shape, value, np.uint8), affine)
     source = opened(volumes)
     with pytest.raises(DataFault, match=says):
-        source.predicted(source.train_ids[0], volumes / "p" / "c.nii.gz")
+        host_labels(source, source.train_ids[0], volumes / "p" / "c.nii.gz")
 
 
 def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volumes):
@@ -432,10 +432,10 @@ def test_a_host_is_checked_before_anything_starts(toy_run):
     source = ToySource(2)
     asking = SampleRequest(weights=str(toy_run / "f.json"))
     mix_config: Any = SimpleNamespace(samples=asking, bank=None, run=RunFolder(toy_run / "run"))
-    held_out = source.records(source.held_out_ids)
+    held_out = case_records(source, source.held_out_ids)
     origin = find_sample_source(mix_config)
     check_asked(mix_config, origin, HostLimits("toy", source, held_out))
-    seen = replace(source.record("toy_03"), id="other", subject="other")
+    seen = replace(case_record(source, "toy_03"), id="other", subject="other")
     with pytest.raises(IntegrityFault, match="same content as toy_03"):
         check_asked(mix_config, origin, HostLimits("toy", source, [*held_out, seen]))
 
@@ -458,9 +458,7 @@ def test_a_hosts_own_pngs_say_what_it_finds_in_2d_cases(kind, tmp_path):
     missed = source.train_ids[0]
     for case in source.train_ids:
         labels = source.load(case).labels * np.int16(case != missed)
-        file = tmp_path / "mine" / f"{case}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(source.encode_labels(case, labels).astype(np.uint8)).save(file)
+        write_prediction(source, case, labels, tmp_path / "mine")
     report, document = found_in(source, tmp_path / "f.json", predictions=[tmp_path / "mine"])
     assert (report["lesions"], report["missed"]) == (12, 1)
     assert [row["case"] for row in document["lesions"] if not row["found"]] == [missed]

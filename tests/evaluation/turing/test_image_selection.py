@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import Schema
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseHeader, CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.evaluation.turing.image_selection import choose, sequences_of
 from gansynth.evaluation.turing.options import TuringOptions
@@ -45,11 +45,9 @@ class People(CaseSource):
         host = {"slices": {"concat": self.concat}}
         return replace(Space("crop", (8, 8), host=host), grid=self.grid)
 
-    def subject(self, case_id):
-        return case_id.split("/")[0]
-
-    def label_class(self, case_id):
-        return int(case_id.split("axi")[1][:3]) % 2
+    def header(self, case_id):
+        number = int(case_id.split("axi")[1][:3]) % 2
+        return CaseHeader(case_id.split("/")[0], (8, 8), self.schema.spacing, number)
 
     def load(self, case_id):
         raise AssertionError("nobody looks at images to choose among them")

@@ -220,4 +220,4 @@ def test_each_class_has_as_many_of_both_kinds(made, tmp_path):
     kinds = [(truth, name) for truth in ("real", "synthetic") for name in ("with", "without")]
     assert Counter((told["truth"], told["class"]) for told in found.key) == dict.fromkeys(kinds, 3)
     for _, told in of(found, "real"):
-        assert source.schema.classes[source.label_class(told["case"])] == told["class"]
+        assert source.schema.classes[source.header(told["case"]).label_class] == told["class"]

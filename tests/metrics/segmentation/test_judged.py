@@ -10,7 +10,7 @@ from PIL import Image
 from gansynth.core.adapter import MixConfig
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.ratio import Ratio
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import CaseHeader, SourceRequest
 from gansynth.hosts.record import FILE
 from gansynth.metrics.segmentation import evaluate
 from gansynth.metrics.segmentation.operating_point import OWN, at_thresholds
@@ -45,8 +45,8 @@ def nnunet(tmp_path) -> Any:
             save_nifti(tmp_path / folder / f"{case}.nii.gz", labels)
     return SimpleNamespace(
         name="nnunet:Dataset004_Toy",
-        subject=lambda case: case,
-        fold="0",
+        header=lambda case: CaseHeader(case, (), ()),
+        request=SourceRequest("nnunet", "004"),
         dataset_json={"file_ending": ".nii.gz"},
         held_out_ids=("a", "b"),
         plans=SimpleNamespace(folder=tmp_path / "home"),
@@ -76,7 +76,10 @@ def test_nnunet_validates_beside_its_truth(nnunet, regions):
     [
         ({"held_out_ids": ("c",)}, "c.nii.gz: missing, expected the predicted label map"),
         ({"dataset_json": {"file_ending": ".png"}}, "files end in .png"),
-        ({"held_out_ids": (), "fold": "all"}, "--fold all: .* holds no case out"),
+        (
+            {"held_out_ids": (), "request": SourceRequest("nnunet", "004", "all")},
+            "--fold all: .* holds no case out",
+        ),
     ],
 )
 def test_nnunet_without_predictions_volumes_or_held_out_cases_is_refused(nnunet, changes, says):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.prediction import SlicePosition
+from gansynth.core.source import CaseHeader
 from gansynth.metrics.detection import (
     average_precision,
     false_positives,
@@ -28,7 +29,9 @@ from tests.metrics.segmentation.shapes import ONE, blobs, measured
 
 AFFINE = np.array([[0, 0, -2.0, 5], [1.0, 0, 0, -3], [0, 3.0, 0, 7], [0, 0, 0, 1]])
 """Axes of 1, 3 and 2 mm, turned in a circle."""
-HOST: Any = SimpleNamespace(subject=lambda case: f"of {case}", schema=SimpleNamespace(ignore=None))
+HOST: Any = SimpleNamespace(
+    header=lambda case: CaseHeader(f"of {case}", (), ()), schema=SimpleNamespace(ignore=None)
+)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from gansynth.core.case_pool import CasePool, TrainingCases
 from gansynth.core.filter import FilterRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
+from gansynth.core.source import CaseHeader
 from gansynth.data.cache import CaseCache
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.filters.fitted import ensure_learnt
@@ -98,7 +99,8 @@ def test_faithful_tells_what_its_threshold_rests_on(learnt, fitted):
 
 
 def test_faithful_with_one_subject_says_so(run, monkeypatch):
-    monkeypatch.setattr(ToySource, "subject", lambda self, case: "somebody")
+    header = CaseHeader("somebody", (16, 16), (1.0, 1.0))
+    monkeypatch.setattr(ToySource, "header", lambda self, case: header)
     text = "faithful:steps=1,width=4,levels=2,crops=2"
     ensure_learnt(RunFolder(run), ToySource(2), [text])
     (state,) = (run / "filters").glob("faithful-*/filter.json")

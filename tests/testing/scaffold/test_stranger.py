@@ -244,7 +244,7 @@ def test_the_examples_of_an_edit_and_a_metric_do_what_they_say(example):
     params = edit.draw(context, np.random.default_rng(0))
     edited = edit.apply(context, params).labels
     assert set(np.unique(labels)) - set(np.unique(edited)) == {params["label"]}
-    real = list(source.cases())
+    real = list(map(source.load, source.train_ids))
     flat = [Sample(case.image * np.float32(0.5), case.labels) for case in real]
     metric = example("metrics", "contrast")
     assert list(metric(flat, real, source.schema).values()) == pytest.approx([0.5, 0.5])
@@ -255,9 +255,9 @@ def test_the_example_of_a_filter_keeps_blurred_samples_out(example, tmp_path):
     check_filter(cls).raise_if_failed()
     judge, image = cls(), source.load("toy_12").image
     judge.load({"usual": 0.2}, tmp_path, source.schema, "cpu")
-    assert judge.reject_reason(Sample(image)) == ""
+    assert judge.judge(Sample(image), None).reject_reason == ""
     blurred = gaussian_filter(image, (0, 2, 2, 2))
-    assert judge.reject_reason(Sample(blurred)).startswith("sharpness 0.")
+    assert judge.judge(Sample(blurred), None).reject_reason.startswith("sharpness 0.")
 
 
 def yaml_under(heading: str) -> str:
