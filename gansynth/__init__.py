@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     )
     from gansynth.core.source import CaseHeader, CaseSource, SourceRequest, StoredCase, case_records
     from gansynth.core.space import Space
+    from gansynth.core.writer import Item, Writer, WriterOptions
+    from gansynth.data.case_writer import write_volume, yolo_lines
     from gansynth.data.read_options import ReadOptions, parse_read, register_read_options
     from gansynth.evaluation.api import evaluate
     from gansynth.evaluation.audit import audit_exported
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
     from gansynth.hosts.torch_dataset import mix
     from gansynth.metrics.comparison import Comparison, SplitHalfMetric
     from gansynth.metrics.features import features_of
+    from gansynth.report.png import png_bytes
     from gansynth.runtime.errors import (
         DataFault,
         EnvironmentFault,
@@ -97,7 +100,14 @@ if TYPE_CHECKING:
     from gansynth.sampling.replay import replay
     from gansynth.sampling.run_source import open_source
     from gansynth.sampling.sampler import Sampler
-    from gansynth.testing import ToySource, check_adapter, check_edit, check_filter, check_generator
+    from gansynth.testing import (
+        ToySource,
+        check_adapter,
+        check_edit,
+        check_filter,
+        check_generator,
+        check_writer,
+    )
 
 __all__ = [
     "API_VERSION",
@@ -140,6 +150,7 @@ __all__ = [
     "HostOptions",
     "ImportRequest",
     "IntegrityFault",
+    "Item",
     "LabelArray",
     "Lineage",
     "Metric",
@@ -170,6 +181,8 @@ __all__ = [
     "TrainingResult",
     "TrainingStep",
     "UsageFault",
+    "Writer",
+    "WriterOptions",
     "__version__",
     "audit_exported",
     "augment",
@@ -181,6 +194,7 @@ __all__ = [
     "check_filter",
     "check_generator",
     "check_mixing",
+    "check_writer",
     "choose_cases",
     "discriminator_scores",
     "evaluate",
@@ -199,10 +213,13 @@ __all__ = [
     "open_source",
     "options",
     "parse_read",
+    "png_bytes",
     "read_settings",
     "register_read_options",
     "replay",
     "summarise",
+    "write_volume",
+    "yolo_lines",
 ]
 
 _HOMES = {
@@ -233,6 +250,8 @@ _HOMES = {
     "LabelArray Sample Schema keep_outside",
     "gansynth.core.source": "CaseHeader CaseSource SourceRequest StoredCase case_records",
     "gansynth.core.space": "Space",
+    "gansynth.core.writer": "Item Writer WriterOptions",
+    "gansynth.data.case_writer": "write_volume yolo_lines",
     "gansynth.data.read_options": "ReadOptions parse_read register_read_options",
     "gansynth.evaluation.api": "evaluate",
     "gansynth.evaluation.audit": "audit_exported",
@@ -248,6 +267,7 @@ _HOMES = {
     "gansynth.hosts.torch_dataset": "mix",
     "gansynth.metrics.comparison": "Comparison SplitHalfMetric",
     "gansynth.metrics.features": "features_of",
+    "gansynth.report.png": "png_bytes",
     "gansynth.runtime.errors": "DataFault EnvironmentFault GansynthError IntegrityFault "
     "TrainingFault UsageFault",
     "gansynth.runtime.machine": "DoctorLine",
@@ -256,7 +276,8 @@ _HOMES = {
     "gansynth.sampling.replay": "replay",
     "gansynth.sampling.run_source": "open_source",
     "gansynth.sampling.sampler": "Sampler",
-    "gansynth.testing": "ToySource check_adapter check_edit check_filter check_generator",
+    "gansynth.testing": "ToySource check_adapter check_edit check_filter check_generator "
+    "check_writer",
 }
 """Module -> the names that it holds."""
 

@@ -47,6 +47,7 @@ PLACES = {
     "nnunet prepare": ("augment.md", "gansynth_nnunet.plans.PrepareSettings"),
     "deepmedic settings": ("deepmedic.md", "gansynth_deepmedic.config.DeepMedicSettings"),
     "yolo settings": ("yolo.md", "gansynth_yolo.config.YoloSettings"),
+    "png settings": ("samples.md", "gansynth.sampling.png_writer.PngOptions"),
     "yolo import": ("sources.md", "gansynth_yolo.import_slices.ImportSettings"),
     "read volumes": ("sources.md", "gansynth.data.read_options.VolumeOptions"),
     "read slices": ("sources.md", "gansynth.data.slices.SliceOptions"),

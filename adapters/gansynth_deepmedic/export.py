@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gansynth.bank.reader import BankReader
-from gansynth.hosts.export import hashes_of, new_folder
+from gansynth.core.writer import Item, Writer
+from gansynth.hosts.export import new_folder
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth.runtime.progress import Reporter
-from gansynth.runtime.version import __version__
 from gansynth_deepmedic.configs import PER_CLASS
 from gansynth_deepmedic.exported_samples import (
     ExportedSample,
-    ExportedSamples,
     SlotExport,
+    SlotWriter,
     additions_for,
     largest,
-    write_slots,
+    restricted,
 )
 from gansynth_deepmedic.layout import MAPS, TRAIN, write_layout
 from gansynth_deepmedic.preflight import refuse_unusable
@@ -150,71 +151,72 @@ class DeepMedicExport(SlotExport):
             "each_real_case_listed": self.repeats,
             "real_in_generator_space": self.mix_config.real_in_generator_space,
             "said": [*self.share.notes, *_repeated(self.source.config.processes)],
-            "record": str(self.folder / MANIFEST),
+            "record": str(self.record),
             "note": NOT_ANONYMOUS,
             "then": f"deepMedicRun -model MODEL -train {self.folder / TRAIN}",
         }
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def write(
-        self, folder: Path, reader: BankReader, rejected: Mapping[str, Any], reporter: Reporter
-    ) -> Mapping[str, Any]:
-        """See ``Export.write``."""
-        cases = training_cases(self.source, self.mix_config, folder, reporter)
-        slots = write_slots(self, folder, reader, cases, reporter)
-        listed = cases
-        if self.mix_config.real_in_generator_space:
-            listed = tuple(moved(case, folder, self.folder) for case in cases)
-        additions = additions_for(self, folder, cases, slots)
-        _, changed = write_layout(
-            self.source.config, folder, self.share, listed, len(slots.slots), additions=additions
-        )
-        manifest = self._manifest(reader, slots, changed, rejected) | {"files": hashes_of(folder)}
-        write_json_atomic(folder / MANIFEST, manifest)
-        return {key: manifest[key] for key in ("segments_of", "left_out", "rejected", "changed")}
+    def begin(self, folder: Path) -> Writer:
+        """See ``DataSetExport.begin``."""
+        cases = training_cases(self.source, self.mix_config, folder, self.request.reporter)
+        self.writer = _ExportWriter(folder, self, cases, self.patches)
+        return self.writer
 
-    def _manifest(
-        self,
-        reader: BankReader,
-        slots: ExportedSamples,
-        changed: Mapping[str, str],
-        rejected: Mapping[str, Any],
-    ) -> dict[str, Any]:
+    def items(self, reader: BankReader) -> Iterator[Item]:
+        """Yield samples until there are enough cases of them."""
+        with self.request.reporter.task(self.samples, "write") as bar:
+            for sample in map(reader.read, reader.ids()):
+                done, image = len(self.writer.slots), np.asarray(sample.image)
+                yield Item(sample.id, image, sample.labels, facts=dict(sample.provenance))
+                bar.advance(len(self.writer.slots) - done)
+                if len(self.writer.slots) == self.samples:
+                    return
+
+    def made(self, reader: BankReader, rejected: Mapping[str, Any]) -> dict[str, Any]:
+        """Also say what a subepoch sees."""
+        self.patches = restricted(reader)
         description = self.describe()
         del description["record"]
-        made = self.made_by(reader)
-        return {
-            "gansynth": __version__,
-            **description,
-            "train_config_of": str(self.source.config.path),
-            "changed": changed,
-            **self._where(slots),
-            "left_out": slots.left_out,
-            "rejected": dict(rejected),
-            **{key: made[key] for key in ("generator", "manifest_sha256", "seed", "edits")},
-            "boxes": reader.spec.samples.boxes,
-            "judged": not reader.spec.samples.keep_flawed,
-            "held_out": list(self.source.held_out_ids),
-            "lineage": reader.spec.lineage.to_json(),
-            "slots": {slot.name: _told(slot) for slot in slots.slots},
-        }
+        origin = {"train_config_of": str(self.source.config.path)}
+        return {**super().made(reader, rejected), **description, **origin}
 
-    def _where(self, slots: ExportedSamples) -> dict[str, Any]:
+    def where(self, slots: SlotWriter) -> dict[str, Any]:
         """Describe where DeepMedic may centre segments of synthetic cases."""
         size = largest(slots.slots)
         verb = "predict" if self.sampling.pad else "see"
         by = {"roi": "their regions of interest", "maps": "their sampling maps"}[self.restricted]
-        where = (
-            f"where the sample is, by {by}" if slots.restricted else "anywhere, as of real cases"
-        )
+        where = f"where the sample is, by {by}" if slots.patches else "anywhere, as of real cases"
         entry: dict[str, Any] = {
             "segments_of": f"synthetic cases are centred {where}; a segment may {verb} up to "
             f"{size} voxels along an axis, else some case is too near its border for any"
         }
-        if slots.restricted and self.restricted == "maps":
+        if slots.patches and self.restricted == "maps":
             entry["categories"] = self.sampling.categories
         return entry
+
+
+class _ExportWriter(SlotWriter):
+    """Also writes the lists of both kinds of cases, and the manifest."""
+
+    export: DeepMedicExport
+
+    def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Write what exists once."""
+        super().finish(about)
+        export, folder, listed = self.export, self.folder, self.cases
+        if export.mix_config.real_in_generator_space:
+            listed = tuple(moved(case, folder, export.folder) for case in self.cases)
+        additions = additions_for(export, folder, self.cases, self)
+        config = export.source.config
+        _, changed = write_layout(
+            config, folder, export.share, listed, len(self.slots), additions=additions
+        )
+        report = {**export.where(self), "left_out": dict(self.left_out), "changed": changed}
+        slots = {slot.name: _told(slot) for slot in self.slots}
+        write_json_atomic(folder / MANIFEST, {**about, **report, "slots": slots})
+        return {key: report[key] for key in ("segments_of", "left_out", "changed")}
 
 
 def _repeated(processes: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ DeepMedic normalises over that region, its sampling maps are limited instead.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gansynth.bank.reader import BankReader, BankSample
+from gansynth.bank.reader import BankReader
+from gansynth.core.schema import Sample
+from gansynth.core.writer import Item, Writer
 from gansynth.hosts.export import DataSetExport
 from gansynth.runtime.errors import DataFault
-from gansynth.runtime.progress import Reporter
 from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase, insert, position_of
 from gansynth_deepmedic.layout import (
     ENDING,
@@ -78,48 +79,69 @@ class ExportedSample:
     provenance: dict[str, Any]  # of the sample
 
 
-@dataclass(frozen=True)
-class ExportedSamples:
-    """All of them."""
+class SlotWriter(Writer):
+    """Writes the files of every slot, until there are enough of them.
 
-    slots: tuple[ExportedSample, ...]  # in order
-    left_out: dict[str, int]  # why -> how many samples were left out
-    restricted: bool  # whether real cases, too, get a region of interest or sampling maps
+    ``cases``: the real training cases. ``patches``: whether real cases, too, get a region of
+    interest or sampling maps, as some sample is a patch.
+    """
 
+    name = "deepmedic"
+    ndim = frozenset({3})
+    needs = frozenset({"labels"})
 
-def write_slots(
-    export: SlotExport,
-    folder: Path,
-    reader: BankReader,
-    cases: Sequence[HostCase],
-    reporter: Reporter,
-) -> ExportedSamples:
-    """Write the files of every slot."""
-    index, left_out = {case.id: case for case in cases}, Counter[str]()
-    read = lru_cache(maxsize=1)(lambda case_id: read_host(index[case_id]))
-    patches = restricted(reader)
-    slots: list[ExportedSample] = []
-    with reporter.task(export.samples, "write") as bar:
-        for sample in map(reader.read, reader.ids()):
-            seat = position_of(sample.provenance)
-            if seat is None or seat.case not in index:
-                left_out["has no place in a training case"] += 1
-                continue
-            made = _made(index[seat.case], read(seat.case), sample)
-            if made is None:
-                left_out["does not fit its case"] += 1
-                continue
-            slot = _write(export, folder, len(slots), index[seat.case], made, sample, patches)
-            if slot is None:
-                left_out["leaves no place for a segment"] += 1
-                continue
-            slots.append(slot)
-            bar.advance(1)
-            if len(slots) == export.samples:
-                break
-    if len(slots) < export.samples:
-        raise _too_few(export, len(slots), left_out)
-    return ExportedSamples(tuple(slots), dict(left_out), patches)
+    def __init__(
+        self, folder: Path, export: SlotExport, cases: Sequence[HostCase], patches: bool
+    ) -> None:
+        super().__init__(folder, export.source.schema)
+        self.export, self.cases, self.patches = export, cases, patches
+        self.slots: list[ExportedSample] = []
+        self.left_out = Counter[str]()  # why -> how many samples were left out
+        self._index = {case.id: case for case in cases}
+        self._read = lru_cache(maxsize=1)(lambda case_id: read_host(self._index[case_id]))
+
+    def add(self, item: Item) -> None:
+        """Write one slot, unless the sample fits no case or leaves no place for a segment."""
+        sample = Sample(item.image, item.labels, provenance=item.facts)
+        seat = position_of(item.facts)
+        if seat is None or seat.case not in self._index:
+            self.left_out["has no place in a training case"] += 1
+            return
+        case, export = self._index[seat.case], self.export
+        try:
+            made = insert(case, self._read(seat.case), sample)
+        except DataFault:
+            self.left_out["does not fit its case"] += 1
+            return
+        allowed = _allowed(made)
+        centres = export.sampling.centres(made.labels, allowed)
+        if not centres.any():
+            self.left_out["leaves no place for a segment"] += 1
+            return
+        home = slot_folder(self.folder, len(self.slots))
+        limited = replace(made, roi=allowed)
+        written = limited if self.patches and export.restricted == "roi" else made
+        write_case(home, export.source.config.channels, case, written, synthetic=True)
+        if self.patches and export.restricted == "maps":
+            _write_maps(export, home, case, made, allowed)
+        self.slots.append(
+            ExportedSample(
+                home.name,
+                case.id,
+                item.name,
+                seat.corner,
+                float(centres.mean()),
+                export.sampling.largest(centres),
+                tuple(n for n, file in enumerate(case.channels) if file == MISSING),
+                dict(item.facts),
+            )
+        )
+
+    def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Refuse a data set of too few slots."""
+        if len(self.slots) < self.export.samples:
+            raise _too_few(self.export, len(self.slots), self.left_out)
+        return None
 
 
 def restricted(reader: BankReader) -> bool:
@@ -127,47 +149,6 @@ def restricted(reader: BankReader) -> bool:
     samples = (reader.read(sample_id) for sample_id in reader.ids())
     seats = (position_of(sample.provenance) for sample in samples)
     return any(seat is not None and seat.corner is not None for seat in seats)
-
-
-def _made(case: HostCase, real: LoadedCase, sample: BankSample) -> LoadedCase | None:
-    """Return the sample in its case, or None if it does not fit."""
-    try:
-        return insert(case, real, sample)
-    except DataFault:
-        return None
-
-
-def _write(
-    export: SlotExport,
-    folder: Path,
-    number: int,
-    case: HostCase,
-    made: LoadedCase,
-    sample: BankSample,
-    patches: bool,
-) -> ExportedSample | None:
-    """Write one slot; return None and write nothing if no segment could be taken from it."""
-    allowed = _allowed(made)
-    centres = export.sampling.centres(made.labels, allowed)
-    if not centres.any():
-        return None
-    home = slot_folder(folder, number)
-    written = replace(made, roi=allowed) if patches and export.restricted == "roi" else made
-    write_case(home, export.source.config.channels, case, written, synthetic=True)
-    if patches and export.restricted == "maps":
-        _write_maps(export, home, case, made, allowed)
-    seat = position_of(sample.provenance)
-    assert seat is not None, "else it would not fit"
-    return ExportedSample(
-        home.name,
-        case.id,
-        sample.id,
-        seat.corner,
-        float(centres.mean()),
-        export.sampling.largest(centres),
-        tuple(n for n, file in enumerate(case.channels) if file == MISSING),
-        dict(sample.provenance),
-    )
 
 
 def _allowed(made: LoadedCase) -> Allowed:
@@ -190,13 +171,13 @@ def _too_few(export: SlotExport, usable: int, left_out: Counter[str]) -> DataFau
 
 
 def additions_for(
-    export: SlotExport, folder: Path, cases: Sequence[HostCase], slots: ExportedSamples
+    export: SlotExport, folder: Path, cases: Sequence[HostCase], slots: SlotWriter
 ) -> SyntheticAdditions:
     """Write the files of real cases that the restriction of synthetic ones requires."""
     apart = {"folderForOutput": (str(export.folder / OUTPUT), OF_ITS_OWN)}
     lacking = [slot.lacking for slot in slots.slots]
     additions = SyntheticAdditions(home=export.folder, lacking=lacking, values=apart)
-    if not slots.restricted:
+    if not slots.patches:
         return additions
     if export.restricted == "roi":
         bare = all(case.roi is None for case in cases)

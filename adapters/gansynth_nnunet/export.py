@@ -12,7 +12,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,12 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.ratio import listed_counts
 from gansynth.core.schema import LabelArray
 from gansynth.core.synthetic import KEY
+from gansynth.core.writer import Item, Writer
 from gansynth.hosts.export import DataSetExport
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth.runtime.progress import ProgressTask, Reporter
-from gansynth.runtime.version import __version__
-from gansynth_nnunet import export_raw
 from gansynth_nnunet.class_locations import Key, keys_of
+from gansynth_nnunet.export_raw import ENDING, in_own_units, nifti, units
 from gansynth_nnunet.guards import drawn_size, host_size, sample_bytes
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.source import NnunetSource
@@ -144,14 +143,6 @@ class NnunetExport(DataSetExport):
         """Labels or regions whose voxels nnU-Net needs."""
         return keys_of(self.source.plans.doc, self.source.dataset_json)
 
-    @property
-    def record(self) -> Path:
-        """File outside of the data set, with a name of its own."""
-        run, folder = self.mix_config.run, self.folder
-        if run is not None:
-            return run.folder / "exports" / f"{folder.name}.json"
-        return folder.with_name(f"gansynth_export_{folder.name}.json")
-
     def describe(self) -> dict[str, Any]:
         """Return a JSON document for the user."""
         source, mixed, number = self.source, self.content == "mixed", int(self.folder.name[7:10])
@@ -175,42 +166,28 @@ class NnunetExport(DataSetExport):
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def write(
-        self, folder: Path, reader: BankReader, rejected: Mapping[str, Any], reporter: Reporter
-    ) -> Mapping[str, Any]:
-        """See ``DataSetExport.write``."""
-        ids = dict(zip(self.names, reader.ids(), strict=False))  # a bank may hold more
-        with reporter.task(self.samples + len(self.real) + len(self.held_out), "write") as bar:
-            if self.content == "mixed":
-                self._write_mixed(folder, reader, ids, bar)
-            else:
-                export_raw.write(self.source, folder, self.folder.name, reader, ids, bar)
-        write_json_atomic(folder / MANIFEST, self._manifest(reader))
-        self.keep(
-            {
-                "gansynth": __version__,
-                "dataset": self.folder.name,
-                "folder": str(self.folder),
-                "content": self.content,
-                **self.origins(reader, ids),
-            }
-        )
-        files = (path for path in folder.rglob("*") if path.is_file())
-        return {"bytes": sum(path.stat().st_size for path in files)}
+    def begin(self, folder: Path) -> Writer:
+        """See ``DataSetExport.begin``."""
+        return (_MixedWriter if self.content == "mixed" else RawWriter)(folder, self)
 
-    def _manifest(self, reader: BankReader) -> dict[str, Any]:
-        """Return the shareable record: no name and no number of a source case."""
+    def items(self, reader: BankReader) -> Iterator[Item]:
+        """Yield the samples as the bank has them."""
+        with self.request.reporter.task(self.samples, "write") as bar:
+            for name, sample_id in zip(self.names, reader.ids(), strict=False):  # may hold more
+                stored = reader.read(sample_id)
+                assert stored.labels is not None  # see adapter.finalise
+                yield Item(
+                    name, np.asarray(stored.image), stored.labels, facts=dict(stored.provenance)
+                )
+                bar.advance()
+
+    def made(self, reader: BankReader, rejected: Mapping[str, Any]) -> dict[str, Any]:
+        """Also say what the data set is; no name and no number of a source case to be shared."""
         source, mixed = self.source, self.content == "mixed"
-        document = {
-            "gansynth": __version__,
-            KEY: not mixed,
-            "content": self.content,
-            "synthetic_cases": self.samples,
-            **self.made_by(reader),
-            "note": ONE_FOLD if mixed else NOT_ANONYMOUS,
-        }
+        document = {**super().made(reader, rejected), "note": ONE_FOLD if mixed else NOT_ANONYMOUS}
+        document["synthetic_cases"] = self.samples
         if not mixed:
-            return {**document, "units": export_raw.units(source)}
+            return {**document, "units": units(source)}
         return {
             **document,
             "ratio": str(self.mix_config.ratio),
@@ -220,32 +197,32 @@ class NnunetExport(DataSetExport):
             "fold": source.request.fold,
         }
 
-    def _write_mixed(
-        self, folder: Path, reader: BankReader, ids: Mapping[str, str], bar: ProgressTask
-    ) -> None:
-        """Write plans, real and synthetic cases, their ground truth, and the fold."""
-        self._write_documents(folder, tuple(ids))
-        source = self.source
-        data, truth = folder / source.folder.name, folder / TRUTH
-        data.mkdir()
-        truth.mkdir()
-        ending = str(source.dataset_json["file_ending"])
-        for case in (*self.real, *self.held_out):
-            for part in PARTS:
-                _link(source.folder / f"{case}{part}", data)
-            _link(source.plans.folder / TRUTH / f"{case}{ending}", truth)
-            bar.advance()
-        for name, sample_id in ids.items():
-            stored = reader.read(sample_id)
-            assert stored.labels is not None  # see adapter.finalise
-            write_case(source, self.keys, data / name, stored.image, stored.labels)
-            bar.advance()
-        fold = {"train": sorted((*self.real, *ids)), "val": sorted(self.held_out)}
-        write_json_atomic(folder / SPLITS, [fold])
 
-    def _write_documents(self, folder: Path, synthetic: Sequence[str]) -> None:
-        """Write plans of the exported configuration, data set and fingerprint."""
-        source, name = self.source, self.folder.name
+class ExportWriter(Writer):
+    """Writes the cases of an export, and at last how they were made."""
+
+    name = "nnunet"
+    ndim = frozenset({3})
+    needs = frozenset({"labels"})
+
+    def __init__(self, folder: Path, export: NnunetExport) -> None:
+        super().__init__(folder, export.source.schema)
+        self.export, self.source, self.names = export, export.source, list[str]()
+
+    def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Write how the cases were made; return the bytes of all files."""
+        write_json_atomic(self.folder / MANIFEST, about)
+        files = (path for path in self.folder.rglob("*") if path.is_file())
+        return {"bytes": sum(path.stat().st_size for path in files)}
+
+
+class _MixedWriter(ExportWriter):
+    """Preprocessed cases, real ones linked, with plans, ground truth and the fold."""
+
+    def __init__(self, folder: Path, export: NnunetExport) -> None:
+        super().__init__(folder, export)
+        source, self.data, truth = self.source, folder / self.source.folder.name, folder / TRUTH
+        name = export.folder.name
         # Validation would look for a next stage, which is not exported.
         linked = ("inherits_from", "next_stage")
         configuration = {k: v for k, v in source.config.items() if k not in linked}
@@ -256,10 +233,67 @@ class NnunetExport(DataSetExport):
         }
         write_json_atomic(folder / source.plans.path.name, plans)
         document = {k: v for k, v in source.dataset_json.items() if k != "dataset"}
-        document |= {"name": name[11:], "numTraining": len(self.real) + len(synthetic)}
-        document[KEY] = list(synthetic)
+        document |= {"name": name[11:], "numTraining": len(export.real) + len(export.names)}
+        document[KEY] = export.names
         write_json_atomic(folder / "dataset.json", document)
         shutil.copyfile(source.plans.folder / FINGERPRINT, folder / FINGERPRINT)
+        self.data.mkdir()
+        truth.mkdir()
+        ending = str(source.dataset_json["file_ending"])
+        for case in (*export.real, *export.held_out):
+            for part in PARTS:
+                _link(source.folder / f"{case}{part}", self.data)
+            _link(source.plans.folder / TRUTH / f"{case}{ending}", truth)
+
+    def add(self, item: Item) -> None:
+        """Write a case as nnU-Net's preprocessing does."""
+        assert item.labels is not None
+        write_case(self.source, self.export.keys, self.data / item.name, item.image, item.labels)
+        self.names.append(item.name)
+
+    def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Also write the fold."""
+        export, folder = self.export, self.folder
+        fold = {"train": sorted((*export.real, *self.names)), "val": sorted(export.held_out)}
+        write_json_atomic(folder / SPLITS, [fold])
+        return super().finish(about)
+
+
+class RawWriter(ExportWriter):
+    """Synthetic cases alone, as a raw data set that may be shared: no headers of the source's."""
+
+    def add(self, item: Item) -> None:
+        """Write ``imagesTr`` and ``labelsTr`` of a case, in units that others understand."""
+        source, labels = self.source, item.mask
+        assert labels is not None
+        assert item.labels is not None
+        forward, spacing = source.plans.doc["transpose_forward"], source.schema.spacing
+        small = labels.astype(np.uint8 if labels.max(initial=0) <= 255 else np.int16)
+        image = in_own_units(source, item.image, item.labels)
+        channels = {f"imagesTr/{item.name}_{n:04d}": channel for n, channel in enumerate(image)}
+        for stem, volume in {**channels, f"labelsTr/{item.name}": small}.items():
+            path = self.folder / f"{stem}{ENDING}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(nifti(volume, spacing, forward))
+        self.names.append(item.name)
+
+    def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Also write ``dataset.json``."""
+        source = self.source
+        told = "; ".join(f"{channel}: {text}" for channel, text in units(source).items())
+        document = {
+            "name": self.export.folder.name[11:],
+            "description": f"Synthetic cases drawn by gansynth. Intensities: {told}",
+            "channel_names": {str(i): name for i, name in enumerate(source.schema.channels)},
+            "labels": source.dataset_json["labels"],
+            "numTraining": len(self.names),
+            "file_ending": ENDING,
+            KEY: True,
+        }
+        if (order := source.dataset_json.get("regions_class_order")) is not None:
+            document["regions_class_order"] = order
+        write_json_atomic(self.folder / "dataset.json", document)
+        return super().finish(about)
 
 
 def check_name(root: NnunetRoot, name: str) -> None:

@@ -1,23 +1,15 @@
-"""Synthetic cases alone, as a raw nnU-Net data set that may be shared.
-
-It does not identify cases of the source: neither by names, nor headers, nor times.
-"""
+"""Preprocessed samples as raw files of nnU-Net: axes of files, and units that others understand."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.bank.reader import BankReader
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
-from gansynth.core.synthetic import KEY
 from gansynth.data.case_writer import nifti_bytes
-from gansynth.runtime.files import write_json_atomic
-from gansynth.runtime.progress import ProgressTask
 from gansynth_nnunet.source import NnunetSource
 
 ENDING = ".nii.gz"
@@ -30,51 +22,6 @@ UNITS = {
     "ZScoreNormalization": "z-scores, as nnU-Net makes them of each image",
 }
 OTHER = "as nnU-Net's {scheme} leaves them"
-
-
-def write(
-    source: NnunetSource,
-    folder: Path,
-    name: str,
-    reader: BankReader,
-    ids: Mapping[str, str],
-    bar: ProgressTask,
-) -> None:
-    """Write ``imagesTr``, ``labelsTr`` and ``dataset.json`` of samples: name -> id in the bank."""
-    forward, spacing = source.plans.doc["transpose_forward"], source.schema.spacing
-    images, masks = folder / "imagesTr", folder / "labelsTr"
-    images.mkdir()
-    masks.mkdir()
-    for case, sample_id in ids.items():
-        stored = reader.read(sample_id)
-        assert stored.labels is not None  # see adapter.finalise
-        image = in_own_units(source, np.asarray(stored.image, np.float32), stored.labels)
-        for number, channel in enumerate(image):
-            file = images / f"{case}_{number:04d}{ENDING}"
-            file.write_bytes(nifti(channel, spacing, forward))
-        labels = np.where(stored.labels == OUTSIDE, 0, stored.labels)
-        (masks / f"{case}{ENDING}").write_bytes(nifti(_smallest(labels), spacing, forward))
-        bar.advance()
-    write_json_atomic(folder / "dataset.json", _document(source, name[11:], len(ids)))
-
-
-def _document(source: NnunetSource, name: str, cases: int) -> dict[str, Any]:
-    document = {
-        "name": name,
-        "description": "Synthetic cases drawn by gansynth. Intensities: "
-        + "; ".join(f"{channel}: {text}" for channel, text in units(source).items()),
-        "channel_names": {str(i): name for i, name in enumerate(source.schema.channels)},
-        "labels": source.dataset_json["labels"],
-        "numTraining": cases,
-        "file_ending": ENDING,
-        KEY: True,
-    }
-    order = source.dataset_json.get("regions_class_order")
-    return document if order is None else {**document, "regions_class_order": order}
-
-
-def _smallest(labels: LabelArray) -> npt.NDArray[Any]:
-    return labels.astype(np.uint8 if labels.max(initial=0) <= 255 else np.int16)
 
 
 # -- axes ----------------------------------------------------------------------------------------

@@ -17,6 +17,11 @@ def register_checks(register: Register) -> None:
 
 
 @hookimpl
+def register_writers(register: Register) -> None:
+    register("yolo", lazily("gansynth_yolo.writer:YoloWriter"))
+
+
+@hookimpl
 def register_adapters(register: Register) -> None:
     register("yolo", lazily("gansynth_yolo.adapter:YoloAdapter"))
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import yaml
+import numpy as np
 
-from gansynth.bank.reader import BankReader, BankSample
+from gansynth.bank.reader import BankReader
 from gansynth.core.ratio import Ratio, listed_counts, whole_parts
-from gansynth.core.synthetic import KEY, marked_pixels
-from gansynth.hosts.export import DataSetExport, hashes_of, new_folder
-from gansynth.report.png import png_bytes
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.core.schema import Boxes
+from gansynth.core.writer import Item, Writer
+from gansynth.hosts.export import DataSetExport, new_folder
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth.runtime.progress import Reporter
-from gansynth.runtime.version import __version__
-from gansynth.sampling.identifiers import names_in
+from gansynth.sampling.png_writer import PictureOptions
 from gansynth_yolo.guards import sample_bytes
-from gansynth_yolo.labels import as_rows, label_text
 from gansynth_yolo.mirror import names_of, parts, place
-from gansynth_yolo.mixed import corners, pixels
+from gansynth_yolo.mixed import pixels
 from gansynth_yolo.source import YoloSource
+from gansynth_yolo.writer import YoloWriter
 
 MANIFEST = "manifest.json"
 REAL, SYNTHETIC = "real", "synth"  # folders in `images` and `labels`
@@ -38,15 +35,6 @@ LINKED = (
     "real images and labels are links to your own: keep those where they are; detectors write "
     "their caches into this folder only"
 )
-
-
-@dataclass(frozen=True)
-class ExportedImage:
-    """A synthetic image on disk: its name, its sample's id, its number of boxes."""
-
-    name: str
-    id: str
-    boxes: int
 
 
 class YoloExport(DataSetExport):
@@ -126,7 +114,7 @@ class YoloExport(DataSetExport):
             "images_per_epoch": listed + self.samples,
             "held_out_images": len(self.source.held_out_ids) if mixed else 0,
             "synthetic_share": self.samples / (listed + self.samples),
-            "record": str(self.folder / MANIFEST if mixed else self.record),
+            "record": str(self.record),
             "note": self.note,
         }
         if mixed:
@@ -135,122 +123,82 @@ class YoloExport(DataSetExport):
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def write(
-        self, folder: Path, reader: BankReader, rejected: Mapping[str, Any], reporter: Reporter
-    ) -> Mapping[str, Any]:
-        """See ``DataSetExport.write``."""
-        splits = self._write_real(folder)
-        ids = reader.ids()[: self.samples]
-        written = []
-        with reporter.task(len(ids), "write") as bar:
-            for number, sample_id in enumerate(ids):
-                written.append(self._write_sample(folder, number, reader.read(sample_id)))
+    def begin(self, folder: Path) -> Writer:
+        """See ``DataSetExport.begin``."""
+        return _ExportWriter(folder, self)
+
+    def items(self, reader: BankReader) -> Iterator[Item]:
+        """Yield the samples as eight-bit pictures."""
+        channels = len(self.source.schema.channels)
+        with self.request.reporter.task(self.samples, "write") as bar:
+            for number, sample in enumerate(map(reader.read, reader.ids()[: self.samples])):
+                picture = np.moveaxis(pixels(sample.image, channels), -1, 0)
+                image = np.asarray(picture / np.float32(255), np.float32)
+                name = f"synth_{number:0{len(str(self.samples))}d}"
+                boxes, facts = sample.boxes, dict(sample.provenance)
+                if boxes is not None and boxes.coords.shape[1] == 6:  # a volume of one slice
+                    boxes = Boxes(boxes.coords[:, [1, 2, 4, 5]], boxes.labels)
+                yield Item(name, image, boxes=boxes, part=SYNTHETIC, facts=facts)
                 bar.advance(1)
+
+    def made(self, reader: BankReader, rejected: Mapping[str, Any]) -> dict[str, Any]:
+        """Also say what the folder is, and warn its recipients."""
+        document = {**super().made(reader, rejected), "note": self.note}
         if self.content == "mixed":
-            real = [folder / "images" / REAL / n for n in splits.pop("train")] * self.repeats
-            synthetic = [folder / "images" / SYNTHETIC / f"{image.name}.png" for image in written]
-            lines = [str(self.folder / p.relative_to(folder)) for p in (*real, *synthetic)]
-            (folder / "train.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
-        (folder / "data.yaml").write_text(self._data_yaml(tuple(splits)), "utf-8")
-        manifest = self._manifest(reader, written, rejected) | {"files": hashes_of(folder)}
-        private = {
-            "data": self.source.name,
-            "data_file": str(self.source.file.path),
-            "boxes": reader.spec.samples.boxes,
-            "judged": not reader.spec.samples.keep_flawed,
-            **self.origins(reader, {image.name: image.id for image in written}),
-        }
-        if self.content == "mixed":
-            manifest |= private
-        else:
-            self.keep({**manifest, **private, "folder": str(self.folder)})
-        write_json_atomic(folder / MANIFEST, manifest)
-        return {
-            "ratio_of_images": manifest["images"],
-            "ratio_of_lesions": manifest["lesions"],
-            "lesion_free": len(manifest["lesion_free"]),
-        }
-
-    def _write_real(self, folder: Path) -> dict[str, list[str]]:
-        """Link real images and labels, and return the names of the image files by split."""
-        if self.content == "synthetic":
-            return {}
-        splits = {}
-        for split, images in parts(self.source).items():
-            if not images or (split == "train" and not self.repeats):
-                continue
-            home = REAL if split == "train" else split
-            splits[split] = names_of(images)
-            for name, image in zip(splits[split], images, strict=True):
-                place(image, name, folder / "images" / home, folder / "labels" / home)
-        splits.setdefault("train", [])
-        return splits
-
-    def _write_sample(self, folder: Path, number: int, sample: BankSample) -> ExportedImage:
-        if sample.boxes is None:
-            raise DataFault(
-                f"sample {sample.id}: has no boxes, expected a list of them, which may be empty; "
-                "take a generator that is asked for boxes, such as cpggan"
-            )
-        image = pixels(sample.image, len(self.source.schema.channels))
-        boxes, labels = corners(sample.boxes)
-        name = f"synth_{number:0{len(str(self.samples))}d}"
-        for part in ("images", "labels"):
-            (folder / part / SYNTHETIC).mkdir(parents=True, exist_ok=True)
-        flat = image[..., 0] if image.shape[2] == 1 else image
-        (folder / "images" / SYNTHETIC / f"{name}.png").write_bytes(
-            png_bytes(marked_pixels(flat), synthetic=True)
-        )
-        rows = as_rows(boxes[:, [1, 0, 3, 2]], labels, image.shape[:2])
-        (folder / "labels" / SYNTHETIC / f"{name}.txt").write_text(label_text(rows), "utf-8")
-        return ExportedImage(name, sample.id, len(boxes))
-
-    def _data_yaml(self, held_out: Sequence[str]) -> str:
-        """Return ``data.yaml`` with absolute paths, or relative ones for sharing."""
-        file = self.source.file
-        if self.content == "mixed":
-            where = {"path": str(self.folder), "train": "train.txt"}
-            where |= {split: f"images/{split}" for split in held_out}
-        else:
-            where = {"train": f"images/{SYNTHETIC}"}
-        document = {
-            **where,
-            "nc": len(file.names),
-            "names": dict(enumerate(file.names)),
-            "channels": file.channels,
-        }
-        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-
-    def _manifest(
-        self, reader: BankReader, written: Sequence[ExportedImage], rejected: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Return the manifest that may be shared: without names and numbers of source images."""
-        source, mixed = self.source, self.content == "mixed"
-        if not mixed:
-            rejected = names_in(reader.spec.lineage, source.schema).blanked(rejected)
-        counts = {"images": len(written), "lesions": sum(image.boxes for image in written)}
-        real = {
-            "images": self.repeats * len(source.train_ids),
-            "lesions": self.repeats * sum(len(source.image(c).rows) for c in source.train_ids),
-        }
-        document: dict[str, Any] = {
-            "gansynth": __version__,
-            KEY: not mixed,
-            "content": self.content,
-            "names": list(source.file.names),
-            **{
-                unit: {**({"real": real[unit]} if mixed else {}), "synthetic": count}
-                for unit, count in counts.items()
-            },
-            "lesion_free": [image.name for image in written if not image.boxes],
-            **self.made_by(reader),
-            "rejected": dict(rejected),
-            "note": self.note,
-        }
-        if mixed:
             document["ratio"] = str(self.mix_config.ratio)
             document["each_real_image_listed"] = self.repeats
         return document
+
+    def private(self, reader: BankReader) -> dict[str, Any]:
+        """Also name the data set's file."""
+        return {**super().private(reader), "data_file": str(self.source.file.path)}
+
+
+class _ExportWriter(YoloWriter):
+    """Also links real images, and counts both kinds."""
+
+    def __init__(self, folder: Path, export: YoloExport) -> None:
+        super().__init__(folder, export.source.schema, PictureOptions(window="0:1"))
+        self.export, self.home = export, export.folder
+        self.mixed, self.splits = export.content == "mixed", dict[str, list[str]]()
+        for split, images in parts(export.source).items() if self.mixed else ():
+            if not images or (split == "train" and not export.repeats):
+                continue
+            home = REAL if split == "train" else split
+            self.splits[split] = names_of(images)
+            for name, image in zip(self.splits[split], images, strict=True):
+                place(image, name, folder / "images" / home, folder / "labels" / home)
+
+    def where(self) -> dict[str, str]:
+        """Return absolute paths, or relative ones for sharing."""
+        if not self.mixed:
+            return {"train": f"images/{SYNTHETIC}"}
+        held_out = {split: f"images/{split}" for split in self.splits if split != "train"}
+        return {"path": str(self.home), "train": "train.txt", **held_out}
+
+    def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Also write ``train.txt`` and the counts."""
+        super().finish(about)
+        source, repeats = self.export.source, self.export.repeats
+        if self.mixed:
+            real = [f"images/{REAL}/{name}" for name in self.splits.get("train", ())] * repeats
+            drawn = sorted((self.folder / "images" / SYNTHETIC).glob("*.png"))
+            listed = [*real, *(f"images/{SYNTHETIC}/{path.name}" for path in drawn)]
+            lines = "".join(f"{self.home / name}\n" for name in listed)
+            (self.folder / "train.txt").write_text(lines, "utf-8")
+        images: dict[str, int] = {"synthetic": self.images.total()}
+        lesions: dict[str, int] = {"synthetic": self.boxes.total()}
+        if self.mixed:
+            images["real"] = repeats * len(source.train_ids)
+            lesions["real"] = repeats * sum(len(source.image(c).rows) for c in source.train_ids)
+        counts = {"names": list(source.file.names), "images": images, "lesions": lesions}
+        document = {**about, **counts, "lesion_free": self.lesion_free}
+        write_json_atomic(self.folder / MANIFEST, document)
+        return {
+            "ratio_of_images": images,
+            "ratio_of_lesions": lesions,
+            "lesion_free": len(self.lesion_free),
+        }
 
 
 def exact_counts(images: int, ratio: Ratio, *, nearest: bool = False) -> tuple[int, int]:

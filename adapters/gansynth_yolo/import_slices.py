@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import Field
 
 from gansynth.core.adapter import HostOptions
 from gansynth.core.host_commands import CommandReport, ImportRequest
 from gansynth.core.lineage import CaseRecord
-from gansynth.core.schema import Case, FloatArray
+from gansynth.core.schema import Case, FloatArray, Schema
 from gansynth.core.source import CaseSource, case_record
+from gansynth.core.writer import Item
 from gansynth.data.read_options import refuse_idle_read
-from gansynth.report.png import png_bytes, scaled
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors, whole_folder, write_json_atomic
 from gansynth.runtime.progress import counting
-from gansynth.runtime.version import __version__
+from gansynth.sampling.png_writer import PictureOptions
 from gansynth.sampling.run_source import open_source
-from gansynth_yolo.labels import as_rows, label_text
+from gansynth.sampling.writing import write
+from gansynth_yolo.writer import YoloWriter
 
-MANIFEST = "manifest.json"
 VOLUMES = "(.+)_z([0-9]+)"  # `--read volumes=` for the data sets written here
 DRAWN = 4096  # random pixels of each training slice to which the window is fitted
 PERCENTILES = (0.1, 99.9)
@@ -44,17 +43,12 @@ class ImportSettings(HostOptions):
 
 @dataclass
 class SliceImportReport:
-    """Counts of the written data set."""
+    """What was found before the data set was written."""
 
     folder: str
-    train: int = 0  # images of the fold's training volumes; `val` of its held-out ones
-    val: int = 0
-    boxes: dict[str, int] = field(default_factory=dict)
-    backgrounds: int = 0  # images without a box
     # slices of one constant value, and backgrounds beyond the requested share
     left_out: dict[str, int] = field(default_factory=lambda: {"constant": 0, "background": 0})
     window: Windows = ()  # for each channel the intensities mapped to 0 and to the largest number
-    clipped: float = 0.0  # share of pixels beyond the window
 
 
 def import_slices(request: ImportRequest, options: ImportSettings) -> CommandReport:
@@ -80,58 +74,47 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
     _check(source, options.bits)
     folder = Path(request.where)
     report = SliceImportReport(str(folder))
-    cases = {"train": source.train_ids, "val": source.held_out_ids}
-    total = 2 * len(cases["train"]) + len(cases["val"])
-    with counting(request.reporter, "import") as progress, whole_folder(folder) as temporary:
-        writer = _SliceWriter(source, temporary, options, request.seed, report)
-        writer.fit(_counted(cases["train"], 0, total, progress))
-        done = len(cases["train"])
-        for split, ids in cases.items():
-            for case_id in _counted(ids, done, total, progress):
-                writer.add(split, case_id)
-            done += len(ids)
-        writer.finish()
-        progress(total, total)
+    slices = _Slices(source, options, request.seed, report)
+    total = 2 * len(source.train_ids) + len(source.held_out_ids)
+    with counting(request.reporter, "import") as progress:
+        slices.fit(lambda number: progress(number, total))
+        text = ",".join(f"{low!r}:{high!r}" for low, high in report.window)
+        pictures = PictureOptions(bits=options.bits, window=text)
+        done = len(source.train_ids)
+        written = write(
+            lambda place: _ImportWriter(place, source.schema, pictures),
+            *(slices.items(lambda number: progress(done + number, total)), source.schema, folder),
+            made={
+                "dataset": source.name,
+                "fold": source.request.fold,
+                "host": dict(source.space.host),
+                "channels": list(source.schema.channels),
+                "volumes": VOLUMES,
+                "left_out": report.left_out,
+            },
+            files=True,
+        )
     data = str(folder / "data.yaml")
     then = ("check", f"yolo:{data}", "--read", f"volumes={VOLUMES}")
-    return CommandReport({**vars(report), "data": data}, then=then)
+    return CommandReport({**vars(report), **written, "data": data}, then=then)
 
 
-def _counted(
-    ids: tuple[str, ...], done: int, total: int, progress: Callable[[int, int], None]
-) -> Iterator[str]:
-    for number, case_id in enumerate(ids):
-        progress(done + number, total)
-        yield case_id
-
-
-class _SliceWriter:
-    """Writes one data set."""
+class _Slices:
+    """Chooses the slices of one data set."""
 
     def __init__(
-        self,
-        source: CaseSource,
-        folder: Path,
-        settings: ImportSettings,
-        seed: int,
-        report: SliceImportReport,
+        self, source: CaseSource, settings: ImportSettings, seed: int, report: SliceImportReport
     ) -> None:
-        self.source = source
-        self.folder = folder
-        self.settings = settings
+        self.source, self.settings, self.report = source, settings, report
         self.rng = np.random.default_rng(seed)
-        self.report = report
-        self.report.boxes = dict.fromkeys(source.schema.box_classes, 0)
-        self.rows: list[dict[str, Any]] = []
-        self.names: dict[str, str] = {}
-        self._pixels = self._beyond = 0
         self._empty: set[str] = set()
 
-    def fit(self, ids: Iterator[str]) -> None:
+    def fit(self, progress: Callable[[int], None]) -> None:
         """Fit the window to the training cases, and select the backgrounds to keep."""
         drawn: list[FloatArray] = []
         empty: list[str] = []
-        for case_id in ids:
+        for number, case_id in enumerate(self.source.train_ids):
+            progress(number)
             case = self.source.load(case_id)
             has_box = case.boxes is not None and len(case.boxes.labels) > 0
             if not has_box and case.image.min() < case.image.max():
@@ -151,100 +134,68 @@ class _SliceWriter:
         chosen = self.rng.permutation(len(empty))[: round(self.settings.backgrounds * len(empty))]
         self._empty = set(empty) - {empty[n] for n in chosen}
 
-    def add(self, split: str, case_id: str) -> None:
-        """Write one case, unless it is left out."""
-        if split == "train" and case_id in self._empty:
-            self.report.left_out["background"] += 1
-            return
-        case = self.source.load(case_id)
-        if case.image.min() == case.image.max():
-            self.report.left_out["constant"] += 1
-            return
-        record = case_record(self.source, case_id, lambda _: case)
-        self._write(split, case, record)
-
-    def _write(self, split: str, case: Case, record: CaseRecord) -> None:
-        name = file_name(case.id)
-        if name in self.names:
-            raise DataFault(
-                f"{self.source.name}: cases {self.names[name]!r} and {case.id!r} would both be "
-                f"called {name}, expected unique names; rename a case"
-            )
-        self.names[name] = case.id
-        pixels, beyond = scaled(case.image, self.report.window, self.settings.bits)
-        self._beyond += beyond
-        self._pixels += pixels.size
-        assert case.boxes is not None
-        rows = as_rows(case.boxes.coords, case.boxes.labels, case.image.shape[1:])
-        image = self.folder / "images" / split / f"{name}.png"
-        label = self.folder / "labels" / split / f"{name}.txt"
-        with disk_errors(image):
-            image.parent.mkdir(parents=True, exist_ok=True)
-            label.parent.mkdir(parents=True, exist_ok=True)
-            image.write_bytes(
-                png_bytes(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-            )
-            label.write_text(label_text(rows), "utf-8")
-        setattr(self.report, split, getattr(self.report, split) + 1)
-        self.report.backgrounds += not len(rows)
-        classes = [self.source.schema.box_classes[int(n)] for n in case.boxes.labels]
-        for box_class in classes:
-            self.report.boxes[box_class] += 1
-        self.rows.append(
-            {
-                "file": f"images/{split}/{name}.png",
-                "case": case.id,
-                "subject": record.subject,
-                "boxes": len(rows),
-                "sha256": record.sha256,
+    def items(self, progress: Callable[[int], None]) -> Iterator[Item]:
+        """Yield the cases that are not left out, under their files' names."""
+        names: dict[str, str] = {}
+        source, left_out = self.source, self.report.left_out
+        divided = {"train": source.train_ids, "val": source.held_out_ids}
+        parts = [(part, case_id) for part, ids in divided.items() for case_id in ids]
+        for number, (part, case_id) in enumerate(parts):
+            progress(number)
+            if part == "train" and case_id in self._empty:
+                left_out["background"] += 1
+                continue
+            case = source.load(case_id)
+            if case.image.min() == case.image.max():
+                left_out["constant"] += 1
+                continue
+            record = self._record(case)
+            name = file_name(case_id)
+            if name in names:
+                raise DataFault(
+                    f"{source.name}: cases {names[name]!r} and {case_id!r} would both be called "
+                    f"{name}, expected unique names; rename a case"
+                )
+            names[name] = case_id
+            assert case.boxes is not None
+            facts = {
+                **{"case": case_id, "subject": record.subject, "sha256": record.sha256},
+                **{"part": part, "boxes": len(case.boxes.labels)},
             }
-        )
+            yield Item(name, case.image, None, case.boxes, part=part, synthetic=False, facts=facts)
 
-    def finish(self) -> None:
-        """Write ``data.yaml``, ``subjects.csv`` and the manifest."""
-        if not any(row["boxes"] for row in self.rows if row["file"].startswith("images/train/")):
+    def _record(self, case: Case) -> CaseRecord:
+        return case_record(self.source, case.id, lambda _: case)
+
+
+class _ImportWriter(YoloWriter):
+    """Also writes ``subjects.csv``, and refuses a data set without boxes."""
+
+    def __init__(self, folder: Path, schema: Schema, options: PictureOptions) -> None:
+        super().__init__(folder, schema, options)
+        self.subjects, self.boxed = [("case", "subject")], False
+
+    def add(self, item: Item) -> None:
+        """Also note the subject."""
+        super().add(item)
+        self.subjects.append((f"{item.part}/{item.name}", str(item.facts["subject"])))
+        self.boxed = self.boxed or (item.part == "train" and bool(item.facts["boxes"]))
+
+    def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Also write the table of subjects."""
+        if not self.boxed:
             raise DataFault(
-                f"{self.source.name}: no training slice has a box, expected one at least; choose "
+                f"{about['dataset']}: no training slice has a box, expected one at least; choose "
                 "other --read slices=, or labels that are there: --read boxes="
             )
-        self.report.clipped = self._beyond / max(1, self._pixels)
-        names = self.source.schema.box_classes
-        document = {
-            "train": "images/train",
-            "val": "images/val",
-            "names": dict(enumerate(names)),
-            "nc": len(names),
-            "channels": len(self.report.window),
-        }
-        lines = ["case,subject"]
-        for row in self.rows:
-            case = Path(row["file"]).relative_to("images").with_suffix("").as_posix()
-            lines.append(f'{case},"{row["subject"]}"' if "," in row["subject"] else
-                         f"{case},{row['subject']}")  # fmt: skip
-        with disk_errors(self.folder):
-            text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-            (self.folder / "data.yaml").write_text(text, "utf-8")
-            (self.folder / "subjects.csv").write_text("\n".join(lines) + "\n", "utf-8")
-        write_json_atomic(self.folder / MANIFEST, self._manifest())
-
-    def _manifest(self) -> dict[str, Any]:
-        report = self.report
+        with open(self.folder / "subjects.csv", "w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream, lineterminator="\n").writerows(self.subjects)
+        written = super().finish(about)
         return {
-            "version": 1,
-            "gansynth": __version__,
-            "dataset": self.source.name,
-            "fold": self.source.request.fold,
-            "host": dict(self.source.space.host),
-            "channels": list(self.source.schema.channels),
-            "spacing": list(self.source.schema.spacing),
-            "bits": self.settings.bits,
-            "window": [list(pair) for pair in report.window],
-            "clipped": report.clipped,
-            "boxes": report.boxes,
-            "backgrounds": report.backgrounds,
-            "left_out": report.left_out,
-            "volumes": VOLUMES,
-            "images": self.rows,
+            **{part: self.images[part] for part in ("train", "val")},
+            "boxes": {name: self.boxes[name] for name in self.schema.box_classes},
+            "backgrounds": len(self.lesion_free),
+            "clipped": written["clipped"],
         }
 
 

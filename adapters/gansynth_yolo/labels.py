@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,13 +75,6 @@ def corners(rows: Rows, shape: Sequence[int]) -> FloatArray:
     low, high = rows[:, 1:3] - half, rows[:, 1:3] + half
     shares = np.clip(np.hstack([low[:, ::-1], high[:, ::-1]]), 0, 1)
     return (shares * np.tile(np.array(shape, np.float64), 2)).astype(np.float32)
-
-
-def as_rows(boxes: FloatArray, classes: npt.NDArray[Any], shape: Sequence[int]) -> Rows:
-    """Return rows of boxes (N, 4) ``ymin, xmin, ymax, xmax`` in pixels: inverse of ``corners``."""
-    shares = boxes.astype(np.float64) / np.tile(np.array(shape, np.float64), 2)
-    low, high = shares[:, 1::-1], shares[:, :1:-1]
-    return np.hstack([classes.reshape(-1, 1).astype(np.float64), (low + high) / 2, high - low])
 
 
 def label_text(rows: Rows) -> str:

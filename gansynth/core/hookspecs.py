@@ -69,6 +69,11 @@ def register_filters(register: Register) -> None:
 
 
 @hookspec
+def register_writers(register: Register) -> None:
+    """Register formats of samples on disk; ``load()`` returns the subclass of ``Writer``."""
+
+
+@hookspec
 def register_metrics(register: Register) -> None:
     """Register metrics that compare samples with real cases; ``load()`` returns a ``Metric``."""
 

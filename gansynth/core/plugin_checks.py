@@ -164,4 +164,5 @@ _BASES: dict[str, Callable[[], type[Any]]] = {
     "adapters": hookspecs.lazily("gansynth.core.adapter:Adapter"),
     "edits": hookspecs.lazily("gansynth.core.edit:Edit"),
     "filters": hookspecs.lazily("gansynth.core.filter:Filter"),
+    "writers": hookspecs.lazily("gansynth.core.writer:Writer"),
 }

@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from gansynth.core.filter import Filter
     from gansynth.core.generator import Generator
     from gansynth.core.metric import Metric
+    from gansynth.core.writer import Writer
 
 GROUP = "gansynth"
 KINDS = (
     *("generators", "adapters", "commands", "sources", "edits", "checks", "metrics", "recipes"),
-    *("filters", "arms"),
+    *("filters", "arms", "writers"),
 )
 
 
@@ -129,6 +130,11 @@ class Registry:
     def filter(self, name: str) -> type[Filter]:
         """Return the admission filter registered under a name (``faithful``)."""
         loaded: type[Filter] = self.load("filters", name)
+        return loaded
+
+    def writer(self, name: str) -> type[Writer]:
+        """Return the format of samples registered under a name (``nifti``)."""
+        loaded: type[Writer] = self.load("writers", name)
         return loaded
 
     def offers(self, plugin: str) -> dict[str, tuple[str, ...]]:

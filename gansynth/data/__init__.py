@@ -16,6 +16,11 @@ BUILT_IN = {
     ),
 }
 """Kind -> opener and check; imported on first use."""
+WRITERS = {
+    "nifti": "gansynth.data.nifti_writer:NiftiWriter",
+    "nnunet-raw": "gansynth.data.nifti_writer:RawWriter",
+    "png": "gansynth.sampling.png_writer:PngWriter",
+}
 
 
 @hookimpl
@@ -30,3 +35,10 @@ def register_checks(register: Register) -> None:
     """Register the checks of these kinds."""
     for kind, (_, check) in BUILT_IN.items():
         register(kind, lazily(check))
+
+
+@hookimpl
+def register_writers(register: Register) -> None:
+    """Register the formats of samples."""
+    for name, target in WRITERS.items():
+        register(name, lazily(target))

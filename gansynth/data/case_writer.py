@@ -108,13 +108,11 @@ def csv_text(boxes: Boxes, names: Sequence[str]) -> str:
 
 
 def yolo_lines(boxes: Boxes, size: Sequence[int]) -> str:
-    """``class x_centre y_centre width height`` as shares of the image; empty without boxes."""
-    height, width = size
-    lines = []
-    for (top, left, bottom, right), label in zip(
-        boxes.coords.astype(float).tolist(), boxes.labels.tolist(), strict=True
-    ):
-        middle = (left + right) / 2 / width, (top + bottom) / 2 / height
-        sides = (right - left) / width, (bottom - top) / height
-        lines.append(" ".join([str(label), *(f"{value:.8g}" for value in (*middle, *sides))]))
-    return "".join(f"{line}\n" for line in lines)
+    """``class x_centre y_centre width height`` as shares of the image; empty without boxes.
+
+    Values have six digits, and rounding does not move boxes beyond the image.
+    """
+    shares = boxes.coords.astype(np.float64) / np.tile(np.array(size, np.float64), 2)
+    low, high = shares[:, 1::-1], shares[:, :1:-1]
+    rows = zip(boxes.labels.tolist(), np.hstack([(low + high) / 2, high - low]), strict=True)
+    return "".join(f"{label} {' '.join(f'{n:.6f}' for n in row)}\n" for label, row in rows)

@@ -28,6 +28,7 @@ KINDS = {
     "edits": "edit",
     "filters": "filter",
     "metrics": "metric",
+    "writers": "format",
 }
 """Registered kind -> its name for users."""
 OTHERS: dict[str, tuple[str, str, type[BaseModel]]] = {
@@ -159,6 +160,8 @@ def _models_of(kind: str, name: str, loaded: Any) -> Iterator[tuple[str, type[Ba
         yield f"--data {name}:WHERE --read KEY=VALUE", getattr(loaded, "read_options", None)
     elif kind == "metrics":
         yield f"--metric {name}", None
+    elif kind == "writers":
+        yield f"gansynth sample RUN --format {name} --set KEY=VALUE", loaded.Options
     else:
         yield f"--{KINDS[kind]} {name}:KEY=VALUE,...", loaded.Options
 

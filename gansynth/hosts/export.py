@@ -1,8 +1,8 @@
 """Export of a data set that a target framework trains on without gansynth.
 
-The request is checked and a bank is filled. The adapter's writer fills a hidden folder beside the
-data set's place. One rename gives it its name. A killed export leaves the hidden folder. The same
-request continues there, sample by sample.
+The request is checked and a bank is filled in a hidden folder beside the data set's place; a killed
+export leaves it, and the same request continues there, sample by sample. The adapter's writer then
+writes the data set (``gansynth.sampling.writing``).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from gansynth.bank.reader import BankReader
 from gansynth.bank.sample_file import list_samples
 from gansynth.bank.spec import read_heartbeat
 from gansynth.core.host_commands import ExportRequest
 from gansynth.core.source import CaseSource
+from gansynth.core.synthetic import KEY
+from gansynth.core.writer import Item, Writer
 from gansynth.hosts.checks import learn_filters
 from gansynth.hosts.sample_source import find_sample_source
 from gansynth.runtime.errors import (
@@ -34,20 +34,14 @@ from gansynth.runtime.errors import (
 )
 from gansynth.runtime.files import (
     disk_errors,
-    publish_dir,
     read_json,
-    sha256_file,
     write_json_atomic,
 )
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.deidentify import (
-    SharedSamples,
-    forget_times,
-    record_of,
-    refuse_real_images,
-)
+from gansynth.sampling.deidentify import SharedSamples, record_of, refuse_real_images
 from gansynth.sampling.identifiers import names_in
 from gansynth.sampling.run import locked
+from gansynth.sampling.writing import PROVENANCE, write
 
 if TYPE_CHECKING:
     from gansynth.bank.producer_main import ProducerConfig
@@ -126,17 +120,40 @@ class DataSetExport(ABC):
         """Return a JSON document for the user."""
 
     @abstractmethod
-    def write(
-        self, folder: Path, reader: BankReader, rejected: Mapping[str, Any], reporter: Reporter
-    ) -> Mapping[str, Any]:
-        """Write the data set and its records, and return additions to ``describe``.
+    def begin(self, folder: Path) -> Writer:
+        """Return the writer of the data set, in an empty folder that is renamed afterwards."""
 
-        Args:
-            folder: an empty folder; renamed afterwards.
-            reader: the bank with the samples; it may hold more.
-            rejected: reason -> number of samples that the bank rejected.
-            reporter: shows progress.
+    @abstractmethod
+    def items(self, reader: BankReader) -> Iterator[Item]:
+        """Yield the synthetic cases, from the bank with the samples; it may hold more."""
+
+    def made(self, reader: BankReader, rejected: Mapping[str, Any]) -> dict[str, Any]:
+        """Return JSON of how the data set was made; without case names if it may be shared.
+
+        ``rejected``: reason -> number of samples that the bank rejected.
         """
+        edits = list(reader.spec.samples.edits or ())
+        if self.content == "synthetic":
+            names = names_in(reader.spec.lineage, self.source.schema)
+            edits, rejected = names.blanked(edits), names.blanked(rejected)
+        return {
+            KEY: self.content == "synthetic",
+            "content": self.content,
+            "generator": None if self.manifest is None else self.manifest["generator"],
+            "manifest_sha256": self.generator,
+            "edits": edits,
+            "seed": reader.spec.samples.seed,
+            "rejected": dict(rejected),
+        }
+
+    def private(self, reader: BankReader) -> dict[str, Any]:
+        """Return what the record of the data set alone tells: origins."""
+        return {
+            "data": self.source.name,
+            "boxes": reader.spec.samples.boxes,
+            "judged": not reader.spec.samples.keep_flawed,
+            "held_out": list(self.source.held_out_ids),
+        }
 
     def unsaid(self) -> int:
         """Return the number of synthetic cases if no option gives it."""
@@ -229,27 +246,25 @@ class DataSetExport(ABC):
         reporter = self.request.reporter
         if self.request.dry_run:
             return {"dry_run": True, **self.describe()}
-        with self._building(reporter) as folder:
+        with self._building(reporter):
             reader = self._fill(reporter)
             rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
-            with disk_errors(self.folder):
-                folder.mkdir()
-                if self.content == "synthetic":
-                    self._watch(reader, reporter)
-                details = self.write(folder, reader, rejected, reporter)
-                if self.content == "synthetic":
-                    forget_times(folder)
-            if self.mix_config.bank is None:
-                shutil.rmtree(reader.folder, ignore_errors=True)
-            publish_dir(folder, self.folder)
+            details = write(
+                self.begin,
+                *(self.items(reader), self.source.schema, self.folder),
+                made=self.made(reader, rejected),
+                shared=self._shared(reader, reporter) if self.content == "synthetic" else None,
+                lineage=reader.spec.lineage,
+                private=self.private(reader),
+                files=True,
+            )
         return {**self.describe(), **details, "rejected": rejected}
 
-    def _watch(self, reader: BankReader, reporter: Reporter) -> None:
+    def _shared(self, reader: BankReader, reporter: Reporter) -> SharedSamples:
         space = None if self.mix_config.run is None else self.mix_config.run.space
-        shared = SharedSamples(self.folder, self.source, space, reporter)
-        for sample in map(reader.read, reader.ids()[: self.samples]):
-            shared.add(sample.id, np.asarray(sample.image, np.float32), sample.provenance)
-        shared.finish()
+        maker = {} if self.manifest is None else {"generator": self.manifest["generator"]}
+        lineage = reader.spec.lineage
+        return SharedSamples(self.folder, self.source, space, lineage, maker, self.record, reporter)
 
     @property
     def build(self) -> Path:
@@ -257,16 +272,15 @@ class DataSetExport(ABC):
         return self.folder.with_name(f".{self.folder.name}.gansynth-export")
 
     @contextlib.contextmanager
-    def _building(self, reporter: Reporter) -> Iterator[Path]:
-        """Lock the hidden folder; its samples stay only if a retry may help."""
-        build, dataset = self.build, self.build / "dataset"
+    def _building(self, reporter: Reporter) -> Iterator[None]:
+        """Lock the hidden folder of the samples; they stay only if a retry may help."""
+        build = self.build
         with disk_errors(build):
             build.parent.mkdir(parents=True, exist_ok=True)
         with locked(build, "export under another name"):
             keep = False
             try:
-                shutil.rmtree(dataset, ignore_errors=True)
-                yield dataset
+                yield
             except IntegrityFault:
                 raise
             except GansynthError:
@@ -275,7 +289,8 @@ class DataSetExport(ABC):
                     reporter.say(f"{build}: keeps the samples so far; the same command goes on")
                 raise
             finally:
-                shutil.rmtree(dataset if keep else build, ignore_errors=True)
+                if not keep:
+                    shutil.rmtree(build, ignore_errors=True)
 
     def _fill(self, reporter: Reporter) -> BankReader:
         mix_config = self.mix_config
@@ -317,39 +332,13 @@ class DataSetExport(ABC):
             dtype="float32",
         )
 
-    # -- the records -----------------------------------------------------------------------------
-
     @property
     def record(self) -> Path:
-        """The file with the source cases of each sample, outside of the data set."""
+        """The file with the source cases of each sample; outside of a data set to be shared."""
         run = self.mix_config.run
+        if self.content == "mixed":
+            return self.folder / PROVENANCE
         return record_of(None if run is None else run.folder, self.folder)
-
-    def made_by(self, reader: BankReader) -> dict[str, Any]:
-        """Return generator and request of the samples; without case names if they may be shared."""
-        edits = list(reader.spec.samples.edits or ())
-        if self.content == "synthetic":
-            edits = names_in(reader.spec.lineage, self.source.schema).blanked(edits)
-        return {
-            "generator": None if self.manifest is None else self.manifest["generator"],
-            "manifest_sha256": self.generator,
-            "edits": edits,
-            "seed": reader.spec.samples.seed,
-        }
-
-    def origins(self, reader: BankReader, ids: Mapping[str, str]) -> dict[str, Any]:
-        """Return the provenance of each synthetic case, by its id in the bank; not to be shared."""
-        return {
-            "held_out": list(self.source.held_out_ids),
-            "lineage": reader.spec.lineage.to_json(),
-            "samples": {name: dict(reader.read(i).provenance) for name, i in ids.items()},
-        }
-
-    def keep(self, document: Mapping[str, Any]) -> None:
-        """Write the record that stays when the data set is shared."""
-        with disk_errors(self.record):
-            self.record.parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(self.record, document)
 
 
 def new_folder(name: str) -> Path:
@@ -360,12 +349,6 @@ def new_folder(name: str) -> Path:
             f"-o {folder}: exists already, expected a new folder; choose another, or remove it"
         )
     return folder
-
-
-def hashes_of(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder, by relative path; links are followed."""
-    files = (Path(here, name) for here, _, names in os.walk(folder) for name in names)
-    return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(files)}
 
 
 def resume_export(config: ProducerConfig, generator: str) -> None:

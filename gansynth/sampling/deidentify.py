@@ -19,18 +19,15 @@ from gansynth.core.schema import Sample
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.version import __version__
 from gansynth.sampling.copies import REPEATED, CopySearch
-from gansynth.sampling.dataset_writer import write_provenance
+from gansynth.sampling.identifiers import names_in
 
 if TYPE_CHECKING:
+    from gansynth.core.lineage import Lineage
     from gansynth.core.schema import FloatArray
     from gansynth.core.source import CaseSource
     from gansynth.core.space import Space
     from gansynth.runtime.progress import Reporter
-    from gansynth.sampling.identifiers import Identifiers
-    from gansynth.sampling.run import Run
-    from gansynth.sampling.sampler import Sampler
 
-TIME = 315_532_800  # 1980-01-01, in seconds since 1970: the date of shared files
 REAL = frozenset({"lesion", "background", "image", "channels"})
 """A generator that heeds one of these keeps parts of real images (``Generator.conditioned_on``)."""
 MOST_REPEATED = 0.02
@@ -49,24 +46,17 @@ def check_new(out: Path) -> None:
         )
 
 
-def forget_times(folder: Path) -> None:
-    """Set the date of a folder and its content to 1980-01-01.
-
-    Raises:
-        OSError: a date cannot be set.
-    """
-    for path in (*folder.rglob("*"), folder):
-        os.utime(path, (TIME, TIME))
-
-
 class SharedSamples:
-    """Watches the samples of a folder for sharing; every writer of such a folder has one.
+    """Watches the samples of a folder for sharing, and tells what its files may say of them.
 
     Args:
         out: the folder, for messages.
         source: the training cases, in the samples' space.
         space: the generator's own space, if known.
-        drawer: draws the samples; the source cases are then written into its run.
+        lineage: whose names are removed from texts.
+        maker: ``run`` and ``generator`` of the samples.
+        record: the file that keeps their origins, outside of the folder.
+        labels_given: whether label maps are training cases' own unless edited.
     """
 
     def __init__(
@@ -74,16 +64,22 @@ class SharedSamples:
         out: Path,
         source: CaseSource,
         space: Space | None,
+        lineage: Lineage,
+        maker: Mapping[str, Any],
+        record: Path,
         reporter: Reporter,
-        drawer: Sampler | None = None,
+        labels_given: bool = False,
     ) -> None:
         self.out, self.source, self.space, self.reporter = out, source, space, reporter
-        self.drawer = drawer
-        self.origins: dict[str, Mapping[str, Any]] = {}
+        self.lineage, self.maker, self.record = lineage, maker, record
+        self.labels_given, self.unedited = labels_given, 0
+        self.names = names_in(lineage, source.schema)
         self.search, self.searched = CopySearch(), list[str]()
 
-    def add(self, name: str, image: FloatArray, provenance: Mapping[str, Any]) -> None:
-        """Take a sample in the source's space, before it is written.
+    def add(self, name: str, image: FloatArray, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        """Take a sample in the source's space; return the shareable part of its provenance.
+
+        This has no case, no place, no edit's parameters.
 
         Raises:
             IntegrityFault: it repeats a real image, or nothing has measured whether it does.
@@ -99,16 +95,23 @@ class SharedSamples:
                 f"image that its condition shows, expected at most {MOST_REPEATED:.0%}; nothing is "
                 "written. Fit a generator that draws whole images, or keep its samples"
             )
-        self.origins[name] = provenance
         if len(self.searched) < SEARCHED:
             self.searched.append(name)
             self.search.add(image)
+        edits = provenance.get("edits", ())
+        self.unedited += all(step["edit"] == "identity" for step in edits)
+        told = {key: provenance[key] for key in ("class", "reject_reason") if provenance.get(key)}
+        return {
+            "sample": provenance.get("index"),
+            "seed": provenance.get("seed"),
+            **self.maker,
+            "gansynth": __version__,
+            "edits": self.names.blanked([step["edit"] for step in edits]),
+            **self.names.blanked(told),
+        }
 
-    def finish(self) -> None:
-        """Search for some of the samples in all training cases, and warn of those found.
-
-        Label maps that are unedited training cases are reported, too.
-        """
+    def finish(self, samples: int) -> None:
+        """Search for some of the samples in all training cases; warn of copies, and of own maps."""
         space = self.space
         with self.reporter.task(len(self.source.train_ids), "compare") as bar:
             for case in map(self.source.load, self.source.train_ids) if self.searched else ():
@@ -129,45 +132,12 @@ class SharedSamples:
                 f"a place of a training case as copies do (from {ALIKE}): {', '.join(found[:3])}. "
                 "Look at them before you share them, see: gansynth sample --nearest"
             )
-        if (drawer := self.drawer) is None:
-            return
-        record = record_of(drawer.run.folder, self.out)
-        write_provenance(record, self.origins, drawer.lineage, self.out)
-        conditioned = "labels" in drawer.run.generator.conditioned_on
-        if same := sum(map(unedited, self.origins.values())) if conditioned else 0:
+        if self.labels_given and self.unedited:
             self.reporter.warn(
-                f"{self.out}: {same} of {len(self.origins)} label maps are training cases' own, "
+                f"{self.out}: {self.unedited} of {samples} label maps are training cases' own, "
                 "not edited: they show a patient's anatomy. Draw with --edit, see: gansynth help "
                 "sharing"
             )
-
-
-def check_sharing(drawer: Sampler, out: Path, option: str, reporter: Reporter) -> SharedSamples:
-    """Refuse to write samples into a folder for sharing; else return what watches them."""
-    check_new(out)
-    run = drawer.run
-    refuse_real_images(real_parts(run), run.folder, option, f"leave {option} out, and keep them")
-    return SharedSamples(out, drawer.source, run.space, reporter, drawer)
-
-
-def shareable(run: Run, sample: Sample, names: Identifiers) -> dict[str, Any]:
-    """Return the shareable part of a provenance: no case, no place, no edit's parameters."""
-    provenance = sample.provenance
-    document = {
-        "sample": provenance["index"],
-        "seed": provenance["seed"],
-        "run": run.run_id,
-        "generator": run.generator.name,
-        "gansynth": __version__,
-        "edits": names.blanked([step["edit"] for step in provenance.get("edits", ())]),
-    }
-    told = {key: provenance[key] for key in ("class", "reject_reason") if provenance.get(key)}
-    return {**document, **names.blanked(told)}
-
-
-def unedited(provenance: Mapping[str, Any]) -> bool:
-    """Return whether the requested label map is a training case's, unchanged."""
-    return all(step["edit"] == "identity" for step in provenance.get("edits", ()))
 
 
 def record_of(run: Path | None, out: Path) -> Path:

@@ -4,43 +4,47 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gansynth.conditions.condition_source import open_base
+from gansynth.core.registry import installed
 from gansynth.core.resample import pick
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource
+from gansynth.core.writer import Item, Writer, WriterOptions
 from gansynth.data.case_writer import file_name
+from gansynth.data.nifti_writer import NiftiWriter
 from gansynth.data.views import draws_labels, given_channels
 from gansynth.metrics.comparison import Measured, load_metrics, measure
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import folder_name, whole_folder
+from gansynth.runtime.files import folder_name
+from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.dataset_writer import DatasetWriter, made_by
 from gansynth.sampling.deidentify import (
     SharedSamples,
     check_new,
-    check_sharing,
-    forget_times,
+    real_parts,
     record_of,
-    shareable,
+    refuse_real_images,
 )
-from gansynth.sampling.identifiers import names_in
 from gansynth.sampling.inspect import ROWS, write_interpolation, write_nearest
 from gansynth.sampling.label_maps import LabelMapSampler, viewed
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.png_export import TOLD, PngOptions, check_export, export_pictures
 from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.sampling.replay import noted, regenerate, settings_of
 from gansynth.sampling.run import Run
 from gansynth.sampling.run_source import open_moved
 from gansynth.sampling.sampler import Sampler
+from gansynth.sampling.writing import check_writer, intensities_of, write
 
+AT_ONCE = 16  # slices generated at once
+TOLD = 3  # kinds of flaws that a warning lists, the most common ones
 NUMBER = 16  # default number of samples
 SHEET = 32  # most samples on a preview grid
 COMPARED = 512  # most samples whose nearest training case is searched
@@ -55,7 +59,9 @@ def sample_run(
     interpolate: int | None = None,
     rows: int = ROWS,
     nearest: bool = False,
-    png: PngOptions | None = None,
+    kind: str = "nifti",
+    settings: Mapping[str, str] | None = None,
+    keep_flawed: bool = False,
     request: SampleRequest | None = None,
     for_sharing: bool = False,
     device: str = "auto",
@@ -63,23 +69,26 @@ def sample_run(
     root: str | None = None,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Write ``n`` samples of a run as a data set, NIfTI or PNG, with optional preview grids.
+    """Write ``n`` samples of a run in a registered format, with optional preview grids.
 
     A run that generates label maps of images writes those, case by case: ``predict_cases``.
 
-    Preview grids with real cases show patients. With PNG files and for sharing they are written
-    into the run folder; nearest cases always are.
+    Preview grids with real cases show patients. With files for sharing they are written into the
+    run folder; nearest cases always are.
 
     Args:
         n: number of samples; None is 16, or every case of images for label maps.
-        out: a new folder for the data set (``DatasetWriter``). None is ``RUN/samples/seed-S``, with
-            classes ``seed-S-CLASS``, which is overwritten. With ``png`` it is ``seed-S-png``, for
-            sharing ``seed-S-shared``, which must not exist.
+        out: a new folder for the data set. None is ``RUN/samples/seed-S``, with classes
+            ``seed-S-CLASS``, which is overwritten. Of another format than NIfTI it is
+            ``seed-S-FORMAT``, for sharing ``seed-S-shared``, which must not exist.
         sheet: also write ``sheet.png``: samples beside real cases.
         interpolate: also write ``interpolation.png``, with so many samples from latent to latent.
         rows: pairs of latents there.
         nearest: also write ``nearest.png``: samples beside their nearest training cases.
-        png: write PNG files with a manifest instead of NIfTI files.
+        kind: a registered format (``Writer``).
+        settings: its options.
+        keep_flawed: also write samples that the generator itself rejects, where a format leaves
+            them out.
         request: conditions and filters of the samples; None for the defaults.
         for_sharing: the files will be shared, as those of ``png`` always may be. The source cases
             are written into the run folder alone. Generators that keep parts of real images are
@@ -91,14 +100,17 @@ def sample_run(
         A JSON-able report: files written, preview grids, seconds per sample.
 
     Raises:
-        UsageFault: a request that the run does not support, or real images would be shared.
+        UsageFault: a request that the run or the format does not support, or real images would be
+            shared.
         IntegrityFault: a sample for sharing repeats a real image.
     """
+    writer_class = installed().writer(kind)
+    chosen = read_settings(writer_class.Options, settings or {}, kind)
     opened = load_run(run, device)
     source = open_moved(opened, data, root)
     request = request or SampleRequest()
-    if draws_labels(opened.generator.options) and png is None:
-        options: dict[str, Any] = {
+    if draws_labels(opened.generator.options) and not writer_class.for_sharing:
+        idle: dict[str, Any] = {
             "--edit": request.edits,
             "--class": request.classes,
             "--boxes": request.boxes,
@@ -110,51 +122,133 @@ def sample_run(
             "--interpolate": interpolate,
             "--deidentify": for_sharing,
         }
-        for option in (option for option, value in options.items() if value):
+        for option in (option for option, value in idle.items() if value):
             raise UsageFault(
                 f"{option}: {run} draws label maps of images and keeps the images; expected "
-                f"--condition-source SOURCE, -n, -o and --sheet alone. Leave {option} out"
+                f"--condition-source SOURCE, --format, -n, -o and --sheet alone. Leave {option} out"
             )
         place = new_place(out, run / "samples" / "label-maps")
         return predict_cases(
             *(opened, source, place, n),
+            writer_class=writer_class,
+            options=chosen,
             conditions=request.conditions,
             sheet=sheet,
             anew=out is None,
             reporter=reporter,
         )
     n = NUMBER if n is None else n
-    option = "--format png" if png is not None else "--deidentify" if for_sharing else ""
+    sharing = for_sharing or writer_class.for_sharing
     drawer = Sampler(opened, source, request, reporter)
-    drawer.measured = bool(option)
+    drawer.measured = sharing
     name = "-".join((f"seed-{request.seed}", *map(folder_name, request.classes or ())))
     usual = run / "samples" / name
-    kind = "-png" if png is not None else "-shared" if for_sharing else ""
-    place = new_place(out, usual.with_name(f"{name}{kind}"))
-    sheets = usual if kind else place
-    report: dict[str, Any] = {"data": source.name, "fold": source.request.fold}
-    if png is not None:
-        check_export(drawer, place)
-    shared = check_sharing(drawer, place, option, reporter) if option else None
+    ending = f"-{kind}" if kind != "nifti" else "-shared" if for_sharing else ""
+    place = new_place(out, usual.with_name(f"{name}{ending}"))
+    sheets = usual if sharing else place
+    schema = replace(source.schema, spacing=drawer.sampler.cases.schema.spacing)
+    if opened.generator.schema.ndim == 2 and 3 not in writer_class.ndim:
+        schema = opened.space.generator_schema(source.schema)
+    check_writer(writer_class, chosen, replace(schema, axes=opened.generator.schema.axes), run)
+    if ending:
+        check_new(place)
+    shared = None
+    if sharing:
+        option = "--deidentify" if for_sharing else f"--format {kind}"
+        keep = f"leave {option} out, and keep them"
+        refuse_real_images(real_parts(opened), run, option, keep)
+        shared = SharedSamples(
+            *(place, source, opened.space, drawer.lineage),
+            {"run": opened.run_id, "generator": opened.generator.name},
+            record_of(run, place),
+            reporter,
+            labels_given="labels" in opened.generator.conditioned_on,
+        )
     if interpolate is not None:  # refused before anything is generated
         drawer.interpolate(0, interpolate)
-    drawn: list[Sample] = []
-    if png is not None and shared is not None:
-        report |= export_pictures(drawer, n, place, png, reporter, shared)
-    else:
-        anew = out is None and not kind
-        report |= _write_volumes(drawer, n, place, anew, reporter, drawn, shared)
+    drawn = _Drawn(drawer, n, writer_class, keep_flawed, reporter)
+    about = {"run": opened.run_id, "generator": opened.generator.name}
+    about |= {"manifest_sha256": opened.manifest_sha256}
+    about |= {} if sharing else {"of": source.name}
+    written = write(
+        lambda folder: writer_class(folder, schema, chosen, partial(intensities_of, source)),
+        *(drawn.items(), schema, place),
+        # The source has normalised the channels; normalising again would change them.
+        made={"normalised": True, "drawn_by": about},
+        shared=shared,
+        lineage=drawer.lineage,
+        anew=out is None and not ending,
+    )
+    report = {"data": source.name, "fold": source.request.fold, **drawn.report(place), **written}
     if shared is not None:
-        report["record"] = str(record_of(run, place))
+        report["record"] = str(shared.record)
     if interpolate is not None:
         report["interpolation"] = write_interpolation(drawer, sheets, rows, interpolate)
     if sheet:
-        drawn = drawn or drawer.draw(0, min(n, SHEET))
-        report["sheet"] = str(write_sheet(sheets / "sheet.png", drawer, drawn))
+        samples = drawn.first or drawer.draw(0, min(n, SHEET))
+        report["sheet"] = str(write_sheet(sheets / "sheet.png", drawer, samples))
     if nearest:
         samples = [drawer.draw_raw(index, 1)[0] for index in range(min(n, COMPARED))]
         report["nearest"] = write_nearest(drawer, samples, usual, reporter)
     return report
+
+
+class _Drawn:
+    """Draws samples as items to write, and counts those that were rejected."""
+
+    def __init__(
+        self,
+        drawer: Sampler,
+        n: int,
+        writer_class: type[Writer],
+        keep_flawed: bool,
+        reporter: Reporter,
+    ) -> None:
+        self.drawer, self.n, self.reporter = drawer, n, reporter
+        self.kept = keep_flawed or writer_class.flawed
+        self.batch = 1 if 3 in writer_class.ndim else min(AT_ONCE, n)
+        self.seconds, self.written = 0.0, 0
+        self.reject_reasons = Counter[str]()
+        self.first: list[Sample] = []
+
+    def items(self) -> Iterator[Item]:
+        """Yield them."""
+        settings = settings_of(self.drawer, self.batch, "float32")
+        with self.reporter.task(self.n, "sample") as bar:
+            for start in range(0, self.n, self.batch):
+                began = time.perf_counter()
+                samples = self.drawer.draw(start, self.batch)[: self.n - start]
+                self.seconds += time.perf_counter() - began
+                for sample in (noted(sample, settings) for sample in samples):
+                    bar.advance(1)
+                    facts = sample.provenance
+                    if reject_reason := facts.get("reject_reason"):
+                        self.reject_reasons[reject_reason_of(str(reject_reason))] += 1
+                    if len(self.first) < SHEET:
+                        self.first.append(sample)
+                    if reject_reason and not self.kept:
+                        continue
+                    self.written += 1
+                    name = f"sample-{facts['index']:04d}"
+                    yield Item(name, sample.image, sample.labels, sample.boxes, facts=facts)
+
+    def report(self, out: Path) -> dict[str, Any]:
+        """Return counts for the user, and warn of rejected samples."""
+        rejected = self.reject_reasons.total()
+        if rejected:
+            common = self.reject_reasons.most_common(TOLD)
+            counts = "; ".join(f"{count} x {reason}" for reason, count in common)
+            outcome = "" if self.kept else ", and are left out; --keep-flawed keeps them"
+            self.reporter.warn(
+                f"{out}: {rejected} of {self.n} samples fail admission{outcome}: {counts}"
+            )
+        return {
+            "folder": str(out),
+            "samples": self.written,
+            "rejected": rejected,
+            "reject_reasons": dict(self.reject_reasons),
+            "seconds_per_sample": self.seconds / max(self.n, 1),
+        }
 
 
 def write_sheet(path: Path, drawer: Sampler, samples: Sequence[Sample]) -> Path:
@@ -164,70 +258,20 @@ def write_sheet(path: Path, drawer: Sampler, samples: Sequence[Sample]) -> Path:
     return write_sample_grid(path, samples, real, drawer.sampler.schema, given_channels=given)
 
 
-def _write_volumes(
-    drawer: Sampler,
-    n: int,
-    out: Path,
-    anew: bool,
-    reporter: Reporter,
-    drawn: list[Sample],
-    shared: SharedSamples | None,
-) -> dict[str, Any]:
-    """Write samples as a data set; the first go into ``drawn``, those for sharing to ``shared``."""
-    seconds, reject_reasons = 0.0, Counter[str]()
-    settings = settings_of(drawer, 1, "float32")
-    names = names_in(drawer.lineage, drawer.source.schema)
-    schema = replace(drawer.source.schema, spacing=drawer.sampler.cases.schema.spacing)
-    made = made_by(drawer.run, drawer.source if shared is None else None)
-    with whole_folder(out, anew=anew) as folder:
-        writer = DatasetWriter(folder, schema, made)
-        with reporter.task(n, "sample") as bar:
-            for index in range(n):
-                began = time.perf_counter()
-                sample = noted(drawer.draw(index, 1)[0], settings)
-                seconds += time.perf_counter() - began
-                if reject_reason := sample.provenance.get("reject_reason"):
-                    reject_reasons[reject_reason_of(str(reject_reason))] += 1
-                name = f"sample-{index:04d}"
-                facts = sample.provenance
-                if shared is not None:
-                    shared.add(name, sample.image, sample.provenance)
-                    facts = shareable(drawer.run, sample, names)
-                writer.add(name, sample.image, sample.labels, sample.boxes, provenance=facts)
-                if index < SHEET:
-                    drawn.append(sample)
-                bar.advance(1)
-        writer.finish(drawer.lineage if shared is None else None)
-        if shared is not None:
-            shared.finish()
-            forget_times(folder)
-    if reject_reasons:
-        counts = "; ".join(
-            f"{count} x {reject_reason}"
-            for reject_reason, count in reject_reasons.most_common(TOLD)
-        )
-        reporter.warn(f"{out}: {reject_reasons.total()} of {n} samples fail admission: {counts}")
-    return {
-        "folder": str(out),
-        "samples": n,
-        "rejected": reject_reasons.total(),
-        "reject_reasons": dict(reject_reasons),
-        "seconds_per_sample": seconds / max(n, 1),
-    }
-
-
 def predict_cases(
     run: Run,
     source: CaseSource,
     out: Path,
     n: int | None,
     *,
+    writer_class: type[Writer],
+    options: WriterOptions,
     conditions: Mapping[str, Any] | None = None,
     sheet: bool = False,
     anew: bool = False,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Generate the label map of each case, and write a data set that ``nifti:`` reads.
+    """Generate the label map of each case, and write both in a registered format.
 
     Images are the channels that the run takes, in their files' own units. Images and label maps
     have the grid of the case's own files, if it has some. A chain would generate the same label
@@ -244,25 +288,36 @@ def predict_cases(
     cases = run_source if conditions is None else open_base(conditions, run_source, labelled=False)
     ids = cases.train_ids[:n]
     labeller, pairs = LabelMapSampler(run, cases.schema), list[tuple[Sample, Case]]()
-    began = time.perf_counter()
+    began, affine = time.perf_counter(), None
     schema = replace(cases.schema, labels=run.schema.labels)
-    made = {"drawn_by": made_by(run, cases)["drawn_by"]}
-    with whole_folder(out, anew=anew) as folder, reporter.task(len(ids), "label maps") as bar:
-        writer = DatasetWriter(folder, schema, made, synthetic=False)
-        for case_id in ids:
-            case = cases.load(case_id)
-            labels = labeller.draw(case, cases.schema)
-            image, volume, affine = case.image, labels, None
-            files = cases.files(case_id)
-            if files is not None and files.shape is not None and files.arrays is not None:
-                (image, _), volume, affine = files.arrays(), pick(labels, files.shape), files.affine
-                if len(files.shape) == 2:
-                    image, volume = image[:, None], volume[None]
-            writer.add(file_name(case_id), image, volume, affine=affine)
-            if sheet and len(pairs) < SHEET:
-                pairs.append((Sample(case.image, labels), case))
-            bar.advance(1)
-        writer.finish()
+    check_writer(writer_class, options, schema, cases.name)
+
+    def items() -> Iterator[Item]:
+        nonlocal affine
+        with reporter.task(len(ids), "label maps") as bar:
+            for case_id in ids:
+                case = cases.load(case_id)
+                labels = labeller.draw(case, cases.schema)
+                image, volume, affine = case.image, labels, None
+                files = cases.files(case_id)
+                if files is not None and files.shape is not None and files.arrays is not None:
+                    (image, _), volume = files.arrays(), pick(labels, files.shape)
+                    affine = files.affine
+                    if len(files.shape) == 2:
+                        image, volume = image[:, None], volume[None]
+                yield Item(file_name(case_id), image, volume, affine=affine, synthetic=False)
+                if sheet and len(pairs) < SHEET:
+                    pairs.append((Sample(case.image, labels), case))
+                bar.advance(1)
+
+    about = {"run": run.run_id, "generator": run.generator.name}
+    about |= {"manifest_sha256": run.manifest_sha256, "of": cases.name}
+    write(
+        lambda folder: writer_class(folder, schema, options, partial(intensities_of, cases)),
+        *(items(), schema, out),
+        made={"drawn_by": about},
+        anew=anew,
+    )
     if ids and affine is None:
         reporter.warn(
             f"{out}: label maps lie on the grid of the arrays that {cases.name} reads, which knows "
@@ -302,12 +357,15 @@ def replay_run(
     place = new_place(out, run / "samples" / "replay")
     again = regenerate(run, record, device=device, root=root)
     sample, provenance = again.sample, again.sample.provenance
+    name = f"sample-{provenance['index']:04d}"
+    item = Item(name, sample.image, sample.labels, sample.boxes, facts=provenance)
     made = {"normalised": True, "drawn_by": {"run": provenance["run"]}}
-    with whole_folder(place, anew=out is None) as folder:
-        writer = DatasetWriter(folder, again.schema, made)
-        name = f"sample-{provenance['index']:04d}"
-        writer.add(name, sample.image, sample.labels, sample.boxes, provenance=provenance)
-        writer.finish()
+    write(
+        lambda folder: NiftiWriter(folder, again.schema),
+        *([item], again.schema, place),
+        made=made,
+        anew=out is None,
+    )
     if again.differs:
         reporter.warn(again.differs)
     report = {"folder": str(place), "sample": provenance["index"], "seed": provenance["seed"]}

@@ -9,6 +9,7 @@ from gansynth.testing.case_readers import check_edit, check_filter
 from gansynth.testing.generators import check_generator
 from gansynth.testing.report import Check, ConformanceReport
 from gansynth.testing.toy import ToySource
+from gansynth.testing.writers import check_writer
 
 __all__ = [
     "Check",
@@ -18,4 +19,5 @@ __all__ = [
     "check_edit",
     "check_filter",
     "check_generator",
+    "check_writer",
 ]

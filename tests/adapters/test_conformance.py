@@ -379,7 +379,7 @@ def test_the_record_of_an_export_has_its_lineage_and_the_held_out_cases(exported
     source, record = exported.kit.adapter().source, exported.record
     assert [case["id"] for case in record["lineage"]["cases"]] == list(source.train_ids)
     assert record["held_out"] == list(source.held_out_ids)
-    told = record["slots" if exported.kit.host == "deepmedic" else "samples"]
+    told = record["samples"]
     assert {one["case"] for one in told.values()} <= set(source.train_ids)
     assert len(told) == {"nnunet": 2, "deepmedic": 2, "yolo": 8}[exported.kit.host]
     own = "gansynth.json" if exported.kit.host == "nnunet" else "manifest.json"
@@ -389,7 +389,7 @@ def test_the_record_of_an_export_has_its_lineage_and_the_held_out_cases(exported
 @pytest.mark.parametrize("exported", ["deepmedic", "yolo"], indirect=True)
 def test_the_manifest_has_the_hash_of_every_other_file(exported):
     target = exported.kit.target
-    files = [p for p in target.rglob("*") if p.is_file() and p.name != "manifest.json"]
+    files = [p for p in target.rglob("*") if p.is_file() and p.name != "provenance.json"]
     assert exported.record["files"] == {str(p.relative_to(target)): sha256_file(p) for p in files}
 
 

@@ -60,22 +60,25 @@ def test_boxes_are_jittered_unless_told_otherwise(sample, tmp_path, more, by):
     assert told(tmp_path / "out", 0)["by"] == by
 
 
-def test_pictures_come_with_lines_for_a_detector_and_overlays_show_boxes(sample, tmp_path):
+def test_pictures_come_with_boxes_and_overlays_show_them(sample, tmp_path):
     out = tmp_path / "out"
-    sample(6, "--format", "png", "--overlay", "--boxes", "training")
-    assert (out / "classes.txt").read_text() == "metastasis\n"
-    found = open_source(SourceRequest("yolo", str(out)))
-    assert (len(found.train_ids), len(found.held_out_ids)) == (5, 1)
-    assert found.schema.box_classes == ("metastasis",)
-    for row in json.loads((out / "manifest.json").read_text())["samples"]:
-        lines = (out / "labels" / f"{row['case']}.txt").read_text().splitlines()
-        overlay = read_picture(out / row["overlay"][0]["file"], "image").astype(int)
+    sample(6, "--format", "png", "--set", "overlay=yes", "--boxes", "training")
+    for row in csv.DictReader((out / "manifest.csv").read_text().splitlines()):
+        overlay = read_picture(out / row["overlay"], "image").astype(int)
         assert np.ptp(overlay.reshape(3, -1) if len(overlay) == 3 else overlay, 0).any()
-        for line, entry in zip(lines, row["boxes"], strict=True):
-            label, x, y, width, height = (float(word) for word in line.split())
-            edges = [y - height / 2, x - width / 2, y + height / 2, x + width / 2]
-            assert (label, entry["label"]) == (0, "metastasis")
-            assert np.allclose(np.array(edges) * 48, entry["box"], atol=0.01)
+        assert row["boxes"].startswith("metastasis:") or not row["boxes"]
+
+
+def test_a_detectors_format_has_boxes_and_a_fifth_for_validation(sample, tmp_path):
+    told = sample(6, "--format", "yolo", "--boxes", "training")
+    found: Any = open_source(SourceRequest("yolo", str(tmp_path / "out"), synthetic="run"))
+    assert (len(found.train_ids), len(found.held_out_ids)) == (4, 2)
+    assert found.schema.box_classes == ("metastasis",)
+    kept = json.loads((tmp_path / "out" / "provenance.json").read_text())["samples"]
+    for case_id in found.train_ids:
+        wanted = replay(kept[case_id.rpartition("/")[2]]["boxes"]).coords
+        assert np.allclose(found.image(case_id).boxes, wanted, atol=1e-3)
+    assert told["samples"] == 6
 
 
 def test_a_slip_in_a_list_is_found_before_anything_is_opened(refuse, tmp_path):

@@ -69,11 +69,11 @@ def test_what_is_written_is_a_good_data_set(imported, tmp_path):
     np.testing.assert_allclose(source.image(case).boxes, [[4, 6, 9, 14], [12, 3, 15, 6]], atol=1e-4)
     assert source.place(case) == ("b_1", 3)
     assert source.image(case.replace("z003", "z000")).label.read_text() == ""
-    # The manifest says where each image is from.
-    document = read_json(tmp_path / "out" / "manifest.json")
+    # The record says where each image is from.
+    document = read_json(tmp_path / "out" / "provenance.json")
     assert document["volumes"] == VOLUMES
     assert document["host"]["slices"]["boxes"] == {"of": {"lesion": [1, 2]}, "least": 1}
-    [row] = [row for row in document["images"] if row["file"].endswith("/a_2_z003.png")]
+    row = document["samples"]["a_2_z003"]
     assert (row["case"], row["subject"], row["boxes"]) == ("a_2/axi003", "a", 2)
     assert len(row["sha256"]) == 64
 

@@ -16,12 +16,14 @@ from gansynth.core.lineage import CaseRecord, Lineage, claim, guard, matches
 from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource, SourceRequest, case_records, lineage_of
 from gansynth.core.synthetic import is_marked
+from gansynth.core.writer import Item
 from gansynth.data.h5 import write_h5
+from gansynth.data.nifti_writer import NiftiWriter
 from gansynth.report.png import png_bytes
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import read_nifti
-from gansynth.sampling.dataset_writer import DatasetWriter
 from gansynth.sampling.run_source import open_source
+from gansynth.sampling.writing import write as write_items
 from tests.conftest import DATA
 
 SHAPE = (28, 32, 24)
@@ -228,15 +230,14 @@ def test_the_claim_says_what_could_be_compared(host):
 @pytest.fixture
 def samples(tmp_path) -> Path:
     """Three samples as ``gansynth sample`` writes them."""
-    (tmp_path / "samples").mkdir()
     schema = Schema(("T1",), {"background": 0, "tumour": 1}, (1.0, 1.0, 1.0))
-    writer = DatasetWriter(tmp_path / "samples", schema, {})
+    items, out = [], Path(tmp_path / "samples")
     for number in range(3):
         volumes, labels = person(200 + number, 1)
         image = np.stack([v.transpose() for v in volumes.values()])
-        writer.add(f"s{number}", image, labels.transpose().astype(np.int16))
-    writer.finish()
-    return Path(tmp_path / "samples")
+        items.append(Item(f"s{number}", image, labels.transpose().astype(np.int16)))
+    write_items(lambda f: NiftiWriter(f, schema), items, schema, out, made={})
+    return out
 
 
 def test_drawn_volumes_are_no_real_cases(samples):

@@ -112,11 +112,10 @@ def test_copies_are_said_and_stand_beside_their_case(drawer, tmp_path):
 
 def test_patients_stay_in_the_run(fitted_gan, tmp_path):
     run, _ = fitted_gan
-    report = look(
-        run, out=tmp_path / "out", nearest=True, sheet=True, png=png(), request=SampleRequest(3)
-    )
+    how: Any = {"nearest": True, "sheet": True, "kind": "png", "keep_flawed": True}
+    report = look(run, out=tmp_path / "out", request=SampleRequest(3), **how)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        *("images", "manifest.csv", "manifest.json", "masks")
+        *("dataset.json", "images", "manifest.csv", "masks", "provenance.json")
     ]
     own = run / "samples" / "seed-3"
     assert report["sheet"] == str(own / "sheet.png")
@@ -124,19 +123,13 @@ def test_patients_stay_in_the_run(fitted_gan, tmp_path):
 
 
 def test_an_export_of_a_run_names_no_case(fitted_gan, tmp_path):
-    look(fitted_gan[0], n=4, out=tmp_path / "out", png=png())
+    look(fitted_gan[0], n=4, out=tmp_path / "out", kind="png", keep_flawed=True)
     lineage = load_run(fitted_gan[0], "cpu").lineage
     assert lineage.cases
     for path in (tmp_path / "out").rglob("*.*"):
         data = path.read_bytes()
         assert lineage.dataset.encode() not in data
         assert not [case.id for case in lineage.cases if case.id.encode() in data]
-
-
-def png() -> Any:
-    from gansynth.sampling.png_export import PngOptions
-
-    return PngOptions(keep_flawed=True)
 
 
 def item(value: float, labels: Any = None) -> Sample:

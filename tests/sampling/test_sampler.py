@@ -14,13 +14,15 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
+from gansynth.core.writer import Item
+from gansynth.data.nifti_writer import NiftiWriter
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.dataset_writer import DatasetWriter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sample import replay_run, sample_run
 from gansynth.sampling.sampler import Sampler
+from gansynth.sampling.writing import write as write_items
 from gansynth.testing import ToySource
 
 SPACING = (3.0, 1.5, 0.75)
@@ -238,9 +240,8 @@ def test_slices_are_volumes_of_one(runs, tmp_path):
 def write(folder: Path, image: Any, labels: Any = None, **more: Any) -> Any:
     names = {"background": 0, "organ": 1}
     schema = Schema(("a", "b")[: len(image)], names, SPACING, **more.pop("schema", {}))
-    writer = DatasetWriter(folder, schema, {"normalised": True})
-    writer.add("case", image, labels, **more)
-    writer.finish()
+    items = [Item("case", image, labels, **more)]
+    write_items(lambda f: NiftiWriter(f, schema), items, schema, folder, made={"normalised": True})
     return read_back(folder)
 
 

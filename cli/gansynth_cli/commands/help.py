@@ -16,7 +16,10 @@ from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth_cli.common import Hint, Output, examples, table, with_output
 from gansynth_cli.help import complete_names
 
-REGISTERED = ("generators", "adapters", "sources", "edits", "filters", "metrics", "recipes")
+REGISTERED = (
+    *("generators", "adapters", "sources", "edits", "filters", "metrics", "recipes"),
+    "writers",
+)
 """Kinds of what has options."""
 PAGES = Path(__file__).parents[1] / "pages"
 HEADING = re.compile(r"^#+ .*$", re.MULTILINE)

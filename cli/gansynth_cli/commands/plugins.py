@@ -105,12 +105,12 @@ def list_plugins(load: bool, out: Output) -> None:
 )
 @click.option(
     "--kind",
-    type=click.Choice(["generator", "edit", "filter"]),
+    type=click.Choice(["generator", "edit", "filter", "writer"]),
     help="What NAME is, where several plugins have it. [default: the first of these]",
 )
 @with_output
 def check(name: str, settings: dict[str, str], steps: int, kind: str | None, out: Output) -> None:
-    """Check a registered generator, edit or filter against its contract, on toy data in memory.
+    """Check a registered generator, edit, filter or writer against its contract, on toy data.
 
     --steps is for generators. An adapter is checked on data of its own framework, see
     gansynth.testing.check_adapter.
@@ -118,7 +118,7 @@ def check(name: str, settings: dict[str, str], steps: int, kind: str | None, out
     from gansynth.core.registry import installed
 
     registry = installed()
-    kinds = ("generator", "edit", "filter", "adapter")
+    kinds = ("generator", "edit", "filter", "writer", "adapter")
     kind = kind or next((k for k in kinds if name in registry.loaders[f"{k}s"]), "generator")
     if kind == "adapter":
         raise UsageFault(
@@ -126,7 +126,7 @@ def check(name: str, settings: dict[str, str], steps: int, kind: str | None, out
             "gansynth.testing.check_adapter(adapter, workspace=...)"
         )
     from gansynth.runtime.options import parse
-    from gansynth.testing import check_edit, check_filter, check_generator
+    from gansynth.testing import check_edit, check_filter, check_generator, check_writer
 
     cls = registry.load(f"{kind}s", name)
     refuse_unknown(settings, cls.Options.model_fields, of=name)
@@ -135,7 +135,8 @@ def check(name: str, settings: dict[str, str], steps: int, kind: str | None, out
     if kind == "generator":
         report = check_generator(cls, options=options, steps=steps)
     else:
-        report = (check_edit if kind == "edit" else check_filter)(cls, options=options)
+        checks = {"edit": check_edit, "filter": check_filter, "writer": check_writer}
+        report = checks[kind](cls, options=options)
     fitted = then("fit", name, "--data", "KIND:WHERE", "-o", f"runs/{name}")
     follows = [fitted] if report.passed and kind == "generator" else []
     out.result(report.to_json(), [*lines_of(report), *follows])
@@ -154,7 +155,7 @@ def check(name: str, settings: dict[str, str], steps: int, kind: str | None, out
 @click.argument("name", metavar="NAME")
 @click.option(
     "--kind",
-    type=click.Choice(["generator", "edit", "filter", "metric", "source", "adapter"]),
+    type=click.Choice(["generator", "edit", "filter", "metric", "source", "writer", "adapter"]),
     default="generator",
     show_default=True,
     help="What the plugin offers.",

@@ -14,6 +14,7 @@ from gansynth_cli.common import (
     device_option,
     examples,
     option_group,
+    set_option,
     summary,
     with_moved_data,
     with_output,
@@ -24,46 +25,11 @@ from gansynth_cli.results import lines_of_samples
 
 if TYPE_CHECKING:
     from gansynth.core.sample_request import SampleRequest
-    from gansynth.sampling.png_export import PngOptions
 
 MEANT = frozenset(("run", "replay", "folder", "device", "root", "as_json", "quiet", "debug"))
 """Parameters that have an effect beside ``--replay``."""
 
 
-def _png(kind: str, bits: str | None, **options_given: Any) -> PngOptions | None:
-    if kind != "png":
-        return None
-    from gansynth.sampling.png_export import PngOptions
-
-    options = {"bits": bits and int(bits), **options_given}
-    return PngOptions(**{key: value for key, value in options.items() if value})
-
-
-with_png = option_group(
-    "png",
-    click.option(
-        "--format",
-        "kind",
-        type=click.Choice(["nifti", "png"]),
-        default="nifti",
-        show_default=True,
-        help="png: slices as PNG files, with a manifest that names no patient.",
-    ),
-    click.option(
-        "--bits", type=click.Choice(["8", "16"]), help="Bits of a PNG pixel.  [default: 8]"
-    ),
-    click.option(
-        "--window",
-        metavar="LOW:HIGH",
-        help="Black and white level of PNG files: intensities, or percentiles of training cases "
-        "(1%:99%).  [default: 0.5%:99.5%]",
-    ),
-    click.option(
-        "--overlay", is_flag=True, help="Also write PNG files with outlines of the labels."
-    ),
-    click.option("--keep-flawed", is_flag=True, help="Also write PNG files of rejected samples."),
-    read=_png,
-)
 with_sheets = option_group(
     "sheets",
     click.option("--sheet", is_flag=True, help="Write a preview grid (PNG) of images and labels."),
@@ -97,7 +63,6 @@ with_sheets = option_group(
 )
 @with_needs(
     {
-        **dict.fromkeys(("bits", "window", "overlay", "keep_flawed"), "kind=png"),
         "rows": "interpolate",
         "condition_source_read": "condition_source",
     }
@@ -128,7 +93,22 @@ with_sheets = option_group(
     "FILE:NAME of a JSON file with provenance (provenance.json, an export's record).",
 )
 @with_sheets
-@with_png
+@click.option(
+    "--format",
+    "kind",
+    shell_complete=complete_names("writers"),
+    default="nifti",
+    show_default=True,
+    metavar="NAME",
+    help="Format of the files. png: slices, with a table that names no patient. See: gansynth "
+    "plugins",
+)
+@set_option
+@click.option(
+    "--keep-flawed",
+    is_flag=True,
+    help="Also write rejected samples, which png leaves out.",
+)
 @click.option(
     "--deidentify",
     "for_sharing",
@@ -147,7 +127,9 @@ def command(
     metrics: tuple[str, ...],
     replay: str | None,
     sheets: Mapping[str, Any],
-    png: PngOptions | None,
+    kind: str,
+    settings: dict[str, str],
+    keep_flawed: bool,
     samples: SampleRequest,
     for_sharing: bool,
     device: str,
@@ -158,9 +140,10 @@ def command(
     """Generate labelled samples from a run.
 
     RUN is a folder that gansynth fit wrote. The same seed gives the same samples. They are written
-    as a data set that nifti:FOLDER reads (PNG files: pictures:FOLDER). A run may generate label
-    maps of images, e.g. a part of a chain, RUN/parts/NAME. It then writes images and label maps of
-    --condition-source SOURCE, or of its own training cases.
+    as a data set that nifti:FOLDER reads (PNG files: pictures:FOLDER), or in another --format,
+    whose options --set changes. A run may generate label maps of images, e.g. a part of a chain,
+    RUN/parts/NAME. It then writes images and label maps of --condition-source SOURCE, or of its
+    own training cases.
     """
     from gansynth.metrics.comparison import load_metrics
     from gansynth.sampling.sample import NUMBER, measure_run, replay_run, sample_run
@@ -175,7 +158,9 @@ def command(
         run,
         number,
         out=folder,
-        png=png,
+        kind=kind,
+        settings=settings,
+        keep_flawed=keep_flawed,
         request=samples,
         for_sharing=for_sharing,
         device=device,

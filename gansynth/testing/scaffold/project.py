@@ -68,6 +68,13 @@ KINDS = {
         "Source {}: reads labelled cases.",
         "gansynth fit dcgan --data {}:FOLDER -o runs/{}",
     ),
+    "writer": PluginKind(
+        "writers",
+        "writer",
+        "{}Writer",
+        "Writer {}: a format of samples on disk.",
+        "gansynth sample RUN -n 8 --format {} -o samples/",
+    ),
     "adapter": PluginKind(
         "adapters",
         "adapter",

@@ -35,9 +35,9 @@ from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import read_model_config, read_train_config
-from gansynth_deepmedic.exported_samples import write_slots
 from gansynth_deepmedic.insertion import insert
 from gansynth_deepmedic.layout import folder_names, read_host
+from gansynth_deepmedic.real_space import training_cases
 from gansynth_deepmedic.sampling_maps import SamplingMaps
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.adapters.deepmedic.orders import run
@@ -92,7 +92,7 @@ def export(of: tuple[Toy, Path], out: Path, ratio: str = "1:2", **asked: Any) ->
 
 
 def manifest_of(folder: Path) -> Any:
-    return read_json(folder / "manifest.json")
+    return read_json(folder / "provenance.json") | read_json(folder / "manifest.json")
 
 
 def listed(folder: Path, name: str) -> list[str]:
@@ -194,7 +194,11 @@ def test_the_same_order_gives_the_same_bytes(exported, sets, tmp_path):
     export(sets("roi"), tmp_path / "out")
     files, found = (manifest_of(folder)["files"] for folder in (exported, tmp_path / "out"))
     apart = {key for key in files if files[key] != found[key]}
-    assert apart == {"train.cfg", *(f"list_{n}.cfg" for n in ("flair", "t1c", "labels", "roi"))}
+    assert apart == {
+        "manifest.json",
+        "train.cfg",
+        *(f"list_{n}.cfg" for n in ("flair", "t1c", "labels", "roi")),
+    }
 
 
 def test_an_export_is_no_data_for_a_generator(exported):
@@ -278,7 +282,7 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
 
     def look(*arguments: Any) -> Any:
         kept.update(samples())
-        return write_slots(*arguments)
+        return training_cases(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr("gansynth_deepmedic.export.write_layout", stop)
@@ -286,7 +290,7 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
             adapter.export(ExportRequest(mix_config, str(out), NullReporter()))
     (left,) = tmp_path.iterdir()
     made = samples()
-    monkeypatch.setattr("gansynth_deepmedic.export.write_slots", look)
+    monkeypatch.setattr("gansynth_deepmedic.export.training_cases", look)
     told = adapter.export(ExportRequest(mix_config, str(out), NullReporter()))
     assert kept == made != {}
     assert [p.name for p in tmp_path.iterdir()] == ["out"]

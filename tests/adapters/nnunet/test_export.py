@@ -30,7 +30,7 @@ from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import digest_of
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.deidentify import TIME
+from gansynth.sampling.writing import TIME
 from gansynth_nnunet import export_raw
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.export import NnunetExport, case_properties
@@ -225,7 +225,13 @@ def test_plans_name_the_new_data_set_and_only_what_there_are_data_of(exports):
     )
     assert read(exports.mixed / "dataset.json")["numTraining"] == 12
     assert {p.name for p in exports.mixed.iterdir()} == {
-        *("dataset.json", "dataset_fingerprint.json", "gansynth.json", "gansynthSmallPlans.json"),
+        *(
+            "dataset.json",
+            "dataset_fingerprint.json",
+            "gansynth.json",
+            "gansynthSmallPlans.json",
+            "provenance.json",
+        ),
         *("gt_segmentations", exports.data.name, "splits_final.json"),
     }
 

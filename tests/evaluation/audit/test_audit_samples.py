@@ -10,7 +10,6 @@ from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.deidentify import record_of
-from gansynth.sampling.png_export import PngOptions
 from gansynth.sampling.sample import sample_run
 from tests.evaluation.audit.exported import write_source
 from tests.recorder import Recorder
@@ -51,7 +50,7 @@ def test_the_audit_finds_nothing_in_volumes_for_sharing_nor_in_pictures(runs, sh
     assert (audit.findings, audit.files) == ((), 8)
     for sharing in (False, True):
         out = tmp_path / f"pictures{sharing}"
-        draw(runs / "flat", out, png=PngOptions(overlay=True), for_sharing=sharing)
+        draw(runs / "flat", out, kind="png", settings={"overlay": "yes"}, for_sharing=sharing)
         assert audit_exported(out, run=runs / "flat").findings == ()
 
 

@@ -36,13 +36,19 @@ from gansynth.fitting.fit import fit
 from gansynth.fitting.recipe import read_recipe
 from gansynth.hosts import doctor
 from gansynth.runtime.progress import NullReporter
-from gansynth.testing import ToySource, check_edit, check_filter, check_generator
+from gansynth.testing import (
+    ToySource,
+    check_edit,
+    check_filter,
+    check_generator,
+    check_writer,
+)
 from gansynth.testing.scaffold.project import KINDS, plan_project, write_project
 from tests.benchmark.people import plan_of
 from tests.offered import offered
 
 ROOT = Path(__file__).parents[3]
-LINES, LINES_OF_A_HOST = 60, 120
+LINES, LINES_OF = 60, {"adapter": 120, "writer": 40}
 NAMES = {kind: f"my_{kind}" for kind in KINDS}
 
 
@@ -88,7 +94,7 @@ def joined(projects, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_plugin_is_one_folder_of_little_code_that_imports_nothing_heavy(projects, kind):
     modules = list((projects[kind] / f"gansynth_{NAMES[kind]}").glob("*.py"))
-    most = LINES_OF_A_HOST if kind == "adapter" else LINES
+    most = LINES_OF.get(kind, LINES)
     assert sum(len(code_lines(path.read_text())) for path in modules) <= most
     (start,) = (path.read_text() for path in modules if path.name == "__init__.py")
     imported = re.findall(r"^(?:from|import) (\w+)", start, re.MULTILINE)
@@ -138,6 +144,7 @@ COMMANDS = {
     "edit": "sample {run} -n 2 -o {out} --edit my_edit",
     "filter": "sample {run} -n 2 -o {out} --filter my_filter:share=0.1",
     "metric": "sample {run} -n 2 -o {out} --metric my_metric",
+    "writer": "sample {run} -n 2 -o {out} --format my_writer",
     "source": "cache my_source:{data} --read folds=2 -o {out}",
     "adapter": "augment --target my_adapter --data example:2d --ratio 1:0 --set epochs=1",
 }
@@ -248,6 +255,10 @@ def test_the_examples_of_an_edit_and_a_metric_do_what_they_say(example):
     flat = [Sample(case.image * np.float32(0.5), case.labels) for case in real]
     metric = example("metrics", "contrast")
     assert list(metric(flat, real, source.schema).values()) == pytest.approx([0.5, 0.5])
+
+
+def test_the_example_of_a_writer_keeps_its_contract(example):
+    check_writer(example("writers", "arrays")).raise_if_failed()
 
 
 def test_the_example_of_a_filter_keeps_blurred_samples_out(example, tmp_path):
@@ -361,3 +372,19 @@ def test_the_commands_of_the_tutorial_work_in_their_order(clean):
     ran = {" ".join(words[:2]) for words, _ in said}
     assert {"gansynth fit", "gansynth sample", "gansynth augment", "gansynth plugins"} <= ran
     assert list((clean.work / "runs/blobs/samples/seed-0/labels").iterdir())
+
+
+@pytest.mark.slow
+def test_a_strangers_format_is_installed_and_written(clean, run):
+    clean.pip(ROOT / "examples" / "gansynth_bids")
+    module = (ROOT / "examples" / "gansynth_bids" / "gansynth_bids.py").read_text("utf-8")
+    assert len(code_lines(module)) <= LINES_OF["writer"]
+    clean.run("gansynth", "plugins", "check", "bids")
+    clean.run("gansynth", "sample", run, "-n", 2, "--format", "bids", "-o", "out", "--deidentify")
+    found = {str(path.relative_to(clean.work / "out")) for path in clean.work.rglob("out/**/*.*")}
+    anat = [f"sub-sample000{n}/anat/sub-sample000{n}" for n in (0, 1)]
+    images = {f"{stem}_{name}.nii.gz" for stem in anat for name in ("first", "second", "dseg")}
+    about = {"participants.tsv", "dataset_description.json", "provenance.json"}
+    assert found == images | about
+    told = json.loads((clean.work / "out" / "provenance.json").read_text())["samples"]
+    assert "case" not in told["sample-0000"]
