@@ -47,6 +47,9 @@ def _quoted(value: Any) -> Any:
     return value
 
 
+Target = Annotated[
+    str, AfterValidator(lambda target: checked(installed().adapter, target) or target)
+]
 Settings = Annotated[dict[str, str], BeforeValidator(_texts)]
 Formula = Annotated[
     str,
@@ -66,11 +69,6 @@ def checked(check: Callable[..., object], *words: object) -> None:
         raise ValueError(str(fault)) from None
 
 
-def _registered(target: str) -> str:
-    checked(installed().adapter, target)
-    return target
-
-
 class ClosedModel(BaseModel):
     """A frozen model that refuses unknown keys."""
 
@@ -80,9 +78,7 @@ class ClosedModel(BaseModel):
 class HostPlan(ClosedModel):
     """The framework that is trained, e.g. nnU-Net: the same for all arms."""
 
-    target: Annotated[str, AfterValidator(_registered)] = Field(
-        description="registered name, as after gansynth augment --target"
-    )
+    target: Target = Field(description="registered name, as after gansynth augment --target")
     steps: Count = Field(description="optimiser steps of every training")
     title: str = Field("", description="in reports; default: derived from the target")
     set: Settings = Field(default_factory=dict, description="options of the target")

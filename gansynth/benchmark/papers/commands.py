@@ -22,8 +22,6 @@ from gansynth.sampling.run_source import open_source
 
 LENGTHS = ("steps", "epochs")  # settings of a host's training length
 MANY = 1_000_000  # a large number of steps, to compare the lengths of epochs between arms
-OUTPUT = {"yolo": ("--set", "output=")}
-"""Option for the output folder, for targets whose ``-o`` is an export's."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,6 @@ class PaperArguments:
     fold: str = "0"
     subjects: str | None = None  # see `gansynth fit --subjects`
     root: str | None = None  # folder of nnU-Net's folders, for `nnunet-raw:`
-    model: str | None = None
     fit: Mapping[str, str] = field(default_factory=dict)
     host: Mapping[str, str] = field(default_factory=dict)
     steps: int | None = None
@@ -82,26 +79,12 @@ class PaperCommands:
 
     # -- the data --------------------------------------------------------------------------------
 
-    @cached_property
-    def model(self) -> str | None:
-        """DeepMedic's modelConfig.cfg: the given one, or the one beside trainConfig.cfg."""
-        if self.asked.model is not None or self.asked.kind != "deepmedic":
-            return self.asked.model
-        beside = Path(self.asked.data.partition(":")[2]).with_name("modelConfig.cfg")
-        return str(beside) if beside.is_file() else None
-
-    @property
-    def read(self) -> dict[str, str]:
-        """Reads of the user that override the recipe's."""
-        named = {"model": self.model} if self.model and self.asked.kind == "deepmedic" else {}
-        return {**named, **self.asked.read}
-
     def host_read(self, generator: str) -> dict[str, str]:
         """Return how hosts read the cases: from the recipe, its scale, and the command line."""
         recipe = self.plan.spec
         run = next(r for r in recipe.spec.runs if r.name == self.plan.generators[generator])
         scale = recipe.scaled(self.asked.scale)
-        return {**recipe.read_of(self.asked.kind), **run.read, **scale.read, **self.read}
+        return {**recipe.read_of(self.asked.kind), **run.read, **scale.read, **self.asked.read}
 
     def _request(self, read: Mapping[str, str]) -> SourceRequest:
         options = self.asked
@@ -117,7 +100,7 @@ class PaperCommands:
             UsageFault: the cases lack a label of a region.
         """
         # Reads of a table of raters are of the slices that its recipe cuts.
-        source = open_source(self._request({} if self.plan.raters else self.read))
+        source = open_source(self._request({} if self.plan.raters else self.asked.read))
         labels = set(map(str, source.schema.foreground))
         for name, formula in self.regions.items():
             if formula != ALL and not set(formula.split("+")) <= labels:
@@ -137,7 +120,7 @@ class PaperCommands:
             words += ["--scale", options.scale]
         if not plan.spec.alone:
             words += [word for name in names for word in ("--only", plan.generators[name])]
-        words += source_words(self._request(self.read))
+        words += source_words(self._request(self.asked.read))
         words += each("--extra-source", options.extra_source)
         words += each("--set", overlay(plan.set, options.fit))
         return [*words, "-o", str(self.generators)]
@@ -170,8 +153,6 @@ class PaperCommands:
         if options.scale is not None:
             settings = overlay(settings, self.plan.scales[options.scale].hosts.get(name, {}))
         settings = overlay(settings, options.host)
-        if host.target == "deepmedic" and self.model:
-            settings = {"model": self.model, **settings}
         if options.epochs is not None:
             settings = overlay(settings, {"epochs": f"{options.epochs:g}"})
         named = [f"{key}:{formula}" for key, formula in self.regions.items() if formula != ALL]
@@ -204,7 +185,6 @@ class PaperCommands:
         # Arms of real cases use the reads of the plan's first generator.
         generator = arm.generator or next(iter(self.plan.generators))
         words = ["augment", "--target", str(host.target)]
-        words += ["--engine", "torch"] if host.target == "deepmedic" else []
         words += source_words(self._request(self.host_read(generator)))
         squeezed = self.squeezes(name)
         if drawn or squeezed:
@@ -217,8 +197,8 @@ class PaperCommands:
             words += [word for edit in arm.edits or () for word in ("--edit", edit)]
         words += _flags(host, squeezed)
         words += [*each("--set", settings), "--seed", str(seed)]
-        option, key = OUTPUT.get(str(host.target), ("-o", ""))
-        return [*words, option, f"{key}{self.folder(name, arm, seed)}"]
+        place = installed().adapter(str(host.target)).Options.place
+        return [*words, "--set", f"{place}={self.folder(name, arm, seed)}"]
 
     def folder(self, name: str, arm: PaperArm, seed: int) -> Path:
         """Return the folder of one training."""

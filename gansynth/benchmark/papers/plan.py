@@ -41,7 +41,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from gansynth.benchmark.plan import ClosedModel, Settings
+from gansynth.benchmark.plan import ClosedModel, Settings, Target
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
@@ -63,9 +63,7 @@ class PaperHost(ClosedModel):
     code: Literal["ours", "others"] = Field("ours", description="others: not shipped")
     why: str = Field("", description="others: why it is not run")
     instead: str = Field("", description="others: what to run instead")
-    target: Literal["segmenter", "deepmedic", "yolo"] | None = Field(
-        None, description="of gansynth augment; deepmedic is its torch engine"
-    )
+    target: Target | None = Field(None, description="registered name, as after augment --target")
     kinds: tuple[str, ...] = Field((), description="kinds of data it takes; none: any")
     stands_in_for: str | None = Field(
         None, description="host that it replaces if that one cannot take the data"
