@@ -66,10 +66,11 @@ def sample(dims: int, size: int) -> float:
     """Processor seconds of a sample of ``cgan3d``: of eight slices, or of a volume; after one."""
     import torch
 
+    from gansynth.core.generator import move
     from gansynth.core.schema import Condition
 
     generator = built("cgan3d", dims, size)
-    generator.to(torch.device("cpu"))
+    move(generator, torch.device("cpu"))
     labels = np.random.default_rng(0).integers(0, 2, (size,) * dims).astype(np.int16)
     number, seconds = 8 if dims == 2 else 1, []
     for _ in range(6):

@@ -35,7 +35,7 @@ from bench_realism import DATA, hippocampus
 from common import print_table, write
 from measures import distances, label_recovery
 
-from gansynth.core.generator import Stage
+from gansynth.core.generator import Stage, learn
 from gansynth.core.schema import Case, Condition, FloatArray, Sample
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.setup import FitJob, resolve
@@ -76,7 +76,7 @@ def job_of(args: argparse.Namespace, options: Mapping[str, str]) -> FitJob:
     settings = {"batch_size": BATCH[args.kind], "sample_every": LOOKS[args.kind], "steps": 10**9}
     texts = {**{key: str(value) for key, value in settings.items()}, **options}
     job = resolve("cgan3d", request(args.kind, args.data), texts, None, "cpu")
-    job.generator.observe(job.observed(np.random.default_rng(0)))
+    learn(job.generator, job.observed(np.random.default_rng(0)))
     return job
 
 

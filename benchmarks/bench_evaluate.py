@@ -32,6 +32,7 @@ from common import gansynth, write
 from table_evaluate import COLUMNS, tables
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data"
+MASKS = "--set=with_mask=yes"
 OBJECTIVES = ("wgan-gp", "wgan", "gan")
 FASTER = ("--set", "lr_generator=4e-4", "--set", "lr_discriminator=4e-4")
 """Rates of wgan-gp: four times its paper's, for a fit of minutes."""
@@ -115,7 +116,7 @@ def phantom_slices(home: Path) -> DataSet:
     """The same as slices with tumour."""
     how = read(plane="axial", slices="30%-70%", resize="48x48", folds="3")
     options = ("--data", f"slices:nifti:{gliomas(home)}", *how)
-    return DataSet(options, slices(2000, "--with-mask"), "slices of simulated gliomas, 48 x 48")
+    return DataSet(options, slices(2000, MASKS), "slices of simulated gliomas, 48 x 48")
 
 
 def metastases(home: Path) -> DataSet:
@@ -147,7 +148,7 @@ def hippocampus_slices(home: Path) -> DataSet | None:
     how = read(plane="axial", slices="20%-80%", resize="48x48")
     subjects = ("--subjects", str(task / "subjects.csv"))
     options = ("--data", f"slices:msd:{task}", *subjects, *how)
-    return DataSet(options, slices(2000, "--with-mask"), "slices of hippocampus, 48 x 48", True)
+    return DataSet(options, slices(2000, MASKS), "slices of hippocampus, 48 x 48", True)
 
 
 def brats15(home: Path) -> DataSet | None:

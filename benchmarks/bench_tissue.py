@@ -33,6 +33,7 @@ from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import organ_mask
+from gansynth.core.generator import learn
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.lesion_parts import parts
@@ -74,13 +75,13 @@ def sampler_of(name: str, source: CaseSource, base: CaseSource | None) -> tuple[
     generator = kind(
         source.space.generator_schema(source.schema), source.space.size, kind.Options()
     )
-    generator.observe([source.load(i) for i in source.train_ids])
+    learn(generator, [source.load(i) for i in source.train_ids])
     return generator, ConditionSampler(
         source,
         source.space,
-        build_edits(generator.default_edits),
+        build_edits(generator.capabilities.edits),
         seed=1,
-        lesions=lesion_drawer(None, generator.default_lesions),
+        lesions=lesion_drawer(None, generator.capabilities.lesions),
         backgrounds=True,
         base=base,
     )

@@ -54,7 +54,7 @@ def dcgan(work: Path, args: argparse.Namespace) -> None:
     read = [f"--read={text}" for text in (*SLICES, "channels=FLAIR")]
     settings = [f"--set={text}" for text in (*WGAN, "steps=3000")]
     source = ["--data", f"slices:nnunet-raw:{data.name}", f"--root={work}", *read]
-    gansynth("fit", "dcgan", "--with-mask", *source, *settings, "-o", run)
+    gansynth("fit", "dcgan", "--set=with_mask=yes", *source, *settings, "-o", run)
     gansynth("sample", run, "-n24", "--sheet", "--interpolate=8", "--nearest", "--seed=1")
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gansynth.bank.supervisor import ProducerSupervisor
     from gansynth.benchmark.api import benchmark
     from gansynth.core.adapter import Adapter, HostArrays, HostOptions
+    from gansynth.core.capabilities import Capabilities
     from gansynth.core.case_pool import CaseContext, TrainingCases
     from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult
     from gansynth.core.filter import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         Phase,
         Stage,
         TrainingStep,
+        at_rest,
     )
     from gansynth.core.hookspecs import API_VERSION, hookimpl
     from gansynth.core.host_commands import (
@@ -117,6 +119,7 @@ __all__ = [
     "BankSample",
     "Batch",
     "Boxes",
+    "Capabilities",
     "Case",
     "CaseContext",
     "CaseEdit",
@@ -184,6 +187,7 @@ __all__ = [
     "Writer",
     "WriterOptions",
     "__version__",
+    "at_rest",
     "audit_exported",
     "augment",
     "benchmark",
@@ -231,11 +235,12 @@ _HOMES = {
     "gansynth.bank.supervisor": "ProducerSupervisor",
     "gansynth.benchmark.api": "benchmark",
     "gansynth.core.adapter": "Adapter HostArrays HostOptions",
+    "gansynth.core.capabilities": "Capabilities",
     "gansynth.core.case_pool": "CaseContext TrainingCases",
     "gansynth.core.edit": "CaseEdit Edit EditContext EditOptions EditResult",
     "gansynth.core.filter": "Filter FilterOptions FilterRequest FilterResult FilterTrainingData",
     "gansynth.core.findings": "CheckReport Finding",
-    "gansynth.core.generator": "Batch Generator GeneratorOptions Phase Stage TrainingStep",
+    "gansynth.core.generator": "Batch Generator GeneratorOptions Phase Stage TrainingStep at_rest",
     "gansynth.core.hookspecs": "API_VERSION hookimpl",
     "gansynth.core.host_commands": "CommandReport DoctorRequest ExportRequest "
     "ImportRequest PrepareRequest SplitsRequest TrainingRequest",

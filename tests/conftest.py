@@ -347,6 +347,7 @@ def toy_source():
 @pytest.fixture(scope="module")
 def toy_fit(toy_source):
     """Fits a tiny ``cgan3d`` on 2D toy cases: ``toy_fit(out, steps=4)``; returns fit's report."""
+    from gansynth.core.generator import capabilities_of
     from gansynth.core.registry import installed
     from gansynth.fitting.fit import fit
     from gansynth.runtime.progress import NullReporter
@@ -356,7 +357,7 @@ def toy_fit(toy_source):
         loop = {"batch_size": 1, "precision": "fp32", "log_every": 1, "checkpoint_every": 2}
         passed = {k: changes.pop(k) for k in ("resume", "dry_run") if k in changes}
         reporter = changes.pop("reporter", NullReporter())
-        trains = installed().generator(generator).trains()
+        trains = capabilities_of(installed().generator(generator)).trains
         values: dict[str, object] = {"steps": 4, **loop} if trains else {}
         values.update(tiny)
         values.update(changes)

@@ -36,12 +36,14 @@ from dataclasses import replace
 from types import SimpleNamespace as Bag
 
 def load_run(folder, device):
+    from gansynth.core.capabilities import Capabilities
     from gansynth.core.lineage import Lineage
     from gansynth.core.source import SourceRequest
     generator = Bag(device=Bag(type=device.partition(":")[0]))
     return Bag(generator=generator, lineage=Lineage("toy", "0", ()), run_id="run",
                manifest_sha256="f", edits=("elastic",), device=device,
-               request=SourceRequest("toy", "ok"), manifest={})
+               request=SourceRequest("toy", "ok"), manifest={},
+               capabilities=Capabilities())
 
 class SampleDrawer:
     def __init__(self, run, source, request):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.schema import Boxes, Case, Sample
 from gansynth.data.lesion_contrast import LesionContrast
@@ -28,21 +29,12 @@ class Spots(Generator):
 
     name = "spots"
     Options: ClassVar[type[GeneratorOptions]] = SpotsOptions
+    capabilities = Capabilities(takes=frozenset({"boxes"}))
     contrast: LesionContrast | None = None
 
-    @property
-    def label_source(self) -> Any:
-        return "none"
-
-    @property
-    def conditioned_on(self) -> Any:
-        return frozenset({"boxes"})
-
-    def observe(self, cases: Any) -> None:
-        self.contrast = LesionContrast.fit(cases, self.schema.box_classes)
-
-    def state(self) -> Any:
-        return {"contrast": None if self.contrast is None else self.contrast.to_json()}
+    def observe(self, cases: Any) -> Any:
+        contrast = LesionContrast.fit(cases, self.schema.box_classes)
+        return {"contrast": None if contrast is None else contrast.to_json()}
 
     def load_state(self, state: Any) -> None:
         found = state["contrast"]

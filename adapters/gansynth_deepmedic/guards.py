@@ -89,7 +89,7 @@ def check_space(run: RunFolder, source: DeepMedicSource) -> None:
         )
     if space.grid != "crop":
         return
-    if "labels" not in manifest.get("conditioned_on", ()):
+    if "labels" not in run.capabilities.takes:
         raise UsageFault(
             f"{folder}: {manifest['generator']} generates crops from noise, which have no real "
             f"case to be inserted into. Expected a generator conditioned on labels ({again}), or "

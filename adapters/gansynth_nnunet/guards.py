@@ -156,8 +156,8 @@ def _look(sample: BankSample, reader: BankReader, schema: Schema, patch: Sequenc
 
     if sample.labels is None:
         raise UsageFault(
-            "no labels, expected them: nnU-Net learns from nothing else. Fit the generator again "
-            "with --with-mask, which generates both together"
+            "no labels, expected them: nnU-Net learns from nothing else. Fit a generator that "
+            "draws labels with its images"
         )
     validate_sample(
         Sample(sample.image, sample.labels), schema, host_size(patch), reader.spec.dtype

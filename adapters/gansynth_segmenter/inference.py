@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth.core.generator import Generator
+from gansynth.core.generator import Generator, move
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import (
     OUTSIDE,
@@ -218,7 +218,7 @@ def load(folder: Path, device: str = "auto") -> Segmenter:
     generator_schema = space.generator_schema(schema)
     generator = build_fitting(lambda: build(options, generator_schema, space.size), file)
     load_weights(generator, tensors)
-    generator.to(pick_device(device))
+    move(generator, pick_device(device))
     generator.precision = "fp32" if options.precision == "fp32" else "auto"
     regions = tuple((str(name), tuple(labels)) for name, labels in document["regions"])
     return Segmenter(generator, schema, space, regions, options)

@@ -27,7 +27,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gansynth.core.generator import Generator, GeneratorOptions, LabelSource, Phase, TrainingStep
+from gansynth.core.capabilities import Capabilities
+from gansynth.core.generator import Generator, GeneratorOptions, Phase, TrainingStep
 from gansynth.core.schema import Condition, Sample, Schema
 from gansynth.nn.losses import soft_dice
 from gansynth.nn.networks import UNetGenerator, UNetStyle
@@ -80,9 +81,19 @@ class UNetSegmenter(Generator):
 
     name: ClassVar[str] = "unet-segmenter"
     Options: ClassVar[type[GeneratorOptions]] = UNetOptions
-    if_not_finite: ClassVar[str] = "Lower the learning rate (--set learning_rate=1e-4)"
 
     options: UNetOptions
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Predicts label maps of all channels."""
+        return Capabilities(
+            takes=frozenset({"channels"}),
+            draws="labels",
+            channels=self.schema.channels,
+            trains=True,
+            remedies={"not finite": "Lower the learning rate (--set learning_rate=1e-4)"},
+        )
 
     def networks(self) -> dict[str, nn.Module]:
         """The U-Net alone."""
@@ -96,11 +107,6 @@ class UNetSegmenter(Generator):
             style=STYLE,
         )
         return {"generator": net}
-
-    @property
-    def label_source(self) -> LabelSource:
-        """The network predicts label maps."""
-        return "generated"
 
     def phases(self) -> Sequence[Phase]:
         """Return one phase with one player."""

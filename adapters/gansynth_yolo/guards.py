@@ -50,7 +50,7 @@ def open_sample_source(
 
 
 def _check_run(run: RunFolder, mix_config: MixConfig, source: CaseSource) -> None:
-    if mix_config.samples.edits and run.manifest.get("label_source") != "condition":
+    if mix_config.samples.edits and not run.capabilities.from_labels:
         raise UsageFault(
             f"--edit {mix_config.samples.edits[0]}: {run.manifest['generator']} has boxes as its "
             "condition, not label maps that could be edited; leave --edit out, or see --boxes"

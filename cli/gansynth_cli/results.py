@@ -47,7 +47,7 @@ def then_augment(folder: Path) -> Hint:
     from gansynth.core.run_folder import RunFolder
 
     run = RunFolder(folder)
-    if run.manifest["label_source"] == "none":
+    if not run.capabilities.labelled:
         return Hint("next: gansynth help dcgan label-maps; frameworks learn from labelled samples")
     kind, words = run.request.kind, ("--generator", folder, "--ratio", "1:1")
     if kind in installed().names("adapters"):

@@ -172,9 +172,12 @@ def _probe(
 
 def learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:
     """Return the fits with training steps, those whose plan sets steps first."""
+    from gansynth.core.generator import capabilities_of
+
     generators = {fit.key: fit.document["generator"] for fit in fits}
     registry = installed()
-    trained = [f for f in fits if registry.generator(generators[f.key]["plugin"]).trains()]
+    plugins = {key: registry.generator(each["plugin"]) for key, each in generators.items()}
+    trained = [fit for fit in fits if capabilities_of(plugins[fit.key]).trains]
     return sorted(trained, key=lambda fit: "steps" not in generators[fit.key]["set"])
 
 

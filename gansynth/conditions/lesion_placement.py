@@ -78,8 +78,8 @@ class LesionOptions(OptionModel):
     what: Literal["all", "one"] = Field(
         "all", description="all lesions of the donor in their arrangement, or one connected lesion"
     )
-    classes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
-        None, min_length=1, description="label values of lesions; none: the whole foreground"
+    classes: tuple[Annotated[int, Field(ge=1)] | str, ...] | None = Field(
+        None, min_length=1, description="labels of lesions, values or names; none: all foreground"
     )
     into: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         None,
@@ -242,12 +242,17 @@ class LesionDrawer:
 
     def classes(self, schema: Schema) -> tuple[int, ...]:
         """Return the label values of lesions; UsageFault: values that are no labels."""
-        chosen = tuple(sorted(set(self.options.classes or schema.foreground)))
-        for key, values in (("classes", chosen), ("into", self.options.into or ())):
-            unknown = sorted(set(values) - {0, *schema.foreground})
-            if unknown:
+        values = {value: value for value in schema.foreground}
+        names: dict[Any, int] = {**values, **schema.labels}
+        asked = self.options.classes or schema.foreground
+        chosen = tuple(sorted({names[each] for each in asked if names.get(each)}))
+        for key, labels, known in (
+            ("classes", asked, names),
+            ("into", self.options.into or (), (0, *values)),
+        ):
+            if unknown := [each for each in labels if each not in known]:
                 raise UsageFault(
-                    f"--lesions {key}={'+'.join(map(str, values))}: {unknown} are no labels, "
+                    f"--lesions {key}={'+'.join(map(str, labels))}: {unknown} are no labels, "
                     f"expected values among {[0, *schema.foreground]}"
                 )
         return chosen

@@ -7,17 +7,19 @@ no steps, no curves and no options of the loop.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gansynth.core.schema import Case, Condition, Sample, Schema
+from gansynth.core.capabilities import Capabilities
+from gansynth.core.schema import Case, Condition, FloatArray, Sample, Schema
 from gansynth.runtime.devices import Precision, adam
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.options import SetOptions
@@ -57,7 +59,7 @@ class Batch:
             sample's own boxes hold zeros. None where cases have no lists of boxes.
         box_labels: int64 (B, M), their classes; -1 in rows beyond a sample's own.
         asked: int64 like ``labels``: label maps for this step's synthetic samples, where edited
-            (``Generator.fit_edits``). None where they are the cases' own.
+            (``Capabilities.fit_edits``). None where they are the cases' own.
     """
 
     image: Tensor
@@ -138,6 +140,7 @@ class Phase:
         offset: the first step it runs in, less than ``interval``; players that take turns have the
             same interval and different offsets.
         after: called after the optimiser step (WGAN's weight clipping).
+        chance: the values of terms of ``loss`` where a discriminator guesses.
     """
 
     player: str
@@ -145,19 +148,11 @@ class Phase:
     interval: int = 1
     offset: int = 0
     after: Callable[[], None] | None = None
+    chance: Mapping[str, float] = field(default_factory=dict)
 
     def due(self, index: int) -> bool:
         """Whether the phase runs in a step."""
         return index % self.interval == self.offset
-
-
-LabelSource = Literal["condition", "generated", "none"]
-"""Origin of the samples' label maps; see ``Generator.label_source``."""
-
-Heeded = Literal[
-    "labels", "boxes", "class", "foreground", "background", "lesion", "image", "channels", "context"
-]
-"""Parts of a condition that samples may follow; see ``Generator.conditioned_on``."""
 
 
 MOST_VALUES = 64  # distinct values of a case's context
@@ -178,27 +173,18 @@ class Generator(ABC):
 
     Attributes:
         Options: pydantic model of the generator's own options.
-        intensity: ``linear`` generates in the source's units; ``tanh`` needs a window to [-1, 1].
-        default_edits: condition edits used unless the user names others.
-        loop: its usual settings of the training loop; the user's own take precedence.
-        if_not_finite: hint for users about losses that are not finite.
-        if_labels_fail: hint for users about generated label maps that miss what is in the image.
-        memories: its training state beside the weights; ``networks`` may fill it.
+        buffers: its training state beside the weights, saved in checkpoints; ``networks`` may fill
+            it.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type[GeneratorOptions]] = GeneratorOptions
-    ema: ClassVar[tuple[str, ...]] = ("generator",)
-    default_edits: ClassVar[tuple[str, ...]] = ()
-    loop: ClassVar[Mapping[str, Any]] = {}
-    if_not_finite: ClassVar[str] = "Lower the learning rates (--set lr_generator=1e-4)"
-    if_labels_fail: ClassVar[str] = "train longer (--set steps=N)"
 
     def __init__(self, schema: Schema, size: Sequence[int], options: GeneratorOptions) -> None:
         self.schema = schema
         self.size = tuple(size)
         self.options = options
-        self.memories: dict[str, TrainingBuffer] = {}
+        self.buffers: dict[str, TrainingBuffer] = {}
         self.nets: dict[str, nn.Module] = self.networks()
         self.device = torch.device("cpu")
         self.precision: Precision = "auto"  # of sampling
@@ -215,6 +201,11 @@ class Generator(ABC):
 
     # -- what a plugin may define ----------------------------------------------------------------
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it takes, draws and needs; made from ``options`` alone, before it is built."""
+        return Capabilities()
+
     def networks(self) -> dict[str, nn.Module]:
         """Build the networks by name, e.g. ``generator`` and ``discriminator``; none by default."""
         return {}
@@ -222,60 +213,6 @@ class Generator(ABC):
     def phases(self) -> Sequence[Phase]:
         """Return the phases of each step, in order; not defined by a generator without training."""
         return ()
-
-    @classmethod
-    def trains(cls) -> bool:
-        """Whether fits have training steps: whether the class defines ``phases``."""
-        return cls.phases is not Generator.phases
-
-    @property
-    def intensity(self) -> Literal["linear", "tanh"]:
-        """Intensity range of the generated images."""
-        return "linear"
-
-    @property
-    def label_source(self) -> LabelSource:
-        """Origin of the label maps of its samples.
-
-        ``asked``: the conditions; training needs labelled cases. ``drawn``: generated together with
-        the image, so conditions are not edited. ``none``: samples have no label maps, and no host
-        that learns from labels takes them.
-        """
-        return "condition"
-
-    @property
-    def conditioned_on(self) -> frozenset[Heeded]:
-        """Parts of a condition that its samples follow; other parts are ignored.
-
-        ``labels``: its label map. ``boxes``: its boxes; training needs cases with lists of boxes.
-        ``class``: the class of its case. ``foreground``: whether its label map has any.
-        ``background``: a real case's image, part of which its samples keep. ``lesion``: the voxels
-        of its label map that are new to the background, and another case's image there (``donor``).
-        ``image``: the image of its case, moved along with its label map (``moved``); edits are then
-        spatial maps only. ``channels``: real channels, those of ``given``. ``context``: those of
-        ``context``. Samples for sharing may hold no real image: ``background``, ``lesion``,
-        ``image`` and ``channels`` are refused.
-        """
-        return frozenset({"labels"} if self.label_source == "condition" else ())
-
-    @property
-    def default_lesions(self) -> str | None:
-        """Default of how lesions are put into real images: see ``lesion_drawer``."""
-        return None
-
-    @property
-    def fit_edits(self) -> tuple[str, ...]:
-        """Edits of the label maps of synthetic samples *during training*.
-
-        Texts as after ``--edit``. None by default: a step's synthetic samples have the label maps
-        of its real cases. With edits, ``Batch.asked`` holds the edited maps.
-        """
-        return ()
-
-    @property
-    def context_follows(self) -> bool:
-        """Whether edits move the context along; if not, it is computed from the edited case."""
-        return True
 
     def accepts(self, case: Case) -> bool:
         """Whether to learn from a case at its place; if not, another one is drawn."""
@@ -288,14 +225,6 @@ class Generator(ABC):
     def players(self) -> Mapping[str, tuple[str, ...]]:
         """Map players to the networks they update; one player per network by default."""
         return {name: (name,) for name in self.nets}
-
-    @property
-    def compilable(self) -> Sequence[str]:
-        """Networks that option ``compile`` of the loop compiles; those that sample by default.
-
-        Not those whose gradients are differentiated again (a gradient penalty), nor growing ones.
-        """
-        return self.ema
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimiser of a player."""
@@ -316,52 +245,21 @@ class Generator(ABC):
         """
         return self.options, ""
 
-    def observe(self, cases: Iterable[Case]) -> None:  # noqa: B027 (optional, not abstract)
-        """Compute plain statistics of the training cases (generator's space) before training."""
+    def observe(self, cases: Iterable[Case]) -> dict[str, Any]:
+        """Return plain statistics of the training cases (generator's space), before training.
 
-    def state(self) -> dict[str, Any]:
-        """Return the statistics of ``observe`` as JSON; they hold no patient's image.
-
-        At most 128 KiB, whatever the size of images: larger states are refused.
+        As JSON, which ``load_state`` gets next; they hold no patient's image. At most 128 KiB,
+        whatever the size of images: more is refused.
         """
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (optional)
-        """Restore ``state``."""
+        """Take what ``observe`` has returned, now or in an earlier process."""
 
     def context(self, case: Case) -> Any:
         """Return context channels int16 (D, H, W) of a case in the generator's space, or None.
 
-        At most 64 distinct values; used if ``conditioned_on`` has ``context``.
-        """
-        return None
-
-    def taken_context(self, case: Case) -> Any:
-        """Return ``context`` of a case, as the core takes it; None if it is not declared.
-
-        Raises:
-            IntegrityFault: it has other values than integers, or more than 64 distinct ones.
-        """
-        context = self.context(case) if "context" in self.conditioned_on else None
-        if context is None:
-            return None
-        array = np.asarray(context)
-        whole = array.dtype.kind in "iub"
-        if whole and array.size and int(array.max()) - int(array.min()) < MOST_VALUES:
-            return context  # of every case of a training: without sorting its voxels
-        values = np.unique(array)
-        if len(values) > MOST_VALUES or not whole:
-            raise IntegrityFault(
-                f"{self.name}: context() of a case has {len(values)} distinct values of "
-                f"{context.dtype}, expected integers and at most {MOST_VALUES}: more could be its "
-                "image. Give clusters or regions"
-            )
-        return context
-
-    def given(self, case: Case) -> Any:
-        """Return channels float32 (K, D, H, W) of a case that are given as input, or None.
-
-        Used if ``conditioned_on`` has ``channels``.
+        At most 64 distinct values; used if it takes ``context``.
         """
         return None
 
@@ -382,48 +280,94 @@ class Generator(ABC):
         """
         raise UsageFault(
             f"{self.name}: has no latent space to interpolate in, expected a generator that draws "
-            "images from noise, such as dcgan"
+            "images from noise"
         )
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
         """Return the discriminator's score of real cases, (B,) float32; higher is more real.
 
         A case's score does not depend on the batch: no augmentation, no randomness, networks
-        ``at_rest()``, means over patches, scales and discriminators. For membership inference
+        ``at_rest``, means over patches, scales and discriminators. For membership inference
         (Hayes et al. 2019, arXiv:1705.07663, sec. 4). None without such a score. ``stage``: the
         last of a growing generator.
         """
         return None
 
-    @property
-    def chance_losses(self) -> Mapping[str, float]:
-        """Discriminators' losses by name in ``metrics.csv``, and their values for pure guessing."""
-        return {}
 
-    @contextmanager
-    def at_rest(self) -> Iterator[None]:
-        """Put every network into evaluation mode without gradients; restore its mode after."""
-        modes = [(m, m.training) for net in self.nets.values() for m in net.modules()]
-        try:
-            for net in self.nets.values():
-                net.eval()
-            with torch.no_grad():
-                yield
-        finally:
-            for module, training in modes:
-                module.training = training
+# -- what the core does with a generator -----------------------------------------------------------
 
-    def to(self, device: torch.device) -> Generator:
-        """Move every network to a device."""
-        self.device = device
-        for net in self.nets.values():
-            net.to(device)
-            if device.type == "cpu":
-                # Convolutions are faster so on a CPU: docs/decisions/066-channels-innermost.md.
-                self.channels_last(net)
-        return self
 
-    def channels_last(self, net: nn.Module) -> None:
-        """Lay out a network's weights with channels innermost, and with them what it computes."""
-        form = torch.channels_last_3d if self.schema.ndim == 3 else torch.channels_last
-        net.to(memory_format=form)  # type: ignore[call-overload]
+def capabilities_of(cls: type[Generator], options: GeneratorOptions | None = None) -> Capabilities:
+    """Return the capabilities of a generator that is not built; None: of its usual options."""
+    bare = cls.__new__(cls)
+    bare.options = cls.Options() if options is None else options
+    return bare.capabilities
+
+
+def learn(generator: Generator, cases: Iterable[Case]) -> dict[str, Any]:
+    """Let a generator observe its training cases; return what it has learnt, as JSON."""
+    state: dict[str, Any] = json.loads(json.dumps(generator.observe(cases)))
+    generator.load_state(state)
+    return state
+
+
+def context_of(generator: Generator, case: Case) -> Any:
+    """Return a generator's context of a case, int16 (D, H, W); None if it takes none.
+
+    Raises:
+        IntegrityFault: it has other values than integers, or more than 64 distinct ones.
+    """
+    takes_context = "context" in generator.capabilities.takes
+    context = generator.context(case) if takes_context else None
+    if context is None:
+        return None
+    array = np.asarray(context)
+    whole = array.dtype.kind in "iub"
+    if whole and array.size and int(array.max()) - int(array.min()) < MOST_VALUES:
+        return context  # of every case of a training: without sorting its voxels
+    values = np.unique(array)
+    if len(values) > MOST_VALUES or not whole:
+        raise IntegrityFault(
+            f"{generator.name}: context() of a case has {len(values)} distinct values of "
+            f"{context.dtype}, expected integers and at most {MOST_VALUES}: more could be its "
+            "image. Give clusters or regions"
+        )
+    return context
+
+
+def given_of(generator: Generator, case: Case) -> FloatArray | None:
+    """Return the channels of a case that its conditions hold, float32 (K, D, H, W), or None."""
+    names = generator.capabilities.channels
+    if not names:
+        return None
+    return np.ascontiguousarray(case.image[[generator.schema.channels.index(n) for n in names]])
+
+
+@contextmanager
+def at_rest(generator: Generator) -> Iterator[None]:
+    """Put every network into evaluation mode without gradients; restore its mode after."""
+    modes = [(m, m.training) for net in generator.nets.values() for m in net.modules()]
+    try:
+        for net in generator.nets.values():
+            net.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def move(generator: Generator, device: torch.device) -> None:
+    """Move every network to a device."""
+    generator.device = device
+    for net in generator.nets.values():
+        net.to(device)
+        if device.type == "cpu":
+            # Convolutions are faster so on a CPU: docs/decisions/066-channels-innermost.md.
+            channels_last(net, generator.schema.ndim)
+
+
+def channels_last(net: nn.Module, ndim: int) -> None:
+    """Lay out a network's weights with channels innermost, and with them what it computes."""
+    form = torch.channels_last_3d if ndim == 3 else torch.channels_last
+    net.to(memory_format=form)  # type: ignore[call-overload]

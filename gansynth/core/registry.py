@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from gansynth.core import hookspecs
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.findings import Check
 from gansynth.core.plugin_checks import (
     InvalidPlugin,
@@ -274,3 +275,15 @@ def installed() -> Registry:
         whence = f" ({origin})" if origin is not None else ""
         RichReporter().warn(f"plugin {name!r}{whence} is left out: {reason}. See: gansynth plugins")
     return registry
+
+
+def such_as(can: Callable[[Capabilities], bool]) -> str:
+    """Return the names of registered generators that can by their usual options, for messages."""
+    from gansynth.core.generator import capabilities_of
+
+    names = []
+    for name in installed().names("generators"):
+        with suppress(Exception):  # of a plugin: it hides no message
+            if can(capabilities_of(installed().generator(name))):
+                names.append(name)
+    return ", ".join(names) or "none that is installed"

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.lineage import MAX_RECORD_BYTES, Lineage
 from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
@@ -24,7 +25,7 @@ from gansynth.runtime.files import (
 from gansynth.runtime.serialise import Document, from_json
 
 MANIFEST = "manifest.json"
-VERSION = 2
+VERSION = 3
 MOST_STATE = 128 << 10  # bytes of a generator's state as JSON, whatever the size of its images
 _AGAIN = "restore it from a copy, or fit the run again"
 _UNFIT = (AttributeError, LookupError, RecursionError, TypeError, ValueError, GansynthError)
@@ -53,6 +54,7 @@ class PartEntry(Document):
 KEYS: Mapping[str, Any] = {
     "run_id": str,
     "generator": str,
+    "capabilities": Capabilities,
     "options": Mapping[str, Any],
     "schema": Schema,
     "space": Space,
@@ -65,8 +67,6 @@ KEYS: Mapping[str, Any] = {
 }
 """Keys that every manifest holds, and their types."""
 OTHER_KEYS: Mapping[str, Any] = {
-    "label_source": str,
-    "conditioned_on": tuple[str, ...],
     "steps": int,
     "complete": bool,
     "parts": tuple[PartEntry, ...],
@@ -83,6 +83,11 @@ class RunDescription:
     def run_id(self) -> str:
         """Short name of the run, unique."""
         return str(self.manifest["run_id"])
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What its generator takes, draws and needs."""
+        return Capabilities.from_json(self.manifest["capabilities"])
 
     @property
     def space(self) -> Space:
@@ -194,9 +199,9 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(manifest, allow_nan=False))
     if (size := len(json.dumps(plain.get("state")))) > MOST_STATE:
         raise IntegrityFault(
-            f"{folder}: the state() of {plain['generator']} has {size} bytes as JSON, expected at "
-            f"most {MOST_STATE}: manifests are passed on, and more could be patients' images. Keep "
-            "statistics in it, and what training learns in networks"
+            f"{folder}: observe() of {plain['generator']} has returned {size} bytes of JSON, "
+            f"expected at most {MOST_STATE}: manifests are passed on, and more could be patients' "
+            "images. Keep statistics in it, and what training learns in networks"
         )
     write_json_atomic(folder / MANIFEST, {**plain, "digest": digest_of(plain)})
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
@@ -30,10 +31,10 @@ from gansynth.runtime.errors import UsageFault, did_you_mean
 HOME = "home"
 
 
-def needed(request: SourceRequest, options: Any) -> SourceRequest:
+def needed(request: SourceRequest, capabilities: Capabilities) -> SourceRequest:
     """Limit the request of a generator that draws label maps to the channels it is given."""
-    channels = given_channels(options)
-    if not draws_labels(options) or "channels" in request.view or not channels:
+    channels = capabilities.channels
+    if capabilities.draws != "labels" or "channels" in request.view or not channels:
         return request
     return replace(request, view={**request.view, "channels": list(channels)})
 
@@ -178,16 +179,6 @@ def merged_schema(schema: Schema, drawn: Schema, by: str, shift: int) -> Schema:
     """A schema with another's foreground labels after its own."""
     added = {f"{by}:{name}": value + shift for name, value in drawn.labels.items() if value > 0}
     return replace(schema, labels={**schema.labels, **added})
-
-
-def draws_labels(options: Any) -> bool:
-    """Whether what a generator of these options draws is a label map."""
-    return getattr(options, "target", "image") == "labels"
-
-
-def given_channels(options: Any) -> tuple[str, ...]:
-    """Names of the channels a generator of these options is given instead of drawing them."""
-    return tuple(getattr(options, "given", ()))
 
 
 def of_channels(space: Space, channels: list[int]) -> Space:

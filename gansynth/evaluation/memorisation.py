@@ -7,12 +7,14 @@ that generate samples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.capabilities import AVERAGED
 from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.data.batches import batch_of
@@ -287,7 +289,7 @@ def load_discriminator(run: Path, device: torch.device) -> Generator | None:
         return None
     saved = checkpoint.latest(folder)
     generator = load_run(run, str(device)).generator
-    names = [name for name in generator.nets if name not in generator.ema]
+    names = [name for name in generator.nets if name != AVERAGED]
     if saved is None or not names:
         return None
     for name in names:
@@ -324,9 +326,12 @@ def discriminator_scores(
     Returns:
         None where there are no scores (``Generator.realness``).
     """
+    from gansynth.core.generator import context_of
+
     stage, scores = generator.stages()[-1], []
+    context = partial(context_of, generator)
     for start in range(0, len(cases), AT_ONCE):
-        batch = batch_of(cases[start : start + AT_ONCE], generator.taken_context)
+        batch = batch_of(cases[start : start + AT_ONCE], context)
         values = generator.realness(batch.to(generator.device), stage)
         if values is None:
             return None

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from gansynth.conditions.box_drawers import JitterOptions
 from gansynth.conditions.lesion_placement import LesionOptions
+from gansynth.core.generator import capabilities_of
 from gansynth.core.registry import installed
 from gansynth.data.read_options import VolumeOptions
 from gansynth.data.slices import SliceOptions
@@ -147,7 +148,8 @@ def _recipe(name: str) -> Iterator[OptionTable]:
 def _models_of(kind: str, name: str, loaded: Any) -> Iterator[tuple[str, type[BaseModel] | None]]:
     if kind == "generators":
         yield f"gansynth fit {name} --set KEY=VALUE", loaded.Options
-        of = "the training loop of every generator" if loaded.trains() else "of every generator"
+        trains = capabilities_of(loaded).trains
+        of = "the training loop of every generator" if trains else "of every generator"
         yield f"the same; {of}", loop_options(loaded)
     elif kind == "adapters":
         yield f"gansynth augment --target {name} --KEY VALUE, or --set KEY=VALUE", loaded.Options

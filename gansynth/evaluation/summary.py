@@ -102,7 +102,7 @@ LESIONS = {
     "contrast": "stand out from their surroundings by {} deviations of the body; fit longer, "
     "or take another checkpoint",
     "halo": "change tissue outside of their labels by {} deviations of the body; a segmenter would "
-    "learn wrong outlines, use a smaller rim_mm",
+    "learn wrong outlines, use a narrower rim",
     "grain 4": "have {} times the real power at the highest frequencies; look at some (gansynth "
     "sample --sheet), another checkpoint may be better",
 }

@@ -51,7 +51,6 @@ def fit(
     init_from: str | os.PathLike[str] | None = None,
     per_channel: str | None = None,
     per_class: str | None = None,
-    with_mask: bool = False,
     log: Texts = (),
     dry_run: bool = False,
     quiet: bool = False,
@@ -80,8 +79,6 @@ def fit(
     Given(words, changed(words, fit)).refuse_idle(NEEDS)
     check_loggers(as_tuple(log))
     texts = as_texts({**(set or {}), **settings})
-    if with_mask:
-        texts.setdefault("with_mask", "yes")
     request = source_request(
         data,
         configuration=configuration,

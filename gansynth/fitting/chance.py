@@ -35,8 +35,10 @@ def shares_at_chance(path: Path, levels: Mapping[str, float]) -> dict[str, float
 class ChanceMonitor:
     """Warns once if discriminators are at chance for much of a fit."""
 
-    def __init__(self, path: Path, levels: Mapping[str, float], reporter: Reporter) -> None:
-        self.path, self.levels, self.reporter = path, levels, reporter
+    def __init__(
+        self, path: Path, levels: Mapping[str, float], reporter: Reporter, remedy: str
+    ) -> None:
+        self.path, self.levels, self.reporter, self.remedy = path, levels, reporter, remedy
         self.warned = False
 
     def __call__(self) -> dict[str, float]:
@@ -51,6 +53,6 @@ class ChanceMonitor:
             self.reporter.warn(
                 f"discriminator at chance: {losses}, expected a loss below that of guessing. It "
                 "punishes nothing then, be it grain or blur: look at the samples. A usual cause "
-                "are images in units of 0 to 1; a stronger discriminator: --set spectral_norm=false"
+                f"are images in units of 0 to 1; else {self.remedy}"
             )
         return shares

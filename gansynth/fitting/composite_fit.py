@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from gansynth.core.capabilities import of_parts
+from gansynth.core.generator import capabilities_of
 from gansynth.core.lineage import Lineage, guard
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest, write_manifest
@@ -22,7 +24,7 @@ from gansynth.fitting.setup import same_run, write_config
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import sha256_file
-from gansynth.sampling.composite import least_labelled
+from gansynth.runtime.words import as_texts
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import COMPOSITE, NOTHING, PARTS, new_manifest
 from gansynth.sampling.run_source import open_source
@@ -110,15 +112,15 @@ class _CompositeRun(Pipeline[PlannedPart]):
         elif step.init_from is not None and not self.dry_run:
             start = self.out / PARTS / step.init_from
         how: FitArguments = {**self.how, "init_from": start, "resume": True}
-        known = installed().generator(step.generator).Options.model_fields
         # Parts of a chain get no context when sampling: training cases must not determine it.
-        none = {"context": "0"} if "context" in known and not step.classes else {}
+        can = capabilities_of(installed().generator(step.generator))
+        in_chain = {} if step.classes else as_texts(can.in_chain)
         return fitting.fit(
             step.generator,
             replace(step.request, view=view),
             folder,
-            settings={**step.settings, **none},
-            edits=self.plan.edits,
+            settings={**step.settings, **in_chain},
+            edits=self.plan.edits if step.draws or step.begins else (),
             typed=self.typed,
             recipe=self.recipe,
             **how,
@@ -215,10 +217,13 @@ class _CompositeRun(Pipeline[PlannedPart]):
             if entry["name"] == step.name:
                 entry["manifest_sha256"] = sha256_file(self.out / step.folder / MANIFEST)
         self.manifest["steps"] = max(self.manifest["steps"], manifest["steps"])
-        label_source = (
-            whole.get("label_source", "condition") for whole in (self.manifest, manifest)
-        )
-        self.manifest["label_source"] = least_labelled(label_source)
+        fitted = [
+            RunFolder(self.out / part["folder"]).capabilities
+            for part in self.manifest[PARTS]
+            if part["manifest_sha256"] and part["draws"] not in (NOTHING, "labels")
+        ]
+        if fitted:
+            self.manifest["capabilities"] = of_parts(fitted).to_json()
         self._write()
 
     def report(self, reports: Mapping[str, Any]) -> dict[str, Any]:

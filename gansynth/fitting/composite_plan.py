@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.conditions.edit_chain import build_edits
-from gansynth.core.generator import Generator, GeneratorOptions
-from gansynth.core.registry import installed
+from gansynth.core.capabilities import Capabilities
+from gansynth.core.generator import capabilities_of
+from gansynth.core.registry import installed, such_as
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.views import SourceView, channel_numbers, draws_labels, given_channels
+from gansynth.data.views import SourceView, channel_numbers
 from gansynth.fitting.composite_spec import PartSpec, PerChannel, PerClass, Spec
 from gansynth.fitting.pipeline import PipelineStep
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import split_settings
 from gansynth.sampling.label_maps import viewed
-from gansynth.sampling.request_parsing import Capabilities, check_edits
+from gansynth.sampling.request_parsing import Maker, check_edits
 from gansynth.sampling.run import COMPOSITE, PARTS
 from gansynth.sampling.run_source import open_source
 from gansynth.training.loop import FitOptions
@@ -117,14 +118,14 @@ def _plan_classes(
 ) -> CompositePlan:
     cls = installed().generator(spec.generator)
     _, options = split_settings(settings, FitOptions, cls.Options, generator=spec.generator)
-    if draws_labels(options) or given_channels(options):
+    can = capabilities_of(cls, options)
+    if can.draws == "labels" or can.channels:
         raise UsageFault(
             f"--per-class {spec.groups}: {spec.generator} is set to generate label maps, or to be "
-            "given channels; expected parts with whole samples. Leave target and given out"
+            "given channels; expected parts with whole samples"
         )
     parts = spec.classes(source)
-    built = _build(cls, options, source)
-    check_edits(edits or (), Capabilities.by(built))
+    check_edits(edits or (), Maker(spec.generator, can))
     all_classes = [name for names in parts.values() for name in names]
     chosen = SourceView(source, {"classes": all_classes})
     whole = source if chosen.train_ids == source.train_ids else chosen
@@ -134,18 +135,10 @@ def _plan_classes(
         request = replace(source.request, view={"classes": list(classes)})
         step = (name, f"{PARTS}/{name}", spec.generator, texts, request)
         planned.append(PlannedPart(*step, channels, classes=classes))
-    usual = cls.default_edits if built.label_source == "condition" else ()
+    usual = can.edits if can.from_labels else ()
     names = tuple(usual if edits is None else edits)
     build_edits(names)
     return CompositePlan(whole, tuple(planned), names, None)
-
-
-def _build(cls: type[Generator], options: GeneratorOptions, source: CaseSource) -> Generator:
-    """Build a part's generator to query its outputs; keeps torch's random state."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        return cls(source.space.generator_schema(source.schema), source.space.size, options)
 
 
 class _CompositePlanner:
@@ -163,11 +156,15 @@ class _CompositePlanner:
         cls = installed().generator(spec.generator)
         texts = spec.settings(overrides)
         _, options = split_settings(texts, FitOptions, cls.Options, generator=spec.generator)
-        if getattr(options, "context", 0):
-            raise UsageFault("set context: composite runs have no context channels; leave it out")
+        can = capabilities_of(cls, options)
+        if "context" in can.takes and can.body_channel is None:
+            raise UsageFault(
+                f"{spec.generator} is set to take context channels, which composite runs do not "
+                f"have; expected a part without, such as set: {dict(can.in_chain)}"
+            )
         view: dict[str, Any] = {"names": dict(spec.names)} if spec.names else {}
         base = viewed(self._open(spec), view)
-        channels = _seen(spec, options, base.schema.channels)
+        channels = _seen(spec, can, base.schema.channels)
         channel_numbers(base.schema, channels)
         # In the order of the source.
         channels = tuple(c for c in base.schema.channels if c in channels)
@@ -177,14 +174,19 @@ class _CompositePlanner:
             view["labels_by"] = f"../{self._labeller(spec.labels_by)}"
         begins = spec.name in self._beginnings
         self._check_beginning(spec)
-        draws = () if begins else self._draws(channels, options)
-        # Built only for plugins that override ``label_source``: large networks take seconds.
-        if cls.label_source is not Generator.label_source:
-            _refuse_noise(_build(cls, options, viewed(base, view)))
+        draws = () if begins else self._draws(channels, can)
+        # All channels of a sample must show the same anatomy.
+        if can.draws != "labels" and not can.from_labels:
+            raise UsageFault(
+                f"generator {spec.generator!r} generates images from noise, so its anatomy would "
+                "differ from that of the other parts; expected a generator from label maps "
+                f"({such_as(lambda able: able.from_labels)}). Fit {spec.generator} on all channels "
+                "together"
+            )
         if draws and spec.data is not None:
             _check_same_arrays(base, self.source, draws)
         if draws and not self._drawn:
-            self.default_edits = cls.default_edits
+            self.default_edits = can.edits
         if not draws and not begins:
             self._labellers.append(spec.name)
         self._drawn.update({channel: spec.name for channel in draws})
@@ -224,9 +226,9 @@ class _CompositePlanner:
         self.labels_by = name
         return name
 
-    def _draws(self, channels: Sequence[str], options: GeneratorOptions) -> tuple[str, ...]:
-        inputs = given_channels(options)
-        if draws_labels(options):
+    def _draws(self, channels: Sequence[str], can: Capabilities) -> tuple[str, ...]:
+        inputs = can.channels
+        if can.draws == "labels":
             channel_numbers(self.source.schema, inputs)
             return ()
         for channel in inputs:
@@ -254,21 +256,11 @@ class _CompositePlanner:
             )
 
 
-def _seen(spec: PartSpec, options: GeneratorOptions, channels: Sequence[str]) -> Sequence[str]:
+def _seen(spec: PartSpec, can: Capabilities, channels: Sequence[str]) -> Sequence[str]:
     """Return the channels a part sees: as set, or those given to a label part, or all."""
     if spec.channels is not None:
         return spec.channels
-    return given_channels(options) if draws_labels(options) else channels
-
-
-def _refuse_noise(built: Generator) -> None:
-    """Refuse parts from noise: all channels of a sample must show the same anatomy."""
-    if built.label_source != "condition":
-        raise UsageFault(
-            f"generator {built.name!r} generates images from noise, so its anatomy would differ "
-            "from that of the other parts; expected a generator from label maps (cgan3d). Fit "
-            f"{built.name} on all channels together"
-        )
+    return can.channels if can.draws == "labels" else channels
 
 
 def _check_same_arrays(part_source: CaseSource, source: CaseSource, draws: Sequence[str]) -> None:

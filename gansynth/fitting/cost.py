@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from gansynth.core.generator import Generator, Stage
-from gansynth.core.run_folder import MANIFEST, read_manifest
+from gansynth.core.generator import Generator, Stage, learn
+from gansynth.core.run_folder import MANIFEST, RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest, case_records
 from gansynth.fitting.sample_grids import COLUMNS
@@ -50,7 +51,7 @@ PATIENCE = 10.0
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 STEPS_DOWN = (0.75, 0.5)
 """Edges of training crops to try, as shares of the space's edges."""
-SMALLEST_PATCH, SMALLEST_WIDTH = 32, 8
+SMALLEST_PATCH = 32
 
 
 def parse_bytes(text: str) -> int:
@@ -162,7 +163,7 @@ def measure(job: FitJob, out: Path) -> dict[str, Any]:
     the job's own generator. FLOPs are those of convolutions and matrix products, as the device
     computes them; a multiplication and an addition are two.
     """
-    job.generator.observe(job.observed(np.random.default_rng(job.options.seed)))
+    learn(job.generator, job.observed(np.random.default_rng(job.options.seed)))
     before = peak_mib(job.device)
     options, stages = job.options, stage_steps(job.options, list(job.generator.stages()))
     with _bounded(job.device):
@@ -172,7 +173,7 @@ def measure(job: FitJob, out: Path) -> dict[str, Any]:
     began = time.perf_counter()
     case_records(job.source, job.source.train_ids[:1])
     reading = time.perf_counter() - began
-    to_come = sum(_to_come(memory) for memory in job.generator.memories.values())
+    to_come = sum(_to_come(memory) for memory in job.generator.buffers.values())
     to_come += 0 if job.device.type == "cuda" else job.cache.still_to_come()
     total = sum(steps.count * steps.seconds for steps in measured)
     saving = max((steps.saving for steps in measured), default=0.0)
@@ -299,8 +300,8 @@ def fit_into(
 ) -> dict[str, str]:
     """Find settings with which a fit stays within a memory, by measuring.
 
-    Candidates in this order, each in its own process: as given; with gradient checkpointing;
-    training crops of 3/4 and 1/2 of the edges; half and a quarter of the width. Settings of the
+    Candidates in this order, each in its own process: as given; with features recomputed; training
+    crops of 3/4 and 1/2 of the edges; lighter networks (``Capabilities.lighter``). Settings of the
     user are not changed. An existing run keeps its settings. ``memory``: bytes, of this process on
     a CPU, of the device on CUDA. Raises EnvironmentFault: nothing fits.
     """
@@ -325,32 +326,27 @@ def fit_into(
 
 
 def _ladder(job: FitJob, settings: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    changes: dict[str, str] = {}
-    yield changes
-    options = job.generator.options
-    if getattr(options, "checkpointing", None) is False and "checkpointing" not in settings:
-        changes = {"checkpointing": "true"}
-        yield changes
+    can, changes = job.generator.capabilities, dict[str, str]()
+    patches = []
     if job.trains and "patch" not in settings and job.space.grid in ("crop", "slice"):
-        for step in STEPS_DOWN:
-            patch = [max(min(n, SMALLEST_PATCH), round(n * step / 8) * 8) for n in job.space.size]
-            changes = {**changes, "patch": str(patch)}
+        for share in STEPS_DOWN:
+            edges = [max(min(n, SMALLEST_PATCH), round(n * share / 8) * 8) for n in job.space.size]
+            patches.append({"patch": edges})
+    usual = job.generator.options.model_dump(mode="json")
+    now = {key: json.dumps(value) for key, value in usual.items()}
+    yield changes
+    for lighter in (can.recomputes, *patches, *can.lighter):
+        texts = {key: json.dumps(value) for key, value in lighter.items() if key not in settings}
+        if not texts.items() <= now.items():
+            changes, now = {**changes, **texts}, {**now, **texts}
             yield changes
-    keys = [k for k in ("width", "d_width") if hasattr(options, k) and k not in settings]
-    widths = narrow = {k: int(getattr(options, k)) for k in keys}
-    for divisor in (2, 4):
-        wide, narrow = (
-            narrow,
-            {k: min(width, max(SMALLEST_WIDTH, width // divisor)) for k, width in widths.items()},
-        )
-        if narrow != wide:
-            yield {**changes, **{k: str(v) for k, v in narrow.items()}}
 
 
 def _as_begun(out: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    config = read_manifest(out)["config"]
-    options = {**config["fit"], **config["options"]}
-    keys = [k for k in ("patch", "checkpointing", "width", "d_width") if options.get(k) is not None]
+    run = RunFolder(out)
+    options = {**run.manifest["config"]["fit"], **run.manifest["config"]["options"]}
+    lighter = (run.capabilities.recomputes, *run.capabilities.lighter)
+    keys = [k for k in dict.fromkeys(chain(["patch"], *lighter)) if options.get(k) is not None]
     return {k: json.dumps(options[k]) for k in keys if k not in settings}
 
 

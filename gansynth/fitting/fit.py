@@ -12,7 +12,6 @@ import numpy as np
 
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.source import SourceRequest
-from gansynth.data.views import draws_labels
 from gansynth.fitting.chance import ChanceMonitor
 from gansynth.fitting.cost import fit_into, measure, peak_mib, refuse_low_memory
 from gansynth.fitting.label_report import dice_text, inner_dice, report_label_maps
@@ -152,7 +151,13 @@ def _train(
 
     out, manifest = run.folder, run.manifest
     preview, monitor = SampleGrid(job, run), _monitor(job, run, reporter)
-    chance = ChanceMonitor(out / LOSSES, job.generator.chance_losses, reporter)
+    remedy = job.generator.capabilities.remedy("at chance")
+    levels = {
+        f"{phase.player}/{name}": level
+        for phase in job.generator.phases()
+        for name, level in phase.chance.items()
+    }
+    chance = ChanceMonitor(out / LOSSES, levels, reporter, remedy)
 
     def remember(path: Path, step: int) -> None:
         weights = path / "ema.safetensors"
@@ -172,7 +177,7 @@ def _train(
             loggers.picture(step, preview(step))
             if monitor is not None:
                 loggers.scalars(step, monitor(step))
-            if draws_labels(job.generator.options):
+            if job.generator.capabilities.draws == "labels":
                 found = inner_dice(job, run)
                 reporter.say(f"step {step}: {dice_text(found)}")
                 loggers.scalars(step, {f"dice/{k}": v for k, v in found["dice"].items() if v})
@@ -207,13 +212,15 @@ def _train(
 
 def _monitor(job: FitJob, run: Run, reporter: Reporter) -> DiversityMonitor | None:
     """Return the monitor of a generator from noise; None for others, or if turned off."""
-    if job.generator.label_source == "condition" or not (job.trains and job.options.diversity):
+    from_noise = job.generator.capabilities.from_noise
+    if not (from_noise and job.trains and job.options.diversity):
         return None
     return DiversityMonitor(job, run, reporter)
 
 
 def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> dict[str, Any]:
-    ratio: Iterable[Any] = () if draws_labels(job.generator.options) else spectrum(job, run)
+    draws_images = job.generator.capabilities.draws != "labels"
+    ratio: Iterable[Any] = spectrum(job, run) if draws_images else ()
     monitor = _monitor(job, run, reporter)
     sheets = final_sheets(job, run, reporter)
     return {

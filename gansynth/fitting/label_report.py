@@ -11,7 +11,6 @@ import numpy as np
 
 from gansynth.core.schema import LabelArray
 from gansynth.data.label_statistics import LabelPriors
-from gansynth.data.views import draws_labels
 from gansynth.fitting.setup import FitJob
 from gansynth.metrics.segmentation.regions import dice, mean_dice
 from gansynth.runtime.errors import DataFault
@@ -44,12 +43,13 @@ def report_label_maps(job: FitJob, run: Run, reporter: Reporter) -> dict[str, An
         samples, and ``reject_reasons``, their number by reason. For a generator of label maps of
         images ``inner_dice``'s JSON. Empty for a generator that generates no label maps.
     """
-    if draws_labels(job.generator.options):
+    draws = job.generator.capabilities.draws
+    if draws == "labels":
         document = inner_dice(job, run)
         write_json_atomic(run.folder / FOUND, document)
         warn_of_label_maps(run.folder, reporter)
         return {"label_maps": document}
-    if job.generator.label_source != "generated":
+    if draws != "both":
         return {}
     samples = job.sampler(run, 1).draw_raw(0, SAMPLES)
     priors = LabelPriors.fit(_training(job), job.generator.schema)
@@ -90,9 +90,10 @@ def inner_dice(job: FitJob, run: Run) -> dict[str, Any]:
             break
     means = {n: None if v is None else round(v, 4) for n, v in mean_dice(scores).items()}
     missed = [f"{name} {v:.2f}" for name, v in means.items() if v is not None and v < NOTHING]
+    remedy = job.generator.capabilities.remedy("labels missed")
     warnings = [
         f"Dice of {', '.join(missed)} on {len(scores)} training case(s), expected {NOTHING} or "
-        f"more: the run finds next to nothing of it; {job.generator.if_labels_fail}"
+        f"more: the run finds next to nothing of it; {remedy}"
     ]
     return {"cases": len(scores), "dice": means, "warnings": warnings * bool(missed), "rejected": 0}
 

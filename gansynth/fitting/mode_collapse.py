@@ -163,8 +163,8 @@ class DiversityMonitor:
     @property
     def _by(self) -> str:
         """Return the condition of a generator, as named in the provenance of samples."""
-        conditioned_on = self.job.generator.conditioned_on
-        return next((kind for kind in ("class", "foreground") if kind in conditioned_on), "none")
+        takes = self.job.generator.capabilities.takes
+        return next((kind for kind in ("class", "foreground") if kind in takes), "none")
 
     def _kind(self, case: Case) -> str | None:
         if self._by == "class" and case.label_class is not None:
@@ -187,13 +187,9 @@ def _numbers(finding: DiversityReading) -> str:
 
 
 def _alarm(finding: DiversityReading, generator: Generator, cause: str = "mode collapse") -> str:
-    ways, options = ["lower rates (--set lr_generator=...)"], generator.options
-    if getattr(options, "objective", "wgan-gp") != "wgan-gp":
-        ways.append("--set objective=wgan-gp")
-    if getattr(options, "augment", None) == ():
-        ways.append("--set augment=[translation,cutout] if cases are few")
+    remedy = generator.capabilities.remedy("collapse")
     return (
         f"diversity: {_numbers(finding)}: as similar as {max(1, round(1 / finding.lost))} "
         f"different image(s) ({cause}), expected samples as diverse as real cases. If it does not "
-        f"pass, fit again with {', or '.join(ways)}; an earlier checkpoint may be better"
+        f"pass, fit again with {remedy}; an earlier checkpoint may be better"
     )

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gansynth.core.generator import capabilities_of
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunDescription
@@ -125,7 +126,8 @@ def _seen(lineage: Lineage) -> dict[str, Any]:
 
 def _changed(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     cls, config = installed().generator(manifest["generator"]), manifest["config"]
-    usual = overlay({key: json.dumps(value) for key, value in cls.loop.items()}, {})
+    loop = capabilities_of(cls).loop
+    usual = overlay({key: json.dumps(value) for key, value in loop.items()}, {})
     models = split_settings(usual, loop_options(cls), cls.Options, generator=cls.name)
     for part, model in zip(("fit", "options"), models, strict=True):
         for key, value in model.model_dump(mode="json").items():
@@ -198,7 +200,7 @@ def _data(run: RunDescription, root: JsonNode) -> list[Block]:
     own, request, schema = root["lineage"][0], run.request, run.schema
     spacing = " x ".join(f"{value:.3g}" for value in schema.spacing)
     reading = root["config"]["data"]["read"].members()
-    noise = "those of its parts" if PARTS in run.manifest else "noise alone"
+    takes = ", ".join(sorted(run.capabilities.takes)) or "noise alone"
     labels = [name for name, value in schema.labels.items() if value > 0]
     rows: list[tuple[str, str]] = [
         ("data set", f"{own['dataset'].text}, fold {own['fold'].text}"),
@@ -208,7 +210,7 @@ def _data(run: RunDescription, root: JsonNode) -> list[Block]:
         ("channels", ", ".join(schema.channels)),
         ("labels", ", ".join(labels)),
         ("classes", ", ".join(schema.classes)),
-        ("conditions", ", ".join(run.manifest.get("conditioned_on", ())) or noise),
+        ("conditions", "those of its parts" if PARTS in run.manifest else takes),
         ("edits", ", ".join(run.edits)),
     ]
     return [Definitions([(term, [text]) for term, text in rows if text])]

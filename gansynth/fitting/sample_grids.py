@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gansynth.data.views import draws_labels, given_channels
 from gansynth.fitting.setup import FitJob
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.progress import Reporter
@@ -31,12 +30,12 @@ class SampleGrid:
             name, title = UNTRAINED, ""
         path = self.folder / f"{name}.png"
         real = [self.sampler.matching_real_case(sample) for sample in samples]
-        options, schema = self.job.generator.options, self.job.generator.schema
+        can, schema = self.job.generator.capabilities, self.job.generator.schema
         write_sample_grid(
             *(path, samples, real, schema),
             title=title,
-            given_channels=given_channels(options),
-            drawn=draws_labels(options),
+            given_channels=can.channels,
+            drawn=can.draws == "labels",
         )
         return path
 
@@ -44,7 +43,7 @@ class SampleGrid:
 def final_sheets(job: FitJob, run: Run, reporter: Reporter) -> dict[str, Any]:
     """Write the preview grids at the end of a fit; return their paths for its report."""
     paths: dict[str, Any] = {}
-    from_noise = job.generator.label_source != "condition"
+    from_noise = job.generator.capabilities.from_noise
     if not from_noise and not walks(job.generator):
         return paths
     sampler, folder = job.sampler(run), run.folder / "samples"

@@ -16,9 +16,9 @@ import yaml
 
 from gansynth.conditions.edit_chain import EditedLabelMaps, build_edits
 from gansynth.core.case_pool import CasePool, TrainingCases
-from gansynth.core.generator import Generator
+from gansynth.core.generator import Generator, capabilities_of, context_of, learn
 from gansynth.core.lineage import Lineage, plain_host
-from gansynth.core.registry import installed
+from gansynth.core.registry import installed, such_as
 from gansynth.core.run_folder import MANIFEST, read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case
@@ -26,7 +26,7 @@ from gansynth.core.source import CaseSource, SourceRequest, lineage_of
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.data.views import needed
+from gansynth.data.views import channel_numbers, needed
 from gansynth.fitting.warm_start import ParentRun, apply_warm_start, extend_lineage
 from gansynth.runtime.devices import pick_device, seeded
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
@@ -34,7 +34,7 @@ from gansynth.runtime.files import free_bytes, write_bytes_atomic
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.open_run import check_room, load_state
-from gansynth.sampling.request_parsing import Capabilities, check_edits
+from gansynth.sampling.request_parsing import Maker, check_edits
 from gansynth.sampling.run import Run, check_lockable, new_manifest
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
@@ -80,7 +80,7 @@ class FitJob:
     @property
     def trains(self) -> bool:
         """Whether the fit has training steps; options of a generator may leave none."""
-        return bool(self.generator.phases())
+        return self.generator.capabilities.trains
 
     def config(self) -> dict[str, Any]:
         """Return the resolved settings, as in ``config.yaml``."""
@@ -102,7 +102,7 @@ class FitJob:
         A generator of label maps sees several crops of each if there are few cases: slices and
         places differ, and it rejects what it has not seen. So does one that only observes.
         """
-        only = self.generator.label_source == "generated" or not self.trains
+        only = self.generator.capabilities.draws == "both" or not self.trains
         least = OBSERVED if only else 0
         return self.shown(self.source.train_ids, rng, least)
 
@@ -140,15 +140,16 @@ def resolve(
 ) -> FitJob:
     """Open the source and build the generator, writing nothing. Arguments are as in ``fit``."""
     cls = installed().generator(name)
-    defaults = {key: json.dumps(value) for key, value in cls.loop.items()}
+    defaults = {key: json.dumps(value) for key, value in capabilities_of(cls).loop.items()}
     texts = overlay(defaults, settings)
     given, options = split_settings(
         texts, loop_options(cls), cls.Options, generator=name, typed=typed
     )
-    names = cls.default_edits if edits is None else tuple(edits)
+    can = capabilities_of(cls, options)
+    names = can.edits if edits is None else tuple(edits)
     build_edits(names)
     picked = pick_device(device)
-    source = open_source(needed(request, options))
+    source = open_source(needed(request, can))
     cache = CaseCache(source)
 
     def build(space: Space) -> Generator:
@@ -158,15 +159,22 @@ def resolve(
     space = source.space
     check_room(space, source.schema, source.name)
     built = build(space)
+    channel_numbers(built.schema, can.channels)
     check_labels(built, source)
-    check_edits(edits or (), Capabilities.by(built))
-    if built.intensity == "tanh":
+    check_edits(edits or (), Maker(name, can))
+    if can.range == "tanh":
         space = space.with_window(cache(i) for i in source.train_ids)
         built = build(space)
     options, reason = built.automatic_options(chain(_some_crops(cache, space, given.seed)))
     if options != built.options:
         built = build(space)
-    if isinstance(given, FitOptions) and built.phases():
+    trains = isinstance(given, FitOptions) and built.capabilities.trains
+    if trains != bool(built.phases()):
+        raise UsageFault(
+            f"{name}: phases() of the generator and trains of its capabilities disagree, expected "
+            "phases where it trains, and else none; this is a fault of its plugin"
+        )
+    if isinstance(given, FitOptions) and trains:
         loop = given
     else:
         for key in FitOptions.model_fields.keys() & set(typed) - {"seed"}:
@@ -179,9 +187,8 @@ def resolve(
         images = loop.epochs * len(source.train_ids)
         steps = steps_for(images, list(built.stages()), loop.batch_size)
         loop = loop.model_copy(update={"steps": steps, "epochs": None})
-    cut = partial(
-        CaseBatches, cache, seed=loop.seed, context=built.taken_context, accepts=built.accepts
-    )
+    context = partial(context_of, built)
+    cut = partial(CaseBatches, cache, seed=loop.seed, context=context, accepts=built.accepts)
     crops = cut(space)
     small = space if loop.patch is None else _patch_space(space, loop.patch)
     maps = _asked_maps(built, small, cache)
@@ -197,9 +204,10 @@ def _some_crops(cache: CaseCache, space: Space, seed: int) -> Iterator[Case]:
 
 
 def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> EditedLabelMaps | None:
-    if not generator.fit_edits:
+    can = generator.capabilities
+    if not can.fit_edits:
         return None
-    edits = build_edits(generator.fit_edits)
+    edits = build_edits(can.fit_edits)
     turns = next((edit.name for edit in edits if edit.in_turns), None)
     if turns is not None:
         raise UsageFault(
@@ -207,28 +215,30 @@ def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> EditedL
             f"expected {turns} without it, for example {turns}:pairs=any"
         )
     pool = CasePool(TrainingCases(cache), space)
-    follows = generator.context_follows
-    return EditedLabelMaps(pool, edits, context=generator.taken_context, follows=follows)
+    context = partial(context_of, generator)
+    return EditedLabelMaps(pool, edits, context=context, follows=can.follows)
 
 
 def check_labels(generator: Generator, source: CaseSource) -> None:
     """Refuse cases without labels or boxes, for a generator that learns from them."""
-    if "boxes" in generator.conditioned_on and not source.schema.box_classes:
+    can = generator.capabilities
+    if "boxes" in can.takes and not source.schema.box_classes:
         raise UsageFault(
             f"{source.name}: its cases have no boxes, expected some: {generator.name} generates "
             "images from boxes. Read a yolo: data set, or boxes of label maps: --data slices:... "
             "--read boxes=yes"
         )
-    if generator.label_source == "none" or source.schema.foreground:
+    if not can.labelled or source.schema.foreground:
         return
-    if generator.label_source == "generated":
+    if can.draws != "image":
         raise UsageFault(
             f"{source.name}: its cases have no label maps, expected some: {generator.name} is set "
-            "to generate them with the images. Add them, or leave --with-mask out"
+            "to generate them. Add them, or have it generate images alone"
         )
     raise UsageFault(
         f"{source.name}: its cases have no label maps, expected some: {generator.name} generates "
-        "images from label maps. Add them, or fit a generator from noise, such as dcgan"
+        "images from label maps. Add them, or fit a generator from noise, such as "
+        f"{such_as(lambda able: not able.takes)}"
     )
 
 
@@ -254,7 +264,7 @@ def refuse_full_disk(job: FitJob, out: Path) -> None:
     """Refuse a disk without room for a run's checkpoints: those kept, and a new one."""
     files = (out / "checkpoints").rglob("*")
     used = sum(path.stat().st_size for path in files if path.is_file())
-    size = bytes_of(job.generator.nets, job.generator.ema)
+    size = bytes_of(job.generator.nets)
     needed, free = (KEPT + 1) * size + SHEETS - used, free_bytes(out)
     if isinstance(free, int) and free < needed:
         raise EnvironmentFault(
@@ -275,15 +285,14 @@ def open_folder(job: FitJob, out: Path, resume: bool, reporter: Reporter) -> dic
         write_config(out, config)
         return manifest
     rng = np.random.default_rng(job.options.seed)
-    job.generator.observe(chain(job.observed(rng)))  # a bare generator shows its frame
+    state = learn(job.generator, chain(job.observed(rng)))  # a bare generator shows its frame
     manifest = {
         **new_manifest(job.generator.name, job.source, job.space, lineage, job.edits),
+        "capabilities": job.generator.capabilities.to_json(),
         "options": config["options"],
-        "label_source": job.generator.label_source,
-        "conditioned_on": sorted(job.generator.conditioned_on),
         "config": config,
         "init_from": apply_warm_start(job.generator, job.parent_run, reporter),
-        "state": job.generator.state(),
+        "state": state,
     }
     write_config(out, config)
     write_manifest(out, manifest)

@@ -16,6 +16,7 @@ from gansynth.core.adapter import Adapter, MixConfig
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import TrainingFolder, TrainingRequest
 from gansynth.core.lineage import CaseRecord, claim, guard, guard_host, neighbours
+from gansynth.core.registry import such_as
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource, case_content, lineage_of
 from gansynth.core.units import IMAGES, compare_with_cases
@@ -25,7 +26,7 @@ from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.filters.pretrain import learn_ahead, planned_filters
 from gansynth.sampling.open_run import check_weights
-from gansynth.sampling.request_parsing import Capabilities, check_request, check_texts
+from gansynth.sampling.request_parsing import Maker, check_request, check_texts
 from gansynth.sampling.run_source import open_drawer, open_matching_real
 
 if TYPE_CHECKING:
@@ -103,26 +104,27 @@ def check_learnable(
     run: RunFolder, target: str, needs: Literal["labels", "boxes"] = "labels"
 ) -> None:
     """Refuse a generator that draws no images, or no labels or boxes that the training needs."""
-    folder, manifest = run.folder, run.manifest
-    if manifest["options"].get("target") == "labels":
+    folder, manifest, can = run.folder, run.manifest, run.capabilities
+    if can.draws == "labels":
         raise UsageFault(
             f"{folder}: {manifest['generator']} was fitted to draw label maps of images, "
             f"expected images to train {target}. Name the chain it is a part of, or fit one "
-            "without --set target=labels"
+            "that draws images"
         )
     if needs == "boxes":
-        if "boxes" in manifest.get("conditioned_on", ()):
+        if "boxes" in can.takes:
             return
         if not (run.schema.foreground and run.schema.box_classes):
             raise UsageFault(
                 f"{folder}: {manifest['generator']} takes no boxes, and {target} learns from "
-                "them; fit a generator that does, such as cpggan, or give label maps to the fit "
+                "them; fit a generator that does, such as "
+                f"{such_as(lambda able: 'boxes' in able.takes)}, or give label maps to the fit "
                 "(--read masks=yes), around whose parts boxes are drawn"
             )
-    if manifest.get("label_source") == "none":
+    if not can.labelled:
         raise UsageFault(
             f"{folder}: {manifest['generator']} draws images without label maps, and {target} "
-            "learns from labels; fit it again with --with-mask, which draws both together"
+            f"learns from labels; {can.remedy('no labels')}"
         )
 
 
@@ -154,7 +156,7 @@ def check_asked(
 
     request, run, host = mix_config.samples, sample_source.run, takes.source
     assert run is not None  # for it is no bank
-    check_request(request, Capabilities.of(run))
+    check_request(request, Maker.of(run))
     check_texts(request)
     if request.weights is not None:
         weights = SamplingWeights.read(Path(request.weights))

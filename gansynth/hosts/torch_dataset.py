@@ -127,7 +127,7 @@ def _check_labelled(bank: Path) -> None:
     if sample is not None and sample.labels is None:
         raise UsageFault(
             f"{bank}: its samples have no labels, expected them; convert samples with "
-            "as_item=, or fit the generator again with --with-mask"
+            "as_item=, or fit a generator that draws labels"
         )
 
 

@@ -55,7 +55,7 @@ class DiscriminatorAugment:
     With p below about 0.8 the discriminator still sees enough unchanged images. Above, flips and
     turns may leak (Karras et al., sec. 2.2). An ``"adaptive"`` p rises from 0 while r =
     E[sign(D(real))] > target, else falls (eq. 1 and sec. 3). ``observe`` gets the logits. p
-    changes between steps only. A ``Memory``: put it into the generator's ``memories``.
+    changes between steps only. A ``TrainingBuffer``: put it into the generator's ``buffers``.
 
     ``midpoint``: logit halfway between real and synthetic (``Adversarial.midpoint``). ``speed``:
     images until p has gone from 0 to 1 (500 000 in Karras et al., for runs of 25 million).

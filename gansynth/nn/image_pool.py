@@ -23,8 +23,8 @@ class ImagePool:
 
     While it fills, every sample passes and a copy is stored. Then a sample passes with probability
     1/2; else a stored one, chosen uniformly, replaces it. Samples enter one by one, so accumulated
-    parts give the same result as the whole batch. Each process has its own pool. A ``Memory``:
-    checkpoints hold the stored tensors, so they must be conditions, not patients' images.
+    parts give the same result as the whole batch. Each process has its own pool. Checkpoints
+    hold the stored tensors, so they must be conditions, not patients' images.
     """
 
     def __init__(self, capacity: int) -> None:

@@ -63,6 +63,8 @@ def to_json(value: Any) -> Any:
         return _write(value)
     if isinstance(value, Mapping):
         return {key: to_json(each) for key, each in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
     if isinstance(value, list | tuple):
         return [to_json(each) for each in value]
     return str(value.absolute()) if isinstance(value, Path) else value
@@ -82,6 +84,8 @@ def from_json(kind: Any, doc: Any) -> Any:
     if made is tuple and isinstance(doc, list | tuple):
         each = parts[:1] * len(doc) if parts[1:] == (...,) else parts
         return tuple(from_json(part, value) for part, value in zip(each, doc, strict=True))
+    if made is frozenset and isinstance(doc, list):
+        return frozenset(from_json(parts[0], value) for value in doc)
     if made in (Mapping, dict) and isinstance(doc, Mapping):
         return {key: from_json(parts[1], value) for key, value in doc.items()}
     if made is Path and isinstance(doc, str):

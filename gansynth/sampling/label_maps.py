@@ -18,8 +18,6 @@ from gansynth.data.views import (
     HOME,
     SourceView,
     channel_numbers,
-    draws_labels,
-    given_channels,
     merged_schema,
     of_channels,
     only_intensity,
@@ -74,12 +72,12 @@ class LabelMapSampler:
         self.name, self.lineage, self.labels = folder.name, run.lineage, run.schema.labels
         self.shift = max((0, *source.labels.values()))
         generator = self.run.generator
-        if not draws_labels(generator.options):
+        if generator.capabilities.draws != "labels":
             raise UsageFault(
                 f"labels_by: {folder.name} draws images, expected a part that draws label maps; "
-                "for cgan3d: set: {target: labels, given: [...]}"
+                f"see: gansynth options {generator.name}"
             )
-        self.given = given_channels(generator.options)
+        self.given = generator.capabilities.channels
         self._given = channel_numbers(source, self.given)
         if generator.schema.ndim != source.ndim and self.run.space.grid != "slice":
             raise UsageFault(

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth.core.capabilities import AVERAGED
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import MANIFEST, RunDescription, RunFolder
 from gansynth.core.schema import Schema
 from gansynth.core.space import Space
-from gansynth.data.views import draws_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import check_sha256, path_inside
 from gansynth.runtime.machine import refuse_beyond_memory
@@ -50,6 +50,7 @@ def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
         IntegrityFault: the weights are not the manifest's.
         EnvironmentFault: its networks or its samples are larger than the memory.
     """
+    from gansynth.core.generator import move
     from gansynth.runtime.devices import pick_device
     from gansynth.training.checkpoint import load_tensors
 
@@ -64,7 +65,8 @@ def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
     load_state(generator, run.folder, manifest)
     picked = pick_device(device)
     generator.precision = _precision(manifest, picked)
-    return Run(run.folder, generator.to(picked), manifest)
+    move(generator, picked)
+    return Run(run.folder, generator, manifest)
 
 
 def check_room(space: Space, schema: Schema, where: str) -> None:
@@ -96,11 +98,10 @@ def _precision(manifest: Mapping[str, Any], device: torch.device) -> Precision:
 
 def load_weights(generator: Generator, tensors: Mapping[str, Tensor]) -> None:
     """Load the averaged weights, by ``network/tensor``, into networks of their shapes."""
-    for name in generator.ema:
-        if name in generator.nets:
-            prefix = f"{name}/"
-            state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            generator.nets[name].load_state_dict(state, strict=False)
+    if (net := generator.nets.get(AVERAGED)) is not None:
+        prefix = f"{AVERAGED}/"
+        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        net.load_state_dict(state, strict=False)
 
 
 def build_fitting(build: Callable[[], Generator], path: Path) -> Generator:
@@ -141,7 +142,7 @@ def build_fitting(build: Callable[[], Generator], path: Path) -> Generator:
             for name, net in generator.nets.items()
             for key, value in net.state_dict().items()
         }
-        averaged = tuple(f"{name}/" for name in generator.ema)
+        averaged = f"{AVERAGED}/"
         try:
             with safe_open(path, "pt") as file:
                 names = [key for key in file.keys() if key.startswith(averaged)]  # noqa: SIM118
@@ -215,7 +216,7 @@ def load_composite(run: RunDescription, device: str) -> CompositeBase:
     schema = space.generator_schema(run.schema)
     if all(part.classes for part in parts):
         return PerClassGenerator(schema, space, parts)
-    parts = [part for part in parts if not draws_labels(part.run.generator.options)]
+    parts = [part for part in parts if part.run.capabilities.draws != "labels"]
     missing = sorted(set(schema.channels) - {c for part in parts for c in part.draws})
     if missing:
         raise IntegrityFault(

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from gansynth.core.capabilities import Capabilities, Input
+from gansynth.core.registry import such_as
 from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.errors import UsageFault, describe_error
 from gansynth.runtime.words import Texts, as_texts, as_tuple
 
 if TYPE_CHECKING:
-    from gansynth.core.generator import Generator
     from gansynth.core.run_folder import RunDescription
 
 OWN, NONE = "own", "none"  # values of `--filter`: apply the generator's own checks, or no checks
@@ -177,97 +178,85 @@ def _anywhere(kind: str, where: str) -> str:
 
 
 @dataclass(frozen=True)
-class Capabilities:
-    """The conditions that a generator supports."""
+class Maker:
+    """What a request for samples is checked against: a generator, or several in one run.
+
+    ``per_class``: whether it has a part for each class of whole cases.
+    """
 
     name: str
-    conditioned_on: frozenset[str]  # the parts of a condition that change its samples
-    label_source: str  # origin of its label maps
-    parts: bool = False  # whether it is several generators in one run, one for each class of cases
+    can: Capabilities
+    per_class: bool = False
 
     @classmethod
-    def by(cls, generator: Generator, parts: bool = False) -> Capabilities:
-        """Return the conditions that an opened generator supports."""
-        return cls(
-            generator.name, frozenset(generator.conditioned_on), generator.label_source, parts
-        )
-
-    @classmethod
-    def of(cls, run: RunDescription) -> Capabilities:
-        """Return the conditions that a run supports, without loading its weights."""
-        manifest = run.manifest
-        conditioned_on, label_source = (
-            manifest.get("conditioned_on", ()),
-            manifest.get("label_source", "condition"),
-        )
-        return cls(
-            str(manifest["generator"]), frozenset(conditioned_on), label_source, per_class(manifest)
-        )
+    def of(cls, run: RunDescription) -> Maker:
+        """Return a run's, without loading its weights."""
+        return cls(str(run.manifest["generator"]), run.capabilities, per_class(run.manifest))
 
 
-def check_request(request: SampleRequest, capabilities: Capabilities) -> None:
+def check_request(request: SampleRequest, maker: Maker) -> None:
     """Refuse a request that a generator does not support."""
-    check_edits(request.edits or (), capabilities)
-    if request.boxes is not None and "boxes" not in capabilities.conditioned_on:
+    name, takes = maker.name, maker.can.takes
+    check_edits(request.edits or (), maker)
+    if request.boxes is not None and "boxes" not in takes:
         raise UsageFault(
-            f"--boxes {request.boxes}: {capabilities.name} takes no boxes, expected a generator "
-            "that does, such as cpggan; leave --boxes out"
+            f"--boxes {request.boxes}: {name} takes no boxes, expected a generator that does, such "
+            f"as {_that_take('boxes')}; leave --boxes out"
         )
-    if request.lesions is not None and "lesion" not in capabilities.conditioned_on:
+    if request.lesions is not None and "lesion" not in takes:
         raise UsageFault(
-            f"--lesions {request.lesions}: {capabilities.name} draws no lesions into real images, "
-            "expected "
-            "a generator that does, such as copypaste; leave --lesions out"
+            f"--lesions {request.lesions}: {name} draws no lesions into real images, expected a "
+            f"generator that does, such as {_that_take('lesion')}; leave --lesions out"
         )
-    drawn = {"labels", "boxes"} & capabilities.conditioned_on
-    if request.prevalence is not None and not drawn:
+    if request.prevalence is not None and takes.isdisjoint({"labels", "boxes"}):
         raise UsageFault(
-            f"--prevalence {request.prevalence}: {capabilities.name} draws lesions as often as it "
-            "has learnt to, expected a generator that takes labels or boxes; leave --prevalence out"
+            f"--prevalence {request.prevalence}: {name} draws lesions as often as it has learnt "
+            "to, expected a generator that takes labels or boxes; leave --prevalence out"
         )
-    if request.weights is not None and capabilities.label_source != "condition":
+    if request.weights is not None and not maker.can.from_labels:
         raise UsageFault(
-            f"--sampling-weights {request.weights}: {capabilities.name} takes no label maps to "
-            "weight; "
-            "expected a generator that does, such as cgan3d; leave --sampling-weights out"
+            f"--sampling-weights {request.weights}: {name} takes no label maps to weight; expected "
+            f"a generator that does, such as {_that_take('labels')}; leave --sampling-weights out"
         )
     if request.conditions is not None:
-        _check_conditions(request.conditions, capabilities)
+        _check_conditions(request.conditions, maker)
 
 
-def check_edits(edits: Sequence[str], capabilities: Capabilities) -> None:
+def _that_take(part: Input) -> str:
+    return such_as(lambda can: part in can.takes)
+
+
+def check_edits(edits: Sequence[str], maker: Maker) -> None:
     """Refuse unknown edits, and edits for a generator that takes no label maps."""
-    if edits and capabilities.label_source != "condition":
-        made = "its own label maps" if capabilities.label_source == "generated" else "no label maps"
+    if edits and not maker.can.from_labels:
+        made = "its own label maps" if maker.can.labelled else "no label maps"
         raise UsageFault(
-            f"--edit {edits[0]}: {capabilities.name} draws {made}, so there is none to "
-            "edit; leave --edit out"
+            f"--edit {edits[0]}: {maker.name} draws {made}, so there is none to edit; leave --edit "
+            "out"
         )
-    if edits and "image" in capabilities.conditioned_on:
+    if edits and "image" in maker.can.takes:
         from gansynth.conditions.edit_chain import build_edits
         from gansynth.conditions.edits.case_warp import check_warp
 
-        check_warp(capabilities.name, build_edits(edits))
+        check_warp(maker.name, build_edits(edits))
 
 
-def _check_conditions(conditions: Mapping[str, Any], capabilities: Capabilities) -> None:
+def _check_conditions(conditions: Mapping[str, Any], maker: Maker) -> None:
     option = f"--condition-source {conditions['kind']}:{conditions['where']}"
-    if capabilities.parts:
+    if maker.per_class:
         raise UsageFault(
-            f"{option}: {capabilities.name} is a generator for each class of its own source's "
-            "cases, "
+            f"{option}: {maker.name} is a generator for each class of its own source's cases, "
             "expected one for all cases; leave --condition-source out"
         )
-    if capabilities.label_source != "condition":
+    if "boxes" in maker.can.takes:
         raise UsageFault(
-            f"{option}: {capabilities.name} takes no label maps that could be another source's, "
-            "expected a generator that does, such as cgan3d; leave --condition-source out"
+            f"{option}: {maker.name} takes boxes, which are those of its own training cases; leave "
+            "--condition-source out, or see --boxes"
         )
-    if "boxes" in capabilities.conditioned_on:
+    if not maker.can.from_labels:
         raise UsageFault(
-            f"{option}: {capabilities.name} takes boxes, which are those of its own training "
-            "cases; "
-            "leave --condition-source out, or see --boxes"
+            f"{option}: {maker.name} takes no label maps that could be another source's, expected "
+            f"a generator that does, such as {_that_take('labels')}; leave --condition-source out"
         )
 
 

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth.core.capabilities import Capabilities, Input
 from gansynth.core.lineage import Lineage
 from gansynth.core.run_folder import VERSION, RunDescription
 from gansynth.core.source import CaseSource, case_content
@@ -29,7 +30,7 @@ from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
     from gansynth.core.case_pool import CaseCheck, CaseReader
-    from gansynth.core.generator import Generator, Heeded
+    from gansynth.core.generator import Generator
 
 COMPOSITE, PARTS = "composite", "parts"
 """Generator name of a run of several parts, and its manifest key and folder for them."""
@@ -48,7 +49,7 @@ class Run(RunDescription):
 def new_manifest(
     generator: str, source: CaseSource, space: Space, lineage: Lineage, edits: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the initial manifest of a run; options, configuration and state are added later."""
+    """Return the initial manifest of a run; capabilities, options and state are added later."""
     import numpy
     import torch
 
@@ -56,13 +57,12 @@ def new_manifest(
         "version": VERSION,
         "run_id": uuid.uuid4().hex[:12],
         "generator": generator,
+        "capabilities": Capabilities().to_json(),
         "options": {},
         "schema": source.schema.to_json(),
         "space": space.to_json(),
         "lineage": lineage.to_json(),
         "edits": list(edits),
-        "label_source": "condition",
-        "conditioned_on": [],
         "request": source.request.to_json(),
         "config": {},
         "state": {},
@@ -154,8 +154,8 @@ def locked(folder: Path, hint: str = "choose another -o") -> Iterator[None]:
         lock.release()
 
 
-OF_A_CLASS: frozenset[Heeded] = frozenset({"labels", "boxes", "class"})
-"""Samples that heed one of these have the class of the case of their condition."""
+OF_A_CLASS: frozenset[Input] = frozenset({"labels", "channels", "boxes", "class"})
+"""Samples that follow one of these have the class of the case of their condition."""
 
 
 def seen_classes(run: Run) -> Sequence[str]:
@@ -166,4 +166,4 @@ def seen_classes(run: Run) -> Sequence[str]:
 
 def conditioned_on_classes(run: Run) -> bool:
     """Return whether samples have the requested class; from noise alone they may not."""
-    return len(seen_classes(run)) == 1 or not run.generator.conditioned_on.isdisjoint(OF_A_CLASS)
+    return len(seen_classes(run)) == 1 or not run.capabilities.takes.isdisjoint(OF_A_CLASS)

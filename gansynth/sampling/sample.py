@@ -19,7 +19,6 @@ from gansynth.core.source import CaseSource
 from gansynth.core.writer import Item, Writer, WriterOptions
 from gansynth.data.case_writer import file_name
 from gansynth.data.nifti_writer import NiftiWriter
-from gansynth.data.views import draws_labels, given_channels
 from gansynth.metrics.comparison import Measured, load_metrics, measure
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import UsageFault
@@ -109,7 +108,7 @@ def sample_run(
     opened = load_run(run, device)
     source = open_moved(opened, data, root)
     request = request or SampleRequest()
-    if draws_labels(opened.generator.options) and not writer_class.for_sharing:
+    if opened.capabilities.draws == "labels" and not writer_class.for_sharing:
         idle: dict[str, Any] = {
             "--edit": request.edits,
             "--class": request.classes,
@@ -162,7 +161,7 @@ def sample_run(
             {"run": opened.run_id, "generator": opened.generator.name},
             record_of(run, place),
             reporter,
-            labels_given="labels" in opened.generator.conditioned_on,
+            labels_given="labels" in opened.capabilities.takes,
         )
     if interpolate is not None:  # refused before anything is generated
         drawer.interpolate(0, interpolate)
@@ -254,7 +253,7 @@ class _Drawn:
 def write_sheet(path: Path, drawer: Sampler, samples: Sequence[Sample]) -> Path:
     """Write a PNG of samples, each beside the real case of its condition."""
     real = [_placed(drawer, sample) for sample in samples]
-    given = given_channels(drawer.run.generator.options)
+    given = drawer.run.capabilities.channels
     return write_sample_grid(path, samples, real, drawer.sampler.schema, given_channels=given)
 
 

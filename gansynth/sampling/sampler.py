@@ -17,20 +17,20 @@ from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.sampling_weights import SamplingWeights, open_sampling_weights
 from gansynth.core.case_pool import CaseCheck
 from gansynth.core.filter import FilterRequest
-from gansynth.core.generator import Generator
+from gansynth.core.generator import Generator, context_of, given_of
 from gansynth.core.lineage import Lineage, guard_host
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Condition, Sample
 from gansynth.core.source import CaseSource, lineage_of
 from gansynth.core.space import Placement, Space
-from gansynth.data.views import SourceView, draws_labels
+from gansynth.data.views import SourceView
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.composite import CompositeBase
 from gansynth.sampling.copies import REPEATED, repeated_share
 from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
 from gansynth.sampling.label_maps import viewed
-from gansynth.sampling.request_parsing import Capabilities, check_request, per_class
+from gansynth.sampling.request_parsing import Maker, check_request
 from gansynth.sampling.run import Run, conditioned_on_classes, content_check, seen_classes
 
 T = TypeVar("T", Condition, Sample)
@@ -72,11 +72,11 @@ class Sampler:
         self._viewed = self.source is not source
         self.run, self.measured = run, False
         generator, request = run.generator, request or SampleRequest()
-        check_request(request, Capabilities.by(generator, per_class(run.manifest)))
+        check_request(request, Maker.of(run))
         check_classes(run, request.classes or ())
         self.base = None
         if request.conditions is not None:
-            labelled = not draws_labels(generator.options)
+            labelled = generator.capabilities.draws != "labels"
             self.base = open_base(request.conditions, source, labelled=labelled)
         if request.edits is None:
             request = replace(request, edits=run.edits)
@@ -189,7 +189,7 @@ class Sampler:
         if reject_reason:
             return replace(sample, provenance={**provenance, "reject_reason": reject_reason})
         drawn_of = None
-        if "labels" in self.run.generator.conditioned_on:
+        if self.run.capabilities.of_a_case:
             drawn_of = partial(_drawn_of, self.sampler.cases, self.run.space, condition.provenance)
         request = FilterRequest(condition, drawn_of, self.sampler.case_pool)
         return replace(sample, provenance={**provenance, **self.filters.judge(lent, request)})
@@ -201,10 +201,10 @@ class Sampler:
 
     def _cleared(self, sample: Sample) -> Sample:
         """Clear the padding as in the source's own crops, or the case that a sample has not."""
-        conditioned_on = self.run.generator.conditioned_on
-        if "boxes" in conditioned_on:  # boxes are a case's, or like a case's; the rest is generated
+        can = self.run.capabilities
+        if "boxes" in can.takes:  # boxes are a case's, or like a case's; the rest is generated
             return sample
-        if "labels" not in conditioned_on:  # the sample belongs to no case or place
+        if not can.of_a_case:  # the sample belongs to no case or place
             provenance = {k: v for k, v in sample.provenance.items() if k not in OF_A_CASE}
             provenance[BESIDE] = {k: sample.provenance[k] for k in ("case", "placement")}
             return replace(sample, provenance=provenance)
@@ -232,24 +232,24 @@ def sampler_for(
     weights: SamplingWeights | None = None,
     check: CaseCheck | None = None,
 ) -> ConditionSampler:
-    """Return the sampler of the conditions that a generator heeds."""
-    conditioned_on, drawn_in = generator.conditioned_on, None
-    if "lesion" in conditioned_on:
-        drawn_in = lesion_drawer(request.lesions, generator.default_lesions)
+    """Return the sampler of the conditions that a generator takes."""
+    can, drawn_in = generator.capabilities, None
+    if "lesion" in can.takes:
+        drawn_in = lesion_drawer(request.lesions, can.lesions)
     return ConditionSampler(
         source,
         space,
         build_edits(request.edits or ()),
         seed=request.seed,
-        context=generator.taken_context,
-        context_follows=generator.context_follows,
-        given=generator.given if "channels" in conditioned_on else None,
-        labelled=generator.label_source == "condition" and not draws_labels(generator.options),
+        context=partial(context_of, generator),
+        context_follows=can.follows,
+        given=partial(given_of, generator),
+        labelled=can.from_labels,
         classes=request.classes,
-        boxes=box_drawer(request.boxes or USUAL) if "boxes" in conditioned_on else None,
-        backgrounds="background" in conditioned_on,
+        boxes=box_drawer(request.boxes or USUAL) if "boxes" in can.takes else None,
+        backgrounds="background" in can.takes,
         lesions=drawn_in,
-        moving="image" in conditioned_on,
+        moving="image" in can.takes,
         base=base,
         weights=weights,
         check=check,
@@ -268,7 +268,7 @@ def check_classes(run: Run, classes: Sequence[str]) -> None:
         if not conditioned_on_classes(part_run) and not (fitted and set(fitted) <= set(classes)):
             raise UsageFault(
                 f"--class {classes[0]}: {part_run.folder} was fitted to draw samples of any of its "
-                "classes, expected one fitted with --set condition=class, or with --per-class"
+                "classes, expected one that is set to take the class, or fitted with --per-class"
             )
 
 

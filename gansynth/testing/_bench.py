@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gansynth.conditions.lesion_placement import PlacedLesion, lesion_drawer
 from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
-from gansynth.core.generator import Generator
+from gansynth.core.generator import Generator, capabilities_of, context_of, given_of, learn
 from gansynth.core.schema import Boxes, Case, Condition, LabelArray, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
@@ -45,6 +46,7 @@ class GeneratorBench:
         self.held_out: list[Case] = []
         self.reference: list[Case] = []
         self.lesions: LesionCases | None = None
+        self.state: dict[str, Any] = {}
 
     def _use(self, source: GuardedSource) -> None:
         self.source, self.space = source, source.space
@@ -52,24 +54,25 @@ class GeneratorBench:
 
     @property
     def heeds_boxes(self) -> bool:
-        return "boxes" in self.generator.conditioned_on
+        return "boxes" in self.generator.capabilities.takes
 
     def check(self, name: str, function: Callable[[], object]) -> bool:
         return self.report.run(f"{self.source.schema.ndim}d: {name}", function)
 
     def build(self) -> None:
         """Build the networks; they have parameters unless there is nothing to train."""
-        generator = self.new()
-        if "boxes" not in generator.conditioned_on:  # most data sets have no boxes
+        can = capabilities_of(self.cls, self.cls.Options(**self.options))
+        if "boxes" not in can.takes:  # most data sets have no boxes
             self._use(GuardedSource(self.schema.ndim, side=self.side))
-            generator = self.new()
-        if generator.intensity == "tanh":
+        if can.range == "tanh":
             self.space = self.space.with_window(map(self.source.load, self.source.train_ids))
             self.schema = self.space.generator_schema(self.source.schema)
-            generator = self.new()
+        generator = self.new()
         parameters = sum(p.numel() for net in generator.nets.values() for p in net.parameters())
         if generator.phases() and not parameters:
             raise CheckFailed("has phases to train but no parameters")
+        if bool(generator.phases()) != can.trains:
+            raise CheckFailed(f"trains is {can.trains}, expected True with phases and only then")
         self.generator = generator
         self.train_cases = [
             self.space.to_generator(c) for c in map(self.source.load, self.source.train_ids)
@@ -78,7 +81,7 @@ class GeneratorBench:
             self.space.to_generator(c) for c in map(self.source.load, self.source.held_out_ids)
         ]
         self.reference = self.held_out
-        if "lesion" in generator.conditioned_on:
+        if "lesion" in can.takes:
             self.lesions = LesionCases(generator, self.source, self.space, len(self.held_out))
             self.held_out = self.lesions.cases
         self.source.closed = True
@@ -92,22 +95,21 @@ class GeneratorBench:
                 raise CheckSkipped(f"refused: {refusal}") from refusal
 
     def train(self, fit: Fit, steps: int) -> None:
-        self.generator.observe(self.train_cases)
-        taken = self.generator.taken_context
-        self.check("context has few values", lambda: [taken(case) for case in self.train_cases])
+        self.state = learn(self.generator, self.train_cases)
+        made = partial(context_of, self.generator)
+        self.check("context has few values", lambda: list(map(made, self.train_cases)))
         fit(self.generator, self.train_cases, steps)
 
     def condition(self, case: Case, seed: int) -> Condition:
         if self.lesions is not None:
             return self.lesions.condition(case, seed)
-        heeded = self.generator.conditioned_on
         return Condition(
             labels=copied(case.labels),
             boxes=copied_boxes(case.boxes) if self.heeds_boxes else None,
             label_class=case.label_class,
-            context=self.generator.taken_context(case),
-            given=self.generator.given(case) if "channels" in heeded else None,
-            moved=case.image.copy() if "image" in heeded else None,
+            context=context_of(self.generator, case),
+            given=given_of(self.generator, case),
+            moved=case.image.copy() if "image" in self.generator.capabilities.takes else None,
             latent_seed=seed,
             provenance={"case": case.id},
         )
@@ -117,7 +119,7 @@ class LesionCases:
     """Lesions of toy training cases, placed into held-out toy bodies without lesions."""
 
     def __init__(self, generator: Generator, source: CaseSource, space: Space, count: int) -> None:
-        self._sampler = lesion_drawer(PLACES, generator.default_lesions)
+        self._sampler = lesion_drawer(PLACES, generator.capabilities.lesions)
         self._case_pool = CasePool(TrainingCases(CaseCache(source)), space)
         bodies = [without_blobs(source.load(i), n) for n, i in enumerate(source.held_out_ids)]
         self.bodies = [space.to_generator(body) for body in bodies[:count]]

@@ -18,8 +18,6 @@ from gansynth.testing.report import CheckFailed, CheckSkipped
 
 TIGHTENED = "tightened_to"
 """Key of notes of samples with shrunk boxes: the remaining share of each box."""
-USUAL_RIM_MM = 3.0
-"""Width of the rim around a lesion that may change, for generators without ``rim_mm``."""
 CHANGED = "background"
 """Key of notes of samples whose whole image was changed; its value is ``changed``."""
 SEEDS = 6  # seeds of which at least two must give different images
@@ -108,8 +106,7 @@ class LesionSampleChecks:
     def holes(self) -> list[Mask]:
         """Mask of the voxels that may change, for each sample."""
         draws = self.draws
-        rim_mm = getattr(draws.generator.options, "rim_mm", USUAL_RIM_MM)
-        rim = rim_voxels(rim_mm, draws.schema.spacing)
+        rim = rim_voxels(draws.generator.capabilities.rim_mm, draws.schema.spacing)
         masks = [torch.from_numpy(drawn_in(c))[None, None] for c in self.requested]
         return [hole(mask, rim)[0, 0].numpy() for mask in masks]
 

@@ -7,17 +7,19 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth.core.generator import Generator
+from gansynth.core.capabilities import REAL
+from gansynth.core.generator import Generator, context_of, learn, move
 from gansynth.core.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.label_share import label_share
 from gansynth.sampling.copies import repeated_share
-from gansynth.sampling.deidentify import MOST_REPEATED, REAL
+from gansynth.sampling.deidentify import MOST_REPEATED
 from gansynth.testing._bench import GeneratorBench, copied
 from gansynth.testing.report import CheckFailed, CheckSkipped
 from gansynth.testing.toy import contrasts
@@ -84,21 +86,21 @@ class SampleChecks:
                 raise CheckFailed(f"channel {name!r} has deviation {least:.3g}, expected an image")
 
     def labels_kept(self) -> None:
-        self._needs_labels("condition")
+        self._needs_asked_labels()
         self._known_labels()
         for sample, requested in zip(self.samples, self.requested, strict=True):
             if not np.array_equal(copied(sample.labels), requested):
                 raise CheckFailed("labels differ from the condition's (int16, -1 included)")
 
     def labels_drawn(self) -> None:
-        """Each image has its own label map, or none, according to ``label_source``."""
-        label_source = self.generator.label_source
+        """Each image has its own label map, or none, according to ``draws``."""
+        can = self.generator.capabilities
         count = sum(sample.labels is not None for sample in self.samples)
-        expected = len(self.samples) if label_source == "generated" else 0
+        expected = len(self.samples) if can.labelled else 0
         if count != expected:
             raise CheckFailed(
                 f"{count} of {len(self.samples)} samples have labels, expected {expected} from a "
-                f"generator whose label_source is {label_source!r}"
+                f"generator that draws {can.draws!r}"
             )
         self._known_labels()
 
@@ -129,14 +131,14 @@ class SampleChecks:
     def seeds_matter(self) -> None:
         condition, seed = self.conditions()[0], self.seeds[0]
         second = self.generator.sample([replace(condition, latent_seed=seed + 1)], [seed + 1])[0]
-        if "image" in self.generator.conditioned_on and np.array_equal(
+        if "image" in self.generator.capabilities.takes and np.array_equal(
             second.image, self.samples[0].image
         ):
             raise CheckSkipped("the condition holds all randomness")
         self.differ(second, self.samples[0], "two seeds with the same labels")
 
     def labels_matter(self) -> None:
-        self._needs_labels("condition")
+        self._needs_asked_labels()
         seed = self.seeds[0]
         second = self.generator.sample([replace(self.conditions()[1], latent_seed=seed)], [seed])[0]
         self.differ(second, self.samples[0], "two label maps with the same seed")
@@ -203,10 +205,11 @@ class SampleChecks:
         twin = self.bench.new()
         for name, net in self.generator.nets.items():
             twin.nets[name].load_state_dict(net.state_dict())
-        twin.load_state(json.loads(json.dumps(self.generator.state())))
-        twin.to(self.generator.device).precision = self.generator.precision
+        twin.load_state(json.loads(json.dumps(self.bench.state)))
+        move(twin, self.generator.device)
+        twin.precision = self.generator.precision
         again = twin.sample(self.conditions(), self.seeds)
-        self._same(again, self.samples, "a new generator with the same weights and state()")
+        self._same(again, self.samples, "a new generator with the same weights and state")
 
     def state_does_not_grow(self) -> None:
         sizes, side = [], self.bench.space.size[0]
@@ -215,23 +218,21 @@ class SampleChecks:
                 self.bench.report, self.bench.cls, self.bench.options, self.schema.ndim, larger
             )
             twin.build()
-            twin.generator.observe(twin.train_cases)
-            sizes.append(len(json.dumps(twin.generator.state())))
+            sizes.append(len(json.dumps(learn(twin.generator, twin.train_cases))))
         if sizes[1] > GROWTH * sizes[0]:
             raise CheckFailed(
-                f"state() has {sizes[0]} bytes as JSON, and {sizes[1]} for cases of one and a half "
-                "times the side, expected the same: it may hold no image"
+                f"observe() returns {sizes[0]} bytes as JSON, and {sizes[1]} for cases of one and "
+                "a half times the side, expected the same: it may hold no image"
             )
 
     def takes_what_it_says(self) -> None:
         """What is declared changes the sample; what is not declared is not made."""
-        heeded, case = self.generator.conditioned_on, self.cases[0]
-        for name, make in (("channels", self.generator.given), ("context", self.generator.context)):
-            if name not in heeded and make(case) is not None:
-                raise CheckFailed(
-                    f"{make.__name__}() returns an array, but conditioned_on lacks {name!r}; "
-                    "expected both or neither, as samples are given only what is declared"
-                )
+        declared = "context" in self.generator.capabilities.takes
+        if not declared and self.generator.context(self.cases[0]) is not None:
+            raise CheckFailed(
+                "context() returns an array, but its capabilities take no 'context'; expected both "
+                "or neither, as samples are given only what is declared"
+            )
         first, second = self.conditions()[:2]
         for name in ("given", "context", "moved", "background"):
             other = getattr(second, name)
@@ -242,14 +243,14 @@ class SampleChecks:
 
     def copies_nothing(self) -> None:
         """Samples repeat no real image, unless the generator declares that it takes some."""
-        if REAL & self.generator.conditioned_on:
+        if REAL & self.generator.capabilities.takes:
             return
         for sample, case in zip(self.samples, self.cases, strict=True):
             share = repeated_share(sample.image, [case.image, *self.real])
             if share > MOST_REPEATED:
                 raise CheckFailed(
                     f"a sample repeats {share:.0%} of the textured blocks of a real image, "
-                    f"expected at most {MOST_REPEATED:.0%}, or what it takes in conditioned_on"
+                    f"expected at most {MOST_REPEATED:.0%}, or what it takes in its capabilities"
                 )
 
     def interpolates(self) -> None:
@@ -264,14 +265,17 @@ class SampleChecks:
 
     def labels(self) -> list[LabelArray]:
         """Return the samples' labels: the requested ones, or those the generator produced."""
-        if self.generator.label_source == "condition":
+        if self.generator.capabilities.from_labels:
             return self.requested
         return [copied(sample.labels) for sample in self.samples]
 
-    def _needs_labels(self, label_source: str = "") -> None:
+    def _needs_labels(self) -> None:
         if self.samples[0].labels is None:
             raise CheckSkipped("generates no labels")
-        if label_source and self.generator.label_source != label_source:
+
+    def _needs_asked_labels(self) -> None:
+        self._needs_labels()
+        if not self.generator.capabilities.from_labels:
             raise CheckSkipped("generates its own labels")
 
     def _known_labels(self) -> None:
@@ -345,7 +349,7 @@ def _ask(generator: Generator, cases: Sequence[Case]) -> Tensor | None:
     from gansynth.data.batches import batch_of
 
     stage = generator.stages()[-1]
-    batch = batch_of(cases, generator.taken_context).to(generator.device)
+    batch = batch_of(cases, partial(context_of, generator)).to(generator.device)
     return generator.realness(batch, stage)
 
 
@@ -365,7 +369,7 @@ def _state(generator: Generator) -> dict[str, bytes]:
         for name, net in generator.nets.items()
         for key, value in net.state_dict().items()
     }
-    for name, memory in generator.memories.items():
+    for name, memory in generator.buffers.items():
         held.update({f"{name}/{key}": value for key, value in memory.state().items()})
     state = {name: value.cpu().numpy().tobytes() for name, value in held.items()}
     for name, net in generator.nets.items():

@@ -51,14 +51,15 @@ def check_generator(
 
 def fit_briefly(generator: Generator, cases: Sequence[Case], steps: int) -> object:
     """Train on cases in memory with the real training loop, on the CPU, in fp32."""
+    from gansynth.core.generator import context_of
     from gansynth.data.batches import batch_of
     from gansynth.training.loop import FitOptions, train
 
     def batches(step: int, stage: Stage, which: range) -> Batch:
         chosen = [int(np.random.default_rng((7, step, i)).integers(len(cases))) for i in which]
-        return batch_of([cases[i] for i in chosen], generator.taken_context)
+        return batch_of([cases[i] for i in chosen], partial(context_of, generator))
 
-    loop = {**generator.loop, "steps": steps, "precision": "fp32"}
+    loop = {**generator.capabilities.loop, "steps": steps, "precision": "fp32"}
     return train(generator, batches, FitOptions.model_validate(loop))
 
 
@@ -74,7 +75,7 @@ def _check_samples(bench: GeneratorBench) -> None:
             return
     bench.check("not constant", draws.not_constant)
     bench.check("labels kept", draws.labels_kept)
-    if bench.generator.label_source != "condition":
+    if not bench.generator.capabilities.from_labels:
         bench.check("labels drawn", draws.labels_drawn)
     bench.check("outside", draws.outside)
     bench.check("repeatable", draws.repeatable)

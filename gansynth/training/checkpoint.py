@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gansynth.core.capabilities import AVERAGED
 from gansynth.runtime.errors import GansynthError, IntegrityFault
 from gansynth.runtime.files import (
     check_digest,
@@ -72,13 +73,13 @@ def save(
     return final
 
 
-def bytes_of(nets: Mapping[str, nn.Module], ema: Collection[str]) -> int:
+def bytes_of(nets: Mapping[str, nn.Module]) -> int:
     """Return the bytes of a checkpoint with Adam; other optimisers need less."""
     held: dict[str, int] = {
         name: sum(v.nbytes for v in net.state_dict().values()) for name, net in nets.items()
     }
     moments: int = sum(2 * p.nbytes for net in nets.values() for p in net.parameters())
-    return sum(held.values()) + moments + 2 * sum(held[name] for name in ema if name in held)
+    return sum(held.values()) + moments + 2 * held.get(AVERAGED, 0)
 
 
 def drop_old(folder: Path, newest: Path) -> None:

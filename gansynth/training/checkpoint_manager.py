@@ -142,8 +142,8 @@ class CheckpointManager:
             for key, value in self.identity.items()
             if key in state and state[key] != value
         ]
-        if self.process_group.size > 1 and self.training_state.generator.memories:
-            held = ", ".join(self.training_state.generator.memories)
+        if self.process_group.size > 1 and self.training_state.generator.buffers:
+            held = ", ".join(self.training_state.generator.buffers)
             notes.append(
                 f"resumed with the first process's {held} in all {self.process_group.size}: the "
                 "run goes "

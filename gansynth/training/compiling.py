@@ -34,13 +34,13 @@ def compiled(generator: Generator, choice: Compile) -> Iterator[None]:
     Names of weights stay. ``auto`` is off: no GPU has measured it yet. ``graphs`` replays kernels
     by CUDA graphs; outputs stay until ``begin_step``.
     """
-    names = generator.compilable if compiles(choice) else ()
+    names = generator.capabilities.compiles if compiles(choice) else ()
     nets = [generator.nets[name] for name in names if name in generator.nets]
     if not nets:
         if compiles(choice):
             raise UsageFault(
                 f"compile={choice}: {generator.name} has no network that can be compiled, "
-                "expected one that neither grows nor recomputes (checkpointing=no); use compile=off"
+                "expected one that neither grows nor recomputes its features; use compile=off"
             )
         yield
         return

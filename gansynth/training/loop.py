@@ -18,7 +18,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gansynth.core.generator import Batch, Generator, Phase, Stage, TrainingStep
+from gansynth.core.generator import (
+    Batch,
+    Generator,
+    Phase,
+    Stage,
+    TrainingStep,
+    capabilities_of,
+    channels_last,
+    move,
+)
 from gansynth.runtime.devices import HALF, Precision, device_name, resolve, set_seed, tf32
 from gansynth.runtime.distributed import ProcessGroup
 from gansynth.runtime.errors import TrainingFault
@@ -125,7 +134,7 @@ class TrainReport:
 
 def loop_options(cls: type[Generator]) -> type[SeedOptions]:
     """Return the model of the loop's options that fits of a generator have."""
-    return FitOptions if cls.trains() else SeedOptions
+    return FitOptions if capabilities_of(cls).trains else SeedOptions
 
 
 def train(
@@ -157,12 +166,13 @@ def train(
     precision = resolve(options.precision, device)
     half = HALF.get(precision)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    generator.to(device).precision = options.precision if precision == "fp32" else "auto"
+    move(generator, device)
+    generator.precision = options.precision if precision == "fp32" else "auto"
     if device.type == "cuda":
         torch.backends.cudnn.benchmark |= options.cudnn_benchmark
     if options.channels_last:
         for net in generator.nets.values():
-            generator.channels_last(net)
+            channels_last(net, generator.schema.ndim)
     casts = half is not None and device.type == "cuda" and not compiles(options.compile)
     mended = half is not None and device.type == "cpu"
     phases = generator.phases()
@@ -295,7 +305,8 @@ def train(
             # Non-finite: roll back to the last checkpoint at half the rates, up to three times.
             if fault:
                 if training_state.rollbacks == MOST_ROLLBACKS or folder is None:
-                    raise _fault(fault, training_state.rollbacks, folder, generator.if_not_finite)
+                    remedy = generator.capabilities.remedy("not finite")
+                    raise _fault(fault, training_state.rollbacks, folder, remedy)
                 done = shelf.roll_back(fault)
                 log.rewind(done)
                 pending.clear()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gansynth.core.capabilities import AVERAGED
 from gansynth.core.generator import Generator
 from gansynth.training import checkpoint
 from gansynth.training.loggers import MetricsLog
@@ -41,7 +42,8 @@ class TrainingState:
             for player, names in generator.players().items()
             if generator.phases()
         }
-        live = {f"{n}/{k}": v for n in generator.ema if n in nets for k, v in _floats(nets[n])}
+        averaged = _floats(nets[AVERAGED]) if AVERAGED in nets else ()
+        live = {f"{AVERAGED}/{k}": v for k, v in averaged}
         averages = {k: v.detach().clone() for k, v in live.items()}
         rates = {k: [group["lr"] for group in o.param_groups] for k, o in optimizers.items()}
         return cls(generator, optimizers, averages, scaler, _rates=rates, _live=list(live.values()))
@@ -88,7 +90,7 @@ class TrainingState:
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor by name: ``net/``, ``ema/``, ``optim/`` and ``memory/`` entries."""
         tensors = checkpoint.collect(self.generator.nets, self.averages, self.optimizers)
-        for name, memory in self.generator.memories.items():
+        for name, memory in self.generator.buffers.items():
             tensors.update({f"memory/{name}/{k}": v for k, v in memory.state().items()})
         return tensors
 
@@ -103,7 +105,7 @@ class TrainingState:
         """Load what ``tensors`` and ``state`` returned. Raises IntegrityFault as ``restore``."""
         nets, averages = self.generator.nets, self.averages
         checkpoint.restore(saved.tensors, nets, averages, self.optimizers, saved.folder)
-        for name, memory in self.generator.memories.items():
+        for name, memory in self.generator.buffers.items():
             prefix = f"memory/{name}/"
             memory.load(
                 {k[len(prefix) :]: v for k, v in saved.tensors.items() if k.startswith(prefix)}

@@ -8,20 +8,34 @@ same way. With ``insert=lesion`` it draws lesions into real images.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar, Literal, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from gansynth.conditions.lesion_placement import no_room
-from gansynth.core.generator import Batch, Generator, GeneratorOptions, Heeded, Phase, Stage
-from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
+from gansynth.core.capabilities import Capabilities, Input, narrower
+from gansynth.core.generator import (
+    Batch,
+    Generator,
+    GeneratorOptions,
+    Phase,
+    Stage,
+    TrainingStep,
+    at_rest,
+)
+from gansynth.core.schema import OUTSIDE, Case, Condition, LabelArray, Sample
 from gansynth.data.lesion_parts import lesion_values
+from gansynth.nn import losses
+from gansynth.nn.diff_augment import DiscriminatorAugment
+from gansynth.nn.image_pool import ImagePool
 from gansynth.nn.networks import PatchDiscriminator, UNetGenerator, UNetStyle
-from gansynth.nn.networks.blocks import strides_for
+from gansynth.nn.networks.blocks import one_hot, strides_for
 from gansynth.nn.networks.perceptor import Perceptor
 from gansynth.nn.networks.spectral import settled
 from gansynth.nn.tiled_inference import by_halves, draw_tiled, tile_edge
@@ -34,9 +48,7 @@ from gansynth_cgan3d.conditions import (
     automatic,
     body_map,
 )
-from gansynth_cgan3d.discriminators import Discriminator, LesionWindow, whole
-from gansynth_cgan3d.lesion import LesionInserter, LesionInsertion
-from gansynth_cgan3d.objective import CGANObjective
+from gansynth_cgan3d.lesion import LesionInserter, LesionInsertion, centroid
 from gansynth_cgan3d.options import CGANOptions
 
 __all__ = ["CGAN3D", "CGANOptions"]
@@ -52,13 +64,50 @@ class CGAN3D(Generator):
 
     name: ClassVar[str] = "cgan3d"
     Options: ClassVar[type[GeneratorOptions]] = CGANOptions
-    default_edits: ClassVar[tuple[str, ...]] = ("elastic", "scale", "rotate", "clip:to=image")
-    if_labels_fail: ClassVar[str] = (
-        "train longer (--set steps=N), give labels of few voxels more weight (--set dice=20), or "
-        "cut crops closer around them (--set patch=32,64,64)"
-    )
 
     options: CGANOptions
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can under its options."""
+        o, takes = self.options, set[Input]()
+        if o.target == "image":
+            takes.add("labels")
+        if o.insert == "lesion":
+            takes.add("lesion")
+        if o.given:
+            takes.add("channels")
+        if o.body or o.context:
+            takes.add("context")
+        edits = ("elastic", "scale", "rotate", "clip:to=image")
+        compiles: tuple[str, ...] = ("generator", "discriminator", "local", "perceptor")
+        if o.checkpointing:
+            compiles = ()
+        elif o.gp or o.r1:
+            compiles = ("generator",)
+        return Capabilities(
+            takes=frozenset(takes),
+            draws=o.target,
+            channels=o.given,
+            trains=o.stage != "coarse",
+            range=o.output,
+            follows=not o.body,  # clusters move with edited labels, the body does not
+            body_channel=o.body_of if o.body else None,
+            in_chain={"context": 0},
+            edits=edits if o.target == "image" else (),
+            fit_edits=o.fit_edits,
+            lesions=f"classes={'+'.join(o.lesions)}" if o.lesions else None,
+            lighter=narrower(o, ("width", "d_width")),
+            recomputes={"checkpointing": True},
+            compiles=compiles,
+            remedies={
+                "not finite": "Lower the learning rates (--set lr_generator=1e-4)",
+                "at chance": "a stronger discriminator: --set spectral_norm=false",
+                "labels missed": "train longer (--set steps=N), give labels of few voxels more "
+                "weight (--set dice=20), or cut crops closer around them (--set patch=32,64,64)",
+            },
+            rim_mm=o.rim_mm,
+        )
 
     # -- networks --------------------------------------------------------------------------------
 
@@ -70,9 +119,9 @@ class CGAN3D(Generator):
         self.conditions = ConditionEncoder(self.schema, o)
         self.objective = CGANObjective(self)
         if o.pool:
-            self.memories["pool"] = self.objective.pool
+            self.buffers["pool"] = self.objective.pool
         if o.augment and o.augment_p == "adaptive":
-            self.memories["augment"] = self.objective.augment
+            self.buffers["augment"] = self.objective.augment
         if o.stage == "coarse":
             return {}
         strides = strides_for(self.size, self.schema.spacing, max(o.levels, o.d_levels))
@@ -192,17 +241,6 @@ class CGAN3D(Generator):
             players["discriminator"] = ("discriminator", "local")
         return players
 
-    @property
-    def compilable(self) -> Sequence[str]:
-        """Return all networks; the generator alone with a gradient penalty; none recomputed."""
-        o = self.options
-        return () if o.checkpointing else self.ema if o.gp or o.r1 else tuple(self.nets)
-
-    @property
-    def intensity(self) -> Literal["linear", "tanh"]:
-        """Range of the images: option ``output``."""
-        return self.options.output
-
     # -- training --------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:
@@ -222,15 +260,17 @@ class CGAN3D(Generator):
         """Accept any case; with ``insert=lesion`` only crops that show a lesion."""
         return self.inserting is None or self.inserting.accepts(case)
 
-    def observe(self, cases: Iterable[Case]) -> None:
+    def observe(self, cases: Iterable[Case]) -> dict[str, Any]:
         """Fit intensities and context clusters, or the lesion statistics of ``insert=lesion``."""
         if self.inserting is not None:
             self.inserting.statistics.fit(cases)
-            return
+            return self.inserting.state()
         watched = self._watched(cases)
         self.clusters.fit(watched)
         for _ in watched:
             pass
+        intensities = self.conditions.intensities.to_json() if self.options.standardise else None
+        return {**self.clusters.to_json(), "intensities": intensities}
 
     def _watched(self, cases: Iterable[Case]) -> Iterator[Case]:
         """Yield cases, and record their intensities if networks see standardised ones."""
@@ -239,15 +279,8 @@ class CGAN3D(Generator):
                 self.conditions.intensities.add(case.image)
             yield case
 
-    def state(self) -> dict[str, Any]:
-        """Return intensities and cluster centres, or lesion statistics; no image."""
-        if self.inserting is not None:
-            return self.inserting.state()
-        intensities = self.conditions.intensities.to_json() if self.options.standardise else None
-        return {**self.clusters.to_json(), "intensities": intensities}
-
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state`` returned."""
+        """Restore what ``observe`` returned."""
         if self.inserting is not None:
             self.inserting.load_state(state)
             return
@@ -260,57 +293,20 @@ class CGAN3D(Generator):
         lacks_context = (self.options.context or self.options.body) and batch.context is None
         if not self.nets or batch.labels is None or lacks_context:
             return None
-        with self.at_rest():
+        with at_rest(self):
             return self.objective.realness(batch, stage)
 
-    @property
-    def chance_losses(self) -> Mapping[str, float]:
-        """Losses of the discriminators for pure guessing; none for ``loss=wgan``."""
-        return self.objective.chance_losses() if self.nets else {}
-
     # -- conditions ------------------------------------------------------------------------------
-
-    @property
-    def conditioned_on(self) -> frozenset[Heeded]:
-        """Labels; a lesion and its background, given channels and context by the options."""
-        heeded: Mapping[Heeded, bool] = {
-            "lesion": self.inserting is not None,
-            "channels": bool(self.conditions.given),
-            "context": self.options.body or bool(self.options.context),
-        }
-        return super().conditioned_on | {name for name, used in heeded.items() if used}
-
-    @property
-    def default_lesions(self) -> str | None:
-        """The default of ``--lesions``: the classes of option ``lesions``, if named."""
-        if self.inserting is None or not self.options.lesions:
-            return None
-        return f"classes={'+'.join(map(str, self.inserting.values))}"
 
     def reject_reason(self, sample: Sample) -> str:
         """Return a reason to reject a sample: there was no room for its lesion."""
         return "" if self.inserting is None else no_room(sample.provenance)
-
-    @property
-    def fit_edits(self) -> tuple[str, ...]:
-        """Edits of label maps in training: option ``fit_edits``."""
-        return self.options.fit_edits
-
-    @property
-    def context_follows(self) -> bool:
-        """Whether context moves with edited labels: clusters do, the body does not."""
-        return not self.options.body
 
     def context(self, case: Case) -> LabelArray | None:
         """Return background clusters or the body map, int16 (D, H, W); None for neither."""
         if self.options.body:
             return body_map(case, self.bodies)
         return self.clusters.map(case) if self.options.context else None
-
-    def given(self, case: Case) -> FloatArray | None:
-        """Return a case's given channels for a condition, float32 (K, D, H, W), or None."""
-        channels = self.conditions.given
-        return np.ascontiguousarray(case.image[channels]) if channels else None
 
     def finished(
         self, drawn: Tensor, labels: Tensor | None, insertion: LesionInsertion | None = None
@@ -417,3 +413,322 @@ class CGAN3D(Generator):
             whole[conditions.drawn], whole[conditions.given] = image, condition.given
             image = whole
         return Sample(image, condition.labels)
+
+
+class CGANObjective:
+    """Losses of the generator, the discriminator and the perceptual segmenter.
+
+    Isola et al. 2017: adversarial term and L1; Wang et al. 2018: feature matching; Sun et al. 2020
+    (MM-GAN): a pool of earlier image-label pairs; Doncenco 2022: alternating updates, perceptual
+    loss; Iizuka et al. 2017 (ACM Transactions on Graphics 36(4), sec. 3.3): a local discriminator.
+
+    A *pair* is an image (or label probabilities) and its condition. With ``fit_edits`` synthetic
+    pairs have other conditions. Both images are then compared where the conditions are equal.
+    """
+
+    def __init__(self, gan: CGAN3D) -> None:
+        self.gan, self.options = gan, gan.options
+        self.loss = losses.ADVERSARIAL[self.options.loss]
+        self.pool = ImagePool(self.options.pool)
+        self.augment = DiscriminatorAugment(
+            self.options.augment, self.options.augment_p, midpoint=self.loss.midpoint or 0.0
+        )
+
+    def phases(self) -> Sequence[Phase]:
+        """Return the phases, generator first: the discriminator reuses its image."""
+        o = self.options
+        turns = 2 if o.alternate else 1
+        # The generator is updated after the discriminator steps that it waits for.
+        pace = turns * o.n_critic
+        phases = [
+            Phase("generator", self.generator, pace, pace - 1),
+            Phase(
+                "discriminator", self.discriminator, turns, after=self._clip, chance=self._chance()
+            ),
+        ]
+        if o.r1:
+            phases.append(Phase("discriminator", self.r1, o.r1_every))
+        if o.perceptual:
+            phases.append(Phase("perceptor", self.perceptor))
+        return phases
+
+    def _chance(self) -> dict[str, float]:
+        if self.loss.chance is None:
+            return {}
+        return {f"{judge.prefix}adversarial": self.loss.chance for judge in self.gan.judges}
+
+    # -- the generator -----------------------------------------------------------------------------
+
+    def generator(self, step: TrainingStep) -> Mapping[str, Tensor]:
+        """Return the generator's losses: adversarial, L1, feature matching, Dice, perceptual."""
+        o = self.options
+        fake, real = self._draw(step), self._real(step)
+        step.scratch["fake"] = fake.detach()
+        terms: dict[str, Tensor] = {}
+        with parametrize.cached():  # both passes of a discriminator have the same weights
+            for judge in self.gan.judges:
+                terms.update(self._fooled(step, judge, fake, real))
+        if o.dice and not self.gan.conditions.drawn:
+            drawn = [i for i, value in enumerate(self.gan.schema.label_values) if value > 0]
+            pairs = zip(fake[:, None, drawn].float(), real[:, None, drawn], strict=True)
+            # Case by case, so that a batch that is shared out comes to the same.
+            terms["dice"] = o.dice * torch.stack([losses.soft_dice(*p) for p in pairs]).mean()
+        if o.perceptual:
+            features_of = cast(Perceptor, self.gan.nets["perceptor"]).features
+            alike = self._alike(step)
+            perceived = losses.perceptual(features_of, fake, real, mask=alike)
+            terms["perceptual"] = o.perceptual * perceived
+        return terms
+
+    def _fooled(
+        self, step: TrainingStep, judge: Discriminator, fake: Tensor, real: Tensor
+    ) -> dict[str, Tensor]:
+        o = self.options
+        image, condition = judge.view((fake, self._asked(step)))
+        before = step.rng.get_state()
+        logits, features = judge(*self.augment(step, image, condition))
+        terms = {"adversarial": judge.weight * o.adversarial * self.loss.generator(logits)}
+        if o.l1 and not judge.prefix:  # counted once, with the global discriminator
+            terms["l1"] = o.l1 * self._l1(step, fake, real)
+        if o.feature_matching:
+            if self.options.augment:
+                # The real pair gets the same augmentation, or features would not correspond.
+                step.rng.set_state(before)
+            with torch.no_grad():
+                _, real_features = judge(
+                    *self.augment(step, *judge.view((real, self._condition(step))))
+                )
+            matching = losses.feature_matching(real_features, features)
+            terms["feature_matching"] = judge.weight * o.feature_matching * matching
+        return {judge.prefix + name: term for name, term in terms.items()}
+
+    def _draw(self, step: TrainingStep) -> Tensor:
+        """Generate samples; voxels outside the body and padding get their known values."""
+        net, batch, condition = self.gan.net, step.batch, self._channels(step, synthetic=True)
+        latents = [step.randn(*shape) for shape in net.latent_shapes(condition.shape[2:])]
+        insertion = self._told(step).insertion
+        labels = batch.labels if batch.asked is None else batch.asked
+        fake = self.gan.finished(net(condition, latents), labels, insertion)
+        fake = self._standardised(step, fake)
+        if batch.padding is not None:
+            fake = torch.where(batch.padding[:, None], self._real(step), fake)
+        return fake
+
+    def _l1(self, step: TrainingStep, fake: Tensor, real: Tensor) -> Tensor:
+        alike = self._alike(step)
+        if self.options.l1_mask == "foreground":
+            assert step.batch.labels is not None
+            inside = step.batch.labels[:, None] > 0
+            return losses.masked_l1(fake, real, inside if alike is None else inside & alike)
+        if alike is not None:
+            return losses.masked_l1(fake, real, alike, lowpass=self.options.l1_lowpass)
+        if self.options.l1_mask == "hole":
+            insertion = self._told(step).insertion
+            assert insertion is not None, "options guarantee insert=lesion"
+            lowpass = self.options.l1_lowpass
+            return losses.masked_l1(fake, real, insertion.hole, lowpass=lowpass)
+        drawn = self.gan.conditions.drawn
+        return losses.l1(fake, real, lowpass=self.options.l1_lowpass if drawn else 1)
+
+    # -- the discriminators ------------------------------------------------------------------------
+
+    def discriminator(self, step: TrainingStep) -> Mapping[str, Tensor]:
+        """Return the losses of all discriminators."""
+        fake, fake_condition = self._fake(step)
+        fake, fake_condition = self.pool.query(step, fake, fake_condition)
+        terms: dict[str, Tensor] = {}
+        for judge in self.gan.judges:
+            real = judge.view((self._real(step), self._condition(step)))
+            judge_terms = self._told_apart(step, judge, real, judge.view((fake, fake_condition)))
+            terms.update({judge.prefix + name: term for name, term in judge_terms.items()})
+        return terms
+
+    def _told_apart(
+        self, step: TrainingStep, judge: Discriminator, of_real: Pair, of_fake: Pair
+    ) -> dict[str, Tensor]:
+        (real, condition), (fake, fake_condition) = of_real, of_fake
+        real, condition = self.augment(step, real, condition)
+        fake, fake_condition = self.augment(step, fake, fake_condition)
+        if self.options.d_norm == "batch":
+            reals, fakes = judge(real, condition)[0], judge(fake, fake_condition)[0]
+        else:
+            # One pass over real and synthetic pairs: twice the batch costs less than two passes.
+            logits, _ = judge(torch.cat((real, fake)), torch.cat((condition, fake_condition)))
+            halves = [head.float().chunk(2) for head in logits]
+            reals, fakes = [h[0] for h in halves], [h[1] for h in halves]
+        if not judge.prefix:
+            self.augment.observe(reals)
+        terms = {"adversarial": self.loss.discriminator(reals, fakes)}
+        if self.options.gp:
+            penalty = self._penalty(step, judge, real, condition, fake, fake_condition)
+            terms["gp"] = self.options.gp * penalty
+        return terms
+
+    def _fake(self, step: TrainingStep) -> tuple[Tensor, Tensor]:
+        condition = self._asked(step)
+        if "fake" in step.scratch:
+            return step.scratch["fake"], condition
+        with torch.no_grad():
+            return self._draw(step), condition
+
+    def _penalty(
+        self,
+        step: TrainingStep,
+        judge: Discriminator,
+        real: Tensor,
+        condition: Tensor,
+        fake: Tensor,
+        fake_condition: Tensor,
+    ) -> Tensor:
+        share = step.rand(*[1] * (real.ndim - 1))
+        between = torch.lerp(fake_condition.float(), condition.float(), share)
+        return losses.gradient_penalty(lambda image: judge(image, between)[0], real, fake, share)
+
+    def r1(self, step: TrainingStep) -> Mapping[str, Tensor]:
+        """Return R1, weighted for the steps in between (lazy, Karras et al. 2020)."""
+        weight, terms = self.options.r1 * self.options.r1_every, dict[str, Tensor]()
+        for judge in self.gan.judges:
+            image, condition = judge.view((self._real(step), self._condition(step)))
+            images = image.detach().requires_grad_()
+            with torch.autocast(images.device.type, enabled=False):
+                logits, _ = judge(images, condition)
+                terms[f"{judge.prefix}r1"] = weight * losses.r1(images, logits)
+        return terms
+
+    def realness(self, batch: Batch, stage: Stage) -> Tensor:
+        """Return mean logits of real pairs over patches, heads, discriminators: float32 (B,)."""
+        step = TrainingStep(batch, stage, 0, 0, torch.Generator(batch.image.device))
+        conditioning, inserting = self.gan.conditions.of_batch(batch), self.gan.inserting
+        if inserting is not None:
+            conditioning = replace(conditioning, insertion=inserting.of_real(batch))
+        step.scratch["told"] = conditioning
+        pair = self._real(step), self._condition(step)
+        heads = [h for judge in self.gan.judges for h in judge(*judge.view(pair))[0]]
+        return torch.stack([head.float().flatten(1).mean(1) for head in heads]).mean(0)
+
+    def _clip(self) -> None:
+        for judge in self.gan.judges if self.options.clip_weights else ():
+            losses.clip_weights(judge.net, self.options.clip_weights)
+
+    # -- the perceptual segmenter ------------------------------------------------------------------
+
+    def perceptor(self, step: TrainingStep) -> Mapping[str, Tensor]:
+        """Return the cross-entropy of the segmenter on real images."""
+        assert step.batch.labels is not None
+        target = one_hot(step.batch.labels, self.gan.schema.label_values).argmax(1)
+        logits = self.gan.nets["perceptor"](self._real(step))
+        return {"cross_entropy": F.cross_entropy(logits.float(), target)}
+
+    # -- pairs -------------------------------------------------------------------------------------
+
+    def _told(self, step: TrainingStep) -> ConditionInputs:
+        if "told" not in step.scratch:
+            conditioning, inserting = self.gan.conditions.of_batch(step.batch), self.gan.inserting
+            if inserting is not None:
+                with torch.no_grad(), torch.autocast(step.batch.image.device.type, enabled=False):
+                    conditioning = replace(conditioning, insertion=inserting.of_step(step))
+            step.scratch["told"] = conditioning
+        result: ConditionInputs = step.scratch["told"]
+        return result
+
+    def _channels(self, step: TrainingStep, *, synthetic: bool = False) -> Tensor:
+        """Return condition channels of the step's cases (B, K, ...), made once per step."""
+        conditions, edited = self.gan.conditions, synthetic and step.batch.asked is not None
+        key = "asked" if edited else "condition"
+        if key not in step.scratch:
+            conditioning = conditions.asked_of_batch(step.batch) if edited else self._told(step)
+            step.scratch[key] = conditions.channels(conditioning)
+        channels: Tensor = step.scratch[key]
+        return channels
+
+    def _condition(self, step: TrainingStep) -> Tensor:
+        return self._channels(step)[:, : len(self.gan.conditions.judged)]
+
+    def _asked(self, step: TrainingStep) -> Tensor:
+        return self._channels(step, synthetic=True)[:, : len(self.gan.conditions.judged)]
+
+    def _alike(self, step: TrainingStep) -> Tensor | None:
+        """Return where samples and real images have equal conditions, bool (B, 1, ...)."""
+        if step.batch.asked is None:
+            return None
+        return (self._condition(step) == self._asked(step)).all(1, keepdim=True)
+
+    def _real(self, step: TrainingStep) -> Tensor:
+        drawn = self.gan.conditions.drawn
+        if drawn:
+            image = step.batch.image
+            image = image if len(drawn) == image.shape[1] else image[:, drawn]
+            return self._standardised(step, image)
+        assert step.batch.labels is not None
+        return one_hot(step.batch.labels, self.gan.schema.label_values)
+
+    def _standardised(self, step: TrainingStep, image: Tensor) -> Tensor:
+        if not self.options.standardise:
+            return image
+        if "units" not in step.scratch:
+            conditions, insertion = self.gan.conditions, self._told(step).insertion
+            units = conditions.units(insertion, image)
+            assert units is not None, "standardise is on"
+            step.scratch["units"] = units.of(conditions.drawn)
+        standardised: Tensor = step.scratch["units"].standardised(image)
+        return standardised
+
+
+Pair = tuple[Tensor, Tensor]  # a generated or real image and its condition
+
+
+@dataclass(frozen=True)
+class Discriminator:
+    """One discriminator and its ``view`` of a pair: image (B, C, ...), condition (B, K, ...)."""
+
+    name: str
+    prefix: str
+    weight: float
+    net: nn.Module
+    view: Callable[[Pair], Pair]
+
+    def __call__(self, image: Tensor, condition: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return logits per head, and features, of pairs that ``view`` has cut."""
+        outputs: tuple[list[Tensor], list[Tensor]] = self.net(torch.cat((image, condition), 1))
+        return outputs
+
+
+def whole(pair: Pair) -> Pair:
+    """Return the pair unchanged: the view of the global discriminator."""
+    return pair
+
+
+@dataclass(frozen=True)
+class LesionWindow:
+    """A window of ``edge`` voxels around the lesion in ``channels`` of the condition."""
+
+    channels: tuple[int, ...]
+    edge: int
+
+    def __call__(self, pair: Pair) -> Pair:
+        """Return the windows of a pair; a crop without a lesion is cut at its centre."""
+        image, condition = pair
+        mask = condition[:, list(self.channels)].amax(1, keepdim=True) > 0.5
+        size = [min(self.edge, n) for n in image.shape[2:]]
+        at = corners(mask, size)
+        return windows(image, at, size), windows(condition, at, size)
+
+
+def corners(mask: Tensor, size: Sequence[int]) -> list[list[int]]:
+    """Return first voxels of windows around masks, bool (B, 1, ...), moved into the crop."""
+    firsts = []
+    for axis, edge in enumerate(size):
+        middle = centroid(mask[:, 0], axis)
+        first = (middle - (edge - 1) / 2).round().long()
+        firsts.append(first.clamp(0, mask.shape[axis + 2] - edge))
+    corner: list[list[int]] = torch.stack(firsts, 1).tolist()
+    return corner
+
+
+def windows(x: Tensor, at: Sequence[Sequence[int]], size: Sequence[int]) -> Tensor:
+    """Cut a window out of each sample: (B, K, ...) -> (B, K, *size)."""
+    cut = []
+    for sample, corner in zip(x, at, strict=True):
+        box: Any = (slice(None), *(slice(c, c + n) for c, n in zip(corner, size, strict=True)))
+        cut.append(sample[box])
+    return torch.stack(cut)

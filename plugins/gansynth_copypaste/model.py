@@ -16,7 +16,8 @@ from pydantic import Field
 
 from gansynth.conditions.lesion_placement import no_room
 from gansynth.core.body_mask import organ_mask
-from gansynth.core.generator import Generator, GeneratorOptions, Heeded
+from gansynth.core.capabilities import Capabilities
+from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.geometry import Mask, Matrix
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.blending import drawn_in, hole, poisson, rim_voxels, soft
@@ -80,23 +81,23 @@ class CopyPaste(Generator):
 
     name: ClassVar[str] = "copypaste"
     Options: ClassVar[type[GeneratorOptions]] = CopyPasteOptions
-    default_edits: ClassVar[tuple[str, ...]] = ("flip", "rotate", "scale", "elastic")
     options: CopyPasteOptions
     limits: Matrix = np.array([[-np.inf], [np.inf]])  # what nothing is known of, until `observe`
     signs: Mapping[int, Matrix] = {}
 
     @property
-    def conditioned_on(self) -> frozenset[Heeded]:
-        """Labels, and which of them is the lesion."""
-        return frozenset({"labels", "lesion"})
+    def capabilities(self) -> Capabilities:
+        """What it can under its options."""
+        o = self.options
+        return Capabilities(
+            takes=frozenset({"labels", "lesion"}),
+            edits=("flip", "rotate", "scale", "elastic"),
+            lesions=f"apart_mm={max(o.rim_mm, 3.0)},mixing={o.mixing}",
+            rim_mm=o.rim_mm,
+        )
 
-    @property
-    def default_lesions(self) -> str:
-        """The default of ``--lesions``: distance to other lesions, and option ``mixing``."""
-        return f"apart_mm={max(self.options.rim_mm, 3.0)},mixing={self.options.mixing}"
-
-    def observe(self, cases: Iterable[Case]) -> None:
-        """Measure training cases: their range of values, and the sign of lesions' contrast."""
+    def observe(self, cases: Iterable[Case]) -> dict[str, Any]:
+        """Measure the range of values, and signs of lesions' contrast by class and channel."""
         cases, rows = list(cases), dict[int, list[Any]]()
         self.limits = value_limits(case.image for case in cases)
         for image, labels in ((case.image, case.labels) for case in cases):
@@ -108,14 +109,11 @@ class CopyPaste(Generator):
             value: 1 * (share >= ONE_WAY) - (share <= 1 - ONE_WAY)
             for value, share in shares.items()
         }
-
-    def state(self) -> dict[str, Any]:
-        """Return the range of values, and signs of contrast by class and channel; 0 for either."""
         signs = {str(value): row.tolist() for value, row in self.signs.items()}
         return {"limits": self.limits.tolist(), "signs": signs}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state`` returned."""
+        """Restore what ``observe`` returned."""
         self.limits = np.array(state["limits"])
         self.signs = {int(value): np.array(row) for value, row in state["signs"].items()}
 

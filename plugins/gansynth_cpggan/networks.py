@@ -6,15 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth.core.generator import Batch
-from gansynth.core.schema import Schema
-from gansynth.data.standardise import ChannelStatistics
 from gansynth.nn.networks.progressive import (
     EqualisedConv2d,
     EqualisedLinear,
@@ -24,9 +20,7 @@ from gansynth.nn.networks.progressive import (
     pixel_norm,
     twice,
 )
-from gansynth.runtime.devices import Precision
 from gansynth.runtime.errors import UsageFault
-from gansynth_cpggan.options import CPGGANOptions
 
 FIRST = 4  # initial edge of both networks, in voxels
 PYRAMID = (1, 2, 4)
@@ -165,39 +159,3 @@ def _with(x: Tensor, maps: Tensor) -> Tensor:
 
 def _unit(x: Tensor) -> Tensor:
     return pixel_norm(leaky(x))
-
-
-class CPGGANNetworks(Protocol):
-    """The part of ``CPGGAN`` that losses and sampling use."""
-
-    name: ClassVar[str]
-    schema: Schema
-    size: tuple[int, ...]
-    options: CPGGANOptions
-    nets: dict[str, nn.Module]
-    painter: ProgressiveGenerator
-    growth: GrowthSchedule
-    edge: int
-    intensities: ChannelStatistics
-    counts: list[int]
-    device: torch.device
-    precision: Precision
-
-    @property
-    def kinds(self) -> int:
-        """Number of classes that can be requested."""
-
-    @property
-    def lesions(self) -> bool:
-        """Whether it generates lesions alone."""
-
-    def standardised(self, image: Tensor) -> Tensor:
-        """Return images in the networks' units."""
-
-    def told(self, batch: Batch) -> Tensor | None:
-        """Return the classes of a training batch, int64 (B,)."""
-
-    def drawn(
-        self, latents: Tensor, maps: Tensor, level: int, alpha: float, kinds: Tensor | None
-    ) -> Tensor:
-        """Generate images from latents and box maps."""

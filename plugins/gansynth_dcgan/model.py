@@ -13,27 +13,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gansynth.core.capabilities import Capabilities, narrower
 from gansynth.core.generator import (
     Batch,
     Generator,
     GeneratorOptions,
-    Heeded,
-    LabelSource,
     Phase,
     Stage,
+    TrainingStep,
+    at_rest,
 )
-from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
+from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample, Schema
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.label_statistics import LabelPriors
 from gansynth.data.standardise import ChannelStatistics
+from gansynth.nn import losses
+from gansynth.nn.diff_augment import DiscriminatorAugment
 from gansynth.runtime.devices import adam, autocast, resolve
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth_dcgan.latents import between, of_seed
 from gansynth_dcgan.masks import LabelChannels
 from gansynth_dcgan.networks import DCGANDiscriminator, DCGANGenerator, FeaturePyramid
-from gansynth_dcgan.objective import DCGANObjective
 from gansynth_dcgan.options import DCGANOptions, Norm
-from gansynth_dcgan.sample_kinds import SampleKinds, stacked
 
 __all__ = ["DCGAN", "DCGANOptions"]
 
@@ -48,10 +48,33 @@ class DCGAN(Generator):
 
     name: ClassVar[str] = "dcgan"
     Options: ClassVar[type[GeneratorOptions]] = DCGANOptions
-    # The generator is updated every n_critic-th step only, so its average needs a longer half-life.
-    loop: ClassVar[Mapping[str, Any]] = {"batch_size": 64, "ema_half_life": 10_000}
 
     options: DCGANOptions
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can under its options."""
+        o = self.options
+        against_collapse = ["lower rates (--set lr_generator=...)"]
+        if o.objective != "wgan-gp":
+            against_collapse.append("--set objective=wgan-gp")
+        if not o.augment:
+            against_collapse.append("--set augment=[translation,cutout] if cases are few")
+        return Capabilities(
+            takes=frozenset() if o.condition == "none" else frozenset({o.condition}),
+            draws="both" if o.with_mask else "image",
+            trains=True,
+            range=o.output,
+            # The generator is updated every n_critic-th step only: its average needs a longer
+            # half-life.
+            loop={"batch_size": 64, "ema_half_life": 10_000},
+            lighter=narrower(o, ("width",)),
+            remedies={
+                "not finite": "Lower the learning rates (--set lr_generator=1e-4)",
+                "collapse": ", or ".join(against_collapse),
+                "no labels": "fit it again with --set with_mask=yes, which draws both together",
+            },
+        )
 
     # -- networks ----------------------------------------------------------------------------------
 
@@ -68,7 +91,7 @@ class DCGAN(Generator):
         self.priors: LabelPriors | None = None
         self.objective = DCGANObjective(self)
         if o.augment and o.augment_p == "adaptive":
-            self.memories["augment"] = self.objective.augment
+            self.buffers["augment"] = self.objective.augment
         pyramid = FeaturePyramid.of(self.size, o.width, o.max_width)
         channels, kinds = len(self.schema.channels) + len(self.masks), len(self.asked)
         return {
@@ -82,22 +105,6 @@ class DCGAN(Generator):
     def d_norm(self) -> Norm:
         """Normalisation of the discriminator."""
         return self.options.d_norm or self.options.usual.d_norm
-
-    @property
-    def intensity(self) -> Literal["linear", "tanh"]:
-        """Range of the images: option ``output``."""
-        return self.options.output
-
-    @property
-    def label_source(self) -> LabelSource:
-        """Whether label maps are generated with the images: option ``with_mask``."""
-        return "generated" if self.options.with_mask else "none"
-
-    @property
-    def conditioned_on(self) -> frozenset[Heeded]:
-        """The class of a case, or whether it has foreground: option ``condition``."""
-        condition = self.options.condition
-        return frozenset() if condition == "none" else frozenset({condition})
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
         """Return the weights whose axes are latents, kinds, image channels or labels."""
@@ -131,7 +138,7 @@ class DCGAN(Generator):
             return torch.optim.RMSprop(parameters, lr=rate, foreach=True)
         return adam(parameters, rate, (usual.beta1, usual.beta2))
 
-    def observe(self, cases: Iterable[Case]) -> None:
+    def observe(self, cases: Iterable[Case]) -> dict[str, Any]:
         """Fit intensities, kinds and label maps; DataFault: a case lacks its kind or labels."""
         label_maps = self._watched(cases)
         if self.options.with_mask:
@@ -139,6 +146,11 @@ class DCGAN(Generator):
         else:
             for _ in label_maps:
                 pass
+        return {
+            "intensities": self.intensities.to_json(),
+            "kinds": list(self.asked.counts),
+            "labels": None if self.priors is None else self.priors.to_json(),
+        }
 
     def _watched(self, cases: Iterable[Case]) -> Iterable[LabelArray | None]:
         """Yield label maps of cases, and record their intensities and kinds."""
@@ -151,32 +163,18 @@ class DCGAN(Generator):
             if self.options.with_mask and case.labels is None:
                 raise DataFault(
                     f"case {case.id!r}: has no label map, expected one for "
-                    "--with-mask; leave the case out, or fit without --with-mask"
+                    "with_mask=yes; leave the case out, or fit with with_mask=no"
                 )
             yield case.labels
 
-    def state(self) -> dict[str, Any]:
-        """Return what ``observe`` fitted: numbers, no image."""
-        return {
-            "intensities": self.intensities.to_json(),
-            "kinds": list(self.asked.counts),
-            "labels": None if self.priors is None else self.priors.to_json(),
-        }
-
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state`` returned."""
+        """Restore what ``observe`` returned."""
         if not state:
             return
         self.intensities.load_json(state["intensities"])
         self.asked.counts = [int(count) for count in state["kinds"]]
         priors = state["labels"]
         self.priors = None if priors is None else LabelPriors.from_json(priors)
-
-    @property
-    def chance_losses(self) -> Mapping[str, float]:
-        """Loss of the discriminator for pure guessing; none for critics."""
-        chance = self.objective.loss.chance
-        return {} if chance is None else {"discriminator/adversarial": chance}
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
         """Return the discriminator's value of real cases; None without their kind or labels."""
@@ -185,7 +183,7 @@ class DCGAN(Generator):
             self.asked.by == "class" and batch.classes is None
         ):
             return None
-        with self.at_rest():
+        with at_rest(self):
             return self.objective.realness(batch, stage)
 
     # -- sampling ----------------------------------------------------------------------------------
@@ -282,3 +280,212 @@ class DCGAN(Generator):
         if self.priors is None or sample.labels is None:
             return ""
         return sample.notes.get(NOISE) or self.priors.reject_reason(sample.labels)
+
+
+class DCGANObjective:
+    """Losses of both players, on standardised images followed by label channels."""
+
+    def __init__(self, gan: DCGAN) -> None:
+        self.gan, self.options = gan, gan.options
+        self.loss = losses.ADVERSARIAL[
+            "nonsaturating" if self.options.objective == "gan" else "wgan"
+        ]
+        self.augment = DiscriminatorAugment(
+            self.options.augment, self.options.augment_p, midpoint=self.loss.midpoint or 0.0
+        )
+
+    def phases(self) -> Sequence[Phase]:
+        """Return the phases: every ``n_critic``-th step the generator's samples serve both."""
+        pace = self.options.n_critic or self.options.usual.n_critic
+        clip = self._clip if self.options.objective == "wgan" else None
+        chance = {} if self.loss.chance is None else {"adversarial": self.loss.chance}
+        return (
+            Phase("generator", self.generator, pace, pace - 1),
+            Phase("discriminator", self.discriminator, after=clip, chance=chance),
+        )
+
+    def generator(self, step: TrainingStep) -> Mapping[str, Tensor]:
+        """Return the generator's loss."""
+        fake = self._draw(step)
+        step.scratch["fake"] = fake.detach()
+        return {"adversarial": self.loss.generator([self._judge(step, self._changed(step, fake))])}
+
+    def discriminator(self, step: TrainingStep) -> Mapping[str, Tensor]:
+        """Return the discriminator's losses."""
+        real, fake = self._changed(step, self._real(step)), self._changed(step, self._fake(step))
+        if self.gan.d_norm == "batch":
+            of_real, of_fake = self._judge(step, real), self._judge(step, fake)
+        else:
+            # One pass over both: twice the batch costs less than two passes.
+            of_real, of_fake = self._judge(step, torch.cat((real, fake))).chunk(2)
+        self.augment.observe([of_real])
+        terms = {"adversarial": self.loss.discriminator([of_real], [of_fake])}
+        if self.options.objective == "wgan-gp":
+            share = step.rand(*[1] * (real.ndim - 1))
+            penalty = losses.gradient_penalty(lambda x: self._judge(step, x), real, fake, share)
+            terms["penalty"] = self.options.penalty * penalty
+        return terms
+
+    def realness(self, batch: Batch, stage: Stage) -> Tensor:
+        """Return values of real cases without augmentation, float32 (B,); higher is more real."""
+        step = TrainingStep(batch, stage, 0, 0, torch.Generator(batch.image.device))
+        return self._judge(step, self._real(step)).float()[:, 0]
+
+    def _clip(self) -> None:
+        losses.clip_weights(self.gan.nets["discriminator"], self.options.clip)
+
+    # -- samples -----------------------------------------------------------------------------------
+
+    def _judge(self, step: TrainingStep, samples: Tensor) -> Tensor:
+        """Return values (B, 1) of samples, or of several concatenated batches."""
+        kinds = self.gan.asked.of_batch(step.batch)
+        if kinds is not None:
+            kinds = kinds.repeat(len(samples) // len(kinds))
+        values: Tensor = self.gan.nets["discriminator"](samples, kinds)
+        return values
+
+    def _changed(self, step: TrainingStep, samples: Tensor) -> Tensor:
+        """Return augmented samples; intensities change in the image alone."""
+        if not self.options.augment:
+            return samples
+        channels = len(self.gan.schema.channels)
+        image, mask = samples[:, :channels], samples[:, channels:]
+        if not mask.shape[1]:
+            return self.augment(step, image, None)[0]
+        return torch.cat(self.augment(step, image, mask), 1)
+
+    def _draw(self, step: TrainingStep) -> Tensor:
+        latents = of_step(step, self.options.latent_prior, self.options.latent)
+        return self._seen(*self.gan.drawn(latents, self.gan.asked.of_batch(step.batch)))
+
+    def _fake(self, step: TrainingStep) -> Tensor:
+        """Return this step's samples; generate them if the generator has not."""
+        if "fake" not in step.scratch:
+            with torch.no_grad():
+                step.scratch["fake"] = self._draw(step)
+        fake: Tensor = step.scratch["fake"]
+        return fake
+
+    def _real(self, step: TrainingStep) -> Tensor:
+        batch = step.batch
+        if tuple(batch.image.shape[2:]) != self.gan.size:
+            raise UsageFault(
+                f"--set patch={list(batch.image.shape[2:])}: dcgan generates whole images, "
+                f"expected {list(self.gan.size)} voxels; leave patch out"
+            )
+        image = self.gan.intensities.standardised(batch.image)
+        if not len(self.gan.masks):
+            return image
+        assert batch.labels is not None, "observe() checks that each case has labels"
+        return self._seen(image, self.gan.masks.of_labels(batch.labels))
+
+    def _seen(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        return image if mask is None else torch.cat((image, self.gan.masks.shown(mask)), 1)
+
+
+Prior = Literal["normal", "uniform"]
+
+
+def of_step(step: TrainingStep, prior: Prior, numbers: int) -> Tensor:
+    """Return the latents (B, numbers) of a training step."""
+    return step.randn(numbers) if prior == "normal" else 2 * step.rand(numbers) - 1
+
+
+def of_seed(rng: torch.Generator, prior: Prior, numbers: int) -> Tensor:
+    """Return the next latent (numbers,), made on the CPU: equal for a seed on every device."""
+    if prior == "normal":
+        return torch.randn(numbers, generator=rng)
+    return 2 * torch.rand(numbers, generator=rng) - 1
+
+
+def between(first: Tensor, last: Tensor, share: float, prior: Prior) -> Tensor:
+    """Interpolate between two latents (numbers,); shares 0 and 1 give the ends bit for bit.
+
+    Normal latents use slerp (White 2016, arXiv:1609.04468), uniform latents a straight line.
+    """
+    if share in (0.0, 1.0):
+        return last if share else first
+    if prior == "uniform":
+        return torch.lerp(first, last, share)
+    a, b = first.double(), last.double()
+    angle = torch.acos((a @ b / (a.norm() * b.norm())).clamp(-1, 1))
+    if angle.sin() < 1e-6:  # parallel or opposite directions have no unique arc
+        return torch.lerp(first, last, share)
+    arc = ((1 - share) * angle).sin() * a + (share * angle).sin() * b
+    return (arc / angle.sin()).float()
+
+
+class SampleKinds:
+    """The kinds of samples that can be requested. Raises UsageFault: the cases have none."""
+
+    def __init__(self, schema: Schema, options: DCGANOptions) -> None:
+        self.by = options.condition
+        kinds = {"none": (), "class": schema.classes, "foreground": ("without", "with")}
+        self.names: tuple[str, ...] = kinds[self.by]
+        if self.by == "class" and not self.names:
+            raise UsageFault(
+                "--set condition=class: the source's cases have no classes, expected some; name "
+                "them (gansynth help sources), or use condition=foreground or none"
+            )
+        if self.by == "foreground" and not schema.foreground:
+            raise UsageFault(
+                "--set condition=foreground: the source's cases have no label maps, expected some; "
+                "add them, or use condition=none"
+            )
+        self.counts = [0] * len(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def of_case(self, case: Case) -> int | None:
+        """Return a training case's kind, None if unconditional; DataFault: it has none."""
+        if self.by == "none":
+            return None
+        if self.by == "class":
+            kind = case.label_class
+        else:
+            kind = None if case.labels is None else int((case.labels > 0).any())
+        if kind is None:
+            lacks = "class" if self.by == "class" else "label map"
+            raise DataFault(
+                f"case {case.id!r}: has no {lacks}, expected one for "
+                f"condition={self.by}; leave the case out, or use --set condition=none"
+            )
+        return kind
+
+    def of_batch(self, batch: Batch) -> Tensor | None:
+        """Return the kinds of a training batch, int64 (B,); None if unconditional."""
+        if self.by == "none":
+            return None
+        if self.by == "class":
+            assert batch.classes is not None, "observe() checks that each case has a class"
+            return batch.classes
+        assert batch.labels is not None, "observe() checks that each case has labels"
+        return (batch.labels > 0).flatten(1).any(1).long()
+
+    def of_condition(self, condition: Condition) -> int | None:
+        """Return the kind that a condition requests, if any; UsageFault: no such class."""
+        if self.by == "class":
+            kind = condition.label_class
+            if kind is not None and not 0 <= kind < len(self):
+                raise UsageFault(
+                    f"condition: class {kind}, expected 0 to {len(self) - 1} "
+                    f"({', '.join(self.names)})"
+                )
+            return kind
+        if self.by == "foreground" and condition.labels is not None:
+            return int((condition.labels > 0).any())
+        return None
+
+    def drawn(self, rng: torch.Generator) -> int:
+        """Return a random kind, with the frequencies of the training crops."""
+        shares = np.cumsum(self.counts) / max(sum(self.counts), 1)
+        at = float(torch.rand((), generator=rng))
+        return min(int(np.searchsorted(shares, at, side="right")), len(self) - 1)
+
+
+def stacked(kinds: Sequence[int | None], device: torch.device) -> Tensor | None:
+    """Return kinds as int64 (B,) on a device; None if unconditional."""
+    if not kinds or kinds[0] is None:
+        return None
+    return torch.tensor(kinds, device=device)

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from gansynth.core.generator import Generator, GeneratorOptions, Heeded
+from gansynth.core.capabilities import Capabilities
+from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.schema import OUTSIDE, Condition, FloatArray, Sample
 from gansynth.runtime.errors import DataFault
 
@@ -56,13 +57,10 @@ class ElasticGenerator(Generator):
     name: ClassVar[str] = "elastic"
     Options: ClassVar[type[GeneratorOptions]] = ElasticOptions
     # The edits of cgan3d, in its order: a seed then gives both the same shapes.
-    default_edits: ClassVar[tuple[str, ...]] = ("elastic", "scale", "rotate")
+    capabilities = Capabilities(
+        takes=frozenset({"labels", "image"}), edits=("elastic", "scale", "rotate")
+    )
     options: ElasticOptions
-
-    @property
-    def conditioned_on(self) -> frozenset[Heeded]:
-        """Labels, and the image that was deformed with them."""
-        return frozenset({"labels", "image"})
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; DataFault: a condition has no deformed image."""

@@ -15,7 +15,8 @@ from torch import nn
 
 from gansynth.conditions.lesion_placement import no_room
 from gansynth.core.body_mask import organ_mask
-from gansynth.core.generator import Generator, GeneratorOptions, Heeded
+from gansynth.core.capabilities import Capabilities
+from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.geometry import Mask, Matrix, mask_of
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.lesion_parts import lesion_values, parts
@@ -50,25 +51,24 @@ class Parametric(Generator):
 
     name: ClassVar[str] = "parametric"
     Options: ClassVar[type[GeneratorOptions]] = ParametricOptions
-    default_edits: ClassVar[tuple[str, ...]] = ("blob:share=0.5", "flip", "rotate", "elastic")
     options: ParametricOptions
 
     @property
-    def conditioned_on(self) -> frozenset[Heeded]:
-        """Labels, and which of them is the lesion."""
-        return frozenset({"labels", "lesion"})
-
-    @property
-    def default_lesions(self) -> str:
-        """The default of ``--lesions``: the classes of option ``lesions``."""
-        return f"classes={'+'.join(map(str, self.values))}"
+    def capabilities(self) -> Capabilities:
+        """What it can under its options."""
+        names = self.options.lesions
+        return Capabilities(
+            takes=frozenset({"labels", "lesion"}),
+            edits=("blob:share=0.5", "flip", "rotate", "elastic"),
+            lesions=f"classes={'+'.join(names)}" if names else None,
+        )
 
     def networks(self) -> dict[str, nn.Module]:
         """Return none."""
         self.values = lesion_values(self.schema, self.options.lesions)
         return {}
 
-    def observe(self, cases: Iterable[Case]) -> None:
+    def observe(self, cases: Iterable[Case]) -> dict[str, Any]:
         """Measure the lesions of training cases, and their values; DataFault: no lesion."""
         cases = list(cases)
         rows = [row for case in cases for row in self._measured(case)]
@@ -82,13 +82,10 @@ class Parametric(Generator):
             lacks = np.isnan(column)
             column[lacks] = np.resize(column[~lacks] if not lacks.all() else 0.0, lacks.sum())
         self.table, self.limits = table.round(5), value_limits(case.image for case in cases)
-
-    def state(self) -> dict[str, Any]:
-        """Return the lesions' measures, and the range of values."""
         return {"lesions": self.table.tolist(), "limits": self.limits.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state`` returned."""
+        """Restore what ``observe`` returned."""
         self.table = np.array(state["lesions"])
         self.limits = np.array(state["limits"])
 

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from gansynth.core.adapter import Adapter, HostOptions, TrainingResult
 from gansynth.core.bank_options import BankCapacity
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import OUTSIDE, Sample
@@ -36,17 +37,14 @@ class Means(Generator):
 
     name = "means"
     Options: ClassVar[type[GeneratorOptions]] = MeansOptions
-    default_edits = ("flip",)
+    capabilities = Capabilities(edits=("flip",))
     means: Any = None
 
     def observe(self, cases):
         cases = list(cases)
         labels = np.concatenate([c.labels.ravel() for c in cases])
         values = np.concatenate([c.image.reshape(2, -1) for c in cases], axis=1)
-        self.means = [values[:, labels == v].mean(axis=1).tolist() for v in (0, 1, 2)]
-
-    def state(self):
-        return {"means": self.means}
+        return {"means": [values[:, labels == v].mean(axis=1).tolist() for v in (0, 1, 2)]}
 
     def load_state(self, state):
         self.means = state["means"]

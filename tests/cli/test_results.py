@@ -190,14 +190,14 @@ def test_an_evaluation_is_told_by_its_three_answers_first(run):
     [
         ({"kind": "nnunet"}, "augment --target nnunet --generator"),
         ({"kind": "yolo"}, "augment --target yolo --generator"),
-        ({"label_source": "none"}, "help dcgan label-maps"),
+        ({"takes": []}, "help dcgan label-maps"),
         ({"foreground": False}, "import slices:KIND:WHERE yolo:FOLDER"),
     ],
 )
 def test_the_next_training_is_of_the_framework_of_the_data(run, changes, line):
     manifest = read_manifest(run)
     manifest["request"]["kind"] = changes.get("kind", "nifti")
-    manifest["label_source"] = changes.get("label_source", "condition")
+    manifest["capabilities"]["takes"] = changes.get("takes", ["labels"])
     if not changes.get("foreground", True):
         manifest["schema"]["labels"] = {"background": 0}
     write_manifest(run, manifest)

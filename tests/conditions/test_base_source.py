@@ -15,6 +15,7 @@ from gansynth.bank.spec import BankSpec
 from gansynth.conditions.condition_source import inherited_request, open_base
 from gansynth.conditions.condition_views import ConditionSource
 from gansynth.core.adapter import MixConfig
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import Lineage, guard
 from gansynth.core.ratio import Ratio
@@ -33,7 +34,7 @@ from gansynth.core.source import (
 from gansynth.core.space import Space
 from gansynth.hosts.record import COMPARED, check_same, describe_session
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.sampling.request_parsing import Capabilities, check_request, read_request, split_asked
+from gansynth.sampling.request_parsing import Maker, check_request, read_request, split_asked
 from gansynth_deepmedic.guards import open_sample_source
 from gansynth_nnunet.converter_guard import refuse_conditions
 
@@ -284,21 +285,19 @@ def test_filters_stand_beside_the_generators_own_judgement(filters, keep_flawed,
 
 
 @pytest.mark.parametrize(
-    ("conditioned_on", "label_source", "parts", "says"),
+    ("takes", "draws", "per_class", "says"),
     [
-        ({"labels"}, "condition", True, "a generator for each class"),
-        ({"boxes"}, "condition", False, "takes boxes"),
-        (set(), "generated", False, "takes no label maps"),
+        ({"labels"}, "image", True, "a generator for each class"),
+        ({"boxes"}, "image", False, "takes boxes"),
+        (set(), "both", False, "takes no label maps"),
     ],
 )
-def test_generators_that_cannot_take_other_cases_refuse_them(
-    conditioned_on, label_source, parts, says
-):
+def test_generators_that_cannot_take_other_cases_refuse_them(takes, draws, per_class, says):
     asking = SampleRequest(conditions={"kind": "nifti", "where": "/free"})
-    refusing = Capabilities("it", frozenset(conditioned_on), label_source, parts)
+    refusing = Maker("it", Capabilities(frozenset(takes), draws), per_class)
     with pytest.raises(UsageFault, match=says):
         check_request(asking, refusing)
-    check_request(asking, Capabilities("it", frozenset({"labels"}), "condition"))
+    check_request(asking, Maker("it", Capabilities()))
     check_request(SampleRequest(), refusing)
 
 

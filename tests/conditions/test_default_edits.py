@@ -9,6 +9,7 @@ import pytest
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import body_mask, organ_mask, shown_body
+from gansynth.core.generator import capabilities_of
 from gansynth.core.schema import Case, Schema
 from gansynth.core.space import Placement, Space
 from gansynth.testing import ToySource
@@ -63,9 +64,9 @@ def beyond(source: ToySource, condition: Any) -> tuple[int, int]:
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_no_more_labels_lie_beyond_a_stripped_body_than_in_its_case(ndim):
     source = Stripped(ndim)
-    moved = [beyond(source, c) for c in drawn(source, ElasticGenerator.default_edits)]
+    moved = [beyond(source, c) for c in drawn(source, capabilities_of(ElasticGenerator).edits)]
     assert sum(after > before for after, before in moved) >= DRAWS / 8  # else nothing is tested
-    kept = [beyond(source, c) for c in drawn(source, CGAN3D.default_edits)]
+    kept = [beyond(source, c) for c in drawn(source, capabilities_of(CGAN3D).edits)]
     assert all(after <= before for after, before in kept)
 
 
@@ -73,8 +74,8 @@ def test_where_all_is_body_nothing_is_taken_away():
     source = Within()
     assert organ_mask(source.load("toy_00").image).all()
     pairs = zip(
-        drawn(source, CGAN3D.default_edits),
-        drawn(source, ElasticGenerator.default_edits),
+        drawn(source, capabilities_of(CGAN3D).edits),
+        drawn(source, capabilities_of(ElasticGenerator).edits),
         strict=True,
     )
     for kept, moved in pairs:

@@ -32,13 +32,13 @@ def test_a_discriminator_at_chance_for_long_is_reported_once(
     tmp_path: Path, losses: list[float], warned: bool
 ) -> None:
     recorder = Recorder()
-    monitor = ChanceMonitor(curve(tmp_path, losses), {NAME: 0.25}, recorder)
+    monitor = ChanceMonitor(curve(tmp_path, losses), {NAME: 0.25}, recorder, "it needs more")
     assert bool(monitor()) is bool(monitor()) is warned
-    assert len(recorder.warned) == warned
+    assert [warning.endswith("it needs more") for warning in recorder.warned] == [True] * warned
 
 
 def test_no_chance_level_no_warning(tmp_path: Path) -> None:
-    assert ChanceMonitor(curve(tmp_path, [0.0] * LEAST), {}, Recorder())() == {}
+    assert ChanceMonitor(curve(tmp_path, [0.0] * LEAST), {}, Recorder(), "")() == {}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.schema import Sample
@@ -223,7 +224,7 @@ class Shift(Generator):
 
     name = "shift"
     Options: ClassVar[type[GeneratorOptions]] = ShiftOptions
-    intensity = "tanh"
+    capabilities = Capabilities(range="tanh")
 
     def sample(self, conditions, seeds):
         rngs = [np.random.default_rng(seed) for seed in seeds]
@@ -279,11 +280,12 @@ class Copier(Generator):
     """Draws noise, and with it label maps of its training cases as they are."""
 
     name = "copier"
-    label_source: Any = "generated"
+    capabilities = Capabilities(takes=frozenset(), draws="both")
 
     def observe(self, cases):
         self.maps = [case.labels for case in cases]
         self.priors = LabelPriors.fit(self.maps, self.schema)
+        return {}
 
     def drawn(self, labels):
         return labels
@@ -354,7 +356,7 @@ def test_many_flawed_samples_are_warned_of_with_the_reason(reported):
 
 
 def test_a_generator_that_is_asked_for_labels_has_no_such_report(reported):
-    assert reported(other("condition", label_source="condition"))[0] == {}
+    assert reported(other("condition", capabilities=Capabilities()))[0] == {}
 
 
 def test_many_slices_of_few_volumes_are_observed_and_equal_crops_once(toy_nnunet, toy_source):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from gansynth.core.capabilities import Capabilities, Input
 from gansynth.core.generator import Generator, GeneratorOptions, Phase
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
@@ -50,7 +51,6 @@ class Stub(Generator):
 
     name = "stub"
     Options: ClassVar[type[GeneratorOptions]] = StubOptions
-    label_source = "none"
     options: StubOptions
 
     def networks(self):
@@ -58,8 +58,13 @@ class Stub(Generator):
         return {"generator": self.counting}
 
     @property
-    def conditioned_on(self):
-        return {"foreground"} & {self.options.condition}
+    def capabilities(self):
+        takes = {"foreground": frozenset[Input]({"foreground"})}
+        return Capabilities(
+            takes.get(self.options.condition, frozenset()),
+            trains=True,
+            remedies={"collapse": "more cases"},
+        )
 
     def phases(self):
         def loss(step):
@@ -120,7 +125,7 @@ def test_a_collapse_is_told_once_and_that_it_is_over(tmp_path):
     watch(*range(1, 9))
     (warning,), (end,) = watch.told.warned, watch.told.said
     assert warning.startswith("diversity: step 4, mean MS-SSIM of pairs of samples 1.00 +- 0.00")
-    assert all(words in warning for words in ("1 different", "lr_generator", "=wgan-gp"))
+    assert all(words in warning for words in ("1 different", "fit again with more cases"))
     assert "\n" not in warning
     assert end.startswith("diversity: step 7, ")
     assert end.endswith("the collapse is over")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.core.generator import Batch, Stage
+from gansynth.core.generator import Batch, Stage, move
 from gansynth.core.schema import Boxes, Condition, Schema
 from gansynth.training.loop import FitOptions, train
 from gansynth_cpggan.model import CPGGAN, CPGGANOptions
@@ -23,7 +23,8 @@ def grown(device: torch.device) -> CPGGAN:
     made = member("cpggan")
     assert isinstance(made, CPGGAN)
     made.painter.grown.fill_(len(made.growth.edges) - 1)
-    made.to(device).precision = "fp32"
+    move(made, device)
+    made.precision = "fp32"
     return made
 
 

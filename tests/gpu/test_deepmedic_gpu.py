@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gansynth.core.generator import Stage, TrainingStep
+from gansynth.core.generator import Stage, TrainingStep, move
 from gansynth.runtime.devices import autocast
 from gansynth_deepmedic.engine.geometry import SegmentGeometry
 from gansynth_deepmedic.engine.network import default_model
@@ -52,7 +52,7 @@ def step(one: TorchTraining, items: dict[str, Tensor]) -> float:
     """One step of the loop, as far as networks and losses go."""
     segmenter = one.segmenter
     if not hasattr(segmenter, "optimiser"):
-        segmenter.to(one.device)
+        move(segmenter, one.device)
         segmenter.optimizer(NETWORK, segmenter.network.parameters())
     segmenter.network.train()
     segmenter.optimiser.zero_grad()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.core.generator import Batch, Generator, Stage
+from gansynth.core.generator import Batch, Generator, Stage, move
 from gansynth.core.schema import Case, Condition
 from gansynth.training.loop import FitOptions, train
 from tests.gpu.conftest import drawer_on, fitted
@@ -46,7 +46,8 @@ def test_gpu_and_cpu_draw_nearly_the_same(run, device):
 
 def test_images_from_noise_are_the_same_to_the_bit_in_any_company(device):
     """They are drawn in batches of one size, whatever is asked for."""
-    generator = member("wgan_gp_mask").to(device)
+    generator = member("wgan_gp_mask")
+    move(generator, device)
     together = generator.sample([Condition()] * 5, list(range(5)))
     for seed in (3, 0):
         alone = generator.sample([Condition()], [seed])[0]

@@ -233,7 +233,7 @@ def test_samples_without_labels_are_refused_unless_it_is_said_what_to_make_of_th
 
     bare = without_labels(BankReader(toy_bank()).spec, tmp_path / "bare")
     pictures = [(np.zeros((1, *SHAPE), np.float32), "plain") for _ in range(ITEMS)]
-    with pytest.raises(UsageFault, match=r"no labels.*as_item=.*--with-mask"):
+    with pytest.raises(UsageFault, match=r"no labels.*as_item=.*draws labels"):
         gansynth.mix(pictures, bare, "1:1")
 
     def classified(sample):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from gansynth.core.generator import given_of
 from gansynth.core.schema import OUTSIDE, Condition
 from gansynth.data.batches import CaseBatches, batch_of
 from gansynth.data.cache import CaseCache
@@ -188,8 +189,8 @@ def test_the_pool_keeps_images_with_their_conditions():
         ages.append(index - int(shown[0, 0, 0]))
     assert 0 in ages
     assert max(ages) > 0
-    assert set(build(pool=3, augment="flip", augment_p="adaptive").memories) == {"pool", "augment"}
-    assert build().memories == {}
+    assert set(build(pool=3, augment="flip", augment_p="adaptive").buffers) == {"pool", "augment"}
+    assert build().buffers == {}
 
 
 def test_a_perfect_image_costs_nothing_whatever_the_changes(monkeypatch):
@@ -311,10 +312,10 @@ def test_context_are_clusters_of_the_surroundings_by_brightness():
 
 def test_the_generators_state_holds_the_clusters():
     generator, twin, none = seen(context=2), build(context=2), seen()
-    twin.load_state(json.loads(json.dumps(generator.state())))
+    twin.load_state(json.loads(json.dumps(generator.learnt)))
     assert np.array_equal(twin.context(cases()[0]), generator.context(cases()[0]))
     assert none.context(cases()[0]) is None
-    assert none.state()["centres"] is None
+    assert none.learnt["centres"] is None
 
 
 @pytest.mark.parametrize(
@@ -362,7 +363,7 @@ def test_units_of_the_source_have_no_influence():
         seen_as = [replace(c, image=c.image * gain + shift) for c in cases()]
         generator = toys.seen("cgan3d", *seen_as, spec=spec, standardise=True)
         twin = build(spec=spec, standardise=True)
-        twin.load_state(json.loads(json.dumps(generator.state())))
+        twin.load_state(json.loads(json.dumps(generator.learnt)))
         losses = {k: v.item() for k, v in twin.phases()[0].loss(step(twin, seen_as)).items()}
         drawn.append((losses, (draw(twin, 7)[0].image - shift) / gain))
     (one, image), (other, scaled) = drawn
@@ -452,7 +453,7 @@ def test_a_chains_segmenter_learns_to_segment():
     generator = build(source.space.size, source.schema, given=given, target="labels", **more)
     fit_briefly(generator, list(map(source.load, source.train_ids)), 40)
     held_out = list(map(source.load, source.held_out_ids))
-    conditions = [Condition(given=generator.given(c)) for c in held_out]
+    conditions = [Condition(given=given_of(generator, c)) for c in held_out]
     drawn = generator.sample(conditions, [0] * len(conditions))
     agree = [np.mean(s.labels == c.labels) for s, c in zip(drawn, held_out, strict=True)]
     assert np.mean(agree) > 0.9

@@ -24,9 +24,8 @@ from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions, train
-from gansynth_cgan3d.discriminators import corners, windows
 from gansynth_cgan3d.lesion import _mirror
-from gansynth_cgan3d.model import CGAN3D, CGANOptions
+from gansynth_cgan3d.model import CGAN3D, CGANOptions, corners, windows
 
 SIZE = (18, 22)
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2, "local_size": 8}
@@ -107,12 +106,12 @@ def within(mask: np.ndarray, reach: float) -> np.ndarray:
 
 def test_what_it_heeds_and_what_is_put_where_by_default():
     generator = build()
-    assert generator.conditioned_on == {"labels", "lesion"}
-    assert lesion_drawer(generator.default_lesions).options.classes == (2,)
-    assert build(lesions=()).default_lesions is None
+    assert generator.capabilities.takes == {"labels", "lesion"}
+    assert lesion_drawer(generator.capabilities.lesions).classes(SCHEMA) == (2,)
+    assert build(lesions=()).capabilities.lesions is None
     whole = CGAN3D(SCHEMA, SIZE, CGANOptions.model_validate(TINY))
-    assert whole.conditioned_on == {"labels"}
-    assert whole.default_lesions is None
+    assert whole.capabilities.takes == {"labels"}
+    assert whole.capabilities.lesions is None
     alone = build(local=0)
     assert set(alone.nets) == set(whole.nets) == {"generator", "discriminator"}
     assert not any("local" in name for name in run(alone, 1))
@@ -302,7 +301,8 @@ def test_a_fit_leaves_a_run_that_draws_into_real_cases(toy_source, tmp_path, sta
     background = drawer.matching_real_case(sample).image
     assert 0.2 < (sample.image == background).all(0).mean() < 1
     told = opened.manifest["state"]["lesions"]
-    assert opened.generator.state() == {"lesions": told}
+    drawn_by: Any = opened.generator
+    assert drawn_by.inserting.state() == {"lesions": told}
     assert np.any(told["means"])
 
 

@@ -339,7 +339,7 @@ def test_what_the_cases_have_none_of_is_refused(kind, own, schema, says):
     [
         ("dcgan", {"condition": "class"}, "label_class", "condition=none"),
         ("dcgan", {"condition": "foreground"}, "labels", "condition=none"),
-        ("dcgan", {"with_mask": True}, "labels", "without --with-mask"),
+        ("dcgan", {"with_mask": True}, "labels", "fit with with_mask=no"),
         ("cpggan", {}, "boxes", "has no list of boxes"),
         ("cpggan", {"condition": "class"}, "label_class", "condition=none"),
     ],
@@ -536,7 +536,7 @@ def test_a_run_is_complete_and_has_the_lineage_and_options_of_its_fit(run):
     assert (manifest["complete"], manifest["generator"]) == (True, run.kind)
     assert manifest["steps"] == (4 if learns(run.kind) else 0)
     generator = load_run(run.folder, "cpu").generator
-    assert sorted(generator.conditioned_on) == manifest["conditioned_on"]
+    assert generator.capabilities.to_json() == manifest["capabilities"]
     own = OWN.get(run.kind, {})
     assert {key: manifest["options"][key] for key in own} == own
     if not learns(run.kind):

@@ -31,7 +31,6 @@ from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.training.loop import FitOptions, steps_for
 from gansynth_cli.commands.detections import paper_arms
-from gansynth_cpggan.blend import SOFT, blend, bounded
 from gansynth_cpggan.boxes import (
     batch_maps,
     box_maps,
@@ -41,9 +40,8 @@ from gansynth_cpggan.boxes import (
     squares,
     within,
 )
-from gansynth_cpggan.model import CPGGAN, CPGGANOptions
+from gansynth_cpggan.model import CPGGAN, SOFT, WINDOWS, CPGGANOptions, ImageRequest, blend, bounded
 from gansynth_cpggan.networks import PYRAMID, GrowthSchedule, spatial_pyramid
-from gansynth_cpggan.sampling import WINDOWS, ImageRequest
 from tests.boxed_heads import Heads, on_skull
 from tests.conftest import DATA
 from tests.plugins import toys
@@ -272,7 +270,7 @@ def test_a_class_can_be_asked_for_and_is_else_as_frequent_as_in_training():
     drawn = generator.sample([Condition(label_class=k) for k in (0, 1)], [4, 4])
     assert [s.label_class for s in drawn] == [0, 1]
     assert not np.allclose(drawn[0].image, drawn[1].image)
-    assert generator.conditioned_on == {"boxes", "class"}
+    assert generator.capabilities.takes == {"boxes", "class"}
     open_ = generator.sample([Condition()] * 16, range(16))
     assert {s.label_class for s in open_} == {0, 1}
 
@@ -301,8 +299,7 @@ def test_a_box_without_a_lesion_is_a_flaw_unless_all_are_admitted():
     known, empty = [bright(i) for i in range(40)], boxes((24, 24, 29, 29))
     for admit, rejected in (("contrast", True), ("none", False)):
         generator, twin = build((32, 32), admit=admit), build((32, 32), admit=admit)
-        generator.observe(known)
-        twin.load_state(json.loads(json.dumps(generator.state())))
+        twin.load_state(json.loads(json.dumps(generator.observe(known))))
         for one in (generator, twin):
             assert one.reject_reason(Sample(known[0].image, None, known[0].boxes)) == ""
             assert (

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gansynth.core.generator import capabilities_of
 from gansynth.core.schema import OUTSIDE, Case, Condition
 from gansynth.data.batches import batch_of
 from gansynth.data.connected_components import boxes_of
@@ -17,8 +18,7 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.testing.phantoms import make_liver
 from gansynth.training import checkpoint
 from gansynth.training.loop import FitOptions, train
-from gansynth_dcgan.latents import between
-from gansynth_dcgan.model import DCGAN
+from gansynth_dcgan.model import DCGAN, between
 from gansynth_dcgan.networks import FeaturePyramid
 from tests.plugins import toys
 from tests.plugins.toys import FILL, SCHEMA, SIZE, case, cases, learn, step, trained, weights
@@ -116,7 +116,7 @@ def test_a_walk_keeps_the_kind_that_was_drawn_first():
 
 
 def test_label_maps_are_drawn_or_there_are_none():
-    assert (build().label_source, build(**MASK).label_source) == ("none", "generated")
+    assert (build().capabilities.draws, build(**MASK).capabilities.draws) == ("image", "both")
     sample = trained(build()).sample([Condition(labels=case().labels)], [1])[0]
     assert (sample.labels, sample.boxes) == (None, None)
 
@@ -186,8 +186,8 @@ def test_averages_hold_the_batch_norms_statistics_too(tmp_path):
     digest = found.state["sha256"][checkpoint.EMA]
     averages = checkpoint.load_tensors(found.folder / checkpoint.EMA, digest)
     twin = build(objective="gan")
-    twin.load_state(generator.state())
-    twin.to(torch.device("cpu")).precision = generator.precision
+    twin.load_state(generator.learnt)
+    twin.precision = generator.precision
     net = twin.nets["generator"].state_dict()
     assert not torch.equal(net["norms.0.running_var"], averages["generator/norms.0.running_var"])
     for key, value in averages.items():
@@ -251,7 +251,7 @@ def test_turns_rates_and_norms_are_the_papers(objective, waits, expected):
     found = type(made).__name__, made.defaults["lr"], made.defaults.get("betas"), generator.d_norm
     assert found == expected
     assert build(objective=objective, d_norm="layer").d_norm == "layer"
-    assert DCGAN.loop["batch_size"] == 64
+    assert capabilities_of(DCGAN).loop["batch_size"] == 64
 
 
 @pytest.mark.parametrize(("objective", "clipped"), [("wgan", True), ("wgan-gp", False)])

@@ -39,6 +39,7 @@ class Grey(Generator):
     def observe(self, cases):
         HANDED.append(cases)
         list(cases)
+        return {}
 
     def sample(self, conditions, seeds):
         HANDED.extend(conditions)

@@ -13,6 +13,7 @@ from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
+from gansynth.core.generator import capabilities_of
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
@@ -23,13 +24,14 @@ from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.request_parsing import Capabilities, check_request
+from gansynth.sampling.request_parsing import Maker, check_request
 from gansynth.testing import ToySource, check_generator
 from gansynth.testing.toy import without_blobs
 from gansynth_cgan3d.model import CGAN3D
 from gansynth_copypaste.model import CopyPaste, change_image, change_lesion
 from gansynth_elastic.model import ElasticGenerator
 
+EDITS = capabilities_of(ElasticGenerator).edits
 CHANGED: dict[str, Any] = {"gamma": 0.4, "contrast": 0.3, "brightness": 0.5}
 ROOMY = "where=anywhere,apart_mm=1,inside=0.5,tries=200"
 
@@ -44,7 +46,7 @@ def build(kind: str, ndim: int = 3, **options: Any) -> Any:
     return cls(source.schema, source.space.size, cls.Options.model_validate(options))
 
 
-def conditions(ndim: int = 3, edits=ElasticGenerator.default_edits, count: int = 4) -> Any:
+def conditions(ndim: int = 3, edits=EDITS, count: int = 4) -> Any:
     source = ToySource(ndim)
     drawn = ConditionSampler(source, source.space, build_edits(edits), seed=5, moving=True)
     return [drawn.draw(i) for i in range(count)]
@@ -53,7 +55,7 @@ def conditions(ndim: int = 3, edits=ElasticGenerator.default_edits, count: int =
 def pasting(ndim: int = 3, count: int = 1) -> Any:
     """Of cases that get a lesion for which there is room."""
     drawer = lesion_drawer(
-        "where=anywhere,inside=0.6,tries=300", build("copypaste", ndim).default_lesions
+        "where=anywhere,inside=0.6,tries=300", build("copypaste", ndim).capabilities.lesions
     )
     source = ToySource(ndim)
     drawn = ConditionSampler(source, source.space, lesions=drawer, base=Bodies(ndim), seed=5)
@@ -72,8 +74,8 @@ def test_an_elastic_sample_is_the_case_as_it_was_moved(ndim):
         assert np.array_equal(sample.image, c.moved)
         assert np.array_equal(sample.labels, c.labels)
         assert not np.shares_memory(sample.image, c.moved)
-    *moves, clip = CGAN3D.default_edits  # a GAN is asked for the same shapes
-    assert (tuple(moves), clip) == (ElasticGenerator.default_edits, "clip:to=image")
+    *moves, clip = capabilities_of(CGAN3D).edits  # a GAN is asked for the same shapes
+    assert (tuple(moves), clip) == (EDITS, "clip:to=image")
 
 
 @pytest.mark.parametrize("option", CHANGED)
@@ -196,11 +198,11 @@ def test_a_paste_of_the_sign_that_training_lesions_have_not_is_rejected(signs, o
     for image in images:
         image[:, 0, 0] = 0  # so dark a lesion is within the range of values
     generator = CopyPaste(schema, (32, 32), CopyPaste.Options(**options))
-    generator.observe(Case(str(n), str(n), image, labels) for n, image in enumerate(images))
+    state = generator.observe(Case(str(n), str(n), image, labels) for n, image in enumerate(images))
     dark = np.where(labels, 4.0, 5.0)[None].astype(np.float32)
     asked = Condition(labels, background=np.full_like(dark, 5), lesion=labels, donor=dark)
     again = CopyPaste(schema, (32, 32), CopyPaste.Options(**options))
-    again.load_state(json.loads(json.dumps(generator.state())))
+    again.load_state(json.loads(json.dumps(state)))
     for made in (generator, again):
         (sample,) = made.sample([asked], [0])
         reason = made.reject_reason(sample)
@@ -295,11 +297,11 @@ def test_an_edit_that_leaves_the_image_behind_is_refused(fitted, refuse, tmp_pat
     asked = ("-o", tmp_path / "out", "--device=cpu", "--edit", "transplant")
     refuse("sample", run, "-n", "1", *asked, code=2, says=[says])
     refuse("fit", "elastic", "--data", "toy:3", *asked, code=2, says=[says])
-    capabilities = Capabilities.of(RunFolder(run))  # as a host does, before it starts
-    check_request(SampleRequest(edits=("rotate",)), capabilities)
+    maker = Maker.of(RunFolder(run))  # as a host does, before it starts
+    check_request(SampleRequest(edits=("rotate",)), maker)
     with pytest.raises(UsageFault, match="--edit enlarge: elastic moves"):
-        check_request(SampleRequest(edits=("enlarge",)), capabilities)
-    assert load_run(run, "cpu").edits == ElasticGenerator.default_edits
+        check_request(SampleRequest(edits=("enlarge",)), maker)
+    assert load_run(run, "cpu").edits == EDITS
 
 
 @pytest.mark.slow

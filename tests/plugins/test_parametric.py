@@ -30,9 +30,9 @@ def scene(index: int) -> Case:
 
 
 @pytest.fixture(scope="module")
-def generator() -> Parametric:
-    made = Parametric(SCHEMA, (SIDE, SIDE), ParametricOptions())
-    made.observe(map(scene, range(12)))
+def generator() -> Any:
+    made: Any = Parametric(SCHEMA, (SIDE, SIDE), ParametricOptions())
+    made.learnt = made.observe(map(scene, range(12)))
     return made
 
 
@@ -93,6 +93,6 @@ def test_a_run_without_lesions_is_refused_and_a_state_gives_the_same_samples(gen
     other = Parametric(SCHEMA, (SIDE, SIDE), ParametricOptions())
     with pytest.raises(DataFault, match="no lesion of 8 voxels, expected some"):
         other.observe([replace(scene(0), labels=None)])
-    other.load_state(generator.state())
+    other.load_state(generator.learnt)
     one, two = (g.sample([asked(1)], [5])[0].image for g in (generator, other))
     assert np.array_equal(one, two)

@@ -84,7 +84,7 @@ def build(
 def seen(kind: str, *of: Case, **options: Any) -> Any:
     """One that has observed these cases, or four; grown up, if it grows."""
     made = build(kind, **options)
-    made.observe(of or cases())
+    made.learnt = made.observe(of or cases())
     if kind == "cpggan":
         made.painter.grown.fill_(len(made.stages()) - 1)
     return made
@@ -97,10 +97,10 @@ def step(generator: Generator, of: Sequence[Case], first: int = 0, total: int = 
     return TrainingStep(batch, stage, 0, 0, rng, 5, first=first, total=total or len(of))
 
 
-def learn(generator: Generator, steps: int = 2, **options: Any) -> Any:
+def learn(generator: Any, steps: int = 2, **options: Any) -> Any:
     """Let it observe six cases and train on them; the report."""
     known, folder, device = cases(6), options.pop("folder", None), options.pop("device", None)
-    generator.observe(known)
+    generator.learnt = generator.observe(known)
 
     def batches(index: int, stage: Any, which: range) -> Batch:
         return batch_of([known[(index + i) % 6] for i in which], generator.context)

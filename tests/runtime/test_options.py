@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 
 from gansynth.conditions.lesion_placement import LesionOptions
+from gansynth.core.generator import learn
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.evaluation.hard_cases.job import FailureOptions
@@ -213,7 +214,7 @@ def weights(name: str, settings: dict[str, Any]) -> dict[str, torch.Tensor]:
     job = resolve(name, SourceRequest("example", "2d"), typed, (), "cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        job.generator.observe(job.observed(np.random.default_rng(0)))
+        learn(job.generator, job.observed(np.random.default_rng(0)))
         train(job.generator, job.batches, job.options)
     nets = job.generator.nets.items()
     return {f"{n}/{k}": v for n, net in nets for k, v in net.state_dict().items()}

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.run_folder import read_manifest, write_manifest
+from gansynth.core.capabilities import Capabilities
+from gansynth.core.generator import Generator, GeneratorOptions
+from gansynth.core.run_folder import RunFolder, read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import Case, Schema
+from gansynth.core.schema import Case, Sample, Schema
 from gansynth.core.source import SourceRequest, case_content, case_record, lineage_of
 from gansynth.data.views import SourceView
 from gansynth.fitting import fit as fitting
@@ -17,10 +19,11 @@ from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_plan import make_plan
 from gansynth.fitting.composite_spec import ChainSpec, PerChannel, asked_for, read_chain
 from gansynth.fitting.setup import resolve
+from gansynth.hosts.checks import check_learnable
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed
-from gansynth.sampling.label_maps import viewed
+from gansynth.sampling.label_maps import LabelMapSampler, viewed
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
@@ -66,6 +69,27 @@ TISSUES = {"name": "tissues", "data": "people:1", "set": {"target": "labels", "g
 FIRST = {"name": "one", "channels": ["first"]}
 SECOND = {"name": "two", "set": {"given": ["first"], "output": "tanh"}}
 CHAIN = chain(TISSUES, {**FIRST, "labels_by": "tissues"}, {**SECOND, "labels_by": "tissues"})
+
+
+class CutOptions(GeneratorOptions):
+    of: tuple[str, ...] = ("first",)
+    above: float = 0.0
+
+
+class Cut(Generator):
+    """A stranger's, without networks: label 1 is what is bright in a channel."""
+
+    name = "cut"
+    Options = CutOptions
+    options: CutOptions
+
+    @property
+    def capabilities(self):
+        return Capabilities(frozenset({"channels"}), "labels", self.options.of)
+
+    def sample(self, conditions, seeds):
+        bright = [(c.given, c.given[0] > self.options.above) for c in conditions]
+        return [Sample(image, where.astype(np.int16)) for image, where in bright]
 
 
 def compose(out: Path, spec: Any = BOTH, *, edits: Any = ("flip",), **changes: Any) -> Any:
@@ -132,7 +156,7 @@ def drawn(folder: Path, **options: Any) -> list[Any]:
         ([{"name": "one", "channels": ["frist"]}], "Did you mean 'first'"),
         ([{**FIRST, "labels_by": "two"}], "labels_by 'two': expected an earlier part that"),
         ([FIRST, {**SECOND, "labels_by": "one"}], "labels_by 'one': expected an earlier part"),
-        ([{"name": "one", "set": {"context": 2}}], "set context: composite runs have no"),
+        ([{"name": "one", "set": {"context": 2}}], "context channels.*set: {'context': 0}"),
         ([{"name": "one", "set": {"widht": 8}}], "part 'one': .*Did you mean 'width'"),
         ([{"name": "one", "generator": "cgan"}], "part 'one': generator 'cgan' is unknown"),
         ([{"name": "one", "data": "toy:3"}], r"data toy:3: size is \(16, 16, 16\), that of toy:2"),
@@ -449,3 +473,32 @@ def test_the_command_line_fits_and_samples_a_chain(run_cli, tmp_path):
 def test_the_command_line_refuses_a_group_in_one_line(refuse, toy_source, tmp_path):
     words = ("fit", "cgan3d", "--data", "toy:2", "-o", tmp_path / "run", "--per-channel", "third")
     refuse(*words, code=2, says=("--per-channel third", "first, second"), keep=[tmp_path])
+
+
+# -- a stranger draws the label maps ---------------------------------------------------------------
+
+
+def test_a_stranger_draws_label_maps_whatever_its_options_are_called(run_cli, tmp_path):
+    with offered("stranger", generators={"cut": Cut}):
+        done = run_cli("fit", "cut", "--data", "toy:2", "-o", tmp_path / "run", "--set=above=0.5")
+        assert done.exit_code == 0, done.stderr
+        done = run_cli("sample", tmp_path / "run", "-n", 2, "-o", tmp_path / "maps", "--json")
+        assert json.loads(done.stdout)["samples"] == 2, done.stderr
+        labeller = LabelMapSampler(load_run(tmp_path / "run"), ToySource(2).schema)
+    for case in map(ToySource(2).load, ToySource(2).train_ids[:2]):
+        drawn = labeller.draw(case, ToySource(2).schema)
+        assert np.array_equal(drawn, case.image[0] > 0.5)
+    with pytest.raises(UsageFault, match=r"cut was fitted to draw label maps of images"):
+        check_learnable(RunFolder(tmp_path / "run"), "segmenter")
+
+
+def test_a_strangers_label_maps_condition_the_images_of_a_chain(tmp_path):
+    bright = {"name": "bright", "generator": "cut", "data": "people:1"}
+    spec = chain(bright, {"name": "both", "labels_by": "bright", "set": {**TINY, "steps": 0}})
+    how: dict[str, Any] = {"device": "cpu", "reporter": NullReporter()}
+    with offered("stranger", generators={"cut": Cut}):
+        fit_composite(spec, REQUEST, tmp_path / "run", settings={}, edits=None, **how)
+        drawer = Sampler(load_run(tmp_path / "run", "cpu"), ToySource(2))
+        (sample,) = drawer.draw_raw(0, 1)
+    assert sample.under is not None
+    assert set(np.unique(sample.under)) == {-1, 0, 1, 2, 3}  # 3: bright, and no label of the source

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.core.run_folder import read_manifest
+from gansynth.core.run_folder import RunFolder, read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.data.views import SourceView
@@ -130,8 +130,8 @@ def drawer(folder: Path, **options: Any) -> Sampler:
         (PerClass("dcgan"), {}, r"1 training case\(s\) of class 'rare one'.*leave it out \(--per"),
         (PerClass("dcgan", "cyst,metastases"), {}, "class 'metastases' is unknown.*'metastasis'"),
         (PerClass("dcgan", "cyst,cyst+metastasis"), {}, "class 'cyst' is named twice"),
-        (PerClass("cgan3d", "cyst"), {"given": "first"}, "Leave target and given out"),
-        (PerClass("cgan3d", "cyst"), {"target": "labels", "given": "first"}, "Leave target"),
+        (PerClass("cgan3d", "cyst"), {"given": "first"}, "expected parts with whole samples"),
+        (PerClass("cgan3d", "cyst"), {"target": "labels", "given": "first"}, "whole samples"),
         (PerClass("cgan", "cyst"), {}, "generator 'cgan' is unknown"),
         (PerClass("dcgan", "cyst"), {"widht": "4"}, "Did you mean 'width'"),
     ],
@@ -209,13 +209,13 @@ def test_parts_are_ordinary_runs_under_one_folder(both):
         ("parts/cyst", ["cyst"]),
         ("parts/metastasis", ["metastasis"]),
     ]
-    told = {key: manifest[key] for key in ("generator", "complete", "label_source", "edits")}
-    assert told == {
-        "generator": "composite",
-        "complete": True,
-        "label_source": "generated",
-        "edits": [],
-    }
+    told = {key: manifest[key] for key in ("generator", "complete", "edits")}
+    assert told == {"generator": "composite", "complete": True, "edits": []}
+    assert load_run(both, "cpu").generator.capabilities.to_json() == manifest["capabilities"]
+    assert (manifest["capabilities"]["takes"], manifest["capabilities"]["draws"]) == (
+        ["class"],
+        "both",
+    )
     assert (both / "samples" / "composite.png").read_bytes()[:4] == b"\x89PNG"
     found = describe_run(both)
     assert (found["state"], [part["name"] for part in found["parts"]]) == (
@@ -300,7 +300,7 @@ def test_label_maps_are_edited_where_they_are_asked_for(tmp_path):
         asked: Any = whole.sampler.draw(index).labels
         assert np.array_equal(sample.labels, asked)
         assert [step["edit"] for step in sample.provenance["edits"]] == ["flip"]
-    assert read_manifest(tmp_path / "run")["label_source"] == "condition"
+    assert RunFolder(tmp_path / "run").capabilities.from_labels
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def test_boxes_of_flat_samples_arrive_around_the_labels_that_were_drawn(toy_fit,
 
 def test_images_alone_are_kept_as_such(toy_fit, tmp_path):
     toy_fit(tmp_path / "run", generator="dcgan", own=TINY, steps=1, batch_size=4, edits=None)
-    assert read_manifest(tmp_path / "run")["label_source"] == "none"
+    assert read_manifest(tmp_path / "run")["capabilities"]["draws"] == "image"
     reader = fill(tmp_path / "run", tmp_path)
     sample = reader.read(reader.ids()[0])
     assert (sample.labels, sample.boxes) == (None, None)

@@ -80,7 +80,7 @@ def tamper(run: Path) -> None:
         (of_options(width="wide"), IntegrityFault, "key 'options'.*width is 'wide': .*integer"),
         (lead_out, IntegrityFault, "leads out of"),
         (lambda run: change(run, weights=None), UsageFault, "no checkpoint yet"),
-        (lambda run: change(run, version=99), IntegrityFault, "'version' is 99, expected 2"),
+        (lambda run: change(run, version=99), IntegrityFault, "'version' is 99, expected 3"),
         (lambda run: (run / "manifest.json").unlink(), DataFault,
          r"no manifest\.json here.*gansynth fit"),
     ],

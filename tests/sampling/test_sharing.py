@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator
 from gansynth.core.schema import Sample
 from tests.evaluation.audit.exported import PEOPLE, write_source
@@ -39,21 +40,14 @@ class Honest(Stranger):
 
 
 class TakesChannels(Stranger):
-    conditioned_on = frozenset({"labels", "channels"})
-
-    def given(self, case):
-        return case.image
+    capabilities = Capabilities(takes=frozenset({"labels", "channels"}), channels=("channel 0",))
 
     def shown(self, condition, seed):
-        return self.noise(seed) if condition.given is None else condition.given
-
-
-class TakesUndeclared(TakesChannels):
-    conditioned_on = frozenset({"labels"})
+        return condition.given
 
 
 class ImageAsContext(Stranger):
-    conditioned_on = frozenset({"labels", "context"})
+    capabilities = Capabilities(takes=frozenset({"labels", "context"}))
 
     def context(self, case):
         return (1000 * case.image[0]).astype(np.int16)
@@ -72,7 +66,7 @@ class GreysAsContext(ImageAsContext):
 class Remembers(Stranger):
     """Its context is harmless; what it was made of stays in the object."""
 
-    conditioned_on = frozenset({"labels", "context"})
+    capabilities = Capabilities(takes=frozenset({"labels", "context"}))
 
     def context(self, case):
         self.kept = 2 * case.image + 1
@@ -81,20 +75,15 @@ class Remembers(Stranger):
 
 class KeepsCases(Stranger):
     def observe(self, cases):
-        self.kept = np.stack([case.image for case in cases])
-
-    def state(self):
-        return {"kept": self.kept.tolist()}
+        return {"kept": [case.image.tolist() for case in cases]}
 
 
 class KeepsCrop(Stranger):
     """The crop of one patient that a small state has room for, again and again in each image."""
 
     def observe(self, cases):
-        self.kept = next(iter(cases)).image[:, 2 : 2 + EDGE, 3 : 3 + EDGE, 2 : 2 + EDGE]
-
-    def state(self):
-        return {"kept": self.kept.round(3).tolist()}
+        crop = next(iter(cases)).image[:, 2 : 2 + EDGE, 3 : 3 + EDGE, 2 : 2 + EDGE]
+        return {"kept": crop.round(3).tolist()}
 
     def load_state(self, state):
         self.kept = np.array(state["kept"], np.float32)
@@ -114,7 +103,6 @@ def run_of(run_cli: Any, folder: Any) -> Any:
     ("hostile", "code", "says"),
     [
         (Honest, 0, ""),
-        (TakesUndeclared, 0, ""),
         (TakesChannels, 2, "is given channels of real cases"),
         (GreysAsContext, 6, "of the textured blocks of a patient's image"),
         (Remembers, 6, "repeats 100% of the textured blocks of a patient's image"),
@@ -135,7 +123,7 @@ def test_no_samples_for_sharing_show_a_patient(run_cli, tmp_path, hostile, code,
 @pytest.mark.parametrize(
     ("hostile", "says"),
     [
-        (KeepsCases, "the state() of stranger has"),
+        (KeepsCases, "observe() of stranger has returned"),
         (ImageAsContext, "distinct values of int16, expected integers and at most 64"),
     ],
 )

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from gansynth.core.generator import Generator, Phase
+from gansynth.core.capabilities import Capabilities
+from gansynth.core.generator import Generator, Phase, at_rest
 from gansynth.core.schema import OUTSIDE, Boxes, Sample
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.testing import ConformanceReport, ToySource, check_generator
@@ -32,10 +33,7 @@ class Honest(Generator):
         cases = list(cases)
         values = np.concatenate([c.image.reshape(len(c.image), -1) for c in cases], axis=1)
         labels = np.concatenate([c.labels.ravel() for c in cases])
-        self.means = [values[:, labels == v].mean(axis=1).tolist() for v in (0, 1, 2)]
-
-    def state(self):
-        return {"means": self.means}
+        return {"means": [values[:, labels == v].mean(axis=1).tolist() for v in (0, 1, 2)]}
 
     def load_state(self, state):
         self.means = state["means"]
@@ -58,7 +56,7 @@ class Honest(Generator):
 class DrawsLabels(Honest):
     """Label maps of its own: nested boxes, moved by as much as the seed and the walk say."""
 
-    label_source = "generated"
+    capabilities = Capabilities(takes=frozenset(), draws="both")
 
     def draw(self, condition, seed, way=0):
         labels = np.full(self.size, OUTSIDE, np.int16)
@@ -81,7 +79,7 @@ class Judged(Honest):
         return {"discriminator": net}
 
     def realness(self, batch, stage):
-        with self.at_rest():
+        with at_rest(self):
             return self.nets["discriminator"](batch.image)[:, 0]
 
 
@@ -119,6 +117,11 @@ def tamper(sample, condition):
 def sign(sample, condition):
     condition.provenance["case"] = "nobody"
     return replace(sample, provenance={"class": "of nobody"})
+
+
+def keeps(self, cases):
+    self.means = Honest.observe(self, cases)["means"]
+    return {}
 
 
 def opens(self, conditions, seeds):
@@ -170,23 +173,8 @@ class Hoards(Honest):
     """Keeps its cases' images; shows nothing of them."""
 
     def observe(self, cases):
-        self.kept = [case.image.tolist() for case in cases]
-        super().observe(map(ToySource(len(self.size)).load, ToySource(len(self.size)).train_ids))
-
-    def state(self):
-        return {**super().state(), "kept": self.kept}
-
-
-class ShowsGiven(Honest):
-    """Its images are the real channels that it is given."""
-
-    def given(self, case):
-        return case.image
-
-    def draw(self, condition, seed):
-        drawn = super().draw(condition, seed)
-        given = condition.given
-        return drawn if given is None else replace(drawn, image=given + 0.1 * drawn.image)
+        kept, toy = [case.image.tolist() for case in cases], ToySource(len(self.size))
+        return {**super().observe(map(toy.load, toy.train_ids)), "kept": kept}
 
 
 class Remembers(Honest):
@@ -204,7 +192,7 @@ class Remembers(Honest):
         return replace(drawn, image=image)
 
 
-CONTEXT = frozenset({"labels", "context"})
+CONTEXT = Capabilities(takes=frozenset({"labels", "context"}))
 
 
 def crash(*_: object) -> None:
@@ -240,19 +228,20 @@ CHEATS: dict[str, tuple[type[Generator], str]] = {
     "opens held-out cases": (cheat(sample=opens), "reads training cases only"),
     "seeds torch": (noised(seeds_torch), "random state untouched"),
     "seeds numpy": (noised(seeds_numpy), "random state untouched"),
-    "forgets its state": (cheat(means=[[1.0, 1.0]] * 3, load_state=lambda self, state: None),
-                          "state reloads"),
+    "forgets its state": (cheat(means=[[1.0, 1.0]] * 3, observe=keeps,
+                                load_state=lambda self, state: None), "state reloads"),
     "drops one": (cheat(sample=lambda self, c, s: Honest.sample(self, c, s)[1:]), "draws"),
     "nothing to train": (cheat(phases=lambda self: [Phase("generator", lambda step: {})]),
                          "builds"),
+    "no phases": (cheat(capabilities=Capabilities(trains=True)), "builds"),
     "crashes": (cheat(observe=crash), "trains"),
     "hoards": (Hoards, "state does not grow"),
-    "takes undeclared": (ShowsGiven, "takes what it says"),
-    "ignores context": (cheat(conditioned_on=CONTEXT, context=lambda self, case: case.labels),
+    "takes undeclared": (cheat(context=lambda self, case: case.labels), "takes what it says"),
+    "ignores context": (cheat(capabilities=CONTEXT, context=lambda self, case: case.labels),
                         "takes what it says"),
-    "an image as context": (cheat(conditioned_on=CONTEXT, context=lambda self, case: np.array(
+    "an image as context": (cheat(capabilities=CONTEXT, context=lambda self, case: np.array(
                                 999 * case.image[0], np.int16)), "context has few values, draws"),
-    "remembers": (cheat(Remembers, conditioned_on=CONTEXT), "takes what it says, copies nothing"),
+    "remembers": (cheat(Remembers, capabilities=CONTEXT), "takes what it says, copies nothing"),
 }  # fmt: skip
 """What it is, and the checks that it fails."""
 
@@ -268,6 +257,14 @@ def failed(generator: type[Generator], **asked: Any) -> set[str]:
 @pytest.mark.parametrize(("made", "names"), CHEATS.values(), ids=CHEATS)
 def test_a_cheat_fails_the_checks_that_are_meant_for_it(made, names):
     assert failed(made) == set(names.split(", "))
+
+
+@pytest.mark.parametrize(
+    ("takes", "channels"), [({"label"}, ()), ({"channels"}, ()), ({"labels"}, ("T1",))]
+)
+def test_capabilities_that_contradict_themselves_are_refused(takes, channels):
+    with pytest.raises(UsageFault, match=r"capabilities: takes .*, expected"):
+        Capabilities(frozenset(takes), channels=channels)
 
 
 def test_an_honest_generator_passes_everything():

@@ -11,7 +11,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, TrainingStep
+from gansynth.core.capabilities import Capabilities
+from gansynth.core.generator import (
+    Batch,
+    Generator,
+    GeneratorOptions,
+    Phase,
+    TrainingStep,
+    channels_last,
+)
 from gansynth.core.schema import Condition, Sample, Schema
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.training import checkpoint
@@ -53,9 +61,12 @@ class DualPathSegmenter(Generator):
     """The dual-path network as a generator for the training loop."""
 
     name: ClassVar[str] = "deepmedic"
-    ema: ClassVar[tuple[str, ...]] = ()
-    if_not_finite: ClassVar[str] = (
-        "Look for extreme intensities in the images, or lower learningRate of the configuration"
+    capabilities = Capabilities(
+        compiles=(),
+        remedies={
+            "not finite": "Look for extreme intensities in the images, or lower learningRate of "
+            "the configuration"
+        },
     )
 
     def __init__(
@@ -69,7 +80,7 @@ class DualPathSegmenter(Generator):
         channels = tuple(f"channel {number}" for number in range(model.channels))
         schema = Schema(channels, class_labels(model.classes), (1.0, 1.0, 1.0))
         super().__init__(schema, model.segment, GeneratorOptions())
-        self.memories["rates"] = self.rates
+        self.buffers["rates"] = self.rates
 
     @property
     def network(self) -> DualPath:
@@ -79,8 +90,10 @@ class DualPathSegmenter(Generator):
         return network
 
     def networks(self) -> dict[str, nn.Module]:
-        """The dual-path network alone."""
-        return {NETWORK: DualPath(self.model)}
+        """The dual-path network alone, in the layout of fastest convolutions."""
+        network = DualPath(self.model)
+        channels_last(network, 3)
+        return {NETWORK: network}
 
     def phases(self) -> Sequence[Phase]:
         """Return one phase with one player."""
@@ -100,12 +113,6 @@ class DualPathSegmenter(Generator):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Not implemented: ``infer.Predictor`` segments whole volumes."""
         raise NotImplementedError
-
-    def to(self, device: torch.device) -> Generator:
-        """Move the network to a device, in the layout of fastest convolutions."""
-        self.device = device
-        self.network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        return self
 
 
 def epochs_of(saved: checkpoint.Checkpoint) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gansynth.core.generator import Stage, TrainingStep
+from gansynth.core.generator import Stage, TrainingStep, at_rest
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.metrics.segmentation.regions import with_labels
@@ -299,7 +299,7 @@ class TorchTraining:
         self.held_segments.set_subepoch(drawn.subepoch, drawn)
         confusion = Confusion(self.task.settings.classes)
         size, count = self.task.settings.validation.batch, len(self.held_segments)
-        with self.segmenter.at_rest():
+        with at_rest(self.segmenter):
             for first in range(0, count, size):
                 items = self.held_segments.batch(first, min(first + size, count))
                 batch = SegmentBatch.of(items).to(self.device)

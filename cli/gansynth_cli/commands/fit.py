@@ -104,11 +104,6 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
     help="One model per class of cases, or for some: cyst,metastasis+haemangioma.",
 )
 @click.option(
-    "--with-mask",
-    is_flag=True,
-    help="Generate label maps with the images, for generators from noise (dcgan).",
-)
-@click.option(
     "--log",
     multiple=True,
     metavar="NAME",

@@ -34,8 +34,12 @@ class ReportArm:
 
 def trains(plugin: str) -> bool:
     """Return whether fits of a generator train networks; True if it is not installed here."""
+    from gansynth.core.generator import capabilities_of
+
     registry = installed()
-    return plugin not in registry.names("generators") or registry.generator(plugin).trains()
+    if plugin not in registry.names("generators"):
+        return True
+    return capabilities_of(registry.generator(plugin)).trains
 
 
 class ReportData:

@@ -79,7 +79,7 @@ def make(tmp_path) -> Callable[..., Toy]:
 
 @pytest.fixture
 def changed_run(crop_run, tmp_path) -> Callable[..., Path]:
-    """A copy of the run whose manifest is another: ``changed_run(conditioned_on=[])``."""
+    """A copy of the run whose manifest is another: ``changed_run(edits=[])``."""
 
     return partial(kits.changed_run, crop_run, tmp_path / "changed")
 

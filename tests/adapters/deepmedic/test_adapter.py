@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.adapter import MixConfig
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
@@ -27,6 +28,7 @@ from gansynth_deepmedic.engine.volumes import RandomAffine
 from gansynth_deepmedic.guards import sample_bytes
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
+NOISE = Capabilities(frozenset(), "both").to_json()
 TORCH = {"engine": "torch"}
 MAPS = "weightedMapsForSamplingEachCategoryTrain"
 
@@ -159,13 +161,13 @@ def test_samples_without_a_place_in_a_volume_are_refused(
     augment, crop_run, changed_run, space, says
 ):
     own = json.loads((crop_run / "manifest.json").read_text())["space"]
-    changes: dict[str, Any] = {"space": {**own, **space}} if space else {"conditioned_on": []}
+    changes: dict[str, Any] = {"space": {**own, **space}} if space else {"capabilities": NOISE}
     augment(run=changed_run(**changes), code=2, says=says)
 
 
 def test_whole_volumes_may_be_of_noise(adapter, changed_run, crop_run):
     own = json.loads((crop_run / "manifest.json").read_text())["space"]
-    run = RunFolder(changed_run(conditioned_on=[], space={**own, "grid": "resample"}))
+    run = RunFolder(changed_run(capabilities=NOISE, space={**own, "grid": "resample"}))
     adapter.check(TrainingRequest(MixConfig(run, Ratio(1, 1), device="cpu"), TORCH, ()))
 
 

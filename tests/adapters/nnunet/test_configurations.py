@@ -89,7 +89,7 @@ def test_label_maps_that_are_drawn_know_no_ignore_label(nnunet, ready, run_cli, 
     brief = [f"--set={o}" for o in ("steps=400", "objective=gan", "width=16", "batch_size=16")]
     data = ["2d" if word == "3d_fullres" else word for word in nnunet.options]
     where = ("-o", tmp_path / "run", "--device", "cpu", "-q")
-    fit = run_cli("fit", "dcgan", "--with-mask", *data, *where, *brief)
+    fit = run_cli("fit", "dcgan", "--set=with_mask=yes", *data, *where, *brief)
     assert fit.exit_code == 0, fit.stderr
     trainer = ready("2d", GENERATOR=tmp_path / "run", BANK_SIZE=8, FILTER="none", DEVICE="cpu")
     train, _ = trainer.get_dataloaders()

@@ -45,7 +45,7 @@ def runs(toy_nnunet, tmp_path_factory) -> dict[str, Path]:
     made = {name: tmp_path_factory.mktemp(name) / "run" for name in ("bare", "untrained")}
     for name, run in made.items():
         command = ["fit", "dcgan", *flat(toy_nnunet), "-o", str(run), "-q", "--device", "cpu"]
-        masks = ["--with-mask"] * (name == "untrained")
+        masks = ["--set=with_mask=yes"] * (name == "untrained")
         cli.main([*command, *masks, *TINY], standalone_mode=False)
     return made
 
@@ -75,7 +75,11 @@ def fill(toy: Toy, run: Path, bank: Path, capacity: int = 6) -> BankReader:
         *(
             (
                 *("bare", more, 2),
-                ("dcgan draws images without label maps", "learns from labels", "--with-mask"),
+                (
+                    "dcgan draws images without label maps",
+                    "learns from labels",
+                    "--set with_mask=yes",
+                ),
             )
             for more in (["--dry-run"], [], ["--export", "Dataset510_Plus"])
         ),
@@ -96,7 +100,7 @@ def test_a_bank_of_images_alone_is_refused_with_the_way_out(runs, toy_nnunet, tm
     pairs: Pairs = [(sample, {}) for sample in Sampler(opened, adapter.source).draw(0, 2)]
     write_bank(tmp_path / "bank", adapter.schema, opened.lineage, pairs)
     words = ("augment", "--target", "nnunet", *flat(toy_nnunet), "--bank", tmp_path / "bank")
-    says = ("000000: no labels", "--with-mask")
+    says = ("000000: no labels", "draws labels with its images")
     refuse(*words, "--ratio", "1:1", "--dry-run", code=2, says=says)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.adapter import MixConfig
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
@@ -112,7 +113,7 @@ def test_an_output_that_holds_something_is_left_alone(augment, shared_yolo, tmp_
 
 
 def test_generators_that_heed_no_boxes_are_refused(augment, shared_yolo, box_run, tmp_path):
-    run = changed_run(box_run, tmp_path / "run", conditioned_on=[])
+    run = changed_run(box_run, tmp_path / "run", capabilities=Capabilities(frozenset()).to_json())
     augment(run=run, code=2, says=["takes no boxes", "cpggan"])
     samples = SampleRequest(boxes="training")
     asked = MixConfig(None, Ratio(1, 1), samples=samples, bank=tmp_path / "bank")

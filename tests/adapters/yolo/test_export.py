@@ -15,6 +15,7 @@ from PIL import Image
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.host_commands import ExportRequest
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
@@ -195,8 +196,8 @@ def test_what_is_to_be_shared_names_no_case_and_no_place(export, bank, tmp_path,
 
 def test_real_images_with_new_lesions_are_not_shared(shared_yolo, box_run, tmp_path):
     run = Path(shutil.copytree(box_run, tmp_path / "run"))
-    told = {**manifest_of(run), "conditioned_on": ["boxes", "background"]}
-    write_manifest(run, told)
+    takes = Capabilities(frozenset({"boxes", "background"}))
+    write_manifest(run, {**manifest_of(run), "capabilities": takes.to_json()})
     asked = {"run": RunFolder(run), "device": "cpu", "content": "synthetic", "size": SIX}
     with pytest.raises(UsageFault, match=r"puts lesions into real cases.*--content mixed"):
         run_export(shared_yolo, tmp_path / "out", "0:1", asked)

@@ -61,7 +61,7 @@ class ADA(DCGAN):
         nets = super().networks()
         moved: Any = {"target": -1.0, "speed": 20, "interval": 2}
         self.objective.augment = DiscriminatorAugment(self.options.augment, "adaptive", **moved)
-        self.memories["augment"] = self.objective.augment
+        self.buffers["augment"] = self.objective.augment
         return nets
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, Phase
 from gansynth.core.schema import Sample
 from gansynth.nn import losses
@@ -16,11 +17,12 @@ class MMGAN(Generator):
     """Sun et al. 2020: spectral norm everywhere, a pool of (image, label), two time scales."""
 
     name = "zoo_mmgan"
+    capabilities = Capabilities(trains=True)
 
     def networks(self):
         image, labels = len(self.schema.channels), len(self.schema.label_values)
         self.pool = ImagePool(4)
-        self.memories["pool"] = self.pool
+        self.buffers["pool"] = self.pool
 
         def conv(cin, cout, stride=1):
             return spectral_norm(nn.Conv2d(cin, cout, 3, stride, 1))
