@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from gansynth.core.source import SourceRequest
-from gansynth_deepmedic.literals import read_literals
+from gansynth_deepmedic.configs import read_literals
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 
 CHANNELS = ("flair", "t1c")

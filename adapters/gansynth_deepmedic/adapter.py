@@ -31,11 +31,11 @@ from gansynth.hosts.session import CachedResult, training_in
 from gansynth.metrics.segmentation.results import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_deepmedic.config import RUNS, DeepMedicChoices, DeepMedicSettings, engine_of
+from gansynth_deepmedic.configs import ModelConfig, read_model_config
 from gansynth_deepmedic.engine.settings import read_settings
 from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
 from gansynth_deepmedic.insertion import HostCase
 from gansynth_deepmedic.layout import volume
-from gansynth_deepmedic.model_config import ModelConfig, read_model_config
 from gansynth_deepmedic.program import find_program
 from gansynth_deepmedic.record import (
     COMPARED,

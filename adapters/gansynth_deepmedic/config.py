@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -175,7 +175,7 @@ class DeepMedicChoices:
             key: self.numbers[name] for key, name in _NUMBERS.items() if name in self.numbers
         }
         values = {**config.values, **self.numbers, **self.heavier}
-        return replace(config, values=values, **fields)
+        return config.model_copy(update={"values": values, **fields})
 
     def values(self, config: TrainConfig, output: Path, *, augmented: bool) -> dict[str, Any]:
         """Return the keys of ``train.cfg`` that differ from the user's file."""

@@ -1,78 +1,578 @@
-"""``trainConfig.cfg`` and ``modelConfig.cfg``: literals, never executed.
+"""DeepMedic's configurations: ``trainConfig.cfg``, ``modelConfig.cfg``, list files and csv tables.
 
-DeepMedic executes them as Python; ``literals`` describes what is read here.
+DeepMedic executes configurations as Python. Here they are only parsed: a value is a literal, a
+list that is added or repeated, or sums, products and small powers of numbers.
 """
 
 from __future__ import annotations
 
+import ast
+import csv
+import io
+import operator
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
-from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.keys import ConfigKeys
-from gansynth_deepmedic.lists import CaseLists, ListedCase, read_part
-from gansynth_deepmedic.literals import read_literals
-from gansynth_deepmedic.model_config import ModelConfig, read_model_config
+from gansynth.runtime.errors import DataFault, did_you_mean
+from gansynth.runtime.files import reading
+from gansynth_deepmedic.insertion import MISSING
 
-__all__ = [
-    "ListedCase",
-    "ModelConfig",
-    "TrainConfig",
-    "read_literals",
-    "read_model_config",
-    "read_train_config",
-]
-
-SCHEDULES = ("stable", "predef", "poly", "auto", "expon")
+MOST_BYTES = 1 << 20  # most bytes of a configuration; most values and characters of its literals
+MOST_LIST_BYTES = 16 << 20  # most bytes of a list or csv
 SAMPLINGS = FORE_BACKGROUND, UNIFORM, WHOLE, PER_CLASS = range(4)
 """typeOfSampling: foreground and background; uniform; whole image (as uniform); per class."""
 ON_SAMPLES = "performValidationOnSamplesThroughoutTraining"
 ON_VOLUMES = "performFullInferenceOnValidationImagesEveryFewEpochs"
+SCHEDULE = "typeOfLearningRateSchedule"
+SHARES = "proportionOfSamplesToExtractPerCategoryTraining"
 _NAMES = "namesForPredictionsPerCaseVal"
 _SCORES = "norm_zscore_prms"
 
+# -- literals --------------------------------------------------------------------------------------
+
+_LITERAL = (
+    "expected KEY = a number, a text, True, False, None, or a list, tuple or dict of these; write "
+    "the value itself: configurations are never executed here"
+)
+_OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
+    **{ast.USub: operator.neg, ast.UAdd: operator.pos},
+    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul},
+    **{ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod},
+    ast.Pow: operator.pow,
+}
+
+
+def _value(node: ast.AST | None, room: int) -> Any:
+    """Return an expression's value (ValueError, TypeError ...: it has none).
+
+    Args:
+        room: most values and characters; its parts share it, so that it also bounds the depth.
+    """
+    match node:
+        case _ if room < 1:
+            raise ValueError("too many values, or nested too deeply")
+        case ast.Constant(value=None | str() | int() | float() as value):
+            pass
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            values = [_value(item, room // len(items)) for item in items]
+            return values if isinstance(node, ast.List) else tuple(values)
+        case ast.Dict(keys=keys, values=items):
+            pairs, room = zip(keys, items, strict=True), room // (2 * len(items) + 1)
+            return {_value(key, room): _value(item, room) for key, item in pairs}
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+            value = _OPERATORS[type(sign)](_value(operand, room // 2))
+        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
+            match _value(left, room // 2), sign, _value(right, room // 2):
+                case list() as value, ast.Add(), list() as other:
+                    return value + other
+                case (list() as value, ast.Mult(), int() as times) | (
+                    int() as times,
+                    ast.Mult(),
+                    list() as value,
+                ):
+                    if times * len(repr(value)) > room:
+                        raise ValueError("a list that is repeated too often")
+                    return value * times
+                case int() | float() as x, _, int() | float() as y:
+                    if isinstance(sign, ast.Pow) and abs(y) > 64:
+                        raise ValueError("a power of more than 64")
+                    value = _OPERATORS[type(sign)](x, y)
+                case _:
+                    raise ValueError("calculated from what is no number")
+        case _:
+            raise ValueError(f"code ({type(node).__name__})")
+    if isinstance(value, str) and len(value) > room:
+        raise ValueError("a text that is too long")
+    if isinstance(value, complex) or (isinstance(value, int | float) and not abs(value) < 2**63):
+        raise ValueError("no finite number, or one of more than 63 bits")
+    return value
+
+
+def read_text(path: Path, most: int) -> str:
+    """Read a small text file in UTF-8 (DataFault: missing, no file, too large, or no text)."""
+    with reading(path):
+        if path.is_dir():
+            raise DataFault(f"{path}: is a folder, expected a text file; correct the path")
+        with open(path, "rb") as stream:
+            data = stream.read(most + 1)
+    if len(data) > most:
+        raise DataFault(f"{path}: expected a text file of at most {most} bytes; is it the right?")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataFault(
+            f"{path}: line {line}: holds byte {data[error.start]:#04x}, expected UTF-8 text; save "
+            "it as UTF-8"
+        ) from None
+
+
+def excerpt(text: str) -> str:
+    """Shorten text for a message: one line, printable, limited in length."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text[:300].split()))
+    return line if len(line) <= 60 else f"{line[:57]}..."
+
+
+def read_literals(path: Path) -> dict[str, Any]:
+    """Return every assignment of a configuration in order, without executing it."""
+    return dict(ConfigFile.read(path).values)
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+Model = TypeVar("Model", bound=BaseModel)
+_REQUIRED: Any = object()
+_WANTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "True or False",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "dict_type": "a dictionary",
+    "model_type": "a dictionary",
+    "missing": "a value more",
+    "extra_forbidden": "no such key",
+}
+"""Types of pydantic's errors in plain words."""
+
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A training's configuration, with DeepMedic's defaults for missing keys."""
+class ConfigFile:
+    """The assignments of a configuration. A key of None counts as missing, as in DeepMedic."""
 
-    path: Path  # the file, absolute
+    path: Path | None  # the file; None for values without one
+    values: Mapping[str, Any]
+    lines: Mapping[str, int] = field(default_factory=dict)  # key -> number of its line
+
+    @classmethod
+    def read(cls, path: Path) -> ConfigFile:
+        """Read a file; its path becomes absolute.
+
+        Raises:
+            DataFault: no such file, or anything but literals.
+        """
+        path = Path(os.path.abspath(path))
+        text = read_text(path, MOST_BYTES)
+        values: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        line, source = 1, ""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd backslashes, which Python only warns of
+                statements = ast.parse(text).body
+            for statement in statements:
+                if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                    continue  # a text, which is a comment
+                line = statement.lineno
+                source = f"{excerpt(ast.get_source_segment(text, statement) or '')}: "
+                targets = statement.targets if isinstance(statement, ast.Assign) else []
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+                if not isinstance(statement, ast.Assign) or len(names) < len(targets):
+                    raise ValueError(f"code ({type(statement).__name__})")
+                value = _value(statement.value, MOST_BYTES // len(statements))
+                values |= dict.fromkeys(names, value)
+                lines |= dict.fromkeys(names, line)
+        except (SyntaxError, RecursionError, MemoryError) as error:
+            line = getattr(error, "lineno", None) or line
+            why = excerpt(getattr(error, "msg", "nested too deeply"))
+            raise DataFault(f"{path}: line {line}: {source}no Python: {why}; {_LITERAL}") from None
+        except (ValueError, TypeError, ArithmeticError) as error:
+            why = excerpt(str(error))
+            raise DataFault(f"{path}: line {line}: {source}{why}; {_LITERAL}") from None
+        return cls(path, values, lines)
+
+    def odd(self, key: str, expected: str, within: str = "") -> DataFault:
+        """Return the error for a missing or invalid key, or for a value within it."""
+        where = "" if self.path is None else f"{self.path}: "
+        where += f"line {self.lines[key]}: " if key in self.lines else ""
+        if self.values.get(key) is None:
+            near = did_you_mean(key, self.values)
+            return DataFault(f"{where}no {key}, expected {expected}; add it.{near}")
+        value = within or f"{key} is {excerpt(repr(self.values[key]))}"
+        return DataFault(f"{where}{value}, expected {expected}; correct it")
+
+    def get(self, key: str, kind: Any, default: Any = _REQUIRED) -> Any:
+        """Return a key's value as a type, as pydantic validates it; or a missing one's default.
+
+        Raises:
+            DataFault: the value does not fit, or is missing without a default.
+        """
+        value = self.values.get(key)
+        if value is None and default is not _REQUIRED:
+            return default
+        try:
+            return TypeAdapter(kind).validate_python(value)
+        except ValidationError as error:
+            raise self._fault(error, key) from None
+
+    def parse(self, model: type[Model], **further: Any) -> Model:
+        """Return a model of the keys that its aliases name, and of further fields."""
+        required = [field.alias for field in model.model_fields.values() if field.is_required()]
+        given: dict[Any, Any] = dict.fromkeys(required)
+        given |= {key: value for key, value in self.values.items() if value is not None}
+        given |= {**further, "path": self.path, "values": self.values}
+        try:
+            return model.model_validate(given)
+        except ValidationError as error:
+            raise self._fault(error) from None
+
+    def _fault(self, error: ValidationError, *key: str) -> DataFault:
+        first = error.errors()[0]
+        odd = first.get("ctx", {}).get("error")
+        if isinstance(odd, OddKey):
+            return self.odd(*odd.args)
+        where = [*key, *first["loc"]]
+        expected = _WANTED.get(first["type"]) or re.sub(
+            r"^(\w+ should (be|have)|Value error,) ", "", first["msg"]
+        )
+        name = str(where[0]) + "".join(f"[{part!r}]" for part in where[1:])
+        within = f"{name} is {excerpt(repr(first['input']))}" if where[1:] else ""
+        return self.odd(str(where[0]), expected, within)
+
+
+class OddKey(ValueError):
+    """Raised by validators: a key, and what was expected in view of others."""
+
+
+def _as_flag(value: Any) -> Any:
+    return bool(value) if isinstance(value, int) and value in (0, 1) else value
+
+
+def _one_line(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError("a text that prints on one line")
+    return text
+
+
+def _as_rows(value: Any) -> Any:
+    """Make a list of a single row."""
+    alone = isinstance(value, list | tuple) and value and not isinstance(value[0], list | tuple)
+    return [value] if alone else value
+
+
+Triple = tuple[int, int, int]
+Whole = Annotated[int, Field(strict=True, ge=1)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+Wholes = tuple[Whole, ...]
+Flag = Annotated[bool, BeforeValidator(_as_flag), Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+Weight = Annotated[float, Field(strict=True, ge=0)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Voxels = tuple[Whole, Whole, Whole]  # along x, y, z
+Text = Annotated[str, AfterValidator(_one_line)]
+Pad = Literal["VALID", "valid", "none", "MIRROR", "mirror", "ZERO", "zero", "SAME"] | None
+_UNPADDED: tuple[str | None, ...] = ("VALID", "valid", "none", None)
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    path: Path | None  # the file, absolute; None for values without a file
     values: Mapping[str, Any]  # every assignment of the file, in its order
+
+
+# -- the network -----------------------------------------------------------------------------------
+
+
+class ModelConfig(_Config):
+    """``modelConfig.cfg``: the network, with DeepMedic's defaults. Sizes are along x, y, z."""
+
+    classes: Annotated[int, Field(strict=True, ge=2)] = Field(alias="numberOfOutputClasses")
+    channels: Whole = Field(alias="numberOfInputChannels")
+    features: Wholes = Field(alias="numberFMsPerLayerNormal", min_length=1)
+    kernels: tuple[Voxels, ...] = Field(alias="kernelDimPerLayerNormal")
+    residual: Wholes = Field((), alias="layersWithResidualConnNormal")  # layers counted from 1
+    pads: tuple[Pad, ...] = Field((), alias="padTypePerLayerNormal")
+    subsampled: Flag = Field(False, alias="useSubsampledPathway")
+    # features and factors of each subsampled path, empty without; kernels of all of them
+    low: Annotated[tuple[Wholes, ...], BeforeValidator(_as_rows)] = Field(
+        (), alias="numberFMsPerLayerSubsampled"
+    )
+    factors: Annotated[tuple[Voxels, ...], BeforeValidator(_as_rows)] = Field(
+        ((3, 3, 3),), alias="subsampleFactor"
+    )
+    low_kernel: tuple[Voxels, ...] = Field((), alias="kernelDimPerLayerSubsampled")
+    fc: Wholes = Field((), alias="numberFMsPerLayerFC")  # without the classification layer
+    # of the FC layers and the classification layer, as are their pads and rates of dropout
+    fc_kernels: tuple[Voxels, ...] = Field((), alias="kernelDimPerLayerFC")
+    fc_residual: Wholes = Field((), alias="layersWithResidualConnFC")
+    fc_pads: tuple[Pad, ...] = Field((), alias="padTypePerLayerFC")
+    dropout: tuple[Share, ...] = Field((), alias="dropoutRatesFc")
+    activation: Literal["linear", "relu", "prelu", "elu", "selu"] = Field(
+        "prelu", alias="activationFunction"
+    )
+    # batches of the rolling statistics; 0 for no batch normalisation
+    rolling: Count = Field(60, alias="rollAverageForBNOverThatManyBatches")
+    segment: Voxels = Field(alias="segmentsDimTrain")
+    segment_validation: Voxels = Field((1, 1, 1), alias="segmentsDimVal")
+    segment_inference: Voxels = Field((1, 1, 1), alias="segmentsDimInference")
+    # distribution of the first weights
+    initial: tuple[Literal["fanIn", "normal"], Number] = Field(
+        ("fanIn", 2.0), alias="convWeightsInit"
+    )
+
+    @property
+    def low_kernels(self) -> tuple[tuple[Triple, ...], ...]:
+        """Kernels of each subsampled path."""
+        return (self.low_kernel,) * len(self.low)
+
+    @property
+    def padded(self) -> tuple[bool, ...]:
+        """Whether each layer's input is padded, so that it keeps its size."""
+        return tuple(pad not in _UNPADDED for pad in self.pads or [None] * len(self.kernels))
+
+    @property
+    def fc_padded(self) -> tuple[bool, ...]:
+        """Likewise for FC layers and the classification layer."""
+        return tuple(pad not in _UNPADDED for pad in self.fc_pads or [None] * len(self.fc_kernels))
+
+    @property
+    def receptive(self) -> Triple:
+        """Receptive field of the normal path in voxels, as DeepMedic's ``rec_field``."""
+        return _receptive(self.kernels)
+
+    @property
+    def unpredicted(self) -> Triple:
+        """Voxels along x, y, z by which a prediction is smaller than its segment."""
+        layers = zip(self.kernels + self.fc_kernels, self.padded + self.fc_padded, strict=True)
+        x, y, z = _receptive([kernel for kernel, padded in layers if not padded])
+        return x - 1, y - 1, z - 1
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        """Set the defaults that depend on other keys, and refuse contradictions."""
+        layers, hidden = len(self.fc) + 1, bool(self.fc)
+        low = self.low or (self.features,)
+        defaults = {
+            "low_kernel": self.kernels,
+            "fc_kernels": ((1, 1, 1),) * layers,
+            "dropout": (0.0,) * hidden + (0.5,) * (layers - hidden),
+            "segment_validation": self.receptive,
+            "segment_inference": self.segment,
+        }
+        update = {k: v for k, v in defaults.items() if k not in self.model_fields_set}
+        if not self.subsampled:
+            update |= {"low": (), "factors": ()}
+        else:  # further paths repeat the last
+            update["low"] = low + low[-1:] * (len(self.factors) - len(low))
+        if not self.dropout and "dropout" not in update:
+            update["dropout"] = (0.0,) * layers
+        whole = self.model_copy(update=update)
+        whole._refuse_contradictions()
+        return whole
+
+    def _refuse_contradictions(self) -> None:
+        normal, fc = len(self.features), len(self.fc)
+        low = {len(path) for path in self.low}
+        receptive = list(self.receptive)
+        for key, right, expected in (
+            ("kernelDimPerLayerNormal", len(self.kernels) == normal, f"{normal} kernels"),
+            ("kernelDimPerLayerFC", len(self.fc_kernels) == fc + 1, f"{fc + 1} kernels"),
+            (
+                "numberFMsPerLayerSubsampled",
+                not self.subsampled
+                or (len(low) == 1 and 0 not in low and len(self.low) == len(self.factors)),
+                f"equally many layers in each path, and at most {len(self.factors)} path(s), as "
+                "subsampleFactor has",
+            ),
+            (
+                "kernelDimPerLayerSubsampled",
+                not low or low == {len(self.low_kernel)},
+                f"kernels of {low} layers",
+            ),
+            (
+                "kernelDimPerLayerSubsampled",
+                not low or _receptive(self.low_kernel) == self.receptive,
+                f"the normal path's receptive field, {receptive}",
+            ),
+            ("dropoutRatesFc", len(self.dropout) == fc + 1, f"{fc + 1} rates"),
+            ("dropoutRatesFc", 1 not in self.dropout, "rates from 0 to below 1"),
+        ):
+            if not right:
+                raise OddKey(key, expected)
+        for part, kernels, pads, residual, last in (
+            ("Normal", self.kernels, self.pads, self.residual, normal),
+            ("FC", self.fc_kernels, self.fc_pads, self.fc_residual, fc),
+        ):
+            if not all(2 <= number <= last for number in residual):
+                raise OddKey(f"layersWithResidualConn{part}", f"layers from 2 to {last}")
+            if len(pads) not in (0, len(kernels)):
+                raise OddKey(f"padTypePerLayer{part}", f"a type for each of {len(kernels)} layers")
+            # DeepMedic takes None for VALID when it convolves, but not when it computes sizes.
+            if any(
+                pad in _UNPADDED[1:] and max(k) > 1 for pad, k in zip(pads, kernels, strict=False)
+            ):
+                raise OddKey(f"padTypePerLayer{part}", "'VALID' or 'mirror' for larger kernels")
+        least = [max(r, u + 1) for r, u in zip(self.receptive, self.unpredicted, strict=True)]
+        for key, size in (
+            ("segmentsDimTrain", self.segment),
+            ("segmentsDimVal", self.segment_validation),
+            ("segmentsDimInference", self.segment_inference),
+        ):
+            if any(n < minimum for n, minimum in zip(size, least, strict=True)):
+                raise OddKey(key, f"at least {least}, what the network needs to predict a voxel")
+
+
+def _receptive(kernels: Sequence[Triple]) -> Triple:
+    x, y, z = (1 + sum(kernel[axis] - 1 for kernel in kernels) for axis in range(3))
+    return x, y, z
+
+
+def read_model_config(path: Path) -> ModelConfig:
+    """Read a network's configuration.
+
+    Raises:
+        DataFault: no such file, code, or a missing, invalid or inconsistent key.
+    """
+    file = ConfigFile.read(path)
+    for old, new in (
+        ("initializeClassic0orDelving1", "convWeightsInit"),
+        ("relu0orPrelu1", "activationFunction"),
+    ):
+        if file.values.get(old) is not None:
+            raise file.odd(old, f"{new}, as DeepMedic no longer reads {old}")
+    return file.parse(ModelConfig)
+
+
+# -- the training ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ListedCase:
+    """One case of the list files (or the csv): absolute paths, not opened."""
+
+    channels: tuple[Path | None, ...]  # None for a missing one (``-``)
+    labels: Path | None  # None where the lists name none (validation by whole volumes)
+    roi: Path | None  # region of interest
+    line: int  # number of the entry, from 1, for messages
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of the case."""
+        named = (*self.channels, self.labels, self.roi)
+        return tuple(file for file in named if file is not None)
+
+
+class ZScoreKeys(BaseModel):
+    """``norm_zscore_prms``."""
+
+    apply_to_all_channels: Flag | None = False
+    apply_per_channel: tuple[Flag, ...] | None = None
+
+
+class TrainConfig(_Config):
+    """``trainConfig.cfg`` and its lists, with DeepMedic's defaults."""
+
+    path: Path
     # names of the channels: the csv's columns, else distinguishing parts of the list files' names
     channels: tuple[str, ...]
-    train: tuple[ListedCase, ...]  # training cases, each once
-    # validation cases, each once; empty without validation
-    validation: tuple[ListedCase, ...]
+    train: tuple[ListedCase, ...]  # each once
+    validation: tuple[ListedCase, ...]  # each once; empty without validation
     # names for the validation cases' predictions; empty if there are none
     predictions: tuple[str, ...]
-    epochs: int  # numberOfEpochs (35)
-    subepochs: int  # numberOfSubepochs (20)
-    cases: int  # numOfCasesLoadedPerSubepoch (50)
-    segments: int  # numberTrainingSegmentsLoadedOnGpuPerSubep (1000)
-    batch: int  # batchsize_train
-    processes: int  # num_processes_sampling (0)
-    # typeOfSamplingForTraining (3): 0 foreground/background, 1 uniform, 2 whole image, 3 per class
-    sampling: int
-    # proportionOfSamplesToExtractPerCategoryTraining; None for equal ones
-    proportions: tuple[float, ...] | None
-    sampling_validation: int  # typeOfSamplingForVal (1)
-    validates_on_samples: bool  # performValidationOnSamplesThroughoutTraining
-    validates_on_volumes: bool  # performFullInferenceOnValidationImagesEveryFewEpochs
-    weighted: bool  # weightedMapsForSamplingEachCategoryTrain is set
-    normalise: bool  # DeepMedic normalises some channel itself (norm_zscore_prms)
-    pad: bool  # padInputImagesBool (True)
-    normalised: tuple[bool, ...] = ()  # of each channel, whether DeepMedic normalises it itself
-    # entries of the training and validation lists that repeat a case
-    repeated: tuple[ListedCase, ...] = ()
-    train_list: Path = Path()  # file that names the training cases' first channels
-    validation_list: Path | None = None  # the same for validation; None without validation
-    session: str = "trainSession"  # sessionName (trainSession)
+    repeated: tuple[ListedCase, ...]  # entries of the lists that repeat a case
+    train_list: Path  # file that names the training cases' first channels
+    validation_list: Path | None  # the same for validation; None without validation
+    epochs: Whole = Field(35, alias="numberOfEpochs")
+    subepochs: Whole = Field(20, alias="numberOfSubepochs")
+    cases: Whole = Field(50, alias="numOfCasesLoadedPerSubepoch")
+    segments: Whole = Field(1000, alias="numberTrainingSegmentsLoadedOnGpuPerSubep")
+    batch: Whole = Field(alias="batchsize_train")
+    processes: Annotated[int, Field(strict=True, ge=-1)] = Field(0, alias="num_processes_sampling")
+    schedule: Literal["stable", "predef", "poly", "auto", "expon"] = Field(alias=SCHEDULE)
+    sampling: Literal[0, 1, 2, 3] = Field(3, alias="typeOfSamplingForTraining")
+    sampling_validation: Literal[0, 1, 2, 3] = Field(1, alias="typeOfSamplingForVal")
+    shares: tuple[Weight, ...] | None = Field(None, alias=SHARES)
+    validates_on_samples: Flag = Field(False, alias=ON_SAMPLES)
+    validates_on_volumes: Flag = Field(False, alias=ON_VOLUMES)
+    pad: Flag = Field(True, alias="padInputImagesBool")
+    session: Text = Field("trainSession", alias="sessionName")
+    zscore: ZScoreKeys = Field(ZScoreKeys(), alias=_SCORES)
+
+    @property
+    def proportions(self) -> tuple[float, ...] | None:
+        """Shares of the categories, None for equal ones; DeepMedic uses them for types 0 and 3."""
+        return self.shares if self.sampling in (FORE_BACKGROUND, PER_CLASS) else None
+
+    @property
+    def weighted(self) -> bool:
+        """Whether sampling maps are set."""
+        return self.values.get("weightedMapsForSamplingEachCategoryTrain") is not None
+
+    @property
+    def normalised(self) -> tuple[bool, ...]:
+        """Of each channel, whether DeepMedic itself normalises it."""
+        every = bool(self.zscore.apply_to_all_channels)
+        each = self.zscore.apply_per_channel
+        return (every,) * len(self.channels) if each is None else each
+
+    @property
+    def normalise(self) -> bool:
+        """Whether DeepMedic normalises some channel itself."""
+        return any(self.normalised)
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        get, shares, scores = self.values.get, self.proportions, self.zscore
+        maps = get("saveProbMapsForEachClassVal")
+        saves = get("saveSegmentationVal") not in (False, 0) or get("saveIndividualFmsVal")
+        saves = saves or maps in (None, [], ()) or (isinstance(maps, list | tuple) and True in maps)
+        for key, wrong, expected in (
+            (
+                "predefinedSchedule",
+                self.schedule == "predef" and get("predefinedSchedule") is None,
+                f"a list of epochs, as {SCHEDULE} is 'predef'",
+            ),
+            (
+                SCHEDULE,
+                self.schedule == "auto" and not self.validates_on_samples,
+                f"{ON_SAMPLES} = True with it, or another schedule",
+            ),
+            (
+                SHARES,
+                shares is not None and not sum(shares) > 0,
+                "numbers from 0 that do not sum up to 0",
+            ),
+            (
+                SHARES,
+                self.sampling == FORE_BACKGROUND and len(shares or "12") != 2,
+                "two numbers, for foreground and background",
+            ),
+            (
+                _SCORES,
+                len(self.normalised) != len(self.channels)
+                or (scores.apply_per_channel is not None and scores.apply_to_all_channels),
+                f"apply_per_channel to be True or False for each of {len(self.channels)} "
+                "channel(s), and apply_to_all_channels False beside it",
+            ),
+            (
+                _NAMES,
+                self.validates_on_volumes and not self.predictions and saves,
+                f"a file that lists a name for each validation case's prediction, as {ON_VOLUMES} "
+                "is True",
+            ),
+        ):
+            if wrong:
+                raise OddKey(key, expected)
+        return self
 
 
 def category_masks(
@@ -90,127 +590,167 @@ def read_train_config(path: Path) -> TrainConfig:
     """Read a training's configuration and its list files or csv; no image is opened.
 
     Raises:
-        UsageFault: there is no such file.
-        DataFault: code, an invalid or missing key, a missing list file, lists of unequal length, or
-            a missing first channel.
+        DataFault: no such file, code, an invalid or missing key, a missing list file, lists of
+            unequal length, or a missing first channel.
     """
-    path = Path(os.path.abspath(path))
-    return _config(path, ConfigKeys(path, read_literals(path)))
-
-
-def _config(path: Path, keys: ConfigKeys) -> TrainConfig:
-    on_samples, on_volumes = keys.flag(ON_SAMPLES, False), keys.flag(ON_VOLUMES, False)
-    _refuse_schedule(keys, on_samples)
-    train, held = _read_parts(keys, on_samples, on_volumes)
-    sampling = int(keys.one_of("typeOfSamplingForTraining", SAMPLINGS, 3))
-    normalised = _normalised(keys, len(train.channels))
-    return TrainConfig(
-        path,
-        keys.values,
-        train.channels,
-        train.cases,
-        held.cases,
-        held.predictions,
-        epochs=keys.whole("numberOfEpochs", 35),
-        subepochs=keys.whole("numberOfSubepochs", 20),
-        cases=keys.whole("numOfCasesLoadedPerSubepoch", 50),
-        segments=keys.whole("numberTrainingSegmentsLoadedOnGpuPerSubep", 1000),
-        batch=keys.whole("batchsize_train"),
-        processes=keys.whole("num_processes_sampling", 0, least=-1),
-        sampling=sampling,
-        proportions=_proportions(keys, sampling),
-        sampling_validation=int(keys.one_of("typeOfSamplingForVal", SAMPLINGS, 1)),
-        validates_on_samples=on_samples,
-        validates_on_volumes=on_volumes,
-        weighted=keys.has("weightedMapsForSamplingEachCategoryTrain"),
-        normalise=any(normalised),
-        pad=keys.flag("padInputImagesBool", True),
-        normalised=normalised,
-        repeated=train.repeated + held.repeated,
+    file = ConfigFile.read(path)
+    train = _read_part(file, "Training", "dataframe_train")
+    held = _Lists(train.where, train.channels, [], [])
+    if file.get(ON_SAMPLES, Flag, False) or file.get(ON_VOLUMES, Flag, False):
+        held = _read_part(file, "Validation", "dataframe_val", _NAMES)
+    alike = set(train.channels) == set(held.channels) and train.channels != held.channels
+    if alike or len(train.channels) != len(held.channels):
+        raise file.odd("channelsValidation", f"as to train on: {', '.join(train.channels)}")
+    unique = [_first_of_each(part.cases) for part in (train, held)]
+    return file.parse(
+        TrainConfig,
+        channels=train.channels,
+        train=[train.cases[index] for index in unique[0]],
+        validation=[held.cases[index] for index in unique[1]],
+        predictions=[held.predictions[index] for index in unique[1] if held.predictions],
+        repeated=[
+            case
+            for part, kept in zip((train, held), unique, strict=True)
+            for index, case in enumerate(part.cases)
+            if index not in kept
+        ],
         train_list=train.where,
         validation_list=held.where if held.cases else None,
-        session=keys.text("sessionName", "trainSession"),
     )
 
 
-def _read_parts(
-    keys: ConfigKeys, on_samples: bool, on_volumes: bool
-) -> tuple[CaseLists, CaseLists]:
-    train = read_part(keys, "Training", "dataframe_train")
-    if not (on_samples or on_volumes):
-        return train, CaseLists(train.where, train.channels, ())
-    held = read_part(keys, "Validation", "dataframe_val", _NAMES)
-    _compare(keys, train, held)
-    if on_volumes and not held.predictions:
-        _refuse_nameless(keys)
-    return train, held
+def _first_of_each(cases: Sequence[ListedCase]) -> dict[int, None]:
+    """Return the indices of the cases, each once."""
+    first: dict[tuple[object, ...], int] = {}
+    for index, case in enumerate(cases):
+        first.setdefault((case.channels, case.labels, case.roi), index)
+    return dict.fromkeys(first.values())
 
 
-def _refuse_schedule(keys: ConfigKeys, on_samples: bool) -> None:
-    """Reject a missing or incomplete learning-rate schedule, at which DeepMedic stops."""
-    key = "typeOfLearningRateSchedule"
-    kind = keys.one_of(key, SCHEDULES)
-    if kind == "predef" and not keys.has("predefinedSchedule"):
-        raise keys.odd("predefinedSchedule", f"a list of epochs, as {key} is 'predef'")
-    if kind == "auto" and not on_samples:
+# -- list files and tables -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """The cases of training or of validation."""
+
+    where: Path  # file that names the first channels
+    channels: tuple[str, ...]  # their names
+    cases: list[ListedCase]
+    predictions: list[str]  # names of the cases' predictions; empty if there are none
+
+
+def _read_part(file: ConfigFile, part: str, table: str, names_key: str = "") -> _Lists:
+    assert file.path is not None
+    folder = file.path.parent
+    if file.values.get(table) is not None:
+        return _read_table(joined(folder, file.get(table, Text)))
+    channels = file.get(f"channels{part}", Annotated[tuple[Text, ...], Field(min_length=1)])
+    roi, names = file.get(f"roiMasks{part}", Text, None), file.get(names_key, Text, None)
+    wanted = [*channels, file.get(f"gtLabels{part}", Text), roi, names]
+    paths = [joined(folder, name) for name in wanted if name is not None]
+    columns = [read_list(path) for path in paths]
+    for path, entries in zip(paths, columns, strict=True):
+        if len(entries) != len(columns[0]) or not entries:
+            raise DataFault(
+                f"{path}: lists {len(entries)} case(s), but {paths[0]} lists {len(columns[0])}; "
+                "expected as many and at least one, because line i is case i (DeepMedic silently "
+                "cuts the longer list). Complete it"
+            )
+    predictions = columns.pop() if names is not None else []
+    cases = []
+    for number, row in enumerate(zip(*columns, strict=True), start=1):
+        files = [
+            None if entry == MISSING else joined(path.parent, entry)
+            for path, entry in zip(paths, row, strict=False)
+        ]
+        for index in (0, *range(len(channels), len(files))):
+            if files[index] is None:
+                raise DataFault(
+                    f"{paths[index]}: entry {number} is '-', a missing file, but DeepMedic needs "
+                    "all except further channels, expected a path; add the file, or remove the "
+                    "case from every list"
+                )
+        region = None if roi is None else files.pop()
+        cases.append(ListedCase(tuple(files[:-1]), files[-1], region, number))
+    return _Lists(paths[0], told_apart(paths[: len(channels)]), cases, predictions)
+
+
+def read_list(path: Path) -> list[str]:
+    """Return the entries of a list file: paths, or ``-`` for a missing channel."""
+    entries = []
+    for number, line in enumerate(read_text(path, MOST_LIST_BYTES).split("\n"), start=1):
+        entry = line.strip()
+        if entry and not entry.isprintable():  # such as a byte order mark
+            raise DataFault(
+                f"{path}: line {number}: {excerpt(entry)!a} holds unprintable characters, expected "
+                "a path; correct the line (save as UTF-8 without byte order mark)"
+            )
+        if entry and not line.startswith("#"):
+            entries.append(entry)
+    return entries
+
+
+def _read_table(path: Path) -> _Lists:
+    text = read_text(path, MOST_LIST_BYTES).removeprefix("\ufeff")
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    try:
+        rows = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
         raise DataFault(
-            f"{keys.path}: {key} is 'auto', expected {ON_SAMPLES} = True with it; set it, or "
-            "choose another schedule"
-        )
-
-
-def _refuse_nameless(keys: ConfigKeys) -> None:
-    """Reject validation on whole volumes that saves predictions without names."""
-    maps = keys.values.get("saveProbMapsForEachClassVal")
-    saves = keys.flag("saveSegmentationVal", True) or keys.flag("saveIndividualFmsVal", False)
-    if saves or maps in (None, [], ()) or (isinstance(maps, list | tuple) and True in maps):
+            f"{path}: line {reader.line_num}: not readable as CSV: {error}; save it again"
+        ) from None
+    header = rows[0][1] if rows else []
+    channels = sorted(name for name in header if name.startswith("channel_"))
+    if not channels or header.count("ground_truth") != 1 or len(set(header)) < len(header):
         raise DataFault(
-            f"{keys.path}: no {_NAMES}, expected a file that lists a name for each validation "
-            f"case's prediction, as {ON_VOLUMES} is True; add it, or save nothing"
+            f"{path}: columns are {excerpt(str(header))}, expected channel_NAME and ground_truth, "
+            "each once; correct the header"
         )
+    if len(rows) < 2:
+        raise DataFault(f"{path}: has no rows, expected one for each case; add some")
+    cases, predictions = [], []
+    for number, (line, row) in enumerate(rows[1:], start=1):
+        if len(row) != len(header):
+            raise DataFault(
+                f"{path}: line {line}: {len(row)} cell(s), expected {len(header)} as in its header;"
+                " correct the line"
+            )
+        cell = dict(zip(header, row, strict=True))
+        predictions += [cell["prediction_filename"]] if "prediction_filename" in cell else []
+        named = {key: cell[key] for key in (*channels, "ground_truth", "roi_mask") if key in cell}
+        for key, text in named.items():
+            if text in ("", MISSING) or not text.isprintable():
+                raise DataFault(
+                    f"{path}: line {line}: {key} is {excerpt(text)!a}, expected a path (a table "
+                    "cannot leave a channel out); complete it, or use list files"
+                )
+        files = {key: joined(path.parent, text) for key, text in named.items()}
+        images = tuple(files[key] for key in channels)
+        cases.append(ListedCase(images, files["ground_truth"], files.get("roi_mask"), number))
+    return _Lists(
+        path, tuple(name.removeprefix("channel_") for name in channels), cases, predictions
+    )
 
 
-def _compare(keys: ConfigKeys, train: CaseLists, held: CaseLists) -> None:
-    """Reject parts with different channels or orders of channels."""
-    if len(train.channels) != len(held.channels):
-        raise DataFault(
-            f"{keys.path}: {len(held.channels)} channel(s) to validate on ({held.where}), but "
-            f"{len(train.channels)} to train on ({train.where}); expected as many; correct the "
-            "lists"
-        )
-    if set(train.channels) == set(held.channels) and train.channels != held.channels:
-        raise DataFault(
-            f"{keys.path}: channels to validate on are {', '.join(held.channels)}, but to train on "
-            f"{', '.join(train.channels)}; expected the same order; reorder channelsValidation"
-        )
+def joined(folder: Path, path: str) -> Path:
+    """Join a path to a folder unless it is absolute; ``..`` is resolved by name."""
+    return Path(os.path.normpath(folder / path))
 
 
-def _proportions(keys: ConfigKeys, sampling: int) -> tuple[float, ...] | None:
-    """Read the shares of the categories, which DeepMedic uses for types 0 and 3 only."""
-    key = "proportionOfSamplesToExtractPerCategoryTraining"
-    if sampling not in (0, 3):
-        return None
-    shares = keys.numbers(key, low=0) if keys.has(key) else None
-    if shares is not None and not sum(shares) > 0:
-        raise keys.odd(key, "numbers from 0 that do not sum up to 0")
-    if shares is not None and sampling == 0 and len(shares) != 2:
-        raise keys.odd(key, "two numbers, for foreground and background")
-    return shares
+def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Return the distinguishing parts of file names, else with folders, else ``channel 0``, ...
 
-
-def _normalised(keys: ConfigKeys, channels: int) -> tuple[bool, ...]:
-    """Return which channels DeepMedic itself normalises to zero mean and unit variance."""
-    table = keys.values.get(_SCORES)
-    if table is None:
-        return (False,) * channels
-    if not isinstance(table, dict):
-        raise keys.odd(_SCORES, "a dict")
-    each, every = table.get("apply_per_channel"), table.get("apply_to_all_channels")
-    if each is None:
-        return (bool(every),) * channels
-    if every or not isinstance(each, list) or len(each) != channels:
-        raise DataFault(
-            f"{keys.path}: {_SCORES}: apply_per_channel has to be True or False for each of "
-            f"{channels} channel(s) and apply_to_all_channels False; correct them"
-        )
-    return tuple(bool(flag) for flag in each)
+    For example ``flair`` and ``t1c`` of ``trainChannels_flair.cfg`` and ``trainChannels_t1c.cfg``.
+    """
+    for depth in (1, 2) if len(paths) > 1 else ():
+        names = ["/".join((*path.parts[-depth:-1], path.stem)) for path in paths]
+        each = [[word for word in re.split(r"[\W_]+", name) if word] for name in names]
+        while min(map(len, each)) > 1 and len({words[0] for words in each}) == 1:
+            each = [words[1:] for words in each]
+        while min(map(len, each)) > 1 and len({words[-1] for words in each}) == 1:
+            each = [words[:-1] for words in each]
+        joined = ["_".join(words) for words in each]
+        if all(joined) and len({name.casefold() for name in joined}) == len(joined):
+            return tuple(joined)
+    return tuple(f"channel {number}" for number in range(len(paths)))

@@ -26,9 +26,9 @@ from gansynth_deepmedic.configs import (
     ListedCase,
     ModelConfig,
     TrainConfig,
+    Triple,
     category_masks,
 )
-from gansynth_deepmedic.keys import Triple
 from gansynth_deepmedic.source import DeepMedicSource, empty_region, label_map, whole_numbers
 
 WHOLE_IMAGE = (UNIFORM, WHOLE)  # types of sampling that use the region of interest as a weight map

@@ -81,7 +81,7 @@ def _write_fold(
 ) -> None:
     tables = ("dataframe_train", "dataframe_val")
     values = {key: value for key, value in config.values.items() if key not in tables}
-    config = replace(config, values=values)
+    config = config.model_copy(update={"values": values})
     with disk_errors(folder):
         folder.mkdir(exist_ok=True)
     sides = {"train": split["train"], "val": split["val"]}

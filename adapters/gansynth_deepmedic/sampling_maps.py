@@ -18,8 +18,7 @@ from gansynth_deepmedic.configs import FORE_BACKGROUND, PER_CLASS, UNIFORM, WHOL
 from gansynth_deepmedic.preflight import centre_range
 
 if TYPE_CHECKING:
-    from gansynth_deepmedic.configs import ModelConfig, TrainConfig
-    from gansynth_deepmedic.keys import Triple
+    from gansynth_deepmedic.configs import ModelConfig, TrainConfig, Triple
 
 Allowed = npt.NDArray[np.int16]
 """(X, Y, Z), 0 where no segment may be centred: a region of interest, or a part of it."""

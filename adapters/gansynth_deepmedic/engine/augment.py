@@ -9,18 +9,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, Field
 
-from gansynth_deepmedic.engine.geometry import SegmentGeometry, Triple
-from gansynth_deepmedic.keys import ConfigKeys
+from gansynth.runtime.errors import DataFault
+from gansynth_deepmedic.configs import ConfigFile, Flag, Number, Share, Triple, Weight
+from gansynth_deepmedic.engine.geometry import SegmentGeometry
 
 KEY = "augm_sample_prms_tr"
 PLANES: Mapping[str, tuple[int, int]] = {"xy": (0, 1), "yz": (1, 2), "xz": (0, 2)}
 TURNS = ("0", "90", "180", "270")
 Moments = tuple[float, float]  # mean and standard deviation of a normal distribution
+
+
+class _Normal(BaseModel, extra="forbid"):
+    mu: Number
+    std: Weight
+
+
+_Turns = Annotated[dict[Literal["0", "90", "180", "270"], Weight], Field(min_length=4)]
+
+
+class _Keys(BaseModel, extra="forbid"):
+    hist_dist: (
+        Annotated[dict[Literal["shift", "scale"], _Normal | None], Field(min_length=2)] | None
+    ) = None
+    reflect: tuple[Share, Share, Share] | None = None
+    rotate90: (
+        Annotated[dict[Literal["xy", "yz", "xz"], _Turns | None], Field(min_length=3)] | None
+    ) = None
 
 
 @dataclass(frozen=True)
@@ -72,24 +92,25 @@ class SegmentAugmentation:
         cls, path: Path | None, values: Mapping[str, Any]
     ) -> SegmentAugmentation | None:
         """Read ``augm_sample_prms_tr`` of a configuration, or the older keys; None without."""
-        keys, augmentation = ConfigKeys(path, values), cls()
-        if parts := keys.table(KEY, ("hist_dist", "reflect", "rotate90")):
-            pair, planes = ("shift", "scale"), tuple(PLANES)
-            intensities = parts.table("hist_dist", pair, pair) or ConfigKeys(path, {})
-            turns = parts.table("rotate90", planes, planes) or ConfigKeys(path, {})
+        file, augmentation = ConfigFile(path, values), cls()
+        keys = file.get(KEY, _Keys, None)
+        if keys is not None:
+            intensities, turns = keys.hist_dist or {}, keys.rotate90 or {}
+            moments = [
+                each and (each.mu, each.std) for each in map(intensities.get, ("shift", "scale"))
+            ]
             augmentation = cls(
-                _moments(intensities, "shift"),
-                _moments(intensities, "scale"),
-                parts.numbers("reflect", augmentation.reflect, 3, 0, 1),
-                tuple(_chances(turns, plane) for plane in planes),
+                *moments,
+                keys.reflect or augmentation.reflect,
+                tuple(_chances(turns.get(plane)) for plane in PLANES),
             )
         # Keys that DeepMedic still takes, over the others.
-        if keys.has("reflectImagesPerAxis"):
-            flags = keys.flags("reflectImagesPerAxis", 3)
+        flags = file.get("reflectImagesPerAxis", tuple[Flag, Flag, Flag], None)
+        if flags is not None:
             augmentation = replace(augmentation, reflect=tuple(0.5 * flag for flag in flags))
         if values.get("performIntAugm") is True:
             shift, scale = (
-                keys.numbers(f"sampleIntAugm{kind}WithMuAndStd", count=2)
+                file.get(f"sampleIntAugm{kind}WithMuAndStd", tuple[Number, Number])
                 for kind in ("Shift", "Multi")
             )
             augmentation = replace(
@@ -106,11 +127,9 @@ class SegmentAugmentation:
                 and chances[1] + chances[3] > 0
                 and not all(_square(s, axes) for s in shapes)
             ):
-                value = {plane: dict(zip(TURNS, chances, strict=True))}
-                raise ConfigKeys(path, value, f"{KEY}['rotate90']").odd(
-                    plane,
-                    f"no turns by 90 or 270 degrees: segments of {geometry.segment} are not square "
-                    "in this plane",
+                raise DataFault(
+                    f"{path}: {KEY}['rotate90'][{plane!r}] has turns by 90 or 270 degrees, "
+                    f"expected none: segments of {geometry.segment} are not square there; set 0"
                 )
 
     def draw(self, channels: int, rng: np.random.Generator) -> SegmentChange:
@@ -134,19 +153,13 @@ def _draw(
     return rng.normal(mean, std, channels).astype(np.float32)
 
 
-def _moments(keys: ConfigKeys, key: str) -> Moments | None:
-    parts = keys.table(key, ("mu", "std"), ("mu", "std"))
-    return None if parts is None else (parts.number("mu"), parts.number("std", low=0))
-
-
-def _chances(keys: ConfigKeys, plane: str) -> tuple[float, ...] | None:
+def _chances(weights: Mapping[str, float] | None) -> tuple[float, ...] | None:
     """Return the probabilities of quarter turns, normalised as DeepMedic accepts any sum."""
-    turns = keys.table(plane, TURNS, TURNS)
-    if turns is None:
+    if weights is None:
         return None
-    weights = [turns.number(turn, low=0) for turn in TURNS]
-    total = sum(weights)
-    return tuple(weight / total for weight in weights) if sum(weights[1:]) > 0 else None
+    total = sum(weights.values())
+    turned = total > weights["0"]
+    return tuple(weights[turn] / total for turn in TURNS) if turned else None
 
 
 def _square(shape: Triple, axes: tuple[int, int]) -> bool:

@@ -15,7 +15,13 @@ import numpy.typing as npt
 
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_nifti
-from gansynth_deepmedic.configs import FORE_BACKGROUND, PER_CLASS, category_masks
+from gansynth_deepmedic.configs import (
+    FORE_BACKGROUND,
+    PER_CLASS,
+    ConfigFile,
+    Weight,
+    category_masks,
+)
 from gansynth_deepmedic.engine.augment import SegmentAugmentation
 from gansynth_deepmedic.engine.geometry import (
     Image,
@@ -27,7 +33,6 @@ from gansynth_deepmedic.engine.geometry import (
 )
 from gansynth_deepmedic.engine.volumes import RandomAffine, ZScore
 from gansynth_deepmedic.insertion import LoadedCase
-from gansynth_deepmedic.keys import ConfigKeys
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.configs import ModelConfig, TrainConfig
@@ -233,16 +238,16 @@ class CentreSampling:
             DataFault: weight maps, which are not supported here, or invalid proportions.
         """
         kind = config.sampling if which == "train" else config.sampling_validation
-        keys, (shares, maps) = ConfigKeys(config.path, config.values), _KEYS[which]
-        if keys.has(maps):
+        file, (shares, maps) = ConfigFile(config.path, config.values), _KEYS[which]
+        if file.values.get(maps) is not None:
             expected = "no weight maps where torch trains; leave it out, or use DeepMedic"
-            raise keys.odd(maps, expected)
+            raise file.odd(maps, expected)
         sampling = cls(kind, classes)
-        if not keys.has(shares) or kind not in (FORE_BACKGROUND, PER_CLASS):
+        proportions = file.get(shares, tuple[Weight, ...], None)
+        if proportions is None or kind not in (FORE_BACKGROUND, PER_CLASS):
             return sampling
-        proportions = keys.numbers(shares, count=sampling.categories, low=0)
-        if sum(proportions) <= 0:
-            raise keys.odd(shares, "a number above 0 among them")
+        if len(proportions) != sampling.categories or sum(proportions) <= 0:
+            raise file.odd(shares, f"{sampling.categories} numbers, one above 0 among them")
         return cls(kind, classes, proportions)
 
     @property

@@ -12,11 +12,10 @@ import numpy.typing as npt
 from gansynth.runtime.errors import DataFault
 
 if TYPE_CHECKING:
-    from gansynth_deepmedic.configs import ModelConfig
+    from gansynth_deepmedic.configs import ModelConfig, Triple
 
 T = TypeVar("T")
 S = TypeVar("S", bound=np.generic)
-Triple = tuple[int, int, int]
 Which = Literal["train", "validation", "inference"]
 _KEYS = {
     "train": "segmentsDimTrain",

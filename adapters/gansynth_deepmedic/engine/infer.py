@@ -16,11 +16,10 @@ from torch import Tensor
 from gansynth.metrics.segmentation.regions import Regions, Scores, dice, mean_dice
 from gansynth.runtime.devices import autocast
 from gansynth.runtime.files import disk_errors, write_bytes_atomic
-from gansynth_deepmedic.configs import ListedCase, TrainConfig
+from gansynth_deepmedic.configs import ListedCase, TrainConfig, Triple
 from gansynth_deepmedic.engine.cutting import SegmentCutter, prepared
 from gansynth_deepmedic.engine.geometry import (
     SegmentGeometry,
-    Triple,
     corner_mean,
     high_segment,
     low_context,

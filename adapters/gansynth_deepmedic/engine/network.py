@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gansynth_deepmedic.configs import ModelConfig
-from gansynth_deepmedic.keys import ConfigKeys
-from gansynth_deepmedic.model_config import model_of
+from gansynth_deepmedic.configs import ConfigFile, ModelConfig
 
 Kernel = tuple[int, int, int]
 PADDINGS: Mapping[str | None, str] = {
@@ -46,7 +44,7 @@ def default_model(classes: int, channels: int) -> ModelConfig:
         "segmentsDimVal": [17, 17, 17],
         "segmentsDimInference": [45, 45, 45],
     }
-    return model_of(ConfigKeys(None, values))
+    return ConfigFile(None, values).parse(ModelConfig)
 
 
 class RollingNorm(nn.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -18,9 +18,16 @@ from gansynth.runtime.errors import DataFault
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings as read_options
 from gansynth.runtime.serialise import Document
-from gansynth_deepmedic.configs import ModelConfig, TrainConfig
+from gansynth_deepmedic.configs import (
+    ConfigFile,
+    ModelConfig,
+    Number,
+    Share,
+    TrainConfig,
+    Weight,
+    Whole,
+)
 from gansynth_deepmedic.engine.geometry import SegmentGeometry, Which
-from gansynth_deepmedic.keys import ConfigKeys
 
 
 class TorchSettings(HostOptions):
@@ -136,10 +143,8 @@ def read_settings(
     refuse_unable(train, model)
     for which in get_args(Which):
         SegmentGeometry.from_model(model, which)
-    values = ConfigKeys(train.path, train.values)
-    if not isinstance(values.values.get("saveSegmentationVal", True), bool | None):
-        raise values.odd("saveSegmentationVal", "True or False")
-    save = values.flag("saveSegmentationVal", True)
+    values = ConfigFile(train.path, train.values)
+    save = values.get("saveSegmentationVal", Annotated[bool, Field(strict=True)], True)
     return EngineSettings(
         classes=model.classes,
         channels=model.channels,
@@ -189,56 +194,49 @@ def refuse_unable(train: TrainConfig, model: ModelConfig) -> None:
                 )
 
 
-def _optimisation(values: ConfigKeys) -> Optimisation:
+def _optimisation(values: ConfigFile) -> Optimisation:
     kinds: tuple[OptimiserKind, ...] = ("sgd", "adam", "rmsprop")
-    kind = kinds[values.whole("sgd0orAdam1orRms2", 2, 0, 2)]
-    eps = ("epsilonAdam", 1e-8) if kind == "adam" else ("epsilonRms", 1e-4)
+    kind = kinds[values.get("sgd0orAdam1orRms2", Literal[0, 1, 2], 2)]
+    eps = ("epsilonAdam", Weight, 1e-8) if kind == "adam" else ("epsilonRms", Weight, 1e-4)
     return Optimisation(
         kind=kind,
-        rate=values.number("learningRate", 1e-3, 0),
-        momentum=values.number("momentumValue", 0.6, 0, 1),
-        nesterov=values.whole("classicMom0OrNesterov1", 1, 0, 1) == 1,
-        normalised=values.whole("momNonNorm0orNormalized1", 1, 0, 1) == 1,
-        rho=values.number("rhoRms", 0.9, 0, 1),
-        eps=values.number(*eps, 0),
-        b1=values.number("b1Adam", 0.9, 0, 1),
-        b2=values.number("b2Adam", 0.999, 0, 1),
-        l1=values.number("L1_reg", 1e-6, 0),
-        l2=values.number("L2_reg", 1e-4, 0),
+        rate=values.get("learningRate", Weight, 1e-3),
+        momentum=values.get("momentumValue", Share, 0.6),
+        nesterov=values.get("classicMom0OrNesterov1", Literal[0, 1], 1) == 1,
+        normalised=values.get("momNonNorm0orNormalized1", Literal[0, 1], 1) == 1,
+        rho=values.get("rhoRms", Share, 0.9),
+        eps=values.get(*eps),
+        b1=values.get("b1Adam", Share, 0.9),
+        b2=values.get("b2Adam", Share, 0.999),
+        l1=values.get("L1_reg", Weight, 1e-6),
+        l2=values.get("L2_reg", Weight, 1e-4),
     )
 
 
-def _rates(values: ConfigKeys, train: TrainConfig) -> RateSchedule:
-    kind = values.one_of("typeOfLearningRateSchedule", get_args(ScheduleKind), "poly")
+def _rates(values: ConfigFile, train: TrainConfig) -> RateSchedule:
+    kind = train.schedule
     wait_key = "numEpochsToWaitBeforeLoweringLr"
-    wait = values.number(wait_key, 5 if kind == "auto" else train.epochs / 3, 0)
+    wait = values.get(wait_key, Weight, 5 if kind == "auto" else train.epochs / 3)
     if kind in ("poly", "expon") and wait >= train.epochs:
         raise values.odd(wait_key, f"less than the {train.epochs} epochs of the training")
-    if kind == "auto" and not train.validates_on_samples:
-        raise values.odd(
-            "typeOfLearningRateSchedule",
-            "another one, or performValidationOnSamplesThroughoutTraining = True, which it needs",
-        )
-    at = values.numbers("predefinedSchedule", ())
+    at = values.get("predefinedSchedule", tuple[Number, ...], ())
     if kind == "predef" and (not at or list(at) != sorted(set(at))):
         raise values.odd("predefinedSchedule", "epochs in rising order, as [17, 22, 27]")
-    last = values.numbers("paramsForExpSchedForLrAndMom", (1 / 2**8, 0.9))
-    if len(last) != 2:
-        raise values.odd("paramsForExpSchedForLrAndMom", "[learning rate, momentum]")
+    last = values.get("paramsForExpSchedForLrAndMom", tuple[Number, Number], (1 / 2**8, 0.9))
     return RateSchedule(
         kind=kind,
         epochs=train.epochs,
         wait=wait,
-        divide=values.number("whenDecreasingDivideLrBy", 2.0, 1e-9),
+        divide=values.get("whenDecreasingDivideLrBy", Annotated[Number, Field(gt=0)], 2.0),
         at=at,
-        least_gain=values.number("min_incr_of_val_acc_considered", 0.0, 0),
+        least_gain=values.get("min_incr_of_val_acc_considered", Weight, 0.0),
         last_rate=last[0],
         last_momentum=last[1],
     )
 
 
-def _losses(values: ConfigKeys, train: TrainConfig, classes: int) -> Losses:
-    weights = _table(values, "losses_and_weights", {"xentr": 1.0})
+def _losses(values: ConfigFile, train: TrainConfig, classes: int) -> Losses:
+    weights = values.get("losses_and_weights", dict[str, Any], {"xentr": 1.0})
     for name, weight in weights.items():
         if name not in ("xentr", "iou", "dsc") or not _is_weight(weight):
             raise values.odd(
@@ -247,7 +245,7 @@ def _losses(values: ConfigKeys, train: TrainConfig, classes: int) -> Losses:
     if not any(weights.values()):
         raise values.odd("losses_and_weights", "at least one loss with a weight")
     terms = {name: float(weights.get(name) or 0) for name in ("xentr", "iou", "dsc")}
-    again = _table(values, "reweight_classes_in_cost", {"type": None})
+    again = values.get("reweight_classes_in_cost", dict[str, Any], {"type": None})
     kind, until = again.get("type"), again.get("schedule", [0, train.epochs])
     per_class: Any = again.get("prms") if kind == "per_c" else ()
     fits = (
@@ -270,13 +268,6 @@ def _losses(values: ConfigKeys, train: TrainConfig, classes: int) -> Losses:
     )
 
 
-def _table(values: ConfigKeys, key: str, default: Mapping[str, Any]) -> Mapping[str, Any]:
-    table = values.values[key] if values.has(key) else default
-    if not isinstance(table, Mapping):
-        raise values.odd(key, "a dictionary")
-    return table
-
-
 def _is_weight(value: object) -> bool:
     return value is None or (isinstance(value, (int, float)) and value >= 0)
 
@@ -289,13 +280,13 @@ def _is_list(value: object, length: int) -> bool:
     )
 
 
-def _validation(values: ConfigKeys, train: TrainConfig, save: bool) -> Validation:
+def _validation(values: ConfigFile, train: TrainConfig, save: bool) -> Validation:
     return Validation(
         samples=train.validates_on_samples,
-        segments=values.whole("numberValidationSegmentsLoadedOnGpuPerSubep", 3000, 1),
-        batch=values.whole("batchsize_val_samples", 50, 1),
+        segments=values.get("numberValidationSegmentsLoadedOnGpuPerSubep", Whole, 3000),
+        batch=values.get("batchsize_val_samples", Whole, 50),
         volumes=train.validates_on_volumes,
-        every=values.whole("numberOfEpochsBetweenFullInferenceOnValImages", 1, 1),
-        batch_volumes=values.whole("batchsize_val_whole", 10, 1),
+        every=values.get("numberOfEpochsBetweenFullInferenceOnValImages", Whole, 1),
+        batch_volumes=values.get("batchsize_val_whole", Whole, 10),
         save=save,
     )

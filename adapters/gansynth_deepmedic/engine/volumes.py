@@ -9,23 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, Field, model_validator
 
-from gansynth_deepmedic.keys import ConfigKeys
+from gansynth_deepmedic.configs import ConfigFile, Flag, Number, Share, Weight, ZScoreKeys
 
-_SCORES = "norm_zscore_prms"
-_OF_SCORES = (
-    "apply_to_all_channels",
-    "apply_per_channel",
-    "cutoff_percents",
-    "cutoff_times_std",
-    "cutoff_below_mean",
-)
-_AFFINE = "augm_img_prms_tr"
-MODES = (
+Mode = Literal[
     "nearest",
     "min",
     "constant",
@@ -35,22 +27,42 @@ MODES = (
     "grid-constant",
     "grid-mirror",
     "grid-wrap",
-)
+]
 """scipy's modes, and ``min``: the constant minimum of the image."""
-_OF_AFFINE = (
-    "prob",
-    "max_rot_xyz",
-    "max_scaling",
-    "seed",
-    "interp_order_imgs",
-    "interp_order_lbls",
-    "interp_order_roi",
-    "interp_order_wmaps",
-    "boundary_mode",
-    "cval",
-)
+_Order = Literal[0, 1, 2, 3]  # of interpolation
+
+
+_Percent = Annotated[float, Field(strict=True, ge=0, le=100)]
 Matrix = npt.NDArray[np.float64]
 T = TypeVar("T", bound=np.generic)
+
+
+class _Scores(ZScoreKeys, extra="forbid"):
+    cutoff_percents: tuple[_Percent, _Percent] | None = None
+    cutoff_times_std: tuple[Weight, Weight] | None = None
+    cutoff_below_mean: Flag | None = False
+
+
+class _Affine(BaseModel, extra="forbid"):
+    prob: Share = 0.0
+    max_rot_xyz: tuple[Number, Number, Number] = (45.0, 45.0, 45.0)
+    max_scaling: Annotated[float, Field(strict=True, ge=0, le=0.99)] = 0.1
+    interp_order_imgs: _Order | tuple[_Order, ...] = 1
+    interp_order_lbls: _Order = 0
+    interp_order_roi: _Order = 0
+    interp_order_wmaps: Any = None
+    boundary_mode: Mode = "nearest"
+    cval: Any = None  # unused, as in DeepMedic
+    seed: Any = None  # ignored
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_none(cls, values: Any) -> Any:
+        given = isinstance(values, dict)
+        return {k: v for k, v in values.items() if v is not None} if given else values
+
+
+_Table = Annotated[dict[Literal["affine"], _Affine | None], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -72,23 +84,18 @@ class ZScore:
         cls, path: Path | None, values: Mapping[str, Any], channels: int
     ) -> ZScore | None:
         """Read ``norm_zscore_prms`` of a configuration; None without normalisation."""
-        parts = ConfigKeys(path, values).table(_SCORES, _OF_SCORES)
-        if parts is None:
+        file = ConfigFile(path, values)
+        keys = file.get("norm_zscore_prms", _Scores, None)
+        if keys is None:
             return None
-        whole = parts.flag("apply_to_all_channels", False)
-        if whole and parts.has("apply_per_channel"):
-            raise parts.odd("apply_per_channel", "None where apply_to_all_channels is True")
-        channel_flags = (
-            parts.flags("apply_per_channel", channels) if parts.has("apply_per_channel") else None
-        )
-        percents, times, below = _OF_SCORES[2:]
-        scores = cls(
-            channel_flags,
-            parts.numbers(percents, count=2, low=0, high=100) if parts.has(percents) else None,
-            parts.numbers(times, count=2, low=0) if parts.has(times) else None,
-            parts.flag(below, False),
-        )
-        return scores if whole or (channel_flags is not None and any(channel_flags)) else None
+        each = keys.apply_per_channel
+        if each is not None and (keys.apply_to_all_channels or len(each) != channels):
+            expected = f"apply_per_channel for each of {channels}, or None with apply_to_all"
+            raise file.odd("norm_zscore_prms", expected)
+        if not keys.apply_to_all_channels and not any(each or ()):
+            return None
+        below = bool(keys.cutoff_below_mean)
+        return cls(each, keys.cutoff_percents, keys.cutoff_times_std, below)
 
     def apply(
         self, image: npt.NDArray[np.float32], roi: npt.NDArray[np.int16] | None
@@ -140,7 +147,7 @@ class RandomAffine:
     orders: tuple[int, ...] = (1,)  # order of interpolation of each channel; one number for all
     order_labels: int = 0  # of the labels
     order_roi: int = 0  # of the region of interest
-    mode: str = "nearest"  # values outside a volume, one of ``MODES``
+    mode: Mode = "nearest"  # of values outside a volume
 
     @classmethod
     def from_values(
@@ -150,19 +157,23 @@ class RandomAffine:
 
         Its ``seed`` is ignored, and ``cval`` is unused, as in DeepMedic.
         """
-        table = ConfigKeys(path, values).table(_AFFINE, ("affine",), ("affine",))
-        parts = None if table is None else table.table("affine", _OF_AFFINE)
-        if parts is None:
+        file = ConfigFile(path, values)
+        table = file.get("augm_img_prms_tr", _Table, None)
+        if table is None or table["affine"] is None:
             return None
-        usual = cls()
+        keys = table["affine"]
+        orders = keys.interp_order_imgs
+        orders = orders if isinstance(orders, tuple) else (orders,)
+        if len(orders) not in (1, channels):
+            raise file.odd("augm_img_prms_tr", f"interp_order_imgs for each of {channels}")
         affine = cls(
-            prob=parts.number("prob", usual.prob, 0, 1),
-            max_rot=parts.numbers("max_rot_xyz", usual.max_rot, 3),
-            max_scaling=parts.number("max_scaling", usual.max_scaling, 0, 0.99),
-            orders=_orders(parts, channels),
-            order_labels=_order(parts, "interp_order_lbls", 0),
-            order_roi=_order(parts, "interp_order_roi", 0),
-            mode=parts.one_of("boundary_mode", MODES, usual.mode),
+            prob=keys.prob,
+            max_rot=keys.max_rot_xyz,
+            max_scaling=keys.max_scaling,
+            orders=orders,
+            order_labels=keys.interp_order_lbls,
+            order_roi=keys.interp_order_roi,
+            mode=keys.boundary_mode,
         )
         return affine if affine.prob > 0 else None
 
@@ -229,24 +240,3 @@ def transformed(
         values, change.T, middle - middle @ change, **how
     )
     return result
-
-
-def _order(keys: ConfigKeys, key: str, default: int) -> int:
-    if keys.has(key) and not _is_order(keys.values[key]):
-        raise keys.odd(key, "an order of interpolation, 0, 1, 2 or 3")
-    return int(keys.values[key]) if keys.has(key) else default
-
-
-def _orders(keys: ConfigKeys, channels: int, key: str = "interp_order_imgs") -> tuple[int, ...]:
-    orders = keys.values.get(key)
-    if not isinstance(orders, list | tuple):
-        return (_order(keys, key, 1),)
-    if not all(map(_is_order, orders)):
-        raise keys.odd(key, "an order of interpolation, 0, 1, 2 or 3")
-    if len(orders) != channels:
-        raise keys.odd(key, f"an order of interpolation for each of {channels} channel(s)")
-    return tuple(map(int, orders))
-
-
-def _is_order(value: object) -> bool:
-    return not isinstance(value, bool) and value in (0, 1, 2, 3)

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth_deepmedic.cases import case_ids
 from gansynth_deepmedic.configs import (
+    MOST_BYTES,
     ListedCase,
     TrainConfig,
     read_literals,
     read_model_config,
     read_train_config,
+    told_apart,
 )
-from gansynth_deepmedic.lists import told_apart
-from gansynth_deepmedic.literals import MOST_BYTES
 from tests.deepmedic_sets import MODEL_VALUES, Toy, toy_deepmedic, write_config
 
 NEVER = "configurations are never executed here"

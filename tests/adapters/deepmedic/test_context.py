@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from gansynth.runtime.errors import DataFault
+from gansynth_deepmedic.configs import read_model_config
 from gansynth_deepmedic.engine.geometry import (
     SegmentGeometry,
     corner_mean,
@@ -23,7 +24,6 @@ from gansynth_deepmedic.engine.geometry import (
     padding,
     tiles,
 )
-from gansynth_deepmedic.model_config import read_model_config
 from tests.adapters.deepmedic.orders import run
 from tests.adapters.deepmedic.reference.formula import digest, label_map, volume
 from tests.deepmedic_sets import toy_deepmedic
@@ -52,16 +52,16 @@ def test_sizes_come_from_the_model(tmp_path):
     model = read_model_config(toy_deepmedic(tmp_path, train=1, val=0).model)
     assert SegmentGeometry.from_model(model) == SegmentGeometry.cubes(13, 7, (3,))
     assert SegmentGeometry.from_model(model, "inference").segment == (19, 19, 19)
-    small = replace(model, segment_validation=(9, 11, 13))
+    small = model.model_copy(update={"segment_validation": (9, 11, 13)})
     assert SegmentGeometry.from_model(small, "validation").output == (3, 5, 7)
-    losing = replace(model, fc_kernels=((3, 3, 3), (1, 1, 1)), fc_padded=(False, False))
+    losing = model.model_copy(update={"fc_kernels": ((3, 3, 3), (1, 1, 1)), "fc_pads": ()})
     found = SegmentGeometry.from_model(losing)
     assert (found.output, found.margin) == ((5, 5, 5), ((4, 4),) * 3)
     assert found.predicted((0, 0, 0)) == (slice(4, 9),) * 3
     kept = replace(losing, fc_padded=(True, False))
     assert SegmentGeometry.from_model(kept) == SegmentGeometry.from_model(model)
-    even = replace(model, kernels=((2, 3, 3), *model.kernels[1:]))
-    for odd in (replace(model, padded=(True, False, False)), even):
+    even = model.model_copy(update={"kernels": ((2, 3, 3), *model.kernels[1:])})
+    for odd in (model.model_copy(update={"pads": ("mirror", None, None)}), even):
         with pytest.raises(DataFault, match=r"modelConfig\.cfg: segmentsDimTrain .*padType"):
             SegmentGeometry.from_model(odd)
 

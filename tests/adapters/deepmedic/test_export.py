@@ -399,7 +399,10 @@ def test_a_sample_that_leaves_no_segment_is_left_out(tmp_path):
 @pytest.mark.parametrize("pad", [True, False], ids=["padded", "plain"])
 def test_segments_are_centred_as_far_from_the_border_as_deepmedic_wants(sets, pad):
     data, _ = sets("roi")
-    config, model = replace(read_train_config(data.train), pad=pad), read_model_config(data.model)
+    config, model = (
+        read_train_config(data.train).model_copy(update={"pad": pad}),
+        read_model_config(data.model),
+    )
     shape = (20, 20, 20)
     labels, region = np.zeros(shape, np.int16), np.ones(shape, np.int16)
     centres = SamplingMaps.of(config, (0, 1, 2), model).centres(labels, region)

@@ -124,7 +124,8 @@ def test_it_normalises_as_training_does(ours, toy):
     config, model = read_train_config(toy.train), read_model_config(toy.model)
     values = {**config.values, "norm_zscore_prms": {"apply_to_all_channels": True}}
     scoring = replace(
-        ours, cutting=SegmentCutter.from_configs(replace(config, values=values), model)
+        ours,
+        cutting=SegmentCutter.from_configs(config.model_copy(update={"values": values}), model),
     )
     case = case_of((20, 20, 20))
     other = replace(case, image=case.image * 50 + 7)
@@ -164,7 +165,7 @@ def test_validation_is_by_case_and_in_the_mean(ours, toy, tmp_path):
 def test_a_case_without_truth_is_segmented_only_and_only_if_wanted(ours, toy, tmp_path):
     config = read_train_config(toy.train)
     bare = replace(config.validation[0], labels=None)
-    held = held_cases(replace(config, validation=(bare, config.validation[1])))
+    held = held_cases(config.model_copy(update={"validation": (bare, config.validation[1])}))
     found = validate(ours, held, read_volume, CLASSES, tmp_path)
     assert "dice" not in found["cases"][0]
     assert found["mean"]["1"] == found["cases"][1]["dice"]["1"]
@@ -176,9 +177,9 @@ def test_a_case_without_truth_is_segmented_only_and_only_if_wanted(ours, toy, tm
 
 def test_predictions_stay_in_their_folder_under_names_of_their_own(toy):
     config = read_train_config(toy.train)
-    held = held_cases(replace(config, predictions=("../../a.nii.gz", "b/a")))
+    held = held_cases(config.model_copy(update={"predictions": ("../../a.nii.gz", "b/a")}))
     assert [one.id for one in held] == ["a", f"a_{config.validation[1].line}"]
-    held = held_cases(replace(config, predictions=()))
+    held = held_cases(config.model_copy(update={"predictions": ()}))
     assert [one.id for one in held] == ["case_0", "case_1"]
 
 

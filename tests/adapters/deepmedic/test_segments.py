@@ -18,14 +18,13 @@ from torch.utils.data import DataLoader
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.configs import read_train_config
+from gansynth_deepmedic.configs import read_model_config, read_train_config
 from gansynth_deepmedic.engine.augment import SegmentAugmentation
 from gansynth_deepmedic.engine.cutting import CentreSampling, SegmentCutter, Segments, cut, prepared
 from gansynth_deepmedic.engine.geometry import SegmentGeometry, high_segment, padded
 from gansynth_deepmedic.engine.segments import DeepMedicSegments
 from gansynth_deepmedic.engine.volumes import RandomAffine, ZScore
 from gansynth_deepmedic.insertion import LoadedCase
-from gansynth_deepmedic.model_config import read_model_config
 from gansynth_deepmedic.subepochs import Subepochs
 from tests.adapters.deepmedic.arrays import Volume, patch, reader, volume, write_bank
 from tests.deepmedic_sets import Toy, toy_deepmedic
@@ -148,7 +147,7 @@ def test_what_is_done_comes_from_the_configurations(toy):
     assert found.for_validation(config) == SegmentCutter(CentreSampling(1, 3), False, ZScore())
     values = {**config.values, "weightedMapsForSamplingEachCategoryTrain": ["./a.cfg"]}
     with pytest.raises(DataFault, match=r"trainConfig\.cfg: weightedMaps.*no weight maps"):
-        SegmentCutter.from_configs(replace(config, values=values), model)
+        SegmentCutter.from_configs(config.model_copy(update={"values": values}), model)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import RichReporter
 from gansynth_deepmedic import session
 from gansynth_deepmedic.adapter import DeepMedicAdapter
-from gansynth_deepmedic.literals import read_literals
+from gansynth_deepmedic.configs import read_literals
 from gansynth_deepmedic.program import DeepMedicProgram
 from gansynth_deepmedic.progress_reader import LineFollower, watch
 from gansynth_deepmedic.record import commit_of, newest_checkpoint
