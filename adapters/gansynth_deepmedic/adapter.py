@@ -241,7 +241,7 @@ class DeepMedicAdapter(Adapter):
 
     def _network(self, choices: DeepMedicChoices) -> ModelConfig:
         """Return the network's configuration, checked once with all data."""
-        from gansynth_deepmedic.preflight import refuse_unusable
+        from gansynth_deepmedic.check import refuse_unusable
 
         config = self.host.config
         if config.weighted:

@@ -11,7 +11,15 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gansynth.data.listing import SPLITS, SUBJECTS, CaseFiles, ListingFault, VolumeSet, stem
+from gansynth.data.listing import (
+    SPLITS,
+    SUBJECTS,
+    CaseFiles,
+    ListingFault,
+    VolumeSet,
+    missing,
+    stem,
+)
 from gansynth.data.read_options import (
     OF_BOXES,
     ClipWindow,
@@ -73,8 +81,10 @@ def list_cases(
         splits=config.path.parent / SPLITS,
         subjects=config.path.parent / SUBJECTS,
         labels=None if model is None else class_labels(model.classes),
+        named_in=None if model is None else model.path,
         faults=tuple(faults),
         unvalidated=not config.validation,
+        by_voxel=True,
     )
     return ConfiguredCases(listing, listed, model)
 
@@ -139,11 +149,7 @@ def _missing(
     for case, files in listed.items():
         for file in files.files:
             if case not in skipped and not os.path.isfile(file):
-                message = (
-                    f"{file}: missing, expected for case {case!r}; add it, or remove the case from "
-                    "every list"
-                )
-                yield ListingFault(case, file, DataFault(message))
+                yield ListingFault(case, file, missing(file, case))
 
 
 def _synthetic(listed: Mapping[str, ListedCase]) -> Iterator[ListingFault]:

@@ -13,7 +13,7 @@ import operator
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -52,6 +52,7 @@ _LITERAL = (
     "expected KEY = a number, a text, True, False, None, or a list, tuple or dict of these; write "
     "the value itself: configurations are never executed here"
 )
+_NO_LITERAL = (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
 _OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
     **{ast.USub: operator.neg, ast.UAdd: operator.pos},
     **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul},
@@ -190,12 +191,9 @@ class ConfigFile:
                 value = _value(statement.value, MOST_BYTES // len(statements))
                 values |= dict.fromkeys(names, value)
                 lines |= dict.fromkeys(names, line)
-        except (SyntaxError, RecursionError, MemoryError) as error:
+        except _NO_LITERAL as error:
             line = getattr(error, "lineno", None) or line
-            why = excerpt(getattr(error, "msg", "nested too deeply"))
-            raise DataFault(f"{path}: line {line}: {source}no Python: {why}; {_LITERAL}") from None
-        except (ValueError, TypeError, ArithmeticError) as error:
-            why = excerpt(str(error))
+            why = excerpt(getattr(error, "msg", None) or str(error) or "nested too deeply")
             raise DataFault(f"{path}: line {line}: {source}{why}; {_LITERAL}") from None
         return cls(path, values, lines)
 
@@ -250,6 +248,11 @@ class ConfigFile:
 
 class OddKey(ValueError):
     """Raised by validators: a key, and what was expected in view of others."""
+
+
+def _refuse(key: str, expected: str, wrong: bool) -> None:
+    if wrong:
+        raise OddKey(key, expected)
 
 
 def _as_flag(value: Any) -> Any:
@@ -380,55 +383,46 @@ class ModelConfig(_Config):
         return whole
 
     def _refuse_contradictions(self) -> None:
-        normal, fc = len(self.features), len(self.fc)
-        low = {len(path) for path in self.low}
-        receptive = list(self.receptive)
-        for key, right, expected in (
-            ("kernelDimPerLayerNormal", len(self.kernels) == normal, f"{normal} kernels"),
-            ("kernelDimPerLayerFC", len(self.fc_kernels) == fc + 1, f"{fc + 1} kernels"),
-            (
-                "numberFMsPerLayerSubsampled",
-                not self.subsampled
-                or (len(low) == 1 and 0 not in low and len(self.low) == len(self.factors)),
-                f"equally many layers in each path, and at most {len(self.factors)} path(s), as "
-                "subsampleFactor has",
-            ),
-            (
-                "kernelDimPerLayerSubsampled",
-                not low or low == {len(self.low_kernel)},
-                f"kernels of {low} layers",
-            ),
-            (
-                "kernelDimPerLayerSubsampled",
-                not low or _receptive(self.low_kernel) == self.receptive,
-                f"the normal path's receptive field, {receptive}",
-            ),
-            ("dropoutRatesFc", len(self.dropout) == fc + 1, f"{fc + 1} rates"),
-            ("dropoutRatesFc", 1 not in self.dropout, "rates from 0 to below 1"),
+        for part, kernels, pads, residual, layers in (
+            ("Normal", self.kernels, self.pads, self.residual, len(self.features)),
+            ("FC", self.fc_kernels, self.fc_pads, self.fc_residual, len(self.fc) + 1),
         ):
-            if not right:
-                raise OddKey(key, expected)
-        for part, kernels, pads, residual, last in (
-            ("Normal", self.kernels, self.pads, self.residual, normal),
-            ("FC", self.fc_kernels, self.fc_pads, self.fc_residual, fc),
-        ):
-            if not all(2 <= number <= last for number in residual):
-                raise OddKey(f"layersWithResidualConn{part}", f"layers from 2 to {last}")
-            if len(pads) not in (0, len(kernels)):
-                raise OddKey(f"padTypePerLayer{part}", f"a type for each of {len(kernels)} layers")
+            key, most = f"padTypePerLayer{part}", layers - (part == "FC")
+            each = f"one for each of {layers} layer(s)"
+            _refuse(f"kernelDimPerLayer{part}", each, len(kernels) != layers)
+            _refuse(key, each, len(pads) not in (0, layers))
             # DeepMedic takes None for VALID when it convolves, but not when it computes sizes.
-            if any(
-                pad in _UNPADDED[1:] and max(k) > 1 for pad, k in zip(pads, kernels, strict=False)
-            ):
-                raise OddKey(f"padTypePerLayer{part}", "'VALID' or 'mirror' for larger kernels")
+            larger = [pad for pad, size in zip(pads, kernels, strict=False) if max(size) > 1]
+            valid = "'VALID' or 'mirror' for kernels of more than a voxel"
+            _refuse(key, valid, any(pad in _UNPADDED[1:] for pad in larger))
+            key, outside = f"layersWithResidualConn{part}", {*residual} - {*range(2, most + 1)}
+            _refuse(key, f"numbers of layers from 2 to {most}", bool(outside))
+        if self.subsampled:
+            paths, lengths = len(self.factors), {*map(len, self.low)}
+            _refuse(
+                "numberFMsPerLayerSubsampled",
+                f"as many layers in each path, and at most {paths} path(s), as subsampleFactor has",
+                len(lengths) != 1 or 0 in lengths or len(self.low) != paths,
+            )
+            _refuse(
+                "kernelDimPerLayerSubsampled",
+                f"{max(lengths)} layers of the normal path's receptive field, "
+                f"{list(self.receptive)}",
+                {len(self.low_kernel)} != lengths or _receptive(self.low_kernel) != self.receptive,
+            )
+        _refuse(
+            "dropoutRatesFc",
+            f"a rate from 0 to below 1 for each of {len(self.fc) + 1} layer(s)",
+            len(self.dropout) != len(self.fc) + 1 or 1 in self.dropout,
+        )
         least = [max(r, u + 1) for r, u in zip(self.receptive, self.unpredicted, strict=True)]
         for key, size in (
             ("segmentsDimTrain", self.segment),
             ("segmentsDimVal", self.segment_validation),
             ("segmentsDimInference", self.segment_inference),
         ):
-            if any(n < minimum for n, minimum in zip(size, least, strict=True)):
-                raise OddKey(key, f"at least {least}, what the network needs to predict a voxel")
+            small = any(n < minimum for n, minimum in zip(size, least, strict=True))
+            _refuse(key, f"at least {least}, what the network needs to predict a voxel", small)
 
 
 def _receptive(kernels: Sequence[Triple]) -> Triple:
@@ -535,43 +529,32 @@ class TrainConfig(_Config):
         maps = get("saveProbMapsForEachClassVal")
         saves = get("saveSegmentationVal") not in (False, 0) or get("saveIndividualFmsVal")
         saves = saves or maps in (None, [], ()) or (isinstance(maps, list | tuple) and True in maps)
-        for key, wrong, expected in (
-            (
-                "predefinedSchedule",
-                self.schedule == "predef" and get("predefinedSchedule") is None,
-                f"a list of epochs, as {SCHEDULE} is 'predef'",
-            ),
-            (
-                SCHEDULE,
-                self.schedule == "auto" and not self.validates_on_samples,
-                f"{ON_SAMPLES} = True with it, or another schedule",
-            ),
-            (
-                SHARES,
-                shares is not None and not sum(shares) > 0,
-                "numbers from 0 that do not sum up to 0",
-            ),
-            (
-                SHARES,
-                self.sampling == FORE_BACKGROUND and len(shares or "12") != 2,
-                "two numbers, for foreground and background",
-            ),
-            (
-                _SCORES,
-                len(self.normalised) != len(self.channels)
-                or (scores.apply_per_channel is not None and scores.apply_to_all_channels),
-                f"apply_per_channel to be True or False for each of {len(self.channels)} "
-                "channel(s), and apply_to_all_channels False beside it",
-            ),
-            (
-                _NAMES,
-                self.validates_on_volumes and not self.predictions and saves,
-                f"a file that lists a name for each validation case's prediction, as {ON_VOLUMES} "
-                "is True",
-            ),
-        ):
-            if wrong:
-                raise OddKey(key, expected)
+        _refuse(
+            "predefinedSchedule",
+            f"a list of epochs, as {SCHEDULE} is 'predef'",
+            self.schedule == "predef" and get("predefinedSchedule") is None,
+        )
+        _refuse(
+            SCHEDULE,
+            f"{ON_SAMPLES} = True with it, or another schedule",
+            self.schedule == "auto" and not self.validates_on_samples,
+        )
+        if shares is not None:
+            _refuse(SHARES, "numbers from 0 that do not sum up to 0", not sum(shares) > 0)
+            two = self.sampling == FORE_BACKGROUND
+            _refuse(SHARES, "two, for foreground and background", two and len(shares) != 2)
+        _refuse(
+            _SCORES,
+            f"apply_per_channel to be True or False for each of {len(self.channels)} channel(s), "
+            "and apply_to_all_channels False beside it",
+            len(self.normalised) != len(self.channels)
+            or bool(scores.apply_per_channel and scores.apply_to_all_channels),
+        )
+        _refuse(
+            _NAMES,
+            f"a file with a name for each validation case's prediction, as {ON_VOLUMES} is True",
+            self.validates_on_volumes and not self.predictions and bool(saves),
+        )
         return self
 
 
@@ -601,30 +584,22 @@ def read_train_config(path: Path) -> TrainConfig:
     alike = set(train.channels) == set(held.channels) and train.channels != held.channels
     if alike or len(train.channels) != len(held.channels):
         raise file.odd("channelsValidation", f"as to train on: {', '.join(train.channels)}")
-    unique = [_first_of_each(part.cases) for part in (train, held)]
+    first: dict[tuple[object, ...], int] = {}
+    each = [*train.cases, *held.cases]
+    for index, case in enumerate(each):
+        validates = index >= len(train.cases)
+        first.setdefault((validates, case.channels, case.labels, case.roi), index)
+    kept, count = set(first.values()), len(train.cases)
     return file.parse(
         TrainConfig,
         channels=train.channels,
-        train=[train.cases[index] for index in unique[0]],
-        validation=[held.cases[index] for index in unique[1]],
-        predictions=[held.predictions[index] for index in unique[1] if held.predictions],
-        repeated=[
-            case
-            for part, kept in zip((train, held), unique, strict=True)
-            for index, case in enumerate(part.cases)
-            if index not in kept
-        ],
+        train=[case for index, case in enumerate(each) if index in kept and index < count],
+        validation=[case for index, case in enumerate(each) if index in kept and index >= count],
+        predictions=[name for n, name in enumerate(held.predictions, count) if n in kept],
+        repeated=[case for index, case in enumerate(each) if index not in kept],
         train_list=train.where,
         validation_list=held.where if held.cases else None,
     )
-
-
-def _first_of_each(cases: Sequence[ListedCase]) -> dict[int, None]:
-    """Return the indices of the cases, each once."""
-    first: dict[tuple[object, ...], int] = {}
-    for index, case in enumerate(cases):
-        first.setdefault((case.channels, case.labels, case.roi), index)
-    return dict.fromkeys(first.values())
 
 
 # -- list files and tables -------------------------------------------------------------------------
@@ -658,37 +633,39 @@ def _read_part(file: ConfigFile, part: str, table: str, names_key: str = "") -> 
                 "cuts the longer list). Complete it"
             )
     predictions = columns.pop() if names is not None else []
+    optional = range(1, len(channels))
     cases = []
     for number, row in enumerate(zip(*columns, strict=True), start=1):
-        files = [
-            None if entry == MISSING else joined(path.parent, entry)
-            for path, entry in zip(paths, row, strict=False)
-        ]
-        for index in (0, *range(len(channels), len(files))):
-            if files[index] is None:
-                raise DataFault(
-                    f"{paths[index]}: entry {number} is '-', a missing file, but DeepMedic needs "
-                    "all except further channels, expected a path; add the file, or remove the "
-                    "case from every list"
-                )
-        region = None if roi is None else files.pop()
-        cases.append(ListedCase(tuple(files[:-1]), files[-1], region, number))
+        places = [(path, f"entry {number}") for path in paths]
+        cases.append(_listed(places, row, number, len(channels), optional))
     return _Lists(paths[0], told_apart(paths[: len(channels)]), cases, predictions)
 
 
 def read_list(path: Path) -> list[str]:
     """Return the entries of a list file: paths, or ``-`` for a missing channel."""
-    entries = []
-    for number, line in enumerate(read_text(path, MOST_LIST_BYTES).split("\n"), start=1):
-        entry = line.strip()
-        if entry and not entry.isprintable():  # such as a byte order mark
+    lines = read_text(path, MOST_LIST_BYTES).split("\n")
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _listed(
+    places: Sequence[tuple[Path, str]],
+    entries: Sequence[str],
+    number: int,
+    channels: int,
+    optional: Collection[int] = (),
+) -> ListedCase:
+    """Return a case of entries: of its channels, its label map, and perhaps its region."""
+    files: list[Path | None] = []
+    for index, ((path, place), entry) in enumerate(zip(places, entries, strict=False)):
+        missing = entry in ("", MISSING)
+        if not entry.isprintable() or (missing and index not in optional):
             raise DataFault(
-                f"{path}: line {number}: {excerpt(entry)!a} holds unprintable characters, expected "
-                "a path; correct the line (save as UTF-8 without byte order mark)"
+                f"{path}: {place} is {excerpt(entry)!a}, expected a path (only further channels of "
+                "list files may be '-', missing); add the file, or remove the case from every list"
             )
-        if entry and not line.startswith("#"):
-            entries.append(entry)
-    return entries
+        files.append(None if missing else joined(path.parent, entry))
+    roi = files[channels + 1] if len(files) > channels + 1 else None
+    return ListedCase(tuple(files[:channels]), files[channels], roi, number)
 
 
 def _read_table(path: Path) -> _Lists:
@@ -702,13 +679,12 @@ def _read_table(path: Path) -> _Lists:
         ) from None
     header = rows[0][1] if rows else []
     channels = sorted(name for name in header if name.startswith("channel_"))
-    if not channels or header.count("ground_truth") != 1 or len(set(header)) < len(header):
+    columns = [*channels, "ground_truth", *({"roi_mask"} & {*header})]
+    if not channels or "ground_truth" not in header or len({*header}) < len(header):
         raise DataFault(
             f"{path}: columns are {excerpt(str(header))}, expected channel_NAME and ground_truth, "
             "each once; correct the header"
         )
-    if len(rows) < 2:
-        raise DataFault(f"{path}: has no rows, expected one for each case; add some")
     cases, predictions = [], []
     for number, (line, row) in enumerate(rows[1:], start=1):
         if len(row) != len(header):
@@ -717,20 +693,13 @@ def _read_table(path: Path) -> _Lists:
                 " correct the line"
             )
         cell = dict(zip(header, row, strict=True))
+        places = [(path, f"line {line}: {name}") for name in columns]
+        cases.append(_listed(places, [cell[name] for name in columns], number, len(channels)))
         predictions += [cell["prediction_filename"]] if "prediction_filename" in cell else []
-        named = {key: cell[key] for key in (*channels, "ground_truth", "roi_mask") if key in cell}
-        for key, text in named.items():
-            if text in ("", MISSING) or not text.isprintable():
-                raise DataFault(
-                    f"{path}: line {line}: {key} is {excerpt(text)!a}, expected a path (a table "
-                    "cannot leave a channel out); complete it, or use list files"
-                )
-        files = {key: joined(path.parent, text) for key, text in named.items()}
-        images = tuple(files[key] for key in channels)
-        cases.append(ListedCase(images, files["ground_truth"], files.get("roi_mask"), number))
-    return _Lists(
-        path, tuple(name.removeprefix("channel_") for name in channels), cases, predictions
-    )
+    if not cases:
+        raise DataFault(f"{path}: has no rows, expected one for each case; add some")
+    names = tuple(name.removeprefix("channel_") for name in channels)
+    return _Lists(path, names, cases, predictions)
 
 
 def joined(folder: Path, path: str) -> Path:

@@ -15,6 +15,7 @@ from gansynth.core.writer import Item, Writer
 from gansynth.hosts.export import new_folder
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_json_atomic
+from gansynth_deepmedic.check import refuse_unusable
 from gansynth_deepmedic.configs import PER_CLASS
 from gansynth_deepmedic.exported_samples import (
     ExportedSample,
@@ -25,7 +26,6 @@ from gansynth_deepmedic.exported_samples import (
     restricted,
 )
 from gansynth_deepmedic.layout import MAPS, TRAIN, write_layout
-from gansynth_deepmedic.preflight import refuse_unusable
 from gansynth_deepmedic.real_space import moved, training_cases
 from gansynth_deepmedic.sampling_maps import SamplingMaps
 from gansynth_deepmedic.subepoch_shares import SubepochShare, share_on_disk

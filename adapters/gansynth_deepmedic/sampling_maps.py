@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from gansynth_deepmedic.check import centre_range
 from gansynth_deepmedic.configs import FORE_BACKGROUND, PER_CLASS, UNIFORM, WHOLE, category_masks
-from gansynth_deepmedic.preflight import centre_range
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.configs import ModelConfig, TrainConfig, Triple

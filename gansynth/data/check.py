@@ -53,7 +53,7 @@ def check_volumes(
 ) -> CheckReport:
     """Read every file to its last byte and list all faults, errors first."""
     labels = options.labels or listing.labels
-    named = "--read labels" if options.labels else listing.where.name
+    named = "--read labels" if options.labels else (listing.named_in or listing.where).name
     content = CheckState(None if labels is None else frozenset(labels.values()), named)
     content.ignore = None if labels is None else labels.get("ignore")
     content.channels = listing.total or len(options.channels or ()) or None
@@ -116,7 +116,9 @@ def check_case(entry: CaseFiles, content: CheckState, listing: VolumeSet) -> Ite
         for note in volume.notes:
             content.notes[note].append((case, file))
         if drawn:
-            yield from check_values(content, case, file, volume.array)
+            rounded = listing.by_voxel and volume.array.dtype.kind == "f"
+            array = np.rint(volume.array) if rounded else volume.array
+            yield from check_values(content, case, file, array)
         else:
             flat &= hash_image(digest, volume.array)
             yield from _check_image(content, listing, case, file, volume.array)
@@ -125,6 +127,8 @@ def check_case(entry: CaseFiles, content: CheckState, listing: VolumeSet) -> Ite
         if reference is None:
             reference = file, volume
         else:
+            if listing.by_voxel:
+                volume = volume._replace(affine=reference[1].affine, qform=reference[1].qform)
             problems = list(mismatches(file, volume, *reference))
             yield from (Finding("error", case, file, problem) for problem in problems)
             odd = None if problems else other_qform(file, volume, *reference)
@@ -271,7 +275,8 @@ def _check_sides(
     except GansynthError as error:
         yield Finding("error", None, listing.where, str(error))
         return
-    yield from check_folds(split_file(listing, options), subject_of, folds)
+    if not listing.unvalidated:
+        yield from check_folds(split_file(listing, options), subject_of, folds)
     yield from same_content(listing.where, content.content, folds)
 
 

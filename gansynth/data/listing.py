@@ -83,12 +83,14 @@ class VolumeSet:
     picked: tuple[int, ...] | None = None  # which of them are read; None for all
     # label name -> value; None if only the label files know
     labels: Mapping[str, int] | None = None
+    named_in: Path | None = None  # the file that names them, if it is not ``where``
     faults: tuple[ListingFault, ...] = ()
     # its framework trains without validation, so fold 0 may hold nothing out
     unvalidated: bool = False
     # candidates of label names -> values, where `labels` is None. One applies if it has all values
     # found, and its largest is found.
     likely: tuple[Mapping[str, int], ...] = ()
+    by_voxel: bool = False  # its framework takes voxels as stored: no affines, rounded labels
     normalised: bool = False  # intensities are used as stored, unless a modality is requested
 
     def raise_first(self) -> None:

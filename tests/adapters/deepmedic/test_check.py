@@ -8,9 +8,8 @@ import pytest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_nifti_header
-from gansynth_deepmedic.check import check_deepmedic
+from gansynth_deepmedic.check import centre_range, check_deepmedic, refuse_unusable
 from gansynth_deepmedic.configs import read_literals, read_model_config
-from gansynth_deepmedic.preflight import centre_range, refuse_unusable
 from tests.deepmedic_sets import AFFINE, Toy, store, stored, toy_deepmedic, write_config
 
 ON_SAMPLES = "performValidationOnSamplesThroughoutTraining"
