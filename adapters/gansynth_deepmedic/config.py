@@ -78,8 +78,8 @@ _NUMBERS = {
 RUNS = Path("runs") / "deepmedic"
 AUGMENTATION = ("augm_img_prms_tr", "augm_sample_prms_tr", "reflectImagesPerAxis", "performIntAugm")
 """Keys that augment training cases or segments, also those of earlier versions."""
-_OWN, _VALUED = ("-train", "-test"), ("-model", "-load", "-dev")
-_KNOWN = (*_OWN, *_VALUED, "-resetopt")
+_VALUED = ("-model", "-load", "-dev")
+_KNOWN = ("-train", "-test", *_VALUED, "-resetopt")
 NO_ENGINE = (
     "no engine or output is given, expected one of: -o DIR alone, a data set for stock DeepMedic; "
     "--deepmedic CHECKOUT, your own DeepMedic trained on the fly; --engine torch, gansynth's "
@@ -201,33 +201,28 @@ class DeepMedicChoices:
 
 
 def _run_options(options: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Read arguments for ``deepMedicRun``, whose names may be shortened.
+    """Read arguments for ``deepMedicRun``, whose names may be shortened, as argparse does.
 
     Returns:
         Values of ``-model``, ``-load`` and ``-dev``, and all arguments but ``-model``.
     """
     values: dict[str, str] = {}
     arguments: list[str] = []
-    left = list(options)
-    while left:
-        text = left.pop(0)
+    left = iter(options)
+    for text in left:
         name, equals, value = text.partition("=")
-        name = _meant(name)
-        if name in _OWN:
-            raise UsageFault(
-                f"-- {text}: --data sets the training data, expected no such option; leave it out"
-                if name == "-train"
-                else f"-- {text}: gansynth augment only trains; leave it out, and test "
-                "afterwards with DeepMedic itself"
-            )
+        known = [option for option in _KNOWN if len(name) > 1 and option.startswith(name)]
+        name = known[0] if len(known) == 1 or known[:2] == ["-train", "-test"] else name
+        if name in ("-train", "-test"):
+            why = "--data sets the training data" if name == "-train" else "augment only trains"
+            raise UsageFault(f"-- {text}: {why}; leave it out, and test afterwards by DeepMedic")
         if name not in _VALUED:
             arguments.append(text if equals else name)
             continue
-        if not equals and not left:
-            raise UsageFault(f"-- {text}: expected a value after it")
-        value = value if equals else left.pop(0)
-        if name in values:
-            raise UsageFault(f"-- {name} {value}: is given twice, expected once")
+        value = value if equals else next(left, "")
+        if not value or name in values:
+            typed = f"{name} {value}".strip()
+            raise UsageFault(f"-- {typed}: expected a value after it, once")
         values[name] = value
     if "-load" in values:
         arguments = ["-load", str(Path(values["-load"]).absolute()), *arguments]
@@ -235,14 +230,6 @@ def _run_options(options: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...
     if not re.fullmatch(r"cpu|cuda\d*", device):
         raise UsageFault(f"-- -dev {device}: expected cpu, cuda, or cuda0 and so on")
     return values, ("-dev", device, *arguments)
-
-
-def _meant(name: str) -> str:
-    """Return the full name of a known option; argparse accepts prefixes."""
-    meant = [option for option in _KNOWN if len(name) > 1 and option.startswith(name)]
-    if "-train" in meant and "-test" in meant:
-        return "-train"
-    return meant[0] if len(meant) == 1 else name
 
 
 # -- reading values --------------------------------------------------------------------------------

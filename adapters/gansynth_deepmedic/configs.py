@@ -54,9 +54,14 @@ _LITERAL = (
 )
 _NO_LITERAL = (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
 _OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
-    **{ast.USub: operator.neg, ast.UAdd: operator.pos},
-    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul},
-    **{ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod},
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
     ast.Pow: operator.pow,
 }
 
@@ -82,16 +87,12 @@ def _value(node: ast.AST | None, room: int) -> Any:
             value = _OPERATORS[type(sign)](_value(operand, room // 2))
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
             match _value(left, room // 2), sign, _value(right, room // 2):
-                case list() as value, ast.Add(), list() as other:
-                    return value + other
-                case (list() as value, ast.Mult(), int() as times) | (
-                    int() as times,
-                    ast.Mult(),
-                    list() as value,
-                ):
-                    if times * len(repr(value)) > room:
+                case list() as items, ast.Add(), list() as others:
+                    return items + others
+                case (list() as items, ast.Mult(), int() as n) | (int() as n, _, list() as items):
+                    if not isinstance(sign, ast.Mult) or n * len(repr(items)) > room:
                         raise ValueError("a list that is repeated too often")
-                    return value * times
+                    return items * n
                 case int() | float() as x, _, int() | float() as y:
                     if isinstance(sign, ast.Pow) and abs(y) > 64:
                         raise ValueError("a power of more than 64")

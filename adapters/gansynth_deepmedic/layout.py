@@ -6,7 +6,6 @@ DeepMedic executes its configuration files, so only literals are written.
 from __future__ import annotations
 
 import gzip
-import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, read_nifti, read_nifti_header, replace_text
-from gansynth_deepmedic.configs import TrainConfig
+from gansynth_deepmedic.configs import TrainConfig, joined
 from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase
 from gansynth_deepmedic.subepoch_shares import SubepochShare
 from gansynth_deepmedic.subepochs import read_case
@@ -30,14 +29,10 @@ ENDING = ".nii.gz"
 LABELS, ROI, MAP = "labels", "roi", "map"
 MAPS = "weightedMapsForSamplingEachCategoryTrain"
 _PATHS = (
-    "folderForOutput",
-    "cnnModelFilePath",
-    "gtLabelsValidation",
-    "roiMasksValidation",
-    "dataframe_val",
-    "namesForPredictionsPerCaseVal",
+    *("folderForOutput", "cnnModelFilePath", "namesForPredictionsPerCaseVal", "dataframe_val"),
+    *("channelsValidation", "gtLabelsValidation", "roiMasksValidation"),
+    *("weightedMapsForSamplingEachCategoryVal", MAPS),
 )
-_LISTS_OF_PATHS = ("channelsValidation", "weightedMapsForSamplingEachCategoryVal", MAPS)
 _TABLE, _CHANNELS, _LABELS, _ROIS = (
     "dataframe_train",
     "channelsTraining",
@@ -89,16 +84,26 @@ def write_layout(
     """
     folder, extra = folder.absolute(), additions or SyntheticAdditions()
     home = extra.home or folder
-    lists = _lists(config, home, cases, slots, share.repeats, extra)
-    changed = _changed(config, home, share, lists, values or {}, extra)
+    names = file_names(config.channels)
+    real = {name: [case.channels[n] for case in cases] for n, name in enumerate(names)}
+    real[LABELS] = [case.labels for case in cases]
+    if rois := extra.rois or [case.roi for case in cases if case.roi is not None]:
+        real[ROI] = list(rois)
+    real |= {f"{MAP}_{number}": list(paths) for number, paths in enumerate(extra.maps)}
+    synthetic = {
+        name: [str(slot_folder(home, n) / f"{name}{ENDING}") for n in range(slots)] for name in real
+    }
+    for n, lacking in enumerate(extra.lacking):
+        for channel in lacking:
+            synthetic[names[channel]][n] = MISSING
+    changed = _changed(config, home, share, list(real), values or {}, extra)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, paths in lists.items():
-            text = "".join(f"{listable(path)}\n" for path in paths)
-            replace_text(folder / list_file(name), text)
+        for name, paths in real.items():
+            lines = [listable(path) for path in [*paths * share.repeats, *synthetic[name]]]
+            replace_text(folder / list_file(name), "".join(f"{line}\n" for line in lines))
         replace_text(folder / TRAIN, config_text(config, changed))
-    first = file_names(config.channels)[0]
-    firsts = (str(slot_folder(home, n) / f"{first}{ENDING}") for n in range(slots))
+    firsts = [str(slot_folder(home, n) / f"{names[0]}{ENDING}") for n in range(slots)]
     return tuple(firsts), {key: why for key, (_, why) in changed.items() if why}
 
 
@@ -124,36 +129,6 @@ def file_names(channels: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _lists(
-    config: TrainConfig,
-    home: Path,
-    cases: Sequence[HostCase],
-    slots: int,
-    repeats: int,
-    additions: SyntheticAdditions,
-) -> dict[str, list[str]]:
-    """Return name of each list -> its paths: real cases, then slots."""
-
-    def listed(name: str, real: Sequence[str], lacking: Collection[int] = ()) -> None:
-        synthetic = (
-            MISSING if n in lacking else str(slot_folder(home, n) / f"{name}{ENDING}")
-            for n in range(slots)
-        )
-        lists[name] = [*(list(real) * repeats), *synthetic]
-
-    lists: dict[str, list[str]] = {}
-    for number, name in enumerate(file_names(config.channels)):
-        lacking = [n for n, channels in enumerate(additions.lacking) if number in channels]
-        listed(name, [case.channels[number] for case in cases], lacking)
-    listed(LABELS, [case.labels for case in cases])
-    rois = additions.rois or [case.roi for case in cases if case.roi is not None]
-    if rois:
-        listed(ROI, rois)
-    for number, maps in enumerate(additions.maps):
-        listed(f"{MAP}_{number}", maps)
-    return lists
-
-
 def listable(path: str) -> str:
     """Return a path that is valid as a line of a list (UsageFault: it is not)."""
     encodable = path.encode("utf-8", "replace").decode() == path
@@ -175,7 +150,7 @@ def _changed(
     config: TrainConfig,
     home: Path,
     share: SubepochShare,
-    lists: Mapping[str, Sequence[str]],
+    lists: Sequence[str],
     values: Mapping[str, Any],
     additions: SyntheticAdditions,
 ) -> Changes:
@@ -212,16 +187,13 @@ def _changed(
 
 def absolute_paths(config: TrainConfig) -> Changes:
     """Return all paths of a configuration as absolute paths."""
-    home = config.path.parent
-
-    def absolute(path: Any) -> Any:
-        return os.path.normpath(os.path.join(home, path)) if isinstance(path, str) else path
-
-    return {
-        key: (absolute(value) if key in _PATHS else [absolute(path) for path in value], "")
-        for key, value in config.values.items()
-        if value is not None and (key in _PATHS or key in _LISTS_OF_PATHS)
-    }
+    home, changes = config.path.parent, Changes()
+    for key, value in config.values.items():
+        if key in _PATHS and isinstance(value, str):
+            changes[key] = str(joined(home, value)), ""
+        elif key in _PATHS and value:
+            changes[key] = [str(joined(home, str(path))) for path in value], ""
+    return changes
 
 
 def config_text(config: TrainConfig, changes: Changes) -> str:

@@ -235,9 +235,9 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
     [
         ("-train t.cfg", {}, "-- -train: --data sets the training data"),
         ("-t t.cfg", {}, "-- -t: --data sets"),
-        ("-test t.cfg", {}, "-- -test: gansynth augment only trains"),
+        ("-test t.cfg", {}, "-- -test: augment only trains"),
         ("-model", {}, "-- -model: expected a value"),
-        ("-model a -model b", {}, "-- -model b: is given twice"),
+        ("-model a -model b", {}, "-- -model b: expected a value after it, once"),
         ("-model a", {"model": "b"}, "-- -model a and --set model=b"),
         ("-model a -dev gpu", {}, "-- -dev gpu: expected cpu, cuda"),
         ("-model a", {"device": "cpu"}, "--set device=cpu: .* effect without engine=torch"),

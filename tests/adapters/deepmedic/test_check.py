@@ -7,7 +7,6 @@ import pytest
 
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault
-from gansynth.runtime.files import read_nifti_header
 from gansynth_deepmedic.check import centre_range, check_deepmedic, refuse_unusable
 from gansynth_deepmedic.configs import read_literals, read_model_config
 from tests.deepmedic_sets import AFFINE, Toy, store, stored, toy_deepmedic, write_config
@@ -60,72 +59,55 @@ def test_a_sound_data_set_has_no_findings(toy):
 
 def test_an_unsigned_region_is_refused_where_it_is_sampled_from(toy):
     """DeepMedic multiplies it with int8, which numpy refuses; by default only validation does."""
-    path = toy.file("roi", "pat_02")
-    store(path, stored(path).astype(np.uint8))
-    says = (
-        f"{path}: a region of interest of type uint8, which DeepMedic cannot sample from with "
+    held, trained = toy.file("roi", "pat_02"), toy.file("roi", "pat_00")
+    store(held, stored(held).astype(np.uint8))
+    store(trained, stored(trained).astype(np.uint16))
+    assert findings(toy) == [
+        f"{held}: a region of interest of type uint8, which DeepMedic cannot sample from with "
         "typeOfSamplingForVal = 1, expected a signed type; store it as int16"
-    )
-    assert unusable(toy) == says
-    assert findings(toy) == [says]
-    toy.change(typeOfSamplingForVal=3)
-    assert findings(toy) == []
-    toy.change(**{ON_SAMPLES: False})
-    assert findings(toy) == []
-
-
-def test_an_unsigned_region_to_train_on(toy):
-    for case, kind in (("pat_00", np.uint16), ("pat_01", np.int8)):
-        path = toy.file("roi", case)
-        store(path, stored(path).astype(kind))
-    assert findings(toy) == []
+    ]
+    image = nib.Nifti1Image(stored(held), AFFINE)
+    image.header.set_slope_inter(0.9999, 0)
+    image.to_filename(held)
+    assert findings(toy) == []  # scaled, so no longer unsigned
     toy.change(typeOfSamplingForTraining=2)
-    says = f"{toy.file('roi')}: a region of interest of type uint16, which DeepMedic cannot sample"
-    assert [text[: len(says)] for text in findings(toy)] == [says]
+    says = f"{trained}: a region of interest of type uint16, which DeepMedic cannot sample from"
     assert unusable(toy).startswith(says)
     toy.change(weightedMapsForSamplingEachCategoryTrain=["x.cfg"])
-    assert findings(toy) == []
-
-
-def test_a_scaled_region_is_no_longer_unsigned(toy):
-    path = toy.file("roi", "pat_02")
-    image = nib.Nifti1Image(stored(path).astype(np.uint8), AFFINE)
-    image.header.set_slope_inter(0.9999, 0)
-    image.to_filename(path)
-    header = read_nifti_header(path)
-    assert (header.dtype.name, header.scaled) == ("uint8", True)
     assert findings(toy) == []
 
 
 @pytest.mark.parametrize(
     ("case", "at", "value", "says"),
     [
-        ("pat_00", np.s_[:0], 0,
-         "no voxel is above 0, expected a region of interest to take segments from; correct the "
-         "file, or remove the case from every list"),
-        ("pat_00", np.s_[:1], 1,
-         "no voxel to take a segment of [13, 13, 13] (segmentsDimTrain) around, expected some that "
-         "are far enough from the border of the volume; shrink the segment, or remove the case "
-         "from every list"),
+        ("pat_00", np.s_[:0], 0, "no voxel is above 0, expected a region of interest to take"),
+        ("pat_00", np.s_[:1], 1, "no voxel to take a segment of [13, 13, 13] (segmentsDimTrain)"),
         ("pat_02", np.s_[:1], -2, "holds -2, expected no weight below 0; correct the file"),
     ],
     ids=["nothing", "border", "weights"],
-)  # fmt: skip
+)
 def test_a_region_that_nothing_can_be_sampled_of(toy, case, at, value, says):
     path = toy.file("roi", case)
     region = stored(path) * np.int16(case == "pat_02")
     region[at] = value
     store(path, region)
-    assert unusable(toy) == f"{path}: {says}"
+    assert unusable(toy).startswith(f"{path}: {says}")
 
 
-def test_labels_that_the_network_has_no_class_for(toy):
+def test_labels_that_the_network_has_no_class_for(toy, refuse, run_cli, tmp_path):
     change_model(toy, numberOfOutputClasses=2)
-    assert unusable(toy) == (
-        f"{toy.file('labels')}: holds label 2, expected whole numbers from 0 to 1, as "
-        f"numberOfOutputClasses of {toy.model} says; correct the file or the number of classes"
-    )
-    assert len(findings(toy)) == 3  # every case
+    with pytest.raises(DataFault, match="holds label 2, expected whole numbers from 0 to 1"):
+        refuse_unusable(toy.source(), read_model_config(toy.model))
+    result = run_cli("check", f"deepmedic:{toy.train}", "--read", f"model={toy.model}")
+    assert result.exit_code == 3
+    told = (result.stdout + result.stderr).replace("\n", "")
+    for case in ("pat_00", "pat_01", "pat_02"):
+        path = toy.file("labels", case)
+        assert f"{path}: label value(s) [2] are not in modelConfig.cfg, expected among" in told
+    toy.change(typeOfLearningRateSchedule=None)
+    words = ("fit", "cgan3d", "--data", f"deepmedic:{toy.train}", "-o", tmp_path / "run")
+    refuse(*words, "--dry-run", code=3, says=["no typeOfLearningRateSchedule, expected 'stable'"])
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_case_without_any_category_to_sample(toy):
@@ -133,11 +115,8 @@ def test_a_case_without_any_category_to_sample(toy):
     assert findings(toy) == []
     path = toy.file("labels", "pat_01")
     store(path, np.zeros_like(stored(path)))
-    assert unusable(toy) == (
-        f"{path}: has none of the categories to sample segments from (shares [1.0, 0.0], "
-        "type of sampling 0), expected one at least; give background a share, or remove the case "
-        "from every list"
-    )
+    says = "has none of the categories to sample segments from (shares [1.0, 0.0], type of sampl"
+    assert unusable(toy).startswith(f"{path}: {says}")
     assert findings(toy, "warning") == [f"{path}: no foreground, only background"]
 
 
@@ -261,15 +240,3 @@ def test_everything_is_told_at_once(toy):
 def test_people_on_both_sides_are_told(toy):
     (said,) = findings(toy, subjects="(pat)")
     assert "pat_02 and pat_01 (subject pat)" in said
-
-
-def test_commands_exit_with_3(toy, refuse, run_cli, tmp_path):
-    change_model(toy, numberOfOutputClasses=2)
-    result = run_cli("check", f"deepmedic:{toy.train}", "--read", f"model={toy.model}")
-    assert result.exit_code == 3
-    says = f"{toy.file('labels')}: holds label 2, expected whole numbers from 0 to 1, as"
-    assert says in (result.stdout + result.stderr).replace("\n", "")
-    toy.change(typeOfLearningRateSchedule=None)
-    words = ("fit", "cgan3d", "--data", f"deepmedic:{toy.train}", "-o", tmp_path / "run")
-    refuse(*words, "--dry-run", code=3, says=["no typeOfLearningRateSchedule, expected one of"])
-    assert not (tmp_path / "run").exists()

@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def test_sizes_come_from_the_model(tmp_path):
     found = SegmentGeometry.from_model(losing)
     assert (found.output, found.margin) == ((5, 5, 5), ((4, 4),) * 3)
     assert found.predicted((0, 0, 0)) == (slice(4, 9),) * 3
-    kept = replace(losing, fc_padded=(True, False))
+    kept = losing.model_copy(update={"fc_pads": ("mirror", None)})
     assert SegmentGeometry.from_model(kept) == SegmentGeometry.from_model(model)
     even = model.model_copy(update={"kernels": ((2, 3, 3), *model.kernels[1:])})
     for odd in (model.model_copy(update={"pads": ("mirror", None, None)}), even):

@@ -142,7 +142,7 @@ def test_listed_files_are_there(mine):
     gone = mine.file("roi", "pat_04")
     gone.unlink()
     assert refused(mine, DataFault) == (
-        f"{gone}: missing, expected for case 'pat_04'; add it, or remove the case from every list"
+        f"{gone}: missing, expected for case 'pat_04'; add it, or remove its other files"
     )
     edit(mine, "training", "pat_00", "x" * 5000)  # a name that no file can have
     assert "missing, expected for case" in refused(mine, DataFault)
