@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -120,8 +121,7 @@ def refuse_contradictions(config: TrainConfig, model: ModelConfig | None) -> Non
         )
 
 
-@dataclass(frozen=True)
-class SegmentSampling:
+class SegmentSampling(NamedTuple):
     """How segments of cases are sampled."""
 
     key: str  # of the segments' size in ``modelConfig.cfg``
@@ -135,7 +135,8 @@ def samplings(
 ) -> list[SegmentSampling]:
     """Return the samplings of the cases to train, or to validate on."""
     if trained:
-        kind, size = None if config.weighted else config.sampling, model and model.segment
+        kind = None if config.weighted else config.sampling
+        size = None if model is None else model.segment
         return [SegmentSampling("segmentsDimTrain", size, kind, config.proportions)]
     each = []
     if config.validates_on_samples:
@@ -143,10 +144,10 @@ def samplings(
         if kind in (FORE_BACKGROUND, PER_CLASS):
             shares = config.values.get("proportionOfSamplesToExtractPerCategoryVal")
         mapped = config.values.get("weightedMapsForSamplingEachCategoryVal") is not None
-        size = model and model.segment_validation
+        size = None if model is None else model.segment_validation
         each.append(SegmentSampling("segmentsDimVal", size, None if mapped else kind, shares))
     if config.validates_on_volumes:
-        size = model and model.segment_inference
+        size = None if model is None else model.segment_inference
         each.append(SegmentSampling("segmentsDimInference", size, None))
     return each
 

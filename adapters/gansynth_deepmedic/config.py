@@ -67,12 +67,8 @@ class DeepMedicSettings(ProgramSettings, TorchSettings):
 
 
 _NUMBERS = {
-    "epochs": "numberOfEpochs",
-    "subepochs": "numberOfSubepochs",
-    "cases": "numOfCasesLoadedPerSubepoch",
-    "segments": "numberTrainingSegmentsLoadedOnGpuPerSubep",
-    "batch": "batchsize_train",
-    "processes": "num_processes_sampling",
+    key: str(TrainConfig.model_fields[key].alias)
+    for key in ("epochs", "subepochs", "cases", "segments", "batch", "processes")
 }
 """Setting -> key of ``trainConfig.cfg``."""
 RUNS = Path("runs") / "deepmedic"

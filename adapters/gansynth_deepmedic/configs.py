@@ -281,6 +281,7 @@ Number = Annotated[float, Field(strict=True)]
 Weight = Annotated[float, Field(strict=True, ge=0)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Voxels = tuple[Whole, Whole, Whole]  # along x, y, z
+_Kind = Annotated[int, Field(strict=True, ge=0, le=3)]  # one of ``SAMPLINGS``
 Text = Annotated[str, AfterValidator(_one_line)]
 Pad = Literal["VALID", "valid", "none", "MIRROR", "mirror", "ZERO", "zero", "SAME"] | None
 _UNPADDED: tuple[str | None, ...] = ("VALID", "valid", "none", None)
@@ -304,7 +305,7 @@ class ModelConfig(_Config):
     features: Wholes = Field(alias="numberFMsPerLayerNormal", min_length=1)
     kernels: tuple[Voxels, ...] = Field(alias="kernelDimPerLayerNormal")
     residual: Wholes = Field((), alias="layersWithResidualConnNormal")  # layers counted from 1
-    pads: tuple[Pad, ...] = Field((), alias="padTypePerLayerNormal")
+    pads: tuple[Pad, ...] | None = Field(None, alias="padTypePerLayerNormal")
     subsampled: Flag = Field(False, alias="useSubsampledPathway")
     # features and factors of each subsampled path, empty without; kernels of all of them
     low: Annotated[tuple[Wholes, ...], BeforeValidator(_as_rows)] = Field(
@@ -318,7 +319,7 @@ class ModelConfig(_Config):
     # of the FC layers and the classification layer, as are their pads and rates of dropout
     fc_kernels: tuple[Voxels, ...] = Field((), alias="kernelDimPerLayerFC")
     fc_residual: Wholes = Field((), alias="layersWithResidualConnFC")
-    fc_pads: tuple[Pad, ...] = Field((), alias="padTypePerLayerFC")
+    fc_pads: tuple[Pad, ...] | None = Field(None, alias="padTypePerLayerFC")
     dropout: tuple[Share, ...] = Field((), alias="dropoutRatesFc")
     activation: Literal["linear", "relu", "prelu", "elu", "selu"] = Field(
         "prelu", alias="activationFunction"
@@ -364,7 +365,7 @@ class ModelConfig(_Config):
     def _complete(self) -> Self:
         """Set the defaults that depend on other keys, and refuse contradictions."""
         layers, hidden = len(self.fc) + 1, bool(self.fc)
-        low = self.low or (self.features,)
+        low = self.low if "low" in self.model_fields_set else (self.features,)
         defaults = {
             "low_kernel": self.kernels,
             "fc_kernels": ((1, 1, 1),) * layers,
@@ -391,9 +392,10 @@ class ModelConfig(_Config):
             key, most = f"padTypePerLayer{part}", layers - (part == "FC")
             each = f"one for each of {layers} layer(s)"
             _refuse(f"kernelDimPerLayer{part}", each, len(kernels) != layers)
-            _refuse(key, each, len(pads) not in (0, layers))
+            _refuse(key, each, len(pads or ()) not in (0, layers))
             # DeepMedic takes None for VALID when it convolves, but not when it computes sizes.
-            larger = [pad for pad, size in zip(pads, kernels, strict=False) if max(size) > 1]
+            types = [] if pads is None else pads or [None] * layers
+            larger = [pad for pad, size in zip(types, kernels, strict=False) if max(size) > 1]
             valid = "'VALID' or 'mirror' for kernels of more than a voxel"
             _refuse(key, valid, any(pad in _UNPADDED[1:] for pad in larger))
             key, outside = f"layersWithResidualConn{part}", {*residual} - {*range(2, most + 1)}
@@ -493,8 +495,8 @@ class TrainConfig(_Config):
     batch: Whole = Field(alias="batchsize_train")
     processes: Annotated[int, Field(strict=True, ge=-1)] = Field(0, alias="num_processes_sampling")
     schedule: Literal["stable", "predef", "poly", "auto", "expon"] = Field(alias=SCHEDULE)
-    sampling: Literal[0, 1, 2, 3] = Field(3, alias="typeOfSamplingForTraining")
-    sampling_validation: Literal[0, 1, 2, 3] = Field(1, alias="typeOfSamplingForVal")
+    sampling: _Kind = Field(3, alias="typeOfSamplingForTraining")
+    sampling_validation: _Kind = Field(1, alias="typeOfSamplingForVal")
     shares: tuple[Weight, ...] | None = Field(None, alias=SHARES)
     validates_on_samples: Flag = Field(False, alias=ON_SAMPLES)
     validates_on_volumes: Flag = Field(False, alias=ON_VOLUMES)

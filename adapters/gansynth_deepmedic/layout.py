@@ -191,7 +191,7 @@ def absolute_paths(config: TrainConfig) -> Changes:
     for key, value in config.values.items():
         if key in _PATHS and isinstance(value, str):
             changes[key] = str(joined(home, value)), ""
-        elif key in _PATHS and value:
+        elif key in _PATHS and isinstance(value, list | tuple):
             changes[key] = [str(joined(home, str(path))) for path in value], ""
     return changes
 

@@ -95,12 +95,11 @@ class SegmentAugmentation:
         file, augmentation = ConfigFile(path, values), cls()
         keys = file.get(KEY, _Keys, None)
         if keys is not None:
-            intensities, turns = keys.hist_dist or {}, keys.rotate90 or {}
-            moments = [
-                each and (each.mu, each.std) for each in map(intensities.get, ("shift", "scale"))
-            ]
+            moments, turns = keys.hist_dist or {}, keys.rotate90 or {}
+            shift, scale = moments.get("shift"), moments.get("scale")
             augmentation = cls(
-                *moments,
+                None if shift is None else (shift.mu, shift.std),
+                None if scale is None else (scale.mu, scale.std),
                 keys.reflect or augmentation.reflect,
                 tuple(_chances(turns.get(plane)) for plane in PLANES),
             )
@@ -109,12 +108,12 @@ class SegmentAugmentation:
         if flags is not None:
             augmentation = replace(augmentation, reflect=tuple(0.5 * flag for flag in flags))
         if values.get("performIntAugm") is True:
-            shift, scale = (
+            add, times = (
                 file.get(f"sampleIntAugm{kind}WithMuAndStd", tuple[Number, Number])
                 for kind in ("Shift", "Multi")
             )
             augmentation = replace(
-                augmentation, shift=(shift[0], abs(shift[1])), scale=(scale[0], abs(scale[1]))
+                augmentation, shift=(add[0], abs(add[1])), scale=(times[0], abs(times[1]))
             )
         return None if augmentation == cls() else augmentation
 

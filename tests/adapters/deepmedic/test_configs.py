@@ -198,7 +198,7 @@ TRAIN: Rules = [
     ({"channelsValidation": SWAPPED}, f"is {SWAPPED}, expected as to train on: flair, t1c"),
     ({"gtLabelsValidation": None}, "no gtLabelsValidation, expected a text"),
     ({NAMES: None}, f"no {NAMES}, expected a file with a name for each"),
-    ({SAMPLING: 4}, "is 4, expected 0, 1, 2 or 3"),
+    ({SAMPLING: 4}, f"{SAMPLING} is 4, expected less than or equal to 3"),
     ({SHARES: [0, 0, 0]}, f"{SHARES} is [0, 0, 0], expected numbers from 0"),
     ({SHARES: [1, 1, 1], SAMPLING: 0}, "expected two, for foreground and background"),
     ({"sessionName": "a\nb"}, "expected a text that prints on one line"),

@@ -53,7 +53,7 @@ def test_sizes_come_from_the_model(tmp_path):
     assert SegmentGeometry.from_model(model, "inference").segment == (19, 19, 19)
     small = model.model_copy(update={"segment_validation": (9, 11, 13)})
     assert SegmentGeometry.from_model(small, "validation").output == (3, 5, 7)
-    losing = model.model_copy(update={"fc_kernels": ((3, 3, 3), (1, 1, 1)), "fc_pads": ()})
+    losing = model.model_copy(update={"fc_kernels": ((3, 3, 3), (1, 1, 1)), "fc_pads": None})
     found = SegmentGeometry.from_model(losing)
     assert (found.output, found.margin) == ((5, 5, 5), ((4, 4),) * 3)
     assert found.predicted((0, 0, 0)) == (slice(4, 9),) * 3
