@@ -133,11 +133,6 @@ def excerpt(text: str) -> str:
     return line if len(line) <= 60 else f"{line[:57]}..."
 
 
-def read_literals(path: Path) -> dict[str, Any]:
-    """Return every assignment of a configuration in order, without executing it."""
-    return dict(ConfigFile.read(path).values)
-
-
 # -- keys ------------------------------------------------------------------------------------------
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -521,11 +516,6 @@ class TrainConfig(_Config):
         each = self.zscore.apply_per_channel
         return (every,) * len(self.channels) if each is None else each
 
-    @property
-    def normalise(self) -> bool:
-        """Whether DeepMedic normalises some channel itself."""
-        return any(self.normalised)
-
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
         get, shares, scores = self.values.get, self.proportions, self.zscore
@@ -627,7 +617,8 @@ def _read_part(file: ConfigFile, part: str, table: str, names_key: str = "") -> 
     roi, names = file.get(f"roiMasks{part}", Text, None), file.get(names_key, Text, None)
     wanted = [*channels, file.get(f"gtLabels{part}", Text), roi, names]
     paths = [joined(folder, name) for name in wanted if name is not None]
-    columns = [read_list(path) for path in paths]
+    texts = [read_text(path, MOST_LIST_BYTES).split("\n") for path in paths]
+    columns = [[s.strip() for s in lines if s.strip() and s[0] != "#"] for lines in texts]
     for path, entries in zip(paths, columns, strict=True):
         if len(entries) != len(columns[0]) or not entries:
             raise DataFault(
@@ -636,18 +627,11 @@ def _read_part(file: ConfigFile, part: str, table: str, names_key: str = "") -> 
                 "cuts the longer list). Complete it"
             )
     predictions = columns.pop() if names is not None else []
-    optional = range(1, len(channels))
     cases = []
     for number, row in enumerate(zip(*columns, strict=True), start=1):
         places = [(path, f"entry {number}") for path in paths]
-        cases.append(_listed(places, row, number, len(channels), optional))
+        cases.append(_listed(places, row, number, len(channels), range(1, len(channels))))
     return _Lists(paths[0], told_apart(paths[: len(channels)]), cases, predictions)
-
-
-def read_list(path: Path) -> list[str]:
-    """Return the entries of a list file: paths, or ``-`` for a missing channel."""
-    lines = read_text(path, MOST_LIST_BYTES).split("\n")
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def _listed(

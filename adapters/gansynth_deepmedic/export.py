@@ -104,7 +104,7 @@ class DeepMedicExport(SlotExport):
                 text = "all that the bank holds"
             count = f"{cases} synthetic case(s) and no real one: {text}"
             share = replace(share, repeats=0, notes=(count, *share.notes))
-        if self.source.model is None and config.normalise and self.sampling.kind == PER_CLASS:
+        if self.source.model is None and any(config.normalised) and self.sampling.kind == PER_CLASS:
             classes = (
                 f"{MAPS}: one for each of {self.sampling.categories} classes, expected as many "
                 "as numberOfOutputClasses; to check it: --read model=modelConfig.cfg"

@@ -61,7 +61,7 @@ class SlotExport(DataSetExport):
         DeepMedic takes segments from the region of interest. If it normalises images over that
         region, changing the region would change the images.
         """
-        return "maps" if self.source.config.normalise else "roi"
+        return "maps" if any(self.source.config.normalised) else "roi"
 
 
 @dataclass(frozen=True)

@@ -135,4 +135,4 @@ def sample_bytes(manifest: Mapping[str, Any], source: DeepMedicSource) -> int:
 
 def stored(source: DeepMedicSource) -> Literal["float16", "float32"]:
     """Return the stored type of images: half precision, unless DeepMedic normalises raw values."""
-    return "float32" if source.config.normalise else "float16"
+    return "float32" if any(source.config.normalised) else "float16"

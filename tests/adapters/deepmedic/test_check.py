@@ -8,7 +8,7 @@ import pytest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.check import centre_range, check_deepmedic, refuse_unusable
-from gansynth_deepmedic.configs import read_literals, read_model_config
+from gansynth_deepmedic.configs import ConfigFile, read_model_config
 from tests.deepmedic_sets import AFFINE, Toy, store, stored, toy_deepmedic, write_config
 
 ON_SAMPLES = "performValidationOnSamplesThroughoutTraining"
@@ -30,7 +30,7 @@ def toy(shared, tmp_path) -> Toy:
 
 
 def change_model(toy: Toy, **values: Any) -> None:
-    write_config(toy.model, read_literals(toy.model) | values)
+    write_config(toy.model, dict(ConfigFile.read(toy.model).values) | values)
 
 
 def findings(toy: Toy, level: str = "error", *, model: bool = True, **asked: Any) -> list[str]:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth_deepmedic.configs import read_literals, read_model_config, read_train_config
+from gansynth_deepmedic.configs import ConfigFile, read_model_config, read_train_config
 from gansynth_deepmedic.engine.network import default_model
 from gansynth_deepmedic.engine.settings import (
     EngineSettings,
@@ -25,8 +25,8 @@ def toy(tmp_path_factory) -> Toy:
 def settings(toy: Toy, given: dict[str, str] | None = None, **values: Any) -> EngineSettings:
     """Read from the phantoms' configuration, with other values of its keys."""
     own, changed = values.pop("model", {}), toy.folder / "changed.cfg"
-    model = write_config(toy.folder / "model.cfg", read_literals(toy.model) | own)
-    write_config(changed, read_literals(toy.train) | values)
+    model = write_config(toy.folder / "model.cfg", dict(ConfigFile.read(toy.model).values) | own)
+    write_config(changed, dict(ConfigFile.read(toy.train).values) | values)
     return read_settings(given or {}, read_train_config(changed), read_model_config(model))
 
 

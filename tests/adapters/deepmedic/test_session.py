@@ -18,7 +18,7 @@ from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import RichReporter
 from gansynth_deepmedic import session
 from gansynth_deepmedic.adapter import DeepMedicAdapter
-from gansynth_deepmedic.configs import read_literals
+from gansynth_deepmedic.configs import ConfigFile
 from gansynth_deepmedic.program import DeepMedicProgram
 from gansynth_deepmedic.progress_reader import LineFollower, watch
 from gansynth_deepmedic.record import commit_of, newest_checkpoint
@@ -124,7 +124,7 @@ def test_the_process_is_told_what_was_asked(train, stub, shared_deepmedic, tmp_p
     assert not order.augment_synthetic
     assert len(order.slots) == 2
     assert order.arguments[:2] == ("-model", str(shared_deepmedic.model))
-    values = read_literals(order.train_config)
+    values = dict(ConfigFile.read(order.train_config).values)
     assert values["folderForOutput"] == str(tmp_path / "out")
     assert (values["num_processes_sampling"], values["numberOfSubepochs"]) == (2, 2)
 
@@ -138,7 +138,7 @@ def test_without_augmentation_the_configuration_has_none(stub, tmp_path):
         settings = {"engine": "deepmedic", "output": str(tmp_path / output), "cases": "1"}
         mix_config = MixConfig(None, Ratio(1, 0), usual_augmentation=usual)
         adapter_of(toy).start(TrainingRequest(mix_config, settings, ["-model", str(toy.model)]))
-        written = read_literals(tmp_path / output / "train.cfg")
+        written = dict(ConfigFile.read(tmp_path / output / "train.cfg").values)
         assert [written[key] for key in values] == [of if usual else None for of in values.values()]
 
 

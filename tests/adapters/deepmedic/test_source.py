@@ -9,7 +9,7 @@ import pytest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_source
-from gansynth_deepmedic.configs import read_literals
+from gansynth_deepmedic.configs import ConfigFile
 from gansynth_deepmedic.insertion import MISSING, HostCase
 from gansynth_deepmedic.source import DeepMedicSource
 from tests.deepmedic_sets import (
@@ -272,7 +272,7 @@ def test_channels_get_other_names(toy):
 
 def test_the_networks_classes_are_the_labels(toy, tmp_path):
     def of(classes: int, **read: str) -> dict[str, str]:
-        values = {**read_literals(toy.model), "numberOfOutputClasses": classes}
+        values = {**dict(ConfigFile.read(toy.model).values), "numberOfOutputClasses": classes}
         return {"model": str(write_config(tmp_path / "m.cfg", values)), **read}
 
     assert len(toy.source(read=of(5)).schema.labels) == 5
