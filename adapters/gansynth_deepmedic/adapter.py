@@ -30,7 +30,13 @@ from gansynth.hosts.record import default_output, training_folder
 from gansynth.hosts.session import CachedResult, training_in
 from gansynth.metrics.segmentation.results import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth_deepmedic.config import RUNS, DeepMedicChoices, DeepMedicSettings, engine_of
+from gansynth_deepmedic.config import (
+    RUNS,
+    DeepMedicChoices,
+    DeepMedicSettings,
+    absolute,
+    engine_of,
+)
 from gansynth_deepmedic.configs import ModelConfig, read_model_config
 from gansynth_deepmedic.engine.settings import read_settings
 from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
@@ -214,11 +220,8 @@ class DeepMedicAdapter(Adapter):
         )
         config = choices.asked(self.host.config)
         network = self._network(choices)
-        in_torch = choices.engine == "torch"
-        checkout, python = (
-            None if path is None else str(path) for path in (choices.checkout, choices.python)
-        )
-        output = choices.output or default_output(RUNS, self.host.name, mix_config)
+        options, in_torch = choices.options, choices.engine == "torch"
+        output = absolute(options.output) or default_output(RUNS, self.host.name, mix_config)
         generates = mix_config.ratio.p > 0 or mix_config.real_in_generator_space
         held_out = self.held_out if generates else ()
         return DeepMedicJob(
@@ -233,8 +236,8 @@ class DeepMedicAdapter(Adapter):
             ),
             output=output,
             sample_source=open_sample_source(mix_config, self.host, held_out),
-            regions=asked_regions(choices.regions, self.host),
-            program=None if in_torch else find_program(checkout, python),
+            regions=asked_regions(options.regions, self.host),
+            program=None if in_torch else find_program(options.deepmedic, options.deepmedic_python),
             engine=read_settings(choices.torch, config, network) if in_torch else None,
             patience=read_patience(),
         )

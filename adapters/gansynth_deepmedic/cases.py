@@ -66,8 +66,10 @@ def list_cases(
     ids = known_names(config, everything) or case_ids(everything, config.channels[0])
     listed = dict(zip(ids, everything, strict=True))
     drawn = list(_synthetic(listed))
-    faults = [*_channel_faults(config, model), *drawn, *_both_sides(listed, config)]
+    faults = [*drawn, *_both_sides(listed, config)]
     faults += _missing(listed, {fault.case for fault in drawn})
+    if model is not None and model.channels != len(config.channels):
+        faults.insert(0, ListingFault(None, config.path, wrong_channels(config, model)))
     entries = [
         CaseFiles(case, tuple(file for file in files.channels if file), files.labels, part=part)
         for (case, files), part in zip(listed.items(), parts, strict=True)
@@ -128,11 +130,6 @@ def case_ids(cases: Sequence[ListedCase], channel: str) -> tuple[str, ...]:
 
 def _first(case: ListedCase) -> Path:
     return next(file for file in case.channels if file is not None)
-
-
-def _channel_faults(config: TrainConfig, model: ModelConfig | None) -> Iterator[ListingFault]:
-    if model is not None and model.channels != len(config.channels):
-        yield ListingFault(None, config.path, wrong_channels(config, model))
 
 
 def wrong_channels(config: TrainConfig, model: ModelConfig) -> DataFault:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -104,19 +104,11 @@ def engine_of(
 class DeepMedicChoices:
     """The user's choices for a training."""
 
-    engine: Engine  # deepmedic or torch
-    checkout: Path | None = None  # folder of the program; None for that of the environment
-    python: Path | None = None  # its Python; None for that of the environment
-    model: Path | None = None  # the network's configuration; None for DeepMedic's own (torch only)
-    output: Path | None = None  # folder for results; None for the usual one
-    # changed keys of ``trainConfig.cfg``
-    numbers: Mapping[str, int] = field(default_factory=dict)
-    # changed keys that augment training cases
-    heavier: Mapping[str, Any] = field(default_factory=dict)
-    torch: Mapping[str, str] = field(default_factory=dict)  # settings of the torch engine
-    regions: str = ""  # regions for Dice and HD95, as typed
-    arguments: tuple[str, ...] = ()  # of the program, without ``-model``; paths are absolute
-    device: str = "cpu"  # ``-dev`` of the program
+    options: DeepMedicSettings  # as typed
+    torch: Mapping[str, str]  # settings of the torch engine, as typed
+    model: Path | None  # the network's configuration; None for DeepMedic's own (torch only)
+    arguments: tuple[str, ...]  # of the program, without ``-model``; paths are absolute
+    device: str  # ``-dev`` of the program
 
     @classmethod
     def read(
@@ -127,8 +119,7 @@ class DeepMedicChoices:
             raise UsageFault(NO_ENGINE)
         settings = {**settings, "engine": named_engine}
         read = read_settings(DeepMedicSettings, settings, "deepmedic")
-        engine = read.engine
-        if engine == "torch" and options:
+        if read.engine == "torch" and options:
             raise UsageFault(
                 f"-- {options[0]}: --engine torch has no command line of its own, expected --set "
                 "KEY=VALUE (model, device ...); leave out what follows --"
@@ -139,47 +130,39 @@ class DeepMedicChoices:
                 f"-- -model {named['-model']} and --set model={read.model}: expected one "
                 "of them; leave the other out"
             )
-        model = _path(named.get("-model") or read.model) or model
-        if engine == "deepmedic" and model is None:
+        model = absolute(named.get("-model") or read.model) or model
+        if read.engine == "deepmedic" and model is None:
             raise UsageFault(
                 "--set model: DeepMedic has no network of its own, expected its configuration: "
                 "-- -model modelConfig.cfg"
             )
-        return cls(
-            engine,
-            checkout=_path(read.deepmedic),
-            python=_program(read.deepmedic_python),
-            model=model,
-            output=_path(read.output),
-            numbers={
-                name: number
-                for key, name in _NUMBERS.items()
-                if (number := getattr(read, key)) is not None
-            },
-            heavier={}
-            if read.affine is None
-            else {"augm_img_prms_tr": {"affine": {"prob": read.affine}}},
-            torch={k: text for k, text in settings.items() if k in TorchSettings.model_fields},
-            regions=read.regions,
-            arguments=arguments,
-            device=named["-dev"],
-        )
+        torch = {k: text for k, text in settings.items() if k in TorchSettings.model_fields}
+        return cls(read, torch, model, arguments, named["-dev"])
+
+    @property
+    def engine(self) -> Engine:
+        """What trains."""
+        return self.options.engine
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Keys of ``trainConfig.cfg`` that the options replace."""
+        values = {name: getattr(self.options, key) for key, name in _NUMBERS.items()}
+        if self.options.affine is not None:
+            values["augm_img_prms_tr"] = {"affine": {"prob": self.options.affine}}
+        return {name: value for name, value in values.items() if value is not None}
 
     def asked(self, config: TrainConfig) -> TrainConfig:
         """Return a configuration with the numbers of this training."""
-        fields: dict[str, Any] = {
-            key: self.numbers[name] for key, name in _NUMBERS.items() if name in self.numbers
-        }
-        values = {**config.values, **self.numbers, **self.heavier}
-        return config.model_copy(update={"values": values, **fields})
+        changed = self.changed
+        fields = {key: changed[name] for key, name in _NUMBERS.items() if name in changed}
+        return config.model_copy(update={"values": {**config.values, **changed}, **fields})
 
     def values(self, config: TrainConfig, output: Path, *, augmented: bool) -> dict[str, Any]:
         """Return the keys of ``train.cfg`` that differ from the user's file."""
-        turned = self.heavier.get("augm_img_prms_tr", {}).get("affine", {})
-        refuse_unaugmented({"affine": turned.get("prob")}, ["affine"], usual=augmented)
+        refuse_unaugmented({"affine": self.options.affine}, ["affine"], usual=augmented)
         off = [] if augmented else [key for key in AUGMENTATION if config.values.get(key)]
-        values = {**self.numbers, **self.heavier, "folderForOutput": str(output)}
-        return {**values, **dict.fromkeys(off)}
+        return {**self.changed, "folderForOutput": str(output), **dict.fromkeys(off)}
 
     @property
     def gpus(self) -> tuple[int, ...]:
@@ -228,13 +211,6 @@ def _run_options(options: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...
     return values, ("-dev", device, *arguments)
 
 
-# -- reading values --------------------------------------------------------------------------------
-
-
-def _program(text: str | None) -> Path | None:
-    """Return a program: a name without folder is looked up in PATH later."""
-    return Path(text) if text and os.path.basename(text) == text else _path(text)
-
-
-def _path(text: str | None) -> Path | None:
+def absolute(text: str | None) -> Path | None:
+    """Return the absolute path of a typed one."""
     return None if text is None else Path(os.path.abspath(os.path.expanduser(text)))

@@ -68,7 +68,7 @@ class DeepMedicJob:
 def describe(job: DeepMedicJob) -> dict[str, Any]:
     """Describe the data, mix and engine of one session."""
     choices = job.choices
-    values = {**job.config.values, **choices.torch, "regions": choices.regions}
+    values = {**job.config.values, **choices.torch, "regions": choices.options.regions}
     return {
         **record.describe_session(job.mix_config, job.sample_source),
         "data": str(job.config.path),

@@ -216,18 +216,12 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
         settings, ["-mod", "m.cfg", "-dev=cuda1", "-resetopt", "-load", "c"]
     )
     assert choices.engine == "deepmedic"
-    assert choices.checkout == tmp_path / "dm"
+    assert choices.options.deepmedic == "dm"
     assert choices.model == tmp_path / "m.cfg"
     assert choices.arguments == ("-dev", "cuda1", "-load", str(tmp_path / "c"), "-resetopt")
-    assert choices.numbers == {"numberOfEpochs": 3}
+    assert choices.changed == {"numberOfEpochs": 3}
     assert choices.gpus == (1,)
     assert DeepMedicChoices.read(settings, ["-model", "m.cfg"]).gpus == ()
-    # A Python may be named as programs are.
-    for named, found in (("python3.12", "python3.12"), ("env/bin/python", "{here}/env/bin/python")):
-        choices = DeepMedicChoices.read(
-            {"engine": "deepmedic", "deepmedic_python": named}, ["-model", "m.cfg"]
-        )
-        assert str(choices.python) == found.format(here=tmp_path)
 
 
 @pytest.mark.parametrize(
