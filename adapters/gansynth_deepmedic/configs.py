@@ -111,8 +111,9 @@ def _value(node: ast.AST | None, room: int) -> Any:
 def read_text(path: Path, most: int) -> str:
     """Read a small text file in UTF-8 (DataFault: missing, no file, too large, or no text)."""
     with reading(path):
-        if path.is_dir():
-            raise DataFault(f"{path}: is a folder, expected a text file; correct the path")
+        if path.is_dir() or not path.exists():
+            kind = "is a folder" if path.is_dir() else "no such file"
+            raise DataFault(f"{path}: {kind}, expected a text file; correct the path")
         with open(path, "rb") as stream:
             data = stream.read(most + 1)
     if len(data) > most:
@@ -627,6 +628,8 @@ def _read_part(file: ConfigFile, part: str, table: str, names_key: str = "") -> 
                 "cuts the longer list). Complete it"
             )
     predictions = columns.pop() if names is not None else []
+    if not all(map(str.isprintable, predictions)):
+        raise DataFault(f"{paths[-1]}: holds unprintable characters, expected names; correct it")
     cases = []
     for number, row in enumerate(zip(*columns, strict=True), start=1):
         places = [(path, f"entry {number}") for path in paths]

@@ -31,7 +31,6 @@ from gansynth_deepmedic.layout import (
 
 MAPS_VALIDATION = "weightedMapsForSamplingEachCategoryVal"
 EVERY = "numberOfEpochsBetweenFullInferenceOnValImages"
-_SIDES = {"train": "Training", "val": "Validation"}
 CONFIG = "trainConfig.cfg"
 CASES = "gansynth_cases.csv"
 """Names of the cases of a configuration beside it; columns ``case`` and ``file``."""
@@ -84,11 +83,16 @@ def _write_fold(
     config = config.model_copy(update={"values": values})
     with disk_errors(folder):
         folder.mkdir(exist_ok=True)
-    sides = {"train": split["train"], "val": split["val"]}
-    changes = absolute_paths(config) | _apart(source.name, config, folder)
+    changes = absolute_paths(config)
+    changes["folderForOutput"] = str(folder / "output"), "apart from the user's"
+    if config.values.get("sessionName") is None:
+        changes["sessionName"] = source.name.partition(":")[2], "the data set's name"
+    if not (config.validates_on_samples or config.validates_on_volumes):
+        changes[ON_VOLUMES] = True, "so that cases are held out"
+        changes[EVERY] = config.epochs, "at the end only"
+    sides: Mapping[str, Sequence[str]] = {"train": split["train"], "val": split["val"]}
     for side, cases in sides.items():
-        files = {case: listed[case] for case in cases}
-        changes |= _lists(config, source.channels, side, files, folder)
+        changes |= _lists(config, source.channels, side, {c: listed[c] for c in cases}, folder)
     names = folder / "names.cfg"
     _write(names, [f"{case}.nii.gz" for case in split["val"]])
     changes["namesForPredictionsPerCaseVal"] = str(names), "held-out cases"
@@ -105,42 +109,30 @@ def _lists(
     folder: Path,
 ) -> Changes:
     """Write the lists of one side, and return the keys that name them."""
+    part, why = "Training" if side == "train" else "Validation", "split into folds"
+    lacking = [case for case, files in cases.items() if files.roi is None]
+    if 0 < len(lacking) < len(cases):
+        raise UsageFault(
+            f"{config.path}: case {lacking[0]!r} has no region of interest, and others under "
+            f"{side} have, expected all or none; list them, or split other cases"
+        )
+
+    def write(name: str, files: Sequence[Path | None]) -> str:
+        path = folder / f"{side}_{list_file(name)}"
+        _write(path, [MISSING if file is None else str(file) for file in files])
+        return str(path)
+
     each = list(cases.values())
-    columns: dict[str, list[Path | None]] = {
-        name: [listed.channels[number] for listed in each]
+    images = [
+        write(name, [files.channels[number] for files in each])
         for number, name in enumerate(file_names(channels))
-    }
-    part, why = _SIDES[side], "split into folds"
-    changes: Changes = {}
-    paths = {name: folder / f"{side}_{list_file(name)}" for name in (*columns, LABELS, ROI)}
-    changes[f"channels{part}"] = [str(paths[name]) for name in columns], why
-    columns[LABELS] = [listed.labels for listed in each]
-    changes[f"gtLabels{part}"] = str(paths[LABELS]), why
-    regions = [listed.roi for listed in each]
-    if any(regions):
-        lacking = [case for case, roi in zip(cases, regions, strict=True) if roi is None]
-        if lacking:
-            raise UsageFault(
-                f"{config.path}: case {lacking[0]!r} has no region of interest, and others "
-                f"under {side} have, expected all or none; list them, or split other cases"
-            )
-        columns[ROI] = regions
-        changes[f"roiMasks{part}"] = str(paths[ROI]), why
+    ]
+    changes: Changes = {f"channels{part}": (images, why)}
+    changes[f"gtLabels{part}"] = write(LABELS, [files.labels for files in each]), why
+    if not lacking:
+        changes[f"roiMasks{part}"] = write(ROI, [files.roi for files in each]), why
     elif f"roiMasks{part}" in config.values:
         changes[f"roiMasks{part}"] = None, why
-    for name, files in columns.items():
-        _write(paths[name], [MISSING if file is None else str(file) for file in files])
-    return changes
-
-
-def _apart(data: str, config: TrainConfig, folder: Path) -> Changes:
-    """Return changes that separate the results from the user's and enable validation."""
-    changes: Changes = {"folderForOutput": (str(folder / "output"), "apart from the user's")}
-    if config.values.get("sessionName") is None:
-        changes["sessionName"] = data.partition(":")[2], "the data set's name"
-    if not (config.validates_on_samples or config.validates_on_volumes):
-        changes[ON_VOLUMES] = True, "so that cases are held out"
-        changes[EVERY] = config.epochs, "at the end only"
     return changes
 
 

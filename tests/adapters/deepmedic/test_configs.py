@@ -305,6 +305,10 @@ def test_lists_that_cannot_be_read_are_refused(mine):
         assert says in fault(read, mine)
     path.unlink()
     assert fault(read, mine).startswith(f"{path}: no such file")
+    lines(mine, path.name, "a", "b", "c")
+    names = lines(mine, "names.cfg", "a\x1b", "b")
+    assert fault(read, mine).startswith(f"{names}: holds unprintable characters")
+    path.unlink()
     path.mkdir()
     assert fault(read, mine) == f"{path}: is a folder, expected a text file; correct the path"
 
