@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import math
 import operator
 import os
 import re
@@ -103,8 +104,9 @@ def _value(node: ast.AST | None, room: int) -> Any:
             raise ValueError(f"code ({type(node).__name__})")
     if isinstance(value, str) and len(value) > room:
         raise ValueError("a text that is too long")
-    if isinstance(value, complex) or (isinstance(value, int | float) and not abs(value) < 2**63):
-        raise ValueError("no finite number, or one of more than 63 bits")
+    infinite = isinstance(value, float) and not math.isfinite(value)
+    if infinite or isinstance(value, complex) or (isinstance(value, int) and abs(value) >= 2**63):
+        raise ValueError("no finite number, or a whole one of more than 63 bits")
     return value
 
 

@@ -69,7 +69,7 @@ def lines(toy: Toy, name: str, *entries: str) -> Path:
 TEXT = r"""# a comment
 b = 1
 '''a text'''
-a = c = [1, -2, +3, 0.5, 1e-3]; d = {'a': True, 1: ('x' 'y',), 'b': [None]} # d
+a = c = [1, -2, +3, 0.5, 1e30]; d = {'a': True, 1: ('x' 'y',), 'b': [None]} # d
 e = (10**(-4), 1 + 2 * 3, 7 / 2, 7 // 2, 7 % 4)
 f = [[3, 3, 3]] * 2 + 2 * [[1, 1, 1]]
 g = '.\data'
@@ -108,7 +108,7 @@ CODE = {
     "key = (-8) ** 0.5": "no finite number",
     "key = 1e999": "no finite number",
     "key = 9 ** 9 ** 9": "a power of more than 64",
-    "key = 2 ** 63": "no finite number, or one of more than 63 bits",
+    "key = 2 ** 63": "no finite number, or a whole one of more than 63 bits",
     "key = " + "9" * 5000: "Exceeds the limit",
     "key = [0] * 10 ** 9": "a list that is repeated too often",
     "key = [[[0] * 300] * 300] * 300": "a list that is repeated too often",
