@@ -70,13 +70,15 @@ class Host:
 
     def _mix(self, source: Any, plan: Any) -> None:
         from gansynth.core.registry import installed
+        from gansynth_nnunet.mixed import MixedNnunetDataset
 
         adapter: Any = installed().adapter("nnunet")(source)
         plain = self.trainer.get_tr_and_val_datasets
 
         def mixed() -> tuple[Any, Any]:
             train, validation = plain()
-            return adapter.inject(train, plan, batch_size=self.trainer.batch_size), validation
+            batch, channels = self.trainer.batch_size, len(source.schema.channels)
+            return MixedNnunetDataset(train, plan, batch, channels, adapter.keys), validation
 
         self.trainer.get_tr_and_val_datasets = mixed
 

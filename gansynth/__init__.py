@@ -83,8 +83,10 @@ if TYPE_CHECKING:
     from gansynth.hosts.api import augment
     from gansynth.hosts.batchgenerators_loader import mix_batches
     from gansynth.hosts.checks import check_mixing
+    from gansynth.hosts.host import Host, Job, TrainingOptions
     from gansynth.hosts.mixer import Mixer
     from gansynth.hosts.torch_dataset import mix
+    from gansynth.hosts.windows import predict_by_windows
     from gansynth.metrics.comparison import Comparison, SplitHalfMetric
     from gansynth.metrics.features import features_of
     from gansynth.report.png import png_bytes
@@ -149,11 +151,13 @@ __all__ = [
     "GansynthError",
     "Generator",
     "GeneratorOptions",
+    "Host",
     "HostArrays",
     "HostOptions",
     "ImportRequest",
     "IntegrityFault",
     "Item",
+    "Job",
     "LabelArray",
     "Lineage",
     "Metric",
@@ -180,6 +184,7 @@ __all__ = [
     "ToySource",
     "TrainingCases",
     "TrainingFault",
+    "TrainingOptions",
     "TrainingRequest",
     "TrainingResult",
     "TrainingStep",
@@ -218,6 +223,7 @@ __all__ = [
     "options",
     "parse_read",
     "png_bytes",
+    "predict_by_windows",
     "read_settings",
     "register_read_options",
     "replay",
@@ -268,8 +274,10 @@ _HOMES = {
     "gansynth.hosts.api": "augment",
     "gansynth.hosts.batchgenerators_loader": "mix_batches",
     "gansynth.hosts.checks": "check_mixing",
+    "gansynth.hosts.host": "Host Job TrainingOptions",
     "gansynth.hosts.mixer": "Mixer",
     "gansynth.hosts.torch_dataset": "mix",
+    "gansynth.hosts.windows": "predict_by_windows",
     "gansynth.metrics.comparison": "Comparison SplitHalfMetric",
     "gansynth.metrics.features": "features_of",
     "gansynth.report.png": "png_bytes",

@@ -131,7 +131,7 @@ def test_gansynth_offers_the_same_names_to_programs_and_to_type_checkers():
         ),
         ("import gansynth_nnunet.adapter", "gansynth.sampling.run_source"),
         ("import gansynth_deepmedic.adapter", "gansynth.sampling.run_source"),
-        ("import gansynth_segmenter.adapter", "gansynth.sampling.run_source"),
+        ("import gansynth_segmenter.host", "gansynth.sampling.run_source"),
     ],
 )
 def test_what_is_light_is_imported_without_the_heavy_libraries(statement, module):

@@ -21,7 +21,6 @@ from gansynth.core.adapter import (
 )
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import TrainingFolder, TrainingRequest
-from gansynth.core.mix_config import MixerConfig
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
@@ -40,8 +39,6 @@ from gansynth_deepmedic.config import (
 from gansynth_deepmedic.configs import ModelConfig, read_model_config
 from gansynth_deepmedic.engine.settings import read_settings
 from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
-from gansynth_deepmedic.insertion import HostCase
-from gansynth_deepmedic.layout import volume
 from gansynth_deepmedic.program import find_program
 from gansynth_deepmedic.record import (
     COMPARED,
@@ -54,7 +51,6 @@ from gansynth_deepmedic.record import (
 from gansynth_deepmedic.session import DeepMedicSession
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import same_segments, share_on_the_fly
-from gansynth_deepmedic.subepochs import DrawnCases
 
 
 class DeepMedicAdapter(Adapter):
@@ -112,12 +108,6 @@ class DeepMedicAdapter(Adapter):
     def trains_into(cls, settings: Mapping[str, str], options: Sequence[str]) -> bool:
         """Whether an engine trains; without one, ``-o`` is a data set for any."""
         return engine_of(settings, options) is not None
-
-    def inject(
-        self, dataset: Sequence[HostCase], plan: MixerConfig[int], *, batch_size: int
-    ) -> DrawnCases:
-        """Return the cases of one subepoch after another, for a user's training loop."""
-        return DrawnCases(plan, dataset, volume)
 
     def check(self, request: TrainingRequest) -> None:
         """Check settings, the program and its options, and the generator or bank."""

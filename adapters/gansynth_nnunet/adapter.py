@@ -21,7 +21,6 @@ from gansynth.core.adapter import (
 )
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import TrainingFolder, TrainingRequest
-from gansynth.core.mix_config import MixerConfig
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
@@ -41,7 +40,6 @@ from gansynth_nnunet.config import NnunetSettings, TrainerMix
 from gansynth_nnunet.converter import SpaceConverter
 from gansynth_nnunet.guards import check_origin, drawn_size, host_size, sample_bytes, takes_of
 from gansynth_nnunet.launch import TRAINER, parse_options, with_ext_trainer
-from gansynth_nnunet.mixed import MixedNnunetDataset
 from gansynth_nnunet.session import (
     COMPARED,
     FINAL,
@@ -127,12 +125,6 @@ class NnunetAdapter(Adapter):
                     f"run: gansynth prepare nnunet:{self.host.dataset[7:10]} -c "
                     f"{self.host.configuration}"
                 )
-
-    def inject(
-        self, dataset: Any, plan: MixerConfig[str], *, batch_size: int
-    ) -> MixedNnunetDataset:
-        """Wrap an nnU-Net training data set; for users with their own trainer."""
-        return MixedNnunetDataset(dataset, plan, batch_size, len(self.schema.channels), self.keys)
 
     def check(self, request: TrainingRequest) -> None:
         """Check settings, nnU-Net's options, and the generator or bank."""

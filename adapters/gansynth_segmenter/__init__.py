@@ -22,7 +22,7 @@ __all__ = ["judge", "load_segmenter"]
 @hookimpl
 def register_adapters(register: Register) -> None:
     """Register ``segmenter``."""
-    register("segmenter", lazily("gansynth_segmenter.adapter:SegmenterAdapter"))
+    register("segmenter", lazily("gansynth_segmenter.host:SegmenterHost"))
 
 
 def load_segmenter(folder: Path | str, device: str = "auto") -> Segmenter:
@@ -68,6 +68,6 @@ def judge(
         GansynthError: see ``load_segmenter``.
         DataFault: image and labels of a pair differ in shape.
     """
-    from gansynth_segmenter.evaluation import evaluate_pairs
+    from gansynth_segmenter.inference import evaluate_pairs
 
     return evaluate_pairs(load_segmenter(folder, device), pairs)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
-from math import ceil, prod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +12,16 @@ import torch
 from torch import Tensor
 
 from gansynth.core.generator import Generator, move
-from gansynth.core.resample import crop_pad
-from gansynth.core.schema import (
-    OUTSIDE,
-    Case,
-    FloatArray,
-    LabelArray,
-    Sample,
-    Schema,
-    validate_arrays,
-)
+from gansynth.core.prediction import LabelMaps, Prediction
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.core.space import Space
+from gansynth.hosts.training_data import on_own_grid, padding_values
+from gansynth.hosts.windows import predict_by_windows
+from gansynth.metrics.segmentation.evaluation import RULE, evaluate
 from gansynth.metrics.segmentation.operating_point import levels_of
 from gansynth.metrics.segmentation.regions import Regions
-from gansynth.runtime.devices import pick_device, place_for
-from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.devices import pick_device
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import path_inside, read_json, sha256_file, write_json_atomic
 from gansynth.runtime.version import __version__
 from gansynth.sampling.open_run import build_fitting, check_room, load_weights
@@ -38,7 +31,6 @@ from gansynth_segmenter.options import SegmenterOptions
 
 FILE = "segmenter.json"
 KEYS = ("options", "schema", "space", "regions", "weights", "steps")  # keys that the file must hold
-BELL = 0.25  # standard deviation of a window's Gaussian weights, as a share of its edge
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,7 @@ class Segmenter:
 
     generator: Generator  # the network, on its device
     schema: Schema  # of the source's cases
-    space: Space  # space of the network; see ``mixed.training_space``
+    space: Space  # space of the network; see ``training_space``
     regions: Regions  # regions for Dice
     options: SegmenterOptions  # of the training
 
@@ -60,120 +52,41 @@ class Segmenter:
         Args:
             image: float32 (C, D, H, W), in the units and the spacing of the source's cases.
         """
-        return self._maps(image, self._labels)[0]
 
-    def predict_levels(self, image: FloatArray) -> tuple[LabelArray, LabelArray]:
-        """Return what ``predict`` does, and levels of the foreground: see ``levels_of``."""
-        foreground = [k for k, value in enumerate(self.values) if value > 0]
-        labels, levels = self._maps(
-            image, self._labels, lambda scores: levels_of(scores, foreground)
+        def look(placed: FloatArray) -> list[LabelArray]:
+            return [self.likeliest(self.scores(placed))]
+
+        return on_own_grid(self.space, self.schema, image, look)[0]
+
+    def scores(self, image: FloatArray) -> FloatArray:
+        """Return label probabilities (K, ...) of a whole image in the network's units."""
+
+        def look(part: Tensor) -> Tensor:
+            return probabilities(self.generator, part.to(self.generator.device))
+
+        if self.space.grid == "resample":
+            placed = torch.from_numpy(np.ascontiguousarray(image))[None]
+            return look(placed)[0].cpu().numpy()
+        return predict_by_windows(
+            *(look, image, self.space.size),
+            overlap=self.options.overlap,
+            batch_size=self.options.batch_size,
+            fill=padding_values(self.space, len(image)),
         )
-        return labels, levels
 
-    def _maps(
-        self, image: FloatArray, *made: Callable[[FloatArray], LabelArray]
-    ) -> list[LabelArray]:
-        """Return what functions make of an image's probabilities, on the image's grid."""
-        validate_arrays("image", image, None, self.schema)
-        case = Case("image", "image", np.asarray(image, np.float32))
-        if self.space.grid != "resample":
-            scores = self.by_windows(case, lambda part: probabilities(self.generator, part))
-            return [make(scores) for make in made]
-        placed = self.tensor(self.space.to_generator(case).image)[None]
-        scores = probabilities(self.generator, placed)[0].cpu().numpy()
-        return [self._brought_back(make(scores), case.image.shape[1:]) for make in made]
+    def levels(self, scores: FloatArray) -> LabelArray:
+        """Return levels of the foreground: see ``levels_of``."""
+        return levels_of(scores, [k for k, value in enumerate(self.values) if value > 0])
 
-    def _brought_back(self, labels: LabelArray, shape: tuple[int, ...]) -> LabelArray:
-        space = self.space
-        nothing = np.zeros((1, *space.size), np.float32)
-        back = replace(space, window=None).to_host(Sample(nothing, labels), shape).labels
-        assert back is not None, "labels were given"
-        if not space.frame:
-            return back
-        return crop_pad(back, [-c for c in space.frame_corner(shape)], shape, 0)
-
-    def by_windows(self, case: Case, look: Callable[[Tensor], Tensor]) -> FloatArray:
-        """Average the network's outputs over windows of the training's size.
-
-        So normalisation over a window is the same as in training.
-
-        Args:
-            case: in the source's units and spacing.
-            look: a function from windows (B, C, ...) to (B, K, ...), such as probabilities.
-
-        Returns:
-            float32 (K, ...), of the case's shape.
-        """
-        bare = replace(self.space, grid="native", size=(), frame=(), nearest=False)
-        image = bare.to_generator(case).image
-        size, shape = self.space.size, image.shape[1:]
-        # Smaller cases lie in the middle of a window, as they do in training.
-        corner = [min(0, (n - s) // 2) for n, s in zip(shape, size, strict=True)]
-        whole = [max(n, s) for n, s in zip(shape, size, strict=True)]
-        fill = bare.to_generator(replace(case, image=np.zeros_like(image[:, :1, :1]))).image
-        image = np.stack(
-            [crop_pad(c, corner, whole, float(f.flat[0])) for c, f in zip(image, fill, strict=True)]
-        )
-        total, weights, bell = torch.empty(0), np.zeros(whole, np.float32), _bell(size)
-        for windows in _some(_windows(whole, size, self.options.overlap), self.options.batch_size):
-            batch = np.stack([image[(slice(None), *window)] for window in windows])
-            outputs = look(self.tensor(batch)).float()
-            if not total.numel():
-                sums = (outputs.shape[1], *whole)
-                place = place_for(4 * prod(sums), outputs.device)
-                total, shares = torch.zeros(sums, device=place), torch.from_numpy(bell).to(place)
-            for window, output in zip(windows, outputs.to(place), strict=True):
-                total[(slice(None), *window)] += output * shares
-                weights[window] += bell
-        inner = tuple(slice(-c, n - c) for c, n in zip(corner, shape, strict=True))
-        return np.asarray((total.cpu().numpy() / weights)[(slice(None), *inner)], np.float32)
+    def likeliest(self, scores: FloatArray) -> LabelArray:
+        """Return the likeliest labels (...) of probabilities (K, ...)."""
+        labels = np.array(self.values, np.int16)[scores.argmax(0)]
+        return np.where(labels == OUTSIDE, 0, labels).astype(np.int16)
 
     @property
     def values(self) -> tuple[int, ...]:
         """The label values in the order of the network's channels."""
         return self.generator.schema.label_values
-
-    def _labels(self, scores: FloatArray) -> LabelArray:
-        labels = np.array(self.values, np.int16)[scores.argmax(0)]
-        return np.where(labels == OUTSIDE, 0, labels).astype(np.int16)
-
-    def tensor(self, image: FloatArray) -> Tensor:
-        """Return an array as a tensor on the network's device."""
-        return torch.from_numpy(np.ascontiguousarray(image)).to(self.generator.device)
-
-
-def _windows(
-    shape: Sequence[int], size: Sequence[int], overlap: float
-) -> Iterator[tuple[slice, ...]]:
-    """Yield windows that cover a volume evenly and overlap by at least a share of their edges."""
-    starts = []
-    for n, s in zip(shape, size, strict=True):
-        count = ceil((n - s) / max(1, s * (1 - overlap))) + 1
-        starts.append([round(i * (n - s) / max(1, count - 1)) for i in range(count)])
-    for corner in product(*starts):
-        yield tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True))
-
-
-def _some(windows: Iterator[tuple[slice, ...]], count: int) -> Iterator[list[tuple[slice, ...]]]:
-    batch: list[tuple[slice, ...]] = []
-    for window in windows:
-        batch.append(window)
-        if len(batch) == count:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _bell(size: Sequence[int]) -> FloatArray:
-    """Return the Gaussian weights of a window's voxels, all above 0."""
-    bell = np.ones(tuple(size), np.float32)
-    for axis, n in enumerate(size):
-        at = (np.arange(n) - (n - 1) / 2) / (BELL * n)
-        shape = [1] * len(size)
-        shape[axis] = n
-        bell *= np.exp(-0.5 * at**2).reshape(shape).astype(np.float32)
-    return np.maximum(bell, 1e-4).astype(np.float32)
 
 
 # -- as a folder -----------------------------------------------------------------------------------
@@ -222,3 +135,24 @@ def load(folder: Path, device: str = "auto") -> Segmenter:
     generator.precision = "fp32" if options.precision == "fp32" else "auto"
     regions = tuple((str(name), tuple(labels)) for name, labels in document["regions"])
     return Segmenter(generator, schema, space, regions, options)
+
+
+def evaluate_pairs(
+    segmenter: Segmenter, pairs: Iterable[tuple[FloatArray, LabelArray]]
+) -> dict[str, Any]:
+    """See ``gansynth_segmenter.judge``."""
+    predictions: dict[str, Prediction] = {}
+    for number, (image, labels) in enumerate(pairs):
+        if labels.shape != image.shape[1:]:
+            raise DataFault(
+                f"pair {number}: labels have shape {labels.shape}, image {image.shape[1:]}, "
+                "expected equal"
+            )
+        maps = LabelMaps(segmenter.predict(image), labels, segmenter.schema.spacing)
+        predictions[str(number)] = Prediction(str(number), None, lambda maps=maps: maps)  # type: ignore[misc]
+    document = evaluate(predictions, segmenter.regions, ignore=segmenter.schema.ignore).document()
+    return {
+        **{key: document[key] for key in ("dice", "hd95", "regions")},
+        "per_case": list(document["per_case"].values()),
+        "rule": RULE,
+    }

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from gansynth.core.adapter import HostOptions
+from gansynth.hosts.host import TrainingOptions
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.option_kinds import Device, edges, size_text
+from gansynth.runtime.option_kinds import edges, size_text
 from gansynth.runtime.options import Needs, read_settings
 
 Own = Literal["width", "levels", "learning_rate", "beta1", "dropout"]
-RUNS = Path("runs") / "segmenter"
 AUGMENTATION = ("rotate", "shift", "elastic", "flip")
 EPOCHS = 200.0  # default passes through the training cases (Shin et al. 2018, Sun et al. 2020)
 _OWN: Mapping[str, Mapping[str, float]] = {
@@ -28,7 +26,7 @@ _OWN: Mapping[str, Mapping[str, float]] = {
 Edges = Annotated[tuple[Annotated[int, Field(ge=4)], ...], BeforeValidator(edges)]
 
 
-class SegmenterOptions(HostOptions):
+class SegmenterOptions(TrainingOptions):
     """Settings of ``--target segmenter``."""
 
     place: ClassVar[str] = "output"
@@ -91,34 +89,10 @@ class SegmenterOptions(HostOptions):
     flip: bool = Field(
         False, description="usual augmentation: mirror left to right for half of the samples"
     )
-    regions: str = Field(
-        "",
-        description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,TC:1+4,ET:4",
-    )
-    save_predictions: bool = Field(
-        True, description="write label maps of the held-out cases, where the source has files"
-    )
-    save_levels: bool = Field(
-        False,
-        description="write the level of each voxel's foreground probability beside its label "
-        "map, for a benchmark at equal false alarms",
-    )
-    device: Device = Field("auto", description="training device: auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="as in the loop of fit: auto, bf16, fp16 (CUDA) or fp32"
     )
-    seed: int | None = Field(
-        None,
-        ge=0,
-        lt=2**31,
-        description="seeds weights, crops and augmentation, in place of --seed",
-    )
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(20, ge=1, description="steps averaged in a line of metrics.csv")
-    output: str = Field(
-        "",
-        description="folder for the results, as -o (runs/segmenter/NAME_GENERATOR_R-S_SCHEDULE)",
-    )
 
     @classmethod
     def read(cls, settings: Mapping[str, str]) -> SegmenterOptions:
@@ -147,7 +121,3 @@ class SegmenterOptions(HostOptions):
                 f"{axes}, as the cases have axes, or one for all"
             )
         return patch
-
-
-OF_THE_MACHINE = ("device", "checkpoint_every", "log_every", "output", "steps", "epochs", "seed")
-"""Settings that may change when a training goes on, or that its record has in another form."""

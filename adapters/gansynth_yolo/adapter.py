@@ -20,7 +20,6 @@ from gansynth.core.adapter import (
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import TrainingFolder, TrainingRequest
 from gansynth.core.lineage import guard_host
-from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
@@ -42,7 +41,6 @@ from gansynth_yolo.config import RUNS, WEIGHTS, YoloChoices, YoloConfig, YoloSet
 from gansynth_yolo.detectors import detector
 from gansynth_yolo.evaluation import SPLITS, metrics_of
 from gansynth_yolo.guards import SAME, hint, open_sample_source, sample_bytes
-from gansynth_yolo.mixed import EpochSlots
 from gansynth_yolo.session import COMPARED, describe
 from gansynth_yolo.source import YoloSource
 
@@ -104,10 +102,6 @@ class YoloAdapter(Adapter):
                 "--fold all: leaves no image to validate a detector on; expected fold 0, the "
                 f"split of {host.file.path}"
             )
-
-    def inject(self, dataset: Any, plan: MixerConfig[int], *, batch_size: int) -> EpochSlots:
-        """Return the slots of a detector's training set; only its length is used."""
-        return EpochSlots(plan, len(dataset), self.host.file.channels)
 
     def check(self, request: TrainingRequest) -> None:
         """Check settings, the detector and its options, and the generator or bank."""

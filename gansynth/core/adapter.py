@@ -26,7 +26,7 @@ from gansynth.core.host_commands import (
     TrainingRequest,
 )
 from gansynth.core.lineage import CaseRecord, guard_host
-from gansynth.core.mix_config import Mix, MixConfig, MixerConfig, TrainingResult
+from gansynth.core.mix_config import Mix, MixConfig, TrainingResult
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource, case_records
@@ -269,14 +269,6 @@ class Adapter(ABC):
         Partners in a mosaic do not count.
         """
         return None
-
-    @abstractmethod
-    def inject(self, dataset: Any, plan: MixerConfig[Any], *, batch_size: int) -> Any:
-        """Wrap the host's *training* data set so that it serves the samples of a plan.
-
-        Use ``gansynth.hosts.mixer.Mixer``: it implements ratio, schedule, counting and the fallback
-        for missing samples, equally for every host.
-        """
 
     @abstractmethod
     def start(self, request: TrainingRequest) -> TrainingResult:

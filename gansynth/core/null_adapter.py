@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gansynth.core.adapter import Adapter, HostArrays, TrainingResult
 from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schema import Sample
 from gansynth.runtime.errors import UsageFault
 
@@ -30,10 +27,6 @@ class NullAdapter(Adapter):
 
     def check(self, request: TrainingRequest) -> None:
         """Do nothing: there is no training."""
-
-    def inject(self, dataset: Any, plan: MixerConfig[Any], *, batch_size: int) -> Any:
-        """Refuse; use ``gansynth.mix``."""
-        raise UsageFault("there is no host to train; expected gansynth.mix(dataset, bank, ratio)")
 
     def start(self, request: TrainingRequest) -> TrainingResult:
         """Refuse; there is no host to train."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,10 +20,14 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample
 from gansynth.core.source import case_content, case_record, case_records
 from gansynth.core.space import Placement, Space
+from gansynth.hosts.host import Host, Job
+from gansynth.hosts.training_data import on_own_grid
 from gansynth.runtime.errors import GansynthError
+from gansynth.runtime.signals import Interrupted
 from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
 
-MakeDataset = Callable[[], Any]  # makes the host's training data set, with real cases only
+MakeDataset = Callable[[MixerConfig[Any]], Any]
+"""Plan -> the host's own training data set with samples in it, in batches of two."""
 Draw = Callable[[Any, int], Sequence[npt.NDArray[Any]]]
 """(data set, slot) -> the host's arrays for that slot, the image (C, ...) first."""
 
@@ -29,6 +35,7 @@ BATCHES = 150  # batches of two in which synthetic samples are counted
 EPOCHS = 5  # epochs in which samples are counted if a ratio is exact over an epoch
 SIGMAS = 5.0
 TAMPER = -77
+STEPS = 4  # of the trainings of a ``Host``
 
 
 def check_adapter(
@@ -43,7 +50,8 @@ def check_adapter(
     Args:
         adapter: opened on a source with at least one training case.
         workspace: an empty folder for sample banks.
-        dataset: makes the host's training data set; without it ``inject`` is not checked.
+        dataset: makes the training data set of a host that mixes samples in itself, instead of
+            training on ``Job.data``.
         draw: reads one slot of such a data set, as the host would.
     """
     report = ConformanceReport(adapter.name)
@@ -58,11 +66,18 @@ def check_adapter(
     if not report.run("finalise", trial.finalise):
         return report
     report.run("refuses a leak", trial.leak)
-    report.run("inject: ratio", trial.ratio)
-    report.run("inject: empty bank", trial.empty_bank)
+    if isinstance(adapter, Host):
+        host = _HostTrial(adapter, trial)
+        if report.run("trains", host.trains):
+            report.run("predicts", host.predicts)
+            report.run("resumes", host.resumes)
+    if dataset is None or draw is None:
+        return report
+    report.run("data: ratio", trial.ratio)
+    report.run("data: empty bank", trial.empty_bank)
     for how in ("damaged", "vanished"):
-        report.run(f"inject: {how} bank", partial(trial.broken_bank, how))
-    report.run("inject: copies", trial.copies)
+        report.run(f"data: {how} bank", partial(trial.broken_bank, how))
+    report.run("data: copies", trial.copies)
     return report
 
 
@@ -221,7 +236,7 @@ class _AdapterTrial:
             )
 
     def _count_epochs(self, bank: Path, ratio: Ratio) -> None:
-        data = self._injected(bank, ratio)
+        data = self._mixed(bank, ratio)
         for epoch in range(1, EPOCHS + 1):
             drawn = [self.is_synthetic(self._draw(data, slot)) for slot in range(len(data))]
             expected = ratio.p * len(data)
@@ -239,7 +254,7 @@ class _AdapterTrial:
     def broken_bank(self, how: str) -> None:
         """Reading continues if the bank breaks, with real cases if necessary."""
         bank = self.bank(how, 2)
-        data = self._injected(bank, Ratio(1, 1))
+        data = self._mixed(bank, Ratio(1, 1))
         for sample in bank.glob("sample-*"):
             if how == "damaged":
                 sample.write_bytes(b"damaged")
@@ -249,7 +264,7 @@ class _AdapterTrial:
             self._draw(data, slot)
 
     def copies(self) -> None:
-        data = self._injected(self.bank("copies", 1), Ratio(0, 1))
+        data = self._mixed(self.bank("copies", 1), Ratio(0, 1))
         for array in self._draw(data, 0):
             array[...] = np.array(TAMPER).astype(array.dtype)
         again = self._draw(data, 1)
@@ -299,19 +314,117 @@ class _AdapterTrial:
         return bool(np.asarray(arrays[0]).max() >= self.mark)
 
     def drawn(self, bank: Path, ratio: Ratio, count: int) -> list[Sequence[npt.NDArray[Any]]]:
-        data = self._injected(bank, ratio)
+        data = self._mixed(bank, ratio)
         return [self._draw(data, slot) for slot in range(count)]
 
-    def _injected(self, bank: Path, ratio: Ratio) -> Any:
-        if self.make_dataset is None or self.draw_slot is None:
-            raise CheckSkipped("no data set of the host was given")
-        return self.adapter.inject(
-            self.make_dataset(), MixerConfig(bank, ratio, patience=1), batch_size=2
-        )
+    def _mixed(self, bank: Path, ratio: Ratio) -> Any:
+        assert self.make_dataset is not None, "otherwise data are not checked"
+        return self.make_dataset(MixerConfig(bank, ratio, patience=1))
 
     def _draw(self, data: Any, slot: int) -> Sequence[npt.NDArray[Any]]:
-        assert self.draw_slot is not None, "_injected skips without one"
+        assert self.draw_slot is not None, "otherwise data are not checked"
         return self.draw_slot(data, slot)
+
+
+class _HostTrial:
+    """Trainings of a few steps of a ``Host``, half of them on samples of a strict bank."""
+
+    def __init__(self, host: Host, trial: _AdapterTrial) -> None:
+        self.host, self.workspace = host, trial.workspace
+        self.bank = trial.bank("training", STEPS)
+
+    def request(self, name: str) -> TrainingRequest:
+        mix_config = MixConfig(
+            run=None, ratio=Ratio(1, 1), bank=self.bank, strict=True, device="cpu"
+        )
+        own = {"device": "cpu", "checkpoint_every": "2", "output": str(self.workspace / name)}
+        mix, cases = (mix_config.ratio, mix_config.schedule), len(self.host.source.train_ids)
+        (lasting,) = self.host.lasting(STEPS, [mix], {}, cases)
+        return TrainingRequest(mix_config, {**own, **lasting}, ())
+
+    def trains(self) -> None:
+        request = self.request("whole")
+        self.host.check(request)
+        planned = self.host.planned(request)["steps"]
+        if planned != STEPS:
+            raise CheckFailed(f"lasting({STEPS}) gives a training of {planned} steps")
+        result = self.host.start(request)
+        drawn, samples = result.drawn_synthetic, self.host.samples_drawn(request)
+        if drawn != samples // 2 or drawn + result.drawn_real != samples:
+            raise CheckFailed(
+                f"{drawn} of {drawn + result.drawn_real} items are synthetic at 1:1, expected "
+                f"{samples // 2} of {samples}: every item of job.data once, in order"
+            )
+        done = self.host.steps_done(result.folder)
+        if done != STEPS:
+            raise CheckFailed(
+                f"the last checkpoint is of step {done}, expected {STEPS}; call job.checkpoint "
+                "after every step"
+            )
+
+    def predicts(self) -> None:
+        """The evaluation has predicted whole cases; now a host that has not trained does."""
+        first, again = self.predicted("whole"), self.predicted("whole")
+        if not np.array_equal(first, again):
+            raise CheckFailed("predict gives another label map the second time")
+        if unknown := sorted(set(np.unique(first).tolist()) - {*self.host.schema.label_values}):
+            raise CheckFailed(f"predict gives labels {unknown}, which the schema lacks")
+
+    def predicted(self, name: str) -> LabelArray:
+        training = self.host._training(self.request(name))
+        image = self.host.source.load(self.host.source.held_out_ids[0]).image
+        host, folder = training.host, training.output
+
+        def look(placed: FloatArray) -> list[LabelArray]:
+            return [host.predict(placed, folder)]
+
+        return on_own_grid(training.space, self.host.source.schema, image, look)[0]
+
+    def resumes(self) -> None:
+        """Interrupted and started again, a training has the weights of an undisturbed one."""
+        cut = _cut_after(self.host, STEPS // 2)
+        request, folder = self.request("cut"), self.workspace / "cut"
+        try:
+            cut.start(request)
+        except Interrupted:
+            done = self.host.steps_done(folder)
+            if not 0 < done < STEPS:
+                raise CheckFailed(
+                    f"asked to stop after step {STEPS // 2}, it has a checkpoint of step {done}; "
+                    "call job.step and job.checkpoint after every step"
+                ) from None
+        else:
+            raise CheckFailed("asked to stop, it trains to the end; call job.step")
+        self.host.start(request)
+        files = [self.host.checkpoint(self.workspace / name) for name in ("whole", "cut")]
+        contents = [file.read_bytes() for file in files if file is not None]
+        same = np.array_equal(self.predicted("whole"), self.predicted("cut"))
+        if not same or contents[:1] != contents[1:]:
+            raise CheckFailed(
+                "the weights differ from those of an undisturbed training: save everything that "
+                "later steps depend on, and key random numbers by job.seed and the step"
+            )
+
+
+def _cut_after(host: Host, steps: int) -> Host:
+    """Return the same host, which gets SIGTERM after a number of steps."""
+
+    class Cut(type(host)):  # type: ignore[misc]
+        def train(self, job: Job) -> None:
+            step, done = job.step, 0
+
+            def stepping(**values: float) -> None:
+                nonlocal done
+                step(**values)
+                done += 1
+                if done == steps:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+            job.step = stepping  # type: ignore[method-assign]
+            super().train(job)
+
+    found: Host = Cut(host.source)
+    return found
 
 
 def cut(case: Case, space: Space, placement: Placement) -> tuple[FloatArray, LabelArray | None]:

@@ -296,11 +296,13 @@ class NnunetKit(Kit):
         from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+        from gansynth_nnunet.mixed import MixedNnunetDataset
+
         adapter: Any = self.adapter()
         host = adapter.host
         manager = PlansManager(host.plans.doc).get_label_manager(host.dataset_json)
         real = nnUNetDatasetBlosc2(str(host.folder), list(host.train_ids))
-        mixed = adapter.inject(real, plan, batch_size=3)
+        mixed = MixedNnunetDataset(real, plan, 3, len(adapter.schema.channels), adapter.keys)
         patch = tuple(host.patch_size)
         loader = nnUNetDataLoader(mixed, 3, patch, patch, manager, 0.33)
         for _ in range(count):
@@ -354,9 +356,12 @@ class DeepMedicKit(Kit):
         return ("--data", f"deepmedic:{other.train}"), says
 
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
+        from gansynth_deepmedic.layout import volume
+        from gansynth_deepmedic.subepochs import DrawnCases
+
         adapter: Any = self.adapter()
         cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
-        mixed = adapter.inject(cases, plan, batch_size=3)
+        mixed = DrawnCases(plan, cases, volume)
         for _ in range(count):
             yield [lit(mixed[place].image) for place in range(len(mixed))]
 
@@ -390,26 +395,23 @@ class SegmenterKit(DeepMedicKit):
         return tuple(f"--set={one}" for one in (*short, "device=cpu", "precision=fp32"))
 
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
-        from gansynth.core.generator import Stage
-        from gansynth_segmenter.mixed import SegmenterBatches, TrainingCrops, training_space
-        from gansynth_segmenter.options import SegmenterOptions
+        from gansynth.hosts.training_data import TrainingData
 
         source = self.adapter().source
-        cutter = TrainingCrops(source, training_space(source, SegmenterOptions()))
-        mixed = SegmenterBatches(cutter, plan, source.train_ids, batch_size=3)
+        data = TrainingData(source, source.space, plan, steps=count, batch_size=3)
         for step in range(count):
-            yield [lit(image) for image in mixed(step, Stage(), range(3)).image]
+            yield [lit(data[3 * step + number]["image"]) for number in range(3)]
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
-        from gansynth_segmenter.session import SegmenterSession
+        from gansynth.hosts.session import HostSession
 
-        pause = SegmenterSession.pause
+        pause = HostSession.pause
 
         def pausing(session: Any) -> None:
             pause(session)
             os.kill(os.getpid(), signal.SIGTERM)
 
-        patch.setattr(SegmenterSession, "pause", pausing)
+        patch.setattr(HostSession, "pause", pausing)
 
 
 class NoDetector:
@@ -461,7 +463,10 @@ class YoloKit(Kit):
         return ("--data", f"yolo:{other}"), ["yolo:other", "not the one the run was fitted on"]
 
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
-        slots = self.adapter().inject(range(16), plan, batch_size=3)
+        from gansynth_yolo.mixed import EpochSlots
+
+        adapter: Any = self.adapter()
+        slots = EpochSlots(plan, 16, adapter.host.file.channels)
         for _ in range(count):
             drawn = [slots.primary(place).image for place in range(len(slots))]
             yield [image is not None and image.min() == 255 for image in drawn]

@@ -22,7 +22,7 @@ from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceReques
 from gansynth.core.space import Space
 from gansynth.metrics.segmentation.operating_point import ALARMS, THRESHOLDS
 from gansynth.runtime.files import write_json_atomic
-from gansynth_segmenter.adapter import SegmenterAdapter
+from gansynth_segmenter.host import SegmenterHost
 
 WHERE = "/data/of/mine"
 PLAN: Mapping[str, Any] = {
@@ -98,7 +98,7 @@ def people() -> Iterator[None]:
     try:
         assert "people" not in installed().broken, installed().broken
         # Nobody here is really segmented, so that nothing has to be measurable.
-        with patch.object(SegmenterAdapter, "check_judged", lambda self, settings: None):
+        with patch.object(SegmenterHost, "check_judged", lambda self, settings: None):
             yield
     finally:
         installed().remove("people")

@@ -120,9 +120,6 @@ class Host(Adapter):
     def check(self, request):
         check_mixing(self, request.mix_config)
 
-    def inject(self, dataset, plan, *, batch_size):
-        raise NotImplementedError
-
     def start(self, request):
         self.started.append((request.mix_config, dict(request.settings), tuple(request.options)))
         missing, found = self.fell_back, {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}}

@@ -31,6 +31,7 @@ class Mixed:
 
 class ToyAdapter(Adapter):
     name = "toy"
+    mixed: Any = Mixed
 
     @property
     def sample_size(self):
@@ -45,9 +46,6 @@ class ToyAdapter(Adapter):
     def check(self, request):
         check_mixing(self, request.mix_config)
 
-    def inject(self, dataset, plan, *, batch_size):
-        return Mixed(dataset, plan, batch_size)
-
     def start(self, request):
         raise NotImplementedError
 
@@ -57,7 +55,9 @@ def report_of(folder, adapter=ToyAdapter, source=ToySource) -> ConformanceReport
     return check_adapter(
         adapter(source(2)),
         workspace=folder,
-        dataset=lambda: [(c.image.copy(), np.array(c.labels)) for c in cases],
+        dataset=lambda plan: adapter.mixed(
+            [(c.image.copy(), np.array(c.labels)) for c in cases], plan, 2
+        ),
         draw=lambda data, slot: data[slot],
     )
 
@@ -68,11 +68,7 @@ def other(base: Any, **members: Any) -> Any:
 
 def mixing(**methods: Any) -> Any:
     """An adapter whose data set differs in some methods."""
-    kind = other(Mixed, **methods)
-    return other(
-        ToyAdapter,
-        inject=lambda self, dataset, plan, *, batch_size: kind(dataset, plan, batch_size),
-    )
+    return other(ToyAdapter, mixed=other(Mixed, **methods))
 
 
 def by_other_batches(self, real, plan, batch_size):
@@ -105,13 +101,13 @@ def refuse(self):
     raise UsageFault("no such configuration")
 
 
-BANKS = {"inject: empty bank", "inject: vanished bank", "inject: damaged bank"}
+BANKS = {"data: empty bank", "data: vanished bank", "data: damaged bank"}
 WRONG = {
-    "other batches": (mixing(__init__=by_other_batches), {"inject: ratio"}),
-    "too many": (mixing(__init__=too_many), {"inject: ratio", *BANKS}),
-    "raises when empty": (mixing(__getitem__=raises_when_empty), BANKS - {"inject: damaged bank"}),
-    "raises when damaged": (mixing(__getitem__=raises_when_damaged), {"inject: damaged bank"}),
-    "gives views": (mixing(__getitem__=gives_views), {"inject: copies", "inject: ratio"}),
+    "other batches": (mixing(__init__=by_other_batches), {"data: ratio"}),
+    "too many": (mixing(__init__=too_many), {"data: ratio", *BANKS}),
+    "raises when empty": (mixing(__getitem__=raises_when_empty), BANKS - {"data: damaged bank"}),
+    "raises when damaged": (mixing(__getitem__=raises_when_damaged), {"data: damaged bank"}),
+    "gives views": (mixing(__getitem__=gives_views), {"data: copies", "data: ratio"}),
     "too small samples": (other(ToyAdapter, sample_size=(40, 40)), {"sample size"}),
     "lists for arrays": (
         other(ToyAdapter, finalise=lambda self, sample: {"volume": [1, 2]}),
@@ -175,14 +171,6 @@ def test_an_honest_adapter_passes_everything_and_makes_banks_in_the_workspace_on
     assert {check.verdict for check in report.checks} == {"passed"}
     banks = ("leak", "ratio", "empty", "damaged", "vanished", "copies")
     assert {path.name for path in tmp_path.iterdir()} == {f"bank-{name}" for name in banks}
-
-
-def test_without_a_data_set_the_injection_is_skipped_and_said_so(tmp_path):
-    report = check_adapter(ToyAdapter(ToySource(2)), workspace=tmp_path)
-    assert report.passed
-    skipped = [check.name for check in report.checks if check.verdict == "skipped"]
-    assert len(skipped) == 5
-    assert all(name.startswith("inject: ") for name in skipped)
 
 
 def test_a_window_may_clip_and_still_comes_back(tmp_path):

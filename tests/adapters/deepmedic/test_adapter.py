@@ -26,6 +26,8 @@ from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.config import RUNS, DeepMedicChoices
 from gansynth_deepmedic.engine.volumes import RandomAffine
 from gansynth_deepmedic.guards import sample_bytes
+from gansynth_deepmedic.layout import volume
+from gansynth_deepmedic.subepochs import DrawnCases
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
 NOISE = Capabilities(frozenset(), "both").to_json()
@@ -66,17 +68,20 @@ def augment(refuse, shared_deepmedic, crop_run, tmp_path):
 def test_it_keeps_the_contract_of_adapters(adapter, tmp_path):
     cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
 
+    def dataset(plan):
+        return DrawnCases(plan, cases, volume)
+
     def draw(drawn, index):
         loaded = drawn[index % len(drawn)]
         return [loaded.image, loaded.labels]
 
-    report = check_adapter(adapter, workspace=tmp_path, dataset=lambda: cases, draw=draw)
+    report = check_adapter(adapter, workspace=tmp_path, dataset=dataset, draw=draw)
     assert {check.verdict for check in report.checks} == {"passed"}, report.failed
 
 
 def test_cases_are_drawn_subepoch_by_subepoch(adapter, crop_bank):
     cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
-    drawn = adapter.inject(cases, MixerConfig(crop_bank(), Ratio(2, 1)), batch_size=2)
+    drawn = DrawnCases(MixerConfig(crop_bank(), Ratio(2, 1)), cases, volume)
     assert len(drawn) == 6
     rounds = [[drawn[place] for place in range(6)] for _ in range(3)]
     for one in rounds:

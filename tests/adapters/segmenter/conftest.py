@@ -56,7 +56,7 @@ def bank_of(tmp_path) -> Callable[..., Path]:
 @pytest.fixture
 def train(bank_of, tmp_path) -> Callable[..., TrainingResult]:
     """Trains on toy cases: ``train("out", {"steps": "8"}, ratio=Ratio(1, 1))``."""
-    from gansynth_segmenter.adapter import SegmenterAdapter
+    from gansynth_segmenter.host import SegmenterHost
 
     def run(output: str, settings: dict[str, str] | None = None, **changes: Any) -> TrainingResult:
         source = changes.pop("source", None) or ToySource(3)
@@ -67,6 +67,6 @@ def train(bank_of, tmp_path) -> Callable[..., TrainingResult]:
         usual = MixConfig(None, ratio, bank=bank if ratio.p > 0 else None, device="cpu")
         asked = {**TINY, "output": str(tmp_path / output), **(settings or {})}
         request = TrainingRequest(replace(usual, **changes), asked, [], RichReporter())
-        return SegmenterAdapter(source).start(request)
+        return SegmenterHost(source).start(request)
 
     return run

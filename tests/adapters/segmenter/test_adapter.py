@@ -4,21 +4,24 @@ from gansynth.core.adapter import MixConfig
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.ratio import Ratio
 from gansynth.core.space import Space
+from gansynth.hosts.training_data import TrainingData, misfit, training_space
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource, check_adapter
-from gansynth_segmenter.adapter import SegmenterAdapter
-from gansynth_segmenter.mixed import misfit, training_space
+from gansynth_segmenter.host import SegmenterHost
 from gansynth_segmenter.options import SegmenterOptions
 
 
 @pytest.mark.parametrize("ndim", [3, 2])
-def test_it_keeps_the_contract_of_adapters(ndim, tmp_path):
-    adapter = SegmenterAdapter(ToySource(ndim))
+def test_it_keeps_the_contract_of_hosts(ndim, tmp_path):
+    host = SegmenterHost(ToySource(ndim))
 
-    def draw(cases, index):
-        return cases[index % len(cases)]
+    def dataset(plan):
+        return TrainingData(host.source, host.source.space, plan, steps=300, batch_size=2)
 
-    report = check_adapter(adapter, workspace=tmp_path, dataset=lambda: None, draw=draw)
+    def draw(data, index):
+        return [data[index]["image"], data[index]["labels"]]
+
+    report = check_adapter(host, workspace=tmp_path, dataset=dataset, draw=draw)
     assert report.passed, report.failed
     assert {check.verdict for check in report.checks} == {"passed"}
 
@@ -44,13 +47,13 @@ def test_samples_have_to_fit_what_is_trained_on():
 
 def test_crops_are_of_the_sources_size_or_as_asked_for():
     source = ToySource(3)
-    assert training_space(source, SegmenterOptions()) == source.space
-    small = training_space(source, SegmenterOptions.read({"patch": "8"}))
+    assert training_space(source, None) == source.space
+    small = training_space(source, (8, 8, 8))
     assert (small.grid, small.size) == ("crop", (8, 8, 8))
     with pytest.raises(UsageFault, match="patch=8x8: 2 edges, expected 3"):
-        training_space(source, SegmenterOptions.read({"patch": "8,8"}))
-    with pytest.raises(UsageFault, match=r"patch=8: .*as a whole"):
-        training_space(Whole(3), SegmenterOptions.read({"patch": "8"}))
+        training_space(source, (8, 8))
+    with pytest.raises(UsageFault, match=r"patch=8x8x8: .*as a whole"):
+        training_space(Whole(3), (8, 8, 8))
 
 
 class Uncut(Whole):
@@ -59,8 +62,8 @@ class Uncut(Whole):
 
 def test_cases_of_any_shape_need_a_patch():
     with pytest.raises(UsageFault, match="--set patch=64"):
-        training_space(Uncut(3), SegmenterOptions())
-    assert training_space(Uncut(3), SegmenterOptions.read({"patch": "8"})).size == (8, 8, 8)
+        training_space(Uncut(3), None)
+    assert training_space(Uncut(3), (8, 8, 8)).size == (8, 8, 8)
 
 
 class NothingHeldOut(ToySource):
@@ -71,7 +74,7 @@ class NothingHeldOut(ToySource):
 
 def test_a_fold_without_held_out_cases_is_refused():
     with pytest.raises(UsageFault, match="holds no case out"):
-        SegmenterAdapter(NothingHeldOut(3)).validate()
+        SegmenterHost(NothingHeldOut(3)).validate()
 
 
 @pytest.mark.parametrize(
@@ -90,17 +93,13 @@ def test_settings_that_cannot_be_are_refused(settings, says, tmp_path):
     mix_config = MixConfig(None, Ratio(1, 0), device="cpu")
     output = {"output": str(tmp_path / "o")}
     with pytest.raises(UsageFault, match=says):
-        SegmenterAdapter(ToySource(3)).check(
-            TrainingRequest(mix_config, {**output, **settings}, [])
-        )
+        SegmenterHost(ToySource(3)).check(TrainingRequest(mix_config, {**output, **settings}, []))
     assert not (tmp_path / "o").exists()
 
 
 def test_it_has_no_command_line():
     with pytest.raises(UsageFault, match="no command line"):
-        SegmenterAdapter(ToySource(3)).check(
-            TrainingRequest(MixConfig(None, Ratio(1, 0)), {}, ["-x"])
-        )
+        SegmenterHost(ToySource(3)).check(TrainingRequest(MixConfig(None, Ratio(1, 0)), {}, ["-x"]))
 
 
 def test_two_hundred_epochs_are_counted_in_samples_of_the_real_cases():
@@ -119,12 +118,12 @@ def test_a_bank_of_samples_that_are_too_small_is_refused(bank_of):
     mix_config = MixConfig(None, Ratio(1, 1), bank=bank_of(SmallCrops(3)))
     says = r"samples have \(8, 16, 16\) voxels, expected at least \(16, 16, 16\)"
     with pytest.raises(UsageFault, match=says):
-        SegmenterAdapter(ToySource(3)).check(TrainingRequest(mix_config, {}, []))
+        SegmenterHost(ToySource(3)).check(TrainingRequest(mix_config, {}, []))
 
 
 def test_a_dry_run_says_what_would_be_trained(tmp_path):
     settings = {"output": str(tmp_path / "o"), "network": "pix2pix", "steps": "7", "device": "cpu"}
-    mix_config, adapter = MixConfig(None, Ratio(1, 0)), SegmenterAdapter(ToySource(3))
+    mix_config, adapter = MixConfig(None, Ratio(1, 0)), SegmenterHost(ToySource(3))
     told = adapter.planned(TrainingRequest(mix_config, settings, []))
     assert (told["network"], told["steps"]) == ("pix2pix", 7)
     assert told["trained_on"] == {"grid": "crop", "size": [16, 16, 16]}

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.core.schema import Case, Schema
+from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.nifti import VolumeSource
+from gansynth.hosts.held_out import evaluate_held_out
 from gansynth.metrics.segmentation.operating_point import OWN
 from gansynth.metrics.segmentation.regions import dice, read_regions, with_labels
 from gansynth.runtime.errors import DataFault
 from gansynth.sampling.run_source import open_source
 from gansynth_segmenter import inference
 from gansynth_segmenter.augmentation import AugmentationWarp, rotation
-from gansynth_segmenter.evaluation import evaluate_held_out, evaluate_pairs
-from gansynth_segmenter.inference import Segmenter
-from gansynth_segmenter.networks import UNetOptions, UNetSegmenter, probabilities
+from gansynth_segmenter.inference import Segmenter, evaluate_pairs
+from gansynth_segmenter.networks import UNetOptions, UNetSegmenter
 from gansynth_segmenter.options import SegmenterOptions
 
 SCHEMA = Schema(("T1",), {"background": 0, "oedema": 1, "core": 2}, (1.0, 1.0, 1.0))
@@ -73,12 +73,11 @@ def thresholding(monkeypatch):
 @pytest.mark.parametrize("shape", [(20, 13, 8), (5, 8, 30), (8, 8, 8)])
 def test_windows_give_every_voxel_its_own_label(thresholding, shape):
     segmenter, seen = thresholding(Space("crop", (8, 8, 8), pad_label=0))
-    case = Case("case", "case", np.ones((1, *shape), np.float32))
-    weighed = segmenter.by_windows(case, lambda part: probabilities(segmenter.generator, part))
-    np.testing.assert_allclose(weighed.sum(axis=0), 1, rtol=1e-5)
     truth = np.random.default_rng(0).integers(0, 3, shape).astype(np.int16)
-    labels, levels = segmenter.predict_levels(truth[None].astype(np.float32))
-    np.testing.assert_array_equal([labels, levels > OWN], [truth, truth > 0])
+    scores = segmenter.scores(truth[None].astype(np.float32))
+    np.testing.assert_allclose(scores.sum(axis=0), 1, rtol=1e-5)
+    np.testing.assert_array_equal(segmenter.likeliest(scores), truth)
+    np.testing.assert_array_equal(segmenter.levels(scores) > OWN, truth > 0)
     assert {batch[2:] for batch in seen} == {(8, 8, 8)}
 
 
@@ -98,8 +97,7 @@ def test_a_whole_case_comes_back_to_its_own_grid(thresholding, frame, shape):
         for c, f, n in zip(corner, fine.shape, shape, strict=True)
     )
     truth[inner] = fine[part]
-    labels, levels = segmenter.predict_levels(truth[None].astype(np.float32))
-    np.testing.assert_array_equal([labels, levels > OWN], [truth, truth > 0])
+    np.testing.assert_array_equal(segmenter.predict(truth[None].astype(np.float32)), truth)
     assert seen[-1] == (1, 1, 4, 6, 4)
 
 
@@ -156,7 +154,7 @@ def test_label_maps_are_written_on_the_grid_of_the_cases_file(
     source = open_source(SourceRequest("nifti", str(volumes), fold="0", read=read))
     assert isinstance(source, VolumeSource)
     halving = changing(thresholding, replace(source.space, size=(8, 8, 8)), lambda x: x / 2)
-    found = evaluate_held_out(halving, source, tmp_path / "out")
+    found = evaluate_held_out(source, REGIONS, lambda x: [halving.predict(x)], tmp_path / "out")
     (case,) = source.held_out_ids
     assert found["predictions"] == {case: f"{case}.nii.gz"}
     written: Any = nib.load(tmp_path / "out" / f"{case}.nii.gz")
@@ -170,7 +168,9 @@ def test_label_maps_are_written_on_the_grid_of_the_cases_file(
 
 
 @pytest.mark.parametrize(("ignore", "expected"), [(2, True), (None, False)])
-def test_voxels_without_a_known_truth_do_not_count(thresholding, volumes, ignore, expected):
+def test_voxels_without_a_known_truth_do_not_count(
+    thresholding, volumes, ignore, expected, monkeypatch
+):
     read = {**READ, "spacing": "native"}
     source = open_source(SourceRequest("nifti", str(volumes), fold="0", read=read))
     # Label 2 is taken for 1.
@@ -180,7 +180,8 @@ def test_voxels_without_a_known_truth_do_not_count(thresholding, volumes, ignore
         lambda x: np.minimum(x / 2, 1),
         replace(SCHEMA, ignore=ignore),
     )
-    found = evaluate_held_out(clipping, source, None)
+    monkeypatch.setattr(type(source), "schema", clipping.schema)
+    found = evaluate_held_out(source, REGIONS, lambda x: [clipping.predict(x)], None)
     assert (found["dice"]["1"] == 1) is expected
     assert found["predictions"] == {}
 

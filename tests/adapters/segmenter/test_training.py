@@ -16,13 +16,13 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.record import FILE as RECORD
+from gansynth.hosts.training_data import TrainingData
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth.runtime.signals import Interrupted
 from gansynth.testing import ToySource
 from gansynth_segmenter import judge, load_segmenter
 from gansynth_segmenter.augmentation import AugmentationWarp
 from gansynth_segmenter.inference import FILE
-from gansynth_segmenter.mixed import SegmenterBatches, TrainingCrops
 
 
 def session_of(output: Path, number: int = -1) -> dict[str, Any]:
@@ -81,46 +81,43 @@ def test_annealing_lowers_the_share(train, tmp_path):
 
 
 @pytest.fixture
-def batches(bank_of, tmp_path):
-    """Batches of three at 1:1: ``batches(warp, augment_synthetic=False)``."""
+def data_of(bank_of):
+    """Training data of batches of four at 1:1: ``data_of(augment, augment_synthetic=False)``."""
     source = ToySource(3)
     bank = bank_of(source)
 
-    def make(warp: Any = None, **changes: Any) -> SegmenterBatches:
+    def make(augment: Any = None, **changes: Any) -> TrainingData:
         plan: MixerConfig[str] = MixerConfig(bank, Ratio(1, 1), seed=3)
-        cutter = TrainingCrops(source, source.space)
-        kept = {"batch_size": 4, **changes}
-        return SegmenterBatches(cutter, plan, source.train_ids, warp=warp, **kept)
+        kept = {"steps": 8, "batch_size": 4, **changes}
+        return TrainingData(source, source.space, plan, augment=augment, **kept)
 
     return make
 
 
-def test_a_batch_depends_on_seed_and_step_alone(batches):
-    from gansynth.core.generator import Stage
-
-    first, again = batches(), batches()
-    for step in (5, 2):
-        whole = first(step, Stage(), range(4))
-        parts = [again(step, Stage(), numbers) for numbers in (range(2, 4), range(2))]
-        np.testing.assert_array_equal(whole.image[2:], parts[0].image)
-        np.testing.assert_array_equal(whole.labels[:2], parts[1].labels)
-    other = first(3, Stage(), range(4))
-    assert not np.array_equal(whole.image, other.image)
+def test_an_item_depends_on_seed_and_place_alone(data_of):
+    first, again = data_of(), data_of()
+    items = {place: first[place] for place in (20, 21, 22, 23, 8)}
+    for place in (8, 23, 20):
+        other = again[place]
+        np.testing.assert_array_equal(items[place]["image"], other["image"])
+        np.testing.assert_array_equal(items[place]["labels"], other["labels"])
+    assert not np.array_equal(items[20]["image"], first[12]["image"])
+    with pytest.raises(IndexError, match="item 32 of 32"):
+        first[len(first)]
 
 
 @pytest.mark.parametrize("everything", [True, False])
-def test_samples_are_moved_as_well_unless_told_not_to(batches, everything):
-    from gansynth.core.generator import Stage
-
+def test_samples_are_moved_as_well_unless_told_not_to(data_of, everything):
     moved: list[float] = []
 
     def warp(image, labels, rng):
         moved.append(float(image.max()))
         return image, labels
 
-    batch = batches(warp, augment_synthetic=everything)(0, Stage(), range(4))
-    synthetic = int((batch.image.amax((1, 2, 3, 4)) >= 100).sum())
-    assert synthetic == 2
+    data = data_of(warp, augment_synthetic=everything)
+    items = [data[place] for place in range(4)]
+    assert [item["synthetic"] for item in items] == [item["image"].max() >= 100 for item in items]
+    assert sum(item["synthetic"] for item in items) == 2
     assert len(moved) == (4 if everything else 2)
     assert sum(value >= 100 for value in moved) == (2 if everything else 0)
 
@@ -203,14 +200,14 @@ def test_two_axes_work_the_same(train):
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send this process SIGTERM while a batch is read."""
-    call = SegmenterBatches.__call__
+    read = TrainingData.__getitem__
 
-    def stopping(self: Any, index: int, *rest: Any) -> Any:
-        if index == step:
+    def stopping(self: Any, index: int) -> Any:
+        if index == step * self.batch_size:
             os.kill(os.getpid(), signal.SIGTERM)
-        return call(self, index, *rest)
+        return read(self, index)
 
-    monkeypatch.setattr(SegmenterBatches, "__call__", stopping)
+    monkeypatch.setattr(TrainingData, "__getitem__", stopping)
 
 
 @pytest.mark.fault(30)

@@ -11,6 +11,7 @@ from gansynth.core.adapter import MixConfig
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.ratio import Ratio
 from gansynth.core.source import CaseHeader, SourceRequest
+from gansynth.hosts.held_out import LEVELS, METRICS, PREDICTIONS, evaluate_held_out
 from gansynth.hosts.record import FILE
 from gansynth.metrics.segmentation import evaluate
 from gansynth.metrics.segmentation.operating_point import OWN, at_thresholds
@@ -21,7 +22,7 @@ from gansynth.testing import ToySource
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.source import open_deepmedic
-from gansynth_segmenter.adapter import SegmenterAdapter
+from gansynth_segmenter.host import SegmenterHost
 from tests.conftest import save_nifti
 from tests.deepmedic_sets import Toy, toy_deepmedic
 from tests.flat_sets import FLAT, SHAPE, pictures, slices
@@ -133,20 +134,14 @@ def volumes(tmp_path) -> Callable[..., SourceRequest]:
 
 def segmented(request: SourceRequest, output: Path, *, keep: bool = True) -> Any:
     """An adapter whose training has predicted each held-out case as ``load`` has it, and that."""
-    from gansynth_segmenter.evaluation import LEVELS, PREDICTIONS, evaluate_held_out
-    from gansynth_segmenter.record import METRICS
-
     source = open_source(request)
     truth: Any = iter([source.load(case).labels for case in source.held_out_ids])
-    maps = ((labels, np.int16(18) * (labels > 0)) for labels in truth)
-    sure: Any = SimpleNamespace(
-        predict_levels=lambda image: next(maps), schema=source.schema, regions=ONE
-    )
+    maps: Any = ((labels, np.int16(18) * (labels > 0)) for labels in truth)
     folder = output / PREDICTIONS if keep else None
-    found = evaluate_held_out(sure, source, folder, levels=output / LEVELS)
+    found = evaluate_held_out(source, ONE, lambda image: next(maps), folder, levels=output / LEVELS)
     output.mkdir(exist_ok=True)
     write_json_atomic(output / METRICS, found)
-    adapter = SegmenterAdapter(source)
+    adapter = SegmenterHost(source)
     judged: Any = adapter.judged(output)
     assert set(judged) == set(source.held_out_ids)
     for one in judged.values():  # levels are on the grid of the label maps
@@ -163,8 +158,8 @@ def test_a_segmenter_predicts_on_the_grid_of_the_files(volumes, tmp_path):
 def test_a_segmenter_that_kept_nothing_or_of_no_files_is_refused(volumes, tmp_path):
     with pytest.raises(UsageFault, match="label maps are not saved, expected --set save_pred"):
         segmented(volumes(), tmp_path / "out", keep=False)
-    with pytest.raises(UsageFault, match=r"have no files.*Only the segmenter's own metrics.json"):
-        SegmenterAdapter(ToySource(3)).judged(tmp_path / "out")
+    with pytest.raises(UsageFault, match=r"have no files.*Only its own metrics.json"):
+        SegmenterHost(ToySource(3)).judged(tmp_path / "out")
     with pytest.raises(UsageFault, match="--read between=2"):
         segmented(volumes(between="2"), tmp_path / "drawn")
 
@@ -213,14 +208,14 @@ def test_a_label_map_of_other_pixels_or_numbers_is_refused(tmp_path, array, says
 
 
 def test_what_could_not_be_measured_is_refused_before_a_training(volumes):
-    SegmenterAdapter(open_source(volumes())).check_judged({})
+    SegmenterHost(open_source(volumes())).check_judged({})
     for source, settings, says in (
         (ToySource(3), {}, "have no files of their own"),
         (open_source(volumes(between="2")), {}, "--read between=2"),
         (open_source(volumes()), {"save_predictions": "no"}, "label maps are not saved"),
     ):
         with pytest.raises(UsageFault, match=says):
-            SegmenterAdapter(source).check_judged(settings)
+            SegmenterHost(source).check_judged(settings)
 
 
 @pytest.fixture(scope="module")

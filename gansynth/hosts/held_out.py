@@ -1,11 +1,11 @@
-"""Evaluation of a segmenter on the real held-out cases, and its prediction files."""
+"""Evaluation of a host on the real held-out cases, and its prediction files."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,22 +15,21 @@ from gansynth.core.source import CaseSource
 from gansynth.data.case_writer import write_prediction
 from gansynth.data.pairs import whole_labels
 from gansynth.data.picture_files import read_picture
-from gansynth.metrics.segmentation.evaluation import RULE, evaluate
+from gansynth.metrics.segmentation.evaluation import evaluate
 from gansynth.metrics.segmentation.predictions import of_slices, of_volumes, with_levels
+from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti
-from gansynth_segmenter.record import METRICS
 
-if TYPE_CHECKING:
-    from gansynth_segmenter.inference import Segmenter
-
+METRICS = "metrics.json"
 PREDICTIONS, LEVELS = "predictions", "levels"
 WAY_OUT = "train it again, to its end"
 
 
 def evaluate_held_out(
-    segmenter: Segmenter,
     source: CaseSource,
+    regions: Regions,
+    predict: Callable[[FloatArray], Sequence[LabelArray]],
     folder: Path | None,
     say: Callable[[str], None] = lambda line: None,
     *,
@@ -39,15 +38,18 @@ def evaluate_held_out(
     """Predict every real held-out case, and compare it with its label map if there is one.
 
     Args:
+        regions: for Dice and HD95.
+        predict: image of a case as ``source.load`` has it -> labels int16 of its shape, and if
+            ``levels`` are asked for, those of the foreground: see ``levels_of``.
         folder: for label maps; None to write none.
-        levels: for levels of the foreground, see ``levels_of``; None to write none.
+        levels: for levels; None to write none.
 
     Returns:
         The document of ``Evaluation.document``, with ``predictions`` (case -> file, or None if none
         was written) and ``without_labels``.
 
     Raises:
-        DataFault: a case cannot be read.
+        DataFault: a case cannot be read, or a prediction has another shape.
         EnvironmentFault: the disk refuses.
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -57,11 +59,14 @@ def evaluate_held_out(
         bare: list[str] = []
         for number, case_id in enumerate(source.held_out_ids):
             case = source.load(case_id)
-            if levels is None:
-                labels = segmenter.predict(case.image)
-            else:
-                labels, above = segmenter.predict_levels(case.image)
-                write_prediction(source, case_id, above, levels, encode=False)
+            labels, *above = predict(case.image)
+            if labels.shape != case.image.shape[1:]:
+                raise DataFault(
+                    f"case {case_id!r}: the prediction has shape {labels.shape}, expected "
+                    f"{case.image.shape[1:]}, as the image"
+                )
+            if levels is not None:
+                write_prediction(source, case_id, above[0], levels, encode=False)
             file = write_prediction(source, case_id, labels, home)
             written[case_id] = None if file is None else file.relative_to(home).as_posix()
             if case.labels is None:
@@ -74,9 +79,7 @@ def evaluate_held_out(
                 predictions[case_id] = _kept(source, case_id, place)
         if folder is not None and None in written.values():
             say(f"{source.name}: its cases have no files, so their label maps are not written")
-        document = evaluate(
-            predictions, segmenter.regions, ignore=segmenter.schema.ignore
-        ).document()
+        document = evaluate(predictions, regions, ignore=source.schema.ignore).document()
     return {
         **document,
         "predictions": written if folder is not None else {},
@@ -95,46 +98,25 @@ def _kept(source: CaseSource, case_id: str, place: Path) -> Prediction:
     return Prediction(source.header(case_id).subject, None, read, source.unit)
 
 
-def evaluate_pairs(
-    segmenter: Segmenter, pairs: Iterable[tuple[FloatArray, LabelArray]]
-) -> dict[str, Any]:
-    """See ``gansynth_segmenter.judge``."""
-    predictions: dict[str, Prediction] = {}
-    for number, (image, labels) in enumerate(pairs):
-        if labels.shape != image.shape[1:]:
-            raise DataFault(
-                f"pair {number}: labels have shape {labels.shape}, image {image.shape[1:]}, "
-                "expected equal"
-            )
-        maps = LabelMaps(segmenter.predict(image), labels, segmenter.schema.spacing)
-        predictions[str(number)] = Prediction(str(number), None, lambda maps=maps: maps)  # type: ignore[misc]
-    document = evaluate(predictions, segmenter.regions, ignore=segmenter.schema.ignore).document()
-    return {
-        **{key: document[key] for key in ("dice", "hd95", "regions")},
-        "per_case": list(document["per_case"].values()),
-        "rule": RULE,
-    }
-
-
 def refuse_unmeasurable(source: CaseSource, *, saved: bool) -> None:
     """Reject cases whose label maps could not be measured after a training."""
     files = source.files(source.held_out_ids[0]) if source.held_out_ids else None
     if files is None or files.shape is None:
         raise UsageFault(
             f"{source.name}: its cases have no files of their own, expected volumes or pictures: "
-            f"nifti:, msd:, nnunet-raw:, pictures:, slices:. Only the segmenter's own {METRICS} "
+            f"nifti:, msd:, nnunet-raw:, pictures:, slices:. Only its own {METRICS} "
             "is written"
         )
     if not files.own_labels:
         raise UsageFault(
             f"--read between={source.request.read['between']}: label maps differ from those of the "
-            f"files, expected files with every slice. Only the segmenter's own {METRICS} is "
+            f"files, expected files with every slice. Only its own {METRICS} is "
             "written"
         )
     if not saved:
         raise UsageFault(
             f"{source.name}: label maps are not saved, expected --set save_predictions=yes. Only "
-            f"the segmenter's own {METRICS} is written"
+            f"its own {METRICS} is written"
         )
 
 

@@ -1,0 +1,171 @@
+"""The papers' segmenters as a target framework for gansynth's own volume sources."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.hosts.host import Host, Job
+from gansynth.hosts.training_data import Pair, padding_values
+from gansynth.runtime.child import WARNING
+from gansynth.runtime.progress import ProgressTask
+from gansynth_segmenter.options import AUGMENTATION, SegmenterOptions
+
+if TYPE_CHECKING:
+    from gansynth.core.generator import Batch, Stage
+    from gansynth_segmenter.augmentation import AugmentationWarp
+    from gansynth_segmenter.inference import Segmenter
+
+_LOOP = ("batch_size", "precision", "decay", "checkpoint_every", "log_every")
+"""Options that are passed on to the loop."""
+
+
+class SegmenterHost(Host):
+    """A U-Net or a pix2pix, trained on the cases of one source and fold."""
+
+    name: ClassVar[str] = "segmenter"
+    Options = SegmenterOptions
+    may_change = ("log_every", "epochs")
+    augmentation = AUGMENTATION
+    stronger: ClassVar[Mapping[str, str]] = {"rotate": "30", "shift": "0.1", "elastic": "3"}
+    """Still wider deformations would fold label maps."""
+    options: SegmenterOptions
+    _trained: Segmenter | None = None
+
+    @property
+    def patch(self) -> tuple[int, ...] | None:
+        """The option ``patch``."""
+        return self.options.patch_of(self.schema.ndim)
+
+    @property
+    def length(self) -> tuple[int, int]:
+        """The options ``steps`` or ``epochs``, and ``batch_size``."""
+        return self.options.steps_for(len(self.source.train_ids)), self.options.batch_size
+
+    @property
+    def foreground(self) -> float:
+        """The option ``foreground``."""
+        return self.options.foreground
+
+    def check_options(self) -> None:
+        """Reject a precision that the device lacks."""
+        from gansynth.runtime.devices import pick_device, resolve
+
+        resolve(self.options.precision, pick_device(self.options.device))
+
+    def describe_training(self) -> Mapping[str, Any]:
+        """Name the network."""
+        return {"network": self.options.network}
+
+    def steps_done(self, folder: Path) -> int:
+        """Return the step of the newest checkpoint of the loop."""
+        from gansynth.training import checkpoint
+
+        newest = checkpoint.latest(folder / "checkpoints")
+        return 0 if newest is None else int(newest.state["step"])
+
+    def augment(self, image: FloatArray, labels: LabelArray, rng: np.random.Generator) -> Pair:
+        """Warp an item as the options say."""
+        return (image, labels) if self._warp is None else self._warp(image, labels, rng)
+
+    @functools.cached_property
+    def _warp(self) -> AugmentationWarp | None:
+        from gansynth_segmenter.augmentation import AugmentationWarp
+
+        schema = self.space.generator_schema(self.schema)
+        fill = padding_values(self.space, len(schema.channels))
+        return AugmentationWarp.of(self.options, schema.spacing, fill, self.space.pad_label)
+
+    def train(self, job: Job) -> None:
+        """Train by the loop of ``gansynth fit``."""
+        from gansynth.runtime.devices import seeded
+        from gansynth.training.checkpoint_manager import TrainingCallbacks
+        from gansynth.training.loop import FitOptions, train
+        from gansynth_segmenter.inference import Segmenter, describe, remember
+        from gansynth_segmenter.networks import build
+
+        options = self.options
+        with seeded(job.seed):
+            generator = build(options, job.schema, job.space.size)
+        self._trained = Segmenter(generator, self.schema, job.space, job.regions, options)
+        document = {**describe(self._trained), "trained_on": list(self.source.train_ids)}
+        count = sum(p.numel() for p in generator.nets["generator"].parameters())
+        job.say(
+            f"{options.network} of {count} parameters on {job.device}; steps {job.first} to "
+            f"{job.steps} of {job.batch_size} samples of {' x '.join(map(str, job.space.size))} "
+            "voxels"
+        )
+
+        def checkpointed(path: Path, step: int) -> None:
+            remember(job.folder, document, path, step)
+            job.checkpoint(step)
+
+        loop = FitOptions(
+            steps=job.steps,
+            **{key: getattr(options, key) for key in _LOOP},
+            seed=job.seed,
+            diversity=0,
+        )
+        train(
+            generator,
+            functools.partial(batch_of, job),
+            loop,
+            rate=lambda step: loop.rate(job.schedule.restarted(step, job.steps)),
+            device=job.device,
+            folder=job.folder,
+            resume=job.first > 0,
+            callbacks=TrainingCallbacks(checkpointed, reporter=_StepListener(job), stop=job.stop),
+        )
+
+    def predict(self, image: FloatArray, folder: Path) -> LabelArray:
+        """Return the likeliest labels."""
+        segmenter = self._segmenter(folder)
+        return segmenter.likeliest(segmenter.scores(image))
+
+    def predict_levels(self, image: FloatArray, folder: Path) -> tuple[LabelArray, LabelArray]:
+        """Return the likeliest labels, and levels of the foreground."""
+        segmenter = self._segmenter(folder)
+        scores = segmenter.scores(image)
+        return segmenter.likeliest(scores), segmenter.levels(scores)
+
+    def _segmenter(self, folder: Path) -> Segmenter:
+        from gansynth_segmenter.inference import load
+
+        if self._trained is None:
+            self._trained = load(folder, self.options.device)
+        return self._trained
+
+
+def batch_of(job: Job, step: int, stage: Stage, which: range) -> Batch:
+    """Return samples of one step on the CPU: image (B, C, D, H, W), labels (B, D, H, W)."""
+    import torch
+
+    from gansynth.core.generator import Batch
+
+    items = [job.data[step * job.batch_size + number] for number in which]
+    image = torch.from_numpy(np.stack([item["image"] for item in items]))
+    labels = torch.from_numpy(np.stack([item["labels"] for item in items]).astype(np.int64))
+    return Batch(image, labels)
+
+
+class _StepListener:
+    """Passes the loop's steps and warnings on to the job."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self.say = job, job.say
+
+    def warn(self, text: str) -> None:
+        self.say(f"{WARNING}{text}")
+
+    @contextmanager
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
+        yield self
+
+    def advance(self, n: float = 1, **figures: Any) -> None:
+        self._job.step(**figures)
