@@ -42,19 +42,6 @@ def test_an_unmodified_nnunet_trains_with_samples_drawn_on_the_fly(
 
 
 def test_the_nnunet_adapter_keeps_its_contract(toy_nnunet, tmp_path):
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-
-    from gansynth_nnunet.mixed import MixedNnunetDataset
-
     source: Any = open_source(toy_nnunet.request())
-    adapter: Any = installed().adapter("nnunet")(source)
-
-    def dataset(plan):
-        real = nnUNetDatasetBlosc2(str(source.folder), list(source.train_ids))
-        return MixedNnunetDataset(real, plan, 2, len(adapter.schema.channels), adapter.keys)
-
-    def draw(data, slot):
-        image, labels, _, _ = data.load_case(data.identifiers[slot % len(data.identifiers)])
-        return image[:], labels[:]
-
-    check_adapter(adapter, workspace=tmp_path, dataset=dataset, draw=draw).raise_if_failed()
+    adapter = installed().adapter("nnunet")(source)
+    check_adapter(adapter, workspace=tmp_path).raise_if_failed()

@@ -61,7 +61,6 @@ class DeepMedicAdapter(Adapter):
     length_option: ClassVar[str] = "epochs"
     Options = DeepMedicSettings
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
-    exact_over: ClassVar[Literal["batch", "epoch"]] = "epoch"
     exports: ClassVar[Literal["nothing", "name", "folder"]] = "folder"
     rewrites_real: ClassVar[bool] = True
 

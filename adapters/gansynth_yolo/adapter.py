@@ -58,7 +58,6 @@ class YoloAdapter(Adapter):
     Options = YoloSettings
     needs: ClassVar[Literal["labels", "boxes"]] = "boxes"
     any_size: ClassVar[bool] = True
-    exact_over: ClassVar[Literal["batch", "epoch"]] = "epoch"
     exports: ClassVar[Literal["nothing", "name", "folder"]] = "folder"
 
     def __init__(self, source: CaseSource) -> None:

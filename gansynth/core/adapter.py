@@ -80,9 +80,6 @@ class Adapter(ABC):
     any_size: ClassVar[bool] = False
     """Whether samples may be generated in a size other than that of the source's cases. Then the
     host's record holds no size, and ``bring`` receives such samples."""
-    exact_over: ClassVar[Literal["batch", "epoch"]] = "batch"
-    """Unit within which a constant ratio is exact, up to whole samples: a batch of the host, or
-    one pass over its training set, whose slots are then fixed in advance."""
     exports: ClassVar[Literal["nothing", "name", "folder"]] = "nothing"
     """How exported data sets are addressed: by a name in the host's own folders, or by a folder
     that the user gives. Hosts that address by name have no folders."""

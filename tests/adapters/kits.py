@@ -27,6 +27,7 @@ from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.hosts.record import DRAWS, FILE
+from gansynth.hosts.training_data import TrainingData
 from gansynth.runtime import processes
 from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.run_source import open_source
@@ -91,6 +92,10 @@ class Kit:
 
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         """What is synthetic of each batch, or epoch, as the host's own loader makes it."""
+        raise NotImplementedError
+
+    def slots(self, plan: MixerConfig[Any]) -> Callable[[int], Sequence[Any]]:
+        """Arrays of a place of the host's training data, the image first; batches of two."""
         raise NotImplementedError
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
@@ -291,20 +296,33 @@ class NnunetKit(Kit):
         held_out = open_source(replace(self.request, fold="1")).held_out_ids
         return (*self.where, "--fold", "1"), ["leakage", "fold 0", *held_out, "--fold"]
 
-    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
-        from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+    def mixed(self, plan: MixerConfig[Any], batch_size: int) -> Any:
         from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
         from gansynth_nnunet.mixed import MixedNnunetDataset
 
         adapter: Any = self.adapter()
-        host = adapter.host
+        real = nnUNetDatasetBlosc2(str(adapter.host.folder), list(adapter.host.train_ids))
+        channels = len(adapter.schema.channels)
+        return MixedNnunetDataset(real, plan, batch_size, channels, adapter.keys)
+
+    def slots(self, plan: MixerConfig[Any]) -> Callable[[int], Sequence[Any]]:
+        data = self.mixed(plan, 2)
+
+        def read(place: int) -> Sequence[Any]:
+            image, labels, _, _ = data.load_case(data.identifiers[place % len(data.identifiers)])
+            return image[:], labels[:]
+
+        return read
+
+    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
+        from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        host: Any = self.adapter().source
         manager = PlansManager(host.plans.doc).get_label_manager(host.dataset_json)
-        real = nnUNetDatasetBlosc2(str(host.folder), list(host.train_ids))
-        mixed = MixedNnunetDataset(real, plan, 3, len(adapter.schema.channels), adapter.keys)
         patch = tuple(host.patch_size)
-        loader = nnUNetDataLoader(mixed, 3, patch, patch, manager, 0.33)
+        loader = nnUNetDataLoader(self.mixed(plan, 3), 3, patch, patch, manager, 0.33)
         for _ in range(count):
             yield [lit(image) for image in loader.generate_train_batch()["data"]]
 
@@ -355,13 +373,25 @@ class DeepMedicKit(Kit):
         says = ["deepmedic:other", "not the one the run was fitted on"]
         return ("--data", f"deepmedic:{other.train}"), says
 
-    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
+    def mixed(self, plan: MixerConfig[Any]) -> Any:
         from gansynth_deepmedic.layout import volume
         from gansynth_deepmedic.subepochs import DrawnCases
 
         adapter: Any = self.adapter()
         cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
-        mixed = DrawnCases(plan, cases, volume)
+        return DrawnCases(plan, cases, volume)
+
+    def slots(self, plan: MixerConfig[Any]) -> Callable[[int], Sequence[Any]]:
+        data = self.mixed(plan)
+
+        def read(place: int) -> Sequence[Any]:
+            loaded = data[place % len(data)]
+            return loaded.image, loaded.labels
+
+        return read
+
+    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
+        mixed = self.mixed(plan)
         for _ in range(count):
             yield [lit(mixed[place].image) for place in range(len(mixed))]
 
@@ -394,9 +424,12 @@ class SegmenterKit(DeepMedicKit):
         short = (f"steps={2 * epochs}", "checkpoint_every=2", "batch_size=2", "width=4", "levels=2")
         return tuple(f"--set={one}" for one in (*short, "device=cpu", "precision=fp32"))
 
-    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
-        from gansynth.hosts.training_data import TrainingData
+    def slots(self, plan: MixerConfig[Any]) -> Callable[[int], Sequence[Any]]:
+        source = self.adapter().source
+        data = TrainingData(source, source.space, plan, steps=20, batch_size=2)
+        return lambda place: [data[place]["image"], data[place]["labels"]]
 
+    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         source = self.adapter().source
         data = TrainingData(source, source.space, plan, steps=count, batch_size=3)
         for step in range(count):
@@ -462,11 +495,24 @@ class YoloKit(Kit):
         other = toy_yolo(self.folder / "other", seed=1)
         return ("--data", f"yolo:{other}"), ["yolo:other", "not the one the run was fitted on"]
 
-    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
+    def mixed(self, plan: MixerConfig[Any]) -> Any:
         from gansynth_yolo.mixed import EpochSlots
 
         adapter: Any = self.adapter()
-        slots = EpochSlots(plan, 16, adapter.host.file.channels)
+        return EpochSlots(plan, 16, adapter.host.file.channels)
+
+    def slots(self, plan: MixerConfig[Any]) -> Callable[[int], Sequence[Any]]:
+        data = self.mixed(plan)
+
+        def read(place: int) -> Sequence[Any]:
+            drawn = data.primary(place % len(data))
+            arrays = (drawn.image, drawn.boxes, drawn.labels)
+            return [array for array in arrays if array is not None]
+
+        return read
+
+    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
+        slots = self.mixed(plan)
         for _ in range(count):
             drawn = [slots.primary(place).image for place in range(len(slots))]
             yield [image is not None and image.min() == 255 for image in drawn]

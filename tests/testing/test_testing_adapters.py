@@ -1,37 +1,23 @@
 """The checks that every adapter must pass: an honest one passes, each wrong one fails by name."""
 # mypy: disallow-untyped-calls=False
 
+import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Adapter
-from gansynth.core.ratio import Ratio
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_mixing
-from gansynth.hosts.mixer import Mixer
+from gansynth.hosts.host import Host, TrainingOptions
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ConformanceReport, ToySource, check_adapter
 
 
-class Mixed:
-    def __init__(self, real, plan, batch_size):
-        self.real, self.mixer, self.batch_size = real, Mixer(plan), batch_size
-        self.reader = BankReader(plan.bank, rescan_seconds=0)
-
-    def __getitem__(self, index):
-        slot = self.mixer.slot(index, self.batch_size)
-        if slot.sample is not None:
-            return slot.sample.image, slot.sample.labels
-        return self.real[index % len(self.real)]
-
-
 class ToyAdapter(Adapter):
     name = "toy"
-    mixed: Any = Mixed
 
     @property
     def sample_size(self):
@@ -51,63 +37,18 @@ class ToyAdapter(Adapter):
 
 
 def report_of(folder, adapter=ToyAdapter, source=ToySource) -> ConformanceReport:
-    cases = [ToySource(2).load(i) for i in ToySource(2).train_ids]
-    return check_adapter(
-        adapter(source(2)),
-        workspace=folder,
-        dataset=lambda plan: adapter.mixed(
-            [(c.image.copy(), np.array(c.labels)) for c in cases], plan, 2
-        ),
-        draw=lambda data, slot: data[slot],
-    )
+    return check_adapter(adapter(source(2)), workspace=folder)
 
 
 def other(base: Any, **members: Any) -> Any:
     return type("Other", (base,), members)
 
 
-def mixing(**methods: Any) -> Any:
-    """An adapter whose data set differs in some methods."""
-    return other(ToyAdapter, mixed=other(Mixed, **methods))
-
-
-def by_other_batches(self, real, plan, batch_size):
-    """Right on average, but by batches of its own."""
-    Mixed.__init__(self, real, plan, batch_size + 1)
-
-
-def too_many(self, real, plan, batch_size):
-    Mixed.__init__(self, real, replace(plan, ratio=Ratio(0, 1)), batch_size)
-
-
-def raises_when_empty(self, index):
-    if self.reader.count() == 0:
-        raise RuntimeError("empty")
-    return Mixed.__getitem__(self, index)
-
-
-def raises_when_damaged(self, index):
-    self.reader.draw(np.random.default_rng(0))
-    return Mixed.__getitem__(self, index)
-
-
-def gives_views(self, index):
-    if not hasattr(self, "kept"):
-        self.kept = Mixed.__getitem__(self, index)
-    return self.kept
-
-
 def refuse(self):
     raise UsageFault("no such configuration")
 
 
-BANKS = {"data: empty bank", "data: vanished bank", "data: damaged bank"}
 WRONG = {
-    "other batches": (mixing(__init__=by_other_batches), {"data: ratio"}),
-    "too many": (mixing(__init__=too_many), {"data: ratio", *BANKS}),
-    "raises when empty": (mixing(__getitem__=raises_when_empty), BANKS - {"data: damaged bank"}),
-    "raises when damaged": (mixing(__getitem__=raises_when_damaged), {"data: damaged bank"}),
-    "gives views": (mixing(__getitem__=gives_views), {"data: copies", "data: ratio"}),
     "too small samples": (other(ToyAdapter, sample_size=(40, 40)), {"sample size"}),
     "lists for arrays": (
         other(ToyAdapter, finalise=lambda self, sample: {"volume": [1, 2]}),
@@ -169,8 +110,97 @@ def test_an_honest_adapter_passes_everything_and_makes_banks_in_the_workspace_on
     report = report_of(tmp_path)
     assert report.passed, report.failed
     assert {check.verdict for check in report.checks} == {"passed"}
-    banks = ("leak", "ratio", "empty", "damaged", "vanished", "copies")
-    assert {path.name for path in tmp_path.iterdir()} == {f"bank-{name}" for name in banks}
+    assert {path.name for path in tmp_path.iterdir()} == {"bank-leak"}
+
+
+class ToyOptions(TrainingOptions):
+    steps: int = 100
+
+
+class ToyHost(Host):
+    """Its only weight is the mean of all that it has seen."""
+
+    name = "toy"
+    Options = ToyOptions
+    patch = (12, 12)
+
+    @property
+    def length(self):
+        return self.options.steps, 2
+
+    def weight(self, job, step, before):
+        items = [job.data[place] for place in (2 * step, 2 * step + 1)]
+        return before + float(np.mean([item["image"] for item in items]))
+
+    def resumed(self, folder):
+        saved = self.checkpoint(folder)
+        return 0.0 if saved is None else float(saved.read_text())
+
+    def train(self, job):
+        weight = self.resumed(job.folder)
+        for step in range(job.first, job.steps):
+            weight = self.weight(job, step, weight)
+            job.step(loss=weight)
+            self.save(job, step + 1, weight)
+
+    def save(self, job, step, weight):
+        job.checkpoint(step, lambda path: path.write_text(repr(weight)))
+
+    def predict(self, image, folder):
+        self.resumed(folder)
+        return (image[0] > 50).astype(np.int16)
+
+
+HOST_CHECKS = ("trains", "predicts", "resumes")
+
+
+def test_an_honest_host_passes_everything(tmp_path):
+    report = report_of(tmp_path, ToyHost)
+    assert report.passed, report.failed
+    assert {check.verdict for check in report.checks} == {"passed"}
+    assert {*HOST_CHECKS} < {check.name for check in report.checks}
+
+
+class Forgets(ToyHost):
+    def train(self, job):
+        if job.first:
+            self.checkpoint(job.folder).write_text("0")
+        super().train(job)
+
+
+def seconds(self, job, step, before):
+    return ToyHost.weight(self, job, step, before) + time.time()
+
+
+def one_item(self, job, step, before):
+    return before + float(job.data[step]["image"].mean())
+
+
+def by_itself(self, job, step, weight):
+    if step == job.steps:
+        job.checkpoint(step, lambda path: path.write_text(repr(weight)))
+
+
+WRONG_HOSTS = {
+    "longer": (other(ToyHost, length=(9, 2)), "trains", "a training of 9 steps"),
+    "half of the items": (other(ToyHost, weight=one_item), "trains", "of 4 items are synthetic"),
+    "never saves": (other(ToyHost, save=lambda *_: None), "trains", "checkpoint is of step 0"),
+    "other labels": (
+        other(ToyHost, predict=lambda self, image, folder: np.full(image.shape[1:], 7, np.int16)),
+        "predicts",
+        "labels [7]",
+    ),
+    "saves in the end": (other(ToyHost, save=by_itself), "resumes", "a checkpoint of step 0"),
+    "clock": (other(ToyHost, weight=seconds), "resumes", "weights differ"),
+    "forgets": (Forgets, "resumes", "weights differ"),
+}
+
+
+@pytest.mark.parametrize(("host", "name", "says"), WRONG_HOSTS.values(), ids=WRONG_HOSTS)
+def test_a_wrong_host_fails_the_check_that_is_meant_for_it(host, name, says, tmp_path):
+    (failed,) = report_of(tmp_path, host).failed
+    assert failed.name == name
+    assert says in failed.message
 
 
 def test_a_window_may_clip_and_still_comes_back(tmp_path):

@@ -1,0 +1,88 @@
+"""A U-Net of MONAI as a host: ``gansynth augment --target monai``."""
+
+from pydantic import Field
+
+from gansynth import Host, TrainingOptions, hookimpl
+
+gansynth_api = 2
+
+
+class MonaiOptions(TrainingOptions):
+    """Settings of ``--target monai``."""
+
+    steps: int = Field(1000, ge=1, description="optimiser steps")
+    batch_size: int = Field(2, ge=1, description="samples of a step")
+    patch: int | None = Field(None, ge=16, description="edge of training crops in voxels")
+    width: int = Field(16, ge=4, description="features at the finest level")
+    learning_rate: float = Field(1e-3, gt=0, description="AdamW's")
+    noise: float = Field(0.1, ge=0, description="augmentation: deviation of Gaussian noise")
+
+
+class MonaiHost(Host):
+    """MONAI's UNet, DiceCE loss, AdamW, and sliding windows."""
+
+    name = "monai"
+    Options = MonaiOptions
+    packages = ("torch", "monai")
+    augmentation = ("noise",)
+    stronger = {"noise": "0.3"}
+
+    @property
+    def patch(self):
+        return self.options.patch and (self.options.patch,) * self.schema.ndim
+
+    @property
+    def length(self):
+        return self.options.steps, self.options.batch_size
+
+    def augment(self, image, labels, rng):
+        return image + rng.normal(0, self.options.noise, image.shape).astype("f4"), labels
+
+    def network(self, device):
+        from monai.networks.nets import UNet
+
+        channels, classes = len(self.schema.channels), len(self.schema.label_values)
+        widths = [self.options.width * 2**level for level in range(4)]
+        return UNet(self.schema.ndim, channels, classes, widths, (2, 2, 2), num_res_units=1).to(device)
+
+    def train(self, job):
+        import torch
+        from monai.losses import DiceCELoss
+        from torch.utils.data import DataLoader
+
+        torch.manual_seed(job.seed)
+        net, loss_of = self.network(job.device), DiceCELoss(softmax=True, to_onehot_y=True)
+        optimizer = torch.optim.AdamW(net.parameters(), self.options.learning_rate)
+        if saved := self.checkpoint(job.folder):
+            state = torch.load(saved, job.device)
+            net.load_state_dict(state["net"])
+            optimizer.load_state_dict(state["optimizer"])
+        values = torch.tensor(self.schema.label_values)
+        loader = DataLoader(job.data, job.batch_size, sampler=job.places)
+        for step, batch in enumerate(loader, job.first + 1):
+            classes = torch.searchsorted(values, batch["labels"].long())[:, None]
+            loss = loss_of(net(batch["image"].to(job.device)), classes.to(job.device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            job.step(loss=loss.item())
+            state = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
+            job.checkpoint(step, lambda path, state=state: torch.save(state, path))
+
+    def predict(self, image, folder):
+        import numpy as np
+        import torch
+        from monai.inferers import sliding_window_inference
+
+        net = self.network("cpu").eval()
+        net.load_state_dict(torch.load(self.checkpoint(folder), "cpu")["net"])
+        with torch.no_grad():
+            batch = torch.from_numpy(image)[None]
+            scores = sliding_window_inference(batch, self.space.size, 4, net, overlap=0.5)
+        return np.array(self.schema.label_values, "i2")[scores[0].argmax(0).numpy()]
+
+
+@hookimpl
+def register_adapters(register):
+    """Register ``monai``."""
+    register("monai", lambda: MonaiHost)
