@@ -1,5 +1,7 @@
 """A U-Net of MONAI as a host: ``gansynth augment --target monai``."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from gansynth import Host, TrainingOptions, hookimpl
@@ -25,38 +27,47 @@ class MonaiHost(Host):
     Options = MonaiOptions
     packages = ("torch", "monai")
     augmentation = ("noise",)
-    stronger = {"noise": "0.3"}
+    stronger: ClassVar = {"noise": "0.3"}
 
     @property
     def patch(self):
+        """A cube, or the crops of the source."""
         return self.options.patch and (self.options.patch,) * self.schema.ndim
 
     @property
     def length(self):
+        """Steps, and samples of each."""
         return self.options.steps, self.options.batch_size
 
     def augment(self, image, labels, rng):
+        """Add noise."""
         return image + rng.normal(0, self.options.noise, image.shape).astype("f4"), labels
 
-    def network(self, device):
+    def network(self):
+        """Build the untrained network."""
         from monai.networks.nets import UNet
 
         channels, classes = len(self.schema.channels), len(self.schema.label_values)
         widths = [self.options.width * 2**level for level in range(4)]
-        return UNet(self.schema.ndim, channels, classes, widths, (2, 2, 2), num_res_units=1).to(device)
+        return UNet(self.schema.ndim, channels, classes, widths, (2, 2, 2), num_res_units=1)
 
     def train(self, job):
+        """Train from the newest checkpoint on."""
         import torch
         from monai.losses import DiceCELoss
         from torch.utils.data import DataLoader
 
         torch.manual_seed(job.seed)
-        net, loss_of = self.network(job.device), DiceCELoss(softmax=True, to_onehot_y=True)
+        net, loss_of = self.network().to(job.device), DiceCELoss(softmax=True, to_onehot_y=True)
         optimizer = torch.optim.AdamW(net.parameters(), self.options.learning_rate)
         if saved := self.checkpoint(job.folder):
             state = torch.load(saved, job.device)
             net.load_state_dict(state["net"])
             optimizer.load_state_dict(state["optimizer"])
+
+        def save(path):
+            torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, path)
+
         values = torch.tensor(self.schema.label_values)
         loader = DataLoader(job.data, job.batch_size, sampler=job.places)
         for step, batch in enumerate(loader, job.first + 1):
@@ -66,15 +77,15 @@ class MonaiHost(Host):
             loss.backward()
             optimizer.step()
             job.step(loss=loss.item())
-            state = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
-            job.checkpoint(step, lambda path, state=state: torch.save(state, path))
+            job.checkpoint(step, save)
 
     def predict(self, image, folder):
+        """Predict a whole case by sliding windows."""
         import numpy as np
         import torch
         from monai.inferers import sliding_window_inference
 
-        net = self.network("cpu").eval()
+        net = self.network().eval()
         net.load_state_dict(torch.load(self.checkpoint(folder), "cpu")["net"])
         with torch.no_grad():
             batch = torch.from_numpy(image)[None]

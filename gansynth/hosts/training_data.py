@@ -106,8 +106,8 @@ def on_own_grid(
     validate_arrays("image", image, None, schema)
     case, shape = Case("image", "image", np.asarray(image, np.float32)), image.shape[1:]
     if space.grid != "resample":
-        return list(predict(uncut(space).to_generator(case).image))
-    maps, back = predict(space.to_generator(case).image), replace(space, window=None)
+        return list(predict(np.array(uncut(space).to_generator(case).image)))
+    maps, back = predict(np.array(space.to_generator(case).image)), replace(space, window=None)
     nothing = np.zeros((1, *space.size), np.float32)
     found = []
     for labels in maps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,15 @@ from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
 STEPS = 4  # of the trainings of a ``Host``
 
 
-def check_adapter(adapter: Adapter, *, workspace: Path) -> ConformanceReport:
+def check_adapter(
+    adapter: Adapter, *, workspace: Path, settings: Mapping[str, str] | None = None
+) -> ConformanceReport:
     """Check an adapter that was opened on (small) real data of its host; nothing is raised.
 
     Args:
         adapter: opened on a source with at least one training case.
-        workspace: an empty folder for sample banks.
+        workspace: an empty folder for sample banks and trainings.
+        settings: of the trainings of a ``Host``, as after ``--set``.
     """
     report = ConformanceReport(adapter.name)
     trial = _AdapterTrial(adapter, workspace)
@@ -45,7 +49,7 @@ def check_adapter(adapter: Adapter, *, workspace: Path) -> ConformanceReport:
         return report
     report.run("refuses a leak", trial.leak)
     if isinstance(adapter, Host):
-        host = _HostTrial(adapter, trial)
+        host = _HostTrial(adapter, trial, settings or {})
         if report.run("trains", host.trains):
             report.run("predicts", host.predicts)
             report.run("resumes", host.resumes)
@@ -221,8 +225,8 @@ class _AdapterTrial:
 class _HostTrial:
     """Trainings of a few steps of a ``Host``, half of them on samples of a strict bank."""
 
-    def __init__(self, host: Host, trial: _AdapterTrial) -> None:
-        self.host, self.workspace = host, trial.workspace
+    def __init__(self, host: Host, trial: _AdapterTrial, settings: Mapping[str, str]) -> None:
+        self.host, self.workspace, self.settings = host, trial.workspace, settings
         self.bank = trial.bank("training", STEPS)
 
     def request(self, name: str) -> TrainingRequest:
@@ -231,8 +235,8 @@ class _HostTrial:
         )
         own = {"device": "cpu", "checkpoint_every": "2", "output": str(self.workspace / name)}
         mix, cases = (mix_config.ratio, mix_config.schedule), len(self.host.source.train_ids)
-        (lasting,) = self.host.lasting(STEPS, [mix], {}, cases)
-        return TrainingRequest(mix_config, {**own, **lasting}, ())
+        (lasting,) = self.host.lasting(STEPS, [mix], self.settings, cases)
+        return TrainingRequest(mix_config, {**self.settings, **own, **lasting}, ())
 
     def trains(self) -> None:
         request = self.request("whole")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -110,29 +111,40 @@ def list_plugins(load: bool, out: Output) -> None:
 )
 @with_output
 def check(name: str, settings: dict[str, str], steps: int, kind: str | None, out: Output) -> None:
-    """Check a registered generator, edit, filter or writer against its contract, on toy data.
+    """Check a generator, edit, filter, writer or host against its contract, on toy data.
 
-    --steps is for generators. An adapter is checked on data of its own framework, see
-    gansynth.testing.check_adapter.
+    --steps is for generators. A host that reads only data of its own framework is checked on them,
+    see gansynth.testing.check_adapter.
     """
     from gansynth.core.registry import installed
 
     registry = installed()
     kinds = ("generator", "edit", "filter", "writer", "adapter")
     kind = kind or next((k for k in kinds if name in registry.loaders[f"{k}s"]), "generator")
-    if kind == "adapter":
-        raise UsageFault(
-            f"plugins check {name!r}: an adapter is checked on its framework's data, from a test: "
-            "gansynth.testing.check_adapter(adapter, workspace=...)"
-        )
+    from gansynth.hosts.host import Host
     from gansynth.runtime.options import parse
-    from gansynth.testing import check_edit, check_filter, check_generator, check_writer
+    from gansynth.testing import (
+        ToySource,
+        check_adapter,
+        check_edit,
+        check_filter,
+        check_generator,
+        check_writer,
+    )
 
     cls = registry.load(f"{kind}s", name)
+    if kind == "adapter" and not issubclass(cls, Host):
+        raise UsageFault(
+            f"plugins check {name!r}: it is checked on its framework's data, from a test: "
+            "gansynth.testing.check_adapter(adapter, workspace=...)"
+        )
     refuse_unknown(settings, cls.Options.model_fields, of=name)
     options = parse(cls.Options, settings).model_dump()
-    out.reporter.say(f"checking {name} on toy cases in 3D and 2D")
-    if kind == "generator":
+    out.reporter.say(f"checking {name} on toy cases")
+    if kind == "adapter":
+        with TemporaryDirectory() as workspace:
+            report = check_adapter(cls(ToySource(3)), workspace=Path(workspace), settings=settings)
+    elif kind == "generator":
         report = check_generator(cls, options=options, steps=steps)
     else:
         checks = {"edit": check_edit, "filter": check_filter, "writer": check_writer}
@@ -155,7 +167,7 @@ def check(name: str, settings: dict[str, str], steps: int, kind: str | None, out
 @click.argument("name", metavar="NAME")
 @click.option(
     "--kind",
-    type=click.Choice(["generator", "edit", "filter", "metric", "source", "writer", "adapter"]),
+    type=click.Choice(["generator", "edit", "filter", "metric", "source", "writer", "host"]),
     default="generator",
     show_default=True,
     help="What the plugin offers.",

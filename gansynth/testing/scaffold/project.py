@@ -29,7 +29,6 @@ class PluginKind:
     thing: str  # class or function that the module defines
     summary: str  # one line
     try_it: str  # example command
-    extra_modules: tuple[str, ...] = ()  # further modules
 
 
 KINDS = {
@@ -75,13 +74,12 @@ KINDS = {
         "Writer {}: a format of samples on disk.",
         "gansynth sample RUN -n 8 --format {} -o samples/",
     ),
-    "adapter": PluginKind(
+    "host": PluginKind(
         "adapters",
-        "adapter",
-        "{}Adapter",
-        "Adapter {}: mixes samples into the training of a host.",
+        "host",
+        "{}Host",
+        "Host {}: trains on real cases with samples mixed in.",
         "gansynth augment --target {} --data example:2d --generator RUN --ratio 1:1",
-        extra_modules=("host",),
     ),
 }
 """Values of ``--kind``."""
@@ -130,10 +128,7 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",
         f"{package}/__init__.py": "init.py",
-        **{
-            f"{package}/{module}.py": f"{module}.py"
-            for module in (template_kind.module, *template_kind.extra_modules)
-        },
+        f"{package}/{template_kind.module}.py": f"{template_kind.module}.py",
         f"{package}/py.typed": None,
         f"tests/test_{name}.py": f"test_{kind}.py",
     }

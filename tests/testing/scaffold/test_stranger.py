@@ -21,34 +21,30 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 import gansynth
-from gansynth.core.adapter import MixConfig
 from gansynth.core.edit import EditContext
 from gansynth.core.hookspecs import API_VERSION
-from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.mix_config import MixerConfig
-from gansynth.core.ratio import Ratio
 from gansynth.core.registry import KINDS as REGISTRY_KINDS
 from gansynth.core.registry import Registry, installed
-from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
 from gansynth.fitting.recipe import read_recipe
-from gansynth.hosts import doctor
 from gansynth.runtime.progress import NullReporter
 from gansynth.testing import (
     ToySource,
+    check_adapter,
     check_edit,
     check_filter,
     check_generator,
     check_writer,
 )
 from gansynth.testing.scaffold.project import KINDS, plan_project, write_project
+from tests.banks import write_bank
 from tests.benchmark.people import plan_of
 from tests.offered import offered
 
 ROOT = Path(__file__).parents[3]
-LINES, LINES_OF = 60, {"adapter": 120, "writer": 40}
+LINES, LINES_OF = 60, {"host": 80, "writer": 40}
 NAMES = {kind: f"my_{kind}" for kind in KINDS}
 
 
@@ -118,25 +114,22 @@ def test_a_plugin_passes_the_tests_that_it_came_with(joined, projects, kind, tmp
         test(**({"tmp_path": tmp_path} if wants_folder else {}))
 
 
-PAIR = ("--target", "my_adapter", "--compare", "--dry-run")
+def test_a_host_is_compared_with_itself_without_samples(joined, run_cli, tmp_path):
+    source = ToySource(2)
+    cases = source.cases(source.train_ids)
+    pairs: Any = [(Sample(case.image, case.labels), {}) for case in cases]
+    bank = write_bank(tmp_path / "bank", source.schema, source.lineage(), pairs)
+    asked = ("--data", "example:2d", "--bank", bank, "--ratio", "1:1", "--set", "steps=4")
+    words = ("augment", "--target", "my_host", "--compare", *asked, "--set", "device=cpu")
+    done = run_cli(*words, "-o", tmp_path / "out", "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    drawn = {arm: (found[arm]["drawn_real"], found[arm]["drawn_synthetic"]) for arm in ARMS}
+    assert drawn == {"with": (8, 8), "without": (16, 0)}
+    assert all(found[arm]["metrics_on_real_cases"]["dice"] for arm in ARMS)
 
 
-def test_the_commands_find_the_adapter_by_its_name(joined, run, tmp_path, run_cli, monkeypatch):
-    monkeypatch.setattr(doctor, "examine", lambda: iter(()))
-    data, told = f"my_adapter:{tmp_path / 'set'}", {}
-    for words in (
-        *(("import", "example:2d", data), ("prepare", data)),
-        *(("splits", data), ("doctor", "--quick")),
-        *[("augment", *PAIR, "--data", "example:2d", "--generator", str(run), "--ratio", "1:1")],
-    ):
-        result = run_cli(*words, "--json")
-        assert result.exit_code == 0, (words, result.stderr)
-        told[words[0]] = json.loads(result.stdout)
-    assert told["import"]["cases"] == 16
-    assert set(told["prepare"]["means"]) == {str(v) for v in ToySource(2).schema.label_values}
-    assert told["splits"]["splits"] == json.loads((tmp_path / "set/splits.json").read_text())
-    assert "my_adapter" in {line["what"] for line in told["doctor"]["lines"]}
-    assert {"without", "with"} < set(told["augment"])
+ARMS = ("with", "without")
 
 
 COMMANDS = {
@@ -146,7 +139,7 @@ COMMANDS = {
     "metric": "sample {run} -n 2 -o {out} --metric my_metric",
     "writer": "sample {run} -n 2 -o {out} --format my_writer",
     "source": "cache my_source:{data} --read folds=2 -o {out}",
-    "adapter": "augment --target my_adapter --data example:2d --ratio 1:0 --set epochs=1",
+    "host": "augment --target my_host --data example:2d --ratio 1:0 --set steps=2 --set device=cpu",
 }
 """One command for each kind, which uses what was written."""
 
@@ -208,23 +201,10 @@ def test_every_hook_has_an_example():
     assert set(EXAMPLES) == set(REGISTRY_KINDS)
 
 
-def test_the_examples_of_a_generator_and_an_adapter_work(example):
+def test_the_examples_of_a_generator_and_a_host_work(example, tmp_path):
     check_generator(example("generators", "means"), ndim=(2, 3), steps=0).raise_if_failed()
-    adapter = example("adapters", "nothing")(ToySource())
-    assert (
-        adapter.start(TrainingRequest(MixConfig(RunFolder(Path()), Ratio(1, 0)), {}, ())).drawn_real
-        == 0
-    )
-
-
-def test_the_example_of_inject_mixes(toy_bank):
-    (code,) = re.findall(r"```python\n(from gansynth import Mixer\n.*?)```", GUIDE, re.S)
-    names: dict[str, Any] = {}
-    exec(compile(code, "docs/plugins.md, inject", "exec"), names)
-    mixed = names["Mixed"](["real"] * 8, MixerConfig(toy_bank(), Ratio(1, 1)), 2)
-    items = [mixed[i] for i in range(8)]
-    assert [items[i : i + 2].count("real") for i in range(0, 8, 2)] == [1] * 4
-    assert {item[0].dtype.name for item in items if item != "real"} == {"float32"}
+    host = example("adapters", "nearest-mean")(ToySource())
+    check_adapter(host, workspace=tmp_path).raise_if_failed()
 
 
 def test_the_example_of_a_source_gives_cases_that_can_be_checked(example, tmp_path):
