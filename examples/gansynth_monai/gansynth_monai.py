@@ -6,7 +6,7 @@ from pydantic import Field
 
 from gansynth import Host, TrainingOptions, hookimpl
 
-gansynth_api = 2
+gansynth_api = 3
 
 
 class MonaiOptions(TrainingOptions):

@@ -263,9 +263,9 @@ class Host(Adapter):
         self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
     ) -> list[dict[str, str]]:
         """Return the option ``steps``; a host that counts otherwise overrides it."""
-        if "steps" not in self.Options.model_fields:
+        if self.length_option not in self.Options.model_fields:
             return super().lasting(steps, mixes, settings, cases)
-        return [{"steps": str(steps)} for _ in mixes]
+        return [{self.length_option: str(steps)} for _ in mixes]
 
     def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
         """Describe steps, items and evaluation for a dry run."""

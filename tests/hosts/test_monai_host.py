@@ -1,0 +1,138 @@
+"""The example of a host by a third party, ``examples/gansynth_monai``: as its user runs it."""
+
+import ast
+import importlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import gansynth
+from gansynth.core.registry import installed
+from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.sampling.run_source import open_source
+from gansynth.testing import ToySource, check_adapter
+from tests.banks import write_bank
+from tests.conftest import save_nifti
+from tests.testing.scaffold.test_stranger import LINES_OF_A_HOST, code_lines
+
+MODULE = Path(__file__).parents[2] / "examples" / "gansynth_monai" / "gansynth_monai.py"
+SMALL = ("width=4", "patch=16", "device=cpu", "checkpoint_every=2")
+READ = {"folds": "4", "modality": "none", "channels": "T1", "spacing": "native"}
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def monai(monkeypatch):
+    pytest.importorskip("monai", reason="MONAI is not installed: pip install monai")
+    monkeypatch.syspath_prepend(str(MODULE.parent))
+    installed().add(importlib.import_module("gansynth_monai"), "monai")
+    yield installed().adapter("monai")
+    installed().remove("monai")
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """Eight volumes, a bank of them, and the words that name both."""
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        labels = np.zeros((20, 18, 20), np.int16)
+        labels[4:12, 4 : 8 + number, 4:12], labels[6:9, 5:7, 6:9] = 2, 1
+        image = (3 * labels + rng.normal(5, 1, labels.shape)).astype(np.float32)
+        save_nifti(tmp_path / "data/images" / f"c{number}_0000.nii.gz", image)
+        save_nifti(tmp_path / "data/labels" / f"c{number}.nii.gz", labels)
+    source = open_source(SourceRequest("nifti", str(tmp_path / "data"), fold="0", read=READ))
+    cases = source.cases(source.train_ids)
+    pairs: Any = [(Sample(case.image, case.labels), {}) for case in cases]
+    bank = write_bank(tmp_path / "bank", source.schema, source.lineage(), pairs)
+    read = [f"--read={key}={value}" for key, value in READ.items()]
+    data = ("--data", f"nifti:{tmp_path / 'data'}", "--fold", "0", *read)
+    return SimpleNamespace(source=source, bank=bank, data=data, out=tmp_path / "out")
+
+
+def test_it_is_one_small_module_that_imports_public_names_only():
+    text = MODULE.read_text()
+    assert len(code_lines(text)) <= LINES_OF_A_HOST
+    imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+    ours = {name.name for node in imports if node.module == "gansynth" for name in node.names}
+    assert ours <= set(gansynth.__all__)
+    assert not any((node.module or "").startswith("gansynth.") for node in imports)
+
+
+def test_it_keeps_the_contract_of_hosts(monai, tmp_path):
+    settings = {"width": "4", "patch": "16"}
+    report = check_adapter(monai(ToySource(3)), workspace=tmp_path, settings=settings)
+    assert {check.verdict for check in report.checks} == {"passed"}, report.failed
+
+
+def command(toy: Any, *words: object) -> list[str]:
+    usual = [f"--set={value}" for value in SMALL]
+    target = ("augment", "--target", "monai", *toy.data, "--bank", toy.bank, "--ratio", "1:1")
+    return [str(word) for word in (*target, *usual, "-o", toy.out, *words)]
+
+
+def test_its_training_is_exact_recorded_evaluated_and_not_repeated(monai, toy, run_cli):
+    words = command(toy, "--set", "steps=5", "--strict", "--set", "regions=WT:1+2", "--json")
+    done = run_cli(*words)
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["drawn_real"], found["drawn_synthetic"], found["fell_back"]) == (5, 5, 0)
+    (session,) = json.loads((toy.out / "gansynth_session.json").read_text())["sessions"]
+    assert (session["epochs"], session["settings"]["steps"]) == ([0, 5], 5)
+    assert {"torch", "monai"} == set(session["versions"])
+    metrics = json.loads((toy.out / "metrics.json").read_text())
+    assert set(metrics["per_case"]) == set(toy.source.held_out_ids)
+    assert {"WT", "foreground"} < set(metrics["dice"])
+    assert {path.name for path in (toy.out / "predictions").iterdir()} == {
+        f"{case}.nii.gz" for case in toy.source.held_out_ids
+    }
+    again = run_cli(*words)
+    assert json.loads(again.stdout) == found
+    assert "is finished" in again.stderr
+
+
+@pytest.mark.parametrize("off", ["--no-host-augmentation", "--augment-synthetic=no"])
+def test_its_augmentation_is_switched_by_the_options_of_the_command(
+    monai, toy, run_cli, monkeypatch, off
+):
+    seen: list[Any] = []
+    augment = monai.augment
+
+    def counting(self: Any, image: Any, labels: Any, rng: Any) -> Any:
+        seen.append(image)
+        return augment(self, image, labels, rng)
+
+    monkeypatch.setattr(monai, "augment", counting)
+    assert run_cli(*command(toy, "--set", "steps=4", off)).exit_code == 0
+    assert len(seen) == (0 if off == "--no-host-augmentation" else 4)
+
+
+def test_an_option_of_augmentation_that_is_off_is_refused(monai, toy, refuse):
+    words = command(toy, "--set", "steps=4", "--no-host-augmentation", "--set", "noise=0.2")
+    refuse(*words, code=2, says=["noise=0.2", "--no-host-augmentation"])
+
+
+def test_it_is_compared_with_itself_without_samples(monai, toy, run_cli):
+    done = run_cli(*command(toy, "--set", "steps=4", "--compare", "--json"))
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [found[arm]["drawn_synthetic"] for arm in ("without", "with")] == [0, 4]
+
+
+def test_a_benchmark_of_it_is_planned(monai, toy, run_cli, tmp_path):
+    plan = {
+        **{"name": "monai", "data": toy.data[1], "read": {**READ, "size": "16"}},
+        "host": {"target": "monai", "steps": 4, "set": {"width": "4", "device": "cpu"}},
+        "arms": ["default", "heavier", {"from": "copy-paste", "bank": "1x"}],
+        **{"sizes": [2], "draws": 1, "seeds": 1},
+        "split": {"pool": 4, "development": 2, "sealed": 2},
+    }
+    del plan["read"]["folds"]
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    done = run_cli("benchmark", tmp_path / "plan.yaml", "--dry-run", "--no-probe", "--json")
+    assert done.exit_code == 0, done.output
