@@ -82,7 +82,6 @@ if TYPE_CHECKING:
     from gansynth.fitting.recipe import find_recipe
     from gansynth.hosts.api import augment
     from gansynth.hosts.batchgenerators_loader import mix_batches
-    from gansynth.hosts.checks import check_mixing
     from gansynth.hosts.host import Host, Job, TrainingOptions
     from gansynth.hosts.mixer import Mixer
     from gansynth.hosts.torch_dataset import mix
@@ -202,7 +201,6 @@ __all__ = [
     "check_edit",
     "check_filter",
     "check_generator",
-    "check_mixing",
     "check_writer",
     "choose_cases",
     "discriminator_scores",
@@ -273,7 +271,6 @@ _HOMES = {
     "gansynth.fitting.recipe": "find_recipe",
     "gansynth.hosts.api": "augment",
     "gansynth.hosts.batchgenerators_loader": "mix_batches",
-    "gansynth.hosts.checks": "check_mixing",
     "gansynth.hosts.host": "Host Job TrainingOptions",
     "gansynth.hosts.mixer": "Mixer",
     "gansynth.hosts.torch_dataset": "mix",

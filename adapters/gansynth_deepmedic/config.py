@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from gansynth.hosts.launch import gpus_of
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, read_settings, refuse_unaugmented
 from gansynth_deepmedic.configs import TrainConfig
@@ -168,10 +169,7 @@ class DeepMedicChoices:
     def gpus(self) -> tuple[int, ...]:
         """CUDA devices that the training occupies."""
         if self.engine == "torch":
-            from gansynth.runtime.devices import pick_device
-
-            picked = pick_device(self.torch.get("device", "auto"))
-            return (picked.index or 0,) if picked.type == "cuda" else ()
+            return gpus_of(self.torch.get("device", "auto"))
         match = re.fullmatch(r"cuda(\d*)", self.device)
         return () if match is None else (int(match[1] or 0),)
 

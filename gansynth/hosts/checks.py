@@ -55,23 +55,6 @@ class HostLimits:
     check_bank: Callable[[BankReader], object] = lambda reader: verify_bank(reader.folder)
 
 
-def check_mixing(adapter: Adapter, mix_config: MixConfig) -> None:
-    """Check leakage, space, and labels of samples for a training.
-
-    The adapter's ``validate`` comes first. With the ratio R:0 samples are not checked.
-
-    Raises:
-        IntegrityFault: leakage, or a generator or bank made for another data set or space.
-        UsageFault: there is no run or bank, or it does not support a request.
-    """
-    adapter.check_ways(mix_config)
-    if mix_config.ratio.p == 0:
-        return
-    takes = HostLimits(adapter.name, adapter.source, adapter.held_out, adapter.needs)
-    check_origin(mix_config, takes)
-    check_drawing(adapter, mix_config)
-
-
 def check_origin(
     mix_config: MixConfig, takes: HostLimits, sample_source: SampleSource | None = None
 ) -> SampleSource:

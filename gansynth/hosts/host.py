@@ -17,7 +17,7 @@ from functools import cached_property
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 from pydantic import Field
@@ -43,6 +43,7 @@ from gansynth.hosts.held_out import (
     prediction_files,
     refuse_unmeasurable,
 )
+from gansynth.hosts.launch import gpus_of
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.hosts.session import CachedResult, HostSession, training_in
 from gansynth.hosts.training_data import (
@@ -50,7 +51,6 @@ from gansynth.hosts.training_data import (
     TrainingData,
     misfit,
     on_own_grid,
-    padding_values,
     training_space,
 )
 from gansynth.metrics.segmentation.evaluation import headline
@@ -225,15 +225,13 @@ class Host(Adapter):
         return {}
 
     def validate(self) -> None:
-        """Reject fold ``all``, slices, and cases without labels above background."""
+        """Reject fold ``all``, and cases without labels above background."""
         source = self.source
         if not source.held_out_ids:
             raise UsageFault(
-                f"--fold {source.request.fold}: {source.name} holds no case out, expected a fold with "
-                f"held-out cases to evaluate {self.name} on; choose one, such as --fold 0"
+                f"--fold {source.request.fold}: {source.name} holds no case out, expected a fold "
+                f"with held-out cases to evaluate {self.name} on; choose one, such as --fold 0"
             )
-        if source.space.grid == "slice":
-            training_space(source, None)
         if not source.schema.foreground:
             raise UsageFault(
                 f"{source.name}: its label maps have no label above background, expected at least "
@@ -270,11 +268,12 @@ class Host(Adapter):
     def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
         """Describe steps, items and evaluation for a dry run."""
         training = self._training(request)
+        space = training.host.space
         return {
             **training.host.describe_training(),
             "steps": training.steps,
             "samples_of_a_step": training.batch_size,
-            "trained_on": {"grid": training.space.grid, "size": list(training.space.size)},
+            "trained_on": {"grid": space.grid, "size": list(space.size)},
             "judged_on": "real held-out cases, whole, on their own grid",
             "regions": {name: list(labels) for name, labels in training.regions},
         }
@@ -356,11 +355,9 @@ class Host(Adapter):
                 "--set KEY=VALUE; leave what follows -- out"
             )
         host = copy.copy(self)
-        host.options = options = cast(
-            TrainingOptions, read_settings(self.Options, request.settings, self.name)
-        )
+        host.options = options = read_settings(self.Options, request.settings, self.name)
         refuse_unaugmented(request.settings, self.augmentation, usual=mix_config.usual_augmentation)
-        host.space = space = training_space(source, host.patch)
+        host.space = training_space(source, host.patch)
         regions = asked_regions(options.regions, source)
         pick_device(options.device)
         if options.save_levels:
@@ -374,9 +371,6 @@ class Host(Adapter):
         return _Training(
             host=host,
             mix_config=mix_config,
-            options=options,
-            source=source,
-            space=space,
             regions=regions,
             steps=steps,
             batch_size=batch_size,
@@ -455,9 +449,6 @@ class _Training:
 
     host: Host  # with the options and the space of this training
     mix_config: MixConfig
-    options: TrainingOptions
-    source: CaseSource
-    space: Space
     regions: Regions  # for Dice, with all labels
     steps: int  # of the whole training
     batch_size: int
@@ -469,26 +460,27 @@ class _Training:
     @property
     def seed(self) -> int:
         """The seed of weights, crops and augmentation."""
-        return self.mix_config.seed if self.options.seed is None else self.options.seed
+        seed: int | None = self.host.options.seed
+        return self.mix_config.seed if seed is None else seed
 
     def describe(self) -> dict[str, Any]:
         """Describe the data, mix and settings of one session."""
-        request = self.source.request
-        varying = {"device", "checkpoint_every", "output", "seed", *self.host.may_change}
+        host, request = self.host, self.host.source.request
+        varying = {"device", "checkpoint_every", "output", "seed", *host.may_change}
         return {
             **record.describe_session(self.mix_config, self.sample_source),
             "data": f"{request.kind}:{request.where}",
             "read": dict(request.read),
-            "fold": self.source.request.fold,
+            "fold": host.source.request.fold,
             "counted_in": "steps",
             "training_seed": self.seed,
             "settings": {
-                **self.options.model_dump(mode="json", exclude=varying),
-                "space": list(self.space.size),
-                "grid": self.space.grid,
+                **host.options.model_dump(mode="json", exclude=varying),
+                "space": list(host.space.size),
+                "grid": host.space.grid,
                 "steps": self.steps,
             },
-            "versions": {name: version(name) for name in self.host.packages},
+            "versions": {name: version(name) for name in host.packages},
         }
 
 
@@ -511,23 +503,22 @@ class Job:
 
     def __init__(self, session: _Session, stop: StopRequest) -> None:
         training = session.training
-        host = training.host
+        host, mix_config = training.host, training.mix_config
         self.folder, self.first, self.steps = training.output, session.first, training.steps
         self.batch_size, self.seed = training.batch_size, training.seed
-        self.regions, self.space = training.regions, training.space
-        self.plan, self.stop = session.plan, stop
-        self.schema: Schema = training.space.generator_schema(training.source.schema)
-        self.schedule = training.mix_config.schedule
+        self.regions, self.space = training.regions, host.space
+        self.plan, self.stop, self.schedule = session.plan, stop, mix_config.schedule
+        self.schema: Schema = host.space.generator_schema(host.source.schema)
         self.data = TrainingData(
-            *(training.source, training.space, session.plan),
+            *(host.source, host.space, session.plan),
             steps=training.steps,
             batch_size=training.batch_size,
-            augment=host.augment if training.mix_config.usual_augmentation else None,
-            augment_synthetic=training.mix_config.augment_synthetic,
+            augment=host.augment if mix_config.usual_augmentation else None,
+            augment_synthetic=mix_config.augment_synthetic,
             foreground=host.foreground,
         )
         self.say = session.say
-        self._session, self._every = session, training.options.checkpoint_every
+        self._session, self._options = session, host.options
         self._done, self._stopping = session.first, False
         self._last: float | None = None
         self._reported = time.monotonic()
@@ -542,12 +533,7 @@ class Job:
         """Where to train."""
         from gansynth.runtime.devices import pick_device
 
-        return pick_device(self._session.training.options.device)
-
-    @property
-    def fill(self) -> tuple[float, ...]:
-        """Value of each channel of an item beyond the border of its case."""
-        return padding_values(self.space, len(self.schema.channels))
+        return pick_device(self._options.device)
 
     def step(self, **values: float) -> None:
         """Record that one more step is done; show it with values such as its loss.
@@ -584,7 +570,7 @@ class Job:
         if save is None:
             self._session.move(step)
             return
-        if not (step % self._every == 0 or step == self.steps or self.stop()):
+        if not (step % self._options.checkpoint_every == 0 or step == self.steps or self.stop()):
             return
         path = self.folder / CHECKPOINTS / f"step-{step:08d}.ckpt"
         with disk_errors(path):
@@ -622,7 +608,7 @@ class _Session(HostSession[str]):
         """
         self.open()
         complete = False
-        with stop_request() as stop, _one_core_left(self.training.options.device):
+        with stop_request() as stop, _one_core_left(self.training.host.options.device):
             try:
                 self.start()
                 self.steer()
@@ -647,24 +633,24 @@ class _Session(HostSession[str]):
         return self.training.describe()
 
     def demand(self) -> BankRequirements:
-        training = self.training
+        training, source = self.training, self.training.host.source
         return BankRequirements(
             mix_config=training.mix_config,
             target=training.host.name,
-            request=training.source.request.to_json(),
+            request=source.request.to_json(),
             run_id=None if training.sample_source is None else training.sample_source.run_id,
-            cases=len(training.source.train_ids),
+            cases=len(source.train_ids),
             sample_bytes=training.sample_bytes,
             batch_size=training.batch_size,
             samples=training.steps * training.batch_size,
             output=training.output,
             say=self.say,
             progress=self.now(),
-            gpus=_gpus(training.options.device),
+            gpus=gpus_of(training.host.options.device),
         )
 
     def make_plan(self) -> MixerConfig[str]:
-        training, source = self.training, self.training.source
+        training, source = self.training, self.training.host.source
         plan: MixerConfig[str] = training.mix_config.plan(
             self.bank,
             self.log,
@@ -678,18 +664,19 @@ class _Session(HostSession[str]):
         return {"metrics_on_real_cases": self._metrics}
 
     def _evaluate(self) -> None:
-        training, options = self.training, self.training.options
-        host, source, output = training.host, training.source, training.output
+        training, host = self.training, self.training.host
+        options, source, output = host.options, host.source, training.output
         self.say(f"evaluating on {len(source.held_out_ids)} real held-out cases")
 
         def predicted(image: FloatArray) -> list[LabelArray]:
             if options.save_levels:
-                labels, levels = host.predict_levels(image, output)
-                return [_inside(labels), levels]
-            return [_inside(host.predict(image, output))]
+                labels, *levels = host.predict_levels(image, output)
+            else:
+                labels, levels = host.predict(image, output), []
+            return [np.where(labels == OUTSIDE, 0, labels).astype(np.int16), *levels]
 
         def on_grid(image: FloatArray) -> list[LabelArray]:
-            return on_own_grid(training.space, source.schema, image, predicted)
+            return on_own_grid(host.space, source.schema, image, predicted)
 
         folder = output / PREDICTIONS if options.save_predictions else None
         levels = output / LEVELS if options.save_levels else None
@@ -698,10 +685,6 @@ class _Session(HostSession[str]):
         )
         write_json_atomic(output / METRICS, {"steps": training.steps, **metrics})
         self._metrics = headline(metrics)
-
-
-def _inside(labels: LabelArray) -> LabelArray:
-    return np.where(labels == OUTSIDE, 0, labels).astype(np.int16)
 
 
 @contextmanager
@@ -718,11 +701,3 @@ def _one_core_left(device: str) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _gpus(device: str) -> tuple[int, ...]:
-    """Return the CUDA devices that the training occupies."""
-    from gansynth.runtime.devices import pick_device
-
-    picked = pick_device(device)
-    return (picked.index or 0,) if picked.type == "cuda" else ()

@@ -274,7 +274,7 @@ class _HostTrial:
         def look(placed: FloatArray) -> list[LabelArray]:
             return [host.predict(placed, folder)]
 
-        return on_own_grid(training.space, self.host.source.schema, image, look)[0]
+        return on_own_grid(host.space, self.host.source.schema, image, look)[0]
 
     def resumes(self) -> None:
         """Interrupted and started again, a training has the weights of an undisturbed one."""

@@ -22,7 +22,7 @@ from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.source import Provenance
-from gansynth.hosts.checks import check_mixing
+from gansynth.hosts.checks import HostLimits, check_origin
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 from tests.offered import offered
@@ -118,7 +118,8 @@ class Host(Adapter):
         return BankCapacity(64, 1000)
 
     def check(self, request):
-        check_mixing(self, request.mix_config)
+        if request.mix_config.ratio.p > 0:
+            check_origin(request.mix_config, HostLimits(self.name, self.source, self.held_out))
 
     def start(self, request):
         self.started.append((request.mix_config, dict(request.settings), tuple(request.options)))

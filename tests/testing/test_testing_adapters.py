@@ -10,7 +10,7 @@ import pytest
 
 from gansynth.core.adapter import Adapter
 from gansynth.core.space import Space
-from gansynth.hosts.checks import check_mixing
+from gansynth.hosts.checks import HostLimits, check_origin
 from gansynth.hosts.host import Host, TrainingOptions
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ConformanceReport, ToySource, check_adapter
@@ -30,7 +30,8 @@ class ToyAdapter(Adapter):
         pass
 
     def check(self, request):
-        check_mixing(self, request.mix_config)
+        if request.mix_config.ratio.p > 0:
+            check_origin(request.mix_config, HostLimits(self.name, self.source, self.held_out))
 
     def start(self, request):
         raise NotImplementedError

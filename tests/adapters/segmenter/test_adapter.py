@@ -11,12 +11,15 @@ from gansynth_segmenter.host import SegmenterHost
 from gansynth_segmenter.options import SegmenterOptions
 
 
-@pytest.mark.parametrize("ndim", [3, 2])
-def test_it_keeps_the_contract_of_hosts(ndim, tmp_path):
+@pytest.mark.fault(30)
+@pytest.mark.parametrize(("ndim", "network"), [(3, "unet"), (2, "unet"), (3, "pix2pix")])
+def test_it_keeps_the_contract_of_hosts(ndim, network, tmp_path):
     host = SegmenterHost(ToySource(ndim))
-    report = check_adapter(host, workspace=tmp_path)
+    report = check_adapter(host, workspace=tmp_path, settings={"network": network, "width": "4"})
     assert report.passed, report.failed
     assert {check.verdict for check in report.checks} == {"passed"}
+    whole, cut = (sorted((tmp_path / name).rglob("*.safetensors")) for name in ("whole", "cut"))
+    assert [file.read_bytes() for file in whole] == [file.read_bytes() for file in cut] != []
 
 
 class Whole(ToySource):

@@ -1,8 +1,6 @@
 import csv
 import json
-import os
 import re
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,8 @@ from gansynth.core.schedule import Schedule
 from gansynth.hosts.record import FILE as RECORD
 from gansynth.hosts.training_data import TrainingData
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
-from gansynth.runtime.signals import Interrupted
 from gansynth.testing import ToySource
 from gansynth_segmenter import judge, load_segmenter
-from gansynth_segmenter.augmentation import AugmentationWarp
 from gansynth_segmenter.inference import FILE
 
 
@@ -106,22 +102,6 @@ def test_an_item_depends_on_seed_and_place_alone(data_of):
         first[len(first)]
 
 
-@pytest.mark.parametrize("everything", [True, False])
-def test_samples_are_moved_as_well_unless_told_not_to(data_of, everything):
-    moved: list[float] = []
-
-    def warp(image, labels, rng):
-        moved.append(float(image.max()))
-        return image, labels
-
-    data = data_of(warp, augment_synthetic=everything)
-    items = [data[place] for place in range(4)]
-    assert [item["synthetic"] for item in items] == [item["image"].max() >= 100 for item in items]
-    assert sum(item["synthetic"] for item in items) == 2
-    assert len(moved) == (4 if everything else 2)
-    assert sum(value >= 100 for value in moved) == (2 if everything else 0)
-
-
 def test_seeds_choose_cases_and_weights(train, tmp_path):
     train("one", ratio=Ratio(1, 0), samples=SampleRequest(seed=1))
     train("same", {"seed": "1"}, ratio=Ratio(1, 0))
@@ -131,19 +111,6 @@ def test_seeds_choose_cases_and_weights(train, tmp_path):
     first = [next(iter(weights_of(tmp_path / name).values())) for name in ("one", "same", "other")]
     np.testing.assert_array_equal(first[0], first[1])
     assert not np.allclose(first[0], first[2])
-
-
-@pytest.mark.parametrize("usual", [True, False])
-def test_usual_augmentation_can_be_left_out(train, monkeypatch, usual):
-    moved: list[int] = []
-
-    def count(self: AugmentationWarp, image: Any, labels: Any, rng: np.random.Generator) -> Any:
-        moved.append(1)
-        return image, labels
-
-    monkeypatch.setattr(AugmentationWarp, "__call__", count)
-    train("out", ratio=Ratio(1, 0), usual_augmentation=usual)
-    assert len(moved) == (8 if usual else 0)
 
 
 def test_cases_with_foreground_can_be_drawn_more_often(train, tmp_path, monkeypatch):
@@ -196,39 +163,6 @@ def test_pix2pix_learns_too(train):
 def test_two_axes_work_the_same(train):
     training_result = train("out", LEARNS, ratio=Ratio(1, 0), source=ToySource(2))
     assert training_result.metrics["dice"]["foreground"] > 0.6
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Send this process SIGTERM while a batch is read."""
-    read = TrainingData.__getitem__
-
-    def stopping(self: Any, index: int) -> Any:
-        if index == step * self.batch_size:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return read(self, index)
-
-    monkeypatch.setattr(TrainingData, "__getitem__", stopping)
-
-
-@pytest.mark.fault(30)
-@pytest.mark.parametrize("network", ["unet", "pix2pix"])
-def test_an_interrupted_training_goes_on_to_the_same_weights(train, network, monkeypatch, tmp_path):
-    asked = {"network": network, "steps": "6"}
-    train("whole", asked)
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, 3)
-        with pytest.raises(Interrupted):
-            train("cut", asked)
-    first = session_of(tmp_path / "cut")
-    assert not first["complete"]
-    assert 0 < first["epochs"][1] < 6
-    train("cut", asked)
-    last = session_of(tmp_path / "cut")
-    assert last["complete"]
-    assert last["epochs"] == [first["epochs"][1], 6]
-    whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
-    for name, value in whole.items():
-        np.testing.assert_array_equal(value, cut[name], err_msg=name)
 
 
 def test_another_training_is_not_gone_on_with(train):

@@ -39,7 +39,6 @@ from gansynth.testing import (
     check_writer,
 )
 from gansynth.testing.scaffold.project import KINDS, plan_project, write_project
-from tests.banks import write_bank
 from tests.benchmark.people import plan_of
 from tests.offered import offered
 
@@ -112,24 +111,6 @@ def test_a_plugin_passes_the_tests_that_it_came_with(joined, projects, kind, tmp
     for test in tests:
         wants_folder = "tmp_path" in inspect.signature(test).parameters
         test(**({"tmp_path": tmp_path} if wants_folder else {}))
-
-
-def test_a_host_is_compared_with_itself_without_samples(joined, run_cli, tmp_path):
-    source = ToySource(2)
-    cases = source.cases(source.train_ids)
-    pairs: Any = [(Sample(case.image, case.labels), {}) for case in cases]
-    bank = write_bank(tmp_path / "bank", source.schema, source.lineage(), pairs)
-    asked = ("--data", "example:2d", "--bank", bank, "--ratio", "1:1", "--set", "steps=4")
-    words = ("augment", "--target", "my_host", "--compare", *asked, "--set", "device=cpu")
-    done = run_cli(*words, "-o", tmp_path / "out", "--json")
-    assert done.exit_code == 0, done.stderr
-    found = json.loads(done.stdout)
-    drawn = {arm: (found[arm]["drawn_real"], found[arm]["drawn_synthetic"]) for arm in ARMS}
-    assert drawn == {"with": (8, 8), "without": (16, 0)}
-    assert all(found[arm]["metrics_on_real_cases"]["dice"] for arm in ARMS)
-
-
-ARMS = ("with", "without")
 
 
 COMMANDS = {
