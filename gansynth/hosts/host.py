@@ -355,7 +355,8 @@ class Host(Adapter):
                 "--set KEY=VALUE; leave what follows -- out"
             )
         host = copy.copy(self)
-        host.options = options = read_settings(self.Options, request.settings, self.name)
+        options: Any = read_settings(self.Options, request.settings, self.name)
+        host.options = options
         refuse_unaugmented(request.settings, self.augmentation, usual=mix_config.usual_augmentation)
         host.space = training_space(source, host.patch)
         regions = asked_regions(options.regions, source)

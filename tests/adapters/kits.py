@@ -94,10 +94,6 @@ class Kit:
         """What is synthetic of each batch, or epoch, as the host's own loader makes it."""
         raise NotImplementedError
 
-    def slots(self, plan: MixerConfig[Any]) -> Callable[[int], Sequence[Any]]:
-        """Arrays of a place of the host's training data, the image first; batches of two."""
-        raise NotImplementedError
-
     def cut(self, patch: pytest.MonkeyPatch) -> None:
         """Let a training be asked to stop at the end of its first epoch."""
         raise NotImplementedError
@@ -296,33 +292,20 @@ class NnunetKit(Kit):
         held_out = open_source(replace(self.request, fold="1")).held_out_ids
         return (*self.where, "--fold", "1"), ["leakage", "fold 0", *held_out, "--fold"]
 
-    def mixed(self, plan: MixerConfig[Any], batch_size: int) -> Any:
+    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
+        from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
         from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
         from gansynth_nnunet.mixed import MixedNnunetDataset
 
         adapter: Any = self.adapter()
-        real = nnUNetDatasetBlosc2(str(adapter.host.folder), list(adapter.host.train_ids))
-        channels = len(adapter.schema.channels)
-        return MixedNnunetDataset(real, plan, batch_size, channels, adapter.keys)
-
-    def slots(self, plan: MixerConfig[Any]) -> Callable[[int], Sequence[Any]]:
-        data = self.mixed(plan, 2)
-
-        def read(place: int) -> Sequence[Any]:
-            image, labels, _, _ = data.load_case(data.identifiers[place % len(data.identifiers)])
-            return image[:], labels[:]
-
-        return read
-
-    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
-        from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-        host: Any = self.adapter().source
+        host = adapter.host
         manager = PlansManager(host.plans.doc).get_label_manager(host.dataset_json)
+        real = nnUNetDatasetBlosc2(str(host.folder), list(host.train_ids))
+        mixed = MixedNnunetDataset(real, plan, 3, len(adapter.schema.channels), adapter.keys)
         patch = tuple(host.patch_size)
-        loader = nnUNetDataLoader(self.mixed(plan, 3), 3, patch, patch, manager, 0.33)
+        loader = nnUNetDataLoader(mixed, 3, patch, patch, manager, 0.33)
         for _ in range(count):
             yield [lit(image) for image in loader.generate_train_batch()["data"]]
 
@@ -373,25 +356,13 @@ class DeepMedicKit(Kit):
         says = ["deepmedic:other", "not the one the run was fitted on"]
         return ("--data", f"deepmedic:{other.train}"), says
 
-    def mixed(self, plan: MixerConfig[Any]) -> Any:
+    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         from gansynth_deepmedic.layout import volume
         from gansynth_deepmedic.subepochs import DrawnCases
 
         adapter: Any = self.adapter()
         cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
-        return DrawnCases(plan, cases, volume)
-
-    def slots(self, plan: MixerConfig[Any]) -> Callable[[int], Sequence[Any]]:
-        data = self.mixed(plan)
-
-        def read(place: int) -> Sequence[Any]:
-            loaded = data[place % len(data)]
-            return loaded.image, loaded.labels
-
-        return read
-
-    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
-        mixed = self.mixed(plan)
+        mixed = DrawnCases(plan, cases, volume)
         for _ in range(count):
             yield [lit(mixed[place].image) for place in range(len(mixed))]
 
@@ -423,11 +394,6 @@ class SegmenterKit(DeepMedicKit):
     def lasting(self, epochs: int = 2) -> tuple[str, ...]:
         short = (f"steps={2 * epochs}", "checkpoint_every=2", "batch_size=2", "width=4", "levels=2")
         return tuple(f"--set={one}" for one in (*short, "device=cpu", "precision=fp32"))
-
-    def slots(self, plan: MixerConfig[Any]) -> Callable[[int], Sequence[Any]]:
-        source = self.adapter().source
-        data = TrainingData(source, source.space, plan, steps=20, batch_size=2)
-        return lambda place: [data[place]["image"], data[place]["labels"]]
 
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         source = self.adapter().source
@@ -495,24 +461,11 @@ class YoloKit(Kit):
         other = toy_yolo(self.folder / "other", seed=1)
         return ("--data", f"yolo:{other}"), ["yolo:other", "not the one the run was fitted on"]
 
-    def mixed(self, plan: MixerConfig[Any]) -> Any:
+    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         from gansynth_yolo.mixed import EpochSlots
 
         adapter: Any = self.adapter()
-        return EpochSlots(plan, 16, adapter.host.file.channels)
-
-    def slots(self, plan: MixerConfig[Any]) -> Callable[[int], Sequence[Any]]:
-        data = self.mixed(plan)
-
-        def read(place: int) -> Sequence[Any]:
-            drawn = data.primary(place % len(data))
-            arrays = (drawn.image, drawn.boxes, drawn.labels)
-            return [array for array in arrays if array is not None]
-
-        return read
-
-    def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
-        slots = self.mixed(plan)
+        slots = EpochSlots(plan, 16, adapter.host.file.channels)
         for _ in range(count):
             drawn = [slots.primary(place).image for place in range(len(slots))]
             yield [image is not None and image.min() == 255 for image in drawn]
