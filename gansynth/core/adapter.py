@@ -103,9 +103,9 @@ class Adapter(ABC):
         return case_records(self.source, self.source.held_out_ids)
 
     @property
-    @abstractmethod
     def sample_size(self) -> tuple[int, ...]:
         """Smallest spatial size in voxels (host axes) a sample may have."""
+        return (1,) * self.schema.ndim
 
     @abstractmethod
     def finalise(self, sample: Sample) -> HostArrays:

@@ -13,11 +13,6 @@ class NullAdapter(Adapter):
 
     name = ""
 
-    @property
-    def sample_size(self) -> tuple[int, ...]:
-        """Any."""
-        return (1,) * self.schema.ndim
-
     def finalise(self, sample: Sample) -> HostArrays:
         """Return no extra arrays."""
         return {}

@@ -211,11 +211,6 @@ class Host(Adapter):
         super().__init__(source)
         self._training = CachedResult(self._new_training)
 
-    @property
-    def sample_size(self) -> tuple[int, ...]:
-        """One voxel: the least size is an option, which is checked with the others."""
-        return (1,) * self.schema.ndim
-
     def finalise(self, sample: Sample) -> HostArrays:
         """Return no arrays beside image and labels."""
         if sample.labels is None:
@@ -366,7 +361,6 @@ class Host(Adapter):
         host.check_options()
         steps, batch_size = host.length
         sample_source = None if mix_config.ratio.p == 0 else _sample_source(mix_config, host)
-        run = None if sample_source is None else sample_source.run
         runs = Path("runs") / self.name
         output = Path(options.output).expanduser() if options.output else None
         return _Training(
@@ -377,8 +371,6 @@ class Host(Adapter):
             batch_size=batch_size,
             output=(output or record.default_output(runs, source.name, mix_config)).absolute(),
             sample_source=sample_source,
-            sample_bytes=0 if run is None else self._sample_bytes(run.manifest),
-            patience=read_patience(),
         )
 
 
@@ -388,30 +380,22 @@ class Host(Adapter):
 def _sample_source(mix_config: MixConfig, host: Host) -> SampleSource:
     """Check the generator or bank of a training."""
     source, space = host.source, host.space
-    data = f"{source.request.kind}:{source.request.where}"
 
     def check_run(run: RunFolder) -> None:
-        again = (
-            f"fit one in the space of the training: gansynth fit GENERATOR --data {data} with the "
-            "same --read"
-        )
+        why = ""
         if run.space.grid == "slice":
-            raise UsageFault(
-                f"{run.folder}: {run.manifest['generator']} generates slices, expected a generator "
-                f"of volumes; {again}"
+            why = "generates slices, expected a generator of volumes"
+        elif space.grid == "resample" and run.space.cuts:
+            why = (
+                f"generates crops of {run.space.size} voxels, expected whole cases (--read whole=)"
             )
-        if run.space.grid == "native":
-            return
-        if space.grid == "resample" and run.space.grid != "resample":
+        elif run.space.cuts or run.space.frame:
+            why = misfit(space, run.space.host_shape(()))
+        if why:
             raise UsageFault(
-                f"{run.folder}: generates crops of {run.space.size} voxels for a training on whole "
-                f"cases (--read whole=), expected a generator of whole cases; {again}"
-            )
-        if run.space.grid == "resample" and not run.space.frame:
-            return
-        if why := misfit(space, run.space.host_shape(())):
-            raise UsageFault(
-                f"{run.folder}: {why}; train on smaller crops (--set patch=), or {again}"
+                f"{run.folder}: {why}; train on smaller crops (--set patch=), or fit a generator "
+                f"in the space of the training: gansynth fit {run.manifest['generator']} --data "
+                f"{source.request.kind}:{source.request.where} with the same --read"
             )
 
     def check_bank(reader: BankReader) -> None:
@@ -424,21 +408,9 @@ def _sample_source(mix_config: MixConfig, host: Host) -> SampleSource:
                     f"{reader.folder}: {why}; make the bank again, or see --set patch="
                 )
 
-    hint = (
-        "Fit a generator on the training cases of this fold: gansynth fit GENERATOR --data "
-        f"{data} --fold {source.request.fold}"
-    )
     same = ("channels", "labels")
-    limits = HostLimits(
-        host.name,
-        source,
-        host.held_out,
-        same=same,
-        hint=hint,
-        check_run=check_run,
-        check_bank=check_bank,
-    )
-    return check_origin(mix_config, limits)
+    origin = HostLimits(host.name, source, host.held_out, same=same)
+    return check_origin(mix_config, replace(origin, check_run=check_run, check_bank=check_bank))
 
 
 # -- one training ----------------------------------------------------------------------------------
@@ -455,8 +427,6 @@ class _Training:
     batch_size: int
     output: Path  # folder for results
     sample_source: SampleSource | None  # None without synthetic samples
-    sample_bytes: int  # most bytes of a sample in a bank
-    patience: float  # seconds that a phase without real cases waits for a sample
 
     @property
     def seed(self) -> int:
@@ -634,20 +604,21 @@ class _Session(HostSession[str]):
         return self.training.describe()
 
     def demand(self) -> BankRequirements:
-        training, source = self.training, self.training.host.source
+        training, host = self.training, self.training.host
+        run = None if training.sample_source is None else training.sample_source.run
         return BankRequirements(
             mix_config=training.mix_config,
-            target=training.host.name,
-            request=source.request.to_json(),
-            run_id=None if training.sample_source is None else training.sample_source.run_id,
-            cases=len(source.train_ids),
-            sample_bytes=training.sample_bytes,
+            target=host.name,
+            request=host.source.request.to_json(),
+            run_id=None if run is None else run.run_id,
+            cases=len(host.source.train_ids),
+            sample_bytes=0 if run is None else host._sample_bytes(run.manifest),
             batch_size=training.batch_size,
             samples=training.steps * training.batch_size,
             output=training.output,
             say=self.say,
             progress=self.now(),
-            gpus=gpus_of(training.host.options.device),
+            gpus=gpus_of(host.options.device),
         )
 
     def make_plan(self) -> MixerConfig[str]:
@@ -659,7 +630,7 @@ class _Session(HostSession[str]):
             subjects={case: source.header(case).subject for case in source.train_ids},
             done=self.first,
         )
-        return replace(plan, seed=training.seed, patience=training.patience)
+        return replace(plan, seed=training.seed, patience=read_patience())
 
     def more(self) -> dict[str, Any]:
         return {"metrics_on_real_cases": self._metrics}

@@ -103,10 +103,6 @@ class Host(Adapter):
     fell_back: ClassVar[int] = 0
     warnings: ClassVar[tuple[str, ...]] = ()
 
-    @property
-    def sample_size(self):
-        return (8, 8, 8)
-
     def finalise(self, sample):
         return {}
 
