@@ -29,7 +29,6 @@ Edges = Annotated[tuple[Annotated[int, Field(ge=4)], ...], BeforeValidator(edges
 class SegmenterOptions(TrainingOptions):
     """Settings of ``--target segmenter``."""
 
-    place: ClassVar[str] = "output"
     needs: ClassVar[Needs] = dict.fromkeys(("l1", "dropout"), "network=pix2pix")
 
     network: Literal["unet", "pix2pix"] = Field(

@@ -76,6 +76,7 @@ COMPARED = (*record.COMPARED, "data", "read", "fold", "training_seed", "settings
 class TrainingOptions(HostOptions):
     """Options that every host has; a host's ``Options`` extend them."""
 
+    place: ClassVar[str] = "output"
     regions: str = Field(
         "",
         description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,TC:1+4,ET:4",

@@ -188,6 +188,18 @@ def test_the_examples_of_a_generator_and_a_host_work(example, tmp_path):
     check_adapter(host, workspace=tmp_path).raise_if_failed()
 
 
+def test_the_example_of_a_command_is_found_by_the_name_of_its_host(run_cli):
+    module = ModuleType("example_commands")
+    exec(compile(EXAMPLES["commands"], "docs/plugins.md, register_commands", "exec"), vars(module))
+    installed().add(module, "example")
+    try:
+        done = run_cli("prepare", "nearest-mean:toy", "--set", "naps=2", "--json")
+    finally:
+        installed().remove("example")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout) == {"data": "toy", "naps": 2}
+
+
 def test_the_example_of_a_source_gives_cases_that_can_be_checked(example, tmp_path):
     for part, count in (("train", 3), ("validation", 2)):
         (tmp_path / part).mkdir()
