@@ -14,7 +14,7 @@ import yaml
 import gansynth
 from gansynth.core.registry import installed
 from gansynth.core.schema import Sample
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource, check_adapter
 from tests.banks import write_bank
@@ -47,9 +47,9 @@ def toy(tmp_path):
         save_nifti(tmp_path / "data/images" / f"c{number}_0000.nii.gz", image)
         save_nifti(tmp_path / "data/labels" / f"c{number}.nii.gz", labels)
     source = open_source(SourceRequest("nifti", str(tmp_path / "data"), fold="0", read=READ))
-    cases = source.cases(source.train_ids)
+    cases = map(source.load, source.train_ids)
     pairs: Any = [(Sample(case.image, case.labels), {}) for case in cases]
-    bank = write_bank(tmp_path / "bank", source.schema, source.lineage(), pairs)
+    bank = write_bank(tmp_path / "bank", source.schema, lineage_of(source), pairs)
     read = [f"--read={key}={value}" for key, value in READ.items()]
     data = ("--data", f"nifti:{tmp_path / 'data'}", "--fold", "0", *read)
     return SimpleNamespace(source=source, bank=bank, data=data, out=tmp_path / "out")
