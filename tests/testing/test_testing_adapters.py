@@ -74,6 +74,10 @@ def with_nan(self, case_id):
     return replace(case, image=np.where(np.arange(32) == 0, np.float32("nan"), case.image))
 
 
+def one_subject(self, case_id):
+    return replace(ToySource.header(self, case_id), subject="one and the same")
+
+
 def mirrored(self):
     space = ToySource(2).space
     object.__setattr__(space, "to_host", lambda s, shape: replace(s, image=s.image[:, ::-1]))
@@ -84,7 +88,7 @@ def mirrored(self):
     ("members", "name"),
     [
         ({"held_out_ids": property(lambda self: self.train_ids[:1])}, "split by id"),
-        ({"subject": lambda self, case_id: "one and the same"}, "split by subject"),
+        ({"header": one_subject}, "split by subject"),
         ({"load": with_nan}, "loads"),
         ({"space": property(mirrored)}, "round trip"),
     ],
@@ -206,6 +210,6 @@ def test_a_wrong_host_fails_the_check_that_is_meant_for_it(host, name, says, tmp
 
 def test_a_window_may_clip_and_still_comes_back(tmp_path):
     def windowed(self):
-        return ToySource(2).space.with_window(self.cases(), 5, 95)
+        return ToySource(2).space.with_window(map(self.load, self.train_ids), 5, 95)
 
     assert report_of(tmp_path, source=other(ToySource, space=property(windowed))).passed
