@@ -87,7 +87,7 @@ class Live:
     def rest(self) -> None:
         """Let the producer rest, and wait until it does."""
         from gansynth.bank.spec import read_heartbeat
-        from gansynth.bank.throttle_state import ThrottleState, write_throttle_state
+        from gansynth.bank.throttle import ThrottleState, write_throttle_state
 
         if self.resting:
             return

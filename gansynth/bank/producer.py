@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gansynth.bank.reader import BankReader, BankWriter
 from gansynth.bank.rejected_samples import RejectedSamples
-from gansynth.bank.throttle_state import log_work, read_throttle_state
+from gansynth.bank.throttle import log_work, read_throttle_state
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample, Schema
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault

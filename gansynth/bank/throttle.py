@@ -1,17 +1,24 @@
 """Limit a live bank's producer by its measured cost for the training steps.
 
-The producer alternates work and rest. Training steps during work are compared, pair by pair, with
-those before and after it. The medians of both windows give the slowdown. The interval over the
-pairs determines how long the producer must rest to meet the requested overhead. The training's main
-process calls ``step`` after each step, and everything happens in that call. There is no thread and
-no waiting. Failures are reported in ``sentence`` alone.
+The producer works in turns of random length, with rests between them. In each cycle of work and
+rest, log step times are regressed on the share of a step during which the producer worked. The
+slopes of the cycles give the slowdown, and their spread how sure it is, so how long the producer
+must rest to meet the requested overhead. The training's main process calls ``step`` after each
+step, and everything happens in that call: no thread, no waiting. Failures are reported in
+``sentence`` alone.
+
+Both sides meet in two files of the bank. ``pace.json`` gives the producer its duty and the number
+of draws. ``work.bin`` gives the training the times at which the producer worked: pairs of float64,
+``time.monotonic()``, valid on one machine until it restarts. Losing either stops nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import random
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,42 +26,66 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from gansynth.bank.spec import read_heartbeat
-from gansynth.bank.throttle_state import Stretch, ThrottleState, read_work, write_throttle_state
 from gansynth.core.bank_options import OVERHEAD, RefreshPolicy
+from gansynth.runtime.files import parse_json, replace_text
 
+PACE, WORK = "pace.json", "work.bin"
+_PAIR = struct.Struct("<dd")
 _TICK_SECONDS = 2.0
 _TICK_COSTS, _TICK_MOST = 200.0, 10.0
 """A tick waits so many times the last one's duration (0.5 % of the time); its limit in seconds."""
 _BEAT_SECONDS = 3.0  # largest age of a heartbeat
-_GAP = 10.0
-"""In medians: anything longer is a validation, a checkpoint or a suspended machine, not a step."""
+_GAP = 10.0  # medians: longer than that is a validation or a suspended machine, not a step
 _CALL = 0.002  # seconds that fetching a batch takes if it is ready
-_BUSY, _IDLE = 0.75, 0.05  # least share of a step during work; largest share of a step during rest
 _MOST, _HARD, _REST = 0.72, 0.9, 1e-6
 """Duties: the largest that still allows a comparison, that without a budget, that of a rest."""
 _UNKNOWN = 0.1  # assumed slowdown while nothing is measured
-_LEAST, _PAIRS = 2, 48  # pairs that an interval needs, and the latest pairs that it uses
+_LEAST, _CYCLES = 2, 48  # cycles that an interval needs, and the latest cycles that it uses
 _SIDE = 0.8  # end of the interval that sets the duty: uncertain estimates are used with care
-_PATIENCE = 10  # multiple of its usual length after which a turn without usable steps ends
+_PATIENCE = 10  # multiple of its usual length after which a turn ends in any case
 _KNOWN = 0.5  # width of an overhead interval above which the overhead counts as unknown
 
 Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 
-class _Window(NamedTuple):
-    """Least number of steps; steps left out before them; steps averaged into one."""
+class ThrottleState(NamedTuple):
+    """Instructions of the training process to its producer."""
 
-    steps: int
-    settle: int
-    bin: int
+    duty: float  # share of wall time that the producer of a full live bank may work, above 0
+    drawn: int  # synthetic samples drawn so far
 
 
-_AT_ONCE, _DELAYED = _Window(6, 0, 1), _Window(24, 16, 8)
-"""Without and with waiting for a loader: a slower loader shows some batches later."""
+def write_throttle_state(bank: Path, state: ThrottleState) -> None:
+    """Write the pace for the producer; a missing bank or a full disk is ignored."""
+    with contextlib.suppress(OSError):
+        replace_text(bank / PACE, json.dumps(state._asdict()))
+
+
+def read_throttle_state(bank: Path) -> ThrottleState | None:
+    """Read the pace; None if there is none or it is invalid."""
+    try:
+        values = parse_json((bank / PACE).read_bytes())
+        state = ThrottleState(float(values["duty"]), int(values["drawn"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return state if 0 < state.duty <= 1 else None
+
+
+def log_work(bank: Path, begin: float, end: float) -> None:
+    """Append one stretch of work for the training process."""
+    with contextlib.suppress(OSError), open(bank / WORK, "ab", buffering=0) as file:
+        file.write(_PAIR.pack(begin, end))
+
+
+def read_work(bank: Path, skip: int = 0) -> list[tuple[float, float]]:
+    """Read the stretches of work, oldest first, without the first ``skip``."""
+    try:
+        raw = (bank / WORK).read_bytes()[skip * _PAIR.size :]
+    except OSError:
+        return []
+    return list(_PAIR.iter_unpack(raw[: len(raw) - len(raw) % _PAIR.size]))
 
 
 class ProducerThrottle:
@@ -63,40 +94,30 @@ class ProducerThrottle:
     Args:
         bank: folder of the bank.
         pacing: the requested limits.
-        drawn: returns the synthetic samples drawn so far; it may read files, so it is called
-            rarely.
+        drawn: returns the synthetic samples drawn so far; called rarely, as it may read files.
     """
 
     def __init__(self, bank: Path, pacing: RefreshPolicy, drawn: Callable[[], int]) -> None:
-        self.bank, self.pacing = bank, pacing
-        self.fault = ""
-        """Why steering stopped; empty while it works."""
+        self.bank, self.pacing, self._drawn = bank, pacing, drawn
+        self.fault = ""  # why steering stopped; empty while it works
         self._budget = pacing.overhead or OVERHEAD
         self._hard = _HARD if pacing.overhead is None else 1.0
-        self._drawn, self._count, self._pace = drawn, 0, self._hard
-        self._chance = random.Random(0)
-        self._due, self._last = -math.inf, -math.inf
+        self._count, self._pace, self._chance = 0, self._hard, random.Random(0)
+        self._due = self._last = self._beat_met = -math.inf
         self._beat: Mapping[str, Any] = {}
-        self._beat_met = -math.inf
+        self._first: tuple[float, int] | None = None  # time and samples of a full bank
         self._rows: list[tuple[float, float, float]] = []  # a step: previous end, begin, end
-        self._counted = 0  # leading rows that are in the total
-        self._stretches: list[Stretch] = []
+        self._stretches: list[tuple[float, float]] = []
         self._working, self._since, self._longer = True, 0, 1.0
-        self._pairs: list[tuple[float, float]] = []  # log of how much slower, seconds of work
+        self._cycles: list[tuple[float, float]] = []  # log of how much slower, its weight
+        self._counted = 0  # leading rows that are in the total
         self._total, self._new = np.zeros(2), np.zeros(2)  # seconds of steps, of work beside them
-        self._renewal = _RenewalTime()
         with self._safely():
-            # Earlier work is ignored: it may be from before a reboot.
-            self._read = len(read_work(bank))
-            write_throttle_state(bank, ThrottleState(self._pace, 0))
+            self._read = len(read_work(bank))  # earlier work may be from before a reboot
+        self.resume()
 
     def step(self, begin: float, end: float) -> None:
-        """Record a training step.
-
-        Args:
-            begin: ``time.monotonic()`` when its batch was ready.
-            end: ``time.monotonic()`` when it was done.
-        """
+        """Record a training step, ``time.monotonic()`` when its batch was ready, and at its end."""
         if self.fault:
             return
         self._rows.append((self._last if 0 < self._last <= begin else begin, begin, end))
@@ -111,24 +132,20 @@ class ProducerThrottle:
     def pause(self) -> None:
         """Exclude the time until the next step, e.g. at the end of an epoch."""
         self._last = self._due = -math.inf
-        with self._safely():
-            write_throttle_state(
-                self.bank, ThrottleState(min(self._pace, self.duty()), self._count)
-            )
+        self._write(min(self._pace, self.duty()))
 
     def resume(self) -> None:
         """Write the duty again after another process has changed it."""
-        with self._safely():
-            write_throttle_state(self.bank, ThrottleState(self._pace, self._count))
+        self._write(self._pace)
 
     def duty(self) -> float:
         """Return the share of time the producer may work within the overhead budget."""
         if self.pacing.overhead is None:
             return _HARD
-        if len(self._pairs) <= _LEAST:
-            worst = max([_UNKNOWN, *(_lost(ratio) for ratio, _ in self._pairs)])
+        if len(self._cycles) <= _LEAST:
+            worst = max([_UNKNOWN, *(_lost(slower) for slower, _ in self._cycles)])
         else:
-            worst = _lost(interval(self._pairs[-_PAIRS:], _SIDE)[2])
+            worst = _lost(interval(self._cycles[-_CYCLES:], _SIDE)[2])
         allowed = self._budget / (1 + self._budget)
         return _MOST if worst <= allowed / _MOST else allowed / worst
 
@@ -142,33 +159,36 @@ class ProducerThrottle:
         """
         document: dict[str, Any] = {}
         with self._safely():
-            if (renewed := self._renewal.seconds) is not None:
-                document["refresh_seconds"] = round(renewed, 1)
-            if len(self._pairs) >= _LEAST:
+            if self._first is not None and self._beat["total"] > self._first[1]:
+                made, passed = self._beat["total"] - self._first[1], self._beat_met - self._first[0]
+                document["refresh_seconds"] = round(self._beat["held"] * passed / made, 1)
+            if len(self._cycles) >= _LEAST:
                 seconds, work = self._total + self._new
-                lost = (_lost(ratio) * work for ratio in interval(self._pairs, 0.975))
-                low, share, high = (x / max(0.01 * seconds, seconds - x) for x in lost)
                 document["duty"] = round(work / seconds, 4)
+                lost = [_lost(slower) * work for slower in interval(self._cycles, 0.975)]
+                low, share, high = (round(x / max(0.01 * seconds, seconds - x), 5) for x in lost)
                 if high - low <= _KNOWN:
-                    document["overhead"] = round(share, 5)
-                    document["overhead_low"] = round(low, 5)
-                    document["overhead_high"] = round(high, 5)
+                    document |= {"overhead": share, "overhead_low": low, "overhead_high": high}
         return document
 
     def sentence(self) -> str:
         """Describe the summary in words; empty if there is nothing to report."""
         summary, parts = self.summary(), []
-        if "refresh_seconds" in summary:
-            parts.append(f"renewed every {_duration(summary['refresh_seconds'])}")
+        if (seconds := summary.get("refresh_seconds")) is not None:
+            unit, length = ("h", 3600) if seconds >= 7200 else ("min", 60)
+            long = seconds >= 120
+            every = f"{seconds / length:.1f} {unit}" if long else f"{seconds:.0f} s"
+            parts.append(f"renewed every {every}")
         if "duty" in summary:
             parts.append(f"producer at work {summary['duty']:.0%} of the time")
-        if "duty" in summary and "overhead" not in summary:
-            parts.append("what that costs is not known yet")
-        if "overhead" in summary:
-            cost, low, high = (100 * summary[f"overhead{end}"] for end in ("", "_low", "_high"))
-            overhead = self.pacing.overhead
-            budget = "" if overhead is None else f"; budget {100 * overhead:g} %"
-            parts[-1] += f", slowing steps down by {cost:.1f} % ({low:.1f} to {high:.1f} %{budget})"
+            if "overhead" in summary:
+                cost, low, high = (100 * summary[f"overhead{end}"] for end in ("", "_low", "_high"))
+                asked = self.pacing.overhead
+                budget = "" if asked is None else f"; budget {100 * asked:g} %"
+                interval_text = f"({low:.1f} to {high:.1f} %{budget})"
+                parts[-1] += f", slowing steps down by {cost:.1f} % {interval_text}"
+            else:
+                parts.append("what that costs is not known yet")
         if self.fault:
             parts.append(f"steering stopped: {self.fault}")
         return "; ".join(parts)
@@ -178,11 +198,13 @@ class ProducerThrottle:
     def _tick(self, now: float) -> None:
         beat = read_heartbeat(self.bank)
         if beat != self._beat:
+            if self._first is None and beat.get("state") == "refreshing" and "total" in self._beat:
+                if beat["total"] > self._beat["total"]:  # measured from a publication on
+                    self._first = now, beat["total"]
             self._beat, self._beat_met = beat, now
         new = read_work(self.bank, self._read)
         self._read += len(new)
         self._stretches += (s for s in new if s[0] < s[1] < math.inf)
-        self._renewal.look(beat, now)
         self._count = self._drawn()
         until, since = now - _BEAT_SECONDS, beat.get("working_since")
         if since is None or now - self._beat_met >= _BEAT_SECONDS:
@@ -190,10 +212,10 @@ class ProducerThrottle:
         if self._rows[0][2] <= until:
             self._turn(*self._known(float(since), until))
         self._pace = self._hard if self._working else _REST
-        write_throttle_state(self.bank, ThrottleState(self._pace, self._count))
+        self.resume()
 
     def _known(self, since: float, until: float) -> tuple[Array, Array, Array]:
-        """Return seconds of each step from ``since`` to ``until``: total, beside work, waiting."""
+        """Return seconds of each step up to ``until``: total, beside work, waiting."""
         rows = np.array(self._rows)
         begun, met, ends = rows[: np.searchsorted(rows[:, 2], until, "right")].T
         stretches = [*self._stretches, (min(since, until), until)]
@@ -204,46 +226,55 @@ class ProducerThrottle:
 
     def _turn(self, seconds: Array, work: Array, wait: Array) -> None:
         """End the turn of work or of rest if it is time."""
-        steps = len(seconds)
-        whole = (seconds > 0) & (seconds <= _GAP * np.median(seconds))
+        steps, usual = len(seconds), float(np.median(seconds))
+        whole = (seconds > 0) & (seconds <= _GAP * usual)
         new = whole & (np.arange(steps) >= self._counted)
         self._new = np.array([seconds[new].sum(), work[new].sum()])
-        # The cost of loader delays cannot exceed the total waiting.
+        # A slower loader shows some batches later. Its cost cannot exceed the total waiting.
         waited = np.maximum(wait[whole] - _CALL, 0).sum()
-        view = _DELAYED if waited > self._budget / 4 * seconds[whole].sum() else _AT_ONCE
-        share = _trailing(work, view.settle) / np.maximum(_trailing(seconds, view.settle), 1e-9)
-        busy, idle = whole & (share >= _BUSY), whole & (share <= _IDLE)
-        duty, turn = self.duty(), steps - self._since
+        delayed = waited > self._budget / 4 * seconds[whole].sum()
+        least, settle, size = (24, 16, 8) if delayed else (6, 0, 1)
+        duty, spent = self.duty(), seconds[self._since :].sum()
+        last = int(np.flatnonzero(work > 0)[-1]) + 1 if work.any() else 0
         if self._working:
-            target = view.steps * max(1, duty / (1 - duty))
-            if busy.sum() >= target or turn > _PATIENCE * (target + view.settle):
+            target = least * usual * max(1, duty / (1 - duty))
+            endless = spent > _PATIENCE * (target + settle * usual)
+            if work[self._since :].sum() >= target or endless:
                 # The random length avoids synchrony with periodic work of the training.
                 self._working, self._longer = False, self._chance.uniform(0.5, 1.5)
                 self._since = steps
             return
-        enough = idle[self._since :].sum() >= view.steps
-        paid, all_paid = (
-            spent >= longer * worked / duty
-            for longer, (spent, worked) in ((self._longer, self._new), (1, self._total + self._new))
-        )
-        if paid and all_paid and (enough or turn > _PATIENCE * (view.steps + view.settle)):
-            self._pair(seconds, share, busy, idle, view)
+        paid = self._new[0] >= self._longer * self._new[1] / duty
+        total = self._total + self._new
+        enough = steps - last >= least + settle or spent > _PATIENCE * (least + settle) * usual
+        if paid and total[0] >= total[1] / duty and enough:
+            middle = (last + steps) // 2  # half of the rest goes to the next cycle
+            self._measure(seconds, work, whole[:middle], settle, size)
+            self._total, self._new = total, np.zeros(2)
+            self._counted = self._since = steps - middle
+            self._rows = self._rows[middle:]
+            self._stretches = [s for s in self._stretches if s[1] > self._rows[0][0]]
             self._working = True
 
-    def _pair(self, seconds: Array, share: Array, busy: Mask, idle: Mask, view: _Window) -> None:
-        """Compare a turn of work with the rests around it; half the last rest goes to the next."""
-        steps = len(seconds)
-        trailing = steps - int(np.argmax(~idle[::-1])) if not idle.all() else 0
-        boundary = (trailing + steps) // 2
-        beside, apart = (np.flatnonzero(kind[:boundary]) for kind in (busy, idle))
-        if min(len(beside), len(apart)) >= 2 * view.bin:
-            ratio = _median(seconds[beside], view.bin) / _median(seconds[apart], view.bin)
-            slower = math.log(ratio) / float(share[beside].mean())
-            self._pairs.append((min(3.0, max(-3.0, slower)), float(self._new[1])))
-        self._total, self._new = self._total + self._new, np.zeros(2)
-        self._counted, self._since = steps - boundary, steps - boundary
-        self._rows = self._rows[boundary:]
-        self._stretches = [s for s in self._stretches if s[1] > self._rows[0][0]]
+    def _measure(
+        self, seconds: Array, work: Array, used: npt.NDArray[np.bool_], settle: int, size: int
+    ) -> None:
+        """Regress a cycle's log step times, of ``size`` steps each, on the producer's share."""
+        share = np.convolve(work, np.ones(settle + 1))[: len(used)]
+        share /= np.maximum(np.convolve(seconds, np.ones(settle + 1))[: len(used)], 1e-9)
+        count = int(used.sum()) // size
+        if count < 4:
+            return
+        x, y = (
+            values[: len(used)][used][: count * size].reshape(count, size).mean(axis=1)
+            for values in (share, seconds)
+        )
+        x, y = x - x.mean(), np.log(y) - np.log(y).mean()
+        if (weight := float(x @ x)) > 0.1:
+            self._cycles.append((min(3.0, max(-3.0, float(x @ y) / weight)), weight))
+
+    def _write(self, duty: float) -> None:
+        write_throttle_state(self.bank, ThrottleState(duty, self._count))
 
     @contextlib.contextmanager
     def _safely(self) -> Iterator[None]:
@@ -252,62 +283,21 @@ class ProducerThrottle:
             yield
         except Exception as error:
             self.fault = self.fault or f"{type(error).__name__}: {error}"
-            with contextlib.suppress(
-                Exception
-            ):  # so that the producer does not stay at a high duty
-                write_throttle_state(
-                    self.bank, ThrottleState(min(self._pace, self.duty() / 2), self._count)
-                )
+            with contextlib.suppress(Exception):  # the producer must not stay at a high duty
+                self._write(min(self._pace, self.duty() / 2))
 
 
-def interval(pairs: list[tuple[float, float]], level: float) -> tuple[float, float, float]:
-    """Return low end, mean and high end of the pairs' log ratios, weighted by seconds of work."""
-    ratios, work = np.array(pairs).T
-    mean, count = float(np.average(ratios, weights=work)), len(pairs)
-    variance = float(np.sum((work * (ratios - mean)) ** 2)) * count / (count - 1)
-    half = float(stdtrit(count - 1, level)) * math.sqrt(variance) / float(work.sum())
+def interval(cycles: list[tuple[float, float]], level: float) -> tuple[float, float, float]:
+    """Return low end, mean and high end of the cycles' weighted slopes."""
+    from scipy.special import stdtrit
+
+    slopes, weights = np.array(cycles).T
+    mean, count = float(np.average(slopes, weights=weights)), len(cycles)
+    variance = float(np.sum((weights * (slopes - mean)) ** 2)) * count / (count - 1)
+    half = float(stdtrit(count - 1, level)) * math.sqrt(variance) / float(weights.sum())
     return mean - half, mean, mean + half
 
 
 def _lost(slower: float) -> float:
     """Return the share of speed lost for a log ratio of step times."""
     return 1 - math.exp(-slower)
-
-
-def _trailing(values: Array, before: int) -> Array:
-    """Return the sum of each value and the ``before`` values before it."""
-    sums = np.concatenate((np.zeros(before + 1), np.cumsum(values)))
-    return np.asarray(sums[before + 1 :] - sums[: len(values)])
-
-
-def _median(seconds: Array, size: int) -> float:
-    """Return the median of step times, averaged over ``size`` consecutive steps."""
-    count = len(seconds) // size
-    return float(np.median(seconds[: count * size].reshape(count, size).mean(axis=1)))
-
-
-class _RenewalTime:
-    """Estimate from the heartbeat how long a full live bank takes to be replaced once."""
-
-    def __init__(self) -> None:
-        self.seconds: float | None = None  # None until a sample was replaced
-        self._last: int | None = None
-        self._first: tuple[float, int] | None = None
-
-    def look(self, beat: Mapping[str, Any], now: float) -> None:
-        total, held = beat.get("total"), beat.get("held")
-        if not (isinstance(total, int) and isinstance(held, int)):
-            return
-        if self._first is not None and total > self._first[1]:
-            # Up to now, as it may have stopped in between.
-            self.seconds = held * (now - self._first[0]) / (total - self._first[1])
-        elif self._last not in (None, total) and beat.get("state") == "refreshing":
-            self._first = (now, total)  # measured from a publication on
-        self._last = total
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.bank.sample_file import encode_sample, list_samples, read_sha256, sample_path
 from gansynth.bank.spec import COMPLETE, HEARTBEAT, LOCK, SPEC, BankSpec, load_spec, read_heartbeat
-from gansynth.bank.throttle_state import PACE, WORK
+from gansynth.bank.throttle import PACE, WORK
 from gansynth.core.schema import Sample
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import (

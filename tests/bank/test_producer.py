@@ -15,7 +15,7 @@ import pytest
 from gansynth.bank.producer_main import ProducerConfig, main, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
 from gansynth.bank.supervisor import ProducerSupervisor
-from gansynth.bank.throttle_state import ThrottleState, read_work, write_throttle_state
+from gansynth.bank.throttle import ThrottleState, read_work, write_throttle_state
 from gansynth.core.lineage import Lineage
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema

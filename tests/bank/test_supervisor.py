@@ -19,7 +19,7 @@ from gansynth.bank.heartbeat import Heartbeat, HeartbeatLimits
 from gansynth.bank.reader import BankReader, BankSample, BankWriter, verify_bank
 from gansynth.bank.spec import HEARTBEAT
 from gansynth.bank.supervisor import ProducerSupervisor
-from gansynth.bank.throttle_state import ThrottleState, write_throttle_state
+from gansynth.bank.throttle import ThrottleState, write_throttle_state
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
 from tests.processes import until
 from tests.producers import config_of, put_stand_in
