@@ -256,7 +256,6 @@ class NnunetAdapter(Adapter):
         command += ["-device", device_of(parse_options(request.options).device)]
         train_apart(
             *("gansynth_nnunet.launch", command, self.output_folder, "nnU-Net's training"),
-            scratch=request.mix_config.scratch,
             variables=variables,
             reporter=request.reporter,
         )

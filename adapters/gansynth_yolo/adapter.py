@@ -171,7 +171,6 @@ class YoloAdapter(Adapter):
                 train_apart(
                     *("gansynth_yolo.launch", [str(output / CONFIG)], output),
                     "the detector's training",
-                    scratch=request.mix_config.scratch,
                     variables=os.environ,
                     reporter=request.reporter,
                 )

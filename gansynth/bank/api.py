@@ -72,7 +72,6 @@ def fill_bank(
     folder.parent.mkdir(parents=True, exist_ok=True)
     generator = RunFolder(Path(run).absolute())
     config = _config(generator, folder, samples, request, producer_device(device, ()), dtype)
-    _learn_filters(generator, config)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
         fill(config, Path(logs) / "producer.log", patience=patience)
     return folder
@@ -157,7 +156,8 @@ def live_bank(
     from gansynth.runtime.devices import producer_device
 
     generator = RunFolder(Path(run).absolute())
-    needed = samples * _bytes(generator, dtype)
+    voxels, channels = math.prod(generator.space.size), len(generator.schema.channels)
+    needed = samples * voxels * (channels * np.dtype(dtype).itemsize + np.dtype(np.int16).itemsize)
     where = producer_device(device, (0,))  # the first GPU is the training's
     place, notice = place_bank(generator.run_id, needed, scratch)
     if notice:
@@ -166,8 +166,7 @@ def live_bank(
         try:
             frozen = _config(generator, place, samples, request, where, dtype)
             config = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
-            _learn_filters(generator, config)
-            log = Path(logs) / "producer.log"
+                    log = Path(logs) / "producer.log"
             with ProducerSupervisor.start(config, log, restarts=restarts) as supervisor:
                 supervisor.wait(min(samples, BEGIN_WITH), patience)
                 try:
@@ -179,16 +178,6 @@ def live_bank(
             shutil.rmtree(place, ignore_errors=True)
 
 
-def _learn_filters(run: RunFolder, config: ProducerConfig) -> None:
-    """Fit filters in this process: a producer on the CPU has one thread and low priority."""
-    if config.samples.filters:
-        from gansynth.sampling.filters.pretrain import learn_ahead
-        from gansynth.sampling.run_source import open_source
-
-        source = open_source(SourceRequest(**config.request))
-        learn_ahead(run, config.samples.filters, source, device=config.device)
-
-
 def _config(
     run: RunFolder,
     folder: Path,
@@ -197,7 +186,13 @@ def _config(
     device: str,
     dtype: Literal["float16", "float32"],
 ) -> ProducerConfig:
+    """Return the producer's configuration, with what its filters need learnt in this process."""
     asked = request or SampleRequest()
+    if asked.filters:  # a producer on the CPU has one thread and low priority
+        from gansynth.sampling.filters.pretrain import learn_ahead
+        from gansynth.sampling.run_source import open_source
+
+        learn_ahead(run, asked.filters, open_source(run.request), device=device)
     return ProducerConfig(
         run=str(run),
         request=run.request.to_json(),
@@ -209,9 +204,3 @@ def _config(
         device=device,
         dtype=dtype,
     )
-
-
-def _bytes(run: RunFolder, dtype: str) -> int:
-    voxels = math.prod(run.space.size)
-    channels = len(run.schema.channels)
-    return voxels * (channels * np.dtype(dtype).itemsize + np.dtype(np.int16).itemsize)

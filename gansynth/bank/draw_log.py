@@ -61,7 +61,10 @@ class DrawLog:
         rows = csv.writer(text, lineterminator="\n")
         try:
             if self._pid != os.getpid():
-                self._open()
+                self._pid, self._fd, self._settings = os.getpid(), -1, ""
+                self.folder.mkdir(parents=True, exist_ok=True)
+                path = self.folder / f"draws-{socket.gethostname()}-{self._pid}.csv"
+                self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
             number: tuple[object, ...] = ()
             if provenance is not None and "settings" in provenance:
                 number = provenance["index"], provenance["sha256"]
@@ -75,12 +78,6 @@ class DrawLog:
         except OSError as error:
             logger.warning("%s: draws are no longer logged: %s", self.folder, error)
             self._fd = -1
-
-    def _open(self) -> None:
-        self._pid, self._fd, self._settings = os.getpid(), -1, ""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"draws-{socket.gethostname()}-{self._pid}.csv"
-        self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "_pid": 0, "_fd": -1, "_settings": ""}
@@ -127,7 +124,7 @@ class DrawCounts:
             text += f", {self.distinct} different ones, each drawn {self.reuse:.1f} times"
             text += f" (at most {self.most})"
         if self.fell_back:
-            why = max(self.reasons, key=lambda reason: self.reasons[reason])
+            why = max(self.reasons, key=self.reasons.__getitem__)
             text += f"; {self.fell_back} real ones in place of a missing synthetic one ({why})"
         return text
 
@@ -151,10 +148,8 @@ class DrawCounter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._read: dict[Path, int] = {}
-        self._kinds: dict[str, int] = dict.fromkeys(get_args(Kind), 0)
+        self._kinds, self._ids, self._reasons = Counter[str](), Counter[str](), Counter[str]()
         self._stopped = ""
-        self._ids = Counter[str]()
-        self._reasons: dict[str, int] = {}
 
     def update(self) -> DrawCounts:
         """Read the new lines of every process and return the counts."""
@@ -184,14 +179,14 @@ class DrawCounter:
         )
 
     def _count(self, row: list[str]) -> None:
-        if len(row) < 3 or row[0] not in self._kinds:
+        if len(row) < 3 or row[0] not in get_args(Kind):
             return
         kind, sample_id, source = row[:3]
         self._kinds[kind] += 1
         if kind == "synthetic":
             self._ids[sample_id] += 1
         elif kind == "fallback":
-            self._reasons[source] = self._reasons.get(source, 0) + 1
+            self._reasons[source] += 1
         elif kind == "stopped":
             self._stopped = source
 
@@ -218,46 +213,38 @@ def foreseen(mix_config: MixConfig, draws: int, held: int) -> dict[str, Any]:
     """
     document: dict[str, Any] = {"synthetic_draws": draws}
     if mix_config.frozen or mix_config.bank is not None:
-        each = draws / max(1, held)
-        document["draws_of_a_sample"] = round(each, 2)
+        document["draws_of_a_sample"] = round(draws / max(1, held), 2)
         return document | ({"reuse": text} if (text := too_few(mix_config, draws, held)) else {})
-    least = different(draws)
-    return document | {
-        "samples_to_make": least,
-        "reuse": f"no sample is drawn more than {MOST_DRAWS} times if the producer makes {least} "
-        "while it trains; the log says if it makes fewer",
-    }
-
-
-def too_few(mix_config: MixConfig, draws: int, held: int) -> str:
-    """Return a warning if samples of a frozen bank will be drawn too often, or ""."""
-    if draws <= MOST_DRAWS * held:
-        return ""
-    return (
-        f"each of {held} samples will be drawn {draws / max(1, held):.1f} times, more than "
-        f"{MOST_DRAWS}: {_larger(mix_config, draws)}"
+    document["samples_to_make"] = least = different(draws)
+    document["reuse"] = (
+        f"no sample is drawn more than {MOST_DRAWS} times if the producer makes {least} while it "
+        "trains; the log says if it makes fewer"
     )
+    return document
 
 
-def worn(mix_config: MixConfig, most: int, distinct: int, draws: int) -> str:
-    """Return a warning if a sample was drawn ``most`` times, more than ``MOST_DRAWS``, or ""."""
-    if most <= MOST_DRAWS:
-        return ""
-    if mix_config.frozen or mix_config.bank is not None:
-        cure = _larger(mix_config, draws)
-    else:
-        cure = (
-            "the producer makes too few. Let it cost more (--overhead 10%, or --reuse 4 for as "
-            "many as it can), give it a device of its own (--device), or fill a bank first "
-            f"(--offline --bank-size {different(draws)})"
-        )
-    return (
-        f"{distinct} different samples were drawn up to {most} times each, more than {MOST_DRAWS}: "
-        f"{cure}"
-    )
+def too_few(mix_config: MixConfig, draws: int, held: int, most: int | None = None) -> str:
+    """Return a warning if samples are drawn too often, or "".
 
-
-def _larger(mix_config: MixConfig, draws: int) -> str:
-    if mix_config.bank is not None:
-        return f"give a bank of {different(draws)} samples, or train for fewer steps"
-    return f"take --bank-size {different(draws)}, or leave --offline out"
+    Args:
+        draws: planned draws of the training.
+        held: samples of a frozen bank, or those that were drawn ``most`` times at most.
+        most: None before the training.
+    """
+    if (draws > MOST_DRAWS * held) if most is None else (most > MOST_DRAWS):
+        if most is None:
+            text = f"each of {held} samples will be drawn {draws / max(1, held):.1f} times"
+        else:
+            text = f"{held} different samples were drawn up to {most} times each"
+        if mix_config.bank is not None:
+            cure = f"give a bank of {different(draws)} samples, or train for fewer steps"
+        elif mix_config.frozen:
+            cure = f"take --bank-size {different(draws)}, or leave --offline out"
+        else:
+            cure = (
+                "the producer makes too few. Let it cost more (--overhead 10%, or --reuse 4 for "
+                "as many as it can), give it a device of its own (--device), or fill a bank first "
+                f"(--offline --bank-size {different(draws)})"
+            )
+        return f"{text}, more than {MOST_DRAWS}: {cure}"
+    return ""

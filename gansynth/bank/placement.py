@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from gansynth.runtime.files import disk_errors
 
 FILE_BYTES = 8192  # most bytes of a sample's header and of its last, partly filled block
 SHARED_MEMORY = Path("/dev/shm")
-_SCRATCH = re.compile(r"gansynth-.*-(\d+)-[a-z0-9_]+")
+_SCRATCH = re.compile(r"gansynth-.*-([0-9a-f]{8})-(\d+)-[a-z0-9_]+")
 
 
 def plan_bank(mix_config: MixConfig, cases: int, sample: int) -> BankCapacity:
@@ -68,7 +70,10 @@ def place_bank(
         )
     else:
         base = SHARED_MEMORY
-    prefix = f"gansynth-{Path(run_id).name}-{os.getpid()}-"
+    for left, _, _, runs in scratch_banks():
+        if not runs:  # its process and watchdog were killed
+            shutil.rmtree(left, ignore_errors=True)
+    prefix = f"gansynth-{Path(run_id).name}-{_machine()}-{os.getpid()}-"
     with disk_errors(base):
         return Path(tempfile.mkdtemp(prefix=prefix, dir=base)), notice
 
@@ -114,7 +119,7 @@ def _free(folder: Path) -> int:
 
 
 def scratch_banks() -> list[tuple[Path, int, int, bool]]:
-    """List scratch banks in shared memory and the temporary folder.
+    """List this machine's scratch banks in shared memory and the temporary folder.
 
     Returns:
         For each bank its folder, its bytes, the process that made it, and whether that still runs.
@@ -125,10 +130,18 @@ def scratch_banks() -> list[tuple[Path, int, int, bool]]:
     for base in dict.fromkeys((SHARED_MEMORY, Path(tempfile.gettempdir()))):
         for folder in sorted(base.glob("gansynth-*")):
             match = _SCRATCH.fullmatch(folder.name)
-            if match is not None and folder.is_dir():
-                pid = int(match[1])
+            if match is not None and match[1] == _machine() and folder.is_dir():
+                pid = int(match[2])
                 banks.append((folder, _bytes(folder), pid, psutil.pid_exists(pid)))
     return banks
+
+
+def _machine() -> str:
+    """Return a name of what numbers processes here: containers may share memory, not numbers."""
+    numbers = ""
+    with contextlib.suppress(OSError):
+        numbers = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{socket.gethostname()} {numbers}".encode()).hexdigest()[:8]
 
 
 def _bytes(folder: Path) -> int:
@@ -138,12 +151,3 @@ def _bytes(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 sizes.append(path.stat().st_size)
     return sum(sizes)
-
-
-def remove_banks_of(pid: int, scratch: Path | None = None) -> None:
-    """Remove the scratch banks of a process that has ended without removing them."""
-    bases = {SHARED_MEMORY, Path(tempfile.gettempdir())} | ({scratch} if scratch else set())
-    for base in bases:
-        with contextlib.suppress(OSError):
-            for folder in base.glob(f"gansynth-*-{pid}-*"):
-                shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import sys
 import threading
@@ -23,7 +22,7 @@ from types import FrameType
 from gansynth.bank.producer import ProducerConfig, produce
 from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.bank.spec import SPEC
-from gansynth.bank.supervisor import NO_ROOM, watchdog_command
+from gansynth.bank.supervisor import NO_ROOM
 from gansynth.runtime.errors import EXIT_OK, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import read_json
 
@@ -32,13 +31,19 @@ __all__ = ["ProducerConfig", "main", "produce"]
 NICENESS = 10
 _PARENT_POLL_SECONDS = 0.5
 _GRACE_SECONDS = 1.5  # time for an orderly end; with the poll interval, less than 3 s for an orphan
+_NO_ROOM = (
+    "OutOfMemoryError",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "busy or unavailable",
+)
 
 
 class _StopSignal:
     """Stop on SIGTERM, SIGINT or the parent's end; a thread acts while C code blocks handlers."""
 
-    def __init__(self, config: ProducerConfig) -> None:
-        self.config = config
+    def __init__(self, parent: int | None) -> None:
+        self.parent = parent
         self.exit_code: int | None = None
         self._signals, writing = os.pipe()
         os.set_blocking(writing, False)
@@ -50,12 +55,6 @@ class _StopSignal:
     def __call__(self) -> bool:
         return self.exit_code is not None
 
-    @property
-    def orphaned(self) -> bool:
-        # Polled: the kernel's own parent-death signal is sent when the *thread* that started us
-        # ends, which would kill the producer of a healthy parent.
-        return self.config.parent is not None and os.getppid() != self.config.parent
-
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if self.exit_code is None:  # a second signal must not disturb the clean-up
             self.exit_code = 128 + number
@@ -63,20 +62,16 @@ class _StopSignal:
 
     def _watch(self) -> None:
         number: int = signal.SIGTERM
-        while not self.orphaned:
+        # Polled: the kernel's own parent-death signal is sent when the *thread* that started us
+        # ends, which would kill the producer of a healthy parent.
+        while self.parent is None or os.getppid() == self.parent:
             if select.select([self._signals], [], [], _PARENT_POLL_SECONDS)[0]:
                 number = os.read(self._signals, 1)[0]
                 break
         else:
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_GRACE_SECONDS)
-        self.clean_up()
         os._exit(128 + number)
-
-    def clean_up(self) -> None:
-        """Delete a scratch bank that no process will use again."""
-        if self.config.temporary and self.orphaned:
-            shutil.rmtree(self.config.bank, ignore_errors=True)
 
 
 def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
@@ -153,37 +148,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(arguments) != 1:
             raise UsageFault("usage: python -m gansynth.bank.producer_main CONFIG.json")
         config = ProducerConfig.from_json(read_json(arguments[0]))
-        stop = _StopSignal(config)
+        stop = _StopSignal(config.parent)
         try:
             _run(config, stop)
         except RuntimeError as error:
-            if not _is_no_room(error):
+            # torch.OutOfMemoryError by its name: torch may be missing. CUDA and cuBLAS have their
+            # own messages, also for a device in exclusive mode.
+            said = f"{type(error).__name__} {error}"
+            if not any(words in said for words in _NO_ROOM):
                 raise
             text = " ".join(str(error).split())[:300]
             raise EnvironmentFault(
                 f"{NO_ROOM}{config.device}: {text}; use another device, or the CPU"
             ) from error
-        finally:
-            stop.clean_up()
     except GansynthError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    if config.frozen and config.temporary and config.parent is not None and not stop():
-        sys.stderr.flush()
-        command = watchdog_command(config)
-        with contextlib.suppress(OSError):
-            os.execv(command[0], command)
     return stop.exit_code or EXIT_OK
-
-
-def _is_no_room(error: RuntimeError) -> bool:
-    """Return whether a device is out of memory, or in exclusive mode and taken."""
-    # torch.OutOfMemoryError by its name: torch may be missing. CUDA and cuBLAS have their own
-    # messages.
-    phrases = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "busy or unavailable")
-    return type(error).__name__ == "OutOfMemoryError" or any(
-        words in str(error) for words in phrases
-    )
 
 
 if __name__ == "__main__":

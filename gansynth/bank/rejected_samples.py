@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -48,28 +49,29 @@ class RejectedSamples:
             self._write(self.folder, sample, str(fault), reason, index)
             self._kept[reason] += 1
         except (OSError, EnvironmentFault, ValueError, TypeError) as error:
-            text = " ".join(str(error).split())
-            self.say(
-                f"{self.folder}: rejected samples are no longer kept as pictures: {text}; the "
-                "rest goes on"
-            )
+            why = " ".join(str(error).split())
+            said = "rejected samples are no longer kept as pictures"
+            self.say(f"{self.folder}: {said}: {why}; the rest goes on")
             self.folder = None
 
     def _write(self, folder: Path, sample: Sample, fault: str, reason: str, index: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"rejected-{self._kept.total():04d}.png"
+        name: str | None = f"rejected-{self._kept.total():04d}.png"
         try:
-            drawn = preview(sample, self.schema)
+            picture = png_bytes(preview(sample, self.schema))
         except Exception:  # a picture may be impossible: then only its line is saved
-            drawn = None
-        if drawn is not None:
-            write_bytes_atomic(folder / name, png_bytes(drawn))
+            name = None
+        else:
+            write_bytes_atomic(folder / str(name), picture)
+        boxes = sample.boxes
         line = {
-            "picture": None if drawn is None else name,
+            "picture": name,
             "index": index,
             "reason": reason,
             "fault": fault,
-            "boxes": _told(sample.boxes),
+            "boxes": None
+            if boxes is None
+            else np.column_stack([boxes.labels, boxes.coords]).tolist(),
             "provenance": dict(sample.provenance),
         }
         text = json.dumps(line, allow_nan=False, default=str) + "\n"
@@ -81,45 +83,28 @@ class RejectedSamples:
 def _kept_before(path: Path) -> Counter[str]:
     """Count the pictures of each reason that an earlier producer saved."""
     counts: Counter[str] = Counter()
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return counts
-    for line in lines:
-        try:
-            counts[str(json.loads(line)["reason"])] += 1
-        except (ValueError, KeyError, TypeError):  # cut off by a kill; its picture exists
-            counts["torn"] += 1
+    with contextlib.suppress(OSError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                counts[str(json.loads(line)["reason"])] += 1
+            except (ValueError, KeyError, TypeError):  # cut off by a kill; its picture exists
+                counts["torn"] += 1
     return counts
 
 
-def _told(boxes: Boxes | None) -> Any:
-    if boxes is None:
-        return None
-    return [[int(n), *map(float, row)] for row, n in zip(boxes.coords, boxes.labels, strict=True)]
-
-
-def preview(sample: Sample, schema: Schema) -> npt.NDArray[np.uint8] | None:
+def preview(sample: Sample, schema: Schema) -> npt.NDArray[np.uint8]:
     """Show a sample's channels side by side, with boxes and label outlines: uint8 (H, W', 3).
 
     A volume is shown by one slice. Each channel has the intensity window of its finite values,
-    since a rejected sample may hold anything. None unless the image has two or three axes.
+    since a rejected sample may hold anything. Any exception: it cannot be shown.
     """
-    image = np.asarray(sample.image, np.float32)
-    if image.ndim not in (3, 4) or not image.size:
-        return None
-    labels, boxes = sample.labels, sample.boxes
-    if labels is not None and labels.shape != image.shape[1:]:
-        labels = None
-    if boxes is not None and boxes.coords.shape[1] != 2 * (image.ndim - 1):
-        boxes = None
+    image, labels, boxes = np.asarray(sample.image, np.float32), sample.labels, sample.boxes
     cut = middle_slice(labels, image.shape[1:], boxes)
     if cut is not None:
         image, labels = image[:, cut], None if labels is None else labels[cut]
         boxes = boxes_at(boxes, cut)
     thin = -(-max(image.shape[1:]) // LARGEST)
-    image = image[:, ::thin, ::thin]
-    labels = None if labels is None else labels[::thin, ::thin]
+    image, labels = image[:, ::thin, ::thin], None if labels is None else labels[::thin, ::thin]
     if boxes is not None:
         boxes = Boxes(np.nan_to_num(boxes.coords) / np.float32(thin), boxes.labels)
     panels = [
@@ -132,8 +117,7 @@ def preview(sample: Sample, schema: Schema) -> npt.NDArray[np.uint8] | None:
 def _grey(channel: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     """Map a channel's finite values from black to white; the others are black."""
     finite = np.isfinite(channel)
-    values = channel[finite]
-    low, high = np.percentile(values, (0.5, 99.5)) if values.size else (0.0, 1.0)
+    low, high = np.percentile(channel[finite], (0.5, 99.5)) if finite.any() else (0.0, 1.0)
     window = (float(low), float(max(high, low + 1e-6)))
     filled = np.where(finite, channel, np.float32(low))
     return np.asarray(scaled(filled[None], [window], 8)[0][0])

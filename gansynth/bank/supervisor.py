@@ -20,15 +20,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.bank.heartbeat import Heartbeat, HeartbeatLimits
 from gansynth.bank.producer import ProducerConfig
 from gansynth.bank.reader import BankReader
 from gansynth.bank.sample_file import list_samples
-from gansynth.bank.spec import read_heartbeat
+from gansynth.bank.spec import HEARTBEAT, read_heartbeat
 from gansynth.runtime import watchdog
 from gansynth.runtime.errors import (
     EXIT_BUG,
@@ -48,6 +47,68 @@ _STOP_SECONDS = 5.0
 _LOG_BYTES = 1 << 16
 _PASSING = (EXIT_BUG, EnvironmentFault.exit_code)
 """Exit codes after which a restart may help; other faults would only recur."""
+
+
+@dataclass(frozen=True)
+class HeartbeatLimits:
+    """Time limits of the supervisor, in seconds unless stated otherwise."""
+
+    backoff: float = 1.0  # pause before the first restart; doubled before each further one in a row
+    longest: float = 30.0  # longest pause before a restart
+    look: float = 1.0  # interval between two reads of the heartbeat
+    silent: float = 60.0  # time without a heartbeat after which a producer counts as hung
+    # time limit for the first heartbeat; loading a large run from a slow disk takes long
+    start: float = 600.0
+    batch: float = 600.0  # time limit for one batch; three times that for the first one
+    usual: float = 20.0  # multiple of a batch's usual time that it may take, if that is longer
+    # lifetime after the first batch from which a producer counts as healthy, even if it has
+    # published nothing
+    well: float = 10.0
+
+
+class Heartbeat:
+    """Measure how long a producer has been silent or at work on one batch.
+
+    Only time between reads counts, and each interval is capped: the machine may have been asleep.
+    """
+
+    def __init__(self, bank: Path, pid: int, limits: HeartbeatLimits) -> None:
+        self._bank, self._pid, self._limits = bank, pid, limits
+        self.document: Mapping[str, Any] = {}  # the last heartbeat
+        self.well = 0.0  # seconds that the producer has lived since its first batch
+        self._looked = time.monotonic()
+        self._beat = self._task = 0.0
+        self._alive = False
+        self._silent = self._busy = 0.0
+
+    def hang_reason(self) -> str:
+        """Return why the producer counts as hung, or ""."""
+        now = time.monotonic()
+        passed = now - self._looked
+        if passed < self._limits.look:
+            return ""
+        self._looked = now
+        return self._judge(min(passed, 5 * self._limits.look))
+
+    def _judge(self, passed: float) -> str:
+        limits = self._limits
+        beat, doc = 0.0, read_heartbeat(self._bank)
+        with contextlib.suppress(OSError):
+            beat = (self._bank / HEARTBEAT).stat().st_mtime_ns
+        self.document = doc
+        self._silent = self._silent + passed if beat == self._beat else 0.0
+        self._beat = beat
+        self._alive = self._alive or doc.get("pid") == self._pid
+        if self._silent > (limits.silent if self._alive else limits.start):
+            return f"hung, no sign of life for {self._silent:.0f} s"
+        task = float(doc.get("working_since") or 0) if self._alive else 0.0
+        self._busy = self._busy + passed if task and task == self._task else 0.0
+        self._task = task
+        usual = doc.get("usual")
+        if self._alive and usual is not None:
+            self.well += passed
+        most = 3 * limits.batch if usual is None else max(limits.batch, limits.usual * usual)
+        return f"hung, {self._busy:.0f} s at one batch" if self._busy > most else ""
 
 
 class ProducerSupervisor:
@@ -77,9 +138,9 @@ class ProducerSupervisor:
         self._said: deque[str] = deque()
         self._over = self._told_full = False
         self._stopping = threading.Event()
-        self._watchdog: subprocess.Popen[bytes] | None = None
         self._pid = os.getpid()
         self._begin()
+        self._watchdog = self._watch_over() if config.temporary else None
         self._thread = threading.Thread(target=self._keep, name="gansynth-keeper", daemon=True)
 
     @classmethod
@@ -166,7 +227,9 @@ class ProducerSupervisor:
             self._thread.join(_JOIN_SECONDS)
         self._over = True
         self._producer.stop()
-        self._end_watchdog()
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.wait()
 
     def __enter__(self) -> ProducerSupervisor:
         return self
@@ -222,7 +285,6 @@ class ProducerSupervisor:
         """Restart the producer after a pause; False if it was given up or is not needed."""
         if self._newest() > self._before or self._heartbeat.well >= self.limits.well:
             self._in_a_row = 0
-        self._start_watchdog()
         while True:
             self._in_a_row += 1
             if not self._allowed or (code in FAULTS and code not in _PASSING):
@@ -245,7 +307,6 @@ class ProducerSupervisor:
                 why, code = EnvironmentFault(f"producer: cannot be started: {error}"), 4
                 continue
             self.restarts += 1
-            self._end_watchdog()
             return True
 
     def _give_up(self, why: GansynthError) -> bool:
@@ -262,29 +323,13 @@ class ProducerSupervisor:
             )
             self.config = replace(self.config, device="cpu")
 
-    def _start_watchdog(self) -> None:
-        """Start a process that removes a scratch bank if this one is killed between producers."""
-        if self.config.temporary and self._watchdog is None and Path(self.config.bank).exists():
-            null = subprocess.DEVNULL
-            with contextlib.suppress(OSError):
-                self._watchdog = subprocess.Popen(
-                    watchdog_command(self.config),
-                    stdin=null,
-                    stdout=null,
-                    stderr=null,
-                    close_fds=False,
-                )
-
-    def _end_watchdog(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.kill()
-            self._watchdog.wait()
-            self._watchdog = None
-
-
-def watchdog_command(config: ProducerConfig) -> list[str]:
-    """Return the command that removes a scratch bank once the parent is gone."""
-    return [sys.executable, "-I", "-S", watchdog.__file__, str(config.parent), config.bank]
+    def _watch_over(self) -> subprocess.Popen[bytes] | None:
+        """Start a process that removes a scratch bank if this one is killed."""
+        null, parent = subprocess.DEVNULL, str(self.config.parent)
+        command = [sys.executable, "-I", "-S", watchdog.__file__, parent, self.config.bank]
+        with contextlib.suppress(OSError):
+            return subprocess.Popen(command, stdin=null, stdout=null, stderr=null, close_fds=False)
+        return None
 
 
 class _ProducerProcess:

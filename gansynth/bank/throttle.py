@@ -198,9 +198,9 @@ class ProducerThrottle:
     def _tick(self, now: float) -> None:
         beat = read_heartbeat(self.bank)
         if beat != self._beat:
-            if self._first is None and beat.get("state") == "refreshing" and "total" in self._beat:
-                if beat["total"] > self._beat["total"]:  # measured from a publication on
-                    self._first = now, beat["total"]
+            refreshing = beat.get("state") == "refreshing" and "total" in self._beat
+            if self._first is None and refreshing and beat["total"] > self._beat["total"]:
+                self._first = now, beat["total"]  # measured from a publication on
             self._beat, self._beat_met = beat, now
         new = read_work(self.bank, self._read)
         self._read += len(new)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gansynth.bank.draw_log import MOST_DRAWS, DrawCounts, different, too_few, worn
+from gansynth.bank.draw_log import MOST_DRAWS, DrawCounts, different, too_few
 from gansynth.bank.placement import place_bank, plan_bank
 from gansynth.core.adapter import MixConfig
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
@@ -104,19 +104,16 @@ class TrainingBank:
             EnvironmentFault: there is no room for the bank.
             UsageFault: ``--bank-size`` has no room for two samples, or there is no such device.
         """
-        demand = self.demand
-        if demand.run_id is not None and self.bank is None and demand.share > 0:
-            self._start_producer(demand.run_id)
-
-    def _start_producer(self, run_id: str) -> None:
+        demand, mix_config = self.demand, self.demand.mix_config
+        if demand.run_id is None or self.bank is not None or demand.share <= 0:
+            return
         from gansynth.bank.producer_main import ProducerConfig
         from gansynth.bank.supervisor import ProducerSupervisor
         from gansynth.runtime.devices import producer_device
 
-        demand, mix_config = self.demand, self.demand.mix_config
         planned = plan_bank(mix_config, demand.cases, demand.sample_bytes)
         self._capacity = planned.held
-        folder, notice = place_bank(run_id, planned.bytes, mix_config.scratch)
+        folder, notice = place_bank(demand.run_id, planned.bytes, mix_config.scratch)
         self.bank = self._own = folder
         if notice:
             demand.say(notice)
@@ -159,21 +156,24 @@ class TrainingBank:
             if self.supervisor is not None:
                 self._wait_for_producer(self.supervisor, tick)
             else:
-                self._look(self.bank)
+                from gansynth.bank.reader import BankReader
+
+                held = BankReader(self.bank).count()
+                if held == 0:
+                    raise TrainingFault(
+                        f"{self.bank}: holds no sample, expected at least 1; fill it first"
+                    )
+                self._say_if_few(held)
         except (TrainingFault, EnvironmentFault) as fault:
-            if not self._may_start_empty:
+            mix_config = self.demand.mix_config
+            mix = mix_config.schedule.at(self.demand.progress, mix_config.ratio)
+            if not (mix_config.keep_going and mix.real == "all"):
                 raise
             self.fault = fault
             self.demand.say(
                 f"WARNING: there is no synthetic sample ({fault}); training starts "
                 "anyway (--allow-empty-bank). Real cases replace samples, and are counted"
             )
-
-    @property
-    def _may_start_empty(self) -> bool:
-        mix_config = self.demand.mix_config
-        mix = mix_config.schedule.at(self.demand.progress, mix_config.ratio)
-        return mix_config.keep_going and mix.real == "all"
 
     def _wait_for_producer(self, supervisor: ProducerSupervisor, tick: Callable[[], None]) -> None:
         demand, capacity = self.demand, self._capacity
@@ -210,14 +210,6 @@ class TrainingBank:
                 if left <= turn or not supervisor.alive():
                     raise supervisor.ended or fault from fault
             tick()
-
-    def _look(self, bank: Path) -> None:
-        from gansynth.bank.reader import BankReader
-
-        held = BankReader(bank).count()
-        if held == 0:
-            raise TrainingFault(f"{bank}: holds no sample, expected at least 1; fill it first")
-        self._say_if_few(held)
 
     def _say_if_few(self, held: int) -> None:
         if warning := too_few(self.demand.mix_config, self.demand.draws, held):
@@ -292,7 +284,8 @@ class TrainingBank:
 
     def worn(self, counts: DrawCounts) -> str:
         """Return a warning about samples that were drawn too often, or ""."""
-        return worn(self.demand.mix_config, counts.most, counts.distinct, self.demand.draws)
+        demand = self.demand
+        return too_few(demand.mix_config, demand.draws, counts.distinct, counts.most)
 
     def sentence(self) -> str:
         """Describe the producer's work in words; empty without one."""
@@ -305,10 +298,9 @@ class TrainingBank:
 
     def summary(self, counts: DrawCounts) -> dict[str, Any]:
         """Return the facts of the producer for the record."""
-        if self.supervisor is None:
-            document: dict[str, Any] = {}
-        else:
-            document = {"restarts": self.supervisor.restarts}
+        document: dict[str, Any] = {}
+        if self.supervisor is not None:
+            document["restarts"] = self.supervisor.restarts
         if self._steering is not None:
             document |= self._steering.summary()
         if counts.synthetic:

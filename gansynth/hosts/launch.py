@@ -9,7 +9,6 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from gansynth.bank.placement import remove_banks_of
 from gansynth.hosts.record import LOG
 from gansynth.runtime import processes
 from gansynth.runtime.child import NAME, SHOWN, SHOWS, WARNING
@@ -22,14 +21,12 @@ def train_apart(
     output: Path,
     label: str,
     *,
-    scratch: Path | None,
     variables: Mapping[str, str],
     reporter: Reporter,
 ) -> None:
     """Run ``python -m MODULE`` until it ends; its output goes to a log file.
 
     Args:
-        scratch: folder of banks that the process may have no time to remove.
         reporter: shows what the process sends with ``gansynth.runtime.child.show``.
 
     Raises:
@@ -40,8 +37,6 @@ def train_apart(
     reporter.say(f"{label}; its own words: {log}")
     with closing(TrainingDisplay(reporter)) as display:
         ended = processes.run(words, {**variables, SHOWS: "1"}, log, show=display.line)
-    if ended.code != 0:
-        remove_banks_of(ended.pid, scratch)
     processes.raise_if_failed(ended, f"{log}: {label}")
 
 

@@ -1,7 +1,7 @@
 """Removes a scratch bank after its process has ended, however it ended.
 
-A producer becomes ``python -I -S watchdog.py PARENT BANK`` once a frozen bank is complete. It
-imports next to nothing: a waiting producer with torch would take too much memory.
+A supervisor starts ``python -I -S watchdog.py PARENT BANK`` beside its producer. It imports next to
+nothing, so it takes little memory.
 """
 
 import os
@@ -9,18 +9,21 @@ import signal
 import sys
 import time
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.2  # what a killed training leaves is itself killed after a second
+TRIES = 50  # an orphaned producer may write for some seconds
 
 
 def watch(parent: int, bank: str) -> None:
-    """Wait until the parent has ended, then remove the bank; or until the bank was removed."""
+    """Wait until the parent has ended, then remove the bank."""
     while os.getppid() == parent:
-        if not os.path.isdir(bank):
-            return
         time.sleep(POLL_SECONDS)
     import shutil
 
-    shutil.rmtree(bank, ignore_errors=True)
+    for _ in range(TRIES):
+        shutil.rmtree(bank, ignore_errors=True)
+        if not os.path.isdir(bank):
+            return
+        time.sleep(POLL_SECONDS)
 
 
 if __name__ == "__main__":

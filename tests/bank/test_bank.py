@@ -454,7 +454,8 @@ def test_a_bank_is_placed_in_shared_memory_then_on_the_disk_and_says_so(room):
     (one, silent), (two, said), (three, _) = (place_bank("a/run", n) for n in (50, 51, 51))
     assert [p.parent for p in (one, two, three)] == [shared, disk, disk]
     assert two != three
-    assert one.name.startswith(f"gansynth-run-{os.getpid()}-")
+    assert one.name.startswith("gansynth-run-")
+    assert f"-{os.getpid()}-" in one.name
     assert silent == ""
     assert f"shared memory ({shared}) has 0.0 GB free" in said
     assert f"kept in {disk} instead" in said
@@ -487,13 +488,18 @@ def test_without_shared_memory_a_bank_is_placed_on_the_disk(room, monkeypatch, t
     assert "there is no shared memory" in said
 
 
-def test_scratch_banks_are_found_with_their_size_and_whether_their_maker_lives(room):
+@pytest.mark.fault(29)
+def test_scratch_banks_are_found_and_those_of_dead_processes_go_with_the_next_one(room):
     mine, _ = place_bank("my-run", 1)
     (mine / "sample").write_bytes(b"12345")
-    left = room[1] / "gansynth-run-4194999-abc_12de"  # no process has such a number
-    left.mkdir()
-    (room[1] / "gansynth-notes").mkdir()
+    machine = mine.name.split("-")[3]
+    left = room[1] / f"gansynth-run-{machine}-4194999-abc_12de"  # no process has such a number
+    others = room[1] / "gansynth-run-0123abcd-4194999-abc_12de"  # of a container beside this one
+    for folder in (left, others, room[1] / "gansynth-notes"):
+        folder.mkdir()
     assert scratch_banks() == [(mine, 5, os.getpid(), True), (left, 0, 4194999, False)]
+    place_bank("my-run", 1)
+    assert [folder.exists() for folder in (mine, left, others)] == [True, False, True]
 
 
 @pytest.mark.fault(3)

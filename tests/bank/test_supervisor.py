@@ -15,10 +15,9 @@ import numpy as np
 import psutil
 import pytest
 
-from gansynth.bank.heartbeat import Heartbeat, HeartbeatLimits
 from gansynth.bank.reader import BankReader, BankSample, BankWriter, verify_bank
 from gansynth.bank.spec import HEARTBEAT
-from gansynth.bank.supervisor import ProducerSupervisor
+from gansynth.bank.supervisor import Heartbeat, HeartbeatLimits, ProducerSupervisor
 from gansynth.bank.throttle import ThrottleState, write_throttle_state
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
 from tests.processes import until
@@ -213,7 +212,7 @@ def test_a_producer_counts_as_hung_by_what_its_heart_says(
     tmp_path, monkeypatch, beat, moments, says
 ):
     clock = [0.0]
-    monkeypatch.setattr("gansynth.bank.heartbeat.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("gansynth.bank.supervisor.time.monotonic", lambda: clock[0])
     heart, file, found = Heartbeat(tmp_path, 7, MOMENTS), tmp_path / HEARTBEAT, ""
     for number, moment in enumerate(moments):
         clock[0] = float(moment)
@@ -280,16 +279,6 @@ def test_a_stop_in_the_midst_of_a_restart_leaves_no_process(keep):
         supervisor.stop()
         assert not supervisor.alive()
         assert children() == []
-
-
-def test_while_no_producer_does_a_janitor_watches_over_a_scratch_bank(keep):
-    supervisor = keep(frozen=False, limits=HeartbeatLimits(backoff=1000), temporary=True)
-    supervisor.wait(13, 300)
-    os.kill(pid_of(supervisor), signal.SIGKILL)
-    until(lambda: "watchdog.py" in " ".join(children()))
-    assert supervisor.alive()
-    supervisor.stop()  # it does not wait for the next start
-    assert children() == []
 
 
 @pytest.mark.slow

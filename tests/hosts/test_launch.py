@@ -57,7 +57,6 @@ def train(tmp_path, log) -> Callable[..., str]:
         try:
             train_apart(
                 *("training", [], log.parent, "the training"),
-                scratch=None,
                 variables=variables,
                 reporter=RichReporter(stream, quiet=quiet),
             )

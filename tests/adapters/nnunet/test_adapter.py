@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.bank.placement import place_bank, plan_bank, remove_banks_of
+from gansynth.bank.placement import plan_bank
 from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.host_commands import TrainingRequest
@@ -237,15 +237,6 @@ def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
     with pytest.raises(TrainingFault, match="signal SIGKILL"):
         processes.raise_if_failed(ended, "training")
     until(lambda: not Path(f"/proc/{int(ended.last[0])}/exe").exists())
-
-
-@pytest.mark.fault(29)
-def test_what_a_killed_child_left_in_memory_is_removed():
-    folder, _ = place_bank("toy", 0)
-    remove_banks_of(os.getpid() + 1)
-    assert folder.exists()
-    remove_banks_of(os.getpid())
-    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
