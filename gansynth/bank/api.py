@@ -28,7 +28,6 @@ from gansynth.conditions.boxes import anywhere
 from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import TrainingFault
 
 logger = logging.getLogger("gansynth")
@@ -166,7 +165,7 @@ def live_bank(
         try:
             frozen = _config(generator, place, samples, request, where, dtype)
             config = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
-                    log = Path(logs) / "producer.log"
+            log = Path(logs) / "producer.log"
             with ProducerSupervisor.start(config, log, restarts=restarts) as supervisor:
                 supervisor.wait(min(samples, BEGIN_WITH), patience)
                 try:

@@ -4,8 +4,7 @@ The producer works in turns of random length, with rests between them. In each c
 rest, log step times are regressed on the share of a step during which the producer worked. The
 slopes of the cycles give the slowdown, and their spread how sure it is, so how long the producer
 must rest to meet the requested overhead. The training's main process calls ``step`` after each
-step, and everything happens in that call: no thread, no waiting. Failures are reported in
-``sentence`` alone.
+step, and everything happens in that call: no thread, no waiting.
 
 Both sides meet in two files of the bank. ``pace.json`` gives the producer its duty and the number
 of draws. ``work.bin`` gives the training the times at which the producer worked: pairs of float64,
@@ -20,7 +19,7 @@ import math
 import random
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,7 +98,6 @@ class ProducerThrottle:
 
     def __init__(self, bank: Path, pacing: RefreshPolicy, drawn: Callable[[], int]) -> None:
         self.bank, self.pacing, self._drawn = bank, pacing, drawn
-        self.fault = ""  # why steering stopped; empty while it works
         self._budget = pacing.overhead or OVERHEAD
         self._hard = _HARD if pacing.overhead is None else 1.0
         self._count, self._pace, self._chance = 0, self._hard, random.Random(0)
@@ -112,31 +110,27 @@ class ProducerThrottle:
         self._cycles: list[tuple[float, float]] = []  # log of how much slower, its weight
         self._counted = 0  # leading rows that are in the total
         self._total, self._new = np.zeros(2), np.zeros(2)  # seconds of steps, of work beside them
-        with self._safely():
-            self._read = len(read_work(bank))  # earlier work may be from before a reboot
+        self._read = len(read_work(bank))  # earlier work may be from before a reboot
         self.resume()
 
     def step(self, begin: float, end: float) -> None:
         """Record a training step, ``time.monotonic()`` when its batch was ready, and at its end."""
-        if self.fault:
-            return
         self._rows.append((self._last if 0 < self._last <= begin else begin, begin, end))
         self._last = end
         if end >= self._due:
             began = time.perf_counter()
-            with self._safely():
-                self._tick(end)
+            self._tick(end)
             cost = _TICK_COSTS * (time.perf_counter() - began)
             self._due = end + min(max(_TICK_SECONDS, cost), _TICK_MOST)
 
     def pause(self) -> None:
         """Exclude the time until the next step, e.g. at the end of an epoch."""
         self._last = self._due = -math.inf
-        self._write(min(self._pace, self.duty()))
+        self.resume(min(self._pace, self.duty()))
 
-    def resume(self) -> None:
-        """Write the duty again after another process has changed it."""
-        self._write(self._pace)
+    def resume(self, duty: float | None = None) -> None:
+        """Write the duty again after another process has changed it, or another one for now."""
+        write_throttle_state(self.bank, ThrottleState(duty or self._pace, self._count))
 
     def duty(self) -> float:
         """Return the share of time the producer may work within the overhead budget."""
@@ -158,39 +152,34 @@ class ProducerThrottle:
             too wide. ``duty``, the share of time the producer worked. Empty without a producer.
         """
         document: dict[str, Any] = {}
-        with self._safely():
-            if self._first is not None and self._beat["total"] > self._first[1]:
-                made, passed = self._beat["total"] - self._first[1], self._beat_met - self._first[0]
-                document["refresh_seconds"] = round(self._beat["held"] * passed / made, 1)
-            if len(self._cycles) >= _LEAST:
-                seconds, work = self._total + self._new
-                document["duty"] = round(work / seconds, 4)
-                lost = [_lost(slower) * work for slower in interval(self._cycles, 0.975)]
-                low, share, high = (round(x / max(0.01 * seconds, seconds - x), 5) for x in lost)
-                if high - low <= _KNOWN:
-                    document |= {"overhead": share, "overhead_low": low, "overhead_high": high}
+        if self._first is not None and self._beat.get("total", 0) > self._first[1]:
+            made, passed = self._beat["total"] - self._first[1], self._beat_met - self._first[0]
+            document["refresh_seconds"] = round(self._beat["held"] * passed / made, 1)
+        if len(self._cycles) >= _LEAST:
+            seconds, work = self._total + self._new
+            document["duty"] = round(work / seconds, 4)
+            lost = [_lost(slower) * work for slower in interval(self._cycles, 0.975)]
+            low, share, high = (round(x / max(0.01 * seconds, seconds - x), 5) for x in lost)
+            if high - low <= _KNOWN:
+                document |= {"overhead": share, "overhead_low": low, "overhead_high": high}
         return document
 
     def sentence(self) -> str:
         """Describe the summary in words; empty if there is nothing to report."""
         summary, parts = self.summary(), []
         if (seconds := summary.get("refresh_seconds")) is not None:
-            unit, length = ("h", 3600) if seconds >= 7200 else ("min", 60)
-            long = seconds >= 120
-            every = f"{seconds / length:.1f} {unit}" if long else f"{seconds:.0f} s"
-            parts.append(f"renewed every {every}")
+            long = f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.0f} s"
+            parts.append(f"renewed every {long}")
         if "duty" in summary:
             parts.append(f"producer at work {summary['duty']:.0%} of the time")
             if "overhead" in summary:
                 cost, low, high = (100 * summary[f"overhead{end}"] for end in ("", "_low", "_high"))
                 asked = self.pacing.overhead
                 budget = "" if asked is None else f"; budget {100 * asked:g} %"
-                interval_text = f"({low:.1f} to {high:.1f} %{budget})"
-                parts[-1] += f", slowing steps down by {cost:.1f} % {interval_text}"
+                parts[-1] += f", slowing steps down by {cost:.1f} % "
+                parts[-1] += f"({low:.1f} to {high:.1f} %{budget})"
             else:
                 parts.append("what that costs is not known yet")
-        if self.fault:
-            parts.append(f"steering stopped: {self.fault}")
         return "; ".join(parts)
 
     # -- now and then ----------------------------------------------------------------------------
@@ -272,19 +261,6 @@ class ProducerThrottle:
         x, y = x - x.mean(), np.log(y) - np.log(y).mean()
         if (weight := float(x @ x)) > 0.1:
             self._cycles.append((min(3.0, max(-3.0, float(x @ y) / weight)), weight))
-
-    def _write(self, duty: float) -> None:
-        write_throttle_state(self.bank, ThrottleState(duty, self._count))
-
-    @contextlib.contextmanager
-    def _safely(self) -> Iterator[None]:
-        """Keep failures of steering away from the training."""
-        try:
-            yield
-        except Exception as error:
-            self.fault = self.fault or f"{type(error).__name__}: {error}"
-            with contextlib.suppress(Exception):  # the producer must not stay at a high duty
-                self._write(min(self._pace, self.duty() / 2))
 
 
 def interval(cycles: list[tuple[float, float]], level: float) -> tuple[float, float, float]:

@@ -243,6 +243,7 @@ class TrainingBank:
                 self._steering.step(begin, end)
             except Exception as error:  # training goes on if measuring fails
                 self._measuring = False
+                self._steering.pause()  # within the budget, as far as it was measured
                 self.demand.say(
                     f"WARNING: the producer's cost is no longer measured: "
                     f"{type(error).__name__}: {error}"

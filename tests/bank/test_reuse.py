@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gansynth.bank.draw_log import DrawCounts, foreseen
+from gansynth.bank.throttle import read_throttle_state
 from gansynth.bank.training_bank import HEAD_START_SECONDS, BankRequirements, TrainingBank
 from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize, RefreshPolicy
@@ -110,6 +111,21 @@ def test_a_sample_drawn_too_often_is_said_once_with_the_cure(supply_of):
     assert "--overhead" in said
     assert training_bank.messages() == []
     assert "47 different" in training_bank.summary(counts)["worn"]
+
+
+def test_a_failure_to_measure_is_told_once_never_raised_and_leaves_a_low_duty(supply_of, tmp_path):
+    def no_log() -> int:
+        raise OSError("no log")
+
+    training_bank = supply_of(draws=643)
+    training_bank.steer(DrawCounts, no_log)
+    for second in range(20):
+        training_bank.step(second, second + 1)
+    (said,) = training_bank.said
+    assert "the producer's cost is no longer measured: OSError: no log" in said
+    left = read_throttle_state(tmp_path)
+    assert left is not None
+    assert left.duty <= 0.2
 
 
 def test_the_end_says_it_too(tmp_path):

@@ -313,23 +313,7 @@ def test_work_of_before_a_reboot_is_not_counted(tmp_path):
     assert loop.steering.summary()["duty"] == pytest.approx(loop.duty, rel=0.15)
 
 
-def test_a_failure_is_told_once_and_never_raised(tmp_path):
-    def drawn() -> int:
-        raise OSError("no log")
-
-    steering = ProducerThrottle(tmp_path, RefreshPolicy(overhead=0.02), drawn)
-    for second in range(20):
-        steering.step(second, second + 1)
-    assert steering.sentence() == "steering stopped: OSError: no log"
-    left = read_throttle_state(tmp_path)
-    assert left is not None
-    assert left.duty <= 0.1
-
-
-SENSELESS = '{"working_since": "x", "total": "y", "held": 1}'
-
-
-@pytest.mark.parametrize("heartbeat", ["none", "no bank", "", "[]", SENSELESS])
+@pytest.mark.parametrize("heartbeat", ["none", "no bank", "", "[]"])
 def test_without_a_heartbeat_that_makes_sense_there_is_nothing_to_say(tmp_path, heartbeat):
     bank = tmp_path / "gone" if heartbeat == "no bank" else tmp_path
     steering = ProducerThrottle(bank, RefreshPolicy(), lambda: 0)
