@@ -14,7 +14,7 @@ from pathlib import Path
 from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankCapacity
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
-from gansynth.runtime.files import disk_errors
+from gansynth.runtime.files import disk_errors, folder_bytes
 
 FILE_BYTES = 8192  # most bytes of a sample's header and of its last, partly filled block
 SHARED_MEMORY = Path("/dev/shm")
@@ -132,7 +132,10 @@ def scratch_banks() -> list[tuple[Path, int, int, bool]]:
             match = _SCRATCH.fullmatch(folder.name)
             if match is not None and match[1] == _machine() and folder.is_dir():
                 pid = int(match[2])
-                banks.append((folder, _bytes(folder), pid, psutil.pid_exists(pid)))
+                size = 0
+                with contextlib.suppress(OSError):  # no permission, or removed in between
+                    size = folder_bytes(folder)
+                banks.append((folder, size, pid, psutil.pid_exists(pid)))
     return banks
 
 
@@ -142,12 +145,3 @@ def _machine() -> str:
     with contextlib.suppress(OSError):
         numbers = os.readlink("/proc/self/ns/pid")
     return hashlib.sha256(f"{socket.gethostname()} {numbers}".encode()).hexdigest()[:8]
-
-
-def _bytes(folder: Path) -> int:
-    sizes = []
-    with contextlib.suppress(OSError):  # no permission, or removed in between
-        for path in folder.iterdir():
-            with contextlib.suppress(OSError):
-                sizes.append(path.stat().st_size)
-    return sum(sizes)

@@ -33,48 +33,28 @@ _BEAT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class ProducerConfig(Document, inline=("samples",)):
-    """Configuration of a producer process, written as JSON.
+    """Configuration of a producer process, written as JSON."""
 
-    Attributes:
-        run: folder of the generator's run.
-        request: a ``SourceRequest`` as JSON: the source of label maps.
-        target: name of the adapter, e.g. ``nnunet``.
-        bank: folder of the bank; created if missing, else continued.
-        frozen: fill the bank once and end, instead of refreshing it.
-        capacity: samples the bank holds.
-        batch: samples generated at once.
-        samples: conditions and filters of the samples.
-        rejected: folder for pictures of a few rejected samples; None writes none.
-        device: ``auto``, ``cpu``, ``cuda:1``.
-        duty: share of wall time that the producer of a full live bank works, until ``pace.json``
-            says otherwise. With ``reuse`` or ``refresh`` only that file limits it.
-        parent: process whose end also ends the producer; None for none.
-        dtype: storage type of images.
-        temporary: delete the bank when the parent has died. A scratch bank in shared memory would
-            otherwise hold that memory until the machine restarts.
-        reuse: mean number of draws after which a sample of a live bank is replaced; ``pace.json``
-            has the number of draws.
-        refresh: shortest time in seconds in which a live bank is replaced once.
-        max_bytes: most bytes that the samples of a live bank take.
-    """
-
-    run: str
-    request: dict[str, Any]
-    target: str
-    bank: str
-    frozen: bool
-    capacity: int
-    batch: int = 4
-    samples: SampleRequest = field(default_factory=SampleRequest)
-    device: str = "auto"
+    run: str  # folder of the generator's run
+    request: dict[str, Any]  # a ``SourceRequest`` as JSON: the source of label maps
+    target: str  # name of the adapter, e.g. ``nnunet``
+    bank: str  # folder of the bank; created if missing, else continued
+    frozen: bool  # fill the bank once and end, instead of refreshing it
+    capacity: int  # samples the bank holds
+    batch: int = 4  # samples generated at once
+    samples: SampleRequest = field(default_factory=SampleRequest)  # their conditions and filters
+    device: str = "auto"  # ``auto``, ``cpu``, ``cuda:1``
+    # share of wall time that the producer of a full live bank works, until ``pace.json`` says
+    # otherwise; with ``reuse`` or ``refresh`` only that file limits it
     duty: float = 0.25
-    parent: int | None = None
-    dtype: Literal["float16", "float32"] = "float16"
-    temporary: bool = False
+    parent: int | None = None  # process whose end also ends the producer; None for none
+    dtype: Literal["float16", "float32"] = "float16"  # storage type of images
+    temporary: bool = False  # a watchdog deletes the bank when the parent has died
+    # mean number of draws after which a sample of a live bank is replaced
     reuse: float | None = None
-    refresh: float | None = None
-    max_bytes: int | None = None
-    rejected: str | None = None
+    refresh: float | None = None  # shortest time in seconds in which a live bank is replaced once
+    max_bytes: int | None = None  # most bytes that the samples of a live bank take
+    rejected: str | None = None  # folder for pictures of a few rejected samples; None writes none
 
     def __post_init__(self) -> None:
         if not 0 < self.duty <= 1:
@@ -222,7 +202,6 @@ class _DutyCycle:
 
     @contextlib.contextmanager
     def work(self) -> Iterator[None]:
-        """Record one batch of work in the heartbeat and, for a live bank, in ``work.bin``."""
         writer = self.writer
         writer.working_since = self._begin = time.monotonic()
         yield
@@ -233,7 +212,6 @@ class _DutyCycle:
             log_work(writer.folder, self._begin, self._end)
 
     def rest(self, stop: Callable[[], bool]) -> None:
-        """Wait until work may continue."""
         while (left := self._left()) > 0 and not stop():
             time.sleep(min(left, _POLL_SECONDS))
 

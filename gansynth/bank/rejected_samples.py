@@ -10,15 +10,12 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gansynth.core.schema import Boxes, Sample, Schema
-from gansynth.report.png import boxes_at, middle_slice, outlined, png_bytes, scaled
+from gansynth.report.image_grid import write_image_grid
 from gansynth.runtime.errors import DataFault, EnvironmentFault
-from gansynth.runtime.files import write_bytes_atomic
 from gansynth.sampling.quality_gate import reject_reason_of
 
 LINES = "rejected.jsonl"
@@ -58,11 +55,12 @@ class RejectedSamples:
         folder.mkdir(parents=True, exist_ok=True)
         name: str | None = f"rejected-{self._kept.total():04d}.png"
         try:
-            picture = png_bytes(preview(sample, self.schema))
+            cell = f"{index}: {reason}", [_thinned(sample)]
+            write_image_grid(folder / str(name), [cell], self.schema, edge=EDGE)
+        except EnvironmentFault:
+            raise
         except Exception:  # a picture may be impossible: then only its line is saved
             name = None
-        else:
-            write_bytes_atomic(folder / str(name), picture)
         boxes = sample.boxes
         line = {
             "picture": name,
@@ -92,32 +90,12 @@ def _kept_before(path: Path) -> Counter[str]:
     return counts
 
 
-def preview(sample: Sample, schema: Schema) -> npt.NDArray[np.uint8]:
-    """Show a sample's channels side by side, with boxes and label outlines: uint8 (H, W', 3).
-
-    A volume is shown by one slice. Each channel has the intensity window of its finite values,
-    since a rejected sample may hold anything. Any exception: it cannot be shown.
-    """
-    image, labels, boxes = np.asarray(sample.image, np.float32), sample.labels, sample.boxes
-    cut = middle_slice(labels, image.shape[1:], boxes)
-    if cut is not None:
-        image, labels = image[:, cut], None if labels is None else labels[cut]
-        boxes = boxes_at(boxes, cut)
+def _thinned(sample: Sample) -> Sample:
+    """Return what can be shown of a sample: finite values, and few enough pixels."""
+    image, labels, boxes = np.nan_to_num(sample.image), sample.labels, sample.boxes
     thin = -(-max(image.shape[1:]) // LARGEST)
-    image, labels = image[:, ::thin, ::thin], None if labels is None else labels[::thin, ::thin]
-    if boxes is not None:
-        boxes = Boxes(np.nan_to_num(boxes.coords) / np.float32(thin), boxes.labels)
-    panels = [
-        outlined(_grey(channel), labels, schema.foreground, edge=EDGE, boxes=boxes)
-        for channel in image
-    ]
-    return np.asarray(np.concatenate(panels, axis=1), np.uint8)
-
-
-def _grey(channel: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """Map a channel's finite values from black to white; the others are black."""
-    finite = np.isfinite(channel)
-    low, high = np.percentile(channel[finite], (0.5, 99.5)) if finite.any() else (0.0, 1.0)
-    window = (float(low), float(max(high, low + 1e-6)))
-    filled = np.where(finite, channel, np.float32(low))
-    return np.asarray(scaled(filled[None], [window], 8)[0][0])
+    if image.ndim == 3 and thin > 1:
+        image, labels = image[:, ::thin, ::thin], None if labels is None else labels[::thin, ::thin]
+        if boxes is not None:
+            boxes = Boxes(boxes.coords / np.float32(thin), boxes.labels)
+    return Sample(image, labels, boxes)

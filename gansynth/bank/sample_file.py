@@ -45,23 +45,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class BankSample:
-    """One sample of a bank; its arrays are the caller's own copies.
+    """One sample of a bank; its arrays are the caller's own copies."""
 
-    Attributes:
-        id: number of the sample in its bank, e.g. ``000012``.
-        image: float16 or float32 (C, D, H, W) or (C, H, W), as the bank's ``dtype`` says.
-        labels: int16 (D, H, W) or (H, W).
-        boxes: of the sample.
-        extras: the adapter's extra arrays, by name.
-        provenance: the request, the generator and the seed.
-    """
-
-    id: str
-    image: Array
-    labels: LabelArray | None
+    id: str  # number of the sample in its bank, e.g. ``000012``
+    image: Array  # float16 or float32 (C, D, H, W) or (C, H, W), as the bank's ``dtype`` says
+    labels: LabelArray | None  # int16 (D, H, W) or (H, W)
     boxes: Boxes | None
-    extras: dict[str, Array]
-    provenance: dict[str, Any]
+    extras: dict[str, Array]  # the adapter's extra arrays, by name
+    provenance: dict[str, Any]  # the request, the generator and the seed
 
 
 _Form = tuple[str, tuple[int, ...]]  # a key of _DTYPES, and a shape

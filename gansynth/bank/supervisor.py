@@ -112,14 +112,7 @@ class Heartbeat:
 
 
 class ProducerSupervisor:
-    """A producer that is restarted when it dies; ``start`` makes one.
-
-    Attributes:
-        config: configuration of the running producer.
-        log: output of all its processes.
-        restarts: number of restarts.
-        ended: why it was given up; None while it is watched, and for a complete frozen bank.
-    """
+    """A producer that is restarted when it dies; ``start`` makes one."""
 
     def __init__(
         self,
@@ -129,8 +122,9 @@ class ProducerSupervisor:
         limits: HeartbeatLimits | None = None,
     ) -> None:
         self.config = replace(config, parent=config.parent or os.getpid())
-        self.log = log
+        self.log = log  # output of all its processes
         self.restarts = 0
+        # why it was given up; None while it is watched, and for a complete frozen bank
         self.ended: GansynthError | None = None
         self.limits = limits or HeartbeatLimits()
         self._allowed = restarts
@@ -212,11 +206,7 @@ class ProducerSupervisor:
 
     def messages(self) -> list[str]:
         """Return the messages since the last call, for the training's log."""
-        lines = []
-        with contextlib.suppress(IndexError):
-            while True:
-                lines.append(self._said.popleft())
-        return lines
+        return [self._said.popleft() for _ in range(len(self._said))]
 
     def stop(self) -> None:
         """End the producer for good; does nothing in a forked child."""
@@ -258,7 +248,14 @@ class ProducerSupervisor:
                 code = self.process.poll()
                 if self._producer.finished:
                     return
-                if code is not None and not self._revive(self._why(code, hung), code):
+                if code is None:
+                    continue
+                held = BankReader(self.config.bank).count()
+                why = self._producer.fault(code, held, self.config.capacity)
+                if hung:
+                    text = f"producer: {hung}: killed; {self._producer.log_ends}"
+                    why = EnvironmentFault(text)
+                if not self._revive(why, code):
                     return
         except (GansynthError, OSError) as error:  # the bank or log cannot be read any more
             self._give_up(EnvironmentFault(f"producer: cannot be watched: {error}"))
@@ -275,14 +272,7 @@ class ProducerSupervisor:
                 f"instead of {self.config.capacity}; make room there"
             )
 
-    def _why(self, code: int, hung: str) -> GansynthError:
-        if hung:
-            return EnvironmentFault(f"producer: {hung}: killed; {self._producer.log_ends}")
-        held = BankReader(self.config.bank).count()
-        return self._producer.fault(code, held, self.config.capacity)
-
     def _revive(self, why: GansynthError, code: int) -> bool:
-        """Restart the producer after a pause; False if it was given up or is not needed."""
         if self._newest() > self._before or self._heartbeat.well >= self.limits.well:
             self._in_a_row = 0
         while True:
@@ -293,7 +283,12 @@ class ProducerSupervisor:
                 return self._give_up(
                     type(why)(f"{why}; given up after {self._allowed} restart(s) in a row")
                 )
-            self._move_to_cpu()
+            if self.config.device != "cpu" and self._producer.out_of_room:
+                self._said.append(
+                    f"{self.config.device} has no memory left for the producer, or is another "
+                    "process's alone: it goes on on the CPU"
+                )
+                self.config = replace(self.config, device="cpu")
             pause = min(self.limits.longest, self.limits.backoff * 2 ** (self._in_a_row - 1))
             self._said.append(
                 f"{why}; it is started again in {pause:g} s "
@@ -313,15 +308,6 @@ class ProducerSupervisor:
         self.ended = why
         self._said.append(f"{why}; it is not started again")
         return False
-
-    def _move_to_cpu(self) -> None:
-        """Move to the CPU for the next start if the device was out of memory."""
-        if self.config.device != "cpu" and self._producer.out_of_room:
-            self._said.append(
-                f"{self.config.device} has no memory left for the producer, or is another "
-                "process's alone: it goes on on the CPU"
-            )
-            self.config = replace(self.config, device="cpu")
 
     def _watch_over(self) -> subprocess.Popen[bytes] | None:
         """Start a process that removes a scratch bank if this one is killed."""

@@ -75,19 +75,14 @@ class BankRequirements:
 
 
 class TrainingBank:
-    """Make a bank if there is none, wait for it, and remove it in the end.
-
-    Attributes:
-        bank: the folder to draw from; None if nothing synthetic will be drawn.
-        supervisor: supervisor of the producer, if there is one.
-        fault: why there was no sample when training started anyway.
-    """
+    """Make a bank if there is none, wait for it, and remove it in the end."""
 
     def __init__(self, demand: BankRequirements) -> None:
         self.demand = demand
+        # the folder to draw from; None if nothing synthetic will be drawn
         self.bank = demand.mix_config.bank if demand.mix_config.ratio.p > 0 else None
-        self.supervisor: ProducerSupervisor | None = None
-        self.fault: GansynthError | None = None
+        self.supervisor: ProducerSupervisor | None = None  # of the producer, if there is one
+        self.fault: GansynthError | None = None  # why training started without a sample
         self._steering: ProducerThrottle | None = None
         self._counts: Callable[[], DrawCounts] = DrawCounts
         self._said_worn = False
