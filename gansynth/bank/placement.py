@@ -55,21 +55,23 @@ def place_bank(
         EnvironmentFault: there is no room, or the folder cannot be written.
         UsageFault: ``scratch`` is a file.
     """
-    notice = ""
+    base, notice = bank_place(bytes_needed, scratch), ""
+    if base.exists() and not base.is_dir():
+        raise UsageFault(f"--bank-dir {base}: is a file, expected a folder; name another one")
+    with disk_errors(base):
+        base.mkdir(parents=True, exist_ok=True)
     if scratch is not None:
-        base = _writable(Path(scratch))
-        _check_room(base, bytes_needed, "name a larger disk by --bank-dir")
         notice = f"the bank is kept in {base}"
-    elif why := _unfit(SHARED_MEMORY, bytes_needed):
-        base = Path(tempfile.gettempdir())
-        hint = "name a larger disk by --bank-dir (or set TMPDIR)"
-        _check_room(base, bytes_needed, hint)
+    elif base != SHARED_MEMORY:
         notice = (
-            f"{why}: it is kept in {base} instead; enlarge shared memory (docker run --shm-size "
-            "8g), or name a folder by --bank-dir"
+            f"{_unfit(SHARED_MEMORY, bytes_needed)}: it is kept in {base} instead; enlarge shared "
+            "memory (docker run --shm-size 8g), or name a folder by --bank-dir"
         )
-    else:
-        base = SHARED_MEMORY
+    if notice and (free := _free(base)) < bytes_needed:
+        raise EnvironmentFault(
+            f"{base}: a bank needs {bytes_needed} bytes, {free} are free; make room, hold fewer "
+            "samples (--bank-size), or name a larger disk by --bank-dir (or by TMPDIR)"
+        )
     for left, _, _, runs in scratch_banks():
         if not runs:  # its process and watchdog were killed
             shutil.rmtree(left, ignore_errors=True)
@@ -84,22 +86,6 @@ def bank_place(bytes_needed: int, scratch: Path | None = None) -> Path:
         return scratch.absolute()
     unfit = _unfit(SHARED_MEMORY, bytes_needed)
     return Path(tempfile.gettempdir()) if unfit else SHARED_MEMORY
-
-
-def _writable(folder: Path) -> Path:
-    if folder.exists() and not folder.is_dir():
-        raise UsageFault(f"--bank-dir {folder}: is a file, expected a folder; name another one")
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder.absolute()
-
-
-def _check_room(base: Path, needed: int, hint: str) -> None:
-    if (free := _free(base)) < needed:
-        raise EnvironmentFault(
-            f"{base}: a bank needs {needed} bytes, {free} are free; make room, hold fewer samples "
-            f"(--bank-size), or {hint}"
-        )
 
 
 def _unfit(shared: Path, needed: int) -> str:
