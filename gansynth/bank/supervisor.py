@@ -311,7 +311,7 @@ class ProducerSupervisor:
 
     def _watch_over(self) -> subprocess.Popen[bytes] | None:
         """Start a process that removes a scratch bank if this one is killed."""
-        null, parent = subprocess.DEVNULL, str(self.config.parent)
+        null, parent = subprocess.DEVNULL, str(os.getpid())
         command = [sys.executable, "-I", "-S", watchdog.__file__, parent, self.config.bank]
         with contextlib.suppress(OSError):
             return subprocess.Popen(command, stdin=null, stdout=null, stderr=null, close_fds=False)
