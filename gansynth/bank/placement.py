@@ -80,10 +80,10 @@ def place_bank(
         return Path(tempfile.mkdtemp(prefix=prefix, dir=base)), notice
 
 
-def bank_place(bytes_needed: int, scratch: Path | None = None) -> Path:
+def bank_place(bytes_needed: int, scratch: Path | str | None = None) -> Path:
     """Return where ``place_bank`` would make a bank now, without writing or checking for room."""
     if scratch is not None:
-        return scratch.absolute()
+        return Path(scratch).absolute()
     unfit = _unfit(SHARED_MEMORY, bytes_needed)
     return Path(tempfile.gettempdir()) if unfit else SHARED_MEMORY
 
