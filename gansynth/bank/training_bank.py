@@ -237,8 +237,9 @@ class TrainingBank:
             try:
                 self._steering.step(begin, end)
             except Exception as error:  # training goes on if measuring fails
-                self._measuring = False
-                self._steering.pause()  # within the budget, as far as it was measured
+                with contextlib.suppress(Exception):  # a duty within the budget, if one is known
+                    self._steering.pause()
+                self._steering = None
                 self.demand.say(
                     f"WARNING: the producer's cost is no longer measured: "
                     f"{type(error).__name__}: {error}"
