@@ -231,20 +231,21 @@ def too_few(mix_config: MixConfig, draws: int, held: int, most: int | None = Non
         held: samples of a frozen bank, or those that were drawn ``most`` times at most.
         most: None before the training.
     """
-    if (draws > MOST_DRAWS * held) if most is None else (most > MOST_DRAWS):
-        if most is None:
-            text = f"each of {held} samples will be drawn {draws / max(1, held):.1f} times"
-        else:
-            text = f"{held} different samples were drawn up to {most} times each"
-        if mix_config.bank is not None:
-            cure = f"give a bank of {different(draws)} samples, or train for fewer steps"
-        elif mix_config.frozen:
-            cure = f"take --bank-size {different(draws)}, or leave --offline out"
-        else:
-            cure = (
-                "the producer makes too few. Let it cost more (--overhead 10%, or --reuse 4 for "
-                "as many as it can), give it a device of its own (--device), or fill a bank first "
-                f"(--offline --bank-size {different(draws)})"
-            )
-        return f"{text}, more than {MOST_DRAWS}: {cure}"
-    return ""
+    each = draws / max(1, held) if most is None else most
+    if each <= MOST_DRAWS:
+        return ""
+    if most is None:
+        text = f"each of {held} samples will be drawn {each:.1f} times"
+    else:
+        text = f"{held} different samples were drawn up to {most} times each"
+    if mix_config.bank is not None:
+        cure = f"give a bank of {different(draws)} samples, or train for fewer steps"
+    elif mix_config.frozen:
+        cure = f"take --bank-size {different(draws)}, or leave --offline out"
+    else:
+        cure = (
+            "the producer makes too few. Let it cost more (--overhead 10%, or --reuse 4 for as "
+            "many as it can), give it a device of its own (--device), or fill a bank first "
+            f"(--offline --bank-size {different(draws)})"
+        )
+    return f"{text}, more than {MOST_DRAWS}: {cure}"
