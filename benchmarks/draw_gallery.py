@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource
 from gansynth.metrics import METRICS
-from gansynth.metrics.comparison import Comparison, Effort, SplitHalfMetric
+from gansynth.metrics.comparison import Comparison, Effort, Metric
 from gansynth.metrics.features import features_of
 from gansynth.report.png import outlined, png_bytes, scaled
 from gansynth.runtime.files import write_bytes_atomic
@@ -199,12 +198,9 @@ def _as_sample(case: Case) -> Sample:
     return Sample(case.image, case.labels, provenance=provenance)
 
 
-def numbers(metric: Any, both: Comparison) -> dict[str, float]:
+def numbers(metric: Metric, both: Comparison) -> dict[str, float]:
     """A metric's numbers; the features' network is trained once for all."""
-    if isinstance(metric, SplitHalfMetric):
-        prepared = (metric.prepare(images, both) for images in (both.samples, both.real))
-        return dict(metric.compare(*prepared, both))
-    return dict(metric(both.samples, both.real, both.schema))
+    return dict(metric.compute(*metric.prepared(both), both.schema))
 
 
 def metrics(work: Path) -> None:
@@ -229,7 +225,7 @@ def metrics(work: Path) -> None:
     for name in METRICS:
         if name in LEFT_OUT:
             continue
-        found = [numbers(installed().load("metrics", name), each) for each in sets.values()]
+        found = [numbers(installed().load("metrics", name)(), each) for each in sets.values()]
         key = FIGURES.get(name) or next(iter(found[0]))
         values = [each[key] for each in found]
         figure, axes = plt.subplots(figsize=(3.2, 1.9), dpi=100)

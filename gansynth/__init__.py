@@ -51,7 +51,6 @@ if TYPE_CHECKING:
         TrainingRequest,
     )
     from gansynth.core.lineage import CaseRecord, Lineage
-    from gansynth.core.metric import Metric
     from gansynth.core.mix_config import MixConfig, MixerConfig, TrainingResult
     from gansynth.core.ratio import Ratio
     from gansynth.core.registry import installed
@@ -86,7 +85,7 @@ if TYPE_CHECKING:
     from gansynth.hosts.mixer import Mixer
     from gansynth.hosts.torch_dataset import mix
     from gansynth.hosts.windows import predict_by_windows
-    from gansynth.metrics.comparison import Comparison, SplitHalfMetric
+    from gansynth.metrics.comparison import Comparison, Metric, Quantity
     from gansynth.metrics.features import features_of
     from gansynth.report.png import png_bytes
     from gansynth.runtime.errors import (
@@ -167,6 +166,7 @@ __all__ = [
     "PrepareRequest",
     "ProducerConfig",
     "ProducerSupervisor",
+    "Quantity",
     "Ratio",
     "ReadOptions",
     "Sample",
@@ -176,7 +176,6 @@ __all__ = [
     "Schema",
     "SourceRequest",
     "Space",
-    "SplitHalfMetric",
     "SplitsRequest",
     "Stage",
     "StoredCase",
@@ -249,7 +248,6 @@ _HOMES = {
     "gansynth.core.host_commands": "CommandReport DoctorRequest ExportRequest "
     "ImportRequest PrepareRequest SplitsRequest TrainingRequest",
     "gansynth.core.lineage": "CaseRecord Lineage",
-    "gansynth.core.metric": "Metric",
     "gansynth.core.mix_config": "MixConfig MixerConfig TrainingResult",
     "gansynth.core.ratio": "Ratio",
     "gansynth.core.registry": "installed",
@@ -275,7 +273,7 @@ _HOMES = {
     "gansynth.hosts.mixer": "Mixer",
     "gansynth.hosts.torch_dataset": "mix",
     "gansynth.hosts.windows": "predict_by_windows",
-    "gansynth.metrics.comparison": "Comparison SplitHalfMetric",
+    "gansynth.metrics.comparison": "Comparison Metric Quantity",
     "gansynth.metrics.features": "features_of",
     "gansynth.report.png": "png_bytes",
     "gansynth.runtime.errors": "DataFault EnvironmentFault GansynthError IntegrityFault "

@@ -24,7 +24,7 @@ from gansynth.data.lesion_parts import parts
 from gansynth.data.lesion_rims import contrasts
 from gansynth.data.lesion_texture import LEAST, tissue_around, value_limits
 from gansynth.metrics.comparison import EFFORTS, Comparison, Image
-from gansynth.metrics.counts import LESION, PART, counts_metric
+from gansynth.metrics.counts import LESION, PART, CountMetric
 from gansynth.metrics.estimate import Floats
 from gansynth.runtime.errors import DataFault, describe_error
 from gansynth.runtime.progress import Reporter
@@ -119,7 +119,7 @@ def _units(where: Path, comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, Any]]:
     """Yield what is said of lesions; ``added``: set beside real ones, so that there is advice."""
-    figures = counts_metric.figures(comparison)
+    figures = CountMetric().figures(comparison)
     word = PART if PART in figures[0].name else LESION
     advice = ("see --prevalence", f"see --lesions {'where=own' if word == PART else 'match'}")
     for figure, text, way_out in zip(figures, ("{:.0%}", "{:.1f}"), advice, strict=True):

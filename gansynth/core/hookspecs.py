@@ -75,7 +75,7 @@ def register_writers(register: Register) -> None:
 
 @hookspec
 def register_metrics(register: Register) -> None:
-    """Register metrics that compare samples with real cases; ``load()`` returns a ``Metric``."""
+    """Register metrics; ``load()`` returns the subclass of ``Metric``."""
 
 
 @hookspec

@@ -165,4 +165,5 @@ _BASES: dict[str, Callable[[], type[Any]]] = {
     "edits": hookspecs.lazily("gansynth.core.edit:Edit"),
     "filters": hookspecs.lazily("gansynth.core.filter:Filter"),
     "writers": hookspecs.lazily("gansynth.core.writer:Writer"),
+    "metrics": hookspecs.lazily("gansynth.metrics.comparison:Metric"),
 }

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from gansynth.core.edit import Edit
     from gansynth.core.filter import Filter
     from gansynth.core.generator import Generator
-    from gansynth.core.metric import Metric
     from gansynth.core.writer import Writer
 
 GROUP = "gansynth"
@@ -121,11 +120,6 @@ class Registry:
     def check(self, kind: str) -> Check:
         """Return the data set check of a kind of source (``nifti``)."""
         loaded: Check = self.load("checks", kind)
-        return loaded
-
-    def metric(self, name: str) -> Metric:
-        """Return the metric registered under a name (``spectrum``)."""
-        loaded: Metric = self.load("metrics", name)
         return loaded
 
     def filter(self, name: str) -> type[Filter]:

@@ -5,24 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.metrics.comparison import EFFORTS, Comparison, Effort, FunctionMetric, IntervalMetric
+from gansynth.metrics.comparison import (
+    EFFORTS,
+    Comparison,
+    Effort,
+    Metric,
+    guard_metric,
+    load_metrics,
+)
 from gansynth.metrics.estimate import Estimate, Floats
-from gansynth.metrics.intensity import BINS, edges_of, histogram_metric
-from gansynth.metrics.spectrum import BANDS, frequencies, spectrum_metric
+from gansynth.metrics.intensity import BINS, HistogramMetric, edges_of
+from gansynth.metrics.spectrum import BANDS, Spectrum, frequencies
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.version import __version__
 from gansynth.sampling.evaluation_data import EvaluationData
 
 if TYPE_CHECKING:
     from gansynth.evaluation.memorisation import Pairs
-    from gansynth.metrics.comparison import Image, IntervalMetric
-    from gansynth.metrics.estimate import Estimate
+    from gansynth.metrics.comparison import Image
     from gansynth.metrics.recovery import FoldSegmenters
 
 VERSION = 3
@@ -63,7 +69,7 @@ class EvaluationResult:
 def assess(
     gathered: EvaluationData,
     comparison: Comparison,
-    metrics: Mapping[str, IntervalMetric],
+    metrics: Mapping[str, Metric],
     options: EvaluationOptions,
     clock: Timer | None = None,
 ) -> EvaluationResult:
@@ -192,28 +198,22 @@ class Timer:
 
 # -- realism ---------------------------------------------------------------------------------------
 
-PAIRED = ("lesions",)
-"""Metrics of samples beside their own cases: other subjects cannot replace these."""
 FIRST = "counts"
 BARS = 64  # bars of a plotted histogram
 
 
-def chosen_metrics(names: Sequence[str]) -> dict[str, IntervalMetric]:
+def chosen_metrics(names: Sequence[str]) -> dict[str, Metric]:
     """Metrics by name; by default all registered ones that can be calibrated on real subjects."""
     from gansynth.core.registry import installed
-    from gansynth.metrics.comparison import load_metrics
 
-    usual = [name for name in installed().names("metrics") if name not in PAIRED]
-    usual.sort(key=lambda name: name != FIRST)
-    loaded = load_metrics(names or usual)
-    return {
-        name: metric if isinstance(metric, IntervalMetric) else FunctionMetric(metric, name)
-        for name, metric in loaded.items()
-    }
+    if names:
+        return load_metrics(names)
+    usual = load_metrics(sorted(installed().names("metrics"), key=lambda name: name != FIRST))
+    return {name: metric for name, metric in usual.items() if "pairs" not in metric.needs}
 
 
 def measure_realism(
-    metrics: Mapping[str, IntervalMetric], comparison: Comparison, requested: Sequence[str] = ()
+    metrics: Mapping[str, Metric], comparison: Comparison, requested: Sequence[str] = ()
 ) -> tuple[list[Estimate], list[dict[str, str]], dict[str, float]]:
     """Figures of all metrics.
 
@@ -229,7 +229,8 @@ def measure_realism(
     for name, metric in metrics.items():
         began = time.perf_counter()
         try:
-            figures += [replace(figure, metric=name) for figure in metric.figures(comparison)]
+            with guard_metric(name, len(comparison.samples)):
+                figures += metric.figures(comparison)
         except (DataFault, UsageFault) as error:  # too few images, or a third-party metric fails
             if name in requested or len(metrics) == 1:
                 raise
@@ -244,7 +245,7 @@ def curves(comparison: Comparison) -> dict[str, Any]:
 
 
 def _spectra(comparison: Comparison) -> list[dict[str, Any]]:
-    numbers, schema = spectrum_metric.numbers(comparison), comparison.schema
+    numbers, schema = Spectrum().numbers(comparison), comparison.schema
     rows = []
     for channel in schema.channels:
         bands = [numbers[f"{channel} band {band}"] for band in range(1, BANDS + 1)]
@@ -259,7 +260,7 @@ def _spectra(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _intensities(comparison: Comparison) -> list[dict[str, Any]]:
-    sets = histogram_metric.prepared(comparison)
+    sets = HistogramMetric().prepared(comparison)
     edges, names = edges_of(comparison), list(comparison.schema.channels)
     titles = {
         f"{channel}{', ' + label if label else ''}": (number, label)

@@ -5,18 +5,18 @@ from collections.abc import Mapping
 from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 METRICS: Mapping[str, tuple[str, str]] = {
-    "counts": ("counts", "counts_metric"),
-    "spectrum": ("spectrum", "spectrum_metric"),
-    "histogram": ("intensity", "histogram_metric"),
-    "diversity": ("diversity", "diversity_metric"),
-    "kid": ("distribution", "kid_metric"),
-    "frechet": ("distribution", "frechet_metric"),
-    "manifold": ("distribution", "manifold_metric"),
-    "c2st-cnn": ("c2st", "network_c2st"),
-    "lesions": ("lesions", "lesions_metric"),
-    "appearance": ("appearance", "appearance_metric"),
+    "counts": ("counts", "CountMetric"),
+    "spectrum": ("spectrum", "Spectrum"),
+    "histogram": ("intensity", "HistogramMetric"),
+    "diversity": ("diversity", "Diversity"),
+    "kid": ("distribution", "KID"),
+    "frechet": ("distribution", "Frechet"),
+    "manifold": ("distribution", "Manifold"),
+    "c2st-cnn": ("c2st", "C2ST"),
+    "lesions": ("lesions", "BoxContrastMetric"),
+    "appearance": ("appearance", "Appearance"),
 }
-"""Metric -> module of this package, and its name there."""
+"""Metric -> module of this package, and its class there."""
 
 
 @hookimpl

@@ -18,10 +18,9 @@ from gansynth.core.geometry import Mask, bounding_box
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema, content_hash
 from gansynth.data.lesion_parts import parts
 from gansynth.data.lesion_rims import Numbers, spread
-from gansynth.metrics.comparison import Comparison, Image, IntervalMetric
+from gansynth.metrics.comparison import Comparison, Image, Metric
 from gansynth.metrics.estimate import Estimate, drawn_anew, median_estimate, numbered
 from gansynth.metrics.spectrum import by_band
-from gansynth.runtime.errors import UsageFault
 
 GRAIN = 4  # bands of frequency inside a lesion
 PLACES = ("edge", "rim", "contrast", "halo", *(f"grain {band}" for band in range(1, GRAIN + 1)))
@@ -44,19 +43,22 @@ WHAT = {
 }
 
 
-class Appearance(IntervalMetric):
+class Appearance(Metric):
     """``appearance``: contrast, halo and grain of lesions, with real subjects' as the range."""
 
+    name = "appearance"
     title = "Lesions"
+    needs = frozenset({"labels"})
+    least = 8
 
-    def __call__(
+    def compute(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
         """Medians by channel and place, of samples and of real lesions, and shares in range.
 
         Where a sample has its real case beside it, only new voxels count. ``in range`` is the share
         of lesions' gradients between the real ones' 2.5 and 97.5 percentile, ``real in range`` that
-        of real ones against other subjects. UsageFault: no sample has labels.
+        of real ones against other subjects.
         """
         beside = [real[n] if n < len(real) else None for n in range(len(samples))]
         once = {(case.id, content_hash(case.image)): case for case in real}.values()
@@ -80,7 +82,7 @@ class Appearance(IntervalMetric):
                 word, _, band = place.partition(" ")
                 sides = (mine[:, channel, at], own), (theirs[:, channel, at], of)
                 what = WHAT[word].format(band)
-                figure = Estimate("", f"{name} {place}", self.title, what, "real", None)
+                figure = Estimate(self.name, f"{name} {place}", self.title, what, "real", None)
                 numbers = _beside(*sides, ratio=word == "grain", rng=rng)
                 figures.append(replace(figure, images=images, **numbers))  # type: ignore[arg-type]
         return figures
@@ -133,14 +135,8 @@ def lesions_of(
     """Figures (N, C, places) of all lesions, the number of each one's image, and their classes.
 
     ``beside``: the real case of each sample, or nothing. ``classes``: label values of lesions; if
-    none, those that are new to the cases beside, or the foreground. UsageFault: no image has
-    labels.
+    none, those that are new to the cases beside, or the foreground.
     """
-    if not any(image.labels is not None for image in images):
-        raise UsageFault(
-            "--metric appearance: samples have no label maps, expected a generator conditioned on "
-            "labels; leave it out"
-        )
     cases = (*beside, *[None] * len(images))
     new = [new_voxels(*pair) for pair in zip(images, cases, strict=False)]
     if not classes:
@@ -326,6 +322,3 @@ def _mean(values: Numbers) -> float:
 def _median(values: Numbers) -> float:
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if finite.size else float("nan")
-
-
-appearance_metric = Appearance()

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gansynth.core.schema import Case, Sample, Schema
-from gansynth.metrics.comparison import Comparison, Image, IntervalMetric
+from gansynth.metrics.comparison import Comparison, Image, Metric
 from gansynth.metrics.encoder import CROP, cosine, descend
 from gansynth.metrics.estimate import (
     Estimate,
@@ -37,12 +37,13 @@ BATCH, RATE = 32, 3e-3  # batch size and learning rate of the network
 Bools = npt.NDArray[np.bool_]
 
 
-class C2ST(IntervalMetric):
+class C2ST(Metric):
     """A classifier's accuracy, with a permutation p and a bootstrap interval over subjects.
 
     Two networks: each is trained on half of the subjects and tested on the other half.
     """
 
+    name = "c2st-cnn"
     title = "Two-sample test, small network (C2ST)"
     method = "a convolutional network trained on other subjects' slices"
     rounds = 2
@@ -64,7 +65,7 @@ class C2ST(IntervalMetric):
             scores[test] = _asked(net, planes, test, pick_device(comparison.device))
         return Classified(synthetic, lambda _: scores, owners)
 
-    def __call__(
+    def compute(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
         """Return accuracy and p."""
@@ -87,8 +88,8 @@ class C2ST(IntervalMetric):
         apart = 2 * result.error
         return [
             Estimate(
-                "", "accuracy", self.title, f"accuracy of {self.method}; 0.5 is chance", "half",
-                result.accuracy, low, high, float(np.mean(reals)),
+                self.name, "accuracy", self.title, f"accuracy of {self.method}; 0.5 is chance",
+                "half", result.accuracy, low, high, float(np.mean(reals)),
                 min(*reals, 0.5 - apart), max(*reals, 0.5 + apart),
                 p=result.p(comparison.rng("c2st")), images=result.count // 2, splits=self.rounds,
             )
@@ -256,6 +257,3 @@ def _asked(
         parts = [net(part.to(device)) for part in torch.split(chosen.flatten(0, 1), AT_ONCE)]
         scores.append(torch.cat(parts).cpu().reshape(chosen.shape[:2]).mean(1))
     return torch.stack(scores).mean(0).double().numpy()
-
-
-network_c2st = C2ST()

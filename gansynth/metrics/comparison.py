@@ -1,22 +1,18 @@
-"""Metrics by name, the two sides of an evaluation, and metrics calibrated on real subjects.
-
-Any function of samples and real cases is a metric, called for every half. ``SplitHalfMetric`` reads
-each image once and is faster.
-"""
+"""Metrics, calibrated on real subjects, and the two sides of an evaluation."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.metric import Metric
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
 from gansynth.metrics.estimate import Better, Estimate, Indices, halves, summarised
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
@@ -98,68 +94,95 @@ def window_of(images: Sequence[FloatArray]) -> Window:
     return np.array(bounds, np.float32)
 
 
-class IntervalMetric(ABC):
-    """A metric whose figures have intervals and a scale."""
+NEEDED = {"labels": "label maps", "boxes": "boxes"}
 
-    title: ClassVar[str]
-    least: ClassVar[int] = 8
+
+class Quantity(NamedTuple):
+    """What a number of a metric says, which direction is better, and the values it can have.
+
+    ``headline``: whether it appears in the report's table.
+    """
+
+    what: str
+    better: Better = "real"
+    low: float = -math.inf
+    high: float = math.inf
+    headline: bool = True
+
+
+class Metric(ABC):
+    """Named numbers of samples beside real cases, in the generator's space.
+
+    ``title``: heading of its figures; ``name`` if empty. ``least``: fewest samples, and fewest real
+    images, of an evaluation.
+
+    ``needs``: ``labels`` or ``boxes``, if images must have them; ``pairs``, if the i-th sample's
+    condition must be of the i-th real case. Other subjects cannot take that case's place, so an
+    evaluation computes such a metric only by request.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str] = ""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    least: ClassVar[int] = 4
 
     @abstractmethod
-    def __call__(
+    def compute(self, samples: Any, real: Any, schema: Schema) -> Mapping[str, float]:
+        """Return named numbers of samples and real cases, or of what ``prepare`` made of them."""
+
+    def prepare(self, images: Sequence[Image], comparison: Comparison) -> Any:
+        """Return what is computed once of each image, and then passed to ``compute``.
+
+        An array of numbers can index it; a dict of such things is one, too.
+        """
+        return list(images)
+
+    def told(self, name: str) -> Quantity:
+        """Return what a number says; by default, that it should be as in real subjects."""
+        return Quantity(f"{name}, as the plugin defines it")
+
+    def measure(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
-        """Return named numbers, as any metric does."""
+        """Return the numbers of all samples beside all real cases."""
+        return self.compute(*self.prepared(Comparison(samples, real, schema)), schema)
 
-    @abstractmethod
     def figures(self, comparison: Comparison) -> list[Estimate]:
-        """Return its figures; the caller sets ``metric``. DataFault: images are missing."""
+        """Return numbers with intervals and a scale. DataFault, UsageFault: see ``check``."""
+        images = min(len(comparison.samples), len(comparison.real)) // 2
+        figures = []
+        for name, numbers in self.numbers(comparison).items():
+            quantity = self.told(name)
+            if quantity.headline:
+                of = (self.name, name, self.title or self.name, quantity.what, quantity.better)
+                figure = Estimate(*of, None, images=images, splits=comparison.effort.splits)
+                figures.append(replace(figure, **numbers))  # type: ignore[arg-type]
+        return figures
 
     def check(self, comparison: Comparison) -> None:
-        """Refuse too few images. Raises DataFault: naming both sides."""
+        """Refuse images that lack what it needs (UsageFault), or too few of them (DataFault)."""
+        self.check_needs(comparison.samples, comparison.real)
         if min(len(comparison.samples), len(comparison.real)) < self.least:
             raise DataFault(
-                f"{self.title.lower()}: {len(comparison.samples)} sample(s) and "
+                f"{(self.title or self.name).lower()}: {len(comparison.samples)} sample(s) and "
                 f"{len(comparison.real)} real "
                 f"image(s), expected at least {self.least} of each; generate more with -n"
             )
 
-
-class SplitHalfMetric(IntervalMetric):
-    """A metric that reads each image once and then compares subsets of them."""
-
-    @abstractmethod
-    def prepare(self, images: Sequence[Image], comparison: Comparison) -> Any:
-        """Return what is cached of images: indexable by an array of numbers, or a dict of such."""
-
-    @abstractmethod
-    def compare(self, prepared: Any, real: Any, comparison: Comparison) -> Mapping[str, float]:
-        """Return named numbers of some prepared images compared with some real ones."""
-
-    @abstractmethod
-    def told(self, name: str) -> tuple[str, Better]:
-        """Return the description of a number, and which direction is better."""
-
-    def bounds(self, name: str) -> tuple[float, float]:
-        """Return the least and largest possible value of a number."""
-        return 0.0, math.inf
-
-    def headline(self, name: str) -> bool:
-        """Whether a number appears in the report's table; by default all do."""
-        return True
-
-    def __call__(
-        self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
-    ) -> Mapping[str, float]:
-        """Compare all samples with all real cases."""
-        comparison = Comparison(samples, real, schema)
-        return self.compare(
-            self.prepare(samples, comparison), self.prepare(real, comparison), comparison
-        )
+    def check_needs(self, samples: Sequence[Sample], real: Sequence[Case]) -> None:
+        """Refuse images of which none has what the metric needs. Raises UsageFault."""
+        for part, words in NEEDED.items():
+            for side, images in (("samples", samples), ("real cases", real)):
+                if part in self.needs and all(getattr(image, part) is None for image in images):
+                    raise UsageFault(
+                        f"--metric {self.name}: {side} have no {words}, expected a generator "
+                        f"conditioned on {part}; leave it out"
+                    )
 
     def prepared(self, comparison: Comparison) -> tuple[Any, Any]:
         """Return the prepared samples and real images, each read once."""
         return comparison.once(
-            ("prepared", self),
+            ("prepared", type(self)),
             lambda: (
                 self.prepare(comparison.samples, comparison),
                 self.prepare(comparison.real, comparison),
@@ -168,63 +191,25 @@ class SplitHalfMetric(IntervalMetric):
 
     def numbers(self, comparison: Comparison) -> dict[str, dict[str, float | None]]:
         """Name -> value, interval, scale, difference: see ``summarised``."""
-        return comparison.once(("numbers", self), lambda: self._numbers(comparison))
+        return comparison.once(("numbers", type(self)), lambda: self._numbers(comparison))
 
     def _numbers(self, comparison: Comparison) -> dict[str, dict[str, float | None]]:
         self.check(comparison)
         mine, real = self.prepared(comparison)
-        rng, people = comparison.rng("halves"), len(set(comparison.people))
-        pairs = [
-            (
-                self.compare(_picked(mine, split.samples), _picked(real, split.real), comparison),
-                self.compare(_picked(real, split.control), _picked(real, split.real), comparison),
-            )
-            for split in halves(
-                comparison.drawn_of, comparison.people, comparison.effort.splits, rng
-            )
-        ]
-        values, reals = [numbers for numbers, _ in pairs], [numbers for _, numbers in pairs]
-        return summarised(values, reals, people, {name: self.bounds(name) for name in values[0]})
-
-    def figures(self, comparison: Comparison) -> list[Estimate]:
-        """Return the figures of the report's table."""
-        images = min(len(comparison.samples), len(comparison.real)) // 2
-        figures = []
-        for name, numbers in self.numbers(comparison).items():
-            if self.headline(name):
-                description, better = self.told(name)
-                figure = Estimate("", name, self.title, description, better, None, images=images)
-                figures.append(replace(figure, splits=comparison.effort.splits, **numbers))  # type: ignore[arg-type]
-        return figures
-
-
-class FunctionMetric(SplitHalfMetric):
-    """Any function of samples and real cases, called for every half."""
-
-    title = ""
-    least = 4
-
-    def __init__(self, metric: Metric, name: str) -> None:
-        self.metric = metric
-        self.title = name  # type: ignore[misc]
-
-    def prepare(self, images: Sequence[Image], comparison: Comparison) -> list[Image]:
-        """Return the images themselves."""
-        return list(images)
-
-    def compare(self, prepared: Any, real: Any, comparison: Comparison) -> Mapping[str, float]:
-        """Call the function."""
-        samples = [as_sample(image, comparison.schema) for image in prepared]
-        numbers = measure({self.title: self.metric}, samples, list(real), comparison.schema)
-        return {k: np.nan if v is None else v for k, v in numbers[self.title].items()}
-
-    def bounds(self, name: str) -> tuple[float, float]:
-        """Any number."""
-        return -math.inf, math.inf
-
-    def told(self, name: str) -> tuple[str, Better]:
-        """The target is the value of real subjects; nothing else is known of the metric."""
-        return f"{name}, as the plugin defines it", "real"
+        values, reals = [], []
+        for split in halves(
+            comparison.drawn_of,
+            comparison.people,
+            comparison.effort.splits,
+            comparison.rng("halves"),
+        ):
+            beside, schema = _picked(real, split.real), comparison.schema
+            control = _in_place(_picked(real, split.control), schema)
+            values.append(self.compute(_picked(mine, split.samples), beside, schema))
+            reals.append(self.compute(control, beside, schema))
+        told = {name: self.told(name) for name in values[0]}
+        bounds = {name: (quantity.low, quantity.high) for name, quantity in told.items()}
+        return summarised(values, reals, len(set(comparison.people)), bounds)
 
 
 def _picked(prepared: Any, numbers: Indices) -> Any:
@@ -234,14 +219,18 @@ def _picked(prepared: Any, numbers: Indices) -> Any:
     return [prepared[n] for n in numbers] if isinstance(prepared, list) else prepared[numbers]
 
 
-def as_sample(image: Image, schema: Schema) -> Sample:
-    """Convert a real case to a sample."""
-    if isinstance(image, Sample):
-        return image
-    provenance = {"case": image.id}
-    if image.label_class is not None:
-        provenance["class"] = schema.classes[image.label_class]
-    return Sample(image.image, image.labels, image.boxes, provenance)
+def _in_place(prepared: Any, schema: Schema) -> Any:
+    """Turn real cases into samples, unless something else was made of them."""
+    if not isinstance(prepared, list):
+        return prepared
+    return [_as_sample(x, schema) if isinstance(x, Case) else x for x in prepared]
+
+
+def _as_sample(case: Case, schema: Schema) -> Sample:
+    provenance = {"case": case.id}
+    if case.label_class is not None:
+        provenance["class"] = schema.classes[case.label_class]
+    return Sample(case.image, case.labels, case.boxes, provenance)
 
 
 def check_images(
@@ -290,7 +279,7 @@ def load_metrics(names: Sequence[str]) -> dict[str, Metric]:
     """Return registered metrics by name. Raises UsageFault: one is unknown or does not load."""
     from gansynth.core.registry import installed
 
-    return {name: installed().metric(name) for name in names}
+    return {name: installed().load("metrics", name)() for name in names}
 
 
 def measure(
@@ -299,17 +288,23 @@ def measure(
     """Apply metrics to samples and real cases. UsageFault: one fails or is no named numbers."""
     measured: Measured = {}
     for name, metric in metrics.items():
-        try:
-            numbers = {
-                str(key): float(value) for key, value in metric(samples, real, schema).items()
-            }
-        except GansynthError:
-            raise
-        except Exception as error:  # third-party code
-            text = " ".join(str(error).split())
-            raise UsageFault(
-                f"metric {name!r} fails on {len(samples)} sample(s): {type(error).__name__}: "
-                f"{text}; expected named numbers. Leave it out, or fix its plugin"
-            ) from error
+        metric.check_needs(samples, real)
+        with guard_metric(name, len(samples)):
+            numbers = {str(k): float(v) for k, v in metric.measure(samples, real, schema).items()}
         measured[name] = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
     return measured
+
+
+@contextmanager
+def guard_metric(name: str, samples: int) -> Iterator[None]:
+    """Make a failure of a metric's code one line. Raises UsageFault."""
+    try:
+        yield
+    except GansynthError:
+        raise
+    except Exception as error:  # third-party code
+        text = " ".join(str(error).split())
+        raise UsageFault(
+            f"metric {name!r} fails on {samples} sample(s): {type(error).__name__}: {text}; "
+            "expected named numbers. Leave it out, or fix its plugin"
+        ) from error

@@ -5,14 +5,16 @@ A lesion is a connected component of the foreground, of any size, or a box.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from gansynth.core.schema import Schema
 from gansynth.data.connected_components import LabelComponents
-from gansynth.metrics.comparison import Comparison, Image, SplitHalfMetric
-from gansynth.metrics.estimate import LEVEL, Better, Estimate, Floats
+from gansynth.metrics.comparison import Comparison, Image, Metric, Quantity
+from gansynth.metrics.estimate import LEVEL, Estimate, Floats
 from gansynth.runtime.errors import DataFault
 
 SHARE, MEAN = "share", "mean"
@@ -22,11 +24,11 @@ LESION, PART = "lesion", "labelled part"
 """What is counted: lesions, or parts of label maps that no real image lacks, such as organs."""
 
 
-class CountMetric(SplitHalfMetric):
+class CountMetric(Metric):
     """Share of images with a lesion, and mean number of lesions, beside real subjects'."""
 
+    name = "counts"
     title = "Number of lesions"
-    least = 4
 
     def prepare(self, images: Sequence[Image], comparison: Comparison) -> Floats:
         """Lesions of each image: (N,). DataFault: images without label maps and boxes."""
@@ -42,26 +44,20 @@ class CountMetric(SplitHalfMetric):
             "all of them; leave it out"
         )
 
-    def compare(
-        self, prepared: Floats, real: Floats, comparison: Comparison
-    ) -> Mapping[str, float]:
+    def compute(self, samples: Floats, real: Floats, schema: Schema) -> Mapping[str, float]:
         """Share and mean; the real ones are beside them in ``Estimate.real``."""
-        return {SHARE: float((prepared > 0).mean()), MEAN: float(prepared.mean())}
+        return {SHARE: float((samples > 0).mean()), MEAN: float(samples.mean())}
 
-    def told(self, name: str) -> tuple[str, Better]:
-        """What it is; the target is the value of real subjects."""
-        return WHAT[name], "real"
-
-    def bounds(self, name: str) -> tuple[float, float]:
+    def told(self, name: str) -> Quantity:
         """Shares end at 1."""
-        return (0.0, 1.0) if name == SHARE else super().bounds(name)
+        return Quantity(WHAT[name], "real", 0.0, 1.0 if name == SHARE else math.inf)
 
     def figures(self, comparison: Comparison) -> list[Estimate]:
         """The share first. Shares of 0 and 1 have exact intervals (Clopper & Pearson 1934)."""
         counts, real = self.prepared(comparison)
         organs = all(image.labels is not None for image in comparison.real) and (real > 0).all()
         word = PART if organs else LESION
-        every = [self.compare(side, real, comparison) for side in (counts, real)]
+        every = [self.compute(side, real, comparison.schema) for side in (counts, real)]
         found = []
         for figure in super().figures(comparison):
             # Halves give the intervals; the numbers themselves are those of all images.
@@ -85,6 +81,3 @@ def _exact(share: float, number: int) -> tuple[float, float]:
     """95 % interval of a share of 0 or 1 of a number."""
     edge = (LEVEL / 2) ** (1 / number)
     return (edge, 1.0) if share else (0.0, 1 - edge)
-
-
-counts_metric = CountMetric()

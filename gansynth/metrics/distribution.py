@@ -16,8 +16,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from gansynth.metrics.comparison import Comparison, Image, SplitHalfMetric
-from gansynth.metrics.estimate import Better, Floats
+from gansynth.core.schema import Schema
+from gansynth.metrics.comparison import Comparison, Image, Metric, Quantity
+from gansynth.metrics.estimate import Floats
 from gansynth.metrics.features import KINDS, WORDS, AxisFeatures, Kind, features_of
 
 NEAREST = 3
@@ -32,88 +33,87 @@ NAMES = {
 Kept = dict[str, AxisFeatures]  # features by kind of network
 
 
-class FeatureMetric(SplitHalfMetric):
+class FeatureMetric(Metric):
     """A metric of network features; its figures are named by the networks."""
 
-    quantity: ClassVar[str]
-    better: ClassVar[Better] = "lower"
     kinds: ClassVar[Sequence[Kind]] = KINDS
 
     def prepare(self, images: Sequence[Image], comparison: Comparison) -> Kept:
-        """Features of both networks."""
+        """Features of the networks."""
         return {kind: features_of(comparison).of(images, kind) for kind in self.kinds}
-
-    def told(self, name: str) -> tuple[str, Better]:
-        """Name the network."""
-        return f"{self.quantity} {WORDS[name]}", self.better
 
 
 class FeatureDistance(FeatureMetric):
-    """One distance for each network."""
+    """One distance for each network: of features of slices, mean over axes."""
 
-    def compare(self, prepared: Kept, real: Kept, comparison: Comparison) -> Mapping[str, float]:
-        """Distances by network."""
-        return {
-            kind: self.between(prepared[kind], real[kind], kind, comparison) for kind in self.kinds
-        }
+    quantity: ClassVar[str]
+    lowest: ClassVar[float] = 0.0
+    least = 8
 
     @abstractmethod
-    def between(
-        self, features: AxisFeatures, real: AxisFeatures, kind: Kind, comparison: Comparison
-    ) -> float:
-        """Distance between the features of some images and of real ones, of one network."""
+    def distance(self, x: Floats, y: Floats) -> float:
+        """Distance between features (N, K) and real ones (M, K)."""
+
+    def compute(self, samples: Kept, real: Kept, schema: Schema) -> Mapping[str, float]:
+        """Distances by network."""
+        return {
+            kind: float(
+                np.mean(
+                    [
+                        self.distance(x, y)
+                        for x, y in zip(samples[kind].slices, real[kind].slices, strict=True)
+                    ]
+                )
+            )
+            for kind in self.kinds
+        }
+
+    def told(self, name: str) -> Quantity:
+        """Name the network."""
+        return Quantity(f"{self.quantity} {WORDS[name]}", "lower", self.lowest)
 
 
 class KID(FeatureDistance):
-    """``kid``: features of slices, mean over axes."""
+    """``kid``: squared maximum mean discrepancy (MMD); an unbiased estimate may be negative."""
 
+    name = "kid"
     title = "Kernel inception distance (KID)"
     quantity = "squared MMD, cubic kernel, of features of slices"
+    lowest = -math.inf
 
-    def bounds(self, name: str) -> tuple[float, float]:
-        """Any number: the estimate is unbiased."""
-        return -math.inf, math.inf
-
-    def between(
-        self, features: AxisFeatures, real: AxisFeatures, kind: Kind, comparison: Comparison
-    ) -> float:
-        """Squared maximum mean discrepancy (MMD) with a cubic kernel."""
-        pairs = zip(features.slices, real.slices, strict=True)
-        return float(np.mean([kernel_distance(a, b) for a, b in pairs]))
+    def distance(self, x: Floats, y: Floats) -> float:
+        """Squared MMD with a cubic kernel."""
+        return kernel_distance(x, y)
 
 
 class Frechet(FeatureDistance):
-    """``frechet``: features of slices, mean over axes."""
+    """``frechet``: the Fréchet distance."""
 
+    name = "frechet"
     title = "Fréchet distance"
     quantity = "Fréchet distance of features of slices"
 
-    def between(
-        self, features: AxisFeatures, real: AxisFeatures, kind: Kind, comparison: Comparison
-    ) -> float:
+    def distance(self, x: Floats, y: Floats) -> float:
         """Fréchet distance."""
-        pairs = zip(features.slices, real.slices, strict=True)
-        return float(np.mean([frechet_distance(a, b) for a, b in pairs]))
+        return frechet_distance(x, y)
 
 
 class Manifold(FeatureMetric):
     """``manifold``: features of whole images, by the trained network."""
 
+    name = "manifold"
     title = "Precision, recall, density, coverage"
     kinds = ("trained",)
     least = 4 * (NEAREST + 1)
 
-    def compare(self, prepared: Kept, real: Kept, comparison: Comparison) -> Mapping[str, float]:
+    def compute(self, samples: Kept, real: Kept, schema: Schema) -> Mapping[str, float]:
         """The four shares."""
-        return manifold_shares(prepared["trained"].whole, real["trained"].whole)
+        return manifold_shares(samples["trained"].whole, real["trained"].whole)
 
-    def bounds(self, name: str) -> tuple[float, float]:
+    def told(self, name: str) -> Quantity:
         """All but density are shares."""
-        return 0.0, math.inf if name == "density" else 1.0
-
-    def told(self, name: str) -> tuple[str, Better]:
-        """Describe a share."""
-        return f"{NAMES[name]} (k = {NEAREST}; features of the trained network)", "higher"
+        what = f"{NAMES[name]} (k = {NEAREST}; features of the trained network)"
+        return Quantity(what, "higher", 0.0, math.inf if name == "density" else 1.0)
 
 
 def kernel_distance(x: Floats, y: Floats) -> float:
@@ -168,8 +168,3 @@ def _radii(rows: Floats, nearest: int) -> Floats:
 
     within = cdist(rows, rows)
     return np.asarray(np.partition(within, nearest, axis=1)[:, nearest])
-
-
-kid_metric = KID()
-frechet_metric = Frechet()
-manifold_metric = Manifold()

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
-from gansynth.metrics.comparison import Comparison, Image, SplitHalfMetric, Window, window_of
-from gansynth.metrics.estimate import Better, Floats, Indices, numbered
+from gansynth.metrics.comparison import Comparison, Image, Metric, Quantity, Window, window_of
+from gansynth.metrics.estimate import Floats, Indices, numbered
 
 MOST_PAIRS = 600  # most pairs compared on a side; about a quarter of them remain in each half
 PAIRS = 256  # most pairs that are compared
@@ -31,12 +31,14 @@ WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03  # stabilising shares of the data range, ibid
 
 
-class Diversity(SplitHalfMetric):
+class Diversity(Metric):
     """MS-SSIM of pairs of different subjects (Odena et al. 2017)."""
 
+    name = "diversity"
     title = "Diversity (MS-SSIM of pairs)"
+    least = 8
 
-    def __call__(
+    def measure(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
         """``likenesses`` of samples and real cases, with errors, and within classes."""
@@ -52,19 +54,16 @@ class Diversity(SplitHalfMetric):
         matrix[first, second] = _likeness(stacked, first, second)
         return PairSimilarities(matrix)
 
-    def compare(
-        self, prepared: PairSimilarities, real: PairSimilarities, comparison: Comparison
+    def compute(
+        self, samples: PairSimilarities, real: PairSimilarities, schema: Schema
     ) -> Mapping[str, float]:
         """Mean of the one side alone."""
-        return {"ms_ssim": prepared.mean}
+        return {"ms_ssim": samples.mean}
 
-    def bounds(self, name: str) -> tuple[float, float]:
+    def told(self, name: str) -> Quantity:
         """From unlike to equal."""
-        return 0.0, 1.0
-
-    def told(self, name: str) -> tuple[str, Better]:
-        """Describe the mean."""
-        return "mean MS-SSIM of pairs of different subjects; 1 if all images are the same", "real"
+        what = "mean MS-SSIM of pairs of different subjects; 1 if all images are the same"
+        return Quantity(what, "real", 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -250,6 +249,3 @@ def _smooth(images: Tensor) -> Tensor:
             mean.add_(images.narrow(axis, index, n), alpha=value / sum(places))
         images = mean
     return images
-
-
-diversity_metric = Diversity()

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
-from gansynth.metrics.comparison import Comparison, Image, SplitHalfMetric
-from gansynth.metrics.estimate import Better, Floats, Indices
+from gansynth.metrics.comparison import Comparison, Image, Metric, Quantity
+from gansynth.metrics.estimate import Floats, Indices
 
 BINS = 512
 """Equal bins over a channel's intensity window, and one beyond each end for values outside, which
@@ -33,12 +33,14 @@ class IntensityHistograms:
         )
 
 
-class HistogramMetric(SplitHalfMetric):
+class HistogramMetric(Metric):
     """1-Wasserstein distances of intensities, in standard deviations of the real ones."""
 
+    name = "histogram"
     title = "Intensities"
+    least = 8
 
-    def __call__(
+    def measure(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
         """``distances`` of channels and labels, of all voxels without binning."""
@@ -63,18 +65,19 @@ class HistogramMetric(SplitHalfMetric):
                     bins[name] = channel_edges
         return IntensityHistograms({name: np.stack(rows) for name, rows in counts.items()}, bins)
 
-    def compare(
-        self, prepared: IntensityHistograms, real: IntensityHistograms, comparison: Comparison
+    def compute(
+        self, samples: IntensityHistograms, real: IntensityHistograms, schema: Schema
     ) -> Mapping[str, float]:
         """Distances by channel and label; NaN for a label that one side lacks."""
         return {
-            name: _distance(rows.sum(0), real.counts[name].sum(0), prepared.edges[name])
-            for name, rows in prepared.counts.items()
+            name: _distance(rows.sum(0), real.counts[name].sum(0), samples.edges[name])
+            for name, rows in samples.counts.items()
         }
 
-    def told(self, name: str) -> tuple[str, Better]:
+    def told(self, name: str) -> Quantity:
         """Name the voxels."""
-        return f"1-Wasserstein distance in deviations of the real ones, {name}", "lower"
+        what = f"1-Wasserstein distance in deviations of the real ones, {name}"
+        return Quantity(what, "lower", 0.0)
 
 
 def edges_of(comparison: Comparison) -> Floats:
@@ -146,6 +149,3 @@ def distance(synthetic: npt.NDArray[np.float32], real: npt.NDArray[np.float32]) 
 
 def _thinned(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return values[:: -(-len(values) // MOST)]
-
-
-histogram_metric = HistogramMetric()

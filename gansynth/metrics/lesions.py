@@ -14,7 +14,7 @@ from gansynth.core.body_mask import organ_mask
 from gansynth.core.schema import Boxes, Case, FloatArray, Sample, Schema, content_hash
 from gansynth.data.lesion_contrast import LesionContrast, told_apart
 from gansynth.data.lesion_rims import Numbers, contrasts
-from gansynth.runtime.errors import UsageFault
+from gansynth.metrics.comparison import Metric
 
 SIDED = 10  # real boxes of a class needed to know whether it is brighter or darker than its rim
 RESAMPLED = 2000  # bootstrap samples of the interval
@@ -43,34 +43,34 @@ class BoxContrasts:
         }
 
 
-def lesions_metric(
-    samples: Sequence[Sample], real: Sequence[Case], schema: Schema
-) -> Mapping[str, float]:
-    """The metric ``lesions``: contrast of boxes against their rims, own and shuffled ones.
+class BoxContrastMetric(Metric):
+    """``lesions``: contrast of boxes against their rims, own and shuffled ones."""
 
-    Contrast is 0 to 1, or negative where a class has the opposite sign. The difference has a 95 %
-    bootstrap interval over images, for real ones over subjects. NaN where fewer than two images
-    have boxes. Raises UsageFault: no sample has boxes.
-    """
-    if not any(sample.boxes is not None for sample in samples):
-        raise UsageFault(
-            "--metric lesions: samples have no boxes, expected a generator conditioned on boxes; "
-            "leave it out"
-        )
-    rng = np.random.default_rng(0)
-    once = {(case.id, content_hash(case.image)): case for case in real}
-    contrast = LesionContrast.fit(once.values(), schema.box_classes, rng=rng)
-    comparison = {
-        "samples": [(s.image, s.boxes, str(i)) for i, s in enumerate(samples)],
-        "real": [(c.image, c.boxes, c.subject) for c in once.values()],
-    }
-    numbers: dict[str, float] = {}
-    for side, items in comparison.items():
-        with_boxes = [(i, b, who) for i, b, who in items if b is not None and len(b.labels)]
-        pairs = [(image, boxes) for image, boxes, _ in with_boxes]
-        result, measured = _look(pairs, contrast, rng)
-        numbers |= result.numbers(side, rng, [with_boxes[index][2] for index in measured])
-    return numbers
+    name = "lesions"
+    needs = frozenset({"boxes", "pairs"})
+
+    def compute(
+        self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
+    ) -> Mapping[str, float]:
+        """Contrast is 0 to 1, or negative where a class has the opposite sign.
+
+        The difference has a 95 % bootstrap interval over images, for real ones over subjects. NaN
+        where fewer than two images have boxes.
+        """
+        rng = np.random.default_rng(0)
+        once = {(case.id, content_hash(case.image)): case for case in real}
+        contrast = LesionContrast.fit(once.values(), schema.box_classes, rng=rng)
+        sides = {
+            "samples": [(s.image, s.boxes, str(i)) for i, s in enumerate(samples)],
+            "real": [(c.image, c.boxes, c.subject) for c in once.values()],
+        }
+        numbers: dict[str, float] = {}
+        for side, items in sides.items():
+            with_boxes = [(i, b, who) for i, b, who in items if b is not None and len(b.labels)]
+            pairs = [(image, boxes) for image, boxes, _ in with_boxes]
+            result, measured = _look(pairs, contrast, rng)
+            numbers |= result.numbers(side, rng, [with_boxes[index][2] for index in measured])
+        return numbers
 
 
 def _look(

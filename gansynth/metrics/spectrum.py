@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import Case, FloatArray, Sample, Schema
-from gansynth.metrics.comparison import Comparison, Image, SplitHalfMetric
-from gansynth.metrics.estimate import Better, Floats
+from gansynth.core.schema import FloatArray, Schema
+from gansynth.metrics.comparison import Comparison, Image, Metric, Quantity
+from gansynth.metrics.estimate import Floats
 
 BANDS = 8
 
@@ -56,26 +56,28 @@ def spectrum_ratio(
     return ratio
 
 
-class Spectrum(SplitHalfMetric):
+class Spectrum(Metric):
     """``spectrum``: power ratio per channel and band, mean distance from 1, and high bands."""
 
+    name = "spectrum"
     title = "Radial power spectrum"
-
-    def __call__(
-        self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
-    ) -> Mapping[str, float]:
-        """``{"T1 band 1": 0.98, ...}``; NaN in bands without a frequency in small images."""
-        return self._bands(_powers(samples, schema), _powers(real, schema), schema)
+    least = 8
 
     def prepare(self, images: Sequence[Image], comparison: Comparison) -> Floats:
         """Radial power (N, C, bands) of each image."""
-        return _powers(images, comparison.schema)
+        return np.array([radial_power(image.image, comparison.schema.spacing) for image in images])
 
-    def compare(
-        self, prepared: Floats, real: Floats, comparison: Comparison
-    ) -> Mapping[str, float]:
-        """Distance, power of the highest third of the bands, and all ratios."""
-        ratios = self._bands(prepared, real, comparison.schema)
+    def compute(self, samples: Floats, real: Floats, schema: Schema) -> Mapping[str, float]:
+        """Distance, power of the highest third of the bands, and all ratios.
+
+        NaN in bands without a frequency in small images.
+        """
+        ratio = samples.mean(0) / np.maximum(real.mean(0), 1e-12)
+        ratios = {
+            f"{channel} band {band}": float(value)
+            for channel, row in zip(schema.channels, ratio, strict=True)
+            for band, value in enumerate(row, 1)
+        }
         logs = np.log(np.maximum(list(ratios.values()), 1e-12)).reshape(-1, BANDS)
         high = logs[:, -(-2 * BANDS // 3) :]
         summed = {
@@ -84,35 +86,18 @@ class Spectrum(SplitHalfMetric):
         }
         return {**summed, **ratios}
 
-    def told(self, name: str) -> tuple[str, Better]:
-        """Describe a distance or a power ratio."""
+    def told(self, name: str) -> Quantity:
+        """Bands are plotted as curves, not listed."""
         if name == "distance":
-            return "mean over channels and bands of |log of the power's ratio to real|", "lower"
+            what = "mean over channels and bands of |log of the power's ratio to real|"
+            return Quantity(what, "lower", 0.0)
         if name == "high":
-            return "power in the highest third of frequencies, as a ratio to real", "real"
-        return f"power as a ratio to real, {name}", "real"
-
-    def headline(self, name: str) -> bool:
-        """Bands are plotted as curves instead."""
-        return name in ("distance", "high")
-
-    def _bands(self, mine: Floats, real: Floats, schema: Schema) -> dict[str, float]:
-        ratio = mine.mean(0) / np.maximum(real.mean(0), 1e-12)
-        return {
-            f"{channel} band {band}": float(value)
-            for channel, row in zip(schema.channels, ratio, strict=True)
-            for band, value in enumerate(row, 1)
-        }
-
-
-def _powers(images: Sequence[Image], schema: Schema) -> Floats:
-    return np.array([radial_power(image.image, schema.spacing) for image in images])
+            what = "power in the highest third of frequencies, as a ratio to real"
+            return Quantity(what, "real", 0.0)
+        return Quantity(f"power as a ratio to real, {name}", "real", 0.0, headline=False)
 
 
 def frequencies(spacing: Sequence[float]) -> list[float]:
     """The centre of each band in 1/mm."""
     nyquist = 0.5 / max(spacing)
     return [(band + 0.5) * nyquist / BANDS for band in range(BANDS)]
-
-
-spectrum_metric = Spectrum()

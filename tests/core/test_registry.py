@@ -14,6 +14,7 @@ from gansynth.core import plugin_checks
 from gansynth.core.generator import Generator
 from gansynth.core.hookspecs import API_VERSION, hookimpl
 from gansynth.core.registry import GROUP, KINDS, installed, load_registry
+from gansynth.metrics.comparison import Metric
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 
 GOOD = """
@@ -126,7 +127,8 @@ NONSENSE = [
     ("edits", None, "returned None, expected a subclass of gansynth.Edit"),
     ("sources", 7, "returned 7, expected a function"),
     ("checks", [], "expected a function"),
-    ("metrics", {}, "expected a function"),
+    ("metrics", min, "expected a subclass of gansynth.Metric"),
+    ("metrics", Metric, "Metric lacks compute"),
     ("recipes", "x.yaml", "returned 'x.yaml', expected the pathlib.Path of a file"),
     ("metrics", ending, "SystemExit: 3"),
     ("generators", missing, "no module named tensorlib"),
@@ -148,7 +150,7 @@ def test_a_signal_that_ends_the_process_does_end_it(alone):
     load = partial(signal.raise_signal, signal.SIGINT)
     alone.add(plugin(metrics=lambda register: register("bye", load)), "fake")
     with pytest.raises(KeyboardInterrupt):
-        alone.metric("bye")
+        alone.load("metrics", "bye")
 
 
 def test_a_slow_plugin_is_named(monkeypatch, capsys):
@@ -165,7 +167,7 @@ def test_a_loader_may_say_what_to_install(alone):
 
     alone.add(plugin(metrics=lambda register: register("needy", load)), "fake")
     with pytest.raises(EnvironmentFault, match=r"^pip install tensorlib$"):
-        alone.metric("needy")
+        alone.load("metrics", "needy")
 
 
 def test_everything_of_ours_loads():

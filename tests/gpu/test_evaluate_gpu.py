@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.metrics.c2st import network_c2st
+from gansynth.metrics.c2st import C2ST
 from gansynth.metrics.comparison import Comparison
-from gansynth.metrics.distribution import frechet_metric
+from gansynth.metrics.distribution import Frechet
 from gansynth.metrics.features import features_of
 from tests.evaluation.gatherings import LITTLE, gathered, noise, strangers
 from tests.gpu.conftest import ON_CPU
@@ -35,12 +35,12 @@ def test_features_without_training_are_those_of_the_cpu(on_device):
 
 
 def test_figures_of_trained_features_are_finite(on_device):
-    figures = frechet_metric.figures(on_device)
+    figures = Frechet().figures(on_device)
     assert all(figure.value is not None and np.isfinite(figure.value) for figure in figures)
 
 
 def test_a_classifier_trained_there_tells_noise():
-    (figure,) = network_c2st.figures(comparison(noise(), WHERE))
+    (figure,) = C2ST().figures(comparison(noise(), WHERE))
     assert figure.value is not None
     assert figure.value > 0.8
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
 
 from gansynth.core.schema import OUTSIDE, Case, Sample, Schema
-from gansynth.metrics.appearance import LOOK, PLACES, REACH, appearance_metric, new_voxels, profiles
+from gansynth.metrics.appearance import LOOK, PLACES, REACH, Appearance, new_voxels, profiles
 from gansynth.metrics.comparison import Comparison, measure
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0), "HW")
@@ -39,7 +39,7 @@ FIRST, KNOWN, OTHERS = CASES[0], CASES[:40], CASES[40:]
 
 
 def measured(samples, real=KNOWN):
-    return appearance_metric(samples, real, SCHEMA)
+    return Appearance().compute(samples, real, SCHEMA)
 
 
 def around(case, voxels):
@@ -152,7 +152,7 @@ def test_no_lesions_and_no_reference_are_said_and_not_guessed(lacking, said):
         sample = Sample(CASES[7].image, np.minimum(CASES[7].labels, 0))
     else:
         real = [replace(c, labels=np.minimum(c.labels, 0)) for c in real]
-    found = measure({"it": appearance_metric}, [sample], real, SCHEMA)["it"]
+    found = measure({"it": Appearance()}, [sample], real, SCHEMA)["it"]
     assert (found[said], found["in range"]) == (0, None)
 
 
@@ -214,7 +214,7 @@ def test_figures_are_like_other_peoples_unless_something_is_wrong(change, place)
         Sample((change(c) if change else c.image).astype(np.float32), c.labels) for c in OTHERS
     ]
     of = [case.subject for case in OTHERS]
-    found = {f.name: f for f in appearance_metric.figures(Comparison(samples, KNOWN, SCHEMA, of))}
+    found = {f.name: f for f in Appearance().figures(Comparison(samples, KNOWN, SCHEMA, of))}
     for channel in SCHEMA.channels:
         for name in (*("contrast", "halo"), "grain 4"):
             expected = "unlike real" if name == place else "like real"
@@ -225,7 +225,7 @@ def test_figures_are_like_other_peoples_unless_something_is_wrong(change, place)
 def test_one_subject_has_no_range_of_others():
     samples = [Sample(c.image, c.labels) for c in OTHERS]
     real = [replace(c, subject="s") for c in KNOWN]
-    figures = appearance_metric.figures(Comparison(samples, real, SCHEMA))
+    figures = Appearance().figures(Comparison(samples, real, SCHEMA))
     assert {f.finding for f in figures} == {"unclear"}
 
 
@@ -238,6 +238,6 @@ def test_what_surrounds_a_lesion_may_have_a_label():
     told = {"lesions": {"donor": "c1"}}
     samples = [Sample(c.image, c.labels, provenance={**told, "case": c.id}) for c in of]
     beside = [replace(c, labels=np.minimum(c.labels, 1)) for c in of]
-    found = appearance_metric.figures(Comparison(samples * 2, of * 2, SCHEMA, (), beside * 2))
+    found = Appearance().figures(Comparison(samples * 2, of * 2, SCHEMA, (), beside * 2))
     assert all(f.value == pytest.approx(f.real, rel=0.3, abs=0.2) for f in found)
     assert all((f.value or 0) > 1 for f in found if f.name.endswith("contrast"))

@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.registry import installed
 from gansynth.metrics import METRICS
 from gansynth.metrics.c2st import Classified, permuted
-from gansynth.metrics.comparison import IntervalMetric, measure
+from gansynth.metrics.comparison import Metric, load_metrics, measure
 from gansynth.metrics.estimate import Estimate
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from tests.metrics.people import SCHEMA, blurred, changed, comparison, noise, people, same
 
-EVERY = {name: installed().metric(name) for name in METRICS}
-FIGURES = {name: metric for name, metric in EVERY.items() if isinstance(metric, IntervalMetric)}
+EVERY = load_metrics(tuple(METRICS))
+FIGURES = {name: metric for name, metric in EVERY.items() if "pairs" not in metric.needs}
 NETWORKS = ("kid", "frechet", "manifold", "c2st-cnn")
 REAL = people(14, seed=0)
 Found = Mapping[str, Mapping[str, Estimate]]
@@ -104,7 +103,7 @@ REFLEXIVE: dict[str, dict[str, float]] = {
 @pytest.mark.parametrize("metric", REFLEXIVE)
 def test_real_cases_themselves_are_as_real_as_can_be(metric):
     real = people(12, seed=0)
-    found = EVERY[metric](changed(real, same), real, SCHEMA)
+    found = EVERY[metric].measure(changed(real, same), real, SCHEMA)
     assert {name: found[name] for name in REFLEXIVE[metric]} == pytest.approx(
         REFLEXIVE[metric], abs=0.06 if metric == "appearance" else 1e-6
     )
@@ -128,17 +127,20 @@ def test_too_few_images_are_refused_with_both_numbers(metric, few):
 def test_samples_without_what_a_metric_needs_are_refused(metric, lacks):
     bare = [type(s)(s.image) for s in changed(REAL[:4], same)]
     with pytest.raises(UsageFault, match=f"--metric {metric}: .*{lacks}, expected a generator"):
-        EVERY[metric](bare, REAL[:4], SCHEMA)
+        measure({metric: EVERY[metric]}, bare, REAL[:4], SCHEMA)
 
 
 def test_a_metric_that_is_unknown_or_fails_is_named():
-    def broken(samples: Any, real: Any, schema: Any) -> Any:
-        raise ValueError("two\nlines")
+    class Broken(Metric):
+        name = "it"
+
+        def compute(self, samples: Any, real: Any, schema: Any) -> Any:
+            raise ValueError("two\nlines")
 
     with pytest.raises(UsageFault, match=r"'it' fails on 2 sample\(s\): ValueError: two lines;"):
-        measure({"it": broken}, changed(REAL[:2], same), REAL, SCHEMA)
+        measure({"it": Broken()}, changed(REAL[:2], same), REAL, SCHEMA)
     with pytest.raises(GansynthError, match=r"spectrun.*Did you mean 'spectrum'"):
-        installed().metric("spectrun")
+        load_metrics(["spectrun"])
 
 
 @pytest.mark.parametrize("count", [3, pytest.param(12, marks=pytest.mark.slow)])

@@ -4,12 +4,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.measures import blurred_mean, distances, white_noise
-from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Condition, FloatArray, Sample, Schema
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.metrics.intensity import MOST, distance
+from gansynth.metrics.intensity import MOST, HistogramMetric, distance
 from gansynth.metrics.spectrum import BANDS, radial_power, spectrum_ratio
 from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions, train
@@ -51,9 +50,9 @@ def case(seed: int, lesion: float) -> Case:
 
 
 def test_channels_and_labels_are_measured_apart_and_as_a_whole_without_labels():
-    metric, real = installed().metric("histogram"), [case(seed, 2) for seed in range(4)]
+    metric, real = HistogramMetric(), [case(seed, 2) for seed in range(4)]
     dark = [Sample(c.image, c.labels) for c in (case(seed, 0) for seed in range(4, 8))]
-    found = dict(metric(dark, real, LABELLED))
+    found = dict(metric.measure(dark, real, LABELLED))
     assert list(found) == [
         f"{channel}{label}"
         for channel in ("T1", "FLAIR")
@@ -62,7 +61,7 @@ def test_channels_and_labels_are_measured_apart_and_as_a_whole_without_labels():
     assert max(found["T1"], found["T1 lesion"], found["FLAIR background"]) < 0.1
     assert found["FLAIR lesion"] == pytest.approx(2, abs=0.1)
     assert np.isnan(found["FLAIR rare"])
-    assert list(metric([Sample(case(9, 2).image)], real, LABELLED)) == ["T1", "FLAIR"]
+    assert list(metric.measure([Sample(case(9, 2).image)], real, LABELLED)) == ["T1", "FLAIR"]
 
 
 ONES = (1.0, 1.0, 1.0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import Sample, Schema
-from gansynth.metrics.lesions import lesions_metric
+from gansynth.metrics.lesions import BoxContrastMetric
 from tests.spots import boxes_of, picture, spotted
 
 SCHEMA = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("core",))
@@ -25,9 +25,12 @@ def drawn(made, heeded=True):
     return [Sample(picture(s.boxes, (48, 48), rng), None, c.boxes) for s, c in pairs]
 
 
+measured = BoxContrastMetric().compute
+
+
 def test_lesions_in_boxes_are_told_from_lesions_anywhere():
     real = cases()
-    good, bad = (lesions_metric(drawn(real, heeded), real, SCHEMA) for heeded in (True, False))
+    good, bad = (measured(drawn(real, heeded), real, SCHEMA) for heeded in (True, False))
     assert good["samples"] > 0.95
     assert good["samples difference low"] > 0.5
     assert good["samples told apart"] > 0.9
@@ -40,7 +43,7 @@ def test_lesions_in_boxes_are_told_from_lesions_anywhere():
 def test_the_interval_is_of_people_however_many_images_they_have():
     real = cases()
     two = [replace(c, subject=str(i % 2)) for i, c in enumerate(real)]
-    many, few = (lesions_metric(drawn(real), r, SCHEMA) for r in (real, two))
+    many, few = (measured(drawn(real), r, SCHEMA) for r in (real, two))
     assert many["real difference"] == pytest.approx(few["real difference"])
     low, high = many["real difference low"], many["real difference high"]
     assert low < many["real difference"] < high
@@ -50,10 +53,10 @@ def test_the_interval_is_of_people_however_many_images_they_have():
 
 def test_repeated_cases_and_backgrounds_do_not_count_and_one_image_is_too_few():
     real, empty = cases(8), spotted(99)
-    plain = lesions_metric(drawn(real), real, SCHEMA)
-    assert lesions_metric(drawn(real), real * 3, SCHEMA)["real"] == plain["real"]
-    more = lesions_metric([*drawn(real), Sample(empty.image, None, boxes_of())], real, SCHEMA)
+    plain = measured(drawn(real), real, SCHEMA)
+    assert measured(drawn(real), real * 3, SCHEMA)["real"] == plain["real"]
+    more = measured([*drawn(real), Sample(empty.image, None, boxes_of())], real, SCHEMA)
     assert more["samples"] == pytest.approx(plain["samples"])
-    one = lesions_metric(drawn(real)[:1], real, SCHEMA)
+    one = measured(drawn(real)[:1], real, SCHEMA)
     assert np.isnan(one["samples"])
     assert one["real"] == pytest.approx(plain["real"])

@@ -56,8 +56,8 @@ KINDS = {
     "metric": PluginKind(
         "metrics",
         "metric",
-        "measure",
-        "Metric {}: compares samples with real cases.",
+        "{}Metric",
+        "Metric {}: numbers of samples beside real cases.",
         "gansynth sample RUN -n 8 --metric {}",
     ),
     "source": PluginKind(
