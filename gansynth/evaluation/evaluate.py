@@ -29,7 +29,7 @@ from gansynth.sampling.evaluation_data import EvaluationData
 if TYPE_CHECKING:
     from gansynth.evaluation.memorisation import Pairs
     from gansynth.metrics.comparison import Image
-    from gansynth.metrics.recovery import FoldSegmenters
+    from gansynth.metrics.faithfulness import FoldSegmenters
 
 VERSION = 3
 
@@ -130,8 +130,12 @@ def _faithfulness(
     gathered: EvaluationData, comparison: Comparison
 ) -> tuple[dict[str, Any], FoldSegmenters | None]:
     """``faithfulness`` of the document, or only the reason why there is none."""
-    from gansynth.metrics.faithfulness import EvaluationSegmenterOptions
-    from gansynth.metrics.recovery import map_of, recover, train_fold_segmenters
+    from gansynth.metrics.faithfulness import (
+        EvaluationSegmenterOptions,
+        map_of,
+        recover,
+        train_fold_segmenters,
+    )
 
     cases, effort, steps = gathered.known, comparison.effort, comparison.effort.judge
     every: list[Image] = [*comparison.samples, *comparison.real]

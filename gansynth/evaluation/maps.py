@@ -18,7 +18,7 @@ from gansynth.core.schema import Case, FloatArray, Sample
 from gansynth.metrics.comparison import Comparison, Image
 from gansynth.metrics.estimate import Floats
 from gansynth.metrics.features import features_of
-from gansynth.metrics.nearest_search import GRID, pool
+from gansynth.metrics.nearest import GRID, pool
 from gansynth.report.png import thumbnail
 from gansynth.runtime.errors import DataFault
 from gansynth.sampling.evaluation_data import EvaluationData

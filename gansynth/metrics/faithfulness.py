@@ -2,13 +2,17 @@
 
 A small segmenter trained on the fold's real cases predicts the labels of samples. Its Dice is
 compared with that on real held-out cases, and with that for another sample's label.
+
+By label, as MM-GAN's figure 7 (Sun et al. 2020): each of two segmenters is trained on half of the
+training subjects and tested on the other half. A sample based on a subject's labels is evaluated by
+the segmenter that was not trained on it. Shuffled labels show the Dice due to position alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gansynth.core.generator import Batch, Stage
-from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.core.schema import OUTSIDE, Boxes, Case, FloatArray, LabelArray, Schema
+from gansynth.metrics.comparison import Comparison, Image
 from gansynth.metrics.encoder import descend
+from gansynth.metrics.estimate import Floats, drawn_anew, median_estimate, numbered
 from gansynth.nn.networks.blocks import strides_for
-from gansynth.runtime.devices import autocast, native_bf16, seeded
+from gansynth.runtime.devices import autocast, native_bf16, pick_device, seeded
+from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.training.half_precision import exact_on_short_axes
@@ -219,3 +226,225 @@ def dice_by_label(predicted: LabelArray, truth: LabelArray, values: Sequence[int
         total = int(a.sum()) + int(b.sum())
         scores.append(2 * int((a & b).sum()) / total if total else float("nan"))
     return scores
+
+
+# -- by label, with two segmenters -----------------------------------------------------------------
+
+DRAWN = 1000  # bootstrap samples of subjects
+POOR = 0.3  # Dice in real subjects below which a segmenter is too poor for an evaluation
+CLOSE = 0.9
+"""Ratio to real Dice of faithful samples: its lower limit, or its value if the interval holds 1."""
+
+Cut = Callable[[str, np.random.Generator], Case]  # (case id, random numbers) -> a crop of that case
+
+
+@dataclass(frozen=True)
+class FoldSegmenters:
+    """Segmenters, and the subjects each was trained on."""
+
+    segmenters: Sequence[EvaluationSegmenter]
+    trained_on: Sequence[frozenset[str]]
+    schema: Schema
+
+    def unseen(self, person: str) -> list[EvaluationSegmenter]:
+        """Segmenters not trained on a subject: one for a training subject, both for others."""
+        pairs = zip(self.segmenters, self.trained_on, strict=True)
+        return [segmenter for segmenter, subjects in pairs if person not in subjects]
+
+
+def labelled_schema(schema: Schema) -> Schema:
+    """The schema of the predicted maps; boxes are filled in where there are no labels."""
+    if schema.foreground or not schema.box_classes:
+        return schema
+    names = {name: number + 1 for number, name in enumerate(schema.box_classes)}
+    return replace(schema, labels={"background": 0, **names})
+
+
+def map_of(image: Image, schema: Schema) -> LabelArray | None:
+    """An image's label map, or its boxes filled in; None if it has neither."""
+    if image.labels is not None and schema.foreground:
+        return image.labels
+    if image.boxes is None or not schema.box_classes:
+        return None
+    return filled(image.boxes, image.image.shape[1:])
+
+
+def filled(boxes: Boxes, size: Sequence[int]) -> LabelArray:
+    """Boxes as a map: class number plus 1 in each, the smallest on top."""
+    axes, label_map = len(size), np.zeros(size, np.int16)
+    volumes = np.prod(boxes.coords[:, axes:] - boxes.coords[:, :axes], axis=1)
+    for n in np.argsort(-volumes):
+        low, high = boxes.coords[n, :axes], boxes.coords[n, axes:]
+        inside = tuple(
+            slice(int(max(0, np.floor(a))), int(np.ceil(b))) for a, b in zip(low, high, strict=True)
+        )
+        label_map[inside] = boxes.labels[n] + 1
+    return label_map
+
+
+def train_fold_segmenters(
+    ids: Sequence[str],
+    people: Mapping[str, str],
+    cut: Cut,
+    comparison: Comparison,
+    options: EvaluationSegmenterOptions,
+) -> FoldSegmenters:
+    """Train a segmenter on each half of the subjects. DataFault: there is only one."""
+    names = sorted({people[i] for i in ids})
+    if len(names) < 2:
+        raise DataFault(
+            f"faithfulness: all {len(ids)} training case(s) are of one subject, expected at least "
+            "two: a segmenter is tested on subjects it was not trained on"
+        )
+    order = comparison.rng("judges").permutation(len(names))
+    first = frozenset(names[n] for n in order[: len(names) // 2])
+    halves, segmenters = (first, frozenset(names) - first), []
+    schema = labelled_schema(comparison.schema)
+    for number, half in enumerate(halves):
+        batches = Crops(
+            [i for i in ids if people[i] in half], cut, comparison.schema, comparison.seed
+        )
+        segmenters.append(
+            train_segmenter(
+                batches,
+                schema,
+                comparison.real[0].image.shape[1:],
+                replace(options, seed=comparison.seed + number),
+                device=pick_device(comparison.device),
+                reporter=comparison.reporter,
+            )
+        )
+    return FoldSegmenters(segmenters, halves, schema)
+
+
+class Crops:
+    """Crops with label maps, keyed by step."""
+
+    def __init__(self, ids: Sequence[str], cut: Cut, schema: Schema, seed: int) -> None:
+        self.ids, self.cut, self.schema, self.seed = ids, cut, schema, seed
+
+    def __call__(self, step: int, stage: Stage, which: range) -> Batch:
+        """Return the crops of a step with these numbers."""
+        images, maps = [], []
+        for number in which:
+            rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
+            case = self.cut(self.ids[int(rng.integers(len(self.ids)))], rng)
+            labels = map_of(case, self.schema)
+            if labels is None:
+                raise DataFault(f"case {case.id!r}: has no labels, expected some of every case")
+            images.append(case.image)
+            maps.append(labels.astype(np.int64))
+        return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(maps)))
+
+
+@dataclass(frozen=True)
+class RecoveredLabels:
+    """Dice of each image and label, (N, labels), NaN where undefined, and the images' owners."""
+
+    dice: Floats
+    owners: Sequence[str]
+
+    def drawn(self, rng: np.random.Generator) -> Floats:
+        """Bootstrap means by label over subjects: (DRAWN, labels)."""
+        owner = numbered(self.owners)
+        people, finite = int(owner.max()) + 1, np.isfinite(self.dice)
+        sums = np.zeros((people, self.dice.shape[1]))
+        counts = np.zeros_like(sums)
+        np.add.at(sums, owner, np.where(finite, self.dice, 0))
+        np.add.at(counts, owner, finite)
+        each = np.arange(people)
+        weights = np.stack([drawn_anew(each, rng) for _ in range(DRAWN)])
+        total = weights @ counts
+        return np.asarray(np.where(total > 0, weights @ sums / np.maximum(total, 1), np.nan))
+
+    def means(self) -> Floats:
+        """Means by label; NaN for a label that no image has."""
+        return _mean_of_known(self.dice, 0)
+
+
+def recover(judges: FoldSegmenters, comparison: Comparison) -> dict[str, Any]:
+    """Dice of segmenters on samples and real subjects, label by label, for the report."""
+    values = judges.schema.foreground
+    names = [n for n, v in judges.schema.labels.items() if v in values]
+    real, _ = _judged(judges, comparison.real, comparison.people, comparison.schema)
+    mine, shuffled = _judged(judges, comparison.samples, comparison.drawn_of, comparison.schema)
+    rng = comparison.rng("recovery")
+    drawn = {"real": real.drawn(rng), "synthetic": mine.drawn(rng)}
+    means = {"real": real.means(), "synthetic": mine.means(), "shuffled": shuffled.means()}
+    rows = [
+        {
+            "label": name,
+            **_row({k: v[n] for k, v in means.items()}, {k: v[:, n] for k, v in drawn.items()}),
+            "samples": int(np.isfinite(mine.dice[:, n]).sum()),
+            "real_cases": int(np.isfinite(real.dice[:, n]).sum()),
+        }
+        for n, name in enumerate(names)
+    ]
+    mean = _row(
+        {
+            k: float(np.nanmean(v)) if np.isfinite(v).any() else float("nan")
+            for k, v in means.items()
+        },
+        {k: _mean_of_known(v, 1) for k, v in drawn.items()},
+    )
+    counts = {"samples": len(comparison.samples), "real_cases": len(comparison.real)}
+    whole = {"label": "mean", **mean, **counts}
+    return {"labels": rows, "mean": whole, "finding": _finding(whole)}
+
+
+def _judged(
+    judges: FoldSegmenters, images: Sequence[Image], owners: Sequence[str], schema: Schema
+) -> tuple[RecoveredLabels, RecoveredLabels]:
+    """Dice with an image's own map, and mean Dice with those of up to eight others."""
+    values, truths = judges.schema.foreground, [map_of(image, schema) for image in images]
+    matched, others = [], []
+    for n, (image, owner, truth) in enumerate(zip(images, owners, truths, strict=True)):
+        predicted = [judge.predict(image.image) for judge in judges.unseen(owner)]
+        wrong = [truths[(n + 1 + k) % len(truths)] for k in range(min(8, len(truths) - 1))]
+        matched.append(_means(predicted, [truth], values))
+        others.append(_means(predicted, wrong, values))
+    return RecoveredLabels(np.array(matched), owners), RecoveredLabels(np.array(others), owners)
+
+
+def _means(
+    predicted: Sequence[LabelArray], truths: Sequence[LabelArray | None], values: Sequence[int]
+) -> Floats:
+    """Mean Dice of each label over all predictions and maps; NaN where undefined."""
+    rows = [dice_by_label(p, t, values) for p in predicted for t in truths if t is not None]
+    return _mean_of_known(np.array(rows).reshape(-1, len(values)), 0)
+
+
+def _mean_of_known(values: Floats, axis: int) -> Floats:
+    """Mean of the finite values along an axis; NaN if there are none."""
+    finite = np.isfinite(values)
+    counts, total = finite.sum(axis), np.where(finite, values, 0).sum(axis)
+    return np.asarray(np.where(counts > 0, total / np.maximum(counts, 1), np.nan))
+
+
+def _row(means: Mapping[str, float], drawn: Mapping[str, Floats]) -> dict[str, float | None]:
+    """Means with intervals, and the ratio of synthetic to real with its own."""
+    ratio = means["synthetic"] / max(means["real"], 1e-9)
+    ratios = drawn["synthetic"] / np.maximum(drawn["real"], 1e-9)
+    row: dict[str, float | None] = {"shuffled": _known(means["shuffled"]), "ratio": _known(ratio)}
+    for name in ("real", "synthetic"):
+        row[name] = _known(means[name])
+    for name, rows in {**drawn, "ratio": ratios}.items():
+        finite = rows[np.isfinite(rows)]
+        low, high = map(_known, median_estimate(finite)) if finite.size else (None, None)
+        row |= {f"{name}_low": low, f"{name}_high": high}
+    return row
+
+
+def _known(value: float) -> float | None:
+    return round(float(value), 5) if np.isfinite(value) else None
+
+
+def _finding(row: Mapping[str, Any]) -> str:
+    """``faithful``, ``partly``, ``no more than shuffled labels`` or ``unclear``."""
+    real, mine, shuffled = (row[k] for k in ("real", "synthetic", "shuffled"))
+    if real is None or mine is None or real < POOR:
+        return "unclear"
+    if shuffled is not None and row["synthetic_low"] <= shuffled:
+        return "no more than shuffled labels"
+    faithful = row["ratio_low"] >= CLOSE or (row["ratio"] >= CLOSE and row["ratio_high"] >= 1)
+    return "faithful" if faithful else "partly"

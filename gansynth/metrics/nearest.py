@@ -9,16 +9,259 @@ far below 1 indicates a copy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from gansynth.core.schema import Sample
+from gansynth.core.schema import Case, FloatArray, Sample
 from gansynth.core.space import Placement, Space
-from gansynth.metrics.nearest_search import Load, NearestSearch, SearchQuery
 from gansynth.runtime.progress import NullReporter, Reporter
+
+GRID = 16  # most blocks along an axis
+CANDIDATES = 20  # cases (or slices, of volumes cut into slices) that are compared in full
+STEPS = 8
+"""Positions in a case larger than a sample are an eighth of the sample apart, then refined."""
+REACH = 1  # blocks by which a copy may be shifted along each axis
+ROWS = 512  # positions compared at once
+
+Load = Callable[[str], Case]
+Found = tuple[float, str, Placement]  # distance, case and position
+
+
+@dataclass
+class SearchQuery:
+    """A search image (C, *size) in deviations; crops of ``subject`` are excluded."""
+
+    image: FloatArray
+    subject: str | None = None
+
+
+class NearestSearch:
+    """Search training cases in order.
+
+    ``people``: the cases' subjects. ``scale``: channels' deviations, (C, 1, ...).
+    """
+
+    def __init__(
+        self, people: Mapping[str, str], space: Space, size: Sequence[int], load: Load
+    ) -> None:
+        self.people, self.load, self.size = people, load, tuple(size)
+        self.space = replace(space, grid="crop", size=self.size) if not space.size else space
+        self.factors = tuple(-(-n // GRID) for n in self.size)
+        self.scale: FloatArray = np.ones((1, *[1] * len(self.size)), np.float32)
+        self.compared = 0
+        self.margins: list[float] = []
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[SearchQuery]:
+        """Cut real crops as training does."""
+        ids = list(self.people)
+        chosen = sorted(rng.choice(len(ids), count, replace=len(ids) < count).tolist())
+        queries = []
+        for number in chosen:
+            case = self.load(ids[number])
+            image = self.space.to_generator(case, self.space.place(case, rng)).image
+            queries.append(SearchQuery(image, self.people[ids[number]]))
+        return queries
+
+    def learn_scale(self, images: Sequence[FloatArray]) -> None:
+        """Estimate each channel's standard deviation from real crops."""
+        stacked = np.stack(images)
+        axes = (0, *range(2, stacked.ndim))
+        deviation = stacked.std(axis=axes, keepdims=True)[0]
+        self.scale = np.asarray(np.maximum(deviation, 1e-6), np.float32)
+
+    def run(self, queries: Sequence[SearchQuery], tick: Callable[[], None]) -> list[Found]:
+        """Return distance, case and position of the nearest match of each query; infinite if there
+        is none.
+
+        Sets ``margins``: the distance over that to the next subject, 0 to 1.
+        """
+        best = _BestMatches(
+            [pool(q.image, self.factors) for q in queries], [q.subject for q in queries]
+        )
+        for case_id, subject in self.people.items():
+            case = self.load(case_id)
+            for plane in self._planes(case):
+                rows, _ = self._windows(pool(self._whole(case, plane)[0], self.factors))
+                best.add(rows, (case_id, plane), subject)
+                self.compared += 1
+            tick()
+        nearest: list[Found] = [(float("inf"), "", Placement())] * len(queries)
+        apart: list[dict[str, list[float]]] = [{} for _ in queries]
+        for case_id, by_plane in best.candidates().items():
+            case, person = self.load(case_id), self.people[case_id]
+            for plane, numbers in by_plane.items():
+                image, origin = self._whole(case, plane)
+                for number in numbers:
+                    distance, corner = self._refine(queries[number].image, image)
+                    apart[number].setdefault(person, []).append(distance)
+                    if distance < nearest[number][0]:
+                        at = tuple(c + o for c, o in zip(corner, origin, strict=False))
+                        nearest[number] = (distance, case_id, Placement(at, plane))
+        self.margins = [_margin(distances) for distances in apart]
+        return nearest
+
+    def table(self, queries: Sequence[SearchQuery], tick: Callable[[], None]) -> FloatArray:
+        """Distance of each query to each case on the coarse grid: (queries, cases)."""
+        rows = np.stack([pool(q.image, self.factors).ravel() for q in queries]).astype(np.float64)
+        squares = (rows**2).sum(axis=1)
+        squared = np.full((len(queries), len(self.people)), np.inf)
+        for number, case_id in enumerate(self.people):
+            case = self.load(case_id)
+            for plane in self._planes(case):
+                windows, _ = self._windows(pool(self._whole(case, plane)[0], self.factors))
+                window_squares = np.einsum("nf,nf->n", windows, windows, dtype=np.float64)
+                apart = squares[:, None] + window_squares - 2.0 * (rows @ windows.T)
+                squared[:, number] = np.minimum(squared[:, number], apart.min(axis=1))
+                self.compared += 1
+            tick()
+        return np.asarray(np.sqrt(np.maximum(squared, 0) / rows.shape[1]), np.float32)
+
+    def _planes(self, case: Case) -> Sequence[int | None]:
+        """Slice numbers to search; None stands for the whole case."""
+        return range(case.image.shape[1]) if self.space.grid == "slice" else [None]
+
+    def _whole(self, case: Case, plane: int | None) -> tuple[FloatArray, tuple[int, ...]]:
+        """A case, or a slice of it, in deviations; padded as crops are if it is smaller."""
+        if self.space.grid == "resample":
+            return self.space.to_generator(case).image / self.scale, ()
+        shape = case.image.shape[-len(self.size) :]
+        origin = tuple(min(0, (n - s) // 2) for n, s in zip(shape, self.size, strict=True))
+        whole = replace(self.space, size=tuple(map(max, shape, self.size)))
+        return whole.to_generator(case, Placement(origin, plane)).image / self.scale, origin
+
+    def _windows(self, blocks: FloatArray) -> tuple[FloatArray, list[tuple[int, ...]]]:
+        """Flattened windows of a coarse image (W, features), and their corners."""
+        edges = [n // f for n, f in zip(self.size, self.factors, strict=True)]
+        last = [n - edge for n, edge in zip(blocks.shape[1:], edges, strict=True)]
+        starts = [
+            sorted({-REACH, *range(0, end, max(1, edge // STEPS)), end, end + REACH})
+            for end, edge in zip(last, edges, strict=True)
+        ]
+        wide = np.pad(blocks, [(0, 0), *[(REACH, REACH)] * len(edges)], mode="edge")
+        views = np.lib.stride_tricks.sliding_window_view(
+            wide, edges, axis=tuple(range(1, wide.ndim))
+        )
+        corners = list(product(*starts))
+        picked = [views[(slice(None), *(c + REACH for c in corner))] for corner in corners]
+        return np.stack(picked).reshape(len(corners), -1), corners
+
+    def _refine(self, query: FloatArray, image: FloatArray) -> tuple[float, tuple[int, ...]]:
+        """Smallest distance of a query to an image, coarse then fine, and its corner."""
+        small, blocks = pool(query, self.factors), pool(image, self.factors)
+        rows, corners = self._windows(blocks)
+        start = corners[int(((rows - small.ravel()) ** 2).sum(axis=1).argmin())]
+        around = product(*(range(c - REACH, c + REACH + 1) for c in start))
+        start = min(around, key=lambda corner: gap(small, blocks, corner))
+        best = tuple(c * f for c, f in zip(start, self.factors, strict=True))
+        least = gap(query, image, best)
+        for _ in range(2):  # one axis after the other
+            for axis, factor in enumerate(self.factors):
+                for start_at in range(best[axis] - factor, best[axis] + factor + 1):
+                    corner = (*best[:axis], start_at, *best[axis + 1 :])
+                    distance = gap(query, image, corner)
+                    if distance < least:
+                        least, best = distance, corner
+        return least, best
+
+
+def _margin(apart: Mapping[str, Sequence[float]]) -> float:
+    """The smallest distance over that of the next subject; 1 if undefined."""
+    if not apart:
+        return 1.0
+    nearest = sorted(min(distances) for distances in apart.values())
+    every_distance = [distance for distances in apart.values() for distance in distances]
+    following = nearest[1] if len(nearest) > 1 else max(every_distance)
+    return nearest[0] / following if following else 1.0
+
+
+class _BestMatches:
+    """The nearest positions of each query so far, on the coarse grid."""
+
+    def __init__(self, queries: Sequence[FloatArray], subjects: Sequence[str | None]) -> None:
+        self.queries = np.stack([q.ravel() for q in queries])
+        self.squares = (self.queries.astype(np.float64) ** 2).sum(axis=1)
+        self.subjects = np.array([s or "" for s in subjects])
+        self.free = np.array([s is None for s in subjects])
+        shape = (len(queries), CANDIDATES)
+        self.distance = np.full(shape, np.inf)
+        self.item = np.full(shape, -1)
+        self.items: list[tuple[str, int | None]] = []
+        self._rows: list[FloatArray] = []
+        self._row_subjects: list[str] = []
+
+    def add(self, rows: FloatArray, item: tuple[str, int | None], subject: str) -> None:
+        """Compare the windows (W, features) of one case or slice."""
+        self.items.append(item)
+        self._rows.append(rows)
+        self._row_subjects.append(subject)
+        if sum(map(len, self._rows)) >= ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        starts = np.cumsum([0, *map(len, self._rows)])[:-1]
+        block = np.concatenate(self._rows)
+        squares = np.einsum("nf,nf->n", block, block, dtype=np.float64)
+        squared = self.squares[:, None] + squares - 2.0 * (self.queries @ block.T)
+        squared = np.minimum.reduceat(squared, starts, axis=1)
+        same = self.subjects[:, None] == np.array(self._row_subjects)[None]
+        squared[same & ~self.free[:, None]] = np.inf
+        first = len(self.items) - len(self._rows)
+        numbers = np.broadcast_to(np.arange(first, len(self.items)), squared.shape)
+        distance = np.concatenate([self.distance, squared], axis=1)
+        item = np.concatenate([self.item, numbers], axis=1)
+        keep = np.argpartition(distance, CANDIDATES - 1, axis=1)[:, :CANDIDATES]
+        self.distance = np.take_along_axis(distance, keep, axis=1)
+        self.item = np.take_along_axis(item, keep, axis=1)
+        self._rows, self._row_subjects = [], []
+
+    def candidates(self) -> dict[str, dict[int | None, list[int]]]:
+        """Case -> slice -> the queries it is near to, in the order of the cases."""
+        self._flush()
+        by_case: dict[str, dict[int | None, list[int]]] = {}
+        pairs = [
+            (int(item), query)
+            for query, (items, distances) in enumerate(zip(self.item, self.distance, strict=True))
+            for item, distance in zip(items, distances, strict=True)
+            if np.isfinite(distance)
+        ]
+        for item, query in sorted(pairs):
+            case, plane = self.items[item]
+            by_case.setdefault(case, defaultdict(list))[plane].append(query)
+        return by_case
+
+
+def pool(image: FloatArray, factors: Sequence[int]) -> FloatArray:
+    """Means of whole blocks of an image (C, *size): float32 (C, *blocks)."""
+    for axis, factor in enumerate(factors, 1):
+        if factor == 1:
+            continue
+        count = image.shape[axis] // factor
+        part = image[(slice(None),) * axis + (slice(count * factor),)]
+        split = part.reshape(*part.shape[:axis], count, factor, *part.shape[axis + 1 :])
+        image = split.mean(axis=axis + 1)
+    return np.asarray(image, np.float32)
+
+
+def gap(query: npt.NDArray[Any], image: npt.NDArray[Any], corner: Sequence[int]) -> float:
+    """Root mean square difference where (C, *size) overlaps (C, *larger) at a corner."""
+    query_part, covered = [slice(None)], [slice(None)]
+    for start, length, extent in zip(corner, query.shape[1:], image.shape[1:], strict=True):
+        first, last = max(start, 0), min(start + length, extent)
+        query_part.append(slice(first - start, last - start))
+        covered.append(slice(first, last))
+    apart = (query[tuple(query_part)] - image[tuple(covered)]).ravel()
+    return float(np.sqrt(np.dot(apart, apart) / apart.size))
+
+
+# -- samples, in usual distances -------------------------------------------------------------------
 
 REAL = 64  # real crops whose nearest neighbours define the usual distance
 COPY = 0.5

@@ -12,15 +12,13 @@ from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.evaluation.memorisation import (
     discriminator_scores,
+    least_margin,
     load_discriminator,
     measure_memory,
+    quantiles,
     write_copies,
 )
-from gansynth.metrics.memorisation import (
-    least_margin,
-    quantiles,
-)
-from gansynth.metrics.nearest_search import _margin
+from gansynth.metrics.nearest import _margin
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from scipy.special import ndtr
 from scipy.stats import mannwhitneyu
 
+from gansynth.evaluation.memorisation import attack_by, auc_interval
 from gansynth.metrics.distribution import (
     cubic,
     frechet_distance,
@@ -15,7 +16,6 @@ from gansynth.metrics.distribution import (
 )
 from gansynth.metrics.diversity import WEIGHTS, ms_ssim, weights_for
 from gansynth.metrics.encoder import contrast
-from gansynth.metrics.memorisation import attack_by, auc_interval
 
 RNG = np.random.default_rng(0)
 ONE, OTHER = RNG.standard_normal((40, 6)), 1.5 * RNG.standard_normal((30, 6)) + 0.4

@@ -13,8 +13,7 @@ import pytest
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.core.source import CaseHeader, CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space
-from gansynth.metrics.nearest import find_nearest
-from gansynth.metrics.nearest_search import CANDIDATES
+from gansynth.metrics.nearest import CANDIDATES, find_nearest
 
 SIZE = (64, 64)
 CROP = Space("crop", SIZE)

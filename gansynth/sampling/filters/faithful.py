@@ -69,8 +69,7 @@ class FaithfulFilter(Filter):
         """Train the segmenter, and evaluate it on real cases of other subjects."""
         import torch
 
-        from gansynth.metrics.faithfulness import train_segmenter
-        from gansynth.metrics.recovery import Crops
+        from gansynth.metrics.faithfulness import Crops, train_segmenter
 
         labelled(self.name, learning)
         segmenter_options = self._segmenter_options()

@@ -3,7 +3,7 @@
 What counts as a copy depends on the condition:
 
 - A whole image is compared with the real case of its label map, at the same place. It is also
-  compared with the nearest crops of a few training cases (``gansynth.metrics.nearest_search``). The
+  compared with the nearest crops of a few training cases (``gansynth.metrics.nearest``). The
   unit of distance is the usual distance of real crops from the nearest crop of another subject.
 - If a lesion was put into a real image, only the lesion is checked, since all around it is real. It
   must differ from the background in its place. Unless edited, it must also be no copy of its
@@ -29,7 +29,7 @@ from gansynth.core.filter import (
 )
 from gansynth.core.geometry import Mask
 from gansynth.core.schema import FloatArray, Sample, Schema
-from gansynth.metrics.nearest_search import NearestSearch, SearchQuery
+from gansynth.metrics.nearest import NearestSearch, SearchQuery
 from gansynth.sampling.filters.training_data import drawn
 
 UNCHANGED = 0.1
