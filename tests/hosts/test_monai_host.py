@@ -19,7 +19,7 @@ from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource, check_adapter
 from tests.banks import write_bank
 from tests.conftest import save_nifti
-from tests.testing.scaffold.test_stranger import LINES_OF, code_lines
+from tests.testing.scaffold.test_stranger import LINES, code_lines
 
 MODULE = Path(__file__).parents[2] / "examples" / "gansynth_monai" / "gansynth_monai.py"
 SMALL = ("width=4", "patch=16", "device=cpu", "checkpoint_every=2")
@@ -57,7 +57,7 @@ def toy(tmp_path):
 
 def test_it_is_one_small_module_that_imports_public_names_only():
     text = MODULE.read_text()
-    assert len(code_lines(text)) <= LINES_OF["host"]
+    assert len(code_lines(text)) <= LINES["host"]
     imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
     ours = {name.name for node in imports if node.module == "gansynth" for name in node.names}
     assert ours <= set(gansynth.__all__)

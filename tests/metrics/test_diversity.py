@@ -5,15 +5,8 @@ import pytest
 import torch
 
 from gansynth.core.schema import Case, Sample, Schema
-from gansynth.metrics.comparison import window_of
-from gansynth.metrics.diversity import (
-    Diversity,
-    MeanSimilarity,
-    ms_ssim,
-    owners_of,
-    pairwise,
-    windowed,
-)
+from gansynth.metrics.comparison import load_metrics, window_of
+from gansynth.metrics.diversity import MeanSimilarity, ms_ssim, owners_of, pairwise, windowed
 
 SCHEMA = Schema(("one",), {"background": 0}, (1.0, 1.0), "HW", classes=("cold", "warm"))
 
@@ -110,7 +103,7 @@ def test_the_metric_tells_a_collapse_within_a_class_and_has_no_number_of_one_not
             Case(f"c{n}", f"p{n}", image.numpy(), None, None, n % 2)
             for n, image in enumerate(pictures(12))
         ]
-        return dict(Diversity().measure(samples, real, SCHEMA))
+        return dict(load_metrics(["diversity"])["diversity"].measure(samples, real, SCHEMA))
 
     drawn = torch.cat([pictures(6, seed=1), copies(6, pictures(1)[0])])
     found = measured(drawn, 6 * "c" + 6 * "w")

@@ -8,6 +8,7 @@ from gansynth.metrics.lesions import BoxContrastMetric
 from tests.spots import boxes_of, picture, spotted
 
 SCHEMA = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("core",))
+measured = BoxContrastMetric().compute
 
 
 def cases(count=24):
@@ -23,9 +24,6 @@ def drawn(made, heeded=True):
     rng = np.random.default_rng(1)
     pairs = zip(made if heeded else made[5:] + made[:5], made, strict=True)
     return [Sample(picture(s.boxes, (48, 48), rng), None, c.boxes) for s, c in pairs]
-
-
-measured = BoxContrastMetric().compute
 
 
 def test_lesions_in_boxes_are_told_from_lesions_anywhere():
