@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from gansynth.conditions.boxes import USUAL, box_drawer
 from gansynth.conditions.condition_source import open_base
 from gansynth.conditions.edit_chain import build_edits
-from gansynth.conditions.lesion_placement import lesion_drawer
+from gansynth.conditions.lesion_placement import lesion_drawer, no_room
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.sampling_weights import SamplingWeights, open_sampling_weights
 from gansynth.core.case_pool import CaseCheck
@@ -185,8 +185,8 @@ class Sampler:
     def _judged(self, sample: Sample, condition: Condition) -> Sample:
         """Write into the provenance the flaw that the generator or a filter finds, if any."""
         provenance, lent = sample.provenance, _lent(sample)
-        reject_reason = "" if self.request.keep_flawed else self.run.generator.reject_reason(lent)
-        if reject_reason:
+        reject_reason = no_room(provenance) or self.run.generator.reject_reason(lent)
+        if reject_reason and not self.request.keep_flawed:
             return replace(sample, provenance={**provenance, "reject_reason": reject_reason})
         drawn_of = None
         if self.run.capabilities.of_a_case:

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from gansynth.conditions.lesion_placement import no_room
 from gansynth.core.capabilities import Capabilities, Input, narrower
 from gansynth.core.generator import (
     Batch,
@@ -297,10 +296,6 @@ class CGAN3D(Generator):
             return self.objective.realness(batch, stage)
 
     # -- conditions ------------------------------------------------------------------------------
-
-    def reject_reason(self, sample: Sample) -> str:
-        """Return a reason to reject a sample: there was no room for its lesion."""
-        return "" if self.inserting is None else no_room(sample.provenance)
 
     def context(self, case: Case) -> LabelArray | None:
         """Return background clusters or the body map, int16 (D, H, W); None for neither."""

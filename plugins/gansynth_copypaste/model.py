@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from gansynth.conditions.lesion_placement import no_room
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
@@ -134,7 +133,7 @@ class CopyPaste(Generator):
                 "a lesion's contrast is reversed, expected the sign of nine tenths of the training "
                 "lesions; --set one_sign=no allows both"
             )
-        return no_room(sample.provenance)
+        return ""
 
     def _contrasts(
         self, image: FloatArray, around: FloatArray, lesion: LabelArray, labels: LabelArray

@@ -13,7 +13,6 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from gansynth.conditions.lesion_placement import no_room
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
@@ -88,10 +87,6 @@ class Parametric(Generator):
         """Restore what ``observe`` returned."""
         self.table = np.array(state["lesions"])
         self.limits = np.array(state["limits"])
-
-    def reject_reason(self, sample: Sample) -> str:
-        """Return a reason to reject a sample: there was no room for its lesion."""
-        return no_room(sample.provenance)
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; DataFault: a condition has no background and lesion."""

@@ -179,16 +179,6 @@ def test_a_volume_drawn_in_tiles_is_the_same():
     np.testing.assert_allclose(whole, tiled, atol=1e-4)
 
 
-def test_no_room_is_a_flaw():
-    generator = build()
-    for case_pool, said in ((False, "no room for a lesion, expected"), (True, "")):
-        told = {"lesions": {"room": case_pool}}
-        (sample,) = generator.sample([asked()], [0])
-        reject_reason = generator.reject_reason(replace(sample, provenance=told))
-        assert reject_reason.startswith(said)
-        assert bool(reject_reason) == bool(said)
-
-
 # -- what it learns from ---------------------------------------------------------------------------
 
 
