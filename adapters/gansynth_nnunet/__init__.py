@@ -19,6 +19,11 @@ def register_checks(register: Register) -> None:
 
 
 @hookimpl
+def register_writers(register: Register) -> None:
+    register("nnunet-raw", lazily("gansynth_nnunet.raw:SampleWriter"))
+
+
+@hookimpl
 def register_adapters(register: Register) -> None:
     register("nnunet", lazily("gansynth_nnunet.adapter:NnunetAdapter"))
 

@@ -24,6 +24,7 @@ from gansynth.data.check import (
 from gansynth.data.folds import absolute, read_splits
 from gansynth.data.listing import CaseFiles, VolumeSet, channel_places
 from gansynth.data.nifti import VolumeSource
+from gansynth.data.nifti_writer import NiftiWriter
 from gansynth.data.pairs import beyond_gap
 from gansynth.data.read_options import ReadOptions, VolumeOptions, parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
@@ -227,3 +228,11 @@ def _check_set(raw: RawSet, tally: CheckState) -> Iterator[Finding]:
             f"files end in {raw.ending}; only {' and '.join(NIFTI)} are read and checked, for "
             "others only that they are there",
         )
+
+
+class SampleWriter(NiftiWriter):
+    """Samples in the folders of a raw nnU-Net data set."""
+
+    name = "nnunet-raw"
+    reader = ""
+    images, labels = "imagesTr", "labelsTr"

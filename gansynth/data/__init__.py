@@ -18,7 +18,6 @@ BUILT_IN = {
 """Kind -> opener and check; imported on first use."""
 WRITERS = {
     "nifti": "gansynth.data.nifti_writer:NiftiWriter",
-    "nnunet-raw": "gansynth.data.nifti_writer:RawWriter",
     "png": "gansynth.sampling.png_writer:PngWriter",
 }
 

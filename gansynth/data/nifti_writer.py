@@ -49,14 +49,6 @@ class NiftiWriter(Writer):
         write_json_atomic(self.folder / FILE, {**names, **about})
 
 
-class RawWriter(NiftiWriter):
-    """The folders of a raw nnU-Net data set."""
-
-    name = "nnunet-raw"
-    reader = ""
-    images, labels = "imagesTr", "labelsTr"
-
-
 def names_of(schema: Schema, labelled: bool, cases: int, ending: str) -> dict[str, Any]:
     """Return the content of ``dataset.json``: names of channels and labels in nnU-Net's format."""
     channels = {str(i): name for i, name in enumerate(schema.channels)}

@@ -225,8 +225,8 @@ def check_labels(generator: Generator, source: CaseSource) -> None:
     if "boxes" in can.takes and not source.schema.box_classes:
         raise UsageFault(
             f"{source.name}: its cases have no boxes, expected some: {generator.name} generates "
-            "images from boxes. Read a yolo: data set, or boxes of label maps: --data slices:... "
-            "--read boxes=yes"
+            "images from boxes. Read a data set of boxes, or boxes of label maps: --data "
+            "slices:... --read boxes=yes"
         )
     if not can.labelled or source.schema.foreground:
         return

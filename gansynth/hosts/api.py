@@ -277,7 +277,7 @@ def plan_text(source: CaseSource, words: Mapping[str, Any]) -> str:
 
 def _plugin(words: Mapping[str, Any]) -> str:
     run = words["generator"]
-    return "cgan3d" if run is None else str(RunFolder(Path(run)).manifest["generator"])
+    return "GENERATOR" if run is None else str(RunFolder(Path(run)).manifest["generator"])
 
 
 def _train(

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from gansynth.core.lineage import Lineage
+from gansynth.core.registry import installed
 from gansynth.core.schema import Schema
 
 LEAST_LETTERS, LEAST_FOLDER, LEAST_DIGITS = 3, 5, 6
@@ -30,14 +31,14 @@ COMMON = frozenset(
     download downloads export exported exports file files first fold folder foreground gansynth
     generator h5 hdf5 home host html https image images imagestr imagests index input jpeg jpg
     json label labels labelstr labelsts library lines list local localhost log machine main
-    manifest mask masks md media mixed model models name names nifti nii nnunet npy npz nrrd
+    manifest mask masks md media mixed model models name names nifti nii npy npz nrrd
     original other output outputs overlay overlays patient patients phantom png preprocessed
     private project projects provenance public raw read real record region result results root
     run runner runs sample samples scan scans scratch seed seg segmentation server set sets
     share shared size slice slices source sources spacing split splits srv state storage study
     subject subjects synth synthetic target task temp test testing tests tif tiff tmp toy train
     training true tsv txt type ubuntu unit units user users usr val valid validation value
-    values var version volume volumes window work workspace xml yaml yml yolo
+    values var version volume volumes window work workspace xml yaml yml
     """.split()  # noqa: SIM905  # a list of words
 )
 """Words that exports contain anyway: alone they identify nobody."""
@@ -197,7 +198,7 @@ def _says_nothing(words: tuple[str, ...], name: Identifier) -> bool:
         return True
     if len(words) == 1 or name.what not in ("case", "subject"):
         short = name.what == "folder" and len("".join(words)) < LEAST_FOLDER
-        return short or COMMON.issuperset(words)
+        return short or COMMON.union(installed().names("adapters")).issuperset(words)
     return False
 
 

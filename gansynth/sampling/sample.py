@@ -320,7 +320,7 @@ def predict_cases(
     if ids and affine is None:
         reporter.warn(
             f"{out}: label maps lie on the grid of the arrays that {cases.name} reads, which knows "
-            "no files of whole cases; for these read them with nifti:, msd:, nnunet-raw:, pictures:"
+            "no files of whole cases; for these read the files themselves: nifti:, msd:, pictures:"
         )
     seconds = time.perf_counter() - began
     report = {"folder": str(out), "samples": len(ids), "of": cases.name}
