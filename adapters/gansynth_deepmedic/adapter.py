@@ -25,10 +25,11 @@ from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.hosts.checks import check_drawing, plan_own_bank
-from gansynth.hosts.record import default_output, training_folder
+from gansynth.hosts.record import FILE, default_output, read_sessions, training_folder
 from gansynth.hosts.session import CachedResult, training_in
 from gansynth.metrics.segmentation.results import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import read_json
 from gansynth_deepmedic.config import (
     RUNS,
     DeepMedicChoices,
@@ -174,6 +175,17 @@ class DeepMedicAdapter(Adapter):
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return the label maps of the held-out cases; see ``Adapter.judged``."""
         return prediction_files(self.host, folder)
+
+    @classmethod
+    def scores(cls, folder: Path) -> dict[str, Any]:
+        """Return steps of the torch engine's training, and the Dice of every case."""
+        sessions, found = read_sessions(folder / FILE), read_json(folder / "validation.json")
+        trained = [k for session in sessions for k in session["per_subepoch"] if k["trained"]]
+        segments = (k["segments_real"] + k["segments_synthetic"] for k in trained)
+        return {
+            "steps": sum(count // sessions[-1]["batch"] for count in segments),
+            "per_case": {case["name"]: case["dice"] for case in found["cases"]},
+        }
 
     def export(self, request: ExportRequest) -> Mapping[str, Any]:
         """Write a folder that stock DeepMedic trains on; see ``Adapter.export``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -35,6 +36,8 @@ from gansynth.hosts.record import (
 )
 from gansynth.hosts.sample_source import check_schema
 from gansynth.hosts.session import CachedResult, training_in
+from gansynth.metrics.detection.measures import summary
+from gansynth.metrics.detection.record import read_detections
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth_yolo.config import RUNS, WEIGHTS, YoloChoices, YoloConfig, YoloSettings
@@ -186,6 +189,19 @@ class YoloAdapter(Adapter):
             result=SPLITS["val"],
             option=ELSEWHERE,
         )
+
+    @classmethod
+    def scores(cls, folder: Path) -> dict[str, Any]:
+        """Return steps and figures, on test images if there are any."""
+        sessions = read_sessions(folder / FILE)
+        epochs = [(each["batch"], epoch) for each in sessions for epoch in each["per_epoch"]]
+        split = "test" if (folder / SPLITS["test"]).is_file() else "val"
+        return {
+            "steps": sum(ceil((e["places_real"] + e["places_synthetic"]) / n) for n, e in epochs),
+            "judged_on": split,
+            "figures": summary(read_detections(folder / SPLITS[split])),
+            "per_case": {},
+        }
 
     def export(self, request: ExportRequest) -> Mapping[str, Any]:
         """Write a folder that stock detectors train on; see ``Adapter.export``."""

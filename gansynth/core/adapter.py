@@ -322,6 +322,16 @@ class Adapter(ABC):
             "own metrics are in its outcome"
         )
 
+    @classmethod
+    def scores(cls, folder: Path) -> dict[str, Any]:
+        """Return scores of a finished training, for tables of papers; the base class refuses.
+
+        Returns:
+            ``steps`` (of the optimiser), and ``per_case`` (case -> region -> Dice) or ``figures``
+            of a detector (name -> value, as in ``gansynth.metrics.detection.measures.summary``).
+        """
+        raise UsageFault(f"{cls.name}: keeps no scores that a table could show")
+
     def export(self, request: ExportRequest) -> Mapping[str, Any]:
         """Write a data set that the stock host trains on without gansynth; train nothing.
 

@@ -57,7 +57,7 @@ from gansynth.metrics.segmentation.evaluation import headline
 from gansynth.metrics.segmentation.regions import Regions
 from gansynth.metrics.segmentation.results import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings, refuse_unaugmented
 from gansynth.runtime.progress import Reporter
@@ -334,6 +334,13 @@ class Host(Adapter):
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return the label maps of the held-out cases."""
         return prediction_files(self.source, folder)
+
+    @classmethod
+    def scores(cls, folder: Path) -> dict[str, Any]:
+        """Return steps, and the Dice of every case."""
+        document = read_json(folder / METRICS)
+        each = {case: scores["dice"] for case, scores in document["per_case"].items()}
+        return {"steps": document["steps"], "per_case": each}
 
     def _checked_training(self, request: TrainingRequest) -> _Training:
         self.check_ways(request.mix_config)

@@ -13,6 +13,7 @@ from gansynth.bank.draw_log import summarise
 from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.core.adapter import MixConfig
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.fingerprint import prints_of
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.lineage import Lineage
@@ -186,7 +187,7 @@ def test_a_damaged_bank_is_refused(kit, refused):
 
 
 def test_a_generator_of_label_maps_is_refused(kit, refused):
-    run = kit.changed(options={**kit.manifest["options"], "target": "labels"})
+    run = kit.changed(capabilities={**kit.manifest["capabilities"], "draws": "labels"})
     refused(kit, "--generator", run, code=2, says=[str(run), "label maps of images"])
 
 
@@ -324,7 +325,9 @@ def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
     held_out = [replace(case_record(source, source.held_out_ids[0]), prints=prints)]
     new = {"subject": "new", "sha256": "1" * 64, "image": "1" * 64}
     record = replace(held_out[0], **{**new, **seen})
-    run = RunFolder.known(Path("run"), {"generator": "any", "options": {}})
+    run = RunFolder.known(
+        Path("run"), {"generator": "any", "capabilities": Capabilities().to_json()}
+    )
     origin = SampleSource(Lineage("toy:elsewhere", "0", (record,), source.space.host), {}, run)
     mix_config = MixConfig(run, Ratio(1, 1))
     with pytest.raises(IntegrityFault, match=says):

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from math import ceil
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from gansynth.benchmark.papers.commands import PaperCommands, bare, said
 from gansynth.benchmark.papers.plan import ALL, PaperArm, PaperTablePlan
 from gansynth.benchmark.papers.rater_table import rater_rows
+from gansynth.core.registry import installed
 from gansynth.runtime.errors import FAULTS, GansynthError
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.options import overlay
@@ -129,13 +129,13 @@ class PaperTableRun:
             self.ran.append(said(words, out))
             return dict(previous["result"])
         report = json.loads(self.call(words))
-        target = str(self.plan.hosts[host].target)
+        adapter = installed().adapter(str(self.plan.hosts[host].target))
         result = {
             "host": host,
             "arm": arm.name,
             "seed": seed,
             **{key: report[key] for key in KEPT},
-            **READERS[target](folder),
+            **adapter.scores(folder),
         }
         write_json_atomic(record, {"command": plain, "result": result})
         return result
@@ -186,46 +186,6 @@ def papers(plan: PaperTablePlan) -> dict[str, Any]:
                     cells = figures.setdefault(host, {}).setdefault(arm.name, {})
                     cells[measure] = figure.model_dump(exclude_none=True)
     return figures
-
-
-def of_segmenter(folder: Path) -> dict[str, Any]:
-    """Return steps and the Dice of every case of a segmenter's training."""
-    doc = json.loads((folder / "metrics.json").read_text("utf-8"))
-    each = {case: scores["dice"] for case, scores in doc["per_case"].items()}
-    return {"steps": doc["steps"], "per_case": each}
-
-
-def of_deepmedic(folder: Path) -> dict[str, Any]:
-    """Return steps and the Dice of every case of the torch engine's training."""
-    doc = json.loads((folder / "validation.json").read_text("utf-8"))
-    sessions = json.loads((folder / "gansynth_session.json").read_text("utf-8"))["sessions"]
-    trained = [k for session in sessions for k in session["per_subepoch"] if k["trained"]]
-    segments = (k["segments_real"] + k["segments_synthetic"] for k in trained)
-    return {
-        "steps": sum(count // sessions[-1]["batch"] for count in segments),
-        "per_case": {case["name"]: case["dice"] for case in doc["cases"]},
-    }
-
-
-def of_detector(folder: Path) -> dict[str, Any]:
-    """Return steps and figures of a detector's training, on test images if there are any."""
-    from gansynth.metrics.detection.measures import summary
-    from gansynth.metrics.detection.record import FILE, read_detections
-
-    file = folder / FILE.replace(".json", "_test.json")
-    test = file.is_file()
-    sessions = json.loads((folder / "gansynth_session.json").read_text("utf-8"))["sessions"]
-    epochs = [(session["batch"], epoch) for session in sessions for epoch in session["per_epoch"]]
-    places = ((batch, e["places_real"] + e["places_synthetic"]) for batch, e in epochs)
-    return {
-        "steps": sum(ceil(count / batch) for batch, count in places),
-        "judged_on": "test" if test else "val",
-        "figures": summary(read_detections(file if test else folder / FILE)),
-        "per_case": {},
-    }
-
-
-READERS = {"segmenter": of_segmenter, "deepmedic": of_deepmedic, "yolo": of_detector}
 
 
 def write(table: PaperTableRun, name: str, command: str) -> Path:
