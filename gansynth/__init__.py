@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gansynth.bank.supervisor import ProducerSupervisor
     from gansynth.benchmark.api import benchmark
     from gansynth.core.adapter import Adapter, HostArrays, HostOptions
-    from gansynth.core.capabilities import Capabilities
+    from gansynth.core.capabilities import Capabilities, Input, narrower
     from gansynth.core.case_pool import CaseContext, TrainingCases
     from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult
     from gansynth.core.filter import (
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
         Stage,
         TrainingStep,
         at_rest,
+        move,
     )
-    from gansynth.core.hookspecs import API_VERSION, hookimpl
+    from gansynth.core.hookspecs import API_VERSION, Register, hookimpl, lazily, offer_files
     from gansynth.core.host_commands import (
         CommandReport,
         DoctorRequest,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     )
     from gansynth.core.lineage import CaseRecord, Lineage
     from gansynth.core.mix_config import MixConfig, MixerConfig, TrainingResult
+    from gansynth.core.prediction import LabelMaps, Prediction
     from gansynth.core.ratio import Ratio
     from gansynth.core.registry import installed
     from gansynth.core.sample_request import SampleRequest
@@ -153,22 +155,26 @@ __all__ = [
     "HostArrays",
     "HostOptions",
     "ImportRequest",
+    "Input",
     "IntegrityFault",
     "Item",
     "Job",
     "LabelArray",
+    "LabelMaps",
     "Lineage",
     "Metric",
     "MixConfig",
     "Mixer",
     "MixerConfig",
     "Phase",
+    "Prediction",
     "PrepareRequest",
     "ProducerConfig",
     "ProducerSupervisor",
     "Quantity",
     "Ratio",
     "ReadOptions",
+    "Register",
     "Sample",
     "SampleRequest",
     "Sampler",
@@ -211,11 +217,15 @@ __all__ = [
     "hookimpl",
     "installed",
     "keep_outside",
+    "lazily",
     "live_bank",
     "load",
     "load_discriminator",
     "mix",
     "mix_batches",
+    "move",
+    "narrower",
+    "offer_files",
     "open_source",
     "options",
     "parse_read",
@@ -238,17 +248,19 @@ _HOMES = {
     "gansynth.bank.supervisor": "ProducerSupervisor",
     "gansynth.benchmark.api": "benchmark",
     "gansynth.core.adapter": "Adapter HostArrays HostOptions",
-    "gansynth.core.capabilities": "Capabilities",
+    "gansynth.core.capabilities": "Capabilities Input narrower",
     "gansynth.core.case_pool": "CaseContext TrainingCases",
     "gansynth.core.edit": "CaseEdit Edit EditContext EditOptions EditResult",
     "gansynth.core.filter": "Filter FilterOptions FilterRequest FilterResult FilterTrainingData",
     "gansynth.core.findings": "CheckReport Finding",
-    "gansynth.core.generator": "Batch Generator GeneratorOptions Phase Stage TrainingStep at_rest",
-    "gansynth.core.hookspecs": "API_VERSION hookimpl",
+    "gansynth.core.generator": "Batch Generator GeneratorOptions Phase Stage TrainingStep at_rest "
+    "move",
+    "gansynth.core.hookspecs": "API_VERSION hookimpl Register lazily offer_files",
     "gansynth.core.host_commands": "CommandReport DoctorRequest ExportRequest "
     "ImportRequest PrepareRequest SplitsRequest TrainingRequest",
     "gansynth.core.lineage": "CaseRecord Lineage",
     "gansynth.core.mix_config": "MixConfig MixerConfig TrainingResult",
+    "gansynth.core.prediction": "LabelMaps Prediction",
     "gansynth.core.ratio": "Ratio",
     "gansynth.core.registry": "installed",
     "gansynth.core.sample_request": "SampleRequest",

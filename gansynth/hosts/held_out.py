@@ -104,7 +104,7 @@ def refuse_unmeasurable(source: CaseSource, *, saved: bool) -> None:
     if files is None or files.shape is None:
         raise UsageFault(
             f"{source.name}: its cases have no files of their own, expected volumes or pictures: "
-            f"nifti:, msd:, nnunet-raw:, pictures:, slices:. Only its own {METRICS} "
+            f"nifti:, msd:, pictures:, slices:. Only its own {METRICS} "
             "is written"
         )
     if not files.own_labels:

@@ -41,7 +41,7 @@ def training_space(source: CaseSource, patch: tuple[int, ...] | None) -> Space:
     if space.grid == "slice":
         raise UsageFault(
             f"{source.name}: is read as slices, expected volumes (or pictures of two axes): "
-            "nifti:, msd:, nnunet-raw:, h5:"
+            "nifti:, msd:, h5:"
         )
     if space.grid == "native" and patch is None:
         raise UsageFault(
