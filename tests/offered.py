@@ -1,12 +1,13 @@
 """Plugins of a test's own, registered for a while."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
+from gansynth.metrics.comparison import Metric
 
 
 @contextmanager
@@ -17,6 +18,11 @@ def registered(plugin: Any, name: str = "stranger") -> Iterator[None]:
         yield
     finally:
         installed().remove(name)
+
+
+def metric_of(name: str, function: Callable[..., Any], **more: Any) -> type[Metric]:
+    """A metric that computes a function of samples, real cases and schema."""
+    return type(name, (Metric,), {"name": name, "compute": staticmethod(function), **more})
 
 
 @contextmanager

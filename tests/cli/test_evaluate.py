@@ -9,7 +9,7 @@ from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
-from tests.offered import offered
+from tests.offered import metric_of, offered
 
 QUICK = ("--preset", "quick", "-n", 16, "--device", "cpu")
 CHEAP = (*QUICK, "--metric", "spectrum", "--metric", "diversity", "--only", "realism")
@@ -113,7 +113,9 @@ def test_a_strangers_metric_is_in_the_report_unless_it_fails_or_wants_more_sampl
     def brightness(samples, real, schema):
         return {"brighter": float(samples[0].image.mean() - real[0].image.mean())}
 
-    with offered("metrics", metrics={"broken": broken, "brightness": brightness}):
+    functions = {"broken": broken, "brightness": brightness}
+    metrics = {name: metric_of(name, function) for name, function in functions.items()}
+    with offered("metrics", metrics=metrics):
         found = run_json("evaluate", run, "-n", 8, "--preset", "quick", "--only", "realism")
     (figure,) = [one for one in found["figures"] if one["metric"] == "brightness"]
     assert figure["name"] == "brighter"

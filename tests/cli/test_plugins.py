@@ -7,7 +7,7 @@ import pytest
 from gansynth import __version__
 from gansynth.core.hookspecs import API_VERSION, hookimpl
 from gansynth.testing.scaffold.project import KINDS
-from tests.offered import offered, registered
+from tests.offered import metric_of, offered, registered
 
 ARMS = ["coarse-paste", "interpolated", "pretrain", "synthetic-only", "unedited", "whole"]
 RECIPES = ["doncenco2022", "lesion", "mmgan2020", "mmgan2020-liver", "shin2018"]
@@ -52,7 +52,7 @@ def test_what_is_broken_idle_or_does_not_load_is_listed_with_its_reason(run_cli,
     assert loaded.exit_code == 0
     (line,) = [row for row in loaded.stdout.splitlines() if row.startswith("unusable")]
     assert "hollow" in line
-    assert "load() returned None, expected a function" in line
+    assert "load() returned None, expected a subclass of gansynth.Metric" in line
     assert set(document["unusable"]["metrics"]) == {"hollow"}
 
 
@@ -129,7 +129,9 @@ def metrics():
     def odd(samples, real, schema):
         return {"value": float("nan")}
 
-    with offered("metrics", metrics={"sizes": sizes, "odd": odd, "bad": bad}):
+    functions = {"sizes": sizes, "odd": odd, "bad": bad}
+    pairs = {name: metric_of(name, f, needs={"pairs"}) for name, f in functions.items()}
+    with offered("metrics", metrics=pairs):
         yield
 
 
@@ -137,8 +139,8 @@ def test_metrics_get_samples_beside_the_cases_their_labels_came_from(run, metric
     asked = ("--metric", "sizes", "--metric", "spectrum", "--metric", "odd")
     found = run_json("sample", run, "-n", 3, *asked, "--edit", "identity")["metrics"]
     assert found["sizes"] == {"samples": 3.0, "same_labels": 3.0, "axes": 3.0}
-    assert list(found["spectrum"])[:2] == ["first band 1", "first band 2"]
-    assert len(found["spectrum"]) == 16
+    assert list(found["spectrum"])[:4] == ["distance", "high", "first band 1", "first band 2"]
+    assert len(found["spectrum"]) == 18
     assert all(0.02 < value < 50 for value in found["spectrum"].values())
     assert found["odd"] == {"value": None}
 

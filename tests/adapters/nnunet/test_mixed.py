@@ -267,7 +267,7 @@ def test_an_exported_case_comes_back_from_the_exports_record(toy_copy, fitted, t
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert (report["synthetic_cases"], report["rejected"]) == (2, {})
-    assert report["record"] == str(run / "exports" / "Dataset510_Plus.json")
+    assert report["record"] == str(Path(report["folder"]) / "provenance.json")
     data = nnUNetDatasetBlosc2(str(Path(report["folder"]) / "nnUNetPlans_3d_fullres"))
     for name in ("synthetic_0001", "synthetic_0002"):
         image, labels, *_ = data.load_case(name)
