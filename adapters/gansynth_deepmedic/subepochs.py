@@ -12,7 +12,6 @@ other case may replace it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.mix_config import MixerConfig
-from gansynth.hosts.epoch_plan import EpochPlan, EpochTable, count_places
+from gansynth.hosts.epoch_plan import EpochPlan, EpochTable
 from gansynth.hosts.mixer import BatchItem, Mixer
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.insertion import (
@@ -181,34 +180,3 @@ def _like(
 def _whole(array: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
     """Round to whole numbers in int16, as DeepMedic does."""
     return (array if array.dtype.kind in "iu" else np.rint(array)).astype(np.int16)
-
-
-class DrawnCases(Sequence[LoadedCase]):
-    """Real and synthetic cases; ``cases[i]`` is slot i of its current subepoch.
-
-    A subepoch has every real case once and its share of synthetic ones. Each access of a slot moves
-    it to the next subepoch. So repeated passes through all slots are successive subepochs.
-    """
-
-    def __init__(
-        self, plan: MixerConfig[int], cases: Sequence[HostCase], read: Read, first: int = 0
-    ) -> None:
-        self.subepochs = Subepochs(plan, cases, count_places(plan.ratio, len(cases)), RIM)
-        self._read, self._first = read, first
-        self._asked: Counter[int] = Counter()
-
-    def __len__(self) -> int:
-        return len(self.subepochs)
-
-    def __getitem__(self, index: int) -> LoadedCase:  # type: ignore[override]
-        """Return the case of a slot: new arrays in the files' axes and units.
-
-        Raises:
-            IndexError: no such slot.
-            TrainingFault: there is no sample where no real case may take its place.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        subepoch = self._first + self._asked[index]
-        self._asked[index] += 1
-        return self.subepochs.load(self.subepochs.order(subepoch)[index], self._read)

@@ -96,12 +96,6 @@ def words(value: Any) -> Any:
     return tuple(w.strip() for w in value.split(",")) if isinstance(value, str) else value
 
 
-def triple(value: Any) -> Any:
-    """Split a text into three; one alone stands for all three."""
-    split = words(value)
-    return split * 3 if isinstance(split, tuple) and len(split) == 1 else split
-
-
 def positive(value: Any, count: int, expected: str) -> Any:
     """Read sizes of voxels in mm; one alone stands for all ``count`` of them."""
     try:

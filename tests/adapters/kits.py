@@ -357,14 +357,16 @@ class DeepMedicKit(Kit):
         return ("--data", f"deepmedic:{other.train}"), says
 
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
+        from gansynth.hosts.epoch_plan import count_places
+        from gansynth_deepmedic.insertion import RIM
         from gansynth_deepmedic.layout import volume
-        from gansynth_deepmedic.subepochs import DrawnCases
+        from gansynth_deepmedic.subepochs import Subepochs
 
         adapter: Any = self.adapter()
         cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
-        mixed = DrawnCases(plan, cases, volume)
-        for _ in range(count):
-            yield [lit(mixed[place].image) for place in range(len(mixed))]
+        subepochs = Subepochs(plan, cases, count_places(plan.ratio, len(cases)), RIM)
+        for number in range(count):
+            yield [lit(subepochs.load(slot, volume).image) for slot in subepochs.order(number)]
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
         from gansynth_deepmedic.training_order import ProgressWriter

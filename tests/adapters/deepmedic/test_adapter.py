@@ -14,7 +14,6 @@ import pytest
 from gansynth.core.adapter import MixConfig
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Schedule
@@ -26,8 +25,6 @@ from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.config import RUNS, DeepMedicChoices
 from gansynth_deepmedic.engine.volumes import RandomAffine
 from gansynth_deepmedic.guards import sample_bytes
-from gansynth_deepmedic.layout import volume
-from gansynth_deepmedic.subepochs import DrawnCases
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
 NOISE = Capabilities(frozenset(), "both").to_json()
@@ -68,20 +65,6 @@ def augment(refuse, shared_deepmedic, crop_run, tmp_path):
 def test_it_keeps_the_contract_of_adapters(adapter, tmp_path):
     report = check_adapter(adapter, workspace=tmp_path)
     assert {check.verdict for check in report.checks} == {"passed"}, report.failed
-
-
-def test_cases_are_drawn_subepoch_by_subepoch(adapter, crop_bank):
-    cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
-    drawn = DrawnCases(MixerConfig(crop_bank(), Ratio(2, 1)), cases, volume)
-    assert len(drawn) == 6
-    rounds = [[drawn[place] for place in range(6)] for _ in range(3)]
-    for one in rounds:
-        assert sum(bool(loaded.sample) for loaded in one) == 2
-        assert len({loaded.case for loaded in one if not loaded.sample}) == 4
-    tables = [[bool(loaded.sample) for loaded in one] for one in rounds]
-    assert any(table != tables[0] for table in tables)
-    with pytest.raises(IndexError):
-        drawn[6]
 
 
 def test_room_for_a_sample_is_reckoned_by_crop_or_by_the_largest_case(adapter, crop_run, tmp_path):
