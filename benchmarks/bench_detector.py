@@ -77,8 +77,8 @@ def train(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_of(asked: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     """What ``gansynth augment`` would tell its child: config, source and job."""
-    from gansynth.core.adapter import MixConfig
     from gansynth.core.bank_options import BankSize
+    from gansynth.core.mix_config import MixConfig
     from gansynth.core.ratio import Ratio
     from gansynth.core.source import SourceRequest
     from gansynth_yolo.config import MIRROR, YoloChoices, YoloConfig

@@ -11,16 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from gansynth.bank.training_bank import read_patience
-from gansynth.core.adapter import (
-    Adapter,
-    ExportRequest,
-    HostArrays,
-    Mix,
-    MixConfig,
-    TrainingResult,
-)
+from gansynth.core.adapter import Adapter, HostArrays
 from gansynth.core.bank_options import BankCapacity
-from gansynth.core.host_commands import TrainingFolder, TrainingRequest
+from gansynth.core.host_commands import ExportRequest, TrainingFolder, TrainingRequest
+from gansynth.core.mix_config import Mix, MixConfig, TrainingResult
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource

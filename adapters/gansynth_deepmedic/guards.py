@@ -11,8 +11,8 @@ from math import prod
 from typing import Any, Literal
 
 from gansynth.bank.reader import BankReader, BankSample
-from gansynth.core.adapter import MixConfig
 from gansynth.core.lineage import CaseRecord
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.adapter import MixConfig
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, Case, Sample
 from gansynth.core.space import Space

@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.adapter import MixConfig
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.prediction import Prediction
 from gansynth.hosts import record
 from gansynth.hosts.record import FILE, read_sessions, version_of

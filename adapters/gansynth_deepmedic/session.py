@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.bank.training_bank import BankRequirements
-from gansynth.core.adapter import TrainingResult
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mix_config import MixerConfig, TrainingResult
 from gansynth.hosts.record import LOG, epochs_done, read_sessions, training_result_of
 from gansynth.hosts.session import HostSession
 from gansynth.metrics.segmentation.results import account_of

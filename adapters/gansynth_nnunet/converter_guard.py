@@ -26,7 +26,7 @@ from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth_nnunet.converter import BY, SpaceConverter, check_schema
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import MixConfig
+    from gansynth.core.mix_config import MixConfig
     from gansynth.core.run_folder import RunFolder
     from gansynth_nnunet.source import NnunetSource
 

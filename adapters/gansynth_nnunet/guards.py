@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gansynth.bank.reader import BankReader, BankSample
-from gansynth.core.adapter import MixConfig
 from gansynth.core.lineage import CaseRecord
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.schema import OUTSIDE, Sample, Schema
 from gansynth.core.source import CaseSource, SourceRequest, case_records
 from gansynth.core.space import Space

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.bank.training_bank import BankRequirements
-from gansynth.core.adapter import TrainingResult
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mix_config import MixerConfig, TrainingResult
 from gansynth.hosts import record
 from gansynth.hosts.record import read_sessions, training_result_of
 from gansynth.hosts.sample_source import SampleSource

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from gansynth.bank.training_bank import PATIENCE
-from gansynth.core.adapter import HostOptions, MixConfig
+from gansynth.core.adapter import HostOptions
 from gansynth.core.lineage import CaseRecord
+from gansynth.core.mix_config import MixConfig
 from gansynth.hosts.launch import device_of
 from gansynth.hosts.record import epochs_done
 from gansynth.runtime.errors import IntegrityFault, UsageFault

@@ -11,8 +11,8 @@ import socket
 import tempfile
 from pathlib import Path
 
-from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankCapacity
+from gansynth.core.mix_config import MixConfig
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors, folder_bytes
 

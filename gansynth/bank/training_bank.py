@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth.bank.draw_log import MOST_DRAWS, DrawCounts, different, too_few
 from gansynth.bank.placement import place_bank, plan_bank
-from gansynth.core.adapter import MixConfig
+from gansynth.core.mix_config import MixConfig
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
 
 if TYPE_CHECKING:

@@ -34,18 +34,6 @@ from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import SetOptions
 
-__all__ = [
-    "Adapter",
-    "ExportRequest",
-    "HostArrays",
-    "HostOptions",
-    "Mix",
-    "MixConfig",
-    "TrainingFolder",
-    "TrainingRequest",
-    "TrainingResult",
-]
-
 HostArrays = Mapping[str, npt.NDArray[np.generic]]
 
 

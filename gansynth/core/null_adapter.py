@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gansynth.core.adapter import Adapter, HostArrays, TrainingResult
+from gansynth.core.adapter import Adapter, HostArrays
 from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.mix_config import TrainingResult
 from gansynth.core.schema import Sample
 from gansynth.runtime.errors import UsageFault
 

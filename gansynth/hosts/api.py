@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.adapter import Adapter, ExportRequest, TrainingResult
+from gansynth.core.adapter import Adapter
 from gansynth.core.bank_options import BankSize, RefreshPolicy
-from gansynth.core.host_commands import Content, TrainingRequest
-from gansynth.core.mix_config import MixConfig
+from gansynth.core.host_commands import Content, ExportRequest, TrainingRequest
+from gansynth.core.mix_config import MixConfig, TrainingResult
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder

@@ -12,10 +12,11 @@ import numpy as np
 
 from gansynth.bank.placement import bank_place, plan_bank
 from gansynth.bank.reader import BankReader, verify_bank
-from gansynth.core.adapter import Adapter, MixConfig
+from gansynth.core.adapter import Adapter
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import TrainingFolder, TrainingRequest
 from gansynth.core.lineage import CaseRecord, claim, guard, guard_host, neighbours
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.registry import such_as
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource, case_content, lineage_of

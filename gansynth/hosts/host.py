@@ -24,10 +24,10 @@ from pydantic import Field
 
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.bank.training_bank import BankRequirements, read_patience
-from gansynth.core.adapter import Adapter, HostArrays, HostOptions, Mix, MixConfig, TrainingResult
+from gansynth.core.adapter import Adapter, HostArrays, HostOptions
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import TrainingFolder, TrainingRequest
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mix_config import Mix, MixConfig, MixerConfig, TrainingResult
 from gansynth.core.prediction import Prediction
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Sample, Schema

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.reader import BankReader, BankSpec
-from gansynth.core.adapter import MixConfig
 from gansynth.core.lineage import CaseRecord, guard
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mix_config import MixConfig, MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule

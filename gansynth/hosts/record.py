@@ -14,8 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.adapter import MixConfig, TrainingFolder, TrainingResult
+from gansynth.core.host_commands import TrainingFolder
 from gansynth.core.lineage import Lineage
+from gansynth.core.mix_config import MixConfig, TrainingResult
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import TEMPORARY, read_json

@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.adapter import MixConfig, TrainingResult
 from gansynth.core.bank_options import BankSize
 from gansynth.core.host_commands import (
     PrepareRequest,
     SplitsRequest,
     TrainingRequest,
 )
+from gansynth.core.mix_config import MixConfig, TrainingResult
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest

@@ -12,12 +12,11 @@ from click.testing import Result
 from gansynth.bank.draw_log import summarise
 from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import ProducerSupervisor
-from gansynth.core.adapter import MixConfig
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.fingerprint import prints_of
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.lineage import Lineage
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mix_config import MixConfig, MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Sample

@@ -9,8 +9,8 @@ import pytest
 from gansynth.bank.draw_log import DrawCounts, foreseen
 from gansynth.bank.throttle import read_throttle_state
 from gansynth.bank.training_bank import HEAD_START_SECONDS, BankRequirements, TrainingBank
-from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize, RefreshPolicy
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.hosts.record import training_result_of

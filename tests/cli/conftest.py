@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from gansynth.core.adapter import Adapter, HostOptions, TrainingResult
+from gansynth.core.adapter import Adapter, HostOptions
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.lineage import CaseRecord
+from gansynth.core.mix_config import TrainingResult
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.source import Provenance
 from gansynth.hosts.checks import HostLimits, check_origin

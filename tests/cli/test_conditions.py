@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.core.adapter import MixConfig
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.sample_request import SampleRequest
 from tests.cli.conftest import READ, SHAPE, save
 

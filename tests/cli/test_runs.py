@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankSpec, BankWriter
-from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize, RefreshPolicy
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import gansynth
-from gansynth.core.adapter import MixConfig
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed

@@ -14,10 +14,10 @@ from gansynth.bank.producer_main import ProducerConfig
 from gansynth.bank.spec import BankSpec
 from gansynth.conditions.condition_source import inherited_request, open_base
 from gansynth.conditions.condition_views import ConditionSource
-from gansynth.core.adapter import MixConfig
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import Lineage, guard
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder

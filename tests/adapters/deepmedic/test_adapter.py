@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.adapter import MixConfig
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Schedule

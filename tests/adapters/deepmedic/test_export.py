@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.host_commands import ExportRequest
 from gansynth.core.lineage import Lineage
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gansynth.core.adapter import MixConfig, TrainingResult
 from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.mix_config import MixConfig, TrainingResult
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest

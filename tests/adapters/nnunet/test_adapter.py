@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from gansynth.bank.placement import plan_bank
-from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Schedule

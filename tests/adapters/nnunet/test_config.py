@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.core.lineage import CaseRecord
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest

@@ -17,9 +17,9 @@ import pytest
 from gansynth.bank.api import fill_bank
 from gansynth.bank.reader import BankReader
 from gansynth.bank.sample_file import sample_path
-from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.host_commands import ExportRequest
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest

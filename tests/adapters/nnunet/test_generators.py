@@ -12,8 +12,8 @@ import pytest
 from gansynth.bank.api import fill_bank
 from gansynth.bank.producer_main import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.core.adapter import MixConfig
 from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder, write_manifest
 from gansynth.core.sample_request import SampleRequest

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.core.adapter import MixConfig
 from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.adapter import MixConfig, TrainingResult
 from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.mix_config import MixConfig, TrainingResult
 from gansynth.core.ratio import Ratio
 from gansynth.core.source import lineage_of
 from gansynth.runtime.progress import RichReporter

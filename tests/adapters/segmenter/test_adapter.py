@@ -1,7 +1,7 @@
 import pytest
 
-from gansynth.core.adapter import MixConfig
 from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.space import Space
 from gansynth.hosts.training_data import misfit, training_space

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.adapter import MixConfig
 from gansynth.core.capabilities import Capabilities
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest

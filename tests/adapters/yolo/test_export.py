@@ -13,11 +13,11 @@ import yaml
 from PIL import Image
 
 from gansynth.bank.reader import BankReader
-from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.host_commands import ExportRequest
 from gansynth.core.lineage import Lineage
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder, write_manifest
 from gansynth.core.sample_request import SampleRequest

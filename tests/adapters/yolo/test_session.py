@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.adapter import MixConfig
 from gansynth.core.bank_options import BankSize
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.source import lineage_of
 from gansynth.hosts.record import FILE, training_result_of

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.core.adapter import MixConfig
 from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.source import CaseHeader, SourceRequest
 from gansynth.hosts.held_out import LEVELS, METRICS, PREDICTIONS, evaluate_held_out
