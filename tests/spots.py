@@ -10,8 +10,7 @@ import numpy as np
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.schema import Boxes, Case, Sample
-from gansynth.data.lesion_contrast import LesionContrast
-from gansynth.data.lesion_rims import tighten
+from gansynth.data.lesion_contrast import LesionContrast, tighten
 from gansynth.testing import ToySource
 from tests.offered import offered
 

@@ -19,10 +19,8 @@ from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.core.units import IMAGES, UnitCheck
 from gansynth.data.cache import CaseCache
-from gansynth.data.lesion_contrast import ONE_WAY
-from gansynth.data.lesion_parts import parts
-from gansynth.data.lesion_rims import contrasts
-from gansynth.data.lesion_texture import LEAST, tissue_around, value_limits
+from gansynth.data.lesion_contrast import ONE_WAY, contrasts
+from gansynth.data.lesions import LEAST, parts, tissue_around, value_limits
 from gansynth.metrics.comparison import EFFORTS, Comparison, Image
 from gansynth.metrics.counts import LESION, PART, CountMetric
 from gansynth.metrics.estimate import Floats

@@ -21,7 +21,7 @@ from gansynth.core.geometry import Mask, bounding_box, mask_of
 from gansynth.core.resample import crop_edge, crop_pad
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.space import Placement
-from gansynth.data.lesion_parts import parts
+from gansynth.data.lesions import parts
 
 GROWS = 0.15  # share of the lesion's extent that is added to the requested margin on each side
 OWN = 1 / 3  # least share of a class in a voxel for the image to show the class there

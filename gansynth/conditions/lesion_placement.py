@@ -39,7 +39,7 @@ from gansynth.core.case_pool import CaseContext
 from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask, mask_of
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
-from gansynth.data.lesion_parts import parts
+from gansynth.data.lesions import parts
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, OptionModel, read_options
 

@@ -15,7 +15,7 @@ import numpy as np
 from gansynth.core.case_pool import CaseContext, CasePool, body_of, own_labels
 from gansynth.core.geometry import Mask, Matrix, bounding_box
 from gansynth.core.schema import Case
-from gansynth.data.lesion_parts import parts
+from gansynth.data.lesions import parts
 
 T = TypeVar("T")
 KERNEL = 0.04

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gansynth.core.geometry import Mask, bounding_box, nearest_voxels
 from gansynth.core.schema import LabelArray
 from gansynth.data.connected_components import LabelComponents
-from gansynth.data.lesion_parts import LesionPart, pieces
+from gansynth.data.lesions import LesionPart, pieces
 
 FOUND = 0.1  # Dice from which a lesion counts as found
 Span = tuple[tuple[float, float], ...]  # start and end along each axis

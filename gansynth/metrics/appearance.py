@@ -16,8 +16,8 @@ import numpy.typing as npt
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.geometry import Mask, bounding_box
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema, content_hash
-from gansynth.data.lesion_parts import parts
-from gansynth.data.lesion_rims import Numbers, spread
+from gansynth.data.lesion_contrast import Numbers, spread
+from gansynth.data.lesions import parts
 from gansynth.metrics.comparison import Comparison, Image, Metric
 from gansynth.metrics.estimate import Estimate, drawn_anew, median_estimate, numbered
 from gansynth.metrics.spectrum import by_band

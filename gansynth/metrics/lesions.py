@@ -12,8 +12,7 @@ import numpy as np
 
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.schema import Boxes, Case, FloatArray, Sample, Schema, content_hash
-from gansynth.data.lesion_contrast import LesionContrast, told_apart
-from gansynth.data.lesion_rims import Numbers, contrasts
+from gansynth.data.lesion_contrast import LesionContrast, Numbers, contrasts, told_apart
 from gansynth.metrics.comparison import Metric
 
 SIDED = 10  # real boxes of a class needed to know whether it is brighter or darker than its rim

@@ -29,8 +29,7 @@ from gansynth.core.generator import (
     at_rest,
 )
 from gansynth.core.schema import Boxes, Case, Condition, FloatArray, Sample
-from gansynth.data.lesion_contrast import LesionContrast
-from gansynth.data.lesion_rims import tighten
+from gansynth.data.lesion_contrast import LesionContrast, tighten
 from gansynth.data.standardise import ChannelStatistics
 from gansynth.nn import losses
 from gansynth.nn.diff_augment import DiscriminatorAugment

@@ -8,7 +8,7 @@ from gansynth.conditions.edit_chain import build_edit
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.schema import OUTSIDE, LabelArray
 from gansynth.data.connected_components import LabelComponents
-from gansynth.data.lesion_parts import parts
+from gansynth.data.lesions import parts
 
 INNER = {
     "shift": "inner.max_mm=6",

@@ -19,7 +19,7 @@ from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Placement, Space
 from gansynth.data.cache import CaseCache
-from gansynth.data.lesion_parts import parts
+from gansynth.data.lesions import parts
 from gansynth.testing import ToySource
 from tests.blobs import Blobs, failures_of, volume_of
 from tests.boxed_heads import Heads

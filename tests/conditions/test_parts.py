@@ -6,7 +6,7 @@ import pytest
 from gansynth.conditions.edits.nesting import keeps_nesting, wrapped_classes
 from gansynth.core.edit import EditContext
 from gansynth.core.schema import OUTSIDE
-from gansynth.data.lesion_parts import parts
+from gansynth.data.lesions import parts
 
 
 @pytest.fixture

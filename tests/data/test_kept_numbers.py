@@ -11,8 +11,7 @@ from gansynth.core.schema import Schema
 from gansynth.data.blending import dress, fade, match_rim, poisson, soft
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.label_statistics import LabelPriors, roughness
-from gansynth.data.lesion_contrast import LesionContrast
-from gansynth.data.lesion_rims import contrasts, tighten
+from gansynth.data.lesion_contrast import LesionContrast, contrasts, tighten
 from gansynth.data.nifti import interpolate_slices
 from tests import spots
 from tests.conftest import toy_case

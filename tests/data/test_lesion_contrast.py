@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.schema import Boxes, Case
-from gansynth.data.lesion_contrast import LesionContrast
-from gansynth.data.lesion_rims import contrasts, tighten
+from gansynth.data.lesion_contrast import LesionContrast, contrasts, tighten
 from gansynth.sampling.quality_gate import reject_reason_of
 from tests.spots import boxes_of, picture, spotted
 

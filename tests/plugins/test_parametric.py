@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import Case, Condition, LabelArray, Schema
-from gansynth.data.lesion_parts import parts
-from gansynth.data.lesion_texture import drawn_grain, measured, tissue_around
+from gansynth.data.lesions import drawn_grain, measured, parts, tissue_around
 from gansynth.runtime.errors import DataFault
 from gansynth_parametric.model import Parametric, ParametricOptions
 from tests.conditions.rooms import with_ball

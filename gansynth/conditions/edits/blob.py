@@ -15,7 +15,7 @@ from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import bounding_box
 from gansynth.core.schema import LabelArray
 from gansynth.data.connected_components import LabelComponents
-from gansynth.data.lesion_parts import LesionPart
+from gansynth.data.lesions import LesionPart
 
 
 class BlobOptions(PieceOptions):

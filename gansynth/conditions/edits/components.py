@@ -23,7 +23,7 @@ from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditRes
 from gansynth.core.geometry import Mask
 from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, LabelArray
-from gansynth.data.lesion_parts import LesionPart, parts
+from gansynth.data.lesions import LesionPart, parts
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import fill_options
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from gansynth.conditions.edits.shared import Classes, chosen_classes, close_left, settled
 from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult
-from gansynth.data.lesion_parts import parts
+from gansynth.data.lesions import parts
 
 
 class DropOptions(EditOptions):

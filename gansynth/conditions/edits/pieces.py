@@ -12,7 +12,7 @@ from gansynth.core.case_pool import CaseContext
 from gansynth.core.edit import EditContext, EditOptions
 from gansynth.core.geometry import Mask, Matrix, bounding_box, nearest_voxels
 from gansynth.core.schema import FloatArray, LabelArray, Schema
-from gansynth.data.lesion_parts import LesionPart, parts
+from gansynth.data.lesions import LesionPart, parts
 
 LEAST = 4  # lesions of fewer voxels are left as they are
 CRUMB = 0.01

@@ -22,7 +22,7 @@ from gansynth.conditions.location_prior import place_drawer
 from gansynth.core.edit import CaseEdit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask
 from gansynth.core.schema import LabelArray
-from gansynth.data.lesion_parts import LesionPart
+from gansynth.data.lesions import LesionPart
 
 DRAWS = 64  # places that are drawn for a lesion until there is room at one
 

@@ -25,7 +25,7 @@ from gansynth.core.case_pool import CasePool
 from gansynth.core.edit import CaseEdit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask, Matrix, affine_coordinates, pull_labels
 from gansynth.core.schema import LabelArray
-from gansynth.data.lesion_parts import LesionPart
+from gansynth.data.lesions import LesionPart
 from gansynth.runtime.options import Needs
 
 TRIES = 8  # sizes that are drawn for a lesion until there is room for one

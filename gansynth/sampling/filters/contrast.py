@@ -1,7 +1,8 @@
 """Filter ``contrast``: lesions differ from their rims as much as real ones do.
 
-It is the measure of ``gansynth.data.lesion_rims`` for label maps instead of boxes. It compares the
-distribution of voxels in a component with that around it, in the channel that shows the class best.
+It is the measure of ``gansynth.data.lesion_contrast`` for label maps instead of boxes. It compares
+the distribution of voxels in a component with that around it, in the channel that shows the class
+best.
 """
 
 from __future__ import annotations
@@ -24,10 +25,19 @@ from gansynth.core.filter import (
 )
 from gansynth.core.geometry import Mask
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.data.lesion_contrast import (
+    FEW,
+    NOTICED,
+    PLACES,
+    TOLD_APART,
+    ClassContrast,
+    Numbers,
+    class_contrast,
+    gap,
+    spread,
+)
 from gansynth.data.lesion_contrast import FEW as FEW_PIECES
-from gansynth.data.lesion_contrast import PLACES, TOLD_APART, ClassContrast, class_contrast
-from gansynth.data.lesion_parts import LesionPart, parts
-from gansynth.data.lesion_rims import FEW, NOTICED, Numbers, gap, spread
+from gansynth.data.lesions import LesionPart, parts
 from gansynth.sampling.filters.training_data import drawn, labelled
 
 
