@@ -61,10 +61,6 @@ def open_sample_source(
         source,
         held_out,
         same=("channels",),
-        hint=(
-            "Fit a generator on the training cases of this configuration: gansynth fit cgan3d "
-            f"--data deepmedic:{source.request.where}"
-        ),
         check_run=lambda run: check_space(run, source),
         check_bank=lambda reader: check_bank(reader, source),
     )

@@ -41,7 +41,7 @@ class HostLimits:
     Attributes:
         needs: what it learns from, besides images.
         same: attributes of the schema that a bank's samples must share with the training cases.
-        hint: how to fit a suitable generator, for messages.
+        hint: how to fit a suitable generator, for messages; the same generator again, if empty.
         check_run: refuses a run whose samples do not fit the training.
         check_bank: refuses a bank whose samples do not fit the training.
     """
@@ -51,7 +51,7 @@ class HostLimits:
     held_out: Sequence[CaseRecord]
     needs: Literal["labels", "boxes"] = "labels"
     same: tuple[str, ...] = ()
-    hint: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD"
+    hint: str = ""
     check_run: Callable[[RunFolder], None] = lambda run: None
     check_bank: Callable[[BankReader], object] = lambda reader: verify_bank(reader.folder)
 
@@ -67,11 +67,15 @@ def check_origin(
     if sample_source.run is not None:
         check_learnable(sample_source.run, takes.name, takes.needs)
     guard_host(sample_source.lineage.host, source.space.host, kind=origin_kind)
+    run, request = sample_source.run, source.request
+    hint = takes.hint or (
+        "Fit a generator on the training cases of this fold: gansynth fit "
+        f"{'GENERATOR' if run is None else run.manifest['generator']} --data "
+        f"{request.kind}:{request.where} --fold {request.fold}"
+    )
     # First as another data set, then as the same one.
     for name in dict.fromkeys((source.name, sample_source.lineage.dataset)):
-        guard(
-            sample_source.lineage, takes.held_out, kind=origin_kind, dataset=name, hint=takes.hint
-        )
+        guard(sample_source.lineage, takes.held_out, kind=origin_kind, dataset=name, hint=hint)
     if sample_source.bank is not None:
         spec, folder = sample_source.bank.spec, sample_source.bank.folder
         check_schema(folder, spec.schema, source.schema, takes.same, "Make the bank again")
