@@ -45,16 +45,17 @@ def account_of(
 def lines_of(
     metrics: Mapping[str, Any], names: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, ...]]:
-    """Rows of a table of a headline; nothing for metrics of another kind."""
+    """Rows of a table of a headline, no two alike; nothing for metrics of another kind."""
     if not isinstance(metrics.get("hd95"), Mapping):
         return
     heads = ("Dice", "HD95", "sensitivity", "precision", "alarms", "FP voxels")
-    yield "region", *heads, "no truth", "missed"
+    rows: dict[tuple[str, ...], None] = {("region", *heads, "no truth", "missed"): None}
     for name in metrics["dice"]:
         values = [metrics.get(measure, {}).get(name) for measure in ("dice", "hd95", *LESIONS)]
         counts = (str(metrics["undefined"][name][key]) for key in ("no_truth", "not_predicted"))
         shown = (_shown(v, d) for v, d in zip(values, (3, 2, 3, 3, 3, 1), strict=True))
-        yield (names or {}).get(name, name), *shown, *counts
+        rows[(names or {}).get(name, name), *shown, *counts] = None
+    yield from rows
 
 
 def compared(arm: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, Any]:

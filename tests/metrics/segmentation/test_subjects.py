@@ -163,6 +163,13 @@ def test_pixels_are_called_pixels():
     assert "HD95 within slices, in px" in said_of(headline(told))
 
 
+def test_a_label_that_is_all_foreground_and_called_so_has_one_row():
+    regions = (("foreground", (1,)), ("1", (1,)))
+    told = headline(evaluate({"s": predicted(HIT, HIT, alone(0))}, regions).document())
+    assert [row[0] for row in lines_of(told, {"1": "foreground"})] == ["region", "foreground"]
+    assert [row[0] for row in lines_of(told, {"1": "x"})] == ["region", "foreground", "x"]
+
+
 def test_a_host_leaves_dice_hd95_and_false_alarms_of_every_case_and_subject(pair, tmp_path):
     told, why = account_of(lambda folder: of_volumes(HOST, {"a": pair}, ""), HOST, tmp_path, ONE)
     kept = read_json(tmp_path / FILE)
