@@ -175,7 +175,11 @@ def test_a_look_that_may_not_be_is_refused(toy, changes, options, code, says):
     assert len(log.read_text().splitlines()) == 1
 
 
-def plan_in(home: Path, kind: str, rival: object = "copy-paste") -> Path:
+BESIDE = {"from": "copy-paste", "lesions": "add", "prevalence": 1}
+"""Small blobs without tissue like their rim elsewhere: their own lesions cannot be taken out."""
+
+
+def plan_in(home: Path, kind: str, rival: object = BESIDE) -> Path:
     request = FLAT[kind](home / "set")
     plan = {
         **{"name": "flat", "data": f"{request.kind}:{request.where}", "read": dict(request.read)},

@@ -150,14 +150,14 @@ def test_a_synthetic_case_is_the_banks_sample_with_all_that_nnunet_notes(exports
 WAITING = """
 import sys, time
 from gansynth_cli.main import main
-from gansynth_nnunet import export, export_raw
+from gansynth_nnunet import export
 
 def wait(*arguments):
     print("writing", flush=True)
     for _ in range(6000):  # a signal just before a sleep does not shorten it
         time.sleep(0.1)
 
-export.write_case = export_raw.in_own_units = wait
+export.write_case = export.in_own_units = wait
 main()
 """
 
@@ -183,7 +183,9 @@ def test_an_export_whose_writer_waits_ends_at_sigterm_and_leaves_nothing(exports
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"writing\n"
-        assert len(there(exports.toy)) == len(before) + 1
+        new = [name for name in there(exports.toy) if name not in before]
+        assert new
+        assert all(name.startswith(".") for name in new)  # nnU-Net lists no hidden folder
         for _ in range(2):
             child.send_signal(signal.SIGTERM)
         child.communicate(timeout=60)
