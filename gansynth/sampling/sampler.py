@@ -185,8 +185,10 @@ class Sampler:
     def _judged(self, sample: Sample, condition: Condition) -> Sample:
         """Write into the provenance the flaw that the generator or a filter finds, if any."""
         provenance, lent = sample.provenance, _lent(sample)
-        reject_reason = no_room(provenance) or self.run.generator.reject_reason(lent)
-        if reject_reason and not self.request.keep_flawed:
+        reject_reason = ""
+        if not self.request.keep_flawed:
+            reject_reason = no_room(provenance) or self.run.generator.reject_reason(lent)
+        if reject_reason:
             return replace(sample, provenance={**provenance, "reject_reason": reject_reason})
         drawn_of = None
         if self.run.capabilities.of_a_case:
