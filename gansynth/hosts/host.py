@@ -364,8 +364,8 @@ class Host(Adapter):
         host.space = training_space(source, host.patch)
         regions = asked_regions(options.regions, source)
         pick_device(options.device)
-        if options.save_levels:
-            self.saving_levels()
+        if options.save_levels and type(self).predict_levels is Host.predict_levels:
+            self.predict_levels(np.empty(0, np.float32), Path())  # refuses
         host.check_options()
         steps, batch_size = host.length
         sample_source = None if mix_config.ratio.p == 0 else _sample_source(mix_config, host)
@@ -416,9 +416,15 @@ def _sample_source(mix_config: MixConfig, host: Host) -> SampleSource:
                     f"{reader.folder}: {why}; make the bank again, or see --set patch="
                 )
 
-    same = ("channels", "labels")
-    origin = HostLimits(host.name, source, host.held_out, same=same)
-    return check_origin(mix_config, replace(origin, check_run=check_run, check_bank=check_bank))
+    limits = HostLimits(
+        host.name,
+        source,
+        host.held_out,
+        same=("channels", "labels"),
+        check_run=check_run,
+        check_bank=check_bank,
+    )
+    return check_origin(mix_config, limits)
 
 
 # -- one training ----------------------------------------------------------------------------------

@@ -117,6 +117,11 @@ def test_an_option_of_augmentation_that_is_off_is_refused(monai, toy, refuse):
     refuse(*words, code=2, says=["noise=0.2", "--no-host-augmentation"])
 
 
+def test_levels_of_a_host_without_probabilities_are_refused_by_the_option_typed(monai, toy, refuse):
+    words = command(toy, "--set", "steps=4", "--set", "save_levels=yes")
+    refuse(*words, code=2, says=["--set save_levels=yes: monai has no probabilities"])
+
+
 def test_it_is_compared_with_itself_without_samples(monai, toy, run_cli):
     done = run_cli(*command(toy, "--set", "steps=4", "--compare", "--json"))
     assert done.exit_code == 0, done.stderr
