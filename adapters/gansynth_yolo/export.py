@@ -12,7 +12,6 @@ import numpy as np
 
 from gansynth.bank.reader import BankReader
 from gansynth.core.ratio import Ratio, listed_counts, whole_parts
-from gansynth.core.schema import Boxes
 from gansynth.core.writer import Item, Writer
 from gansynth.hosts.export import DataSetExport, new_folder
 from gansynth.runtime.errors import UsageFault
@@ -135,9 +134,8 @@ class YoloExport(DataSetExport):
                 picture = np.moveaxis(pixels(sample.image, channels), -1, 0)
                 image = np.asarray(picture / np.float32(255), np.float32)
                 name = f"synth_{number:0{len(str(self.samples))}d}"
-                boxes, facts = sample.boxes, dict(sample.provenance)
-                if boxes is not None and boxes.coords.shape[1] == 6:  # a volume of one slice
-                    boxes = Boxes(boxes.coords[:, [1, 2, 4, 5]], boxes.labels)
+                boxes = None if sample.boxes is None else sample.boxes.in_plane
+                facts = dict(sample.provenance)
                 yield Item(name, image, boxes=boxes, part=SYNTHETIC, facts=facts)
                 bar.advance(1)
 

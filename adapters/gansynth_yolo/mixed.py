@@ -232,8 +232,7 @@ def corners(boxes: Boxes | None) -> tuple[FloatArray, Classes]:
     """Return a sample's boxes (N, 4) x1, y1, x2, y2 in pixels, and their class numbers."""
     if boxes is None:
         return np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
-    flat = boxes.coords if boxes.coords.shape[1] == 4 else boxes.coords[:, [1, 2, 4, 5]]
-    return flat[:, [1, 0, 3, 2]].astype(np.float32), boxes.labels.astype(np.int64)
+    return boxes.in_plane.coords[:, [1, 0, 3, 2]].astype(np.float32), boxes.labels.astype(np.int64)
 
 
 @cache

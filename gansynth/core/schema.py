@@ -102,6 +102,13 @@ class Boxes:
         if n and not (self.coords[:, :half] < self.coords[:, half:]).all():
             raise DataFault("boxes: a box is empty; expected min < max on every axis (half-open)")
 
+    @property
+    def in_plane(self) -> Boxes:
+        """The boxes (N, 4) of a slice: those of a volume of one slice without its first axis."""
+        if self.coords.shape[1] == 4:
+            return self
+        return Boxes(self.coords[:, [1, 2, 4, 5]], self.labels)
+
 
 @dataclass(frozen=True)
 class Case:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.core.lineage import Lineage
-from gansynth.core.schema import Boxes, FloatArray, Schema
+from gansynth.core.schema import FloatArray, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.synthetic import KEY, is_marked
 from gansynth.core.writer import Item, Writer, WriterOptions
@@ -154,8 +154,7 @@ def _fitting(item: Item, ndim: frozenset[int], schema: Schema) -> Item:
         labels = None if labels is None else labels[None]
         return replace(item, image=item.image[:, None], labels=labels)
     if item.image.ndim == 4 and 3 not in ndim:  # a host's volume of one slice
-        if boxes is not None:
-            boxes = Boxes(boxes.coords[:, [1, 2, 4, 5]], boxes.labels)
+        boxes = None if boxes is None else boxes.in_plane
         labels = None if labels is None else labels[0]
         return replace(item, image=item.image[:, 0], labels=labels, boxes=boxes)
     return item
