@@ -38,7 +38,6 @@ def preset_names() -> tuple[str, ...]:
     return (*CONTROLS, *installed().names("arms"))
 
 
-@functools.cache
 def preset(name: str) -> Mapping[str, Any]:
     """Return a preset arm: keys of ``gansynth.benchmark.plan.ArmPlan``.
 
@@ -65,4 +64,5 @@ def _file(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     document, _ = read_yaml(path, expected)
     if not isinstance(document, dict):
         raise UsageFault(f"{path}: not a mapping, expected {expected}")
-    return document, document.pop("generators", {})
+    generators = document.pop("generators", {})
+    return document, generators

@@ -47,9 +47,12 @@ def _quoted(value: Any) -> Any:
     return value
 
 
-Target = Annotated[
-    str, AfterValidator(lambda target: checked(installed().adapter, target) or target)
-]
+def _registered(target: str) -> str:
+    checked(installed().adapter, target)
+    return target
+
+
+Target = Annotated[str, AfterValidator(_registered)]
 Settings = Annotated[dict[str, str], BeforeValidator(_texts)]
 Formula = Annotated[
     str,

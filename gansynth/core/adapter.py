@@ -20,11 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.bank_options import BankCapacity
-from gansynth.core.host_commands import (
-    ExportRequest,
-    TrainingFolder,
-    TrainingRequest,
-)
+from gansynth.core.host_commands import ExportRequest, TrainingFolder, TrainingRequest
 from gansynth.core.lineage import CaseRecord, guard_host
 from gansynth.core.mix_config import Mix, MixConfig, TrainingResult
 from gansynth.core.prediction import Prediction

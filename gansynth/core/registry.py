@@ -97,9 +97,7 @@ class Registry:
 
     def command_options(self, verb: str, host: str) -> type[OptionModel]:
         """Return the settings of a host's command: the annotation of its parameter ``options``."""
-        annotations = inspect.get_annotations(self.command(verb, host), eval_str=True)
-        model: type[OptionModel] = annotations.get("options", SetOptions)
-        return model
+        return _options_of(self.command(verb, host))
 
     def run(self, verb: str, host: str, request: Any, settings: Mapping[str, str]) -> Any:
         """Run a host's command.
@@ -108,7 +106,8 @@ class Registry:
             UsageFault: the host has no such command, or a setting is unknown or invalid.
             GansynthError: what the command refuses.
         """
-        model, command = self.command_options(verb, host), self.command(verb, host)
+        command = self.command(verb, host)
+        model = _options_of(command)
         options = read_settings(model, settings, f"{verb} of {host}")
         return command(request, options) if model.model_fields else command(request)
 
@@ -241,6 +240,12 @@ class Registry:
             f"{kind[:-1]} {name!r} is unknown, expected one of: {', '.join(names) or 'none'}."
             f"{hint}{broken} See: gansynth plugins list"
         )
+
+
+def _options_of(command: Callable[..., Any]) -> type[OptionModel]:
+    annotations = inspect.get_annotations(command, eval_str=True)
+    model: type[OptionModel] = annotations.get("options", SetOptions)
+    return model
 
 
 def _origin(point: EntryPoint) -> PluginOrigin | None:

@@ -151,14 +151,14 @@ def sample_run(
     check_writer(writer_class, chosen, replace(schema, axes=opened.generator.schema.axes), run)
     if ending:
         check_new(place)
-    shared = None
+    shared, maker = None, {"run": opened.run_id, "generator": opened.generator.name}
     if sharing:
         option = "--deidentify" if for_sharing else f"--format {kind}"
         keep = f"leave {option} out, and keep them"
         refuse_real_images(real_parts(opened), run, option, keep)
         shared = SharedSamples(
             *(place, source, opened.space, drawer.lineage),
-            {"run": opened.run_id, "generator": opened.generator.name},
+            maker,
             record_of(run, place),
             reporter,
             labels_given="labels" in opened.capabilities.takes,
@@ -166,8 +166,7 @@ def sample_run(
     if interpolate is not None:  # refused before anything is generated
         drawer.interpolate(0, interpolate)
     drawn = _Drawn(drawer, n, writer_class, keep_flawed, reporter)
-    about = {"run": opened.run_id, "generator": opened.generator.name}
-    about |= {"manifest_sha256": opened.manifest_sha256}
+    about = {**maker, "manifest_sha256": opened.manifest_sha256}
     about |= {} if sharing else {"of": source.name}
     written = write(
         lambda folder: writer_class(folder, schema, chosen, partial(intensities_of, source)),
