@@ -12,7 +12,6 @@ import numpy as np
 
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.hosts.host import Host, Job
-from gansynth.hosts.segments import segment_margin
 from gansynth.hosts.training_data import CentredCrops, Pair, padding_values
 from gansynth.runtime.child import WARNING
 from gansynth.runtime.errors import UsageFault
@@ -70,6 +69,7 @@ class SegmenterHost(Host):
                 "is read as pictures or as whole resampled cases; expected crops of volumes. Leave "
                 "out --read whole=, or train --network unet"
             )
+        from gansynth.hosts.segments import segment_margin
         from gansynth_segmenter.dual_path import RECEPTIVE
 
         least = 2 * segment_margin(RECEPTIVE, self.options.factors) + 1
