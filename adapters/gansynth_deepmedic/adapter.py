@@ -1,7 +1,7 @@
 """DeepMedic as a target framework: data sets extended on disk, or training fed on the fly.
 
-On the fly, the user's unmodified checkout trains in its own Python, or the torch engine trains.
-Either is a child process. This process owns the sample bank and its producer.
+On the fly, the user's unmodified checkout trains in its own Python, as a child process. This
+process owns the sample bank and its producer.
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.hosts.checks import check_drawing, plan_own_bank
-from gansynth.hosts.record import FILE, default_output, read_sessions, training_folder
+from gansynth.hosts.record import default_output, training_folder
 from gansynth.hosts.session import CachedResult, training_in
 from gansynth.metrics.segmentation.results import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import read_json
 from gansynth_deepmedic.config import (
     RUNS,
     DeepMedicChoices,
     DeepMedicSettings,
     absolute,
-    engine_of,
+    trains,
 )
-from gansynth_deepmedic.configs import ModelConfig, read_model_config
-from gansynth_deepmedic.engine.settings import read_settings
+from gansynth_deepmedic.configs import read_model_config
 from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
 from gansynth_deepmedic.program import find_program
 from gansynth_deepmedic.record import (
@@ -49,7 +47,7 @@ from gansynth_deepmedic.subepoch_shares import same_segments, share_on_the_fly
 
 
 class DeepMedicAdapter(Adapter):
-    """Augments the training of one DeepMedic configuration; the engine is a setting."""
+    """Augments the training of one DeepMedic configuration."""
 
     name: ClassVar[str] = "deepmedic"
     title: ClassVar[str] = "DeepMedic"
@@ -68,7 +66,7 @@ class DeepMedicAdapter(Adapter):
             )
         self.host = source
         self._job = CachedResult(self._new_job)
-        self._looked: set[Path | None] = set()
+        self._looked: set[Path] = set()
 
     @property
     def sample_size(self) -> tuple[int, ...]:
@@ -100,15 +98,15 @@ class DeepMedicAdapter(Adapter):
 
     @classmethod
     def trains_into(cls, settings: Mapping[str, str], options: Sequence[str]) -> bool:
-        """Whether an engine trains; without one, ``-o`` is a data set for any."""
-        return engine_of(settings, options) is not None
+        """Whether a checkout trains; without one, ``-o`` is a data set for any."""
+        return trains(settings, options)
 
     def check(self, request: TrainingRequest) -> None:
         """Check settings, the program and its options, and the generator or bank."""
         self._checked_job(request)
 
     def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
-        """Describe engine, cases and segments of a subepoch, and roundings for a dry run."""
+        """Describe cases and segments of a subepoch, and roundings for a dry run."""
         job = self._job(request)
         share = job.share
         each = share.segments // share.cases
@@ -118,8 +116,7 @@ class DeepMedicAdapter(Adapter):
             cases = {"real": share.real, "synthetic": share.synthetic}
             segments = {key: each * count for key, count in cases.items()}
         return {
-            "engine": job.choices.engine,
-            "model": "DeepMedic's own" if job.choices.model is None else str(job.choices.model),
+            "model": str(job.choices.model),
             "epochs": job.config.epochs,
             "subepochs_of_an_epoch": job.config.subepochs,
             "cases_per_subepoch": cases,
@@ -164,22 +161,11 @@ class DeepMedicAdapter(Adapter):
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Reject a training that saves no segmentations; see ``Adapter.check_judged``."""
-        refuse_unmeasurable(self.host, settings)
+        refuse_unmeasurable(self.host)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return the label maps of the held-out cases; see ``Adapter.judged``."""
         return prediction_files(self.host, folder)
-
-    @classmethod
-    def scores(cls, folder: Path) -> dict[str, Any]:
-        """Return steps of the torch engine's training, and the Dice of every case."""
-        sessions, found = read_sessions(folder / FILE), read_json(folder / "validation.json")
-        trained = [k for session in sessions for k in session["per_subepoch"] if k["trained"]]
-        segments = (k["segments_real"] + k["segments_synthetic"] for k in trained)
-        return {
-            "steps": sum(count // sessions[-1]["batch"] for count in segments),
-            "per_case": {case["name"]: case["dice"] for case in found["cases"]},
-        }
 
     def export(self, request: ExportRequest) -> Mapping[str, Any]:
         """Write a folder that stock DeepMedic trains on; see ``Adapter.export``."""
@@ -214,8 +200,8 @@ class DeepMedicAdapter(Adapter):
             request.settings, request.options, None if model is None else model.path
         )
         config = choices.asked(self.host.config)
-        network = self._network(choices)
-        options, in_torch = choices.options, choices.engine == "torch"
+        self._check_data(choices)
+        options = choices.options
         output = absolute(options.output) or default_output(RUNS, self.host.name, mix_config)
         generates = mix_config.ratio.p > 0 or mix_config.real_in_generator_space
         held_out = self.held_out if generates else ()
@@ -232,13 +218,12 @@ class DeepMedicAdapter(Adapter):
             output=output,
             sample_source=open_sample_source(mix_config, self.host, held_out),
             regions=asked_regions(options.regions, self.host),
-            program=None if in_torch else find_program(options.deepmedic, options.deepmedic_python),
-            engine=read_settings(choices.torch, config, network) if in_torch else None,
+            program=find_program(options.deepmedic, options.deepmedic_python),
             patience=read_patience(),
         )
 
-    def _network(self, choices: DeepMedicChoices) -> ModelConfig:
-        """Return the network's configuration, checked once with all data."""
+    def _check_data(self, choices: DeepMedicChoices) -> None:
+        """Check the network's configuration, once with all data."""
         from gansynth_deepmedic.check import refuse_unusable
 
         config = self.host.config
@@ -248,14 +233,6 @@ class DeepMedicAdapter(Adapter):
                 "cases have no such maps; expected sampling by labels (typeOfSamplingForTraining). "
                 "Remove that key"
             )
-        schema = self.schema
-        if choices.model is not None:
-            network = read_model_config(choices.model)
-        else:
-            from gansynth_deepmedic.engine.network import default_model
-
-            network = default_model(max(schema.labels.values()) + 1, len(schema.channels))
-        if network.path not in self._looked:
-            refuse_unusable(self.host, None if network.path is None else network)
-            self._looked.add(network.path)
-        return network
+        if choices.model not in self._looked:
+            refuse_unusable(self.host, read_model_config(choices.model))
+            self._looked.add(choices.model)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -13,20 +12,18 @@ from typing import Any
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.prediction import Prediction
 from gansynth.hosts import record
-from gansynth.hosts.record import FILE, read_sessions, version_of
+from gansynth.hosts.record import FILE, read_sessions
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.metrics.segmentation.predictions import of_volumes
 from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import read_json
 from gansynth_deepmedic.config import DeepMedicChoices
 from gansynth_deepmedic.configs import ListedCase, TrainConfig
-from gansynth_deepmedic.engine.settings import EngineSettings
 from gansynth_deepmedic.program import DeepMedicProgram
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare
 
-COMPARED = (*record.COMPARED, "data", "engine", "session", "model", "settings", "arguments")
+COMPARED = (*record.COMPARED, "data", "session", "model", "settings", "arguments")
 OF_THE_MACHINE = ("device", "folderForOutput", "num_processes_sampling")
 """Settings that may change when a training goes on."""
 MODELS = "saved_models"  # folder in the output for DeepMedic's checkpoints
@@ -46,8 +43,7 @@ class DeepMedicJob:
     output: Path  # folder for results
     sample_source: SampleSource | None  # generator or bank; None without synthetic samples
     regions: Regions  # regions for Dice and HD95
-    program: DeepMedicProgram | None  # the real one; None for the torch engine
-    engine: EngineSettings | None  # settings of the torch engine; None for the real program
+    program: DeepMedicProgram
     patience: float  # seconds that a phase without real cases waits for a sample
 
     @property
@@ -66,15 +62,14 @@ class DeepMedicJob:
 
 
 def describe(job: DeepMedicJob) -> dict[str, Any]:
-    """Describe the data, mix and engine of one session."""
+    """Describe the data and mix of one session."""
     choices = job.choices
-    values = {**job.config.values, **choices.torch, "regions": choices.options.regions}
+    values = {**job.config.values, "regions": choices.options.regions}
     return {
         **record.describe_session(job.mix_config, job.sample_source),
         "data": str(job.config.path),
-        "engine": choices.engine,
         "session": job.config.session,
-        "model": None if choices.model is None else str(choices.model),
+        "model": str(choices.model),
         "subepochs": job.config.subepochs,
         "cases": job.share.cases,
         "segments": job.share.segments,
@@ -87,10 +82,7 @@ def describe(job: DeepMedicJob) -> dict[str, Any]:
 
 
 def versions(job: DeepMedicJob) -> dict[str, Any]:
-    """Return the versions of the engine's packages, and the commit of the checkout."""
-    if job.program is None:
-        names = {name: version_of(name) for name in ("torch", "numpy", "nibabel")}
-        return {"python": platform.python_version(), **names}
+    """Return the versions of the program's packages, and the commit of the checkout."""
     checkout = job.program.checkout
     return {**job.program.versions, "deepmedic": commit_of(checkout) or "unknown"}
 
@@ -117,7 +109,7 @@ def checkpoint_of(output: Path) -> Path | None:
     """Return DeepMedic's checkpoint of the recorded epochs for ``-load``, or None."""
     last = read_sessions(output / FILE)[-1]
     named = last.get("checkpoint")
-    if last["engine"] != "deepmedic" or last["epochs"][1] == 0 or named is None:
+    if last["epochs"][1] == 0 or named is None:
         return None
     checkpoint = output / str(named)
     if not _index(checkpoint).is_file():
@@ -145,28 +137,21 @@ def _index(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.index")
 
 
-def refuse_unmeasurable(source: DeepMedicSource, settings: Mapping[str, str]) -> None:
+def refuse_unmeasurable(source: DeepMedicSource) -> None:
     """Reject a training that would save no segmentations of validation cases."""
     config = source.config
-    if settings.get("engine") != "torch":
-        if not config.predictions or not config.values.get("saveSegmentationVal", True):
-            raise UsageFault(
-                f"{config.path}: saves no segmentations of validation cases, expected "
-                "namesForPredictionsPerCaseVal, and not saveSegmentationVal = False"
-            )
-        return
-    default = "yes" if config.values.get("saveSegmentationVal", True) else "no"
-    if settings.get("save_predictions", default) == "no":
+    if not config.predictions or not config.values.get("saveSegmentationVal", True):
         raise UsageFault(
-            f"{source.name}: no segmentations are saved, expected --set save_predictions=yes"
+            f"{config.path}: saves no segmentations of validation cases, expected "
+            "namesForPredictionsPerCaseVal, and not saveSegmentationVal = False"
         )
 
 
 def prediction_files(source: DeepMedicSource, folder: Path) -> dict[str, Prediction]:
     """Return validation case -> predicted and true label map, without unlabelled cases.
 
-    The torch engine writes them at the training's end. The real program writes them after epochs
-    with validation of whole volumes: ``numberOfEpochsBetweenFullInferenceOnValImages``.
+    DeepMedic writes them after epochs with validation of whole volumes:
+    ``numberOfEpochsBetweenFullInferenceOnValImages``.
     """
     sessions = read_sessions(folder / FILE)
     if not sessions:
@@ -174,8 +159,7 @@ def prediction_files(source: DeepMedicSource, folder: Path) -> dict[str, Predict
             f"{folder}: has no {FILE}, expected a folder that gansynth augment --target deepmedic "
             "wrote"
         )
-    torch = sessions[-1].get("engine") == "torch"
-    predicted = dict(_of_engine(folder) if torch else _of_program(source, folder))
+    predicted = dict(_of_program(source, folder))
     pairs = {}
     for case in source.held_out_ids:
         listed = source.listed(case)
@@ -193,25 +177,10 @@ def prediction_files(source: DeepMedicSource, folder: Path) -> dict[str, Predict
     return of_volumes(source, pairs, WAY_OUT)
 
 
-def _of_engine(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the first image of each case, and its segmentation by the torch engine."""
-    from gansynth_deepmedic.engine.infer import PREDICTIONS
-    from gansynth_deepmedic.engine.train import VALIDATION
-
-    cases: list[Mapping[str, Any]] = read_json(folder / VALIDATION, hint=WAY_OUT)["cases"]
-    for case in cases:
-        if "prediction" not in case:
-            raise UsageFault(
-                f"{folder}: no segmentations were saved, expected --set save_predictions=yes. Only "
-                f"the Dice of {folder / VALIDATION} is written"
-            )
-        yield os.path.realpath(case["image"]), folder / PREDICTIONS / case["prediction"]
-
-
 def _of_program(source: DeepMedicSource, folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield the first image of each case, and its segmentation, named as in ``io.py``."""
     config = source.config
-    refuse_unmeasurable(source, {"engine": "deepmedic"})
+    refuse_unmeasurable(source)
     suffix = (config.values.get(SUFFIXES) or {"segm": "Segm"})["segm"]
     home = folder / "predictions" / config.session / "predictions"
     for listed, name in zip(config.validation, config.predictions, strict=True):
@@ -220,5 +189,5 @@ def _of_program(source: DeepMedicSource, folder: Path) -> Iterator[tuple[str, Pa
 
 
 def _first(listed: ListedCase) -> str:
-    """Return the first image of a case, by which the engine names it."""
+    """Return the first image of a case, by which it is known."""
     return os.path.realpath(next(file for file in listed.channels if file is not None))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -61,8 +59,7 @@ class DeepMedicSession(HostSession[int]):
         job = self.job
         self._checkpoint = checkpoint_of(job.output) if self.first else None
         self.open()
-        ours = job.choices.engine == "torch"
-        note = job.mix_config.schedule.tuning_note(job.config.epochs, "epoch", ours=ours)
+        note = job.mix_config.schedule.tuning_note(job.config.epochs, "epoch", ours=False)
         for text in filter(None, (*job.share.notes, note)):
             self.say(text)
         ended: processes.ProcessResult | None = None
@@ -73,7 +70,7 @@ class DeepMedicSession(HostSession[int]):
             ended = self._train(self._order(cases))
         finally:
             self.close(complete=ended is not None and ended.code == 0 and self._ended)
-        processes.raise_if_failed(ended, f"{job.output / LOG}: the training ({job.choices.engine})")
+        processes.raise_if_failed(ended, f"{job.output / LOG}: the training (deepmedic)")
 
     def outcome(self) -> TrainingResult:
         """Return the outcome of a finished training, over all its sessions."""
@@ -158,13 +155,11 @@ class DeepMedicSession(HostSession[int]):
         slots, _ = write_layout(
             job.source.config, job.output, job.share, cases, job.slots, values=values
         )
-        model = () if job.program is None else ("-model", str(choices.model))
         arguments = choices.arguments
         if self._checkpoint is not None:  # in place of the user's, with what it says of the epochs
             kept = (word for word in arguments if word != "-resetopt")
             arguments = (*kept, "-load", str(self._checkpoint))
         return TrainingOrder(
-            engine=choices.engine,
             output=job.output,
             train_config=job.output / TRAIN,
             plan=self.plan,
@@ -176,9 +171,8 @@ class DeepMedicSession(HostSession[int]):
             subepochs=job.config.subepochs,
             seed=mix_config.seed,
             augment_synthetic=mix_config.augment_synthetic,
-            checkout=None if job.program is None else job.program.checkout,
-            arguments=(*model, *arguments) if job.program is not None else (),
-            options={} if job.engine is None else job.engine.to_json(),
+            checkout=job.program.checkout,
+            arguments=("-model", str(choices.model), *arguments),
         )
 
     # -- while training --------------------------------------------------------------------------
@@ -188,12 +182,7 @@ class DeepMedicSession(HostSession[int]):
         with disk_errors(output):
             (output / PROGRESS).unlink(missing_ok=True)
             write_json_atomic(output / ORDER, order.to_json())
-        if program is not None:
-            words, environ = command(program, output / ORDER), environ_of(program)
-        else:
-            module = "gansynth_deepmedic.engine.launch"
-            words = [sys.executable, "-m", module, str(output / ORDER)]
-            environ = dict(os.environ)
+        words, environ = command(program, output / ORDER), environ_of(program)
         assert self.display is not None
         with watch(output / PROGRESS, self._take, self.say):
             return processes.run(words, environ, output / LOG, show=self.display.line)

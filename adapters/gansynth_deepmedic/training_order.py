@@ -1,17 +1,15 @@
 """The order of a training process and its progress messages. Needs numpy only.
 
-Both engines get the same order: the real program in its own Python, and the torch engine. Their
-parent (``session``) owns the producer, reads the progress and writes the record.
+The program's parent (``session``) owns the producer, reads the progress and writes the record.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gansynth.core.mix_config import MixerConfig
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
@@ -20,7 +18,6 @@ from gansynth.runtime.serialise import Document
 from gansynth_deepmedic.insertion import RIM, HostCase
 from gansynth_deepmedic.subepochs import Subepochs
 
-Engine = Literal["deepmedic", "torch"]
 ORDER = "gansynth_order.json"
 PROGRESS = "gansynth_progress.jsonl"
 SLOTS = "synth"  # folder in the paths of synthetic slots; on the fly it stays empty
@@ -30,7 +27,6 @@ SLOTS = "synth"  # folder in the paths of synthetic slots; on the fly it stays e
 class TrainingOrder(Document, whole=True):
     """One training, or its remaining epochs."""
 
-    engine: Engine  # engine of the process
     output: Path  # folder of the results; ``PROGRESS`` is written there
     # the configuration, whose lists have real cases in the order of ``cases``, then slots
     train_config: Path
@@ -39,7 +35,7 @@ class TrainingOrder(Document, whole=True):
     count: int  # cases that a subepoch loads
     # paths of the first channel of each slot in the list file; one for each possible synthetic case
     slots: tuple[str, ...] = ()
-    model_config: Path | None = None  # the network's configuration; None for the torch engine's own
+    model_config: Path | None = None  # the network's configuration
     done: int = 0  # epochs of earlier sessions
     subepochs: int = 1  # of an epoch
     seed: int = 0  # seed of sampling and augmentation of segments
@@ -47,8 +43,6 @@ class TrainingOrder(Document, whole=True):
     augment_synthetic: bool = True  # whether synthetic cases are augmented as real ones are
     checkout: Path | None = None  # folder of the user's DeepMedic
     arguments: tuple[str, ...] = ()  # for its command line, beside ``-train``
-    # of the torch engine: see ``engine.settings``
-    options: Mapping[str, Any] = field(default_factory=dict)
 
     def made(self) -> Subepochs:
         """The cases of every subepoch."""

@@ -31,6 +31,7 @@ from gansynth.hosts.training_data import TrainingData
 from gansynth.runtime import processes
 from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.run_source import open_source
+from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.banks import write_bank
 from tests.deepmedic_sets import toy_deepmedic
 from tests.yolo_sets import toy_yolo
@@ -38,6 +39,7 @@ from tests.yolo_sets import toy_yolo
 HOSTS = ("nnunet", "deepmedic", "segmenter", "yolo")
 COMMANDED = (*HOSTS[:3], pytest.param("yolo", marks=pytest.mark.extra("yolo")))
 """The same, where the command itself checks the host, and a detector must be there."""
+run_process = processes.run  # before a test replaces it
 MARK = 100.0
 """What voxels of marked samples have at least; no real case has it."""
 
@@ -207,8 +209,10 @@ def lit(image: Any) -> bool:
     return bool(image.max() >= MARK)
 
 
-def in_process(words: Sequence[str], environ: Mapping[str, str], log: Path, **_: Any) -> Any:
-    """Stands in for ``processes.run``: a child's ``main`` in this process."""
+def in_process(words: Sequence[str], environ: Mapping[str, str], log: Path, **more: Any) -> Any:
+    """Stands in for ``processes.run``: a child's ``main`` in this process, if it is a module."""
+    if words[1] != "-m":
+        return run_process(words, environ, log, **more)
     said = io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
@@ -326,29 +330,24 @@ class NnunetKit(Kit):
 
 
 class DeepMedicKit(Kit):
-    """The torch engine trains."""
+    """A small program of our own trains as DeepMedic does."""
 
     host = "deepmedic"
     ahead = 4
 
     def prepare(self) -> None:
-        self.home = self.data.folder
+        self.home, self.checkout = self.data.folder, self.folder / "checkout"
+        write_fake(self.checkout)
         self.request = SourceRequest("deepmedic", str(self.data.train), read={"size": "16"})
 
     @property
     def to(self) -> tuple[str, ...]:
-        return "--engine", "torch", "-o", str(self.output)
+        program = ("--deepmedic", self.checkout, "--deepmedic-python", self.checkout / "python")
+        return (*map(str, program), "--model", str(self.data.model), "-o", str(self.output))
 
     def lasting(self, epochs: int = 2) -> tuple[str, ...]:
-        short = (
-            f"epochs={epochs}",
-            "subepochs=2",
-            "cases=4",
-            "segments=8",
-            "batch=4",
-            "device=cpu",
-        )
-        return tuple(f"--set={one}" for one in (*short, f"model={self.data.model}"))
+        short = (f"epochs={epochs}", "subepochs=2", "cases=4", "segments=8", "batch=4")
+        return tuple(f"--set={one}" for one in short)
 
     def elsewhere(self) -> tuple[tuple[str, ...], list[str]]:
         values = {"sessionName": "other"}
@@ -369,9 +368,15 @@ class DeepMedicKit(Kit):
             yield [lit(subepochs.load(slot, volume).image) for slot in subepochs.order(number)]
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
-        from gansynth_deepmedic.training_order import ProgressWriter
+        from gansynth.hosts.session import HostSession
 
-        stop_after_first(patch, ProgressWriter, "tell")
+        pause = HostSession.pause
+
+        def pausing(session: Any) -> None:
+            pause(session)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        patch.setattr(HostSession, "pause", pausing)
 
     def renamed(self, folder: Path) -> Kit:
         shutil.copytree(self.home, folder)
@@ -402,17 +407,6 @@ class SegmenterKit(DeepMedicKit):
         data = TrainingData(source, source.space, plan, steps=count, batch_size=3)
         for step in range(count):
             yield [lit(data[3 * step + number]["image"]) for number in range(3)]
-
-    def cut(self, patch: pytest.MonkeyPatch) -> None:
-        from gansynth.hosts.session import HostSession
-
-        pause = HostSession.pause
-
-        def pausing(session: Any) -> None:
-            pause(session)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        patch.setattr(HostSession, "pause", pausing)
 
 
 class NoDetector:

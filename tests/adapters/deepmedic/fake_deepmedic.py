@@ -7,7 +7,11 @@ ended, all as the real program does. ``FAIL`` in its configuration makes it fail
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
+
+from gansynth_deepmedic.program import PACKAGES
 
 IO = """
 def load_volume(filepath):
@@ -287,7 +291,15 @@ if __name__ == "__main__":
     print("Finished.")
 """
 
+PYTHON = f"""#!/bin/sh
+case "$1" in
+-c) echo "python 3.11.0"; echo 'found {json.dumps(dict.fromkeys(PACKAGES, "3.11-fake"))}';;
+*) exec {sys.executable} "$@";;
+esac
+"""
+"""A Python that says that it has everything."""
 FILES = {
+    "python": PYTHON,
     "deepMedicRun": SCRIPT,
     "deepmedic/dataManagement/io.py": IO,
     "deepmedic/dataManagement/sampling.py": SAMPLING,
@@ -306,4 +318,5 @@ def write_fake(folder: Path) -> Path:
             (path.parent / "__init__.py").touch()
         path.write_text(text.lstrip("\n"))
     (folder / "deepmedic" / "__init__.py").touch()
+    (folder / "python").chmod(0o755)
     return folder

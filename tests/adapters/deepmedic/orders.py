@@ -106,7 +106,6 @@ def training(
         parts = (bank, Ratio.parse(ratio))
         more["plan"] = MixerConfig[int](*parts, seed=7, stream=(0,), log=log, patience=1.0)
     fields: dict[str, Any] = {
-        "engine": "deepmedic",
         "output": folder / "out",
         "train_config": toy.train,
         "model_config": toy.model,

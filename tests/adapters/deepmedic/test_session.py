@@ -61,7 +61,7 @@ def train(crop_bank, shared_deepmedic, tmp_path) -> Train:
     def run(
         settings: dict[str, str] | None = None, output: str = "out", **changes: Any
     ) -> TrainingResult:
-        small = {"engine": "deepmedic", "epochs": "2", "subepochs": "2"}
+        small = {"deepmedic": "dm", "epochs": "2", "subepochs": "2"}
         asked = {**small, "output": str(tmp_path / output), **(settings or {})}
         bank = tmp_path / "bank"
         bank = bank if bank.exists() else crop_bank()
@@ -120,7 +120,7 @@ def test_the_process_is_told_what_was_asked(train, stub, shared_deepmedic, tmp_p
     asked = SampleRequest(seed=7)
     train(settings={"cases": "3", "processes": "2"}, samples=asked, augment_synthetic=False)
     order = TrainingOrder.read(tmp_path / "out" / ORDER)
-    assert (order.engine, order.count, order.subepochs, order.seed) == ("deepmedic", 3, 2, 7)
+    assert (order.count, order.subepochs, order.seed) == (3, 2, 7)
     assert not order.augment_synthetic
     assert len(order.slots) == 2
     assert order.arguments[:2] == ("-model", str(shared_deepmedic.model))
@@ -135,7 +135,7 @@ def test_without_augmentation_the_configuration_has_none(stub, tmp_path):
     values = {"augm_img_prms_tr": affine, "augm_sample_prms_tr": reflect}
     toy = toy_deepmedic(tmp_path / "augmented", train=1, val=0, values=values)
     for usual, output in ((True, "with"), (False, "without")):
-        settings = {"engine": "deepmedic", "output": str(tmp_path / output), "cases": "1"}
+        settings = {"deepmedic": "dm", "output": str(tmp_path / output), "cases": "1"}
         mix_config = MixConfig(None, Ratio(1, 0), usual_augmentation=usual)
         adapter_of(toy).start(TrainingRequest(mix_config, settings, ["-model", str(toy.model)]))
         written = dict(ConfigFile.read(tmp_path / output / "train.cfg").values)
@@ -224,11 +224,10 @@ def test_another_training_or_checkpoint_is_not_gone_on_with(failed, train, share
     for file in (failed / "saved_models").rglob("*.away"):
         file.rename(file.with_suffix(".index"))
     train()
-    small = {"engine": "deepmedic", "epochs": "2", "subepochs": "2"}
+    small = {"deepmedic": "dm", "epochs": "2", "subepochs": "2"}
     small |= {"model": str(shared_deepmedic.model), "output": str(failed)}
     for settings, says in (
         ({"epochs": "9"}, "numberOfEpochs 2, not 9"),
-        ({"engine": "torch"}, "engine deepmedic, not torch"),
         ({"subepochs": "5"}, "numberOfSubepochs 2, not 5"),
     ):
         with pytest.raises(UsageFault, match=says):

@@ -223,7 +223,6 @@ def order_of(folder: Path, **more: Any) -> TrainingOrder:
         patience=2.5,
     )
     wanted: dict[str, Any] = {
-        "engine": "deepmedic",
         "output": folder,
         "train_config": folder / "train.cfg",
         "plan": plan,
@@ -276,13 +275,8 @@ def test_paths_are_absolute_in_json(monkeypatch, tmp_path):
     assert found == [str(tmp_path / name) for name in ("bank", "log", "clock")]
 
 
-TORCH: dict[str, Any] = {"engine": "torch", "model_config": None, "checkout": None}
-TORCH |= {"slots": (), "arguments": (), "options": {}}
-
-
-@pytest.mark.parametrize("more", [{}, TORCH], ids=["deepmedic", "torch"])
-def test_an_order_comes_back_from_its_file(tmp_path, more):
-    order = order_of(tmp_path, **more)
+def test_an_order_comes_back_from_its_file(tmp_path):
+    order = order_of(tmp_path)
     (tmp_path / ORDER).write_text(json.dumps(order.to_json()))
     again = TrainingOrder.read(tmp_path / ORDER)
     assert replace(again, plan=plain(again.plan)) == replace(order, plan=plain(order.plan))
@@ -309,11 +303,10 @@ def damaged(change: Callable[[dict[str, Any]], object]) -> Callable[[TrainingOrd
         (damaged(lambda doc: doc.update(cases=["a"])), "TypeError"),
         (damaged(lambda doc: doc["cases"][0].update(units=[1])), "TypeError"),
         (damaged(lambda doc: doc.update(count="6")), "count: '6', expected int"),
-        (damaged(lambda doc: doc.update(engine="yolo")), "engine: 'yolo'"),
         (lambda order: "", ".*start anew"),
         (lambda order: "[]", ".*start anew"),
     ],
-    ids=range(10),
+    ids=range(9),
 )
 def test_a_damaged_order_is_named_once(tmp_path, text, words):
     path = tmp_path / ORDER
