@@ -97,12 +97,13 @@ def mix_segments(
         )
     edge = segment - receptive + 1 + 2 * segment_margin(receptive, factors)
     space = training_space(source, (edge, edge, edge))
+    subjects: Any = {case: source.header(case).subject for case in source.train_ids}
     mixture = make_mix_setup(
         bank,
         ratio,
         schedule=schedule,
         batches=steps,
-        subjects={case: source.header(case).subject for case in source.train_ids},
+        subjects=subjects,
         held_out=() if bank is None else case_records(source, source.held_out_ids),
         seed=seed,
         rank=0,

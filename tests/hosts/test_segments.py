@@ -16,7 +16,7 @@ from gansynth.hosts.segments import segment_margin, segment_parts
 from gansynth.hosts.training_data import CentredCrops
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.testing import ToySource
-from tests.banks import write_bank
+from tests.banks import Pairs, write_bank
 
 SIDE = 60
 SMALL: dict[str, Any] = {"segment": 9, "receptive": 5, "batch_size": 6, "steps": 4}
@@ -30,7 +30,7 @@ def source():
 @pytest.fixture
 def bank(source, tmp_path) -> Path:
     """Samples of 57 voxels an axis: parts of real cases, marked by whole numbers."""
-    pairs = []
+    pairs: Pairs = []
     for case in map(source.load, source.train_ids[:6]):
         inner = (slice(2, 59),) * 3
         image, labels = np.round(case.image[(slice(None), *inner)]), case.labels[inner]
