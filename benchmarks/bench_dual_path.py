@@ -181,6 +181,8 @@ def train(args: argparse.Namespace) -> list[dict[str, Any]]:
         for held in (case for case in cases if case.name in (args.held_out or names)):
             config, model = _configurations(args.output, cases, held, args.steps)
             for side, output in _runs(args, held, seed, config, model).items():
+                if not (output / RESULT[side]).is_file():
+                    continue
                 found = json.loads((output / RESULT[side]).read_text("utf-8"))
                 scores = found["mean"] if side == "engine" else found["dice"]
                 dice = {region: scores[region] for region in REGIONS}
@@ -213,7 +215,7 @@ def _runs(
     outputs = {}
     for side, words in own.items():
         outputs[side] = output = args.output / side / f"{held.name}-{seed}"
-        if not (output / RESULT[side]).is_file():
+        if not (args.finished or (output / RESULT[side]).is_file()):
             line = [sys.executable, "-m", "gansynth_cli", *common, *words, "-o", str(output)]
             subprocess.run(line, check=True, env={**environment[side], "OMP_NUM_THREADS": "1"})
     return outputs
@@ -275,28 +277,33 @@ def _configurations(
 
 
 def compared(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Segmenter minus engine, by region."""
+    """Segmenter minus engine, by region: mean over held-out cases, interval over seeds.
+
+    The deviation over seeds is pooled over cases and sides. Other cases may differ otherwise.
+    """
     from scipy.stats import t
 
     found = {}
     for region in REGIONS:
         dice: dict[tuple[str, str], list[float]] = {}
         for row in rows:
-            dice.setdefault((row["side"], row["held_out"]), []).append(row["dice"][region])
-        cases = sorted({case for _, case in dice})
-        sides = {
-            side: np.array([np.mean(dice[side, case]) for case in cases])
+            dice.setdefault((row["held_out"], row["side"]), []).append(row["dice"][region])
+        cases = sorted({case for case, _ in dice})
+        means = {
+            side: float(np.mean([np.mean(dice[case, side]) for case in cases]))
             for side in ("engine", "segmenter")
         }
-        gap = sides["segmenter"] - sides["engine"]
-        half = t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap))
-        of_seeds = [np.std(each, ddof=1) for each in dice.values() if len(each) > 1]
+        freedom = len(rows) - len(dice)
+        squares = sum(((np.array(each) - np.mean(each)) ** 2).sum() for each in dice.values())
+        deviation = float(np.sqrt(squares / freedom))
+        error = deviation * np.sqrt(sum(1 / len(each) for each in dice.values())) / len(cases)
+        gap, half = means["segmenter"] - means["engine"], t.ppf(0.975, freedom) * error
         found[region] = {
-            **{side: float(values.mean()) for side, values in sides.items()},
-            "difference": float(gap.mean()),
-            "low": float(gap.mean() - half),
-            "high": float(gap.mean() + half),
-            "sd_over_seeds": float(np.mean(of_seeds)) if of_seeds else None,
+            **means,
+            "difference": gap,
+            "low": float(gap - half),
+            "high": float(gap + half),
+            "sd_over_seeds": deviation,
         }
     return found
 
@@ -310,6 +317,7 @@ def main() -> None:
     parser.add_argument("--held-out", nargs="*", help="cases to hold out; all if not given")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--finished", action="store_true", help="train nothing more")
     parser.add_argument("-o", dest="output", type=Path, default=Path("runs/dual_path"))
     args = parser.parse_args()
     if args.engine is None:
