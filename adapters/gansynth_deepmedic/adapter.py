@@ -21,6 +21,7 @@ from gansynth.core.source import CaseSource
 from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.record import FILE, default_output, read_sessions, training_folder
 from gansynth.hosts.session import CachedResult, training_in
+from gansynth.metrics.segmentation.results import FILE as METRICS
 from gansynth.metrics.segmentation.results import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
@@ -31,17 +32,16 @@ from gansynth_deepmedic.config import (
     absolute,
     engine_of,
 )
-from gansynth_deepmedic.configs import ModelConfig, read_model_config
-from gansynth_deepmedic.engine.settings import read_settings
+from gansynth_deepmedic.configs import read_model_config
+from gansynth_deepmedic.engine import session as torch_engine
 from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
 from gansynth_deepmedic.program import find_program
 from gansynth_deepmedic.record import (
     COMPARED,
+    WAY_OUT,
     DeepMedicJob,
-    describe,
     prediction_files,
     refuse_unmeasurable,
-    versions,
 )
 from gansynth_deepmedic.session import DeepMedicSession
 from gansynth_deepmedic.source import DeepMedicSource
@@ -112,7 +112,7 @@ class DeepMedicAdapter(Adapter):
         job = self._job(request)
         share = job.share
         each = share.segments // share.cases
-        cases: dict[str, Any] = {"all": share.cases, "synthetic_at_most": job.slots}
+        cases: dict[str, Any] = {"all": share.cases, "synthetic_at_most": job.most_synthetic}
         segments: dict[str, Any] = {"all": share.segments, "of_each_case": each}
         if share.real is not None and share.synthetic is not None:
             cases = {"real": share.real, "synthetic": share.synthetic}
@@ -126,7 +126,7 @@ class DeepMedicAdapter(Adapter):
             "segments_per_subepoch": segments,
             "said": list(share.notes),
             "real_in_generator_space": request.mix_config.real_in_generator_space,
-            "versions": versions(job),
+            "versions": job.versions(),
         }
 
     @classmethod
@@ -151,7 +151,9 @@ class DeepMedicAdapter(Adapter):
         self.validate()
         job = self._checked_job(request)
         with training_in(lambda: self.training_folder(request)) as folder:
-            session = DeepMedicSession(job, request.reporter)
+            session = (DeepMedicSession if job.engine is None else torch_engine.TorchSession)(
+                job, request.reporter
+            )
             if not folder.finished:
                 session.run()
             return session.outcome()
@@ -159,26 +161,35 @@ class DeepMedicAdapter(Adapter):
     def training_folder(self, request: TrainingRequest) -> TrainingFolder:
         """Look into the output folder; see ``Adapter.training_folder``."""
         job = self._job(request)
-        described = (job.output, describe(job), COMPARED)
+        described = (job.output, job.describe(), COMPARED)
         return training_folder(*described, total=job.config.epochs)
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Reject a training that saves no segmentations; see ``Adapter.check_judged``."""
-        refuse_unmeasurable(self.host, settings)
+        if settings.get("engine") == "torch":
+            torch_engine.refuse_unmeasurable(self.host, settings)
+        else:
+            refuse_unmeasurable(self.host)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return the label maps of the held-out cases; see ``Adapter.judged``."""
-        return prediction_files(self.host, folder)
+        files = torch_engine.prediction_files if torch_engine.trained(folder) else prediction_files
+        return files(self.host, folder)
 
     @classmethod
     def scores(cls, folder: Path) -> dict[str, Any]:
-        """Return steps of the torch engine's training, and the Dice of every case."""
-        sessions, found = read_sessions(folder / FILE), read_json(folder / "validation.json")
+        """Return the steps of a training, and the Dice of every case."""
+        sessions = read_sessions(folder / FILE)
         trained = [k for session in sessions for k in session["per_subepoch"] if k["trained"]]
         segments = (k["segments_real"] + k["segments_synthetic"] for k in trained)
+        if torch_engine.trained(folder):
+            per_case = torch_engine.dice_of_cases(folder)
+        else:
+            measured = read_json(folder / METRICS, hint=WAY_OUT)["per_case"]
+            per_case = {case: scores["dice"] for case, scores in measured.items()}
         return {
             "steps": sum(count // sessions[-1]["batch"] for count in segments),
-            "per_case": {case["name"]: case["dice"] for case in found["cases"]},
+            "per_case": per_case,
         }
 
     def export(self, request: ExportRequest) -> Mapping[str, Any]:
@@ -208,17 +219,14 @@ class DeepMedicAdapter(Adapter):
         return job
 
     def _new_job(self, request: TrainingRequest) -> DeepMedicJob:
-        mix_config = request.mix_config
-        model = self.host.model
+        mix_config, model = request.mix_config, self.host.model
         choices = DeepMedicChoices.read(
             request.settings, request.options, None if model is None else model.path
         )
         config = choices.asked(self.host.config)
-        network = self._network(choices)
         options, in_torch = choices.options, choices.engine == "torch"
-        output = absolute(options.output) or default_output(RUNS, self.host.name, mix_config)
+        self._check_data(choices, torch=in_torch, draws=mix_config.ratio.p > 0)
         generates = mix_config.ratio.p > 0 or mix_config.real_in_generator_space
-        held_out = self.held_out if generates else ()
         return DeepMedicJob(
             mix_config=mix_config,
             choices=choices,
@@ -229,16 +237,18 @@ class DeepMedicAdapter(Adapter):
                 real=len(self.source.train_ids),
                 constant=mix_config.schedule.kind == "constant",
             ),
-            output=output,
-            sample_source=open_sample_source(mix_config, self.host, held_out),
+            output=absolute(options.output) or default_output(RUNS, self.host.name, mix_config),
+            sample_source=open_sample_source(
+                mix_config, self.host, self.held_out if generates else ()
+            ),
             regions=asked_regions(options.regions, self.host),
             program=None if in_torch else find_program(options.deepmedic, options.deepmedic_python),
-            engine=read_settings(choices.torch, config, network) if in_torch else None,
+            engine=torch_engine.settings_of(choices, config, self.schema) if in_torch else None,
             patience=read_patience(),
         )
 
-    def _network(self, choices: DeepMedicChoices) -> ModelConfig:
-        """Return the network's configuration, checked once with all data."""
+    def _check_data(self, choices: DeepMedicChoices, *, torch: bool, draws: bool) -> None:
+        """Reject configurations that no sample fits, and check the network once with all data."""
         from gansynth_deepmedic.check import refuse_unusable
 
         config = self.host.config
@@ -248,14 +258,13 @@ class DeepMedicAdapter(Adapter):
                 "cases have no such maps; expected sampling by labels (typeOfSamplingForTraining). "
                 "Remove that key"
             )
-        schema = self.schema
-        if choices.model is not None:
-            network = read_model_config(choices.model)
-        else:
-            from gansynth_deepmedic.engine.network import default_model
-
-            network = default_model(max(schema.labels.values()) + 1, len(schema.channels))
-        if network.path not in self._looked:
-            refuse_unusable(self.host, None if network.path is None else network)
-            self._looked.add(network.path)
-        return network
+        if draws and not torch and any(config.normalised):
+            raise DataFault(
+                f"{config.path}: norm_zscore_prms is set, so DeepMedic normalises each case within "
+                "its region of interest, which is the sample of a synthetic case. Expected images "
+                "that are normalised already; remove that key"
+            )
+        if choices.model not in self._looked:
+            network = None if choices.model is None else read_model_config(choices.model)
+            refuse_unusable(self.host, network)
+            self._looked.add(choices.model)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,8 @@ from gansynth.runtime.options import Needs, read_settings, refuse_unaugmented
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.engine.settings import TorchSettings
 from gansynth_deepmedic.program import CHECKOUT, ProgramSettings
-from gansynth_deepmedic.training_order import Engine
+
+Engine = Literal["deepmedic", "torch"]
 
 
 class DeepMedicSettings(ProgramSettings, TorchSettings):

@@ -31,6 +31,7 @@ from gansynth.hosts.training_data import TrainingData
 from gansynth.runtime import processes
 from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.run_source import open_source
+from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.banks import write_bank
 from tests.deepmedic_sets import toy_deepmedic
 from tests.yolo_sets import toy_yolo
@@ -81,6 +82,11 @@ class Kit:
     def prepare(self) -> None:
         """Set what else a kit has."""
         raise NotImplementedError
+
+    @property
+    def program(self) -> dict[str, str]:
+        """Settings that name the host's own program, if it needs any."""
+        return {}
 
     def lasting(self, epochs: int = 2) -> tuple[str, ...]:
         """Settings of a training of so many short epochs."""
@@ -234,10 +240,22 @@ def stop_after_first(patch: pytest.MonkeyPatch, kind: type, name: str) -> None:
 
     def stopping(self: Any, *told: Any, **more: Any) -> None:
         call(self, *told, **more)
-        if name != "tell" or "epoch" in more:
-            raise SystemExit(143)
+        raise SystemExit(143)
 
     patch.setattr(kind, name, stopping)
+
+
+def stop_at_pause(patch: pytest.MonkeyPatch) -> None:
+    """Ask this process to stop once a session records a checkpoint."""
+    from gansynth.hosts.session import HostSession
+
+    pause = HostSession.pause
+
+    def pausing(session: Any) -> None:
+        pause(session)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    patch.setattr(HostSession, "pause", pausing)
 
 
 class NnunetKit(Kit):
@@ -326,7 +344,7 @@ class NnunetKit(Kit):
 
 
 class DeepMedicKit(Kit):
-    """The torch engine trains."""
+    """A small program in DeepMedic's place trains, in a process of its own."""
 
     host = "deepmedic"
     ahead = 4
@@ -334,10 +352,18 @@ class DeepMedicKit(Kit):
     def prepare(self) -> None:
         self.home = self.data.folder
         self.request = SourceRequest("deepmedic", str(self.data.train), read={"size": "16"})
+        self.checkout = write_fake(self.folder / "fake")
+
+    @property
+    def program(self) -> dict[str, str]:
+        """Settings that name the program."""
+        python = str(self.checkout / "python")
+        return {"deepmedic": str(self.checkout), "deepmedic_python": python}
 
     @property
     def to(self) -> tuple[str, ...]:
-        return "--engine", "torch", "-o", str(self.output)
+        words = (f"--set={key}={value}" for key, value in self.program.items())
+        return *words, "-o", str(self.output)
 
     def lasting(self, epochs: int = 2) -> tuple[str, ...]:
         short = (
@@ -346,7 +372,6 @@ class DeepMedicKit(Kit):
             "cases=4",
             "segments=8",
             "batch=4",
-            "device=cpu",
         )
         return tuple(f"--set={one}" for one in (*short, f"model={self.data.model}"))
 
@@ -358,20 +383,18 @@ class DeepMedicKit(Kit):
 
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         from gansynth.hosts.epoch_plan import count_places
-        from gansynth_deepmedic.insertion import RIM
-        from gansynth_deepmedic.layout import volume
+        from gansynth_deepmedic.layout import read_host
         from gansynth_deepmedic.subepochs import Subepochs
 
         adapter: Any = self.adapter()
         cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
-        subepochs = Subepochs(plan, cases, count_places(plan.ratio, len(cases)), RIM)
+        subepochs = Subepochs(plan, cases, count_places(plan.ratio, len(cases)))
         for number in range(count):
-            yield [lit(subepochs.load(slot, volume).image) for slot in subepochs.order(number)]
+            yield [lit(subepochs.load(slot, read_host).image) for slot in subepochs.order(number)]
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
-        from gansynth_deepmedic.training_order import ProgressWriter
-
-        stop_after_first(patch, ProgressWriter, "tell")
+        patch.setenv("FAKE", "slow")
+        stop_at_pause(patch)
 
     def renamed(self, folder: Path) -> Kit:
         shutil.copytree(self.home, folder)
@@ -390,6 +413,10 @@ class SegmenterKit(DeepMedicKit):
     same = ("channels", "labels")
 
     @property
+    def program(self) -> dict[str, str]:
+        return {}
+
+    @property
     def to(self) -> tuple[str, ...]:
         return "-o", str(self.output)
 
@@ -404,15 +431,7 @@ class SegmenterKit(DeepMedicKit):
             yield [lit(data[3 * step + number]["image"]) for number in range(3)]
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
-        from gansynth.hosts.session import HostSession
-
-        pause = HostSession.pause
-
-        def pausing(session: Any) -> None:
-            pause(session)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        patch.setattr(HostSession, "pause", pausing)
+        stop_at_pause(patch)
 
 
 class NoDetector:

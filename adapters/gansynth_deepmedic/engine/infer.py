@@ -28,8 +28,8 @@ from gansynth_deepmedic.engine.geometry import (
     tiles,
 )
 from gansynth_deepmedic.engine.network import DualPath
+from gansynth_deepmedic.engine.subepochs import Read, read_case
 from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase
-from gansynth_deepmedic.subepochs import Read, read_case
 
 PREDICTIONS = "predictions"
 RULE = (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gansynth.runtime.child import entry, limit_threads
 from gansynth.runtime.errors import UsageFault
-from gansynth_deepmedic.training_order import TrainingOrder
+from gansynth_deepmedic.engine.order import TrainingOrder
 
 
 def _say(text: str) -> None:

@@ -17,9 +17,9 @@ from gansynth_deepmedic.engine.cutting import SegmentCutter, read_volume
 from gansynth_deepmedic.engine.geometry import SegmentGeometry
 from gansynth_deepmedic.engine.infer import Predictor, host_case, read_held
 from gansynth_deepmedic.engine.network import DualPath
+from gansynth_deepmedic.engine.order import ORDER, TrainingOrder
 from gansynth_deepmedic.engine.segmenter import load_network
 from gansynth_deepmedic.engine.train import TrainingTask
-from gansynth_deepmedic.training_order import ORDER, TrainingOrder
 
 
 def predict(

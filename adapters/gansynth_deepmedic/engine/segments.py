@@ -21,8 +21,8 @@ from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.engine.augment import SegmentAugmentation
 from gansynth_deepmedic.engine.cutting import CentreSampling, IntArray, SegmentCutter, Segments, cut
 from gansynth_deepmedic.engine.geometry import SegmentGeometry
+from gansynth_deepmedic.engine.subepochs import Read, SegmentJob, SubepochCase, Subepochs
 from gansynth_deepmedic.insertion import OUTSIDE, HostCase
-from gansynth_deepmedic.subepochs import Read, SegmentJob, SubepochCase, Subepochs
 
 _SHARE, _SHUFFLE, _CUT = 30, 31, 32
 logger = logging.getLogger("gansynth")

@@ -46,6 +46,7 @@ from gansynth_deepmedic.engine.infer import (
 )
 from gansynth_deepmedic.engine.network import default_model
 from gansynth_deepmedic.engine.optimiser import loss_of
+from gansynth_deepmedic.engine.order import PROGRESS, ProgressWriter, TrainingOrder
 from gansynth_deepmedic.engine.segmenter import (
     CHECKPOINTS,
     NETWORK,
@@ -55,9 +56,8 @@ from gansynth_deepmedic.engine.segmenter import (
 )
 from gansynth_deepmedic.engine.segments import DeepMedicSegments, SubepochSegments
 from gansynth_deepmedic.engine.settings import EngineSettings
+from gansynth_deepmedic.engine.subepochs import Subepochs
 from gansynth_deepmedic.insertion import MISSING, HostCase
-from gansynth_deepmedic.subepochs import Subepochs
-from gansynth_deepmedic.training_order import PROGRESS, ProgressWriter, TrainingOrder
 
 VALIDATION = "validation.json"
 _HELD = 1  # seed component of validation segments

@@ -14,9 +14,9 @@ from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth_deepmedic.configs import read_model_config, read_train_config
 from gansynth_deepmedic.engine.infer import host_case
+from gansynth_deepmedic.engine.order import ORDER, PROGRESS, TrainingOrder
 from gansynth_deepmedic.engine.settings import read_settings
 from gansynth_deepmedic.engine.train import TorchTraining, TrainingTask
-from gansynth_deepmedic.training_order import ORDER, PROGRESS, TrainingOrder
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
 

@@ -23,12 +23,12 @@ from gansynth.testing import check_adapter
 from gansynth_deepmedic import guards
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.config import RUNS, DeepMedicChoices
-from gansynth_deepmedic.engine.volumes import RandomAffine
 from gansynth_deepmedic.guards import sample_bytes
+from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
 NOISE = Capabilities(frozenset(), "both").to_json()
-TORCH = {"engine": "torch"}
+SCORES = {"apply_to_all_channels": True, "apply_per_channel": None}
 MAPS = "weightedMapsForSamplingEachCategoryTrain"
 
 
@@ -41,19 +41,30 @@ def adapter(shared_deepmedic) -> DeepMedicAdapter:
     return adapter_of(shared_deepmedic)
 
 
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> dict[str, str]:
+    """Settings that name a program in DeepMedic's place."""
+    checkout = write_fake(tmp_path_factory.mktemp("fake") / "checkout")
+    return {"deepmedic": str(checkout), "deepmedic_python": str(checkout / "python")}
+
+
 @pytest.fixture
-def augment(refuse, shared_deepmedic, crop_run, tmp_path):
-    """A dry run that must be refused: ``augment("--set", "epochs=0", code=2, says=["epochs"])``.
+def settings(program, shared_deepmedic) -> dict[str, str]:
+    """Those of a training by it."""
+    return {**program, "model": str(shared_deepmedic.model)}
 
-    It is of the torch engine unless something says what trains.
-    """
 
-    def run(*more, code, says, data=shared_deepmedic, run=crop_run, engine=True, ratio="1:1"):
-        own = ("--engine", "torch", "--set", f"model={data.model}") if engine else ()
-        named = () if run is None else ("--generator", run)
+@pytest.fixture
+def augment(refuse, program, shared_deepmedic, crop_run, tmp_path):
+    """A dry run that must be refused: ``augment("--set", "epochs=0", code=2, says=["epochs"])``."""
+
+    def run(*more, code, says, data=shared_deepmedic, run=crop_run, named=True, ratio="1:1"):
+        settings = {**program, "model": data.model} if named else {}
+        origin = () if run is None else ("--generator", run)
         refuse(
-            *("augment", "--target", "deepmedic", "--data", f"deepmedic:{data.train}", *named),
-            *(*own, "--device", "cpu", "--ratio", ratio, "--dry-run", "-o", tmp_path / "o", *more),
+            *("augment", "--target", "deepmedic", "--data", f"deepmedic:{data.train}", *origin),
+            *(f"--set={key}={value}" for key, value in settings.items()),
+            *("--device", "cpu", "--ratio", ratio, "--dry-run", "-o", tmp_path / "o", *more),
             code=code,
             says=says,
         )
@@ -67,16 +78,13 @@ def test_it_keeps_the_contract_of_adapters(adapter, tmp_path):
     assert {check.verdict for check in report.checks} == {"passed"}, report.failed
 
 
-def test_room_for_a_sample_is_reckoned_by_crop_or_by_the_largest_case(adapter, crop_run, tmp_path):
+def test_room_for_a_sample_is_reckoned_by_crop_or_by_the_largest_case(adapter, crop_run):
     source = adapter.host
     manifest = json.loads((crop_run / "manifest.json").read_text())
     assert sample_bytes(manifest, source) == 16**3 * (2 * 2 + 2) + 4096
     whole = {**manifest, "space": {**manifest["space"], "grid": "native", "size": []}}
     largest = max(np.prod(source.header(case).shape) for case in source.train_ids)
     assert sample_bytes(whole, source) == largest * (2 * 2 + 2) + 4096
-    scores = {"norm_zscore_prms": {"apply_to_all_channels": True, "apply_per_channel": None}}
-    raw = adapter_of(toy_deepmedic(tmp_path, train=1, val=0, values=scores))
-    assert sample_bytes(manifest, raw.host) == 16**3 * (4 * 2 + 2) + 4096
 
 
 @pytest.mark.parametrize(
@@ -84,10 +92,7 @@ def test_room_for_a_sample_is_reckoned_by_crop_or_by_the_largest_case(adapter, c
     [
         (["--set", "epochs=0"], ["--set epochs=0", "greater than or equal to 1"]),
         (["--set", "epoch=3"], ["--set epoch", "Did you mean 'epochs'?"]),
-        (["--set", "device=tpu"], ["--set device=tpu", "cuda"]),
-        (["--set", "engine=deepmedic"], ["--engine torch and --set engine=deepmedic"]),
-        (["--deepmedic", "."], ["--deepmedic .: has no effect without engine=deepmedic"]),
-        (["--", "-dev", "cpu"], ["-- -dev", "--engine torch has no command line"]),
+        (["--", "-dev", "gpu"], ["-- -dev gpu", "cuda"]),
         (["--fold", "all"], ["--fold all", "expected fold 0"]),
         (["--boxes", "training"], ["--boxes training", "labels"]),
         (["--edit", "nowhere"], ["edit 'nowhere' is unknown"]),
@@ -101,13 +106,12 @@ def test_what_cannot_be_is_refused(augment, more, says):
 
 def test_what_trains_has_to_be_said(augment, refuse, shared_deepmedic, tmp_path, monkeypatch):
     data = ("--data", f"deepmedic:{shared_deepmedic.train}", "--ratio", "1:0")
-    says = ["-o DIR", "--deepmedic CHECKOUT", "--engine torch"]
-    refuse("augment", "--target", "deepmedic", *data, code=2, says=says)
-    augment("--", "-dev", "cpu", engine=False, code=2, says=["-- -dev", "GANSYNTH_DEEPMEDIC"])
+    refuse("augment", "--target", "deepmedic", *data, code=2, says=["-o DIR", "--deepmedic"])
+    augment("--", "-dev", "cpu", named=False, code=2, says=["-- -dev", "GANSYNTH_DEEPMEDIC"])
     monkeypatch.setenv("GANSYNTH_DEEPMEDIC", str(tmp_path))
-    augment("--", "-dev", "cpu", engine=False, code=2, says=["-model modelConfig.cfg"])
+    augment("--", "-dev", "cpu", named=False, code=2, says=["-model modelConfig.cfg"])
     more = ("--deepmedic", tmp_path, "--", "-model", shared_deepmedic.model)
-    augment(*more, engine=False, code=2, says=[f"{tmp_path}", "deepMedicRun"])
+    augment(*more, named=False, code=2, says=[f"{tmp_path}", "deepMedicRun"])
 
 
 @pytest.mark.parametrize(
@@ -144,14 +148,14 @@ def test_samples_without_a_place_in_a_volume_are_refused(
     augment(run=changed_run(**changes), code=2, says=says)
 
 
-def test_whole_volumes_may_be_of_noise(adapter, changed_run, crop_run):
+def test_whole_volumes_may_be_of_noise(adapter, settings, changed_run, crop_run):
     own = json.loads((crop_run / "manifest.json").read_text())["space"]
     run = RunFolder(changed_run(capabilities=NOISE, space={**own, "grid": "resample"}))
-    adapter.check(TrainingRequest(MixConfig(run, Ratio(1, 1), device="cpu"), TORCH, ()))
+    adapter.check(TrainingRequest(MixConfig(run, Ratio(1, 1), device="cpu"), settings, ()))
 
 
-def test_samples_of_a_bank_need_a_place_in_a_training_case(adapter, crop_bank):
-    adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=crop_bank()), TORCH, ()))
+def test_samples_of_a_bank_need_a_place_in_a_training_case(adapter, settings, crop_bank):
+    adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=crop_bank()), settings, ()))
     for name, told, says in (
         ("held", {"case": adapter.source.held_out_ids[0]}, "expected one of the training cases"),
         ("noise", {"case": ""}, "is of no case"),
@@ -159,31 +163,39 @@ def test_samples_of_a_bank_need_a_place_in_a_training_case(adapter, crop_bank):
     ):
         bank = crop_bank(name, 1, **told)
         with pytest.raises(DataFault, match=says):
-            adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=bank), TORCH, ()))
+            adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=bank), settings, ()))
 
 
-def test_a_command_looks_at_the_samples_of_a_bank_once(adapter, crop_bank, monkeypatch):
+def test_samples_of_cases_that_deepmedic_normalises_itself_are_refused(
+    tmp_path, settings, crop_bank
+):
+    raw = toy_deepmedic(tmp_path / "raw", values={"norm_zscore_prms": SCORES})
+    mix_config = MixConfig(None, Ratio(1, 1), bank=crop_bank())
+    with pytest.raises(DataFault, match=r"norm_zscore_prms is set.*normalised already"):
+        adapter_of(raw).check(TrainingRequest(mix_config, settings, ()))
+
+
+def test_a_command_looks_at_the_samples_of_a_bank_once(adapter, settings, crop_bank, monkeypatch):
     looked = []
     monkeypatch.setattr(guards, "check_bank", lambda reader, source: looked.append(reader.folder))
     mix_config = MixConfig(None, Ratio(1, 1), bank=crop_bank())
     for ask in (adapter.check, adapter.planned, adapter.samples_drawn):
-        ask(TrainingRequest(mix_config, TORCH, ()))
+        ask(TrainingRequest(mix_config, settings, ()))
     assert looked == [mix_config.bank]
-    adapter.check(TrainingRequest(mix_config, {**TORCH, "epochs": "3"}, ()))
+    adapter.check(TrainingRequest(mix_config, {**settings, "epochs": "3"}, ()))
     assert looked == [mix_config.bank] * 2
 
 
-def test_a_dry_run_says_what_a_subepoch_holds(adapter, crop_run, tmp_path):
-    settings = {**TORCH, "cases": "7", "output": str(tmp_path / "o")}
+def test_a_dry_run_says_what_a_subepoch_holds(adapter, settings, crop_run, tmp_path):
+    odd = {**settings, "cases": "7", "output": str(tmp_path / "o")}
     mix_config = MixConfig(RunFolder(crop_run), Ratio(1, 2), device="cpu")
-    planned = adapter.planned(TrainingRequest(mix_config, settings, ()))
+    planned = adapter.planned(TrainingRequest(mix_config, odd, ()))
     assert planned["cases_per_subepoch"] == {"real": 2, "synthetic": 4}
     assert planned["segments_per_subepoch"] == {"real": 20, "synthetic": 40}
     assert any("7 in the file, 6 now" in said for said in planned["said"])
-    assert planned["engine"] == "torch"
     schedule = Schedule.parse("anneal:0%-100%")
     mix_config = replace(mix_config, ratio=Ratio(1, 1), schedule=schedule)
-    planned = adapter.planned(TrainingRequest(mix_config, TORCH, ()))
+    planned = adapter.planned(TrainingRequest(mix_config, settings, ()))
     assert planned["cases_per_subepoch"] == {"all": 6, "synthetic_at_most": 6}
     assert planned["segments_per_subepoch"] == {"all": 60, "of_each_case": 10}
 
@@ -213,27 +225,24 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
         ("-model a -model b", {}, "-- -model b: expected a value after it, once"),
         ("-model a", {"model": "b"}, "-- -model a and --set model=b"),
         ("-model a -dev gpu", {}, "-- -dev gpu: expected cpu, cuda"),
-        ("-model a", {"device": "cpu"}, "--set device=cpu: .* effect without engine=torch"),
         ("", {}, "--set model: DeepMedic has no network of its own"),
-        ("", {"engine": "keras"}, "--set engine=keras: expected 'deepmedic' or 'torch'"),
         ("-model a", {"affine": "nan"}, "--set affine=nan: expected a number"),
     ],
-    ids=range(11),
+    ids=range(9),
 )
 def test_options_that_are_not_the_users_to_give_are_refused(options, settings, says):
     with pytest.raises(UsageFault, match=says):
-        DeepMedicChoices.read({"engine": "deepmedic", **settings}, options.split())
+        DeepMedicChoices.read({"deepmedic": "dm", **settings}, options.split())
 
 
-def test_cases_are_turned_as_asked_whatever_the_file_says(adapter):
+def test_cases_are_turned_as_asked_whatever_the_file_says(adapter, settings):
     config = adapter.host.config
-    choices = DeepMedicChoices.read({**TORCH, "affine": "0.5"}, ())
-    assert RandomAffine.from_values(None, choices.asked(config).values, 2) == RandomAffine(prob=0.5)
+    choices = DeepMedicChoices.read({**settings, "affine": "0.5"}, ())
     written = choices.values(config, Path("out"), augmented=True)
     assert written["augm_img_prms_tr"] == {"affine": {"prob": 0.5}}
     with pytest.raises(UsageFault, match=r"--set affine=0\.5: has no effect with --no-host"):
         choices.values(config, Path("out"), augmented=False)
-    as_it_is = DeepMedicChoices.read(TORCH, ()).values(config, Path("out"), augmented=True)
+    as_it_is = DeepMedicChoices.read(settings, ()).values(config, Path("out"), augmented=True)
     assert "augm_img_prms_tr" not in as_it_is
 
 

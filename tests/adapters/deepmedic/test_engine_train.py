@@ -18,9 +18,9 @@ from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault
 from gansynth_deepmedic.engine import launch
 from gansynth_deepmedic.engine.cutting import read_volume
 from gansynth_deepmedic.engine.infer import RULE
+from gansynth_deepmedic.engine.order import PROGRESS, ProgressWriter, TrainingOrder
 from gansynth_deepmedic.engine.predict import predict
 from gansynth_deepmedic.engine.train import VALIDATION, TorchTraining, TrainingTask
-from gansynth_deepmedic.training_order import PROGRESS, ProgressWriter, TrainingOrder
 from tests.adapters.deepmedic.engine_orders import (
     SMALL,
     assert_same,

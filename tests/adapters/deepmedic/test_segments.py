@@ -23,9 +23,9 @@ from gansynth_deepmedic.engine.augment import SegmentAugmentation
 from gansynth_deepmedic.engine.cutting import CentreSampling, SegmentCutter, Segments, cut, prepared
 from gansynth_deepmedic.engine.geometry import SegmentGeometry, high_segment, padded
 from gansynth_deepmedic.engine.segments import DeepMedicSegments
+from gansynth_deepmedic.engine.subepochs import Subepochs
 from gansynth_deepmedic.engine.volumes import RandomAffine, ZScore
 from gansynth_deepmedic.insertion import LoadedCase
-from gansynth_deepmedic.subepochs import Subepochs
 from tests.adapters.deepmedic.arrays import Volume, patch, reader, volume, write_bank
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
