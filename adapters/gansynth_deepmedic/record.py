@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -83,25 +84,17 @@ class DeepMedicJob:
         """Return the versions of the program's packages, and the commit of the checkout."""
         if self.program is None:
             return {name: record.version_of(name) for name in ("torch", "numpy", "nibabel")}
-        return {**self.program.versions, "deepmedic": commit_of(self.program.checkout) or "unknown"}
+        return {**self.program.versions, "deepmedic": commit_of(self.program.checkout)}
 
 
-def commit_of(checkout: Path) -> str | None:
-    """Return the commit of a checkout, or None if it is unknown."""
-    git = checkout / ".git"
+def commit_of(checkout: Path) -> str:
+    """Return the commit of a checkout, if git knows it."""
+    words = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
     try:
-        if git.is_file():
-            git = checkout / git.read_text().partition("gitdir:")[2].strip()
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head or None
-        name = head.removeprefix("ref: ")
-        if (git / name).is_file():
-            return (git / name).read_text().strip()
-        packed = (line.split() for line in (git / "packed-refs").read_text().splitlines())
-        return next((words[0] for words in packed if words[1:] == [name]), None)
-    except (OSError, ValueError):
-        return None
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
 
 
 def checkpoint_of(output: Path) -> str:

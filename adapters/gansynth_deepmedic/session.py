@@ -210,7 +210,7 @@ class DeepMedicSession(HostSession[int]):
             self._steps_done(int(value))
         elif name == "trained":
             number = self.training_log.trained
-            words = self._counts_sentence(number - 1)
+            words = sentence(self.training_log.counts(number - 1))
             self.note(f"{NAME}subepoch {number} of {self.job.total} trained on {words}")
             self.report()
         elif name == "epoch":
@@ -234,14 +234,15 @@ class DeepMedicSession(HostSession[int]):
         for number in range(count - before):  # none at the beginning of a subepoch
             self.step(began + number * each, began + (number + 1) * each)
 
-    def _counts_sentence(self, subepoch: int) -> str:
-        counts = self.training_log.counts(subepoch)
-        text = (
-            f"{counts['cases_real']} real and {counts['cases_synthetic']} synthetic cases "
-            f"({counts['segments_real']} and {counts['segments_synthetic']} segments)"
-        )
-        if counts["fell_back"]:
-            text += f"; {counts['fell_back']} of the real ones in place of a missing synthetic one"
-        if counts["spread"]:
-            text += f"; segments of {counts['spread']} of the synthetic ones lie anywhere in them"
-        return text
+
+def sentence(counts: Mapping[str, Any]) -> str:
+    """Return the counts of a subepoch in words."""
+    text = (
+        "{cases_real} real and {cases_synthetic} synthetic cases ({segments_real} and "
+        "{segments_synthetic} segments)"
+    )
+    if counts["fell_back"]:
+        text += "; {fell_back} of the real ones in place of a missing synthetic one"
+    if counts["spread"]:
+        text += "; segments of {spread} of the synthetic ones lie anywhere in them"
+    return text.format(**counts)

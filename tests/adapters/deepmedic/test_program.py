@@ -1,7 +1,9 @@
 """Finding the user's DeepMedic and its Python, the bridge to newer packages, the log."""
 
 import os
+import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -214,15 +216,12 @@ def test_the_newest_checkpoint_is_neither_the_first_nor_the_final_one(tmp_path):
     assert newest_checkpoint(tmp_path) == "saved_models/toy/m.3.model.ckpt"
 
 
-def test_the_commit_of_a_checkout_is_read_without_git(tmp_path):
-    assert commit_of(tmp_path) is None
-    git = tmp_path / ".git"
-    (git / "refs" / "heads").mkdir(parents=True)
-    (git / "HEAD").write_text("ref: refs/heads/main\n")
-    (git / "packed-refs").write_text("# pack-refs\nabc refs/heads/other\ndef refs/heads/main\n")
-    assert commit_of(tmp_path) == "def"
-    (git / "refs" / "heads" / "main").write_text("123\n")
-    assert commit_of(tmp_path) == "123"
+def test_the_commit_of_a_checkout_is_recorded(tmp_path):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "a"]):
+        subprocess.run([*git, *words], check=True)
+    assert re.fullmatch("[0-9a-f]{40}", commit_of(tmp_path))
+    assert commit_of(tmp_path / "none") == "unknown"
 
 
 # -- the bridge ------------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ def command(program: DeepMedicProgram, data: Toy, output: Path, *more: object) -
     """``gansynth augment`` at 1:2, as a process of its own."""
     words = (
         *(sys.executable, "-m", "gansynth_cli", "augment", "--target", "deepmedic"),
-        *("--data", f"deepmedic:{data.train}", "--ratio", "1:2", "--device", "cpu"),
+        *("--data", f"deepmedic:{data.train}", "--ratio", "1:2"),
         *("-o", output, "--deepmedic", program.checkout, "--deepmedic-python", program.python),
         *more,
         *("--", "-model", data.model, "-dev", "cpu"),
@@ -227,7 +227,16 @@ def test_a_killed_training_leaves_nobody_and_is_gone_on_with(
 ):
     monkeypatch.setenv("FAKE", "slow")
     output, log = tmp_path / "out", tmp_path / "said"
-    live = "--generator", crop_run, "--bank-size", 8, "--set=epochs=4", "--set=processes=2"
+    live = (
+        "--generator",
+        crop_run,
+        "--device",
+        "cpu",
+        "--bank-size",
+        8,
+        "--set=epochs=4",
+        "--set=processes=2",
+    )
     words = command(program, shared_deepmedic, output, *live)
     with log.open("w") as stream, subprocess.Popen(words, stdout=stream, stderr=stream) as process:
         try:
