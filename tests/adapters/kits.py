@@ -356,9 +356,8 @@ class DeepMedicKit(Kit):
 
     @property
     def program(self) -> dict[str, str]:
-        """Settings that name the program."""
-        python = str(self.checkout / "python")
-        return {"deepmedic": str(self.checkout), "deepmedic_python": python}
+        python, model = str(self.checkout / "python"), str(self.data.model)
+        return {"deepmedic": str(self.checkout), "deepmedic_python": python, "model": model}
 
     @property
     def to(self) -> tuple[str, ...]:
@@ -373,7 +372,7 @@ class DeepMedicKit(Kit):
             "segments=8",
             "batch=4",
         )
-        return tuple(f"--set={one}" for one in (*short, f"model={self.data.model}"))
+        return tuple(f"--set={one}" for one in short)
 
     def elsewhere(self) -> tuple[tuple[str, ...], list[str]]:
         values = {"sessionName": "other"}
