@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from gansynth.hosts.batchgenerators_loader import mix_batches
     from gansynth.hosts.host import Host, Job, TrainingOptions
     from gansynth.hosts.mixer import Mixer
+    from gansynth.hosts.segments import mix_segments
     from gansynth.hosts.torch_dataset import mix
     from gansynth.hosts.windows import predict_by_windows
     from gansynth.metrics.comparison import Comparison, Metric, Quantity
@@ -223,6 +224,7 @@ __all__ = [
     "load_discriminator",
     "mix",
     "mix_batches",
+    "mix_segments",
     "move",
     "narrower",
     "offer_files",
@@ -283,6 +285,7 @@ _HOMES = {
     "gansynth.hosts.batchgenerators_loader": "mix_batches",
     "gansynth.hosts.host": "Host Job TrainingOptions",
     "gansynth.hosts.mixer": "Mixer",
+    "gansynth.hosts.segments": "mix_segments",
     "gansynth.hosts.torch_dataset": "mix",
     "gansynth.hosts.windows": "predict_by_windows",
     "gansynth.metrics.comparison": "Comparison Metric Quantity",
@@ -304,7 +307,7 @@ _HOMES = {
 
 COMMANDS = (
     *("fit", "load", "check", "evaluate", "augment", "benchmark", "options"),
-    *("fill_bank", "live_bank", "mix", "mix_batches"),
+    *("fill_bank", "live_bank", "mix", "mix_batches", "mix_segments"),
 )
 """What users need; the other names are for plugins (docs/plugins.md)."""
 

@@ -100,7 +100,7 @@ def deepmedic(folder: Path) -> Callable[[], object]:
     sets = [word for one in small for word in ("--set", one)]
     fit = ["fit", "cgan3d", "--data", data, "-o", run, "--device", "cpu", *sets]
     _typed(CliRunner(), cli, fit)
-    words = ["augment", "--target", "deepmedic", "--engine", "torch", "--data", data]
+    words = ["augment", "--target", "segmenter", "--network", "unet", "--data", data]
     words += ["--generator", run, "--ratio", "1:1", "-o", str(folder / "out"), "--dry-run"]
     return lambda: _typed(CliRunner(), cli, words)
 

@@ -1,7 +1,7 @@
 """DeepMedic as a target framework: data sets extended on disk, or training fed on the fly.
 
-On the fly, the user's unmodified checkout trains in its own Python, or the torch engine trains.
-Either is a child process. This process owns the sample bank and its producer.
+On the fly, the user's unmodified checkout trains in its own Python, as a child process. This
+process owns the sample bank and its producer.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ from gansynth_deepmedic.config import (
     DeepMedicChoices,
     DeepMedicSettings,
     absolute,
-    engine_of,
+    trains,
 )
 from gansynth_deepmedic.configs import read_model_config
-from gansynth_deepmedic.engine import session as torch_engine
 from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
 from gansynth_deepmedic.program import find_program
 from gansynth_deepmedic.record import (
@@ -49,7 +48,7 @@ from gansynth_deepmedic.subepoch_shares import same_segments, share_on_the_fly
 
 
 class DeepMedicAdapter(Adapter):
-    """Augments the training of one DeepMedic configuration; the engine is a setting."""
+    """Augments the training of one DeepMedic configuration."""
 
     name: ClassVar[str] = "deepmedic"
     title: ClassVar[str] = "DeepMedic"
@@ -68,7 +67,7 @@ class DeepMedicAdapter(Adapter):
             )
         self.host = source
         self._job = CachedResult(self._new_job)
-        self._looked: set[Path | None] = set()
+        self._looked: set[Path] = set()
 
     @property
     def sample_size(self) -> tuple[int, ...]:
@@ -100,15 +99,15 @@ class DeepMedicAdapter(Adapter):
 
     @classmethod
     def trains_into(cls, settings: Mapping[str, str], options: Sequence[str]) -> bool:
-        """Whether an engine trains; without one, ``-o`` is a data set for any."""
-        return engine_of(settings, options) is not None
+        """Whether a checkout trains; without one, ``-o`` is a data set for any."""
+        return trains(settings, options)
 
     def check(self, request: TrainingRequest) -> None:
         """Check settings, the program and its options, and the generator or bank."""
         self._checked_job(request)
 
     def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
-        """Describe engine, cases and segments of a subepoch, and roundings for a dry run."""
+        """Describe cases and segments of a subepoch, and roundings for a dry run."""
         job = self._job(request)
         share = job.share
         each = share.segments // share.cases
@@ -118,15 +117,14 @@ class DeepMedicAdapter(Adapter):
             cases = {"real": share.real, "synthetic": share.synthetic}
             segments = {key: each * count for key, count in cases.items()}
         return {
-            "engine": job.choices.engine,
-            "model": "DeepMedic's own" if job.choices.model is None else str(job.choices.model),
+            "model": str(job.choices.model),
             "epochs": job.config.epochs,
             "subepochs_of_an_epoch": job.config.subepochs,
             "cases_per_subepoch": cases,
             "segments_per_subepoch": segments,
             "said": list(share.notes),
             "real_in_generator_space": request.mix_config.real_in_generator_space,
-            "versions": job.versions(),
+            "versions": job.describe()["versions"],
         }
 
     @classmethod
@@ -151,9 +149,7 @@ class DeepMedicAdapter(Adapter):
         self.validate()
         job = self._checked_job(request)
         with training_in(lambda: self.training_folder(request)) as folder:
-            session = (DeepMedicSession if job.engine is None else torch_engine.TorchSession)(
-                job, request.reporter
-            )
+            session = DeepMedicSession(job, request.reporter)
             if not folder.finished:
                 session.run()
             return session.outcome()
@@ -166,15 +162,11 @@ class DeepMedicAdapter(Adapter):
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Reject a training that saves no segmentations; see ``Adapter.check_judged``."""
-        if settings.get("engine") == "torch":
-            torch_engine.refuse_unmeasurable(self.host, settings)
-        else:
-            refuse_unmeasurable(self.host)
+        refuse_unmeasurable(self.host)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return the label maps of the held-out cases; see ``Adapter.judged``."""
-        files = torch_engine.prediction_files if torch_engine.trained(folder) else prediction_files
-        return files(self.host, folder)
+        return prediction_files(self.host, folder)
 
     @classmethod
     def scores(cls, folder: Path) -> dict[str, Any]:
@@ -182,14 +174,10 @@ class DeepMedicAdapter(Adapter):
         sessions = read_sessions(folder / FILE)
         trained = [k for session in sessions for k in session["per_subepoch"] if k["trained"]]
         segments = (k["segments_real"] + k["segments_synthetic"] for k in trained)
-        if torch_engine.trained(folder):
-            per_case = torch_engine.dice_of_cases(folder)
-        else:
-            measured = read_json(folder / METRICS, hint=WAY_OUT)["per_case"]
-            per_case = {case: scores["dice"] for case, scores in measured.items()}
+        measured = read_json(folder / METRICS, hint=WAY_OUT)["per_case"]
         return {
             "steps": sum(count // sessions[-1]["batch"] for count in segments),
-            "per_case": per_case,
+            "per_case": {case: scores["dice"] for case, scores in measured.items()},
         }
 
     def export(self, request: ExportRequest) -> Mapping[str, Any]:
@@ -224,8 +212,8 @@ class DeepMedicAdapter(Adapter):
             request.settings, request.options, None if model is None else model.path
         )
         config = choices.asked(self.host.config)
-        options, in_torch = choices.options, choices.engine == "torch"
-        self._check_data(choices, torch=in_torch, draws=mix_config.ratio.p > 0)
+        options = choices.options
+        self._check_data(choices.model, draws=mix_config.ratio.p > 0)
         generates = mix_config.ratio.p > 0 or mix_config.real_in_generator_space
         return DeepMedicJob(
             mix_config=mix_config,
@@ -242,12 +230,11 @@ class DeepMedicAdapter(Adapter):
                 mix_config, self.host, self.held_out if generates else ()
             ),
             regions=asked_regions(options.regions, self.host),
-            program=None if in_torch else find_program(options.deepmedic, options.deepmedic_python),
-            engine=torch_engine.settings_of(choices, config, self.schema) if in_torch else None,
+            program=find_program(options.deepmedic, options.deepmedic_python),
             patience=read_patience(),
         )
 
-    def _check_data(self, choices: DeepMedicChoices, *, torch: bool, draws: bool) -> None:
+    def _check_data(self, model: Path, *, draws: bool) -> None:
         """Reject configurations that no sample fits, and check the network once with all data."""
         from gansynth_deepmedic.check import refuse_unusable
 
@@ -258,13 +245,12 @@ class DeepMedicAdapter(Adapter):
                 "cases have no such maps; expected sampling by labels (typeOfSamplingForTraining). "
                 "Remove that key"
             )
-        if draws and not torch and any(config.normalised):
+        if draws and any(config.normalised):
             raise DataFault(
                 f"{config.path}: norm_zscore_prms is set, so DeepMedic normalises each case within "
                 "its region of interest, which is the sample of a synthetic case. Expected images "
                 "that are normalised already; remove that key"
             )
-        if choices.model not in self._looked:
-            network = None if choices.model is None else read_model_config(choices.model)
-            refuse_unusable(self.host, network)
-            self._looked.add(choices.model)
+        if model not in self._looked:
+            refuse_unusable(self.host, read_model_config(model))
+            self._looked.add(model)

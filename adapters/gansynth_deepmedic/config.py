@@ -7,36 +7,26 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from gansynth.hosts.launch import gpus_of
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import Needs, read_settings, refuse_unaugmented
+from gansynth.runtime.options import read_settings, refuse_unaugmented
 from gansynth_deepmedic.configs import TrainConfig
-from gansynth_deepmedic.engine.settings import TorchSettings
 from gansynth_deepmedic.program import CHECKOUT, ProgramSettings
 
-Engine = Literal["deepmedic", "torch"]
 
-
-class DeepMedicSettings(ProgramSettings, TorchSettings):
+class DeepMedicSettings(ProgramSettings):
     """``gansynth augment --target deepmedic --set``."""
 
     place: ClassVar[str] = "output"
-    needs: ClassVar[Needs] = {
-        **dict.fromkeys(ProgramSettings.model_fields, "engine=deepmedic"),
-        **dict.fromkeys(sorted(TorchSettings.model_fields.keys() - {"regions"}), "engine=torch"),
-    }
 
-    engine: Engine = Field(
-        description="what trains on the fly: deepmedic (your checkout, also if one is named) or "
-        "torch"
+    regions: str = Field(
+        "",
+        description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+3+4,TC:1+3+4",
     )
-    model: str | None = Field(
-        None, description="modelConfig.cfg of the network; torch defaults to DeepMedic's example"
-    )
+    model: str | None = Field(None, description="modelConfig.cfg of the network")
     epochs: int | None = Field(None, ge=1, description="epochs to train (numberOfEpochs)")
     subepochs: int | None = Field(
         None, ge=1, description="subepochs of an epoch (numberOfSubepochs)"
@@ -78,28 +68,27 @@ AUGMENTATION = ("augm_img_prms_tr", "augm_sample_prms_tr", "reflectImagesPerAxis
 """Keys that augment training cases or segments, also those of earlier versions."""
 _VALUED = ("-model", "-load", "-dev")
 _KNOWN = ("-train", "-test", *_VALUED, "-resetopt")
-NO_ENGINE = (
-    "no engine or output is given, expected one of: -o DIR alone, a data set for stock DeepMedic; "
-    "--deepmedic CHECKOUT, your own DeepMedic trained on the fly; --engine torch, gansynth's "
-    "network of the same kind"
+NO_CHECKOUT = (
+    "no checkout or output is given, expected one of: -o DIR alone, a data set for stock "
+    "DeepMedic; --deepmedic CHECKOUT, your own DeepMedic trained on the fly; or, without one, its "
+    "network in torch: --target segmenter --network deepmedic"
 )
 
 
-def engine_of(
+def trains(
     settings: Mapping[str, str], options: Sequence[str], environ: Mapping[str, str] = os.environ
-) -> str | None:
-    """Return the engine that is named or follows from a checkout; None for a data set to write."""
-    if "engine" in settings:
-        return settings["engine"]
+) -> bool:
+    """Whether a checkout is named; without one, a data set is written."""
     if "deepmedic" in settings or (options and environ.get(CHECKOUT)):
-        return "deepmedic"
+        return True
     if options:
         raise UsageFault(
             f"-- {options[0]}: is for DeepMedic's own command line, and no checkout of it is "
             f"named; expected --deepmedic FOLDER, or {CHECKOUT} to be set. To write a data set "
-            "for DeepMedic, or to train with --engine torch, leave out what follows --"
+            "for DeepMedic, or to train its network in torch (--target segmenter --network "
+            "deepmedic), leave out what follows --"
         )
-    return None
+    return False
 
 
 @dataclass(frozen=True)
@@ -107,8 +96,7 @@ class DeepMedicChoices:
     """The user's choices for a training."""
 
     options: DeepMedicSettings  # as typed
-    torch: Mapping[str, str]  # settings of the torch engine, as typed
-    model: Path | None  # the network's configuration; None for DeepMedic's own (torch only)
+    model: Path  # the network's configuration
     arguments: tuple[str, ...]  # of the program, without ``-model``; paths are absolute
     device: str  # ``-dev`` of the program
 
@@ -117,15 +105,9 @@ class DeepMedicChoices:
         cls, settings: Mapping[str, str], options: Sequence[str], model: Path | None = None
     ) -> DeepMedicChoices:
         """Check and convert ``--set`` values and arguments after ``--``."""
-        if (named_engine := engine_of(settings, options)) is None:
-            raise UsageFault(NO_ENGINE)
-        settings = {**settings, "engine": named_engine}
         read = read_settings(DeepMedicSettings, settings, "deepmedic")
-        if read.engine == "torch" and options:
-            raise UsageFault(
-                f"-- {options[0]}: --engine torch has no command line of its own, expected --set "
-                "KEY=VALUE (model, device ...); leave out what follows --"
-            )
+        if not trains(settings, options):
+            raise UsageFault(NO_CHECKOUT)
         named, arguments = _run_options(options)
         if "-model" in named and read.model not in (None, named["-model"]):
             raise UsageFault(
@@ -133,18 +115,12 @@ class DeepMedicChoices:
                 "of them; leave the other out"
             )
         model = absolute(named.get("-model") or read.model) or model
-        if read.engine == "deepmedic" and model is None:
+        if model is None:
             raise UsageFault(
                 "--set model: DeepMedic has no network of its own, expected its configuration: "
                 "-- -model modelConfig.cfg"
             )
-        torch = {k: text for k, text in settings.items() if k in TorchSettings.model_fields}
-        return cls(read, torch, model, arguments, named["-dev"])
-
-    @property
-    def engine(self) -> Engine:
-        """What trains."""
-        return self.options.engine
+        return cls(read, model, arguments, named["-dev"])
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -169,8 +145,6 @@ class DeepMedicChoices:
     @property
     def gpus(self) -> tuple[int, ...]:
         """CUDA devices that the training occupies."""
-        if self.engine == "torch":
-            return gpus_of(self.torch.get("device", "auto"))
         match = re.fullmatch(r"cuda(\d*)", self.device)
         return () if match is None else (int(match[1] or 0),)
 

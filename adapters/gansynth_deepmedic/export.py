@@ -48,7 +48,7 @@ class DeepMedicExport(SlotExport):
 
     target = "deepmedic"
     trains = "DeepMedic trains"
-    for_schedules = "Train on the fly for a schedule: --deepmedic CHECKOUT, or --engine torch"
+    for_schedules = "Train on the fly for a schedule: --deepmedic CHECKOUT"
     fewer = "ask for fewer with --ratio, or train on the fly"
     share: SubepochShare  # cases and segments of every subepoch
 

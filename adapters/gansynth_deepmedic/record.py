@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -24,8 +23,8 @@ from gansynth_deepmedic.program import DeepMedicProgram
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare
 
-COMPARED = (*record.COMPARED, "data", "engine", "session", "model", "settings", "arguments")
-OF_THE_MACHINE = ("device", "folderForOutput", "num_processes_sampling")
+COMPARED = (*record.COMPARED, "data", "session", "model", "settings", "arguments")
+OF_THE_MACHINE = ("folderForOutput", "num_processes_sampling")
 """Settings that may change when a training goes on."""
 WAY_OUT = "train it again, to its end"
 
@@ -42,8 +41,7 @@ class DeepMedicJob:
     output: Path  # folder for results
     sample_source: SampleSource | None  # generator or bank; None without synthetic samples
     regions: Regions  # regions for Dice and HD95
-    program: DeepMedicProgram | None  # the real one; None for the torch engine
-    engine: Any  # settings of the torch engine; None for the real program
+    program: DeepMedicProgram
     patience: float  # seconds that a phase without real cases waits for a sample
 
     @property
@@ -62,14 +60,13 @@ class DeepMedicJob:
 
     def describe(self) -> dict[str, Any]:
         """Describe the data, mix and settings of one session."""
-        choices = self.choices
-        values = {**self.config.values, **choices.torch, "regions": choices.options.regions}
+        choices, program = self.choices, self.program
+        values = {**self.config.values, "regions": choices.options.regions}
         return {
             **record.describe_session(self.mix_config, self.sample_source),
             "data": str(self.config.path),
-            "engine": choices.engine,
             "session": self.config.session,
-            "model": None if choices.model is None else str(choices.model),
+            "model": str(choices.model),
             "subepochs": self.config.subepochs,
             "cases": self.share.cases,
             "segments": self.share.segments,
@@ -77,14 +74,8 @@ class DeepMedicJob:
             "settings": {k: v for k, v in values.items() if k not in OF_THE_MACHINE},
             "arguments": list(choices.arguments[2:]),  # behind -dev
             "said": list(self.share.notes),
-            "versions": self.versions(),
+            "versions": {**program.versions, "deepmedic": commit_of(program.checkout)},
         }
-
-    def versions(self) -> dict[str, Any]:
-        """Return the versions of the program's packages, and the commit of the checkout."""
-        if self.program is None:
-            return {name: record.version_of(name) for name in ("torch", "numpy", "nibabel")}
-        return {**self.program.versions, "deepmedic": commit_of(self.program.checkout)}
 
 
 def commit_of(checkout: Path) -> str:
@@ -152,13 +143,6 @@ def prediction_files(source: DeepMedicSource, folder: Path) -> dict[str, Predict
     for listed, name in zip(config.validation, config.predictions, strict=True):
         stem = name.removesuffix(".nii.gz").removesuffix(".nii")
         predicted[_first(listed.channels)] = home / f"{stem}_{suffix}.nii.gz"
-    return labelled_pairs(source, folder, predicted)
-
-
-def labelled_pairs(
-    source: DeepMedicSource, folder: Path, predicted: Mapping[str, Path]
-) -> dict[str, Prediction]:
-    """Pair predictions, by the first image of their cases, with the true label maps."""
     pairs = {}
     for case in source.held_out_ids:
         listed = source.listed(case)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from gansynth.bank.training_bank import BankRequirements
 from gansynth.core.mix_config import MixerConfig, TrainingResult
-from gansynth.core.prediction import Prediction
 from gansynth.hosts.record import LOG, epochs_done, read_sessions, training_result_of
 from gansynth.hosts.session import HostSession
 from gansynth.metrics.segmentation.results import account_of
@@ -83,7 +81,9 @@ class DeepMedicSession(HostSession[int]):
     def outcome(self) -> TrainingResult:
         """Return the outcome of a finished training, over all its sessions."""
         job = self.job
-        measured, why = account_of(self.judge, job.source, job.output, job.regions)
+        measured, why = account_of(
+            lambda folder: prediction_files(job.source, folder), job.source, job.output, job.regions
+        )
         sessions = read_sessions(job.output / self.file)
         metrics = measured or sessions[-1]["metrics_on_real_cases"]
         result = training_result_of(sessions, job.output, metrics)
@@ -95,10 +95,6 @@ class DeepMedicSession(HostSession[int]):
         )
         warnings = (*job.share.notes, *([spread] if number else []), *result.warnings, why)
         return replace(result, warnings=tuple(filter(None, warnings)))
-
-    def judge(self, folder: Path) -> Mapping[str, Prediction]:
-        """Return the label maps of the held-out cases."""
-        return prediction_files(self.job.source, folder)
 
     # -- before ----------------------------------------------------------------------------------
 
@@ -152,17 +148,11 @@ class DeepMedicSession(HostSession[int]):
             "per_subepoch": self.training_log.subepochs(),
         }
 
-    def write_input(self, cases: tuple[HostCase, ...]) -> None:
-        """Write ``train.cfg`` and its lists."""
-        job = self.job
+    def _order(self, cases: tuple[HostCase, ...]) -> TrainingOrder:
+        job, arguments = self.job, self.job.choices.arguments
         augmented = job.mix_config.usual_augmentation
         values = job.choices.values(job.source.config, job.output, augmented=augmented)
         write_layout(job.source.config, job.output, job.share, cases, 0, values=values)
-
-    def _order(self, cases: tuple[HostCase, ...]) -> TrainingOrder:
-        job, arguments = self.job, self.job.choices.arguments
-        assert job.program is not None, "see DeepMedicAdapter"
-        self.write_input(cases)
         if self._checkpoint is not None:  # in place of the user's, with what it says of the epochs
             kept = (word for word in arguments if word != "-resetopt")
             arguments = (*kept, "-load", str(job.output / self._checkpoint))
@@ -183,7 +173,6 @@ class DeepMedicSession(HostSession[int]):
 
     def _train(self, order: TrainingOrder) -> ProcessResult:
         output, program = self.job.output, self.job.program
-        assert program is not None, "see _order"
         write_json_atomic(output / ORDER, order.to_json())
         words, environ = command(program, output / ORDER), environ_of(program)
         ended = run(words, environ, output / LOG, show=self._look)

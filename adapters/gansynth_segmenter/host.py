@@ -12,8 +12,10 @@ import numpy as np
 
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.hosts.host import Host, Job
-from gansynth.hosts.training_data import Pair, padding_values
+from gansynth.hosts.training_data import CentredCrops, Pair, padding_values
 from gansynth.runtime.child import WARNING
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.option_kinds import size_text
 from gansynth.runtime.progress import ProgressTask
 from gansynth_segmenter.options import AUGMENTATION, SegmenterOptions
 
@@ -22,12 +24,12 @@ if TYPE_CHECKING:
     from gansynth_segmenter.augmentation import AugmentationWarp
     from gansynth_segmenter.inference import Segmenter
 
-_LOOP = ("batch_size", "precision", "decay", "checkpoint_every", "log_every")
+_LOOP = ("precision", "decay", "checkpoint_every", "log_every")
 """Options that are passed on to the loop."""
 
 
 class SegmenterHost(Host):
-    """A U-Net or a pix2pix, trained on the cases of one source and fold."""
+    """A U-Net, a pix2pix or DeepMedic's network, trained on the cases of one source and fold."""
 
     name: ClassVar[str] = "segmenter"
     Options = SegmenterOptions
@@ -46,7 +48,8 @@ class SegmenterHost(Host):
     @property
     def length(self) -> tuple[int, int]:
         """The options ``steps`` or ``epochs``, and ``batch_size``."""
-        return self.options.steps_for(len(self.source.train_ids)), self.options.batch_size
+        steps = self.options.steps_for(len(self.source.train_ids))
+        return steps, int(self.options.own("batch_size"))
 
     @property
     def foreground(self) -> float:
@@ -54,10 +57,29 @@ class SegmenterHost(Host):
         return self.options.foreground
 
     def check_options(self) -> None:
-        """Reject a precision that the device lacks."""
+        """Reject a precision that the device lacks, and crops that the network cannot take."""
         from gansynth.runtime.devices import pick_device, resolve
 
         resolve(self.options.precision, pick_device(self.options.device))
+        if self.options.network != "deepmedic":
+            return
+        if self.schema.ndim != 3 or not self.space.cuts:
+            raise UsageFault(
+                f"--network deepmedic: has paths of several resolutions in 3D, {self.source.name} "
+                "is read as pictures or as whole resampled cases; expected crops of volumes. Leave "
+                "out --read whole=, or train --network unet"
+            )
+        from gansynth.hosts.segments import segment_margin
+        from gansynth_segmenter.dual_path import RECEPTIVE
+
+        least = 2 * segment_margin(RECEPTIVE, self.options.factors) + 1
+        if min(self.space.size) < least:
+            factors = ",".join(map(str, self.options.factors))
+            raise UsageFault(
+                f"--patch {size_text(self.space.size)}: expected at least {least} voxels on each "
+                f"axis, which the paths of --factors {factors} see; name a larger one, and fit the "
+                "generator in crops of that size (--read size=)"
+            )
 
     def describe_training(self) -> Mapping[str, Any]:
         """Name the network."""
@@ -91,6 +113,9 @@ class SegmenterHost(Host):
         from gansynth_segmenter.networks import build
 
         options = self.options
+        centred = options.network == "deepmedic" if options.centred is None else options.centred
+        if centred:
+            job.data.space = CentredCrops(**vars(job.space))
         with seeded(job.seed):
             generator = build(options, job.schema, job.space.size)
         self._trained = Segmenter(generator, self.schema, job.space, job.regions, options)
@@ -108,6 +133,7 @@ class SegmenterHost(Host):
 
         loop = FitOptions(
             steps=job.steps,
+            batch_size=job.batch_size,
             **{key: getattr(options, key) for key in _LOOP},
             seed=job.seed,
             diversity=0,

@@ -30,6 +30,7 @@ from gansynth_segmenter.networks import build, probabilities
 from gansynth_segmenter.options import SegmenterOptions
 
 FILE = "segmenter.json"
+WINDOW = 32  # least voxels that a network with a margin predicts at once along an axis
 KEYS = ("options", "schema", "space", "regions", "weights", "steps")  # keys that the file must hold
 
 
@@ -67,11 +68,15 @@ class Segmenter:
         if self.space.grid == "resample":
             placed = torch.from_numpy(np.ascontiguousarray(image))[None]
             return look(placed)[0].cpu().numpy()
+        size, margin = self.space.size, getattr(self.generator, "margin", 0)
+        if margin:  # without padding, a larger window gives the same and costs less
+            size = tuple(max(edge, 2 * margin + WINDOW) for edge in size)
         return predict_by_windows(
-            *(look, image, self.space.size),
-            overlap=self.options.overlap,
-            batch_size=self.options.batch_size,
+            *(look, image, size),
+            overlap=self.options.own("overlap"),
+            batch_size=int(self.options.own("batch_size")),
             fill=padding_values(self.space, len(image)),
+            margin=margin,
         )
 
     def levels(self, scores: FloatArray) -> LabelArray:

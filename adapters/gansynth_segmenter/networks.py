@@ -1,6 +1,6 @@
-"""The two networks: a 3D U-Net, and cgan3d from images to labels, built as pix2pix.
+"""The networks: a 3D U-Net, DeepMedic's dual path, and cgan3d from images to labels, as pix2pix.
 
-Both are gansynth generators from images to label maps, so the common training loop trains them.
+All are gansynth generators from images to label maps, so the common training loop trains them.
 
 ``unet``: a U-Net (Cicek et al. 2016) with instance normalisation, LeakyReLU, max-pooling, two
 convolutions per level and concatenated skips. MM-GAN's generator has this architecture, and so have
@@ -35,6 +35,7 @@ from gansynth.nn.networks import UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import one_hot, strides_for
 from gansynth.runtime.devices import adam, autocast, resolve
 from gansynth.runtime.errors import DataFault
+from gansynth_segmenter.dual_path import DualPath
 from gansynth_segmenter.options import SegmenterOptions
 
 STYLE = UNetStyle(
@@ -76,6 +77,12 @@ class UNetOptions(GeneratorOptions):
     beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first moment decay")
 
 
+class DualPathOptions(UNetOptions):
+    """Options of ``DualPathSegmenter``."""
+
+    factors: tuple[int, ...] = Field((3,), description="subsampling factor of each further path")
+
+
 class UNetSegmenter(Generator):
     """A U-Net from all image channels to label logits."""
 
@@ -83,6 +90,7 @@ class UNetSegmenter(Generator):
     Options: ClassVar[type[GeneratorOptions]] = UNetOptions
 
     options: UNetOptions
+    margin: int = 0  # voxels at each side of a crop that are seen, but not predicted
 
     @property
     def capabilities(self) -> Capabilities:
@@ -122,8 +130,9 @@ class UNetSegmenter(Generator):
         if step.batch.labels is None:
             raise DataFault("segmenter: a case has no labels, expected a label map for each")
         logits = self.nets["generator"](step.batch.image, []).float()
-        values = self.schema.label_values
-        target = one_hot(step.batch.labels, values)
+        values, cut = self.schema.label_values, self.margin
+        inner = [slice(cut, n - cut) for n in step.batch.labels.shape[1:]]
+        target = one_hot(step.batch.labels[(slice(None), *inner)], values)
         foreground = [i for i, value in enumerate(values) if value > 0]
         return {
             "cross_entropy": F.cross_entropy(logits, target.argmax(1)),
@@ -138,10 +147,26 @@ class UNetSegmenter(Generator):
             if condition.given is None:
                 raise DataFault("segmenter: a condition has no image given, expected one")
             image = torch.from_numpy(np.asarray(condition.given, np.float32))[None]
+            image = F.pad(image, [self.margin] * 2 * self.schema.ndim)
             chosen = probabilities(self, image.to(self.device)).argmax(1)[0].cpu().numpy()
             labels = np.array(self.schema.label_values, np.int16)[chosen]
             samples.append(Sample(condition.given, labels))
         return samples
+
+
+class DualPathSegmenter(UNetSegmenter):
+    """DeepMedic's network from all image channels to label logits; see ``dual_path``."""
+
+    name: ClassVar[str] = "deepmedic-segmenter"
+    Options: ClassVar[type[GeneratorOptions]] = DualPathOptions
+    options: DualPathOptions
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The network alone."""
+        channels, labels = len(self.schema.channels), len(self.schema.label_values)
+        net = DualPath(channels, labels, self.options.width, self.options.factors)
+        self.margin = net.margin
+        return {"generator": net}
 
 
 def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Generator:
@@ -152,6 +177,10 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
         beta1 = options.own("beta1")
         settings = UNetOptions(width=width, levels=levels, learning_rate=rate, beta1=beta1)
         return UNetSegmenter(schema, size, settings)
+    if options.network == "deepmedic":
+        beta1, factors = options.own("beta1"), options.factors
+        own = DualPathOptions(width=width, learning_rate=rate, beta1=beta1, factors=factors)
+        return DualPathSegmenter(schema, size, own)
     from gansynth.core.registry import installed
 
     cls = installed().generator("cgan3d")

@@ -12,6 +12,7 @@ from gansynth.core.geometry import bounding_box
 from gansynth.core.schema import Case, LabelArray
 
 Voxel = npt.NDArray[np.int64]
+TRIES = 100  # voxels drawn at most to find one of the background, as outside of it are labels of -1
 ReadLabels = Callable[[tuple[slice, ...]], LabelArray]
 
 
@@ -80,4 +81,15 @@ class ForegroundIndex:
         box[0] = plane, plane + 1
         labels = self.read(tuple(slice(int(a), int(b)) for a, b in box))
         voxel: Voxel = np.argwhere(labels == value)[within] + box[:, 0]
+        return voxel
+
+    def class_voxel(self, rng: np.random.Generator) -> Voxel:
+        """Draw a voxel of a class, each equally likely, background too; one of any if it fails."""
+        classes = 0 if self.planes is None else len(self.planes.values)
+        voxel = self.foreground_voxel(rng) if rng.random() * (1 + classes) >= 1 else None
+        for _ in range(TRIES if voxel is None else 0):
+            voxel = np.array([rng.integers(n) for n in self.shape])
+            if self.read is None or self.read(tuple(slice(i, i + 1) for i in voxel)).item() == 0:
+                break
+        assert voxel is not None, "tried at least once"
         return voxel

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from gansynth.bank.reader import BankSample
+from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import (
@@ -22,7 +23,7 @@ from gansynth.core.schema import (
     validate_arrays,
 )
 from gansynth.core.source import CaseSource
-from gansynth.core.space import Space
+from gansynth.core.space import Placement, Space
 from gansynth.data.cache import CaseCache
 from gansynth.hosts.epoch_plan import EpochPlan, EpochTable
 from gansynth.hosts.mixer import Mixer
@@ -119,6 +120,26 @@ def on_own_grid(
     return found
 
 
+class CentredCrops(Space):
+    """Crops centred at a voxel of each class equally often, background too, as DeepMedic has them.
+
+    They reach beyond the border of a case, so that a network without padding learns there too. A
+    sample's crops do not: it is part of a case, and its border is not that of the case.
+    """
+
+    def place(self, case: Case | ForegroundIndex, rng: np.random.Generator) -> Placement:
+        """Draw a crop; as the base class where cases are not cut."""
+        if not self.cuts:
+            return super().place(case, rng)
+        outline = ForegroundIndex.of(case) if isinstance(case, Case) else case
+        centre = outline.class_voxel(rng)
+        corner = [int(c) - s // 2 for c, s in zip(centre, self.size, strict=True)]
+        if isinstance(case, Case):
+            last = [n - s for n, s in zip(outline.shape, self.size, strict=True)]
+            corner = np.clip(corner, 0, last).tolist()
+        return Placement(tuple(corner))
+
+
 class TrainingData:
     """A training's items in order: the same for the same seed, place and frozen bank.
 
@@ -126,7 +147,7 @@ class TrainingData:
     ``torch.utils.data.DataLoader``: with ``sampler=job.places`` its batches are those of the steps.
 
     Args:
-        space: of the items; see ``training_space``.
+        space: of the items; see ``training_space`` and ``CentredCrops``.
         augment: applied to every real item, and to samples if ``augment_synthetic``.
         foreground: share of the real samples drawn from training cases with a label above 0.
     """

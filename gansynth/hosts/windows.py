@@ -25,33 +25,38 @@ def predict_by_windows(
     overlap: float = 0.5,
     batch_size: int = 1,
     fill: Sequence[float] | None = None,
+    margin: int = 0,
 ) -> FloatArray:
     """Average a network's outputs over overlapping windows of the training's size.
 
     So normalisation over a window is the same as in training.
 
     Args:
-        network: windows (B, C, ...) on the CPU -> outputs (B, K, ...), such as probabilities.
+        network: windows (B, C, ...) on the CPU -> outputs (B, K, ...), such as probabilities, of
+            the windows without their margin.
         image: float32 (C, D, H, W) or (C, H, W), of any shape.
         size: of a window.
         overlap: least share by which windows overlap.
         batch_size: windows at once.
         fill: value of each channel beyond the border, 0 if not given. A smaller case lies in the
             middle of a window, as it does in training.
+        margin: voxels at each side of a window that the network sees, but does not predict.
 
     Returns:
         float32 (K, ...), of the image's shape.
     """
-    shape = image.shape[1:]
+    shape, size = image.shape[1:], [edge - 2 * margin for edge in size]
     corner = [min(0, (n - s) // 2) for n, s in zip(shape, size, strict=True)]
     whole = [max(n, s) for n, s in zip(shape, size, strict=True)]
     values = [0.0] * len(image) if fill is None else fill
-    image = np.stack([crop_pad(c, corner, whole, f) for c, f in zip(image, values, strict=True)])
+    seen, begin = [n + 2 * margin for n in whole], [c - margin for c in corner]
+    image = np.stack([crop_pad(c, begin, seen, f) for c, f in zip(image, values, strict=True)])
     total, weights, bell = torch.empty(0), np.zeros(whole, np.float32), _bell(size)
     covering = list(_windows(whole, size, overlap))
     for start in range(0, len(covering), batch_size):
         windows = covering[start : start + batch_size]
-        parts = np.stack([image[(slice(None), *window)] for window in windows])
+        seen_parts = [[slice(s.start, s.stop + 2 * margin) for s in window] for window in windows]
+        parts = np.stack([image[(slice(None), *part)] for part in seen_parts])
         outputs = network(torch.from_numpy(parts)).float()
         if not total.numel():
             sums = (outputs.shape[1], *whole)

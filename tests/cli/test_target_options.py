@@ -63,7 +63,6 @@ def test_flags_that_cannot_be_are_refused_as_they_were_typed(refuse, target, wor
         ("deepmedic", {}, (), "", {}, OUT),
         ("deepmedic", {}, (), "dm", {}, OUT),
         ("deepmedic", {"deepmedic_python": "p"}, (), "", {"deepmedic_python": "p"}, OUT),
-        ("deepmedic", {"engine": "torch"}, (), "", {"engine": "torch", "output": "out"}, None),
         ("deepmedic", {"deepmedic": "dm"}, (), "", {"deepmedic": "dm", "output": "out"}, None),
         ("deepmedic", {}, ("-dev", "cpu"), "dm", {"output": "out"}, None),
         ("nnunet", {}, (), "", {"results": "out"}, None),

@@ -25,7 +25,7 @@ def trained_on(device: object, words: Sequence[str]) -> list[str]:
     return [word.replace("device=cpu", f"device={device}") for word in words]
 
 
-@pytest.mark.parametrize("host", ["nnunet", "deepmedic", "segmenter"])
+@pytest.mark.parametrize("host", ["nnunet", "segmenter"])
 def test_a_framework_trains_on_samples(device, request, tmp_path, monkeypatch, host):
     kit = kit_of(host, tmp_path, request.getfixturevalue)
     in_this_process(monkeypatch)

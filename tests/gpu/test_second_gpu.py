@@ -46,7 +46,7 @@ def test_the_producer_takes_the_device_that_the_training_leaves_free(second):
     assert producer_device("auto", (0,)) == str(second)
 
 
-@pytest.mark.parametrize("host", ["deepmedic", "segmenter"])
+@pytest.mark.parametrize("host", ["segmenter"])
 def test_a_framework_trains_on_it(second, request, tmp_path, monkeypatch, host):
     kit = kit_of(host, tmp_path, request.getfixturevalue)
     in_this_process(monkeypatch)

@@ -1,7 +1,7 @@
 """What the tests of DeepMedic share: a data set, a generator of its crops, a bank of them."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,25 +56,6 @@ def crop_run(shared_deepmedic, tmp_path_factory) -> Path:
     how["settings"] = {key: str(value) for key, value in small.items()}
     asked = SourceRequest("deepmedic", str(shared_deepmedic.train), read={"size": str(CROP[0])})
     return once(tmp_path_factory, "crop_run", lambda folder: fit("cgan3d", asked, folder, **how))
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Sums come out the same to the last bit."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def make(tmp_path) -> Callable[..., Toy]:
-    """Phantoms of a configuration: ``make(numberOfEpochs=2)``."""
-    from tests.adapters.deepmedic.engine_orders import small_toy
-
-    return partial(small_toy, tmp_path / "toy")
 
 
 @pytest.fixture

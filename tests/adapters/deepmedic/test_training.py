@@ -108,7 +108,7 @@ def trainer(
     def train(
         settings: dict[str, str] | None = None, *arguments: str, **changes: Any
     ) -> TrainingResult:
-        asked = {"engine": "deepmedic", "epochs": "2", "subepochs": "2", "output": str(output)}
+        asked = {"deepmedic": "dm", "epochs": "2", "subepochs": "2", "output": str(output)}
         mix_config = replace(MixConfig(None, Ratio(1, 2), bank=bank, device="cpu"), **changes)
         words = ["-model", str(data.model), *arguments]
         request = TrainingRequest(mix_config, {**asked, **(settings or {})}, words, RichReporter())

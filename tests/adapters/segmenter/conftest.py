@@ -1,6 +1,6 @@
 """What the tests of segmenters share: toy cases, banks of them, trainings of a few steps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,17 @@ def train(bank_of, tmp_path) -> Callable[..., TrainingResult]:
     """Trains on toy cases: ``train("out", {"steps": "8"}, ratio=Ratio(1, 1))``."""
     from gansynth_segmenter.host import SegmenterHost
 
-    def run(output: str, settings: dict[str, str] | None = None, **changes: Any) -> TrainingResult:
+    def run(
+        output: str, settings: Mapping[str, str | None] | None = None, **changes: Any
+    ) -> TrainingResult:
         source = changes.pop("source", None) or ToySource(3)
         ratio = changes.get("ratio", Ratio(1, 1))
         bank = tmp_path / "bank"
         if ratio.p > 0 and not bank.exists():
             bank_of(source)
         usual = MixConfig(None, ratio, bank=bank if ratio.p > 0 else None, device="cpu")
-        asked = {**TINY, "output": str(tmp_path / output), **(settings or {})}
+        given = {**TINY, "output": str(tmp_path / output), **(settings or {})}
+        asked = {key: value for key, value in given.items() if value is not None}
         request = TrainingRequest(replace(usual, **changes), asked, [], RichReporter())
         return SegmenterHost(source).start(request)
 

@@ -12,10 +12,20 @@ from gansynth_segmenter.options import SegmenterOptions
 
 
 @pytest.mark.fault(30)
-@pytest.mark.parametrize(("ndim", "network"), [(3, "unet"), (2, "unet"), (3, "pix2pix")])
-def test_it_keeps_the_contract_of_hosts(ndim, network, tmp_path):
-    host = SegmenterHost(ToySource(ndim))
-    report = check_adapter(host, workspace=tmp_path, settings={"network": network, "width": "4"})
+@pytest.mark.parametrize(
+    ("source", "network", "more"),
+    [
+        (ToySource(3), "unet", {}),
+        (ToySource(2), "unet", {}),
+        (ToySource(3), "pix2pix", {}),
+        (ToySource(3, side=36), "deepmedic", {"factors": "2", "batch_size": "2"}),
+    ],
+    ids=["unet", "unet-2d", "pix2pix", "deepmedic"],
+)
+def test_it_keeps_the_contract_of_hosts(source, network, more, tmp_path):
+    host = SegmenterHost(source)
+    settings = {"network": network, "width": "4", **more}
+    report = check_adapter(host, workspace=tmp_path, settings=settings)
     assert report.passed, report.failed
     assert {check.verdict for check in report.checks} == {"passed"}
     whole, cut = (sorted((tmp_path / name).rglob("*.safetensors")) for name in ("whole", "cut"))

@@ -21,7 +21,6 @@ from gansynth.core.registry import installed
 from gansynth.core.schedule import choose_cases
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth_cli.main import cli
-from gansynth_deepmedic.subepoch_shares import share_on_the_fly
 from gansynth_segmenter.options import SegmenterOptions
 from tests.deepmedic_sets import toy_deepmedic
 from tests.yolo_sets import toy_yolo
@@ -144,7 +143,7 @@ def test_what_is_special_to_a_papers_arms():
     runs = {run.name: run.set for run in plan.spec.spec.runs}
     assert runs[plan.generators["SN"]]["spectral_norm"] is True
     assert runs[plan.generators["plain"]]["spectral_norm"] is False
-    assert plan.hosts["deepmedic"].real_in_generator_space
+    assert plan.hosts["deepmedic"].set["network"] == "deepmedic"
     plan = plans.find_plan("han2019-cpggan")
     assert [arm.optional for arm in plan.arms] == [False, False, True]
     assert [plan.generators[str(arm.generator)] for arm in plan.arms[1:]] == ["joint", "per-class"]
@@ -261,9 +260,11 @@ def test_a_dry_run_prints_the_commands(dry, data, name, scale):
     assert [after(words, "--ratio")[0] for words in augments] == ratios
     assert len({words[-1] for words in augments}) == len(augments)  # their folders
     read = {**plan.spec.read_of(kind), **(recipe.scale["tiny"].read if scale else {})}
+    left_out = {key for host in plan.hosts_for(kind) for key in plan.hosts[host].without_read}
     for words in augments:
         assert words[:3] == ["gansynth", "augment", "--target"]
-        assert {f"{k}={v}" for k, v in read.items()} <= set(after(words, "--read"))
+        found = dict(word.split("=", 1) for word in after(words, "--read"))
+        assert found == {k: v for k, v in read.items() if k not in left_out}
         assert ("--offline" in words) == (after(words, "--ratio") != ["1:0"])
 
 
@@ -274,20 +275,10 @@ def test_a_dry_run_of_real_cases_is_one_that_gansynth_understands(dry, tmp_path,
     assert result.exit_code == 0, result.output
 
 
-def test_deepmedics_arms_have_as_many_segments(dry):
+def test_deepmedics_arms_have_as_many_steps(dry):
     told = [after(words, "--set")[:-1] for words in dry("doncenco2022", "--scale", "tiny")[1:]]
     assert all(one == told[0] for one in told)
-    (segments,) = (int(s.partition("=")[2]) for s in told[0] if s.startswith("segments="))
-    for arm in plans.find_plan("doncenco2022").arms:
-        share = share_on_the_fly(Ratio.parse(arm.ratio), 6, segments, 5, real=4, constant=True)
-        assert (share.segments, segments % 5) == (segments, 0)
-
-
-def test_real_cases_go_through_the_space_unless_told_otherwise(dry):
-    brought = dry("doncenco2022", "--only", "Real")
-    assert all("--real-in-generator-space" in line for line in brought[1:])
-    (stored,) = dry("doncenco2022", "--only", "Real", "--as-stored")  # needs no generator then
-    assert not {"--real-in-generator-space", "--generator"} & set(stored)
+    assert {"network=deepmedic", "steps=200"} <= set(told[0])
 
 
 def test_the_papers_own_detector_is_trained_if_it_is_named(dry):

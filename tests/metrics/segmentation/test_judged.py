@@ -20,7 +20,6 @@ from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from gansynth_deepmedic.adapter import DeepMedicAdapter
-from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.source import open_deepmedic
 from gansynth_segmenter.host import SegmenterHost
 from tests.conftest import save_nifti
@@ -228,32 +227,11 @@ def adapter_of(toy: Toy) -> DeepMedicAdapter:
     return DeepMedicAdapter(open_deepmedic(SourceRequest("deepmedic", str(toy.train))))
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_the_torch_engine_predicts_on_the_grid_of_the_files(deepmedic, tmp_path, keep):
-    from gansynth_deepmedic.engine.cutting import read_volume
-    from gansynth_deepmedic.engine.infer import PREDICTIONS, held_cases, validate
-    from gansynth_deepmedic.engine.train import VALIDATION
-
-    held = held_cases(read_train_config(deepmedic.train))
-    sure: Any = SimpleNamespace(labels=lambda case: case.labels)
-    told = validate(sure, held, read_volume, ONE, tmp_path / PREDICTIONS if keep else None)
-    write_json_atomic(tmp_path / VALIDATION, told)
-    write_json_atomic(tmp_path / FILE, {"sessions": [{"engine": "torch"}]})
-    adapter = adapter_of(deepmedic)
-    if keep:
-        found = adapter.judged(tmp_path)
-        assert set(found) == set(adapter.source.held_out_ids)
-        assert (len(found), perfect(found)) == (2, True)
-    else:
-        with pytest.raises(UsageFault, match="no segmentations were saved, expected --set save_pr"):
-            adapter.judged(tmp_path)
-
-
 def test_deepmedics_own_predictions_are_found_by_their_names(deepmedic, tmp_path):
     adapter = adapter_of(deepmedic)
     with pytest.raises(UsageFault, match=r"has no gansynth_session.json"):
         adapter.judged(tmp_path)
-    write_json_atomic(tmp_path / FILE, {"sessions": [{"engine": "deepmedic"}]})
+    write_json_atomic(tmp_path / FILE, {"sessions": [{}]})
     with pytest.raises(DataFault, match=r"pred_01_Segm.nii.gz: missing"):
         adapter.judged(tmp_path)
     home = tmp_path / "predictions" / "toy" / "predictions"

@@ -1,1 +1,0 @@
-"""Trains DeepMedic's network in torch, with DeepMedic's configuration and segments."""

@@ -1,0 +1,150 @@
+"""Segments with subsampled context, real and synthetic at a ratio: ``gansynth.mix_segments``.
+
+Networks of several paths (Kamnitsas et al. 2017) see a segment at full resolution and its
+surroundings at lower ones. All of them are parts of one larger crop. docs/mixing.md has an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.core.source import CaseSource, case_records
+from gansynth.hosts.mix_setup import MixDescription, MixSetup, make_mix_setup
+from gansynth.hosts.training_data import Augment, CentredCrops, TrainingData, training_space
+from gansynth.runtime.errors import UsageFault
+
+
+def segment_margin(receptive: int, factors: Sequence[int]) -> int:
+    """Return the voxels of a crop that are not predicted, at each side; see ``mix_segments``."""
+    return (receptive // 2) * max((1, *factors))
+
+
+def segment_parts(crop: Any, receptive: int, factors: Sequence[int]) -> list[Any]:
+    """Return the segment in the middle of a crop (..., D, H, W), and its subsampled contexts.
+
+    Contexts take every ``factor``-th voxel, without averaging, from the receptive field of the
+    first predicted voxel on: DeepMedic's grid, which is off centre where the predicted part is no
+    multiple of a factor. A path's output is repeated by the factor, and cut at the end.
+
+    The parts are views of the crop, a tensor or an array.
+    """
+    half, margin = receptive // 2, segment_margin(receptive, factors)
+    parts = []
+    for factor in (1, *factors):
+        part = [
+            slice(
+                margin - factor * half,
+                margin + factor * (half + -(-(edge - 2 * margin) // factor) - 1) + 1,
+                factor,
+            )
+            for edge in crop.shape[-3:]
+        ]
+        parts.append(crop[(..., *part)])
+    return parts
+
+
+def mix_segments(
+    source: CaseSource,
+    bank: Path | str | None,
+    ratio: Ratio | str,
+    *,
+    steps: int,
+    batch_size: int = 10,
+    segment: int = 25,
+    receptive: int = 17,
+    factors: Sequence[int] = (3,),
+    centred: bool = True,
+    augment: Augment | None = None,
+    schedule: Schedule | str = "constant",
+    seed: int = 0,
+    log: Path | str | None = None,
+    strict: bool = False,
+) -> MixedSegments:
+    """Return the segments of a whole training, in the order of its steps.
+
+    Args:
+        source: opened as for the bank's generator, whose run has it: ``gansynth.load(run).source``.
+            Its training cases are cut, its held-out cases must not have been seen.
+        bank: folder of the sample bank; None only with a ratio of ``1:0``. Samples need the voxels
+            of a segment with its contexts.
+        ratio: real:synthetic.
+        steps: batches of the whole training.
+        batch_size: segments of a batch.
+        segment: voxels along each axis of the input at full resolution.
+        receptive: receptive field of the network's paths, which have no padding; odd.
+        factors: subsampling factor of each further path.
+        centred: whether segments are centred at voxels of each class equally often, background too.
+        augment: applied to crops: image (C, D, H, W), labels (D, H, W), numpy's generator -> both.
+        schedule, seed, log, strict: see ``gansynth.mix``.
+
+    Raises:
+        UsageFault: an invalid option, or cases that are not volumes.
+        IntegrityFault: the bank's generator has seen a held-out case.
+    """
+    factors = tuple(factors)
+    if receptive % 2 == 0 or not 0 < receptive <= segment or min((1, *factors)) < 1:
+        raise UsageFault(
+            f"segment={segment}, receptive={receptive}, factors={factors}: expected an odd "
+            "receptive field, segments of at least its size, and factors from 1"
+        )
+    edge = segment - receptive + 1 + 2 * segment_margin(receptive, factors)
+    space = training_space(source, (edge, edge, edge))
+    subjects: Any = {case: source.header(case).subject for case in source.train_ids}
+    mixture = make_mix_setup(
+        bank,
+        ratio,
+        schedule=schedule,
+        batches=steps,
+        subjects=subjects,
+        held_out=() if bank is None else case_records(source, source.held_out_ids),
+        seed=seed,
+        rank=0,
+        log=log,
+        strict=strict,
+    )
+    data = TrainingData(
+        *(source, CentredCrops(**vars(space)) if centred else space, mixture.plan),
+        steps=steps,
+        batch_size=batch_size,
+        augment=augment,
+    )
+    return MixedSegments(data, mixture, receptive, factors)
+
+
+class MixedSegments(MixDescription, Dataset[dict[str, Any]]):
+    """The result of ``mix_segments``: item i is segment ``i % batch_size`` of its step.
+
+    An item is ``{"parts": [float32 (C, D, H, W), ...], "labels": int64 (D', H', W'), "synthetic":
+    bool ()}``: the segment and one context for each factor, and the labels of the predicted part,
+    -1 outside the body. Items depend on seed and place alone, so a loader must not shuffle them.
+    """
+
+    def __init__(
+        self, data: TrainingData, mixture: MixSetup, receptive: int, factors: Sequence[int]
+    ) -> None:
+        super().__init__(mixture)
+        self.data, self.receptive, self.factors = data, receptive, factors
+        self.batch_size = data.batch_size
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item, margin = self.data[index], segment_margin(self.receptive, self.factors)
+        if not self._units.over:
+            self._units.look(item["image"], synthetic=item["synthetic"])
+        parts = segment_parts(torch.from_numpy(item["image"]), self.receptive, self.factors)
+        inner = tuple(slice(margin, edge - margin) for edge in item["labels"].shape)
+        return {
+            "parts": [part.contiguous() for part in parts],
+            "labels": torch.from_numpy(item["labels"][inner].astype(np.int64)),
+            "synthetic": torch.tensor(item["synthetic"]),
+        }

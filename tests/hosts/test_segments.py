@@ -1,0 +1,151 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import gansynth
+from gansynth.bank.draw_log import summarise
+from gansynth.core.foreground import ForegroundIndex
+from gansynth.core.schema import Sample
+from gansynth.core.source import lineage_of
+from gansynth.core.space import Space
+from gansynth.hosts.segments import segment_margin, segment_parts
+from gansynth.hosts.training_data import CentredCrops
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.testing import ToySource
+from tests.banks import Pairs, write_bank
+
+SIDE = 60
+SMALL: dict[str, Any] = {"segment": 9, "receptive": 5, "batch_size": 6, "steps": 4}
+
+
+@pytest.fixture(scope="module")
+def source():
+    return ToySource(3, side=SIDE)
+
+
+@pytest.fixture
+def bank(source, tmp_path) -> Path:
+    """Samples of 57 voxels an axis: parts of real cases, marked by whole numbers."""
+    pairs: Pairs = []
+    for case in map(source.load, source.train_ids[:6]):
+        inner = (slice(2, 59),) * 3
+        image, labels = np.round(case.image[(slice(None), *inner)]), case.labels[inner]
+        pairs.append((Sample(image, labels, provenance={"case": case.id}), {}))
+    return write_bank(tmp_path / "bank", source.schema, lineage_of(source), pairs)
+
+
+def test_contexts_are_every_nth_voxel_of_one_crop():
+    edge = 25 - 16 + 2 * segment_margin(17, [3, 5])
+    crop = np.arange(edge**3).reshape(1, edge, edge, edge)
+    high, third, fifth = segment_parts(crop, 17, [3, 5])
+    first = 40 - 8
+    np.testing.assert_array_equal(high, crop[(slice(None), *[slice(first, first + 25)] * 3)])
+    # DeepMedic's contexts begin 16 and 32 voxels before a segment and have 19 and 18 voxels.
+    np.testing.assert_array_equal(third[0, :, 0, 0], crop[0, 16 : 16 + 55 : 3, 16, 16])
+    np.testing.assert_array_equal(fifth[0, :, 0, 0], crop[0, : 17 * 5 + 1 : 5, 0, 0])
+
+
+def test_every_batch_has_the_ratio_and_every_item_its_context(source, bank, tmp_path):
+    data = gansynth.mix_segments(source, bank, "1:2", log=tmp_path / "log", **SMALL)
+    for batch in DataLoader(data, batch_size=data.batch_size, num_workers=2):
+        high, low = batch["parts"]
+        assert high.shape == (6, 2, 9, 9, 9)
+        assert low.shape == (6, 2, 6, 6, 6)
+        assert batch["labels"].shape == (6, 5, 5, 5)
+        assert int(batch["synthetic"].sum()) == 4
+        marked = (high == high.round()).flatten(1).all(1)
+        torch.testing.assert_close(marked, batch["synthetic"])
+    assert len(data) == 24
+    assert data.counts().synthetic == summarise(data.log).synthetic == 16
+
+
+def test_the_middle_of_a_context_shows_what_the_segment_shows(source):
+    data = gansynth.mix_segments(source, None, "1:0", **SMALL)
+    high, low = data[0]["parts"]
+    # Voxel 1 of the context is that of the segment's voxel 0 less 4 voxels, plus 3.
+    np.testing.assert_array_equal(low[:, 2:4, 2:4, 2:4], high[:, 2:6:3, 2:6:3, 2:6:3])
+
+
+def test_items_depend_on_seed_and_place_alone(source, bank):
+    first, again, other = (
+        gansynth.mix_segments(source, bank, "1:1", seed=seed, **SMALL) for seed in (1, 1, 2)
+    )
+    for place in (7, 3):
+        for ours, theirs in zip(first[place]["parts"], again[place]["parts"], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert not torch.equal(first[3]["parts"][1], other[3]["parts"][1])
+
+
+def test_centres_are_of_each_class_equally_often(source):
+    space = CentredCrops("crop", (16, 16, 16))
+    rng, case = np.random.default_rng(0), source.load(source.train_ids[0])
+    outline, found = ForegroundIndex.of(case), []
+    for _ in range(600):
+        corner = space.place(outline, rng).corner
+        found.append(case.labels[tuple(c + 8 for c in corner)])
+    shares = [found.count(value) / 600 for value in (0, 1, 2)]
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.06)
+
+
+def test_crops_go_beyond_a_case_but_not_beyond_a_sample(source):
+    space, case = CentredCrops("crop", (58, 58, 58)), source.load(source.train_ids[0])
+    rng, outline = np.random.default_rng(0), ForegroundIndex.of(case)
+    real = np.array([space.place(outline, rng).corner for _ in range(50)])
+    samples = np.array([space.place(case, rng).corner for _ in range(50)])
+    assert real.min() < 0
+    assert real.max() > 2
+    assert (samples.min(), samples.max()) == (0, 2)
+
+
+def test_whole_cases_have_one_place(source):
+    space = CentredCrops("resample", (8, 8, 8))
+    case = source.load(source.train_ids[0])
+    assert space.place(case, np.random.default_rng(0)) == Space("resample", (8, 8, 8)).centre(case)
+
+
+def test_windows_are_predicted_without_their_margin():
+    image = np.random.default_rng(0).normal(0, 1, (2, 20, 9, 31)).astype(np.float32)
+    sizes = set()
+
+    def network(windows: torch.Tensor) -> torch.Tensor:
+        sizes.add(tuple(windows.shape[2:]))
+        return windows[:, :, 3:-3, 3:-3, 3:-3]
+
+    found = gansynth.predict_by_windows(network, image, (14, 15, 16), overlap=0, margin=3)
+    np.testing.assert_allclose(found, image, rtol=1e-6)
+    assert sizes == {(14, 15, 16)}
+
+
+def test_the_loop_of_the_page_trains_and_predicts(example, source, bank):
+    names = example("segments", source=source, bank=bank, steps=3, workers=0)
+    assert torch.isfinite(names["loss"])
+    assert names["labels"].shape == (SIDE,) * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"receptive": 4}, "receptive=4.*odd"),
+        ({"receptive": 11}, "segments of at least its size"),
+        ({"factors": [0]}, r"factors=\(0,\)"),
+    ],
+    ids=["even", "large", "factor"],
+)
+def test_numbers_that_make_no_segment_are_refused(source, options, says):
+    with pytest.raises(UsageFault, match=says):
+        gansynth.mix_segments(source, None, "1:0", **{**SMALL, **options})
+
+
+def test_a_bank_that_has_seen_a_held_out_case_is_refused(source, tmp_path):
+    class Others(ToySource):
+        @property
+        def train_ids(self) -> tuple[str, ...]:
+            return super().held_out_ids
+
+    bank = write_bank(tmp_path / "bank", source.schema, lineage_of(Others(3, side=SIDE)))
+    with pytest.raises(IntegrityFault, match="held-out"):
+        gansynth.mix_segments(source, bank, "1:1", **SMALL)
