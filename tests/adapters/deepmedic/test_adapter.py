@@ -206,7 +206,6 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
     choices = DeepMedicChoices.read(
         settings, ["-mod", "m.cfg", "-dev=cuda1", "-resetopt", "-load", "c"]
     )
-    assert choices.engine == "deepmedic"
     assert choices.options.deepmedic == "dm"
     assert choices.model == tmp_path / "m.cfg"
     assert choices.arguments == ("-dev", "cuda1", "-load", str(tmp_path / "c"), "-resetopt")
