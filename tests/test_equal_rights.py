@@ -1,4 +1,7 @@
-"""Built-in plugins have no privileges: they import what strangers may; the core names none."""
+"""Built-in plugins have no privileges: they import what strangers may.
+
+The core names none of them, and reads none of their options.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,11 @@ NAMES = {*installed().names("generators"), *installed().names("adapters")} - {
 """Without those that are words of the field, too: an edit, and any network that segments."""
 ELSEWHERE = {"testing"}
 """Packages that name examples: the conformance kit, its phantoms and the tutorial's commands."""
+
+
+CORE = sorted(
+    path for path in (ROOT / "gansynth").iterdir() if path.is_dir() and path.name not in ELSEWHERE
+)
 
 
 def imports(folder: Path) -> Iterator[str]:
@@ -88,15 +96,20 @@ def named(text: str) -> set[str]:
     return NAMES & set(re.findall(r"\w+", text))
 
 
-@pytest.mark.parametrize(
-    "package",
-    sorted(
-        path
-        for path in (ROOT / "gansynth").iterdir()
-        if path.is_dir() and path.name not in ELSEWHERE
-    ),
-    ids=lambda path: path.name,
-)
+def options_of_plugins() -> set[str]:
+    """Names of several words of their options that no class of the core has, too."""
+    registry = installed()
+    classes = [registry.generator(name) for name in registry.names("generators")]
+    classes += [registry.adapter(name) for name in registry.names("adapters")]
+    names = {name for cls in classes for name in cls.Options.model_fields if "_" in name}
+    for path in (path for package in CORE for path in package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                names.discard(node.target.id)
+    return names
+
+
+@pytest.mark.parametrize("package", CORE, ids=lambda path: path.name)
 def test_the_core_names_no_generator_and_no_host(package):
     found = [
         f"{path.relative_to(ROOT)}:{line}: {', '.join(sorted(named(text)))}"
@@ -104,4 +117,19 @@ def test_the_core_names_no_generator_and_no_host(package):
         for line, text in texts(path)
         if named(text)
     ]
+    assert found == []
+
+
+def test_the_core_reads_no_option_of_a_plugin():
+    options = options_of_plugins()
+    assert len(options) > 30
+    found = []
+    for path in (path for package in CORE for path in sorted(package.rglob("*.py"))):
+        read = [(line, word) for line, text in texts(path) for word in re.findall(r"\w+", text)]
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute):
+                read.append((node.lineno, node.attr))
+        found += [
+            f"{path.relative_to(ROOT)}:{line}: {word}" for line, word in read if word in options
+        ]
     assert found == []

@@ -19,10 +19,12 @@ from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.hosts.checks import check_drawing, plan_own_bank
-from gansynth.hosts.record import default_output, training_folder
+from gansynth.hosts.record import FILE, default_output, read_sessions, training_folder
 from gansynth.hosts.session import CachedResult, training_in
+from gansynth.metrics.segmentation.results import FILE as METRICS
 from gansynth.metrics.segmentation.results import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import read_json
 from gansynth_deepmedic.config import (
     RUNS,
     DeepMedicChoices,
@@ -35,11 +37,10 @@ from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
 from gansynth_deepmedic.program import find_program
 from gansynth_deepmedic.record import (
     COMPARED,
+    WAY_OUT,
     DeepMedicJob,
-    describe,
     prediction_files,
     refuse_unmeasurable,
-    versions,
 )
 from gansynth_deepmedic.session import DeepMedicSession
 from gansynth_deepmedic.source import DeepMedicSource
@@ -110,7 +111,7 @@ class DeepMedicAdapter(Adapter):
         job = self._job(request)
         share = job.share
         each = share.segments // share.cases
-        cases: dict[str, Any] = {"all": share.cases, "synthetic_at_most": job.slots}
+        cases: dict[str, Any] = {"all": share.cases, "synthetic_at_most": job.most_synthetic}
         segments: dict[str, Any] = {"all": share.segments, "of_each_case": each}
         if share.real is not None and share.synthetic is not None:
             cases = {"real": share.real, "synthetic": share.synthetic}
@@ -123,7 +124,7 @@ class DeepMedicAdapter(Adapter):
             "segments_per_subepoch": segments,
             "said": list(share.notes),
             "real_in_generator_space": request.mix_config.real_in_generator_space,
-            "versions": versions(job),
+            "versions": job.describe()["versions"],
         }
 
     @classmethod
@@ -156,7 +157,7 @@ class DeepMedicAdapter(Adapter):
     def training_folder(self, request: TrainingRequest) -> TrainingFolder:
         """Look into the output folder; see ``Adapter.training_folder``."""
         job = self._job(request)
-        described = (job.output, describe(job), COMPARED)
+        described = (job.output, job.describe(), COMPARED)
         return training_folder(*described, total=job.config.epochs)
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
@@ -166,6 +167,18 @@ class DeepMedicAdapter(Adapter):
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return the label maps of the held-out cases; see ``Adapter.judged``."""
         return prediction_files(self.host, folder)
+
+    @classmethod
+    def scores(cls, folder: Path) -> dict[str, Any]:
+        """Return the steps of a training, and the Dice of every case."""
+        sessions = read_sessions(folder / FILE)
+        trained = [k for session in sessions for k in session["per_subepoch"] if k["trained"]]
+        segments = (k["segments_real"] + k["segments_synthetic"] for k in trained)
+        measured = read_json(folder / METRICS, hint=WAY_OUT)["per_case"]
+        return {
+            "steps": sum(count // sessions[-1]["batch"] for count in segments),
+            "per_case": {case: scores["dice"] for case, scores in measured.items()},
+        }
 
     def export(self, request: ExportRequest) -> Mapping[str, Any]:
         """Write a folder that stock DeepMedic trains on; see ``Adapter.export``."""
@@ -194,17 +207,14 @@ class DeepMedicAdapter(Adapter):
         return job
 
     def _new_job(self, request: TrainingRequest) -> DeepMedicJob:
-        mix_config = request.mix_config
-        model = self.host.model
+        mix_config, model = request.mix_config, self.host.model
         choices = DeepMedicChoices.read(
             request.settings, request.options, None if model is None else model.path
         )
         config = choices.asked(self.host.config)
-        self._check_data(choices)
         options = choices.options
-        output = absolute(options.output) or default_output(RUNS, self.host.name, mix_config)
+        self._check_data(choices.model, draws=mix_config.ratio.p > 0)
         generates = mix_config.ratio.p > 0 or mix_config.real_in_generator_space
-        held_out = self.held_out if generates else ()
         return DeepMedicJob(
             mix_config=mix_config,
             choices=choices,
@@ -215,15 +225,17 @@ class DeepMedicAdapter(Adapter):
                 real=len(self.source.train_ids),
                 constant=mix_config.schedule.kind == "constant",
             ),
-            output=output,
-            sample_source=open_sample_source(mix_config, self.host, held_out),
+            output=absolute(options.output) or default_output(RUNS, self.host.name, mix_config),
+            sample_source=open_sample_source(
+                mix_config, self.host, self.held_out if generates else ()
+            ),
             regions=asked_regions(options.regions, self.host),
             program=find_program(options.deepmedic, options.deepmedic_python),
             patience=read_patience(),
         )
 
-    def _check_data(self, choices: DeepMedicChoices) -> None:
-        """Check the network's configuration, once with all data."""
+    def _check_data(self, model: Path, *, draws: bool) -> None:
+        """Reject configurations that no sample fits, and check the network once with all data."""
         from gansynth_deepmedic.check import refuse_unusable
 
         config = self.host.config
@@ -233,6 +245,12 @@ class DeepMedicAdapter(Adapter):
                 "cases have no such maps; expected sampling by labels (typeOfSamplingForTraining). "
                 "Remove that key"
             )
-        if choices.model not in self._looked:
-            refuse_unusable(self.host, read_model_config(choices.model))
-            self._looked.add(choices.model)
+        if draws and any(config.normalised):
+            raise DataFault(
+                f"{config.path}: norm_zscore_prms is set, so DeepMedic normalises each case within "
+                "its region of interest, which is the sample of a synthetic case. Expected images "
+                "that are normalised already; remove that key"
+            )
+        if model not in self._looked:
+            refuse_unusable(self.host, read_model_config(model))
+            self._looked.add(model)

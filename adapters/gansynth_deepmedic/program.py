@@ -6,7 +6,6 @@ it may be installed in another environment.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -31,45 +30,40 @@ LEAST = (3, 11)  # least Python for gansynth's modules, which the process also i
 SCRIPT = "deepMedicRun"
 PACKAGES = ("tensorflow", "numpy", "nibabel", "pandas", "scipy", "six")
 """Imported packages of the process: DeepMedic's own."""
-TOUCHED: Mapping[str, tuple[str, ...]] = {
-    "deepmedic/dataManagement/io.py": ("load_volume", "saveImgToNiiWithOriginalHdr"),
+HOOKED: Mapping[str, tuple[str, ...]] = {
     "deepmedic/dataManagement/sampling.py": (
-        *("get_samples_for_subepoch", "choose_random_subjects", "get_n_samples_per_subj"),
-        *("load_subj_and_sample", "load_imgs_of_subject", "shuffle_samples"),
-        "comp_valid_sampling_mask_excluding_edges",
+        *("get_samples_for_subepoch", "load_imgs_of_subject"),
+        "constrain_sampling_maps_near_edges",
     ),
-    "deepmedic/routines/training.py": ("do_training", "process_in_batches"),
-    "deepmedic/routines/testing.py": ("inference_on_whole_volumes",),
+    "deepmedic/dataManagement/io.py": ("load_volume", "saveImgToNiiWithOriginalHdr"),
 }
-"""Functions of the checkout that ``host`` uses; DeepMedic 0.8 has them."""
+"""Functions of the checkout that ``hook`` and ``bridge`` replace; DeepMedic 0.8 has them."""
 GET_CHECKOUT = "git clone https://github.com/deepmedic/deepmedic"
 _GET_AND_NAME = f"{GET_CHECKOUT}; export {CHECKOUT}=$PWD/deepmedic"
-GET_PACKAGES = "tensorflow-cpu nibabel pandas scipy six"
+_MAKE_ENVIRONMENT = (
+    "python3 -m venv deepmedic-env; deepmedic-env/bin/pip install tensorflow-cpu nibabel pandas "
+    f"scipy six; export {PYTHON}=$PWD/deepmedic-env/bin/python"
+)
 _SECONDS = 60.0
-_DISTRIBUTIONS = {
-    "tensorflow": (
-        *("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-macos"),
-        *("tf-nightly", "tf-nightly-cpu", "tensorflow-rocm"),
-    )
-}
 _ASK = """
-import json, sys
+import sys
 sys.path[:1] = []
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-def of(package, names):
-    if find_spec(package) is None:
-        return ""
-    for name in names:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            pass
-    return "unknown"
-asked = json.loads(sys.argv[1])
-found = {package: of(package, names) for package, names in asked.items()}
-print("found " + json.dumps(found))
+print("python", sys.version.split()[0], flush=True)
+from importlib.metadata import packages_distributions, version
+there = packages_distributions()
+for package in sys.argv[1:]:
+    print(package, version(there[package][0]) if package in there else "")
 """
+"""Its first lines also run in an old Python."""
+_START = """
+import sys, types
+for name, folder in zip(("gansynth", "gansynth_deepmedic"), sys.argv[2:]):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [folder]
+from gansynth_deepmedic.hook import main
+main(sys.argv[1])
+"""
+"""Finds gansynth's two packages by folder; all other modules are those of DeepMedic's Python."""
 
 
 class ProgramSettings(HostOptions):
@@ -108,15 +102,24 @@ def find_program(
         UsageFault: no checkout is named, or the folder is not one.
         EnvironmentFault: the Python cannot be started, is too old, or lacks a package.
     """
-    return DeepMedicProgram(
-        folder := find_checkout(checkout, environ),
-        executable := find_python(python, environ),
-        examine(executable, folder),
-    )
+    folder, executable = find_checkout(checkout, environ), find_python(python, environ)
+    versions = look(executable)
+    if _is_old(versions):
+        raise EnvironmentFault(
+            f"{executable}: Python {versions['python']}, expected {_least()} or newer to run "
+            f"DeepMedic with synthetic cases; {_MAKE_ENVIRONMENT}"
+        )
+    if missing := _missing(versions):
+        raise EnvironmentFault(
+            f"{executable}: no {', '.join(missing)}, which DeepMedic needs; "
+            f"{_install(executable, missing)}, or name another Python by --deepmedic-python or "
+            f"{PYTHON}"
+        )
+    return DeepMedicProgram(folder, executable, versions)
 
 
 def find_checkout(checkout: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of a checkout with all functions of ``TOUCHED``."""
+    """Return the folder of a checkout with all functions of ``HOOKED``."""
     named, by = checkout or environ.get(CHECKOUT, ""), "--deepmedic" if checkout else f"${CHECKOUT}"
     cure = f"{GET_CHECKOUT}, then --deepmedic deepmedic or export {CHECKOUT}=$PWD/deepmedic"
     if not named:
@@ -129,74 +132,52 @@ def find_checkout(checkout: str | None, environ: Mapping[str, str] = os.environ)
             f"{named} ({by}): holds no {SCRIPT} beside a folder deepmedic, expected a checkout of "
             f"DeepMedic; {cure}"
         )
-    if lacks := _lacks(folder):
-        raise UsageFault(
-            f"{named} ({by}): {lacks} is missing, expected DeepMedic 0.8.4; {GET_CHECKOUT}"
-        )
+    for file, functions in HOOKED.items():
+        path = folder / file
+        text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+        for function in functions:
+            if not re.search(rf"^def {function}\(", text, re.MULTILINE):
+                raise UsageFault(
+                    f"{named} ({by}): {function} in {file} is missing, expected DeepMedic 0.8.4; "
+                    f"{GET_CHECKOUT}"
+                )
     return folder
 
 
 def find_python(python: str | None, environ: Mapping[str, str] = os.environ) -> Path:
     """Return the Python that runs DeepMedic (EnvironmentFault: no such program)."""
-    named, by = (
-        (python, "--deepmedic-python") if python else (environ.get(PYTHON, ""), f"${PYTHON}")
-    )
+    named, by = python or environ.get(PYTHON, ""), "--deepmedic-python" if python else f"${PYTHON}"
     if not named:
         return Path(sys.executable)
     executable = shutil.which(os.path.expanduser(named), path=environ.get("PATH"))
     if executable is None:
         raise EnvironmentFault(
             f"{named} ({by}): no such program, expected a Python with TensorFlow, for example "
-            f"/home/me/deepmedic-env/bin/python; {_make_environment()}"
+            f"/home/me/deepmedic-env/bin/python; {_MAKE_ENVIRONMENT}"
         )
     return Path(executable).absolute()
 
 
-def examine(python: Path, checkout: Path | None = None) -> dict[str, str]:
-    """Return the versions of a Python (``python``) and of ``PACKAGES`` in it."""
-    versions = look(python)
-    release = tuple(int(part) for part in re.findall(r"\d+", versions["python"])[:2])
-    if release < LEAST:
-        raise EnvironmentFault(
-            f"{python}: Python {versions['python']}, expected {'.'.join(map(str, LEAST))} or newer "
-            f"to run DeepMedic with synthetic cases; {_make_environment()}"
-        )
-    missing = [package for package in PACKAGES if not versions[package]]
-    if missing:
-        raise EnvironmentFault(
-            f"{python}: no {', '.join(missing)}, which DeepMedic needs; {_install(python, missing)}"
-            + (f", or name another Python by --deepmedic-python or {PYTHON}" if checkout else "")
-        )
-    return versions
-
-
 def look(python: Path) -> dict[str, str]:
     """Return the versions of a Python (``python``) and of ``PACKAGES`` in it; "" for none."""
-    names = {package: _DISTRIBUTIONS.get(package, (package,)) for package in PACKAGES}
-    # The version first: what follows does not run in an old Python.
-    ask = f"import sys; print('python ' + sys.version.split()[0]); sys.stdout.flush()\n{_ASK}"
-    command = [str(python), "-c", ask, json.dumps(names)]
+    command = [str(python), "-c", _ASK, *PACKAGES]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_SECONDS, check=False, env=_clean()
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvironmentFault(f"{python}: cannot be started: {error}") from None
-    answers = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
-    if "python" not in answers:
+    found = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+    if "python" not in found:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         raise EnvironmentFault(f"{python}: is no Python that starts: {last[0]}")
-    versions = json.loads(answers["found"]) if "found" in answers else dict[str, str]()
-    return {
-        "python": answers["python"],
-        **{package: versions.get(package, "") for package in PACKAGES},
-    }
+    return {name: found.get(name, "") for name in ("python", *PACKAGES)}
 
 
 def command(program: DeepMedicProgram, order: Path) -> list[str]:
-    """Return the command that trains by an ``Order``; it imports gansynth by folder."""
-    launch = Path(__file__).parent / "host" / "launch.py"
-    return [str(program.python), str(launch), str(order), str(_package())]
+    """Return the command that trains by a ``TrainingOrder``."""
+    packages = Path(version.__file__).parents[1], Path(__file__).parent
+    return [str(program.python), "-P", "-c", _START, str(order), *map(str, packages)]
 
 
 def environ_of(program: DeepMedicProgram) -> dict[str, str]:
@@ -211,9 +192,7 @@ def environ_of(program: DeepMedicProgram) -> dict[str, str]:
         "TF_NUM_INTRAOP_THREADS": threads,
         "TF_NUM_INTEROP_THREADS": threads,
         **_clean(),
-        CHECKOUT: str(program.checkout),
         "PYTHONDONTWRITEBYTECODE": "1",
-        child.PARENT: str(os.getpid()),
     }
 
 
@@ -226,74 +205,50 @@ def doctor_lines(
         text = "not named; only for augmenting DeepMedic"
         yield DoctorLine("note", "deepmedic", text, _GET_AND_NAME)
         return
-    yield _checkout_line(checkout, environ)
+    try:
+        text = (
+            f"{find_checkout(checkout, environ)} ({'--deepmedic' if checkout else f'${CHECKOUT}'})"
+        )
+        yield DoctorLine("ok", "deepmedic", text)
+    except (DataFault, UsageFault) as fault:
+        yield DoctorLine("note", "deepmedic", str(fault).partition("; ")[0], _GET_AND_NAME)
     try:
         executable = find_python(python, environ)
         versions = look(executable)
     except EnvironmentFault as fault:
-        yield DoctorLine(
-            "note", "deepmedic's python", str(fault).partition("; ")[0], _make_environment()
-        )
+        text = str(fault).partition("; ")[0]
+        yield DoctorLine("note", "deepmedic's python", text, _MAKE_ENVIRONMENT)
         return
     by = "--deepmedic-python" if python else f"${PYTHON}" if environ.get(PYTHON) else "gansynth's"
-    yield _python_line(executable, versions, by)
-    yield from _package_lines(executable, versions)
-
-
-def _checkout_line(checkout: str | None, environ: Mapping[str, str]) -> DoctorLine:
-    try:
-        folder = find_checkout(checkout, environ)
-    except (DataFault, UsageFault) as fault:
-        return DoctorLine("note", "deepmedic", str(fault).partition("; ")[0], _GET_AND_NAME)
-    return DoctorLine(
-        "ok", "deepmedic", f"{folder} ({'--deepmedic' if checkout else f'${CHECKOUT}'})"
-    )
-
-
-def _python_line(python: Path, versions: Mapping[str, str], by: str) -> DoctorLine:
-    text = f"{versions['python']}, {python} ({by})"
-    release = tuple(int(part) for part in re.findall(r"\d+", versions["python"])[:2])
-    if release >= LEAST:
-        return DoctorLine("ok", "deepmedic's python", text)
-    advice = f"{text}; on the fly needs {'.'.join(map(str, LEAST))} or newer"
-    return DoctorLine("note", "deepmedic's python", advice, _make_environment())
-
-
-def _package_lines(python: Path, versions: Mapping[str, str]) -> Iterator[DoctorLine]:
-    there = [f"{package} {versions[package]}" for package in PACKAGES if versions[package]]
-    missing = [package for package in PACKAGES if not versions[package]]
-    if there:
+    text = f"{versions['python']}, {executable} ({by})"
+    if _is_old(versions):
+        text += f"; on the fly needs {_least()} or newer"
+        yield DoctorLine("note", "deepmedic's python", text, _MAKE_ENVIRONMENT)
+    else:
+        yield DoctorLine("ok", "deepmedic's python", text)
+    missing = _missing(versions)
+    if there := [f"{name} {versions[name]}" for name in PACKAGES if versions[name]]:
         yield DoctorLine("ok", "deepmedic's packages", ", ".join(there))
     if missing:
         text = f"no {', '.join(missing)} there; DeepMedic needs it"
-        yield DoctorLine("note", "deepmedic's packages", text, _install(python, missing))
+        yield DoctorLine("note", "deepmedic's packages", text, _install(executable, missing))
 
 
-def _lacks(folder: Path) -> str:
-    """Return the first missing function of ``TOUCHED``, or ""."""
-    for file, functions in TOUCHED.items():
-        path = folder / file
-        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-        for function in functions:
-            if not re.search(rf"^def {function}\(", text, re.MULTILINE):
-                return f"{function} in {file}" if path.is_file() else file
-    return ""
+def _is_old(versions: Mapping[str, str]) -> bool:
+    return tuple(map(int, re.findall(r"\d+", versions["python"])[:2])) < LEAST
+
+
+def _least() -> str:
+    return ".".join(map(str, LEAST))
+
+
+def _missing(versions: Mapping[str, str]) -> list[str]:
+    return [package for package in PACKAGES if not versions[package]]
 
 
 def _install(python: Path, missing: list[str]) -> str:
     names = ["tensorflow-cpu" if package == "tensorflow" else package for package in missing]
     return f"{shlex.quote(str(python))} -m pip install {' '.join(names)}"
-
-
-def _make_environment() -> str:
-    return (
-        f"python3 -m venv deepmedic-env; deepmedic-env/bin/pip install {GET_PACKAGES}; "
-        f"export {PYTHON}=$PWD/deepmedic-env/bin/python"
-    )
-
-
-def _package() -> Path:
-    return Path(version.__file__).parents[1]
 
 
 def _clean() -> dict[str, str]:

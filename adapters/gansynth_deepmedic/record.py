@@ -1,9 +1,9 @@
-"""A DeepMedic training job, its record, and its segmentations."""
+"""A DeepMedic training, its record, its checkpoints and its segmentations."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -18,16 +18,14 @@ from gansynth.metrics.segmentation.predictions import of_volumes
 from gansynth.metrics.segmentation.regions import Regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_deepmedic.config import DeepMedicChoices
-from gansynth_deepmedic.configs import ListedCase, TrainConfig
+from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.program import DeepMedicProgram
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare
 
 COMPARED = (*record.COMPARED, "data", "session", "model", "settings", "arguments")
-OF_THE_MACHINE = ("device", "folderForOutput", "num_processes_sampling")
+OF_THE_MACHINE = ("folderForOutput", "num_processes_sampling")
 """Settings that may change when a training goes on."""
-MODELS = "saved_models"  # folder in the output for DeepMedic's checkpoints
-SUFFIXES = "suffixForSegmAndProbsDictVal"
 WAY_OUT = "train it again, to its end"
 
 
@@ -47,8 +45,8 @@ class DeepMedicJob:
     patience: float  # seconds that a phase without real cases waits for a sample
 
     @property
-    def slots(self) -> int:
-        """Most synthetic slots of a subepoch."""
+    def most_synthetic(self) -> int:
+        """Most synthetic cases of a subepoch."""
         if self.mix_config.schedule.kind != "constant":
             return self.share.cases if self.mix_config.ratio.p > 0 else 0
         if self.share.synthetic is not None:
@@ -60,81 +58,60 @@ class DeepMedicJob:
         """Subepochs of the whole training."""
         return self.config.epochs * self.config.subepochs
 
-
-def describe(job: DeepMedicJob) -> dict[str, Any]:
-    """Describe the data and mix of one session."""
-    choices = job.choices
-    values = {**job.config.values, "regions": choices.options.regions}
-    return {
-        **record.describe_session(job.mix_config, job.sample_source),
-        "data": str(job.config.path),
-        "session": job.config.session,
-        "model": str(choices.model),
-        "subepochs": job.config.subepochs,
-        "cases": job.share.cases,
-        "segments": job.share.segments,
-        "batch": job.config.batch,
-        "settings": {k: v for k, v in values.items() if k not in OF_THE_MACHINE},
-        "arguments": list(choices.arguments[2:]),  # behind -dev
-        "said": list(job.share.notes),
-        "versions": versions(job),
-    }
-
-
-def versions(job: DeepMedicJob) -> dict[str, Any]:
-    """Return the versions of the program's packages, and the commit of the checkout."""
-    checkout = job.program.checkout
-    return {**job.program.versions, "deepmedic": commit_of(checkout) or "unknown"}
+    def describe(self) -> dict[str, Any]:
+        """Describe the data, mix and settings of one session."""
+        choices, program = self.choices, self.program
+        values = {**self.config.values, "regions": choices.options.regions}
+        return {
+            **record.describe_session(self.mix_config, self.sample_source),
+            "data": str(self.config.path),
+            "session": self.config.session,
+            "model": str(choices.model),
+            "subepochs": self.config.subepochs,
+            "cases": self.share.cases,
+            "segments": self.share.segments,
+            "batch": self.config.batch,
+            "settings": {k: v for k, v in values.items() if k not in OF_THE_MACHINE},
+            "arguments": list(choices.arguments[2:]),  # behind -dev
+            "said": list(self.share.notes),
+            "versions": {**program.versions, "deepmedic": commit_of(program.checkout)},
+        }
 
 
-def commit_of(checkout: Path) -> str | None:
-    """Return the commit of a checkout, or None if it is unknown."""
-    git = checkout / ".git"
+def commit_of(checkout: Path) -> str:
+    """Return the commit of a checkout, if git knows it."""
+    words = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
     try:
-        if git.is_file():
-            git = checkout / git.read_text().partition("gitdir:")[2].strip()
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head or None
-        name = head.removeprefix("ref: ")
-        if (git / name).is_file():
-            return (git / name).read_text().strip()
-        packed = (line.split() for line in (git / "packed-refs").read_text().splitlines())
-        return next((words[0] for words in packed if words[1:] == [name]), None)
-    except (OSError, ValueError):
-        return None
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
 
 
-def checkpoint_of(output: Path) -> Path | None:
-    """Return DeepMedic's checkpoint of the recorded epochs for ``-load``, or None."""
+def checkpoint_of(output: Path) -> str:
+    """Return DeepMedic's checkpoint of the recorded epochs, relative to the output."""
     last = read_sessions(output / FILE)[-1]
-    named = last.get("checkpoint")
-    if last["epochs"][1] == 0 or named is None:
-        return None
-    checkpoint = output / str(named)
-    if not _index(checkpoint).is_file():
+    checkpoint = str(last["checkpoint"])
+    index = output / f"{checkpoint}.index"
+    if not index.is_file():
         raise UsageFault(
-            f"{_index(checkpoint)}: missing, expected the checkpoint of epoch "
-            f"{last['epochs'][1]} to go on with; restore it, or take another folder: -o"
+            f"{index}: missing, expected the checkpoint of epoch {last['epochs'][1]} to go on "
+            "with; restore it, or take another folder: -o"
         )
     return checkpoint
 
 
-def newest_checkpoint(output: Path) -> Path | None:
+def newest_checkpoint(output: Path) -> str | None:
     """Return DeepMedic's last checkpoint relative to the output; None before the first."""
     indices = [
         path
-        for path in (output / MODELS).rglob("*.model.ckpt.index")
+        for path in (output / "saved_models").rglob("*.model.ckpt.index")
         if ".initial." not in path.name and ".final." not in path.name
     ]
     if not indices:
         return None
     newest = max(indices, key=lambda path: (path.stat().st_mtime_ns, path.name))
-    return newest.with_suffix("").relative_to(output)
-
-
-def _index(checkpoint: Path) -> Path:
-    return checkpoint.with_name(f"{checkpoint.name}.index")
+    return str(newest.with_suffix("").relative_to(output))
 
 
 def refuse_unmeasurable(source: DeepMedicSource) -> None:
@@ -150,22 +127,28 @@ def refuse_unmeasurable(source: DeepMedicSource) -> None:
 def prediction_files(source: DeepMedicSource, folder: Path) -> dict[str, Prediction]:
     """Return validation case -> predicted and true label map, without unlabelled cases.
 
-    DeepMedic writes them after epochs with validation of whole volumes:
-    ``numberOfEpochsBetweenFullInferenceOnValImages``.
+    DeepMedic writes them after epochs with validation of whole volumes
+    (``numberOfEpochsBetweenFullInferenceOnValImages``), named as in its ``io.py``.
     """
-    sessions = read_sessions(folder / FILE)
-    if not sessions:
+    if not read_sessions(folder / FILE):
         raise UsageFault(
             f"{folder}: has no {FILE}, expected a folder that gansynth augment --target deepmedic "
             "wrote"
         )
-    predicted = dict(_of_program(source, folder))
+    config = source.config
+    refuse_unmeasurable(source)
+    suffix = (config.values.get("suffixForSegmAndProbsDictVal") or {"segm": "Segm"})["segm"]
+    home = folder / "predictions" / config.session / "predictions"
+    predicted = {}
+    for listed, name in zip(config.validation, config.predictions, strict=True):
+        stem = name.removesuffix(".nii.gz").removesuffix(".nii")
+        predicted[_first(listed.channels)] = home / f"{stem}_{suffix}.nii.gz"
     pairs = {}
     for case in source.held_out_ids:
         listed = source.listed(case)
+        image = _first(listed.channels)
         if listed.labels is None:
             continue
-        image = _first(listed)
         if image not in predicted:
             raise DataFault(f"{folder}: lacks case {case!r}, expected it; {WAY_OUT}")
         pairs[case] = predicted[image], listed.labels
@@ -177,17 +160,5 @@ def prediction_files(source: DeepMedicSource, folder: Path) -> dict[str, Predict
     return of_volumes(source, pairs, WAY_OUT)
 
 
-def _of_program(source: DeepMedicSource, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the first image of each case, and its segmentation, named as in ``io.py``."""
-    config = source.config
-    refuse_unmeasurable(source)
-    suffix = (config.values.get(SUFFIXES) or {"segm": "Segm"})["segm"]
-    home = folder / "predictions" / config.session / "predictions"
-    for listed, name in zip(config.validation, config.predictions, strict=True):
-        stem = name.removesuffix(".nii.gz").removesuffix(".nii")
-        yield _first(listed), home / f"{stem}_{suffix}.nii.gz"
-
-
-def _first(listed: ListedCase) -> str:
-    """Return the first image of a case, by which it is known."""
-    return os.path.realpath(next(file for file in listed.channels if file is not None))
+def _first(channels: tuple[Path | None, ...]) -> str:
+    return os.path.realpath(next(file for file in channels if file is not None))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from gansynth.bank.training_bank import BankRequirements
@@ -12,29 +12,31 @@ from gansynth.core.mix_config import MixerConfig, TrainingResult
 from gansynth.hosts.record import LOG, epochs_done, read_sessions, training_result_of
 from gansynth.hosts.session import HostSession
 from gansynth.metrics.segmentation.results import account_of
-from gansynth.runtime import processes
-from gansynth.runtime.child import NAME
-from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.child import NAME, WARNING
+from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.processes import ProcessResult, raise_if_stopped, run
 from gansynth.runtime.progress import Reporter
-from gansynth_deepmedic.guards import sample_bytes, stored
+from gansynth_deepmedic.guards import sample_bytes
 from gansynth_deepmedic.insertion import HostCase
 from gansynth_deepmedic.layout import TRAIN, write_layout
 from gansynth_deepmedic.program import command, environ_of
-from gansynth_deepmedic.progress_reader import SubepochCounts, watch
+from gansynth_deepmedic.program_log import ProgramLog, dice_of
 from gansynth_deepmedic.real_space import training_cases
 from gansynth_deepmedic.record import (
     COMPARED,
     DeepMedicJob,
     checkpoint_of,
-    describe,
     newest_checkpoint,
     prediction_files,
 )
-from gansynth_deepmedic.training_order import ORDER, PROGRESS, TrainingOrder
+from gansynth_deepmedic.training_order import ORDER, TrainingOrder
+
+_PATIENCE = 45.0
+"""Seconds that a forked process waits for a sample; after 60 DeepMedic asks for its case again."""
 
 
 class DeepMedicSession(HostSession[int]):
-    """Trains, reads the progress and records; ``run`` does it all."""
+    """Trains, reads DeepMedic's log and records; ``run`` does it all."""
 
     compared = COMPARED
 
@@ -43,10 +45,12 @@ class DeepMedicSession(HostSession[int]):
         first = epochs_done(job.output)
         super().__init__(job.mix_config, job.output, first, job.config.epochs, reporter)
         self.batches = job.config.subepochs * (job.config.segments // job.config.batch)
-        self._subepochs: dict[int, SubepochCounts] = {}
-        self._metrics: Mapping[str, Any] = {}
-        self._ended = False
-        self._checkpoint: Path | None = None
+        file = job.output / "logs" / f"{job.config.session}.txt"
+        self.training_log = ProgramLog(file, first * job.config.subepochs)
+        self._metrics: dict[str, Any] = {}
+        self._checkpoint: str | None = None
+        self._last = 0, 0.0  # batches of the subepoch, and when they were done
+        self._failed = False
 
     def run(self) -> None:
         """Train to the end. However it ends, no process is left and the record is written.
@@ -57,20 +61,22 @@ class DeepMedicSession(HostSession[int]):
             KeyboardInterrupt, SystemExit: interrupted; the training process has ended too.
         """
         job = self.job
-        self._checkpoint = checkpoint_of(job.output) if self.first else None
+        if self.first:
+            self._checkpoint = checkpoint_of(job.output)
         self.open()
         note = job.mix_config.schedule.tuning_note(job.config.epochs, "epoch", ours=False)
         for text in filter(None, (*job.share.notes, note)):
             self.say(text)
-        ended: processes.ProcessResult | None = None
         try:
             cases = training_cases(job.source, job.mix_config, job.output, self.reporter)
             self.start()
             self.steer()
             ended = self._train(self._order(cases))
         finally:
-            self.close(complete=ended is not None and ended.code == 0 and self._ended)
-        processes.raise_if_failed(ended, f"{job.output / LOG}: the training (deepmedic)")
+            self.close(self.training_log.complete)
+        raise_if_stopped(ended)
+        if not self.training_log.complete:
+            raise self.training_log.fault(ended, job.output / LOG)
 
     def outcome(self) -> TrainingResult:
         """Return the outcome of a finished training, over all its sessions."""
@@ -94,7 +100,7 @@ class DeepMedicSession(HostSession[int]):
 
     def describe(self) -> dict[str, Any]:
         """See ``HostSession.describe``."""
-        return describe(self.job)
+        return self.job.describe()
 
     def demand(self) -> BankRequirements:
         """See ``HostSession.demand``."""
@@ -107,11 +113,10 @@ class DeepMedicSession(HostSession[int]):
             run_id=None if sample_source is None else sample_source.run_id,
             cases=len(job.source.train_ids),
             sample_bytes=0 if run is None else sample_bytes(run.manifest, job.source),
-            batch_size=job.slots,
+            batch_size=job.most_synthetic,
             samples=job.total * job.share.cases,
             output=job.output,
             say=self.say,
-            dtype=stored(job.source),
             progress=self.now(),
             gpus=job.choices.gpus,
         )
@@ -126,9 +131,10 @@ class DeepMedicSession(HostSession[int]):
             subjects={index: job.source.header(case).subject for index, case in enumerate(ids)},
             done=self.first * job.config.subepochs,
         )
-        # Tables are keyed by subepoch: those of a training that is continued go on, too.
         workers = max(1, job.config.processes)
-        return replace(plan, stream=(0,), patience=job.patience, workers=workers)
+        patience = min(job.patience, _PATIENCE) if job.config.processes > 0 else job.patience
+        # Tables are keyed by subepoch: those of a training that is continued go on, too.
+        return replace(plan, stream=(0,), patience=patience, workers=workers)
 
     def case(self, key: int) -> str:
         """See ``HostSession.case``."""
@@ -136,97 +142,96 @@ class DeepMedicSession(HostSession[int]):
 
     def more(self) -> dict[str, Any]:
         """See ``HostSession.more``."""
-        checkpoint = self._checkpoint
-        if checkpoint is not None and checkpoint.is_absolute():
-            checkpoint = checkpoint.relative_to(self.output)
         return {
-            "checkpoint": None if checkpoint is None else str(checkpoint),
-            "metrics_on_real_cases": dict(self._metrics),
-            "per_subepoch": [
-                subepoch.to_json(number) for number, subepoch in sorted(self._subepochs.items())
-            ],
+            "checkpoint": self._checkpoint,
+            "metrics_on_real_cases": self._metrics,
+            "per_subepoch": self.training_log.subepochs(),
         }
 
     def _order(self, cases: tuple[HostCase, ...]) -> TrainingOrder:
-        job, choices, mix_config = self.job, self.job.choices, self.job.mix_config
-        values = choices.values(
-            job.source.config, job.output, augmented=mix_config.usual_augmentation
-        )
-        slots, _ = write_layout(
-            job.source.config, job.output, job.share, cases, job.slots, values=values
-        )
-        arguments = choices.arguments
+        job, arguments = self.job, self.job.choices.arguments
+        augmented = job.mix_config.usual_augmentation
+        values = job.choices.values(job.source.config, job.output, augmented=augmented)
+        write_layout(job.source.config, job.output, job.share, cases, 0, values=values)
         if self._checkpoint is not None:  # in place of the user's, with what it says of the epochs
             kept = (word for word in arguments if word != "-resetopt")
-            arguments = (*kept, "-load", str(self._checkpoint))
+            arguments = (*kept, "-load", str(job.output / self._checkpoint))
+        files = "-model", str(job.choices.model), "-train", str(job.output / TRAIN)
         return TrainingOrder(
-            output=job.output,
-            train_config=job.output / TRAIN,
+            checkout=job.program.checkout,
+            arguments=(*files, *arguments),
             plan=self.plan,
             cases=cases,
             count=job.share.cases,
-            slots=slots,
-            model_config=choices.model,
-            done=self.first,
-            subepochs=job.config.subepochs,
-            seed=mix_config.seed,
-            augment_synthetic=mix_config.augment_synthetic,
-            checkout=job.program.checkout,
-            arguments=("-model", str(choices.model), *arguments),
+            first=self.first * job.config.subepochs,
+            total=job.total,
+            seed=job.mix_config.seed,
+            augment_synthetic=job.mix_config.augment_synthetic,
         )
 
     # -- while training --------------------------------------------------------------------------
 
-    def _train(self, order: TrainingOrder) -> processes.ProcessResult:
+    def _train(self, order: TrainingOrder) -> ProcessResult:
         output, program = self.job.output, self.job.program
-        with disk_errors(output):
-            (output / PROGRESS).unlink(missing_ok=True)
-            write_json_atomic(output / ORDER, order.to_json())
+        write_json_atomic(output / ORDER, order.to_json())
         words, environ = command(program, output / ORDER), environ_of(program)
+        ended = run(words, environ, output / LOG, show=self._look)
+        self._look("")
+        return ended
+
+    def _look(self, line: str) -> None:
+        """Process what is new in DeepMedic's log, which has every line that it prints."""
         assert self.display is not None
-        with watch(output / PROGRESS, self._take, self.say):
-            return processes.run(words, environ, output / LOG, show=self.display.line)
+        try:
+            self.display.line(line)
+            for name, value in self.training_log.new():
+                self._take(name, value)
+        except Exception as error:  # training continues without complete counts
+            if not self._failed:
+                self._failed = True
+                self.say(
+                    f"{WARNING}the training continues, but its progress is not completely counted: "
+                    f"{type(error).__name__}: {error}"
+                )
 
-    def _take(self, document: Mapping[str, Any]) -> None:
-        """Process one document of ``order.Progress``."""
-        if "step" in document:
-            self.step(*document["step"])
-        elif "job" in document:
-            job = document["job"]
-            subepoch = self._subepochs.setdefault(int(job["subepoch"]), SubepochCounts())
-            subepoch.jobs[int(job["place"])] = job
-        elif "trained" in document:
-            self._trained(int(document["trained"]))
-        elif "epoch" in document:
-            self._epoch(int(document["epoch"]), document.get("metrics") or {})
-        elif "end" in document:
-            self._ended, self._metrics = True, document["end"]
+    def _take(self, name: str, value: str) -> None:
+        if name == "step":
+            self._steps_done(int(value))
+        elif name == "trained":
+            number = self.training_log.trained
+            words = sentence(self.training_log.counts(number - 1))
+            self.note(f"{NAME}subepoch {number} of {self.job.total} trained on {words}")
+            self.report()
+        elif name == "epoch":
+            self.finish_epoch(int(value) + 1, {})
+            self._checkpoint = newest_checkpoint(self.output)
+            self.write()  # first: who reads the line may end the training
+            self.note(f"{NAME}epoch {self.done} of {self.total}: {self.sentence()}")
+            self.pause()
+            self.report()
+        elif name == "dice":
+            self._metrics = {"dice": dice_of(value)}
+            self.note(f"{NAME}Dice of validation cases: {dict(self._metrics['dice'])}")
+            self.write()
 
-    def _trained(self, number: int) -> None:
-        subepoch = self._subepochs.setdefault(number, SubepochCounts())
-        subepoch.trained = True
-        self.note(
-            f"{NAME}subepoch {number + 1} of {self.job.total} trained on {subepoch.sentence()}"
-        )
-        self.report()
-
-    def _epoch(self, done: int, metrics: Mapping[str, Any]) -> None:
-        """Record the end of an epoch; a second call adds later metrics."""
-        again = done == self.done
-        self.finish_epoch(done, dict(flat(metrics)))
-        self._checkpoint = newest_checkpoint(self.output)
-        self.write()  # first: who reads the line may end the training
-        numbers = ", ".join(f"{key} {value:.4g}" for key, value in flat(metrics))
-        sentences = filter(None, ["" if again else self.sentence(), numbers])
-        self.note(f"{NAME}epoch {done} of {self.total}: {'; '.join(sentences)}")
-        self.pause()
-        self.report()
+    def _steps_done(self, count: int) -> None:
+        """Note the steps since DeepMedic's last line about them, as equally long."""
+        now = time.monotonic()
+        before, began = self._last
+        self._last = count, now
+        each = (now - began) / max(1, count - before)
+        for number in range(count - before):  # none at the beginning of a subepoch
+            self.step(began + number * each, began + (number + 1) * each)
 
 
-def flat(metrics: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, float]]:
-    """Yield the numbers of nested documents with their names."""
-    for key, value in metrics.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{name}{key} ")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{name}{key}", value
+def sentence(counts: Mapping[str, Any]) -> str:
+    """Return the counts of a subepoch in words."""
+    text = (
+        "{cases_real} real and {cases_synthetic} synthetic cases ({segments_real} and "
+        "{segments_synthetic} segments)"
+    )
+    if counts["fell_back"]:
+        text += "; {fell_back} of the real ones in place of a missing synthetic one"
+    if counts["spread"]:
+        text += "; segments of {spread} of the synthetic ones lie anywhere in them"
+    return text.format(**counts)

@@ -20,135 +20,80 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.mix_config import MixerConfig
-from gansynth.hosts.epoch_plan import EpochPlan, EpochTable
-from gansynth.hosts.mixer import BatchItem, Mixer
+from gansynth.hosts.epoch_plan import EpochPlan
+from gansynth.hosts.mixer import Mixer
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.insertion import (
-    MISSING,
-    RIM,
-    HostCase,
-    LoadedCase,
-    insert,
-    misfit,
-    position_of,
-)
+from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase, insert, misfit, position_of
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
 
 Read = Callable[[str], npt.NDArray[Any]]
 """Reads a NIfTI file: its array (X, Y, Z) as stored, scaled by its header."""
-_DRAW, _HOST = 20, 21
+_DRAW = 20
 
 
 @dataclass(frozen=True)
 class SubepochCase:
-    """One slot of a subepoch."""
+    """One place of a subepoch."""
 
     subepoch: int  # counted from 0 over the whole training
-    number: int  # number of the slot, from 0
-    real: int  # index of the real case; for a synthetic slot, of its stand-in
+    number: int  # of the place, from 0
+    real: int  # index of the real case; for a synthetic place, of its stand-in
     synthetic: bool  # whether a sample belongs here
-
-
-@dataclass(frozen=True)
-class SegmentJob:
-    """A case with its segments."""
-
-    subepoch: int  # counted from 0
-    place: int  # number of the slot
-    kind: str  # ``real``, ``synthetic``, or ``fallback``: a real case for a missing sample
-    case: str  # id of the real case, or of the one around a sample
-    sample: str  # id of the sample; empty for a real case
-    segments: int  # number of segments
-    spread: bool = False  # segments are also centred outside the sample
-
-    @classmethod
-    def of(
-        cls, place: SubepochCase, loaded: LoadedCase, segments: int, *, spread: bool
-    ) -> SegmentJob:
-        """Describe how a slot was filled."""
-        kind = "synthetic" if loaded.sample else "fallback" if place.synthetic else "real"
-        where = place.subepoch, place.number
-        return cls(*where, kind, loaded.case, loaded.sample, segments, spread)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document for ``order.Progress``."""
-        return {key: value for key, value in vars(self).items() if key != "spread" or value}
 
 
 class Subepochs:
     """The cases of every subepoch; can be inherited through fork or pickled."""
 
-    def __init__(
-        self, plan: MixerConfig[int], cases: Sequence[HostCase], count: int, rim: int = RIM
-    ) -> None:
-        self.plan, self.cases, self.rim = plan, tuple(cases), rim
-        self.places = EpochPlan(plan, len(self.cases), count)
+    def __init__(self, plan: MixerConfig[int], cases: Sequence[HostCase], count: int) -> None:
+        self.cases = tuple(cases)
+        self._table = EpochPlan(plan, len(self.cases), count)
         self._mixer = Mixer(plan, self._refuse)
         self._index = {case.id: case for case in self.cases}
 
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def table(self, subepoch: int) -> EpochTable:
-        """Return which slots of a subepoch are synthetic, and the real case of each."""
-        return self.places.table(subepoch)
-
     def order(self, subepoch: int) -> list[SubepochCase]:
-        """Return the slots of a subepoch, real and synthetic ones in random order."""
-        table = self.table(subepoch)
+        """Return the places of a subepoch, real and synthetic ones in random order."""
+        table = self._table.table(subepoch)
+        pairs = zip(table.real, table.synthetic, strict=True)
         return [
-            SubepochCase(subepoch, number, int(table.real[number]), bool(table.synthetic[number]))
-            for number in range(len(self))
+            SubepochCase(subepoch, number, int(real), bool(synthetic))
+            for number, (real, synthetic) in enumerate(pairs)
         ]
 
-    def rng(self, *key: int) -> np.random.Generator:
-        """Return the random generator of a key, the same in every process."""
-        return self.places.rng(_HOST, *key)
+    def load(self, place: SubepochCase, read: Callable[[HostCase], LoadedCase]) -> LoadedCase:
+        """Return the case of a place, counted in the plan's log.
 
-    def load(self, place: SubepochCase, read: Read) -> LoadedCase:
-        """Return the case of a slot, counted in the plan's log.
-
-        If a synthetic slot has no sample (``sample`` is empty), a real case replaces it.
+        If a synthetic place has no sample (``sample`` is empty), a real case replaces it.
 
         Raises:
             TrainingFault: there is no sample where no real case may take its place.
             DataFault: a real case's files are inconsistent, or have changed.
         """
-        slot = self._slot(place)
-        if slot.sample is None:
-            return self.read(self.cases[slot.real], read)
-        seat = position_of(slot.sample.provenance)
-        assert seat is not None, "refused by the mixer"
-        around = self._index[seat.case]
-        return insert(around, self.read(around, read), slot.sample, self.rim)
-
-    def read(self, case: HostCase, read: Read) -> LoadedCase:
-        """Read a real case; see ``read_case``."""
-        return read_case(case, read)
-
-    def _slot(self, place: SubepochCase) -> BatchItem[int]:
-        rng = self.places.rng(_DRAW, place.subepoch, place.number)
-        table = self.table(place.subepoch)
-        fits = (lambda sample: not self._refuse(sample)) if place.synthetic else None
-        return self._mixer.fill(
+        table = self._table.table(place.subepoch)
+        item = self._mixer.fill(
             place.real,
             table.mix,
             synthetic=place.synthetic,
-            rng=rng,
+            rng=self._table.rng(_DRAW, place.subepoch, place.number),
             turn=table.turn(place.number),
-            wish=fits,
+            wish=(lambda sample: not self._refuse(sample)) if place.synthetic else None,
         )
+        if item.sample is None:
+            return read(self.cases[item.real])
+        position = position_of(item.sample.provenance)
+        assert position is not None, "refused by the mixer"
+        around = self._index[position.case]
+        return insert(around, read(around), item.sample)
 
     def _refuse(self, sample: BankSample) -> str:
         """Return why a sample is not used, or "", from the sample alone."""
-        seat = position_of(sample.provenance)
-        if seat is not None and seat.case not in self._index:
+        position = position_of(sample.provenance)
+        if position is not None and position.case not in self._index:
             return "a sample is of none of the training cases"
         # Of a sample without a place that is all there is to say, whichever case is asked about.
-        case = self.cases[0] if seat is None else self._index[seat.case]
-        why = misfit(case, sample, self.rim)
+        case = self.cases[0] if position is None else self._index[position.case]
+        why = misfit(case, sample)
         return why and f"a sample cannot be inserted: {why}"
 
 

@@ -17,6 +17,7 @@ BUILT_IN = {
 }
 """Kind -> opener and check; imported on first use."""
 WRITERS = {
+    "hdf5": "gansynth.data.h5:HdfWriter",
     "nifti": "gansynth.data.nifti_writer:NiftiWriter",
     "png": "gansynth.sampling.png_writer:PngWriter",
 }

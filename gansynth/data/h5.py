@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,12 +23,13 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.fingerprint import Prints
 from gansynth.core.foreground import ForegroundIndex, PlaneIndex
 from gansynth.core.lineage import CaseRecord, Lineage, guard_split
-from gansynth.core.schema import Boxes, Case, LabelArray, Schema, content_hash
+from gansynth.core.schema import OUTSIDE, Boxes, Case, LabelArray, Schema, content_hash
 from gansynth.core.source import (
     CaseHeader,
     CaseSource,
@@ -39,6 +41,8 @@ from gansynth.core.source import (
     case_record,
 )
 from gansynth.core.space import Space
+from gansynth.core.synthetic import KEY, refuse_named
+from gansynth.core.writer import Item, Writer, WriterOptions
 from gansynth.data.cache import PatchSource, part_boxes
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import (
@@ -87,8 +91,12 @@ class CaseEntry(Document, later=("label_class", "image", "prints")):
 
 
 @dataclass(frozen=True)
-class CacheIndex(Document):
-    """The index of a cache. ``dtype``: type of stored images, ``float32`` or ``float16``."""
+class CacheIndex(Document, later=("synthetic",)):
+    """The index of a cache.
+
+    ``dtype``: type of stored images, ``float32`` or ``float16``. ``synthetic``: whether gansynth
+    generated the cases.
+    """
 
     name: str
     fold: str
@@ -100,6 +108,7 @@ class CacheIndex(Document):
     cases: tuple[CaseEntry, ...]
     dtype: str
     ancestors: tuple[Lineage, ...] = ()
+    synthetic: bool = False
 
     def to_bytes(self) -> bytes:
         """JSON that ``from_bytes`` reads back."""
@@ -465,6 +474,67 @@ def _needed(case: Case, dtype: np.dtype[Any], edge: int) -> int:
     return int(count * each + boxes)
 
 
+SAMPLES = "samples.h5"
+"""The file that ``--format hdf5`` writes into a folder; ``h5:FOLDER`` reads it, too."""
+
+
+class HdfOptions(WriterOptions):
+    """How samples are stored."""
+
+    dtype: Dtype = Field("float32", description="of images; float16 keeps three digits")
+    compression: Compression = Field("none", description="of the file; none reads fastest")
+
+
+class HdfWriter(Writer):
+    """``samples.h5``, a cache that ``h5:`` reads: exact arrays, labels -1 outside of the body."""
+
+    name = "hdf5"
+    Options = HdfOptions
+    reader = "h5"
+
+    def __init__(
+        self, folder: Path, schema: Schema, options: Any = None, intensities: Any = tuple
+    ) -> None:
+        super().__init__(folder, schema, options, intensities)
+        compression = self.options.compression
+        filters = {} if compression == "none" else {"compression": compression}
+        self.path = folder / SAMPLES
+        self._file = _H5Writer(self.path, np.dtype(self.options.dtype), CHUNK, filters)
+        self._close = weakref.finalize(self, self._file.close)  # also if ``finish`` is not reached
+
+    def add(self, item: Item) -> None:
+        """Write the arrays of a case."""
+        case = Case(item.name, item.name, item.image, item.labels, item.boxes)
+        record = CaseRecord(item.name, item.name, content_hash(item.image, item.labels))
+        self._file.add(case, self.schema, record)
+
+    def finish(self, about: Mapping[str, Any]) -> None:
+        """Write the index, with the mark."""
+        names = tuple(entry.id for entry in self._file.entries)
+        request = SourceRequest("h5", SAMPLES, fold="all").to_json()
+        self._file.publish(
+            CacheIndex(
+                name="hdf5:samples",
+                fold="all",
+                schema=self.schema,
+                space=Space(pad_label=OUTSIDE if self.schema.has_outside else 0),
+                request=request,
+                train=tuple(sorted(names)),
+                held_out=(),
+                cases=tuple(self._file.entries),
+                dtype=self.options.dtype,
+                synthetic=bool(about.get(KEY)),
+            )
+        )
+        self._close()
+
+
+def cache_of(where: str) -> Path:
+    """Return the file of ``h5:FILE``, or of ``h5:FOLDER`` with samples."""
+    path = Path(where).expanduser().absolute()
+    return path / SAMPLES if path.is_dir() else path
+
+
 class H5Source(PatchSource):
     """A cached source. May be pickled, shared by threads, and used on both sides of a fork.
 
@@ -474,9 +544,11 @@ class H5Source(PatchSource):
     """
 
     def __init__(self, request: SourceRequest) -> None:
-        self.path = Path(request.where).expanduser().absolute()
+        self.path = cache_of(request.where)
         self.request = replace(request, where=str(self.path))
         self.index: CacheIndex = read_index(self.path)
+        names = [entry.id for entry in self.index.cases]
+        refuse_named({KEY: self.index.synthetic}, self.path, names, request)
         self._numbers = {entry.id: n for n, entry in enumerate(self.index.cases)}
         self._open: tuple[int, Any] | None = None
         self._refuse_other()
@@ -546,7 +618,9 @@ class H5Source(PatchSource):
         )
 
     def files(self, case_id: str) -> StoredCase | None:
-        """Files of the original source; None where they are gone."""
+        """Files of the original source; None where they are gone, or never were."""
+        if self.index.synthetic:
+            return None
         try:
             return self._original.files(case_id)
         except (UsageFault, DataFault):
@@ -652,7 +726,7 @@ class H5Source(PatchSource):
 
 def check_h5(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
     """Check ``h5:FILE``: every chunk of every case is read."""
-    fold = read_index(Path(request.where).expanduser()).fold
+    fold = read_index(cache_of(request.where)).fold
     source = H5Source(replace(request, fold=fold))
     findings = []
     total = len(source.index.cases)

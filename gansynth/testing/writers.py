@@ -13,7 +13,7 @@ from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.core.writer import Item, Writer
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.copies import REPEATED
 from gansynth.sampling.deidentify import SharedSamples
@@ -101,8 +101,16 @@ class _Bench:
             raise CheckSkipped("names no source that reads its folder")
         where = str(self.folder / "once")
         request = SourceRequest(self.cls.reader, where, fold="all", synthetic="run")
-        source = installed().load("sources", self.cls.reader)(request)
+        opener = installed().load("sources", self.cls.reader)
+        source = opener(request)
         cases, channels = list(map(source.load, source.train_ids)), len(source.schema.channels)
+        try:
+            real = opener(replace(request, synthetic=None))
+            list(map(real.load, real.train_ids))
+        except IntegrityFault:
+            pass
+        else:
+            raise CheckFailed(f"{self.cls.reader}: reads generated cases as real ones")
         if len(cases) != CASES or channels != len(self.schema.channels):
             raise CheckFailed(
                 f"{self.cls.reader}: reads {len(cases)} cases of {channels} channel(s), expected "
@@ -111,7 +119,8 @@ class _Bench:
         for item, case in zip(self.items(), cases, strict=True):
             if case.labels is None:
                 continue
-            if item.mask is None or (case.labels.ravel() != item.mask.ravel()).any():
+            written = item.labels if (case.labels < 0).any() else item.mask
+            if written is None or (case.labels.ravel() != written.ravel()).any():
                 raise CheckFailed(f"{case.id}: the label map read back is not that written")
 
 

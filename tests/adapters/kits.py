@@ -39,7 +39,6 @@ from tests.yolo_sets import toy_yolo
 HOSTS = ("nnunet", "deepmedic", "segmenter", "yolo")
 COMMANDED = (*HOSTS[:3], pytest.param("yolo", marks=pytest.mark.extra("yolo")))
 """The same, where the command itself checks the host, and a detector must be there."""
-run_process = processes.run  # before a test replaces it
 MARK = 100.0
 """What voxels of marked samples have at least; no real case has it."""
 
@@ -83,6 +82,11 @@ class Kit:
     def prepare(self) -> None:
         """Set what else a kit has."""
         raise NotImplementedError
+
+    @property
+    def program(self) -> dict[str, str]:
+        """Settings that name the host's own program, if it needs any."""
+        return {}
 
     def lasting(self, epochs: int = 2) -> tuple[str, ...]:
         """Settings of a training of so many short epochs."""
@@ -209,10 +213,8 @@ def lit(image: Any) -> bool:
     return bool(image.max() >= MARK)
 
 
-def in_process(words: Sequence[str], environ: Mapping[str, str], log: Path, **more: Any) -> Any:
-    """Stands in for ``processes.run``: a child's ``main`` in this process, if it is a module."""
-    if words[1] != "-m":
-        return run_process(words, environ, log, **more)
+def in_process(words: Sequence[str], environ: Mapping[str, str], log: Path, **_: Any) -> Any:
+    """Stands in for ``processes.run``: a child's ``main`` in this process."""
     said = io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
@@ -238,10 +240,22 @@ def stop_after_first(patch: pytest.MonkeyPatch, kind: type, name: str) -> None:
 
     def stopping(self: Any, *told: Any, **more: Any) -> None:
         call(self, *told, **more)
-        if name != "tell" or "epoch" in more:
-            raise SystemExit(143)
+        raise SystemExit(143)
 
     patch.setattr(kind, name, stopping)
+
+
+def stop_at_pause(patch: pytest.MonkeyPatch) -> None:
+    """Ask this process to stop once a session records a checkpoint."""
+    from gansynth.hosts.session import HostSession
+
+    pause = HostSession.pause
+
+    def pausing(session: Any) -> None:
+        pause(session)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    patch.setattr(HostSession, "pause", pausing)
 
 
 class NnunetKit(Kit):
@@ -330,23 +344,34 @@ class NnunetKit(Kit):
 
 
 class DeepMedicKit(Kit):
-    """A small program of our own trains as DeepMedic does."""
+    """A small program in DeepMedic's place trains, in a process of its own."""
 
     host = "deepmedic"
     ahead = 4
 
     def prepare(self) -> None:
-        self.home, self.checkout = self.data.folder, self.folder / "checkout"
-        write_fake(self.checkout)
+        self.home = self.data.folder
         self.request = SourceRequest("deepmedic", str(self.data.train), read={"size": "16"})
+        self.checkout = write_fake(self.folder / "fake")
+
+    @property
+    def program(self) -> dict[str, str]:
+        python, model = str(self.checkout / "python"), str(self.data.model)
+        return {"deepmedic": str(self.checkout), "deepmedic_python": python, "model": model}
 
     @property
     def to(self) -> tuple[str, ...]:
-        program = ("--deepmedic", self.checkout, "--deepmedic-python", self.checkout / "python")
-        return (*map(str, program), "--model", str(self.data.model), "-o", str(self.output))
+        words = (f"--set={key}={value}" for key, value in self.program.items())
+        return *words, "-o", str(self.output)
 
     def lasting(self, epochs: int = 2) -> tuple[str, ...]:
-        short = (f"epochs={epochs}", "subepochs=2", "cases=4", "segments=8", "batch=4")
+        short = (
+            f"epochs={epochs}",
+            "subepochs=2",
+            "cases=4",
+            "segments=8",
+            "batch=4",
+        )
         return tuple(f"--set={one}" for one in short)
 
     def elsewhere(self) -> tuple[tuple[str, ...], list[str]]:
@@ -357,26 +382,18 @@ class DeepMedicKit(Kit):
 
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         from gansynth.hosts.epoch_plan import count_places
-        from gansynth_deepmedic.insertion import RIM
-        from gansynth_deepmedic.layout import volume
+        from gansynth_deepmedic.layout import read_host
         from gansynth_deepmedic.subepochs import Subepochs
 
         adapter: Any = self.adapter()
         cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
-        subepochs = Subepochs(plan, cases, count_places(plan.ratio, len(cases)), RIM)
+        subepochs = Subepochs(plan, cases, count_places(plan.ratio, len(cases)))
         for number in range(count):
-            yield [lit(subepochs.load(slot, volume).image) for slot in subepochs.order(number)]
+            yield [lit(subepochs.load(slot, read_host).image) for slot in subepochs.order(number)]
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
-        from gansynth.hosts.session import HostSession
-
-        pause = HostSession.pause
-
-        def pausing(session: Any) -> None:
-            pause(session)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        patch.setattr(HostSession, "pause", pausing)
+        patch.setenv("FAKE", "slow")
+        stop_at_pause(patch)
 
     def renamed(self, folder: Path) -> Kit:
         shutil.copytree(self.home, folder)
@@ -395,6 +412,10 @@ class SegmenterKit(DeepMedicKit):
     same = ("channels", "labels")
 
     @property
+    def program(self) -> dict[str, str]:
+        return {}
+
+    @property
     def to(self) -> tuple[str, ...]:
         return "-o", str(self.output)
 
@@ -407,6 +428,9 @@ class SegmenterKit(DeepMedicKit):
         data = TrainingData(source, source.space, plan, steps=count, batch_size=3)
         for step in range(count):
             yield [lit(data[3 * step + number]["image"]) for number in range(3)]
+
+    def cut(self, patch: pytest.MonkeyPatch) -> None:
+        stop_at_pause(patch)
 
 
 class NoDetector:

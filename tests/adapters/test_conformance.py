@@ -90,11 +90,7 @@ def test_a_bank_that_has_seen_a_held_out_case_is_refused(kit, refuse, dry):
 def test_a_host_itself_refuses_a_leak_whoever_starts_it(kit):
     bank = kit.bank(lineage=Lineage.from_json(seen_with(kit, "same subject")[0]))
     settings = dict(word.removeprefix("--set=").split("=", 1) for word in kit.lasting())
-    if kit.host == "deepmedic":
-        words = kit.to[:-2]
-        settings |= {
-            k[2:].replace("-", "_"): v for k, v in zip(words[::2], words[1::2], strict=True)
-        }
+    settings |= kit.program
     settings |= {kit.results: str(kit.output)}
     with pytest.raises(IntegrityFault, match="leakage"):
         kit.adapter().start(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=bank), settings, ()))

@@ -65,29 +65,37 @@ def changed_run(crop_run, tmp_path) -> Callable[..., Path]:
     return partial(kits.changed_run, crop_run, tmp_path / "changed")
 
 
-@pytest.fixture
-def crop_bank(shared_deepmedic, tmp_path) -> Callable[..., Path]:
-    """Makes a bank without a generator: ``crop_bank(samples=6)``.
+def write_crops(
+    folder: Path, data: Toy, count: int = 6, size: tuple[int, ...] = CROP, **provenance: Any
+) -> Path:
+    """Write a bank without a generator.
 
     Sample i is 1 + i / 4 all over, of label 1; it lies in the middle of training case i (again from
     the first one after the last).
     """
     from gansynth.core.schema import Sample
 
-    source = shared_deepmedic.source()
+    source = data.source()
 
-    def sample(number: int, provenance: dict[str, Any]) -> tuple[Sample, dict[str, Any]]:
+    def sample(number: int) -> tuple[Sample, dict[str, Any]]:
         case = source.train_ids[number % len(source.train_ids)]
         shape = source.header(case).shape
-        corner = [(n - size) // 2 for n, size in zip(shape, CROP, strict=True)]
+        corner = [(n - length) // 2 for n, length in zip(shape, size, strict=True)]
         place = {"corner": corner, "slice_index": None}
         told = {"case": case, "shape": list(shape), "placement": place, **provenance}
-        image = np.full((len(source.schema.channels), *CROP), 1 + number / 4, np.float32)
+        image = np.full((len(source.schema.channels), *size), 1 + number / 4, np.float32)
         image[:, 0, 0, 0] = 0  # for a constant would mean a generator that has collapsed
-        return Sample(image, np.ones(CROP, np.int16), None, told), {}
+        return Sample(image, np.ones(size, np.int16), None, told), {}
 
-    def make(name: str = "bank", count: int = 6, **provenance: Any) -> Path:
-        pairs = [sample(number, provenance) for number in range(count)]
-        return write_bank(tmp_path / name, source.schema, lineage_of(source), pairs)
+    pairs = [sample(number) for number in range(count)]
+    return write_bank(folder, source.schema, lineage_of(source), pairs)
+
+
+@pytest.fixture
+def crop_bank(shared_deepmedic, tmp_path) -> Callable[..., Path]:
+    """Makes a bank of ``write_crops``: ``crop_bank(count=6)``."""
+
+    def make(name: str = "bank", count: int = 6, **more: Any) -> Path:
+        return write_crops(tmp_path / name, shared_deepmedic, count, **more)
 
     return make

@@ -28,6 +28,7 @@ from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
 NOISE = Capabilities(frozenset(), "both").to_json()
+SCORES = {"apply_to_all_channels": True, "apply_per_channel": None}
 MAPS = "weightedMapsForSamplingEachCategoryTrain"
 
 
@@ -35,51 +36,35 @@ def adapter_of(toy: Toy) -> DeepMedicAdapter:
     return DeepMedicAdapter(toy.source())
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory) -> Path:
-    return write_fake(tmp_path_factory.mktemp("fake") / "checkout")
-
-
-@pytest.fixture
-def settings(checkout, shared_deepmedic) -> dict[str, str]:
-    """What names a program and a network."""
-    python = str(checkout / "python")
-    return {
-        "deepmedic": str(checkout),
-        "deepmedic_python": python,
-        "model": str(shared_deepmedic.model),
-    }
-
-
 @pytest.fixture
 def adapter(shared_deepmedic) -> DeepMedicAdapter:
     return adapter_of(shared_deepmedic)
 
 
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> dict[str, str]:
+    """Settings that name a program in DeepMedic's place."""
+    checkout = write_fake(tmp_path_factory.mktemp("fake") / "checkout")
+    return {"deepmedic": str(checkout), "deepmedic_python": str(checkout / "python")}
+
+
 @pytest.fixture
-def augment(refuse, shared_deepmedic, crop_run, checkout, tmp_path):
-    """A dry run that must be refused: ``augment("--set", "epochs=0", code=2, says=["epochs"])``.
+def settings(program, shared_deepmedic) -> dict[str, str]:
+    """Those of a training by it."""
+    return {**program, "model": str(shared_deepmedic.model)}
 
-    A small program would train, unless something says what trains.
-    """
 
-    def run(*more, code, says, data=shared_deepmedic, run=crop_run, own=True, ratio="1:1"):
-        program = ("--deepmedic", checkout, "--deepmedic-python", checkout / "python")
-        words = (*program, "--set", f"model={data.model}") if own else ()
-        named = () if run is None else ("--generator", run)
+@pytest.fixture
+def augment(refuse, program, shared_deepmedic, crop_run, tmp_path):
+    """A dry run that must be refused: ``augment("--set", "epochs=0", code=2, says=["epochs"])``."""
+
+    def run(*more, code, says, data=shared_deepmedic, run=crop_run, named=True, ratio="1:1"):
+        settings = {**program, "model": data.model} if named else {}
+        origin = () if run is None else ("--generator", run)
         refuse(
-            *("augment", "--target", "deepmedic", "--data", f"deepmedic:{data.train}", *named),
-            *(
-                *words,
-                "--device",
-                "cpu",
-                "--ratio",
-                ratio,
-                "--dry-run",
-                "-o",
-                tmp_path / "o",
-                *more,
-            ),
+            *("augment", "--target", "deepmedic", "--data", f"deepmedic:{data.train}", *origin),
+            *(f"--set={key}={value}" for key, value in settings.items()),
+            *("--device", "cpu", "--ratio", ratio, "--dry-run", "-o", tmp_path / "o", *more),
             code=code,
             says=says,
         )
@@ -93,16 +78,13 @@ def test_it_keeps_the_contract_of_adapters(adapter, tmp_path):
     assert {check.verdict for check in report.checks} == {"passed"}, report.failed
 
 
-def test_room_for_a_sample_is_reckoned_by_crop_or_by_the_largest_case(adapter, crop_run, tmp_path):
+def test_room_for_a_sample_is_reckoned_by_crop_or_by_the_largest_case(adapter, crop_run):
     source = adapter.host
     manifest = json.loads((crop_run / "manifest.json").read_text())
     assert sample_bytes(manifest, source) == 16**3 * (2 * 2 + 2) + 4096
     whole = {**manifest, "space": {**manifest["space"], "grid": "native", "size": []}}
     largest = max(np.prod(source.header(case).shape) for case in source.train_ids)
     assert sample_bytes(whole, source) == largest * (2 * 2 + 2) + 4096
-    scores = {"norm_zscore_prms": {"apply_to_all_channels": True, "apply_per_channel": None}}
-    raw = adapter_of(toy_deepmedic(tmp_path, train=1, val=0, values=scores))
-    assert sample_bytes(manifest, raw.host) == 16**3 * (4 * 2 + 2) + 4096
 
 
 @pytest.mark.parametrize(
@@ -110,6 +92,7 @@ def test_room_for_a_sample_is_reckoned_by_crop_or_by_the_largest_case(adapter, c
     [
         (["--set", "epochs=0"], ["--set epochs=0", "greater than or equal to 1"]),
         (["--set", "epoch=3"], ["--set epoch", "Did you mean 'epochs'?"]),
+        (["--", "-dev", "gpu"], ["-- -dev gpu", "cuda"]),
         (["--fold", "all"], ["--fold all", "expected fold 0"]),
         (["--boxes", "training"], ["--boxes training", "labels"]),
         (["--edit", "nowhere"], ["edit 'nowhere' is unknown"]),
@@ -123,13 +106,12 @@ def test_what_cannot_be_is_refused(augment, more, says):
 
 def test_what_trains_has_to_be_said(augment, refuse, shared_deepmedic, tmp_path, monkeypatch):
     data = ("--data", f"deepmedic:{shared_deepmedic.train}", "--ratio", "1:0")
-    says = ["-o DIR", "--deepmedic CHECKOUT", "--target segmenter --network deepmedic"]
-    refuse("augment", "--target", "deepmedic", *data, code=2, says=says)
-    augment("--", "-dev", "cpu", own=False, code=2, says=["-- -dev", "GANSYNTH_DEEPMEDIC"])
+    refuse("augment", "--target", "deepmedic", *data, code=2, says=["-o DIR", "--deepmedic"])
+    augment("--", "-dev", "cpu", named=False, code=2, says=["-- -dev", "GANSYNTH_DEEPMEDIC"])
     monkeypatch.setenv("GANSYNTH_DEEPMEDIC", str(tmp_path))
-    augment("--", "-dev", "cpu", own=False, code=2, says=["-model modelConfig.cfg"])
+    augment("--", "-dev", "cpu", named=False, code=2, says=["-model modelConfig.cfg"])
     more = ("--deepmedic", tmp_path, "--", "-model", shared_deepmedic.model)
-    augment(*more, own=False, code=2, says=[f"{tmp_path}", "deepMedicRun"])
+    augment(*more, named=False, code=2, says=[f"{tmp_path}", "deepMedicRun"])
 
 
 @pytest.mark.parametrize(
@@ -184,6 +166,15 @@ def test_samples_of_a_bank_need_a_place_in_a_training_case(adapter, settings, cr
             adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=bank), settings, ()))
 
 
+def test_samples_of_cases_that_deepmedic_normalises_itself_are_refused(
+    tmp_path, settings, crop_bank
+):
+    raw = toy_deepmedic(tmp_path / "raw", values={"norm_zscore_prms": SCORES})
+    mix_config = MixConfig(None, Ratio(1, 1), bank=crop_bank())
+    with pytest.raises(DataFault, match=r"norm_zscore_prms is set.*normalised already"):
+        adapter_of(raw).check(TrainingRequest(mix_config, settings, ()))
+
+
 def test_a_command_looks_at_the_samples_of_a_bank_once(adapter, settings, crop_bank, monkeypatch):
     looked = []
     monkeypatch.setattr(guards, "check_bank", lambda reader, source: looked.append(reader.folder))
@@ -196,9 +187,9 @@ def test_a_command_looks_at_the_samples_of_a_bank_once(adapter, settings, crop_b
 
 
 def test_a_dry_run_says_what_a_subepoch_holds(adapter, settings, crop_run, tmp_path):
-    seven = {**settings, "cases": "7", "output": str(tmp_path / "o")}
+    odd = {**settings, "cases": "7", "output": str(tmp_path / "o")}
     mix_config = MixConfig(RunFolder(crop_run), Ratio(1, 2), device="cpu")
-    planned = adapter.planned(TrainingRequest(mix_config, seven, ()))
+    planned = adapter.planned(TrainingRequest(mix_config, odd, ()))
     assert planned["cases_per_subepoch"] == {"real": 2, "synthetic": 4}
     assert planned["segments_per_subepoch"] == {"real": 20, "synthetic": 40}
     assert any("7 in the file, 6 now" in said for said in planned["said"])
@@ -246,7 +237,6 @@ def test_options_that_are_not_the_users_to_give_are_refused(options, settings, s
 def test_cases_are_turned_as_asked_whatever_the_file_says(adapter, settings):
     config = adapter.host.config
     choices = DeepMedicChoices.read({**settings, "affine": "0.5"}, ())
-    assert choices.asked(config).values["augm_img_prms_tr"] == {"affine": {"prob": 0.5}}
     written = choices.values(config, Path("out"), augmented=True)
     assert written["augm_img_prms_tr"] == {"affine": {"prob": 0.5}}
     with pytest.raises(UsageFault, match=r"--set affine=0\.5: has no effect with --no-host"):

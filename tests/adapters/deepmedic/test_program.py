@@ -1,21 +1,27 @@
+"""Finding the user's DeepMedic and its Python, the bridge to newer packages, the log."""
+
 import os
+import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from gansynth.core.host_commands import DoctorRequest
-from gansynth.runtime import child
-from gansynth.runtime.errors import EnvironmentFault, UsageFault
-from gansynth_deepmedic import program
+from gansynth.runtime.errors import EnvironmentFault, TrainingFault, UsageFault
+from gansynth.runtime.processes import ProcessResult
+from gansynth_deepmedic import bridge, program
 from gansynth_deepmedic.program import CHECKOUT, PACKAGES, PYTHON
+from gansynth_deepmedic.program_log import ProgramLog, dice_of
+from gansynth_deepmedic.record import commit_of, newest_checkpoint
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 
-EVERYTHING = {"python": "3.12.1", **{package: "1.2.3" for package in PACKAGES}}
-BARE = '{"tensorflow": "", "numpy": "1", "nibabel": "1", "pandas": "", "scipy": "1", "six": "1"'
+BARE = "\\n".join(f"{p} 1.2.3" for p in PACKAGES if p not in ("tensorflow", "six"))
 
 
 @pytest.fixture
@@ -27,7 +33,7 @@ def checkout(tmp_path) -> Path:
 def python(tmp_path):
     """A "Python" that says of itself what it is told to."""
 
-    def make(text: str = "exit 1") -> Path:
+    def make(text: str) -> Path:
         path: Path = tmp_path / "bin" / "python3"
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/bin/sh\n{text}\n")
@@ -59,23 +65,12 @@ def test_a_folder_that_is_no_checkout(tmp_path):
         says(fault, tmp_path, f"{by})", "deepMedicRun", "git clone")
 
 
-@pytest.mark.parametrize(
-    ("file", "remove", "lacks"),
-    [
-        ("dataManagement/sampling.py", "def load_imgs_of_subject(", "load_imgs_of_subject in "),
-        ("routines/testing.py", None, "testing.py is missing"),
-    ],
-    ids=["function", "file"],
-)
-def test_another_release(checkout, file, remove, lacks):
-    path = checkout / "deepmedic" / file
-    if remove:
-        path.write_text(path.read_text().replace(remove, "def other("))
-    else:
-        path.unlink()
+def test_another_release(checkout):
+    path = checkout / "deepmedic" / "dataManagement" / "sampling.py"
+    path.write_text(path.read_text().replace("def load_imgs_of_subject(", "def other("))
     with pytest.raises(UsageFault) as fault:
         program.find_checkout(str(checkout))
-    says(fault, lacks, f"deepmedic/{file}", "expected DeepMedic 0.8.4")
+    says(fault, "load_imgs_of_subject in deepmedic/dataManagement/sampling.py", "DeepMedic 0.8.4")
 
 
 def test_a_python_is_looked_up_by_name_but_a_link_is_not_followed(tmp_path, python):
@@ -85,12 +80,10 @@ def test_a_python_is_looked_up_by_name_but_a_link_is_not_followed(tmp_path, pyth
     link.symlink_to(sys.executable)
     assert program.find_python(str(link), {}) == link
     assert program.find_python(None, {PYTHON: str(link)}) == link
-    named = python()
+    named = python("exit 1")
     assert program.find_python("python3", {"PATH": str(tmp_path / "bin")}) == named
-    assert program.look(link)["python"] == sys.version.split()[0]
-    found = program.look(Path(sys.executable))  # versions are asked for without an import
-    assert set(found) == {"python", *PACKAGES}
-    assert found["numpy"] == np.__version__
+    found = program.look(link)  # versions are asked for without an import
+    assert (found["python"], found["numpy"]) == (sys.version.split()[0], np.__version__)
     with pytest.raises(EnvironmentFault) as fault:
         program.find_python(None, {PYTHON: "/nowhere/python"})
     says(fault, "/nowhere/python", f"${PYTHON}", "python3 -m venv")
@@ -101,8 +94,8 @@ def test_a_python_is_looked_up_by_name_but_a_link_is_not_followed(tmp_path, pyth
     [
         ("echo python 3.8.10; echo SyntaxError >&2; exit 1", ["Python 3.8.10", "3.11 or newer"]),
         ("echo cannot execute >&2; exit 126", ["is no Python that starts", "cannot execute"]),
-        (f"echo python 3.11.7; echo 'found {BARE}}}'",
-         ["no tensorflow, pandas", "-m pip install tensorflow-cpu pandas", PYTHON]),
+        (f"printf 'python 3.11.7\\n{BARE}\\n'",
+         ["no tensorflow, six", "-m pip install tensorflow-cpu six", PYTHON]),
     ],
     ids=["old", "broken", "bare"],
 )  # fmt: skip
@@ -113,19 +106,12 @@ def test_a_python_that_cannot_run_it(checkout, python, text, words):
     says(fault, path, *words)
 
 
-def test_the_command_and_its_environment(checkout, tmp_path, monkeypatch):
-    here = program.DeepMedicProgram(checkout, Path("/env/bin/python"), {})
-    python, launch, order, package = program.command(here, tmp_path / "order.json")
-    assert (python, order) == ("/env/bin/python", str(tmp_path / "order.json"))
-    assert Path(launch).parts[-3:] == ("gansynth_deepmedic", "host", "launch.py")
-    assert Path(launch).is_file()
-    assert (Path(package) / "bank" / "reader.py").is_file()
+def test_the_environment_of_the_program_is_the_users(checkout, monkeypatch):
     monkeypatch.setenv("PYTHONHOME", "/other")
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    environ = program.environ_of(here)
+    environ = program.environ_of(program.DeepMedicProgram(checkout, Path("python"), {}))
     assert environ["PYTHONDONTWRITEBYTECODE"] == "1"
-    assert environ[child.PARENT] == str(os.getpid())
     assert environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
     assert environ["TF_NUM_INTRAOP_THREADS"] == "3"
     assert environ["PATH"] == os.environ["PATH"]
@@ -142,21 +128,17 @@ def doctor(checkout: Any, python: Any, environ: dict[str, str]) -> tuple[list[st
     return [line.state for line in lines], lines
 
 
-def test_doctor_is_content(checkout, python, monkeypatch):
-    path = python()
-    monkeypatch.setattr(program, "look", lambda executable: EVERYTHING)
+def test_doctor_is_content(checkout):
+    path = checkout / "python"
     states, lines = doctor(None, str(path), {CHECKOUT: str(checkout)})
     assert states == ["ok", "ok", "ok"]
     assert lines[0].found == f"{checkout} (${CHECKOUT})"
-    assert lines[1].found == f"3.12.1, {path} (--deepmedic-python)"
-    assert "tensorflow 1.2.3" in lines[2].found
-    found = program.find_program(str(checkout), str(path), {})
-    assert found == program.DeepMedicProgram(checkout, path, EVERYTHING)
+    assert lines[1].found == f"3.11-fake, {path} (--deepmedic-python)"
+    assert "tensorflow 3.11-fake" in lines[2].found
 
 
-def test_doctor_names_what_is_missing_and_the_command_that_installs_it(python, monkeypatch):
-    path, lacks = python(), {"python": "3.9.2", "tensorflow": "", "six": ""}
-    monkeypatch.setattr(program, "look", lambda executable: {**EVERYTHING, **lacks})
+def test_doctor_names_what_is_missing_and_the_command_that_installs_it(python):
+    path = python(f"printf 'python 3.9.2\\n{BARE}\\n'")
     states, lines = doctor(None, None, {PYTHON: str(path)})
     assert states == ["note", "note", "ok", "note"]
     assert "git clone" in lines[0].cure
@@ -166,7 +148,107 @@ def test_doctor_names_what_is_missing_and_the_command_that_installs_it(python, m
 
 
 def test_doctor_of_a_python_that_does_not_start(checkout, python):
-    states, lines = doctor(str(checkout), str(python()), {})
+    states, lines = doctor(str(checkout), str(python("exit 1")), {})
     assert states == ["ok", "note"]
     assert "python3 -m venv" in lines[1].cure
     assert lines[0].found == f"{checkout} (--deepmedic)"
+
+
+# -- its log ---------------------------------------------------------------------------------------
+
+
+def line(text: str, job: int = 0) -> str:
+    return f"2026-11-25 12:00:00.00: [TRA|JOB:{job}|PID:7] {text}\n"
+
+
+def test_cases_are_counted_from_whole_new_lines_of_the_log(tmp_path):
+    file = tmp_path / "log.txt"
+    file.write_text(line("gansynth: subepoch 8: real pat_9"))  # of an earlier session
+    log = ProgramLog(file, 2)
+    shares = "Done. Samples per category: [Class-0: 3/4] [Class-1: 2/2] "
+    with file.open("a") as stream:
+        stream.write(line("gansynth: subepoch 2: synthetic 000001") + line(shares))
+        stream.write(line("gansynth: subepoch 2: fallback pat_1", 1) + line(shares, 1))
+        stream.write(line("gansynth: subepoch 2: real pat_2", 2) + line(shares, 2)[:-1])
+        stream.flush()
+        assert len(list(log.new())) == 5
+        stream.write("\nTIMING: Training on batches of this subepoch #0 lasted: 0.1 secs.\n")
+        stream.write(line("gansynth: subepoch 3: synthetic 000002"))  # sampled ahead
+    assert len(list(log.new())) == 3
+    first, second = log.subepochs()
+    assert first == {
+        "subepoch": 3, "cases_real": 2, "cases_synthetic": 1, "fell_back": 1, "segments_real": 10,
+        "segments_synthetic": 5, "samples": 1, "spread": 0, "trained": True,
+    }  # fmt: skip
+    assert (second["cases_synthetic"], second["trained"]) == (1, False)
+    assert not log.complete
+
+
+@pytest.mark.parametrize(
+    ("printed", "kind", "reason"),
+    [
+        ("gansynth.runtime.errors.TrainingFault: no sample\nFinished.", TrainingFault, "no sample"),
+        ("ERROR:\tThe option is wrong. Exiting.", UsageFault, "The option is wrong. Exiting."),
+        ("  File x\n    f()\nValueError: a", UsageFault, "ValueError: a"),
+        ("  File x\n    assert a\n    ^^^\nAssertionError", UsageFault, "AssertionError: assert a"),
+        ("ModuleNotFoundError: No module named 'six'", EnvironmentFault, "gansynth doctor"),
+        ("usage: DeepMedic\nDeepMedic: error: unrecognized", UsageFault, "unrecognized"),
+    ],
+    ids=range(6),
+)
+def test_why_it_ended(tmp_path, printed, kind, reason):
+    ended = ProcessResult(1, 0, 1.0, printed)
+    fault = ProgramLog(tmp_path / "log.txt", 0).fault(ended, tmp_path / "launch.log")
+    assert type(fault) is kind
+    assert reason in str(fault)
+
+
+def test_dice_is_named_by_label():
+    assert dice_of("0.5000 N/A 0.2500 ") == {"foreground": 0.5, "2": 0.25}
+
+
+def test_the_newest_checkpoint_is_neither_the_first_nor_the_final_one(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    folder = tmp_path / "saved_models" / "toy"
+    folder.mkdir(parents=True)
+    for name in ("initial.1", "2", "3", "final.4"):
+        (folder / f"m.{name}.model.ckpt.index").touch()
+    assert newest_checkpoint(tmp_path) == "saved_models/toy/m.3.model.ckpt"
+
+
+def test_the_commit_of_a_checkout_is_recorded(tmp_path):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "a"]):
+        subprocess.run([*git, *words], check=True)
+    assert re.fullmatch("[0-9a-f]{40}", commit_of(tmp_path))
+    assert commit_of(tmp_path / "none") == "unknown"
+
+
+# -- the bridge ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6), (4, 5, 6, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_volumes_are_read_as_they_are_stored(tmp_path, shape, dtype):
+    array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii.gz")
+    found = bridge.load_volume(str(tmp_path / "a.nii.gz"))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, array.reshape((4, 5, 6 if len(shape) > 2 else 1)))
+
+
+def test_scaled_volumes_are_scaled_and_several_are_refused(tmp_path):
+    image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.eye(4))
+    image.header.set_slope_inter(2.0, 1.0)
+    nib.save(image, tmp_path / "a.nii")
+    assert bridge.load_volume(str(tmp_path / "a.nii"))[0, 0, 0] == 3
+    nib.save(nib.Nifti1Image(np.ones((2, 2, 2, 3), np.int16), np.eye(4)), tmp_path / "b.nii")
+    with pytest.raises(ValueError, match="expected one volume"):
+        bridge.load_volume(str(tmp_path / "b.nii"))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.bool_, np.float32, np.int16])
+def test_what_is_found_by_argmax_can_be_saved(dtype):
+    saved = bridge._saving(lambda image, path: nib.Nifti1Image(image, np.eye(4)))
+    image = saved(np.ones((2, 2, 2), dtype), "path")
+    assert image.get_data_dtype() in (np.int32, np.float32, np.int16)

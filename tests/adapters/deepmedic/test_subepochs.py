@@ -1,8 +1,6 @@
-import json
 import multiprocessing
 import pickle
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,22 +10,22 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import summarise
-from gansynth.core.batch_counter import BatchCounter
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
-from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
-from gansynth.hosts.epoch_plan import EpochPlan
-from gansynth.runtime.errors import DataFault, IntegrityFault
-from gansynth_deepmedic.insertion import LoadedCase
-from gansynth_deepmedic.subepochs import SubepochCase, Subepochs
-from gansynth_deepmedic.training_order import ORDER, PROGRESS, ProgressWriter, TrainingOrder
+from gansynth.runtime.errors import DataFault
+from gansynth_deepmedic.insertion import HostCase, LoadedCase
+from gansynth_deepmedic.subepochs import SubepochCase, Subepochs, read_case
 from tests.adapters.deepmedic.arrays import WAYS, patch, reader, volume, write_bank
 
 VOLUMES = tuple(
     volume(f"pat_{n}", (8 + n, 7, 6), stored=WAYS[11 * n + 3], roi=n != 2, seed=n) for n in range(4)
 )
-READ = reader(VOLUMES)
+
+
+def read(case: HostCase) -> LoadedCase:
+    """Read a case of ``VOLUMES``."""
+    return read_case(case, reader(VOLUMES))
 
 
 def samples_of(count: int, volumes: int = 4) -> list[Sample]:
@@ -45,12 +43,12 @@ def plan_of(bank: Path | None, ratio: str = "1:2", **more: Any) -> MixerConfig[i
     return MixerConfig(bank, Ratio.parse(ratio), **{"seed": 5, "patience": 0.2, **more})
 
 
-def made(plan: MixerConfig[int], count: int = 6, **more: Any) -> Subepochs:
-    return Subepochs(plan, [one.host for one in VOLUMES], count, **more)
+def made(plan: MixerConfig[int], count: int = 6) -> Subepochs:
+    return Subepochs(plan, [one.host for one in VOLUMES], count)
 
 
 def load(subepochs: Subepochs, subepoch: int) -> list[tuple[SubepochCase, LoadedCase]]:
-    return [(place, subepochs.load(place, READ)) for place in subepochs.order(subepoch)]
+    return [(place, subepochs.load(place, read)) for place in subepochs.order(subepoch)]
 
 
 def drawn(subepochs: Subepochs, subepoch: int) -> list[tuple[str, str]]:
@@ -91,7 +89,7 @@ def test_a_real_case_is_as_its_files_have_it(bank):
 
 def test_a_synthetic_place_holds_a_sample_in_its_own_case(bank):
     by_name = {one.host.id: one for one in VOLUMES}
-    for _, one in load(made(plan_of(bank, "0:1"), rim=1), 0):
+    for _, one in load(made(plan_of(bank, "0:1")), 0):
         of = by_name[one.case]
         scale, offset = of.host.units[0]
         number = int(one.sample)
@@ -108,7 +106,7 @@ def test_labels_and_regions_are_rounded_and_a_missing_channel_is_zero():
     files = dict(of.files)
     files[of.host.labels] = files[of.host.labels].astype(np.float64) - 0.2
     files[of.host.roi] = files[of.host.roi].astype(np.uint8)
-    one = Subepochs(plan_of(None, "1:0"), [of.host], 1).read(of.host, lambda path: files[path])
+    one = read_case(of.host, lambda path: files[path])
     assert one.roi is not None
     assert (one.labels.dtype.name, one.roi.dtype.name) == ("int16", "int16")
     assert np.array_equal(one.labels, of.labels.T)
@@ -120,7 +118,7 @@ def test_labels_and_regions_are_rounded_and_a_missing_channel_is_zero():
 def test_files_of_different_shapes_are_named(kind):
     files = {**VOLUMES[0].files, f"/data/pat_0/{kind}": np.zeros((2, 2, 2), np.int16)}
     with pytest.raises(DataFault, match=rf"^/data/pat_0/{kind}: shape \(2, 2, 2\), expected"):
-        made(plan_of(None, "1:0")).read(VOLUMES[0].host, lambda path: files[path])
+        read_case(VOLUMES[0].host, lambda path: files[path])
 
 
 SIZE = (5, 5, 4)
@@ -160,25 +158,17 @@ def test_a_replaced_file_of_a_real_case_stops_it(tmp_path):
     subepochs = made(plan_of(write_bank(tmp_path / "bank", samples_of(2, volumes=1))))
     place = next(place for place in subepochs.order(0) if place.synthetic)
     with pytest.raises(DataFault, match="have changed"):
-        subepochs.load(place, reader([volume("pat_0", (5, 5, 5))]))
+        subepochs.load(place, lambda case: read_case(case, reader([volume("pat_0", (5, 5, 5))])))
 
 
 def test_the_same_seed_draws_the_same_in_any_order(bank):
     here, there = made(plan_of(bank)), made(plan_of(bank))
     wanted = [drawn(here, n) for n in range(3)]
     assert drawn(there, 2) == wanted[2]
-    backwards = [there.load(place, READ).sample for place in reversed(there.order(0))]
+    backwards = [there.load(place, read).sample for place in reversed(there.order(0))]
     assert backwards[::-1] == [sample for _, sample in wanted[0]]
     assert drawn(made(plan_of(bank, seed=6)), 0) != wanted[0]
     assert len({tuple(one) for one in wanted}) == 3
-
-
-def test_randomness_of_the_host_is_its_own(bank):
-    subepochs = made(plan_of(bank))
-    keys = [(0,), (0, 1), (20, 0, 0), (1, 0)]
-    found = [subepochs.rng(*key).integers(2**60) for key in keys]
-    assert len({*found, *(subepochs.places.rng(*key).integers(2**60) for key in keys)}) == 8
-    assert found == [made(plan_of(bank)).rng(*key).integers(2**60) for key in keys]
 
 
 _inherited: list[Subepochs] = []
@@ -196,7 +186,7 @@ def ask(subepoch: int) -> list[tuple[str, str]]:
 def test_every_process_draws_the_same(bank, start):
     here, there = made(plan_of(bank)), made(plan_of(bank))
     wanted = [drawn(here, n) for n in range(2)]
-    there.load(there.order(0)[0], READ)  # what is open here is not theirs
+    there.load(there.order(0)[0], read)  # what is open here is not theirs
     context = multiprocessing.get_context(start)
     with ProcessPoolExecutor(1, context, begin, (there,)) as pool:
         assert [pool.submit(ask, n).result(60) for n in range(2)] == wanted
@@ -208,150 +198,3 @@ def test_a_copy_refuses_what_the_original_does(tmp_path):
     assert all(one.sample == "" for _, one in load(copy, 0))
     counts = summarise(tmp_path / "log")
     assert (counts.real, counts.synthetic, counts.fell_back) == (6, 0, 4)
-
-
-def order_of(folder: Path, **more: Any) -> TrainingOrder:
-    plan = MixerConfig(
-        folder / "bank",
-        Ratio(0.0, 1.0),
-        Schedule.parse("finetune:33.3333333%@12.3456789%"),
-        BatchCounter(folder / "clock", 12, 3),
-        chosen=(0, 1),
-        seed=3,
-        stream=(0, 4),
-        log=folder / "log",
-        patience=2.5,
-    )
-    wanted: dict[str, Any] = {
-        "output": folder,
-        "train_config": folder / "train.cfg",
-        "plan": plan,
-        "cases": (volume("a", stored=WAYS[7], missing=[1]).host, volume("b", roi=False).host),
-        "count": 6,
-        "slots": ("synth/0000.nii.gz",),
-        "model_config": folder / "model.cfg",
-        "done": 2,
-        "subepochs": 3,
-        "seed": 9,
-        "rim": 2,
-        "augment_synthetic": False,
-        "checkout": folder / "checkout",
-        "arguments": ("-dev", "cpu"),
-        "options": {"batch": 4, "paths": {"low": [3, 5]}},
-    }
-    return TrainingOrder(**(wanted | more))
-
-
-def plain(plan: MixerConfig[int]) -> MixerConfig[int]:
-    """Without its clock, which is equal to no other."""
-    return replace(plan, batch_counter=None, schedule=Schedule(), ratio=Ratio(1, 1))
-
-
-def test_a_plan_comes_back_from_json_to_the_last_digit(tmp_path):
-    plan = order_of(tmp_path).plan
-    again: MixerConfig[int] = MixerConfig.from_json(json.loads(json.dumps(plan.to_json())))
-    assert plain(again) == plain(plan)
-    assert (again.ratio, again.schedule) == (plan.ratio, plan.schedule)
-    batch_counter, other = plan.batch_counter, again.batch_counter
-    assert batch_counter is not None
-    assert other is not None
-    assert (other.file, other.total, other.start) == (
-        batch_counter.file,
-        batch_counter.total,
-        batch_counter.start,
-    )
-    tables = [EpochPlan(one, 2, 5).table(1) for one in (plan, again)]
-    assert np.array_equal(tables[0].real, tables[1].real)
-    for ratio in ((1 / 3, 2 / 7), (1234567.0, 7654321.0), (1.0, 0.0)):
-        simple: MixerConfig[str] = MixerConfig(None, Ratio(*ratio), chosen=("a", "b"), strict=True)
-        assert MixerConfig.from_json(json.loads(json.dumps(simple.to_json()))) == simple
-
-
-def test_paths_are_absolute_in_json(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    own: dict[str, Any] = {"batch_counter": BatchCounter("clock", 1), "log": Path("log")}
-    document = MixerConfig[int](Path("bank"), Ratio(1, 1), **own).to_json()
-    found = [document["bank"], document["log"], document["batch_counter"][0]]
-    assert found == [str(tmp_path / name) for name in ("bank", "log", "clock")]
-
-
-def test_an_order_comes_back_from_its_file(tmp_path):
-    order = order_of(tmp_path)
-    (tmp_path / ORDER).write_text(json.dumps(order.to_json()))
-    again = TrainingOrder.read(tmp_path / ORDER)
-    assert replace(again, plan=plain(again.plan)) == replace(order, plan=plain(order.plan))
-    assert again.to_json() == order.to_json()
-    assert (len(again.made()), again.made().rim, again.made().cases) == (6, 2, order.cases)
-
-
-def damaged(change: Callable[[dict[str, Any]], object]) -> Callable[[TrainingOrder], str]:
-    def text(order: TrainingOrder) -> str:
-        document = json.loads(json.dumps(order.to_json()))
-        change(document)
-        return json.dumps(document)
-
-    return text
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (damaged(lambda doc: doc.pop("plan")), "KeyError: 'plan'"),
-        (damaged(lambda doc: doc["plan"].update(other=1)), "TypeError: .*other"),
-        (damaged(lambda doc: doc["plan"].update(chosen=[])), "needs the cases chosen"),
-        (damaged(lambda doc: doc["plan"].update(batch_counter=["c", 0, 0])), "clock: 0 batches"),
-        (damaged(lambda doc: doc.update(cases=["a"])), "TypeError"),
-        (damaged(lambda doc: doc["cases"][0].update(units=[1])), "TypeError"),
-        (damaged(lambda doc: doc.update(count="6")), "count: '6', expected int"),
-        (lambda order: "", ".*start anew"),
-        (lambda order: "[]", ".*start anew"),
-    ],
-    ids=range(9),
-)
-def test_a_damaged_order_is_named_once(tmp_path, text, words):
-    path = tmp_path / ORDER
-    with pytest.raises(IntegrityFault, match=f"^{path}: .*start anew"):
-        TrainingOrder.read(path)
-    path.write_text(text(order_of(tmp_path)))
-    with pytest.raises(IntegrityFault, match=f"^{path}: .*{words}") as caught:
-        TrainingOrder.read(path)
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).count(str(path)) == 1
-
-
-def told(folder: Path) -> list[Any]:
-    text = (folder / PROGRESS).read_text()
-    assert text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def tell_many(progress: ProgressWriter, who: int, start: Any) -> None:
-    start.wait()
-    for number in range(300):
-        progress.tell(job={"who": who, "number": number, "sample": "x" * (number % 90)})
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_lines_are_whole_whoever_writes(tmp_path, method):
-    progress = ProgressWriter(tmp_path / PROGRESS)
-    progress.tell(step=[1.0, 2.0])
-    context = multiprocessing.get_context(method)
-    start = context.Barrier(2)
-    children = [context.Process(target=tell_many, args=(progress, n, start)) for n in range(2)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-        assert child.exitcode == 0
-    progress.tell(trained=0)
-    found = told(tmp_path)
-    assert (found[0], found[-1]) == ({"step": [1.0, 2.0]}, {"trained": 0})
-    for who in range(2):
-        numbers = [line["job"]["number"] for line in found[1:-1] if line["job"]["who"] == who]
-        assert numbers == list(range(300))
-
-
-def test_numbers_of_numpy_are_numbers(tmp_path):
-    progress = pickle.loads(pickle.dumps(ProgressWriter(tmp_path / PROGRESS)))
-    progress.tell(epoch=np.int64(1), metrics={"dice": np.float32(0.5)})
-    assert told(tmp_path) == [{"epoch": 1, "metrics": {"dice": 0.5}}]

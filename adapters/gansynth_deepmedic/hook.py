@@ -1,0 +1,166 @@
+"""Trains the user's DeepMedic with synthetic cases. It runs in DeepMedic's own Python.
+
+Three functions of DeepMedic 0.8 are replaced in memory. Forked processes inherit them.
+
+- ``get_samples_for_subepoch`` gets lists with the R + S cases of the subepoch only, each once, so
+  DeepMedic opens these and no others. Validation keeps its own lists.
+- ``load_imgs_of_subject`` inserts the sample of a synthetic case. Its region of interest is the
+  wholly synthetic part, so DeepMedic itself centres its segments there.
+- ``constrain_sampling_maps_near_edges`` takes the whole case if no segment fits in that part.
+
+What is loaded is written to DeepMedic's log, from which gansynth counts (``program_log``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import multiprocessing
+import os
+import random
+import runpy
+import signal
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from gansynth.runtime.child import NAME, obey
+from gansynth_deepmedic.bridge import bridge
+from gansynth_deepmedic.insertion import HostCase, LoadedCase
+from gansynth_deepmedic.subepochs import SubepochCase, Subepochs
+from gansynth_deepmedic.training_order import TrainingOrder
+
+SCRIPT = "deepMedicRun"
+_LISTS = ("paths_per_chan_per_subj", "paths_to_lbls_per_subj", "paths_to_masks_per_subj")
+_TRAIN, _VALIDATION = range(2)
+Function = Callable[..., Any]
+
+
+class Hook:
+    """The cases of one training. DeepMedic samples one subepoch after the other."""
+
+    def __init__(self, order: TrainingOrder) -> None:
+        self.order = order
+        self.subepochs = Subepochs(order.plan, order.cases, order.count)
+        self.sampled = [order.first, 0]  # subepochs of training and of validation
+        self.places: list[SubepochCase] = []
+        self.listed: list[Any] = []  # the user's lists: channels, labels, regions of interest
+        self.shares: Any = ()  # of the categories of segments
+        self.synthetic = False  # whether segments are cut from a synthetic case now
+        self.say: Callable[[str], None] = print
+
+    def patch(self) -> None:
+        """Replace the functions; modules that validate keep the originals, imported by name."""
+        training: Any = import_module("deepmedic.routines.training")
+        sampling: Any = import_module("deepmedic.dataManagement.sampling")
+        import_module("deepmedic.dataManagement.samplingType").exit = _no_exit  # type: ignore[attr-defined]
+        _replace(training, "get_samples_for_subepoch", self.sample)
+        _replace(sampling, "load_imgs_of_subject", self.load)
+        _replace(sampling, "constrain_sampling_maps_near_edges", self.constrain)
+        if not self.order.augment_synthetic:
+            _replace(sampling, "augment_imgs_of_case", self.augment)
+            _replace(sampling, "augment_sample", self.augment)
+
+    def sample(self, original: Function, *arguments: Any) -> Any:
+        """Sample a subepoch; the unused one that DeepMedic samples beside the last is skipped."""
+        named = inspect.signature(original).bind(*arguments).arguments
+        kind = _TRAIN if named["train_val_or_test"] == "train" else _VALIDATION
+        number = self.sampled[kind]
+        self.sampled[kind] += 1
+        self._seed(kind, number)
+        if kind == _VALIDATION:
+            return original(**named)
+        if number >= self.order.total:
+            return [], []
+        self.places = self.subepochs.order(number)
+        self.listed = [named[name] for name in _LISTS]
+        self.shares = named["sampling_type"].get_perc_to_sample_per_cat()
+        for name, paths in zip(_LISTS, self.listed, strict=True):
+            named[name] = paths and [paths[place.real] for place in self.places]
+        return original(**named)
+
+    def load(self, original: Function, log: Any, job: str, entry: int, *lists: Any) -> Any:
+        """Return channels (C, X, Y, Z), labels, region of interest and no sampling maps."""
+        self.synthetic = False
+        if not job.startswith("[TRA|"):
+            self._seed(_VALIDATION, self.sampled[_VALIDATION], entry)
+            return original(log, job, entry, *lists)
+        place = self.places[entry]
+        self._seed(_TRAIN, place.subepoch, place.number)
+        self.say = lambda text: log.print3(f"{job} {NAME}{text}")
+        channels, labels, masks = self.listed
+
+        def read(case: HostCase) -> LoadedCase:
+            number = self.order.cases.index(case)
+            image, target, roi, _ = original(log, job, number, channels, labels, None, masks)
+            whole = target.astype(np.int16) if place.synthetic else target
+            return LoadedCase(image, whole, roi, None, case.id)
+
+        loaded = self.subepochs.load(place, read)
+        self.synthetic = bool(loaded.sample)
+        kind = "synthetic" if loaded.sample else "fallback" if place.synthetic else "real"
+        self.say(f"subepoch {place.subepoch}: {kind} {loaded.sample or loaded.case}")
+        roi = loaded.roi if loaded.core is None else loaded.core.astype(np.int16)
+        return loaded.image, loaded.labels, roi, None
+
+    def constrain(self, original: Function, maps: Any, segment: Any) -> Any:
+        """Return maps of the centres around which a whole segment fits."""
+        found = original(maps, segment)
+        drawn = zip(self.shares, found, strict=False)
+        if not self.synthetic or any(share > 0 and centres.any() for share, centres in drawn):
+            return found
+        self.say("no segment fits where it is synthetic: taken from the whole case")
+        return original([np.ones_like(centres) for centres in maps], segment)
+
+    def augment(self, original: Function, *arguments: Any) -> Any:
+        """Augment a real case or segment; a synthetic one stays as it is."""
+        return original(*arguments[:-1], None if self.synthetic else arguments[-1])
+
+    def _seed(self, *key: int) -> None:
+        """Seed DeepMedic's generators; forked processes would all draw the same centres."""
+        words = np.random.SeedSequence(self.order.seed, spawn_key=key).generate_state(5)
+        np.random.seed(words[:4])  # noqa: NPY002 - DeepMedic's own
+        random.seed(int(words[4]))
+
+
+def _replace(module: Any, name: str, by: Function) -> None:
+    original = getattr(module, name)
+    setattr(module, name, functools.wraps(original)(functools.partial(by, original)))
+
+
+def _no_exit(code: object) -> NoReturn:
+    """Stand in for ``exit``, after which a thread or forked process would never be heard of."""
+    raise RuntimeError("DeepMedic ends itself, for the reason in its line before this")
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    """End this process and all that it forked; DeepMedic would catch an exception, and wait."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGTERM)
+    os._exit(128 + number)
+
+
+def main(path: str) -> None:
+    """Run ``deepMedicRun`` by the order in a file."""
+    order = TrainingOrder.from_json(json.loads(Path(path).read_text("utf-8")))
+    obey()
+    signal.signal(signal.SIGTERM, _leave)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _leave)
+    # A forked process that is stuck runs no handler of Python's.
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    with contextlib.suppress(ValueError):  # where the system cannot fork
+        multiprocessing.set_start_method("fork", force=True)
+    sys.path.insert(0, str(order.checkout))
+    if bridged := bridge():
+        print(f"{NAME}bridged for newer packages: {', '.join(bridged)}", flush=True)
+    Hook(order).patch()
+    sys.argv = [str(order.checkout / SCRIPT), *order.arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,0 +1,454 @@
+"""Trainings by a small program of our own, and by the real DeepMedic where a checkout is named.
+
+GANSYNTH_DEEPMEDIC names the checkout, GANSYNTH_DEEPMEDIC_PYTHON a Python with its TensorFlow.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from gansynth.core.host_commands import TrainingRequest
+from gansynth.core.mix_config import MixConfig, TrainingResult
+from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.schedule import Schedule
+from gansynth.hosts.record import FILE, LOG
+from gansynth.runtime.errors import GansynthError, TrainingFault, UsageFault
+from gansynth.runtime.files import read_json
+from gansynth.runtime.progress import RichReporter
+from gansynth_deepmedic import program as programs
+from gansynth_deepmedic.adapter import DeepMedicAdapter
+from gansynth_deepmedic.configs import ConfigFile
+from gansynth_deepmedic.program import DeepMedicProgram, find_program
+from gansynth_deepmedic.training_order import ORDER
+from tests.adapters.deepmedic.conftest import write_crops
+from tests.adapters.deepmedic.fake_deepmedic import write_fake
+from tests.conftest import content
+from tests.deepmedic_sets import Toy, toy_deepmedic
+from tests.processes import family, until
+
+MODES = (-1, 0, 2)
+REAL = pytest.param("real", marks=[pytest.mark.deepmedic, pytest.mark.slow])
+HEAVY = "torch pydantic scipy yaml click pluggy rich filelock psutil safetensors pandas h5py"
+BLOCK = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HEAVY.split()}:
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Blocker())
+"""
+PROBE = """
+import functools, hashlib, json, os
+from importlib import import_module
+import numpy as np
+from gansynth_deepmedic import hook
+patch = hook.Hook.patch
+def probing(self):
+    patch(self)
+    sampling = import_module("deepmedic.dataManagement.sampling")
+    original = sampling.load_subj_and_sample
+    @functools.wraps(original)
+    def load_subj_and_sample(job, log, kind, *more):
+        paths, labels = original(job, log, kind, *more)
+        row = {"kind": kind, "subepoch": self.sampled[0] - 1, "synthetic": self.synthetic,
+               "centres": [float(s[(0, *(n // 2 for n in s.shape[1:]))]) for s in paths[0]],
+               "hash": [hashlib.sha256(np.float32(s).tobytes()).hexdigest() for s in paths[0]],
+               "labels": [int(y[tuple(n // 2 for n in y.shape)]) for y in labels]}
+        with open(os.environ["PROBE"], "a") as file:
+            file.write(json.dumps(row) + "\\n")
+        return paths, labels
+    sampling.load_subj_and_sample = load_subj_and_sample
+hook.Hook.patch = probing
+"""
+"""Writes down the segments of each case, before the process starts to train."""
+Train = Callable[..., TrainingResult]
+
+
+def made(kind: str, folder: Path) -> DeepMedicProgram:
+    if kind == "real":
+        return find_program(None, None)
+    checkout = write_fake(folder / "fake")
+    return find_program(str(checkout), str(checkout / "python"))
+
+
+@pytest.fixture(scope="module", params=["fake", REAL])
+def program(request, tmp_path_factory) -> DeepMedicProgram:
+    return made(request.param, tmp_path_factory.mktemp("program"))
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory) -> DeepMedicProgram:
+    return made("fake", tmp_path_factory.mktemp("program"))
+
+
+def trainer(
+    program: DeepMedicProgram, data: Toy, bank: Path, output: Path, patch: pytest.MonkeyPatch
+) -> Train:
+    """Trains two epochs of two subepochs at 1:2: ``train({"processes": "2"}, seed=3)``."""
+    blocked = BLOCK if "fake" in program.versions["tensorflow"] else ""
+    at = programs._START.index("from gansynth_deepmedic.hook")
+    start = f"{programs._START[:at]}{blocked}{PROBE}{programs._START[at:]}"
+    patch.setattr(programs, "_START", start)
+    patch.setattr("gansynth_deepmedic.adapter.find_program", lambda *_: program)
+    patch.setenv("PROBE", str(output.parent / "probe.jsonl"))
+    adapter = DeepMedicAdapter(data.source())
+
+    def train(
+        settings: dict[str, str] | None = None, *arguments: str, **changes: Any
+    ) -> TrainingResult:
+        asked = {"deepmedic": "dm", "epochs": "2", "subepochs": "2", "output": str(output)}
+        mix_config = replace(MixConfig(None, Ratio(1, 2), bank=bank, device="cpu"), **changes)
+        words = ["-model", str(data.model), *arguments]
+        request = TrainingRequest(mix_config, {**asked, **(settings or {})}, words, RichReporter())
+        result: TrainingResult = adapter.start(request)
+        return result
+
+    return train
+
+
+@pytest.fixture
+def train(fake, shared_deepmedic, crop_bank, tmp_path, monkeypatch) -> Train:
+    """By the small program."""
+    return trainer(fake, shared_deepmedic, crop_bank(), tmp_path / "out", monkeypatch)
+
+
+def probed(output: Path, kind: str = "train") -> list[dict[str, Any]]:
+    lines = (output.parent / "probe.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["kind"] == kind]
+    return sorted(rows, key=lambda row: (row["subepoch"], row["hash"]))
+
+
+def last_of(output: Path) -> Any:
+    return read_json(output / FILE)["sessions"][-1]
+
+
+def cases_of(output: Path) -> list[tuple[int, int]]:
+    return [(one["cases_real"], one["cases_synthetic"]) for one in last_of(output)["per_subepoch"]]
+
+
+def is_sample(value: float) -> bool:
+    """Whether a voxel is one of ``write_crops``, neither real nor augmented."""
+    return value * 4 == round(value * 4)
+
+
+# -- both programs ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(program, shared_deepmedic, tmp_path_factory) -> Callable[[int], Path]:
+    """The output of a training in one of the ways that DeepMedic samples."""
+    done: dict[int, Path] = {}
+    bank = write_crops(tmp_path_factory.mktemp("bank") / "bank", shared_deepmedic)
+
+    def train(mode: int) -> Path:
+        if mode not in done:
+            output = tmp_path_factory.mktemp(f"mode_{mode}") / "out"
+            before = content(program.checkout)
+            with pytest.MonkeyPatch.context() as patch:
+                run = trainer(program, shared_deepmedic, bank, output, patch)
+                run({"processes": str(mode)})
+            assert content(program.checkout) == before
+            done[mode] = output
+        return done[mode]
+
+    return train
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_subepoch_has_the_ratio_in_cases_and_segments(trained, mode):
+    output = trained(mode)
+    last, rows = last_of(output), probed(output)
+    for number, one in enumerate(last["per_subepoch"], start=1):
+        counts = one["subepoch"], one["cases_real"], one["cases_synthetic"], one["fell_back"]
+        assert counts == (number, 2, 4, 0)
+        assert (one["segments_real"], one["segments_synthetic"], one["trained"]) == (20, 40, True)
+    assert len(last["per_subepoch"]) == 4
+    assert (last["drawn"]["real"], last["drawn"]["synthetic"]) == (8, 16)
+    seen = Counter((row["subepoch"], row["synthetic"]) for row in rows)
+    assert seen == {(k, kind): 4 if kind else 2 for k in range(4) for kind in (False, True)}
+    for row in rows:  # centred where the case is synthetic, and with its labels
+        assert {is_sample(value) for value in row["centres"]} == {row["synthetic"]}
+        assert not row["synthetic"] or set(row["labels"]) == {1}
+    assert len({tuple(row["hash"]) for row in rows}) == len(rows)
+    assert not any(is_sample(value) for row in probed(output, "val") for value in row["centres"])
+
+
+def test_all_ways_of_sampling_train_on_the_same_segments(trained):
+    first, second, third = (probed(trained(mode)) for mode in MODES)
+    assert first == second == third
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_it_ends_with_checkpoints_predictions_and_a_record(trained, mode):
+    output = trained(mode)
+    document, last = read_json(output / FILE), last_of(output)
+    assert document["complete"]
+    assert last["epochs"] == [0, 2]
+    assert last["drawn"]["realised"] == last["asked"] == pytest.approx(2 / 3, abs=1e-6)
+    assert last["bank"].startswith("existing, SHA-256 ")
+    assert {"tensorflow", "deepmedic"} <= set(last["versions"])
+    assert len(last["lineage"]["cases"]) == 4
+    assert set(last["metrics_on_real_cases"]["dice"]) <= {"foreground", "1", "2"}
+    assert (output / f"{last['checkpoint']}.index").is_file()
+    assert len(list(output.glob("saved_models/toy/*final*.index"))) == 1
+    assert len(list(output.glob("predictions/toy/predictions/*Segm.nii.gz"))) == 2
+    said = (output / LOG).read_text("utf-8")
+    assert "gansynth: subepoch 4 of 4 trained on 2 real and 4 synthetic cases (20 and 40 " in said
+    assert "gansynth: in all 16 of 24 samples drawn were synthetic" in said
+
+
+def command(program: DeepMedicProgram, data: Toy, output: Path, *more: object) -> list[str]:
+    """``gansynth augment`` at 1:2, as a process of its own."""
+    words = (
+        *(sys.executable, "-m", "gansynth_cli", "augment", "--target", "deepmedic"),
+        *("--data", f"deepmedic:{data.train}", "--ratio", "1:2"),
+        *("-o", output, "--deepmedic", program.checkout, "--deepmedic-python", program.python),
+        *more,
+        *("--", "-model", data.model, "-dev", "cpu"),
+    )
+    return [str(word) for word in words]
+
+
+@pytest.mark.slow
+def test_a_killed_training_leaves_nobody_and_is_gone_on_with(
+    program, shared_deepmedic, crop_run, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FAKE", "slow")
+    output, log = tmp_path / "out", tmp_path / "said"
+    live = (
+        "--generator",
+        crop_run,
+        "--device",
+        "cpu",
+        "--bank-size",
+        8,
+        "--set=epochs=4",
+        "--set=processes=2",
+    )
+    words = command(program, shared_deepmedic, output, *live)
+    with log.open("w") as stream, subprocess.Popen(words, stdout=stream, stderr=stream) as process:
+        try:
+            reached = re.compile(r"^epoch: [23]/4 ", re.MULTILINE)
+            until(lambda: bool(reached.search(log.read_text())) or process.poll() is not None)
+            assert process.poll() is None, log.read_text()
+        finally:
+            process.kill()
+    bank = Path(json.loads((output / "gansynth_producer.json").read_text())["bank"])
+    until(lambda: not family(output))
+    until(lambda: not bank.exists())
+    assert not read_json(output / FILE)["complete"]
+    subprocess.run(words, check=True)
+    document = read_json(output / FILE)
+    assert document["complete"]
+    first, second = document["sessions"]
+    assert second["epochs"] == [first["epochs"][1], 4]
+    numbers = [one["subepoch"] for one in second["per_subepoch"]]
+    assert numbers == list(range(3 * first["epochs"][1] + 1, 13))
+
+
+AFFINE = {"affine": {"prob": 1.0, "max_rot_xyz": (40.0, 40.0, 40.0), "max_scaling": 0.1}}
+
+
+@pytest.mark.slow
+@pytest.mark.deepmedic
+@pytest.mark.parametrize(
+    ("kind", "roi", "values"),
+    [
+        (0, True, {}),
+        (1, True, {"augm_img_prms_tr": AFFINE}),
+        (2, False, {}),
+        (3, False, {"augm_img_prms_tr": AFFINE,
+                    "proportionOfSamplesToExtractPerCategoryTraining": [0.0, 0.5, 0.5]}),
+    ],
+    ids=["foreground", "uniform", "whole", "per class"],
+)  # fmt: skip
+def test_the_real_one_samples_and_augments_in_other_ways(tmp_path, monkeypatch, kind, roi, values):
+    values = {"typeOfSamplingForTraining": kind, "augm_sample_prms_tr": None, **values}
+    data = toy_deepmedic(tmp_path / "toy", roi=roi, values=values)
+    bank, output = write_crops(tmp_path / "bank", data), tmp_path / "out"
+    trainer(find_program(None, None), data, bank, output, monkeypatch)({"epochs": "1"})
+    assert cases_of(output) == [(2, 4)] * 2
+    for row in probed(output):
+        assert len(row["hash"]) == 10
+        near = [abs(value * 4 - round(value * 4)) < 0.01 for value in row["centres"]]
+        assert not row["synthetic"] or sum(near) > 5  # at its rim some lie between after turning
+
+
+# -- the small program -----------------------------------------------------------------------------
+
+
+FAILURES: dict[str, tuple[int, list[str]]] = {
+    "config": (2, ["rejects its configuration", '"channelsTraining" needed']),
+    "assertion": (2, ["AssertionError", 'assert FAKE != "assertion"']),
+    "training": (5, ["DeepMedic failed: KeyError: 'NaN'"]),
+    "loading": (5, ["ValueError: could not broadcast"]),
+    "exit": (5, ["DeepMedic ends itself"]),
+    "final": (5, ["DeepMedic failed"]),
+}
+
+
+@pytest.mark.parametrize("where", FAILURES)
+def test_a_failure_is_not_success(train, monkeypatch, tmp_path, where):
+    monkeypatch.setenv("FAKE", where)
+    code, words = FAILURES[where]
+    with pytest.raises(GansynthError) as fault:
+        train({"processes": "2"})
+    assert fault.value.exit_code == code
+    assert [word for word in words if word not in str(fault.value)] == []
+    assert "\n" not in str(fault.value)
+    assert not read_json(tmp_path / "out" / FILE)["complete"]
+
+
+@pytest.mark.parametrize("mode", ["-1", "2"])
+def test_a_fault_of_ours_keeps_its_words(train, crop_bank, mode):
+    """Whatever the program makes of it; it may come from a forked process."""
+    with pytest.raises(TrainingFault, match=r"no synthetic sample after .* strict is set"):
+        train({"processes": mode}, bank=crop_bank("empty", 0), strict=True, keep_going=True)
+
+
+def test_an_empty_bank_gives_real_cases_and_they_are_counted(train, crop_bank, tmp_path):
+    train(bank=crop_bank("empty", 0), keep_going=True)
+    assert [one["fell_back"] for one in last_of(tmp_path / "out")["per_subepoch"]] == [4] * 4
+    assert cases_of(tmp_path / "out") == [(6, 0)] * 4
+    said = (tmp_path / "out" / LOG).read_text("utf-8")
+    assert "; 4 of the real ones in place of a missing synthetic one" in said
+
+
+def test_a_patch_too_small_for_a_segment_is_sampled_around_and_said(fake, tmp_path, monkeypatch):
+    """It lies at the volume's edge, and no segment fits there."""
+    data, place = toy_deepmedic(tmp_path / "toy", roi=False), {"corner": [-7, 0, 0]}
+    bank = write_crops(tmp_path / "bank", data, 1, (8, 8, 8), placement=place)
+    result = trainer(fake, data, bank, tmp_path / "out", monkeypatch)()
+    (said,) = [text for text in result.warnings if "whole case" in text]
+    assert said.startswith("segments of 16 synthetic cases were taken")
+    assert [one["spread"] for one in last_of(tmp_path / "out")["per_subepoch"]] == [4] * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "exact"),
+    [({}, 0), ({"augment_synthetic": False}, 16), ({"usual_augmentation": False}, 16)],
+)
+def test_augmentation_is_as_asked(fake, tmp_path, monkeypatch, changes, exact):
+    data = toy_deepmedic(tmp_path / "toy", values={"augm_sample_prms_tr": {"hist_dist": None}})
+    bank, output = write_crops(tmp_path / "bank", data), tmp_path / "out"
+    trainer(fake, data, bank, output, monkeypatch)(**changes)
+    rows = probed(output)
+    assert sum(all(map(is_sample, row["centres"])) for row in rows if row["synthetic"]) == exact
+    written = dict(ConfigFile.read(output / "train.cfg").values)["augm_sample_prms_tr"]
+    assert (written is None) == ("usual_augmentation" in changes)
+
+
+def test_the_program_is_told_what_was_asked(train, shared_deepmedic, tmp_path):
+    result = train({"cases": "5", "processes": "2"})
+    assert any("5 in the file, 6 now" in text for text in result.warnings)
+    assert last_of(tmp_path / "out")["said"] == list(result.warnings)
+    order = read_json(tmp_path / "out" / ORDER)
+    assert (order["count"], order["first"], order["total"]) == (6, 0, 4)
+    assert order["arguments"][:2] == ["-model", str(shared_deepmedic.model)]
+    values = dict(ConfigFile.read(tmp_path / "out" / "train.cfg").values)
+    assert values["folderForOutput"] == str(tmp_path / "out")
+    assert (values["num_processes_sampling"], values["numberOfSubepochs"]) == (2, 2)
+
+
+def test_real_cases_come_through_the_generators_space(train, crop_run, tmp_path):
+    train(real_in_generator_space=True, run=RunFolder(crop_run))
+    home = str(tmp_path / "out" / "real")
+    files = [case["channels"][0] for case in read_json(tmp_path / "out" / ORDER)["cases"]]
+    assert all(file.startswith(home) and Path(file).is_file() for file in files)
+
+
+def test_a_schedule_is_followed_subepoch_by_subepoch(train, tmp_path):
+    train(ratio=Ratio(0, 1), schedule=Schedule.parse("finetune:50%@50%"))
+    assert cases_of(tmp_path / "out") == [(0, 4), (0, 4), (4, 0), (4, 0)]
+
+
+@pytest.fixture
+def failed(train, monkeypatch, tmp_path) -> Path:
+    """A training that has failed in its second epoch, and would go on well."""
+    monkeypatch.setenv("FAKE", "training")
+    with pytest.raises(TrainingFault, match="KeyError"):
+        train()
+    monkeypatch.delenv("FAKE")
+    return Path(tmp_path / "out")
+
+
+def test_a_training_that_fails_keeps_its_record_and_is_gone_on_with(failed, train, tmp_path):
+    assert last_of(failed)["epochs"] == [0, 1]
+    result = train()
+    first, second = read_json(failed / FILE)["sessions"]
+    assert read_json(failed / FILE)["complete"]
+    assert [first["epochs"], second["epochs"]] == [[0, 1], [1, 2]]
+    numbers = [one["subepoch"] for one in second["per_subepoch"]]
+    assert numbers == [3, 4]
+    assert result.drawn_real + result.drawn_synthetic >= 24
+    arguments = read_json(failed / ORDER)["arguments"]
+    assert arguments[arguments.index("-load") + 1].endswith("saved_models/toy/toy.0.model.ckpt")
+    later = [row for row in probed(failed) if row["subepoch"] > 1]
+    train({"output": str(tmp_path / "whole")})
+    assert all(row in probed(failed)[len(later) :] for row in later)
+
+
+def test_another_training_or_checkpoint_is_not_gone_on_with(failed, train):
+    (index,) = failed.glob("saved_models/toy/toy.0.*.index")
+    index.rename(index.with_suffix(".away"))
+    with pytest.raises(UsageFault, match=r"toy.0.model.ckpt.index: missing"):
+        train()
+    index.with_suffix(".away").rename(index)
+    for settings, says in (
+        ({"epochs": "9"}, "numberOfEpochs 2, not 9"),
+        ({"subepochs": "5"}, "numberOfSubepochs 2, not 5"),
+    ):
+        with pytest.raises(UsageFault, match=says):
+            train(settings)
+
+
+@pytest.fixture
+def waiting(fake, shared_deepmedic, crop_bank, tmp_path) -> Iterator[Callable[..., Any]]:
+    """Starts a training that waits in the middle of its sampling, and yields its process."""
+    output, children = tmp_path / "out", list[subprocess.Popen[str]]()
+
+    def start(mode: int) -> tuple[subprocess.Popen[str], psutil.Process]:
+        more = "--bank", crop_bank(), f"--set=processes={mode}"
+        words = command(fake, shared_deepmedic, output, *more)
+        environ = {**os.environ, "FAKE": "waiting"}
+        pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "text": True}
+        child = subprocess.Popen(words, env=environ, start_new_session=True, **pipes)
+        children.append(child)
+        log = output / "logs" / "toy.txt"
+        until(lambda: log.exists() and ": waiting" in log.read_text(), 60)
+        running = psutil.Process(child.pid).children(recursive=True)
+        (hooked,) = [
+            p for p in running if "hook" in " ".join(p.cmdline()) and p.ppid() == child.pid
+        ]
+        return child, hooked
+
+    yield start
+    for child in children:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.fault(30, 34)
+@pytest.mark.parametrize(
+    ("mode", "number", "code"),
+    [(0, signal.SIGINT, 130), (2, signal.SIGTERM, 143), (2, signal.SIGKILL, -9)],
+)
+def test_a_signal_ends_it_and_all_that_it_forked(waiting, tmp_path, mode, number, code):
+    child, hooked = waiting(mode)
+    workers = hooked.children(recursive=True)
+    assert bool(workers) == (mode > 0)
+    child.send_signal(number)
+    assert child.wait(timeout=60) == code
+    assert psutil.wait_procs([hooked, *workers], timeout=60)[1] == []
