@@ -21,13 +21,14 @@ from typing import Literal
 import numpy as np
 
 from gansynth.bank.placement import place_bank
-from gansynth.bank.producer_main import ProducerConfig
+from gansynth.bank.producer import ProducerConfig
 from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.conditions.boxes import anywhere
 from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
+from gansynth.runtime.devices import producer_device
 from gansynth.runtime.errors import TrainingFault
 
 logger = logging.getLogger("gansynth")
@@ -65,8 +66,6 @@ def fill_bank(
         GansynthError: the producer failed, there is no run, or the bank has other options.
         TrainingFault: the time limit is exceeded.
     """
-    from gansynth.runtime.devices import producer_device
-
     folder = Path(folder).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     generator = RunFolder(Path(run).absolute())
@@ -152,8 +151,6 @@ def live_bank(
         GansynthError: the producer failed, there is no run, or there is no room.
         TrainingFault: the first samples exceed the time limit.
     """
-    from gansynth.runtime.devices import producer_device
-
     generator = RunFolder(Path(run).absolute())
     voxels, channels = math.prod(generator.space.size), len(generator.schema.channels)
     needed = samples * voxels * (channels * np.dtype(dtype).itemsize + np.dtype(np.int16).itemsize)
@@ -185,7 +182,7 @@ def _config(
     device: str,
     dtype: Literal["float16", "float32"],
 ) -> ProducerConfig:
-    """Return the producer's configuration, with what its filters need learnt in this process."""
+    """Return the configuration of a frozen bank; what its filters need is learnt here."""
     asked = request or SampleRequest()
     if asked.filters:  # a producer on the CPU has one thread and low priority
         from gansynth.sampling.filters.pretrain import learn_ahead

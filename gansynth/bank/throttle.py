@@ -26,20 +26,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.bank.spec import read_heartbeat
+from gansynth.bank.store import read_heartbeat
 from gansynth.core.bank_options import OVERHEAD, RefreshPolicy
 from gansynth.runtime.files import parse_json, replace_text
 
 PACE, WORK = "pace.json", "work.bin"
 _PAIR = struct.Struct("<dd")
-_TICK_SECONDS = 2.0
-_TICK_COSTS, _TICK_MOST = 200.0, 10.0
-"""A tick waits so many times the last one's duration (0.5 % of the time); its limit in seconds."""
+# A tick waits so many times the last one's duration (0.5 % of the time); its limits in seconds.
+_TICK_COSTS, _TICK_SECONDS, _TICK_MOST = 200.0, 2.0, 10.0
 _BEAT_SECONDS = 3.0  # largest age of a heartbeat
 _GAP = 10.0  # medians: longer than that is a validation or a suspended machine, not a step
 _CALL = 0.002  # seconds that fetching a batch takes if it is ready
+# Duties: the largest that still allows a comparison, that without a budget, that of a rest.
 _MOST, _HARD, _REST = 0.72, 0.9, 1e-6
-"""Duties: the largest that still allows a comparison, that without a budget, that of a rest."""
 _UNKNOWN = 0.1  # assumed slowdown while nothing is measured
 _LEAST, _CYCLES = 2, 48  # cycles that an interval needs, and the latest cycles that it uses
 _SIDE = 0.8  # end of the interval that sets the duty: uncertain estimates are used with care
@@ -144,12 +143,12 @@ class ProducerThrottle:
         return _MOST if worst <= allowed / _MOST else allowed / worst
 
     def summary(self) -> dict[str, Any]:
-        """Return the measurements for the record.
+        """Return the measurements for the record; empty without a producer.
 
         Returns:
             ``refresh_seconds``, in which the bank is replaced. ``overhead``, the relative slowdown
             of steps, with its 95 % interval ``overhead_low`` to ``overhead_high``, unless that is
-            too wide. ``duty``, the share of time the producer worked. Empty without a producer.
+            too wide. ``duty``, the share of time the producer worked.
         """
         document: dict[str, Any] = {}
         if self._first is not None and self._beat.get("total", 0) > self._first[1]:
@@ -168,21 +167,22 @@ class ProducerThrottle:
         """Describe the summary in words; empty if there is nothing to report."""
         summary, parts = self.summary(), []
         if (seconds := summary.get("refresh_seconds")) is not None:
-            long = f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.0f} s"
-            parts.append(f"renewed every {long}")
+            parts.append(
+                f"renewed every {seconds / 60:.1f} min"
+                if seconds >= 120
+                else f"renewed every {seconds:.0f} s"
+            )
         if "duty" in summary:
-            parts.append(f"producer at work {summary['duty']:.0%} of the time")
+            cost = "; what that costs is not known yet"
             if "overhead" in summary:
-                cost, low, high = (100 * summary[f"overhead{end}"] for end in ("", "_low", "_high"))
+                share, low, high = (
+                    100 * summary[key] for key in ("overhead", "overhead_low", "overhead_high")
+                )
                 asked = self.pacing.overhead
                 budget = "" if asked is None else f"; budget {100 * asked:g} %"
-                parts[-1] += f", slowing steps down by {cost:.1f} % "
-                parts[-1] += f"({low:.1f} to {high:.1f} %{budget})"
-            else:
-                parts.append("what that costs is not known yet")
+                cost = f", slowing steps down by {share:.1f} % ({low:.1f} to {high:.1f} %{budget})"
+            parts.append(f"producer at work {summary['duty']:.0%} of the time{cost}")
         return "; ".join(parts)
-
-    # -- now and then ----------------------------------------------------------------------------
 
     def _tick(self, now: float) -> None:
         beat = read_heartbeat(self.bank)
@@ -199,22 +199,19 @@ class ProducerThrottle:
         if since is None or now - self._beat_met >= _BEAT_SECONDS:
             since = until
         if self._rows[0][2] <= until:
-            self._turn(*self._known(float(since), until))
+            self._turn(float(since), until)
         self._pace = self._hard if self._working else _REST
         self.resume()
 
-    def _known(self, since: float, until: float) -> tuple[Array, Array, Array]:
-        """Return seconds of each step up to ``until``: total, beside work, waiting."""
+    def _turn(self, since: float, until: float) -> None:
+        """End the turn of work or of rest if it is time; the producer works since ``since``."""
         rows = np.array(self._rows)
         begun, met, ends = rows[: np.searchsorted(rows[:, 2], until, "right")].T
         stretches = [*self._stretches, (min(since, until), until)]
         knots = np.maximum.accumulate(np.array(stretches).reshape(-1))
         worked = np.cumsum(np.diff(knots, prepend=knots[0]) * (np.arange(len(knots)) % 2))
         work = np.interp(ends, knots, worked) - np.interp(begun, knots, worked)
-        return ends - begun, work, met - begun
-
-    def _turn(self, seconds: Array, work: Array, wait: Array) -> None:
-        """End the turn of work or of rest if it is time."""
+        seconds, wait = ends - begun, met - begun
         steps, usual = len(seconds), float(np.median(seconds))
         whole = (seconds > 0) & (seconds <= _GAP * usual)
         new = whole & (np.arange(steps) >= self._counted)
@@ -224,7 +221,6 @@ class ProducerThrottle:
         delayed = waited > self._budget / 4 * seconds[whole].sum()
         least, settle, size = (24, 16, 8) if delayed else (6, 0, 1)
         duty, spent = self.duty(), seconds[self._since :].sum()
-        last = int(np.flatnonzero(work > 0)[-1]) + 1 if work.any() else 0
         if self._working:
             target = least * usual * max(1, duty / (1 - duty))
             endless = spent > _PATIENCE * (target + settle * usual)
@@ -233,6 +229,7 @@ class ProducerThrottle:
                 self._working, self._longer = False, self._chance.uniform(0.5, 1.5)
                 self._since = steps
             return
+        last = int(np.flatnonzero(work > 0)[-1]) + 1 if work.any() else 0
         paid = self._new[0] >= self._longer * self._new[1] / duty
         total = self._total + self._new
         enough = steps - last >= least + settle or spent > _PATIENCE * (least + settle) * usual

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.bank.sample_file import encode_sample, list_samples, read_sha256, sample_path
-from gansynth.bank.spec import COMPLETE, HEARTBEAT, LOCK, SPEC, BankSpec, load_spec, read_heartbeat
+from gansynth.bank.store import (
+    COMPLETE,
+    HEARTBEAT,
+    LOCK,
+    SPEC,
+    BankSpec,
+    content_of,
+    encode_sample,
+    list_samples,
+    load_spec,
+    read_heartbeat,
+    read_sha256,
+    sample_path,
+)
 from gansynth.bank.throttle import PACE, WORK
 from gansynth.core.schema import Sample
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault
@@ -40,21 +50,18 @@ class BankWriter:
     """Publish samples; made by ``create`` or ``attach``, one at a time per bank."""
 
     def __init__(self, folder: Path, spec: BankSpec, lock: Any) -> None:
-        self.folder = folder  # the bank
-        self.spec = spec  # the bank's description
+        self.folder, self.spec, self._lock = folder, spec, lock
         self.published = 0  # samples this writer has published
-        self.state = "filling"  # one word for the heartbeat
-        # samples refused before admission, by reason, for the heartbeat
-        self.rejected: Counter[str] = Counter()
-        # begin of the current batch (`time.monotonic()`), for the heartbeat; None between batches
+        # for the heartbeat: one word; and samples refused before admission, by reason
+        self.state, self.rejected = "filling", Counter[str]()
+        # for the heartbeat: begin of the current batch (`time.monotonic()`), None between batches;
+        # and usual seconds of a batch, None before the first
         self.working_since: float | None = None
-        # usual seconds of a batch, for the heartbeat; None before the first
         self.usual: float | None = None
         self.squeezed = False  # whether a full disk has reduced the size of a live bank
-        self._lock = lock
         self._beating = threading.Lock()
         remove_temporaries(folder)
-        self._held = _look(folder)
+        self._held = _look(folder)  # id -> bytes on the disk, oldest first
         self._next = max(map(int, self._held), default=-1) + 1
         self._budget = spec.max_bytes
         self.beat()
@@ -74,8 +81,30 @@ class BankWriter:
         return cls._locked(folder, spec, new=True)
 
     @classmethod
+    def attach(cls, folder: Path | str) -> BankWriter:
+        """Continue a bank whose writer has ended; half-written files are removed.
+
+        Raises:
+            DataFault: there is no bank.
+            EnvironmentFault: another writer is using it.
+        """
+        return cls._locked(Path(folder), load_spec(Path(folder)))
+
+    @classmethod
     def _locked(cls, folder: Path, spec: BankSpec, new: bool = False) -> BankWriter:
-        lock = _acquire(folder)
+        from filelock import FileLock, Timeout
+
+        # Not thread-local, or another thread of this process could acquire it again.
+        lock = FileLock(folder / LOCK, thread_local=False)
+        with disk_errors(folder / LOCK):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                pid = read_heartbeat(folder).get("pid", "unknown")
+                raise EnvironmentFault(
+                    f"{folder}: another process (pid {pid}) writes to this bank, expected one "
+                    "writer; wait for it, stop it, or name another folder"
+                ) from None
         try:
             if new:
                 _refuse_content(folder)
@@ -86,25 +115,10 @@ class BankWriter:
             lock.release()
             raise
 
-    @classmethod
-    def attach(cls, folder: Path | str) -> BankWriter:
-        """Continue a bank whose writer has ended; half-written files are removed.
-
-        Raises:
-            UsageFault: there is no bank.
-            EnvironmentFault: another writer is using it.
-        """
-        return cls._locked(Path(folder), load_spec(Path(folder)))
-
     @property
     def held(self) -> int:
         """Samples that readers can see."""
         return len(self._held)
-
-    @property
-    def bytes_held(self) -> int:
-        """Bytes the samples take on their file system."""
-        return sum(self._held.values())
 
     @property
     def total(self) -> int:
@@ -115,8 +129,7 @@ class BankWriter:
     def full(self) -> bool:
         """Whether the oldest sample must be retired before another is published."""
         largest = max(self._held.values(), default=0)
-        tight = self._budget is not None and self.bytes_held + largest > self._budget
-        return self.held >= self.spec.capacity or (tight and largest > 0)
+        return self.held >= self.spec.capacity or (largest > 0 and self._tight(largest))
 
     @property
     def complete(self) -> bool:
@@ -145,24 +158,12 @@ class BankWriter:
         path = sample_path(self.folder, sample_id)
         parts = encode_sample(sample, extras, self.spec.dtype)
         size = _on_disk(sum(map(len, parts)))
-        if self._budget is not None:
-            while len(self._held) > 1 and self.bytes_held + size > self._budget:
-                self._retire()
-        self._place(path, parts)
-        with self._beating:
-            self._next += 1
-            self._held[sample_id] = size
-            self.published += 1
-        if self.squeezed:
-            self._budget = min(self._budget or self.bytes_held, self.bytes_held)
-        self._trim()
-        return path
-
-    def _place(self, path: Path, parts: Sequence[bytes]) -> None:
-        """Write a sample; on a full disk retire old ones, and wait until their space is free."""
+        while len(self._held) > 1 and self._tight(size):
+            self._retire()
         while True:
             try:
-                return write_bytes_atomic(path, *parts, reserved=True)
+                write_bytes_atomic(path, *parts, reserved=True)
+                break
             except EnvironmentFault as fault:
                 full = getattr(fault.__cause__, "errno", None) in _FULL
                 if self.spec.frozen or not full or len(self._held) < 2:
@@ -170,6 +171,18 @@ class BankWriter:
                 self._retire()
                 self.squeezed = True
                 time.sleep(_SETTLE_SECONDS)
+        with self._beating:
+            self._next += 1
+            self._held[sample_id] = size
+            self.published += 1
+        if self.squeezed:
+            used = sum(self._held.values())
+            self._budget = min(self._budget or used, used)
+        self._trim()
+        return path
+
+    def _tight(self, more: int) -> bool:
+        return self._budget is not None and sum(self._held.values()) + more > self._budget
 
     def _trim(self) -> None:
         while not self.spec.frozen and self.held > self.spec.capacity:
@@ -235,11 +248,6 @@ class BankWriter:
         self.close()
 
 
-def content_of(hashes: Mapping[str, str]) -> str:
-    """Return the SHA-256 of a bank's content: its samples' ids and hashes."""
-    return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
-
-
 def _refuse_content(folder: Path) -> None:
     # A training may already have written its pace.
     if any(p.name not in (LOCK, PACE, WORK) and ".tmp-" not in p.name for p in folder.iterdir()):
@@ -249,26 +257,9 @@ def _refuse_content(folder: Path) -> None:
         )
 
 
-def _acquire(folder: Path) -> Any:
-    from filelock import FileLock, Timeout
-
-    # Not thread-local, or another thread of this process could acquire it again.
-    lock = FileLock(folder / LOCK, thread_local=False)
-    with disk_errors(folder / LOCK):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            pid = read_heartbeat(folder).get("pid", "unknown")
-            raise EnvironmentFault(
-                f"{folder}: another process (pid {pid}) writes to this bank, expected one writer; "
-                "wait for it, stop it, or name another folder"
-            ) from None
-    return lock
-
-
 def _look(folder: Path) -> dict[str, int]:
-    sizes = ((i, sample_path(folder, i).lstat().st_size) for i in list_samples(folder))
-    return {sample_id: _on_disk(size) for sample_id, size in sizes}
+    ids = list_samples(folder)
+    return {i: _on_disk(sample_path(folder, i).lstat().st_size) for i in ids}
 
 
 def _on_disk(size: int) -> int:

@@ -20,7 +20,7 @@ import pytest
 
 from gansynth.bank.placement import place_bank, scratch_banks
 from gansynth.bank.reader import BankReader, BankSample, BankSpec, BankWriter, verify_bank
-from gansynth.bank.writer import content_of
+from gansynth.bank.store import content_of
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema
@@ -171,12 +171,11 @@ def test_a_stranger_reads_a_sample_by_the_package_safetensors(bank):
     [
         ({"image": np.ones((2, 4, 4), np.float32)}, {}, "'labels' of I16"),
         ({"image": np.ones((2, 4), np.float32), "labels": None}, {}, "no image of two or three"),
-        ({"image": np.full((2, 3, 4, 5), 1e6, np.float32)}, {}, "not finite as float16"),
         ({"provenance": {"case": object()}}, {}, "provenance holds a object"),
         ({"provenance": {"case": "x" * (16 << 20)}}, {}, "too large"),
         ({}, {"a": np.array(["text"])}, "'extra:a' is <U4"),
     ],
-    ids=["other-axes", "no-volume", "overflow", "provenance", "long", "text"],
+    ids=["other-axes", "no-volume", "provenance", "long", "text"],
 )
 def test_a_sample_that_cannot_be_stored_is_refused_and_leaves_nothing(bank, changes, extras, says):
     with BankWriter.create(bank, LIVE) as writer:
@@ -367,16 +366,6 @@ def test_a_frozen_bank_has_no_age_and_a_complete_one_a_hash(bank):
         assert (reader.age(), reader.sha256) == (None, None)
         writer.finish()
     assert len(reader.sha256 or "") == 64
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"frozen": True, "max_bytes": 9}, {"max_bytes": 0}, {"capacity": 0}, {"dtype": "int8"}],
-    ids=str,
-)
-def test_a_description_that_cannot_be_is_refused(changes):
-    with pytest.raises(UsageFault, match="bank: "):
-        replace(LIVE, **changes)
 
 
 def on_disk(folder: Path) -> int:

@@ -31,14 +31,14 @@ def test_what_was_drawn_is_counted(tmp_path):
 
 def test_shares_are_of_what_was_drawn_and_of_what_was_asked_for():
     counts = DrawCounts(real=6, synthetic=2, fell_back=2, distinct=1, reasons={"empty": 2})
-    assert (counts.realised, counts.reuse, counts.missing) == (0.25, 2.0, 0.5)
+    assert (counts.realised, counts.reuse) == (0.25, 2.0)
     assert "2 of 8 samples drawn were synthetic (25.0%, asked 50.0%)" in counts.sentence(0.5)
     assert "2 real ones in place of a missing synthetic one (empty)" in counts.sentence(0.5)
 
 
 def test_nothing_drawn_is_no_division_by_zero(tmp_path):
     counts = summarise(tmp_path / "none")
-    assert (counts.realised, counts.reuse, counts.missing) == (0.0, 0.0, 0.0)
+    assert (counts.realised, counts.reuse) == (0.0, 0.0)
 
 
 def test_a_tally_reads_only_whole_new_lines(tmp_path):

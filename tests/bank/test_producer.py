@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from gansynth.bank.producer_main import ProducerConfig, main, produce
+from gansynth.bank.producer import ProducerConfig, main, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
 from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.bank.throttle import ThrottleState, read_work, write_throttle_state

@@ -32,8 +32,8 @@ def lines(folder: Path) -> list[Any]:
     return [json.loads(line) for line in (folder / LINES).read_text().splitlines()]
 
 
-def supervisor(folder: Path, said: list[str] | None = None) -> RejectedSamples:
-    return RejectedSamples(folder, SCHEMA, ([] if said is None else said).append)
+def supervisor(folder: Path) -> RejectedSamples:
+    return RejectedSamples(folder, SCHEMA)
 
 
 def test_a_rejected_sample_is_a_picture_and_a_line(tmp_path):
@@ -96,12 +96,11 @@ BROKEN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("changes", BROKEN.values(), ids=BROKEN)
-def test_whatever_is_wrong_with_a_sample_it_is_noted_and_nothing_raised(tmp_path, changes):
-    said: list[str] = []
-    kept = supervisor(tmp_path, said)
+def test_whatever_is_wrong_with_a_sample_it_is_noted_and_nothing_raised(tmp_path, capsys, changes):
+    kept = supervisor(tmp_path)
     kept.keep(sample(**changes), DataFault("wrong, expected right"), 0)
     kept.keep(sample(), DataFault("wrong, expected right"), 1)
-    assert (len(lines(tmp_path)), said) == (2, [])
+    assert (len(lines(tmp_path)), capsys.readouterr().err) == (2, "")
 
 
 def test_volumes_show_the_slice_of_their_largest_box(tmp_path):
@@ -109,7 +108,7 @@ def test_volumes_show_the_slice_of_their_largest_box(tmp_path):
     image[0, 4] = np.arange(20)
     box = Boxes(np.array([[3, 2, 2, 6, 9, 9]], np.float32), np.zeros(1, np.int16))
     schema = replace(SCHEMA, spacing=(1.0, 1.0, 1.0), axes="DHW")
-    kept = RejectedSamples(tmp_path, schema, pytest.fail)
+    kept = RejectedSamples(tmp_path, schema)
     kept.keep(Sample(image, None, box), DataFault("a, expected b"), 0)
     (line,) = lines(tmp_path)
     assert len(np.unique(read_picture(tmp_path / line["picture"], "image"))) > 20
@@ -120,13 +119,12 @@ def test_large_images_are_thinned(tmp_path):
     assert max(large.shape) <= 600
 
 
-def test_a_full_disk_is_told_once_and_the_rest_goes_on(tmp_path, monkeypatch):
-    said: list[str] = []
-    kept = supervisor(tmp_path / "file" / "folder", said)
+def test_a_full_disk_is_told_once_and_the_rest_goes_on(tmp_path, capsys):
+    kept = supervisor(tmp_path / "file" / "folder")
     (tmp_path / "file").write_text("no folder")
     for index in range(3):
         kept.keep(sample(), DataFault("a, expected b"), index)
-    (line,) = said
+    (line,) = capsys.readouterr().err.splitlines()
     assert "rejected samples are no longer kept as pictures: " in line
     assert "Not a directory" in line
 

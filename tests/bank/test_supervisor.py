@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from gansynth.bank.reader import BankReader, BankSample, BankWriter, verify_bank
-from gansynth.bank.spec import HEARTBEAT
+from gansynth.bank.store import HEARTBEAT
 from gansynth.bank.supervisor import Heartbeat, HeartbeatLimits, ProducerSupervisor
 from gansynth.bank.throttle import ThrottleState, write_throttle_state
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
@@ -169,16 +169,15 @@ def test_waiting_ends_when_time_is_up_and_a_killed_producer_is_named(keep):
         supervisor.wait(13, 300)
 
 
-def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(tmp_path):
-    class Unstarted(ProducerSupervisor):
-        def _begin(self, again: bool = False) -> None:
-            pass
-
-    supervisor = Unstarted(config_of(tmp_path, frozen=False), tmp_path / "log")
-    for held in (13, 5, 4):
-        supervisor._tell_full({"squeezed": held < 13, "held": held})
-    (said,) = supervisor.messages()
-    assert "the bank holds 5 samples instead of 13" in said
+def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(keep, monkeypatch):
+    document = {"squeezed": True, "held": 5}
+    monkeypatch.setattr("gansynth.bank.supervisor.read_heartbeat", lambda _: document)
+    supervisor = keep("slow")
+    said: list[str] = []
+    until(lambda: said.extend(supervisor.messages()) or said)
+    until(lambda: supervisor._heartbeat._silent > 0.3)
+    (line,) = said + supervisor.messages()
+    assert "the bank holds 5 samples instead of 13" in line
 
 
 def test_a_fault_that_would_come_again_is_not_tried_again(keep):

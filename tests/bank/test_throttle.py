@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from gansynth.bank import throttle
-from gansynth.bank.spec import HEARTBEAT
+from gansynth.bank.store import HEARTBEAT
 from gansynth.bank.throttle import (
     PACE,
     WORK,

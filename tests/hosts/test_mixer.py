@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gansynth.bank.draw_log import summarise
-from gansynth.bank.sample_file import list_samples, sample_path
+from gansynth.bank.store import list_samples, sample_path
 from gansynth.core.batch_counter import BatchCounter
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio

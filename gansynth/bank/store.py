@@ -1,9 +1,9 @@
-"""One sample of a bank: a file in the safetensors layout, which cannot point to another file.
+"""Files of a sample bank: its description, and one file a sample in the safetensors layout.
 
-Eight bytes hold the length of a JSON header. The header holds the dtype, shape and place of each
-array, and the provenance. It begins with the SHA-256 of all other bytes. The arrays follow without
-gaps. The same sample makes the same bytes. A reader compares everything with the file's own size
-before it allocates memory, and needs numpy alone.
+A sample's file cannot point to another file. Eight bytes hold the length of a JSON header with the
+SHA-256 of all other bytes, the provenance, and dtype, shape and place of each array; the arrays
+follow without gaps. The same sample makes the same bytes. A reader compares everything with the
+file's own size before it allocates memory, and needs numpy alone.
 """
 
 from __future__ import annotations
@@ -16,24 +16,27 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import Boxes, LabelArray, Sample
-from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault
-from gansynth.runtime.files import parse_json
+from gansynth.core.lineage import MAX_RECORD_BYTES, Lineage
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schema import Boxes, LabelArray, Sample, Schema
+from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, IntegrityFault
+from gansynth.runtime.files import digest_of, parse_json
+from gansynth.runtime.serialise import Document
 
-MAX_HEADER_BYTES, MAX_SAMPLE_BYTES = 16 << 20, 4 << 30
-_MAX_AXES = 8
+FORMAT = 2
+SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json", ".writer.lock"
+_MAX_HEADER_BYTES, _MAX_SAMPLE_BYTES, _MAX_AXES = 16 << 20, 4 << 30, 8
 _BEGIN = b'{"__metadata__":{"sha256":"'
 _DIGITS = slice(8 + len(_BEGIN), 8 + len(_BEGIN) + 64)  # place of the SHA-256 in the file
 _NAME = re.compile(r"sample-(\d{6,})\.safetensors")
-_EXTRA = "extra:"
-"""Prefix of an adapter's arrays; all others are named in ``_check_forms``."""
+_EXTRA = "extra:"  # prefix of an adapter's arrays; all others are named in `_check_forms`
 _DTYPES = {
     "BOOL": "|b1", "U8": "|u1", "I8": "|i1", "U16": "<u2", "I16": "<i2", "U32": "<u4",
     "I32": "<i4", "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
@@ -41,6 +44,36 @@ _DTYPES = {
 _CODES = {text: code for code, text in _DTYPES.items()}
 
 Array = npt.NDArray[Any]
+_Form = tuple[str, tuple[int, ...]]  # a key of _DTYPES, and a shape
+
+
+@dataclass(frozen=True)
+class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
+    """Description of a bank's content, written as ``bank.json`` when the bank is made."""
+
+    schema: Schema  # schema of the stored samples, in the adapter's space
+    # lineage of the generator, joined with that of other cases the samples come from
+    lineage: Lineage
+    run_id: str  # id of the generator's run
+    generator: str  # SHA-256 of the run's manifest
+    frozen: bool  # the content is complete and never refreshed
+    capacity: int  # largest number of samples
+    dtype: Literal["float16", "float32"] = "float16"  # storage type of images
+    # conditions and filters of the samples, with the run's own edits where none were given
+    samples: SampleRequest = field(default_factory=SampleRequest)
+    # most bytes that the samples of a live bank take; None for no limit but capacity
+    max_bytes: int | None = None
+    # what its generator takes of real images, as it declares (``real_parts``); None if unknown
+    real: tuple[str, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document, with the format's number first."""
+        return {"format": FORMAT, **super().to_json()}
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Self:
+        """Read the document that ``to_json`` wrote; raises as ``Document.from_json``."""
+        return super().from_json({key: value for key, value in doc.items() if key != "format"})
 
 
 @dataclass(frozen=True)
@@ -55,96 +88,12 @@ class BankSample:
     provenance: dict[str, Any]  # the request, the generator and the seed
 
 
-_Form = tuple[str, tuple[int, ...]]  # a key of _DTYPES, and a shape
-
-
-def sample_path(folder: Path, sample_id: str) -> Path:
-    """Return the file of a sample."""
-    return folder / f"sample-{sample_id}.safetensors"
-
-
-def list_samples(folder: Path) -> list[str]:
-    """List the ids of a folder's samples by increasing number; empty if there is no such folder."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return []
-    return sorted((match[1] for name in names if (match := _NAME.fullmatch(name))), key=int)
-
-
 def damaged(path: Path, why: object) -> IntegrityFault:
     """Return the fault of a damaged file of a bank."""
     return IntegrityFault(
         f"{path}: damaged: {why}; expected what the bank's writer published. Delete the bank's "
         "folder and make it again"
     )
-
-
-# -- writing -------------------------------------------------------------------------------------
-
-
-def encode_sample(sample: Sample, extras: Mapping[str, Array], dtype: str) -> list[bytes]:
-    """Return the bytes of a sample's file, in parts.
-
-    Raises:
-        DataFault: its image overflows, its arrays do not fit together, or cannot be stored.
-    """
-    arrays = {"image": _stored_image(sample.image, np.dtype(dtype))}
-    if sample.labels is not None:
-        arrays["labels"] = np.asarray(sample.labels, "<i2")
-    if sample.boxes is not None:
-        arrays["boxes"] = np.asarray(sample.boxes.coords, "<f4")
-        arrays["box_labels"] = np.asarray(sample.boxes.labels, "<i2")
-    arrays |= {_EXTRA + name: np.asarray(array) for name, array in sorted(extras.items())}
-    provenance = json.dumps(dict(sample.provenance), sort_keys=True, default=_plain)
-    header: dict[str, Any] = {"__metadata__": {"sha256": "0" * 64, "provenance": provenance}}
-    forms, data, end = {}, [], 0
-    for name, array in arrays.items():
-        code = _CODES.get(array.dtype.newbyteorder("<").str)
-        if code is None:
-            raise DataFault(
-                f"bank: {name!r} is {array.dtype}, expected booleans, integers or floats"
-            )
-        data.append(array.astype(_DTYPES[code], copy=False).tobytes())
-        forms[name] = (code, array.shape)
-        offsets = [end, end := end + len(data[-1])]
-        header[name] = {"dtype": code, "shape": array.shape, "data_offsets": offsets}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    try:
-        _check_forms(forms)
-        if len(text) > MAX_HEADER_BYTES or end > MAX_SAMPLE_BYTES - 8 - len(text):
-            raise ValueError(f"a sample of {end} bytes with a header of {len(text)} is too large")
-    except ValueError as error:
-        raise DataFault(f"bank: {error}; expected what a host can read") from error
-    head = len(text).to_bytes(8, "little") + text
-    digest = hashlib.sha256(head[: _DIGITS.start] + head[_DIGITS.stop :])
-    for part in data:
-        digest.update(part)
-    sha256 = digest.hexdigest().encode()
-    return [head[: _DIGITS.start] + sha256 + head[_DIGITS.stop :], *data]
-
-
-def _stored_image(image: Array, dtype: np.dtype[Any]) -> Array:
-    with np.errstate(over="ignore"):  # an overflow becomes infinite and is detected below
-        stored = np.asarray(image).astype(dtype)
-    if not np.isfinite(stored).all():
-        raise DataFault(
-            f"bank: an image reaches {np.abs(image).max():g}, which is not finite as {dtype}; "
-            "expected admitted samples. Store float32, or check the generator"
-        )
-    return stored
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise DataFault(f"bank: provenance holds a {type(value).__name__}, expected what JSON can hold")
-
-
-# -- reading -------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -172,6 +121,133 @@ def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         raise damaged(path, "a link, folder, pipe or device, not a regular file")
     with os.fdopen(descriptor, "rb") as stream:
         yield stream, os.fstat(descriptor).st_size
+
+
+# -- documents -----------------------------------------------------------------------------------
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read one of a bank's JSON files.
+
+    Raises:
+        FileNotFoundError: there is none.
+        IntegrityFault: it is not a JSON object in a regular file.
+    """
+    with open_regular(path) as (stream, size):
+        try:
+            doc = parse_json(stream.read(size)) if size <= MAX_RECORD_BYTES else None
+        except ValueError as error:
+            raise damaged(path, error) from error
+    if not isinstance(doc, dict):
+        raise damaged(path, f"not a JSON object of at most {MAX_RECORD_BYTES} bytes")
+    return doc
+
+
+def load_spec(folder: Path) -> BankSpec:
+    """Read a bank's description.
+
+    Raises:
+        DataFault: there is no bank.
+        IntegrityFault: its description is damaged, or of another format.
+    """
+    path = folder / SPEC
+    try:
+        doc = read_document(path)
+    except FileNotFoundError:
+        raise DataFault(
+            f"{folder}: holds no {SPEC}, expected a sample bank; name another folder"
+        ) from None
+    if doc.get("format") != FORMAT:
+        raise IntegrityFault(
+            f"{path}: its format is {doc.get('format')!r}, expected {FORMAT}; make the bank again "
+            "with this version of gansynth"
+        )
+    if doc.pop("digest", None) != digest_of(doc):
+        raise damaged(path, "its digest is not that of its content")
+    try:
+        return BankSpec.from_json(doc)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(path, f"is not a bank's: {type(error).__name__}: {error}") from error
+
+
+def read_heartbeat(folder: Path) -> Mapping[str, Any]:
+    """Read a bank's heartbeat, see ``BankWriter.beat``; empty if it cannot be read."""
+    try:
+        return read_document(folder / HEARTBEAT)
+    except (OSError, GansynthError):
+        return {}
+
+
+def content_of(hashes: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a bank's content: its samples' ids and hashes."""
+    return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
+
+
+# -- samples -------------------------------------------------------------------------------------
+
+
+def sample_path(folder: Path, sample_id: str) -> Path:
+    """Return the file of a sample."""
+    return folder / f"sample-{sample_id}.safetensors"
+
+
+def list_samples(folder: Path) -> list[str]:
+    """List the ids of a folder's samples by increasing number; empty if there is no such folder."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return sorted((match[1] for name in names if (match := _NAME.fullmatch(name))), key=int)
+
+
+def encode_sample(sample: Sample, extras: Mapping[str, Array], dtype: str) -> list[bytes]:
+    """Return the bytes of a sample's file, in parts.
+
+    Raises:
+        DataFault: its arrays do not fit together, or cannot be stored.
+    """
+    arrays: dict[str, Array] = {"image": np.asarray(sample.image).astype(dtype)}
+    if sample.labels is not None:
+        arrays["labels"] = np.asarray(sample.labels, "<i2")
+    if sample.boxes is not None:
+        arrays["boxes"] = np.asarray(sample.boxes.coords, "<f4")
+        arrays["box_labels"] = np.asarray(sample.boxes.labels, "<i2")
+    arrays |= {_EXTRA + name: np.asarray(array) for name, array in sorted(extras.items())}
+    provenance = json.dumps(dict(sample.provenance), sort_keys=True, default=_plain)
+    header: dict[str, Any] = {"__metadata__": {"sha256": "0" * 64, "provenance": provenance}}
+    forms, data, end = {}, [], 0
+    for name, array in arrays.items():
+        code = _CODES.get(array.dtype.newbyteorder("<").str)
+        if code is None:
+            raise DataFault(
+                f"bank: {name!r} is {array.dtype}, expected booleans, integers or floats"
+            )
+        data.append(array.astype(_DTYPES[code], copy=False).tobytes())
+        forms[name] = (code, array.shape)
+        offsets = [end, end := end + len(data[-1])]
+        header[name] = {"dtype": code, "shape": array.shape, "data_offsets": offsets}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    try:
+        _check_forms(forms)
+        if len(text) > _MAX_HEADER_BYTES or end > _MAX_SAMPLE_BYTES - 8 - len(text):
+            raise ValueError(f"a sample of {end} bytes with a header of {len(text)} is too large")
+    except ValueError as error:
+        raise DataFault(f"bank: {error}; expected what a host can read") from error
+    head = len(text).to_bytes(8, "little") + text
+    digest = hashlib.sha256(head[: _DIGITS.start] + head[_DIGITS.stop :])
+    for part in data:
+        digest.update(part)
+    sha256 = digest.hexdigest().encode()
+    return [head[: _DIGITS.start] + sha256 + head[_DIGITS.stop :], *data]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise DataFault(f"bank: provenance holds a {type(value).__name__}, expected what JSON can hold")
 
 
 def read_sample(path: Path) -> BankSample:
@@ -224,7 +300,7 @@ def _read_header(
     """Return SHA-256, provenance and arrays, compared with the file's size; arrays come next."""
     try:
         length = int.from_bytes(stream.read(8), "little")
-        if size > MAX_SAMPLE_BYTES or not 0 < length <= min(size - 8, MAX_HEADER_BYTES):
+        if size > _MAX_SAMPLE_BYTES or not 0 < length <= min(size - 8, _MAX_HEADER_BYTES):
             raise ValueError(f"a header of {length} bytes in a file of {size}")
         text = stream.read(length)
         header = json.loads(text, object_pairs_hook=_without_repeats)
