@@ -314,37 +314,35 @@ class ProducerSupervisor:
                 self._terminate()
 
     def _revive(self, why: GansynthError, code: int) -> bool:
+        """Start it again after a pause; False if that would not help, or it was stopped."""
         if self._newest() > self._before or self._heartbeat.well >= self.limits.well:
-            self._in_a_row = 0
-        while True:
-            self._in_a_row += 1
-            if not self._allowed or (code in FAULTS and code not in _PASSING):
-                return self._give_up(why)
-            if self._in_a_row > self._allowed:
-                return self._give_up(
-                    type(why)(f"{why}; given up after {self._allowed} restart(s) in a row")
-                )
-            no_room = code == EnvironmentFault.exit_code and str(why).startswith(NO_ROOM)
-            if self.config.device != "cpu" and no_room:
-                self._said.append(
-                    f"{self.config.device} has no memory left for the producer, or is another "
-                    "process's alone: it goes on on the CPU"
-                )
-                self.config = replace(self.config, device="cpu")
-            pause = min(self.limits.longest, self.limits.backoff * 2 ** (self._in_a_row - 1))
-            self._said.append(
-                f"{why}; it is started again in {pause:g} s "
-                f"(restart {self._in_a_row} of at most {self._allowed} in a row)"
+            self._in_a_row, self._heartbeat.well = 0, 0.0
+        self._in_a_row += 1
+        if not self._allowed or (code in FAULTS and code not in _PASSING):
+            return self._give_up(why)
+        if self._in_a_row > self._allowed:
+            return self._give_up(
+                type(why)(f"{why}; given up after {self._allowed} restart(s) in a row")
             )
-            if self._stopping.wait(pause):
-                return False
-            try:
-                self._begin(again=True)
-            except (GansynthError, OSError) as error:
-                why, code = EnvironmentFault(f"producer: cannot be started: {error}"), 4
-                continue
+        if self.config.device != "cpu" and code in FAULTS and str(why).startswith(NO_ROOM):
+            self._said.append(
+                f"{self.config.device} has no memory left for the producer, or is another "
+                "process's alone: it goes on on the CPU"
+            )
+            self.config = replace(self.config, device="cpu")
+        pause = min(self.limits.longest, self.limits.backoff * 2 ** (self._in_a_row - 1))
+        self._said.append(
+            f"{why}; it is started again in {pause:g} s "
+            f"(restart {self._in_a_row} of at most {self._allowed} in a row)"
+        )
+        if self._stopping.wait(pause):
+            return False
+        try:
+            self._begin(again=True)
             self.restarts += 1
-            return True
+        except (GansynthError, OSError) as error:  # the next turn tries it again
+            self._said.append(f"producer: cannot be started: {error}")
+        return True
 
     def _give_up(self, why: GansynthError) -> bool:
         self.ended = why

@@ -56,7 +56,7 @@ class ThrottleState(NamedTuple):
 
 
 def write_throttle_state(bank: Path, state: ThrottleState) -> None:
-    """Write the pace for the producer; a missing bank or a full disk is ignored."""
+    """Write ``pace.json``; a missing bank or a full disk is ignored."""
     with contextlib.suppress(OSError):
         replace_text(bank / PACE, json.dumps(state._asdict()))
 
@@ -146,9 +146,9 @@ class ProducerThrottle:
         """Return the measurements for the record; empty without a producer.
 
         Returns:
-            ``refresh_seconds``, in which the bank is replaced. ``overhead``, the relative slowdown
-            of steps, with its 95 % interval ``overhead_low`` to ``overhead_high``, unless that is
-            too wide. ``duty``, the share of time the producer worked.
+            ``refresh_seconds``, in which the bank is replaced. ``duty``, the share of time the
+            producer worked. ``overhead``, the relative slowdown of steps, with its 95 % interval
+            ``overhead_low`` to ``overhead_high``, unless that is too wide.
         """
         document: dict[str, Any] = {}
         if self._first is not None and self._beat.get("total", 0) > self._first[1]:
@@ -167,20 +167,18 @@ class ProducerThrottle:
         """Describe the summary in words; empty if there is nothing to report."""
         summary, parts = self.summary(), []
         if (seconds := summary.get("refresh_seconds")) is not None:
-            parts.append(
-                f"renewed every {seconds / 60:.1f} min"
-                if seconds >= 120
-                else f"renewed every {seconds:.0f} s"
-            )
+            long = f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.0f} s"
+            parts.append(f"bank renewed every {long}")
         if "duty" in summary:
             cost = "; what that costs is not known yet"
             if "overhead" in summary:
-                share, low, high = (
-                    100 * summary[key] for key in ("overhead", "overhead_low", "overhead_high")
-                )
                 asked = self.pacing.overhead
                 budget = "" if asked is None else f"; budget {100 * asked:g} %"
-                cost = f", slowing steps down by {share:.1f} % ({low:.1f} to {high:.1f} %{budget})"
+                cost = (
+                    f", slowing steps down by {100 * summary['overhead']:.1f} % "
+                    f"({100 * summary['overhead_low']:.1f} to "
+                    f"{100 * summary['overhead_high']:.1f} %{budget})"
+                )
             parts.append(f"producer at work {summary['duty']:.0%} of the time{cost}")
         return "; ".join(parts)
 

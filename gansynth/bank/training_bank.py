@@ -267,12 +267,10 @@ class TrainingBank:
 
     def sentence(self) -> str:
         """Describe the producer's work in words; empty without one."""
-        parts = [] if self._throttle is None else [self._throttle.sentence()]
-        if parts and parts[0].startswith("renewed"):
-            parts = [f"bank {parts[0]}"]
-        if self.supervisor is not None and (again := self.supervisor.restarts):
-            parts.append(f"{again} restart{'s' if again > 1 else ''}")
-        return "; ".join(part for part in parts if part)
+        text = "" if self._throttle is None else self._throttle.sentence()
+        again = 0 if self.supervisor is None else self.supervisor.restarts
+        restarts = f"{again} restart{'s' if again > 1 else ''}" if again else ""
+        return "; ".join(filter(None, (text, restarts)))
 
     def summary(self, counts: DrawCounts) -> dict[str, Any]:
         """Return the facts of the producer for the record."""

@@ -244,13 +244,6 @@ def test_a_hung_producer_is_killed_and_another_one_started(keep, tmp_path, what,
     assert words in supervisor.messages()[0]
 
 
-@pytest.mark.slow
-def test_a_producer_that_takes_long_and_shows_it_lives_is_left_alone(keep):
-    supervisor = keep("lengthy", replace(QUICK, silent=8.0), capacity=1)
-    supervisor.wait(1, 300)
-    assert supervisor.restarts == 0
-
-
 @pytest.mark.fault(37, 44)
 @pytest.mark.slow
 @pytest.mark.parametrize(

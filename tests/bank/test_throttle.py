@@ -20,7 +20,6 @@ from gansynth.bank.throttle import (
     log_work,
     read_throttle_state,
     read_work,
-    write_throttle_state,
 )
 from gansynth.core.bank_options import RefreshPolicy
 
@@ -209,9 +208,8 @@ def test_between_epochs_the_producer_does_not_work_without_rest(tmp_path):
     steering.step(1.0, 2.0)
     assert read_throttle_state(tmp_path) == ThrottleState(1.0, 0)
     steering.pause()
-    told = read_throttle_state(tmp_path)
-    assert told is not None
-    assert told.duty == steering.duty() <= 0.25
+    assert read_throttle_state(tmp_path) == ThrottleState(steering.duty(), 0)
+    assert 0.02 / 1.02 <= steering.duty() <= 0.25
     steering.step(50.0, 51.0)
     assert read_throttle_state(tmp_path) == ThrottleState(1.0, 0)
 
@@ -259,12 +257,6 @@ def test_a_producer_that_costs_nothing_may_work_hard_but_never_without_rest(tmp_
     assert min(loop.duties) < 0.01
 
 
-def test_the_duty_is_not_below_what_even_a_standstill_would_allow(tmp_path):
-    loop = Loop(tmp_path, 9.0)
-    loop.run(0, np.random.default_rng(0).lognormal(0, 1, 300))
-    assert loop.steering.duty() >= 0.02 / 1.02
-
-
 def test_with_reuse_or_refresh_the_producer_is_limited_by_those_alone(tmp_path):
     loop = Loop(tmp_path, 0.3, RefreshPolicy(reuse=4))
     loop.run(400)
@@ -276,32 +268,17 @@ def test_with_reuse_or_refresh_the_producer_is_limited_by_those_alone(tmp_path):
     assert "budget" not in loop.steering.sentence()
 
 
-def test_the_sentence_says_what_there_is_to_know(tmp_path):
+def test_the_sentence_says_what_there_is_to_know(tmp_path, monkeypatch):
     loop = Loop(tmp_path, 0.3)
     loop.run(800)
-    said = loop.steering.sentence()
-    for words in ("renewed every ", "producer at work ", "% of the time", "budget 2 %"):
+    said, found = loop.steering.sentence(), loop.steering.summary()
+    for words in ("bank renewed every ", "producer at work ", "% of the time", "budget 2 %"):
         assert words in said
-
-
-def test_an_overhead_that_is_hardly_known_is_not_told(tmp_path, monkeypatch):
-    loop = Loop(tmp_path, 0.3)
-    loop.run(800)
+    # Four samples of 64 are published in each batch, of a second or so.
+    assert found["refresh_seconds"] == pytest.approx(16 / loop.duty, rel=0.2)
     monkeypatch.setattr(throttle, "interval", lambda pairs, level: (-5.0, 0.1, 3.0))
-    found = loop.steering.summary()
-    assert "overhead" not in found
-    said = f"at work {found['duty']:.0%} of the time; what that costs is not known yet"
-    assert said in loop.steering.sentence()
-
-
-def test_the_renewal_is_the_time_in_which_as_much_is_published_as_is_held(tmp_path):
-    steering = ProducerThrottle(tmp_path, RefreshPolicy(), lambda: 0)
-    for second in range(0, 200, 2):
-        beat = {"total": 64 + second // 2, "held": 64, "state": "refreshing"}
-        (tmp_path / HEARTBEAT).write_text(json.dumps(beat))
-        steering.step(second, second + 2)
-    assert steering.summary()["refresh_seconds"] == pytest.approx(128, abs=4)
-    assert steering.sentence().startswith("renewed every 2.1 min")
+    assert "overhead" not in loop.steering.summary()
+    assert "what that costs is not known yet" in loop.steering.sentence()
 
 
 @pytest.mark.fault(43)
@@ -334,18 +311,9 @@ def test_what_makes_no_sense_is_no_pace(tmp_path, text):
     assert read_throttle_state(tmp_path) is None
 
 
-def test_a_bank_that_has_gone_disturbs_nobody(tmp_path):
-    write_throttle_state(tmp_path / "gone", ThrottleState(0.5, 8))
-    log_work(tmp_path / "gone", 1.0, 2.0)
-    assert read_throttle_state(tmp_path / "gone") is None
-    assert read_work(tmp_path / "gone") == []
-
-
 def test_stretches_of_work_come_back_whole_and_from_where_they_are_not_known(tmp_path):
-    for begin in (1.0, 2.0, 3.0):
+    for begin in (1.0, 2.0):
         log_work(tmp_path, begin, begin + 0.5)
-    with open(tmp_path / WORK, "ab") as file:
-        file.write(b"half")
-    assert read_work(tmp_path) == [(1.0, 1.5), (2.0, 2.5), (3.0, 3.5)]
-    assert read_work(tmp_path, 2) == [(3.0, 3.5)]
-    assert read_work(tmp_path, 9) == []
+    (tmp_path / WORK).open("ab").write(b"half")
+    assert read_work(tmp_path) == [(1.0, 1.5), (2.0, 2.5)]
+    assert (read_work(tmp_path, 1), read_work(tmp_path, 9)) == ([(2.0, 2.5)], [])
