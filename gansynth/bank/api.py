@@ -81,7 +81,7 @@ def fill(
     *,
     restarts: int = 0,
     patience: float = math.inf,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda count: None,
     say: Callable[[str], None] = logger.warning,
 ) -> BankReader:
     """Start a producer for a frozen bank and wait until it ends.

@@ -38,6 +38,7 @@ from gansynth.runtime.errors import (
 from gansynth.runtime.files import disk_errors, write_json_atomic
 
 _POLL_SECONDS = 0.1
+_TICK_SECONDS = 20.0  # interval in which rank 0, waiting for the bank, informs the other ranks
 _JOIN_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 _LOG_BYTES = 1 << 16
@@ -155,7 +156,11 @@ class ProducerSupervisor:
         return cls(config, log, restarts, limits or HeartbeatLimits())
 
     def wait(
-        self, samples: int, timeout: float, progress: Callable[[int], None] | None = None
+        self,
+        samples: int,
+        timeout: float,
+        progress: Callable[[int], None] = lambda count: None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Wait until the bank holds enough samples, through deaths and restarts.
 
@@ -163,27 +168,32 @@ class ProducerSupervisor:
             samples: number of samples to wait for.
             timeout: seconds.
             progress: called with the number of samples whenever it changes.
+            tick: called every 20 s.
 
         Raises:
             GansynthError: the producer was given up; this is its last fault.
             TrainingFault: it ended, or time was up, with fewer samples.
         """
-        reported, end = -1, time.monotonic() + timeout
+        reported, begin = -1, time.monotonic()
+        due = begin + _TICK_SECONDS
         while True:
             over = self._over  # before counting, so that the last sample counts
             count = len(list_samples(self._bank))
-            if count != reported and progress is not None:
+            if count != reported:
                 progress(count)
-            reported = count
+            reported, now = count, time.monotonic()
             if count >= samples:
                 return
             if over:
                 raise self.ended or self._fault(self.process.poll() or EXIT_OK, "")
-            if time.monotonic() >= end:
+            if now - begin >= timeout:
                 raise TrainingFault(
                     f"producer: {count} of {samples} samples after {timeout:g} s; "
                     f"{self._log_ends()}. Wait longer, or hold fewer samples"
                 )
+            if now >= due:
+                tick()
+                due = now + _TICK_SECONDS
             time.sleep(_POLL_SECONDS)
 
     def alive(self) -> bool:

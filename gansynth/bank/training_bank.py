@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,6 @@ HEAD_START_SECONDS = 60.0
 The stock is as many samples as are needed so that none is drawn more than ``MOST_DRAWS`` times, or
 a full bank.
 """
-_TURN_SECONDS = 20.0  # interval in which rank 0, waiting for the bank, informs the other ranks
 PATIENCE = 300.0
 """Seconds a synthetic-only phase waits for a sample before it stops (``GANSYNTH_PATIENCE``)."""
 REJECTED = "gansynth_rejected"
@@ -57,7 +55,6 @@ class BankRequirements:
     say: Callable[[str], None]  # writes a line to the training's log
     dtype: Literal["float16", "float32"] = "float16"  # storage type of images
     progress: float = 0.0  # progress of the training when it starts, 0 to 1
-    ranks: int = 1  # number of training processes; this is the first
     gpus: tuple[int, ...] = ()  # CUDA devices used by the training alone
 
     @property
@@ -84,7 +81,7 @@ class TrainingBank:
         self.bank = demand.mix_config.bank if demand.mix_config.ratio.p > 0 else None
         self.supervisor: ProducerSupervisor | None = None  # of the producer, if there is one
         self.fault: GansynthError | None = None  # why training started without a sample
-        self._throttle: ProducerThrottle | None = None
+        self._steering: ProducerThrottle | None = None
         self._counts: Callable[[], DrawCounts] = DrawCounts
         self._own: Path | None = None  # the bank, if it was made here
         self._warned_of_wear = self._announced_end = False
@@ -136,7 +133,7 @@ class TrainingBank:
         """Wait until the bank holds enough to start with, or set ``fault``.
 
         Args:
-            tick: called regularly during the wait, where several processes train.
+            tick: called every 20 s during the wait, where several processes train.
 
         Raises:
             GansynthError: the bank did not fill, and real cases may not replace samples.
@@ -185,16 +182,7 @@ class TrainingBank:
             # The last batch may hold more than is waited for.
             self.demand.say(f"{min(count, samples)} of {samples} synthetic samples")
 
-        turn = _TURN_SECONDS if self.demand.ranks > 1 else seconds
-        end = time.monotonic() + seconds
-        while True:
-            left = end - time.monotonic()
-            try:
-                return supervisor.wait(samples, min(left, turn), progress)
-            except TrainingFault as fault:
-                if left <= turn or not supervisor.alive():
-                    raise supervisor.ended or fault from fault
-            tick()
+        supervisor.wait(samples, seconds, progress, tick)
 
     # -- while training --------------------------------------------------------------------------
 
@@ -211,7 +199,7 @@ class TrainingBank:
         if self.supervisor is not None and not self.demand.mix_config.frozen and self.bank:
             from gansynth.bank.throttle import ProducerThrottle
 
-            self._throttle = ProducerThrottle(
+            self._steering = ProducerThrottle(
                 self.bank,
                 self.demand.mix_config.pacing,
                 lambda: counts().synthetic + partners(),
@@ -219,14 +207,14 @@ class TrainingBank:
 
     def step(self, begin: float, end: float) -> None:
         """Record a training step, ``time.monotonic()`` at its begin and end; never raises."""
-        if self._throttle is None or not self._measuring:
+        if self._steering is None or not self._measuring:
             return
         try:
-            self._throttle.step(begin, end)
+            self._steering.step(begin, end)
         except Exception as error:  # training goes on if measuring fails
             with contextlib.suppress(Exception):  # a duty within the budget, if one is known
-                self._throttle.pause()
-            self._throttle = None
+                self._steering.pause()
+            self._steering = None
             why = f"{type(error).__name__}: {error}"
             self.demand.say(f"WARNING: the producer's cost is no longer measured: {why}")
 
@@ -236,8 +224,8 @@ class TrainingBank:
         Args:
             now: the training's progress.
         """
-        if self._throttle is not None:
-            self._throttle.pause()
+        if self._steering is not None:
+            self._steering.pause()
         over = self.demand.share_from(now) == 0
         if over and self.supervisor is not None and self.supervisor.alive():
             self.supervisor.stop()
@@ -267,7 +255,7 @@ class TrainingBank:
 
     def sentence(self) -> str:
         """Describe the producer's work in words; empty without one."""
-        text = "" if self._throttle is None else self._throttle.sentence()
+        text = "" if self._steering is None else self._steering.sentence()
         again = 0 if self.supervisor is None else self.supervisor.restarts
         restarts = f"{again} restart{'s' if again > 1 else ''}" if again else ""
         return "; ".join(filter(None, (text, restarts)))
@@ -277,8 +265,8 @@ class TrainingBank:
         document: dict[str, Any] = {}
         if self.supervisor is not None:
             document["restarts"] = self.supervisor.restarts
-        if self._throttle is not None:
-            document |= self._throttle.summary()
+        if self._steering is not None:
+            document |= self._steering.summary()
         if counts.synthetic:
             document["draws_per_sample"] = round(counts.reuse, 4)
         if worn := self._worn(counts):

@@ -77,7 +77,7 @@ def check_origin(
     for name in dict.fromkeys((source.name, sample_source.lineage.dataset)):
         guard(sample_source.lineage, takes.held_out, kind=origin_kind, dataset=name, hint=hint)
     if sample_source.bank is not None:
-        spec, folder = sample_source.bank.store, sample_source.bank.folder
+        spec, folder = sample_source.bank.spec, sample_source.bank.folder
         check_schema(folder, spec.schema, source.schema, takes.same, "Make the bank again")
         takes.check_bank(sample_source.bank)
         return sample_source

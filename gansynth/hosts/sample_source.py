@@ -41,7 +41,7 @@ class SampleSource:
         """What the generator takes of real images; None for a bank that does not know it."""
         if self.run is not None:
             return real_parts(self.run)
-        return None if self.bank is None else self.bank.store.real
+        return None if self.bank is None else self.bank.spec.real
 
 
 def find_sample_source(mix_config: MixConfig) -> SampleSource:

@@ -33,7 +33,7 @@ class Producer:
         self.made = made
         self.asked: list[tuple[int, float]] = []
 
-    def wait(self, count, seconds, progress):
+    def wait(self, count, seconds, progress, tick):
         self.asked.append((count, round(seconds)))
         progress(count + 14)  # a segment holds more
         if count > self.made:

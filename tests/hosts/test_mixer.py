@@ -140,7 +140,7 @@ def test_a_mixed_phase_takes_the_real_case_and_counts_it(mixer, toy_bank, log):
     counts = summarise(log)
     assert [slot.real for slot in slots] == list(range(8))
     assert kinds(slots) == "R" * 8
-    assert (counts.real, counts.fell_back, counts.missing) == (8, 4, 1.0)
+    assert (counts.real, counts.fell_back, counts.synthetic) == (8, 4, 0)
     assert counts.reasons == {"the bank is empty": 4}
 
 
