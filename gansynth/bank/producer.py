@@ -18,11 +18,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.bank.rejected_samples import RejectedSamples
@@ -95,15 +95,6 @@ class ProducerConfig(Document, inline=("samples",)):
         for key in ("capacity", "batch"):
             if getattr(self, key) < 1:
                 raise UsageFault(f"producer: {key} is {getattr(self, key)}, expected at least 1")
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Self:
-        """Read the document of ``to_json``; UsageFault: keys missing, unknown, of another type."""
-        try:
-            return super().from_json(doc)
-        except TypeError as error:
-            keys = ", ".join(f.name for f in fields(cls))
-            raise UsageFault(f"producer configuration: {error}; expected keys: {keys}") from error
 
 
 def produce(
@@ -342,7 +333,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if len(arguments) != 1:
             raise UsageFault("usage: python -m gansynth.bank.producer CONFIG.json")
-        config = ProducerConfig.from_json(read_json(arguments[0]))
+        try:
+            config = ProducerConfig.from_json(read_json(arguments[0]))
+        except TypeError as error:
+            raise UsageFault(f"{arguments[0]}: {error}; expected ProducerConfig") from error
         stop = _StopSignal(config.parent)
         try:
             run_producer(config, stop)

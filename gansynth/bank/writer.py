@@ -196,7 +196,7 @@ class BankWriter:
             del self._held[oldest]
 
     def beat(self) -> None:
-        """Write the heartbeat: process id, time, samples published and held, state, work.
+        """Write the heartbeat: process id, samples made and held, state, work.
 
         Any thread may call it.
         """
@@ -204,8 +204,6 @@ class BankWriter:
         with self._beating, disk_errors(path):
             document = {
                 "pid": os.getpid(),
-                "time": time.time(),
-                "published": self.published,
                 "total": self.total,
                 "held": self.held,
                 "state": self.state,

@@ -174,7 +174,12 @@ def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(keep, monkeypatch)
     monkeypatch.setattr("gansynth.bank.supervisor.read_heartbeat", lambda _: document)
     supervisor = keep("slow")
     said: list[str] = []
-    until(lambda: said.extend(supervisor.messages()) or said)
+
+    def heard() -> bool:
+        said.extend(supervisor.messages())
+        return bool(said)
+
+    until(heard)
     until(lambda: supervisor._heartbeat._silent > 0.3)
     (line,) = said + supervisor.messages()
     assert "the bank holds 5 samples instead of 13" in line
