@@ -24,6 +24,7 @@ from gansynth.bank.placement import place_bank
 from gansynth.bank.producer import ProducerConfig
 from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import ProducerSupervisor
+from gansynth.bank.training_bank import FILL_SECONDS, LIVE_FILL
 from gansynth.conditions.boxes import anywhere
 from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.run_folder import RunFolder
@@ -32,8 +33,6 @@ from gansynth.runtime.devices import producer_device
 from gansynth.runtime.errors import TrainingFault
 
 logger = logging.getLogger("gansynth")
-FILL_SECONDS = 1800.0
-BEGIN_WITH = 16  # samples that training waits for. A live bank fills up during training.
 _POLL_SECONDS = 0.1
 
 
@@ -68,8 +67,8 @@ def fill_bank(
     """
     folder = Path(folder).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    generator = RunFolder(Path(run).absolute())
-    config = _config(generator, folder, samples, request, producer_device(device, ()), dtype)
+    where = producer_device(device, ())
+    config = _config(RunFolder(Path(run).absolute()), folder, samples, request, where, dtype)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
         fill(config, Path(logs) / "producer.log", patience=patience)
     return folder
@@ -164,7 +163,7 @@ def live_bank(
             config = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
             log = Path(logs) / "producer.log"
             with ProducerSupervisor.start(config, log, restarts=restarts) as supervisor:
-                supervisor.wait(min(samples, BEGIN_WITH), patience)
+                supervisor.wait(min(samples, LIVE_FILL), patience)
                 try:
                     yield place
                 finally:

@@ -40,10 +40,7 @@ class DrawLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._pid = 0
-        self._fd = -1
-        self._settings = ""
+        self.folder, self._pid, self._fd, self._settings = folder, 0, -1, ""
 
     def append(
         self, kind: Kind, sample_id: str, source: str, provenance: Mapping[str, Any] | None = None
@@ -79,8 +76,8 @@ class DrawLog:
             logger.warning("%s: draws are no longer logged: %s", self.folder, error)
             self._fd = -1
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_pid": 0, "_fd": -1, "_settings": ""}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DrawLog, (self.folder,)
 
     def __del__(self) -> None:
         if self._fd >= 0 and self._pid == os.getpid():

@@ -33,8 +33,7 @@ class WorkerGroup:
 
     number: int = 0  # number of this worker, from 0
     size: int = 1  # number of workers
-    # number of the team's first process, where teams follow each other, such as the workers of a
-    # torch `DataLoader` that end with an epoch
+    # number of the team's first process, where teams follow each other: workers of a `DataLoader`
     started: int | None = None
     # identity of a worker that knows no others and makes its own passes
     alone: tuple[int, ...] = ()

@@ -22,6 +22,7 @@ from gansynth.bank.store import (
     SPEC,
     BankSample,
     BankSpec,
+    BankWriter,
     content_of,
     damaged,
     list_samples,
@@ -31,7 +32,6 @@ from gansynth.bank.store import (
     read_sha256,
     sample_path,
 )
-from gansynth.bank.writer import BankWriter
 
 __all__ = ["BankReader", "BankSample", "BankSpec", "BankWriter", "verify_bank"]
 

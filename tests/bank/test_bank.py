@@ -664,11 +664,11 @@ def test_a_writer_killed_at_any_moment_leaves_no_torn_sample(bank):
 FULL = """
 import json, shutil, sys
 from pathlib import Path
-import gansynth.bank.writer as w
+import gansynth.bank.store as store
 from gansynth.bank.reader import BankReader, BankWriter, verify_bank
 from gansynth.runtime.errors import EnvironmentFault
 from tests.bank.test_bank import LIVE, make_sample, replace
-w._SETTLE_SECONDS = 0.01
+store._SETTLE_SECONDS = 0.01
 folder = Path(sys.argv[1]) / "bank"
 large = make_sample(0, (24, 24, 24)), {}
 writer = BankWriter.create(folder, replace(LIVE, capacity=10**6))

@@ -5,10 +5,8 @@ import pytest
 
 from benchmarks.bench_throttle import BUDGET, HOSTS, Loop, needs, prefetched
 from gansynth.bank import throttle
-from gansynth.bank.store import HEARTBEAT
+from gansynth.bank.store import HEARTBEAT, PACE, WORK
 from gansynth.bank.throttle import (
-    PACE,
-    WORK,
     ProducerThrottle,
     ThrottleState,
     log_work,
