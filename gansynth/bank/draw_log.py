@@ -200,7 +200,7 @@ def foreseen(mix_config: MixConfig, draws: int, held: int) -> dict[str, Any]:
     """
     if mix_config.frozen or mix_config.bank is not None:
         document = {"synthetic_draws": draws, "draws_of_a_sample": round(draws / max(1, held), 2)}
-        return document | ({"reuse": text} if (text := too_few(mix_config, draws, held)) else {})
+        return document | ({"reuse": text} if (text := too_few(draws, held)) else {})
     least = enough_samples(draws)
     text = (
         f"no sample is drawn more than {MOST_DRAWS} times if the producer makes {least} while it "
@@ -209,7 +209,7 @@ def foreseen(mix_config: MixConfig, draws: int, held: int) -> dict[str, Any]:
     return {"synthetic_draws": draws, "samples_to_make": least, "reuse": text}
 
 
-def too_few(mix_config: MixConfig, draws: int, held: int, most: int | None = None) -> str:
+def too_few(draws: int, held: int, most: int | None = None) -> str:
     """Return a warning if samples are drawn too often, or "".
 
     Args:
@@ -222,14 +222,8 @@ def too_few(mix_config: MixConfig, draws: int, held: int, most: int | None = Non
     text = f"{held} different samples were drawn up to {most} times each"
     if most is None:
         text = f"each of {held} samples will be drawn {draws / max(1, held):.1f} times"
-    enough = enough_samples(draws)
-    cure = (
-        "the producer makes too few. Let it cost more (--overhead 10%, or --reuse 4 for as many as "
-        "it can), give it a device of its own (--device), or fill a bank first "
-        f"(--offline --bank-size {enough})"
+    return (
+        f"{text}, more than {MOST_DRAWS}: fill a larger bank first (--offline --bank-size "
+        f"{enough_samples(draws)}), let a producer make more beside the training (--overhead 10%, "
+        "or --reuse 4 for as many as it can; --device of its own), or train for fewer steps"
     )
-    if mix_config.bank is not None:
-        cure = f"give a bank of {enough} samples, or train for fewer steps"
-    elif mix_config.frozen:
-        cure = f"take --bank-size {enough}, or leave --offline out"
-    return f"{text}, more than {MOST_DRAWS}: {cure}"

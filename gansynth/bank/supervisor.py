@@ -265,9 +265,10 @@ class ProducerSupervisor:
 
     def _finished(self) -> bool:
         """Return whether it completed a frozen bank; its process may still run."""
-        beat, code = read_heartbeat(self._bank), self.process.poll()
-        mine = beat.get("pid") == self.process.pid and beat.get("state") == "complete"
-        return self.config.frozen and mine and code in (None, EXIT_OK)
+        if not self.config.frozen or self.process.poll() not in (None, EXIT_OK):
+            return False
+        beat = read_heartbeat(self._bank)
+        return beat.get("pid") == self.process.pid and beat.get("state") == "complete"
 
     def _fault(self, code: int, hung: str) -> GansynthError:
         if hung:

@@ -163,7 +163,7 @@ class TrainingBank:
             )
             return
         if self.supervisor is None or mix_config.frozen:
-            if warning := too_few(mix_config, demand.draws, held):
+            if warning := too_few(demand.draws, held):
                 self._warned_of_wear = True
                 demand.say(f"WARNING: {warning}")
             return
@@ -236,7 +236,9 @@ class TrainingBank:
     def messages(self) -> list[str]:
         """Return new messages about the producer and the samples."""
         lines = [] if self.supervisor is None else self.supervisor.messages()
-        if not self._warned_of_wear and (worn := self._worn(self._counts())):
+        counts = self._counts()
+        worn = too_few(self.demand.draws, counts.distinct, counts.most)
+        if worn and not self._warned_of_wear:
             self._warned_of_wear = True
             lines.append(f"WARNING: {worn}")
         ended = None if self.supervisor is None else self.supervisor.ended
@@ -248,10 +250,6 @@ class TrainingBank:
                 "schedule has any. They are counted"
             )
         return lines
-
-    def _worn(self, counts: DrawCounts) -> str:
-        demand = self.demand
-        return too_few(demand.mix_config, demand.draws, counts.distinct, counts.most)
 
     def sentence(self) -> str:
         """Describe the producer's work in words; empty without one."""
@@ -269,7 +267,7 @@ class TrainingBank:
             document |= self._steering.summary()
         if counts.synthetic:
             document["draws_per_sample"] = round(counts.reuse, 4)
-        if worn := self._worn(counts):
+        if worn := too_few(self.demand.draws, counts.distinct, counts.most):
             document["worn"] = worn
         fault = self.fault or (self.supervisor.ended if self.supervisor is not None else None)
         return document | ({} if fault is None else {"ended": str(fault)})
