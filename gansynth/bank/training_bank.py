@@ -152,6 +152,12 @@ class TrainingBank:
                 held = self._capacity
                 least = held if mix_config.frozen else min(held, max(LIVE_FILL, demand.batch_size))
                 self._wait_for(self.supervisor, least, FILL_SECONDS, tick)
+                most = mix_config.pacing.reuse or MOST_DRAWS
+                enough = min(held, enough_samples(demand.draws, most))
+                if enough > least:
+                    # Training has not started, so the producer slows nothing down.
+                    with contextlib.suppress(TrainingFault):
+                        self._wait_for(self.supervisor, enough, HEAD_START_SECONDS, tick)
         except (TrainingFault, EnvironmentFault) as fault:
             mix = mix_config.schedule.at(demand.progress, mix_config.ratio)
             if not (mix_config.keep_going and mix.real == "all"):
@@ -162,16 +168,10 @@ class TrainingBank:
                 "anyway (--allow-empty-bank). Real cases replace samples, and are counted"
             )
             return
-        if self.supervisor is None or mix_config.frozen:
-            if warning := too_few(demand.draws, held):
-                self._warned_of_wear = True
-                demand.say(f"WARNING: {warning}")
-            return
-        enough = min(held, enough_samples(demand.draws, mix_config.pacing.reuse or MOST_DRAWS))
-        if enough > least:
-            # Training has not started, so the producer slows nothing down.
-            with contextlib.suppress(TrainingFault):
-                self._wait_for(self.supervisor, enough, HEAD_START_SECONDS, tick)
+        live = self.supervisor is not None and not mix_config.frozen
+        if not live and (warning := too_few(demand.draws, held)):
+            self._warned_of_wear = True
+            demand.say(f"WARNING: {warning}")
 
     def _wait_for(
         self, supervisor: ProducerSupervisor, samples: int, seconds: float, tick: Callable[[], None]

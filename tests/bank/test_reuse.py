@@ -19,7 +19,7 @@ from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.hosts.record import training_result_of
-from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.errors import EnvironmentFault, TrainingFault
 
 HALF = Ratio(1, 1)
 
@@ -84,6 +84,20 @@ def test_a_slow_producer_keeps_nobody_waiting_for_more_than_the_least(supply_of)
     assert training_bank.fault is None
     with pytest.raises(TrainingFault):
         supply_of(draws=643, made=15).wait()
+
+
+def test_a_producer_given_up_in_the_head_start_ends_no_training_that_may_do_without(supply_of):
+    training_bank = supply_of(draws=643, keep_going=True)
+    given_up, wait = EnvironmentFault("killed"), training_bank.supervisor.wait
+
+    def waited(count, seconds, progress, tick):
+        wait(count, seconds, progress, tick)
+        if count > 16:
+            raise given_up
+
+    training_bank.supervisor.wait = waited
+    training_bank.wait()
+    assert training_bank.fault is given_up
 
 
 def test_a_frozen_bank_that_is_too_small_is_said_before_training(supply_of):
