@@ -224,10 +224,10 @@ def controls(run: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     from measures import white_noise
     from scipy.ndimage import gaussian_filter
 
-    from gansynth.bank.open_samples import open_evaluated
     from gansynth.core.sample_request import SampleRequest
     from gansynth.core.schema import Case, Sample
     from gansynth.evaluation.evaluate import EvaluationOptions, assess, chosen_metrics
+    from gansynth.evaluation.open_samples import open_evaluated
     from gansynth.metrics.comparison import EFFORTS
     from gansynth.runtime.progress import NullReporter
 

@@ -59,7 +59,7 @@ class Live:
 
     def __init__(self, source: Any, run: Path, root: Path, args: argparse.Namespace) -> None:
         from gansynth.bank.draw_log import DrawCounter
-        from gansynth.bank.producer_main import ProducerConfig
+        from gansynth.bank.producer import ProducerConfig
         from gansynth.bank.supervisor import ProducerSupervisor
         from gansynth.bank.throttle import ProducerThrottle
         from gansynth.core.bank_options import RefreshPolicy
@@ -86,7 +86,7 @@ class Live:
 
     def rest(self) -> None:
         """Let the producer rest, and wait until it does."""
-        from gansynth.bank.spec import read_heartbeat
+        from gansynth.bank.store import read_heartbeat
         from gansynth.bank.throttle import ThrottleState, write_throttle_state
 
         if self.resting:
@@ -112,7 +112,7 @@ class Live:
 
     def _clock(self) -> tuple[int, float]:
         """Samples published so far, up to a second ago, and the time."""
-        from gansynth.bank.spec import read_heartbeat
+        from gansynth.bank.store import read_heartbeat
 
         return int(read_heartbeat(self.bank).get("total", 0)), time.monotonic()
 

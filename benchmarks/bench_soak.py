@@ -112,7 +112,7 @@ class Watch:
 def kind_of(process: psutil.Process) -> str:
     """What a process of the family is."""
     words = " ".join(process.cmdline())
-    if "gansynth.bank.producer_main" in words:
+    if "gansynth.bank.producer" in words:
         return "producer"
     if "gansynth_nnunet.launch" in words:
         parent = process.parent()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gansynth.bank.draw_log import summarise
     from gansynth.bank.producer import ProducerConfig
     from gansynth.bank.reader import BankReader
-    from gansynth.bank.sample_file import BankSample
+    from gansynth.bank.store import BankSample
     from gansynth.bank.supervisor import ProducerSupervisor
     from gansynth.benchmark.api import benchmark
     from gansynth.core.adapter import Adapter, HostArrays, HostOptions
@@ -246,7 +246,7 @@ _HOMES = {
     "gansynth.bank.draw_log": "summarise",
     "gansynth.bank.producer": "ProducerConfig",
     "gansynth.bank.reader": "BankReader",
-    "gansynth.bank.sample_file": "BankSample",
+    "gansynth.bank.store": "BankSample",
     "gansynth.bank.supervisor": "ProducerSupervisor",
     "gansynth.benchmark.api": "benchmark",
     "gansynth.core.adapter": "Adapter HostArrays HostOptions",

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from gansynth.bank.producer_main import ProducerConfig, produce
+from gansynth.bank.producer import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.null_adapter import NullAdapter
 
@@ -120,7 +120,7 @@ HOST = """
 import json, sys, time
 from pathlib import Path
 from gansynth.bank.supervisor import ProducerSupervisor
-from gansynth.bank.producer_main import ProducerConfig
+from gansynth.bank.producer import ProducerConfig
 config = ProducerConfig.from_json(json.loads(sys.argv[1]))
 supervisor = ProducerSupervisor.start(config, Path(sys.argv[2]), restarts=0)
 supervisor.wait(1, 300)

@@ -115,7 +115,6 @@ class NnunetSession(HostSession[str]):
             say=self.say,
             dtype=training.dtype,
             progress=training.progress,
-            ranks=training.ranks,
             gpus=training.gpus,
         )
 

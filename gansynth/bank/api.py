@@ -21,18 +21,18 @@ from typing import Literal
 import numpy as np
 
 from gansynth.bank.placement import place_bank
-from gansynth.bank.producer_main import ProducerConfig
+from gansynth.bank.producer import ProducerConfig
 from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import ProducerSupervisor
+from gansynth.bank.training_bank import FILL_SECONDS, LIVE_FILL
 from gansynth.conditions.boxes import anywhere
 from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
+from gansynth.runtime.devices import producer_device
 from gansynth.runtime.errors import TrainingFault
 
 logger = logging.getLogger("gansynth")
-FILL_SECONDS = 1800.0
-BEGIN_WITH = 16  # samples that training waits for. A live bank fills up during training.
 _POLL_SECONDS = 0.1
 
 
@@ -65,12 +65,10 @@ def fill_bank(
         GansynthError: the producer failed, there is no run, or the bank has other options.
         TrainingFault: the time limit is exceeded.
     """
-    from gansynth.runtime.devices import producer_device
-
     folder = Path(folder).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    generator = RunFolder(Path(run).absolute())
-    config = _config(generator, folder, samples, request, producer_device(device, ()), dtype)
+    where = producer_device(device, ())
+    config = _config(RunFolder(Path(run).absolute()), folder, samples, request, where, dtype)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
         fill(config, Path(logs) / "producer.log", patience=patience)
     return folder
@@ -82,7 +80,7 @@ def fill(
     *,
     restarts: int = 0,
     patience: float = math.inf,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda count: None,
     say: Callable[[str], None] = logger.warning,
 ) -> BankReader:
     """Start a producer for a frozen bank and wait until it ends.
@@ -152,8 +150,6 @@ def live_bank(
         GansynthError: the producer failed, there is no run, or there is no room.
         TrainingFault: the first samples exceed the time limit.
     """
-    from gansynth.runtime.devices import producer_device
-
     generator = RunFolder(Path(run).absolute())
     voxels, channels = math.prod(generator.space.size), len(generator.schema.channels)
     needed = samples * voxels * (channels * np.dtype(dtype).itemsize + np.dtype(np.int16).itemsize)
@@ -167,7 +163,7 @@ def live_bank(
             config = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
             log = Path(logs) / "producer.log"
             with ProducerSupervisor.start(config, log, restarts=restarts) as supervisor:
-                supervisor.wait(min(samples, BEGIN_WITH), patience)
+                supervisor.wait(min(samples, LIVE_FILL), patience)
                 try:
                     yield place
                 finally:
@@ -185,7 +181,7 @@ def _config(
     device: str,
     dtype: Literal["float16", "float32"],
 ) -> ProducerConfig:
-    """Return the producer's configuration, with what its filters need learnt in this process."""
+    """Return the configuration of a frozen bank; what its filters need is learnt here."""
     asked = request or SampleRequest()
     if asked.filters:  # a producer on the CPU has one thread and low priority
         from gansynth.sampling.filters.pretrain import learn_ahead

@@ -40,10 +40,7 @@ class DrawLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._pid = 0
-        self._fd = -1
-        self._settings = ""
+        self.folder, self._pid, self._fd, self._settings = folder, 0, -1, ""
 
     def append(
         self, kind: Kind, sample_id: str, source: str, provenance: Mapping[str, Any] | None = None
@@ -79,8 +76,8 @@ class DrawLog:
             logger.warning("%s: draws are no longer logged: %s", self.folder, error)
             self._fd = -1
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_pid": 0, "_fd": -1, "_settings": ""}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DrawLog, (self.folder,)
 
     def __del__(self) -> None:
         if self._fd >= 0 and self._pid == os.getpid():
@@ -108,11 +105,6 @@ class DrawCounts:
     def reuse(self) -> float:
         """Mean number of draws of a synthetic sample."""
         return self.synthetic / max(1, self.distinct)
-
-    @property
-    def missing(self) -> float:
-        """Share of the requested synthetic samples that were missing."""
-        return self.fell_back / max(1, self.synthetic + self.fell_back)
 
     def sentence(self, requested: float) -> str:
         """Describe the counts, and the requested share of synthetic samples, in words."""
@@ -167,7 +159,8 @@ class DrawCounter:
             while row is not None:
                 with contextlib.suppress(csv.Error):  # a damaged line
                     row = next(rows, None)
-                    self._count(row or [])
+                    if row and len(row) >= 3 and row[0] in get_args(Kind):
+                        self._count(*row[:3])
         return DrawCounts(
             real=self._kinds["real"] + self._kinds["fallback"],
             synthetic=self._kinds["synthetic"],
@@ -178,10 +171,7 @@ class DrawCounter:
             stopped=self._stopped,
         )
 
-    def _count(self, row: list[str]) -> None:
-        if len(row) < 3 or row[0] not in get_args(Kind):
-            return
-        kind, sample_id, source = row[:3]
+    def _count(self, kind: str, sample_id: str, source: str) -> None:
         self._kinds[kind] += 1
         if kind == "synthetic":
             self._ids[sample_id] += 1
@@ -196,10 +186,7 @@ def summarise(folder: Path) -> DrawCounts:
     return DrawCounter(folder).update()
 
 
-# -- how often a sample is drawn ------------------------------------------------------------------
-
-
-def different(draws: int, most: float = MOST_DRAWS) -> int:
+def enough_samples(draws: int, most: float = MOST_DRAWS) -> int:
     """Return the number of samples of which none is drawn more than ``most`` times."""
     return math.ceil(draws / most)
 
@@ -211,19 +198,18 @@ def foreseen(mix_config: MixConfig, draws: int, held: int) -> dict[str, Any]:
         ``synthetic_draws``; ``draws_of_a_sample`` of a frozen bank, or ``samples_to_make`` of a
         live one; ``reuse``, in words.
     """
-    document: dict[str, Any] = {"synthetic_draws": draws}
     if mix_config.frozen or mix_config.bank is not None:
-        document["draws_of_a_sample"] = round(draws / max(1, held), 2)
-        return document | ({"reuse": text} if (text := too_few(mix_config, draws, held)) else {})
-    document["samples_to_make"] = least = different(draws)
-    document["reuse"] = (
+        document = {"synthetic_draws": draws, "draws_of_a_sample": round(draws / max(1, held), 2)}
+        return document | ({"reuse": text} if (text := too_few(draws, held)) else {})
+    least = enough_samples(draws)
+    text = (
         f"no sample is drawn more than {MOST_DRAWS} times if the producer makes {least} while it "
         "trains; the log says if it makes fewer"
     )
-    return document
+    return {"synthetic_draws": draws, "samples_to_make": least, "reuse": text}
 
 
-def too_few(mix_config: MixConfig, draws: int, held: int, most: int | None = None) -> str:
+def too_few(draws: int, held: int, most: int | None = None) -> str:
     """Return a warning if samples are drawn too often, or "".
 
     Args:
@@ -231,21 +217,13 @@ def too_few(mix_config: MixConfig, draws: int, held: int, most: int | None = Non
         held: samples of a frozen bank, or those that were drawn ``most`` times at most.
         most: None before the training.
     """
-    each = draws / max(1, held) if most is None else most
-    if each <= MOST_DRAWS:
+    if (draws / max(1, held) if most is None else most) <= MOST_DRAWS:
         return ""
+    text = f"{held} different samples were drawn up to {most} times each"
     if most is None:
-        text = f"each of {held} samples will be drawn {each:.1f} times"
-    else:
-        text = f"{held} different samples were drawn up to {most} times each"
-    if mix_config.bank is not None:
-        cure = f"give a bank of {different(draws)} samples, or train for fewer steps"
-    elif mix_config.frozen:
-        cure = f"take --bank-size {different(draws)}, or leave --offline out"
-    else:
-        cure = (
-            "the producer makes too few. Let it cost more (--overhead 10%, or --reuse 4 for as "
-            "many as it can), give it a device of its own (--device), or fill a bank first "
-            f"(--offline --bank-size {different(draws)})"
-        )
-    return f"{text}, more than {MOST_DRAWS}: {cure}"
+        text = f"each of {held} samples will be drawn {draws / max(1, held):.1f} times"
+    return (
+        f"{text}, more than {MOST_DRAWS}: fill a larger bank first (--offline --bank-size "
+        f"{enough_samples(draws)}), let a producer make more beside the training (--overhead 10%, "
+        "or --reuse 4 for as many as it can; --device of its own), or train for fewer steps"
+    )

@@ -33,8 +33,7 @@ class WorkerGroup:
 
     number: int = 0  # number of this worker, from 0
     size: int = 1  # number of workers
-    # number of the team's first process, where teams follow each other, such as the workers of a
-    # torch `DataLoader` that end with an epoch
+    # number of the team's first process, where teams follow each other: workers of a `DataLoader`
     started: int | None = None
     # identity of a worker that knows no others and makes its own passes
     alone: tuple[int, ...] = ()
@@ -59,40 +58,31 @@ class WorkerTurns:
     """Consecutive turns of this process.
 
     Args:
-        team: workers that share the turns in order.
+        worker_group: workers that share the turns in order.
         folder: where workers record the number of turns they took, for the teams after them.
         name: file name part for the training's rank.
     """
 
     def __init__(self, worker_group: WorkerGroup, folder: Path | None, name: str) -> None:
-        self._team, self._taken, self._file = worker_group, 0, None
-        self._first = 0
+        self._team, self._next, self._file = worker_group, worker_group.number, None
         if folder is not None and worker_group.started is not None:
             self._file = folder / f"turns-{name}-{worker_group.started}-{worker_group.number}"
-            self._first = _taken_before(folder, name, worker_group.started)
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
+                for entry in os.scandir(folder):  # turns of the teams that have ended
+                    earlier = entry.name.startswith(f"turns-{name}-")
+                    if earlier and int(entry.name.split("-")[-2]) < worker_group.started:
+                        self._next += entry.stat().st_size
 
     def take(self) -> int:
         """Return the next turn."""
-        turn = self._first + self._taken * self._team.size + self._team.number
-        self._taken += 1
+        turn = self._next
+        self._next += self._team.size
         if self._file is not None:
             # If writing fails, the next team begins a little earlier.
             with contextlib.suppress(OSError), open(self._file, "ab", buffering=0) as file:
                 file.write(b".")
         return turn
-
-
-def _taken_before(folder: Path, name: str, started: int) -> int:
-    """Count the turns taken by teams that have ended."""
-    sizes = 0
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(folder):
-            if entry.name.startswith(f"turns-{name}-"):
-                earlier = int(entry.name.split("-")[-2])
-                sizes += entry.stat().st_size if earlier < started else 0
-    return sizes
 
 
 class BankPasses:
@@ -101,7 +91,7 @@ class BankPasses:
     Args:
         reader: reader of the bank.
         key: seed of the order of a frozen bank's passes; the same in all processes of a team.
-        team: see ``WorkerGroup``.
+        worker_group: see ``WorkerGroup``.
         turns: turns of this process, for draws without a given turn.
         rng: random generator of this process, for the order of a live bank's samples.
     """
@@ -124,7 +114,8 @@ class BankPasses:
     def draw(self, turn: int | None = None) -> BankSample | None:
         """Return the next sample, or a frozen bank's one at ``turn``; None if there is none."""
         for _ in range(_ATTEMPTS):
-            self._look()
+            if time.monotonic() - self._looked >= self.reader.rescan_seconds:
+                self._look()
             if not self._ids:
                 return None
             try:
@@ -141,25 +132,24 @@ class BankPasses:
             return self._ids[int(_order(key, lap, len(self._ids))[place])]
         if not self._waiting:
             self._pass += 1
-            self._waiting = self._shuffled(self._ids) or self._shuffled(self._ids, share=False)
+            own = [i for i in self._ids if self._is_own(i)]
+            self._waiting = self._shuffled(own or self._ids)
         return self._waiting.pop()
 
     def _look(self) -> None:
-        if time.monotonic() - self._looked < self.reader.rescan_seconds:
-            return
         self._ids = self.reader.ids()
         self._looked = time.monotonic()
         if not self.reader.spec.frozen:
             visible = set(self._ids)
-            self._waiting = [key for key in self._waiting if key in visible]
-            self._waiting += self._shuffled([key for key in self._ids if key not in self._known])
+            new = [i for i in self._ids if i not in self._known and self._is_own(i)]
+            self._waiting = [i for i in self._waiting if i in visible] + self._shuffled(new)
             self._known = visible
 
-    def _shuffled(self, ids: Sequence[str], *, share: bool = True) -> list[str]:
-        """Shuffle samples; with ``share``, only those of this process in this pass."""
-        number, size = (self._team.number, self._team.size) if share else (0, 1)
-        part = [key for key in ids if (int(key) + self._pass) % size == number]
-        return [part[place] for place in self._rng.permutation(len(part))]
+    def _is_own(self, sample_id: str) -> bool:
+        return (int(sample_id) + self._pass) % self._team.size == self._team.number
+
+    def _shuffled(self, ids: Sequence[str]) -> list[str]:
+        return [ids[place] for place in self._rng.permutation(len(ids))]
 
 
 @lru_cache(maxsize=4)

@@ -32,8 +32,7 @@ def plan_bank(mix_config: MixConfig, cases: int, sample: int) -> BankCapacity:
     Raises:
         UsageFault: the requested bytes have no room for two samples.
     """
-    held = mix_config.size.capacity(cases, sample)
-    held = held if mix_config.frozen else max(2, held)
+    held = max(1 if mix_config.frozen else 2, mix_config.size.capacity(cases, sample))
     return BankCapacity(held, (sample + FILE_BYTES) * (held + 2))
 
 
@@ -64,8 +63,8 @@ def place_bank(
         notice = f"the bank is kept in {base}"
     elif base != SHARED_MEMORY:
         notice = (
-            f"{_unfit(SHARED_MEMORY, bytes_needed)}: it is kept in {base} instead; enlarge shared "
-            "memory (docker run --shm-size 8g), or name a folder by --bank-dir"
+            f"{_unfit(bytes_needed)}: it is kept in {base} instead; enlarge shared memory (docker "
+            "run --shm-size 8g), or name a folder by --bank-dir"
         )
     if notice and (free := _free(base)) < bytes_needed:
         raise EnvironmentFault(
@@ -84,20 +83,19 @@ def bank_place(bytes_needed: int, scratch: Path | str | None = None) -> Path:
     """Return where ``place_bank`` would make a bank now, without writing or checking for room."""
     if scratch is not None:
         return Path(scratch).absolute()
-    unfit = _unfit(SHARED_MEMORY, bytes_needed)
-    return Path(tempfile.gettempdir()) if unfit else SHARED_MEMORY
+    return Path(tempfile.gettempdir()) if _unfit(bytes_needed) else SHARED_MEMORY
 
 
-def _unfit(shared: Path, needed: int) -> str:
+def _unfit(needed: int) -> str:
     """Return why shared memory cannot hold the bank, or ""."""
-    if not os.access(shared, os.W_OK):
-        return f"there is no shared memory ({shared}) to keep the bank in"
-    if (free := _free(shared)) < 2 * needed:
-        return (
-            f"shared memory ({shared}) has {free / 1e9:.1f} GB free, the bank needs "
-            f"{needed / 1e9:.1f} GB and as much to spare"
-        )
-    return ""
+    if not os.access(SHARED_MEMORY, os.W_OK):
+        return f"there is no shared memory ({SHARED_MEMORY}) to keep the bank in"
+    if (free := _free(SHARED_MEMORY)) >= 2 * needed:
+        return ""
+    return (
+        f"shared memory ({SHARED_MEMORY}) has {free / 1e9:.1f} GB free, the bank needs "
+        f"{needed / 1e9:.1f} GB and as much to spare"
+    )
 
 
 def _free(folder: Path) -> int:
@@ -117,8 +115,7 @@ def scratch_banks() -> list[tuple[Path, int, int, bool]]:
         for folder in sorted(base.glob("gansynth-*")):
             match = _SCRATCH.fullmatch(folder.name)
             if match is not None and match[1] == _machine() and folder.is_dir():
-                pid = int(match[2])
-                size = 0
+                size, pid = 0, int(match[2])
                 with contextlib.suppress(OSError):  # no permission, or removed in between
                     size = folder_bytes(folder)
                 banks.append((folder, size, pid, psutil.pid_exists(pid)))

@@ -1,25 +1,43 @@
-"""Configuration and main loop of a producer: generate, admit, publish, rest."""
+"""The producer process of a bank: ``python -m gansynth.bank.producer CONFIG.json``.
+
+``gansynth.bank.supervisor`` starts it. At low priority it generates, admits, publishes and rests,
+and writes a heartbeat. It ends within seconds of its parent's death. Errors are one line and an
+exit code.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import os
+import select
+import signal
 import statistics
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal
 
-from gansynth.bank.reader import BankReader, BankWriter
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.bank.rejected_samples import RejectedSamples
+from gansynth.bank.store import SPEC
 from gansynth.bank.throttle import log_work, read_throttle_state
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample, Schema
-from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
+from gansynth.runtime.errors import (
+    EXIT_OK,
+    DataFault,
+    EnvironmentFault,
+    GansynthError,
+    UsageFault,
+)
+from gansynth.runtime.files import read_json
 from gansynth.runtime.serialise import Document
 from gansynth.sampling.quality_gate import QualityGate, validate_sample
 from gansynth.sampling.replay import noted
@@ -27,8 +45,19 @@ from gansynth.sampling.replay import noted
 if TYPE_CHECKING:
     from gansynth.core.adapter import HostArrays
 
+NICENESS = 10
+NO_ROOM = "no room on the device: "
+"""Start of a producer's last line if its device was out of memory or in exclusive mode."""
+_NO_ROOM = (
+    "OutOfMemoryError",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "busy or unavailable",
+)
 _POLL_SECONDS = 0.1
 _BEAT_SECONDS = 1.0
+_PARENT_POLL_SECONDS = 0.5
+_GRACE_SECONDS = 1.5  # time for an orderly end; with the poll interval, less than 3 s for an orphan
 
 
 @dataclass(frozen=True)
@@ -67,19 +96,6 @@ class ProducerConfig(Document, inline=("samples",)):
             if getattr(self, key) < 1:
                 raise UsageFault(f"producer: {key} is {getattr(self, key)}, expected at least 1")
 
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Self:
-        """Read the document that ``to_json`` wrote.
-
-        Raises:
-            UsageFault: keys are missing, unknown, or of another type.
-        """
-        try:
-            return super().from_json(doc)
-        except TypeError as error:
-            keys = ", ".join(f.name for f in fields(cls))
-            raise UsageFault(f"producer configuration: {error}; expected keys: {keys}") from error
-
 
 def produce(
     writer: BankWriter,
@@ -116,62 +132,74 @@ def produce(
         TrainingFault: more than half of the last 64 samples were rejected.
         EnvironmentFault: the disk is full.
     """
-    gate = QualityGate(writer.rejected)
-    rejects = RejectedSamples(Path(config.rejected) if config.rejected else None, schema, _say)
-    pacer = _DutyCycle(writer, config)
-    ready: list[tuple[Sample, HostArrays]] = []  # of a batch, to be published
-
-    def add(index: int, sample: Sample) -> None:
-        try:
-            sample = sample if bring is None else bring(sample)
-            validate_sample(sample, schema, min_size, writer.spec.dtype)
-            extras = finalise(sample)
-        except DataFault as fault:
-            rejects.keep(sample, fault, index)
-            gate.reject(fault)
-            return
-        gate.accept()
-        sample = replace(sample, provenance={**sample.provenance, "index": index})
-        ready.append((sample if settings is None else noted(sample, settings), extras))
-
-    start = _next_index(writer.folder)
+    gate, frozen = QualityGate(writer.rejected), writer.spec.frozen
+    rejects = RejectedSamples(Path(config.rejected) if config.rejected else None, schema)
+    took: deque[float] = deque(maxlen=32)  # seconds of batches
+    reader = BankReader(writer.folder)
+    last = reader.ids()[-1:]
+    start = int(reader.read(last[0]).provenance["index"]) + 1 if last else 0
     first = start - start % config.batch
     with _beating(writer):
         while not stop():
-            if writer.spec.frozen and writer.full:
+            if frozen and writer.full:
                 if not writer.complete:
                     writer.finish()
                 writer.state = "complete"
                 writer.beat()
                 return
-            with pacer.work():
-                for index, sample in enumerate(draw(first, config.batch), first):
-                    if index >= start:  # earlier ones are published already
-                        add(index, sample)
-                first += config.batch
-                if ready and compare is not None:
-                    compare([sample.image for sample, _ in ready])
-                    compare = None
-                for sample, extras in ready:
-                    if not (writer.spec.frozen and writer.full):
-                        writer.publish(sample, extras)
-                ready.clear()
-            if not writer.spec.frozen and writer.full:
-                writer.state = "refreshing"
+            begin = writer.working_since = time.monotonic()
+            ready: list[tuple[Sample, HostArrays]] = []
+            for index, sample in enumerate(draw(first, config.batch), first):
+                if index < start:  # published already
+                    continue
+                try:
+                    sample = sample if bring is None else bring(sample)
+                    validate_sample(sample, schema, min_size, writer.spec.dtype)
+                    extras = finalise(sample)
+                except DataFault as fault:
+                    rejects.keep(sample, fault, index)
+                    gate.reject(fault)
+                    continue
+                gate.accept()
+                sample = replace(sample, provenance={**sample.provenance, "index": index})
+                ready.append((sample if settings is None else noted(sample, settings), extras))
+            first += config.batch
+            if ready and compare is not None:
+                compare([sample.image for sample, _ in ready])
+                compare = None
+            for sample, extras in ready:
+                if not (frozen and writer.full):
+                    writer.publish(sample, extras)
+            end = time.monotonic()
+            took.append(end - begin)
+            writer.working_since, writer.usual = None, statistics.median(took)
+            if not frozen:
+                log_work(writer.folder, begin, end)
+                if writer.full:
+                    writer.state = "refreshing"
             writer.beat()
-            if not writer.spec.frozen:
-                pacer.rest(stop)
+            while not frozen and (left := _rest(writer, config, begin, end)) > 0 and not stop():
+                time.sleep(min(left, _POLL_SECONDS))
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(f"WARNING: {line}\n")
+def _rest(writer: BankWriter, config: ProducerConfig, begin: float, end: float) -> float:
+    """Return the seconds to rest from now; infinite while too few samples were drawn.
 
-
-def _next_index(bank: Path) -> int:
-    """Return the index after the last published one; 0 for an empty bank."""
-    reader = BankReader(bank)
-    ids = reader.ids()
-    return int(reader.read(ids[-1]).provenance["index"]) + 1 if ids else 0
+    A live bank is filled without rest until training starts. ``reuse`` and ``refresh`` apply to
+    full banks only.
+    """
+    pace = read_throttle_state(writer.folder)
+    filling = writer.state != "refreshing"
+    unlimited = filling or config.reuse is not None or config.refresh is not None
+    duty = pace.duty if pace is not None else 1.0 if unlimited else config.duty
+    due = end + (end - begin) * (1 - duty) / duty
+    if not filling:
+        held, drawn = max(1, writer.held), 0 if pace is None else pace.drawn
+        if config.refresh is not None:
+            due = max(due, begin + config.batch * config.refresh / held)
+        if config.reuse is not None and writer.total - held >= drawn / config.reuse:
+            return math.inf
+    return due - time.monotonic()
 
 
 @contextlib.contextmanager
@@ -192,43 +220,144 @@ def _beating(writer: BankWriter) -> Iterator[None]:
         thread.join(_BEAT_SECONDS)
 
 
-class _DutyCycle:
-    """Limit the producer of a live bank; it works without rest until training starts."""
+# -- the process ---------------------------------------------------------------------------------
 
-    def __init__(self, writer: BankWriter, config: ProducerConfig) -> None:
-        self.writer, self.config = writer, config
-        self._begin = self._end = time.monotonic()
-        self._took: deque[float] = deque(maxlen=32)
 
-    @contextlib.contextmanager
-    def work(self) -> Iterator[None]:
-        writer = self.writer
-        writer.working_since = self._begin = time.monotonic()
-        yield
-        self._end = time.monotonic()
-        self._took.append(self._end - self._begin)
-        writer.working_since, writer.usual = None, statistics.median(self._took)
-        if not writer.spec.frozen:
-            log_work(writer.folder, self._begin, self._end)
+class _StopSignal:
+    """Stop on SIGTERM, SIGINT or the parent's end; a thread acts while C code blocks handlers."""
 
-    def rest(self, stop: Callable[[], bool]) -> None:
-        while (left := self._left()) > 0 and not stop():
-            time.sleep(min(left, _POLL_SECONDS))
+    def __init__(self, parent: int | None) -> None:
+        self.parent = parent
+        self.exit_code: int | None = None
+        self._signals, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        threading.Thread(target=self._watch, daemon=True).start()
 
-    def _left(self) -> float:
-        """Return the seconds to rest from now; infinite while too few samples were drawn."""
-        config, pace = self.config, read_throttle_state(self.writer.folder)
-        if self.writer.state != "refreshing":  # reuse and refresh apply to full banks only
-            duty = 1.0 if pace is None else pace.duty
-            return self._end + (self._end - self._begin) * (1 - duty) / duty - time.monotonic()
-        limited = config.reuse is not None or config.refresh is not None
-        duty = pace.duty if pace is not None else 1.0 if limited else config.duty
-        due = self._end + (self._end - self._begin) * (1 - duty) / duty
-        held = max(1, self.writer.held)
-        if config.refresh is not None:
-            due = max(due, self._begin + config.batch * config.refresh / held)
-        if config.reuse is not None:
-            drawn = 0 if pace is None else pace.drawn
-            if self.writer.total - held >= drawn / config.reuse:
-                return math.inf
-        return due - time.monotonic()
+    def __call__(self) -> bool:
+        return self.exit_code is not None
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self.exit_code is None:  # a second signal must not disturb the clean-up
+            self.exit_code = 128 + number
+            raise SystemExit(self.exit_code)
+
+    def _watch(self) -> None:
+        number: int = signal.SIGTERM
+        # Polled: the kernel's own parent-death signal is sent when the *thread* that started us
+        # ends, which would kill the producer of a healthy parent.
+        while self.parent is None or os.getppid() == self.parent:
+            if select.select([self._signals], [], [], _PARENT_POLL_SECONDS)[0]:
+                number = os.read(self._signals, 1)[0]
+                break
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE_SECONDS)
+        os._exit(128 + number)
+
+
+def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
+    """Open run, source and bank, and fill the bank; lowers this process's priority."""
+    os.nice(NICENESS)  # before the heavy imports
+    from gansynth.core.null_adapter import NullAdapter
+    from gansynth.core.registry import installed
+    from gansynth.core.run_folder import RunFolder
+    from gansynth.core.source import SourceRequest
+    from gansynth.core.units import compare_with_cases
+    from gansynth.sampling.deidentify import real_parts
+    from gansynth.sampling.replay import host_of, settings_of
+    from gansynth.sampling.run_source import open_drawer, open_source
+
+    source = open_source(SourceRequest(**config.request))
+    adapter = (installed().adapter(config.target) if config.target else NullAdapter)(source)
+    generator = RunFolder(Path(config.run))
+    sampler, bring = open_drawer(adapter, generator, config.samples, device=config.device)
+    sampler.measured = config.frozen  # only a frozen bank can be exported for sharing
+    run = sampler.run
+    host = host_of(config.request, config.target, run, brought=bring is not None)
+    spec = BankSpec(
+        schema=adapter.schema,
+        lineage=sampler.lineage,
+        run_id=run.run_id,
+        generator=run.manifest_sha256,
+        frozen=config.frozen,
+        capacity=config.capacity,
+        dtype=config.dtype,
+        samples=sampler.request,
+        max_bytes=None if config.frozen else config.max_bytes,
+        real=real_parts(run),
+    )
+    with open_bank(Path(config.bank), spec) as writer:
+        try:
+            produce(
+                writer,
+                sampler.draw,
+                adapter.finalise,
+                config,
+                stop=stop,
+                schema=adapter.schema,
+                min_size=adapter.sample_size if bring is None else (),
+                bring=bring,
+                compare=partial(compare_with_cases, Path(config.run), source),
+                settings=settings_of(sampler, config.batch, config.dtype, host),
+            )
+        finally:
+            if not writer.complete:
+                writer.state = "stopped"
+                with contextlib.suppress(GansynthError):
+                    writer.beat()
+
+
+def open_bank(folder: Path, spec: BankSpec) -> BankWriter:
+    """Make a bank, or continue it; UsageFault: it was made with other options."""
+    if not (folder / SPEC).exists():
+        return BankWriter.create(folder, spec)
+    writer = BankWriter.attach(folder)
+    existing, requested = writer.spec.to_json(), spec.to_json()
+    keys = {*existing, *requested}
+    differing = sorted(key for key in keys if existing.get(key) != requested.get(key))
+    if differing:
+        writer.close()
+        raise UsageFault(
+            f"{folder}: this bank was made with other {', '.join(differing)}; expected the same to "
+            "go on with it. Name another folder, or delete it"
+        )
+    return writer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a producer, ``python -m gansynth.bank.producer FILE``, and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if len(arguments) != 1:
+            raise UsageFault("usage: python -m gansynth.bank.producer CONFIG.json")
+        try:
+            config = ProducerConfig.from_json(read_json(arguments[0]))
+        except TypeError as error:
+            raise UsageFault(f"{arguments[0]}: {error}; expected ProducerConfig") from error
+        stop = _StopSignal(config.parent)
+        try:
+            run_producer(config, stop)
+        except RuntimeError as error:
+            # torch.OutOfMemoryError by its name: torch may be missing. CUDA and cuBLAS have their
+            # own messages, also for a device in exclusive mode.
+            said = f"{type(error).__name__} {error}"
+            if not any(words in said for words in _NO_ROOM):
+                raise
+            text = " ".join(str(error).split())[:300]
+            raise EnvironmentFault(
+                f"{NO_ROOM}{config.device}: {text}; use another device, or the CPU"
+            ) from error
+    except GansynthError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return stop.exit_code or EXIT_OK
+
+
+if __name__ == "__main__":
+    # The parent handles Ctrl-C. Not a new session: Linux shares the CPU between sessions
+    # first, and a low priority counts only within one.
+    os.setpgid(0, 0)
+    sys.exit(main())

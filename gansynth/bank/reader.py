@@ -1,7 +1,7 @@
 """Sample bank: a folder with a file for each sample, one writer and any number of readers.
 
-A reader opens a file, copies what is in it and closes it. It holds nothing and never waits. There
-are no locks between readers and the writer. Reading needs numpy alone.
+A reader opens a file, copies what is in it and closes it. There are no locks between readers and
+the writer. Reading needs numpy alone.
 
     with BankWriter.create(folder, spec) as writer:
         writer.publish(sample, {})
@@ -16,16 +16,22 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.bank.sample_file import (
+from gansynth.bank.store import (
+    COMPLETE,
+    HEARTBEAT,
+    SPEC,
     BankSample,
+    BankSpec,
+    BankWriter,
+    content_of,
     damaged,
     list_samples,
+    load_spec,
+    read_document,
     read_sample,
     read_sha256,
     sample_path,
 )
-from gansynth.bank.spec import COMPLETE, HEARTBEAT, SPEC, BankSpec, load_spec, read_document
-from gansynth.bank.writer import BankWriter, content_of
 
 __all__ = ["BankReader", "BankSample", "BankSpec", "BankWriter", "verify_bank"]
 
@@ -60,8 +66,6 @@ class BankReader:
         hashes = _complete(self.folder)
         return None if hashes is None else content_of(hashes)
 
-    # -- what is there ---------------------------------------------------------------------------
-
     def count(self) -> int:
         """Return the number of samples visible now."""
         return len(self.ids())
@@ -80,8 +84,6 @@ class BankReader:
             with contextlib.suppress(FileNotFoundError):
                 return max(0.0, time.time() - (self.folder / name).stat().st_mtime)
         return float("inf")
-
-    # -- reading ---------------------------------------------------------------------------------
 
     def draw(self, rng: np.random.Generator) -> BankSample | None:
         """Draw a sample, uniformly among those visible; None if there is none.
@@ -141,7 +143,7 @@ def verify_bank(folder: Path | str) -> int:
 
 
 def _complete(folder: Path) -> dict[str, str] | None:
-    """Read the SHA-256 of each sample of a complete bank; None while it is not complete."""
+    """Return the SHA-256 of each sample of a complete bank; None while it is not complete."""
     path = folder / COMPLETE
     try:
         doc = read_document(path)

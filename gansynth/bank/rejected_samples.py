@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +30,19 @@ class RejectedSamples:
     Args:
         folder: folder of the pictures, made with the first one. None saves nothing.
         schema: schema of the samples.
-        say: called once, with one line, if nothing can be saved any more.
     """
 
-    def __init__(self, folder: Path | None, schema: Schema, say: Callable[[str], None]) -> None:
-        self.folder, self.schema, self.say = folder, schema, say
-        self._kept = Counter[str]() if folder is None else _kept_before(folder / LINES)
+    def __init__(self, folder: Path | None, schema: Schema) -> None:
+        self.folder, self.schema = folder, schema
+        self._kept = Counter[str]()
+        if folder is not None:  # pictures that an earlier producer saved
+            with contextlib.suppress(OSError):
+                text = (folder / LINES).read_text(encoding="utf-8", errors="replace")
+                for line in text.splitlines():
+                    try:
+                        self._kept[str(json.loads(line)["reason"])] += 1
+                    except (ValueError, KeyError, TypeError):  # cut off by a kill
+                        self._kept["torn"] += 1
 
     def keep(self, sample: Sample, fault: DataFault, index: int) -> None:
         """Save a rejected sample, in any state, unless there are enough of its kind."""
@@ -48,7 +55,7 @@ class RejectedSamples:
         except (OSError, EnvironmentFault, ValueError, TypeError) as error:
             why = " ".join(str(error).split())
             said = "rejected samples are no longer kept as pictures"
-            self.say(f"{self.folder}: {said}: {why}; the rest goes on")
+            sys.stderr.write(f"WARNING: {self.folder}: {said}: {why}; the rest goes on\n")
             self.folder = None
 
     def _write(self, folder: Path, sample: Sample, fault: str, reason: str, index: int) -> None:
@@ -61,33 +68,20 @@ class RejectedSamples:
             raise
         except Exception:  # a picture may be impossible: then only its line is saved
             name = None
-        boxes = sample.boxes
         line = {
             "picture": name,
             "index": index,
             "reason": reason,
             "fault": fault,
-            "boxes": None
-            if boxes is None
-            else np.column_stack([boxes.labels, boxes.coords]).tolist(),
+            "boxes": None,
             "provenance": dict(sample.provenance),
         }
+        if (boxes := sample.boxes) is not None:
+            line["boxes"] = np.column_stack([boxes.labels, boxes.coords]).tolist()
         text = json.dumps(line, allow_nan=False, default=str) + "\n"
         # Appended in one write: a line is complete, or it is the last one and skipped.
         with open(folder / LINES, "a", encoding="utf-8") as stream:
             stream.write(text)
-
-
-def _kept_before(path: Path) -> Counter[str]:
-    """Count the pictures of each reason that an earlier producer saved."""
-    counts: Counter[str] = Counter()
-    with contextlib.suppress(OSError):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                counts[str(json.loads(line)["reason"])] += 1
-            except (ValueError, KeyError, TypeError):  # cut off by a kill; its picture exists
-                counts["torn"] += 1
-    return counts
 
 
 def _thinned(sample: Sample) -> Sample:

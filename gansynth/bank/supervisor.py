@@ -24,10 +24,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.bank.producer import ProducerConfig
-from gansynth.bank.reader import BankReader
-from gansynth.bank.sample_file import list_samples
-from gansynth.bank.spec import HEARTBEAT, read_heartbeat
+from gansynth.bank.producer import NO_ROOM, ProducerConfig
+from gansynth.bank.store import HEARTBEAT, list_samples, read_heartbeat
 from gansynth.runtime import watchdog
 from gansynth.runtime.errors import (
     EXIT_BUG,
@@ -39,14 +37,13 @@ from gansynth.runtime.errors import (
 )
 from gansynth.runtime.files import disk_errors, write_json_atomic
 
-NO_ROOM = "no room on the device: "
-"""Start of a producer's last line if its device was out of memory or in exclusive mode."""
 _POLL_SECONDS = 0.1
+_TICK_SECONDS = 20.0  # interval in which rank 0, waiting for the bank, informs the other ranks
 _JOIN_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 _LOG_BYTES = 1 << 16
+# Exit codes after which a restart may help; other faults would only recur.
 _PASSING = (EXIT_BUG, EnvironmentFault.exit_code)
-"""Exit codes after which a restart may help; other faults would only recur."""
 
 
 @dataclass(frozen=True)
@@ -77,25 +74,19 @@ class Heartbeat:
         self.document: Mapping[str, Any] = {}  # the last heartbeat
         self.well = 0.0  # seconds that the producer has lived since its first batch
         self._looked = time.monotonic()
-        self._beat = self._task = 0.0
+        self._beat = self._task = self._silent = self._busy = 0.0
         self._alive = False
-        self._silent = self._busy = 0.0
 
     def hang_reason(self) -> str:
         """Return why the producer counts as hung, or ""."""
-        now = time.monotonic()
-        passed = now - self._looked
-        if passed < self._limits.look:
+        limits, now = self._limits, time.monotonic()
+        passed = min(now - self._looked, 5 * limits.look)
+        if passed < limits.look:
             return ""
-        self._looked = now
-        return self._judge(min(passed, 5 * self._limits.look))
-
-    def _judge(self, passed: float) -> str:
-        limits = self._limits
-        beat, doc = 0.0, read_heartbeat(self._bank)
+        self._looked, beat = now, 0.0
+        doc = self.document = read_heartbeat(self._bank)
         with contextlib.suppress(OSError):
             beat = (self._bank / HEARTBEAT).stat().st_mtime_ns
-        self.document = doc
         self._silent = self._silent + passed if beat == self._beat else 0.0
         self._beat = beat
         self._alive = self._alive or doc.get("pid") == self._pid
@@ -103,8 +94,7 @@ class Heartbeat:
             return f"hung, no sign of life for {self._silent:.0f} s"
         task = float(doc.get("working_since") or 0) if self._alive else 0.0
         self._busy = self._busy + passed if task and task == self._task else 0.0
-        self._task = task
-        usual = doc.get("usual")
+        self._task, usual = task, doc.get("usual")
         if self._alive and usual is not None:
             self.well += passed
         most = 3 * limits.batch if usual is None else max(limits.batch, limits.usual * usual)
@@ -114,28 +104,33 @@ class Heartbeat:
 class ProducerSupervisor:
     """A producer that is restarted when it dies; ``start`` makes one."""
 
+    process: subprocess.Popen[bytes]  # the running producer
+
     def __init__(
-        self,
-        config: ProducerConfig,
-        log: Path,
-        restarts: int = 5,
-        limits: HeartbeatLimits | None = None,
+        self, config: ProducerConfig, log: Path, restarts: int, limits: HeartbeatLimits
     ) -> None:
         self.config = replace(config, parent=config.parent or os.getpid())
         self.log = log  # output of all its processes
         self.restarts = 0
         # why it was given up; None while it is watched, and for a complete frozen bank
         self.ended: GansynthError | None = None
-        self.limits = limits or HeartbeatLimits()
-        self._allowed = restarts
-        self._in_a_row = 0
+        self.limits, self._allowed = limits, restarts
+        self._bank, self._in_a_row = Path(config.bank), 0
         self._said: deque[str] = deque()
         self._over = self._told_full = False
         self._stopping = threading.Event()
         self._pid = os.getpid()
         self._begin()
-        self._watchdog = self._watch_over() if config.temporary else None
+        self._watchdog: subprocess.Popen[bytes] | None = None
+        if config.temporary:  # a process removes the scratch bank if this one is killed
+            command = [sys.executable, "-I", "-S", watchdog.__file__, str(self._pid), config.bank]
+            null = subprocess.DEVNULL
+            with contextlib.suppress(OSError):
+                self._watchdog = subprocess.Popen(
+                    command, stdin=null, stdout=null, stderr=null, close_fds=False
+                )
         self._thread = threading.Thread(target=self._keep, name="gansynth-keeper", daemon=True)
+        self._thread.start()
 
     @classmethod
     def start(
@@ -158,17 +153,14 @@ class ProducerSupervisor:
         Raises:
             EnvironmentFault: the log cannot be written.
         """
-        supervisor = cls(config, log, restarts, limits)
-        supervisor._thread.start()
-        return supervisor
-
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        """The running producer."""
-        return self._producer.process
+        return cls(config, log, restarts, limits or HeartbeatLimits())
 
     def wait(
-        self, samples: int, timeout: float, progress: Callable[[int], None] | None = None
+        self,
+        samples: int,
+        timeout: float,
+        progress: Callable[[int], None] = lambda count: None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Wait until the bank holds enough samples, through deaths and restarts.
 
@@ -176,28 +168,32 @@ class ProducerSupervisor:
             samples: number of samples to wait for.
             timeout: seconds.
             progress: called with the number of samples whenever it changes.
+            tick: called every 20 s.
 
         Raises:
             GansynthError: the producer was given up; this is its last fault.
             TrainingFault: it ended, or time was up, with fewer samples.
         """
-        reader, reported, end = BankReader(self.config.bank), -1, time.monotonic() + timeout
+        reported, begin = -1, time.monotonic()
+        due = begin + _TICK_SECONDS
         while True:
             over = self._over  # before counting, so that the last sample counts
-            count = reader.count()
-            if count != reported and progress is not None:
+            count = len(list_samples(self._bank))
+            if count != reported:
                 progress(count)
-            reported = count
+            reported, now = count, time.monotonic()
             if count >= samples:
                 return
             if over:
-                code = self.process.poll() or EXIT_OK
-                raise self.ended or self._producer.fault(code, count, samples)
-            if time.monotonic() >= end:
+                raise self.ended or self._fault(self.process.poll() or EXIT_OK, "")
+            if now - begin >= timeout:
                 raise TrainingFault(
                     f"producer: {count} of {samples} samples after {timeout:g} s; "
-                    f"{self._producer.log_ends}. Wait longer, or hold fewer samples"
+                    f"{self._log_ends()}. Wait longer, or hold fewer samples"
                 )
+            if now >= due:
+                tick()
+                due = now + _TICK_SECONDS
             time.sleep(_POLL_SECONDS)
 
     def alive(self) -> bool:
@@ -213,10 +209,9 @@ class ProducerSupervisor:
         if os.getpid() != self._pid:
             return
         self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(_JOIN_SECONDS)
+        self._thread.join(_JOIN_SECONDS)
         self._over = True
-        self._producer.stop()
+        self._terminate()
         if self._watchdog is not None:
             self._watchdog.kill()
             self._watchdog.wait()
@@ -227,116 +222,25 @@ class ProducerSupervisor:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # -- the thread ------------------------------------------------------------------------------
+    # -- the process -----------------------------------------------------------------------------
 
     def _begin(self, again: bool = False) -> None:
+        """Start a process; ``again``: it follows one that died."""
         self._before = self._newest()
-        self._producer = _ProducerProcess(self.config, self.log, again)
-        self._heartbeat = Heartbeat(Path(self.config.bank), self.process.pid, self.limits)
-
-    def _newest(self) -> int:
-        return max(map(int, list_samples(Path(self.config.bank))), default=-1)
-
-    def _keep(self) -> None:
-        try:
-            while not self._stopping.wait(_POLL_SECONDS):
-                hung = self._heartbeat.hang_reason()
-                self._tell_full(self._heartbeat.document)
-                if hung:
-                    self.process.kill()
-                    self.process.wait()
-                code = self.process.poll()
-                if self._producer.finished:
-                    return
-                if code is None:
-                    continue
-                held = BankReader(self.config.bank).count()
-                why = self._producer.fault(code, held, self.config.capacity)
-                if hung:
-                    text = f"producer: {hung}: killed; {self._producer.log_ends}"
-                    why = EnvironmentFault(text)
-                if not self._revive(why, code):
-                    return
-        except (GansynthError, OSError) as error:  # the bank or log cannot be read any more
-            self._give_up(EnvironmentFault(f"producer: cannot be watched: {error}"))
-        finally:
-            self._over = True
-            if self._stopping.is_set():  # it may have been started after the stop
-                self._producer.stop()
-
-    def _tell_full(self, doc: Mapping[str, Any]) -> None:
-        if doc.get("squeezed") and not self._told_full:
-            self._told_full = True
-            self._said.append(
-                f"{self.config.bank}: the disk is full: the bank holds {doc.get('held')} samples "
-                f"instead of {self.config.capacity}; make room there"
-            )
-
-    def _revive(self, why: GansynthError, code: int) -> bool:
-        if self._newest() > self._before or self._heartbeat.well >= self.limits.well:
-            self._in_a_row = 0
-        while True:
-            self._in_a_row += 1
-            if not self._allowed or (code in FAULTS and code not in _PASSING):
-                return self._give_up(why)
-            if self._in_a_row > self._allowed:
-                return self._give_up(
-                    type(why)(f"{why}; given up after {self._allowed} restart(s) in a row")
-                )
-            if self.config.device != "cpu" and self._producer.out_of_room:
-                self._said.append(
-                    f"{self.config.device} has no memory left for the producer, or is another "
-                    "process's alone: it goes on on the CPU"
-                )
-                self.config = replace(self.config, device="cpu")
-            pause = min(self.limits.longest, self.limits.backoff * 2 ** (self._in_a_row - 1))
-            self._said.append(
-                f"{why}; it is started again in {pause:g} s "
-                f"(restart {self._in_a_row} of at most {self._allowed} in a row)"
-            )
-            if self._stopping.wait(pause):
-                return False
-            try:
-                self._begin(again=True)
-            except (GansynthError, OSError) as error:
-                why, code = EnvironmentFault(f"producer: cannot be started: {error}"), 4
-                continue
-            self.restarts += 1
-            return True
-
-    def _give_up(self, why: GansynthError) -> bool:
-        self.ended = why
-        self._said.append(f"{why}; it is not started again")
-        return False
-
-    def _watch_over(self) -> subprocess.Popen[bytes] | None:
-        """Start a process that removes a scratch bank if this one is killed."""
-        null, parent = subprocess.DEVNULL, str(os.getpid())
-        command = [sys.executable, "-I", "-S", watchdog.__file__, parent, self.config.bank]
-        with contextlib.suppress(OSError):
-            return subprocess.Popen(command, stdin=null, stdout=null, stderr=null, close_fds=False)
-        return None
-
-
-class _ProducerProcess:
-    """One process of a producer; ``again``: it follows one that died."""
-
-    def __init__(self, config: ProducerConfig, log: Path, again: bool) -> None:
-        self.config, self.log = config, log
-        settings = log.with_suffix(".json")
-        write_json_atomic(settings, config.to_json())
+        settings = self.log.with_suffix(".json")
+        write_json_atomic(settings, self.config.to_json())
         # The same modules in the same order as here, and none from the working directory.
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         env["OMP_NUM_THREADS"] = "1"  # more threads than free cores slow down both processes
         with contextlib.ExitStack() as stack:
-            with disk_errors(log):
-                stream = stack.enter_context(open(log, "ab", buffering=0))
+            with disk_errors(self.log):
+                stream = stack.enter_context(open(self.log, "ab", buffering=0))
                 if again or stream.tell():
                     now = time.strftime("%Y-%m-%d %H:%M:%S")
                     stream.write(f"--- started, {now}\n".encode())
                 self._first = stream.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "gansynth.bank.producer_main", str(settings)],
+                [sys.executable, "-P", "-m", "gansynth.bank.producer", str(settings)],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -345,31 +249,44 @@ class _ProducerProcess:
                 # wait forever on a pipe that a worker, forked in between, holds open.
                 close_fds=False,
             )
+        self._heartbeat = Heartbeat(self._bank, self.process.pid, self.limits)
 
-    def fault(self, code: int, count: int, samples: int) -> GansynthError:
-        """Return the fault for an exit code, with the number of samples there."""
-        made = f"with {count} of {samples} samples there"
+    def _newest(self) -> int:
+        return max(map(int, list_samples(self._bank)), default=-1)
+
+    def _terminate(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+
+    def _finished(self) -> bool:
+        """Return whether it completed a frozen bank; its process may still run."""
+        if not self.config.frozen or self.process.poll() not in (None, EXIT_OK):
+            return False
+        beat = read_heartbeat(self._bank)
+        return beat.get("pid") == self.process.pid and beat.get("state") == "complete"
+
+    def _fault(self, code: int, hung: str) -> GansynthError:
+        if hung:
+            return EnvironmentFault(f"producer: {hung}: killed; {self._log_ends()}")
+        made = f"with {len(list_samples(self._bank))} of {self.config.capacity} samples there"
         if code in FAULTS:
             return FAULTS[code](f"{self._last_words(1)} (producer ended {made}; log: {self.log})")
         if code < 0:
             return EnvironmentFault(
                 f"producer: killed by {signal.Signals(-code).name} {made}; out of memory? "
-                f"{self.log_ends}"
+                f"{self._log_ends()}"
             )
-        return TrainingFault(f"producer: ended with exit code {code} {made}; {self.log_ends}")
+        return TrainingFault(f"producer: ended with exit code {code} {made}; {self._log_ends()}")
 
-    @property
-    def log_ends(self) -> str:
-        """Half a sentence: the path of its log and the last lines of this process."""
-        return f"its log {self.log} ends: {self._last_words()}"
+    def _log_ends(self) -> str:
+        return f"its log {self.log} ends: {self._last_words(5)}"
 
-    @property
-    def out_of_room(self) -> bool:
-        """Whether it ended because its device was out of memory or in exclusive mode."""
-        code = self.process.poll()
-        return code == EnvironmentFault.exit_code and self._last_words(1).startswith(NO_ROOM)
-
-    def _last_words(self, lines: int = 5) -> str:
+    def _last_words(self, lines: int) -> str:
         try:
             with open(self.log, "rb") as stream:
                 end = stream.seek(0, os.SEEK_END)
@@ -380,22 +297,65 @@ class _ProducerProcess:
         last = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
         return " | ".join(last) or "(nothing)"
 
-    @property
-    def finished(self) -> bool:
-        """Whether it completed a frozen bank; its process may still run."""
-        if not self.config.frozen:
-            return False
-        code = self.process.poll()
-        beat = read_heartbeat(Path(self.config.bank))
-        mine = beat.get("pid") == self.process.pid and beat.get("state") == "complete"
-        return mine and code in (None, EXIT_OK)
+    # -- the thread ------------------------------------------------------------------------------
 
-    def stop(self) -> None:
-        """Terminate the process, and kill it after a while."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.process.wait()
+    def _keep(self) -> None:
+        try:
+            while not self._stopping.wait(_POLL_SECONDS):
+                hung, beat = self._heartbeat.hang_reason(), self._heartbeat.document
+                if beat.get("squeezed") and not self._told_full:
+                    self._told_full = True
+                    self._said.append(
+                        f"{self._bank}: the disk is full: the bank holds {beat.get('held')} "
+                        f"samples instead of {self.config.capacity}; make room there"
+                    )
+                if hung:
+                    self.process.kill()
+                    self.process.wait()
+                code = self.process.poll()
+                if self._finished():
+                    return
+                if code is not None and not self._revive(self._fault(code, hung), code):
+                    return
+        except (GansynthError, OSError) as error:  # the bank or log cannot be read any more
+            self._give_up(EnvironmentFault(f"producer: cannot be watched: {error}"))
+        finally:
+            self._over = True
+            if self._stopping.is_set():  # it may have been started after the stop
+                self._terminate()
+
+    def _revive(self, why: GansynthError, code: int) -> bool:
+        """Start it again after a pause; False if that would not help, or it was stopped."""
+        if self._newest() > self._before or self._heartbeat.well >= self.limits.well:
+            self._in_a_row, self._heartbeat.well = 0, 0.0
+        self._in_a_row += 1
+        if not self._allowed or (code in FAULTS and code not in _PASSING):
+            return self._give_up(why)
+        if self._in_a_row > self._allowed:
+            return self._give_up(
+                type(why)(f"{why}; given up after {self._allowed} restart(s) in a row")
+            )
+        if self.config.device != "cpu" and code in FAULTS and str(why).startswith(NO_ROOM):
+            self._said.append(
+                f"{self.config.device} has no memory left for the producer, or is another "
+                "process's alone: it goes on on the CPU"
+            )
+            self.config = replace(self.config, device="cpu")
+        pause = min(self.limits.longest, self.limits.backoff * 2 ** (self._in_a_row - 1))
+        self._said.append(
+            f"{why}; it is started again in {pause:g} s "
+            f"(restart {self._in_a_row} of at most {self._allowed} in a row)"
+        )
+        if self._stopping.wait(pause):
+            return False
+        try:
+            self._begin(again=True)
+            self.restarts += 1
+        except (GansynthError, OSError) as error:  # the next turn tries it again
+            self._said.append(f"producer: cannot be started: {error}")
+        return True
+
+    def _give_up(self, why: GansynthError) -> bool:
+        self.ended = why
+        self._said.append(f"{why}; it is not started again")
+        return False

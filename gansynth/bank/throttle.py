@@ -3,12 +3,11 @@
 The producer works in turns of random length, with rests between them. In each cycle of work and
 rest, log step times are regressed on the share of a step during which the producer worked. The
 slopes of the cycles give the slowdown, and their spread how sure it is, so how long the producer
-must rest to meet the requested overhead. The training's main process calls ``step`` after each
-step, and everything happens in that call: no thread, no waiting.
+must rest to meet the requested overhead. All happens in the training's calls of ``step``.
 
-Both sides meet in two files of the bank. ``pace.json`` gives the producer its duty and the number
-of draws. ``work.bin`` gives the training the times at which the producer worked: pairs of float64,
-``time.monotonic()``, valid on one machine until it restarts. Losing either stops nothing.
+Both sides meet in two files of the bank; losing either stops nothing. ``pace.json`` gives the
+producer its duty and the number of draws. ``work.bin`` gives the training the times at which the
+producer worked: pairs of float64, ``time.monotonic()``, valid until the machine restarts.
 """
 
 from __future__ import annotations
@@ -26,21 +25,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.bank.spec import read_heartbeat
+from gansynth.bank.store import PACE, WORK, read_heartbeat
 from gansynth.core.bank_options import OVERHEAD, RefreshPolicy
 from gansynth.runtime.files import parse_json, replace_text
 
-PACE, WORK = "pace.json", "work.bin"
 _PAIR = struct.Struct("<dd")
-_TICK_SECONDS = 2.0
-_TICK_COSTS, _TICK_MOST = 200.0, 10.0
-"""A tick waits so many times the last one's duration (0.5 % of the time); its limit in seconds."""
+# A tick waits so many times the last one's duration (0.5 % of the time); its limits in seconds.
+_TICK_COSTS, _TICK_SECONDS, _TICK_MOST = 200.0, 2.0, 10.0
 _BEAT_SECONDS = 3.0  # largest age of a heartbeat
 _GAP = 10.0  # medians: longer than that is a validation or a suspended machine, not a step
 _CALL = 0.002  # seconds that fetching a batch takes if it is ready
+# Duties: the largest that still allows a comparison, that without a budget, that of a rest.
 _MOST, _HARD, _REST = 0.72, 0.9, 1e-6
-"""Duties: the largest that still allows a comparison, that without a budget, that of a rest."""
-_UNKNOWN = 0.1  # assumed slowdown while nothing is measured
+_UNKNOWN = 0.1054  # assumed slope while nothing is measured: a tenth of the speed
 _LEAST, _CYCLES = 2, 48  # cycles that an interval needs, and the latest cycles that it uses
 _SIDE = 0.8  # end of the interval that sets the duty: uncertain estimates are used with care
 _PATIENCE = 10  # multiple of its usual length after which a turn ends in any case
@@ -57,7 +54,7 @@ class ThrottleState(NamedTuple):
 
 
 def write_throttle_state(bank: Path, state: ThrottleState) -> None:
-    """Write the pace for the producer; a missing bank or a full disk is ignored."""
+    """Write ``pace.json``; a missing bank or a full disk is ignored."""
     with contextlib.suppress(OSError):
         replace_text(bank / PACE, json.dumps(state._asdict()))
 
@@ -105,11 +102,10 @@ class ProducerThrottle:
         self._beat: Mapping[str, Any] = {}
         self._first: tuple[float, int] | None = None  # time and samples of a full bank
         self._rows: list[tuple[float, float, float]] = []  # a step: previous end, begin, end
-        self._stretches: list[tuple[float, float]] = []
+        self._stretches: list[tuple[float, float]] = []  # of the producer's work
         self._working, self._since, self._longer = True, 0, 1.0
         self._cycles: list[tuple[float, float]] = []  # log of how much slower, its weight
-        self._counted = 0  # leading rows that are in the total
-        self._total, self._new = np.zeros(2), np.zeros(2)  # seconds of steps, of work beside them
+        self._total = np.zeros(2)  # seconds of steps, of work beside them
         self._read = len(read_work(bank))  # earlier work may be from before a reboot
         self.resume()
 
@@ -136,27 +132,25 @@ class ProducerThrottle:
         """Return the share of time the producer may work within the overhead budget."""
         if self.pacing.overhead is None:
             return _HARD
-        if len(self._cycles) <= _LEAST:
-            worst = max([_UNKNOWN, *(_lost(slower) for slower, _ in self._cycles)])
-        else:
-            worst = _lost(interval(self._cycles[-_CYCLES:], _SIDE)[2])
-        allowed = self._budget / (1 + self._budget)
-        return _MOST if worst <= allowed / _MOST else allowed / worst
+        slopes = [_UNKNOWN, *(slope for slope, _ in self._cycles)]
+        if len(self._cycles) > _LEAST:
+            slopes = [interval(self._cycles[-_CYCLES:], _SIDE)[2]]
+        return min(_MOST, self._budget / (1 + self._budget) / max(_lost(max(slopes)), 1e-9))
 
     def summary(self) -> dict[str, Any]:
-        """Return the measurements for the record.
+        """Return the measurements for the record; empty without a producer.
 
         Returns:
-            ``refresh_seconds``, in which the bank is replaced. ``overhead``, the relative slowdown
-            of steps, with its 95 % interval ``overhead_low`` to ``overhead_high``, unless that is
-            too wide. ``duty``, the share of time the producer worked. Empty without a producer.
+            ``refresh_seconds``, in which the bank is replaced. ``duty``, the share of time the
+            producer worked. ``overhead``, the relative slowdown of steps, with its 95 % interval
+            ``overhead_low`` to ``overhead_high``, unless that is too wide.
         """
         document: dict[str, Any] = {}
         if self._first is not None and self._beat.get("total", 0) > self._first[1]:
             made, passed = self._beat["total"] - self._first[1], self._beat_met - self._first[0]
             document["refresh_seconds"] = round(self._beat["held"] * passed / made, 1)
         if len(self._cycles) >= _LEAST:
-            seconds, work = self._total + self._new
+            seconds, work = self._total
             document["duty"] = round(work / seconds, 4)
             lost = [_lost(slower) * work for slower in interval(self._cycles, 0.975)]
             low, share, high = (round(x / max(0.01 * seconds, seconds - x), 5) for x in lost)
@@ -166,23 +160,19 @@ class ProducerThrottle:
 
     def sentence(self) -> str:
         """Describe the summary in words; empty if there is nothing to report."""
-        summary, parts = self.summary(), []
-        if (seconds := summary.get("refresh_seconds")) is not None:
+        found, parts = self.summary(), []
+        if (seconds := found.get("refresh_seconds")) is not None:
             long = f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.0f} s"
-            parts.append(f"renewed every {long}")
-        if "duty" in summary:
-            parts.append(f"producer at work {summary['duty']:.0%} of the time")
-            if "overhead" in summary:
-                cost, low, high = (100 * summary[f"overhead{end}"] for end in ("", "_low", "_high"))
-                asked = self.pacing.overhead
-                budget = "" if asked is None else f"; budget {100 * asked:g} %"
-                parts[-1] += f", slowing steps down by {cost:.1f} % "
-                parts[-1] += f"({low:.1f} to {high:.1f} %{budget})"
-            else:
-                parts.append("what that costs is not known yet")
+            parts.append(f"bank renewed every {long}")
+        if "duty" in found:
+            parts.append(f"producer at work {found['duty']:.0%} of the time")
+            parts[-1] += "; what that costs is not known yet" * ("overhead" not in found)
+        if "overhead" in found:
+            low, high, asked = found["overhead_low"], found["overhead_high"], self.pacing.overhead
+            budget = "" if asked is None else f"; budget {100 * asked:g} %"
+            parts[-1] += f", slowing steps down by {100 * found['overhead']:.1f} % "
+            parts[-1] += f"({100 * low:.1f} to {100 * high:.1f} %{budget})"
         return "; ".join(parts)
-
-    # -- now and then ----------------------------------------------------------------------------
 
     def _tick(self, now: float) -> None:
         beat = read_heartbeat(self.bank)
@@ -199,51 +189,40 @@ class ProducerThrottle:
         if since is None or now - self._beat_met >= _BEAT_SECONDS:
             since = until
         if self._rows[0][2] <= until:
-            self._turn(*self._known(float(since), until))
+            self._turn(float(since), until)
         self._pace = self._hard if self._working else _REST
         self.resume()
 
-    def _known(self, since: float, until: float) -> tuple[Array, Array, Array]:
-        """Return seconds of each step up to ``until``: total, beside work, waiting."""
+    def _turn(self, since: float, until: float) -> None:
+        """End the turn of work or of rest if it is time; the producer works since ``since``."""
         rows = np.array(self._rows)
         begun, met, ends = rows[: np.searchsorted(rows[:, 2], until, "right")].T
-        stretches = [*self._stretches, (min(since, until), until)]
-        knots = np.maximum.accumulate(np.array(stretches).reshape(-1))
+        knots = np.array([*self._stretches, (min(since, until), until)]).reshape(-1)
+        knots = np.maximum.accumulate(knots)
         worked = np.cumsum(np.diff(knots, prepend=knots[0]) * (np.arange(len(knots)) % 2))
         work = np.interp(ends, knots, worked) - np.interp(begun, knots, worked)
-        return ends - begun, work, met - begun
-
-    def _turn(self, seconds: Array, work: Array, wait: Array) -> None:
-        """End the turn of work or of rest if it is time."""
-        steps, usual = len(seconds), float(np.median(seconds))
+        seconds, steps, usual = ends - begun, len(ends), float(np.median(ends - begun))
         whole = (seconds > 0) & (seconds <= _GAP * usual)
-        new = whole & (np.arange(steps) >= self._counted)
-        self._new = np.array([seconds[new].sum(), work[new].sum()])
         # A slower loader shows some batches later. Its cost cannot exceed the total waiting.
-        waited = np.maximum(wait[whole] - _CALL, 0).sum()
+        waited = np.maximum((met - begun)[whole] - _CALL, 0).sum()
         delayed = waited > self._budget / 4 * seconds[whole].sum()
         least, settle, size = (24, 16, 8) if delayed else (6, 0, 1)
-        duty, spent = self.duty(), seconds[self._since :].sum()
+        duty, spent = self.duty(), seconds[self._since :].sum() / usual
+        target = least * max(1, duty / (1 - duty))
+        cycle = np.array([seconds[whole].sum(), work[whole].sum()])
+        total = self._total + cycle
+        paid = cycle[0] >= self._longer * cycle[1] / duty and total[0] >= total[1] / duty
         last = int(np.flatnonzero(work > 0)[-1]) + 1 if work.any() else 0
         if self._working:
-            target = least * usual * max(1, duty / (1 - duty))
-            endless = spent > _PATIENCE * (target + settle * usual)
-            if work[self._since :].sum() >= target or endless:
+            if work.sum() >= target * usual or spent > _PATIENCE * (target + settle):
                 # The random length avoids synchrony with periodic work of the training.
                 self._working, self._longer = False, self._chance.uniform(0.5, 1.5)
                 self._since = steps
-            return
-        paid = self._new[0] >= self._longer * self._new[1] / duty
-        total = self._total + self._new
-        enough = steps - last >= least + settle or spent > _PATIENCE * (least + settle) * usual
-        if paid and total[0] >= total[1] / duty and enough:
-            middle = (last + steps) // 2  # half of the rest goes to the next cycle
-            self._measure(seconds, work, whole[:middle], settle, size)
-            self._total, self._new = total, np.zeros(2)
-            self._counted = self._since = steps - middle
-            self._rows = self._rows[middle:]
-            self._stretches = [s for s in self._stretches if s[1] > self._rows[0][0]]
-            self._working = True
+        elif paid and (steps - last >= least + settle or spent > _PATIENCE * (least + settle)):
+            self._measure(seconds, work, whole, settle, size)
+            self._total, self._working, self._since = total, True, 0
+            self._rows = self._rows[steps:]
+            self._stretches = [s for s in self._stretches if s[1] > until]
 
     def _measure(
         self, seconds: Array, work: Array, used: npt.NDArray[np.bool_], settle: int, size: int

@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gansynth.bank.draw_log import MOST_DRAWS, DrawCounts, different, too_few
+from gansynth.bank.draw_log import MOST_DRAWS, DrawCounts, enough_samples, too_few
 from gansynth.bank.placement import place_bank, plan_bank
+from gansynth.bank.store import list_samples
 from gansynth.core.mix_config import MixConfig
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
 
@@ -33,7 +33,6 @@ HEAD_START_SECONDS = 60.0
 The stock is as many samples as are needed so that none is drawn more than ``MOST_DRAWS`` times, or
 a full bank.
 """
-_TURN_SECONDS = 20.0  # interval in which rank 0, waiting for the bank, informs the other ranks
 PATIENCE = 300.0
 """Seconds a synthetic-only phase waits for a sample before it stops (``GANSYNTH_PATIENCE``)."""
 REJECTED = "gansynth_rejected"
@@ -56,7 +55,6 @@ class BankRequirements:
     say: Callable[[str], None]  # writes a line to the training's log
     dtype: Literal["float16", "float32"] = "float16"  # storage type of images
     progress: float = 0.0  # progress of the training when it starts, 0 to 1
-    ranks: int = 1  # number of training processes; this is the first
     gpus: tuple[int, ...] = ()  # CUDA devices used by the training alone
 
     @property
@@ -85,12 +83,9 @@ class TrainingBank:
         self.fault: GansynthError | None = None  # why training started without a sample
         self._steering: ProducerThrottle | None = None
         self._counts: Callable[[], DrawCounts] = DrawCounts
-        self._said_worn = False
-        self._own: Path | None = None
-        self._told_of_end = False
+        self._own: Path | None = None  # the bank, if it was made here
+        self._warned_of_wear = self._announced_end = False
         self._measuring = True
-
-    # -- the producer ----------------------------------------------------------------------------
 
     def start(self) -> None:
         """Make a bank and start its producer, if samples are needed and there is no bank yet.
@@ -102,7 +97,7 @@ class TrainingBank:
         demand, mix_config = self.demand, self.demand.mix_config
         if demand.run_id is None or self.bank is not None or demand.share <= 0:
             return
-        from gansynth.bank.producer_main import ProducerConfig
+        from gansynth.bank.producer import ProducerConfig
         from gansynth.bank.supervisor import ProducerSupervisor
         from gansynth.runtime.devices import producer_device
 
@@ -134,56 +129,49 @@ class TrainingBank:
             restarts=mix_config.restarts,
         )
 
-    # -- the beginning ---------------------------------------------------------------------------
-
     def wait(self, tick: Callable[[], None] = lambda: None) -> None:
         """Wait until the bank holds enough to start with, or set ``fault``.
 
         Args:
-            tick: called regularly during the wait, where several processes train.
+            tick: called every 20 s during the wait, where several processes train.
 
         Raises:
             GansynthError: the bank did not fill, and real cases may not replace samples.
         """
+        demand, mix_config = self.demand, self.demand.mix_config
         if self.bank is None:
             return
         try:
-            if self.supervisor is not None:
-                self._wait_for_producer(self.supervisor, tick)
-            else:
-                from gansynth.bank.reader import BankReader
-
-                held = BankReader(self.bank).count()
+            if self.supervisor is None:
+                held = len(list_samples(self.bank))
                 if held == 0:
                     raise TrainingFault(
                         f"{self.bank}: holds no sample, expected at least 1; fill it first"
                     )
-                self._say_if_few(held)
+            else:
+                held = self._capacity
+                least = held if mix_config.frozen else min(held, max(LIVE_FILL, demand.batch_size))
+                self._wait_for(self.supervisor, least, FILL_SECONDS, tick)
+                most = mix_config.pacing.reuse or MOST_DRAWS
+                enough = min(held, enough_samples(demand.draws, most))
+                if enough > least:
+                    # Training has not started, so the producer slows nothing down.
+                    with contextlib.suppress(TrainingFault):
+                        self._wait_for(self.supervisor, enough, HEAD_START_SECONDS, tick)
         except (TrainingFault, EnvironmentFault) as fault:
-            mix_config = self.demand.mix_config
-            mix = mix_config.schedule.at(self.demand.progress, mix_config.ratio)
+            mix = mix_config.schedule.at(demand.progress, mix_config.ratio)
             if not (mix_config.keep_going and mix.real == "all"):
                 raise
             self.fault = fault
-            self.demand.say(
+            demand.say(
                 f"WARNING: there is no synthetic sample ({fault}); training starts "
                 "anyway (--allow-empty-bank). Real cases replace samples, and are counted"
             )
-
-    def _wait_for_producer(self, supervisor: ProducerSupervisor, tick: Callable[[], None]) -> None:
-        demand, capacity = self.demand, self._capacity
-        if demand.mix_config.frozen:
-            self._wait_for(supervisor, capacity, FILL_SECONDS, tick)
-            self._say_if_few(capacity)
             return
-        least = min(max(LIVE_FILL, demand.batch_size), capacity)
-        self._wait_for(supervisor, least, FILL_SECONDS, tick)
-        most = demand.mix_config.pacing.reuse or MOST_DRAWS
-        enough = min(capacity, different(demand.draws, most))
-        if enough > least:
-            # Training has not started, so the producer slows nothing down.
-            with contextlib.suppress(TrainingFault):
-                self._wait_for(supervisor, enough, HEAD_START_SECONDS, tick)
+        live = self.supervisor is not None and not mix_config.frozen
+        if not live and (warning := too_few(demand.draws, held)):
+            self._warned_of_wear = True
+            demand.say(f"WARNING: {warning}")
 
     def _wait_for(
         self, supervisor: ProducerSupervisor, samples: int, seconds: float, tick: Callable[[], None]
@@ -194,22 +182,7 @@ class TrainingBank:
             # The last batch may hold more than is waited for.
             self.demand.say(f"{min(count, samples)} of {samples} synthetic samples")
 
-        turn = _TURN_SECONDS if self.demand.ranks > 1 else seconds
-        end = time.monotonic() + seconds
-        while True:
-            left = end - time.monotonic()
-            try:
-                supervisor.wait(samples, min(left, turn), progress)
-                return
-            except TrainingFault as fault:
-                if left <= turn or not supervisor.alive():
-                    raise supervisor.ended or fault from fault
-            tick()
-
-    def _say_if_few(self, held: int) -> None:
-        if warning := too_few(self.demand.mix_config, self.demand.draws, held):
-            self._said_worn = True
-            self.demand.say(f"WARNING: {warning}")
+        supervisor.wait(samples, seconds, progress, tick)
 
     # -- while training --------------------------------------------------------------------------
 
@@ -223,27 +196,27 @@ class TrainingBank:
             partners: returns the synthetic samples drawn beside these.
         """
         self._counts = counts
-        if self.supervisor is None or self.demand.mix_config.frozen or self.bank is None:
-            return
-        from gansynth.bank.throttle import ProducerThrottle
+        if self.supervisor is not None and not self.demand.mix_config.frozen and self.bank:
+            from gansynth.bank.throttle import ProducerThrottle
 
-        self._steering = ProducerThrottle(
-            self.bank, self.demand.mix_config.pacing, lambda: counts().synthetic + partners()
-        )
+            self._steering = ProducerThrottle(
+                self.bank,
+                self.demand.mix_config.pacing,
+                lambda: counts().synthetic + partners(),
+            )
 
     def step(self, begin: float, end: float) -> None:
         """Record a training step, ``time.monotonic()`` at its begin and end; never raises."""
-        if self._steering is not None and self._measuring:
-            try:
-                self._steering.step(begin, end)
-            except Exception as error:  # training goes on if measuring fails
-                with contextlib.suppress(Exception):  # a duty within the budget, if one is known
-                    self._steering.pause()
-                self._steering = None
-                self.demand.say(
-                    f"WARNING: the producer's cost is no longer measured: "
-                    f"{type(error).__name__}: {error}"
-                )
+        if self._steering is None or not self._measuring:
+            return
+        try:
+            self._steering.step(begin, end)
+        except Exception as error:  # training goes on if measuring fails
+            with contextlib.suppress(Exception):  # a duty within the budget, if one is known
+                self._steering.pause()
+            self._steering = None
+            why = f"{type(error).__name__}: {error}"
+            self.demand.say(f"WARNING: the producer's cost is no longer measured: {why}")
 
     def pause(self, now: float) -> None:
         """Record the end of an epoch, and end the producer once no more samples are needed.
@@ -253,25 +226,24 @@ class TrainingBank:
         """
         if self._steering is not None:
             self._steering.pause()
-        if (
-            self.supervisor is not None
-            and self.demand.share_from(now) == 0
-            and self.supervisor.alive()
-        ):
+        over = self.demand.share_from(now) == 0
+        if over and self.supervisor is not None and self.supervisor.alive():
             self.supervisor.stop()
-            self._told_of_end = True
+            self._announced_end = True
             self._measuring = False  # steps without a producer are not comparable
             self.demand.say("the producer has ended: no more samples are needed")
 
     def messages(self) -> list[str]:
         """Return new messages about the producer and the samples."""
         lines = [] if self.supervisor is None else self.supervisor.messages()
-        if not self._said_worn and (often := self.worn(self._counts())):
-            self._said_worn = True
-            lines.append(f"WARNING: {often}")
+        counts = self._counts()
+        worn = too_few(self.demand.draws, counts.distinct, counts.most)
+        if worn and not self._warned_of_wear:
+            self._warned_of_wear = True
+            lines.append(f"WARNING: {worn}")
         ended = None if self.supervisor is None else self.supervisor.ended
-        if ended is not None and self.fault is None and not self._told_of_end:
-            self._told_of_end = True
+        if ended is not None and self.fault is None and not self._announced_end:
+            self._announced_end = True
             lines.append(
                 "WARNING: there is no producer any more; training goes on with the samples in the "
                 "bank. Two minutes after its last heartbeat real cases replace them, where the "
@@ -279,19 +251,12 @@ class TrainingBank:
             )
         return lines
 
-    def worn(self, counts: DrawCounts) -> str:
-        """Return a warning about samples that were drawn too often, or ""."""
-        demand = self.demand
-        return too_few(demand.mix_config, demand.draws, counts.distinct, counts.most)
-
     def sentence(self) -> str:
         """Describe the producer's work in words; empty without one."""
         text = "" if self._steering is None else self._steering.sentence()
-        parts = [f"bank {text}" if text.startswith("renewed") else text]
-        if self.supervisor is not None and self.supervisor.restarts:
-            again = self.supervisor.restarts
-            parts.append(f"{again} restart{'s' if again > 1 else ''}")
-        return "; ".join(part for part in parts if part)
+        again = 0 if self.supervisor is None else self.supervisor.restarts
+        restarts = f"{again} restart{'s' if again > 1 else ''}" if again else ""
+        return "; ".join(filter(None, (text, restarts)))
 
     def summary(self, counts: DrawCounts) -> dict[str, Any]:
         """Return the facts of the producer for the record."""
@@ -302,8 +267,8 @@ class TrainingBank:
             document |= self._steering.summary()
         if counts.synthetic:
             document["draws_per_sample"] = round(counts.reuse, 4)
-        if often := self.worn(counts):
-            document["worn"] = often
+        if worn := too_few(self.demand.draws, counts.distinct, counts.most):
+            document["worn"] = worn
         fault = self.fault or (self.supervisor.ended if self.supervisor is not None else None)
         return document | ({} if fault is None else {"ended": str(fault)})
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
-from gansynth.bank.open_samples import open_evaluated
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Schema
 from gansynth.evaluation.evaluate import (
@@ -18,6 +17,7 @@ from gansynth.evaluation.evaluate import (
     assess,
     chosen_metrics,
 )
+from gansynth.evaluation.open_samples import open_evaluated
 from gansynth.fitting.run_report import write_run_report
 from gansynth.metrics.comparison import EFFORTS
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean

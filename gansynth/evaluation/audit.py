@@ -126,7 +126,7 @@ def audit_exported(
         raise UsageFault(
             f"{folder}: expected either a run or a sample bank that it came from; name one of them"
         )
-    from gansynth.bank.spec import load_spec
+    from gansynth.bank.store import load_spec
     from gansynth.core.run_folder import RunFolder
     from gansynth.sampling.run_source import open_source
 

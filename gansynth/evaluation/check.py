@@ -65,8 +65,8 @@ def check(
         if any(finding.level == "error" for finding in report.findings):
             return report
     if generator is not None:
-        from gansynth.bank.sample_check import check_run
         from gansynth.sampling.open_run import load_run
+        from gansynth.sampling.sample_check import check_run
         from gansynth.sampling.sampler import Sampler
 
         run, asked = load_run(Path(generator), device), read_request(seed=seed, **samples)
@@ -76,6 +76,6 @@ def check(
     assert report is not None, "there is a data set"
     if bank is None:
         return report
-    from gansynth.bank.sample_check import check_bank
+    from gansynth.bank.stored_samples import check_bank
 
     return replace(report, will_it_harm=check_bank(Path(bank), open_source(request), reporter))

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gansynth.bank.reader import BankReader
-from gansynth.bank.sample_file import list_samples
-from gansynth.bank.spec import read_heartbeat
+from gansynth.bank.store import list_samples, read_heartbeat
 from gansynth.core.host_commands import ExportRequest
 from gansynth.core.source import CaseSource
 from gansynth.core.synthetic import KEY
@@ -44,7 +43,7 @@ from gansynth.sampling.run import locked
 from gansynth.sampling.writing import PROVENANCE, write
 
 if TYPE_CHECKING:
-    from gansynth.bank.producer_main import ProducerConfig
+    from gansynth.bank.producer import ProducerConfig
 
 
 class DataSetExport(ABC):
@@ -314,7 +313,7 @@ class DataSetExport(ABC):
 
     def order(self) -> ProducerConfig:
         """Return the configuration of the producer."""
-        from gansynth.bank.producer_main import ProducerConfig
+        from gansynth.bank.producer import ProducerConfig
 
         mix_config, samples, run = self.mix_config, self.drawn, self.mix_config.run
         assert run is not None, "for there is no bank"

@@ -35,7 +35,8 @@ def will_it_harm(
 
     ``sampler``: of the samples; None for those of a bank, and without samples.
     """
-    from gansynth.bank.sample_check import check_bank, check_run
+    from gansynth.bank.stored_samples import check_bank
+    from gansynth.sampling.sample_check import check_run
 
     if mix_config.ratio.p == 0:
         return {"lines": []}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
-from gansynth.bank.spec import SPEC
+from gansynth.bank.store import SPEC
 from gansynth.bank.training_bank import BankRequirements, TrainingBank
 from gansynth.core.host_commands import TrainingFolder
 from gansynth.core.mix_config import MixConfig, MixerConfig

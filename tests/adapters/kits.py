@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from gansynth.bank.producer_main import ProducerConfig, _run
+from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Adapter
 from gansynth.core.mix_config import MixerConfig
@@ -184,7 +184,7 @@ class Kit:
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "nice", lambda by: 0)
-            _run(config, lambda: False)
+            run_producer(config, lambda: False)
         return self.folder / "filled"
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from gansynth.bank.placement import place_bank, scratch_banks
 from gansynth.bank.reader import BankReader, BankSample, BankSpec, BankWriter, verify_bank
-from gansynth.bank.writer import content_of
+from gansynth.bank.store import content_of
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema
@@ -98,28 +98,22 @@ def draw(reader: BankReader, rng: np.random.Generator) -> BankSample:
     return sample
 
 
-def test_a_sample_comes_out_as_it_went_in(bank):
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_sample_comes_out_as_it_went_in(bank, dtype):
     boxes = Boxes(np.array([[0, 0, 0, 2, 2, 2.5]], np.float32), np.array([1], np.int16))
-    told = {"case": "a", "nested": {"seed": np.int64(3)}}
-    sample = replace(make_sample(), boxes=boxes, provenance=told)
+    provenance = {"case": "a", "nested": {"seed": np.int64(3)}}
+    sample = replace(make_sample(), boxes=boxes, provenance=provenance)
     other = make_sample(1, (6, 1, 3))  # of another size
-    reader = made(bank, [(sample, {}), (other, {})])
-    same(reader.read("000001").image, other.image.astype(np.float16))
+    reader = made(bank, [(sample, {}), (other, {})], replace(LIVE, dtype=dtype))
     same(reader.read("000001").labels, other.labels)
     found: Any = reader.read("000000")
-    same(found.image, sample.image.astype(np.float16))
+    same(found.image, sample.image.astype(dtype))
     same(found.labels, sample.labels)
     same(found.boxes.coords, boxes.coords)
     same(found.boxes.labels, boxes.labels)
     assert found.provenance == {"case": "a", "nested": {"seed": 3}}
     kinds = (found.image, found.labels, found.boxes.coords, found.boxes.labels)
-    assert [a.dtype for a in kinds] == [np.float16, np.int16, np.float32, np.int16]
-
-
-def test_float32_is_kept_to_the_bit_where_asked(bank):
-    found = made(bank, pairs(0, 4), spec=replace(LIVE, dtype="float32")).read("000002")
-    assert found.image.dtype == np.float32
-    same(found.image, make_sample(2).image)
+    assert [a.dtype for a in kinds] == [dtype, np.int16, np.float32, np.int16]
 
 
 def test_extras_keep_shape_dtype_and_values(bank):
@@ -132,25 +126,22 @@ def test_extras_keep_shape_dtype_and_values(bank):
     }
     found = made(bank, [(make_sample(), extras)]).read("000000").extras
     assert found.keys() == extras.keys()
-    for name, array in extras.items():
-        assert found[name].dtype == array.dtype.newbyteorder("=")
-        assert found[name].shape == array.shape
-        same(found[name], array)
+    for key, array in extras.items():
+        assert found[key].dtype == array.dtype.newbyteorder("=")
+        assert found[key].shape == array.shape
+        same(found[key], array)
 
 
-def test_two_dimensional_samples_with_ragged_boxes_and_no_labels(bank):
-    boxes = [
-        Boxes(np.tile(np.array([[0, 1, 2, 3]], np.float32), (n, 1)), np.arange(n, dtype=np.int16))
-        for n in (0, 1, 3)
-    ]
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_picture_has_any_number_of_boxes_and_no_labels(bank, count):
+    coords = np.tile(np.array([[0, 1, 2, 3]], np.float32), (count, 1))
+    boxes = Boxes(coords, np.arange(count, dtype=np.int16))
     spec = replace(LIVE, schema=Schema(("T1",), {"background": 0}, (1.0, 1.0), axes="HW"))
-    samples: list[Any] = [(Sample(np.ones((1, 4, 4), np.float32), None, b), {}) for b in boxes]
-    reader = made(bank, samples, spec=spec)
-    for k, box in enumerate(boxes):
-        found: Any = reader.read(f"00000{k}")
-        assert found.labels is None
-        same(found.boxes.coords, box.coords)
-        same(found.boxes.labels, box.labels)
+    picture = Sample(np.ones((1, 4, 4), np.float32), None, boxes)
+    found: Any = made(bank, [(picture, {})], spec).read("000000")
+    assert found.labels is None
+    same(found.boxes.coords, coords)
+    same(found.boxes.labels, boxes.labels)
 
 
 def test_a_stranger_reads_a_sample_by_the_package_safetensors(bank):
@@ -171,12 +162,11 @@ def test_a_stranger_reads_a_sample_by_the_package_safetensors(bank):
     [
         ({"image": np.ones((2, 4, 4), np.float32)}, {}, "'labels' of I16"),
         ({"image": np.ones((2, 4), np.float32), "labels": None}, {}, "no image of two or three"),
-        ({"image": np.full((2, 3, 4, 5), 1e6, np.float32)}, {}, "not finite as float16"),
         ({"provenance": {"case": object()}}, {}, "provenance holds a object"),
         ({"provenance": {"case": "x" * (16 << 20)}}, {}, "too large"),
         ({}, {"a": np.array(["text"])}, "'extra:a' is <U4"),
     ],
-    ids=["other-axes", "no-volume", "overflow", "provenance", "long", "text"],
+    ids=["other-axes", "no-volume", "provenance", "long", "text"],
 )
 def test_a_sample_that_cannot_be_stored_is_refused_and_leaves_nothing(bank, changes, extras, says):
     with BankWriter.create(bank, LIVE) as writer:
@@ -194,13 +184,15 @@ def test_draw_is_uniform_over_samples(bank):
     assert np.abs(counts - 400).max() < 3.5 * np.sqrt(2000 * 0.2 * 0.8)
 
 
-def test_draw_gives_none_without_a_bank_and_once_there_is_one_a_sample(bank):
-    reader = BankReader(bank, rescan_seconds=1000)
+def test_draw_gives_none_without_a_bank_before_its_first_sample_and_once_it_is_deleted(bank):
+    reader = BankReader(bank, rescan_seconds=0)
     assert reader.draw(rng()) is None
     with BankWriter.create(bank, LIVE) as writer:
         assert reader.draw(rng()) is None
         writer.publish(make_sample(), {})
-        assert draw(reader, rng()).id == "000000"
+        assert draw(pickle.loads(pickle.dumps(reader)), rng()).id == "000000"
+    shutil.rmtree(bank)
+    assert reader.draw(rng()) is None
 
 
 def test_what_is_drawn_may_be_changed_without_changing_the_bank(bank):
@@ -227,29 +219,10 @@ def test_draw_meets_samples_retired_since_its_listing(bank):
             reader.read("000000")
 
 
-def test_draw_gives_none_when_the_folder_is_deleted(bank):
-    made(bank, pairs(0, 4))
-    reader = BankReader(bank, rescan_seconds=0)
-    assert reader.draw(rng()) is not None
-    shutil.rmtree(bank)
-    assert reader.draw(rng()) is None
-
-
-def test_a_damaged_sample_is_not_taken_for_a_retired_one(bank):
-    reader, path = made(bank, pairs(0, 1)), bank / "sample-000000.safetensors"
-    path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(IntegrityFault, match=r"sample-000000\.safetensors: damaged"):
-        reader.draw(rng())
-
-
 @pytest.mark.parametrize("text", ["000009", "../000000", "nonsense"])
 def test_read_of_an_absent_sample_is_a_key_error(bank, text):
     with pytest.raises(KeyError):
-        made(bank, pairs(0, 4)).read(text)
-
-
-def test_the_spec_comes_back(bank):
-    assert made(bank, spec=FROZEN).spec == FROZEN
+        made(bank, pairs(0, 1)).read(text)
 
 
 def renote(path: Path, **changes: Any) -> None:
@@ -261,20 +234,17 @@ def renote(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        (
-            "format",
-            1,
-            "bank.json: its format is 1, expected 2; make the bank again with this version",
-        ),
+        ("format", 1, "its format is 1, expected 2; make the bank again with this version"),
         ("capacity", None, "capacity"),
+        ("dtype", "int8", "dtype"),
         ("surplus", 1, "surplus"),
         ("schema", {}, "is not a bank.s"),
     ],
 )
-def test_a_spec_that_is_none_is_an_integrity_fault(bank, key, value, says):
+def test_a_description_that_is_none_is_refused_in_one_line(bank, key, value, says):
     reader = made(bank)
     renote(bank / "bank.json", **{key: value})
-    with pytest.raises(IntegrityFault, match=says) as fault:
+    with pytest.raises(IntegrityFault, match=f"bank.json: .*{says}") as fault:
         _ = reader.spec
     assert "\n" not in str(fault.value)
 
@@ -296,20 +266,19 @@ def test_a_flipped_bit_in_a_document_is_found(bank, name):
     assert len(silent) < len(whole) / 10
 
 
-def test_create_refuses_a_folder_with_content_and_leaves_it_alone(tmp_path):
-    (tmp_path / "mine").write_text("precious")
-    with pytest.raises(UsageFault, match="not empty"):
-        BankWriter.create(tmp_path, LIVE)
-    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
-
-
 @pytest.mark.fault(36)
-def test_a_second_writer_is_refused_until_the_first_closes(bank):
+def test_a_bank_has_one_writer_and_its_folder_nothing_else(bank):
     writer = BankWriter.create(bank, LIVE)
     with pytest.raises(EnvironmentFault, match=f"pid {os.getpid()}"):
         BankWriter.attach(bank)
     writer.close()
     BankWriter.attach(bank).close()
+    with pytest.raises(UsageFault, match="not empty"):
+        BankWriter.create(bank, LIVE)
+    (bank.parent / "mine").write_text("precious")
+    with pytest.raises(UsageFault, match="not empty"):
+        BankWriter.create(bank.parent, LIVE)
+    assert {p.name for p in bank.parent.iterdir()} == {"mine", "bank"}
 
 
 @pytest.mark.fault(29)
@@ -333,50 +302,42 @@ def test_a_live_bank_never_holds_more_than_its_capacity_and_the_oldest_go(bank):
     assert reader.ids() == [f"{number:06d}" for number in range(38, 48)]
 
 
-def test_a_frozen_bank_refuses_to_overflow_or_to_grow_once_complete(bank):
-    for capacity, says in ((2, "capacity 2"), (3, "complete bank")):
-        with BankWriter.create(bank / says, replace(FROZEN, capacity=capacity)) as writer:
-            publish(writer, pairs(0, 2))
-            if says == "complete bank":
-                writer.finish()
-            with pytest.raises(UsageFault, match=says):
-                writer.publish(make_sample(), {})
-        assert BankReader(bank / says).count() == 2
-
-
-def test_a_live_bank_cannot_be_finished(bank):
-    with BankWriter.create(bank, LIVE) as writer:
-        writer.publish(make_sample(), {})
-        with pytest.raises(UsageFault, match="frozen"):
-            writer.finish()
-
-
-def test_the_heartbeat_tells_the_age_of_a_live_bank(bank):
-    with BankWriter.create(bank, LIVE) as writer:
-        reader, hour_ago = BankReader(bank), time.time() - 3600
-        os.utime(bank / "heartbeat.json", (hour_ago, hour_ago))
-        assert 3599 < (reader.age() or 0) < 7200
-        writer.beat()
-        assert (reader.age() or 0) < 1800
-
-
-def test_a_frozen_bank_has_no_age_and_a_complete_one_a_hash(bank):
-    with BankWriter.create(bank, FROZEN) as writer:
-        reader = BankReader(bank)
-        publish(writer, pairs(0, 4))
-        assert (reader.age(), reader.sha256) == (None, None)
+def finish_and_publish(writer: BankWriter) -> None:
+    if writer.spec.capacity > 2:
         writer.finish()
-    assert len(reader.sha256 or "") == 64
+    writer.publish(make_sample(), {})
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"frozen": True, "max_bytes": 9}, {"max_bytes": 0}, {"capacity": 0}, {"dtype": "int8"}],
-    ids=str,
+    ("spec", "says"),
+    [
+        (replace(FROZEN, capacity=2), "bank of capacity 2"),
+        (replace(FROZEN, capacity=3), "complete bank"),
+        (LIVE, "only a frozen bank"),
+    ],
+    ids=["full", "complete", "live"],
 )
-def test_a_description_that_cannot_be_is_refused(changes):
-    with pytest.raises(UsageFault, match="bank: "):
-        replace(LIVE, **changes)
+def test_what_a_writer_cannot_do_it_refuses(bank, spec, says):
+    with BankWriter.create(bank, spec) as writer:
+        publish(writer, pairs(0, 2))
+        with pytest.raises(UsageFault, match=says):
+            finish_and_publish(writer)
+    assert BankReader(bank).count() == 2
+
+
+@pytest.mark.parametrize("spec", [LIVE, FROZEN], ids=["live", "frozen"])
+def test_a_live_bank_has_an_age_and_a_complete_one_a_hash(bank, spec):
+    reader = made(bank, pairs(0, 1), spec)
+    assert (reader.age() is None) == spec.frozen
+    hour_ago = time.time() - 3600
+    os.utime(bank / "heartbeat.json", (hour_ago, hour_ago))
+    assert spec.frozen or 3599 < (reader.age() or 0) < 7200
+    assert reader.sha256 is None
+    with BankWriter.attach(bank) as writer:
+        assert (reader.age() or 0) < 1800
+        if spec.frozen:
+            writer.finish()
+    assert len(reader.sha256 or "") == (64 if spec.frozen else 0)
 
 
 def on_disk(folder: Path) -> int:
@@ -411,18 +372,11 @@ def test_the_oldest_go_so_that_a_live_bank_stays_within_its_bytes_at_all_times(
 
 
 def test_a_limit_with_no_room_for_two_samples_keeps_the_last_one(bank):
-    reader = BankReader(bank)
     with BankWriter.create(bank, replace(LIVE, max_bytes=1)) as writer:
         for held, pair in zip((1, 2, 2), pairs(0, 3), strict=True):
             writer.publish(*pair)
-            assert reader.count() == held
-    assert reader.ids()[0] == "000001"  # one that is whole stays until the next one is
-
-
-def test_what_earlier_writers_published_is_known_also_if_they_were_killed(bank):
-    made(bank, pairs(0, 12), replace(LIVE, capacity=4))
-    with BankWriter.attach(bank) as writer:
-        assert (writer.total, writer.published) == (12, 0)
+            assert BankReader(bank).count() == held
+    assert BankReader(bank).ids()[0] == "000001"  # one that is whole stays until the next one is
 
 
 def test_a_writer_that_was_stopped_before_it_retired_leaves_no_surplus(bank, monkeypatch):
@@ -449,7 +403,9 @@ def room(monkeypatch, tmp_path):
 
 
 @pytest.mark.fault(31)
-def test_a_bank_is_placed_in_shared_memory_then_on_the_disk_and_says_so(room):
+def test_a_bank_is_placed_in_shared_memory_then_on_the_disk_and_says_so(
+    room, monkeypatch, tmp_path
+):
     shared, disk = room
     (one, silent), (two, said), (three, _) = (place_bank("a/run", n) for n in (50, 51, 51))
     assert [p.parent for p in (one, two, three)] == [shared, disk, disk]
@@ -460,32 +416,32 @@ def test_a_bank_is_placed_in_shared_memory_then_on_the_disk_and_says_so(room):
     assert f"shared memory ({shared}) has 0.0 GB free" in said
     assert f"kept in {disk} instead" in said
     assert "--bank-dir" in said
-    with pytest.raises(EnvironmentFault, match="81 bytes, 80 are free"):
-        place_bank("run", 81)
+    monkeypatch.setattr("gansynth.bank.placement.SHARED_MEMORY", tmp_path / "nowhere")
+    folder, said = place_bank("run", 1)
+    assert folder.parent == disk
+    assert "there is no shared memory" in said
 
 
 def test_a_bank_is_placed_where_asked_and_the_folder_made(room, tmp_path):
     folder, said = place_bank("run", 101, tmp_path / "new/scratch")
     assert folder.parent == tmp_path / "new/scratch"
     assert str(folder.parent) in said
-    with pytest.raises(EnvironmentFault, match="1001 bytes, 1000 are free"):
-        place_bank("run", 1001, tmp_path / "new/scratch")
-
-
-def test_a_bank_cannot_be_placed_in_a_file_nor_where_writing_is_not_permitted(room, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UsageFault, match="file: is a file"):
-        place_bank("run", 1, tmp_path / "file")
-    with pytest.raises(EnvironmentFault, match="cannot be written"):
-        place_bank("run", 1, tmp_path / "file/below")
 
 
 @pytest.mark.fault(31)
-def test_without_shared_memory_a_bank_is_placed_on_the_disk(room, monkeypatch, tmp_path):
-    monkeypatch.setattr("gansynth.bank.placement.SHARED_MEMORY", tmp_path / "nowhere")
-    folder, said = place_bank("run", 1)
-    assert folder.parent == room[1]
-    assert "there is no shared memory" in said
+@pytest.mark.parametrize(
+    ("size", "where", "fault", "says"),
+    [
+        (81, None, EnvironmentFault, "81 bytes, 80 are free"),
+        (1001, "new", EnvironmentFault, "1001 bytes, 1000 are free"),
+        (1, "file", UsageFault, "file: is a file"),
+        (1, "file/below", EnvironmentFault, "cannot be written"),
+    ],
+)
+def test_a_bank_without_a_place_is_refused(room, tmp_path, size, where, fault, says):
+    (tmp_path / "file").touch()
+    with pytest.raises(fault, match=says):
+        place_bank("run", size, where if where is None else tmp_path / where)
 
 
 @pytest.mark.fault(29)
@@ -648,26 +604,13 @@ def test_thousands_of_samples_are_listed_in_order_with_strangers_among_them(bank
     assert numbers == [*range(4000), 999_999, 1_000_000, 10_000_000]
 
 
-@pytest.mark.fault(35)
-def test_a_pickled_reader_reads(bank):
-    make_bank(bank)
-    reader = BankReader(bank)
-    reader.draw(rng())
-    copy = pickle.loads(pickle.dumps(reader))
-    assert copy.ids() == reader.ids()
-    assert copy.draw(rng()) is not None
-
-
 @pytest.mark.fault(31)
 def test_a_file_over_the_limit_is_an_environment_fault_and_leaves_nothing(bank):
-    with BankWriter.create(bank, replace(FROZEN, capacity=100)) as writer:
+    with BankWriter.create(bank, FROZEN) as writer:
         writer.publish(make_sample(), {})
-        large = make_sample(0, (64, 64, 64))
-        with (
-            files_of_at_most(400_000),
-            pytest.raises(EnvironmentFault, match=r"larger than .*; .*bytes needed"),
-        ):
-            writer.publish(large, {})
+        too_large = pytest.raises(EnvironmentFault, match=r"larger than .*; .*bytes needed")
+        with files_of_at_most(400_000), too_large:
+            writer.publish(make_sample(0, (64, 64, 64)), {})
     assert verify_bank(bank) == 1
     assert len(list(bank.glob("*sample*"))) == 1
 
@@ -721,11 +664,11 @@ def test_a_writer_killed_at_any_moment_leaves_no_torn_sample(bank):
 FULL = """
 import json, shutil, sys
 from pathlib import Path
-import gansynth.bank.writer as w
+import gansynth.bank.store as store
 from gansynth.bank.reader import BankReader, BankWriter, verify_bank
 from gansynth.runtime.errors import EnvironmentFault
 from tests.bank.test_bank import LIVE, make_sample, replace
-w._SETTLE_SECONDS = 0.01
+store._SETTLE_SECONDS = 0.01
 folder = Path(sys.argv[1]) / "bank"
 large = make_sample(0, (24, 24, 24)), {}
 writer = BankWriter.create(folder, replace(LIVE, capacity=10**6))

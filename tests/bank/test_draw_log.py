@@ -18,41 +18,22 @@ def test_what_was_drawn_is_counted(tmp_path):
     log.append("real", "p1", "")
     log.append("fallback", "p2", "the bank is empty")
     log.append("stopped", "", "no more")
-    assert summarise(tmp_path / "draws") == DrawCounts(
-        real=2,
-        synthetic=3,
-        fell_back=1,
-        distinct=2,
-        most=2,
-        reasons={"the bank is empty": 1},
-        stopped="no more",
-    )
+    counts = summarise(tmp_path / "draws")
+    assert counts == DrawCounts(2, 3, 1, 2, 2, {"the bank is empty": 1}, "no more")
+    assert (counts.realised, counts.reuse) == (0.6, 1.5)
+    assert "3 of 5 samples drawn were synthetic (60.0%, asked 50.0%)" in counts.sentence(0.5)
+    assert "1 real ones in place of a missing synthetic one (the bank" in counts.sentence(0.5)
+    nothing = summarise(tmp_path / "none")
+    assert (nothing.realised, nothing.reuse) == (0.0, 0.0)
 
 
-def test_shares_are_of_what_was_drawn_and_of_what_was_asked_for():
-    counts = DrawCounts(real=6, synthetic=2, fell_back=2, distinct=1, reasons={"empty": 2})
-    assert (counts.realised, counts.reuse, counts.missing) == (0.25, 2.0, 0.5)
-    assert "2 of 8 samples drawn were synthetic (25.0%, asked 50.0%)" in counts.sentence(0.5)
-    assert "2 real ones in place of a missing synthetic one (empty)" in counts.sentence(0.5)
-
-
-def test_nothing_drawn_is_no_division_by_zero(tmp_path):
-    counts = summarise(tmp_path / "none")
-    assert (counts.realised, counts.reuse, counts.missing) == (0.0, 0.0, 0.0)
-
-
-def test_a_tally_reads_only_whole_new_lines(tmp_path):
-    tally, path = DrawCounter(tmp_path), tmp_path / "draws-host-1.csv"
+def test_only_whole_new_lines_are_read_and_damaged_ones_left_out(tmp_path):
+    counter, path = DrawCounter(tmp_path), tmp_path / "draws-host-1.csv"
     path.write_text("real,a,\nsynthetic,b")
-    assert (tally.update().real, tally.update().synthetic) == (1, 0)
-    path.write_text("real,a,\nsynthetic,b,c\n")
-    assert (tally.update().real, tally.update().synthetic) == (1, 1)
-
-
-def test_lines_that_are_none_of_ours_are_not_counted(tmp_path):
-    lines = b"real,a,\nreal\nsomething,b,c\n\xff\xfe,\nreal,b,\n"
-    (tmp_path / "draws-host-1.csv").write_bytes(lines)
-    assert summarise(tmp_path) == DrawCounts(real=2)
+    assert (counter.update().real, counter.update().synthetic) == (1, 0)
+    with path.open("ab") as file:
+        file.write(b",c\nreal\nsomething,b,c\n\xff\xfe,\nreal,\xff\r,b\nreal,b,\n")
+    assert (counter.update().real, counter.update().synthetic) == (2, 1)
 
 
 def work(log, times, kill=False):
@@ -75,11 +56,6 @@ def test_forked_processes_lose_no_line_even_if_killed(tmp_path):
     assert workers[0].exitcode == -signal.SIGKILL
     counts = summarise(tmp_path)
     assert (counts.real, counts.synthetic, counts.distinct) == (1, 600, 600)
-
-
-def test_a_damaged_line_is_left_out(tmp_path):
-    (tmp_path / "draws-host-1.csv").write_bytes(b"real,a,\nreal,\xff\r,b\nreal,b,\n")
-    assert summarise(tmp_path).real == 2
 
 
 def test_a_pickle_carries_nothing_open(tmp_path):

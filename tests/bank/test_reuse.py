@@ -8,13 +8,18 @@ import pytest
 
 from gansynth.bank.draw_log import DrawCounts, foreseen
 from gansynth.bank.throttle import read_throttle_state
-from gansynth.bank.training_bank import HEAD_START_SECONDS, BankRequirements, TrainingBank
+from gansynth.bank.training_bank import (
+    FILL_SECONDS,
+    HEAD_START_SECONDS,
+    BankRequirements,
+    TrainingBank,
+)
 from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.hosts.record import training_result_of
-from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.errors import EnvironmentFault, TrainingFault
 
 HALF = Ratio(1, 1)
 
@@ -28,7 +33,7 @@ class Producer:
         self.made = made
         self.asked: list[tuple[int, float]] = []
 
-    def wait(self, count, seconds, progress):
+    def wait(self, count, seconds, progress, tick):
         self.asked.append((count, round(seconds)))
         progress(count + 14)  # a segment holds more
         if count > self.made:
@@ -62,18 +67,15 @@ def supply_of(tmp_path):
 
 
 def test_a_live_bank_is_filled_first_as_far_as_it_takes(supply_of):
-    training_bank = supply_of(draws=90)
-    training_bank.wait()
-    assert [count for count, _ in training_bank.supervisor.asked] == [16, 23]
-    longer = supply_of(draws=643)
-    longer.wait()
-    assert longer.supervisor.asked[1] == (64, HEAD_START_SECONDS)
-
-
-def test_no_more_samples_are_told_than_are_waited_for(supply_of):
-    training_bank = supply_of(draws=643, frozen=True, held=34)
-    training_bank.wait()
-    assert training_bank.said[1] == "34 of 34 synthetic samples"
+    for expected, how in (
+        ([16, 23], {"draws": 90}),
+        ([16, 64], {"draws": 643}),
+        ([16, 40], {"draws": 400, "pacing": RefreshPolicy(reuse=10)}),
+    ):
+        training_bank = supply_of(**how)
+        training_bank.wait()
+        asked = training_bank.supervisor.asked
+        assert asked == [(expected[0], FILL_SECONDS), (expected[1], HEAD_START_SECONDS)]
 
 
 def test_a_slow_producer_keeps_nobody_waiting_for_more_than_the_least(supply_of):
@@ -84,15 +86,24 @@ def test_a_slow_producer_keeps_nobody_waiting_for_more_than_the_least(supply_of)
         supply_of(draws=643, made=15).wait()
 
 
-def test_what_is_asked_of_a_sample_is_asked_of_the_head_start_too(supply_of):
-    training_bank = supply_of(draws=400, pacing=RefreshPolicy(reuse=10))
+def test_a_producer_given_up_in_the_head_start_ends_no_training_that_may_do_without(supply_of):
+    training_bank = supply_of(draws=643, keep_going=True)
+    given_up, wait = EnvironmentFault("killed"), training_bank.supervisor.wait
+
+    def waited(count, seconds, progress, tick):
+        wait(count, seconds, progress, tick)
+        if count > 16:
+            raise given_up
+
+    training_bank.supervisor.wait = waited
     training_bank.wait()
-    assert training_bank.supervisor.asked[1][0] == 40
+    assert training_bank.fault is given_up
 
 
 def test_a_frozen_bank_that_is_too_small_is_said_before_training(supply_of):
     training_bank = supply_of(draws=643, frozen=True)
     training_bank.wait()
+    assert training_bank.said[1] == "64 of 64 synthetic samples"  # though the last batch has more
     (said,) = [line for line in training_bank.said if "WARNING" in line]
     assert "each of 64 samples will be drawn 10.0 times, more than 4" in said
     assert "--bank-size 161" in said
@@ -101,7 +112,7 @@ def test_a_frozen_bank_that_is_too_small_is_said_before_training(supply_of):
     assert not [line for line in enough.said if "WARNING" in line]
 
 
-def test_a_sample_drawn_too_often_is_said_once_with_the_cure(supply_of):
+def test_a_sample_drawn_too_often_is_said_once_with_the_cure_and_at_the_end(supply_of, tmp_path):
     training_bank, counts = supply_of(draws=643), DrawCounts(synthetic=160, distinct=47, most=4)
     training_bank._counts = lambda: counts
     assert training_bank.messages() == []
@@ -110,7 +121,9 @@ def test_a_sample_drawn_too_often_is_said_once_with_the_cure(supply_of):
     assert "47 different samples were drawn up to 19 times each, more than 4" in said
     assert "--overhead" in said
     assert training_bank.messages() == []
-    assert "47 different" in training_bank.summary(counts)["worn"]
+    supply = training_bank.summary(counts)
+    session = {"drawn": {**counts.to_json(), "real": 643}, "supply": supply}
+    assert training_result_of([session], tmp_path, {}).warnings == (supply["worn"],)
 
 
 def test_a_failure_to_measure_is_told_once_never_raised_and_leaves_a_low_duty(supply_of, tmp_path):
@@ -128,19 +141,13 @@ def test_a_failure_to_measure_is_told_once_never_raised_and_leaves_a_low_duty(su
     assert left.duty <= 0.2
 
 
-def test_the_end_says_it_too(tmp_path):
-    drawn = {"real": 1, "synthetic": 9, "fell_back": 0, "reasons": {}, "distinct_synthetic": 1}
-    session = {"drawn": drawn, "supply": {"worn": "drawn up to 9 times"}}
-    assert training_result_of([session], tmp_path, {}).warnings == ("drawn up to 9 times",)
-
-
-def test_a_signal_while_the_producer_is_ended_leaves_no_bank(tmp_path):
+def test_a_signal_while_the_producer_is_ended_leaves_no_bank(supply_of, tmp_path):
     def cut_short() -> None:
         raise SystemExit(143)
 
-    training_bank, bank = TrainingBank.__new__(TrainingBank), tmp_path / "bank"
+    training_bank, bank = supply_of(draws=1), tmp_path / "bank"
     bank.mkdir()
-    training_bank.supervisor, training_bank._own = SimpleNamespace(stop=cut_short), bank  # type: ignore[assignment]
+    training_bank.supervisor, training_bank._own = SimpleNamespace(stop=cut_short), bank
     with pytest.raises(SystemExit):
         training_bank.close()
     assert not bank.exists()
@@ -155,6 +162,6 @@ def test_a_signal_while_the_producer_is_ended_leaves_no_bank(tmp_path):
     ],
 )
 def test_a_dry_run_knows_how_often(how, held, key, number):
-    told = foreseen(MixConfig(RunFolder(Path("run")), HALF, **how), 643, held)
-    assert (told["synthetic_draws"], told[key]) == (643, number)
-    assert ("reuse" in told) == (held == 64)
+    found = foreseen(MixConfig(RunFolder(Path("run")), HALF, **how), 643, held)
+    assert (found["synthetic_draws"], found[key]) == (643, number)
+    assert ("reuse" in found) == (held == 64)

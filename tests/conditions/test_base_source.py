@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.bank.producer_main import ProducerConfig
-from gansynth.bank.spec import BankSpec
+from gansynth.bank.producer import ProducerConfig
+from gansynth.bank.store import BankSpec
 from gansynth.conditions.condition_source import inherited_request, open_base
 from gansynth.conditions.condition_views import ConditionSource
 from gansynth.core.capabilities import Capabilities

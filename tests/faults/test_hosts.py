@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.bank.producer_main import ProducerConfig, _open_bank, _run
+from gansynth.bank.producer import ProducerConfig, open_bank, run_producer
 from gansynth.bank.reader import BankReader
 from gansynth.core.host_commands import TrainingFolder
 from gansynth.core.mix_config import MixerConfig
@@ -83,7 +83,7 @@ def test_a_generator_that_is_replaced_while_it_draws_goes_on_with_its_weights(
             replaced(config.run)
         return False
 
-    _run(config, stop)
+    run_producer(config, stop)
     expected = read_all(segmenter.filled())
     drawn = [sample.image for _, sample in sorted(read_all(config.bank).items())]
     assert len(drawn) == 4
@@ -95,8 +95,8 @@ def test_a_generator_that_is_replaced_while_it_draws_goes_on_with_its_weights(
 def test_a_producer_that_is_started_again_refuses_the_generator_put_there(config, monkeypatch):
     monkeypatch.setattr("os.nice", lambda by: 0)
     left = iter(range(3))
-    _run(config, lambda: next(left, None) is None)
+    run_producer(config, lambda: next(left, None) is None)
     spec = BankReader(config.bank).spec
     with pytest.raises(UsageFault, match="this bank was made with other generator"):
-        _open_bank(BankReader(config.bank).folder, replace(spec, generator="f" * 64))
+        open_bank(BankReader(config.bank).folder, replace(spec, generator="f" * 64))
     assert BankReader(config.bank).count() > 0

@@ -245,8 +245,7 @@ def read_bank(folder: Path, file: Path) -> None:
 
 def rehash_sample(folder: Path, file: Path) -> None:
     """Write the hash of a sample's bytes into its header, and into the bank's record."""
-    from gansynth.bank.sample_file import _DIGITS
-    from gansynth.bank.writer import content_of
+    from gansynth.bank.store import _DIGITS, content_of
 
     data = file.read_bytes()
     head, tail = data[: _DIGITS.start], data[_DIGITS.stop :]

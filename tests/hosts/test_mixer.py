@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gansynth.bank.draw_log import summarise
-from gansynth.bank.sample_file import list_samples, sample_path
+from gansynth.bank.store import list_samples, sample_path
 from gansynth.core.batch_counter import BatchCounter
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
@@ -140,7 +140,7 @@ def test_a_mixed_phase_takes_the_real_case_and_counts_it(mixer, toy_bank, log):
     counts = summarise(log)
     assert [slot.real for slot in slots] == list(range(8))
     assert kinds(slots) == "R" * 8
-    assert (counts.real, counts.fell_back, counts.missing) == (8, 4, 1.0)
+    assert (counts.real, counts.fell_back, counts.synthetic) == (8, 4, 0)
     assert counts.reasons == {"the bank is empty": 4}
 
 

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.bank.producer_main import ProducerConfig, _run
+from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
 from gansynth.core.lineage import Lineage
 from gansynth.core.resample import resample
@@ -315,7 +315,7 @@ def test_a_producer_fills_a_bank_with_converted_samples(skewed, paper_run, tmp_p
     config = ProducerConfig(
         str(paper_run), request, "nnunet", str(tmp_path / "bank"), True, 4, device="cpu"
     )
-    _run(config, lambda: False)
+    run_producer(config, lambda: False)
     reader, host = BankReader(tmp_path / "bank"), open_nnunet(skewed.request())
     assert reader.spec.schema == host.schema
     for name in reader.ids():

@@ -16,7 +16,7 @@ import pytest
 
 from gansynth.bank.api import fill_bank
 from gansynth.bank.reader import BankReader
-from gansynth.bank.sample_file import sample_path
+from gansynth.bank.store import sample_path
 from gansynth.core.bank_options import BankSize
 from gansynth.core.host_commands import ExportRequest
 from gansynth.core.mix_config import MixConfig

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gansynth.bank.api import fill_bank
-from gansynth.bank.producer_main import ProducerConfig, produce
+from gansynth.bank.producer import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.mix_config import MixConfig

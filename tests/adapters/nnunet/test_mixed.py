@@ -13,7 +13,7 @@ import pytest
 
 from gansynth import replay
 from gansynth.bank.draw_log import summarise
-from gansynth.bank.producer_main import ProducerConfig, _run
+from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
@@ -167,7 +167,7 @@ def host(request, toy_nnunet, fitted, tmp_path_factory) -> Host:
         generator = type(load_run(fitted, "cpu").generator)
         reject_reason = staticmethod(lambda sample: "odd" * (sample.provenance["index"] % 3 == 0))
         patch.setattr(generator, "reject_reason", lambda self, sample: reject_reason(sample))
-        _run(ProducerConfig(*words, device="cpu", **how), stop)
+        run_producer(ProducerConfig(*words, device="cpu", **how), stop)
     drawn += [mixed().load_case(source.train_ids[0]) for _ in range(DRAWS - len(drawn))]
     got = [(image, labels[0]) for image, labels, *_ in drawn]
     return Host(fitted, bank, got, *(folder / "draws").glob("draws-*.csv"))

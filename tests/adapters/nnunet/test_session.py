@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from gansynth.bank.spec import read_heartbeat
+from gansynth.bank.store import read_heartbeat
 from gansynth.core.schedule import choose_cases
 from gansynth.runtime.child import SHOWN, SHOWS
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault

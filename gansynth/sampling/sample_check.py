@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.bank.open_samples import check_alike, draw_accepted, read_stored
-from gansynth.bank.reader import BankReader
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.geometry import mask_of
 from gansynth.core.lineage import Lineage
@@ -19,20 +19,95 @@ from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.core.units import IMAGES, UnitCheck
 from gansynth.data.cache import CaseCache
+from gansynth.data.grid import same_spacing
 from gansynth.data.lesion_contrast import ONE_WAY, contrasts
 from gansynth.data.lesions import LEAST, parts, tissue_around, value_limits
 from gansynth.metrics.comparison import EFFORTS, Comparison, Image
 from gansynth.metrics.counts import LESION, PART, CountMetric
 from gansynth.metrics.estimate import Floats
-from gansynth.runtime.errors import DataFault, describe_error
+from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.evaluation_data import EvaluationData, KnownSubjects, own_names
+from gansynth.sampling.evaluation_data import FEWEST, EvaluationData, KnownSubjects, own_names
 from gansynth.sampling.sampler import Sampler
 
-STORED, DRAWN, REAL = 64, 32, 64  # samples of a bank, and of a generator; training cases
+DRAWN, REAL = 32, 64  # samples of a generator; training cases
+AT_ONCE = 16  # batch size of sampling
+MOST_TRIED = 4  # most samples generated for each one used, since some are rejected
 SECONDS = 20.0  # after which a slow generator draws no further ones
 LIKE, DIFFERS = ": as in the training cases", ": differs"
 VERDICTS = {"like real": LIKE, "unlike real": DIFFERS, "unclear": ""}
+
+
+def draw_accepted(
+    sampler: Sampler, number: int, reporter: Reporter, seconds: float = math.inf
+) -> tuple[list[Sample], int]:
+    """Generate samples in the generator's space, skip rejected ones, and count them.
+
+    ``seconds``: so long after the first ``FEWEST`` no further ones are begun, unless fewer are
+    there and few were rejected. The first take longer, as what they need is learnt with them.
+    """
+    samples: list[Sample] = []
+    rejected = first = 0
+    at_once = AT_ONCE if seconds == math.inf else FEWEST
+    ends = math.inf
+    with reporter.task(number, "samples") as bar:
+        while len(samples) < number and first < MOST_TRIED * number:
+            enough = len(samples) >= FEWEST or first >= MOST_TRIED * FEWEST
+            if enough and time.monotonic() > ends:
+                break
+            ends = time.monotonic() + seconds if first == FEWEST else ends
+            count = min(at_once, number - len(samples))
+            for sample in sampler.draw_raw(first, count):
+                if not sampler.request.keep_flawed and sample.provenance.get("reject_reason"):
+                    rejected += 1
+                    continue
+                samples.append(sample)
+                bar.advance(1)
+            first += count
+    if not samples:
+        raise DataFault(
+            f"{sampler.run.folder}: all of {first} samples are rejected, expected some to "
+            "evaluate; look at them (gansynth sample --sheet), or evaluate them anyway: "
+            "--filter none"
+        )
+    return samples, rejected
+
+
+def check_alike(source: CaseSource, schema: Schema, owner: str) -> None:
+    """Refuse real cases that samples cannot be compared with.
+
+    Args:
+        schema: of a bank's samples.
+        owner: of the samples, for messages.
+    """
+    actual = source.schema
+    pairs = (
+        ("channels", ", ".join(actual.channels), ", ".join(schema.channels)),
+        ("axes", actual.axes, schema.axes),
+    )
+    for key, value, expected in pairs:
+        if value != expected:
+            raise DataFault(
+                f"--real {source.name}: its {key} are {value}, samples of {owner} have {expected}; "
+                "expected the same. Read it in the same way: --real-read KEY=VALUE"
+            )
+    if not same_spacing(actual.spacing, schema.spacing):
+        raise DataFault(
+            f"--real {source.name}: its spacing is {_mm(actual.spacing)}, samples of {owner} have "
+            f"{_mm(schema.spacing)}; expected the same. Resample it: --real-read spacing=..."
+        )
+    common = schema.labels.keys() & actual.labels.keys()
+    differing = [name for name in sorted(common) if schema.labels[name] != actual.labels[name]]
+    if differing:
+        name = differing[0]
+        raise DataFault(
+            f"--real {source.name}: label {name!r} is {actual.labels[name]}, samples of {owner} "
+            f"have {schema.labels[name]}; expected the same. Read it with --real-read labels=..."
+        )
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{mm:g}" for mm in spacing) + " mm"
 
 
 def check_run(sampler: Sampler, reporter: Reporter) -> dict[str, Any]:
@@ -45,15 +120,6 @@ def check_run(sampler: Sampler, reporter: Reporter) -> dict[str, Any]:
     if len(samples) < DRAWN:
         document["lines"][0] += f", not {DRAWN}: drawing is slow, or rejects many"
     return {**document, "rejected": rejected}
-
-
-def check_bank(folder: Path, source: CaseSource, reporter: Reporter) -> dict[str, Any]:
-    """Compare samples of a bank with training cases; see ``compare_with_training``."""
-    reader = BankReader(folder)
-    with describe_error("--real-read", "--read"), describe_error("--real ", ""):
-        check_alike(source, reader.spec.schema, str(folder))
-    samples, space = read_stored(reader, source, STORED, reporter)
-    return compare_with_training(folder, samples, source, space, reader.spec.lineage, reporter)
 
 
 def compare_with_training(

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 import gansynth
-from gansynth.bank import sample_check
 from gansynth.core.schema import Sample
 from gansynth.core.source import lineage_of
 from gansynth.runtime.progress import NullReporter
+from gansynth.sampling import sample_check
 from gansynth.testing import ToySource
 from tests.evaluation.gatherings import strangers
 from tests.flat_sets import pictures

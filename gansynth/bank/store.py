@@ -1,0 +1,599 @@
+"""Files of a sample bank and their writer: a description, and a safetensors file for each sample.
+
+A sample's file cannot point to another file. Eight bytes hold the length of a JSON header with the
+SHA-256 of all other bytes, the provenance, and dtype, shape and place of each array; the arrays
+follow without gaps. The same sample makes the same bytes. A reader compares everything with the
+file's own size before it allocates memory, and needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth.core.lineage import MAX_RECORD_BYTES, Lineage
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schema import Boxes, LabelArray, Sample, Schema
+from gansynth.runtime.errors import (
+    DataFault,
+    EnvironmentFault,
+    GansynthError,
+    IntegrityFault,
+    UsageFault,
+)
+from gansynth.runtime.files import (
+    digest_of,
+    disk_errors,
+    parse_json,
+    remove_temporaries,
+    replace_text,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+from gansynth.runtime.serialise import Document
+
+if TYPE_CHECKING:
+    from gansynth.core.adapter import HostArrays
+
+FORMAT = 2
+SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json", ".writer.lock"
+PACE, WORK = "pace.json", "work.bin"  # see `gansynth.bank.throttle`
+_MAX_HEADER_BYTES, _MAX_SAMPLE_BYTES, _MAX_AXES = 16 << 20, 4 << 30, 8
+_BEGIN = b'{"__metadata__":{"sha256":"'
+_DIGITS = slice(8 + len(_BEGIN), 8 + len(_BEGIN) + 64)  # place of the SHA-256 in the file
+_NAME = re.compile(r"sample-(\d{6,})\.safetensors")
+_EXTRA = "extra:"  # prefix of an adapter's arrays; all others are named in `_check_forms`
+_DTYPES = {
+    "BOOL": "|b1", "U8": "|u1", "I8": "|i1", "U16": "<u2", "I16": "<i2", "U32": "<u4",
+    "I32": "<i4", "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
+}  # fmt: skip
+_CODES = {text: code for code, text in _DTYPES.items()}
+_BLOCK = 4096  # file sizes are rounded up to whole blocks
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SETTLE_SECONDS = 0.2  # until the space of a retired sample is free
+
+Array = npt.NDArray[Any]
+_Form = tuple[str, tuple[int, ...]]  # a key of _DTYPES, and a shape
+
+
+@dataclass(frozen=True)
+class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
+    """Description of a bank's content, written as ``bank.json`` when the bank is made."""
+
+    schema: Schema  # schema of the stored samples, in the adapter's space
+    # lineage of the generator, joined with that of other cases the samples come from
+    lineage: Lineage
+    run_id: str  # id of the generator's run
+    generator: str  # SHA-256 of the run's manifest
+    frozen: bool  # the content is complete and never refreshed
+    capacity: int  # largest number of samples
+    dtype: Literal["float16", "float32"] = "float16"  # storage type of images
+    # conditions and filters of the samples, with the run's own edits where none were given
+    samples: SampleRequest = field(default_factory=SampleRequest)
+    # most bytes that the samples of a live bank take; None for no limit but capacity
+    max_bytes: int | None = None
+    # what its generator takes of real images, as it declares (``real_parts``); None if unknown
+    real: tuple[str, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document, with the format's number first."""
+        return {"format": FORMAT, **super().to_json()}
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Self:
+        """Read the document that ``to_json`` wrote; raises as ``Document.from_json``."""
+        return super().from_json({key: value for key, value in doc.items() if key != "format"})
+
+
+@dataclass(frozen=True)
+class BankSample:
+    """One sample of a bank; its arrays are the caller's own copies."""
+
+    id: str  # number of the sample in its bank, e.g. ``000012``
+    image: Array  # float16 or float32 (C, D, H, W) or (C, H, W), as the bank's ``dtype`` says
+    labels: LabelArray | None  # int16 (D, H, W) or (H, W)
+    boxes: Boxes | None
+    extras: dict[str, Array]  # the adapter's extra arrays, by name
+    provenance: dict[str, Any]  # the request, the generator and the seed
+
+
+def damaged(path: Path, why: object) -> IntegrityFault:
+    """Return the fault of a damaged file of a bank."""
+    return IntegrityFault(
+        f"{path}: damaged: {why}; expected what the bank's writer published. Delete the bank's "
+        "folder and make it again"
+    )
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a bank's file and yield it with its size; never a link, folder, pipe or device.
+
+    Raises:
+        FileNotFoundError: there is none (any more).
+        IntegrityFault: it is not a regular file.
+        EnvironmentFault: it cannot be opened.
+    """
+    try:
+        regular = stat.S_ISREG(os.lstat(path).st_mode)
+        if regular:  # with flags that hold if it is exchanged now
+            flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | flags)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{path}: cannot be opened: {error}; expected a readable file. Check permissions, and "
+            "the limit of open files (ulimit -n)"
+        ) from error
+    if not regular:
+        raise damaged(path, "a link, folder, pipe or device, not a regular file")
+    with os.fdopen(descriptor, "rb") as stream:
+        yield stream, os.fstat(descriptor).st_size
+
+
+# -- documents -----------------------------------------------------------------------------------
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read one of a bank's JSON files.
+
+    Raises:
+        FileNotFoundError: there is none.
+        IntegrityFault: it is not a JSON object in a regular file.
+    """
+    with open_regular(path) as (stream, size):
+        try:
+            doc = parse_json(stream.read(size)) if size <= MAX_RECORD_BYTES else None
+        except ValueError as error:
+            raise damaged(path, error) from error
+    if not isinstance(doc, dict):
+        raise damaged(path, f"not a JSON object of at most {MAX_RECORD_BYTES} bytes")
+    return doc
+
+
+def load_spec(folder: Path) -> BankSpec:
+    """Read a bank's description.
+
+    Raises:
+        DataFault: there is no bank.
+        IntegrityFault: its description is damaged, or of another format.
+    """
+    path = folder / SPEC
+    try:
+        doc = read_document(path)
+    except FileNotFoundError:
+        raise DataFault(
+            f"{folder}: holds no {SPEC}, expected a sample bank; name another folder"
+        ) from None
+    if doc.get("format") != FORMAT:
+        raise IntegrityFault(
+            f"{path}: its format is {doc.get('format')!r}, expected {FORMAT}; make the bank again "
+            "with this version of gansynth"
+        )
+    if doc.pop("digest", None) != digest_of(doc):
+        raise damaged(path, "its digest is not that of its content")
+    try:
+        return BankSpec.from_json(doc)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(path, f"is not a bank's: {type(error).__name__}: {error}") from error
+
+
+def read_heartbeat(folder: Path) -> Mapping[str, Any]:
+    """Read a bank's heartbeat, see ``BankWriter.beat``; empty if it cannot be read."""
+    try:
+        return read_document(folder / HEARTBEAT)
+    except (OSError, GansynthError):
+        return {}
+
+
+def content_of(hashes: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a bank's content: its samples' ids and hashes."""
+    return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
+
+
+# -- samples -------------------------------------------------------------------------------------
+
+
+def sample_path(folder: Path, sample_id: str) -> Path:
+    """Return the file of a sample."""
+    return folder / f"sample-{sample_id}.safetensors"
+
+
+def list_samples(folder: Path) -> list[str]:
+    """List the ids of a folder's samples by increasing number; empty if there is no such folder."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return sorted((match[1] for name in names if (match := _NAME.fullmatch(name))), key=int)
+
+
+def encode_sample(sample: Sample, extras: Mapping[str, Array], dtype: str) -> list[bytes]:
+    """Return the bytes of a sample's file, in parts.
+
+    Raises:
+        DataFault: its arrays do not fit together, or cannot be stored.
+    """
+    arrays: dict[str, Array] = {"image": np.asarray(sample.image).astype(dtype)}
+    if sample.labels is not None:
+        arrays["labels"] = np.asarray(sample.labels, "<i2")
+    if sample.boxes is not None:
+        arrays["boxes"] = np.asarray(sample.boxes.coords, "<f4")
+        arrays["box_labels"] = np.asarray(sample.boxes.labels, "<i2")
+    arrays |= {_EXTRA + name: np.asarray(array) for name, array in sorted(extras.items())}
+    provenance = json.dumps(dict(sample.provenance), sort_keys=True, default=_plain)
+    header: dict[str, Any] = {"__metadata__": {"sha256": "0" * 64, "provenance": provenance}}
+    forms, data, end = {}, [], 0
+    for name, array in arrays.items():
+        code = _CODES.get(array.dtype.newbyteorder("<").str)
+        if code is None:
+            raise DataFault(
+                f"bank: {name!r} is {array.dtype}, expected booleans, integers or floats"
+            )
+        data.append(array.astype(_DTYPES[code], copy=False).tobytes())
+        forms[name] = (code, array.shape)
+        offsets = [end, end := end + len(data[-1])]
+        header[name] = {"dtype": code, "shape": array.shape, "data_offsets": offsets}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    try:
+        _check_forms(forms)
+        if len(text) > _MAX_HEADER_BYTES or end > _MAX_SAMPLE_BYTES - 8 - len(text):
+            raise ValueError(f"a sample of {end} bytes with a header of {len(text)} is too large")
+    except ValueError as error:
+        raise DataFault(f"bank: {error}; expected what a host can read") from error
+    head = len(text).to_bytes(8, "little") + text
+    digest = hashlib.sha256(head[: _DIGITS.start] + head[_DIGITS.stop :])
+    for part in data:
+        digest.update(part)
+    sha256 = digest.hexdigest().encode()
+    return [head[: _DIGITS.start] + sha256 + head[_DIGITS.stop :], *data]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise DataFault(f"bank: provenance holds a {type(value).__name__}, expected what JSON can hold")
+
+
+def read_sample(path: Path) -> BankSample:
+    """Read one sample into fresh, writable arrays.
+
+    Raises:
+        FileNotFoundError: it was retired.
+        IntegrityFault: it is not a sample's file.
+        EnvironmentFault: it cannot be opened.
+    """
+    arrays = {}
+    with open_regular(path) as (stream, size):
+        _, provenance, forms = _read_header(path, stream, size)
+        for name, (code, shape) in forms.items():
+            array = arrays[name] = np.empty(shape, _DTYPES[code])
+            if array.size and stream.readinto(array.reshape(-1).view(np.uint8)) < array.nbytes:  # type: ignore[attr-defined]
+                raise damaged(path, "it was cut while it was read")
+    boxes = arrays.get("boxes")
+    return BankSample(
+        id=path.name[len("sample-") : -len(".safetensors")],
+        image=arrays["image"],
+        labels=arrays.get("labels"),
+        boxes=None if boxes is None else Boxes(boxes, arrays["box_labels"]),
+        extras={n.removeprefix(_EXTRA): a for n, a in arrays.items() if n.startswith(_EXTRA)},
+        provenance=provenance,
+    )
+
+
+def read_sha256(path: Path, *, check: bool = False) -> str:
+    """Return the SHA-256 that a sample's file holds of itself; raises as ``read_sample``.
+
+    ``check``: hash the whole file and compare.
+    """
+    with open_regular(path) as (stream, size):
+        expected, *_ = _read_header(path, stream, size)
+        if check:
+            stream.seek(0)
+            digest = hashlib.sha256(stream.read(_DIGITS.start))
+            stream.seek(_DIGITS.stop)
+            while part := stream.read(1 << 20):
+                digest.update(part)
+            if digest.hexdigest() != expected:
+                raise damaged(path, f"its SHA-256 is {digest.hexdigest()}, expected {expected}")
+    return expected
+
+
+def _read_header(
+    path: Path, stream: BinaryIO, size: int
+) -> tuple[str, dict[str, Any], dict[str, _Form]]:
+    """Return SHA-256, provenance and arrays, compared with the file's size; arrays come next."""
+    try:
+        length = int.from_bytes(stream.read(8), "little")
+        if size > _MAX_SAMPLE_BYTES or not 0 < length <= min(size - 8, _MAX_HEADER_BYTES):
+            raise ValueError(f"a header of {length} bytes in a file of {size}")
+        text = stream.read(length)
+        header = json.loads(text, object_pairs_hook=_without_repeats)
+        metadata = header.pop("__metadata__")
+        if not text.startswith(_BEGIN) or metadata.keys() != {"sha256", "provenance"}:
+            raise ValueError("its header is not that of a bank's sample")
+        provenance = parse_json(metadata["provenance"])
+        if not isinstance(provenance, dict):
+            raise ValueError("its provenance is not an object")
+        forms, end = dict[str, _Form](), 0
+        for name, entry in header.items():
+            code, shape = forms[name] = entry.pop("dtype"), tuple(entry.pop("shape"))
+            possible = all(type(n) is int and 0 <= n < 1 << 31 for n in shape)
+            if code not in _DTYPES or len(shape) > _MAX_AXES or not possible:
+                raise ValueError(f"{name!r} has an impossible dtype or shape")
+            begin, end = end, end + math.prod(shape) * np.dtype(_DTYPES[code]).itemsize
+            if entry != {"data_offsets": [begin, end]}:
+                raise ValueError(f"{name!r} has other offsets than its dtype and shape")
+        if end != size - 8 - length:
+            raise ValueError(f"{size - 8 - length} bytes of arrays, expected {end}")
+        _check_forms(forms)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(path, f"{type(error).__name__}: {error}"[:300]) from error
+    return metadata["sha256"], provenance, forms
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in its header")
+    return found
+
+
+def _check_forms(arrays: Mapping[str, _Form]) -> None:
+    own = {name: form for name, form in arrays.items() if not name.startswith(_EXTRA)}
+    code, shape = own.get("image", ("", ()))
+    number = own["box_labels"][1][:1] if "box_labels" in own else ()
+    if code not in ("F16", "F32") or len(shape) not in (3, 4):
+        raise ValueError("no image of two or three dimensions in float16 or float32")
+    fitting = {
+        "image": (code, shape),
+        "labels": ("I16", shape[1:]),
+        "boxes": ("F32", (*number, 2 * len(shape[1:]))),
+        "box_labels": ("I16", number),
+    }
+    for name, form in own.items():
+        if form != fitting.get(name):
+            raise ValueError(f"{name!r} of {form[0]} {list(form[1])} beside this image")
+    if ("boxes" in own) != ("box_labels" in own):
+        raise ValueError("boxes without classes, or classes without boxes")
+
+
+# -- the writer ----------------------------------------------------------------------------------
+
+
+class BankWriter:
+    """Publish samples; made by ``create`` or ``attach``, one at a time per bank."""
+
+    def __init__(self, folder: Path, spec: BankSpec, lock: Any) -> None:
+        self.folder, self.spec, self._lock = folder, spec, lock
+        self.published = 0  # samples this writer has published
+        # for the heartbeat: one word; and samples refused before admission, by reason
+        self.state, self.rejected = "filling", Counter[str]()
+        # for the heartbeat: begin of the current batch (`time.monotonic()`), None between batches;
+        # and usual seconds of a batch, None before the first
+        self.working_since: float | None = None
+        self.usual: float | None = None
+        self.squeezed = False  # whether a full disk has reduced the size of a live bank
+        self._beating = threading.Lock()
+        remove_temporaries(folder)
+        self._held = _look(folder)  # id -> bytes on the disk, oldest first
+        self._next = max(map(int, self._held), default=-1) + 1
+        self._budget = spec.max_bytes
+        self.beat()
+
+    @classmethod
+    def create(cls, folder: Path | str, spec: BankSpec) -> BankWriter:
+        """Make a new bank.
+
+        Raises:
+            UsageFault: the folder exists and is not empty.
+            EnvironmentFault: it cannot be written, or another writer is making it.
+        """
+        folder = Path(folder)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        _refuse_content(folder)
+        return cls._locked(folder, spec, new=True)
+
+    @classmethod
+    def attach(cls, folder: Path | str) -> BankWriter:
+        """Continue a bank whose writer has ended; half-written files are removed.
+
+        Raises:
+            DataFault: there is no bank.
+            EnvironmentFault: another writer is using it.
+        """
+        return cls._locked(Path(folder), load_spec(Path(folder)))
+
+    @classmethod
+    def _locked(cls, folder: Path, spec: BankSpec, new: bool = False) -> BankWriter:
+        from filelock import FileLock, Timeout
+
+        # Not thread-local, or another thread of this process could acquire it again.
+        lock = FileLock(folder / LOCK, thread_local=False)
+        with disk_errors(folder / LOCK):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                pid = read_heartbeat(folder).get("pid", "unknown")
+                raise EnvironmentFault(
+                    f"{folder}: another process (pid {pid}) writes to this bank, expected one "
+                    "writer; wait for it, stop it, or name another folder"
+                ) from None
+        try:
+            if new:
+                _refuse_content(folder)
+                doc = spec.to_json()
+                write_json_atomic(folder / SPEC, {**doc, "digest": digest_of(doc)})
+            return cls(folder, spec, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @property
+    def held(self) -> int:
+        """Samples that readers can see."""
+        return len(self._held)
+
+    @property
+    def total(self) -> int:
+        """Samples ever published in this bank, by this and earlier writers: their numbers."""
+        return self._next
+
+    @property
+    def full(self) -> bool:
+        """Whether the oldest sample must be retired before another is published."""
+        largest = max(self._held.values(), default=0)
+        return self.held >= self.spec.capacity or (largest > 0 and self._tight(largest))
+
+    @property
+    def complete(self) -> bool:
+        """Whether ``finish`` was called on this bank."""
+        return (self.folder / COMPLETE).exists()
+
+    def publish(self, sample: Sample, extras: HostArrays) -> Path:
+        """Publish an admitted sample with the adapter's arrays; readers see all of it or nothing.
+
+        A live bank retires its oldest samples: those beyond its capacity afterwards, and
+        beforehand those that its bytes or a full disk have no room for. The last one always stays.
+
+        Raises:
+            UsageFault: the frozen bank is full, or complete.
+            DataFault: the sample cannot be stored.
+            EnvironmentFault: the disk is full, with the bytes needed and free; nothing is left
+                behind.
+        """
+        if self.spec.frozen and (self.held >= self.spec.capacity or self.complete):
+            raise UsageFault(
+                f"{self.folder}: a sample cannot be added to the {self.held} of a "
+                f"{'complete ' if self.complete else ''}bank of capacity {self.spec.capacity}; "
+                "make another bank or raise the capacity"
+            )
+        sample_id = f"{self._next:06d}"
+        path = sample_path(self.folder, sample_id)
+        parts = encode_sample(sample, extras, self.spec.dtype)
+        size = _on_disk(sum(map(len, parts)))
+        while len(self._held) > 1 and self._tight(size):
+            self._retire()
+        while True:
+            try:
+                write_bytes_atomic(path, *parts, reserved=True)
+                break
+            except EnvironmentFault as fault:
+                full = getattr(fault.__cause__, "errno", None) in _FULL
+                if self.spec.frozen or not full or len(self._held) < 2:
+                    raise
+                self._retire()
+                self.squeezed = True
+                time.sleep(_SETTLE_SECONDS)
+        with self._beating:
+            self._next += 1
+            self._held[sample_id] = size
+            self.published += 1
+        if self.squeezed:
+            used = sum(self._held.values())
+            self._budget = min(self._budget or used, used)
+        self._trim()
+        return path
+
+    def _tight(self, more: int) -> bool:
+        return self._budget is not None and sum(self._held.values()) + more > self._budget
+
+    def _trim(self) -> None:
+        while not self.spec.frozen and self.held > self.spec.capacity:
+            self._retire()
+
+    def _retire(self) -> None:
+        oldest = next(iter(self._held))
+        with disk_errors(self.folder):
+            sample_path(self.folder, oldest).unlink(missing_ok=True)
+        with self._beating:
+            del self._held[oldest]
+
+    def beat(self) -> None:
+        """Write the heartbeat: process id, samples made and held, state, work.
+
+        Any thread may call it.
+        """
+        path = self.folder / HEARTBEAT
+        with self._beating, disk_errors(path):
+            document = {
+                "pid": os.getpid(),
+                "total": self.total,
+                "held": self.held,
+                "state": self.state,
+                "rejected": dict(sorted(self.rejected.copy().items())),
+                "working_since": self.working_since,
+                "usual": self.usual,
+                "squeezed": self.squeezed,
+            }
+            try:  # not synced: after a crash the heartbeat is not needed
+                replace_text(path, json.dumps(document))
+            except OSError as error:
+                if error.errno not in _FULL or not path.exists():
+                    raise
+                os.utime(path)  # no room for the document: only its time is updated
+
+    def finish(self) -> None:
+        """Mark a non-empty frozen bank as complete, with the SHA-256 of its content."""
+        if not self.spec.frozen or not self._held:
+            raise UsageFault(f"{self.folder}: only a frozen bank with samples can be finished")
+        hashes = {i: read_sha256(sample_path(self.folder, i)) for i in list_samples(self.folder)}
+        doc = {"sha256": content_of(hashes), "samples": hashes}
+        write_json_atomic(self.folder / COMPLETE, doc)
+        self.state = "complete"
+        self.beat()
+
+    def close(self) -> None:
+        """Release the lock, so that another writer can attach."""
+        try:
+            if not self.spec.frozen:  # a signal may have interrupted the retirement of a sample
+                with contextlib.suppress(GansynthError, OSError):
+                    self._held = _look(self.folder)
+                    self._trim()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> BankWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _refuse_content(folder: Path) -> None:
+    # A training may already have written its pace.
+    if any(p.name not in (LOCK, PACE, WORK) and ".tmp-" not in p.name for p in folder.iterdir()):
+        raise UsageFault(
+            f"{folder}: is not empty, expected a new or empty folder for a bank; name another one, "
+            "or delete it"
+        )
+
+
+def _look(folder: Path) -> dict[str, int]:
+    ids = list_samples(folder)
+    return {i: _on_disk(sample_path(folder, i).lstat().st_size) for i in ids}
+
+
+def _on_disk(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
