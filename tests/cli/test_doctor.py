@@ -343,9 +343,7 @@ def test_a_checkout_of_deepmedic_and_what_this_python_lacks(monkeypatch, tmp_pat
 
 def test_another_python_than_this_for_deepmedic(tmp_path):
     checkout, python = write_fake(tmp_path / "checkout"), tmp_path / "python"
-    lacks = dict.fromkeys(("tensorflow", "nibabel", "pandas", "scipy", "six"), "")
-    found = json.dumps({**lacks, "numpy": "1.26.4"})
-    python.write_text(f"#!/bin/sh\necho python 3.12.3\necho 'found {found}'\n")
+    python.write_text("#!/bin/sh\necho python 3.12.3\necho numpy 1.26.4\n")
     python.chmod(0o755)
     options = ProgramSettings(deepmedic=str(checkout), deepmedic_python=str(python))
     lines = list(doctor_lines(QUICK, options))
