@@ -66,8 +66,8 @@ class SegmenterHost(Host):
         if self.schema.ndim != 3 or not self.space.cuts:
             raise UsageFault(
                 f"--network deepmedic: has paths of several resolutions in 3D, {self.source.name} "
-                "is read as pictures or as whole resampled cases; expected crops of volumes. Leave "
-                "out --read whole=, or train --network unet"
+                "is read as pictures or as whole resampled cases; expected crops of volumes. Name "
+                "--patch 64, or train --network unet"
             )
         from gansynth.hosts.segments import segment_margin
         from gansynth_segmenter.dual_path import RECEPTIVE

@@ -37,7 +37,7 @@ _SAMPLES, _MOVED, _FOREGROUND = 2, 3, 4
 
 
 def training_space(source: CaseSource, patch: tuple[int, ...] | None) -> Space:
-    """Return the source's own space, with crops of ``patch`` if that is given."""
+    """Return the source's own space, or that of crops of ``patch`` of cases as they are stored."""
     space = source.space
     if space.grid == "slice":
         raise UsageFault(
@@ -56,12 +56,7 @@ def training_space(source: CaseSource, patch: tuple[int, ...] | None) -> Space:
             f"--set patch={size_text(patch)}: {len(patch)} edges, expected {source.schema.ndim}, "
             "as the cases have axes"
         )
-    if space.grid == "resample":
-        raise UsageFault(
-            f"--set patch={size_text(patch)}: cases are brought to {space.size} voxels as a whole "
-            "(--read whole=), expected no crops of them; leave one of them out"
-        )
-    return replace(space, grid="crop", size=patch)
+    return replace(space, grid="crop", size=patch, frame=(), nearest=False)
 
 
 def misfit(space: Space, shape: Sequence[int]) -> str:

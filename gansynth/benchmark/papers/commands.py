@@ -185,8 +185,7 @@ class PaperCommands:
         # Arms of real cases use the reads of the plan's first generator.
         generator = arm.generator or next(iter(self.plan.generators))
         words = ["augment", "--target", str(host.target)]
-        read = {k: v for k, v in self.host_read(generator).items() if k not in host.without_read}
-        words += source_words(self._request(read))
+        words += source_words(self._request(self.host_read(generator)))
         squeezed = self.squeezes(name)
         if drawn or squeezed:
             words += ["--generator", str(self.run(generator))]

@@ -70,9 +70,6 @@ class PaperHost(ClosedModel):
     )
     optional: bool = Field(False, description="run only if named (--host)")
     set: Settings = Field(default_factory=dict, description="as after --set")
-    without_read: tuple[str, ...] = Field(
-        (), description="keys of the recipe's reading that it leaves out, such as whole"
-    )
     usual_augmentation: bool = Field(True, description="the host's augmentation, in all arms")
     real_in_generator_space: bool = Field(
         False, description="map real training cases through the generator's space, too"
