@@ -31,7 +31,8 @@ from gansynth_deepmedic.config import (
     absolute,
     engine_of,
 )
-from gansynth_deepmedic.configs import ModelConfig, read_model_config
+from gansynth_deepmedic.configs import read_model_config
+from gansynth_deepmedic.engine.configs import ModelConfig
 from gansynth_deepmedic.engine.settings import read_settings
 from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
 from gansynth_deepmedic.program import find_program
@@ -233,29 +234,23 @@ class DeepMedicAdapter(Adapter):
             sample_source=open_sample_source(mix_config, self.host, held_out),
             regions=asked_regions(options.regions, self.host),
             program=None if in_torch else find_program(options.deepmedic, options.deepmedic_python),
-            engine=read_settings(choices.torch, config, network) if in_torch else None,
+            engine=None if network is None else read_settings(choices.torch, config, network),
             patience=read_patience(),
         )
 
-    def _network(self, choices: DeepMedicChoices) -> ModelConfig:
-        """Return the network's configuration, checked once with all data."""
+    def _network(self, choices: DeepMedicChoices) -> ModelConfig | None:
+        """Check the network's configuration once with all data; return it for the torch engine."""
         from gansynth_deepmedic.check import refuse_unusable
 
-        config = self.host.config
-        if config.weighted:
-            raise DataFault(
-                f"{config.path}: weightedMapsForSamplingEachCategoryTrain is set, but synthetic "
-                "cases have no such maps; expected sampling by labels (typeOfSamplingForTraining). "
-                "Remove that key"
-            )
-        schema = self.schema
-        if choices.model is not None:
-            network = read_model_config(choices.model)
-        else:
-            from gansynth_deepmedic.engine.network import default_model
+        path = choices.model
+        if path not in self._looked:
+            refuse_unusable(self.host, None if path is None else read_model_config(path))
+            self._looked.add(path)
+        if choices.engine != "torch":
+            return None
+        from gansynth_deepmedic.engine.configs import read_model_config as read_network
+        from gansynth_deepmedic.engine.network import default_model
 
-            network = default_model(max(schema.labels.values()) + 1, len(schema.channels))
-        if network.path not in self._looked:
-            refuse_unusable(self.host, None if network.path is None else network)
-            self._looked.add(network.path)
-        return network
+        if path is not None:
+            return read_network(path)
+        return default_model(max(self.schema.labels.values()) + 1, len(self.schema.channels))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, Field
 
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.configs import ConfigFile, Flag, Number, Share, Triple, Weight
+from gansynth_deepmedic.engine.configs import ConfigFile, Flag, Number, Share, Triple, Weight
 from gansynth_deepmedic.engine.geometry import SegmentGeometry
 
 KEY = "augm_sample_prms_tr"

@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_nifti
-from gansynth_deepmedic.configs import (
+from gansynth_deepmedic.engine.augment import SegmentAugmentation
+from gansynth_deepmedic.engine.configs import (
     FORE_BACKGROUND,
     PER_CLASS,
     ConfigFile,
     Weight,
     category_masks,
 )
-from gansynth_deepmedic.engine.augment import SegmentAugmentation
 from gansynth_deepmedic.engine.geometry import (
     Image,
     SegmentGeometry,
@@ -35,7 +35,7 @@ from gansynth_deepmedic.engine.volumes import RandomAffine, ZScore
 from gansynth_deepmedic.insertion import LoadedCase
 
 if TYPE_CHECKING:
-    from gansynth_deepmedic.configs import ModelConfig, TrainConfig
+    from gansynth_deepmedic.engine.configs import ModelConfig, TrainConfig
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gansynth.runtime.errors import DataFault
 
 if TYPE_CHECKING:
-    from gansynth_deepmedic.configs import ModelConfig, Triple
+    from gansynth_deepmedic.engine.configs import ModelConfig, Triple
 
 T = TypeVar("T")
 S = TypeVar("S", bound=np.generic)

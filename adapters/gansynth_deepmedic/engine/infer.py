@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gansynth.metrics.segmentation.regions import Regions, Scores, dice, mean_dice
 from gansynth.runtime.devices import autocast
-from gansynth.runtime.files import disk_errors, write_bytes_atomic
-from gansynth_deepmedic.configs import ListedCase, TrainConfig, Triple
+from gansynth.runtime.files import disk_errors
+from gansynth_deepmedic.engine.configs import ListedCase, TrainConfig, Triple
 from gansynth_deepmedic.engine.cutting import SegmentCutter, prepared
 from gansynth_deepmedic.engine.geometry import (
     SegmentGeometry,
@@ -192,11 +192,11 @@ def _scores(scores: Scores) -> dict[str, Any]:
 
 
 def _write(path: Path, labels: npt.NDArray[np.int16], image: str) -> Path:
-    from gansynth_deepmedic.layout import affine_of, nifti
+    from gansynth_deepmedic.layout import write_volume
 
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(path, nifti(labels, affine_of(image)))
+    write_volume(path, labels, image)
     return path
 
 

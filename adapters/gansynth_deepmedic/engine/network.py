@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gansynth_deepmedic.configs import ConfigFile, ModelConfig
+from gansynth_deepmedic.engine.configs import ConfigFile, ModelConfig
 
 Kernel = tuple[int, int, int]
 PADDINGS: Mapping[str | None, str] = {

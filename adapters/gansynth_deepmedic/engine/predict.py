@@ -12,7 +12,7 @@ import torch
 
 from gansynth.runtime.devices import pick_device, resolve
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.configs import ListedCase
+from gansynth_deepmedic.engine.configs import ListedCase
 from gansynth_deepmedic.engine.cutting import SegmentCutter, read_volume
 from gansynth_deepmedic.engine.geometry import SegmentGeometry
 from gansynth_deepmedic.engine.infer import Predictor, host_case, read_held

@@ -23,13 +23,13 @@ from gansynth.core.generator import (
 from gansynth.core.schema import Condition, Sample, Schema
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.training import checkpoint
-from gansynth_deepmedic.cases import class_labels
-from gansynth_deepmedic.configs import ModelConfig
+from gansynth_deepmedic.engine.configs import ModelConfig
 from gansynth_deepmedic.engine.infer import placed
 from gansynth_deepmedic.engine.network import DualPath
 from gansynth_deepmedic.engine.optimiser import Optimiser, Rates
 from gansynth_deepmedic.engine.segments import SubepochSegments
 from gansynth_deepmedic.engine.settings import EngineSettings
+from gansynth_deepmedic.source import _class_labels as class_labels
 
 CHECKPOINTS = "checkpoints"
 NETWORK = "network"  # name of the network and of its player in checkpoints

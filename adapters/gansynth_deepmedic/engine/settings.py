@@ -18,7 +18,7 @@ from gansynth.runtime.errors import DataFault
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings as read_options
 from gansynth.runtime.serialise import Document
-from gansynth_deepmedic.configs import (
+from gansynth_deepmedic.engine.configs import (
     ConfigFile,
     ModelConfig,
     Number,

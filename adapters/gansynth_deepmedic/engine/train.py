@@ -29,7 +29,7 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.runtime.progress import ProgressTask as Progressing
 from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import FitOptions, train
-from gansynth_deepmedic.configs import (
+from gansynth_deepmedic.engine.configs import (
     ModelConfig,
     TrainConfig,
     read_model_config,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, Field, model_validator
 
-from gansynth_deepmedic.configs import ConfigFile, Flag, Number, Share, Weight, ZScoreKeys
+from gansynth_deepmedic.engine.configs import ConfigFile, Flag, Number, Share, Weight, ZScoreKeys
 
 Mode = Literal[
     "nearest",

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
-from gansynth_deepmedic.configs import read_model_config, read_train_config
+from gansynth_deepmedic.engine.configs import read_model_config, read_train_config
 from gansynth_deepmedic.engine.infer import host_case
 from gansynth_deepmedic.engine.settings import read_settings
 from gansynth_deepmedic.engine.train import TorchTraining, TrainingTask

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.configs import read_model_config
+from gansynth_deepmedic.engine.configs import read_model_config
 from gansynth_deepmedic.engine.geometry import (
     SegmentGeometry,
     corner_mean,

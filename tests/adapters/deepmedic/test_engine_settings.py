@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth_deepmedic.configs import ConfigFile, read_model_config, read_train_config
+from gansynth_deepmedic.engine.configs import ConfigFile, read_model_config, read_train_config
 from gansynth_deepmedic.engine.network import default_model
 from gansynth_deepmedic.engine.settings import (
     EngineSettings,

@@ -13,7 +13,7 @@ import torch
 
 from gansynth.metrics.segmentation.regions import dice, with_labels
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth_deepmedic.configs import ModelConfig, read_model_config, read_train_config
+from gansynth_deepmedic.engine.configs import ModelConfig, read_model_config, read_train_config
 from gansynth_deepmedic.engine.cutting import SegmentCutter, read_volume
 from gansynth_deepmedic.engine.geometry import SegmentGeometry, padded
 from gansynth_deepmedic.engine.infer import Confusion, Predictor, held_cases, read_held, validate

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gansynth_deepmedic.configs import ModelConfig, read_model_config, read_train_config
 from gansynth_deepmedic.engine import network
+from gansynth_deepmedic.engine.configs import ModelConfig, read_model_config, read_train_config
 from gansynth_deepmedic.engine.geometry import SegmentGeometry
 from gansynth_deepmedic.engine.network import (
     Dropout,

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.configs import read_model_config, read_train_config
 from gansynth_deepmedic.engine.augment import SegmentAugmentation
+from gansynth_deepmedic.engine.configs import read_model_config, read_train_config
 from gansynth_deepmedic.engine.cutting import CentreSampling, SegmentCutter, Segments, cut, prepared
 from gansynth_deepmedic.engine.geometry import SegmentGeometry, high_segment, padded
 from gansynth_deepmedic.engine.segments import DeepMedicSegments
