@@ -242,7 +242,13 @@ class DeepMedicAdapter(Adapter):
         """Check the network's configuration once with all data; return it for the torch engine."""
         from gansynth_deepmedic.check import refuse_unusable
 
-        path = choices.model
+        config, path = self.host.config, choices.model
+        if config.weighted:
+            raise DataFault(
+                f"{config.path}: weightedMapsForSamplingEachCategoryTrain is set, but synthetic "
+                "cases have no such maps; expected sampling by labels (typeOfSamplingForTraining). "
+                "Remove that key"
+            )
         if path not in self._looked:
             refuse_unusable(self.host, None if path is None else read_model_config(path))
             self._looked.add(path)

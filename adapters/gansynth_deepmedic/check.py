@@ -22,9 +22,7 @@ from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
 from gansynth.runtime.files import read_nifti, read_nifti_header
 from gansynth_deepmedic.configs import (
     FORE_BACKGROUND,
-    MAPS,
     PER_CLASS,
-    SCORES,
     SHARES,
     UNIFORM,
     WHOLE,
@@ -95,23 +93,11 @@ def _odd(listed: ListedCase) -> Iterator[str]:
 
 
 def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None) -> None:
-    """Refuse data at which DeepMedic would fail in its middle, or that take no samples.
+    """Refuse data at which DeepMedic would fail in the middle of its training.
 
     Label maps and regions of interest are read, of images the headers.
     """
     config = source.config
-    key = MAPS if config.weighted else SCORES if any(config.normalised) else None
-    if key is not None:
-        raise DataFault(
-            f"{config.path}: {key} is set, but "
-            + (
-                "synthetic cases have no such maps, expected sampling by labels"
-                if key == MAPS
-                else "samples are inserted in the units of stored images, and their region of "
-                "interest is no longer that to normalise over; expected normalised images"
-            )
-            + "; remove that key"
-        )
     refuse_contradictions(config, model)
     for listed in (*config.train, *config.validation):
         refuse_unusable_case(listed, config, model, trained=listed in config.train)

@@ -25,6 +25,7 @@ from gansynth.hosts.export import DataSetExport, new_folder
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth_deepmedic.check import Mask, SegmentSampling, refuse_unusable
+from gansynth_deepmedic.configs import MAPS, SCORES
 from gansynth_deepmedic.insertion import MISSING, HostCase, insert, position_of
 from gansynth_deepmedic.layout import (
     ENDING,
@@ -78,6 +79,14 @@ class DeepMedicExport(DataSetExport):
 
     def check_order(self) -> None:
         super().check_order()
+        config = self.source.config
+        key = MAPS if config.weighted else SCORES if any(config.normalised) else None
+        if key is not None:
+            raise DataFault(
+                f"{config.path}: {key} is set, so DeepMedic samples or normalises each case by maps "
+                "that a synthetic case has not; expected sampling by labels and normalised images. "
+                "Remove that key"
+            )
         refuse_unusable(self.source, self.source.model)
         self.sampling = SegmentSampling.of(self.source.config, self.source.model, trained=True)[0]
 

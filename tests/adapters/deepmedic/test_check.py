@@ -132,20 +132,6 @@ def test_shares_and_channels_are_as_many_as_the_network_has(toy):
     )
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"norm_zscore_prms": {"apply_to_all_channels": True}},
-        {"weightedMapsForSamplingEachCategoryTrain": ["x.cfg"]},
-    ],
-)
-def test_sampling_or_units_of_deepmedics_own_take_no_samples(toy, values):
-    toy.change(**values)
-    assert findings(toy) == []  # for a generator they are data as any
-    with pytest.raises(DataFault, match=f"{next(iter(values))} is set, but .*; remove that key"):
-        refuse_unusable(toy.source(), None)
-
-
 @pytest.mark.parametrize(("pad", "least"), [(True, 7), (False, 13)])
 def test_volumes_smaller_than_a_segment(toy, pad, least):
     """DeepMedic pads by what a segment leaves unpredicted: 6 of 13 voxels here."""

@@ -233,7 +233,8 @@ def test_ratios_that_need_it_list_real_cases_repeatedly(sets, tmp_path):
     assert sorted(Counter(listed(tmp_path / "out", "flair")).values()) == [1, 1, 1, 2, 2, 2]
 
 
-OWN = {"weightedMapsForSamplingEachCategoryTrain": ["./map_0.cfg"]}
+MAPS = {"weightedMapsForSamplingEachCategoryTrain": ["./map_0.cfg"]}
+SCORES = {"norm_zscore_prms": {"apply_to_all_channels": True}}
 
 
 @pytest.mark.parametrize(
@@ -244,9 +245,10 @@ OWN = {"weightedMapsForSamplingEachCategoryTrain": ["./map_0.cfg"]}
         ({"content": "synthetic"}, {}, "expected mixed"),
         ({"real_in_generator_space": True}, {}, "no run of a generator is named"),
         ({"frozen": False}, {}, "is refreshed"),
-        ({}, OWN, "synthetic cases have no such maps"),
+        ({}, MAPS, f"{next(iter(MAPS))} is set, so DeepMedic .*; expected sampling by labels"),
+        ({"read": {"modality": "none"}}, SCORES, "norm_zscore_prms is set, so DeepMedic"),
     ],
-    ids=["schedule", "twice", "share", "space", "live", "maps"],
+    ids=["schedule", "twice", "share", "space", "live", "maps", "scores"],
 )
 def test_orders_that_make_no_data_set_are_refused(sets, tmp_path, asked, values, says):
     data, bank = sets("roi")
