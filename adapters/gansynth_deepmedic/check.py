@@ -132,21 +132,23 @@ class SegmentSampling:
         cls, config: TrainConfig, model: ModelConfig | None, *, trained: bool
     ) -> list[SegmentSampling]:
         """Return the samplings of the cases to train, or to validate on."""
-        held = config.values.get("weightedMapsForSamplingEachCategoryVal") is not None
-        kind, shares = config.sampling_validation, config.shares_validation
-        kinds: dict[str, tuple[int | None, Sequence[float] | None]] = {}
-        if trained:
-            kinds["segmentsDimTrain"] = (
-                (None if config.weighted else config.sampling),
-                config.shares,
-            )
-        if not trained and config.validates_on_samples:
-            kinds["segmentsDimVal"] = (None if held else kind), shares
-        if not trained and config.validates_on_volumes:
-            kinds["segmentsDimInference"] = None, None
         padding = model.unpredicted if model is not None and config.pad else (0, 0, 0)
         sizes = {} if model is None else model.segments
-        return [cls(key, sizes.get(key), *how, padding) for key, how in kinds.items()]
+
+        def of(key: str, kind: int | None, shares: Sequence[float] | None) -> SegmentSampling:
+            return cls(key, sizes.get(key), kind, shares, padding)
+
+        if trained:
+            own = None if config.weighted else config.sampling
+            return [of("segmentsDimTrain", own, config.shares)]
+        each = []
+        if config.validates_on_samples:
+            weighted = config.values.get("weightedMapsForSamplingEachCategoryVal") is not None
+            own = None if weighted else config.sampling_validation
+            each.append(of("segmentsDimVal", own, config.shares_validation))
+        if config.validates_on_volumes:
+            each.append(of("segmentsDimInference", None, None))
+        return each
 
     def centres(self, labels: npt.NDArray[np.int16], region: npt.NDArray[Any] | None) -> Mask:
         """Return the allowed centres of segments, without those near the border.

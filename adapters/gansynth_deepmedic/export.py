@@ -30,7 +30,6 @@ from gansynth_deepmedic.insertion import MISSING, HostCase, insert, position_of
 from gansynth_deepmedic.layout import (
     ENDING,
     TRAIN,
-    SyntheticAdditions,
     read_host,
     slot_folder,
     write_case,
@@ -83,9 +82,9 @@ class DeepMedicExport(DataSetExport):
         key = MAPS if config.weighted else SCORES if any(config.normalised) else None
         if key is not None:
             raise DataFault(
-                f"{config.path}: {key} is set, so DeepMedic samples or normalises each case by maps "
-                "that a synthetic case has not; expected sampling by labels and normalised images. "
-                "Remove that key"
+                f"{config.path}: {key} is set, so DeepMedic samples or normalises by what a "
+                "synthetic case has not; expected sampling by labels, and normalised images. Remove "
+                "that key"
             )
         refuse_unusable(self.source, self.source.model)
         self.sampling = SegmentSampling.of(self.source.config, self.source.model, trained=True)[0]
@@ -261,13 +260,14 @@ class _SlotWriter(Writer):
             )
         cases = list(self.cases.values())
         bare = self.patches and all(case.roi is None for case in cases)
-        additions = SyntheticAdditions(
-            export.folder, self.lacking, self._whole_rois(cases) if bare else ()
-        )
+        rois = self._whole_rois(cases) if bare else ()
         if export.mix_config.real_in_generator_space:
             cases = [moved(case, folder, export.folder) for case in cases]
         _, changed = write_layout(
-            config, folder, export.share, cases, len(self.slots), additions=additions
+            *(config, folder, export.share, cases, len(self.slots)),
+            home=export.folder,
+            lacking=self.lacking,
+            rois=rois,
         )
         verb = "predict" if config.pad else "see"
         where = "where the sample is, by their regions of interest"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +38,6 @@ Changes = dict[str, tuple[Any, str]]
 """Key of ``train.cfg`` -> new value, and why; no reason if the meaning is the same."""
 
 
-@dataclass(frozen=True)
-class SyntheticAdditions:
-    """Additional input of a training with synthetic cases on disk."""
-
-    home: Path  # final name of the folder
-    lacking: Sequence[Collection[int]] = ()  # missing channels (from 0) of each slot
-    # region of interest of each real case, if the user's file lists none
-    rois: Sequence[str] = ()
-
-
 def write_layout(
     config: TrainConfig,
     folder: Path,
@@ -57,13 +46,21 @@ def write_layout(
     slots: int,
     *,
     values: Mapping[str, Any] | None = None,
-    additions: SyntheticAdditions | None = None,
+    home: Path | None = None,
+    lacking: Sequence[Collection[int]] = (),
+    rois: Sequence[str] = (),
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """Write list files and ``train.cfg``, but no files of the slots.
 
     Every real case is listed ``share.repeats`` times by its files' paths. Then follow the slots,
     ``synth/slot_0000/<channel>.nii.gz`` with ``labels.nii.gz``. They also have ``roi.nii.gz`` if
     real cases have regions of interest. All lists are in the same order.
+
+    Args:
+        values: keys of ``train.cfg`` that the user sets beside the file.
+        home: final name of the folder of an export, which has its own folder for results.
+        lacking: missing channels (from 0) of each slot.
+        rois: region of interest of each real case, if the user's file lists none.
 
     Returns:
         Paths of the first channel of each slot as in its list, and keys of ``train.cfg`` that
@@ -74,41 +71,38 @@ def write_layout(
         EnvironmentFault: the disk refuses.
     """
     folder, values = folder.absolute(), values or {}
-    extra = additions or SyntheticAdditions(folder)
+    place = home or folder
     names = file_names(config.channels)
     real = {name: [case.channels[n] for case in cases] for n, name in enumerate(names)}
     real[LABELS] = [case.labels for case in cases]
-    if rois := extra.rois or [case.roi for case in cases if case.roi is not None]:
-        real[ROI] = list(rois)
-    homes = [slot_folder(extra.home, number) for number in range(slots)]
-    slot_files = {name: [str(home / f"{name}{ENDING}") for home in homes] for name in real}
+    if listed := [*rois] or [case.roi for case in cases if case.roi is not None]:
+        real[ROI] = listed
+    slot_homes = [slot_folder(place, number) for number in range(slots)]
+    slot_files = {name: [str(slot / f"{name}{ENDING}") for slot in slot_homes] for name in real}
     firsts = tuple(slot_files[names[0]])
-    for n, lacking in enumerate(extra.lacking):
-        for channel in lacking:
+    for n, channels in enumerate(lacking):
+        for channel in channels:
             slot_files[names[channel]][n] = MISSING
-
     changes = absolute_paths(config)
     changes |= {k: (v, "as asked") for k, v in values.items() if config.values.get(k, ...) != v}
-    lists = {name: str(extra.home / list_file(name)) for name in real}
+    lists = {name: str(place / list_file(name)) for name in real}
     why = "real cases, then synthetic ones"
     changes["channelsTraining"] = [lists[name] for name in names], why
     changes["gtLabelsTraining"] = lists[LABELS], why
-    if rois:
+    if listed:
         where = "segments of synthetic cases are centred where the sample is; real cases' are all"
-        changes[_ROIS] = lists[ROI], f"{where} of them" if extra.rois else why
+        changes[_ROIS] = lists[ROI], f"{where} of them" if rois else why
+    segments = "numberTrainingSegmentsLoadedOnGpuPerSubep"
     for key, number, was, why in (
         ("numOfCasesLoadedPerSubepoch", share.cases, config.cases, "cases of a subepoch"),
-        (
-            "numberTrainingSegmentsLoadedOnGpuPerSubep",
-            *(share.segments, config.segments, "as many from each case, and whole batches"),
-        ),
+        (segments, share.segments, config.segments, "as many from each case, and whole batches"),
     ):
         changes.pop(key, None)
         if number != was or values.get(key, number) != number:
             changes[key] = number, f"{why}; {was} in that file"
-    if additions is not None:
+    if home is not None:
         why = "results apart from those of a training on real cases only"
-        changes["folderForOutput"] = str(extra.home / "output"), why
+        changes["folderForOutput"] = str(home / "output"), why
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, paths in real.items():
