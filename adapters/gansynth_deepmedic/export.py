@@ -83,7 +83,7 @@ class DeepMedicExport(DataSetExport):
         if key is not None:
             raise DataFault(
                 f"{config.path}: {key} is set, so DeepMedic samples or normalises by what a "
-                "synthetic case has not; expected sampling by labels, and normalised images. Remove "
+                "synthetic case has not; expected sampling by labels and normalised images. Remove "
                 "that key"
             )
         refuse_unusable(self.source, self.source.model)

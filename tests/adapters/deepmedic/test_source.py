@@ -109,25 +109,6 @@ def test_without_validation_nothing_is_held_out_and_that_is_said(mine, caplog):
     ]
 
 
-def test_a_case_listed_twice_is_one_and_that_is_said(mine, caplog):
-    edit(mine, "training", "", "data/pat_01")
-    assert len(mine.source().train_ids) == 3
-    (said,) = [record.message for record in caplog.records]
-    again = f"{mine.file('flair', 'pat_01')} again; it counts as one case"
-    assert said == f"{mine.train}: entry 4 of its lists names {again}"
-
-
-def test_a_subject_is_on_one_side(toy, tmp_path):
-    source = toy.source(subjects=r"pat_0(\d)")
-    assert [source.header(case).subject for case in source.held_out_ids] == ["3", "4"]
-    people = tmp_path / "people.csv"
-    rows = [f"pat_0{number},{'a' if number in (0, 4) else number}" for number in range(5)]
-    people.write_text("\n".join(["case,subject", *rows]))
-    said = refused(toy, IntegrityFault, subjects=str(people))
-    assert "pat_04 and pat_00 (subject a)" in said
-    assert f"put all cases of a subject on one side in {toy.train}" in said
-
-
 def test_a_case_is_on_one_side(mine):
     image = mine.file("flair", "pat_04")
     image.unlink()
@@ -306,11 +287,6 @@ def test_a_resampled_case_has_no_way_back(toy):
     assert source.load("pat_00").image.shape[1:] == (5, 6, 7)
     with pytest.raises(UsageFault, match="expected spacing=native; leave it out"):
         source.host_case("pat_00")
-
-
-@pytest.mark.parametrize("read", [{"folds": "3"}, {"allow_absolute": "yes"}, {"size": "x"}])
-def test_other_keys_and_values_are_refused(toy, read):
-    refused(toy, UsageFault, read=read)
 
 
 @pytest.mark.data
