@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import Adapter, HostArrays
@@ -234,7 +234,9 @@ class DeepMedicAdapter(Adapter):
             sample_source=open_sample_source(mix_config, self.host, held_out),
             regions=asked_regions(options.regions, self.host),
             program=None if in_torch else find_program(options.deepmedic, options.deepmedic_python),
-            engine=None if network is None else read_settings(choices.torch, config, network),
+            engine=None
+            if network is None
+            else read_settings(choices.torch, cast(Any, config), network),
             patience=read_patience(),
         )
 

@@ -196,11 +196,12 @@ class ConfigFile:
 
     def _fault(self, error: ValidationError, *key: str) -> DataFault:
         first = error.errors()[0]
-        name, *parts = [*key, *first["loc"]]
+        where = [*key, *first["loc"]]
+        name, parts = str(where[0]), where[1:]
         place = "".join(f"[{part!r}]" for part in parts)
         within = f"{name}{place} is {_excerpt(repr(first['input']))}" if parts else ""
         expected = re.sub(r"^(\w+ should (be|have)|Value error,) ", "", first["msg"])
-        return self.odd(str(name), expected, within)
+        return self.odd(name, expected, within)
 
 
 def _as_flag(value: Any) -> Any:

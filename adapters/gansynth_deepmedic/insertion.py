@@ -52,7 +52,8 @@ class HostCase(Document, whole=True):
         place = {axis: number for number, (axis, _) in enumerate(self.stored)}
         turned = array.transpose(*range(lead), *(lead + place[axis] for axis in (2, 1, 0)))
         steps = dict(self.stored)
-        view: npt.NDArray[T] = turned[(..., *(slice(None, None, steps[n]) for n in (2, 1, 0)))]
+        x, y, z = (slice(None, None, steps[axis]) for axis in range(3))
+        view: npt.NDArray[T] = turned[..., z, y, x]
         return view
 
 

@@ -179,8 +179,6 @@ def prediction_files(source: DeepMedicSource, folder: Path) -> dict[str, Predict
     pairs = {}
     for case in source.held_out_ids:
         listed = source.listed(case)
-        if listed.labels is None:
-            continue
         image = _first(listed)
         if image not in predicted:
             raise DataFault(f"{folder}: lacks case {case!r}, expected it; {WAY_OUT}")

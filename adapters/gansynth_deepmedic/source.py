@@ -441,7 +441,7 @@ def _class_labels(classes: int) -> dict[str, int]:
 
 def label_map(file: Path, array: npt.NDArray[Any], model: ModelConfig | None) -> LabelArray:
     """Return labels as int16, rounded as in DeepMedic (DataFault: no class of the network)."""
-    whole = np.rint(array)
+    whole: npt.NDArray[Any] = np.rint(array)
     low, high = int(whole.min()), int(whole.max())
     most = 2**15 - 1 if model is None else model.classes - 1
     if low < 0 or high > most:
@@ -450,12 +450,13 @@ def label_map(file: Path, array: npt.NDArray[Any], model: ModelConfig | None) ->
             f"{file}: holds label {low if low < 0 else high}, expected whole numbers from 0 to "
             f"{most}{by}; correct the file{'' if model is None else ' or the number of classes'}"
         )
-    return whole.astype(np.int16)
+    labels: LabelArray = whole.astype(np.int16)
+    return labels
 
 
 def region_of(file: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return a region of interest, rounded as in DeepMedic (DataFault: an empty one)."""
-    whole = np.rint(array)
+    whole: npt.NDArray[Any] = np.rint(array)
     if not (whole > 0).any():
         raise DataFault(
             f"{file}: no voxel is above 0, expected a region of interest to take segments from; "
