@@ -20,7 +20,7 @@ from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from gansynth_deepmedic.adapter import DeepMedicAdapter
-from gansynth_deepmedic.configs import read_train_config
+from gansynth_deepmedic.engine.configs import read_train_config
 from gansynth_deepmedic.source import open_deepmedic
 from gansynth_segmenter.host import SegmenterHost
 from tests.conftest import save_nifti
