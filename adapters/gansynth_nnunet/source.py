@@ -66,21 +66,22 @@ open_nnunet.by_name = True  # type: ignore[attr-defined]
 
 
 class NnunetSource(CaseSource):
-    """One fold of a preprocessed nnU-Net data set."""
+    """One fold of a preprocessed nnU-Net data set.
+
+    Attributes:
+        config: the configuration, with inherited values.
+        dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans; ``labels``: of it.
+        folder: of the configuration's cases.
+    """
 
     def __init__(self, request: SourceRequest) -> None:
         self.root = NnunetRoot.find(request.root)
-        """nnU-Net's three folders."""
         self.dataset = self.root.dataset(request.where)
-        """Full name, as ``Dataset004_Hippocampus``."""
         home = self.root.preprocessed / self.dataset
         self.plans = NnunetPlans.read(home, request.plans or DEFAULT_PLANS)
-        """The plans' file."""
         self.configuration = request.configuration or self.plans.usual(prepared=True)
-        """Name of the configuration."""
         self.request = replace(request, configuration=self.configuration)
         self.config = self.plans.configuration(self.configuration)
-        """The configuration, with inherited values."""
         if first := self.config.get("previous_stage"):
             raise UsageFault(
                 f"-c {self.configuration}: a cascade's second stage learns from predictions of its "
@@ -89,12 +90,9 @@ class NnunetSource(CaseSource):
             )
         path = home / "dataset.json"
         self.dataset_json = read_json(path, hint=self._prepare)
-        """nnU-Net's copy of ``dataset.json`` beside the plans."""
         self.labels = read_labels(self.dataset_json, str(path))
-        """Its labels, regions and the ignore label."""
         self._channels = read_channels(self.dataset_json, str(path))
         self.folder = home / str(self.config["data_identifier"])
-        """Folder of the configuration's cases."""
         self._files = PreprocessedArrays(self.folder, self._again)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._ids = self._find_cases()
@@ -297,6 +295,8 @@ class NnunetSource(CaseSource):
         except GansynthError as fault:
             if made:
                 path.unlink(missing_ok=True)
+            if isinstance(fault, UsageFault):  # no such fold
+                raise
             again = f"{self._prepare}, or gansynth splits {self._id} --subjects CSV --force"
             raise type(fault)(f"{fault}; or run: {again}") from fault
         if made:

@@ -65,14 +65,6 @@ def pairs(home: Path) -> str:
     return str(home)  # its kind is found
 
 
-def bids(home: Path) -> str:
-    for number in range(len(CASES)):
-        save(home / f"sub-{number}/anat/sub-{number}_T1w.nii.gz", volume(number))
-        drawn = home / f"derivatives/seg/sub-{number}/anat/sub-{number}_dseg.nii.gz"
-        save(drawn, lesion(number))
-    return f"nifti:{home}"
-
-
 def manifest(home: Path) -> str:
     pairs(home)
     rows = [(f"images/{case}.nii.gz", f"masks/{case}.nii.gz") for case in CASES]
@@ -84,7 +76,6 @@ def manifest(home: Path) -> str:
 COPIED = {
     msd: ("Hip", "CT", ["Anterior", "Posterior"]),
     pairs: ("set", "channel 0", ["label 1", "label 2"]),
-    bids: ("set", "T1w", ["label 1", "label 2"]),
     manifest: ("cases", "FLAIR", ["label 1", "label 2"]),
 }
 

@@ -94,14 +94,6 @@ def test_no_pickle_is_needed(toy_copy):
     assert (len(list(map(source.load, source.train_ids))), source.held_out_ids) == (6, ())
 
 
-def test_an_outside_that_varies_has_to_be_drawn(toy_copy):
-    path = arrays(toy_copy) / "p1_left.b2nd"
-    image, labels = load_array(path), load_array(arrays(toy_copy) / "p1_left_seg.b2nd")
-    image[1][labels[0] == -1] = 0.5
-    store(path, image)
-    assert open_nnunet(toy_copy.request()).schema.outside_fill is None
-
-
 @pytest.mark.parametrize(
     ("edge", "first", "fill"), [(16, 0.5, (0.5, 0.5)), (15, 0.5, None), (16, 0.7, None)]
 )

@@ -90,11 +90,6 @@ def test_the_same_is_written_again_and_another_split_is_not(source, tmp_path):
     assert {name: size for name, (size, _) in state(tmp_path / "new").items()} == before
 
 
-def test_a_person_on_both_sides_is_a_leak(source, tmp_path):
-    with pytest.raises(IntegrityFault, match="p1_right and p1_left"):
-        source.divided([FoldSplit(train=["p1_left"], val=["p1_right"])], tmp_path / "new")
-
-
 @pytest.fixture
 def raw(toy_nnunet, tmp_path) -> CaseSource:
     """The scans, in the folds that are dealt out where there is no split of nnU-Net's."""
