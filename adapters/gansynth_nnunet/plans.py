@@ -12,11 +12,14 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 
 from gansynth.core.adapter import HostOptions
+from gansynth.core.source import CaseSource
 from gansynth.fitting.composite_spec import first_fault
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Size
 from gansynth.runtime.options import Needs
+from gansynth_nnunet.dataset import LabelTable
+from gansynth_nnunet.paths import NnunetRoot
 
 USUAL = ("3d_fullres", "2d")
 DEFAULT_PLANS = "nnUNetPlans"
@@ -110,6 +113,27 @@ class NnunetPlans:
     def data_folder(self, configuration: str) -> Path:
         """Return the folder of a configuration's preprocessed cases."""
         return self.folder / str(self.configuration(configuration)["data_identifier"])
+
+
+class Preprocessed(CaseSource):
+    """One configuration of a preprocessed data set, before its cases are read.
+
+    Attributes:
+        dataset: full name, ``Dataset004_Hippocampus``.
+        config: the configuration, with inherited values.
+        folder: of the configuration's cases.
+        dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans.
+        labels: its labels, regions and the ignore label.
+    """
+
+    root: NnunetRoot
+    dataset: str
+    plans: NnunetPlans
+    configuration: str
+    config: dict[str, Any]
+    folder: Path
+    dataset_json: Mapping[str, Any]
+    labels: LabelTable
 
 
 SMALL_EDGE = 48  # largest edge of an automatic small patch, in voxels

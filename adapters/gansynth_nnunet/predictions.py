@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,14 +16,12 @@ from gansynth.metrics.segmentation.predictions import of_volumes, with_levels
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.dataset import NIFTI, RawSet, raw_cases
-
-if TYPE_CHECKING:
-    from gansynth_nnunet.source import NnunetSource
+from gansynth_nnunet.plans import Preprocessed
 
 VALIDATION, TRUTH = "validation", "gt_segmentations"
 
 
-def refuse_unmeasurable(source: NnunetSource) -> None:
+def refuse_unmeasurable(source: Preprocessed) -> None:
     """Refuse cases whose predictions could not be measured after a training."""
     ending = str(source.dataset_json["file_ending"])
     if ending not in NIFTI:
@@ -39,7 +36,7 @@ def refuse_unmeasurable(source: NnunetSource) -> None:
         )
 
 
-def prediction_files(source: NnunetSource, folder: Path) -> dict[str, Prediction]:
+def prediction_files(source: Preprocessed, folder: Path) -> dict[str, Prediction]:
     """Map held-out cases to predicted and true label maps, both on the grid of the raw files."""
     refuse_unmeasurable(source)
     truth, ending = source.plans.folder / TRUTH, str(source.dataset_json["file_ending"])
@@ -64,7 +61,7 @@ def raw_labels(file: Path) -> LabelArray:
     return np.ascontiguousarray(whole_labels(file, read_nifti(file).array).T)
 
 
-def raw_arrays(source: NnunetSource, case_id: str) -> tuple[FloatArray, LabelArray | None]:
+def raw_arrays(source: Preprocessed, case_id: str) -> tuple[FloatArray, LabelArray | None]:
     """Read a raw case, image (C, D, H, W) and labels (D, H, W), axes reversed from the file's.
 
     Raises UsageFault: the raw data set is missing, or not NIfTI.
@@ -74,7 +71,7 @@ def raw_arrays(source: NnunetSource, case_id: str) -> tuple[FloatArray, LabelArr
     return np.stack(arrays).astype(np.float32), raw_labels(raw.labels[case_id])
 
 
-def preprocessed_labels(source: NnunetSource, case_id: str, file: Path) -> LabelArray:
+def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> LabelArray:
     """Preprocess a label map on the raw files' grid like its case: int16 (D, H, W).
 
     Raises:
@@ -105,7 +102,7 @@ def preprocessed_labels(source: NnunetSource, case_id: str, file: Path) -> Label
     return preprocessed
 
 
-def _raw(source: NnunetSource, case_id: str) -> RawSet:
+def _raw(source: Preprocessed, case_id: str) -> RawSet:
     raw = raw_cases(source.root.raw / source.dataset)
     if case_id not in raw.labels or raw.ending not in NIFTI:
         raise UsageFault(

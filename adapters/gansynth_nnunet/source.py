@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceRequest, StoredCase
+from gansynth.core.source import CaseHeader, FoldSplit, SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.core.synthetic import refuse_named
 from gansynth.data.folds import one_fold
@@ -27,7 +27,7 @@ from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth_nnunet.cases import PreprocessedArrays
 from gansynth_nnunet.dataset import read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans
+from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans, Preprocessed
 from gansynth_nnunet.splits import SPLITS, known_subjects, write_root
 
 log = logging.getLogger("gansynth")
@@ -65,14 +65,8 @@ def open_nnunet(request: SourceRequest) -> NnunetSource:
 open_nnunet.by_name = True  # type: ignore[attr-defined]
 
 
-class NnunetSource(CaseSource):
-    """One fold of a preprocessed nnU-Net data set.
-
-    Attributes:
-        config: the configuration, with inherited values.
-        dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans; ``labels``: of it.
-        folder: of the configuration's cases.
-    """
+class NnunetSource(Preprocessed):
+    """One fold of a preprocessed nnU-Net data set."""
 
     def __init__(self, request: SourceRequest) -> None:
         self.root = NnunetRoot.find(request.root)

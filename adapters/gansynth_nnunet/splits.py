@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gansynth.core.host_commands import SplitsRequest
 from gansynth.core.source import FoldSplit, SourceRequest
@@ -24,9 +23,7 @@ from gansynth.runtime.files import (
 from gansynth_nnunet.cases import hashes_of
 from gansynth_nnunet.dataset import raw_cases
 from gansynth_nnunet.paths import NnunetRoot
-
-if TYPE_CHECKING:
-    from gansynth_nnunet.source import NnunetSource
+from gansynth_nnunet.plans import Preprocessed
 
 SPLITS = "splits_final.json"
 SUBJECTS = "gansynth_subjects.csv"
@@ -90,7 +87,7 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
     return splits
 
 
-def write_root(source: NnunetSource, division: FoldFiles) -> SourceRequest:
+def write_root(source: Preprocessed, division: FoldFiles) -> SourceRequest:
     """Write nnU-Net's folders for a split of a data set: links, and its small files."""
     root, plans, dataset = NnunetRoot.find(division.folder), source.plans, source.dataset
     old, new = plans.folder, root.preprocessed / dataset
