@@ -112,4 +112,9 @@ def test_cases_listed_in_dataset_json_are_found(toy_copy):
         for case in ("p1_left", "p2_left")
     }
     edit(toy_copy.raw, dataset=listed, numTraining=2)
+    splits = toy_copy.preprocessed / "splits_final.json"
+    splits.write_text(json.dumps([{"train": ["p1_left", "p3_left"], "val": ["p2_left"]}]))
+    (finding,) = check(toy_copy)
+    assert "fold 0 names 1 case(s)" in finding.message
+    splits.unlink()
     assert check(toy_copy) == []
