@@ -17,7 +17,7 @@ import yaml
 
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder
-from gansynth_yolo.cases import YoloImage
+from gansynth_yolo.images import YoloImage
 from gansynth_yolo.labels import clipped, label_text
 from gansynth_yolo.source import YoloSource
 

@@ -183,7 +183,7 @@ def test_what_is_to_be_shared_names_no_case_and_no_place(export, bank, tmp_path,
     files = [p for p in out.rglob("*") if p.is_file()]
     assert {p.parent.name for p in files} == {"synth", "out"}
     assert not any(p.is_symlink() for p in files)
-    secrets = [str(tmp_path), str(shared_yolo.parent), source.name, *source.listing.images]
+    secrets = [str(tmp_path), str(shared_yolo.parent), source.name, *source.found.pictures]
     for path in files:
         found = path.read_bytes()
         assert [s for s in secrets if s.encode() in found or s in path.name] == [], path

@@ -10,9 +10,8 @@ from PIL import Image
 
 from gansynth.core.source import FoldSplit, SourceRequest, case_record
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
-from gansynth_yolo.cases import scaled
 from gansynth_yolo.check import check_yolo
-from gansynth_yolo.images import label_path
+from gansynth_yolo.images import beside
 from gansynth_yolo.mirror import mirror, mirrored
 from gansynth_yolo.source import open_yolo
 from tests.conftest import DATA, content
@@ -108,13 +107,13 @@ def test_spacing_follows_the_size_and_records_know_nothing_of_it(source, shared_
     assert source.space.host["box_classes"] == ["lesion"]
 
 
-def test_8_bits_come_back_whole_and_16_as_a_detector_has_them():
+def test_8_bits_come_back_whole_and_16_as_a_detector_has_them(source):
     pixels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    image = scaled(pixels, grey=True)
+    image = source.scaled(pixels)
     assert (image.min(), image.max()) == (0, 1)
     np.testing.assert_array_equal(np.rint(image[0] * 255), pixels >> 8)
     few = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    np.testing.assert_array_equal(np.rint(scaled(few, grey=True)[0] * 255), few)
+    np.testing.assert_array_equal(np.rint(source.scaled(few)[0] * 255), few)
 
 
 @pytest.mark.extra("yolo")
@@ -152,9 +151,9 @@ def test_labels_are_beside_the_images_or_below_the_last_images_of_a_path(yolo_co
         label.rename(home / "train" / label.name)
     change(yolo_copy, train="train")
     assert len(opened(yolo_copy).image(FIRST).rows) > 0
-    path = label_path(Path("/images/a/images/b/c.v1.png"))
+    path = beside(Path("/images/a/images/b/c.v1.png"), "labels", ".txt")
     assert path == Path("/images/a/labels/b/c.v1.txt")
-    assert label_path(Path("/a/images_b/c.png")) == Path("/a/images_b/c.txt")
+    assert beside(Path("/a/images_b/c.png"), "labels", ".txt") == Path("/a/images_b/c.txt")
 
 
 def test_volumes_or_subjects_may_be_told(source, shared_yolo):
