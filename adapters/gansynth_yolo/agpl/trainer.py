@@ -100,8 +100,7 @@ class MixedUltralyticsDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
         self.buffer: dict[int, LoadedImage] = {}
         self._needed = Counter[int]()  # real image -> places of the buffer that it fills
         for place in range(len(self.labels), len(self.slots)):
-            boxes, classes = self.slots.typical(place)  # for class counts and plots
-            shape = self.slots.typical_shape(place)
+            boxes, classes, shape = self.slots.typical(place)  # for class counts and plots
             self.im_files.append(f"synthetic://{place}")
             self.labels.append(
                 {"im_file": self.im_files[-1], "shape": shape, **_annotated(boxes, classes, shape)}

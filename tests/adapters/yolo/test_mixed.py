@@ -106,8 +106,8 @@ def test_what_is_kept_of_a_draw_counts_as_a_partner_unless_a_schedule_forbids_it
 
 def test_typical_labels_count_nothing(bank, tmp_path):
     slots = slots_of(bank, log=tmp_path)
-    boxes, labels = slots.typical(12)
-    assert (boxes.shape, labels.tolist(), slots.typical_shape(12)) == ((1, 4), [0], (64, 64))
+    boxes, labels, shape = slots.typical(12)
+    assert (boxes.shape, labels.tolist(), shape) == ((1, 4), [0], (64, 64))
     assert epochs_of(slots) == epochs_of(slots_of(bank))
     nothing = slots_of(write_bank(tmp_path / "empty", samples=0))
     assert nothing.typical(12)[0].shape == (0, 4)
