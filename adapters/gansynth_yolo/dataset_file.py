@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     StrictInt,
     ValidationError,
@@ -101,73 +103,52 @@ def _by_names(home: Path) -> DatasetFile:
     return DatasetFile(home, home, home, names, 3, splits)
 
 
-OF_IMAGES = "a folder of images, a .txt list of them, or a list of these"
-EXPECTED = {
-    **dict.fromkeys(SPLITS, OF_IMAGES),
-    "names": "the names of the classes: a list, or 0: NAME, 1: NAME, ...",
-    "nc": "the number of classes",
-    "channels": "1 or 3",
-}
-
-# -- data.yaml -------------------------------------------------------------------------------------
-
-
-def _line(value: Any) -> str:
-    if isinstance(value, bool):
-        raise ValueError("expected a name (YAML takes yes, no, on and off for booleans); quote it")
-    text = str(value).strip() if isinstance(value, (str, int, float)) else ""
-    if not text or not printable(text):
-        raise ValueError("expected a name that prints on one line")
-    return text
-
-
-def _numbered(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if list(value) != list(range(len(value))):
-        raise ValueError(f"has the keys {list(value)[:8]!r}, expected 0, 1, 2, ... in this order")
-    return list(value.values())
-
-
-def _entry(text: str) -> str:
+def _line(text: str) -> str:
     if not text.strip() or not printable(text):
-        raise ValueError(f"expected {OF_IMAGES}")
+        raise ValueError("does not print on one line")
     return text.strip()
 
 
-def _each_once(names: list[str]) -> list[str]:
-    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
-    if twice is not None:
-        raise ValueError(f"{twice!r} occurs twice, expected each once")
-    return names
+def _names(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if list(value) != list(range(len(value))):
+        raise ValueError(f"has the keys {list(value)[:8]!r}, not 0, 1, 2, ... in this order")
+    return list(value.values())
 
 
-Names = Annotated[
-    list[Annotated[str, BeforeValidator(_line)]],
-    BeforeValidator(_numbered),
-    Field(min_length=1, max_length=2**15 - 1),
-    AfterValidator(_each_once),
-]
+Line = Annotated[str, AfterValidator(_line)]
 Entries = Annotated[
-    list[Annotated[str, AfterValidator(_entry)]],
+    list[Line],
     BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
     Field(min_length=1),
 ]
+EXPECTED = {
+    **dict.fromkeys(SPLITS, "a folder of images, a .txt list of them, or a list of these"),
+    "names": "the names of the classes: a list, or 0: NAME, 1: NAME; yes, no, on and off in quotes",
+    "nc": "the number of classes",
+    "channels": "1 or 3",
+}
 
 
 class _Document(BaseModel):
     """Keys that a detector reads; others are left alone, ``download`` among them."""
 
-    path: Annotated[str, AfterValidator(str.strip)] | None = None
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    path: Line | None = None
     train: Entries
     val: Entries
     test: Entries | None = None
     nc: Annotated[StrictInt, Field(ge=1, lt=2**15)] | None = None
-    names: Names = Field(default_factory=list, validate_default=False)
+    names: Annotated[list[Line], BeforeValidator(_names), Field(max_length=2**15 - 1)] = []
     channels: Literal[1, 3] = 3
 
     @model_validator(mode="after")
     def _counted(self) -> _Document:
+        for name, count in Counter(self.names).items():
+            if count > 1:
+                raise ValueError(f"names: {name!r} occurs twice, expected each once")
         if not self.names and self.nc is None:
             raise ValueError(f"names: none, expected {EXPECTED['names']}")
         if self.names and self.nc not in (None, len(self.names)):
@@ -192,7 +173,13 @@ def read_dataset_file(path: Path, *, allow_outside: bool) -> DatasetFile:
     try:
         read = _Document.model_validate(given)
     except ValidationError as error:
-        raise DataFault(f"{path}: {_first(error)}; correct it") from None
+        first = error.errors()[0]
+        key = str(next(iter(first["loc"]), ""))
+        value = "" if isinstance(first["input"], (dict, list)) else f"{first['input']!r:.80}, "
+        words = first["msg"].removeprefix("Value error, ")
+        if key:
+            words = f"{key}: {value}{words}, expected {EXPECTED.get(key, 'a folder')}"
+        raise DataFault(f"{path}: {words}; correct it") from None
     home = root = path.parent
     if read.path is not None:
         root = Path(os.path.abspath(home / os.path.expanduser(read.path)))
@@ -207,16 +194,6 @@ def read_dataset_file(path: Path, *, allow_outside: bool) -> DatasetFile:
     splits = {split: tuple(getattr(read, split)) for split in SPLITS if getattr(read, split)}
     names = tuple(read.names or (f"class_{number}" for number in range(read.nc or 0)))
     return DatasetFile(path, home, root, names, read.channels, splits)
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = str(next(iter(first["loc"]), ""))
-    value = "" if isinstance(first["input"], (dict, list)) else f"{first['input']!r:.80}, "
-    words = first["msg"].removeprefix("Value error, ")
-    if "expected" not in words:
-        words += f", expected {EXPECTED.get(key, 'a text')}"
-    return f"{key}: {value}{words}" if key else words
 
 
 def check_inside(home: Path, target: Path, label: str) -> None:

@@ -39,34 +39,21 @@ if TYPE_CHECKING:
 class Library(NamedTuple):
     """A detection library: our module and class, the extra that installs it, its releases."""
 
-    module: str
-    kind: str
+    where: str
     extra: str
-    least: tuple[int, int]
-    below: tuple[int, int]
+    releases: str  # supported: `1.6.*`
     licence: str
-
-    @property
-    def releases(self) -> str:
-        """The supported releases: ``>=1.6,<1.7``."""
-        least, below = (".".join(map(str, numbers)) for numbers in (self.least, self.below))
-        return f">={least},<{below}"
 
     def supports(self, version: str) -> bool:
         """Whether a release is supported."""
-        found = re.match(r"(\d+)\.(\d+)", version)
-        return found is not None and self.least <= tuple(map(int, found.groups())) < self.below
+        return f"{version}.".startswith(self.releases[:-1])
 
 
+AGPL = "AGPL-3.0: software built on it and offered to others must be open, too"
 DETECTORS: Mapping[str, Library] = {
-    "libreyolo": Library("gansynth_yolo.libre", "LibreDetector", "yolo", (1, 6), (1, 7), "MIT"),
+    "libreyolo": Library("gansynth_yolo.libre:LibreDetector", "yolo", "1.6.*", "MIT"),
     "ultralytics": Library(
-        "gansynth_yolo.agpl.ultra",
-        "UltralyticsDetector",
-        "ultralytics",
-        (8, 4),
-        (8, 5),
-        "AGPL-3.0: software built on it and offered to others must be open, too",
+        "gansynth_yolo.agpl.ultra:UltralyticsDetector", "ultralytics", "8.4.*", AGPL
     ),
 }
 """By the name of detector and package."""
@@ -170,16 +157,12 @@ class Detector(Protocol):
         """Reject an invalid job before anything long starts."""
 
     def train(self, job: DetectorJob, slots: EpochSlots, watch: TrainingWatch) -> Path:
-        """Train with ``slots`` as an epoch, validate on real images, and return the best weights.
-        TrainingFault: the training failed."""
+        """Train on ``slots``, validate on real images, return the best weights; TrainingFault."""
 
     def predict(
         self, job: DetectorJob, weights: Path, images: Sequence[Path]
     ) -> list[DetectedImage]:
-        """Detect objects in real images with trained weights.
-
-        Least confidence ``KEPT``, overlap ``NMS_IOU``, at most ``MOST_FOUND`` an image.
-        """
+        """Detect in real images: confidence from ``KEPT``, ``MOST_FOUND`` an image at most."""
 
 
 def detector(name: str) -> Detector:
@@ -190,7 +173,8 @@ def detector(name: str) -> Detector:
     if importlib.util.find_spec(name) is None:
         cure = extra_hint(library.extra)
         raise EnvironmentFault(f"--detector {name}: {name} is not installed; {cure}")
-    return cast(Detector, getattr(importlib.import_module(library.module), library.kind)())
+    module, _, kind = library.where.partition(":")
+    return cast(Detector, getattr(importlib.import_module(module), kind)())
 
 
 def import_library(name: str) -> Any:
@@ -240,11 +224,8 @@ def refuse_options(
 ) -> None:
     """Reject unknown options of a library, those that gansynth sets, and files that are not there.
 
-    Args:
-        ours: option that gansynth sets -> the user's option.
-        refused: option -> its only allowed value, and why.
-        available: options of the library, for suggestions.
-        library: its name in messages.
+    ``ours``: option that gansynth sets -> the user's option; ``refused``: option -> its only
+    allowed value, and why.
     """
     available = set(available)
     for name, value in options.items():
@@ -268,12 +249,7 @@ def finite(numbers: Mapping[str, Any]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def one_line(name: str) -> Iterator[None]:
-    """Convert any error of a library to one line.
-
-    Raises:
-        GansynthError: our own, without a worker's traceback.
-        TrainingFault: anything else.
-    """
+    """Convert any error of a library to a TrainingFault of one line; ours keep their kind."""
     try:
         yield
     except GansynthError as fault:

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from gansynth.core.lineage import some_names
-from gansynth.core.schema import FloatArray
+from gansynth.core.schema import Boxes, FloatArray
 from gansynth.data.picture_files import GREY, MAX_PIXELS, SUFFIXES, picture_header, read_picture
 from gansynth.data.pictures import PictureFiles, PictureSet, printable
 from gansynth.data.planes import PixelSpacing
@@ -39,19 +39,14 @@ LEAST = 10  # least rows and columns; ultralytics skips smaller images
 MOST_BYTES = 256 << 20  # most bytes of a list of images
 
 
-def _two_groups(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        groups = compile_pattern(value).groups
-    except ValueError as error:
-        raise ValueError(f"no regular expression: {error}") from error
+def _two_groups(text: str) -> str:
+    groups = compile_pattern(text).groups
     if groups < 2:
         raise ValueError(
             f"has {groups} group(s), expected two, of a volume and of a slice's number, "
             "for example (.*)_z([0-9]+)"
         )
-    return value
+    return text
 
 
 class YoloOptions(ReadOptions):
@@ -90,7 +85,7 @@ class YoloOptions(ReadOptions):
         description="`grey`: RGB images are read as grey, as they are where `data.yaml` says "
         "`channels: 1`",
     )
-    volumes: Annotated[str, BeforeValidator(_two_groups)] | None = Field(
+    volumes: Annotated[str, AfterValidator(_two_groups)] | None = Field(
         None,
         description="regular expression whose two groups, found in a case's name without a "
         "leading `train/` or `val/`, are its volume and the number of its slice; without "
@@ -130,6 +125,11 @@ class YoloImage(PictureFiles):
     def boxes(self) -> FloatArray:
         """The boxes, clipped to the image: float32 (N, 4) ``ymin, xmin, ymax, xmax`` in pixels."""
         return corners(self.rows, self.shape)
+
+    @property
+    def annotated(self) -> Boxes:
+        """The boxes with the numbers of their classes."""
+        return Boxes(self.boxes, self.rows[:, 0].astype(np.int16))
 
 
 @dataclass
@@ -200,9 +200,7 @@ class _Lister:
         root, place = self.file.root, f"{self.file.path}: {split}"
         path = Path(os.path.abspath(root / os.path.expanduser(entry)))
         refuse_unnameable(path, place)
-        stripped = entry.removeprefix("../")  # detectors skip it, as old data sets have it
-        nearer = f" ({stripped!r} is there)" if (root / stripped).exists() else ""
-        self.inside(path, f"{place}: path {entry!r}{nearer}")
+        self.inside(path, f"{place}: path {entry!r}")
         if path.is_dir():
             yield from ((image, f"{place}: {image}") for image in walk(path))
         elif path.is_file() and path.suffix.lower() == ".txt":
@@ -216,8 +214,8 @@ class _Lister:
                     yield Path(image if found else below), f"{path}: line {number}"
         else:
             raise DataFault(
-                f"{place}: {entry!r} is neither a folder nor a .txt list ({path}), expected "
-                f"one of them{nearer}; correct the entry"
+                f"{place}: {entry!r} is neither a folder nor a .txt list ({path}), expected one "
+                "of them; correct the entry"
             )
 
     def take(self, paths: dict[str, Path], path: Path, where: str) -> None:

@@ -153,8 +153,10 @@ class _Slices:
                     f"{name}, expected unique names; rename a case"
                 )
             record = case_record(source, case_id, lambda _, case=case: case)  # type: ignore[misc]
-            facts = {"case": case_id, "subject": record.subject, "sha256": record.sha256}
-            facts |= {"part": part, "boxes": 0 if case.boxes is None else len(case.boxes.labels)}
+            facts = {
+                **{"case": case_id, "subject": record.subject, "sha256": record.sha256},
+                **{"part": part, "boxes": 0 if case.boxes is None else len(case.boxes.labels)},
+            }
             yield Item(name, case.image, None, case.boxes, part=part, synthetic=False, facts=facts)
 
 

@@ -59,25 +59,12 @@ def read_labels(path: Path, names: Sequence[str], overshoot: float) -> tuple[Row
     return np.array(list(rows)).reshape(-1, 5), faults
 
 
-def clipped(rows: Rows) -> Rows:
-    """Clip the boxes of rows to the image."""
-    low = np.clip(rows[:, 1:3] - rows[:, 3:] / 2, 0, 1)
-    high = np.clip(rows[:, 1:3] + rows[:, 3:] / 2, 0, 1)
-    return np.hstack([rows[:, :1], (low + high) / 2, high - low])
-
-
 def corners(rows: Rows, shape: Sequence[int]) -> FloatArray:
     """Return boxes clipped to the image: float32 (N, 4) ``ymin, xmin, ymax, xmax`` in pixels."""
     half = rows[:, 3:] / 2
     low, high = rows[:, 1:3] - half, rows[:, 1:3] + half
     shares = np.clip(np.hstack([low[:, ::-1], high[:, ::-1]]), 0, 1)
     return (shares * np.tile(np.array(shape, np.float64), 2)).astype(np.float32)
-
-
-def label_text(rows: Rows) -> str:
-    """Format rows as a label file; a background gives an empty text."""
-    lines = [[str(int(row[0])), *(f"{value:.6f}" for value in row[1:])] for row in rows]
-    return "".join(f"{' '.join(words)}\n" for words in lines)
 
 
 def _wrong(words: Sequence[str], names: Sequence[str], overshoot: float) -> str | None:

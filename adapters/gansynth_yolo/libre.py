@@ -101,7 +101,12 @@ class LibreDetector:
             # mode, where its head gives tensors of two axes that LibreYOLO cannot decode.
             model = open_model(job, weights)
             model.model.eval()
-            how = {"conf": KEPT, "iou": NMS_IOU, "max_det": MOST_FOUND, "imgsz": job.imgsz}
+            how: dict[str, Any] = {
+                "conf": KEPT,
+                "iou": NMS_IOU,
+                "max_det": MOST_FOUND,
+                "imgsz": job.imgsz,
+            }
             results = (model.predict(_read(p), **how, color_format="bgr") for p in images)
             return [DetectedImage.of(result) for result in results]
 

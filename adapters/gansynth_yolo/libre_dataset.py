@@ -118,8 +118,7 @@ class MosaicDataset(Dataset):  # type: ignore[type-arg]
 class EvenBatchSampler(Sampler[list[int]]):
     """Every slot once per epoch, in batches of nearly equal size.
 
-    LibreYOLO itself drops an incomplete last batch, with other images in every epoch. Slots must
-    not be dropped. A batch of one image does not work with batch norm.
+    LibreYOLO itself drops an incomplete last batch. A batch of one image fails in batch norm.
     """
 
     def __init__(self, data: Any, batch: int) -> None:
@@ -137,9 +136,7 @@ class EvenBatchSampler(Sampler[list[int]]):
 class TimedLoader(DataLoader):  # type: ignore[type-arg]
     """A loader that reports the time of a step: from handing out a batch to the next request."""
 
-    def __init__(self, watch: TrainingWatch, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.watch = watch
+    watch: TrainingWatch
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():
@@ -157,17 +154,13 @@ def make_loader(
     **ignored: Any,
 ) -> TimedLoader:
     """Replace LibreYOLO's ``create_dataloader``; ``ignored`` are its options for drawing images."""
-    if not isinstance(dataset.dataset, MixedLibreDataset):
-        raise DataFault(
-            f"LibreYOLO reads a {type(dataset.dataset).__name__}, expected a YOLO data set; remove "
-            "the folder annotations beside the images"
-        )
     data = MosaicDataset(dataset)
-    return TimedLoader(
-        watch,
+    loader = TimedLoader(
         data,
         batch_sampler=EvenBatchSampler(data, batch_size),
         num_workers=num_workers,
         pin_memory=pin_memory,
         collate_fn=_data.yolox_collate_fn,
     )
+    loader.watch = watch
+    return loader

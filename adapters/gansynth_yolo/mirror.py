@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from gansynth.data.case_writer import yolo_lines
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder
 from gansynth_yolo.images import YoloImage
-from gansynth_yolo.labels import clipped, label_text
 from gansynth_yolo.source import YoloSource
 
 MARK = ".gansynth-mirror"  # a file that marks a folder as a mirror, which may be overwritten
@@ -89,9 +89,10 @@ def place(images: Sequence[YoloImage], folder: Path, part: str) -> None:
     for name, image in zip(names_of(images), images, strict=True):
         _link(image.image, folder / "images" / part / name)
         label = (folder / "labels" / part / name).with_suffix(".txt")
-        inside = clipped(image.rows)
-        if not image.labelled or np.abs(inside - image.rows).max(initial=0) > TOLERATED:
-            label.write_text(label_text(inside), "utf-8")
+        centre, half = image.rows[:, 1:3], image.rows[:, 3:] / 2
+        inside = np.clip(centre + half, 0, 1) - np.clip(centre - half, 0, 1)
+        if not image.labelled or (2 * half - inside).max(initial=0) > TOLERATED:
+            label.write_text(yolo_lines(image.annotated, image.shape), "utf-8")
         else:
             _link(image.label, label)
 

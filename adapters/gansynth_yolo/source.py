@@ -243,8 +243,7 @@ class YoloSource(PictureSource):
 
     def boxes_of(self, case: Case) -> Boxes:
         """The boxes of the label file."""
-        image = self.image(case.id)
-        return Boxes(image.boxes, image.rows[:, 0].astype(np.int16))
+        return self.image(case.id).annotated
 
     def fitted(self, case: Case) -> Case:
         """Resize a case; zeros are around it unless it is stretched."""

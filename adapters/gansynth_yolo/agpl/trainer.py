@@ -50,7 +50,7 @@ def own_readers() -> Iterator[None]:
 
 def read_data(file: str, *_: Any, **__: Any) -> dict[str, Any]:
     """Return a mirror's ``data.yaml`` in place of ``check_det_dataset``."""
-    document, _ = read_yaml(Path(file), "data.yaml of a mirror")
+    document, _text = read_yaml(Path(file), "data.yaml of a mirror")
     home = Path(document["path"])
     places = {split: str(home / document[split]) for split in SPLITS if split in document}
     return {**document, **places, "path": home, "yaml_file": file}

@@ -5,7 +5,6 @@ Licence: AGPL-3.0; see this package's docstring. ultralytics is imported when a 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import importlib
 import logging
@@ -14,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from gansynth_yolo.mixed import EpochSlots
 
 _SERVICES = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
-_FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
 _HEADS = ("Detect", "v10Detect")
 REFUSED: Mapping[str, tuple[Any, str]] = {
     **SAME_CLASSES,
@@ -94,7 +93,12 @@ class UltralyticsDetector:
     ) -> list[DetectedImage]:
         """Detect objects in image files, read as in training."""
         model = engine().YOLO(str(weights))
-        how = {"conf": KEPT, "iou": NMS_IOU, "max_det": MOST_FOUND, "imgsz": job.imgsz}
+        how: dict[str, Any] = {
+            "conf": KEPT,
+            "iou": NMS_IOU,
+            "max_det": MOST_FOUND,
+            "imgsz": job.imgsz,
+        }
         how |= {"device": device_name(job.device), "verbose": False, "save": False}
         detections = []
         with silent_stdout():
@@ -193,7 +197,7 @@ def engine() -> Any:
     if "ultralytics" not in sys.modules:
         # Read once, when it is imported: no look for a network, no pip, settings of its own.
         os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false")
-        os.environ["YOLO_CONFIG_DIR"] = str(_settings_folder())
+        os.environ["YOLO_CONFIG_DIR"] = _settings_folder().name
     disabled = logging.root.manager.disable
     logging.disable(logging.INFO)  # it would tell where it keeps the settings that we throw away
     try:
@@ -217,20 +221,15 @@ def silent_stdout() -> Iterator[None]:
         yield
 
 
-def _settings_folder() -> Path:
+@cache
+def _settings_folder() -> tempfile.TemporaryDirectory[str]:
     """Create a temporary settings folder with the fonts that it would download."""
     from matplotlib import get_data_path
 
-    folder = Path(tempfile.mkdtemp(prefix="gansynth-ultralytics-"))
-    owner = os.getpid()
-
-    def remove() -> None:  # workers inherit this by fork
-        if os.getpid() == owner:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
-    (folder / "Ultralytics").mkdir()
+    home = tempfile.TemporaryDirectory(prefix="gansynth-ultralytics-")
+    folder = Path(home.name) / "Ultralytics"
+    folder.mkdir()
     font = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    for name in _FONTS:
-        shutil.copyfile(font, folder / "Ultralytics" / name)
-    return folder
+    for name in ("Arial.ttf", "Arial.Unicode.ttf"):
+        shutil.copyfile(font, folder / name)
+    return home

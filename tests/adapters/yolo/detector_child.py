@@ -234,31 +234,6 @@ def overlap(one: Any, other: Any) -> float:
     return shared / (float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2])) - shared)
 
 
-def draw(name: str, job: DetectorJob, told: dict[str, Any]) -> Any:
-    """Go through ultralytics' mixed training sets as a sampler does; count what they give."""
-    from gansynth_yolo.agpl.ultra import settings, silent_stdout
-
-    overrides = settings(job)
-    from ultralytics.cfg import get_cfg
-
-    from gansynth_yolo.agpl.trainer import MixedUltralyticsDataset, own_readers, read_data
-
-    counts = []
-    for cache, ratio in told["ways"]:
-        job = replace(job, output=job.output.parent / cache / "out")
-        slots = slots_of(job, {**told, "ratio": ratio})
-        with silent_stdout(), own_readers():
-            data = read_data(str(job.data))
-            how = {"img_path": data["train"], "imgsz": job.imgsz, "batch_size": job.batch}
-            how |= {"data": data, "augment": True, "hyp": get_cfg(overrides=overrides)}
-            mixed = MixedUltralyticsDataset(slots=slots, cache=cache, **how)
-        counts.append(go_through(mixed, slots, told["passes"]))
-        for key, log in (("primaries", slots.places.plan.log), ("partners", None)):
-            drawn = summarise(log or job.output.parent / "log" / PARTNERS)
-            counts[-1][key] = [drawn.real, drawn.synthetic]
-    return counts
-
-
 def go_through(mixed: Any, slots: EpochSlots, passes: int) -> dict[str, Any]:
     """Ask for every place once a pass; look at which real images stay in memory."""
     random.seed(1)
@@ -295,8 +270,8 @@ def refusal(name: str, job: DetectorJob) -> str:
     return ""
 
 
-DO: dict[str, Any] = {"train": train, "draw": draw, "check": check}
-OURS = ("bank", "ratio", "schedule", "chosen", "strict", "stop", "ways", "passes", "changes")
+DO: dict[str, Any] = {"train": train, "check": check}
+OURS = ("bank", "ratio", "schedule", "chosen", "strict", "stop", "changes")
 
 
 def job_of(name: str, data: str | Path, folder: str | Path, **job: Any) -> DetectorJob:

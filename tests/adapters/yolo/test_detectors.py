@@ -22,7 +22,7 @@ from tests.adapters.yolo.detector_child import STOPPED, job_of, needs, refusal, 
 from tests.conftest import content
 from tests.yolo_sets import opened, toy_yolo
 
-REAL, SIGMAS, PASSES = 16, 4, 8
+REAL, SIGMAS = 16, 4
 NAMES = [pytest.param(name, marks=needs(name)) for name in DETECTORS]
 ULTRALYTICS = pytest.mark.parametrize("done", NAMES[1:], indirect=True)
 OPEN = {"libreyolo": {"no_aug_epochs": 0}, "ultralytics": {"close_mosaic": 0}}
@@ -31,8 +31,6 @@ MOSAIC: dict[str, dict[str, Any]] = {
     "libreyolo": {"workers": 2, "options": {"no_aug_epochs": 0, "mixup": 1.0}},
     "ultralytics": {"workers": 2, "epochs": 4, "options": {"close_mosaic": 1}},
 }
-WAYS = {"off": ("2:1", 1 / 3, REAL // 2), "ram": ("1:3", 0.75, 3 * REAL)}
-"""Cache -> ratio, share of samples, samples an epoch."""
 BOTH: list[tuple[dict[str, Any], str]] = [
     ({}, ""),
     ({"augment": False}, ""),
@@ -149,9 +147,6 @@ def done(request, tmp_path_factory) -> Any:
         plain |= {"ratio": "2:3", "batch": 12}
     else:
         plain |= {"channels": 3, "imgsz": 96}
-        ways = [(cache, ratio) for cache, (ratio, _, _) in WAYS.items()]
-        mixup: dict[str, Any] = {"batch": 2, "options": {"mixup": 0.5, "close_mosaic": 0}}
-        jobs["drawn"] = toy.job(do="draw", ways=ways, passes=PASSES, **mixup)
     return {**toy.run(**jobs, plain=toy.job(**plain)), "name": toy.name}
 
 
@@ -184,7 +179,7 @@ def test_a_detector_that_is_not_installed_is_named_with_its_extra(monkeypatch, n
 @pytest.mark.parametrize("found", ["8.3.200", "8.5.0", "9.0.1", "7", "1.5.9", "1.7.0"])
 def test_other_releases_are_refused(monkeypatch, found):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: found)
-    for name, wanted in (("ultralytics", r">=8\.4,<8\.5"), ("libreyolo", r">=1\.6,<1\.7")):
+    for name, wanted in (("ultralytics", r"8\.4\.\*"), ("libreyolo", r"1\.6\.\*")):
         with pytest.raises(EnvironmentFault, match=f"version {found}, expected {wanted}"):
             import_library(name)
 
@@ -234,28 +229,18 @@ def test_ultralytics_validates_itself_and_has_the_channels_of_the_set(done):
     assert 0 < done["plain"]["off"] < 1
 
 
-@ULTRALYTICS
-@pytest.mark.parametrize(("number", "cache"), [*enumerate(WAYS)])
-def test_whatever_the_ratio_and_the_cache_ultralytics_keeps_to_it(done, number, cache):
-    _, share, synthetic = WAYS[cache]
-    drawn = done["drawn"][number]
-    check_partners(drawn["partners"], share)
-    assert drawn["primaries"] == [PASSES * REAL, PASSES * synthetic]
-    assert drawn["typical"] == [1] * synthetic
-    if cache == "off":  # only real images that a mosaic may take stay in memory
-        assert drawn["held"]
-        assert 0 < drawn["most"] <= drawn["limit"] == 16
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "job"),
     [
         *(
-            ("ultralytics", {"workers": workers, "cache": cache, "channels": channels, "epochs": 4})
-            for workers in (0, 2)
-            for cache in ("off", "ram", "disk")
-            for channels in (1, 3)
+            (
+                "ultralytics",
+                {"workers": n, "cache": cache, "channels": c, "ratio": ratio, "epochs": 4},
+            )
+            for n in (0, 2)
+            for cache, ratio in (("off", "2:1"), ("ram", "1:3"), ("disk", "1:1"))
+            for c in (1, 3)
         ),
         *(("ultralytics", {"model": f"yolo{m}"}) for m in ("11n.yaml", "26n", "v8n", "v10n")),
         ("libreyolo", {"model": "yolo9-t"}),
@@ -264,8 +249,9 @@ def test_whatever_the_ratio_and_the_cache_ultralytics_keeps_to_it(done, number, 
 )
 def test_every_way_of_loading_and_every_family(tmp_path, name, job):
     told = Toy(tmp_path, name).train(**job, options=OPEN[name])
-    check_epochs(told["seen"])
-    check_partners(told["partners"])
+    ratio = Ratio.parse(job.get("ratio", "1:1"))
+    check_epochs(told["seen"], round(REAL * ratio.synthetic / ratio.real))
+    check_partners(told["partners"], ratio.p)
 
 
 @pytest.mark.slow
@@ -372,8 +358,6 @@ def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw
 
 @needs("libreyolo")
 def test_libreyolos_settings_follow_the_job(libre, tmp_path):
-    for change, wanted in TOLD["libreyolo"]:
-        assert (refusal("libreyolo", libre_job(libre, **change)) == "") == (wanted == "")
     (tmp_path / "no.pt").write_text("weights")
     said = refusal("libreyolo", libre_job(libre, model=str(tmp_path / "no.pt")))
     assert "not weights that libreyolo wrote" in said
@@ -381,9 +365,7 @@ def test_libreyolos_settings_follow_the_job(libre, tmp_path):
         told = settings(libre_job(libre, model=model, augment=False, options=own))
         off = {"mosaic_prob", "mixup_prob", "hsv_prob", "flip_prob", "flipud"}
         assert {key: told[key] for key in off} == dict.fromkeys(off, 0.0)
-        assert told.get("rot90", 0) == own.get("rot90", 0)
-    assert told["eval_interval"] == 1
+        assert (told.get("rot90", 0), told["eval_interval"]) == (own.get("rot90", 0), 1)
     # Without validation images nothing is validated.
     (tmp_path / "data.yaml").write_text("train: images/train\nnames: [lesion]\n")
-    bare = job_of("libreyolo", tmp_path / "data.yaml", tmp_path)
-    assert settings(bare)["eval_interval"] == 0
+    assert settings(job_of("libreyolo", tmp_path / "data.yaml", tmp_path))["eval_interval"] == 0
