@@ -113,7 +113,9 @@ def picture_header(path: Path) -> PictureHeader:
             pass  # not what follows: Pillow's own complaints are OSErrors too
         with Image.open(path, formats=[kind]) as picture:
             (width, height), mode = picture.size, str(picture.mode)
-            turned = int(picture.getexif().get(_ORIENTATION, 1))
+            # Pillow decodes a PNG whole to look for what follows its pixels.
+            exif: Any = picture.getexif() if kind != "PNG" or "exif" in picture.info else {}
+            turned = int(exif.get(_ORIENTATION, 1))
     except GansynthError:
         raise
     except Exception as error:  # as above

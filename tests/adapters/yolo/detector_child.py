@@ -131,7 +131,7 @@ def watched(job: DetectorJob) -> Iterator[dict[str, Any]]:
         MixedTrainer.preprocess_batch = original
 
 
-NEVER = {
+NEVER: dict[str, dict[str, tuple[str, ...]]] = {
     "libreyolo": {"libreyolo.data.utils": ("_execute_download_script", "download_dataset")},
     "ultralytics": {
         "ultralytics.engine.trainer": ("check_det_dataset",),
