@@ -328,7 +328,7 @@ def mask_of(data: Path, case: str = FIRST) -> Path:
 def masked(tmp_path) -> Path:
     """``data.yaml`` of a tiny data set whose masks are the insides of its boxes."""
     data = toy_yolo(tmp_path / "set", train=8, val=4, test=0, backgrounds=0)
-    source = opened(data)
+    source: Any = opened(data)
     for case in (*source.train_ids, *source.held_out_ids):
         labels = np.zeros(source.header(case).shape, np.uint8)
         for top, left, bottom, right in source.load(case).boxes.coords.round().astype(int):
@@ -381,7 +381,7 @@ def test_an_unusable_label_map_is_refused(masked, change, says):
 def test_pasted_lesions_feed_a_detector(masked, tmp_path, plugin):
     asked = SourceRequest("yolo", str(masked), read=MASKED)
     fit(plugin, asked, tmp_path / "run", settings={}, edits=None, reporter=NullReporter())
-    source = opened(masked, read=MASKED)
+    source: Any = opened(masked, read=MASKED)
     adapter = YoloAdapter(source)
     adapter.check_origin(MixConfig(RunFolder(tmp_path / "run"), Ratio(1, 1)))
     run = load_run(RunFolder(tmp_path / "run"), "cpu")
