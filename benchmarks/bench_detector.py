@@ -123,14 +123,11 @@ def stock(asked: Mapping[str, Any]) -> Ends:
     _, _, job = config_of(asked)
     ends = Ends()
     if asked["detector"] == "libreyolo":
-        from gansynth_yolo.libre_options import FAMILIES, engine, find_model, settings
+        from gansynth_yolo.libre import open_model, settings
 
-        family, size, _ = find_model(job.model)
-        model = getattr(engine(), FAMILIES[family][0])
-        trained = model(None, size=size, nb_classes=len(job.names), device=job.device)
-        trained.train(**settings(job), callbacks=ends)
+        open_model(job, None).train(**settings(job), callbacks=ends)
         return ends
-    from gansynth_yolo.agpl.options import settings as told
+    from gansynth_yolo.agpl.ultra import settings as told
 
     overrides = told(job)
     from ultralytics.models.yolo.detect import DetectionTrainer

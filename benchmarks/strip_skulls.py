@@ -28,7 +28,6 @@ from gansynth.core.body_mask import Mask, otsu
 from gansynth.core.schema import FloatArray
 from gansynth.data.picture_files import SUFFIXES, read_picture
 from gansynth_yolo.images import beside
-from gansynth_yolo.labels import label_text
 
 Depth = npt.NDArray[np.floating[Any]]
 
@@ -96,7 +95,8 @@ def strip(path: Path, data: Path, out: Path) -> float:
                 kept.append((kind, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1))
         text = beside(target, "labels", ".txt")
         text.parent.mkdir(parents=True, exist_ok=True)
-        text.write_text(label_text(np.array(kept).reshape(-1, 5)), "utf-8")
+        lines = (f"{int(kind)} {' '.join(f'{n:.6f}' for n in box)}\n" for kind, *box in kept)
+        text.write_text("".join(lines), "utf-8")
     return min(shares)
 
 

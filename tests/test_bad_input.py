@@ -225,8 +225,8 @@ AUGMENT += ("--generator", "no-run", "--ratio", "1:1")
 SLIPS = [
     ((*FIT, "-c", "3d_fulres"), ("'3d_fulres'", "one of: 2d, 3d_fullres")),
     ((*FIT, "--plans", "mine"), ("--plans 'mine'", "gansynthSmallPlans, nnUNetPlans")),
-    ((*FIT, "--fold", "7"), ("--fold '7'", "expected 0 to 4 or 'all'")),
-    ((*FIT, "--fold", "-1"), ("--fold '-1'", "expected 0 to 4 or 'all'")),
+    ((*FIT, "--fold", "7"), ("--fold '7'", "folds 0, 1, 2, 3, 4; expected one")),
+    ((*FIT, "--fold", "-1"), ("--fold '-1'", "folds 0, 1, 2, 3, 4; expected one")),
     ((*FIT, "--data", "nnunet:777"), ("nnunet:777", "one of: Dataset501_Toy")),
     ((*AUGMENT, "--ratio", "0:0"), ("'0:0'", "above 0")),
     ((*AUGMENT, "--ratio", "-1:1"), ("'-1:1'", "not negative")),

@@ -52,8 +52,8 @@ PLACES = {
     "read volumes": ("sources.md", "gansynth.data.read_options.VolumeOptions"),
     "read slices": ("sources.md", "gansynth.data.slices.SliceOptions"),
     "read pictures": ("sources.md", "gansynth.data.pictures.PictureOptions"),
-    "read yolo": ("sources.md", "gansynth_yolo.options.YoloOptions"),
-    "read deepmedic": ("sources.md", "gansynth_deepmedic.cases.DeepMedicOptions"),
+    "read yolo": ("sources.md", "gansynth_yolo.images.YoloOptions"),
+    "read deepmedic": ("sources.md", "gansynth_deepmedic.source.DeepMedicOptions"),
     "plan": ("benchmark.md", "gansynth.benchmark.plan.BenchmarkPlan"),
     "plan operating_point": ("benchmark.md", "gansynth.benchmark.plan.OperatingPointPlan"),
     **{

@@ -1,9 +1,17 @@
-"""``gansynth augment --target deepmedic -o DIR``: a folder that stock DeepMedic trains on."""
+"""``gansynth augment --target deepmedic -o DIR``: a folder that stock DeepMedic trains on.
+
+Real cases stay in place; each sample is inserted into its real case. Stock DeepMedic takes segments
+from anywhere in the region of interest, so that of a synthetic case is limited to the sample.
+"""
+
+# ruff: noqa: D102 - methods that override those of DataSetExport and Writer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from math import ceil, prod
 from pathlib import Path
 from typing import Any
@@ -11,35 +19,42 @@ from typing import Any
 import numpy as np
 
 from gansynth.bank.reader import BankReader
+from gansynth.core.schema import Sample
 from gansynth.core.writer import Item, Writer
-from gansynth.hosts.export import new_folder
-from gansynth.runtime.errors import UsageFault
+from gansynth.hosts.export import DataSetExport, new_folder
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth_deepmedic.check import refuse_unusable
-from gansynth_deepmedic.configs import PER_CLASS
-from gansynth_deepmedic.exported_samples import (
-    ExportedSample,
-    SlotExport,
-    SlotWriter,
-    additions_for,
-    largest,
-    restricted,
+from gansynth_deepmedic.check import Mask, SegmentSampling, refuse_unusable
+from gansynth_deepmedic.configs import MAPS, SCORES
+from gansynth_deepmedic.insertion import MISSING, HostCase, insert, position_of
+from gansynth_deepmedic.layout import (
+    ENDING,
+    TRAIN,
+    read_host,
+    slot_folder,
+    write_case,
+    write_layout,
+    write_volume,
 )
-from gansynth_deepmedic.layout import MAPS, TRAIN, write_layout
 from gansynth_deepmedic.real_space import moved, training_cases
-from gansynth_deepmedic.sampling_maps import SamplingMaps
+from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare, share_on_disk
 
 MANIFEST = "manifest.json"
+ROIS = "roi"  # folder of regions of interest of real cases
 SPARE = 16  # one spare crop for this many, as a crop may have no room for a segment
 TIMES = 2  # usual limit of a case's size as float32, relative to the user's files
+USUAL_OUTPUT, USUAL_SEGMENT = 21, 37
+"""Voxels along an axis of output and segment of DeepMedic's example network. They define the border
+if the network is unknown, but at most a quarter of an axis at each end.
+"""
 NOT_ANONYMOUS = (
     "synthetic cases are not anonymous: a real training case surrounds each sample. The lists "
     "also name real cases by their paths: do not move those, or this folder"
 )
 
 
-class DeepMedicExport(SlotExport):
+class DeepMedicExport(DataSetExport):
     """Real cases in place, each sample inserted into its real case, and the lists of both.
 
     Raises:
@@ -50,12 +65,10 @@ class DeepMedicExport(SlotExport):
     trains = "DeepMedic trains"
     for_schedules = "Train on the fly for a schedule: --deepmedic CHECKOUT"
     fewer = "ask for fewer with --ratio, or train on the fly"
+    source: DeepMedicSource
     share: SubepochShare  # cases and segments of every subepoch
 
-    # -- the order -------------------------------------------------------------------------------
-
     def place(self, name: str) -> Path:
-        """Return a new folder."""
         if self.content == "synthetic":
             raise UsageFault(
                 "--content synthetic: synthetic cases of DeepMedic contain real training cases, "
@@ -64,20 +77,19 @@ class DeepMedicExport(SlotExport):
         return new_folder(name)
 
     def check_order(self) -> None:
-        """Also reject cases at which DeepMedic fails, and the user's sampling maps."""
         super().check_order()
-        config, model = self.source.config, self.source.model
-        if config.weighted:
-            raise UsageFault(
-                f"{config.path}: weightedMapsForSamplingEachCategoryTrain is set, but "
-                "synthetic cases have no such maps, expected a configuration without. Remove that "
-                "key, so that DeepMedic derives them from labels and region of interest"
+        config = self.source.config
+        key = MAPS if config.weighted else SCORES if any(config.normalised) else None
+        if key is not None:
+            raise DataFault(
+                f"{config.path}: {key} is set, so DeepMedic samples or normalises by what a "
+                "synthetic case has not; expected sampling by labels and normalised images. Remove "
+                "that key"
             )
-        refuse_unusable(self.source, model)
-        self.sampling = SamplingMaps.of(config, tuple(self.source.schema.labels.values()), model)
+        refuse_unusable(self.source, self.source.model)
+        self.sampling = SegmentSampling.of(self.source.config, self.source.model, trained=True)[0]
 
     def measure(self) -> int:
-        """Estimate the bytes of a synthetic case on disk from the real ones."""
         sizes = (sum(file.stat().st_size for file in c.files) for c in self.source.config.train)
         return min(TIMES * max(sizes), self._volume_bytes())
 
@@ -87,11 +99,9 @@ class DeepMedicExport(SlotExport):
         return voxels * (4 * len(self.source.config.channels) + 4)
 
     def unsaid(self) -> int:
-        """Return the number of cases that the user's file loads."""
         return self.source.config.cases
 
     def count(self, alone: int | None) -> tuple[int, int]:
-        """Return the repeats of real cases and the synthetic cases of every subepoch."""
         config, real = self.source.config, len(self.source.train_ids)
         cases = config.cases if alone is None else alone
         share = share_on_disk(real, self.mix_config.ratio, cases, config.segments, config.batch)
@@ -104,24 +114,21 @@ class DeepMedicExport(SlotExport):
                 text = "all that the bank holds"
             count = f"{cases} synthetic case(s) and no real one: {text}"
             share = replace(share, repeats=0, notes=(count, *share.notes))
-        if self.source.model is None and any(config.normalised) and self.sampling.kind == PER_CLASS:
-            classes = (
-                f"{MAPS}: one for each of {self.sampling.categories} classes, expected as many "
-                "as numberOfOutputClasses; to check it: --read model=modelConfig.cfg"
-            )
-            share = replace(share, notes=(*share.notes, classes))
         self.share = share
         assert share.synthetic is not None, "constant on disk"
         return share.repeats, share.synthetic
 
     @property
     def drawn(self) -> int:
-        """Number of samples to generate, with spare ones for crops that do not fit."""
         whole = self.manifest is None or self.manifest["space"]["grid"] in ("native", "resample")
         return self.samples if whole else self.samples + ceil(self.samples / SPARE)
 
+    @property
+    def real(self) -> int:
+        """Real training cases, each counted once."""
+        return len(self.source.train_ids) if self.repeats else 0
+
     def room(self) -> int:
-        """Return the bytes of the files and of the bank."""
         real = self.real if self.mix_config.real_in_generator_space else 0
         needed = (self.samples + real) * self.sample_bytes
         if self.manifest is None:
@@ -131,12 +138,16 @@ class DeepMedicExport(SlotExport):
             size = prod(space["size"]) * (4 * len(self.source.config.channels) + 2)
         return needed + self.drawn * size
 
-    # -- what is in it ---------------------------------------------------------------------------
-
     def describe(self) -> dict[str, Any]:
-        """Return a JSON document for the user."""
         listed = self.real * self.repeats
         each = self.share.segments // self.share.cases
+        said = list(self.share.notes)
+        if self.source.config.processes > 0:  # forks inherit one random state
+            said.append(
+                f"num_processes_sampling: {self.source.config.processes} in the file: stock "
+                "DeepMedic then repeats places of segments between cases and subepochs; 0 does "
+                "not, nor does --deepmedic on the fly"
+            )
         return {
             "target": "deepmedic",
             "data": self.source.name,
@@ -150,22 +161,18 @@ class DeepMedicExport(SlotExport):
             "real_cases": self.real,
             "each_real_case_listed": self.repeats,
             "real_in_generator_space": self.mix_config.real_in_generator_space,
-            "said": [*self.share.notes, *_repeated(self.source.config.processes)],
+            "said": said,
             "record": str(self.record),
             "note": NOT_ANONYMOUS,
             "then": f"deepMedicRun -model MODEL -train {self.folder / TRAIN}",
         }
 
-    # -- writing ---------------------------------------------------------------------------------
-
     def begin(self, folder: Path) -> Writer:
-        """See ``DataSetExport.begin``."""
         cases = training_cases(self.source, self.mix_config, folder, self.request.reporter)
-        self.writer = _ExportWriter(folder, self, cases, self.patches)
+        self.writer = _SlotWriter(folder, self, cases, self.patches)
         return self.writer
 
     def items(self, reader: BankReader) -> Iterator[Item]:
-        """Yield samples until there are enough cases of them."""
         with self.request.reporter.task(self.samples, "write") as bar:
             for sample in map(reader.read, reader.ids()):
                 done, image = len(self.writer.slots), np.asarray(sample.image)
@@ -175,65 +182,122 @@ class DeepMedicExport(SlotExport):
                     return
 
     def made(self, reader: BankReader, rejected: Mapping[str, Any]) -> dict[str, Any]:
-        """Also say what a subepoch sees."""
-        self.patches = restricted(reader)
+        seats = (position_of(reader.read(sample).provenance) for sample in reader.ids())
+        self.patches = any(seat is not None and seat.corner is not None for seat in seats)
         description = self.describe()
         del description["record"]
         origin = {"train_config_of": str(self.source.config.path)}
         return {**super().made(reader, rejected), **description, **origin}
 
-    def where(self, slots: SlotWriter) -> dict[str, Any]:
-        """Describe where DeepMedic may centre segments of synthetic cases."""
-        size = largest(slots.slots)
-        verb = "predict" if self.sampling.pad else "see"
-        by = {"roi": "their regions of interest", "maps": "their sampling maps"}[self.restricted]
-        where = f"where the sample is, by {by}" if slots.patches else "anywhere, as of real cases"
-        entry: dict[str, Any] = {
-            "segments_of": f"synthetic cases are centred {where}; a segment may {verb} up to "
-            f"{size} voxels along an axis, else some case is too near its border for any"
+
+class _SlotWriter(Writer):
+    """Writes the files of every slot, until there are enough of them, then the lists.
+
+    ``cases``: the real training cases. ``patches``: whether some sample is a patch, to which
+    segments must be restricted, so that real cases, too, get a region of interest.
+    """
+
+    name = "deepmedic"
+    ndim = frozenset({3})
+    needs = frozenset({"labels"})
+
+    def __init__(
+        self, folder: Path, export: DeepMedicExport, cases: Sequence[HostCase], patches: bool
+    ) -> None:
+        super().__init__(folder, export.source.schema)
+        self.export, self.cases, self.patches = export, {case.id: case for case in cases}, patches
+        self.slots: dict[str, dict[str, Any]] = {}  # name -> what the manifest says of it
+        self.lacking: list[list[int]] = []  # missing channels of each slot
+        self.largest: list[int] = []
+        self.left_out = Counter[str]()  # why -> how many samples were left out
+        self._read = lru_cache(maxsize=1)(lambda case_id: read_host(self.cases[case_id]))
+
+    def add(self, item: Item) -> None:
+        sample = Sample(item.image, item.labels, provenance=item.facts)
+        seat = position_of(item.facts)
+        if seat is None or seat.case not in self.cases:
+            self.left_out["has no place in a training case"] += 1
+            return
+        case = self.cases[seat.case]
+        try:
+            made = insert(case, self._read(seat.case), sample)
+        except DataFault:
+            self.left_out["does not fit its case"] += 1
+            return
+        allowed = np.ones(made.labels.shape, np.int16) if made.roi is None else made.roi
+        if made.core is not None:
+            allowed = np.where(made.core, allowed, np.int16(0))
+        centres = self.export.sampling.centres(made.labels, allowed)
+        if self.export.sampling.size is None:
+            centres &= _inner(centres.shape, padded=self.export.source.config.pad)
+        if not centres.any():
+            self.left_out["leaves no place for a segment"] += 1
+            return
+        home = slot_folder(self.folder, len(self.slots))
+        made = replace(made, roi=allowed) if self.patches else made
+        write_case(home, self.export.source.config.channels, case, made, synthetic=True)
+        self.lacking.append([n for n, file in enumerate(case.channels) if file == MISSING])
+        places = np.argwhere(centres)
+        border = np.minimum(places, np.array(centres.shape) - 1 - places).min(axis=1)
+        self.largest.append(2 * int(border.max()) + 1)
+        self.slots[home.name] = {
+            "case": case.id,
+            "corner": seat.corner,
+            "sample": item.name,
+            "share_of_voxels": float(centres.mean()),
+            "provenance": dict(item.facts),
         }
-        if slots.patches and self.restricted == "maps":
-            entry["categories"] = self.sampling.categories
-        return entry
-
-
-class _ExportWriter(SlotWriter):
-    """Also writes the lists of both kinds of cases, and the manifest."""
-
-    export: DeepMedicExport
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Write what exists once."""
-        super().finish(about)
-        export, folder, listed = self.export, self.folder, self.cases
+        export, folder, config = self.export, self.folder, self.export.source.config
+        if len(self.slots) < export.samples:
+            reasons = ", ".join(f"{n} {why}" for why, n in self.left_out.most_common()) or "none"
+            raise DataFault(
+                f"{export.mix_config.bank or export.mix_config.run}: {len(self.slots)} of "
+                f"{len(self.slots) + self.left_out.total()} samples can become cases, expected "
+                f"{export.samples}; left out: {reasons}. Ask for fewer with --ratio, or take "
+                "another generator or bank"
+            )
+        cases = list(self.cases.values())
+        bare = self.patches and all(case.roi is None for case in cases)
+        rois = self._whole_rois(cases) if bare else ()
         if export.mix_config.real_in_generator_space:
-            listed = tuple(moved(case, folder, export.folder) for case in self.cases)
-        additions = additions_for(export, folder, self.cases, self)
-        config = export.source.config
+            cases = [moved(case, folder, export.folder) for case in cases]
         _, changed = write_layout(
-            config, folder, export.share, listed, len(self.slots), additions=additions
+            *(config, folder, export.share, cases, len(self.slots)),
+            home=export.folder,
+            lacking=self.lacking,
+            rois=rois,
         )
-        report = {**export.where(self), "left_out": dict(self.left_out), "changed": changed}
-        slots = {slot.name: _told(slot) for slot in self.slots}
-        write_json_atomic(folder / MANIFEST, {**about, **report, "slots": slots})
-        return {key: report[key] for key in ("segments_of", "left_out", "changed")}
+        verb = "predict" if config.pad else "see"
+        where = "where the sample is, by their regions of interest"
+        report = {
+            "segments_of": "synthetic cases are centred "
+            f"{where if self.patches else 'anywhere, as of real cases'}; a segment may {verb} up "
+            f"to {min(self.largest, default=0)} voxels along an axis, else some case is too near "
+            "its border for any",
+            "left_out": dict(self.left_out),
+            "changed": changed,
+        }
+        write_json_atomic(folder / MANIFEST, {**about, **report, "slots": self.slots})
+        return report
+
+    def _whole_rois(self, cases: Sequence[HostCase]) -> list[str]:
+        """Write full regions of interest for real cases, one file per shape."""
+        rois = []
+        for case in cases:
+            shape = tuple(case.shape[2 - axis] for axis, _ in case.stored)
+            file = Path(ROIS) / f"all_{'x'.join(map(str, shape))}{ENDING}"
+            if not (self.folder / file).exists():
+                write_volume(self.folder / file, np.ones(shape, np.int16), case.labels)
+            rois.append(str(self.export.folder / file))
+        return rois
 
 
-def _repeated(processes: int) -> tuple[str, ...]:
-    """Return a note on stock DeepMedic, whose forked processes inherit the same random state."""
-    if processes < 1:
-        return ()
-    return (
-        f"num_processes_sampling: {processes} in the file: stock DeepMedic then repeats places of "
-        "segments between cases and subepochs; 0 does not, nor does --deepmedic on the fly",
-    )
-
-
-def _told(slot: ExportedSample) -> dict[str, Any]:
-    return {
-        "case": slot.case,
-        "corner": slot.corner,
-        "sample": slot.sample,
-        "share_of_voxels": slot.centres,
-        "provenance": slot.provenance,
-    }
+def _inner(shape: Sequence[int], *, padded: bool) -> Mask:
+    """Return the voxels that are as far from the border as the usual network needs."""
+    inner = np.zeros(shape, np.bool_)
+    usual = ((USUAL_OUTPUT if padded else USUAL_SEGMENT) - 1) // 2
+    borders = [min(usual, n // 4) for n in shape]
+    inner[tuple(slice(b, n - b) for b, n in zip(borders, shape, strict=True))] = True
+    return inner

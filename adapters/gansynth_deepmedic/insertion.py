@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,11 +49,11 @@ class HostCase(Document, whole=True):
         Writing into the view changes the array.
         """
         lead = array.ndim - 3
-        axis_of = {axis: place for place, (axis, _) in enumerate(self.stored)}
-        turned = array.transpose(*range(lead), *(lead + axis_of[axis] for axis in (2, 1, 0)))
-        steps = {axis: step for axis, step in self.stored}
-        cut = [slice(None)] * lead + [slice(None, None, steps[axis]) for axis in (2, 1, 0)]
-        view: npt.NDArray[T] = turned[tuple(cut)]
+        place = {axis: number for number, (axis, _) in enumerate(self.stored)}
+        turned = array.transpose(*range(lead), *(lead + place[axis] for axis in (2, 1, 0)))
+        steps = dict(self.stored)
+        x, y, z = (slice(None, None, steps[axis]) for axis in range(3))
+        view: npt.NDArray[T] = turned[..., z, y, x]
         return view
 
 
@@ -120,9 +120,9 @@ def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
     if not np.isfinite(sample.image).all():
         return "its image holds values that are not finite"
     cut = _cut(seat, shape, case.shape, rim)
-    if cut is None:
+    if not cut.weight.size:
         return f"its place {seat.corner} is beyond case {case.id!r} of shape {case.shape}"
-    if not (cut.whole & (labels[cut.part] != OUTSIDE)).any():
+    if not ((cut.weight == 1) & (labels[cut.part] != OUTSIDE)).any():
         return "nothing of it lies in the region of interest"
     return ""
 
@@ -142,6 +142,9 @@ def insert(
         sample: image (C, D, H, W) and labels (D, H, W) in gansynth's axes and units, with
             provenance.
         rim: voxels.
+
+    Raises:
+        DataFault: the sample does not fit, or the case's files have changed.
     """
     name = getattr(sample, "id", "") or "sample"
     if why := misfit(case, sample, rim):
@@ -149,57 +152,64 @@ def insert(
             f"{name}: {why}; expected a sample drawn of this case by a generator fitted to the "
             "same lists. Fit it to them, or leave the sample out"
         )
-    _check_files(case, real)
+    lain = case.view(real.labels).shape
+    if lain != case.shape or real.image.shape != (len(case.channels), *real.labels.shape):
+        raise DataFault(
+            f"{case.labels}: case {case.id!r} has labels of shape {lain} and an image of "
+            f"{real.image.shape}, expected {len(case.channels)} channel(s) of {case.shape} as at "
+            "the start. Its files have changed; start anew"
+        )
     seat, labels = position_of(sample.provenance), sample.labels
     assert seat is not None, "see misfit"
     assert labels is not None, "see misfit"
     cut = _cut(seat, sample.image.shape[1:], case.shape, rim)
-    assert cut is not None, "see misfit"
     inside = labels[cut.part] != OUTSIDE
     if real.roi is not None:
         inside &= case.view(real.roi)[cut.box] > 0
-    core = None if seat.corner is None else _core(case, real, cut, inside, name)
+    core = None
+    if seat.corner is not None:
+        core = np.zeros(real.labels.shape, np.bool_)
+        case.view(core)[cut.box] = inside & (cut.weight == 1)
+        if not core.any():
+            raise DataFault(
+                f"{name}: nothing of it lies in the region of interest {case.roi}, though its "
+                "labels say so; expected the region that the generator was fitted with. Restore "
+                "the file, or fit again"
+            )
     image, target = real.image.copy(), real.labels.copy()
     for channel, (file, (scale, offset)) in enumerate(zip(case.channels, case.units, strict=True)):
         if file != MISSING and scale != 0:
             drawn = sample.image[channel][cut.part].astype(np.float32)
             drawn *= np.float32(scale)
             drawn += np.float32(offset)
-            _blend(case.view(image[channel])[cut.box], drawn, cut.weight, inside)
+            around = case.view(image[channel])[cut.box]
+            if cut.weight.size > 1:
+                drawn *= cut.weight
+                drawn += (1 - cut.weight) * around
+            np.copyto(around, drawn, where=inside)
     np.copyto(case.view(target)[cut.box], labels[cut.part], where=inside & (cut.weight >= 0.5))
     return LoadedCase(image, target, real.roi, core, case.id, name)
 
 
-@dataclass(frozen=True)
-class _PatchOverlap:
+class _PatchOverlap(NamedTuple):
     """The part of a patch inside the volume."""
 
     box: tuple[slice, ...]  # of the volume
     part: tuple[slice, ...]  # of the patch
-    weight: npt.NDArray[np.float32]  # of the sample, (d, h, w), or (1, 1, 1) without fading
-
-    @property
-    def whole(self) -> npt.NDArray[np.bool_]:
-        """Mask without any weight of the real image."""
-        whole: npt.NDArray[np.bool_] = self.weight == 1
-        return whole
+    # of the sample, (d, h, w); (1, 1, 1) without fading, empty for a patch beyond the volume
+    weight: npt.NDArray[np.float32]
 
 
-def _cut(
-    seat: PatchPosition, size: Sequence[int], shape: Sequence[int], rim: int
-) -> _PatchOverlap | None:
-    """Return the overlap of a patch with a volume, or None."""
+def _cut(seat: PatchPosition, size: Sequence[int], shape: Sequence[int], rim: int) -> _PatchOverlap:
     if seat.corner is None:
         everything = tuple(slice(0, n) for n in shape)
         return _PatchOverlap(everything, everything, np.ones((1, 1, 1), np.float32))
     box, part, ramps = [], [], []
     for corner, length, extent in zip(seat.corner, size, shape, strict=True):
-        first, last = max(corner, 0), min(corner + length, extent)
-        if last <= first:
-            return None
+        first, last = max(corner, 0), max(min(corner + length, extent), 0)
         box.append(slice(first, last))
         part.append(slice(first - corner, last - corner))
-        ramps.append(_ramp(last - first, corner > 0, corner + length < extent, rim))
+        ramps.append(_ramp(max(last - first, 0), corner > 0, corner + length < extent, rim))
     weight = np.minimum(np.minimum(ramps[0][:, None, None], ramps[1][:, None]), ramps[2])
     return _PatchOverlap(tuple(box), tuple(part), weight)
 
@@ -214,42 +224,3 @@ def _ramp(length: int, before: bool, after: bool, rim: int) -> npt.NDArray[np.fl
     if after:
         weight[length - rim :] = fading[::-1]
     return weight
-
-
-def _blend(
-    real: npt.NDArray[np.float32],
-    drawn: npt.NDArray[np.float32],
-    weight: npt.NDArray[np.float32],
-    inside: npt.NDArray[np.bool_],
-) -> None:
-    """Blend a sample's values into a view of the real image; ``drawn`` is overwritten."""
-    if weight.size > 1:
-        drawn *= weight
-        drawn += (1 - weight) * real
-    np.copyto(real, drawn, where=inside)
-
-
-def _core(
-    case: HostCase, real: LoadedCase, cut: _PatchOverlap, inside: npt.NDArray[np.bool_], name: str
-) -> npt.NDArray[np.bool_]:
-    """Return the mask of segment centres in a case with this patch, in the files' axes."""
-    core = np.zeros(real.labels.shape, np.bool_)
-    case.view(core)[cut.box] = inside & cut.whole
-    if not core.any():
-        raise DataFault(
-            f"{name}: nothing of it lies in the region of interest {case.roi}, though its labels "
-            "say so; expected the region that the generator was fitted with. Restore the file, or "
-            "fit again"
-        )
-    return core
-
-
-def _check_files(case: HostCase, real: LoadedCase) -> None:
-    """Reject a case whose files have changed since they were checked."""
-    lain = case.view(real.labels).shape
-    if lain != case.shape or real.image.shape != (len(case.channels), *real.labels.shape):
-        raise DataFault(
-            f"{case.labels}: case {case.id!r} has labels of shape {lain} and an image of "
-            f"{real.image.shape}, expected {len(case.channels)} channel(s) of {case.shape} as at "
-            "the start. Its files have changed; start anew"
-        )

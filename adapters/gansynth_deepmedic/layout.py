@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +25,17 @@ from gansynth_deepmedic.training_order import SLOTS
 
 TRAIN = "train.cfg"
 ENDING = ".nii.gz"
-LABELS, ROI, MAP = "labels", "roi", "map"
-MAPS = "weightedMapsForSamplingEachCategoryTrain"
+LABELS, ROI = "labels", "roi"
 _PATHS = (
     *("folderForOutput", "cnnModelFilePath", "namesForPredictionsPerCaseVal", "dataframe_val"),
     *("channelsValidation", "gtLabelsValidation", "roiMasksValidation"),
-    *("weightedMapsForSamplingEachCategoryVal", MAPS),
+    "weightedMapsForSamplingEachCategoryVal",
 )
-_TABLE, _CHANNELS, _LABELS, _ROIS = (
-    "dataframe_train",
-    "channelsTraining",
-    "gtLabelsTraining",
-    "roiMasksTraining",
-)
+_TABLE, _ROIS = "dataframe_train", "roiMasksTraining"
 _PACKED = 4  # gzip's level: noisy images hardly shrink beyond it, and every subepoch unpacks them
-_CASES, _SEGMENTS = "numOfCasesLoadedPerSubepoch", "numberTrainingSegmentsLoadedOnGpuPerSubep"
 
-
-@dataclass(frozen=True)
-class SyntheticAdditions:
-    """Additional input of a training with synthetic cases on disk."""
-
-    home: Path | None = None  # final name of the folder; None if it does not change
-    # missing channels (from 0) of each slot; empty if none is missing
-    lacking: Sequence[Collection[int]] = ()
-    # region of interest of each real case, if the user's file lists none
-    rois: Sequence[str] = ()
-    # sampling map of each real case, by category; empty for none
-    maps: Sequence[Sequence[str]] = ()
-    # further keys to set -> value and why
-    values: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+Changes = dict[str, tuple[Any, str]]
+"""Key of ``train.cfg`` -> new value, and why; no reason if the meaning is the same."""
 
 
 def write_layout(
@@ -66,13 +46,21 @@ def write_layout(
     slots: int,
     *,
     values: Mapping[str, Any] | None = None,
-    additions: SyntheticAdditions | None = None,
+    home: Path | None = None,
+    lacking: Sequence[Collection[int]] = (),
+    rois: Sequence[str] = (),
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """Write list files and ``train.cfg``, but no files of the slots.
 
     Every real case is listed ``share.repeats`` times by its files' paths. Then follow the slots,
     ``synth/slot_0000/<channel>.nii.gz`` with ``labels.nii.gz``. They also have ``roi.nii.gz`` if
     real cases have regions of interest. All lists are in the same order.
+
+    Args:
+        values: keys of ``train.cfg`` that the user sets beside the file.
+        home: final name of the folder of an export, which has its own folder for results.
+        lacking: missing channels (from 0) of each slot.
+        rois: region of interest of each real case, if the user's file lists none.
 
     Returns:
         Paths of the first channel of each slot as in its list, and keys of ``train.cfg`` that
@@ -82,29 +70,46 @@ def write_layout(
         UsageFault: a path that no list of files can hold.
         EnvironmentFault: the disk refuses.
     """
-    folder, extra = folder.absolute(), additions or SyntheticAdditions()
-    home = extra.home or folder
+    folder, values = folder.absolute(), values or {}
+    place = home or folder
     names = file_names(config.channels)
     real = {name: [case.channels[n] for case in cases] for n, name in enumerate(names)}
     real[LABELS] = [case.labels for case in cases]
-    if rois := extra.rois or [case.roi for case in cases if case.roi is not None]:
-        real[ROI] = list(rois)
-    real |= {f"{MAP}_{number}": list(paths) for number, paths in enumerate(extra.maps)}
-    synthetic = {
-        name: [str(slot_folder(home, n) / f"{name}{ENDING}") for n in range(slots)] for name in real
-    }
-    for n, lacking in enumerate(extra.lacking):
-        for channel in lacking:
-            synthetic[names[channel]][n] = MISSING
-    changed = _changed(config, home, share, list(real), values or {}, extra)
+    if listed := [*rois] or [case.roi for case in cases if case.roi is not None]:
+        real[ROI] = listed
+    slot_homes = [slot_folder(place, number) for number in range(slots)]
+    slot_files = {name: [str(slot / f"{name}{ENDING}") for slot in slot_homes] for name in real}
+    firsts = tuple(slot_files[names[0]])
+    for n, channels in enumerate(lacking):
+        for channel in channels:
+            slot_files[names[channel]][n] = MISSING
+    changes = absolute_paths(config)
+    changes |= {k: (v, "as asked") for k, v in values.items() if config.values.get(k, ...) != v}
+    lists = {name: str(place / list_file(name)) for name in real}
+    why = "real cases, then synthetic ones"
+    changes["channelsTraining"] = [lists[name] for name in names], why
+    changes["gtLabelsTraining"] = lists[LABELS], why
+    if listed:
+        where = "segments of synthetic cases are centred where the sample is; real cases' are all"
+        changes[_ROIS] = lists[ROI], f"{where} of them" if rois else why
+    segments = "numberTrainingSegmentsLoadedOnGpuPerSubep"
+    for key, number, was, why in (
+        ("numOfCasesLoadedPerSubepoch", share.cases, config.cases, "cases of a subepoch"),
+        (segments, share.segments, config.segments, "as many from each case, and whole batches"),
+    ):
+        changes.pop(key, None)
+        if number != was or values.get(key, number) != number:
+            changes[key] = number, f"{why}; {was} in that file"
+    if home is not None:
+        why = "results apart from those of a training on real cases only"
+        changes["folderForOutput"] = str(home / "output"), why
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, paths in real.items():
-            lines = [listable(path) for path in [*paths * share.repeats, *synthetic[name]]]
+            lines = [listable(path) for path in [*paths * share.repeats, *slot_files[name]]]
             replace_text(folder / list_file(name), "".join(f"{line}\n" for line in lines))
-        replace_text(folder / TRAIN, config_text(config, changed))
-    firsts = [str(slot_folder(home, n) / f"{names[0]}{ENDING}") for n in range(slots)]
-    return tuple(firsts), {key: why for key, (_, why) in changed.items() if why}
+        replace_text(folder / TRAIN, config_text(config, changes))
+    return firsts, {key: why for key, (_, why) in changes.items() if why}
 
 
 def slot_folder(folder: Path, number: int) -> Path:
@@ -113,7 +118,7 @@ def slot_folder(folder: Path, number: int) -> Path:
 
 
 def list_file(name: str) -> str:
-    """Return the name of the list file of a channel, ``labels``, ``roi``, ``map_0`` ..."""
+    """Return the name of the list file of a channel, ``labels`` or ``roi``."""
     return f"list_{name}.cfg"
 
 
@@ -122,8 +127,7 @@ def file_names(channels: Sequence[str]) -> tuple[str, ...]:
     names: list[str] = []
     for number, channel in enumerate(channels):
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", channel).strip("_")[:64]
-        taken = {LABELS, ROI, *(used.lower() for used in names)}
-        if not name or name.lower() in taken or re.fullmatch(rf"{MAP}_\d+", name):
+        if not name or name.lower() in (LABELS, ROI, *(used.lower() for used in names)):
             name = f"channel_{number}"
         names.append(name)
     return tuple(names)
@@ -138,51 +142,6 @@ def listable(path: str) -> str:
             "breaks or a space at the end; rename the file or folder"
         )
     return path
-
-
-# -- train.cfg -------------------------------------------------------------------------------------
-
-Changes = dict[str, tuple[Any, str]]
-"""Key -> new value, and the reason of the change; no reason if the meaning is the same."""
-
-
-def _changed(
-    config: TrainConfig,
-    home: Path,
-    share: SubepochShare,
-    lists: Sequence[str],
-    values: Mapping[str, Any],
-    additions: SyntheticAdditions,
-) -> Changes:
-    changes: Changes = dict(absolute_paths(config))
-    changes |= {
-        key: (value, "as asked")
-        for key, value in values.items()
-        if key not in config.values or config.values[key] != value
-    }
-
-    def named(name: str) -> str:
-        return str(home / list_file(name))
-
-    cases = "real cases, then synthetic ones"
-    changes[_CHANNELS] = [named(name) for name in file_names(config.channels)], cases
-    changes[_LABELS] = named(LABELS), cases
-    if ROI in lists:
-        why = "segments of synthetic cases are centred where the sample is; real cases' are all of"
-        changes[_ROIS] = named(ROI), f"{why} them" if additions.rois else cases
-    maps = [named(name) for name in lists if re.fullmatch(rf"{MAP}_\d+", name)]
-    if maps:
-        why = "segments of synthetic cases are centred where the sample is, real ones' as before"
-        changes[MAPS] = maps, why
-    for key, value, was, why in (
-        (_CASES, share.cases, config.cases, "cases of a subepoch"),
-        (_SEGMENTS, share.segments, config.segments, "as many from each case, and whole batches"),
-    ):
-        if value != was or values.get(key, value) != value:
-            changes[key] = value, f"{why}; {was} in that file"
-        else:
-            changes.pop(key, None)
-    return changes | dict(additions.values)
 
 
 def absolute_paths(config: TrainConfig) -> Changes:
@@ -215,21 +174,7 @@ def config_text(config: TrainConfig, changes: Changes) -> str:
     return comment + "".join(f"{key} = {value!a}\n" for key, value in values.items())
 
 
-def nifti(
-    array: npt.NDArray[Any], affine: npt.NDArray[np.float64], *, synthetic: bool = False
-) -> bytes:
-    """Return a gzipped NIfTI file without texts, names or times, marked if it is synthetic.
-
-    Args:
-        array: (X, Y, Z) as stored.
-        affine: (4, 4), voxel to mm.
-    """
-    import nibabel as nib
-
-    image = nib.Nifti1Image(np.asarray(array), affine)
-    image.header.set_xyzt_units("mm")
-    image = marked(image) if synthetic else image
-    return gzip.compress(image.to_bytes(), _PACKED, mtime=0)
+# -- volumes ---------------------------------------------------------------------------------------
 
 
 def volume(file: str) -> npt.NDArray[Any]:
@@ -242,14 +187,22 @@ def read_host(case: HostCase) -> LoadedCase:
     return read_case(case, volume)
 
 
-def stored_shape(case: HostCase) -> tuple[int, ...]:
-    """Return the shape (X, Y, Z) of a case's files."""
-    return tuple(case.shape[2 - axis] for axis, _ in case.stored)
+def write_volume(
+    file: Path, array: npt.NDArray[Any], like: str, *, synthetic: bool = False
+) -> None:
+    """Write (X, Y, Z) as gzipped NIfTI without texts, names or times.
 
+    ``like``: the real file whose affine it gets. ``synthetic``: marked so.
+    """
+    import nibabel as nib
 
-def affine_of(file: str) -> npt.NDArray[np.float64]:
-    """Return the affine of a NIfTI file, voxel to mm."""
-    return read_nifti_header(file).affine
+    image = nib.Nifti1Image(np.asarray(array), read_nifti_header(like).affine)
+    image.header.set_xyzt_units("mm")
+    image = marked(image) if synthetic else image
+    data = gzip.compress(image.to_bytes(), _PACKED, mtime=0)
+    with disk_errors(file, len(data)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
 
 
 def write_case(
@@ -265,14 +218,10 @@ def write_case(
     Returns:
         The case with the written files.
     """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
 
     def write(name: str, array: npt.NDArray[Any], like: str) -> str:
         file = folder / f"{name}{ENDING}"
-        data = nifti(array, affine_of(like), synthetic=synthetic)
-        with disk_errors(file, len(data)):
-            file.write_bytes(data)
+        write_volume(file, array, like, synthetic=synthetic)
         return str(file)
 
     files = [
@@ -284,11 +233,3 @@ def write_case(
     labels = write(LABELS, loaded.labels, case.labels)
     roi = None if loaded.roi is None else write(ROI, loaded.roi, case.roi or case.labels)
     return HostCase(case.id, tuple(files), labels, roi, case.shape, case.stored, case.units)
-
-
-def folder_names(cases: Sequence[str]) -> tuple[str, ...]:
-    """Return unique folder names for cases."""
-    plain = [name for name in cases if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", name)]
-    if len({name.lower() for name in plain}) == len(cases):
-        return tuple(cases)
-    return tuple(f"case_{number:04d}" for number in range(len(cases)))

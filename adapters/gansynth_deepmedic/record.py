@@ -147,8 +147,6 @@ def prediction_files(source: DeepMedicSource, folder: Path) -> dict[str, Predict
     for case in source.held_out_ids:
         listed = source.listed(case)
         image = _first(listed.channels)
-        if listed.labels is None:
-            continue
         if image not in predicted:
             raise DataFault(f"{folder}: lacks case {case!r}, expected it; {WAY_OUT}")
         pairs[case] = predicted[image], listed.labels

@@ -15,13 +15,11 @@ from gansynth.data.resplit import FILE, table_text, write_resplit, write_small
 from gansynth.data.subjects import read_column
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors
-from gansynth_deepmedic.configs import ON_VOLUMES, ListedCase, TrainConfig
+from gansynth_deepmedic.configs import MAPS, ON_VOLUMES, ListedCase, TrainConfig
 from gansynth_deepmedic.insertion import MISSING
 from gansynth_deepmedic.layout import (
     LABELS,
-    MAPS,
     ROI,
-    Changes,
     absolute_paths,
     config_text,
     file_names,
@@ -29,11 +27,10 @@ from gansynth_deepmedic.layout import (
     listable,
 )
 
-MAPS_VALIDATION = "weightedMapsForSamplingEachCategoryVal"
-EVERY = "numberOfEpochsBetweenFullInferenceOnValImages"
 CONFIG = "trainConfig.cfg"
 CASES = "gansynth_cases.csv"
 """Names of the cases of a configuration beside it; columns ``case`` and ``file``."""
+_WHY = "split into folds"
 
 
 def write_folds(
@@ -50,18 +47,18 @@ def write_folds(
             only; a comma in a channel's name; and as ``divide``.
         IntegrityFault, EnvironmentFault: as ``divide``.
     """
-    maps = next((key for key in (MAPS, MAPS_VALIDATION) if config.values.get(key)), None)
-    if maps is not None:
-        raise UsageFault(
-            f"{config.path}: {maps}: held-out cases would need such maps, but have none; "
-            "expected sampling by labels (typeOfSamplingForTraining). Remove that key"
-        )
+    for key in (MAPS, "weightedMapsForSamplingEachCategoryVal"):
+        if config.values.get(key):
+            raise UsageFault(
+                f"{config.path}: {key}: held-out cases would need such maps, but have none; "
+                "expected sampling by labels (typeOfSamplingForTraining). Remove that key"
+            )
     odd = next((name for name in source.channels if "," in name), None)
     if odd is not None:
         raise UsageFault(f"{config.path}: channel {odd!r}: expected no comma; name it otherwise")
     division = write_resplit(source, listed, splits, folder)
     for number, split in enumerate(division.splits):
-        _write_fold(source, config, listed, split, fold_folder(division.folder, str(number)))
+        _write_fold(source, config, listed, split, _fold_folder(division.folder, str(number)))
     return replace(
         source.request,
         where=str(division.folder),
@@ -83,65 +80,49 @@ def _write_fold(
     config = config.model_copy(update={"values": values})
     with disk_errors(folder):
         folder.mkdir(exist_ok=True)
+
+    def write(name: str, lines: Sequence[object]) -> str:
+        path = folder / name
+        write_small(path, "".join(f"{listable(str(line or MISSING))}\n" for line in lines))
+        return str(path)
+
     changes = absolute_paths(config)
     changes["folderForOutput"] = str(folder / "output"), "apart from the user's"
     if config.values.get("sessionName") is None:
         changes["sessionName"] = source.name.partition(":")[2], "the data set's name"
     if not (config.validates_on_samples or config.validates_on_volumes):
         changes[ON_VOLUMES] = True, "so that cases are held out"
-        changes[EVERY] = config.epochs, "at the end only"
+        every = "numberOfEpochsBetweenFullInferenceOnValImages"
+        changes[every] = config.epochs, "at the end only"
     sides: Mapping[str, Sequence[str]] = {"train": split["train"], "val": split["val"]}
-    for side, cases in sides.items():
-        changes |= _lists(config, source.channels, side, {c: listed[c] for c in cases}, folder)
-    names = folder / "names.cfg"
-    _write(names, [f"{case}.nii.gz" for case in split["val"]])
-    changes["namesForPredictionsPerCaseVal"] = str(names), "held-out cases"
+    for side, part in (("train", "Training"), ("val", "Validation")):
+        each = [listed[case] for case in sides[side]]
+        lacking = [case for case in sides[side] if listed[case].roi is None]
+        if 0 < len(lacking) < len(each):
+            raise UsageFault(
+                f"{config.path}: case {lacking[0]!r} has no region of interest, and others under "
+                f"{side} have, expected all or none; list them, or split other cases"
+            )
+        images = [
+            write(f"{side}_{list_file(name)}", [files.channels[number] for files in each])
+            for number, name in enumerate(file_names(source.channels))
+        ]
+        changes[f"channels{part}"] = images, _WHY
+        labels = write(f"{side}_{list_file(LABELS)}", [files.labels for files in each])
+        changes[f"gtLabels{part}"] = labels, _WHY
+        if not lacking:
+            rois = write(f"{side}_{list_file(ROI)}", [files.roi for files in each])
+            changes[f"roiMasks{part}"] = rois, _WHY
+        elif f"roiMasks{part}" in values:
+            changes[f"roiMasks{part}"] = None, _WHY
+    names = write("names.cfg", [f"{case}.nii.gz" for case in split["val"]])
+    changes["namesForPredictionsPerCaseVal"] = names, "held-out cases"
     rows = [(case, str(listed[case].files[0])) for side in sides.values() for case in side]
     write_small(folder / CASES, table_text(("case", "file"), rows))
     write_small(folder / CONFIG, config_text(config, changes))
 
 
-def _lists(
-    config: TrainConfig,
-    channels: Sequence[str],
-    side: str,
-    cases: Mapping[str, ListedCase],
-    folder: Path,
-) -> Changes:
-    """Write the lists of one side, and return the keys that name them."""
-    part, why = "Training" if side == "train" else "Validation", "split into folds"
-    lacking = [case for case, files in cases.items() if files.roi is None]
-    if 0 < len(lacking) < len(cases):
-        raise UsageFault(
-            f"{config.path}: case {lacking[0]!r} has no region of interest, and others under "
-            f"{side} have, expected all or none; list them, or split other cases"
-        )
-
-    def write(name: str, files: Sequence[Path | None]) -> str:
-        path = folder / f"{side}_{list_file(name)}"
-        _write(path, [MISSING if file is None else str(file) for file in files])
-        return str(path)
-
-    each = list(cases.values())
-    images = [
-        write(name, [files.channels[number] for files in each])
-        for number, name in enumerate(file_names(channels))
-    ]
-    changes: Changes = {f"channels{part}": (images, why)}
-    changes[f"gtLabels{part}"] = write(LABELS, [files.labels for files in each]), why
-    if not lacking:
-        changes[f"roiMasks{part}"] = write(ROI, [files.roi for files in each]), why
-    elif f"roiMasks{part}" in config.values:
-        changes[f"roiMasks{part}"] = None, why
-    return changes
-
-
-def _write(path: Path, lines: Sequence[str]) -> None:
-    write_small(path, "".join(f"{listable(line)}\n" for line in lines))
-
-
-def fold_folder(folder: Path, fold: str) -> Path:
-    """Return the folder of a fold's configuration."""
+def _fold_folder(folder: Path, fold: str) -> Path:
     return folder / f"fold_{fold}"
 
 
@@ -154,7 +135,7 @@ def config_of(request: SourceRequest) -> Path:
     """Return the ``trainConfig.cfg`` of a request with an absolute path."""
     if not is_divided(request.where):
         return Path(request.where)
-    path = fold_folder(Path(request.where), request.fold) / CONFIG
+    path = _fold_folder(Path(request.where), request.fold) / CONFIG
     if not path.is_file():
         raise UsageFault(
             f"--fold {request.fold!r}: no {path}, expected one of the folds of {request.where}: "

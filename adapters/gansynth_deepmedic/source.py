@@ -4,18 +4,22 @@ DeepMedic ignores spacing and orientation. All files of a case are reoriented by
 label map, not by their own headers. Samples are written back by the same axes.
 """
 
+# ruff: noqa: D102 - methods that override those of VolumeSource
+
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BeforeValidator, Field, model_validator
 
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import FoldSplit, SourceRequest
@@ -23,13 +27,42 @@ from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file
 from gansynth.data.folds import absolute
 from gansynth.data.grid import canonical, canonical_shape, stored_axes
+from gansynth.data.listing import (
+    SPLITS,
+    SUBJECTS,
+    CaseFiles,
+    ListingFault,
+    VolumeSet,
+    missing,
+    stem,
+)
 from gansynth.data.nifti import VolumeSource
 from gansynth.data.pairs import LABELS, other_shape
-from gansynth.data.read_options import parse_read, register_read_options
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.data.read_options import (
+    OF_BOXES,
+    ClipWindow,
+    CropSize,
+    Frame,
+    LabelNames,
+    LeastVoxels,
+    Modalities,
+    OfLabels,
+    ReadOptions,
+    Resampling,
+    Spacing,
+    VolumeOptions,
+    Whole,
+    Words,
+    check_whole,
+    parse_read,
+    register_read_options,
+)
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
-from gansynth_deepmedic.cases import ConfiguredCases, DeepMedicOptions, class_labels, list_cases
+from gansynth.runtime.options import Needs
 from gansynth_deepmedic.configs import (
+    ON_SAMPLES,
+    ON_VOLUMES,
     ListedCase,
     ModelConfig,
     TrainConfig,
@@ -37,9 +70,83 @@ from gansynth_deepmedic.configs import (
     read_train_config,
 )
 from gansynth_deepmedic.insertion import MISSING, HostCase
-from gansynth_deepmedic.resplit import config_of, is_divided, write_folds
+from gansynth_deepmedic.resplit import config_of, is_divided, known_names, write_folds
 
 log = logging.getLogger("gansynth")
+_DEEPEST = 4  # most parent folders in a case's name
+
+
+def _native(value: object) -> object:
+    return "native" if value is None else value
+
+
+class DeepMedicOptions(ReadOptions):
+    """Options for reading the cases of a DeepMedic configuration."""
+
+    needs: ClassVar[Needs] = {**OF_BOXES, "resampling": "whole"}
+
+    model: str | None = Field(
+        None,
+        description="`modelConfig.cfg`: its number of classes sets the labels, its number of "
+        "channels is compared, and `gansynth check` checks whether segments fit; else labels are "
+        "0 to the largest in the training cases",
+    )
+    channels: Words | None = Field(
+        None,
+        description="names of the channels, in the order of `channelsTraining`; else the "
+        "distinguishing parts of the list files' names, or the csv's `channel_NAME`",
+    )
+    labels: LabelNames | None = Field(None, description="NAME:NUMBER,... of the labels")
+    modality: Modalities | None = Field(
+        None,
+        description="`none` (as stored), `mr` (z-score over the case's nonzero voxels) or `ct` "
+        "(clip, then z-score, by the training cases' foreground); one for all channels or one for "
+        "each; `mr` for channels that DeepMedic normalises itself (`norm_zscore_prms`), else "
+        "`none`: DeepMedic expects normalised images",
+    )
+    window: ClipWindow = None
+    spacing: Annotated[Spacing, BeforeValidator(_native)] = Field(
+        "native",
+        description="`native`: voxels as stored, as in DeepMedic; or a voxel size in mm along "
+        "z,y,x (one number for all three) to resample to, for a generator that is not used with "
+        "DeepMedic",
+    )
+    size: CropSize = None
+    frame: Frame = None
+    whole: Whole = None
+    resampling: Resampling = "linear"
+    boxes: OfLabels = None
+    least: LeastVoxels = 1
+
+    @model_validator(mode="after")
+    def _crops_or_whole(self) -> Self:
+        check_whole(self.size, self.frame, self.whole)
+        return self
+
+    def volumes(self, config: TrainConfig) -> VolumeOptions:
+        """Convert the options to those of any volumes."""
+        count = len(config.channels)
+        if self.channels is not None and len(set(self.channels)) != count:
+            raise UsageFault(
+                f"--read channels={','.join(self.channels)}: {len(self.channels)} name(s), but "
+                f"{config.path} lists {count} channel(s) ({', '.join(config.channels)}); expected "
+                "a name for each, no two alike"
+            )
+        own = tuple("mr" if normalises else "none" for normalises in config.normalised)
+        same = {key: value for key, value in self if key not in ("model", "modality")}
+        return VolumeOptions(**same, modality=self.modality or own, allow_absolute=True)
+
+
+@dataclass(frozen=True)
+class ConfiguredCases:
+    """The cases of a configuration; no image has been read."""
+
+    request: SourceRequest  # with absolute paths
+    config: TrainConfig
+    model: ModelConfig | None  # the network's; None if it was not named
+    options: DeepMedicOptions
+    listed: Mapping[str, ListedCase]  # case -> its files
+    listing: VolumeSet  # as a data set of volumes; cases are of part ``train`` or ``val``
 
 
 class DeepMedicSource(VolumeSource):
@@ -48,21 +155,9 @@ class DeepMedicSource(VolumeSource):
     Labels outside regions of interest are -1: DeepMedic centres no segment there.
     """
 
-    config: TrainConfig  # the configuration
-    model: ModelConfig | None  # the network's; None if it was not named
-
-    def __init__(
-        self,
-        request: SourceRequest,
-        config: TrainConfig,
-        cases: ConfiguredCases,
-        options: DeepMedicOptions,
-    ) -> None:
-        self.config, self.model = config, cases.model
-        self._listed = cases.listed
-        super().__init__(request, cases.listing, options.volumes(config))
-
-    # -- what it has -----------------------------------------------------------------------------
+    def __init__(self, cases: ConfiguredCases) -> None:
+        self.config, self.model, self._listed = cases.config, cases.model, cases.listed
+        super().__init__(cases.request, cases.listing, cases.options.volumes(cases.config))
 
     def listed(self, case_id: str) -> ListedCase:
         """Return the files of a case (DataFault: no such case)."""
@@ -71,14 +166,9 @@ class DeepMedicSource(VolumeSource):
 
     @property
     def case_ids(self) -> tuple[str, ...]:
-        """All cases that the configuration lists."""
         return tuple(self._listed)
 
     def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
-        """Split the cases into folds, each with its own configuration and lists.
-
-        The cases are those of this configuration.
-        """
         return write_folds(self, self.config, self._listed, splits, folder)
 
     @property
@@ -92,13 +182,11 @@ class DeepMedicSource(VolumeSource):
 
     @cached_property
     def schema(self) -> Schema:
-        """Channels, labels and spacing (z, y, x) of the arrays of ``load``."""
         schema: Schema = super().schema
         return replace(schema, has_outside=True) if self.regions else schema
 
     @cached_property
     def space(self) -> Space:
-        """Crops of about the training cases' median size, or whole volumes if requested."""
         space: Space = super().space
         if not self.regions:
             return space
@@ -108,21 +196,11 @@ class DeepMedicSource(VolumeSource):
     # -- reading ---------------------------------------------------------------------------------
 
     def load(self, case_id: str) -> Case:
-        """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).
-
-        Missing channels are zeros, as in DeepMedic.
-
-        Raises:
-            DataFault: an unknown or damaged case, NaN, inconsistent files, an unknown label value,
-                or an empty region of interest.
-        """
         case = super().load(case_id)
-        lacking = [file is None for file in self.listed(case_id).channels]
-        if not any(lacking):
+        there = np.array([file is not None for file in self.listed(case_id).channels])
+        if there.all():
             return case
-        image = case.image.copy()
-        image[np.array(lacking)] = 0
-        return replace(case, image=image)
+        return replace(case, image=np.where(there[:, None, None, None], case.image, np.float32(0)))
 
     def _units_of(self, case_id: str, image: FloatArray) -> tuple[tuple[float, float], ...]:
         units, channels = super()._units_of(case_id, image), self.listed(case_id).channels
@@ -136,7 +214,6 @@ class DeepMedicSource(VolumeSource):
             DataFault: a file cannot be read.
         """
         listed = self.listed(case_id)
-        assert listed.labels is not None
         header = read_nifti_header(listed.labels)
         shape = canonical_shape(header.shape, header.affine)
         if self.header(case_id).shape != shape:
@@ -145,6 +222,9 @@ class DeepMedicSource(VolumeSource):
                 f"from {shape} to {self.header(case_id).shape} voxels, but DeepMedic takes voxels "
                 "as stored, expected spacing=native; leave it out"
             )
+        units = ((1.0, 0.0),) * len(listed.channels)
+        if any(modality != "none" for modality in self.modality):
+            units = self._units_of(case_id, self._in_own_units(case_id)[0])
         return HostCase(
             case_id,
             tuple(MISSING if file is None else str(file) for file in listed.channels),
@@ -152,38 +232,19 @@ class DeepMedicSource(VolumeSource):
             None if listed.roi is None else str(listed.roi),
             shape,
             stored_axes(header.affine),
-            tuple(
-                self._units(index, file, header.affine)
-                for index, file in enumerate(listed.channels)
-            ),
+            units,
         )
 
-    def _units(
-        self, index: int, file: Path | None, affine: npt.NDArray[np.float64]
-    ) -> tuple[float, float]:
-        how = self.intensities[index]
-        if file is None or how.modality == "none":
-            return 1.0, 0.0
-        # Turned as load turns it: sums differ in their last digit by the order of the voxels.
-        turned = canonical(read_nifti(file)._replace(affine=affine))[0]
-        return how.units(turned.astype(np.float32))
-
     def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
-        """Read a case with labels of -1 outside the region of interest."""
         image, labels, reference = self._arrays(case_id)
         listed = self.listed(case_id)
         if listed.roi is None or labels is None:
             return image, labels, reference
-        assert listed.labels is not None
-        region = whole_numbers(self._turned(listed.roi, reference, listed.labels)) > 0
-        if not region.any():
-            raise empty_region(listed.roi)
-        return image, np.where(region, labels, np.int16(OUTSIDE)), reference
+        region = region_of(listed.roi, self._turned(listed.roi, reference, listed.labels))
+        return image, np.where(region > 0, labels, np.int16(OUTSIDE)), reference
 
     def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
-        """Return reoriented image (C, D, H, W) and labels (D, H, W), and the label map's file."""
         listed = self.listed(case_id)
-        assert listed.labels is not None
         reference = read_nifti(listed.labels, labels=True)
         labels = label_map(listed.labels, canonical(reference)[0], self.model)
         channels = [
@@ -201,18 +262,13 @@ class DeepMedicSource(VolumeSource):
             raise DataFault(problem)
         return canonical(volume._replace(affine=reference.affine))[0]
 
-    # -- learnt from the training cases ----------------------------------------------------------
-
     @cached_property
     def _labels(self) -> Mapping[str, int]:
-        """Label name -> value: as given, by the network's classes, else 0 to the largest."""
         labels = self.options.labels or self.listing.labels
         if labels is not None:
             return labels
         most = 0
-        for case in self.train_ids:
-            file = self.listed(case).labels
-            assert file is not None
+        for file in (self.listed(case).labels for case in self.train_ids):
             largest = int(label_map(file, read_nifti(file, labels=True).array, None).max())
             if largest >= LABELS:
                 raise DataFault(
@@ -220,7 +276,7 @@ class DeepMedicSource(VolumeSource):
                     "label map? If so, name the network's: --read model=modelConfig.cfg"
                 )
             most = max(most, largest)
-        return class_labels(most + 1)
+        return _class_labels(most + 1)
 
 
 @register_read_options(DeepMedicOptions)
@@ -232,17 +288,33 @@ def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
         DataFault: an invalid configuration, list or case.
         IntegrityFault: a subject is on both sides, or a listed case is synthetic.
     """
-    request, config, cases, options = listed_by(request)
-    source = DeepMedicSource(request, config, cases, options)
-    for message in notes(config):
+    cases = list_cases(request)
+    source = DeepMedicSource(cases)
+    for message in notes(cases.config):
         log.warning("%s", message)
     return source
 
 
-def listed_by(
-    request: SourceRequest,
-) -> tuple[SourceRequest, TrainConfig, ConfiguredCases, DeepMedicOptions]:
-    """Return a request with absolute paths, and its configuration, cases and options."""
+def notes(config: TrainConfig) -> list[str]:
+    """Return the warnings about a valid configuration."""
+    lines = [
+        f"{config.path}: entry {case.line} of its lists names {case.channels[0]} again; it counts "
+        "as one case"
+        for case in config.repeated
+    ]
+    if not config.validation:
+        lines.append(
+            f"{config.path}: has no validation, so no case is held out; list some, and set "
+            f"{ON_SAMPLES} or {ON_VOLUMES}"
+        )
+    return lines
+
+
+# -- listing ---------------------------------------------------------------------------------------
+
+
+def list_cases(request: SourceRequest) -> ConfiguredCases:
+    """Read a configuration, name its cases, and collect faults without reading an image."""
     options = parse_read(DeepMedicOptions, request)
     request = absolute(request)
     model = None
@@ -257,49 +329,137 @@ def listed_by(
             f"--read labels={request.read['labels']}: names {max(options.labels.values())}, but "
             f"numberOfOutputClasses of {model.path} is {model.classes}; expected numbers below it"
         )
-    return request, config, list_cases(request.kind, config, model, options.channels), options
-
-
-def notes(config: TrainConfig) -> list[str]:
-    """Return the warnings about a valid configuration."""
-    lines = []
-    for case in config.repeated:
-        lines.append(
-            f"{config.path}: entry {case.line} of its lists names {case.channels[0]} again; it "
-            "counts as one case"
+    everything = (*config.train, *config.validation)
+    ids = known_names(config, everything) or case_ids(everything, config.channels[0])
+    listed = dict(zip(ids, everything, strict=True))
+    faults = list(_faults(listed, config, request))
+    if model is not None and model.channels != len(config.channels):
+        faults.insert(0, ListingFault(None, config.path, wrong_channels(config, model)))
+    train = set(ids[: len(config.train)])
+    entries = [
+        CaseFiles(
+            case,
+            tuple(file for file in files.channels if file),
+            files.labels,
+            part="train" if case in train else "val",
         )
-    if not config.validation:
-        lines.append(
-            f"{config.path}: has no validation, so no case is held out; list some, and set "
-            "performValidationOnSamplesThroughoutTraining or "
-            "performFullInferenceOnValidationImagesEveryFewEpochs"
-        )
-    return lines
+        for case, files in sorted(listed.items())
+    ]
+    home = config.path.parent
+    session = config.values.get("sessionName") or home.name or config.path.stem
+    listing = VolumeSet(
+        f"{request.kind}:{session}",
+        home,
+        config.path,
+        tuple(entries),
+        channels=tuple(options.channels or config.channels),
+        splits=home / SPLITS,
+        subjects=home / SUBJECTS,
+        labels=None if model is None else _class_labels(model.classes),
+        named_in=None if model is None else model.path,
+        faults=tuple(faults),
+        unvalidated=not config.validation,
+        by_voxel=True,
+    )
+    return ConfiguredCases(request, config, model, options, listed, listing)
 
 
-def whole_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return an array in whole numbers, rounded as in DeepMedic."""
-    return array if array.dtype.kind in "iu" else np.rint(array)
+def _faults(
+    listed: Mapping[str, ListedCase], config: TrainConfig, request: SourceRequest
+) -> Iterator[ListingFault]:
+    """Yield synthetic cases, images in both training and validation, and missing files."""
+    trained: dict[str, str] = {}
+    for number, (case, files) in enumerate(listed.items()):
+        file = _first(files)
+        twin = trained.get(os.path.realpath(file))
+        try:
+            for path in files.files:
+                real_file(path, request)
+            if number < len(config.train):
+                trained[os.path.realpath(file)] = case
+            elif twin is not None:
+                raise IntegrityFault(
+                    f"{file}: is listed in {config.train_list.name}, to train on (case {twin!r}), "
+                    f"and in {config.validation_list}, to validate on (case {case!r}); expected "
+                    "each case on one side; remove it from one"
+                )
+        except IntegrityFault as fault:
+            yield ListingFault(case, file, fault)
+    for case, files in listed.items():
+        for path in files.files:
+            if not os.path.isfile(path):
+                yield ListingFault(case, path, missing(path, case))
+
+
+def _first(case: ListedCase) -> Path:
+    file = case.channels[0]
+    assert file is not None, "no list leaves it out"
+    return file
+
+
+def case_ids(cases: Sequence[ListedCase], channel: str) -> tuple[str, ...]:
+    """Return the shortest unique names of cases: of the folder, of the file, of both, ..."""
+
+    def file(case: ListedCase) -> str:
+        first = _first(case)
+        name = stem(first.name) or first.stem
+        ending = f"_{channel}".casefold()
+        return name[: -len(ending)] if name.casefold().endswith(ending) else name
+
+    def within(depth: int) -> Callable[[ListedCase], str]:
+        return lambda case: "_".join((*_first(case).parent.parts[-depth:], file(case)))
+
+    namings: list[Callable[[ListedCase], str]] = [
+        lambda case: case.labels.parent.name,
+        lambda case: _first(case).parent.name,
+        file,
+        *(within(depth) for depth in range(1, _DEEPEST + 1)),
+    ]
+    for naming in namings:
+        names = tuple(naming(case).replace(os.sep, "_") for case in cases)
+        alike = {unicodedata.normalize("NFC", name).casefold() for name in names}
+        if all(names) and len(alike) == len(names):
+            return names
+    return tuple(f"case_{number:04d}" for number in range(len(cases)))
+
+
+def wrong_channels(config: TrainConfig, model: ModelConfig) -> DataFault:
+    """Return the error for a network with another number of channels."""
+    return DataFault(
+        f"{model.path}: numberOfInputChannels is {model.channels}, expected {len(config.channels)} "
+        f"as {config.path} lists ({', '.join(config.channels)}); correct one of them"
+    )
+
+
+def _class_labels(classes: int) -> dict[str, int]:
+    """Return names of DeepMedic's classes, which have numbers only."""
+    return {"background": 0, **{f"label {number}": number for number in range(1, classes)}}
+
+
+# -- values ----------------------------------------------------------------------------------------
 
 
 def label_map(file: Path, array: npt.NDArray[Any], model: ModelConfig | None) -> LabelArray:
-    """Return labels as int16, rounded as in DeepMedic."""
-    whole = whole_numbers(array)
+    """Return labels as int16, rounded as in DeepMedic (DataFault: no class of the network)."""
+    whole: npt.NDArray[Any] = np.rint(array)
     low, high = int(whole.min()), int(whole.max())
     most = 2**15 - 1 if model is None else model.classes - 1
     if low < 0 or high > most:
-        odd = low if low < 0 else high
         by = "" if model is None else f", as numberOfOutputClasses of {model.path} says"
         raise DataFault(
-            f"{file}: holds label {odd}, expected whole numbers from 0 to {most}{by}; correct the "
-            f"file{'' if model is None else ' or the number of classes'}"
+            f"{file}: holds label {low if low < 0 else high}, expected whole numbers from 0 to "
+            f"{most}{by}; correct the file{'' if model is None else ' or the number of classes'}"
         )
-    return whole.astype(np.int16)
+    labels: LabelArray = whole.astype(np.int16)
+    return labels
 
 
-def empty_region(file: Path) -> DataFault:
-    """Return the error for an empty region of interest."""
-    return DataFault(
-        f"{file}: no voxel is above 0, expected a region of interest to take segments from; "
-        "correct the file, or remove the case from every list"
-    )
+def region_of(file: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a region of interest, rounded as in DeepMedic (DataFault: an empty one)."""
+    whole: npt.NDArray[Any] = np.rint(array)
+    if not (whole > 0).any():
+        raise DataFault(
+            f"{file}: no voxel is above 0, expected a region of interest to take segments from; "
+            "correct the file, or remove the case from every list"
+        )
+    return whole

@@ -3,26 +3,32 @@
 They carry no checksum, and many a flipped bit goes unnoticed. So the hash of every file is noted
 beside their folder, by ``prepare`` or after a first decoding, and reading compares. ``check`` says
 which arrays nobody has noted: it decodes them, which is no proof.
+
+The decoder of blosc2 is not made for damaged bytes: some end the process, others never return. So
+the first decoding of each array is in a process of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.source import CaseSource
-from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, IntegrityFault
+from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault
 from gansynth.runtime.files import read_json, reading, sha256_file, write_json_atomic
-from gansynth_nnunet.dataset import LabelTable
-from gansynth_nnunet.decoding import decode_apart, opened, words_of
-from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.plans import NnunetPlans
+from gansynth.runtime.processes import ChildCommand
+
+MAX_CASE_BYTES = 16 << 30  # largest accepted size of a decompressed array
+SECONDS = 120  # most time for one array
 
 
 def write_hashes(folder: Path) -> None:
@@ -49,35 +55,33 @@ class PreprocessedArrays:
         self.hint = hint
         self._keep = keep
         hashes = hashes_of(folder)
-        noted = read_json(hashes) if hashes.is_file() else {}
-        self._hashes = {name: str(value) for name, value in noted.items()}
+        self._hashes = dict(read_json(hashes)) if hashes.is_file() else {}
         self._damaged: dict[str, str] = {}
 
-    def open(self, name: str) -> Any:
-        """Open an array (C, D, H, W) without decompressing it.
+    def read(self, name: str) -> npt.NDArray[Any]:
+        """Read an array (C, D, H, W).
 
         Raises:
             DataFault: missing, damaged, or other than a numeric array with four axes.
             IntegrityFault: changed since its hash was noted.
         """
+        data = self.checked(name)
         try:
-            return opened(self.checked(name))
-        except GansynthError:
-            raise
-        except Exception as error:  # the decoder has no error class of its own for damaged bytes
-            raise self._fault(name, words_of(error)) from error
-
-    def read(self, name: str) -> npt.NDArray[Any]:
-        """Read an array (C, D, H, W)."""
-        array = self.open(name)
-        try:
-            return np.asarray(array[...])
+            return np.asarray(_opened(data)[...])
         except MemoryError as error:
             raise EnvironmentFault(
                 f"{self.folder / name}: not enough memory to read it; free some"
             ) from error
+        except Exception as error:  # the decoder has no error class of its own
+            raise self._fault(name, _words(error)) from error
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return an array's shape (C, D, H, W) without decompressing it; raises as ``read``."""
+        data = self.checked(name)
+        try:
+            return tuple(int(n) for n in _opened(data).shape)
         except Exception as error:  # as above
-            raise self._fault(name, words_of(error)) from error
+            raise self._fault(name, _words(error)) from error
 
     def checked(self, name: str) -> bytes:
         """Return a file's bytes, which are those whose hash was noted.
@@ -88,7 +92,12 @@ class PreprocessedArrays:
         with reading(path):
             data = path.read_bytes()
         if name not in self._hashes and name not in self._damaged:
-            self._note_new()
+            hashes, damaged = _decode_apart(self.unnoted())
+            self._hashes |= hashes
+            self._damaged |= damaged
+            with contextlib.suppress(EnvironmentFault):  # a folder that may not be written to
+                if self._keep:
+                    write_json_atomic(hashes_of(self.folder), self._hashes)
         if name in self._damaged:
             raise self._fault(name, self._damaged[name])
         if self._hashes.get(name) != hashlib.sha256(data).hexdigest():
@@ -104,28 +113,69 @@ class PreprocessedArrays:
         known = {*self._hashes, *self._damaged}
         return [file for file in sorted(self.folder.glob("*.b2nd")) if file.name not in known]
 
-    def _note_new(self) -> None:
-        """Decode the arrays whose hash is not noted, in another process, and note it."""
-        hashes, damaged = decode_apart(self.unnoted())
-        self._hashes |= hashes
-        self._damaged |= damaged
-        with contextlib.suppress(EnvironmentFault):  # a folder that may not be written to
-            if self._keep:
-                write_json_atomic(hashes_of(self.folder), self._hashes)
-
     def _fault(self, name: str, words: str) -> DataFault:
         path = self.folder / name
         return DataFault(f"{path}: damaged ({words}), expected a blosc2 array; {self.hint}")
 
 
-class Preprocessed(CaseSource):
-    """One configuration of a preprocessed data set, before its cases are read."""
+def _opened(data: bytes) -> Any:
+    """Return an array that is not decompressed yet; ValueError if it is none.
 
-    root: NnunetRoot
-    dataset: str  # full name, `Dataset004_Hippocampus`
-    plans: NnunetPlans
-    configuration: str
-    config: dict[str, Any]
-    folder: Path  # of the configuration's cases
-    dataset_json: Mapping[str, Any]  # nnU-Net's copy of `dataset.json` beside the plans
-    labels: LabelTable  # its labels, regions and the ignore label
+    ``blosc2.open`` would also follow links and evaluate expressions in a file.
+    """
+    import blosc2
+
+    array: Any = blosc2.ndarray_from_cframe(data, copy=True)
+    size = int(np.prod(array.shape, dtype=object)) * np.dtype(array.dtype).itemsize
+    if len(array.shape) != 4 or array.dtype.kind not in "iuf" or not 0 < size <= MAX_CASE_BYTES:
+        raise ValueError(
+            f"shape {tuple(array.shape)} of {array.dtype}, expected numbers of shape "
+            f"(C, D, H, W), at most {MAX_CASE_BYTES} bytes"
+        )
+    return array
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _decode_apart(files: Sequence[Path]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the SHA-256 of files that can be decoded, by name, and the faults of the others."""
+    hashes: dict[str, str] = {}
+    damaged: dict[str, str] = {}
+    while left := [file for file in files if file.name not in {*hashes, *damaged}]:
+        words = [sys.executable, "-m", __name__, *map(str, left)]
+        ended = ChildCommand(words, os.environ, document=True).run()
+        lines = [json.loads(line) for line in ended.output.splitlines()]
+        for name, digest, fault in lines:
+            (damaged if fault else hashes)[name] = fault or digest
+        if len(lines) == len(left):
+            break
+        if ended.code >= 0:
+            raise EnvironmentFault(
+                f"{left[0]}: not decoded: {ended.errors.strip()[-300:]}; try again"
+            )
+        late = ended.code == -signal.SIGALRM
+        killer = "does not end" if late else f"dies of signal {-ended.code}"
+        damaged[left[len(lines)].name] = f"the decoder {killer}"
+    return hashes, damaged
+
+
+def main(files: Sequence[str]) -> None:
+    """Print name, SHA-256 and fault of each file as a line of JSON, as soon as it is known."""
+    for file in map(Path, files):
+        signal.alarm(SECONDS)
+        digest, fault = "", ""
+        try:
+            data = file.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
+            _opened(data)[...]
+        except MemoryError:
+            raise
+        except Exception as error:  # as above
+            fault = _words(error)
+        print(json.dumps([file.name, digest, fault]), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

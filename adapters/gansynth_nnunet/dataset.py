@@ -1,15 +1,17 @@
-"""Channels and labels as named in nnU-Net's ``dataset.json``, with regions and ignore label."""
+"""nnU-Net's ``dataset.json``: channels, labels by its ``LabelManager``, and files of the cases."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_json
+
+NIFTI = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)
@@ -32,58 +34,47 @@ class LabelTable:
         """All values that a raw label file may hold."""
         return frozenset(self.values.values())
 
-    @property
-    def consecutive(self) -> bool:
-        """Whether the values are 0, 1, 2, ... with the ignore label last, as nnU-Net requires."""
-        values = sorted(self.allowed)
-        return values == list(range(len(values))) and self.ignore in (None, values[-1])
-
 
 def read_labels(doc: Mapping[str, Any], where: str) -> LabelTable:
-    """Read the key ``labels`` of a ``dataset.json``."""
-    labels = doc.get("labels")
-    if not isinstance(labels, dict) or labels.get("background") != 0:
+    """Read the key ``labels`` of a ``dataset.json``; DataFault: nnU-Net does not take it."""
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    try:
+        manager = LabelManager(doc["labels"], doc.get("regions_class_order"))
+        present = [int(value) for value in manager.all_labels]
+        table = {
+            str(name): tuple(map(int, value)) if isinstance(value, list) else (int(value),)
+            for name, value in doc["labels"].items()
+        }
+        if min(present) < 0 or not all(table.values()):
+            raise ValueError("a label is negative or empty")
+    except Exception as error:  # nnU-Net asserts
+        words = " ".join(str(error).split())
         raise DataFault(
-            f"{where}: labels is {labels!r:.200}, expected names with values and 'background': 0"
-        )
-    table = {
-        str(name): _integers(value, f"{where}: labels: {name}") for name, value in labels.items()
-    }
-    ignore = table.get("ignore", (None,))[0]
+            f"{where}: labels is {doc.get('labels')!r:.200}, expected names with integers from 0 "
+            f"(or lists of them) and 'background': 0; nnU-Net says: {words:.200}"
+        ) from error
     names = {values[0]: name for name, values in table.items() if len(values) == 1}
-    present = sorted({value for values in table.values() for value in values})
+    present += [] if manager.ignore_label is None else [manager.ignore_label]
     return LabelTable(
-        values={names.get(value, f"label_{value}"): value for value in present},
-        ignore=ignore,
+        values={names.get(value, f"label_{value}"): value for value in sorted(present)},
+        ignore=manager.ignore_label,
         regions={k: v for k, v in table.items() if k not in ("background", "ignore")}
-        if any(len(values) > 1 for values in table.values())
+        if manager.has_regions
         else {},
     )
-
-
-def _integers(value: Any, where: str) -> tuple[int, ...]:
-    values = value if isinstance(value, list) else [value]
-    if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in values):
-        raise DataFault(f"{where} is {value!r:.200}, expected an integer >= 0 or a list of them")
-    return tuple(values)
 
 
 def read_channels(doc: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """Read the key ``channel_names`` (or the older ``modality``) of a ``dataset.json``."""
     names = doc.get("channel_names", doc.get("modality"))
-    if (
-        not isinstance(names, dict)
-        or set(names) != {str(i) for i in range(len(names))}
-        or not names
-    ):
+    numbers = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
+    if not numbers or set(names) != set(numbers):
         raise DataFault(
             f"{where}: channel_names is {names!r:.200}, expected names numbered from 0, for "
             'example {"0": "MRI"}'
         )
-    return tuple(str(names[str(i)]) for i in range(len(names)))
-
-
-NIFTI = (".nii.gz", ".nii")
+    return tuple(str(names[number]) for number in numbers)
 
 
 @dataclass(frozen=True)
@@ -100,27 +91,31 @@ class RawSet:
 
 
 def raw_cases(folder: Path) -> RawSet:
-    """List the training cases of a raw data set."""
+    """List the training cases of a raw data set, those that lack files included."""
     path = folder / "dataset.json"
     doc = read_json(path, hint="see nnU-Net's dataset format")
     ending = doc.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith("."):
         raise DataFault(f"{path}: file_ending is {ending!r}, expected for example '.nii.gz'")
     channels, table = read_channels(doc, str(path)), read_labels(doc, str(path))
-    images: dict[str, tuple[Path, ...]]
-    if isinstance(doc.get("dataset"), dict):  # lists files that lie elsewhere
-        listed = {str(k): _listed(v, f"{path}: dataset: {k}") for k, v in doc["dataset"].items()}
-        images = {k: tuple(folder / os.path.expandvars(i) for i in v[0]) for k, v in listed.items()}
-        labels = {k: folder / os.path.expandvars(v[1]) for k, v in listed.items()}
-    else:
-        cases = sorted(_names(folder / "imagesTr", ending, 5) | _names(folder / "labelsTr", ending))
-        images = {
-            case: tuple(
-                folder / "imagesTr" / f"{case}_{c:04d}{ending}" for c in range(len(channels))
-            )
-            for case in cases
+    if "dataset" in doc:  # lists files that lie elsewhere
+        listed = _listed(folder, doc)
+        images = {case: tuple(map(Path, files["images"])) for case, files in listed.items()}
+        labels = {case: Path(files["label"]) for case, files in listed.items()}
+    else:  # nnU-Net's own listing of folders forks twelve processes, and leaves out what is missing
+        parts = (("imagesTr", f"_0000{ending}"), ("labelsTr", ending))
+        cases = {
+            file.name[: -len(tail)]
+            for part, tail in parts
+            for file in (folder / part).glob(f"?*{ending}")
+            if len(file.name) > len(tail)
         }
-        labels = {case: folder / "labelsTr" / f"{case}{ending}" for case in cases}
+        numbers = range(len(channels))
+        images = {
+            case: tuple(folder / "imagesTr" / f"{case}_{c:04d}{ending}" for c in numbers)
+            for case in sorted(cases)
+        }
+        labels = {case: folder / "labelsTr" / f"{case}{ending}" for case in images}
     if not images:
         raise DataFault(
             f"{folder}: no training cases, expected imagesTr/CASE_0000{ending} and "
@@ -129,14 +124,15 @@ def raw_cases(folder: Path) -> RawSet:
     return RawSet(folder, doc, channels, table, ending, images, labels)
 
 
-def _names(folder: Path, ending: str, suffix: int = 0) -> set[str]:
-    cut = len(ending) + suffix
-    entries = folder.iterdir() if folder.is_dir() else ()
-    return {p.name[:-cut] for p in entries if p.name.endswith(ending) and len(p.name) > cut}
+def _listed(folder: Path, doc: Mapping[str, Any]) -> dict[str, Any]:
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-
-def _listed(entry: Any, where: str) -> tuple[list[str], str]:
-    match entry:
-        case {"images": [*images], "label": str(label)} if all(isinstance(i, str) for i in images):
-            return images, label
-    raise DataFault(f"{where} is {entry!r:.200}, expected 'images': [files] and 'label': file")
+    try:
+        listed = get_filenames_of_train_images_and_targets(str(folder), deepcopy(dict(doc)))
+        assert all(files["images"] and files["label"] for files in listed.values())
+    except Exception as error:
+        raise DataFault(
+            f"{folder / 'dataset.json'}: dataset is {doc['dataset']!r:.200}, expected 'images': "
+            "[files] and 'label': file of each case"
+        ) from error
+    return dict(listed)

@@ -18,28 +18,19 @@ from gansynth.runtime.machine import DoctorLine, cores
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.paths import ROOT_VARIABLE, NnunetRoot
 
-PACKAGES = ("nnunetv2", "batchgeneratorsv2", "blosc2")
-EXT_VARIABLE = "nnUNet_extTrainer"
-WORKERS = "nnUNet_n_proc_DA"
-DEFAULT_WORKERS = 12  # workers that nnU-Net starts on an unknown machine
+EXT_VARIABLE, WORKERS = "nnUNet_extTrainer", "nnUNet_n_proc_DA"
+DEFAULT_WORKERS = 12  # augmentation processes that nnU-Net starts on an unknown machine
 LITTLE_SPACE = 5 * 2**30
-LOOK_UP_SECONDS = 180
-LOOK_UP = (
-    "import sys\n"
-    "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name\n"
-    "recursive_find_trainer_class_by_name(sys.argv[1])\n"
-)
-PURPOSE = {
-    "nnUNet_raw": "gansynth import and prepare",
-    "nnUNet_preprocessed": "gansynth prepare",
-    "nnUNet_results": "training",
-}
+LOOK_UP = """
+import sys
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+recursive_find_trainer_class_by_name(sys.argv[1])
+"""
 
 
 def lines(request: DoctorRequest) -> Iterator[DoctorLine]:
     """Check nnU-Net's packages and environment; ``quick`` does not find the trainer as it does."""
-    for package in PACKAGES:
-        yield package_line(package)
+    yield from map(package_line, ("nnunetv2", "batchgeneratorsv2", "blosc2"))
     yield from folder_lines(request.root)
     yield worker_line(cores())
     yield torchvision_line()
@@ -48,63 +39,44 @@ def lines(request: DoctorRequest) -> Iterator[DoctorLine]:
         yield look_up_line()
 
 
-# -- folders -------------------------------------------------------------------------------------
-
-
 def folder_lines(root: str | None) -> Iterator[DoctorLine]:
     """Check nnU-Net's three folders: which setting names them, existence, and free space."""
     for name, text in NnunetRoot.find(root).variables().items():
-        folder, named = Path(text), _named_by(name, root)
-        paste = f"export {name}={shlex.quote(text)}"
+        named = next((f"${v}" for v in (name, ROOT_VARIABLE) if os.environ.get(v)), "")
+        named = named if root is None else "--root"
         if not named:
-            yield DoctorLine(
-                "note",
-                name,
-                f"not set; gansynth takes {folder}, nnU-Net's own commands need it",
-                paste,
-            )
-        elif not folder.is_dir():
-            yield DoctorLine(
-                "note", name, f"{folder} is not there ({named})", f"mkdir -p {shlex.quote(text)}"
-            )
+            found = f"not set; gansynth takes {text}, nnU-Net's own commands need it"
+            yield DoctorLine("note", name, found, f"export {name}={shlex.quote(text)}")
+        elif not Path(text).is_dir():
+            cure = f"mkdir -p {shlex.quote(text)}"
+            yield DoctorLine("note", name, f"{text} is not there ({named})", cure)
         else:
-            yield _room(name, folder, named)
-
-
-def _named_by(name: str, root: str | None) -> str:
-    if root is not None:
-        return "--root"
-    return next((f"${v}" for v in (name, ROOT_VARIABLE) if os.environ.get(v)), "")
+            yield _room(name, Path(text), named)
 
 
 def _room(name: str, folder: Path, named: str) -> DoctorLine:
     free = shutil.disk_usage(folder).free
-    text = f"{folder} ({named}), {free / 2**30:.1f} GiB free"
     if not os.access(folder, os.W_OK | os.X_OK):
-        cure = f"make it writable (chmod u+w), or name another; {PURPOSE[name]} writes there"
+        cure = "make it writable (chmod u+w), or name another"
         return DoctorLine("note", name, f"{folder} ({named}) is not writable", cure)
+    text = f"{folder} ({named}), {free / 2**30:.1f} GiB free"
     if free < LITTLE_SPACE:
         return DoctorLine("note", name, text, "make room, or name a folder on a larger disk")
     return DoctorLine("ok", name, text)
 
 
-# -- processes -----------------------------------------------------------------------------------
-
-
 def worker_line(cores: int) -> DoctorLine:
     """Check the number of augmentation processes: more than cores slow each other down."""
-    text, most = os.environ.get(WORKERS, ""), max(1, cores - 1)
-    paste = f"export {WORKERS}={most}"
-    if not text:
-        finding = f"not set: gansynth augment takes 2, nnU-Net's own commands {DEFAULT_WORKERS}"
-        if cores >= DEFAULT_WORKERS:
-            return DoctorLine("ok", WORKERS, finding)
-        return DoctorLine("note", WORKERS, f"{finding}, more than the {cores} cores here", paste)
-    if not text.isdigit():
-        return DoctorLine("note", WORKERS, f"{text!r} is no number, nnU-Net stops at it", paste)
-    if int(text) > cores:
-        return DoctorLine("note", WORKERS, f"{text}, more than the {cores} cores here", paste)
-    return DoctorLine("ok", WORKERS, text)
+    text = os.environ.get(WORKERS, "")
+    count = int(text) if text.isdigit() else DEFAULT_WORKERS
+    found = text or f"not set: gansynth augment takes 2, nnU-Net's own commands {DEFAULT_WORKERS}"
+    if text and not text.isdigit():
+        found = f"{text!r} is no number, nnU-Net stops at it"
+    elif count <= cores:
+        return DoctorLine("ok", WORKERS, found)
+    else:
+        found += f", more than the {cores} cores here"
+    return DoctorLine("note", WORKERS, found, f"export {WORKERS}={max(1, cores - 1)}")
 
 
 def torchvision_line() -> DoctorLine:
@@ -114,23 +86,18 @@ def torchvision_line() -> DoctorLine:
     reason = torchvision_compat.failure()
     if not reason:
         return DoctorLine("ok", "torchvision", "imports, its operators load")
-    finding = f"does not fit this torch ({reason}); gansynth copes, a host's own commands do not"
-    return DoctorLine(
-        "note", "torchvision", finding, _paste("PYTHONPATH", torchvision_compat.CPU_TORCH)
-    )
-
-
-# -- gansynth's trainer --------------------------------------------------------------------------
+    found = f"does not fit this torch ({reason}); gansynth copes, a host's own commands do not"
+    cure = _paste("PYTHONPATH", torchvision_compat.CPU_TORCH)
+    return DoctorLine("note", "torchvision", found, cure)
 
 
 def ext_trainer_line() -> DoctorLine:
     """Check that nnU-Net's own commands can find gansynth's trainer."""
     value = os.environ.get(EXT_VARIABLE, "")
-    here = EXT_TRAINER.resolve()
-    if any(folder and Path(folder).resolve() == here for folder in value.split(os.pathsep)):
+    if EXT_TRAINER.resolve() in [Path(part).resolve() for part in value.split(os.pathsep) if part]:
         return DoctorLine("ok", EXT_VARIABLE, value)
-    finding = f"{value or 'not set'}: for nnUNetv2_train -tr {TRAINER}; gansynth augment sets it"
-    return DoctorLine("note", EXT_VARIABLE, finding, _paste(EXT_VARIABLE, EXT_TRAINER))
+    found = f"{value or 'not set'}: for nnUNetv2_train -tr {TRAINER}; gansynth augment sets it"
+    return DoctorLine("note", EXT_VARIABLE, found, _paste(EXT_VARIABLE, EXT_TRAINER))
 
 
 def look_up_line() -> DoctorLine:
@@ -138,17 +105,15 @@ def look_up_line() -> DoctorLine:
     name = f"nnUNetv2_train -tr {TRAINER}"
     command = [sys.executable, "-P", "-c", LOOK_UP, TRAINER]
     try:
-        ended = subprocess.run(
-            command, capture_output=True, text=True, timeout=LOOK_UP_SECONDS, check=False
-        )
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return DoctorLine("note", name, f"cannot be tried: {error}", "try it by hand")
     if ended.returncode == 0:
         return DoctorLine("ok", name, "finds its trainer")
-    lines = ended.stderr.strip().splitlines() or ["no output"]
+    last = (ended.stderr.strip().splitlines() or ["no output"])[-1]
     cures = [line.cure for line in (ext_trainer_line(), torchvision_line()) if line.cure]
     cure = " && ".join(cures) or f"look at it: {shlex.join(command)}"
-    return DoctorLine("note", name, f"does not find its trainer: {lines[-1][:200]}", cure)
+    return DoctorLine("note", name, f"does not find its trainer: {last[:200]}", cure)
 
 
 def _paste(variable: str, folder: Path) -> str:

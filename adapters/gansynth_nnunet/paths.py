@@ -1,4 +1,4 @@
-"""Locations of nnU-Net's three folders, and names of data sets in them."""
+"""nnU-Net's three folders, and names of data sets in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from gansynth.runtime.errors import DataFault, UsageFault
 
 ROOT_VARIABLE = "GANSYNTH_NNUNET_ROOT"
-DEFAULT_ROOT = "nnunet"
+VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 _NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
 
 
@@ -28,26 +28,14 @@ class NnunetRoot:
 
         An unset variable falls back to ``$GANSYNTH_NNUNET_ROOT``, then to ``./nnunet``.
         """
-        if root is not None:
-            return cls._below(Path(root).absolute())
-        base = cls._below(Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT).absolute())
-        return cls(
-            _variable("nnUNet_raw", base.raw),
-            _variable("nnUNet_preprocessed", base.preprocessed),
-            _variable("nnUNet_results", base.results),
-        )
-
-    @classmethod
-    def _below(cls, root: Path) -> NnunetRoot:
-        return cls(root / "nnUNet_raw", root / "nnUNet_preprocessed", root / "nnUNet_results")
+        base = Path(root or os.environ.get(ROOT_VARIABLE) or "nnunet").absolute()
+        named = {} if root is not None else os.environ
+        return cls(*(Path(named.get(name) or base / name).absolute() for name in VARIABLES))
 
     def variables(self) -> dict[str, str]:
         """Return the environment variables of nnU-Net, for a child process."""
-        return {
-            "nnUNet_raw": str(self.raw),
-            "nnUNet_preprocessed": str(self.preprocessed),
-            "nnUNet_results": str(self.results),
-        }
+        folders = (self.raw, self.preprocessed, self.results)
+        return dict(zip(VARIABLES, map(str, folders), strict=True))
 
     def activate(self) -> None:
         """Set nnU-Net's variables in this process and its children; it reads them at use."""
@@ -55,27 +43,18 @@ class NnunetRoot:
 
     def datasets(self) -> tuple[str, ...]:
         """Return names of all data sets in the three folders, sorted."""
-        names = {
-            entry.name
-            for folder in (self.raw, self.preprocessed, self.results)
-            if folder.is_dir()
-            for entry in folder.iterdir()
-            if entry.is_dir() and _NAME.fullmatch(entry.name)
-        }
-        return tuple(sorted(names))
+        homes = (self.raw, self.preprocessed, self.results)
+        entries = [entry for home in homes if home.is_dir() for entry in home.iterdir()]
+        found = {entry.name for entry in entries if entry.is_dir() and _NAME.fullmatch(entry.name)}
+        return tuple(sorted(found))
 
     def dataset(self, where: str) -> str:
         """Return the full name of a data set: ``004``, ``4`` or ``Dataset004_Hippocampus``."""
         datasets = self.datasets()
         if where in datasets:
             return where
-        listed = ", ".join(datasets) or "none"
-        if not re.fullmatch(r"\d{1,3}", where):
-            raise DataFault(
-                f"nnunet:{where}: no such data set in {self.raw} or {self.preprocessed}, expected "
-                f"an id (004) or one of: {listed}. {self._way_out()}"
-            )
-        matching = [name for name in datasets if int(name[7:10]) == int(where)]
+        by_id = re.fullmatch(r"\d{1,3}", where)
+        matching = [name for name in datasets if by_id and int(name[7:10]) == int(where)]
         if len(matching) > 1:
             raise UsageFault(
                 f"nnunet:{where}: id {int(where)} belongs to several data sets "
@@ -84,19 +63,9 @@ class NnunetRoot:
             )
         if not matching:
             raise DataFault(
-                f"nnunet:{where}: no data set of id {int(where):03d} in {self.raw} or "
-                f"{self.preprocessed}, expected one of: {listed}. {self._way_out()}"
+                f"nnunet:{where}: no such data set in {self.raw} or {self.preprocessed}, expected "
+                f"an id (004) or one of: {', '.join(datasets) or 'none'}. Name nnU-Net's folders "
+                "with --root or the variable nnUNet_raw, or make it from your data: gansynth "
+                "import SOURCE nnunet:ID"
             )
         return matching[0]
-
-    @staticmethod
-    def _way_out() -> str:
-        return (
-            "Name nnU-Net's folders with --root or the variable nnUNet_raw, or make it from your "
-            "data: gansynth import SOURCE nnunet:ID"
-        )
-
-
-def _variable(name: str, otherwise: Path) -> Path:
-    value = os.environ.get(name)
-    return Path(value).absolute() if value else otherwise

@@ -1,8 +1,7 @@
-"""nnU-Net's plans file: reading, resolving a configuration, finding its data."""
+"""nnU-Net's plans by its ``PlansManager``, and plans for a small network."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,11 +12,14 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 
 from gansynth.core.adapter import HostOptions
+from gansynth.core.source import CaseSource
 from gansynth.fitting.composite_spec import first_fault
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Size
 from gansynth.runtime.options import Needs
+from gansynth_nnunet.dataset import LabelTable
+from gansynth_nnunet.paths import NnunetRoot
 
 USUAL = ("3d_fullres", "2d")
 DEFAULT_PLANS = "nnUNetPlans"
@@ -26,11 +28,19 @@ DEFAULT_PLANS = "nnUNetPlans"
 class _Configuration(BaseModel):
     """What is read of a configuration."""
 
-    data_identifier: str
+    data_identifier: Annotated[str, Field(pattern=r"^[^/\\]*[^./\\][^/\\]*$")]  # of a folder
     patch_size: Annotated[list[PositiveInt], Field(min_length=2, max_length=3)]
     batch_size: PositiveInt
     spacing: Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=2, max_length=3)]
     architecture: dict[str, Any]
+
+
+class _Plans(BaseModel):
+    """What is read of a plans file."""
+
+    plans_name: str
+    original_median_spacing_after_transp: Annotated[list[FiniteFloat], Field(min_length=3)]
+    configurations: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,8 @@ class NnunetPlans:
         """Read plans by name from the data set's folder in ``nnUNet_preprocessed``."""
         path = folder / f"{name}.json"
         if path.parent != folder or not path.is_file():
-            there = sorted(p.stem for p in folder.glob("*.json") if _is_plans(p))
+            files = folder.glob("*Plans*.json")
+            there = sorted(f.stem for f in files if not f.name.startswith("gansynth_"))  # hashes
             if not there:
                 raise DataFault(
                     f"{folder}: no plans, the data set is not preprocessed; run: gansynth prepare "
@@ -55,8 +66,13 @@ class NnunetPlans:
                 f"--plans {name!r}: no such plans in {folder}, expected one of: {', '.join(there)}"
             )
         doc = read_json(path, hint="plan again with: gansynth prepare --force")
-        if not isinstance(doc.get("configurations"), dict):
-            raise DataFault(f"{path}: configurations is missing, expected nnU-Net v2 plans")
+        try:
+            _Plans.model_validate(doc)
+        except ValidationError as error:
+            raise DataFault(
+                f"{path}: {first_fault(error)}; plan again with nnU-Net 2.8 or later: gansynth "
+                "prepare --force"
+            ) from None
         return cls(path, doc)
 
     @property
@@ -64,34 +80,26 @@ class NnunetPlans:
         """The data set's folder in ``nnUNet_preprocessed``."""
         return self.path.parent
 
-    @property
-    def slice_distance(self) -> float:
-        """Median distance of slices in the data set, mm."""
-        key = "original_median_spacing_after_transp"
-        try:
-            return float(self.doc[key][0])
-        except (LookupError, TypeError, ValueError):
-            raise DataFault(
-                f"{self.path}: {key} is {self.doc.get(key)!r:.80}, expected mm per axis; repair it"
-            ) from None
-
     def configuration(self, name: str) -> dict[str, Any]:
         """Return a configuration with inherited values."""
-        config = self._resolve(name, ())
-        missing = [key for key in _Configuration.model_fields if key not in config]
-        if missing:
-            raise DataFault(
-                f"{self.path}: configurations: {name} lacks {', '.join(missing)}; plan again with "
-                "nnU-Net 2.8 or later: gansynth prepare --force"
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        there = self.doc["configurations"]
+        if name not in there:
+            raise UsageFault(
+                f"configuration {name!r} is not in {self.path}, expected one of: "
+                f"{', '.join(sorted(there))}"
             )
         try:
-            _Configuration.model_validate(config)
-        except ValidationError as error:
+            manager = PlansManager(dict(self.doc)).get_configuration(name)
+            _Configuration.model_validate(manager.configuration)
+        except Exception as error:  # nnU-Net has no error classes of its own
+            words = first_fault(error) if isinstance(error, ValidationError) else repr(error)
             raise DataFault(
-                f"{self.path}: configurations: {name}: {first_fault(error)}; plan again with: "
-                "gansynth prepare --force"
+                f"{self.path}: configurations: {name}: {words:.300}; plan again with: gansynth "
+                "prepare --force"
             ) from None
-        return config
+        return dict(manager.configuration)
 
     def usual(self, *, prepared: bool) -> str:
         """Return the configuration that is meant where none is named: 3d_fullres, else 2d.
@@ -102,38 +110,30 @@ class NnunetPlans:
         there = [name for name in names if prepared and self.data_folder(name).is_dir()]
         return (there or names)[0]
 
-    def _resolve(self, name: str, visited: tuple[str, ...]) -> dict[str, Any]:
-        configurations = self.doc["configurations"]
-        if not isinstance(name, str) or name not in configurations:
-            raise UsageFault(
-                f"configuration {name!r} is not in {self.path}, expected one of: "
-                f"{', '.join(sorted(configurations))}"
-            )
-        if name in visited:
-            raise DataFault(f"{self.path}: configurations: {name} inherits from itself; repair it")
-        config = configurations[name]
-        if not isinstance(config, dict):
-            raise DataFault(f"{self.path}: configurations: {name} is {config!r:.80}; repair it")
-        parent = config.get("inherits_from")
-        return {**self._resolve(parent, (*visited, name)), **config} if parent else config
-
     def data_folder(self, configuration: str) -> Path:
         """Return the folder of a configuration's preprocessed cases."""
-        name = str(self.configuration(configuration)["data_identifier"])
-        folder = self.folder / name
-        if folder.parent != self.folder or name in ("", ".", ".."):
-            raise IntegrityFault(
-                f"{self.path}: configurations: {configuration}: data_identifier is {name!r}, "
-                "expected a folder's name without a path"
-            )
-        return folder
+        return self.folder / str(self.configuration(configuration)["data_identifier"])
 
 
-def _is_plans(path: Path) -> bool:
-    try:
-        return "plans_name" in read_json(path)
-    except DataFault:
-        return False
+class Preprocessed(CaseSource):
+    """One configuration of a preprocessed data set, before its cases are read.
+
+    Attributes:
+        dataset: full name, ``Dataset004_Hippocampus``.
+        config: the configuration, with inherited values.
+        folder: of the configuration's cases.
+        dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans.
+        labels: its labels, regions and the ignore label.
+    """
+
+    root: NnunetRoot
+    dataset: str
+    plans: NnunetPlans
+    configuration: str
+    config: dict[str, Any]
+    folder: Path
+    dataset_json: Mapping[str, Any]
+    labels: LabelTable
 
 
 SMALL_EDGE = 48  # largest edge of an automatic small patch, in voxels
@@ -154,31 +154,15 @@ class PrepareSettings(HostOptions):
     )
     small: bool = Field(False, description="also write plans for a small network: CPUs, trials")
     patch: Size | None = Field(None, description="voxels of its patch")
-    batch_size: PositiveInt | None = Field(None, description="cases per batch")
-    features: tuple[PositiveInt, ...] | None = Field(
-        None, description="feature channels per stage", examples=["8,16,32,32"]
+    batch_size: PositiveInt = Field(2, description="cases per batch")
+    # The lowest of nnU-Net's deep supervision outputs has weight 0: alone, it gives NaN.
+    features: Annotated[tuple[PositiveInt, ...], Field(min_length=3)] = Field(
+        (8, 16, 32, 32), description="feature channels per stage, at least three stages"
     )
     convolutions: PositiveInt | None = Field(None, description="of each stage, at most")
-    plans_name: str | None = Field(None, description="of these plans, for --plans later on")
-
-    @property
-    def name(self) -> str:
-        """Name of the small plans."""
-        return "gansynthSmallPlans" if self.plans_name is None else self.plans_name
-
-    def check_small(self) -> None:
-        """Reject small plans that nnU-Net could not train with (UsageFault)."""
-        if not re.fullmatch(r"[A-Za-z0-9_]+", self.name):
-            raise UsageFault(
-                f"small plans: name is {self.name!r}, expected letters, digits and '_', for "
-                "example gansynthSmallPlans"
-            )
-        if self.features and len(self.features) < 3:
-            # The lowest of nnU-Net's deep supervision outputs has weight 0: alone, it gives NaN.
-            raise UsageFault(
-                f"small plans: features {self.features} make {len(self.features)} stages, expected "
-                "at least three: with fewer, nnU-Net's deep supervision has no output left"
-            )
+    plans_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] = Field(
+        "gansynthSmallPlans", description="of these plans, for --plans later on"
+    )
 
 
 def write_small_plans(
@@ -189,12 +173,12 @@ def write_small_plans(
     Existing configurations of the small plans stay. Returns the file.
     """
     plans = NnunetPlans.read(plans_json.parent, plans_json.stem)
-    if small.name == plans_json.stem:
+    if small.plans_name == plans_json.stem:
         raise UsageFault(
-            f"small plans: name {small.name!r} is that of nnU-Net's plans; choose another"
+            f"small plans: name {small.plans_name!r} is that of nnU-Net's plans; choose another"
         )
-    path = plans_json.with_name(f"{small.name}.json")
-    doc: dict[str, Any] = {**deepcopy(dict(plans.doc)), "plans_name": small.name}
+    path = plans_json.with_name(f"{small.plans_name}.json")
+    doc: dict[str, Any] = {**deepcopy(dict(plans.doc)), "plans_name": small.plans_name}
     previous = read_json(path).get("configurations") if path.is_file() else {}
     doc["configurations"] = dict(previous) if isinstance(previous, dict) else {}
     for name in configurations:
@@ -206,27 +190,26 @@ def write_small_plans(
 def _shrink(configuration: Mapping[str, Any], small: PrepareSettings) -> dict[str, Any]:
     """Return a configuration with a smaller patch and network, its ``data_identifier`` kept."""
     doc = deepcopy(dict(configuration))
-    full_patch = [int(n) for n in doc["patch_size"]]
-    patch, features = _patch(full_patch, small), small.features or (8, 16, 32, 32)
+    patch = _patch([int(n) for n in doc["patch_size"]], small)
     arch = doc["architecture"]["arch_kwargs"]
-    stages = min(len(features), len(arch["strides"]))
-    convs = "n_conv_per_stage" if "n_conv_per_stage" in arch else "n_blocks_per_stage"
+    stages = min(len(small.features), len(arch["strides"]))
     arch.update(
         n_stages=stages,
-        features_per_stage=list(features[:stages]),
+        features_per_stage=list(small.features[:stages]),
         kernel_sizes=arch["kernel_sizes"][:stages],
         strides=_strides(arch["strides"][:stages], patch),
-        n_conv_per_stage_decoder=_most(arch["n_conv_per_stage_decoder"][: stages - 1], small),
-        **{convs: _most(arch[convs][:stages], small)},
     )
-    doc.update(patch_size=patch, batch_size=small.batch_size or 2)
+    decoder = "n_conv_per_stage_decoder"
+    for key, count in (
+        ("n_conv_per_stage", stages),
+        ("n_blocks_per_stage", stages),
+        (decoder, stages - 1),
+    ):
+        if key in arch:
+            arch[key] = [min(n, small.convolutions or n) for n in arch[key][:count]]
+    doc.update(patch_size=patch, batch_size=small.batch_size)
     doc.pop("next_stage", None)
     return doc
-
-
-def _most(convolutions: Sequence[int], small: PrepareSettings) -> list[int]:
-    """Limit the convolutions of each stage."""
-    return [min(n, small.convolutions or n) for n in convolutions]
 
 
 def _patch(patch: Sequence[int], small: PrepareSettings) -> list[int]:

@@ -15,8 +15,8 @@ from gansynth.metrics.segmentation.operating_point import levels_of
 from gansynth.metrics.segmentation.predictions import of_volumes, with_levels
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_nifti
-from gansynth_nnunet.cases import Preprocessed
 from gansynth_nnunet.dataset import NIFTI, RawSet, raw_cases
+from gansynth_nnunet.plans import Preprocessed
 
 VALIDATION, TRUTH = "validation", "gt_segmentations"
 

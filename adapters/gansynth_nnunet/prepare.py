@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -18,20 +17,12 @@ from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.progress import stepping
 from gansynth_nnunet.cases import PreprocessedArrays, write_hashes
-from gansynth_nnunet.dataset import RawSet, raw_cases
+from gansynth_nnunet.dataset import raw_cases
 from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.plans import (
-    DEFAULT_PLANS,
-    NnunetPlans,
-    PrepareSettings,
-    write_small_plans,
-)
+from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans, PrepareSettings, write_small_plans
 from gansynth_nnunet.raw import check_raw, raise_on_errors
 
-Progress = Callable[[str, int, int], None]
-"""Called as ``progress(step, done, total)``; steps: check, fingerprint, plan, a configuration."""
-
-_WORKERS = "nnUNet_n_proc_DA"
+WORKERS = "nnUNet_n_proc_DA"
 
 
 def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
@@ -41,164 +32,93 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
     calls this needs ``if __name__ == "__main__":``. Plans other than the default must exist
     already.
     """
-    options.check_small()
-    asked = request.request
+    asked, name = request.request, request.request.plans or DEFAULT_PLANS
     root = NnunetRoot.find(asked.root)
     dataset = root.dataset(asked.where)
+    number, folder = int(dataset[7:10]), root.preprocessed / dataset
     seconds: dict[str, float] = {}  # of each step; 0.0 if it had been done before
     with stepping(request.reporter) as progress:
-        tell = _outspoken(progress)
         with _timed(seconds, "check"):
-            findings = check_raw(
-                root,
-                dataset,
-                subjects=asked.subjects,
-                progress=lambda done, total: tell("check", done, total),
-            )
-            raise_on_errors(findings)
+            report = check_raw(asked, lambda done, total: progress("check", done, total))
+            raise_on_errors(report.findings)
         raw = raw_cases(root.raw / dataset)
-        plans_name = asked.plans or DEFAULT_PLANS
-        job = _PrepareJob(
-            root, dataset, raw, plans_name, options.voxels, request.processes, tell, seconds
-        )
-        _plan(job, request.force)
-        plans = NnunetPlans.read(job.folder, job.plans)
+        files = [file for images in raw.images.values() for file in images]
+        files += [*raw.labels.values(), raw.folder / "dataset.json"]
+        newest = max(file.stat().st_mtime for file in files)  # change of the raw data
+
+        path = folder / f"{name}.json"
+        plans = _whole(path)
+        if plans is None or path.stat().st_mtime < newest or request.force:
+            if name != DEFAULT_PLANS:
+                raise UsageFault(
+                    f"{path}: not there, damaged or older than the raw data, and only "
+                    f"{DEFAULT_PLANS} are made here; make it with nnUNetv2_plan_experiment"
+                )
+            if plans is None:
+                path.unlink(missing_ok=True)  # nnU-Net would read it and extend it
+            progress("fingerprint", 0, 1)
+            with _timed(seconds, "fingerprint"), _nnunet(root, folder):
+                from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
+
+                extractor = nnunet.DatasetFingerprintExtractor(number, request.processes)
+                if options.voxels is not None:
+                    extractor.num_foreground_voxels_for_intensitystats = options.voxels
+                extractor.show_progress_bar = False
+                extractor.run(overwrite_existing=True)
+            progress("fingerprint", 1, 1)
+            with _timed(seconds, "plan"), _nnunet(root, folder):
+                nnunet.plan_experiment_dataset(number)
+            progress("plan", 1, 1)
+        else:
+            seconds.update(fingerprint=0.0, plan=0.0)
+        plans = NnunetPlans.read(folder, name)
+
         configurations = tuple(request.configurations) or (plans.usual(prepared=False),)
-        for configuration in configurations:
-            plans.configuration(configuration)
-        for configuration in configurations:
-            _preprocess(job, plans, configuration, request.force)
+        arrays = {each: plans.data_folder(each) for each in configurations}  # refuses unknown ones
+        for each, place in arrays.items():
+            done = {file.stem: file.stat().st_mtime for file in place.glob("*.pkl")}
+            if set(done) == set(raw.images) and min(done.values()) >= newest and not request.force:
+                seconds[each] = 0.0
+                noted = PreprocessedArrays(place, "preprocess again: gansynth prepare --force")
+                for file in noted.unnoted():  # of nnU-Net's own command; the first notes all
+                    noted.checked(file.name)
+                continue
+            with (
+                _timed(seconds, each),
+                _nnunet(root, folder),
+                _counting(place, partial(progress, each), len(raw.images)),
+            ):
+                from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
+
+                nnunet.preprocess_dataset(
+                    number, name, [each], [request.processes], show_progress_bar=False
+                )
+            write_hashes(place)
         if options.small:
-            write_small_plans(plans.path, options, configurations)
-    warned = [finding for finding in findings if finding.level == "warning"]
-    for finding in warned:
+            write_small_plans(path, options, configurations)
+    for finding in report.findings:
         request.reporter.warn(finding.message)
-    small = ("--plans", options.name) if options.small else ()
-    words = [("--subjects", asked.subjects), ("--root", asked.root)]
-    option = [text for name, value in words if value for text in (name, value)]
+    small = ("--plans", options.plans_name) if options.small else ()
+    words = {"--subjects": asked.subjects, "--root": asked.root}
+    option = [text for key, value in words.items() if value for text in (key, value)]
     data = ("--data", f"nnunet:{asked.where}", "-c", configurations[0], *option)
     return CommandReport(
         {
             "dataset": dataset,
-            "plans": (job.plans, options.name) if options.small else (job.plans,),
+            "plans": (name, options.plans_name) if options.small else (name,),
             "configurations": configurations,
             "seconds": seconds,
-            "warnings": [vars(finding) for finding in warned],
+            "warnings": [vars(finding) for finding in report.findings],
         },
         then=("fit", "cgan3d", *data, *small, "-o", "runs/g0"),
     )
 
 
-@dataclass
-class _PrepareJob:
-    root: NnunetRoot
-    dataset: str
-    raw: RawSet
-    plans: str
-    voxels: int | None
-    num_processes: int
-    tell: Progress
-    seconds: dict[str, float]
-
-    @property
-    def id(self) -> int:
-        return int(self.dataset[7:10])
-
-    @property
-    def folder(self) -> Path:
-        return self.root.preprocessed / self.dataset
-
-    def newest(self) -> float:
-        """Time of the last change of the raw files."""
-        files = [f for case in self.raw.images.values() for f in case]
-        files += [*self.raw.labels.values(), self.raw.folder / "dataset.json"]
-        return max(f.stat().st_mtime for f in files)
-
-
-def _plan(job: _PrepareJob, force: bool) -> None:
-    path = job.folder / f"{job.plans}.json"
-    whole = path.is_file() and _whole(job)
-    if whole and path.stat().st_mtime >= job.newest() and not force:
-        job.seconds.update(fingerprint=0.0, plan=0.0)
-        return
-    if job.plans != DEFAULT_PLANS:
-        raise UsageFault(
-            f"{path}: not there, damaged or older than the raw data, and only {DEFAULT_PLANS} are "
-            "made here; make it with nnUNetv2_plan_experiment"
-        )
-    with _nnunet(job):
-        if not whole:
-            path.unlink(missing_ok=True)  # nnU-Net would read it and extend it
-        from nnunetv2.experiment_planning.plan_and_preprocess_api import (
-            DatasetFingerprintExtractor,
-            plan_experiment_dataset,
-        )
-
-        job.tell("fingerprint", 0, 1)
-        with _timed(job.seconds, "fingerprint"):
-            extractor = DatasetFingerprintExtractor(job.id, job.num_processes)
-            if job.voxels is not None:
-                extractor.num_foreground_voxels_for_intensitystats = job.voxels
-            extractor.show_progress_bar = False
-            extractor.run(overwrite_existing=True)
-        job.tell("fingerprint", 1, 1)
-        with _timed(job.seconds, "plan"):
-            plan_experiment_dataset(job.id)
-        job.tell("plan", 1, 1)
-
-
-def _whole(job: _PrepareJob) -> bool:
-    """Whether the plans can be read: nnU-Net writes them non-atomically."""
-    try:
-        NnunetPlans.read(job.folder, job.plans)
-    except DataFault:
-        return False
-    return True
-
-
-def _preprocess(job: _PrepareJob, plans: NnunetPlans, configuration: str, force: bool) -> None:
-    folder = plans.data_folder(configuration)
-    cases = len(job.raw.images)
-    if not force and _complete(folder, job):
-        job.seconds[configuration] = 0.0
-        arrays = PreprocessedArrays(folder, "preprocess again: gansynth prepare --force")
-        for file in arrays.unnoted():  # of nnU-Net's own command; the first notes all
-            arrays.checked(file.name)
-        return
-    with _timed(job.seconds, configuration), _nnunet(job):
-        from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
-
-        with _counting(folder, lambda done: job.tell(configuration, min(done, cases), cases)):
-            preprocess_dataset(
-                job.id,
-                job.plans,
-                [configuration],
-                [job.num_processes],
-                verbose=False,
-                show_progress_bar=False,
-            )
-        write_hashes(folder)
-    job.tell(configuration, cases, cases)
-
-
-def _complete(folder: Path, job: _PrepareJob) -> bool:
-    """Whether every case exists and is newer than the raw data; nnU-Net writes its .pkl last."""
-    done = {path.stem: path.stat().st_mtime for path in folder.glob("*.pkl")}
-    return set(done) == set(job.raw.images) and min(done.values()) >= job.newest()
-
-
-# -- calling nnU-Net -----------------------------------------------------------------------------
-
-
-def _outspoken(progress: Progress) -> Progress:
-    """Exempt a progress function's output from the suppression of nnU-Net's output."""
-    stdout = sys.stdout
-
-    def tell(step: str, done: int, total: int) -> None:
-        with contextlib.redirect_stdout(stdout):
-            progress(step, done, total)
-
-    return tell
+def _whole(path: Path) -> NnunetPlans | None:
+    """Read plans, if they can be read: nnU-Net writes them non-atomically."""
+    with contextlib.suppress(DataFault):
+        return NnunetPlans.read(path.parent, path.stem) if path.is_file() else None
+    return None
 
 
 @contextlib.contextmanager
@@ -209,20 +129,18 @@ def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _nnunet(job: _PrepareJob) -> Iterator[None]:
+def _nnunet(root: NnunetRoot, folder: Path) -> Iterator[None]:
     """Run nnU-Net quietly, with its folders set, one thread per worker, and one-line errors."""
-    environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    if os.environ.get(_WORKERS) == "0":  # allowed in training, breaks planning
-        environment[_WORKERS] = "1"
-    output = io.StringIO()
+    before = dict(os.environ)
     with (
-        disk_errors(job.folder),
-        _environment({**job.root.variables(), **environment}),
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(output),
+        disk_errors(folder),
+        warnings.catch_warnings(action="ignore"),
+        contextlib.redirect_stdout(io.StringIO()),
     ):
-        warnings.simplefilter("ignore")
-        job.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ.update({"OMP_NUM_THREADS": "1", **before, **root.variables()})
+        if before.get(WORKERS) == "0":  # allowed in training, breaks planning
+            os.environ[WORKERS] = "1"
         try:
             yield
         except Exception as error:  # nnU-Net has no error classes of its own
@@ -230,33 +148,22 @@ def _nnunet(job: _PrepareJob) -> Iterator[None]:
                 raise
             words = " ".join(str(error).split()) or type(error).__name__
             raise EnvironmentFault(
-                f"{job.dataset}: nnU-Net failed: {words:.400}. Make room if the disk of "
-                f"{job.folder} is full; use fewer processes (--processes 1) if memory is short"
+                f"{folder.name}: nnU-Net failed: {words:.400}. Make room if the disk of {folder} "
+                "is full; use fewer processes (--processes 1) if memory is short"
             ) from error
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 @contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _counting(folder: Path, tell: Callable[[int], None]) -> Iterator[None]:
+def _counting(folder: Path, tell: Callable[[int, int], None], cases: int) -> Iterator[None]:
     """Report the number of finished cases, twice a second, while nnU-Net works."""
     stop = Event()
 
     def watch() -> None:
         while not stop.wait(0.5):
-            tell(sum(1 for _ in folder.glob("*.pkl")))
+            tell(min(cases, sum(1 for _ in folder.glob("*.pkl"))), cases)
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
@@ -265,3 +172,4 @@ def _counting(folder: Path, tell: Callable[[int], None]) -> Iterator[None]:
     finally:
         stop.set()
         watcher.join()
+    tell(cases, cases)

@@ -1,13 +1,12 @@
 """The training cases of one nnU-Net fold, read from nnU-Net's own preprocessed arrays.
 
-nnU-Net's ``.pkl`` files are not read: nothing here unpickles. Torch is not needed either.
+nnU-Net's ``.pkl`` files are not read: nothing here unpickles.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -17,19 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.lineage import guard_split
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import CaseHeader, FoldSplit, SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.core.synthetic import refuse_named
-from gansynth.data.folds import read_splits
+from gansynth.data.folds import one_fold
 from gansynth.data.resplit import write_resplit
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
-from gansynth_nnunet.cases import Preprocessed, PreprocessedArrays
+from gansynth_nnunet.cases import PreprocessedArrays
 from gansynth_nnunet.dataset import read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans
+from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans, Preprocessed
 from gansynth_nnunet.splits import SPLITS, known_subjects, write_root
 
 log = logging.getLogger("gansynth")
@@ -50,6 +48,7 @@ _HOST_KEYS = (
     "resampling_fn_seg",
     "resampling_fn_seg_kwargs",
 )
+_PLANS_KEYS = ("transpose_forward", "foreground_intensity_properties_per_channel")
 
 
 def open_nnunet(request: SourceRequest) -> NnunetSource:
@@ -87,15 +86,13 @@ class NnunetSource(Preprocessed):
         self.dataset_json = read_json(path, hint=self._prepare)
         self.labels = read_labels(self.dataset_json, str(path))
         self._channels = read_channels(self.dataset_json, str(path))
-        self.folder = self.plans.data_folder(self.configuration)
+        self.folder = home / str(self.config["data_identifier"])
         self._files = PreprocessedArrays(self.folder, self._again)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._ids = self._find_cases()
         self._subjects = known_subjects(home, self._ids, request.subjects)
         self._train, self._held_out = self._fold()
         refuse_named(self.dataset_json, path, (*self._train, *self._held_out), request)
-
-    # -- facts of the host -----------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -133,11 +130,11 @@ class NnunetSource(Preprocessed):
         return self._ids
 
     def header(self, case_id: str) -> CaseHeader:
-        """Subject of a case, and its shape from its labels, the smaller file."""
+        """Return subject, shape of its labels, the smaller file, and spacing."""
         return CaseHeader(self._subjects[case_id], self._shape(case_id), self.schema.spacing)
 
     def files(self, case_id: str) -> StoredCase:
-        """A case's raw files; what is preprocessed has no way back to them."""
+        """Return a case's raw files; what is preprocessed has no way back to them."""
         from gansynth_nnunet.predictions import preprocessed_labels, raw_arrays, raw_labels
 
         return StoredCase(
@@ -163,7 +160,7 @@ class NnunetSource(Preprocessed):
         """
         spacing = [float(s) for s in self.config["spacing"]]
         if self.is_2d:
-            spacing.insert(0, self.plans.slice_distance)
+            spacing.insert(0, float(self.plans.doc["original_median_spacing_after_transp"][0]))
         return Schema(
             channels=self._channels,
             labels=dict(self.labels.values),
@@ -184,16 +181,13 @@ class NnunetSource(Preprocessed):
         )
 
     def _record(self) -> dict[str, Any]:
-        plans = self.plans.doc
+        doc = self.plans.doc
         record = {
             "dataset": self.dataset,
             "plans": self.plans.path.stem,
             "configuration": self.configuration,
             **{key: self.config.get(key) for key in _HOST_KEYS},
-            "transpose_forward": plans.get("transpose_forward"),
-            "foreground_intensity_properties_per_channel": plans.get(
-                "foreground_intensity_properties_per_channel"
-            ),
+            **{key: doc.get(key) for key in _PLANS_KEYS},
             "channel_names": list(self._channels),
             "labels": dict(self.labels.values),
             "regions": {name: list(values) for name, values in self.labels.regions.items()},
@@ -203,10 +197,8 @@ class NnunetSource(Preprocessed):
         stable: dict[str, Any] = json.loads(json.dumps(record))
         return stable
 
-    # -- reading ---------------------------------------------------------------------------------
-
     def load(self, case_id: str) -> Case:
-        """Read one preprocessed case: image float32 (C, D, H, W), labels int16 (D, H, W)."""
+        """Read one preprocessed case: float32 (C, D, H, W), int16 (D, H, W)."""
         image, labels = self._read_image(case_id), self._read_labels(case_id)
         case = Case(case_id, self._subjects[case_id], image, labels)
         try:
@@ -220,8 +212,7 @@ class NnunetSource(Preprocessed):
 
     def _shape(self, case_id: str) -> tuple[int, ...]:
         if case_id not in self._shapes:
-            shape = self._files.open(f"{case_id}_seg.b2nd").shape[1:]
-            self._shapes[case_id] = tuple(int(n) for n in shape)
+            self._shapes[case_id] = self._files.shape(f"{case_id}_seg.b2nd")[1:]
         return self._shapes[case_id]
 
     def _read_image(self, case_id: str) -> FloatArray:
@@ -229,7 +220,7 @@ class NnunetSource(Preprocessed):
 
     def _read_labels(self, case_id: str) -> LabelArray:
         labels = self._files.read(f"{case_id}_seg.b2nd")
-        if labels.shape[0] != 1:
+        if len(labels) != 1:
             raise DataFault(
                 f"{self.folder / case_id}_seg.b2nd: shape is {labels.shape}, expected one "
                 f"channel; {self._again}"
@@ -261,70 +252,52 @@ class NnunetSource(Preprocessed):
             return None
         return tuple(float(v) for v in (low + high) / 2)
 
-    # -- cases and folds -------------------------------------------------------------------------
+    @property
+    def _id(self) -> str:
+        return f"nnunet:{self.dataset[7:10]}"
 
     @property
     def _prepare(self) -> str:
-        return f"gansynth prepare nnunet:{self.dataset[7:10]} -c {self.configuration}"
+        return f"gansynth prepare {self._id} -c {self.configuration}"
 
     @property
     def _again(self) -> str:
         return f"preprocess again: {self._prepare} --force"
 
     def _find_cases(self) -> tuple[str, ...]:
-        names = {p.name for p in self.folder.glob("*.b2nd")} if self.folder.is_dir() else set()
-        ids = {n.removesuffix(".b2nd") for n in names if not n.endswith("_seg.b2nd")}
+        names = {file.name for file in self.folder.glob("*.b2nd")}
+        ids = sorted(n.removesuffix(".b2nd") for n in names if not n.endswith("_seg.b2nd"))
         if not ids:
             raise DataFault(f"{self.folder}: no preprocessed cases (*.b2nd); run: {self._prepare}")
-        lacking = sorted(case for case in ids if f"{case}_seg.b2nd" not in names)
-        if lacking:
+        if lacking := [case for case in ids if f"{case}_seg.b2nd" not in names]:
             raise DataFault(
                 f"{self.folder}: {len(lacking)} case(s) without labels, "
                 f"{lacking[0]}_seg.b2nd first; {self._again}"
             )
-        return tuple(sorted(ids))
+        return tuple(ids)
 
     def _fold(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return training and validation cases, by nnU-Net's split."""
+        """Return training and held-out cases, by nnU-Net's split; a missing one is made."""
         if self.request.fold == "all":
             return self._ids, ()
         path = self.plans.folder / SPLITS
         made = not path.is_file()
-        splits = self._default_splits(path) if made else [*read_splits(path).values()]
-        if not re.fullmatch(r"0|[1-9]\d*", self.request.fold) or int(self.request.fold) >= len(
-            splits
-        ):
-            raise UsageFault(
-                f"--fold {self.request.fold!r}: {path} has {len(splits)} folds, expected 0 to "
-                f"{len(splits) - 1} or 'all'"
-            )
-        split = splits[int(self.request.fold)]
-        train, held_out = tuple(sorted(split["train"])), tuple(sorted(split["val"]))
-        for part, ids in (("train", train), ("val", held_out)):
-            absent = sorted(set(ids) - set(self._ids))
-            if absent:
-                raise DataFault(
-                    f"{path}: fold {self.request.fold}: {part} holds {absent[0]!r}, which is not "
-                    f"preprocessed; expected cases in {self.folder}. Run: {self._prepare}, "
-                    f"or gansynth splits {self._id}"
-                )
-        guard_split(
-            [(case, self._subjects[case]) for case in train],
-            [(case, self._subjects[case]) for case in held_out],
-            fold=self.request.fold,
-            repair=f"gansynth splits {self._id} "
-            f"--subjects {self.request.subjects or 'SUBJECTS.csv'} --force",
-        )
         if made:
-            write_json_atomic(path, splits)
+            write_json_atomic(path, self._default_splits(path))
+        try:
+            sides = one_fold(path, self.request.fold, self._subjects, self.folder)
+        except GansynthError as fault:
+            if made:
+                path.unlink(missing_ok=True)
+            if isinstance(fault, UsageFault):  # no such fold
+                raise
+            again = f"{self._prepare}, or gansynth splits {self._id} --subjects CSV --force"
+            raise type(fault)(f"{fault}; or run: {again}") from fault
+        if made:
             log.info("%s: made, with the 5 folds nnU-Net itself would make", path)
-        return train, held_out
+        return sides
 
-    @property
-    def _id(self) -> str:
-        return f"nnunet:{self.dataset[7:10]}"
-
-    def _default_splits(self, path: Path) -> Sequence[FoldSplit]:
+    def _default_splits(self, path: Path) -> list[dict[str, list[str]]]:
         from nnunetv2.utilities.crossval_split import generate_crossval_split
 
         if len(self._ids) < 5:
@@ -333,10 +306,7 @@ class NnunetSource(Preprocessed):
                 f"make fewer: gansynth splits {self._id} --folds 2"
             )
         splits = generate_crossval_split(sorted(self._ids), seed=12345, n_splits=5)
-        return [
-            FoldSplit(train=list(map(str, s["train"])), val=list(map(str, s["val"])))
-            for s in splits
-        ]
+        return [{side: list(map(str, ids)) for side, ids in split.items()} for split in splits]
 
 
 def generator_size(patch: Sequence[int], extent: Sequence[int]) -> tuple[int, ...]:

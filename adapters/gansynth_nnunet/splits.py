@@ -20,9 +20,10 @@ from gansynth.runtime.files import (
     write_bytes_atomic,
     write_json_atomic,
 )
-from gansynth_nnunet.cases import Preprocessed, hashes_of
+from gansynth_nnunet.cases import hashes_of
 from gansynth_nnunet.dataset import raw_cases
 from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.plans import Preprocessed
 
 SPLITS = "splits_final.json"
 SUBJECTS = "gansynth_subjects.csv"
@@ -30,14 +31,10 @@ SUBJECTS = "gansynth_subjects.csv"
 
 def known_subjects(preprocessed: Path, ids: Iterable[str], subjects: str | None) -> dict[str, str]:
     """Return subjects as requested, else as imported, else every case is its own subject."""
-    ids = list(ids)
-    if subjects is not None:
-        return read_subjects(subjects, ids)
     table = preprocessed / SUBJECTS
-    return read_subjects(str(table), ids) if table.is_file() else {case: case for case in ids}
-
-
-# -- splits --------------------------------------------------------------------------------------
+    if subjects is None and not table.is_file():
+        return {case: case for case in ids}
+    return read_subjects(subjects or str(table), ids)
 
 
 def write_splits(
@@ -64,14 +61,9 @@ def write_splits(
             path.rename(folder / f"splits_final.{sha256_file(path)[:8]}.json")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_subjects(folder, subject_of)
-    write_json_atomic(path, splits)
-
-
-def write_subjects(folder: Path, subject_of: Mapping[str, str]) -> None:
-    """Write ``gansynth_subjects.csv``, the default of every later command."""
     text = table_text(("case", "subject"), sorted(subject_of.items()))
     write_bytes_atomic(folder / SUBJECTS, text.encode())
+    write_json_atomic(path, splits)
 
 
 def make_splits(request: SplitsRequest) -> list[FoldSplit]:
@@ -95,52 +87,44 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
     return splits
 
 
-COPIED = ("dataset.json", "dataset_fingerprint.json")
-ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")  # endings of a preprocessed case's files
-TRUTH = "gt_segmentations"
-
-
 def write_root(source: Preprocessed, division: FoldFiles) -> SourceRequest:
-    """Write nnU-Net's folders for a split of a data set."""
-    root, plans = NnunetRoot.find(division.folder), source.plans
-    old, new = plans.folder, root.preprocessed / source.dataset
+    """Write nnU-Net's folders for a split of a data set: links, and its small files."""
+    root, plans, dataset = NnunetRoot.find(division.folder), source.plans, source.dataset
+    old, new = plans.folder, root.preprocessed / dataset
+    arrays, truth = new / source.folder.name, new / "gt_segmentations"
     with disk_errors(new):
-        for folder in (root.raw, new, root.results):
+        for folder in (root.raw, root.results, arrays, truth):
             folder.mkdir(parents=True, exist_ok=True)
-    for name in (*COPIED, plans.path.name):
+    for name in ("dataset.json", "dataset_fingerprint.json", plans.path.name):
         if (old / name).is_file():
             write_small(new / name, (old / name).read_text("utf-8"))
-    raw = source.root.raw / source.dataset
-    if raw.is_dir():
-        _link(raw, root.raw / source.dataset)
-    names = [f"{case}{ending}" for case in division.cases for ending in ENDINGS]
-    _link_files(source.folder, new / source.folder.name, names)
-    _copy_hashes(source.folder, new / source.folder.name, names)
+    _link(source.root.raw / dataset, root.raw / dataset)
     ending = str(source.dataset_json.get("file_ending", ".nii.gz"))
-    _link_files(old / TRUTH, new / TRUTH, [f"{case}{ending}" for case in division.cases])
+    endings = (".b2nd", "_seg.b2nd", ".pkl")
+    names = [f"{case}{end}" for case in division.cases for end in endings]
+    for name in names:
+        _link(source.folder / name, arrays / name)
+    for case in division.cases:
+        _link(old / truth.name / f"{case}{ending}", truth / f"{case}{ending}")
+    if (noted := hashes_of(source.folder)).is_file():  # so that they are still compared
+        hashes = read_json(noted)
+        copied = {name: hashes[name] for name in names if name in hashes}
+        write_small(hashes_of(arrays), json_text(copied))
     write_small(new / SUBJECTS, division.subjects.read_text("utf-8"))
     write_small(new / SPLITS, json_text(division.splits))
     return replace(
         source.request,
-        where=source.dataset,
+        where=dataset,
         fold="0",
         root=str(division.folder),
         subjects=str(division.subjects),
     )
 
 
-def _link_files(old: Path, new: Path, names: Iterable[str]) -> None:
-    if not old.is_dir():
-        return
-    with disk_errors(new):
-        new.mkdir(exist_ok=True)
-    for name in names:
-        if (old / name).is_file():
-            _link(old / name, new / name)
-
-
 def _link(old: Path, new: Path) -> None:
-    """Link a file or folder; an existing link stays."""
+    """Link a file or folder, if there is one; an existing link stays."""
+    if not old.exists():
+        return
     target = os.path.realpath(old)
     with disk_errors(new), contextlib.suppress(FileExistsError):
         os.symlink(target, new, target_is_directory=old.is_dir())
@@ -148,12 +132,3 @@ def _link(old: Path, new: Path) -> None:
         with disk_errors(new):
             new.unlink()
             os.symlink(target, new, target_is_directory=old.is_dir())
-
-
-def _copy_hashes(old: Path, new: Path, names: Iterable[str]) -> None:
-    """Copy the recorded hashes of these files, so that they are still compared."""
-    noted = hashes_of(old)
-    if noted.is_file():
-        hashes = read_json(noted)
-        copied = {name: hashes[name] for name in names if name in hashes}
-        write_small(hashes_of(new), json_text(copied))

@@ -7,20 +7,31 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from gansynth.data.picture_files import SUFFIXES
+from gansynth.data.pictures import printable
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import refuse_unnameable
 from gansynth.runtime.yaml_text import read_yaml
 
 SPLITS = ("train", "val", "test")
 USUAL = ("data", "dataset")  # generic file names, for which the folder's name is used
-ALLOW = "allow it: --read allow_outside=yes"
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,59 @@ def _by_names(home: Path) -> DatasetFile:
     return DatasetFile(home, home, home, names, 3, splits)
 
 
+def _line(text: str) -> str:
+    if not text.strip() or not printable(text):
+        raise ValueError("does not print on one line")
+    return text.strip()
+
+
+def _names(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if list(value) != list(range(len(value))):
+        raise ValueError(f"has the keys {list(value)[:8]!r}, not 0, 1, 2, ... in this order")
+    return list(value.values())
+
+
+Line = Annotated[str, AfterValidator(_line)]
+Entries = Annotated[
+    list[Line],
+    BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
+    Field(min_length=1),
+]
+EXPECTED = {
+    **dict.fromkeys(SPLITS, "a folder of images, a .txt list of them, or a list of these"),
+    "names": "the names of the classes: a list, or 0: NAME, 1: NAME; yes, no, on and off in quotes",
+    "nc": "the number of classes",
+    "channels": "1 or 3",
+}
+
+
+class _Document(BaseModel):
+    """Keys that a detector reads; others are left alone, ``download`` among them."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    path: Line | None = None
+    train: Entries
+    val: Entries
+    test: Entries | None = None
+    nc: Annotated[StrictInt, Field(ge=1, lt=2**15)] | None = None
+    names: Annotated[list[Line], BeforeValidator(_names), Field(max_length=2**15 - 1)] = []
+    channels: Literal[1, 3] = 3
+
+    @model_validator(mode="after")
+    def _counted(self) -> _Document:
+        for name, count in Counter(self.names).items():
+            if count > 1:
+                raise ValueError(f"names: {name!r} occurs twice, expected each once")
+        if not self.names and self.nc is None:
+            raise ValueError(f"names: none, expected {EXPECTED['names']}")
+        if self.names and self.nc not in (None, len(self.names)):
+            raise ValueError(f"nc: {self.nc}, but names has {len(self.names)}, expected equal")
+        return self
+
+
 def read_dataset_file(path: Path, *, allow_outside: bool) -> DatasetFile:
     """Read ``data.yaml``, or the names in a folder without one.
 
@@ -101,118 +165,41 @@ def read_dataset_file(path: Path, *, allow_outside: bool) -> DatasetFile:
     """
     if path.is_dir():
         return _by_names(path)
-    doc = _document(path)
-    names = _names(path, doc)
-    splits = {key: _entries(path, key, doc.get(key)) for key in SPLITS if doc.get(key) is not None}
-    for key in ("train", "val"):
-        if key not in splits:
+    expected = "data.yaml with path, train, val and names; correct it"
+    document, _ = read_yaml(path, expected, DataFault)
+    if not isinstance(document, dict):
+        raise DataFault(f"{path}: holds a {type(document).__name__}, expected {expected}")
+    given = {key: value for key, value in document.items() if value is not None}
+    try:
+        read = _Document.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(next(iter(first["loc"]), ""))
+        value = "" if isinstance(first["input"], (dict, list)) else f"{first['input']!r:.80}, "
+        words = first["msg"].removeprefix("Value error, ")
+        if key:
+            words = f"{key}: {value}{words}, expected {EXPECTED.get(key, 'a folder')}"
+        raise DataFault(f"{path}: {words}; correct it") from None
+    home = root = path.parent
+    if read.path is not None:
+        root = Path(os.path.abspath(home / os.path.expanduser(read.path)))
+        refuse_unnameable(root, f"{path}: path")
+        if not allow_outside:
+            check_inside(home, root, f"{path}: path: {read.path!r}")
+        if not root.is_dir():
             raise DataFault(
-                f"{path}: {key}: missing, expected a folder of images, a .txt list of them, or "
-                "a list of these; add it"
+                f"{path}: path: {read.path!r} is no folder ({root}), expected the folder that "
+                f"train and val are relative to. Correct it, or leave it out if that is {home}"
             )
-    channels = doc.get("channels", 3)
-    if channels not in (1, 3) or isinstance(channels, bool):
-        raise DataFault(f"{path}: channels: {channels!r}, expected 1 or 3; correct it")
-    home, root = path.parent, path.parent
-    if doc.get("path") is not None:
-        root = _root(path, doc["path"], allow_outside)
-    return DatasetFile(path, home, root, names, channels, splits)
+    splits = {split: tuple(getattr(read, split)) for split in SPLITS if getattr(read, split)}
+    names = tuple(read.names or (f"class_{number}" for number in range(read.nc or 0)))
+    return DatasetFile(path, home, root, names, read.channels, splits)
 
 
 def check_inside(home: Path, target: Path, label: str) -> None:
     """Reject a path or link that leads out of a folder."""
     if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(home)):
         raise IntegrityFault(
-            f"{label} leads out of {home}, expected something inside it. Put it there, or {ALLOW}"
+            f"{label} leads out of {home}, expected something inside it. Put it there, or allow "
+            "it: --read allow_outside=yes"
         )
-
-
-def printable(text: str) -> bool:
-    """Return whether a name prints on one line."""
-    return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
-
-
-def _document(path: Path) -> Mapping[str, Any]:
-    expected = "data.yaml with path, train, val and names; correct it"
-    doc, _ = read_yaml(path, expected, DataFault)
-    if not isinstance(doc, dict):
-        raise DataFault(f"{path}: holds a {type(doc).__name__}, expected {expected}")
-    return doc
-
-
-def _names(path: Path, doc: Mapping[str, Any]) -> tuple[str, ...]:
-    names, count = doc.get("names"), doc.get("nc")
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-        raise DataFault(f"{path}: nc: {count!r}, expected the number of classes; correct it")
-    if names is None and count is not None:
-        return tuple(f"class_{number}" for number in range(min(count, 2**15)))
-    if isinstance(names, dict):
-        keys = list(names)
-        if keys != list(range(len(keys))):
-            raise DataFault(
-                f"{path}: names: has the keys {keys[:8]!r}, expected 0, 1, 2, ... in this order; "
-                "number the classes so"
-            )
-        names = list(names.values())
-    if not isinstance(names, list) or not 1 <= len(names) < 2**15:
-        raise DataFault(
-            f"{path}: names: {_short(names)}, expected the names of the classes: a list, or 0: "
-            "NAME, 1: NAME, ...; correct it"
-        )
-    classes = tuple(_name(path, number, name) for number, name in enumerate(names))
-    twice = next((name for number, name in enumerate(classes) if name in classes[:number]), None)
-    if twice is not None:
-        raise DataFault(f"{path}: names: {twice!r} occurs twice, expected each once; rename one")
-    if count is not None and count != len(classes):
-        raise DataFault(
-            f"{path}: nc: {count}, but names has {len(classes)}, expected equal; correct one"
-        )
-    return classes
-
-
-def _name(path: Path, number: int, name: object) -> str:
-    if isinstance(name, bool):
-        raise DataFault(
-            f"{path}: names: class {number} is {name!r}, expected a name (YAML takes yes, no, on "
-            "and off for booleans); put it in quotes"
-        )
-    text = str(name).strip() if isinstance(name, (str, int, float)) else ""
-    if not text or not printable(text):
-        raise DataFault(
-            f"{path}: names: class {number} is {_short(name)}, expected a name that prints on one "
-            "line; correct it"
-        )
-    return text
-
-
-def _entries(path: Path, key: str, value: object) -> tuple[str, ...]:
-    entries: list[Any] = value if isinstance(value, list) else [value]
-    for entry in entries:
-        if not isinstance(entry, str) or not entry.strip() or not printable(entry):
-            raise DataFault(
-                f"{path}: {key}: {_short(entry)}, expected a folder of images, a .txt list of "
-                "them, or a list of these; correct it"
-            )
-    if not entries:
-        raise DataFault(f"{path}: {key}: an empty list, expected folders or .txt lists; add one")
-    return tuple(entry.strip() for entry in entries)
-
-
-def _root(path: Path, value: object, allow_outside: bool) -> Path:
-    if not isinstance(value, str) or not printable(value):
-        raise DataFault(f"{path}: path: {_short(value)}, expected a folder; correct it")
-    root = Path(os.path.abspath(path.parent / os.path.expanduser(value.strip())))
-    refuse_unnameable(root, f"{path}: path")
-    if not allow_outside:
-        check_inside(path.parent, root, f"{path}: path: {value!r}")
-    if not root.is_dir():
-        raise DataFault(
-            f"{path}: path: {value!r} is no folder ({root}), expected the folder that train and "
-            f"val are relative to. Correct it, or leave it out if that is {path.parent}"
-        )
-    return root
-
-
-def _short(value: object) -> str:
-    text = repr(value) if isinstance(value, (str, int, float, type(None))) else type(value).__name__
-    return text if len(text) <= 80 else f"{text[:80]}..."

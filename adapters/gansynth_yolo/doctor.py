@@ -8,29 +8,18 @@ from gansynth.core.host_commands import DoctorRequest
 from gansynth.hosts.record import version_of
 from gansynth.runtime.errors import extra_hint
 from gansynth.runtime.machine import DoctorLine
-from gansynth_yolo import libre_options
-from gansynth_yolo.agpl import options
-from gansynth_yolo.libraries import dotted, release_of
+from gansynth_yolo.detectors import DETECTORS
 
 
 def lines(request: DoctorRequest) -> Iterator[DoctorLine]:
     """Check whether the release of each package is supported, without importing it."""
-    for package, extra, releases, licence in (
-        ("libreyolo", "yolo", (libre_options.LEAST, libre_options.BELOW), "MIT"),
-        (
-            "ultralytics",
-            "ultralytics",
-            (options.LEAST, options.BELOW),
-            "AGPL-3.0: software built on it and offered to others must be open, too",
-        ),
-    ):
-        cure = extra_hint(extra)
+    for package, library in DETECTORS.items():
+        cure, licence = extra_hint(library.extra), library.licence
         if not (version := version_of(package)):
             text = f"not installed; only for augmenting YOLO ({licence})"
             yield DoctorLine("note", package, text, cure)
-        elif releases[0] <= release_of(version) < releases[1]:
+        elif library.supports(version):
             yield DoctorLine("ok", package, f"{version} ({licence})")
         else:
-            expected = f">={dotted(releases[0])},<{dotted(releases[1])}"
-            text = f"{version}, gansynth augment needs {expected} ({licence})"
+            text = f"{version}, gansynth augment needs {library.releases} ({licence})"
             yield DoctorLine("note", package, text, cure)

@@ -19,9 +19,9 @@ from gansynth.metrics.detection.record import (
     write_detections,
 )
 from gansynth_yolo import detectors
-from gansynth_yolo.cases import YoloImage
 from gansynth_yolo.config import MIRROR
 from gansynth_yolo.detectors import Detector, DetectorJob
+from gansynth_yolo.images import YoloImage
 from gansynth_yolo.mirror import mirrored
 from gansynth_yolo.source import YoloSource
 

@@ -23,7 +23,6 @@ from gansynth_yolo.mixed import pixels
 from gansynth_yolo.source import YoloSource
 from gansynth_yolo.writer import YoloWriter
 
-MANIFEST = "manifest.json"
 REAL, SYNTHETIC = "real", "synth"  # folders in `images` and `labels`
 MOST_REPEATS = 8  # most times that a real image is listed to reach R:S exactly
 NOT_ANONYMOUS = (
@@ -44,8 +43,6 @@ class YoloExport(DataSetExport):
     trains = "a detector trains"
     for_schedules = "Leave -o out to train with a schedule"
     source: YoloSource
-
-    # -- the order -------------------------------------------------------------------------------
 
     def place(self, name: str) -> Path:
         """Return a new folder whose path detectors can handle."""
@@ -77,18 +74,18 @@ class YoloExport(DataSetExport):
         return super().alone or (self.content == "synthetic" and self.size is not None)
 
     def count(self, alone: int | None) -> tuple[int, int]:
-        """Return the copies of each real image, and the synthetic images, for an exact R:S."""
+        """See ``DataSetExport.count``; R:S is exact."""
         if alone is not None:
             return 0, alone
-        mix_config, images = self.mix_config, len(self.source.train_ids)
-        return exact_counts(images, mix_config.ratio, nearest=mix_config.nearest)
+        mix_config = self.mix_config
+        return exact_counts(
+            len(self.source.train_ids), mix_config.ratio, nearest=mix_config.nearest
+        )
 
     def room(self) -> int:
         """Return the most bytes of the files (one per value) and of the bank."""
         made = 0 if self.mix_config.bank is not None else self.sample_bytes
         return self.samples * (self.sample_bytes // 4 + made)
-
-    # -- what is in it ---------------------------------------------------------------------------
 
     @property
     def note(self) -> str:
@@ -119,8 +116,6 @@ class YoloExport(DataSetExport):
         if mixed:
             document["then"] = f"any YOLO detector, with data={self.folder / 'data.yaml'}"
         return document
-
-    # -- writing ---------------------------------------------------------------------------------
 
     def begin(self, folder: Path) -> Writer:
         """See ``DataSetExport.begin``."""
@@ -160,12 +155,9 @@ class _ExportWriter(YoloWriter):
         self.export, self.home = export, export.folder
         self.mixed, self.splits = export.content == "mixed", dict[str, list[str]]()
         for split, images in parts(export.source).items() if self.mixed else ():
-            if not images or (split == "train" and not export.repeats):
-                continue
-            home = REAL if split == "train" else split
-            self.splits[split] = names_of(images)
-            for name, image in zip(self.splits[split], images, strict=True):
-                place(image, name, folder / "images" / home, folder / "labels" / home)
+            if images and (split != "train" or export.repeats):
+                self.splits[split] = names_of(images)
+                place(images, folder, REAL if split == "train" else split)
 
     def where(self) -> dict[str, str]:
         """Return absolute paths, or relative ones for sharing."""
@@ -184,19 +176,15 @@ class _ExportWriter(YoloWriter):
             listed = [*real, *(f"images/{SYNTHETIC}/{path.name}" for path in drawn)]
             lines = "".join(f"{self.home / name}\n" for name in listed)
             (self.folder / "train.txt").write_text(lines, "utf-8")
-        images: dict[str, int] = {"synthetic": self.images.total()}
-        lesions: dict[str, int] = {"synthetic": self.boxes.total()}
+        images, lesions = {"synthetic": self.images.total()}, {"synthetic": self.boxes.total()}
         if self.mixed:
             images["real"] = repeats * len(source.train_ids)
             lesions["real"] = repeats * sum(len(source.image(c).rows) for c in source.train_ids)
         counts = {"names": list(source.file.names), "images": images, "lesions": lesions}
         document = {**about, **counts, "lesion_free": self.lesion_free}
-        write_json_atomic(self.folder / MANIFEST, document)
-        return {
-            "ratio_of_images": images,
-            "ratio_of_lesions": lesions,
-            "lesion_free": len(self.lesion_free),
-        }
+        write_json_atomic(self.folder / "manifest.json", document)
+        free = len(self.lesion_free)
+        return {"ratio_of_images": images, "ratio_of_lesions": lesions, "lesion_free": free}
 
 
 def exact_counts(images: int, ratio: Ratio, *, nearest: bool = False) -> tuple[int, int]:

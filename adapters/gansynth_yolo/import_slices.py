@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +12,11 @@ from pydantic import Field
 
 from gansynth.core.adapter import HostOptions
 from gansynth.core.host_commands import CommandReport, ImportRequest
-from gansynth.core.lineage import CaseRecord
-from gansynth.core.schema import Case, FloatArray, Schema
+from gansynth.core.schema import FloatArray, Schema
 from gansynth.core.source import CaseSource, case_record
 from gansynth.core.writer import Item
 from gansynth.data.read_options import refuse_idle_read
+from gansynth.data.resplit import table_text
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import counting
 from gansynth.sampling.png_writer import PictureOptions
@@ -29,7 +27,6 @@ from gansynth_yolo.writer import YoloWriter
 VOLUMES = "(.+)_z([0-9]+)"  # `--read volumes=` for the data sets written here
 DRAWN = 4096  # random pixels of each training slice to which the window is fitted
 PERCENTILES = (0.1, 99.9)
-Windows = tuple[tuple[float, float], ...]
 
 
 class ImportSettings(HostOptions):
@@ -39,16 +36,6 @@ class ImportSettings(HostOptions):
     backgrounds: float = Field(
         1.0, ge=0, le=1, description="share of training slices without a box that is kept"
     )
-
-
-@dataclass
-class SliceImportReport:
-    """What was found before the data set was written."""
-
-    folder: str
-    # slices of one constant value, and backgrounds beyond the requested share
-    left_out: dict[str, int] = field(default_factory=lambda: {"constant": 0, "background": 0})
-    window: Windows = ()  # for each channel the intensities mapped to 0 and to the largest number
 
 
 def import_slices(request: ImportRequest, options: ImportSettings) -> CommandReport:
@@ -70,46 +57,56 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
             f"source; say --read folds={request.folds}"
         )
     refuse_idle_read(request.request, request.request.read)
-    source = open_source(request.request)
-    _check(source, options.bits)
-    folder = Path(request.where)
-    report = SliceImportReport(str(folder))
-    slices = _Slices(source, options, request.seed, report)
+    source, folder = open_source(request.request), Path(request.where)
+    schema, data = source.schema, str(folder / "data.yaml")
+    if schema.axes != "HW" or not schema.box_classes:
+        raise UsageFault(
+            f"{source.name}: expected slices with boxes: slices:KIND:WHERE --read boxes=yes, or "
+            "for example --read boxes=tumour:1+2+4"
+        )
+    YoloWriter.check(schema, PictureOptions(bits=options.bits))
+    if not source.held_out_ids:
+        raise UsageFault(
+            f"--fold {source.request.fold}: nothing is held out, expected cases for val; choose a "
+            "number"
+        )
+    slices = _Slices(source, options.backgrounds, np.random.default_rng(request.seed))
     total = 2 * len(source.train_ids) + len(source.held_out_ids)
     with counting(request.reporter, "import") as progress:
-        slices.fit(lambda number: progress(number, total))
-        text = ",".join(f"{low!r}:{high!r}" for low, high in report.window)
+        window = slices.fit(lambda number: progress(number, total))
+        text = ",".join(f"{low!r}:{high!r}" for low, high in window)
         pictures = PictureOptions(bits=options.bits, window=text)
         done = len(source.train_ids)
         written = write(
-            lambda place: _ImportWriter(place, source.schema, pictures),
-            *(slices.items(lambda number: progress(done + number, total)), source.schema, folder),
+            lambda place: _ImportWriter(place, schema, pictures),
+            slices.items(lambda number: progress(done + number, total)),
+            schema,
+            folder,
             made={
                 "dataset": source.name,
                 "fold": source.request.fold,
                 "host": dict(source.space.host),
-                "channels": list(source.schema.channels),
+                "channels": list(schema.channels),
                 "volumes": VOLUMES,
-                "left_out": report.left_out,
+                "left_out": slices.left_out,
             },
             files=True,
         )
-    data = str(folder / "data.yaml")
     then = ("check", f"yolo:{data}", "--read", f"volumes={VOLUMES}")
-    return CommandReport({**vars(report), **written, "data": data}, then=then)
+    report = {"folder": str(folder), "left_out": slices.left_out, "window": window}
+    return CommandReport({**report, **written, "data": data}, then=then)
 
 
 class _Slices:
     """Chooses the slices of one data set."""
 
-    def __init__(
-        self, source: CaseSource, settings: ImportSettings, seed: int, report: SliceImportReport
-    ) -> None:
-        self.source, self.settings, self.report = source, settings, report
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, source: CaseSource, backgrounds: float, rng: np.random.Generator) -> None:
+        self.source, self.backgrounds, self.rng = source, backgrounds, rng
+        # of one constant value, and backgrounds beyond the requested share
+        self.left_out = {"constant": 0, "background": 0}
         self._empty: set[str] = set()
 
-    def fit(self, progress: Callable[[int], None]) -> None:
+    def fit(self, progress: Callable[[int], None]) -> tuple[tuple[float, float], ...]:
         """Fit the window to the training cases, and select the backgrounds to keep."""
         drawn: list[FloatArray] = []
         empty: list[str] = []
@@ -130,14 +127,14 @@ class _Slices:
                 f"{self.source.name}: the training slices hold one value only, expected images; "
                 "choose others with --read slices="
             )
-        self.report.window = tuple((float(low), float(high)) for low, high in edges)
-        chosen = self.rng.permutation(len(empty))[: round(self.settings.backgrounds * len(empty))]
-        self._empty = set(empty) - {empty[n] for n in chosen}
+        kept = self.rng.permutation(len(empty))[: round(self.backgrounds * len(empty))]
+        self._empty = set(empty) - {empty[n] for n in kept}
+        return tuple((float(low), float(high)) for low, high in edges)
 
     def items(self, progress: Callable[[int], None]) -> Iterator[Item]:
         """Yield the cases that are not left out, under their files' names."""
         names: dict[str, str] = {}
-        source, left_out = self.source, self.report.left_out
+        source, left_out = self.source, self.left_out
         divided = {"train": source.train_ids, "val": source.held_out_ids}
         parts = [(part, case_id) for part, ids in divided.items() for case_id in ids]
         for number, (part, case_id) in enumerate(parts):
@@ -149,23 +146,18 @@ class _Slices:
             if case.image.min() == case.image.max():
                 left_out["constant"] += 1
                 continue
-            record = self._record(case)
             name = file_name(case_id)
-            if name in names:
+            if names.setdefault(name, case_id) != case_id:
                 raise DataFault(
                     f"{source.name}: cases {names[name]!r} and {case_id!r} would both be called "
                     f"{name}, expected unique names; rename a case"
                 )
-            names[name] = case_id
-            assert case.boxes is not None
+            record = case_record(source, case_id, lambda _, case=case: case)  # type: ignore[misc]
             facts = {
                 **{"case": case_id, "subject": record.subject, "sha256": record.sha256},
-                **{"part": part, "boxes": len(case.boxes.labels)},
+                **{"part": part, "boxes": 0 if case.boxes is None else len(case.boxes.labels)},
             }
             yield Item(name, case.image, None, case.boxes, part=part, synthetic=False, facts=facts)
-
-    def _record(self, case: Case) -> CaseRecord:
-        return case_record(self.source, case.id, lambda _: case)
 
 
 class _ImportWriter(YoloWriter):
@@ -173,23 +165,21 @@ class _ImportWriter(YoloWriter):
 
     def __init__(self, folder: Path, schema: Schema, options: PictureOptions) -> None:
         super().__init__(folder, schema, options)
-        self.subjects, self.boxed = [("case", "subject")], False
+        self.subjects, self.boxed = list[tuple[str, str]](), False
 
     def add(self, item: Item) -> None:
-        """Also note the subject."""
         super().add(item)
         self.subjects.append((f"{item.part}/{item.name}", str(item.facts["subject"])))
         self.boxed = self.boxed or (item.part == "train" and bool(item.facts["boxes"]))
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Also write the table of subjects."""
         if not self.boxed:
             raise DataFault(
                 f"{about['dataset']}: no training slice has a box, expected one at least; choose "
                 "other --read slices=, or labels that are there: --read boxes="
             )
-        with open(self.folder / "subjects.csv", "w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream, lineterminator="\n").writerows(self.subjects)
+        text = table_text(("case", "subject"), self.subjects)
+        (self.folder / "subjects.csv").write_text(text, "utf-8")
         written = super().finish(about)
         return {
             **{part: self.images[part] for part in ("train", "val")},
@@ -205,27 +195,3 @@ def file_name(case_id: str) -> str:
     if match is not None:
         case_id = f"{match[1]}{(match[3] or '').replace('/', '_')}_z{match[2]}"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", case_id)[-200:]
-
-
-def _check(source: CaseSource, bits: int) -> None:
-    schema = source.schema
-    if schema.axes != "HW":
-        raise UsageFault(
-            f"{source.name}: its cases are volumes, expected slices: slices:{source.request.kind}:"
-            f"{source.request.where}"
-        )
-    if not schema.box_classes:
-        raise UsageFault(
-            f"{source.name}: its cases have no boxes, expected --read boxes=yes, or for example "
-            "--read boxes=tumour:1+2+4"
-        )
-    if len(schema.channels) not in (1, 3) or (len(schema.channels) == 3 and bits == 16):
-        raise UsageFault(
-            f"{source.name}: {len(schema.channels)} channels ({', '.join(schema.channels)}) of "
-            f"{bits} bits, expected one, or three of 8 bits; choose with --read channels=NAME"
-        )
-    if not source.held_out_ids:
-        raise UsageFault(
-            f"--fold {source.request.fold}: nothing is held out, expected cases for val; choose a "
-            "number"
-        )

@@ -1,7 +1,7 @@
 """LibreYOLO's training set with slots that are filled from a sample bank on access.
 
-Importing this module imports LibreYOLO, also in worker processes. LibreYOLO is not modified on
-disk. Two names of its trainer module are replaced while a training is set up and runs.
+Importing this module imports LibreYOLO, also in worker processes. Two names of its trainer module
+are replaced while a training is set up and runs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
 from gansynth.runtime.errors import DataFault
-from gansynth_yolo.libre_options import engine
+from gansynth_yolo.detectors import import_library
 
 if TYPE_CHECKING:
     from gansynth_yolo.detectors import TrainingWatch
-    from gansynth_yolo.mixed import EpochSlots, ImageDraw, Pixels
+    from gansynth_yolo.mixed import EpochSlots
 
-engine()
+import_library("libreyolo")
 _data: Any = importlib.import_module("libreyolo.data.dataset")
 _trainer: Any = importlib.import_module("libreyolo.training.trainer")
 _ANNOTATED = np.zeros((1, 5), np.float32)
@@ -79,22 +79,21 @@ class MixedLibreDataset(_data.YOLODataset):  # type: ignore[misc]  # LibreYOLO h
 
     def pull_item(self, index: int) -> tuple[Any, ...]:
         """Return image, boxes, image size and a number: all of one draw, before augmentation."""
-        drawn = self._draw(index)
+        if self._primary == index:
+            self._primary = -1
+            drawn = self.slots.primary(index)
+        else:
+            drawn = self.slots.partner(index, self._annotated)
         if drawn.image is None:
             return tuple(super().pull_item(drawn.real))
-        image = _as_bgr(drawn.image)
+        colours = cv2.COLOR_GRAY2BGR if drawn.image.shape[2] == 1 else cv2.COLOR_RGB2BGR
+        image: Any = cv2.cvtColor(drawn.image, colours)
         size = image.shape[:2]
         label = np.column_stack([drawn.boxes, drawn.labels]).astype(np.float32)
         if not getattr(self.preproc, "wants_unresized_image", False):
             image = self._resize_decoded(image)
             label[:, :4] *= min(self.img_size[0] / size[0], self.img_size[1] / size[1])
         return image, label, size, index
-
-    def _draw(self, index: int) -> ImageDraw:
-        if self._primary == index:
-            self._primary = -1
-            return self.slots.primary(index)
-        return self.slots.partner(index, self._annotated)
 
 
 class MosaicDataset(Dataset):  # type: ignore[type-arg]
@@ -119,8 +118,7 @@ class MosaicDataset(Dataset):  # type: ignore[type-arg]
 class EvenBatchSampler(Sampler[list[int]]):
     """Every slot once per epoch, in batches of nearly equal size.
 
-    LibreYOLO itself drops an incomplete last batch, with other images in every epoch. Slots must
-    not be dropped. A batch of one image does not work with batch norm.
+    LibreYOLO itself drops an incomplete last batch. A batch of one image fails in batch norm.
     """
 
     def __init__(self, data: Any, batch: int) -> None:
@@ -138,9 +136,7 @@ class EvenBatchSampler(Sampler[list[int]]):
 class TimedLoader(DataLoader):  # type: ignore[type-arg]
     """A loader that reports the time of a step: from handing out a batch to the next request."""
 
-    def __init__(self, watch: TrainingWatch, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.watch = watch
+    watch: TrainingWatch
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():
@@ -158,23 +154,13 @@ def make_loader(
     **ignored: Any,
 ) -> TimedLoader:
     """Replace LibreYOLO's ``create_dataloader``; ``ignored`` are its options for drawing images."""
-    if not isinstance(dataset.dataset, MixedLibreDataset):
-        raise DataFault(
-            f"LibreYOLO reads a {type(dataset.dataset).__name__}, expected a YOLO data set; remove "
-            "the folder annotations beside the images"
-        )
     data = MosaicDataset(dataset)
-    return TimedLoader(
-        watch,
+    loader = TimedLoader(
         data,
         batch_sampler=EvenBatchSampler(data, batch_size),
         num_workers=num_workers,
         pin_memory=pin_memory,
         collate_fn=_data.yolox_collate_fn,
     )
-
-
-def _as_bgr(image: Pixels) -> Any:
-    """Convert a sample's pixels, grey or RGB, to LibreYOLO's: uint8 (H, W, 3), BGR."""
-    code = cv2.COLOR_GRAY2BGR if image.shape[2] == 1 else cv2.COLOR_RGB2BGR
-    return cv2.cvtColor(image, code)
+    loader.watch = watch
+    return loader

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from gansynth.data.case_writer import yolo_lines
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder
-from gansynth_yolo.cases import YoloImage
-from gansynth_yolo.labels import clipped, label_text
+from gansynth_yolo.images import YoloImage
 from gansynth_yolo.source import YoloSource
 
-DATA = "data.yaml"
 MARK = ".gansynth-mirror"  # a file that marks a folder as a mirror, which may be overwritten
 TOLERATED = 0.01  # share by which both detectors let a box exceed its image
 
@@ -47,26 +46,23 @@ def mirror(source: YoloSource, folder: Path, *, channels: int | None = None) -> 
             "for every one when it looks for label files; choose another folder"
         )
     with whole_folder(folder, anew=True) as temporary, disk_errors(folder):
+        document: dict[str, object] = {"path": str(folder.absolute())}
         for split, images in parts(source).items():
-            for name, image in zip(names_of(images), images, strict=True):
-                place(image, name, temporary / "images" / split, temporary / "labels" / split)
-        document = {
-            "path": str(folder.absolute()),
-            **{split: f"images/{split}" for split, images in parts(source).items() if images},
-            "names": dict(enumerate(source.file.names)),
-            "nc": len(source.file.names),
-            "channels": channels or source.file.channels,
-        }
+            if images:
+                document[split] = f"images/{split}"
+                place(images, temporary, split)
+        names = source.file.names
+        document |= {"names": dict(enumerate(names)), "nc": len(names)}
+        document["channels"] = channels or source.file.channels
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-        (temporary / DATA).write_text(text, "utf-8")
+        (temporary / "data.yaml").write_text(text, "utf-8")
         (temporary / MARK).touch()
-    return folder / DATA
+    return folder / "data.yaml"
 
 
 def parts(source: YoloSource) -> dict[str, tuple[YoloImage, ...]]:
     """Return the images of ``train``, ``val`` and ``test`` in the order of their case ids."""
-    train = tuple(source.image(case) for case in source.train_ids)
-    return {"train": train, "val": source.images["val"], "test": source.images["test"]}
+    return {**source.images, "train": tuple(source.image(case) for case in source.train_ids)}
 
 
 def mirrored(source: YoloSource, folder: Path, split: str) -> dict[str, Path]:
@@ -86,21 +82,22 @@ def names_of(images: Sequence[YoloImage]) -> list[str]:
     ]
 
 
-def place(image: YoloImage, name: str, images: Path, labels: Path) -> None:
-    """Link an image and its label file; write a label file that is missing or detectors reject."""
-    images.mkdir(parents=True, exist_ok=True)
-    labels.mkdir(parents=True, exist_ok=True)
-    link(image.image, images / name)
-    target = labels / Path(name).with_suffix(".txt")
-    inside = clipped(image.rows)
-    if not image.labelled or np.abs(inside - image.rows).max(initial=0) > TOLERATED:
-        target.write_text(label_text(inside), "utf-8")
-    else:
-        link(image.label, target)
+def place(images: Sequence[YoloImage], folder: Path, part: str) -> None:
+    """Link images and label files; write a label file that is missing or detectors reject."""
+    for kind in ("images", "labels"):
+        (folder / kind / part).mkdir(parents=True, exist_ok=True)
+    for name, image in zip(names_of(images), images, strict=True):
+        _link(image.image, folder / "images" / part / name)
+        label = (folder / "labels" / part / name).with_suffix(".txt")
+        centre, half = image.rows[:, 1:3], image.rows[:, 3:] / 2
+        inside = np.clip(centre + half, 0, 1) - np.clip(centre - half, 0, 1)
+        if not image.labelled or (2 * half - inside).max(initial=0) > TOLERATED:
+            label.write_text(yolo_lines(image.annotated, image.shape), "utf-8")
+        else:
+            _link(image.label, label)
 
 
-def link(file: Path, name: Path) -> None:
-    """Link a file, or copy it where links are not supported."""
+def _link(file: Path, name: Path) -> None:
     with contextlib.suppress(OSError, NotImplementedError):
         os.symlink(file, name)
         return

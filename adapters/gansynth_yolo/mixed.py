@@ -20,7 +20,7 @@ from gansynth.bank.draw_log import DrawLog, Kind
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schema import Boxes, FloatArray
 from gansynth.hosts.epoch_plan import EpochPlan, EpochTable, IntArray
-from gansynth.hosts.mixer import BatchItem, Mixer
+from gansynth.hosts.mixer import Mixer
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
@@ -82,8 +82,6 @@ class EpochSlots:
     def __len__(self) -> int:
         return len(self.places)
 
-    # -- what is drawn ---------------------------------------------------------------------------
-
     def primary(self, index: int) -> ImageDraw:
         """Return the content of a slot in its next epoch; every call counts as one.
 
@@ -93,8 +91,7 @@ class EpochSlots:
         epoch = self.done + self._shared[index]
         self._shared[index] += 1
         self._now = (epoch, index, 0)
-        turn = self._table(epoch).turn(index)
-        return self._fill(self._primaries, epoch, index, (_PRIMARY, epoch, index), turn=turn)
+        return self._fill(self._primaries, epoch, index, (_PRIMARY, epoch, index))
 
     def partner(self, index: int, annotated: IntArray | None = None) -> ImageDraw:
         """Return the content of a slot as a partner of the primary that this process drew last.
@@ -129,18 +126,18 @@ class EpochSlots:
         """
         self._shared[:] = [epoch - self.done] * len(self)
 
-    def typical(self, index: int) -> tuple[FloatArray, Classes]:
-        """Return plausible boxes (N, 4) and labels (N,) of a synthetic slot, without counting.
+    def typical(self, index: int) -> tuple[FloatArray, Classes, tuple[int, int]]:
+        """Return plausible boxes (N, 4), labels (N,) and the shape of a synthetic slot's image.
 
-        They serve class counts, plots and automatic batch sizes. They are those of a sample of the
-        bank, in an image of ``typical_shape``. An empty bank gives none.
+        They serve class counts, plots and automatic batch sizes, and count as no draw. They are
+        those of a sample of the bank. An empty bank gives none.
         """
-        boxes, labels, _ = self._typical(index)
-        return boxes.copy(), labels.copy()
-
-    def typical_shape(self, index: int) -> tuple[int, int]:
-        """Return height and width of the image of ``typical``; (0, 0) if the bank is empty."""
-        return self._typical(index)[2]
+        if not self._pool:
+            self._pool = self._samples()
+        if not self._pool:
+            return np.zeros((0, 4), np.float32), np.zeros(0, np.int64), (0, 0)
+        boxes, labels, shape = self._pool[index % len(self._pool)]
+        return boxes.copy(), labels.copy(), shape
 
     # -- one process -----------------------------------------------------------------------------
 
@@ -151,7 +148,6 @@ class EpochSlots:
         index: int,
         key: tuple[int, ...],
         annotated: IntArray | None = None,
-        turn: int | None = None,
     ) -> ImageDraw:
         table, rng = self._table(epoch), self.places.rng(*key)
         real, wish = int(table.real[index]), None
@@ -162,8 +158,13 @@ class EpochSlots:
             if len(annotated) and real not in annotated:
                 real = int(rng.choice(annotated))
         synthetic = bool(table.synthetic[index])
+        turn = table.turn(index) if mixer is self._primaries else None
         slot = mixer.fill(real, table.mix, synthetic=synthetic, rng=rng, turn=turn, wish=wish)
-        return self._drawn(slot)
+        sample = slot.sample
+        if sample is None:
+            return ImageDraw(slot.real, None, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        image = pixels(sample.image, self.channels)
+        return ImageDraw(slot.real, image, *corners(sample.boxes), sample.id, sample.provenance)
 
     def _table(self, epoch: int) -> EpochTable:
         table = self._tables.get(epoch)
@@ -172,13 +173,6 @@ class EpochSlots:
                 del self._tables[min(self._tables)]
             table = self._tables[epoch] = self.places.table(epoch)
         return table
-
-    def _drawn(self, slot: BatchItem[int]) -> ImageDraw:
-        if slot.sample is None:
-            return ImageDraw(slot.real, None, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-        image = pixels(slot.sample.image, self.channels)
-        boxes, labels = corners(slot.sample.boxes)
-        return ImageDraw(slot.real, image, boxes, labels, slot.sample.id, slot.sample.provenance)
 
     def _refuse(self, sample: BankSample) -> str:
         shape = sample.image.shape
@@ -189,14 +183,7 @@ class EpochSlots:
             return f"sample {sample.id} has shape {shape}"
         return ""
 
-    def _typical(self, index: int) -> tuple[FloatArray, Classes, tuple[int, int]]:
-        if not self._pool:
-            self._pool = self._look()
-        if not self._pool:
-            return np.zeros((0, 4), np.float32), np.zeros(0, np.int64), (0, 0)
-        return self._pool[index % len(self._pool)]
-
-    def _look(self) -> list[tuple[FloatArray, Classes, tuple[int, int]]]:
+    def _samples(self) -> list[tuple[FloatArray, Classes, tuple[int, int]]]:
         from gansynth.bank.reader import BankReader
 
         bank = self.places.plan.bank
@@ -224,15 +211,15 @@ def pixels(image: npt.NDArray[Any], channels: int) -> Pixels:
     return filled
 
 
-def _has_boxes(sample: BankSample) -> bool:
-    return sample.boxes is not None and len(sample.boxes.coords) > 0
-
-
 def corners(boxes: Boxes | None) -> tuple[FloatArray, Classes]:
     """Return a sample's boxes (N, 4) x1, y1, x2, y2 in pixels, and their class numbers."""
     if boxes is None:
         return np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
     return boxes.in_plane.coords[:, [1, 0, 3, 2]].astype(np.float32), boxes.labels.astype(np.int64)
+
+
+def _has_boxes(sample: BankSample) -> bool:
+    return sample.boxes is not None and len(sample.boxes.coords) > 0
 
 
 @cache

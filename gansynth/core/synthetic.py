@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def is_marked(file: Path) -> bool:
             packed = raw.read(2) == b"\x1f\x8b"
         with gzip.open(file) if packed else open(file, "rb") as stream:
             head = stream.read(_HEAD)
-    except (OSError, EOFError):  # the reader of the file reports it better
+    except (OSError, EOFError, zlib.error):  # the reader of the file reports it better
         return False
     return MARK.encode() in head
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ MAX_PIXELS = 1 << 25  # largest picture that is decoded: 5793 x 5793
 MAX_FILE_BYTES = 512 << 20
 GREY = ("L", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 AGAIN = "copy it from its source again, or leave the case out"
-_BITS_PER_SAMPLE = 258
+_BITS_PER_SAMPLE, _ORIENTATION = 258, 274
 
 Use = Literal["image", "mask"]
 
@@ -95,8 +95,16 @@ def _bits(picture: Any, data: bytes) -> int:
     return 8
 
 
-def picture_shape(path: Path) -> tuple[int, int]:
-    """Rows and columns a picture's header announces; DataFault as ``read_picture``."""
+class PictureHeader(NamedTuple):
+    """What a picture's file announces; ``turned``: its EXIF orientation, 1 for none."""
+
+    shape: tuple[int, int]
+    mode: str
+    turned: int
+
+
+def picture_header(path: Path) -> PictureHeader:
+    """Read a header without decoding the pixels; DataFault as ``read_picture``."""
     from PIL import Image
 
     kind = SUFFIXES[path.suffix.lower()]
@@ -104,13 +112,16 @@ def picture_shape(path: Path) -> tuple[int, int]:
         with reading(path), open(path, "rb"):
             pass  # not what follows: Pillow's own complaints are OSErrors too
         with Image.open(path, formats=[kind]) as picture:
-            width, height = picture.size
+            (width, height), mode = picture.size, str(picture.mode)
+            # Pillow decodes a PNG whole to look for what follows its pixels.
+            exif: Any = picture.getexif() if kind != "PNG" or "exif" in picture.info else {}
+            turned = int(exif.get(_ORIENTATION, 1))
     except GansynthError:
         raise
     except Exception as error:  # as above
         words = " ".join(str(error).split())[:200]
         raise DataFault(f"{path}: no {kind} file, or a damaged one: {words}; {AGAIN}") from error
-    return int(height), int(width)
+    return PictureHeader((int(height), int(width)), mode, turned)
 
 
 def full_range(array: npt.NDArray[Any]) -> tuple[float, float]:

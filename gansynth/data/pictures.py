@@ -22,7 +22,7 @@ from gansynth.core.fingerprint import Prints, prints_of
 from gansynth.core.lineage import neighbours
 from gansynth.core.prediction import SlicePosition
 from gansynth.core.resample import pick, resampling_record
-from gansynth.core.schema import Case, FloatArray, LabelArray, Schema, content_hash
+from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.source import (
     CaseHeader,
     CaseSource,
@@ -37,7 +37,7 @@ from gansynth.data.classes import without_cases
 from gansynth.data.folds import absolute, one_fold
 from gansynth.data.label_boxes import LabelBoxes, box_record
 from gansynth.data.listing import LIKE_LABELS, located, picture_keys
-from gansynth.data.picture_files import SUFFIXES, full_range, picture_shape, read_picture
+from gansynth.data.picture_files import SUFFIXES, full_range, picture_header, read_picture
 from gansynth.data.planes import PixelSpacing, Windows, per_channel, rescale, resize
 from gansynth.data.read_options import (
     OF_BOXES,
@@ -125,6 +125,10 @@ class PictureOptions(ReadOptions):
     least: LeastVoxels = 1
 
 
+Fault = tuple[str | None, Path, GansynthError]
+"""Case or None, file, and the error that opening the source raises."""
+
+
 @dataclass(frozen=True)
 class PictureFiles:
     """The files of one case; ``case`` is the image's path below its folder without its ending."""
@@ -137,13 +141,13 @@ class PictureFiles:
 
 @dataclass
 class PictureSet:
-    """A folder of pictures. ``faults``: (case, file, error). ``spare``: masks without an image."""
+    """A folder of pictures; ``spare``: masks without an image."""
 
     folder: Path
-    pictures: dict[str, PictureFiles] = field(default_factory=dict)
+    pictures: Mapping[str, PictureFiles] = field(default_factory=dict)
     masked: bool = False
     classes: tuple[str, ...] = ()
-    faults: list[tuple[str | None, Path, GansynthError]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     spare: list[Path] = field(default_factory=list)
 
 
@@ -205,11 +209,11 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
         files = {case: path for case, path in files.items() if case not in drawn}
     class_of = _class_names(folder, files, listing, options)
     listing.classes = tuple(sorted(set(class_of.values())))
+    pictures = {}
     for case, path in files.items():
         number = listing.classes.index(class_of[case]) if case in class_of else None
-        listing.pictures[case] = PictureFiles(
-            case, path, drawn.pop(f"{case}{suffix}", None), number
-        )
+        pictures[case] = PictureFiles(case, path, drawn.pop(f"{case}{suffix}", None), number)
+    listing.pictures = pictures
     listing.spare = sorted(drawn.values())
     if not files:
         message = f"{images}: no picture ({', '.join(SUFFIXES)}) in it, expected one for each case"
@@ -283,7 +287,7 @@ def _files(home: Path, listing: PictureSet, skip: Path | None) -> dict[str, Path
                 continue
             case = path.relative_to(home).with_suffix("").as_posix()
             fault = None
-            if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in case):
+            if not printable(case):
                 fault = f"{str(path)!a}: expected a name that prints on one line; rename it"
             elif case in files:
                 fault = f"{path}: has the same name as {files[case].name}; remove or rename one"
@@ -292,6 +296,11 @@ def _files(home: Path, listing: PictureSet, skip: Path | None) -> dict[str, Path
             else:
                 files[case] = path
     return dict(sorted(files.items()))
+
+
+def printable(text: str) -> bool:
+    """Return whether a name prints on one line."""
+    return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
 
 
 def flat_files(
@@ -348,26 +357,47 @@ def open_pictures(request: SourceRequest) -> PictureSource:
     picture, one without its mask, or two of one name.
     """
     source = PictureSource(request)
-    for _, _, fault in source.found.faults:
+    for _, _, fault in source.faults():
         raise fault
     _ = source.train_ids
     return source
 
 
 class PictureSource(CaseSource):
-    """A folder of pictures, its subjects split into folds."""
+    """A folder of pictures, its subjects split into folds.
+
+    A kind that lists its pictures otherwise is a subclass, with a ``scan`` of its own.
+
+    Attributes:
+        found: the pictures.
+        numbers: number in a mask's file -> label.
+        alike: whether all pictures must have the channels and the dtype of the first one.
+    """
+
+    alike: ClassVar[bool] = True
+    options: PictureOptions
+    found: PictureSet
+    numbers: Mapping[int, int]
 
     def __init__(self, request: SourceRequest) -> None:
+        self.scan(request)
+
+    def scan(self, request: SourceRequest) -> None:
+        """Set the attributes of the class, and ``request`` with absolute paths."""
         folder = located(request, folder=True)
         asked = {"images", "masks", "mask_suffix"}.intersection(request.read)
         found = {**picture_keys(folder), **({} if asked else pair_keys(folder))}
         request = replace(request, read={**found, **request.read})
         self.options = parse_read(PictureOptions, request)
         self.request = absolute(request, folder)
-        self.found: PictureSet = list_pictures(folder, self.options)
-        self._numbers = BINARY
+        self.found = list_pictures(folder, self.options)
+        self.numbers = BINARY
         if self.options.labels is not None:
-            self._numbers = {n: label for label, n in enumerate(self.options.labels.values())}
+            self.numbers = {n: label for label, n in enumerate(self.options.labels.values())}
+
+    def faults(self) -> Sequence[Fault]:
+        """Return what is found without decoding a picture; opening raises the first."""
+        return self.found.faults
 
     # -- what it has -----------------------------------------------------------------------------
 
@@ -388,7 +418,7 @@ class PictureSource(CaseSource):
 
     def header(self, case_id: str) -> CaseHeader:
         """Subject and class of a picture, and its shape from the header of its file."""
-        shape = self.options.resize or self._file_shape(case_id)
+        shape = self.resized or self._file_shape(case_id)
         number = self._picture(case_id).label_class
         return CaseHeader(self._subjects[case_id], shape, self.schema.spacing, number)
 
@@ -418,9 +448,14 @@ class PictureSource(CaseSource):
         """``mm`` where ``--read spacing=`` says how large the files' pixels are, else ``px``."""
         return "mm" if "spacing" in self.request.read else "px"
 
+    @property
+    def resized(self) -> tuple[int, ...] | None:
+        """Rows and columns that every picture is brought to, or None."""
+        return self.options.resize
+
     def _spacing(self) -> tuple[float, ...]:
         """Size of the arrays' pixels; 1 where that of the files' is unknown."""
-        spacing, size = self.options.spacing, self.options.resize
+        spacing, size = self.options.spacing, self.resized
         if self.unit == "px" or size is None:
             return spacing
         shapes = [self._file_shape(case) for case in self.train_ids]
@@ -453,6 +488,12 @@ class PictureSource(CaseSource):
         option = self.request.subjects
         return {case: case for case in ids} if option is None else read_subjects(option, ids)
 
+    @property
+    def sides(self) -> dict[str, str]:
+        """Case -> its side of the split, of which none may share an image with another."""
+        held_out = dict.fromkeys(self.held_out_ids, "val")
+        return {**dict.fromkeys(self.train_ids, "train"), **held_out}
+
     @cached_property
     def _split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         ids, folds = tuple(sorted(self.found.pictures)), self.options.folds
@@ -481,18 +522,22 @@ class PictureSource(CaseSource):
         picture = self._picture(case_id)
         array = read_picture(real_file(picture.image, self.request))
         real_pixels(array, picture.image, self.request)
-        if kind_of(array) != self._first:
+        if self.alike and kind_of(array) != self._first:
             raise unlike(picture.image, kind_of(array), self._first)
-        image = self._scaled(array)
         labels = None
         if picture.mask is not None:
-            labels = self.read_mask(picture.mask, image.shape[1:])
-        case = Case(
-            case_id, self._subjects[case_id], image, labels, label_class=picture.label_class
-        )
-        if self._boxes is not None:
-            case = replace(case, boxes=self._boxes.of_case(case))
-        return case if self.options.resize is None else resize(case, self.options.resize)
+            labels = self.read_mask(picture.mask, array.shape[:2])
+        image, subject = self.scaled(array), self._subjects[case_id]
+        case = Case(case_id, subject, image, labels, None, picture.label_class)
+        return self.fitted(replace(case, boxes=self.boxes_of(case)))
+
+    def boxes_of(self, case: Case) -> Boxes | None:
+        """Return the boxes of a case on the grid of its file, if there are any."""
+        return None if self._boxes is None else self._boxes.of_case(case)
+
+    def fitted(self, case: Case) -> Case:
+        """Bring a case from the grid of its file to the size of ``load``."""
+        return case if self.resized is None else resize(case, self.resized)
 
     def files(self, case_id: str) -> StoredCase:
         """A picture's file and its mask; neighbours of a picture are unknown."""
@@ -504,9 +549,9 @@ class PictureSource(CaseSource):
 
         return flat_files(
             case_id,
-            self.options.resize or shape,
+            self.resized or shape,
             shape,
-            {label: number for number, label in self._numbers.items()},
+            {label: number for number, label in self.numbers.items()},
             folders=places_of(self.request),
             spacing=self.options.spacing,
             position=SlicePosition(self._subjects[case_id]),
@@ -514,7 +559,7 @@ class PictureSource(CaseSource):
         )
 
     def _file_shape(self, case_id: str) -> tuple[int, ...]:
-        return picture_shape(self._picture(case_id).image)
+        return picture_header(self._picture(case_id).image).shape
 
     def _picture(self, case_id: str) -> PictureFiles:
         if case_id not in self.found.pictures:
@@ -524,7 +569,8 @@ class PictureSource(CaseSource):
             )
         return self.found.pictures[case_id]
 
-    def _scaled(self, array: npt.NDArray[Any]) -> FloatArray:
+    def scaled(self, array: npt.NDArray[Any]) -> FloatArray:
+        """Return a file's pixels as an image (C, H, W) in the source's intensities."""
         image = _channels_first(array)
         windows = per_channel(self.options.window, len(image))
         if windows is None:
@@ -541,14 +587,19 @@ class PictureSource(CaseSource):
                 f"{shape[1]}; expected equal; resample one to the other"
             )
         values = np.unique(mask)
-        unknown = [int(v) for v in values if int(v) not in self._numbers]
-        if unknown or (self._numbers is BINARY and len(values) > 2):
+        unknown = [int(v) for v in values if int(v) not in self.numbers]
+        if unknown or (self.numbers is BINARY and len(values) > 2):
             named = ",".join(f"label {v}:{v}" for v in values[:8].tolist() if v > 0)
+            named = (
+                f", or name them: --read labels='{named}'"
+                if hasattr(self.options, "labels")
+                else ""
+            )
             raise DataFault(
                 f"{path}: holds the numbers {values[:16].astype(int).tolist()}, expected among "
-                f"{list(self._numbers)}; correct the mask, or name them: --read labels='{named}'"
+                f"{list(self.numbers)}; correct the mask{named}"
             )
-        table = np.array([self._numbers[int(v)] for v in values], np.int16)
+        table = np.array([self.numbers[int(v)] for v in values], np.int16)
         labels: LabelArray = table[np.searchsorted(values, mask)]
         return labels
 
@@ -584,6 +635,7 @@ def _channels_first(array: npt.NDArray[Any]) -> FloatArray:
 
 
 Kind = tuple[int, np.dtype[Any]]
+PictureCheck = Callable[[PictureFiles, npt.NDArray[Any]], Iterator[Finding]]
 
 
 def kind_of(array: npt.NDArray[Any]) -> Kind:
@@ -601,15 +653,21 @@ def unlike(path: Path, kind: Kind, expected: Kind) -> DataFault:
 
 def check_pictures(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
     """Check ``pictures:FOLDER`` for all faults; every file is decoded."""
-    source = PictureSource(request)
-    listing = source.found
-    findings = [Finding("error", case, file, str(fault)) for case, file, fault in listing.faults]
+    return check_source(PictureSource(request), progress)
+
+
+def check_source(
+    source: PictureSource, progress: Callable[[int, int], None], more: PictureCheck | None = None
+) -> CheckReport:
+    """Check a source's pictures, decode each, and ask ``more`` what it finds in its pixels."""
+    listing, request = source.found, source.request
+    findings = [Finding("error", case, file, str(fault)) for case, file, fault in source.faults()]
     content: dict[str, list[str]] = defaultdict(list)
     kinds: dict[Kind, list[str]] = defaultdict(list)
     prints: dict[str, Prints] = {}
     for done, picture in enumerate(listing.pictures.values()):
         progress(done, len(listing.pictures))
-        findings += _check_picture(source, picture, content, kinds, prints)
+        findings += _check_picture(source, picture, content, kinds, prints, more)
     progress(len(listing.pictures), len(listing.pictures))
     findings += _check_set(source, content, kinds)
     if request.subjects is None and not any(f.level == "error" for f in findings):
@@ -628,18 +686,21 @@ def _check_picture(
     content: dict[str, list[str]],
     kinds: dict[Kind, list[str]],
     prints: dict[str, Prints],
+    more: PictureCheck | None,
 ) -> Iterator[Finding]:
     shape = None
     try:
         array = read_picture(picture.image)
         shape = array.shape[:2]
         kinds[kind_of(array)].append(picture.case)
-        content[content_hash(array)].append(picture.case)
         if source.request.subjects is None:  # see ``neighbours``
             prints[picture.case] = prints_of(np.moveaxis(np.atleast_3d(array), -1, 0), (1.0, 1.0))
         if array.min() == array.max():
             message = f"{picture.image}: every pixel is {array.flat[0]}; is it meant to be there?"
             yield Finding("warning", picture.case, picture.image, message)
+        else:
+            content[content_hash(array)].append(picture.case)
+            yield from more(picture, array) if more is not None else ()
     except GansynthError as fault:
         yield Finding("error", picture.case, picture.image, str(fault))
     if picture.mask is None:
@@ -658,16 +719,15 @@ def _check_set(
     folder, pictures = source.found.folder, source.found.pictures
     usual = max(kinds, key=lambda kind: len(kinds[kind]), default=None)
     for kind, cases in kinds.items():
-        for case in cases if usual is not None and kind != usual else ():
+        for case in cases if source.alike and kind != usual else ():
             path = pictures[case].image
             yield Finding("error", case, path, str(unlike(path, kind, usual or kind)))
+    side_of = _sides(source)
     for cases in content.values():
         for case in cases[1:]:
-            path = pictures[case].image
+            path, sides = pictures[case].image, {side_of.get(case, "") for case in cases}
             message = f"{path}: same pixels as {cases[0]}; remove one, or give both one subject"
-            yield Finding(
-                "error" if len(_sides(source, cases)) > 1 else "warning", case, path, message
-            )
+            yield Finding("error" if len(sides) > 1 else "warning", case, path, message)
     for path in source.found.spare:
         message = f"{path}: a mask without an image; it is not used"
         yield Finding("warning", None, path, message)
@@ -699,9 +759,8 @@ def _check_unread(folder: Path, pictures: Collection[str]) -> Iterator[Finding]:
         yield Finding("warning", None, folder, message)
 
 
-def _sides(source: PictureSource, cases: list[str]) -> set[bool]:
-    """Return the sides of the split (held out or not) that pictures are on."""
+def _sides(source: PictureSource) -> dict[str, str]:
     try:
-        return {case in source.held_out_ids for case in cases}
+        return source.sides
     except GansynthError:  # told elsewhere
-        return set()
+        return {}

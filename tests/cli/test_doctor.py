@@ -204,7 +204,7 @@ SAID: list[tuple[Any, dict[str, Any], str, str]] = [
     (nnunet.torchvision_line, {**fits("nms is missing"), "PYTHONPATH": None}, "note",
      f"nms is missing~export PYTHONPATH={torchvision_compat.CPU_TORCH}"),
     (one_yolo(0), found(), "note", "MIT~pip install '.[yolo]'"),
-    (one_yolo(0), found(libreyolo="1.7.0"), "note", "1.7.0, gansynth augment needs >=1.6,<1.7"),
+    (one_yolo(0), found(libreyolo="1.7.0"), "note", "1.7.0, gansynth augment needs 1.6.*"),
     (one_yolo(1), found(), "note", "AGPL-3.0~pip install '.[ultralytics]'"),
     (one_yolo(1), found(ultralytics="8.4.190"), "ok", "8.4.190 (AGPL-3.0"),
 ]  # fmt: skip

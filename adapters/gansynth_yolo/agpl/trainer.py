@@ -5,12 +5,15 @@ Licence: AGPL-3.0; see this package's docstring. Importing this module imports u
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -19,29 +22,59 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import colorstr
 
 from gansynth.core.schema import FloatArray
+from gansynth.data.picture_files import picture_header
 from gansynth.runtime.errors import DataFault
-from gansynth_yolo.detectors import TrainingWatch
+from gansynth.runtime.yaml_text import read_yaml
+from gansynth_yolo.dataset_file import SPLITS
+from gansynth_yolo.detectors import STRIDE, TrainingWatch, finite
+from gansynth_yolo.labels import read_labels
 
 if TYPE_CHECKING:
     from gansynth_yolo.mixed import Classes, EpochSlots, ImageDraw
 
-STRIDE = 32
+
+@contextlib.contextmanager
+def own_readers() -> Iterator[None]:
+    """Let ultralytics read data sets by our functions in this context.
+
+    Its own ones run what a ``download:`` in ``data.yaml`` says, rewrite JPEG files, and leave out
+    images whose labels they dislike.
+    """
+    with (
+        patch("ultralytics.engine.trainer.check_det_dataset", read_data),
+        patch("ultralytics.engine.validator.check_det_dataset", read_data),
+        patch("ultralytics.data.dataset.verify_image_label", read_image_label),
+    ):
+        yield
+
+
+def read_data(file: str, *_: Any, **__: Any) -> dict[str, Any]:
+    """Return a mirror's ``data.yaml`` in place of ``check_det_dataset``."""
+    document, _text = read_yaml(Path(file), "data.yaml of a mirror")
+    home = Path(document["path"])
+    places = {split: str(home / document[split]) for split in SPLITS if split in document}
+    return {**document, **places, "path": home, "yaml_file": file}
+
+
+def read_image_label(task: tuple[Any, ...]) -> list[Any]:
+    """Return shape and labels of an image in place of ``verify_image_label``."""
+    image, label, classes = Path(task[0]), Path(task[1]), int(task[4])
+    rows, faults = read_labels(label, [str(number) for number in range(classes)], 0.5)
+    for fault in faults:
+        raise fault
+    shape, empty = picture_header(image).shape, int(not len(rows))
+    return [str(image), rows.astype(np.float32), shape, [], None, 0, 1 - empty, empty, 0, ""]
 
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """The content of a slot, in the form of a loaded image of ultralytics.
+    """The content of a slot, in the form of a loaded image of ultralytics."""
 
-    Attributes:
-        drawn: the drawn entry, without its image.
-        image: of a sample, uint8 (H, W, C), BGR if C is 3, its long side ``imgsz``. None for a real
-            image, whose pixels ultralytics holds.
-        shape: rows and columns of the sample before scaling; its boxes refer to them.
-    """
-
-    drawn: ImageDraw
+    drawn: ImageDraw  # without its image
+    # of a sample, uint8 (H, W, C), BGR if C is 3, its long side `imgsz`; None for a real image,
+    # whose pixels ultralytics holds
     image: Any = None
-    shape: tuple[int, int] = (0, 0)
+    shape: tuple[int, int] = (0, 0)  # of the sample before scaling; its boxes refer to it
 
 
 class MixedUltralyticsDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
@@ -60,13 +93,18 @@ class MixedUltralyticsDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
         if len(self.labels) != slots.real:
             raise DataFault(
                 f"{self.img_path}: ultralytics reads {len(self.labels)} training images, expected "
-                f"{slots.real}; look for the images it names as corrupt, and repair or remove them"
+                f"{slots.real}; leave the folder alone while a training runs"
             )
         self.slots = slots
         # By place, oldest first; a mosaic lists the keys.
         self.buffer: dict[int, LoadedImage] = {}
         self._needed = Counter[int]()  # real image -> places of the buffer that it fills
-        self._add_places()
+        for place in range(len(self.labels), len(self.slots)):
+            boxes, classes, shape = self.slots.typical(place)  # for class counts and plots
+            self.im_files.append(f"synthetic://{place}")
+            self.labels.append(
+                {"im_file": self.im_files[-1], "shape": shape, **_annotated(boxes, classes, shape)}
+            )
         if self.augment:
             self.max_buffer_length = min(len(self.labels), self.batch_size * 8, 1000)
 
@@ -89,18 +127,6 @@ class MixedUltralyticsDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
             return super().load_image(i, *args, **kwargs)
         finally:
             self.buffer = buffer
-
-    # -- places ----------------------------------------------------------------------------------
-
-    def _add_places(self) -> None:
-        """Append synthetic slots with plausible boxes for class counts and plots."""
-        for place in range(len(self.labels), len(self.slots)):
-            boxes, classes = self.slots.typical(place)
-            shape = self.slots.typical_shape(place)
-            self.im_files.append(f"synthetic://{place}")
-            self.labels.append(
-                {"im_file": self.im_files[-1], "shape": shape, **_annotated(boxes, classes, shape)}
-            )
 
     def _keep(self, place: int, loaded: LoadedImage) -> None:
         """Store a primary as a possible partner, and drop the oldest one."""
@@ -182,7 +208,7 @@ class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
         super().__init__(overrides=dict(settings))
         # Without a GPU ultralytics ignores the number of workers.
         self.args.workers = settings["workers"]
-        self.add_callback("on_train_start", MixedTrainer._start)
+        self.add_callback("on_train_start", lambda trainer: slots.rewind(trainer.start_epoch))
         self.add_callback("on_train_batch_start", MixedTrainer._begin_step)
         self.add_callback("on_train_batch_end", MixedTrainer._end_step)
         self.add_callback("on_train_epoch_end", MixedTrainer._end_training)
@@ -220,9 +246,6 @@ class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
 
     # -- what it tells ---------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        self.slots.rewind(self.start_epoch)
-
     def _begin_step(self) -> None:
         self._began = time.perf_counter()
 
@@ -237,5 +260,4 @@ class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
         if self._open:
             self._open = False
             numbers = {**self.label_loss_items(self.tloss), **(self.metrics or {})}
-            metrics = {name: float(value) for name, value in numbers.items()}
-            self.watch.epoch(self.epoch + 1, {k: v for k, v in metrics.items() if math.isfinite(v)})
+            self.watch.epoch(self.epoch + 1, finite(numbers))

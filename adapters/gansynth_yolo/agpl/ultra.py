@@ -1,30 +1,64 @@
-"""The ultralytics detectors as a ``Detector``.
+"""The ultralytics detectors as a ``Detector``, imported silently and offline.
 
 Licence: AGPL-3.0; see this package's docstring. ultralytics is imported when a job is looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import importlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from gansynth.runtime.errors import TrainingFault
-from gansynth_yolo.agpl.options import device_name, engine, settings, silent_stdout, version
+from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
 from gansynth_yolo.detectors import (
     KEPT,
     MOST_FOUND,
     NMS_IOU,
+    OURS,
+    SAME_CLASSES,
     DetectedImage,
     DetectorJob,
     TrainingWatch,
+    check_job,
+    import_library,
+    one_line,
+    refuse_options,
 )
-from gansynth_yolo.libraries import best_of, check_cuda, check_size, one_line
 
 if TYPE_CHECKING:
     from gansynth_yolo.mixed import EpochSlots
+
+_SERVICES = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
+_HEADS = ("Detect", "v10Detect")
+REFUSED: Mapping[str, tuple[Any, str]] = {
+    **SAME_CLASSES,
+    "task": ("detect", "only detectors are trained"),
+    "mode": ("train", "only training is mixed"),
+    "split": ("val", "validation keeps its own images"),
+    "rect": (False, "it sorts images by shape, and places have none beforehand"),
+    "fraction": (1.0, "it would leave out real images that the ratio counts"),
+    "compile": (False, "it drops an epoch's last places, which the ratio counts"),
+    "time": (None, "the length of a training is given in epochs"),
+    "cfg": (None, "name its options one by one"),
+}
+"""Option -> its only allowed value, and why."""
+NO_AUGMENTATION: Mapping[str, Any] = {
+    **dict.fromkeys(("hsv_h", "hsv_s", "hsv_v"), 0.0),
+    **dict.fromkeys(("degrees", "translate", "scale", "shear", "perspective"), 0.0),
+    **dict.fromkeys(("flipud", "fliplr", "bgr", "multi_scale"), 0.0),
+    **dict.fromkeys(("mosaic", "mixup", "cutmix", "copy_paste", "erasing"), 0.0),
+    "auto_augment": None,
+    "augmentations": [],
+}
+"""Options that turn off every augmentation, also those of albumentations."""
 
 
 class UltralyticsDetector:
@@ -34,59 +68,45 @@ class UltralyticsDetector:
 
     def check(self, job: DetectorJob) -> None:
         """See ``Detector.check``; ultralytics is imported."""
-        version()
-        check_size(job.imgsz)
+        check_job(job)
         settings(job)
-        _check_device(job.device)
 
     def train(self, job: DetectorJob, slots: EpochSlots, watch: TrainingWatch) -> Path:
         """Train, and return the weights of the epoch that ultralytics rates best."""
-        values = settings(job)
-        weights = job.output.absolute() / "weights"
-        if job.resume and (weights / "last.pt").is_file():
-            if _is_finished(weights / "last.pt"):
-                return best_of(weights)
-            values["resume"] = str(weights / "last.pt")
-        with silent_stdout():
-            from gansynth_yolo.agpl.trainer import MixedTrainer
+        values, last = settings(job), job.weights / "last.pt"
+        if job.resume and last.is_file():
+            from ultralytics.utils.patches import torch_load
 
-            with one_line("ultralytics"):
+            # Of a training that has ended they hold no state to resume from.
+            if int(torch_load(last, map_location="cpu").get("epoch", -1)) < 0:
+                return job.best()
+            values["resume"] = str(last)
+        with silent_stdout():
+            from gansynth_yolo.agpl.trainer import MixedTrainer, own_readers
+
+            with one_line("ultralytics"), own_readers():
                 MixedTrainer(slots, watch, values).train()
-        return best_of(weights)
+        return job.best()
 
     def predict(
         self, job: DetectorJob, weights: Path, images: Sequence[Path]
     ) -> list[DetectedImage]:
         """Detect objects in image files, read as in training."""
         model = engine().YOLO(str(weights))
+        how: dict[str, Any] = {
+            "conf": KEPT,
+            "iou": NMS_IOU,
+            "max_det": MOST_FOUND,
+            "imgsz": job.imgsz,
+        }
+        how |= {"device": device_name(job.device), "verbose": False, "save": False}
         detections = []
         with silent_stdout():
             size = max(1, job.batch)
             for first in range(0, len(images), size):
-                results = model.predict(
-                    [_read(path, job.channels) for path in images[first : first + size]],
-                    conf=KEPT,
-                    iou=NMS_IOU,
-                    max_det=MOST_FOUND,
-                    imgsz=job.imgsz,
-                    device=device_name(job.device),
-                    verbose=False,
-                    save=False,
-                )
-                detections += [_found(result) for result in results]
+                batch = [_read(path, job.channels) for path in images[first : first + size]]
+                detections += [DetectedImage.of(result) for result in model.predict(batch, **how)]
         return detections
-
-
-def _is_finished(last: Path) -> bool:
-    """Return whether a training has ended; its weights then hold no state to resume from."""
-    from ultralytics.utils.patches import torch_load
-
-    return int(torch_load(last, map_location="cpu").get("epoch", -1)) < 0
-
-
-def _check_device(name: str) -> None:
-    if name.startswith("cuda") or name.isdigit():
-        check_cuda(name, int(name.rpartition(":")[2]) if name[-1].isdigit() else 0)
 
 
 def _read(path: Path, channels: int) -> Any:
@@ -100,11 +120,116 @@ def _read(path: Path, channels: int) -> Any:
     return image
 
 
-def _found(result: Any) -> DetectedImage:
-    boxes = result.boxes.cpu().numpy()
-    order = np.argsort(-boxes.conf, kind="stable")
-    return DetectedImage(
-        boxes.xyxy[order].astype(np.float32),
-        boxes.conf[order].astype(np.float32),
-        boxes.cls[order].astype(np.int64),
-    )
+# -- options ---------------------------------------------------------------------------------------
+
+
+def settings(job: DetectorJob) -> dict[str, Any]:
+    """Return the settings of ultralytics for a job.
+
+    Raises:
+        UsageFault: an unknown option or value, or one that would break the ratio.
+    """
+    engine()
+    from ultralytics.cfg import DEFAULT_CFG_DICT, get_cfg
+
+    ours = {**OURS, "model": "--set model=", "save_dir": "--set output="}
+    refuse_options(job.options, ours, REFUSED, DEFAULT_CFG_DICT, "ultralytics")
+    model = find_model(job.model)
+    values = {
+        **{"amp": False, "plots": False, "pretrained": model.endswith(".pt")},
+        **({} if job.augment else NO_AUGMENTATION),
+        **job.options,
+        **job.settings(),
+        "task": "detect",
+        "mode": "train",
+        "model": model,
+        "device": device_name(job.device),
+        "save_dir": str(job.output.absolute()),
+    }
+    with silent_stdout():
+        try:
+            get_cfg(overrides=dict(values))  # it checks types and ranges
+        except (TypeError, ValueError, SyntaxError) as error:
+            text = " ".join(str(error).split())
+            raise UsageFault(f"ultralytics refuses an option: {text}") from error
+    return values
+
+
+def find_model(name: str) -> str:
+    """Return a model's description, ``yolo11n.yaml``, or the initial weights, a ``.pt`` file."""
+    if name.endswith(".pt"):
+        if not Path(name).is_file():
+            raise DataFault(
+                f"--set model={name}: no such file; weights are not downloaded: name a file that "
+                f"is there, or {Path(name).stem}.yaml to train from scratch"
+            )
+        return str(Path(name).absolute())
+    described = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
+    with silent_stdout():
+        from ultralytics.cfg import __file__ as cfg
+        from ultralytics.nn.tasks import guess_model_task, yaml_model_load
+
+        try:
+            text = yaml_model_load(described)
+            task, head = guess_model_task(text), str(text["head"][-1][-2])
+        except (OSError, KeyError, IndexError, TypeError, ValueError, SyntaxError):
+            models = [path.name for path in (Path(cfg).parent / "models").rglob("*.yaml")]
+            models += [m.replace(".yaml", "n.yaml") for m in models if m[-6].isdigit()]
+            raise UsageFault(
+                f"--set model={name}: ultralytics has no such model, expected one like "
+                f"yolo11n.yaml, or a file .pt.{did_you_mean(described, sorted(models))}"
+            ) from None
+    if task != "detect" or head not in _HEADS:
+        raise UsageFault(f"--set model={name}: its head is {head}, expected {' or '.join(_HEADS)}")
+    return described
+
+
+def device_name(name: str) -> str:
+    """Return a device as ultralytics names it; ``cuda:1`` becomes ``1``."""
+    return {"cuda": "0"}.get(name, name.removeprefix("cuda:"))
+
+
+# -- the package ----------------------------------------------------------------------------------
+
+
+def engine() -> Any:
+    """Import ultralytics without network access and without changing the user's settings."""
+    if "ultralytics" not in sys.modules:
+        # Read once, when it is imported: no look for a network, no pip, settings of its own.
+        os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false")
+        os.environ["YOLO_CONFIG_DIR"] = _settings_folder().name
+    disabled = logging.root.manager.disable
+    logging.disable(logging.INFO)  # it would tell where it keeps the settings that we throw away
+    try:
+        module = import_library("ultralytics")
+        utils: Any = importlib.import_module("ultralytics.utils")
+    finally:
+        logging.disable(disabled)
+    # In memory only: its own way of setting one writes a file, perhaps the user's.
+    dict.update(utils.SETTINGS, dict.fromkeys(_SERVICES, False))
+    utils.ONLINE = False
+    return module
+
+
+@contextlib.contextmanager
+def silent_stdout() -> Iterator[None]:
+    """Redirect output, logs and progress of ultralytics to stderr."""
+    with contextlib.redirect_stdout(sys.stderr):
+        for handler in logging.getLogger("ultralytics").handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(sys.stderr)
+        yield
+
+
+@cache
+def _settings_folder() -> tempfile.TemporaryDirectory[str]:
+    """Create a temporary settings folder with the fonts that it would download."""
+    from matplotlib import get_data_path
+
+    home = tempfile.TemporaryDirectory(prefix="gansynth-ultralytics-")
+    folder = Path(home.name) / "Ultralytics"
+    folder.mkdir()
+    font = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    for name in ("Arial.ttf", "Arial.Unicode.ttf"):
+        shutil.copyfile(font, folder / name)
+    return home

@@ -11,7 +11,6 @@ from gansynth_deepmedic.check import centre_range, check_deepmedic, refuse_unusa
 from gansynth_deepmedic.configs import ConfigFile, read_model_config
 from tests.deepmedic_sets import AFFINE, Toy, store, stored, toy_deepmedic, write_config
 
-ON_SAMPLES = "performValidationOnSamplesThroughoutTraining"
 ON_VOLUMES = "performFullInferenceOnValidationImagesEveryFewEpochs"
 SHARES = "proportionOfSamplesToExtractPerCategoryTraining"
 
@@ -52,46 +51,46 @@ def unusable(toy: Toy) -> str:
 
 def test_a_sound_data_set_has_no_findings(toy):
     assert findings(toy) + findings(toy, "warning") + findings(toy, "warning", model=False) == []
-    source = toy.source()
-    refuse_unusable(source, None)
-    refuse_unusable(source, read_model_config(toy.model))
+    for model in (None, read_model_config(toy.model)):
+        refuse_unusable(toy.source(), model)
 
 
-def test_an_unsigned_region_is_refused_where_it_is_sampled_from(toy):
+def test_a_region_that_cannot_weigh_is_refused_where_it_is_sampled_from(toy):
     """DeepMedic multiplies it with int8, which numpy refuses; by default only validation does."""
     held, trained = toy.file("roi", "pat_02"), toy.file("roi", "pat_00")
     store(held, stored(held).astype(np.uint8))
     store(trained, stored(trained).astype(np.uint16))
-    assert findings(toy) == [
-        f"{held}: a region of interest of type uint8, which DeepMedic cannot sample from with "
-        "typeOfSamplingForVal = 1, expected a signed type; store it as int16"
-    ]
+    (said,) = findings(toy)
+    assert said.startswith(f"{held}: a region of interest of type uint8 from 0, which DeepMedic ")
     image = nib.Nifti1Image(stored(held), AFFINE)
     image.header.set_slope_inter(0.9999, 0)
     image.to_filename(held)
     assert findings(toy) == []  # scaled, so no longer unsigned
     toy.change(typeOfSamplingForTraining=2)
-    says = f"{trained}: a region of interest of type uint16, which DeepMedic cannot sample from"
-    assert unusable(toy).startswith(says)
-    toy.change(weightedMapsForSamplingEachCategoryTrain=["x.cfg"])
-    assert findings(toy) == []
+    assert unusable(toy).startswith(f"{trained}: a region of interest of type uint16 from 0")
+    toy.change(typeOfSamplingForTraining=None)
+    region = np.rint(stored(held)).astype(np.int16)
+    region[:1] = -2
+    store(held, region)
+    assert unusable(toy).startswith(f"{held}: a region of interest of type int16 from -2")
 
 
 @pytest.mark.parametrize(
-    ("case", "at", "value", "says"),
+    ("at", "value", "says"),
     [
-        ("pat_00", np.s_[:0], 0, "no voxel is above 0, expected a region of interest to take"),
-        ("pat_00", np.s_[:1], 1, "no voxel to take a segment of [13, 13, 13] (segmentsDimTrain)"),
-        ("pat_02", np.s_[:1], -2, "holds -2, expected no weight below 0; correct the file"),
+        (np.s_[:0], 0, "no voxel is above 0, expected a region of interest to take segments from"),
+        (np.s_[:1], 1, "to take a segment of [13, 13, 13] (segmentsDimTrain) around"),
     ],
-    ids=["nothing", "border", "weights"],
+    ids=["nothing", "border"],
 )
-def test_a_region_that_nothing_can_be_sampled_of(toy, case, at, value, says):
-    path = toy.file("roi", case)
-    region = stored(path) * np.int16(case == "pat_02")
+def test_a_region_that_nothing_can_be_sampled_of(toy, at, value, says):
+    path = toy.file("roi")
+    region = stored(path) * np.int16(0)
     region[at] = value
     store(path, region)
-    assert unusable(toy).startswith(f"{path}: {says}")
+    said = unusable(toy)
+    assert said.startswith(f"{path}: ")
+    assert says in said
 
 
 def test_labels_that_the_network_has_no_class_for(toy, refuse, run_cli, tmp_path):
@@ -106,7 +105,7 @@ def test_labels_that_the_network_has_no_class_for(toy, refuse, run_cli, tmp_path
         assert f"{path}: label value(s) [2] are not in modelConfig.cfg, expected among" in told
     toy.change(typeOfLearningRateSchedule=None)
     words = ("fit", "cgan3d", "--data", f"deepmedic:{toy.train}", "-o", tmp_path / "run")
-    refuse(*words, "--dry-run", code=3, says=["no typeOfLearningRateSchedule, expected 'stable'"])
+    refuse(*words, "--dry-run", code=3, says=["no typeOfLearningRateSchedule, expected"])
     assert not (tmp_path / "run").exists()
 
 
@@ -115,17 +114,16 @@ def test_a_case_without_any_category_to_sample(toy):
     assert findings(toy) == []
     path = toy.file("labels", "pat_01")
     store(path, np.zeros_like(stored(path)))
-    says = "has none of the categories to sample segments from (shares [1.0, 0.0], type of sampl"
-    assert unusable(toy).startswith(f"{path}: {says}")
+    assert "by type of sampling 0 and shares (1.0, 0.0); expected some" in unusable(toy)
     assert findings(toy, "warning") == [f"{path}: no foreground, only background"]
+    toy.change(typeOfSamplingForTraining=3, **{SHARES: [0, 1, 1]})
+    assert "by type of sampling 3 and shares (0.0, 1.0, 1.0); expected some" in unusable(toy)
 
 
 def test_shares_and_channels_are_as_many_as_the_network_has(toy):
     toy.change(**{SHARES: [1, 1]})
-    assert unusable(toy) == (
-        f"{toy.train}: {SHARES} has 2 number(s), expected 3 as numberOfOutputClasses of "
-        f"{toy.model}; correct one of them"
-    )
+    said = f"{SHARES} has 2 number(s), expected 3 as numberOfOutputClasses of {toy.model}"
+    assert said in unusable(toy)
     toy.change(**{SHARES: None})
     change_model(toy, numberOfInputChannels=4)
     assert unusable(toy) == (
@@ -134,48 +132,27 @@ def test_shares_and_channels_are_as_many_as_the_network_has(toy):
     )
 
 
-def test_fractions_and_classes_without_voxels_are_worth_a_word(toy):
-    path = toy.file("labels")
-    store(path, stored(path) * np.float32(0.9))
-    change_model(toy, numberOfOutputClasses=4)
-    assert findings(toy, "warning") == [
-        f"{toy.train}: label value(s) [3] occur in no case; remove them, or add cases that have "
-        "them",
-        f"{path}: holds fractions, which DeepMedic rounds, expected whole numbers; resample "
-        "label maps to the nearest voxel",
-    ]
-    store(path, np.rint(stored(path)) * np.float32(0.9997))
-    assert len(findings(toy, "warning")) == 1
-
-
-def cut(toy: Toy, case: str, *size: int) -> None:
-    """Make a case smaller; all of it is its region of interest."""
-    for name in ("flair", "t1c", "labels", "roi"):
-        array = stored(toy.file(name, case))[tuple(map(slice, size))]
-        store(toy.file(name, case), np.ones_like(array) if name == "roi" else array)
-
-
 @pytest.mark.parametrize(("pad", "least"), [(True, 7), (False, 13)])
 def test_volumes_smaller_than_a_segment(toy, pad, least):
     """DeepMedic pads by what a segment leaves unpredicted: 6 of 13 voxels here."""
     toy.change(padInputImagesBool=pad)
-    cut(toy, "pat_00", 14, least, 15)
+
+    def cut(*size: int) -> None:
+        for name in ("flair", "t1c", "labels", "roi"):
+            array = stored(toy.file(name))[tuple(map(slice, size))]
+            store(toy.file(name), np.ones_like(array) if name == "roi" else array)
+
+    cut(14, least, 15)
     assert findings(toy) == []
-    cut(toy, "pat_00", 14, least - 1, 15)
-    pads = " with padInputImagesBool = True" if pad else ""
-    assert unusable(toy) == (
-        f"{toy.file('labels')}: {(14, least - 1, 15)} voxels along x, y, z, expected at least "
-        f"{(least,) * 3} for segmentsDimTrain [13, 13, 13] of {toy.model}{pads}; shrink the "
-        "segment, or remove the case from every list"
-    )
+    cut(14, least - 1, 15)
+    assert f"no voxel of {(14, least - 1, 15)} to take a segment of [13, 13, 13]" in unusable(toy)
 
 
 def test_volumes_to_infer_whole(toy):
     change_model(toy, segmentsDimInference=[23, 23, 23])
     assert findings(toy) == []
     toy.change(padInputImagesBool=False)
-    labels = toy.file("labels", "pat_02")
-    assert unusable(toy).startswith(f"{labels}: (24, 22, 20) voxels along x, y, z, expected at le")
+    assert unusable(toy).startswith(f"{toy.file('roi', 'pat_02')}: no voxel of (24, 22, 20) to")
     toy.change(**{ON_VOLUMES: False})
     assert findings(toy) == []
 
@@ -194,12 +171,15 @@ def test_segments_may_be_centred_where_deepmedic_centres_them(shape, segment, pa
     assert tuple((one.start, one.stop) for one in found) == expected
 
 
-def test_headers_are_compared(toy):
-    path = toy.file("roi")
-    store(path, stored(path), AFFINE + 0.5 * np.eye(4)[:, [3, 0, 1, 2]])
-    assert findings(toy) == []
-    (said,) = findings(toy, "warning")
-    assert said.startswith(f"{path}: affine differs from that of labels.nii.gz by up to 0.5 mm; De")
+def test_what_deepmedic_rounds_or_ignores_is_worth_a_word(toy):
+    path, region = toy.file("labels"), toy.file("roi")
+    store(path, stored(path) * np.float32(0.9))
+    store(region, stored(region), AFFINE + 0.5 * np.eye(4)[:, [3, 0, 1, 2]])
+    rounded, apart = findings(toy, "warning")
+    assert rounded.startswith(f"{path}: holds fractions, which DeepMedic rounds, expected whole")
+    assert apart.startswith(f"{region}: affine differs from that of labels.nii.gz by up to 0.5 mm")
+    store(path, np.rint(stored(path)) * np.float32(0.9997))
+    assert len(findings(toy, "warning")) == 1
     path = toy.file("t1c", "pat_01")
     store(path, stored(path)[1:])
     assert unusable(toy) == (
@@ -212,19 +192,15 @@ def test_everything_is_told_at_once(toy):
     for name in ("flair", "t1c", "labels", "roi"):
         with open(toy.folder / f"training_{name}.cfg", "a") as stream:
             stream.write(f"data/pat_00/{name}.nii.gz\ndata/pat_09/{name}.nii.gz\n")
-    damaged, empty, holed = (toy.file(name, "pat_01") for name in ("labels", "flair", "t1c"))
+    damaged, empty = (toy.file(name, "pat_01") for name in ("labels", "flair"))
     damaged.write_bytes(damaged.read_bytes()[:-9])
     store(empty, np.full_like(stored(empty), 3))
-    array = stored(holed)
-    array[1, 1, 1] = np.nan
-    store(holed, array)
     for name in ("flair", "t1c"):
         shutil.copy(toy.file(name), toy.file(name, "pat_02"))
     told = {
         "error": (
             f"{toy.file('flair', 'pat_09')}: missing, expected for case 'pat_09'",
             f"{damaged}: truncated at byte",
-            f"{holed}: 1 NaN and 0 infinite voxel(s)",
             f"{toy.train}: cases pat_00, pat_02 have the same image, and fold 0 trains on",
         ),
         "warning": (
@@ -233,10 +209,6 @@ def test_everything_is_told_at_once(toy):
         ),
     }
     for level, starts in told.items():
-        found = findings(toy, level)
+        found = findings(toy, level, subjects="(pat)")
         assert [start for start in starts if not any(t.startswith(start) for t in found)] == []
-
-
-def test_people_on_both_sides_are_told(toy):
-    (said,) = findings(toy, subjects="(pat)")
-    assert "pat_02 and pat_01 (subject pat)" in said
+    assert any("(subject pat)" in said for said in findings(toy, subjects="(pat)"))

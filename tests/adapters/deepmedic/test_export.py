@@ -25,7 +25,6 @@ from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, case_records
 from gansynth.core.space import Placement
@@ -34,18 +33,14 @@ from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.adapter import DeepMedicAdapter
-from gansynth_deepmedic.configs import read_model_config, read_train_config
+from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.insertion import insert
-from gansynth_deepmedic.layout import folder_names, read_host
-from gansynth_deepmedic.real_space import training_cases
-from gansynth_deepmedic.sampling_maps import SamplingMaps
+from gansynth_deepmedic.layout import read_host
+from gansynth_deepmedic.real_space import folder_names, training_cases
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.adapters.deepmedic.orders import run
 from tests.conftest import content
 from tests.deepmedic_sets import Toy, stored, toy_deepmedic
-
-MAPS = "weightedMapsForSamplingEachCategoryTrain"
-NORMALISED: Mapping[str, Any] = {"norm_zscore_prms": {"apply_to_all_channels": True}}
 
 
 def opened(data: Toy, **read: str) -> DeepMedicSource:
@@ -91,22 +86,29 @@ def export(of: tuple[Toy, Path], out: Path, ratio: str = "1:2", **asked: Any) ->
     return dict(adapter.export(ExportRequest(mix_config, str(out), NullReporter(), **given)))
 
 
-def manifest_of(folder: Path) -> Any:
-    return read_json(folder / "provenance.json") | read_json(folder / "manifest.json")
-
-
 def listed(folder: Path, name: str) -> list[str]:
     return (folder / f"list_{name}.cfg").read_text().splitlines()
 
 
+def executed(path: Path) -> dict[str, Any]:
+    """What DeepMedic makes of a configuration."""
+    values: dict[str, Any] = {}
+    exec(path.read_text(), values)
+    del values["__builtins__"]
+    return values
+
+
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory) -> Callable[[str], tuple[Toy, Path]]:
-    """Data sets with banks: ``roi``, ``bare`` (no regions of interest) or ``normalised``."""
+    """Data sets with banks: ``roi``, or ``bare`` (no regions of interest, odd names)."""
 
     @cache
     def made(name: str) -> tuple[Toy, Path]:
-        home, values = tmp_path_factory.mktemp(name), NORMALISED if name == "normalised" else None
-        data = toy_deepmedic(home / "set", train=3, val=1, roi=name != "bare", values=values)
+        home = tmp_path_factory.mktemp(name)
+        if name == "bare":
+            home = home / 'it\'s "here" ü #1'
+            home.mkdir()
+        data = toy_deepmedic(home / "set", train=3, val=1, roi=name != "bare")
         return data, make_bank(home / "bank", opened(data))
 
     return made
@@ -123,86 +125,95 @@ def exported(sets, tmp_path_factory) -> Path:
     return out
 
 
-def test_the_audit_finds_that_it_is_not_to_be_shared(exported, sets):
-    data, bank = sets("roi")
-    found = audit_exported(exported, bank=bank, sources=opened(data)).findings
-    lines = [line for line in found if line.startswith("list_flair.cfg")]
-    assert any("holds a path" in line for line in lines)
-    assert any(f"names case '{opened(data).train_ids[0]}'" in line for line in lines)
-
-
 def test_real_cases_stay_where_they_are_and_slots_follow(exported, sets):
     config, before = (read_train_config(p) for p in (exported / "train.cfg", sets("roi")[0].train))
     assert config.train[:3] == before.train
-    homes = [Path(str(case.labels)).parent.name for case in config.train[3:]]
+    homes = [case.labels.parent.name for case in config.train[3:]]
     assert homes == [f"slot_{n:04d}" for n in range(6)]
     assert all(file.is_file() for case in config.train for file in case.files)
     assert config.validation == before.validation
     assert (config.cases, config.segments % 9, config.segments % config.batch) == (9, 0, 0)
 
 
-def test_slots_are_samples_in_their_real_cases(exported, sets):
+def test_slots_are_samples_in_their_real_cases_with_their_headers(exported, sets):
     data, bank = sets("roi")
     source, reader = opened(data), BankReader(bank)
     for number, sample_id in enumerate(reader.ids()[:6]):
         sample = reader.read(sample_id)
         case = source.host_case(sample.provenance["case"])
         wanted = insert(case, read_host(case), sample)
-        slot = exported / "synth" / f"slot_{number:04d}"
-        flair, t1c, labels, roi = (
-            stored(slot / f"{name}.nii.gz") for name in ("flair", "t1c", "labels", "roi")
-        )
-        assert np.array_equal([flair, t1c], wanted.image)
-        assert np.array_equal(labels, wanted.labels)
         assert wanted.core is not None
-        assert np.array_equal(roi, wanted.core)
-
-
-def test_headers_tell_the_place_and_nothing_else(exported, sets):
-    real: Any = nib.load(sets("roi")[0].folder / "data/pat_00/flair.nii.gz")
-    slot = exported / "synth" / "slot_0000"
-    kinds = {"flair": np.float32, "t1c": np.float32, "labels": np.int16, "roi": np.int16}
-    for name, kind in kinds.items():
-        image: Any = nib.load(slot / f"{name}.nii.gz")
-        assert np.array_equal(image.affine, real.affine)
-        assert image.get_data_dtype() == kind
-        assert image.header["descrip"].item() == b"gansynth synthetic"
-        for key in ("aux_file", "intent_name", "db_name"):
-            assert image.header[key].item() == b""
-        assert (slot / f"{name}.nii.gz").read_bytes()[4:8] == b"\0" * 4  # gzip's time
+        files = {"flair": wanted.image[0], "t1c": wanted.image[1], "labels": wanted.labels}
+        for name, array in {**files, "roi": wanted.core.astype(np.int16)}.items():
+            path = exported / "synth" / f"slot_{number:04d}" / f"{name}.nii.gz"
+            real, image = (nib.Nifti1Image.from_filename(p) for p in (case.labels, path))
+            assert np.array_equal(stored(path), array)
+            assert np.array_equal(image.affine, real.affine)
+            assert image.get_data_dtype() == array.dtype
+            assert image.header["descrip"].item() == b"gansynth synthetic"
+            assert path.read_bytes()[4:8] == b"\0" * 4  # gzip's time
 
 
 def test_the_manifest_says_what_every_subepoch_sees(exported, sets):
-    told, (data, bank) = manifest_of(exported), sets("roi")
-    source = opened(data)
+    told = read_json(exported / "provenance.json") | read_json(exported / "manifest.json")
+    data, bank = sets("roi")
     assert (told["ratio"], told["realised"]) == ("1:2", "3:6")
     assert told["cases_per_subepoch"] == {"real": 3, "synthetic": 6}
     segments = told["segments_per_subepoch"]
     assert segments["synthetic"] == 2 * segments["real"] == 60
     assert read_train_config(exported / "train.cfg").segments == sum(segments.values())
     assert (told["seed"], told["manifest_sha256"]) == (7, "0" * 64)
-    assert {"numOfCasesLoadedPerSubepoch", "folderForOutput"} < set(told["changed"])
     assert told["said"][0].startswith("numOfCasesLoadedPerSubepoch: 6 in the file, 9 now")
     slot, sample = told["slots"]["slot_0002"], BankReader(bank).read(BankReader(bank).ids()[2])
-    assert slot["case"] == sample.provenance["case"] == source.train_ids[2]
+    assert slot["case"] == sample.provenance["case"] == opened(data).train_ids[2]
     assert slot["corner"] == list(sample.provenance["placement"]["corner"])
     assert 0 < slot["share_of_voxels"] < 0.2
     assert slot["provenance"]["index"] == 2
 
 
+def test_train_cfg_has_the_users_values_in_their_order_and_says_what_differs(exported, sets):
+    data = sets("roi")[0]
+    before, after = executed(data.train), executed(exported / "train.cfg")
+    assert list(after) == list(before)
+    changed = {
+        "channelsTraining": [str(exported / "list_flair.cfg"), str(exported / "list_t1c.cfg")],
+        "gtLabelsTraining": str(exported / "list_labels.cfg"),
+        "roiMasksTraining": str(exported / "list_roi.cfg"),
+        "folderForOutput": str(exported / "output"),
+        "numOfCasesLoadedPerSubepoch": 9,
+        "numberTrainingSegmentsLoadedOnGpuPerSubep": 90,
+    }
+    absolute = {
+        "namesForPredictionsPerCaseVal": str(data.folder / "names.cfg"),
+        "channelsValidation": [str(data.folder / f"validation_{c}.cfg") for c in ("flair", "t1c")],
+        "gtLabelsValidation": str(data.folder / "validation_labels.cfg"),
+        "roiMasksValidation": str(data.folder / "validation_roi.cfg"),
+    }
+    differing = {key: value for key, value in after.items() if before[key] != value}
+    assert differing == changed | absolute
+    comment = (exported / "train.cfg").read_text().partition("\nsession")[0]
+    assert {line[4:].partition(":")[0] for line in comment.splitlines() if line[3:4] == " "} == {
+        *changed
+    }
+    assert set(read_json(exported / "manifest.json")["changed"]) == {*changed}
+
+
 def test_the_same_order_gives_the_same_bytes(exported, sets, tmp_path):
     export(sets("roi"), tmp_path / "out")
-    files, found = (manifest_of(folder)["files"] for folder in (exported, tmp_path / "out"))
+    both = exported, tmp_path / "out"
+    files, found = (read_json(folder / "provenance.json")["files"] for folder in both)
     apart = {key for key in files if files[key] != found[key]}
-    assert apart == {
-        "manifest.json",
-        "train.cfg",
-        *(f"list_{n}.cfg" for n in ("flair", "t1c", "labels", "roi")),
-    }
+    lists = {f"list_{name}.cfg" for name in ("flair", "t1c", "labels", "roi")}
+    assert apart == {"manifest.json", "train.cfg", *lists}
 
 
-def test_an_export_is_no_data_for_a_generator(exported):
-    with pytest.raises(IntegrityFault, match="synthetic case"):
+def test_an_export_is_not_to_be_shared_and_no_data_for_a_generator(exported, sets):
+    data, bank = sets("roi")
+    found = audit_exported(exported, bank=bank, sources=opened(data)).findings
+    lines = [line for line in found if line.startswith("list_flair.cfg")]
+    assert any("holds a path" in line for line in lines)
+    assert any(f"names case '{opened(data).train_ids[0]}'" in line for line in lines)
+    with pytest.raises(IntegrityFault, match="made by gansynth, expected a real case"):
         open_deepmedic(SourceRequest("deepmedic", str(exported / "train.cfg")))
 
 
@@ -221,47 +232,30 @@ def test_ratios_that_need_it_list_real_cases_repeatedly(sets, tmp_path):
     assert sorted(Counter(listed(tmp_path / "out", "flair")).values()) == [1, 1, 1, 2, 2, 2]
 
 
+MAPS = {"weightedMapsForSamplingEachCategoryTrain": ["./map_0.cfg"]}
+SCORES = {"norm_zscore_prms": {"apply_to_all_channels": True}}
+
+
 @pytest.mark.parametrize(
-    ("ratio", "asked", "says"),
+    ("asked", "values", "says"),
     [
-        ("1:1", {"schedule": Schedule.parse("anneal:50%-100%")}, "constant ratio"),
-        ("1:1", {"size": BankSize(samples=9)}, "the ratio says how many"),
-        ("1:1", {"content": "synthetic"}, "expected mixed"),
-        ("1:1", {"real_in_generator_space": True}, "no run of a generator is named"),
+        ({"size": BankSize(samples=9)}, {}, "the ratio says how many"),
+        ({"content": "synthetic"}, {}, "expected mixed"),
+        ({"real_in_generator_space": True}, {}, "no run of a generator is named"),
+        ({"frozen": False}, {}, "is refreshed"),
+        ({}, MAPS, f"{next(iter(MAPS))} is set, so DeepMedic .*; expected sampling by labels"),
+        ({"read": {"modality": "none"}}, SCORES, "norm_zscore_prms is set, so DeepMedic"),
     ],
-    ids=["schedule", "twice", "share", "space"],
+    ids=["twice", "share", "space", "live", "maps", "scores"],
 )
-def test_orders_that_make_no_data_set_are_refused(sets, tmp_path, ratio, asked, says):
-    with pytest.raises(UsageFault, match=says):
-        export(sets("roi"), tmp_path / "out", ratio, **asked)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_maps_of_the_users_own_and_banks_that_are_kept_fresh_are_refused(sets, tmp_path):
+def test_orders_that_make_no_data_set_are_refused(sets, tmp_path, asked, values, says):
     data, bank = sets("roi")
-    live = make_bank(tmp_path / "live", opened(data), 6, frozen=False)
-    maps = {MAPS: [f"./map_{n}.cfg" for n in range(3)]}
-    mapped = toy_deepmedic(tmp_path / "set", train=3, val=1, values=maps)
-    for of, says in (
-        ((mapped, bank), "synthetic cases have no such maps"),
-        ((data, live), "is refreshed"),
-    ):
-        with pytest.raises(UsageFault, match=says):
-            export(of, tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("cases", "names"),
-    [
-        (("a", "b.1"), ("a", "b.1")),
-        (("a", "A"), ("case_0000", "case_0001")),
-        (("a/b", "c"), ("case_0000", "case_0001")),
-        (("..", "c"), ("case_0000", "case_0001")),
-    ],
-    ids=["plain", "alike", "slash", "dots"],
-)
-def test_folders_of_cases(cases, names):
-    assert folder_names(cases) == names
+    if "frozen" in asked:
+        bank = make_bank(tmp_path / "live", opened(data), 6, frozen=asked.pop("frozen"))
+    data = toy_deepmedic(tmp_path / "set", train=3, val=1, values=values)
+    with pytest.raises((UsageFault, DataFault), match=says):
+        export((data, bank), tmp_path / "out", "1:1", **asked)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.fault(29)
@@ -304,73 +298,53 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
 
 
 def test_without_regions_of_interest_real_cases_get_all_of_themselves(sets, tmp_path):
-    told = export(sets("bare"), tmp_path / "out")
-    config = read_train_config(tmp_path / "out" / "train.cfg")
-    for case, roi in list(zip(config.train, listed(tmp_path / "out", "roi"), strict=True))[:3]:
-        region = stored(roi)
-        assert region.shape == stored(str(case.labels)).shape
+    """In a folder whose name has every odd sign, too."""
+    out = tmp_path / 'it\'s "here" ü #1'
+    told = export(sets("bare"), out)
+    config = read_train_config(out / "train.cfg")
+    for case in config.train[:3]:
+        region = stored(str(case.roi))
+        assert region.shape == stored(case.labels).shape
         assert region.dtype == np.int16
         assert region.all()
     for case in config.train[3:]:
         assert 0 < stored(str(case.roi)).mean() < 0.2
     assert "roiMasksTraining" in told["changed"]
+    assert (out / "train.cfg").read_bytes().isascii()
+    assert executed(out / "train.cfg")["roiMasksTraining"] == str(out / "list_roi.cfg")
 
 
-def test_whole_volumes_are_sampled_everywhere(tmp_path):
+def test_folders_that_no_list_can_name_are_refused(sets, tmp_path):
+    with pytest.raises(UsageFault, match="one path per line"):
+        export(sets("roi"), tmp_path / "two\nlines")
+
+
+def test_whole_volumes_are_sampled_everywhere_and_missing_channels_stay_so(tmp_path):
     data = toy_deepmedic(tmp_path / "set", train=2, val=1, roi=False)
+    (data.folder / "training_t1c.cfg").write_text("./data/pat_00/t1c.nii.gz\n-\n")
     bank = make_bank(tmp_path / "bank", opened(data), 2, whole=True)
     told = export((data, bank), tmp_path / "out", "1:1")
     assert "anywhere" in told["segments_of"]
     assert not (tmp_path / "out" / "list_roi.cfg").exists()
-    assert "roiMasksTraining" not in (tmp_path / "out" / "train.cfg").read_text()
+    assert "roiMasksTraining" not in executed(tmp_path / "out" / "train.cfg")
+    assert [path == "-" for path in listed(tmp_path / "out", "t1c")] == [False, True] * 2
 
 
-def test_where_deepmedic_normalises_maps_restrict_and_regions_stay(sets, tmp_path):
-    data, bank = sets("normalised")
-    out, source = tmp_path / "out", opened(data)
-    export((data, bank), out, read={"model": str(data.model)})
-    config = read_train_config(out / "train.cfg")
-    assert config.values[MAPS] == [str(out / f"list_map_{n}.cfg") for n in range(3)]
-    maps = [[stored(path) for path in listed(out, f"map_{n}")] for n in range(3)]
-    slots = [slot["case"] for slot in manifest_of(out)["slots"].values()]
-    for number, case in enumerate(config.train):
-        labels, region = stored(str(case.labels)), stored(str(case.roi))
-        core = np.sum([one[number] for one in maps], axis=0) > 0
-        for value, one in enumerate(maps):
-            derived = (labels == value) & (region > 0)  # what DeepMedic does without maps
-            if number < 3:
-                assert np.array_equal(one[number], derived)
-            else:
-                assert np.array_equal(one[number] > 0, derived & core)
-        if number >= 3:
-            assert 0 < core.mean() < 0.2
-            assert np.array_equal(region, stored(str(source.listed(slots[number - 3]).roi)))
-
-
-def test_maps_turn_with_the_label_maps(tmp_path):
-    turned = {"augm_img_prms_tr": {"affine": {"prob": 0.5}}}
-    data = toy_deepmedic(tmp_path / "set", train=3, val=1, values={**NORMALISED, **turned})
-    told = export((data, make_bank(tmp_path / "bank", opened(data), 3)), tmp_path / "out", "1:1")
-    config = read_train_config(tmp_path / "out" / "train.cfg")
-    affine = {"prob": 0.5, "interp_order_wmaps": 0}
-    assert config.values["augm_img_prms_tr"] == {"affine": affine}
-    assert "numberOfOutputClasses" in told["said"][-1]
-
-
-@pytest.mark.parametrize(
-    ("kind", "wanted"),
-    [
-        (0, [[0, 0, 0, 1, 0, 1, 0, 1], [0, 1, 0, 0, 0, 0, 0, 0]]),
-        (1, [[0, 2] * 4]),
-        (2, [[0, 2] * 4]),
-        (3, [[int(n == 2 * value + 1) for n in range(8)] for value in range(4)]),
-    ],
-)
-def test_maps_of_every_type_of_sampling(kind, wanted):
-    labels = np.arange(4, dtype=np.int16).repeat(2).reshape(2, 2, 2)
-    region = np.array([0, 2] * 4, np.int16).reshape(2, 2, 2)
-    own = SamplingMaps(kind, len(wanted), (True,) * len(wanted), pad=True)
-    assert [one.ravel().tolist() for one in own.maps(labels, region)] == wanted
+def test_a_table_becomes_lists(tmp_path):
+    data = toy_deepmedic(tmp_path / "set", train=2, val=1, roi=False)
+    rows = ["channel_labels,channel_ä b,ground_truth"]
+    for home in ("./data/pat_00", "./data/pat_01"):
+        rows.append(",".join(f"{home}/{name}.nii.gz" for name in ("t1c", "flair", "labels")))
+    (data.folder / "train.csv").write_text("\n".join(rows))
+    lists = {"dataframe_train": "./train.csv", "roiMasksTraining": "./unused.cfg"}
+    data.change(**lists)
+    export((data, make_bank(tmp_path / "bank", opened(data), 2, whole=True)), tmp_path / "o", "1:1")
+    train = tmp_path / "o" / "train.cfg"
+    assert not lists.keys() & executed(train).keys()
+    found = [case.channels for case in read_train_config(train).train[:2]]
+    assert found == [case.channels for case in read_train_config(data.train).train]
+    names = [Path(path).name for path in executed(train)["channelsTraining"]]
+    assert names == ["list_channel_0.cfg", "list_b.cfg"]  # `labels` is another list's name
 
 
 def lesion(sample: Any) -> bool:
@@ -389,38 +363,32 @@ def test_a_sample_that_leaves_no_segment_is_left_out(tmp_path):
     assert 0 < bare < 9
     told = export((data, bank), tmp_path / "out", "1:2")
     assert told["left_out"] == {"leaves no place for a segment": bare}
-    samples = [slot["sample"] for slot in manifest_of(tmp_path / "out")["slots"].values()]
-    assert samples == reader.ids()[bare : bare + 4]
+    slots = read_json(tmp_path / "out" / "manifest.json")["slots"].values()
+    assert [slot["sample"] for slot in slots] == reader.ids()[bare : bare + 4]
     with pytest.raises(DataFault, match=rf"{12 - bare} of 12 samples .* {bare} leaves no place"):
         export((data, bank), tmp_path / "more", "1:6")
     assert not (tmp_path / "more").exists()
 
 
-@pytest.mark.parametrize("pad", [True, False], ids=["padded", "plain"])
-def test_segments_are_centred_as_far_from_the_border_as_deepmedic_wants(sets, pad):
-    data, _ = sets("roi")
-    config, model = (
-        read_train_config(data.train).model_copy(update={"pad": pad}),
-        read_model_config(data.model),
-    )
-    shape = (20, 20, 20)
-    labels, region = np.zeros(shape, np.int16), np.ones(shape, np.int16)
-    centres = SamplingMaps.of(config, (0, 1, 2), model).centres(labels, region)
-    border = 3 if pad else 6  # segments of 13 voxels, of which 3 on each side are padded
-    wanted = np.zeros(shape, bool)
-    wanted[(slice(border, -border),) * 3] = True
-    assert np.array_equal(centres, wanted)
-    centres = np.zeros(shape, bool)
-    centres[8, 9, 3] = True
-    assert SamplingMaps.of(config, (0, 1, 2)).largest(centres) == 7
+@pytest.mark.parametrize(
+    ("cases", "names"),
+    [
+        (["a", "b.1"], ["a", "b.1"]),
+        (["a", "A"], ["case_0000", "case_0001"]),
+        (["a/b", "c"], ["case_0000", "case_0001"]),
+        (["..", "c"], ["case_0000", "case_0001"]),
+    ],
+    ids=["plain", "alike", "slash", "dots"],
+)
+def test_folders_of_cases(cases, names):
+    assert folder_names(cases) == names
 
 
 CASES: Mapping[str, dict[str, Any]] = {
     "roi": {},
     "bare": {"roi": False},
-    "normalised": {"values": {**NORMALISED, "augm_img_prms_tr": {"affine": {"prob": 0.5}}}},
     "uniform": {"values": {"typeOfSamplingForTraining": 1}},
-    "foreground": {"values": {"typeOfSamplingForTraining": 0, **NORMALISED}},
+    "foreground": {"values": {"typeOfSamplingForTraining": 0}},
 }
 
 

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -15,7 +16,7 @@ from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.insertion import MISSING, misfit, position_of
 from gansynth_deepmedic.layout import write_case
-from gansynth_deepmedic.real_space import bring_real, whole_space
+from gansynth_deepmedic.real_space import training_cases
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.conftest import content
 from tests.deepmedic_sets import stored, toy_deepmedic
@@ -41,7 +42,10 @@ def data(tmp_path_factory) -> Path:
 def brought(data: Path, space: Space, out: Path, **read: str) -> Any:
     """Cases that were written, each with the one it was made of."""
     source = opened(data, **read)
-    cases = bring_real(source, space, out, NullReporter())
+    mix_config: Any = SimpleNamespace(
+        real_in_generator_space=True, run=SimpleNamespace(space=space)
+    )
+    cases = training_cases(source, mix_config, out, NullReporter())
     return [(case, source.host_case(case.id)) for case in cases]
 
 
@@ -99,7 +103,7 @@ def test_what_is_there_of_the_same_order_is_taken_and_else_written_anew(data, tm
     ((case, old), _) = brought(data, wide, tmp_path)
     np.testing.assert_allclose(stored(case.channels[0]), stored(old.channels[0]), atol=1e-5)
     told = json.loads((tmp_path / "real" / "real.json").read_text())["space"]
-    assert told == whole_space(wide).to_json()
+    assert told == replace(wide, grid="native", size=()).to_json()
 
 
 @pytest.mark.fault(29)

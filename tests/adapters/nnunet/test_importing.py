@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 
 from gansynth.core.host_commands import ImportRequest
+from gansynth.core.source import SourceRequest
 from gansynth.core.synthetic import marked
+from gansynth.data.views import open_plain
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti
 from gansynth.runtime.progress import NullReporter, ProgressTask, Reporter
 from gansynth_nnunet.importing import import_raw
 from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.raw import check_raw
+from gansynth_nnunet.raw import check_raw, raise_on_errors
 from tests.conftest import DATA
 from tests.data.sets import CASES, PEOPLE, lesion, save, save_picture, volume
 
@@ -63,21 +65,6 @@ def pairs(home: Path) -> str:
     return str(home)  # its kind is found
 
 
-def flat(home: Path) -> str:
-    for number, case in enumerate(CASES):
-        save(home / f"{case}_T1.nii.gz", volume(number))
-        save(home / f"{case}_hippo_mask.nii.gz", lesion(number))
-    return str(home)
-
-
-def bids(home: Path) -> str:
-    for number in range(len(CASES)):
-        save(home / f"sub-{number}/anat/sub-{number}_T1w.nii.gz", volume(number))
-        drawn = home / f"derivatives/seg/sub-{number}/anat/sub-{number}_dseg.nii.gz"
-        save(drawn, lesion(number))
-    return f"nifti:{home}"
-
-
 def manifest(home: Path) -> str:
     pairs(home)
     rows = [(f"images/{case}.nii.gz", f"masks/{case}.nii.gz") for case in CASES]
@@ -89,17 +76,17 @@ def manifest(home: Path) -> str:
 COPIED = {
     msd: ("Hip", "CT", ["Anterior", "Posterior"]),
     pairs: ("set", "channel 0", ["label 1", "label 2"]),
-    flat: ("set", "T1", ["label 1", "label 2"]),
-    bids: ("set", "T1w", ["label 1", "label 2"]),
     manifest: ("cases", "FLAIR", ["label 1", "label 2"]),
 }
 
 
 def verify(root: NnunetRoot, name: str) -> None:
+    """Neither nnU-Net nor gansynth finds anything wrong."""
     from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
     verify_dataset_integrity(str(root.raw / name), num_processes=1)
-    assert [f for f in check_raw(root, name) if f.level == "error"] == []
+    request = SourceRequest("nnunet", name, root=str(root.raw.parent))
+    raise_on_errors(check_raw(request, lambda done, total: None).findings)
 
 
 @pytest.mark.parametrize("layout", COPIED)
@@ -210,30 +197,6 @@ def test_an_interrupted_import_leaves_nothing_and_is_typed_again(root, tmp_path)
     assert not killed.exists()
 
 
-class Telling(NullReporter):
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.told.append(text)
-
-
-def test_an_error_of_the_check_stops_the_import_and_repaired_data_go_in(root, tmp_path):
-    source, label = msd(tmp_path / "set"), tmp_path / "set/labelsTr/bert_1.nii.gz"
-    save(label, lesion()[1:])
-    with pytest.raises(DataFault, match=r"bert_1.nii.gz: shape is \(6, 7, 8\), but \(5, 7, 8\)"):
-        bring(source, root)
-    assert root.datasets() == ()
-    save(label, lesion())
-    reporter = Telling()
-    save(tmp_path / "set/imagesTr/bert_1.nii.gz", volume() * 0)
-    assert bring(source, root, reporter=reporter).document["cases"] == 6
-    assert "every voxel is 0.0; an empty channel?" in reporter.told[0]
-    assert "every case is a subject of its own" in reporter.told[-1]
-
-
 @pytest.mark.parametrize("folder", ["raw", "preprocessed", "results"])
 def test_nothing_is_written_into_a_data_set_that_is_there(root, tmp_path, folder):
     there = getattr(root, folder) / "Dataset004_Heart"
@@ -241,6 +204,20 @@ def test_nothing_is_written_into_a_data_set_that_is_there(root, tmp_path, folder
     with pytest.raises(UsageFault, match=f"{there}: id 004 is taken, .* or remove {there}$"):
         bring(msd(tmp_path / "set"), root)
     assert [*there.parent.iterdir(), *there.iterdir()] == [there]
+
+
+def test_a_cache_is_imported_in_the_fold_that_it_holds(root, tmp_path, run_cli):
+    cache = tmp_path / "cache.h5"
+    made = ("cache", msd(tmp_path / "set"), "-o", cache, "--fold", 1, "--read", "folds=2")
+    assert run_cli(*made).exit_code == 0
+    with pytest.raises(UsageFault, match="holds fold 1, expected --fold 1"):
+        bring(f"h5:{cache}", root, folds=None)
+    report = bring(f"h5:{cache}", root, folds=None, fold="1")
+    source = open_plain(SourceRequest("h5", str(cache), fold="1"))
+    assert report.document["folds"] == ((len(source.train_ids), len(source.held_out_ids)),)
+    image = read_nifti(report.document["folder"] / "imagesTr/anna_1_0000.nii.gz")
+    assert np.array_equal(image.array.T, source.load("anna_1").image[0])
+    verify(root, report.document["dataset"])
 
 
 def unlabelled(home: Path) -> str:
@@ -270,13 +247,11 @@ def two_of_a_name(home: Path) -> str:
     [
         (unlabelled, {}, UsageFault, "no label maps, expected some"),
         (synthetic, {}, IntegrityFault, "made by gansynth, expected a real case"),
-        (two_of_a_name, {"folds": None}, DataFault, "'a b' and 'a_b' are both 'a_b'"),
+        (two_of_a_name, {"folds": None}, DataFault, "are all 'a_b' in nnU-Net's files"),
         (pairs, {"read": {"size": "8"}}, UsageFault, "--read size: has no effect"),
         (pairs, {"fold": "0"}, UsageFault, "--fold: has no effect"),
         (pairs, {"number": 0}, UsageFault, "expected a number from 1 to 999"),
-        (pairs, {"number": "four"}, UsageFault, "expected a number from 1 to 999"),
-        (lambda home: "h5:cache.h5", {}, UsageFault, "expected what they were made from"),
-        (lambda home: "nnunet:1", {}, UsageFault, "expected what they were made from"),
+        (lambda home: "h5:cache.h5", {"folds": None}, DataFault, "cache.h5"),
     ],
 )
 def test_what_cannot_be_imported_is_refused_and_nothing_is_left(

@@ -60,7 +60,7 @@ def test_samples_are_drawn_in_the_size_and_classes_the_generator_was_fitted_in(
 ):
     adapter = adapter_of(shared_yolo)
     drawer, bring = open_drawer(adapter, box_run, SampleRequest(), device="cpu")
-    assert (adapter.host.size, drawer.source.space.size) == ((64, 64), (32, 32))
+    assert (adapter.host.resized, drawer.source.space.size) == ((64, 64), (32, 32))
     sample = Sample(np.zeros((1, 32, 32), np.float32))
     assert bring is not None
     assert bring(sample) is sample

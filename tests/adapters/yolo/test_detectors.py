@@ -13,9 +13,8 @@ import gansynth_yolo
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth_yolo import libre_options
-from gansynth_yolo.agpl import options as ultra_options
-from gansynth_yolo.detectors import DETECTORS, detector
+from gansynth_yolo.detectors import DETECTORS, detector, import_library
+from gansynth_yolo.libre import settings
 from gansynth_yolo.mirror import mirror
 from gansynth_yolo.mixed import EpochSlots
 from tests.adapters.yolo.banks import fill_bank
@@ -23,7 +22,7 @@ from tests.adapters.yolo.detector_child import STOPPED, job_of, needs, refusal, 
 from tests.conftest import content
 from tests.yolo_sets import opened, toy_yolo
 
-REAL, SIGMAS, PASSES = 16, 4, 8
+REAL, SIGMAS = 16, 4
 NAMES = [pytest.param(name, marks=needs(name)) for name in DETECTORS]
 ULTRALYTICS = pytest.mark.parametrize("done", NAMES[1:], indirect=True)
 OPEN = {"libreyolo": {"no_aug_epochs": 0}, "ultralytics": {"close_mosaic": 0}}
@@ -32,8 +31,6 @@ MOSAIC: dict[str, dict[str, Any]] = {
     "libreyolo": {"workers": 2, "options": {"no_aug_epochs": 0, "mixup": 1.0}},
     "ultralytics": {"workers": 2, "epochs": 4, "options": {"close_mosaic": 1}},
 }
-WAYS = {"off": ("2:1", 1 / 3, REAL // 2), "ram": ("1:3", 0.75, 3 * REAL)}
-"""Cache -> ratio, share of samples, samples an epoch."""
 BOTH: list[tuple[dict[str, Any], str]] = [
     ({}, ""),
     ({"augment": False}, ""),
@@ -68,7 +65,7 @@ TOLD: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"model": "yolo11q"}, "Usage: .*no such model.* Did you mean 'yolo11"),
         ({"model": "yolo11n-seg.yaml"}, "Usage: .*its head is Segment, expected Detect"),
         ({"model": "rtdetr-l.yaml"}, "Usage: .*its head is RTDETRDecoder, expected Detect"),
-        ({"device": "0,1"}, "Usage: .*expected one device"),
+        ({"device": "0,1"}, "Usage: --set device=0,1: expected cpu, cuda, or one CUDA"),
         ({"device": "cuda:77"}, "Environment: .*expected one with this number"),
     ],
 }
@@ -150,9 +147,6 @@ def done(request, tmp_path_factory) -> Any:
         plain |= {"ratio": "2:3", "batch": 12}
     else:
         plain |= {"channels": 3, "imgsz": 96}
-        ways = [(cache, ratio) for cache, (ratio, _, _) in WAYS.items()]
-        mixup: dict[str, Any] = {"batch": 2, "options": {"mixup": 0.5, "close_mosaic": 0}}
-        jobs["drawn"] = toy.job(do="draw", ways=ways, passes=PASSES, **mixup)
     return {**toy.run(**jobs, plain=toy.job(**plain)), "name": toy.name}
 
 
@@ -185,10 +179,9 @@ def test_a_detector_that_is_not_installed_is_named_with_its_extra(monkeypatch, n
 @pytest.mark.parametrize("found", ["8.3.200", "8.5.0", "9.0.1", "7", "1.5.9", "1.7.0"])
 def test_other_releases_are_refused(monkeypatch, found):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: found)
-    with pytest.raises(EnvironmentFault, match=rf"version {found}, expected >=8\.4,<8\.5"):
-        ultra_options.version()
-    with pytest.raises(EnvironmentFault, match=rf"version {found}, expected >=1\.6,<1\.7"):
-        libre_options.check_version()
+    for name, wanted in (("ultralytics", r"8\.4\.\*"), ("libreyolo", r"1\.6\.\*")):
+        with pytest.raises(EnvironmentFault, match=f"version {found}, expected {wanted}"):
+            import_library(name)
 
 
 def test_each_epoch_has_exactly_the_ratio_and_partners_have_it_on_average(done):
@@ -230,23 +223,10 @@ def test_found_boxes_are_in_pixels_of_the_file(done):
 def test_ultralytics_validates_itself_and_has_the_channels_of_the_set(done):
     assert done["mosaic"]["workers"] == 2
     assert done["mosaic"]["validation"] == ["YOLODataset", 8]
-    assert "corrupt JPEG restored" in done["log"]
+    assert "corrupt JPEG restored" not in done["log"]
     assert (done["mosaic"]["convolution"], done["plain"]["convolution"]) == (1, 3)
     # Samples are enlarged from 64 to 96 pixels, which blurs an edge by less than a pixel.
     assert 0 < done["plain"]["off"] < 1
-
-
-@ULTRALYTICS
-@pytest.mark.parametrize(("number", "cache"), [*enumerate(WAYS)])
-def test_whatever_the_ratio_and_the_cache_ultralytics_keeps_to_it(done, number, cache):
-    _, share, synthetic = WAYS[cache]
-    drawn = done["drawn"][number]
-    check_partners(drawn["partners"], share)
-    assert drawn["primaries"] == [PASSES * REAL, PASSES * synthetic]
-    assert drawn["typical"] == [1] * synthetic
-    if cache == "off":  # only real images that a mosaic may take stay in memory
-        assert drawn["held"]
-        assert 0 < drawn["most"] <= drawn["limit"] == 16
 
 
 @pytest.mark.slow
@@ -254,10 +234,13 @@ def test_whatever_the_ratio_and_the_cache_ultralytics_keeps_to_it(done, number, 
     ("name", "job"),
     [
         *(
-            ("ultralytics", {"workers": workers, "cache": cache, "channels": channels, "epochs": 4})
-            for workers in (0, 2)
-            for cache in ("off", "ram", "disk")
-            for channels in (1, 3)
+            (
+                "ultralytics",
+                {"workers": n, "cache": cache, "channels": c, "ratio": ratio, "epochs": 4},
+            )
+            for n in (0, 2)
+            for cache, ratio in (("off", "2:1"), ("ram", "1:3"), ("disk", "1:1"))
+            for c in (1, 3)
         ),
         *(("ultralytics", {"model": f"yolo{m}"}) for m in ("11n.yaml", "26n", "v8n", "v10n")),
         ("libreyolo", {"model": "yolo9-t"}),
@@ -266,8 +249,9 @@ def test_whatever_the_ratio_and_the_cache_ultralytics_keeps_to_it(done, number, 
 )
 def test_every_way_of_loading_and_every_family(tmp_path, name, job):
     told = Toy(tmp_path, name).train(**job, options=OPEN[name])
-    check_epochs(told["seen"])
-    check_partners(told["partners"])
+    ratio = Ratio.parse(job.get("ratio", "1:1"))
+    check_epochs(told["seen"], round(REAL * ratio.synthetic / ratio.real))
+    check_partners(told["partners"], ratio.p)
 
 
 @pytest.mark.slow
@@ -332,7 +316,7 @@ def test_ultralytics_learns(tmp_path):
 
 @pytest.fixture(scope="module")
 def libre(tmp_path_factory) -> Toy:
-    libre_options.engine()
+    import_library("libreyolo")
     return Toy(tmp_path_factory.mktemp("libre"), "libreyolo")
 
 
@@ -374,18 +358,14 @@ def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw
 
 @needs("libreyolo")
 def test_libreyolos_settings_follow_the_job(libre, tmp_path):
-    for change, wanted in TOLD["libreyolo"]:
-        assert (refusal("libreyolo", libre_job(libre, **change)) == "") == (wanted == "")
     (tmp_path / "no.pt").write_text("weights")
     said = refusal("libreyolo", libre_job(libre, model=str(tmp_path / "no.pt")))
     assert "not weights that libreyolo wrote" in said
     for model, own in (("yolox-n", {}), ("yolo9-t", {"rot90": 0.1})):
-        told = libre_options.settings(libre_job(libre, model=model, augment=False, options=own))
+        told = settings(libre_job(libre, model=model, augment=False, options=own))
         off = {"mosaic_prob", "mixup_prob", "hsv_prob", "flip_prob", "flipud"}
         assert {key: told[key] for key in off} == dict.fromkeys(off, 0.0)
-        assert told.get("rot90", 0) == own.get("rot90", 0)
-    assert told["eval_interval"] == 1
+        assert (told.get("rot90", 0), told["eval_interval"]) == (own.get("rot90", 0), 1)
     # Without validation images nothing is validated.
     (tmp_path / "data.yaml").write_text("train: images/train\nnames: [lesion]\n")
-    bare = job_of("libreyolo", tmp_path / "data.yaml", tmp_path)
-    assert libre_options.settings(bare)["eval_interval"] == 0
+    assert settings(job_of("libreyolo", tmp_path / "data.yaml", tmp_path))["eval_interval"] == 0

@@ -1,4 +1,5 @@
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,19 +9,26 @@ import pytest
 import yaml
 from PIL import Image
 
+from gansynth.core.mix_config import MixConfig
+from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import FoldSplit, SourceRequest, case_record
-from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
-from gansynth_yolo.cases import scaled
+from gansynth.fitting.fit import fit
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.sampler import Sampler
+from gansynth_yolo.adapter import YoloAdapter
 from gansynth_yolo.check import check_yolo
-from gansynth_yolo.images import label_path
 from gansynth_yolo.mirror import mirror, mirrored
 from gansynth_yolo.source import open_yolo
 from tests.conftest import DATA, content
 from tests.data.sets import save_picture
-from tests.disks import files_of_at_most
 from tests.dividing import divided
 from tests.yolo_sets import opened, toy_yolo, write_image, write_yaml
 
+MASKED = {"masks": "yes"}
+SIDES = {"train": "images/train", "val": "images/val"}
 REAL = DATA / "figshare_brain_tumor_axial_yolo"
 FIRST = "train/p01_z000"
 
@@ -72,16 +80,14 @@ def one(folder: Path, rows: int, columns: int) -> Path:
     for split in ("train", "val"):
         box = (0, 0.4, 0.5, 0.4, 0.4)
         write_image(folder, split, f"{split}_1", rng.random((rows, columns)), [box])
-    return write_yaml(folder, {"train": "images/train", "val": "images/val", "names": ["lesion"]})
+    return write_yaml(folder, {**SIDES, "names": ["lesion"]})
 
 
-@pytest.mark.parametrize(
-    ("shape", "size"), [((64, 64), 64), ((60, 100), 128), ((240, 240), 256), ((600, 600), 256)]
-)
-def test_the_usual_size_is_a_power_of_two(tmp_path, shape, size):
-    source = opened(one(tmp_path, *shape))
-    assert source.space.size == source.header("train/train_1").shape == (size, size)
-    assert source.load("train/train_1").image.shape == (1, size, size)
+def test_the_usual_size_is_a_power_of_two(tmp_path):
+    for number, (rows, columns, size) in enumerate(((64, 64, 64), (60, 100, 128), (600, 600, 256))):
+        source = opened(one(tmp_path / str(number), rows, columns))
+        assert source.space.size == source.header("train/train_1").shape == (size, size)
+        assert source.load("train/train_1").image.shape == (1, size, size)
 
 
 @pytest.mark.parametrize(
@@ -108,13 +114,13 @@ def test_spacing_follows_the_size_and_records_know_nothing_of_it(source, shared_
     assert source.space.host["box_classes"] == ["lesion"]
 
 
-def test_8_bits_come_back_whole_and_16_as_a_detector_has_them():
+def test_8_bits_come_back_whole_and_16_as_a_detector_has_them(source):
     pixels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    image = scaled(pixels, grey=True)
+    image = source.scaled(pixels)
     assert (image.min(), image.max()) == (0, 1)
     np.testing.assert_array_equal(np.rint(image[0] * 255), pixels >> 8)
     few = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    np.testing.assert_array_equal(np.rint(scaled(few, grey=True)[0] * 255), few)
+    np.testing.assert_array_equal(np.rint(source.scaled(few)[0] * 255), few)
 
 
 @pytest.mark.extra("yolo")
@@ -145,16 +151,13 @@ def test_lists_and_names_in_all_their_forms(yolo_copy):
     assert source.file.channels == 3
 
 
-def test_labels_are_beside_the_images_or_below_the_last_images_of_a_path(yolo_copy):
-    home = yolo_copy.parent
-    (home / "images" / "train").rename(home / "train")
-    for label in (home / "labels" / "train").iterdir():
-        label.rename(home / "train" / label.name)
-    change(yolo_copy, train="train")
-    assert len(opened(yolo_copy).image(FIRST).rows) > 0
-    path = label_path(Path("/images/a/images/b/c.v1.png"))
-    assert path == Path("/images/a/labels/b/c.v1.txt")
-    assert label_path(Path("/a/images_b/c.png")) == Path("/a/images_b/c.txt")
+def test_labels_are_beside_the_images_or_below_the_last_images_of_a_path(tmp_path):
+    assert len(opened(toy_yolo(tmp_path / "images" / "set")).image(FIRST).rows) > 0
+    data = toy_yolo(tmp_path / "set")
+    for kind in ("images", "labels"):
+        shutil.copytree(data.parent / kind / "train", data.parent / "train", dirs_exist_ok=True)
+    change(data, train="train")
+    assert opened(data).image(FIRST).label == data.parent / "train" / "p01_z000.txt"
 
 
 def test_volumes_or_subjects_may_be_told(source, shared_yolo):
@@ -297,18 +300,6 @@ def test_labels_that_a_detector_would_refuse_are_written_there(
     assert (label.read_text() if label.exists() else None) == line
 
 
-def test_equal_names_in_two_folders_stay_apart(yolo_copy, tmp_path):
-    home = yolo_copy.parent
-    for kind in ("images", "labels"):
-        (home / kind / "more").mkdir()
-        for path in sorted((home / kind / "train").iterdir())[8:]:
-            path.rename(home / kind / "more" / path.name.replace("p03", "p01"))
-    change(yolo_copy, train=["images/train", "images/more"])
-    source = opened(yolo_copy)
-    mirror(source, tmp_path / "mirror")
-    assert len(set(mirrored(source, tmp_path / "mirror", "train").values())) == 16
-
-
 def test_a_mirror_is_as_asked_and_made_anew_and_other_folders_are_let_be(shared_yolo, tmp_path):
     source = opened(shared_yolo, fold="all")
     data = mirror(source, tmp_path / "mirror", channels=3)
@@ -329,9 +320,76 @@ def test_a_mirror_is_as_asked_and_made_anew_and_other_folders_are_let_be(shared_
         mirror(source, tmp_path / "images" / "mirror")
 
 
-def test_a_mirror_that_the_disk_cannot_hold_leaves_the_old_one(source, tmp_path):
-    data = mirror(source, tmp_path / "mirror")
-    with files_of_at_most(10), pytest.raises(EnvironmentFault, match="cannot be written"):
-        mirror(source, tmp_path / "mirror")
-    assert data.is_file()
-    assert [path.name for path in tmp_path.iterdir()] == ["mirror"]
+def mask_of(data: Path, case: str = FIRST) -> Path:
+    return data.parent / f"masks/{case}.png"
+
+
+@pytest.fixture
+def masked(tmp_path) -> Path:
+    """``data.yaml`` of a tiny data set whose masks are the insides of its boxes."""
+    data = toy_yolo(tmp_path / "set", train=8, val=4, test=0, backgrounds=0)
+    source: Any = opened(data)
+    for case in (*source.train_ids, *source.held_out_ids):
+        labels = np.zeros(source.header(case).shape, np.uint8)
+        for top, left, bottom, right in source.load(case).boxes.coords.round().astype(int):
+            labels[top:bottom, left:right] = 1
+        mask_of(data, case).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(labels).save(mask_of(data, case))
+    return data
+
+
+def test_a_case_has_its_label_map_padded_as_its_image_and_the_same_content(masked):
+    source, plain = opened(masked, read={**MASKED, "size": "64x96"}), opened(masked)
+    case: Any = source.load(FIRST)
+    case.validate(source.schema)
+    assert dict(source.schema.labels) == {"background": 0, "lesion": 1}
+    stored = np.asarray(Image.open(mask_of(masked)))
+    np.testing.assert_array_equal(case.labels, np.pad(stored, ((0, 0), (16, 16))))
+    assert case_record(source, FIRST) == case_record(plain, FIRST)
+    assert source.space.host == plain.space.host
+    assert plain.load(FIRST).labels is None
+
+
+def test_boxes_are_drawn_around_parts_that_are_large_enough(masked):
+    labels = np.zeros((64, 64), np.int16)
+    labels[4:10, 20:25], labels[40, 40] = 1, 1
+    boxes = opened(masked, read={**MASKED, "least": "2"}).boxes_around(labels)
+    assert boxes is not None
+    assert (boxes.coords.tolist(), boxes.labels.tolist()) == ([[4, 20, 10, 25]], [0])
+    assert opened(masked).boxes_around(labels) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda path: write_yaml(path.parents[2], {**SIDES, "names": ["background"]}),
+            "masks=yes: .* names a class",
+        ),
+        (Path.unlink, "no such file, expected the label map"),
+        (lambda path: Image.new("L", (64, 64), 2).save(path), r"numbers \[2\], expected among"),
+        (lambda path: Image.new("L", (32, 64)).save(path), "64 x 32 pixels, its image 64 x 64"),
+    ],
+)
+def test_an_unusable_label_map_is_refused(masked, change, says):
+    change(mask_of(masked))
+    with pytest.raises((DataFault, UsageFault), match=says):
+        opened(masked, read=MASKED).load(FIRST)
+
+
+@pytest.mark.parametrize("plugin", ["copypaste", "parametric"])
+def test_pasted_lesions_feed_a_detector(masked, tmp_path, plugin):
+    asked = SourceRequest("yolo", str(masked), read=MASKED)
+    fit(plugin, asked, tmp_path / "run", settings={}, edits=None, reporter=NullReporter())
+    source: Any = opened(masked, read=MASKED)
+    adapter = YoloAdapter(source)
+    adapter.check_origin(MixConfig(RunFolder(tmp_path / "run"), Ratio(1, 1)))
+    run = load_run(RunFolder(tmp_path / "run"), "cpu")
+    samples: Any = Sampler(run, source).draw(0, 4)
+    for sample in samples:
+        adapter.finalise(sample)
+        assert len(sample.boxes.coords) == len(source.boxes_around(sample.labels).coords)
+        covered = np.zeros_like(sample.labels)
+        for top, left, bottom, right in sample.boxes.coords.astype(int):
+            covered[top:bottom, left:right] = 1
+        assert (sample.labels <= covered).all()
