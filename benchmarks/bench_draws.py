@@ -45,7 +45,7 @@ def fill(folder: Path, channels: int, edge: int) -> int:
     from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth.core.lineage import Lineage
     from gansynth.core.schema import Schema
-    from gansynth_nnunet.class_locations import encode
+    from gansynth_nnunet.mixed import encode
 
     labels = {"background": 0, **{f"class {k}": k for k in CLASSES}}
     schema = Schema(tuple(f"c{k}" for k in range(channels)), labels, (1.0, 1.0, 1.0))
@@ -84,7 +84,7 @@ def compare(folder: Path, channels: int, patch: int, seconds: float) -> dict[str
     from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
     from gansynth.bank.reader import BankReader
-    from gansynth_nnunet.class_locations import decode
+    from gansynth_nnunet.mixed import decode
 
     reader, rng = BankReader(folder), np.random.default_rng(0)
     transforms, initial = augmentation(patch)

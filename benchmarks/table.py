@@ -252,7 +252,8 @@ MAKERS = {
 }
 ELSEWHERE = (
     *("evaluate.json", "faults.json", "fuzz.json", "grain_", "guard.json", "kills.json"),
-    *("copies.json", "dual_path", "newcomer.json", "papers_", "places", "removal", "tissue"),
+    *("copies.json", "dual_path", "newcomer.json", "papers_", "places", "removal"),
+    *("sample_way", "tissue"),
 )
 """Beginnings of files whose tables are in the docs; ``results/README.md`` says where."""
 

@@ -1,13 +1,19 @@
-"""The adapter of nnU-Net v2: unmodified, trained in a child process by its ``run_training``."""
+"""The adapter of nnU-Net v2: unmodified, trained in a child process by its own command."""
+
+# ruff: noqa: D102 - methods that override those of Adapter
 
 from __future__ import annotations
 
 import argparse
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+
+import numpy as np
 
 from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import Adapter, HostArrays, shortened
@@ -18,36 +24,36 @@ from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
+from gansynth.hosts import record
 from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.launch import device_of, train_apart
-from gansynth.hosts.record import mix_name, training_folder
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.hosts.session import CachedResult, training_in
 from gansynth.metrics.segmentation.results import account_of, asked_regions
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.options import read_settings
-from gansynth_nnunet import variants
-from gansynth_nnunet.class_locations import Key, encode, keys_of
-from gansynth_nnunet.config import NnunetSettings, TrainerMix
+from gansynth_nnunet.config import FILE, NnunetSettings, TrainerConfig
 from gansynth_nnunet.converter import SpaceConverter
-from gansynth_nnunet.guards import check_origin, drawn_size, host_size, sample_bytes, takes_of
-from gansynth_nnunet.launch import TRAINER, parse_options, with_ext_trainer
-from gansynth_nnunet.session import (
-    COMPARED,
-    FINAL,
-    LATEST,
-    SIDECAR,
-    SUMMARY,
-    describe_session,
-    newest_checkpoint,
-    read_training_result,
-)
+from gansynth_nnunet.guard import check_origin, drawn_size, host_size, sample_bytes
+from gansynth_nnunet.launch import EXT_TRAINER, SUFFIX, TRAINER, parse_options, with_ext_trainer
+from gansynth_nnunet.mixed import Key, encode, keys_of
 from gansynth_nnunet.source import NnunetSource
+from gansynth_nnunet.variants import check_trainer
 
 CONFIG = "gansynth_config.json"  # file of a training's results that says how samples enter it
 CHANGING = ("pretrained_weights", "val_best")  # options that change weights, or which are evaluated
 WORKERS = "2"  # default number of nnU-Net's augmentation processes (`nnUNet_n_proc_DA`)
+SIDECAR = "gansynth.json"
+"""File beside nnU-Net's checkpoints: what each session of a training mixed in."""
+FINAL = "checkpoint_final.pth"
+LATEST = "checkpoint_latest.pth"
+CHECKPOINTS = (FINAL, LATEST, "checkpoint_best.pth")
+"""Checkpoints from which nnU-Net continues a training, in order of preference."""
+SUMMARY = Path("validation") / "summary.json"
+COMPARED = (*record.COMPARED, "settings", "options")
+OWN = "nnunet_validation"
+"""Key of nnU-Net's own summary: Dice is 0 if the truth lacks the label and it is predicted."""
 
 
 class NnunetAdapter(Adapter):
@@ -78,36 +84,54 @@ class NnunetAdapter(Adapter):
     def output_folder(self) -> Path:
         """Folder of nnU-Net's results of this training."""
         host = self.host
-        model = f"{self.trainer}__{self._plans}__{host.configuration}"
+        model = f"{self.trainer}__{host.plans.path.stem}__{host.configuration}"
         return self.results / host.dataset / model / f"fold_{host.request.fold}"
 
-    @property
-    def _plans(self) -> str:
-        """Name of the plans' file, the argument of nnU-Net's ``-p``."""
-        return self.host.plans.path.stem
+    @functools.cached_property
+    def keys(self) -> tuple[Key, ...]:
+        """Labels or regions whose voxels nnU-Net needs to sample crops."""
+        return keys_of(self.host)
+
+    # -- samples ---------------------------------------------------------------------------------
 
     @property
     def sample_size(self) -> tuple[int, ...]:
-        """The patch in voxels, (D, H, W); in 2D one slice, (1, H, W)."""
         return host_size(self.host.patch_size)
 
     def finalise(self, sample: Sample) -> HostArrays:
-        """Return voxels per label or region, on which nnU-Net centres crops."""
         if sample.labels is None:
             raise DataFault("sample: no labels, expected them: nnU-Net learns from nothing else")
         return encode(sample.labels, self.keys)
 
     def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
-        """Return nnU-Net's own preprocessing of samples of raw scans; see ``Converter``."""
         if "plans" in source.space.host:
             return super().bring(source, space)
-
         return SpaceConverter(source, space, self.host)
 
+    def samples_drawn(self, request: TrainingRequest) -> int | None:
+        epochs = _epochs(request.settings)
+        batches = int(request.settings.get("num_iterations_per_epoch", 250))
+        return None if epochs is None else epochs * batches * self.host.batch_size
+
+    def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
+        return plan_own_bank(self, mix_config, self.sample_bytes)
+
+    def sample_bytes(self, manifest: Mapping[str, Any]) -> int:
+        """Return an upper bound of the bytes of a run's sample in a bank."""
+        host = self.host
+        return sample_bytes(
+            drawn_size(manifest, host, self.sample_size),
+            self.sample_size,
+            len(host.schema.channels),
+            4 if "NoNormalization" in host.config["normalization_schemes"] else 2,
+            len(host.schema.labels) + 1,
+        )
+
+    # -- a training ------------------------------------------------------------------------------
+
     def validate(self) -> None:
-        """Check the files that nnU-Net needs beside the cases, which the source has checked."""
         plans, folder = self.host.plans, self.host.plans.folder
-        if plans.doc["plans_name"] != self._plans:
+        if plans.doc["plans_name"] != plans.path.stem:
             raise DataFault(
                 f"{plans.path}: plans_name is {plans.doc['plans_name']!r}, expected its own name"
             )
@@ -120,21 +144,24 @@ class NnunetAdapter(Adapter):
                 )
 
     def check(self, request: TrainingRequest) -> None:
-        """Check settings, nnU-Net's options, and the generator or bank."""
         mix_config = request.mix_config
         self.check_ways(mix_config)
         self._config(request)
-        variants.check(self.trainer)
+        check_trainer(self.trainer)
         asked_regions(request.settings.get("regions", ""), self.source)
         if mix_config.ratio.p > 0:
             self._sample_source(mix_config)
 
+    def _check(self, mix_config: MixConfig) -> SampleSource:
+        sample_source = check_origin(mix_config, self.host, self.held_out, read=True)
+        check_drawing(self, mix_config)
+        return sample_source
+
     def training_folder(self, request: TrainingRequest) -> TrainingFolder:
-        """Look into nnU-Net's folder of this training; see ``Adapter.training_folder``."""
         mix_config = request.mix_config
         config = self._config(request)
         sample_source = self._sample_source(mix_config) if mix_config.ratio.p > 0 else None
-        return training_folder(
+        return record.training_folder(
             *(self.output_folder, describe_session(config, sample_source), COMPARED),
             done=newest_checkpoint(self.output_folder)[0],
             total=_epochs(request.settings),
@@ -142,53 +169,33 @@ class NnunetAdapter(Adapter):
             file=SIDECAR,
         )
 
-    @classmethod
-    def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
-        """Return no options: nnU-Net keeps its last weights unless its best ones are requested."""
-        if "--val_best" in options:
-            raise UsageFault(
-                "host.options: --val_best chooses weights by the cases of the evaluation, "
-                "expected the last ones; leave it out"
-            )
-        return tuple(options)
-
-    @classmethod
-    def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """Return nnU-Net's own DA5, with the elastic deformation that it leaves out."""
-        return {"trainer": "nnUNetTrainerDA5", "elastic": "0.3"}, ()
-
-    def lasting(
-        self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
-    ) -> list[dict[str, str]]:
-        """Return epochs of as many iterations as set, else of nnU-Net's 250, or of fewer."""
-        each = int(settings.get("num_iterations_per_epoch", min(steps, 250)))
-        epochs, remainder = divmod(steps, each)
-        if remainder:
-            raise UsageFault(
-                f"steps {steps}: no whole number of epochs of {each} iterations, expected a "
-                "multiple of that, or other num_iterations_per_epoch"
-            )
-        length = {"num_epochs": str(epochs), "num_iterations_per_epoch": str(each)}
-        return [length for _ in mixes]
-
-    @classmethod
-    def shortened(cls, settings: Mapping[str, str], share: float) -> dict[str, str]:
-        """Return fewer epochs; for less than one, one of fewer iterations."""
-        epochs = float(settings.get("num_epochs", 1))
-        if share * epochs >= 1:
-            return super().shortened(settings, share)
-        one = shortened(settings, share * epochs, "num_iterations_per_epoch")
-        return {**one, "num_epochs": "1"}
+    def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
+        file = self._settings(request).settings_file
+        if file is None:
+            return {}
+        # Whoever trains later reads the held-out cases as they are then.
+        config = self._config(request).model_copy(update={"held_out": ()})
+        _write_config(file.absolute(), config)
+        host = self.host
+        place = f"{host.dataset} {host.configuration} {host.request.fold}"
+        return {
+            "settings_file": str(file.absolute()),
+            "then": f"nnUNet_extTrainer={EXT_TRAINER} {FILE}={file.absolute()} nnUNetv2_train "
+            + " ".join([place, f"-p {host.plans.path.stem} -tr {self.trainer}", *request.options]),
+        }
 
     def start(self, request: TrainingRequest) -> TrainingResult:
-        """Train nnU-Net in a child process and wait for its end; see ``Adapter.start``."""
         self.validate()
         self.check(request)
-
-        config = self._config(request)
+        if (file := self._settings(request).settings_file) is not None:
+            raise UsageFault(
+                f"--settings-file {file}: is for nnU-Net's own command, expected --dry-run beside "
+                "it; add that, or leave --settings-file out to train now"
+            )
+        config, options = self._config(request), parse_options(request.options)
         with training_in(lambda: self.training_folder(request), SIDECAR) as folder:
-            if (more := self._to_do(folder, parse_options(request.options))) is not None:
-                write_json_atomic(folder.path / CONFIG, config.to_json())
+            if (more := self._to_do(folder, options)) is not None:
+                _write_config(folder.path / CONFIG, config)
                 self._train(folder.path / CONFIG, request, more)
             regions = asked_regions(request.settings.get("regions", ""), self.source)
             account = account_of(self.judged, self.source, self.output_folder, regions)
@@ -209,59 +216,42 @@ class NnunetAdapter(Adapter):
             write_bytes_atomic(folder.path / LATEST, (folder.path / name).read_bytes())
         return ["--c"]
 
-    def check_judged(self, settings: Mapping[str, str]) -> None:
-        """Refuse files other than NIfTI, and a fold without held-out cases; see ``Adapter``."""
-        from gansynth_nnunet.predictions import refuse_unmeasurable
-
-        refuse_unmeasurable(self.host)
-
-    @classmethod
-    def saving_levels(cls) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """Return nnU-Net's own option for probabilities; see ``Adapter.saving_levels``."""
-        return {}, ("--npz",)
-
-    def judged(self, folder: Path) -> Mapping[str, Prediction]:
-        """Return label maps of the held-out cases; see ``Adapter.judged``."""
-        from gansynth_nnunet.predictions import prediction_files
-
-        return prediction_files(self.host, folder)
-
-    def export(self, request: ExportRequest) -> Mapping[str, Any]:
-        """Write an nnU-Net data set; see ``Adapter.export``."""
-        from gansynth_nnunet.export import NnunetExport
-
-        self.validate()
-        self.check(TrainingRequest(request.mix_config, {}, ()))
-        return NnunetExport(self.host, request).run()
-
     def _train(self, config: Path, request: TrainingRequest, more: Sequence[str]) -> None:
-        host = self.host
+        host, options = self.host, vars(parse_options(request.options))
+        options["device"] = device_of(options["device"])
+        if "--c" in more:  # nnU-Net refuses both
+            options["pretrained_weights"] = None
         variables = {
             "nnUNet_n_proc_DA": WORKERS,
             "nnUNet_def_n_proc": str(min(8, os.cpu_count() or 1)),  # nnU-Net: 8 on any machine
             **with_ext_trainer(dict(os.environ)),
             **host.root.variables(),
             "nnUNet_results": str(self.results),
-            TrainerMix.FILE: str(config),
+            FILE: str(config),
         }
-        command = [host.dataset, host.configuration, host.request.fold, "-p", self._plans]
-        command += ["-tr", self.trainer, *request.options, *more]
-        command += ["-device", device_of(parse_options(request.options).device)]
+        words = [host.dataset, host.configuration, host.request.fold]
+        words += ["-p", host.plans.path.stem, "-tr", self.trainer, *more]
+        for key, value in options.items():
+            if isinstance(value, bool):
+                words += [f"--{key}"] * value
+            elif value is not None:
+                words += [f"-{key}", str(value)]
         train_apart(
-            *("gansynth_nnunet.launch", command, self.output_folder, "nnU-Net's training"),
+            *("gansynth_nnunet.launch", words, self.output_folder, "nnU-Net's training"),
             variables=variables,
             reporter=request.reporter,
         )
 
-    # -- before ----------------------------------------------------------------------------------
+    def _settings(self, request: TrainingRequest) -> NnunetSettings:
+        return read_settings(NnunetSettings, request.settings, self.name)
 
-    def _config(self, request: TrainingRequest) -> TrainerMix:
+    def _config(self, request: TrainingRequest) -> TrainerConfig:
         mix_config, options = request.mix_config, vars(parse_options(request.options))
-        choices = read_settings(NnunetSettings, request.settings, self.name)
-        self.trainer = variants.with_suffix(choices.trainer)
-        own = self.host.root.results / mix_name(mix_config)
+        choices = self._settings(request)
+        self.trainer = choices.trainer.removesuffix(SUFFIX) + SUFFIX
+        own = self.host.root.results / record.mix_name(mix_config)
         self.results = own if choices.results is None else choices.results.absolute()
-        return TrainerMix(
+        return TrainerConfig(
             mix_config=mix_config,
             settings=choices.attributes,
             options={k: v for k, v in options.items() if k in CHANGING and v},
@@ -270,38 +260,66 @@ class NnunetAdapter(Adapter):
             patience=read_patience(),
         )
 
-    def _check(self, mix_config: MixConfig) -> SampleSource:
-        takes = takes_of(self.host, self.held_out, self.sample_size, read=True)
-        sample_source = check_origin(mix_config, self.host, takes)
-        check_drawing(self, mix_config)
-        return sample_source
+    # -- benchmarks and results ------------------------------------------------------------------
 
-    def samples_drawn(self, request: TrainingRequest) -> int | None:
-        """Return the slots of all batches of nnU-Net's default trainer; None for others."""
-        epochs = _epochs(request.settings)
-        batches = int(request.settings.get("num_iterations_per_epoch", 250))
-        return None if epochs is None else epochs * batches * self.host.batch_size
+    @classmethod
+    def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
+        # nnU-Net keeps its last weights unless its best ones are requested.
+        if "--val_best" in options:
+            raise UsageFault(
+                "host.options: --val_best chooses weights by the cases of the evaluation, "
+                "expected the last ones; leave it out"
+            )
+        return tuple(options)
 
-    def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
-        """Return the size of the bank made from a run; see ``Adapter.bank_plan``."""
-        return plan_own_bank(self, mix_config, self._sample_bytes)
+    @classmethod
+    def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        # nnU-Net's own DA5, with the elastic deformation that it leaves out.
+        return {"trainer": "nnUNetTrainerDA5", "elastic": "0.3"}, ()
 
-    def _sample_bytes(self, manifest: Mapping[str, Any]) -> int:
-        schemes = self.host.config["normalization_schemes"]
-        return sample_bytes(
-            drawn_size(manifest, self.host, self.sample_size),
-            self.sample_size,
-            len(self.source.space.host["channel_names"]),
-            4 if "NoNormalization" in schemes else 2,
-            len(self.source.space.host["labels"]) + 1,
-        )
+    def lasting(
+        self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
+    ) -> list[dict[str, str]]:
+        # Epochs of as many iterations as set, else of nnU-Net's 250, or of fewer.
+        each = int(settings.get("num_iterations_per_epoch", min(steps, 250)))
+        epochs, remainder = divmod(steps, each)
+        if remainder:
+            raise UsageFault(
+                f"steps {steps}: no whole number of epochs of {each} iterations, expected a "
+                "multiple of that, or other num_iterations_per_epoch"
+            )
+        length = {"num_epochs": str(epochs), "num_iterations_per_epoch": str(each)}
+        return [length for _ in mixes]
 
-    # -- what nnU-Net knows ------------------------------------------------------------------------
+    @classmethod
+    def shortened(cls, settings: Mapping[str, str], share: float) -> dict[str, str]:
+        # Fewer epochs; for less than one, one of fewer iterations.
+        epochs = float(settings.get("num_epochs", 1))
+        if share * epochs >= 1:
+            return super().shortened(settings, share)
+        one = shortened(settings, share * epochs, "num_iterations_per_epoch")
+        return {**one, "num_epochs": "1"}
 
-    @functools.cached_property
-    def keys(self) -> tuple[Key, ...]:
-        """Labels or regions whose voxels nnU-Net needs to sample crops."""
-        return keys_of(self.host.plans.doc, self.host.dataset_json)
+    def check_judged(self, settings: Mapping[str, str]) -> None:
+        from gansynth_nnunet.predictions import refuse_unmeasurable
+
+        refuse_unmeasurable(self.host)
+
+    @classmethod
+    def saving_levels(cls) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        return {}, ("--npz",)
+
+    def judged(self, folder: Path) -> Mapping[str, Prediction]:
+        from gansynth_nnunet.predictions import prediction_files
+
+        return prediction_files(self.host, folder)
+
+    def export(self, request: ExportRequest) -> Mapping[str, Any]:
+        from gansynth_nnunet.export import NnunetExport
+
+        self.validate()
+        self.check(TrainingRequest(request.mix_config, {}, ()))
+        return NnunetExport(self.host, request).run()
 
 
 def _epochs(settings: Mapping[str, str]) -> int | None:
@@ -309,3 +327,65 @@ def _epochs(settings: Mapping[str, str]) -> int | None:
     if "trainer" in settings and "num_epochs" not in settings:
         return None
     return int(settings.get("num_epochs", 1000))
+
+
+def _write_config(path: Path, config: TrainerConfig) -> None:
+    write_json_atomic(path, config.model_dump(mode="json", exclude_none=True))
+
+
+# -- what a training leaves ------------------------------------------------------------------------
+
+
+def describe_session(config: TrainerConfig, sample_source: SampleSource | None) -> dict[str, Any]:
+    """Return what is mixed in and how; see ``gansynth.hosts.record``."""
+    settings = config.settings.attributes
+    return {
+        **record.describe_session(config.mix_config, sample_source),
+        "options": dict(config.options),
+        "settings": {k: v for k, v in settings.items() if k != "save_every"},
+    }
+
+
+def newest_checkpoint(folder: Path) -> tuple[int, str]:
+    """Return the epochs done by nnU-Net's newest checkpoint, and its name; 0 without one."""
+    import torch
+
+    scalar: Any = np.float64().__reduce__()[0]
+    numbers = [scalar, np.dtype, *(type(np.dtype(kind)) for kind in "fd")]
+    found = [(0, "")]
+    for path in (folder / name for name in CHECKPOINTS if (folder / name).is_file()):
+        try:
+            with torch.serialization.safe_globals(numbers):  # nnU-Net's means; nothing else is run
+                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found.append((int(loaded["current_epoch"]), path.name))
+        except Exception as error:  # torch raises anything for a damaged file
+            raise IntegrityFault(
+                f"{path}: {type(error).__name__}, expected a checkpoint of nnU-Net; remove it to "
+                "go on from an older one"
+            ) from error
+    return max(found, key=lambda checkpoint: checkpoint[0])
+
+
+def read_training_result(
+    folder: Path, account: tuple[Mapping[str, Any], str] = ({}, "")
+) -> TrainingResult:
+    """Return counts over all sessions of a training, and its validation on held-out cases.
+
+    Args:
+        account: measures of the held-out cases, and why there are none; see ``account_of``.
+    """
+    measured, why = account
+    metrics = dict(measured)
+    if (folder / SUMMARY).is_file():
+        summary = read_json(folder / SUMMARY)
+        metrics[OWN] = {
+            "dice": _number(summary["foreground_mean"]["Dice"]),
+            "dice_per_label": {str(k): _number(v["Dice"]) for k, v in summary["mean"].items()},
+        }
+    result = record.training_result_of(record.read_sessions(folder / SIDECAR), folder, metrics)
+    return replace(result, warnings=(*result.warnings, *filter(None, [why])))
+
+
+def _number(value: float) -> float | None:
+    """Return None for nnU-Net's NaN (a label that no held-out case has)."""
+    return float(value) if math.isfinite(value) else None

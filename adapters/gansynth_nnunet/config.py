@@ -1,39 +1,42 @@
-"""The trainer's configuration: a JSON file of the adapter, or environment variables.
+"""Settings of an nnU-Net training, and the one file that tells them to its trainer.
 
-nnU-Net's command line passes nothing on to a trainer, so the environment has to.
+nnU-Net's command line passes nothing on to a trainer, so the environment names the file.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from gansynth.bank.training_bank import PATIENCE, read_patience
 from gansynth.core.adapter import HostOptions
-from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import read_settings, refuse_unaugmented
-from gansynth.runtime.serialise import Document
-from gansynth.sampling.request_parsing import read_request, split_asked
-from gansynth_nnunet.class_locations import location_keys
+from gansynth.runtime.options import refuse_unaugmented
 
-
-def _class_name(text: str) -> str:
-    if not text.isidentifier():
-        raise ValueError("expected a name like nnUNetTrainerDA5")
-    return text
+FILE = "GANSYNTH_CONFIG"
+"""Variable with the path of a ``TrainerConfig``."""
+HOW_TO = (
+    "set GANSYNTH_GENERATOR=runs/g0 and GANSYNTH_RATIO=1:1, or for all other options "
+    f"{FILE}=mix.json, which gansynth augment --target nnunet --dry-run --settings-file mix.json "
+    "writes; or start it by: gansynth augment --target nnunet --generator runs/g0 --ratio 1:1"
+)
 
 
 class TrainerSettings(HostOptions):
@@ -83,7 +86,7 @@ class NnunetSettings(TrainerSettings):
 
     place: ClassVar[str] = "results"
 
-    trainer: Annotated[str, AfterValidator(_class_name)] = Field(
+    trainer: str = Field(
         "nnUNetTrainer", description="nnU-Net's trainer to extend, e.g. nnUNetTrainerDA5"
     )
     regions: str = Field(
@@ -96,203 +99,81 @@ class NnunetSettings(TrainerSettings):
         description="folder of nnU-Net's results, as -o; by default GENERATOR_R-S_SCHEDULE in "
         "nnUNet_results",
     )
+    settings_file: Path | None = Field(
+        None,
+        description="with --dry-run: write these settings to a file, for nnU-Net's own command",
+    )
 
 
-VARIABLES = (
-    *("GENERATOR", "BANK", "RATIO", "SCHEDULE", "FROZEN", "BANK_SIZE", "REUSE", "REFRESH"),
-    *("OVERHEAD", "SCRATCH", "EDITS", "SEED", "DEVICE", "RESTARTS", "STRICT", "KEEP_GOING"),
-    *("BOXES", "CONDITIONS", "CONDITIONS_READ", "PREVALENCE", "LESIONS", "WEIGHTS", "FILTER"),
-    *("USUAL_AUGMENTATION", "AUGMENT_SYNTHETIC", "SET", "SUBJECTS", "PATIENCE"),
-)
-"""Variables, each after ``GANSYNTH_``; ``gansynth augment`` reads only the last."""
-
-HOW_TO = (
-    "set GANSYNTH_GENERATOR=runs/g0 and GANSYNTH_RATIO=1:1 (and, if you like, "
-    "GANSYNTH_SET=num_epochs=100, GANSYNTH_FROZEN=1, GANSYNTH_BANK_SIZE=64), "
-    "or start it by: gansynth augment --target nnunet --data nnunet:ID --generator runs/g0 "
-    "--ratio 1:1"
-)
+as_document = PlainSerializer(lambda value: value.to_json())
 
 
-@dataclass(frozen=True)
-class TrainerMix(Document):
-    """How synthetic samples enter one nnU-Net training."""
-
-    mix_config: MixConfig
-    settings: Mapping[str, int | float] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)  # see ``adapter.CHANGING``
-    # CSV or regular expression that gives each case's subject; None takes the generator's own
-    subjects: str | None = None
-    patience: float = PATIENCE  # seconds a phase without real cases waits for a sample
-    # records of held-out cases already read, so that they are not read twice
-    held_out: tuple[CaseRecord, ...] = ()
-
-    FILE: ClassVar[str] = "GANSYNTH_CONFIG"
-
-    def __post_init__(self) -> None:
-        refuse_unaugmented(self.settings, ["elastic"], usual=self.mix_config.usual_augmentation)
-
-    @property
-    def generator(self) -> RunFolder | None:
-        """The run that generates samples; None without samples or with an existing bank."""
-        mixing = self.mix_config.ratio.p > 0 and self.mix_config.bank is None
-        return self.mix_config.run if mixing else None
-
-    @property
-    def bank(self) -> Path | None:
-        """The existing bank to draw from, if any."""
-        return self.mix_config.bank if self.mix_config.ratio.p > 0 else None
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> TrainerMix | None:
-        """Read the configuration from the environment; None if unset (inference needs none)."""
-        if environ.get(cls.FILE):
-            return cls._from_file(Path(environ[cls.FILE]))
-        variables = {name: environ.get(f"GANSYNTH_{name}", "") for name in VARIABLES}
-        if not any(variables[name] for name in ("GENERATOR", "BANK", "RATIO")):
-            return None
-        if not variables["RATIO"]:
-            raise UsageFault(f"GANSYNTH_RATIO is not set, expected for example 1:1; {HOW_TO}")
-        if (
-            not (variables["GENERATOR"] or variables["BANK"])
-            and Ratio.parse(variables["RATIO"]).p > 0
-        ):
-            raise UsageFault(
-                f"ratio {variables['RATIO']} needs synthetic samples, but none are made: {HOW_TO}"
-            )
-        return cls(
-            mix_config=_mix_config(variables),
-            settings=read_settings(
-                TrainerSettings, _pairs(variables["SET"]), "nnU-Net's trainer", "GANSYNTH_SET"
-            ).attributes,
-            subjects=variables["SUBJECTS"] or None,
-            patience=read_patience(environ),
-        )
-
-    @classmethod
-    def _from_file(cls, path: Path) -> TrainerMix:
-        try:
-            return cls.from_json(json.loads(path.read_text("utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageFault(
-                f"{cls.FILE}={path}: cannot be read ({type(error).__name__}: {error}), expected "
-                "the file that gansynth augment writes; unset it, then " + HOW_TO
-            ) from error
+def _mix_config(value: Any) -> MixConfig:
+    if isinstance(value, MixConfig):
+        return value
+    return MixConfig.from_json({"run": None, "schedule": "constant", "size": "64", **value})
 
 
-class TrainingInfo:
-    """Facts of a training that its trainer knows when it opens its data sets.
+def _case(value: Any) -> CaseRecord:
+    return value if isinstance(value, CaseRecord) else CaseRecord.from_json(value)
 
-    Args:
-        trainer: nnU-Net's trainer.
-        real: its data set of training cases.
-        validation: its data set of held-out cases.
+
+class TrainerConfig(BaseModel):
+    """How synthetic samples enter one nnU-Net training.
+
+    Attributes:
+        mix_config: as JSON a run's folder (``run``) or a ``bank``, a ``ratio``, and further keys.
+        settings: attributes of the trainer.
+        options: those of nnU-Net's command line that change the result.
+        subjects: CSV or regular expression that gives each case's subject; None takes the
+            generator's own.
+        patience: seconds that a phase without real cases waits for a sample.
+        held_out: records of held-out cases that the starting process has just read; if empty, the
+            trainer reads the cases.
     """
 
-    def __init__(self, trainer: Any, real: Any, validation: Any) -> None:
-        import torch
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    mix_config: Annotated[MixConfig, PlainValidator(_mix_config), as_document]
+    settings: TrainerSettings = TrainerSettings()
+    options: Mapping[str, Any] = {}
+    subjects: str | None = None
+    patience: float = Field(PATIENCE, ge=0)
+    held_out: tuple[Annotated[CaseRecord, PlainValidator(_case), as_document], ...] = ()
 
-        # Raw intensities may exceed the range of float16; normalised ones do not.
-        schemes = trainer.configuration_manager.normalization_schemes
-        held_out = () if trainer.fold == "all" else validation.identifiers
-        names = trainer.dataset_json.get("channel_names", trainer.dataset_json.get("modality"))
-        self.dataset: str = trainer.plans_manager.dataset_name
-        self.configuration: str = trainer.configuration_name
-        self.plans: str = trainer.plans_manager.plans_name
-        self.fold = str(trainer.fold)
-        self.train_ids = tuple(str(case) for case in real.identifiers)
-        self.held_out_ids = tuple(str(case) for case in held_out)
-        self.patch = tuple(int(n) for n in trainer.configuration_manager.patch_size)
-        self.channels = len(names)
-        self.batch_size = int(trainer.batch_size)
-        self.keys = location_keys(trainer.label_manager)
-        self.dtype: Literal["float16", "float32"] = (
-            "float32" if "NoNormalization" in schemes else "float16"
-        )
-        self.epoch = int(trainer.current_epoch)
-        self.epochs = int(trainer.num_epochs)
-        self.batches = int(trainer.num_iterations_per_epoch)
-        self.output = Path(trainer.output_folder)
-        self.rank = int(trainer.local_rank)
-        self.ranks = torch.distributed.get_world_size() if trainer.is_ddp else 1
-        self.say: Callable[[str], None] = trainer.print_to_log_file
-        self.gpus = tuple(range(self.ranks)) if trainer.device.type == "cuda" else ()
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        usual = self.mix_config.usual_augmentation
+        refuse_unaugmented(self.settings.attributes, ["elastic"], usual=usual)
+        return self
 
-    @property
-    def progress(self) -> float:
-        """Progress of the training, 0 to 1."""
-        return min(1.0, self.epoch / self.epochs)
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> TrainerConfig | None:
+        """Read the file that the environment names, or the two variables of the shortest case.
 
+        Returns None if nothing is set; inference needs nothing.
 
-def _pairs(text: str) -> dict[str, str]:
-    """Parse ``a=1,b=2`` into a mapping."""
-    pairs: dict[str, str] = {}
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise UsageFault(f"GANSYNTH_SET: {part!r} has no '=', expected key=value,key=value")
-        pairs[key.strip()] = value.strip()
-    return pairs
-
-
-def _mix_config(variables: Mapping[str, str]) -> MixConfig:
-    """Return the ``MixConfig`` that ``GANSYNTH_`` variables describe."""
-    paths = {
-        k: Path(variables[k]).absolute() if variables[k] else None for k in ("GENERATOR", "BANK")
-    }
-    return MixConfig(
-        run=None if paths["GENERATOR"] is None else RunFolder(paths["GENERATOR"]),
-        ratio=Ratio.parse(variables["RATIO"]),
-        schedule=Schedule.parse(variables["SCHEDULE"] or "constant"),
-        frozen=_flag(variables, "FROZEN"),
-        size=BankSize.parse(variables["BANK_SIZE"] or "64"),
-        pacing=RefreshPolicy.parse(
-            variables["REUSE"] or None, variables["REFRESH"] or None, variables["OVERHEAD"] or None
-        ),
-        bank=paths["BANK"],
-        scratch=Path(variables["SCRATCH"]).absolute() if variables["SCRATCH"] else None,
-        samples=_request(variables),
-        device=variables["DEVICE"] or "auto",
-        restarts=_number(variables, "RESTARTS", 5),
-        strict=_flag(variables, "STRICT"),
-        keep_going=_flag(variables, "KEEP_GOING"),
-        usual_augmentation=_flag(variables, "USUAL_AUGMENTATION", True),
-        augment_synthetic=_flag(variables, "AUGMENT_SYNTHETIC", True),
-    )
-
-
-def _request(variables: Mapping[str, str]) -> SampleRequest:
-    """Return the request of samples."""
-    how: list[str] = []
-    for part in filter(None, variables["CONDITIONS_READ"].split(",")):
-        if "=" in part or not how:
-            how.append(part)
-        else:  # a value of several, spacing=1,1,1
-            how[-1] += f",{part}"
-    pairs = dict(part.partition("=")[::2] for part in how)
-    return read_request(
-        seed=_number(variables, "SEED", 0),
-        edit=split_asked(variables["EDITS"]),
-        boxes=variables["BOXES"] or None,
-        condition_source=variables["CONDITIONS"] or None,
-        condition_source_read=pairs,
-        prevalence=variables["PREVALENCE"] or None,
-        lesions=variables["LESIONS"] or None,
-        sampling_weights=variables["WEIGHTS"] or None,
-        filter=split_asked(variables["FILTER"]),
-    )
-
-
-def _flag(variables: Mapping[str, str], name: str, default: bool = False) -> bool:
-    text = variables[name].lower()
-    if text not in ("", "0", "1", "false", "true", "no", "yes"):
-        raise UsageFault(f"GANSYNTH_{name}={text}: expected 1 or 0")
-    return text in ("1", "true", "yes") if text else default
-
-
-def _number(variables: Mapping[str, str], name: str, default: int) -> int:
-    text = variables[name]
-    try:
-        return int(text) if text else default
-    except ValueError:
-        raise UsageFault(f"GANSYNTH_{name}={text}: expected a whole number") from None
+        Raises:
+            UsageFault: names the file or variable, and the key.
+        """
+        if path := environ.get(FILE):
+            try:
+                return cls.model_validate(json.loads(Path(path).read_text("utf-8")))
+            except ValidationError as error:
+                first = error.errors()[0]
+                why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            except UsageFault as error:
+                why = str(error)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                why = f"{type(error).__name__}: {error}"
+            raise UsageFault(
+                f"{FILE}={path}: {why}; expected the file that gansynth augment --target nnunet "
+                "--dry-run --settings-file writes"
+            )
+        generator, ratio = (environ.get(f"GANSYNTH_{key}", "") for key in ("GENERATOR", "RATIO"))
+        if not generator and not ratio:
+            return None
+        if not ratio or not (generator or Ratio.parse(ratio).p == 0):
+            lacking = "GANSYNTH_GENERATOR" if ratio else "GANSYNTH_RATIO"
+            raise UsageFault(f"{lacking} is not set; {HOW_TO}")
+        run = RunFolder(Path(generator).absolute()) if generator else None
+        return cls(mix_config=MixConfig(run, Ratio.parse(ratio)), patience=read_patience(environ))

@@ -1,13 +1,15 @@
 """``gansynth augment --export``: a data set on disk that stock nnU-Net trains on without gansynth.
 
 ``mixed``: real and synthetic cases in nnU-Net's preprocessed form, for the plain
-``nnUNetv2_train``. ``synthetic``: raw synthetic cases alone, which may be shared (``export_raw``).
+``nnUNetv2_train``. ``synthetic``: raw synthetic cases alone, which may be shared: with the axes of
+files, and in units that others understand.
 """
+
+# ruff: noqa: D102 - methods that override those of DataSetExport and Writer
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import os
 import re
@@ -17,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gansynth.bank.reader import BankReader
 from gansynth.core.ratio import listed_counts
-from gansynth.core.schema import LabelArray
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
 from gansynth.core.synthetic import KEY
 from gansynth.core.writer import Item, Writer
+from gansynth.data.case_writer import nifti_bytes
 from gansynth.hosts.export import DataSetExport
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth_nnunet.class_locations import Key, keys_of
-from gansynth_nnunet.export_raw import ENDING, in_own_units, nifti, units
-from gansynth_nnunet.guards import drawn_size, host_size, sample_bytes
+from gansynth_nnunet.guard import drawn_size, host_size, sample_bytes
+from gansynth_nnunet.mixed import Key, keys_of
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.source import NnunetSource
 from gansynth_nnunet.splits import SPLITS
@@ -38,6 +41,7 @@ MANIFEST = "gansynth.json"  # record of how its samples were made; it names no c
 PARTS = (".b2nd", "_seg.b2nd", ".pkl")  # files of one preprocessed case
 FINGERPRINT = "dataset_fingerprint.json"
 TRUTH = "gt_segmentations"
+ENDING = ".nii.gz"
 ONE_FOLD = (
     "it has one fold, 0, with this fold's held-out cases for validation: the generator has seen "
     "those of every other fold, which would leak; 'fold all' would validate on synthetic cases"
@@ -47,6 +51,13 @@ NOT_ANONYMOUS = (
     "by what has learnt from them, and a generator can memorise training cases. Look at the "
     "samples before you share them"
 )
+UNITS = {
+    "CTNormalization": "Hounsfield units, cut off where the data set's were",
+    "NoNormalization": "as in the original images",
+    "RGBTo01Normalization": "0 to 255",
+    "RescaleTo01Normalization": "0 to 1, as nnU-Net rescales each image",
+    "ZScoreNormalization": "z-scores, as nnU-Net makes them of each image",
+}
 
 
 class NnunetExport(DataSetExport):
@@ -61,24 +72,22 @@ class NnunetExport(DataSetExport):
     # -- the request -----------------------------------------------------------------------------
 
     def place(self, name: str) -> Path:
-        """Return a folder in preprocessed data if there are real cases, else in raw data."""
         root = self.source.root
         check_name(root, name)
         return (root.preprocessed if self.content == "mixed" else root.raw) / name
 
     def check_order(self) -> None:
-        """Also refuse a mixed data set that nnU-Net could not train, or validate, on."""
         super().check_order()
         source = self.source
         if self.content == "mixed" and not source.held_out_ids:
             raise UsageFault(
                 f"--export with --fold {source.request.fold}: nothing is held out, so nnU-Net "
-                "would have "
-                "nothing to validate on; name a fold, or share samples alone: --content synthetic"
+                "would have nothing to validate on; name a fold, or share samples alone: --content "
+                "synthetic"
             )
 
     def measure(self) -> int:
-        """Return the bytes of one sample, uncompressed: float32 images, int16 labels."""
+        # Uncompressed: float32 images, int16 labels.
         source, bank = self.source, self.mix_config.bank
         size = patch = host_size(source.patch_size)
         if self.manifest is not None:
@@ -88,34 +97,19 @@ class NnunetExport(DataSetExport):
         return sample_bytes(size, patch, len(source.schema.channels), 4, 0)
 
     def count(self, alone: int | None) -> tuple[int, int]:
-        """Return case numbers: nnU-Net draws cases uniformly, so their share is the ratio's."""
+        # nnU-Net draws cases uniformly, so their share is the ratio's.
         if alone is not None:
             return 0, alone
-        _, count, _ = listed_counts(len(self.source.train_ids), self.mix_config.ratio, 1, least=0)
+        ratio, cases = self.mix_config.ratio, len(self.source.train_ids)
+        _, count, _ = listed_counts(cases, ratio, 1, least=0)
         if count < 1:
-            raise UsageFault(self._uneven(count, ""))
+            raise UsageFault(
+                f"--export with --ratio {ratio}: {count} synthetic cases beside {cases} training "
+                "cases, expected at least one; change --ratio"
+            )
         return 1, count
 
-    def known(self) -> str:
-        """See ``DataSetExport.known``."""
-        cases = len(self.source.train_ids)
-        return (
-            f"the ratio says how many already, {self.count(None)[1]} beside {cases} training cases"
-        )
-
-    def shortage(self, held: int) -> str:
-        """See ``DataSetExport.shortage``."""
-        return self._uneven(self.samples, f", the bank {self.mix_config.bank} holds {held}")
-
-    def _uneven(self, count: int, there: str) -> str:
-        return (
-            f"--export with --ratio {self.mix_config.ratio}: {count} synthetic cases beside "
-            f"{len(self.source.train_ids)} training cases{there}; expected at least one, and no "
-            "more than there are. Change --ratio"
-        )
-
     def room(self) -> int:
-        """Capacity of the bank."""
         return self.samples * self.sample_bytes if self.mix_config.bank is None else 0
 
     # -- its content -----------------------------------------------------------------------------
@@ -138,14 +132,13 @@ class NnunetExport(DataSetExport):
         stem = next(s for s in stems if not any(c.startswith(f"{s}_") for c in real))
         return [f"{stem}_{number:04d}" for number in range(1, self.samples + 1)]
 
-    @functools.cached_property
-    def keys(self) -> tuple[Key, ...]:
-        """Labels or regions whose voxels nnU-Net needs."""
-        return keys_of(self.source.plans.doc, self.source.dataset_json)
+    @property
+    def note(self) -> str:
+        """What a user must know of the data set."""
+        return ONE_FOLD if self.content == "mixed" else NOT_ANONYMOUS
 
     def describe(self) -> dict[str, Any]:
-        """Return a JSON document for the user."""
-        source, mixed, number = self.source, self.content == "mixed", int(self.folder.name[7:10])
+        source, number = self.source, int(self.folder.name[7:10])
         train = f"nnUNetv2_train {number} {source.configuration} 0 -p {source.plans.path.stem}"
         verify = f"nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
         return {
@@ -160,18 +153,14 @@ class NnunetExport(DataSetExport):
             "synthetic_share": self.samples / (self.samples + len(self.real)),
             "bytes": self.samples * self.sample_bytes,
             "record": str(self.record),
-            "then": train if mixed else verify,
-            "note": ONE_FOLD if mixed else NOT_ANONYMOUS,
+            "then": train if self.content == "mixed" else verify,
+            "note": self.note,
         }
 
-    # -- writing ---------------------------------------------------------------------------------
-
     def begin(self, folder: Path) -> Writer:
-        """See ``DataSetExport.begin``."""
-        return (_MixedWriter if self.content == "mixed" else RawWriter)(folder, self)
+        return (MixedWriter if self.content == "mixed" else RawWriter)(folder, self)
 
     def items(self, reader: BankReader) -> Iterator[Item]:
-        """Yield the samples as the bank has them."""
         with self.request.reporter.task(self.samples, "write") as bar:
             for name, sample_id in zip(self.names, reader.ids(), strict=False):  # may hold more
                 stored = reader.read(sample_id)
@@ -182,11 +171,10 @@ class NnunetExport(DataSetExport):
                 bar.advance()
 
     def made(self, reader: BankReader, rejected: Mapping[str, Any]) -> dict[str, Any]:
-        """Also say what the data set is; no name and no number of a source case to be shared."""
-        source, mixed = self.source, self.content == "mixed"
-        document = {**super().made(reader, rejected), "note": ONE_FOLD if mixed else NOT_ANONYMOUS}
-        document["synthetic_cases"] = self.samples
-        if not mixed:
+        # No name and no number of a source case in what may be shared.
+        source, document = self.source, super().made(reader, rejected)
+        document |= {"note": self.note, "synthetic_cases": self.samples}
+        if self.content != "mixed":
             return {**document, "units": units(source)}
         return {
             **document,
@@ -196,6 +184,26 @@ class NnunetExport(DataSetExport):
             "configuration": source.configuration,
             "fold": source.request.fold,
         }
+
+
+def check_name(root: NnunetRoot, name: str) -> None:
+    """Refuse names that nnU-Net would not find, or confuse: it finds data sets by number."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UsageFault(
+            f"--export {name!r}: expected DatasetNNN_Name with three digits, for example "
+            "Dataset510_HippocampusPlus"
+        )
+    taken = {dataset[7:10]: dataset for dataset in root.datasets()}
+    if match[1] in taken:
+        free = next((f"{n:03d}" for n in range(500, 1000) if f"{n:03d}" not in taken), "none")
+        raise UsageFault(
+            f"--export {name}: {taken[match[1]]} has that number, expected one that none of "
+            f"nnU-Net's folders has; take another (free: {free}), or remove what is there"
+        )
+
+
+# -- writing ---------------------------------------------------------------------------------------
 
 
 class ExportWriter(Writer):
@@ -210,19 +218,18 @@ class ExportWriter(Writer):
         self.export, self.source, self.names = export, export.source, list[str]()
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Write how the cases were made; return the bytes of all files."""
         write_json_atomic(self.folder / MANIFEST, about)
         files = (path for path in self.folder.rglob("*") if path.is_file())
         return {"bytes": sum(path.stat().st_size for path in files)}
 
 
-class _MixedWriter(ExportWriter):
+class MixedWriter(ExportWriter):
     """Preprocessed cases, real ones linked, with plans, ground truth and the fold."""
 
     def __init__(self, folder: Path, export: NnunetExport) -> None:
         super().__init__(folder, export)
         source, self.data, truth = self.source, folder / self.source.folder.name, folder / TRUTH
-        name = export.folder.name
+        self.keys, name = keys_of(source), export.folder.name
         # Validation would look for a next stage, which is not exported.
         linked = ("inherits_from", "next_stage")
         configuration = {k: v for k, v in source.config.items() if k not in linked}
@@ -246,16 +253,16 @@ class _MixedWriter(ExportWriter):
             _link(source.plans.folder / TRUTH / f"{case}{ending}", truth)
 
     def add(self, item: Item) -> None:
-        """Write a case as nnU-Net's preprocessing does."""
         assert item.labels is not None
-        write_case(self.source, self.export.keys, self.data / item.name, item.image, item.labels)
+        write_case(self.source, self.keys, self.data / item.name, item.image, item.labels)
         self.names.append(item.name)
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Also write the fold."""
-        export, folder = self.export, self.folder
-        fold = {"train": sorted((*export.real, *self.names)), "val": sorted(export.held_out)}
-        write_json_atomic(folder / SPLITS, [fold])
+        fold = {
+            "train": sorted((*self.export.real, *self.names)),
+            "val": sorted(self.export.held_out),
+        }
+        write_json_atomic(self.folder / SPLITS, [fold])
         return super().finish(about)
 
 
@@ -263,7 +270,6 @@ class RawWriter(ExportWriter):
     """Synthetic cases alone, as a raw data set that may be shared: no headers of the source's."""
 
     def add(self, item: Item) -> None:
-        """Write ``imagesTr`` and ``labelsTr`` of a case, in units that others understand."""
         source, labels = self.source, item.mask
         assert labels is not None
         assert item.labels is not None
@@ -278,7 +284,6 @@ class RawWriter(ExportWriter):
         self.names.append(item.name)
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Also write ``dataset.json``."""
         source = self.source
         told = "; ".join(f"{channel}: {text}" for channel, text in units(source).items())
         document = {
@@ -294,27 +299,6 @@ class RawWriter(ExportWriter):
             document["regions_class_order"] = order
         write_json_atomic(self.folder / "dataset.json", document)
         return super().finish(about)
-
-
-def check_name(root: NnunetRoot, name: str) -> None:
-    """Refuse names that nnU-Net would not find, or confuse: it finds data sets by number."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise UsageFault(
-            f"--export {name!r}: expected DatasetNNN_Name with three digits, for example "
-            "Dataset510_HippocampusPlus"
-        )
-    folders = [f for f in (root.raw, root.preprocessed, root.results) if f.is_dir()]
-    datasets = {e.name: e for f in folders for e in f.iterdir() if e.name.startswith("Dataset")}
-    taken = [path for dataset, path in datasets.items() if dataset.startswith(f"Dataset{match[1]}")]
-    if taken:
-        numbers = {dataset[7:10] for dataset in datasets}
-        order = [*range(int(match[1]) + 1, 1000), *range(1, int(match[1]))]
-        free = next((f"{n:03d}" for n in order if f"{n:03d}" not in numbers), "none")
-        raise UsageFault(
-            f"--export {name}: {taken[0]} has that number, expected one that none of nnU-Net's "
-            f"folders has; take another (free: {free}), or remove what is there"
-        )
 
 
 def _link(file: Path, folder: Path) -> None:
@@ -353,10 +337,7 @@ def write_case(
         labels, keys, source.schema.spacing, source.plans.doc["transpose_forward"]
     )
     nnUNetDatasetBlosc2.save_case(
-        data,
-        seg,
-        properties,
-        str(stem),
+        *(data, seg, properties, str(stem)),
         chunks=chunks,
         blocks=blocks,
         chunks_seg=chunks_seg,
@@ -397,3 +378,57 @@ def case_properties(
             labels[None], list(keys)
         ),
     }
+
+
+# -- raw files -------------------------------------------------------------------------------------
+
+
+def nifti(
+    volume: npt.NDArray[Any], spacing: Sequence[float], transpose_forward: Sequence[int]
+) -> bytes:
+    """Encode a volume (D, H, W) as gzipped NIfTI, its axes brought back to those of files.
+
+    The same voxels give the same bytes. ``transpose_forward`` maps nnU-Net's reading order
+    (Z, Y, X) to the volume's axes. Their spacing is in mm.
+    """
+    order = [int(i) for i in np.argsort(transpose_forward)]  # files are read as (Z, Y, X)
+    affine = np.diag([*(float(spacing[i]) for i in reversed(order)), 1.0])
+    return nifti_bytes(volume.transpose(order), affine, synthetic=True, level=6)
+
+
+def units(source: NnunetSource) -> dict[str, str]:
+    """Return the intensity unit of each channel."""
+    schemes = source.config["normalization_schemes"]
+    return {
+        channel: UNITS.get(scheme, f"as nnU-Net's {scheme} leaves them")
+        for channel, scheme in zip(source.schema.channels, schemes, strict=True)
+    }
+
+
+def in_own_units(source: NnunetSource, image: FloatArray, labels: LabelArray) -> FloatArray:
+    """Convert a sample's image (C, D, H, W) to units that are meaningful outside of nnU-Net.
+
+    Voxels outside (-1) get 0 if nnU-Net detects outside by zeros. In a z-scored image without a
+    mask, where 0 is the mean, they get the channel's lowest value.
+    """
+    config, doc = source.config, source.plans.doc
+    properties = doc.get("foreground_intensity_properties_per_channel", {})
+    outside, out = labels == OUTSIDE, np.array(image, np.float32)
+    for number, scheme in enumerate(config["normalization_schemes"]):
+        channel = denormalise(out[number], scheme, properties.get(str(number), {}))
+        zeros = scheme != "ZScoreNormalization" or config["use_mask_for_norm"][number]
+        inside = channel[~outside]
+        channel[outside] = 0 if zeros or not inside.size else inside.min()
+        out[number] = channel
+    return out
+
+
+def denormalise(channel: FloatArray, scheme: str, properties: Mapping[str, float]) -> FloatArray:
+    """Undo nnU-Net's normalisation of one channel (D, H, W), if it is invertible."""
+    if scheme == "CTNormalization":
+        hounsfield = channel * max(float(properties["std"]), 1e-8) + float(properties["mean"])
+        low, high = properties["percentile_00_5"], properties["percentile_99_5"]
+        return np.asarray(np.clip(hounsfield, low, high), np.float32)
+    if scheme == "RGBTo01Normalization":
+        return np.asarray(np.clip(channel * 255, 0, 255), np.float32)
+    return channel

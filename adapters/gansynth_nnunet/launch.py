@@ -1,39 +1,26 @@
 """``python -m gansynth_nnunet.launch DATASET CONFIGURATION FOLD [options of nnUNetv2_train]``.
 
-The process in which nnU-Net trains, started by the adapter. It calls nnU-Net's own
-``run_training`` with gansynth's trainer; nnU-Net is not changed.
+The process in which nnU-Net trains, started by the adapter. It runs nnU-Net's own
+``nnUNetv2_train`` with gansynth's trainer; nnU-Net is not changed.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from gansynth.hosts.launch import device_of
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.child import entry, limit_threads
-from gansynth.runtime.errors import EnvironmentFault, UsageFault
-from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.ranks import fault_of_rank
+from gansynth.runtime.child import entry
+from gansynth.runtime.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
 
 SUFFIX = "GANSynth"  # suffix of gansynth's trainers, behind the name of the extended variant
 TRAINER = f"nnUNetTrainer{SUFFIX}"
 EXT_TRAINER = Path(__file__).parent / "ext_trainer"  # the folder for `nnUNet_extTrainer`
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``nnUNetv2_train`` that may be passed through."""
-    parser.add_argument("-pretrained_weights", default=None)
-    parser.add_argument("-num_gpus", type=int, default=1)
-    parser.add_argument("--npz", action="store_true")
-    parser.add_argument("--val", action="store_true")
-    parser.add_argument("--val_best", action="store_true")
-    parser.add_argument("--disable_checkpointing", action="store_true")
-    parser.add_argument("-device", default="auto", choices=("auto", "cuda", "cpu", "mps"))
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -48,71 +35,44 @@ class OptionParser(argparse.ArgumentParser):
 
 
 def parse_options(options: Sequence[str]) -> argparse.Namespace:
-    """Check pass-through options before anything starts."""
+    """Check those options of ``nnUNetv2_train`` that a user may pass on, before anything starts."""
     if "--c" in options:
         raise UsageFault("-- --c: the same command goes on by itself; leave --c out")
     parser = OptionParser(prog="nnU-Net options", add_help=False, allow_abbrev=False)
-    add_options(parser)
-    parsed = parser.parse_args(list(options))
-    if parsed.val_best and parsed.disable_checkpointing:
-        raise UsageFault(
-            "nnU-Net options: --val_best needs checkpoints; no --disable_checkpointing"
-        )
-    return parsed
+    parser.add_argument("-pretrained_weights", default=None)
+    parser.add_argument("-num_gpus", type=int, default=1)
+    parser.add_argument("-device", default="auto", choices=("auto", "cuda", "cpu", "mps"))
+    for flag in ("--npz", "--val", "--val_best", "--disable_checkpointing"):
+        parser.add_argument(flag, action="store_true")
+    return parser.parse_args(list(options))
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Train, or validate with ``--val``, as ``nnUNetv2_train`` does."""
-    parser = OptionParser(prog="gansynth_nnunet.launch", allow_abbrev=False)
-    parser.add_argument("dataset")
-    parser.add_argument("configuration")
-    parser.add_argument("fold")
-    parser.add_argument("-p", dest="plans", default="nnUNetPlans")
-    parser.add_argument("-tr", dest="trainer", default=TRAINER)
-    add_options(parser)
-    parser.add_argument("--c", action="store_true")
-    parsed = parser.parse_args(list(arguments))
-
+    """Train, or validate with ``--val``, by nnU-Net's own command."""
     torchvision_compat.apply()
-    import torch
-    from nnunetv2.run.run_training import run_training
+    from nnunetv2.run.run_training import run_training_entry
     from torch.multiprocessing.spawn import ProcessRaisedException
 
-    device = device_of(parsed.device)
-    limit_threads(device)
+    sys.argv = ["nnUNetv2_train", *arguments]
     try:
-        run_training(
-            parsed.dataset,
-            parsed.configuration,
-            parsed.fold,
-            parsed.trainer,
-            parsed.plans,
-            None if parsed.c else parsed.pretrained_weights,
-            parsed.num_gpus,
-            parsed.npz,
-            parsed.c,
-            parsed.val,
-            parsed.disable_checkpointing,
-            parsed.val_best,
-            device=torch.device(device),
-        )
-    except ProcessRaisedException as error:  # one of several ranks
-        raise fault_of_rank(str(error)) or _fault_of_workers(error) or error from error
-    except RuntimeError as error:
-        if fault := _fault_of_workers(error):
+        run_training_entry()
+    except (RuntimeError, ProcessRaisedException) as error:
+        if fault := fault_of_rank(str(error)):
             raise fault from error
+        if "workers are no longer alive" in str(error):
+            raise EnvironmentFault(
+                "nnU-Net: a process that loads its cases ended; gansynth_launch.log has its "
+                "message, if it was not killed, as when memory runs out. Free some, or set "
+                "nnUNet_n_proc_DA=2; then the same command goes on from the last checkpoint"
+            ) from error
         raise
 
 
-def _fault_of_workers(error: Exception) -> EnvironmentFault | None:
-    """Return the fault of a training whose loader workers died, or None."""
-    if "workers are no longer alive" not in str(error):
-        return None
-    return EnvironmentFault(
-        "nnU-Net: a process that loads its cases ended; gansynth_launch.log has its message, "
-        "if it was not killed, as when memory runs out. Free some, or set nnUNet_n_proc_DA=2; then "
-        "the same command goes on from the last checkpoint"
-    )
+def fault_of_rank(text: str) -> GansynthError | None:
+    """Return the typed fault of a dead rank, from the traceback that torch reports, or None."""
+    lines = re.findall(r"^gansynth\.runtime\.errors\.(\w+): (.+)$", text, re.MULTILINE)
+    kinds = {fault.__name__: fault for fault in FAULTS.values()}
+    return kinds[lines[-1][0]](lines[-1][1]) if lines and lines[-1][0] in kinds else None
 
 
 def with_ext_trainer(environ: dict[str, str]) -> dict[str, str]:
@@ -124,8 +84,6 @@ def with_ext_trainer(environ: dict[str, str]) -> dict[str, str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Train; return the exit code, with a reason on stderr if it is not 0."""
-    NnunetRoot.find().activate()
-    os.environ.update(with_ext_trainer(dict(os.environ)))
     return entry(lambda: train(arguments))
 
 

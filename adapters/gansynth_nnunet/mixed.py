@@ -2,26 +2,35 @@
 
 nnU-Net's loader asks for exactly ``batch_size`` cases a batch, in order, in one process. Cropping,
 padding, oversampling and augmentation follow in nnU-Net's own code, for synthetic samples too.
+Foreground crops are centred on voxels that are sampled beforehand, per label or region
+(``class_locations``): by nnU-Net's own function, before a sample enters a bank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from gansynth.core.mix_config import MixerConfig
+from gansynth.core.schema import LabelArray
 from gansynth.hosts.mixer import Mixer
-from gansynth.runtime.errors import DataFault
-from gansynth_nnunet.class_locations import Key, decode
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
+    from gansynth_nnunet.source import NnunetSource
 
+Key = int | tuple[int, ...]  # a label, or the labels of a region
 Loaded = tuple[Any, Any, Any, dict[str, Any]]
 """Tuple for nnU-Net's loader: image (C, D, H, W), labels (1, D, H, W), None (labels of a cascade's
 first stage), properties."""
+VOXELS = 1000
+"""Voxels stored per label, or all if there are fewer. Each draw of a sample uses one, and a sample
+is drawn far less often."""
 
 
 @dataclass
@@ -35,9 +44,6 @@ class MixedNnunetDataset:
     """Replaces nnU-Net's training data set; everything but ``load_case`` is the real one's.
 
     It opens only real cases that are requested and that the plan's schedule allows.
-
-    Raises:
-        DataFault: the samples have other channels than the real cases.
     """
 
     def __init__(
@@ -52,8 +58,6 @@ class MixedNnunetDataset:
         self._batch_size, self._channels, self._keys = batch_size, channels, tuple(keys)
         self._mixer = Mixer(plan, self._refuse)
         self.last = LastDraw()
-        if plan.bank is not None:
-            self._check(plan.bank)
 
     @property
     def identifiers(self) -> Any:
@@ -86,13 +90,54 @@ class MixedNnunetDataset:
             return f"sample {sample.id} has shape {sample.image.shape}"
         return ""
 
-    def _check(self, bank_folder: Path) -> None:
-        from gansynth.bank.reader import BankReader
 
-        reader = BankReader(bank_folder)
-        channels = len(reader.spec.schema.channels)
-        if channels != self._channels:
-            raise DataFault(
-                f"{bank_folder}: samples have {channels} channel(s), the training cases "
-                f"{self._channels}; expected equal. Fit the generator on this data set"
-            )
+# -- voxels on which crops are centred -------------------------------------------------------------
+
+
+def location_keys(label_manager: Any) -> tuple[Key, ...]:
+    """Return labels or regions whose voxels nnU-Net needs, from its own LabelManager.
+
+    With an ignore label, nnU-Net also needs a region of all annotated labels.
+    """
+    regions = label_manager.has_regions
+    keys = [*(label_manager.foreground_regions if regions else label_manager.foreground_labels)]
+    if label_manager.has_ignore_label:
+        keys.append((-1, *label_manager.all_labels))
+    # Python's integers: numpy's are not JSON.
+    return tuple(tuple(map(int, k)) if isinstance(k, list | tuple) else int(k) for k in keys)
+
+
+def keys_of(source: NnunetSource) -> tuple[Key, ...]:
+    """Return ``location_keys`` of a data set."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(dict(source.plans.doc))
+    return location_keys(manager.get_label_manager(dict(source.dataset_json)))
+
+
+def encode(labels: LabelArray, keys: Sequence[Key]) -> dict[str, npt.NDArray[np.int16]]:
+    """Sample voxels of each label or region of labels int16 (D, H, W).
+
+    Returns name -> int16 (N, 4): channel (always 0), D, H, W; N is 0 where a key does not occur.
+    """
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+
+    locations = DefaultPreprocessor._sample_foreground_locations(
+        labels[None], list(keys), min_num_samples=VOXELS
+    )
+    return {_name(key): np.asarray(locations[key], np.int16).reshape(-1, 4) for key in keys}
+
+
+def decode(
+    extras: Mapping[str, npt.NDArray[Any]], keys: Sequence[Key]
+) -> dict[Key, npt.NDArray[np.int64]]:
+    """Return locations for nnU-Net's loader: every key, with int64 (N, 4) voxels, N may be 0.
+
+    A missing key would stop nnU-Net's worker with a KeyError, so all are present.
+    """
+    nothing = np.zeros((0, 4), np.int64)
+    return {key: extras.get(_name(key), nothing).astype(np.int64) for key in keys}
+
+
+def _name(key: Key) -> str:
+    return "class_locations:" + json.dumps(key, separators=(",", ":"))

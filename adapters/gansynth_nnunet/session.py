@@ -1,39 +1,34 @@
-"""Bank, producer, counts and record of one nnU-Net training, and its outcome."""
+"""Bank, producer, counts and record of one nnU-Net training, in the process that trains.
+
+In a data-parallel training rank 0 does this for the others, which only draw.
+"""
+
+# ruff: noqa: D102 - methods that override those of HostSession
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal, TypeVar
 
 from gansynth.bank.training_bank import BankRequirements
-from gansynth.core.mix_config import MixerConfig, TrainingResult
-from gansynth.hosts import record
-from gansynth.hosts.record import read_sessions, training_result_of
+from gansynth.core.mix_config import MixerConfig
+from gansynth.core.source import SourceRequest, case_records
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.hosts.session import HostSession
 from gansynth.runtime.child import NAME
-from gansynth.runtime.errors import IntegrityFault
-from gansynth.runtime.files import read_json
-from gansynth_nnunet.config import TrainerMix, TrainingInfo
-from gansynth_nnunet.guards import drawn_size, open_host, open_sample_source, sample_bytes
-from gansynth_nnunet.mixed import MixedNnunetDataset
-from gansynth_nnunet.ranks import Tick, lead, wait_for_all
+from gansynth.runtime.errors import FAULTS, GansynthError
+from gansynth_nnunet.adapter import COMPARED, SIDECAR, NnunetAdapter, describe_session
+from gansynth_nnunet.config import TrainerConfig
+from gansynth_nnunet.guard import check_origin
+from gansynth_nnunet.mixed import MixedNnunetDataset, location_keys
+from gansynth_nnunet.source import open_nnunet
 
-SIDECAR = "gansynth.json"
-"""File beside nnU-Net's checkpoints: what each session of a training mixed in."""
-FINAL = "checkpoint_final.pth"
-LATEST = "checkpoint_latest.pth"
-CHECKPOINTS = (FINAL, LATEST, "checkpoint_best.pth")
-"""Checkpoints from which nnU-Net continues a training, in order of preference."""
-SUMMARY = Path("validation") / "summary.json"
-COMPARED = (*record.COMPARED, "settings", "options")
-OWN = "nnunet_validation"
-"""Key of nnU-Net's own summary: Dice is 0 if the truth lacks the label and it is predicted."""
+T = TypeVar("T")
+Tick = Callable[[], None]
+"""Called now and then by rank 0 while it works. The others wait in short turns, since NCCL aborts
+a collective after ten minutes."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +43,31 @@ class RankInfo:
 class NnunetSession(HostSession[str]):
     """Checks a generator or bank, makes the bank if there is none, and counts samples.
 
-    In a data-parallel training rank 0 does this for the others, which only draw.
+    Args:
+        trainer: nnU-Net's trainer.
+        real: its data set of training cases.
+        validation: its data set of held-out cases.
     """
 
     file = SIDECAR
     compared = COMPARED
 
-    def __init__(self, config: TrainerMix, training: TrainingInfo) -> None:
-        self.config, self.training = config, training
-        super().__init__(config.mix_config, training.output, training.epoch, training.epochs)
-        self.batches = training.batches
+    def __init__(self, config: TrainerConfig, trainer: Any, real: Any, validation: Any) -> None:
+        self.config, self.trainer = config, trainer
+        self.train_ids = tuple(map(str, real.identifiers))
+        self.held_out_ids = () if trainer.fold == "all" else tuple(map(str, validation.identifiers))
+        self.batches, self._epochs = int(trainer.num_iterations_per_epoch), int(trainer.num_epochs)
+        self._ranks = 1
+        if trainer.is_ddp:
+            import torch.distributed
+
+            self._ranks = torch.distributed.get_world_size()
+        self._adapter: NnunetAdapter | None = None
+        self._sample_source: SampleSource | None = None
+        output = Path(trainer.output_folder)
+        super().__init__(config.mix_config, output, int(trainer.current_epoch), self._epochs)
         try:
-            self._shared = lead(training.rank, training.ranks, self._lead)
+            self._shared = lead(int(trainer.local_rank), self._ranks, self._lead)
             self.log = self._shared.log
             self.steer()
         except BaseException:
@@ -68,13 +76,12 @@ class NnunetSession(HostSession[str]):
 
     def _lead(self, tick: Tick) -> RankInfo:
         """Check, start the producer, and wait for samples; on rank 0."""
-        training, mixing = self.training, self.mix_config.ratio.p > 0
-        self._source = source = open_host(self.config, training) if mixing else None
-        self._sample_source = (
-            None if source is None else open_sample_source(self.config, training, source)
-        )
+        mixing = self.mix_config.ratio.p > 0
+        if mixing:
+            self._adapter = self._open_adapter()
+            self._sample_source = self._check(self._adapter)
         self.open()
-        if mixing and not training.held_out_ids:
+        if mixing and not self.held_out_ids:
             self.say(
                 "fold 'all' trains on every case: nothing is held out, so leakage cannot be "
                 "checked, and the validation Dice is one on training cases"
@@ -82,69 +89,96 @@ class NnunetSession(HostSession[str]):
         # A finished training draws, too: its loaders fetch batches ahead.
         self.training_bank.start()
         self.training_bank.wait(tick)
-        ids = training.train_ids
-        subjects = {case: case if source is None else source.header(case).subject for case in ids}
+        subjects = {case: case for case in self.train_ids}
+        if self._adapter is not None:
+            source = self._adapter.source
+            subjects = {case: source.header(case).subject for case in subjects}
         return RankInfo(self.log, self.bank, subjects)
+
+    def _open_adapter(self) -> NnunetAdapter:
+        mix_config, trainer, subjects = self.mix_config, self.trainer, self.config.subjects
+        if subjects is None and mix_config.bank is None and mix_config.run is not None:
+            subjects = mix_config.run.manifest["request"]["subjects"]
+        request = SourceRequest(
+            kind="nnunet",
+            where=trainer.plans_manager.dataset_name,
+            fold=str(trainer.fold),
+            configuration=trainer.configuration_name,
+            plans=trainer.plans_manager.plans_name,
+            subjects=subjects,
+        )
+        return NnunetAdapter(open_nnunet(request))
+
+    def _check(self, adapter: NnunetAdapter) -> SampleSource:
+        """Check leakage: held-out cases are read now, unless the adapter's process just did."""
+        records = {record.id: record for record in self.config.held_out}
+        ids = {*self.held_out_ids, *records}
+        if self.trainer.fold != "all":
+            ids |= set(adapter.source.held_out_ids)
+        missing = sorted(ids - set(records))
+        held_out = (*records.values(), *case_records(adapter.source, missing))
+        found = check_origin(self.mix_config, adapter.host, held_out, content=not records)
+        if how := found.described.get("conversion"):
+            self.note(
+                f"gansynth: samples are converted by {how['by']}, in about {how['seconds']} s each"
+            )
+        return found
 
     def wrap(self, real: Any) -> MixedNnunetDataset:
         """Return the training data set with synthetic samples mixed in."""
-        training = self.training
-        return MixedNnunetDataset(
-            real, self.plan, training.batch_size, training.channels, training.keys
+        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+        trainer = self.trainer
+        channels = determine_num_input_channels(
+            trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json
         )
+        keys = location_keys(trainer.label_manager)
+        return MixedNnunetDataset(real, self.plan, int(trainer.batch_size), channels, keys)
 
     # -- its description -------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        """See ``HostSession.describe``."""
         return describe_session(self.config, self._sample_source)
 
     def demand(self) -> BankRequirements:
-        """See ``HostSession.demand``."""
-        training, source = self.training, self._source
+        trainer, adapter, found = self.trainer, self._adapter, self._sample_source
+        run = None if found is None else found.run
+        # Raw intensities may exceed the range of float16; normalised ones do not.
+        raw = "NoNormalization" in trainer.configuration_manager.normalization_schemes
+        dtype: Literal["float16", "float32"] = "float32" if raw else "float16"
+        batch_size = int(trainer.batch_size)
         return BankRequirements(
             mix_config=self.mix_config,
             target="nnunet",
-            request={} if source is None else source.request.to_json(),
-            run_id=None if self._sample_source is None else self._sample_source.run_id,
-            cases=len(training.train_ids),
-            sample_bytes=self._sample_bytes(),
-            batch_size=training.batch_size,
-            samples=training.epochs * training.batches * training.batch_size * training.ranks,
-            output=training.output,
+            request={} if adapter is None else adapter.source.request.to_json(),
+            run_id=None if found is None else found.run_id,
+            cases=len(self.train_ids),
+            sample_bytes=adapter.sample_bytes(run.manifest) if adapter and run else 0,
+            batch_size=batch_size,
+            samples=self._epochs * self.batches * batch_size * self._ranks,
+            output=self.output,
             say=self.say,
-            dtype=training.dtype,
-            progress=training.progress,
-            gpus=training.gpus,
+            dtype=dtype,
+            progress=min(1.0, self.first / self._epochs),
+            gpus=tuple(range(self._ranks)) if trainer.device.type == "cuda" else (),
         )
 
-    def _sample_bytes(self) -> int:
-        training, source, sample_source = self.training, self._source, self._sample_source
-        if source is None or sample_source is None or sample_source.run is None:  # no bank is made
-            return 0
-        size = drawn_size(sample_source.run.manifest, source, training.patch)
-        width = np.dtype(training.dtype).itemsize
-        return sample_bytes(size, training.patch, training.channels, width, len(training.keys))
-
     def make_plan(self) -> MixerConfig[str]:
-        """See ``HostSession.make_plan``."""
         from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
-        training = self.training
         plan: MixerConfig[str] = self.mix_config.plan(
             self._shared.bank,
             self.log,
-            batches=training.epochs * training.batches,
+            batches=self._epochs * self.batches,
             subjects=self._shared.subjects,
-            done=training.epoch * training.batches,
-            rank=training.rank,
+            done=self.first * self.batches,
+            rank=int(self.trainer.local_rank),
         )
         workers = max(1, get_allowed_n_proc_DA())
         return replace(plan, patience=self.config.patience, workers=workers)
 
     def note(self, text: str) -> None:
-        """Write into nnU-Net's log."""
-        self.training.say(text)
+        self.trainer.print_to_log_file(text)
 
     # -- while training --------------------------------------------------------------------------
 
@@ -157,75 +191,62 @@ class NnunetSession(HostSession[str]):
         self.write()
 
     def now(self) -> float:
-        """Return the progress of drawing, which is slightly ahead of training."""
+        # Of drawing, which is slightly ahead of training.
         return 1.0 if self.plan.batch_counter is None else self.plan.batch_counter.now()
 
     def close(self, complete: bool = False) -> None:
-        """See ``HostSession.close``; if the training is complete, all ranks must call this."""
-        if complete and not self._closed:  # other ranks' workers may still be drawing
-            wait_for_all(self.training.ranks)
+        # If the training is complete, all ranks call this: others' workers may still be drawing.
+        if complete and not self._closed and self._ranks > 1:
+            import torch.distributed
+
+            torch.distributed.barrier()
         super().close(complete)
 
 
-def describe_session(config: TrainerMix, sample_source: SampleSource | None) -> dict[str, Any]:
-    """Return what is mixed in and how; see ``gansynth.hosts.record``."""
-    return {
-        **record.describe_session(config.mix_config, sample_source),
-        "options": dict(config.options),
-        "settings": {k: v for k, v in config.settings.items() if k != "save_every"},
-    }
+# -- several ranks ---------------------------------------------------------------------------------
 
 
-def newest_checkpoint(folder: Path) -> tuple[int, str]:
-    """Return the epochs done by nnU-Net's newest checkpoint, and its name; 0 without one."""
-    import torch
+def lead(rank: int, ranks: int, work: Callable[[Tick], T]) -> T:
+    """Let rank 0 work while the others wait; its result, which must be picklable, on every rank.
 
-    scalar: Any = np.float64().__reduce__()[0]
-    numbers = [scalar, np.dtype, *(type(np.dtype(kind)) for kind in "fd")]
-    found = [(0, "")]
-    for path in (folder / name for name in CHECKPOINTS):
-        if not path.is_file():
-            continue
-        try:
-            with torch.serialization.safe_globals(numbers):  # nnU-Net's means; nothing else is run
-                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            found.append((int(loaded["current_epoch"]), path.name))
-        except Exception as error:  # torch raises anything for a damaged file
-            raise IntegrityFault(
-                f"{path}: {type(error).__name__}, expected a checkpoint of nnU-Net; remove it to "
-                "go on from an older one"
-            ) from error
-    return max(found, key=lambda one: one[0])
-
-
-# -- the outcome -----------------------------------------------------------------------------------
-
-
-def read_training_result(
-    folder: Path, account: tuple[Mapping[str, Any], str] = ({}, "")
-) -> TrainingResult:
-    """Return counts over all sessions of a training, and its validation on held-out cases.
-
-    Args:
-        account: measures of the held-out cases, and why there are none; see ``account_of``.
+    Raises:
+        GansynthError: raised by the work, on every rank. Any other failure is raised as it is on
+            rank 0, and as a bare GansynthError on the others.
     """
-    measured, why = account
-    record = _own(folder)
-    metrics = {**measured, **({OWN: record} if record else {})}
-    training_result = training_result_of(read_sessions(folder / SIDECAR), folder, metrics)
-    return replace(training_result, warnings=(*training_result.warnings, *filter(None, [why])))
+    if ranks == 1:
+        return work(lambda: None)
+    if rank > 0:
+        followed: T = _follow()
+        return followed
+
+    def tick() -> None:
+        _tell(("working",))
+
+    try:
+        done = work(tick)
+    except Exception as error:  # not on a signal, which reaches every rank by itself
+        code = error.exit_code if isinstance(error, GansynthError) else 1
+        _tell(("failed", code, str(error) or type(error).__name__))
+        raise
+    _tell(("done", done))
+    return done
 
 
-def _own(folder: Path) -> dict[str, Any]:
-    """Return ``dice`` and ``dice_per_label`` of nnU-Net's validation, by its own rules."""
-    path = folder / SUMMARY
-    if not path.is_file():
-        return {}
-    summary = read_json(path)
-    per_label = {str(k): _number(v["Dice"]) for k, v in summary["mean"].items()}
-    return {"dice": _number(summary["foreground_mean"]["Dice"]), "dice_per_label": per_label}
+def _follow() -> Any:
+    while True:
+        state, *values = _tell(None)
+        if state == "done":
+            return values[0]
+        if state == "failed":
+            code, text = values
+            raise FAULTS.get(code, GansynthError)(text)
 
 
-def _number(value: float) -> float | None:
-    """Return None for nnU-Net's NaN (a label that no held-out case has)."""
-    return float(value) if math.isfinite(value) else None
+def _tell(message: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """Broadcast rank 0's message to every rank."""
+    import torch.distributed
+
+    shared = [message]
+    torch.distributed.broadcast_object_list(shared, src=0)
+    assert shared[0] is not None
+    return shared[0]

@@ -1,7 +1,6 @@
 """What a user requests of samples, and the filters that admit them.
 
-``gansynth.sampling.request_parsing.read_request`` reads one from a command line or the
-environment.
+``gansynth.sampling.request_parsing.read_request`` reads one from a command line.
 """
 
 from __future__ import annotations

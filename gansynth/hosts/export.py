@@ -170,8 +170,9 @@ class DataSetExport(ABC):
         """Return the message for a bank that holds too few samples."""
         listed = self.repeats * len(self.source.train_ids)
         return (
-            f"-o with --bank {self.mix_config.bank}: holds {held} samples, expected {self.samples} "
-            f"beside {listed} real {self.unit}s listed; change --ratio, or take --generator"
+            f"{self.option} with --bank {self.mix_config.bank}: holds {held} samples, expected "
+            f"{self.samples} beside {listed} real {self.unit}s listed; change --ratio, or take "
+            "--generator"
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Parse the options for samples, of a command line or the environment, into a ``SampleRequest``."""
+"""Parse the options for samples of a command line into a ``SampleRequest``."""
 
 from __future__ import annotations
 
@@ -88,19 +88,6 @@ def check_texts(request: SampleRequest) -> None:
 
         for text, item in zip(request.filters, build_filters(request.filters), strict=True):
             item.options.refuse_idle(f"--filter {text}")
-
-
-def split_asked(text: str) -> list[str]:
-    """Split ``flip,shift:max_mm=3,classes=1 elastic`` into three texts, each with its options."""
-    texts: list[str] = []
-    for word in text.split():
-        for at, part in enumerate(filter(None, word.split(","))):
-            before, equals, _ = part.partition("=")
-            if at and equals and ":" not in before:
-                texts[-1] += f",{part}"
-            else:
-                texts.append(part)
-    return texts
 
 
 def _keeps_flawed(filters: Sequence[str]) -> bool:

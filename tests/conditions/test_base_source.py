@@ -34,9 +34,9 @@ from gansynth.core.source import (
 from gansynth.core.space import Space
 from gansynth.hosts.record import COMPARED, check_same, describe_session
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.sampling.request_parsing import Maker, check_request, read_request, split_asked
+from gansynth.sampling.request_parsing import Maker, check_request, read_request
 from gansynth_deepmedic.guards import open_sample_source
-from gansynth_nnunet.converter_guard import refuse_conditions
+from gansynth_nnunet.guard import refuse_conditions
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0, 1.0))
 SHAPE = (4, 5, 6)
@@ -281,7 +281,6 @@ def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
 def test_filters_stand_beside_the_generators_own_judgement(filters, keep_flawed, named):
     asking = read_request(filter=filters)
     assert (asking.keep_flawed, asking.filters) == (keep_flawed, named)
-    assert split_asked("a:x=1,y=2,b c:z=1+2,d") == ["a:x=1,y=2", "b", "c:z=1+2", "d"]
 
 
 @pytest.mark.parametrize(
@@ -305,8 +304,5 @@ def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them():
     mix_config = MixConfig(RunFolder(Path("run")), Ratio(1, 1), samples=ASKING)
     with pytest.raises(UsageFault, match="Leave --condition-source out"):
         open_sample_source(mix_config, None, ())  # type: ignore[arg-type]
-    manifest = {"lineage": Lineage("x", "0", (), {}).to_json()}
     with pytest.raises(UsageFault, match="within their own training scans"):
-        refuse_conditions(mix_config, manifest, {"plans": "p"})
-    manifest = {"lineage": Lineage("x", "0", (), {"plans": "p"}).to_json()}
-    refuse_conditions(mix_config, manifest, {"plans": "p"})
+        refuse_conditions(mix_config)

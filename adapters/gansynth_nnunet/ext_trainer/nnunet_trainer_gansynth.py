@@ -8,6 +8,6 @@ __all__ = ["nnUNetTrainerGANSynth"]
 
 
 def __getattr__(name: str) -> type[Any]:
-    from gansynth_nnunet.variants import shim
+    from gansynth_nnunet.trainer import composed
 
-    return shim(name)
+    return composed(name)

@@ -51,31 +51,35 @@ def build(nnunet) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def told(monkeypatch) -> Callable[..., None]:
-    """Sets GANSYNTH_ variables: told(BANK=..., RATIO="1:1")."""
+def told(monkeypatch, tmp_path) -> Callable[..., None]:
+    """Writes the settings file that GANSYNTH_CONFIG names: told(bank=..., ratio="1:1")."""
+    quick = {
+        "num_epochs": 1,
+        "num_iterations_per_epoch": 2,
+        "num_val_iterations_per_epoch": 1,
+    }
 
-    def tell(**variables: object) -> None:
-        quick = "num_epochs=1,num_iterations_per_epoch=2,num_val_iterations_per_epoch=1"
-        for name, value in {"RATIO": "1:1", "SET": quick, **variables}.items():
-            monkeypatch.setenv(f"GANSYNTH_{name}", str(value))
+    def tell(settings: dict[str, Any] = quick, **mix: Any) -> None:
+        document = {"mix_config": {"ratio": "1:1", **mix}, "settings": settings}
+        file = tmp_path / "mix.json"
+        file.write_text(json.dumps(document, default=str))
+        monkeypatch.setenv("GANSYNTH_CONFIG", str(file))
 
     return tell
 
 
 @pytest.fixture
 def ready(build, told, frozen_bank, tmp_path) -> Callable[..., Any]:
-    """Builds a trainer that is told to mix and initialises it: ``ready("2d", RATIO="0:1")``.
+    """Builds a trainer that is told to mix and initialises it: ``ready("2d", ratio="0:1")``.
 
     Unless told otherwise, it draws from a frozen bank of training crops.
     """
 
-    def make(configuration="3d_fullres", name=TRAINER, **variables):
-        if not {"BANK", "GENERATOR"} & set(variables):
+    def make(configuration="3d_fullres", name=TRAINER, **mix):
+        if not {"bank", "run"} & set(mix):
             bank = tmp_path / configuration
-            variables["BANK"] = (
-                bank if bank.exists() else frozen_bank(bank, configuration=bank.name)
-            )
-        told(**variables)
+            mix["bank"] = bank if bank.exists() else frozen_bank(bank, configuration=bank.name)
+        told(**mix)
         trainer = build(configuration, name=name)
         trainer.initialize()
         return trainer

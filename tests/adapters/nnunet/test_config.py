@@ -12,57 +12,79 @@ from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
-from gansynth_nnunet.config import TrainerMix
-
-DRAWN = {"RATIO": "1:1", "GENERATOR": "g"}
-
-
-def told(**said: object) -> TrainerMix | None:
-    """What these variables say, their names without GANSYNTH_."""
-    return TrainerMix.from_environment({f"GANSYNTH_{k}": str(v) for k, v in said.items()})
+from gansynth_nnunet.config import TrainerConfig
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("variables", "message"),
     [
         ({"GENERATOR": "runs/g0"}, "GANSYNTH_RATIO is not set"),
-        ({"RATIO": "1:1"}, "GANSYNTH_GENERATOR=runs/g0"),
+        ({"RATIO": "1:1"}, "GANSYNTH_GENERATOR is not set; set GANSYNTH_GENERATOR=runs/g0"),
         ({"RATIO": "1", "GENERATOR": "g"}, "expected REAL:SYNTHETIC"),
-        ({"SET": "num_epoch=3"}, "num_epoch=3: nnU-Net's"),
-        ({"SET": "num_epochs=two"}, "a whole number"),
-        ({"SET": "num_epochs=0"}, "greater than or equal to 1"),
-        ({"SET": "initial_lr=nan"}, "initial_lr=nan"),
-        (
-            {"SET": "elastic=0.5", "USUAL_AUGMENTATION": "0"},
-            "--set elastic=0.5: has no effect with --no-host-augmentation",
-        ),
-        ({"SET": "num_epochs"}, "has no '='"),
-        ({"FROZEN": "maybe"}, "GANSYNTH_FROZEN=maybe"),
-        ({"BANK_SIZE": "x"}, "--bank-size 'x'"),
-        ({"PATIENCE": "soon"}, "GANSYNTH_PATIENCE=soon"),
-        ({"SCHEDULE": "later"}, "--schedule 'later'"),
-        ({"OVERHEAD": "2"}, "--overhead '2'"),
-        ({"CONFIG": "/no/such.json"}, "/no/such.json: cannot be read"),
-        ({**DRAWN, "FILTER": "sieve"}, "sieve"),
-        ({**DRAWN, "SCHEDULE": "finetune:34%@50%"}, "expected --ratio 0:1"),
+        ({"RATIO": "1:0", "PATIENCE": "soon"}, "GANSYNTH_PATIENCE=soon"),
+        ({"CONFIG": "/no/such.json"}, "GANSYNTH_CONFIG=/no/such.json: FileNotFoundError"),
     ],
 )
-def test_a_wrong_variable_is_named(said, message):
+def test_a_wrong_variable_is_named(variables, message):
     with pytest.raises(UsageFault) as caught:
-        told(**(said if {"RATIO", "GENERATOR", "CONFIG"} & set(said) else {"RATIO": "1:0", **said}))
+        TrainerConfig.from_environment({f"GANSYNTH_{k}": v for k, v in variables.items()})
+    assert message in str(caught.value)
+
+
+def test_two_variables_are_the_shortest_case(tmp_path):
+    environ = {"GANSYNTH_GENERATOR": str(tmp_path), "GANSYNTH_RATIO": "1:2"}
+    config = TrainerConfig.from_environment(environ)
+    assert config == TrainerConfig(mix_config=MixConfig(RunFolder(tmp_path), Ratio(1, 2)))
+    assert TrainerConfig.from_environment({}) is None
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ([], "expected the file that gansynth augment"),
+        ({"mix_config": {"run": "g"}}, "KeyError: 'ratio'"),
+        ({"mix_config": {"run": "g", "ratio": "1"}}, "expected REAL:SYNTHETIC"),
+        ({"mix_config": {"run": "g", "ratio": "1:1", "frozen": "maybe"}}, "frozen: 'maybe'"),
+        ({"mix_config": {"run": "g", "ratio": "1:1", "size": "x"}}, "--bank-size 'x'"),
+        ({"mix_config": {"run": "g", "ratio": "1:1", "later": 1}}, "unexpected 'later'"),
+        (
+            {"mix_config": {"run": "g", "ratio": "1:1", "schedule": "finetune:34%@50%"}},
+            "expected --ratio 0:1",
+        ),
+        ({"settings": {"num_epoch": 3}}, "settings.num_epoch: Extra inputs"),
+        ({"settings": {"num_epochs": "two"}}, "settings.num_epochs: Input should be a valid int"),
+        ({"settings": {"num_epochs": 0}}, "greater than or equal to 1"),
+        ({"patience": -1}, "patience: Input should be greater than or equal to 0"),
+        (
+            {
+                "mix_config": {"run": "g", "ratio": "1:1", "usual_augmentation": False},
+                "settings": {"elastic": 0.5},
+            },
+            "--set elastic=0.5: has no effect with --no-host-augmentation",
+        ),
+    ],
+)
+def test_a_wrong_key_of_the_file_is_named(tmp_path, document, message):
+    file = tmp_path / "mix.json"
+    if isinstance(document, dict):
+        document = {"mix_config": {"ratio": "1:0"}, **document}
+    file.write_text(json.dumps(document))
+    with pytest.raises(UsageFault) as caught:
+        TrainerConfig.from_environment({"GANSYNTH_CONFIG": str(file)})
+    assert str(caught.value).startswith(f"GANSYNTH_CONFIG={file}: ")
     assert message in str(caught.value)
 
 
 def test_what_the_adapter_writes_is_read_back(tmp_path):
-    config = TrainerMix(
-        everything(tmp_path / "g0"),
+    config = TrainerConfig(
+        mix_config=everything(tmp_path / "g0"),
         settings={"num_epochs": 3, "initial_lr": 0.1},
         patience=7.0,
         held_out=(CaseRecord("a", "s", "0"),),
     )
     file = tmp_path / "config.json"
-    file.write_text(json.dumps(config.to_json()))
-    assert TrainerMix.from_environment({"GANSYNTH_CONFIG": str(file)}) == config
+    file.write_text(config.model_dump_json(exclude_none=True))
+    assert TrainerConfig.from_environment({"GANSYNTH_CONFIG": str(file)}) == config
 
 
 def everything(run: Path) -> MixConfig:
@@ -95,56 +117,32 @@ def everything(run: Path) -> MixConfig:
         keep_going=True,
         usual_augmentation=False,
         augment_synthetic=False,
+        real_in_generator_space=True,
+        nearest=True,
     )
     plain = MixConfig(RunFolder(run), Ratio.parse("1:1"))
-    same = [
-        f.name for f in fields(MixConfig) if getattr(plain, f.name) == getattr(mix_config, f.name)
-    ]
-    # nnU-Net's real cases are what its own preprocessing makes of them: that is refused. The last
-    # one is of data sets on disk.
-    assert same == ["run", "real_in_generator_space", "nearest"], "name every option"
+    names = [f.name for f in fields(MixConfig)]
+    same = [name for name in names if getattr(plain, name) == getattr(mix_config, name)]
+    assert same == ["run"], "name every option"
     return mix_config
 
 
-def test_variables_say_all_that_the_options_of_augment_do(tmp_path):
-    said = {
-        "GENERATOR": tmp_path,
-        "BANK": tmp_path / "bank",
-        "RATIO": "1:2",
-        "SCHEDULE": "anneal:50%-90%",
-        "FROZEN": 1,
-        "BANK_SIZE": "3x",
-        "REUSE": 4,
-        "SCRATCH": tmp_path / "scratch",
-        "EDITS": "elastic,flip",
-        "BOXES": "training",
-        "CONDITIONS": f"nifti:{tmp_path}",
-        "CONDITIONS_READ": "spacing=1,1,2,fold=0,channels=T1",
-        "LESIONS": "pairs=ordered",
-        "FILTER": "none",
-        "SEED": 3,
-        "DEVICE": "cuda:1",
-        "RESTARTS": 2,
-        "STRICT": "yes",
-        "KEEP_GOING": 1,
-        "USUAL_AUGMENTATION": 0,
-        "AUGMENT_SYNTHETIC": "no",
-        "PATIENCE": "0.5",
-    }
-    config = told(**said)
+def test_a_dry_run_writes_the_file_and_the_command_for_nnunet(
+    toy_nnunet, fitted, run_cli, tmp_path
+):
+    file = tmp_path / "mix.json"
+    words = ("augment", "--target", "nnunet", *toy_nnunet.options, "--generator", fitted)
+    words = (*words, "--device", "cpu", "--ratio", "1:2", "--reuse", "4", "--num-epochs", "3")
+    refused = run_cli(*words, "--settings-file", file)
+    assert (refused.exit_code, file.exists()) == (2, False)
+    assert "expected --dry-run beside it" in refused.stderr
+    result = run_cli(*words, "--settings-file", file, "--dry-run", "--json")
+    assert result.exit_code == 0, result.stderr
+    planned = json.loads(result.stdout)
+    place = f"{toy_nnunet.dataset} 3d_fullres 0 -p {toy_nnunet.plans} -tr nnUNetTrainerGANSynth"
+    assert f"GANSYNTH_CONFIG={file} nnUNetv2_train {place}" in planned["then"]
+    config = TrainerConfig.from_environment({"GANSYNTH_CONFIG": planned["settings_file"]})
     assert config is not None
-    assert config.mix_config == everything(tmp_path)
-    assert config.patience == 0.5
-
-
-@pytest.mark.parametrize(
-    ("said", "edits"),
-    [
-        ("flip,shift:max_mm=3,classes=1", ("flip", "shift:max_mm=3,classes=1")),
-        ("elastic flip", ("elastic", "flip")),
-    ],
-)
-def test_an_edits_options_go_with_it(said, edits):
-    config = told(**DRAWN, EDITS=said)
-    assert config is not None
-    assert config.mix_config.samples.edits == edits
+    assert config.mix_config.run == RunFolder(fitted)
+    assert (config.mix_config.pacing.reuse, config.settings.attributes) == (4, {"num_epochs": 3})
+    assert config.held_out == ()  # read again when it trains

@@ -73,7 +73,7 @@ def test_it_trains_on_regions_with_an_ignore_label(ready, configuration):
 def test_targets_of_samples_have_a_channel_a_region_and_one_for_what_is_unknown(
     ready, configuration
 ):
-    train, _ = ready(configuration, RATIO="0:1").get_dataloaders()
+    train, _ = ready(configuration, ratio="0:1").get_dataloaders()
     batches = [next(train) for _ in range(6)]
     target = np.concatenate([b["target"][0].numpy() for b in batches])  # (B, 3, [D,] H, W)
     assert target.shape[1] == 3
@@ -91,7 +91,7 @@ def test_label_maps_that_are_drawn_know_no_ignore_label(nnunet, ready, run_cli, 
     where = ("-o", tmp_path / "run", "--device", "cpu", "-q")
     fit = run_cli("fit", "dcgan", "--set=with_mask=yes", *data, *where, *brief)
     assert fit.exit_code == 0, fit.stderr
-    trainer = ready("2d", GENERATOR=tmp_path / "run", BANK_SIZE=8, FILTER="none", DEVICE="cpu")
+    trainer = ready("2d", run=tmp_path / "run", size="8", keep_flawed=True, device="cpu")
     train, _ = trainer.get_dataloaders()
     reader = BankReader(trainer.gansynth_session.training_bank.bank)
     maps = [np.asarray(reader.read(sample).labels) for sample in reader.ids()]

@@ -3,7 +3,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -14,26 +13,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.bank.api import fill_bank
 from gansynth.bank.reader import BankReader
-from gansynth.bank.store import sample_path
 from gansynth.core.bank_options import BankSize
 from gansynth.core.host_commands import ExportRequest
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
-from gansynth.core.sample_request import SampleRequest
-from gansynth.evaluation.audit import audit_exported
-from gansynth.fitting.fit import fit
-from gansynth.hosts.export import resume_export
-from gansynth.runtime import torchvision_compat
-from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.runtime.files import digest_of
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.writing import TIME
-from gansynth_nnunet import export_raw
+from gansynth_nnunet import export
 from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_nnunet.export import NnunetExport, case_properties
+from gansynth_nnunet.export import case_properties
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.source import open_nnunet
 from tests.adapters.nnunet.conftest import crops_bank
@@ -104,33 +94,6 @@ def exports(request, toy_nnunet, tmp_path_factory) -> Exports:
     return made
 
 
-def test_the_split_has_the_samples_to_train_on_and_real_cases_to_validate_on(exports):
-    synthetic = [f"synthetic_{n:04d}" for n in range(1, 9)]
-    before = exports.split
-    train = sorted((*before["train"], *synthetic))
-    assert read(exports.mixed / "splits_final.json") == [
-        {"train": train, "val": sorted(before["val"])}
-    ]
-
-
-def test_nnunets_own_trainer_loads_it(exports, monkeypatch, tmp_path):
-    torchvision_compat.apply()
-    import torch
-    from nnunetv2.run.run_training import get_trainer_from_args
-
-    for name, value in NnunetRoot.find(exports.toy.root).variables().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    place = ("510", exports.configuration, 0, "nnUNetTrainer", exports.toy.plans)
-    trainer = get_trainer_from_args(*place, device=torch.device("cpu"))
-    trainer.initialize()
-    train, validation = trainer.get_dataloaders()
-    drawn = {key for _ in range(20) for key in next(train)["keys"]}
-    assert sum(key.startswith("synthetic") for key in drawn) >= 3
-    assert not any(key.startswith("synthetic") for key in next(validation)["keys"])
-
-
 def test_a_synthetic_case_is_the_banks_sample_with_all_that_nnunet_notes(exports):
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
@@ -145,52 +108,6 @@ def test_a_synthetic_case_is_the_banks_sample_with_all_that_nnunet_notes(exports
     assert {k for k in real if not k.endswith("_stuff")} <= set(properties)
     assert set(properties["class_locations"]) == set(real["class_locations"])
     assert (image[...].dtype, labels[...].dtype) == (np.float32, np.int16)
-
-
-WAITING = """
-import sys, time
-from gansynth_cli.main import main
-from gansynth_nnunet import export
-
-def wait(*arguments):
-    print("writing", flush=True)
-    for _ in range(6000):  # a signal just before a sleep does not shorten it
-        time.sleep(0.1)
-
-export.write_case = export.in_own_units = wait
-main()
-"""
-
-
-@pytest.mark.fault(30)
-@pytest.mark.slow
-@pytest.mark.parametrize(("content", "ratio"), [("mixed", "1:2"), ("synthetic", "0:1")])
-def test_an_export_whose_writer_waits_ends_at_sigterm_and_leaves_nothing(exports, content, ratio):
-    before = there(exports.toy)
-    place = ("-c", exports.configuration, "--plans", exports.toy.plans, "--root", exports.toy.root)
-    words = [
-        "augment",
-        "--target",
-        "nnunet",
-        "--data",
-        "nnunet:501",
-        *place,
-        "--bank",
-        exports.bank,
-    ]
-    words += ["--ratio", ratio, "--export", "Dataset520_New", "--content", content]
-    command = [sys.executable, "-c", WAITING, *map(str, words)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"writing\n"
-        new = [name for name in there(exports.toy) if name not in before]
-        assert new
-        assert all(name.startswith(".") for name in new)  # nnU-Net lists no hidden folder
-        for _ in range(2):
-            child.send_signal(signal.SIGTERM)
-        child.communicate(timeout=60)
-    assert abs(child.returncode) in (143, signal.SIGTERM)  # the second may come when all is done
-    assert there(exports.toy) == before
 
 
 def test_properties_know_regions_and_the_ignore_label():
@@ -263,47 +180,6 @@ def test_nothing_in_it_names_a_case_or_tells_a_time(exports):
     assert packed[3:8] == bytes(5)  # gzip: no name, no time
 
 
-def test_the_audit_finds_nothing_in_it_and_real_cases_in_a_mixed_one(exports):
-    source = open_nnunet(exports.toy.request(configuration=exports.configuration))
-    told = {"bank": exports.bank, "sources": source}
-    assert audit_exported(exports.alone, **told).findings == ()
-    found = audit_exported(exports.mixed, **told).findings
-    assert any(".b2nd: not read: " in line for line in found)
-    assert any("names case 'p1_left'" in line for line in found)
-
-
-def test_an_edit_that_names_a_case_is_not_handed_on(exports, tmp_path):
-    bank = Path(shutil.copytree(exports.bank, tmp_path / "bank"))
-    edits = {"edits": ["flip", "paste:of=p1_left"]}
-    document = {**read(bank / "bank.json"), **edits}
-    (bank / "bank.json").write_text(json.dumps({**document, "digest": digest_of(document)}))
-    report = exports("Dataset515_Edited", content="synthetic", bank=bank)
-    assert read(Path(report["folder"]) / "gansynth.json")["edits"] == ["flip", "paste:of=?"]
-
-
-def test_a_bank_of_real_images_is_not_shared_whatever_it_says_of_its_generator(exports, tmp_path):
-    asked = exports.toy.request(configuration=exports.configuration)
-    silent: dict[str, Any] = {"settings": {}, "edits": None, "reporter": NullReporter()}
-    fit("copypaste", asked, tmp_path / "run", device="cpu", **silent)
-    bank = fill_bank(
-        tmp_path / "run", tmp_path / "bank", 2, device="cpu", request=SampleRequest(lesions="add")
-    )
-    name = "Dataset516_Copies"
-    before, share = there(exports.toy), {"ratio": "0:1", "content": "synthetic", "bank": bank}
-    with pytest.raises(UsageFault, match=r"bank puts lesions into real cases.*--content mixed"):
-        exports(name, **share)
-    told = read(bank / "bank.json")
-    for real, fault, says in (
-        (None, UsageFault, "does not say whether its generator takes real images"),
-        ([], IntegrityFault, "of the textured blocks of a patient's image"),
-    ):
-        document = {**told, "real": real}
-        (bank / "bank.json").write_text(json.dumps({**document, "digest": digest_of(document)}))
-        with pytest.raises(fault, match=says):
-            exports(name, **share)
-    assert there(exports.toy) == before
-
-
 def test_the_same_samples_make_the_same_bytes(exports):
     assert content(exports.alone) == content(exports.alone.with_name(AGAIN))
 
@@ -324,7 +200,7 @@ def test_axes_and_spacing_come_back_through_nnunets_readers(tmp_path, forward, r
 
     volume, spacing = np.arange(24, dtype=np.float32).reshape(2, 3, 4), (3.0, 1.0, 2.0)
     file = tmp_path / "x.nii.gz"
-    file.write_bytes(export_raw.nifti(volume, spacing, forward))
+    file.write_bytes(export.nifti(volume, spacing, forward))
     image, properties = recursive_find_reader_writer_by_name(reader)().read_images((str(file),))
     assert np.array_equal(image[0].transpose(forward), volume)
     assert [properties["spacing"][i] for i in forward] == pytest.approx(spacing)
@@ -336,9 +212,9 @@ def test_ct_comes_back_in_hounsfield_units():
     facts = {"mean": 50.0, "std": 20.0, "percentile_00_5": -10.0, "percentile_99_5": 120.0}
     units = np.linspace(-10, 120, 8, dtype=np.float32)
     drawn = CTNormalization(False, facts).run(units.copy())
-    assert export_raw.denormalise(drawn, "CTNormalization", facts) == pytest.approx(units, abs=1e-3)
+    assert export.denormalise(drawn, "CTNormalization", facts) == pytest.approx(units, abs=1e-3)
     far = np.array([99.0], np.float32)
-    assert export_raw.denormalise(far, "CTNormalization", facts) == 120
+    assert export.denormalise(far, "CTNormalization", facts) == 120
 
 
 def test_outside_gets_what_nnunet_takes_for_outside(toy_nnunet):
@@ -346,7 +222,7 @@ def test_outside_gets_what_nnunet_takes_for_outside(toy_nnunet):
     schemes, masks = ["CTNormalization", "ZScoreNormalization"], [False, False]
     host.config.update(normalization_schemes=schemes, use_mask_for_norm=masks)
     image = np.array([[[[5.0, 1.0, 2.0]]], [[[5.0, -3.0, 2.0]]]], np.float32)
-    out = export_raw.in_own_units(host, image, np.array([[[-1, 0, 1]]], np.int16))
+    out = export.in_own_units(host, image, np.array([[[-1, 0, 1]]], np.int16))
     assert (out[0, 0, 0, 0], out[1, 0, 0, 0]) == (0, -3)
 
 
@@ -354,13 +230,10 @@ def test_outside_gets_what_nnunet_takes_for_outside(toy_nnunet):
     ("name", "order", "says"),
     [
         ("Hippo", {}, "expected DatasetNNN_Name with three digits"),
-        (
-            "Dataset520_New",
-            {"ratio": "1:3"},
-            "12 synthetic cases beside 4 training cases, the bank",
-        ),
+        (f"{MIXED}_again", {}, f"{MIXED} has that number, expected one that none of nnU-Net's"),
+        ("Dataset520_New", {"ratio": "1:3"}, "holds 8 samples, expected 12 beside 4 real cases"),
         ("Dataset520_New", {"ratio": "100:1"}, "0 synthetic cases beside 4 training cases"),
-        ("Dataset520_New", {"size": "4"}, "the ratio says how many already, 8 beside 4 training"),
+        ("Dataset520_New", {"size": "4"}, "the ratio says how many synthetic cases there are"),
         ("Dataset520_New", {"fold": "all"}, "nothing is held out"),
     ],
 )
@@ -369,56 +242,6 @@ def test_an_order_that_makes_no_data_set_is_refused(exports, name, order, says):
     with pytest.raises(UsageFault, match=re.escape(says)):
         exports(name, **order)
     assert there(exports.toy) == before
-
-
-@pytest.mark.parametrize("folder", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
-def test_a_number_taken_anywhere_is_refused(exports, folder):
-    (exports.toy.root / folder / "Dataset530_Mine").mkdir()
-    with pytest.raises(UsageFault, match=r"Dataset530_Mine has that number.*free: 5\d\d"):
-        exports("Dataset530_Plus")
-    (exports.toy.root / folder / "Dataset530_Mine").rmdir()
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        (("--export", MIXED, "--set", "num_epochs=1"), "--export with --set:"),
-        (("--export", MIXED, "--", "--npz"), "--export with host options after --:"),
-        (("--export", MIXED, "--ratio", "0:1"), "does not say how many cases; give --bank-size N"),
-    ],
-)
-def test_what_means_nothing_to_an_export_is_refused(toy_nnunet, fitted, refuse, given, says):
-    words = ("augment", "--target", "nnunet", *toy_nnunet.options, "--generator", fitted)
-    refuse(*words, "--device", "cpu", "--ratio", "1:1", *given, code=2, says=[says])
-
-
-@pytest.mark.fault(29)
-def test_an_interrupted_export_leaves_nothing(exports, monkeypatch):
-    def stop(*arguments: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = there(exports.toy)
-    monkeypatch.setattr("gansynth_nnunet.export.write_case", stop)
-    with pytest.raises(KeyboardInterrupt):
-        exports("Dataset520_New")
-    assert there(exports.toy) == before
-
-
-def test_only_samples_of_the_same_order_are_taken_up_again(toy_copy, fitted):
-    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
-    kept = []
-    for seed in (0, 0, 1):
-        asked = SampleRequest(seed=seed)
-        mix_config = MixConfig(RunFolder(fitted), Ratio(1, 1), samples=asked, device="cpu")
-        export = NnunetExport(adapter.host, ExportRequest(mix_config, MIXED, NullReporter()))
-        sample = sample_path(export.build / "bank", "000000")
-        sample.parent.mkdir(parents=True, exist_ok=True)
-        kept.append(sample.exists())
-        resume_export(export.order(), export.generator)
-        sample.parent.mkdir(exist_ok=True)
-        kept.append(sample.exists())
-        sample.touch()
-    assert kept == [False, False, True, True, True, False]
 
 
 STOCK = """

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.bank.api import fill_bank
 from gansynth.bank.producer import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.host_commands import TrainingRequest
@@ -18,12 +17,11 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE
-from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
+from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_nnunet.class_locations import decode
+from gansynth_nnunet.mixed import decode
 from gansynth_nnunet.source import open_nnunet
 from tests.banks import Pairs, write_bank
 from tests.conftest import Toy
@@ -129,11 +127,6 @@ def test_samples_are_as_nnunet_wants_them(runs, toy_nnunet, tmp_path):
     assert {OUTSIDE, 1} <= seen <= set(schema.label_values)
 
 
-def test_one_that_draws_no_likely_label_map_ends_with_the_reasons(runs, toy_nnunet, tmp_path):
-    with pytest.raises(TrainingFault, match=r"33 of the last 33 .* times label .*train it longer"):
-        fill(toy_nnunet, runs["untrained"], tmp_path / "bank")
-
-
 ASKED = SampleRequest(conditions={"kind": "nnunet", "where": "502"}, edits=("transplant",))
 
 
@@ -186,24 +179,3 @@ def test_other_intensities_are_refused(two, check):
     plans.write_text(json.dumps(document))
     with pytest.raises(UsageFault, match=r"normalization_schemes is .*NoNormalization.*expected"):
         check()
-
-
-def test_the_outside_of_other_cases_stays_outside(two, run):
-    opened = load_run(run, "cpu")
-    source = open_source(opened.request)
-    drawer = Sampler(opened, source, ASKED)
-    for sample in drawer.draw_raw(0, 3):
-        real = drawer.matching_real_case(sample)
-        assert sample.provenance["dataset"] == "nnunet:Dataset502_Other"
-        assert np.array_equal(sample.labels == OUTSIDE, real.labels == OUTSIDE)
-
-
-def test_a_producer_draws_of_them_and_its_bank_says_so(run, tmp_path):
-    bank = fill_bank(run, tmp_path / "bank", 2, request=ASKED, device="cpu")
-    reader = BankReader(bank)
-    assert reader.spec.samples == ASKED
-    own, other = reader.spec.lineage.everyone()
-    assert (own.dataset, other.dataset) == ("nnunet:Dataset501_Toy", "nnunet:Dataset502_Other")
-    told = [reader.read(sample).provenance for sample in reader.ids()]
-    assert {one["dataset"] for one in told} == {"nnunet:Dataset502_Other"}
-    assert {one["case"] for one in told} <= {case.id for case in other.cases}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth_nnunet.session import read_training_result
+from gansynth_nnunet.adapter import read_training_result
 from tests.adapters.nnunet.conftest import log_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -53,7 +53,7 @@ def assert_equal(one: Any, other: Any) -> None:
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, empty_bank, configuration):
     stock = trained(build(configuration, name="nnUNetTrainer"))
-    told(BANK=empty_bank(configuration), KEEP_GOING=1)
+    told(bank=empty_bank(configuration), keep_going=True)
     ours = build(configuration)
     assert_equal(trained(ours), stock)
     assert "WARNING: there is no synthetic sample" in log_of(ours)
@@ -67,7 +67,7 @@ def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, empty_bank, 
 @pytest.mark.slow
 def test_a_generator_of_which_every_sample_is_rejected_changes_no_bit(build, told, nan_run):
     stock = trained(build(name="nnUNetTrainer"))
-    told(GENERATOR=nan_run, DEVICE="cpu", BANK_SIZE=8, KEEP_GOING=1, RESTARTS=0)
+    told(run=nan_run, device="cpu", size="8", keep_going=True, restarts=0)
     ours = build()
     assert_equal(trained(ours), stock)
     assert "were rejected" in log_of(ours)

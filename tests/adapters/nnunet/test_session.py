@@ -1,135 +1,39 @@
 import json
 import multiprocessing
 import os
-import signal
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 
-from gansynth.bank.store import read_heartbeat
 from gansynth.core.schedule import choose_cases
 from gansynth.runtime.child import SHOWN, SHOWS
-from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
-from gansynth_nnunet.ranks import fault_of_rank, lead
-from tests.adapters.nnunet.conftest import log_of, sidecar
-from tests.processes import until
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth_nnunet.launch import fault_of_rank
+from gansynth_nnunet.session import lead
+from tests.adapters.nnunet.conftest import sidecar
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-LIVE = {"DEVICE": "cpu", "BANK_SIZE": 8}
-TUNING = {"RATIO": "0:1", "SCHEDULE": "finetune:34%@50%"}
+TUNING = {"ratio": "0:1", "schedule": "finetune:34%@50%"}
 
 
-def epochs(number: int, iterations: int = 2, **more: object) -> str:
-    values: dict[str, object] = {"num_epochs": number, "num_iterations_per_epoch": iterations}
-    values |= {"num_val_iterations_per_epoch": 1, **more}
-    return ",".join(f"{key}={value}" for key, value in values.items())
-
-
-def kill_producer(session: Any) -> None:
-    os.kill(read_heartbeat(session.training_bank.bank)["pid"], signal.SIGKILL)
-
-
-@pytest.mark.fault(34)
-@pytest.mark.slow
-def test_a_producer_that_died_is_started_again_and_the_log_says_so(ready, fitted):
-    trainer = ready(GENERATOR=fitted, **LIVE)
-    trainer.get_dataloaders()
-    session = trainer.gansynth_session
-    kill_producer(session)
-    until(lambda: session.training_bank.supervisor.restarts == 1)
-    session.epoch(1, {})
-    log = log_of(trainer)
-    said = ("killed by SIGKILL", "started again", "1 restart")
-    assert [words for words in said if words not in log] == []
-    assert sidecar(trainer)["sessions"][0]["supply"]["restarts"] == 1
-
-
-@pytest.mark.fault(40)
-@pytest.mark.slow
-def test_training_goes_on_with_what_a_producer_given_up_has_made(ready, fitted):
-    trainer = ready(GENERATOR=fitted, RESTARTS=0, **LIVE)
-    train, _ = trainer.get_dataloaders()
-    session = trainer.gansynth_session
-    kill_producer(session)
-    until(lambda: not session.training_bank.supervisor.alive())
-    for _ in range(4):
-        next(train)
-    session.epoch(1, {})
-    session.epoch(2, {})
-    assert (session.counts().synthetic, session.counts().fell_back) == (5, 0)
-    assert log_of(trainer).count("there is no producer any more; training goes on") == 1
-    assert "SIGKILL" in sidecar(trainer)["sessions"][0]["supply"]["ended"]
-
-
-@pytest.mark.slow
-def test_its_producer_ends_when_no_more_samples_are_needed(ready, fitted, tmp_path):
-    told = {**TUNING, "SCHEDULE": "finetune:50%@50%", "SCRATCH": tmp_path / "here"}
-    trainer = ready(GENERATOR=fitted, **LIVE, **told, SET=epochs(2))
-    train, _ = trainer.get_dataloaders()
-    session = trainer.gansynth_session
-    session.epoch(0, {})
-    assert session.training_bank.bank.parent == tmp_path / "here"
-    assert session.training_bank.supervisor.alive()
-    next(train)
-    session.epoch(1, {})
-    assert not session.training_bank.supervisor.alive()
-    assert "no more samples are needed" in log_of(trainer)
-    assert "no producer any more" not in log_of(trainer)
-
-
-def test_where_no_real_case_may_be_drawn_it_never_starts_without(ready, empty_bank):
-    trainer = ready(BANK=empty_bank(), KEEP_GOING=1, **TUNING)
-    with pytest.raises(TrainingFault, match="holds no sample"):
-        trainer.get_tr_and_val_datasets()
-
-
-def test_it_starts_even_without_a_bank_if_that_is_wanted(ready, fitted, monkeypatch):
-    died = TrainingFault("producer: killed by SIGKILL")  # before it had described its bank
-    told = {"alive.return_value": False, "messages.return_value": [], "wait.side_effect": died}
-    supervisor = Mock(restarts=3, ended=died, **told)
-    monkeypatch.setattr(
-        "gansynth.bank.supervisor.ProducerSupervisor.start", lambda *_, **__: supervisor
-    )
-    trainer = ready(GENERATOR=fitted, KEEP_GOING=1, **LIVE)
-    train, _ = trainer.get_dataloaders()
-    for _ in range(2):
-        next(train)
-    trainer.gansynth_session.close()
-    session = sidecar(trainer)["sessions"][0]
-    assert session["drawn"]["reasons"] == {"no bank": 3}
-    assert session["supply"] == {"restarts": 3, "ended": "producer: killed by SIGKILL"}
+def epochs(number: int, iterations: int = 2) -> dict[str, int]:
+    values = {"num_epochs": number, "num_iterations_per_epoch": iterations}
+    return {**values, "num_val_iterations_per_epoch": 1}
 
 
 def test_each_training_step_is_timed(ready):
     trainer, seen = ready(), []
     train, _ = trainer.get_dataloaders()
-    session = trainer.gansynth_session
-    session.step = lambda begin, end: seen.append((begin, end))
+    trainer.gansynth_session.step = lambda begin, end: seen.append((begin, end))
     began = time.monotonic()
     trainer.train_step(next(train))
     ((begin, end),) = seen
     assert began <= begin < end <= time.monotonic()
-
-
-def test_a_step_that_cannot_be_measured_stops_nothing(ready):
-    class Broken:
-        def step(self, begin: float, end: float) -> None:
-            raise OSError("no")
-
-    trainer = ready()
-    trainer.get_tr_and_val_datasets()
-    session = trainer.gansynth_session
-    session.training_bank._steering = Broken()
-    session.step(0, 1)
-    session.step(1, 2)
-    session.training_bank._steering = None
-    assert log_of(trainer).count("cost is no longer measured: OSError: no") == 1
 
 
 @pytest.fixture
@@ -150,7 +54,7 @@ def opened(monkeypatch, tmp_path) -> Iterator[Callable[[], list[str]]]:
 
 
 def test_fine_tuning_goes_through_nnunets_rates_again(ready):
-    trainer, rates = ready(**TUNING, SET=epochs(10)), []
+    trainer, rates = ready(**TUNING, settings=epochs(10)), []
     for epoch in range(10):
         trainer.lr_scheduler.step(epoch)
         rates.append(trainer.optimizer.param_groups[0]["lr"])
@@ -164,7 +68,7 @@ def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(
     ready, opened, monkeypatch, workers
 ):
     monkeypatch.setenv("nnUNet_n_proc_DA", str(workers))
-    trainer = ready(SET=epochs(2, 4), **TUNING)
+    trainer = ready(settings=epochs(2, 4), **TUNING)
     trainer.run_training()
     train, validation = map(set, trainer.do_split())
     chosen = set(choose_cases({case: case for case in train}, 0.34, 0))
@@ -195,17 +99,17 @@ def test_a_trainer_goes_on_with_its_own_training_and_no_other(ready):
     second.get_tr_and_val_datasets()
     second.gansynth_session.close(complete=True)
     assert [one["epochs"] for one in sidecar(second)["sessions"]] == [[0, 1], [1, 1]]
-    third = ready(RATIO="3:1")
+    third = ready(ratio="3:1")
     third.current_epoch = 1
     with pytest.raises(UsageFault, match="another training, with ratio 1:1, not 3:1"):
         third.get_tr_and_val_datasets()
 
 
 def test_the_parent_process_is_told_of_the_epoch_that_runs(ready, monkeypatch, capfd):
-    first = ready(SET=epochs(3))
+    first = ready(settings=epochs(3))
     first.num_epochs = 1  # as if it were cut off
     first.run_training()
-    trainer = ready(SET=epochs(3))
+    trainer = ready(settings=epochs(3))
     trainer.load_checkpoint(f"{first.output_folder}/checkpoint_final.pth")
     monkeypatch.setenv(SHOWS, "1")
     trainer.run_training()
@@ -287,11 +191,6 @@ def test_what_the_first_rank_did_or_died_of_is_known_to_all(two, led, key, ends)
     assert [end[key] for end in two(lambda rank: lead(rank, 2, led if rank == 0 else bug))] == ends
 
 
-def test_one_rank_alone_asks_nobody():
-    with pytest.raises(IntegrityFault):
-        lead(0, 1, refuse)
-
-
 def test_a_fault_that_a_rank_died_of_is_told_from_what_its_parent_says():
     try:
         refuse(lambda: None)
@@ -327,7 +226,7 @@ def ids(log: Path, pid: int) -> list[str]:
 
 @pytest.mark.slow
 def test_one_producer_serves_both_ranks_which_draw_differently(two, build, told, fitted):
-    told(GENERATOR=fitted, DEVICE="cpu", BANK_SIZE=12, FROZEN=1, RATIO="1:2")
+    told(run=fitted, device="cpu", size="12", frozen=True, ratio="1:2")
 
     def work(rank: int) -> Any:
         trainer = on_cpu(build)
@@ -359,14 +258,14 @@ def test_one_producer_serves_both_ranks_which_draw_differently(two, build, told,
     [
         ({}, "IntegrityFault", "leakage"),
         pytest.param(
-            {"RESTARTS": 0, "EDITS": "no-such-edit"},
+            {"restarts": 0, "edits": ["no-such-edit"]},
             *("UsageFault", "no-such-edit"),
             marks=pytest.mark.slow,
         ),
     ],
 )
 def test_a_refusal_ends_both_ranks_alike(two, build, told, fitted, frozen_bank, said, fault, says):
-    where = {"GENERATOR": fitted, "DEVICE": "cpu"} if said else {"BANK": frozen_bank(fold="1")}
+    where = {"run": fitted, "device": "cpu"} if said else {"bank": frozen_bank(fold="1")}
     told(**where, **said)
     ends = two(lambda rank: on_cpu(build).run_training())
     assert [end["error"] for end in ends] == [fault] * 2

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth_nnunet import stock
 from gansynth_nnunet.launch import TRAINER
 from tests.adapters.nnunet.conftest import read_checkpoint as read
 
@@ -35,11 +34,12 @@ def test_a_trainer_with_a_network_of_its_own_keeps_its_own_name():
         return 1
 
     build = "build_network_architecture"
-    host, mixin = type("Host", (), {build: network}), type("Mixin", (), {})
-    same = type("Same", (mixin, host), {})
-    other = type("Other", (mixin, host), {build: lambda: 2})
-    assert stock.stock_name(same, mixin) == "Host"
-    assert stock.stock_name(other, mixin) == "Other"
+    from gansynth_nnunet.trainer import GANSynthMixin, stock_name
+
+    host = type("Host", (), {build: network})
+    same = type("Same", (GANSynthMixin, host), {})
+    other = type("Other", (GANSynthMixin, host), {build: lambda: 2})
+    assert (stock_name(same), stock_name(other)) == ("Host", "Other")
 
 
 def test_a_checkpoint_carries_the_variants_name_and_training_goes_on_from_it(trainer, build):

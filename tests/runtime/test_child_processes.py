@@ -1,0 +1,103 @@
+"""Child processes: their faults and signals are ours, and nothing is left of them."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gansynth.runtime import processes, torchvision_compat
+from gansynth.runtime.child import cpu_threads
+from gansynth.runtime.errors import GansynthError, TrainingFault
+from tests.processes import until
+
+
+def run(code: str, log: Path) -> processes.ProcessResult:
+    return processes.run([sys.executable, "-c", code], os.environ, log)
+
+
+@pytest.mark.parametrize("code", [2, 3, 4, 5, 6])
+def test_a_childs_typed_fault_is_ours(tmp_path, code):
+    said = "error: why\\nTraceback\\nRuntimeError: x\\n"  # its threads go on talking
+    ended = run(f"import sys; sys.stderr.write('{said}'); sys.exit({code})", tmp_path / "log")
+    with pytest.raises(GansynthError, match=r"^why$") as caught:
+        processes.raise_if_failed(ended, "training")
+    assert caught.value.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import sys; sys.stderr.write('what and why'); sys.exit(5)", "^what and why$"),
+        ("print('x'); raise OSError('odd')", r"training failed \(exit 1\): OSError: odd"),
+    ],
+)
+def test_any_other_failure_quotes_the_last_line(tmp_path, code, message):
+    ended = run(code, tmp_path / "log")
+    with pytest.raises(TrainingFault, match=message):
+        processes.raise_if_failed(ended, "training")
+
+
+@pytest.mark.fault(34)
+def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
+    code = (
+        "import os, signal, subprocess, sys;"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)']);"
+        "print(p.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = run(code, tmp_path / "log")
+    with pytest.raises(TrainingFault, match="signal SIGKILL"):
+        processes.raise_if_failed(ended, "training")
+    until(lambda: not Path(f"/proc/{int(ended.last[0])}/exe").exists())
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGINT, ["KeyboardInterrupt"]), (signal.SIGTERM, ["SystemExit", "143"])],
+)
+def test_a_signal_reaches_the_child_and_ends_us_too(tmp_path, number, expected):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from gansynth.runtime import processes\n"
+        "code = 'import time; print(1, flush=True); time.sleep(60)'\n"
+        "ended = processes.run([sys.executable, '-c', code], os.environ, Path(sys.argv[1]))\n"
+        "try:\n"
+        "    processes.raise_if_failed(ended, 'training')\n"
+        "except BaseException as error:\n"
+        "    print(type(error).__name__, getattr(error, 'code', ''), ended.code)\n"
+    )
+    log = tmp_path / "log"
+    command = [sys.executable, str(script), str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        until(lambda: log.exists() and log.read_text() != "")
+        parent.send_signal(number)
+        *said, code = parent.communicate(timeout=60)[0].split()
+    assert said == expected
+    assert code in (f"-{number.value}", "1")
+
+
+def test_threads_follow_the_users_wish_else_one_core_is_left_over(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert cpu_threads() == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert cpu_threads() == 7
+
+
+@pytest.mark.fault(44)
+@pytest.mark.slow
+def test_torchvision_imports_with_the_folder_for_a_cpu_torch_on_the_path():
+    environ = {**os.environ, "PYTHONPATH": str(torchvision_compat.CPU_TORCH)}
+    code = "import sys; assert 'torch' not in sys.modules; import torchvision.ops"
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True)
+
+
+def test_that_folder_lets_another_sitecustomize_run(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.seen = True")
+    path = os.pathsep.join((str(torchvision_compat.CPU_TORCH), str(tmp_path)))
+    command = [sys.executable, "-c", "import sys; assert sys.seen"]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
