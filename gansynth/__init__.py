@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from gansynth.fitting.recipe import find_recipe
     from gansynth.hosts.api import augment
     from gansynth.hosts.batchgenerators_loader import mix_batches
-    from gansynth.hosts.host import Host, Job, TrainingOptions
+    from gansynth.hosts.host import Framework, FrameworkOptions, Host, Job, TrainingOptions
     from gansynth.hosts.mixer import Mixer
     from gansynth.hosts.segments import mix_segments
     from gansynth.hosts.torch_dataset import mix
@@ -149,6 +149,8 @@ __all__ = [
     "FilterTrainingData",
     "Finding",
     "FloatArray",
+    "Framework",
+    "FrameworkOptions",
     "GansynthError",
     "Generator",
     "GeneratorOptions",
@@ -283,7 +285,7 @@ _HOMES = {
     "gansynth.fitting.recipe": "find_recipe",
     "gansynth.hosts.api": "augment",
     "gansynth.hosts.batchgenerators_loader": "mix_batches",
-    "gansynth.hosts.host": "Host Job TrainingOptions",
+    "gansynth.hosts.host": "Framework FrameworkOptions Host Job TrainingOptions",
     "gansynth.hosts.mixer": "Mixer",
     "gansynth.hosts.segments": "mix_segments",
     "gansynth.hosts.torch_dataset": "mix",

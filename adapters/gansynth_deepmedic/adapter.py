@@ -30,7 +30,6 @@ from gansynth_deepmedic.config import (
     DeepMedicChoices,
     DeepMedicSettings,
     absolute,
-    trains,
 )
 from gansynth_deepmedic.configs import read_model_config
 from gansynth_deepmedic.guards import SMALLEST, open_sample_source, sample_bytes
@@ -55,7 +54,6 @@ class DeepMedicAdapter(Adapter):
     length_option: ClassVar[str] = "epochs"
     Options = DeepMedicSettings
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
-    exports: ClassVar[Literal["nothing", "name", "folder"]] = "folder"
     rewrites_real: ClassVar[bool] = True
 
     def __init__(self, source: CaseSource) -> None:
@@ -96,11 +94,6 @@ class DeepMedicAdapter(Adapter):
                 "DeepMedic reads voxels as stored, and resampled samples cannot be converted back "
                 "exactly; expected native. Leave it out, here and for the generator"
             )
-
-    @classmethod
-    def trains_into(cls, settings: Mapping[str, str], options: Sequence[str]) -> bool:
-        """Whether a checkout trains; without one, ``-o`` is a data set for any."""
-        return trains(settings, options)
 
     def check(self, request: TrainingRequest) -> None:
         """Check settings, the program and its options, and the generator or bank."""

@@ -69,7 +69,7 @@ AUGMENTATION = ("augm_img_prms_tr", "augm_sample_prms_tr", "reflectImagesPerAxis
 _VALUED = ("-model", "-load", "-dev")
 _KNOWN = ("-train", "-test", *_VALUED, "-resetopt")
 NO_CHECKOUT = (
-    "no checkout or output is given, expected one of: -o DIR alone, a data set for stock "
+    "no checkout or output is given, expected one of: --export DIR, a data set for stock "
     "DeepMedic; --deepmedic CHECKOUT, your own DeepMedic trained on the fly; or, without one, its "
     "network in torch: --target segmenter --network deepmedic"
 )

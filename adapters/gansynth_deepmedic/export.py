@@ -1,4 +1,4 @@
-"""``gansynth augment --target deepmedic -o DIR``: a folder that stock DeepMedic trains on.
+"""``gansynth augment --target deepmedic --export DIR``: a folder that stock DeepMedic trains on.
 
 Real cases stay in place; each sample is inserted into its real case. Stock DeepMedic takes segments
 from anywhere in the region of interest, so that of a synthetic case is limited to the sample.

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -62,7 +62,6 @@ class NnunetAdapter(Adapter):
     name: ClassVar[str] = "nnunet"
     title: ClassVar[str] = "nnU-Net"
     length_option: ClassVar[str] = "num_epochs"
-    exports: ClassVar[Literal["nothing", "name", "folder"]] = "name"
     Options = NnunetSettings
     variables: ClassVar[tuple[str, ...]] = ("nnUNet_",)
 

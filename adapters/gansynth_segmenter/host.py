@@ -85,7 +85,7 @@ class SegmenterHost(Host):
         """Name the network."""
         return {"network": self.options.network}
 
-    def steps_done(self, folder: Path) -> int:
+    def done(self, folder: Path) -> int:
         """Return the step of the newest checkpoint of the loop."""
         from gansynth.training import checkpoint
 

@@ -1,52 +1,43 @@
-"""Unmodified YOLO detectors, trained in a child process with samples mixed in on the fly."""
+"""Unmodified YOLO detectors, trained in a child process with samples mixed in on the fly.
+
+The data set's record does not hold the size that images are read in, and hashes are of the files'
+pixels. So a generator of any size can be compared with the held-out images.
+"""
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.training_bank import read_patience
-from gansynth.core.adapter import Adapter, HostArrays
-from gansynth.core.bank_options import BankCapacity
-from gansynth.core.host_commands import ExportRequest, TrainingFolder, TrainingRequest
-from gansynth.core.lineage import guard_host
-from gansynth.core.mix_config import Mix, MixConfig, TrainingResult
-from gansynth.core.schema import Sample
+from gansynth.core.host_commands import ExportRequest
+from gansynth.core.mix_config import Mix, MixConfig
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
-from gansynth.core.space import Space
-from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.epoch_plan import count_places
-from gansynth.hosts.launch import train_apart
-from gansynth.hosts.record import (
-    FILE,
-    default_output,
-    read_sessions,
-    training_folder,
-    training_result_of,
-)
+from gansynth.hosts.host import Framework, Job
+from gansynth.hosts.launch import device_of
+from gansynth.hosts.record import FILE, read_sessions
 from gansynth.hosts.sample_source import check_schema
-from gansynth.hosts.session import CachedResult, training_in
 from gansynth.metrics.detection.measures import summary
 from gansynth.metrics.detection.record import read_detections
-from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import write_json_atomic
-from gansynth_yolo.config import RUNS, WEIGHTS, YoloChoices, YoloConfig, YoloSettings
-from gansynth_yolo.detectors import detector
-from gansynth_yolo.evaluation import SPLITS, metrics_of
-from gansynth_yolo.guards import SAME, hint, open_sample_source, sample_bytes
-from gansynth_yolo.session import COMPARED, describe
+from gansynth.runtime.errors import UsageFault
+from gansynth_yolo.config import MIRROR, MODELS, WEIGHTS, YoloSettings, parse_options
+from gansynth_yolo.detectors import DetectorJob, detector
+from gansynth_yolo.evaluation import SPLITS, write_found
 from gansynth_yolo.source import YoloSource
 
-SMALLEST = (8, 8)  # least rows and columns of a sample; detectors resize every image
-CONFIG = "gansynth_config.json"
-ELSEWHERE = "--set output="  # option that names another folder
+LICENCES: Mapping[str, str] = {
+    "libreyolo": "MIT",
+    "ultralytics": "AGPL-3.0: its terms apply to this training and to the weights it has made",
+}
+"""Detector -> its licence and the consequences for a training."""
 
 
-class YoloAdapter(Adapter):
+class YoloAdapter(Framework):
     """Augments the training of a detector on one YOLO data set and split."""
 
     name: ClassVar[str] = "yolo"
@@ -55,68 +46,128 @@ class YoloAdapter(Adapter):
     Options = YoloSettings
     needs: ClassVar[Literal["labels", "boxes"]] = "boxes"
     any_size: ClassVar[bool] = True
-    exports: ClassVar[Literal["nothing", "name", "folder"]] = "folder"
+    apart = True
+    result = SPLITS["val"]
+    may_change = ("workers", "cache")
+    same = ("channels", "box_classes")
+    source: YoloSource
+    options: YoloSettings
 
     def __init__(self, source: CaseSource) -> None:
-        super().__init__(source)
         if not isinstance(source, YoloSource):
             raise UsageFault(
                 f"--data {source.request.kind}:{source.request.where}: detectors train on YOLO "
                 "data sets, expected yolo:data.yaml"
             )
-        self.host = source
-        self._sample_source = CachedResult(
-            lambda mix_config: open_sample_source(mix_config, source, self.held_out)
-        )
+        super().__init__(source)
 
     @property
     def sample_size(self) -> tuple[int, ...]:
         """The least size, because detectors resize every image."""
-        return SMALLEST
+        return 8, 8
 
-    def finalise(self, sample: Sample) -> HostArrays:
-        """Check the boxes; no arrays are returned beside image and boxes."""
-        if sample.boxes is None:
-            raise DataFault("sample: no boxes, expected a list of them, which may be empty")
-        classes = len(self.schema.box_classes)
-        unknown = sorted({int(n) for n in sample.boxes.labels if not 0 <= n < classes})
-        if unknown:
-            raise DataFault(f"sample: box class {unknown[0]}, expected 0 to {classes - 1}")
-        return {}
-
-    def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
-        """Return samples of the same data set unchanged, whatever size they were read in."""
-        guard_host(source.space.host, self.source.space.host)
-        check_schema(self.host.file.path, source.schema, self.schema, SAME, hint(self.host))
-        return lambda sample: sample
+    @property
+    def packages(self) -> Sequence[str]:  # type: ignore[override]
+        """Torch and the detector."""
+        return "torch", "torchvision", self.options.detector
 
     def validate(self) -> None:
         """Reject fold ``all``, which has no validation images."""
-        host = self.host
-        if host.request.fold == "all":
+        if self.source.request.fold == "all":
             raise UsageFault(
                 "--fold all: leaves no image to validate a detector on; expected fold 0, the "
-                f"split of {host.file.path}"
+                f"split of {self.source.file.path}"
             )
 
-    def check(self, request: TrainingRequest) -> None:
-        """Check settings, the detector and its options, and the generator or bank."""
-        mix_config = request.mix_config
-        self.check_ways(mix_config)
+    def check_ways(self, mix_config: MixConfig) -> None:
+        """Refuse samples without augmentation, too."""
+        super().check_ways(mix_config)
         if not mix_config.augment_synthetic:
             raise UsageFault(
                 "--augment-synthetic no: detectors augment mosaics, in which real and synthetic "
                 "images meet; leave it out, or augment none: --no-host-augmentation"
             )
-        config = self._config(request)
-        if mix_config.ratio.p > 0:
-            self.check_origin(mix_config)
-        detector(config.choices.detector).check(config.job(self.host))
 
-    def check_origin(self, mix_config: MixConfig) -> None:
-        """Check the generator or bank and the request to it; see ``check``."""
-        self._sample_source(mix_config)
-        check_drawing(self, mix_config)
+    def check_run(self, run: RunFolder, mix_config: MixConfig) -> None:
+        """Refuse edits of boxes, other channels and other classes."""
+        edits = mix_config.samples.edits
+        if edits and not run.capabilities.from_labels:
+            raise UsageFault(
+                f"--edit {edits[0]}: {run.manifest['generator']} has boxes as its condition, not "
+                "label maps that could be edited; leave --edit out, or see --boxes"
+            )
+        hint = f"gansynth fit cpggan --data yolo:{self.source.request.where}"
+        check_schema(run.folder, run.schema, self.source.schema, self.same, f"Fit again: {hint}")
+
+    # -- the training ----------------------------------------------------------------------------
+
+    @classmethod
+    def read_own(cls, options: Sequence[str]) -> Mapping[str, Any]:
+        """Read the detector's own options."""
+        return parse_options(options)
+
+    @property
+    def length(self) -> tuple[int, int]:
+        """The options ``epochs`` and ``batch``."""
+        return self.options.epochs, self.options.batch
+
+    @property
+    def job(self) -> DetectorJob:
+        """The detector's job; its mirror need not exist yet."""
+        source, options = self.source, self.options
+        shared = options.model_dump(include={"epochs", "imgsz", "batch", "workers", "cache"})
+        return DetectorJob(
+            data=self.output / MIRROR / "data.yaml",
+            names=source.file.names,
+            channels=1 if source.options.colour == "grey" else source.file.channels,
+            model=options.model or MODELS[options.detector],
+            device=device_of(options.device),
+            seed=self.seed,
+            output=self.output / WEIGHTS,
+            augment=self.mix_config.usual_augmentation,
+            resume=self.done(self.output) > 0,
+            options=self.own,
+            **shared,
+        )
+
+    def check_options(self) -> None:
+        """Let the detector look at its job."""
+        detector(self.options.detector).check(self.job)
+
+    def describe_training(self) -> Mapping[str, Any]:
+        """Name the detector's licence."""
+        return {"licence": LICENCES[self.options.detector]}
+
+    def train(self, job: Job) -> None:
+        """Train on a mirror of the data set, whose places ``EpochSlots`` fills."""
+        from gansynth_yolo.mirror import mirror
+        from gansynth_yolo.mixed import EpochSlots
+
+        own = self.job
+        if job.first == 0:
+            shutil.rmtree(own.output, ignore_errors=True)
+        mirror(self.source, own.data.parent, channels=own.channels)
+        slots = EpochSlots(job.rounds.plan, job.rounds.real, own.channels, job.first)
+        self._weights = detector(self.options.detector).train(own, slots, _Watch(job))
+
+    def evaluate(self, job: Job) -> Mapping[str, Any]:
+        """Write the detections in validation and test images; return figures of the former."""
+        chosen = detector(self.options.detector)
+        write_found(job.folder, self.source, chosen, self.job, self._weights)
+        return summary(read_detections(job.folder / self.result))
+
+    @classmethod
+    def scores(cls, folder: Path) -> dict[str, Any]:
+        """Return steps and figures, on test images if there are any."""
+        steps = 0
+        for session in read_sessions(folder / FILE):
+            places = [e["places_real"] + e["places_synthetic"] for e in session["per_epoch"]]
+            steps += sum(ceil(count / session["settings"]["batch"]) for count in places)
+        split = next(split for split, file in SPLITS.items() if (folder / file).is_file())
+        figures = summary(read_detections(folder / SPLITS[split]))
+        return {"steps": steps, "judged_on": split, "figures": figures, "per_case": {}}
+
+    # -- benchmarks and exports ------------------------------------------------------------------
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -137,10 +188,11 @@ class YoloAdapter(Adapter):
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
         """Return permanent mosaics, mixup and wider geometry as options of the detector."""
+        words = "degrees=20 translate=0.2 shear=5 "
         if settings.get("detector") == "ultralytics":
-            words = "close_mosaic=0 mixup=0.5 degrees=20 translate=0.2 shear=5 flipud=0.5"
+            words += "close_mosaic=0 mixup=0.5 flipud=0.5"
         else:
-            words = "no_aug_epochs=0 mosaic_prob=1 mixup_prob=0.5 degrees=20 translate=0.2 shear=5"
+            words += "no_aug_epochs=0 mosaic_prob=1 mixup_prob=0.5"
         return {}, tuple(words.split())
 
     def lasting(
@@ -148,83 +200,35 @@ class YoloAdapter(Adapter):
     ) -> list[dict[str, str]]:
         """Return the epochs of each mix that come nearest to the steps."""
         batch = int(settings.get("batch", "16"))
-        lengths = []
-        for ratio, _ in mixes:
-            places = count_places(ratio, cases)
-            lengths.append({"epochs": str(max(1, round(steps / max(1, places // batch))))})
-        return lengths
-
-    def start(self, request: TrainingRequest) -> TrainingResult:
-        """Train the detector in a child process, and evaluate it on real images."""
-        self.validate()
-        self.check(request)
-        config = self._config(request)
-        output = config.output
-        with training_in(lambda: self.training_folder(request), option=ELSEWHERE) as folder:
-            if not folder.finished:
-                if not folder.done:
-                    shutil.rmtree(output / WEIGHTS, ignore_errors=True)
-                write_json_atomic(output / CONFIG, config.to_json())
-                train_apart(
-                    *("gansynth_yolo.launch", [str(output / CONFIG)], output),
-                    "the detector's training",
-                    variables=os.environ,
-                    reporter=request.reporter,
-                )
-            return training_result_of(read_sessions(output / FILE), output, metrics_of(output))
-
-    def training_folder(self, request: TrainingRequest) -> TrainingFolder:
-        """Look into the output folder; see ``Adapter.training_folder``."""
-        config, mix_config = self._config(request), request.mix_config
-        sample_source = self._sample_source(mix_config) if mix_config.ratio.p > 0 else None
-        return training_folder(
-            *(config.output, describe(config, sample_source), COMPARED),
-            total=config.choices.epochs,
-            result=SPLITS["val"],
-            option=ELSEWHERE,
-        )
-
-    @classmethod
-    def scores(cls, folder: Path) -> dict[str, Any]:
-        """Return steps and figures, on test images if there are any."""
-        sessions = read_sessions(folder / FILE)
-        epochs = [(each["batch"], epoch) for each in sessions for epoch in each["per_epoch"]]
-        split = "test" if (folder / SPLITS["test"]).is_file() else "val"
-        return {
-            "steps": sum(ceil((e["places_real"] + e["places_synthetic"]) / n) for n, e in epochs),
-            "judged_on": split,
-            "figures": summary(read_detections(folder / SPLITS[split])),
-            "per_case": {},
-        }
+        each = [max(1, count_places(ratio, cases) // batch) for ratio, _ in mixes]
+        return [{"epochs": str(max(1, round(steps / steps_each)))} for steps_each in each]
 
     def export(self, request: ExportRequest) -> Mapping[str, Any]:
-        """Write a folder that stock detectors train on; see ``Adapter.export``."""
+        """Write a folder that stock detectors train on."""
         from gansynth_yolo.export import YoloExport
 
         if request.content == "mixed":
             self.validate()
-        export = YoloExport(self.host, request)
-        self.check_origin(request.mix_config)
+        export = YoloExport(self.source, request)
+        self.check_samples(request.mix_config)
         return export.run()
 
-    def _config(self, request: TrainingRequest) -> YoloConfig:
-        mix_config = request.mix_config
-        choices = YoloChoices.read(request.settings, request.options)
-        output = default_output(RUNS, self.host.name, mix_config)
-        return YoloConfig(
-            mix_config=mix_config,
-            choices=choices,
-            request=self.source.request.to_json(),
-            output=output if choices.output is None else Path(choices.output).absolute(),
-            patience=read_patience(),
-            held_out=self.held_out if mix_config.ratio.p > 0 else (),
-        )
 
-    def samples_drawn(self, request: TrainingRequest) -> int:
-        """Return the slots of all epochs."""
-        epochs = self._config(request).job(self.host).epochs
-        return epochs * count_places(request.mix_config.ratio, len(self.source.train_ids))
+@dataclass
+class _Watch:
+    """Passes the detector's progress on to the job."""
 
-    def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
-        """Plan the sample bank of a run; see ``Adapter.bank_plan``."""
-        return plan_own_bank(self, mix_config, sample_bytes)
+    job: Job
+
+    def step(self, begin: float, end: float) -> None:
+        self.job.took(begin, end)
+
+    def epoch(self, done: int, metrics: Mapping[str, float]) -> None:
+        """Select losses and mean average precision from a detector's metrics."""
+        short = {key.removesuffix("(B)").removeprefix("metrics/"): n for key, n in metrics.items()}
+        worth = {
+            key.removeprefix("train/"): value
+            for key, value in short.items()
+            if key.startswith("train/") or key in ("mAP50", "mAP50-95")
+        }
+        self.job.round(done, **worth)

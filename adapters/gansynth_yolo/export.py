@@ -1,4 +1,4 @@
-"""``gansynth augment --target yolo -o DIR``: a folder that stock detectors train on."""
+"""``gansynth augment --target yolo --export DIR``: a folder that stock detectors train on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from gansynth.bank.reader import BankReader
 from gansynth.core.ratio import Ratio, listed_counts, whole_parts
 from gansynth.core.writer import Item, Writer
+from gansynth.hosts.checks import sample_bytes
 from gansynth.hosts.export import DataSetExport, new_folder
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.png_writer import PictureOptions
-from gansynth_yolo.guards import sample_bytes
 from gansynth_yolo.mirror import names_of, parts, place
 from gansynth_yolo.mixed import pixels
 from gansynth_yolo.source import YoloSource
@@ -41,7 +41,7 @@ class YoloExport(DataSetExport):
     target = "yolo"
     unit = "image"
     trains = "a detector trains"
-    for_schedules = "Leave -o out to train with a schedule"
+    for_schedules = "Leave --export out to train with a schedule"
     source: YoloSource
 
     def place(self, name: str) -> Path:
@@ -49,21 +49,21 @@ class YoloExport(DataSetExport):
         folder, home = new_folder(name), Path(os.path.realpath(self.source.file.home))
         if Path(os.path.realpath(folder)).is_relative_to(home):
             raise UsageFault(
-                f"-o {folder}: lies in the data set's own folder {home}. Its images might be mixed "
-                "up with the data set's; choose a folder outside of it"
+                f"--export {folder}: lies in the data set's own folder {home}. Its images might "
+                "be mixed up with the data set's; choose a folder outside of it"
             )
         # Of a path with more than one, libreyolo looks for labels where there are none.
         if any(part in ("images", "labels") for part in folder.parts):
             raise UsageFault(
-                f"-o {folder}: a part of this path is called images or labels, by which detectors "
-                "find label files; expected none that is; choose another folder"
+                f"--export {folder}: a part of this path is called images or labels, by which "
+                "detectors find label files; expected none that is; choose another folder"
             )
         return folder
 
     def measure(self) -> int:
         """Return the bytes of one uncompressed sample: float32 images."""
         if self.manifest is not None:
-            return 2 * sample_bytes(self.manifest)
+            return 2 * sample_bytes(self.manifest, self.source, "boxes")
         assert self.mix_config.bank is not None
         reader = BankReader(self.mix_config.bank)
         return sum(reader.read(held).image.size * 4 for held in reader.ids()[:1])
@@ -194,8 +194,8 @@ def exact_counts(images: int, ratio: Ratio, *, nearest: bool = False) -> tuple[i
         parts = whole_parts(ratio)
         exact = Fraction(images * parts[1], parts[0])
         raise UsageFault(
-            f"-o with --ratio {ratio}: {images} real images need {float(exact):.6g} synthetic "
-            f"ones, so each would be listed {exact.denominator} times, expected at most "
+            f"--export with --ratio {ratio}: {images} real images need {float(exact):.6g} "
+            f"synthetic ones, so each would be listed {exact.denominator} times, expected at most "
             f"{MOST_REPEATS}. The nearest is --ratio {repeats * images}:{count}; take it, or add "
             "--nearest"
         )

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from gansynth.bank.draw_log import DrawLog, Kind
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schema import Boxes, FloatArray
-from gansynth.hosts.epoch_plan import EpochPlan, EpochTable, IntArray
+from gansynth.hosts.epoch_plan import PARTNERS, EpochPlan, EpochTable, IntArray
 from gansynth.hosts.mixer import Mixer
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 Classes = npt.NDArray[np.int64]
-PARTNERS = "partners"  # folder in the plan's log for counts of partners
 _TYPICAL = 32  # samples of a bank that are read for typical boxes
 _PRIMARY, _PARTNER = 10, 11
 

@@ -60,8 +60,8 @@ def augment_words(
     if run is not None:
         words += ["--generator", str(run), *_drawn(arm)]
     words += ["--no-host-augmentation"] if arm["augmentation"] == "none" else []
-    settings = {**host["set"], **({} if out is None else {"output": str(out)})}
-    words += [*each("--set", settings), "--seed", str(spec["seed"]), "--json"]
+    words += [] if out is None else ["-o", str(out)]
+    words += [*each("--set", host["set"]), "--seed", str(spec["seed"]), "--json"]
     return [*words, *(["--", *host["options"]] if host["options"] else [])]
 
 

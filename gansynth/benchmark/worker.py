@@ -79,9 +79,7 @@ class WorkerJob:
         scratch = self.folder / "training"
         scratch.mkdir(parents=True, exist_ok=True)
         request = self.divided(scratch / "data")
-        target = self.spec["host"]["target"]
-        cls = installed().adapter(target)
-        out = scratch / "out" if "output" in cls.Options.model_fields else None
+        out = scratch / "out"
         run = self.places.get("run")
         words = augment_words(self.spec, request, None if run is None else own_run(Path(run)), out)
         seconds, report = command(words)  # goes on with what an interrupted attempt has left

@@ -64,9 +64,6 @@ class Adapter(ABC):
     any_size: ClassVar[bool] = False
     """Whether samples may be generated in a size other than that of the source's cases. Then the
     host's record holds no size, and ``bring`` receives such samples."""
-    exports: ClassVar[Literal["nothing", "name", "folder"]] = "nothing"
-    """How exported data sets are addressed: by a name in the host's own folders, or by a folder
-    that the user gives. Hosts that address by name have no folders."""
     rewrites_real: ClassVar[bool] = False
     """Whether the adapter can also pass real cases through the generator's space."""
     variables: ClassVar[tuple[str, ...]] = ()
@@ -126,16 +123,6 @@ class Adapter(ABC):
         """
         guard_host(source.space.host, self.source.space.host)
         return lambda sample: sample
-
-    @classmethod
-    def trains_into(cls, settings: Mapping[str, str], options: Sequence[str]) -> bool:
-        """Whether ``-o`` is the folder of a training's results, and no data set to write.
-
-        Args:
-            settings: set for the training.
-            options: arguments after ``--``.
-        """
-        return cls.exports != "folder"
 
     @abstractmethod
     def check(self, request: TrainingRequest) -> None:
@@ -328,5 +315,6 @@ class Adapter(ABC):
             GansynthError: what ``check`` refuses; a name that is taken; the disk is full.
         """
         raise UsageFault(
-            f"{request.name}: {self.name} has no data sets to write; expected a host that has"
+            f"--export {request.name}: {self.name} has no data sets to write, expected a target "
+            "that has. Leave it out to train with samples mixed in"
         )

@@ -68,9 +68,9 @@ Content = Literal["mixed", "synthetic"]
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """``gansynth augment --export NAME``, or ``-o DIR``.
+    """``gansynth augment --export NAME``.
 
-    ``name``: of the new data set, as the host names its own; or its folder (``Adapter.exports``).
+    ``name``: of the new data set, as the host names its own; or its folder.
     ``size``: number of samples, where the ratio (0:1) does not give it. ``dry_run``: check
     everything, write nothing.
     """

@@ -50,7 +50,7 @@ SAMPLES = ("generator", "ratio", "bank", "bank_size", "restarts", "seed", "edit"
 REAL = ("real_in_generator_space", "nearest")
 CONDITIONS = ("boxes", "condition_source", "condition_source_read", "prevalence", "lesions")
 CHOSEN = ("sampling_weights", "filter")
-SAYING = ("target", "export", "out", "content", "dry_run", "as_json", "quiet", "debug")
+SAYING = ("target", "export", "content", "dry_run", "as_json", "quiet", "debug")
 WRITING = frozenset((*SOURCE, *SAMPLES, *REAL, *CONDITIONS, *CHOSEN, *SAYING))
 """Options that an export uses; every other one is about training."""
 NEEDS = {
@@ -58,7 +58,7 @@ NEEDS = {
     **dict.fromkeys(("reuse", "refresh", "overhead"), "!bank, !offline"),
     "restarts": "!bank",
     "condition_source_read": "condition_source",
-    "nearest": "out",
+    "nearest": "export",
 }
 """Conditions under which options have an effect; see ``gansynth.runtime.options.Needs``."""
 OF_SAMPLES = (
@@ -183,14 +183,12 @@ def run_augment(words: Mapping[str, Any], given: Collection[str], reporter: Repo
     asked.warn_of_idle(mix_config.ratio, reporter.warn)
     if taken:
         reporter.say(f"as {mix_config.run} was fitted: {taken}")
-    output = None if words["out"] is None else Path(words["out"])
-    settings, out = host_settings(cls, settings, words["options"], output)
-    asked.check_export(out)
+    asked.check_export()
+    settings = host_settings(cls, settings, words["out"])
     adapter = cls(open_resolved(request, by_user="data " not in taken))
     adapter.check_ways(mix_config)
-    if words["export"] is not None or out is not None:
-        name = data_set_name(adapter, words["export"], out)
-        return Augmented(adapter, _export(adapter, mix_config, name, asked, reporter))
+    if words["export"] is not None:
+        return Augmented(adapter, _export(adapter, mix_config, asked, reporter))
     if (why := why_cpu(mix_config.device)) is not None:
         reporter.say(why)
     return _train(adapter, mix_config, settings, asked, reporter)
@@ -205,13 +203,10 @@ def _compare(words: Mapping[str, Any], given: Collection[str], reporter: Reporte
             f"--compare with --ratio {words['ratio']}: no sample is drawn, expected a ratio such "
             "as 1:1; the training without samples is added"
         )
-    place, settings = installed().adapter(words["target"]).Options.place, dict(words["set"])
-    arms = {}
-    given = [name for name in given if name != "compare"]
-    if place and words["out"] is not None:  # -o alone might write a data set
-        put_setting(settings, place, str(words["out"]), "-o")
-        given = [name for name in given if name != "out"]
-        words = {**words, "out": None}
+    cls, arms = installed().adapter(words["target"]), {}
+    place, settings = cls.Options.place, host_settings(cls, words["set"], words["out"])
+    given = [name for name in given if name not in ("compare", "out")]
+    words = {**words, "out": None}
     for name in ("without", "with"):
         own = {place: f"{settings[place]}/{name}"} if place in settings else {}
         arms[name] = {**words, "compare": False, "set": {**settings, **own}}
@@ -233,18 +228,19 @@ def _compare(words: Mapping[str, Any], given: Collection[str], reporter: Reporte
 
 
 def as_long(adapter: Adapter, words: Mapping[str, Any]) -> dict[str, str]:
-    """Return the epochs in which real cases alone take as many steps as with samples.
+    """Return the length in which real cases alone take as many steps as with samples.
 
     Epochs of a detector are longer with samples; where all are equally long, nothing is set.
     """
-    own, usual = words["set"], adapter.Options.model_fields.get("epochs")
-    epochs = own.get("epochs", usual and usual.default)
-    if epochs is None:
+    option, own = adapter.length_option, words["set"]
+    usual = adapter.Options.model_fields.get(option)
+    length = own.get(option, usual and usual.default)
+    if length is None:
         return {}
     mixes = [(Ratio.parse(words["ratio"]), Schedule()), (Ratio(1, 0), Schedule())]
     lengths = adapter.lasting(MANY, mixes, own, len(adapter.source.train_ids))
-    mixed, real = (int(length.get("epochs", 1)) for length in lengths)
-    return {} if mixed == real else {"epochs": str(round(int(epochs) * real / mixed))}
+    mixed, real = (int(found.get(option, 1)) for found in lengths)
+    return {} if mixed == real else {option: str(round(int(length) * real / mixed))}
 
 
 def plan_text(source: CaseSource, words: Mapping[str, Any]) -> str:
@@ -313,9 +309,9 @@ def _train(
 
 
 def _export(
-    adapter: Adapter, mix_config: MixConfig, name: str, asked: AugmentWords, reporter: Reporter
+    adapter: Adapter, mix_config: MixConfig, asked: AugmentWords, reporter: Reporter
 ) -> Mapping[str, Any]:
-    dry_run = asked.words["dry_run"]
+    name, dry_run = asked.words["export"], asked.words["dry_run"]
     size = mix_config.size if "bank_size" in asked.given else None
     content: Content = asked.words["content"] or "mixed"
     document = adapter.export(
@@ -345,30 +341,19 @@ class AugmentWords(Given):
         for message in self.idle(dict.fromkeys(OF_SAMPLES if ratio.p == 0 else (), "!ratio")):
             warn(message.partition(";")[0])
 
-    def check_export(self, out: Path | None) -> None:
-        """Refuse words that an export would ignore, and ``--content`` without an export.
-
-        Args:
-            out: folder of a data set to write, if any.
-        """
-        export, content = self.words["export"], self.words["content"]
-        if export is None and out is None:
-            if content is not None:
+    def check_export(self) -> None:
+        """Refuse words that an export would ignore, and ``--content`` without an export."""
+        if self.words["export"] is None:
+            if (content := self.words["content"]) is not None:
                 raise UsageFault(
-                    f"--content {content}: expected --export DatasetNNN_Name or -o DIR beside it; "
-                    "without one, samples are mixed in at --ratio during training"
+                    f"--content {content}: expected --export NAME beside it; without one, samples "
+                    "are mixed in at --ratio during training"
                 )
             return
-        if export is not None and self.words["out"] is not None:
-            raise UsageFault(
-                f"--export {export} with -o {self.words['out']}: one says where the data set goes, "
-                "expected --export for a name of the framework's, -o for a folder; leave one out"
-            )
-        option = "--export" if out is None else "-o"
         for name in self.given:
             if name not in WRITING:
                 raise UsageFault(
-                    f"{option} with {self.called(name)}: nothing is trained, expected only options "
+                    f"--export with {self.called(name)}: nothing is trained, expected only options "
                     "of the samples to write; leave it out"
                 )
 
@@ -398,44 +383,15 @@ def mix_config_from(words: Mapping[str, Any], samples: SampleRequest) -> MixConf
 
 
 def host_settings(
-    host: type[Adapter], settings: Mapping[str, str], options: Sequence[str], output: Path | None
-) -> tuple[dict[str, str], Path | None]:
-    """Find what ``-o`` is: the folder of a training's results, or a data set to write.
-
-    Args:
-        settings: of the target.
-        options: arguments after ``--``.
-
-    Returns:
-        Settings, and the folder of ``-o`` if a data set is written.
-    """
+    host: type[Adapter], settings: Mapping[str, str], out: str | os.PathLike[str] | None
+) -> dict[str, str]:
+    """Return a target's settings with ``-o``, the folder of a training's results."""
     merged, place = dict(settings), host.Options.place
-    if not host.trains_into(merged, options) or not place:
-        return merged, output
-    if output is not None:
-        put_setting(merged, place, str(output), "-o")
-    return merged, None
-
-
-def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> str:
-    """Return the name of the new data set, as the target framework needs it."""
-    option = f"--export {export}" if output is None else f"-o {output}"
-    if adapter.exports == "nothing":
-        raise UsageFault(
-            f"{option}: {adapter.name} has no data sets to write; expected a target that has. "
-            "Leave it out to train with samples mixed in"
-        )
-    if output is None and adapter.exports == "folder":
-        raise UsageFault(
-            f"{option}: {adapter.name} has no list of data sets to add a name to, expected -o "
-            "DIR, a new folder; use that instead"
-        )
-    if output is not None and adapter.exports == "name":
-        raise UsageFault(
-            f"{option}: {adapter.name} finds data sets by name in its own folders, expected "
-            "--export DatasetNNN_Name; use that instead"
-        )
-    return str(export if output is None else output)
+    if out is not None and not place:
+        raise UsageFault(f"-o {out}: {host.name} has no folder for results; leave it out")
+    if out is not None:
+        put_setting(merged, place, str(out), "-o")
+    return merged
 
 
 def host_data(

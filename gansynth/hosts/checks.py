@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,7 @@ from gansynth.core.mix_config import MixConfig
 from gansynth.core.registry import such_as
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource, case_content, lineage_of
+from gansynth.core.space import Space
 from gansynth.core.units import IMAGES, compare_with_cases
 from gansynth.hosts.harm import real_alone, will_it_harm
 from gansynth.hosts.sample_source import SampleSource, check_schema, find_sample_source
@@ -32,6 +34,9 @@ from gansynth.sampling.run_source import open_drawer, open_matching_real
 
 if TYPE_CHECKING:
     from gansynth.sampling.sampler import Sampler
+
+
+METADATA_BYTES = 4096  # of a sample in a bank, with its boxes
 
 
 @dataclass(frozen=True)
@@ -212,6 +217,17 @@ def plan_own_bank(
         return None
     size = sample_bytes(mix_config.run.manifest)
     return plan_bank(mix_config, len(adapter.source.train_ids), size)
+
+
+def sample_bytes(manifest: Mapping[str, Any], source: CaseSource, needs: str) -> int:
+    """Return the most bytes of a run's sample: image (float16), and labels (int16) or boxes."""
+    space = Space.from_json(manifest["space"])
+    if space.cuts or space.frame:
+        voxels = prod(space.host_shape(()))
+    else:
+        voxels = max(prod(source.header(case).shape) for case in source.train_ids)
+    values = len(manifest["schema"]["channels"]) + (needs == "labels")
+    return 2 * voxels * values + METADATA_BYTES
 
 
 def timed_sampler(adapter: Adapter, mix_config: MixConfig) -> tuple[Sampler, float]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ from gansynth.core.ratio import Ratio, whole_parts
 from gansynth.core.schedule import ScheduledMix
 
 IntArray = npt.NDArray[np.int64]
+PARTNERS = "partners"
+"""Folder in a plan's log for draws beside those of its places, such as of mosaics."""
 _ORDER, _SYNTHETIC, _STAND_IN, _CHOSEN = range(4)
 
 
@@ -60,6 +63,16 @@ class EpochPlan:
     real: int  # number of real cases
     # places of an epoch; None for every real case once and its synthetic share
     count: int | None = None
+
+    @classmethod
+    def of(
+        cls, plan: MixerConfig[str], cases: Sequence[str], count: int | None = None
+    ) -> EpochPlan:
+        """Return the tables of a plan that names cases by id, by their place in ``cases``."""
+        chosen = tuple(cases.index(case) for case in plan.chosen)
+        # Not another type of plan: the mixer names cases by id, a table of places by number.
+        numbered = cast(MixerConfig[int], replace(cast(Any, plan), chosen=chosen))
+        return cls(numbered, len(cases), count)
 
     def __post_init__(self) -> None:
         if self.real < 1:

@@ -66,7 +66,7 @@ class DataSetExport(ABC):
     """
 
     target: ClassVar[str]
-    option: ClassVar[str] = "-o"
+    option: ClassVar[str] = "--export"
     unit: ClassVar[str] = "case"
     trains: ClassVar[str]
     """Subject of messages: ``a detector trains``."""
@@ -170,7 +170,7 @@ class DataSetExport(ABC):
         """Return the message for a bank that holds too few samples."""
         listed = self.repeats * len(self.source.train_ids)
         return (
-            f"{self.option} with --bank {self.mix_config.bank}: holds {held} samples, expected "
+            f"--export with --bank {self.mix_config.bank}: holds {held} samples, expected "
             f"{self.samples} beside {listed} real {self.unit}s listed; change --ratio, or take "
             "--generator"
         )
@@ -342,11 +342,12 @@ class DataSetExport(ABC):
 
 
 def new_folder(name: str) -> Path:
-    """Return the absolute path of the folder that ``-o`` names."""
+    """Return the absolute path of the folder that ``--export`` names."""
     folder = Path(os.path.abspath(os.path.expanduser(name)))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageFault(
-            f"-o {folder}: exists already, expected a new folder; choose another, or remove it"
+            f"--export {folder}: exists already, expected a new folder; choose another, or remove "
+            "it"
         )
     return folder
 

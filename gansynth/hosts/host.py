@@ -1,4 +1,4 @@
-"""The contract of a host plugin: ``patch``, ``length``, ``train(job)`` and ``predict``.
+"""The contracts of a host plugin: ``Host`` trains on crops, a ``Framework`` on data of its own.
 
 A host says what it trains on, trains, and predicts. Bank, mixing, pace, resume, record, evaluation
 and checks are the same for all hosts, and stand here.
@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import copy
 import os
+import platform
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
-from importlib.metadata import version
-from math import prod
+from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import numpy as np
 from pydantic import Field
 
+from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.bank.training_bank import BankRequirements, read_patience
 from gansynth.core.adapter import Adapter, HostArrays, HostOptions
@@ -34,7 +35,15 @@ from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts import record
-from gansynth.hosts.checks import HostLimits, check_drawing, check_origin, plan_own_bank
+from gansynth.hosts.apart import train_apart
+from gansynth.hosts.checks import (
+    HostLimits,
+    check_drawing,
+    check_origin,
+    plan_own_bank,
+    sample_bytes,
+)
+from gansynth.hosts.epoch_plan import PARTNERS, EpochPlan, count_places
 from gansynth.hosts.held_out import (
     LEVELS,
     METRICS,
@@ -56,7 +65,8 @@ from gansynth.hosts.training_data import (
 from gansynth.metrics.segmentation.evaluation import headline
 from gansynth.metrics.segmentation.regions import Regions
 from gansynth.metrics.segmentation.results import asked_regions
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.child import NAME
+from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings, refuse_unaugmented
@@ -67,16 +77,31 @@ if TYPE_CHECKING:
     import torch
 
 CHECKPOINTS = "checkpoints"
-METADATA_BYTES = 4096  # of a sample in a bank
 REPORT_SECONDS = 1.0  # least time between two looks for messages of the producer
-COMPARED = (*record.COMPARED, "data", "read", "fold", "training_seed", "settings")
+COMPARED = (*record.COMPARED, "data", "read", "fold", "training_seed", "settings", "options")
 """Keys of a session that every further session of the same training shares."""
 
 
-class TrainingOptions(HostOptions):
+class FrameworkOptions(HostOptions):
     """Options that every host has; a host's ``Options`` extend them."""
 
     place: ClassVar[str] = "output"
+    device: Device = Field("auto", description="training device: auto, cpu, cuda or cuda:N")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**31,
+        description="seeds weights, order and augmentation, in place of --seed",
+    )
+    output: str = Field(
+        "",
+        description="folder for the results, as -o (runs/TARGET/NAME_GENERATOR_R-S_SCHEDULE)",
+    )
+
+
+class TrainingOptions(FrameworkOptions):
+    """Options that every ``Host`` has; a host's ``Options`` extend them."""
+
     regions: str = Field(
         "",
         description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,TC:1+4,ET:4",
@@ -89,41 +114,262 @@ class TrainingOptions(HostOptions):
         description="write the level of each voxel's foreground probability beside its label "
         "map, for a benchmark at equal false alarms",
     )
-    device: Device = Field("auto", description="training device: auto, cpu, cuda or cuda:N")
-    seed: int | None = Field(
-        None,
-        ge=0,
-        lt=2**31,
-        description="seeds weights, crops and augmentation, in place of --seed",
-    )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
-    output: str = Field(
-        "",
-        description="folder for the results, as -o (runs/TARGET/NAME_GENERATOR_R-S_SCHEDULE)",
-    )
 
 
-class Host(Adapter):
-    """A framework that trains a segmenter on crops; a subclass has four members of its own.
+class Framework(Adapter):
+    """A framework that loads data of its own; a subclass has three members of its own.
 
-    Within ``patch``, ``length``, ``train``, ``predict`` and the optional members, ``self.options``
-    holds the options of the training, ``self.source`` the real cases, ``self.space`` the space of
-    the items and ``self.schema`` their channels and labels.
+    Within ``length``, ``train``, ``evaluate`` and the optional members, ``self.options`` holds the
+    options of the training, ``self.own`` those of its own command line, ``self.mix_config`` what is
+    mixed in, ``self.seed`` and ``self.output`` seed and folder, ``self.source`` the real cases,
+    ``self.space`` the space of the items and ``self.schema`` their channels and labels.
     """
 
-    Options: ClassVar[type[HostOptions]] = TrainingOptions
-    packages: ClassVar[tuple[str, ...]] = ("torch", "numpy")
+    Options: ClassVar[type[HostOptions]] = FrameworkOptions
+    unit: ClassVar[str] = "epoch"
+    """What ``length`` counts: ``step``, or a round such as ``epoch`` or ``subepoch``."""
+    apart: ClassVar[bool] = False
+    """Whether it trains in a process of its own, with all its output in a log. SIGTERM then ends
+    ``train`` at once, by ``SystemExit``; else ``Job.stop`` asks it to end."""
+    restarts_rate: ClassVar[bool] = False
+    """Whether the learning rate goes through its schedule again when fine-tuning begins."""
+    result: ClassVar[str] = METRICS
+    """The file that ``evaluate`` writes last."""
+    packages: Sequence[str] = ("torch", "numpy")
     """Distributions whose versions are recorded with a training."""
     may_change: ClassVar[tuple[str, ...]] = ()
     """Options that may differ when a training is resumed, beside place, device and checkpoints."""
     augmentation: ClassVar[tuple[str, ...]] = ()
-    """Options of ``augment``, refused with ``--no-host-augmentation``."""
+    """Options of the usual augmentation, refused with ``--no-host-augmentation``."""
     stronger: ClassVar[Mapping[str, str]] = {}
     """Settings of stronger augmentation than usual, for benchmarks; none if there are none."""
+    same: ClassVar[tuple[str, ...]] = ("channels", "labels")
+    """Attributes of the schema that samples share with the training cases."""
+    options: Any
+    own: Mapping[str, Any]
+    mix_config: MixConfig
+    space: Space
+    output: Path
+    seed: int
+    regions: Regions = ()
+    total: int
+    batch_size: int
+    sample_source: SampleSource | None
+
+    # -- what a framework defines ----------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def length(self) -> tuple[int, int]:
+        """Units of the whole training, and samples of an optimiser step."""
+
+    @abstractmethod
+    def train(self, job: Job) -> None:
+        """Train from unit ``job.first`` to the end, filled as ``job.rounds`` says.
+
+        A framework whose unit is a round calls ``job.took`` after each optimiser step and
+        ``job.round`` after each round, when its own checkpoint is written. It is also called to
+        load a training that has nothing left to train.
+        """
+
+    @abstractmethod
+    def evaluate(self, job: Job) -> Mapping[str, Any]:
+        """Evaluate on the real held-out cases, write ``result`` last, and return main figures."""
+
+    @property
+    def places(self) -> int | None:
+        """Samples of a unit; None for every real case once and its synthetic share."""
+        return None
+
+    def done(self, folder: Path) -> int:
+        """Return the unit at which a training in this folder resumes; by default, the record's."""
+        return record.epochs_done(folder)
+
+    def check_options(self) -> None:
+        """Check options before anything is trained, beyond their types; optional.
+
+        Raises:
+            UsageFault: names an option.
+        """
+
+    @classmethod
+    def read_own(cls, options: Sequence[str]) -> Mapping[str, Any]:
+        """Read the arguments after ``--``; optional, the base class refuses."""
+        if options:
+            raise UsageFault(
+                f"-- {options[0]}: {cls.name} has no command line of its own, expected "
+                "--set KEY=VALUE; leave what follows -- out"
+            )
+        return {}
+
+    def check_run(self, run: RunFolder, mix_config: MixConfig) -> None:
+        """Refuse a generator's run whose samples do not fit; optional."""
+
+    def check_bank(self, reader: BankReader) -> None:
+        """Refuse a bank that is damaged, or whose samples do not fit."""
+        verify_bank(reader.folder)
+
+    def describe_training(self) -> Mapping[str, Any]:
+        """Return further entries of a dry run's plan and of the record; optional."""
+        return {}
+
+    # -- what follows from it, for every host ----------------------------------------------------
+
+    def __init__(self, source: CaseSource) -> None:
+        super().__init__(source)
+        self._training = CachedResult(self._new_training)
+
+    def finalise(self, sample: Sample) -> HostArrays:
+        """Return no arrays beside image and labels or boxes, which are checked."""
+        if self.needs == "labels" and sample.labels is None:
+            raise DataFault(
+                f"sample: no labels, expected them, because {self.name} learns from labels"
+            )
+        if self.needs == "boxes":
+            if sample.boxes is None:
+                raise DataFault("sample: no boxes, expected a list of them, which may be empty")
+            classes = range(len(self.schema.box_classes))
+            if unknown := {int(n) for n in sample.boxes.labels} - {*classes}:
+                raise DataFault(
+                    f"sample: box class {min(unknown)}, expected 0 to {len(classes) - 1}"
+                )
+        return {}
+
+    def check(self, request: TrainingRequest) -> None:
+        """Check options, and the generator or bank."""
+        self.check_ways(request.mix_config)
+        self._training(request)
+        check_drawing(self, request.mix_config)
+
+    def check_samples(self, mix_config: MixConfig) -> SampleSource:
+        """Check the generator or bank, and the request to it."""
+        limits = HostLimits(
+            *(self.name, self.source, self.held_out, self.needs, self.same),
+            check_run=lambda run: self.check_run(run, mix_config),
+            check_bank=self.check_bank,
+        )
+        return check_origin(mix_config, limits)
+
+    @classmethod
+    def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        """Return ``stronger``."""
+        return (cls.stronger, ()) if cls.stronger else super().heavier(settings)
+
+    def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
+        """Describe length and items for a dry run."""
+        training = self._training(request)
+        return {
+            **training.describe_training(),
+            f"{self.unit}s": training.total,
+            "samples_of_a_step": training.batch_size,
+        }
+
+    def samples_drawn(self, request: TrainingRequest) -> int:
+        """Return the samples of all units."""
+        training = self._training(request)
+        return training.total * training.samples_of_a_unit
+
+    @property
+    def samples_of_a_unit(self) -> int:
+        """Places of a unit, real and synthetic."""
+        return self.places or count_places(self.mix_config.ratio, len(self.source.train_ids))
+
+    def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
+        """Plan the sample bank of a run."""
+        return plan_own_bank(
+            self, mix_config, lambda manifest: sample_bytes(manifest, self.source, self.needs)
+        )
+
+    def start(self, request: TrainingRequest) -> TrainingResult:
+        """Train, evaluate on the real held-out cases, and write both to the output folder.
+
+        Raises:
+            Interrupted: by SIGTERM or SIGINT. A checkpoint is written, and no process or bank is
+                left.
+        """
+        self.validate()
+        self.check(request)
+        output = self._training(request).output
+        with training_in(lambda: self.training_folder(request)) as folder:
+            if not folder.finished:
+                if self.apart:
+                    train_apart(self, request, output)
+                else:
+                    self.train_here(request, request.reporter)
+            sessions = record.read_sessions(output / record.FILE)
+            metrics = sessions[-1]["metrics_on_real_cases"]
+            return record.training_result_of(sessions, output, metrics)
+
+    def train_here(self, request: TrainingRequest, reporter: Reporter | None) -> None:
+        """Train and evaluate in this process; without a reporter, its parent shows progress."""
+        _Session(self._training(request), reporter).run()
+
+    def training_folder(self, request: TrainingRequest) -> TrainingFolder:
+        """Look into the output folder."""
+        training = self._training(request)
+        return record.training_folder(
+            *(training.output, training.described(), COMPARED),
+            done=training.done(training.output),
+            total=training.total,
+            unit=self.unit,
+            result=self.result,
+        )
+
+    def described(self) -> dict[str, Any]:
+        """Describe the data, mix and settings of one session."""
+        request, varying = self.source.request, {"device", "output", "seed", *self.may_change}
+        return {
+            **record.describe_session(self.mix_config, self.sample_source),
+            "data": f"{request.kind}:{request.where}",
+            "read": dict(request.read),
+            "fold": request.fold,
+            "counted_in": f"{self.unit}s",
+            "training_seed": self.seed,
+            "settings": {
+                **self.options.model_dump(mode="json", exclude=varying),
+                f"{self.unit}s": self.total,
+            },
+            "options": dict(self.own),
+            **self.describe_training(),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: record.version_of(name) for name in self.packages},
+            },
+        }
+
+    def _new_training(self, request: TrainingRequest) -> Self:
+        from gansynth.runtime.devices import pick_device
+
+        mix_config = request.mix_config
+        host = copy.copy(self)
+        host.own = self.read_own(request.options)
+        options: Any = read_settings(self.Options, request.settings, self.name)
+        host.options, host.mix_config = options, mix_config
+        refuse_unaugmented(request.settings, self.augmentation, usual=mix_config.usual_augmentation)
+        host.seed = mix_config.seed if options.seed is None else options.seed
+        output = record.default_output(Path("runs") / self.name, self.source.name, mix_config)
+        host.output = (Path(options.output).expanduser() if options.output else output).absolute()
+        host.open_training()
+        pick_device(options.device)
+        host.sample_source = None if mix_config.ratio.p == 0 else host.check_samples(mix_config)
+        host.check_options()
+        host.total, host.batch_size = host.length
+        return host
+
+    def open_training(self) -> None:
+        """Set the space of the items, once the options are known."""
+        self.space = self.source.space
+
+
+class Host(Framework):
+    """A framework that trains a segmenter on crops; a subclass has four members of its own."""
+
+    Options: ClassVar[type[HostOptions]] = TrainingOptions
+    unit: ClassVar[str] = "step"
+    restarts_rate: ClassVar[bool] = True
     selects: ClassVar[bool] = False
     """Whether held-out cases select weights. Such a host is refused in benchmarks."""
-    options: Any
-    space: Space
 
     # -- what a host defines ---------------------------------------------------------------------
 
@@ -185,18 +431,7 @@ class Host(Adapter):
         """Share of the real samples that are drawn from cases with foreground."""
         return 0.0
 
-    def check_options(self) -> None:
-        """Check options before anything is trained, beyond their types; optional.
-
-        Raises:
-            UsageFault: names an option.
-        """
-
-    def describe_training(self) -> Mapping[str, Any]:
-        """Return further entries of a dry run's plan; optional."""
-        return {}
-
-    def steps_done(self, folder: Path) -> int:
+    def done(self, folder: Path) -> int:
         """Return the step of the newest checkpoint; for hosts that write their own."""
         found = self.checkpoint(folder)
         return 0 if found is None else int(found.stem.removeprefix("step-"))
@@ -206,19 +441,12 @@ class Host(Adapter):
         """Return the newest file that ``Job.checkpoint`` has saved in a training's folder."""
         return max((folder / CHECKPOINTS).glob("step-*.ckpt"), default=None)
 
-    # -- what follows from it, for every host ----------------------------------------------------
+    # -- what follows from it --------------------------------------------------------------------
 
-    def __init__(self, source: CaseSource) -> None:
-        super().__init__(source)
-        self._training = CachedResult(self._new_training)
-
-    def finalise(self, sample: Sample) -> HostArrays:
-        """Return no arrays beside image and labels."""
-        if sample.labels is None:
-            raise DataFault(
-                f"sample: no labels, expected them, because {self.name} learns from labels"
-            )
-        return {}
+    @property
+    def places(self) -> int:
+        """Samples of a step."""
+        return self.length[1]
 
     def validate(self) -> None:
         """Reject fold ``all``, and cases without labels above background."""
@@ -234,10 +462,6 @@ class Host(Adapter):
                 "one"
             )
 
-    def check(self, request: TrainingRequest) -> None:
-        """Check options, and the generator or bank."""
-        self._checked_training(request)
-
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
         """Refuse a host that ``selects``."""
@@ -248,11 +472,6 @@ class Host(Adapter):
             )
         return super().impartial(options, settings)
 
-    @classmethod
-    def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """Return ``stronger``."""
-        return (cls.stronger, ()) if cls.stronger else super().heavier(settings)
-
     def lasting(
         self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
     ) -> list[dict[str, str]]:
@@ -262,62 +481,79 @@ class Host(Adapter):
         return [{self.length_option: str(steps)} for _ in mixes]
 
     def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
-        """Describe steps, items and evaluation for a dry run."""
+        """Describe items and evaluation, too."""
         training = self._training(request)
-        space = training.host.space
+        space = training.space
         return {
-            **training.host.describe_training(),
-            "steps": training.steps,
-            "samples_of_a_step": training.batch_size,
+            **super().planned(request),
             "trained_on": {"grid": space.grid, "size": list(space.size)},
             "judged_on": "real held-out cases, whole, on their own grid",
             "regions": {name: list(labels) for name, labels in training.regions},
         }
 
-    def samples_drawn(self, request: TrainingRequest) -> int:
-        """Return the samples of all steps."""
-        training = self._training(request)
-        return training.steps * training.batch_size
+    def described(self) -> dict[str, Any]:
+        """Describe the space of the items, too."""
+        found = super().described()
+        del found["settings"]["checkpoint_every"]
+        found["settings"] |= {"space": list(self.space.size), "grid": self.space.grid}
+        return found
 
-    def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
-        """Plan the sample bank of a run."""
-        return plan_own_bank(self, mix_config, self._sample_bytes)
+    def open_training(self) -> None:
+        """Find the space of the items, and the regions."""
+        self.space = training_space(self.source, self.patch)
+        self.regions = asked_regions(self.options.regions, self.source)
+        if self.options.save_levels and type(self).predict_levels is Host.predict_levels:
+            self.predict_levels(np.empty(0, np.float32), Path())  # refuses
 
-    def _sample_bytes(self, manifest: Mapping[str, Any]) -> int:
-        """Return the most bytes of a run's sample: image (float16) and labels (int16)."""
-        space = Space.from_json(manifest["space"])
-        if space.cuts or space.frame:
-            voxels = prod(space.host_shape(()))
-        else:
-            voxels = max(prod(self.source.header(case).shape) for case in self.source.train_ids)
-        return voxels * (2 * len(manifest["schema"]["channels"]) + 2) + METADATA_BYTES
+    def check_run(self, run: RunFolder, mix_config: MixConfig) -> None:
+        """Refuse slices, and samples smaller than the items."""
+        source, space, why = self.source, self.space, ""
+        if run.space.grid == "slice":
+            why = "generates slices, expected a generator of volumes"
+        elif space.grid == "resample" and run.space.cuts:
+            why = (
+                f"generates crops of {run.space.size} voxels, expected whole cases (--read whole=)"
+            )
+        elif run.space.cuts or run.space.frame:
+            why = misfit(space, run.space.host_shape(()))
+        if why:
+            raise UsageFault(
+                f"{run.folder}: {why}; train on smaller crops (--set patch=), or fit a generator "
+                f"in the space of the training: gansynth fit {run.manifest['generator']} --data "
+                f"{source.request.kind}:{source.request.where} with the same --read"
+            )
 
-    def start(self, request: TrainingRequest) -> TrainingResult:
-        """Train, evaluate on the real held-out cases, and write both to the output folder.
+    def check_bank(self, reader: BankReader) -> None:
+        """Refuse samples smaller than the items."""
+        super().check_bank(reader)
+        for sample_id in reader.ids()[:1]:
+            sample = reader.read(sample_id)
+            why = "samples have no labels" if sample.labels is None else ""
+            if why := why or misfit(self.space, sample.image.shape[1:]):
+                raise UsageFault(
+                    f"{reader.folder}: {why}; make the bank again, or see --set patch="
+                )
 
-        Raises:
-            Interrupted: by SIGTERM or SIGINT. A checkpoint is written, and no process or bank is
-                left.
-        """
-        self.validate()
-        training = self._checked_training(request)
-        with training_in(lambda: self.training_folder(request)) as folder:
-            if not folder.finished:
-                _Session(training, request.reporter).run()
-            sessions = record.read_sessions(training.output / record.FILE)
-            metrics = sessions[-1]["metrics_on_real_cases"]
-            return record.training_result_of(sessions, training.output, metrics)
+    def evaluate(self, job: Job) -> Mapping[str, Any]:
+        """Predict the held-out cases, write their label maps, Dice and HD95."""
+        options, source, output = self.options, self.source, job.folder
+        job.say(f"evaluating on {len(source.held_out_ids)} real held-out cases")
 
-    def training_folder(self, request: TrainingRequest) -> TrainingFolder:
-        """Look into the output folder."""
-        training = self._training(request)
-        return record.training_folder(
-            *(training.output, training.describe(), COMPARED),
-            done=training.host.steps_done(training.output),
-            total=training.steps,
-            unit="step",
-            result=METRICS,
-        )
+        def predicted(image: FloatArray) -> list[LabelArray]:
+            if options.save_levels:
+                labels, *levels = self.predict_levels(image, output)
+            else:
+                labels, levels = self.predict(image, output), []
+            return [np.where(labels == OUTSIDE, 0, labels).astype(np.int16), *levels]
+
+        def on_grid(image: FloatArray) -> list[LabelArray]:
+            return on_own_grid(self.space, source.schema, image, predicted)
+
+        folder = output / PREDICTIONS if options.save_predictions else None
+        levels = output / LEVELS if options.save_levels else None
+        metrics = evaluate_held_out(source, self.regions, on_grid, folder, job.say, levels=levels)
+        write_json_atomic(output / METRICS, {"steps": job.steps, **metrics})
+        return headline(metrics)
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Reject cases without files, and ``save_predictions=no``."""
@@ -342,171 +578,66 @@ class Host(Adapter):
         each = {case: scores["dice"] for case, scores in document["per_case"].items()}
         return {"steps": document["steps"], "per_case": each}
 
-    def _checked_training(self, request: TrainingRequest) -> _Training:
-        self.check_ways(request.mix_config)
-        training = self._training(request)
-        check_drawing(self, request.mix_config)
-        return training
-
-    def _new_training(self, request: TrainingRequest) -> _Training:
-        from gansynth.runtime.devices import pick_device
-
-        mix_config, source = request.mix_config, self.source
-        if request.options:
-            raise UsageFault(
-                f"-- {request.options[0]}: {self.name} has no command line of its own, expected "
-                "--set KEY=VALUE; leave what follows -- out"
-            )
-        host = copy.copy(self)
-        options: Any = read_settings(self.Options, request.settings, self.name)
-        host.options = options
-        refuse_unaugmented(request.settings, self.augmentation, usual=mix_config.usual_augmentation)
-        host.space = training_space(source, host.patch)
-        regions = asked_regions(options.regions, source)
-        pick_device(options.device)
-        if options.save_levels and type(self).predict_levels is Host.predict_levels:
-            self.predict_levels(np.empty(0, np.float32), Path())  # refuses
-        host.check_options()
-        steps, batch_size = host.length
-        sample_source = None if mix_config.ratio.p == 0 else _sample_source(mix_config, host)
-        runs = Path("runs") / self.name
-        output = Path(options.output).expanduser() if options.output else None
-        return _Training(
-            host=host,
-            mix_config=mix_config,
-            regions=regions,
-            steps=steps,
-            batch_size=batch_size,
-            output=(output or record.default_output(runs, source.name, mix_config)).absolute(),
-            sample_source=sample_source,
-        )
-
-
-# -- checks of a generator or bank -----------------------------------------------------------------
-
-
-def _sample_source(mix_config: MixConfig, host: Host) -> SampleSource:
-    """Check the generator or bank of a training."""
-    source, space = host.source, host.space
-
-    def check_run(run: RunFolder) -> None:
-        why = ""
-        if run.space.grid == "slice":
-            why = "generates slices, expected a generator of volumes"
-        elif space.grid == "resample" and run.space.cuts:
-            why = (
-                f"generates crops of {run.space.size} voxels, expected whole cases (--read whole=)"
-            )
-        elif run.space.cuts or run.space.frame:
-            why = misfit(space, run.space.host_shape(()))
-        if why:
-            raise UsageFault(
-                f"{run.folder}: {why}; train on smaller crops (--set patch=), or fit a generator "
-                f"in the space of the training: gansynth fit {run.manifest['generator']} --data "
-                f"{source.request.kind}:{source.request.where} with the same --read"
-            )
-
-    def check_bank(reader: BankReader) -> None:
-        verify_bank(reader.folder)
-        for sample_id in reader.ids()[:1]:
-            sample = reader.read(sample_id)
-            why = "samples have no labels" if sample.labels is None else ""
-            if why := why or misfit(space, sample.image.shape[1:]):
-                raise UsageFault(
-                    f"{reader.folder}: {why}; make the bank again, or see --set patch="
-                )
-
-    limits = HostLimits(
-        host.name,
-        source,
-        host.held_out,
-        same=("channels", "labels"),
-        check_run=check_run,
-        check_bank=check_bank,
-    )
-    return check_origin(mix_config, limits)
-
 
 # -- one training ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Training:
-    """One training that has passed every check."""
-
-    host: Host  # with the options and the space of this training
-    mix_config: MixConfig
-    regions: Regions  # for Dice, with all labels
-    steps: int  # of the whole training
-    batch_size: int
-    output: Path  # folder for results
-    sample_source: SampleSource | None  # None without synthetic samples
-
-    @property
-    def seed(self) -> int:
-        """The seed of weights, crops and augmentation."""
-        seed: int | None = self.host.options.seed
-        return self.mix_config.seed if seed is None else seed
-
-    def describe(self) -> dict[str, Any]:
-        """Describe the data, mix and settings of one session."""
-        host, request = self.host, self.host.source.request
-        varying = {"device", "checkpoint_every", "output", "seed", *host.may_change}
-        return {
-            **record.describe_session(self.mix_config, self.sample_source),
-            "data": f"{request.kind}:{request.where}",
-            "read": dict(request.read),
-            "fold": host.source.request.fold,
-            "counted_in": "steps",
-            "training_seed": self.seed,
-            "settings": {
-                **host.options.model_dump(mode="json", exclude=varying),
-                "space": list(host.space.size),
-                "grid": host.space.grid,
-                "steps": self.steps,
-            },
-            "versions": {name: version(name) for name in host.packages},
-        }
-
-
 class Job:
-    """One session of a training, as ``Host.train`` gets it.
+    """One session of a training, as ``train`` gets it.
 
     Attributes:
         folder: of the training's results.
-        data: items of the whole training, real and synthetic; see ``TrainingData``.
-        first: steps that earlier sessions have done.
-        steps: of the whole training.
+        first: steps, or rounds, that earlier sessions have done.
+        steps: of the whole training, or its rounds.
         batch_size: samples of a step.
         seed: for all random numbers of the host.
         schema: channels and labels of the items.
         space: of the items.
         regions: name and labels of each region that is evaluated.
-        plan: what is mixed in, for hosts with data of their own: ``Mixer(job.plan)``.
+        plan: what is mixed in, for hosts with data of their own: ``Mixer(job.plan)``. Its
+            ``to_json`` is read by ``MixerConfig.from_json`` in another process.
         stop: whether SIGTERM or SIGINT has asked to stop.
     """
 
     def __init__(self, session: _Session, stop: StopRequest) -> None:
-        training = session.training
-        host, mix_config = training.host, training.mix_config
-        self.folder, self.first, self.steps = training.output, session.first, training.steps
-        self.batch_size, self.seed = training.batch_size, training.seed
-        self.regions, self.space = training.regions, host.space
-        self.plan, self.stop, self.schedule = session.plan, stop, mix_config.schedule
+        host = self._host = session.host
+        self.folder, self.first, self.steps = host.output, session.first, host.total
+        self.batch_size, self.seed = host.batch_size, host.seed
+        self.regions, self.space = host.regions, host.space
+        self.plan, self.stop, self.schedule = session.plan, stop, host.mix_config.schedule
         self.schema: Schema = host.space.generator_schema(host.source.schema)
-        self.data = TrainingData(
-            *(host.source, host.space, session.plan),
-            steps=training.steps,
-            batch_size=training.batch_size,
-            augment=host.augment if mix_config.usual_augmentation else None,
-            augment_synthetic=mix_config.augment_synthetic,
-            foreground=host.foreground,
-        )
         self.say = session.say
         self._session, self._options = session, host.options
-        self._done, self._stopping = session.first, False
+        self._stopping = False
         self._last: float | None = None
         self._reported = time.monotonic()
+        self._done = session.first
+
+    @cached_property
+    def data(self) -> TrainingData:
+        """Items of the whole training of a ``Host``, real and synthetic."""
+        host = self._host
+        assert isinstance(host, Host), "other frameworks have data of their own"
+        usual = host.mix_config.usual_augmentation
+        return TrainingData(
+            *(host.source, host.space, self.plan),
+            steps=self.steps,
+            batch_size=self.batch_size,
+            augment=host.augment if usual else None,
+            augment_synthetic=host.mix_config.augment_synthetic,
+            foreground=host.foreground,
+        )
+
+    @cached_property
+    def rounds(self) -> EpochPlan:
+        """What fills each place of each round; real cases by their place in ``train_ids``.
+
+        The same in every session: ``Mixer(job.rounds.plan).fill`` fills a place.
+        """
+        host = self._host
+        return EpochPlan.of(
+            replace(self.plan, stream=(0,)), host.source.train_ids, count=host.places
+        )
 
     @property
     def places(self) -> range:
@@ -539,6 +670,17 @@ class Job:
         self._stopping = bool(self.stop())
         self._last = time.monotonic()
 
+    def took(self, begin: float, end: float) -> None:
+        """Record an optimiser step of a round, by ``time.monotonic()`` at its begin and end."""
+        self._session.step(begin, end)
+
+    def round(self, done: int, **values: float) -> None:
+        """Let the training be resumed after ``done`` rounds, whose checkpoint is written.
+
+        Counts and values such as losses are shown and recorded.
+        """
+        self._session.round(done, values)
+
     def checkpoint(self, step: int, save: Callable[[Path], object] | None = None) -> None:
         """Let the training be resumed at a step: only this does.
 
@@ -546,7 +688,7 @@ class Job:
             step: steps of the whole training that are done.
             save: writes a file with everything that later steps depend on. It is called every
                 ``--set checkpoint_every`` steps, at the last one, and before a stop. None: the host
-                has written a checkpoint of its own, which ``Host.steps_done`` finds.
+                has written a checkpoint of its own, which ``Host.done`` finds.
 
         Raises:
             Interrupted: asked to stop; the checkpoint is written.
@@ -573,14 +715,17 @@ class Job:
 class _Session(HostSession[str]):
     """Trains, evaluates and records; ``run`` does it all."""
 
-    unit = "step"
     compared = COMPARED
 
-    def __init__(self, training: _Training, reporter: Reporter) -> None:
-        self.training = training
-        first = training.host.steps_done(training.output)
-        super().__init__(training.mix_config, training.output, first, training.steps, reporter)
-        self._metrics: dict[str, Any] = {}
+    def __init__(self, host: Framework, reporter: Reporter | None) -> None:
+        self.host, self.unit = host, host.unit  # type: ignore[misc]
+        first = host.done(host.output)
+        super().__init__(host.mix_config, host.output, first, host.total, reporter)
+        if self.unit != "step":
+            self.batches = ceil(host.samples_of_a_unit / host.batch_size)
+        self._partners = DrawCounter(self.log / PARTNERS)
+        self._rounds: list[dict[str, Any]] = []
+        self._metrics: Mapping[str, Any] = {}
 
     def run(self) -> None:
         """Train and evaluate. However it ends, no process is left and the record is written.
@@ -591,22 +736,35 @@ class _Session(HostSession[str]):
                 finite.
             Interrupted: asked to stop.
         """
-        self.open()
-        complete = False
-        with stop_request() as stop, _one_core_left(self.training.host.options.device):
+        host, complete = self.host, False
+        with self._stop_request() as stop, _one_core_left(host.options.device):
             try:
+                self.open()
                 self.start()
                 self.steer()
-                if note := self.mix_config.schedule.tuning_note(self.total, "step", ours=True):
+                ours = host.restarts_rate
+                if note := self.mix_config.schedule.tuning_note(self.total, self.unit, ours=ours):
                     self.say(note)
-                job = Job(self, stop)
+                self.job = Job(self, stop)
                 with stop.deferred():
-                    self.training.host.train(job)
+                    self._train(self.job)
                 self.training_bank.close()  # no producer during the evaluation
-                self._evaluate()
+                self._metrics = host.evaluate(self.job)
                 complete = True
             finally:
                 self.close(complete)
+
+    def _stop_request(self) -> AbstractContextManager[StopRequest]:
+        return nullcontext(StopRequest()) if self.host.apart else stop_request()
+
+    def _train(self, job: Job) -> None:
+        try:
+            self.host.train(job)
+        except Exception as error:
+            # A framework may only learn that a worker has gone, not why.
+            if stopped := self.stopped():
+                raise TrainingFault(stopped) from error
+            raise
 
     def move(self, step: int) -> None:
         """Record a checkpoint of a step."""
@@ -614,63 +772,89 @@ class _Session(HostSession[str]):
         self.pause()
         self.write()
 
+    def round(self, done: int, values: Mapping[str, float]) -> None:
+        """Record the draws of a round; workers draw ahead, some by rounds."""
+        self.finish_epoch(done, values)
+        before = {key: sum(each[key] for each in self._rounds) for key in _COUNTED}
+        primaries, partners = self.counts(), self.partners()
+        drawn = {key: getattr(primaries, key) - before[key] for key in _COUNTED[:3]}
+        for key in _COUNTED[3:]:
+            drawn[key] = getattr(partners, key.removeprefix("partners_")) - before[key]
+        table = self.job.rounds.table(done - 1)
+        synthetic = int(table.synthetic.sum())
+        real = len(table.synthetic) - synthetic
+        self._rounds.append(
+            {"epoch": done, "places_real": real, "places_synthetic": synthetic, **drawn}
+        )
+        self.report()
+        numbers = "".join(f"; {key} {value:.4g}" for key, value in values.items())
+        self.note(
+            f"{NAME}{self.unit} {done} of {self.total} had places for {real} real and {synthetic} "
+            f"synthetic samples; drawn meanwhile: {_drawn_in(drawn)}"
+        )
+        self.note(f"{NAME}so far {self.sentence()}{numbers}")
+        self.pause()
+        self.write()
+
+    def partners(self) -> DrawCounts:
+        return self._partners.update()
+
     def describe(self) -> dict[str, Any]:
-        return self.training.describe()
+        return self.host.described()
 
     def demand(self) -> BankRequirements:
-        training, host = self.training, self.training.host
-        run = None if training.sample_source is None else training.sample_source.run
+        host = self.host
+        run = None if host.sample_source is None else host.sample_source.run
+        size = 0 if run is None else sample_bytes(run.manifest, host.source, host.needs)
         return BankRequirements(
-            mix_config=training.mix_config,
+            mix_config=host.mix_config,
             target=host.name,
             request=host.source.request.to_json(),
             run_id=None if run is None else run.run_id,
             cases=len(host.source.train_ids),
-            sample_bytes=0 if run is None else host._sample_bytes(run.manifest),
-            batch_size=training.batch_size,
-            samples=training.steps * training.batch_size,
-            output=training.output,
+            sample_bytes=size,
+            batch_size=host.batch_size,
+            samples=host.total * host.samples_of_a_unit,
+            output=host.output,
             say=self.say,
             progress=self.now(),
             gpus=gpus_of(host.options.device),
         )
 
     def make_plan(self) -> MixerConfig[str]:
-        training, source = self.training, self.training.host.source
-        plan: MixerConfig[str] = training.mix_config.plan(
+        host, source = self.host, self.host.source
+        plan: MixerConfig[str] = host.mix_config.plan(
             self.bank,
             self.log,
-            batches=training.steps,
+            batches=host.total,
             subjects={case: source.header(case).subject for case in source.train_ids},
             done=self.first,
         )
-        return replace(plan, seed=training.seed, patience=read_patience())
+        return replace(plan, seed=host.seed, patience=read_patience())
 
     def more(self) -> dict[str, Any]:
-        return {"metrics_on_real_cases": self._metrics}
+        found: dict[str, Any] = {"metrics_on_real_cases": dict(self._metrics)}
+        if self.unit != "step":
+            found |= {"partners": self.partners().to_json(), "per_epoch": self._rounds}
+        return found
 
-    def _evaluate(self) -> None:
-        training, host = self.training, self.training.host
-        options, source, output = host.options, host.source, training.output
-        self.say(f"evaluating on {len(source.held_out_ids)} real held-out cases")
 
-        def predicted(image: FloatArray) -> list[LabelArray]:
-            if options.save_levels:
-                labels, *levels = host.predict_levels(image, output)
-            else:
-                labels, levels = host.predict(image, output), []
-            return [np.where(labels == OUTSIDE, 0, labels).astype(np.int16), *levels]
+_COUNTED = (
+    *("real", "synthetic", "fell_back"),
+    *("partners_real", "partners_synthetic", "partners_fell_back"),
+)
 
-        def on_grid(image: FloatArray) -> list[LabelArray]:
-            return on_own_grid(host.space, source.schema, image, predicted)
 
-        folder = output / PREDICTIONS if options.save_predictions else None
-        levels = output / LEVELS if options.save_levels else None
-        metrics = evaluate_held_out(
-            source, training.regions, on_grid, folder, self.say, levels=levels
+def _drawn_in(drawn: Mapping[str, int]) -> str:
+    text = f"{drawn['real']} real, {drawn['synthetic']} synthetic"
+    if drawn["partners_real"] or drawn["partners_synthetic"]:
+        text += (
+            f", with {drawn['partners_real']} real, {drawn['partners_synthetic']} synthetic "
+            "partners"
         )
-        write_json_atomic(output / METRICS, {"steps": training.steps, **metrics})
-        self._metrics = headline(metrics)
+    if missing := drawn["fell_back"] + drawn["partners_fell_back"]:
+        text += f"; {missing} of the real ones in place of a missing synthetic one"
+    return text
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -166,10 +166,7 @@ class TrainingData:
         self.plan = replace(plan, stream=())
         self._schema = space.generator_schema(source.schema)
         self._cache = CaseCache(source)
-        chosen = tuple(self.cases.index(case) for case in plan.chosen)
-        # Not another type of plan: the mixer names cases by id, a table of places by number.
-        numbered = cast(MixerConfig[int], replace(cast(Any, self.plan), chosen=chosen))
-        self._tables = EpochPlan(numbered, len(self.cases), batch_size)
+        self._tables = EpochPlan.of(self.plan, self.cases, batch_size)
         self._last_table: tuple[int, EpochTable] | None = None
         self._mixer = Mixer(self.plan, self._misfit)
 

@@ -251,7 +251,7 @@ class _HostTrial:
                 f"{drawn} of {drawn + result.drawn_real} items are synthetic at 1:1, expected "
                 f"{samples // 2} of {samples}: every item of job.data once, in order"
             )
-        done = self.host.steps_done(result.folder)
+        done = self.host.done(result.folder)
         if done != STEPS:
             raise CheckFailed(
                 f"the last checkpoint is of step {done}, expected {STEPS}; call job.checkpoint "
@@ -267,9 +267,8 @@ class _HostTrial:
             raise CheckFailed(f"predict gives labels {unknown}, which the schema lacks")
 
     def predicted(self, name: str) -> LabelArray:
-        training = self.host._training(self.request(name))
-        image = self.host.source.load(self.host.source.held_out_ids[0]).image
-        host, folder = training.host, training.output
+        host = self.host._training(self.request(name))
+        image, folder = host.source.load(host.source.held_out_ids[0]).image, host.output
 
         def look(placed: FloatArray) -> list[LabelArray]:
             return [host.predict(placed, folder)]
@@ -283,7 +282,7 @@ class _HostTrial:
         try:
             cut.start(request)
         except Interrupted:
-            done = self.host.steps_done(folder)
+            done = self.host.done(folder)
             if not 0 < done < STEPS:
                 raise CheckFailed(
                     f"asked to stop after step {STEPS // 2}, it has a checkpoint of step {done}; "

@@ -136,7 +136,7 @@ class Kit:
     def export(self, bank: Path, *more: object) -> tuple[str, ...]:
         """Write a data set with a sample for two real cases."""
         words = ("augment", "--target", self.host, *self.where, "--bank", bank, "--ratio", "2:1")
-        return tuple(map(str, (*words, "-o", self.target, *more)))
+        return tuple(map(str, (*words, "--export", self.target, *more)))
 
     def training(self, bank: Path, *more: object, ratio: str = "1:1") -> tuple[str, ...]:
         """A training by a bank, in this process where ``in_process`` is used."""
@@ -303,7 +303,7 @@ class NnunetKit(Kit):
 
     def export(self, bank: Path, *more: object) -> tuple[str, ...]:
         words = super().export(bank, *more)
-        at = words.index("-o")
+        at = words.index("--export")
         return *words[:at], "--export", self.target.name, *words[at + 2 :]
 
     def elsewhere(self) -> tuple[tuple[str, ...], list[str]]:
@@ -447,7 +447,7 @@ class NoDetector:
                 slots.primary(place)
                 slots.partner((place + 1) % len(slots))
             watch.step(0.0, 0.1)
-            watch.epoch(epoch + 1, {"loss": 1.0})
+            watch.epoch(epoch + 1, {"train/loss": 1.0, "metrics/mAP50(B)": 0.5, "speed": 3.0})
         return Path(job.output) / "weights.pt"
 
     def predict(self, job: Any, weights: Path, images: Sequence[Path]) -> list[Any]:
@@ -469,10 +469,6 @@ class YoloKit(Kit):
         self.home = self.data.parent
         self.request = SourceRequest("yolo", str(self.data))
 
-    @property
-    def to(self) -> tuple[str, ...]:
-        return (f"--set=output={self.output}",)
-
     def lasting(self, epochs: int = 2) -> tuple[str, ...]:
         short = (f"epochs={epochs}", "imgsz=64", "batch=8", "workers=0", "device=cpu")
         return tuple(f"--set={one}" for one in short)
@@ -485,15 +481,15 @@ class YoloKit(Kit):
         from gansynth_yolo.mixed import EpochSlots
 
         adapter: Any = self.adapter()
-        slots = EpochSlots(plan, 16, adapter.host.file.channels)
+        slots = EpochSlots(plan, 16, adapter.source.file.channels)
         for _ in range(count):
             drawn = [slots.primary(place).image for place in range(len(slots))]
             yield [image is not None and image.min() == 255 for image in drawn]
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
-        from gansynth_yolo.session import YoloSession
+        from gansynth.hosts.host import Job
 
-        stop_after_first(patch, YoloSession, "epoch")
+        stop_after_first(patch, Job, "round")
 
     def renamed(self, folder: Path) -> Kit:
         shutil.copytree(self.home, folder)
@@ -524,8 +520,7 @@ def in_this_process(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(processes, "run", in_process)
     patch.setattr(nnUNetTrainer, "perform_actual_validation", validate_nothing)
     patch.setenv("nnUNet_n_proc_DA", "0")
-    for module in ("adapter", "launch"):
-        patch.setattr(f"gansynth_yolo.{module}.detector", lambda name: NoDetector())
+    patch.setattr("gansynth_yolo.adapter.detector", lambda name: NoDetector())
 
 
 def validate_nothing(trainer: Any, *_: object) -> None:

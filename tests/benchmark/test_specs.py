@@ -277,7 +277,7 @@ def words_of(arm: str, **changes: Any) -> str:
 
 
 HEAD = f"augment --target segmenter {DATA}"
-TAIL = "--set network=unet --set steps=40 --set output=out --seed 1001 --json"
+TAIL = "-o out --set network=unet --set steps=40 --seed 1001 --json"
 SCHEDULE = "--schedule constant"
 DRAWN = f"--ratio 1:1 {SCHEDULE} --generator run"
 
@@ -332,7 +332,7 @@ def test_heavier_augmentation_is_the_hosts_and_an_arms_settings_go_over_the_plan
     line = words_of("heavier", **arms("heavier"))
     assert "--set rotate=30 --set shift=0.1 --set elastic=3" in line
     line = mine(set={"network": "pix2pix", "width": 4})
-    assert "--set network=pix2pix --set steps=40 --set width=4 --set output=out" in line
+    assert "-o out --set network=pix2pix --set steps=40 --set width=4" in line
 
 
 def test_an_arm_may_not_change_the_length_of_its_training():
@@ -345,7 +345,7 @@ def test_the_hosts_options_come_last():
     words = augment_words(spec, REQUEST, None, None)
     assert words[-3:] == ["--", "eval_interval=0", "--c"]
     assert parsed(augment, words)["options"] == ("eval_interval=0", "--c")
-    assert not [word for word in words if word.startswith("output=")]
+    assert "-o" not in words
 
 
 def test_the_command_line_understands_what_is_meant():

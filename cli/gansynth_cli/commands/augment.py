@@ -111,7 +111,8 @@ def options_of_target(typed: Mapping[str, Any]) -> dict[str, type[HostOptions]]:
 @click.option(
     "--export",
     metavar="NAME",
-    help="Train nothing: write a data set of that name for the stock framework.",
+    help="Train nothing: write a data set for the stock framework, of that name or, for frameworks "
+    "without names of data sets, in a new folder.",
 )
 @click.option(
     "-o",
@@ -119,19 +120,18 @@ def options_of_target(typed: Mapping[str, Any]) -> dict[str, type[HostOptions]]:
     "folder",
     type=FOLDER,
     metavar="DIR",
-    help="Folder of the results. Of a target that writes data sets into folders: train nothing, "
-    "write a new folder for the stock framework.",
+    help="Folder of the training's results.",
 )
 @click.option(
     "--content",
     type=click.Choice(["mixed", "synthetic"]),
-    help="With --export or -o: real and synthetic cases for training (default), or only "
+    help="With --export: real and synthetic cases for training (default), or only "
     "synthetic ones, to share.",
 )
 @click.option(
     "--nearest",
     is_flag=True,
-    help="With -o: round a ratio that cannot be exact to the nearest possible one.",
+    help="With --export: round a ratio that cannot be exact to the nearest possible one.",
 )
 @click.option(
     "--compare",

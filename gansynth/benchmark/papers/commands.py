@@ -197,8 +197,7 @@ class PaperCommands:
             words += [word for edit in arm.edits or () for word in ("--edit", edit)]
         words += _flags(host, squeezed)
         words += [*each("--set", settings), "--seed", str(seed)]
-        place = installed().adapter(str(host.target)).Options.place
-        return [*words, "--set", f"{place}={self.folder(name, arm, seed)}"]
+        return [*words, "-o", str(self.folder(name, arm, seed))]
 
     def folder(self, name: str, arm: PaperArm, seed: int) -> Path:
         """Return the folder of one training."""

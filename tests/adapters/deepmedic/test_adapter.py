@@ -96,7 +96,7 @@ def test_room_for_a_sample_is_reckoned_by_crop_or_by_the_largest_case(adapter, c
         (["--fold", "all"], ["--fold all", "expected fold 0"]),
         (["--boxes", "training"], ["--boxes training", "labels"]),
         (["--edit", "nowhere"], ["edit 'nowhere' is unknown"]),
-        (["--content", "mixed"], ["--content mixed", "-o DIR"]),
+        (["--content", "mixed"], ["--content mixed", "--export NAME"]),
     ],
     ids=lambda value: "-".join(value).strip("-").replace("=", "-") if len(value) else "",
 )
@@ -106,7 +106,7 @@ def test_what_cannot_be_is_refused(augment, more, says):
 
 def test_what_trains_has_to_be_said(augment, refuse, shared_deepmedic, tmp_path, monkeypatch):
     data = ("--data", f"deepmedic:{shared_deepmedic.train}", "--ratio", "1:0")
-    refuse("augment", "--target", "deepmedic", *data, code=2, says=["-o DIR", "--deepmedic"])
+    refuse("augment", "--target", "deepmedic", *data, code=2, says=["--export DIR", "--deepmedic"])
     augment("--", "-dev", "cpu", named=False, code=2, says=["-- -dev", "GANSYNTH_DEEPMEDIC"])
     monkeypatch.setenv("GANSYNTH_DEEPMEDIC", str(tmp_path))
     augment("--", "-dev", "cpu", named=False, code=2, says=["-model modelConfig.cfg"])

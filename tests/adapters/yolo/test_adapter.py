@@ -1,4 +1,7 @@
+"""A detector that learns nothing stands in for libreyolo, in this process."""
+
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,59 +11,58 @@ import pytest
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample
-from gansynth.core.source import SourceRequest
 from gansynth.hosts.api import as_long
+from gansynth.hosts.record import LOG
+from gansynth.runtime.child import SHOWN
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_drawer
 from gansynth.testing import check_adapter
 from gansynth_yolo.adapter import YoloAdapter
-from gansynth_yolo.config import YoloChoices, YoloConfig
-from tests.adapters.kits import changed_run
+from gansynth_yolo.config import parse_options
+from tests.adapters.kits import Kit, changed_run, command, in_this_process, kit_of
 from tests.yolo_sets import opened, toy_yolo
 
-
-def adapter_of(data: Path, **asked: Any) -> YoloAdapter:
-    return YoloAdapter(opened(data, **asked))
+REAL = 16
+"""Training images of ``shared_yolo``."""
 
 
 @pytest.fixture
-def augment(refuse, shared_yolo, box_run, tmp_path):
+def kit(request, tmp_path) -> Kit:
+    return kit_of("yolo", tmp_path, request.getfixturevalue)
+
+
+@pytest.fixture
+def augment(refuse, kit):
     """A dry run that must be refused: ``augment("--set", "epochs=0", code=2, says=["epochs"])``."""
 
-    def run(*more: object, code: int, says: list[str], data=shared_yolo, run=box_run):
-        named = () if run is None else ("--generator", run)
-        output = () if any("output=" in str(m) for m in more) else ("--set", f"output={tmp_path}/o")
-        words = ("augment", "--target", "yolo", "--data", f"yolo:{data}", *named, *output)
-        refuse(*words, "--ratio", "1:1", "--dry-run", *more, code=code, says=says)
-        assert not (tmp_path / "o").exists()
+    def run(*more: object, code: int, says: list[str], run=kit.run):
+        words = kit.words(*kit.where, *(() if run is None else ("--generator", run)))
+        refuse(*words, "--dry-run", *more, code=code, says=says)
+        assert not kit.output.exists()
 
     return run
 
 
-def test_it_keeps_the_contract_of_adapters(shared_yolo, tmp_path):
-    adapter = adapter_of(shared_yolo)
-    report = check_adapter(adapter, workspace=tmp_path)
+def test_it_keeps_the_contract_of_adapters(kit, tmp_path):
+    report = check_adapter(kit.adapter(), workspace=tmp_path)
     assert report.passed, report.failed
     assert {check.verdict for check in report.checks} == {"passed"}
 
 
-def test_a_sample_of_another_class_is_not_let_in(shared_yolo):
-    adapter = adapter_of(shared_yolo)
+def test_a_sample_of_another_class_is_not_let_in(kit):
     image, coords = np.zeros((1, 8, 8), np.float32), np.array([[0, 0, 2, 2]], np.float32)
-    assert adapter.finalise(Sample(image, None, Boxes(coords, np.zeros(1, np.int16)))) == {}
+    finalise = kit.adapter().finalise
+    assert finalise(Sample(image, None, Boxes(coords, np.zeros(1, np.int16)))) == {}
     with pytest.raises(DataFault, match="box class 1, expected 0 to 0"):
-        adapter.finalise(Sample(image, None, Boxes(coords, np.ones(1, np.int16))))
+        finalise(Sample(image, None, Boxes(coords, np.ones(1, np.int16))))
 
 
-def test_samples_are_drawn_in_the_size_and_classes_the_generator_was_fitted_in(
-    shared_yolo, box_run, tmp_path
-):
-    adapter = adapter_of(shared_yolo)
-    drawer, bring = open_drawer(adapter, box_run, SampleRequest(), device="cpu")
-    assert (adapter.host.resized, drawer.source.space.size) == ((64, 64), (32, 32))
+def test_samples_are_drawn_in_the_size_and_classes_the_generator_was_fitted_in(kit, tmp_path):
+    adapter: Any = kit.adapter()
+    drawer, bring = open_drawer(adapter, kit.run, SampleRequest(), device="cpu")
+    assert (adapter.source.size, drawer.source.space.size) == ((64, 64), (32, 32))
     sample = Sample(np.zeros((1, 32, 32), np.float32))
     assert bring is not None
     assert bring(sample) is sample
@@ -93,39 +95,62 @@ def test_what_cannot_be_is_refused(augment, words, says):
 
 
 @pytest.mark.parametrize(("settings", "epochs"), [({"epochs": "3"}, "6"), ({}, "200")])
-def test_a_comparison_trains_as_many_steps_without_samples(settings, epochs, shared_yolo):
+def test_a_comparison_trains_as_many_steps_without_samples(settings, epochs, kit):
     words = {"set": settings, "ratio": "1:1"}
-    assert as_long(adapter_of(shared_yolo), words) == {"epochs": epochs}
+    assert as_long(kit.adapter(), words) == {"epochs": epochs}
 
 
-@pytest.mark.extra("yolo")
-def test_an_output_that_holds_something_is_left_alone(augment, shared_yolo, tmp_path):
-    (tmp_path / "thesis.txt").touch()
-    augment("--set", f"output={tmp_path}", code=2, says=["holds thesis.txt", "--set output="])
-
-
-def test_generators_that_heed_no_boxes_are_refused(augment, shared_yolo, box_run, tmp_path):
-    run = changed_run(box_run, tmp_path / "run", capabilities=Capabilities(frozenset()).to_json())
+def test_generators_that_heed_no_boxes_are_refused(augment, kit, tmp_path):
+    run = changed_run(kit.run, tmp_path / "run", capabilities=Capabilities(frozenset()).to_json())
     augment(run=run, code=2, says=["takes no boxes", "cpggan"])
     samples = SampleRequest(boxes="training")
     asked = MixConfig(None, Ratio(1, 1), samples=samples, bank=tmp_path / "bank")
     with pytest.raises(UsageFault, match="--boxes training: samples come from the bank"):
-        adapter_of(shared_yolo).check_origin(asked)
+        YoloAdapter(opened(kit.data)).check_samples(asked)
 
 
 def test_options_of_the_detector_are_read_as_yaml():
-    choices = YoloChoices.read({}, ["mosaic=0.5", "flipud=true", "scale=[0.5, 1]", "name=x"])
-    assert choices.options == {"mosaic": 0.5, "flipud": True, "scale": [0.5, 1], "name": "x"}
+    options = parse_options(["mosaic=0.5", "flipud=true", "scale=[0.5, 1]", "name=x"])
+    assert options == {"mosaic": 0.5, "flipud": True, "scale": [0.5, 1], "name": "x"}
 
 
-def test_what_the_child_is_told_is_read_back(box_run, tmp_path):
-    samples = SampleRequest(boxes="training", keep_flawed=True)
-    mix_config = MixConfig(RunFolder(box_run), Ratio(1, 2), samples=samples)
-    choices = YoloChoices.read({"imgsz": "64"}, ["mosaic=0"])
-    request = SourceRequest("yolo", "data.yaml").to_json()
-    config, file = YoloConfig(mix_config, choices, request, tmp_path, 2.5), tmp_path / "config.json"
-    file.write_text(json.dumps(config.to_json()))
-    assert YoloConfig.read(file) == config
-    file.write_text("{}")
-    with pytest.raises(IntegrityFault, match="mix_config"):
-        YoloConfig.read(file)
+def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact(
+    kit, monkeypatch, capfd
+):
+    in_this_process(monkeypatch)
+    result = command(*kit.training(kit.bank(), "--json", "--", "mosaic=0.5"))
+    assert result.exit_code == 0, result.stderr
+    (session,) = kit.sessions()
+    assert (session["licence"], session["options"]) == ("MIT", {"mosaic": 0.5})
+    counted = {"real": REAL, "synthetic": REAL, "fell_back": 0, "partners_fell_back": 0}
+    for number, epoch in enumerate(session["per_epoch"], 1):
+        assert epoch["epoch"] == number
+        assert (epoch["places_real"], epoch["places_synthetic"]) == (REAL, REAL)
+        assert {key: epoch[key] for key in counted} == counted
+        assert epoch["partners_real"] + epoch["partners_synthetic"] == 2 * REAL
+        assert epoch["partners_synthetic"] > 0
+    assert session["partners"]["real"] + session["partners"]["synthetic"] == 4 * REAL
+    log = (kit.output / LOG).read_text() + capfd.readouterr().err
+    for words in (
+        "epoch 1 of 2 had places for 16 real and 16 synthetic samples",
+        "drawn meanwhile: 16 real, 16 synthetic, with",
+        "16 of 32 samples drawn were synthetic (50.0%, asked 50.0%)",
+        "loss 1; mAP50 0.5",
+    ):
+        assert words in log
+    assert "speed" not in log
+    sent = [line.partition(SHOWN)[2] for line in log.splitlines()]
+    first, *_, last = [message for text in sent if "done" in (message := json.loads(text or "{}"))]
+    assert 0 < first["done"] < 1
+    assert first["total"] == last["total"] == last["done"] == 2
+    assert (last["synthetic"], last["loss"], last["mAP50"]) == ("50%", 1.0, 0.5)
+
+
+def test_results_go_where_o_says_and_data_sets_where_export_says(kit, monkeypatch):
+    monkeypatch.chdir(kit.folder)
+    words = ("augment", "--target", "yolo", *kit.where, "--bank", str(kit.bank()), "--ratio", "1:1")
+    planned = command(*words, *kit.lasting(), "-o", "results", "--dry-run", "--json")
+    exported = command(*words, "--export", "mixed", "--json")
+    assert "results" in json.loads(planned.stdout)["folder"]
+    assert Path(json.loads(exported.stdout)["folder"]) == kit.folder / "mixed"
+    assert os.path.isfile("mixed/data.yaml")

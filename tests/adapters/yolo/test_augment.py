@@ -66,7 +66,7 @@ def check_results(said: dict[str, Any], data: Path, output: Path, synthetic: int
     (session,) = record_of(output)["sessions"]
     settled = [(one["places_real"], one["places_synthetic"]) for one in session["per_epoch"]]
     assert settled == [(REAL, synthetic)] * 2
-    if session["detector"] == "libreyolo":  # ultralytics' workers draw epochs ahead
+    if session["settings"]["detector"] == "libreyolo":  # ultralytics' workers draw epochs ahead
         assert (said["drawn_real"], said["drawn_synthetic"]) == (2 * REAL, 2 * synthetic)
     assert said["realised_synthetic_share"] == pytest.approx(said["asked_synthetic_share"], abs=0.1)
     assert said["fell_back"] == 0

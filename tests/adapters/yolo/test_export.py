@@ -228,11 +228,10 @@ def test_a_folder_within_the_data_set_and_a_bank_that_is_kept_fresh_are_refused(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ("--export Dataset510_Plus", ["--export Dataset510_Plus", "-o DIR"]),
-        ("-o new --export Dataset510_Plus", ["leave one out"]),
-        ("-o new --offline", ["--offline: has no effect with --bank"]),
-        ("-o new -- mosaic=0", ["-o with host options after --"]),
-        ("--content synthetic", ["--content synthetic", "-o DIR"]),
+        ("-o results --export new", ["--export with -o", "nothing is trained"]),
+        ("--export new --offline", ["--offline: has no effect with --bank"]),
+        ("--export new -- mosaic=0", ["--export with host options after --"]),
+        ("--content synthetic", ["--content synthetic", "--export NAME"]),
     ],
 )
 def test_options_that_mean_nothing_are_refused(refuse, shared_yolo, bank, more, says):
@@ -243,7 +242,7 @@ def test_options_that_mean_nothing_are_refused(refuse, shared_yolo, bank, more, 
 def test_a_generator_fills_the_folder_and_leaves_no_bank(box_run, run_cli, shared_yolo, tmp_path):
     before = content(shared_yolo.parent)
     command = ["augment", "--target", "yolo", "--data", f"yolo:{shared_yolo}", "--ratio", "2:1"]
-    command += ["--generator", box_run, "--filter", "none", "-o", tmp_path / "out", "--json"]
+    command += ["--generator", box_run, "--filter", "none", "--export", tmp_path / "out", "--json"]
     done = run_cli(*command, "--device", "cpu", "--seed", "3")
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
