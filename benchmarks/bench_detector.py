@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,19 +41,10 @@ MOSAIC = {"libreyolo": ["no_aug_epochs=0"], "ultralytics": ["close_mosaic=0"]}
 
 
 class Ends:
-    """When each epoch ended; stands for a session as a detector's watch, and tells it on."""
+    """When each epoch ended."""
 
-    def __init__(self, session: Any = None) -> None:
-        self.session, self.at = session, list[float]()
-
-    def step(self, begin: float, end: float) -> None:
-        """Tell on."""
-        self.session.step(begin, end)
-
-    def epoch(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Note the time, and tell on."""
-        self.session.epoch(done, metrics)
-        self.at.append(time.perf_counter())
+    def __init__(self) -> None:
+        self.at = list[float]()
 
     def on_train_epoch_end(self, event: object) -> None:
         """LibreYOLO's callback, stock."""
@@ -75,52 +65,55 @@ def train(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {"epochs": [b - a for a, b in zip(ends.at, ends.at[1:], strict=False)], **said}
 
 
-def config_of(asked: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    """What ``gansynth augment`` would tell its child: config, source and job."""
+def opened(asked: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The host, and the training that ``gansynth augment`` would give it."""
     from gansynth.core.bank_options import BankSize
+    from gansynth.core.host_commands import TrainingRequest
     from gansynth.core.mix_config import MixConfig
     from gansynth.core.ratio import Ratio
     from gansynth.core.source import SourceRequest
-    from gansynth_yolo.config import MIRROR, YoloChoices, YoloConfig
-    from gansynth_yolo.mirror import mirror
+    from gansynth.runtime.progress import NullReporter
+    from gansynth_yolo.adapter import YoloAdapter
     from gansynth_yolo.source import open_yolo
 
-    keys = ("detector", "epochs", "imgsz", "batch", "workers", "device")
-    own = MOSAIC[asked["detector"]]
-    choices = YoloChoices.read({key: str(asked[key]) for key in keys}, own)
-    request = SourceRequest.parse(f"yolo:{asked['data']}")
-    source = open_yolo(request)
+    keys = ("detector", "epochs", "imgsz", "batch", "workers", "device", "output")
+    settings = {key: str(asked[key]) for key in keys}
     mix_config = MixConfig(
         RunFolder(Path(asked["run"])), Ratio.parse("1:0" if asked["side"] == "stock" else "1:1"),
         frozen=asked["side"] == "frozen", size=BankSize(samples=asked["bank"]), device="cpu",
-        judged=False,
     )  # fmt: skip
-    output = Path(asked["output"])
-    config = YoloConfig(mix_config, choices, request.to_json(), output, patience=300.0)
-    mirror(source, output / MIRROR)
-    return config, source, config.job(source)
+    host = YoloAdapter(open_yolo(SourceRequest.parse(f"yolo:{asked['data']}")))
+    return host, TrainingRequest(mix_config, settings, MOSAIC[asked["detector"]], NullReporter())
 
 
 def mixed(asked: Mapping[str, Any]) -> tuple[Ends, dict[str, Any]]:
-    """Train as ``gansynth_yolo.launch`` does."""
-    from gansynth_yolo.detectors import detector
-    from gansynth_yolo.session import YoloSession
+    """Train as ``gansynth augment`` does, in this process."""
+    from gansynth.hosts.host import Job
+    from gansynth.hosts.record import FILE, read_sessions
 
-    config, source, job = config_of(asked)
-    chosen = detector(asked["detector"])
-    chosen.check(job)
-    with closing(YoloSession(config, source, job)) as session:
-        ends = Ends(session)
-        chosen.train(job, session.slots, ends)
-        primaries, partners = session.counts(), session.partners()
-        session.close(complete=True)
-    drawn = {"real": primaries.real, "synthetic": primaries.synthetic}
-    return ends, {"drawn": drawn, "partners": partners.real + partners.synthetic}
+    host, request = opened(asked)
+    ends, rounds = Ends(), Job.round
+
+    def timed(job: Job, done: int, **values: float) -> None:
+        ends.at.append(time.perf_counter())
+        rounds(job, done, **values)
+
+    Job.round = timed  # type: ignore[method-assign]
+    Path(asked["output"]).mkdir(parents=True)
+    host.train_here(request, None)
+    (session,) = read_sessions(Path(asked["output"]) / FILE)
+    drawn = {key: session["drawn"][key] for key in ("real", "synthetic")}
+    partners = session["partners"]
+    return ends, {"drawn": drawn, "partners": partners["real"] + partners["synthetic"]}
 
 
 def stock(asked: Mapping[str, Any]) -> Ends:
     """Train with the library's own data set, under the same settings."""
-    _, _, job = config_of(asked)
+    from gansynth_yolo.mirror import mirror
+
+    host, request = opened(asked)
+    job = host.opened(request).job
+    mirror(host.source, job.data.parent)
     ends = Ends()
     if asked["detector"] == "libreyolo":
         from gansynth_yolo.libre import open_model, settings

@@ -332,6 +332,8 @@ class AugmentWords(Given):
 
     def called(self, name: str) -> str:
         """Return what is typed for a word; for settings, the first flag."""
+        if name == "out":
+            return "-o"
         settings = self.words["set"] if name == "settings" else {}
         flags = (flag_of(key) for key, text in settings.items() if isinstance(text, FlagText))
         return next(flags, super().called(name))

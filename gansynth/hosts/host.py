@@ -218,7 +218,7 @@ class Framework(Adapter):
 
     def __init__(self, source: CaseSource) -> None:
         super().__init__(source)
-        self._training = CachedResult(self._new_training)
+        self.opened = CachedResult(self._open)
 
     def finalise(self, sample: Sample) -> HostArrays:
         """Return no arrays beside image and labels or boxes, which are checked."""
@@ -239,7 +239,7 @@ class Framework(Adapter):
     def check(self, request: TrainingRequest) -> None:
         """Check options, and the generator or bank."""
         self.check_ways(request.mix_config)
-        self._training(request)
+        self.opened(request)
         check_drawing(self, request.mix_config)
 
     def check_samples(self, mix_config: MixConfig) -> SampleSource:
@@ -258,7 +258,7 @@ class Framework(Adapter):
 
     def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
         """Describe length and items for a dry run."""
-        training = self._training(request)
+        training = self.opened(request)
         return {
             **training.describe_training(),
             f"{self.unit}s": training.total,
@@ -267,7 +267,7 @@ class Framework(Adapter):
 
     def samples_drawn(self, request: TrainingRequest) -> int:
         """Return the samples of all units."""
-        training = self._training(request)
+        training = self.opened(request)
         return training.total * training.samples_of_a_unit
 
     @property
@@ -290,7 +290,7 @@ class Framework(Adapter):
         """
         self.validate()
         self.check(request)
-        output = self._training(request).output
+        output = self.opened(request).output
         with training_in(lambda: self.training_folder(request)) as folder:
             if not folder.finished:
                 if self.apart:
@@ -303,11 +303,11 @@ class Framework(Adapter):
 
     def train_here(self, request: TrainingRequest, reporter: Reporter | None) -> None:
         """Train and evaluate in this process; without a reporter, its parent shows progress."""
-        _Session(self._training(request), reporter).run()
+        _Session(self.opened(request), reporter).run()
 
     def training_folder(self, request: TrainingRequest) -> TrainingFolder:
         """Look into the output folder."""
-        training = self._training(request)
+        training = self.opened(request)
         return record.training_folder(
             *(training.output, training.described(), COMPARED),
             done=training.done(training.output),
@@ -338,7 +338,8 @@ class Framework(Adapter):
             },
         }
 
-    def _new_training(self, request: TrainingRequest) -> Self:
+    def _open(self, request: TrainingRequest) -> Self:
+        """Return a copy of the host with all that one training has."""
         from gansynth.runtime.devices import pick_device
 
         mix_config = request.mix_config
@@ -482,7 +483,7 @@ class Host(Framework):
 
     def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
         """Describe items and evaluation, too."""
-        training = self._training(request)
+        training = self.opened(request)
         space = training.space
         return {
             **super().planned(request),

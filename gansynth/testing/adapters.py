@@ -267,7 +267,7 @@ class _HostTrial:
             raise CheckFailed(f"predict gives labels {unknown}, which the schema lacks")
 
     def predicted(self, name: str) -> LabelArray:
-        host = self.host._training(self.request(name))
+        host = self.host.opened(self.request(name))
         image, folder = host.source.load(host.source.held_out_ids[0]).image, host.output
 
         def look(placed: FloatArray) -> list[LabelArray]:

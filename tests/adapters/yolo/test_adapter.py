@@ -15,6 +15,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample
 from gansynth.hosts.api import as_long
 from gansynth.hosts.record import LOG
+from gansynth.hosts.session import HostSession
 from gansynth.runtime.child import SHOWN
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_drawer
@@ -114,9 +115,9 @@ def test_options_of_the_detector_are_read_as_yaml():
     assert options == {"mosaic": 0.5, "flipud": True, "scale": [0.5, 1], "name": "x"}
 
 
-def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact(
-    kit, monkeypatch, capfd
-):
+def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact(kit, monkeypatch):
+    notes: list[str] = []
+    monkeypatch.setattr(HostSession, "note", lambda session, text: notes.append(text))
     in_this_process(monkeypatch)
     result = command(*kit.training(kit.bank(), "--json", "--", "mosaic=0.5"))
     assert result.exit_code == 0, result.stderr
@@ -130,7 +131,7 @@ def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact
         assert epoch["partners_real"] + epoch["partners_synthetic"] == 2 * REAL
         assert epoch["partners_synthetic"] > 0
     assert session["partners"]["real"] + session["partners"]["synthetic"] == 4 * REAL
-    log = (kit.output / LOG).read_text() + capfd.readouterr().err
+    log = "\n".join(notes)
     for words in (
         "epoch 1 of 2 had places for 16 real and 16 synthetic samples",
         "drawn meanwhile: 16 real, 16 synthetic, with",
@@ -139,7 +140,7 @@ def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact
     ):
         assert words in log
     assert "speed" not in log
-    sent = [line.partition(SHOWN)[2] for line in log.splitlines()]
+    sent = [line.partition(SHOWN)[2] for line in (kit.output / LOG).read_text().splitlines()]
     first, *_, last = [message for text in sent if "done" in (message := json.loads(text or "{}"))]
     assert 0 < first["done"] < 1
     assert first["total"] == last["total"] == last["done"] == 2
@@ -148,7 +149,8 @@ def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact
 
 def test_results_go_where_o_says_and_data_sets_where_export_says(kit, monkeypatch):
     monkeypatch.chdir(kit.folder)
-    words = ("augment", "--target", "yolo", *kit.where, "--bank", str(kit.bank()), "--ratio", "1:1")
+    bank = str(kit.bank(samples=REAL))
+    words = ("augment", "--target", "yolo", *kit.where, "--bank", bank, "--ratio", "1:1")
     planned = command(*words, *kit.lasting(), "-o", "results", "--dry-run", "--json")
     exported = command(*words, "--export", "mixed", "--json")
     assert "results" in json.loads(planned.stdout)["folder"]
