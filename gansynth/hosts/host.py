@@ -35,7 +35,6 @@ from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts import record
-from gansynth.hosts.apart import train_apart
 from gansynth.hosts.checks import (
     HostLimits,
     check_drawing,
@@ -52,7 +51,7 @@ from gansynth.hosts.held_out import (
     prediction_files,
     refuse_unmeasurable,
 )
-from gansynth.hosts.launch import gpus_of
+from gansynth.hosts.launch import ApartTraining, gpus_of, train_apart
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.hosts.session import CachedResult, HostSession, training_in
 from gansynth.hosts.training_data import (
@@ -76,7 +75,7 @@ from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
 if TYPE_CHECKING:
     import torch
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, CONFIG = "checkpoints", "gansynth_config.json"
 REPORT_SECONDS = 1.0  # least time between two looks for messages of the producer
 COMPARED = (*record.COMPARED, "data", "read", "fold", "training_seed", "settings", "options")
 """Keys of a session that every further session of the same training shares."""
@@ -86,7 +85,9 @@ class FrameworkOptions(HostOptions):
     """Options that every host has; a host's ``Options`` extend them."""
 
     place: ClassVar[str] = "output"
-    device: Device = Field("auto", description="training device: auto, cpu, cuda or cuda:N")
+    device: Device = Field(
+        "auto", description="training device: auto, cpu, cuda or cuda:N; --device is the producer's"
+    )
     seed: int | None = Field(
         None,
         ge=0,
@@ -294,12 +295,26 @@ class Framework(Adapter):
         with training_in(lambda: self.training_folder(request)) as folder:
             if not folder.finished:
                 if self.apart:
-                    train_apart(self, request, output)
+                    self._train_apart(request, output)
                 else:
                     self.train_here(request, request.reporter)
             sessions = record.read_sessions(output / record.FILE)
             metrics = sessions[-1]["metrics_on_real_cases"]
             return record.training_result_of(sessions, output, metrics)
+
+    def _train_apart(self, request: TrainingRequest, output: Path) -> None:
+        training = ApartTraining(
+            *(self.name, request.mix_config, self.source.request.to_json()),
+            *(dict(request.settings), tuple(request.options)),
+            held_out=self.held_out if request.mix_config.ratio.p > 0 else (),
+        )
+        write_json_atomic(output / CONFIG, training.to_json())
+        train_apart(
+            *("gansynth.hosts.apart", [str(output / CONFIG)], output),
+            f"the training of {self.title or self.name}",
+            variables=os.environ,
+            reporter=request.reporter,
+        )
 
     def train_here(self, request: TrainingRequest, reporter: Reporter | None) -> None:
         """Train and evaluate in this process; without a reporter, its parent shows progress."""

@@ -6,13 +6,29 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.mix_config import MixConfig
 from gansynth.hosts.record import LOG
 from gansynth.runtime import processes
 from gansynth.runtime.child import NAME, SHOWN, SHOWS, WARNING
 from gansynth.runtime.progress import ProgressTask, Reporter
+from gansynth.runtime.serialise import Document
+
+
+@dataclass(frozen=True)
+class ApartTraining(Document):
+    """A training that was checked, on its way to its process."""
+
+    target: str
+    mix_config: MixConfig
+    request: Mapping[str, Any]  # of the source that was checked, a `SourceRequest` as JSON
+    settings: Mapping[str, str]
+    options: tuple[str, ...]
+    held_out: tuple[CaseRecord, ...]  # which need not be read again
 
 
 def train_apart(

@@ -325,7 +325,7 @@ def test_the_command_of_an_arm(arm, middle):
     ids=str,
 )
 def test_what_an_arm_asks_of_samples(changes, says):
-    assert f" --generator run {says}--set" in mine(generator="copypaste", **changes)
+    assert f" --generator run {says}-o" in mine(generator="copypaste", **changes)
 
 
 def test_heavier_augmentation_is_the_hosts_and_an_arms_settings_go_over_the_plans():
