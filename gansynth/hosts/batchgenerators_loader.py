@@ -6,20 +6,19 @@ The mixed loader replaces the real one in a ``SingleThreadedAugmenter`` or a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.bank.reader import BankSample
-from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
 from gansynth.core.resample import crop_pad, draw_corner
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import OUTSIDE, Schema
-from gansynth.hosts.mix_setup import MixDescription, MixSetup, make_mix_setup
+from gansynth.hosts.mix_setup import MixDescription, MixOptions, MixSetup, make_mix_setup
 from gansynth.hosts.mixer import Mixer
 from gansynth.runtime.errors import DataFault, UsageFault
 
@@ -34,15 +33,7 @@ def mix_batches(
     shape: Sequence[int] | None = None,
     dtypes: tuple[str, str] = ("float32", "int16"),
     foreground: float = 0.0,
-    schedule: Schedule | str = "constant",
-    batches: int | None = None,
-    held_out: Iterable[CaseRecord | str] = (),
-    seed: int = 0,
-    rank: int | None = None,
-    done: int = 0,
-    log: Path | str | None = None,
-    strict: bool = False,
-    patience: float = 300.0,
+    **options: Unpack[MixOptions],
 ) -> MixedBatches:
     """Put synthetic samples into slots of a loader's batches of *training* cases.
 
@@ -58,14 +49,14 @@ def mix_batches(
             loader's ``patch_size``.
         dtypes: of ``data`` and ``seg`` in a synthetic-only phase.
         foreground: share of the samples that are cropped around a foreground voxel, 0 to 1.
-        schedule, batches, held_out, seed, rank, done, log, strict, patience: see ``gansynth.mix``.
+        options: see ``gansynth.mix``.
 
     Raises:
         UsageFault: an invalid option, or no bank. Also fine-tuning: a loader cannot be kept from
             opening cases that were not chosen.
         IntegrityFault: the bank's generator has seen a case of ``held_out``.
     """
-    schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
+    schedule = Schedule.parse(str(options.get("schedule", "constant")))
     ratio = Ratio.parse(ratio) if isinstance(ratio, str) else ratio
     if not 0 <= foreground <= 1:
         raise UsageFault(f"foreground is {foreground}, expected a share from 0 to 1")
@@ -75,19 +66,7 @@ def mix_batches(
             "not chosen. Train with mix_batches(loader, bank, '0:1') first, then go on with a "
             "loader of gansynth.choose_cases(...); or use gansynth.mix on a data set"
         )
-    mixture = make_mix_setup(
-        bank,
-        ratio,
-        schedule=schedule,
-        batches=batches,
-        held_out=held_out,
-        seed=seed,
-        rank=rank,
-        done=done,
-        log=log,
-        strict=strict,
-        patience=patience,
-    )
+    mixture = make_mix_setup(bank, ratio, **options)
     alone = schedule.at(0.0, ratio).real == "none"
     return MixedBatches(loader, mixture, _patch(loader, shape) if alone else (), dtypes, foreground)
 

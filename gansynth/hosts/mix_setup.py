@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.reader import BankReader, BankSpec
@@ -48,13 +48,36 @@ class MixDescription:
         return DrawCounter(self.log).update()
 
 
+class MixOptions(TypedDict, total=False):
+    """Options of ``gansynth.mix`` and ``gansynth.mix_batches`` alike."""
+
+    schedule: Schedule | str
+    """How the ratio changes, e.g. ``"finetune:10%@80%"`` or ``"anneal:50%-100%"``."""
+    batches: int | None
+    """Batches of the whole training, on this rank; required by all but constant schedules."""
+    held_out: Iterable[CaseRecord | str]
+    """Validation and test cases that the bank's generator must not have seen: records or ids."""
+    seed: int
+    """Seed of the choice of slots and samples."""
+    rank: int | None
+    """Rank of a data-parallel training; None asks ``torch.distributed``, then ``RANK``."""
+    done: int
+    """Batches drawn by earlier sessions of the same training."""
+    log: Path | str | None
+    """Parent of a new folder for the draw logs; None: a temporary one."""
+    strict: bool
+    """Stop at the first missing sample."""
+    patience: float
+    """Seconds a synthetic-only phase waits for a sample."""
+
+
 def make_mix_setup(
     bank: Path | str | None,
     ratio: Ratio | str,
+    subjects: Mapping[int, str] | None = None,
     *,
     schedule: Schedule | str = "constant",
     batches: int | None = None,
-    subjects: Mapping[int, str] | None = None,
     held_out: Iterable[CaseRecord | str] = (),
     seed: int = 0,
     rank: int | None = None,
@@ -63,7 +86,7 @@ def make_mix_setup(
     strict: bool = False,
     patience: float = 300.0,
 ) -> MixSetup:
-    """Check all arguments, and make the plan."""
+    """Check all options, and make the plan."""
     ratio = Ratio.parse(ratio) if isinstance(ratio, str) else ratio
     schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
     if batches is None and schedule.kind != "constant":

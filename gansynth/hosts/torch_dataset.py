@@ -10,7 +10,7 @@ import contextlib
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,9 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from gansynth.bank.reader import BankReader, BankSample
-from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.mix_setup import MixDescription, MixSetup, make_mix_setup
+from gansynth.hosts.mix_setup import MixDescription, MixOptions, MixSetup, make_mix_setup
 from gansynth.hosts.mixer import BatchItem, Mixer
 from gansynth.runtime.errors import UsageFault
 
@@ -37,16 +36,8 @@ def mix(
     as_item: Callable[[BankSample], Any] | None = None,
     transform: Callable[[Any], Any] | None = None,
     batch_size: int | None = None,
-    schedule: Schedule | str = "constant",
-    batches: int | None = None,
     subjects: Mapping[int, str] | Sequence[str] | None = None,
-    held_out: Iterable[CaseRecord | str] = (),
-    seed: int = 0,
-    rank: int | None = None,
-    done: int = 0,
-    log: Path | str | None = None,
-    strict: bool = False,
-    patience: float = 300.0,
+    **options: Unpack[MixOptions],
 ) -> MixedDataset:
     """Replace items of a data set of *training* cases by synthetic samples.
 
@@ -64,18 +55,9 @@ def mix(
         batch_size: items of a batch if items are requested one by one. A ``DataLoader`` requests
             whole batches, unless the mixed data set is wrapped again. None, with a constant
             schedule only, treats each list as a batch, and each single item as one.
-        schedule: how the ratio changes, e.g. ``"finetune:10%@80%"`` or ``"anneal:50%-100%"``.
-        batches: batches of the whole training, on this rank; required by all but constant
-            schedules.
         subjects: index -> subject, for fine-tuning on whole subjects; None: each item is one.
-        held_out: validation and test cases that the bank's generator must not have seen, as records
-            or ids.
-        seed: seed of the choice of slots and samples.
-        rank: rank of a data-parallel training; None asks ``torch.distributed``, then ``RANK``.
-        done: batches drawn by earlier sessions of the same training.
-        log: parent of a new folder for the draw logs; None: a temporary one.
-        strict: stop at the first missing sample.
-        patience: seconds a synthetic-only phase waits for a sample.
+        options: schedule, batches, held_out, seed, rank, done, log, strict, patience; see
+            ``gansynth.hosts.mix_setup.MixOptions``.
 
     Raises:
         UsageFault: an invalid option, no bank, or images without labels and no ``as_item``.
@@ -85,23 +67,10 @@ def mix(
     size = _length(dataset)
     if batch_size is not None and batch_size < 1:
         raise UsageFault(f"batch_size is {batch_size}, expected at least 1")
-    schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
+    schedule = Schedule.parse(str(options.get("schedule", "constant")))
     if batch_size is None and schedule.kind != "constant":
         raise UsageFault(f"schedule {schedule}: counts batches, expected batch_size=N")
-    mixture = make_mix_setup(
-        bank,
-        ratio,
-        schedule=schedule,
-        batches=batches,
-        subjects=_subjects(subjects, size),
-        held_out=held_out,
-        seed=seed,
-        rank=rank,
-        done=done,
-        log=log,
-        strict=strict,
-        patience=patience,
-    )
+    mixture = make_mix_setup(bank, ratio, _subjects(subjects, size), **options)
     if as_item is None and mixture.plan.bank is not None:
         _check_labelled(mixture.plan.bank)
     return MixedDataset(dataset, mixture, as_item, transform, batch_size or 1)

@@ -74,18 +74,6 @@ def test_every_batch_holds_the_share_asked_for(mixer, toy_bank, p, size, how):
     assert np.abs(np.cumsum(batches) - asked).max() <= 1 + 1e-9
 
 
-def test_an_empty_batch_is_no_batch(mixer, toy_bank, tmp_path):
-    assert mixer(HALF, toy_bank(), schedule="anneal").batch([]) == []
-    assert not (tmp_path / "batches").exists()
-
-
-def test_a_host_may_change_from_slots_to_batches_and_back(mixer, toy_bank):
-    mixed = mixer(HALF, toy_bank())
-    mixed.slot(0, 4)
-    assert kinds(mixed.batch(range(4))).count("s") == 2
-    assert kinds(mixed.slot(i, 4) for i in range(4)).count("s") == 2
-
-
 def test_what_is_drawn_is_logged_by_id_and_source(mixer, toy_bank, log):
     slots = mixer(HALF, toy_bank()).batch([4, 5])
     (path,) = log.glob("draws-*.csv")
@@ -305,12 +293,3 @@ def test_what_the_host_draws_besides_is_each_process_own(mixer, toy_bank, tmp_pa
     own = mixed.rng.random()
     fork(lambda i: (tmp_path / f"{i}").write_text(repr(mixed.rng.random())), 2)
     assert len({own, *(float((tmp_path / f"{i}").read_text()) for i in range(2))}) == 3
-
-
-def test_the_phase_is_that_of_the_batch_begun_last(mixer, toy_bank):
-    mixed = mixer(ONLY, toy_bank(), schedule="finetune:20%@50%", batches=2)
-    assert mixed.phase.real == "none"
-    mixed.batch([0])
-    assert mixed.phase.real == "none"
-    mixed.batch([0])
-    assert mixed.phase.real == "chosen"

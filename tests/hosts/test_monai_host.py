@@ -84,7 +84,7 @@ def test_its_training_is_exact_recorded_evaluated_and_not_repeated(monai, toy, r
     assert (found["drawn_real"], found["drawn_synthetic"], found["fell_back"]) == (5, 5, 0)
     (session,) = json.loads((toy.out / "gansynth_session.json").read_text())["sessions"]
     assert (session["epochs"], session["settings"]["steps"]) == ([0, 5], 5)
-    assert {"torch", "monai"} == set(session["versions"])
+    assert {"python", "torch", "monai"} == set(session["versions"])
     metrics = json.loads((toy.out / "metrics.json").read_text())
     assert set(metrics["per_case"]) == set(toy.source.held_out_ids)
     assert {"WT", "foreground"} < set(metrics["dice"])

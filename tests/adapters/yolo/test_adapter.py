@@ -1,8 +1,6 @@
 """A detector that learns nothing stands in for libreyolo, in this process."""
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,14 +143,3 @@ def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact
     assert 0 < first["done"] < 1
     assert first["total"] == last["total"] == last["done"] == 2
     assert (last["synthetic"], last["loss"], last["mAP50"]) == ("50%", 1.0, 0.5)
-
-
-def test_results_go_where_o_says_and_data_sets_where_export_says(kit, monkeypatch):
-    monkeypatch.chdir(kit.folder)
-    bank = str(kit.bank(samples=REAL))
-    words = ("augment", "--target", "yolo", *kit.where, "--bank", bank, "--ratio", "1:1")
-    planned = command(*words, *kit.lasting(), "-o", "results", "--dry-run", "--json")
-    exported = command(*words, "--export", "mixed", "--json")
-    assert "results" in json.loads(planned.stdout)["folder"]
-    assert Path(json.loads(exported.stdout)["folder"]) == kit.folder / "mixed"
-    assert os.path.isfile("mixed/data.yaml")

@@ -1,8 +1,8 @@
+"""Real detectors, trained by ``gansynth augment`` as a process of its own."""
+
 import json
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,42 +28,27 @@ BOTH = pytest.mark.parametrize(
 )
 
 
-def record_of(output: Path) -> Any:
-    return read_json(output / FILE)
-
-
-def bank_of(output: Path) -> Path:
-    return Path(json.loads((output / "gansynth_producer.json").read_text())["bank"])
-
-
 def command(
     data: Path, run: Path | None, output: Path, *more: object, ratio: str = "1:1", epochs: int = 2
 ) -> list[str]:
-    """``gansynth augment`` as a process of its own."""
     small = {"epochs": epochs, "imgsz": 64, "batch": 8, "workers": 2, "device": "cpu"}
     named = () if run is None else ("--generator", run, "--device", "cpu", "--bank-size", 8)
-    words = (
-        *(sys.executable, "-m", "gansynth_cli", "augment", "--target", "yolo"),
-        *("--data", f"yolo:{data}", "--ratio", ratio, *named, "--set", f"output={output}"),
-        *(f"--set={key}={value}" for key, value in small.items()),
-        *more,
-    )
-    return [str(word) for word in words]
+    words = ("augment", "--target", "yolo", "--data", f"yolo:{data}", "--ratio", ratio, *named)
+    settings = (f"--set={key}={value}" for key, value in small.items())
+    python = (sys.executable, "-m", "gansynth_cli")
+    return list(map(str, (*python, *words, "-o", output, "--json", *settings, *more)))
 
 
 def augmented(*asked: Any, **how: Any) -> dict[str, Any]:
-    """What ``gansynth augment --json`` said; stderr is shown if it failed."""
-    words = command(*asked, **how)
-    words.insert(words.index("--target"), "--json")
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=250)
+    ended = subprocess.run(command(*asked, **how), capture_output=True, text=True, timeout=250)
     assert ended.returncode == 0, ended.stderr
-    document: dict[str, Any] = json.loads(ended.stdout)
-    return document
+    return dict(json.loads(ended.stdout))
 
 
-def check_results(said: dict[str, Any], data: Path, output: Path, synthetic: int) -> None:
-    source = opened(data)
-    (session,) = record_of(output)["sessions"]
+def check_results(said: dict[str, Any], data: Path, output: Path, synthetic: int) -> Any:
+    source, document = opened(data), read_json(output / FILE)
+    (session,) = document["sessions"]
+    assert document["complete"]
     settled = [(one["places_real"], one["places_synthetic"]) for one in session["per_epoch"]]
     assert settled == [(REAL, synthetic)] * 2
     if session["settings"]["detector"] == "libreyolo":  # ultralytics' workers draw epochs ahead
@@ -80,18 +65,15 @@ def check_results(said: dict[str, Any], data: Path, output: Path, synthetic: int
     assert (metrics["slices"], metrics["lesions"]) == (len(found.images), lesions)
     assert {"map_50", "sensitivity_25", "fp_per_slice_50"} <= metrics.keys()
     assert len(read_detections(output / "gansynth_detections_test.json").images) == 4
+    return session
 
 
 def test_libreyolo_trains_on_the_fly_by_one_command(shared_yolo, box_run, tmp_path):
     before, output = content(shared_yolo.parent), tmp_path / "out"
-    check_results(augmented(shared_yolo, box_run, output), shared_yolo, output, REAL)
-    document = record_of(output)
-    assert document["complete"]
-    (session,) = document["sessions"]
-    assert session["licence"] == "MIT"
-    assert session["versions"]["libreyolo"]
+    session = check_results(augmented(shared_yolo, box_run, output), shared_yolo, output, REAL)
+    assert (session["licence"], bool(session["versions"]["libreyolo"])) == ("MIT", True)
     assert [one["synthetic"] for one in session["per_epoch"]] == [REAL, REAL]
-    assert not bank_of(output).exists()
+    assert not Path(read_json(output / "gansynth_producer.json")["bank"]).exists()
     assert content(shared_yolo.parent) == before
 
 
@@ -100,11 +82,9 @@ def test_libreyolo_trains_on_the_fly_by_one_command(shared_yolo, box_run, tmp_pa
 def test_both_arms_come_from_one_command(shared_yolo, box_run, tmp_path, name):
     before = content(shared_yolo.parent)
     for arm, run, ratio, synthetic in (("real", None, "1:0", 0), ("both", box_run, "2:1", 8)):
-        output = tmp_path / arm
-        said = augmented(shared_yolo, run, output, "--detector", name, ratio=ratio)
-        check_results(said, shared_yolo, output, synthetic)
-    licence = record_of(tmp_path / "both")["sessions"][0]["licence"]
-    assert licence.startswith({"libreyolo": "MIT", "ultralytics": "AGPL-3.0"}[name])
+        said = augmented(shared_yolo, run, tmp_path / arm, "--detector", name, ratio=ratio)
+        session = check_results(said, shared_yolo, tmp_path / arm, synthetic)
+    assert session["licence"].startswith({"libreyolo": "MIT", "ultralytics": "AGPL-3.0"}[name])
     assert content(shared_yolo.parent) == before
 
 
@@ -125,43 +105,27 @@ def test_libreyolo_trains_on_a_fold_and_its_last_weights_are_judged(shared_yolo,
     assert state(shared_yolo.parent) == before
 
 
-@pytest.fixture
-def training(shared_yolo, box_run, tmp_path) -> Iterator[Any]:
-    """Starts a training by the command into ``tmp_path / "out"``, and waits for an epoch's end."""
-    log, begun = tmp_path / "said", []
-
-    def start(epochs: int, after: int, *more: str) -> subprocess.Popen[bytes]:
-        words = command(shared_yolo, box_run, tmp_path / "out", *more, epochs=epochs)
-        with log.open("w") as stream:
-            process = subprocess.Popen(words, stderr=stream, stdout=stream)
-        begun.append(process)
-
-        def reached() -> bool:
-            said = re.findall(rf"^epoch: (\d+)/{epochs} ", log.read_text(), re.MULTILINE)
-            return any(int(epoch) >= after for epoch in said)
-
-        until(lambda: reached() or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
-        return process
-
-    yield start
-    for process in begun:
-        process.kill()
-        process.wait()
-
-
 @pytest.mark.fault(28)
 @pytest.mark.slow
 @BOTH
-def test_a_killed_training_is_gone_on_with(training, shared_yolo, box_run, tmp_path, name):
+def test_a_killed_training_is_gone_on_with(shared_yolo, box_run, tmp_path, name):
     output, how = tmp_path / "out", ("--detector", name)
-    training(6, 2, *how).kill()
+    words, record = command(shared_yolo, box_run, output, *how, epochs=6), output / FILE
+
+    def reached() -> bool:
+        sessions = read_json(record)["sessions"] if record.exists() else []
+        return any(session["epochs"][1] >= 2 for session in sessions)
+
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        until(lambda: reached() or process.poll() is not None)
+        assert process.poll() is None
+        process.kill()
     until(lambda: not family(output))
     if name == "libreyolo":  # as if killed while it wrote its weights
         last = output / "detector" / "weights" / "last.pt"
         last.write_bytes(last.read_bytes()[:-100])
     augmented(shared_yolo, box_run, output, *how, epochs=6)
-    document = record_of(output)
+    document = read_json(record)
     assert document["complete"]
     first, second = document["sessions"]
     assert second["epochs"] == [first["epochs"][1], 6]
