@@ -268,6 +268,7 @@ class _HostTrial:
 
     def predicted(self, name: str) -> LabelArray:
         host = self.host.opened(self.request(name))
+        assert isinstance(host, Host)
         image, folder = host.source.load(host.source.held_out_ids[0]).image, host.output
 
         def look(placed: FloatArray) -> list[LabelArray]:

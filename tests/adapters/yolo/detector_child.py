@@ -25,9 +25,10 @@ from gansynth.core.batch_counter import BatchCounter
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
+from gansynth.hosts.epoch_plan import PARTNERS
 from gansynth.runtime.errors import GansynthError
 from gansynth_yolo.detectors import DETECTORS, DetectorJob, detector
-from gansynth_yolo.mixed import PARTNERS, EpochSlots
+from gansynth_yolo.mixed import EpochSlots
 
 ROOT = Path(__file__).parents[3]
 STOPPED = "stopped by the test"

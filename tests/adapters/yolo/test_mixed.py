@@ -12,8 +12,9 @@ from gansynth.core.batch_counter import BatchCounter
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
+from gansynth.hosts.epoch_plan import PARTNERS
 from gansynth.runtime.errors import TrainingFault
-from gansynth_yolo.mixed import PARTNERS, EpochSlots, ImageDraw
+from gansynth_yolo.mixed import EpochSlots, ImageDraw
 from tests.adapters.yolo.banks import write_bank
 
 
