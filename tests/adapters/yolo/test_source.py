@@ -383,7 +383,7 @@ def test_pasted_lesions_feed_a_detector(masked, tmp_path, plugin):
     fit(plugin, asked, tmp_path / "run", settings={}, edits=None, reporter=NullReporter())
     source: Any = opened(masked, read=MASKED)
     adapter = YoloAdapter(source)
-    adapter.check_origin(MixConfig(RunFolder(tmp_path / "run"), Ratio(1, 1)))
+    adapter.check_samples(MixConfig(RunFolder(tmp_path / "run"), Ratio(1, 1)))
     run = load_run(RunFolder(tmp_path / "run"), "cpu")
     samples: Any = Sampler(run, source).draw(0, 4)
     for sample in samples:
