@@ -33,7 +33,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     # Options that have no effect.
     f"{SEGMENTER} --bank b --bank-size 9": "--bank-size 9: has no effect with --bank b",
     f"{SEGMENTER} --generator g --offline --reuse 3": "--reuse 3: has no effect with --offline",
-    f"{SEGMENTER} --generator g --nearest": "--nearest: has no effect without --out",
+    f"{SEGMENTER} --generator g --nearest": "--nearest: has no effect without --export",
     f"{SEGMENTER}": ("--generator is missing", "add --generator RUN", "--ratio 1:0"),
     "benchmark plan.yaml --reopen-test-set why": "--reopen-test-set why: has no effect without "
     "--test-set",
@@ -89,14 +89,14 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "import msd: nnunet:001": "expected KIND:WHERE",
     "import msd:folder deepmedic:x": "has no such command, expected one of: nnunet, yolo",
     "import msd:folder nnunet:": "import 'nnunet:': expected KIND:WHERE",
-    "import msd:folder nnunet:1 --fold 0": "--fold: has no effect",
+    "import nifti:{ill} nnunet:1 --fold 0": "--fold: has no effect",
     "import msd:x nnunet:001 --set=bits=8": "no such setting",
-    SLICES: "its cases have no boxes, expected --read boxes=yes",
+    SLICES: "expected slices with boxes: slices:KIND:WHERE --read boxes=yes",
     f"{SLICES} {BOXES} --fold all": "nothing is held out",
     f"{SLICES} {BOXES} --folds 2": "say --read folds=2",
     f"{SLICES} {BOXES} --set=bits=9": "--set bits=9: expected 8 or 16 (of a pixel)",
     f"{SLICES} --read boxes=lesion:9": "has no label 9",
-    f"import nifti:{{ill}} yolo:out {BOXES}": "expected slices: slices:nifti:",
+    f"import nifti:{{ill}} yolo:out {BOXES}": "expected slices with boxes: slices:",
     "cache toy:3 -o a/b.h5": ("no folder", "make it"),
     # fit
     "fit meens --data toy:3 -o out": "Did you mean 'means'?",

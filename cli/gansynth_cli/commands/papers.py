@@ -75,7 +75,6 @@ if TYPE_CHECKING:
     "--host-set", "host_set", "steps=200", "Change one setting of the frameworks; may be repeated."
 )
 @click.option("--regions", default="", help="Regions of other labels: WT:1+2+3,TC:2+3,ET:3.")
-@click.option("--as-stored", is_flag=True, help="Leave real cases unchanged, for comparison.")
 @dry_run_option
 @click.option("-o", "--out", "folder", type=FOLDER, help="Keep everything here, to resume later.")
 @click.option(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.benchmark.command_lines import each, source_words
-from gansynth.benchmark.papers.plan import ALL, PaperArm, PaperHost, PaperTablePlan, read_formulas
+from gansynth.benchmark.papers.plan import ALL, PaperArm, PaperTablePlan, read_formulas
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.schedule import Schedule
@@ -41,8 +41,6 @@ class PaperArguments:
     steps: int | None = None
     epochs: float | None = None
     regions: str = ""  # other formulas, as `WT:1+2+3`
-    # do not map real cases through the generator's space, even if the plan does
-    as_stored: bool = False
 
     @property
     def kind(self) -> str:
@@ -172,10 +170,6 @@ class PaperCommands:
             each = [_own_length(length, settings, least) for length in each]
         return {arm.name: length for arm, length in zip(arms, each, strict=True)}
 
-    def squeezes(self, name: str) -> bool:
-        """Whether a host's real training cases are mapped through the generator's space."""
-        return self.plan.hosts[name].real_in_generator_space and not self.asked.as_stored
-
     def augment(
         self, name: str, arm: PaperArm, seed: int, settings: Mapping[str, str]
     ) -> list[str]:
@@ -186,8 +180,7 @@ class PaperCommands:
         generator = arm.generator or next(iter(self.plan.generators))
         words = ["augment", "--target", str(host.target)]
         words += source_words(self._request(self.host_read(generator)))
-        squeezed = self.squeezes(name)
-        if drawn or squeezed:
+        if drawn:
             words += ["--generator", str(self.run(generator))]
         words += ["--ratio", arm.ratio]
         if arm.schedule != "constant":
@@ -195,7 +188,7 @@ class PaperCommands:
         if drawn:
             words += ["--offline", "--bank-size", arm.bank]
             words += [word for edit in arm.edits or () for word in ("--edit", edit)]
-        words += _flags(host, squeezed)
+        words += [] if host.usual_augmentation else ["--no-host-augmentation"]
         words += [*each("--set", settings), "--seed", str(seed)]
         return [*words, "-o", str(self.folder(name, arm, seed))]
 
@@ -224,7 +217,3 @@ def bare(word: str) -> str:
     """Return a word whose absolute paths are shortened to their last component."""
     return re.sub(r"(?:^|(?<=[=:]))/\S*/", "", word)
 
-
-def _flags(host: PaperHost, squeezed: bool) -> list[str]:
-    words = [] if host.usual_augmentation else ["--no-host-augmentation"]
-    return [*words, *(["--real-in-generator-space"] if squeezed else [])]

@@ -71,9 +71,6 @@ class PaperHost(ClosedModel):
     optional: bool = Field(False, description="run only if named (--host)")
     set: Settings = Field(default_factory=dict, description="as after --set")
     usual_augmentation: bool = Field(True, description="the host's augmentation, in all arms")
-    real_in_generator_space: bool = Field(
-        False, description="map real training cases through the generator's space, too"
-    )
     figures: str | None = Field(
         None, description="path of its figures in the recipe's report, with / between keys"
     )

@@ -70,11 +70,9 @@ class PaperTableRun:
 
     @property
     def generators(self) -> list[str]:
-        """Generators of the arms; the plan's first one if only its space is needed."""
+        """Generators of the arms."""
         needed = {arm.generator for arm in self.arms}
-        names = [name for name in self.plan.generators if name in needed]
-        squeezed = any(map(self.commands.squeezes, self.hosts))
-        return names or list(self.plan.generators)[: int(squeezed)]
+        return [name for name in self.plan.generators if name in needed]
 
     def call(self, words: Sequence[str]) -> str:
         """Run a command and return its output.
@@ -149,7 +147,6 @@ class PaperTableRun:
         """Return the results document."""
         plan, options = self.plan, self.commands.asked
         source = self.commands.source
-        squeezed = any(map(self.commands.squeezes, self.hosts))
         return {
             "plan": plan.name,
             "paper": plan.table,
@@ -160,7 +157,6 @@ class PaperTableRun:
             "held_out_cases": len(source.held_out_ids),
             "hosts": {name: plan.hosts[name].title for name in self.hosts},
             "settings": {name: self.settings(name) for name in self.hosts},
-            "real_cases": "in the generator's space" if squeezed else "as stored",
             "regions": self.commands.regions,
             "columns": dict(plan.columns),
             "papers": papers(plan),
