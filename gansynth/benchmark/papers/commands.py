@@ -216,4 +216,3 @@ def said(words: Sequence[object], out: Path) -> str:
 def bare(word: str) -> str:
     """Return a word whose absolute paths are shortened to their last component."""
     return re.sub(r"(?:^|(?<=[=:]))/\S*/", "", word)
-
