@@ -13,7 +13,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.core.host_commands import ExportRequest
+from gansynth.core.host_commands import ExportRequest, TrainingRequest
 from gansynth.core.mix_config import Mix, MixConfig
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
@@ -130,9 +130,11 @@ class YoloAdapter(Framework):
             **shared,
         )
 
-    def check_options(self) -> None:
-        """Let the detector look at its job."""
-        detector(self.options.detector).check(self.job)
+    def check(self, request: TrainingRequest) -> None:
+        """Let the detector look at its job, after leakage and units: it may not be installed."""
+        super().check(request)
+        training: Any = self.opened(request)
+        detector(training.options.detector).check(training.job)
 
     def describe_training(self) -> Mapping[str, Any]:
         """Name the detector's licence."""
