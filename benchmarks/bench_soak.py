@@ -114,9 +114,9 @@ def kind_of(process: psutil.Process) -> str:
     words = " ".join(process.cmdline())
     if "gansynth.bank.producer" in words:
         return "producer"
-    if "gansynth_nnunet.launch" in words:
+    if "gansynth.hosts.apart" in words:
         parent = process.parent()
-        inside = parent is not None and "gansynth_nnunet.launch" in " ".join(parent.cmdline())
+        inside = parent is not None and "gansynth.hosts.apart" in " ".join(parent.cmdline())
         return f"worker {process.pid}" if inside else "trainer"
     return "augment" if "gansynth_cli" in words else "other"
 
@@ -180,7 +180,7 @@ def main() -> None:
         files = [str(p.relative_to(scratch)) for p in scratch.rglob("*")]
         after = {p.name for p in SHM.iterdir()} if base else set()
         stale = [str(p) for p in root.rglob("*.tmp-*")] + sorted(after - before)
-        sidecar = next((root / "nnUNet_results").rglob("gansynth.json"))
+        sidecar = next((root / "nnUNet_results").rglob("gansynth_session.json"))
         session = json.loads(sidecar.read_text())["sessions"][-1]
         log = (root / "augment.log").read_text("utf-8", "replace")
         alone = control(root, run, scratch, args.control_minutes).growth()

@@ -1,62 +1,58 @@
-"""The adapter of nnU-Net v2: unmodified, trained in a child process by its own command."""
+"""nnU-Net v2 as a framework: unmodified, trained in a child process by its own command.
 
-# ruff: noqa: D102 - methods that override those of Adapter
+The trainer opens the session, since nnU-Net's command may be started by hand, and on several ranks.
+"""
+
+# ruff: noqa: D102 - methods that override those of Framework
 
 from __future__ import annotations
 
-import argparse
 import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from gansynth.bank.training_bank import read_patience
-from gansynth.core.adapter import Adapter, HostArrays, shortened
-from gansynth.core.bank_options import BankCapacity
+from gansynth.core.adapter import HostArrays, shortened
 from gansynth.core.host_commands import ExportRequest, TrainingFolder, TrainingRequest
 from gansynth.core.mix_config import Mix, MixConfig, TrainingResult
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import Sample
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, SourceRequest, case_records
 from gansynth.core.space import Space
-from gansynth.hosts import record
-from gansynth.hosts.checks import check_drawing, plan_own_bank
-from gansynth.hosts.launch import device_of, train_apart
+from gansynth.hosts.host import Framework, Job
+from gansynth.hosts.launch import ApartTraining, device_of
+from gansynth.hosts.record import FILE as RECORD
+from gansynth.hosts.record import mix_name
 from gansynth.hosts.sample_source import SampleSource
-from gansynth.hosts.session import CachedResult, training_in
 from gansynth.metrics.segmentation.results import account_of, asked_regions
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
-from gansynth.runtime.options import read_settings
-from gansynth_nnunet.config import FILE, NnunetSettings, TrainerConfig
+from gansynth.runtime.progress import Reporter
+from gansynth_nnunet.config import FILE, NnunetSettings
 from gansynth_nnunet.converter import SpaceConverter
 from gansynth_nnunet.guard import check_origin, drawn_size, host_size, sample_bytes
-from gansynth_nnunet.launch import EXT_TRAINER, SUFFIX, TRAINER, parse_options, with_ext_trainer
+from gansynth_nnunet.launch import EXT_TRAINER, SUFFIX, parse_options, run, with_ext_trainer
 from gansynth_nnunet.mixed import Key, encode, keys_of
 from gansynth_nnunet.source import NnunetSource
 from gansynth_nnunet.variants import check_trainer
 
-CONFIG = "gansynth_config.json"  # file of a training's results that says how samples enter it
 CHANGING = ("pretrained_weights", "val_best")  # options that change weights, or which are evaluated
 WORKERS = "2"  # default number of nnU-Net's augmentation processes (`nnUNet_n_proc_DA`)
-SIDECAR = "gansynth.json"
-"""File beside nnU-Net's checkpoints: what each session of a training mixed in."""
 FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"
 CHECKPOINTS = (FINAL, LATEST, "checkpoint_best.pth")
 """Checkpoints from which nnU-Net continues a training, in order of preference."""
 SUMMARY = Path("validation") / "summary.json"
-COMPARED = (*record.COMPARED, "settings", "options")
 OWN = "nnunet_validation"
 """Key of nnU-Net's own summary: Dice is 0 if the truth lacks the label and it is predicted."""
 
 
-class NnunetAdapter(Adapter):
+class NnunetAdapter(Framework):
     """One nnU-Net data set, plans, configuration and fold to augment."""
 
     name: ClassVar[str] = "nnunet"
@@ -64,72 +60,147 @@ class NnunetAdapter(Adapter):
     length_option: ClassVar[str] = "num_epochs"
     Options = NnunetSettings
     variables: ClassVar[tuple[str, ...]] = ("nnUNet_",)
+    apart = True
+    restarts_rate = True
+    result = str(SUMMARY)
+    augmentation = ("elastic",)
+    packages = ("torch", "nnunetv2")
+    source: NnunetSource
+    options: NnunetSettings
+    trainer: Any = None
+    """nnU-Net's trainer, a ``GANSynthMixin``, in the process where it trains."""
 
     def __init__(self, source: CaseSource) -> None:
-        super().__init__(source)
         if not isinstance(source, NnunetSource):
             raise UsageFault(
                 f"--data {source.request.kind}:{source.request.where}: nnU-Net trains on its own "
                 "data sets, expected nnunet:ID"
             )
-        self.host = source
-        self.trainer = TRAINER
-        """Name of the trainer class for nnU-Net, set after ``check`` has read the settings."""
-        self.results = source.root.results
-        """Folder of nnU-Net's results, set likewise."""
-        self._sample_source = CachedResult(self._check)
-
-    @property
-    def output_folder(self) -> Path:
-        """Folder of nnU-Net's results of this training."""
-        host = self.host
-        model = f"{self.trainer}__{host.plans.path.stem}__{host.configuration}"
-        return self.results / host.dataset / model / f"fold_{host.request.fold}"
+        super().__init__(source)
 
     @functools.cached_property
     def keys(self) -> tuple[Key, ...]:
         """Labels or regions whose voxels nnU-Net needs to sample crops."""
-        return keys_of(self.host)
+        return keys_of(self.source)
 
     # -- samples ---------------------------------------------------------------------------------
 
     @property
     def sample_size(self) -> tuple[int, ...]:
-        return host_size(self.host.patch_size)
+        return host_size(self.source.patch_size)
 
     def finalise(self, sample: Sample) -> HostArrays:
-        if sample.labels is None:
-            raise DataFault("sample: no labels, expected them: nnU-Net learns from nothing else")
+        super().finalise(sample)
+        assert sample.labels is not None
         return encode(sample.labels, self.keys)
 
     def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
         if "plans" in source.space.host:
             return super().bring(source, space)
-        return SpaceConverter(source, space, self.host)
+        return SpaceConverter(source, space, self.source)
 
-    def samples_drawn(self, request: TrainingRequest) -> int | None:
-        epochs = _epochs(request.settings)
-        batches = int(request.settings.get("num_iterations_per_epoch", 250))
-        return None if epochs is None else epochs * batches * self.host.batch_size
-
-    def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
-        return plan_own_bank(self, mix_config, self.sample_bytes)
+    @property
+    def dtype(self) -> Literal["float16", "float32"]:  # type: ignore[override]
+        """Raw intensities may exceed the range of float16; normalised ones do not."""
+        raw = "NoNormalization" in self.source.config["normalization_schemes"]
+        return "float32" if raw else "float16"
 
     def sample_bytes(self, manifest: Mapping[str, Any]) -> int:
-        """Return an upper bound of the bytes of a run's sample in a bank."""
-        host = self.host
+        schema = self.source.schema
         return sample_bytes(
-            drawn_size(manifest, host, self.sample_size),
+            drawn_size(manifest, self.source, self.sample_size),
             self.sample_size,
-            len(host.schema.channels),
-            4 if "NoNormalization" in host.config["normalization_schemes"] else 2,
-            len(host.schema.labels) + 1,
+            len(schema.channels),
+            np.dtype(self.dtype).itemsize,
+            len(schema.labels) + 1,
         )
 
-    # -- a training ------------------------------------------------------------------------------
+    def check_samples(self, mix_config: MixConfig) -> SampleSource:
+        return check_origin(mix_config, self.source, self.held_out)
+
+    # -- options of a training -------------------------------------------------------------------
+
+    @classmethod
+    def read_own(cls, options: Sequence[str]) -> Mapping[str, Any]:
+        return vars(parse_options(options))
+
+    def check_options(self) -> None:
+        if self.trainer is None:
+            check_trainer(self.class_name)
+
+    def open_training(self) -> None:
+        super().open_training()
+        self.regions = asked_regions(self.options.regions, self.source)
+
+    @property
+    def class_name(self) -> str:
+        """Name of the trainer class."""
+        return self.options.trainer.removesuffix(SUFFIX) + SUFFIX
+
+    @property
+    def results(self) -> Path:
+        """Folder of nnU-Net's results."""
+        own = self.source.root.results / mix_name(self.mix_config)
+        return own if self.options.results is None else self.options.results.absolute()
+
+    def place(self) -> Path:
+        if self.trainer is not None:
+            return Path(self.trainer.output_folder)
+        source = self.source
+        model = f"{self.class_name}__{source.plans.path.stem}__{source.configuration}"
+        return self.results / source.dataset / model / f"fold_{source.request.fold}"
+
+    @property
+    def device(self) -> str:
+        device = (
+            device_of(self.own["device"]) if self.trainer is None else str(self.trainer.device.type)
+        )
+        return "cpu" if device == "mps" else device
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        ranks = self.own["num_gpus"] if self.trainer is None else self.trainer.gansynth_ranks
+        return tuple(range(ranks)) if self.device == "cuda" else ()
+
+    @property
+    def batches(self) -> int:
+        if self.trainer is not None:
+            return int(self.trainer.num_iterations_per_epoch)
+        return self.options.num_iterations_per_epoch or 250
+
+    @property
+    def length(self) -> tuple[int, int]:
+        epochs = self.options.num_epochs or 1000
+        if self.trainer is not None:
+            epochs = int(self.trainer.num_epochs)
+        return epochs, self.source.batch_size
+
+    @property
+    def places(self) -> int:
+        return self.batches * self.source.batch_size
+
+    def samples_drawn(self, request: TrainingRequest) -> int | None:  # type: ignore[override]
+        """Return the samples of all epochs; None where another trainer than the default says."""
+        return None if _unknown(self.opened(request).options) else super().samples_drawn(request)
+
+    def done(self, folder: Path) -> int:
+        return (
+            newest_checkpoint(folder)[0]
+            if self.trainer is None
+            else int(self.trainer.current_epoch)
+        )
+
+    def described(self) -> dict[str, Any]:
+        found = super().described()
+        for key in ("data", "read", "fold", "training_seed"):
+            del found[key]  # the folder's name has them
+        attributes = self.options.attributes
+        found["settings"] = {k: v for k, v in attributes.items() if k != "save_every"}
+        found["options"] = {k: v for k, v in self.own.items() if k in CHANGING and v}
+        return found
 
     def validate(self) -> None:
-        plans, folder = self.host.plans, self.host.plans.folder
+        plans, folder = self.source.plans, self.source.plans.folder
         if plans.doc["plans_name"] != plans.path.stem:
             raise DataFault(
                 f"{plans.path}: plans_name is {plans.doc['plans_name']!r}, expected its own name"
@@ -138,128 +209,98 @@ class NnunetAdapter(Adapter):
             if not (folder / name).exists():
                 raise DataFault(
                     f"{folder / name}: missing, expected it from nnU-Net's preprocessing; "
-                    f"run: gansynth prepare nnunet:{self.host.dataset[7:10]} -c "
-                    f"{self.host.configuration}"
+                    f"run: gansynth prepare nnunet:{self.source.dataset[7:10]} -c "
+                    f"{self.source.configuration}"
                 )
 
-    def check(self, request: TrainingRequest) -> None:
-        mix_config = request.mix_config
-        self.check_ways(mix_config)
-        self._config(request)
-        check_trainer(self.trainer)
-        asked_regions(request.settings.get("regions", ""), self.source)
-        if mix_config.ratio.p > 0:
-            self._sample_source(mix_config)
-
-    def _check(self, mix_config: MixConfig) -> SampleSource:
-        sample_source = check_origin(mix_config, self.host, self.held_out, read=True)
-        check_drawing(self, mix_config)
-        return sample_source
-
     def training_folder(self, request: TrainingRequest) -> TrainingFolder:
-        mix_config = request.mix_config
-        config = self._config(request)
-        sample_source = self._sample_source(mix_config) if mix_config.ratio.p > 0 else None
-        return record.training_folder(
-            *(self.output_folder, describe_session(config, sample_source), COMPARED),
-            done=newest_checkpoint(self.output_folder)[0],
-            total=_epochs(request.settings),
-            result=str(SUMMARY),
-            file=SIDECAR,
-        )
+        folder, training = super().training_folder(request), self.configured(request)
+        if _unknown(training.options):
+            folder = replace(folder, total=_recorded_total(folder.path))
+        again = training.own["val"] or training.own["npz"]
+        return replace(folder, finished=folder.finished and not again)
 
     def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
-        file = self._settings(request).settings_file
+        training: Any = self.opened(request)
+        file, source = training.options.settings_file, self.source
         if file is None:
             return {}
         # Whoever trains later reads the held-out cases as they are then.
-        config = self._config(request).model_copy(update={"held_out": ()})
-        _write_config(file.absolute(), config)
-        host = self.host
-        place = f"{host.dataset} {host.configuration} {host.request.fold}"
+        settings = {k: v for k, v in request.settings.items() if k != "settings_file"}
+        config = replace(self.apart_training(request), held_out=(), settings=settings)
+        write_json_atomic(file.absolute(), config.to_json())
+        place = f"{source.dataset} {source.configuration} {source.request.fold}"
+        words = f"{place} -p {source.plans.path.stem} -tr {training.class_name}"
         return {
             "settings_file": str(file.absolute()),
             "then": f"nnUNet_extTrainer={EXT_TRAINER} {FILE}={file.absolute()} nnUNetv2_train "
-            + " ".join([place, f"-p {host.plans.path.stem} -tr {self.trainer}", *request.options]),
+            + " ".join([words, *request.options]),
         }
 
+    # -- a training ------------------------------------------------------------------------------
+
     def start(self, request: TrainingRequest) -> TrainingResult:
-        self.validate()
-        self.check(request)
-        if (file := self._settings(request).settings_file) is not None:
+        if (file := self.configured(request).options.settings_file) is not None:
             raise UsageFault(
                 f"--settings-file {file}: is for nnU-Net's own command, expected --dry-run beside "
                 "it; add that, or leave --settings-file out to train now"
             )
-        config, options = self._config(request), parse_options(request.options)
-        with training_in(lambda: self.training_folder(request), SIDECAR) as folder:
-            if (more := self._to_do(folder, options)) is not None:
-                _write_config(folder.path / CONFIG, config)
-                self._train(folder.path / CONFIG, request, more)
-            regions = asked_regions(request.settings.get("regions", ""), self.source)
-            account = account_of(self.judged, self.source, self.output_folder, regions)
-            return read_training_result(self.output_folder, account)
+        result = super().start(request)
+        regions = self.opened(request).regions
+        measured, why = account_of(self.judged, self.source, result.folder, regions)
+        warnings = (*result.warnings, *filter(None, [why]))
+        return replace(
+            result, metrics={**measured, **own_metrics(result.folder)}, warnings=warnings
+        )
 
-    def _to_do(self, folder: TrainingFolder, options: argparse.Namespace) -> list[str] | None:
-        """Return options of nnU-Net with which it goes on; None if nothing is left to do."""
-        if options.val:
-            return []
-        if folder.finished:
-            return ["--val"] if options.npz else None
-        if not folder.done:
-            return []
-        name = newest_checkpoint(folder.path)[1]
-        if name == FINAL and read_json(folder.path / SIDECAR)["complete"]:
-            return ["--val"]
-        if name not in (FINAL, LATEST):  # nnU-Net prefers the latest one, though it may be older
-            write_bytes_atomic(folder.path / LATEST, (folder.path / name).read_bytes())
-        return ["--c"]
-
-    def _train(self, config: Path, request: TrainingRequest, more: Sequence[str]) -> None:
-        host, options = self.host, vars(parse_options(request.options))
-        options["device"] = device_of(options["device"])
-        if "--c" in more:  # nnU-Net refuses both
-            options["pretrained_weights"] = None
-        variables = {
+    def environment(self, file: Path) -> Mapping[str, str]:
+        return {
             "nnUNet_n_proc_DA": WORKERS,
             "nnUNet_def_n_proc": str(min(8, os.cpu_count() or 1)),  # nnU-Net: 8 on any machine
             **with_ext_trainer(dict(os.environ)),
-            **host.root.variables(),
+            **self.source.root.variables(),
             "nnUNet_results": str(self.results),
-            FILE: str(config),
+            FILE: str(file),
         }
-        words = [host.dataset, host.configuration, host.request.fold]
-        words += ["-p", host.plans.path.stem, "-tr", self.trainer, *more]
+
+    def train_here(self, request: TrainingRequest, reporter: Reporter | None) -> None:
+        """Run nnU-Net's command, whose trainer calls this again."""
+        if self.trainer is not None:
+            super().train_here(request, reporter)
+            return
+        training, source = self.configured(request), self.source
+        options = {**training.own, "device": device_of(training.own["device"])}
+        more = _to_do(training.output, options)
+        if "--c" in more:  # nnU-Net refuses both
+            options["pretrained_weights"] = None
+        options["val"] = options["val"] or "--val" in more
+        words = [source.dataset, source.configuration, source.request.fold]
+        words += ["-p", source.plans.path.stem, "-tr", training.class_name]
+        words += [word for word in more if word != "--val"]
         for key, value in options.items():
             if isinstance(value, bool):
                 words += [f"--{key}"] * value
             elif value is not None:
                 words += [f"-{key}", str(value)]
-        train_apart(
-            *("gansynth_nnunet.launch", words, self.output_folder, "nnU-Net's training"),
-            variables=variables,
-            reporter=request.reporter,
-        )
+        run(words)
 
-    def _settings(self, request: TrainingRequest) -> NnunetSettings:
-        return read_settings(NnunetSettings, request.settings, self.name)
+    def train(self, job: Job) -> None:
+        assert self.trainer is not None, "see train_here"
+        if self.sample_source is not None:
+            if how := self.sample_source.described.get("conversion"):
+                job.say(f"samples are converted by {how['by']}, in about {how['seconds']} s each")
+            if not self.source.held_out_ids:
+                job.say(
+                    "fold 'all' trains on every case: nothing is held out, so leakage cannot be "
+                    "checked, and the validation Dice is one on training cases"
+                )
+        self.trainer.gansynth_train(job)
 
-    def _config(self, request: TrainingRequest) -> TrainerConfig:
-        mix_config, options = request.mix_config, vars(parse_options(request.options))
-        choices = self._settings(request)
-        self.trainer = choices.trainer.removesuffix(SUFFIX) + SUFFIX
-        own = self.host.root.results / record.mix_name(mix_config)
-        self.results = own if choices.results is None else choices.results.absolute()
-        return TrainerConfig(
-            mix_config=mix_config,
-            settings=choices.attributes,
-            options={k: v for k, v in options.items() if k in CHANGING and v},
-            subjects=self.source.request.subjects,
-            held_out=self.held_out if mix_config.ratio.p > 0 else (),
-            patience=read_patience(),
-        )
+    def evaluate(self, job: Job) -> Mapping[str, Any]:
+        """Leave it to nnU-Net's command, which validates when its trainer has ended."""
+        return {}
 
-    # -- benchmarks and results ------------------------------------------------------------------
+    # -- benchmarks ------------------------------------------------------------------------------
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -302,7 +343,7 @@ class NnunetAdapter(Adapter):
     def check_judged(self, settings: Mapping[str, str]) -> None:
         from gansynth_nnunet.predictions import refuse_unmeasurable
 
-        refuse_unmeasurable(self.host)
+        refuse_unmeasurable(self.source)
 
     @classmethod
     def saving_levels(cls) -> tuple[Mapping[str, str], tuple[str, ...]]:
@@ -311,38 +352,72 @@ class NnunetAdapter(Adapter):
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         from gansynth_nnunet.predictions import prediction_files
 
-        return prediction_files(self.host, folder)
+        return prediction_files(self.source, folder)
 
     def export(self, request: ExportRequest) -> Mapping[str, Any]:
         from gansynth_nnunet.export import NnunetExport
 
         self.validate()
         self.check(TrainingRequest(request.mix_config, {}, ()))
-        return NnunetExport(self.host, request).run()
+        return NnunetExport(self.source, request).run()
 
 
-def _epochs(settings: Mapping[str, str]) -> int | None:
-    """Return the epochs of a training; None where another trainer than the default says."""
-    if "trainer" in settings and "num_epochs" not in settings:
-        return None
-    return int(settings.get("num_epochs", 1000))
+def hosted(training: ApartTraining, trainer: Any) -> tuple[NnunetAdapter, TrainingRequest]:
+    """Return adapter and request of a training whose trainer is built.
+
+    Held-out cases are read now, unless the process that started this one just did.
+    """
+    from gansynth_nnunet.source import open_nnunet
+
+    plans, mix_config = trainer.plans_manager, training.mix_config
+    subjects = training.request.get("subjects")
+    if subjects is None and mix_config.bank is None and mix_config.run is not None:
+        subjects = mix_config.run.manifest["request"]["subjects"]
+    request = SourceRequest(
+        kind="nnunet",
+        where=plans.dataset_name,
+        fold=str(trainer.fold),
+        configuration=trainer.configuration_name,
+        plans=plans.plans_name,
+        subjects=subjects,
+    )
+    adapter = NnunetAdapter(open_nnunet(request))
+    adapter.trainer = trainer
+    if mix_config.ratio.p > 0:
+        records = {record.id: record for record in training.held_out}
+        ids = set(adapter.source.held_out_ids)
+        if trainer.fold != "all":
+            ids |= set(map(str, trainer.do_split()[1]))
+        missing = case_records(adapter.source, sorted(ids - set(records)))
+        adapter.held_out = (*records.values(), *missing)
+    return adapter, TrainingRequest(mix_config, training.settings, training.options)
 
 
-def _write_config(path: Path, config: TrainerConfig) -> None:
-    write_json_atomic(path, config.model_dump(mode="json", exclude_none=True))
+def _unknown(options: NnunetSettings) -> bool:
+    """Whether another trainer than nnU-Net's default says the number of epochs."""
+    return "trainer" in options.model_fields_set and options.num_epochs is None
+
+
+def _recorded_total(folder: Path) -> int | None:
+    from gansynth.hosts.record import read_sessions
+
+    sessions = read_sessions(folder / RECORD)
+    return sessions[-1]["of_epochs"] if sessions else None
+
+
+def _to_do(folder: Path, options: Mapping[str, Any]) -> list[str]:
+    """Return options of nnU-Net with which it goes on."""
+    done, name = newest_checkpoint(folder)
+    if options["val"] or not done:
+        return []
+    if name == FINAL and read_json(folder / RECORD)["complete"]:
+        return ["--val"]
+    if name not in (FINAL, LATEST):  # nnU-Net prefers the latest one, though it may be older
+        write_bytes_atomic(folder / LATEST, (folder / name).read_bytes())
+    return ["--c"]
 
 
 # -- what a training leaves ------------------------------------------------------------------------
-
-
-def describe_session(config: TrainerConfig, sample_source: SampleSource | None) -> dict[str, Any]:
-    """Return what is mixed in and how; see ``gansynth.hosts.record``."""
-    settings = config.settings.attributes
-    return {
-        **record.describe_session(config.mix_config, sample_source),
-        "options": dict(config.options),
-        "settings": {k: v for k, v in settings.items() if k != "save_every"},
-    }
 
 
 def newest_checkpoint(folder: Path) -> tuple[int, str]:
@@ -365,24 +440,14 @@ def newest_checkpoint(folder: Path) -> tuple[int, str]:
     return max(found, key=lambda checkpoint: checkpoint[0])
 
 
-def read_training_result(
-    folder: Path, account: tuple[Mapping[str, Any], str] = ({}, "")
-) -> TrainingResult:
-    """Return counts over all sessions of a training, and its validation on held-out cases.
-
-    Args:
-        account: measures of the held-out cases, and why there are none; see ``account_of``.
-    """
-    measured, why = account
-    metrics = dict(measured)
-    if (folder / SUMMARY).is_file():
-        summary = read_json(folder / SUMMARY)
-        metrics[OWN] = {
-            "dice": _number(summary["foreground_mean"]["Dice"]),
-            "dice_per_label": {str(k): _number(v["Dice"]) for k, v in summary["mean"].items()},
-        }
-    result = record.training_result_of(record.read_sessions(folder / SIDECAR), folder, metrics)
-    return replace(result, warnings=(*result.warnings, *filter(None, [why])))
+def own_metrics(folder: Path) -> dict[str, Any]:
+    """Return nnU-Net's own validation on held-out cases, if it is there."""
+    if not (folder / SUMMARY).is_file():
+        return {}
+    summary = read_json(folder / SUMMARY)
+    per_label = {str(k): _number(v["Dice"]) for k, v in summary["mean"].items()}
+    dice = _number(summary["foreground_mean"]["Dice"])
+    return {OWN: {"dice": dice, "dice_per_label": per_label}}
 
 
 def _number(value: float) -> float | None:

@@ -43,20 +43,9 @@ SHORTER = 0.05  # largest difference of lengths in that case, unless it is at mo
 
 
 def check_origin(
-    mix_config: MixConfig,
-    source: NnunetSource,
-    held_out: Sequence[CaseRecord],
-    *,
-    read: bool = False,
-    content: bool = True,
+    mix_config: MixConfig, source: NnunetSource, held_out: Sequence[CaseRecord]
 ) -> SampleSource:
-    """Check the generator or bank that a ``MixConfig`` names.
-
-    Args:
-        read: check every sample of a bank.
-        content: for a generator of raw scans: also read held-out scans, and compare them with what
-            the generator has seen.
-    """
+    """Check the generator or bank that a ``MixConfig`` names, and every sample of a bank."""
 
     def check_bank(reader: BankReader) -> None:
         allowed = {OUTSIDE, *source.schema.labels.values()}
@@ -66,8 +55,7 @@ def check_origin(
                 f"{reader.folder}: samples may hold the label(s) {unknown}, unknown to the data "
                 f"set; expected among {sorted(allowed)}"
             )
-        if read:
-            check_samples(reader, lambda sample: _check_sample(sample, reader, source))
+        check_samples(reader, lambda sample: _check_sample(sample, reader, source))
 
     takes = checks.HostLimits(
         *("nnU-Net", source, held_out),
@@ -81,7 +69,7 @@ def check_origin(
         return checks.check_origin(mix_config, takes, sample_source)
     checks.check_learnable(run, takes.name)
     refuse_conditions(mix_config)
-    conversion = check_converter(run, source, held_out, content=content)
+    conversion = check_converter(run, source, held_out)
     described = {**sample_source.described, "conversion": conversion}
     return checks.check_asked(mix_config, replace(sample_source, described=described), takes)
 
@@ -165,7 +153,7 @@ def refuse_conditions(mix_config: MixConfig) -> None:
 
 
 def check_converter(
-    run: RunFolder, host: NnunetSource, held_out: Sequence[CaseRecord], *, content: bool = True
+    run: RunFolder, host: NnunetSource, held_out: Sequence[CaseRecord]
 ) -> dict[str, Any]:
     """Check a generator of raw scans; return the converter's name, and seconds per sample."""
     from gansynth.sampling.open_run import check_weights
@@ -177,8 +165,7 @@ def check_converter(
     source = open_matching_real(run, host)
     source = source.base if isinstance(source, SourceView) else source
     SpaceConverter(source, space, host)  # checks that it is possible at all
-    if content:
-        check_content(lineage, source, held_out)
+    check_content(lineage, source, held_out)
     seconds = rehearse(folder, source, space, host, lineage.cases[0].id)
     log.info("%s: samples are converted by %s, in about %.2f s each", folder, BY, seconds)
     return {"by": BY, "seconds": round(seconds, 3)}

@@ -1,8 +1,4 @@
-"""``python -m gansynth_nnunet.launch DATASET CONFIGURATION FOLD [options of nnUNetv2_train]``.
-
-The process in which nnU-Net trains, started by the adapter. It runs nnU-Net's own
-``nnUNetv2_train`` with gansynth's trainer; nnU-Net is not changed.
-"""
+"""nnU-Net's own command ``nnUNetv2_train`` with gansynth's trainer; nnU-Net is not changed."""
 
 from __future__ import annotations
 
@@ -15,7 +11,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.child import entry
 from gansynth.runtime.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
 
 SUFFIX = "GANSynth"  # suffix of gansynth's trainers, behind the name of the extended variant
@@ -47,7 +42,7 @@ def parse_options(options: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(list(options))
 
 
-def train(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> None:
     """Train, or validate with ``--val``, by nnU-Net's own command."""
     torchvision_compat.apply()
     from nnunetv2.run.run_training import run_training_entry
@@ -80,12 +75,3 @@ def with_ext_trainer(environ: dict[str, str]) -> dict[str, str]:
     folders = [str(EXT_TRAINER)]
     folders += [f for f in environ.get("nnUNet_extTrainer", "").split(os.pathsep) if f]
     return {**environ, "nnUNet_extTrainer": os.pathsep.join(dict.fromkeys(folders))}
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Train; return the exit code, with a reason on stderr if it is not 0."""
-    return entry(lambda: train(arguments))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -12,21 +12,27 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from gansynth.core.batch_counter import BatchCounter
+from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schedule import Schedule
-from gansynth.runtime.child import cpu_threads, show
-from gansynth.runtime.errors import TrainingFault, UsageFault
-from gansynth.runtime.files import disk_errors
+from gansynth.hosts.host import Job
+from gansynth.hosts.launch import ApartTraining
+from gansynth.runtime.child import show
+from gansynth.runtime.errors import FAULTS, GansynthError, UsageFault
+from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
+from gansynth.runtime.options import read_settings
 from gansynth_nnunet import augmentation
-from gansynth_nnunet.config import HOW_TO, TrainerConfig
+from gansynth_nnunet.adapter import hosted
+from gansynth_nnunet.config import HOW_TO, NnunetSettings, from_environment
 from gansynth_nnunet.launch import SUFFIX
-from gansynth_nnunet.mixed import LastDraw
-from gansynth_nnunet.session import NnunetSession
+from gansynth_nnunet.mixed import LastDraw, MixedNnunetDataset, location_keys
 from gansynth_nnunet.variants import find_variant, look_up
 
 if TYPE_CHECKING:
@@ -40,7 +46,7 @@ SAVE_EVERY = 10  # most epochs that an interruption loses
 class GANSynthMixin(Host):  # type: ignore[misc]
     """Mixes samples of a bank into the training data set of the nnU-Net trainer behind it.
 
-    The environment configures it (see ``TrainerConfig.from_environment``). Without configuration it
+    The environment configures it (see ``from_environment``). Without configuration it
     can be built, for inference and validation, but not trained.
     """
 
@@ -56,44 +62,77 @@ class GANSynthMixin(Host):  # type: ignore[misc]
     ) -> None:
         # nnU-Net reads this signature by name and repeats the arguments at inference: no others.
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.gansynth = TrainerConfig.from_environment()
-        self.gansynth_session: NnunetSession | None = None
+        self.gansynth = from_environment()
+        self.gansynth_job: Job | None = None  # on the rank that leads
+        self.gansynth_plan: MixerConfig[str] | None = None
         self._last = LastDraw()
-        self._asked_transforms = False
+        self._mixes = self._asked_transforms = False
         self.save_every: int = min(self.save_every, SAVE_EVERY)
         if self.gansynth is not None:
-            for name, value in self.gansynth.settings.attributes.items():
+            settings = read_settings(NnunetSettings, self.gansynth.settings, "nnunet")
+            for name, value in settings.attributes.items():
                 setattr(self, name, value)
 
     def run_training(self) -> None:
-        self._gansynth_config()
-        if self.device.type == "cpu":
-            torch.set_num_threads(cpu_threads())
+        training = self._gansynth_config()
+        file = Path(self.output_folder) / f".gansynth_ranks_{os.getppid()}.json"
+        if self.local_rank > 0:
+            self.gansynth_mix(follow(file, int(self.local_rank)))
+            super().run_training()
+            return
+        try:
+            host, request = hosted(training, self)
+            host.train_here(request, None)
+        except Exception as error:
+            if self.gansynth_plan is None and self.gansynth_ranks > 1:
+                code = error.exit_code if isinstance(error, GansynthError) else 1
+                fault = {"code": code, "text": str(error) or type(error).__name__}
+                write_json_atomic(file, {"fault": fault})
+            raise
+
+    def gansynth_train(self, job: Job) -> None:
+        """Train as nnU-Net does, with what a job says; on the rank that leads."""
+        self.gansynth_job = job
+        self.gansynth_mix(job.plan)
+        file = Path(self.output_folder) / f".gansynth_ranks_{os.getppid()}.json"
+        if self.gansynth_ranks > 1:
+            write_json_atomic(file, {"plan": job.plan.to_json()})
         try:
             super().run_training()
-        except (RuntimeError, TrainingFault) as error:
-            # nnU-Net reports only that a worker is gone, not the worker's fault.
-            stopped = self.gansynth_session and self.gansynth_session.stopped()
-            if stopped:
-                raise TrainingFault(stopped) from error
-            raise
         finally:
-            if self.gansynth_session is not None:
-                self.gansynth_session.close()
+            file.unlink(missing_ok=True)
+
+    def gansynth_mix(self, plan: MixerConfig[str]) -> None:
+        """Let nnU-Net's loaders draw by a plan."""
+        from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+
+        self.gansynth_plan = replace(plan, workers=max(1, get_allowed_n_proc_DA()))
+
+    @property
+    def gansynth_ranks(self) -> int:
+        """Processes that train together."""
+        return torch.distributed.get_world_size() if self.is_ddp else 1
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        config = self._gansynth_config()
+        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
         real, validation = super().get_tr_and_val_datasets()
-        if self.gansynth_session is not None:
-            self.gansynth_session.close()
-        self.gansynth_session = NnunetSession(config, self, real, validation)
-        mixed = self.gansynth_session.wrap(real)
-        mixed.last = self._last
+        assert self.gansynth_plan is not None, "see run_training"
+        mixed = MixedNnunetDataset(
+            real,
+            self.gansynth_plan,
+            int(self.batch_size),
+            determine_num_input_channels(
+                self.plans_manager, self.configuration_manager, self.dataset_json
+            ),
+            location_keys(self.label_manager),
+        )
+        self._mixes, mixed.last = True, self._last
         return mixed, validation
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         loaders: tuple[Any, Any] = super().get_dataloaders()
-        if self.gansynth_session is None or not (self._augments_as_usual or self._asked_transforms):
+        if not self._mixes or not (self._augments_as_usual or self._asked_transforms):
             raise UsageFault(
                 f"trainer {type(self).__name__}: the variant makes its own loaders, which leave "
                 "out nnU-Net's get_tr_and_val_datasets or get_training_transforms; expected one "
@@ -144,8 +183,6 @@ class GANSynthMixin(Host):  # type: ignore[misc]
     def configure_optimizers(self) -> tuple[Any, Any]:
         optimizer, scheduler = super().configure_optimizers()
         schedule = Schedule() if self.gansynth is None else self.gansynth.mix_config.schedule
-        if note := schedule.tuning_note(self.num_epochs, "epoch", ours=True):
-            self.print_to_log_file(f"gansynth: {note}")
         return optimizer, RestartingScheduler(scheduler, schedule, self.num_epochs)
 
     def save_checkpoint(self, filename: str) -> None:
@@ -166,28 +203,28 @@ class GANSynthMixin(Host):  # type: ignore[misc]
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         begin = time.monotonic()
         result: dict[str, Any] = super().train_step(batch)
-        if self.gansynth_session is not None:
-            self.gansynth_session.step(begin, time.monotonic())  # sets the producer's pace
+        if self.gansynth_job is not None:
+            self.gansynth_job.took(begin, time.monotonic())  # sets the producer's pace
         return result
 
     def on_epoch_end(self) -> None:
         super().on_epoch_end()
-        if self.gansynth_session is not None and self.local_rank == 0:
+        if self.gansynth_job is not None:
             logged = {"loss": "train_losses", "Dice": "mean_fg_dice"}
             values = {k: float(self.logger.get_value(v, step=-1)) for k, v in logged.items()}
-            self.gansynth_session.epoch(self.current_epoch, values)
+            self.gansynth_job.round(self.current_epoch, **values)
 
     def on_train_end(self) -> None:
         super().on_train_end()
-        if self.gansynth_session is not None:
-            self.gansynth_session.close(complete=True)
+        if self.gansynth_ranks > 1:  # others' workers may still draw from the bank
+            torch.distributed.barrier()
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         if self.local_rank == 0:
             show(say="nnU-Net predicts the held-out cases")
         super().perform_actual_validation(save_probabilities)
 
-    def _gansynth_config(self) -> TrainerConfig:
+    def _gansynth_config(self) -> ApartTraining:
         if self.gansynth is None:
             raise UsageFault(f"nothing configures the synthetic samples to train with: {HOW_TO}")
         return self.gansynth
@@ -212,6 +249,21 @@ class RestartingScheduler:
         if name == "scheduler":  # not yet unpickled
             raise AttributeError(name)
         return getattr(self.scheduler, name)
+
+
+def follow(file: Path, rank: int) -> MixerConfig[str]:
+    """Wait for the plan of the rank that leads; its failure ends this one, too."""
+    while not file.is_file():
+        time.sleep(0.2)
+    told = read_json(file)
+    if fault := told.get("fault"):
+        raise FAULTS.get(fault["code"], GansynthError)(fault["text"])
+    plan: MixerConfig[str] = MixerConfig.from_json(told["plan"])
+    counter = plan.batch_counter
+    if counter is not None:
+        own = counter.file.with_name(f"batches-{rank}")
+        counter = BatchCounter(own, counter.total, counter.start)
+    return replace(plan, stream=(rank, *plan.stream[1:]), batch_counter=counter)
 
 
 # -- other trainers with synthetic samples ---------------------------------------------------------

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
 
 import numpy as np
 from pydantic import Field
@@ -145,6 +145,8 @@ class Framework(Adapter):
     """Options of the usual augmentation, refused with ``--no-host-augmentation``."""
     stronger: ClassVar[Mapping[str, str]] = {}
     """Settings of stronger augmentation than usual, for benchmarks; none if there are none."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Type of images in a bank."""
     same: ClassVar[tuple[str, ...]] = ("channels", "labels")
     """Attributes of the schema that samples share with the training cases."""
     options: Any
@@ -182,6 +184,40 @@ class Framework(Adapter):
     def places(self) -> int | None:
         """Samples of a unit; None for every real case once and its synthetic share."""
         return None
+
+    @property
+    def batches(self) -> int | None:
+        """Optimiser steps of a round, for a framework whose own loader asks a ``Mixer`` of
+        ``job.plan`` for one sample after another; None where ``job.rounds`` fills the places."""
+        return None
+
+    @property
+    def device(self) -> str:
+        """Where it trains: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+        return str(self.options.device)
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """CUDA devices that the training occupies."""
+        return gpus_of(self.device)
+
+    def environment(self, file: Path) -> Mapping[str, str]:
+        """Return the variables of the process in which it trains ``apart``.
+
+        Args:
+            file: describes the training, an ``ApartTraining``.
+        """
+        return os.environ
+
+    def sample_bytes(self, manifest: Mapping[str, Any]) -> int:
+        """Return the most bytes of a run's sample in a bank."""
+        return sample_bytes(manifest, self.source, self.needs)
+
+    def place(self) -> Path:
+        """Return the folder of the results, once options and ``mix_config`` are known."""
+        chosen = self.options.output
+        default = record.default_output(Path("runs") / self.name, self.source.name, self.mix_config)
+        return (Path(chosen).expanduser() if chosen else default).absolute()
 
     def done(self, folder: Path) -> int:
         """Return the unit at which a training in this folder resumes; by default, the record's."""
@@ -278,9 +314,7 @@ class Framework(Adapter):
 
     def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
         """Plan the sample bank of a run."""
-        return plan_own_bank(
-            self, mix_config, lambda manifest: sample_bytes(manifest, self.source, self.needs)
-        )
+        return plan_own_bank(self, mix_config, self.sample_bytes)
 
     def start(self, request: TrainingRequest) -> TrainingResult:
         """Train, evaluate on the real held-out cases, and write both to the output folder.
@@ -302,23 +336,30 @@ class Framework(Adapter):
             metrics = sessions[-1]["metrics_on_real_cases"]
             return record.training_result_of(sessions, output, metrics)
 
-    def _train_apart(self, request: TrainingRequest, output: Path) -> None:
-        training = ApartTraining(
+    def apart_training(self, request: TrainingRequest) -> ApartTraining:
+        """Describe the training for the process in which it runs."""
+        return ApartTraining(
             *(self.name, request.mix_config, self.source.request.to_json()),
             *(dict(request.settings), tuple(request.options)),
             held_out=self.held_out if request.mix_config.ratio.p > 0 else (),
         )
-        write_json_atomic(output / CONFIG, training.to_json())
+
+    def _train_apart(self, request: TrainingRequest, output: Path) -> None:
+        write_json_atomic(output / CONFIG, self.apart_training(request).to_json())
         train_apart(
             *("gansynth.hosts.apart", [str(output / CONFIG)], output),
             f"the training of {self.title or self.name}",
-            variables=os.environ,
+            variables=self.opened(request).environment(output / CONFIG),
             reporter=request.reporter,
         )
 
     def train_here(self, request: TrainingRequest, reporter: Reporter | None) -> None:
         """Train and evaluate in this process; without a reporter, its parent shows progress."""
-        _Session(self.opened(request), reporter).run()
+        self.session(request, reporter).run()
+
+    def session(self, request: TrainingRequest, reporter: Reporter | None) -> _Session:
+        """Return the session of a training, which is not begun."""
+        return _Session(self.opened(request), reporter)
 
     def training_folder(self, request: TrainingRequest) -> TrainingFolder:
         """Look into the output folder."""
@@ -353,10 +394,8 @@ class Framework(Adapter):
             },
         }
 
-    def _open(self, request: TrainingRequest) -> Self:
-        """Return a copy of the host with all that one training has."""
-        from gansynth.runtime.devices import pick_device
-
+    def configured(self, request: TrainingRequest) -> Self:
+        """Return a copy of the host with options, seed and folder of one training."""
         mix_config = request.mix_config
         host = copy.copy(self)
         host.own = self.read_own(request.options)
@@ -364,11 +403,17 @@ class Framework(Adapter):
         host.options, host.mix_config = options, mix_config
         refuse_unaugmented(request.settings, self.augmentation, usual=mix_config.usual_augmentation)
         host.seed = mix_config.seed if options.seed is None else options.seed
-        output = record.default_output(Path("runs") / self.name, self.source.name, mix_config)
-        host.output = (Path(options.output).expanduser() if options.output else output).absolute()
+        host.output = host.place()
         host.open_training()
-        pick_device(options.device)
-        host.sample_source = None if mix_config.ratio.p == 0 else host.check_samples(mix_config)
+        return host
+
+    def _open(self, request: TrainingRequest) -> Self:
+        """Return a copy of the host with all that one training has, which is checked."""
+        from gansynth.runtime.devices import pick_device
+
+        host, mixing = self.configured(request), request.mix_config.ratio.p > 0
+        pick_device(host.device)
+        host.sample_source = host.check_samples(request.mix_config) if mixing else None
         host.check_options()
         host.total, host.batch_size = host.length
         return host
@@ -665,7 +710,7 @@ class Job:
         """Where to train."""
         from gansynth.runtime.devices import pick_device
 
-        return pick_device(self._options.device)
+        return pick_device(self._host.device)
 
     def step(self, **values: float) -> None:
         """Record that one more step is done; show it with values such as its loss.
@@ -753,15 +798,9 @@ class _Session(HostSession[str]):
             Interrupted: asked to stop.
         """
         host, complete = self.host, False
-        with self._stop_request() as stop, _one_core_left(host.options.device):
+        with self._stop_request() as stop, _one_core_left(host.device):
             try:
-                self.open()
-                self.start()
-                self.steer()
-                ours = host.restarts_rate
-                if note := self.mix_config.schedule.tuning_note(self.total, self.unit, ours=ours):
-                    self.say(note)
-                self.job = Job(self, stop)
+                self.begin(stop)
                 with stop.deferred():
                     self._train(self.job)
                 self.training_bank.close()  # no producer during the evaluation
@@ -769,6 +808,16 @@ class _Session(HostSession[str]):
                 complete = True
             finally:
                 self.close(complete)
+
+    def begin(self, stop: StopRequest | None = None) -> None:
+        """Start the producer, wait for samples, write the record, and make the job."""
+        self.open()
+        self.start()
+        self.steer()
+        ours = self.host.restarts_rate
+        if note := self.mix_config.schedule.tuning_note(self.total, self.unit, ours=ours):
+            self.say(note)
+        self.job = Job(self, stop or StopRequest())
 
     def _stop_request(self) -> AbstractContextManager[StopRequest]:
         return nullcontext(StopRequest()) if self.host.apart else stop_request()
@@ -791,6 +840,15 @@ class _Session(HostSession[str]):
     def round(self, done: int, values: Mapping[str, float]) -> None:
         """Record the draws of a round; workers draw ahead, some by rounds."""
         self.finish_epoch(done, values)
+        if self.host.batches is None:
+            self._note_places(done)
+        self.report()
+        numbers = "".join(f"; {key} {value:.4g}" for key, value in values.items())
+        self.note(f"{NAME}so far {self.sentence()}{numbers}")
+        self.pause()
+        self.write()
+
+    def _note_places(self, done: int) -> None:
         before = {key: sum(each[key] for each in self._rounds) for key in _COUNTED}
         primaries, partners = self.counts(), self.partners()
         drawn = {key: getattr(primaries, key) - before[key] for key in _COUNTED[:3]}
@@ -802,15 +860,17 @@ class _Session(HostSession[str]):
         self._rounds.append(
             {"epoch": done, "places_real": real, "places_synthetic": synthetic, **drawn}
         )
-        self.report()
-        numbers = "".join(f"; {key} {value:.4g}" for key, value in values.items())
         self.note(
             f"{NAME}{self.unit} {done} of {self.total} had places for {real} real and {synthetic} "
             f"synthetic samples; drawn meanwhile: {_drawn_in(drawn)}"
         )
-        self.note(f"{NAME}so far {self.sentence()}{numbers}")
-        self.pause()
-        self.write()
+
+    def now(self) -> float:
+        # Of drawing, slightly ahead of training, where each batch is counted.
+        counter = self.plan.batch_counter if hasattr(self, "plan") else None
+        if self.host.batches is None or counter is None:
+            return super().now()
+        return counter.now()
 
     def partners(self) -> DrawCounts:
         return self._partners.update()
@@ -821,7 +881,7 @@ class _Session(HostSession[str]):
     def demand(self) -> BankRequirements:
         host = self.host
         run = None if host.sample_source is None else host.sample_source.run
-        size = 0 if run is None else sample_bytes(run.manifest, host.source, host.needs)
+        size = 0 if run is None else host.sample_bytes(run.manifest)
         return BankRequirements(
             mix_config=host.mix_config,
             target=host.name,
@@ -833,24 +893,25 @@ class _Session(HostSession[str]):
             samples=host.total * host.samples_of_a_unit,
             output=host.output,
             say=self.say,
+            dtype=host.dtype,
             progress=self.now(),
-            gpus=gpus_of(host.options.device),
+            gpus=host.gpus,
         )
 
     def make_plan(self) -> MixerConfig[str]:
-        host, source = self.host, self.host.source
+        host, source, each = self.host, self.host.source, self.host.batches or 1
         plan: MixerConfig[str] = host.mix_config.plan(
             self.bank,
             self.log,
-            batches=host.total,
+            batches=host.total * each,
             subjects={case: source.header(case).subject for case in source.train_ids},
-            done=self.first,
+            done=self.first * each,
         )
         return replace(plan, seed=host.seed, patience=read_patience())
 
     def more(self) -> dict[str, Any]:
         found: dict[str, Any] = {"metrics_on_real_cases": dict(self._metrics)}
-        if self.unit != "step":
+        if self.unit != "step" and self.host.batches is None:
             found |= {"partners": self.partners().to_json(), "per_epoch": self._rounds}
         return found
 

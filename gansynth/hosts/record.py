@@ -21,7 +21,7 @@ from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import TEMPORARY, read_json
 
-FILE = "gansynth_session.json"  # the record, beside most frameworks' results
+FILE = "gansynth_session.json"  # the record, beside the framework's results
 DRAWS = "gansynth_draws"  # folder of the draw logs, beside the record
 LOG = "gansynth_launch.log"  # output of the training process
 LEFT = frozenset({".lock", ".holder"})
@@ -61,8 +61,6 @@ def training_folder(
     total: int | None,
     unit: str = "epoch",
     result: str = "",
-    file: str = FILE,
-    option: str = "-o",
 ) -> TrainingFolder:
     """Return how far a training has come in its folder.
 
@@ -71,17 +69,15 @@ def training_folder(
         compared: keys of it that the training in the folder must share.
         done: of the newest checkpoint; None for what the record says.
         result: file in the folder that is written last, by the evaluation.
-        file: the record.
-        option: by which a user names another folder.
 
     Raises:
         UsageFault: the folder holds another training, or other files.
     """
-    hint = f"take another folder: {option}"
+    hint = "take another folder: -o"
     if path.exists() and not path.is_dir():
         raise UsageFault(f"{path}: is a file, expected a folder; {hint}")
-    begun = (path / file).is_file()
-    document = read_json(path / file) if begun else {}
+    begun = (path / FILE).is_file()
+    document = read_json(path / FILE) if begun else {}
     last = (document.get("sessions") or [{}])[-1]
     if not begun:
         held = sorted(entry.name for entry in path.iterdir()) if path.exists() else []

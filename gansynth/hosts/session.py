@@ -121,7 +121,7 @@ class HostSession(ABC, Generic[Key]):
     def open(self) -> None:
         """Begin a record; nothing is started."""
         self._described = {**self.describe(), "of_epochs": self.total}
-        self._earlier = read_sessions(self.output / self.file) if self.first > 0 else []
+        self._earlier = read_sessions(self.output / FILE) if self.first > 0 else []
         for last in self._earlier[-1:]:
             hint = "name another folder for its results"
             check_same(self.output, last, self._described, self.compared, hint)
@@ -247,7 +247,7 @@ class HostSession(ABC, Generic[Key]):
         sessions = [*self._earlier, this]
         document = {"gansynth": __version__, "complete": complete, "sessions": sessions}
         try:
-            write_json_atomic(self.output / self.file, document)
+            write_json_atomic(self.output / FILE, document)
         except EnvironmentFault as error:
             self.say(f"{WARNING}{error}")
 
@@ -290,25 +290,22 @@ class CachedResult(Generic[T]):
 
 
 @contextmanager
-def training_in(
-    look: Callable[[], TrainingFolder], file: str = FILE, option: str = "-o"
-) -> Iterator[TrainingFolder]:
+def training_in(look: Callable[[], TrainingFolder]) -> Iterator[TrainingFolder]:
     """Lock the folder of a training for this process; one without a checkpoint begins anew.
 
     Args:
         look: returns the folder, see ``gansynth.hosts.record.training_folder``; another process
             may have changed it meanwhile.
-        file: the record.
 
     Raises:
         EnvironmentFault: another process uses it, or it cannot be written.
     """
     from gansynth.sampling.run import locked
 
-    with locked(look().path, f"take another folder: {option}"):
+    with locked(look().path, "take another folder: -o"):
         folder = look()
         remove_temporaries(folder.path)
         if not (folder.done or folder.finished):
             document = {"gansynth": __version__, "complete": False, "sessions": []}
-            write_json_atomic(folder.path / file, document)
+            write_json_atomic(folder.path / FILE, document)
         yield folder

@@ -263,7 +263,6 @@ class NnunetKit(Kit):
 
     host = "nnunet"
     results = "results"
-    record = "gansynth.json"
     ahead = 2
 
     def prepare(self) -> None:
@@ -318,7 +317,7 @@ class NnunetKit(Kit):
         from gansynth_nnunet.mixed import MixedNnunetDataset
 
         adapter: Any = self.adapter()
-        host = adapter.host
+        host = adapter.source
         manager = PlansManager(host.plans.doc).get_label_manager(host.dataset_json)
         real = nnUNetDatasetBlosc2(str(host.folder), list(host.train_ids))
         mixed = MixedNnunetDataset(real, plan, 3, len(adapter.schema.channels), adapter.keys)
@@ -328,9 +327,9 @@ class NnunetKit(Kit):
             yield [lit(image) for image in loader.generate_train_batch()["data"]]
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
-        from gansynth_nnunet.session import NnunetSession
+        from gansynth.hosts.host import Job
 
-        stop_after_first(patch, NnunetSession, "epoch")
+        stop_after_first(patch, Job, "round")
 
     def renamed(self, folder: Path) -> Kit:
         for part in ("nnUNet_raw", "nnUNet_preprocessed"):
@@ -386,7 +385,7 @@ class DeepMedicKit(Kit):
         from gansynth_deepmedic.subepochs import Subepochs
 
         adapter: Any = self.adapter()
-        cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
+        cases = [adapter.source.host_case(case) for case in adapter.source.train_ids]
         subepochs = Subepochs(plan, cases, count_places(plan.ratio, len(cases)))
         for number in range(count):
             yield [lit(subepochs.load(slot, read_host).image) for slot in subepochs.order(number)]

@@ -11,7 +11,9 @@ import pytest
 
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.source import lineage_of
+from gansynth.hosts.record import LOG
 from gansynth.runtime import torchvision_compat
+from gansynth_nnunet.adapter import hosted
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from tests.banks import write_bank
 from tests.conftest import crop_samples
@@ -46,8 +48,18 @@ def build(nnunet) -> Iterator[Callable[..., Any]]:
 
     yield make
     for trainer in built:
-        if getattr(trainer, "gansynth_session", None) is not None:
-            trainer.gansynth_session.close()
+        if hasattr(trainer, "session"):
+            trainer.session.close()
+
+
+def begin(trainer: Any) -> Any:
+    """Open the session of a training as ``run_training`` does, without the training."""
+    host, request = hosted(trainer.gansynth, trainer)
+    trainer.session = session = host.session(request, None)
+    session.begin()
+    trainer.gansynth_job = session.job
+    trainer.gansynth_mix(session.plan)
+    return trainer
 
 
 @pytest.fixture
@@ -60,7 +72,12 @@ def told(monkeypatch, tmp_path) -> Callable[..., None]:
     }
 
     def tell(settings: dict[str, Any] = quick, **mix: Any) -> None:
-        document = {"mix_config": {"ratio": "1:1", **mix}, "settings": settings}
+        usual = {"run": None, "schedule": "constant", "size": "64", "ratio": "1:1"}
+        document = {
+            **{"target": "nnunet", "request": {}, "options": [], "held_out": []},
+            "mix_config": {**usual, **mix},
+            "settings": {key: str(value) for key, value in settings.items()},
+        }
         file = tmp_path / "mix.json"
         file.write_text(json.dumps(document, default=str))
         monkeypatch.setenv("GANSYNTH_CONFIG", str(file))
@@ -71,6 +88,8 @@ def told(monkeypatch, tmp_path) -> Callable[..., None]:
 @pytest.fixture
 def ready(build, told, frozen_bank, tmp_path) -> Callable[..., Any]:
     """Builds a trainer that is told to mix and initialises it: ``ready("2d", ratio="0:1")``.
+
+    ``begin`` opens its session.
 
     Unless told otherwise, it draws from a frozen bank of training crops.
     """
@@ -89,12 +108,13 @@ def ready(build, told, frozen_bank, tmp_path) -> Callable[..., Any]:
 
 def sidecar(trainer: Any) -> Any:
     """What a training has recorded."""
-    return json.loads((Path(trainer.output_folder) / "gansynth.json").read_text())
+    return json.loads((Path(trainer.output_folder) / "gansynth_session.json").read_text())
 
 
 def log_of(trainer: Any) -> str:
     """What a training has said."""
-    return Path(trainer.log_file).read_text()
+    files = (Path(trainer.log_file), Path(trainer.output_folder) / LOG)
+    return "".join(file.read_text() for file in files if file.is_file())
 
 
 def read_checkpoint(path: Path) -> Any:

@@ -21,7 +21,7 @@ from gansynth.runtime.errors import (
     IntegrityFault,
     UsageFault,
 )
-from gansynth_nnunet.adapter import NnunetAdapter, newest_checkpoint, read_training_result
+from gansynth_nnunet.adapter import NnunetAdapter, newest_checkpoint, own_metrics
 from gansynth_nnunet.guard import check_size, sample_bytes
 from gansynth_nnunet.source import open_nnunet
 
@@ -39,9 +39,9 @@ def mix_config(bank: Path, **rest: Any) -> MixConfig:
 
 
 def test_a_sample_is_at_least_a_patch_or_one_slice(adapter, toy_nnunet):
-    assert adapter.sample_size == adapter.host.patch_size
+    assert adapter.sample_size == adapter.source.patch_size
     flat = NnunetAdapter(open_nnunet(toy_nnunet.request(configuration="2d")))
-    assert flat.sample_size == (1, *flat.host.patch_size)
+    assert flat.sample_size == (1, *flat.source.patch_size)
 
 
 def test_a_finalised_sample_names_the_voxels_of_each_label(adapter):
@@ -63,10 +63,11 @@ def test_a_finalised_sample_names_the_voxels_of_each_label(adapter):
 def test_what_nnunet_would_not_understand_starts_nothing(
     adapter, frozen_bank, settings, options, message
 ):
+    bank = frozen_bank()
     with pytest.raises(UsageFault) as caught:
-        adapter.start(TrainingRequest(mix_config(frozen_bank()), settings, options))
+        adapter.start(TrainingRequest(mix_config(bank), settings, options))
     assert message in str(caught.value)
-    assert not adapter.output_folder.exists()
+    assert not (adapter.source.root.results / f"{bank.name}_1-1_constant").exists()
 
 
 def test_missing_preprocessing_is_named(toy_copy):
@@ -96,9 +97,9 @@ def test_results_go_where_the_user_says_and_nnunet_puts_those_of_the_variant(
     adapter, frozen_bank, tmp_path, trainer
 ):
     settings = {"trainer": trainer, "results": str(tmp_path / "arm")}
-    adapter.check(TrainingRequest(mix_config(frozen_bank()), settings, ()))
-    folder = adapter.output_folder
-    assert folder.is_relative_to(tmp_path / "arm" / adapter.host.dataset)
+    request = TrainingRequest(mix_config(frozen_bank()), settings, ())
+    folder = adapter.configured(request).output
+    assert folder.is_relative_to(tmp_path / "arm" / adapter.source.dataset)
     assert folder.parent.name.startswith("nnUNetTrainerDA5GANSynth__")
 
 
@@ -111,36 +112,18 @@ def test_generator_ratio_and_schedule_name_the_folder_in_nnunets_results(toy_cop
         ({"ratio": Ratio(1, 3), "schedule": other}, f"{bank.name}_1-3_anneal-0-50"),
         ({"ratio": Ratio(1, 0)}, "real_1-0_constant"),
     ):
-        adapter.check(TrainingRequest(replace(mixed, **changes), {}, ()))
-        below = adapter.output_folder.relative_to(adapter.host.root.results)
-        assert below.parts[:2] == (name, adapter.host.dataset)
+        request = TrainingRequest(replace(mixed, **changes), {}, ())
+        below = adapter.configured(request).output.relative_to(adapter.source.root.results)
+        assert below.parts[:2] == (name, adapter.source.dataset)
 
 
-def test_an_outcome_sums_all_sessions_and_holds_nnunets_dice(tmp_path):
-    training_bank = {"restarts": 1, "overhead": 0.01, "refresh_seconds": 40.0, "ended": "killed"}
-    sessions = [
-        {
-            "drawn": {
-                **dict(zip(("real", "synthetic", "fell_back"), counts, strict=True)),
-                "distinct_synthetic": counts[1] // 2,
-                "reasons": {"the bank is empty": counts[2]},
-            },
-            **{"asked": 0.75, "supply": training_bank},
-        }
-        for counts in ((10, 10, 1), (0, 60, 3))
-    ]
+def test_nnunets_own_dice_is_beside_gansynths_measures(tmp_path):
     (tmp_path / "validation").mkdir(parents=True)
-    (tmp_path / "gansynth.json").write_text(json.dumps({"sessions": sessions}))
     per_label = {"1": {"Dice": 0.8}, "2": {"Dice": float("nan")}}
     summary = {"foreground_mean": {"Dice": 0.8}, "mean": per_label}
     (tmp_path / "validation" / "summary.json").write_text(json.dumps(summary))
-    found = read_training_result(tmp_path)
-    assert (found.drawn_real, found.drawn_synthetic, found.realised) == (10, 70, 0.875)
-    assert (found.fell_back, dict(found.reasons)) == (4, {"the bank is empty": 4})
     own = {"dice": 0.8, "dice_per_label": {"1": 0.8, "2": None}}
-    assert found.metrics == {"nnunet_validation": own}
-    assert found.training_bank == {**training_bank, "draws_per_sample": 2.0, "restarts": 2}
-    assert (found.asked, found.warnings) == (0.75, ())
+    assert own_metrics(tmp_path) == {"nnunet_validation": own}
 
 
 def test_the_room_of_a_bank_is_known_before_and_too_little_is_refused(adapter, fitted):

@@ -8,7 +8,7 @@ import pytest
 
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
-from tests.adapters.nnunet.conftest import log_of
+from tests.adapters.nnunet.conftest import begin, log_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 torchvision_compat.apply()
@@ -51,7 +51,7 @@ class Drawn:
 
 def draw(trainer: Any, batches: int, monkeypatch: Any) -> list[Drawn]:
     """Draw from the trainer's training loader, noting what it loads and where it crops."""
-    train, _ = trainer.get_dataloaders()
+    train, _ = begin(trainer).get_dataloaders()
     loader = train.data_loader
     loaded: list[Any] = []
     boxes: list[Any] = []
@@ -105,7 +105,7 @@ SPACES: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def loader(ready):
     """One that augments real cases only."""
-    return ready(augment_synthetic=False).get_dataloaders()[0].data_loader
+    return begin(ready(augment_synthetic=False)).get_dataloaders()[0].data_loader
 
 
 def blank() -> dict[str, Any]:
@@ -153,9 +153,9 @@ def test_without_the_usual_augmentation_nothing_is_changed(ready, monkeypatch, n
 
 
 def test_it_is_what_nnunets_own_variant_without_augmentation_does(ready):
-    ours = ready(usual_augmentation=False).get_dataloaders()[0].data_loader
+    ours = begin(ready(usual_augmentation=False)).get_dataloaders()[0].data_loader
     other = ready(name="nnUNetTrainerNoDAGANSynth", usual_augmentation=True)
-    theirs = other.get_dataloaders()[0].data_loader
+    theirs = begin(other).get_dataloaders()[0].data_loader
     assert tuple(ours.patch_size) == tuple(theirs.patch_size) == tuple(ours.final_patch_size)
     assert repr(ours.transforms.transforms) == repr(theirs.transforms.transforms)
 
@@ -204,7 +204,7 @@ def test_an_augmentation_that_never_moves_cannot_deform():
 @pytest.mark.parametrize("synthetic", [False, True])
 def test_a_training_is_told_which_share_is_deformed(ready, synthetic):
     trainer = ready(settings={"elastic": 0.25}, augment_synthetic=synthetic)
-    loaded = trainer.get_dataloaders()[0].data_loader.transforms
+    loaded = begin(trainer).get_dataloaders()[0].data_loader.transforms
     pipeline = loaded if synthetic else loaded.real
     (spatial,) = (step for step in pipeline.transforms if hasattr(step, "p_elastic_deform"))
     assert spatial.p_elastic_deform == 0.25

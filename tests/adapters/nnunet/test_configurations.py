@@ -10,7 +10,7 @@ import pytest
 
 from gansynth.bank.reader import BankReader
 from gansynth.runtime.files import write_json_atomic
-from tests.adapters.nnunet.conftest import sidecar
+from tests.adapters.nnunet.conftest import begin, sidecar
 from tests.conftest import SMALL, Toy, prepare, shortcuts, write_raw
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -73,7 +73,7 @@ def test_it_trains_on_regions_with_an_ignore_label(ready, configuration):
 def test_targets_of_samples_have_a_channel_a_region_and_one_for_what_is_unknown(
     ready, configuration
 ):
-    train, _ = ready(configuration, ratio="0:1").get_dataloaders()
+    train, _ = begin(ready(configuration, ratio="0:1")).get_dataloaders()
     batches = [next(train) for _ in range(6)]
     target = np.concatenate([b["target"][0].numpy() for b in batches])  # (B, 3, [D,] H, W)
     assert target.shape[1] == 3
@@ -92,8 +92,8 @@ def test_label_maps_that_are_drawn_know_no_ignore_label(nnunet, ready, run_cli, 
     fit = run_cli("fit", "dcgan", "--set=with_mask=yes", *data, *where, *brief)
     assert fit.exit_code == 0, fit.stderr
     trainer = ready("2d", run=tmp_path / "run", size="8", keep_flawed=True, device="cpu")
-    train, _ = trainer.get_dataloaders()
-    reader = BankReader(trainer.gansynth_session.training_bank.bank)
+    train, _ = begin(trainer).get_dataloaders()
+    reader = BankReader(trainer.session.training_bank.bank)
     maps = [np.asarray(reader.read(sample).labels) for sample in reader.ids()]
     next(train)
     assert {1, 2} <= set(np.unique(np.stack(maps)).tolist()) <= {-1, 0, 1, 2}

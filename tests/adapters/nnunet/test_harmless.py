@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth_nnunet.adapter import read_training_result
+from gansynth.bank.draw_log import DrawCounter
+from gansynth.hosts.record import FILE, read_sessions, training_result_of
 from tests.adapters.nnunet.conftest import log_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -57,7 +58,8 @@ def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, empty_bank, 
     ours = build(configuration)
     assert_equal(trained(ours), stock)
     assert "WARNING: there is no synthetic sample" in log_of(ours)
-    result, real = read_training_result(Path(ours.output_folder)), 5 * ours.batch_size
+    folder, real = Path(ours.output_folder), 5 * ours.batch_size
+    result = training_result_of(read_sessions(folder / FILE), folder, {})
     drawn = (result.drawn_real, result.drawn_synthetic, result.fell_back)
     assert drawn == (real, 0, real // 2)
     assert "holds no sample" in result.training_bank["ended"]
@@ -71,4 +73,4 @@ def test_a_generator_of_which_every_sample_is_rejected_changes_no_bit(build, tol
     ours = build()
     assert_equal(trained(ours), stock)
     assert "were rejected" in log_of(ours)
-    assert ours.gansynth_session.counts().synthetic == 0
+    assert DrawCounter(ours.gansynth_plan.log).update().synthetic == 0

@@ -12,4 +12,4 @@ def test_a_killed_loader_worker_is_one_line_that_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr("sys.argv", [])
     monkeypatch.setattr("torch.set_num_threads", lambda number: None)
     with pytest.raises(EnvironmentFault, match="the same command goes on from the last checkpoint"):
-        launch.train(["Dataset004_X", "2d", "0", "-device", "cpu"])
+        launch.run(["Dataset004_X", "2d", "0", "-device", "cpu"])

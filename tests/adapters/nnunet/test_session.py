@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from gansynth.bank.draw_log import DrawCounter
 from gansynth.core.schedule import choose_cases
 from gansynth.runtime.child import SHOWN, SHOWS
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth_nnunet.launch import fault_of_rank
-from gansynth_nnunet.session import lead
-from tests.adapters.nnunet.conftest import sidecar
+from tests.adapters.nnunet.conftest import begin, sidecar
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TUNING = {"ratio": "0:1", "schedule": "finetune:34%@50%"}
@@ -28,12 +28,12 @@ def epochs(number: int, iterations: int = 2) -> dict[str, int]:
 
 def test_each_training_step_is_timed(ready):
     trainer, seen = ready(), []
-    train, _ = trainer.get_dataloaders()
-    trainer.gansynth_session.step = lambda begin, end: seen.append((begin, end))
+    train, _ = begin(trainer).get_dataloaders()
+    trainer.session.step = lambda *times: seen.append(times)
     began = time.monotonic()
     trainer.train_step(next(train))
-    ((begin, end),) = seen
-    assert began <= begin < end <= time.monotonic()
+    ((started, ended),) = seen
+    assert began <= started < ended <= time.monotonic()
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(
     train, validation = map(set, trainer.do_split())
     chosen = set(choose_cases({case: case for case in train}, 0.34, 0))
     seen = Counter(opened())
-    drawn = trainer.gansynth_session.counts()
+    drawn = DrawCounter(trainer.gansynth_plan.log).update()
     synthetic_only = 4  # of 8 batches
     assert len(chosen) == 2 < len(train)
     assert set(seen) - validation == chosen
@@ -91,18 +91,18 @@ def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(
 def test_a_trainer_goes_on_with_its_own_training_and_no_other(ready):
     """Also where nnUNetv2_train starts it."""
     first = ready()
-    first.get_tr_and_val_datasets()
-    first.gansynth_session.done = 1
-    first.gansynth_session.close()
+    begin(first).get_tr_and_val_datasets()
+    first.session.done = 1
+    first.session.close()
     second = ready()
     second.current_epoch = 1
-    second.get_tr_and_val_datasets()
-    second.gansynth_session.close(complete=True)
+    begin(second).get_tr_and_val_datasets()
+    second.session.close(complete=True)
     assert [one["epochs"] for one in sidecar(second)["sessions"]] == [[0, 1], [1, 1]]
     third = ready(ratio="3:1")
     third.current_epoch = 1
     with pytest.raises(UsageFault, match="another training, with ratio 1:1, not 3:1"):
-        third.get_tr_and_val_datasets()
+        begin(third).get_tr_and_val_datasets()
 
 
 def test_the_parent_process_is_told_of_the_epoch_that_runs(ready, monkeypatch, capfd):
@@ -164,36 +164,9 @@ def two(tmp_path) -> Callable[[Callable[[int], Any]], list[Any]]:
     return run
 
 
-def lengthy(tick: Callable[[], None]) -> str:
-    tick()
-    tick()
-    return "done"
-
-
-def refuse(tick: Callable[[], None]) -> None:
-    raise IntegrityFault("leakage: of cases")
-
-
-def bug(tick: Callable[[], None]) -> str:
-    return dict[str, str]()["missing"]
-
-
-@pytest.mark.parametrize(
-    ("led", "key", "ends"),
-    [
-        (lengthy, "result", ["done", "done"]),
-        (refuse, "error", ["IntegrityFault"] * 2),
-        (refuse, "text", ["leakage: of cases"] * 2),
-        (bug, "error", ["KeyError", "GansynthError"]),
-    ],
-)
-def test_what_the_first_rank_did_or_died_of_is_known_to_all(two, led, key, ends):
-    assert [end[key] for end in two(lambda rank: lead(rank, 2, led if rank == 0 else bug))] == ends
-
-
 def test_a_fault_that_a_rank_died_of_is_told_from_what_its_parent_says():
     try:
-        refuse(lambda: None)
+        raise IntegrityFault("leakage: of cases")
     except IntegrityFault:
         told = "\n\n-- Process 1 terminated with the following error:\n" + traceback.format_exc()
     fault = fault_of_rank(told)
@@ -231,12 +204,10 @@ def test_one_producer_serves_both_ranks_which_draw_differently(two, build, told,
     def work(rank: int) -> Any:
         trainer = on_cpu(build)
         trainer.run_training()
-        session, folder = trainer.gansynth_session, trainer.output_folder
-        where, is_main = (
-            (str(session.plan.bank), str(session.plan.log), folder),
-            bool(session._training_bank),
-        )
-        return {"where": where, "leads": is_main, "batch": trainer.batch_size, "pid": os.getpid()}
+        plan = trainer.gansynth_plan
+        where = (str(plan.bank), str(plan.log), trainer.output_folder)
+        leads = trainer.gansynth_job is not None
+        return {"where": where, "leads": leads, "batch": trainer.batch_size, "pid": os.getpid()}
 
     first, second = (end["result"] for end in two(work))
     bank, log, folder = map(Path, first["where"])
@@ -246,7 +217,7 @@ def test_one_producer_serves_both_ranks_which_draw_differently(two, build, told,
     assert (first["leads"], second["leads"]) == (True, False)
     drawn = [ids(log, end["pid"]) for end in (first, second)]
     assert drawn[0][: len(drawn[1])] != drawn[1]
-    record = json.loads((folder / "gansynth.json").read_text())
+    record = json.loads((folder / "gansynth_session.json").read_text())
     assert record["complete"]
     counts = record["sessions"][0]["drawn"]
     assert counts["synthetic"] == sum(map(len, drawn))

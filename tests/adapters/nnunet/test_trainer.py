@@ -13,8 +13,7 @@ from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault, Us
 from gansynth.runtime.files import read_json
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedNnunetDataset
-from gansynth_nnunet.session import NnunetSession
-from tests.adapters.nnunet.conftest import log_of
+from tests.adapters.nnunet.conftest import begin, log_of
 from tests.processes import until
 
 # nnU-Net, timm and torch warn of each other's deprecations; which ones is not ours to say.
@@ -24,12 +23,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
 def test_nnunets_own_loaders_draw_from_the_bank(ready, configuration):
     trainer = ready(configuration)
-    train, validation = trainer.get_dataloaders()
+    train, validation = begin(trainer).get_dataloaders()
     batches = [next(train) for _ in range(5)]
     patch = trainer.configuration_manager.patch_size
     assert all(tuple(b["data"].shape) == (2, 2, *patch) for b in batches)
     assert all(np.isfinite(b["data"].numpy()).all() for b in batches)
-    counts = trainer.gansynth_session.counts()  # with nnU-Net's own first batch
+    counts = trainer.session.counts()  # with nnU-Net's own first batch
     assert (counts.real, counts.synthetic, counts.fell_back) == (6, 6, 0)
     assert not isinstance(validation.data_loader._data, MixedNnunetDataset)
     assert (next(validation)["target"][0] >= 0).all()
@@ -42,15 +41,14 @@ def test_training_stops_where_a_sample_is_missing_and_says_why_though_a_worker_k
     told(bank=bank, strict=True)
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")
     trainer = build()
-    wrap = NnunetSession.wrap
+    mix = trainer.gansynth_mix
 
-    def wrap_then_empty(session, real):
-        mixed = wrap(session, real)
+    def mix_then_empty(plan):
+        mix(plan)
         for sample in bank.glob("sample-*"):
             sample.unlink()
-        return mixed
 
-    monkeypatch.setattr(NnunetSession, "wrap", wrap_then_empty)
+    monkeypatch.setattr(trainer, "gansynth_mix", mix_then_empty)
     with pytest.raises(TrainingFault, match=r"no synthetic sample after 0 s .the bank is empty"):
         trainer.run_training()
 
@@ -58,7 +56,7 @@ def test_training_stops_where_a_sample_is_missing_and_says_why_though_a_worker_k
 def test_nnunets_own_workers_draw_distinct_samples(ready, frozen_bank, monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     trainer = ready(bank=frozen_bank(samples=12), ratio="0:1")
-    loaders = trainer.get_dataloaders()
+    loaders = begin(trainer).get_dataloaders()
 
     def orders() -> list[list[str]]:
         logs = (Path(trainer.output_folder) / "gansynth_draws").rglob("draws-*.csv")
@@ -84,14 +82,14 @@ def test_nnunets_own_workers_draw_distinct_samples(ready, frozen_bank, monkeypat
 def test_what_does_not_belong_here_is_refused(ready, frozen_bank, place, mix, fault, message):
     trainer = ready(**({} if place is None else {"bank": frozen_bank(**place)}), **mix)
     with pytest.raises(fault, match=message):
-        trainer.get_tr_and_val_datasets()
+        begin(trainer).get_tr_and_val_datasets()
 
 
 def test_with_fold_all_the_log_says_that_nothing_is_held_out(build, told, frozen_bank):
     told(bank=frozen_bank(fold="all"))
     trainer = build(fold="all")
     trainer.initialize()
-    trainer.get_tr_and_val_datasets()
+    trainer.run_training()
     assert "nothing is held out" in log_of(trainer)
 
 
@@ -121,7 +119,7 @@ def test_the_stock_command_trains(nnunet, told, frozen_bank, tmp_path):
     ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert "Mean Validation Dice" in ended.stdout
-    record = read_json(next((tmp_path / "results").rglob("gansynth.json")))
+    record = read_json(next((tmp_path / "results").rglob("gansynth_session.json")))
     assert record["complete"]
     assert record["sessions"][0]["drawn"]["realised"] == 0.5
 
@@ -157,9 +155,9 @@ def test_a_variant_draws_from_the_bank_and_stays_what_it_is(ready, variant, attr
     trainer = ready(name=f"{variant}GANSynth", settings={"num_iterations_per_epoch": 2})
     assert base(trainer) == variant
     assert f"{variant}GANSynth__" in trainer.output_folder
-    train, _ = trainer.get_dataloaders()
+    train, _ = begin(trainer).get_dataloaders()
     batches = [next(train) for _ in range(3)]
-    counts = trainer.gansynth_session.counts()
+    counts = trainer.session.counts()
     assert all(b["data"].isfinite().all() for b in batches)
     assert (counts.real, counts.synthetic, counts.fell_back) == (4, 4, 0)
     assert getattr(trainer, attribute) == value
@@ -169,7 +167,7 @@ def test_a_users_own_trainer_is_composed_too(ready, own):
     own("class Mine(nnUNetTrainer):\n    batches = 7\n")
     trainer = ready(name="MineGANSynth")
     assert (base(trainer), trainer.batches) == ("Mine", 7)
-    assert isinstance(trainer.get_tr_and_val_datasets()[0], MixedNnunetDataset)
+    assert isinstance(begin(trainer).get_tr_and_val_datasets()[0], MixedNnunetDataset)
 
 
 def test_a_composition_that_the_user_wrote_is_left_to_the_user(ready, own):
@@ -214,4 +212,4 @@ def test_loaders_that_samples_or_augmentation_do_not_reach_are_refused(ready, ow
     own(f"class Mine(nnUNetTrainer):\n{code}")
     trainer = ready(name="MineGANSynth", **mix)
     with pytest.raises(UsageFault, match="the variant makes its own loaders"):
-        trainer.get_dataloaders()
+        begin(trainer).get_dataloaders()
