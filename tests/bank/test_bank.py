@@ -132,18 +132,6 @@ def test_extras_keep_shape_dtype_and_values(bank):
         same(found[key], array)
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_a_picture_has_any_number_of_boxes_and_no_labels(bank, count):
-    coords = np.tile(np.array([[0, 1, 2, 3]], np.float32), (count, 1))
-    boxes = Boxes(coords, np.arange(count, dtype=np.int16))
-    spec = replace(LIVE, schema=Schema(("T1",), {"background": 0}, (1.0, 1.0), axes="HW"))
-    picture = Sample(np.ones((1, 4, 4), np.float32), None, boxes)
-    found: Any = made(bank, [(picture, {})], spec).read("000000")
-    assert found.labels is None
-    same(found.boxes.coords, coords)
-    same(found.boxes.labels, boxes.labels)
-
-
 def test_a_stranger_reads_a_sample_by_the_package_safetensors(bank):
     package = pytest.importorskip("safetensors.numpy", reason="needs safetensors")
     told = {"places": np.arange(5), "none": np.zeros((0, 4), np.float64), "yes": np.array(True)}
@@ -247,23 +235,6 @@ def test_a_description_that_is_none_is_refused_in_one_line(bank, key, value, say
     with pytest.raises(IntegrityFault, match=f"bank.json: .*{says}") as fault:
         _ = reader.spec
     assert "\n" not in str(fault.value)
-
-
-@pytest.mark.parametrize("name", ["bank.json", "complete.json"])
-def test_a_flipped_bit_in_a_document_is_found(bank, name):
-    path = make_bank(bank, samples=1) / name
-    whole, draws, silent = path.read_bytes(), rng(), []
-    for place in range(len(whole)):
-        spoilt = bytearray(whole)
-        spoilt[place] ^= 1 << int(draws.integers(8))
-        path.write_bytes(spoilt)
-        try:
-            verify_bank(bank)
-            silent.append(json.loads(spoilt))
-        except IntegrityFault:
-            pass
-    assert all(found == json.loads(whole) for found in silent)  # a blank became another one
-    assert len(silent) < len(whole) / 10
 
 
 @pytest.mark.fault(36)
@@ -373,10 +344,8 @@ def test_the_oldest_go_so_that_a_live_bank_stays_within_its_bytes_at_all_times(
 
 def test_a_limit_with_no_room_for_two_samples_keeps_the_last_one(bank):
     with BankWriter.create(bank, replace(LIVE, max_bytes=1)) as writer:
-        for held, pair in zip((1, 2, 2), pairs(0, 3), strict=True):
-            writer.publish(*pair)
-            assert BankReader(bank).count() == held
-    assert BankReader(bank).ids()[0] == "000001"  # one that is whole stays until the next one is
+        publish(writer, pairs(0, 3))
+    assert BankReader(bank).ids() == ["000001", "000002"]  # a whole one stays until the next is
 
 
 def test_a_writer_that_was_stopped_before_it_retired_leaves_no_surplus(bank, monkeypatch):
@@ -403,7 +372,7 @@ def room(monkeypatch, tmp_path):
 
 
 @pytest.mark.fault(31)
-def test_a_bank_is_placed_in_shared_memory_then_on_the_disk_and_says_so(
+def test_a_bank_is_placed_where_asked_or_in_shared_memory_or_on_the_disk_and_says_so(
     room, monkeypatch, tmp_path
 ):
     shared, disk = room
@@ -420,9 +389,6 @@ def test_a_bank_is_placed_in_shared_memory_then_on_the_disk_and_says_so(
     folder, said = place_bank("run", 1)
     assert folder.parent == disk
     assert "there is no shared memory" in said
-
-
-def test_a_bank_is_placed_where_asked_and_the_folder_made(room, tmp_path):
     folder, said = place_bank("run", 101, tmp_path / "new/scratch")
     assert folder.parent == tmp_path / "new/scratch"
     assert str(folder.parent) in said
@@ -459,16 +425,25 @@ def test_scratch_banks_are_found_and_those_of_dead_processes_go_with_the_next_on
 
 
 @pytest.mark.fault(3)
-def test_a_flipped_bit_anywhere_in_a_sample_is_found(bank):
-    path = make_bank(bank, samples=1) / "sample-000000.safetensors"
-    whole, draws = path.read_bytes(), rng()
-    assert verify_bank(bank) == 1
+@pytest.mark.parametrize("name", ["bank.json", "complete.json", "sample-000000.safetensors"])
+def test_a_flipped_bit_anywhere_is_found(bank, name):
+    path = make_bank(bank, samples=1) / name
+    whole, draws, silent, said = path.read_bytes(), rng(), [], []
     for place in range(len(whole)):
         spoilt = bytearray(whole)
         spoilt[place] ^= 1 << int(draws.integers(8))
         path.write_bytes(spoilt)
-        with pytest.raises(IntegrityFault, match=r"sample-000000\.safetensors"):
+        try:
             verify_bank(bank)
+            silent.append(spoilt)
+        except IntegrityFault as fault:
+            said.append(str(fault))
+    if path.suffix == ".json":
+        assert all(json.loads(found) == json.loads(whole) for found in silent)  # another blank
+        assert len(silent) < len(whole) / 10
+    else:
+        assert silent == []
+        assert all(name in line for line in said)
 
 
 @pytest.mark.parametrize("spec", [FROZEN, LIVE], ids=["complete", "live"])
@@ -594,14 +569,12 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(bank, name, what)
         verify_bank(bank)
 
 
-def test_thousands_of_samples_are_listed_in_order_with_strangers_among_them(bank):
-    reader = made(bank, pairs(0, 1))
-    for number in (*range(1, 4000), 999_999, 1_000_000, 10_000_000):
-        (bank / f"sample-{number:06d}.safetensors").touch()
-    for name in ("sample-12.safetensors", "sample-000012.h5", ".sample-000013.safetensors.tmp-1"):
+def test_samples_are_listed_in_order_with_strangers_among_them(bank):
+    reader, numbers = made(bank, pairs(0, 1)), [*range(4000), 999_999, 1_000_000, 10_000_000]
+    strangers = ["sample-12.safetensors", "sample-000012.h5", ".sample-000013.safetensors.tmp-1"]
+    for name in (*(f"sample-{number:06d}.safetensors" for number in numbers), *strangers):
         (bank / name).touch()
-    numbers = [int(name) for name in reader.ids()]
-    assert numbers == [*range(4000), 999_999, 1_000_000, 10_000_000]
+    assert list(map(int, reader.ids())) == numbers
 
 
 @pytest.mark.fault(31)

@@ -29,15 +29,15 @@ class Producer:
 
     restarts, ended = 0, None
 
-    def __init__(self, made: int) -> None:
-        self.made = made
+    def __init__(self, made: int, given_up: Exception | None = None) -> None:
+        self.made, self.fault = made, given_up or TrainingFault("too slow")
         self.asked: list[tuple[int, float]] = []
 
     def wait(self, count, seconds, progress, tick):
         self.asked.append((count, round(seconds)))
         progress(count + 14)  # a segment holds more
         if count > self.made:
-            raise TrainingFault("too slow")
+            raise self.fault
 
     def alive(self):
         return True
@@ -66,42 +66,34 @@ def supply_of(tmp_path):
     return make
 
 
-def test_a_live_bank_is_filled_first_as_far_as_it_takes(supply_of):
-    for expected, how in (
-        ([16, 23], {"draws": 90}),
-        ([16, 64], {"draws": 643}),
-        ([16, 40], {"draws": 400, "pacing": RefreshPolicy(reuse=10)}),
-    ):
-        training_bank = supply_of(**how)
-        training_bank.wait()
-        asked = training_bank.supervisor.asked
-        assert asked == [(expected[0], FILL_SECONDS), (expected[1], HEAD_START_SECONDS)]
+@pytest.mark.parametrize(
+    ("draws", "pacing", "filled"),
+    [(90, {}, 23), (643, {}, 64), (400, {"pacing": RefreshPolicy(reuse=10)}, 40)],
+)
+def test_a_live_bank_is_filled_first_as_far_as_it_takes(supply_of, draws, pacing, filled):
+    training_bank = supply_of(draws, **pacing)
+    training_bank.wait()
+    asked = training_bank.supervisor.asked
+    assert asked == [(16, FILL_SECONDS), (filled, HEAD_START_SECONDS)]
 
 
 def test_a_slow_producer_keeps_nobody_waiting_for_more_than_the_least(supply_of):
-    training_bank = supply_of(draws=643, made=16)
+    training_bank = supply_of(643, made=16)
     training_bank.wait()
     assert training_bank.fault is None
     with pytest.raises(TrainingFault):
-        supply_of(draws=643, made=15).wait()
+        supply_of(643, made=15).wait()
 
 
 def test_a_producer_given_up_in_the_head_start_ends_no_training_that_may_do_without(supply_of):
-    training_bank = supply_of(draws=643, keep_going=True)
-    given_up, wait = EnvironmentFault("killed"), training_bank.supervisor.wait
-
-    def waited(count, seconds, progress, tick):
-        wait(count, seconds, progress, tick)
-        if count > 16:
-            raise given_up
-
-    training_bank.supervisor.wait = waited
+    training_bank, given_up = supply_of(643, keep_going=True), EnvironmentFault("killed")
+    training_bank.supervisor = Producer(16, given_up)
     training_bank.wait()
     assert training_bank.fault is given_up
 
 
 def test_a_frozen_bank_that_is_too_small_is_said_before_training(supply_of):
-    training_bank = supply_of(draws=643, frozen=True)
+    training_bank = supply_of(643, frozen=True)
     training_bank.wait()
     assert training_bank.said[1] == "64 of 64 synthetic samples"  # though the last batch has more
     (said,) = [line for line in training_bank.said if "WARNING" in line]

@@ -31,22 +31,16 @@ def log(tmp_path):
 
 
 @pytest.fixture
-def mixer(toy_bank, tmp_path, log):
+def mixer(tmp_path, log):
     """Makes a mixer of real cases 0, 1, 2, ...: ``mixer(Ratio(1, 1), bank, patience=1)``."""
 
     def make(ratio, bank=None, *, schedule="constant", batches=100, **plan):
-        told = Schedule.parse(schedule)
-        batch_counter = (
-            None if told.kind == "constant" else BatchCounter(tmp_path / "batches", batches)
-        )
-        chosen = (3, 7) if told.kind == "finetune" else ()
-        plan = {
-            "batch_counter": batch_counter,
-            "chosen": chosen,
-            "log": log,
-            "patience": 0.2,
-        } | plan
-        return Mixer(MixerConfig(bank, ratio, told, **plan))
+        told, usual = Schedule.parse(schedule), {"log": log, "patience": 0.2}
+        if told.kind != "constant":
+            usual["batch_counter"] = BatchCounter(tmp_path / "batches", batches)
+        if told.kind == "finetune":
+            usual["chosen"] = (3, 7)
+        return Mixer(MixerConfig(bank, ratio, told, **{**usual, **plan}))
 
     return make
 
@@ -198,13 +192,6 @@ def test_a_sample_that_comes_while_it_waits_is_taken(mixer, toy_bank, tmp_path):
     assert kinds(slots) == "s"
 
 
-def test_strict_stops_a_mixed_phase_at_once(mixer, toy_bank, log):
-    mixed = mixer(HALF, toy_bank(samples=0, frozen=False), strict=True, patience=1000.0)
-    with pytest.raises(TrainingFault, match="strict is set"):
-        mixed.batch(range(2))
-    assert summarise(log).fell_back == 0
-
-
 def test_fine_tuning_draws_chosen_cases_and_nothing_else(mixer, toy_bank, log):
     mixed = mixer(ONLY, toy_bank(), schedule="finetune:20%@50%", batches=40)
     first = [slot for _ in range(20) for slot in mixed.batch(range(10))]
@@ -215,16 +202,6 @@ def test_fine_tuning_draws_chosen_cases_and_nothing_else(mixer, toy_bank, log):
     assert set(drawn) == {3, 7}
     # Those asked for are given; the places of the others are dealt out evenly.
     assert min(drawn.values()) > 70
-
-
-@pytest.mark.parametrize(
-    ("schedule", "missing"), [("anneal", "batch_counter"), ("finetune:10%@80%", "cases chosen")]
-)
-def test_a_plan_without_what_its_schedule_needs_is_none(tmp_path, schedule, missing):
-    told = Schedule.parse(schedule)
-    batch_counter = BatchCounter(tmp_path / "batches", 1) if missing == "cases chosen" else None
-    with pytest.raises(ValueError, match=missing):
-        MixerConfig(tmp_path, ONLY, told, batch_counter=batch_counter, chosen=())
 
 
 def fork(work: Callable[[int], Any], times: int) -> list[int | None]:

@@ -112,14 +112,16 @@ def test_its_augmentation_is_switched_by_the_options_of_the_command(
     assert len(seen) == (0 if off == "--no-host-augmentation" else 4)
 
 
-def test_an_option_of_augmentation_that_is_off_is_refused(monai, toy, refuse):
-    words = command(toy, "--set", "steps=4", "--no-host-augmentation", "--set", "noise=0.2")
-    refuse(*words, code=2, says=["noise=0.2", "--no-host-augmentation"])
-
-
-def test_levels_of_a_host_without_probabilities_are_refused_by_the_option_typed(monai, toy, refuse):
-    words = command(toy, "--set", "steps=4", "--set", "save_levels=yes")
-    refuse(*words, code=2, says=["--set save_levels=yes: monai has no probabilities"])
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("--no-host-augmentation --set noise=0.2", ["noise=0.2", "--no-host-augmentation"]),
+        ("--set save_levels=yes", ["--set save_levels=yes: monai has no probabilities"]),
+    ],
+    ids=["of augmentation that is off", "levels without probabilities"],
+)
+def test_an_option_that_means_nothing_to_it_is_refused(monai, toy, refuse, more, says):
+    refuse(*command(toy, "--set", "steps=4", *more.split()), code=2, says=says)
 
 
 def test_it_is_compared_with_itself_without_samples(monai, toy, run_cli):

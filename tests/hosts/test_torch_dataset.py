@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch.utils.data import DataLoader
 
 import gansynth
 from gansynth.bank.draw_log import summarise
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.schema import Sample
 from gansynth.hosts.torch_dataset import MixedDataset
 from gansynth.runtime.errors import TrainingFault, UsageFault
 
@@ -58,20 +61,19 @@ def epoch(loader: Any) -> list[int]:
     return [int(v) for batch in loader for v in batch["image"][:, 0, 0, 0, 0]]
 
 
-def test_its_length_stays_and_real_items_are_untouched(cases, toy_bank):
+def test_its_length_stays_and_items_stay_in_their_places(cases, toy_bank):
     mixed = gansynth.mix(cases, toy_bank(), "1:1", batch_size=2)
     assert len(mixed) == ITEMS
-    for index, value in enumerate(values(mixed)):  # ends of itself
+    for index, value in enumerate(values(mixed)):
         assert value in {index, *range(100, 108)}
 
 
 def test_a_real_item_is_the_very_object_that_the_data_set_gives(toy_bank):
     items = [object() for _ in range(6)]
     mixed: Any = gansynth.mix(items, toy_bank(), "1:0")
-    assert [mixed[i] for i in range(6)] == items
-    assert mixed[-1] is items[-1]
-    assert mixed[np.int64(2)] is items[2]
-    assert mixed[torch.tensor(3)] is items[3]
+    assert list(mixed) == items  # which ends of itself
+    for index in (-1, np.int64(2), torch.tensor(3)):
+        assert mixed[index] is items[int(index)]
 
 
 def test_a_sample_is_a_dictionary_of_tensors_unless_told_otherwise(cases, toy_bank):
@@ -134,28 +136,22 @@ def test_the_page_s_example_runs(example, cases, toy_bank):
 
 
 @pytest.mark.parametrize("persistent", [False, True], ids=["new workers", "persistent workers"])
-def test_forked_workers_and_epochs_draw_distinct_samples(cases, toy_bank, persistent):
+@pytest.mark.parametrize(
+    "start", ["fork", *(pytest.param(s, marks=pytest.mark.slow) for s in ("spawn", "forkserver"))]
+)
+def test_workers_and_epochs_draw_distinct_samples(cases, toy_bank, start, persistent):
     mixed = gansynth.mix(cases, toy_bank(samples=64), "0:1")
     mixed[0]  # open in the parent, which a fork then inherits
-    loader = DataLoader(mixed, batch_size=6, num_workers=2, persistent_workers=persistent)
+    how: Any = {"persistent_workers": persistent, "multiprocessing_context": start}
+    loader = DataLoader(mixed, batch_size=6, num_workers=2, **how)
     orders = [epoch(loader) for _ in range(2)]
     halves = [tuple(order[i : i + 6]) for order in orders for i in (0, 6)]
     assert len(set(halves)) == 4
+    assert all(len(set(order)) == 12 for order in orders)
     assert cases.opened() == []
     counts = mixed.counts()
     assert (counts.real, counts.synthetic) == (0, 25)
     assert counts.distinct >= 24  # the parent knows nothing of workers, nor they of it
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_workers_that_inherit_nothing_draw_distinct_samples(toy_bank, method):
-    real = [{"image": torch.zeros(1, *SHAPE)} for _ in range(ITEMS)]
-    mixed = gansynth.mix(real, toy_bank(samples=64), "0:1")
-    loader = DataLoader(mixed, batch_size=6, num_workers=2, multiprocessing_context=method)
-    order = epoch(loader)
-    assert min(order) >= 100
-    assert len(set(order)) == mixed.counts().synthetic == 12
 
 
 def test_the_same_seed_draws_the_same_and_another_rank_does_not(cases, toy_bank, monkeypatch):
@@ -215,39 +211,14 @@ def test_fine_tuning_opens_the_chosen_share_only(cases, toy_bank, workers):
     assert sorted(people.values()) == [2, 2]
 
 
-def without_labels(spec, folder: Path) -> Path:
-    from gansynth.bank.reader import BankWriter
-    from gansynth.core.schema import Sample
-
+def without_labels(spec: BankSpec, folder: Path) -> Path:
+    image = np.full((1, *SHAPE), 100, np.float32)
     with BankWriter.create(folder, spec) as writer:
-        made = {"class": "spotted"}
-        sample = Sample(np.full((1, *SHAPE), 100, np.float32), provenance=made)
-        writer.publish(sample, {})
+        writer.publish(Sample(image, provenance={"class": "spotted"}), {})
     return folder
 
 
-def test_samples_without_labels_are_refused_unless_it_is_said_what_to_make_of_them(
-    tmp_path, toy_bank
-):
-    from gansynth.bank.reader import BankReader
-
-    bare = without_labels(BankReader(toy_bank()).spec, tmp_path / "bare")
-    pictures = [(np.zeros((1, *SHAPE), np.float32), "plain") for _ in range(ITEMS)]
-    with pytest.raises(UsageFault, match=r"no labels.*as_item=.*draws labels"):
-        gansynth.mix(pictures, bare, "1:1")
-
-    def classified(sample):
-        return sample.image, sample.provenance["class"]
-
-    mixed = gansynth.mix(pictures, bare, "1:1", as_item=classified)
-    assert sorted(kind for _, kind in mixed.__getitems__([0, 1])) == ["plain", "spotted"]
-
-
-def test_such_samples_that_come_later_are_counted_as_missing(cases, tmp_path, toy_bank):
-    from dataclasses import replace
-
-    from gansynth.bank.reader import BankReader, BankWriter
-
+def test_samples_without_labels_that_come_later_are_counted_as_missing(cases, tmp_path, toy_bank):
     spec = replace(BankReader(toy_bank()).spec, frozen=False)
     BankWriter.create(tmp_path / "live", spec).close()
     mixed = gansynth.mix(cases, tmp_path / "live", "1:1")
@@ -255,6 +226,19 @@ def test_such_samples_that_come_later_are_counted_as_missing(cases, tmp_path, to
     path.rename(tmp_path / "live" / path.name)
     mixed.__getitems__([0, 1])
     assert mixed.counts().reasons == {"sample 000000 has no labels": 1}
+
+
+def test_samples_without_labels_are_refused_unless_it_is_said_what_to_make_of_them(
+    tmp_path, toy_bank
+):
+    bare = without_labels(BankReader(toy_bank()).spec, tmp_path / "bare")
+    pictures = [(np.zeros((1, *SHAPE), np.float32), "plain") for _ in range(ITEMS)]
+    with pytest.raises(UsageFault, match=r"no labels.*as_item=.*draws labels"):
+        gansynth.mix(pictures, bare, "1:1")
+    mixed = gansynth.mix(
+        pictures, bare, "1:1", as_item=lambda sample: (sample.image, sample.provenance["class"])
+    )
+    assert sorted(kind for _, kind in mixed.__getitems__([0, 1])) == ["plain", "spotted"]
 
 
 def test_everything_else_is_the_data_sets(cases, toy_bank):

@@ -7,7 +7,6 @@ import importlib
 import json
 import multiprocessing
 import os
-import random
 import subprocess
 import sys
 from collections import Counter
@@ -93,17 +92,17 @@ class Notes:
 def slots_of(job: DetectorJob, told: dict[str, Any], done: int = 0) -> EpochSlots:
     """Places of the toy data set's training images."""
     log = job.output.parent / "log"
-    how: dict[str, Any] = {
-        "schedule": Schedule.parse(told.get("schedule", "constant")),
-        "patience": 1,
-    }
-    how |= {
-        "batch_counter": BatchCounter(log.with_name("clock"), job.epochs),
-        "seed": 5,
-        "log": log,
-    }
-    how |= {"chosen": tuple(told.get("chosen", ())), "strict": told.get("strict", False)}
-    plan = MixerConfig[int](Path(told["bank"]), Ratio.parse(told.get("ratio", "1:1")), **how)
+    plan = MixerConfig[int](
+        Path(told["bank"]),
+        Ratio.parse(told.get("ratio", "1:1")),
+        schedule=Schedule.parse(told.get("schedule", "constant")),
+        batch_counter=BatchCounter(log.with_name("clock"), job.epochs),
+        chosen=tuple(told.get("chosen", ())),
+        strict=told.get("strict", False),
+        seed=5,
+        log=log,
+        patience=1,
+    )
     return EpochSlots(plan, len(images_of(job.data, "train")), job.channels, done)
 
 
@@ -233,21 +232,6 @@ def overlap(one: Any, other: Any) -> float:
     low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
     shared = float(np.prod(np.maximum(0, high - low)))
     return shared / (float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2])) - shared)
-
-
-def go_through(mixed: Any, slots: EpochSlots, passes: int) -> dict[str, Any]:
-    """Ask for every place once a pass; look at which real images stay in memory."""
-    random.seed(1)
-    most, held = 0, True
-    for _ in range(passes):
-        for place in random.sample(range(len(mixed)), len(mixed)):
-            mixed[place]
-            pixels = {i for i, image in enumerate(mixed.ims) if image is not None}
-            most = max(most, len(pixels))
-            kept = mixed.buffer.values()
-            held &= pixels == {one.drawn.real for one in kept if one.image is None}
-    typical = [len(label["cls"]) for label in mixed.labels[slots.real :]]
-    return {"typical": typical, "limit": mixed.max_buffer_length, "most": most, "held": held}
 
 
 def check(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.epoch_plan import PARTNERS
-from gansynth.runtime.errors import TrainingFault
 from gansynth_yolo.mixed import EpochSlots, ImageDraw
 from tests.adapters.yolo.banks import write_bank
 
@@ -100,15 +99,6 @@ def test_what_is_kept_of_a_draw_counts_as_a_partner_unless_a_schedule_forbids_it
     assert not annealing.again(annealing.primary(0))
 
 
-def test_typical_labels_count_nothing(bank, tmp_path):
-    slots = slots_of(bank, log=tmp_path)
-    boxes, labels, shape = slots.typical(12)
-    assert (boxes.shape, labels.tolist(), shape) == ((1, 4), [0], (64, 64))
-    assert epochs_of(slots) == epochs_of(slots_of(bank))
-    nothing = slots_of(write_bank(tmp_path / "empty", samples=0))
-    assert nothing.typical(12)[0].shape == (0, 4)
-
-
 def test_going_on_goes_on_with_other_draws(bank):
     whole = slots_of(bank)
     epochs = epochs_of(whole, 3)
@@ -128,15 +118,6 @@ def test_real_images_take_the_places_of_samples_that_are_missing_or_do_not_fit(t
     assert "has shape (3, 64, 64)" in next(iter(summarise(tmp_path / "other").reasons))
 
 
-@pytest.mark.parametrize(("told", "place"), [({"ratio": "0:1"}, 9), ({"strict": True}, 15)])
-def test_training_stops_where_no_real_image_may_stand_in(tmp_path, told, place):
-    empty = write_bank(tmp_path / "bank", samples=0, frozen=False)
-    slots = slots_of(empty, log=tmp_path / "log", patience=0.3, **told)
-    with pytest.raises(TrainingFault, match="no synthetic sample"):
-        slots.primary(place)
-    assert "no synthetic sample" in summarise(tmp_path / "log").stopped
-
-
 @dataclass
 class Numbers:
     """A torch data set (by duck typing) of which sample fills a place."""
@@ -150,8 +131,7 @@ class Numbers:
         return index, number(self.slots.primary(index))
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(("start", "kept"), [("fork", False), ("fork", True), ("spawn", False)])
 def test_workers_draw_what_one_process_draws(bank, kept, start):
     how = {"num_workers": 2, "persistent_workers": kept, "multiprocessing_context": start}
     data: Any = Numbers(slots_of(bank, "2:3"))
@@ -160,13 +140,9 @@ def test_workers_draw_what_one_process_draws(bank, kept, start):
     assert loaded == epochs_of(slots_of(bank, "2:3"), 3)
 
 
-def ask(slots: EpochSlots, index: int) -> list[int]:
-    return [number(slots.primary(index)) for _ in range(2)]
-
-
 def test_epochs_drawn_ahead_are_epochs_of_their_own(bank):
     slots = slots_of(bank)
-    ahead = {n: ask(slots, n) for n in range(19, 4, -1)}
+    ahead = {n: [number(slots.primary(n)) for _ in range(2)] for n in range(19, 4, -1)}
     rest = [[number(slots.primary(n)) for n in range(5)] for _ in range(2)]
     found = [rest[epoch] + [ahead[n][epoch] for n in range(5, 20)] for epoch in (0, 1)]
     assert found == epochs_of(slots_of(bank), 2)
