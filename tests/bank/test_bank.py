@@ -239,10 +239,11 @@ def test_a_description_that_is_none_is_refused_in_one_line(bank, key, value, say
 
 @pytest.mark.fault(36)
 def test_a_bank_has_one_writer_and_its_folder_nothing_else(bank):
-    writer = BankWriter.create(bank, LIVE)
-    with pytest.raises(EnvironmentFault, match=f"pid {os.getpid()}"):
+    with (
+        BankWriter.create(bank, LIVE),
+        pytest.raises(EnvironmentFault, match=f"pid {os.getpid()}"),
+    ):
         BankWriter.attach(bank)
-    writer.close()
     BankWriter.attach(bank).close()
     with pytest.raises(UsageFault, match="not empty"):
         BankWriter.create(bank, LIVE)

@@ -3,7 +3,6 @@
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 
 import pytest
@@ -56,15 +55,6 @@ def test_forked_processes_lose_no_line_even_if_killed(tmp_path):
     assert workers[0].exitcode == -signal.SIGKILL
     counts = summarise(tmp_path)
     assert (counts.real, counts.synthetic, counts.distinct) == (1, 600, 600)
-
-
-def test_a_pickle_carries_nothing_open(tmp_path):
-    log = DrawLog(tmp_path)
-    before = pickle.dumps(log)
-    log.append("real", "a", "")
-    assert pickle.dumps(log) == before
-    pickle.loads(before).append("real", "b", "")
-    assert summarise(tmp_path).real == 2
 
 
 @pytest.mark.parametrize("trouble", ["a file in its place", "it goes away"])

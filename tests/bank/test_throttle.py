@@ -25,7 +25,7 @@ def no_costs(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "slowdown", [0.3, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.0, 0.05, 1.0))]
+    "slowdown", [0.3, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.05, 1.0))]
 )
 def test_the_producer_keeps_to_the_budget_and_uses_it(tmp_path, slowdown):
     loop = Loop(tmp_path, slowdown)
@@ -35,9 +35,8 @@ def test_the_producer_keeps_to_the_budget_and_uses_it(tmp_path, slowdown):
     assert found["overhead"] == pytest.approx(loop.overhead, abs=0.006)
     assert found["overhead_low"] < found["overhead"] < found["overhead_high"]
     assert found["duty"] == pytest.approx(loop.duty, rel=0.1)
-    # The budget is there to be used: 60 % of what it allows, or of all there is.
-    allowed = min(MOST, 0.0196 * (1 + slowdown) / slowdown) if slowdown else MOST
-    assert found["duty"] > 0.6 * allowed
+    # The budget is there to be used: 60 % of what it allows.
+    assert found["duty"] > 0.6 * min(MOST, 0.0196 * (1 + slowdown) / slowdown)
 
 
 @pytest.mark.slow
@@ -104,7 +103,7 @@ def test_what_is_felt_batches_later_counts_too(tmp_path, workers):
 def test_a_producer_that_costs_nothing_may_work_hard_but_never_without_rest(tmp_path):
     loop = Loop(tmp_path, 0.0)
     loop.run(0, needs(0, 1500, noise=0.02))
-    assert 0.4 < loop.duty <= MOST < 1
+    assert 0.6 * MOST < loop.duty <= MOST < 1
     assert min(loop.duties) < 0.01
 
 

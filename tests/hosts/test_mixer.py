@@ -105,18 +105,6 @@ def test_workers_that_know_how_many_they_are_share_a_pass(mixer, toy_bank, log, 
     assert summarise(log).distinct == 12
 
 
-def test_a_turn_says_the_sample_whoever_draws(mixer, toy_bank):
-    bank = toy_bank(samples=6)
-    rng, mix = np.random.default_rng(0), Schedule().at(0, ONLY)
-    first, other = mixer(ONLY, bank), mixer(ONLY, bank)
-    ids = [
-        mixed.fill(0, mix, synthetic=True, rng=rng, turn=turn).sample.id
-        for turn, mixed in zip((*range(6), 2), (*[first] * 6, other), strict=True)
-    ]
-    assert len(set(ids[:6])) == 6
-    assert ids[6] == ids[2]
-
-
 def test_a_mixed_phase_takes_the_real_case_and_counts_it(mixer, toy_bank, log):
     slots = mixer(HALF, toy_bank(samples=0, frozen=False)).batch(range(8))
     counts = summarise(log)

@@ -53,6 +53,7 @@ def check_results(said: dict[str, Any], data: Path, output: Path, synthetic: int
     assert settled == [(REAL, synthetic)] * 2
     if session["settings"]["detector"] == "libreyolo":  # ultralytics' workers draw epochs ahead
         assert (said["drawn_real"], said["drawn_synthetic"]) == (2 * REAL, 2 * synthetic)
+        assert [one["synthetic"] for one in session["per_epoch"]] == [synthetic] * 2
     assert said["realised_synthetic_share"] == pytest.approx(said["asked_synthetic_share"], abs=0.1)
     assert said["fell_back"] == 0
     found = read_detections(output / "gansynth_detections.json")
@@ -68,23 +69,25 @@ def check_results(said: dict[str, Any], data: Path, output: Path, synthetic: int
     return session
 
 
-def test_libreyolo_trains_on_the_fly_by_one_command(shared_yolo, box_run, tmp_path):
+SLOW = [
+    pytest.param(name, ratio, synthetic, marks=[pytest.mark.slow, *marks])
+    for name, *marks in (("libreyolo",), ("ultralytics", needs("ultralytics")))
+    for ratio, synthetic in (("1:0", 0), ("2:1", REAL // 2))
+]
+
+
+@pytest.mark.parametrize(("name", "ratio", "synthetic"), [("libreyolo", "1:1", REAL), *SLOW])
+def test_a_detector_trains_on_the_fly_by_one_command(
+    shared_yolo, box_run, tmp_path, name, ratio, synthetic
+):
     before, output = content(shared_yolo.parent), tmp_path / "out"
-    session = check_results(augmented(shared_yolo, box_run, output), shared_yolo, output, REAL)
-    assert (session["licence"], bool(session["versions"]["libreyolo"])) == ("MIT", True)
-    assert [one["synthetic"] for one in session["per_epoch"]] == [REAL, REAL]
-    assert not Path(read_json(output / "gansynth_producer.json")["bank"]).exists()
-    assert content(shared_yolo.parent) == before
-
-
-@pytest.mark.slow
-@BOTH
-def test_both_arms_come_from_one_command(shared_yolo, box_run, tmp_path, name):
-    before = content(shared_yolo.parent)
-    for arm, run, ratio, synthetic in (("real", None, "1:0", 0), ("both", box_run, "2:1", 8)):
-        said = augmented(shared_yolo, run, tmp_path / arm, "--detector", name, ratio=ratio)
-        session = check_results(said, shared_yolo, tmp_path / arm, synthetic)
+    run = box_run if synthetic else None
+    said = augmented(shared_yolo, run, output, "--detector", name, ratio=ratio)
+    session = check_results(said, shared_yolo, output, synthetic)
     assert session["licence"].startswith({"libreyolo": "MIT", "ultralytics": "AGPL-3.0"}[name])
+    assert session["versions"][name]
+    if run:
+        assert not Path(read_json(output / "gansynth_producer.json")["bank"]).exists()
     assert content(shared_yolo.parent) == before
 
 
