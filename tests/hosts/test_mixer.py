@@ -180,6 +180,13 @@ def test_a_sample_that_comes_while_it_waits_is_taken(mixer, toy_bank, tmp_path):
     assert kinds(slots) == "s"
 
 
+def test_strict_stops_a_mixed_phase_at_once(mixer, toy_bank, log):
+    mixed = mixer(HALF, toy_bank(samples=0, frozen=False), strict=True, patience=1000.0)
+    with pytest.raises(TrainingFault, match="strict is set"):
+        mixed.batch(range(2))
+    assert summarise(log).fell_back == 0
+
+
 def test_fine_tuning_draws_chosen_cases_and_nothing_else(mixer, toy_bank, log):
     mixed = mixer(ONLY, toy_bank(), schedule="finetune:20%@50%", batches=40)
     first = [slot for _ in range(20) for slot in mixed.batch(range(10))]
