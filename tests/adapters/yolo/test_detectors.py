@@ -320,6 +320,10 @@ def libre(tmp_path_factory) -> Toy:
     return Toy(tmp_path_factory.mktemp("libre"), "libreyolo")
 
 
+def libre_job(toy: Toy, **more: Any) -> Any:
+    return job_of("libreyolo", toy.user / "data.yaml", toy.folder, **more)
+
+
 @needs("libreyolo")
 def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw(libre):
     from libreyolo.data.dataset import YOLODataset
@@ -353,10 +357,15 @@ def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw
 
 
 @needs("libreyolo")
-def test_libreyolo_takes_its_own_weights_only_and_validates_where_there_are_images(tmp_path):
-    data = tmp_path / "data.yaml"
-    data.write_text("train: images/train\nnames: [lesion]\n")
+def test_libreyolos_settings_follow_the_job(libre, tmp_path):
     (tmp_path / "no.pt").write_text("weights")
-    said = refusal("libreyolo", job_of("libreyolo", data, tmp_path, model=str(tmp_path / "no.pt")))
+    said = refusal("libreyolo", libre_job(libre, model=str(tmp_path / "no.pt")))
     assert "not weights that libreyolo wrote" in said
-    assert settings(job_of("libreyolo", data, tmp_path))["eval_interval"] == 0
+    for model, own in (("yolox-n", {}), ("yolo9-t", {"rot90": 0.1})):
+        told = settings(libre_job(libre, model=model, augment=False, options=own))
+        off = {"mosaic_prob", "mixup_prob", "hsv_prob", "flip_prob", "flipud"}
+        assert {key: told[key] for key in off} == dict.fromkeys(off, 0.0)
+        assert (told.get("rot90", 0), told["eval_interval"]) == (own.get("rot90", 0), 1)
+    # Without validation images nothing is validated.
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [lesion]\n")
+    assert settings(job_of("libreyolo", tmp_path / "data.yaml", tmp_path))["eval_interval"] == 0
