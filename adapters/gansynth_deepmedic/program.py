@@ -174,6 +174,16 @@ def look(python: Path) -> dict[str, str]:
     return {name: found.get(name, "") for name in ("python", *PACKAGES)}
 
 
+def commit_of(checkout: Path) -> str:
+    """Return the commit of a checkout, if git knows it."""
+    words = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
 def command(program: DeepMedicProgram, order: Path) -> list[str]:
     """Return the command that trains by a ``TrainingOrder``."""
     packages = Path(version.__file__).parents[1], Path(__file__).parent

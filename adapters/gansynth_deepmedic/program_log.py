@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gansynth.runtime import errors
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
@@ -56,7 +55,6 @@ class ProgramLog:
 
     def __init__(self, file: Path, first: int) -> None:
         self.file, self.trained = file, first
-        self._first = first
         self._read = file.stat().st_size if file.exists() else 0
         self._subepochs: dict[int, dict[int, SampledCase]] = {}
         self._sampling: dict[int, int] = {}  # job -> its subepoch
@@ -94,11 +92,7 @@ class ProgramLog:
             self.trained += name == "trained"
             self._seen[name] = values[0] if values else ""
 
-    def subepochs(self) -> list[dict[str, Any]]:
-        """Return the counts of every subepoch, for the record."""
-        return [self.counts(number) for number in sorted(self._subepochs)]
-
-    def counts(self, subepoch: int) -> dict[str, Any]:
+    def counts(self, subepoch: int) -> dict[str, int]:
         """Return the cases and segments of a subepoch, counted from 0."""
         cases = list(self._subepochs.get(subepoch, {}).values())
         kinds = Counter(case.kind for case in cases)
@@ -106,15 +100,13 @@ class ProgramLog:
         for case in cases:
             segments[case.kind == "synthetic"] += case.segments
         return {
-            "subepoch": subepoch + 1,
             "cases_real": kinds["real"] + kinds["fallback"],
             "cases_synthetic": kinds["synthetic"],
-            "fell_back": kinds["fallback"],
+            "cases_fell_back": kinds["fallback"],
             "segments_real": segments[False],
             "segments_synthetic": segments[True],
             "samples": len({case.name for case in cases if case.kind == "synthetic"}),
             "spread": sum(case.spread for case in cases),
-            "trained": self._first <= subepoch < self.trained,
         }
 
     @property

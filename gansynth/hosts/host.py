@@ -251,6 +251,11 @@ class Framework(Adapter):
         """Return further entries of a dry run's plan and of the record; optional."""
         return {}
 
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """CUDA devices that the training occupies."""
+        return gpus_of(self.options.device)
+
     # -- what follows from it, for every host ----------------------------------------------------
 
     def __init__(self, source: CaseSource) -> None:
@@ -386,7 +391,7 @@ class Framework(Adapter):
                 **self.options.model_dump(mode="json", exclude=varying),
                 f"{self.unit}s": self.total,
             },
-            "options": dict(self.own),
+            "options": {k: v for k, v in self.own.items() if k not in varying},
             **self.describe_training(),
             "versions": {
                 "python": platform.python_version(),
@@ -735,12 +740,14 @@ class Job:
         """Record an optimiser step of a round, by ``time.monotonic()`` at its begin and end."""
         self._session.step(begin, end)
 
-    def round(self, done: int, **values: float) -> None:
+    def round(self, done: int, counts: Mapping[str, int] | None = None, **values: float) -> None:
         """Let the training be resumed after ``done`` rounds, whose checkpoint is written.
 
-        Counts and values such as losses are shown and recorded.
+        Args:
+            counts: of the framework's own, for the record, beside the draws.
+            values: such as losses, which are shown.
         """
-        self._session.round(done, values)
+        self._session.round(done, counts or {}, values)
 
     def checkpoint(self, step: int, save: Callable[[Path], object] | None = None) -> None:
         """Let the training be resumed at a step: only this does.
@@ -837,7 +844,7 @@ class _Session(HostSession[str]):
         self.pause()
         self.write()
 
-    def round(self, done: int, values: Mapping[str, float]) -> None:
+    def round(self, done: int, counts: Mapping[str, int], values: Mapping[str, float]) -> None:
         """Record the draws of a round; workers draw ahead, some by rounds."""
         self.finish_epoch(done, values)
         if self.host.batches is None:
@@ -858,7 +865,7 @@ class _Session(HostSession[str]):
         synthetic = int(table.synthetic.sum())
         real = len(table.synthetic) - synthetic
         self._rounds.append(
-            {"epoch": done, "places_real": real, "places_synthetic": synthetic, **drawn}
+            {"epoch": done, "places_real": real, "places_synthetic": synthetic, **drawn, **counts}
         )
         self.note(
             f"{NAME}{self.unit} {done} of {self.total} had places for {real} real and {synthetic} "

@@ -5,10 +5,8 @@ What every host promises and refuses is in ``tests/adapters``.
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from gansynth.core.capabilities import Capabilities
@@ -17,13 +15,12 @@ from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.record import default_output
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.testing import check_adapter
-from gansynth_deepmedic import guards
+from gansynth_deepmedic import adapter as adapters
 from gansynth_deepmedic.adapter import DeepMedicAdapter
-from gansynth_deepmedic.config import RUNS, DeepMedicChoices
-from gansynth_deepmedic.guards import sample_bytes
+from gansynth_deepmedic.config import program_options
+from gansynth_deepmedic.training import gpus_of
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
@@ -76,15 +73,6 @@ def augment(refuse, program, shared_deepmedic, crop_run, tmp_path):
 def test_it_keeps_the_contract_of_adapters(adapter, tmp_path):
     report = check_adapter(adapter, workspace=tmp_path)
     assert {check.verdict for check in report.checks} == {"passed"}, report.failed
-
-
-def test_room_for_a_sample_is_reckoned_by_crop_or_by_the_largest_case(adapter, crop_run):
-    source = adapter.host
-    manifest = json.loads((crop_run / "manifest.json").read_text())
-    assert sample_bytes(manifest, source) == 16**3 * (2 * 2 + 2) + 4096
-    whole = {**manifest, "space": {**manifest["space"], "grid": "native", "size": []}}
-    largest = max(np.prod(source.header(case).shape) for case in source.train_ids)
-    assert sample_bytes(whole, source) == largest * (2 * 2 + 2) + 4096
 
 
 @pytest.mark.parametrize(
@@ -177,7 +165,7 @@ def test_samples_of_cases_that_deepmedic_normalises_itself_are_refused(
 
 def test_a_command_looks_at_the_samples_of_a_bank_once(adapter, settings, crop_bank, monkeypatch):
     looked = []
-    monkeypatch.setattr(guards, "check_bank", lambda reader, source: looked.append(reader.folder))
+    monkeypatch.setattr(adapters, "check_bank", lambda reader, source: looked.append(reader.folder))
     mix_config = MixConfig(None, Ratio(1, 1), bank=crop_bank())
     for ask in (adapter.check, adapter.planned, adapter.samples_drawn):
         ask(TrainingRequest(mix_config, settings, ()))
@@ -202,53 +190,40 @@ def test_a_dry_run_says_what_a_subepoch_holds(adapter, settings, crop_run, tmp_p
 
 def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    settings = {"deepmedic": "dm", "epochs": "3"}
-    choices = DeepMedicChoices.read(
-        settings, ["-mod", "m.cfg", "-dev=cuda1", "-resetopt", "-load", "c"]
-    )
-    assert choices.options.deepmedic == "dm"
-    assert choices.model == tmp_path / "m.cfg"
-    assert choices.arguments == ("-dev", "cuda1", "-load", str(tmp_path / "c"), "-resetopt")
-    assert choices.changed == {"numberOfEpochs": 3}
-    assert choices.gpus == (1,)
-    assert DeepMedicChoices.read(settings, ["-model", "m.cfg"]).gpus == ()
+    words = ["-mod", "m.cfg", "-dev=cuda1", "-resetopt", "-load", "c"]
+    assert program_options(words) == {
+        "model": str(tmp_path / "m.cfg"), "load": str(tmp_path / "c"), "dev": "cuda1",
+        "resetopt": True,
+    }  # fmt: skip
+    assert [gpus_of(device) for device in ("cuda1", "cuda", "cpu")] == [(1,), (0,), ()]
 
 
 @pytest.mark.parametrize(
     ("options", "settings", "says"),
     [
         ("-train t.cfg", {}, "-- -train: --data sets the training data"),
-        ("-t t.cfg", {}, "-- -t: --data sets"),
+        ("-t t.cfg", {}, "-- .*-t could match -train, -test"),
         ("-test t.cfg", {}, "-- -test: augment only trains"),
-        ("-model", {}, "-- -model: expected a value"),
-        ("-model a -model b", {}, "-- -model b: expected a value after it, once"),
-        ("-model a", {"model": "b"}, "-- -model a and --set model=b"),
+        ("-model", {}, "-- -model: expected one argument"),
+        ("-model a -width 3", {}, "-- .*: -width 3"),
+        ("-model a", {"model": "b"}, "-- -model .*a and --set model=b"),
         ("-model a -dev gpu", {}, "-- -dev gpu: expected cpu, cuda"),
         ("", {}, "--set model: DeepMedic has no network of its own"),
         ("-model a", {"affine": "nan"}, "--set affine=nan: expected a number"),
     ],
     ids=range(9),
 )
-def test_options_that_are_not_the_users_to_give_are_refused(options, settings, says):
+def test_options_that_are_not_the_users_to_give_are_refused(tmp_path, options, settings, says):
+    asked = TrainingRequest(
+        MixConfig(None, Ratio(1, 0)), {"deepmedic": "dm", **settings}, options.split()
+    )
+    bare = toy_deepmedic(tmp_path / "toy", train=2)
+    bare.model.rename(tmp_path / "away.cfg")
     with pytest.raises(UsageFault, match=says):
-        DeepMedicChoices.read({"deepmedic": "dm", **settings}, options.split())
+        adapter_of(bare).check(asked)
 
 
-def test_cases_are_turned_as_asked_whatever_the_file_says(adapter, settings):
-    config = adapter.host.config
-    choices = DeepMedicChoices.read({**settings, "affine": "0.5"}, ())
-    written = choices.values(config, Path("out"), augmented=True)
-    assert written["augm_img_prms_tr"] == {"affine": {"prob": 0.5}}
+def test_cases_are_not_turned_without_usual_augmentation(adapter, settings):
+    mix_config = MixConfig(None, Ratio(1, 0), usual_augmentation=False)
     with pytest.raises(UsageFault, match=r"--set affine=0\.5: has no effect with --no-host"):
-        choices.values(config, Path("out"), augmented=False)
-    as_it_is = DeepMedicChoices.read(settings, ()).values(config, Path("out"), augmented=True)
-    assert "augm_img_prms_tr" not in as_it_is
-
-
-def test_results_go_where_their_name_says(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    mix_config = MixConfig(RunFolder(Path("g 0")), Ratio(1, 2), Schedule.parse("anneal:0%-50%"))
-    found = default_output(RUNS, "deepmedic:brain scans", mix_config)
-    assert found == tmp_path / "runs/deepmedic/brain-scans_g-0_1-2_anneal-0-50"
-    real = default_output(RUNS, "toy", replace(mix_config, ratio=Ratio(1, 0), schedule=Schedule()))
-    assert real.name == "toy_real_1-0_constant"
+        adapter.check(TrainingRequest(mix_config, {**settings, "affine": "0.5"}, ()))

@@ -18,7 +18,7 @@ from gansynth.runtime.processes import ProcessResult
 from gansynth_deepmedic import bridge, program
 from gansynth_deepmedic.program import CHECKOUT, PACKAGES, PYTHON
 from gansynth_deepmedic.program_log import ProgramLog, dice_of
-from gansynth_deepmedic.record import commit_of, newest_checkpoint
+from gansynth_deepmedic.training import newest_checkpoint
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 
 BARE = "\\n".join(f"{p} 1.2.3" for p in PACKAGES if p not in ("tensorflow", "six"))
@@ -175,12 +175,11 @@ def test_cases_are_counted_from_whole_new_lines_of_the_log(tmp_path):
         stream.write("\nTIMING: Training on batches of this subepoch #0 lasted: 0.1 secs.\n")
         stream.write(line("gansynth: subepoch 3: synthetic 000002"))  # sampled ahead
     assert len(list(log.new())) == 3
-    first, second = log.subepochs()
-    assert first == {
-        "subepoch": 3, "cases_real": 2, "cases_synthetic": 1, "fell_back": 1, "segments_real": 10,
-        "segments_synthetic": 5, "samples": 1, "spread": 0, "trained": True,
+    assert log.counts(2) == {
+        "cases_real": 2, "cases_synthetic": 1, "cases_fell_back": 1, "segments_real": 10,
+        "segments_synthetic": 5, "samples": 1, "spread": 0,
     }  # fmt: skip
-    assert (second["cases_synthetic"], second["trained"]) == (1, False)
+    assert (log.counts(3)["cases_synthetic"], log.trained) == (1, 3)
     assert not log.complete
 
 
@@ -220,8 +219,8 @@ def test_the_commit_of_a_checkout_is_recorded(tmp_path):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "a"]):
         subprocess.run([*git, *words], check=True)
-    assert re.fullmatch("[0-9a-f]{40}", commit_of(tmp_path))
-    assert commit_of(tmp_path / "none") == "unknown"
+    assert re.fullmatch("[0-9a-f]{40}", program.commit_of(tmp_path))
+    assert program.commit_of(tmp_path / "none") == "unknown"
 
 
 # -- the bridge ------------------------------------------------------------------------------------

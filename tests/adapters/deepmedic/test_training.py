@@ -31,6 +31,7 @@ from gansynth_deepmedic import program as programs
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import ConfigFile
 from gansynth_deepmedic.program import DeepMedicProgram, find_program
+from gansynth_deepmedic.training import CHECKPOINT
 from gansynth_deepmedic.training_order import ORDER
 from tests.adapters.deepmedic.conftest import write_crops
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
@@ -135,7 +136,7 @@ def last_of(output: Path) -> Any:
 
 
 def cases_of(output: Path) -> list[tuple[int, int]]:
-    return [(one["cases_real"], one["cases_synthetic"]) for one in last_of(output)["per_subepoch"]]
+    return [(one["cases_real"], one["cases_synthetic"]) for one in last_of(output)["per_epoch"]]
 
 
 def is_sample(value: float) -> bool:
@@ -170,11 +171,12 @@ def trained(program, shared_deepmedic, tmp_path_factory) -> Callable[[int], Path
 def test_every_subepoch_has_the_ratio_in_cases_and_segments(trained, mode):
     output = trained(mode)
     last, rows = last_of(output), probed(output)
-    for number, one in enumerate(last["per_subepoch"], start=1):
-        counts = one["subepoch"], one["cases_real"], one["cases_synthetic"], one["fell_back"]
+    for number, one in enumerate(last["per_epoch"], start=1):
+        counts = one["epoch"], one["cases_real"], one["cases_synthetic"], one["cases_fell_back"]
         assert counts == (number, 2, 4, 0)
-        assert (one["segments_real"], one["segments_synthetic"], one["trained"]) == (20, 40, True)
-    assert len(last["per_subepoch"]) == 4
+        assert (one["places_real"], one["places_synthetic"]) == (2, 4)
+        assert (one["segments_real"], one["segments_synthetic"]) == (20, 40)
+    assert len(last["per_epoch"]) == 4
     assert (last["drawn"]["real"], last["drawn"]["synthetic"]) == (8, 16)
     seen = Counter((row["subepoch"], row["synthetic"]) for row in rows)
     assert seen == {(k, kind): 4 if kind else 2 for k in range(4) for kind in (False, True)}
@@ -195,17 +197,17 @@ def test_it_ends_with_checkpoints_predictions_and_a_record(trained, mode):
     output = trained(mode)
     document, last = read_json(output / FILE), last_of(output)
     assert document["complete"]
-    assert last["epochs"] == [0, 2]
+    assert last["epochs"] == [0, 4]
     assert last["drawn"]["realised"] == last["asked"] == pytest.approx(2 / 3, abs=1e-6)
     assert last["bank"].startswith("existing, SHA-256 ")
     assert {"tensorflow", "deepmedic"} <= set(last["versions"])
     assert len(last["lineage"]["cases"]) == 4
     assert set(last["metrics_on_real_cases"]["dice"]) <= {"foreground", "1", "2"}
-    assert (output / f"{last['checkpoint']}.index").is_file()
+    assert (output / f"{read_json(output / CHECKPOINT)['file']}.index").is_file()
     assert len(list(output.glob("saved_models/toy/*final*.index"))) == 1
     assert len(list(output.glob("predictions/toy/predictions/*Segm.nii.gz"))) == 2
     said = (output / LOG).read_text("utf-8")
-    assert "gansynth: subepoch 4 of 4 trained on 2 real and 4 synthetic cases (20 and 40 " in said
+    assert "gansynth: subepoch 4 of 4 had places for 2 real and 4 synthetic samples" in said
     assert "gansynth: in all 16 of 24 samples drawn were synthetic" in said
 
 
@@ -240,7 +242,7 @@ def test_a_killed_training_leaves_nobody_and_is_gone_on_with(
     words = command(program, shared_deepmedic, output, *live)
     with log.open("w") as stream, subprocess.Popen(words, stdout=stream, stderr=stream) as process:
         try:
-            reached = re.compile(r"^epoch: [23]/4 ", re.MULTILINE)
+            reached = re.compile(r"^subepoch: [789]/12 ", re.MULTILINE)
             until(lambda: bool(reached.search(log.read_text())) or process.poll() is not None)
             assert process.poll() is None, log.read_text()
         finally:
@@ -253,9 +255,11 @@ def test_a_killed_training_leaves_nobody_and_is_gone_on_with(
     document = read_json(output / FILE)
     assert document["complete"]
     first, second = document["sessions"]
-    assert second["epochs"] == [first["epochs"][1], 4]
-    numbers = [one["subepoch"] for one in second["per_subepoch"]]
-    assert numbers == list(range(3 * first["epochs"][1] + 1, 13))
+    assert first["epochs"][1] >= 7
+    assert second["epochs"] == [first["epochs"][1] // 3 * 3, 12]  # DeepMedic saves epochs
+    numbers = [one["epoch"] for one in second["per_epoch"]]
+    assert numbers == list(range(second["epochs"][0] + 1, 13))
+    assert DeepMedicAdapter.scores(output)["steps"] == 12 * 6
 
 
 AFFINE = {"affine": {"prob": 1.0, "max_rot_xyz": (40.0, 40.0, 40.0), "max_scaling": 0.1}}
@@ -320,10 +324,10 @@ def test_a_fault_of_ours_keeps_its_words(train, crop_bank, mode):
 
 def test_an_empty_bank_gives_real_cases_and_they_are_counted(train, crop_bank, tmp_path):
     train(bank=crop_bank("empty", 0), keep_going=True)
-    assert [one["fell_back"] for one in last_of(tmp_path / "out")["per_subepoch"]] == [4] * 4
+    assert [one["cases_fell_back"] for one in last_of(tmp_path / "out")["per_epoch"]] == [4] * 4
     assert cases_of(tmp_path / "out") == [(6, 0)] * 4
     said = (tmp_path / "out" / LOG).read_text("utf-8")
-    assert "; 4 of the real ones in place of a missing synthetic one" in said
+    assert " of the real ones in place of a missing synthetic one" in said
 
 
 def test_a_patch_too_small_for_a_segment_is_sampled_around_and_said(fake, tmp_path, monkeypatch):
@@ -333,7 +337,7 @@ def test_a_patch_too_small_for_a_segment_is_sampled_around_and_said(fake, tmp_pa
     result = trainer(fake, data, bank, tmp_path / "out", monkeypatch)()
     (said,) = [text for text in result.warnings if "whole case" in text]
     assert said.startswith("segments of 16 synthetic cases were taken")
-    assert [one["spread"] for one in last_of(tmp_path / "out")["per_subepoch"]] == [4] * 4
+    assert [one["spread"] for one in last_of(tmp_path / "out")["per_epoch"]] == [4] * 4
 
 
 @pytest.mark.parametrize(
@@ -385,12 +389,12 @@ def failed(train, monkeypatch, tmp_path) -> Path:
 
 
 def test_a_training_that_fails_keeps_its_record_and_is_gone_on_with(failed, train, tmp_path):
-    assert last_of(failed)["epochs"] == [0, 1]
+    assert last_of(failed)["epochs"] == [0, 2]
     result = train()
     first, second = read_json(failed / FILE)["sessions"]
     assert read_json(failed / FILE)["complete"]
-    assert [first["epochs"], second["epochs"]] == [[0, 1], [1, 2]]
-    numbers = [one["subepoch"] for one in second["per_subepoch"]]
+    assert [first["epochs"], second["epochs"]] == [[0, 2], [2, 4]]
+    numbers = [one["epoch"] for one in second["per_epoch"]]
     assert numbers == [3, 4]
     assert result.drawn_real + result.drawn_synthetic >= 24
     arguments = read_json(failed / ORDER)["arguments"]
