@@ -8,6 +8,7 @@ process owns the sample bank and its producer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
@@ -29,7 +30,9 @@ from gansynth.metrics.segmentation.results import FILE as METRICS
 from gansynth.metrics.segmentation.results import account_of, asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.config import (
+    AUGMENTATION,
     DeepMedicSettings,
     absolute,
     program_options,
@@ -37,14 +40,19 @@ from gansynth_deepmedic.config import (
 )
 from gansynth_deepmedic.configs import TrainConfig, read_model_config
 from gansynth_deepmedic.guards import SMALLEST, check_bank, check_run
+from gansynth_deepmedic.layout import TRAIN, write_layout
 from gansynth_deepmedic.predictions import WAY_OUT, prediction_files, refuse_unmeasurable
 from gansynth_deepmedic.program import DeepMedicProgram, commit_of, find_program
+from gansynth_deepmedic.real_space import training_cases
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare, same_segments, share_on_the_fly
-from gansynth_deepmedic.training import check_checkpoint, checkpoint_in, gpus_of, train
+from gansynth_deepmedic.training import check_checkpoint, checkpoint_in, run_program
+from gansynth_deepmedic.training_order import TrainingOrder
 
 OF_THE_MACHINE = ("folderForOutput", "num_processes_sampling")
 """Settings that may change when a training goes on."""
+PATIENCE = 45.0
+"""Seconds that a forked process waits for a sample; after 60 DeepMedic asks for its case again."""
 
 
 class DeepMedicAdapter(Framework):
@@ -164,7 +172,8 @@ class DeepMedicAdapter(Framework):
 
     @property
     def gpus(self) -> tuple[int, ...]:
-        return gpus_of(self.device)
+        match = re.fullmatch(r"cuda(\d*)", self.device)
+        return () if match is None else (int(match[1] or 0),)
 
     def done(self, folder: Path) -> int:
         """Return the subepochs before DeepMedic's newest checkpoint: it has one an epoch."""
@@ -204,7 +213,36 @@ class DeepMedicAdapter(Framework):
         for text in self.share.notes:
             job.say(text)
         if job.first < job.steps:
-            train(self, job)
+            run_program(job, self._order(job), self.program, self.config)
+
+    def _order(self, job: Job) -> TrainingOrder:
+        source, config = self.source, self.source.config
+        if self.mix_config.real_in_generator_space:
+            job.say("real cases go through the generator's space")
+        cases = training_cases(source, self.mix_config, job.folder, NullReporter())
+        off = () if self.mix_config.usual_augmentation else AUGMENTATION
+        values = {**self.options.changed(), "folderForOutput": str(job.folder)}
+        values |= dict.fromkeys(key for key in off if config.values.get(key))
+        write_layout(config, job.folder, self.share, cases, 0, values=values)
+        arguments = ["-model", self.model, "-train", str(job.folder / TRAIN), "-dev", self.device]
+        if job.first:  # in place of the user's, with what it says of the epochs
+            arguments += ["-load", str(job.folder / checkpoint_in(job.folder)["file"])]
+        else:
+            arguments += ["-load", self.own["load"]] if "load" in self.own else []
+            arguments += ["-resetopt"] if "resetopt" in self.own else []
+        plan, processes = job.rounds.plan, self.config.processes
+        patience = min(plan.patience, PATIENCE) if processes > 0 else plan.patience
+        return TrainingOrder(
+            checkout=self.program.checkout,
+            arguments=tuple(arguments),
+            plan=replace(plan, patience=patience, workers=max(1, processes)),
+            cases=cases,
+            count=self.share.cases,
+            first=job.first,
+            total=job.steps,
+            seed=job.seed,
+            augment_synthetic=self.mix_config.augment_synthetic,
+        )
 
     def evaluate(self, job: Job) -> Mapping[str, Any]:
         """Compare DeepMedic's segmentations; without them, return the Dice in its log."""

@@ -61,6 +61,7 @@ class Kit:
     """
 
     host: ClassVar[str]
+    unit: ClassVar[str] = "epoch"
     epochs: ClassVar[int] = 2
     """That ``lasting`` trains; those of the segmenter are its steps."""
     results: ClassVar[str] = "output"
@@ -346,6 +347,7 @@ class DeepMedicKit(Kit):
     """A small program in DeepMedic's place trains, in a process of its own."""
 
     host = "deepmedic"
+    unit, epochs = "subepoch", 4
     ahead = 4
 
     def prepare(self) -> None:
@@ -391,8 +393,15 @@ class DeepMedicKit(Kit):
             yield [lit(subepochs.load(slot, read_host).image) for slot in subepochs.order(number)]
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
+        from gansynth_deepmedic import training
+
+        def stopping(path: Path, document: Any) -> None:
+            write_json_atomic(path, document)
+            if path.name == training.CHECKPOINT:
+                os.kill(os.getpid(), signal.SIGTERM)
+
         patch.setenv("FAKE", "slow")
-        stop_at_pause(patch)
+        patch.setattr(training, "write_json_atomic", stopping)
 
     def renamed(self, folder: Path) -> Kit:
         shutil.copytree(self.home, folder)
@@ -407,7 +416,7 @@ class SegmenterKit(DeepMedicKit):
     """On the volumes of the same data set."""
 
     host = "segmenter"
-    epochs = 4
+    unit, epochs = "step", 4
     same = ("channels", "labels")
 
     @property

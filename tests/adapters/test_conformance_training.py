@@ -172,8 +172,7 @@ def continued(request, tmp_path_factory) -> Kit:
         planned = command(*words, "--dry-run", "--json")
         result = command(*words)
     assert result.exit_code == 0, result.stderr
-    unit = "step" if kit.host == "segmenter" else "epoch"
-    said = f"goes on at {unit} {kit.epochs // 2} of {kit.epochs} in {kit.output}"
+    said = f"goes on at {kit.unit} {kit.epochs // 2} of {kit.epochs} in {kit.output}"
     assert json.loads(planned.stdout)["training"] == said
     assert said in result.stderr
     return kit

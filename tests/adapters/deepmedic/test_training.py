@@ -259,7 +259,7 @@ def test_a_killed_training_leaves_nobody_and_is_gone_on_with(
     assert second["epochs"] == [first["epochs"][1] // 3 * 3, 12]  # DeepMedic saves epochs
     numbers = [one["epoch"] for one in second["per_epoch"]]
     assert numbers == list(range(second["epochs"][0] + 1, 13))
-    assert DeepMedicAdapter.scores(output)["steps"] == 12 * 6
+    assert DeepMedicAdapter.scores(output)["steps"] == 12 * 12
 
 
 AFFINE = {"affine": {"prob": 1.0, "max_rot_xyz": (40.0, 40.0, 40.0), "max_scaling": 0.1}}
