@@ -1,6 +1,6 @@
 """DeepMedic: a source for its configuration files, and synthetic cases for its training.
 
-The process of the real program imports ``host``, ``subepochs``, ``insertion`` and ``order``, which
+The process of the real program imports ``hook``, ``bridge``, ``subepochs`` and ``insertion``, which
 need numpy only. It does not import this module.
 """
 

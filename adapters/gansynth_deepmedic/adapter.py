@@ -24,6 +24,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource
 from gansynth.hosts.checks import check_drawing
 from gansynth.hosts.host import Framework, Job
+from gansynth.hosts.launch import device_of
 from gansynth.hosts.record import FILE, read_sessions
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.metrics.segmentation.results import FILE as METRICS
@@ -46,8 +47,8 @@ from gansynth_deepmedic.program import DeepMedicProgram, commit_of, find_program
 from gansynth_deepmedic.real_space import training_cases
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare, same_segments, share_on_the_fly
+from gansynth_deepmedic.subepochs import TrainingOrder
 from gansynth_deepmedic.training import check_checkpoint, checkpoint_in, run_program
-from gansynth_deepmedic.training_order import TrainingOrder
 
 OF_THE_MACHINE = ("folderForOutput", "num_processes_sampling")
 """Settings that may change when a training goes on."""
@@ -168,7 +169,7 @@ class DeepMedicAdapter(Framework):
     @property
     def device(self) -> str:
         """Device as DeepMedic writes it: ``cpu``, ``cuda`` or ``cuda1``."""
-        return str(self.own.get("dev") or self.options.device.replace(":", ""))
+        return str(self.own.get("dev") or device_of(self.options.device).replace(":", ""))
 
     @property
     def gpus(self) -> tuple[int, ...]:

@@ -33,8 +33,7 @@ import numpy as np
 from gansynth.runtime.child import NAME, obey
 from gansynth_deepmedic.bridge import bridge
 from gansynth_deepmedic.insertion import HostCase, LoadedCase
-from gansynth_deepmedic.subepochs import SubepochCase, Subepochs
-from gansynth_deepmedic.training_order import TrainingOrder
+from gansynth_deepmedic.subepochs import SubepochCase, Subepochs, TrainingOrder
 
 SCRIPT = "deepMedicRun"
 _LISTS = ("paths_per_chan_per_subj", "paths_to_lbls_per_subj", "paths_to_masks_per_subj")

@@ -215,7 +215,6 @@ def _cut(seat: PatchPosition, size: Sequence[int], shape: Sequence[int], rim: in
 
 
 def _ramp(length: int, before: bool, after: bool, rim: int) -> npt.NDArray[np.float32]:
-    """Return the weights along one axis."""
     weight = np.ones(length, np.float32)
     rim = min(rim, length // 2 // max(1, before + after))
     fading = np.arange(1, rim + 1, dtype=np.float32) / np.float32(rim + 1)

@@ -21,9 +21,9 @@ from gansynth_deepmedic.configs import TrainConfig, joined
 from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase
 from gansynth_deepmedic.subepoch_shares import SubepochShare
 from gansynth_deepmedic.subepochs import read_case
-from gansynth_deepmedic.training_order import SLOTS
 
 TRAIN = "train.cfg"
+SLOTS = "synth"  # folder of the slots of an exported data set
 ENDING = ".nii.gz"
 LABELS, ROI = "labels", "roi"
 _PATHS = (

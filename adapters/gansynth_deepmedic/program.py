@@ -81,7 +81,7 @@ class ProgramSettings(HostOptions):
 
 @dataclass(frozen=True)
 class DeepMedicProgram:
-    """The real program."""
+    """The checkout and its Python."""
 
     checkout: Path  # its folder, absolute
     # the Python that runs it; not resolved, for a link may lead out of its environment
@@ -262,6 +262,5 @@ def _install(python: Path, missing: list[str]) -> str:
 
 
 def _clean() -> dict[str, str]:
-    """Return this process's environment without the variables of its own Python."""
     reserved = {"PYTHONHOME", "__PYVENV_LAUNCHER__", "PYTHONEXECUTABLE"}
     return {key: value for key, value in os.environ.items() if key not in reserved}

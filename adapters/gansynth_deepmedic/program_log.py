@@ -139,7 +139,6 @@ class ProgramLog:
 
 
 def _words(exception: re.Match[str]) -> str:
-    """Return an exception; one without a message with its line of code."""
     error, code = exception["error"], exception["code"]
     return error if ":" in error or not code else f"{error}: {code}"
 

@@ -256,7 +256,6 @@ class DeepMedicSource(VolumeSource):
         return np.stack(channels), labels, reference
 
     def _turned(self, file: Path, reference: NiftiVolume, labels: Path) -> npt.NDArray[Any]:
-        """Return a file's array (D, H, W), reoriented like the label map."""
         volume = read_nifti(real_file(file, self.request))
         for problem in other_shape(file, volume.array.shape, labels, reference.array.shape):
             raise DataFault(problem)
@@ -367,7 +366,6 @@ def list_cases(request: SourceRequest) -> ConfiguredCases:
 def _faults(
     listed: Mapping[str, ListedCase], config: TrainConfig, request: SourceRequest
 ) -> Iterator[ListingFault]:
-    """Yield synthetic cases, images in both training and validation, and missing files."""
     trained: dict[str, str] = {}
     for number, (case, files) in enumerate(listed.items()):
         file = _first(files)
@@ -432,7 +430,6 @@ def wrong_channels(config: TrainConfig, model: ModelConfig) -> DataFault:
 
 
 def _class_labels(classes: int) -> dict[str, int]:
-    """Return names of DeepMedic's classes, which have numbers only."""
     return {"background": 0, **{f"label {number}": number for number in range(1, classes)}}
 
 

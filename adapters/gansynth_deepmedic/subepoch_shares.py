@@ -115,7 +115,6 @@ def same_segments(
 
 
 def _uneven(ratio: Ratio, cases: int) -> str:
-    """Return the note for subepochs whose synthetic cases vary by one."""
     synthetic = ratio.p * cases
     return (
         f"ratio {ratio}: is not exact in {cases} cases; in each subepoch "
@@ -125,7 +124,6 @@ def _uneven(ratio: Ratio, cases: int) -> str:
 
 
 def _one_kind(cases: int, segments: int) -> tuple[int, tuple[str, ...]]:
-    """Return the segments of cases of one kind: those of the user's file, as no ratio is needed."""
     if cases <= segments:
         return segments, ()
     text = f"{SEGMENTS}: {segments} in the file, {cases} now: one of each of {cases} cases"
@@ -133,7 +131,6 @@ def _one_kind(cases: int, segments: int) -> tuple[int, tuple[str, ...]]:
 
 
 def _segments(cases: int, segments: int, batch: int) -> tuple[int, tuple[str, ...]]:
-    """Return the segments of a subepoch: at least those of the file, equal for each case."""
     step = math.lcm(cases, batch)
     taken = max(1, -(-segments // step)) * step
     if taken == segments:

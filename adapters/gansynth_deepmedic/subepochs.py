@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from gansynth.core.mix_config import MixerConfig
 from gansynth.hosts.epoch_plan import EpochPlan
 from gansynth.hosts.mixer import Mixer
 from gansynth.runtime.errors import DataFault
+from gansynth.runtime.serialise import Document
 from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase, insert, misfit, position_of
 
 if TYPE_CHECKING:
@@ -31,6 +33,21 @@ if TYPE_CHECKING:
 Read = Callable[[str], npt.NDArray[Any]]
 """Reads a NIfTI file: its array (X, Y, Z) as stored, scaled by its header."""
 _DRAW = 20
+
+
+@dataclass(frozen=True)
+class TrainingOrder(Document, whole=True):
+    """One training, or its remaining epochs, for ``hook``."""
+
+    checkout: Path  # folder of the user's DeepMedic
+    arguments: tuple[str, ...]  # of ``deepMedicRun``
+    plan: MixerConfig[int]  # the mix of real and synthetic cases
+    cases: tuple[HostCase, ...]  # real training cases, in the order of the lists
+    count: int  # cases of a subepoch
+    first: int  # subepochs of earlier sessions
+    total: int  # subepochs of the whole training
+    seed: int  # of the centres of segments and their augmentation
+    augment_synthetic: bool  # whether synthetic cases are augmented as real ones are
 
 
 @dataclass(frozen=True)
@@ -113,7 +130,6 @@ def read_case(case: HostCase, read: Read) -> LoadedCase:
 def _like(
     labels: npt.NDArray[Any], array: npt.NDArray[Any], file: str, case: HostCase
 ) -> npt.NDArray[Any]:
-    """Return an array unchanged if it has the shape of the labels."""
     if array.shape != labels.shape:
         raise DataFault(
             f"{file}: shape {array.shape}, expected {labels.shape} as {case.labels} has; bring the "
@@ -123,5 +139,4 @@ def _like(
 
 
 def _whole(array: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
-    """Round to whole numbers in int16, as DeepMedic does."""
     return (array if array.dtype.kind in "iu" else np.rint(array)).astype(np.int16)

@@ -16,8 +16,9 @@ from gansynth.runtime.signals import Interrupted
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.program import DeepMedicProgram, command, environ_of
 from gansynth_deepmedic.program_log import ProgramLog, dice_of
-from gansynth_deepmedic.training_order import ORDER, TrainingOrder
+from gansynth_deepmedic.subepochs import TrainingOrder
 
+ORDER = "gansynth_order.json"
 CHECKPOINT = "gansynth_checkpoint.json"
 """File in the output folder: DeepMedic's newest checkpoint, and the subepochs before it."""
 

@@ -31,8 +31,7 @@ from gansynth_deepmedic import program as programs
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import ConfigFile
 from gansynth_deepmedic.program import DeepMedicProgram, find_program
-from gansynth_deepmedic.training import CHECKPOINT
-from gansynth_deepmedic.training_order import ORDER
+from gansynth_deepmedic.training import CHECKPOINT, ORDER
 from tests.adapters.deepmedic.conftest import write_crops
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.conftest import content
