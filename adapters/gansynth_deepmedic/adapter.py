@@ -263,7 +263,8 @@ class DeepMedicAdapter(Framework):
             "voxel of the sample has room for a segment around it; fit the generator with a larger "
             "size, or train with smaller segments"
         )
-        said = (*self.opened(request).share.notes, *([spread] if number else []))
+        notes = self.opened(request).describe_training()["said"]
+        said = (*notes, *([spread] if number else []))
         why = result.metrics.get("not_measured")
         return replace(result, warnings=(*said, *result.warnings, *([why] if why else [])))
 

@@ -740,7 +740,7 @@ class Job:
         """Record an optimiser step of a round, by ``time.monotonic()`` at its begin and end."""
         self._session.step(begin, end)
 
-    def round(self, done: int, counts: Mapping[str, int] | None = None, **values: float) -> None:
+    def round(self, done: int, counts: Mapping[str, int] | None = None, /, **values: float) -> None:
         """Let the training be resumed after ``done`` rounds, whose checkpoint is written.
 
         Args:
