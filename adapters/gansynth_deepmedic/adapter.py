@@ -167,13 +167,13 @@ class DeepMedicAdapter(Framework):
         return self.share.cases
 
     @property
-    def device(self) -> str:
+    def program_device(self) -> str:
         """Device as DeepMedic writes it: ``cpu``, ``cuda`` or ``cuda1``."""
         return str(self.own.get("dev") or device_of(self.options.device).replace(":", ""))
 
     @property
     def gpus(self) -> tuple[int, ...]:
-        match = re.fullmatch(r"cuda(\d*)", self.device)
+        match = re.fullmatch(r"cuda(\d*)", self.program_device)
         return () if match is None else (int(match[1] or 0),)
 
     def done(self, folder: Path) -> int:
@@ -225,7 +225,8 @@ class DeepMedicAdapter(Framework):
         values = {**self.options.changed(), "folderForOutput": str(job.folder)}
         values |= dict.fromkeys(key for key in off if config.values.get(key))
         write_layout(config, job.folder, self.share, cases, 0, values=values)
-        arguments = ["-model", self.model, "-train", str(job.folder / TRAIN), "-dev", self.device]
+        arguments = ["-model", self.model, "-train", str(job.folder / TRAIN)]
+        arguments += ["-dev", self.program_device]
         if job.first:  # in place of the user's, with what it says of the epochs
             arguments += ["-load", str(job.folder / checkpoint_in(job.folder)["file"])]
         else:

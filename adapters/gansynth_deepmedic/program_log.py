@@ -126,8 +126,10 @@ class ProgramLog:
         for kind, message in _FAULT.findall(ended.errors)[-1:]:
             fault: GansynthError = getattr(errors, kind)(message)
             return fault
-        said = [_words(found) for found in _EXCEPTION.finditer(ended.errors)]
-        said = said or _ERROR.findall(ended.errors) or ended.last or ["it did not say why"]
+        before, _, after = ended.errors.rpartition("\nFinished.")  # then only its forks complain
+        text = before or after
+        said = [_words(found) for found in _EXCEPTION.finditer(text)]
+        said = said or _ERROR.findall(text) or ended.last or ["it did not say why"]
         why = textwrap.shorten(said[-1], 400)
         if "began" in self._seen:
             return TrainingFault(f"DeepMedic failed: {why}; {log} says more")

@@ -251,11 +251,6 @@ class Framework(Adapter):
         """Return further entries of a dry run's plan and of the record; optional."""
         return {}
 
-    @property
-    def gpus(self) -> tuple[int, ...]:
-        """CUDA devices that the training occupies."""
-        return gpus_of(self.options.device)
-
     # -- what follows from it, for every host ----------------------------------------------------
 
     def __init__(self, source: CaseSource) -> None:
@@ -848,14 +843,14 @@ class _Session(HostSession[str]):
         """Record the draws of a round; workers draw ahead, some by rounds."""
         self.finish_epoch(done, values)
         if self.host.batches is None:
-            self._note_places(done)
+            self._note_places(done, counts)
         self.report()
         numbers = "".join(f"; {key} {value:.4g}" for key, value in values.items())
         self.note(f"{NAME}so far {self.sentence()}{numbers}")
         self.pause()
         self.write()
 
-    def _note_places(self, done: int) -> None:
+    def _note_places(self, done: int, counts: Mapping[str, int]) -> None:
         before = {key: sum(each[key] for each in self._rounds) for key in _COUNTED}
         primaries, partners = self.counts(), self.partners()
         drawn = {key: getattr(primaries, key) - before[key] for key in _COUNTED[:3]}
