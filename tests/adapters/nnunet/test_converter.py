@@ -151,11 +151,9 @@ def test_a_real_crop_becomes_that_part_of_nnunets_own_case(skewed, corner):
     image, labels, wanted = brought(skewed, number=1, corner=corner, modality="none")
     assert image.shape[1:] != wanted.labels.shape
     assert places(wanted.labels, labels) & places(wanted.image[1], image[1])
-
-
-def test_a_crop_of_z_scores_meets_its_surroundings_in_the_scanners_units(skewed):
-    image, labels, wanted = brought(skewed, number=1, corner=(2, 3, 1), modality="mr")
-    np.testing.assert_allclose(image, part(wanted, labels), atol=2e-5)
+    if corner == (2, 3, 1):  # of z-scores, too: it meets its surroundings in the scanner's units
+        image, labels, wanted = brought(skewed, number=1, corner=corner, modality="mr")
+        np.testing.assert_allclose(image, part(wanted, labels), atol=2e-5)
 
 
 def test_no_voxel_of_the_real_case_is_in_a_sample(skewed):
@@ -285,27 +283,21 @@ def paper_run(skewed):
     return run
 
 
-def test_a_dry_run_accepts_a_papers_generator(skewed, paper_run, run_cli):
-    given = ("--target", "nnunet", *skewed.options, "--generator", paper_run, "--device", "cpu")
-    result = run_cli("augment", *given, "--ratio", "1:1", "--dry-run")
+def test_a_dry_run_accepts_a_papers_generator_in_its_fold_only(skewed, paper_run, run_cli, refuse):
+    given = ("augment", "--target", "nnunet", *skewed.options, "--generator", paper_run)
+    given = (*given, "--ratio", "1:1", "--dry-run")
+    result = run_cli(*given, "--device", "cpu")
     assert result.exit_code == 0, result.stderr
     says = "none found: compared by ids, subjects, identical and near-identical images"
     assert says in result.stdout
-
-
-def test_the_same_generator_for_another_fold_is_refused(skewed, paper_run, refuse):
-    given = ("--target", "nnunet", *skewed.options, "--fold", "1", "--generator", paper_run)
-    says = ["leakage", "the case itself"]
-    refuse("augment", *given, "--ratio", "1:1", "--dry-run", code=6, says=says)
+    refuse(*given, "--fold", "1", code=6, says=["leakage", "the case itself"])
 
 
 def test_a_producer_fills_a_bank_with_converted_samples(skewed, paper_run, tmp_path, monkeypatch):
     monkeypatch.setattr("os.nice", lambda steps: 0)  # this process has more tests to run
     request = skewed.request().to_json()
-    config = ProducerConfig(
-        str(paper_run), request, "nnunet", str(tmp_path / "bank"), True, 4, device="cpu"
-    )
-    run_producer(config, lambda: False)
+    place = (str(paper_run), request, "nnunet", str(tmp_path / "bank"))
+    run_producer(ProducerConfig(*place, True, 4, device="cpu"), lambda: False)
     reader, host = BankReader(tmp_path / "bank"), open_nnunet(skewed.request())
     assert reader.spec.schema == host.schema
     for name in reader.ids():

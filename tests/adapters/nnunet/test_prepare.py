@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
-from gansynth.runtime.progress import NullReporter, ProgressTask
+from gansynth.runtime.progress import NullReporter
 from gansynth_nnunet.cases import hashes_of
 from gansynth_nnunet.plans import PrepareSettings, _shrink, write_small_plans
 from gansynth_nnunet.raw import check_nnunet
@@ -26,9 +27,12 @@ def own_request(toy: Any) -> SourceRequest:
     return request
 
 
-def test_what_is_done_is_not_done_again(toy_copy):
+def test_what_is_done_is_not_done_again_unless_raw_data_changed(toy_copy, cheap_nnunet):
     report = prepare(own_request(toy_copy), ["3d_fullres", "2d"])
     assert [step for step, seconds in report["seconds"].items() if seconds] == ["check"]
+    os.utime(next(toy_copy.raw.glob("labelsTr/*")), (time.time() + 60,) * 2)
+    report = prepare(own_request(toy_copy), ["2d"], processes=1)
+    assert min(report["seconds"].values()) > 0
 
 
 def unverified(toy):
@@ -67,28 +71,18 @@ def test_prepare_refuses_an_array_that_it_cannot_note(toy_copy):
         prepare(own_request(toy_copy), ["3d_fullres"])
 
 
-def test_changed_raw_data_are_prepared_again(toy_copy, cheap_nnunet):
-    os.utime(next(toy_copy.raw.glob("labelsTr/*")), (time.time() + 60,) * 2)
-    report = prepare(own_request(toy_copy), ["2d"], processes=1)
-    assert min(report["seconds"].values()) > 0
-
-
 class Keeping(NullReporter):
-    """Keeps how far each step is."""
-
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     @contextmanager
-    def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
-        step, reporter = {"done": done}, self
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[Any]:
+        def advance(n: float = 1, **values: object) -> None:
+            nonlocal done
+            done += n
+            self.lines.append(f"{title} {done} of {total}")
 
-        class Task:
-            def advance(self, n: float = 1, **values: object) -> None:
-                step["done"] += n
-                reporter.lines.append(f"{title} {step['done']} of {total}")
-
-        yield Task()
+        yield SimpleNamespace(advance=advance)
 
 
 def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
@@ -96,9 +90,7 @@ def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
 ):
     monkeypatch.delenv("nnUNet_raw", raising=False)
     monkeypatch.setenv("nnUNet_results", "mine")
-    monkeypatch.setenv(
-        "nnUNet_n_proc_DA", "0"
-    )  # none for augmentation: planning works all the same
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")  # none to augment: planning works all the same
     before = dict(os.environ)
     reporter = Keeping()
     prepare(own_request(toy_copy), ["2d"], processes=1, force=True, reporter=reporter)
@@ -108,14 +100,23 @@ def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
     assert dict(os.environ) == before
 
 
-def test_an_unknown_configuration_is_refused_before_preprocessing(toy_copy):
-    with pytest.raises(UsageFault, match="'3d_lowres' is not in"):
-        prepare(own_request(toy_copy), ["2d", "3d_lowres"], force=False)
-
-
-def test_plans_of_another_planner_are_not_made_here(toy_copy):
-    with pytest.raises(UsageFault, match="nnUNetv2_plan_experiment"):
-        prepare(toy_copy.request(plans="nnUNetResEncUNetMPlans"), ["2d"])
+@pytest.mark.parametrize(
+    ("plans", "configuration", "settings", "says"),
+    [
+        (None, "3d_lowres", {}, "'3d_lowres' is not in"),
+        ("nnUNetResEncUNetMPlans", "2d", {}, "nnUNetv2_plan_experiment"),
+        (None, "2d", {"plans_name": "nnUNetPlans"}, "that of nnU-Net's plans"),
+        (None, "2d", {"plans_name": "../x"}, "--set plans_name=../x"),
+        (None, "2d", {"plans_name": ""}, "--set plans_name="),
+        (None, "2d", {"features": "8,8,0"}, "--set features=8,8,0"),
+        (None, "2d", {"features": "8,16"}, "at least 3 items"),  # nnU-Net's loss would be NaN
+        (None, "2d", {"patch": "0x8x8"}, "--set patch=0x8x8"),
+    ],
+)
+def test_what_cannot_be_prepared_is_refused(toy_copy, plans, configuration, settings, says):
+    small = {"small": "yes"} if settings else {}
+    with pytest.raises(UsageFault, match=says):
+        prepare(toy_copy.request(plans=plans), [configuration], **small, **settings)
 
 
 SCRIPT = """
@@ -146,11 +147,9 @@ def test_nnunets_own_worker_processes_start(toy_copy, tmp_path):
 @pytest.mark.parametrize("own", [[40, 56, 40], [20, 320, 256], [6, 64, 64], [24, 20]])
 def test_a_small_patch_fits_nnunets_own_and_its_strides_divide_it(own):
     """Something of it is left for the lowest stage, too."""
-    stages = [[1] * len(own), *[[2] * len(own)] * 3]
-    arch = {
-        **{"strides": stages, "kernel_sizes": [[3] * len(own)] * 4},
-        **{"n_conv_per_stage": [2] * 4, "n_conv_per_stage_decoder": [2] * 3},
-    }
+    arch: dict[str, Any] = {"strides": [[1] * len(own), *[[2] * len(own)] * 3]}
+    arch |= {"kernel_sizes": [[3] * len(own)] * 4}
+    arch |= {"n_conv_per_stage": [2] * 4, "n_conv_per_stage_decoder": [2] * 3}
     big = {"patch_size": own, "batch_size": 12, "architecture": {"arch_kwargs": arch}}
     small = _shrink(big, PrepareSettings())
     assert all(few <= most for few, most in zip(small["patch_size"], own, strict=True))
@@ -176,23 +175,3 @@ def test_a_configuration_added_later_keeps_the_earlier_ones(toy_copy):
         for name, c in read_json(path)["configurations"].items()
     }
     assert features == {"3d_fullres": [4, 8, 8], "2d": [4, 8, 16]}
-
-
-def test_small_plans_do_not_overwrite_nnunets(toy_copy):
-    with pytest.raises(UsageFault, match="that of nnU-Net's plans"):
-        prepare(own_request(toy_copy), ["2d"], small="yes", plans_name="nnUNetPlans")
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"plans_name": "../x"}, "--set plans_name=../x"),
-        ({"plans_name": ""}, "--set plans_name="),
-        ({"features": "8,8,0"}, "--set features=8,8,0"),
-        ({"features": "8,16"}, "at least 3 items"),  # nnU-Net's loss would be NaN
-        ({"patch": "0x8x8"}, "--set patch=0x8x8"),
-    ],
-)
-def test_impossible_small_plans_are_refused_before_anything_else(tmp_path, settings, said):
-    with pytest.raises(UsageFault, match=said):
-        prepare(SourceRequest("nnunet", "1", root=str(tmp_path)), ["2d"], small="yes", **settings)

@@ -15,19 +15,13 @@ from gansynth.runtime.files import read_json
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import NnunetSource, open_nnunet
-from gansynth_nnunet.splits import known_subjects, write_splits
+from gansynth_nnunet.splits import write_splits
 from tests.adapters.nnunet.test_source import flip_a_bit
 from tests.conftest import FIT
 from tests.dividing import divided, state
 
 IDS = [f"p{person}_{side}" for person in range(7) for side in "lr"]
 PEOPLE = {case: case[:2] for case in IDS}
-
-
-def test_what_was_written_is_known_afterwards_else_every_case_is_its_own_subject(tmp_path):
-    assert known_subjects(tmp_path, ["a", "b"], None) == {"a": "a", "b": "b"}
-    write_splits(tmp_path, grouped_splits(IDS, PEOPLE, 5, seed=0), PEOPLE)
-    assert known_subjects(tmp_path, IDS, None) == PEOPLE
 
 
 def test_another_split_is_overwritten_only_if_asked_and_kept(tmp_path):
@@ -102,20 +96,17 @@ def raw(toy_nnunet, tmp_path) -> CaseSource:
     return open_source(request)
 
 
-def test_scans_of_the_new_root_have_the_new_split(source, raw, tmp_path):
-    request = source.divided(SPLITS, tmp_path / "new")
-    other = open_source(replace(raw.request, root=request.root, subjects=None))
-    assert other.held_out_ids == ("p2_left",)
-    assert other.header("p1_left").subject == "p1"
-
-
-def test_a_generator_of_scans_dealt_out_alike_enters(source, raw, tmp_path, run_cli):
+def test_a_generator_of_scans_dealt_out_alike_enters_and_of_others_is_refused(
+    source, raw, tmp_path, run_cli
+):
     asked = raw.divided(SPLITS, tmp_path / "raw")
     words = ("--data", "nnunet-raw:501", "--root", asked.root, "--subjects", asked.subjects)
     words = (*words, "--read", f"splits={asked.read['splits']}", "-o", tmp_path / "run", *FIT)
     result = run_cli("fit", "cgan3d", *words, "--set=steps=2", "-q")
     assert result.exit_code == 0, result.stderr
     host = open_nnunet(source.divided(SPLITS, tmp_path / "host"))
+    scans = open_source(replace(raw.request, root=host.request.root, subjects=None))
+    assert (scans.held_out_ids, scans.header("p1_left").subject) == (("p2_left",), "p1")
     mix_config = MixConfig(RunFolder(tmp_path / "run"), Ratio.parse("1:1"), device="cpu")
     NnunetAdapter(host).check(TrainingRequest(mix_config, {}, []))
     others = open_nnunet(replace(host.request, fold="1"))
