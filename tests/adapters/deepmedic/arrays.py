@@ -26,15 +26,7 @@ WAYS = tuple(
 
 @dataclass(frozen=True)
 class Volume:
-    """A case, and what is in its files.
-
-    Attributes:
-        host: how the files lie.
-        files: path -> array (X, Y, Z) as stored.
-        image: (C, D, H, W) as gansynth's axes have it, in the files' units.
-        labels: (D, H, W).
-        roi: (D, H, W), or None.
-    """
+    """A case as its files (X, Y, Z) have it, and in gansynth's axes (C, D, H, W)."""
 
     host: HostCase
     files: Mapping[str, Array]
@@ -107,10 +99,7 @@ def patch(
     label: int = 1,
     **provenance: Any,
 ) -> Sample:
-    """A sample of a case: one value and one label, outside where the case is of no interest.
-
-    ``corner`` is None for a whole volume; ``provenance`` has further or other keys.
-    """
+    """A sample of a case (whole without a corner): one value, outside where there's no interest."""
     shape = tuple(of.host.shape if size is None else size)
     labels = np.full(shape, label, np.int16)
     for at in np.ndindex(*shape):

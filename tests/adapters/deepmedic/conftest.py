@@ -10,6 +10,7 @@ import filelock
 import numpy as np
 import pytest
 
+from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of
 from tests.adapters import kits
 from tests.banks import write_bank
@@ -68,13 +69,7 @@ def changed_run(crop_run, tmp_path) -> Callable[..., Path]:
 def write_crops(
     folder: Path, data: Toy, count: int = 6, size: tuple[int, ...] = CROP, **provenance: Any
 ) -> Path:
-    """Write a bank without a generator.
-
-    Sample i is 1 + i / 4 all over, of label 1; it lies in the middle of training case i (again from
-    the first one after the last).
-    """
-    from gansynth.core.schema import Sample
-
+    """Write a bank: sample i is 1 + i / 4, of label 1, in the middle of training case i, in turn."""
     source = data.source()
 
     def sample(number: int) -> tuple[Sample, dict[str, Any]]:

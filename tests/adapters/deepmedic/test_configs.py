@@ -163,9 +163,8 @@ def test_what_the_file_does_not_say_is_deepmedics_default(toy):
     assert (found.epochs, found.subepochs, found.cases, found.segments) == (35, 20, 50, 1000)
     assert (found.batch, found.processes, found.sampling, found.sampling_validation) == (5, 0, 3, 1)
     assert (found.proportions, found.weighted, any(found.normalised)) == (None, False, False)
-    assert found.pad
     assert (found.validation, found.predictions, found.validation_list) == ((), (), None)
-    assert [case.roi for case in found.train] == [None] * 3
+    assert (found.pad, [case.roi for case in found.train]) == (True, [None] * 3)
     # Lists to validate on count only if something is validated.
     assert read(toy, **UNVALIDATED, channelsValidation=["nowhere.cfg"]).validation == ()
     model = read_model_config(toy.model)
@@ -242,16 +241,20 @@ def test_a_channel_may_be_missing_but_not_the_first_and_no_label_map(toy):
         lines(toy, path.name, "a.nii.gz", "b.nii.gz", "c.nii.gz")
 
 
-@pytest.mark.parametrize("name", ["training_t1c", "validation_labels", "training_roi", "names"])
-def test_lists_of_unequal_length_are_refused(toy, name):
+@pytest.mark.parametrize(
+    ("name", "first", "count"),
+    [
+        ("training_t1c", "training_flair", 3),
+        ("training_roi", "training_flair", 3),
+        ("validation_labels", "validation_flair", 2),
+        ("names", "validation_flair", 2),
+    ],
+)
+def test_lists_of_unequal_length_are_refused(toy, name, first, count):
     """DeepMedic cuts them to the shortest, so that the rest is silently never seen."""
-    first = toy.folder / f"{'training' if 'tr' in name else 'validation'}_flair.cfg"
     path = lines(toy, f"{name}.cfg", "a.nii.gz")
-    assert fault(read, toy) == (
-        f"{path}: lists 1 case(s), but {first} lists {3 if 'tr' in name else 2}; expected as many "
-        "and at least one, because line i is case i (DeepMedic silently cuts the longer list). "
-        "Complete it"
-    )
+    says = f"{path}: lists 1 case(s), but {toy.folder / first}.cfg lists {count}; expected as many"
+    assert fault(read, toy).startswith(says)
 
 
 def test_lists_that_cannot_be_read_are_refused(toy):
@@ -321,17 +324,13 @@ def test_a_table_that_deepmedic_would_stop_at_is_refused(toy, text, says):
     assert fault(read, toy, dataframe_train="./train.csv").startswith(f"{path}: {says}")
 
 
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        ("trainChannels_flair.cfg trainChannels_t1c.cfg", ("flair", "t1c")),
-        ("x_t1_pre_list x_t1_post_list", ("pre", "post")),
-        ("flair/list.cfg t1c/list.cfg", ("flair", "t1c")),
-        ("a/b/x.cfg c/b/x.cfg", ("channel 0", "channel 1")),
-    ],
-)
-def test_channels_are_called_what_tells_their_lists_apart(paths, names):
-    assert told_apart([Path("/data") / path for path in paths.split()]) == names
+def test_channels_are_called_what_tells_their_lists_apart():
+    for paths, names in (
+        (("x_t1_pre_list", "x_t1_post_list"), ("pre", "post")),
+        (("flair/list.cfg", "t1c/list.cfg"), ("flair", "t1c")),
+        (("a/b/x.cfg", "c/b/x.cfg"), ("channel 0", "channel 1")),
+    ):
+        assert told_apart([Path("/data") / path for path in paths]) == names
 
 
 @pytest.mark.parametrize(

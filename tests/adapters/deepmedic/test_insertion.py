@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nibabel.orientations import apply_orientation
 
 from gansynth.core.schema import Sample
 from gansynth.runtime.errors import DataFault
 from gansynth.sampling.sampler import BESIDE
-from gansynth_deepmedic import insertion
-from gansynth_deepmedic.insertion import LoadedCase, PatchPosition, insert, misfit, position_of
+from gansynth_deepmedic.insertion import LoadedCase, insert, misfit
 from tests.adapters.deepmedic.arrays import WAYS, Volume, patch, stored_as, volume
 
 
@@ -22,29 +20,6 @@ def loaded(of: Volume) -> LoadedCase:
     roi = None if of.roi is None else stored_as(of.roi, stored)
     image = np.stack([stored_as(channel, stored) for channel in of.image])
     return LoadedCase(image, stored_as(of.labels, stored), roi, None, of.host.id)
-
-
-def placed(*corner: int, index: int | None = None) -> dict[str, Any]:
-    return {"corner": list(corner), "slice_index": index}
-
-
-@pytest.mark.parametrize(
-    ("provenance", "seat"),
-    [
-        ({"case": "a", "placement": placed(1, -2, 3)}, PatchPosition("a", (1, -2, 3))),
-        ({"case": "a", "placement": placed()}, PatchPosition("a", None)),
-        ({"case": "a", "placement": placed(1, 2, index=4)}, None),
-        ({"case": "a", "placement": placed(1, 2)}, None),
-        ({"beside": {"case": "a", "placement": placed()}}, PatchPosition("a", None)),
-        ({"beside": {"case": "a", "placement": placed(1, 2, 3)}}, None),
-        ({"case": "a"}, None),
-        ({}, None),
-    ],
-    ids=["crop", "whole", "slice", "flat", "noise-whole", "noise-crop", "no-placement", "nothing"],
-)
-def test_the_seat_of_a_sample(provenance, seat):
-    assert position_of(provenance) == seat
-    assert insertion._BESIDE == BESIDE  # as samples tell it
 
 
 def fading(length: int, before: bool, after: bool, rim: int) -> list[float]:
@@ -93,31 +68,16 @@ def noise(of: Volume, corner: Sequence[int], size: Sequence[int]) -> Sample:
     return replace(base, image=rng.normal(size=base.image.shape).astype(np.float32), labels=labels)
 
 
-@pytest.mark.parametrize("stored", WAYS)
-def test_a_view_is_in_gansynths_axes_however_the_files_lie(stored):
-    of = volume(shape=(7, 6, 8), stored=stored)
-    file = of.files[of.host.channels[0]]
-    assert np.array_equal(of.host.view(file), apply_orientation(file, np.array(stored)).T)
-    both = loaded(of).image
-    of.host.view(both)[1, 0, 1, 2] = 77
-    assert (both[1] == 77).sum() == 1
-    assert np.array_equal(of.host.view(both)[0], of.image[0])
-
-
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_patch_anywhere(data):
     shape = data.draw(st.tuples(*[st.integers(1, 7)] * 3))
     size = data.draw(st.tuples(*[st.integers(1, 8)] * 3))
     corner = [data.draw(st.integers(1 - s, n - 1)) for s, n in zip(size, shape, strict=True)]
-    of = volume(
-        shape=shape,
-        stored=data.draw(st.sampled_from(WAYS)),
-        roi=data.draw(st.booleans()),
-        units=data.draw(st.sampled_from([((1.0, 0.0),) * 2, ((0.0, 3.0), (40.0, -7.0))])),
-        missing=data.draw(st.sampled_from([(), (0,)])),
-        seed=data.draw(st.integers(0, 99)),
-    )
+    units = [((1.0, 0.0),) * 2, ((0.0, 3.0), (40.0, -7.0))]
+    lies = {"stored": data.draw(st.sampled_from(WAYS)), "seed": data.draw(st.integers(0, 99))}
+    lies |= {"roi": data.draw(st.booleans()), "units": data.draw(st.sampled_from(units))}
+    of = volume(shape=shape, missing=data.draw(st.sampled_from([(), (0,)])), **lies)
     sample, rim = noise(of, corner, size), data.draw(st.integers(0, 5))
     of.image[of.image > 14] = -0.0  # outside of the region nothing changes to the bit
     real, view = loaded(of), of.host.view
@@ -145,7 +105,7 @@ def test_a_whole_volume_is_the_samples_wherever_there_is_interest(beside):
     sample = patch(of, None)
     if beside:
         told = {key: sample.provenance[key] for key in ("case", "placement")}
-        sample = replace(sample, provenance={"shape": list(of.host.shape), "beside": told})
+        sample = replace(sample, provenance={"shape": list(of.host.shape), BESIDE: told})
     found = insert(of.host, loaded(of), sample)
     assert of.roi is not None
     assert (found.core, found.case) == (None, of.host.id)
@@ -161,6 +121,7 @@ def test_half_precision_samples_are_scaled_in_single():
     assert (insert(of.host, loaded(of), half).image == 70001.5).all()
 
 
+SLICE = {"corner": [1, 1], "slice_index": 2}
 OF = volume(shape=(6, 6, 6))
 FITS = patch(OF, (1, 1, 1), (4, 4, 4))
 
@@ -175,7 +136,7 @@ FITS = patch(OF, (1, 1, 1), (4, 4, 4))
         (patch(OF, (6, 0, 0), (4, 4, 4), label=1), r"its place \(6, 0, 0\) is beyond"),
         (patch(OF, None, (5, 6, 6)), r"of shape \(5, 6, 6\), case 'pat_1' has \(6, 6, 6\)"),
         (patch(OF, (1, 1, 1), (4, 4, 4), case="pat_7"), "of the case 'pat_7'"),
-        (patch(OF, (1, 1, 1), (4, 4, 4), placement=placed(1, 1, index=2)), "no place in a volume"),
+        (patch(OF, (1, 1, 1), (4, 4, 4), placement=SLICE), "no place in a volume"),
         (replace(FITS, labels=np.full((4, 4, 4), -1, np.int16)), "region of interest"),
     ],
     ids=range(9),
@@ -188,14 +149,9 @@ def test_what_does_not_fit_is_named(sample, words):
 OWN = loaded(OF)
 
 
-@pytest.mark.parametrize(
-    ("real", "says"),
-    [
-        (loaded(volume(shape=(6, 6, 5))), r"labels\.nii\.gz: .* shape \(6, 6, 5\).*have changed"),
-        (replace(OWN, roi=np.zeros((6, 6, 6), np.int16)), r"roi\.nii\.gz, though its labels say"),
-    ],
-    ids=["shape", "region"],
-)
-def test_a_case_that_has_been_replaced_is_named(real, says):
-    with pytest.raises(DataFault, match=says):
-        insert(OF.host, real, FITS)
+def test_a_case_that_has_been_replaced_is_named():
+    other, empty = loaded(volume(shape=(6, 6, 5))), np.zeros((6, 6, 6), np.int16)
+    with pytest.raises(DataFault, match=r"labels\.nii\.gz: .* shape \(6, 6, 5\).*have changed"):
+        insert(OF.host, other, FITS)
+    with pytest.raises(DataFault, match=r"roi\.nii\.gz, though its labels say"):
+        insert(OF.host, replace(OWN, roi=empty), FITS)

@@ -196,8 +196,8 @@ def synthetic(home: Path) -> str:
 
 def two_of_a_name(home: Path) -> str:
     pairs(home)
-    for name in ("a b", "a_b"):
-        save(home / f"images/{name}.nii.gz", volume(9))
+    for number, name in enumerate(("a b", "a_b")):
+        save(home / f"images/{name}.nii.gz", volume(9 + number))
         save(home / f"masks/{name}.nii.gz", lesion())
     return f"nifti:{home}"
 
