@@ -69,7 +69,7 @@ def changed_run(crop_run, tmp_path) -> Callable[..., Path]:
 def write_crops(
     folder: Path, data: Toy, count: int = 6, size: tuple[int, ...] = CROP, **provenance: Any
 ) -> Path:
-    """Write a bank: sample i is 1 + i / 4, of label 1, in the middle of training case i, in turn."""
+    """Sample i is 1 + i / 4 all over, of label 1, in the middle of training case i, in turn."""
     source = data.source()
 
     def sample(number: int) -> tuple[Sample, dict[str, Any]]:

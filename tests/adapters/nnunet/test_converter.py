@@ -227,25 +227,23 @@ def seen(source, **changes) -> Lineage:
     return replace(lineage, cases=(replace(first, **changes), *rest))
 
 
-@pytest.mark.parametrize("what", ["held out", "unknown", "subject", "content"])
-def test_all_a_generator_has_seen_must_be_training_cases_by_id(skewed, what):
+def test_all_a_generator_has_seen_must_be_training_cases_by_id(skewed):
     host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
     held = case_records(host, host.held_out_ids)
-    guilty = {
-        "held out": ({"id": held[0].id}, "the case itself"),
-        "unknown": ({"id": "stranger"}, "'stranger' first; expected training cases only"),
-        "subject": ({"subject": held[0].subject}, "same subject as"),
-        "content": ({"sha256": case_record(source, held[0].id).sha256}, "same content as"),
-    }
-    changes, says = guilty[what]
 
     def check(lineage) -> None:
         check_seen(skewed.root, lineage, host, held)
         check_content(lineage, source, held)
 
     check(seen(source))
-    with pytest.raises(IntegrityFault, match=says):
-        check(seen(source, **changes))
+    for changes, says in (
+        ({"id": held[0].id}, "the case itself"),
+        ({"id": "stranger"}, "'stranger' first; expected training cases only"),
+        ({"subject": held[0].subject}, "same subject as"),
+        ({"sha256": case_record(source, held[0].id).sha256}, "same content as"),
+    ):
+        with pytest.raises(IntegrityFault, match=says):
+            check(seen(source, **changes))
 
 
 def test_held_out_scans_that_are_not_there_are_told(skewed, caplog):

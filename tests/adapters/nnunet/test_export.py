@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from gansynth import replay
 from gansynth.bank.reader import BankReader
 from gansynth.core.bank_options import BankSize
 from gansynth.core.host_commands import ExportRequest
@@ -24,6 +25,7 @@ from gansynth.sampling.writing import TIME
 from gansynth_nnunet import export
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.export import case_properties
+from gansynth_nnunet.mixed import decode, encode, location_keys
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.source import open_nnunet
 from tests.adapters.nnunet.conftest import crops_bank
@@ -72,6 +74,12 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def nnunets(folder: Path) -> Any:
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    return nnUNetDatasetBlosc2(str(folder))
+
+
 def there(toy: Toy) -> list[str]:
     """What nnU-Net could take for a data set, and folders that something is built in."""
     return sorted(p.name for p in toy.root.glob("nnUNet_*/*") if p.is_dir())
@@ -95,11 +103,9 @@ def exports(request, toy_nnunet, tmp_path_factory) -> Exports:
 
 
 def test_a_synthetic_case_is_the_banks_sample_with_all_that_nnunet_notes(exports):
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-
     reader = BankReader(exports.bank)
     sample: Any = reader.read(reader.ids()[0])
-    data = nnUNetDatasetBlosc2(str(exports.data))
+    data = nnunets(exports.data)
     image, labels, _, properties = data.load_case("synthetic_0001")
     assert np.array_equal(image[...], sample.image.astype(np.float32))
     assert np.array_equal(labels[...], sample.labels[None])
@@ -110,18 +116,23 @@ def test_a_synthetic_case_is_the_banks_sample_with_all_that_nnunet_notes(exports
     assert (image[...].dtype, labels[...].dtype) == (np.float32, np.int16)
 
 
-def test_properties_know_regions_and_the_ignore_label():
-    labels = np.full((4, 5, 6), -1, np.int16)
-    labels[1:3, 1:3] = 2
-    keys = ((1, 2), 2, (-1, 0, 1, 2), 1)
+def test_properties_and_locations_know_regions_and_the_ignore_label():
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    names = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
+    keys = (*location_keys(LabelManager(names, regions_class_order=[1, 2])), (5,))
+    assert set(keys) == {(1, 2), 2, (-1, 0, 1, 2), (5,)}
+    labels = np.random.default_rng(0).integers(-1, 3, (9, 8, 7)).astype(np.int16)
     properties = case_properties(labels, keys, (3.0, 1.0, 2.0), (2, 0, 1))
-    found = properties["class_locations"]
-    assert {key: len(voxels) for key, voxels in found.items()} == dict(
-        zip(keys, (24, 24, 120, 0), strict=True)
-    )
-    assert found[2].shape[1] == 4
+    drawn = decode(encode(labels, keys), keys)
+    for key in keys:
+        there = np.argwhere(np.isin(labels, key)).tolist()
+        for found in (properties["class_locations"][key], drawn[key]):
+            voxels = np.reshape(found, (-1, 4))
+            assert (voxels[:, 0] == 0).all()
+            assert sorted(voxels[:, 1:].tolist()) == there
     assert properties["spacing"] == [1.0, 2.0, 3.0]
-    assert properties["shape_before_cropping"] == (4, 5, 6)
+    assert properties["shape_before_cropping"] == (9, 8, 7)
 
 
 def test_real_files_are_linked_or_else_copied(exports, monkeypatch):
@@ -230,6 +241,24 @@ def test_an_order_that_makes_no_data_set_is_refused(exports, name, order, says):
     with pytest.raises(UsageFault, match=re.escape(says)):
         exports(name, **order)
     assert there(exports.toy) == before
+
+
+def test_an_exported_case_comes_back_from_the_exports_record(toy_copy, fitted, tmp_path, run_cli):
+    run = Path(shutil.copytree(fitted, tmp_path / "run"))
+    command = ("augment", "--target", "nnunet", *toy_copy.options, "--generator", run)
+    asked = ("--device", "cpu", "--ratio", "2:1", "--seed", "3", "--export", "Dataset510_Plus")
+    result = run_cli(*command, *asked, "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["synthetic_cases"], report["rejected"]) == (2, {})
+    assert report["record"] == str(Path(report["folder"]) / "provenance.json")
+    data = nnunets(Path(report["folder"]) / "nnUNetPlans_3d_fullres")
+    for name in ("synthetic_0001", "synthetic_0002"):
+        image, labels, *_ = data.load_case(name)
+        again: Any = replay(run, f"{report['record']}:{name}")
+        assert again.provenance["seed"] == 3
+        assert np.array_equal(again.image, image[...])
+        assert np.array_equal(again.labels, labels[0])
 
 
 STOCK = """

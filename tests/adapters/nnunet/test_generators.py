@@ -1,8 +1,7 @@
-"""Generators that draw their label maps themselves, or none; and conditions of another data set."""
+"""Generators that draw their label maps themselves, or none."""
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,8 @@ import pytest
 
 from gansynth.bank.producer import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder, write_manifest
-from gansynth.core.sample_request import SampleRequest
+from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import OUTSIDE
-from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sampler import Sampler
 from gansynth_nnunet.adapter import NnunetAdapter
@@ -56,31 +50,22 @@ def fill(toy: Toy, run: Path, bank: Path, capacity: int = 6) -> BankReader:
     told: dict[str, Any] = {"frozen": True, "capacity": capacity}
     spec = BankSpec(adapter.schema, opened.lineage, opened.run_id, opened.manifest_sha256, **told)
     request = adapter.source.request.to_json()
+    config = ProducerConfig(str(run), request, "nnunet", str(bank), **told)
+    limits = {"schema": adapter.schema, "min_size": adapter.sample_size}
     with BankWriter.create(bank, spec) as writer:
-        produce(
-            *(writer, drawer.draw, adapter.finalise),
-            ProducerConfig(str(run), request, "nnunet", str(bank), **told),
-            stop=lambda: False,
-            schema=adapter.schema,
-            min_size=adapter.sample_size,
-        )
+        produce(writer, drawer.draw, adapter.finalise, config, stop=lambda: False, **limits)
     return BankReader(bank)
+
+
+BARE = ("dcgan draws images without label maps", "learns from labels", "--set with_mask=yes")
 
 
 @pytest.mark.parametrize(
     ("name", "more", "code", "says"),
     [
-        *(
-            (
-                *("bare", more, 2),
-                (
-                    "dcgan draws images without label maps",
-                    "learns from labels",
-                    "--set with_mask=yes",
-                ),
-            )
-            for more in (["--dry-run"], [], ["--export", "Dataset510_Plus"])
-        ),
+        ("bare", ["--dry-run"], 2, BARE),
+        ("bare", [], 2, BARE),
+        ("bare", ["--export", "Dataset510_Plus"], 2, BARE),
         ("untrained", ["--edit", "elastic", "--dry-run"], 2, ("--edit elastic", "own label maps")),
         ("untrained", ["--fold", "1", "--dry-run"], 6, ("leakage", "has seen")),
     ],
@@ -125,57 +110,3 @@ def test_samples_are_as_nnunet_wants_them(runs, toy_nnunet, tmp_path):
             assert (labels[tuple(voxels[:, 1:].T)] == label).all()
             assert len(voxels) == (labels == label).sum()
     assert {OUTSIDE, 1} <= seen <= set(schema.label_values)
-
-
-ASKED = SampleRequest(conditions={"kind": "nnunet", "where": "502"}, edits=("transplant",))
-
-
-@pytest.fixture
-def two(toy_copy):
-    """The toy data set, and another one that is made of its training cases."""
-    home = toy_copy.preprocessed
-    other = shutil.copytree(home, home.with_name("Dataset502_Other"))
-    held_out = set(open_nnunet(toy_copy.request()).held_out_ids)
-    for file in other.rglob("*"):
-        if file.name.split(".")[0].removesuffix("_seg") in held_out:
-            file.unlink()
-    (other / "splits_final.json").unlink(missing_ok=True)
-    return toy_copy
-
-
-@pytest.fixture
-def run(fitted, two, tmp_path) -> Path:
-    """The run, which finds its cases in the copy."""
-    copy = Path(shutil.copytree(fitted, tmp_path / "run"))
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["request"]["root"] = str(two.root)
-    write_manifest(copy, manifest)
-    return copy
-
-
-@pytest.fixture
-def check(two, run) -> Callable[[], None]:
-    """Checks that nnU-Net may train on samples with conditions of the other data set."""
-    asked = MixConfig(RunFolder(run), Ratio(1, 1), samples=ASKED, device="cpu")
-    return lambda: NnunetAdapter(open_nnunet(two.request())).check(TrainingRequest(asked, {}, ()))
-
-
-def test_a_held_out_scan_in_another_data_set_is_a_leak(two, check):
-    check()  # what is read alike and not held out passes
-    source = open_nnunet(two.request())
-    (scan, *_) = source.held_out_ids
-    there = two.preprocessed.with_name("Dataset502_Other") / source.folder.name
-    for suffix in (".b2nd", "_seg.b2nd"):
-        shutil.copy(source.folder / f"{scan}{suffix}", there / f"disguised{suffix}")
-    with pytest.raises(IntegrityFault, match=rf"{scan} \(same content as disguised\)"):
-        check()
-
-
-def test_other_intensities_are_refused(two, check):
-    plans = two.preprocessed.with_name("Dataset502_Other") / f"{two.plans}.json"
-    document = json.loads(plans.read_text())
-    for configuration in document["configurations"].values():
-        configuration["normalization_schemes"] = ["NoNormalization"] * 2
-    plans.write_text(json.dumps(document))
-    with pytest.raises(UsageFault, match=r"normalization_schemes is .*NoNormalization.*expected"):
-        check()
