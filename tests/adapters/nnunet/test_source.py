@@ -15,14 +15,13 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, host_labels
 from gansynth.core.space import Placement
-from gansynth.data.subjects import grouped_splits
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.cases import hashes_of, write_hashes
 from gansynth_nnunet.source import NnunetSource, generator_size, open_nnunet
-from gansynth_nnunet.splits import make_splits, write_splits
+from gansynth_nnunet.splits import make_splits
 from tests.conftest import FIT, SHAPE, save_nifti
 from tests.dividing import divided, state
 
@@ -160,9 +159,12 @@ def test_missing_splits_are_made_as_nnunet_makes_them(toy_copy, caplog):
     assert [list(source.train_ids), list(source.held_out_ids)] == [made[0]["train"], made[0]["val"]]
 
 
-def test_the_repair_of_a_split_that_parts_people_is_remembered(toy_copy):
+def test_the_repair_of_a_split_that_parts_people_is_remembered_and_the_split_kept(toy_copy):
+    PARTED(toy_copy)
     splits = make_splits(SplitsRequest(toy_copy.request(subjects=PEOPLE), 3, 0, overwrite=True))
     assert [len(one["val"]) for one in splits] == [2, 2, 2]
+    (kept,) = toy_copy.preprocessed.glob("splits_final.*.json")
+    assert read_json(kept, expected=list)[0]["val"] == ["p1_right"]
     source = open_nnunet(toy_copy.request())
     assert source.header("p2_left").subject == source.header("p2_right").subject == "p2"
     assert len(source.held_out_ids) == 2
@@ -280,21 +282,6 @@ def test_a_prediction_of_another_grid_or_label_is_refused(source, tmp_path, shap
     save_nifti(tmp_path / "p.nii.gz", np.full(shape, value, np.uint8))
     with pytest.raises(DataFault, match=says):
         host_labels(source, source.train_ids[0], tmp_path / "p.nii.gz")
-
-
-IDS = [f"p{person}_{side}" for person in range(7) for side in "lr"]
-SUBJECTS = {case: case[:2] for case in IDS}
-
-
-def test_another_split_is_overwritten_only_if_asked_and_kept(tmp_path):
-    first, second = (grouped_splits(IDS, SUBJECTS, 5, seed) for seed in (0, 1))
-    write_splits(tmp_path, first, SUBJECTS)
-    with pytest.raises(UsageFault, match="holds another split"):
-        write_splits(tmp_path, second, SUBJECTS)
-    assert read_json(tmp_path / "splits_final.json", expected=list) == first
-    write_splits(tmp_path, second, SUBJECTS, overwrite=True)
-    (kept,) = tmp_path.glob("splits_final.*.json")
-    assert read_json(kept, expected=list) == first
 
 
 SPLITS = [
