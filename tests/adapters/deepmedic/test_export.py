@@ -174,7 +174,7 @@ def test_train_cfg_has_the_users_values_in_their_order_and_says_what_differs(exp
     data = sets("roi")[0]
     before, after = executed(data.train), executed(exported / "train.cfg")
     assert list(after) == list(before)
-    changed, absolute = (
+    named: Any = (
         {
             f"channels{part}": [f"{lists}_{channel}.cfg" for channel in ("flair", "t1c")],
             f"gtLabels{part}": f"{lists}_labels.cfg",
@@ -185,6 +185,7 @@ def test_train_cfg_has_the_users_values_in_their_order_and_says_what_differs(exp
             ("Validation", data.folder / "validation"),
         )
     )
+    changed, absolute = named
     changed |= {"folderForOutput": str(exported / "output"), "numOfCasesLoadedPerSubepoch": 9}
     changed |= {"numberTrainingSegmentsLoadedOnGpuPerSubep": 90}
     absolute |= {"namesForPredictionsPerCaseVal": str(data.folder / "names.cfg")}
@@ -258,8 +259,8 @@ def test_orders_that_make_no_data_set_are_refused(sets, tmp_path, asked, values,
 def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     crop_run, shared_deepmedic, tmp_path, monkeypatch
 ):
-    told = {"samples": SampleRequest(seed=3), "device": "cpu", "real_in_generator_space": True}
-    mix_config = MixConfig(RunFolder(crop_run), Ratio(1, 1), **told)
+    mix_config = MixConfig(RunFolder(crop_run), Ratio(1, 1), samples=SampleRequest(seed=3))
+    mix_config = replace(mix_config, device="cpu", real_in_generator_space=True)
     out, before = tmp_path / "out", content(shared_deepmedic.folder)
     adapter, kept = DeepMedicAdapter(opened(shared_deepmedic)), dict[str, int]()
 

@@ -114,7 +114,7 @@ def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
     ],
 )
 def test_what_cannot_be_prepared_is_refused(toy_copy, plans, configuration, settings, says):
-    small = {"small": "yes"} if settings else {}
+    small: dict[str, Any] = {"small": "yes"} if settings else {}
     with pytest.raises(UsageFault, match=says):
         prepare(toy_copy.request(plans=plans), [configuration], **small, **settings)
 
