@@ -29,8 +29,8 @@ PUBLIC = set(
     )
 )
 """Modules and packages that docs/plugins.md names."""
-LEFT = {"gansynth_deepmedic": 64, "gansynth_nnunet": 63, "gansynth_yolo": 71}
-"""Private names in hosts that are not written on the contract ``Host`` yet; they may not rise."""
+LEFT = {"gansynth_deepmedic": 27, "gansynth_nnunet": 39, "gansynth_yolo": 38}
+"""Private names that hosts with data of their own still import; they may not rise."""
 NAMES = {*installed().names("generators"), *installed().names("adapters")} - {
     "elastic",
     "segmenter",
