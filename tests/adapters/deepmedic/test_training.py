@@ -286,7 +286,8 @@ def test_the_real_one_samples_and_augments_in_other_ways(tmp_path, monkeypatch, 
     for row in probed(output):
         assert len(row["hash"]) == 10
         near = [abs(value * 4 - round(value * 4)) < 0.01 for value in row["centres"]]
-        assert not row["synthetic"] or sum(near) > 5  # at its rim some lie between after turning
+        # By chance one in ten is; after turning, those at a sample's rim lie between.
+        assert not row["synthetic"] or sum(near) > 3
 
 
 # -- the small program -----------------------------------------------------------------------------
