@@ -66,7 +66,6 @@ class DataSetExport(ABC):
     """
 
     target: ClassVar[str]
-    option: ClassVar[str] = "--export"
     unit: ClassVar[str] = "case"
     trains: ClassVar[str]
     """Subject of messages: ``a detector trains``."""
@@ -157,7 +156,7 @@ class DataSetExport(ABC):
     def unsaid(self) -> int:
         """Return the number of synthetic cases if no option gives it."""
         raise UsageFault(
-            f"{self.option} with --ratio {self.mix_config.ratio}: does not say how many "
+            f"--export with --ratio {self.mix_config.ratio}: does not say how many "
             f"{self.unit}s; give --bank-size N, or 3x for three for each training {self.unit}"
         )
 
@@ -184,20 +183,20 @@ class DataSetExport(ABC):
 
     def check_order(self) -> None:
         """Refuse a request that makes no data set; an adapter adds its own checks."""
-        mix_config, option = self.mix_config, self.option
+        mix_config = self.mix_config
         if mix_config.schedule.kind != "constant":
             raise UsageFault(
-                f"{option} with --schedule {mix_config.schedule}: a data set on disk cannot change "
+                f"--export with --schedule {mix_config.schedule}: a data set on disk cannot change "
                 f"while {self.trains}; expected a constant ratio. {self.for_schedules}"
             )
         if mix_config.ratio.p == 0:
             raise UsageFault(
-                f"{option} with --ratio {mix_config.ratio}: asks for no synthetic {self.unit}; "
+                f"--export with --ratio {mix_config.ratio}: asks for no synthetic {self.unit}; "
                 "expected more than 0, for example 1:2"
             )
         if mix_config.bank is not None and not BankReader(mix_config.bank).spec.frozen:
             raise UsageFault(
-                f"{option} with --bank {mix_config.bank}: that bank is refreshed, its samples come "
+                f"--export with --bank {mix_config.bank}: that bank is refreshed, its samples come "
                 "and go; expected a frozen one, or --generator"
             )
 
@@ -210,7 +209,7 @@ class DataSetExport(ABC):
             alone = self.unsaid() if samples is None else samples
         elif size is not None:
             raise UsageFault(
-                f"{self.option} with --bank-size {size} and --ratio {mix_config.ratio}: "
+                f"--export with --bank-size {size} and --ratio {mix_config.ratio}: "
                 f"{self.known()}; leave --bank-size out, or take --ratio 0:1"
             )
         self.repeats, self.samples = self.count(alone)

@@ -775,7 +775,7 @@ class Job:
             raise Interrupted(self.stop.number)
 
 
-class _Session(HostSession[str]):
+class _Session(HostSession):
     """Trains, evaluates and records; ``run`` does it all."""
 
     compared = COMPARED

@@ -1,7 +1,7 @@
 """One training session: its bank and producer, its draws, and the record of both.
 
 Call ``open``, ``start`` and ``steer`` first, then ``step``, ``pause``, ``report`` and ``write``
-during training, and ``close`` at the end. All adapters share it; each defines what it trains.
+during training, and ``close`` at the end.
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ from gansynth.bank.store import SPEC
 from gansynth.bank.training_bank import BankRequirements, TrainingBank
 from gansynth.core.host_commands import TrainingFolder
 from gansynth.core.mix_config import MixConfig, MixerConfig
-from gansynth.core.schedule import Key
 from gansynth.hosts.launch import TrainingDisplay
 from gansynth.hosts.record import (
-    COMPARED,
     DRAWS,
     FILE,
     LOG,
@@ -44,8 +42,8 @@ SHOW_SECONDS = 0.5  # least time between two reports of progress
 T = TypeVar("T")
 
 
-class HostSession(ABC, Generic[Key]):
-    """One session of a training; an adapter defines what is trained.
+class HostSession(ABC):
+    """One session of a training; ``Framework`` defines what is trained.
 
     Args:
         first: epochs, or steps, that earlier sessions have done.
@@ -58,12 +56,11 @@ class HostSession(ABC, Generic[Key]):
         plan: what is mixed in, once ``steer`` was called.
     """
 
-    file: ClassVar[str] = FILE
-    compared: ClassVar[tuple[str, ...]] = COMPARED
+    compared: ClassVar[tuple[str, ...]]
     """See ``gansynth.hosts.record.training_folder``."""
     unit: ClassVar[str] = "epoch"  # what `first`, `done` and `total` count
     batches: int = 0  # training steps of an epoch; 0 if only whole epochs are shown
-    plan: MixerConfig[Key]
+    plan: MixerConfig[str]
 
     def __init__(
         self,
@@ -89,27 +86,23 @@ class HostSession(ABC, Generic[Key]):
         self._steps, self._showed = 0, -math.inf
         atexit.register(self.close)
 
-    # -- what an adapter defines -----------------------------------------------------------------
+    # -- what a subclass defines -----------------------------------------------------------------
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return the training's requirements for its bank."""
+        """Return the data, mix and settings of the session, for the record."""
 
     @abstractmethod
     def demand(self) -> BankRequirements:
-        """What the training wants of its bank."""
+        """Return the training's requirements for its bank."""
 
     @abstractmethod
-    def make_plan(self) -> MixerConfig[Key]:
+    def make_plan(self) -> MixerConfig[str]:
         """Return the plan of what is mixed in, with the draws logged in ``log``."""
 
     def more(self) -> dict[str, Any]:
         """Return further entries of the record."""
         return {}
-
-    def case(self, key: Key) -> str:
-        """Return the name of a real case in the plan."""
-        return str(key)
 
     def note(self, text: str) -> None:
         """Write a whole line to the training's log."""
@@ -238,7 +231,7 @@ class HostSession(ABC, Generic[Key]):
         this = {
             "epochs": [self.first, self.done],
             **self._described,
-            "chosen": [self.case(key) for key in self.plan.chosen],
+            "chosen": list(self.plan.chosen),
             "drawn": counts.to_json(),
             "asked": round(self.asked(), 6),
             "supply": self.training_bank.summary(counts),
