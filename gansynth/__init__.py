@@ -41,7 +41,14 @@ if TYPE_CHECKING:
         at_rest,
         move,
     )
-    from gansynth.core.hookspecs import API_VERSION, Register, hookimpl, lazily, offer_files
+    from gansynth.core.hookspecs import (
+        API_VERSION,
+        Register,
+        RegisterCommand,
+        hookimpl,
+        lazily,
+        offer_files,
+    )
     from gansynth.core.host_commands import (
         CommandReport,
         DoctorRequest,
@@ -49,13 +56,15 @@ if TYPE_CHECKING:
         ImportRequest,
         PrepareRequest,
         SplitsRequest,
+        TrainingFolder,
         TrainingRequest,
     )
     from gansynth.core.lineage import CaseRecord, Lineage
-    from gansynth.core.mix_config import MixConfig, MixerConfig, TrainingResult
+    from gansynth.core.mix_config import Mix, MixConfig, MixerConfig, TrainingResult
     from gansynth.core.prediction import LabelMaps, Prediction
     from gansynth.core.ratio import Ratio
     from gansynth.core.registry import installed
+    from gansynth.core.run_folder import RunFolder
     from gansynth.core.sample_request import SampleRequest
     from gansynth.core.schedule import Schedule, choose_cases
     from gansynth.core.schema import (
@@ -69,8 +78,15 @@ if TYPE_CHECKING:
         Schema,
         keep_outside,
     )
-    from gansynth.core.source import CaseHeader, CaseSource, SourceRequest, StoredCase, case_records
-    from gansynth.core.space import Space
+    from gansynth.core.source import (
+        CaseHeader,
+        CaseSource,
+        FoldSplit,
+        SourceRequest,
+        StoredCase,
+        case_records,
+    )
+    from gansynth.core.space import Placement, Space
     from gansynth.core.writer import Item, Writer, WriterOptions
     from gansynth.data.case_writer import write_volume, yolo_lines
     from gansynth.data.read_options import ReadOptions, parse_read, register_read_options
@@ -149,6 +165,7 @@ __all__ = [
     "FilterTrainingData",
     "Finding",
     "FloatArray",
+    "FoldSplit",
     "Framework",
     "FrameworkOptions",
     "GansynthError",
@@ -166,10 +183,12 @@ __all__ = [
     "LabelMaps",
     "Lineage",
     "Metric",
+    "Mix",
     "MixConfig",
     "Mixer",
     "MixerConfig",
     "Phase",
+    "Placement",
     "Prediction",
     "PrepareRequest",
     "ProducerConfig",
@@ -178,6 +197,8 @@ __all__ = [
     "Ratio",
     "ReadOptions",
     "Register",
+    "RegisterCommand",
+    "RunFolder",
     "Sample",
     "SampleRequest",
     "Sampler",
@@ -191,6 +212,7 @@ __all__ = [
     "ToySource",
     "TrainingCases",
     "TrainingFault",
+    "TrainingFolder",
     "TrainingOptions",
     "TrainingRequest",
     "TrainingResult",
@@ -259,20 +281,21 @@ _HOMES = {
     "gansynth.core.findings": "CheckReport Finding",
     "gansynth.core.generator": "Batch Generator GeneratorOptions Phase Stage TrainingStep at_rest "
     "move",
-    "gansynth.core.hookspecs": "API_VERSION hookimpl Register lazily offer_files",
+    "gansynth.core.hookspecs": "API_VERSION hookimpl Register RegisterCommand lazily offer_files",
     "gansynth.core.host_commands": "CommandReport DoctorRequest ExportRequest "
-    "ImportRequest PrepareRequest SplitsRequest TrainingRequest",
+    "ImportRequest PrepareRequest SplitsRequest TrainingFolder TrainingRequest",
     "gansynth.core.lineage": "CaseRecord Lineage",
-    "gansynth.core.mix_config": "MixConfig MixerConfig TrainingResult",
+    "gansynth.core.mix_config": "Mix MixConfig MixerConfig TrainingResult",
     "gansynth.core.prediction": "LabelMaps Prediction",
     "gansynth.core.ratio": "Ratio",
     "gansynth.core.registry": "installed",
+    "gansynth.core.run_folder": "RunFolder",
     "gansynth.core.sample_request": "SampleRequest",
     "gansynth.core.schedule": "Schedule choose_cases",
     "gansynth.core.schema": "OUTSIDE Boxes Case Condition FloatArray "
     "LabelArray Sample Schema keep_outside",
-    "gansynth.core.source": "CaseHeader CaseSource SourceRequest StoredCase case_records",
-    "gansynth.core.space": "Space",
+    "gansynth.core.source": "CaseHeader CaseSource FoldSplit SourceRequest StoredCase case_records",
+    "gansynth.core.space": "Placement Space",
     "gansynth.core.writer": "Item Writer WriterOptions",
     "gansynth.data.case_writer": "write_volume yolo_lines",
     "gansynth.data.read_options": "ReadOptions parse_read register_read_options",
