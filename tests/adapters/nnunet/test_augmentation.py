@@ -1,4 +1,5 @@
 import multiprocessing
+import pickle
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -125,10 +126,15 @@ def test_what_is_not_augmented_draws_no_random_number(loader):
     assert before[1] == str(np.random.get_state())  # noqa: NPY002
 
 
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_workers_tell_the_kinds_apart(loader, method):
-    # a ByKind that shared nothing with its data set would raise
-    with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+def test_a_pickled_loader_tells_the_kinds_apart(loader):
+    # one whose pipelines shared nothing with its data set would raise
+    copy = pickle.loads(pickle.dumps(loader))
+    assert copy.generate_train_batch()["data"].shape[0] == 2
+
+
+@pytest.mark.slow
+def test_a_spawned_worker_tells_the_kinds_apart(loader):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         batch = pool.submit(loader.generate_train_batch).result(100)
     assert batch["data"].shape[0] == 2
 

@@ -1,6 +1,7 @@
 import json
-import multiprocessing
 import os
+import subprocess
+import sys
 import time
 import traceback
 from collections import Counter
@@ -16,6 +17,7 @@ from gansynth.runtime.child import SHOWN, SHOWS
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth_nnunet.launch import fault_of_rank
 from tests.adapters.nnunet.conftest import begin, sidecar
+from tests.house import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TUNING = {"ratio": "0:1", "schedule": "finetune:34%@50%"}
@@ -124,41 +126,19 @@ def test_the_parent_process_is_told_of_the_epoch_that_runs(ready, monkeypatch, c
 SECONDS = 300
 
 
-def _rank(rank: int, folder: Path, work: Callable[[int], Any]) -> None:
-    """One process of a group of two: writes what its work returned, or what it ended with."""
-    import torch.distributed
-
-    # Ranks need not be numbered children of one process; then only their rank tells them apart.
-    multiprocessing.current_process()._identity = ()
-    address = f"file://{folder / 'meet'}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    try:
-        result = {"result": work(rank)}
-    except Exception as error:
-        result = {"error": type(error).__name__, "text": str(error)}
-    (folder / f"rank-{rank}.json").write_text(json.dumps(result))
-    torch.distributed.destroy_process_group()
-
-
 @pytest.fixture
-def two(tmp_path) -> Callable[[Callable[[int], Any]], list[Any]]:
-    """Runs work(rank) in two forked processes that form a group; returns what each came to."""
-    import torch.distributed  # before the fork: importing takes seconds
+def two(nnunet, tmp_path) -> Callable[[], list[Any]]:
+    """Trains in two processes that form a group; returns what each came to."""
 
-    assert torch.distributed.is_gloo_available()
-    context = multiprocessing.get_context("fork")
-
-    def run(work: Callable[[int], Any]) -> list[Any]:
-        ranks = [context.Process(target=_rank, args=(rank, tmp_path, work)) for rank in (0, 1)]
-        for process in ranks:
-            process.start()
-        end = time.monotonic() + SECONDS
-        for process in ranks:
-            process.join(max(0, end - time.monotonic()))
-        hanging = [process for process in ranks if process.exitcode is None]
-        for process in hanging:
-            process.kill()
-        assert not hanging, "a rank hangs"
+    def run() -> list[Any]:
+        words = [sys.executable, "-m", "tests.adapters.nnunet.rank"]
+        rest = [str(tmp_path), nnunet.dataset, nnunet.plans]
+        ranks = [subprocess.Popen([*words, str(rank), *rest], cwd=ROOT) for rank in (0, 1)]
+        try:
+            assert [process.wait(SECONDS) for process in ranks] == [0, 0]
+        finally:
+            for process in ranks:
+                process.kill()
         return [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 
     return run
@@ -174,23 +154,6 @@ def test_a_fault_that_a_rank_died_of_is_told_from_what_its_parent_says():
     assert fault_of_rank("ValueError: alone\n") is None
 
 
-def on_cpu(build: Callable[..., Any]) -> Any:
-    """A trainer as nnUNetv2_train builds it for each rank, made to work without CUDA.
-
-    nnU-Net takes it for granted in data-parallel training: it sets the device, and names it to
-    DistributedDataParallel, which refuses that for modules on a CPU.
-    """
-    import torch
-    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
-
-    distributed = torch.nn.parallel.DistributedDataParallel
-    module.DDP = lambda network, device_ids: distributed(network)
-    trainer = build()
-    trainer.device, trainer.grad_scaler = torch.device("cpu"), None
-    trainer.configuration_manager.configuration["batch_size"] = 3
-    return trainer
-
-
 def ids(log: Path, pid: int) -> list[str]:
     """Samples drawn by a process, in order."""
     rows = next(log.glob(f"draws-*-{pid}.csv")).read_text().splitlines()
@@ -198,18 +161,9 @@ def ids(log: Path, pid: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_one_producer_serves_both_ranks_which_draw_differently(two, build, told, fitted):
+def test_one_producer_serves_both_ranks_which_draw_differently(two, told, fitted):
     told(run=fitted, device="cpu", size="12", frozen=True, ratio="1:2")
-
-    def work(rank: int) -> Any:
-        trainer = on_cpu(build)
-        trainer.run_training()
-        plan = trainer.gansynth_plan
-        where = (str(plan.bank), str(plan.log), trainer.output_folder)
-        leads = trainer.gansynth_job is not None
-        return {"where": where, "leads": leads, "batch": trainer.batch_size, "pid": os.getpid()}
-
-    first, second = (end["result"] for end in two(work))
+    first, second = two()
     bank, log, folder = map(Path, first["where"])
     assert first["where"] == second["where"]
     assert not bank.exists()
@@ -235,10 +189,10 @@ def test_one_producer_serves_both_ranks_which_draw_differently(two, build, told,
         ),
     ],
 )
-def test_a_refusal_ends_both_ranks_alike(two, build, told, fitted, frozen_bank, said, fault, says):
+def test_a_refusal_ends_both_ranks_alike(two, told, fitted, frozen_bank, said, fault, says):
     where = {"run": fitted, "device": "cpu"} if said else {"bank": frozen_bank(fold="1")}
     told(**where, **said)
-    ends = two(lambda rank: on_cpu(build).run_training())
+    ends = two()
     assert [end["error"] for end in ends] == [fault] * 2
     assert ends[0]["text"] == ends[1]["text"]
     assert says in ends[0]["text"]
