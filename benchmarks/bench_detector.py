@@ -120,8 +120,10 @@ def stock(asked: Mapping[str, Any]) -> Ends:
 
         open_model(job, None).train(**settings(job), callbacks=ends)
         return ends
+    from gansynth_yolo.agpl.ultra import engine
     from gansynth_yolo.agpl.ultra import settings as told
 
+    engine()
     overrides = told(job)
     from ultralytics.models.yolo.detect import DetectionTrainer
 

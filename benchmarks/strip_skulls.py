@@ -27,7 +27,7 @@ from scipy import ndimage
 from gansynth.core.body_mask import Mask, otsu
 from gansynth.core.schema import FloatArray
 from gansynth.data.picture_files import SUFFIXES, read_picture
-from gansynth_yolo.images import beside
+from gansynth_yolo.source import beside
 
 Depth = npt.NDArray[np.floating[Any]]
 

@@ -29,4 +29,4 @@ def register_adapters(register: Register) -> None:
 @hookimpl
 def register_commands(register: RegisterCommand) -> None:
     register("import", "yolo", lazily("gansynth_yolo.import_slices:import_slices"))
-    register("doctor", "yolo", lazily("gansynth_yolo.doctor:lines"))
+    register("doctor", "yolo", lazily("gansynth_yolo.detectors:doctor_lines"))

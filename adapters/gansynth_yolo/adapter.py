@@ -4,37 +4,73 @@ The data set's record does not hold the size that images are read in, and hashes
 pixels. So a generator of any size can be compared with the held-out images.
 """
 
+# ruff: noqa: D102 - methods that override those of Framework
+
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+import yaml
+from pydantic import Field
+
 from gansynth.core.host_commands import ExportRequest, TrainingRequest
 from gansynth.core.mix_config import Mix, MixConfig
-from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
 from gansynth.hosts.epoch_plan import count_places
-from gansynth.hosts.host import Framework, Job
+from gansynth.hosts.host import Framework, FrameworkOptions, Job
 from gansynth.hosts.launch import device_of
 from gansynth.hosts.record import FILE, read_sessions
-from gansynth.hosts.sample_source import check_schema
 from gansynth.metrics.detection.measures import summary
-from gansynth.metrics.detection.record import read_detections
+from gansynth.metrics.detection.record import (
+    Detections,
+    ImageDetections,
+    TrueBoxes,
+    file_of,
+    read_detections,
+    write_detections,
+)
 from gansynth.runtime.errors import UsageFault
-from gansynth_yolo.config import MIRROR, MODELS, WEIGHTS, YoloSettings, parse_options
-from gansynth_yolo.detectors import DetectorJob, detector
-from gansynth_yolo.evaluation import SPLITS, write_found
-from gansynth_yolo.source import YoloSource
+from gansynth.runtime.yaml_text import parse_yaml
+from gansynth_yolo.detectors import DETECTORS, KEPT, MOST_FOUND, NMS_IOU, DetectorJob, detector
+from gansynth_yolo.mirror import check_path, mirror, mirrored
+from gansynth_yolo.source import YoloImage, YoloSource
 
-LICENCES: Mapping[str, str] = {
-    "libreyolo": "MIT",
-    "ultralytics": "AGPL-3.0: its terms apply to this training and to the weights it has made",
-}
-"""Detector -> its licence and the consequences for a training."""
+MODELS = {"libreyolo": "yolox-n", "ultralytics": "yolo11n.yaml"}
+MIRROR = "data"
+"""Folder in the output with links to the user's images and labels, read by the detector."""
+WEIGHTS = "detector"  # folder in the output for the detector's own files
+
+
+class YoloSettings(FrameworkOptions):
+    """Settings of ``--target yolo``."""
+
+    detector: Literal["libreyolo", "ultralytics"] = Field(
+        "libreyolo", description="which library trains: libreyolo (MIT) or ultralytics (AGPL-3.0)"
+    )
+    model: str | None = Field(
+        None,
+        description="model of the library: libreyolo has yolox-n (default), yolo9-t and so on; "
+        "ultralytics a .yaml (yolo11n.yaml); or an existing .pt file: nothing is downloaded",
+    )
+    epochs: int = Field(100, ge=1, description="passes through the real images")
+    imgsz: int = Field(
+        640,
+        ge=32,
+        multiple_of=32,
+        description="side in pixels to which images are resized, a multiple of 32",
+    )
+    batch: int = Field(16, ge=1, le=65536, description="images of a training step")
+    workers: int = Field(
+        2, ge=0, description="processes that load images; 0 loads in the training process"
+    )
+    cache: Literal["off", "ram"] = Field(
+        "off", description="ram: keep decoded real images in memory"
+    )
 
 
 class YoloAdapter(Framework):
@@ -47,7 +83,7 @@ class YoloAdapter(Framework):
     needs: ClassVar[Literal["labels", "boxes"]] = "boxes"
     any_size: ClassVar[bool] = True
     apart = True
-    result = SPLITS["val"]
+    result = file_of("val")
     may_change = ("workers", "cache")
     same = ("channels", "box_classes")
     source: YoloSource
@@ -68,7 +104,6 @@ class YoloAdapter(Framework):
 
     @property
     def packages(self) -> Sequence[str]:  # type: ignore[override]
-        """Torch and the detector."""
         return "torch", "torchvision", self.options.detector
 
     def validate(self) -> None:
@@ -80,7 +115,6 @@ class YoloAdapter(Framework):
             )
 
     def check_ways(self, mix_config: MixConfig) -> None:
-        """Refuse samples without augmentation, too."""
         super().check_ways(mix_config)
         if not mix_config.augment_synthetic:
             raise UsageFault(
@@ -88,27 +122,35 @@ class YoloAdapter(Framework):
                 "images meet; leave it out, or augment none: --no-host-augmentation"
             )
 
-    def check_run(self, run: RunFolder, mix_config: MixConfig) -> None:
-        """Refuse edits of boxes, other channels and other classes."""
-        edits = mix_config.samples.edits
-        if edits and not run.capabilities.from_labels:
-            raise UsageFault(
-                f"--edit {edits[0]}: {run.manifest['generator']} has boxes as its condition, not "
-                "label maps that could be edited; leave --edit out, or see --boxes"
-            )
-        hint = f"gansynth fit cpggan --data yolo:{self.source.request.where}"
-        check_schema(run.folder, run.schema, self.source.schema, self.same, f"Fit again: {hint}")
+    def check_options(self) -> None:
+        check_path(self.output, "--set output=")
 
-    # -- the training ----------------------------------------------------------------------------
+    def check(self, request: TrainingRequest) -> None:
+        """Let the detector look at its job, after leakage and units: it may not be installed."""
+        super().check(request)
+        training: Any = self.opened(request)
+        detector(training.options.detector).check(training.job)
 
     @classmethod
     def read_own(cls, options: Sequence[str]) -> Mapping[str, Any]:
-        """Read the detector's own options."""
-        return parse_options(options)
+        parsed: dict[str, Any] = {}
+        for text in options:
+            key, equals, value = text.partition("=")
+            if not equals or not key.isidentifier() or key in parsed:
+                raise UsageFault(
+                    f"-- {text}: expected options of the detector as KEY=VALUE, each once, for "
+                    "example mosaic=0.5"
+                )
+            try:
+                parsed[key] = parse_yaml(value)
+            except yaml.YAMLError:
+                parsed[key] = value
+        return parsed
+
+    # -- the training ----------------------------------------------------------------------------
 
     @property
     def length(self) -> tuple[int, int]:
-        """The options ``epochs`` and ``batch``."""
         return self.options.epochs, self.options.batch
 
     @property
@@ -130,19 +172,11 @@ class YoloAdapter(Framework):
             **shared,
         )
 
-    def check(self, request: TrainingRequest) -> None:
-        """Let the detector look at its job, after leakage and units: it may not be installed."""
-        super().check(request)
-        training: Any = self.opened(request)
-        detector(training.options.detector).check(training.job)
-
     def describe_training(self) -> Mapping[str, Any]:
-        """Name the detector's licence."""
-        return {"licence": LICENCES[self.options.detector]}
+        return {"licence": DETECTORS[self.options.detector].licence}
 
     def train(self, job: Job) -> None:
         """Train on a mirror of the data set, whose places ``EpochSlots`` fills."""
-        from gansynth_yolo.mirror import mirror
         from gansynth_yolo.mixed import EpochSlots
 
         own = self.job
@@ -150,13 +184,35 @@ class YoloAdapter(Framework):
             shutil.rmtree(own.output, ignore_errors=True)
         mirror(self.source, own.data.parent, channels=own.channels)
         slots = EpochSlots(job.rounds.plan, job.rounds.real, own.channels, job.first)
-        self._weights = detector(self.options.detector).train(own, slots, _Watch(job))
+        self._weights = detector(self.options.detector).train(own, slots, job)
 
     def evaluate(self, job: Job) -> Mapping[str, Any]:
-        """Write the detections in validation and test images; return figures of the former."""
-        chosen = detector(self.options.detector)
-        write_found(job.folder, self.source, chosen, self.job, self._weights)
+        """Write the detections in test and validation images; return figures of the latter."""
+        own, weights = self.job, self._weights
+        about = {"weights": str(weights.relative_to(job.folder)), "model": own.model}
+        for split in ("test", "val"):
+            if self.source.images[split]:
+                limits = (NMS_IOU, split, KEPT, MOST_FOUND)
+                images = tuple(self._look(own, weights, split))
+                found = Detections(self.options.detector, own.names, images, *limits, about)
+                write_detections(job.folder / file_of(split), found)
         return summary(read_detections(job.folder / self.result))
+
+    def _look(self, own: DetectorJob, weights: Path, split: str) -> Iterator[ImageDetections]:
+        paths = mirrored(self.source, own.data.parent, split)
+        found = detector(self.options.detector).predict(own, weights, list(paths.values()))
+        for case, boxes in zip(paths, found, strict=True):
+            image = self.source.image(case)
+            yield ImageDetections(
+                case,
+                self.source.header(case).subject,
+                image.shape,
+                true_boxes(image),
+                boxes,
+                *self.source.place(case),
+            )
+
+    # -- benchmarks and exports ------------------------------------------------------------------
 
     @classmethod
     def scores(cls, folder: Path) -> dict[str, Any]:
@@ -165,11 +221,9 @@ class YoloAdapter(Framework):
         for session in read_sessions(folder / FILE):
             places = [e["places_real"] + e["places_synthetic"] for e in session["per_epoch"]]
             steps += sum(ceil(count / session["settings"]["batch"]) for count in places)
-        split = next(split for split, file in SPLITS.items() if (folder / file).is_file())
-        figures = summary(read_detections(folder / SPLITS[split]))
+        split = "test" if (folder / file_of("test")).is_file() else "val"
+        figures = summary(read_detections(folder / file_of(split)))
         return {"steps": steps, "judged_on": split, "figures": figures, "per_case": {}}
-
-    # -- benchmarks and exports ------------------------------------------------------------------
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -206,31 +260,17 @@ class YoloAdapter(Framework):
         return [{"epochs": str(max(1, round(steps / steps_each)))} for steps_each in each]
 
     def export(self, request: ExportRequest) -> Mapping[str, Any]:
-        """Write a folder that stock detectors train on."""
         from gansynth_yolo.export import YoloExport
 
         if request.content == "mixed":
             self.validate()
-        export = YoloExport(self.source, request)
+        export = YoloExport(self, request)
         self.check_samples(request.mix_config)
         return export.run()
 
 
-@dataclass
-class _Watch:
-    """Passes the detector's progress on to the job."""
-
-    job: Job
-
-    def step(self, begin: float, end: float) -> None:
-        self.job.took(begin, end)
-
-    def epoch(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Select losses and mean average precision from a detector's metrics."""
-        short = {key.removesuffix("(B)").removeprefix("metrics/"): n for key, n in metrics.items()}
-        worth = {
-            key.removeprefix("train/"): value
-            for key, value in short.items()
-            if key.startswith("train/") or key in ("mAP50", "mAP50-95")
-        }
-        self.job.round(done, **worth)
+def true_boxes(image: YoloImage) -> TrueBoxes:
+    """Return the boxes of a label file within the image: x1, y1, x2, y2 in pixels."""
+    boxes = image.boxes.coords[:, [1, 0, 3, 2]].astype(np.float64)
+    inside = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    return TrueBoxes(boxes[inside], image.rows[inside, 0].astype(np.int64))

@@ -11,15 +11,15 @@ import numpy.typing as npt
 
 from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.source import SourceRequest
+from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.pictures import PictureFiles, check_source
 from gansynth.runtime.errors import GansynthError
-from gansynth_yolo.images import YoloImage, walk
-from gansynth_yolo.source import YoloSource
+from gansynth_yolo.source import OTHERS, YoloSource
 
 FEW = 64  # grey levels of 256 below which a 16-bit image is warned of
 SMALL = 8  # least pixels of a box's shorter side at the detectors' default image size
 IMGSZ = 640  # default size of images for detectors, pixels of the longer side
-SPARE = {"classes.txt", "obj.names", "readme.txt", "notes.txt", "license.txt", "requirements.txt"}
+SPARE = {"classes", "obj", "readme", "notes", "license", "requirements"}
 """Text files that tools write among label files."""
 
 
@@ -64,14 +64,18 @@ def _check_set(source: YoloSource) -> Iterator[Finding]:
         folds = "" if source.has_split else "; five folds are made, by --subjects if it is given"
         named = f"{', '.join(file.names)}, as in classes.txt or by their numbers{folds}"
         yield _warning(path, f"no data.yaml; classes are {named}")
-    for case, named_in in source.found.repeated:
-        yield _warning(named_in, "its split names it more than once; it counts once", case)
+    for case, image in source.found.repeated:
+        yield _warning(image, "its split names it more than once; it counts once", case)
     for split in ("val", "test"):
         if images[split] and not any(len(image.rows) for image in images[split]):
             yield _warning(path, f"{split}: no image has a box; nothing can be measured on it")
-    sides = {i.case: _shortest(i) for part in images.values() for i in part if len(i.rows)}
-    small = [case for case, side in sides.items() if side < SMALL]
-    if small:
+    sides = {
+        image.case: float((image.rows[:, 3:] * image.shape[::-1]).min()) * IMGSZ / max(image.shape)
+        for part in images.values()
+        for image in part
+        if len(image.rows)
+    }
+    if small := [case for case, side in sides.items() if side < SMALL]:
         text = (
             f"{len(small)} image(s) have boxes of less than {SMALL} pixels at an image size of "
             f"{IMGSZ}, the least {min(sides.values()):.1f} ({small[0]}); use a larger one, and "
@@ -82,25 +86,12 @@ def _check_set(source: YoloSource) -> Iterator[Finding]:
     for number, name in enumerate(file.names):
         if number not in used:
             yield _warning(path, f"class {number} {name!r} has no box in train")
-    yield from _spare(source)
-
-
-def _shortest(image: YoloImage) -> float:
-    """Return the shortest side of an image's boxes, in pixels at the default image size."""
-    sides = image.rows[:, 3:] * np.array(image.shape[::-1])
-    return float(sides.min()) * IMGSZ / max(image.shape)
-
-
-def _spare(source: YoloSource) -> Iterator[Finding]:
-    """Report label files without an image; those of images of no split are none."""
-    images = source.found.pictures.values()
-    known = {image.label for image in images} | {file for _, file, _ in source.found.faults}
-    known |= set(source.found.lists)
-    for folder, beside in sorted(
-        {image.label.parent: image.image.parent for image in images}.items()
+    listed = source.found.pictures.values()
+    for labels, home in sorted(
+        {image.label.parent: image.image.parent for image in listed}.items()
     ):
-        pictures = {path.stem for path in walk(beside) if path.parent == beside}
-        for path in sorted(folder.glob("[!.]*.txt")):
-            tool = path.name.casefold() in SPARE or path.stem in pictures
-            if path not in known and not tool:
-                yield _warning(path, "a label file without an image; it is not used")
+        known = {p.stem for p in home.iterdir() if p.suffix.lower() in {*SUFFIXES, *OTHERS}} | SPARE
+        for text_file in sorted(labels.glob("[!.]*.txt")):
+            named = {text_file.stem, text_file.stem.casefold()} & known
+            if not named and text_file not in source.found.lists:
+                yield _warning(text_file, "a label file without an image; it is not used")

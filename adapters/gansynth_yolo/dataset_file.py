@@ -1,6 +1,7 @@
-"""``data.yaml`` as both detectors read it; nothing is downloaded or executed.
+"""``data.yaml`` and label files as both detectors read them; nothing is downloaded or executed.
 
-A folder of images and label files without one is read by its names.
+A folder of images and label files without ``data.yaml`` is read by its names. Detectors skip
+invalid label files with one warning among many. Here each bad line is a fault.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,14 +27,21 @@ from pydantic import (
     model_validator,
 )
 
+from gansynth.core.schema import FloatArray
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.pictures import printable
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import refuse_unnameable
+from gansynth.runtime.files import reading
 from gansynth.runtime.yaml_text import read_yaml
 
 SPLITS = ("train", "val", "test")
 USUAL = ("data", "dataset")  # generic file names, for which the folder's name is used
+MOST_BYTES = 256 << 20  # largest label file or list of images
+MOST_FAULTS = 20  # most faults reported of one label file
+MOST_CLASSES = 2**15 - 1
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+COLUMNS = ("class", "xc", "yc", "w", "h")
+Rows = npt.NDArray[np.float64]  # (N, 5): class, xc, yc, w, h; shares of the image's edges
 
 
 @dataclass(frozen=True)
@@ -52,55 +62,64 @@ class DatasetFile:
         return self.home.name if self.path.stem.casefold() in USUAL else self.path.stem
 
 
-def dataset_path(where: str) -> Path:
-    """Return the absolute path of the file of ``yolo:WHERE``, or of a folder without one."""
+def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
+    """Read the file of ``yolo:WHERE``, or the names in a folder without one.
+
+    Raises:
+        UsageFault: a folder with several YAML files.
+        DataFault: no such file, no YAML, or an invalid key.
+        IntegrityFault: ``path`` leads out of the file's folder, and that is not allowed.
+    """
     path = Path(os.path.abspath(os.path.expanduser(where)))
     if path.is_dir():
-        candidates = [path / f"{name}{end}" for name in USUAL for end in (".yaml", ".yml")]
-        candidates = [p for p in candidates if p.is_file()] or sorted(path.glob("*.y*ml"))
-        if len(candidates) == 1 or (candidates and candidates[0].stem in USUAL):
-            return candidates[0]
-        if not candidates and _folders(path):
-            return path
-        raise UsageFault(
-            f"yolo:{where}: {len(candidates)} YAML files in this folder, expected data.yaml; "
-            "name the file: yolo:FOLDER/FILE.yaml"
-        )
-    if not path.is_file() or path.suffix.lower() not in (".yaml", ".yml"):
+        usual = [path / f"{name}{end}" for name in USUAL for end in (".yaml", ".yml")]
+        files = [file for file in usual if file.is_file()][:1] or sorted(path.glob("*.y*ml"))
+        if not files and (splits := _folders(path)):
+            return _by_names(path, splits)
+        if len(files) != 1:
+            raise UsageFault(
+                f"yolo:{where}: {len(files)} YAML files in this folder, expected data.yaml; name "
+                "the file: yolo:FOLDER/FILE.yaml"
+            )
+        path = files[0]
+    if not os.path.isfile(path) or path.suffix.lower() not in (".yaml", ".yml"):
         raise DataFault(
             f"yolo:{where}: no such file, expected data.yaml (path, train, val, names), or a "
             "folder that holds it; see: gansynth help sources yolo"
         )
-    return path
+    return _by_file(path, allow_outside=allow_outside)
+
+
+# -- a folder without data.yaml --------------------------------------------------------------------
 
 
 def _folders(home: Path) -> dict[str, tuple[str, ...]]:
     """Return the folders of images, by split, that have label files; all are ``train`` without."""
     found: dict[str, tuple[str, ...]] = {}
     for split in SPLITS:
-        parts = [f"{split}/images", f"images/{split}", *(["images"] if split == "train" else [])]
-        for part in parts:
-            if next((home / part.replace("images", "labels")).rglob("*.txt"), None):
-                found[split] = (part,)
-                break
+        for part in (f"{split}/images", f"images/{split}", "images" if split == "train" else ""):
+            if part and next((home / part.replace("images", "labels")).rglob("*.txt"), None):
+                found.setdefault(split, (part,))
     pictures = (p for p in home.iterdir() if p.suffix.lower() in SUFFIXES)
     if not found and any(p.with_suffix(".txt").is_file() for p in pictures):
         found["train"] = (".",)
     return found
 
 
-def _by_names(home: Path) -> DatasetFile:
-    """Describe a folder without ``data.yaml``; without names, classes are numbered."""
-    splits = _folders(home)
-    named = [home / where / "classes.txt" for where in (".", "labels")]
-    lines = [line for file in named if file.is_file() for line in file.read_text().splitlines()]
-    names = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+def _by_names(home: Path, splits: Mapping[str, tuple[str, ...]]) -> DatasetFile:
+    """Describe a folder by ``classes.txt``; without it, classes are numbered."""
+    named = [home / "classes.txt", home / "labels" / "classes.txt"]
+    lines = [line.strip() for file in named if file.is_file() for line in read_lines(file)]
+    names = tuple(dict.fromkeys(filter(None, lines)))
     if not names:
         homes = [home / part.replace("images", "labels") for (part,) in splits.values()]
-        texts = [file.read_text() for labels in homes for file in labels.rglob("*.txt")]
-        found = [int(n) for text in texts for n in re.findall(r"^\s*(\d{1,4})\s", text, re.M)]
-        names = tuple(f"class_{number}" for number in range(max(found, default=0) + 1))
+        rows = (line for labels in homes for f in labels.rglob("*.txt") for line in read_lines(f))
+        numbers = (int(row[1]) for row in map(re.compile(r"\s*(\d{1,4})\s").match, rows) if row)
+        names = tuple(f"class_{number}" for number in range(max(numbers, default=0) + 1))
     return DatasetFile(home, home, home, names, 3, splits)
+
+
+# -- data.yaml -------------------------------------------------------------------------------------
 
 
 def _line(text: str) -> str:
@@ -140,13 +159,13 @@ class _Document(BaseModel):
     train: Entries
     val: Entries
     test: Entries | None = None
-    nc: Annotated[StrictInt, Field(ge=1, lt=2**15)] | None = None
-    names: Annotated[list[Line], BeforeValidator(_names), Field(max_length=2**15 - 1)] = []
+    nc: Annotated[StrictInt, Field(ge=1, le=MOST_CLASSES)] | None = None
+    names: Annotated[list[Line], BeforeValidator(_names), Field(max_length=MOST_CLASSES)] = []
     channels: Literal[1, 3] = 3
 
     @model_validator(mode="after")
     def _counted(self) -> _Document:
-        for name, count in Counter(self.names).items():
+        for name, count in Counter(self.names).most_common(1):
             if count > 1:
                 raise ValueError(f"names: {name!r} occurs twice, expected each once")
         if not self.names and self.nc is None:
@@ -156,15 +175,7 @@ class _Document(BaseModel):
         return self
 
 
-def read_dataset_file(path: Path, *, allow_outside: bool) -> DatasetFile:
-    """Read ``data.yaml``, or the names in a folder without one.
-
-    Raises:
-        DataFault: no YAML, or an invalid key.
-        IntegrityFault: ``path`` leads out of the file's folder, and that is not allowed.
-    """
-    if path.is_dir():
-        return _by_names(path)
+def _by_file(path: Path, *, allow_outside: bool) -> DatasetFile:
     expected = "data.yaml with path, train, val and names; correct it"
     document, _ = read_yaml(path, expected, DataFault)
     if not isinstance(document, dict):
@@ -183,10 +194,9 @@ def read_dataset_file(path: Path, *, allow_outside: bool) -> DatasetFile:
     home = root = path.parent
     if read.path is not None:
         root = Path(os.path.abspath(home / os.path.expanduser(read.path)))
-        refuse_unnameable(root, f"{path}: path")
         if not allow_outside:
             check_inside(home, root, f"{path}: path: {read.path!r}")
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise DataFault(
                 f"{path}: path: {read.path!r} is no folder ({root}), expected the folder that "
                 f"train and val are relative to. Correct it, or leave it out if that is {home}"
@@ -203,3 +213,79 @@ def check_inside(home: Path, target: Path, label: str) -> None:
             f"{label} leads out of {home}, expected something inside it. Put it there, or allow "
             "it: --read allow_outside=yes"
         )
+
+
+# -- label files -----------------------------------------------------------------------------------
+
+
+def read_lines(path: Path, expected: str = "rows CLASS XC YC W H") -> list[str]:
+    """Read the lines of a text file; DataFault: too large, or not UTF-8."""
+    with reading(path):
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise DataFault(f"{path}: {size} bytes, expected at most {MOST_BYTES} of {expected}")
+        data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataFault(
+            f"{path}: line {line}: byte {error.start} is not UTF-8, expected {expected}; save it "
+            "as UTF-8"
+        ) from error
+
+
+def read_labels(path: Path, names: Sequence[str], overshoot: float) -> tuple[Rows, list[DataFault]]:
+    """Read a label file: its rows as written, each once, and the faults of its lines.
+
+    Boxes may reach beyond the image by ``overshoot``, a share of its width and height.
+    """
+    rows: dict[tuple[float, ...], None] = {}
+    faults: list[DataFault] = []
+    for number, line in enumerate(read_lines(path), start=1):
+        words = line.split()
+        wrong = _wrong(words, names, overshoot) if words else ""
+        if wrong:
+            faults.append(DataFault(f"{path}: line {number}: {wrong}; correct the line"))
+        elif words:
+            rows[tuple(map(float, words))] = None
+        if len(faults) == MOST_FAULTS:
+            break
+    return np.array(list(rows)).reshape(-1, 5), faults
+
+
+def _wrong(words: Sequence[str], names: Sequence[str], overshoot: float) -> str:
+    """Return why a line is not a valid box, or nothing."""
+    count = len(words)
+    if count != 5:
+        kind = f", not a polygon of {count // 2} points" if count >= 7 and count % 2 else ""
+        kind = ", without a confidence" if count == 6 else kind
+        return f"{count} column(s), expected 5: CLASS XC YC W H{kind}"
+    for column, word in zip(COLUMNS, words, strict=True):
+        if not NUMBER.fullmatch(word):
+            return f"{column} is {word[:40]!r}, expected a finite number"
+    number, xc, yc, width, height = map(float, words)
+    if number not in range(len(names)):
+        return (
+            f"class is {words[0]}, expected a whole number from 0 to {len(names) - 1} "
+            f"({', '.join(names[:8])}), as data.yaml names the classes"
+        )
+    if not (width > 0 and height > 0):
+        return f"w and h are {words[3]} and {words[4]}, expected both above 0"
+    left, top, right, bottom = xc - width / 2, yc - height / 2, xc + width / 2, yc + height / 2
+    if min(left, top) < -overshoot or max(right, bottom) > 1 + overshoot:
+        unit = "; are these pixels?" if max(right, bottom) > 2 else ""
+        return (
+            f"the box reaches from x {left:.4g}, y {top:.4g} to x {right:.4g}, y {bottom:.4g}, "
+            f"expected shares of the image, 0 to 1 (and --read overshoot={overshoot:g} beyond)"
+            f"{unit}"
+        )
+    return ""
+
+
+def corners(rows: Rows, shape: Sequence[int]) -> FloatArray:
+    """Return boxes clipped to the image: float32 (N, 4) ``ymin, xmin, ymax, xmax`` in pixels."""
+    half = rows[:, 3:] / 2
+    low, high = rows[:, 1:3] - half, rows[:, 1:3] + half
+    shares = np.clip(np.hstack([low[:, ::-1], high[:, ::-1]]), 0, 1)
+    return (shares * np.tile(np.array(shape, np.float64), 2)).astype(np.float32)

@@ -1,18 +1,15 @@
 """Detectors by name, with one interface for all libraries, and what these share.
 
 The extra ``yolo`` installs ``libreyolo`` (MIT), the extra ``ultralytics`` installs ``ultralytics``
-(AGPL-3.0). Neither is imported before use. Options that break the ratio or a promise are refused
-here, for the libraries ignore what they do not know.
+(AGPL-3.0). Options that break the ratio or a promise are refused here, for the libraries ignore
+what they do not know.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
-import importlib.util
 import math
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from gansynth.core.host_commands import DoctorRequest
+from gansynth.hosts.record import version_of
+from gansynth.metrics.detection.record import DetectedBoxes
 from gansynth.runtime.errors import (
     DataFault,
     EnvironmentFault,
@@ -31,8 +30,10 @@ from gansynth.runtime.errors import (
     did_you_mean,
     extra_hint,
 )
+from gansynth.runtime.machine import DoctorLine
 
 if TYPE_CHECKING:
+    from gansynth.hosts.host import Job
     from gansynth_yolo.mixed import EpochSlots
 
 
@@ -49,7 +50,7 @@ class Library(NamedTuple):
         return f"{version}.".startswith(self.releases[:-1])
 
 
-AGPL = "AGPL-3.0: software built on it and offered to others must be open, too"
+AGPL = "AGPL-3.0: its terms apply to software built on it, this training and its weights"
 DETECTORS: Mapping[str, Library] = {
     "libreyolo": Library("gansynth_yolo.libre:LibreDetector", "yolo", "1.6.*", "MIT"),
     "ultralytics": Library(
@@ -64,7 +65,6 @@ So each detector can be evaluated at the other's false positives.
 """
 NMS_IOU = 0.5  # ioU above which the less confident of two boxes is dropped, for every detector
 MOST_FOUND = 300  # most boxes saved of one image
-STRIDE = 32  # `imgsz` must be a multiple of this, or a detector would change it
 OURS: Mapping[str, str] = {
     **{key: f"--set {key}=" for key in ("epochs", "imgsz", "batch", "workers", "cache", "device")},
     "data": "--data",
@@ -111,79 +111,44 @@ class DetectorJob:
         return best if best.is_file() else self.weights / "last.pt"
 
     def settings(self) -> dict[str, Any]:
-        """Return the options that every library has by one name."""
-        shared = {
-            key: getattr(self, key) for key in ("epochs", "imgsz", "batch", "workers", "seed")
-        }
+        """Return the options of a training that every library has by one name."""
+        keys = ("epochs", "imgsz", "batch", "workers", "seed")
+        shared = {key: getattr(self, key) for key in keys}
         return {**shared, "data": str(self.data), "cache": self.cache != "off" and self.cache}
 
-
-@dataclass(frozen=True)
-class DetectedImage:
-    """The detections in one image."""
-
-    boxes: npt.NDArray[np.float32]  # float32 (N, 4): x1, y1, x2, y2 in pixels of the image's file
-    scores: npt.NDArray[np.float32]  # float32 (N,), 0 to 1, in falling order
-    labels: npt.NDArray[np.int64]  # int64 (N,): class numbers
-
-    @classmethod
-    def of(cls, result: Any) -> DetectedImage:
-        """Take the boxes of a library's result."""
-        boxes = result.boxes
-        scores = np.asarray(boxes.conf.cpu(), np.float32)
-        order = np.argsort(-scores, kind="stable")
-        corners = np.asarray(boxes.xyxy.cpu(), np.float32).reshape(-1, 4)
-        return cls(corners[order], scores[order], np.asarray(boxes.cls.cpu(), np.int64)[order])
-
-
-class TrainingWatch(Protocol):
-    """Receives the progress of a training."""
-
-    def step(self, begin: float, end: float) -> None:
-        """Record a training step from ``begin`` to ``end`` (``time.monotonic``, seconds)."""
-
-    def epoch(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Record the number of epochs done, and the detector's metrics of the last one."""
+    def prediction(self) -> dict[str, Any]:
+        """Return the options of a prediction that every library has by one name."""
+        return {"conf": KEPT, "iou": NMS_IOU, "max_det": MOST_FOUND, "imgsz": self.imgsz}
 
 
 class Detector(Protocol):
     """A detection library, unmodified, whose training data set is mixed by ``EpochSlots``."""
 
-    @property
-    def name(self) -> str:
-        """Its key in ``DETECTORS``."""
-
     def check(self, job: DetectorJob) -> None:
         """Reject an invalid job before anything long starts."""
 
-    def train(self, job: DetectorJob, slots: EpochSlots, watch: TrainingWatch) -> Path:
-        """Train on ``slots``, validate on real images, return the best weights; TrainingFault."""
+    def train(self, job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
+        """Train on ``slots``, report steps and epochs, return the best weights; TrainingFault."""
 
     def predict(
         self, job: DetectorJob, weights: Path, images: Sequence[Path]
-    ) -> list[DetectedImage]:
+    ) -> list[DetectedBoxes]:
         """Detect in real images: confidence from ``KEPT``, ``MOST_FOUND`` an image at most."""
 
 
 def detector(name: str) -> Detector:
-    """Return a detector by name, and import its library."""
-    if name not in DETECTORS:
-        raise UsageFault(f"--detector {name}: unknown, expected one of {', '.join(DETECTORS)}")
-    library = DETECTORS[name]
-    if importlib.util.find_spec(name) is None:
-        cure = extra_hint(library.extra)
-        raise EnvironmentFault(f"--detector {name}: {name} is not installed; {cure}")
-    module, _, kind = library.where.partition(":")
+    """Return a detector by name; its library is imported, which raises EnvironmentFault."""
+    module, _, kind = DETECTORS[name].where.partition(":")
     return cast(Detector, getattr(importlib.import_module(module), kind)())
 
 
 def import_library(name: str) -> Any:
     """Import a supported release of a library, also with a CPU build of torch."""
-    library, installed = DETECTORS[name], importlib.metadata.version(name)
-    if not library.supports(installed):
+    library, found = DETECTORS[name], version_of(name)
+    if not library.supports(found or ""):
         raise EnvironmentFault(
-            f"--detector {name}: version {installed}, expected {library.releases}: the adapter "
-            f"depends on internals that differ between releases; {extra_hint(library.extra)}"
+            f"--detector {name}: {f'version {found}' if found else 'not installed'}, expected "
+            f"{library.releases}: internals differ between releases; {extra_hint(library.extra)}"
         )
     from gansynth.runtime import torchvision_compat
 
@@ -192,27 +157,16 @@ def import_library(name: str) -> Any:
         return importlib.import_module(name)
 
 
-def check_job(job: DetectorJob) -> None:
-    """Reject a size that a detector would change, and a device that is not there."""
-    if job.imgsz % STRIDE:
-        near = STRIDE * max(1, round(job.imgsz / STRIDE))
-        raise UsageFault(
-            f"--set imgsz={job.imgsz}: expected a multiple of {STRIDE}, for example {near}"
-        )
-    found = re.fullmatch(r"cpu|cuda(?::(\d+))?", job.device)
-    if found is None:
-        raise UsageFault(
-            f"--set device={job.device}: expected cpu, cuda, or one CUDA device as cuda:1"
-        )
-    if job.device == "cpu":
-        return
-    import torch
-
-    if int(found[1] or 0) >= torch.cuda.device_count():
-        raise EnvironmentFault(
-            f"--set device={job.device}: torch sees {torch.cuda.device_count()} CUDA devices, "
-            "expected one with this number; use --set device=cpu"
-        )
+def doctor_lines(request: DoctorRequest) -> Iterator[DoctorLine]:
+    """Check whether the release of each library is supported, without importing it."""
+    for package, library in DETECTORS.items():
+        found, cure = version_of(package), extra_hint(library.extra)
+        if found and library.supports(found):
+            yield DoctorLine("ok", package, f"{found} ({library.licence})")
+        else:
+            needs = f"{found}, gansynth augment needs {library.releases}"
+            text = needs if found else "not installed; only for augmenting YOLO"
+            yield DoctorLine("note", package, f"{text} ({library.licence})", cure)
 
 
 def refuse_options(
@@ -242,9 +196,35 @@ def refuse_options(
             raise DataFault(f"-- {name}={value}: no such file; weights are not downloaded")
 
 
-def finite(numbers: Mapping[str, Any]) -> dict[str, float]:
-    """Return those of a library's metrics that are finite."""
-    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+def weights_file(name: str, instead: str) -> Path:
+    """Return the weights that a model begins with; DataFault: they would have to be downloaded."""
+    path = Path(name).absolute()
+    if not path.is_file():
+        raise DataFault(
+            f"--set model={name}: no such file; weights are not downloaded: name a file that is "
+            f"there, or {instead} to train from scratch"
+        )
+    return path
+
+
+def found_by(result: Any) -> DetectedBoxes:
+    """Return a library's result for one image, the most certain boxes first."""
+    boxes = result.boxes
+    scores = np.asarray(boxes.conf.cpu(), np.float32)
+    order = np.argsort(-scores, kind="stable")
+    corners = np.asarray(boxes.xyxy.cpu(), np.float32).reshape(-1, 4)[order]
+    classes = np.asarray(boxes.cls.cpu(), np.int64)[order]
+    return DetectedBoxes(corners.astype(float), scores[order].astype(float), classes)
+
+
+def shown(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return a library's finite losses and mean average precisions, by short names."""
+    short = {key.removesuffix("(B)").removeprefix("metrics/"): n for key, n in metrics.items()}
+    return {
+        key.removeprefix("train/"): float(value)
+        for key, value in short.items()
+        if math.isfinite(value) and (key.startswith("train/") or key in ("mAP50", "mAP50-95"))
+    }
 
 
 @contextlib.contextmanager
@@ -252,15 +232,11 @@ def one_line(name: str) -> Iterator[None]:
     """Convert any error of a library to a TrainingFault of one line; ours keep their kind."""
     try:
         yield
-    except GansynthError as fault:
-        raise type(fault)(_last_line(fault)) from fault
     except Exception as error:
-        raise TrainingFault(f"{name}: {_last_line(error)}") from error
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    text = lines[-1].strip() if "Traceback" in str(error) else " ".join(lines)
-    return text.partition("Fault: ")[2] or text
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        worker = any("Traceback" in line for line in lines)
+        text = lines[-1].strip() if worker else " ".join(lines) or type(error).__name__
+        text = text.partition("Fault: ")[2] or text
+        if isinstance(error, GansynthError):
+            raise type(error)(text) from error
+        raise TrainingFault(f"{name}: {text}") from error

@@ -1,27 +1,32 @@
 """``gansynth augment --target yolo --export DIR``: a folder that stock detectors train on."""
 
+# ruff: noqa: D102 - methods that override those of DataSetExport and Writer
+
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gansynth.bank.reader import BankReader
+from gansynth.core.host_commands import ExportRequest
 from gansynth.core.ratio import Ratio, listed_counts, whole_parts
 from gansynth.core.writer import Item, Writer
-from gansynth.hosts.checks import sample_bytes
 from gansynth.hosts.export import DataSetExport, new_folder
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.png_writer import PictureOptions
-from gansynth_yolo.mirror import names_of, parts, place
+from gansynth_yolo.mirror import check_path, names_of, parts, place
 from gansynth_yolo.mixed import pixels
 from gansynth_yolo.source import YoloSource
 from gansynth_yolo.writer import YoloWriter
+
+if TYPE_CHECKING:
+    from gansynth_yolo.adapter import YoloAdapter
 
 REAL, SYNTHETIC = "real", "synth"  # folders in `images` and `labels`
 MOST_REPEATS = 8  # most times that a real image is listed to reach R:S exactly
@@ -44,56 +49,44 @@ class YoloExport(DataSetExport):
     for_schedules = "Leave --export out to train with a schedule"
     source: YoloSource
 
+    def __init__(self, adapter: YoloAdapter, request: ExportRequest) -> None:
+        self.adapter = adapter
+        super().__init__(adapter.source, request)
+
     def place(self, name: str) -> Path:
-        """Return a new folder whose path detectors can handle."""
         folder, home = new_folder(name), Path(os.path.realpath(self.source.file.home))
         if Path(os.path.realpath(folder)).is_relative_to(home):
             raise UsageFault(
                 f"--export {folder}: lies in the data set's own folder {home}. Its images might "
                 "be mixed up with the data set's; choose a folder outside of it"
             )
-        # Of a path with more than one, libreyolo looks for labels where there are none.
-        if any(part in ("images", "labels") for part in folder.parts):
-            raise UsageFault(
-                f"--export {folder}: a part of this path is called images or labels, by which "
-                "detectors find label files; expected none that is; choose another folder"
-            )
+        check_path(folder, "--export ")
         return folder
 
     def measure(self) -> int:
         """Return the bytes of one uncompressed sample: float32 images."""
         if self.manifest is not None:
-            return 2 * sample_bytes(self.manifest, self.source, "boxes")
+            return 2 * self.adapter.sample_bytes(self.manifest)
         assert self.mix_config.bank is not None
         reader = BankReader(self.mix_config.bank)
         return sum(reader.read(held).image.size * 4 for held in reader.ids()[:1])
 
     @property
     def alone(self) -> bool:
-        """Whether the user sets the number of images, whatever the ratio."""
         return super().alone or (self.content == "synthetic" and self.size is not None)
 
     def count(self, alone: int | None) -> tuple[int, int]:
-        """See ``DataSetExport.count``; R:S is exact."""
         if alone is not None:
             return 0, alone
-        mix_config = self.mix_config
-        return exact_counts(
-            len(self.source.train_ids), mix_config.ratio, nearest=mix_config.nearest
-        )
+        images, mix_config = len(self.source.train_ids), self.mix_config
+        return exact_counts(images, mix_config.ratio, nearest=mix_config.nearest)
 
     def room(self) -> int:
         """Return the most bytes of the files (one per value) and of the bank."""
         made = 0 if self.mix_config.bank is not None else self.sample_bytes
         return self.samples * (self.sample_bytes // 4 + made)
 
-    @property
-    def note(self) -> str:
-        """The notice for recipients of the folder."""
-        return LINKED if self.content == "mixed" else NOT_ANONYMOUS
-
     def describe(self) -> dict[str, Any]:
-        """Return a JSON document for the user."""
         mixed = self.content == "mixed"
         real = len(self.source.train_ids) if self.repeats else 0
         listed = self.repeats * real
@@ -111,18 +104,16 @@ class YoloExport(DataSetExport):
             "held_out_images": len(self.source.held_out_ids) if mixed else 0,
             "synthetic_share": self.samples / (listed + self.samples),
             "record": str(self.record),
-            "note": self.note,
+            "note": LINKED if mixed else NOT_ANONYMOUS,
         }
         if mixed:
             document["then"] = f"any YOLO detector, with data={self.folder / 'data.yaml'}"
         return document
 
     def begin(self, folder: Path) -> Writer:
-        """See ``DataSetExport.begin``."""
         return _ExportWriter(folder, self)
 
     def items(self, reader: BankReader) -> Iterator[Item]:
-        """Yield the samples as eight-bit pictures."""
         channels = len(self.source.schema.channels)
         with self.request.reporter.task(self.samples, "write") as bar:
             for number, sample in enumerate(map(reader.read, reader.ids()[: self.samples])):
@@ -135,15 +126,11 @@ class YoloExport(DataSetExport):
                 bar.advance(1)
 
     def made(self, reader: BankReader, rejected: Mapping[str, Any]) -> dict[str, Any]:
-        """Also say what the folder is, and warn its recipients."""
-        document = {**super().made(reader, rejected), "note": self.note}
-        if self.content == "mixed":
-            document["ratio"] = str(self.mix_config.ratio)
-            document["each_real_image_listed"] = self.repeats
-        return document
+        document, described = super().made(reader, rejected), self.describe()
+        keys = ("ratio", "each_real_image_listed") if self.content == "mixed" else ()
+        return {**document, **{key: described[key] for key in ("note", *keys)}}
 
     def private(self, reader: BankReader) -> dict[str, Any]:
-        """Also name the data set's file."""
         return {**super().private(reader), "data_file": str(self.source.file.path)}
 
 
@@ -160,14 +147,12 @@ class _ExportWriter(YoloWriter):
                 place(images, folder, REAL if split == "train" else split)
 
     def where(self) -> dict[str, str]:
-        """Return absolute paths, or relative ones for sharing."""
         if not self.mixed:
             return {"train": f"images/{SYNTHETIC}"}
         held_out = {split: f"images/{split}" for split in self.splits if split != "train"}
         return {"path": str(self.home), "train": "train.txt", **held_out}
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Also write ``train.txt`` and the counts."""
         super().finish(about)
         source, repeats = self.export.source, self.export.repeats
         if self.mixed:

@@ -1,9 +1,12 @@
 """Writes slices of labelled volumes as a YOLO data set: PNG files, label files, ``data.yaml``."""
 
+
+
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +16,7 @@ from pydantic import Field
 from gansynth.core.adapter import HostOptions
 from gansynth.core.host_commands import CommandReport, ImportRequest
 from gansynth.core.schema import FloatArray, Schema
-from gansynth.core.source import CaseSource, case_record
+from gansynth.core.source import CaseSource, case_records
 from gansynth.core.writer import Item
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.data.resplit import table_text
@@ -71,15 +74,13 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
             "number"
         )
     slices = _Slices(source, options.backgrounds, np.random.default_rng(request.seed))
-    total = 2 * len(source.train_ids) + len(source.held_out_ids)
     with counting(request.reporter, "import") as progress:
-        window = slices.fit(lambda number: progress(number, total))
+        window = slices.fit(progress)
         text = ",".join(f"{low!r}:{high!r}" for low, high in window)
         pictures = PictureOptions(bits=options.bits, window=text)
-        done = len(source.train_ids)
         written = write(
-            lambda place: _ImportWriter(place, schema, pictures),
-            slices.items(lambda number: progress(done + number, total)),
+            partial(_ImportWriter, schema=schema, options=pictures),
+            slices.items(progress),
             schema,
             folder,
             made={
@@ -104,17 +105,20 @@ class _Slices:
         self.source, self.backgrounds, self.rng = source, backgrounds, rng
         # of one constant value, and backgrounds beyond the requested share
         self.left_out = {"constant": 0, "background": 0}
-        self._empty: set[str] = set()
+        self.dropped: set[str] = set()
+        self.total = 2 * len(source.train_ids) + len(source.held_out_ids)
 
-    def fit(self, progress: Callable[[int], None]) -> tuple[tuple[float, float], ...]:
-        """Fit the window to the training cases, and select the backgrounds to keep."""
+    def fit(self, progress: Callable[[int, int], None]) -> tuple[tuple[float, float], ...]:
+        """Fit the window to the training cases, and select the backgrounds to drop."""
         drawn: list[FloatArray] = []
         empty: list[str] = []
+        boxed = False
         for number, case_id in enumerate(self.source.train_ids):
-            progress(number)
+            progress(number, self.total)
             case = self.source.load(case_id)
-            has_box = case.boxes is not None and len(case.boxes.labels) > 0
-            if not has_box and case.image.min() < case.image.max():
+            if case.boxes is not None and len(case.boxes.labels):
+                boxed = True
+            elif case.image.min() < case.image.max():
                 empty.append(case_id)
             flat = case.image.reshape(len(case.image), -1)
             at = self.rng.integers(flat.shape[1], size=min(DRAWN, flat.shape[1]))
@@ -122,24 +126,24 @@ class _Slices:
         edges = np.percentile(np.concatenate(drawn, axis=1), PERCENTILES, axis=1).T
         if self.source.request.read.get("window"):
             edges = np.tile([0.0, 1.0], (len(edges), 1))
-        if not (edges[:, 1] > edges[:, 0]).all():
+        if not boxed or not (edges[:, 1] > edges[:, 0]).all():
             raise DataFault(
-                f"{self.source.name}: the training slices hold one value only, expected images; "
-                "choose others with --read slices="
+                f"{self.source.name}: the training slices have no box, or one value only; expected "
+                "images, and a box at least; choose others with --read slices= or --read boxes="
             )
         kept = self.rng.permutation(len(empty))[: round(self.backgrounds * len(empty))]
-        self._empty = set(empty) - {empty[n] for n in kept}
+        self.dropped = set(empty) - {empty[n] for n in kept}
         return tuple((float(low), float(high)) for low, high in edges)
 
-    def items(self, progress: Callable[[int], None]) -> Iterator[Item]:
+    def items(self, progress: Callable[[int, int], None]) -> Iterator[Item]:
         """Yield the cases that are not left out, under their files' names."""
         names: dict[str, str] = {}
         source, left_out = self.source, self.left_out
         divided = {"train": source.train_ids, "val": source.held_out_ids}
         parts = [(part, case_id) for part, ids in divided.items() for case_id in ids]
-        for number, (part, case_id) in enumerate(parts):
-            progress(number)
-            if part == "train" and case_id in self._empty:
+        for number, (part, case_id) in enumerate(parts, start=len(source.train_ids)):
+            progress(number, self.total)
+            if case_id in self.dropped:
                 left_out["background"] += 1
                 continue
             case = source.load(case_id)
@@ -152,7 +156,7 @@ class _Slices:
                     f"{source.name}: cases {names[name]!r} and {case_id!r} would both be called "
                     f"{name}, expected unique names; rename a case"
                 )
-            record = case_record(source, case_id, lambda _, case=case: case)  # type: ignore[misc]
+            (record,) = case_records(source, (case_id,), {case_id: case}.__getitem__)
             facts = {
                 **{"case": case_id, "subject": record.subject, "sha256": record.sha256},
                 **{"part": part, "boxes": 0 if case.boxes is None else len(case.boxes.labels)},
@@ -161,23 +165,17 @@ class _Slices:
 
 
 class _ImportWriter(YoloWriter):
-    """Also writes ``subjects.csv``, and refuses a data set without boxes."""
+    """Also writes ``subjects.csv``."""
 
     def __init__(self, folder: Path, schema: Schema, options: PictureOptions) -> None:
         super().__init__(folder, schema, options)
-        self.subjects, self.boxed = list[tuple[str, str]](), False
+        self.subjects = list[tuple[str, str]]()
 
     def add(self, item: Item) -> None:
         super().add(item)
         self.subjects.append((f"{item.part}/{item.name}", str(item.facts["subject"])))
-        self.boxed = self.boxed or (item.part == "train" and bool(item.facts["boxes"]))
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
-        if not self.boxed:
-            raise DataFault(
-                f"{about['dataset']}: no training slice has a box, expected one at least; choose "
-                "other --read slices=, or labels that are there: --read boxes="
-            )
         text = table_text(("case", "subject"), self.subjects)
         (self.folder / "subjects.csv").write_text(text, "utf-8")
         written = super().finish(about)

@@ -1,44 +1,53 @@
-"""LibreYOLO's detectors as a ``Detector``.
+"""LibreYOLO's detectors (MIT), and its training set with slots filled from a sample bank.
 
-LibreYOLO (MIT) is imported when a job is checked. It has colour inputs only. Grey files and grey
-samples become three equal channels.
+LibreYOLO has colour inputs only. Grey files and grey samples become three equal channels. Importing
+this module imports LibreYOLO, also in worker processes. Two names of its trainer module are
+replaced while a training is set up and runs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import math
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+import cv2
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
+from gansynth.metrics.detection.record import DetectedBoxes
 from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.yaml_text import read_yaml
 from gansynth_yolo.detectors import (
-    KEPT,
-    MOST_FOUND,
-    NMS_IOU,
     OURS,
     SAME_CLASSES,
-    DetectedImage,
     DetectorJob,
-    TrainingWatch,
-    check_job,
-    finite,
+    found_by,
     import_library,
     one_line,
     refuse_options,
+    shown,
+    weights_file,
 )
 
 if TYPE_CHECKING:
+    from gansynth.hosts.host import Job
     from gansynth_yolo.mixed import EpochSlots
 
+_libreyolo: Any = import_library("libreyolo")
+_data: Any = importlib.import_module("libreyolo.data.dataset")
+_trainer: Any = importlib.import_module("libreyolo.training.trainer")
+_ANNOTATED = np.zeros((1, 5), np.float32)
 COPY = "last.copy.pt"  # of the last epoch's weights, beside them
 FAMILIES: Mapping[str, tuple[str, str]] = {
     "yolox": ("LibreYOLOX", "ntsmlx"),
@@ -67,55 +76,54 @@ ALIASES = {"mosaic", "mixup", "fliplr"}
 class LibreDetector:
     """LibreYOLO (MIT): YOLOX and YOLOv9."""
 
-    name = "libreyolo"
-
     def check(self, job: DetectorJob) -> None:
-        """See ``Detector.check``; LibreYOLO is imported."""
-        import_library("libreyolo")
-        check_job(job)
+        """See ``Detector.check``."""
         settings(job)
 
-    def train(self, job: DetectorJob, slots: EpochSlots, watch: TrainingWatch) -> Path:
+    def train(self, job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
         """Train, and return the weights of the epoch that LibreYOLO rates best."""
         values, last = settings(job), job.weights / "last.pt"
         resume = job.resume and last.is_file()
-        if resume and _restored(last) >= job.epochs:
+        if resume and _epochs_done(last) >= job.epochs:
             return job.best()
         begin = last if resume else find_model(job.model)[2]
         # The second draws new weights, those that a model was opened with included.
         values |= {"resume": resume} if begin else {"pretrained": False}
-        with contextlib.redirect_stdout(sys.stderr):
-            from gansynth_yolo.libre_dataset import mixed_training
-
-            with one_line("libreyolo"), mixed_training(slots, watch):
-                callbacks = _TrainingCallbacks(slots, watch, last)
+        stock = _trainer.YOLODataset, _trainer.create_dataloader
+        with contextlib.redirect_stdout(sys.stderr), one_line("libreyolo"):
+            _trainer.YOLODataset = partial(MixedLibreDataset, slots)
+            _trainer.create_dataloader = partial(make_loader, session)
+            try:
+                callbacks = _Callbacks(slots, session, last)
                 open_model(job, begin).train(**values, callbacks=callbacks)
+            finally:
+                _trainer.YOLODataset, _trainer.create_dataloader = stock
         return job.best()
 
     def predict(
         self, job: DetectorJob, weights: Path, images: Sequence[Path]
-    ) -> list[DetectedImage]:
-        """Detect objects in image files, read as in training."""
+    ) -> list[DetectedBoxes]:
+        """Detect objects in image files, read as in training: BGR, the upper 8 bits of 16."""
+        flags, found = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, []
         with contextlib.redirect_stdout(sys.stderr):
             # Opened anew: after a training that was never validated a model is still in training
             # mode, where its head gives tensors of two axes that LibreYOLO cannot decode.
             model = open_model(job, weights)
             model.model.eval()
-            how: dict[str, Any] = {
-                "conf": KEPT,
-                "iou": NMS_IOU,
-                "max_det": MOST_FOUND,
-                "imgsz": job.imgsz,
-            }
-            results = (model.predict(_read(p), **how, color_format="bgr") for p in images)
-            return [DetectedImage.of(result) for result in results]
+            for path in images:
+                image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+                if image is None:
+                    raise TrainingFault(f"{path}: LibreYOLO cannot read it, expected an image")
+                result = model.predict(image, **job.prediction(), color_format="bgr")
+                found.append(found_by(result))
+        return found
 
 
-class _TrainingCallbacks:
-    """LibreYOLO's callbacks: report to the watch, and synchronise slots with epochs."""
+class _Callbacks:
+    """LibreYOLO's callbacks: report epochs, and synchronise slots with epochs."""
 
-    def __init__(self, slots: EpochSlots, watch: TrainingWatch, last: Path) -> None:
-        self._slots, self._watch, self._last = slots, watch, last
+    def __init__(self, slots: EpochSlots, session: Job, last: Path) -> None:
+        self._slots, self._session, self._last = slots, session, last
 
     def on_train_start(self, event: Any) -> None:
         self._slots.rewind(event.start_epoch - 1)  # LibreYOLO counts them from 1
@@ -126,30 +134,26 @@ class _TrainingCallbacks:
             write_bytes_atomic(self._last.with_name(COPY), self._last.read_bytes())
         losses = {f"train/{name}": value for name, value in event.train_loss_items.items()}
         numbers = {"train/loss": event.train_loss, **losses, **event.val_metrics}
-        self._watch.epoch(event.epoch, finite(numbers))
+        self._session.round(event.epoch, **shown(numbers))
 
 
-# -- models ----------------------------------------------------------------------------------------
+# -- models and options ----------------------------------------------------------------------------
 
 
 def open_model(job: DetectorJob, weights: Path | None) -> Any:
     """Return LibreYOLO's model of a job, with weights or new."""
     family, size, _ = find_model(job.model)
-    model = getattr(import_library("libreyolo"), FAMILIES[family][0])
+    model = getattr(_libreyolo, FAMILIES[family][0])
     where = None if weights is None else str(weights)
     return model(where, size=size, nb_classes=len(job.names), device=job.device)
 
 
 def find_model(name: str) -> tuple[str, str, Path | None]:
     """Return family, size and initial weights (or None) of a model: ``yolox-n``, or a file."""
-    weights = Path(name).absolute() if name.endswith(".pt") else None
     family, _, size = name.partition("-")
-    if weights is not None:
-        if not weights.is_file():
-            raise DataFault(
-                f"--set model={name}: no such file; weights are not downloaded: name a file that "
-                "is there, or a model such as yolox-n to train from scratch"
-            )
+    weights = None
+    if name.endswith(".pt"):
+        weights = weights_file(name, "a model such as yolox-n")
         try:
             loaded = _load(weights)
             family, size = str(loaded["model_family"]), str(loaded["size"])
@@ -169,46 +173,24 @@ def find_model(name: str) -> tuple[str, str, Path | None]:
 
 
 def _load(weights: Path) -> Any:
-    import_library("libreyolo")
     from libreyolo.utils.serialization import load_untrusted_torch_file
 
     return load_untrusted_torch_file(weights)
 
 
-def epochs_done(weights: Path) -> int:
-    """Return the epochs done when these weights were written."""
+def _epochs_done(last: Path) -> int:
+    """Return the epochs done; weights that LibreYOLO was killed over are replaced by their copy."""
+    copy = last.with_name(COPY)
     try:
-        return int(_load(weights)["epoch"]) + 1
+        return int(_load(last)["epoch"]) + 1
     except Exception as error:  # torch raises anything for a damaged file
+        if copy.is_file():
+            shutil.move(copy, last)
+            return _epochs_done(last)
         raise TrainingFault(
-            f"{weights}: cannot be resumed ({type(error).__name__}), expected weights that "
+            f"{last}: cannot be resumed ({type(error).__name__}), expected weights that "
             "libreyolo wrote; remove the folder to begin anew"
         ) from error
-
-
-def _restored(last: Path) -> int:
-    """Return the epochs done; weights that LibreYOLO was killed over are replaced by their copy."""
-    try:
-        return epochs_done(last)
-    except TrainingFault:
-        if not last.with_name(COPY).is_file():
-            raise
-    shutil.copyfile(last.with_name(COPY), last)
-    return epochs_done(last)
-
-
-def _read(path: Path) -> Any:
-    """Read an image as in training: uint8 (H, W, 3), BGR, the upper 8 bits of 16."""
-    import cv2
-
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
-    if image is None:
-        raise TrainingFault(f"{path}: not an image that LibreYOLO can read, expected one")
-    return image
-
-
-# -- options ---------------------------------------------------------------------------------------
 
 
 def settings(job: DetectorJob) -> dict[str, Any]:
@@ -218,9 +200,9 @@ def settings(job: DetectorJob) -> dict[str, Any]:
         UsageFault: an unknown option or value, or one that would break the ratio.
     """
     family, _, _ = find_model(job.model)
-    config = getattr(import_library("libreyolo"), FAMILIES[family][0]).TRAIN_CONFIG
-    kinds = get_type_hints(config)
-    kinds = {**{f.name: kinds[f.name] for f in fields(config)}, "loggers": Any, "pretrained": Any}
+    config = getattr(_libreyolo, FAMILIES[family][0]).TRAIN_CONFIG
+    hints = get_type_hints(config)
+    kinds = {**{f.name: hints[f.name] for f in fields(config)}, "loggers": Any, "pretrained": Any}
     values: dict[str, Any] = {"eval_interval": 1}  # so that the best weights are the best epoch's
     if not job.augment:
         values |= {key: value for key, value in NO_AUGMENTATION.items() if key in kinds}
@@ -262,3 +244,129 @@ def _read_options(
             why = error.errors()[0]["msg"]
             raise UsageFault(f"-- {name}={value}: libreyolo rejects the value: {why}") from error
     return read
+
+
+# -- the training set ------------------------------------------------------------------------------
+
+
+class MixedLibreDataset(_data.YOLODataset):  # type: ignore[misc]  # LibreYOLO has no types
+    """The real images, sorted by path, then the synthetic slots. An index is a slot.
+
+    LibreYOLO calls ``pull_item`` for the image of an item and for its partners in a mosaic or
+    MixUp. ``MosaicDataset`` sets the current item. Partners are chosen uniformly among slots whose
+    ``load_anno`` has boxes. Here every slot has boxes, and its content is drawn by the same
+    preference. So the preference does not change the ratio.
+    """
+
+    def __init__(self, slots: EpochSlots, *args: Any, **kwargs: Any) -> None:
+        images, labels = kwargs["img_files"], kwargs["label_files"]
+        pairs = sorted(zip(images, labels, strict=True), key=lambda pair: str(pair[0]))
+        kwargs["img_files"], kwargs["label_files"] = map(list, zip(*pairs, strict=True))
+        super().__init__(*args, **kwargs)
+        if self.num_imgs != slots.real:
+            raise DataFault(
+                f"{self.img_files[0].parent}: LibreYOLO finds {self.num_imgs} training images, "
+                f"expected {slots.real}; leave the folder alone while a training runs"
+            )
+        self.slots = slots
+        self._annotated = np.flatnonzero([len(boxes) for boxes, *_ in self.annotations])
+        self._primary = -1
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def begin(self, index: int) -> None:
+        """Mark the next pull of this slot as a primary; all further pulls are partners."""
+        self._primary = index
+
+    def load_anno(self, index: int) -> Any:
+        """Return dummy boxes, which make every slot a possible partner."""
+        return _ANNOTATED
+
+    def pull_item(self, index: int) -> tuple[Any, ...]:
+        """Return image, boxes, image size and a number: all of one draw, before augmentation."""
+        if self._primary == index:
+            self._primary = -1
+            drawn = self.slots.primary(index)
+        else:
+            drawn = self.slots.partner(index, self._annotated)
+        if drawn.image is None:
+            return tuple(super().pull_item(drawn.real))
+        colours = cv2.COLOR_GRAY2BGR if drawn.image.shape[2] == 1 else cv2.COLOR_RGB2BGR
+        image: Any = cv2.cvtColor(drawn.image, colours)
+        size = image.shape[:2]
+        label = np.column_stack([drawn.boxes, drawn.labels]).astype(np.float32)
+        if not getattr(self.preproc, "wants_unresized_image", False):
+            image = self._resize_decoded(image)
+            label[:, :4] *= min(self.img_size[0] / size[0], self.img_size[1] / size[1])
+        return image, label, size, index
+
+
+class MosaicDataset(Dataset):  # type: ignore[type-arg]
+    """LibreYOLO's mosaic and MixUp around a mixed set, which is told the current item."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        self.items.dataset.begin(index)
+        return self.items[index]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "items":  # not yet unpickled, or some protocol's
+            raise AttributeError(name)
+        return getattr(self.items, name)
+
+
+class EvenBatchSampler(Sampler[list[int]]):
+    """Every slot once per epoch, in batches of nearly equal size.
+
+    LibreYOLO itself drops an incomplete last batch. A batch of one image fails in batch norm.
+    """
+
+    def __init__(self, data: Any, batch: int) -> None:
+        self._order = RandomSampler(data)
+        self._count = math.ceil(len(data) / batch)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for places in np.array_split(list(self._order), self._count):
+            yield places.tolist()
+
+
+class TimedLoader(DataLoader):  # type: ignore[type-arg]
+    """A loader that reports the time of a step: from handing out a batch to the next request."""
+
+    session: Job
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            begin = time.monotonic()
+            yield batch
+            self.session.took(begin, time.monotonic())
+
+
+def make_loader(
+    session: Job,
+    dataset: Any,
+    batch_size: int,
+    num_workers: int,
+    pin_memory: bool,
+    **ignored: Any,
+) -> TimedLoader:
+    """Replace LibreYOLO's ``create_dataloader``; ``ignored`` are its options for drawing images."""
+    data = MosaicDataset(dataset)
+    loader = TimedLoader(
+        data,
+        batch_sampler=EvenBatchSampler(data, batch_size),
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        collate_fn=_data.yolox_collate_fn,
+    )
+    loader.session = session
+    return loader

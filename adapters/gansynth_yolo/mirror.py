@@ -18,45 +18,40 @@ import yaml
 from gansynth.data.case_writer import yolo_lines
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder
-from gansynth_yolo.images import YoloImage
-from gansynth_yolo.source import YoloSource
+from gansynth_yolo.source import YoloImage, YoloSource
 
-MARK = ".gansynth-mirror"  # a file that marks a folder as a mirror, which may be overwritten
 TOLERATED = 0.01  # share by which both detectors let a box exceed its image
 
 
+def check_path(folder: Path, option: str) -> None:
+    """Refuse a folder below which detectors look for labels in the wrong place."""
+    if any(part in ("images", "labels") for part in folder.parts):
+        raise UsageFault(
+            f"{option}{folder}: a part of this path is called images or labels, by which detectors "
+            "find label files; expected none that is; choose another folder"
+        )
+
+
 def mirror(source: YoloSource, folder: Path, *, channels: int | None = None) -> Path:
-    """Write a mirror of a data set, and replace an existing one; return its ``data.yaml``.
+    """Write a mirror of a data set in place of an earlier one; return its ``data.yaml``.
 
     Images keep their bytes and their order. The n-th file of ``images/train`` is the n-th image of
     the source's fold. In fold ``all``, ``train`` also has the validation images.
 
     Args:
         channels: image channels of the detector, 1 or 3; None for those of the data set.
-
-    Raises:
-        UsageFault: the folder is not a mirror, or a detector would find no labels there.
-        EnvironmentFault: the disk refuses.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).is_file():
-        raise UsageFault(f"{folder}: exists and is no mirror of a data set; choose another folder")
-    if "images" in folder.absolute().parts:
-        raise UsageFault(
-            f"{folder}: has a folder 'images' in its path, expected none: LibreYOLO has 'labels' "
-            "for every one when it looks for label files; choose another folder"
-        )
+    names = source.file.names
     with whole_folder(folder, anew=True) as temporary, disk_errors(folder):
         document: dict[str, object] = {"path": str(folder.absolute())}
         for split, images in parts(source).items():
             if images:
                 document[split] = f"images/{split}"
                 place(images, temporary, split)
-        names = source.file.names
         document |= {"names": dict(enumerate(names)), "nc": len(names)}
         document["channels"] = channels or source.file.channels
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
         (temporary / "data.yaml").write_text(text, "utf-8")
-        (temporary / MARK).touch()
     return folder / "data.yaml"
 
 
@@ -92,7 +87,7 @@ def place(images: Sequence[YoloImage], folder: Path, part: str) -> None:
         centre, half = image.rows[:, 1:3], image.rows[:, 3:] / 2
         inside = np.clip(centre + half, 0, 1) - np.clip(centre - half, 0, 1)
         if not image.labelled or (2 * half - inside).max(initial=0) > TOLERATED:
-            label.write_text(yolo_lines(image.annotated, image.shape), "utf-8")
+            label.write_text(yolo_lines(image.boxes, image.shape), "utf-8")
         else:
             _link(image.label, label)
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.bank.draw_log import DrawLog, Kind
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schema import Boxes, FloatArray
-from gansynth.hosts.epoch_plan import PARTNERS, EpochPlan, EpochTable, IntArray
+from gansynth.hosts.epoch_plan import PARTNERS, EpochPlan, IntArray
 from gansynth.hosts.mixer import Mixer
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 Classes = npt.NDArray[np.int64]
-_TYPICAL = 32  # samples of a bank that are read for typical boxes
 _PRIMARY, _PARTNER = 10, 11
 
 
@@ -66,10 +64,9 @@ class EpochSlots:
         log = None if plan.log is None else plan.log / PARTNERS
         self._primaries = Mixer(plan, self._refuse)
         self._partners = Mixer(replace(plan, log=log), self._refuse)
-        self._again = None if log is None else DrawLog(log)
-        self._tables: dict[int, EpochTable] = {}
+        # An epoch's first places are asked for beside the last one's.
+        self._table = lru_cache(3)(self.places.table)
         self._now = (self.done, 0, 0)
-        self._pool: list[tuple[FloatArray, Classes, tuple[int, int]]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ("places", "real", "channels", "done", "_shared")}
@@ -112,9 +109,10 @@ class EpochSlots:
         """
         if self.places.plan.schedule.kind != "constant":
             return False
-        if self._again is not None:
-            kind: Kind = "synthetic" if drawn.id else "real"
-            self._again.append(kind, drawn.id or str(drawn.real), "", drawn.provenance)
+        log = self._partners.log
+        if log is not None:
+            name = drawn.id or str(drawn.real)
+            log.append("synthetic" if drawn.id else "real", name, "", drawn.provenance)
         return True
 
     def rewind(self, epoch: int) -> None:
@@ -124,19 +122,6 @@ class EpochSlots:
         may draw meanwhile.
         """
         self._shared[:] = [epoch - self.done] * len(self)
-
-    def typical(self, index: int) -> tuple[FloatArray, Classes, tuple[int, int]]:
-        """Return plausible boxes (N, 4), labels (N,) and the shape of a synthetic slot's image.
-
-        They serve class counts, plots and automatic batch sizes, and count as no draw. They are
-        those of a sample of the bank. An empty bank gives none.
-        """
-        if not self._pool:
-            self._pool = self._samples()
-        if not self._pool:
-            return np.zeros((0, 4), np.float32), np.zeros(0, np.int64), (0, 0)
-        boxes, labels, shape = self._pool[index % len(self._pool)]
-        return boxes.copy(), labels.copy(), shape
 
     # -- one process -----------------------------------------------------------------------------
 
@@ -165,14 +150,6 @@ class EpochSlots:
         image = pixels(sample.image, self.channels)
         return ImageDraw(slot.real, image, *corners(sample.boxes), sample.id, sample.provenance)
 
-    def _table(self, epoch: int) -> EpochTable:
-        table = self._tables.get(epoch)
-        if table is None:
-            while len(self._tables) > 2:  # an epoch's first places are asked for beside the last's
-                del self._tables[min(self._tables)]
-            table = self._tables[epoch] = self.places.table(epoch)
-        return table
-
     def _refuse(self, sample: BankSample) -> str:
         shape = sample.image.shape
         if sample.boxes is None:
@@ -181,16 +158,6 @@ class EpochSlots:
         if not flat or shape[0] not in {1, self.channels}:
             return f"sample {sample.id} has shape {shape}"
         return ""
-
-    def _samples(self) -> list[tuple[FloatArray, Classes, tuple[int, int]]]:
-        from gansynth.bank.reader import BankReader
-
-        bank = self.places.plan.bank
-        reader = None if bank is None else BankReader(bank)
-        rng = self.places.rng(_TYPICAL)
-        samples = [reader.draw(rng) for _ in range(_TYPICAL)] if reader is not None else []
-        usable = [s for s in samples if s is not None and not self._refuse(s)]
-        return [(*corners(s.boxes), (s.image.shape[-2], s.image.shape[-1])) for s in usable]
 
 
 def pixels(image: npt.NDArray[Any], channels: int) -> Pixels:

@@ -1,44 +1,341 @@
-"""``yolo:data.yaml``: images with boxes and the split of a detector's data set."""
+"""``yolo:data.yaml``: images with boxes and the split of a detector's data set.
+
+A folder is searched recursively, a ``.txt`` list names one image per line. The path of a label file
+has ``/labels/`` for the last ``/images/`` of the image's path, and ends in ``.txt``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import contextlib
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil, log2
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import AfterValidator, Field
 
-from gansynth.core.lineage import guard_split
+from gansynth.core.lineage import guard_split, some_names
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import SourceRequest, StoredCase
 from gansynth.core.space import Space
+from gansynth.data.connected_components import boxes_of
 from gansynth.data.folds import absolute, one_fold
-from gansynth.data.label_boxes import LabelBoxes
-from gansynth.data.picture_files import read_picture
-from gansynth.data.pictures import Fault, PictureSource
-from gansynth.data.planes import resize
-from gansynth.data.read_options import parse_read, register_read_options
+from gansynth.data.picture_files import GREY, SUFFIXES, picture_header, read_picture
+from gansynth.data.pictures import Fault, PictureFiles, PictureSet, PictureSource, printable
+from gansynth.data.planes import PixelSpacing, resize
+from gansynth.data.read_options import (
+    ReadOptions,
+    SplitsFile,
+    parse_read,
+    register_read_options,
+)
 from gansynth.data.subjects import compile_pattern, grouped_splits, is_table, read_subjects
-from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
-from gansynth_yolo.dataset_file import SPLITS, DatasetFile, dataset_path, read_dataset_file
-from gansynth_yolo.images import (
-    ImageListing,
-    YoloImage,
-    YoloOptions,
-    list_images,
-    same_files,
-    shared_fault,
+from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
+from gansynth.runtime.files import sha256_file
+from gansynth.runtime.option_kinds import Size2
+from gansynth.runtime.options import Needs
+from gansynth_yolo.dataset_file import (
+    SPLITS,
+    DatasetFile,
+    Rows,
+    check_inside,
+    corners,
+    read_dataset_file,
+    read_labels,
+    read_lines,
 )
 
+OTHERS = {".bmp", ".webp", ".gif", ".dng", ".mpo", ".pfm", ".heic", ".heif", ".avif", ".jp2",
+          ".dcm", ".tga", ".ppm", ".pgm"}  # fmt: skip
+"""Image formats that detectors may read and this source does not."""
+LEAST = 10  # least rows and columns; ultralytics skips smaller images
 FOLDS, SEED = 5, 12345  # of images that come without a split
 LARGEST = 256  # longest edge of a generator's arrays without `--read size=`
 FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folder names that say the split of their images, and nothing about the subject."""
 BACKGROUND = "background"  # class name of an image without boxes
+
+
+def _two_groups(text: str) -> str:
+    groups = compile_pattern(text).groups
+    if groups < 2:
+        raise ValueError(
+            f"has {groups} group(s), expected two, of a volume and of a slice's number, "
+            "for example (.*)_z([0-9]+)"
+        )
+    return text
+
+
+class YoloOptions(ReadOptions):
+    """Options for reading a YOLO data set."""
+
+    needs: ClassVar[Needs] = {"least": "masks"}
+
+    size: Size2 | None = Field(
+        None,
+        description="rows and columns, `128x128`, of the generator's arrays, which every image is "
+        "resampled to; else the power of two from the training images' longer edge up, at most "
+        "`256x256`",
+    )
+    fit: Literal["pad", "stretch"] = Field(
+        "pad",
+        description="`pad`: brought to `size` as a whole and undistorted, zeros around it; "
+        "`stretch`: rows and columns each on their own",
+    )
+    classes: Literal["none", "boxes"] = Field(
+        "none", description="`boxes`: an image is of the class of its largest box, or `background`"
+    )
+    missing: Literal["refuse", "background"] = Field(
+        "refuse",
+        description="an image without a label file; the detectors treat it as `background`, as "
+        "with an empty file",
+    )
+    overshoot: float = Field(
+        0.01,
+        ge=0,
+        le=0.5,
+        description="share of width and height that boxes may reach beyond the image; they are "
+        "clipped",
+    )
+    colour: Literal["stored", "grey"] = Field(
+        "stored",
+        description="`grey`: RGB images are read as grey, as they are where `data.yaml` says "
+        "`channels: 1`",
+    )
+    volumes: Annotated[str, AfterValidator(_two_groups)] | None = Field(
+        None,
+        description="regular expression whose two groups, found in a case's name without a "
+        "leading `train/` or `val/`, are its volume and the number of its slice; without "
+        "`--subjects`, a volume is a subject",
+    )
+    spacing: PixelSpacing = Field(
+        (1.0, 1.0),
+        description="size of the files' pixels in mm along y,x (one number for both); where it is "
+        "not given, lengths are in pixels",
+    )
+    masks: bool = Field(
+        False,
+        description="`yes`: each image has a label map, a PNG of the same name with `/masks/` for "
+        "the last `/images/` of its path. 0 is background, 1 the first class, 2 the second",
+    )
+    least: int = Field(
+        1, ge=1, description="least pixels of a part of a sample's label map that gets a box"
+    )
+    splits: SplitsFile = None
+    allow_outside: bool = Field(
+        False, description="`yes`: paths and links may lead out of the folder of `data.yaml`"
+    )
+
+
+@dataclass(frozen=True)
+class YoloImage(PictureFiles):
+    """An image and its boxes; ``case`` is its path below the root without its last ``images/``."""
+
+    split: str  # of the data set: `train`, `val` or `test`
+    label: Path  # path of its label file, which may be missing
+    labelled: bool
+    rows: Rows  # as written, without repeats: float64 (N, 5) class, xc, yc, w, h
+    shape: tuple[int, int]  # rows and columns of the file
+    grey: bool  # one channel; else RGB
+
+    @property
+    def boxes(self) -> Boxes:
+        """The boxes, clipped to the image, in pixels, with the numbers of their classes."""
+        return Boxes(corners(self.rows, self.shape), self.rows[:, 0].astype(np.int16))
+
+
+@dataclass
+class ImageListing(PictureSet):
+    """The images of a data set.
+
+    Attributes:
+        pictures: by case, split after split, each sorted by name.
+        repeated: (case, file) of images that their split names more than once.
+        lists: the ``.txt`` lists of images.
+    """
+
+    pictures: dict[str, YoloImage] = field(default_factory=dict)
+    repeated: list[tuple[str, Path]] = field(default_factory=list)
+    lists: list[Path] = field(default_factory=list)
+
+
+class _Lister:
+    """Lists all images of a data set with their headers and label files, and collects faults."""
+
+    def __init__(self, file: DatasetFile, options: YoloOptions) -> None:
+        self.file, self.options = file, options
+        self.listing = ImageListing(file.path, masked=True)
+        images, shared = self.listing.pictures, []
+        for split in file.splits:
+            for case, path in sorted(self.paths(split).items()):
+                if case in images:
+                    shared.append(f"{case} ({images[case].split} and {split})")
+                    continue
+                with self.noting(case, path):
+                    images[case] = self.image(case, split, path)
+        if shared:
+            self.listing.faults.insert(0, (None, file.path, shared_fault(file, shared)))
+
+    @contextlib.contextmanager
+    def noting(self, case: str | None, path: Path) -> Iterator[None]:
+        """Note a fault, and go on."""
+        try:
+            yield
+        except GansynthError as fault:
+            self.listing.faults.append((case, path, fault))
+
+    def check_inside(self, path: Path, label: str) -> None:
+        if not self.options.allow_outside:
+            check_inside(self.file.home, path, label)
+
+    def paths(self, split: str) -> dict[str, Path]:
+        """Return the images of a split by case."""
+        paths: dict[str, Path] = {}
+        before, entries = len(self.listing.faults), self.file.splits[split]
+        for entry in entries:
+            with self.noting(None, self.file.path):
+                for path, where in self.entry(split, entry):
+                    case = self.case(path)
+                    with self.noting(case, path):
+                        self.check_path(path, where)
+                        if paths.get(case, path) != path:
+                            raise DataFault(
+                                f"{path}: has the same label file as {paths[case].name}; remove or "
+                                "rename one"
+                            )
+                        if case in paths:
+                            self.listing.repeated.append((case, path))
+                        paths[case] = path
+        if not paths and len(self.listing.faults) == before:
+            with self.noting(None, self.file.path):
+                raise DataFault(
+                    f"{self.file.path}: {split}: no image ({', '.join(SUFFIXES)}) in "
+                    f"{', '.join(entries)}, expected one at least; correct the entry"
+                )
+        return paths
+
+    def entry(self, split: str, entry: str) -> Iterator[tuple[Path, str]]:
+        """Yield the images of a folder or list as written in ``data.yaml``, and who names them."""
+        root, place = self.file.root, f"{self.file.path}: {split}"
+        path = Path(os.path.abspath(root / os.path.expanduser(entry)))
+        self.check_inside(path, f"{place}: path {entry!r}")
+        if os.path.isdir(path):
+            yield from ((image, f"{place}: {image}") for image in walk(path))
+        elif os.path.isfile(path) and path.suffix.lower() == ".txt":
+            self.listing.lists.append(path)
+            lines = read_lines(path, "the path of an image in each line")
+            for number, line in enumerate(map(str.strip, lines), start=1):
+                if line and not line.startswith("#"):
+                    # Relative to the list, else to the data set's root.
+                    image, below = (os.path.abspath(home / line) for home in (path.parent, root))
+                    found = os.path.exists(image) or not os.path.exists(below)
+                    yield Path(image if found else below), f"{path}: line {number}"
+        else:
+            raise DataFault(
+                f"{place}: {entry!r} is neither a folder nor a .txt list ({path}), expected one "
+                "of them; correct the entry"
+            )
+
+    def case(self, path: Path) -> str:
+        parts = list(Path(os.path.relpath(path, self.file.root)).with_suffix("").parts)
+        if "images" in parts[:-1]:
+            del parts[len(parts) - 2 - parts[-2::-1].index("images")]
+        return "/".join("outside" if part == ".." else part for part in parts)
+
+    def check_path(self, path: Path, where: str) -> None:
+        if not printable(str(path)):
+            raise DataFault(f"{str(path)!a}: expected a name that prints on one line")
+        if path.suffix.lower() not in SUFFIXES:
+            expected = f"{', '.join(SUFFIXES)}, expected one of these; convert it"
+            raise DataFault(f"{where}: {path.name} is no {expected}")
+        self.check_inside(path, where)
+        if not os.path.isfile(path):
+            raise DataFault(f"{where}: no image {path}, expected one; add it, or correct this")
+
+    def image(self, case: str, split: str, path: Path) -> YoloImage:
+        """Read an image's header and labels. Raises DataFault: the image is of no use."""
+        shape, mode, turned = picture_header(path)
+        grey = mode in GREY[:-2]
+        if min(shape) < LEAST or not (grey or mode == "RGB") or turned not in (0, 1):
+            raise DataFault(
+                f"{path}: {shape[0]} x {shape[1]} pixels, mode {mode}, EXIF orientation {turned}; "
+                f"expected at least {LEAST} x {LEAST}, grey of 8 or 16 bits or RGB of 8 bits, and "
+                "orientation 1 (else boxes are ambiguous); convert it, or leave it out"
+            )
+        label, options = beside(path, "labels", ".txt"), self.options
+        rows, labelled = np.zeros((0, 5)), label.is_file()
+        if labelled:
+            self.check_inside(label, f"{path}: label file {label}")
+            rows, faults = read_labels(label, self.file.names, options.overshoot)
+            self.listing.faults += [(case, label, fault) for fault in faults]
+        elif options.missing == "refuse":
+            raise DataFault(
+                f"{path}: has no label file {label}, expected one, empty where there is nothing "
+                "to find; add it, or say --read missing=background"
+            )
+        mask = beside(path, "masks", ".png") if options.masks else None
+        if mask is not None and not mask.is_file():
+            raise DataFault(
+                f"{mask}: no such file, expected the label map of {path}; add it (all zeros "
+                "without a lesion), or leave --read masks out"
+            )
+        number = None
+        if options.classes == "boxes":
+            number = 1 + int(rows[(rows[:, 3] * rows[:, 4]).argmax(), 0]) if len(rows) else 0
+        return YoloImage(case, path, mask, number, split, label, labelled, rows, shape, grey)
+
+
+def beside(image: Path, folder: str, suffix: str) -> Path:
+    """Return the file that has another folder for the last ``/images/`` of an image's path."""
+    parts = list(image.with_suffix(suffix).parts)
+    places = [n for n, part in enumerate(parts[:-1]) if part == "images"]
+    if places:
+        parts[places[-1]] = folder
+    return Path(*parts)
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield the images below a folder, sorted, also of unsupported formats, but not hidden ones."""
+    been: set[str] = set()
+    for here, below, names in os.walk(folder, followlinks=True):
+        been.add(os.path.realpath(here))
+        new = (name for name in below if os.path.realpath(os.path.join(here, name)) not in been)
+        below[:] = sorted(name for name in new if name[0] != ".")
+        for name in sorted(names):
+            if name[0] != "." and Path(name).suffix.lower() in {*SUFFIXES, *OTHERS}:
+                yield Path(here, name)
+
+
+def shared_fault(file: DatasetFile, shared: Sequence[str]) -> IntegrityFault:
+    """Return the error for images in two splits."""
+    return IntegrityFault(
+        f"leakage: {file.path}: {len(shared)} image(s) are in two splits: {some_names(shared)}; "
+        "expected each in one; list other images, of other subjects, under val and test"
+    )
+
+
+def same_files(images: Mapping[str, Sequence[YoloImage]]) -> list[str]:
+    """Name the images of two splits that are one file, or two files of the same bytes.
+
+    Only files of one size are read. Images of one constant value do not count.
+    """
+    sides = [(split, image) for split, members in images.items() for image in members]
+    sizes, first, shared = defaultdict[int, set[str]](set), dict[str, tuple[str, YoloImage]](), []
+    for split, image in sides:
+        sizes[image.image.stat().st_size].add(split)
+    for split, image in sides:
+        if len(sizes[image.image.stat().st_size]) > 1:
+            other, twin = first.setdefault(sha256_file(image.image), (split, image))
+            if other != split and np.ptp(read_picture(image.image)):
+                pair = f"{twin.case} ({other}) and {image.case} ({split})"
+                shared.append(f"{pair}, the same bytes")
+    return shared
 
 
 @register_read_options(YoloOptions)
@@ -65,7 +362,7 @@ class YoloSource(PictureSource):
         file: the content of ``data.yaml``.
     """
 
-    alike: ClassVar[bool] = False  # ``found`` refuses other colours, and 8 and 16 bits may mix
+    alike: ClassVar[bool] = False  # detectors read all colours and bits as one kind
     options: YoloOptions  # type: ignore[assignment]
     found: ImageListing
     file: DatasetFile
@@ -73,11 +370,11 @@ class YoloSource(PictureSource):
     def scan(self, request: SourceRequest) -> None:
         """See ``PictureSource.scan``."""
         self.options = parse_read(YoloOptions, request)
-        path = dataset_path(request.where)
-        self.request = absolute(request, path)
-        self.file = read_dataset_file(path, allow_outside=self.options.allow_outside)
+        allow = self.options.allow_outside
+        self.file = read_dataset_file(request.where, allow_outside=allow)
+        self.request = absolute(request, self.file.path)
         self.numbers = {number: number for number in range(len(self.file.names) + 1)}
-        self.found = list_images(self.file, self.options)
+        self.found = _Lister(self.file, self.options).listing
 
     def faults(self) -> Sequence[Fault]:
         """See ``PictureSource.faults``; also leaks, and training images without a box."""
@@ -94,8 +391,7 @@ class YoloSource(PictureSource):
                     f"The first should be {self.images['train'][0].label}"
                 )
             guard_split(
-                [(case, self._subjects[case]) for case in self.train_ids],
-                [(case, self._subjects[case]) for case in self.held_out_ids],
+                *([(c, self._subjects[c]) for c in side] for side in self._split),
                 fold=self.request.fold,
                 repair=f"list all images of a subject under one of train, val and test in {path}",
             )
@@ -230,11 +526,14 @@ class YoloSource(PictureSource):
         """Scale pixels to float32 (C, H, W), 0 to 1 over the range of their type.
 
         Detectors read the upper byte of 16 bits. Rounding 255 times this value gives that byte.
-        RGB becomes one channel with OpenCV's weights, where images are read as grey.
+        RGB becomes one channel with OpenCV's weights, where images are read as grey; grey becomes
+        three equal channels where some images are RGB.
         """
         if self.grey and array.ndim == 3:
             red, green, blue = (array[..., n].astype(np.int32) for n in range(3))
             array = ((red * 4899 + green * 9617 + blue * 1868 + 8192) >> 14).astype(np.uint8)
+        elif not self.grey and array.ndim == 2:
+            array = np.repeat(array[..., None], 3, axis=2)
         flat = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
         if array.dtype == np.uint16:
             share = (flat.astype(np.float32) - np.float32(127.5)) / np.float32(256 * 255)
@@ -243,7 +542,7 @@ class YoloSource(PictureSource):
 
     def boxes_of(self, case: Case) -> Boxes:
         """The boxes of the label file."""
-        return self.image(case.id).annotated
+        return self.image(case.id).boxes
 
     def fitted(self, case: Case) -> Case:
         """Resize a case; zeros are around it unless it is stretched."""
@@ -266,8 +565,8 @@ class YoloSource(PictureSource):
         """Boxes around the connected parts of a sample's label map; None without ``masks``."""
         if not self.options.masks:
             return None
-        numbers = {name: (number,) for number, name in enumerate(self.file.names, 1)}
-        return LabelBoxes(numbers, self.options.least).of(labels)
+        boxes = boxes_of(labels, self.schema, self.options.least)
+        return Boxes(boxes.coords, boxes.labels - np.int16(1))
 
     def image(self, case_id: str) -> YoloImage:
         """Return the files of a case."""

@@ -60,6 +60,9 @@ class Mixer(Generic[Key]):
 
     Args:
         refuse: checks a sample before use; returns why it is unusable, or "".
+
+    Attributes:
+        log: of its draws; a host that uses one again, undrawn, appends it.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Mixer(Generic[Key]):
     ) -> None:
         self.plan = plan
         self._refuse = refuse
-        self._log = None if plan.log is None else DrawLog(plan.log)
+        self.log = None if plan.log is None else DrawLog(plan.log)
         self._chosen = frozenset(plan.chosen)
         self._pid = 0
         self._place, self._synthetic = 0, frozenset[int]()
@@ -184,16 +187,16 @@ class Mixer(Generic[Key]):
             sample = self._insist(reason)
         if sample is None:
             return self._give_real(real, "fallback", reason)
-        if self._log is not None:
+        if self.log is not None:
             provenance = sample.provenance
-            self._log.append("synthetic", sample.id, str(provenance.get("case", "")), provenance)
+            self.log.append("synthetic", sample.id, str(provenance.get("case", "")), provenance)
         return BatchItem(real, sample)
 
     def _give_real(self, real: Key, kind: Kind, reason: str) -> BatchItem[Key]:
         if self._mix.real == "chosen" and real not in self._chosen:
             real = self.plan.chosen[int(self._cases.integers(len(self.plan.chosen)))]
-        if self._log is not None:
-            self._log.append(kind, str(real), reason)
+        if self.log is not None:
+            self.log.append(kind, str(real), reason)
         return BatchItem(real)
 
     def _draw(self, turn: int | None = None) -> tuple[BankSample | None, str]:
@@ -254,6 +257,6 @@ class Mixer(Generic[Key]):
             f"{self.plan.bank}: no synthetic sample after {patience:g} s ({reason}), expected "
             f"one: {rule}. Give the producer a faster device, or use a frozen bank"
         )
-        if self._log is not None:  # the main process may learn only that a worker ended
-            self._log.append("stopped", "", str(fault))
+        if self.log is not None:  # the main process may learn only that a worker ended
+            self.log.append("stopped", "", str(fault))
         raise fault

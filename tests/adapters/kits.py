@@ -452,21 +452,22 @@ class NoDetector:
     def check(self, job: Any) -> None:
         pass
 
-    def train(self, job: Any, slots: Any, watch: Any) -> Path:
+    def train(self, job: Any, slots: Any, session: Any) -> Path:
+        from gansynth_yolo.detectors import shown
+
         for epoch in range(slots.done, job.epochs):
             for place in range(len(slots)):
                 slots.primary(place)
                 slots.partner((place + 1) % len(slots))
-            watch.step(0.0, 0.1)
-            watch.epoch(epoch + 1, {"train/loss": 1.0, "metrics/mAP50(B)": 0.5, "speed": 3.0})
+            session.took(0.0, 0.1)
+            told = {"train/loss": 1.0, "metrics/mAP50(B)": 0.5, "speed": 3.0}
+            session.round(epoch + 1, **shown(told))
         return Path(job.output) / "weights.pt"
 
     def predict(self, job: Any, weights: Path, images: Sequence[Path]) -> list[Any]:
-        from gansynth_yolo.detectors import DetectedImage
+        from gansynth.metrics.detection.record import DetectedBoxes
 
-        nothing = DetectedImage(
-            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
-        )
+        nothing = DetectedBoxes(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
         return [nothing for _ in images]
 
 

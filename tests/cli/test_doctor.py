@@ -17,7 +17,7 @@ from gansynth.runtime.machine import DoctorLine
 from gansynth_deepmedic.program import ProgramSettings, doctor_lines
 from gansynth_nnunet import doctor as nnunet
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
-from gansynth_yolo import doctor as yolo
+from gansynth_yolo import detectors
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.offered import registered
 
@@ -132,7 +132,7 @@ def no_cuda(built_for: str | None) -> Any:
 
 
 def one_yolo(number: int) -> Any:
-    return lambda: list(yolo.lines(QUICK))[number]
+    return lambda: list(detectors.doctor_lines(QUICK))[number]
 
 
 def room() -> DoctorLine:
@@ -156,7 +156,7 @@ def fits(reason: str) -> dict[str, Any]:
 
 
 def found(**releases: str) -> dict[str, Any]:
-    return {"gansynth_yolo.doctor.version_of": releases.get}
+    return {"gansynth_yolo.detectors.version_of": releases.get}
 
 
 NOWHERE = Path(__file__) / "nowhere"  # inside a file: nobody can make it

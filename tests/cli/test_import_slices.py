@@ -66,7 +66,9 @@ def test_what_is_written_is_a_good_data_set(imported, tmp_path):
     assert trained | held_out == {"a", "b", "c"}
     # Boxes lie where the lesions are.
     [case] = [case for case in source.found.pictures if case.endswith("/b_1_z003")]
-    np.testing.assert_allclose(source.image(case).boxes, [[4, 6, 9, 14], [12, 3, 15, 6]], atol=1e-4)
+    np.testing.assert_allclose(
+        source.image(case).boxes.coords, [[4, 6, 9, 14], [12, 3, 15, 6]], atol=1e-4
+    )
     assert source.place(case) == ("b_1", 3)
     assert source.image(case.replace("z003", "z000")).label.read_text() == ""
     # The record says where each image is from.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,11 @@ from gansynth.core.schema import FloatArray
 from gansynth.data.picture_files import picture_header
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.yaml_text import read_yaml
-from gansynth_yolo.dataset_file import SPLITS
-from gansynth_yolo.detectors import STRIDE, TrainingWatch, finite
-from gansynth_yolo.labels import read_labels
+from gansynth_yolo.dataset_file import SPLITS, read_labels
+from gansynth_yolo.detectors import shown
 
 if TYPE_CHECKING:
+    from gansynth.hosts.host import Job
     from gansynth_yolo.mixed import Classes, EpochSlots, ImageDraw
 
 
@@ -71,10 +71,9 @@ class LoadedImage:
     """The content of a slot, in the form of a loaded image of ultralytics."""
 
     drawn: ImageDraw  # without its image
-    # of a sample, uint8 (H, W, C), BGR if C is 3, its long side `imgsz`; None for a real image,
-    # whose pixels ultralytics holds
-    image: Any = None
-    shape: tuple[int, int] = (0, 0)  # of the sample before scaling; its boxes refer to it
+    label: Mapping[str, Any]
+    # uint8 (H, W, C), BGR if C is 3, its long side `imgsz`; its shape before and after scaling
+    loaded: tuple[Any, tuple[int, int], tuple[int, int]]
 
 
 class MixedUltralyticsDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
@@ -98,19 +97,19 @@ class MixedUltralyticsDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
         self.slots = slots
         # By place, oldest first; a mosaic lists the keys.
         self.buffer: dict[int, LoadedImage] = {}
-        self._needed = Counter[int]()  # real image -> places of the buffer that it fills
+        nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), (0, 0)
         for place in range(len(self.labels), len(self.slots)):
-            boxes, classes, shape = self.slots.typical(place)  # for class counts and plots
             self.im_files.append(f"synthetic://{place}")
-            self.labels.append(
-                {"im_file": self.im_files[-1], "shape": shape, **_annotated(boxes, classes, shape)}
-            )
-        if self.augment:
-            self.max_buffer_length = min(len(self.labels), self.batch_size * 8, 1000)
+            label = {"im_file": self.im_files[-1], "shape": (0, 0), **_annotated(*nothing)}
+            self.labels.append(label)
+        self.max_buffer_length = min(len(self.labels), self.batch_size * 8, 1000)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         loaded = self._load(self.slots.primary(index))
-        self._keep(index, loaded)
+        if self.cache != "ram":
+            self.buffer[index] = loaded
+            if 1 < len(self.buffer) >= self.max_buffer_length:
+                del self.buffer[next(iter(self.buffer))]
         return dict(self.transforms(self._label(loaded)))
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
@@ -120,40 +119,14 @@ class MixedUltralyticsDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
             partner = self._load(self.slots.partner(index))
         return self._label(partner)
 
-    def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
-        """Load a real image as ultralytics does, without changing ``buffer``."""
-        buffer, self.buffer = self.buffer, []  # type: ignore[assignment]  # it appends to a list
-        try:
-            return super().load_image(i, *args, **kwargs)
-        finally:
-            self.buffer = buffer
-
-    def _keep(self, place: int, loaded: LoadedImage) -> None:
-        """Store a primary as a possible partner, and drop the oldest one."""
-        if not self.augment or self.cache == "ram":
-            return
-        if place in self.buffer:
-            self._forget(self.buffer[place])
-        self.buffer[place] = loaded
-        if loaded.image is None:
-            self._needed[loaded.drawn.real] += 1
-        if 1 < len(self.buffer) >= self.max_buffer_length:
-            self._forget(self.buffer.pop(next(iter(self.buffer))))
-
-    def _forget(self, loaded: LoadedImage) -> None:
-        if loaded.image is None:
-            self._needed[loaded.drawn.real] -= 1
-            self._release(loaded.drawn.real)
-
-    def _release(self, real: int) -> None:
-        """Release a real image's pixels, unless a slot of the buffer needs them."""
-        if self.augment and self.cache != "ram" and not self._needed[real]:
-            self.ims[real] = self.im_hw0[real] = self.im_hw[real] = None
-
     def _load(self, drawn: ImageDraw) -> LoadedImage:
         """Return a drawn entry; a sample is scaled as ultralytics scales an image."""
         if drawn.image is None:
-            return LoadedImage(drawn)
+            buffer, self.buffer = self.buffer, []  # type: ignore[assignment]  # it appends
+            loaded, self.buffer = self.load_image(drawn.real), buffer
+            if self.cache != "ram":
+                self.ims[drawn.real] = None
+            return LoadedImage(drawn, self.labels[drawn.real], loaded)
         height, width = shape = drawn.image.shape[:2]
         scale = self.imgsz / max(height, width)
         image: Any = np.ascontiguousarray(drawn.image[..., ::-1])
@@ -161,24 +134,16 @@ class MixedUltralyticsDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
             size = [min(math.ceil(side * scale), self.imgsz) for side in (width, height)]
             image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         image = image if image.ndim == 3 else image[..., None]
-        return LoadedImage(replace(drawn, image=None), image, shape)
+        annotated = _annotated(drawn.boxes, drawn.labels, shape)
+        label = {"im_file": f"synthetic://{drawn.id}", **annotated}
+        return LoadedImage(replace(drawn, image=None), label, (image, shape, image.shape[:2]))
 
     def _label(self, loaded: LoadedImage) -> dict[str, Any]:
         """Return ultralytics' label of an image, new each time because it is modified."""
-        drawn, image, before = loaded.drawn, loaded.image, loaded.shape
-        if image is None:
-            label: dict[str, Any] = super().get_image_and_label(drawn.real)
-            self._release(drawn.real)
-            return label
-        shape = image.shape[:2]
-        label = {
-            "im_file": f"synthetic://{drawn.id}",
-            **_annotated(drawn.boxes, drawn.labels, before),
-            "img": image,
-            "ori_shape": before,
-            "resized_shape": shape,
-            "ratio_pad": (shape[0] / before[0], shape[1] / before[1]),
-        }
+        image, before, after = loaded.loaded
+        label = {key: deepcopy(value) for key, value in loaded.label.items() if key != "shape"}
+        label |= {"img": image, "ori_shape": before, "resized_shape": after}
+        label["ratio_pad"] = (after[0] / before[0], after[1] / before[1])
         return dict(self.update_labels_info(label))
 
 
@@ -200,18 +165,15 @@ def _annotated(boxes: FloatArray, classes: Classes, shape: tuple[int, int]) -> d
 class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
     """Trains on slots instead of images, and reports progress."""
 
-    def __init__(
-        self, slots: EpochSlots, watch: TrainingWatch, settings: Mapping[str, Any]
-    ) -> None:
-        self.slots, self.watch = slots, watch
-        self._began, self._open = 0.0, False
+    def __init__(self, slots: EpochSlots, session: Job, settings: Mapping[str, Any]) -> None:
+        self.slots, self.session = slots, session
+        self._began, self._trained = 0.0, False
         super().__init__(overrides=dict(settings))
         # Without a GPU ultralytics ignores the number of workers.
         self.args.workers = settings["workers"]
         self.add_callback("on_train_start", lambda trainer: slots.rewind(trainer.start_epoch))
         self.add_callback("on_train_batch_start", MixedTrainer._begin_step)
         self.add_callback("on_train_batch_end", MixedTrainer._end_step)
-        self.add_callback("on_train_epoch_end", MixedTrainer._end_training)
         self.add_callback("on_fit_epoch_end", MixedTrainer._end_epoch)
 
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
@@ -228,7 +190,7 @@ class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
             rect=False,
             cache=self.args.cache or None,
             single_cls=False,
-            stride=max(int(model.stride.max()), STRIDE),
+            stride=max(int(model.stride.max()), 32),
             pad=0.0,
             prefix=colorstr("train: "),
             task=self.args.task,
@@ -244,20 +206,16 @@ class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
         self.train_loader.reset()
         self.slots.rewind(self.epoch)
 
-    # -- what it tells ---------------------------------------------------------------------------
-
     def _begin_step(self) -> None:
-        self._began = time.perf_counter()
+        self._began = time.monotonic()
 
     def _end_step(self) -> None:
-        self.watch.step(self._began, time.perf_counter())
-
-    def _end_training(self) -> None:
-        self._open = True
+        self.session.took(self._began, time.monotonic())
+        self._trained = True
 
     def _end_epoch(self) -> None:
-        """Report an epoch after its weights are saved, but not after the best weights are."""
-        if self._open:
-            self._open = False
+        """Report an epoch after its weights are saved, and not again after the best weights are."""
+        if self._trained:
+            self._trained = False
             numbers = {**self.label_loss_items(self.tloss), **(self.metrics or {})}
-            self.watch.epoch(self.epoch + 1, finite(numbers))
+            self.session.round(self.epoch + 1, **shown(numbers))

@@ -1,6 +1,6 @@
 """The ultralytics detectors as a ``Detector``, imported silently and offline.
 
-Licence: AGPL-3.0; see this package's docstring. ultralytics is imported when a job is looked at.
+Licence: AGPL-3.0; see this package's docstring. Making the detector imports ultralytics.
 """
 
 from __future__ import annotations
@@ -17,23 +17,21 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
+from gansynth.metrics.detection.record import DetectedBoxes
+from gansynth.runtime.errors import TrainingFault, UsageFault, did_you_mean
 from gansynth_yolo.detectors import (
-    KEPT,
-    MOST_FOUND,
-    NMS_IOU,
     OURS,
     SAME_CLASSES,
-    DetectedImage,
     DetectorJob,
-    TrainingWatch,
-    check_job,
+    found_by,
     import_library,
     one_line,
     refuse_options,
+    weights_file,
 )
 
 if TYPE_CHECKING:
+    from gansynth.hosts.host import Job
     from gansynth_yolo.mixed import EpochSlots
 
 _SERVICES = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
@@ -64,14 +62,14 @@ NO_AUGMENTATION: Mapping[str, Any] = {
 class UltralyticsDetector:
     """ultralytics (AGPL-3.0)."""
 
-    name = "ultralytics"
+    def __init__(self) -> None:
+        self._library = engine()
 
     def check(self, job: DetectorJob) -> None:
-        """See ``Detector.check``; ultralytics is imported."""
-        check_job(job)
+        """See ``Detector.check``."""
         settings(job)
 
-    def train(self, job: DetectorJob, slots: EpochSlots, watch: TrainingWatch) -> Path:
+    def train(self, job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
         """Train, and return the weights of the epoch that ultralytics rates best."""
         values, last = settings(job), job.weights / "last.pt"
         if job.resume and last.is_file():
@@ -85,42 +83,32 @@ class UltralyticsDetector:
             from gansynth_yolo.agpl.trainer import MixedTrainer, own_readers
 
             with one_line("ultralytics"), own_readers():
-                MixedTrainer(slots, watch, values).train()
+                MixedTrainer(slots, session, values).train()
         return job.best()
 
     def predict(
         self, job: DetectorJob, weights: Path, images: Sequence[Path]
-    ) -> list[DetectedImage]:
-        """Detect objects in image files, read as in training."""
-        model = engine().YOLO(str(weights))
-        how: dict[str, Any] = {
-            "conf": KEPT,
-            "iou": NMS_IOU,
-            "max_det": MOST_FOUND,
-            "imgsz": job.imgsz,
-        }
-        how |= {"device": device_name(job.device), "verbose": False, "save": False}
+    ) -> list[DetectedBoxes]:
+        """Detect objects in image files, read as in training: BGR, the upper 8 bits of 16."""
+        import cv2
+        from ultralytics.utils.patches import imread
+
+        model, size = self._library.YOLO(str(weights)), max(1, job.batch)
+        how = {**job.prediction(), "device": device_name(job.device)}
+        flags = cv2.IMREAD_GRAYSCALE if job.channels == 1 else cv2.IMREAD_COLOR
         detections = []
         with silent_stdout():
-            size = max(1, job.batch)
             for first in range(0, len(images), size):
-                batch = [_read(path, job.channels) for path in images[first : first + size]]
-                detections += [DetectedImage.of(result) for result in model.predict(batch, **how)]
+                batch = []
+                for path in images[first : first + size]:
+                    batch.append(imread(path, flags))
+                    if batch[-1] is None:
+                        raise TrainingFault(
+                            f"{path}: ultralytics cannot read it, expected an image"
+                        )
+                found = model.predict(batch, **how, verbose=False, save=False)
+                detections += [found_by(result) for result in found]
         return detections
-
-
-def _read(path: Path, channels: int) -> Any:
-    """Read an image as in training: uint8 (H, W, C), BGR, the upper 8 bits of 16."""
-    import cv2
-    from ultralytics.utils.patches import imread
-
-    image = imread(path, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
-    if image is None:
-        raise TrainingFault(f"{path}: not an image that ultralytics can read, expected one")
-    return image
-
-
-# -- options ---------------------------------------------------------------------------------------
 
 
 def settings(job: DetectorJob) -> dict[str, Any]:
@@ -129,7 +117,6 @@ def settings(job: DetectorJob) -> dict[str, Any]:
     Raises:
         UsageFault: an unknown option or value, or one that would break the ratio.
     """
-    engine()
     from ultralytics.cfg import DEFAULT_CFG_DICT, get_cfg
 
     ours = {**OURS, "model": "--set model=", "save_dir": "--set output="}
@@ -158,12 +145,7 @@ def settings(job: DetectorJob) -> dict[str, Any]:
 def find_model(name: str) -> str:
     """Return a model's description, ``yolo11n.yaml``, or the initial weights, a ``.pt`` file."""
     if name.endswith(".pt"):
-        if not Path(name).is_file():
-            raise DataFault(
-                f"--set model={name}: no such file; weights are not downloaded: name a file that "
-                f"is there, or {Path(name).stem}.yaml to train from scratch"
-            )
-        return str(Path(name).absolute())
+        return str(weights_file(name, f"{Path(name).stem}.yaml"))
     described = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
     with silent_stdout():
         from ultralytics.cfg import __file__ as cfg
@@ -187,9 +169,6 @@ def find_model(name: str) -> str:
 def device_name(name: str) -> str:
     """Return a device as ultralytics names it; ``cuda:1`` becomes ``1``."""
     return {"cuda": "0"}.get(name, name.removeprefix("cuda:"))
-
-
-# -- the package ----------------------------------------------------------------------------------
 
 
 def engine() -> Any:

@@ -76,14 +76,14 @@ class Notes:
         self.before: Counter[str] = Counter()
         self.seen: list[list[str]] = []
 
-    def step(self, begin: float, end: float) -> None:
+    def took(self, begin: float, end: float) -> None:
         self.steps += begin <= end
 
-    def epoch(self, done: int, metrics: Any) -> None:
+    def round(self, done: int, /, **metrics: float) -> None:
         lines = [line for log in self.log.glob(PATTERN) for line in log.read_text().splitlines()]
         drawn = Counter(line.rpartition(",")[0] for line in lines)
         self.seen.append(sorted((drawn - self.before).elements()))
-        self.before, self.metrics = drawn, dict(metrics)
+        self.before, self.metrics = drawn, metrics
         self.epochs.append(done)
         if done == self.stop:
             raise RuntimeError(STOPPED)

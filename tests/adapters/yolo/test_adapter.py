@@ -77,7 +77,7 @@ def test_samples_are_drawn_in_the_size_and_classes_the_generator_was_fitted_in(k
         ("--set epoch=3", "--set epoch~Did you mean 'epochs'?"),
         ("--detector darknet", "--detector darknet~'libreyolo' or 'ultralytics'"),
         ("-- mosaic", "-- mosaic~KEY=VALUE"),
-        ("-- mosaic=1 mosaic=0", "mosaic is given twice"),
+        ("-- mosaic=1 mosaic=0", "-- mosaic=0~each once"),
         pytest.param(
             *("-- resume=true", "-- resume=True: gansynth sets it~the same command again"),
             marks=pytest.mark.extra("yolo"),

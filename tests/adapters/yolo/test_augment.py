@@ -13,7 +13,7 @@ from gansynth.core.source import FoldSplit
 from gansynth.hosts.record import FILE
 from gansynth.metrics.detection.record import read_detections
 from gansynth.runtime.files import read_json
-from gansynth_yolo.evaluation import true_boxes
+from gansynth_yolo.adapter import true_boxes
 from tests.adapters.yolo.detector_child import needs
 from tests.conftest import content
 from tests.dividing import state

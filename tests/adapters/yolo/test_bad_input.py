@@ -92,7 +92,7 @@ TURNED[274] = 6
 LINES = {
     "0 0.5 0.5": "3 column(s), expected 5: CLASS XC YC W H",
     GOOD + " 0.9": "6 column(s)",
-    "0 .1 .1 .2 .1 .2 .2 .1 .2": "9 column(s), expected 5: CLASS XC YC W H; a polygon of 4 points",
+    "0 .1 .1 .2 .1 .2 .2 .1 .2": "9 column(s), expected 5: CLASS XC YC W H, not a polygon of 4 points",
     "0 0.5 half 0.1 0.1": "yc is 'half', expected a finite number",
     "0 0.5 0.5 nan 0.1": "w is 'nan', expected a finite number",
     "0 0.5 0.5 1e999 0.1": "the box reaches from",
@@ -109,12 +109,10 @@ BAD: list[tuple[Change, str]] = [
     (lambda home: (home / LABEL).unlink(), f"{IMAGE}~{LABEL}~--read missing=background"),
     (emptied("train"), "data.yaml: train: none of 16 images has a box"),
     # Images.
-    (picture(64, 64, 3), f"{IMAGE}~is RGB, expected grey as 27 of 28"),
-    (colour_others, f"{IMAGE}~is grey, expected RGB"),
     (text(b"", IMAGE), f"{IMAGE}~no PNG file~copy it from its source again"),
-    (picture(8, 64), f"{IMAGE}~8 x 64 pixels, expected at least 10 x 10"),
-    (picture(64, 64, 4), f"{IMAGE}~mode RGBA, expected grey of 8 or 16 bits"),
-    (picture(64, 64, exif=TURNED), f"{IMAGE}~EXIF orientation is 6"),
+    (picture(8, 64), f"{IMAGE}~8 x 64 pixels~expected at least 10 x 10"),
+    (picture(64, 64, 4), f"{IMAGE}~mode RGBA~grey of 8 or 16 bits"),
+    (picture(64, 64, exif=TURNED), f"{IMAGE}~EXIF orientation 6"),
     (saved("images/train/p01_z000.bmp"), "000.bmp~is no .png, .tif, .tiff, .jpg, .jpeg~convert it"),
     (saved("images/train/p01_z000.jpg"), "has the same label file as p01_z000"),
     # data.yaml.
@@ -130,8 +128,8 @@ BAD: list[tuple[Change, str]] = [
     (keys(names=["a\nb"]), "data.yaml: ~does not print on one line"),
     (keys(channels=4), "data.yaml: ~channels: 4, ~1 or 3"),
     (keys(path="nowhere"), "data.yaml: ~path: 'nowhere' is no folder"),
-    (keys(path="x" * 300), "data.yaml: path: ~cannot be one (File name too long)"),
-    (keys(val="x" * 300), "data.yaml: val: ~cannot be one (File name too long)"),
+    (keys(path="x" * 300), "data.yaml: path: ~is no folder"),
+    (keys(val="x" * 300), "data.yaml: val: ~is neither a folder nor"),
     (empty_folder, "train: no image (.png, "),
     (text("a: [", "data.yaml"), "data.yaml: ~not YAML"),
     (text("- 1", "data.yaml"), "data.yaml: ~holds a list"),
@@ -212,7 +210,7 @@ def test_no_such_data_set(tmp_path, where):
 
 
 def test_a_huge_label_file_is_refused(yolo_copy, monkeypatch):
-    monkeypatch.setattr("gansynth_yolo.labels.MOST_BYTES", 30)
+    monkeypatch.setattr("gansynth_yolo.dataset_file.MOST_BYTES", 30)
     text(f"{GOOD}\n" * 2)(yolo_copy.parent)
     refused(yolo_copy, DataFault, f"{LABEL}: 36 bytes, expected at most 30")
 

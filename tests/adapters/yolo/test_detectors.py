@@ -1,5 +1,3 @@
-import importlib.metadata
-import importlib.util
 import re
 from collections import Counter
 from pathlib import Path
@@ -13,8 +11,7 @@ import gansynth_yolo
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth_yolo.detectors import DETECTORS, detector, import_library
-from gansynth_yolo.libre import settings
+from gansynth_yolo.detectors import DETECTORS, import_library
 from gansynth_yolo.mirror import mirror
 from gansynth_yolo.mixed import EpochSlots
 from tests.adapters.yolo.banks import fill_bank
@@ -34,7 +31,6 @@ MOSAIC: dict[str, dict[str, Any]] = {
 BOTH: list[tuple[dict[str, Any], str]] = [
     ({}, ""),
     ({"augment": False}, ""),
-    ({"imgsz": 100}, "Usage: --set imgsz=100: expected a multiple of 32, for example 96"),
     ({"options": {"epochs": 3}}, "Usage: -- epochs=3: .* --set epochs="),
     ({"options": {"mosiac": 0.5}}, "Usage: -- mosiac=0.5: .* Did you mean 'mosaic"),
     ({"model": "missing.pt"}, "Data: .*missing.pt: no such file; weights are not downloaded"),
@@ -45,8 +41,6 @@ TOLD: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"model": "rfdetr-n"}, "Usage: --set model=rfdetr-n: expected one of yolox-n"),
         ({"model": "yolox_n"}, "Usage: .*Did you mean 'yolox-n'"),
         ({"model": str(Path(__file__).with_name("no.pt"))}, "Data: .*no such file"),
-        ({"device": "cuda:0,1"}, "Usage: --set device=cuda:0,1: expected cpu, cuda, or one CUDA"),
-        ({"device": "cuda:99"}, "Environment: .*torch sees"),
         ({"options": {"erasing": 0.5}}, "Usage: -- erasing=0.5: .*yolox has no such option"),
         ({"options": {"class_balanced": True}}, "Usage: -- class_balanced=True: expected"),
         ({"options": {"lr0": "fast"}}, "Usage: -- lr0=fast: libreyolo rejects the value"),
@@ -65,8 +59,6 @@ TOLD: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"model": "yolo11q"}, "Usage: .*no such model.* Did you mean 'yolo11"),
         ({"model": "yolo11n-seg.yaml"}, "Usage: .*its head is Segment, expected Detect"),
         ({"model": "rtdetr-l.yaml"}, "Usage: .*its head is RTDETRDecoder, expected Detect"),
-        ({"device": "0,1"}, "Usage: --set device=0,1: expected cpu, cuda, or one CUDA"),
-        ({"device": "cuda:77"}, "Environment: .*expected one with this number"),
     ],
 }
 
@@ -171,14 +163,14 @@ def test_ultralytics_is_imported_late_by_one_package_and_offline(done):
 @pytest.mark.fault(44)
 @pytest.mark.parametrize(("name", "extra"), [("libreyolo", "yolo"), ("ultralytics", "ultralytics")])
 def test_a_detector_that_is_not_installed_is_named_with_its_extra(monkeypatch, name, extra):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
-    with pytest.raises(EnvironmentFault, match=rf"pip install '\.\[{extra}\]'"):
-        detector(name)
+    monkeypatch.setattr("gansynth_yolo.detectors.version_of", lambda module: None)
+    with pytest.raises(EnvironmentFault, match=rf"not installed.*pip install '\.\[{extra}\]'"):
+        import_library(name)
 
 
 @pytest.mark.parametrize("found", ["8.3.200", "8.5.0", "9.0.1", "7", "1.5.9", "1.7.0"])
 def test_other_releases_are_refused(monkeypatch, found):
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: found)
+    monkeypatch.setattr("gansynth_yolo.detectors.version_of", lambda name: found)
     for name, wanted in (("ultralytics", r"8\.4\.\*"), ("libreyolo", r"1\.6\.\*")):
         with pytest.raises(EnvironmentFault, match=f"version {found}, expected {wanted}"):
             import_library(name)
@@ -205,8 +197,7 @@ def test_progress_is_told_and_a_finished_training_gives_its_weights_again(done):
     mosaic = done["mosaic"]
     epochs = MOSAIC[done["name"]].get("epochs", 2)
     assert mosaic["told"][:2] == [[*range(1, epochs + 1)], epochs * 2 * REAL // 8]
-    assert [key for key in mosaic["told"][2] if key.startswith("train/")]
-    assert [key for key in mosaic["told"][2] if key.startswith("metrics/mAP50")]
+    assert {"mAP50", "mAP50-95"} < set(mosaic["told"][2])
     assert mosaic["again"] == mosaic["weights"]
     assert Path(mosaic["weights"]).name == "best.pt"
 
@@ -328,7 +319,7 @@ def libre_job(toy: Toy, **more: Any) -> Any:
 def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw(libre):
     from libreyolo.data.dataset import YOLODataset
 
-    from gansynth_yolo.libre_dataset import EvenBatchSampler, MixedLibreDataset
+    from gansynth_yolo.libre import EvenBatchSampler, MixedLibreDataset
 
     slots = EpochSlots(MixerConfig(Path(libre.bank), Ratio(1, 1)), REAL, 1)
     images = sorted((libre.user / "images" / "train").iterdir(), reverse=True)
@@ -358,6 +349,8 @@ def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw
 
 @needs("libreyolo")
 def test_libreyolos_settings_follow_the_job(libre, tmp_path):
+    from gansynth_yolo.libre import settings
+
     (tmp_path / "no.pt").write_text("weights")
     said = refusal("libreyolo", libre_job(libre, model=str(tmp_path / "no.pt")))
     assert "not weights that libreyolo wrote" in said

@@ -141,7 +141,7 @@ def test_pixels_and_boxes_are_those_of_the_samples_in_the_window_of_real_images(
         assert away[:64].max() <= 1  # the mark: the lowest bit of 64 pixels
         assert not away[64:].any()
         assert sample.boxes is not None
-        np.testing.assert_allclose(image.boxes / SIZE, sample.boxes.coords / SIZE, atol=1e-6)
+        np.testing.assert_allclose(image.boxes.coords / SIZE, sample.boxes.coords / SIZE, atol=1e-6)
         assert image.labelled
 
 
