@@ -92,6 +92,6 @@ def _check_set(source: YoloSource) -> Iterator[Finding]:
     ):
         known = {p.stem for p in home.iterdir() if p.suffix.lower() in {*SUFFIXES, *OTHERS}} | SPARE
         for text_file in sorted(labels.glob("[!.]*.txt")):
-            named = {text_file.stem, text_file.stem.casefold()} & known
-            if not named and text_file not in source.found.lists:
+            other = {text_file.stem, text_file.stem.casefold()} & known
+            if not other and text_file not in source.found.lists:
                 yield _warning(text_file, "a label file without an image; it is not used")

@@ -55,11 +55,21 @@ class DatasetFile:
     channels: int  # of the detector's images, 1 or 3
     # `train`, `val` and `test`, if there is one: folders and lists as written
     splits: Mapping[str, tuple[str, ...]]
+    allow_outside: bool  # whether paths and links may lead out of `home`
 
     @property
     def name(self) -> str:
         """The data set's name: the file's, or the folder's if the file is called ``data.yaml``."""
         return self.home.name if self.path.stem.casefold() in USUAL else self.path.stem
+
+    def check_inside(self, target: Path, label: str) -> None:
+        """Reject (IntegrityFault) a path or link that leads out of the data set's folder."""
+        home = os.path.realpath(self.home)
+        if not (self.allow_outside or Path(os.path.realpath(target)).is_relative_to(home)):
+            raise IntegrityFault(
+                f"{label} leads out of {self.home}, expected something inside it. Put it there, or "
+                "allow it: --read allow_outside=yes"
+            )
 
 
 def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
@@ -75,7 +85,7 @@ def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
         usual = [path / f"{name}{end}" for name in USUAL for end in (".yaml", ".yml")]
         files = [file for file in usual if file.is_file()][:1] or sorted(path.glob("*.y*ml"))
         if not files and (splits := _folders(path)):
-            return _by_names(path, splits)
+            return _by_names(path, splits, allow_outside)
         if len(files) != 1:
             raise UsageFault(
                 f"yolo:{where}: {len(files)} YAML files in this folder, expected data.yaml; name "
@@ -87,7 +97,7 @@ def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
             f"yolo:{where}: no such file, expected data.yaml (path, train, val, names), or a "
             "folder that holds it; see: gansynth help sources yolo"
         )
-    return _by_file(path, allow_outside=allow_outside)
+    return _by_file(path, allow_outside)
 
 
 # -- a folder without data.yaml --------------------------------------------------------------------
@@ -106,7 +116,9 @@ def _folders(home: Path) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _by_names(home: Path, splits: Mapping[str, tuple[str, ...]]) -> DatasetFile:
+def _by_names(
+    home: Path, splits: Mapping[str, tuple[str, ...]], allow_outside: bool
+) -> DatasetFile:
     """Describe a folder by ``classes.txt``; without it, classes are numbered."""
     named = [home / "classes.txt", home / "labels" / "classes.txt"]
     lines = [line.strip() for file in named if file.is_file() for line in read_lines(file)]
@@ -116,7 +128,7 @@ def _by_names(home: Path, splits: Mapping[str, tuple[str, ...]]) -> DatasetFile:
         rows = (line for labels in homes for f in labels.rglob("*.txt") for line in read_lines(f))
         numbers = (int(row[1]) for row in map(re.compile(r"\s*(\d{1,4})\s").match, rows) if row)
         names = tuple(f"class_{number}" for number in range(max(numbers, default=0) + 1))
-    return DatasetFile(home, home, home, names, 3, splits)
+    return DatasetFile(home, home, home, names, 3, splits, allow_outside)
 
 
 # -- data.yaml -------------------------------------------------------------------------------------
@@ -175,7 +187,7 @@ class _Document(BaseModel):
         return self
 
 
-def _by_file(path: Path, *, allow_outside: bool) -> DatasetFile:
+def _by_file(path: Path, allow_outside: bool) -> DatasetFile:
     expected = "data.yaml with path, train, val and names; correct it"
     document, _ = read_yaml(path, expected, DataFault)
     if not isinstance(document, dict):
@@ -191,28 +203,18 @@ def _by_file(path: Path, *, allow_outside: bool) -> DatasetFile:
         if key:
             words = f"{key}: {value}{words}, expected {EXPECTED.get(key, 'a folder')}"
         raise DataFault(f"{path}: {words}; correct it") from None
-    home = root = path.parent
-    if read.path is not None:
-        root = Path(os.path.abspath(home / os.path.expanduser(read.path)))
-        if not allow_outside:
-            check_inside(home, root, f"{path}: path: {read.path!r}")
-        if not os.path.isdir(root):
-            raise DataFault(
-                f"{path}: path: {read.path!r} is no folder ({root}), expected the folder that "
-                f"train and val are relative to. Correct it, or leave it out if that is {home}"
-            )
+    home = path.parent
+    root = Path(os.path.abspath(home / os.path.expanduser(read.path or ".")))
     splits = {split: tuple(getattr(read, split)) for split in SPLITS if getattr(read, split)}
     names = tuple(read.names or (f"class_{number}" for number in range(read.nc or 0)))
-    return DatasetFile(path, home, root, names, read.channels, splits)
-
-
-def check_inside(home: Path, target: Path, label: str) -> None:
-    """Reject a path or link that leads out of a folder."""
-    if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(home)):
-        raise IntegrityFault(
-            f"{label} leads out of {home}, expected something inside it. Put it there, or allow "
-            "it: --read allow_outside=yes"
+    file = DatasetFile(path, home, root, names, read.channels, splits, allow_outside)
+    file.check_inside(root, f"{path}: path: {read.path!r}")
+    if not os.path.isdir(root):
+        raise DataFault(
+            f"{path}: path: {read.path!r} is no folder ({root}), expected the folder that train "
+            f"and val are relative to. Correct it, or leave it out if that is {home}"
         )
+    return file
 
 
 # -- label files -----------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Writes slices of labelled volumes as a YOLO data set: PNG files, label files, ``data.yaml``."""
 
-
-
 from __future__ import annotations
 
 import re

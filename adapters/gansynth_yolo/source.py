@@ -4,13 +4,15 @@ A folder is searched recursively, a ``.txt`` list names one image per line. The 
 has ``/labels/`` for the last ``/images/`` of the image's path, and ends in ``.txt``.
 """
 
+# ruff: noqa: D102 - methods that override those of PictureSource
+
 from __future__ import annotations
 
 import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, log2
 from pathlib import Path
@@ -25,17 +27,18 @@ from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.data.connected_components import boxes_of
-from gansynth.data.folds import absolute, one_fold
+from gansynth.data.folds import absolute
 from gansynth.data.picture_files import GREY, SUFFIXES, picture_header, read_picture
 from gansynth.data.pictures import Fault, PictureFiles, PictureSet, PictureSource, printable
 from gansynth.data.planes import PixelSpacing, resize
 from gansynth.data.read_options import (
+    OF_SPLITS,
     ReadOptions,
     SplitsFile,
     parse_read,
     register_read_options,
 )
-from gansynth.data.subjects import compile_pattern, grouped_splits, is_table, read_subjects
+from gansynth.data.subjects import compile_pattern, is_table, read_subjects
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import sha256_file
 from gansynth.runtime.option_kinds import Size2
@@ -44,7 +47,6 @@ from gansynth_yolo.dataset_file import (
     SPLITS,
     DatasetFile,
     Rows,
-    check_inside,
     corners,
     read_dataset_file,
     read_labels,
@@ -55,7 +57,6 @@ OTHERS = {".bmp", ".webp", ".gif", ".dng", ".mpo", ".pfm", ".heic", ".heif", ".a
           ".dcm", ".tga", ".ppm", ".pgm"}  # fmt: skip
 """Image formats that detectors may read and this source does not."""
 LEAST = 10  # least rows and columns; ultralytics skips smaller images
-FOLDS, SEED = 5, 12345  # of images that come without a split
 LARGEST = 256  # longest edge of a generator's arrays without `--read size=`
 FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folder names that say the split of their images, and nothing about the subject."""
@@ -75,7 +76,7 @@ def _two_groups(text: str) -> str:
 class YoloOptions(ReadOptions):
     """Options for reading a YOLO data set."""
 
-    needs: ClassVar[Needs] = {"least": "masks"}
+    needs: ClassVar[Needs] = {"least": "masks", **OF_SPLITS}
 
     size: Size2 | None = Field(
         None,
@@ -128,6 +129,8 @@ class YoloOptions(ReadOptions):
         1, ge=1, description="least pixels of a part of a sample's label map that gets a box"
     )
     splits: SplitsFile = None
+    folds: int = Field(5, ge=2, description="number of folds, where the images have no split")
+    seed: int = Field(12345, ge=0, description="seed of the split of subjects into folds")
     allow_outside: bool = Field(
         False, description="`yes`: paths and links may lead out of the folder of `data.yaml`"
     )
@@ -150,9 +153,8 @@ class YoloImage(PictureFiles):
         return Boxes(corners(self.rows, self.shape), self.rows[:, 0].astype(np.int16))
 
 
-@dataclass
 class ImageListing(PictureSet):
-    """The images of a data set.
+    """All images of a data set with their headers and label files, and what is wrong with them.
 
     Attributes:
         pictures: by case, split after split, each sorted by name.
@@ -160,27 +162,22 @@ class ImageListing(PictureSet):
         lists: the ``.txt`` lists of images.
     """
 
-    pictures: dict[str, YoloImage] = field(default_factory=dict)
-    repeated: list[tuple[str, Path]] = field(default_factory=list)
-    lists: list[Path] = field(default_factory=list)
-
-
-class _Lister:
-    """Lists all images of a data set with their headers and label files, and collects faults."""
+    pictures: dict[str, YoloImage]
 
     def __init__(self, file: DatasetFile, options: YoloOptions) -> None:
+        super().__init__(file.path, {}, masked=True)
         self.file, self.options = file, options
-        self.listing = ImageListing(file.path, masked=True)
-        images, shared = self.listing.pictures, []
+        self.repeated, self.lists = list[tuple[str, Path]](), list[Path]()
+        shared = []
         for split in file.splits:
             for case, path in sorted(self.paths(split).items()):
-                if case in images:
-                    shared.append(f"{case} ({images[case].split} and {split})")
+                if case in self.pictures:
+                    shared.append(f"{case} ({self.pictures[case].split} and {split})")
                     continue
                 with self.noting(case, path):
-                    images[case] = self.image(case, split, path)
+                    self.pictures[case] = self.image(case, split, path)
         if shared:
-            self.listing.faults.insert(0, (None, file.path, shared_fault(file, shared)))
+            self.faults.insert(0, (None, file.path, shared_fault(file, shared)))
 
     @contextlib.contextmanager
     def noting(self, case: str | None, path: Path) -> Iterator[None]:
@@ -188,16 +185,12 @@ class _Lister:
         try:
             yield
         except GansynthError as fault:
-            self.listing.faults.append((case, path, fault))
-
-    def check_inside(self, path: Path, label: str) -> None:
-        if not self.options.allow_outside:
-            check_inside(self.file.home, path, label)
+            self.faults.append((case, path, fault))
 
     def paths(self, split: str) -> dict[str, Path]:
         """Return the images of a split by case."""
         paths: dict[str, Path] = {}
-        before, entries = len(self.listing.faults), self.file.splits[split]
+        before, entries = len(self.faults), self.file.splits[split]
         for entry in entries:
             with self.noting(None, self.file.path):
                 for path, where in self.entry(split, entry):
@@ -210,9 +203,9 @@ class _Lister:
                                 "rename one"
                             )
                         if case in paths:
-                            self.listing.repeated.append((case, path))
+                            self.repeated.append((case, path))
                         paths[case] = path
-        if not paths and len(self.listing.faults) == before:
+        if not paths and len(self.faults) == before:
             with self.noting(None, self.file.path):
                 raise DataFault(
                     f"{self.file.path}: {split}: no image ({', '.join(SUFFIXES)}) in "
@@ -224,11 +217,11 @@ class _Lister:
         """Yield the images of a folder or list as written in ``data.yaml``, and who names them."""
         root, place = self.file.root, f"{self.file.path}: {split}"
         path = Path(os.path.abspath(root / os.path.expanduser(entry)))
-        self.check_inside(path, f"{place}: path {entry!r}")
+        self.file.check_inside(path, f"{place}: path {entry!r}")
         if os.path.isdir(path):
             yield from ((image, f"{place}: {image}") for image in walk(path))
         elif os.path.isfile(path) and path.suffix.lower() == ".txt":
-            self.listing.lists.append(path)
+            self.lists.append(path)
             lines = read_lines(path, "the path of an image in each line")
             for number, line in enumerate(map(str.strip, lines), start=1):
                 if line and not line.startswith("#"):
@@ -254,7 +247,7 @@ class _Lister:
         if path.suffix.lower() not in SUFFIXES:
             expected = f"{', '.join(SUFFIXES)}, expected one of these; convert it"
             raise DataFault(f"{where}: {path.name} is no {expected}")
-        self.check_inside(path, where)
+        self.file.check_inside(path, where)
         if not os.path.isfile(path):
             raise DataFault(f"{where}: no image {path}, expected one; add it, or correct this")
 
@@ -271,9 +264,9 @@ class _Lister:
         label, options = beside(path, "labels", ".txt"), self.options
         rows, labelled = np.zeros((0, 5)), label.is_file()
         if labelled:
-            self.check_inside(label, f"{path}: label file {label}")
+            self.file.check_inside(label, f"{path}: label file {label}")
             rows, faults = read_labels(label, self.file.names, options.overshoot)
-            self.listing.faults += [(case, label, fault) for fault in faults]
+            self.faults += [(case, label, fault) for fault in faults]
         elif options.missing == "refuse":
             raise DataFault(
                 f"{path}: has no label file {label}, expected one, empty where there is nothing "
@@ -368,13 +361,12 @@ class YoloSource(PictureSource):
     file: DatasetFile
 
     def scan(self, request: SourceRequest) -> None:
-        """See ``PictureSource.scan``."""
         self.options = parse_read(YoloOptions, request)
         allow = self.options.allow_outside
         self.file = read_dataset_file(request.where, allow_outside=allow)
         self.request = absolute(request, self.file.path)
         self.numbers = {number: number for number in range(len(self.file.names) + 1)}
-        self.found = _Lister(self.file, self.options).listing
+        self.found = ImageListing(self.file, self.options)
 
     def faults(self) -> Sequence[Fault]:
         """See ``PictureSource.faults``; also leaks, and training images without a box."""
@@ -404,7 +396,6 @@ class YoloSource(PictureSource):
 
     @property
     def name(self) -> str:
-        """``yolo:`` and the data set's name."""
         return f"yolo:{self.file.name}"
 
     @property
@@ -418,11 +409,9 @@ class YoloSource(PictureSource):
     def images(self) -> Mapping[str, tuple[YoloImage, ...]]:
         """Images by split, ``train``, ``val`` and ``test`` (empty if there is none)."""
         images = self.found.pictures
+        part_of = super().sides
         if self.has_split:
             part_of = {case: image.split for case, image in images.items()}
-        else:
-            train, val = self._split
-            part_of = {**dict.fromkeys(train, "train"), **dict.fromkeys(val, "val")}
         cases = sorted(part_of)
         return {
             split: tuple(images[case] for case in cases if part_of[case] == split)
@@ -431,29 +420,21 @@ class YoloSource(PictureSource):
 
     @property
     def sides(self) -> dict[str, str]:
-        """Case -> ``train``, ``val`` or ``test``."""
         return {image.case: split for split, images in self.images.items() for image in images}
 
     @cached_property
     def _split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        fold, splits, images = self.request.fold, self.options.splits, self.found.pictures
-        if self.has_split and fold in ("0", "all"):
-            trained = ("train", "val") if fold == "all" else ("train",)
-            ids = tuple(sorted(images))
-            return (
-                tuple(case for case in ids if images[case].split in trained),
-                tuple(case for case in ids if images[case].split not in trained),
-            )
-        if splits is not None:
-            return one_fold(Path(splits), fold, self._subjects, self.file.path)
-        folds, has = ("0", "one split") if self.has_split else ("01234", "five folds")
-        if self.has_split or fold not in tuple(folds):
+        fold, images = self.request.fold, self.found.pictures
+        if not self.has_split:
+            return super()._split
+        if fold not in ("0", "all"):
             raise UsageFault(
-                f"--fold {fold!r}: {self.file.path} has {has}, expected {' or '.join(folds)}, "
-                "or all: train and val together"
+                f"--fold {fold!r}: {self.file.path} has one split, expected 0, or all: train and "
+                "val together"
             )
-        made = grouped_splits(images, self._subjects, FOLDS, SEED)[int(fold)]
-        return tuple(made["train"]), tuple(made["val"])
+        trained = ("train", "val") if fold == "all" else ("train",)
+        train = tuple(case for case in sorted(images) if images[case].split in trained)
+        return train, tuple(case for case in sorted(images) if case not in set(train))
 
     def files(self, case_id: str) -> StoredCase:
         """Its record is of the file's pixels, whatever size and labels it is read with."""
@@ -541,7 +522,6 @@ class YoloSource(PictureSource):
         return np.ascontiguousarray(flat, np.float32) / np.float32(255)
 
     def boxes_of(self, case: Case) -> Boxes:
-        """The boxes of the label file."""
         return self.image(case.id).boxes
 
     def fitted(self, case: Case) -> Case:

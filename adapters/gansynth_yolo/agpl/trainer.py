@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -19,7 +20,6 @@ import cv2
 import numpy as np
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import colorstr
 
 from gansynth.core.schema import FloatArray
 from gansynth.data.picture_files import picture_header
@@ -180,25 +180,10 @@ class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
         """Build a mixed set for training, and ultralytics' own otherwise."""
         if mode != "train":
             return super().build_dataset(img_path, mode, batch)
-        model: Any = self.model
-        return MixedUltralyticsDataset(
-            img_path=img_path,
-            imgsz=self.args.imgsz,
-            batch_size=batch,
-            augment=True,
-            hyp=self.args,
-            rect=False,
-            cache=self.args.cache or None,
-            single_cls=False,
-            stride=max(int(model.stride.max()), 32),
-            pad=0.0,
-            prefix=colorstr("train: "),
-            task=self.args.task,
-            classes=None,
-            data=self.data,
-            fraction=1.0,
-            slots=self.slots,
-        )
+        with patch(
+            "ultralytics.data.build.YOLODataset", partial(MixedUltralyticsDataset, slots=self.slots)
+        ):
+            return super().build_dataset(img_path, mode, batch)
 
     def _close_dataloader_mosaic(self) -> None:
         super()._close_dataloader_mosaic()
