@@ -178,6 +178,17 @@ class ImageListing(PictureSet):
                     self.pictures[case] = self.image(case, split, path)
         if shared:
             self.faults.insert(0, (None, file.path, shared_fault(file, shared)))
+        odd, usual = sorted(
+            ([i for i in self.pictures.values() if i.grey == grey] for grey in (True, False)),
+            key=len,
+        )
+        if odd and options.colour != "grey":
+            with self.noting(odd[0].case, odd[0].image):
+                raise DataFault(
+                    f"{odd[0].image}: is {'grey' if odd[0].grey else 'RGB'}, expected as "
+                    f"{len(usual)} of {len(self.pictures)} images are; convert it, or read all as "
+                    "grey: --read colour=grey"
+                )
 
     @contextlib.contextmanager
     def noting(self, case: str | None, path: Path) -> Iterator[None]:
@@ -355,7 +366,7 @@ class YoloSource(PictureSource):
         file: the content of ``data.yaml``.
     """
 
-    alike: ClassVar[bool] = False  # detectors read all colours and bits as one kind
+    alike: ClassVar[bool] = False  # ``found`` refuses other colours, and 8 and 16 bits may mix
     options: YoloOptions  # type: ignore[assignment]
     found: ImageListing
     file: DatasetFile
@@ -507,14 +518,11 @@ class YoloSource(PictureSource):
         """Scale pixels to float32 (C, H, W), 0 to 1 over the range of their type.
 
         Detectors read the upper byte of 16 bits. Rounding 255 times this value gives that byte.
-        RGB becomes one channel with OpenCV's weights, where images are read as grey; grey becomes
-        three equal channels where some images are RGB.
+        RGB becomes one channel with OpenCV's weights, where images are read as grey.
         """
         if self.grey and array.ndim == 3:
             red, green, blue = (array[..., n].astype(np.int32) for n in range(3))
             array = ((red * 4899 + green * 9617 + blue * 1868 + 8192) >> 14).astype(np.uint8)
-        elif not self.grey and array.ndim == 2:
-            array = np.repeat(array[..., None], 3, axis=2)
         flat = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
         if array.dtype == np.uint16:
             share = (flat.astype(np.float32) - np.float32(127.5)) / np.float32(256 * 255)

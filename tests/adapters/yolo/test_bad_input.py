@@ -109,6 +109,8 @@ BAD: list[tuple[Change, str]] = [
     (lambda home: (home / LABEL).unlink(), f"{IMAGE}~{LABEL}~--read missing=background"),
     (emptied("train"), "data.yaml: train: none of 16 images has a box"),
     # Images.
+    (picture(64, 64, 3), f"{IMAGE}: is RGB, expected as 27 of 28"),
+    (colour_others, f"{IMAGE}: is grey, expected as 27 of 28"),
     (text(b"", IMAGE), f"{IMAGE}~no PNG file~copy it from its source again"),
     (picture(8, 64), f"{IMAGE}~8 x 64 pixels~expected at least 10 x 10"),
     (picture(64, 64, 4), f"{IMAGE}~mode RGBA~grey of 8 or 16 bits"),
