@@ -6,20 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.capabilities import Capabilities
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample
 from gansynth.hosts.api import as_long
 from gansynth.hosts.record import LOG
 from gansynth.hosts.session import HostSession
 from gansynth.runtime.child import SHOWN
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.sampling.run_source import open_drawer
 from gansynth.testing import check_adapter
-from gansynth_yolo.adapter import YoloAdapter
-from tests.adapters.kits import Kit, changed_run, command, in_this_process, kit_of
+from tests.adapters.kits import Kit, command, in_this_process, kit_of
 from tests.yolo_sets import opened, toy_yolo
 
 REAL = 16
@@ -96,15 +92,6 @@ def test_what_cannot_be_is_refused(augment, words, says):
 def test_a_comparison_trains_as_many_steps_without_samples(settings, epochs, kit):
     words = {"set": settings, "ratio": "1:1"}
     assert as_long(kit.adapter(), words) == {"epochs": epochs}
-
-
-def test_generators_that_heed_no_boxes_are_refused(augment, kit, tmp_path):
-    run = changed_run(kit.run, tmp_path / "run", capabilities=Capabilities(frozenset()).to_json())
-    augment(run=run, code=2, says=["takes no boxes", "cpggan"])
-    samples = SampleRequest(boxes="training")
-    asked = MixConfig(None, Ratio(1, 1), samples=samples, bank=tmp_path / "bank")
-    with pytest.raises(UsageFault, match="--boxes training: samples come from the bank"):
-        YoloAdapter(opened(kit.data)).check_samples(asked)
 
 
 def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact(kit, monkeypatch):

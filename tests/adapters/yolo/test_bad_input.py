@@ -82,22 +82,15 @@ def person_in_both(home: Path) -> None:
         path.rename(path.with_name(path.name.replace("p05", "p01").replace("_z", "_z1")))
 
 
-def empty_folder(home: Path) -> None:
-    (home / "empty").mkdir()
-    keys(train="empty")(home)
-
-
 TURNED = Image.Exif()
 TURNED[274] = 6
 LINES = {
     "0 0.5 0.5": "3 column(s), expected 5: CLASS XC YC W H",
     GOOD + " 0.9": "6 column(s)",
-    "0 .1 .1 .2 .1 .2 .2 .1 .2": "9 column(s), expected 5: CLASS XC YC W H, not a polygon of 4 points",
+    "0 .1 .1 .2 .1 .2 .2 .1 .2": "9 column(s), expected 5: CLASS XC YC W H, not a polygon",
     "0 0.5 half 0.1 0.1": "yc is 'half', expected a finite number",
     "0 0.5 0.5 nan 0.1": "w is 'nan', expected a finite number",
-    "0 0.5 0.5 1e999 0.1": "the box reaches from",
     "1 0.5 0.5 0.1 0.1": "class is 1, expected a whole number from 0 to 0",
-    "-1 0.5 0.5 0.1 0.1": "class is -1",
     "0 0.5 0.5 0 0.1": "w and h are 0 and 0.1, expected both above 0",
     "0 0.99 0.5 0.1 0.1": "to x 1.04, y 0.55, expected shares of the image, 0 to 1",
     "0 32 32 10 10": "are these pixels?",
@@ -122,20 +115,15 @@ BAD: list[tuple[Change, str]] = [
     (keys(train=""), "data.yaml: ~train: '', ~expected a folder of images"),
     (keys(train="pictures"), "data.yaml: ~train: 'pictures' is neither a folder nor"),
     (keys(nc=2), "data.yaml: ~nc: 2, but names has 1, expected equal"),
-    (keys(nc="one"), "data.yaml: ~nc: 'one', ~expected the number of classes"),
     (keys(names=None, nc=None), "data.yaml: ~names: none, expected the names of the classes"),
     (keys(names={1: "lesion"}), "data.yaml: ~names: has the keys [1], not 0, 1, 2"),
     (keys(names=["a", "a"], nc=2), "data.yaml: ~names: 'a' occurs twice"),
     (keys(names=[False]), "data.yaml: ~names: False, ~yes, no, on and off in quotes"),
-    (keys(names=["a\nb"]), "data.yaml: ~does not print on one line"),
     (keys(channels=4), "data.yaml: ~channels: 4, ~1 or 3"),
     (keys(path="nowhere"), "data.yaml: ~path: 'nowhere' is no folder"),
-    (keys(path="x" * 300), "data.yaml: path: ~is no folder"),
     (keys(val="x" * 300), "data.yaml: val: ~is neither a folder nor"),
-    (empty_folder, "train: no image (.png, "),
     (text("a: [", "data.yaml"), "data.yaml: ~not YAML"),
     (text("- 1", "data.yaml"), "data.yaml: ~holds a list"),
-    (text(b"names: \xff", "data.yaml"), "data.yaml: ~byte 0xff in position 7"),
     (text("names: !!python/object/apply:os.getcwd []\n", "data.yaml"), "not YAML"),
     (text(f"{IMAGE}\nimages/train/gone.png\n", **LISTED), "train.txt: line 2: no image~gone.png"),
     (text(b"images/train/a.png\n\xff\n", **LISTED), "train.txt: line 2: byte 19 is not UTF-8"),
@@ -203,18 +191,6 @@ def test_a_volume_on_both_sides_is_a_leak(tmp_path):
     person_in_both(data.parent)
     for asked in ({"read": {"volumes": "(.+)_z([0-9]+)"}}, {"subjects": "(.+)_z"}):
         refused(data, IntegrityFault, "(subject p01)", **asked)
-
-
-@pytest.mark.parametrize("where", ["nowhere", "nowhere/data.yaml"])
-def test_no_such_data_set(tmp_path, where):
-    with pytest.raises(DataFault, match="no such file, expected data"):
-        opened(tmp_path / where)
-
-
-def test_a_huge_label_file_is_refused(yolo_copy, monkeypatch):
-    monkeypatch.setattr("gansynth_yolo.dataset_file.MOST_BYTES", 30)
-    text(f"{GOOD}\n" * 2)(yolo_copy.parent)
-    refused(yolo_copy, DataFault, f"{LABEL}: 36 bytes, expected at most 30")
 
 
 @pytest.mark.fault(16)

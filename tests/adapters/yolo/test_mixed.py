@@ -54,14 +54,6 @@ def test_image_and_boxes_are_of_one_sample_and_in_pixels(tmp_path, made, channel
         assert (one.labels.dtype.name, one.labels.tolist()) == ("int64", [0])
 
 
-def test_draws_are_distinct_and_the_bank_is_used_up_before_a_sample_comes_again(bank):
-    first, second = (epoch[10:] for epoch in epochs_of(slots_of(bank, "1:4"), 2))
-    assert len(set(first)) > 20
-    assert sum(a == b for a, b in zip(first, second, strict=True)) < 10
-    drawn = [n for epoch in epochs_of(slots_of(bank), 8) for n in epoch if n >= 0]
-    assert [len(set(drawn[:40])), len(set(drawn[40:]))] == [40, 40]
-
-
 @pytest.mark.parametrize(("ratio", "real"), [("2:3", 10), ("2813:4000", 226), ("1:3", 8)])
 def test_primaries_have_the_ratio_exactly_and_partners_on_average(bank, tmp_path, ratio, real):
     slots = EpochSlots(MixerConfig[int](bank, Ratio.parse(ratio), seed=5, log=tmp_path), real, 1)
@@ -138,11 +130,3 @@ def test_workers_draw_what_one_process_draws(bank, kept, start):
     loader: Any = DataLoader(data, batch_size=3, shuffle=True, collate_fn=list, **how)
     loaded = [[n for _, n in sorted(p for batch in loader for p in batch)] for _ in range(3)]
     assert loaded == epochs_of(slots_of(bank, "2:3"), 3)
-
-
-def test_epochs_drawn_ahead_are_epochs_of_their_own(bank):
-    slots = slots_of(bank)
-    ahead = {n: [number(slots.primary(n)) for _ in range(2)] for n in range(19, 4, -1)}
-    rest = [[number(slots.primary(n)) for n in range(5)] for _ in range(2)]
-    found = [rest[epoch] + [ahead[n][epoch] for n in range(5, 20)] for epoch in (0, 1)]
-    assert found == epochs_of(slots_of(bank), 2)
