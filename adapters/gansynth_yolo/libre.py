@@ -5,6 +5,8 @@ this module imports LibreYOLO, also in worker processes. Two names of its traine
 replaced while a training is set up and runs.
 """
 
+# ruff: noqa: D102 - the methods of Detector
+
 from __future__ import annotations
 
 import contextlib
@@ -77,11 +79,9 @@ class LibreDetector:
     """LibreYOLO (MIT): YOLOX and YOLOv9."""
 
     def check(self, job: DetectorJob) -> None:
-        """See ``Detector.check``."""
         settings(job)
 
     def train(self, job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
-        """Train, and return the weights of the epoch that LibreYOLO rates best."""
         values, last = settings(job), job.weights / "last.pt"
         resume = job.resume and last.is_file()
         if resume and _epochs_done(last) >= job.epochs:

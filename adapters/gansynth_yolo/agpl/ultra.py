@@ -3,6 +3,8 @@
 Licence: AGPL-3.0; see this package's docstring. Making the detector imports ultralytics.
 """
 
+# ruff: noqa: D102 - the methods of Detector
+
 from __future__ import annotations
 
 import contextlib
@@ -66,11 +68,9 @@ class UltralyticsDetector:
         self._library = engine()
 
     def check(self, job: DetectorJob) -> None:
-        """See ``Detector.check``."""
         settings(job)
 
     def train(self, job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
-        """Train, and return the weights of the epoch that ultralytics rates best."""
         values, last = settings(job), job.weights / "last.pt"
         if job.resume and last.is_file():
             from ultralytics.utils.patches import torch_load

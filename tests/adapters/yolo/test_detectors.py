@@ -16,7 +16,7 @@ from gansynth_yolo.mirror import mirror
 from gansynth_yolo.mixed import EpochSlots
 from tests.adapters.yolo.banks import fill_bank
 from tests.adapters.yolo.detector_child import STOPPED, job_of, needs, refusal, run_jobs
-from tests.conftest import content
+from tests.conftest import content, is_installed
 from tests.yolo_sets import opened, toy_yolo
 
 REAL, SIGMAS = 16, 4
@@ -80,6 +80,8 @@ class Toy:
     """A user's data set, a bank, and what may be written to."""
 
     def __init__(self, folder: Path, name: str, samples: int = 200, **told: Any) -> None:
+        if not is_installed(name):
+            pytest.skip(f"needs the extra {DETECTORS[name].extra}: {name}")
         self.folder, self.name, self.user = folder, name, folder / "user"
         toy_yolo(self.user, **{"train": REAL, "val": 8, "test": 0, **told})
         spoil(next((self.user / "images" / "train").glob("*.png")))
@@ -296,7 +298,6 @@ def test_libreyolo_begins_with_the_weights_it_is_given(tmp_path):
 
 @pytest.fixture(scope="module")
 def libre(tmp_path_factory) -> Toy:
-    import_library("libreyolo")
     return Toy(tmp_path_factory.mktemp("libre"), "libreyolo")
 
 
