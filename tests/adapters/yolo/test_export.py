@@ -202,9 +202,9 @@ def test_orders_that_make_no_data_set_write_nothing(
 
 def test_a_generator_fills_the_folder_and_leaves_no_bank(box_run, run_cli, shared_yolo, tmp_path):
     before = content(shared_yolo.parent)
-    command = ["augment", "--target", "yolo", "--data", f"yolo:{shared_yolo}", "--ratio", "2:1"]
-    command += ["--generator", box_run, "--filter", "none", "--export", tmp_path / "out", "--json"]
-    done = run_cli(*command, "--device", "cpu", "--seed", "3")
+    words = ("augment", "--target", "yolo", "--data", f"yolo:{shared_yolo}", "--ratio", "2:1")
+    words += ("--generator", box_run, "--filter", "none", "--device", "cpu", "--seed", "3")
+    done = run_cli(*words, "--export", tmp_path / "out", "--json")
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["synthetic_images"], told["real_images"]) == (8, 16)
