@@ -123,7 +123,7 @@ class YoloAdapter(Framework):
             )
 
     def check_options(self) -> None:
-        check_path(self.output, "--set output=")
+        check_path(self.output, "-o ")
 
     def check(self, request: TrainingRequest) -> None:
         """Let the detector look at its job, after leakage and units: it may not be installed."""

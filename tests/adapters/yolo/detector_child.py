@@ -149,7 +149,7 @@ def never(*_: Any, **__: Any) -> None:
 def train(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:
     """Train, stop after some epochs and go on where that is told; what went in and came out."""
     library, stop = detector(name), told.get("stop", 0)
-    notes = Notes(job.output.parent / "log", stop)
+    notes: Any = Notes(job.output.parent / "log", stop)
     said: dict[str, Any] = {}
     library.check(job)
     for module, functions in NEVER[name].items():
