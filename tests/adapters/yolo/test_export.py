@@ -202,8 +202,9 @@ def test_orders_that_make_no_data_set_write_nothing(
 
 def test_a_generator_fills_the_folder_and_leaves_no_bank(box_run, run_cli, shared_yolo, tmp_path):
     before = content(shared_yolo.parent)
-    words = ("augment", "--target", "yolo", "--data", f"yolo:{shared_yolo}", "--ratio", "2:1")
-    words += ("--generator", box_run, "--filter", "none", "--device", "cpu", "--seed", "3")
+    words: list[object] = ["augment", "--target", "yolo", "--data", f"yolo:{shared_yolo}"]
+    words += ["--ratio", "2:1", "--generator", box_run, "--filter", "none"]
+    words += ["--device", "cpu", "--seed", "3"]
     done = run_cli(*words, "--export", tmp_path / "out", "--json")
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
