@@ -22,11 +22,10 @@ from gansynth.core.prediction import Prediction
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource
-from gansynth.hosts.checks import check_drawing
 from gansynth.hosts.host import Framework, Job
 from gansynth.hosts.launch import device_of
 from gansynth.hosts.record import FILE, read_sessions
-from gansynth.hosts.sample_source import SampleSource
+from gansynth.hosts.sample_source import SampleSource, check_drawing
 from gansynth.metrics.segmentation.results import FILE as METRICS
 from gansynth.metrics.segmentation.results import account_of, asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault

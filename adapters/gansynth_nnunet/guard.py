@@ -25,7 +25,7 @@ from gansynth.core.schema import OUTSIDE, Case, Sample
 from gansynth.core.source import CaseSource, case_records
 from gansynth.core.space import Space
 from gansynth.data.views import SourceView
-from gansynth.hosts import checks
+from gansynth.hosts import sample_source as checks
 from gansynth.hosts.sample_source import SampleSource, check_samples, find_sample_source
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth_nnunet.converter import BY, SpaceConverter, kept_size
@@ -57,21 +57,21 @@ def check_origin(
             )
         check_samples(reader, lambda sample: _check_sample(sample, reader, source))
 
-    takes = checks.HostLimits(
-        *("nnU-Net", source, held_out),
-        same=("channels",),
-        check_run=lambda run: check_size(run.folder, run.space, source.patch_size),
-        check_bank=check_bank,
-    )
     sample_source = find_sample_source(mix_config)
     run = sample_source.run
     if run is None or not needs_conversion(run.manifest, source.space.host):
-        return checks.check_origin(mix_config, takes, sample_source)
-    checks.check_learnable(run, takes.name)
+        return checks.check_origin(
+            *(mix_config, "nnU-Net", source, held_out),
+            same=("channels",),
+            check_run=lambda run: check_size(run.folder, run.space, source.patch_size),
+            check_bank=check_bank,
+        )
+    checks.check_learnable(run, "nnU-Net")
     refuse_conditions(mix_config)
     conversion = check_converter(run, source, held_out)
     described = {**sample_source.described, "conversion": conversion}
-    return checks.check_asked(mix_config, replace(sample_source, described=described), takes)
+    origin = replace(sample_source, described=described)
+    return checks.check_asked(mix_config, origin, source, held_out)
 
 
 def _check_sample(sample: BankSample, reader: BankReader, source: NnunetSource) -> None:

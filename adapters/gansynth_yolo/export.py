@@ -17,6 +17,7 @@ from gansynth.core.host_commands import ExportRequest
 from gansynth.core.ratio import Ratio, listed_counts, whole_parts
 from gansynth.core.writer import Item, Writer
 from gansynth.hosts.export import DataSetExport, new_folder
+from gansynth.hosts.sample_source import sample_bytes
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.png_writer import PictureOptions

@@ -129,7 +129,7 @@ class Adapter(ABC):
         """Check everything about a training that is known before it starts, without writing.
 
         Called after ``validate``, for dry and real runs alike. A host calls
-        ``gansynth.hosts.checks.check_origin`` here: it refuses held-out cases and foreign spaces.
+        ``gansynth.hosts.sample_source.check_origin`` here: it refuses held-out cases and foreign spaces.
         The host adds checks of its settings, options and sample sizes.
 
         Raises:

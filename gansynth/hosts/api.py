@@ -20,20 +20,15 @@ from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
-from gansynth.hosts.checks import (
-    check_drawing,
-    learn_filters,
-    plan_training,
-    timed_sampler,
-    warn_of_neighbours,
-)
-from gansynth.hosts.harm import will_it_harm
+from gansynth.hosts.dry_run import plan_training, timed_sampler, will_it_harm
+from gansynth.hosts.sample_source import check_drawing, warn_of_neighbours
 from gansynth.metrics.segmentation.results import compared
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.options import FlagText, flag_of, put_setting
 from gansynth.runtime.progress import NullReporter, Reporter, RichReporter
 from gansynth.runtime.words import Given, Texts, as_path, as_texts, changed
+from gansynth.sampling.filters.pretrain import learn_ahead
 from gansynth.sampling.request_parsing import SampleWords, read_request
 from gansynth.sampling.run_source import open_resolved, requested, resolve_request
 
@@ -297,7 +292,12 @@ def _train(
         reporter.say(f"the training {folder}")
     if mix_config.ratio.p > 0 and not (folder and folder.finished):
         # now, with progress, and not in the producer
-        learn_filters(mix_config, adapter.source, adapter.name, reporter)
+        learn_ahead(
+            *(mix_config.run, mix_config.samples.filters, adapter.source),
+            target=adapter.name,
+            device=mix_config.device,
+            reporter=reporter,
+        )
     try:
         result = adapter.start(request)
     except (KeyboardInterrupt, SystemExit):

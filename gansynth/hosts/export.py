@@ -22,7 +22,6 @@ from gansynth.core.host_commands import ExportRequest
 from gansynth.core.source import CaseSource
 from gansynth.core.synthetic import KEY
 from gansynth.core.writer import Item, Writer
-from gansynth.hosts.checks import learn_filters
 from gansynth.hosts.sample_source import find_sample_source
 from gansynth.runtime.errors import (
     DataFault,
@@ -38,6 +37,7 @@ from gansynth.runtime.files import (
 )
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import SharedSamples, record_of, refuse_real_images
+from gansynth.sampling.filters.pretrain import learn_ahead
 from gansynth.sampling.identifiers import names_in
 from gansynth.sampling.run import locked
 from gansynth.sampling.writing import PROVENANCE, write
@@ -297,7 +297,12 @@ class DataSetExport(ABC):
             return BankReader(mix_config.bank)
         from gansynth.bank.api import fill
 
-        learn_filters(mix_config, self.source, self.target, reporter)
+        learn_ahead(
+            *(mix_config.run, mix_config.samples.filters, self.source),
+            target=self.target,
+            device=mix_config.device,
+            reporter=reporter,
+        )
         config = self.order()
         resume_export(config, self.generator)
         reported = 0

@@ -4,18 +4,22 @@ A host says what it trains on, trains, and predicts. Bank, mixing, pace, resume,
 and checks are the same for all hosts, and stand here.
 """
 
+# ruff: noqa: D102 - methods that override those of Adapter and Framework
+
 from __future__ import annotations
 
+import atexit
+import contextlib
 import copy
+import math
 import os
 import platform
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
 
@@ -23,8 +27,10 @@ import numpy as np
 from pydantic import Field
 
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
+from gansynth.bank.placement import plan_bank
 from gansynth.bank.reader import BankReader, verify_bank
-from gansynth.bank.training_bank import BankRequirements, read_patience
+from gansynth.bank.store import SPEC
+from gansynth.bank.training_bank import BankRequirements, TrainingBank, read_patience
 from gansynth.core.adapter import Adapter, HostArrays, HostOptions
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import TrainingFolder, TrainingRequest
@@ -32,16 +38,8 @@ from gansynth.core.mix_config import Mix, MixConfig, MixerConfig, TrainingResult
 from gansynth.core.prediction import Prediction
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Sample, Schema
-from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts import record
-from gansynth.hosts.checks import (
-    HostLimits,
-    check_drawing,
-    check_origin,
-    plan_own_bank,
-    sample_bytes,
-)
 from gansynth.hosts.epoch_plan import PARTNERS, EpochPlan, count_places
 from gansynth.hosts.held_out import (
     LEVELS,
@@ -51,9 +49,8 @@ from gansynth.hosts.held_out import (
     prediction_files,
     refuse_unmeasurable,
 )
-from gansynth.hosts.launch import ApartTraining, gpus_of, train_apart
-from gansynth.hosts.sample_source import SampleSource
-from gansynth.hosts.session import CachedResult, HostSession, training_in
+from gansynth.hosts.launch import ApartTraining, TrainingDisplay, gpus_of, train_apart
+from gansynth.hosts.sample_source import SampleSource, check_drawing, check_origin, sample_bytes
 from gansynth.hosts.training_data import (
     Pair,
     TrainingData,
@@ -64,8 +61,8 @@ from gansynth.hosts.training_data import (
 from gansynth.metrics.segmentation.evaluation import headline
 from gansynth.metrics.segmentation.regions import Regions
 from gansynth.metrics.segmentation.results import asked_regions
-from gansynth.runtime.child import NAME
-from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault
+from gansynth.runtime.child import NAME, WARNING, show
+from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings, refuse_unaugmented
@@ -77,8 +74,8 @@ if TYPE_CHECKING:
 
 CHECKPOINTS, CONFIG = "checkpoints", "gansynth_config.json"
 REPORT_SECONDS = 1.0  # least time between two looks for messages of the producer
-COMPARED = (*record.COMPARED, "data", "read", "fold", "training_seed", "settings", "options")
-"""Keys of a session that every further session of the same training shares."""
+SHOW_SECONDS = 0.5  # least time between two reports of progress
+BEGUN = 1e-3  # the part of a unit that counts as done when it begins
 
 
 class FrameworkOptions(HostOptions):
@@ -159,6 +156,7 @@ class Framework(Adapter):
     total: int
     batch_size: int
     sample_source: SampleSource | None
+    _opened: tuple[TrainingRequest, Self] | None = None
 
     # -- what a framework defines ----------------------------------------------------------------
 
@@ -221,7 +219,12 @@ class Framework(Adapter):
 
     def done(self, folder: Path) -> int:
         """Return the unit at which a training in this folder resumes; by default, the record's."""
-        return record.epochs_done(folder)
+        sessions = record.read_sessions(folder / record.FILE)
+        return int(sessions[-1]["epochs"][1]) if sessions else 0
+
+    def open_training(self) -> None:
+        """Set ``space``, and ``regions`` if there are any, once the options are known."""
+        self.space = self.source.space
 
     def check_options(self) -> None:
         """Check options before anything is trained, beyond their types; optional.
@@ -253,10 +256,6 @@ class Framework(Adapter):
 
     # -- what follows from it, for every host ----------------------------------------------------
 
-    def __init__(self, source: CaseSource) -> None:
-        super().__init__(source)
-        self.opened = CachedResult(self._open)
-
     def finalise(self, sample: Sample) -> HostArrays:
         """Return no arrays beside image and labels or boxes, which are checked."""
         if self.needs == "labels" and sample.labels is None:
@@ -274,27 +273,25 @@ class Framework(Adapter):
         return {}
 
     def check(self, request: TrainingRequest) -> None:
-        """Check options, and the generator or bank."""
         self.check_ways(request.mix_config)
         self.opened(request)
         check_drawing(self, request.mix_config)
 
     def check_samples(self, mix_config: MixConfig) -> SampleSource:
         """Check the generator or bank, and the request to it."""
-        limits = HostLimits(
-            *(self.name, self.source, self.held_out, self.needs, self.same),
+        return check_origin(
+            *(mix_config, self.name, self.source, self.held_out),
+            needs=self.needs,
+            same=self.same,
             check_run=lambda run: self.check_run(run, mix_config),
             check_bank=self.check_bank,
         )
-        return check_origin(mix_config, limits)
 
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """Return ``stronger``."""
         return (cls.stronger, ()) if cls.stronger else super().heavier(settings)
 
     def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
-        """Describe length and items for a dry run."""
         training = self.opened(request)
         return {
             **training.describe_training(),
@@ -303,7 +300,6 @@ class Framework(Adapter):
         }
 
     def samples_drawn(self, request: TrainingRequest) -> int:
-        """Return the samples of all units."""
         training = self.opened(request)
         return training.total * training.samples_of_a_unit
 
@@ -313,8 +309,10 @@ class Framework(Adapter):
         return self.places or count_places(self.mix_config.ratio, len(self.source.train_ids))
 
     def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
-        """Plan the sample bank of a run."""
-        return plan_own_bank(self, mix_config, self.sample_bytes)
+        if mix_config.run is None or mix_config.bank is not None or mix_config.ratio.p == 0:
+            return None
+        size = self.sample_bytes(mix_config.run.manifest)
+        return plan_bank(mix_config, len(self.source.train_ids), size)
 
     def start(self, request: TrainingRequest) -> TrainingResult:
         """Train, evaluate on the real held-out cases, and write both to the output folder.
@@ -326,7 +324,7 @@ class Framework(Adapter):
         self.validate()
         self.check(request)
         output = self.opened(request).output
-        with training_in(lambda: self.training_folder(request)) as folder:
+        with record.training_in(lambda: self.training_folder(request)) as folder:
             if not folder.finished:
                 if self.apart:
                     self._train_apart(request, output)
@@ -357,15 +355,14 @@ class Framework(Adapter):
         """Train and evaluate in this process; without a reporter, its parent shows progress."""
         self.session(request, reporter).run()
 
-    def session(self, request: TrainingRequest, reporter: Reporter | None) -> _Session:
+    def session(self, request: TrainingRequest, reporter: Reporter | None) -> Session:
         """Return the session of a training, which is not begun."""
-        return _Session(self.opened(request), reporter)
+        return Session(self.opened(request), reporter)
 
     def training_folder(self, request: TrainingRequest) -> TrainingFolder:
-        """Look into the output folder."""
         training = self.opened(request)
         return record.training_folder(
-            *(training.output, training.described(), COMPARED),
+            *(training.output, training.described()),
             done=training.done(training.output),
             total=training.total,
             unit=self.unit,
@@ -407,20 +404,21 @@ class Framework(Adapter):
         host.open_training()
         return host
 
-    def _open(self, request: TrainingRequest) -> Self:
-        """Return a copy of the host with all that one training has, which is checked."""
+    def opened(self, request: TrainingRequest) -> Self:
+        """Return a copy of the host with all that one training has, which is checked.
+
+        A command asks several times for one training, whose samples are checked only once.
+        """
         from gansynth.runtime.devices import pick_device
 
-        host, mixing = self.configured(request), request.mix_config.ratio.p > 0
-        pick_device(host.device)
-        host.sample_source = host.check_samples(request.mix_config) if mixing else None
-        host.check_options()
-        host.total, host.batch_size = host.length
-        return host
-
-    def open_training(self) -> None:
-        """Set the space of the items, once the options are known."""
-        self.space = self.source.space
+        if self._opened is None or self._opened[0] != request:
+            host, mixing = self.configured(request), request.mix_config.ratio.p > 0
+            pick_device(host.device)
+            host.sample_source = host.check_samples(request.mix_config) if mixing else None
+            host.check_options()
+            host.total, host.batch_size = host.length
+            self._opened = replace(request, settings=dict(request.settings)), host
+        return self._opened[1]
 
 
 class Host(Framework):
@@ -506,7 +504,6 @@ class Host(Framework):
 
     @property
     def places(self) -> int:
-        """Samples of a step."""
         return self.length[1]
 
     def validate(self) -> None:
@@ -525,7 +522,6 @@ class Host(Framework):
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
-        """Refuse a host that ``selects``."""
         if cls.selects:
             raise UsageFault(
                 f"host.target: {cls.name} selects weights by the held-out cases, expected a host "
@@ -536,13 +532,11 @@ class Host(Framework):
     def lasting(
         self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
     ) -> list[dict[str, str]]:
-        """Return the option ``steps``; a host that counts otherwise overrides it."""
         if self.length_option not in self.Options.model_fields:
             return super().lasting(steps, mixes, settings, cases)
         return [{self.length_option: str(steps)} for _ in mixes]
 
     def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
-        """Describe items and evaluation, too."""
         training = self.opened(request)
         space = training.space
         return {
@@ -553,21 +547,18 @@ class Host(Framework):
         }
 
     def described(self) -> dict[str, Any]:
-        """Describe the space of the items, too."""
         found = super().described()
         del found["settings"]["checkpoint_every"]
         found["settings"] |= {"space": list(self.space.size), "grid": self.space.grid}
         return found
 
     def open_training(self) -> None:
-        """Find the space of the items, and the regions."""
         self.space = training_space(self.source, self.patch)
         self.regions = asked_regions(self.options.regions, self.source)
         if self.options.save_levels and type(self).predict_levels is Host.predict_levels:
             self.predict_levels(np.empty(0, np.float32), Path())  # refuses
 
     def check_run(self, run: RunFolder, mix_config: MixConfig) -> None:
-        """Refuse slices, and samples smaller than the items."""
         source, space, why = self.source, self.space, ""
         if run.space.grid == "slice":
             why = "generates slices, expected a generator of volumes"
@@ -585,7 +576,6 @@ class Host(Framework):
             )
 
     def check_bank(self, reader: BankReader) -> None:
-        """Refuse samples smaller than the items."""
         super().check_bank(reader)
         for sample_id in reader.ids()[:1]:
             sample = reader.read(sample_id)
@@ -617,24 +607,20 @@ class Host(Framework):
         return headline(metrics)
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
-        """Reject cases without files, and ``save_predictions=no``."""
         options: Any = read_settings(self.Options, settings, self.name)
         refuse_unmeasurable(self.source, saved=options.save_predictions)
 
     @classmethod
     def saving_levels(cls) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """Return the setting that writes levels, if the host has ``predict_levels``."""
         if cls.predict_levels is Host.predict_levels:
             return super().saving_levels()
         return {"save_levels": "yes"}, ()
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
-        """Return the label maps of the held-out cases."""
         return prediction_files(self.source, folder)
 
     @classmethod
     def scores(cls, folder: Path) -> dict[str, Any]:
-        """Return steps, and the Dice of every case."""
         document = read_json(folder / METRICS)
         each = {case: scores["dice"] for case, scores in document["per_case"].items()}
         return {"steps": document["steps"], "per_case": each}
@@ -660,7 +646,7 @@ class Job:
         stop: whether SIGTERM or SIGINT has asked to stop.
     """
 
-    def __init__(self, session: _Session, stop: StopRequest) -> None:
+    def __init__(self, session: Session, stop: StopRequest) -> None:
         host = self._host = session.host
         self.folder, self.first, self.steps = host.output, session.first, host.total
         self.batch_size, self.seed = host.batch_size, host.seed
@@ -775,20 +761,38 @@ class Job:
             raise Interrupted(self.stop.number)
 
 
-class _Session(HostSession):
-    """Trains, evaluates and records; ``run`` does it all."""
+class Session:
+    """One session of a training: its bank and producer, its draws, and the record of both.
 
-    compared = COMPARED
+    Attributes:
+        first: units that earlier sessions have done.
+        done: units done so far.
+        log: folder with this session's draw logs.
+        plan: what is mixed in, once ``begin`` was called.
+    """
+
+    plan: MixerConfig[str]
+    job: Job
 
     def __init__(self, host: Framework, reporter: Reporter | None) -> None:
-        self.host, self.unit = host, host.unit  # type: ignore[misc]
-        first = host.done(host.output)
-        super().__init__(host.mix_config, host.output, first, host.total, reporter)
-        if self.unit != "step":
-            self.batches = ceil(host.samples_of_a_unit / host.batch_size)
-        self._partners = DrawCounter(self.log / PARTNERS)
+        self.host, self.mix_config, self.output = host, host.mix_config, host.output
+        self.display = TrainingDisplay(reporter) if reporter else None
+        self._show = self.display.show if self.display else show
+        self.first = self.done = host.done(host.output)
+        # Optimiser steps of a round, of which parts are shown.
+        self._batches = math.ceil(host.samples_of_a_unit / host.batch_size)
+        self._pid = os.getpid()
+        # Two sessions of one process may begin in the same second, and have separate logs.
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{self._pid}"
+        self.log = host.output / record.DRAWS / stamp
+        self._drawn, self._partners = DrawCounter(self.log), DrawCounter(self.log / PARTNERS)
+        self._described = {**host.described(), "of_epochs": host.total}
+        self._earlier = record.read_sessions(host.output / record.FILE) if self.first > 0 else []
         self._rounds: list[dict[str, Any]] = []
         self._metrics: Mapping[str, Any] = {}
+        self._steps, self._showed, self._closed = 0, -math.inf, False
+        self.training_bank = TrainingBank(self._demand())
+        atexit.register(self.close)
 
     def run(self) -> None:
         """Train and evaluate. However it ends, no process is left and the record is written.
@@ -800,11 +804,12 @@ class _Session(HostSession):
             Interrupted: asked to stop.
         """
         host, complete = self.host, False
-        with self._stop_request() as stop, _one_core_left(host.device):
+        asked = nullcontext(StopRequest()) if host.apart else stop_request()
+        with asked as stop, _one_core_left(host.device):
             try:
                 self.begin(stop)
                 with stop.deferred():
-                    self._train(self.job)
+                    self._train()
                 self.training_bank.close()  # no producer during the evaluation
                 self._metrics = host.evaluate(self.job)
                 complete = True
@@ -813,84 +818,32 @@ class _Session(HostSession):
 
     def begin(self, stop: StopRequest | None = None) -> None:
         """Start the producer, wait for samples, write the record, and make the job."""
-        self.open()
-        self.start()
-        self.steer()
-        ours = self.host.restarts_rate
-        if note := self.mix_config.schedule.tuning_note(self.total, self.unit, ours=ours):
+        host, bank = self.host, self.training_bank
+        for last in self._earlier[-1:]:
+            record.check_same(self.output, last, self._described)
+        if self.first < host.total:
+            bank.start()
+            bank.wait()
+        self.plan = self._make_plan()
+        bank.steer(self.counts, lambda: self._partners.update().synthetic)
+        self.write()  # before the first checkpoint, which is gone on with only beside a record
+        if self.first < host.total:
+            self.show_progress(BEGUN)
+        schedule, ours = self.mix_config.schedule, host.restarts_rate
+        if note := schedule.tuning_note(host.total, host.unit, ours=ours):
             self.say(note)
         self.job = Job(self, stop or StopRequest())
 
-    def _stop_request(self) -> AbstractContextManager[StopRequest]:
-        return nullcontext(StopRequest()) if self.host.apart else stop_request()
-
-    def _train(self, job: Job) -> None:
-        try:
-            self.host.train(job)
-        except Exception as error:
-            # A framework may only learn that a worker has gone, not why.
-            if stopped := self.stopped():
-                raise TrainingFault(stopped) from error
-            raise
-
-    def move(self, step: int) -> None:
-        """Record a checkpoint of a step."""
-        self.done = step
-        self.pause()
-        self.write()
-
-    def round(self, done: int, counts: Mapping[str, int], values: Mapping[str, float]) -> None:
-        """Record the draws of a round; workers draw ahead, some by rounds."""
-        self.finish_epoch(done, values)
-        if self.host.batches is None:
-            self._note_places(done, counts)
-        self.report()
-        numbers = "".join(f"; {key} {value:.4g}" for key, value in values.items())
-        self.note(f"{NAME}so far {self.sentence()}{numbers}")
-        self.pause()
-        self.write()
-
-    def _note_places(self, done: int, counts: Mapping[str, int]) -> None:
-        before = {key: sum(each[key] for each in self._rounds) for key in _COUNTED}
-        primaries, partners = self.counts(), self.partners()
-        drawn = {key: getattr(primaries, key) - before[key] for key in _COUNTED[:3]}
-        for key in _COUNTED[3:]:
-            drawn[key] = getattr(partners, key.removeprefix("partners_")) - before[key]
-        table = self.job.rounds.table(done - 1)
-        synthetic = int(table.synthetic.sum())
-        real = len(table.synthetic) - synthetic
-        self._rounds.append(
-            {"epoch": done, "places_real": real, "places_synthetic": synthetic, **drawn, **counts}
-        )
-        self.note(
-            f"{NAME}{self.unit} {done} of {self.total} had places for {real} real and {synthetic} "
-            f"synthetic samples; drawn meanwhile: {_drawn_in(drawn)}"
-        )
-
-    def now(self) -> float:
-        # Of drawing, slightly ahead of training, where each batch is counted.
-        counter = self.plan.batch_counter if hasattr(self, "plan") else None
-        if self.host.batches is None or counter is None:
-            return super().now()
-        return counter.now()
-
-    def partners(self) -> DrawCounts:
-        return self._partners.update()
-
-    def describe(self) -> dict[str, Any]:
-        return self.host.described()
-
-    def demand(self) -> BankRequirements:
+    def _demand(self) -> BankRequirements:
         host = self.host
         run = None if host.sample_source is None else host.sample_source.run
-        size = 0 if run is None else host.sample_bytes(run.manifest)
         return BankRequirements(
             mix_config=host.mix_config,
             target=host.name,
             request=host.source.request.to_json(),
             run_id=None if run is None else run.run_id,
             cases=len(host.source.train_ids),
-            sample_bytes=size,
+            sample_bytes=0 if run is None else host.sample_bytes(run.manifest),
             batch_size=host.batch_size,
             samples=host.total * host.samples_of_a_unit,
             output=host.output,
@@ -900,10 +853,11 @@ class _Session(HostSession):
             gpus=host.gpus,
         )
 
-    def make_plan(self) -> MixerConfig[str]:
+    def _make_plan(self) -> MixerConfig[str]:
         host, source, each = self.host, self.host.source, self.host.batches or 1
+        bank = self.training_bank.bank
         plan: MixerConfig[str] = host.mix_config.plan(
-            self.bank,
+            bank if bank and (bank / SPEC).exists() else None,  # its producer may have died at once
             self.log,
             batches=host.total * each,
             subjects={case: source.header(case).subject for case in source.train_ids},
@@ -911,29 +865,153 @@ class _Session(HostSession):
         )
         return replace(plan, seed=host.seed, patience=read_patience())
 
-    def more(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"metrics_on_real_cases": dict(self._metrics)}
-        if self.unit != "step" and self.host.batches is None:
-            found |= {"partners": self.partners().to_json(), "per_epoch": self._rounds}
-        return found
+    def _train(self) -> None:
+        try:
+            self.host.train(self.job)
+        except Exception as error:
+            # A framework may only learn that a worker has gone, not why.
+            if why := self.counts().stopped or self._partners.update().stopped:
+                supervisor = self.training_bank.supervisor
+                ended = supervisor and supervisor.ended
+                raise TrainingFault(
+                    f"{why}. The producer had ended: {ended}" if ended else why
+                ) from error
+            raise
 
+    # -- while training --------------------------------------------------------------------------
 
-_COUNTED = (
-    *("real", "synthetic", "fell_back"),
-    *("partners_real", "partners_synthetic", "partners_fell_back"),
-)
+    def step(self, begin: float, end: float) -> None:
+        """Record an optimiser step, ``time.monotonic()`` at its begin and end; never raises."""
+        self.training_bank.step(begin, end)
+        self._steps += 1
+        if self.host.unit != "step" and end - self._showed >= SHOW_SECONDS:
+            self._showed = end
+            # What follows the last step, such as validation, counts as one more.
+            self.show_progress(min(self._steps, self._batches) / (self._batches + 1))
 
+    def move(self, step: int) -> None:
+        """Record a checkpoint of a step."""
+        self.done = step
+        self.pause()
+        self.write()
 
-def _drawn_in(drawn: Mapping[str, int]) -> str:
-    text = f"{drawn['real']} real, {drawn['synthetic']} synthetic"
-    if drawn["partners_real"] or drawn["partners_synthetic"]:
-        text += (
-            f", with {drawn['partners_real']} real, {drawn['partners_synthetic']} synthetic "
-            "partners"
+    def round(self, done: int, counts: Mapping[str, int], values: Mapping[str, float]) -> None:
+        """Record the draws of a round; workers draw ahead, some by rounds."""
+        self.done, self._steps = done, 0
+        self.show_progress(0.0, **values)
+        if self.host.batches is None:
+            self._note_places(done, counts)
+        self.report()
+        numbers = "".join(f"; {key} {value:.4g}" for key, value in values.items())
+        self.note(f"{NAME}so far {self._sentence()}{numbers}")
+        self.pause()
+        self.write()
+
+    def _note_places(self, done: int, counts: Mapping[str, int]) -> None:
+        drawn = {}
+        for kind, draws in (("", self.counts()), ("partners_", self._partners.update())):
+            for key in ("real", "synthetic", "fell_back"):
+                before = sum(each[kind + key] for each in self._rounds)
+                drawn[kind + key] = getattr(draws, key) - before
+        table = self.job.rounds.table(done - 1)
+        synthetic = int(table.synthetic.sum())
+        real = len(table.synthetic) - synthetic
+        self._rounds.append(
+            {"epoch": done, "places_real": real, "places_synthetic": synthetic, **drawn, **counts}
         )
-    if missing := drawn["fell_back"] + drawn["partners_fell_back"]:
-        text += f"; {missing} of the real ones in place of a missing synthetic one"
-    return text
+        text = f"{drawn['real']} real, {drawn['synthetic']} synthetic"
+        if drawn["partners_real"] or drawn["partners_synthetic"]:
+            text += (
+                f", with {drawn['partners_real']} real, {drawn['partners_synthetic']} synthetic "
+                "partners"
+            )
+        if missing := drawn["fell_back"] + drawn["partners_fell_back"]:
+            text += f"; {missing} of the real ones in place of a missing synthetic one"
+        self.note(
+            f"{NAME}{self.host.unit} {done} of {self.host.total} had places for {real} real and "
+            f"{synthetic} synthetic samples; drawn meanwhile: {text}"
+        )
+
+    def pause(self) -> None:
+        """Record a checkpoint; see ``TrainingBank.pause``."""
+        self.training_bank.pause(self.now())
+
+    def show_progress(self, part: float, **values: float) -> None:
+        """Show the units done, with a part of the current one, and the share drawn so far."""
+        share = f"{self.counts().realised:.0%}"
+        finite = {key: value for key, value in values.items() if math.isfinite(value)}
+        done, total = round(self.done + part, 3), self.host.total
+        self._show(unit=self.host.unit, done=done, total=total, synthetic=share, **finite)
+
+    def report(self) -> None:
+        """Write new messages about the producer and the samples."""
+        for message in self.training_bank.messages():
+            self.say(message)
+
+    def say(self, line: str) -> None:
+        """Write a line for the user, and to the log, with the name of its sender there."""
+        self.note(f"{NAME}{line}")
+        self._show(say=line)
+
+    def note(self, text: str) -> None:
+        """Write a whole line to the training's log."""
+        with contextlib.suppress(OSError), (self.output / record.LOG).open("a") as log:
+            log.write(f"{text}\n")
+
+    def counts(self) -> DrawCounts:
+        """Return the draws of all workers so far, without partners."""
+        return self._drawn.update()
+
+    def now(self) -> float:
+        """Return the progress, 0 to 1."""
+        # Of drawing, slightly ahead of training, where each batch is counted.
+        if self.host.batches is not None and hasattr(self, "plan") and self.plan.batch_counter:
+            return self.plan.batch_counter.now()
+        return min(1.0, self.done / self.host.total)
+
+    def _asked(self) -> float:
+        """Return the requested share of synthetic samples in this session until now."""
+        begin, mix_config = min(1.0, self.first / self.host.total), self.mix_config
+        return mix_config.schedule.share_of(mix_config.ratio, begin, self.now())
+
+    def _sentence(self) -> str:
+        texts = self.counts().sentence(self._asked()), self.training_bank.sentence()
+        return ", ".join(filter(None, texts))
+
+    def write(self, complete: bool = False) -> None:
+        """Write the record of all sessions; a failing disk does not stop the training."""
+        counts = self.counts()
+        this = {
+            "epochs": [self.first, self.done],
+            **self._described,
+            "chosen": list(self.plan.chosen),
+            "drawn": counts.to_json(),
+            "asked": round(self._asked(), 6),
+            "supply": self.training_bank.summary(counts),
+            "metrics_on_real_cases": dict(self._metrics),
+        }
+        if self.host.unit != "step" and self.host.batches is None:
+            this |= {"partners": self._partners.update().to_json(), "per_epoch": self._rounds}
+        try:
+            record.write_sessions(self.output, [*self._earlier, this], complete=complete)
+        except EnvironmentFault as error:
+            self.say(f"{WARNING}{error}")
+
+    def close(self, complete: bool = False) -> None:
+        """Stop the producer, remove its bank and write the record; only once."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        if self.display:
+            self.display.close()
+        try:
+            self.training_bank.close()
+        finally:
+            if hasattr(self, "plan"):  # else it drew nothing
+                with contextlib.suppress(OSError):  # the output may be closed
+                    self.write(complete)
+                    self.note(f"{NAME}in all {self._sentence()}")
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,17 +20,20 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.mix_config import MixConfig, TrainingResult
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import TEMPORARY, read_json
+from gansynth.runtime.files import TEMPORARY, read_json, remove_temporaries, write_json_atomic
+from gansynth.runtime.version import __version__
 
 FILE = "gansynth_session.json"  # the record, beside the framework's results
 DRAWS = "gansynth_draws"  # folder of the draw logs, beside the record
 LOG = "gansynth_launch.log"  # output of the training process
+ELSEWHERE = "take another folder: -o"
 LEFT = frozenset({".lock", ".holder"})
 """Files in the folder of a training that never began."""
 COMPARED = (
     *("generator", "ratio", "schedule", "seed", "bank", "frozen", "size", "edits", "boxes"),
     *("conditions", "prevalence", "lesions", "weights", "filters", "keep_flawed"),
     *("usual_augmentation", "augment_synthetic", "real_in_generator_space"),
+    *("data", "read", "fold", "training_seed", "settings", "options"),
 )
 """Keys of a session that every further session of the same training shares."""
 _MINE = ("run", "bank", "scratch", "device")
@@ -53,72 +57,74 @@ def default_output(runs: Path, name: str, mix_config: MixConfig) -> Path:
 
 
 def training_folder(
-    path: Path,
-    described: Mapping[str, Any],
-    compared: Sequence[str],
-    *,
-    done: int | None = None,
-    total: int | None,
-    unit: str = "epoch",
-    result: str = "",
+    path: Path, described: Mapping[str, Any], *, done: int, total: int, unit: str, result: str
 ) -> TrainingFolder:
     """Return how far a training has come in its folder.
 
     Args:
         described: the training asked for, as a session of the record describes itself.
-        compared: keys of it that the training in the folder must share.
-        done: of the newest checkpoint; None for what the record says.
+        done: of the newest checkpoint.
         result: file in the folder that is written last, by the evaluation.
 
     Raises:
         UsageFault: the folder holds another training, or other files.
     """
-    hint = "take another folder: -o"
     if path.exists() and not path.is_dir():
-        raise UsageFault(f"{path}: is a file, expected a folder; {hint}")
+        raise UsageFault(f"{path}: is a file, expected a folder; {ELSEWHERE}")
     begun = (path / FILE).is_file()
     document = read_json(path / FILE) if begun else {}
-    last = (document.get("sessions") or [{}])[-1]
     if not begun:
         held = sorted(entry.name for entry in path.iterdir()) if path.exists() else []
         extra = [name for name in held if not (name in LEFT or fnmatch(name, TEMPORARY))]
         if extra:
             raise UsageFault(
                 f"{path}: holds {extra[0]}{' and more' if extra[1:] else ''}, expected a new or "
-                f"empty folder; {hint}"
+                f"empty folder; {ELSEWHERE}"
             )
     complete = bool(document.get("complete"))
-    done = int(last.get("epochs", (0, 0))[1]) if done is None else done
     if done or complete:
-        check_same(path, last, described, compared, hint)
+        check_same(path, (document.get("sessions") or [{}])[-1], described)
     finished = complete and (path / result).exists()
-    total = last.get("of_epochs") if total is None else total
     return TrainingFolder(path, done, total, unit, begun, finished)
 
 
-def check_same(
-    path: Path,
-    before: Mapping[str, Any],
-    now: Mapping[str, Any],
-    compared: Sequence[str],
-    hint: str,
-) -> None:
+@contextmanager
+def training_in(look: Callable[[], TrainingFolder]) -> Iterator[TrainingFolder]:
+    """Lock the folder of a training for this process; one without a checkpoint begins anew.
+
+    Args:
+        look: returns the folder, see ``training_folder``; another process may have changed it
+            meanwhile.
+
+    Raises:
+        EnvironmentFault: another process uses it, or it cannot be written.
+    """
+    from gansynth.sampling.run import locked
+
+    with locked(look().path, ELSEWHERE):
+        folder = look()
+        remove_temporaries(folder.path)
+        if not (folder.done or folder.finished):
+            write_sessions(folder.path, [], complete=False)
+        yield folder
+
+
+def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on with another training than the one in a folder."""
-    documents = (_comparable(before, compared), _comparable(now, compared))
-    if differing := "; ".join(_differences(*documents)):
+    if differing := "; ".join(_differences(_comparable(before), _comparable(now))):
         raise UsageFault(
             f"{path}: holds another training, with {differing}; expected the same command to go "
-            f"on with it, or {hint}"
+            f"on with it, or {ELSEWHERE}"
         )
 
 
-def _comparable(session: Mapping[str, Any], compared: Sequence[str]) -> dict[str, Any]:
+def _comparable(session: Mapping[str, Any]) -> dict[str, Any]:
     """Return the compared values as JSON; the size of a live bank may change."""
     generator = (session.get("generator") or {}).get("manifest_sha256")
     values = {**session, "generator": generator and str(generator)[:12]}
     if not session.get("frozen"):
         values["size"] = None
-    document: dict[str, Any] = json.loads(json.dumps({key: values.get(key) for key in compared}))
+    document: dict[str, Any] = json.loads(json.dumps({key: values.get(key) for key in COMPARED}))
     return document
 
 
@@ -145,30 +151,25 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
     return [session for session in sessions if isinstance(session, dict)]
 
 
-def epochs_done(output: Path) -> int:
-    """Return the epochs done by the training in a folder, as its record says."""
-    sessions = read_sessions(output / FILE)
-    return int(sessions[-1]["epochs"][1]) if sessions else 0
+def write_sessions(folder: Path, sessions: Sequence[Mapping[str, Any]], *, complete: bool) -> None:
+    """Write the record of a training (EnvironmentFault: the disk refuses)."""
+    document = {"gansynth": __version__, "complete": complete, "sessions": sessions}
+    write_json_atomic(folder / FILE, document)
 
 
 def describe_session(mix_config: MixConfig, sample_source: SampleSource | None) -> dict[str, Any]:
     """Describe what is mixed in and how, without settings of this machine."""
     document = {k: v for k, v in mix_config.to_json().items() if k not in _MINE}
     described = None if sample_source is None else dict(sample_source.described)
+    bank = "none" if mix_config.ratio.p == 0 else "filled by a producer"
+    if described is not None and mix_config.bank is not None:
+        bank = f"existing, SHA-256 {described['bank_sha256']}"
     return {
         **document,
-        "bank": _bank(mix_config, described or {}),
+        "bank": bank,
         "generator": described,
         "lineage": None if sample_source is None else _lineage(sample_source.lineage),
     }
-
-
-def _bank(mix_config: MixConfig, generator: Mapping[str, Any]) -> str:
-    if mix_config.ratio.p == 0:
-        return "none"
-    if mix_config.bank is None:
-        return "filled by a producer"
-    return f"existing, SHA-256 {generator.get('bank_sha256')}"
 
 
 def _lineage(lineage: Lineage) -> dict[str, Any]:

@@ -1,26 +1,42 @@
-"""The origin of samples: a generator's run or a bank, with its description."""
+"""Where samples come from, a generator's run or a bank, and what is checked before a training.
+
+A training is refused that would see held-out cases, another space or other units.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
+
+import numpy as np
 
 from gansynth.bank.reader import BankReader, BankSample, verify_bank
-from gansynth.core.lineage import Lineage
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.core.adapter import Adapter
+from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host, neighbours
+from gansynth.core.mix_config import MixConfig
+from gansynth.core.registry import such_as
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.schema import Schema
+from gansynth.core.source import CaseSource, case_content, lineage_of
+from gansynth.core.space import Space
+from gansynth.core.units import IMAGES, compare_with_cases
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import real_parts
+from gansynth.sampling.open_run import check_weights
+from gansynth.sampling.request_parsing import Maker, check_request, check_texts
+from gansynth.sampling.run_source import open_drawer, open_matching_real
 
-if TYPE_CHECKING:
-    from gansynth.core.mix_config import MixConfig
-    from gansynth.core.run_folder import RunFolder
-    from gansynth.core.schema import Schema
+METADATA_BYTES = 4096  # of a sample in a bank, with its boxes
+AGAIN = "Make the bank again"
 
 
 @dataclass(frozen=True)
 class SampleSource:
-    """A generator's run or a bank, read once; ``hosts.checks.check_origin`` checks it.
+    """A generator's run or a bank, read once; ``check_origin`` checks it.
 
     Either ``run`` or ``bank`` is None. ``described`` has the hash of the run's manifest, which
     includes that of its weights, and of a complete bank's content.
@@ -30,11 +46,6 @@ class SampleSource:
     described: dict[str, Any]
     run: RunFolder | None = None
     bank: BankReader | None = None
-
-    @property
-    def run_id(self) -> str | None:
-        """Id of the generator's run; None for a bank."""
-        return None if self.run is None else self.run.run_id
 
     @property
     def real(self) -> tuple[str, ...] | None:
@@ -65,6 +76,131 @@ def find_sample_source(mix_config: MixConfig) -> SampleSource:
     return SampleSource(run.lineage, described, run)
 
 
+def check_origin(
+    mix_config: MixConfig,
+    target: str,
+    source: CaseSource,
+    held_out: Sequence[CaseRecord],
+    *,
+    needs: Literal["labels", "boxes"] = "labels",
+    same: Sequence[str] = (),
+    check_run: Callable[[RunFolder], None] = lambda run: None,
+    check_bank: Callable[[BankReader], object] = lambda reader: verify_bank(reader.folder),
+) -> SampleSource:
+    """Check the origin of samples, and return it with everything that it has seen.
+
+    Args:
+        target: name of the host, for messages.
+        source: the host's cases.
+        held_out: its held-out cases.
+        needs: what it learns from, besides images.
+        same: attributes of the schema that a bank's samples must share with the cases.
+        check_run: refuses a run whose samples do not fit the training.
+        check_bank: refuses a bank whose samples do not fit the training.
+
+    Raises:
+        IntegrityFault: leakage, or another space.
+        UsageFault, DataFault: samples that the host cannot learn from, or an invalid request.
+    """
+    sample_source = find_sample_source(mix_config)
+    run, bank, lineage = sample_source.run, sample_source.bank, sample_source.lineage
+    kind = "generator" if bank is None else "bank"
+    if bank is not None:
+        refuse_with_bank(mix_config)
+    if run is not None:
+        check_learnable(run, target, needs)
+    guard_host(lineage.host, source.space.host, kind=kind)
+    name, where = "GENERATOR" if run is None else run.manifest["generator"], source.request
+    hint = (
+        f"Fit a generator on the training cases of this fold: gansynth fit {name} --data "
+        f"{where.kind}:{where.where} --fold {where.fold}"
+    )
+    # First as another data set, then as the same one.
+    for dataset in dict.fromkeys((source.name, lineage.dataset)):
+        guard(lineage, held_out, kind=kind, dataset=dataset, hint=hint)
+    if bank is not None:
+        check_schema(bank.folder, bank.spec.schema, source.schema, same, AGAIN)
+        check_bank(bank)
+        return sample_source
+    assert run is not None, "it is no bank"
+    check_run(run)
+    check_weights(run)
+    return check_asked(mix_config, sample_source, source, held_out)
+
+
+def check_learnable(
+    run: RunFolder, target: str, needs: Literal["labels", "boxes"] = "labels"
+) -> None:
+    """Refuse a generator that draws no images, or no labels or boxes that the training needs."""
+    folder, manifest, can = run.folder, run.manifest, run.capabilities
+    if can.draws == "labels":
+        raise UsageFault(
+            f"{folder}: {manifest['generator']} was fitted to draw label maps of images, "
+            f"expected images to train {target}. Name the chain it is a part of, or fit one "
+            "that draws images"
+        )
+    if needs == "boxes":
+        if "boxes" in can.takes:
+            return
+        if not (run.schema.foreground and run.schema.box_classes):
+            raise UsageFault(
+                f"{folder}: {manifest['generator']} takes no boxes, and {target} learns from "
+                "them; fit a generator that does, such as "
+                f"{such_as(lambda able: 'boxes' in able.takes)}, or give label maps to the fit "
+                "(--read masks=yes), around whose parts boxes are drawn"
+            )
+    if not can.labelled:
+        raise UsageFault(
+            f"{folder}: {manifest['generator']} draws images without label maps, and {target} "
+            f"learns from labels; {can.remedy('no labels')}"
+        )
+
+
+def refuse_with_bank(mix_config: MixConfig) -> None:
+    """Refuse conditions and filters for samples that come from a bank."""
+    request = mix_config.samples
+    options = {
+        "--boxes": request.boxes,
+        "--condition-source": request.conditions and "{kind}:{where}".format(**request.conditions),
+        "--prevalence": request.prevalence,
+        "--lesions": request.lesions,
+        "--sampling-weights": request.weights,
+        "--filter": request.filters[0] if request.filters else None,
+    }
+    for option, value in options.items():
+        if value is not None:
+            raise UsageFault(
+                f"{option} {value}: samples come from the bank {mix_config.bank}, which fixes "
+                f"their conditions; leave {option} out"
+            )
+
+
+def check_asked(
+    mix_config: MixConfig,
+    sample_source: SampleSource,
+    host: CaseSource,
+    held_out: Sequence[CaseRecord],
+) -> SampleSource:
+    """Check all requests for a run's samples, and return the origin with all source cases."""
+    from gansynth.conditions.condition_source import open_base
+    from gansynth.conditions.sampling_weights import SamplingWeights
+
+    request, run = mix_config.samples, sample_source.run
+    assert run is not None  # for it is no bank
+    check_request(request, Maker.of(run))
+    check_texts(request)
+    if request.weights is not None:
+        weights = SamplingWeights.read(Path(request.weights))
+        weights.check(run.lineage, run.schema.labels)
+        weights.guard(held_out, host.name)
+    if request.conditions is None:
+        return sample_source
+    lineage = lineage_of(open_base(request.conditions, open_matching_real(run, host)))
+    hint = "Leave these cases out of it, or name another source"
+    guard(lineage, held_out, kind="--condition-source", dataset=host.name, hint=hint)
+    return replace(sample_source, lineage=sample_source.lineage.joined(lineage))
+
+
 def check_schema(
     folder: Path, actual: Schema, expected: Schema, same: Sequence[str], hint: str
 ) -> None:
@@ -92,3 +228,65 @@ def check_samples(reader: BankReader, look: Callable[[BankSample], None]) -> Non
         except (DataFault, UsageFault) as fault:
             where = f"{reader.folder}: {sample_id}"
             raise type(fault)(f"{where}: {fault}. Make the bank again") from fault
+
+
+def check_drawing(adapter: Adapter, mix_config: MixConfig) -> None:
+    """Check that a run, or a bank, has samples of the training's own cases.
+
+    It is the last check, and opens the generator as a producer will. Every training case is read
+    and compared by content, whatever the data set's name. Cases that passed once are not read
+    again.
+    """
+    from gansynth.runtime.devices import pick_device
+
+    if mix_config.ratio.p == 0 or mix_config == adapter.samples_checked:
+        return
+    pick_device(mix_config.device)
+    adapter.bank_plan(mix_config)
+    if mix_config.bank is not None:
+        _check_bank(mix_config.bank, adapter)
+    else:
+        assert mix_config.run is not None  # see MixConfig
+        sampler, _ = open_drawer(
+            adapter, mix_config.run, mix_config.samples, device="cpu", learn=False
+        )
+        sampler.check_cases()
+    adapter.samples_checked = mix_config
+
+
+def _check_bank(folder: Path, adapter: Adapter) -> None:
+    """Refuse a bank of another data set, by its content, or in other units."""
+    reader, source = BankReader(folder), adapter.source
+    lineage = reader.spec.lineage
+    hashes = {case.sha256 for case in lineage.cases}
+    others = source.train_ids if lineage.dataset != source.name else ()
+    unseen = [case_id for case_id in others if case_content(source, case_id) not in hashes]
+    if unseen:
+        raise IntegrityFault(
+            f"{folder}: its samples are made of {lineage.dataset}, which lacks {len(unseen)} of "
+            f"{len(source.train_ids)} training case(s) of {source.name}, first {unseen[0]}; "
+            "expected the same data set. Fill a bank by a generator that was fitted on it"
+        )
+    drawn = [reader.draw(np.random.default_rng(seed)) for seed in range(IMAGES)]
+    compare_with_cases(folder, source, [s.image for s in drawn if s is not None])
+
+
+def sample_bytes(manifest: Mapping[str, Any], source: CaseSource, needs: str) -> int:
+    """Return the most bytes of a run's sample: image (float16), and labels (int16) or boxes."""
+    space = Space.from_json(manifest["space"])
+    if space.cuts or space.frame:
+        voxels = prod(space.host_shape(()))
+    else:
+        voxels = max(prod(source.header(case).shape) for case in source.train_ids)
+    values = len(manifest["schema"]["channels"]) + (needs == "labels")
+    return 2 * voxels * values + METADATA_BYTES
+
+
+def warn_of_neighbours(mix_config: MixConfig, adapter: Adapter, reporter: Reporter) -> None:
+    """Warn of held-out pictures that look like training ones, where no subjects are named."""
+    lineage = find_sample_source(mix_config).lineage
+    if all(case.subject == case.id for case in adapter.held_out):
+        sides = (lineage.cases, adapter.held_out)
+        warning = neighbours(*({case.id: case.prints for case in side} for side in sides))
+        if warning:
+            reporter.warn(f"{adapter.source.name}: {warning}")

@@ -21,8 +21,8 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, case_record, lineage_of
-from gansynth.hosts.checks import HostLimits, check_origin
-from gansynth.hosts.sample_source import SampleSource
+from gansynth.hosts import sample_source
+from gansynth.hosts.sample_source import SampleSource, check_origin
 from gansynth.runtime import processes
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import sha256_file
@@ -311,7 +311,7 @@ def test_where_the_data_set_was_moved_the_way_out_is_named(command, kit, tmp_pat
 @pytest.mark.parametrize(
     ("seen", "says"), [({"prints": ()}, "the case itself"), ({"id": "new"}, "near-identical")]
 )
-def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
+def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says, monkeypatch):
     """By its id, should the data set be the same one; by its look, should it be another."""
     source = ToySource(2)
     prints = prints_of(np.random.default_rng(0).random((1, 64, 64), np.float32), (1, 1))
@@ -323,8 +323,9 @@ def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
     )
     origin = SampleSource(Lineage("toy:elsewhere", "0", (record,), source.space.host), {}, run)
     mix_config = MixConfig(run, Ratio(1, 1))
+    monkeypatch.setattr(sample_source, "find_sample_source", lambda mix_config: origin)
     with pytest.raises(IntegrityFault, match=says):
-        check_origin(mix_config, HostLimits("any", source, held_out), origin)
+        check_origin(mix_config, "any", source, held_out)
 
 
 @pytest.mark.parametrize("ratio", ["1:1", "2:1", "1:3", "0:1"])

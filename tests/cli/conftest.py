@@ -23,7 +23,7 @@ from gansynth.core.lineage import CaseRecord
 from gansynth.core.mix_config import TrainingResult
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.source import Provenance
-from gansynth.hosts.checks import HostLimits, check_origin
+from gansynth.hosts.sample_source import check_origin
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 from tests.offered import offered
@@ -116,7 +116,7 @@ class Host(Adapter):
 
     def check(self, request):
         if request.mix_config.ratio.p > 0:
-            check_origin(request.mix_config, HostLimits(self.name, self.source, self.held_out))
+            check_origin(request.mix_config, self.name, self.source, self.held_out)
 
     def start(self, request):
         self.started.append((request.mix_config, dict(request.settings), tuple(request.options)))

@@ -32,7 +32,7 @@ from gansynth.core.source import (
     lineage_of,
 )
 from gansynth.core.space import Space
-from gansynth.hosts.record import COMPARED, check_same, describe_session
+from gansynth.hosts.record import check_same, describe_session
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.request_parsing import Maker, check_request, read_request
 from gansynth_deepmedic.guards import check_run
@@ -249,10 +249,10 @@ def test_a_training_does_not_go_on_with_something_else_asked():
         describe_session(MixConfig(RunFolder(Path("run")), Ratio(1, 1), samples=asking), None)
         for asking in (SampleRequest(), ASKING)
     )
-    check_same(Path("out"), one, one, COMPARED, "")
+    check_same(Path("out"), one, one)
     says = r"conditions None, not .*; lesions None, not .*; weights None, not .*; filters \[\], not"
     with pytest.raises(UsageFault, match=says):
-        check_same(Path("out"), one, other, COMPARED, "")
+        check_same(Path("out"), one, other)
 
 
 def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):

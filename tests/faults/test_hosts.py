@@ -14,7 +14,7 @@ from gansynth.core.host_commands import TrainingFolder
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.mixer import Mixer
-from gansynth.hosts.session import training_in
+from gansynth.hosts.record import training_in
 from gansynth.runtime.errors import UsageFault
 from tests.adapters.kits import kit_of, read_all
 

@@ -19,7 +19,7 @@ from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_plan import make_plan
 from gansynth.fitting.composite_spec import ChainSpec, PerChannel, asked_for, read_chain
 from gansynth.fitting.setup import resolve
-from gansynth.hosts.checks import check_learnable
+from gansynth.hosts.sample_source import check_learnable
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed

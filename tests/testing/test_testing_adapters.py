@@ -10,8 +10,8 @@ import pytest
 
 from gansynth.core.adapter import Adapter
 from gansynth.core.space import Space
-from gansynth.hosts.checks import HostLimits, check_origin
 from gansynth.hosts.host import Host, TrainingOptions
+from gansynth.hosts.sample_source import check_origin
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ConformanceReport, ToySource, check_adapter
 
@@ -31,7 +31,7 @@ class ToyAdapter(Adapter):
 
     def check(self, request):
         if request.mix_config.ratio.p > 0:
-            check_origin(request.mix_config, HostLimits(self.name, self.source, self.held_out))
+            check_origin(request.mix_config, self.name, self.source, self.held_out)
 
     def start(self, request):
         raise NotImplementedError

@@ -32,8 +32,7 @@ from gansynth.evaluation.hard_cases.hosts import (
     training_space,
 )
 from gansynth.evaluation.hard_cases.job import FailureOptions, find_failures
-from gansynth.hosts.checks import HostLimits, check_asked
-from gansynth.hosts.sample_source import find_sample_source
+from gansynth.hosts.sample_source import check_asked, find_sample_source
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
@@ -434,10 +433,10 @@ def test_a_host_is_checked_before_anything_starts(toy_run):
     mix_config: Any = SimpleNamespace(samples=asking, bank=None, run=RunFolder(toy_run / "run"))
     held_out = case_records(source, source.held_out_ids)
     origin = find_sample_source(mix_config)
-    check_asked(mix_config, origin, HostLimits("toy", source, held_out))
+    check_asked(mix_config, origin, source, held_out)
     seen = replace(case_record(source, "toy_03"), id="other", subject="other")
     with pytest.raises(IntegrityFault, match="same content as toy_03"):
-        check_asked(mix_config, origin, HostLimits("toy", source, [*held_out, seen]))
+        check_asked(mix_config, origin, source, [*held_out, seen])
 
 
 @pytest.mark.parametrize(("kind", "unit"), [("pictures", "px"), ("slices", "mm")])
