@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gansynth.core.host_commands import DoctorRequest
-from gansynth.hosts.doctor import package_line
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.machine import DoctorLine, cores
+from gansynth.runtime.machine import DoctorLine, cores, package_line
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.paths import ROOT_VARIABLE, NnunetRoot
 

@@ -128,9 +128,9 @@ class Adapter(ABC):
     def check(self, request: TrainingRequest) -> None:
         """Check everything about a training that is known before it starts, without writing.
 
-        Called after ``validate``, for dry and real runs alike. A host calls
-        ``gansynth.hosts.sample_source.check_origin`` here: it refuses held-out cases and foreign spaces.
-        The host adds checks of its settings, options and sample sizes.
+        Called after ``validate``, for dry and real runs alike. A host calls ``check_origin`` of
+        ``gansynth.hosts.sample_source`` here: it refuses held-out cases and foreign spaces. The
+        host adds checks of its settings, options and sample sizes.
 
         Raises:
             IntegrityFault: leakage, or a generator or bank made for another data set or space.

@@ -14,7 +14,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from gansynth.bank.reader import BankReader
 from gansynth.bank.store import list_samples, read_heartbeat
@@ -30,20 +30,12 @@ from gansynth.runtime.errors import (
     IntegrityFault,
     UsageFault,
 )
-from gansynth.runtime.files import (
-    disk_errors,
-    read_json,
-    write_json_atomic,
-)
-from gansynth.runtime.progress import Reporter
+from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.sampling.deidentify import SharedSamples, record_of, refuse_real_images
 from gansynth.sampling.filters.pretrain import learn_ahead
 from gansynth.sampling.identifiers import names_in
 from gansynth.sampling.run import locked
 from gansynth.sampling.writing import PROVENANCE, write
-
-if TYPE_CHECKING:
-    from gansynth.bank.producer import ProducerConfig
 
 
 class DataSetExport(ABC):
@@ -53,7 +45,6 @@ class DataSetExport(ABC):
 
     Attributes:
         manifest: of the generator's run; None if samples come from a bank.
-        generator: SHA-256 of the manifest of the samples' generator.
         sample_bytes: most bytes of one sample.
         repeats: how often each real training case is listed; 0 for none.
         samples: number of synthetic cases.
@@ -72,24 +63,29 @@ class DataSetExport(ABC):
     for_schedules: ClassVar[str]
     fewer: ClassVar[str] = "or ask for fewer with --ratio"
     """Hint for a small disk."""
-
     source: CaseSource
 
     def __init__(self, source: CaseSource, request: ExportRequest) -> None:
         self.source, self.request, self.mix_config = source, request, request.mix_config
         self.content, self.size = request.content, request.size
         self.folder = self.place(request.name)
+        self.build = self.folder.with_name(f".{self.folder.name}.gansynth-export")
         self.check_order()
         sample_source = find_sample_source(request.mix_config)
         self.manifest = None if sample_source.run is None else sample_source.run.manifest
-        self.generator = sample_source.described["manifest_sha256"]
+        self._generator = sample_source.described["manifest_sha256"]
         if self.content == "synthetic":
             maker = request.mix_config.bank or request.mix_config.run
             otherwise = "export --content mixed for yourself"
             refuse_real_images(sample_source.real, maker, "--content synthetic", otherwise)
         self.sample_bytes = self.measure()
         self._count()
-        self._check_room()
+        folder, needed = next(f for f in self.folder.parents if f.is_dir()), self.room()
+        if (free := shutil.disk_usage(folder).free) < needed:
+            raise EnvironmentFault(
+                f"{folder}: {self.samples} samples take {needed} bytes while the data set is made, "
+                f"{free} are free; make room, {self.fewer}"
+            )
 
     # -- what an adapter defines ------------------------------------------------------------------
 
@@ -138,7 +134,7 @@ class DataSetExport(ABC):
             KEY: self.content == "synthetic",
             "content": self.content,
             "generator": None if self.manifest is None else self.manifest["generator"],
-            "manifest_sha256": self.generator,
+            "manifest_sha256": self._generator,
             "edits": edits,
             "seed": reader.spec.samples.seed,
             "rejected": dict(rejected),
@@ -160,26 +156,15 @@ class DataSetExport(ABC):
             f"{self.unit}s; give --bank-size N, or 3x for three for each training {self.unit}"
         )
 
-    def known(self) -> str:
-        """Return a sentence: the ratio already fixes the number of samples."""
-        cases = len(self.source.train_ids)
-        return f"the ratio says how many synthetic {self.unit}s there are beside {cases} real ones"
-
-    def shortage(self, held: int) -> str:
-        """Return the message for a bank that holds too few samples."""
-        listed = self.repeats * len(self.source.train_ids)
-        return (
-            f"--export with --bank {self.mix_config.bank}: holds {held} samples, expected "
-            f"{self.samples} beside {listed} real {self.unit}s listed; change --ratio, or take "
-            "--generator"
-        )
+    @property
+    def alone(self) -> bool:
+        """Whether there are synthetic cases only, in the number that the user gives."""
+        return self.mix_config.ratio.real == 0
 
     @property
     def drawn(self) -> int:
         """Samples to draw; more than needed if some may turn out not to fit."""
         return self.samples
-
-    # -- the request -----------------------------------------------------------------------------
 
     def check_order(self) -> None:
         """Refuse a request that makes no data set; an adapter adds its own checks."""
@@ -200,6 +185,8 @@ class DataSetExport(ABC):
                 "and go; expected a frozen one, or --generator"
             )
 
+    # -- the same for all ------------------------------------------------------------------------
+
     def _count(self) -> None:
         mix_config, size, cases = self.mix_config, self.size, len(self.source.train_ids)
         held = None if mix_config.bank is None else BankReader(mix_config.bank).count()
@@ -209,31 +196,19 @@ class DataSetExport(ABC):
             alone = self.unsaid() if samples is None else samples
         elif size is not None:
             raise UsageFault(
-                f"--export with --bank-size {size} and --ratio {mix_config.ratio}: "
-                f"{self.known()}; leave --bank-size out, or take --ratio 0:1"
+                f"--export with --bank-size {size} and --ratio {mix_config.ratio}: the ratio says "
+                f"how many synthetic {self.unit}s there are beside {cases} real ones; leave "
+                "--bank-size out, or take --ratio 0:1"
             )
         self.repeats, self.samples = self.count(alone)
         if held is not None and held < self.samples:
-            raise UsageFault(self.shortage(held))
+            raise UsageFault(
+                f"--export with --bank {mix_config.bank}: holds {held} samples, expected "
+                f"{self.samples} beside {self.repeats * cases} real {self.unit}s listed; change "
+                "--ratio, or take --generator"
+            )
         if self.content == "synthetic":
             self.repeats = 0
-
-    @property
-    def alone(self) -> bool:
-        """Whether there are synthetic cases only, in the number that the user gives."""
-        return self.mix_config.ratio.real == 0
-
-    def _check_room(self) -> None:
-        """Check the disk space: a bank holds the samples uncompressed until the end."""
-        folder = next(f for f in self.folder.parents if f.is_dir())
-        needed, free = self.room(), shutil.disk_usage(folder).free
-        if free < needed:
-            raise EnvironmentFault(
-                f"{folder}: {self.samples} samples take {needed} bytes while the data set is made, "
-                f"{free} are free; make room, {self.fewer}"
-            )
-
-    # -- the run ---------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
         """Draw samples, write the data set, and rename its folder; see ``Adapter.export``.
@@ -242,36 +217,33 @@ class DataSetExport(ABC):
             EnvironmentFault: the disk has no room, or another process exports there.
             TrainingFault: most samples of the generator are rejected.
         """
-        reporter = self.request.reporter
         if self.request.dry_run:
             return {"dry_run": True, **self.describe()}
-        with self._building(reporter):
-            reader = self._fill(reporter)
+        with self._building():
+            bank = self.mix_config.bank
+            reader = self._fill() if bank is None else BankReader(bank)
             rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
             details = write(
                 self.begin,
                 *(self.items(reader), self.source.schema, self.folder),
                 made=self.made(reader, rejected),
-                shared=self._shared(reader, reporter) if self.content == "synthetic" else None,
+                shared=self._shared(reader) if self.content == "synthetic" else None,
                 lineage=reader.spec.lineage,
                 private=self.private(reader),
                 files=True,
             )
         return {**self.describe(), **details, "rejected": rejected}
 
-    def _shared(self, reader: BankReader, reporter: Reporter) -> SharedSamples:
+    def _shared(self, reader: BankReader) -> SharedSamples:
         space = None if self.mix_config.run is None else self.mix_config.run.space
         maker = {} if self.manifest is None else {"generator": self.manifest["generator"]}
-        lineage = reader.spec.lineage
-        return SharedSamples(self.folder, self.source, space, lineage, maker, self.record, reporter)
-
-    @property
-    def build(self) -> Path:
-        """The hidden folder in which the data set is made."""
-        return self.folder.with_name(f".{self.folder.name}.gansynth-export")
+        return SharedSamples(
+            *(self.folder, self.source, space, reader.spec.lineage, maker),
+            *(self.record, self.request.reporter),
+        )
 
     @contextlib.contextmanager
-    def _building(self, reporter: Reporter) -> Iterator[None]:
+    def _building(self) -> Iterator[None]:
         """Lock the hidden folder of the samples; they stay only if a retry may help."""
         build = self.build
         with disk_errors(build):
@@ -283,28 +255,48 @@ class DataSetExport(ABC):
             except IntegrityFault:
                 raise
             except GansynthError:
-                keep = bool(list_samples(build / "bank"))
-                if keep:
-                    reporter.say(f"{build}: keeps the samples so far; the same command goes on")
+                if keep := bool(list_samples(build / "bank")):
+                    kept = "keeps the samples so far; the same command goes on"
+                    self.request.reporter.say(f"{build}: {kept}")
                 raise
             finally:
                 if not keep:
                     shutil.rmtree(build, ignore_errors=True)
 
-    def _fill(self, reporter: Reporter) -> BankReader:
-        mix_config = self.mix_config
-        if mix_config.bank is not None:
-            return BankReader(mix_config.bank)
+    def _fill(self) -> BankReader:
+        """Draw the samples into a bank, or go on with it if request and generator are the same."""
         from gansynth.bank.api import fill
+        from gansynth.bank.producer import ProducerConfig
 
+        mix_config, run, reporter = self.mix_config, self.mix_config.run, self.request.reporter
+        assert run is not None, "for there is no bank"
         learn_ahead(
-            *(mix_config.run, mix_config.samples.filters, self.source),
+            *(run, mix_config.samples.filters, self.source),
             target=self.target,
             device=mix_config.device,
             reporter=reporter,
         )
-        config = self.order()
-        resume_export(config, self.generator)
+        config = ProducerConfig(
+            run=str(run),
+            request=self.source.request.to_json(),
+            target=self.target,
+            bank=str(self.build / "bank"),
+            frozen=True,
+            capacity=self.drawn,
+            samples=mix_config.samples,
+            rejected=str(run.folder / "exports" / f"{self.folder.name}_rejected"),
+            device=mix_config.device,
+            parent=os.getpid(),
+            dtype="float32",
+        )
+        order = {k: v for k, v in config.to_json().items() if k not in ("parent", "device")}
+        order = json.loads(json.dumps({**order, "generator": self._generator}))
+        file, before = self.build / "order.json", None
+        with contextlib.suppress(DataFault):
+            before = read_json(file)
+        if before != order:
+            shutil.rmtree(config.bank, ignore_errors=True)
+            write_json_atomic(file, order)
         reported = 0
         with reporter.task(config.capacity, "sample") as bar:
 
@@ -315,26 +307,6 @@ class DataSetExport(ABC):
 
             log, restarts = self.build / "producer.log", mix_config.restarts
             return fill(config, log, restarts=restarts, progress=progress, say=reporter.say)
-
-    def order(self) -> ProducerConfig:
-        """Return the configuration of the producer."""
-        from gansynth.bank.producer import ProducerConfig
-
-        mix_config, samples, run = self.mix_config, self.drawn, self.mix_config.run
-        assert run is not None, "for there is no bank"
-        return ProducerConfig(
-            run=str(run),
-            request=self.source.request.to_json(),
-            target=self.target,
-            bank=str(self.build / "bank"),
-            frozen=True,
-            capacity=samples,
-            samples=mix_config.samples,
-            rejected=str(run.folder / "exports" / f"{self.folder.name}_rejected"),
-            device=mix_config.device,
-            parent=os.getpid(),
-            dtype="float32",
-        )
 
     @property
     def record(self) -> Path:
@@ -354,15 +326,3 @@ def new_folder(name: str) -> Path:
             "it"
         )
     return folder
-
-
-def resume_export(config: ProducerConfig, generator: str) -> None:
-    """Remove the leftovers of a killed export, unless request and generator's SHA-256 are equal."""
-    order = {k: v for k, v in config.to_json().items() if k not in ("parent", "device")}
-    order = json.loads(json.dumps({**order, "generator": generator}))
-    file = Path(config.bank).parent / "order.json"
-    with contextlib.suppress(DataFault):
-        if read_json(file) == order:
-            return
-    shutil.rmtree(config.bank, ignore_errors=True)
-    write_json_atomic(file, order)

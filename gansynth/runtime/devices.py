@@ -8,7 +8,7 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -89,6 +89,49 @@ def why_cpu(name: str) -> str | None:
         return None
     count, notes = cuda_devices()
     return None if count else f"device {no_cuda(torch.version.cuda, notes).text}"
+
+
+def device_lines() -> Iterator[DoctorLine]:
+    """List the devices torch can use, and those that ``--device auto`` takes."""
+    count, notes = cuda_devices()
+    if not count:
+        yield no_cuda(torch.version.cuda, notes)
+    for index in range(count):
+        yield cuda_line(torch, index)
+    yield DoctorLine("ok", "auto", _auto(count))
+
+
+def cuda_line(torch: Any, index: int) -> DoctorLine:
+    """Check one CUDA device."""
+    cuda = f"cuda:{index}"
+    try:
+        name, major = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)[0]
+        free, total = (n / 2**30 for n in torch.cuda.mem_get_info(index))
+        architectures = {
+            int(arch.rpartition("_")[2].rstrip("af")) // 10
+            for arch in torch.cuda.get_arch_list()
+            if arch.startswith("sm_")
+        }
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return DoctorLine("note", cuda, f"cannot be used: {reason}", "look at it with nvidia-smi")
+    state = f"{name}, {free:.1f} GiB free of {total:.1f}"
+    if architectures and major not in architectures:
+        state += f"; this torch has no code for its architecture (sm_{major}x)"
+        return DoctorLine(
+            "note", cuda, state, "install another build: https://pytorch.org/get-started"
+        )
+    if free < total / 4:
+        return DoctorLine("note", cuda, state, "other processes use it: nvidia-smi lists them")
+    return DoctorLine("ok", cuda, state)
+
+
+def _auto(count: int) -> str:
+    if not count:
+        return "training on cpu; the producer on cpu too, at low priority"
+    producer = producer_device("auto", (0,))
+    shared = " (shared with training)" if producer == "cuda:0" else ""
+    return f"training on cuda:0, the producer on {producer}{shared}"
 
 
 def _has_driver() -> bool:

@@ -1,14 +1,17 @@
-"""Checks of the machine for ``gansynth.hosts.doctor``: cores, memory, disks, limits, old banks."""
+"""Checks of the machine for ``gansynth.hosts.doctor``: cores, memory, disks, limits, packages."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gansynth.runtime.errors import EnvironmentFault
 
@@ -172,3 +175,38 @@ class DoctorLine:
     def text(self) -> str:
         """The result, and the hint."""
         return f"{self.found}; {self.cure}" if self.cure else self.found
+
+
+# -- packages ------------------------------------------------------------------------------------
+
+
+def package_line(package: str, *, essential: bool = False) -> DoctorLine:
+    """Check one package: installed, of a version that gansynth needs, and importable."""
+    state: Literal["bad", "note"] = "bad" if essential else "note"
+    needs = _requirements().get(package, "")
+    install = f"pip install '{package}{needs}'" if str(needs) else f"pip install {package}"
+    try:
+        installed = version(package)
+        importlib.import_module(package.replace("-", "_"))
+    except PackageNotFoundError:
+        return DoctorLine(state, package, "not installed", install)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return DoctorLine(
+            state, package, f"does not import: {reason}", f"{install} --force-reinstall"
+        )
+    if str(needs) and installed not in needs:
+        return DoctorLine(state, package, f"{installed}, gansynth needs {needs}", install)
+    return DoctorLine("ok", package, installed)
+
+
+@functools.cache
+def _requirements() -> dict[str, Any]:
+    """Return the versions gansynth requires by its own metadata; empty if unreadable."""
+    try:
+        from packaging.requirements import Requirement
+
+        needed = [Requirement(text) for text in requires("gansynth") or ()]
+    except Exception:  # for example a source tree that is not installed
+        return {}
+    return {need.name: need.specifier for need in needed if need.marker is None}

@@ -96,7 +96,7 @@ def test_a_package_that_does_not_import_says_why(tmp_path, monkeypatch):
     meta.mkdir()
     (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: torn-package\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    line = doctor.package_line("torn-package", essential=True)
+    line = machine.package_line("torn-package", essential=True)
     says(line, "bad", "OSError: libtorn.so is missing", "--force-reinstall")
 
 
@@ -124,7 +124,7 @@ def cuda(free: float, arches: tuple[str, ...] = ("sm_80", "sm_90a")) -> Any:
 
 
 def package(name: str) -> Any:
-    return lambda: doctor.package_line(name)
+    return lambda: machine.package_line(name)
 
 
 def no_cuda(built_for: str | None) -> Any:
@@ -166,21 +166,21 @@ NO_DRIVER["shutil.which"] = lambda name: None
 DRIVER = {**NO_DRIVER, "gansynth.runtime.devices.DRIVER": Path("/")}
 EIGHT = {"gansynth.runtime.machine.cores": lambda: 8}
 OMP, WORKERS, EXT = "OMP_NUM_THREADS", "nnUNet_n_proc_DA", "nnUNet_extTrainer"
-OLD = ("sm_50", "sm_60")
+OLD, UNBUILT = ("sm_50", "sm_60"), "no code for its architecture (sm_9x)"
 GONE = {"gansynth.runtime.machine.SHARED": NOWHERE}
 SAID: list[tuple[Any, dict[str, Any], str, str]] = [
     (package("no-such-host"), {}, "note", "not installed~pip install no-such-host"),
-    (package("torch"), {"gansynth.hosts.doctor.version": lambda name: "2.5"}, "note",
+    (package("torch"), {"gansynth.runtime.machine.version": lambda name: "2.5"}, "note",
      "2.5, gansynth needs ~>=2.6~pip install 'torch"),
     (no_cuda(None), NO_DRIVER, "ok", "no CUDA device"),
     (no_cuda(None), DRIVER, "note", "built for the CPU, but there is an NVIDIA driver"),
     (no_cuda("12.8"), NO_DRIVER, "note", "there is no NVIDIA driver~--gpus all"),
     (no_cuda("12.8"), DRIVER, "note", "this driver does not serve (too old)~update the NVIDIA"),
     (no_cuda("12.8"), {**DRIVER, HIDDEN: ""}, "note", "hides every CUDA device~unset " + HIDDEN),
-    (lambda: doctor._cuda(cuda(79), 0), {}, "ok", "Imaginary 3000, 79.0 GiB free of 80.0"),
-    (lambda: doctor._cuda(cuda(3), 0), {}, "note", "nvidia-smi lists them"),
-    (lambda: doctor._cuda(cuda(79, OLD), 0), {}, "note", "no code for its architecture (sm_9x)"),
-    (lambda: doctor._cuda(SimpleNamespace(), 0), {}, "note", "cannot be used"),
+    (lambda: devices.cuda_line(cuda(79), 0), {}, "ok", "Imaginary 3000, 79.0 GiB free of 80.0"),
+    (lambda: devices.cuda_line(cuda(3), 0), {}, "note", "nvidia-smi lists them"),
+    (lambda: devices.cuda_line(cuda(79, OLD), 0), {}, "note", UNBUILT),
+    (lambda: devices.cuda_line(SimpleNamespace(), 0), {}, "note", "cannot be used"),
     (machine.threads, {**EIGHT, OMP: "1"}, "ok", ""),
     (machine.threads, {**EIGHT, OMP: None}, "note", OMP),
     (machine.shared_memory, disk(64 << 20), "note", "a bank of 3 samples of 4 x 96x~--shm-size"),
@@ -241,7 +241,7 @@ def test_commands_say_why_auto_is_the_cpu(monkeypatch, run, run_cli, command, dr
     monkeypatch.setattr("shutil.which", lambda name: None)
     result = run_cli(*command.split())
     assert result.exit_code == 0, result.stderr
-    line = f"device {next(doctor.device_lines()).text}"
+    line = f"device {next(devices.device_lines()).text}"
     assert (line in result.stderr.splitlines()) is (driver != NOWHERE)
 
 
@@ -255,7 +255,7 @@ def test_commands_say_why_auto_is_the_cpu(monkeypatch, run, run_cli, command, dr
 )
 def test_what_auto_takes(monkeypatch, count, words):
     monkeypatch.setattr(DEVICES, lambda: count)
-    assert words in doctor._auto(count)
+    assert words in devices._auto(count)
 
 
 @pytest.mark.parametrize(("limit", "state"), [("max", "ok"), (str(2 * GIB), "note")])
