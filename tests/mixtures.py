@@ -17,11 +17,11 @@ def toy_bank(tmp_path, monkeypatch):
     from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth.core.lineage import CaseRecord, Lineage
     from gansynth.core.schema import Sample, Schema
-    from gansynth.hosts import mix_setup
+    from gansynth.hosts import mixture
 
     # Temporary logs are removed at exit, which pytest-xdist's workers leave out.
-    session = mix_setup._session
-    monkeypatch.setattr(mix_setup, "_session", lambda log: session(log or tmp_path / "logs"))
+    session = mixture._new_log
+    monkeypatch.setattr(mixture, "_new_log", lambda log: session(log or tmp_path / "logs"))
 
     def make(name="bank", *, samples=8, shape=(6, 6, 6), channels=("T1",), frozen=True, **schema):
         told = Schema(

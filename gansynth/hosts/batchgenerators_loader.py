@@ -18,29 +18,20 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.resample import crop_pad, draw_corner
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import OUTSIDE, Schema
-from gansynth.hosts.mix_setup import MixDescription, MixOptions, MixSetup, make_mix_setup
 from gansynth.hosts.mixer import Mixer
+from gansynth.hosts.mixture import MixOptions, Mixture
 from gansynth.runtime.errors import DataFault, UsageFault
 
 Array = npt.NDArray[Any]
 
 
-def mix_batches(
-    loader: Any,
-    bank: Path | str | None,
-    ratio: Ratio | str,
-    *,
-    shape: Sequence[int] | None = None,
-    dtypes: tuple[str, str] = ("float32", "int16"),
-    foreground: float = 0.0,
-    **options: Unpack[MixOptions],
-) -> MixedBatches:
+class MixedBatches(Mixture):
     """Put synthetic samples into slots of a loader's batches of *training* cases.
 
     A batch is a dictionary with ``data`` (B, C, ...) and ``seg`` (B, 1, ...). Samples are cropped
     at random, or padded, to its size and converted to its types. Other entries stay, and
     ``synthetic`` marks the slots. In a synthetic-only phase the loader is not called, and batches
-    hold these three alone.
+    hold these three alone. Unknown attributes are those of the loader.
 
     Args:
         loader: a ``SlimDataLoaderBase``: gives a batch on ``next()``, and has a ``batch_size``.
@@ -56,36 +47,32 @@ def mix_batches(
             opening cases that were not chosen.
         IntegrityFault: the bank's generator has seen a case of ``held_out``.
     """
-    schedule = Schedule.parse(str(options.get("schedule", "constant")))
-    ratio = Ratio.parse(ratio) if isinstance(ratio, str) else ratio
-    if not 0 <= foreground <= 1:
-        raise UsageFault(f"foreground is {foreground}, expected a share from 0 to 1")
-    if schedule.kind == "finetune":
-        raise UsageFault(
-            f"schedule {schedule}: a loader of batches cannot be kept from opening cases that were "
-            "not chosen. Train with mix_batches(loader, bank, '0:1') first, then go on with a "
-            "loader of gansynth.choose_cases(...); or use gansynth.mix on a data set"
-        )
-    mixture = make_mix_setup(bank, ratio, **options)
-    alone = schedule.at(0.0, ratio).real == "none"
-    return MixedBatches(loader, mixture, _patch(loader, shape) if alone else (), dtypes, foreground)
-
-
-class MixedBatches(MixDescription):
-    """The result of ``mix_batches``. Unknown attributes are those of the loader."""
 
     def __init__(
         self,
         loader: Any,
-        mixture: MixSetup,
-        patch: tuple[int, ...],
-        dtypes: tuple[str, str],
-        foreground: float,
+        bank: Path | str | None,
+        ratio: Ratio | str,
+        *,
+        shape: Sequence[int] | None = None,
+        dtypes: tuple[str, str] = ("float32", "int16"),
+        foreground: float = 0.0,
+        **options: Unpack[MixOptions],
     ) -> None:
-        super().__init__(mixture)
-        self._loader = loader
-        self._patch, self._dtypes, self._foreground = patch, dtypes, foreground
-        self._mixer = Mixer[int](mixture.plan)
+        schedule = Schedule.parse(str(options.get("schedule", "constant")))
+        if not 0 <= foreground <= 1:
+            raise UsageFault(f"foreground is {foreground}, expected a share from 0 to 1")
+        if schedule.kind == "finetune":
+            raise UsageFault(
+                f"schedule {schedule}: a loader of batches cannot be kept from opening cases that "
+                "were not chosen. Train with mix_batches(loader, bank, '0:1') first, then go on "
+                "with a loader of gansynth.choose_cases(...); or use gansynth.mix on a data set"
+            )
+        super().__init__(bank, ratio, **options)
+        alone = schedule.at(0.0, self.plan.ratio).real == "none"
+        self._patch = _patch(loader, shape) if alone else ()
+        self._loader, self._dtypes, self._foreground = loader, dtypes, foreground
+        self._mixer = Mixer[int](self.plan)
 
     @property
     def was_initialized(self) -> Any:
@@ -123,38 +110,40 @@ class MixedBatches(MixDescription):
         for place, sample in enumerate(samples):
             if sample is not None:
                 self._put(batch, place, sample)
-        for image, sample in zip(batch["data"], samples, strict=True):
-            self._units.look(image, synthetic=sample is not None)
+            self._units.look(batch["data"][place], synthetic=sample is not None)
         return batch | {"synthetic": [sample is not None for sample in samples]}
 
     def _blank(self) -> dict[str, Any]:
         assert self.spec is not None  # without a bank nothing is drawn, see MixConfig
-        size = self._loader.batch_size
-        channels = len(self.spec.schema.channels)
-        data, seg = (np.dtype(dtype) for dtype in self._dtypes)
+        size, channels = self._loader.batch_size, len(self.spec.schema.channels)
         return {
-            "data": np.zeros((size, channels, *self._patch), data),
-            "seg": np.zeros((size, 1, *self._patch), seg),
+            "data": np.zeros((size, channels, *self._patch), self._dtypes[0]),
+            "seg": np.zeros((size, 1, *self._patch), self._dtypes[1]),
         }
 
     def _put(self, batch: dict[str, Any], place: int, sample: BankSample) -> None:
         assert self.spec is not None
-        schema, rng = self.spec.schema, self._mixer.rng
+        schema, rng, labels = self.spec.schema, self._mixer.rng, sample.labels
         data, seg = batch["data"], batch.get("seg")
         _check(data, seg, sample, schema)
-        centre = _voxel(sample.labels, rng) if rng.random() < self._foreground else None
-        size = data.shape[2:]
+        centre, size = None, data.shape[2:]
+        if rng.random() < self._foreground and labels is not None and (labels > 0).any():
+            voxel = int(rng.choice(np.flatnonzero(labels > 0)))
+            centre = np.array(np.unravel_index(voxel, labels.shape), np.int64)
         corner = draw_corner(sample.image.shape[1:], size, centre, rng)
         for channel, value in enumerate(schema.outside_fill or (0.0,) * len(sample.image)):
             data[place, channel] = crop_pad(sample.image[channel], corner, size, value)
-        if seg is not None and sample.labels is not None:
+        if seg is not None and labels is not None:
             fill = OUTSIDE if schema.has_outside else 0
-            seg[place, 0] = crop_pad(sample.labels, corner, size, fill)
+            seg[place, 0] = crop_pad(labels, corner, size, fill)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return getattr(self._loader, name)
+
+
+mix_batches = MixedBatches
 
 
 def _patch(loader: Any, shape: Sequence[int] | None) -> tuple[int, ...]:
@@ -190,11 +179,3 @@ def _check(data: Array, seg: Array | None, sample: BankSample, schema: Schema) -
             f"{description}, with label {OUTSIDE} outside the body, the loader's seg {seg.dtype}; "
             "expected a signed type"
         )
-
-
-def _voxel(labels: Array | None, rng: np.random.Generator) -> npt.NDArray[np.int64] | None:
-    """Draw a foreground voxel at random; None if there is none."""
-    voxels = np.flatnonzero(labels > 0) if labels is not None else np.zeros(0, np.int64)
-    if labels is None or not len(voxels):
-        return None
-    return np.array(np.unravel_index(int(rng.choice(voxels)), labels.shape), np.int64)

@@ -102,11 +102,11 @@ def check_origin(
         IntegrityFault: leakage, or another space.
         UsageFault, DataFault: samples that the host cannot learn from, or an invalid request.
     """
+    if mix_config.bank is not None:
+        refuse_with_bank(mix_config)
     sample_source = find_sample_source(mix_config)
     run, bank, lineage = sample_source.run, sample_source.bank, sample_source.lineage
     kind = "generator" if bank is None else "bank"
-    if bank is not None:
-        refuse_with_bank(mix_config)
     if run is not None:
         check_learnable(run, target, needs)
     guard_host(lineage.host, source.space.host, kind=kind)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from gansynth.core.ratio import Ratio
-from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource, case_records
-from gansynth.hosts.mix_setup import MixDescription, MixSetup, make_mix_setup
+from gansynth.hosts.mixture import MixOptions, Mixture
 from gansynth.hosts.training_data import Augment, CentredCrops, TrainingData, training_space
 from gansynth.runtime.errors import UsageFault
 
@@ -51,24 +50,12 @@ def segment_parts(crop: Any, receptive: int, factors: Sequence[int]) -> list[Any
     return parts
 
 
-def mix_segments(
-    source: CaseSource,
-    bank: Path | str | None,
-    ratio: Ratio | str,
-    *,
-    steps: int,
-    batch_size: int = 10,
-    segment: int = 25,
-    receptive: int = 17,
-    factors: Sequence[int] = (3,),
-    centred: bool = True,
-    augment: Augment | None = None,
-    schedule: Schedule | str = "constant",
-    seed: int = 0,
-    log: Path | str | None = None,
-    strict: bool = False,
-) -> MixedSegments:
-    """Return the segments of a whole training, in the order of its steps.
+class MixedSegments(Mixture, Dataset[dict[str, Any]]):
+    """The segments of a whole training: item i is segment ``i % batch_size`` of its step.
+
+    An item is ``{"parts": [float32 (C, D, H, W), ...], "labels": int64 (D', H', W'), "synthetic":
+    bool ()}``: the segment and one context for each factor, and the labels of the predicted part,
+    -1 outside the body. Items depend on seed and place alone, so a loader must not shuffle them.
 
     Args:
         source: opened as for the bank's generator, whose run has it: ``gansynth.load(run).source``.
@@ -83,56 +70,46 @@ def mix_segments(
         factors: subsampling factor of each further path.
         centred: whether segments are centred at voxels of each class equally often, background too.
         augment: applied to crops: image (C, D, H, W), labels (D, H, W), numpy's generator -> both.
-        schedule, seed, log, strict: see ``gansynth.mix``.
+        options: schedule, seed, log, strict; see ``gansynth.mix``.
 
     Raises:
         UsageFault: an invalid option, or cases that are not volumes.
         IntegrityFault: the bank's generator has seen a held-out case.
     """
-    factors = tuple(factors)
-    if receptive % 2 == 0 or not 0 < receptive <= segment or min((1, *factors)) < 1:
-        raise UsageFault(
-            f"segment={segment}, receptive={receptive}, factors={factors}: expected an odd "
-            "receptive field, segments of at least its size, and factors from 1"
-        )
-    edge = segment - receptive + 1 + 2 * segment_margin(receptive, factors)
-    space = training_space(source, (edge, edge, edge))
-    subjects: Any = {case: source.header(case).subject for case in source.train_ids}
-    mixture = make_mix_setup(
-        bank,
-        ratio,
-        schedule=schedule,
-        batches=steps,
-        subjects=subjects,
-        held_out=() if bank is None else case_records(source, source.held_out_ids),
-        seed=seed,
-        rank=0,
-        log=log,
-        strict=strict,
-    )
-    data = TrainingData(
-        *(source, CentredCrops(**vars(space)) if centred else space, mixture.plan),
-        steps=steps,
-        batch_size=batch_size,
-        augment=augment,
-    )
-    return MixedSegments(data, mixture, receptive, factors)
-
-
-class MixedSegments(MixDescription, Dataset[dict[str, Any]]):
-    """The result of ``mix_segments``: item i is segment ``i % batch_size`` of its step.
-
-    An item is ``{"parts": [float32 (C, D, H, W), ...], "labels": int64 (D', H', W'), "synthetic":
-    bool ()}``: the segment and one context for each factor, and the labels of the predicted part,
-    -1 outside the body. Items depend on seed and place alone, so a loader must not shuffle them.
-    """
 
     def __init__(
-        self, data: TrainingData, mixture: MixSetup, receptive: int, factors: Sequence[int]
+        self,
+        source: CaseSource,
+        bank: Path | str | None,
+        ratio: Ratio | str,
+        *,
+        steps: int,
+        batch_size: int = 10,
+        segment: int = 25,
+        receptive: int = 17,
+        factors: Sequence[int] = (3,),
+        centred: bool = True,
+        augment: Augment | None = None,
+        **options: Unpack[MixOptions],
     ) -> None:
-        super().__init__(mixture)
-        self.data, self.receptive, self.factors = data, receptive, factors
-        self.batch_size = data.batch_size
+        factors = tuple(factors)
+        if receptive % 2 == 0 or not 0 < receptive <= segment or min((1, *factors)) < 1:
+            raise UsageFault(
+                f"segment={segment}, receptive={receptive}, factors={factors}: expected an odd "
+                "receptive field, segments of at least its size, and factors from 1"
+            )
+        self.receptive, self.factors, self.batch_size = receptive, factors, batch_size
+        edge = segment - receptive + 1 + 2 * segment_margin(receptive, factors)
+        space = training_space(source, (edge, edge, edge))
+        subjects = {case: source.header(case).subject for case in source.train_ids}
+        held_out = () if bank is None else case_records(source, source.held_out_ids)
+        super().__init__(bank, ratio, subjects, batches=steps, held_out=held_out, rank=0, **options)
+        self.data = TrainingData(
+            *(source, CentredCrops(**vars(space)) if centred else space, self.plan),
+            steps=steps,
+            batch_size=batch_size,
+            augment=augment,
+        )
 
     def __len__(self) -> int:
         return len(self.data)
@@ -148,3 +125,6 @@ class MixedSegments(MixDescription, Dataset[dict[str, Any]]):
             "labels": torch.from_numpy(item["labels"][inner].astype(np.int64)),
             "synthetic": torch.tensor(item["synthetic"]),
         }
+
+
+mix_segments = MixedSegments

@@ -20,29 +20,26 @@ from torch.utils.data import Dataset, IterableDataset
 from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.mix_setup import MixDescription, MixOptions, MixSetup, make_mix_setup
 from gansynth.hosts.mixer import BatchItem, Mixer
+from gansynth.hosts.mixture import MixOptions, Mixture
 from gansynth.runtime.errors import UsageFault
 
-NOT_DELEGATED = frozenset({"set_random_state"})
+NOT_DELEGATED = frozenset({"dataset", "set_random_state"})
 """MONAI does not descend into objects with this method; hiding it lets MONAI seed the transform."""
 
 
-def mix(
-    dataset: Any,
-    bank: Path | str | None,
-    ratio: Ratio | str,
-    *,
-    as_item: Callable[[BankSample], Any] | None = None,
-    transform: Callable[[Any], Any] | None = None,
-    batch_size: int | None = None,
-    subjects: Mapping[int, str] | Sequence[str] | None = None,
-    **options: Unpack[MixOptions],
-) -> MixedDataset:
+def as_dict(sample: BankSample) -> dict[str, torch.Tensor]:
+    """Return a sample as tensors: ``image`` float32 (C, D, H, W), ``label`` int16 (1, D, H, W)."""
+    assert sample.labels is not None  # see _unlabelled
+    image = torch.from_numpy(sample.image.astype(np.float32))
+    return {"image": image, "label": torch.from_numpy(sample.labels[None])}
+
+
+class MixedDataset(Mixture, Dataset[Any]):
     """Replace items of a data set of *training* cases by synthetic samples.
 
-    The length stays. Items that are not replaced are untouched. Only requested real items that the
-    schedule allows are opened.
+    The length stays, and unknown attributes are those of the data set. Items that are not replaced
+    are untouched. Only requested real items that the schedule allows are opened.
 
     Args:
         dataset: has ``len()`` and takes indices. Apply random crops and augmentation after mixing,
@@ -57,64 +54,45 @@ def mix(
             schedule only, treats each list as a batch, and each single item as one.
         subjects: index -> subject, for fine-tuning on whole subjects; None: each item is one.
         options: schedule, batches, held_out, seed, rank, done, log, strict, patience; see
-            ``gansynth.hosts.mix_setup.MixOptions``.
+            ``gansynth.hosts.mixture.MixOptions``.
 
     Raises:
         UsageFault: an invalid option, no bank, or images without labels and no ``as_item``.
         DataFault: later, from an item: samples have other units than the real images.
         IntegrityFault: the bank's generator has seen a case of ``held_out``.
     """
-    size = _length(dataset)
-    if batch_size is not None and batch_size < 1:
-        raise UsageFault(f"batch_size is {batch_size}, expected at least 1")
-    schedule = Schedule.parse(str(options.get("schedule", "constant")))
-    if batch_size is None and schedule.kind != "constant":
-        raise UsageFault(f"schedule {schedule}: counts batches, expected batch_size=N")
-    mixture = make_mix_setup(bank, ratio, _subjects(subjects, size), **options)
-    if as_item is None and mixture.plan.bank is not None:
-        _check_labelled(mixture.plan.bank)
-    return MixedDataset(dataset, mixture, as_item, transform, batch_size or 1)
-
-
-def as_dict(sample: BankSample) -> dict[str, torch.Tensor]:
-    """Return a sample as tensors: ``image`` float32 (C, D, H, W), ``label`` int16 (1, D, H, W)."""
-    assert sample.labels is not None  # see _unlabelled
-    image = torch.from_numpy(sample.image.astype(np.float32))
-    return {"image": image, "label": torch.from_numpy(sample.labels[None])}
-
-
-def _unlabelled(sample: BankSample) -> str:
-    return f"sample {sample.id} has no labels" if sample.labels is None else ""
-
-
-def _check_labelled(bank: Path) -> None:
-    """Refuse a bank of images without labels; other faults of the bank show later."""
-    reader = BankReader(bank)
-    sample = None
-    with contextlib.suppress(Exception):
-        sample = next((reader.read(i) for i in reader.ids()[:1]), None)
-    if sample is not None and sample.labels is None:
-        raise UsageFault(
-            f"{bank}: its samples have no labels, expected them; convert samples with "
-            "as_item=, or fit a generator that draws labels"
-        )
-
-
-class MixedDataset(MixDescription, Dataset[Any]):
-    """The result of ``mix``. Unknown attributes are those of the data set."""
 
     def __init__(
         self,
         dataset: Any,
-        mixture: MixSetup,
-        as_item: Callable[[BankSample], Any] | None,
-        transform: Callable[[Any], Any] | None,
-        batch_size: int,
+        bank: Path | str | None,
+        ratio: Ratio | str,
+        *,
+        as_item: Callable[[BankSample], Any] | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        batch_size: int | None = None,
+        subjects: Mapping[int, str] | Sequence[str] | None = None,
+        **options: Unpack[MixOptions],
     ) -> None:
-        super().__init__(mixture)
-        self.dataset, self._batch_size = dataset, batch_size
+        size = _length(dataset)
+        if batch_size is not None and batch_size < 1:
+            raise UsageFault(f"batch_size is {batch_size}, expected at least 1")
+        schedule = Schedule.parse(str(options.get("schedule", "constant")))
+        if batch_size is None and schedule.kind != "constant":
+            raise UsageFault(f"schedule {schedule}: counts batches, expected batch_size=N")
+        given = range(size) if subjects is None else subjects
+        try:
+            of = {place: str(given[place]) for place in range(size)}
+        except LookupError:
+            raise UsageFault(
+                f"subjects: {len(given)} of them, expected one for each of {size} items"
+            ) from None
+        super().__init__(bank, ratio, of, **options)
+        if as_item is None and self.plan.bank is not None:
+            _check_labelled(self.plan.bank)
+        self.dataset, self._batch_size = dataset, batch_size or 1
         self._as_item, self._transform = as_item or as_dict, transform
-        self._mixer = Mixer[int](mixture.plan, None if as_item else _unlabelled)
+        self._mixer = Mixer[int](self.plan, None if as_item else _unlabelled)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -147,24 +125,41 @@ class MixedDataset(MixDescription, Dataset[Any]):
         return place % size
 
     def _items(self, slots: Sequence[BatchItem[int]]) -> list[Any]:
-        real = iter(self._open([slot.real for slot in slots if slot.sample is None]))
+        places = [slot.real for slot in slots if slot.sample is None]
+        together = getattr(self.dataset, "__getitems__", None) if len(places) > 1 else None
+        opened: Iterable[Any] = (
+            together(places) if together else [self.dataset[place] for place in places]
+        )
+        real = iter(opened)
         items = [next(real) if s.sample is None else self._as_item(s.sample) for s in slots]
         for slot, item in () if self._units.over else zip(slots, items, strict=True):
             if (image := _image(item)) is not None:
                 self._units.look(image[None], synthetic=slot.sample is not None)
         return items if self._transform is None else [self._transform(item) for item in items]
 
-    def _open(self, places: list[int]) -> Iterable[Any]:
-        together = getattr(self.dataset, "__getitems__", None)
-        if together is not None and len(places) > 1:
-            items: Iterable[Any] = together(places)
-            return items
-        return [self.dataset[place] for place in places]
-
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "dataset" or name in NOT_DELEGATED:
+        if name.startswith("_") or name in NOT_DELEGATED:
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return getattr(self.dataset, name)
+
+
+mix = MixedDataset
+
+
+def _unlabelled(sample: BankSample) -> str:
+    return f"sample {sample.id} has no labels" if sample.labels is None else ""
+
+
+def _check_labelled(bank: Path) -> None:
+    """Refuse a bank of images without labels; other faults of the bank show later."""
+    reader, sample = BankReader(bank), None
+    with contextlib.suppress(Exception):
+        sample = next((reader.read(i) for i in reader.ids()[:1]), None)
+    if sample is not None and sample.labels is None:
+        raise UsageFault(
+            f"{bank}: its samples have no labels, expected them; convert samples with "
+            "as_item=, or fit a generator that draws labels"
+        )
 
 
 def _image(item: Any) -> npt.NDArray[Any] | None:
@@ -192,15 +187,4 @@ def _length(dataset: Any) -> int:
     except TypeError:
         raise UsageFault(
             f"dataset: a {type(dataset).__name__} has no len(); expected one"
-        ) from None
-
-
-def _subjects(subjects: Mapping[int, str] | Sequence[str] | None, size: int) -> dict[int, str]:
-    if subjects is None:
-        return {place: str(place) for place in range(size)}
-    try:
-        return {place: subjects[place] for place in range(size)}
-    except LookupError:
-        raise UsageFault(
-            f"subjects: {len(subjects)} of them, expected one for each of {size} items"
         ) from None

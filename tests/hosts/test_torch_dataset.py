@@ -263,14 +263,14 @@ def test_every_call_counts_for_itself_in_a_folder_of_its_own(cases, toy_bank, tm
 
 TEMPORARY = """
 import os
-from gansynth.hosts.mix_setup import MixDescription, make_mix_setup
+from gansynth.hosts.mixture import Mixture
 from gansynth.hosts.mixer import Mixer
-mixed = make_mix_setup(None, "1:0")
+mixed = Mixture(None, "1:0")
 Mixer(mixed.plan).batch(range(3))
 if os.fork() == 0:
     raise SystemExit  # runs what is to run at exit
 os.wait()
-print(mixed.log, MixDescription(mixed).counts().real)
+print(mixed.log, mixed.counts().real)
 """
 
 

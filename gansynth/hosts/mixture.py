@@ -1,0 +1,139 @@
+"""What ``gansynth.mix``, ``mix_batches`` and ``mix_segments`` share: options, plan and counts."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+from gansynth.bank.draw_log import DrawCounter, DrawCounts
+from gansynth.bank.reader import BankReader
+from gansynth.core.lineage import CaseRecord, guard
+from gansynth.core.mix_config import MixConfig, MixerConfig
+from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schedule import Schedule
+from gansynth.core.units import UnitCheck
+from gansynth.runtime.errors import UsageFault
+
+
+class MixOptions(TypedDict, total=False):
+    """Options of ``gansynth.mix`` and ``gansynth.mix_batches`` alike."""
+
+    schedule: Schedule | str
+    """How the ratio changes, e.g. ``"finetune:10%@80%"`` or ``"anneal:50%-100%"``."""
+    batches: int | None
+    """Batches of the whole training, on this rank; required by all but constant schedules."""
+    held_out: Iterable[CaseRecord | str]
+    """Validation and test cases that the bank's generator must not have seen: records or ids."""
+    seed: int
+    """Seed of the choice of slots and samples."""
+    rank: int | None
+    """Rank of a data-parallel training; None asks ``torch.distributed``, then ``RANK``."""
+    done: int
+    """Batches drawn by earlier sessions of the same training."""
+    log: Path | str | None
+    """Parent of a new folder for the draw logs; None: a temporary one."""
+    strict: bool
+    """Stop at the first missing sample."""
+    patience: float
+    """Seconds a synthetic-only phase waits for a sample."""
+
+
+class Mixture:
+    """Checks the options and makes the plan of a mixed data set or loader, which extends it.
+
+    Attributes:
+        plan: what this process and its workers mix into one training.
+        spec: description of the bank, with its lineage; None if nothing synthetic is drawn.
+        log: folder with the draws of this object and of its copies in workers.
+    """
+
+    def __init__(
+        self,
+        bank: Path | str | None,
+        ratio: Ratio | str,
+        subjects: Mapping[Any, str] | None = None,
+        *,
+        schedule: Schedule | str = "constant",
+        batches: int | None = None,
+        held_out: Iterable[CaseRecord | str] = (),
+        seed: int = 0,
+        rank: int | None = None,
+        done: int = 0,
+        log: Path | str | None = None,
+        strict: bool = False,
+        patience: float = 300.0,
+    ) -> None:
+        ratio, schedule = Ratio.parse(str(ratio)), Schedule.parse(str(schedule))
+        if batches is None and schedule.kind != "constant":
+            raise UsageFault(
+                f"schedule {schedule}: needs the length of the training; expected batches=N, the "
+                "batches of all its epochs together, on this rank"
+            )
+        if seed < 0 or done < 0:
+            raise UsageFault(f"seed is {seed} and done {done}, expected whole numbers from 0 on")
+        if isinstance(held_out, str):
+            raise UsageFault(f"held_out is {held_out!r}, expected a list of cases")
+        folder = None if bank is None or ratio.p == 0 else Path(bank).absolute()
+        samples = SampleRequest(seed)
+        mix_config = MixConfig(None, ratio, schedule, bank=folder, samples=samples, strict=strict)
+        self.spec = None if folder is None else BankReader(folder).spec
+        if self.spec is not None:
+            seen = (CaseRecord(c, c, "unknown") if isinstance(c, str) else c for c in held_out)
+            guard(self.spec.lineage, list(seen), kind="bank")
+        self.log = _new_log(log)
+        plan: MixerConfig[Any] = mix_config.plan(
+            *(folder, self.log),
+            batches=1 if batches is None else batches,
+            subjects=subjects or {},
+            done=done,
+            rank=_own_rank() if rank is None else rank,
+        )
+        self.plan = replace(plan, patience=patience)
+        self._units = UnitCheck(folder)
+
+    def counts(self) -> DrawCounts:
+        """Return the draws of all worker processes so far."""
+        return DrawCounter(self.log).update()
+
+
+def _own_rank() -> int:
+    """Return this process's data-parallel rank, 0 without one; never imports torch."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    rank = os.environ.get("RANK", "0")
+    return int(rank) if rank.isdigit() else 0
+
+
+def _new_log(log: Path | str | None) -> Path:
+    """Make a new folder in ``log``, or a temporary one that is removed with this process."""
+    if log is None:
+        folder = Path(tempfile.mkdtemp(prefix="gansynth-draws-"))
+        atexit.register(_remove, folder, os.getpid())
+        return folder
+    home, number = Path(log).absolute(), 0
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        while (home / f"session-{number}").exists():
+            number += 1
+        (home / f"session-{number}").mkdir()
+    except FileExistsError:  # a file, or another process that was faster
+        if not home.is_dir():
+            raise UsageFault(f"log: {log} is a file, expected a folder") from None
+        return _new_log(log)
+    except OSError as error:
+        raise UsageFault(f"log: {log} cannot be written ({error}); name another") from error
+    return home / f"session-{number}"
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # forked processes call this too
+        shutil.rmtree(folder, ignore_errors=True)
