@@ -353,11 +353,7 @@ class Framework(Adapter):
 
     def train_here(self, request: TrainingRequest, reporter: Reporter | None) -> None:
         """Train and evaluate in this process; without a reporter, its parent shows progress."""
-        self.session(request, reporter).run()
-
-    def session(self, request: TrainingRequest, reporter: Reporter | None) -> Session:
-        """Return the session of a training, which is not begun."""
-        return Session(self.opened(request), reporter)
+        Job(self.opened(request), reporter).run()
 
     def training_folder(self, request: TrainingRequest) -> TrainingFolder:
         training = self.opened(request)
@@ -630,7 +626,7 @@ class Host(Framework):
 
 
 class Job:
-    """One session of a training, as ``train`` gets it.
+    """One session of a training, as ``train`` gets it; it has the bank, and writes the record.
 
     Attributes:
         folder: of the training's results.
@@ -646,32 +642,48 @@ class Job:
         stop: whether SIGTERM or SIGINT has asked to stop.
     """
 
-    def __init__(self, session: Session, stop: StopRequest) -> None:
-        host = self._host = session.host
-        self.folder, self.first, self.steps = host.output, session.first, host.total
+    plan: MixerConfig[str]
+
+    def __init__(self, host: Framework, reporter: Reporter | None) -> None:
+        self.host, self.folder, self.steps = host, host.output, host.total
+        self.first = self.done = self._stepped = host.done(host.output)
         self.batch_size, self.seed = host.batch_size, host.seed
         self.regions, self.space = host.regions, host.space
-        self.plan, self.stop, self.schedule = session.plan, stop, host.mix_config.schedule
         self.schema: Schema = host.space.generator_schema(host.source.schema)
-        self.say = session.say
-        self._session, self._options = session, host.options
-        self._stopping = False
+        self.mix_config, self.schedule = host.mix_config, host.mix_config.schedule
+        self.stop = StopRequest()
+        self.display = TrainingDisplay(reporter) if reporter else None
+        self._show = self.display.show if self.display else show
+        # Optimiser steps of a round, of which parts are shown.
+        self._batches = math.ceil(host.samples_of_a_unit / host.batch_size)
+        self._pid = os.getpid()
+        # Two sessions of one process may begin in the same second, and have separate logs.
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{self._pid}"
+        self.log = self.folder / record.DRAWS / stamp
+        self._drawn, self._partners = DrawCounter(self.log), DrawCounter(self.log / PARTNERS)
+        self._described = {**host.described(), "of_epochs": self.steps}
+        self._earlier = record.read_sessions(self.folder / record.FILE) if self.first > 0 else []
+        self._rounds: list[dict[str, Any]] = []
+        self._metrics: Mapping[str, Any] = {}
+        self._taken, self._showed, self._reported = 0, -math.inf, time.monotonic()
         self._last: float | None = None
-        self._reported = time.monotonic()
-        self._done = session.first
+        self._stopping = self._closed = False
+        self.training_bank = TrainingBank(self._demand())
+        atexit.register(self.close)
+
+    # -- for the host ----------------------------------------------------------------------------
 
     @cached_property
     def data(self) -> TrainingData:
         """Items of the whole training of a ``Host``, real and synthetic."""
-        host = self._host
+        host = self.host
         assert isinstance(host, Host), "other frameworks have data of their own"
-        usual = host.mix_config.usual_augmentation
         return TrainingData(
             *(host.source, host.space, self.plan),
             steps=self.steps,
             batch_size=self.batch_size,
-            augment=host.augment if usual else None,
-            augment_synthetic=host.mix_config.augment_synthetic,
+            augment=host.augment if self.mix_config.usual_augmentation else None,
+            augment_synthetic=self.mix_config.augment_synthetic,
             foreground=host.foreground,
         )
 
@@ -681,10 +693,8 @@ class Job:
 
         The same in every session: ``Mixer(job.rounds.plan).fill`` fills a place.
         """
-        host = self._host
-        return EpochPlan.of(
-            replace(self.plan, stream=(0,)), host.source.train_ids, count=host.places
-        )
+        cases, plan = self.host.source.train_ids, replace(self.plan, stream=(0,))
+        return EpochPlan.of(plan, cases, count=self.host.places)
 
     @property
     def places(self) -> range:
@@ -696,7 +706,7 @@ class Job:
         """Where to train."""
         from gansynth.runtime.devices import pick_device
 
-        return pick_device(self._host.device)
+        return pick_device(self.host.device)
 
     def step(self, **values: float) -> None:
         """Record that one more step is done; show it with values such as its loss.
@@ -706,29 +716,16 @@ class Job:
         """
         if self._stopping:
             raise Interrupted(self.stop.number)
-        now, session = time.monotonic(), self._session
+        now = time.monotonic()
         if self._last is not None:
-            session.step(self._last, now)
-        self._done += 1
-        session.show_progress(self._done - session.done, **values)
+            self.training_bank.step(self._last, now)
+        self._stepped += 1
+        self._progress(self._stepped - self.done, **values)
         if now - self._reported > REPORT_SECONDS:
             self._reported = now
-            session.report()
+            self._report()
         self._stopping = bool(self.stop())
         self._last = time.monotonic()
-
-    def took(self, begin: float, end: float) -> None:
-        """Record an optimiser step of a round, by ``time.monotonic()`` at its begin and end."""
-        self._session.step(begin, end)
-
-    def round(self, done: int, counts: Mapping[str, int] | None = None, /, **values: float) -> None:
-        """Let the training be resumed after ``done`` rounds, whose checkpoint is written.
-
-        Args:
-            counts: of the framework's own, for the record, beside the draws.
-            values: such as losses, which are shown.
-        """
-        self._session.round(done, counts or {}, values)
 
     def checkpoint(self, step: int, save: Callable[[Path], object] | None = None) -> None:
         """Let the training be resumed at a step: only this does.
@@ -743,56 +740,59 @@ class Job:
             Interrupted: asked to stop; the checkpoint is written.
             EnvironmentFault: the disk refuses.
         """
-        if save is None:
-            self._session.move(step)
-            return
-        if not (step % self._options.checkpoint_every == 0 or step == self.steps or self.stop()):
-            return
-        path = self.folder / CHECKPOINTS / f"step-{step:08d}.ckpt"
-        with disk_errors(path):
-            path.parent.mkdir(exist_ok=True)
-            save(path.with_suffix(".partial"))
-            os.replace(path.with_suffix(".partial"), path)
-            for older in path.parent.glob("step-*.ckpt"):
-                if older != path:
-                    older.unlink()
-        self._session.move(step)
-        if self.stop() and step < self.steps:
+        if save is not None:
+            every = self.host.options.checkpoint_every
+            if not (step % every == 0 or step == self.steps or self.stop()):
+                return
+            path = self.folder / CHECKPOINTS / f"step-{step:08d}.ckpt"
+            with disk_errors(path):
+                path.parent.mkdir(exist_ok=True)
+                save(path.with_suffix(".partial"))
+                os.replace(path.with_suffix(".partial"), path)
+                for older in path.parent.glob("step-*.ckpt"):
+                    if older != path:
+                        older.unlink()
+        self.done = step
+        self.pause()
+        if save is not None and self.stop() and step < self.steps:
             raise Interrupted(self.stop.number)
 
+    def took(self, begin: float, end: float) -> None:
+        """Record an optimiser step of a round, by ``time.monotonic()`` at its begin and end."""
+        self.training_bank.step(begin, end)
+        self._taken += 1
+        if end - self._showed >= SHOW_SECONDS:
+            self._showed = end
+            # What follows the last step, such as validation, counts as one more.
+            self._progress(min(self._taken, self._batches) / (self._batches + 1))
 
-class Session:
-    """One session of a training: its bank and producer, its draws, and the record of both.
+    def round(self, done: int, counts: Mapping[str, int] | None = None, /, **values: float) -> None:
+        """Let the training be resumed after ``done`` rounds, whose checkpoint is written.
 
-    Attributes:
-        first: units that earlier sessions have done.
-        done: units done so far.
-        log: folder with this session's draw logs.
-        plan: what is mixed in, once ``begin`` was called.
-    """
+        Args:
+            counts: of the framework's own, for the record, beside the draws.
+            values: such as losses, which are shown.
+        """
+        self.done, self._taken = done, 0
+        self._progress(0.0, **values)
+        if self.host.batches is None:
+            self._note_places(done, counts or {})
+        self._report()
+        numbers = "".join(f"; {key} {value:.4g}" for key, value in values.items())
+        self.note(f"{NAME}so far {self._sentence()}{numbers}")
+        self.pause()
 
-    plan: MixerConfig[str]
-    job: Job
+    def say(self, line: str) -> None:
+        """Write a line for the user, and to the log, with the name of its sender there."""
+        self.note(f"{NAME}{line}")
+        self._show(say=line)
 
-    def __init__(self, host: Framework, reporter: Reporter | None) -> None:
-        self.host, self.mix_config, self.output = host, host.mix_config, host.output
-        self.display = TrainingDisplay(reporter) if reporter else None
-        self._show = self.display.show if self.display else show
-        self.first = self.done = host.done(host.output)
-        # Optimiser steps of a round, of which parts are shown.
-        self._batches = math.ceil(host.samples_of_a_unit / host.batch_size)
-        self._pid = os.getpid()
-        # Two sessions of one process may begin in the same second, and have separate logs.
-        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{self._pid}"
-        self.log = host.output / record.DRAWS / stamp
-        self._drawn, self._partners = DrawCounter(self.log), DrawCounter(self.log / PARTNERS)
-        self._described = {**host.described(), "of_epochs": host.total}
-        self._earlier = record.read_sessions(host.output / record.FILE) if self.first > 0 else []
-        self._rounds: list[dict[str, Any]] = []
-        self._metrics: Mapping[str, Any] = {}
-        self._steps, self._showed, self._closed = 0, -math.inf, False
-        self.training_bank = TrainingBank(self._demand())
-        atexit.register(self.close)
+    def note(self, text: str) -> None:
+        """Write a whole line to the training's log."""
+        with contextlib.suppress(OSError), (self.folder / record.LOG).open("a") as log:
+            log.write(f"{text}\n")
+
+    # -- from its begin to its end ---------------------------------------------------------------
 
     def run(self) -> None:
         """Train and evaluate. However it ends, no process is left and the record is written.
@@ -805,34 +805,41 @@ class Session:
         """
         host, complete = self.host, False
         asked = nullcontext(StopRequest()) if host.apart else stop_request()
-        with asked as stop, _one_core_left(host.device):
+        with asked as self.stop, _one_core_left(host.device):
             try:
-                self.begin(stop)
-                with stop.deferred():
+                self.begin()
+                with self.stop.deferred():
                     self._train()
                 self.training_bank.close()  # no producer during the evaluation
-                self._metrics = host.evaluate(self.job)
+                self._metrics = host.evaluate(self)
                 complete = True
             finally:
                 self.close(complete)
 
-    def begin(self, stop: StopRequest | None = None) -> None:
-        """Start the producer, wait for samples, write the record, and make the job."""
-        host, bank = self.host, self.training_bank
+    def begin(self) -> None:
+        """Start the producer, wait for samples, make the plan, and write the record."""
+        bank = self.training_bank
         for last in self._earlier[-1:]:
-            record.check_same(self.output, last, self._described)
-        if self.first < host.total:
+            record.check_same(self.folder, last, self._described)
+        if self.first < self.steps:
             bank.start()
             bank.wait()
-        self.plan = self._make_plan()
-        bank.steer(self.counts, lambda: self._partners.update().synthetic)
-        self.write()  # before the first checkpoint, which is gone on with only beside a record
-        if self.first < host.total:
-            self.show_progress(BEGUN)
-        schedule, ours = self.mix_config.schedule, host.restarts_rate
-        if note := schedule.tuning_note(host.total, host.unit, ours=ours):
+        source, each = self.host.source, self.host.batches or 1
+        there = bank.bank is not None and (bank.bank / SPEC).exists()  # else its producer died
+        plan: MixerConfig[str] = self.mix_config.plan(
+            *(bank.bank if there else None, self.log),
+            batches=self.steps * each,
+            subjects={case: source.header(case).subject for case in source.train_ids},
+            done=self.first * each,
+        )
+        self.plan = replace(plan, seed=self.seed, patience=read_patience())
+        bank.steer(self._counts, lambda: self._partners.update().synthetic)
+        self._write()  # before the first checkpoint, which is gone on with only beside a record
+        if self.first < self.steps:
+            self._progress(BEGUN)
+        unit, ours = self.host.unit, self.host.restarts_rate
+        if note := self.schedule.tuning_note(self.steps, unit, ours=ours):
             self.say(note)
-        self.job = Job(self, stop or StopRequest())
 
     def _demand(self) -> BankRequirements:
         host = self.host
@@ -849,153 +856,26 @@ class Session:
             output=host.output,
             say=self.say,
             dtype=host.dtype,
-            progress=self.now(),
+            progress=self._now(),
             gpus=host.gpus,
         )
 
-    def _make_plan(self) -> MixerConfig[str]:
-        host, source, each = self.host, self.host.source, self.host.batches or 1
-        bank = self.training_bank.bank
-        plan: MixerConfig[str] = host.mix_config.plan(
-            bank if bank and (bank / SPEC).exists() else None,  # its producer may have died at once
-            self.log,
-            batches=host.total * each,
-            subjects={case: source.header(case).subject for case in source.train_ids},
-            done=self.first * each,
-        )
-        return replace(plan, seed=host.seed, patience=read_patience())
-
     def _train(self) -> None:
         try:
-            self.host.train(self.job)
+            self.host.train(self)
         except Exception as error:
             # A framework may only learn that a worker has gone, not why.
-            if why := self.counts().stopped or self._partners.update().stopped:
+            if why := self._counts().stopped or self._partners.update().stopped:
                 supervisor = self.training_bank.supervisor
-                ended = supervisor and supervisor.ended
-                raise TrainingFault(
-                    f"{why}. The producer had ended: {ended}" if ended else why
-                ) from error
+                if supervisor is not None and supervisor.ended:
+                    why += f". The producer had ended: {supervisor.ended}"
+                raise TrainingFault(why) from error
             raise
-
-    # -- while training --------------------------------------------------------------------------
-
-    def step(self, begin: float, end: float) -> None:
-        """Record an optimiser step, ``time.monotonic()`` at its begin and end; never raises."""
-        self.training_bank.step(begin, end)
-        self._steps += 1
-        if self.host.unit != "step" and end - self._showed >= SHOW_SECONDS:
-            self._showed = end
-            # What follows the last step, such as validation, counts as one more.
-            self.show_progress(min(self._steps, self._batches) / (self._batches + 1))
-
-    def move(self, step: int) -> None:
-        """Record a checkpoint of a step."""
-        self.done = step
-        self.pause()
-        self.write()
-
-    def round(self, done: int, counts: Mapping[str, int], values: Mapping[str, float]) -> None:
-        """Record the draws of a round; workers draw ahead, some by rounds."""
-        self.done, self._steps = done, 0
-        self.show_progress(0.0, **values)
-        if self.host.batches is None:
-            self._note_places(done, counts)
-        self.report()
-        numbers = "".join(f"; {key} {value:.4g}" for key, value in values.items())
-        self.note(f"{NAME}so far {self._sentence()}{numbers}")
-        self.pause()
-        self.write()
-
-    def _note_places(self, done: int, counts: Mapping[str, int]) -> None:
-        drawn = {}
-        for kind, draws in (("", self.counts()), ("partners_", self._partners.update())):
-            for key in ("real", "synthetic", "fell_back"):
-                before = sum(each[kind + key] for each in self._rounds)
-                drawn[kind + key] = getattr(draws, key) - before
-        table = self.job.rounds.table(done - 1)
-        synthetic = int(table.synthetic.sum())
-        real = len(table.synthetic) - synthetic
-        self._rounds.append(
-            {"epoch": done, "places_real": real, "places_synthetic": synthetic, **drawn, **counts}
-        )
-        text = f"{drawn['real']} real, {drawn['synthetic']} synthetic"
-        if drawn["partners_real"] or drawn["partners_synthetic"]:
-            text += (
-                f", with {drawn['partners_real']} real, {drawn['partners_synthetic']} synthetic "
-                "partners"
-            )
-        if missing := drawn["fell_back"] + drawn["partners_fell_back"]:
-            text += f"; {missing} of the real ones in place of a missing synthetic one"
-        self.note(
-            f"{NAME}{self.host.unit} {done} of {self.host.total} had places for {real} real and "
-            f"{synthetic} synthetic samples; drawn meanwhile: {text}"
-        )
 
     def pause(self) -> None:
         """Record a checkpoint; see ``TrainingBank.pause``."""
-        self.training_bank.pause(self.now())
-
-    def show_progress(self, part: float, **values: float) -> None:
-        """Show the units done, with a part of the current one, and the share drawn so far."""
-        share = f"{self.counts().realised:.0%}"
-        finite = {key: value for key, value in values.items() if math.isfinite(value)}
-        done, total = round(self.done + part, 3), self.host.total
-        self._show(unit=self.host.unit, done=done, total=total, synthetic=share, **finite)
-
-    def report(self) -> None:
-        """Write new messages about the producer and the samples."""
-        for message in self.training_bank.messages():
-            self.say(message)
-
-    def say(self, line: str) -> None:
-        """Write a line for the user, and to the log, with the name of its sender there."""
-        self.note(f"{NAME}{line}")
-        self._show(say=line)
-
-    def note(self, text: str) -> None:
-        """Write a whole line to the training's log."""
-        with contextlib.suppress(OSError), (self.output / record.LOG).open("a") as log:
-            log.write(f"{text}\n")
-
-    def counts(self) -> DrawCounts:
-        """Return the draws of all workers so far, without partners."""
-        return self._drawn.update()
-
-    def now(self) -> float:
-        """Return the progress, 0 to 1."""
-        # Of drawing, slightly ahead of training, where each batch is counted.
-        if self.host.batches is not None and hasattr(self, "plan") and self.plan.batch_counter:
-            return self.plan.batch_counter.now()
-        return min(1.0, self.done / self.host.total)
-
-    def _asked(self) -> float:
-        """Return the requested share of synthetic samples in this session until now."""
-        begin, mix_config = min(1.0, self.first / self.host.total), self.mix_config
-        return mix_config.schedule.share_of(mix_config.ratio, begin, self.now())
-
-    def _sentence(self) -> str:
-        texts = self.counts().sentence(self._asked()), self.training_bank.sentence()
-        return ", ".join(filter(None, texts))
-
-    def write(self, complete: bool = False) -> None:
-        """Write the record of all sessions; a failing disk does not stop the training."""
-        counts = self.counts()
-        this = {
-            "epochs": [self.first, self.done],
-            **self._described,
-            "chosen": list(self.plan.chosen),
-            "drawn": counts.to_json(),
-            "asked": round(self._asked(), 6),
-            "supply": self.training_bank.summary(counts),
-            "metrics_on_real_cases": dict(self._metrics),
-        }
-        if self.host.unit != "step" and self.host.batches is None:
-            this |= {"partners": self._partners.update().to_json(), "per_epoch": self._rounds}
-        try:
-            record.write_sessions(self.output, [*self._earlier, this], complete=complete)
-        except EnvironmentFault as error:
-            self.say(f"{WARNING}{error}")
+        self.training_bank.pause(self._now())
+        self._write()
 
     def close(self, complete: bool = False) -> None:
         """Stop the producer, remove its bank and write the record; only once."""
@@ -1010,8 +890,87 @@ class Session:
         finally:
             if hasattr(self, "plan"):  # else it drew nothing
                 with contextlib.suppress(OSError):  # the output may be closed
-                    self.write(complete)
+                    self._write(complete)
                     self.note(f"{NAME}in all {self._sentence()}")
+
+    # -- what is recorded and shown --------------------------------------------------------------
+
+    def _note_places(self, done: int, counts: Mapping[str, int]) -> None:
+        """Record the draws of a round; workers draw ahead, some by rounds."""
+        drawn = {}
+        for kind, draws in (("", self._counts()), ("partners_", self._partners.update())):
+            for key in ("real", "synthetic", "fell_back"):
+                before = sum(each[kind + key] for each in self._rounds)
+                drawn[kind + key] = getattr(draws, key) - before
+        table = self.rounds.table(done - 1)
+        synthetic = int(table.synthetic.sum())
+        real = len(table.synthetic) - synthetic
+        self._rounds.append(
+            {"epoch": done, "places_real": real, "places_synthetic": synthetic, **drawn, **counts}
+        )
+        text = f"{drawn['real']} real, {drawn['synthetic']} synthetic"
+        if drawn["partners_real"] or drawn["partners_synthetic"]:
+            text += (
+                f", with {drawn['partners_real']} real, {drawn['partners_synthetic']} synthetic "
+                "partners"
+            )
+        if missing := drawn["fell_back"] + drawn["partners_fell_back"]:
+            text += f"; {missing} of the real ones in place of a missing synthetic one"
+        self.note(
+            f"{NAME}{self.host.unit} {done} of {self.steps} had places for {real} real and "
+            f"{synthetic} synthetic samples; drawn meanwhile: {text}"
+        )
+
+    def _progress(self, part: float, **values: float) -> None:
+        """Show the units done, with a part of the current one, and the share drawn so far."""
+        share = f"{self._counts().realised:.0%}"
+        finite = {key: value for key, value in values.items() if math.isfinite(value)}
+        done = round(self.done + part, 3)
+        self._show(unit=self.host.unit, done=done, total=self.steps, synthetic=share, **finite)
+
+    def _report(self) -> None:
+        """Write new messages about the producer and the samples."""
+        for message in self.training_bank.messages():
+            self.say(message)
+
+    def _counts(self) -> DrawCounts:
+        """Return the draws of all workers so far, without partners."""
+        return self._drawn.update()
+
+    def _now(self) -> float:
+        """Return the progress, 0 to 1."""
+        # Of drawing, slightly ahead of training, where each batch is counted.
+        if self.host.batches is not None and hasattr(self, "plan") and self.plan.batch_counter:
+            return self.plan.batch_counter.now()
+        return min(1.0, self.done / self.steps)
+
+    def _asked(self) -> float:
+        """Return the requested share of synthetic samples in this session until now."""
+        begin = min(1.0, self.first / self.steps)
+        return self.schedule.share_of(self.mix_config.ratio, begin, self._now())
+
+    def _sentence(self) -> str:
+        texts = self._counts().sentence(self._asked()), self.training_bank.sentence()
+        return ", ".join(filter(None, texts))
+
+    def _write(self, complete: bool = False) -> None:
+        """Write the record of all sessions; a failing disk does not stop the training."""
+        counts = self._counts()
+        this = {
+            "epochs": [self.first, self.done],
+            **self._described,
+            "chosen": list(self.plan.chosen),
+            "drawn": counts.to_json(),
+            "asked": round(self._asked(), 6),
+            "supply": self.training_bank.summary(counts),
+            "metrics_on_real_cases": dict(self._metrics),
+        }
+        if self.host.unit != "step" and self.host.batches is None:
+            this |= {"partners": self._partners.update().to_json(), "per_epoch": self._rounds}
+        try:
+            record.write_sessions(self.folder, [*self._earlier, this], complete=complete)
+        except EnvironmentFault as error:
+            self.say(f"{WARNING}{error}")
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import current_process
 from pathlib import Path
@@ -29,7 +30,7 @@ from gansynth.runtime.errors import TrainingFault
 
 if TYPE_CHECKING:
     from gansynth.bank.passes import BankPasses, WorkerTurns
-    from gansynth.bank.reader import BankReader, BankSample
+    from gansynth.bank.reader import BankSample
 
 WISHES = 20  # samples drawn at most to find one that fits a wish
 _POLL_SECONDS = 0.2
@@ -85,9 +86,7 @@ class Mixer(Generic[Key]):
     @property
     def rng(self) -> np.random.Generator:
         """Random generator of this process for other choices, e.g. the place of a crop."""
-        with _lock:
-            if self._pid != os.getpid():
-                self._begin()
+        with self._own():
             return self._rng
 
     def slot(self, real: Key, batch_size: int) -> BatchItem[Key]:
@@ -100,9 +99,7 @@ class Mixer(Generic[Key]):
         Raises:
             TrainingFault: a sample is missing and no real case may replace it.
         """
-        with _lock:
-            if self._pid != os.getpid():
-                self._begin()
+        with self._own():
             if self._place % batch_size == 0:
                 self._place = 0
                 self._start_batch(batch_size)
@@ -115,13 +112,10 @@ class Mixer(Generic[Key]):
         Raises:
             TrainingFault: see ``slot``.
         """
-        with _lock:
-            if self._pid != os.getpid():
-                self._begin()
+        with self._own():
             self._place = 0
-            if not real:
-                return []
-            self._start_batch(len(real))
+            if real:
+                self._start_batch(len(real))
             return [self._fill(key, place in self._synthetic) for place, key in enumerate(real)]
 
     def fill(
@@ -146,26 +140,27 @@ class Mixer(Generic[Key]):
         Raises:
             TrainingFault: see ``slot``.
         """
-        with _lock:
-            if self._pid != os.getpid():
-                self._begin()
+        with self._own():
             self._mix, self._draws, self._cases, self._wish = mix, rng, rng, wish
             return self._fill(real, synthetic, turn)
 
     # -- one process -----------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    @contextmanager
+    def _own(self) -> Iterator[None]:
         """Make what this process does not share: random generators, and the open bank."""
-        plan, worker = self.plan, tuple(getattr(current_process(), "_identity", ()))
-        key = np.random.SeedSequence((plan.seed, *plan.stream), spawn_key=worker)
-        slots, *others = (np.random.default_rng(child) for child in key.spawn(5))
-        self._draws, self._cases, self._rng, self._order = others
-        self._slots = SlotAllocator(slots)
-        self._turns: WorkerTurns | None = None
-        self._passes: BankPasses | None = None
-        self._looked, self._stale = -np.inf, ""
-        self._place = 0
-        self._pid = os.getpid()
+        with _lock:
+            if self._pid != os.getpid():
+                plan, worker = self.plan, tuple(getattr(current_process(), "_identity", ()))
+                key = np.random.SeedSequence((plan.seed, *plan.stream), spawn_key=worker)
+                slots, *others = (np.random.default_rng(child) for child in key.spawn(5))
+                self._draws, self._cases, self._rng, self._order = others
+                self._slots = SlotAllocator(slots)
+                self._turns: WorkerTurns | None = None
+                self._passes: BankPasses | None = None
+                self._looked, self._stale = -np.inf, ""
+                self._place, self._pid = 0, os.getpid()
+            yield
 
     def __getstate__(self) -> dict[str, Any]:
         return {"plan": self.plan, "refuse": self._refuse}
@@ -205,9 +200,18 @@ class Mixer(Generic[Key]):
             return None, "no bank"
         try:
             passes = self._passes = self._passes or self._open(self.plan.bank)
-            if stale := self._look(passes.reader):
-                return None, stale
-            sample = self._wished(passes, turn)
+            if time.monotonic() - self._looked >= _LOOK_SECONDS:
+                age = passes.reader.age()
+                stale = age is not None and age > self.plan.stale_seconds
+                self._stale = "the bank is stale: its producer has gone" if stale else ""
+                self._looked = time.monotonic()
+            if self._stale:
+                return None, self._stale
+            sample, wish = passes.draw(turn), self._wish
+            for _ in range(WISHES - 1 if wish is not None else 0):
+                if sample is None or wish is None or wish(sample):
+                    break
+                sample = passes.reader.draw(self._draws)
         except Exception as error:  # training goes on whatever fails in a bank
             self._passes = None
             return None, f"{type(error).__name__}: {error}"
@@ -223,25 +227,8 @@ class Mixer(Generic[Key]):
         plan, worker_group = self.plan, WorkerGroup.here(self.plan.workers)
         if self._turns is None:  # a reopened bank continues at its turn
             self._turns = WorkerTurns(worker_group, plan.log, "_".join(map(str, plan.stream)))
-        reader = BankReader(bank)
-        return BankPasses(reader, (plan.seed, *plan.stream), worker_group, self._turns, self._order)
-
-    def _wished(self, passes: BankPasses, turn: int | None) -> BankSample | None:
-        sample = passes.draw(turn)
-        for _ in range(WISHES - 1 if self._wish is not None else 0):
-            if sample is None or self._wish is None or self._wish(sample):
-                break
-            sample = passes.reader.draw(self._draws)
-        return sample
-
-    def _look(self, reader: BankReader) -> str:
-        """Return why the bank is stale, or ""; checked at intervals."""
-        if time.monotonic() - self._looked >= _LOOK_SECONDS:
-            age = reader.age()
-            stale = age is not None and age > self.plan.stale_seconds
-            self._stale = "the bank is stale: its producer has gone" if stale else ""
-            self._looked = time.monotonic()
-        return self._stale
+        key = (plan.seed, *plan.stream)
+        return BankPasses(BankReader(bank), key, worker_group, self._turns, self._order)
 
     def _insist(self, reason: str) -> BankSample:
         """Wait for a sample where no real case may replace it."""

@@ -251,15 +251,15 @@ def stop_after_first(patch: pytest.MonkeyPatch, kind: type, name: str) -> None:
 
 def stop_at_pause(patch: pytest.MonkeyPatch) -> None:
     """Ask this process to stop once a session records a checkpoint."""
-    from gansynth.hosts.host import Session
+    from gansynth.hosts.host import Job
 
-    pause = Session.pause
+    pause = Job.pause
 
     def pausing(session: Any) -> None:
         pause(session)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    patch.setattr(Session, "pause", pausing)
+    patch.setattr(Job, "pause", pausing)
 
 
 class NnunetKit(Kit):

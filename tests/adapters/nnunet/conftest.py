@@ -11,6 +11,7 @@ import pytest
 
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.source import lineage_of
+from gansynth.hosts.host import Job
 from gansynth.hosts.record import LOG
 from gansynth.runtime import torchvision_compat
 from gansynth_nnunet.adapter import hosted
@@ -55,10 +56,9 @@ def build(nnunet) -> Iterator[Callable[..., Any]]:
 def begin(trainer: Any) -> Any:
     """Open the session of a training as ``run_training`` does, without the training."""
     host, request = hosted(trainer.gansynth, trainer)
-    trainer.session = session = host.session(request, None)
-    session.begin()
-    trainer.gansynth_job = session.job
-    trainer.gansynth_mix(session.plan)
+    trainer.session = trainer.gansynth_job = job = Job(host.opened(request), None)
+    job.begin()
+    trainer.gansynth_mix(job.plan)
     return trainer
 
 

@@ -9,7 +9,7 @@ import pytest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample
 from gansynth.hosts.api import as_long
-from gansynth.hosts.host import Session
+from gansynth.hosts.host import Job
 from gansynth.hosts.record import LOG
 from gansynth.runtime.child import SHOWN
 from gansynth.runtime.errors import DataFault, IntegrityFault
@@ -96,7 +96,7 @@ def test_a_comparison_trains_as_many_steps_without_samples(settings, epochs, kit
 
 def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact(kit, monkeypatch):
     notes: list[str] = []
-    monkeypatch.setattr(Session, "note", lambda session, text: notes.append(text))
+    monkeypatch.setattr(Job, "note", lambda job, text: notes.append(text))
     in_this_process(monkeypatch)
     options = ("mosaic=0.5", "flipud=true", "scale=[0.5, 1]", "name=x")
     result = command(*kit.training(kit.bank(), "--json", "--", *options))
