@@ -833,7 +833,7 @@ class Job:
             done=self.first * each,
         )
         self.plan = replace(plan, seed=self.seed, patience=read_patience())
-        bank.steer(self._counts, lambda: self._partners.update().synthetic)
+        bank.steer(self.counts, lambda: self._partners.update().synthetic)
         self._write()  # before the first checkpoint, which is gone on with only beside a record
         if self.first < self.steps:
             self._progress(BEGUN)
@@ -865,7 +865,7 @@ class Job:
             self.host.train(self)
         except Exception as error:
             # A framework may only learn that a worker has gone, not why.
-            if why := self._counts().stopped or self._partners.update().stopped:
+            if why := self.counts().stopped or self._partners.update().stopped:
                 supervisor = self.training_bank.supervisor
                 if supervisor is not None and supervisor.ended:
                     why += f". The producer had ended: {supervisor.ended}"
@@ -898,7 +898,7 @@ class Job:
     def _note_places(self, done: int, counts: Mapping[str, int]) -> None:
         """Record the draws of a round; workers draw ahead, some by rounds."""
         drawn = {}
-        for kind, draws in (("", self._counts()), ("partners_", self._partners.update())):
+        for kind, draws in (("", self.counts()), ("partners_", self._partners.update())):
             for key in ("real", "synthetic", "fell_back"):
                 before = sum(each[kind + key] for each in self._rounds)
                 drawn[kind + key] = getattr(draws, key) - before
@@ -923,7 +923,7 @@ class Job:
 
     def _progress(self, part: float, **values: float) -> None:
         """Show the units done, with a part of the current one, and the share drawn so far."""
-        share = f"{self._counts().realised:.0%}"
+        share = f"{self.counts().realised:.0%}"
         finite = {key: value for key, value in values.items() if math.isfinite(value)}
         done = round(self.done + part, 3)
         self._show(unit=self.host.unit, done=done, total=self.steps, synthetic=share, **finite)
@@ -933,7 +933,7 @@ class Job:
         for message in self.training_bank.messages():
             self.say(message)
 
-    def _counts(self) -> DrawCounts:
+    def counts(self) -> DrawCounts:
         """Return the draws of all workers so far, without partners."""
         return self._drawn.update()
 
@@ -950,12 +950,12 @@ class Job:
         return self.schedule.share_of(self.mix_config.ratio, begin, self._now())
 
     def _sentence(self) -> str:
-        texts = self._counts().sentence(self._asked()), self.training_bank.sentence()
+        texts = self.counts().sentence(self._asked()), self.training_bank.sentence()
         return ", ".join(filter(None, texts))
 
     def _write(self, complete: bool = False) -> None:
         """Write the record of all sessions; a failing disk does not stop the training."""
-        counts = self._counts()
+        counts = self.counts()
         this = {
             "epochs": [self.first, self.done],
             **self._described,

@@ -79,21 +79,6 @@ def test_crops_may_be_drawn_around_foreground(toy_bank):
     assert hits(0.0) < 36
 
 
-def test_flat_batches_take_flat_samples(toy_bank):
-    loader = Cases()
-    loader.patch_size = (8, 8)  # type: ignore[assignment]
-    batch = next(gansynth.mix_batches(loader, toy_bank(shape=(10, 8)), "1:1"))
-    assert batch["data"].shape == (2, 1, 8, 8)
-    assert sum(batch["synthetic"]) == 1
-
-
-def test_an_incomplete_batch_is_filled_as_far_as_it_goes(toy_bank):
-    short = np.zeros((1, 1, *PATCH), np.float32)
-    mixed = gansynth.mix_batches(Cases(batch_size=4, data=short, seg=short), toy_bank(), "1:3")
-    assert [len(next(mixed)["synthetic"]) for _ in range(4)] == [1, 1, 1, 1]
-    assert mixed.counts().real + mixed.counts().synthetic == 4
-
-
 def test_what_the_loader_keeps_is_not_written_into(toy_bank):
     kept = np.zeros((2, 1, *PATCH), np.float32)
     kept.setflags(write=False)
@@ -131,10 +116,6 @@ def augmentation() -> Any:
     return Compose([spatial, MirrorTransform()])
 
 
-def shares(batches: list[dict[str, Any]]) -> set[int]:
-    return {sum(batch["synthetic"]) for batch in batches}
-
-
 def run(mixed: Any, times: int) -> list[dict[str, Any]]:
     """Batches of two worker processes, in turn."""
     augmenter = MultiThreadedAugmenter(mixed, augmentation(), 2, 1, seeds=[1, 2])
@@ -157,7 +138,7 @@ def test_a_multi_threaded_augmenter_takes_it_and_its_workers_draw_distinct_sampl
     for _ in range(3):  # open in the parent, which a fork then inherits
         next(mixed)
     batches = run(mixed, 8)
-    assert shares(batches) == {2}
+    assert {sum(batch["synthetic"]) for batch in batches} == {2}
     assert len(set(drawn_by(mixed))) == 3
     assert mixed.counts().synthetic >= 22
 

@@ -258,10 +258,3 @@ def test_the_hosts_own_random_state_is_untouched(mixer, toy_bank):
         mixed.batch(range(5))
     mixed.rng.random()
     assert state() == before
-
-
-def test_what_the_host_draws_besides_is_each_process_own(mixer, toy_bank, tmp_path):
-    mixed = mixer(ONLY, toy_bank())
-    own = mixed.rng.random()
-    fork(lambda i: (tmp_path / f"{i}").write_text(repr(mixed.rng.random())), 2)
-    assert len({own, *(float((tmp_path / f"{i}").read_text()) for i in range(2))}) == 3

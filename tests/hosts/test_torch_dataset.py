@@ -1,6 +1,4 @@
-import copy
 import os
-import pickle
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +15,6 @@ import gansynth
 from gansynth.bank.draw_log import summarise
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.schema import Sample
-from gansynth.hosts.torch_dataset import MixedDataset
 from gansynth.runtime.errors import TrainingFault, UsageFault
 
 ITEMS = 12
@@ -84,19 +81,6 @@ def test_a_sample_is_a_dictionary_of_tensors_unless_told_otherwise(cases, toy_ba
     assert item["label"].sum() == 27
     mixed = gansynth.mix(cases, bank, "0:1", as_item=lambda sample: (sample.id, sample.provenance))
     assert mixed[0][1] == {"case": "case_1"}
-
-
-def test_the_transform_is_for_both_kinds(cases, toy_bank):
-    kinds: list[Any] = []
-
-    def seen(item: Any) -> str:
-        kinds.append(item)
-        return "seen"
-
-    mixed = gansynth.mix(cases, toy_bank(), "1:1", batch_size=2, transform=seen)
-    assert mixed.__getitems__([0, 1]) == ["seen", "seen"]
-    assert mixed[0] == "seen"
-    assert len({value >= 100 for value in values(kinds)}) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -166,15 +150,6 @@ def test_the_same_seed_draws_the_same_and_another_rank_does_not(cases, toy_bank,
     assert draw(done=100) != first
     monkeypatch.setenv("RANK", "1")
     assert draw() == draw(rank=1)
-
-
-def test_a_pickle_and_a_copy_draw_on_and_are_counted(cases, toy_bank):
-    mixed = gansynth.mix(cases, toy_bank(), "1:1", batch_size=2)
-    mixed[0]
-    for other in (pickle.loads(pickle.dumps(mixed)), copy.deepcopy(mixed)):
-        assert isinstance(other, MixedDataset)
-        assert len(values(other)) == ITEMS
-    assert mixed.counts().real + mixed.counts().synthetic == 1 + 2 * ITEMS
 
 
 def test_synthetic_only_without_a_sample_stops_and_opens_no_real_item(cases, toy_bank):

@@ -31,7 +31,7 @@ def epochs(number: int, iterations: int = 2) -> dict[str, int]:
 def test_each_training_step_is_timed(ready):
     trainer, seen = ready(), []
     train, _ = begin(trainer).get_dataloaders()
-    trainer.session.step = lambda *times: seen.append(times)
+    trainer.session.took = lambda *times: seen.append(times)
     began = time.monotonic()
     trainer.train_step(next(train))
     ((started, ended),) = seen

@@ -1,10 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.space import Space
-from gansynth.hosts.training_data import misfit, training_space
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource, check_adapter
 from gansynth_segmenter.host import SegmenterHost
@@ -32,45 +33,6 @@ def test_it_keeps_the_contract_of_hosts(source, network, more, tmp_path):
     assert [file.read_bytes() for file in whole] == [file.read_bytes() for file in cut] != []
 
 
-class Whole(ToySource):
-    """Cases that are brought to another size as a whole."""
-
-    grid: Space = Space("resample", (8, 8, 8), pad_label=-1)
-
-    @property
-    def space(self) -> Space:
-        return self.grid
-
-
-def test_samples_have_to_fit_what_is_trained_on():
-    crop = Space("crop", (16, 16, 16))
-    assert misfit(crop, (16, 20, 16)) == ""
-    assert "at least (16, 16, 16)" in misfit(crop, (16, 12, 16))
-    framed = Space("resample", (8, 8, 8), frame=(12, 12, 12))
-    assert misfit(framed, (12, 12, 12)) == ""
-    assert "whole ones of (12, 12, 12)" in misfit(framed, (16, 16, 16))
-
-
-def test_crops_are_of_the_sources_size_or_as_asked_for():
-    source = ToySource(3)
-    assert training_space(source, None) == source.space
-    small = training_space(source, (8, 8, 8))
-    assert (small.grid, small.size) == ("crop", (8, 8, 8))
-    with pytest.raises(UsageFault, match="patch=8x8: 2 edges, expected 3"):
-        training_space(source, (8, 8))
-    assert training_space(Whole(3), (4, 4, 4)).grid == "crop"
-
-
-class Uncut(Whole):
-    grid = Space("native", ())
-
-
-def test_cases_of_any_shape_need_a_patch():
-    with pytest.raises(UsageFault, match="--set patch=64"):
-        training_space(Uncut(3), None)
-    assert training_space(Uncut(3), (8, 8, 8)).size == (8, 8, 8)
-
-
 class NothingHeldOut(ToySource):
     @property
     def held_out_ids(self) -> tuple[str, ...]:
@@ -89,6 +51,7 @@ def test_a_fold_without_held_out_cases_is_refused():
         ({"steps": "3", "epochs": "2"}, "epochs=2: cannot be combined with steps=3"),
         ({"regions": "WT:1+9"}, r"regions=WT:1\+9.*labels '1\+9'; expected values among 1, 2"),
         ({"regions": "1:2"}, "name '1'"),
+        ({"patch": "8,8"}, "patch=8x8: 2 edges, expected 3"),
         ({"device": "tpu"}, "tpu"),
         ({"precision": "fp16"}, "fp16: expected a CUDA device"),
     ],
@@ -111,6 +74,19 @@ def test_two_hundred_epochs_are_counted_in_samples_of_the_real_cases():
     assert SegmenterOptions().steps_for(12) == 1200
     assert SegmenterOptions.read({"epochs": "1.5", "batch_size": "4"}).steps_for(12) == 5
     assert SegmenterOptions.read({"steps": "7"}).steps_for(12) == 7
+
+
+class Uncut(ToySource):
+    @property
+    def space(self) -> Space:
+        return Space("native", ())
+
+
+def test_cases_of_any_shape_need_a_patch():
+    request = TrainingRequest(MixConfig(None, Ratio(1, 0)), {}, [])
+    with pytest.raises(UsageFault, match="--set patch=64"):
+        SegmenterHost(Uncut(3)).check(request)
+    SegmenterHost(Uncut(3)).check(replace(request, settings={"patch": "8"}))
 
 
 class SmallCrops(ToySource):

@@ -15,7 +15,7 @@ from gansynth.core.space import Space
 from gansynth.data.nifti import VolumeSource
 from gansynth.hosts.held_out import evaluate_held_out
 from gansynth.metrics.segmentation.operating_point import OWN
-from gansynth.metrics.segmentation.regions import dice, read_regions, with_labels
+from gansynth.metrics.segmentation.regions import read_regions, with_labels
 from gansynth.runtime.errors import DataFault
 from gansynth.sampling.run_source import open_source
 from gansynth_segmenter import inference
@@ -32,23 +32,6 @@ def labels_of(shape: tuple[int, ...] = (6, 6, 6)) -> np.ndarray:
     labels = np.zeros(shape, np.int16)
     labels[1:4, 2:5, 1:5], labels[2, 3, 2:4] = 1, 2
     return labels
-
-
-@pytest.mark.parametrize(
-    ("predicted", "truth", "ignore", "scores"),
-    [
-        ([1, 1, 0, 2], [1, 1, 0, 2], None, {"foreground": 1, "1": 1, "2": 1, "WT": 1}),
-        ([0, 0, 0, 0], [1, 1, 0, 2], None, {"foreground": 0, "1": 0, "2": 0, "WT": 0}),
-        ([1, 0, 1, 2], [1, 1, 0, 2], None, {"foreground": 2 / 3, "1": 0.5, "2": 1, "WT": 2 / 3}),
-        ([1, 2], [1, 0], None, {"foreground": 2 / 3, "1": 1, "2": None, "WT": 2 / 3}),
-        ([1, 1], [1, 3], 3, {"foreground": 1, "1": 1, "2": None, "WT": 1}),
-    ],
-    ids=["perfect", "empty", "overlap", "none there", "ignored"],
-)
-def test_dice_is_twice_the_overlap_over_both_sizes(predicted, truth, ignore, scores):
-    drawn, known = (np.array([values], np.int16) for values in (predicted, truth))
-    found = dice(drawn, known, REGIONS, ignore=ignore)
-    assert {name: one["dice"] for name, one in found.items()} == pytest.approx(scores)
 
 
 @pytest.fixture
@@ -99,13 +82,6 @@ def test_a_whole_case_comes_back_to_its_own_grid(thresholding, frame, shape):
     truth[inner] = fine[part]
     np.testing.assert_array_equal(segmenter.predict(truth[None].astype(np.float32)), truth)
     assert seen[-1] == (1, 1, 4, 6, 4)
-
-
-def test_a_frame_has_background_beyond_it(thresholding):
-    segmenter, _ = thresholding(Space("resample", (4, 4, 4), frame=(8, 8, 8), pad_label=0))
-    found = segmenter.predict(np.ones((1, 12, 8, 8), np.float32))
-    assert found[2:10].min() == 1
-    assert found[:2].max() == found[10:].max() == 0
 
 
 def test_images_of_other_channels_are_refused(thresholding):

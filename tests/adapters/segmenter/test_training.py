@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import summarise
-from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.record import FILE as RECORD
-from gansynth.hosts.training_data import TrainingData
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth.testing import ToySource
 from gansynth_segmenter import judge, load_segmenter
@@ -41,18 +39,6 @@ def weights_of(output: Path) -> dict[str, Any]:
     return {k: v.numpy() for k, v in segmenter.generator.nets["generator"].state_dict().items()}
 
 
-@pytest.mark.parametrize(("ratio", "size"), [(Ratio(5, 1), 1), (Ratio(1, 1), 2), (Ratio(1, 3), 3)])
-def test_the_count_is_off_by_less_than_a_sample_at_every_step(train, tmp_path, ratio, size):
-    train("out", {"steps": "12", "batch_size": str(size)}, ratio=ratio)
-    rows = drawn_in(tmp_path / "out")
-    kinds = np.cumsum([row[0] == "synthetic" for row in rows])[size - 1 :: size]
-    asked = ratio.p * size * np.arange(1, 13)
-    assert np.abs(kinds - asked).max() <= 0.5 + 1e-9
-    drawn = [row[1] for row in rows if row[0] == "synthetic"]
-    for first in range(0, len(drawn), 6):  # the bank is used up before a sample comes again
-        assert len(set(drawn[first : first + 6])) == len(drawn[first : first + 6])
-
-
 def test_a_line_has_step_losses_and_the_share_drawn(train, capfd):
     train("out", {"steps": "8"}, ratio=Ratio(1, 1))
     last = [line for line in capfd.readouterr().err.splitlines() if line.startswith("step")][-1]
@@ -65,41 +51,6 @@ def test_fine_tuning_has_a_learning_rate_of_its_own(train, tmp_path):
     with (tmp_path / "out" / "metrics.csv").open() as file:
         rates = [float(row["rate"]) for row in csv.DictReader(file)]
     assert rates == pytest.approx([1, 1, 1, 0.5] * 2)
-
-
-def test_annealing_lowers_the_share(train, tmp_path):
-    schedule = Schedule.parse("anneal:0%-100%")
-    train("out", {"steps": "20", "batch_size": "4"}, ratio=Ratio(0, 1), schedule=schedule)
-    kinds = [row[0] == "synthetic" for row in drawn_in(tmp_path / "out")]
-    assert all(kinds[:4])
-    assert sum(kinds[-8:]) <= 2
-    assert session_of(tmp_path / "out")["asked"] == pytest.approx(0.5)
-
-
-@pytest.fixture
-def data_of(bank_of):
-    """Training data of batches of four at 1:1: ``data_of(augment, augment_synthetic=False)``."""
-    source = ToySource(3)
-    bank = bank_of(source)
-
-    def make(augment: Any = None, **changes: Any) -> TrainingData:
-        plan: MixerConfig[str] = MixerConfig(bank, Ratio(1, 1), seed=3)
-        kept = {"steps": 8, "batch_size": 4, **changes}
-        return TrainingData(source, source.space, plan, augment=augment, **kept)
-
-    return make
-
-
-def test_an_item_depends_on_seed_and_place_alone(data_of):
-    first, again = data_of(), data_of()
-    items = {place: first[place] for place in (20, 21, 22, 23, 8)}
-    for place in (8, 23, 20):
-        other = again[place]
-        np.testing.assert_array_equal(items[place]["image"], other["image"])
-        np.testing.assert_array_equal(items[place]["labels"], other["labels"])
-    assert not np.array_equal(items[20]["image"], first[12]["image"])
-    with pytest.raises(IndexError, match="item 32 of 32"):
-        first[len(first)]
 
 
 def test_seeds_choose_cases_and_weights(train, tmp_path):
@@ -158,22 +109,6 @@ def test_pix2pix_learns_too(train):
     asked = {**LEARNS, "network": "pix2pix", "steps": "300", "learning_rate": "2e-3"}
     training_result = train("out", {**asked, "dropout": "0"}, ratio=Ratio(1, 0))
     assert training_result.metrics["dice"]["foreground"] > 0.45
-
-
-def test_two_axes_work_the_same(train):
-    training_result = train("out", LEARNS, ratio=Ratio(1, 0), source=ToySource(2))
-    assert training_result.metrics["dice"]["foreground"] > 0.6
-
-
-def test_another_training_is_not_gone_on_with(train):
-    train("out")
-    for more, changes, says in (
-        ({"width": "8"}, {}, "with width 4, not 8"),
-        ({"steps": "9", "regions": "x:1"}, {}, "regions , not x:1; steps 4, not 9"),
-        ({}, {"samples": SampleRequest(seed=1)}, "with seed 0, not 1"),
-    ):
-        with pytest.raises(UsageFault, match=says):
-            train("out", more, **changes)
 
 
 def test_a_finished_training_is_judged_again(train, tmp_path):
