@@ -113,16 +113,14 @@ def scratch_banks() -> Iterator[DoctorLine]:
     from gansynth.bank import placement
 
     banks = placement.scratch_banks()
-    for dead in (True, False):
-        group = [(folder, size) for folder, size, _, runs in banks if runs != dead]
-        if not group:
-            continue
-        size = sum(size for _, size in group) / GIB
-        if dead:
-            text = f"{len(group)} left by processes that have ended, {size:.2f} GiB"
-            cure = shlex.join(["rm", "-r", *(str(folder) for folder, _ in group)])
-            yield DoctorLine("note", "scratch banks", text, cure)
-        else:
-            yield DoctorLine("ok", "scratch banks", f"{len(group)} in use, {size:.2f} GiB")
+    dead = {folder: size for folder, size, _, runs in banks if not runs}
+    used = {folder: size for folder, size, _, runs in banks if runs}
+    if dead:
+        size, cure = sum(dead.values()) / GIB, shlex.join(["rm", "-r", *map(str, dead)])
+        text = f"{len(dead)} left by processes that have ended, {size:.2f} GiB"
+        yield DoctorLine("note", "scratch banks", text, cure)
+    if used:
+        text = f"{len(used)} in use, {sum(used.values()) / GIB:.2f} GiB"
+        yield DoctorLine("ok", "scratch banks", text)
     if not banks:
         yield DoctorLine("ok", "scratch banks", "none left behind")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def evaluate_held_out(
             else:
                 place = Path(scratch) / f"{number}.npy"
                 np.save(place, labels)
-                predictions[case_id] = _kept(source, case_id, place)
+                header, read = source.header(case_id), partial(_on_grid, source, case_id, place)
+                predictions[case_id] = Prediction(header.subject, None, read, source.unit)
         if folder is not None and None in written.values():
             say(f"{source.name}: its cases have no files, so their label maps are not written")
         document = evaluate(predictions, regions, ignore=source.schema.ignore).document()
@@ -87,37 +89,31 @@ def evaluate_held_out(
     }
 
 
-def _kept(source: CaseSource, case_id: str, place: Path) -> Prediction:
-    """Return the prediction of a case without files, on the grid of ``source.load``."""
-
-    def read() -> LabelMaps:
-        truth = source.load(case_id).labels
-        assert truth is not None, "has been looked at"
-        return LabelMaps(np.load(place), truth, source.header(case_id).spacing)
-
-    return Prediction(source.header(case_id).subject, None, read, source.unit)
+def _on_grid(source: CaseSource, case_id: str, place: Path) -> LabelMaps:
+    """Read the label maps of a case without files, on the grid of ``source.load``."""
+    truth = source.load(case_id).labels
+    assert truth is not None, "has been looked at"
+    return LabelMaps(np.load(place), truth, source.header(case_id).spacing)
 
 
 def refuse_unmeasurable(source: CaseSource, *, saved: bool) -> None:
     """Reject cases whose label maps could not be measured after a training."""
     files = source.files(source.held_out_ids[0]) if source.held_out_ids else None
     if files is None or files.shape is None:
-        raise UsageFault(
+        why = (
             f"{source.name}: its cases have no files of their own, expected volumes or pictures: "
-            f"nifti:, msd:, pictures:, slices:. Only its own {METRICS} "
-            "is written"
+            "nifti:, msd:, pictures:, slices:"
         )
-    if not files.own_labels:
-        raise UsageFault(
+    elif not files.own_labels:
+        why = (
             f"--read between={source.request.read['between']}: label maps differ from those of the "
-            f"files, expected files with every slice. Only its own {METRICS} is "
-            "written"
+            "files, expected files with every slice"
         )
-    if not saved:
-        raise UsageFault(
-            f"{source.name}: label maps are not saved, expected --set save_predictions=yes. Only "
-            f"its own {METRICS} is written"
-        )
+    elif not saved:
+        why = f"{source.name}: label maps are not saved, expected --set save_predictions=yes"
+    else:
+        return
+    raise UsageFault(f"{why}. Only its own {METRICS} is written")
 
 
 def prediction_files(source: CaseSource, folder: Path) -> dict[str, Prediction]:

@@ -191,46 +191,38 @@ def training_result_of(
 ) -> TrainingResult:
     """Summarise a training over all its sessions, with its metrics on real cases."""
     drawn = [session["drawn"] for session in sessions]
-    total = {k: sum(d[k] for d in drawn) for k in ("real", "synthetic", "fell_back")}
+    supplies = [session.get("supply", {}) for session in sessions]
+    weights = [counts["real"] + counts["synthetic"] for counts in drawn]
+
+    def total(key: str) -> int:
+        return sum(counts.get(key, 0) for counts in drawn)
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        """Mean of the known values, weighted by draws; None if there are none."""
+        known = [(w, v) for w, v in zip(weights, values, strict=True) if v is not None]
+        whole = sum(weight for weight, _ in known)
+        return round(sum(w * v for w, v in known) / whole, 6) if whole else None
+
     reasons: Counter[str] = Counter()
     for counts in drawn:
         reasons.update(counts["reasons"])
+    distinct = total("distinct_synthetic")
+    producer = {
+        "draws_per_sample": round(total("synthetic") / distinct, 4) if distinct else None,
+        **{key: mean([supply.get(key) for supply in supplies]) for key in _MEANS},
+        "restarts": sum(supply.get("restarts", 0) for supply in supplies)
+        if any("restarts" in supply for supply in supplies)
+        else None,
+        "ended": next((s["ended"] for s in reversed(supplies) if s.get("ended")), None),
+    }
     return TrainingResult(
         folder=folder,
-        drawn_real=total["real"],
-        drawn_synthetic=total["synthetic"],
-        fell_back=total["fell_back"],
+        drawn_real=total("real"),
+        drawn_synthetic=total("synthetic"),
+        fell_back=total("fell_back"),
         metrics=metrics,
         reasons=dict(reasons),
-        asked=_mean(sessions, [session.get("asked") for session in sessions]),
-        training_bank=_training_bank(sessions),
-        warnings=tuple(
-            doc["worn"] for session in sessions if "worn" in (doc := session.get("supply", {}))
-        ),
+        asked=mean([session.get("asked") for session in sessions]),
+        training_bank={key: value for key, value in producer.items() if value is not None},
+        warnings=tuple(supply["worn"] for supply in supplies if "worn" in supply),
     )
-
-
-def _training_bank(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Summarise the producers of all sessions."""
-    each = [session.get("supply", {}) for session in sessions]
-    document: dict[str, Any] = {}
-    distinct = sum(session["drawn"].get("distinct_synthetic", 0) for session in sessions)
-    if distinct:
-        synthetic = sum(session["drawn"]["synthetic"] for session in sessions)
-        document["draws_per_sample"] = round(synthetic / distinct, 4)
-    for key in _MEANS:
-        mean = _mean(sessions, [training_bank.get(key) for training_bank in each])
-        if mean is not None:
-            document[key] = mean
-    if any("restarts" in training_bank for training_bank in each):
-        document["restarts"] = sum(training_bank.get("restarts", 0) for training_bank in each)
-    ended = [training_bank["ended"] for training_bank in each if training_bank.get("ended")]
-    return document | ({"ended": ended[-1]} if ended else {})
-
-
-def _mean(sessions: Sequence[Mapping[str, Any]], values: Sequence[float | None]) -> float | None:
-    """Mean of the known values, weighted by draws; None if there are none."""
-    weights = [s["drawn"]["real"] + s["drawn"]["synthetic"] for s in sessions]
-    weighted = [(w, v) for w, v in zip(weights, values, strict=True) if v is not None]
-    total = sum(weight for weight, _ in weighted)
-    return round(sum(w * v for w, v in weighted) / total, 6) if total else None
