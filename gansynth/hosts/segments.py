@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource, case_records
-from gansynth.hosts.mixture import MixOptions, Mixture
+from gansynth.hosts.mixture import Mixture
 from gansynth.hosts.training_data import Augment, CentredCrops, TrainingData, training_space
 from gansynth.runtime.errors import UsageFault
 
@@ -70,7 +71,7 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
         factors: subsampling factor of each further path.
         centred: whether segments are centred at voxels of each class equally often, background too.
         augment: applied to crops: image (C, D, H, W), labels (D, H, W), numpy's generator -> both.
-        options: schedule, seed, log, strict; see ``gansynth.mix``.
+        schedule, seed, log, strict: see ``gansynth.mix``.
 
     Raises:
         UsageFault: an invalid option, or cases that are not volumes.
@@ -90,7 +91,10 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
         factors: Sequence[int] = (3,),
         centred: bool = True,
         augment: Augment | None = None,
-        **options: Unpack[MixOptions],
+        schedule: Schedule | str = "constant",
+        seed: int = 0,
+        log: Path | str | None = None,
+        strict: bool = False,
     ) -> None:
         factors = tuple(factors)
         if receptive % 2 == 0 or not 0 < receptive <= segment or min((1, *factors)) < 1:
@@ -103,7 +107,16 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
         space = training_space(source, (edge, edge, edge))
         subjects = {case: source.header(case).subject for case in source.train_ids}
         held_out = () if bank is None else case_records(source, source.held_out_ids)
-        super().__init__(bank, ratio, subjects, batches=steps, held_out=held_out, rank=0, **options)
+        super().__init__(
+            *(bank, ratio, subjects),
+            schedule=schedule,
+            batches=steps,
+            held_out=held_out,
+            seed=seed,
+            rank=0,
+            log=log,
+            strict=strict,
+        )
         self.data = TrainingData(
             *(source, CentredCrops(**vars(space)) if centred else space, self.plan),
             steps=steps,
